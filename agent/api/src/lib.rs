@@ -1,0 +1,37 @@
+//! The agents of all machines, as the control loops see them. Implemented by `agent/hub` (real agents that dial in) and by
+//! `fabric/sim` (simulated ones).
+//!
+//! Always true: a published configuration reaches its machine at least once, newest generation only; a report is the
+//! latest the machine sent, never merged.
+
+use std::sync::Arc;
+
+use agent_protocol::{MachineConfig, Report};
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+/// Why a log could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The machine's agent is not in contact.
+    #[error("the agent of machine {0} is not in contact")]
+    Away(String),
+    /// It did not answer in time.
+    #[error("the agent of machine {0} did not answer in time")]
+    Timeout(String),
+}
+
+/// The agents of all machines.
+#[async_trait]
+pub trait Agents: Send + Sync + 'static {
+    /// What the machine is to be from now on. Kept in memory: published again after a restart of the service.
+    fn publish(&self, machine: &str, config: Arc<MachineConfig>);
+    /// The machine is gone: forgets its configuration and report, refuses its certificate.
+    fn forget(&self, machine: &str);
+    /// The latest report of this machine since the service started.
+    fn report(&self, machine: &str) -> Option<Arc<Report>>;
+    /// Names of machines whose report changed in content. A wake-up only: read [`Agents::report`].
+    fn subscribe(&self) -> broadcast::Receiver<String>;
+    /// The last lines of a process's log.
+    async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError>;
+}

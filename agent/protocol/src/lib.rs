@@ -1,0 +1,239 @@
+//! What the service and the agents say to each other.
+//!
+//! Agents dial out, over TLS with client certificates, to `https://{service}:{port}`:
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /agent/v1/enroll` | [`EnrollRequest`] | [`EnrollAnswer`]; 401 for a wrong or used token. No client certificate yet |
+//! | `GET /agent/v1/config?after={generation}&wait={seconds}` | | 200 [`MachineConfig`] newer than `after`, or 204 after the wait |
+//! | `POST /agent/v1/report` | [`Report`] | 200 [`ReportAnswer`] |
+//! | `POST /agent/v1/logs/{request}` | text | 204: the answer to a [`LogRequest`] |
+//!
+//! Always true: a machine is named by the common name of its client certificate, never by what it says; a configuration
+//! with a lower generation than the one an agent has is refused. Records only; no I/O.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the seed file lies inside a machine; its content is [`Seed`] as JSON.
+pub const SEED_PATH: &str = "/etc/landfall/seed.json";
+
+/// What a machine is born with.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seed {
+    /// The machine's id.
+    pub machine: String,
+    /// Where the service is, e.g. `https://100.64.16.1:7443`.
+    pub service: String,
+    /// PEM of the CA that signed the service's certificate and will sign this machine's.
+    pub ca: String,
+    /// Good for one enrolment.
+    pub token: String,
+}
+
+/// The first words of an agent.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrollRequest {
+    /// The machine's id, as seeded.
+    pub machine: String,
+    /// The one-time token. Repeating an enrolment with the same token *and* the same key is allowed until the first
+    /// request under the new certificate arrives, so that a lost answer does not lose the machine.
+    pub token: String,
+    /// PEM certificate signing request; only its key counts.
+    pub csr: String,
+}
+
+/// The answer to [`EnrollRequest`].
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrollAnswer {
+    /// PEM chain for the client certificate.
+    pub certificate: String,
+}
+
+/// All that a machine is to be. Replaces the one before as a whole.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineConfig {
+    /// Grows with each change; an agent refuses to go back.
+    pub generation: u64,
+    /// What it is, for people: `control-plane` or `node`; empty while it stands by.
+    pub role: String,
+    /// Files to write (atomically, only where different), before `setup`.
+    pub files: Vec<File>,
+    /// Commands to run once per boot, in order, each idempotent; before any process.
+    pub setup: Vec<Command>,
+    /// Processes to keep running. All start at once; a start order is expressed by retrying.
+    pub processes: Vec<Process>,
+    /// Commands to run once per boot beside the processes, each retried until it succeeds (e.g. image imports).
+    pub tasks: Vec<Task>,
+}
+
+/// A file.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct File {
+    /// Absolute path.
+    pub path: String,
+    /// Permission bits, e.g. 0o600.
+    pub mode: u32,
+    /// UTF-8 content.
+    pub content: String,
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Command {
+    /// Program (absolute, or found in PATH) and arguments.
+    pub argv: Vec<String>,
+}
+
+/// A command that is retried until it succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// Unique in its machine.
+    pub name: String,
+    /// What to run.
+    pub argv: Vec<String>,
+}
+
+/// A process to keep running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Unique in its machine, `[a-z0-9-]+`; also the name of its log file.
+    pub name: String,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Environment, replacing the agent's.
+    pub env: BTreeMap<String, String>,
+    /// How to tell that it is ready; `None`: as soon as it runs.
+    pub probe: Option<Probe>,
+    /// Paths of configuration files whose change restarts it.
+    pub restart_on: Vec<String>,
+    /// Shut-down order: higher stops first (kubelet before containerd, API server before etcd).
+    pub stop_order: u8,
+    /// Seconds between SIGTERM and SIGKILL, 1..=120.
+    pub grace_seconds: u32,
+}
+
+/// How to tell that a process is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Probe {
+    /// A GET answers 200.
+    Http {
+        /// `http://` or `https://`, with an IP address as host.
+        url: String,
+        /// PEM file with the CA of an `https` server.
+        ca: Option<String>,
+        /// PEM files of a client certificate and its key.
+        identity: Option<(String, String)>,
+    },
+    /// A Unix socket accepts.
+    Unix {
+        /// Its path.
+        path: String,
+    },
+}
+
+/// What an agent says about its machine: at every change, and at least every five minutes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Counts up within a boot.
+    pub sequence: u64,
+    /// A new value each time the machine starts.
+    pub boot: String,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The generation that is in force, 0 before the first.
+    pub generation: u64,
+    /// Why the latest configuration could not be put into force, if so.
+    pub config_error: Option<String>,
+    /// By process name.
+    pub processes: BTreeMap<String, ProcessSeen>,
+    /// Names of the tasks that succeeded in this boot.
+    pub tasks_done: Vec<String>,
+    /// Resident memory of the agent itself, KiB.
+    pub agent_rss_kib: u64,
+}
+
+/// A supervised process as seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessSeen {
+    /// Where it is in its life.
+    pub state: ProcessState,
+    /// Its process id inside the machine, if it runs.
+    pub pid: Option<u32>,
+    /// How often it was started again in this boot.
+    pub restarts: u32,
+    /// How it ended the last time, e.g. `exit status 1` or `signal 9`.
+    pub last_exit: Option<String>,
+    /// The last lines of its log when it is not ready for long or keeps ending; at most 20 lines.
+    pub last_lines: Vec<String>,
+}
+
+/// Where a process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProcessState {
+    /// Runs, its probe does not answer yet.
+    Starting,
+    /// Runs, its probe answers.
+    Ready,
+    /// Runs, its probe answered before and does not any more.
+    Unready,
+    /// Ended; will be started again after a back-off.
+    BackOff,
+    /// Stopped because the configuration no longer has it, or for shut-down.
+    Stopped,
+}
+
+/// The answer to a [`Report`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportAnswer {
+    /// Logs somebody wants.
+    pub logs: Vec<LogRequest>,
+}
+
+/// A wish for the end of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogRequest {
+    /// To answer under.
+    pub request: String,
+    /// Which process, or `agent`.
+    pub process: String,
+    /// How many lines, 1..=10000.
+    pub lines: u32,
+}
+
+impl std::fmt::Debug for MachineConfig {
+    /// File contents are secrets: only paths are shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MachineConfig")
+            .field("generation", &self.generation)
+            .field("role", &self.role)
+            .field(
+                "files",
+                &self.files.iter().map(|file| &file.path).collect::<Vec<_>>(),
+            )
+            .field(
+                "processes",
+                &self
+                    .processes
+                    .iter()
+                    .map(|process| &process.name)
+                    .collect::<Vec<_>>(),
+            )
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,312 @@
+//! Errors as ARM clients know them.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+/// A stable error code and the HTTP status it comes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorCode {
+    /// PascalCase, as AKS and ARM use it.
+    pub code: &'static str,
+    /// The status it is answered with.
+    pub status: u16,
+    /// One sentence for the generated page: when it happens.
+    pub when: &'static str,
+    /// One sentence for the generated page: what to do.
+    pub remedy: &'static str,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal $status:literal, $when:literal, $remedy:literal;)*) => {
+        impl ErrorCode {
+            $($(#[$doc])* pub const $name: ErrorCode =
+                ErrorCode { code: $code, status: $status, when: $when, remedy: $remedy };)*
+        }
+        /// Every code there is, in order of declaration; `cargo xtask docs` writes a page for each.
+        pub const ERROR_CODES: &[ErrorCode] = &[$(ErrorCode::$name),*];
+    };
+}
+
+codes! {
+    /// Malformed JSON.
+    INVALID_REQUEST_CONTENT = "InvalidRequestContent" 400,
+        "The body is not JSON, or not an object where one is needed.",
+        "Send a JSON object; the message names the line and column.";
+    /// A field of the wrong type, outside its range or not of its pattern.
+    INVALID_PARAMETER = "InvalidParameter" 400,
+        "A field has a wrong type, an unknown enum value, or is outside its range or pattern.",
+        "Correct the field in `target`; `details` lists every problem of the body.";
+    /// A field this version does not have.
+    UNKNOWN_PROPERTY = "UnknownProperty" 400,
+        "The body has a property that the API does not know.",
+        "Check the spelling, or remove the property in `target`.";
+    /// A known field that Landfall does not act on yet.
+    PROPERTY_NOT_SUPPORTED = "PropertyNotSupported" 400,
+        "The body asks for something that Landfall does not do yet. Nothing is dropped silently.",
+        "Remove the property in `target`, or give it the value that the message names. The compatibility page lists what works.";
+    /// A required field is missing.
+    MISSING_PARAMETER = "MissingRequiredParameter" 400,
+        "A required property is missing.",
+        "Add the property in `target`.";
+    /// A create-only field changed.
+    PROPERTY_CHANGE_NOT_ALLOWED = "PropertyChangeNotAllowed" 400,
+        "A property that can only be set at creation was changed.",
+        "Send the present value, or make a new resource.";
+    /// Several problems.
+    VALIDATION_ERROR = "ValidationError" 400,
+        "The body has several problems; each is one of `details`.",
+        "Correct each of them.";
+    /// A resource name not of its pattern.
+    INVALID_RESOURCE_NAME = "InvalidResourceName" 400,
+        "A name in the path does not match its pattern.",
+        "Choose a name of the pattern in the message.";
+    /// Not offered here.
+    K8S_VERSION_NOT_SUPPORTED = "K8sVersionNotSupported" 400,
+        "This Kubernetes version is not offered here.",
+        "Choose one of the versions in the message; `az aks get-versions` lists them.";
+    /// A pool too far from its control plane.
+    NODE_POOL_VERSION_INCOMPATIBLE = "NodePoolMcVersionIncompatible" 400,
+        "A pool's version is newer than its control plane's, or too far behind.",
+        "Choose a version within the skew that the message names.";
+    /// The DNS address is outside the service range.
+    DNS_SERVICE_IP_OUT_OF_SERVICE_CIDR = "DnsServiceIpOutOfServiceCidr" 400,
+        "`networkProfile.dnsServiceIP` is not in `networkProfile.serviceCidr`.",
+        "Choose an address in the range, not its first.";
+    /// Ranges overlap.
+    SERVICE_CIDR_OVERLAP = "ServiceCidrOverlapExistingSubnetsCidr" 400,
+        "Ranges of the cluster overlap each other.",
+        "Choose ranges that do not overlap.";
+    /// No room in the subnet.
+    INSUFFICIENT_SUBNET_SIZE = "InsufficientSubnetSize" 400,
+        "A range has too few addresses for the nodes and pods asked for.",
+        "Ask for fewer nodes or pods, or for a larger range.";
+    /// Not possible in this state or ever.
+    OPERATION_NOT_ALLOWED = "OperationNotAllowed" 400,
+        "The change is not allowed; the message says why and what is.",
+        "Follow the message.";
+    /// No api-version.
+    MISSING_API_VERSION = "MissingApiVersionParameter" 400,
+        "The query has no `api-version`.",
+        "Add `?api-version=` with one of the versions in the message.";
+    /// Unknown api-version.
+    INVALID_API_VERSION = "InvalidApiVersionParameter" 400,
+        "The `api-version` is not one that this resource type has.",
+        "Use one of the versions in the message.";
+    /// Bad conditional headers.
+    BAD_REQUEST = "BadRequest" 400,
+        "The request contradicts itself or the HTTP or ARM rules.",
+        "Follow the message.";
+    /// Unknown location.
+    LOCATION_NOT_AVAILABLE = "LocationNotAvailableForResourceType" 400,
+        "The location is not one of this stamp's.",
+        "Use the location in the message; `az account list-locations` lists them.";
+    /// Location changed.
+    INVALID_RESOURCE_LOCATION = "InvalidResourceLocation" 409,
+        "The resource exists in another location.",
+        "Send the location it has, or choose another name.";
+    /// No token.
+    AUTHENTICATION_FAILED = "AuthenticationFailed" 401,
+        "There is no bearer token.",
+        "Log in: `landfall az` prepares the Azure CLI.";
+    /// A token that does not hold.
+    INVALID_AUTHENTICATION_TOKEN = "InvalidAuthenticationToken" 401,
+        "The token is malformed, was signed by somebody else, or is for another audience.",
+        "Log in again.";
+    /// An old token.
+    EXPIRED_AUTHENTICATION_TOKEN = "ExpiredAuthenticationToken" 401,
+        "The token has expired.",
+        "Log in again.";
+    /// Not allowed.
+    AUTHORIZATION_FAILED = "AuthorizationFailed" 403,
+        "The principal may not do this here.",
+        "Ask for a role at this scope.";
+    /// No such subscription.
+    SUBSCRIPTION_NOT_FOUND = "SubscriptionNotFound" 404,
+        "There is no such subscription.",
+        "`az account list` shows yours.";
+    /// No such group.
+    RESOURCE_GROUP_NOT_FOUND = "ResourceGroupNotFound" 404,
+        "There is no such resource group.",
+        "`az group create` makes one.";
+    /// No such resource.
+    RESOURCE_NOT_FOUND = "ResourceNotFound" 404,
+        "There is no such resource.",
+        "Check the name; `az aks list` shows what is there.";
+    /// No such parent.
+    PARENT_RESOURCE_NOT_FOUND = "ParentResourceNotFound" 404,
+        "The resource that this one belongs to does not exist.",
+        "Make the parent first.";
+    /// No such provider.
+    INVALID_RESOURCE_NAMESPACE = "InvalidResourceNamespace" 404,
+        "There is no such resource provider here.",
+        "`az provider list` shows what there is.";
+    /// No such type.
+    INVALID_RESOURCE_TYPE = "InvalidResourceType" 404,
+        "The resource provider has no such type.",
+        "Check the path.";
+    /// No such operation.
+    OPERATION_NOT_FOUND = "OperationNotFound" 404,
+        "There is no such operation, or it ended more than seven days ago.",
+        "Read the resource instead.";
+    /// No such path.
+    NOT_FOUND = "NotFound" 404,
+        "Nothing is served at this path.",
+        "Check the path.";
+    /// Wrong method.
+    METHOD_NOT_ALLOWED = "MethodNotAllowed" 405,
+        "The path exists, the method does not.",
+        "Use one of the methods in `Allow`.";
+    /// Wrong state.
+    CONFLICT = "Conflict" 409,
+        "The request cannot be merged with what is going on.",
+        "Wait for it to end, or abort it.";
+    /// Being deleted.
+    RESOURCE_GROUP_BEING_DELETED = "ResourceGroupBeingDeleted" 409,
+        "The resource group is being deleted.",
+        "Wait until it is gone.";
+    /// ETag mismatch.
+    PRECONDITION_FAILED = "PreconditionFailed" 412,
+        "`If-Match` or `If-None-Match` does not hold.",
+        "Read the resource again and repeat with its present eTag.";
+    /// Too large.
+    REQUEST_CONTENT_TOO_LARGE = "RequestContentTooLarge" 413,
+        "The body is larger than 4 MiB.",
+        "Send less.";
+    /// Wrong media type.
+    UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType" 415,
+        "The body is not `application/json`.",
+        "Send JSON.";
+    /// Quota.
+    QUOTA_EXCEEDED = "QuotaExceeded" 400,
+        "A limit would be exceeded; the message states it.",
+        "Ask for less, or for a higher limit.";
+    /// Our fault.
+    INTERNAL = "InternalServerError" 500,
+        "Landfall has a fault or cannot reach its store. The log has the cause under the request id.",
+        "Repeat; if it persists, report it with the request id.";
+    /// Not yet.
+    NOT_IMPLEMENTED = "NotImplemented" 501,
+        "The operation is part of the API and not there yet in Landfall.",
+        "The compatibility page lists what works.";
+    /// Cannot now.
+    SERVICE_UNAVAILABLE = "ServiceUnavailable" 503,
+        "Something needed is not there at the moment.",
+        "Repeat after `Retry-After`.";
+}
+
+/// One of several problems.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail {
+    /// Its code.
+    pub code: ErrorCode,
+    /// What is wrong.
+    pub message: String,
+    /// Which field, as a path such as `properties.agentPoolProfiles[0].count`.
+    pub target: Option<String>,
+}
+
+/// An error answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", code.code)]
+pub struct ArmError {
+    /// Code and status.
+    pub code: ErrorCode,
+    /// What is wrong and what to do next, for the caller.
+    pub message: String,
+    /// Which field or part.
+    pub target: Option<String>,
+    /// Every problem, where there are several.
+    pub details: Vec<Detail>,
+    /// What happened inside, for the log only.
+    pub internal: Option<String>,
+}
+
+impl ArmError {
+    /// An error with a message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            target: None,
+            details: Vec::new(),
+            internal: None,
+        }
+    }
+
+    /// Names the field.
+    #[must_use]
+    pub fn target(mut self, target: impl Into<String>) -> Self {
+        self.target = Some(target.into());
+        self
+    }
+
+    /// A fault of ours: the caller sees a general sentence, the log the cause.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        let mut error = Self::new(
+            ErrorCode::INTERNAL,
+            "An internal error occurred; the request may be repeated.",
+        );
+        error.internal = Some(cause.to_string());
+        error
+    }
+
+    /// All problems of a body in one answer: a single one stands for itself, several become a `ValidationError`.
+    pub fn from_details(mut details: Vec<Detail>) -> Option<Self> {
+        match details.len() {
+            0 => None,
+            1 => {
+                let Detail {
+                    code,
+                    message,
+                    target,
+                } = details.remove(0);
+                Some(Self {
+                    code,
+                    message,
+                    target,
+                    details: Vec::new(),
+                    internal: None,
+                })
+            }
+            count => {
+                let mut error = Self::new(
+                    ErrorCode::VALIDATION_ERROR,
+                    format!(
+                        "The request has {count} problems; the first: {}",
+                        details[0].message
+                    ),
+                );
+                error.target.clone_from(&details[0].target);
+                error.details = details;
+                Some(error)
+            }
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// `{"error":{"code","message","target"?,"details"?}}`
+    pub fn body(&self) -> Value {
+        let mut error = json!({ "code": self.code.code, "message": self.message });
+        if let Some(target) = &self.target {
+            error["target"] = json!(target);
+        }
+        if !self.details.is_empty() {
+            error["details"] = self
+                .details
+                .iter()
+                .map(|detail| {
+                    let mut item = json!({ "code": detail.code.code, "message": detail.message });
+                    if let Some(target) = &detail.target {
+                        item["target"] = json!(target);
+                    }
+                    item
+                })
+                .collect();
+        }
+        json!({ "error": error })
+    }
+}

@@ -1,0 +1,102 @@
+//! A cluster's Kubernetes API, as far as the control loops need it. Implemented by `cluster/client` (kube) and by
+//! `fabric/sim`.
+//!
+//! Always true: every call may be repeated; "not there" is success for deletions.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// Why a call did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The API server cannot be reached or is not ready. Try again.
+    #[error("the API server does not answer: {0}")]
+    Unavailable(String),
+    /// It refused.
+    #[error("the API server refused to {act}: {why}")]
+    Refused {
+        /// What was being done, as an infinitive.
+        act: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// How to reach a cluster as its administrator.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// `https://{vip}:443`
+    pub server: String,
+    /// PEM of the cluster CA.
+    pub ca: String,
+    /// PEM of the administrator's client certificate.
+    pub certificate: String,
+    /// PEM of its key.
+    pub key: String,
+}
+
+/// A node as Kubernetes sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Its name.
+    pub name: String,
+    /// Condition Ready is True.
+    pub ready: bool,
+    /// Marked unschedulable.
+    pub cordoned: bool,
+    /// e.g. `v1.36.3`.
+    pub kubelet_version: String,
+    /// `spec.podCIDR`.
+    pub pod_range: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Taints, `key=value:Effect`.
+    pub taints: Vec<String>,
+}
+
+/// What the service wants of a node object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeWish {
+    /// Its name.
+    pub name: String,
+    /// `spec.podCIDR`, set once.
+    pub pod_range: Option<Ipv4Net>,
+    /// Labels that are ours to set; a label that we set before (recorded in an annotation) and that is no longer here is removed.
+    pub labels: BTreeMap<String, String>,
+    /// Taints that are ours, `key=value:Effect`, likewise.
+    pub taints: Vec<String>,
+    /// The node's only address: its kubelet's serving certificate is approved for this and its name, nothing else.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// A cluster's API.
+#[async_trait]
+pub trait ClusterApi: Send + Sync + 'static {
+    /// `/readyz` answers ok.
+    async fn ready(&self) -> Result<(), ClusterError>;
+    /// All nodes.
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, ClusterError>;
+    /// Brings labels, taints and pod range of a node to the wish. A node that does not exist (yet) is success.
+    async fn set_node(&self, wish: &NodeWish) -> Result<(), ClusterError>;
+    /// Approves pending kubelet serving requests that match one of these nodes exactly; others stay pending.
+    async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError>;
+    /// Server-side applies all objects (forced, field manager `landfall`). Returns how many changed.
+    async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError>;
+    /// Marks unschedulable and evicts its pods once; returns how many pods are left to go.
+    async fn drain(&self, node: &str) -> Result<u32, ClusterError>;
+    /// Removes the node object.
+    async fn delete_node(&self, name: &str) -> Result<(), ClusterError>;
+    /// Counts up when nodes, pending serving requests or managed add-on objects may have changed. A wake-up only. The
+    /// connection lives as long as a receiver does, so that an idle cluster costs none unless somebody cares.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// Connects to clusters.
+pub trait Connect: Send + Sync + 'static {
+    /// A handle; connects lazily and again after failures.
+    fn connect(&self, cluster: &str, endpoint: &Endpoint) -> Result<Arc<dyn ClusterApi>, ClusterError>;
+}

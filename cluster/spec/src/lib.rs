@@ -1,0 +1,211 @@
+//! What a cluster is to be, in Kubernetes' words: the part of an ARM managed cluster that the loops act on.
+//!
+//! Providers compute it from the ARM body ("desired"); planners, bootstrap and add-ons read it. Records only.
+//! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// The desired cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpec {
+    /// ARM name.
+    pub name: String,
+    /// ARM resource group.
+    pub resource_group: String,
+    /// ARM region.
+    pub location: String,
+    /// The resource group of its nodes, `MC_{group}_{cluster}_{location}` unless given.
+    pub node_resource_group: String,
+    /// Fully qualified domain name of the API server.
+    pub fqdn: String,
+    /// Control plane version, e.g. `1.36.3`.
+    pub kubernetes_version: String,
+    /// Networking.
+    pub network: NetworkProfile,
+    /// Node pools in the order given; at least one.
+    pub pools: Vec<PoolSpec>,
+    /// Whether the local administrator's credential is off.
+    pub disable_local_accounts: bool,
+}
+
+/// Networking of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkProfile {
+    /// How pods get addresses.
+    pub plugin: PodNetworking,
+    /// The VNET made for the cluster; AKS: 10.224.0.0/12.
+    pub vnet_range: Ipv4Net,
+    /// The nodes' subnet; AKS: 10.224.0.0/16.
+    pub node_range: Ipv4Net,
+    /// A hidden subnet of the VNET for the control plane's own card.
+    pub control_plane_range: Ipv4Net,
+    /// Pods' range; `None` where pods live in the nodes' subnet.
+    pub pod_range: Option<Ipv4Net>,
+    /// Services' range.
+    pub service_range: Ipv4Net,
+    /// The cluster DNS's service address.
+    pub dns_service_ip: Ipv4Addr,
+    /// Whether pods may leave the cluster at all.
+    pub outbound: bool,
+}
+
+/// How pods get addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodNetworking {
+    /// A /24 a node from the pod range behind a bridge; the VNET's route table leads to it; translated to the node's address outside.
+    Kubenet,
+    /// `azure`: each pod has an address of the nodes' subnet, a block of `maxPods` a node.
+    AzureFlat,
+    /// `azure` + `overlay`: a /24 a node from the pod range, no bridge, routed by the fabric; translated outside the VNET.
+    AzureOverlay,
+    /// `none`: the user brings a CNI plugin. Nothing is installed.
+    None,
+}
+
+/// A node pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSpec {
+    /// `[a-z][a-z0-9]{0,11}`.
+    pub name: String,
+    /// How many nodes.
+    pub count: u32,
+    /// ARM size name; see [`VmSize`].
+    pub vm_size: String,
+    /// What it is for.
+    pub mode: PoolMode,
+    /// Kubelet version.
+    pub kubernetes_version: String,
+    /// Pods a node may run.
+    pub max_pods: u32,
+    /// Labels on each node.
+    pub labels: BTreeMap<String, String>,
+    /// Taints on each node, `key=value:Effect`.
+    pub taints: Vec<String>,
+    /// OS disk, GiB, for the label only.
+    pub os_disk_gib: u32,
+    /// Changes each time the pool is deleted and made anew under the same name, so that its nodes get new names.
+    pub incarnation: String,
+}
+
+/// What a pool is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoolMode {
+    /// Runs what the cluster itself needs.
+    System,
+    /// Runs the user's workloads.
+    User,
+}
+
+impl PoolMode {
+    /// As in labels: `system` or `user`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+        }
+    }
+}
+
+/// A machine size of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VmSize {
+    /// ARM name.
+    pub name: &'static str,
+    /// Cores.
+    pub cores: u32,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Temporary disk, GiB.
+    pub disk_gib: u32,
+}
+
+/// The sizes offered: names and figures of Azure's public catalogue.
+pub const VM_SIZES: &[VmSize] = &[
+    VmSize {
+        name: "Standard_B2s",
+        cores: 2,
+        memory_mib: 4096,
+        disk_gib: 8,
+    },
+    VmSize {
+        name: "Standard_B2ms",
+        cores: 2,
+        memory_mib: 8192,
+        disk_gib: 16,
+    },
+    VmSize {
+        name: "Standard_B4ms",
+        cores: 4,
+        memory_mib: 16384,
+        disk_gib: 32,
+    },
+    VmSize {
+        name: "Standard_D2s_v3",
+        cores: 2,
+        memory_mib: 8192,
+        disk_gib: 16,
+    },
+    VmSize {
+        name: "Standard_D4s_v3",
+        cores: 4,
+        memory_mib: 16384,
+        disk_gib: 32,
+    },
+    VmSize {
+        name: "Standard_D8s_v3",
+        cores: 8,
+        memory_mib: 32768,
+        disk_gib: 64,
+    },
+    VmSize {
+        name: "Standard_D2s_v5",
+        cores: 2,
+        memory_mib: 8192,
+        disk_gib: 0,
+    },
+    VmSize {
+        name: "Standard_D4s_v5",
+        cores: 4,
+        memory_mib: 16384,
+        disk_gib: 0,
+    },
+    VmSize {
+        name: "Standard_D8s_v5",
+        cores: 8,
+        memory_mib: 32768,
+        disk_gib: 0,
+    },
+    VmSize {
+        name: "Standard_DS2_v2",
+        cores: 2,
+        memory_mib: 7168,
+        disk_gib: 14,
+    },
+    VmSize {
+        name: "Standard_DS3_v2",
+        cores: 4,
+        memory_mib: 14336,
+        disk_gib: 28,
+    },
+    VmSize {
+        name: "Standard_DS4_v2",
+        cores: 8,
+        memory_mib: 28672,
+        disk_gib: 56,
+    },
+];
+
+/// The size a request without one gets.
+pub const DEFAULT_VM_SIZE: &str = "Standard_DS2_v2";
+
+/// Looks a size up, ignoring case as ARM does.
+pub fn vm_size(name: &str) -> Option<&'static VmSize> {
+    VM_SIZES.iter().find(|size| size.name.eq_ignore_ascii_case(name))
+}

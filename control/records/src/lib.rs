@@ -1,0 +1,359 @@
+//! The records of the store: which keys there are and what they hold.
+//!
+//! | key | record |
+//! |---|---|
+//! | `/stamp` | [`StampRecord`] |
+//! | `/subscriptions/{s}` | [`SubscriptionRecord`] |
+//! | `/groups/{s}/{group in lower case}` | [`GroupRecord`] |
+//! | `/clusters/{s}/{group}/{name}`, lower case | [`ClusterRecord`]: desired |
+//! | `/observed/{uid}` | [`ObservedRecord`]: what is, written by the cluster's loop only |
+//! | `/pki/{uid}` | [`SealedRecord`]: the cluster's CAs and keys |
+//! | `/machines/{id}` | [`MachineRecord`]: written before the machine is made, removed after it is gone |
+//! | `/machine-configs/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
+//! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
+//! | `/operations/{id}` | [`OperationRecord`] |
+//! | `/principals/{object id}` | [`PrincipalRecord`] |
+//!
+//! Always true: desired, observed and operation are three things, written by three different writers. Every record
+//! carries `v`, its format version; migrations run at start, in [`migrate`](crate), so that the rest knows only the newest.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use cluster_spec::ClusterSpec;
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A subscription.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubscriptionRecord {
+    /// Format.
+    pub v: u32,
+    /// GUID.
+    pub id: String,
+    /// For people.
+    pub display_name: String,
+    /// GUID of its tenant.
+    pub tenant_id: String,
+    /// Registered resource providers, lower case.
+    pub registered: Vec<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A resource group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupRecord {
+    /// Format.
+    pub v: u32,
+    /// GUID of the subscription.
+    pub subscription: String,
+    /// In the casing last given.
+    pub name: String,
+    /// Region.
+    pub location: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// The resource that owns it (a cluster's node resource group), if any.
+    pub managed_by: Option<String>,
+    /// Whether it is to go; then everything in it goes first.
+    pub deleting: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What a cluster is to be: the last accepted request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterRecord {
+    /// Format.
+    pub v: u32,
+    /// Its identity over its life, `[0-9a-v]{10}`; a cluster made anew under the same name gets another.
+    pub uid: String,
+    /// GUID of the subscription.
+    pub subscription: String,
+    /// Group in the casing last given.
+    pub resource_group: String,
+    /// Name in the casing last given.
+    pub name: String,
+    /// Grows by one with each accepted change.
+    pub generation: u64,
+    /// Per pool (by name): the generation of the last accepted change to it. For pool eTags and pool states.
+    pub pool_generations: BTreeMap<String, u64>,
+    /// The canonical ARM body: `location`, `tags`, `sku`, `identity`, `properties`…, newest api-version, defaults filled
+    /// in, read-only and secret properties removed.
+    pub body: Value,
+    /// What the loops act on, computed from `body`.
+    pub spec: ClusterSpec,
+    /// Secrets of the body (service principal secret), sealed; by property path.
+    pub sealed: BTreeMap<String, Vec<u8>>,
+    /// Whether it is to go.
+    pub deleting: bool,
+    /// The operation that the last change belongs to.
+    pub operation: String,
+    /// systemData.
+    pub created_at: Timestamp,
+    /// systemData.
+    pub created_by: String,
+    /// systemData.
+    pub created_by_type: String,
+    /// systemData.
+    pub modified_at: Timestamp,
+    /// systemData.
+    pub modified_by: String,
+    /// systemData.
+    pub modified_by_type: String,
+}
+
+/// What a cluster is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedRecord {
+    /// Format.
+    pub v: u32,
+    /// The generation that was reached last; 0 before the first.
+    pub generation: u64,
+    /// The control plane's VIP, once leased.
+    pub vip: Option<Ipv4Addr>,
+    /// The VNET's address in the stamp's network, once leased.
+    pub uplink: Option<Ipv4Addr>,
+    /// The control plane machine's own address in the stamp's network, once leased.
+    pub control_plane_address: Option<Ipv4Addr>,
+    /// Version the API server runs, once ready.
+    pub kubernetes_version: Option<String>,
+    /// By pool name: nodes that are Ready.
+    pub ready_nodes: BTreeMap<String, u32>,
+    /// What the loop is doing, for people; empty when nothing is to do.
+    pub step: String,
+    /// The last problem, for people, with a next step; cleared when it is over.
+    pub problem: Option<String>,
+    /// When the generation was reached: `api_ready`, `node_ready`, … are kept for the bench and for people.
+    pub milestones: BTreeMap<String, Timestamp>,
+}
+
+/// A machine that exists, is to exist, or is to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineRecord {
+    /// Format.
+    pub v: u32,
+    /// Its own identity.
+    pub id: String,
+    /// Kubernetes version of its image.
+    pub image: String,
+    /// Hash (SHA-256, hex) of its one-time token.
+    pub token_hash: String,
+    /// The one-time token, sealed, so that a repeated creation seeds the same one.
+    pub token_sealed: Vec<u8>,
+    /// SHA-256 (hex) of the public key that enrolled with the token. Only that key may repeat the enrolment.
+    pub enrolled_key: Option<String>,
+    /// Whether the new certificate was used; from then on the token is worthless.
+    pub token_used: bool,
+    /// The cluster it was given to; `None` while it stands by.
+    pub assignment: Option<Assignment>,
+    /// Whether it is to go.
+    pub deleting: bool,
+    /// When it was written down.
+    pub created_at: Timestamp,
+}
+
+/// What a machine is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// The cluster's uid.
+    pub cluster: String,
+    /// Its role.
+    pub role: Role,
+}
+
+/// A machine's role in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Role {
+    /// Runs etcd, API server, controller manager, scheduler.
+    ControlPlane {
+        /// Which member, from 0.
+        index: u32,
+    },
+    /// Runs kubelet, containerd, kube-proxy.
+    Node {
+        /// Pool name.
+        pool: String,
+        /// The pool's incarnation.
+        incarnation: String,
+        /// Number in the pool, from 0; never used again while the pool lives… the lowest free one is taken.
+        index: u32,
+        /// Kubernetes node name, `aks-{pool}-{hash}-vmss{index in base 36, 6 digits}`.
+        node_name: String,
+        /// Its address in the nodes' subnet.
+        address: Ipv4Addr,
+        /// Its pods' range (kubenet, overlay), or the block of the subnet that its pods use (flat).
+        pod_range: Option<Ipv4Net>,
+    },
+}
+
+/// Something encrypted with the stamp's key (AES-256-GCM; the key is the record's name as associated data).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SealedRecord {
+    /// Format.
+    pub v: u32,
+    /// Nonce and ciphertext.
+    pub sealed: Vec<u8>,
+}
+
+/// An address of the stamp's network in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseRecord {
+    /// Format.
+    pub v: u32,
+    /// What holds it: `cluster/{uid}/vip`, `cluster/{uid}/uplink`, `machine/{id}`.
+    pub owner: String,
+}
+
+/// A long-running request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationRecord {
+    /// Format.
+    pub v: u32,
+    /// GUID.
+    pub id: String,
+    /// What was asked, e.g. `ManagedClusters_CreateOrUpdate`.
+    pub name: String,
+    /// ARM id of the resource.
+    pub resource_id: String,
+    /// The cluster's uid, or empty for other resources.
+    pub cluster: String,
+    /// It ends when the observed generation is at least this (for a deletion: when the cluster is gone).
+    pub generation: u64,
+    /// Whether it is a deletion of the whole resource.
+    pub deletes: bool,
+    /// Where it is.
+    pub status: OperationStatus,
+    /// When the request was accepted.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it failed or was cancelled.
+    pub error: Option<OperationError>,
+}
+
+/// Where an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationStatus {
+    /// Not ended.
+    InProgress,
+    /// Reached.
+    Succeeded,
+    /// Out of time. The loop keeps trying; the next PUT is accepted.
+    Failed,
+    /// Superseded by a deletion, or aborted.
+    Canceled,
+}
+
+/// Why an operation did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationError {
+    /// One of the codes of `arm/wire`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// The stamp itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StampRecord {
+    /// Format.
+    pub v: u32,
+    /// Its name.
+    pub name: String,
+    /// Its region's name, e.g. `local`.
+    pub location: String,
+    /// GUID of its tenant.
+    pub tenant_id: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Somebody who can log in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrincipalRecord {
+    /// Format.
+    pub v: u32,
+    /// GUID.
+    pub object_id: String,
+    /// GUID of the application (service principals) or the user principal name (users).
+    pub login: String,
+    /// `Application` or `User`.
+    pub kind: String,
+    /// For people.
+    pub display_name: String,
+    /// Salted hash of the secret or password: `pbkdf2-sha256${iterations}${salt hex}${hash hex}`.
+    pub secret_hash: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Keys of records.
+pub mod key {
+    /// `/stamp`
+    pub const STAMP: &str = "/stamp";
+    /// A subscription's key.
+    pub fn subscription(id: &str) -> String {
+        format!("/subscriptions/{}", id.to_ascii_lowercase())
+    }
+    /// A group's key.
+    pub fn group(subscription: &str, group: &str) -> String {
+        format!(
+            "/groups/{}/{}",
+            subscription.to_ascii_lowercase(),
+            group.to_ascii_lowercase()
+        )
+    }
+    /// A cluster's key.
+    pub fn cluster(subscription: &str, group: &str, name: &str) -> String {
+        format!(
+            "/clusters/{}/{}/{}",
+            subscription.to_ascii_lowercase(),
+            group.to_ascii_lowercase(),
+            name.to_ascii_lowercase()
+        )
+    }
+    /// A cluster's observed key.
+    pub fn observed(uid: &str) -> String {
+        format!("/observed/{uid}")
+    }
+    /// A cluster's PKI key.
+    pub fn pki(uid: &str) -> String {
+        format!("/pki/{uid}")
+    }
+    /// A machine's key.
+    pub fn machine(id: &str) -> String {
+        format!("/machines/{id}")
+    }
+    /// A machine's configuration key.
+    pub fn machine_config(id: &str) -> String {
+        format!("/machine-configs/{id}")
+    }
+    /// A lease's key; `pool` is `machines` or `vips`.
+    pub fn lease(pool: &str, address: std::net::Ipv4Addr) -> String {
+        format!("/leases/{pool}/{address}")
+    }
+    /// An operation's key.
+    pub fn operation(id: &str) -> String {
+        format!("/operations/{id}")
+    }
+    /// A principal's key.
+    pub fn principal(object_id: &str) -> String {
+        format!("/principals/{object_id}")
+    }
+}

@@ -1,0 +1,112 @@
+//! The store: a revisioned key-value store behind a small trait, and the sealing of secrets at rest.
+//!
+//! Keys are slash-separated paths, values are bytes (JSON records, see `control/records`). Every committed transaction
+//! gets the next revision; a key remembers the revision that last changed it. Drivers: [`memory`] (simulator, tests) and
+//! [`redb`](redb_store) (embedded, group commit). Later etcd, behind the same trait.
+//!
+//! Always true: a transaction is all or nothing and durable before `txn` returns; a watch sees every change after its
+//! revision, in order, or ends with [`StoreError::Lagged`] (then list again).
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+/// A point in the store's history; grows by one with each committed transaction. 0 is the empty store.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+/// A value and the revision that last changed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// When it last changed.
+    pub revision: Revision,
+    /// What it is.
+    pub value: Vec<u8>,
+}
+
+/// A condition of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compare {
+    /// The key is absent.
+    Absent(String),
+    /// The key was last changed at exactly this revision.
+    At(String, Revision),
+}
+
+/// An effect of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Set.
+    Put(String, Vec<u8>),
+    /// Remove; nothing if absent.
+    Delete(String),
+}
+
+/// All conditions hold and all effects happen, or nothing does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// Conditions.
+    pub compare: Vec<Compare>,
+    /// Effects.
+    pub ops: Vec<Op>,
+}
+
+/// A change seen by a watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The transaction it came with.
+    pub revision: Revision,
+    /// Which key.
+    pub key: String,
+    /// The new value, or `None` for a removal.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Why the store could not.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A condition of the transaction did not hold: read again and decide again.
+    #[error("{key} has changed meanwhile")]
+    Conflict {
+        /// Which key.
+        key: String,
+    },
+    /// A watch fell behind the history that is kept: list again.
+    #[error("the watch fell behind")]
+    Lagged,
+    /// The medium failed.
+    #[error("the store cannot {act}: {why}")]
+    Io {
+        /// What was being done, as an infinitive.
+        act: String,
+        /// What the system said.
+        why: String,
+    },
+    /// A record could not be read back.
+    #[error("the record {key} cannot be read: {why}")]
+    Corrupt {
+        /// Which key.
+        key: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// A revisioned key-value store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// One key.
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError>;
+    /// All keys with a prefix, in order, and the revision they are from.
+    async fn list(&self, prefix: &str) -> Result<(Vec<(String, Versioned)>, Revision), StoreError>;
+    /// Commits. Returns the new revision.
+    async fn txn(&self, txn: Txn) -> Result<Revision, StoreError>;
+    /// All changes of keys with a prefix after `from`.
+    async fn watch(
+        &self,
+        prefix: &str,
+        from: Revision,
+    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError>;
+}

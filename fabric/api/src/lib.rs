@@ -1,0 +1,297 @@
+//! The fabric: what makes machines, networks and addresses.
+//!
+//! This crate is the contract between the control loops and the drivers (`fabric/container`, `fabric/sim`, later VMs and
+//! Kubernetes). It knows no ARM and no Kubernetes.
+//!
+//! Always true of a driver:
+//! * every call may happen twice, and a call that was cut short may be repeated: `ensure_*` converges, `delete_*` of
+//!   something absent succeeds;
+//! * everything it makes carries a name computed from the stamp and the given id, so that [`Fabric::list`] finds all of
+//!   it after a crash, and nothing of another stamp;
+//! * what it made goes on when the service stops.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl $name {
+            /// The text of the identifier.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+    };
+}
+
+name!(
+    /// A machine's own identity, `[a-z0-9]{1,12}`, given before it exists and kept until it is deleted. A cluster refers
+    /// to machines; a machine may exist before any cluster does.
+    MachineId
+);
+name!(
+    /// A network's (VNET's) identity, `[a-z0-9]{1,12}`.
+    NetworkId
+);
+
+/// A VNET: an address space of its own, which may overlap any other VNET's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// Its identity.
+    pub id: NetworkId,
+    /// The ranges that belong to it. A route of type `unreachable` covers each, and each of `reserved`.
+    pub address_space: Vec<Ipv4Net>,
+    /// Subnets, each a bridge; traffic between them is routed.
+    pub subnets: Vec<SubnetSpec>,
+    /// Further ranges that live inside it (pods, services): never sent to the outside.
+    pub reserved: Vec<Ipv4Net>,
+    /// The route table: pod ranges and the node that has them.
+    pub routes: Vec<RouteSpec>,
+    /// Its address in the stamp's network. Outbound traffic is translated to it.
+    pub uplink: Ipv4Addr,
+}
+
+/// A subnet of a VNET.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetSpec {
+    /// Unique in its VNET, `[a-z0-9-]{1,40}`.
+    pub name: String,
+    /// Its range.
+    pub range: Ipv4Net,
+    /// The router's address in it (Azure: the first usable one).
+    pub gateway: Ipv4Addr,
+}
+
+/// A route of a VNET's route table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RouteSpec {
+    /// Where to.
+    pub to: Ipv4Net,
+    /// By way of which address of the VNET.
+    pub via: Ipv4Addr,
+}
+
+/// Something that boots a node image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// Its identity.
+    pub id: MachineId,
+    /// Host name inside the machine, RFC 1123 label.
+    pub hostname: String,
+    /// The Kubernetes version whose node image it boots, e.g. `1.36.3`.
+    pub image: String,
+    /// CPU limit in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Memory limit in MiB.
+    pub memory_mib: u64,
+    /// Network cards, `eth0` first.
+    pub nics: Vec<NicSpec>,
+    /// Files put into the machine before its first start, by absolute path; mode 0600, owned by root. This is how the
+    /// agent gets its bootstrap token. Kept out of `Debug` by the driver.
+    pub seed_files: BTreeMap<String, String>,
+    /// Free labels, found again by [`Fabric::list`].
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A network card of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicSpec {
+    /// Name inside the machine, `eth0`…
+    pub name: String,
+    /// What it is plugged into.
+    pub attach: Attach,
+    /// Its address and prefix length.
+    pub address: Ipv4Net,
+    /// Further addresses (a VIP), each /32.
+    pub extra: Vec<Ipv4Addr>,
+    /// Default gateway, on at most one card.
+    pub gateway: Option<Ipv4Addr>,
+    /// Further routes by way of this card.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// What a network card is plugged into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Attach {
+    /// The stamp's own network, where agents find the service and clients find VIPs.
+    Stamp,
+    /// A subnet of a VNET.
+    Subnet {
+        /// The VNET.
+        network: NetworkId,
+        /// The subnet's name.
+        subnet: String,
+    },
+}
+
+/// What a machine is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Power {
+    /// Its first process runs.
+    Running,
+    /// It exists, its disk is kept, nothing runs.
+    Stopped,
+    /// Some of it exists: a creation or deletion was cut short. `ensure_machine` or `delete_machine` finishes it.
+    Partial,
+}
+
+/// A machine as the fabric sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSeen {
+    /// Its identity.
+    pub id: MachineId,
+    /// What it is doing.
+    pub power: Power,
+    /// Its labels, as far as they were written.
+    pub labels: BTreeMap<String, String>,
+    /// The hash of the specification it was made from, if that was written.
+    pub spec_hash: Option<String>,
+}
+
+/// All that a stamp owns in the fabric.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Machines, in order of their ids.
+    pub machines: Vec<MachineSeen>,
+    /// Networks, in order of their ids.
+    pub networks: Vec<NetworkId>,
+}
+
+/// Why the fabric could not do it. Coarse, because the answer is always one of: fix the input, wait, or tell a person.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricError {
+    /// The specification can never work.
+    #[error("invalid {what}: {why}")]
+    Invalid {
+        /// Which part.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// There is no such machine or network.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The node image is not there (yet).
+    #[error("there is no node image for Kubernetes {version}")]
+    NoImage {
+        /// The version asked for.
+        version: String,
+    },
+    /// It did not work this time; the next try may.
+    #[error("cannot {act}: {why}")]
+    Failed {
+        /// What was being done, as an infinitive.
+        act: String,
+        /// What the system said.
+        why: String,
+    },
+}
+
+impl FabricError {
+    /// Shorthand for [`FabricError::Failed`].
+    pub fn failed(act: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Self::Failed {
+            act: act.into(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// The stamp's own network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StampNetwork {
+    /// The whole range, e.g. `100.64.16.0/20`. Lower half: the service (first address), machines and uplinks; upper half: VIPs.
+    pub range: Ipv4Net,
+    /// Whether its traffic may leave the host.
+    pub uplink: Uplink,
+}
+
+impl StampNetwork {
+    /// The service's address, where agents dial: the first of the range.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.range.network()) + 1)
+    }
+
+    /// The lower half, for machines and uplinks.
+    pub fn machines(&self) -> Ipv4Net {
+        Ipv4Net::new(self.range.network(), self.range.prefix_len() + 1).unwrap_or(self.range)
+    }
+
+    /// The upper half, for VIPs.
+    pub fn vips(&self) -> Ipv4Net {
+        let half = 1_u32 << (31 - self.range.prefix_len().min(31));
+        Ipv4Net::new(
+            Ipv4Addr::from(u32::from(self.range.network()) + half),
+            self.range.prefix_len() + 1,
+        )
+        .unwrap_or(self.range)
+    }
+}
+
+/// Whether a stamp's traffic may leave the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Uplink {
+    /// Never: the mode of all tests and of air-gapped stamps.
+    None,
+    /// Through the host, translated to its address.
+    Host,
+}
+
+/// A driver.
+#[async_trait]
+pub trait Fabric: Send + Sync + 'static {
+    /// The stamp's network as configured.
+    fn stamp_network(&self) -> &StampNetwork;
+
+    /// Makes the stamp's own network be there (after a reboot it is not).
+    async fn ensure_stamp(&self) -> Result<(), FabricError>;
+
+    /// Removes everything this stamp owns: machines, networks, the stamp's network, files.
+    async fn delete_stamp(&self) -> Result<(), FabricError>;
+
+    /// Makes a VNET be as specified: creates it, adds and removes subnets and routes.
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<(), FabricError>;
+
+    /// Removes a VNET. Its machines must be gone.
+    async fn delete_network(&self, id: &NetworkId) -> Result<(), FabricError>;
+
+    /// Makes a machine exist and run. A machine that runs already is left alone, whatever its specification says.
+    async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError>;
+
+    /// Stops a machine in order (the agent gets SIGTERM and its grace period), keeping its disk.
+    async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError>;
+
+    /// Removes a machine and its disk, running or not.
+    async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError>;
+
+    /// All that this stamp owns.
+    async fn list(&self) -> Result<Inventory, FabricError>;
+
+    /// Where a machine's console and logs can be read on this host, if the driver has such a place.
+    fn log_dir(&self, _id: &MachineId) -> Option<PathBuf> {
+        None
+    }
+}

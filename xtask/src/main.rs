@@ -1,0 +1,2 @@
+//! The `landfall` binary. (being written)
+fn main() {}

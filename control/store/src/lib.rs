@@ -1,11 +1,25 @@
 //! The store: a revisioned key-value store behind a small trait, and the sealing of secrets at rest.
 //!
 //! Keys are slash-separated paths, values are bytes (JSON records, see `control/records`). Every committed transaction
-//! gets the next revision; a key remembers the revision that last changed it. Drivers: [`memory`] (simulator, tests) and
-//! [`redb`](redb_store) (embedded, group commit). Later etcd, behind the same trait.
+//! gets the next revision; a key remembers the revision that last changed it. Drivers: [`MemoryStore`] (simulator, tests)
+//! and [`RedbStore`] (embedded, group commit). Later etcd, behind the same trait.
 //!
 //! Always true: a transaction is all or nothing and durable before `txn` returns; a watch sees every change after its
-//! revision, in order, or ends with [`StoreError::Lagged`] (then list again).
+//! revision, in order, or ends with [`StoreError::Lagged`] (then list again). When a transaction names a key twice, the
+//! last effect wins and is the only change. Secrets are sealed ([`Sealer`]) before they come here.
+//!
+//! Called by: providers (desired, operations), the control loops (observed, machines, leases), the agent hub (tokens).
+
+mod history;
+mod memory;
+mod records;
+mod redb_store;
+mod sealer;
+
+pub use memory::MemoryStore;
+pub use records::{Stored, get_record, list_records, put_record};
+pub use redb_store::RedbStore;
+pub use sealer::{SealError, Sealer};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -51,6 +65,35 @@ pub struct Txn {
     pub compare: Vec<Compare>,
     /// Effects.
     pub ops: Vec<Op>,
+}
+
+impl Txn {
+    /// Adds: only if the key is absent.
+    #[must_use]
+    pub fn absent(mut self, key: impl Into<String>) -> Self {
+        self.compare.push(Compare::Absent(key.into()));
+        self
+    }
+
+    /// Adds: only if the key was last changed at exactly `revision`.
+    #[must_use]
+    pub fn at(mut self, key: impl Into<String>, revision: Revision) -> Self {
+        self.compare.push(Compare::At(key.into(), revision));
+        self
+    }
+
+    /// Adds an effect, see [`put_record`].
+    #[must_use]
+    pub fn with(mut self, op: Op) -> Self {
+        self.ops.push(op);
+        self
+    }
+
+    /// Adds a removal.
+    #[must_use]
+    pub fn delete(self, key: impl Into<String>) -> Self {
+        self.with(Op::Delete(key.into()))
+    }
 }
 
 /// A change seen by a watch.

@@ -1,0 +1,267 @@
+//! What both drivers share: the current values in memory, the end of the history, and the watches that read it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{Change, Compare, Op, Revision, StoreError, Txn, Versioned};
+
+/// Changes kept for watches that are behind. A loop that reads slower than this lists again.
+const TAIL: usize = 4096;
+/// How many changes a watch reads ahead of its receiver.
+const AHEAD: usize = 64;
+
+/// Values are shared between the current map and the history, so that a change costs its bytes once.
+type Value = Arc<[u8]>;
+
+/// The effects of one transaction: each key once, with what it became.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) revision: Revision,
+    pub(crate) effects: BTreeMap<String, Option<Value>>,
+}
+
+#[derive(Debug, Clone)]
+struct Past {
+    revision: Revision,
+    key: String,
+    value: Option<Value>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    revision: Revision,
+    current: BTreeMap<String, (Revision, Value)>,
+    tail: VecDeque<Past>,
+    /// Everything after this revision is in `tail`.
+    complete_after: Revision,
+}
+
+/// The committed state. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub(crate) struct History {
+    inner: Arc<RwLock<Inner>>,
+    wake: Arc<watch::Sender<Revision>>,
+}
+
+/// Transactions judged one after the other against the committed state and each other, not yet committed themselves.
+pub(crate) struct Batch<'a> {
+    inner: RwLockReadGuard<'a, Inner>,
+    revision: Revision,
+    pending: BTreeMap<String, Option<Revision>>,
+}
+
+impl History {
+    pub(crate) fn new(revision: Revision, values: impl IntoIterator<Item = (String, Versioned)>) -> Self {
+        let current = values
+            .into_iter()
+            .map(|(key, Versioned { revision, value })| (key, (revision, value.into())))
+            .collect();
+        Self {
+            inner: Arc::new(RwLock::new(Inner {
+                revision,
+                current,
+                tail: VecDeque::new(),
+                complete_after: revision,
+            })),
+            wake: Arc::new(watch::Sender::new(revision)),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        // Nothing below panics halfway through a change, so a poisoned lock still guards whole data.
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Versioned> {
+        let inner = self.read();
+        let (revision, value) = inner.current.get(key)?;
+        Some(Versioned {
+            revision: *revision,
+            value: value.to_vec(),
+        })
+    }
+
+    pub(crate) fn list(&self, prefix: &str) -> (Vec<(String, Versioned)>, Revision) {
+        let inner = self.read();
+        let found = inner
+            .current
+            .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, (revision, value))| {
+                (
+                    key.clone(),
+                    Versioned {
+                        revision: *revision,
+                        value: value.to_vec(),
+                    },
+                )
+            })
+            .collect();
+        (found, inner.revision)
+    }
+
+    /// Starts judging transactions. Only one caller at a time may go on to [`History::publish`]: the drivers see to it.
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        let inner = self.read();
+        Batch {
+            revision: inner.revision,
+            inner,
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Makes judged (and by now durable) transactions the present, and wakes the watches.
+    pub(crate) fn publish(&self, commits: Vec<Commit>) {
+        let mut inner = self.write();
+        for commit in commits {
+            debug_assert_eq!(commit.revision.0, inner.revision.0 + 1, "one writer at a time");
+            inner.revision = commit.revision;
+            for (key, value) in commit.effects {
+                match &value {
+                    Some(value) => {
+                        inner
+                            .current
+                            .insert(key.clone(), (commit.revision, Arc::clone(value)));
+                    }
+                    None => {
+                        inner.current.remove(&key);
+                    }
+                }
+                inner.tail.push_back(Past {
+                    revision: commit.revision,
+                    key,
+                    value,
+                });
+            }
+        }
+        while inner.tail.len() > TAIL {
+            if let Some(oldest) = inner.tail.pop_front() {
+                inner.complete_after = oldest.revision;
+            }
+        }
+        let revision = inner.revision;
+        drop(inner);
+        self.wake.send_replace(revision);
+    }
+
+    /// Starts a watch. It ends when the receiver or the last [`History`] goes.
+    pub(crate) fn watch(&self, prefix: &str, from: Revision) -> mpsc::Receiver<Result<Change, StoreError>> {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let follower = Follower {
+            inner: Arc::downgrade(&self.inner),
+            prefix: prefix.to_owned(),
+            seen: from,
+        };
+        let wake = self.wake.subscribe();
+        tokio::spawn(follower.run(wake, sender));
+        receiver
+    }
+}
+
+impl Batch<'_> {
+    /// Judges a transaction as if all before it in this batch had happened.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] with the first condition that does not hold; the batch is as before.
+    pub(crate) fn judge(&mut self, txn: Txn) -> Result<Commit, StoreError> {
+        for condition in &txn.compare {
+            let (key, wanted) = match condition {
+                Compare::Absent(key) => (key, None),
+                Compare::At(key, revision) => (key, Some(*revision)),
+            };
+            if self.revision_of(key) != wanted {
+                return Err(StoreError::Conflict { key: key.clone() });
+            }
+        }
+        self.revision = Revision(self.revision.0 + 1);
+        let mut wanted = BTreeMap::new();
+        for op in txn.ops {
+            match op {
+                Op::Put(key, value) => wanted.insert(key, Some(Value::from(value))),
+                Op::Delete(key) => wanted.insert(key, None),
+            };
+        }
+        // A removal of what is not there changes nothing and is not told to anybody.
+        wanted.retain(|key, value| value.is_some() || self.revision_of(key).is_some());
+        for (key, value) in &wanted {
+            self.pending
+                .insert(key.clone(), value.as_ref().map(|_| self.revision));
+        }
+        Ok(Commit {
+            revision: self.revision,
+            effects: wanted,
+        })
+    }
+
+    fn revision_of(&self, key: &str) -> Option<Revision> {
+        match self.pending.get(key) {
+            Some(pending) => *pending,
+            None => self.inner.current.get(key).map(|(revision, _)| *revision),
+        }
+    }
+}
+
+/// One watch: reads the history at its receiver's pace.
+struct Follower {
+    inner: std::sync::Weak<RwLock<Inner>>,
+    prefix: String,
+    seen: Revision,
+}
+
+impl Follower {
+    async fn run(
+        mut self,
+        mut wake: watch::Receiver<Revision>,
+        sender: mpsc::Sender<Result<Change, StoreError>>,
+    ) {
+        loop {
+            let news = self.news();
+            let Some(news) = news else { return };
+            let Ok(changes) = news else {
+                // The receiver may be gone; then nobody needs to know.
+                let _ = sender.send(Err(StoreError::Lagged)).await;
+                return;
+            };
+            for change in changes {
+                if sender.send(Ok(change)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                changed = wake.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+            }
+        }
+    }
+
+    /// What happened since the last look; `None` when the store is gone.
+    fn news(&mut self) -> Option<Result<Vec<Change>, StoreError>> {
+        let inner = self.inner.upgrade()?;
+        let inner = inner.read().unwrap_or_else(PoisonError::into_inner);
+        if self.seen < inner.complete_after {
+            return Some(Err(StoreError::Lagged));
+        }
+        let first = inner.tail.partition_point(|past| past.revision <= self.seen);
+        let changes = inner
+            .tail
+            .range(first..)
+            .filter(|past| past.key.starts_with(&self.prefix))
+            .map(|past| Change {
+                revision: past.revision,
+                key: past.key.clone(),
+                value: past.value.as_ref().map(|value| value.to_vec()),
+            })
+            .collect();
+        // A watch may start at a revision that is still to come.
+        self.seen = self.seen.max(inner.revision);
+        Some(Ok(changes))
+    }
+}

@@ -1,0 +1,72 @@
+//! Records: values that are JSON of a Rust type.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Op, Revision, Store, StoreError};
+
+/// A record and the revision that last changed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored<T> {
+    /// When it last changed; for [`crate::Compare::At`].
+    pub revision: Revision,
+    /// What it is.
+    pub value: T,
+}
+
+fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt {
+        key: key.to_owned(),
+        why: error.to_string(),
+    })
+}
+
+/// Reads one record.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when the value is not a `T`; what the store says otherwise.
+pub async fn get_record<T: DeserializeOwned>(
+    store: &dyn Store,
+    key: &str,
+) -> Result<Option<Stored<T>>, StoreError> {
+    let Some(found) = store.get(key).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Stored {
+        revision: found.revision,
+        value: parse(key, &found.value)?,
+    }))
+}
+
+/// Reads all records with a prefix, in order of their keys, and the revision they are from (to watch from).
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when a value is not a `T`; what the store says otherwise.
+pub async fn list_records<T: DeserializeOwned>(
+    store: &dyn Store,
+    prefix: &str,
+) -> Result<(Vec<(String, Stored<T>)>, Revision), StoreError> {
+    let (found, revision) = store.list(prefix).await?;
+    let records = found
+        .into_iter()
+        .map(|(key, found)| {
+            let value = parse(&key, &found.value)?;
+            Ok((
+                key,
+                Stored {
+                    revision: found.revision,
+                    value,
+                },
+            ))
+        })
+        .collect::<Result<_, StoreError>>()?;
+    Ok((records, revision))
+}
+
+/// The effect that writes a record.
+///
+/// # Panics
+/// When `T` has a map whose keys are not strings: no record has.
+pub fn put_record<T: Serialize>(key: impl Into<String>, value: &T) -> Op {
+    let bytes = serde_json::to_vec(value).expect("records are plain data with string keys");
+    Op::Put(key.into(), bytes)
+}

@@ -100,6 +100,14 @@ codes! {
     LOCATION_NOT_AVAILABLE = "LocationNotAvailableForResourceType" 400,
         "The location is not one of this stamp's.",
         "Use the location in the message; `az account list-locations` lists them.";
+    /// Unknown location of a group.
+    GROUP_LOCATION_NOT_AVAILABLE = "LocationNotAvailableForResourceGroup" 400,
+        "The location asked for a resource group is not one of this stamp's.",
+        "Use the location in the message; `az account list-locations` lists them.";
+    /// Location of a group changed.
+    INVALID_GROUP_LOCATION = "InvalidResourceGroupLocation" 409,
+        "The resource group exists in another location.",
+        "Send the location it has, or choose another name.";
     /// Location changed.
     INVALID_RESOURCE_LOCATION = "InvalidResourceLocation" 409,
         "The resource exists in another location.",

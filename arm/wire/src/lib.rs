@@ -172,6 +172,39 @@ pub struct Route {
     pub status: RouteStatus,
 }
 
+/// What a route's path ends in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A type and its name: `managedClusters/{name}`.
+    Item,
+    /// A type without a name: `managedClusters`.
+    Collection,
+    /// A verb: `managedClusters/{name}/listClusterAdminCredential`.
+    Action,
+}
+
+impl Route {
+    /// What its path ends in: an action where the last segment starts with `:`; a collection where the path ends in `/`
+    /// or the operation is a GET whose verb starts with `List` (`ManagedClusters_ListByResourceGroup`); an item otherwise.
+    ///
+    /// A GET on a bare type whose verb is not `List` needs the trailing `/`, e.g. `managedClusters/availableAgentPoolVersions/`.
+    pub fn shape(&self) -> Shape {
+        let verb = self.name.split_once('_').map_or(self.name, |(_, verb)| verb);
+        if self
+            .path
+            .rsplit('/')
+            .next()
+            .is_some_and(|last| last.starts_with(':'))
+        {
+            Shape::Action
+        } else if self.path.ends_with('/') || (self.method == "GET" && verb.starts_with("List")) {
+            Shape::Collection
+        } else {
+            Shape::Item
+        }
+    }
+}
+
 /// Where a route hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

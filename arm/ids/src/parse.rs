@@ -1,0 +1,130 @@
+//! From text to [`ResourcePath`].
+
+use crate::ResourcePath;
+
+/// The longest path, in bytes as sent.
+pub const MAX_PATH_BYTES: usize = 8192;
+/// The most segments of a path.
+pub const MAX_SEGMENTS: usize = 64;
+/// The longest segment, in characters after decoding (the longest name that ARM allows).
+pub const MAX_SEGMENT_CHARS: usize = 260;
+
+/// Why a path cannot be one of ARM's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Longer than [`MAX_PATH_BYTES`].
+    #[error("the path has {0} bytes; at most {MAX_PATH_BYTES} are allowed")]
+    TooLong(usize),
+    /// More than [`MAX_SEGMENTS`].
+    #[error("the path has more than {MAX_SEGMENTS} segments")]
+    TooDeep,
+    /// Longer than [`MAX_SEGMENT_CHARS`]; which one, from 1.
+    #[error("segment {0} of the path has more than {MAX_SEGMENT_CHARS} characters")]
+    SegmentTooLong(usize),
+    /// Bad percent-encoding, or not UTF-8 behind it; which one, from 1.
+    #[error("segment {0} of the path is not percent-encoded UTF-8")]
+    Encoding(usize),
+    /// A control character, or `.` or `..`; which one, from 1.
+    #[error("segment {0} of the path holds characters that no name can have")]
+    Characters(usize),
+}
+
+impl ResourcePath {
+    /// Parses a path without scheme, host and query.
+    ///
+    /// # Errors
+    /// When the path is too long, too deep, or not percent-encoded UTF-8 without control characters.
+    pub fn parse(path: &str) -> Result<Self, PathError> {
+        if path.len() > MAX_PATH_BYTES {
+            return Err(PathError::TooLong(path.len()));
+        }
+        let mut segments = Vec::new();
+        for raw in path.split('/').filter(|raw| !raw.is_empty()) {
+            if segments.len() == MAX_SEGMENTS {
+                return Err(PathError::TooDeep);
+            }
+            segments.push(segment(raw, segments.len() + 1)?);
+        }
+        Ok(walk(segments))
+    }
+}
+
+/// Decodes and checks one segment.
+fn segment(raw: &str, position: usize) -> Result<String, PathError> {
+    let text = percent_decode(raw).ok_or(PathError::Encoding(position))?;
+    if text.is_empty() || text == "." || text == ".." || text.chars().any(char::is_control) {
+        return Err(PathError::Characters(position));
+    }
+    if text.chars().count() > MAX_SEGMENT_CHARS {
+        return Err(PathError::SegmentTooLong(position));
+    }
+    Ok(text)
+}
+
+/// Decodes `%XX`; `None` when that is malformed or not UTF-8. A `+` stays a `+`: that is a rule of forms, not of paths.
+pub fn percent_decode(raw: &str) -> Option<String> {
+    if !raw.contains('%') {
+        return Some(raw.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            let value = digit()? * 16 + digit()?;
+            bytes.push(u8::try_from(value).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Sorts decoded segments into scope, namespace, types and names.
+fn walk(segments: Vec<String>) -> ResourcePath {
+    let mut path = ResourcePath::default();
+    let mut rest = segments.into_iter().peekable();
+    if let Some(id) = keyword(&mut rest, "subscriptions", &mut path.types) {
+        path.subscription = Some(id);
+        if let Some(name) = keyword(&mut rest, "resourceGroups", &mut path.types) {
+            path.resource_group = Some(name);
+        }
+    }
+    // A name that happens to be `providers` stands at a name's place and is consumed with its type.
+    while let Some(kind) = rest.next() {
+        let Some(name) = rest.next() else {
+            path.types.push(kind);
+            break;
+        };
+        if kind.eq_ignore_ascii_case("providers") {
+            let below = ResourcePath {
+                subscription: path.subscription.clone(),
+                resource_group: path.resource_group.clone(),
+                namespace: Some(name),
+                ..ResourcePath::default()
+            };
+            let above = std::mem::replace(&mut path, below);
+            if above.namespace.is_some() || !above.types.is_empty() {
+                path.parent = Some(Box::new(above));
+            }
+        } else {
+            path.types.push(kind);
+            path.names.push(name);
+        }
+    }
+    path
+}
+
+/// Takes `{word}/{value}`; a bare `{word}` at the end is the collection and goes to `types`.
+fn keyword(
+    rest: &mut std::iter::Peekable<std::vec::IntoIter<String>>,
+    word: &str,
+    types: &mut Vec<String>,
+) -> Option<String> {
+    let found = rest.next_if(|segment| segment.eq_ignore_ascii_case(word))?;
+    let value = rest.next();
+    if value.is_none() {
+        types.push(found);
+    }
+    value
+}

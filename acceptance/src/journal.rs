@@ -1,0 +1,67 @@
+//! What was tried and how it went: a line a step, and the totals.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test run is told with the host's own stopwatch"
+)]
+#![expect(clippy::print_stdout, reason = "the lines are what this program is for")]
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+/// Counts and prints. Shared between scenarios that run beside each other.
+#[derive(Default)]
+pub(crate) struct Journal {
+    passed: AtomicU32,
+    failed: AtomicU32,
+}
+
+impl Journal {
+    /// Does one step of a scenario and tells how it went.
+    pub(crate) fn step<T>(&self, scenario: &str, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let outcome = act();
+        let seconds = start.elapsed().as_secs_f64();
+        match &outcome {
+            Ok(_) => {
+                self.passed.fetch_add(1, Ordering::Relaxed);
+                println!("ok      {seconds:6.1} s  {scenario}: {what}");
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                println!("FAILED  {seconds:6.1} s  {scenario}: {what}\n        {error:#}");
+            }
+        }
+        outcome
+    }
+
+    /// A line that is not a step.
+    pub(crate) fn note(&self, line: &str) {
+        println!("{line}");
+    }
+
+    /// Passed and failed so far.
+    pub(crate) fn totals(&self) -> (u32, u32) {
+        (
+            self.passed.load(Ordering::Relaxed),
+            self.failed.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// Tries until it works, for at most `bound`; the last error otherwise.
+pub(crate) fn wait_for<T>(what: &str, bound: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if start.elapsed() > bound => {
+                return Err(error.context(format!("waited {} s for {what}", bound.as_secs())));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(250)),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Acceptance: unmodified clients (`az`, `kubectl`) against a real stamp with real clusters.
+//!
+//! `cargo run -p acceptance -- --landfall target/debug/landfall --az PATH` makes a stamp of its own (random name, no
+//! uplink, its own state directory and port), walks through every scenario as a user would, takes the stamp down, and checks
+//! that nothing is left on the host. It prints a line a step and ends with `N passed, N failed`.
+//!
+//! Always true: a step checks what came back, not only that something did; waiting is for a condition with a bound;
+//! whatever fails, the stamp is taken down.
+
+mod clients;
+mod host;
+mod journal;
+mod scenarios;
+mod stamp;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+/// Walks through Landfall with real clients.
+#[derive(Parser)]
+struct Args {
+    /// The `landfall` binary to try.
+    #[arg(long)]
+    landfall: PathBuf,
+    /// The Azure CLI.
+    #[arg(long)]
+    az: PathBuf,
+    /// Only scenarios whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Leave the stamp running at the end, to look around.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let journal = journal::Journal::default();
+    let outcome = scenarios::run(&args, &journal);
+    if let Err(error) = &outcome {
+        journal.note(&format!("stopped: {error:#}"));
+    }
+    let (passed, failed) = journal.totals();
+    let failed = if outcome.is_err() { failed.max(1) } else { failed };
+    journal.note(&format!("acceptance: {passed} passed, {failed} failed"));
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,87 @@
+//! The walks through the product. One stamp for all; clusters side by side.
+
+mod adversity;
+mod login;
+mod pools;
+mod workload;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{Args, clients::Az, journal::Journal, stamp::Stamp};
+
+/// The resource group of everything here.
+const GROUP: &str = "acceptance";
+
+/// All of them, in an order in which each finds what it needs.
+pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
+    let mut stamp = Stamp::new(args)?;
+    journal.note(&format!("stamp {} on {}", stamp.name, stamp.listen));
+    let outcome = walk(args, journal, &mut stamp);
+    if let Err(error) = &outcome {
+        journal.note(&format!("--- what the stamp says after: {error:#}"));
+        for arguments in [&["status"][..], &["logs"][..]] {
+            if let Ok(output) = crate::clients::attempt(&mut stamp.landfall(arguments)) {
+                journal.note(&String::from_utf8_lossy(&output.stdout));
+                journal.note(&String::from_utf8_lossy(&output.stderr));
+            }
+        }
+    }
+    if args.keep {
+        journal.note(&format!(
+            "kept: {} in {}",
+            stamp.name,
+            stamp.directory.path().display()
+        ));
+        std::mem::forget(stamp);
+        return outcome;
+    }
+    let down = journal.step("stamp", "down --purge leaves nothing", || stamp.down());
+    outcome.and(down)
+}
+
+fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
+    journal.step("stamp", "up: a cluster with one node through the ARM API", || {
+        stamp.up()
+    })?;
+    let stamp = &*stamp;
+    if wanted("up") {
+        journal.step("stamp", "up again changes nothing", || {
+            let pid = stamp.serve_pid()?;
+            crate::clients::run(&mut stamp.landfall(&["up", "--output", "json"]))?;
+            anyhow::ensure!(pid == stamp.serve_pid()?, "the service was started anew");
+            Ok(())
+        })?;
+    }
+    let az = login::walk(journal, stamp)?;
+    workload::create(journal, &az)?;
+    let clusters = workload::Clusters::open(journal, stamp, &az)?;
+    if wanted("workload") {
+        clusters.walk(journal)?;
+    }
+    if wanted("pools") {
+        pools::walk(journal, &az, &clusters.kubenet)?;
+    }
+    if wanted("adversity") {
+        adversity::walk(journal, stamp, &az, &clusters)?;
+    }
+    workload::delete(journal, stamp, &az)
+}
+
+/// A string field of an answer.
+fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .with_context(|| format!("no {pointer} in {value}"))
+}
+
+/// `az aks …` for a cluster of the group.
+fn aks(az: &Az, verb: &[&str], cluster: &str, more: &[&str]) -> Result<Value> {
+    let mut arguments = vec!["aks"];
+    arguments.extend(verb);
+    arguments.extend(["--resource-group", GROUP, "--name", cluster]);
+    arguments.extend(more);
+    az.json(&arguments)
+}

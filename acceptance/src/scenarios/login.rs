@@ -1,0 +1,85 @@
+//! Cloud, login, account, groups, and what is refused.
+
+use anyhow::{Result, ensure};
+
+use super::{GROUP, text};
+use crate::{clients::Az, journal::Journal, stamp::Stamp};
+
+/// Gives an `az` that is logged in.
+pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
+    let az = stamp.fresh_az()?;
+    let endpoint = format!("https://{}", stamp.listen);
+    let id = text(&stamp.summary, "/servicePrincipal/clientId")?;
+    let secret = std::fs::read_to_string(text(&stamp.summary, "/servicePrincipal/secretFile")?)?;
+    let secret = secret.trim();
+
+    journal.step("login", "cloud register and set", || {
+        crate::clients::run(&mut az.command(&[
+            "cloud",
+            "register",
+            "--name",
+            "landfall",
+            "--endpoint-resource-manager",
+            &endpoint,
+        ]))?;
+        crate::clients::run(&mut az.command(&["cloud", "set", "--name", "landfall"])).map(drop)
+    })?;
+    journal.step("login", "a wrong secret is refused in words", || {
+        let said = az.fails(&[
+            "login",
+            "--service-principal",
+            "--username",
+            id,
+            "--password",
+            "wrong",
+            "--tenant",
+            "adfs",
+        ])?;
+        ensure!(said.contains("AADSTS7000215"), "az says: {said}");
+        Ok(())
+    })?;
+    journal.step("login", "a service principal logs in", || {
+        let accounts = az.json(&[
+            "login",
+            "--service-principal",
+            "--username",
+            id,
+            "--password",
+            secret,
+            "--tenant",
+            "adfs",
+        ])?;
+        ensure!(accounts[0]["state"] == "Enabled", "{accounts}");
+        Ok(())
+    })?;
+    journal.step(
+        "login",
+        "locations, versions, group create, show, list, exists",
+        || {
+            let locations = az.json(&["account", "list-locations"])?;
+            let location = text(&locations, "/0/name")?.to_owned();
+            let versions = az.json(&["aks", "get-versions", "--location", &location])?;
+            ensure!(
+                versions["values"]
+                    .as_array()
+                    .is_some_and(|values| values.len() == 2),
+                "{versions}"
+            );
+            let group = az.json(&["group", "create", "--name", GROUP, "--location", &location])?;
+            ensure!(
+                text(&group, "/properties/provisioningState")? == "Succeeded",
+                "{group}"
+            );
+            az.json(&["group", "show", "--name", GROUP])?;
+            ensure!(az.json(&["group", "exists", "--name", GROUP])? == true);
+            ensure!(az.json(&["group", "exists", "--name", "nobody"])? == false);
+            Ok(())
+        },
+    )?;
+    journal.step("login", "an unknown cluster is a 404 in words", || {
+        let said = az.fails(&["aks", "show", "--resource-group", GROUP, "--name", "nobody"])?;
+        ensure!(said.contains("ResourceNotFound"), "az says: {said}");
+        Ok(())
+    })?;
+    Ok(az)
+}

@@ -1,0 +1,175 @@
+//! A stamp of this run's own: made by `landfall up`, taken down and checked for left-overs at the end.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    Args,
+    clients::{Az, Kubectl, run},
+    host::Host,
+    journal::wait_for,
+};
+
+/// A running stamp.
+pub(crate) struct Stamp {
+    /// Its name, different in each run, so that runs beside each other do not meet.
+    pub(crate) name: String,
+    /// Scratch space: state, az configuration, kubeconfigs.
+    pub(crate) directory: tempfile::TempDir,
+    /// `127.0.0.1:{port}`.
+    pub(crate) listen: String,
+    landfall: PathBuf,
+    az: PathBuf,
+    before: Host,
+    /// The answer of `landfall up --output json`.
+    pub(crate) summary: Value,
+}
+
+impl Stamp {
+    /// Chooses a name and a port, and looks at the host first.
+    pub(crate) fn new(args: &Args) -> Result<Self> {
+        let before = Host::look()?;
+        let directory = tempfile::Builder::new()
+            .prefix("landfall-acceptance-")
+            .tempdir()?;
+        // The port is free now; nobody else on a test machine takes it in the next second.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(Self {
+            name: format!("acc{port}"),
+            listen: format!("127.0.0.1:{port}"),
+            directory,
+            landfall: args.landfall.canonicalize().context("--landfall")?,
+            az: args.az.clone(),
+            before,
+            summary: Value::Null,
+        })
+    }
+
+    /// `landfall … ` for this stamp, ready to run.
+    pub(crate) fn landfall(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.landfall);
+        command
+            .args(arguments)
+            .args(["--name", &self.name])
+            .env("LANDFALL_STATE_DIR", self.directory.path().join("state"));
+        command
+    }
+
+    /// `landfall up`: everything, through the stamp's first cluster.
+    pub(crate) fn up(&mut self) -> Result<()> {
+        let text = run(&mut self.landfall(&[
+            "up",
+            "--uplink",
+            "none",
+            "--listen",
+            &self.listen,
+            "--nodes",
+            "1",
+            "--output",
+            "json",
+        ]))?;
+        let last = text
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .context("up printed nothing")?;
+        self.summary =
+            serde_json::from_str(last).with_context(|| format!("the last line of up is not JSON: {last}"))?;
+        Ok(())
+    }
+
+    /// The process id of this stamp's `landfall serve`.
+    pub(crate) fn serve_pid(&self) -> Result<u32> {
+        let status: Value = serde_json::from_str(&run(&mut self.landfall(&["status", "--output", "json"]))?)?;
+        let pid = status["service"]["pid"]
+            .as_u64()
+            .context("landfall status names no service pid")?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    /// `kill -9` of the service; its clusters have to go on.
+    pub(crate) fn kill_service(&self) -> Result<()> {
+        let pid = self.serve_pid()?;
+        run(Command::new("kill").args(["-9", &pid.to_string()])).map(drop)
+    }
+
+    /// A kubectl for a cluster, from `az aks get-credentials`.
+    pub(crate) fn kubectl(&self, az: &Az, group: &str, cluster: &str) -> Result<Kubectl> {
+        let kubeconfig = self.directory.path().join(format!("kubeconfig-{cluster}"));
+        run(&mut az.command(&[
+            "aks",
+            "get-credentials",
+            "--resource-group",
+            group,
+            "--name",
+            cluster,
+            "--admin",
+            "--overwrite-existing",
+            "--file",
+            &kubeconfig.to_string_lossy(),
+        ]))?;
+        Ok(Kubectl {
+            program: self.kubectl_program()?,
+            kubeconfig,
+        })
+    }
+
+    /// The kubectl of the node image: nothing else has to be installed.
+    pub(crate) fn kubectl_program(&self) -> Result<PathBuf> {
+        let text = run(&mut self.landfall(&["image", "list", "--output", "json"]))?;
+        let images: Value = serde_json::from_str(&text)?;
+        let layers = images[0]["layers"]
+            .as_array()
+            .with_context(|| format!("no layers in {text}"))?;
+        layers
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|layer| Path::new(layer).join("usr/local/bin/kubectl"))
+            .find(|path| path.is_file())
+            .context("no layer of the image has a kubectl")
+    }
+
+    /// An `az` of its own configuration, not logged in.
+    pub(crate) fn fresh_az(&self) -> Result<Az> {
+        let config = self.directory.path().join("azure");
+        std::fs::create_dir_all(&config)?;
+        let ca = self.summary["caFile"].as_str().context("up told no caFile")?;
+        Ok(Az {
+            program: self.az.clone(),
+            config,
+            ca: ca.into(),
+        })
+    }
+
+    /// Whether the service answers again.
+    pub(crate) fn wait_for_service(&self, bound: Duration) -> Result<()> {
+        wait_for("the service", bound, || self.serve_pid().map(drop))
+    }
+
+    /// `landfall down --purge`, then nothing may be left.
+    pub(crate) fn down(&self) -> Result<()> {
+        run(&mut self.landfall(&["down", "--purge", "--yes"]))?;
+        let left = wait_for("processes to end", Duration::from_secs(10), || {
+            let left = Host::look()?.beyond(&self.before);
+            ensure!(
+                left.is_empty(),
+                "left on the host:\n        {}",
+                left.join("\n        ")
+            );
+            Ok(left)
+        });
+        left.map(drop)?;
+        let state = self.directory.path().join("state").join(&self.name);
+        if state.exists() {
+            bail!("{} is still there", state.display());
+        }
+        Ok(())
+    }
+}

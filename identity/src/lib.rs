@@ -1,1 +1,26 @@
-//! (being written)
+//! Who asks: principals, their secrets, and a token service that the Azure CLI accepts as AD FS or as AAD.
+//!
+//! Always true: a secret is stored as a salted PBKDF2 hash only, and is compared in constant time; no secret and no token is
+//! ever logged or part of a `Debug`; a token is good for one hour, for one audience, and only while its principal exists.
+//!
+//! Called by: the edge ([`TokenService::answer`] for its HTTP paths, [`TokenService::authenticate`] for every ARM request)
+//! and the binary (first principals with [`create_principal`], [`SigningKey`], [`EndpointTls`]).
+
+mod device;
+mod endpoint_tls;
+mod form;
+mod grants;
+mod keys;
+mod page;
+mod principals;
+mod secret;
+mod service;
+mod throttle;
+mod tokens;
+
+pub use endpoint_tls::{EndpointTls, TlsError};
+pub use keys::{KeyError, SigningKey};
+pub use principals::{IdentityError, NewPrincipal, create_principal, find_principal};
+pub use secret::{generate_secret, hash_secret, verify_secret};
+pub use service::{Caller, IdentityConfig, TokenService};
+pub use tokens::{TOKEN_LIFETIME, TokenError};

@@ -1,0 +1,152 @@
+//! Sign-ins that wait for a person at another device. Kept in memory: after a restart the client asks for a new code.
+
+use std::{collections::HashMap, sync::Mutex, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::secret::random;
+
+/// How long a code is good.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(900);
+/// How many may wait at a time.
+const ENTRIES: usize = 1000;
+/// No vowels (no words), nothing that looks like something else.
+const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+
+/// Somebody approved, nobody did yet, or it is too late.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Poll {
+    /// Nobody yet.
+    Pending,
+    /// This object id approved; the code is used up.
+    Approved { object_id: String, scope: String },
+    /// Unknown, used, or too old.
+    Expired,
+}
+
+struct Entry {
+    user_code: String,
+    client: String,
+    scope: String,
+    until: Duration,
+    approved: Option<String>,
+}
+
+/// The waiting sign-ins by device code. Times are of a monotonic clock.
+#[derive(Default)]
+pub(crate) struct Devices(Mutex<HashMap<String, Entry>>);
+
+impl Devices {
+    /// A new pair of device code and user code; `None` when too many wait already.
+    pub(crate) fn start(&self, client: &str, scope: &str, now: Duration) -> Option<(String, String)> {
+        let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
+        entries.retain(|_, entry| entry.until > now);
+        if entries.len() >= ENTRIES {
+            return None;
+        }
+        let device_code = URL_SAFE_NO_PAD.encode(random::<32>());
+        let user_code: String = random::<9>()
+            .iter()
+            .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+            .collect();
+        let entry = Entry {
+            user_code: user_code.clone(),
+            client: client.to_owned(),
+            scope: scope.to_owned(),
+            until: now + LIFETIME,
+            approved: None,
+        };
+        entries.insert(device_code.clone(), entry);
+        Some((device_code, user_code))
+    }
+
+    /// Whether a user code waits, however it was typed.
+    pub(crate) fn waits(&self, user_code: &str, now: Duration) -> bool {
+        let wanted = normal(user_code);
+        let entries = self.0.lock().expect("nothing panics while it holds this lock");
+        entries
+            .values()
+            .any(|entry| entry.user_code == wanted && entry.until > now && entry.approved.is_none())
+    }
+
+    /// Approves a user code; `false` when it does not wait (any more).
+    pub(crate) fn approve(&self, user_code: &str, object_id: &str, now: Duration) -> bool {
+        let wanted = normal(user_code);
+        let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
+        let found = entries
+            .values_mut()
+            .find(|entry| entry.user_code == wanted && entry.until > now && entry.approved.is_none());
+        let Some(entry) = found else { return false };
+        entry.approved = Some(object_id.to_owned());
+        true
+    }
+
+    /// What became of a device code. An approval is given out once.
+    pub(crate) fn poll(&self, device_code: &str, client: &str, now: Duration) -> Poll {
+        let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
+        match entries.get(device_code) {
+            Some(entry) if entry.until > now && entry.client == client => {
+                if entry.approved.is_none() {
+                    return Poll::Pending;
+                }
+            }
+            _ => return Poll::Expired,
+        }
+        match entries.remove(device_code) {
+            Some(Entry {
+                approved: Some(object_id),
+                scope,
+                ..
+            }) => Poll::Approved { object_id, scope },
+            _ => Poll::Expired,
+        }
+    }
+}
+
+/// People type codes in lower case and with blanks or dashes.
+fn normal(user_code: &str) -> String {
+    user_code
+        .chars()
+        .filter(char::is_ascii_alphabetic)
+        .map(|char| char.to_ascii_uppercase())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_approved_once_and_given_out_once() {
+        let (devices, second) = (Devices::default(), Duration::from_secs);
+        let (device, user) = devices.start("c", "s", second(0)).unwrap();
+        assert_eq!(devices.poll(&device, "c", second(1)), Poll::Pending);
+        assert_eq!(
+            devices.poll(&device, "other", second(1)),
+            Poll::Expired,
+            "bound to its client"
+        );
+        let typed = format!(" {}-{}", user[..4].to_lowercase(), &user[4..]);
+        assert!(devices.waits(&typed, second(1)));
+        assert!(devices.approve(&typed, "ada", second(2)));
+        assert!(!devices.approve(&user, "eve", second(2)));
+        let approved = Poll::Approved {
+            object_id: "ada".to_owned(),
+            scope: "s".to_owned(),
+        };
+        assert_eq!(devices.poll(&device, "c", second(3)), approved);
+        assert_eq!(devices.poll(&device, "c", second(3)), Poll::Expired);
+    }
+
+    #[test]
+    fn codes_end_and_are_bounded() {
+        let devices = Devices::default();
+        let (device, user) = devices.start("c", "s", Duration::ZERO).unwrap();
+        assert!(!devices.approve(&user, "ada", LIFETIME));
+        assert_eq!(devices.poll(&device, "c", LIFETIME), Poll::Expired);
+        for _ in 0..ENTRIES {
+            assert!(devices.start("c", "s", LIFETIME).is_some());
+        }
+        assert!(devices.start("c", "s", LIFETIME).is_none());
+    }
+}

@@ -1,0 +1,170 @@
+//! Principals in the store.
+
+use arm_wire::PrincipalKind;
+use base_env::Env;
+use control_records::{PrincipalRecord, key};
+use control_store::{Store, StoreError, Txn, get_record, list_records, put_record};
+
+use crate::secret::{MAX_SECRET_BYTES, hash_secret};
+
+/// Where all principals live.
+const PREFIX: &str = "/principals/";
+/// The longest login.
+pub(crate) const MAX_LOGIN_CHARS: usize = 256;
+
+/// Why a principal cannot be made or found.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The store failed.
+    #[error("principals cannot be read or written")]
+    Store(#[from] StoreError),
+    /// The login is empty, too long or has control characters.
+    #[error("a login needs 1 to {MAX_LOGIN_CHARS} printable characters; choose another")]
+    Login,
+    /// The secret is empty or too long.
+    #[error("a secret needs 1 to {MAX_SECRET_BYTES} bytes; choose another")]
+    Secret,
+}
+
+/// Somebody to be made.
+pub struct NewPrincipal<'a> {
+    /// What it is.
+    pub kind: PrincipalKind,
+    /// Application (client) id of a service principal, user principal name of a person.
+    pub login: &'a str,
+    /// For people.
+    pub display_name: &'a str,
+    /// The secret or password; only its hash is stored.
+    pub secret: &'a str,
+}
+
+/// The principal with this login, ignoring case.
+///
+/// # Errors
+/// When the store fails.
+pub async fn find_principal(store: &dyn Store, login: &str) -> Result<Option<PrincipalRecord>, StoreError> {
+    let (all, _) = list_records::<PrincipalRecord>(store, PREFIX).await?;
+    Ok(all
+        .into_iter()
+        .map(|(_, stored)| stored.value)
+        .find(|record| record.login.eq_ignore_ascii_case(login)))
+}
+
+/// The principal with this object id.
+pub(crate) async fn principal_by_id(
+    store: &dyn Store,
+    object_id: &str,
+) -> Result<Option<PrincipalRecord>, StoreError> {
+    // Object ids come out of signed tokens; a slash would still reach into another record.
+    if object_id.contains('/') {
+        return Ok(None);
+    }
+    Ok(get_record(store, &key::principal(object_id))
+        .await?
+        .map(|stored| stored.value))
+}
+
+/// Makes a principal. May be repeated: the same login keeps its object id and takes the new secret and name.
+///
+/// # Errors
+/// When the store fails, or the login or secret is empty or too long.
+pub async fn create_principal(
+    store: &dyn Store,
+    env: &Env,
+    new: NewPrincipal<'_>,
+) -> Result<PrincipalRecord, IdentityError> {
+    let login = new.login.trim();
+    if login.is_empty() || login.chars().count() > MAX_LOGIN_CHARS || login.chars().any(char::is_control) {
+        return Err(IdentityError::Login);
+    }
+    if new.secret.is_empty() || new.secret.len() > MAX_SECRET_BYTES {
+        return Err(IdentityError::Secret);
+    }
+    let secret_hash = hash_secret(new.secret);
+    loop {
+        let (all, _) = list_records::<PrincipalRecord>(store, PREFIX).await?;
+        let present = all
+            .into_iter()
+            .find(|(_, stored)| stored.value.login.eq_ignore_ascii_case(login));
+        let (object_id, created_at) = match &present {
+            Some((_, stored)) => (stored.value.object_id.clone(), stored.value.created_at),
+            None => (env.ids.uuid().to_string(), env.clock.now()),
+        };
+        let record = PrincipalRecord {
+            v: 1,
+            login: login.to_owned(),
+            kind: new.kind.as_str().to_owned(),
+            display_name: new.display_name.to_owned(),
+            secret_hash: secret_hash.clone(),
+            object_id,
+            created_at,
+        };
+        let key = key::principal(&record.object_id);
+        let condition = match &present {
+            Some((_, stored)) => Txn::default().at(&key, stored.revision),
+            None => Txn::default().absent(&key),
+        };
+        match store.txn(condition.with(put_record(&key, &record))).await {
+            Ok(_) => return Ok(record),
+            // Somebody changed it meanwhile: look again.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::verify_secret;
+    use control_store::MemoryStore;
+
+    #[tokio::test]
+    async fn a_login_keeps_its_object_id_when_made_again() {
+        let (store, env) = (MemoryStore::new(), Env::system());
+        let person = |secret| NewPrincipal {
+            kind: PrincipalKind::User,
+            login: "Ada@Local",
+            display_name: "Ada",
+            secret,
+        };
+        let first = create_principal(&store, &env, person("one")).await.unwrap();
+        let second = create_principal(
+            &store,
+            &env,
+            NewPrincipal {
+                login: "ada@local",
+                ..person("two")
+            },
+        )
+        .await
+        .unwrap();
+        assert_eq!(first.object_id, second.object_id);
+        let found = find_principal(&store, "ADA@local").await.unwrap().unwrap();
+        assert!(verify_secret(&found.secret_hash, "two") && !verify_secret(&found.secret_hash, "one"));
+        assert!(find_principal(&store, "bob").await.unwrap().is_none());
+        assert!(principal_by_id(&store, "../stamp").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn empty_and_endless_input_is_refused() {
+        let (store, env) = (MemoryStore::new(), Env::system());
+        let long = "x".repeat(MAX_SECRET_BYTES + 1);
+        for (login, secret) in [
+            ("", "s"),
+            (" ", "s"),
+            ("a\nb", "s"),
+            (long.as_str(), "s"),
+            ("a", ""),
+            ("a", long.as_str()),
+        ] {
+            let new = NewPrincipal {
+                kind: PrincipalKind::Application,
+                login,
+                display_name: "",
+                secret,
+            };
+            assert!(create_principal(&store, &env, new).await.is_err());
+        }
+    }
+}

@@ -1,1 +1,187 @@
-//! (being written)
+//! A cluster's own certificate authorities and keys, and the certificates made from them.
+//!
+//! Three CAs a cluster (cluster, etcd, front proxy), ECDSA P-256; one key for service account tokens; one key that
+//! encrypts secrets in etcd. Called by `cluster/bootstrap` (files of machines, kubeconfigs) and by the control loops, which
+//! keep the whole sealed in the store.
+//!
+//! Always true: no two clusters share a key; a certificate says who it is for (CN, O) and nothing more than it needs
+//! (extended key usage, names); nothing here prints a key: there is no `Debug` of one.
+
+mod issue;
+
+pub use issue::{Certificate, Subject};
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Why a certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// The cryptographic library refused.
+    #[error("cannot make the certificate of {0}")]
+    Certificate(String, #[source] rcgen::Error),
+    /// A time outside what a certificate can hold.
+    #[error("{0} is not a time that a certificate can hold")]
+    Time(Timestamp),
+    /// The operating system gave no random bytes.
+    #[error("cannot make a random key")]
+    Random,
+}
+
+/// CAs live as long as AKS's: 30 years.
+const CA_YEARS: i64 = 30;
+
+/// A certificate authority.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(rename_all = "camelCase")]
+pub struct Authority {
+    /// PEM of its certificate.
+    #[zeroize(skip)]
+    pub certificate: String,
+    /// PEM (PKCS #8) of its key.
+    pub key: String,
+}
+
+/// All keys of a cluster.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterPki {
+    /// Format of this record.
+    pub v: u32,
+    /// Signs the API server, its clients and kubelets.
+    pub cluster: Authority,
+    /// Signs etcd and its only client, the API server.
+    pub etcd: Authority,
+    /// Signs the API server towards aggregated API servers.
+    pub front_proxy: Authority,
+    /// PEM (PKCS #8, ECDSA P-256) of the key that signs service account tokens.
+    pub service_account_key: String,
+    /// PEM of its public half.
+    #[zeroize(skip)]
+    pub service_account_public_key: String,
+    /// 32 bytes, base64: encrypts secrets in etcd.
+    pub encryption_key: String,
+}
+
+impl ClusterPki {
+    /// New keys for a new cluster.
+    ///
+    /// # Errors
+    /// When the system has no randomness or `now` is outside the range of certificates.
+    pub fn generate(now: Timestamp) -> Result<Self, PkiError> {
+        use base64::Engine as _;
+        let service_account = new_key("service accounts")?;
+        let mut secret = [0_u8; 32];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| PkiError::Random)?;
+        Ok(Self {
+            v: 1,
+            cluster: authority("landfall-cluster-ca", now)?,
+            etcd: authority("landfall-etcd-ca", now)?,
+            front_proxy: authority("landfall-front-proxy-ca", now)?,
+            service_account_public_key: service_account.public_key_pem(),
+            service_account_key: service_account.serialize_pem(),
+            encryption_key: base64::engine::general_purpose::STANDARD.encode(secret),
+        })
+    }
+}
+
+fn new_key(of: &str) -> Result<KeyPair, PkiError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        .map_err(|error| PkiError::Certificate(of.to_owned(), error))
+}
+
+fn authority(name: &str, now: Timestamp) -> Result<Authority, PkiError> {
+    let key = new_key(name)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    issue::validity(&mut params, now, CA_YEARS)?;
+    let certificate = params
+        .self_signed(&key)
+        .map_err(|error| PkiError::Certificate(name.to_owned(), error))?;
+    Ok(Authority {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_790_000_000).expect("a constant within range")
+    }
+
+    #[test]
+    fn it_survives_the_store() {
+        let pki = ClusterPki::generate(now()).unwrap();
+        let text = serde_json::to_string(&pki).unwrap();
+        let back: ClusterPki = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.cluster.key, pki.cluster.key);
+        assert_eq!(back.encryption_key, pki.encryption_key);
+    }
+
+    #[test]
+    fn no_two_clusters_share_a_key() {
+        let (a, b) = (
+            ClusterPki::generate(now()).unwrap(),
+            ClusterPki::generate(now()).unwrap(),
+        );
+        assert_ne!(a.cluster.key, b.cluster.key);
+        assert_ne!(a.encryption_key, b.encryption_key);
+        assert_ne!(a.cluster.key, a.etcd.key);
+    }
+
+    #[test]
+    fn a_certificate_says_who_it_is_for_and_nothing_more() {
+        let pki = ClusterPki::generate(now()).unwrap();
+        let subject = Subject::client("system:node:n1").group("system:nodes");
+        let certificate = pki.cluster.issue(&subject, now()).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.certificate.as_bytes()).unwrap();
+        let parsed = pem.parse_x509().unwrap();
+        assert_eq!(parsed.subject().to_string(), "O=system:nodes, CN=system:node:n1");
+        let usage = parsed.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && !usage.server_auth);
+        assert!(parsed.subject_alternative_name().unwrap().is_none());
+        assert!(parsed.validity().not_before.timestamp() < now().as_second());
+        let (_, ca) = x509_parser::pem::parse_x509_pem(pki.cluster.certificate.as_bytes()).unwrap();
+        assert!(
+            parsed
+                .verify_signature(Some(ca.parse_x509().unwrap().public_key()))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn server_names_are_exactly_those_given() {
+        let pki = ClusterPki::generate(now()).unwrap();
+        let subject = Subject::server("kube-apiserver")
+            .dns("kubernetes")
+            .ip("10.0.0.1".parse().unwrap());
+        let certificate = pki.cluster.issue(&subject, now()).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.certificate.as_bytes()).unwrap();
+        let parsed = pem.parse_x509().unwrap();
+        assert_eq!(
+            parsed
+                .subject_alternative_name()
+                .unwrap()
+                .unwrap()
+                .value
+                .general_names
+                .len(),
+            2
+        );
+    }
+}

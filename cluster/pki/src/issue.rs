@@ -1,0 +1,145 @@
+//! Certificates for somebody, signed by one of the authorities.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use jiff::{Timestamp, ToSpan as _};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
+
+use crate::{Authority, PkiError, new_key};
+
+/// Leaves live for two years; kubelets renew theirs by themselves long before.
+const LEAF_YEARS: i64 = 2;
+/// Certificates begin a little in the past, for clocks that are behind.
+const BACKDATE_MINUTES: i64 = 5;
+
+/// Who a certificate is for.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    name: String,
+    group: Option<String>,
+    names: Vec<String>,
+    addresses: Vec<Ipv4Addr>,
+    usages: Vec<ExtendedKeyUsagePurpose>,
+}
+
+impl Subject {
+    fn new(name: &str, usages: Vec<ExtendedKeyUsagePurpose>) -> Self {
+        Self {
+            name: name.to_owned(),
+            group: None,
+            names: Vec::new(),
+            addresses: Vec::new(),
+            usages,
+        }
+    }
+
+    /// Somebody who calls; `name` is the Kubernetes user.
+    pub fn client(name: &str) -> Self {
+        Self::new(name, vec![ExtendedKeyUsagePurpose::ClientAuth])
+    }
+
+    /// Somebody who is called.
+    pub fn server(name: &str) -> Self {
+        Self::new(name, vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// Somebody who calls and is called (an etcd member).
+    pub fn peer(name: &str) -> Self {
+        Self::new(
+            name,
+            vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
+        )
+    }
+
+    /// The Kubernetes group.
+    #[must_use]
+    pub fn group(mut self, group: &str) -> Self {
+        self.group = Some(group.to_owned());
+        self
+    }
+
+    /// A DNS name it answers to.
+    #[must_use]
+    pub fn dns(mut self, name: &str) -> Self {
+        self.names.push(name.to_owned());
+        self
+    }
+
+    /// An address it answers at.
+    #[must_use]
+    pub fn ip(mut self, address: Ipv4Addr) -> Self {
+        self.addresses.push(address);
+        self
+    }
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Clone)]
+pub struct Certificate {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key (PKCS #8).
+    pub key: String,
+}
+
+impl Authority {
+    /// A new key for somebody, and this authority's word for it.
+    ///
+    /// # Errors
+    /// When the library refuses, or `now` is outside the range of certificates.
+    pub fn issue(&self, subject: &Subject, now: Timestamp) -> Result<Certificate, PkiError> {
+        let refused = |error| PkiError::Certificate(subject.name.clone(), error);
+        let ca_key = KeyPair::from_pem(&self.key).map_err(refused)?;
+        let issuer = Issuer::from_ca_cert_pem(&self.certificate, ca_key).map_err(refused)?;
+        let key = new_key(&subject.name)?;
+
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        if let Some(group) = &subject.group {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, group.as_str());
+        }
+        params
+            .distinguished_name
+            .push(DnType::CommonName, subject.name.as_str());
+        for name in &subject.names {
+            let name = name.as_str().try_into().map_err(refused)?;
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
+        params.subject_alt_names.extend(
+            subject
+                .addresses
+                .iter()
+                .map(|address| SanType::IpAddress(IpAddr::V4(*address))),
+        );
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages.clone_from(&subject.usages);
+        params.use_authority_key_identifier_extension = true;
+        validity(&mut params, now, LEAF_YEARS)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(refused)?;
+        Ok(Certificate {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+/// From a little before `now` for so many years of 365 days.
+pub(crate) fn validity(params: &mut CertificateParams, now: Timestamp, years: i64) -> Result<(), PkiError> {
+    let at = |moment: Timestamp| {
+        time::OffsetDateTime::from_unix_timestamp(moment.as_second()).map_err(|_| PkiError::Time(now))
+    };
+    let moved = |hours: i64| now.checked_add(hours.hours()).map_err(|_| PkiError::Time(now));
+    params.not_before = at(now
+        .checked_sub(BACKDATE_MINUTES.minutes())
+        .map_err(|_| PkiError::Time(now))?)?;
+    params.not_after = at(moved(years * 365 * 24)?)?;
+    Ok(())
+}

@@ -1,1 +1,34 @@
-//! (being written)
+//! The control loops: from desired to observed.
+//!
+//! ```text
+//!  store ──watch──► Controller ──wakes──► loop of a cluster ─┐   one task a cluster, only while it is unfinished
+//!  agents ─reports──►    │                                   │
+//!  cluster API ──────────┘        look ► plan ► act ► commit ┘   plan: pure; act: side by side; commit: one transaction
+//! ```
+//!
+//! Owns: the observed records, machine records, configurations, leases, and how operations end. Calls: the store, the
+//! fabric, the agents, the clusters' APIs, all behind traits. Called by: the binary, which builds a [`Controller`] and
+//! runs it.
+//!
+//! Always true:
+//! * nothing is made that was not written down first; every effect may be repeated and may be cut short;
+//! * a wake-up carries no data: what to do follows from records and from what is seen, never from what was missed;
+//! * a cluster that is what it is to be costs no task, no timer and no thread;
+//! * operations follow the cluster: losing all of them changes nothing else.
+
+mod census;
+mod cluster_loop;
+mod commit;
+mod controller;
+mod deps;
+mod effects;
+mod index;
+mod memory;
+mod pacing;
+pub mod plan;
+mod recipes;
+mod sweep;
+
+pub use controller::Controller;
+pub use deps::{ControllerDeps, Settings};
+pub use recipes::{RecipeError, Recipes, Secret, Site, network_id};

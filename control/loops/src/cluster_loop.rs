@@ -1,0 +1,446 @@
+//! The loop of one cluster: look, plan, start what is planned, commit what is concluded, wait for news.
+//!
+//! It runs while there is something to do and ends when the cluster is what it is to be; the controller starts it again
+//! on any news. Effects run side by side as tasks of their own; each end of one is news. Dropping the loop drops them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use base_env::Seed;
+use control_records::{
+    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, key,
+};
+use control_store::{StoreError, Stored, get_record};
+use jiff::Timestamp;
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+};
+
+use crate::{
+    ControllerDeps,
+    census::Census,
+    commit::{Basis, CommitError, commit},
+    effects::{Job, chain, connect},
+    index::Index,
+    memory::{Failure, Handle, Memory, Outcome},
+    plan::{Addresses, ConfigSeen, Drain, Effect, Machine, Plan, Presence, Seen, StampRanges, plan},
+    recipes::Site,
+};
+
+/// A store that cannot be read or written is tried again after this.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// The administrator's certificate in a connection is made anew after this.
+const RECONNECT_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What all loops share.
+pub(crate) struct Shared {
+    pub(crate) deps: Arc<ControllerDeps>,
+    pub(crate) census: Arc<Census>,
+    pub(crate) index: Index,
+}
+
+/// How the controller reaches a loop. Carries no data: the loop reads everything itself.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    resync: AtomicBool,
+    notify: Notify,
+}
+
+impl Bell {
+    /// Something may have changed.
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::SeqCst);
+        self.notify.notify_one();
+    }
+
+    /// What is known has grown old.
+    pub(crate) fn ring_for_resync(&self) {
+        self.resync.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// Whether it rang since the last pass began.
+    pub(crate) fn rung(&self) -> bool {
+        self.rung.load(Ordering::SeqCst)
+    }
+}
+
+/// How a loop ended.
+pub(crate) enum Exit {
+    /// The cluster is what it is to be.
+    Settled(Box<Memory>),
+    /// There is no such cluster any more.
+    Gone,
+}
+
+/// See the module.
+pub(crate) struct ClusterLoop {
+    shared: Arc<Shared>,
+    key: String,
+    bell: Arc<Bell>,
+    memory: Box<Memory>,
+    flights: JoinSet<Result<Outcome, Failure>>,
+    /// What is under way, by task.
+    under_way: HashMap<tokio::task::Id, Effect>,
+}
+
+impl ClusterLoop {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        key: String,
+        bell: Arc<Bell>,
+        memory: Option<Box<Memory>>,
+    ) -> Self {
+        Self {
+            shared,
+            key,
+            bell,
+            memory: memory.unwrap_or_else(|| Box::new(Memory::new(""))),
+            flights: JoinSet::new(),
+            under_way: HashMap::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self) -> Exit {
+        loop {
+            match self.pass().await {
+                Ok(Next::Again) => {}
+                Ok(Next::Wait(until)) => self.wait(until).await,
+                Ok(Next::Settled) => {
+                    self.memory.settle();
+                    return Exit::Settled(self.memory);
+                }
+                Ok(Next::Gone) => return Exit::Gone,
+                Err(error) => {
+                    tracing::error!(cluster = self.key, "the loop cannot go on: {}", chain(&error));
+                    let until = self.now().checked_add(STORE_PAUSE).unwrap_or(Timestamp::MAX);
+                    self.wait(Some(until)).await;
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.deps.env.clock.now()
+    }
+
+    async fn pass(&mut self) -> Result<Next, CommitError> {
+        self.bell.rung.store(false, Ordering::SeqCst);
+        let Some((basis, observed)) = self.read().await? else {
+            return Ok(Next::Gone);
+        };
+        let cluster = Arc::new(basis.cluster.value.clone());
+        self.refresh(&cluster);
+        self.connect(&cluster, &observed).await;
+        let now = self.now();
+        let seen = self.seen(&basis, observed, now).await?;
+        let plan = plan(&cluster, &seen, &self.shared.deps.settings.policy, now);
+        tracing::trace!(cluster = self.key, step = plan.observed.step, effects = ?plan.effects, "planned");
+        self.start(&cluster, &seen, &basis, &plan);
+        if !plan.writes.is_empty() || plan.observed_changed {
+            return match self.commit(&basis, &plan, now).await {
+                Ok(forgotten) if forgotten => Ok(Next::Gone),
+                Ok(_) | Err(CommitError::Store(StoreError::Conflict { .. })) => Ok(Next::Again),
+                Err(error) => Err(error),
+            };
+        }
+        if plan.settled() && plan.look_again.is_none() && self.under_way.is_empty() {
+            return Ok(Next::Settled);
+        }
+        Ok(Next::Wait(plan.look_again))
+    }
+
+    /// The records; `None` when the cluster is gone.
+    async fn read(&self) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
+        let store = &*self.shared.deps.store;
+        let Some(cluster) = get_record::<ClusterRecord>(store, &self.key).await? else {
+            return Ok(None);
+        };
+        let uid = &cluster.value.uid;
+        let observed = get_record::<ObservedRecord>(store, &key::observed(uid)).await?;
+        let mut machines = Vec::new();
+        for id in self.shared.index.machines(uid) {
+            machines.extend(get_record::<MachineRecord>(store, &key::machine(&id)).await?);
+        }
+        let mut operations = Vec::new();
+        for id in self.shared.index.operations(uid) {
+            let operation = get_record::<OperationRecord>(store, &key::operation(&id)).await?;
+            operations.extend(operation.filter(|operation: &Stored<OperationRecord>| {
+                operation.value.status == OperationStatus::InProgress
+            }));
+        }
+        let basis = Basis {
+            key: self.key.clone(),
+            observed: observed.as_ref().map(|observed| observed.revision),
+            cluster,
+            machines,
+            operations,
+        };
+        let observed = observed.map(|observed| observed.value).unwrap_or_default();
+        Ok(Some((basis, observed)))
+    }
+
+    /// Brings the memory up to date with what is not told by effects.
+    fn refresh(&mut self, cluster: &ClusterRecord) {
+        if self.memory.uid != cluster.uid {
+            // Another cluster under the same name. Nothing of the old one can be under way: it was forgotten last.
+            self.memory = Box::new(Memory::new(&cluster.uid));
+        }
+        if self.bell.resync.swap(false, Ordering::SeqCst) {
+            self.memory.grow_stale();
+        }
+    }
+
+    /// Has a connection to the API server as soon as there can be one; it costs nothing until it is used.
+    async fn connect(&mut self, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) {
+        if cluster.deleting {
+            self.memory.handle = None;
+            return;
+        }
+        let now = self.now();
+        if let Some(handle) = &self.memory.handle
+            && !handle.expired(now, RECONNECT_AFTER)
+        {
+            return;
+        }
+        // Nobody needs one before the control plane runs.
+        let Some(site) = self.site(cluster, observed).filter(|_| {
+            self.memory
+                .presence
+                .values()
+                .any(|presence| *presence == Presence::Running)
+        }) else {
+            return;
+        };
+        match connect(&self.shared.deps, &site, &self.memory.pki).await {
+            Ok(api) => {
+                self.memory.handle = Some(Handle {
+                    changes: api.changes(),
+                    api,
+                    made_at: now,
+                    deaf: false,
+                });
+            }
+            Err(Failure { why }) => tracing::warn!(cluster = self.key, "{why}"),
+        }
+    }
+
+    fn site(&self, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) -> Option<Site> {
+        Some(Site {
+            cluster: Arc::clone(cluster),
+            addresses: Addresses::of(observed)?,
+            stamp: self.shared.deps.fabric.stamp_network().clone(),
+        })
+    }
+
+    async fn seen(
+        &mut self,
+        basis: &Basis,
+        observed: ObservedRecord,
+        now: Timestamp,
+    ) -> Result<Seen, StoreError> {
+        let deps = &self.shared.deps;
+        let uid = &basis.cluster.value.uid;
+        let stamp = deps.fabric.stamp_network();
+        let mut machines = BTreeMap::new();
+        for Stored { value: record, .. } in &basis.machines {
+            let id = record.id.clone();
+            if record.deleting {
+                self.memory.drains.entry(id.clone()).or_insert(Drain {
+                    since: now,
+                    left: None,
+                });
+            }
+            let machine = Machine {
+                presence: self
+                    .memory
+                    .presence
+                    .get(&id)
+                    .copied()
+                    .unwrap_or(Presence::Unknown),
+                config: self
+                    .memory
+                    .configs
+                    .get(&id)
+                    .cloned()
+                    .unwrap_or(ConfigSeen::Unknown),
+                report: deps.agents.report(&id),
+                drain: self.memory.drains.get(&id).copied(),
+                record: record.clone(),
+            };
+            machines.insert(id, machine);
+        }
+        let control_plane = machines
+            .values()
+            .find(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })));
+        self.memory
+            .listen(control_plane.and_then(Machine::api_server_ready));
+        Ok(Seen {
+            pki: deps.store.get(&key::pki(uid)).await?.is_some(),
+            stamp: StampRanges {
+                machines: stamp.machines(),
+                vips: stamp.vips(),
+            },
+            taken: if Addresses::of(&observed).is_none() {
+                self.taken().await?
+            } else {
+                BTreeSet::new()
+            },
+            observed,
+            machines,
+            inventory_stale: self.memory.inventory_stale,
+            network: self.memory.network.clone(),
+            api: self.memory.api.clone(),
+            operations: basis
+                .operations
+                .iter()
+                .map(|operation| operation.value.clone())
+                .collect(),
+            busy: self.under_way.values().map(Effect::subject).collect(),
+            held: self.memory.held.clone(),
+        })
+    }
+
+    /// Leased addresses: a lease's key says which.
+    async fn taken(&self) -> Result<BTreeSet<Ipv4Addr>, StoreError> {
+        let (leases, _) = self.shared.deps.store.list("/leases/").await?;
+        Ok(leases
+            .iter()
+            .filter_map(|(key, _)| key.rsplit('/').next()?.parse().ok())
+            .collect())
+    }
+
+    /// Starts a plan's effects, each as a task.
+    fn start(&mut self, cluster: &Arc<ClusterRecord>, seen: &Seen, basis: &Basis, plan: &Plan) {
+        if plan.effects.is_empty() {
+            return;
+        }
+        let job = Job {
+            deps: Arc::clone(&self.shared.deps),
+            census: Arc::clone(&self.shared.census),
+            uid: cluster.uid.clone(),
+            site: self.site(cluster, &seen.observed),
+            machines: Arc::new(
+                basis
+                    .machines
+                    .iter()
+                    .map(|machine| (machine.value.id.clone(), machine.value.clone()))
+                    .collect(),
+            ),
+            pki: Arc::clone(&self.memory.pki),
+            api: self.memory.handle.as_ref().map(|handle| Arc::clone(&handle.api)),
+            change: seen.api.change,
+        };
+        for effect in &plan.effects {
+            let job = job.clone();
+            let task = {
+                let effect = effect.clone();
+                self.flights.spawn(async move { job.run(&effect).await })
+            };
+            self.under_way.insert(task.id(), effect.clone());
+        }
+    }
+
+    /// Commits a plan's writes. Returns whether the cluster is forgotten now.
+    async fn commit(&mut self, basis: &Basis, plan: &Plan, now: Timestamp) -> Result<bool, CommitError> {
+        let done = commit(&self.shared.deps, basis, plan, now).await?;
+        let uid = &basis.cluster.value.uid;
+        for id in &done.recorded {
+            self.shared.index.add_machine(uid, id);
+            self.memory.recorded(id);
+        }
+        for id in &done.removed {
+            self.shared.index.remove_machine(id);
+            self.memory.removed(id);
+        }
+        for id in &done.ended {
+            self.shared.index.remove_operation(uid, id);
+        }
+        Ok(done.forgotten)
+    }
+
+    /// Waits for news: an effect that ended, a bell, the API, or the time to look again.
+    async fn wait(&mut self, until: Option<Timestamp>) {
+        let clock = Arc::clone(&self.shared.deps.env.clock);
+        let pause = until
+            .map(|until| Duration::try_from(until.duration_since(clock.now())).unwrap_or(Duration::ZERO));
+        let timer = async {
+            match pause {
+                Some(pause) => clock.sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        let api = async {
+            match self.memory.handle.as_mut().filter(|handle| !handle.deaf) {
+                Some(handle) => handle.changes.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let news = tokio::select! {
+            Some(ended) = self.flights.join_next_with_id() => News::Landed(ended),
+            hears = api => News::Api { hears },
+            () = self.bell.notify.notified() => News::Bell,
+            () = timer => News::Time,
+        };
+        match news {
+            News::Landed(ended) => self.land(ended),
+            News::Api { hears } => self.memory.api_changed(hears),
+            News::Bell | News::Time => {}
+        }
+        while let Some(ended) = self.flights.try_join_next_with_id() {
+            self.land(ended);
+        }
+    }
+
+    fn land(&mut self, ended: Landing) {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result),
+            Err(error) => (
+                error.id(),
+                Err(Failure {
+                    why: "an effect ended by a fault of the service; the log has its trace".to_owned(),
+                }),
+            ),
+        };
+        if let Some(effect) = self.under_way.remove(&id) {
+            let (seed, now) = (self.seed(), self.now());
+            self.memory.learn(&effect, result, seed, now);
+        }
+    }
+
+    fn seed(&self) -> Seed {
+        self.shared.deps.env.seed.child("loops").child(&self.memory.uid)
+    }
+}
+
+/// How the task of an effect ended.
+type Landing = Result<(tokio::task::Id, Result<Outcome, Failure>), JoinError>;
+
+/// Why a loop woke.
+enum News {
+    Landed(Landing),
+    Api { hears: bool },
+    Bell,
+    Time,
+}
+
+/// What follows a pass.
+enum Next {
+    /// Plan again at once: records changed.
+    Again,
+    /// Wait for news, at most until then.
+    Wait(Option<Timestamp>),
+    /// Nothing is left to do.
+    Settled,
+    /// There is no such cluster any more.
+    Gone,
+}

@@ -1,0 +1,258 @@
+//! Turns a plan's writes into one transaction: identities, tokens and keys are made here, decisions are not.
+
+use aws_lc_rs::rand;
+use control_records::{
+    Assignment, ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord,
+    OperationStatus, Role, SealedRecord, key,
+};
+use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, list_records, put_record};
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::{
+    ControllerDeps,
+    plan::{Addresses, OPERATION_PREEMPTED, Plan, Write},
+    recipes::RecipeError,
+};
+
+/// Why a plan's writes could not be committed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+}
+
+/// What a commit did, for the loop's memory and the index.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    pub(crate) recorded: Vec<String>,
+    pub(crate) removed: Vec<String>,
+    pub(crate) ended: Vec<String>,
+    pub(crate) forgotten: bool,
+}
+
+/// The records that a plan was made from, with their revisions.
+pub(crate) struct Basis {
+    pub(crate) key: String,
+    pub(crate) cluster: Stored<ClusterRecord>,
+    pub(crate) observed: Option<Revision>,
+    pub(crate) machines: Vec<Stored<MachineRecord>>,
+    pub(crate) operations: Vec<Stored<OperationRecord>>,
+}
+
+/// Commits a plan's writes and its observed record.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when a record of the basis has changed: plan again.
+pub(crate) async fn commit(
+    deps: &ControllerDeps,
+    basis: &Basis,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<Committed, CommitError> {
+    let uid = &basis.cluster.value.uid;
+    let mut txn = Txn::default();
+    let mut done = Committed::default();
+    if plan.observed_changed {
+        let key = key::observed(uid);
+        txn = match basis.observed {
+            Some(revision) => txn.at(&key, revision),
+            None => txn.absent(&key),
+        };
+        txn = txn.with(put_record(key, &plan.observed));
+    }
+    for write in &plan.writes {
+        txn = match write {
+            Write::Lease(addresses) => lease(txn, uid, basis, addresses),
+            Write::CreatePki => {
+                let name = key::pki(uid);
+                let pki = deps.recipes.pki(now)?;
+                let sealed = SealedRecord {
+                    v: 1,
+                    sealed: deps.sealer.seal(&name, &pki)?,
+                };
+                txn.absent(&name).with(put_record(name, &sealed))
+            }
+            Write::RecordMachine(role) => {
+                let machine = machine(deps, &basis.cluster.value, role, now)?;
+                let key = key::machine(&machine.id);
+                done.recorded.push(machine.id.clone());
+                txn.absent(&key).with(put_record(key, &machine))
+            }
+            Write::MarkMachine(id) => match basis.machines.iter().find(|machine| machine.value.id == *id) {
+                Some(Stored { revision, value }) => {
+                    let marked = MachineRecord {
+                        deleting: true,
+                        ..value.clone()
+                    };
+                    let key = key::machine(id);
+                    txn.at(&key, *revision).with(put_record(key, &marked))
+                }
+                None => txn,
+            },
+            Write::RemoveMachine(id) => {
+                done.removed.push(id.clone());
+                txn.delete(key::machine(id)).delete(key::machine_config(id))
+            }
+            Write::EndOperation { id, status, error } => {
+                done.ended.push(id.clone());
+                match basis
+                    .operations
+                    .iter()
+                    .find(|operation| operation.value.id == *id)
+                {
+                    Some(operation) => end(txn, operation, *status, error.clone(), now),
+                    None => txn,
+                }
+            }
+            Write::Forget => {
+                done.forgotten = true;
+                forget(deps, txn, basis, now, &mut done).await?
+            }
+        };
+    }
+    deps.store.txn(txn).await?;
+    Ok(done)
+}
+
+fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses) -> Txn {
+    debug_assert_eq!(basis.cluster.value.uid, uid);
+    let Addresses {
+        vip,
+        uplink,
+        control_plane,
+    } = *addresses;
+    for (pool, address, what) in [
+        ("vips", vip, "vip"),
+        ("machines", uplink, "uplink"),
+        ("machines", control_plane, "control-plane"),
+    ] {
+        let key = key::lease(pool, address);
+        let record = LeaseRecord {
+            v: 1,
+            owner: format!("cluster/{uid}/{what}"),
+        };
+        txn = txn.absent(&key).with(put_record(key, &record));
+    }
+    txn
+}
+
+/// A new machine: an identity and a one-time token that nobody else has.
+fn machine(
+    deps: &ControllerDeps,
+    cluster: &ClusterRecord,
+    role: &Role,
+    now: Timestamp,
+) -> Result<MachineRecord, CommitError> {
+    let id = deps.env.ids.short();
+    let mut random = Zeroizing::new([0; 32]);
+    rand::fill(random.as_mut()).map_err(|_unspecified| CommitError::NoRandomness)?;
+    let token = Zeroizing::new(hex::encode(random.as_ref()));
+    let image = match role {
+        Role::ControlPlane { .. } => &cluster.spec.kubernetes_version,
+        Role::Node { pool, .. } => cluster
+            .spec
+            .pools
+            .iter()
+            .find(|spec| spec.name == *pool)
+            .map_or(&cluster.spec.kubernetes_version, |pool| &pool.kubernetes_version),
+    };
+    Ok(MachineRecord {
+        v: 1,
+        image: image.clone(),
+        token_hash: hex::encode(Sha256::digest(token.as_bytes())),
+        token_sealed: deps.sealer.seal(&key::machine(&id), token.as_bytes())?,
+        enrolled_key: None,
+        token_used: false,
+        assignment: Some(Assignment {
+            cluster: cluster.uid.clone(),
+            role: role.clone(),
+        }),
+        deleting: false,
+        created_at: now,
+        id,
+    })
+}
+
+fn end(
+    txn: Txn,
+    operation: &Stored<OperationRecord>,
+    status: OperationStatus,
+    error: Option<OperationError>,
+    now: Timestamp,
+) -> Txn {
+    let ended = OperationRecord {
+        status,
+        error,
+        ended_at: Some(now),
+        ..operation.value.clone()
+    };
+    let key = key::operation(&ended.id);
+    txn.at(&key, operation.revision).with(put_record(key, &ended))
+}
+
+/// Removes everything that is the cluster's, and ends its operations.
+async fn forget(
+    deps: &ControllerDeps,
+    mut txn: Txn,
+    basis: &Basis,
+    now: Timestamp,
+    done: &mut Committed,
+) -> Result<Txn, CommitError> {
+    let cluster = &basis.cluster.value;
+    txn = txn
+        .at(&basis.key, basis.cluster.revision)
+        .delete(&basis.key)
+        .delete(key::observed(&cluster.uid))
+        .delete(key::pki(&cluster.uid));
+    let owner = format!("cluster/{}/", cluster.uid);
+    let (leases, _) = list_records::<LeaseRecord>(&*deps.store, "/leases/").await?;
+    for (key, lease) in leases {
+        if lease.value.owner.starts_with(&owner) {
+            txn = txn.delete(key);
+        }
+    }
+    // The group of the cluster's nodes goes with it, if it was made for it.
+    let group = key::group(&cluster.subscription, &cluster.spec.node_resource_group);
+    if let Some(found) = get_record::<GroupRecord>(&*deps.store, &group).await?
+        && found
+            .value
+            .managed_by
+            .is_some_and(|managed_by| names(&managed_by, cluster))
+    {
+        txn = txn.delete(group);
+    }
+    for operation in &basis.operations {
+        done.ended.push(operation.value.id.clone());
+        let (status, error) = if operation.value.deletes {
+            (OperationStatus::Succeeded, None)
+        } else {
+            let error = OperationError {
+                code: OPERATION_PREEMPTED.to_owned(),
+                message: format!(
+                    "The cluster '{}' was deleted, which overtook this operation.",
+                    cluster.name
+                ),
+            };
+            (OperationStatus::Canceled, Some(error))
+        };
+        txn = end(txn, operation, status, error, now);
+    }
+    Ok(txn)
+}
+
+/// Whether an ARM id is this cluster's, ignoring case as ARM does.
+fn names(id: &str, cluster: &ClusterRecord) -> bool {
+    let own = format!(
+        "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ContainerService/managedClusters/{}",
+        cluster.subscription, cluster.resource_group, cluster.name
+    );
+    id.to_lowercase() == own.to_lowercase()
+}

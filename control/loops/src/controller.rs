@@ -1,0 +1,378 @@
+//! The controller: hears news and starts the loop of the cluster they concern.
+//!
+//! News carry no data; a loop reads everything itself, so the same path runs after a request, after a restart and after
+//! a missed message. A cluster that is what it is to be has no loop and no timer: only an entry here, and a listener on
+//! its API. All of them are looked at again in the course of each resync period, a slice at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use base_env::Seed;
+use control_records::{ClusterRecord, GroupRecord, MachineRecord, OperationRecord, OperationStatus};
+use control_store::{Change, StoreError, list_records};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::{self, AbortHandle, JoinSet},
+};
+
+use crate::{
+    ControllerDeps,
+    census::Census,
+    cluster_loop::{Bell, ClusterLoop, Exit, Shared},
+    index::Index,
+    memory::Memory,
+    sweep::{self, Scope},
+};
+
+/// A resync period is cut into this many slices, so that a thousand clusters are not looked at in the same moment.
+const SLICES: u64 = 10;
+/// A store that cannot be read is tried again after this.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+const CLUSTERS: &str = "/clusters/";
+const MACHINES: &str = "/machines/";
+const OPERATIONS: &str = "/operations/";
+const GROUPS: &str = "/groups/";
+
+/// Brings every cluster of the stamp to what it is to be. One at a time over a store.
+pub struct Controller {
+    shared: Arc<Shared>,
+}
+
+impl Controller {
+    /// Does nothing yet.
+    pub fn new(deps: ControllerDeps) -> Self {
+        let deps = Arc::new(deps);
+        Self {
+            shared: Arc::new(Shared {
+                census: Arc::new(Census::new(Arc::clone(&deps.fabric), Arc::clone(&deps.env.clock))),
+                deps,
+                index: Index::default(),
+            }),
+        }
+    }
+
+    /// Runs until `shutdown` says true (or its sender is gone). Effects under way are dropped then: each may be cut short
+    /// at any point, and is done again after the next start. Machines and what runs in them are not touched.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let mut reports = self.shared.deps.agents.subscribe();
+        loop {
+            let mut hall = Hall::new(Arc::clone(&self.shared));
+            let result = tokio::select! {
+                result = hall.serve(&mut reports) => result,
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            };
+            // Every loop has ended with the hall. Starting over reads everything anew.
+            let Err(error) = result;
+            tracing::error!("the control loops start over: {error}");
+            tokio::select! {
+                () = self.shared.deps.env.clock.sleep(STORE_PAUSE) => {}
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+}
+
+/// A cluster as the controller knows it.
+#[derive(Default)]
+struct Slot {
+    bell: Arc<Bell>,
+    running: bool,
+    /// What its loop knew when it settled.
+    memory: Option<Box<Memory>>,
+    /// Hears its API while no loop does.
+    listener: Option<AbortHandle>,
+}
+
+/// One life of the controller between two full readings of the store.
+struct Hall {
+    shared: Arc<Shared>,
+    slots: BTreeMap<String, Slot>,
+    loops: JoinSet<Exit>,
+    listeners: JoinSet<String>,
+    sweeps: JoinSet<()>,
+    /// The sweep to run after the present one.
+    next_sweep: Option<Scope>,
+    /// Keeps a channel open on which nothing ever comes.
+    silence: Option<broadcast::Sender<String>>,
+    /// Whose loop a task is.
+    tasks: HashMap<task::Id, String>,
+    seed: Seed,
+    slice: u64,
+}
+
+/// There is no way to end well: only the shutdown ends it from outside.
+type Never = std::convert::Infallible;
+
+impl Hall {
+    fn new(shared: Arc<Shared>) -> Self {
+        let seed = shared.deps.env.seed.child("resync");
+        Self {
+            shared,
+            slots: BTreeMap::new(),
+            loops: JoinSet::new(),
+            listeners: JoinSet::new(),
+            sweeps: JoinSet::new(),
+            next_sweep: None,
+            silence: None,
+            tasks: HashMap::new(),
+            seed,
+            slice: 0,
+        }
+    }
+
+    async fn serve(&mut self, reports: &mut broadcast::Receiver<String>) -> Result<Never, StoreError> {
+        let mut changes = self.read_all().await?;
+        self.sweep(Scope::All);
+        let clock = Arc::clone(&self.shared.deps.env.clock);
+        let mut tick = clock.sleep(self.pause());
+        loop {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(change) => self.changed(&change?),
+                    None => return Err(StoreError::Lagged),
+                },
+                report = reports.recv() => match report {
+                    Ok(machine) => {
+                        if let Some(key) = self.shared.index.cluster_of(&machine) {
+                            self.wake(&key);
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),
+                    // No agent will ever report again: a simulation without agents, or the end. The resync goes on.
+                    Err(broadcast::error::RecvError::Closed) => {
+                        let (sender, receiver) = broadcast::channel(1);
+                        self.silence = Some(sender);
+                        *reports = receiver;
+                    }
+                },
+                Some(ended) = self.loops.join_next_with_id() => self.ended(ended),
+                Some(heard) = self.listeners.join_next() => {
+                    // An aborted listener says nothing.
+                    if let Ok(key) = heard {
+                        self.wake(&key);
+                    }
+                }
+                Some(swept) = self.sweeps.join_next() => {
+                    if let Err(error) = swept {
+                        tracing::error!("the sweep ended by a fault of the service: {error}");
+                    }
+                    if let Some(scope) = self.next_sweep.take() {
+                        self.sweep(scope);
+                    }
+                }
+                () = &mut tick => {
+                    self.resync();
+                    tick = clock.sleep(self.pause());
+                }
+            }
+        }
+    }
+
+    /// Reads what there is and wakes every cluster. Returns all changes since.
+    async fn read_all(&mut self) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+        let store = Arc::clone(&self.shared.deps.store);
+        let (clusters, revision) = list_records::<ClusterRecord>(&*store, CLUSTERS).await?;
+        // What changes between the readings is told by the watch as well: saying it twice does no harm.
+        let changes = store.watch("/", revision).await?;
+        let (machines, _) = list_records::<MachineRecord>(&*store, MACHINES).await?;
+        let (operations, _) = list_records::<OperationRecord>(&*store, OPERATIONS).await?;
+        for (_, machine) in machines {
+            self.machine_seen(&machine.value);
+        }
+        for (_, operation) in operations {
+            self.operation_seen(&operation.value);
+        }
+        for (key, cluster) in clusters {
+            self.shared.index.add_cluster(&cluster.value.uid, &key);
+            self.wake(&key);
+        }
+        Ok(changes)
+    }
+
+    fn changed(&mut self, change: &Change) {
+        let key = change.key.as_str();
+        let Some(value) = &change.value else {
+            if key.starts_with(CLUSTERS) {
+                self.shared.index.remove_cluster(key);
+                // Its loop, if any, sees for itself.
+                self.wake(key);
+                // Its group may be waiting for it.
+                self.sweep(Scope::Records);
+            } else if let Some(machine) = key.strip_prefix(MACHINES) {
+                self.shared.index.remove_machine(machine);
+            }
+            return;
+        };
+        if key.starts_with(CLUSTERS) {
+            if let Some(cluster) = parse::<ClusterRecord>(key, value) {
+                self.shared.index.add_cluster(&cluster.uid, key);
+                self.wake(key);
+            }
+        } else if key.starts_with(MACHINES) {
+            if let Some(machine) = parse::<MachineRecord>(key, value) {
+                self.machine_seen(&machine);
+            }
+        } else if key.starts_with(OPERATIONS) {
+            if let Some(operation) = parse::<OperationRecord>(key, value) {
+                let uid = self.operation_seen(&operation);
+                match uid.and_then(|uid| self.shared.index.cluster_key(&uid)) {
+                    Some(key) => self.wake(&key),
+                    // An operation that came too late for its cluster.
+                    None if operation.status == OperationStatus::InProgress => {
+                        self.sweep(Scope::Records);
+                    }
+                    None => {}
+                }
+            }
+        } else if key.starts_with(GROUPS)
+            && parse::<GroupRecord>(key, value).is_some_and(|group| group.deleting)
+        {
+            self.sweep(Scope::Records);
+        }
+    }
+
+    fn machine_seen(&self, machine: &MachineRecord) {
+        if let Some(assignment) = &machine.assignment {
+            self.shared.index.add_machine(&assignment.cluster, &machine.id);
+        }
+    }
+
+    /// Returns the cluster to wake.
+    fn operation_seen(&self, operation: &OperationRecord) -> Option<String> {
+        if operation.cluster.is_empty() {
+            return None;
+        }
+        if operation.status == OperationStatus::InProgress {
+            self.shared.index.add_operation(&operation.cluster, &operation.id);
+            Some(operation.cluster.clone())
+        } else {
+            self.shared
+                .index
+                .remove_operation(&operation.cluster, &operation.id);
+            None
+        }
+    }
+
+    fn wake_all(&mut self) {
+        let keys: Vec<_> = self.slots.keys().cloned().collect();
+        for key in keys {
+            self.wake(&key);
+        }
+    }
+
+    /// Rings the cluster's bell, and starts its loop if it has none.
+    fn wake(&mut self, key: &str) {
+        let slot = self.slots.entry(key.to_owned()).or_default();
+        slot.bell.ring();
+        if slot.running {
+            return;
+        }
+        slot.running = true;
+        if let Some(listener) = slot.listener.take() {
+            listener.abort();
+        }
+        let cluster = ClusterLoop::new(
+            Arc::clone(&self.shared),
+            key.to_owned(),
+            Arc::clone(&slot.bell),
+            slot.memory.take(),
+        );
+        let task = self.loops.spawn(cluster.run());
+        self.tasks.insert(task.id(), key.to_owned());
+    }
+
+    fn ended(&mut self, ended: Result<(task::Id, Exit), task::JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(key) = self.tasks.remove(&id) else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        slot.running = false;
+        let exit = match ended {
+            Ok((_, exit)) => exit,
+            Err(error) => {
+                // Not started again at once: what broke it is still there. The next news or the resync will.
+                tracing::error!(cluster = key, "the loop ended by a fault of the service: {error}");
+                return;
+            }
+        };
+        match exit {
+            Exit::Gone if !slot.bell.rung() => {
+                self.slots.remove(&key);
+            }
+            Exit::Gone => self.wake(&key),
+            Exit::Settled(memory) => {
+                if slot.bell.rung() {
+                    slot.memory = Some(memory);
+                    self.wake(&key);
+                    return;
+                }
+                if let Some(handle) = memory.handle.as_ref().filter(|handle| !handle.deaf) {
+                    let mut changes = handle.changes.clone();
+                    slot.listener = Some(self.listeners.spawn(async move {
+                        // An end is news too: the loop finds out what it means.
+                        let _ = changes.changed().await;
+                        key
+                    }));
+                }
+                slot.memory = Some(memory);
+            }
+        }
+    }
+
+    /// The pause to the next slice, give or take a tenth.
+    fn pause(&self) -> Duration {
+        let slice = self.shared.deps.settings.resync / u32::try_from(SLICES).unwrap_or(1);
+        slice.mul_f64(0.9 + 0.2 * self.seed.fraction(self.slice))
+    }
+
+    /// Wakes a slice of the clusters with the order to look at everything; sweeps once a period.
+    fn resync(&mut self) {
+        let turn = self.slice % SLICES;
+        self.slice += 1;
+        let due: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(key, _)| self.seed.child(key).value() % SLICES == turn)
+            .map(|(key, slot)| (key.clone(), Arc::clone(&slot.bell)))
+            .collect();
+        for (key, bell) in due {
+            bell.ring_for_resync();
+            self.wake(&key);
+        }
+        if turn == 0 {
+            self.sweep(Scope::All);
+        }
+    }
+
+    /// Starts a sweep now, or after the present one: that one may have read what has changed since.
+    fn sweep(&mut self, scope: Scope) {
+        if self.sweeps.is_empty() {
+            let shared = Arc::clone(&self.shared);
+            self.sweeps
+                .spawn(async move { sweep::sweep(&shared, scope).await });
+        } else {
+            self.next_sweep = self.next_sweep.max(Some(scope));
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
+    match serde_json::from_slice(value) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::error!(key, %error, "the record cannot be read and is left out");
+            None
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the loops are given.
+
+use std::{sync::Arc, time::Duration};
+
+use agent_api::Agents;
+use base_env::Env;
+use cluster_api::Connect;
+use control_store::{Sealer, Store};
+use fabric_api::Fabric;
+
+use crate::{plan::Policy, recipes::Recipes};
+
+/// Everything that a [`crate::Controller`] acts through.
+#[derive(Clone)]
+pub struct ControllerDeps {
+    /// Time, chance and identity.
+    pub env: Env,
+    /// Records.
+    pub store: Arc<dyn Store>,
+    /// Seals what is secret in them.
+    pub sealer: Arc<Sealer>,
+    /// Makes machines and networks. [`Fabric::ensure_stamp`] has been called.
+    pub fabric: Arc<dyn Fabric>,
+    /// The machines' agents.
+    pub agents: Arc<dyn Agents>,
+    /// Connects to the clusters' APIs.
+    pub connect: Arc<dyn Connect>,
+    /// Knows what Kubernetes needs.
+    pub recipes: Arc<dyn Recipes>,
+    /// Where agents find the service, e.g. `https://100.64.16.1:7443`.
+    pub service_url: String,
+    /// PEM of the CA that agents trust and enrol with.
+    pub agent_ca: String,
+    /// What may be tuned.
+    pub settings: Settings,
+}
+
+/// What may be tuned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What the planner goes by.
+    pub policy: Policy,
+    /// How often everything is looked at without a reason, give or take a tenth.
+    pub resync: Duration,
+    /// How long ended operations can be asked for.
+    pub operation_retention: Duration,
+    /// CPU limit of a control plane machine, thousandths of a core.
+    pub control_plane_cpu_millis: u32,
+    /// Memory limit of a control plane machine, MiB.
+    pub control_plane_memory_mib: u64,
+    /// The longest that one effect on the fabric may take.
+    pub fabric_bound: Duration,
+    /// The longest that one effect on a cluster's API may take.
+    pub api_bound: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            resync: Duration::from_secs(5 * 60),
+            operation_retention: Duration::from_secs(7 * 24 * 60 * 60),
+            control_plane_cpu_millis: 4000,
+            control_plane_memory_mib: 4096,
+            fabric_bound: Duration::from_secs(5 * 60),
+            api_bound: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The plan of a cluster that is to go: its machines at once and without ceremony, then the network, then the records,
+//! in one transaction.
+
+use super::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
+
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    for (id, machine) in &seen.machines {
+        if machine.presence == Presence::Gone {
+            nodes::forget_machine(draft, id, machine);
+        } else {
+            draft.act(
+                Effect::DeleteMachine(id.clone()),
+                format!("removing {}", machine.label()),
+            );
+        }
+    }
+    if !seen.machines.is_empty() {
+        return;
+    }
+    if seen.network != NetworkSeen::Gone {
+        draft.act(Effect::DeleteNetwork, "removing the network");
+    } else if seen.busy.is_empty() {
+        draft.writes.push(Write::Forget);
+    } else {
+        // An effect that began before the deletion may still write (a configuration, say).
+        draft.wait("removing records");
+    }
+}

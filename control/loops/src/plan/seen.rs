@@ -1,0 +1,249 @@
+//! What is seen of a cluster: records, the fabric, the agents, its API.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use agent_protocol::{ProcessState, Report};
+use cluster_api::NodeSeen;
+use control_records::{MachineRecord, ObservedRecord, OperationRecord, Role};
+use fabric_api::RouteSpec;
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+
+use super::Subject;
+
+/// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
+const API_SERVER: &str = "kube-apiserver";
+
+/// Everything that a plan may depend on besides the desired record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// The observed record; the default before the first was written.
+    pub observed: ObservedRecord,
+    /// Whether the cluster's CAs and keys are in the store.
+    pub pki: bool,
+    /// The stamp's ranges.
+    pub stamp: StampRanges,
+    /// Addresses of the stamp that are leased, by anybody. Only looked at while this cluster lacks one.
+    pub taken: BTreeSet<Ipv4Addr>,
+    /// The cluster's machines by id.
+    pub machines: BTreeMap<String, Machine>,
+    /// Whether what is said of the machines' presence is due to be looked at again.
+    pub inventory_stale: bool,
+    /// Its VNET.
+    pub network: NetworkSeen,
+    /// Its API.
+    pub api: ApiSeen,
+    /// Its operations that have not ended.
+    pub operations: Vec<OperationRecord>,
+    /// What effects are under way for.
+    pub busy: BTreeSet<Subject>,
+    /// What failed lately.
+    pub held: BTreeMap<Subject, Held>,
+}
+
+/// Where leases come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StampRanges {
+    /// For machines and uplinks. The network address and the first address (the service) are never leased.
+    pub machines: Ipv4Net,
+    /// For control planes' VIPs.
+    pub vips: Ipv4Net,
+}
+
+/// The three addresses that a cluster leases of its stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where its API is served.
+    pub vip: Ipv4Addr,
+    /// Its VNET's.
+    pub uplink: Ipv4Addr,
+    /// Its control plane machine's.
+    pub control_plane: Ipv4Addr,
+}
+
+impl Addresses {
+    /// All three, once leased.
+    pub fn of(observed: &ObservedRecord) -> Option<Self> {
+        Some(Self {
+            vip: observed.vip?,
+            uplink: observed.uplink?,
+            control_plane: observed.control_plane_address?,
+        })
+    }
+}
+
+/// A machine of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    /// Its record.
+    pub record: MachineRecord,
+    /// What the fabric has of it.
+    pub presence: Presence,
+    /// Its configuration.
+    pub config: ConfigSeen,
+    /// What its agent said last, since the service started.
+    pub report: Option<Arc<Report>>,
+    /// How far its node is drained, once it is to go.
+    pub drain: Option<Drain>,
+}
+
+impl Machine {
+    /// Its role in this cluster.
+    pub fn role(&self) -> Option<&Role> {
+        self.record.assignment.as_ref().map(|assignment| &assignment.role)
+    }
+
+    /// The name of its node, if it is one.
+    pub fn node_name(&self) -> Option<&str> {
+        match self.role()? {
+            Role::Node { node_name, .. } => Some(node_name),
+            Role::ControlPlane { .. } => None,
+        }
+    }
+
+    /// What people call it.
+    pub fn label(&self) -> &str {
+        self.node_name().unwrap_or("the control plane")
+    }
+
+    /// Whether its agent says that the API server answers; `None` if it has not said anything yet.
+    pub fn api_server_ready(&self) -> Option<bool> {
+        let report = self.report.as_ref()?;
+        Some(
+            report
+                .processes
+                .get(API_SERVER)
+                .is_some_and(|process| process.state == ProcessState::Ready),
+        )
+    }
+}
+
+/// What the fabric has of a machine, as far as known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Not looked yet.
+    Unknown,
+    /// Nothing.
+    Absent,
+    /// It stands still, or some of it is there.
+    Partial,
+    /// It runs.
+    Running,
+    /// It was there and has been removed.
+    Gone,
+}
+
+/// What is known of a machine's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSeen {
+    /// Not looked yet.
+    Unknown,
+    /// There is none.
+    Absent,
+    /// Stored and published.
+    Published {
+        /// Its generation.
+        generation: u64,
+        /// What it was computed from.
+        inputs: String,
+        /// When.
+        made_at: Timestamp,
+    },
+}
+
+/// How far a node is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// When its removal was first seen to be wanted.
+    pub since: Timestamp,
+    /// Pods left at the last eviction, and when that was.
+    pub left: Option<(u32, Timestamp)>,
+}
+
+/// What the fabric has of the VNET.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkSeen {
+    /// Not made in the life of this process; it may be there all the same.
+    Unknown,
+    /// There, with these routes.
+    Made(Vec<RouteSpec>),
+    /// Removed.
+    Gone,
+}
+
+/// What is known of the API server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiSeen {
+    /// Whether it answers.
+    pub reach: Reach,
+    /// Counts up when something in it may have changed.
+    pub change: u64,
+    /// The count at the last look.
+    pub looked: u64,
+    /// Its nodes at the last look.
+    pub nodes: Vec<NodeSeen>,
+    /// The count at which serving certificates were approved last; `None`: not yet.
+    pub approved: Option<u64>,
+    /// The add-ons as applied last.
+    pub addons: Option<AddonsSeen>,
+    /// By machine: the [`super::wish_inputs`] its node object was last set to.
+    pub set: BTreeMap<String, String>,
+}
+
+impl Default for ApiSeen {
+    fn default() -> Self {
+        Self {
+            reach: Reach::Unknown,
+            change: 0,
+            looked: 0,
+            nodes: Vec::new(),
+            approved: None,
+            addons: None,
+            set: BTreeMap::new(),
+        }
+    }
+}
+
+impl ApiSeen {
+    /// The node with this name.
+    pub fn node(&self, name: &str) -> Option<&NodeSeen> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+}
+
+/// The add-ons as applied last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddonsSeen {
+    /// What they were computed from.
+    pub inputs: String,
+    /// When.
+    pub at: Timestamp,
+    /// The count of changes then.
+    pub change: u64,
+}
+
+/// Whether the API server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Not tried yet.
+    Unknown,
+    /// It did not answer.
+    Away,
+    /// It answers.
+    Ready,
+}
+
+/// A subject whose effect failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// How often in a row.
+    pub attempts: u32,
+    /// Not to be tried before.
+    pub until: Timestamp,
+    /// What went wrong the last time, for people.
+    pub why: String,
+}

@@ -1,0 +1,85 @@
+//! How a cluster's parts are computed: the seam between the loops and what is known about Kubernetes.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use agent_protocol::MachineConfig;
+use cluster_api::{Endpoint, NodeWish};
+use control_records::{ClusterRecord, MachineRecord};
+use fabric_api::{NetworkId, NetworkSpec, NicSpec, RouteSpec, StampNetwork};
+use jiff::Timestamp;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::plan::Addresses;
+
+/// Bytes that are wiped when dropped.
+pub type Secret = Zeroizing<Vec<u8>>;
+
+/// Something could not be computed from what was accepted: a fault of ours, told to people with its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot compute {what}")]
+pub struct RecipeError {
+    /// What was to be computed.
+    pub what: &'static str,
+    /// Why not.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl RecipeError {
+    /// Names what failed.
+    pub fn new(what: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
+/// A cluster and where it is.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// What it is to be.
+    pub cluster: Arc<ClusterRecord>,
+    /// Its addresses in the stamp.
+    pub addresses: Addresses,
+    /// The stamp.
+    pub stamp: StampNetwork,
+}
+
+impl Site {
+    /// The identity of the cluster's VNET: its uid.
+    pub fn network_id(&self) -> NetworkId {
+        network_id(&self.cluster.uid)
+    }
+}
+
+/// The identity of a cluster's VNET, and the other way round: a network's id is its cluster's uid.
+pub fn network_id(uid: &str) -> NetworkId {
+    NetworkId::from(uid)
+}
+
+/// Computes, without side effects. Certificates inside are fresh each time.
+pub trait Recipes: Send + Sync + 'static {
+    /// A cluster's CAs and keys, in a form that only the recipes read.
+    fn pki(&self, now: Timestamp) -> Result<Secret, RecipeError>;
+    /// What a machine is to be.
+    fn config(
+        &self,
+        site: &Site,
+        machine: &MachineRecord,
+        pki: &Secret,
+        now: Timestamp,
+        generation: u64,
+    ) -> Result<MachineConfig, RecipeError>;
+    /// The VNET.
+    fn network(&self, site: &Site, routes: Vec<RouteSpec>) -> NetworkSpec;
+    /// A machine's network cards.
+    fn nics(&self, site: &Site, machine: &MachineRecord) -> Result<Vec<NicSpec>, RecipeError>;
+    /// What is wanted of a machine's node object; `None` for a machine that is no node of a pool of the cluster.
+    fn wish(&self, cluster: &ClusterRecord, machine: &MachineRecord) -> Option<NodeWish>;
+    /// How to reach the cluster as its administrator.
+    fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError>;
+    /// The add-ons' objects.
+    fn addons(&self, cluster: &ClusterRecord) -> Result<Vec<Value>, RecipeError>;
+}

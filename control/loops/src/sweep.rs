@@ -1,0 +1,243 @@
+//! Removes what nobody owns: machines and networks without a record, records without a cluster, groups that waited for
+//! their last cluster, operations that ended long ago.
+//!
+//! Always true: the fabric is listed *before* the records are read. What is made is written down first and its record is
+//! removed last, so something listed that has no record afterwards is left over, whatever happens at the same time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use control_records::{
+    ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus,
+    key,
+};
+use control_store::{StoreError, Stored, Txn, list_records, put_record};
+use fabric_api::{FabricError, MachineId};
+
+use crate::{cluster_loop::Shared, plan::OPERATION_PREEMPTED, recipes::network_id};
+
+/// How much is swept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    /// Groups and operations.
+    Records,
+    /// The fabric as well.
+    All,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+}
+
+/// Sweeps once. What does not work is told to the log and left for the next time.
+pub(crate) async fn sweep(shared: &Shared, scope: Scope) {
+    let result = async {
+        if scope == Scope::All {
+            fabric(shared).await?;
+        }
+        groups(shared).await?;
+        operations(shared).await
+    };
+    if let Err(error) = result.await {
+        tracing::warn!("the sweep was not finished: {error}");
+    }
+}
+
+async fn clusters(shared: &Shared) -> Result<BTreeMap<String, Stored<ClusterRecord>>, StoreError> {
+    let (found, _) = list_records::<ClusterRecord>(&*shared.deps.store, "/clusters/").await?;
+    Ok(found.into_iter().collect())
+}
+
+/// Machines, networks, and the records of both.
+async fn fabric(shared: &Shared) -> Result<(), SweepError> {
+    let deps = &shared.deps;
+    let store = &*deps.store;
+    let inventory = shared.census.take().await?;
+    let (machines, _) = list_records::<MachineRecord>(store, "/machines/").await?;
+    let (leases, _) = list_records::<LeaseRecord>(store, "/leases/").await?;
+    // Read last: whatever the records above belong to was there before them.
+    let uids: BTreeSet<_> = clusters(shared)
+        .await?
+        .into_values()
+        .map(|cluster| cluster.value.uid)
+        .collect();
+
+    let mut orphans: BTreeSet<String> = inventory
+        .machines
+        .iter()
+        .map(|machine| machine.id.0.clone())
+        .collect();
+    let mut vanished = Vec::new();
+    for (_, machine) in machines {
+        match &machine.value.assignment {
+            Some(assignment) if !uids.contains(&assignment.cluster) => vanished.push(machine.value.id),
+            _ => {
+                orphans.remove(&machine.value.id);
+            }
+        }
+    }
+    orphans.extend(vanished.iter().cloned());
+    for id in &orphans {
+        tracing::warn!(machine = id, "removing a machine that belongs to no cluster");
+        deps.fabric.delete_machine(&MachineId::from(id.as_str())).await?;
+        deps.agents.forget(id);
+    }
+    for id in vanished {
+        store
+            .txn(
+                Txn::default()
+                    .delete(key::machine(&id))
+                    .delete(key::machine_config(&id)),
+            )
+            .await?;
+    }
+    let wanted: BTreeSet<_> = uids.iter().map(|uid| network_id(uid)).collect();
+    for id in inventory.networks.iter().filter(|id| !wanted.contains(id)) {
+        tracing::warn!(
+            network = id.as_str(),
+            "removing a network that belongs to no cluster"
+        );
+        deps.fabric.delete_network(id).await?;
+    }
+    for (key, lease) in leases {
+        let owner = lease
+            .value
+            .owner
+            .strip_prefix("cluster/")
+            .and_then(|rest| rest.split('/').next());
+        if owner.is_some_and(|uid| !uids.contains(uid)) {
+            tracing::warn!(key, "releasing an address that belongs to no cluster");
+            store
+                .txn(Txn::default().at(&key, lease.revision).delete(&key))
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Groups that are to go: their clusters first, then they themselves.
+async fn groups(shared: &Shared) -> Result<(), SweepError> {
+    let store = &*shared.deps.store;
+    let (groups, _) = list_records::<GroupRecord>(store, "/groups/").await?;
+    if !groups.iter().any(|(_, group)| group.value.deleting) {
+        return Ok(());
+    }
+    let clusters = clusters(shared).await?;
+    for (key, group) in groups.into_iter().filter(|(_, group)| group.value.deleting) {
+        let Some(path) = key.strip_prefix("/groups/") else {
+            continue;
+        };
+        let inside = format!("/clusters/{path}/");
+        let mut empty = true;
+        for (key, cluster) in clusters.iter().filter(|(key, _)| key.starts_with(&inside)) {
+            empty = false;
+            if !cluster.value.deleting {
+                let next = ClusterRecord {
+                    deleting: true,
+                    generation: cluster.value.generation + 1,
+                    ..cluster.value.clone()
+                };
+                retry_later(
+                    store
+                        .txn(
+                            Txn::default()
+                                .at(key, cluster.revision)
+                                .with(put_record(key, &next)),
+                        )
+                        .await,
+                )?;
+            }
+        }
+        if empty {
+            remove_group(shared, &key, &group).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove_group(shared: &Shared, key: &str, group: &Stored<GroupRecord>) -> Result<(), SweepError> {
+    let store = &*shared.deps.store;
+    let now = shared.deps.env.clock.now();
+    let id = format!(
+        "/subscriptions/{}/resourceGroups/{}",
+        group.value.subscription, group.value.name
+    )
+    .to_lowercase();
+    let (operations, _) = list_records::<OperationRecord>(store, "/operations/").await?;
+    let mut txn = Txn::default().at(key, group.revision).delete(key);
+    for (key, operation) in operations {
+        if operation.value.status == OperationStatus::InProgress
+            && operation.value.cluster.is_empty()
+            && operation.value.resource_id.to_lowercase() == id
+        {
+            let ended = OperationRecord {
+                status: OperationStatus::Succeeded,
+                ended_at: Some(now),
+                ..operation.value
+            };
+            txn = txn.at(&key, operation.revision).with(put_record(key, &ended));
+        }
+    }
+    retry_later(store.txn(txn).await)?;
+    Ok(())
+}
+
+/// Operations without a cluster end; operations that ended long ago go.
+async fn operations(shared: &Shared) -> Result<(), SweepError> {
+    let store = &*shared.deps.store;
+    let now = shared.deps.env.clock.now();
+    let (operations, _) = list_records::<OperationRecord>(store, "/operations/").await?;
+    // Read afterwards: an operation is written together with its cluster, never before.
+    let uids: BTreeSet<_> = clusters(shared)
+        .await?
+        .into_values()
+        .map(|cluster| cluster.value.uid)
+        .collect();
+    for (key, Stored { revision, value }) in operations {
+        let txn = Txn::default().at(&key, revision);
+        let txn = match value.ended_at {
+            Some(ended_at)
+                if now.duration_since(ended_at).unsigned_abs() > shared.deps.settings.operation_retention =>
+            {
+                txn.delete(key)
+            }
+            None if value.status == OperationStatus::InProgress
+                && !value.cluster.is_empty()
+                && !uids.contains(&value.cluster) =>
+            {
+                let ended = if value.deletes {
+                    OperationRecord {
+                        status: OperationStatus::Succeeded,
+                        ended_at: Some(now),
+                        ..value
+                    }
+                } else {
+                    OperationRecord {
+                        status: OperationStatus::Canceled,
+                        ended_at: Some(now),
+                        error: Some(OperationError {
+                            code: OPERATION_PREEMPTED.to_owned(),
+                            message: "The cluster was deleted, which overtook this operation.".to_owned(),
+                        }),
+                        ..value
+                    }
+                };
+                txn.with(put_record(key, &ended))
+            }
+            _ => continue,
+        };
+        retry_later(store.txn(txn).await)?;
+    }
+    Ok(())
+}
+
+/// A record that changed meanwhile is news by itself, and the sweep that it brings decides anew.
+fn retry_later<T>(result: Result<T, StoreError>) -> Result<(), StoreError> {
+    match result {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,421 @@
+//! The decision core of `managedClusters` PUT: from what is and what is asked to what is to be, or an error. Pure: time
+//! and identifiers are handed in, nothing is read or written.
+//!
+//! What a PUT means where it is silent: what can only be set at creation, versions and node counts stay as they are; pools
+//! that are not listed stay (nothing is deleted because a template does not know it); everything else gets its default.
+
+use arm_wire::{ArmError, ErrorCode};
+use cluster_spec::{ClusterSpec, PoolMode, PoolSpec};
+use cluster_versions::Version;
+use control_records::ClusterRecord;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    ProviderConfig,
+    change::{Change, Context, Name, advance, refuse_deleting},
+    formats::is_cluster_name,
+    identity, network,
+    pool::{self, Present, Surroundings, carry, version_problem},
+    problems::{Problems, quote},
+    properties::CLUSTER,
+    validation,
+};
+
+/// Pools a cluster may have.
+pub(crate) const MAX_POOLS: usize = 100;
+pub(crate) const POOLS: &str = "properties.agentPoolProfiles";
+
+/// Decides a PUT of a cluster.
+pub(crate) fn put(
+    context: &Context<'_>,
+    name: &Name<'_>,
+    present: Option<&ClusterRecord>,
+    body: &Value,
+) -> Result<Change, ArmError> {
+    check_name(name.cluster)?;
+    if let Some(present) = present {
+        refuse_deleting(present)?;
+    }
+    if !body.is_object() {
+        return Err(not_an_object());
+    }
+    let mut problems = Problems::default();
+    let clean = validation::clean(&CLUSTER, body, context.api_version, &mut problems);
+    let mut draft = clean.body;
+    let asked_pools = match draft.get_mut("properties").and_then(Value::as_object_mut) {
+        Some(properties) => properties.remove("agentPoolProfiles"),
+        None => None,
+    };
+    location(context, &mut draft, present, &mut problems);
+    if let Some(present) = present {
+        carry_cluster(&mut draft, present, &mut problems);
+    }
+    let mut properties = match draft.remove("properties") {
+        Some(Value::Object(properties)) => properties,
+        _ => Map::new(),
+    };
+    let version = version(context, &mut properties, present, &mut problems);
+    let group = node_resource_group(context, name, &mut properties, &mut problems);
+    identity::decide(
+        &identity::Asked {
+            context,
+            name,
+            node_group: &group,
+            present,
+            has_secret: !clean.secrets.is_empty(),
+        },
+        &mut draft,
+        &mut properties,
+        &mut problems,
+    );
+    let mut profile = match properties.remove("networkProfile") {
+        Some(Value::Object(profile)) => profile,
+        _ => Map::new(),
+    };
+    let network = network::decide(&mut profile, &context.config.reserved_ranges, &mut problems);
+    properties.insert("networkProfile".to_owned(), Value::Object(profile));
+    let surroundings = Surroundings {
+        offered: &context.config.offered,
+        control_plane: version,
+        plugin: network.plugin,
+        ids: context.ids,
+        mode: PoolMode::User,
+    };
+    let pools = pools(asked_pools, present, surroundings, &mut problems);
+    let specs: Vec<PoolSpec> = pools.iter().map(|(_, spec)| spec.clone()).collect();
+    network::check_room(&network, &specs, POOLS, &mut problems);
+    let dns_prefix = dns_prefix(name, &mut properties);
+    problems.into_result()?;
+
+    let fqdn = present.map_or_else(
+        || {
+            let hash = context.ids.uuid().as_u128() & 0xffff_ffff;
+            let ProviderConfig { location, domain, .. } = context.config;
+            format!("{dns_prefix}-{hash:08x}.hcp.{location}.{domain}").to_ascii_lowercase()
+        },
+        |present| present.spec.fqdn.clone(),
+    );
+    fill_defaults(&mut draft, &mut properties);
+    let spec = ClusterSpec {
+        name: name.cluster.to_owned(),
+        resource_group: name.group.to_owned(),
+        location: context.config.location.clone(),
+        node_resource_group: group,
+        fqdn,
+        kubernetes_version: version.to_string(),
+        network,
+        pools: specs,
+        disable_local_accounts: properties["disableLocalAccounts"] == json!(true),
+    };
+    properties.insert(
+        "agentPoolProfiles".to_owned(),
+        Value::Array(pools.into_iter().map(|(body, _)| body).collect()),
+    );
+    draft.insert("properties".to_owned(), Value::Object(properties));
+    let mut change = advance(
+        context,
+        name,
+        present,
+        Value::Object(draft),
+        spec,
+        "ManagedClusters_CreateOrUpdate",
+        None,
+    );
+    change.secrets = clean.secrets;
+    Ok(change)
+}
+
+fn check_name(name: &str) -> Result<(), ArmError> {
+    if is_cluster_name(name) {
+        return Ok(());
+    }
+    let message = format!(
+        "The cluster name {} must have 1 to 63 letters, digits, hyphens and underscores, beginning and ending with a letter or digit.",
+        quote(name)
+    );
+    Err(ArmError::new(ErrorCode::INVALID_RESOURCE_NAME, message).target("name"))
+}
+
+/// A body that is not an object.
+pub(crate) fn not_an_object() -> ArmError {
+    ArmError::new(
+        ErrorCode::INVALID_REQUEST_CONTENT,
+        "The request needs a body that is a JSON object.",
+    )
+}
+
+fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Value>) {
+    for (field, default) in [
+        ("enableRBAC", json!(true)),
+        ("supportPlan", json!("KubernetesOfficial")),
+        ("disableLocalAccounts", json!(false)),
+        ("publicNetworkAccess", json!("Enabled")),
+    ] {
+        properties.entry(field).or_insert(default);
+    }
+    if let Value::Object(sku) = draft.entry("sku").or_insert_with(|| json!({})) {
+        sku.entry("name").or_insert_with(|| json!("Base"));
+        sku.entry("tier").or_insert_with(|| json!("Free"));
+    }
+    draft.entry("tags").or_insert_with(|| json!({}));
+}
+
+/// Regions compare without case and spaces.
+fn same_location(a: &str, b: &str) -> bool {
+    let plain = |text: &str| text.replace(' ', "").to_lowercase();
+    plain(a) == plain(b)
+}
+
+fn location(
+    context: &Context<'_>,
+    draft: &mut Map<String, Value>,
+    present: Option<&ClusterRecord>,
+    problems: &mut Problems,
+) {
+    let here = &context.config.location;
+    let now = present.map(|present| present.spec.location.as_str());
+    let asked = draft.get("location").and_then(Value::as_str);
+    match (asked, now) {
+        (Some(asked), Some(now)) if !same_location(asked, now) => problems.add(
+            ErrorCode::INVALID_RESOURCE_LOCATION,
+            "location",
+            format!(
+                "The cluster is in location '{now}' and cannot move to {}.",
+                quote(asked)
+            ),
+        ),
+        (Some(asked), None) if !same_location(asked, here) => problems.add(
+            ErrorCode::LOCATION_NOT_AVAILABLE,
+            "location",
+            format!(
+                "The location {} is not available here; use '{here}'.",
+                quote(asked)
+            ),
+        ),
+        (None, None) => problems.add(
+            ErrorCode::MISSING_PARAMETER,
+            "location",
+            format!("The required property 'location' is missing; use '{here}'."),
+        ),
+        _ => {}
+    }
+    draft.insert("location".to_owned(), json!(now.unwrap_or(here)));
+}
+
+/// Keeps what can only be set at creation.
+fn carry_cluster(draft: &mut Map<String, Value>, present: &ClusterRecord, problems: &mut Problems) {
+    let mut before = present.body.clone();
+    if let Some(properties) = before.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.remove("agentPoolProfiles");
+    }
+    // Where pods live in the nodes' subnet, older SDKs send the usual pod range all the same; `network` lets it pass.
+    let flat = before.pointer("/properties/networkProfile/podCidr").is_none();
+    let sdk_range = draft
+        .get_mut("properties")
+        .and_then(|properties| properties.get_mut("networkProfile"))
+        .and_then(Value::as_object_mut)
+        .filter(|profile| flat && profile.get("podCidr").and_then(Value::as_str) == Some(network::POD_RANGE));
+    if let Some(profile) = sdk_range {
+        profile.remove("podCidr");
+        profile.remove("podCidrs");
+    }
+    carry(&CLUSTER, draft, &before, "", problems);
+}
+
+/// The control plane's version.
+fn version(
+    context: &Context<'_>,
+    properties: &mut Map<String, Value>,
+    present: Option<&ClusterRecord>,
+    problems: &mut Problems,
+) -> Version {
+    let target = "properties.kubernetesVersion";
+    let offered = &context.config.offered;
+    let asked = properties
+        .get("kubernetesVersion")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    let now = present.and_then(|present| present.spec.kubernetes_version.parse::<Version>().ok());
+    let (version, shown) = match (now, asked) {
+        (Some(now), None) => {
+            let shown = present.and_then(|present| present.body.pointer("/properties/kubernetesVersion"));
+            let shown = shown.and_then(Value::as_str).map(str::to_owned);
+            (now, shown.unwrap_or_else(|| now.to_string()))
+        }
+        (Some(now), Some(asked)) => {
+            match asked.parse() {
+                Ok(wanted) if now.is_meant_by(wanted) => {}
+                Err(error) => version_problem(&error, target, problems),
+                Ok(_) => match offered.resolve(&asked) {
+                    Err(error) => version_problem(&error, target, problems),
+                    Ok(to) if to < now => problems.add(
+                        ErrorCode::OPERATION_NOT_ALLOWED,
+                        target,
+                        format!("The cluster runs {now}; a control plane cannot go back to {to}."),
+                    ),
+                    Ok(to) => problems.add(
+                        ErrorCode::OPERATION_NOT_ALLOWED,
+                        target,
+                        format!("The cluster runs {now}; upgrading it to {to} is not supported yet."),
+                    ),
+                },
+            }
+            (now, asked)
+        }
+        (None, asked) => match offered.resolve(asked.as_deref().unwrap_or_default()) {
+            Ok(version) => (version, asked.unwrap_or_else(|| version.to_string())),
+            Err(error) => {
+                version_problem(&error, target, problems);
+                let version = offered.default_version();
+                (version, version.to_string())
+            }
+        },
+    };
+    properties.insert("kubernetesVersion".to_owned(), json!(shown));
+    version
+}
+
+fn node_resource_group(
+    context: &Context<'_>,
+    name: &Name<'_>,
+    properties: &mut Map<String, Value>,
+    problems: &mut Problems,
+) -> String {
+    let group = properties
+        .get("nodeResourceGroup")
+        .and_then(Value::as_str)
+        .map_or_else(
+            || {
+                // As AKS: cut, so that names derived from it stay within 80 characters.
+                let full = format!("MC_{}_{}_{}", name.group, name.cluster, context.config.location);
+                let cut: String = full.chars().take(80).collect();
+                cut.trim_end_matches('.').to_owned()
+            },
+            str::to_owned,
+        );
+    if group.eq_ignore_ascii_case(name.group) {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            "properties.nodeResourceGroup",
+            "The node resource group cannot be the cluster's own resource group.",
+        );
+    }
+    properties.insert("nodeResourceGroup".to_owned(), json!(group));
+    group
+}
+
+fn dns_prefix(name: &Name<'_>, properties: &mut Map<String, Value>) -> String {
+    if let Some(prefix) = properties.get("dnsPrefix").and_then(Value::as_str) {
+        return prefix.to_owned();
+    }
+    // As the Azure CLI makes it: cluster, group, first six of the subscription.
+    let plain = |text: &str, most: usize| -> String {
+        text.chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+            .take(most)
+            .collect()
+    };
+    let joined = format!(
+        "{}-{}-{}",
+        plain(name.cluster, 10),
+        plain(name.group, 16),
+        plain(name.subscription, 6)
+    );
+    let prefix = joined.trim_matches('-').to_owned();
+    properties.insert("dnsPrefix".to_owned(), json!(prefix));
+    prefix
+}
+
+/// All pools of the cluster after the request: those there are in their order, then new ones in theirs.
+fn pools(
+    asked: Option<Value>,
+    present: Option<&ClusterRecord>,
+    mut surroundings: Surroundings<'_>,
+    problems: &mut Problems,
+) -> Vec<(Value, PoolSpec)> {
+    let mut pools: Vec<(Value, PoolSpec)> = present.map(bodies_and_specs).unwrap_or_default();
+    let asked = match asked {
+        Some(Value::Array(asked)) => asked,
+        // A new cluster without a word about pools gets AKS's first one.
+        _ if present.is_none() => vec![json!({ "name": "nodepool1", "mode": "System" })],
+        _ => Vec::new(),
+    };
+    let is_system = |pool: &Value| pool.get("mode").and_then(Value::as_str) == Some("System");
+    let mut seen: Vec<String> = Vec::new();
+    let mut whole = true;
+    let first_is_system = present.is_none() && !asked.iter().any(is_system);
+    for (index, draft) in asked.into_iter().enumerate() {
+        let path = format!("{POOLS}[{index}]");
+        let name = draft.get("name").and_then(Value::as_str).map(str::to_owned);
+        let (Some(name), Value::Object(draft)) = (name, draft) else {
+            whole = false;
+            continue;
+        };
+        if seen.contains(&name) {
+            problems.add(
+                ErrorCode::INVALID_PARAMETER,
+                format!("{path}.name"),
+                format!("There are two pools named {}.", quote(&name)),
+            );
+            continue;
+        }
+        surroundings.mode = if first_is_system && index == 0 {
+            PoolMode::System
+        } else {
+            PoolMode::User
+        };
+        let place = pools.iter().position(|(_, spec)| spec.name == name);
+        let before = place.map(|place| Present {
+            body: &pools[place].0,
+            spec: &pools[place].1,
+        });
+        let decided = pool::decide(&name, draft, before, &surroundings, &path, problems);
+        seen.push(name);
+        match place {
+            Some(place) => pools[place] = decided,
+            None => pools.push(decided),
+        }
+    }
+    if whole && !pools.iter().any(|(_, spec)| spec.mode == PoolMode::System) {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            POOLS,
+            "The cluster needs at least one pool with mode 'System'.",
+        );
+    }
+    check_count(pools.len(), problems);
+    pools
+}
+
+pub(crate) fn check_count(pools: usize, problems: &mut Problems) {
+    if pools > MAX_POOLS {
+        problems.add(
+            ErrorCode::QUOTA_EXCEEDED,
+            POOLS,
+            format!("The cluster would have {pools} pools; at most {MAX_POOLS} are allowed."),
+        );
+    }
+}
+
+/// The pools of a record.
+pub(crate) fn bodies_and_specs(record: &ClusterRecord) -> Vec<(Value, PoolSpec)> {
+    record
+        .spec
+        .pools
+        .iter()
+        .map(|spec| (pool_body(record, &spec.name).clone(), spec.clone()))
+        .collect()
+}
+
+/// A pool's canonical properties.
+pub(crate) fn pool_body<'a>(record: &'a ClusterRecord, name: &str) -> &'a Value {
+    static NOTHING: Value = Value::Null;
+    record
+        .body
+        .pointer("/properties/agentPoolProfiles")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .find(|pool| pool.get("name").and_then(Value::as_str) == Some(name))
+        .unwrap_or(&NOTHING)
+}

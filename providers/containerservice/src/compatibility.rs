@@ -1,0 +1,127 @@
+//! The compatibility page: what works, computed from the same tables that requests are checked with.
+
+use std::fmt::Write as _;
+
+use arm_wire::{RouteStatus, Scope};
+
+use crate::{
+    properties::{Access, Class, PROPERTIES, Property},
+    routes::{API_VERSIONS, ROUTES},
+};
+
+/// The page `docs/reference/compatibility.md`, in Markdown.
+pub fn compatibility() -> String {
+    let mut page = String::from(
+        "# Compatibility with the AKS API\n\n\
+         This page is generated from the tables that requests are checked with (`cargo xtask docs`); do not edit it.\n\n\
+         ## API versions\n\nAccepted: ",
+    );
+    page.push_str(&API_VERSIONS.join(", "));
+    page.push_str(".\n\n## Operations\n\n");
+    let works = ROUTES
+        .iter()
+        .filter(|route| route.status == RouteStatus::Works)
+        .count();
+    line(
+        &mut page,
+        &format!(
+            "{works} of {} stable operations work; the others answer 501 and name themselves.\n",
+            ROUTES.len()
+        ),
+    );
+    page.push_str("| operation | method | scope | path | |\n|---|---|---|---|---|\n");
+    for route in ROUTES {
+        let scope = match route.scope {
+            Scope::Tenant => "tenant",
+            Scope::Subscription => "subscription",
+            Scope::ResourceGroup => "resource group",
+        };
+        let status = match route.status {
+            RouteStatus::Works => "works",
+            RouteStatus::NotYet => "not yet",
+        };
+        line(
+            &mut page,
+            &format!(
+                "| {} | {} | {scope} | `{}` | {status} |",
+                route.name, route.method, route.path
+            ),
+        );
+    }
+    page.push_str(
+        "\n## Properties\n\n\
+         *works*: acted on. *kept*: validated and given back; nothing there yet that would act on it. *default*: only the values \
+         named are accepted, because they are what happens anyway. *not yet*: only false and empty are accepted; anything else is \
+         answered with `PropertyNotSupported`. Read-only properties are ignored in requests; null and empty strings mean absent; \
+         enum values ignore case.\n",
+    );
+    for (title, resource) in [("ManagedCluster", "cluster"), ("AgentPool", "pool")] {
+        line(
+            &mut page,
+            &format!("\n### {title}\n\n| property | | accepted | note |\n|---|---|---|---|"),
+        );
+        for property in PROPERTIES.iter().filter(|property| property.resource == resource) {
+            if property.class == Class::Group && property.access != Access::ReadOnly {
+                continue;
+            }
+            let path = property.path;
+            line(
+                &mut page,
+                &format!(
+                    "| `{path}` | {} | {} | {} |",
+                    class(property),
+                    accepted(property),
+                    note(property)
+                ),
+            );
+        }
+    }
+    page
+}
+
+fn line(page: &mut String, text: &str) {
+    // Writing to a String does not fail.
+    let _ = writeln!(page, "{text}");
+}
+
+fn class(property: &Property) -> &'static str {
+    match (property.access, property.class) {
+        (Access::ReadOnly, _) => "read-only",
+        (_, Class::Works) => "works",
+        (_, Class::Kept) => "kept",
+        (_, Class::Default) => "default",
+        (_, Class::NotYet) => "not yet",
+        (_, Class::Group) => "",
+    }
+}
+
+fn accepted(property: &Property) -> String {
+    if property.access == Access::ReadOnly {
+        return String::new();
+    }
+    let values = if property.accepts.is_empty() && property.class != Class::NotYet {
+        &property.choices
+    } else {
+        &property.accepts
+    };
+    match (values.as_slice(), property.minimum, property.maximum) {
+        ([], Some(minimum), Some(maximum)) if property.class != Class::NotYet => {
+            format!("{minimum} to {maximum}")
+        }
+        (values, _, _) => {
+            let quoted: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+            quoted.join(", ")
+        }
+    }
+}
+
+fn note(property: &Property) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if property.create {
+        parts.push("only at creation".to_owned());
+    }
+    parts.extend(property.since.map(|since| format!("since {since}")));
+    parts.extend(property.last.map(|last| format!("until {last}")));
+    parts.extend((!property.note.is_empty()).then(|| property.note.to_owned()));
+    parts.join("; ")
+}

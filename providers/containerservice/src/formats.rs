@@ -1,0 +1,346 @@
+//! The forms that texts must have: names, addresses, labels, taints. Pure.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// A form named in the property table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    PoolName,
+    DnsPrefix,
+    ResourceGroup,
+    AdminUsername,
+    SshPublicKey,
+    CountOrPercent,
+    Cidr,
+    Ipv4,
+    Taint,
+    Tags,
+    Labels,
+}
+
+impl Pattern {
+    /// By its name in the table.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "pool-name" => Self::PoolName,
+            "dns-prefix" => Self::DnsPrefix,
+            "resource-group" => Self::ResourceGroup,
+            "admin-username" => Self::AdminUsername,
+            "ssh-public-key" => Self::SshPublicKey,
+            "count-or-percent" => Self::CountOrPercent,
+            "cidr" => Self::Cidr,
+            "ipv4" => Self::Ipv4,
+            "taint" => Self::Taint,
+            "tags" => Self::Tags,
+            "labels" => Self::Labels,
+            _ => return None,
+        })
+    }
+
+    /// Checks one text; the error says what it must be.
+    pub(crate) fn check(self, text: &str) -> Result<(), &'static str> {
+        let (holds, form) = match self {
+            Self::PoolName => (
+                is_pool_name(text),
+                "1 to 12 lower-case letters and digits, beginning with a letter",
+            ),
+            Self::DnsPrefix => (
+                text.len() <= 54 && is_word(text, "-"),
+                "1 to 54 letters, digits and hyphens, beginning and ending with a letter or digit",
+            ),
+            Self::ResourceGroup => (
+                is_group_name(text),
+                "1 to 90 letters, digits, underscores, parentheses, hyphens and periods, not ending with a period",
+            ),
+            Self::AdminUsername => (
+                text.len() <= 32
+                    && text.starts_with(|c: char| c.is_ascii_alphabetic())
+                    && text
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)),
+                "1 to 32 letters, digits, hyphens and underscores, beginning with a letter",
+            ),
+            Self::SshPublicKey => (
+                is_ssh_key(text),
+                "a public key in OpenSSH format, e.g. 'ssh-ed25519 AAAA…'",
+            ),
+            Self::CountOrPercent => (
+                count_or_percent(text).is_some(),
+                "a count such as '1' or a percentage such as '33%'",
+            ),
+            Self::Cidr => (
+                cidr(text).is_some(),
+                "an IPv4 range such as 10.0.0.0/16, written with its first address",
+            ),
+            Self::Ipv4 => (
+                text.parse::<Ipv4Addr>().is_ok(),
+                "an IPv4 address such as 10.0.0.10",
+            ),
+            Self::Taint => return check_taint(text),
+            // Checked entry by entry.
+            Self::Tags | Self::Labels => (true, ""),
+        };
+        holds.then_some(()).ok_or(form)
+    }
+
+    /// Checks one entry of a map of texts.
+    pub(crate) fn check_entry(self, name: &str, value: &str) -> Result<(), &'static str> {
+        match self {
+            Self::Tags => check_tag(name, value),
+            Self::Labels => check_label(name, value),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many entries a map or list of this may have.
+    pub(crate) fn most(self) -> usize {
+        match self {
+            Self::Tags => 50,
+            _ => 100,
+        }
+    }
+}
+
+/// Letters and digits, in between also `inner`.
+fn is_word(text: &str, inner: &str) -> bool {
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    text.starts_with(ends) && text.ends_with(ends) && text.chars().all(|c| ends(c) || inner.contains(c))
+}
+
+/// `^[a-zA-Z0-9]$|^[a-zA-Z0-9][-_a-zA-Z0-9]{0,61}[a-zA-Z0-9]$`
+pub(crate) fn is_cluster_name(text: &str) -> bool {
+    text.len() <= 63 && is_word(text, "-_")
+}
+
+/// `^[a-z][a-z0-9]{0,11}$`
+pub(crate) fn is_pool_name(text: &str) -> bool {
+    text.len() <= 12
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
+fn is_group_name(text: &str) -> bool {
+    let count = text.chars().count();
+    (1..=90).contains(&count)
+        && !text.ends_with('.')
+        && text.chars().all(|c| c.is_alphanumeric() || "_-().".contains(c))
+}
+
+fn is_ssh_key(text: &str) -> bool {
+    let mut words = text.split_ascii_whitespace();
+    let known = words.next().is_some_and(|kind| {
+        ["ssh-rsa", "ssh-ed25519"].contains(&kind)
+            || kind.starts_with("ecdsa-sha2-")
+            || kind.starts_with("sk-")
+    });
+    let key = words.next().is_some_and(|key| {
+        key.len() >= 16
+            && key.starts_with("AAAA")
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+    });
+    known && key && text.len() <= 16 * 1024 && !text.trim_end().contains('\n')
+}
+
+/// `5` or `33%` as (number, whether a percentage).
+pub(crate) fn count_or_percent(text: &str) -> Option<(u32, bool)> {
+    let (digits, percent) = text
+        .strip_suffix('%')
+        .map_or((text, false), |digits| (digits, true));
+    let plain = (1..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let number = plain.then(|| digits.parse().ok()).flatten()?;
+    (number <= if percent { 100 } else { 1000 }).then_some((number, percent))
+}
+
+/// A range whose address is its first.
+pub(crate) fn cidr(text: &str) -> Option<Ipv4Net> {
+    let net: Ipv4Net = text.parse().ok()?;
+    (net.addr() == net.network()).then_some(net)
+}
+
+fn check_tag(name: &str, value: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.chars().count() > 512 || name.contains(['<', '>', '%', '&', '\\', '?', '/']) {
+        return Err("a tag name of 1 to 512 characters without < > % & \\ ? /");
+    }
+    if value.chars().count() > 256 {
+        return Err("a tag value of at most 256 characters");
+    }
+    Ok(())
+}
+
+/// `[prefix/]name` as Kubernetes has it.
+fn is_qualified(key: &str) -> bool {
+    let (prefix, name) = key
+        .split_once('/')
+        .map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let domain = prefix.is_none_or(|prefix| {
+        prefix.len() <= 253
+            && prefix.split('.').all(|label| {
+                label.len() <= 63 && is_word(label, "-") && label.chars().all(|c| !c.is_ascii_uppercase())
+            })
+    });
+    domain && name.len() <= 63 && is_word(name, "-_.")
+}
+
+fn is_label_value(value: &str) -> bool {
+    value.is_empty() || (value.len() <= 63 && is_word(value, "-_."))
+}
+
+/// Whether Kubernetes or the service keeps this key for itself.
+fn is_reserved(key: &str) -> bool {
+    let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
+    key == "agentpool"
+        || ["kubernetes.azure.com", "kubernetes.io", "k8s.io"]
+            .iter()
+            .any(|reserved| {
+                prefix
+                    .strip_suffix(reserved)
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            })
+}
+
+const RESERVED: &str =
+    "without the reserved prefixes kubernetes.azure.com/, kubernetes.io/ and k8s.io/ (and not 'agentpool')";
+
+fn check_label(key: &str, value: &str) -> Result<(), &'static str> {
+    if !is_qualified(key) {
+        return Err(
+            "a label of the form [prefix/]name: a DNS name, then 1 to 63 letters, digits, '-', '_' and '.'",
+        );
+    }
+    if is_reserved(key) {
+        return Err(RESERVED);
+    }
+    if !is_label_value(value) {
+        return Err(
+            "a label value of at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
+        );
+    }
+    Ok(())
+}
+
+/// A taint's key, value and effect.
+pub(crate) fn taint(text: &str) -> Option<(&str, &str, &str)> {
+    let (rest, effect) = text.rsplit_once(':')?;
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    (is_qualified(key)
+        && is_label_value(value)
+        && ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect))
+    .then_some((key, value, effect))
+}
+
+fn check_taint(text: &str) -> Result<(), &'static str> {
+    let Some((key, _, _)) = taint(text) else {
+        return Err(
+            "a taint of the form key=value:Effect, where Effect is NoSchedule, PreferNoSchedule or NoExecute",
+        );
+    };
+    if is_reserved(key) {
+        return Err(RESERVED);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI a@b";
+        for (pattern, good, bad) in [
+            (
+                Pattern::PoolName,
+                vec!["a", "nodepool1", "a23456789012"],
+                vec!["", "1a", "Pool", "a-b", "a234567890123"],
+            ),
+            (
+                Pattern::DnsPrefix,
+                vec!["a", "A-1"],
+                vec!["-a", "a-", "a.b", "a_b"],
+            ),
+            (
+                Pattern::ResourceGroup,
+                vec!["MC_a_b_c", "(x)"],
+                vec!["a.", "a/b", "a b"],
+            ),
+            (
+                Pattern::AdminUsername,
+                vec!["azureuser", "a_-1"],
+                vec!["1a", "a b", "root;"],
+            ),
+            (
+                Pattern::SshPublicKey,
+                vec![key],
+                vec!["ssh-rsa", "AAAA", "ssh-rsa nokey", "-----BEGIN RSA-----"],
+            ),
+            (
+                Pattern::CountOrPercent,
+                vec!["0", "1", "33%", "100%"],
+                vec!["", "%", "-1", "101%", "1.5", "1001", "+1"],
+            ),
+            (
+                Pattern::Cidr,
+                vec!["10.0.0.0/16"],
+                vec!["10.0.0.1/16", "10.0.0.0", "10.0.0.0/33", "fd00::/8", "x"],
+            ),
+            (
+                Pattern::Ipv4,
+                vec!["10.0.0.10"],
+                vec!["10.0.0", "10.0.0.256", "::1"],
+            ),
+            (
+                Pattern::Taint,
+                vec![
+                    "a=b:NoSchedule",
+                    "a:NoExecute",
+                    "x.io/a=:PreferNoSchedule",
+                    "CriticalAddonsOnly=true:NoSchedule",
+                ],
+                vec![
+                    "a=b",
+                    "a=b:Sometimes",
+                    "=b:NoSchedule",
+                    "node.kubernetes.io/x=y:NoSchedule",
+                    "a=b c:NoSchedule",
+                ],
+            ),
+        ] {
+            for text in good {
+                assert_eq!(pattern.check(text), Ok(()), "{pattern:?} {text}");
+            }
+            for text in bad {
+                assert!(pattern.check(text).is_err(), "{pattern:?} {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn labels_and_tags() {
+        for (key, value, ok) in [
+            ("a", "b", true),
+            ("example.com/a", "", true),
+            ("mykubernetes.io/a", "b", true),
+            ("kubernetes.io/a", "b", false),
+            ("node.kubernetes.io/a", "b", false),
+            ("kubernetes.azure.com/mode", "user", false),
+            ("agentpool", "x", false),
+            ("a b", "c", false),
+            ("a", "-b", false),
+            ("a/b/c", "d", false),
+            ("", "d", false),
+        ] {
+            assert_eq!(
+                Pattern::Labels.check_entry(key, value).is_ok(),
+                ok,
+                "{key}={value}"
+            );
+        }
+        assert!(Pattern::Tags.check_entry("a b", "anything goes").is_ok());
+        assert!(Pattern::Tags.check_entry("a/b", "").is_err());
+        assert!(Pattern::Tags.check_entry("a", &"x".repeat(257)).is_err());
+    }
+}

@@ -1,0 +1,315 @@
+//! Decides a cluster's networking: plugin, ranges, room. Pure.
+
+use std::net::Ipv4Addr;
+
+use arm_wire::ErrorCode;
+use cluster_spec::{NetworkProfile, PodNetworking, PoolSpec};
+use ipnet::Ipv4Net;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    formats::cidr,
+    problems::{Problems, quote},
+};
+
+const TARGET: &str = "properties.networkProfile";
+
+/// The range that AKS gives pods, and that older SDKs send whatever the plugin.
+pub(crate) const POD_RANGE: &str = "10.244.0.0/16";
+const SERVICE_RANGE: &str = "10.0.0.0/16";
+
+fn net(a: u8, b: u8, prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), prefix)
+}
+
+/// The VNET made for a cluster.
+fn vnet_range() -> Ipv4Net {
+    net(10, 224, 12)
+}
+
+/// The nodes' subnet in it.
+fn node_range() -> Ipv4Net {
+    net(10, 224, 16)
+}
+
+/// The hidden subnet for the control plane's own card: the last of the VNET.
+fn control_plane_range() -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 239, 255, 240), 28)
+}
+
+/// Ranges that a cluster cannot use, and why.
+fn forbidden() -> [(Ipv4Net, &'static str); 8] {
+    [
+        (net(169, 254, 16), "link-local addresses"),
+        (net(172, 30, 16), "reserved by AKS"),
+        (net(172, 31, 16), "reserved by AKS"),
+        (
+            Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24),
+            "reserved by AKS",
+        ),
+        (net(0, 0, 8), "'this network'"),
+        (net(127, 0, 8), "loopback"),
+        (net(224, 0, 4), "multicast"),
+        (net(240, 0, 4), "reserved"),
+    ]
+}
+
+fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+/// The plugin that the (cleaned) profile means. Absent: `azure` with mode `overlay`, as newer AKS.
+pub(crate) fn plugin(profile: &Map<String, Value>, problems: &mut Problems) -> PodNetworking {
+    let text = |name: &str| profile.get(name).and_then(Value::as_str);
+    match (text("networkPlugin"), text("networkPluginMode")) {
+        (None | Some("azure"), Some("overlay")) | (None, None) => PodNetworking::AzureOverlay,
+        (Some("azure"), _) => PodNetworking::AzureFlat,
+        (plugin, mode) => {
+            if mode.is_some() {
+                problems.add(
+                    ErrorCode::INVALID_PARAMETER,
+                    format!("{TARGET}.networkPluginMode"),
+                    "The mode 'overlay' needs networkPlugin 'azure'.",
+                );
+            }
+            if plugin == Some("kubenet") {
+                PodNetworking::Kubenet
+            } else {
+                PodNetworking::None
+            }
+        }
+    }
+}
+
+/// How many pods a node runs where a pool does not say.
+pub(crate) fn default_max_pods(plugin: PodNetworking) -> u32 {
+    match plugin {
+        PodNetworking::AzureOverlay | PodNetworking::None => 250,
+        PodNetworking::Kubenet => 110,
+        PodNetworking::AzureFlat => 30,
+    }
+}
+
+/// One range of the profile: `single`, or the only item of `list`, or the default. Whether it was asked for comes with it.
+fn range(
+    profile: &Map<String, Value>,
+    single: &str,
+    list: &str,
+    default: &str,
+    problems: &mut Problems,
+) -> (Ipv4Net, bool) {
+    let one = profile.get(single).and_then(Value::as_str);
+    let many = profile
+        .get(list)
+        .and_then(Value::as_array)
+        .filter(|items| !items.is_empty());
+    let first = many.and_then(|items| items[0].as_str());
+    if many.is_some_and(|items| items.len() > 1) {
+        problems.add(
+            ErrorCode::PROPERTY_NOT_SUPPORTED,
+            format!("{TARGET}.{list}"),
+            "More than one range (dual stack) is not supported yet; name one IPv4 range.",
+        );
+    } else if let (Some(one), Some(first)) = (one, first)
+        && one != first
+    {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            format!("{TARGET}.{list}"),
+            format!(
+                "'{list}' begins with {}, but '{single}' is {}; give one of them.",
+                quote(first),
+                quote(one)
+            ),
+        );
+    }
+    let asked = one.or(first).and_then(cidr);
+    let fallback = cidr(default).expect("the defaults are ranges");
+    (asked.unwrap_or(fallback), asked.is_some())
+}
+
+/// Decides networking and fills the profile's defaults in.
+///
+/// `reserved`: ranges of the stamp that clusters must keep clear of, each with what it is.
+pub(crate) fn decide(
+    profile: &mut Map<String, Value>,
+    reserved: &[(Ipv4Net, String)],
+    problems: &mut Problems,
+) -> NetworkProfile {
+    let plugin = plugin(profile, problems);
+    let (pod_range, pods_asked) = range(profile, "podCidr", "podCidrs", POD_RANGE, problems);
+    let (service_range, _) = range(profile, "serviceCidr", "serviceCidrs", SERVICE_RANGE, problems);
+    let flat = plugin == PodNetworking::AzureFlat;
+    if flat && pods_asked && pod_range.to_string() != POD_RANGE {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            format!("{TARGET}.podCidr"),
+            "With networkPlugin 'azure', pods have addresses of the nodes' subnet: leave podCidr out, or set networkPluginMode to 'overlay'.",
+        );
+    }
+    let pods = (!flat).then_some(pod_range);
+    check_ranges(pods, service_range, reserved, problems);
+    let dns_service_ip = dns_service_ip(profile, service_range, problems);
+    let outbound = profile.get("outboundType").and_then(Value::as_str) != Some("none");
+
+    let text = |value: &str| Value::String(value.to_owned());
+    let name = match plugin {
+        PodNetworking::Kubenet => "kubenet",
+        PodNetworking::AzureFlat | PodNetworking::AzureOverlay => "azure",
+        PodNetworking::None => "none",
+    };
+    profile.insert("networkPlugin".to_owned(), text(name));
+    if plugin == PodNetworking::AzureOverlay {
+        profile.insert("networkPluginMode".to_owned(), text("overlay"));
+    }
+    for (name, default) in [
+        ("networkPolicy", "none"),
+        ("outboundType", "loadBalancer"),
+        ("loadBalancerSku", "standard"),
+    ] {
+        profile.entry(name).or_insert_with(|| text(default));
+    }
+    if flat {
+        profile.remove("podCidr");
+        profile.remove("podCidrs");
+    } else {
+        profile.insert("podCidr".to_owned(), json!(pod_range));
+        profile.insert("podCidrs".to_owned(), json!([pod_range]));
+    }
+    profile.insert("serviceCidr".to_owned(), json!(service_range));
+    profile.insert("serviceCidrs".to_owned(), json!([service_range]));
+    profile.insert("dnsServiceIP".to_owned(), json!(dns_service_ip));
+    profile.insert("ipFamilies".to_owned(), json!(["IPv4"]));
+    NetworkProfile {
+        plugin,
+        vnet_range: vnet_range(),
+        node_range: node_range(),
+        control_plane_range: control_plane_range(),
+        pod_range: pods,
+        service_range,
+        dns_service_ip,
+        outbound,
+    }
+}
+
+fn check_ranges(
+    pods: Option<Ipv4Net>,
+    services: Ipv4Net,
+    reserved: &[(Ipv4Net, String)],
+    problems: &mut Problems,
+) {
+    let named = [("podCidr", pods), ("serviceCidr", Some(services))];
+    for (name, range) in named.into_iter().filter_map(|(name, range)| Some((name, range?))) {
+        let target = format!("{TARGET}.{name}");
+        if let Some((other, why)) = forbidden().into_iter().find(|(other, _)| overlap(other, &range)) {
+            let message = format!("'{name}' {range} overlaps {other} ({why}).");
+            problems.add(ErrorCode::INVALID_PARAMETER, target, message);
+        } else if overlap(&range, &vnet_range()) {
+            let message = format!(
+                "'{name}' {range} overlaps the cluster's virtual network {}.",
+                vnet_range()
+            );
+            problems.add(ErrorCode::SERVICE_CIDR_OVERLAP, target, message);
+        } else if let Some((other, what)) = reserved.iter().find(|(other, _)| overlap(other, &range)) {
+            let message = format!("'{name}' {range} overlaps {other}, {what} of this stamp.");
+            problems.add(ErrorCode::SERVICE_CIDR_OVERLAP, target, message);
+        }
+    }
+    if let Some(pods) = pods
+        && overlap(&pods, &services)
+    {
+        problems.add(
+            ErrorCode::SERVICE_CIDR_OVERLAP,
+            format!("{TARGET}.serviceCidr"),
+            format!("'serviceCidr' {services} overlaps 'podCidr' {pods}."),
+        );
+    }
+    if services.prefix_len() <= 12 {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            format!("{TARGET}.serviceCidr"),
+            format!("'serviceCidr' {services} must be smaller than /12."),
+        );
+    } else if services.prefix_len() > 28 {
+        problems.add(
+            ErrorCode::INSUFFICIENT_SUBNET_SIZE,
+            format!("{TARGET}.serviceCidr"),
+            format!("'serviceCidr' {services} is too small; give it at least a /28."),
+        );
+    }
+}
+
+fn dns_service_ip(profile: &Map<String, Value>, services: Ipv4Net, problems: &mut Problems) -> Ipv4Addr {
+    let first = u32::from(services.network());
+    let target = format!("{TARGET}.dnsServiceIP");
+    let asked = profile
+        .get("dnsServiceIP")
+        .and_then(Value::as_str)
+        .and_then(|text| text.parse::<Ipv4Addr>().ok());
+    let Some(address) = asked else {
+        return Ipv4Addr::from(first.saturating_add(10));
+    };
+    if !services.contains(&address) {
+        let message = format!("'dnsServiceIP' {address} is not in 'serviceCidr' {services}.");
+        problems.add(ErrorCode::DNS_SERVICE_IP_OUT_OF_SERVICE_CIDR, target, message);
+    } else if u32::from(address) <= first.saturating_add(1) || address == services.broadcast() {
+        let message = format!(
+            "'dnsServiceIP' {address} cannot be the first or last address of 'serviceCidr' {services}, nor the one after the first: that is the API server's."
+        );
+        problems.add(ErrorCode::INVALID_PARAMETER, target, message);
+    }
+    address
+}
+
+/// Addresses of the nodes' subnet that are kept for nodes where pods live in it too: a /20.
+const NODE_ADDRESSES: u64 = 4096;
+
+/// Whether the pools fit: a /24 of the pod range a node, or a block of `maxPods` (rounded up to a power of two) of the
+/// nodes' subnet.
+pub(crate) fn check_room(
+    network: &NetworkProfile,
+    pools: &[PoolSpec],
+    target: &str,
+    problems: &mut Problems,
+) {
+    let nodes: u64 = pools.iter().map(|pool| u64::from(pool.count)).sum();
+    // AKS: 1000 nodes on the Free tier; 400 with kubenet, whose routes fill the VNET's table.
+    let most = if network.plugin == PodNetworking::Kubenet {
+        400
+    } else {
+        1000
+    };
+    if nodes > most {
+        problems.add(
+            ErrorCode::QUOTA_EXCEEDED,
+            target,
+            format!("The cluster would have {nodes} nodes; at most {most} are allowed here."),
+        );
+    }
+    if let Some(pods) = network.pod_range {
+        let room = 1_u64 << 24_u8.saturating_sub(pods.prefix_len());
+        if pods.prefix_len() > 24 || nodes > room {
+            problems.add(
+                ErrorCode::INSUFFICIENT_SUBNET_SIZE,
+                format!("{TARGET}.podCidr"),
+                format!("'podCidr' {pods} is too small: each of the {nodes} nodes needs a /24 of it."),
+            );
+        }
+    } else {
+        let room = (1_u64 << (32 - network.node_range.prefix_len())) - NODE_ADDRESSES;
+        let needed: u64 = pools
+            .iter()
+            .map(|pool| u64::from(pool.count) * u64::from(pool.max_pods.next_power_of_two()))
+            .sum();
+        if needed > room {
+            problems.add(
+                ErrorCode::INSUFFICIENT_SUBNET_SIZE,
+                target,
+                format!(
+                    "The nodes' subnet {} has {room} addresses for pods; {nodes} nodes need {needed}. Ask for fewer nodes or a smaller maxPods.",
+                    network.node_range
+                ),
+            );
+        }
+    }
+}

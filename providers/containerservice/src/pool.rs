@@ -1,0 +1,390 @@
+//! Decides an agent pool: defaults, versions, what may not change. Pure.
+
+use std::collections::BTreeMap;
+
+use arm_wire::ErrorCode;
+use base_env::Ids;
+use cluster_spec::{DEFAULT_VM_SIZE, PodNetworking, PoolMode, PoolSpec, VM_SIZES, vm_size};
+use cluster_versions::{Offered, Version, VersionError, check_skew};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    formats::{count_or_percent, taint},
+    network::default_max_pods,
+    problems::{Problems, quote},
+    properties::{Class, Kind, Node, Property, pool_members},
+};
+
+/// What a pool's decision depends on beyond its own body.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) offered: &'a Offered,
+    pub(crate) control_plane: Version,
+    pub(crate) plugin: PodNetworking,
+    pub(crate) ids: &'a dyn Ids,
+    /// What a new pool is for where it does not say.
+    pub(crate) mode: PoolMode,
+}
+
+/// A pool as it is before the request.
+pub(crate) struct Present<'a> {
+    pub(crate) body: &'a Value,
+    pub(crate) spec: &'a PoolSpec,
+}
+
+/// The pool's canonical properties (with `name`) and what the loops act on. `path` is where the properties stand in the body.
+pub(crate) fn decide(
+    name: &str,
+    mut draft: Map<String, Value>,
+    present: Option<Present<'_>>,
+    around: &Surroundings<'_>,
+    path: &str,
+    problems: &mut Problems,
+) -> (Value, PoolSpec) {
+    let target = |field: &str| format!("{path}.{field}");
+    // 0: by the size, which is what absent means.
+    if draft.get("osDiskSizeGB").and_then(Value::as_i64) == Some(0) {
+        draft.remove("osDiskSizeGB");
+    }
+    node_image(&mut draft, present.as_ref(), path, problems);
+    if let Some(present) = &present {
+        carry(pool_members(), &mut draft, present.body, path, problems);
+    }
+    let text =
+        |draft: &Map<String, Value>, field: &str| draft.get(field).and_then(Value::as_str).map(str::to_owned);
+    let number = |draft: &Map<String, Value>, field: &str| {
+        draft
+            .get(field)
+            .and_then(Value::as_u64)
+            .and_then(|number| u32::try_from(number).ok())
+    };
+
+    let (version, version_text) = version(&draft, present.as_ref(), around, path, problems);
+    let mode = match text(&draft, "mode").as_deref() {
+        Some("System") => PoolMode::System,
+        Some(_) => PoolMode::User,
+        None => present.as_ref().map_or(around.mode, |present| present.spec.mode),
+    };
+    let count = number(&draft, "count")
+        .or(present.as_ref().map(|present| present.spec.count))
+        .unwrap_or(1);
+    if mode == PoolMode::System && count == 0 {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            target("count"),
+            format!(
+                "The system pool {} needs at least 1 node; only user pools may have 0.",
+                quote(name)
+            ),
+        );
+    }
+    let size = text(&draft, "vmSize").unwrap_or_else(|| DEFAULT_VM_SIZE.to_owned());
+    let size = vm_size(&size).unwrap_or_else(|| {
+        let sizes: Vec<&str> = VM_SIZES.iter().map(|size| size.name).collect();
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            target("vmSize"),
+            format!(
+                "The size {} is not offered here; choose one of {}.",
+                quote(&size),
+                sizes.join(", ")
+            ),
+        );
+        &VM_SIZES[0]
+    });
+    let max_pods = number(&draft, "maxPods").unwrap_or_else(|| default_max_pods(around.plugin));
+    if present.is_none() && mode == PoolMode::System && count > 0 && max_pods.saturating_mul(count) < 30 {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            target("maxPods"),
+            format!(
+                "The system pool {} must have room for at least 30 pods: raise maxPods or count.",
+                quote(name)
+            ),
+        );
+    }
+    let disk = number(&draft, "osDiskSizeGB").unwrap_or(128);
+    let labels: BTreeMap<String, String> = draft
+        .get("nodeLabels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect();
+    let taints = taints(&draft, path, problems);
+    upgrade_settings(&mut draft, mode, path, problems);
+
+    let spec = PoolSpec {
+        name: name.to_owned(),
+        count,
+        vm_size: size.name.to_owned(),
+        mode,
+        kubernetes_version: version.to_string(),
+        max_pods,
+        labels,
+        taints,
+        os_disk_gib: disk,
+        incarnation: present.map_or_else(
+            || incarnation(around.ids),
+            |present| present.spec.incarnation.clone(),
+        ),
+    };
+    for (field, value) in [
+        ("name", json!(name)),
+        ("count", json!(count)),
+        ("vmSize", json!(size.name)),
+        ("maxPods", json!(max_pods)),
+        ("osDiskSizeGB", json!(disk)),
+        (
+            "mode",
+            json!(if mode == PoolMode::System {
+                "System"
+            } else {
+                "User"
+            }),
+        ),
+        ("orchestratorVersion", json!(version_text)),
+    ] {
+        draft.insert(field.to_owned(), value);
+    }
+    for (field, value) in [
+        ("osDiskType", json!("Managed")),
+        ("kubeletDiskType", json!("OS")),
+        ("osType", json!("Linux")),
+        ("osSKU", json!("Ubuntu")),
+        ("type", json!("VirtualMachineScaleSets")),
+        ("scaleDownMode", json!("Delete")),
+        ("enableAutoScaling", json!(false)),
+        ("enableNodePublicIP", json!(false)),
+        ("enableEncryptionAtHost", json!(false)),
+        ("enableUltraSSD", json!(false)),
+        ("enableFIPS", json!(false)),
+    ] {
+        draft.entry(field).or_insert(value);
+    }
+    (Value::Object(draft), spec)
+}
+
+/// Eight digits, as in AKS node names.
+fn incarnation(ids: &dyn Ids) -> String {
+    format!("{:08}", ids.uuid().as_u128() % 100_000_000)
+}
+
+/// What `nodeImageVersion` says for nodes of a version.
+pub(crate) fn image_name(kubernetes_version: &str) -> String {
+    format!("Landfall-{kubernetes_version}")
+}
+
+/// The node image follows from the version; clients send back what they read.
+fn node_image(
+    draft: &mut Map<String, Value>,
+    present: Option<&Present<'_>>,
+    path: &str,
+    problems: &mut Problems,
+) {
+    let Some(Value::String(asked)) = draft.remove("nodeImageVersion") else {
+        return;
+    };
+    if present.is_none_or(|present| asked != image_name(&present.spec.kubernetes_version)) {
+        let now = present.map_or_else(String::new, |present| {
+            format!(" It is {}.", quote(&image_name(&present.spec.kubernetes_version)))
+        });
+        problems.add(
+            ErrorCode::PROPERTY_NOT_SUPPORTED,
+            format!("{path}.nodeImageVersion"),
+            format!("Choosing a node image is not supported yet; leave it out.{now}"),
+        );
+    }
+}
+
+/// A problem with a version, under the code that AKS uses for it.
+pub(crate) fn version_problem(error: &VersionError, target: &str, problems: &mut Problems) {
+    let code = match error {
+        VersionError::Skew { .. } => ErrorCode::NODE_POOL_VERSION_INCOMPATIBLE,
+        VersionError::NotOffered { .. } => ErrorCode::K8S_VERSION_NOT_SUPPORTED,
+        VersionError::Malformed { .. } | VersionError::Empty => ErrorCode::INVALID_PARAMETER,
+    };
+    let text = error.to_string();
+    let mut letters = text.chars();
+    let first = letters.next().map(|c| c.to_ascii_uppercase());
+    let message: String = first.into_iter().chain(letters).chain(['.']).collect();
+    problems.add(code, target, message);
+}
+
+/// The pool's version and how it is to be shown: as it was asked for.
+fn version(
+    draft: &Map<String, Value>,
+    present: Option<&Present<'_>>,
+    around: &Surroundings<'_>,
+    path: &str,
+    problems: &mut Problems,
+) -> (Version, String) {
+    let target = format!("{path}.orchestratorVersion");
+    let asked = draft.get("orchestratorVersion").and_then(Value::as_str);
+    let now = present.and_then(|present| present.spec.kubernetes_version.parse::<Version>().ok());
+    if let (Some(now), Some(present)) = (now, present) {
+        let shown = present.body.get("orchestratorVersion").and_then(Value::as_str);
+        let Some(asked) = asked else {
+            return (now, shown.map_or_else(|| now.to_string(), str::to_owned));
+        };
+        match asked.parse() {
+            Ok(wanted) if now.is_meant_by(wanted) => return (now, asked.to_owned()),
+            Ok(_) => match around
+                .offered
+                .resolve(asked)
+                .and_then(|to| check_skew(to, around.control_plane))
+            {
+                Ok(()) => problems.add(
+                    ErrorCode::OPERATION_NOT_ALLOWED,
+                    target,
+                    format!(
+                        "The pool runs {now}; changing its version to {} is not supported yet.",
+                        quote(asked)
+                    ),
+                ),
+                Err(error) => version_problem(&error, &target, problems),
+            },
+            Err(error) => version_problem(&error, &target, problems),
+        }
+        return (now, now.to_string());
+    }
+    let Some(asked) = asked else {
+        return (around.control_plane, around.control_plane.to_string());
+    };
+    // A minor that is the control plane's means its patch, also where a newer one is offered meanwhile.
+    let resolved = match asked.parse() {
+        Ok(wanted) if around.control_plane.is_meant_by(wanted) => Ok(around.control_plane),
+        _ => around.offered.resolve(asked),
+    };
+    match resolved.and_then(|version| check_skew(version, around.control_plane).map(|()| version)) {
+        Ok(version) => (version, asked.to_owned()),
+        Err(error) => {
+            version_problem(&error, &target, problems);
+            (around.control_plane, around.control_plane.to_string())
+        }
+    }
+}
+
+/// `key=value:Effect`, without doubles: Kubernetes refuses a node with the same key and effect twice.
+fn taints(draft: &Map<String, Value>, path: &str, problems: &mut Problems) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut all = Vec::new();
+    for (index, text) in draft
+        .get("nodeTaints")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        let Some((key, value, effect)) = text.as_str().and_then(taint) else {
+            continue;
+        };
+        if seen.contains(&(key, effect)) {
+            problems.add(
+                ErrorCode::INVALID_PARAMETER,
+                format!("{path}.nodeTaints[{index}]"),
+                format!("The taint {} with effect {effect} is there twice.", quote(key)),
+            );
+        }
+        seen.push((key, effect));
+        all.push(format!("{key}={value}:{effect}"));
+    }
+    all
+}
+
+fn upgrade_settings(draft: &mut Map<String, Value>, mode: PoolMode, path: &str, problems: &mut Problems) {
+    let settings = draft.entry("upgradeSettings").or_insert_with(|| json!({}));
+    let Value::Object(settings) = settings else { return };
+    let entry = |settings: &mut Map<String, Value>, field: &str, default: &str| {
+        let value = settings.entry(field).or_insert_with(|| json!(default));
+        value
+            .as_str()
+            .and_then(count_or_percent)
+            .map_or(0, |(number, _)| number)
+    };
+    let unavailable = entry(settings, "maxUnavailable", "0");
+    let surge = entry(settings, "maxSurge", "10%");
+    if surge == 0 && unavailable == 0 {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            format!("{path}.upgradeSettings.maxSurge"),
+            "maxSurge and maxUnavailable cannot both be 0: no node could be upgraded.",
+        );
+    }
+    if unavailable > 0 && mode == PoolMode::System {
+        problems.add(
+            ErrorCode::INVALID_PARAMETER,
+            format!("{path}.upgradeSettings.maxUnavailable"),
+            "maxUnavailable must be 0 for a system pool.",
+        );
+    }
+}
+
+/// What can only be set at creation: kept where the request is silent, a problem where it says otherwise.
+pub(crate) fn carry(
+    node: &Node,
+    draft: &mut Map<String, Value>,
+    present: &Value,
+    path: &str,
+    problems: &mut Problems,
+) {
+    for (name, member) in &node.members {
+        let target = if path.is_empty() {
+            (*name).to_owned()
+        } else {
+            format!("{path}.{name}")
+        };
+        let Some(old) = present.get(*name) else {
+            // Absent at creation is a value, too (a plugin without a mode); what asks for nothing new may come later.
+            if member.property.create
+                && member.property.class == Class::Works
+                && draft.remove(*name).is_some()
+            {
+                refuse(member.property, &Value::Null, &target, problems);
+            }
+            continue;
+        };
+        match (member.property.kind, draft.get_mut(*name)) {
+            (Kind::Object, Some(Value::Object(draft))) => carry(member, draft, old, &target, problems),
+            (Kind::Object, None) => {
+                let mut kept = Map::new();
+                carry(member, &mut kept, old, &target, problems);
+                if !kept.is_empty() {
+                    draft.insert((*name).to_owned(), Value::Object(kept));
+                }
+            }
+            (_, None) if member.property.create => {
+                draft.insert((*name).to_owned(), old.clone());
+            }
+            (_, Some(new)) if member.property.create => {
+                if same(new, old) {
+                    *new = old.clone();
+                } else {
+                    refuse(member.property, old, &target, problems);
+                    *new = old.clone();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn same(new: &Value, old: &Value) -> bool {
+    match (new.as_str(), old.as_str()) {
+        (Some(new), Some(old)) => new.eq_ignore_ascii_case(old),
+        _ => new == old,
+    }
+}
+
+fn refuse(property: &Property, old: &Value, target: &str, problems: &mut Problems) {
+    let now = match old {
+        Value::Null => "not set".to_owned(),
+        Value::String(text) => quote(text),
+        other => other.to_string(),
+    };
+    let what = property.path.rsplit('.').next().unwrap_or(property.path);
+    problems.add(
+        ErrorCode::PROPERTY_CHANGE_NOT_ALLOWED,
+        target,
+        format!("'{what}' can only be set at creation; it is {now}."),
+    );
+}

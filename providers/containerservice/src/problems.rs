@@ -1,0 +1,53 @@
+//! All problems of a body, for one answer.
+
+use arm_wire::{ArmError, Detail, ErrorCode};
+
+/// More than this many are not told: the body is junk then, and the answer must stay small.
+const MOST: usize = 50;
+
+/// Collects problems; at most one per field.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    details: Vec<Detail>,
+}
+
+impl Problems {
+    /// Notes a problem, unless the field has one already (what follows from a first problem is noise).
+    pub(crate) fn add(&mut self, code: ErrorCode, target: impl Into<String>, message: impl Into<String>) {
+        let target = target.into();
+        if self.is_full() || self.has(&target) {
+            return;
+        }
+        self.details.push(Detail {
+            code,
+            message: message.into(),
+            target: Some(target),
+        });
+    }
+
+    /// Whether no more are taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.details.len() >= MOST
+    }
+
+    /// Whether this field has a problem.
+    pub(crate) fn has(&self, target: &str) -> bool {
+        self.details
+            .iter()
+            .any(|detail| detail.target.as_deref() == Some(target))
+    }
+
+    /// Nothing, or the answer.
+    pub(crate) fn into_result(self) -> Result<(), ArmError> {
+        ArmError::from_details(self.details).map_or(Ok(()), Err)
+    }
+}
+
+/// A caller's text for a message: cut, without control characters.
+pub(crate) fn quote(text: &str) -> String {
+    let mut short: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("'{short}'")
+}

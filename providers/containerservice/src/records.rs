@@ -1,0 +1,206 @@
+//! Reading: clusters with what is known about them, and what is said where something is not there.
+
+use arm_wire::{ArmError, ErrorCode, Request};
+use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, key};
+use control_store::{StoreError, Stored, get_record, list_records};
+
+use crate::{
+    NAMESPACE,
+    change::{Context, Name},
+    cluster,
+    handler::ContainerService,
+    problems::quote,
+    render::Seen,
+};
+
+/// A cluster as read.
+pub(crate) struct Found {
+    pub(crate) record: Stored<ClusterRecord>,
+    pub(crate) observed: Option<ObservedRecord>,
+    pub(crate) operation: Option<OperationRecord>,
+}
+
+impl Found {
+    pub(crate) fn seen(&self) -> Seen<'_> {
+        self.seen_as(&self.record.value)
+    }
+
+    pub(crate) fn seen_as<'a>(&'a self, record: &'a ClusterRecord) -> Seen<'a> {
+        Seen {
+            record,
+            observed: self.observed.as_ref(),
+            operation: self.operation.as_ref(),
+        }
+    }
+}
+
+/// The parts of the path that every route below a resource group has.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) subscription: &'a str,
+    pub(crate) group: &'a str,
+    pub(crate) cluster: &'a str,
+    /// The pool, or another name below the cluster; empty where there is none.
+    pub(crate) child: &'a str,
+}
+
+impl<'a> At<'a> {
+    pub(crate) fn of(request: &'a Request) -> Result<Self, ArmError> {
+        let path = &request.path;
+        let missing = || {
+            ArmError::new(
+                ErrorCode::NOT_FOUND,
+                "The path does not name a subscription and resource group.",
+            )
+        };
+        Ok(Self {
+            subscription: path.subscription.as_deref().ok_or_else(missing)?,
+            group: path.resource_group.as_deref().ok_or_else(missing)?,
+            cluster: path.name(0).unwrap_or_default(),
+            child: path.name(1).unwrap_or_default(),
+        })
+    }
+
+    pub(crate) fn name(self) -> Name<'a> {
+        Name {
+            subscription: self.subscription,
+            group: self.group,
+            cluster: self.cluster,
+        }
+    }
+
+    pub(crate) fn key(self) -> String {
+        key::cluster(self.subscription, self.group, self.cluster)
+    }
+
+    pub(crate) fn not_found(self) -> ArmError {
+        ArmError::new(
+            ErrorCode::RESOURCE_NOT_FOUND,
+            format!(
+                "The resource '{NAMESPACE}/managedClusters/{}' under resource group {} was not found.",
+                self.cluster,
+                quote(self.group)
+            ),
+        )
+    }
+}
+
+/// The store's faults as the caller sees them.
+pub(crate) fn fault(error: StoreError) -> ArmError {
+    match error {
+        StoreError::Conflict { key } => {
+            let mut busy = ArmError::new(
+                ErrorCode::SERVICE_UNAVAILABLE,
+                "The resource is being changed by many requests at once; repeat the request.",
+            );
+            busy.internal = Some(format!("{key} kept changing"));
+            busy
+        }
+        other => ArmError::internal(other),
+    }
+}
+
+pub(crate) fn cluster_etag(record: &ClusterRecord) -> String {
+    record.body["eTag"].as_str().unwrap_or_default().to_owned()
+}
+
+pub(crate) fn pool_etag(record: &ClusterRecord, pool: &str) -> Option<String> {
+    let known = record.spec.pools.iter().any(|spec| spec.name == pool);
+    known.then(|| {
+        cluster::pool_body(record, pool)["eTag"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    })
+}
+
+impl ContainerService {
+    pub(crate) fn context<'a>(&'a self, request: &'a Request) -> Context<'a> {
+        Context {
+            config: &self.config,
+            ids: &*self.env.ids,
+            now: self.env.clock.now(),
+            principal: &request.principal,
+            api_version: &request.api_version,
+        }
+    }
+
+    pub(crate) async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<Stored<T>>, ArmError> {
+        get_record(&*self.store, key).await.map_err(fault)
+    }
+
+    pub(crate) async fn group(&self, at: At<'_>) -> Result<Stored<GroupRecord>, ArmError> {
+        let found = self.read(&key::group(at.subscription, at.group)).await?;
+        found.ok_or_else(|| {
+            ArmError::new(
+                ErrorCode::RESOURCE_GROUP_NOT_FOUND,
+                format!("The resource group {} was not found.", quote(at.group)),
+            )
+        })
+    }
+
+    pub(crate) async fn around(&self, record: Stored<ClusterRecord>) -> Result<Found, ArmError> {
+        let observed = self.read(&key::observed(&record.value.uid)).await?;
+        let operation = self.read(&key::operation(&record.value.operation)).await?;
+        Ok(Found {
+            record,
+            observed: observed.map(|found| found.value),
+            operation: operation.map(|found| found.value),
+        })
+    }
+
+    pub(crate) async fn find(&self, at: At<'_>) -> Result<Option<Found>, ArmError> {
+        match self.read(&at.key()).await? {
+            Some(record) => self.around(record).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The cluster, or 404 in ARM's order: group, then resource.
+    pub(crate) async fn need(&self, at: At<'_>) -> Result<Found, ArmError> {
+        if let Some(found) = self.find(at).await? {
+            return Ok(found);
+        }
+        self.group(at).await?;
+        Err(at.not_found())
+    }
+
+    /// The cluster and one of its pools under its real name.
+    pub(crate) async fn need_pool<'a>(&self, at: At<'a>) -> Result<(Found, String), ArmError> {
+        let found = self.need(at).await?;
+        let pool = found
+            .record
+            .value
+            .spec
+            .pools
+            .iter()
+            .find(|pool| pool.name.eq_ignore_ascii_case(at.child));
+        let Some(name) = pool.map(|pool| pool.name.clone()) else {
+            let message = format!(
+                "The resource '{NAMESPACE}/managedClusters/{}/agentPools/{}' under resource group {} was not found.",
+                at.cluster,
+                at.child,
+                quote(at.group)
+            );
+            return Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message));
+        };
+        Ok((found, name))
+    }
+
+    pub(crate) async fn all(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Found>, ArmError> {
+        // A key with an empty name ends in a slash: the prefix of all clusters of a group, or with an empty group too.
+        let prefix = match group {
+            Some(group) => key::cluster(subscription, group, ""),
+            None => format!("/clusters/{}/", subscription.to_ascii_lowercase()),
+        };
+        let (records, _) = list_records(&*self.store, &prefix).await.map_err(fault)?;
+        let mut all = Vec::with_capacity(records.len());
+        for (_, record) in records {
+            all.push(self.around(record).await?);
+        }
+        Ok(all)
+    }
+}

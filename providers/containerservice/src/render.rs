@@ -1,0 +1,294 @@
+//! Answers: records as ARM resources, for the api-version asked for. Pure.
+
+use cluster_versions::{Offered, Version};
+use control_records::{ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Role};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    change::cluster_id,
+    cluster::{MAX_POOLS, pool_body},
+    pool::image_name,
+    properties::{CLUSTER, POOL},
+    state::{ProvisioningState, cluster_state, pool_state},
+    validation::prune,
+};
+
+/// A cluster and what is known about it.
+pub(crate) struct Seen<'a> {
+    pub(crate) record: &'a ClusterRecord,
+    pub(crate) observed: Option<&'a ObservedRecord>,
+    pub(crate) operation: Option<&'a OperationRecord>,
+}
+
+impl Seen<'_> {
+    fn id(&self) -> String {
+        cluster_id(
+            &self.record.subscription,
+            &self.record.resource_group,
+            &self.record.name,
+        )
+    }
+
+    fn system_data(&self) -> Value {
+        let record = self.record;
+        json!({
+            "createdAt": record.created_at.to_string(),
+            "createdBy": record.created_by,
+            "createdByType": record.created_by_type,
+            "lastModifiedAt": record.modified_at.to_string(),
+            "lastModifiedBy": record.modified_by,
+            "lastModifiedByType": record.modified_by_type,
+        })
+    }
+
+    /// What is wrong, where the state says that something is.
+    fn status(&self, state: ProvisioningState) -> Option<Value> {
+        if state != ProvisioningState::Failed {
+            return None;
+        }
+        let error = self.operation.and_then(|operation| operation.error.as_ref());
+        let problem = self.observed.and_then(|observed| observed.problem.as_ref());
+        let message = problem.or(error.map(|error| &error.message))?;
+        let code = error.map_or("OperationNotAllowed", |error| error.code.as_str());
+        Some(json!({ "provisioningError": { "error": { "code": code, "message": message } } }))
+    }
+
+    /// A cluster.
+    pub(crate) fn cluster(&self, api_version: &str) -> Value {
+        let record = self.record;
+        let state = cluster_state(record, self.observed, self.operation);
+        let mut answer = record.body.clone();
+        answer["id"] = json!(self.id());
+        answer["name"] = json!(record.name);
+        answer["type"] = json!("Microsoft.ContainerService/managedClusters");
+        answer["kind"] = json!("Base");
+        answer["systemData"] = self.system_data();
+        let pools: Vec<Value> = record
+            .spec
+            .pools
+            .iter()
+            .map(|pool| self.pool_properties(&pool.name))
+            .collect();
+        let running = self
+            .observed
+            .and_then(|observed| observed.kubernetes_version.as_ref());
+        let properties = &mut answer["properties"];
+        properties["agentPoolProfiles"] = Value::Array(pools);
+        properties["provisioningState"] = json!(state.as_str());
+        properties["powerState"] = json!({ "code": "Running" });
+        properties["fqdn"] = json!(record.spec.fqdn);
+        properties["currentKubernetesVersion"] = json!(running.unwrap_or(&record.spec.kubernetes_version));
+        properties["maxAgentPools"] = json!(MAX_POOLS);
+        properties["resourceUID"] = json!(record.uid);
+        if let Some(status) = self.status(state) {
+            properties["status"] = status;
+        }
+        prune(&CLUSTER, &mut answer, api_version);
+        answer
+    }
+
+    /// A pool's properties as they stand in a cluster, with its name.
+    fn pool_properties(&self, name: &str) -> Value {
+        let record = self.record;
+        let state = pool_state(record, name, self.observed, self.operation);
+        let mut properties = pool_body(record, name).clone();
+        let version = record
+            .spec
+            .pools
+            .iter()
+            .find(|pool| pool.name == name)
+            .map_or(record.spec.kubernetes_version.as_str(), |pool| {
+                pool.kubernetes_version.as_str()
+            });
+        properties["provisioningState"] = json!(state.as_str());
+        properties["powerState"] = json!({ "code": "Running" });
+        properties["currentOrchestratorVersion"] = json!(version);
+        properties["nodeImageVersion"] = json!(image_name(version));
+        properties
+    }
+
+    /// A pool as a resource of its own.
+    pub(crate) fn pool(&self, name: &str, api_version: &str) -> Value {
+        let mut properties = self.pool_properties(name);
+        if let Some(properties) = properties.as_object_mut() {
+            properties.remove("name");
+        }
+        let mut answer = json!({
+            "id": format!("{}/agentPools/{name}", self.id()),
+            "name": name,
+            "type": "Microsoft.ContainerService/managedClusters/agentPools",
+            "properties": properties,
+        });
+        prune(&POOL, &mut answer, api_version);
+        answer
+    }
+
+    /// One line of a resource list.
+    pub(crate) fn summary(&self) -> Value {
+        let record = self.record;
+        let mut item = json!({
+            "id": self.id(),
+            "name": record.name,
+            "type": "Microsoft.ContainerService/managedClusters",
+            "location": record.spec.location,
+            "tags": record.body.get("tags").cloned().unwrap_or_else(|| json!({})),
+        });
+        for field in ["sku", "identity", "kind"] {
+            if let Some(value) = record.body.get(field) {
+                item[field] = value.clone();
+            }
+        }
+        item["provisioningState"] = json!(cluster_state(record, self.observed, self.operation).as_str());
+        item
+    }
+
+    /// `upgradeProfiles/default` of the cluster.
+    pub(crate) fn upgrade_profile(&self, offered: &Offered) -> Value {
+        let record = self.record;
+        let control_plane = &record.spec.kubernetes_version;
+        let profile = |version: &str, upgrades: Vec<Version>| json!({ "kubernetesVersion": version, "osType": "Linux", "upgrades": upgrade_list(&upgrades) });
+        let parsed = control_plane.parse::<Version>().ok();
+        let upgrades = parsed
+            .map(|version| offered.upgrades(version))
+            .unwrap_or_default();
+        let pools: Vec<Value> = record
+            .spec
+            .pools
+            .iter()
+            .map(|pool| {
+                let mut item = profile(&pool.kubernetes_version, self.pool_upgrades(&pool.name, offered));
+                item["name"] = json!(pool.name);
+                item
+            })
+            .collect();
+        json!({
+            "id": format!("{}/upgradeprofiles/default", self.id()),
+            "name": "default",
+            "type": "Microsoft.ContainerService/managedClusters/upgradeprofiles",
+            "properties": { "controlPlaneProfile": profile(control_plane, upgrades), "agentPoolProfiles": pools },
+        })
+    }
+
+    fn pool_upgrades(&self, name: &str, offered: &Offered) -> Vec<Version> {
+        let spec = &self.record.spec;
+        let pool = spec.pools.iter().find(|pool| pool.name == name);
+        let versions = pool.and_then(|pool| {
+            Some((
+                pool.kubernetes_version.parse().ok()?,
+                spec.kubernetes_version.parse().ok()?,
+            ))
+        });
+        versions
+            .map(|(pool, control_plane)| offered.node_upgrades(pool, control_plane))
+            .unwrap_or_default()
+    }
+
+    /// `upgradeProfiles/default` of a pool.
+    pub(crate) fn pool_upgrade_profile(&self, name: &str, offered: &Offered) -> Value {
+        let pool = self.record.spec.pools.iter().find(|pool| pool.name == name);
+        let version = pool.map_or("", |pool| pool.kubernetes_version.as_str());
+        json!({
+            "id": format!("{}/agentPools/{name}/upgradeProfiles/default", self.id()),
+            "name": "default",
+            "type": "Microsoft.ContainerService/managedClusters/agentPools/upgradeProfiles",
+            "properties": {
+                "kubernetesVersion": version,
+                "osType": "Linux",
+                "upgrades": upgrade_list(&self.pool_upgrades(name, offered)),
+                "latestNodeImageVersion": image_name(version),
+            },
+        })
+    }
+
+    /// `availableAgentPoolVersions`.
+    pub(crate) fn pool_versions(&self, offered: &Offered) -> Value {
+        let control_plane = self.record.spec.kubernetes_version.parse::<Version>().ok();
+        let versions: Vec<Value> = control_plane
+            .map(|control_plane| offered.node_versions(control_plane))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|version| json!({ "version": version, "default": Some(version) == control_plane, "isPreview": false }))
+            .collect();
+        json!({
+            "id": format!("{}/availableAgentPoolVersions/default", self.id()),
+            "name": "default",
+            "type": "Microsoft.ContainerService/managedClusters/availableAgentPoolVersions",
+            "properties": { "agentPoolVersions": versions },
+        })
+    }
+
+    /// A node of a pool.
+    pub(crate) fn machine(&self, machine: &MachineRecord) -> Option<Value> {
+        let Role::Node {
+            pool,
+            index,
+            node_name,
+            address,
+            ..
+        } = &machine.assignment.as_ref()?.role
+        else {
+            return None;
+        };
+        // Six characters of number at the end are the machine's; what stands before is its scale set.
+        let set = node_name
+            .get(..node_name.len().saturating_sub(6))
+            .unwrap_or(node_name);
+        let spec = &self.record.spec;
+        let resource = arm_ids::resource_id(
+            &self.record.subscription,
+            &spec.node_resource_group,
+            "Microsoft.Compute",
+            &[
+                ("virtualMachineScaleSets", set),
+                ("virtualMachines", &index.to_string()),
+            ],
+        );
+        Some(json!({
+            "id": format!("{}/agentPools/{pool}/machines/{node_name}", self.id()),
+            "name": node_name,
+            "type": "Microsoft.ContainerService/managedClusters/agentPools/machines",
+            "properties": {
+                "resourceId": resource,
+                "network": { "ipAddresses": [{ "family": "IPv4", "ip": address }] },
+            },
+            "zones": [],
+        }))
+    }
+}
+
+fn upgrade_list(versions: &[Version]) -> Vec<Value> {
+    versions
+        .iter()
+        .map(|version| json!({ "kubernetesVersion": version, "isPreview": false }))
+        .collect()
+}
+
+/// `locations/{l}/kubernetesVersions`.
+pub(crate) fn kubernetes_versions(offered: &Offered) -> Value {
+    let default = offered.default_version();
+    let values: Vec<Value> = offered
+        .minors()
+        .into_iter()
+        .map(|(major, minor)| {
+            let patches: Map<String, Value> = offered
+                .versions()
+                .iter()
+                .filter(|version| (version.major, version.minor) == (major, minor))
+                .map(|version| {
+                    (
+                        version.to_string(),
+                        json!({ "upgrades": offered.upgrades(*version) }),
+                    )
+                })
+                .collect();
+            json!({
+                "version": format!("{major}.{minor}"),
+                "isDefault": (default.major, default.minor) == (major, minor),
+                "isPreview": false,
+                "capabilities": { "supportPlan": ["KubernetesOfficial"] },
+                "patchVersions": patches,
+            })
+        })
+        .collect();
+    json!({ "values": values })
+}

@@ -1,1 +1,125 @@
-//! (being written)
+//! From a desired cluster to what each of its machines has to be: files, processes, network cards, node objects,
+//! kubeconfigs. All Kubernetes flags and configuration files are here, and nowhere else.
+//!
+//! Called by the control loops (configurations), by the provider's credentials, and by the bench's floor, which starts the
+//! same programs with the same flags. No I/O; the only chance in it is the keys of certificates, so a result is computed
+//! once, kept sealed in the store, and computed again when its inputs change.
+//!
+//! Always true: a node's configuration holds credentials of that node only; no program listens on plain HTTP beyond
+//! loopback; whatever is written into a machine is in [`agent_protocol::MachineConfig`], and nothing else is.
+
+mod containerd;
+mod control_plane;
+mod kubeconfig;
+mod kubelet;
+mod network;
+mod node;
+mod pods;
+mod proxy;
+
+pub use control_plane::control_plane_config;
+pub use kubeconfig::{CredentialKind, MONITORING_USER, USERS_GROUP, admin_endpoint, kubeconfig};
+pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
+pub use node::{node_config, node_wish};
+
+use std::net::Ipv4Addr;
+
+use agent_protocol::File;
+use cluster_pki::{Certificate, PkiError};
+use ipnet::Ipv4Net;
+
+/// Names and tags of the container images that every node image carries; nothing is pulled to start a cluster.
+pub mod images {
+    /// Holds a pod's namespaces.
+    pub const PAUSE: &str = "landfall.dev/pause:1";
+    /// The cluster's DNS.
+    pub const COREDNS: &str = "landfall.dev/coredns:v1.15.0";
+    /// `kubectl top`.
+    pub const METRICS_SERVER: &str = "landfall.dev/metrics-server:v0.9.0";
+    /// For tests and first looks.
+    pub const BUSYBOX: &str = "landfall.dev/busybox:1";
+}
+
+/// Where a control plane machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneAddresses {
+    /// The address clients and nodes use, in the stamp's network.
+    pub vip: Ipv4Addr,
+    /// The machine's own address in the stamp's network.
+    pub stamp: Ipv4Addr,
+    /// The machine's own address in the cluster's VNET.
+    pub vnet: Ipv4Addr,
+}
+
+/// Where a node is and who it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePlace {
+    /// Kubernetes node name.
+    pub node_name: String,
+    /// Its address in the nodes' subnet.
+    pub address: Ipv4Addr,
+    /// Its pods' range (kubenet, overlay) or block of the subnet (flat).
+    pub pod_range: Option<Ipv4Net>,
+    /// Subscription, for the provider id.
+    pub subscription: String,
+    /// Machine id.
+    pub machine: String,
+    /// Cores of the host it runs on, so that what it may not use can be reserved.
+    pub host_cores: u32,
+    /// Memory of the host it runs on, MiB.
+    pub host_memory_mib: u64,
+}
+
+/// Why a machine's configuration could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// A certificate could not be made.
+    #[error("cannot make a credential")]
+    Pki(#[from] PkiError),
+    /// The size is not in the catalogue (the provider lets none through).
+    #[error("the size {0} is not in the catalogue")]
+    UnknownSize(String),
+    /// A node of this plugin needs a pod range.
+    #[error("the node {0} has no pod range")]
+    NoPodRange(String),
+}
+
+/// The port of every API server.
+pub const API_PORT: u16 = 443;
+
+/// A file that only root reads.
+fn secret(path: &str, content: impl Into<String>) -> File {
+    File {
+        path: path.to_owned(),
+        mode: 0o600,
+        content: content.into(),
+    }
+}
+
+/// A file that is no secret.
+fn plain(path: &str, content: impl Into<String>) -> File {
+    File {
+        path: path.to_owned(),
+        mode: 0o644,
+        content: content.into(),
+    }
+}
+
+/// A certificate and its key as two files, `{path}.crt` and `{path}.key`.
+fn pair(path: &str, certificate: &Certificate) -> [File; 2] {
+    [
+        plain(&format!("{path}.crt"), certificate.certificate.as_str()),
+        secret(&format!("{path}.key"), certificate.key.as_str()),
+    ]
+}
+
+/// A file with an object in it. JSON is YAML, so every Kubernetes component reads it.
+fn object(path: &str, value: &serde_json::Value) -> File {
+    secret(path, value.to_string())
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.into_iter().map(str::to_owned).collect()
+}

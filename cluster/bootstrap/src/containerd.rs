@@ -1,0 +1,38 @@
+//! containerd's configuration.
+
+use crate::images;
+
+pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
+pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Format 3 (containerd 2). The same on every node.
+pub(crate) fn config() -> String {
+    format!(
+        r#"version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+
+[grpc]
+  address = "{SOCKET}"
+
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "{pause}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  # Scores may not be lowered below the machine's own without CAP_SYS_RESOURCE.
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["/opt/cni/bin"]
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "runc"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+"#,
+        pause = images::PAUSE
+    )
+}

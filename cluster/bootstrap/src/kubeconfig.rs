@@ -1,0 +1,121 @@
+//! Kubeconfigs: for components on machines, and for people.
+
+use base64::Engine as _;
+use cluster_api::Endpoint;
+use cluster_pki::{Certificate, ClusterPki, Subject};
+use cluster_spec::ClusterSpec;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{API_PORT, BootstrapError};
+
+/// The group that AKS's user credential stands for here; an add-on binds it to `cluster-admin`. A group of its own, not
+/// `system:masters`, so that an administrator can take it away.
+pub const USERS_GROUP: &str = "landfall:cluster-users";
+/// Who the monitoring credential is; an add-on binds it to a read-only role.
+pub const MONITORING_USER: &str = "landfall:monitoring";
+
+/// Which of AKS's credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// `listClusterAdminCredential`: `system:masters`, whatever RBAC says.
+    Admin,
+    /// `listClusterUserCredential`.
+    User,
+    /// `listClusterMonitoringUserCredential`.
+    Monitoring,
+}
+
+impl CredentialKind {
+    /// The name AKS gives the user entry.
+    fn user(self, spec: &ClusterSpec) -> String {
+        let kind = match self {
+            Self::Admin => "clusterAdmin",
+            Self::User => "clusterUser",
+            Self::Monitoring => "clusterMonitoringUser",
+        };
+        format!("{kind}_{}_{}", spec.resource_group, spec.name)
+    }
+
+    /// The name AKS gives the context.
+    fn context(self, spec: &ClusterSpec) -> String {
+        match self {
+            Self::Admin => format!("{}-admin", spec.name),
+            Self::User | Self::Monitoring => spec.name.clone(),
+        }
+    }
+
+    fn subject(self, spec: &ClusterSpec) -> Subject {
+        match self {
+            Self::Admin => Subject::client("masterclient").group("system:masters"),
+            Self::User => Subject::client(&self.user(spec)).group(USERS_GROUP),
+            Self::Monitoring => Subject::client(MONITORING_USER),
+        }
+    }
+}
+
+/// A kubeconfig for a person, with a certificate made for this call.
+///
+/// # Errors
+/// When the certificate cannot be made.
+pub fn kubeconfig(
+    spec: &ClusterSpec,
+    pki: &ClusterPki,
+    server: &str,
+    kind: CredentialKind,
+    now: Timestamp,
+) -> Result<String, BootstrapError> {
+    let certificate = pki.cluster.issue(&kind.subject(spec), now)?;
+    let (user, context) = (kind.user(spec), kind.context(spec));
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    // YAML by hand, as people open this file: every value is either base64, or a name whose pattern needs no quotes.
+    Ok(format!(
+        "apiVersion: v1\n\
+         kind: Config\n\
+         preferences: {{}}\n\
+         clusters:\n\
+         - cluster:\n    certificate-authority-data: {ca}\n    server: {server}\n  name: {cluster}\n\
+         contexts:\n\
+         - context:\n    cluster: {cluster}\n    user: {user}\n  name: {context}\n\
+         current-context: {context}\n\
+         users:\n\
+         - name: {user}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n",
+        ca = encode(&pki.cluster.certificate),
+        cluster = spec.name,
+        certificate = encode(&certificate.certificate),
+        key = encode(&certificate.key),
+    ))
+}
+
+/// How the service itself reaches a cluster.
+///
+/// # Errors
+/// When the certificate cannot be made.
+pub fn admin_endpoint(
+    pki: &ClusterPki,
+    vip: std::net::Ipv4Addr,
+    now: Timestamp,
+) -> Result<Endpoint, BootstrapError> {
+    let subject = Subject::client("landfall").group("system:masters");
+    let Certificate { certificate, key } = pki.cluster.issue(&subject, now)?;
+    Ok(Endpoint {
+        server: format!("https://{vip}:{API_PORT}"),
+        ca: pki.cluster.certificate.clone(),
+        certificate,
+        key,
+    })
+}
+
+/// A kubeconfig for a component, with its credential embedded.
+pub(crate) fn component(server: &str, ca: &str, user: &str, certificate: &Certificate) -> Value {
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "default",
+        "clusters": [{ "name": "default", "cluster": { "server": server, "certificate-authority-data": encode(ca) } }],
+        "contexts": [{ "name": "default", "context": { "cluster": "default", "user": user } }],
+        "users": [{ "name": user, "user": {
+            "client-certificate-data": encode(&certificate.certificate),
+            "client-key-data": encode(&certificate.key),
+        } }],
+    })
+}

@@ -1,0 +1,234 @@
+//! A node machine, and the node object that belongs to it.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use agent_protocol::{Command, MachineConfig, Probe, Process, Task};
+use cluster_api::NodeWish;
+use cluster_pki::{ClusterPki, Subject};
+use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec, vm_size};
+use jiff::Timestamp;
+
+use crate::{
+    API_PORT, BootstrapError, NodePlace, containerd, kubeconfig, kubelet, object, plain, pods, proxy, words,
+};
+
+pub(crate) const CA_FILE: &str = "/etc/kubernetes/pki/ca.crt";
+const NAT_FILE: &str = "/etc/landfall/nat.nft";
+
+/// What a node machine is to be.
+///
+/// # Errors
+/// When a certificate cannot be made, the size is unknown, or a pod range is missing.
+pub fn node_config(
+    spec: &ClusterSpec,
+    pool: &PoolSpec,
+    node: &NodePlace,
+    pki: &ClusterPki,
+    vip: Ipv4Addr,
+    now: Timestamp,
+    generation: u64,
+) -> Result<MachineConfig, BootstrapError> {
+    let size = vm_size(&pool.vm_size).ok_or_else(|| BootstrapError::UnknownSize(pool.vm_size.clone()))?;
+    let server = format!("https://{vip}:{API_PORT}");
+    let ca = &pki.cluster.certificate;
+    let user = format!("system:node:{}", node.node_name);
+    let kubelet_client = pki
+        .cluster
+        .issue(&Subject::client(&user).group("system:nodes"), now)?;
+    let proxy_client = pki.cluster.issue(&Subject::client("system:kube-proxy"), now)?;
+
+    let mut files = vec![
+        plain(CA_FILE, ca.as_str()),
+        object(
+            kubelet::KUBECONFIG,
+            &kubeconfig::component(&server, ca, &user, &kubelet_client),
+        ),
+        object(kubelet::CONFIG, &kubelet::config(spec, pool, node, size)),
+        object(
+            proxy::KUBECONFIG,
+            &kubeconfig::component(&server, ca, "system:kube-proxy", &proxy_client),
+        ),
+        object(proxy::CONFIG, &proxy::config(spec, node)),
+        plain(containerd::CONFIG, containerd::config()),
+        plain(NAT_FILE, pods::nat(spec, node, vip)),
+    ];
+    files.extend(pods::cni(spec, node)?);
+
+    let labels = kubelet::own_labels(&node_labels(spec, pool, node));
+    Ok(MachineConfig {
+        generation,
+        role: "node".to_owned(),
+        files,
+        setup: setup(spec),
+        processes: vec![
+            process(
+                "containerd",
+                words(["--config", containerd::CONFIG]),
+                &[containerd::CONFIG],
+                1,
+                Probe::Unix {
+                    path: containerd::SOCKET.to_owned(),
+                },
+            ),
+            process(
+                "kubelet",
+                kubelet::flags(node, &labels),
+                &[kubelet::CONFIG, kubelet::KUBECONFIG],
+                3,
+                Probe::Http {
+                    url: "http://127.0.0.1:10248/healthz".to_owned(),
+                    ca: None,
+                    identity: None,
+                },
+            ),
+            process(
+                "kube-proxy",
+                vec![format!("--config={}", proxy::CONFIG)],
+                &[proxy::CONFIG, proxy::KUBECONFIG],
+                2,
+                Probe::Http {
+                    url: "http://127.0.0.1:10256/healthz".to_owned(),
+                    ca: None,
+                    identity: None,
+                },
+            ),
+        ],
+        // Pause first: without it no pod starts at all.
+        tasks: ["pause", "busybox", "coredns", "metrics-server"]
+            .map(import)
+            .into(),
+    })
+}
+
+fn process(name: &str, flags: Vec<String>, restart_on: &[&str], stop_order: u8, probe: Probe) -> Process {
+    let mut argv = vec![format!("/usr/local/bin/{name}")];
+    argv.extend(flags);
+    Process {
+        name: name.to_owned(),
+        argv,
+        env: BTreeMap::from([(
+            "PATH".to_owned(),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        )]),
+        probe: Some(probe),
+        restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
+        stop_order,
+        grace_seconds: 10,
+    }
+}
+
+fn import(image: &str) -> Task {
+    let file = format!("/opt/landfall/images/{image}.tar");
+    Task {
+        name: format!("import-{image}"),
+        argv: words([
+            "/usr/local/bin/ctr",
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+            &file,
+        ]),
+    }
+}
+
+/// Once per boot, before anything runs. Each may be repeated.
+fn setup(spec: &ClusterSpec) -> Vec<Command> {
+    // On a cgroup v2 host a group with processes of its own cannot have children with controllers: everything that runs
+    // already moves to a leaf. On v1 there is no such file and nothing to do.
+    let leaf = "root=/sys/fs/cgroup; [ -f $root/cgroup.controllers ] || exit 0; mkdir -p $root/init; \
+                for pid in $(cat $root/cgroup.procs); do echo $pid > $root/init/cgroup.procs 2>/dev/null; done; \
+                for controller in $(cat $root/cgroup.controllers); do echo +$controller > $root/cgroup.subtree_control; done";
+    let mut commands = vec![
+        words(["mount", "--make-rshared", "/"]),
+        words(["sh", "-c", leaf]),
+        words([
+            "sysctl",
+            "-qw",
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.all.rp_filter=0",
+            "net.ipv4.conf.default.rp_filter=0",
+        ]),
+        words(["nft", "-f", NAT_FILE]),
+    ];
+    if spec.network.plugin == PodNetworking::AzureFlat {
+        // Pods have addresses of the subnet: their node answers for them there, and at once.
+        commands.push(words([
+            "sysctl",
+            "-qw",
+            "net.ipv4.conf.eth0.proxy_arp=1",
+            "net.ipv4.neigh.eth0.proxy_delay=0",
+        ]));
+    }
+    commands.into_iter().map(|argv| Command { argv }).collect()
+}
+
+/// What the service wants of the node's object.
+pub fn node_wish(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> NodeWish {
+    NodeWish {
+        name: node.node_name.clone(),
+        // With flat networking pods have addresses of the subnet; there is no range of the node's own.
+        pod_range: node.pod_range.filter(|_| spec.network.pod_range.is_some()),
+        labels: node_labels(spec, pool, node),
+        taints: pool.taints.clone(),
+        address: Some(node.address),
+    }
+}
+
+/// The labels that AKS gives a node, and the pool's own.
+fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMap<String, String> {
+    let (cores, memory_gib) =
+        vm_size(&pool.vm_size).map_or((0, 0), |size| (size.cores, size.memory_mib / 1024));
+    let azure = [
+        ("agentpool", pool.name.clone()),
+        ("cluster", spec.node_resource_group.clone()),
+        ("mode", pool.mode.label().to_owned()),
+        ("role", "agent".to_owned()),
+        ("managedby", "aks".to_owned()),
+        ("os-sku", "Debian".to_owned()),
+        ("node-image-version", node_image_version(&pool.kubernetes_version)),
+        ("nodepool-type", "VirtualMachineScaleSets".to_owned()),
+        ("priority", "regular".to_owned()),
+        ("storageprofile", "managed".to_owned()),
+        ("storagetier", "Premium_LRS".to_owned()),
+        ("sku-cpu", cores.to_string()),
+        ("sku-memory", memory_gib.to_string()),
+        ("fips_enabled", "false".to_owned()),
+        ("network-name", "aks-vnet".to_owned()),
+        ("network-subnet", "aks-subnet".to_owned()),
+    ];
+    let mut labels: BTreeMap<String, String> = azure
+        .into_iter()
+        .map(|(name, value)| (format!("kubernetes.azure.com/{name}"), value))
+        .collect();
+    for (name, value) in [
+        ("agentpool", pool.name.as_str()),
+        ("kubernetes.io/role", "agent"),
+        ("node-role.kubernetes.io/agent", ""),
+        ("node.kubernetes.io/instance-type", pool.vm_size.as_str()),
+        ("beta.kubernetes.io/instance-type", pool.vm_size.as_str()),
+        ("topology.kubernetes.io/region", spec.location.as_str()),
+        ("failure-domain.beta.kubernetes.io/region", spec.location.as_str()),
+        // AKS: machines outside zones carry their fault domain, "0".
+        ("topology.kubernetes.io/zone", "0"),
+        ("failure-domain.beta.kubernetes.io/zone", "0"),
+    ] {
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    let scale_set = node.node_name.rsplit_once("vmss").map_or("", |(pool, _)| pool);
+    labels.insert(
+        "kubernetes.azure.com/scaleset".to_owned(),
+        format!("{scale_set}vmss"),
+    );
+    labels.extend(pool.labels.clone());
+    // A label value has at most 63 characters; a long group name would make the node unregistrable.
+    for value in labels.values_mut() {
+        value.truncate(63);
+    }
+    labels
+}
+
+/// The name of the node image as AKS writes such names.
+pub(crate) fn node_image_version(kubernetes: &str) -> String {
+    format!("Landfall-Debian-12-{kubernetes}")
+}

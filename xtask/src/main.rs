@@ -1,2 +1,86 @@
-//! The `landfall` binary. (being written)
-fn main() {}
+//! The project's own tools: `cargo xtask layers|docs|test|bench`.
+//!
+//! Always true: a task that finds something wrong prints what and where, and ends with exit code 1. Called by: people, and
+//! `.ci/run`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for developers; it has no printer"
+)]
+
+mod docs;
+mod layers;
+mod test;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+/// Landfall's own tools.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check that every crate depends on lower layers only
+    Layers,
+    /// Write the generated reference pages under docs/reference
+    Docs {
+        /// Write nothing; fail if a page is stale
+        #[arg(long)]
+        check: bool,
+    },
+    /// Set up what the tests need, and run all of them
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().task {
+        Task::Layers => layers::check(),
+        Task::Docs { check } => docs::write(check),
+        Task::Test(options) => test::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top folder of the repository.
+fn top() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the top folder")
+        .to_owned()
+}
+
+/// The cargo that runs us.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(top());
+    command
+}
+
+/// Runs to the end and returns what it wrote.
+fn output(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run {name}"))?;
+    if !output.status.success() {
+        bail!(
+            "{name} ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{name} wrote no text"))
+}

@@ -1,0 +1,115 @@
+//! The cluster's DNS: CoreDNS behind the service `kube-dns`.
+
+use cluster_bootstrap::images;
+use cluster_spec::ClusterSpec;
+use serde_json::{Value, json};
+
+use crate::{AddonOptions, placed};
+
+/// More than this many replicas are of no use below hundreds of nodes.
+const MAX_REPLICAS: u32 = 2;
+
+pub(crate) fn objects(spec: &ClusterSpec, options: &AddonOptions) -> Vec<Value> {
+    let nodes: u32 = spec.pools.iter().map(|pool| pool.count).sum();
+    let labels = json!({ "k8s-app": "kube-dns" });
+    let named = |name: &str| json!({ "name": name, "namespace": "kube-system" });
+    vec![
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": named("coredns") }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "system:coredns" },
+            "rules": [
+                { "apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"] },
+                { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"] }
+            ]
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "system:coredns" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system" }]
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": named("coredns"),
+            "data": { "Corefile": corefile(options) }
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": "kube-dns", "namespace": "kube-system", "labels": {
+                "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"
+            } },
+            "spec": {
+                "clusterIP": spec.network.dns_service_ip,
+                "selector": labels,
+                "ports": [
+                    { "name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53 },
+                    { "name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53 },
+                    { "name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153 }
+                ]
+            }
+        }),
+        json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": named("coredns"),
+            "spec": { "maxUnavailable": 1, "selector": { "matchLabels": labels } }
+        }),
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": named("coredns"),
+            "spec": {
+                "replicas": nodes.clamp(1, MAX_REPLICAS),
+                "selector": { "matchLabels": labels },
+                "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } },
+                "template": {
+                    // A change of the Corefile has to reach the pods: it is part of their template.
+                    "metadata": { "labels": labels, "annotations": { "landfall.dev/corefile": corefile(options) } },
+                    "spec": pod()
+                }
+            }
+        }),
+    ]
+}
+
+/// Names of the cluster; names outside only where there is somebody to ask.
+fn corefile(options: &AddonOptions) -> String {
+    let forward = if options.upstream_dns.is_empty() {
+        String::new()
+    } else {
+        let servers: Vec<_> = options.upstream_dns.iter().map(ToString::to_string).collect();
+        format!("    forward . {}\n", servers.join(" "))
+    };
+    format!(
+        ".:53 {{\n    errors\n    health {{\n        lameduck 5s\n    }}\n    ready\n    \
+         kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        pods insecure\n        \
+         fallthrough in-addr.arpa ip6.arpa\n        ttl 30\n    }}\n    prometheus :9153\n{forward}    \
+         cache 30\n    loop\n    reload\n    loadbalance\n}}\n"
+    )
+}
+
+fn pod() -> Value {
+    placed(json!({
+        "serviceAccountName": "coredns",
+        // Its own pod must not ask itself for names outside.
+        "dnsPolicy": "Default",
+        "topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": { "matchLabels": { "k8s-app": "kube-dns" } }
+        }],
+        "containers": [{
+            "name": "coredns", "image": images::COREDNS, "imagePullPolicy": "IfNotPresent",
+            "args": ["-conf", "/etc/coredns/Corefile"],
+            "ports": [
+                { "name": "dns", "containerPort": 53, "protocol": "UDP" },
+                { "name": "dns-tcp", "containerPort": 53, "protocol": "TCP" },
+                { "name": "metrics", "containerPort": 9153, "protocol": "TCP" }
+            ],
+            "resources": { "requests": { "cpu": "100m", "memory": "70Mi" }, "limits": { "memory": "500Mi" } },
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                "capabilities": { "add": ["NET_BIND_SERVICE"], "drop": ["ALL"] }
+            },
+            "readinessProbe": { "httpGet": { "path": "/ready", "port": 8181 }, "periodSeconds": 2 },
+            "livenessProbe": {
+                "httpGet": { "path": "/health", "port": 8080 }, "initialDelaySeconds": 30, "failureThreshold": 5
+            },
+            "volumeMounts": [{ "name": "config", "mountPath": "/etc/coredns", "readOnly": true }]
+        }],
+        "volumes": [{ "name": "config", "configMap": { "name": "coredns" } }]
+    }))
+}

@@ -1,0 +1,98 @@
+//! metrics-server: what `kubectl top` and the horizontal autoscaler ask.
+
+use cluster_bootstrap::images;
+use serde_json::{Value, json};
+
+use crate::placed;
+
+pub(crate) fn objects() -> Vec<Value> {
+    let named = |name: &str| json!({ "name": name, "namespace": "kube-system" });
+    let labels = json!({ "k8s-app": "metrics-server" });
+    let account = json!([{ "kind": "ServiceAccount", "name": "metrics-server", "namespace": "kube-system" }]);
+    let binding = |name: &str, role: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": name },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+            "subjects": account
+        })
+    };
+    vec![
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": named("metrics-server") }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": { "name": "system:metrics-server" },
+            "rules": [
+                { "apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"] },
+                { "apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"] }
+            ]
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": { "name": "system:aggregated-metrics-reader", "labels": {
+                "rbac.authorization.k8s.io/aggregate-to-admin": "true",
+                "rbac.authorization.k8s.io/aggregate-to-edit": "true",
+                "rbac.authorization.k8s.io/aggregate-to-view": "true"
+            } },
+            "rules": [{ "apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"] }]
+        }),
+        binding("system:metrics-server", "system:metrics-server"),
+        binding("metrics-server:system:auth-delegator", "system:auth-delegator"),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": named("metrics-server-auth-reader"),
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "extension-apiserver-authentication-reader" },
+            "subjects": account
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": named("metrics-server"),
+            "spec": { "selector": labels, "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": "https" }] }
+        }),
+        json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": { "name": "v1beta1.metrics.k8s.io" },
+            "spec": {
+                "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+                // It makes its certificate itself at each start, as upstream's own manifest has it.
+                "insecureSkipTLSVerify": true,
+                "service": { "name": "metrics-server", "namespace": "kube-system" }
+            }
+        }),
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": named("metrics-server"),
+            "spec": {
+                "replicas": 1,
+                "selector": { "matchLabels": labels },
+                "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0 } },
+                "template": { "metadata": { "labels": labels }, "spec": pod() }
+            }
+        }),
+    ]
+}
+
+fn pod() -> Value {
+    placed(json!({
+        "serviceAccountName": "metrics-server",
+        "containers": [{
+            "name": "metrics-server", "image": images::METRICS_SERVER, "imagePullPolicy": "IfNotPresent",
+            "args": [
+                "--cert-dir=/tmp",
+                "--secure-port=10250",
+                "--kubelet-preferred-address-types=InternalIP",
+                // Kubelets' serving certificates are signed by the cluster's CA, which every pod is given.
+                "--kubelet-certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+                "--kubelet-use-node-status-port",
+                "--metric-resolution=15s"
+            ],
+            "ports": [{ "name": "https", "containerPort": 10250, "protocol": "TCP" }],
+            "resources": { "requests": { "cpu": "50m", "memory": "60Mi" }, "limits": { "memory": "400Mi" } },
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true, "runAsUser": 1000,
+                "capabilities": { "drop": ["ALL"] }
+            },
+            "readinessProbe": { "httpGet": { "path": "/readyz", "port": "https", "scheme": "HTTPS" }, "periodSeconds": 5 },
+            "livenessProbe": {
+                "httpGet": { "path": "/livez", "port": "https", "scheme": "HTTPS" }, "initialDelaySeconds": 30
+            },
+            "volumeMounts": [{ "name": "tmp", "mountPath": "/tmp" }]
+        }],
+        "volumes": [{ "name": "tmp", "emptyDir": {} }]
+    }))
+}

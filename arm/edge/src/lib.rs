@@ -1,1 +1,94 @@
-//! (being written)
+//! The HTTP edge: everything between a socket and a provider.
+//!
+//! Owns the order of checks, the dispatcher over the providers' route tables, headers, error bodies, the endpoints document,
+//! operation status, and the listener with TLS. Always true: every answer has `x-ms-request-id`; every error below ARM paths has
+//! ARM's form; a request reaches a provider only with a valid token, a known api-version, an existing subscription and
+//! (but for the group itself) an existing resource group, and a JSON object where it has a body; a fault or panic of a
+//! provider becomes a 500 whose cause is in the log and nowhere else. Knows no Kubernetes.
+//!
+//! Called by: the binary ([`Edge::serve`]) and tests ([`Edge::router`]).
+
+mod answer;
+mod body;
+mod dispatch;
+mod handle;
+mod metadata;
+mod operations;
+mod query;
+mod serve;
+
+use std::sync::Arc;
+
+use arm_wire::Provider;
+use base_env::Env;
+use control_store::Store;
+use identity::TokenService;
+
+pub use body::MAX_BODY_BYTES;
+pub use serve::{ServeError, ServerTls};
+
+/// What the edge is told about its stamp.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    /// Name of the stamp.
+    pub stamp: String,
+    /// Its base URL without a trailing slash, e.g. `https://management.local.landfall.test`: the scheme of all links, and the
+    /// host where a request names none.
+    pub base_url: String,
+    /// The domain of suffixes in the endpoints document.
+    pub domain: String,
+    /// Name of its location, e.g. `local`.
+    pub location: String,
+}
+
+/// The edge of a stamp. Cheap to clone.
+#[derive(Clone)]
+pub struct Edge {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: EdgeConfig,
+    env: Env,
+    store: Arc<dyn Store>,
+    identity: Arc<TokenService>,
+    table: dispatch::Table,
+}
+
+impl Edge {
+    /// An edge before these providers. One of them has to be `Microsoft.Resources`: it answers the paths without a namespace.
+    pub fn new(
+        config: EdgeConfig,
+        env: Env,
+        store: Arc<dyn Store>,
+        identity: Arc<TokenService>,
+        providers: Vec<Arc<dyn Provider>>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                env,
+                store,
+                identity,
+                table: dispatch::Table::new(providers),
+            }),
+        }
+    }
+
+    /// The edge as an axum service: one handler for everything.
+    pub fn router(&self) -> axum::Router {
+        let edge = self.clone();
+        axum::Router::new().fallback(move |request: axum::extract::Request| {
+            let edge = edge.clone();
+            async move { edge.handle(request).await }
+        })
+    }
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,1 +1,163 @@
-//! (being written)
+//! `Microsoft.Resources`: tenants, subscriptions, locations, resource providers, resource groups, and lists of resources.
+//!
+//! Always true: a group is deleted in two steps: the request marks it and writes the operation, the [`GroupReaper`] has every
+//! provider empty it and then removes it; either may be repeated or killed at any point. Deployments and what else belongs to
+//! the namespace are in the table and answer 501.
+//!
+//! Called by: the edge, which sends all paths without a namespace here, and the binary, which runs the reaper.
+
+mod filter;
+mod groups;
+mod providers;
+mod reaper;
+mod routes;
+mod subscriptions;
+mod validation;
+
+use std::sync::Arc;
+
+use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route};
+use async_trait::async_trait;
+use base_env::Env;
+use control_store::{Store, StoreError};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+pub use reaper::GroupReaper;
+
+/// The namespace.
+pub const NAMESPACE: &str = "Microsoft.Resources";
+
+/// What the provider is told about its stamp.
+#[derive(Debug, Clone)]
+pub struct ResourcesConfig {
+    /// Name of the only location, e.g. `local`.
+    pub location: String,
+    /// The location for people, e.g. `Local`.
+    pub location_display: String,
+    /// GUID of the tenant.
+    pub tenant_id: String,
+    /// The tenant for people.
+    pub tenant_name: String,
+}
+
+/// The provider.
+pub struct ResourcesProvider {
+    config: ResourcesConfig,
+    env: Env,
+    store: Arc<dyn Store>,
+    /// All other providers: their types are listed, their resources too.
+    others: Vec<Arc<dyn Provider>>,
+}
+
+impl ResourcesProvider {
+    /// A provider beside `others`.
+    pub fn new(
+        config: ResourcesConfig,
+        env: Env,
+        store: Arc<dyn Store>,
+        others: Vec<Arc<dyn Provider>>,
+    ) -> Self {
+        Self {
+            config,
+            env,
+            store,
+            others,
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for ResourcesProvider {
+    fn namespace(&self) -> &'static str {
+        NAMESPACE
+    }
+
+    fn api_versions(&self) -> &'static [&'static str] {
+        routes::API_VERSIONS
+    }
+
+    fn routes(&self) -> &'static [Route] {
+        routes::ROUTES
+    }
+
+    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
+        match route.name {
+            "Tenants_List" => Ok(self.tenants()),
+            "Subscriptions_List" => self.list_subscriptions().await,
+            "Subscriptions_Get" => self.get_subscription(&request).await,
+            "Subscriptions_ListLocations" => self.locations(&request).await,
+            "Providers_ListAtTenantScope" | "Providers_List" => self.list_providers(&request).await,
+            "Providers_GetAtTenantScope" | "Providers_Get" => self.get_provider(&request).await,
+            "Providers_Register" => self.register(&request, true).await,
+            "Providers_Unregister" => self.register(&request, false).await,
+            "ResourceGroups_List" => self.list_groups(&request).await,
+            "ResourceGroups_Get" => self.get_group(&request).await,
+            "ResourceGroups_CheckExistence" => self.group_exists(&request).await,
+            "ResourceGroups_CreateOrUpdate" => self.put_group(&request).await,
+            "ResourceGroups_Update" => self.patch_group(&request).await,
+            "ResourceGroups_Delete" => self.delete_group(&request).await,
+            "Resources_List" | "Resources_ListByResourceGroup" => self.list_resources(&request).await,
+            name => Err(ArmError::internal(format_args!(
+                "the route {name} has no handler"
+            ))),
+        }
+    }
+
+    async fn resources(
+        &self,
+        _subscription: &str,
+        _resource_group: Option<&str>,
+    ) -> Result<Vec<Value>, ArmError> {
+        // Groups and subscriptions are not resources in such lists.
+        Ok(Vec::new())
+    }
+
+    async fn delete_resource_group(
+        &self,
+        _subscription: &str,
+        _resource_group: &str,
+    ) -> Result<usize, ArmError> {
+        Ok(0)
+    }
+}
+
+/// What the store could not is our fault, whatever it was.
+fn store_error(error: StoreError) -> ArmError {
+    ArmError::internal(error)
+}
+
+/// `{"value": […]}`
+fn list(items: Vec<Value>) -> Response {
+    Response::ok(json!({ "value": items }))
+}
+
+/// The subscription of a path that the edge has checked.
+fn subscription(request: &Request) -> Result<&str, ArmError> {
+    request
+        .path
+        .subscription
+        .as_deref()
+        .ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no subscription."))
+}
+
+/// The group of a path that the edge has checked.
+fn group(request: &Request) -> Result<&str, ArmError> {
+    request
+        .path
+        .resource_group
+        .as_deref()
+        .ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no resource group."))
+}
+
+/// 202 with the headers of an operation.
+fn accepted(request: &Request, subscription: &str, location: &str, operation: &str) -> Response {
+    Response::empty(StatusCode::ACCEPTED).operation(
+        request,
+        NAMESPACE,
+        subscription,
+        location,
+        operation,
+        true,
+    )
+}

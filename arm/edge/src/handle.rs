@@ -1,0 +1,379 @@
+//! One request from beginning to end: the order of checks is here and nowhere else.
+
+use std::{net::IpAddr, time::Duration};
+
+use arm_ids::ResourcePath;
+use arm_wire::{ArmError, ErrorCode, Principal, Request, RouteStatus};
+use axum::body::Body;
+use control_records::{GroupRecord, SubscriptionRecord, key};
+use control_store::get_record;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use identity::{Caller, TokenError};
+use serde_json::json;
+
+use crate::{
+    Edge, Inner,
+    answer::{self, Failure, Outcome},
+    body, metadata, operations, query,
+};
+
+/// The address of the other end, put into the request by the listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// ARM promises an answer within a minute.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Forms of the token service are small.
+const MAX_FORM_BYTES: usize = 64 * 1024;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+const RETURN_CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-return-client-request-id");
+
+impl Edge {
+    /// Answers one request.
+    pub(crate) async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let env = &self.inner.env;
+        let started = env.clock.monotonic();
+        let request_id = env.ids.uuid().to_string();
+        let (parts, body) = request.into_parts();
+        let text = |name: &HeaderName| {
+            parts
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .filter(|value| query::plain_id(value))
+        };
+        let client_id = text(&CLIENT_ID).map(ToOwned::to_owned);
+        let correlation = text(&CORRELATION_ID).unwrap_or(&request_id).to_owned();
+        let returns = parts
+            .headers
+            .get(&RETURN_CLIENT_ID)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+        let caller = self.inner.caller(&parts);
+        let method = parts.method.clone();
+        // The path as sent: it is ASCII without controls. Never the query or the body: they may hold what is nobody's business.
+        let path = parts.uri.path().to_owned();
+
+        let mut principal = None;
+        let (mut answer, code) = match self.plain(&parts, body, &caller).await {
+            Handled::Done(answer) => (answer, ""),
+            Handled::Arm(parts, body) => {
+                let outcome = self.arm(parts, body, caller, &mut principal).await;
+                let code = match &outcome {
+                    Ok(_) => "",
+                    Err(failure) => {
+                        if let Some(cause) = &failure.error.internal {
+                            tracing::error!(request_id, cause, "a request failed inside");
+                        }
+                        failure.error.code.code
+                    }
+                };
+                (answer::to_http(&method, &outcome), code)
+            }
+        };
+        answer::insert(&mut answer, Some(REQUEST_ID), &request_id);
+        answer::insert(&mut answer, Some(CORRELATION_ID), &correlation);
+        if let Some(client_id) = client_id.as_deref().filter(|_| returns) {
+            answer::insert(&mut answer, Some(CLIENT_ID), client_id);
+        }
+        tracing::info!(
+            method = method.as_str(),
+            path,
+            status = answer.status().as_u16(),
+            code,
+            ms = u64::try_from((env.clock.monotonic() - started).as_millis()).unwrap_or(u64::MAX),
+            request_id,
+            client_request_id = client_id.as_deref().unwrap_or(""),
+            principal = principal
+                .as_ref()
+                .map_or("", |principal: &Principal| principal.object_id.as_str()),
+            "request"
+        );
+        answer
+    }
+
+    /// What needs no token: health, the endpoints document, the token service.
+    async fn plain(&self, parts: &Parts, body: Body, caller: &Caller) -> Handled {
+        let inner = &self.inner;
+        let path = parts.uri.path().trim_end_matches('/');
+        let collapsed = path.replace("//", "/").to_ascii_lowercase();
+        let known = match collapsed.as_str() {
+            "/healthz" => Some((StatusCode::OK, json!({ "status": "ok" }))),
+            "/readyz" => Some(match inner.store.get(key::STAMP).await {
+                Ok(_) => (StatusCode::OK, json!({ "status": "ready" })),
+                Err(error) => {
+                    tracing::error!(%error, "not ready: the store cannot be read");
+                    (
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        json!({ "status": "the store cannot be read" }),
+                    )
+                }
+            }),
+            "/metadata/endpoints" => {
+                let audience = inner
+                    .identity
+                    .config()
+                    .audiences
+                    .first()
+                    .cloned()
+                    .unwrap_or_default();
+                Some((
+                    StatusCode::OK,
+                    metadata::document(&inner.config, &caller.base_url, &audience),
+                ))
+            }
+            _ => None,
+        };
+        if let Some((status, document)) = known {
+            if !matches!(parts.method, Method::GET | Method::HEAD) {
+                let failure = Failure::from(ArmError::new(
+                    ErrorCode::METHOD_NOT_ALLOWED,
+                    "This method is not allowed here; use GET.",
+                ));
+                return Handled::Done(answer::to_http(
+                    &parts.method,
+                    &Err(failure.with(header::ALLOW, "GET")),
+                ));
+            }
+            let mut answer = answer::json(status, Some(&document));
+            if parts.method == Method::HEAD {
+                *answer.body_mut() = Body::empty();
+            }
+            return Handled::Done(answer);
+        }
+        if !inner.identity.serves(&collapsed) {
+            return Handled::Arm(parts.clone(), body);
+        }
+        let form = match body::read(&inner.env, body, MAX_FORM_BYTES).await {
+            Ok(form) => form,
+            Err(error) => return Handled::Done(answer::to_http(&parts.method, &Err(error.into()))),
+        };
+        let answer = inner
+            .identity
+            .answer(http::Request::from_parts(parts.clone(), form), caller)
+            .await;
+        Handled::Done(answer.map(|bytes| {
+            if parts.method == Method::HEAD {
+                Body::empty()
+            } else {
+                Body::from(bytes)
+            }
+        }))
+    }
+
+    /// Everything else is ARM's.
+    async fn arm(
+        &self,
+        parts: Parts,
+        body: Body,
+        caller: Caller,
+        principal: &mut Option<Principal>,
+    ) -> Outcome {
+        let inner = &self.inner;
+        let who = inner.authenticate(&parts.headers).await?;
+        *principal = Some(who.clone());
+
+        let bad = |message: &str| ArmError::new(ErrorCode::BAD_REQUEST, message);
+        let mut query = query::parse(parts.uri.query().unwrap_or_default())
+            .ok_or_else(|| bad("The query is not percent-encoded UTF-8, or has too many parameters."))?;
+        let version = query
+            .iter()
+            .position(|(name, _)| name.eq_ignore_ascii_case("api-version"));
+        let version = version
+            .map(|at| query.remove(at).1)
+            .filter(|version| !version.is_empty())
+            .ok_or_else(|| {
+                ArmError::new(
+                    ErrorCode::MISSING_API_VERSION,
+                    "The api-version query parameter (?api-version=) is required for all requests.",
+                )
+                .target("api-version")
+            })?;
+        query.retain(|(name, _)| !name.eq_ignore_ascii_case("api-version"));
+
+        let path = ResourcePath::parse(parts.uri.path())
+            .map_err(|error| bad(&format!("The request path cannot be understood: {error}.")))?;
+        let operation = operations::ask(&path);
+        let (provider, target) = if operation.is_some() {
+            let namespace = path.namespace.as_deref().unwrap_or_default();
+            (inner.table.provider(namespace)?.clone(), None)
+        } else {
+            let target = inner.table.target(&path)?;
+            (target.provider.clone(), Some(target))
+        };
+        let versions = provider.api_versions();
+        let version = versions
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(&version))
+            .ok_or_else(|| {
+                ArmError::new(
+                    ErrorCode::INVALID_API_VERSION,
+                    format!(
+                        "The api-version '{}' is invalid for '{}'. The supported versions are '{}'.",
+                        version.chars().take(40).collect::<String>(),
+                        path.full_type(),
+                        versions.join(",")
+                    ),
+                )
+                .target("api-version")
+            })?;
+        let not_allowed = |(error, allow)| Failure::from(error).with(header::ALLOW, allow);
+        let route = match &target {
+            Some(target) => Some(target.route(&parts.method).map_err(not_allowed)?),
+            None if parts.method == Method::GET => None,
+            None => {
+                let error = ArmError::new(
+                    ErrorCode::METHOD_NOT_ALLOWED,
+                    "This method is not allowed here; use GET.",
+                );
+                return Err(not_allowed((error, "GET".to_owned())));
+            }
+        };
+        let is_group = target.as_ref().is_some_and(crate::dispatch::Target::is_group);
+        inner.check_scope(&path, &parts.method, is_group).await?;
+        if let Some(route) = route.filter(|route| route.status == RouteStatus::NotYet) {
+            return Err(ArmError::new(
+                ErrorCode::NOT_IMPLEMENTED,
+                format!(
+                    "The operation '{}' is part of the API and not there yet in Landfall.",
+                    route.name
+                ),
+            )
+            .target(route.name)
+            .into());
+        }
+        let tag = |name: HeaderName| {
+            parts
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(query::unquote)
+                .filter(|tag| !tag.is_empty())
+        };
+        let request = Request {
+            body: body::json(&inner.env, &parts.method, &parts.headers, body).await?,
+            if_match: tag(header::IF_MATCH),
+            if_none_match: tag(header::IF_NONE_MATCH),
+            method: parts.method,
+            path,
+            api_version: (*version).to_owned(),
+            query,
+            principal: who,
+            base_url: caller.base_url,
+        };
+        let edge = self.clone();
+        // A task of its own: a client that hangs up does not stop a change half-way, and a panic ends here.
+        let task = tokio::spawn(async move {
+            match (operation, route) {
+                (Some(ask), _) => edge.inner.operation(ask, request).await,
+                (None, Some(route)) => Ok(provider.handle(route, request).await?),
+                (None, None) => {
+                    Err(ArmError::internal("a path with neither a route nor an operation").into())
+                }
+            }
+        });
+        match inner.env.clock.timeout(PATIENCE, task).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(panic)) => Err(ArmError::internal(format_args!("the handler panicked: {panic}")).into()),
+            Err(elapsed) => {
+                let mut error = ArmError::new(
+                    ErrorCode::SERVICE_UNAVAILABLE,
+                    "The request takes longer than a minute; it goes on. Read the resource to see how it went.",
+                );
+                error.internal = Some(elapsed.to_string());
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Whether a request is answered already.
+enum Handled {
+    Done(http::Response<Body>),
+    Arm(Parts, Body),
+}
+
+impl Inner {
+    fn caller(&self, parts: &Parts) -> Caller {
+        let named = parts
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .or_else(|| {
+                parts
+                    .headers
+                    .get(header::HOST)
+                    .and_then(|host| host.to_str().ok())
+            })
+            .filter(|host| query::plain_host(host));
+        let base = self.config.base_url.trim_end_matches('/');
+        Caller {
+            base_url: match (named, base.split_once("://")) {
+                (Some(host), Some((scheme, _))) => format!("{scheme}://{host}"),
+                _ => base.to_owned(),
+            },
+            address: parts.extensions.get::<Peer>().map(|peer| peer.0),
+        }
+    }
+
+    async fn authenticate(&self, headers: &HeaderMap<HeaderValue>) -> Result<Principal, Failure> {
+        let header = headers
+            .get(header::AUTHORIZATION)
+            .map(|value| value.to_str().unwrap_or("-"));
+        self.identity.authenticate(header).await.map_err(|problem| {
+            let code = match &problem {
+                TokenError::Missing => ErrorCode::AUTHENTICATION_FAILED,
+                TokenError::Expired(_) => ErrorCode::EXPIRED_AUTHENTICATION_TOKEN,
+                TokenError::Store(_) => {
+                    return ArmError::internal(format_args!("{problem}: {problem:?}")).into();
+                }
+                _ => ErrorCode::INVALID_AUTHENTICATION_TOKEN,
+            };
+            let hint = match problem {
+                TokenError::Missing => String::new(),
+                _ => format!(", error=\"invalid_token\", error_description=\"{problem}\"",),
+            };
+            Failure::from(ArmError::new(code, format!("Authentication failed: {problem}."))).with(
+                header::WWW_AUTHENTICATE,
+                format!(
+                    "Bearer authorization_uri=\"{}\"{hint}",
+                    self.identity.config().issuer
+                ),
+            )
+        })
+    }
+
+    /// The subscription exists, and the group, unless the request is about the group itself.
+    async fn check_scope(&self, path: &ResourcePath, method: &Method, is_group: bool) -> Result<(), Failure> {
+        let Some(subscription) = &path.subscription else {
+            return Ok(());
+        };
+        let found = get_record::<SubscriptionRecord>(&*self.store, &key::subscription(subscription)).await;
+        if found.map_err(ArmError::internal)?.is_none() {
+            return Err(ArmError::new(
+                ErrorCode::SUBSCRIPTION_NOT_FOUND,
+                format!("The subscription '{subscription}' could not be found."),
+            )
+            .into());
+        }
+        let Some(group) = path.resource_group.as_ref().filter(|_| !is_group) else {
+            return Ok(());
+        };
+        let found = get_record::<GroupRecord>(&*self.store, &key::group(subscription, group)).await;
+        match found.map_err(ArmError::internal)? {
+            None => Err(ArmError::new(
+                ErrorCode::RESOURCE_GROUP_NOT_FOUND,
+                format!("Resource group '{group}' could not be found."),
+            )
+            .into()),
+            Some(found) if found.value.deleting && *method == Method::PUT => Err(ArmError::new(
+                ErrorCode::RESOURCE_GROUP_BEING_DELETED,
+                format!("The resource group '{group}' is being deleted; nothing can be created in it."),
+            )
+            .into()),
+            Some(_) => Ok(()),
+        }
+    }
+}

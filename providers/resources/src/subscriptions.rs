@@ -1,0 +1,86 @@
+//! Tenants, subscriptions, locations.
+
+use arm_ids::subscription_id;
+use arm_wire::{ArmError, ErrorCode, Request, Response};
+use control_records::{SubscriptionRecord, key};
+use control_store::{Stored, get_record, list_records};
+use serde_json::{Value, json};
+
+use crate::{ResourcesProvider, list, store_error, subscription};
+
+impl ResourcesProvider {
+    pub(crate) fn tenants(&self) -> Response {
+        let tenant = &self.config.tenant_id;
+        list(vec![json!({
+            "id": format!("/tenants/{tenant}"),
+            "tenantId": tenant,
+            "displayName": self.config.tenant_name,
+            "tenantCategory": "Home",
+        })])
+    }
+
+    pub(crate) async fn list_subscriptions(&self) -> Result<Response, ArmError> {
+        let (all, _) = list_records::<SubscriptionRecord>(&*self.store, "/subscriptions/")
+            .await
+            .map_err(store_error)?;
+        Ok(list(
+            all.into_iter()
+                .map(|(_, stored)| subscription_body(&stored.value))
+                .collect(),
+        ))
+    }
+
+    pub(crate) async fn get_subscription(&self, request: &Request) -> Result<Response, ArmError> {
+        Ok(Response::ok(subscription_body(
+            &self.subscription(request).await?.value,
+        )))
+    }
+
+    pub(crate) async fn locations(&self, request: &Request) -> Result<Response, ArmError> {
+        let id = subscription_id(&self.subscription(request).await?.value.id);
+        let (name, display) = (&self.config.location, &self.config.location_display);
+        Ok(list(vec![json!({
+            "id": format!("{id}/locations/{name}"),
+            "subscriptionId": id,
+            "name": name,
+            "type": "Region",
+            "displayName": display,
+            "regionalDisplayName": display,
+            "metadata": { "regionType": "Physical", "regionCategory": "Recommended", "pairedRegion": [] },
+        })]))
+    }
+
+    /// The subscription that the request is about.
+    pub(crate) async fn subscription(
+        &self,
+        request: &Request,
+    ) -> Result<Stored<SubscriptionRecord>, ArmError> {
+        let id = subscription(request)?;
+        let found = get_record(&*self.store, &key::subscription(id))
+            .await
+            .map_err(store_error)?;
+        found.ok_or_else(|| {
+            ArmError::new(
+                ErrorCode::SUBSCRIPTION_NOT_FOUND,
+                format!("The subscription '{id}' could not be found."),
+            )
+        })
+    }
+}
+
+fn subscription_body(record: &SubscriptionRecord) -> Value {
+    json!({
+        "id": subscription_id(&record.id),
+        "subscriptionId": record.id,
+        "tenantId": record.tenant_id,
+        "displayName": record.display_name,
+        "state": "Enabled",
+        "authorizationSource": "RoleBased",
+        "managedByTenants": [],
+        "subscriptionPolicies": {
+            "locationPlacementId": "Internal_2014-09-01",
+            "quotaId": "Internal_2014-09-01",
+            "spendingLimit": "Off",
+        },
+    })
+}

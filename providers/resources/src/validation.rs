@@ -1,0 +1,224 @@
+//! What a resource group may be called and hold. Pure.
+
+use std::collections::BTreeMap;
+
+use arm_wire::{ArmError, Detail, ErrorCode};
+use serde_json::{Map, Value};
+
+/// Properties of a group that come back in a PUT because clients send what they read.
+const READ_ONLY: &[&str] = &["id", "name", "type", "properties"];
+const MAX_TAGS: usize = 50;
+const MAX_TAG_NAME: usize = 512;
+const MAX_TAG_VALUE: usize = 256;
+
+/// A group's name: 1 to 90 letters, digits, `_`, `-`, `.`, `(`, `)`, not ending in `.`.
+pub(crate) fn group_name(name: &str) -> Result<(), ArmError> {
+    let well = name
+        .chars()
+        .all(|char| char.is_alphanumeric() || matches!(char, '_' | '-' | '.' | '(' | ')'));
+    if well && (1..=90).contains(&name.chars().count()) && !name.ends_with('.') {
+        return Ok(());
+    }
+    Err(ArmError::new(
+        ErrorCode::INVALID_RESOURCE_NAME,
+        "The name of a resource group has 1 to 90 letters, digits, '_', '-', '.', '(' or ')', and does not end in '.'.",
+    )
+    .target("resourceGroupName"))
+}
+
+/// The body of a group.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupBody {
+    pub(crate) location: Option<String>,
+    pub(crate) tags: Option<BTreeMap<String, String>>,
+    pub(crate) managed_by: Option<String>,
+}
+
+/// Reads a body; all its problems in one answer.
+pub(crate) fn group_body(body: &Value) -> Result<GroupBody, ArmError> {
+    let mut problems = Vec::new();
+    let mut result = GroupBody::default();
+    let empty = Map::new();
+    for (name, value) in body.as_object().unwrap_or(&empty) {
+        match name.as_str() {
+            "location" => result.location = text(name, value, &mut problems),
+            "managedBy" => result.managed_by = text(name, value, &mut problems),
+            "tags" => result.tags = tags(value, &mut problems),
+            name if READ_ONLY.contains(&name) => {}
+            name => problems.push(Detail {
+                code: ErrorCode::UNKNOWN_PROPERTY,
+                message: format!("'{}' is not a property of a resource group.", short(name)),
+                target: Some(short(name)),
+            }),
+        }
+    }
+    match ArmError::from_details(problems) {
+        None => Ok(result),
+        Some(error) => Err(error),
+    }
+}
+
+fn short(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+fn invalid(target: String, message: String) -> Detail {
+    Detail {
+        code: ErrorCode::INVALID_PARAMETER,
+        message,
+        target: Some(target),
+    }
+}
+
+/// A string, or nothing: the Azure CLI sends empty strings and nulls for what was not given.
+fn text(name: &str, value: &Value, problems: &mut Vec<Detail>) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) if text.chars().count() <= 1024 => {
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        }
+        _ => {
+            problems.push(invalid(
+                name.to_owned(),
+                format!("'{name}' has to be a string of at most 1024 characters."),
+            ));
+            None
+        }
+    }
+}
+
+fn tags(value: &Value, problems: &mut Vec<Detail>) -> Option<BTreeMap<String, String>> {
+    let map = match value {
+        Value::Null => return None,
+        Value::Object(map) => map,
+        _ => {
+            problems.push(invalid(
+                "tags".to_owned(),
+                "'tags' has to be an object of strings.".to_owned(),
+            ));
+            return None;
+        }
+    };
+    if map.len() > MAX_TAGS {
+        problems.push(invalid(
+            "tags".to_owned(),
+            format!("There may be {MAX_TAGS} tags; there are {}.", map.len()),
+        ));
+        return None;
+    }
+    let mut result = BTreeMap::new();
+    for (name, value) in map {
+        let target = format!("tags.{}", short(name));
+        let well = (1..=MAX_TAG_NAME).contains(&name.chars().count())
+            && !name
+                .chars()
+                .any(|char| char.is_control() || matches!(char, '<' | '>' | '%' | '&' | '\\' | '?' | '/'));
+        if !well {
+            problems.push(invalid(
+                target,
+                format!("A tag's name has 1 to {MAX_TAG_NAME} characters and none of '<>%&\\?/'."),
+            ));
+        } else if result
+            .keys()
+            .any(|other: &String| other.eq_ignore_ascii_case(name))
+        {
+            problems.push(invalid(
+                target,
+                "There are two tags whose names differ in case only.".to_owned(),
+            ));
+        } else if let Some(value) = value
+            .as_str()
+            .filter(|value| value.chars().count() <= MAX_TAG_VALUE)
+        {
+            result.insert(name.clone(), value.to_owned());
+        } else {
+            problems.push(invalid(
+                target,
+                format!("A tag's value is a string of at most {MAX_TAG_VALUE} characters."),
+            ));
+        }
+    }
+    Some(result)
+}
+
+/// Location names are the same when they differ in case and blanks only.
+pub(crate) fn same_location(a: &str, b: &str) -> bool {
+    let plain = |text: &str| -> Vec<char> {
+        text.chars()
+            .filter(|char| !char.is_whitespace())
+            .flat_map(char::to_lowercase)
+            .collect()
+    };
+    plain(a) == plain(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_follow_arms_rules() {
+        for (name, ok) in [
+            ("a", true),
+            ("grün-1_(x).y", true),
+            (&*"a".repeat(90), true),
+            (&*"a".repeat(91), false),
+            ("", false),
+            ("a.", false),
+            ("a b", false),
+            ("a/b", false),
+            ("a*b", false),
+        ] {
+            assert_eq!(group_name(name).is_ok(), ok, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_problems_of_a_body_come_in_one_answer() {
+        let error = group_body(
+            &json!({ "location": 1, "tags": { "a": 1, "b<": "x", "c": "y", "C": "z" }, "colour": "red" }),
+        )
+        .unwrap_err();
+        assert_eq!(error.code, ErrorCode::VALIDATION_ERROR);
+        let mut targets: Vec<_> = error
+            .details
+            .iter()
+            .filter_map(|detail| detail.target.as_deref())
+            .collect();
+        targets.sort_unstable();
+        assert_eq!(targets, ["colour", "location", "tags.a", "tags.b<", "tags.c"]);
+        let many: Map<String, Value> = (0..51).map(|i| (format!("t{i}"), json!("v"))).collect();
+        assert_eq!(
+            group_body(&json!({ "tags": many }))
+                .unwrap_err()
+                .target
+                .as_deref(),
+            Some("tags")
+        );
+        assert!(group_body(&json!({ "tags": [] })).is_err());
+    }
+
+    #[test]
+    fn what_was_read_may_be_sent_back() {
+        let body = group_body(&json!({
+            "id": "x", "name": "g", "type": "t", "location": "Local", "tags": {}, "managedBy": null,
+            "properties": { "provisioningState": "Succeeded" },
+        }));
+        let expected = GroupBody {
+            location: Some("Local".to_owned()),
+            tags: Some(BTreeMap::new()),
+            managed_by: None,
+        };
+        assert_eq!(body.unwrap(), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_and_tag_is_judged(name in ".*", value in ".*") {
+            let _ = group_name(&name);
+            let _ = group_body(&json!({ "tags": { name.clone(): value.clone() }, name: value }));
+        }
+    }
+}

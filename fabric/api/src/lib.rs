@@ -269,6 +269,15 @@ pub trait Fabric: Send + Sync + 'static {
     /// Makes the stamp's own network be there (after a reboot it is not).
     async fn ensure_stamp(&self) -> Result<(), FabricError>;
 
+    /// Stops everything this stamp runs, as a shut-down of the host would: machines in order, then whatever is not on
+    /// disk (mounts, namespaces, links, routes, rules, control groups). Disks stay; `ensure_*` brings all of it back.
+    async fn stop_stamp(&self) -> Result<(), FabricError> {
+        for machine in self.list().await?.machines {
+            self.stop_machine(&machine.id).await?;
+        }
+        Ok(())
+    }
+
     /// Removes everything this stamp owns: machines, networks, the stamp's network, files.
     async fn delete_stamp(&self) -> Result<(), FabricError>;
 

@@ -264,8 +264,8 @@ fn dns_service_ip(profile: &Map<String, Value>, services: Ipv4Net, problems: &mu
 /// Addresses of the nodes' subnet that are kept for nodes where pods live in it too: a /20.
 const NODE_ADDRESSES: u64 = 4096;
 
-/// Whether the pools fit: a /24 of the pod range a node, or a block of `maxPods` (rounded up to a power of two) of the
-/// nodes' subnet.
+/// Whether the pools fit: a /24 of the pod range a node, or a block of the nodes' subnet for `maxPods` and a
+/// gateway, rounded up to a power of two.
 pub(crate) fn check_room(
     network: &NetworkProfile,
     pools: &[PoolSpec],
@@ -286,6 +286,10 @@ pub(crate) fn check_room(
             format!("The cluster would have {nodes} nodes; at most {most} are allowed here."),
         );
     }
+    if network.plugin == PodNetworking::None {
+        // Whoever brings the plugin hands out its ranges.
+        return;
+    }
     if let Some(pods) = network.pod_range {
         let room = 1_u64 << 24_u8.saturating_sub(pods.prefix_len());
         if pods.prefix_len() > 24 || nodes > room {
@@ -299,7 +303,7 @@ pub(crate) fn check_room(
         let room = (1_u64 << (32 - network.node_range.prefix_len())) - NODE_ADDRESSES;
         let needed: u64 = pools
             .iter()
-            .map(|pool| u64::from(pool.count) * u64::from(pool.max_pods.next_power_of_two()))
+            .map(|pool| u64::from(pool.count) * u64::from((pool.max_pods + 1).next_power_of_two()))
             .sum();
         if needed > room {
             problems.add(

@@ -1,0 +1,216 @@
+//! Bodies that clients send: the Azure CLI's, old SDKs', and what was read sent back.
+
+use serde_json::{Value, json};
+
+use crate::stamp::{Stamp, least, sent_back};
+
+const KEY: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 user@host\n";
+
+/// `az aks create -g rg1 -n c --generate-ssh-keys` of 2.91.
+fn az_create() -> Value {
+    json!({
+        "location": "local",
+        "identity": { "type": "SystemAssigned" },
+        "sku": { "name": "Base", "tier": "Free" },
+        "properties": {
+            "kubernetesVersion": "",
+            "dnsPrefix": "c-rg1-000000",
+            "agentPoolProfiles": [{
+                "name": "nodepool1", "count": 3, "vmSize": "", "osType": "Linux", "type": "VirtualMachineScaleSets", "mode": "System",
+                "orchestratorVersion": "", "upgradeSettings": {}, "enableNodePublicIP": false, "enableEncryptionAtHost": false,
+                "enableUltraSSD": false, "enableFIPS": false, "nodeTaints": [], "scaleDownMode": "Delete",
+                "workloadRuntime": "OCIContainer", "networkProfile": {}, "securityProfile": { "enableVTPM": false, "enableSecureBoot": false }
+            }],
+            "linuxProfile": { "adminUsername": "azureuser", "ssh": { "publicKeys": [{ "keyData": KEY }] } },
+            "addonProfiles": {},
+            "enableRBAC": true,
+            "networkProfile": { "outboundType": "loadBalancer", "loadBalancerSku": "standard" },
+            "disableLocalAccounts": false,
+            "storageProfile": {},
+            "bootstrapProfile": { "artifactSource": "Direct" }
+        }
+    })
+}
+
+/// The 2.66 line, profile 2020-09-01-hybrid: the SDK fills defaults in that nobody asked for.
+fn az_create_hybrid() -> Value {
+    json!({
+        "location": "local",
+        "identity": { "type": "SystemAssigned" },
+        "sku": { "name": "Base", "tier": "Free" },
+        "properties": {
+            "kubernetesVersion": "",
+            "dnsPrefix": "c-rg1-000000",
+            "agentPoolProfiles": [{
+                "name": "nodepool1", "count": 2, "vmSize": "Standard_DS2_v2", "osType": "Linux", "type": "VirtualMachineScaleSets",
+                "mode": "System", "spotMaxPrice": -1.0, "scaleSetPriority": "Regular", "scaleSetEvictionPolicy": "Delete",
+                "enableAutoScaling": null, "enableNodePublicIP": false
+            }],
+            "linuxProfile": { "adminUsername": "azureuser", "ssh": { "publicKeys": [{ "keyData": KEY }] } },
+            "enableRBAC": true,
+            "networkProfile": {
+                "networkPlugin": "kubenet", "podCidr": "10.244.0.0/16", "serviceCidr": "10.0.0.0/16", "dnsServiceIP": "10.0.0.10",
+                "dockerBridgeCidr": "172.17.0.1/16", "outboundType": "loadBalancer", "loadBalancerSku": "basic"
+            }
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_az_creates_is_answered_like_this() {
+    let stamp = Stamp::new().await;
+    let created = stamp.create("c", az_create()).await;
+    insta::assert_json_snapshot!("az_create_answer", created);
+    let spec = stamp.record("c").await.unwrap().spec;
+    insta::assert_json_snapshot!("az_create_spec", spec);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hybrid_profile_still_works() {
+    let mut stamp = Stamp::new().await;
+    stamp.api_version = "2020-11-01";
+    let created = stamp.create("c", az_create_hybrid()).await;
+    assert_eq!(
+        created["properties"]["networkProfile"]["networkPlugin"],
+        "kubenet"
+    );
+    assert_eq!(
+        created["properties"]["networkProfile"]["loadBalancerSku"],
+        "basic"
+    );
+}
+
+/// Networking of each kind.
+fn networks() -> Vec<Value> {
+    vec![
+        json!({}),
+        json!({ "networkPlugin": "kubenet", "podCidr": "10.100.0.0/16" }),
+        json!({ "networkPlugin": "azure" }),
+        json!({ "networkPlugin": "azure", "podCidr": "10.244.0.0/16" }),
+        json!({ "networkPlugin": "Azure", "networkPluginMode": "Overlay", "podCidrs": ["10.64.0.0/10"] }),
+        json!({ "networkPlugin": "none", "outboundType": "none" }),
+        json!({ "serviceCidr": "10.5.0.0/24", "loadBalancerSku": "Standard", "networkPolicy": "none", "networkDataplane": "azure",
+            "loadBalancerProfile": { "managedOutboundIPs": { "count": 1 }, "idleTimeoutInMinutes": 30 } }),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_can_be_sent_back_and_changes_nothing() {
+    for (index, network) in networks().into_iter().enumerate() {
+        let stamp = Stamp::new().await;
+        let mut body = az_create();
+        body["properties"]["networkProfile"] = network.clone();
+        stamp.create("c", body.clone()).await;
+        stamp.reach("c").await;
+        let before = stamp.record("c").await.unwrap();
+        let read = stamp.get("managedClusters/c").await.body;
+        // With and without what the SDK's models mark read-only; the request that made it, again; and from an older client.
+        for (version, body) in [
+            ("2026-06-01", read.clone()),
+            ("2026-06-01", sent_back(&read)),
+            ("2024-08-01", sent_back(&read)),
+            ("2026-06-01", body),
+        ] {
+            let mut request = stamp.request("PUT", "managedClusters/c", body);
+            request.api_version = version.to_owned();
+            let answer = stamp.send(request).await;
+            assert_eq!(answer.status, 200, "{index} {network} {:#}", answer.body);
+            let after = stamp.record("c").await.unwrap();
+            assert_eq!(after.spec, before.spec, "{network}");
+            assert_eq!(after.pool_generations, before.pool_generations);
+        }
+        let pool = stamp.get("managedClusters/c/agentPools/nodepool1").await.body;
+        let answer = stamp
+            .ask("PUT", "managedClusters/c/agentPools/nodepool1", pool)
+            .await;
+        assert_eq!(answer.status, 200, "{:#}", answer.body);
+        assert_eq!(stamp.record("c").await.unwrap().spec, before.spec);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn scale_update_and_nodepool_commands() {
+    let stamp = Stamp::new().await;
+    stamp.create("c", az_create()).await;
+    stamp.reach("c").await;
+    // scale: the whole object, count changed, servicePrincipalProfile nulled.
+    let mut body = sent_back(&stamp.get("managedClusters/c").await.body);
+    body["properties"]["agentPoolProfiles"][0]["count"] = json!(5);
+    body["properties"]["servicePrincipalProfile"] = Value::Null;
+    let answer = stamp.ask("PUT", "managedClusters/c", body).await;
+    assert_eq!(answer.status, 200, "{:#}", answer.body);
+    let record = stamp.record("c").await.unwrap();
+    assert_eq!(
+        (record.spec.pools[0].count, record.pool_generations["nodepool1"]),
+        (5, 2)
+    );
+    // update --tags
+    let mut body = sent_back(&stamp.get("managedClusters/c").await.body);
+    body["tags"] = json!({ "a": "b" });
+    assert_eq!(
+        stamp.ask("PUT", "managedClusters/c", body).await.body["tags"],
+        json!({ "a": "b" })
+    );
+    // nodepool add of 2.91
+    let body = json!({ "properties": {
+        "count": 1, "vmSize": "", "osType": "Linux", "mode": "User", "type": "VirtualMachineScaleSets", "orchestratorVersion": "",
+        "upgradeSettings": { "undrainableNodeBehavior": "Schedule" }, "enableNodePublicIP": false, "scaleDownMode": "Delete",
+        "enableEncryptionAtHost": false, "enableUltraSSD": false, "enableFIPS": false, "nodeTaints": [],
+        "scaleSetPriority": "Regular", "spotMaxPrice": -1, "networkProfile": {},
+        "securityProfile": { "enableVTPM": false, "enableSecureBoot": false }, "workloadRuntime": "OCIContainer"
+    }});
+    let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np2", body).await;
+    assert_eq!(answer.status, 201, "{:#}", answer.body);
+    // nodepool scale / update: what was read, changed.
+    let mut body = stamp.get("managedClusters/c/agentPools/np2").await.body;
+    body["properties"]["count"] = json!(0);
+    body["properties"]["nodeLabels"] = json!({ "team": "x" });
+    let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np2", body).await;
+    assert_eq!(answer.status, 200, "{:#}", answer.body);
+    assert_eq!(stamp.record("c").await.unwrap().spec.pools[1].count, 0);
+    // A template that does not know the second pool does not delete it.
+    let answer = stamp.ask("PUT", "managedClusters/c", az_create()).await;
+    assert_eq!(
+        answer.body["properties"]["agentPoolProfiles"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minor_means_its_newest_patch_and_stays_what_it_was() {
+    let stamp = Stamp::new().await;
+    let body = json!({ "location": "local", "properties": { "kubernetesVersion": "1.37",
+        "agentPoolProfiles": [{ "name": "np", "mode": "System", "orchestratorVersion": "1.36" }] } });
+    let created = stamp.create("c", body.clone()).await;
+    assert_eq!(created["properties"]["kubernetesVersion"], "1.37");
+    assert_eq!(created["properties"]["currentKubernetesVersion"], "1.37.1");
+    assert_eq!(
+        created["properties"]["agentPoolProfiles"][0]["currentOrchestratorVersion"],
+        "1.36.3"
+    );
+    for version in ["1.37", "1.37.1", ""] {
+        let mut body = body.clone();
+        body["properties"]["kubernetesVersion"] = json!(version);
+        let answer = stamp.ask("PUT", "managedClusters/c", body).await;
+        assert_eq!(answer.status, 200, "{version} {:#}", answer.body);
+        assert_eq!(answer.body["properties"]["currentKubernetesVersion"], "1.37.1");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_has_no_property_that_its_api_version_does_not_know() {
+    let stamp = Stamp::new().await;
+    let mut body = least();
+    body["properties"]["enableFIPS"] = json!(false);
+    let mut request = stamp.request("PUT", "managedClusters/c", body);
+    request.api_version = "2026-08-01".to_owned();
+    let answer = stamp.send(request).await;
+    assert_eq!(answer.body["properties"]["enableFIPS"], false);
+    assert_eq!(
+        stamp.get("managedClusters/c").await.body["properties"].get("enableFIPS"),
+        None
+    );
+}

@@ -1,0 +1,270 @@
+//! A stamp for tests: one subscription, one group, a provider, and an edge that only finds routes.
+
+use std::sync::Arc;
+
+use arm_ids::ResourcePath;
+use arm_wire::{
+    ArmError, Principal, PrincipalKind, Provider as _, Request, Response, RouteStatus, Scope, Shape,
+};
+use async_trait::async_trait;
+use base_env::Env;
+use cluster_versions::Offered;
+use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, key};
+use control_store::{MemoryStore, Sealer, Store, Txn, get_record, list_records, put_record};
+use http::Method;
+use providers_containerservice::{
+    ContainerService, CredentialKind, Credentials, NAMESPACE, ProviderConfig, ROUTES,
+};
+use serde_json::{Value, json};
+
+pub(crate) const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
+
+struct Kubeconfigs;
+
+#[async_trait]
+impl Credentials for Kubeconfigs {
+    async fn kubeconfig(
+        &self,
+        cluster: &ClusterRecord,
+        _: &ObservedRecord,
+        kind: CredentialKind,
+    ) -> Result<Option<String>, ArmError> {
+        Ok(Some(format!("{} of {}", kind.name(), cluster.name)))
+    }
+}
+
+pub(crate) struct Stamp {
+    pub(crate) env: Env,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) provider: ContainerService,
+    pub(crate) api_version: &'static str,
+}
+
+/// What came back, error or not.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(own, _)| *own == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl Stamp {
+    pub(crate) async fn new() -> Self {
+        let env = Env::simulated(7);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+        let config = ProviderConfig {
+            location: "local".to_owned(),
+            domain: "landfall.test".to_owned(),
+            offered: Offered::pinned(),
+            reserved_ranges: vec![("100.64.0.0/16".parse().unwrap(), "the machine network".to_owned())],
+        };
+        let provider = ContainerService::new(
+            env.clone(),
+            store.clone(),
+            sealer.clone(),
+            config,
+            Arc::new(Kubeconfigs),
+        );
+        let stamp = Self {
+            env,
+            store,
+            sealer,
+            provider,
+            api_version: "2026-06-01",
+        };
+        stamp.add_group("rg1", false).await;
+        stamp
+    }
+
+    pub(crate) async fn add_group(&self, name: &str, deleting: bool) {
+        let group = GroupRecord {
+            v: 1,
+            subscription: SUBSCRIPTION.to_owned(),
+            name: name.to_owned(),
+            location: "local".to_owned(),
+            tags: Default::default(),
+            managed_by: None,
+            deleting,
+            created_at: self.env.clock.now(),
+        };
+        self.write(put_record(key::group(SUBSCRIPTION, name), &group))
+            .await;
+    }
+
+    pub(crate) async fn write(&self, op: control_store::Op) {
+        let txn = Txn {
+            compare: Vec::new(),
+            ops: vec![op],
+        };
+        self.store.txn(txn).await.unwrap();
+    }
+
+    /// `path` below `/resourceGroups/rg1/providers/{ns}/`, or from the root where it begins with a slash.
+    pub(crate) fn request(&self, method: &str, path: &str, body: Value) -> Request {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let full = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg1/providers/{NAMESPACE}/{path}")
+        };
+        Request {
+            method: Method::from_bytes(method.as_bytes()).unwrap(),
+            path: ResourcePath::parse(&full).unwrap(),
+            api_version: self.api_version.to_owned(),
+            query: query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body,
+            if_match: None,
+            if_none_match: None,
+            principal: Principal {
+                object_id: "o".to_owned(),
+                name: "tester".to_owned(),
+                tenant_id: "99999999-0000-0000-0000-000000000000".to_owned(),
+                kind: PrincipalKind::Application,
+            },
+            base_url: "https://127.0.0.1:8443".to_owned(),
+        }
+    }
+
+    /// Finds the route as the edge does, and asks the provider.
+    pub(crate) async fn send(&self, request: Request) -> Answer {
+        let path = &request.path;
+        let scope = match (&path.subscription, &path.resource_group) {
+            (None, _) => Scope::Tenant,
+            (_, None) => Scope::Subscription,
+            _ => Scope::ResourceGroup,
+        };
+        let route = ROUTES
+            .iter()
+            .find(|route| {
+                route.method == request.method.as_str()
+                    && route.scope == scope
+                    && path.type_is(route.path)
+                    && (route.shape() == Shape::Item) == path.is_item()
+            })
+            .unwrap_or_else(|| panic!("no route for {} {path}", request.method));
+        assert_eq!(route.status, RouteStatus::Works, "{}", route.name);
+        match self.provider.handle(route, request).await {
+            Ok(Response {
+                status,
+                headers,
+                body,
+            }) => Answer {
+                status: status.as_u16(),
+                headers,
+                body: body.unwrap_or_default(),
+            },
+            Err(error) => Answer {
+                status: error.status().as_u16(),
+                headers: Vec::new(),
+                body: error.body(),
+            },
+        }
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.send(self.request(method, path, body)).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, Value::Null).await
+    }
+
+    /// A cluster that must be accepted.
+    pub(crate) async fn create(&self, name: &str, body: Value) -> Value {
+        let answer = self.ask("PUT", &format!("managedClusters/{name}"), body).await;
+        assert_eq!(answer.status, 201, "{:#}", answer.body);
+        answer.body
+    }
+
+    pub(crate) async fn record(&self, name: &str) -> Option<ClusterRecord> {
+        let found = get_record(&*self.store, &key::cluster(SUBSCRIPTION, "rg1", name))
+            .await
+            .unwrap();
+        found.map(|found| found.value)
+    }
+
+    pub(crate) async fn operations(&self) -> Vec<OperationRecord> {
+        let (all, _) = list_records::<OperationRecord>(&*self.store, "/operations/")
+            .await
+            .unwrap();
+        all.into_iter().map(|(_, stored)| stored.value).collect()
+    }
+
+    /// What the loop would write once everything is there.
+    pub(crate) async fn reach(&self, name: &str) {
+        let record = self.record(name).await.unwrap();
+        let observed = ObservedRecord {
+            v: 1,
+            generation: record.generation,
+            vip: Some("100.64.0.9".parse().unwrap()),
+            kubernetes_version: Some(record.spec.kubernetes_version.clone()),
+            ready_nodes: record
+                .spec
+                .pools
+                .iter()
+                .map(|pool| (pool.name.clone(), pool.count))
+                .collect(),
+            ..ObservedRecord::default()
+        };
+        self.write(put_record(key::observed(&record.uid), &observed))
+            .await;
+    }
+}
+
+/// The least that makes a cluster.
+pub(crate) fn least() -> Value {
+    json!({ "location": "local" })
+}
+
+/// What the Azure CLI drops before it sends back what it read: the properties that the SDK's models mark read-only.
+pub(crate) fn sent_back(answer: &Value) -> Value {
+    let mut body = answer.clone();
+    let drop = |value: &mut Value, names: &[&str]| {
+        let members = value.as_object_mut().unwrap();
+        names.iter().for_each(|name| drop_one(members, name));
+    };
+    drop(&mut body, &["id", "name", "type", "systemData", "eTag"]);
+    drop(
+        &mut body["properties"],
+        &[
+            "provisioningState",
+            "powerState",
+            "fqdn",
+            "currentKubernetesVersion",
+            "maxAgentPools",
+            "resourceUID",
+        ],
+    );
+    if body.get("identity").is_some() {
+        drop(&mut body["identity"], &["principalId", "tenantId"]);
+    }
+    if let Some(pools) = body["properties"]["agentPoolProfiles"].as_array_mut() {
+        for pool in pools {
+            drop(pool, &["eTag", "provisioningState", "currentOrchestratorVersion"]);
+        }
+    }
+    body
+}
+
+fn drop_one(members: &mut serde_json::Map<String, Value>, name: &str) {
+    members.remove(name);
+}

@@ -1,0 +1,59 @@
+//! `provisioningState` as a truth table.
+
+use control_records::{ClusterRecord, ObservedRecord, OperationRecord, OperationStatus};
+use providers_containerservice::{cluster_state, pool_state};
+
+use crate::stamp::{Stamp, least};
+
+#[tokio::test(start_paused = true)]
+async fn the_state_follows_from_desired_observed_and_operation() {
+    let stamp = Stamp::new().await;
+    stamp.create("c", least()).await;
+    let created: ClusterRecord = stamp.record("c").await.unwrap();
+    let operation = stamp.operations().await.remove(0);
+    use OperationStatus::{Canceled, Failed, InProgress, Succeeded};
+    // deleting, generation, observed, operation → cluster, pool (whose own generation is 2)
+    let table: &[(bool, u64, Option<u64>, Option<OperationStatus>, &str, &str)] = &[
+        (false, 2, None, Some(InProgress), "Creating", "Creating"),
+        (false, 2, Some(0), Some(InProgress), "Creating", "Updating"),
+        (false, 2, Some(0), None, "Creating", "Updating"),
+        (false, 2, Some(1), Some(InProgress), "Updating", "Updating"),
+        (false, 2, Some(1), None, "Updating", "Updating"),
+        (false, 2, Some(1), Some(Failed), "Failed", "Failed"),
+        (false, 2, Some(0), Some(Failed), "Failed", "Failed"),
+        (false, 2, Some(1), Some(Canceled), "Canceled", "Canceled"),
+        (false, 2, Some(1), Some(Succeeded), "Updating", "Updating"),
+        (false, 2, Some(2), Some(InProgress), "Succeeded", "Succeeded"),
+        // A failure heals by itself.
+        (false, 2, Some(2), Some(Failed), "Succeeded", "Succeeded"),
+        (false, 2, Some(2), None, "Succeeded", "Succeeded"),
+        // The cluster moves on, the pool is not concerned.
+        (false, 3, Some(2), Some(InProgress), "Updating", "Succeeded"),
+        (false, 3, Some(2), Some(Failed), "Failed", "Succeeded"),
+        (true, 3, Some(2), Some(InProgress), "Deleting", "Deleting"),
+        (true, 3, Some(3), Some(InProgress), "Deleting", "Deleting"),
+        (true, 3, Some(2), None, "Deleting", "Deleting"),
+        (true, 3, Some(2), Some(Failed), "Failed", "Failed"),
+        (true, 3, Some(2), Some(Canceled), "Deleting", "Deleting"),
+    ];
+    for row in table {
+        let (deleting, generation, observed, status, cluster, pool) = *row;
+        let mut record = created.clone();
+        record.deleting = deleting;
+        record.generation = generation;
+        record.pool_generations.insert("nodepool1".to_owned(), 2);
+        let observed = observed.map(|generation| ObservedRecord {
+            generation,
+            ready_nodes: [("nodepool1".to_owned(), 0)].into(),
+            ..ObservedRecord::default()
+        });
+        let operation = status.map(|status| OperationRecord {
+            status,
+            ..operation.clone()
+        });
+        let state = cluster_state(&record, observed.as_ref(), operation.as_ref());
+        assert_eq!(state.as_str(), cluster, "{row:?}");
+        let state = pool_state(&record, "nodepool1", observed.as_ref(), operation.as_ref());
+        assert_eq!(state.as_str(), pool, "{row:?}");
+    }
+}

@@ -1,1 +1,238 @@
-//! (being written)
+//! The control loops' way to a cluster's Kubernetes API: `cluster_api` over kube.
+//!
+//! Always true: a handle connects when it is used and again after failures, and holds no connection while nobody uses it
+//! or listens to [`ClusterApi::changes`]; every call is bounded in time; nothing is cached that the cluster could
+//! contradict, except the resource versions that tell whether an apply changed something.
+
+mod apply;
+mod drain;
+mod nodes;
+mod serving;
+mod watches;
+
+use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration};
+
+use async_trait::async_trait;
+use base_env::Env;
+use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeSeen, NodeWish};
+use kube::{Client, Config, config::AuthInfo};
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// Longer than any call takes on a healthy cluster.
+const CALL: Duration = Duration::from_secs(15);
+
+/// Connects to real clusters.
+pub struct KubeConnect {
+    env: Env,
+}
+
+impl KubeConnect {
+    /// Handles use this clock.
+    pub fn new(env: Env) -> Self {
+        Self { env }
+    }
+}
+
+impl Connect for KubeConnect {
+    fn connect(&self, cluster: &str, endpoint: &Endpoint) -> Result<Arc<dyn ClusterApi>, ClusterError> {
+        let client = client(endpoint).map_err(|why| ClusterError::Refused {
+            act: format!("prepare a connection to cluster {cluster}"),
+            why,
+        })?;
+        Ok(Arc::new(Cluster {
+            env: self.env.clone(),
+            client,
+            applied: Mutex::default(),
+        }))
+    }
+}
+
+/// A cluster's API.
+struct Cluster {
+    env: Env,
+    client: Client,
+    /// By path: the resource version after our last apply.
+    applied: Mutex<BTreeMap<String, String>>,
+}
+
+fn client(endpoint: &Endpoint) -> Result<Client, String> {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let mut config = Config::new(
+        endpoint
+            .server
+            .parse()
+            .map_err(|error| format!("{}: {error}", endpoint.server))?,
+    );
+    let ca = kube_ca(&endpoint.ca)?;
+    config.root_cert = Some(ca);
+    config.auth_info = AuthInfo {
+        client_certificate_data: Some(encode(&endpoint.certificate)),
+        client_key_data: Some(encode(&endpoint.key).into()),
+        ..AuthInfo::default()
+    };
+    config.connect_timeout = Some(Duration::from_secs(2));
+    // The loops try again by themselves, and want to know at once.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| error.to_string())
+}
+
+/// PEM to the DER blocks that kube wants.
+fn kube_ca(pem: &str) -> Result<Vec<Vec<u8>>, String> {
+    x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes())
+        .map(|block| {
+            block
+                .map(|block| block.contents)
+                .map_err(|error| error.to_string())
+        })
+        .collect()
+}
+
+impl Cluster {
+    /// One call: bounded, its errors told apart.
+    async fn call(
+        &self,
+        act: &str,
+        method: http::Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClusterError> {
+        let refused = |why: String| ClusterError::Refused {
+            act: act.to_owned(),
+            why,
+        };
+        let bytes = body
+            .map(serde_json::to_vec)
+            .transpose()
+            .map_err(|error| refused(error.to_string()))?;
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, content_type)
+            .body(bytes.unwrap_or_default())
+            .map_err(|error| refused(error.to_string()))?;
+        let answer = self
+            .env
+            .clock
+            .timeout(CALL, self.client.request::<Value>(request))
+            .await;
+        match answer {
+            Err(elapsed) => Err(ClusterError::Unavailable(elapsed.to_string())),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(kube::Error::Api(status))) if is_transient(status.code) => {
+                Err(ClusterError::Unavailable(status.message.clone()))
+            }
+            Ok(Err(kube::Error::Api(status))) => {
+                Err(refused(format!("{} ({})", status.message, status.code)))
+            }
+            Ok(Err(error)) => Err(ClusterError::Unavailable(chain(&error))),
+        }
+    }
+
+    async fn get(&self, act: &str, path: &str) -> Result<Value, ClusterError> {
+        self.call(act, http::Method::GET, path, "application/json", None)
+            .await
+    }
+
+    async fn merge(&self, act: &str, path: &str, patch: &Value) -> Result<Value, ClusterError> {
+        self.call(
+            act,
+            http::Method::PATCH,
+            path,
+            "application/merge-patch+json",
+            Some(patch),
+        )
+        .await
+    }
+}
+
+/// Answers of a server that is starting, stopping or busy. 403 is one of them for a moment: until its own roles are there.
+fn is_transient(code: u16) -> bool {
+    matches!(code, 403 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// "Not there" in a refusal.
+fn is_absent(error: &ClusterError) -> bool {
+    matches!(error, ClusterError::Refused { why, .. } if why.ends_with("(404)"))
+}
+
+/// "Changed meanwhile" in a refusal.
+fn is_conflict(error: &ClusterError) -> bool {
+    matches!(error, ClusterError::Refused { why, .. } if why.ends_with("(409)"))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[async_trait]
+impl ClusterApi for Cluster {
+    async fn ready(&self) -> Result<(), ClusterError> {
+        let request = http::Request::get("/readyz")
+            .body(Vec::new())
+            .expect("a constant request");
+        match self
+            .env
+            .clock
+            .timeout(CALL, self.client.request_text(request))
+            .await
+        {
+            Err(elapsed) => Err(ClusterError::Unavailable(elapsed.to_string())),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(ClusterError::Unavailable(chain(&error))),
+        }
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, ClusterError> {
+        self.list_nodes().await
+    }
+
+    async fn set_node(&self, wish: &NodeWish) -> Result<(), ClusterError> {
+        self.bring_node(wish).await
+    }
+
+    async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError> {
+        self.approve(nodes).await
+    }
+
+    async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError> {
+        self.apply_all(objects).await
+    }
+
+    async fn drain(&self, node: &str) -> Result<u32, ClusterError> {
+        self.drain_once(node).await
+    }
+
+    async fn delete_node(&self, name: &str) -> Result<(), ClusterError> {
+        let path = format!("/api/v1/nodes/{name}");
+        match self
+            .call(
+                "delete a node",
+                http::Method::DELETE,
+                &path,
+                "application/json",
+                None,
+            )
+            .await
+        {
+            Err(error) if !is_absent(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        watches::start(self.env.clone(), self.client.clone())
+    }
+}

@@ -1,0 +1,111 @@
+//! Server-side apply.
+
+use cluster_api::ClusterError;
+use futures::StreamExt as _;
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+
+use crate::Cluster;
+
+/// Requests at the same time: enough to hide latency, far below the server's in-flight limits.
+const PARALLEL: usize = 8;
+
+impl Cluster {
+    pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<u32, ClusterError> {
+        let mut waiting = objects.iter();
+        let mut running: futures::stream::FuturesUnordered<_> = waiting
+            .by_ref()
+            .take(PARALLEL)
+            .map(|object| self.apply_one(object))
+            .collect();
+        let mut changed = 0;
+        while let Some(outcome) = running.next().await {
+            changed += u32::from(outcome?);
+            running.extend(waiting.next().map(|object| self.apply_one(object)));
+        }
+        Ok(changed)
+    }
+
+    async fn apply_one(&self, object: &Value) -> Result<bool, ClusterError> {
+        let path = path(object).ok_or_else(|| ClusterError::Refused {
+            act: "apply an object".to_owned(),
+            why: "it has no kind, apiVersion or name".to_owned(),
+        })?;
+        let url = format!("{path}?fieldManager=landfall&force=true");
+        let answer = self
+            .call(
+                &format!("apply {path}"),
+                http::Method::PATCH,
+                &url,
+                "application/apply-patch+yaml",
+                Some(object),
+            )
+            .await?;
+        let version = answer["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let mut applied = self
+            .applied
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(applied
+            .insert(path, version.clone())
+            .is_none_or(|before| before != version))
+    }
+}
+
+/// Where an object lives.
+fn path(object: &Value) -> Option<String> {
+    let version = object["apiVersion"].as_str()?;
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let kind = object["kind"].as_str()?;
+    let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)).plural;
+    let name = object["metadata"]["name"].as_str()?;
+    let root = if group.is_empty() {
+        format!("/api/{version}")
+    } else {
+        format!("/apis/{group}/{version}")
+    };
+    let namespace = object["metadata"]["namespace"]
+        .as_str()
+        .map(|namespace| format!("/namespaces/{namespace}"));
+    Some(format!("{root}{}/{plural}/{name}", namespace.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::path;
+
+    #[test]
+    fn objects_are_found_where_kubernetes_keeps_them() {
+        let of = |version: &str, kind: &str, namespace: Option<&str>| {
+            path(
+                &json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "n", "namespace": namespace } }),
+            )
+        };
+        assert_eq!(
+            of("v1", "Service", Some("s")).unwrap(),
+            "/api/v1/namespaces/s/services/n"
+        );
+        assert_eq!(
+            of("apps/v1", "Deployment", Some("s")).unwrap(),
+            "/apis/apps/v1/namespaces/s/deployments/n"
+        );
+        assert_eq!(
+            of("policy/v1", "PodDisruptionBudget", Some("s")).unwrap(),
+            "/apis/policy/v1/namespaces/s/poddisruptionbudgets/n"
+        );
+        assert_eq!(
+            of("apiregistration.k8s.io/v1", "APIService", None).unwrap(),
+            "/apis/apiregistration.k8s.io/v1/apiservices/n"
+        );
+        assert_eq!(
+            of("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None).unwrap(),
+            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/n"
+        );
+        assert_eq!(path(&json!({ "kind": "Service" })), None);
+    }
+}

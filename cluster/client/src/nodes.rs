@@ -1,0 +1,259 @@
+//! Node objects: what is seen of them, and what the service wants of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_api::{ClusterError, NodeSeen, NodeWish};
+use serde_json::{Map, Value, json};
+
+use crate::{Cluster, is_absent, is_conflict};
+
+/// Which labels and taints are ours, so that those we no longer want can be told from those that others set.
+const OURS: &str = "landfall.dev/managed";
+/// A kubelet writes to its node as well; a few rounds settle who was first.
+const ATTEMPTS: usize = 5;
+
+impl Cluster {
+    pub(crate) async fn list_nodes(&self) -> Result<Vec<NodeSeen>, ClusterError> {
+        let list = self.get("list nodes", "/api/v1/nodes").await?;
+        Ok(list["items"]
+            .as_array()
+            .map(|nodes| nodes.iter().map(seen).collect())
+            .unwrap_or_default())
+    }
+
+    pub(crate) async fn bring_node(&self, wish: &NodeWish) -> Result<(), ClusterError> {
+        let path = format!("/api/v1/nodes/{}", wish.name);
+        let mut outcome = Ok(());
+        for _ in 0..ATTEMPTS {
+            let node = match self.get("read a node", &path).await {
+                Err(error) if is_absent(&error) => return Ok(()),
+                other => other?,
+            };
+            let Some(patch) = patch(&node, wish) else {
+                return Ok(());
+            };
+            outcome = self.merge("change a node", &path, &patch).await.map(drop);
+            if !outcome.as_ref().is_err_and(is_conflict) {
+                break;
+            }
+        }
+        outcome
+    }
+}
+
+fn strings(value: &Value) -> BTreeMap<String, String> {
+    value
+        .as_object()
+        .map(|map| {
+            map.iter()
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+fn seen(node: &Value) -> NodeSeen {
+    let ready = node["status"]["conditions"].as_array().is_some_and(|conditions| {
+        conditions
+            .iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    });
+    NodeSeen {
+        name: node["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        ready,
+        cordoned: node["spec"]["unschedulable"] == true,
+        kubelet_version: node["status"]["nodeInfo"]["kubeletVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+        pod_range: node["spec"]["podCIDR"].as_str().map(str::to_owned),
+        labels: strings(&node["metadata"]["labels"]),
+        taints: taints(node).iter().map(taint_text).collect(),
+    }
+}
+
+fn taints(node: &Value) -> Vec<Value> {
+    node["spec"]["taints"].as_array().cloned().unwrap_or_default()
+}
+
+/// `key=value:Effect`, without `=` where there is no value.
+fn taint_text(taint: &Value) -> String {
+    let field = |name: &str| taint[name].as_str().unwrap_or_default();
+    match field("value") {
+        "" => format!("{}:{}", field("key"), field("effect")),
+        value => format!("{}={value}:{}", field("key"), field("effect")),
+    }
+}
+
+fn taint_value(text: &str) -> Option<Value> {
+    let (pair, effect) = text.rsplit_once(':')?;
+    Some(match pair.split_once('=') {
+        Some((key, value)) => json!({ "key": key, "value": value, "effect": effect }),
+        None => json!({ "key": pair, "effect": effect }),
+    })
+}
+
+/// What has to change, if anything.
+fn patch(node: &Value, wish: &NodeWish) -> Option<Value> {
+    let before = ours(node);
+    let labels = strings(&node["metadata"]["labels"]);
+    let mut label_changes = Map::new();
+    for (name, value) in &wish.labels {
+        if labels.get(name) != Some(value) {
+            label_changes.insert(name.clone(), json!(value));
+        }
+    }
+    for name in before
+        .labels
+        .iter()
+        .filter(|name| !wish.labels.contains_key(*name) && labels.contains_key(*name))
+    {
+        label_changes.insert(name.clone(), Value::Null);
+    }
+
+    let wanted: BTreeSet<String> = wish
+        .taints
+        .iter()
+        .filter_map(|text| taint_value(text))
+        .map(|taint| taint_text(&taint))
+        .collect();
+    let present = taints(node);
+    let mut next: Vec<Value> = present
+        .iter()
+        .filter(|taint| {
+            let text = taint_text(taint);
+            wanted.contains(&text) || !before.taints.contains(&text)
+        })
+        .cloned()
+        .collect();
+    let kept: BTreeSet<String> = next.iter().map(taint_text).collect();
+    next.extend(
+        wanted
+            .iter()
+            .filter(|text| !kept.contains(*text))
+            .filter_map(|text| taint_value(text)),
+    );
+
+    let now = Ours {
+        labels: wish.labels.keys().cloned().collect(),
+        taints: wanted,
+    };
+    let mut spec = Map::new();
+    if next != present {
+        spec.insert("taints".to_owned(), json!(next));
+    }
+    if let (Some(range), true) = (wish.pod_range, node["spec"]["podCIDR"].is_null()) {
+        spec.insert("podCIDR".to_owned(), json!(range));
+        spec.insert("podCIDRs".to_owned(), json!([range]));
+    }
+    if label_changes.is_empty() && spec.is_empty() && now == before {
+        return None;
+    }
+    Some(json!({
+        "metadata": {
+            "resourceVersion": node["metadata"]["resourceVersion"],
+            "labels": label_changes,
+            "annotations": { OURS: json!({ "labels": now.labels, "taints": now.taints }).to_string() }
+        },
+        "spec": spec
+    }))
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ours {
+    labels: BTreeSet<String>,
+    taints: BTreeSet<String>,
+}
+
+/// What the annotation says is ours. One that somebody broke counts as empty: then nothing is taken away.
+fn ours(node: &Value) -> Ours {
+    let text = node["metadata"]["annotations"][OURS].as_str().unwrap_or("{}");
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let set = |name: &str| -> BTreeSet<String> {
+        value[name]
+            .as_array()
+            .map(|items| {
+                items
+                    .iter()
+                    .filter_map(|item| Some(item.as_str()?.to_owned()))
+                    .collect()
+            })
+            .unwrap_or_default()
+    };
+    Ours {
+        labels: set("labels"),
+        taints: set("taints"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(labels: &[(&str, &str)], taints: &[&str]) -> NodeWish {
+        NodeWish {
+            name: "n".into(),
+            pod_range: "10.244.1.0/24".parse().ok(),
+            labels: labels
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect(),
+            taints: taints.iter().map(|taint| (*taint).into()).collect(),
+            address: None,
+        }
+    }
+
+    /// JSON merge patch, as the API server does it.
+    fn merged(mut target: Value, patch: &Value) -> Value {
+        match patch.as_object() {
+            None => patch.clone(),
+            Some(changes) => {
+                if !target.is_object() {
+                    target = json!({});
+                }
+                for (key, change) in changes {
+                    if change.is_null() {
+                        target.as_object_mut().unwrap().remove(key);
+                    } else {
+                        target[key] = merged(target[key].clone(), change);
+                    }
+                }
+                target
+            }
+        }
+    }
+
+    #[test]
+    fn the_second_time_nothing_is_to_do() {
+        let node = json!({ "metadata": { "name": "n", "labels": { "theirs": "x" } }, "spec": {} });
+        let wish = wish(&[("a", "1")], &["k=v:NoSchedule"]);
+        let after = merged(node.clone(), &patch(&node, &wish).unwrap());
+        assert_eq!(after["metadata"]["labels"], json!({ "a": "1", "theirs": "x" }));
+        assert_eq!(after["spec"]["podCIDR"], "10.244.1.0/24");
+        assert_eq!(seen(&after).taints, ["k=v:NoSchedule"]);
+        assert_eq!(patch(&after, &wish), None);
+    }
+
+    #[test]
+    fn what_was_ours_goes_and_what_is_theirs_stays() {
+        let node = json!({
+            "metadata": { "labels": { "theirs": "x" } },
+            "spec": { "taints": [{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }] }
+        });
+        let first = merged(
+            node.clone(),
+            &patch(&node, &wish(&[("a", "1"), ("b", "2")], &["k=v:NoSchedule"])).unwrap(),
+        );
+        let second = merged(first.clone(), &patch(&first, &wish(&[("b", "3")], &[])).unwrap());
+        assert_eq!(second["metadata"]["labels"], json!({ "b": "3", "theirs": "x" }));
+        assert_eq!(seen(&second).taints, ["node.kubernetes.io/not-ready:NoSchedule"]);
+    }
+
+    #[test]
+    fn a_broken_annotation_takes_nothing_away() {
+        let node =
+            json!({ "metadata": { "labels": { "a": "1" }, "annotations": { OURS: "rubbish" } }, "spec": {} });
+        let after = merged(node.clone(), &patch(&node, &wish(&[], &[])).unwrap());
+        assert_eq!(after["metadata"]["labels"]["a"], "1");
+    }
+}

@@ -168,6 +168,10 @@ codes! {
     CONFLICT = "Conflict" 409,
         "The request cannot be merged with what is going on.",
         "Wait for it to end, or abort it.";
+    /// An operation that a deletion overtook.
+    PREEMPTED_BY_DELETE = "AKSOperationPreemptedByDelete" 409,
+        "The operation was cancelled because its cluster is being deleted.",
+        "Nothing; wait for the deletion, then make the cluster anew if it is still wanted.";
     /// Being deleted.
     RESOURCE_GROUP_BEING_DELETED = "ResourceGroupBeingDeleted" 409,
         "The resource group is being deleted.",

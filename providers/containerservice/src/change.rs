@@ -22,9 +22,6 @@ use crate::{
     validation,
 };
 
-/// The code of operations that a deletion overtook, as AKS has it.
-pub(crate) const PREEMPTED_BY_DELETE: &str = "AKSOperationPreemptedByDelete";
-
 /// Everything a decision depends on beside the records.
 pub(crate) struct Context<'a> {
     pub(crate) config: &'a ProviderConfig,
@@ -353,7 +350,7 @@ pub(crate) fn preempt(operation: &OperationRecord, by: &OperationRecord) -> Oper
         status: OperationStatus::Canceled,
         ended_at: Some(by.started_at),
         error: Some(OperationError {
-            code: PREEMPTED_BY_DELETE.to_owned(),
+            code: ErrorCode::PREEMPTED_BY_DELETE.code.to_owned(),
             message: format!("The operation was superseded by the deletion {}.", by.id),
         }),
         ..operation.clone()

@@ -3,5 +3,6 @@
 mod bodies;
 mod lifecycle;
 mod refusals;
+#[cfg(test)]
 mod stamp;
 mod states;

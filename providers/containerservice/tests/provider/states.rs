@@ -5,6 +5,16 @@ use providers_containerservice::{cluster_state, pool_state};
 
 use crate::stamp::{Stamp, least};
 
+/// Deleting, generation, observed generation, operation; then the cluster's and the pool's state.
+type Row = (
+    bool,
+    u64,
+    Option<u64>,
+    Option<OperationStatus>,
+    &'static str,
+    &'static str,
+);
+
 #[tokio::test(start_paused = true)]
 async fn the_state_follows_from_desired_observed_and_operation() {
     let stamp = Stamp::new().await;
@@ -13,7 +23,7 @@ async fn the_state_follows_from_desired_observed_and_operation() {
     let operation = stamp.operations().await.remove(0);
     use OperationStatus::{Canceled, Failed, InProgress, Succeeded};
     // deleting, generation, observed, operation → cluster, pool (whose own generation is 2)
-    let table: &[(bool, u64, Option<u64>, Option<OperationStatus>, &str, &str)] = &[
+    let table: &[Row] = &[
         (false, 2, None, Some(InProgress), "Creating", "Creating"),
         (false, 2, Some(0), Some(InProgress), "Creating", "Updating"),
         (false, 2, Some(0), None, "Creating", "Updating"),

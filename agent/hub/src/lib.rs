@@ -1,1 +1,101 @@
-//! (being written)
+//! The service's side of the agents: they dial in here, are told what to be, and say how they are.
+//!
+//! ```text
+//! agent ── enroll (token) ──► book: is it the machine's, is it unused? ──► a client certificate
+//! agent ── config (certificate, long poll) ──► the newest configuration, as soon as there is one
+//! agent ── report (certificate) ──► kept, and the loops are woken
+//! ```
+//!
+//! Implements [`agent_api::Agents`]. Configurations and reports are in memory only: the loops publish again what they keep
+//! sealed in the store, agents report again by themselves.
+//!
+//! Always true: who asks is the common name of the certificate that this stamp's agent CA signed, never what the request
+//! says; a machine that was forgotten is refused, certificate or not; a token is good for one key, until that key's
+//! certificate was used.
+
+mod authority;
+mod book;
+mod desk;
+mod server;
+
+pub use authority::{AgentCa, CaError, ServerIdentity};
+pub use book::{BookError, MachineBook, StoreBook, TokenState};
+
+use std::{sync::Arc, time::Duration};
+
+use agent_api::{Agents, LogError};
+use agent_protocol::{MachineConfig, Report};
+use async_trait::async_trait;
+use base_env::Env;
+use tokio::sync::broadcast;
+
+use desk::Desk;
+
+/// Longer than an agent needs to read a log and send it.
+const LOG_BOUND: Duration = Duration::from_secs(20);
+/// An agent in contact asks for its configuration at least every minute.
+const CONTACT: Duration = Duration::from_secs(90);
+
+/// The service's side of the agents. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    ca: AgentCa,
+    book: Arc<dyn MachineBook>,
+    desk: Desk,
+}
+
+impl Hub {
+    /// A hub that enrols machines of this book under this CA.
+    pub fn new(env: Env, ca: AgentCa, book: Arc<dyn MachineBook>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                ca,
+                book,
+                desk: Desk::default(),
+            }),
+        }
+    }
+
+    /// How long ago a machine was heard of, since the service started.
+    pub fn contact(&self, machine: &str) -> Option<Duration> {
+        let heard = self.inner.desk.heard(machine)?;
+        Some(self.inner.env.clock.monotonic().saturating_sub(heard))
+    }
+}
+
+#[async_trait]
+impl Agents for Hub {
+    fn publish(&self, machine: &str, config: Arc<MachineConfig>) {
+        self.inner.desk.publish(machine, config);
+    }
+
+    fn forget(&self, machine: &str) {
+        self.inner.desk.forget(machine);
+    }
+
+    fn report(&self, machine: &str) -> Option<Arc<Report>> {
+        self.inner.desk.report(machine)
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<String> {
+        self.inner.desk.subscribe()
+    }
+
+    async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
+        if self.contact(machine).is_none_or(|ago| ago > CONTACT) {
+            return Err(LogError::Away(machine.to_owned()));
+        }
+        let request = self.inner.env.ids.short();
+        let answer = self.inner.desk.ask_log(machine, &request, process, lines);
+        match self.inner.env.clock.timeout(LOG_BOUND, answer).await {
+            Ok(Ok(text)) => Ok(text),
+            _ => Err(LogError::Timeout(machine.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Which machines there are and what their tokens are worth.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use control_records::{MachineRecord, key};
+use control_store::{Compare, Op, Store, StoreError, Txn};
+
+/// What a machine's one-time token is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenState {
+    /// SHA-256 of the token, hex.
+    pub token_hash: String,
+    /// SHA-256 of the key that enrolled with it, hex.
+    pub enrolled_key: Option<String>,
+    /// Whether that key's certificate was used.
+    pub token_used: bool,
+}
+
+/// The book could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("the records of machine {machine} cannot be used")]
+pub struct BookError {
+    /// Which machine.
+    pub machine: String,
+    /// Why not.
+    #[source]
+    pub source: StoreError,
+}
+
+/// Which machines there are.
+#[async_trait]
+pub trait MachineBook: Send + Sync + 'static {
+    /// A machine's token; `None` if there is no such machine or it is to go.
+    async fn token(&self, machine: &str) -> Result<Option<TokenState>, BookError>;
+    /// Binds the token to a key. `false` if it is bound to another, was used, or the machine is gone.
+    async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, BookError>;
+    /// The certificate was used: the token is worth nothing any more.
+    async fn token_used(&self, machine: &str) -> Result<(), BookError>;
+}
+
+/// The book over the store's machine records.
+pub struct StoreBook(Arc<dyn Store>);
+
+impl StoreBook {
+    /// Reads and writes `/machines/`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self(store)
+    }
+
+    async fn read(&self, machine: &str) -> Result<Option<(MachineRecord, Compare)>, StoreError> {
+        let key = key::machine(machine);
+        let Some(found) = self.0.get(&key).await? else {
+            return Ok(None);
+        };
+        let record: MachineRecord =
+            serde_json::from_slice(&found.value).map_err(|error| StoreError::Corrupt {
+                key: key.clone(),
+                why: error.to_string(),
+            })?;
+        Ok((!record.deleting).then_some((record, Compare::At(key, found.revision))))
+    }
+
+    /// Reads, changes and writes until nobody was faster. `None` from `change` leaves the record alone.
+    async fn change(
+        &self,
+        machine: &str,
+        change: impl Fn(&mut MachineRecord) -> Option<bool> + Send + Sync,
+    ) -> Result<bool, StoreError> {
+        loop {
+            let Some((mut record, compare)) = self.read(machine).await? else {
+                return Ok(false);
+            };
+            match change(&mut record) {
+                None => return Ok(false),
+                Some(false) => return Ok(true),
+                Some(true) => {}
+            }
+            let key = key::machine(machine);
+            let value = serde_json::to_vec(&record).map_err(|error| StoreError::Corrupt {
+                key: key.clone(),
+                why: error.to_string(),
+            })?;
+            match self
+                .0
+                .txn(Txn {
+                    compare: vec![compare],
+                    ops: vec![Op::Put(key, value)],
+                })
+                .await
+            {
+                Ok(_) => return Ok(true),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn named(machine: &str) -> impl Fn(StoreError) -> BookError + '_ {
+    |source| BookError {
+        machine: machine.to_owned(),
+        source,
+    }
+}
+
+#[async_trait]
+impl MachineBook for StoreBook {
+    async fn token(&self, machine: &str) -> Result<Option<TokenState>, BookError> {
+        let found = self.read(machine).await.map_err(named(machine))?;
+        Ok(found.map(|(record, _)| TokenState {
+            token_hash: record.token_hash,
+            enrolled_key: record.enrolled_key,
+            token_used: record.token_used,
+        }))
+    }
+
+    async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, BookError> {
+        let bind = |record: &mut MachineRecord| {
+            if record.token_used {
+                return None;
+            }
+            match &record.enrolled_key {
+                Some(bound) if bound == key_hash => Some(false),
+                Some(_) => None,
+                None => {
+                    record.enrolled_key = Some(key_hash.to_owned());
+                    Some(true)
+                }
+            }
+        };
+        self.change(machine, bind).await.map_err(named(machine))
+    }
+
+    async fn token_used(&self, machine: &str) -> Result<(), BookError> {
+        let spend = |record: &mut MachineRecord| {
+            let first = !record.token_used;
+            record.token_used = true;
+            Some(first)
+        };
+        self.change(machine, spend)
+            .await
+            .map(drop)
+            .map_err(named(machine))
+    }
+}

@@ -1,1 +1,242 @@
-//! (being written)
+//! Machines as containers on this host: the driver for laptops, tests and single hosts.
+//!
+//! Owns: OCI bundles run by Debian's `runc`, their disks below the state directory, network namespaces for VNETs and machines, the stamp's
+//! bridge, its nftables table, its control groups.
+//!
+//! Always true:
+//! * a machine's directory with its specification is written before anything else of it exists and removed after everything else is gone.
+//!   [`Fabric::list`](fabric_api::Fabric::list) needs no memory of its own;
+//! * no mount of a machine is ever visible on the host: its root is put together in a mount namespace that dies with it, so nothing
+//!   has to be unmounted after a crash;
+//! * everything on the host is named by [`fabric_net::Names`], and nothing else of the host is touched: no flush, no policy, no sysctl but
+//!   `ip_forward` with [`Uplink::Host`](fabric_api::Uplink::Host);
+//! * machines are nobody's children: they go on when the service ends;
+//! * an operation runs to its end even if its caller goes away, one at a time for each machine and each VNET.
+//!
+//! # How far a machine can be trusted
+//! A machine must be able to run containers of its own, so it gets all capabilities of the service, no seccomp filter, its control group
+//! tree and `/proc/sys` to write to. Namespaces keep it apart from the host as long as nobody in it is root: **root inside a machine has
+//! to be taken for root on the host.** Pods are kept apart from machines by containerd as on any Kubernetes node; a privileged pod is as
+//! good as its node. For tenants that do not trust each other use a driver with virtual machines.
+//!
+//! Called by: the control loops, by way of [`fabric_api::Fabric`]; made by the binary.
+
+mod bundle;
+mod cgroup;
+mod disk;
+mod exec;
+mod files;
+mod inventory;
+mod limits;
+mod locks;
+mod machine;
+mod namespace;
+mod network;
+mod runc;
+mod stamp;
+mod validate;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use base_env::Env;
+use fabric_api::{
+    Fabric, FabricError, Inventory, MachineId, MachineSpec, NetworkId, NetworkSpec, StampNetwork,
+};
+use fabric_net::Names;
+use tokio::sync::RwLock;
+
+use crate::locks::Locks;
+
+/// Where node images are found.
+pub trait Images: Send + Sync + 'static {
+    /// The directories that make up the root filesystem of this Kubernetes version, top first; `None` when there is no such image (yet).
+    /// They are never written to and must stay while a machine uses them.
+    fn layers(&self, version: &str) -> Option<Vec<PathBuf>>;
+}
+
+/// What the driver needs to know.
+#[derive(Clone)]
+pub struct ContainerConfig {
+    /// The stamp's name, `[a-z0-9][a-z0-9-]{0,31}`. Two drivers with the same name on one host are the same stamp.
+    pub stamp: String,
+    /// Where disks are kept, e.g. `/var/lib/landfall/{stamp}`: `machines/` and `networks/` below it are the driver's. On a filesystem
+    /// that can carry an overlay (not itself one).
+    pub state_dir: PathBuf,
+    /// Where runtime state is kept, e.g. `/run/landfall/{stamp}`: `runc/` below it is the driver's. May be lost with a reboot.
+    pub run_dir: PathBuf,
+    /// The stamp's own network.
+    pub network: StampNetwork,
+    /// The agent, a static program on this host: process 1 of every machine, called `landfall-agent`.
+    pub agent: PathBuf,
+    /// Where node images are found.
+    pub images: Arc<dyn Images>,
+}
+
+/// The driver. Cheap to clone.
+#[derive(Clone)]
+pub struct ContainerFabric {
+    inner: Arc<Inner>,
+}
+
+/// What all operations share.
+pub(crate) struct Inner {
+    pub(crate) env: Env,
+    pub(crate) config: ContainerConfig,
+    pub(crate) names: Names,
+    pub(crate) locks: Locks,
+    /// Read by every operation, written by what stops or deletes the whole stamp.
+    pub(crate) whole: RwLock<()>,
+}
+
+impl ContainerFabric {
+    /// Looks at the configuration only; touches nothing on the host.
+    ///
+    /// # Errors
+    /// [`FabricError::Invalid`] when a name or path cannot be used.
+    pub fn new(env: Env, config: ContainerConfig) -> Result<Self, FabricError> {
+        validate::config(&config)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                env,
+                names: Names::new(&config.stamp),
+                config,
+                locks: Locks::default(),
+                whole: RwLock::default(),
+            }),
+        })
+    }
+
+    /// Runs an operation to its end, whatever becomes of the caller: half an operation holds a lock, or leaves work that the
+    /// next one has to undo.
+    async fn complete<T, F, Fut>(&self, act: &str, operation: F) -> Result<T, FabricError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<Inner>) -> Fut,
+        Fut: Future<Output = Result<T, FabricError>> + Send + 'static,
+    {
+        tokio::spawn(operation(Arc::clone(&self.inner)))
+            .await
+            .map_err(|error| FabricError::failed(act, error))?
+    }
+}
+
+impl Inner {
+    pub(crate) fn machines_dir(&self) -> PathBuf {
+        self.config.state_dir.join("machines")
+    }
+
+    pub(crate) fn machine_dir(&self, id: &MachineId) -> PathBuf {
+        self.machines_dir().join(id.as_str())
+    }
+
+    pub(crate) fn networks_dir(&self) -> PathBuf {
+        self.config.state_dir.join("networks")
+    }
+
+    pub(crate) fn network_dir(&self, id: &NetworkId) -> PathBuf {
+        self.networks_dir().join(id.as_str())
+    }
+
+    pub(crate) fn runc_dir(&self) -> PathBuf {
+        self.config.run_dir.join("runc")
+    }
+
+    pub(crate) fn namespace_path(name: &str) -> PathBuf {
+        Path::new(namespace::DIRECTORY).join(name)
+    }
+}
+
+#[async_trait]
+impl Fabric for ContainerFabric {
+    fn stamp_network(&self) -> &StampNetwork {
+        &self.inner.config.network
+    }
+
+    async fn ensure_stamp(&self) -> Result<(), FabricError> {
+        self.complete("make the stamp's network", |inner| async move {
+            let _whole = inner.whole.read().await;
+            inner.ensure_stamp().await
+        })
+        .await
+    }
+
+    async fn stop_stamp(&self) -> Result<(), FabricError> {
+        self.complete("stop the stamp", |inner| async move {
+            let _whole = inner.whole.write().await;
+            inner.stop_stamp().await
+        })
+        .await
+    }
+
+    async fn delete_stamp(&self) -> Result<(), FabricError> {
+        self.complete("delete the stamp", |inner| async move {
+            let _whole = inner.whole.write().await;
+            inner.delete_stamp().await
+        })
+        .await
+    }
+
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<(), FabricError> {
+        let spec = spec.clone();
+        self.complete("make a network", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("network {}", spec.id)).await;
+            inner.ensure_network(&spec).await
+        })
+        .await
+    }
+
+    async fn delete_network(&self, id: &NetworkId) -> Result<(), FabricError> {
+        let id = id.clone();
+        self.complete("delete a network", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("network {id}")).await;
+            inner.delete_network(&id).await
+        })
+        .await
+    }
+
+    async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
+        let spec = spec.clone();
+        self.complete("make a machine", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("machine {}", spec.id)).await;
+            inner.ensure_machine(&spec).await
+        })
+        .await
+    }
+
+    async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let id = id.clone();
+        self.complete("stop a machine", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("machine {id}")).await;
+            inner.stop_machine(&id).await
+        })
+        .await
+    }
+
+    async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let id = id.clone();
+        self.complete("delete a machine", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("machine {id}")).await;
+            inner.delete_machine(&id).await
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Inventory, FabricError> {
+        self.inner.inventory().await
+    }
+
+    /// `{state_dir}/machines/{id}/log`: the machine's `/var/log`; its console is `console.log` beside it.
+    fn log_dir(&self, id: &MachineId) -> Option<PathBuf> {
+        validate::identity("machine", id.as_str()).ok()?;
+        Some(self.inner.machine_dir(id).join(disk::LOG_VOLUME))
+    }
+}

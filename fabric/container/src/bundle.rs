@@ -1,0 +1,198 @@
+//! The OCI configuration of a machine. Pure.
+
+use std::path::Path;
+
+use fabric_api::MachineSpec;
+use serde_json::{Value, json};
+
+use crate::{disk, limits::Limits};
+
+/// Where the agent lies inside a machine.
+const AGENT: &str = "/usr/local/bin/landfall-agent";
+
+/// Everything the configuration is made from.
+pub(crate) struct Bundle<'a> {
+    pub(crate) spec: &'a MachineSpec,
+    /// The machine's directory.
+    pub(crate) dir: &'a Path,
+    pub(crate) namespace: &'a Path,
+    pub(crate) cgroup: &'a str,
+    pub(crate) agent: &'a Path,
+    pub(crate) limits: &'a Limits,
+    /// Whether the kernel has POSIX message queues.
+    pub(crate) message_queues: bool,
+}
+
+impl Bundle<'_> {
+    /// `config.json`.
+    pub(crate) fn config(&self) -> Value {
+        let caps = &self.limits.capabilities;
+        json!({
+            "ociVersion": "1.0.2",
+            "hostname": self.spec.hostname,
+            "root": { "path": self.dir.join(disk::ROOT), "readonly": false },
+            "process": {
+                "terminal": false,
+                "user": { "uid": 0, "gid": 0 },
+                "cwd": "/",
+                "args": ["landfall-agent"],
+                "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"],
+                "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
+                "rlimits": [{
+                    "type": "RLIMIT_NOFILE",
+                    "hard": self.limits.open_files,
+                    "soft": self.limits.open_files,
+                }],
+                "noNewPrivileges": false,
+                // No oomScoreAdj: without CAP_SYS_RESOURCE even setting it to what it is fails.
+            },
+            "mounts": self.mounts(),
+            "linux": {
+                "namespaces": [
+                    { "type": "pid" },
+                    { "type": "ipc" },
+                    { "type": "uts" },
+                    { "type": "mount" },
+                    { "type": "cgroup" },
+                    { "type": "network", "path": self.namespace },
+                ],
+                "cgroupsPath": self.cgroup,
+                "resources": {
+                    "cpu": { "period": 100_000, "quota": u64::from(self.spec.cpu_millis) * 100 },
+                    "memory": { "limit": self.spec.memory_mib << 20 },
+                    "devices": [{ "allow": true, "access": "rwm" }],
+                },
+                "devices": [
+                    // The kubelet watches it for processes killed for memory.
+                    device("/dev/kmsg", 1, 11),
+                    device("/dev/fuse", 10, 229),
+                    device("/dev/net/tun", 10, 200),
+                ],
+                "sysctl": self.sysctls(),
+                // What is mounted for one pod must be seen by the others; no way out, as the mount namespace around is private.
+                "rootfsPropagation": "rshared",
+                "maskedPaths": ["/proc/kcore"],
+                "readonlyPaths": ["/proc/sysrq-trigger"],
+            },
+        })
+    }
+
+    fn mounts(&self) -> Vec<Value> {
+        let mount = |to: &str, kind: &str, options: &[&str]| json!({ "destination": to, "type": kind, "source": kind, "options": options });
+        let mut mounts = vec![
+            mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mount(
+                "/dev",
+                "tmpfs",
+                &["nosuid", "strictatime", "mode=755", "size=65536k"],
+            ),
+            mount(
+                "/dev/pts",
+                "devpts",
+                &[
+                    "nosuid",
+                    "noexec",
+                    "newinstance",
+                    "ptmxmode=0666",
+                    "mode=0620",
+                    "gid=5",
+                ],
+            ),
+            mount(
+                "/dev/shm",
+                "tmpfs",
+                &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            ),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            // Seen from the machine's own cgroup namespace: its subtree is the whole of it.
+            mount(
+                "/sys/fs/cgroup",
+                "cgroup",
+                &["nosuid", "noexec", "nodev", "relatime", "rw"],
+            ),
+            mount("/run", "tmpfs", &["nosuid", "nodev", "mode=755"]),
+            mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
+        ];
+        if self.message_queues {
+            mounts.push(mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+        }
+        mounts.extend(disk::VOLUMES.iter().map(|(name, to)| {
+            json!({
+                "destination": to,
+                "type": "bind",
+                "source": self.dir.join(name),
+                "options": ["rbind", "rw"],
+            })
+        }));
+        mounts.push(json!({
+            "destination": AGENT,
+            "type": "bind",
+            "source": self.agent,
+            "options": ["bind", "ro", "nosuid", "nodev"],
+        }));
+        mounts
+    }
+
+    fn sysctls(&self) -> Value {
+        let mut sysctls = serde_json::Map::new();
+        sysctls.insert("net.ipv4.ip_forward".into(), json!("1"));
+        // A pod's packet may come in by another card than the one its answer leaves by.
+        for place in ["all", "default"]
+            .into_iter()
+            .chain(self.spec.nics.iter().map(|card| card.name.as_str()))
+        {
+            sysctls.insert(format!("net.ipv4.conf.{place}.rp_filter"), json!("0"));
+        }
+        Value::Object(sysctls)
+    }
+}
+
+fn device(path: &str, major: u32, minor: u32) -> Value {
+    json!({ "path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o600, "uid": 0, "gid": 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fabric_api::MachineId;
+
+    #[test]
+    fn limits_come_from_the_specification_and_secrets_stay_out() {
+        let spec = MachineSpec {
+            id: MachineId::from("m1"),
+            hostname: "host1".into(),
+            image: "1.36.3".into(),
+            cpu_millis: 1500,
+            memory_mib: 512,
+            nics: Vec::new(),
+            seed_files: [("/etc/token".to_owned(), "secret-token".to_owned())].into(),
+            labels: Default::default(),
+        };
+        let config = Bundle {
+            spec: &spec,
+            dir: Path::new("/state/machines/m1"),
+            namespace: Path::new("/run/netns/x"),
+            cgroup: "/lf-x/m1",
+            agent: Path::new("/opt/agent"),
+            limits: &Limits {
+                capabilities: vec!["CAP_CHOWN"],
+                open_files: 20_000,
+            },
+            message_queues: false,
+        }
+        .config();
+        assert_eq!(config["linux"]["resources"]["cpu"]["quota"], 150_000);
+        assert_eq!(config["linux"]["resources"]["memory"]["limit"], 536_870_912);
+        assert_eq!(config["process"]["rlimits"][0]["hard"], 20_000);
+        assert_eq!(
+            config["process"]["capabilities"]["bounding"],
+            json!(["CAP_CHOWN"])
+        );
+        let text = config.to_string();
+        assert!(!text.contains("secret-token"));
+        assert!(!text.contains("mqueue"));
+        for (_, to) in disk::VOLUMES {
+            assert!(text.contains(&format!("\"destination\":\"{to}\"")));
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! A machine's disk: a directory that keeps what the machine writes.
+//!
+//! | in the machine's directory | what it is |
+//! |---|---|
+//! | `spec.json` | [`Saved`], written first, removed last |
+//! | `ready` | the disk is complete: written before the first start, removed first of all when the machine goes |
+//! | `upper`, `work` | the overlay's, over the image's layers |
+//! | `containerd`, `kubelet`, `etcd`, `log` | real directories bound into the machine: an overlay cannot lie on an overlay, and databases are better off without |
+//! | `root` | where the root is put together, in the machine's own mount namespace; always empty on the host |
+//! | `bundle/config.json` | for `runc` |
+//! | `console.log` | what the agent printed |
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use fabric_api::{FabricError, MachineSpec, Uplink};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// Where the root is put together.
+pub(crate) const ROOT: &str = "root";
+
+/// The machine's `/var/log`.
+pub(crate) const LOG_VOLUME: &str = "log";
+
+/// Real directories bound into the machine: name in its directory, place inside.
+pub(crate) const VOLUMES: &[(&str, &str)] = &[
+    ("containerd", "/var/lib/containerd"),
+    ("kubelet", "/var/lib/kubelet"),
+    ("etcd", "/var/lib/etcd"),
+    (LOG_VOLUME, "/var/log"),
+];
+
+/// Places that start empty each time.
+const VOLATILE: &[&str] = &["/run", "/var/run", "/tmp", "/dev", "/proc", "/sys"];
+
+/// Whether a path inside the machine does not outlast a restart.
+pub(crate) fn is_volatile(path: &Path) -> bool {
+    VOLATILE.iter().any(|place| path.starts_with(place))
+}
+
+/// What is written about a machine before anything of it exists. Without seed files: they hold secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    /// Format.
+    pub(crate) v: u32,
+    /// [`fabric_net::spec_hash`] of the specification.
+    pub(crate) hash: String,
+    /// The specification.
+    pub(crate) spec: MachineSpec,
+}
+
+impl Saved {
+    pub(crate) fn new(spec: &MachineSpec) -> Self {
+        Self {
+            v: 1,
+            hash: fabric_net::spec_hash(spec),
+            spec: MachineSpec {
+                seed_files: Default::default(),
+                ..spec.clone()
+            },
+        }
+    }
+
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), FabricError> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| FabricError::failed("write a machine's specification", error))?;
+        files::make_dir(dir)?;
+        files::write(&dir.join("spec.json"), &text)
+    }
+
+    /// `None` when it is not there or was damaged: then the machine is partial and its deletion goes by names alone.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, FabricError> {
+        Ok(files::read(&dir.join("spec.json"))?.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+}
+
+/// Whether the disk is complete.
+pub(crate) fn is_ready(dir: &Path) -> bool {
+    dir.join("ready").exists()
+}
+
+/// From here on the disk is not worth anything: the first step of a deletion.
+pub(crate) fn condemn(dir: &Path) -> Result<(), FabricError> {
+    files::remove(&dir.join("ready"))
+}
+
+/// What the machine's network files say.
+pub(crate) struct Names {
+    pub(crate) hosts: String,
+    pub(crate) resolv: String,
+}
+
+impl Names {
+    pub(crate) fn new(spec: &MachineSpec, uplink: Uplink) -> Self {
+        let own = spec
+            .nics
+            .first()
+            .map(|card| format!("{} {}\n", card.address.addr(), spec.hostname))
+            .unwrap_or_default();
+        Self {
+            hosts: format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}"),
+            resolv: match uplink {
+                Uplink::None => {
+                    "# This stamp has no way to the outside, so there is no name server.\n".into()
+                }
+                Uplink::Host => host_resolv(),
+            },
+        }
+    }
+}
+
+/// The host's name servers, as far as a machine can reach them.
+fn host_resolv() -> String {
+    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"]
+        .into_iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .map(|text| reachable_nameservers(&text))
+        .find(|text| text.contains("nameserver"))
+        .unwrap_or_else(|| "# The host has no name server that a machine can reach.\n".into())
+}
+
+fn reachable_nameservers(resolv: &str) -> String {
+    resolv
+        .lines()
+        .map(str::trim)
+        .filter(|line| match line.split_once(char::is_whitespace) {
+            Some(("nameserver", address)) => address
+                .trim()
+                .parse::<std::net::Ipv4Addr>()
+                .is_ok_and(|address| !address.is_loopback()),
+            Some(("search" | "options", _)) => true,
+            _ => false,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// Makes the disk complete. A disk that is complete keeps all but its `resolv.conf`, which follows the host.
+pub(crate) fn prepare(
+    dir: &Path,
+    spec: &MachineSpec,
+    layers: &[PathBuf],
+    names: &Names,
+) -> Result<(), FabricError> {
+    let upper = dir.join("upper");
+    files::make_dir(&dir.join(ROOT))?;
+    if is_ready(dir) {
+        return refresh(&upper, &names.resolv);
+    }
+    for part in ["upper", "work"]
+        .into_iter()
+        .chain(VOLUMES.iter().map(|(name, _)| *name))
+    {
+        files::remove_tree(&dir.join(part))?;
+    }
+    files::make_dir(&dir.join("work"))?;
+    make(&upper, 0o755)?;
+    for (name, _) in VOLUMES {
+        make(&dir.join(name), if *name == "etcd" { 0o700 } else { 0o755 })?;
+    }
+    let fixed = [
+        ("/etc/hosts", names.hosts.as_str()),
+        ("/etc/resolv.conf", names.resolv.as_str()),
+        ("/etc/hostname", spec.hostname.as_str()),
+    ];
+    for (path, content) in fixed {
+        put(dir, layers, Path::new(path), content, 0o644)?;
+    }
+    for (path, content) in &spec.seed_files {
+        put(dir, layers, Path::new(path), content, 0o600)?;
+    }
+    files::write(&dir.join("ready"), b"")
+}
+
+fn make(path: &Path, mode: u32) -> Result<(), FabricError> {
+    fs::DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        // The umask may have taken bits away.
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .map_err(|error| FabricError::failed(format!("make the directory {}", path.display()), error))
+}
+
+/// Puts a file on a new disk. Nobody but us has written to it yet, so no link in it can lead astray.
+fn put(dir: &Path, layers: &[PathBuf], path: &Path, content: &str, mode: u32) -> Result<(), FabricError> {
+    let volume = VOLUMES
+        .iter()
+        .find_map(|(name, place)| Some((name, path.strip_prefix(place).ok()?)));
+    let (base, inside, layers) = match volume {
+        Some((name, inside)) => (dir.join(name), inside, &[][..]),
+        None => (dir.join("upper"), path.strip_prefix("/").unwrap_or(path), layers),
+    };
+    let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
+        return Err(misplaced(path, "it names a directory"));
+    };
+    let mut at = PathBuf::new();
+    for part in parent.components() {
+        at.push(part);
+        make_like(&base.join(&at), layers, &at).map_err(|why| misplaced(path, &why))?;
+    }
+    let target = base.join(parent).join(name);
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&target)
+        .and_then(|mut file| {
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.write_all(content.as_bytes())
+        })
+        .map_err(|error| FabricError::failed(format!("write {}", target.display()), error))
+}
+
+/// Makes a directory of the overlay look like the one in the image that it covers: a merged directory shows the upper one's owner and mode.
+fn make_like(target: &Path, layers: &[PathBuf], inside: &Path) -> Result<(), String> {
+    if target.is_dir() {
+        return Ok(());
+    }
+    let below = layers
+        .iter()
+        .find_map(|layer| fs::symlink_metadata(layer.join(inside)).ok());
+    let (mode, owner) = match &below {
+        Some(below) if below.is_dir() => (below.mode() & 0o7777, Some((below.uid(), below.gid()))),
+        Some(_) => return Err(format!("/{} is no directory in the image", inside.display())),
+        None => (0o755, None),
+    };
+    fs::create_dir(target)
+        .and_then(|()| match owner {
+            Some((user, group)) => chown(target, Some(user), Some(group)),
+            None => Ok(()),
+        })
+        .and_then(|()| fs::set_permissions(target, fs::Permissions::from_mode(mode)))
+        .map_err(|error| format!("{} cannot be made: {error}", target.display()))
+}
+
+/// Rewrites `resolv.conf` on a disk that a machine has written to. Links are not followed: they are the machine's, and this is the host.
+fn refresh(upper: &Path, resolv: &str) -> Result<(), FabricError> {
+    let failed = |error: std::io::Error| FabricError::failed(format!("open {}", upper.display()), error);
+    let root = fs::File::open(upper).map_err(failed)?;
+    let opened = rustix::fs::openat2(
+        &root,
+        OsStr::new("etc/resolv.conf"),
+        OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    );
+    match opened {
+        Ok(file) => fs::File::from(file).write_all(resolv.as_bytes()).map_err(failed),
+        // The machine has put something else in its place; that is its business.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Starts a new console log when the old one has grown, keeping one.
+pub(crate) fn rotate_console(dir: &Path) -> Result<(), FabricError> {
+    const CONSOLE_MAX: u64 = 1 << 20;
+    let console = dir.join("console.log");
+    if fs::metadata(&console).is_ok_and(|file| file.len() > CONSOLE_MAX) {
+        fs::rename(&console, dir.join("console.log.1"))
+            .map_err(|error| FabricError::failed(format!("rename {}", console.display()), error))?;
+    }
+    Ok(())
+}
+
+fn misplaced(path: &Path, why: &str) -> FabricError {
+    FabricError::Invalid {
+        what: format!("seed file {}", path.display()),
+        why: why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fabric_api::MachineId;
+
+    fn spec(seeds: &[(&str, &str)]) -> MachineSpec {
+        MachineSpec {
+            id: MachineId::from("m1"),
+            hostname: "host1".into(),
+            image: "1.36.3".into(),
+            cpu_millis: 1000,
+            memory_mib: 512,
+            nics: Vec::new(),
+            seed_files: seeds
+                .iter()
+                .map(|(path, content)| ((*path).to_owned(), (*content).to_owned()))
+                .collect(),
+            labels: Default::default(),
+        }
+    }
+
+    fn names() -> Names {
+        Names {
+            hosts: "hosts\n".into(),
+            resolv: "resolv\n".into(),
+        }
+    }
+
+    #[test]
+    fn seeds_are_private_go_where_the_machine_sees_them_and_only_once() {
+        let place = tempfile::tempdir().unwrap();
+        let (dir, layer) = (place.path().join("m1"), place.path().join("layer"));
+        fs::create_dir_all(layer.join("etc")).unwrap();
+        fs::set_permissions(layer.join("etc"), fs::Permissions::from_mode(0o751)).unwrap();
+        let first = spec(&[
+            ("/etc/landfall/seed.json", "one"),
+            ("/var/lib/kubelet/x/y", "two"),
+        ]);
+        Saved::new(&first).write(&dir).unwrap();
+        prepare(&dir, &first, std::slice::from_ref(&layer), &names()).unwrap();
+        assert!(is_ready(&dir));
+        let seed = dir.join("upper/etc/landfall/seed.json");
+        assert_eq!(fs::read_to_string(&seed).unwrap(), "one");
+        assert_eq!(fs::metadata(&seed).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(dir.join("upper/etc")).unwrap().mode() & 0o777, 0o751);
+        assert_eq!(fs::read_to_string(dir.join("kubelet/x/y")).unwrap(), "two");
+        assert!(!fs::read_to_string(dir.join("spec.json")).unwrap().contains("one"));
+
+        // The second start does not bring back what the agent has removed.
+        fs::remove_file(&seed).unwrap();
+        prepare(&dir, &first, std::slice::from_ref(&layer), &names()).unwrap();
+        assert!(!seed.exists());
+
+        // A condemned disk is made anew.
+        fs::write(dir.join("upper/etc/old"), "").unwrap();
+        condemn(&dir).unwrap();
+        prepare(&dir, &first, &[layer], &names()).unwrap();
+        assert!(seed.exists() && !dir.join("upper/etc/old").exists());
+    }
+
+    #[test]
+    fn links_of_the_machine_do_not_lead_to_the_host() {
+        let place = tempfile::tempdir().unwrap();
+        let (dir, victim) = (place.path().join("m1"), place.path().join("victim"));
+        let spec = spec(&[]);
+        Saved::new(&spec).write(&dir).unwrap();
+        prepare(&dir, &spec, &[], &names()).unwrap();
+        fs::write(&victim, "precious").unwrap();
+        let resolv = dir.join("upper/etc/resolv.conf");
+        fs::remove_file(&resolv).unwrap();
+        std::os::unix::fs::symlink(&victim, &resolv).unwrap();
+        prepare(&dir, &spec, &[], &names()).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        fs::remove_file(&resolv).unwrap();
+        fs::write(&resolv, "old").unwrap();
+        prepare(&dir, &spec, &[], &names()).unwrap();
+        assert_eq!(fs::read_to_string(&resolv).unwrap(), "resolv\n");
+    }
+
+    #[test]
+    fn a_seed_below_a_link_of_the_image_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let (dir, layer) = (place.path().join("m1"), place.path().join("layer"));
+        fs::create_dir_all(&layer).unwrap();
+        std::os::unix::fs::symlink("/etc", layer.join("config")).unwrap();
+        let spec = spec(&[("/config/x", "one")]);
+        Saved::new(&spec).write(&dir).unwrap();
+        let error = prepare(&dir, &spec, &[layer], &names()).unwrap_err();
+        assert!(matches!(error, FabricError::Invalid { .. }), "{error}");
+        assert!(!is_ready(&dir));
+    }
+
+    #[test]
+    fn only_name_servers_that_can_be_reached_are_passed_on() {
+        let text =
+            "# x\nnameserver 127.0.0.53\nnameserver 192.0.2.7\nnameserver ::1\nsearch a.b\nsortlist z\n";
+        assert_eq!(reachable_nameservers(text), "nameserver 192.0.2.7\nsearch a.b\n");
+    }
+}

@@ -1,0 +1,84 @@
+//! Small files that a crash must not leave half-written.
+
+use std::{
+    fs,
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use fabric_api::FabricError;
+
+/// Writes beside and renames; mode 0600.
+pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), FabricError> {
+    let beside = path.with_extension("new");
+    let result = (|| {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(content)?;
+        fs::rename(&beside, path)
+    })();
+    result.map_err(|error| FabricError::failed(format!("write {}", path.display()), error))
+}
+
+/// Makes a directory and those above it, mode 0700; may be there already.
+pub(crate) fn make_dir(path: &Path) -> Result<(), FabricError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| FabricError::failed(format!("make the directory {}", path.display()), error))
+}
+
+/// Reads a file; `None` when it is not there.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, FabricError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FabricError::failed(format!("read {}", path.display()), error)),
+    }
+}
+
+/// Removes a file or an empty directory; may be gone already.
+pub(crate) fn remove(path: &Path) -> Result<(), FabricError> {
+    gone(fs::remove_file(path), path)
+}
+
+/// Removes a directory with all that is in it; may be gone already.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), FabricError> {
+    gone(fs::remove_dir_all(path), path)
+}
+
+/// Removes a directory if nothing is in it.
+pub(crate) fn remove_if_empty(path: &Path) -> Result<(), FabricError> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => gone(other, path),
+    }
+}
+
+fn gone(result: io::Result<()>, path: &Path) -> Result<(), FabricError> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(FabricError::failed(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The names in a directory, sorted; none when it is not there.
+pub(crate) fn names_in(path: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names = entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names)
+}

@@ -1,0 +1,241 @@
+//! `runc`, as far as it is needed.
+
+use std::{fs, path::Path, time::Duration};
+
+use fabric_api::{FabricError, MachineId};
+use serde::Deserialize;
+
+use crate::{Inner, disk, exec, files};
+
+/// How long a machine may take to shut down before it is killed.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+
+/// How often to look whether it has.
+const STOP_LOOK: Duration = Duration::from_millis(20);
+
+/// A container as `runc` sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) pid: i32,
+    pub(crate) status: String,
+}
+
+impl Container {
+    /// Its first process runs. A frozen machine counts: it goes on when it is thawed.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.status.as_str(), "running" | "paused")
+    }
+}
+
+impl Inner {
+    /// All containers of this stamp.
+    pub(crate) async fn containers(&self) -> Result<Vec<Container>, FabricError> {
+        let act = "list the machines";
+        if !self.runc_dir().exists() {
+            return Ok(Vec::new());
+        }
+        let text = self.runc(act, &["list", "--format", "json"]).await?;
+        // `null` when there is none.
+        let all: Option<Vec<Container>> =
+            serde_json::from_str(&text).map_err(|error| FabricError::failed(act, error))?;
+        Ok(all.unwrap_or_default())
+    }
+
+    /// The machine's container, if there is one.
+    pub(crate) async fn container(&self, id: &MachineId) -> Result<Option<Container>, FabricError> {
+        let name = self.names.container(id);
+        // Saves a process for the usual answer.
+        if !self.runc_dir().join(&name).exists() {
+            return Ok(None);
+        }
+        match self
+            .runc(&format!("look at machine {id}"), &["state", &name])
+            .await
+        {
+            Ok(text) => serde_json::from_str(&text)
+                .map(Some)
+                .map_err(|error| FabricError::failed(format!("look at machine {id}"), error)),
+            // State that runc cannot read was cut short while it was written: there is nothing that runs by it.
+            Err(error) => {
+                tracing::debug!(machine = %id, %error, "a container's state cannot be read");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Starts the machine from its bundle. It is nobody's child afterwards.
+    pub(crate) async fn start_container(
+        &self,
+        id: &MachineId,
+        layers: &[std::path::PathBuf],
+    ) -> Result<(), FabricError> {
+        let act = format!("start machine {id}");
+        let dir = self.machine_dir(id);
+        let name = self.names.container(id);
+        let log = dir.join("runc.log");
+        files::remove(&log)?;
+        files::make_dir(&self.runc_dir())?;
+        disk::rotate_console(&dir)?;
+        let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        let overlay = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.join(":"),
+            dir.join("upper").display(),
+            dir.join("work").display()
+        );
+        // The overlay is mounted in a mount namespace that nobody else sees and that ends with the machine. Standard output and error
+        // stay ours until runc takes over, so that what goes wrong before can be told.
+        let script = r#"mount -t overlay -o "$1" overlay "$2" && console=$3 && shift 3 && exec "$@" </dev/null >>"$console" 2>&1"#;
+        let argv = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "--",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            &overlay,
+            &dir.join(disk::ROOT).display().to_string(),
+            &dir.join("console.log").display().to_string(),
+            "runc",
+            "--root",
+            &self.runc_dir().display().to_string(),
+            "--log",
+            &log.display().to_string(),
+            "--log-format",
+            "json",
+            "run",
+            "--detach",
+            "--no-new-keyring",
+            "--bundle",
+            &dir.join("bundle").display().to_string(),
+            &name,
+        ];
+        exec::run(&self.env, &act, &argv, None)
+            .await
+            .map(drop)
+            .map_err(|error| match complaints(&log) {
+                Some(why) => FabricError::failed(act, format!("runc: {why}")),
+                None => error,
+            })
+    }
+
+    /// Asks the machine to shut down and waits for it, for a bounded time.
+    pub(crate) async fn shut_down(&self, id: &MachineId, container: &Container) -> Result<(), FabricError> {
+        let name = self.names.container(id);
+        let Some(started) = started_at(container.pid) else {
+            return Ok(());
+        };
+        if let Err(error) = self
+            .runc(&format!("stop machine {id}"), &["kill", &name, "TERM"])
+            .await
+        {
+            // It may have ended by itself just now.
+            return if started_at(container.pid) == Some(started) {
+                Err(error)
+            } else {
+                Ok(())
+            };
+        }
+        let deadline = self.env.clock.monotonic() + STOP_GRACE;
+        while started_at(container.pid) == Some(started) {
+            if self.env.clock.monotonic() >= deadline {
+                tracing::warn!(machine = %id, grace = ?STOP_GRACE, "a machine did not shut down in time and is killed");
+                break;
+            }
+            self.env.clock.sleep(STOP_LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Kills the container if it runs, and forgets it.
+    pub(crate) async fn remove_container(&self, id: &MachineId) -> Result<(), FabricError> {
+        let name = self.names.container(id);
+        let state = self.runc_dir().join(&name);
+        if !state.exists() {
+            return Ok(());
+        }
+        if let Err(error) = self
+            .runc(&format!("remove machine {id}"), &["delete", "--force", &name])
+            .await
+        {
+            // What still runs is killed by its control group; the state alone is of no use.
+            tracing::debug!(machine = %id, %error, "runc cannot remove a container");
+        }
+        Ok(())
+    }
+
+    /// Forgets a container whose processes are gone.
+    pub(crate) fn forget_container(&self, id: &MachineId) -> Result<(), FabricError> {
+        files::remove_tree(&self.runc_dir().join(self.names.container(id)))
+    }
+
+    async fn runc(&self, act: &str, arguments: &[&str]) -> Result<String, FabricError> {
+        let root = self.runc_dir().display().to_string();
+        let mut argv = vec!["runc", "--root", &root];
+        argv.extend(arguments);
+        exec::run(&self.env, act, &argv, None).await
+    }
+}
+
+/// When the process was started, in clock ticks since boot; `None` when it has ended. Tells a process from a later one with its number.
+fn started_at(pid: i32) -> Option<u64> {
+    if pid <= 0 {
+        return None;
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// What runc complained about in its log.
+fn complaints(log: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
+    }
+    let text = fs::read_to_string(log).ok()?;
+    let lines: Vec<String> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok())
+        .filter(|line| matches!(line.level.as_str(), "error" | "fatal"))
+        .map(|line| line.msg)
+        .collect();
+    (!lines.is_empty()).then(|| exec::complaint(&lines.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_from_its_ghost() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(started_at(own).is_some_and(|ticks| ticks > 0));
+        assert_eq!(started_at(0), None);
+        assert_eq!(started_at(i32::MAX), None);
+    }
+
+    #[test]
+    fn errors_of_runc_are_read_from_its_log() {
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join("runc.log");
+        assert_eq!(complaints(&log), None);
+        fs::write(
+            &log,
+            "{\"level\":\"warning\",\"msg\":\"w\"}\n{\"level\":\"error\",\"msg\":\"no such file\"}\nrubbish\n",
+        )
+        .unwrap();
+        assert_eq!(complaints(&log).as_deref(), Some("no such file"));
+    }
+}

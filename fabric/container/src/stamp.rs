@@ -1,0 +1,130 @@
+//! The stamp's own network: a bridge on the host, with the service's address.
+
+use std::sync::Arc;
+
+use fabric_api::{FabricError, MachineId, MachineSeen, Uplink};
+use fabric_net::{BLACKHOLE_METRIC, NamespaceSeen, parse_links, stamp_ruleset, stamp_script};
+use tokio::task::JoinSet;
+
+use crate::{Inner, cgroup, exec, files, namespace};
+
+/// Machines that are stopped or deleted at the same time with their stamp.
+const AT_A_TIME: usize = 8;
+
+impl Inner {
+    pub(crate) async fn ensure_stamp(&self) -> Result<(), FabricError> {
+        let act = "make the stamp's network";
+        let _lock = self.locks.hold("stamp").await;
+        let network = &self.config.network;
+        if network.uplink == Uplink::Host {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+                .map_err(|error| FabricError::failed("switch on forwarding", error))?;
+        }
+        // Rules first: not for a moment is the bridge there without them.
+        let rules = stamp_ruleset(&self.names, network);
+        let rules = exec::run(&self.env, act, &["nft", "-f", "-"], Some(&rules));
+        let links = exec::run(&self.env, act, &["ip", "-j", "address", "show"], None);
+        let (rules, links) = tokio::join!(rules, links);
+        rules?;
+        let seen = NamespaceSeen {
+            links: parse_links(&links?).map_err(|error| FabricError::failed(act, error))?,
+            routes: Vec::new(),
+        };
+        let script = stamp_script(&self.names, network, &seen, &self.known_ports()?);
+        exec::ip_batch(&self.env, act, None, &script).await
+    }
+
+    /// Makes sure that there is a stamp network before something is plugged into it.
+    pub(crate) async fn stamp_is_there(&self) -> Result<(), FabricError> {
+        let there = namespace::host_has_link(&self.names.bridge())
+            .map_err(|error| FabricError::failed("look for the stamp's network", error))?;
+        if there { Ok(()) } else { self.ensure_stamp().await }
+    }
+
+    /// Takes down all that is not on disk.
+    pub(crate) async fn stop_stamp(self: &Arc<Self>) -> Result<(), FabricError> {
+        let inventory = self.inventory().await?;
+        self.for_all(&inventory.machines, |inner, id| async move {
+            match inner.stop_machine(&id).await {
+                // It has no disk: what there is of it is left over from a deletion.
+                Err(FabricError::NotFound(_)) => inner.delete_machine(&id).await,
+                other => other,
+            }
+        })
+        .await?;
+        for network in &inventory.networks {
+            self.unplug_network(network).await?;
+        }
+        self.remove_stamp_network().await
+    }
+
+    pub(crate) async fn delete_stamp(self: &Arc<Self>) -> Result<(), FabricError> {
+        let inventory = self.inventory().await?;
+        self.for_all(&inventory.machines, |inner, id| async move {
+            inner.delete_machine(&id).await
+        })
+        .await?;
+        for network in &inventory.networks {
+            self.delete_network(network).await?;
+        }
+        self.remove_stamp_network().await?;
+        files::remove_tree(&self.machines_dir())?;
+        files::remove_tree(&self.networks_dir())?;
+        files::remove_if_empty(&self.config.state_dir)
+    }
+
+    /// Does something to all machines, several at a time. All are tried; one of the errors is given back.
+    async fn for_all<F, Fut>(self: &Arc<Self>, machines: &[MachineSeen], act: F) -> Result<(), FabricError>
+    where
+        F: Fn(Arc<Self>, MachineId) -> Fut,
+        Fut: Future<Output = Result<(), FabricError>> + Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        let mut failed = None;
+        for machine in machines {
+            if running.len() >= AT_A_TIME {
+                failed = outcome(running.join_next().await).or(failed);
+            }
+            running.spawn(act(Arc::clone(self), machine.id.clone()));
+        }
+        while let Some(result) = running.join_next().await {
+            failed = outcome(Some(result)).or(failed);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Removes bridge, routes, rules, control groups and runtime state. Machines and networks are down.
+    async fn remove_stamp_network(&self) -> Result<(), FabricError> {
+        let act = "remove the stamp's network";
+        let bridge = self.names.bridge();
+        let there = || namespace::host_has_link(&bridge).map_err(|error| FabricError::failed(act, error));
+        let mut script = vec![format!(
+            "route delete unreachable {} metric {BLACKHOLE_METRIC}",
+            self.config.network.range
+        )];
+        if there()? {
+            let argv = ["ip", "-j", "link", "show", "master", &bridge];
+            let text = exec::run(&self.env, act, &argv, None).await?;
+            let ports = parse_links(&text).map_err(|error| FabricError::failed(act, error))?;
+            script.extend(ports.iter().map(|port| format!("link delete {}", port.name)));
+            script.push(format!("link delete {bridge}"));
+        }
+        let complaint = exec::ip_batch_anyway(&self.env, act, None, &script).await;
+        if there()? {
+            return Err(complaint.unwrap_or_else(|| FabricError::failed(act, "its bridge is still there")));
+        }
+        let table = self.names.table();
+        let rules = format!("table inet {table}\ndelete table inet {table}\n");
+        exec::run(&self.env, act, &["nft", "-f", "-"], Some(&rules)).await?;
+        cgroup::remove(&self.env, &self.names.cgroup()).await?;
+        files::remove_tree(&self.runc_dir())?;
+        files::remove_if_empty(&self.config.run_dir)
+    }
+}
+
+fn outcome(result: Option<Result<Result<(), FabricError>, tokio::task::JoinError>>) -> Option<FabricError> {
+    match result? {
+        Ok(result) => result.err(),
+        Err(error) => Some(FabricError::failed("stop or delete a machine", error)),
+    }
+}

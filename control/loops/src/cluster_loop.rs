@@ -31,7 +31,7 @@ use crate::{
     effects::{Job, chain, connect},
     index::Index,
     memory::{Failure, Handle, Memory, Outcome},
-    plan::{Addresses, ConfigSeen, Drain, Effect, Machine, Plan, Presence, Seen, StampRanges, plan},
+    plan::{Addresses, ConfigSeen, Drain, Effect, Machine, Plan, Presence, Reach, Seen, StampRanges, plan},
     recipes::Site,
 };
 
@@ -338,6 +338,7 @@ impl ClusterLoop {
             ),
             pki: Arc::clone(&self.memory.pki),
             api: self.memory.handle.as_ref().map(|handle| Arc::clone(&handle.api)),
+            api_ready: seen.api.reach == Reach::Ready,
             change: seen.api.change,
         };
         for effect in &plan.effects {

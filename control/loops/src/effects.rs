@@ -62,6 +62,8 @@ pub(crate) struct Job {
     pub(crate) machines: Arc<BTreeMap<String, MachineRecord>>,
     pub(crate) pki: Arc<OnceCell<Secret>>,
     pub(crate) api: Option<Arc<dyn ClusterApi>>,
+    /// Whether the API server has answered before.
+    pub(crate) api_ready: bool,
     /// The count of changes of the API when the effect began.
     pub(crate) change: u64,
 }
@@ -150,7 +152,9 @@ impl Job {
             }
             Effect::LookAtApi => {
                 let api = self.api()?;
-                api.ready().await?;
+                if !self.api_ready {
+                    api.ready().await?;
+                }
                 Ok(Outcome::Api {
                     change: self.change,
                     nodes: api.nodes().await?,

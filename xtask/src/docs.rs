@@ -76,10 +76,12 @@ fn pages() -> Result<BTreeMap<String, String>> {
         .map(|code| (format!("errors/{}.md", code.code), error_page(code)))
         .collect();
     pages.insert("errors/README.md".into(), error_index());
+    // This page says in its own words where it comes from.
     pages.insert(
         "compatibility.md".into(),
         format!(
-            "{HEAD}{}\n",
+            "{}
+",
             providers_containerservice::compatibility().trim_end()
         ),
     );

@@ -203,11 +203,15 @@ fn azure_cli() -> Result<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    let dir = cache.join(format!("landfall/azure-cli-{AZURE_CLI}"));
+    let dir = cache.join(format!("landfall/az/{AZURE_CLI}"));
     let az = dir.join("bin/az");
-    // Written last, so that an installation that was cut short is made anew.
-    let complete = dir.join("complete");
-    if complete.is_file() {
+    // An installation that was cut short is there and does not run: made anew.
+    let runs = Command::new(&az)
+        .arg("version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if runs.is_ok_and(|status| status.success()) {
         return Ok(az);
     }
     println!(
@@ -223,7 +227,6 @@ fn azure_cli() -> Result<PathBuf> {
             .args(["install", "--quiet", "--disable-pip-version-check"])
             .arg(format!("azure-cli=={AZURE_CLI}")),
     )?;
-    std::fs::write(&complete, AZURE_CLI).context("cannot mark the Azure CLI as complete")?;
     Ok(az)
 }
 

@@ -37,11 +37,12 @@ impl ResourcesProvider {
     }
 
     pub(crate) async fn locations(&self, request: &Request) -> Result<Response, ArmError> {
-        let id = subscription_id(&self.subscription(request).await?.value.id);
+        let subscription = self.subscription(request).await?.value.id;
+        let id = subscription_id(&subscription);
         let (name, display) = (&self.config.location, &self.config.location_display);
         Ok(list(vec![json!({
             "id": format!("{id}/locations/{name}"),
-            "subscriptionId": id,
+            "subscriptionId": subscription,
             "name": name,
             "type": "Region",
             "displayName": display,

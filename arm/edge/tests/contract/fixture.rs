@@ -1,0 +1,344 @@
+//! A stamp in memory: the edge, `Microsoft.Resources`, and a provider of our own that can misbehave.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use arm_edge::{Edge, EdgeConfig};
+use arm_ids::resource_id;
+use arm_wire::{ArmError, PrincipalKind, Provider, Request, Response, Route, RouteStatus, Scope};
+use async_trait::async_trait;
+use axum::body::{Body, to_bytes};
+use base_env::Env;
+use control_records::{GroupRecord, SubscriptionRecord, key};
+use control_store::{MemoryStore, Store, Txn, get_record, put_record};
+use http::{HeaderMap, StatusCode};
+use identity::{IdentityConfig, NewPrincipal, SigningKey, TokenService, create_principal};
+use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
+pub(crate) const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
+pub(crate) const APPLICATION: &str = "c0ffee00-1111-4222-8333-444455556666";
+pub(crate) const SECRET: &str = "an application's secret";
+pub(crate) const USER: &str = "ada@example.test";
+pub(crate) const PASSWORD: &str = "a person's password";
+pub(crate) const BASE: &str = "https://arm.example.test";
+pub(crate) const AUDIENCE: &str = "https://management.example.test/x";
+pub(crate) const VERSION: &str = "api-version=2024-11-01";
+pub(crate) const THINGS: &str = "api-version=2026-01-01";
+
+/// An answer, read.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or_default()
+    }
+}
+
+pub(crate) struct Stamp {
+    pub(crate) env: Env,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) edge: Edge,
+    pub(crate) things: Arc<Things>,
+    pub(crate) token: String,
+}
+
+impl Stamp {
+    /// A stamp with a subscription, principals and a token of the application, in virtual time.
+    pub(crate) async fn new() -> Self {
+        let env = Env::simulated(1);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let subscription = SubscriptionRecord {
+            v: 1,
+            id: SUBSCRIPTION.to_owned(),
+            display_name: "Example".to_owned(),
+            tenant_id: TENANT.to_owned(),
+            registered: Vec::new(),
+            created_at: env.clock.now(),
+        };
+        let key = key::subscription(SUBSCRIPTION);
+        store
+            .txn(Txn::default().absent(&key).with(put_record(&key, &subscription)))
+            .await
+            .unwrap();
+        for (kind, login, secret) in [
+            (PrincipalKind::Application, APPLICATION, SECRET),
+            (PrincipalKind::User, USER, PASSWORD),
+        ] {
+            let new = NewPrincipal {
+                kind,
+                login,
+                display_name: "Ada",
+                secret,
+            };
+            create_principal(&*store, &env, new).await.unwrap();
+        }
+        let identity = IdentityConfig {
+            issuer: format!("{BASE}/adfs"),
+            tenant_id: TENANT.to_owned(),
+            audiences: vec![AUDIENCE.to_owned(), BASE.to_owned()],
+            resources: vec!["https://graph.example.test".to_owned()],
+        };
+        let identity = TokenService::new(identity, signing_key(), env.clone(), Arc::clone(&store));
+        let resources = ResourcesConfig {
+            location: "local".to_owned(),
+            location_display: "Local Region".to_owned(),
+            tenant_id: TENANT.to_owned(),
+            tenant_name: "Example".to_owned(),
+        };
+        let things = Arc::new(Things::default());
+        let others: Vec<Arc<dyn Provider>> = vec![Arc::clone(&things) as Arc<dyn Provider>];
+        let own = ResourcesProvider::new(resources, env.clone(), Arc::clone(&store), others.clone());
+        let config = EdgeConfig {
+            stamp: "example".to_owned(),
+            base_url: BASE.to_owned(),
+            domain: "example.test".to_owned(),
+            location: "local".to_owned(),
+        };
+        let providers = others
+            .into_iter()
+            .chain([Arc::new(own) as Arc<dyn Provider>])
+            .collect();
+        let edge = Edge::new(
+            config,
+            env.clone(),
+            Arc::clone(&store),
+            Arc::new(identity),
+            providers,
+        );
+        let mut stamp = Self {
+            env,
+            store,
+            edge,
+            things,
+            token: String::new(),
+        };
+        stamp.token = stamp.login().await;
+        stamp
+    }
+
+    /// A token of the application.
+    pub(crate) async fn login(&self) -> String {
+        let form = format!(
+            "grant_type=client_credentials&client_id={APPLICATION}&client_secret={}&scope={AUDIENCE}/.default",
+            SECRET.replace(' ', "+")
+        );
+        let answer = self.form("/adfs/oauth2/token", &form).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        answer.body["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// POSTs a form without a token.
+    pub(crate) async fn form(&self, path: &str, form: &str) -> Answer {
+        let request = http::Request::post(path)
+            .header("host", "arm.example.test")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(form.to_owned()))
+            .unwrap();
+        self.send(request).await
+    }
+
+    /// Sends any request.
+    pub(crate) async fn send(&self, request: http::Request<Body>) -> Answer {
+        let answer = self.edge.router().oneshot(request).await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let bytes = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer {
+            status,
+            headers,
+            body,
+            text,
+        }
+    }
+
+    /// Sends an ARM request with the token.
+    pub(crate) async fn arm(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "arm.example.test")
+            .header("authorization", format!("Bearer {}", self.token));
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        self.send(request.body(body).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.arm("GET", path, None).await
+    }
+
+    /// Makes a group.
+    pub(crate) async fn group(&self, name: &str) {
+        let answer = self
+            .arm("PUT", &group(name), Some(json!({ "location": "local" })))
+            .await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    }
+
+    /// Whether a group's record is there.
+    pub(crate) async fn has_group(&self, name: &str) -> bool {
+        get_record::<GroupRecord>(&*self.store, &key::group(SUBSCRIPTION, name))
+            .await
+            .unwrap()
+            .is_some()
+    }
+
+    /// Runs a reaper until the returned handle is aborted.
+    pub(crate) fn reaper(&self) -> tokio::task::JoinHandle<()> {
+        let providers: Vec<Arc<dyn Provider>> = vec![Arc::clone(&self.things) as Arc<dyn Provider>];
+        let reaper = GroupReaper::new(self.env.clone(), Arc::clone(&self.store), providers);
+        tokio::spawn(async move { reaper.run(std::future::pending()).await })
+    }
+}
+
+/// Making an RSA key takes a while; one is enough for all tests.
+fn signing_key() -> SigningKey {
+    static PEM: std::sync::LazyLock<String> =
+        std::sync::LazyLock::new(|| SigningKey::generate().unwrap().to_pem().to_owned());
+    SigningKey::from_pem(&PEM).unwrap()
+}
+
+/// Path and query of a group.
+pub(crate) fn group(name: &str) -> String {
+    format!("/subscriptions/{SUBSCRIPTION}/resourcegroups/{name}?{VERSION}")
+}
+
+/// Path of something in the group `g`, of the test provider.
+pub(crate) fn thing(rest: &str) -> String {
+    let query = if rest.contains('?') { "" } else { "?" };
+    let and = if rest.contains('?') { "&" } else { "" };
+    format!(
+        "/subscriptions/{SUBSCRIPTION}/resourceGroups/g/providers/Microsoft.Test/{rest}{query}{and}{THINGS}"
+    )
+}
+
+/// A provider that does what tests need, and what providers should never do.
+#[derive(Default)]
+pub(crate) struct Things {
+    /// How many resources are left in groups that are emptied; one goes with each call.
+    pub(crate) left: AtomicUsize,
+    /// How often it was asked to empty a group.
+    pub(crate) asked: AtomicUsize,
+}
+
+const fn route(method: &'static str, path: &'static str, name: &'static str) -> Route {
+    Route {
+        method,
+        path,
+        scope: Scope::ResourceGroup,
+        name,
+        status: RouteStatus::Works,
+    }
+}
+
+const ROUTES: &[Route] = &[
+    route("GET", "things", "Things_Get"),
+    route("GET", "things", "Things_ListByResourceGroup"),
+    route("PUT", "things", "Things_CreateOrUpdate"),
+    route("DELETE", "things", "Things_Delete"),
+    route("POST", "things/:poke", "Things_Poke"),
+    route("GET", "things/parts", "Parts_Get"),
+    route("GET", "broken", "Broken_Get"),
+    route("GET", "panics", "Panics_Get"),
+    route("GET", "slow", "Slow_Get"),
+    Route {
+        method: "POST",
+        path: "things/:stop",
+        scope: Scope::ResourceGroup,
+        name: "Things_Stop",
+        status: RouteStatus::NotYet,
+    },
+    Route {
+        method: "GET",
+        path: "things",
+        scope: Scope::Subscription,
+        name: "Things_List",
+        status: RouteStatus::Works,
+    },
+    Route {
+        method: "GET",
+        path: "operations",
+        scope: Scope::Tenant,
+        name: "Operations_List",
+        status: RouteStatus::Works,
+    },
+];
+
+#[async_trait]
+impl Provider for Things {
+    fn namespace(&self) -> &'static str {
+        "Microsoft.Test"
+    }
+
+    fn api_versions(&self) -> &'static [&'static str] {
+        &["2026-01-01", "2025-01-01"]
+    }
+
+    fn routes(&self) -> &'static [Route] {
+        ROUTES
+    }
+
+    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
+        match route.name {
+            "Broken_Get" => Err(ArmError::internal("the cause with a secret in it")),
+            "Panics_Get" => panic!("on purpose"),
+            "Slow_Get" => std::future::pending().await,
+            // Everything else tells what it was asked.
+            name => Ok(Response::ok(json!({
+                "operation": name,
+                "names": request.path.names,
+                "version": request.api_version,
+                "query": request.query,
+                "body": request.body,
+                "ifMatch": request.if_match,
+                "ifNoneMatch": request.if_none_match,
+                "principal": request.principal.name,
+                "base": request.base_url,
+            }))),
+        }
+    }
+
+    async fn resources(
+        &self,
+        subscription: &str,
+        resource_group: Option<&str>,
+    ) -> Result<Vec<Value>, ArmError> {
+        Ok(["g", "other"]
+            .into_iter()
+            .filter(|group| resource_group.is_none_or(|wanted| wanted.eq_ignore_ascii_case(group)))
+            .map(|group| {
+                json!({
+                    "id": resource_id(subscription, group, "Microsoft.Test", &[("things", "t")]),
+                    "name": "t", "type": "Microsoft.Test/things", "location": "local", "tags": {},
+                })
+            })
+            .collect())
+    }
+
+    async fn delete_resource_group(&self, _: &str, _: &str) -> Result<usize, ArmError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let left = self.left.load(Ordering::Relaxed);
+        if left > 0 {
+            self.left.store(left - 1, Ordering::Relaxed);
+        }
+        Ok(left)
+    }
+}

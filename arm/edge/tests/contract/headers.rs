@@ -1,0 +1,153 @@
+//! Headers, the endpoints document, health, and what a provider gets to see.
+
+use axum::body::Body;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::fixture::{APPLICATION, AUDIENCE, SUBSCRIPTION, Stamp, THINGS, VERSION, thing};
+
+#[tokio::test(start_paused = true)]
+async fn request_ids_are_made_kept_and_echoed() {
+    let stamp = Stamp::new().await;
+    let send = |headers: Vec<(&'static str, &'static str)>| {
+        let mut request = http::Request::get(format!("/subscriptions?{VERSION}"))
+            .header("authorization", format!("Bearer {}", stamp.token));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        stamp.send(request.body(Body::empty()).unwrap())
+    };
+    let plain = send(vec![("x-ms-client-request-id", "c-1")]).await;
+    assert_eq!(
+        plain.header("x-ms-request-id"),
+        plain.header("x-ms-correlation-request-id")
+    );
+    assert_eq!(plain.header("x-ms-client-request-id"), "");
+    let echoed = send(vec![
+        ("x-ms-client-request-id", "c-1"),
+        ("x-ms-return-client-request-id", "True"),
+        ("x-ms-correlation-request-id", "corr-1"),
+    ])
+    .await;
+    assert_eq!(echoed.header("x-ms-client-request-id"), "c-1");
+    assert_eq!(echoed.header("x-ms-correlation-request-id"), "corr-1");
+    assert_ne!(echoed.header("x-ms-request-id"), plain.header("x-ms-request-id"));
+    let strange = send(vec![
+        ("x-ms-client-request-id", "<b>"),
+        ("x-ms-return-client-request-id", "true"),
+    ])
+    .await;
+    assert_eq!(strange.header("x-ms-client-request-id"), "");
+    assert_eq!(strange.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_endpoints_document_serves_old_and_new_clients() {
+    let stamp = Stamp::new().await;
+    for path in [
+        "/metadata/endpoints?api-version=2022-09-01",
+        "/metadata/endpoints?api-version=2015-01-01",
+        "//metadata/endpoints",
+    ] {
+        let request = http::Request::get(path)
+            .header("host", "127.0.0.1:8443")
+            .body(Body::empty())
+            .unwrap();
+        let answer = stamp.send(request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        let document = answer.body;
+        assert_eq!(
+            document["authentication"]["loginEndpoint"],
+            "https://127.0.0.1:8443/adfs"
+        );
+        assert_eq!(document["authentication"]["audiences"], json!([AUDIENCE]));
+        for key in [
+            "name",
+            "suffixes",
+            "graphEndpoint",
+            "galleryEndpoint",
+            "portalEndpoint",
+            "resourceManager",
+            "portal",
+        ] {
+            assert!(!document[key].is_null(), "{key}");
+        }
+    }
+    let evil = http::Request::get("/metadata/endpoints")
+        .header("host", "a@b")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(
+        stamp.send(evil).await.body["resourceManager"],
+        "https://arm.example.test"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_needs_no_token() {
+    let stamp = Stamp::new().await;
+    for path in ["/healthz", "/readyz"] {
+        let get = stamp
+            .send(http::Request::get(path).body(Body::empty()).unwrap())
+            .await;
+        assert_eq!((get.status, get.body.is_object()), (StatusCode::OK, true));
+        let head = stamp
+            .send(http::Request::head(path).body(Body::empty()).unwrap())
+            .await;
+        assert_eq!((head.status, head.text.as_str()), (StatusCode::OK, ""));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_sees_the_request_decoded() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    let request = http::Request::put(format!(
+        "/SUBSCRIPTIONS/{}/ResourceGroups/G/Providers/microsoft.test//THINGS/My%20Thing?Api-Version=2026-01-01&%24top=1",
+        SUBSCRIPTION.to_uppercase()
+    ))
+    .header("host", "localhost:1")
+    .header("authorization", format!("bearer {}", stamp.token))
+    .header("content-type", "Application/JSON; charset=utf-8")
+    .header("if-match", "\"tag\"")
+    .header("if-none-match", "*")
+    .body(Body::from("\u{feff}{\"a\":1}"))
+    .unwrap();
+    let seen = stamp.send(request).await.body;
+    assert_eq!(seen["operation"], "Things_CreateOrUpdate");
+    assert_eq!(seen["names"], json!(["My Thing"]));
+    assert_eq!(seen["query"], json!([["$top", "1"]]));
+    assert_eq!(seen["body"], json!({ "a": 1 }));
+    assert_eq!(
+        (&seen["ifMatch"], &seen["ifNoneMatch"]),
+        (&json!("tag"), &json!("*"))
+    );
+    assert_eq!(seen["principal"], APPLICATION);
+    assert_eq!(seen["base"], "https://localhost:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shapes_lead_to_their_routes() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    for (method, path, name) in [
+        ("GET", thing("things"), "Things_ListByResourceGroup"),
+        ("GET", thing("things/t"), "Things_Get"),
+        ("POST", thing("things/t/poke"), "Things_Poke"),
+        ("POST", thing("THINGS/t/POKE"), "Things_Poke"),
+        ("GET", thing("things/t/parts/p"), "Parts_Get"),
+        (
+            "GET",
+            format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Test/things?{THINGS}"),
+            "Things_List",
+        ),
+        (
+            "GET",
+            format!("/providers/Microsoft.Test/operations?{THINGS}"),
+            "Operations_List",
+        ),
+    ] {
+        let answer = stamp.arm(method, &path, None).await;
+        assert_eq!(answer.body["operation"], name, "{method} {path}: {}", answer.text);
+    }
+}

@@ -1,0 +1,13 @@
+//! The contract of the edge: what a client may rely on, checked in process over the memory store.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
+
+mod bad_input;
+mod fixture;
+mod fuzz;
+mod groups;
+mod headers;
+mod listener;
+mod operations;
+mod resources;
+mod tokens;

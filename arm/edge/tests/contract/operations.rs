@@ -1,0 +1,124 @@
+//! Operation status and results.
+
+use control_records::{OperationError, OperationRecord, OperationStatus, key};
+use control_store::{Op, Txn, put_record};
+use http::StatusCode;
+use serde_json::json;
+
+use crate::fixture::{SUBSCRIPTION, Stamp, THINGS};
+
+async fn put(stamp: &Stamp, id: &str, change: impl FnOnce(&mut OperationRecord)) {
+    let now = stamp.env.clock.now();
+    let mut record = OperationRecord {
+        v: 1,
+        id: id.to_owned(),
+        name: "Things_CreateOrUpdate".to_owned(),
+        resource_id: format!(
+            "/subscriptions/{SUBSCRIPTION}/resourceGroups/g/providers/Microsoft.Test/things/t"
+        ),
+        cluster: String::new(),
+        generation: 1,
+        deletes: false,
+        status: OperationStatus::InProgress,
+        started_at: now,
+        ended_at: None,
+        error: None,
+    };
+    change(&mut record);
+    let op: Op = put_record(key::operation(id), &record);
+    stamp.store.txn(Txn::default().with(op)).await.unwrap();
+}
+
+fn path(kind: &str, id: &str) -> String {
+    format!("/subscriptions/{SUBSCRIPTION}/providers/microsoft.test/locations/LOCAL/{kind}/{id}?{THINGS}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_is_always_200_and_results_are_what_the_request_would_have_answered() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    let ended = Some(stamp.env.clock.now());
+    let failed = OperationError {
+        code: "QuotaExceeded".to_owned(),
+        message: "too many".to_owned(),
+    };
+    put(&stamp, "running", |_| {}).await;
+    put(&stamp, "made", |op| {
+        (op.status, op.ended_at) = (OperationStatus::Succeeded, ended)
+    })
+    .await;
+    put(&stamp, "gone", |op| {
+        (op.status, op.ended_at, op.deletes) = (OperationStatus::Succeeded, ended, true)
+    })
+    .await;
+    put(&stamp, "poked", |op| {
+        (op.status, op.ended_at, op.name) = (OperationStatus::Succeeded, ended, "Things_Poke".to_owned());
+    })
+    .await;
+    put(&stamp, "failed", |op| {
+        (op.status, op.ended_at, op.error) = (OperationStatus::Failed, ended, Some(failed))
+    })
+    .await;
+    put(&stamp, "canceled", |op| {
+        (op.status, op.ended_at) = (OperationStatus::Canceled, ended)
+    })
+    .await;
+
+    for (id, status, retry, result) in [
+        ("running", "InProgress", "1", 202),
+        ("made", "Succeeded", "", 200),
+        ("gone", "Succeeded", "", 204),
+        ("poked", "Succeeded", "", 204),
+        ("failed", "Failed", "", 400),
+        ("canceled", "Canceled", "", 409),
+    ] {
+        let answer = stamp.get(&path("operations", id)).await;
+        assert_eq!(
+            (answer.status, &answer.body["status"]),
+            (StatusCode::OK, &json!(status)),
+            "{id}"
+        );
+        assert_eq!(
+            (answer.header("retry-after"), &answer.body["name"]),
+            (retry, &json!(id))
+        );
+        assert_eq!(answer.body["endTime"].is_string(), status != "InProgress", "{id}");
+        assert_eq!(
+            answer.body["error"].is_object(),
+            matches!(id, "failed" | "canceled"),
+            "{id}"
+        );
+        let answer = stamp.get(&path("operationresults", id)).await;
+        assert_eq!(answer.status.as_u16(), result, "{id}: {}", answer.text);
+        match id {
+            "running" => assert_eq!(answer.header("retry-after"), "1"),
+            "made" => assert_eq!(answer.body["operation"], "Things_Get"),
+            "failed" => assert_eq!(answer.code(), "QuotaExceeded"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_seen_in_its_own_subscription_and_namespace_only() {
+    let stamp = Stamp::new().await;
+    put(&stamp, "other", |op| {
+        op.resource_id = op.resource_id.replace(SUBSCRIPTION, "other")
+    })
+    .await;
+    put(&stamp, "group", |op| {
+        op.resource_id = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/g")
+    })
+    .await;
+    for id in ["other", "group"] {
+        assert_eq!(
+            stamp.get(&path("operations", id)).await.code(),
+            "OperationNotFound",
+            "{id}"
+        );
+    }
+    let own = format!(
+        "/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Resources/locations/local/operations/group?api-version=2024-11-01"
+    );
+    assert_eq!(stamp.get(&own).await.status, StatusCode::OK);
+}

@@ -1,0 +1,112 @@
+//! Subscriptions, tenants, locations, providers, lists of resources.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::fixture::{SUBSCRIPTION, Stamp, TENANT, VERSION};
+
+fn at(rest: &str) -> String {
+    format!("/subscriptions/{SUBSCRIPTION}{rest}?{VERSION}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_login_reads() {
+    let stamp = Stamp::new().await;
+    let all = stamp.get("/subscriptions?api-version=2022-12-01").await;
+    let one = &all.body["value"][0];
+    assert_eq!(one["id"], format!("/subscriptions/{SUBSCRIPTION}"));
+    assert_eq!(
+        (&one["state"], &one["displayName"], &one["tenantId"]),
+        (&json!("Enabled"), &json!("Example"), &json!(TENANT))
+    );
+    assert_eq!(&stamp.get(&at("")).await.body, one);
+    let tenants = stamp.get("/tenants?api-version=2022-12-01").await;
+    assert_eq!(tenants.body["value"][0]["tenantId"], TENANT);
+    let locations = stamp.get(&at("/locations")).await;
+    assert_eq!(locations.body["value"][0]["name"], "local");
+    assert_eq!(locations.body["value"][0]["displayName"], "Local Region");
+}
+
+#[tokio::test(start_paused = true)]
+async fn providers_are_listed_from_their_tables_and_registered() {
+    let stamp = Stamp::new().await;
+    let list = stamp.get(&at("/providers")).await;
+    let names: Vec<&str> = list.body["value"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["namespace"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["Microsoft.Test", "Microsoft.Resources"]);
+    let test = stamp.get(&at("/providers/microsoft.test")).await.body;
+    assert_eq!(test["registrationState"], "NotRegistered");
+    let things = test["resourceTypes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|kind| kind["resourceType"] == "things")
+        .unwrap();
+    assert_eq!(things["apiVersions"], json!(["2026-01-01", "2025-01-01"]));
+    for (action, state) in [
+        ("register", "Registered"),
+        ("register", "Registered"),
+        ("unregister", "NotRegistered"),
+    ] {
+        let done = stamp
+            .arm("POST", &at(&format!("/providers/Microsoft.Test/{action}")), None)
+            .await;
+        assert_eq!(
+            (done.status, &done.body["registrationState"]),
+            (StatusCode::OK, &json!(state))
+        );
+        assert_eq!(
+            stamp.get(&at("/providers/Microsoft.Test")).await.body["registrationState"],
+            state
+        );
+    }
+    let tenant = stamp
+        .get(&format!("/providers/Microsoft.Test?{VERSION}"))
+        .await
+        .body;
+    assert_eq!(
+        (&tenant["id"], &tenant["registrationState"]),
+        (&json!("/providers/Microsoft.Test"), &Value::Null)
+    );
+    assert_eq!(
+        stamp.get(&format!("/providers?{VERSION}")).await.body["value"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn resources_are_listed_and_filtered() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    let count = async |path: &str| stamp.get(path).await.body["value"].as_array().unwrap().len();
+    assert_eq!(count(&at("/resources")).await, 2);
+    assert_eq!(
+        count(&format!(
+            "{}&$expand=createdTime,changedTime&$filter=resourceGroup%20eq%20'G'",
+            at("/resources")
+        ))
+        .await,
+        1
+    );
+    assert_eq!(
+        count(&format!(
+            "{}&$filter=resourceType+eq+'microsoft.test/THINGS'",
+            at("/resources")
+        ))
+        .await,
+        2
+    );
+    assert_eq!(
+        count(&format!("{}&$filter=resourceType+eq+'a/b'", at("/resources"))).await,
+        0
+    );
+    assert_eq!(count(&format!("{}&$top=1", at("/resources"))).await, 1);
+    assert_eq!(count(&at("/resourcegroups/g/resources")).await, 1);
+}

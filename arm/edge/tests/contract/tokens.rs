@@ -1,0 +1,397 @@
+//! The token service through the edge.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use control_records::key;
+use control_store::Txn;
+use http::StatusCode;
+use identity::find_principal;
+use serde_json::{Value, json};
+
+use crate::fixture::{APPLICATION, AUDIENCE, Answer, SECRET, Stamp, TENANT, USER, VERSION};
+
+const PASSWORD: &str = "username=ada@example.test&password=a+person's+password&client_id=cli";
+
+fn claims(token: &Value) -> Value {
+    let middle = token.as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(middle).unwrap()).unwrap()
+}
+
+async fn get(stamp: &Stamp, path: &str) -> Answer {
+    stamp
+        .send(
+            http::Request::get(path)
+                .header("host", "h:1")
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await
+}
+
+async fn subscriptions(stamp: &Stamp, token: &Value) -> Answer {
+    let request = http::Request::get(format!("/subscriptions?{VERSION}"))
+        .header("authorization", format!("Bearer {}", token.as_str().unwrap()))
+        .body(Body::empty())
+        .unwrap();
+    stamp.send(request).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn discovery_leads_to_everything_in_both_shapes() {
+    let stamp = Stamp::new().await;
+    for (path, token) in [
+        (
+            "/adfs/.well-known/openid-configuration".to_owned(),
+            "https://h:1/adfs/oauth2/token".to_owned(),
+        ),
+        (
+            "/adfs/adfs/v2.0/.well-known/openid-configuration".to_owned(),
+            "https://h:1/adfs/oauth2/token".to_owned(),
+        ),
+        (
+            format!("/{TENANT}/v2.0/.well-known/openid-configuration"),
+            format!("https://h:1/{TENANT}/oauth2/v2.0/token"),
+        ),
+        (
+            "/organizations/v2.0/.well-known/openid-configuration".to_owned(),
+            "https://h:1/organizations/oauth2/v2.0/token".to_owned(),
+        ),
+    ] {
+        let document = get(&stamp, &path).await;
+        assert_eq!(
+            (document.status, &document.body["token_endpoint"]),
+            (StatusCode::OK, &json!(token)),
+            "{path}"
+        );
+        // What the Azure CLI takes the tenant from.
+        assert_eq!(
+            document.body["issuer"].as_str().unwrap().split('/').nth(3),
+            Some("adfs")
+        );
+        for key in [
+            "authorization_endpoint",
+            "device_authorization_endpoint",
+            "jwks_uri",
+        ] {
+            assert!(
+                document.body[key].as_str().unwrap().starts_with("https://h:1/"),
+                "{key}"
+            );
+        }
+        let keys = get(
+            &stamp,
+            &document.body["jwks_uri"].as_str().unwrap()["https://h:1".len()..],
+        )
+        .await;
+        assert_eq!(keys.body["keys"][0]["kty"], "RSA");
+    }
+    let realm = get(&stamp, "/common/userrealm/ada@example.test?api-version=1.0").await;
+    assert_eq!(realm.body["account_type"], "Managed");
+    assert_eq!(get(&stamp, "/adfs/nothing").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        get(&stamp, "/adfs/oauth2/token").await.status,
+        StatusCode::METHOD_NOT_ALLOWED
+    );
+    assert_eq!(
+        get(&stamp, "/adfs/oauth2/authorize").await.status,
+        StatusCode::NOT_IMPLEMENTED
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_token_requests_are_answered_as_oauth_says() {
+    let stamp = Stamp::new().await;
+    let client = format!("client_id={APPLICATION}");
+    let secret = SECRET.replace(' ', "+");
+    for (form, status, error, code) in [
+        (String::new(), 400, "invalid_request", 900_144),
+        ("%zz".to_owned(), 400, "invalid_request", 0),
+        (
+            "grant_type=magic".to_owned(),
+            400,
+            "unsupported_grant_type",
+            70_003,
+        ),
+        (
+            "grant_type=client_credentials".to_owned(),
+            400,
+            "invalid_request",
+            900_144,
+        ),
+        (
+            format!("grant_type=client_credentials&{client}"),
+            400,
+            "invalid_request",
+            900_144,
+        ),
+        (
+            format!("grant_type=client_credentials&{client}&client_secret=zebra"),
+            401,
+            "invalid_client",
+            7_000_215,
+        ),
+        (
+            format!("grant_type=client_credentials&client_id=none&client_secret={secret}"),
+            401,
+            "invalid_client",
+            7_000_215,
+        ),
+        (
+            format!("grant_type=client_credentials&client_id={USER}&client_secret=a+person's+password"),
+            401,
+            "invalid_client",
+            7_000_215,
+        ),
+        (
+            format!("grant_type=client_credentials&{client}&client_assertion=x"),
+            401,
+            "invalid_client",
+            700_027,
+        ),
+        (
+            format!("grant_type=client_credentials&{client}&client_secret={secret}&scope=https://x/.default"),
+            400,
+            "invalid_resource",
+            500_011,
+        ),
+        (
+            "grant_type=password&client_id=cli&username=ada@example.test&password=zebra".to_owned(),
+            400,
+            "invalid_grant",
+            50_126,
+        ),
+        (
+            format!("grant_type=password&client_id=cli&username={APPLICATION}&password={secret}"),
+            400,
+            "invalid_grant",
+            50_126,
+        ),
+        (
+            format!("grant_type=password&client_id={AUDIENCE}&username=a&password=b"),
+            400,
+            "invalid_request",
+            700_016,
+        ),
+        (
+            "grant_type=refresh_token&client_id=cli&refresh_token=x".to_owned(),
+            400,
+            "invalid_grant",
+            700_082,
+        ),
+        (
+            "grant_type=device_code&client_id=cli&device_code=x".to_owned(),
+            400,
+            "expired_token",
+            70_020,
+        ),
+    ] {
+        let answer = stamp.form("/adfs/oauth2/token", &form).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.body["error"].as_str().unwrap()),
+            (status, error),
+            "{form}: {}",
+            answer.text
+        );
+        assert!(
+            answer.body["error_description"]
+                .as_str()
+                .unwrap()
+                .starts_with("AADSTS"),
+            "{form}"
+        );
+        if code != 0 {
+            assert_eq!(answer.body["error_codes"], json!([code]), "{form}");
+        }
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert!(
+            !answer.text.contains("zebra") && !answer.text.contains(SECRET),
+            "{}",
+            answer.text
+        );
+    }
+    let long = stamp.form("/adfs/oauth2/token", &"a".repeat(100_000)).await;
+    assert_eq!(long.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn applications_log_in_with_header_or_form() {
+    let stamp = Stamp::new().await;
+    let basic = base64::engine::general_purpose::STANDARD
+        .encode(format!("{APPLICATION}:{}", SECRET.replace(' ', "+")));
+    let request = http::Request::post(format!("/{TENANT}/oauth2/v2.0/token"))
+        .header("authorization", format!("Basic {basic}"))
+        .body(Body::from(
+            "grant_type=client_credentials&scope=https://arm.example.test//.default",
+        ))
+        .unwrap();
+    let answer = stamp.send(request).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let token = &answer.body["access_token"];
+    let claims = claims(token);
+    assert_eq!(
+        (&claims["appid"], &claims["tid"], &claims["idtyp"]),
+        (&json!(APPLICATION), &json!(TENANT), &json!("app"))
+    );
+    assert_eq!(
+        claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
+        3600
+    );
+    assert_eq!(subscriptions(&stamp, token).await.status, StatusCode::OK);
+    // Gone is gone, whatever the token says.
+    let record = find_principal(&*stamp.store, APPLICATION).await.unwrap().unwrap();
+    stamp
+        .store
+        .txn(Txn::default().delete(key::principal(&record.object_id)))
+        .await
+        .unwrap();
+    let refused = subscriptions(&stamp, token).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (401, "InvalidAuthenticationToken")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_get_id_tokens_and_refresh() {
+    let stamp = Stamp::new().await;
+    let form = format!(
+        "grant_type=password&{PASSWORD}&client_info=1&scope={AUDIENCE}/.default+openid+offline_access"
+    );
+    let first = stamp.form("/adfs/oauth2/token", &form).await;
+    assert_eq!(first.status, StatusCode::OK, "{}", first.text);
+    let id = claims(&first.body["id_token"]);
+    assert_eq!(
+        (&id["tid"], &id["upn"], &id["preferred_username"], &id["aud"]),
+        (&json!(TENANT), &json!(USER), &json!(USER), &json!("cli"))
+    );
+    assert!(first.body["client_info"].is_string());
+    stamp.env.clock.sleep(Duration::from_secs(7200)).await;
+    assert_eq!(
+        subscriptions(&stamp, &first.body["access_token"]).await.code(),
+        "ExpiredAuthenticationToken"
+    );
+    let refresh = first.body["refresh_token"].as_str().unwrap();
+    let form = format!("grant_type=refresh_token&client_id=cli&refresh_token={refresh}");
+    let second = stamp.form("/adfs/oauth2/token", &form).await;
+    assert_eq!(
+        subscriptions(&stamp, &second.body["access_token"]).await.status,
+        StatusCode::OK
+    );
+    for misused in ["id_token", "refresh_token"] {
+        assert_eq!(
+            subscriptions(&stamp, &second.body[misused]).await.code(),
+            "InvalidAuthenticationToken"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_code_waits_for_a_person() {
+    let stamp = Stamp::new().await;
+    let started = stamp
+        .form(
+            "/adfs/oauth2/devicecode",
+            &format!("client_id=cli&scope={AUDIENCE}/.default+openid"),
+        )
+        .await;
+    let (device, user) = (
+        started.body["device_code"].as_str().unwrap(),
+        started.body["user_code"].as_str().unwrap(),
+    );
+    assert_eq!(
+        started.body["verification_uri"],
+        "https://arm.example.test/adfs/oauth2/deviceauth"
+    );
+    let poll =
+        format!("grant_type=urn:ietf:params:oauth:grant-type:device_code&client_id=cli&device_code={device}");
+    let waiting = stamp.form("/adfs/oauth2/token", &poll).await;
+    assert_eq!(
+        (waiting.status.as_u16(), &waiting.body["error"]),
+        (400, &json!("authorization_pending"))
+    );
+
+    let page = get(
+        &stamp,
+        &format!("/adfs/oauth2/deviceauth?user_code={user}%22%3E%3Cscript%3E"),
+    )
+    .await;
+    assert!(
+        page.text.contains("&lt;script&gt;") && !page.text.contains("<script"),
+        "{}",
+        page.text
+    );
+    assert!(
+        page.header("content-security-policy")
+            .contains("default-src 'none'")
+    );
+    for (form, status) in [
+        (
+            "user_code=NOPE&username=ada@example.test&password=a+person's+password".to_owned(),
+            400,
+        ),
+        (
+            format!("user_code={user}&username=ada@example.test&password=wrong"),
+            401,
+        ),
+        (
+            format!(
+                "user_code={user}&username={APPLICATION}&password={}",
+                SECRET.replace(' ', "+")
+            ),
+            401,
+        ),
+        (
+            format!(
+                "user_code={}&username=ada@example.test&password=a+person's+password",
+                user.to_lowercase()
+            ),
+            200,
+        ),
+        (
+            format!("user_code={user}&username=ada@example.test&password=a+person's+password"),
+            400,
+        ),
+    ] {
+        let answer = stamp.form("/adfs/oauth2/deviceauth", &form).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+        assert!(!answer.text.contains("a person"), "{}", answer.text);
+    }
+    let done = stamp.form("/adfs/oauth2/token", &poll).await;
+    assert_eq!(
+        subscriptions(&stamp, &done.body["access_token"]).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(
+        stamp.form("/adfs/oauth2/token", &poll).await.body["error"],
+        "expired_token"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn guessing_is_slowed_down_and_the_right_secret_waits_too() {
+    let stamp = Stamp::new().await;
+    let wrong = format!("grant_type=client_credentials&client_id={APPLICATION}&client_secret=wrong");
+    for _ in 0..5 {
+        assert_eq!(
+            stamp.form("/adfs/oauth2/token", &wrong).await.status,
+            StatusCode::UNAUTHORIZED
+        );
+    }
+    let right = format!(
+        "grant_type=client_credentials&client_id={APPLICATION}&client_secret={}",
+        SECRET.replace(' ', "+")
+    );
+    let slowed = stamp.form("/adfs/oauth2/token", &right).await;
+    assert_eq!(
+        (slowed.status, &slowed.body["error_codes"]),
+        (StatusCode::TOO_MANY_REQUESTS, &json!([50_053]))
+    );
+    assert!(!slowed.header("retry-after").is_empty());
+    stamp.env.clock.sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        stamp.form("/adfs/oauth2/token", &right).await.status,
+        StatusCode::OK
+    );
+}

@@ -23,6 +23,7 @@ mod controller;
 mod deps;
 mod effects;
 mod index;
+mod kubernetes;
 mod memory;
 mod pacing;
 pub mod plan;
@@ -31,4 +32,5 @@ mod sweep;
 
 pub use controller::Controller;
 pub use deps::{ControllerDeps, Settings};
+pub use kubernetes::KubernetesRecipes;
 pub use recipes::{RecipeError, Recipes, Secret, Site, network_id};

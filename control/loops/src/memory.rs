@@ -161,6 +161,10 @@ impl Memory {
         if let Some(handle) = &mut self.handle {
             handle.deaf |= !hears;
         }
+        if hears && self.api.reach != Reach::Ready {
+            self.api.heard = true;
+            self.held.remove(&Subject::Api);
+        }
     }
 
     /// Takes in how an effect ended.
@@ -255,6 +259,7 @@ impl Memory {
             self.api.set.clear();
         }
         self.api.reach = Reach::Ready;
+        self.api.heard = false;
         self.api.looked = change;
         self.api.nodes = nodes;
     }
@@ -274,6 +279,7 @@ impl Memory {
                     self.inventory_stale = true;
                 }
                 self.api.reach = Reach::Away;
+                self.api.heard = false;
             }
             Effect::SetNode { .. }
             | Effect::ApproveServing

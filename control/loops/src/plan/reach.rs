@@ -230,7 +230,7 @@ fn api(draft: &mut Draft<'_>) {
         }
         Reach::Unknown | Reach::Away => {
             // An agent that has said nothing since the service started may have nothing new to say: worth a try.
-            let worth_a_try = control_plane.api_server_ready().unwrap_or(true);
+            let worth_a_try = seen.api.heard || control_plane.api_server_ready().unwrap_or(true);
             let unknown = seen.api.reach == Reach::Unknown;
             if worth_a_try {
                 draft.act_or_adopt(unknown, Effect::LookAtApi, WAITING);

@@ -180,6 +180,8 @@ pub enum NetworkSeen {
 pub struct ApiSeen {
     /// Whether it answers.
     pub reach: Reach,
+    /// Whether it told of a change while it was not known to answer: a sign that it does.
+    pub heard: bool,
     /// Counts up when something in it may have changed.
     pub change: u64,
     /// The count at the last look.
@@ -198,6 +200,7 @@ impl Default for ApiSeen {
     fn default() -> Self {
         Self {
             reach: Reach::Unknown,
+            heard: false,
             change: 0,
             looked: 0,
             nodes: Vec::new(),

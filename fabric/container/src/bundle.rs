@@ -69,8 +69,9 @@ impl Bundle<'_> {
                     device("/dev/net/tun", 10, 200),
                 ],
                 "sysctl": self.sysctls(),
-                // What is mounted for one pod must be seen by the others; no way out, as the mount namespace around is private.
-                "rootfsPropagation": "rshared",
+                // Nothing goes out and nothing comes in. A node shares its mounts among its own pods with `mount --make-rshared /`;
+                // what runc makes of "rshared" here is neither of the two.
+                "rootfsPropagation": "rprivate",
                 "maskedPaths": ["/proc/kcore"],
                 "readonlyPaths": ["/proc/sysrq-trigger"],
             },

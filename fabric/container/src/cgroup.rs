@@ -68,7 +68,7 @@ pub(crate) async fn remove(env: &Env, group: &str) -> Result<(), FabricError> {
             .iter()
             .filter(|place| place.exists())
             .filter_map(|place| remove_tree(place).err())
-            .last();
+            .fold(None, |_, error| Some(error));
         if last.is_none() {
             return Ok(());
         }

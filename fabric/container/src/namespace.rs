@@ -21,7 +21,7 @@ pub(crate) enum Namespace {
 /// Looks a name up.
 pub(crate) fn look(name: &str) -> Namespace {
     const NSFS_MAGIC: u64 = 0x6e73_6673;
-    match rustix::fs::statfs(&Inner::namespace_path(name)) {
+    match rustix::fs::statfs(Inner::namespace_path(name)) {
         Ok(found) if found.f_type as u64 == NSFS_MAGIC => Namespace::Live,
         Ok(_) => Namespace::Broken,
         Err(_) => Namespace::Absent,

@@ -50,7 +50,7 @@ impl Inner {
             Namespace::Live => true,
             Namespace::Absent => false,
             Namespace::Broken => {
-                self.remove_links_and_namespace(&act, &[port.clone()], &name)
+                self.remove_links_and_namespace(&act, std::slice::from_ref(&port), &name)
                     .await?;
                 false
             }

@@ -76,7 +76,6 @@ chain input {{
 type filter hook input priority filter; policy accept;
 iifname != "{UPLINK}" accept
 ct state established,related accept
-icmp type echo-request accept
 drop
 }}
 chain forward {{

@@ -1,0 +1,448 @@
+//! The driver on a real host: real namespaces, bridges, rules, control groups and `runc`, with a node image of one program (busybox) and a
+//! shell script for an agent.
+//!
+//! Runs where there is root, `runc`, `nft`, `ip` and a static busybox; says so and passes where not. Every stamp has a name and ranges of its
+//! own and no uplink, so that runs do not meet.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and says what it measured"
+)]
+
+mod stand;
+
+use std::{sync::Arc, time::Duration};
+
+use fabric_api::{Fabric, FabricError, MachineId, NetworkId, Power, RouteSpec};
+use fabric_net::Names;
+
+use stand::{Stand, machine, network, on_stamp, on_subnet, wait};
+
+/// One runtime for all: the tests are about the host, and it is one.
+fn run(name: &str, test: impl AsyncFnOnce(&Stand)) {
+    if !stand::possible() {
+        println!("skipped: needs root, runc, nft, ip and /bin/busybox (apt-get install busybox-static)");
+        return;
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async {
+            let stand = Stand::new(name).await;
+            test(&stand).await;
+            stand.close().await;
+        });
+}
+
+#[test]
+fn machines_reach_their_own_network_and_no_other() {
+    run("reach", async |stand| {
+        let fabric = &stand.fabric;
+        // Two VNETs with the same addresses.
+        for (id, uplink) in [("na", 10), ("nb", 11)] {
+            fabric.ensure_network(&network(stand, id, uplink)).await.unwrap();
+        }
+        let specs = [
+            machine("a1", vec![on_subnet("na", "10.224.0.4")]),
+            machine("a2", vec![on_subnet("na", "10.224.0.5")]),
+            machine("b1", vec![on_subnet("nb", "10.224.0.4")]),
+            machine(
+                "cp",
+                vec![on_stamp(stand, 20, Some(200)), {
+                    let mut card = on_subnet("na", "10.239.0.4");
+                    card.name = "eth1".into();
+                    card.gateway = None;
+                    card.routes = vec![RouteSpec {
+                        to: "10.224.0.0/16".parse().unwrap(),
+                        via: "10.239.0.1".parse().unwrap(),
+                    }];
+                    card
+                }],
+            ),
+        ];
+        let clock = &stand.env.clock;
+        let before = clock.monotonic();
+        let mut starts = tokio::task::JoinSet::new();
+        for spec in specs.clone() {
+            let fabric = fabric.clone();
+            starts.spawn(async move { fabric.ensure_machine(&spec).await });
+        }
+        while let Some(result) = starts.join_next().await {
+            result.unwrap().unwrap();
+        }
+        println!("4 machines at once: {:?}", clock.monotonic() - before);
+
+        let gateway = stand.network.gateway().to_string();
+        let vip = stand.address(200).to_string();
+        assert!(stand.pings("a1", "10.224.0.5").await, "within the subnet");
+        assert!(stand.pings("a1", "10.239.0.4").await, "between subnets");
+        assert!(stand.pings("a1", &gateway).await, "the service, by translation");
+        assert!(
+            stand.pings("b1", &gateway).await,
+            "the service, from the other VNET"
+        );
+        assert!(stand.pings("b1", &vip).await, "the VIP, from another VNET");
+        assert!(
+            stand.pings("cp", "10.224.0.4").await,
+            "a node from the control plane"
+        );
+        assert!(stand.host_pings(&vip).await, "the VIP, from the host");
+        // 10.224.0.5 exists in the other VNET only.
+        assert!(!stand.pings("b1", "10.224.0.5").await, "the other VNET");
+        assert!(
+            !stand.pings("b1", &stand.address(10).to_string()).await,
+            "the other VNET's uplink forwards nothing"
+        );
+        // Nobody has these, and nothing of them leaves by the default route.
+        let names = Names::new(&stand.stamp);
+        let inside = names.network_namespace(&NetworkId::from("na"));
+        for nobody in ["10.230.0.1", "10.244.9.9"] {
+            assert!(
+                !stand
+                    .succeeds(&["ip", "-n", &inside, "route", "get", nobody])
+                    .await,
+                "{nobody}"
+            );
+        }
+        assert!(
+            stand
+                .succeeds(&["ip", "-n", &inside, "route", "get", "192.0.2.2"])
+                .await
+        );
+        assert!(!stand.pings("a1", "192.0.2.2").await, "the host's other address");
+
+        // The machine is what was asked for.
+        assert_eq!(stand.output("a1", "hostname").await.trim(), "host-a1");
+        assert_eq!(
+            stand.output("a1", "cat /etc/landfall/seed.json").await.trim(),
+            "seed of a1"
+        );
+        assert_eq!(
+            stand
+                .output("a1", "stat -c %a /etc/landfall/seed.json")
+                .await
+                .trim(),
+            "600"
+        );
+        // As a node does at its start; what its pods mount stays inside.
+        let share =
+            "mount --make-rshared / && mount -t tmpfs inner /var/lib/kubelet && cat /proc/1/mountinfo";
+        let mounts = stand.output("a1", share).await;
+        for place in [" / / ", " /var/lib/kubelet ", " /run "] {
+            let line = mounts
+                .lines()
+                .rfind(|line| line.contains(place))
+                .unwrap_or("none");
+            assert!(line.contains(" shared:"), "{place}: {mounts}");
+        }
+        assert!(mounts.contains("- tmpfs inner"), "{mounts}");
+        assert!(
+            stand
+                .output("a1", "cat /etc/hosts")
+                .await
+                .contains("10.224.0.4 host-a1")
+        );
+        assert!(
+            !stand
+                .output("a1", "cat /etc/resolv.conf")
+                .await
+                .contains("nameserver")
+        );
+        assert_eq!(
+            stand
+                .output("a1", "cat /proc/sys/net/ipv4/ip_forward")
+                .await
+                .trim(),
+            "1"
+        );
+        assert_eq!(
+            stand
+                .output("a1", "mkdir -p /sys/fs/cgroup/memory/x /sys/fs/cgroup/x; echo $?")
+                .await
+                .lines()
+                .last(),
+            Some("0")
+        );
+        let limit = stand
+            .output(
+                "a1",
+                "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null",
+            )
+            .await;
+        assert!(limit.contains(&(64 << 20).to_string()), "{limit}");
+        // Nothing of it shows on the host.
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(
+            !mounts.contains(&stand.state_dir().display().to_string()),
+            "{mounts}"
+        );
+    });
+}
+
+#[test]
+fn a_network_follows_its_specification() {
+    run("follow", async |stand| {
+        let fabric = &stand.fabric;
+        let mut spec = network(stand, "na", 10);
+        spec.routes = vec![RouteSpec {
+            to: "10.244.0.0/24".parse().unwrap(),
+            via: "10.224.0.4".parse().unwrap(),
+        }];
+        fabric.ensure_network(&spec).await.unwrap();
+        fabric
+            .ensure_machine(&machine("a1", vec![on_subnet("na", "10.224.0.4")]))
+            .await
+            .unwrap();
+        fabric
+            .ensure_machine(&machine("a2", vec![on_subnet("na", "10.224.0.5")]))
+            .await
+            .unwrap();
+        stand.output("a1", "ip address add 10.244.0.9/32 dev lo").await;
+        assert!(stand.pings("a2", "10.244.0.9").await, "by the route table");
+        // The same again changes nothing, and cuts nothing.
+        fabric.ensure_network(&spec).await.unwrap();
+        assert!(stand.pings("a2", "10.244.0.9").await);
+        spec.routes.clear();
+        fabric.ensure_network(&spec).await.unwrap();
+        assert!(
+            !stand.pings("a2", "10.244.0.9").await,
+            "the route is gone, the range unreachable"
+        );
+        assert!(stand.pings("a2", "10.224.0.4").await, "the rest is as it was");
+        let gone = spec.subnets.pop().unwrap();
+        fabric.ensure_network(&spec).await.unwrap();
+        assert!(!stand.pings("a2", &gone.gateway.to_string()).await);
+        spec.subnets.push(gone.clone());
+        fabric.ensure_network(&spec).await.unwrap();
+        assert!(stand.pings("a2", &gone.gateway.to_string()).await);
+    });
+}
+
+#[test]
+fn two_stamps_do_not_see_each_other() {
+    run("stampa", async |a| {
+        let b = Stand::new("stampb").await;
+        for stand in [a, &b] {
+            stand
+                .fabric
+                .ensure_machine(&machine("m", vec![on_stamp(stand, 20, None)]))
+                .await
+                .unwrap();
+        }
+        assert!(a.pings("m", &a.network.gateway().to_string()).await);
+        assert!(b.pings("m", &b.network.gateway().to_string()).await);
+        assert!(
+            !a.pings("m", &b.network.gateway().to_string()).await,
+            "the other's service"
+        );
+        assert!(
+            !a.pings("m", &b.address(20).to_string()).await,
+            "the other's machine"
+        );
+        for stand in [a, &b] {
+            let inventory = stand.fabric.list().await.unwrap();
+            assert_eq!(inventory.machines.len(), 1);
+        }
+        b.close().await;
+        assert!(
+            a.pings("m", &a.network.gateway().to_string()).await,
+            "the end of one is not the end of the other"
+        );
+    });
+}
+
+#[test]
+fn a_machine_keeps_its_disk_until_it_is_deleted() {
+    run("disk", async |stand| {
+        let fabric = &stand.fabric;
+        let mut spec = machine("m", vec![on_stamp(stand, 20, None)]);
+        let before = stand.env.clock.monotonic();
+        fabric.ensure_machine(&spec).await.unwrap();
+        println!("1 machine: {:?}", stand.env.clock.monotonic() - before);
+        let seen = || async { fabric.list().await.unwrap().machines.remove(0) };
+        let first = seen().await;
+        assert_eq!(first.power, Power::Running);
+        assert_eq!(first.spec_hash, Some(fabric_net::spec_hash(&spec)));
+        stand
+            .output(
+                "m",
+                "echo kept > /root.txt; echo kept > /var/lib/etcd/db; rm /etc/landfall/seed.json",
+            )
+            .await;
+        let pid = stand.pid("m").await;
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(stand.pid("m").await, pid, "what runs is left alone");
+        spec.labels.insert("cluster".into(), "c1".into());
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(seen().await.labels["cluster"], "c1");
+
+        // In order: the agent's trap writes this.
+        fabric.stop_machine(&spec.id).await.unwrap();
+        assert_eq!(seen().await.power, Power::Stopped);
+        assert!(stand.console("m").contains("asked to stop"));
+        fabric.stop_machine(&spec.id).await.unwrap();
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(
+            stand.output("m", "cat /root.txt /var/lib/etcd/db").await,
+            "kept\nkept\n"
+        );
+        assert!(
+            !stand.output("m", "ls /etc/landfall").await.contains("seed"),
+            "seeds are put in once"
+        );
+
+        // Killed from outside.
+        stand.kill("m").await;
+        wait(stand, "the machine to be seen as stopped", async || {
+            match seen().await.power {
+                Power::Stopped => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert!(stand.pings("m", &stand.network.gateway().to_string()).await);
+
+        // As after a reboot: everything that is not on disk is gone.
+        fabric.stop_stamp().await.unwrap();
+        stand.nothing_but_disks().await;
+        assert_eq!(seen().await.power, Power::Stopped);
+        fabric.ensure_stamp().await.unwrap();
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(stand.output("m", "cat /root.txt").await, "kept\n");
+
+        fabric.delete_machine(&spec.id).await.unwrap();
+        fabric.delete_machine(&spec.id).await.unwrap();
+        assert!(fabric.list().await.unwrap().machines.is_empty());
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(
+            stand.output("m", "cat /root.txt /etc/landfall/seed.json").await,
+            "seed of m\n"
+        );
+    });
+}
+
+#[test]
+fn what_was_cut_short_is_found_and_finished() {
+    run("cut", async |stand| {
+        let fabric = &stand.fabric;
+        let names = Names::new(&stand.stamp);
+        let spec = machine("m", vec![on_stamp(stand, 20, None)]);
+        let id = &spec.id;
+        let power = || async {
+            fabric
+                .list()
+                .await
+                .unwrap()
+                .machines
+                .first()
+                .map(|machine| machine.power)
+        };
+
+        // A namespace without a machine, a control group without a machine, a directory without a disk.
+        let space = names.machine_namespace(id);
+        stand.host(&["ip", "netns", "add", &space]).await;
+        assert_eq!(power().await, Some(Power::Partial));
+        fabric.delete_machine(id).await.unwrap();
+        assert_eq!(power().await, None);
+        let group = std::path::PathBuf::from("/sys/fs/cgroup/memory");
+        let group = if group.exists() {
+            group
+        } else {
+            "/sys/fs/cgroup".into()
+        };
+        std::fs::create_dir_all(
+            group
+                .join(names.machine_cgroup(id).trim_start_matches('/'))
+                .join("deep/er"),
+        )
+        .unwrap();
+        assert_eq!(power().await, Some(Power::Partial));
+        fabric.delete_machine(id).await.unwrap();
+        assert_eq!(power().await, None);
+
+        // A creation cut short after the first file; and a name without a namespace behind it.
+        std::fs::create_dir_all(stand.machine_dir("m").join("upper/etc")).unwrap();
+        std::fs::write(stand.machine_dir("m").join("upper/etc/half"), "").unwrap();
+        assert_eq!(power().await, Some(Power::Partial));
+        std::fs::write(format!("/run/netns/{space}"), "").unwrap();
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(power().await, Some(Power::Running));
+        assert!(!stand.output("m", "ls /etc").await.contains("half"));
+
+        // A deletion cut short while the machine runs: it is not taken for a healthy one.
+        std::fs::remove_file(stand.machine_dir("m").join("ready")).unwrap();
+        assert_eq!(power().await, Some(Power::Partial));
+        let pid = stand.pid("m").await;
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_ne!(stand.pid("m").await, pid);
+
+        // Runtime state lost under a running machine: it is killed by its control group, not doubled.
+        let pid = stand.pid("m").await;
+        std::fs::remove_dir_all(stand.run_dir().join("runc")).unwrap();
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_ne!(stand.pid("m").await, pid);
+        // Whoever adopted it may take a moment to collect what is left of it.
+        wait(
+            stand,
+            "the old machine to be dead",
+            async || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+                Ok(stat) if !stat.contains(") Z ") => Err(stat),
+                _ => Ok(()),
+            },
+        )
+        .await;
+
+        // A caller that goes away does not leave half a machine.
+        let other = machine("gone", vec![on_stamp(stand, 21, None)]);
+        let impatient = stand
+            .env
+            .clock
+            .timeout(Duration::from_millis(1), fabric.ensure_machine(&other))
+            .await;
+        assert!(impatient.is_err(), "a machine does not start in a millisecond");
+        fabric.delete_machine(&other.id).await.unwrap();
+        assert_eq!(fabric.list().await.unwrap().machines.len(), 1);
+    });
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    run("errors", async |stand| {
+        let fabric = &stand.fabric;
+        let mut spec = machine("m", vec![on_subnet("nowhere", "10.224.0.4")]);
+        assert!(
+            matches!(fabric.ensure_machine(&spec).await, Err(FabricError::NotFound(what)) if what == "network nowhere")
+        );
+        // Nothing was started, but there is a directory: it is found, so that it can be swept.
+        let seen = &fabric.list().await.unwrap().machines[0];
+        assert_eq!(seen.power, Power::Stopped);
+        fabric.delete_machine(&spec.id).await.unwrap();
+        spec.image = "9.9.9".into();
+        assert!(
+            matches!(fabric.ensure_machine(&spec).await, Err(FabricError::NoImage { version }) if version == "9.9.9")
+        );
+        assert!(matches!(
+            fabric.stop_machine(&MachineId::from("none")).await,
+            Err(FabricError::NotFound(_))
+        ));
+        fabric.delete_machine(&MachineId::from("none")).await.unwrap();
+        fabric.delete_network(&NetworkId::from("none")).await.unwrap();
+        fabric.delete_machine(&spec.id).await.unwrap();
+
+        // An agent that is not there: what runc says arrives, and nothing is left that would stop the next try.
+        let mut config = stand.config();
+        config.agent = "/no/such/agent".into();
+        let broken = fabric_container::ContainerFabric::new(stand.env.clone(), config).unwrap();
+        let spec = machine("m", vec![on_stamp(stand, 20, None)]);
+        let error = broken.ensure_machine(&spec).await.unwrap_err().to_string();
+        assert!(
+            error.contains("start machine m") && error.contains("/no/such/agent"),
+            "{error}"
+        );
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert!(stand.pings("m", &stand.network.gateway().to_string()).await);
+        let _: Arc<dyn Fabric> = Arc::new(fabric.clone());
+    });
+}

@@ -1,0 +1,113 @@
+//! Children and their logs.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::Paths;
+
+/// A log is moved aside when it is longer than this at the start of its process, or when it is looked at.
+const LOG_LIMIT: u64 = 10 * 1024 * 1024;
+
+/// What a child without an environment of its own gets.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Starts a child in a process group of its own, its output appended to its log. Gives its process id, or why not.
+pub fn start(
+    paths: &Paths,
+    log: &str,
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+) -> Result<u32, String> {
+    let (program, arguments) = argv.split_first().ok_or("there is no program")?;
+    let log = paths.log(log);
+    bound(&log);
+    let output = open(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+    let errors = output.try_clone().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .envs(env)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .process_group(0);
+    // The handle is dropped on purpose: the loop collects every child, its own and those it inherits, by its id.
+    command
+        .spawn()
+        .map(|child| child.id())
+        .map_err(|error| format!("cannot start {program}: {error}"))
+}
+
+fn open(log: &Path) -> std::io::Result<File> {
+    if let Some(directory) = log.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(log)
+}
+
+/// Keeps a log from growing without end: what is there is copied aside, and the file, which its process keeps open for
+/// appending, starts again.
+pub fn bound(log: &Path) {
+    let Ok(found) = fs::metadata(log) else { return };
+    if found.len() <= LOG_LIMIT {
+        return;
+    }
+    let aside = log.with_extension("log.1");
+    // Losing a log is better than losing the machine to a full disk.
+    if fs::copy(log, &aside).is_err() {
+        let _still_long = fs::remove_file(&aside);
+    }
+    let _unwritable = fs::OpenOptions::new().write(true).truncate(true).open(log);
+}
+
+/// The last lines of a log; at most the last mebibyte of it.
+pub fn tail(log: &Path, lines: usize) -> std::io::Result<Vec<String>> {
+    const WINDOW: u64 = 1024 * 1024;
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(WINDOW)))?;
+    let mut bytes = Vec::new();
+    file.take(WINDOW).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text.lines().collect();
+    Ok(all[all.len().saturating_sub(lines)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_log_is_moved_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("x.log");
+        fs::write(&log, vec![b'x'; usize::try_from(LOG_LIMIT).unwrap() + 1]).unwrap();
+        bound(&log);
+        assert_eq!(fs::metadata(&log).unwrap().len(), 0);
+        assert!(fs::metadata(directory.path().join("x.log.1")).unwrap().len() > LOG_LIMIT);
+    }
+
+    #[test]
+    fn the_tail_is_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("x.log");
+        fs::write(&log, "a\nb\nc\n").unwrap();
+        assert_eq!(tail(&log, 2).unwrap(), ["b", "c"]);
+        assert_eq!(tail(&log, 9).unwrap(), ["a", "b", "c"]);
+    }
+}

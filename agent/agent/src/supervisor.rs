@@ -1,0 +1,574 @@
+//! What to do next: pure. Events and the time in, actions out.
+//!
+//! ```text
+//! configuration ──► setup, command by command ──► all processes and tasks at once
+//!
+//! process:  Waiting ──start──► Running ──exit──► Waiting (back-off 0.1 s … 10 s; forgotten after 30 s of running)
+//!                                 └─ removed or changed ──► Stopping (SIGTERM, after the grace SIGKILL) ──exit──► gone, or Waiting
+//! task:     as a process, until it succeeds once
+//! ```
+//!
+//! Always true: at most one process a name; a process is stopped before its changed self is started; on shut-down those
+//! with a higher stop order are gone before the next are told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use agent_protocol::{MachineConfig, Process, ProcessSeen, ProcessState};
+use nix::sys::signal::Signal;
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
+/// After running so long, an end is a new story.
+const STABLE: Duration = Duration::from_secs(30);
+/// A setup command that fails is tried again after this.
+const SETUP_RETRY: Duration = Duration::from_secs(1);
+/// A task's grace when it has to go.
+const TASK_GRACE: Duration = Duration::from_secs(5);
+
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    /// The setup command of this index.
+    Setup(usize),
+    /// The task of this name.
+    Task(String),
+    /// The process of this name.
+    Process(String),
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A newer configuration is on disk and its files are written; `changed` are the paths that were different.
+    Configured {
+        /// The configuration.
+        config: MachineConfig,
+        /// Paths of files that were different.
+        changed: BTreeSet<String>,
+    },
+    /// An action [`Action::Start`] worked.
+    Started {
+        /// Of what.
+        job: Job,
+        /// As which process.
+        pid: u32,
+    },
+    /// An action [`Action::Start`] did not work.
+    NotStarted {
+        /// Of what.
+        job: Job,
+        /// Why not.
+        why: String,
+    },
+    /// A child ended.
+    Exited {
+        /// Which.
+        pid: u32,
+        /// `exit status 1`, `signal 9`.
+        how: String,
+        /// Exit status 0.
+        success: bool,
+    },
+    /// A probe answered, or did not.
+    Probed {
+        /// Which process.
+        name: String,
+        /// Its process id when it was asked.
+        pid: u32,
+        /// Whether it is ready.
+        ready: bool,
+    },
+    /// The machine is to shut down.
+    Stop,
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start this; answer with [`Event::Started`] or [`Event::NotStarted`].
+    Start(Job),
+    /// Send a signal.
+    Signal(u32, Signal),
+    /// Something worth a report changed.
+    Report,
+    /// Everything is stopped: end.
+    End,
+}
+
+#[derive(Debug)]
+struct Unit {
+    order: u8,
+    grace: Duration,
+    phase: Phase,
+    ready: Option<bool>,
+    restarts: u32,
+    back_off: Duration,
+    last_exit: Option<String>,
+    /// Whether it is still wanted after it has stopped.
+    wanted: bool,
+    done: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// To be started then.
+    Waiting(Duration),
+    /// Being started by the loop.
+    Starting,
+    Running {
+        pid: u32,
+        since: Duration,
+    },
+    Stopping {
+        pid: u32,
+        kill_at: Duration,
+        killed: bool,
+    },
+    /// Told to be still during shut-down.
+    Halted,
+}
+
+impl Unit {
+    fn new(order: u8, grace: Duration, now: Duration) -> Self {
+        Self {
+            order,
+            grace,
+            phase: Phase::Waiting(now),
+            ready: None,
+            restarts: 0,
+            back_off: FIRST_BACK_OFF,
+            last_exit: None,
+            wanted: true,
+            done: false,
+        }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Running { pid, .. } | Phase::Stopping { pid, .. } => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// Begins to stop it, if it runs.
+    fn stop(&mut self, now: Duration) -> Option<Action> {
+        let Phase::Running { pid, .. } = self.phase else {
+            return None;
+        };
+        self.phase = Phase::Stopping {
+            pid,
+            kill_at: now + self.grace,
+            killed: false,
+        };
+        Some(Action::Signal(pid, Signal::SIGTERM))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Waits for a configuration.
+    Idle,
+    /// Runs this setup command, or waits to try it again.
+    Setup {
+        index: usize,
+        again_at: Option<Duration>,
+    },
+    /// Everything runs.
+    Up,
+    /// Stops.
+    Down,
+}
+
+/// The state of a machine.
+#[derive(Debug)]
+pub struct Supervisor {
+    config: Option<MachineConfig>,
+    stage: Stage,
+    setup_done: bool,
+    setup_pid: Option<u32>,
+    setup_error: Option<String>,
+    units: BTreeMap<Job, Unit>,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self {
+            config: None,
+            stage: Stage::Idle,
+            setup_done: false,
+            setup_pid: None,
+            setup_error: None,
+            units: BTreeMap::new(),
+        }
+    }
+}
+
+impl Supervisor {
+    /// The configuration in force.
+    pub fn config(&self) -> Option<&MachineConfig> {
+        self.config.as_ref()
+    }
+
+    /// Whether a configuration may come into force: it is newer than the one that is.
+    pub fn accepts(&self, generation: u64) -> bool {
+        self.stage != Stage::Down
+            && self
+                .config
+                .as_ref()
+                .is_none_or(|config| config.generation < generation)
+    }
+
+    /// Which processes are to be asked whether they are ready: name and process id.
+    pub fn probed(&self) -> Vec<(String, u32, bool)> {
+        self.units
+            .iter()
+            .filter_map(|(job, unit)| match (job, unit.phase) {
+                (Job::Process(name), Phase::Running { pid, .. }) => {
+                    Some((name.clone(), pid, unit.ready == Some(true)))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What is seen of every process.
+    pub fn processes(&self) -> BTreeMap<String, ProcessSeen> {
+        self.units
+            .iter()
+            .filter_map(|(job, unit)| {
+                let Job::Process(name) = job else { return None };
+                let state = match (unit.phase, unit.ready) {
+                    (Phase::Running { .. }, Some(true)) => ProcessState::Ready,
+                    (Phase::Running { .. }, Some(false)) => ProcessState::Unready,
+                    (Phase::Running { .. } | Phase::Starting, None) => ProcessState::Starting,
+                    (Phase::Starting, Some(_)) => ProcessState::Starting,
+                    (Phase::Waiting(_), _) if unit.last_exit.is_none() => ProcessState::Starting,
+                    (Phase::Waiting(_), _) => ProcessState::BackOff,
+                    (Phase::Stopping { .. } | Phase::Halted, _) => ProcessState::Stopped,
+                };
+                Some((
+                    name.clone(),
+                    ProcessSeen {
+                        state,
+                        pid: unit.pid(),
+                        restarts: unit.restarts,
+                        last_exit: unit.last_exit.clone(),
+                        last_lines: Vec::new(),
+                    },
+                ))
+            })
+            .collect()
+    }
+
+    /// Names of the tasks that succeeded.
+    pub fn tasks_done(&self) -> Vec<String> {
+        self.units
+            .iter()
+            .filter_map(|(job, unit)| match job {
+                Job::Task(name) if unit.done => Some(name.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Why setup does not get on, if it does not.
+    pub fn setup_error(&self) -> Option<&str> {
+        self.setup_error.as_deref()
+    }
+
+    /// When something has to be looked at again, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let setup = match self.stage {
+            Stage::Setup { again_at, .. } => again_at,
+            _ => None,
+        };
+        let units = self.units.values().filter_map(|unit| match unit.phase {
+            Phase::Waiting(at) if !unit.done => Some(at),
+            Phase::Stopping {
+                kill_at,
+                killed: false,
+                ..
+            } => Some(kill_at),
+            _ => None,
+        });
+        units.chain(setup).min()
+    }
+
+    /// Something happened at this time; what is to be done?
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Configured { config, changed } => self.configure(now, config, &changed, &mut actions),
+            Event::Started { job, pid } => self.started(now, job, pid, &mut actions),
+            Event::NotStarted { job, why } => self.ended(now, &job, why, false, &mut actions),
+            Event::Exited { pid, how, success } => {
+                if self.setup_pid == Some(pid) {
+                    self.setup_pid = None;
+                    if let Stage::Setup { index, .. } = self.stage {
+                        self.ended(now, &Job::Setup(index), how, success, &mut actions);
+                    }
+                } else if let Some(job) = self
+                    .units
+                    .iter()
+                    .find(|(_, unit)| unit.pid() == Some(pid))
+                    .map(|(job, _)| job.clone())
+                {
+                    self.ended(now, &job, how, success, &mut actions);
+                }
+            }
+            Event::Probed { name, pid, ready } => self.note_probe(name, pid, ready, &mut actions),
+            Event::Stop => {
+                self.stage = Stage::Down;
+                actions.push(Action::Report);
+            }
+            Event::Tick => {}
+        }
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    fn configure(
+        &mut self,
+        now: Duration,
+        config: MachineConfig,
+        changed: &BTreeSet<String>,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.stage == Stage::Down {
+            return;
+        }
+        let before: BTreeMap<&str, &Process> = self
+            .config
+            .iter()
+            .flat_map(|config| &config.processes)
+            .map(|process| (process.name.as_str(), process))
+            .collect();
+        let restart: BTreeSet<String> = config
+            .processes
+            .iter()
+            .filter(|process| {
+                before
+                    .get(process.name.as_str())
+                    .is_some_and(|before| before != process)
+                    || process.restart_on.iter().any(|path| changed.contains(path))
+            })
+            .map(|process| process.name.clone())
+            .collect();
+        let mut wanted: BTreeMap<Job, (u8, Duration)> = config
+            .processes
+            .iter()
+            .map(|process| {
+                let grace = Duration::from_secs(process.grace_seconds.clamp(1, 120).into());
+                (Job::Process(process.name.clone()), (process.stop_order, grace))
+            })
+            .collect();
+        wanted.extend(
+            config
+                .tasks
+                .iter()
+                .map(|task| (Job::Task(task.name.clone()), (u8::MAX, TASK_GRACE))),
+        );
+
+        for (job, unit) in &mut self.units {
+            let stays = wanted.contains_key(job);
+            let again = matches!(job, Job::Process(name) if restart.contains(name));
+            unit.wanted = stays;
+            if !stays || again {
+                actions.extend(unit.stop(now));
+            }
+        }
+        self.units.retain(|job, unit| {
+            wanted.contains_key(job) || unit.pid().is_some() || unit.phase == Phase::Starting
+        });
+        for (job, (order, grace)) in wanted {
+            let unit = self
+                .units
+                .entry(job)
+                .or_insert_with(|| Unit::new(order, grace, now));
+            (unit.order, unit.grace) = (order, grace);
+        }
+        self.config = Some(config);
+        if self.stage == Stage::Idle
+            || (matches!(self.stage, Stage::Setup { .. }) && self.setup_pid.is_none())
+        {
+            self.stage = Stage::Setup {
+                index: 0,
+                again_at: Some(now),
+            };
+        }
+        actions.push(Action::Report);
+    }
+
+    fn started(&mut self, now: Duration, job: Job, pid: u32, actions: &mut Vec<Action>) {
+        if matches!(job, Job::Setup(_)) {
+            self.setup_pid = Some(pid);
+            return;
+        }
+        let down = self.stage == Stage::Down;
+        if let Some(unit) = self.units.get_mut(&job) {
+            unit.phase = Phase::Running { pid, since: now };
+            unit.ready = None;
+            if !unit.wanted && !down {
+                actions.extend(unit.stop(now));
+            }
+        }
+        if matches!(job, Job::Process(_)) {
+            actions.push(Action::Report);
+        }
+    }
+
+    /// A job ended, or could not be started.
+    fn ended(&mut self, now: Duration, job: &Job, how: String, success: bool, actions: &mut Vec<Action>) {
+        if let Job::Setup(index) = job {
+            if success {
+                self.setup_error = None;
+                self.stage = Stage::Setup {
+                    index: index + 1,
+                    again_at: Some(now),
+                };
+            } else {
+                let command = self.config.as_ref().and_then(|config| config.setup.get(*index));
+                self.setup_error = Some(format!(
+                    "the setup command {:?} ended with {how}",
+                    command.map(|command| &command.argv)
+                ));
+                self.stage = Stage::Setup {
+                    index: *index,
+                    again_at: Some(now + SETUP_RETRY),
+                };
+                actions.push(Action::Report);
+            }
+            return;
+        }
+        let down = self.stage == Stage::Down;
+        let Some(unit) = self.units.get_mut(job) else {
+            return;
+        };
+        let was_stopping = matches!(unit.phase, Phase::Stopping { .. });
+        if let Phase::Running { since, .. } = unit.phase
+            && now.saturating_sub(since) >= STABLE
+        {
+            unit.back_off = FIRST_BACK_OFF;
+        }
+        unit.ready = None;
+        if down {
+            unit.phase = Phase::Halted;
+        } else if !unit.wanted {
+            self.units.remove(job);
+        } else if was_stopping {
+            // Stopped to be started anew.
+            unit.phase = Phase::Waiting(now);
+        } else if matches!(job, Job::Task(_)) && success {
+            unit.done = true;
+            unit.phase = Phase::Halted;
+        } else {
+            unit.last_exit = Some(how);
+            unit.restarts += 1;
+            unit.phase = Phase::Waiting(now + unit.back_off);
+            unit.back_off = (unit.back_off * 2).min(LONGEST_BACK_OFF);
+        }
+        actions.push(Action::Report);
+    }
+
+    fn note_probe(&mut self, name: String, pid: u32, ready: bool, actions: &mut Vec<Action>) {
+        let Some(unit) = self.units.get_mut(&Job::Process(name)) else {
+            return;
+        };
+        if unit.pid() != Some(pid) || !matches!(unit.phase, Phase::Running { .. }) {
+            return;
+        }
+        let next = match (unit.ready, ready) {
+            // Not ready yet is not the same as not ready any more.
+            (None, false) => None,
+            (_, ready) => Some(ready),
+        };
+        if next != unit.ready {
+            unit.ready = next;
+            actions.push(Action::Report);
+        }
+    }
+
+    /// Whatever time and state allow.
+    fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for unit in self.units.values_mut() {
+            if let Phase::Stopping {
+                pid,
+                kill_at,
+                killed: false,
+            } = unit.phase
+                && now >= kill_at
+            {
+                unit.phase = Phase::Stopping {
+                    pid,
+                    kill_at,
+                    killed: true,
+                };
+                actions.push(Action::Signal(pid, Signal::SIGKILL));
+            }
+        }
+        match self.stage {
+            Stage::Idle => {}
+            Stage::Setup {
+                again_at: Some(at),
+                index,
+            } if now >= at && self.setup_pid.is_none() => {
+                let commands = self.config.as_ref().map_or(0, |config| config.setup.len());
+                if self.setup_done || index >= commands {
+                    self.setup_done = true;
+                    self.stage = Stage::Up;
+                    self.start_due(now, actions);
+                } else {
+                    self.stage = Stage::Setup {
+                        index,
+                        again_at: None,
+                    };
+                    actions.push(Action::Start(Job::Setup(index)));
+                }
+            }
+            Stage::Setup { .. } => {}
+            Stage::Up => self.start_due(now, actions),
+            Stage::Down => self.stop_next(now, actions),
+        }
+    }
+
+    fn start_due(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for (job, unit) in &mut self.units {
+            if matches!(unit.phase, Phase::Waiting(at) if now >= at) {
+                unit.phase = Phase::Starting;
+                actions.push(Action::Start(job.clone()));
+            }
+        }
+    }
+
+    /// Stops the highest order that still runs; ends when none does.
+    fn stop_next(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for unit in self.units.values_mut() {
+            if matches!(unit.phase, Phase::Waiting(_)) {
+                unit.phase = Phase::Halted;
+            }
+        }
+        let running = self
+            .units
+            .values()
+            .filter(|unit| unit.phase != Phase::Halted)
+            .map(|unit| unit.order)
+            .max();
+        match running {
+            None => actions.push(Action::End),
+            Some(order) => {
+                for unit in self.units.values_mut().filter(|unit| unit.order == order) {
+                    actions.extend(unit.stop(now));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

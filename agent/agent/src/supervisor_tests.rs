@@ -1,0 +1,270 @@
+use super::*;
+use agent_protocol::{Command, Task};
+
+fn process(name: &str, order: u8) -> Process {
+    Process {
+        name: name.into(),
+        argv: vec![name.into()],
+        env: BTreeMap::new(),
+        probe: None,
+        restart_on: vec![format!("/etc/{name}")],
+        stop_order: order,
+        grace_seconds: 5,
+    }
+}
+
+fn config(generation: u64, processes: &[Process]) -> MachineConfig {
+    MachineConfig {
+        generation,
+        processes: processes.to_vec(),
+        ..MachineConfig::default()
+    }
+}
+
+fn at(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A supervisor and a world that starts whatever it is told to.
+struct World {
+    supervisor: Supervisor,
+    now: Duration,
+    next_pid: u32,
+    running: BTreeMap<u32, Job>,
+    signals: Vec<(u32, Signal)>,
+    ended: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let supervisor = Supervisor::default();
+        Self {
+            supervisor,
+            now: at(0),
+            next_pid: 1,
+            running: BTreeMap::new(),
+            signals: Vec::new(),
+            ended: false,
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in self.supervisor.handle(self.now, event) {
+                match action {
+                    Action::Start(job) => {
+                        self.next_pid += 1;
+                        self.running.insert(self.next_pid, job.clone());
+                        events.push(Event::Started {
+                            job,
+                            pid: self.next_pid,
+                        });
+                    }
+                    Action::Signal(pid, signal) => self.signals.push((pid, signal)),
+                    Action::Report => {}
+                    Action::End => self.ended = true,
+                }
+            }
+        }
+    }
+
+    fn configure(&mut self, config: MachineConfig, changed: &[&str]) {
+        assert!(self.supervisor.accepts(config.generation));
+        let changed = changed.iter().map(|path| (*path).to_owned()).collect();
+        self.feed(Event::Configured { config, changed });
+    }
+
+    fn pid(&self, name: &str) -> Option<u32> {
+        self.running
+            .iter()
+            .find(|(_, job)| **job == Job::Process(name.into()))
+            .map(|(pid, _)| *pid)
+    }
+
+    fn exit(&mut self, pid: u32, success: bool) {
+        self.running.remove(&pid).expect("it runs");
+        self.feed(Event::Exited {
+            pid,
+            how: "exit status 1".into(),
+            success,
+        });
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.feed(Event::Tick);
+    }
+}
+
+#[test]
+fn everything_starts_at_once_after_setup() {
+    let mut world = World::new();
+    let mut first = config(1, &[process("a", 1), process("b", 2)]);
+    first.setup = vec![
+        Command {
+            argv: vec!["one".into()],
+        },
+        Command {
+            argv: vec!["two".into()],
+        },
+    ];
+    world.configure(first, &[]);
+    assert_eq!(world.running.values().collect::<Vec<_>>(), [&Job::Setup(0)]);
+    world.exit(2, false);
+    assert!(world.running.is_empty() && world.supervisor.setup_error().is_some());
+    world.pass(at(1000));
+    world.exit(3, true);
+    world.exit(4, true);
+    assert!(world.pid("a").is_some() && world.pid("b").is_some());
+    assert!(world.supervisor.setup_error().is_none());
+}
+
+#[test]
+fn what_ends_is_started_again_and_less_and_less_often() {
+    let mut world = World::new();
+    world.configure(config(1, &[process("a", 1)]), &[]);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        world.exit(world.pid("a").unwrap(), false);
+        let wait = world.supervisor.next_deadline().unwrap() - world.now;
+        waits.push(wait.as_millis());
+        world.pass(wait);
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+    world.pass(STABLE);
+    world.exit(world.pid("a").unwrap(), false);
+    assert_eq!(
+        world.supervisor.next_deadline().unwrap() - world.now,
+        FIRST_BACK_OFF
+    );
+    assert_eq!(world.supervisor.processes()["a"].restarts, 10);
+}
+
+#[test]
+fn an_older_or_equal_generation_is_refused() {
+    let mut world = World::new();
+    world.configure(config(5, &[]), &[]);
+    assert!(!world.supervisor.accepts(4) && !world.supervisor.accepts(5) && world.supervisor.accepts(6));
+}
+
+#[test]
+fn only_what_changed_is_restarted() {
+    let mut world = World::new();
+    world.configure(
+        config(1, &[process("a", 1), process("b", 1), process("c", 1)]),
+        &[],
+    );
+    let (a, b, c) = (
+        world.pid("a").unwrap(),
+        world.pid("b").unwrap(),
+        world.pid("c").unwrap(),
+    );
+    let mut changed = process("b", 1);
+    changed.argv.push("--flag".into());
+    world.configure(config(2, &[process("a", 1), changed]), &["/etc/a"]);
+    let mut told: Vec<u32> = world.signals.iter().map(|(pid, _)| *pid).collect();
+    told.sort_unstable();
+    assert_eq!(told, [a, b, c]);
+    for pid in [a, b, c] {
+        world.exit(pid, true);
+    }
+    world.pass(at(0));
+    assert!(world.pid("a").is_some_and(|pid| pid != a) && world.pid("b").is_some());
+    assert_eq!(world.pid("c"), None);
+    assert_eq!(
+        world.supervisor.processes()["a"].restarts,
+        0,
+        "a wanted restart is not a failure"
+    );
+
+    world.signals.clear();
+    let mut same = process("b", 1);
+    same.argv.push("--flag".into());
+    world.configure(config(3, &[process("a", 1), same]), &[]);
+    assert!(world.signals.is_empty(), "{:?}", world.signals);
+}
+
+#[test]
+fn who_does_not_listen_is_killed_after_its_grace() {
+    let mut world = World::new();
+    world.configure(config(1, &[process("a", 1)]), &[]);
+    let pid = world.pid("a").unwrap();
+    world.configure(config(2, &[]), &[]);
+    assert_eq!(world.signals, [(pid, Signal::SIGTERM)]);
+    world.pass(at(4999));
+    assert_eq!(world.signals.len(), 1);
+    world.pass(at(1));
+    assert_eq!(world.signals[1], (pid, Signal::SIGKILL));
+}
+
+#[test]
+fn shut_down_goes_in_order() {
+    let mut world = World::new();
+    world.configure(
+        config(1, &[process("etcd", 1), process("api", 2), process("kcm", 3)]),
+        &[],
+    );
+    let (etcd, api, kcm) = (
+        world.pid("etcd").unwrap(),
+        world.pid("api").unwrap(),
+        world.pid("kcm").unwrap(),
+    );
+    world.feed(Event::Stop);
+    assert_eq!(world.signals, [(kcm, Signal::SIGTERM)]);
+    world.exit(kcm, true);
+    assert_eq!(world.signals.last(), Some(&(api, Signal::SIGTERM)));
+    world.exit(api, true);
+    assert_eq!(world.signals.last(), Some(&(etcd, Signal::SIGTERM)));
+    assert!(!world.ended);
+    world.exit(etcd, true);
+    assert!(world.ended);
+    assert!(
+        !world.supervisor.accepts(9),
+        "nothing comes into force during shut-down"
+    );
+}
+
+#[test]
+fn a_task_is_repeated_until_it_succeeds_once() {
+    let mut world = World::new();
+    let mut with_task = config(1, &[]);
+    with_task.tasks = vec![Task {
+        name: "import".into(),
+        argv: vec!["ctr".into()],
+    }];
+    world.configure(with_task, &[]);
+    world.exit(2, false);
+    world.pass(at(100));
+    world.exit(3, true);
+    assert_eq!(world.supervisor.tasks_done(), ["import"]);
+    world.pass(at(60_000));
+    assert!(world.running.is_empty());
+}
+
+#[test]
+fn not_ready_yet_differs_from_not_ready_any_more() {
+    let mut world = World::new();
+    world.configure(config(1, &[process("a", 1)]), &[]);
+    let pid = world.pid("a").unwrap();
+    let state = |world: &World| world.supervisor.processes()["a"].state;
+    let probe = |world: &mut World, pid, ready| {
+        world.feed(Event::Probed {
+            name: "a".into(),
+            pid,
+            ready,
+        })
+    };
+    probe(&mut world, pid, false);
+    assert_eq!(state(&world), ProcessState::Starting);
+    probe(&mut world, pid, true);
+    assert_eq!(state(&world), ProcessState::Ready);
+    probe(&mut world, pid + 1, false);
+    assert_eq!(
+        state(&world),
+        ProcessState::Ready,
+        "an answer about another process counts for nothing"
+    );
+    probe(&mut world, pid, false);
+    assert_eq!(state(&world), ProcessState::Unready);
+}

@@ -1,0 +1,54 @@
+//! Builds the agent: another target (static), another profile (small), so another call of cargo with a directory of its
+//! own, beside the one that calls us.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn main() {
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let workspace = here.ancestors().nth(2).expect("agent/embedded is two levels below the workspace").to_owned();
+    for source in ["agent/agent", "agent/protocol", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let target = target_directory(&out).join("agent");
+
+    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets it"));
+    cargo
+        .current_dir(&workspace)
+        .args(["build", "--release", "--package", "agent-agent", "--bin", "landfall-agent", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(&target);
+    // What the outer call set for itself (clippy's wrapper, its flags, coverage) is not for this one.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let outer = text.starts_with("CARGO_") && text != "CARGO_HOME" && !text.starts_with("CARGO_REGISTRIES")
+            && !text.starts_with("CARGO_NET") && !text.starts_with("CARGO_HTTP") && !text.starts_with("CARGO_SOURCE");
+        if outer || text.starts_with("RUSTC") || text == "CLIPPY_ARGS" || text == "RUSTFLAGS" {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    let status = cargo.status().expect("cargo can be called again");
+    assert!(status.success(), "the agent could not be built");
+
+    let built = target.join(TARGET).join("release/landfall-agent");
+    println!("cargo::rustc-env=LANDFALL_AGENT={}", built.display());
+}
+
+/// The directory that holds `debug` and `release`, found from a build script's own directory in it.
+fn target_directory(out: &Path) -> &Path {
+    // …/target/{profile}/build/{package}-{hash}/out
+    out.ancestors().nth(4).expect("a build script's directory lies four levels below the target directory")
+}

@@ -39,6 +39,13 @@ enum Task {
     },
     /// Set up what the tests need, and run all of them
     Test(test::Options),
+    /// Measure against the bare-process floor: `bench create|idle [--json]`
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What the bench itself takes; `--help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,6 +53,7 @@ fn main() -> ExitCode {
         Task::Layers => layers::check(),
         Task::Docs { check } => docs::write(check),
         Task::Test(options) => test::run(&options),
+        Task::Bench { options } => bench(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +62,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Benches are a program of their own, built with --release, so that the other tasks need none of what they need.
+fn bench(options: &[String]) -> Result<()> {
+    let status = cargo()
+        .args(["run", "--quiet", "--release", "--package", "bench", "--"])
+        .args(options)
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the bench ended with {status}");
+    }
+    Ok(())
 }
 
 /// The top folder of the repository.

@@ -1,4 +1,8 @@
 //! What the host has that a stamp may have made: taken before and after, the difference has to be nothing.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test run waits on the host's own clock"
+)]
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -102,4 +106,88 @@ impl Host {
     pub(crate) fn beyond(&self, before: &Self) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
     }
+}
+
+/// What a power failure does, as near as a test may come to it: every process of the stamp's machines is killed, and all
+/// that lives in the kernel or below `/run` is gone. Files on disk stay.
+pub(crate) fn power_failure(stamp: &str, before: &Host) -> Result<()> {
+    // Killing takes a few rounds: what is killed may have been starting something.
+    for _ in 0..50 {
+        let mut alive = 0;
+        for group in groups_of(stamp)? {
+            let Ok(members) = std::fs::read_to_string(group.join("cgroup.procs")) else {
+                continue;
+            };
+            for pid in members.lines() {
+                alive += 1;
+                // It may have ended already.
+                drop(crate::clients::attempt(Command::new("kill").args(["-9", pid]))?);
+            }
+        }
+        if alive == 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let left = Host::look()?.beyond(before);
+    let of = |kind: &str| -> Vec<String> {
+        let prefix = format!("{kind}: ");
+        left.iter()
+            .filter_map(|line| Some(line.strip_prefix(&prefix)?.to_owned()))
+            .collect()
+    };
+    // Mounts within mounts: the longest path first.
+    let mut mounts: Vec<String> = of("mount")
+        .iter()
+        .filter_map(|line| line.split(' ').nth(1).map(str::to_owned))
+        .collect();
+    mounts.sort_by_key(|path| std::cmp::Reverse(path.len()));
+    for path in mounts {
+        crate::clients::attempt(Command::new("umount").args(["--lazy", &path]))?;
+    }
+    for namespace in of("namespace") {
+        crate::clients::attempt(Command::new("ip").args(["netns", "delete", &namespace]))?;
+    }
+    for link in of("link") {
+        let name = link.split('@').next().unwrap_or(&link).to_owned();
+        crate::clients::attempt(Command::new("ip").args(["link", "delete", &name]))?;
+    }
+    for table in of("nft") {
+        let words: Vec<&str> = table.split(' ').collect();
+        crate::clients::attempt(Command::new("nft").arg("delete").args(words))?;
+    }
+    for route in of("route") {
+        let words: Vec<&str> = route.split_whitespace().collect();
+        crate::clients::attempt(Command::new("ip").args(["route", "delete"]).args(words))?;
+    }
+    for group in groups_of(stamp)?.into_iter().rev() {
+        // The kernel forgets them at a power failure; a directory of the cgroup file system cannot be refused for content.
+        drop(std::fs::remove_dir(group));
+    }
+    let run = std::path::Path::new("/run/landfall").join(stamp);
+    if run.exists() {
+        std::fs::remove_dir_all(run)?;
+    }
+    Ok(())
+}
+
+/// All control groups of a stamp, parents before children.
+fn groups_of(stamp: &str) -> Result<Vec<std::path::PathBuf>> {
+    let mut groups = Vec::new();
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
+        let mut queue = vec![hierarchy.path().join("landfall").join(stamp)];
+        while let Some(group) = queue.pop() {
+            let Ok(entries) = std::fs::read_dir(&group) else {
+                continue;
+            };
+            queue.extend(
+                entries
+                    .flatten()
+                    .map(|entry| entry.path())
+                    .filter(|path| path.is_dir()),
+            );
+            groups.push(group);
+        }
+    }
+    Ok(groups)
 }

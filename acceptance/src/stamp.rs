@@ -100,6 +100,12 @@ impl Stamp {
         run(Command::new("kill").args(["-9", &pid.to_string()])).map(drop)
     }
 
+    /// Power failure: the service and every machine are gone at once, and all that is not on disk.
+    pub(crate) fn power_failure(&self) -> Result<()> {
+        self.kill_service()?;
+        crate::host::power_failure(&self.name, &self.before)
+    }
+
     /// A kubectl for a cluster, from `az aks get-credentials`.
     pub(crate) fn kubectl(&self, az: &Az, group: &str, cluster: &str) -> Result<Kubectl> {
         let kubeconfig = self.directory.path().join(format!("kubeconfig-{cluster}"));
@@ -155,7 +161,7 @@ impl Stamp {
 
     /// `landfall down --purge`, then nothing may be left.
     pub(crate) fn down(&self) -> Result<()> {
-        run(&mut self.landfall(&["down", "--purge", "--yes"]))?;
+        run(&mut self.landfall(&["down", "--purge"]))?;
         let left = wait_for("processes to end", Duration::from_secs(10), || {
             let left = Host::look()?.beyond(&self.before);
             ensure!(

@@ -83,10 +83,10 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
     )?;
     journal.step(
         "adversity",
-        "everything stopped and started: clusters come back with their data",
+        "a power failure: clusters come back with their data",
         || {
             kubectl.text(&["create", "configmap", "kept", "--from-literal=answer=42"])?;
-            run(&mut stamp.landfall(&["down"]))?;
+            stamp.power_failure()?;
             run(&mut stamp.landfall(&["up", "--output", "json"]))?;
             wait_for("the API with its data", Duration::from_secs(120), || {
                 let kept = kubectl.json(&["get", "configmap", "kept"])?;

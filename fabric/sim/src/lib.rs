@@ -1,1 +1,172 @@
-//! (being written)
+//! A world without machines: fabric, agents and clusters simulated in one process, in virtual time.
+//!
+//! Owns what the real world would own: which machines exist and run, what their agents have on disk, which nodes and objects a cluster
+//! holds. The service under test comes and goes; the world stays ([`SimWorld::restart_service`]).
+//!
+//! Always true: nothing happens but by calls and by the clock that was handed in; every delay and every chance is drawn from the seed by the
+//! name of what it is for, so that the same seed gives the same history, and one more machine disturbs no other one. A cluster lives on its
+//! control plane machines: with the last of them its nodes and objects are gone. Which cluster and node a machine belongs to is read from its
+//! labels `cluster`, `role` (`control-plane` or `node`) and `node` (else its host name).
+//!
+//! Called by: tests, scenarios and benches, in place of `fabric/container`, `agent/hub` and `cluster/client`.
+
+mod agents;
+mod clusters;
+mod dump;
+mod fabric;
+mod faults;
+mod options;
+mod state;
+mod violations;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use agent_api::Agents;
+use base_env::Env;
+use cluster_api::Connect;
+use fabric_api::{Fabric, MachineId, Power};
+use tokio::sync::broadcast;
+
+pub use faults::{Call, Tally};
+pub use options::{SimOptions, Span};
+use state::State;
+
+/// The world. Cheap to clone: all clones are the same world. Its calls and their consequences need a tokio runtime around them, with
+/// paused time if the clock is a virtual one.
+#[derive(Clone)]
+pub struct SimWorld {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) env: Env,
+    pub(crate) options: SimOptions,
+    state: Mutex<State>,
+    /// Names of machines whose report changed.
+    pub(crate) reports: broadcast::Sender<String>,
+}
+
+impl SimWorld {
+    /// An empty world.
+    pub fn new(env: Env, options: SimOptions) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                options,
+                state: Mutex::default(),
+                reports: broadcast::Sender::new(4096),
+            }),
+        }
+    }
+
+    /// The world as a fabric.
+    pub fn fabric(&self) -> Arc<dyn Fabric> {
+        Arc::new(self.clone())
+    }
+
+    /// The world's agents.
+    pub fn agents(&self) -> Arc<dyn Agents> {
+        Arc::new(self.clone())
+    }
+
+    /// The way to the world's clusters.
+    pub fn clusters(&self) -> Arc<dyn Connect> {
+        Arc::new(self.clone())
+    }
+
+    /// The service forgets what it had in memory (published configurations, reports); its machines go on, and their agents report again
+    /// after a moment.
+    pub fn restart_service(&self) {
+        let mut state = self.inner.state();
+        state.published.clear();
+        for (id, machine) in &mut state.machines {
+            machine.report = None;
+            if machine.up {
+                self.inner.dial_again(id, machine.boot);
+            }
+        }
+    }
+
+    /// The next `times` calls of this kind fail before they do anything.
+    pub fn fail_next(&self, call: Call, times: u32) {
+        self.inner.state().faults.before(call, times);
+    }
+
+    /// The next `times` calls of this kind do their work, and then the answer is lost.
+    pub fn lose_answer(&self, call: Call, times: u32) {
+        self.inner.state().faults.after(call, times);
+    }
+
+    /// The next `times` machines that start never come up: their agents stay silent.
+    pub fn fail_boots(&self, times: u32) {
+        self.inner.state().faults.boots += times;
+    }
+
+    /// The machine's first process ends by itself. It keeps its disk. `false` when it does not run.
+    pub fn crash(&self, machine: &MachineId) -> bool {
+        self.inner.power_off(machine)
+    }
+
+    /// The machine is gone with its disk, and nobody was asked. `false` when there is no such machine.
+    pub fn vanish(&self, machine: &MachineId) -> bool {
+        self.inner.remove_machine(machine)
+    }
+
+    /// While stalled, the cluster's API does not answer, though its machine runs.
+    pub fn stall_api(&self, cluster: &str, stalled: bool) {
+        self.inner.stall(cluster, stalled);
+    }
+
+    /// Something in the cluster happens that nobody here asked for: wakes whoever watches it.
+    pub fn touch_cluster(&self, cluster: &str) {
+        self.inner.state().cluster(cluster).changed();
+    }
+
+    /// Removes an object from a cluster, as a user with too many rights would. Named as in [`SimWorld::dump`]:
+    /// `v1/ConfigMap kube-system/coredns`. `false` when it is not there.
+    pub fn remove_object(&self, cluster: &str, object: &str) -> bool {
+        let mut state = self.inner.state();
+        let cluster = state.cluster(cluster);
+        let there = cluster.objects.remove(object).is_some();
+        if there {
+            cluster.changed();
+        }
+        there
+    }
+
+    /// How often a kind of call was made, and how often it failed on purpose.
+    pub fn tally(&self, call: Call) -> Tally {
+        self.inner.state().faults.tally(call)
+    }
+
+    /// All kinds of calls that were made, in order of their names.
+    pub fn tallies(&self) -> Vec<(Call, Tally)> {
+        self.inner.state().faults.tallies()
+    }
+
+    /// What a real host would not have survived: one address on two machines, a network removed under its machines. Empty is good.
+    pub fn violations(&self) -> Vec<String> {
+        self.inner.state().violations.clone()
+    }
+
+    /// How a machine is, if there is one.
+    pub fn power(&self, machine: &MachineId) -> Option<Power> {
+        self.inner
+            .state()
+            .machines
+            .get(machine.as_str())
+            .map(|machine| machine.power)
+    }
+
+    /// The whole world as text, sorted, without times: for golden transcripts.
+    pub fn dump(&self) -> String {
+        dump::dump(&self.inner.state())
+    }
+}
+
+impl Inner {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked inside has failed already; the others should say what they have to say.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -33,7 +33,7 @@ pub(crate) fn possible() -> bool {
             .any(|place| Path::new(place).join(name).exists())
     };
     fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t0"))
-        && programs.iter().all(|name| found(name))
+        && programs.iter().all(found)
         && Path::new(BUSYBOX).exists()
 }
 

@@ -1,0 +1,345 @@
+//! The world's clusters.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use async_trait::async_trait;
+use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeSeen, NodeWish};
+use fabric_api::Power;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::{
+    Inner, SimWorld,
+    fabric::INJECTED,
+    faults::{Call, Verdict},
+    state::{Node, State},
+};
+
+impl Inner {
+    /// Brings node objects to what their kubelets would make of them.
+    pub(crate) fn join_nodes(&self, state: &mut State, uid: &str) {
+        if !state.api_ready(uid) {
+            return;
+        }
+        let mut changed = false;
+        let mut joined = Vec::new();
+        let members = state.members.get(uid).cloned().unwrap_or_default();
+        for id in members {
+            let Some(machine) = state.machines.get_mut(&id) else {
+                continue;
+            };
+            let Some(name) = machine.node_of(uid).map(str::to_owned) else {
+                continue;
+            };
+            if !machine.serves_as("node") {
+                continue;
+            }
+            joined.push((
+                name,
+                id,
+                machine.address(),
+                machine.spec.image.clone(),
+                machine.ready,
+                machine.registered,
+            ));
+            machine.registered = true;
+        }
+        let pods = self.options.pods;
+        let cluster = state.cluster(uid);
+        for (name, machine, address, image, ready, registered) in joined {
+            // A kubelet makes its node object once in its life. If somebody removes it later, it stays away.
+            if !registered && !cluster.nodes.contains_key(&name) {
+                changed = true;
+                cluster
+                    .nodes
+                    .insert(name.clone(), new_node(&name, &machine, address, pods));
+            }
+            if let Some(node) = cluster
+                .nodes
+                .get_mut(&name)
+                .filter(|node| node.machine == machine || !registered)
+            {
+                let before = node.seen.clone();
+                node.machine = machine;
+                node.address = address;
+                node.seen.ready = ready;
+                node.seen.kubelet_version = format!("v{image}");
+                changed |= node.seen != before;
+            }
+        }
+        if changed {
+            cluster.changed();
+        }
+    }
+
+    /// A machine of the cluster no longer runs.
+    pub(crate) fn after_loss(self: &Arc<Self>, state: &mut State, uid: &str, machine: &str) {
+        // The end of a control plane ends its connections.
+        state.cluster(uid).changed();
+        let wait = self.delay(&self.options.node_lost, machine, "lost", 0);
+        let (uid, machine) = (uid.to_owned(), machine.to_owned());
+        self.later(wait, move |inner| {
+            let mut state = inner.state();
+            let runs = state
+                .machines
+                .get(&machine)
+                .is_some_and(|machine| machine.power == Power::Running && machine.up);
+            let Some(cluster) = state.clusters.get_mut(&uid).filter(|_| !runs) else {
+                return;
+            };
+            let mut changed = false;
+            for node in cluster.nodes.values_mut().filter(|node| node.machine == machine) {
+                changed |= std::mem::replace(&mut node.seen.ready, false);
+            }
+            if changed {
+                cluster.changed();
+            }
+        });
+    }
+
+    /// A cluster lives on the disks of its control plane machines.
+    pub(crate) fn bury(&self, state: &mut State, uid: &str) {
+        if !state
+            .machines
+            .values()
+            .any(|machine| machine.is_control_plane_of(uid))
+            && let Some(cluster) = state.clusters.get_mut(uid)
+        {
+            cluster.nodes.clear();
+            cluster.objects.clear();
+            cluster.changed();
+        }
+    }
+
+    pub(crate) fn stall(&self, uid: &str, stalled: bool) {
+        let mut state = self.state();
+        let cluster = state.cluster(uid);
+        cluster.stalled = stalled;
+        cluster.changed();
+        self.join_nodes(&mut state, uid);
+    }
+}
+
+fn new_node(name: &str, machine: &str, address: Option<std::net::Ipv4Addr>, pods: u32) -> Node {
+    let mut seen = NodeSeen {
+        name: name.to_owned(),
+        ..NodeSeen::default()
+    };
+    seen.labels
+        .insert("kubernetes.io/hostname".into(), name.to_owned());
+    Node {
+        seen,
+        machine: machine.to_owned(),
+        address,
+        serving_pending: true,
+        pods,
+        draining: false,
+        our_labels: BTreeSet::new(),
+        our_taints: BTreeSet::new(),
+    }
+}
+
+impl Connect for SimWorld {
+    fn connect(&self, cluster: &str, _endpoint: &Endpoint) -> Result<Arc<dyn ClusterApi>, ClusterError> {
+        let verdict = self.inner.state().faults.judge(
+            Call::Connect,
+            self.inner.env.seed,
+            self.inner.options.failure_rate,
+        );
+        if verdict != Verdict::Works {
+            return Err(ClusterError::Unavailable(INJECTED.into()));
+        }
+        Ok(Arc::new(SimCluster {
+            inner: Arc::clone(&self.inner),
+            uid: cluster.to_owned(),
+        }))
+    }
+}
+
+/// A cluster's API.
+struct SimCluster {
+    inner: Arc<Inner>,
+    uid: String,
+}
+
+impl SimCluster {
+    /// Makes a call: it fails on purpose, or because the API is not ready, or works.
+    fn call<T>(
+        &self,
+        call: Call,
+        act: impl FnOnce(&mut State) -> Result<T, ClusterError>,
+    ) -> Result<T, ClusterError> {
+        let mut state = self.inner.state();
+        let verdict = state
+            .faults
+            .judge(call, self.inner.env.seed, self.inner.options.failure_rate);
+        if verdict == Verdict::Fails {
+            return Err(ClusterError::Unavailable(INJECTED.into()));
+        }
+        if !state.api_ready(&self.uid) {
+            return Err(ClusterError::Unavailable("connection refused".into()));
+        }
+        let result = act(&mut state)?;
+        match verdict {
+            Verdict::LosesAnswer => Err(ClusterError::Unavailable(INJECTED.into())),
+            _ => Ok(result),
+        }
+    }
+}
+
+#[async_trait]
+impl ClusterApi for SimCluster {
+    async fn ready(&self) -> Result<(), ClusterError> {
+        self.call(Call::Ready, |_| Ok(()))
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, ClusterError> {
+        self.call(Call::Nodes, |state| {
+            let cluster = state.cluster(&self.uid);
+            Ok(cluster.nodes.values().map(|node| node.seen.clone()).collect())
+        })
+    }
+
+    async fn set_node(&self, wish: &NodeWish) -> Result<(), ClusterError> {
+        self.call(Call::SetNode, |state| {
+            let cluster = state.cluster(&self.uid);
+            let Some(node) = cluster.nodes.get_mut(&wish.name) else {
+                return Ok(());
+            };
+            let before = node.seen.clone();
+            if let Some(range) = wish.pod_range {
+                let range = range.to_string();
+                match &node.seen.pod_range {
+                    Some(there) if *there != range => {
+                        return Err(ClusterError::Refused {
+                            act: format!("set the pod range of node {}", wish.name),
+                            why: "it may only be set once".into(),
+                        });
+                    }
+                    _ => node.seen.pod_range = Some(range),
+                }
+            }
+            for gone in node
+                .our_labels
+                .iter()
+                .filter(|name| !wish.labels.contains_key(*name))
+            {
+                node.seen.labels.remove(gone);
+            }
+            node.seen.labels.extend(
+                wish.labels
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            );
+            node.our_labels = wish.labels.keys().cloned().collect();
+            let ours = std::mem::take(&mut node.our_taints);
+            node.seen
+                .taints
+                .retain(|taint| !ours.contains(taint) && !wish.taints.contains(taint));
+            node.seen.taints.extend(wish.taints.iter().cloned());
+            node.our_taints = wish.taints.iter().cloned().collect();
+            if node.seen != before {
+                cluster.changed();
+            }
+            Ok(())
+        })
+    }
+
+    async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError> {
+        self.call(Call::ApproveServing, |state| {
+            let cluster = state.cluster(&self.uid);
+            let mut approved = 0;
+            for wish in nodes {
+                if let Some(node) = cluster.nodes.get_mut(&wish.name)
+                    && node.serving_pending
+                    && wish.address.is_some()
+                    && wish.address == node.address
+                {
+                    node.serving_pending = false;
+                    approved += 1;
+                }
+            }
+            Ok(approved)
+        })
+    }
+
+    async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError> {
+        self.call(Call::Apply, |state| {
+            let named: Vec<(String, &Value)> = objects
+                .iter()
+                .map(|object| {
+                    let name = object_name(object).ok_or_else(|| ClusterError::Refused {
+                        act: "apply an object".into(),
+                        why: "it has no apiVersion, kind or name".into(),
+                    })?;
+                    Ok((name, object))
+                })
+                .collect::<Result<_, ClusterError>>()?;
+            let cluster = state.cluster(&self.uid);
+            let mut changed = 0;
+            for (name, object) in named {
+                if cluster.objects.get(&name) != Some(object) {
+                    cluster.objects.insert(name, object.clone());
+                    changed += 1;
+                }
+            }
+            if changed > 0 {
+                cluster.changed();
+            }
+            Ok(changed)
+        })
+    }
+
+    async fn drain(&self, node: &str) -> Result<u32, ClusterError> {
+        self.call(Call::Drain, |state| {
+            let cluster = state.cluster(&self.uid);
+            let Some(found) = cluster.nodes.get_mut(node) else {
+                return Ok(0);
+            };
+            let fresh = !std::mem::replace(&mut found.seen.cordoned, true);
+            if found.pods > 0 && !std::mem::replace(&mut found.draining, true) {
+                let wait = self
+                    .inner
+                    .delay(&self.inner.options.drain, &found.machine, "drain", 0);
+                let (uid, name) = (self.uid.clone(), node.to_owned());
+                self.inner.later(wait, move |inner| {
+                    let mut state = inner.state();
+                    let cluster = state.cluster(&uid);
+                    if let Some(node) = cluster.nodes.get_mut(&name) {
+                        node.pods = 0;
+                        cluster.changed();
+                    }
+                });
+            }
+            let left = found.pods;
+            if fresh {
+                cluster.changed();
+            }
+            Ok(left)
+        })
+    }
+
+    async fn delete_node(&self, name: &str) -> Result<(), ClusterError> {
+        self.call(Call::DeleteNode, |state| {
+            let cluster = state.cluster(&self.uid);
+            if cluster.nodes.remove(name).is_some() {
+                cluster.changed();
+            }
+            Ok(())
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.state().cluster(&self.uid).changes.subscribe()
+    }
+}
+
+/// `{apiVersion}/{kind} {namespace}/{name}`, without the namespace where there is none.
+fn object_name(object: &Value) -> Option<String> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let (version, kind, name) = (text("/apiVersion")?, text("/kind")?, text("/metadata/name")?);
+    Some(match text("/metadata/namespace") {
+        Some(namespace) => format!("{version}/{kind} {namespace}/{name}"),
+        None => format!("{version}/{kind} {name}"),
+    })
+}

@@ -1,0 +1,296 @@
+//! The world as a fabric.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fabric_api::{
+    Attach, Fabric, FabricError, Inventory, MachineId, MachineSeen, MachineSpec, NetworkId, NetworkSpec,
+    Power, StampNetwork,
+};
+
+use crate::{
+    Inner, SimWorld,
+    faults::{Call, Verdict},
+    options::draw,
+    state::Machine,
+    violations,
+};
+
+/// What injected failures say.
+pub(crate) const INJECTED: &str = "injected fault";
+
+impl Inner {
+    /// Counts a call; `Ok(true)` when its answer is to be lost.
+    fn begin(&self, call: Call) -> Result<bool, FabricError> {
+        let verdict = self
+            .state()
+            .faults
+            .judge(call, self.env.seed, self.options.failure_rate);
+        match verdict {
+            Verdict::Works => Ok(false),
+            Verdict::LosesAnswer => Ok(true),
+            Verdict::Fails => Err(FabricError::failed(call.name(), INJECTED)),
+        }
+    }
+
+    /// The time that the fabric takes for one step of a machine's or network's life.
+    async fn work(&self, what: &str) {
+        let index = self
+            .state()
+            .faults
+            .tallies()
+            .iter()
+            .map(|(_, tally)| tally.calls)
+            .sum();
+        let seed = self.env.seed.child("fabric").child(what);
+        self.env
+            .clock
+            .sleep(draw(&self.options.fabric, seed, index))
+            .await;
+    }
+
+    /// A machine's first process ends.
+    pub(crate) fn power_off(self: &Arc<Self>, id: &MachineId) -> bool {
+        let mut state = self.state();
+        let Some(machine) = state.machines.get_mut(id.as_str()) else {
+            return false;
+        };
+        if machine.power != Power::Running {
+            return false;
+        }
+        machine.power = Power::Stopped;
+        machine.up = false;
+        machine.ready = false;
+        machine.registered = false;
+        let cluster = machine.cluster().map(str::to_owned);
+        if let Some(cluster) = cluster {
+            self.after_loss(&mut state, &cluster, id.as_str());
+        }
+        true
+    }
+
+    /// A machine is gone.
+    pub(crate) fn remove_machine(self: &Arc<Self>, id: &MachineId) -> bool {
+        let mut state = self.state();
+        let Some(machine) = state.machines.remove(id.as_str()) else {
+            return false;
+        };
+        violations::machine_gone(&mut state, &machine.spec);
+        state.enlist(id.as_str(), machine.cluster(), None);
+        if let Some(cluster) = machine.cluster() {
+            self.after_loss(&mut state, cluster, id.as_str());
+            self.bury(&mut state, cluster);
+        }
+        true
+    }
+}
+
+fn lost(answer_lost: bool, call: Call) -> Result<(), FabricError> {
+    if answer_lost {
+        Err(FabricError::failed(call.name(), INJECTED))
+    } else {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Fabric for SimWorld {
+    fn stamp_network(&self) -> &StampNetwork {
+        &self.inner.options.network
+    }
+
+    async fn ensure_stamp(&self) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::EnsureStamp)?;
+        self.inner.state().stamp = true;
+        lost(answer_lost, Call::EnsureStamp)
+    }
+
+    async fn stop_stamp(&self) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::StopStamp)?;
+        let ids: Vec<String> = self.inner.state().machines.keys().cloned().collect();
+        for id in ids {
+            self.inner.power_off(&MachineId(id));
+        }
+        self.inner.state().stamp = false;
+        lost(answer_lost, Call::StopStamp)
+    }
+
+    async fn delete_stamp(&self) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::DeleteStamp)?;
+        let ids: Vec<String> = self.inner.state().machines.keys().cloned().collect();
+        for id in ids {
+            self.inner.remove_machine(&MachineId(id));
+        }
+        let mut state = self.inner.state();
+        state.networks.clear();
+        state.clusters.clear();
+        state.published.clear();
+        state.stamp = false;
+        drop(state);
+        lost(answer_lost, Call::DeleteStamp)
+    }
+
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::EnsureNetwork)?;
+        self.inner.work(spec.id.as_str()).await;
+        let mut state = self.inner.state();
+        state.stamp = true;
+        violations::network(&mut state, spec);
+        state.networks.insert(spec.id.clone(), spec.clone());
+        drop(state);
+        lost(answer_lost, Call::EnsureNetwork)
+    }
+
+    async fn delete_network(&self, id: &NetworkId) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::DeleteNetwork)?;
+        self.inner.work(id.as_str()).await;
+        let mut state = self.inner.state();
+        let users: Vec<String> = state
+            .machines
+            .iter()
+            .filter(|(_, machine)| plugged_into(&machine.spec, id))
+            .map(|(machine, _)| machine.clone())
+            .collect();
+        if !users.is_empty() {
+            let message = format!("network {id} was removed under {}", users.join(", "));
+            state.violations.push(message);
+        }
+        state.networks.remove(id);
+        drop(state);
+        lost(answer_lost, Call::DeleteNetwork)
+    }
+
+    async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::EnsureMachine)?;
+        self.inner.write_down(spec)?;
+        // A caller that goes away here leaves a partial machine, as a crash of the service does.
+        self.inner.work(spec.id.as_str()).await;
+        self.inner.power_on(&spec.id);
+        lost(answer_lost, Call::EnsureMachine)
+    }
+
+    async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::StopMachine)?;
+        if !self.inner.state().machines.contains_key(id.as_str()) {
+            return Err(FabricError::NotFound(format!("machine {id}")));
+        }
+        self.inner.work(id.as_str()).await;
+        self.inner.power_off(id);
+        lost(answer_lost, Call::StopMachine)
+    }
+
+    async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::DeleteMachine)?;
+        if self.inner.state().machines.contains_key(id.as_str()) {
+            self.inner.power_off(id);
+            if let Some(machine) = self.inner.state().machines.get_mut(id.as_str()) {
+                machine.power = Power::Partial;
+                machine.in_force = None;
+            }
+            self.inner.work(id.as_str()).await;
+            self.inner.remove_machine(id);
+        }
+        lost(answer_lost, Call::DeleteMachine)
+    }
+
+    async fn list(&self) -> Result<Inventory, FabricError> {
+        let answer_lost = self.inner.begin(Call::List)?;
+        lost(answer_lost, Call::List)?;
+        let state = self.inner.state();
+        Ok(Inventory {
+            machines: state
+                .machines
+                .values()
+                .map(|machine| MachineSeen {
+                    id: machine.spec.id.clone(),
+                    power: machine.power,
+                    labels: machine.spec.labels.clone(),
+                    spec_hash: Some(machine.hash.clone()),
+                })
+                .collect(),
+            networks: state.networks.keys().cloned().collect(),
+        })
+    }
+}
+
+impl Inner {
+    /// The first step of a machine's creation: it exists in part.
+    fn write_down(self: &Arc<Self>, spec: &MachineSpec) -> Result<(), FabricError> {
+        let mut state = self.state();
+        for card in &spec.nics {
+            if let Attach::Subnet { network, subnet } = &card.attach {
+                let there = state
+                    .networks
+                    .get(network)
+                    .is_some_and(|found| found.subnets.iter().any(|found| found.name == *subnet));
+                if !there {
+                    return Err(FabricError::NotFound(format!(
+                        "subnet {subnet} of network {network}"
+                    )));
+                }
+            }
+        }
+        let known = MachineSpec {
+            seed_files: Default::default(),
+            ..spec.clone()
+        };
+        let id = spec.id.as_str();
+        let now = spec.labels.get("cluster").map(String::as_str);
+        let before = state
+            .machines
+            .get(id)
+            .and_then(Machine::cluster)
+            .map(str::to_owned);
+        match state.machines.get_mut(id) {
+            Some(machine) if machine.power == Power::Running => {
+                machine.spec.labels.clone_from(&spec.labels);
+            }
+            Some(machine) => {
+                machine.hash = fabric_net::spec_hash(spec);
+                let old = std::mem::replace(&mut machine.spec, known);
+                violations::machine_gone(&mut state, &old);
+                violations::machine(&mut state, spec);
+            }
+            None => {
+                violations::machine(&mut state, spec);
+                state.forgotten.remove(id);
+                state
+                    .machines
+                    .insert(id.to_owned(), Machine::new(known, fabric_net::spec_hash(spec)));
+            }
+        }
+        state.enlist(id, before.as_deref(), now);
+        if let Some(cluster) = spec.labels.get("cluster") {
+            self.join_nodes(&mut state, cluster);
+        }
+        Ok(())
+    }
+
+    /// The last step: its first process runs.
+    fn power_on(self: &Arc<Self>, id: &MachineId) {
+        let mut state = self.state();
+        let broken = state.faults.boots > 0;
+        let Some(machine) = state.machines.get_mut(id.as_str()) else {
+            // Deleted while it was made.
+            return;
+        };
+        if machine.power == Power::Running {
+            return;
+        }
+        machine.power = Power::Running;
+        machine.boot += 1;
+        machine.sequence = 0;
+        let boot = machine.boot;
+        if broken {
+            state.faults.boots -= 1;
+        } else {
+            self.boot(id.as_str(), boot);
+        }
+    }
+}
+
+fn plugged_into(spec: &MachineSpec, id: &NetworkId) -> bool {
+    spec.nics
+        .iter()
+        .any(|card| matches!(&card.attach, Attach::Subnet { network, .. } if network == id))
+}

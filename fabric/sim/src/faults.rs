@@ -1,0 +1,158 @@
+//! Failures, asked for by a test or drawn from the seed, and the count of all calls.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use base_env::Seed;
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+        /// A kind of call into the world.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Call {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Call {
+            /// All kinds.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// Its name in scripts and transcripts, e.g. `ensure-machine`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+calls! {
+    /// [`fabric_api::Fabric::ensure_stamp`]
+    EnsureStamp = "ensure-stamp",
+    /// [`fabric_api::Fabric::stop_stamp`]
+    StopStamp = "stop-stamp",
+    /// [`fabric_api::Fabric::delete_stamp`]
+    DeleteStamp = "delete-stamp",
+    /// [`fabric_api::Fabric::ensure_network`]
+    EnsureNetwork = "ensure-network",
+    /// [`fabric_api::Fabric::delete_network`]
+    DeleteNetwork = "delete-network",
+    /// [`fabric_api::Fabric::ensure_machine`]
+    EnsureMachine = "ensure-machine",
+    /// [`fabric_api::Fabric::stop_machine`]
+    StopMachine = "stop-machine",
+    /// [`fabric_api::Fabric::delete_machine`]
+    DeleteMachine = "delete-machine",
+    /// [`fabric_api::Fabric::list`]
+    List = "list",
+    /// [`agent_api::Agents::logs`]
+    Logs = "logs",
+    /// [`cluster_api::Connect::connect`]
+    Connect = "connect",
+    /// [`cluster_api::ClusterApi::ready`]
+    Ready = "ready",
+    /// [`cluster_api::ClusterApi::nodes`]
+    Nodes = "nodes",
+    /// [`cluster_api::ClusterApi::set_node`]
+    SetNode = "set-node",
+    /// [`cluster_api::ClusterApi::approve_serving`]
+    ApproveServing = "approve-serving",
+    /// [`cluster_api::ClusterApi::apply`]
+    Apply = "apply",
+    /// [`cluster_api::ClusterApi::drain`]
+    Drain = "drain",
+    /// [`cluster_api::ClusterApi::delete_node`]
+    DeleteNode = "delete-node",
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Call {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|call| call.name() == text)
+            .ok_or_else(|| format!("there is no call named {text}"))
+    }
+}
+
+/// How often a kind of call was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All calls.
+    pub calls: u64,
+    /// Those that failed on purpose.
+    pub failed: u64,
+}
+
+/// What is to become of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Works,
+    /// It fails and does nothing.
+    Fails,
+    /// It does its work and fails all the same.
+    LosesAnswer,
+}
+
+#[derive(Default)]
+pub(crate) struct Faults {
+    before: BTreeMap<Call, u32>,
+    after: BTreeMap<Call, u32>,
+    tallies: BTreeMap<Call, Tally>,
+    /// Machines yet to start that never come up.
+    pub(crate) boots: u32,
+}
+
+impl Faults {
+    pub(crate) fn before(&mut self, call: Call, times: u32) {
+        *self.before.entry(call).or_default() += times;
+    }
+
+    pub(crate) fn after(&mut self, call: Call, times: u32) {
+        *self.after.entry(call).or_default() += times;
+    }
+
+    /// Counts a call and says what is to become of it.
+    pub(crate) fn judge(&mut self, call: Call, seed: Seed, rate: f64) -> Verdict {
+        let tally = self.tallies.entry(call).or_default();
+        let chance = seed.child("faults").child(call.name()).fraction(tally.calls);
+        tally.calls += 1;
+        let verdict = if take(&mut self.before, call) || chance < rate / 2.0 {
+            Verdict::Fails
+        } else if take(&mut self.after, call) || chance < rate {
+            Verdict::LosesAnswer
+        } else {
+            Verdict::Works
+        };
+        tally.failed += u64::from(verdict != Verdict::Works);
+        verdict
+    }
+
+    pub(crate) fn tally(&self, call: Call) -> Tally {
+        self.tallies.get(&call).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn tallies(&self) -> Vec<(Call, Tally)> {
+        let mut all: Vec<_> = self.tallies.iter().map(|(call, tally)| (*call, *tally)).collect();
+        all.sort_unstable_by_key(|(call, _)| call.name());
+        all
+    }
+}
+
+fn take(left: &mut BTreeMap<Call, u32>, call: Call) -> bool {
+    match left.get_mut(&call) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            true
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,183 @@
+//! What the world consists of.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use agent_protocol::{MachineConfig, Report};
+use cluster_api::NodeSeen;
+use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::faults::Faults;
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// Whether the stamp's network is there.
+    pub(crate) stamp: bool,
+    pub(crate) networks: BTreeMap<NetworkId, NetworkSpec>,
+    pub(crate) machines: BTreeMap<String, Machine>,
+    /// Machines by the cluster in their label: a world of thousands must not be walked through for each of them.
+    pub(crate) members: BTreeMap<String, BTreeSet<String>>,
+    /// Who has an address, by place.
+    pub(crate) taken: BTreeMap<(String, Ipv4Addr), BTreeSet<String>>,
+    pub(crate) clusters: BTreeMap<String, Cluster>,
+    /// What the service has published since it started.
+    pub(crate) published: BTreeMap<String, Arc<MachineConfig>>,
+    /// Machines that the service no longer listens to.
+    pub(crate) forgotten: BTreeSet<String>,
+    pub(crate) faults: Faults,
+    pub(crate) violations: Vec<String>,
+}
+
+pub(crate) struct Machine {
+    pub(crate) spec: MachineSpec,
+    pub(crate) hash: String,
+    pub(crate) power: Power,
+    /// Counts starts: what was set in motion for an earlier one means nothing any more.
+    pub(crate) boot: u64,
+    /// Whether the agent runs and has reported.
+    pub(crate) up: bool,
+    /// What the agent has on disk.
+    pub(crate) in_force: Option<Arc<MachineConfig>>,
+    /// Whether all processes are ready.
+    pub(crate) ready: bool,
+    /// Whether the kubelet of this start has made its node object: it does so once.
+    pub(crate) registered: bool,
+    pub(crate) sequence: u64,
+    pub(crate) report: Option<Arc<Report>>,
+}
+
+impl Machine {
+    /// One of which only the specification is there.
+    pub(crate) fn new(spec: MachineSpec, hash: String) -> Self {
+        Self {
+            spec,
+            hash,
+            power: Power::Partial,
+            boot: 0,
+            up: false,
+            in_force: None,
+            ready: false,
+            registered: false,
+            sequence: 0,
+            report: None,
+        }
+    }
+
+    fn label(&self, name: &str) -> Option<&str> {
+        self.spec.labels.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.label("cluster")
+    }
+
+    pub(crate) fn is_control_plane_of(&self, cluster: &str) -> bool {
+        self.cluster() == Some(cluster) && self.label("role") == Some("control-plane")
+    }
+
+    /// The name of the node it is, if it is one of this cluster.
+    pub(crate) fn node_of(&self, cluster: &str) -> Option<&str> {
+        let is_node = self.cluster() == Some(cluster) && self.label("role") == Some("node");
+        is_node.then(|| self.label("node").unwrap_or(&self.spec.hostname))
+    }
+
+    /// Runs, and its configuration of this role is in force.
+    pub(crate) fn serves_as(&self, role: &str) -> bool {
+        self.power == Power::Running
+            && self.up
+            && self.in_force.as_ref().is_some_and(|config| config.role == role)
+    }
+
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        self.spec.nics.first().map(|card| card.address.addr())
+    }
+}
+
+/// What a cluster holds.
+pub(crate) struct Cluster {
+    pub(crate) nodes: BTreeMap<String, Node>,
+    /// By `{apiVersion}/{kind} {namespace}/{name}`.
+    pub(crate) objects: BTreeMap<String, Value>,
+    pub(crate) stalled: bool,
+    pub(crate) changes: watch::Sender<u64>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            stalled: false,
+            changes: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Cluster {
+    /// Wakes whoever watches.
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) seen: NodeSeen,
+    pub(crate) machine: String,
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Whether its kubelet waits for a serving certificate.
+    pub(crate) serving_pending: bool,
+    pub(crate) pods: u32,
+    pub(crate) draining: bool,
+    /// Labels and taints that the service set.
+    pub(crate) our_labels: BTreeSet<String>,
+    pub(crate) our_taints: BTreeSet<String>,
+}
+
+impl State {
+    /// The cluster, which is empty before it is first spoken of.
+    pub(crate) fn cluster(&mut self, uid: &str) -> &mut Cluster {
+        self.clusters.entry(uid.to_owned()).or_default()
+    }
+
+    /// The machines of a cluster.
+    pub(crate) fn members(&self, uid: &str) -> impl Iterator<Item = &Machine> {
+        self.members
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.machines.get(id))
+    }
+
+    /// Notes that a machine's labels have it in this cluster, and in no other.
+    pub(crate) fn enlist(&mut self, machine: &str, before: Option<&str>, now: Option<&str>) {
+        if before == now {
+            return;
+        }
+        if let Some(before) = before
+            && let Some(members) = self.members.get_mut(before)
+        {
+            members.remove(machine);
+            if members.is_empty() {
+                self.members.remove(before);
+            }
+        }
+        if let Some(now) = now {
+            self.members
+                .entry(now.to_owned())
+                .or_default()
+                .insert(machine.to_owned());
+        }
+    }
+
+    pub(crate) fn api_ready(&self, uid: &str) -> bool {
+        !self.clusters.get(uid).is_some_and(|cluster| cluster.stalled)
+            && self.members(uid).any(|machine| {
+                machine.is_control_plane_of(uid) && machine.serves_as("control-plane") && machine.ready
+            })
+    }
+}

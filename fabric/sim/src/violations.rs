@@ -1,0 +1,76 @@
+//! What must never be asked of a fabric.
+
+use std::net::Ipv4Addr;
+
+use fabric_api::{Attach, MachineSpec, NetworkSpec};
+
+use crate::state::State;
+
+/// The stamp's own network, for people.
+const STAMP: &str = "the stamp's network";
+
+/// Each address with the network it is in, for people.
+fn addresses(spec: &MachineSpec) -> Vec<(String, Ipv4Addr)> {
+    spec.nics
+        .iter()
+        .flat_map(|card| {
+            let place = match &card.attach {
+                Attach::Stamp => STAMP.to_owned(),
+                Attach::Subnet { network, .. } => format!("network {network}"),
+            };
+            std::iter::once(card.address.addr())
+                .chain(card.extra.iter().copied())
+                .map(move |address| (place.clone(), address))
+        })
+        .collect()
+}
+
+/// Notes addresses of a new machine that somebody else has.
+pub(crate) fn machine(state: &mut State, spec: &MachineSpec) {
+    for (place, address) in addresses(spec) {
+        for (id, network) in &state.networks {
+            if place == STAMP && network.uplink == address {
+                state.violations.push(format!(
+                    "network {id} and machine {} both have {address} in {place}",
+                    spec.id
+                ));
+            }
+        }
+        let holders = state.taken.entry((place.clone(), address)).or_default();
+        for other in holders.iter().filter(|other| *other != spec.id.as_str()) {
+            state.violations.push(format!(
+                "machines {other} and {} both have {address} in {place}",
+                spec.id
+            ));
+        }
+        holders.insert(spec.id.to_string());
+    }
+}
+
+/// A machine is gone: its addresses are free.
+pub(crate) fn machine_gone(state: &mut State, spec: &MachineSpec) {
+    for key in addresses(spec) {
+        if let Some(holders) = state.taken.get_mut(&key) {
+            holders.remove(spec.id.as_str());
+            if holders.is_empty() {
+                state.taken.remove(&key);
+            }
+        }
+    }
+}
+
+/// Notes an uplink address of a new network that somebody else has.
+pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
+    let taken = state
+        .networks
+        .values()
+        .filter(|other| other.id != spec.id && other.uplink == spec.uplink)
+        .map(|other| {
+            format!(
+                "networks {} and {} both have the uplink {}",
+                other.id, spec.id, spec.uplink
+            )
+        });
+    let taken: Vec<String> = taken.collect();
+    state.violations.extend(taken);
+}

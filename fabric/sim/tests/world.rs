@@ -1,0 +1,353 @@
+//! The world behaves as the contracts of fabric, agents and clusters say, in virtual time.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use agent_api::Agents;
+use agent_protocol::{MachineConfig, Process, ProcessState};
+use base_env::Env;
+use base_testkit::wait_for;
+use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeWish};
+use fabric_api::{
+    Attach, Fabric, FabricError, MachineId, MachineSpec, NetworkId, NetworkSpec, NicSpec, Power, SubnetSpec,
+};
+use fabric_sim::{Call, SimOptions, SimWorld};
+use serde_json::json;
+
+const BOUND: Duration = Duration::from_secs(60);
+
+fn world(seed: u64) -> (Env, SimWorld) {
+    let env = Env::simulated(seed);
+    (env.clone(), SimWorld::new(env, SimOptions::default()))
+}
+
+fn network() -> NetworkSpec {
+    NetworkSpec {
+        id: NetworkId::from("c1"),
+        address_space: vec!["10.224.0.0/12".parse().unwrap()],
+        subnets: vec![SubnetSpec {
+            name: "nodes".into(),
+            range: "10.224.0.0/16".parse().unwrap(),
+            gateway: "10.224.0.1".parse().unwrap(),
+        }],
+        reserved: Vec::new(),
+        routes: Vec::new(),
+        uplink: "100.64.0.9".parse().unwrap(),
+    }
+}
+
+fn machine(id: &str, role: &str, address: &str) -> MachineSpec {
+    MachineSpec {
+        id: MachineId::from(id),
+        hostname: format!("host-{id}"),
+        image: "1.36.3".into(),
+        cpu_millis: 1000,
+        memory_mib: 512,
+        nics: vec![NicSpec {
+            name: "eth0".into(),
+            attach: Attach::Subnet {
+                network: NetworkId::from("c1"),
+                subnet: "nodes".into(),
+            },
+            address: format!("{address}/16").parse().unwrap(),
+            extra: Vec::new(),
+            gateway: None,
+            routes: Vec::new(),
+        }],
+        seed_files: BTreeMap::new(),
+        labels: BTreeMap::from([
+            ("cluster".to_owned(), "c1".to_owned()),
+            ("role".to_owned(), role.to_owned()),
+        ]),
+    }
+}
+
+fn config(role: &str, generation: u64) -> Arc<MachineConfig> {
+    Arc::new(MachineConfig {
+        generation,
+        role: role.into(),
+        processes: vec![Process {
+            name: "main".into(),
+            argv: vec!["main".into()],
+            env: BTreeMap::new(),
+            probe: None,
+            restart_on: Vec::new(),
+            stop_order: 0,
+            grace_seconds: 1,
+        }],
+        ..MachineConfig::default()
+    })
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        server: String::new(),
+        ca: String::new(),
+        certificate: String::new(),
+        key: String::new(),
+    }
+}
+
+async fn make(world: &SimWorld, id: &str, role: &str, address: &str) {
+    world.ensure_machine(&machine(id, role, address)).await.unwrap();
+    world.publish(id, config(role, 1));
+}
+
+async fn node_ready(env: &Env, api: &Arc<dyn ClusterApi>, name: &str, ready: bool) {
+    wait_for(&env.clock, "the node", BOUND, async || match api.nodes().await {
+        Ok(nodes) if nodes.iter().any(|node| node.name == name && node.ready == ready) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+/// A cluster with a control plane and a node, ready.
+async fn cluster(seed: u64) -> (Env, SimWorld, Arc<dyn ClusterApi>) {
+    let (env, world) = world(seed);
+    world.ensure_network(&network()).await.unwrap();
+    make(&world, "cp", "control-plane", "10.224.0.4").await;
+    make(&world, "n1", "node", "10.224.0.5").await;
+    let api = world.connect("c1", &endpoint()).unwrap();
+    node_ready(&env, &api, "host-n1", true).await;
+    (env, world, api)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_history() {
+    let mut histories = Vec::new();
+    for seed in [1, 1, 2] {
+        let (env, world, _) = cluster(seed).await;
+        histories.push((env.clock.monotonic(), world.dump()));
+    }
+    // The clock is the runtime's: only differences are comparable.
+    let first = histories[0].1.clone();
+    assert_eq!(first, histories[1].1);
+    assert_eq!(
+        first,
+        "stamp up\n\
+         network c1 uplink=100.64.0.9 subnets=nodes\n\
+         machine cp ready image=1.36.3 cluster=c1 role=control-plane host=host-cp address=10.224.0.4 generation=1\n\
+         machine n1 ready image=1.36.3 cluster=c1 role=node host=host-n1 address=10.224.0.5 generation=1\n\
+         cluster c1 api=ready\n\
+         \x20 node host-n1 Ready v1.36.3 serving=pending\n"
+    );
+    assert_eq!(histories[0].0, histories[1].0);
+    assert_ne!(histories[0].0, histories[2].0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_needs_its_own_configuration_and_an_api() {
+    let (env, world) = world(1);
+    world.ensure_network(&network()).await.unwrap();
+    make(&world, "n1", "node", "10.224.0.5").await;
+    let api = world.connect("c1", &endpoint()).unwrap();
+    env.clock.sleep(BOUND).await;
+    assert!(matches!(api.ready().await, Err(ClusterError::Unavailable(_))));
+    let mut changes = api.changes();
+    changes.mark_unchanged();
+    make(&world, "cp", "control-plane", "10.224.0.4").await;
+    node_ready(&env, &api, "host-n1", true).await;
+    assert!(changes.has_changed().unwrap());
+
+    let report = world.report("cp").unwrap();
+    assert_eq!(
+        (report.generation, report.processes["main"].state),
+        (1, ProcessState::Ready)
+    );
+    // An older configuration is refused, a newer one taken.
+    world.publish("cp", config("control-plane", 3));
+    wait_for(&env.clock, "generation 3", BOUND, async || {
+        match world.report("cp") {
+            Some(report) if report.generation == 3 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    world.publish("cp", config("control-plane", 2));
+    wait_for(&env.clock, "a refusal", BOUND, async || {
+        match world.report("cp") {
+            Some(report) if report.config_error.is_some() && report.generation == 3 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_holds_what_it_was_given() {
+    let (env, world, api) = cluster(1).await;
+    let wish = NodeWish {
+        name: "host-n1".into(),
+        pod_range: Some("10.244.0.0/24".parse().unwrap()),
+        labels: BTreeMap::from([("a".to_owned(), "1".to_owned())]),
+        taints: vec!["k=v:NoSchedule".into()],
+        address: Some("10.224.0.5".parse().unwrap()),
+    };
+    api.set_node(&wish).await.unwrap();
+    let mut changes = api.changes();
+    changes.mark_unchanged();
+    api.set_node(&wish).await.unwrap();
+    assert!(!changes.has_changed().unwrap(), "the same again is no change");
+    let stranger = NodeWish {
+        address: Some("10.224.0.6".parse().unwrap()),
+        ..wish.clone()
+    };
+    assert_eq!(api.approve_serving(&[stranger]).await.unwrap(), 0);
+    assert_eq!(api.approve_serving(std::slice::from_ref(&wish)).await.unwrap(), 1);
+    assert_eq!(api.approve_serving(std::slice::from_ref(&wish)).await.unwrap(), 0);
+    let fewer = NodeWish {
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        ..wish.clone()
+    };
+    api.set_node(&fewer).await.unwrap();
+    let node = api.nodes().await.unwrap().remove(0);
+    assert!(!node.labels.contains_key("a") && node.taints.is_empty());
+    assert_eq!(node.pod_range.as_deref(), Some("10.244.0.0/24"));
+    let other_range = NodeWish {
+        pod_range: Some("10.244.1.0/24".parse().unwrap()),
+        ..wish
+    };
+    assert!(matches!(
+        api.set_node(&other_range).await,
+        Err(ClusterError::Refused { .. })
+    ));
+
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "kube-system", "name": "x"}});
+    assert_eq!(api.apply(std::slice::from_ref(&object)).await.unwrap(), 1);
+    assert_eq!(api.apply(std::slice::from_ref(&object)).await.unwrap(), 0);
+    assert!(world.dump().contains("  object v1/ConfigMap kube-system/x\n"));
+    assert!(world.remove_object("c1", "v1/ConfigMap kube-system/x"));
+    assert_eq!(api.apply(&[object]).await.unwrap(), 1);
+
+    assert!(api.drain("host-n1").await.unwrap() > 0);
+    wait_for(&env.clock, "the pods to go", BOUND, async || {
+        match api.drain("host-n1").await {
+            Ok(0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    api.delete_node("host-n1").await.unwrap();
+    api.delete_node("host-n1").await.unwrap();
+    env.clock.sleep(BOUND).await;
+    assert!(
+        api.nodes().await.unwrap().is_empty(),
+        "a kubelet makes its node object once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn machines_stop_crash_vanish_and_come_back() {
+    let (env, world, api) = cluster(1).await;
+    assert!(world.crash(&MachineId::from("n1")));
+    assert_eq!(world.power(&MachineId::from("n1")), Some(Power::Stopped));
+    node_ready(&env, &api, "host-n1", false).await;
+    world
+        .ensure_machine(&machine("n1", "node", "10.224.0.5"))
+        .await
+        .unwrap();
+    node_ready(&env, &api, "host-n1", true).await;
+
+    // A control plane that restarts keeps its cluster; one that is gone does not.
+    world.stop_machine(&MachineId::from("cp")).await.unwrap();
+    assert!(api.ready().await.is_err());
+    world
+        .ensure_machine(&machine("cp", "control-plane", "10.224.0.4"))
+        .await
+        .unwrap();
+    node_ready(&env, &api, "host-n1", true).await;
+    assert!(world.vanish(&MachineId::from("cp")));
+    assert!(!world.vanish(&MachineId::from("cp")));
+    assert!(!world.dump().contains("  node "));
+
+    world.fail_boots(1);
+    world
+        .ensure_machine(&machine("n2", "node", "10.224.0.6"))
+        .await
+        .unwrap();
+    env.clock.sleep(BOUND).await;
+    assert_eq!(world.power(&MachineId::from("n2")), Some(Power::Running));
+    assert!(world.report("n2").is_none(), "it runs and says nothing");
+    world.delete_machine(&MachineId::from("n2")).await.unwrap();
+    world.delete_machine(&MachineId::from("n2")).await.unwrap();
+    assert_eq!(world.violations(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_fail_as_told_and_are_counted() {
+    let (env, world) = world(1);
+    world.fail_next(Call::EnsureNetwork, 1);
+    world.lose_answer(Call::EnsureNetwork, 1);
+    assert!(matches!(
+        world.ensure_network(&network()).await,
+        Err(FabricError::Failed { .. })
+    ));
+    assert!(
+        world.list().await.unwrap().networks.is_empty(),
+        "it failed before"
+    );
+    assert!(world.ensure_network(&network()).await.is_err());
+    assert_eq!(world.list().await.unwrap().networks.len(), 1, "it failed after");
+    world.ensure_network(&network()).await.unwrap();
+    let tally = world.tally(Call::EnsureNetwork);
+    assert_eq!((tally.calls, tally.failed), (3, 2));
+
+    // Cut short: the machine is there in part, and another call finishes it.
+    let cut = env
+        .clock
+        .timeout(
+            Duration::from_millis(1),
+            world.ensure_machine(&machine("n1", "node", "10.224.0.5")),
+        )
+        .await;
+    assert!(cut.is_err());
+    assert_eq!(world.power(&MachineId::from("n1")), Some(Power::Partial));
+    world
+        .ensure_machine(&machine("n1", "node", "10.224.0.5"))
+        .await
+        .unwrap();
+    assert_eq!(world.power(&MachineId::from("n1")), Some(Power::Running));
+
+    // What a host would not survive is noted.
+    world
+        .ensure_machine(&machine("n2", "node", "10.224.0.5"))
+        .await
+        .unwrap();
+    world.delete_network(&NetworkId::from("c1")).await.unwrap();
+    assert_eq!(world.violations().len(), 2, "{:?}", world.violations());
+    let lost = machine("n3", "node", "10.224.0.7");
+    assert!(matches!(
+        world.ensure_machine(&lost).await,
+        Err(FabricError::NotFound(_))
+    ));
+    for call in Call::ALL {
+        assert_eq!(call.name().parse::<Call>(), Ok(*call));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_restarts_finds_everything_again() {
+    let (env, world, api) = cluster(1).await;
+    let before = world.dump();
+    world.restart_service();
+    assert!(world.report("cp").is_none());
+    let mut reports = world.subscribe();
+    reports.recv().await.unwrap();
+    wait_for(&env.clock, "reports", BOUND, async || match world.report("cp") {
+        Some(_) => Ok(()),
+        None => Err("none".into()),
+    })
+    .await;
+    assert_eq!(world.dump(), before);
+    api.ready().await.unwrap();
+
+    world.forget("n1");
+    assert!(world.report("n1").is_none());
+    world.stall_api("c1", true);
+    assert!(api.ready().await.is_err());
+    world.stall_api("c1", false);
+    api.ready().await.unwrap();
+    assert!(world.logs("cp", "main", 3).await.unwrap().lines().count() == 3);
+    assert!(world.logs("none", "main", 3).await.is_err());
+}

@@ -193,7 +193,7 @@ impl ClusterLoop {
     fn refresh(&mut self, cluster: &ClusterRecord) {
         if self.memory.uid != cluster.uid {
             // Another cluster under the same name. Nothing of the old one can be under way: it was forgotten last.
-            self.memory = Box::new(Memory::new(&cluster.uid));
+            *self.memory = Memory::new(&cluster.uid);
         }
         if self.bell.resync.swap(false, Ordering::SeqCst) {
             self.memory.grow_stale();

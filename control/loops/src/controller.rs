@@ -11,7 +11,7 @@ use std::{
 };
 
 use base_env::Seed;
-use control_records::{ClusterRecord, GroupRecord, MachineRecord, OperationRecord, OperationStatus};
+use control_records::{ClusterRecord, MachineRecord, OperationRecord, OperationStatus};
 use control_store::{Change, StoreError, list_records};
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -36,7 +36,6 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const CLUSTERS: &str = "/clusters/";
 const MACHINES: &str = "/machines/";
 const OPERATIONS: &str = "/operations/";
-const GROUPS: &str = "/groups/";
 
 /// Brings every cluster of the stamp to what it is to be. One at a time over a store.
 pub struct Controller {
@@ -201,8 +200,6 @@ impl Hall {
                 self.shared.index.remove_cluster(key);
                 // Its loop, if any, sees for itself.
                 self.wake(key);
-                // Its group may be waiting for it.
-                self.sweep(Scope::Records);
             } else if let Some(machine) = key.strip_prefix(MACHINES) {
                 self.shared.index.remove_machine(machine);
             }
@@ -217,22 +214,18 @@ impl Hall {
             if let Some(machine) = parse::<MachineRecord>(key, value) {
                 self.machine_seen(&machine);
             }
-        } else if key.starts_with(OPERATIONS) {
-            if let Some(operation) = parse::<OperationRecord>(key, value) {
-                let uid = self.operation_seen(&operation);
-                match uid.and_then(|uid| self.shared.index.cluster_key(&uid)) {
-                    Some(key) => self.wake(&key),
-                    // An operation that came too late for its cluster.
-                    None if operation.status == OperationStatus::InProgress => {
-                        self.sweep(Scope::Records);
-                    }
-                    None => {}
-                }
-            }
-        } else if key.starts_with(GROUPS)
-            && parse::<GroupRecord>(key, value).is_some_and(|group| group.deleting)
+        } else if key.starts_with(OPERATIONS)
+            && let Some(operation) = parse::<OperationRecord>(key, value)
         {
-            self.sweep(Scope::Records);
+            let uid = self.operation_seen(&operation);
+            match uid.and_then(|uid| self.shared.index.cluster_key(&uid)) {
+                Some(key) => self.wake(&key),
+                // An operation that came too late for its cluster.
+                None if operation.status == OperationStatus::InProgress && !operation.cluster.is_empty() => {
+                    self.sweep(Scope::Records);
+                }
+                None => {}
+            }
         }
     }
 

@@ -6,8 +6,8 @@ use agent_protocol::MachineConfig;
 use cluster_addons::{AddonOptions, manifests};
 use cluster_api::{Endpoint, NodeWish};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, NodePlace, admin_endpoint, control_plane_config, control_plane_nics, network, node_config,
-    node_nics, node_wish,
+    ControlPlaneAddresses, NodePlace, admin_endpoint, control_plane_config, control_plane_nics, network,
+    node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec};
@@ -77,7 +77,8 @@ fn control_plane(site: &Site) -> ControlPlaneAddresses {
 }
 
 fn read(pki: &Secret) -> Result<ClusterPki, RecipeError> {
-    serde_json::from_slice(pki).map_err(|error| RecipeError::new("a certificate from the cluster's keys", error))
+    serde_json::from_slice(pki)
+        .map_err(|error| RecipeError::new("a certificate from the cluster's keys", error))
 }
 
 /// A machine of a pool that is no longer there gets no configuration: it is on its way out.
@@ -96,7 +97,8 @@ fn as_made(spec: &ClusterSpec, machine: &MachineRecord) -> ClusterSpec {
 impl Recipes for KubernetesRecipes {
     fn pki(&self, now: Timestamp) -> Result<Secret, RecipeError> {
         let pki = ClusterPki::generate(now).map_err(|error| RecipeError::new("the cluster's keys", error))?;
-        let bytes = serde_json::to_vec(&pki).map_err(|error| RecipeError::new("the cluster's keys", error))?;
+        let bytes =
+            serde_json::to_vec(&pki).map_err(|error| RecipeError::new("the cluster's keys", error))?;
         Ok(Zeroizing::new(bytes))
     }
 
@@ -165,5 +167,169 @@ impl Recipes for KubernetesRecipes {
 
     fn addons(&self, cluster: &ClusterRecord) -> Result<Vec<Value>, RecipeError> {
         Ok(manifests(&cluster.spec, &self.addons))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use cluster_spec::{NetworkProfile, PodNetworking, PoolMode};
+    use control_records::Assignment;
+    use fabric_api::{StampNetwork, Uplink};
+
+    use super::*;
+    use crate::plan::Addresses;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_767_225_600).unwrap()
+    }
+
+    fn site() -> Site {
+        let spec = ClusterSpec {
+            name: "c".to_owned(),
+            resource_group: "g".to_owned(),
+            location: "local".to_owned(),
+            node_resource_group: "mc".to_owned(),
+            fqdn: "c.local".to_owned(),
+            kubernetes_version: "1.37.1".to_owned(),
+            network: NetworkProfile {
+                plugin: PodNetworking::Kubenet,
+                vnet_range: "10.224.0.0/12".parse().unwrap(),
+                node_range: "10.224.0.0/16".parse().unwrap(),
+                control_plane_range: "10.239.255.240/28".parse().unwrap(),
+                pod_range: Some("10.244.0.0/16".parse().unwrap()),
+                service_range: "10.0.0.0/16".parse().unwrap(),
+                dns_service_ip: "10.0.0.10".parse().unwrap(),
+                outbound: true,
+            },
+            pools: vec![PoolSpec {
+                name: "np1".to_owned(),
+                count: 1,
+                vm_size: "Standard_B2s".to_owned(),
+                mode: PoolMode::System,
+                kubernetes_version: "1.37.1".to_owned(),
+                max_pods: 110,
+                labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
+                taints: Vec::new(),
+                os_disk_gib: 128,
+                incarnation: "1".to_owned(),
+            }],
+            disable_local_accounts: false,
+        };
+        Site {
+            cluster: Arc::new(ClusterRecord {
+                v: 1,
+                uid: "0123456789".to_owned(),
+                subscription: "s".to_owned(),
+                resource_group: "g".to_owned(),
+                name: "c".to_owned(),
+                generation: 1,
+                pool_generations: BTreeMap::new(),
+                body: Value::Null,
+                spec,
+                sealed: BTreeMap::new(),
+                deleting: false,
+                operation: String::new(),
+                created_at: now(),
+                created_by: String::new(),
+                created_by_type: String::new(),
+                modified_at: now(),
+                modified_by: String::new(),
+                modified_by_type: String::new(),
+            }),
+            addresses: Addresses {
+                vip: "100.64.24.7".parse().unwrap(),
+                uplink: "100.64.16.8".parse().unwrap(),
+                control_plane: "100.64.16.9".parse().unwrap(),
+            },
+            stamp: StampNetwork {
+                range: "100.64.16.0/20".parse().unwrap(),
+                uplink: Uplink::None,
+            },
+        }
+    }
+
+    fn machine(role: Role) -> MachineRecord {
+        MachineRecord {
+            v: 1,
+            id: "m1".to_owned(),
+            image: "1.36.3".to_owned(),
+            token_hash: String::new(),
+            token_sealed: Vec::new(),
+            enrolled_key: None,
+            token_used: false,
+            assignment: Some(Assignment {
+                cluster: "0123456789".to_owned(),
+                role,
+            }),
+            deleting: false,
+            created_at: now(),
+        }
+    }
+
+    fn node(pool: &str) -> MachineRecord {
+        machine(Role::Node {
+            pool: pool.to_owned(),
+            incarnation: "1".to_owned(),
+            index: 0,
+            node_name: "aks-np1-00000000-vmss000000".to_owned(),
+            address: "10.224.0.4".parse().unwrap(),
+            pod_range: Some("10.244.0.0/24".parse().unwrap()),
+        })
+    }
+
+    fn recipes() -> KubernetesRecipes {
+        KubernetesRecipes {
+            host_cores: 2,
+            host_memory_mib: 8192,
+            addons: AddonOptions::default(),
+        }
+    }
+
+    #[test]
+    fn both_kinds_of_machines_are_configured_where_they_were_placed() {
+        let (recipes, site) = (recipes(), site());
+        let pki = recipes.pki(now()).unwrap();
+        let control_plane = machine(Role::ControlPlane { index: 0 });
+        let config = recipes.config(&site, &control_plane, &pki, now(), 3).unwrap();
+        assert_eq!((config.generation, config.role.as_str()), (3, "control-plane"));
+        // The planner waits for the process of this name.
+        assert!(
+            config
+                .processes
+                .iter()
+                .any(|process| process.name == "kube-apiserver")
+        );
+        let nics = recipes.nics(&site, &control_plane).unwrap();
+        assert_eq!(nics[0].address.addr(), site.addresses.control_plane);
+        assert_eq!(nics[0].extra, [site.addresses.vip]);
+        assert_eq!(nics[1].address.addr(), Ipv4Addr::new(10, 239, 255, 244));
+
+        let config = recipes.config(&site, &node("np1"), &pki, now(), 1).unwrap();
+        assert_eq!(config.role, "node");
+        assert_eq!(
+            recipes.nics(&site, &node("np1")).unwrap()[0].address.addr(),
+            Ipv4Addr::new(10, 224, 0, 4)
+        );
+        let endpoint = recipes.endpoint(&pki, site.addresses.vip, now()).unwrap();
+        assert!(endpoint.server.contains("100.64.24.7"));
+    }
+
+    #[test]
+    fn a_node_object_is_wished_for_with_the_version_the_machine_was_made_with() {
+        let (recipes, site) = (recipes(), site());
+        let wish = recipes.wish(&site.cluster, &node("np1")).unwrap();
+        assert_eq!(wish.labels.get("team").map(String::as_str), Some("blue"));
+        assert!(wish.labels.values().any(|value| value.contains("1.36.3")));
+        assert!(!wish.labels.values().any(|value| value.contains("1.37.1")));
+        assert!(recipes.wish(&site.cluster, &node("gone")).is_none());
+        assert!(
+            recipes
+                .wish(&site.cluster, &machine(Role::ControlPlane { index: 0 }))
+                .is_none()
+        );
+        let pki = recipes.pki(now()).unwrap();
+        assert!(recipes.config(&site, &node("gone"), &pki, now(), 1).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Removes what nobody owns: machines and networks without a record, records without a cluster, groups that waited for
-//! their last cluster, operations that ended long ago.
+//! Removes what nobody owns: machines and networks without a record, records without a cluster, operations that ended
+//! long ago.
 //!
 //! Always true: the fabric is listed *before* the records are read. What is made is written down first and its record is
 //! removed last, so something listed that has no record afterwards is left over, whatever happens at the same time.
@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use control_records::{
-    ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus,
-    key,
+    ClusterRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, key,
 };
 use control_store::{StoreError, Stored, Txn, list_records, put_record};
 use fabric_api::{FabricError, MachineId};
@@ -18,7 +17,7 @@ use crate::{cluster_loop::Shared, plan::OPERATION_PREEMPTED, recipes::network_id
 /// How much is swept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
-    /// Groups and operations.
+    /// Operations.
     Records,
     /// The fabric as well.
     All,
@@ -38,7 +37,6 @@ pub(crate) async fn sweep(shared: &Shared, scope: Scope) {
         if scope == Scope::All {
             fabric(shared).await?;
         }
-        groups(shared).await?;
         operations(shared).await
     };
     if let Err(error) = result.await {
@@ -115,73 +113,6 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
                 .await?;
         }
     }
-    Ok(())
-}
-
-/// Groups that are to go: their clusters first, then they themselves.
-async fn groups(shared: &Shared) -> Result<(), SweepError> {
-    let store = &*shared.deps.store;
-    let (groups, _) = list_records::<GroupRecord>(store, "/groups/").await?;
-    if !groups.iter().any(|(_, group)| group.value.deleting) {
-        return Ok(());
-    }
-    let clusters = clusters(shared).await?;
-    for (key, group) in groups.into_iter().filter(|(_, group)| group.value.deleting) {
-        let Some(path) = key.strip_prefix("/groups/") else {
-            continue;
-        };
-        let inside = format!("/clusters/{path}/");
-        let mut empty = true;
-        for (key, cluster) in clusters.iter().filter(|(key, _)| key.starts_with(&inside)) {
-            empty = false;
-            if !cluster.value.deleting {
-                let next = ClusterRecord {
-                    deleting: true,
-                    generation: cluster.value.generation + 1,
-                    ..cluster.value.clone()
-                };
-                retry_later(
-                    store
-                        .txn(
-                            Txn::default()
-                                .at(key, cluster.revision)
-                                .with(put_record(key, &next)),
-                        )
-                        .await,
-                )?;
-            }
-        }
-        if empty {
-            remove_group(shared, &key, &group).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn remove_group(shared: &Shared, key: &str, group: &Stored<GroupRecord>) -> Result<(), SweepError> {
-    let store = &*shared.deps.store;
-    let now = shared.deps.env.clock.now();
-    let id = format!(
-        "/subscriptions/{}/resourceGroups/{}",
-        group.value.subscription, group.value.name
-    )
-    .to_lowercase();
-    let (operations, _) = list_records::<OperationRecord>(store, "/operations/").await?;
-    let mut txn = Txn::default().at(key, group.revision).delete(key);
-    for (key, operation) in operations {
-        if operation.value.status == OperationStatus::InProgress
-            && operation.value.cluster.is_empty()
-            && operation.value.resource_id.to_lowercase() == id
-        {
-            let ended = OperationRecord {
-                status: OperationStatus::Succeeded,
-                ended_at: Some(now),
-                ..operation.value
-            };
-            txn = txn.at(&key, operation.revision).with(put_record(key, &ended));
-        }
-    }
-    retry_later(store.txn(txn).await)?;
     Ok(())
 }
 

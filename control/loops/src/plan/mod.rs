@@ -24,6 +24,8 @@ mod operations;
 mod places;
 mod reach;
 mod seen;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use inputs::{addons_inputs, config_inputs, wish_inputs};

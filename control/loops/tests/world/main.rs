@@ -1,8 +1,6 @@
 //! The loops in a world of virtual time: scenarios with golden transcripts, and crashes at every step.
 #![expect(
     clippy::unwrap_used,
-    clippy::disallowed_methods,
-    missing_docs,
     unreachable_pub,
     reason = "in a test, a panic is the report"
 )]

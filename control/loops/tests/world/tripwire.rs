@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ pub struct Tripwire {
     steps: AtomicU64,
     trip_at: Mutex<Option<u64>>,
     tripped: Notify,
+    has_tripped: AtomicBool,
 }
 
 impl Tripwire {
@@ -24,6 +25,7 @@ impl Tripwire {
         let step = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
         let trip_at = *self.trip_at.lock().unwrap();
         if trip_at.is_some_and(|trip_at| step >= trip_at) {
+            self.has_tripped.store(true, Ordering::SeqCst);
             self.tripped.notify_one();
             std::future::pending::<()>().await;
         }
@@ -36,7 +38,18 @@ impl Tripwire {
 
     /// Chooses the step, counted from now; `None`: none.
     pub fn set(&self, steps_from_now: Option<u64>) {
+        self.has_tripped.store(false, Ordering::SeqCst);
         *self.trip_at.lock().unwrap() = steps_from_now.map(|steps| self.steps() + steps);
+    }
+
+    /// Whether a step is chosen.
+    pub fn is_set(&self) -> bool {
+        self.trip_at.lock().unwrap().is_some()
+    }
+
+    /// Whether the chosen step came.
+    pub fn has_tripped(&self) -> bool {
+        self.has_tripped.load(Ordering::SeqCst)
     }
 
     /// Waits for the chosen step.

@@ -210,10 +210,14 @@ impl World {
     }
 
     pub fn pending_serving(&self, uid: &str) -> usize {
-        self.inner()
-            .apis
-            .get(uid)
-            .map_or(0, |api| api.pending_serving.len())
+        // A request of a node that has left is nobody's any more; Kubernetes removes it some day.
+        self.inner().apis.get(uid).map_or(0, |api| {
+            let of_nodes = api
+                .pending_serving
+                .iter()
+                .filter(|name| api.nodes.contains_key(*name));
+            of_nodes.count()
+        })
     }
 
     /// One call of the service: takes its time, may fail, may be the service's last.

@@ -55,6 +55,10 @@ pub(crate) struct Stand {
 
 impl Stand {
     pub(crate) async fn new(test: &str) -> Self {
+        Self::with_uplink(test, Uplink::None).await
+    }
+
+    pub(crate) async fn with_uplink(test: &str, uplink: Uplink) -> Self {
         let env = Env::system();
         let stamp = format!("t-{test}-{}", env.ids.short());
         let place = tempfile::tempdir().unwrap();
@@ -65,7 +69,7 @@ impl Stand {
         let routes = output(&["ip", "-j", "route", "show", "table", "all"]).await;
         let network = StampNetwork {
             range: stamp_range(&stamp, &route_destinations(&routes).unwrap()).unwrap(),
-            uplink: Uplink::None,
+            uplink,
         };
         let config = config(&stamp, place.path(), &network);
         let fabric = ContainerFabric::new(env.clone(), config).unwrap();
@@ -177,6 +181,16 @@ impl Stand {
             .await
             .trim()
             == "yes"
+    }
+
+    /// The ones of these addresses that answer; all are tried at once, because each that does not takes its time.
+    pub(crate) async fn answering(&self, id: &str, addresses: &[String]) -> Vec<String> {
+        let pings: String = addresses
+            .iter()
+            .map(|address| format!("(ping -c1 -W1 {address} >/dev/null 2>&1 && echo {address}) & "))
+            .collect();
+        let answers = self.output(id, &format!("{pings} wait")).await;
+        answers.lines().map(str::to_owned).collect()
     }
 
     pub(crate) async fn host_pings(&self, address: &str) -> bool {

@@ -1,0 +1,176 @@
+//! What leaves a stamp and what comes in, on a host that forwards.
+//!
+//! The host is a network namespace, and so is the outside: the test runs itself once more inside the first. Nothing of it meets a real network.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and says why it was skipped"
+)]
+#![expect(dead_code, reason = "shares its stand with the tests that need all of it")]
+
+mod stand;
+
+use std::process::Command;
+
+use fabric_api::{Fabric, Uplink};
+
+use stand::{Stand, machine, network, on_stamp, on_subnet};
+
+/// Set in the run inside: the name of the namespace that plays the outside.
+const OUTSIDE: &str = "LANDFALL_TEST_OUTSIDE";
+
+/// An address of the outside that nobody has a route to but the host's default one.
+const FAR: &str = "203.0.113.9";
+
+#[test]
+fn only_a_stamp_with_an_uplink_reaches_the_outside() {
+    if !stand::possible() {
+        println!("skipped: needs root, runc, nft, ip and /bin/busybox (apt-get install busybox-static)");
+        return;
+    }
+    match std::env::var(OUTSIDE) {
+        Ok(outside) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(inside(&outside)),
+        Err(_) => in_a_world_of_its_own(),
+    }
+}
+
+/// Namespaces that go when it goes.
+struct Namespaces(Vec<String>);
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            run(&["ip", "netns", "delete", name]);
+        }
+    }
+}
+
+fn in_a_world_of_its_own() {
+    let id = base_env::Ids::short(&base_env::SystemIds);
+    let (host, outside) = (format!("lft-{id}-host"), format!("lft-{id}-outside"));
+    let _namespaces = Namespaces(vec![host.clone(), outside.clone()]);
+    for (space, line) in [
+        (None, format!("netns add {host}")),
+        (None, format!("netns add {outside}")),
+        (
+            Some(&host),
+            format!("link add out0 type veth peer name in0 netns {outside}"),
+        ),
+        (Some(&host), "address add 198.51.100.1/24 dev out0".into()),
+        (Some(&host), "link set out0 up".into()),
+        (Some(&host), "link set lo up".into()),
+        (Some(&outside), "address add 198.51.100.2/24 dev in0".into()),
+        (Some(&outside), format!("address add {FAR}/32 dev lo")),
+        (Some(&outside), "link set in0 up".into()),
+        (Some(&outside), "link set lo up".into()),
+        (Some(&host), "route add default via 198.51.100.2".into()),
+        // The outside knows the way to every stamp: it is the stamps' rules that must stop it.
+        (Some(&outside), "route add 100.64.0.0/10 via 198.51.100.1".into()),
+    ] {
+        let mut argv = vec!["ip"];
+        argv.extend(space.iter().flat_map(|space| ["-n", space.as_str()]));
+        argv.extend(line.split(' '));
+        assert!(run(&argv), "{argv:?}");
+    }
+    let enter = format!("--net=/run/netns/{host}");
+    assert!(run(&[
+        "nsenter",
+        &enter,
+        "sh",
+        "-c",
+        "echo 1 >/proc/sys/net/ipv4/ip_forward"
+    ]));
+    let status = Command::new("nsenter")
+        .arg(&enter)
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "only_a_stamp_with_an_uplink_reaches_the_outside",
+            "--nocapture",
+        ])
+        .env(OUTSIDE, &outside)
+        .status()
+        .unwrap();
+    assert!(status.success(), "the run inside failed");
+}
+
+async fn inside(outside: &str) {
+    let open = Stand::with_uplink("open", Uplink::Host).await;
+    let other = Stand::with_uplink("other", Uplink::Host).await;
+    let closed = Stand::new("closed").await;
+    for stand in [&open, &other, &closed] {
+        stand
+            .fabric
+            .ensure_network(&network(stand, "na", 10))
+            .await
+            .unwrap();
+        stand
+            .fabric
+            .ensure_machine(&machine("m", vec![on_stamp(stand, 20, Some(200))]))
+            .await
+            .unwrap();
+        stand
+            .fabric
+            .ensure_machine(&machine("a1", vec![on_subnet("na", "10.224.0.4")]))
+            .await
+            .unwrap();
+    }
+    let from_outside = async |stand: &Stand, number: u32| {
+        let address = stand.address(number).to_string();
+        let enter = format!("--net=/run/netns/{outside}");
+        stand
+            .succeeds(&["nsenter", &enter, "/bin/busybox", "ping", "-c1", "-W1", &address])
+            .await
+    };
+
+    for stand in [&open, &other] {
+        assert!(stand.pings("m", FAR).await, "out, translated by the host");
+        assert!(
+            stand.pings("a1", FAR).await,
+            "out, translated by the VNET and by the host"
+        );
+        assert!(
+            from_outside(stand, 200).await,
+            "a VIP, for whoever has a route to it"
+        );
+        assert!(!from_outside(stand, 20).await, "a machine");
+        assert!(!from_outside(stand, 10).await, "an uplink");
+    }
+    // Nothing leaves a stamp without an uplink, not even to the host's other addresses; only the service answers.
+    let service = closed.network.gateway().to_string();
+    let tried = [FAR.to_owned(), "198.51.100.1".into(), service.clone()];
+    for id in ["m", "a1"] {
+        assert_eq!(closed.answering(id, &tried).await, [service.as_str()], "{id}");
+    }
+    assert!(!from_outside(&closed, 200).await, "and nothing comes in");
+
+    for (from, to) in [(&open, &other), (&open, &closed), (&closed, &open)] {
+        // The service, a VNET's uplink, a machine and its VIP.
+        let theirs: Vec<String> = [1, 10, 20, 200]
+            .map(|number| to.address(number).to_string())
+            .into();
+        let own = from.network.gateway().to_string();
+        let tried: Vec<String> = theirs.into_iter().chain([own.clone()]).collect();
+        for id in ["m", "a1"] {
+            assert_eq!(
+                from.answering(id, &tried).await,
+                [own.as_str()],
+                "{id} and another stamp"
+            );
+        }
+    }
+    for stand in [&open, &other, &closed] {
+        stand.close().await;
+    }
+}
+
+fn run(argv: &[&str]) -> bool {
+    Command::new(argv[0])
+        .args(&argv[1..])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}

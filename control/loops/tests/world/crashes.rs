@@ -246,7 +246,7 @@ async fn happen(stage: &mut Stage, event: &Event) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_it_ends_as_it_should(events in prop::collection::vec(event(), 1..25)) {

@@ -17,6 +17,7 @@
 //! | `pods NODE COUNT` | pods of the nodes whose name ends so do not leave |
 //! | `crash NAME` | the machine whose host name begins or ends so stops |
 //! | `orphans` | puts a machine and a network there that belong to nobody |
+//! | `resync SECONDS` | the resync period, for the next start |
 //! | `start`, `stop`, `kill` | the service |
 //! | `show C`, `operations`, `trace`, `records` | print |
 
@@ -141,6 +142,7 @@ impl Player {
                     }
                 }
             }
+            ["resync", seconds] => stage.settings.resync = Duration::from_secs(seconds.parse().unwrap()),
             ["orphans"] => stage.world.plant_orphans(),
             ["show", name] => self.show(name).await,
             ["operations"] => self.operations().await,

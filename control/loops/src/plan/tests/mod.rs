@@ -1,0 +1,392 @@
+//! The planner alone: tables of decisions, and the property that it converges from any partial state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use agent_protocol::{ProcessSeen, ProcessState, Report};
+use cluster_api::NodeSeen;
+use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+use control_records::{
+    Assignment, ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role,
+};
+use jiff::Timestamp;
+
+use super::*;
+
+mod partial;
+mod tables;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_767_225_600 + second).unwrap()
+}
+
+fn pool(name: &str, count: u32) -> PoolSpec {
+    PoolSpec {
+        name: name.to_owned(),
+        count,
+        vm_size: "Standard_B2s".to_owned(),
+        mode: PoolMode::System,
+        kubernetes_version: "1.36.3".to_owned(),
+        max_pods: 30,
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        os_disk_gib: 128,
+        incarnation: format!("{name}-1"),
+    }
+}
+
+fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
+    ClusterRecord {
+        v: 1,
+        uid: "0123456789".to_owned(),
+        subscription: "s".to_owned(),
+        resource_group: "g".to_owned(),
+        name: "c".to_owned(),
+        generation: 1,
+        pool_generations: BTreeMap::new(),
+        body: serde_json::Value::Null,
+        spec: ClusterSpec {
+            name: "c".to_owned(),
+            resource_group: "g".to_owned(),
+            location: "local".to_owned(),
+            node_resource_group: "mc".to_owned(),
+            fqdn: "c.local".to_owned(),
+            kubernetes_version: "1.36.3".to_owned(),
+            network: NetworkProfile {
+                plugin,
+                vnet_range: "10.224.0.0/12".parse().unwrap(),
+                node_range: "10.224.0.0/22".parse().unwrap(),
+                control_plane_range: "10.239.255.240/28".parse().unwrap(),
+                pod_range: Some("10.244.0.0/16".parse().unwrap()),
+                service_range: "10.0.0.0/16".parse().unwrap(),
+                dns_service_ip: "10.0.0.10".parse().unwrap(),
+                outbound: true,
+            },
+            pools,
+            disable_local_accounts: false,
+        },
+        sealed: BTreeMap::new(),
+        deleting: false,
+        operation: "op".to_owned(),
+        created_at: at(0),
+        created_by: String::new(),
+        created_by_type: String::new(),
+        modified_at: at(0),
+        modified_by: String::new(),
+        modified_by_type: String::new(),
+    }
+}
+
+fn nothing_yet() -> Seen {
+    Seen {
+        observed: ObservedRecord::default(),
+        pki: false,
+        stamp: StampRanges {
+            machines: "100.64.16.0/21".parse().unwrap(),
+            vips: "100.64.24.0/21".parse().unwrap(),
+        },
+        taken: BTreeSet::new(),
+        machines: BTreeMap::new(),
+        inventory_stale: false,
+        network: NetworkSeen::Unknown,
+        api: ApiSeen::default(),
+        operations: Vec::new(),
+        busy: BTreeSet::new(),
+        held: BTreeMap::new(),
+    }
+}
+
+fn operation(generation: u64, deletes: bool) -> OperationRecord {
+    OperationRecord {
+        v: 1,
+        id: format!("op{generation}"),
+        name: "ManagedClusters_CreateOrUpdate".to_owned(),
+        resource_id: String::new(),
+        cluster: "0123456789".to_owned(),
+        generation,
+        deletes,
+        status: OperationStatus::InProgress,
+        started_at: at(0),
+        ended_at: None,
+        error: None,
+    }
+}
+
+/// A perfect world: what is planned happens at once.
+struct Ideal {
+    desired: ClusterRecord,
+    seen: Seen,
+    policy: Policy,
+    now: Timestamp,
+    forgotten: bool,
+    next_id: u32,
+    ended: Vec<(String, OperationStatus)>,
+}
+
+impl Ideal {
+    fn new(desired: ClusterRecord, seen: Seen) -> Self {
+        Self {
+            desired,
+            seen,
+            policy: Policy::default(),
+            now: at(1),
+            forgotten: false,
+            next_id: 0,
+            ended: Vec::new(),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let first = plan(&self.desired, &self.seen, &self.policy, self.now);
+        assert_eq!(first, plan(&self.desired, &self.seen, &self.policy, self.now));
+        first
+    }
+
+    /// One pass. Returns whether anything is left.
+    fn pass(&mut self) -> bool {
+        let plan = self.plan();
+        let mut subjects = BTreeSet::new();
+        for effect in &plan.effects {
+            assert!(
+                subjects.insert(effect.subject()),
+                "two effects on one subject: {:?}",
+                plan.effects
+            );
+            assert!(!self.seen.busy.contains(&effect.subject()));
+        }
+        for effect in &plan.effects {
+            self.carry_out(effect);
+        }
+        self.seen.observed = plan.observed.clone();
+        for write in &plan.writes {
+            self.write(write);
+        }
+        self.world();
+        self.now = match plan.look_again {
+            Some(at) if plan.effects.is_empty() && plan.writes.is_empty() => at.max(self.now),
+            _ => after(self.now, Duration::from_millis(100)),
+        };
+        !plan.settled() && !self.forgotten
+    }
+
+    fn write(&mut self, write: &Write) {
+        match write {
+            Write::Lease(addresses) => {
+                for address in [addresses.vip, addresses.uplink, addresses.control_plane] {
+                    assert!(
+                        self.seen.taken.insert(address) || Addresses::of(&self.seen.observed).is_some(),
+                        "{address} was taken"
+                    );
+                }
+            }
+            Write::CreatePki => {
+                assert!(!self.seen.pki);
+                self.seen.pki = true;
+            }
+            Write::RecordMachine(role) => {
+                let id = format!("new{}", self.next_id);
+                self.next_id += 1;
+                let machine = machine(&id, role.clone());
+                self.seen.machines.insert(
+                    id,
+                    Machine {
+                        presence: Presence::Absent,
+                        config: ConfigSeen::Absent,
+                        ..machine
+                    },
+                );
+            }
+            Write::MarkMachine(id) => {
+                let machine = self.seen.machines.get_mut(id).unwrap();
+                machine.record.deleting = true;
+                machine.drain = Some(Drain {
+                    since: self.now,
+                    left: None,
+                });
+            }
+            Write::RemoveMachine(id) => {
+                let machine = self.seen.machines.remove(id).unwrap();
+                assert_eq!(machine.presence, Presence::Gone, "a record goes last");
+            }
+            Write::EndOperation { id, status, .. } => {
+                self.seen.operations.retain(|operation| operation.id != *id);
+                self.ended.push((id.clone(), *status));
+            }
+            Write::Forget => {
+                assert!(self.seen.machines.is_empty() && self.seen.network == NetworkSeen::Gone);
+                self.forgotten = true;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: &Effect) {
+        let answers = self.api_answers();
+        let api = &mut self.seen.api;
+        match effect {
+            Effect::LookAtFabric => {
+                self.seen.inventory_stale = false;
+                for machine in self.seen.machines.values_mut() {
+                    if machine.presence == Presence::Unknown {
+                        // The fabric has what its configuration tells of.
+                        machine.presence = match machine.config {
+                            ConfigSeen::Published { .. } => Presence::Running,
+                            _ => Presence::Absent,
+                        };
+                    }
+                }
+            }
+            Effect::LoadConfig(id) => self.seen.machines.get_mut(id).unwrap().config = ConfigSeen::Absent,
+            Effect::Configure {
+                machine,
+                generation,
+                inputs,
+            } => {
+                assert!(self.seen.pki && Addresses::of(&self.seen.observed).is_some());
+                self.seen.machines.get_mut(machine).unwrap().config = ConfigSeen::Published {
+                    generation: *generation,
+                    inputs: inputs.clone(),
+                    made_at: self.now,
+                };
+            }
+            Effect::EnsureNetwork(routes) => self.seen.network = NetworkSeen::Made(routes.clone()),
+            Effect::EnsureMachine(id) => {
+                assert!(
+                    matches!(self.seen.network, NetworkSeen::Made(_)),
+                    "a machine needs its network"
+                );
+                self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
+            }
+            Effect::LookAtApi => {
+                api.looked = api.change;
+                api.reach = if answers { Reach::Ready } else { Reach::Away };
+            }
+            Effect::SetNode { machine, inputs, .. } => {
+                api.set.insert(machine.clone(), inputs.clone());
+            }
+            Effect::ApproveServing => api.approved = Some(api.change),
+            Effect::ApplyAddons { inputs } => {
+                api.addons = Some(AddonsSeen {
+                    inputs: inputs.clone(),
+                    at: self.now,
+                    change: api.change,
+                });
+            }
+            Effect::Drain { machine, node } => {
+                assert!(api.node(node).is_some());
+                self.seen.machines.get_mut(machine).unwrap().drain = Some(Drain {
+                    since: self.now,
+                    left: Some((0, self.now)),
+                });
+            }
+            Effect::DeleteNode(node) => api.nodes.retain(|seen| seen.name != *node),
+            Effect::DeleteMachine(id) => self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone,
+            Effect::DeleteNetwork => {
+                assert!(
+                    self.seen.machines.is_empty(),
+                    "the network goes after its machines"
+                );
+                self.seen.network = NetworkSeen::Gone;
+            }
+        }
+    }
+
+    fn api_answers(&self) -> bool {
+        self.seen.machines.values().any(|machine| {
+            machine.node_name().is_none()
+                && machine.presence == Presence::Running
+                && matches!(machine.config, ConfigSeen::Published { .. })
+        })
+    }
+
+    /// What machines do by themselves: report, serve the API, join.
+    fn world(&mut self) {
+        let answers = self.api_answers();
+        for machine in self.seen.machines.values_mut() {
+            if machine.presence != Presence::Running {
+                continue;
+            }
+            let ConfigSeen::Published { generation, .. } = machine.config else {
+                continue;
+            };
+            let mut report = Report {
+                generation,
+                ..Report::default()
+            };
+            match machine.node_name() {
+                None => {
+                    report
+                        .processes
+                        .insert("kube-apiserver".to_owned(), process(ProcessState::Ready));
+                }
+                Some(name) if answers && !machine.record.deleting => {
+                    let node = self.seen.api.nodes.iter_mut().find(|node| node.name == name);
+                    match node {
+                        Some(node) => node.ready = true,
+                        None => {
+                            self.seen.api.change += 1;
+                            self.seen.api.nodes.push(NodeSeen {
+                                name: name.to_owned(),
+                                ready: true,
+                                ..NodeSeen::default()
+                            });
+                        }
+                    }
+                }
+                Some(_) => {}
+            }
+            machine.report = Some(Arc::new(report));
+        }
+    }
+
+    fn run(&mut self) -> usize {
+        for pass in 1..200 {
+            if !self.pass() {
+                return pass;
+            }
+        }
+        panic!("it does not converge: {:#?}", self.plan());
+    }
+}
+
+fn process(state: ProcessState) -> ProcessSeen {
+    ProcessSeen {
+        state,
+        pid: None,
+        restarts: 0,
+        last_exit: None,
+        last_lines: Vec::new(),
+    }
+}
+
+fn machine(id: &str, role: Role) -> Machine {
+    Machine {
+        record: MachineRecord {
+            v: 1,
+            id: id.to_owned(),
+            image: "1.36.3".to_owned(),
+            token_hash: String::new(),
+            token_sealed: Vec::new(),
+            enrolled_key: None,
+            token_used: false,
+            assignment: Some(Assignment {
+                cluster: "0123456789".to_owned(),
+                role,
+            }),
+            deleting: false,
+            created_at: at(0),
+        },
+        presence: Presence::Running,
+        config: ConfigSeen::Unknown,
+        report: None,
+        drain: None,
+    }
+}
+
+fn converged(plugin: PodNetworking, pools: Vec<PoolSpec>) -> Ideal {
+    let mut ideal = Ideal::new(cluster(plugin, pools), nothing_yet());
+    ideal.run();
+    ideal
+}

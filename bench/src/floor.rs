@@ -146,18 +146,25 @@ impl Floor {
             .stderr(Stdio::null())
             .spawn()?;
         self.child = Some(child);
-        run(
-            "runc",
-            &[
-                "--root",
-                &self.runc_root.to_string_lossy(),
-                "run",
-                "--detach",
-                "--bundle",
-                &self.root.join("node").to_string_lossy(),
-                "lfbench-node",
-            ],
-        )?;
+        // Files, not pipes: the container keeps what it is given for as long as it runs.
+        let console = fs::File::create(self.root.join("node/console.log"))?;
+        let status = Command::new("runc")
+            .arg("--root")
+            .arg(&self.runc_root)
+            .args(["run", "--detach", "--bundle"])
+            .arg(self.root.join("node"))
+            .arg("lfbench-node")
+            .stdin(Stdio::null())
+            .stdout(console.try_clone()?)
+            .stderr(console)
+            .status()
+            .context("cannot start runc")?;
+        if !status.success() {
+            bail!(
+                "runc ended with {status}; see {}",
+                self.root.join("node/console.log").display()
+            );
+        }
         let endpoint = self.endpoint.clone();
         let clock = clock.clone();
         // Sockets belong to the namespace of the thread that makes them.

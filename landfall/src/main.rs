@@ -1,2 +1,118 @@
-//! The `landfall` binary. (being written)
-fn main() {}
+//! The `landfall` binary: commands, wiring, progress, nothing else.
+//!
+//! Always true: only [`printer`] writes to the terminal; every failure ends as one sentence and a next step, with exit code
+//! 1, or 2 where the command line is wrong.
+
+mod admin;
+mod args;
+mod arm;
+mod background;
+mod commands;
+mod doctor;
+mod host;
+mod images;
+mod log_file;
+mod packages;
+mod printer;
+mod problem;
+mod reference;
+mod serve;
+mod stamp;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use base_env::Env;
+use clap::{CommandFactory as _, Parser as _};
+use serde_json::json;
+
+use crate::{
+    args::{Cli, Command},
+    commands::Context,
+    printer::{Level, Printer},
+    stamp::Places,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let env = Env::system();
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => Level::Quiet,
+        (_, true) => Level::Verbose,
+        _ => Level::Normal,
+    };
+    let printer = Printer::new(cli.global.output, level, Arc::clone(&env.clock));
+    match run(cli, env, &printer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            printer.problem(&error);
+            ExitCode::from(problem::exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli, env: Env, printer: &Printer) -> Result<()> {
+    // One provider for all TLS in the process. The second call of two would fail; there is one.
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("the cryptographic provider is set twice"))?;
+    let context = Context {
+        printer: printer.clone(),
+        env,
+        places: Places::of(&cli.global.name)?,
+    };
+    if let Command::Serve(args) = &cli.command {
+        return serve::run(context, args);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let work = command(&context, cli.command);
+        tokio::select! {
+            outcome = work => outcome,
+            _ = tokio::signal::ctrl_c() => Err(problem::Problem::new(
+                "interrupted",
+                "run the same command again: it goes on where it stopped",
+            ).into()),
+        }
+    })
+}
+
+async fn command(context: &Context, command: Command) -> Result<()> {
+    let printer = &context.printer;
+    match command {
+        Command::Up(args) => Box::pin(commands::up::run(context, &args)).await,
+        Command::Down(args) => commands::down::run(context, &args).await,
+        Command::Status => commands::status::run(context).await,
+        Command::Doctor(args) => commands::doctor::run(context, &args).await,
+        Command::Az(args) => commands::az::run(context, &args).await,
+        Command::Kubeconfig(args) => commands::kubeconfig::run(context, &args).await,
+        Command::Logs(args) => commands::logs::run(context, &args).await,
+        Command::Image(args) => Box::pin(commands::image::run(context, args)).await,
+        Command::Version => {
+            let version = env!("CARGO_PKG_VERSION");
+            let kubernetes = cluster_versions::PINNED;
+            printer.result(
+                &json!({ "event": "result", "version": version, "kubernetes": kubernetes }),
+                || format!("landfall {version}\nKubernetes {}", kubernetes.join(", ")),
+            );
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "landfall", &mut script);
+            printer.text(
+                "script",
+                &String::from_utf8(script).context("the script is not text")?,
+            );
+            Ok(())
+        }
+        Command::Reference => {
+            printer.text("markdown", &reference::markdown());
+            Ok(())
+        }
+        Command::Serve(_) => unreachable!("handled before the runtime was made"),
+    }
+}

@@ -1,0 +1,215 @@
+//! The service's private API for the commands of this binary: HTTP over a Unix socket that only root may open.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /status` | [`StampStatus`] |
+//! | `GET /logs/{machine}/{process}?lines=N` | text; 404 where there is no such machine, 503 where its agent is away |
+//!
+//! Always true: it only reads. Whatever changes something goes through the ARM API, as for every other client.
+//! Called by: `up`, `status`, `logs`, `down`.
+
+mod server;
+
+pub(crate) use server::{Sources, serve};
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    problem::Problem,
+    stamp::{self, Places},
+};
+
+/// A stamp as its service sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StampStatus {
+    pub(crate) name: String,
+    pub(crate) service: ServiceStatus,
+    pub(crate) arm_url: String,
+    pub(crate) range: String,
+    pub(crate) uplink: String,
+    pub(crate) clusters: Vec<ClusterStatus>,
+    /// Node images that are being built because a cluster asked for them, and what is going on.
+    pub(crate) image_builds: BTreeMap<String, String>,
+    /// All machines, those of a cluster together.
+    pub(crate) machines: Vec<MachineStatus>,
+}
+
+impl StampStatus {
+    /// A cluster's machines.
+    pub(crate) fn machines_of<'a>(
+        &'a self,
+        cluster: &'a ClusterStatus,
+    ) -> impl Iterator<Item = &'a MachineStatus> {
+        self.machines
+            .iter()
+            .filter(|machine| machine.cluster_uid.as_deref() == Some(cluster.uid.as_str()))
+    }
+}
+
+/// The process that runs the stamp.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceStatus {
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) started_at: Timestamp,
+    /// Its resident memory, KiB.
+    pub(crate) rss_kib: u64,
+}
+
+/// A cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClusterStatus {
+    pub(crate) resource_group: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    /// As ARM says it: Succeeded, Creating, Updating, Deleting.
+    pub(crate) state: String,
+    pub(crate) kubernetes_version: String,
+    pub(crate) vip: Option<Ipv4Addr>,
+    pub(crate) nodes_ready: u32,
+    pub(crate) nodes_wanted: u32,
+    /// What is going on, for people.
+    pub(crate) step: String,
+    /// The last problem, for people.
+    pub(crate) problem: Option<String>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) milestones: BTreeMap<String, Timestamp>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MachineStatus {
+    pub(crate) id: String,
+    /// Its cluster's name; `None` while it stands by.
+    pub(crate) cluster: Option<String>,
+    pub(crate) cluster_uid: Option<String>,
+    /// The node's name, or `control-plane-0`.
+    pub(crate) name: String,
+    /// `control plane` or `node`.
+    pub(crate) role: String,
+    pub(crate) pool: Option<String>,
+    pub(crate) address: Option<Ipv4Addr>,
+    /// `running`, `stopped`, `partial` or `absent`.
+    pub(crate) power: String,
+    pub(crate) deleting: bool,
+    /// Whether its agent reported since the service started.
+    pub(crate) in_contact: bool,
+    pub(crate) agent_rss_kib: Option<u64>,
+    pub(crate) config_error: Option<String>,
+    pub(crate) processes: Vec<ProcessStatus>,
+}
+
+impl MachineStatus {
+    /// The first thing that is not as it should be.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        if self.power != "running" {
+            return Some(format!("is {}", self.power));
+        }
+        if !self.in_contact {
+            return Some("its agent has not called yet".into());
+        }
+        if let Some(error) = &self.config_error {
+            return Some(error.clone());
+        }
+        let bad = self.processes.iter().find(|process| process.state != "ready")?;
+        let exit = bad
+            .last_exit
+            .as_deref()
+            .map(|exit| format!(", last ended with {exit}"))
+            .unwrap_or_default();
+        Some(format!("{} is {}{exit}", bad.name, bad.state))
+    }
+}
+
+/// A process of a machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProcessStatus {
+    pub(crate) name: String,
+    /// `starting`, `ready`, `unready`, `backOff` or `stopped`.
+    pub(crate) state: String,
+    pub(crate) restarts: u32,
+    pub(crate) last_exit: Option<String>,
+    pub(crate) last_lines: Vec<String>,
+}
+
+/// How long an answer may take; log tails come from the machine's agent.
+const BOUND: Duration = Duration::from_secs(15);
+
+/// The commands' side.
+pub(crate) struct AdminClient {
+    http: reqwest::Client,
+    places: Places,
+}
+
+impl AdminClient {
+    pub(crate) fn new(places: &Places) -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .unix_socket(places.socket())
+            .timeout(BOUND)
+            .build()
+            .context("cannot prepare the connection to the service")?;
+        Ok(Self {
+            http,
+            places: places.clone(),
+        })
+    }
+
+    /// The stamp's state. Fails with a hint where the service does not run.
+    pub(crate) async fn status(&self) -> Result<StampStatus> {
+        let answer = self.get("/status").await?;
+        answer.json().await.context("the service's answer cannot be read")
+    }
+
+    /// The end of a log.
+    pub(crate) async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String> {
+        let answer = self
+            .get(&format!("/logs/{machine}/{process}?lines={lines}"))
+            .await?;
+        answer.text().await.context("the service's answer cannot be read")
+    }
+
+    async fn get(&self, path: &str) -> Result<reqwest::Response> {
+        let answer = self.http.get(format!("http://landfall{path}")).send().await;
+        let answer = answer.map_err(|error| self.unreachable().because(error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let text = answer.text().await.unwrap_or_default();
+        Err(Problem::new(
+            if text.is_empty() {
+                format!("the service answered {status}")
+            } else {
+                text
+            },
+            format!("landfall status --name {}", self.places.name),
+        )
+        .into())
+    }
+
+    fn unreachable(&self) -> Problem {
+        let name = &self.places.name;
+        if !self.places.settings().exists() {
+            return stamp::no_stamp(&self.places);
+        }
+        if !nix::unistd::geteuid().is_root() {
+            return Problem::new(
+                format!("only root may talk to the service of stamp {name}"),
+                "repeat with sudo",
+            );
+        }
+        Problem::new(
+            format!("the service of stamp {name} does not run"),
+            format!("start it: landfall up --name {name}"),
+        )
+    }
+}

@@ -1,0 +1,253 @@
+//! The service's side of the private API.
+
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+
+use agent_api::{Agents, LogError};
+use agent_protocol::Report;
+use anyhow::{Context as _, Result};
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use control_records::{ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Role, key};
+use control_store::{Store, get_record, list_records};
+use fabric_api::{Fabric, MachineSeen, Power};
+use jiff::Timestamp;
+use providers_containerservice::cluster_state;
+use serde::Deserialize;
+use tokio::net::UnixListener;
+
+use super::{ClusterStatus, MachineStatus, ProcessStatus, ServiceStatus, StampStatus};
+use crate::stamp::Settings;
+
+/// What the answers are made from.
+pub(crate) struct Sources {
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+    pub(crate) started_at: Timestamp,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) agents: Arc<dyn Agents>,
+    pub(crate) fabric: Arc<dyn Fabric>,
+    /// Images being built, by version.
+    pub(crate) image_builds: Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync>,
+}
+
+/// Answers until `stop` is done.
+pub(crate) async fn serve(
+    socket: &Path,
+    sources: Arc<Sources>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    // We hold the stamp's lock, so a socket that is there is a dead service's.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", socket.display()));
+        }
+        _ => {}
+    }
+    let listener =
+        UnixListener::bind(socket).with_context(|| format!("cannot listen at {}", socket.display()))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot protect {}", socket.display()))?;
+    let router = Router::new()
+        .route("/status", get(status))
+        .route("/logs/{machine}/{process}", get(logs))
+        .with_state(sources);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await
+        .context("the admin socket failed")
+}
+
+async fn status(State(sources): State<Arc<Sources>>) -> Response {
+    match sources.status().await {
+        Ok(status) => Json(status).into_response(),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the state cannot be read");
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    lines: Option<u32>,
+}
+
+async fn logs(
+    State(sources): State<Arc<Sources>>,
+    UrlPath((machine, process)): UrlPath<(String, String)>,
+    Query(query): Query<LogQuery>,
+) -> Response {
+    let known = get_record::<MachineRecord>(&*sources.store, &key::machine(&machine)).await;
+    match known {
+        Ok(Some(_)) => {}
+        Ok(None) => return (StatusCode::NOT_FOUND, format!("there is no machine {machine}")).into_response(),
+        Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+    match sources
+        .agents
+        .logs(&machine, &process, query.lines.unwrap_or(100).clamp(1, 10_000))
+        .await
+    {
+        Ok(text) => text.into_response(),
+        Err(error @ (LogError::Away(_) | LogError::Timeout(_))) => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
+        }
+    }
+}
+
+impl Sources {
+    async fn status(&self) -> Result<StampStatus> {
+        let store = &*self.store;
+        let clusters = list_records::<ClusterRecord>(store, "/clusters/").await?.0;
+        let machines = list_records::<MachineRecord>(store, "/machines/").await?.0;
+        let seen: BTreeMap<String, MachineSeen> = self
+            .fabric
+            .list()
+            .await?
+            .machines
+            .into_iter()
+            .map(|machine| (machine.id.0.clone(), machine))
+            .collect();
+        let names: BTreeMap<&str, &str> = clusters
+            .iter()
+            .map(|(_, cluster)| (cluster.value.uid.as_str(), cluster.value.name.as_str()))
+            .collect();
+        let mut machines: Vec<MachineStatus> = machines
+            .iter()
+            .map(|(_, stored)| {
+                let record = &stored.value;
+                let report = self.agents.report(&record.id);
+                machine_status(record, &names, seen.get(&record.id), report.as_deref())
+            })
+            .collect();
+        machines.sort_by(|a, b| {
+            (&a.cluster, &a.cluster_uid, &a.role, &a.name).cmp(&(
+                &b.cluster,
+                &b.cluster_uid,
+                &b.role,
+                &b.name,
+            ))
+        });
+        let mut answers = Vec::with_capacity(clusters.len());
+        for (_, cluster) in clusters {
+            let cluster = cluster.value;
+            let observed = get_record::<ObservedRecord>(store, &key::observed(&cluster.uid)).await?;
+            let observed = observed.map(|stored| stored.value);
+            let operation = get_record::<OperationRecord>(store, &key::operation(&cluster.operation)).await?;
+            let operation = operation.map(|stored| stored.value);
+            let state = cluster_state(&cluster, observed.as_ref(), operation.as_ref());
+            let observed = observed.unwrap_or_default();
+            answers.push(cluster_status(cluster, observed, state.as_str()));
+        }
+        Ok(StampStatus {
+            name: self.name.clone(),
+            service: ServiceStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                started_at: self.started_at,
+                rss_kib: own_rss_kib(),
+            },
+            arm_url: self.settings.arm_url(),
+            range: self.settings.range.to_string(),
+            uplink: format!("{:?}", self.settings.uplink).to_lowercase(),
+            clusters: answers,
+            image_builds: (self.image_builds)(),
+            machines,
+        })
+    }
+}
+
+fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str) -> ClusterStatus {
+    ClusterStatus {
+        state: state.to_owned(),
+        nodes_wanted: cluster.spec.pools.iter().map(|pool| pool.count).sum(),
+        nodes_ready: observed.ready_nodes.values().sum(),
+        resource_group: cluster.resource_group,
+        name: cluster.name,
+        uid: cluster.uid,
+        kubernetes_version: observed
+            .kubernetes_version
+            .unwrap_or(cluster.spec.kubernetes_version),
+        vip: observed.vip,
+        step: observed.step,
+        problem: observed.problem,
+        created_at: cluster.created_at,
+        milestones: observed.milestones,
+    }
+}
+
+fn machine_status(
+    record: &MachineRecord,
+    clusters: &BTreeMap<&str, &str>,
+    seen: Option<&MachineSeen>,
+    report: Option<&Report>,
+) -> MachineStatus {
+    let (name, role, pool, address) = match record.assignment.as_ref().map(|assignment| &assignment.role) {
+        Some(Role::Node {
+            pool,
+            node_name,
+            address,
+            ..
+        }) => (node_name.clone(), "node", Some(pool.clone()), Some(*address)),
+        Some(Role::ControlPlane { index }) => (format!("control-plane-{index}"), "control plane", None, None),
+        None => (record.id.clone(), "spare", None, None),
+    };
+    MachineStatus {
+        id: record.id.clone(),
+        // A machine of a cluster whose record is gone is on its way out; it still says whose it was.
+        cluster: record.assignment.as_ref().map(|assignment| {
+            clusters
+                .get(assignment.cluster.as_str())
+                .map_or_else(|| assignment.cluster.clone(), ToString::to_string)
+        }),
+        cluster_uid: record
+            .assignment
+            .as_ref()
+            .map(|assignment| assignment.cluster.clone()),
+        name,
+        role: role.to_owned(),
+        pool,
+        address,
+        power: match seen.map(|seen| seen.power) {
+            Some(Power::Running) => "running",
+            Some(Power::Stopped) => "stopped",
+            Some(Power::Partial) => "partial",
+            None => "absent",
+        }
+        .to_owned(),
+        deleting: record.deleting,
+        in_contact: report.is_some(),
+        agent_rss_kib: report.map(|report| report.agent_rss_kib),
+        config_error: report.and_then(|report| report.config_error.clone()),
+        processes: report
+            .into_iter()
+            .flat_map(|report| &report.processes)
+            .map(|(name, process)| ProcessStatus {
+                name: name.clone(),
+                state: serde_json::to_value(process.state)
+                    .ok()
+                    .and_then(|value| value.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
+                restarts: process.restarts,
+                last_exit: process.last_exit.clone(),
+                last_lines: process.last_lines.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// Resident memory of this process; 0 where /proc cannot say.
+fn own_rss_kib() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        })
+        .unwrap_or(0)
+}

@@ -1,0 +1,311 @@
+//! The command line: what can be typed, and the help that people read first.
+//!
+//! Always true: every argument that means something for a stamp is checked here or in [`crate::stamp`], before any effect.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Azure Kubernetes Service on your own machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "landfall",
+    version,
+    about = "Azure Kubernetes Service on your own machines",
+    long_about = "Azure Kubernetes Service on your own machines: the same `az aks` and ARM API, real upstream \
+                  Kubernetes, from one binary.\n\nStart with `landfall up`.",
+    propagate_version = false,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The stamp: one installation on this host; several can live side by side
+    #[arg(
+        long,
+        global = true,
+        value_name = "STAMP",
+        default_value = "landfall",
+        env = "LANDFALL_NAME",
+        help_heading = "Global options"
+    )]
+    pub(crate) name: String,
+
+    /// How to print: for people, or JSON for programs (one object a line while working, the result last)
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table, help_heading = "Global options")]
+    pub(crate) output: Output,
+
+    /// Print results and errors only
+    #[arg(
+        long,
+        short,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
+    pub(crate) quiet: bool,
+
+    /// Print details: causes of errors, every check, every program that is run
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub(crate) verbose: bool,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// From a fresh machine to a running cluster; run it again at any time, it goes on where it stopped
+    Up(Up),
+    /// Stop everything of the stamp; with `--purge` delete it
+    Down(Down),
+    /// Show the stamp, its clusters and their machines
+    Status,
+    /// Run the service in the foreground (`up` starts it in the background)
+    Serve(Serve),
+    /// Try what this host can do, and name what is missing
+    Doctor(Doctor),
+    /// Register this stamp with the Azure CLI, log in, and print what to export
+    Az(Az),
+    /// Print the administrator's kubeconfig of a cluster
+    Kubeconfig(Kubeconfig),
+    /// Print the end of a log: of the service, of a machine's agent, or of a process in a machine
+    Logs(Logs),
+    /// Build, list, move and verify node images
+    #[command(subcommand)]
+    Image(Image),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print this reference as Markdown (for `cargo xtask docs`)
+    #[command(hide = true)]
+    Reference,
+}
+
+/// `landfall up`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What it does, each step only where it is needed:
+  1. checks this host, and installs the Debian packages that are missing (it says which)
+  2. builds the upstream Kubernetes programs and a node image, once; kept in the cache for every stamp
+  3. makes the stamp (keys, address range) and starts `landfall serve` in the background
+  4. through the ARM API, as any client: a resource group and a cluster
+  5. waits until every node is Ready, and prints the next commands
+
+Interrupted or failed? Run it again: it goes on where it stopped.")]
+pub(crate) struct Up {
+    /// Nodes of the first cluster; given again, it is scaled [default: 1]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) nodes: Option<u32>,
+
+    /// Kubernetes version of the first cluster, e.g. 1.36.3 [default: the default version]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes: Option<String>,
+
+    /// How the stamp is laid out; kept, so it need not be repeated
+    #[command(flatten)]
+    pub(crate) layout: Layout,
+}
+
+/// Options that shape a stamp when it is made.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Layout {
+    /// Whether clusters may reach the outside: through this host, or not at all [default: host]
+    #[arg(long, value_enum)]
+    pub(crate) uplink: Option<UplinkArg>,
+
+    /// Where the ARM API and the token service listen [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// A domain whose names lead to this stamp; without one, addresses are used and no name service is needed
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+}
+
+/// Whether a stamp's traffic may leave the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UplinkArg {
+    /// Through this host, translated to its address
+    Host,
+    /// Not at all: air-gapped
+    None,
+}
+
+/// `landfall down`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+After `down` nothing of the stamp runs on this host: no process, mount, network namespace, link, route, firewall
+rule or run file is left. What is on disk stays under /var/lib/landfall/STAMP: the stamp's keys, its store, and
+the disks of its machines. `landfall up` starts it all again, and clusters come back with their data.
+
+With `--purge` that directory goes too: clusters, data, keys. Node images are shared by all stamps and stay in
+the cache (`landfall image list` shows where).")]
+pub(crate) struct Down {
+    /// Also delete everything on disk: clusters and their data, keys, logs
+    #[arg(long)]
+    pub(crate) purge: bool,
+
+    /// Do not ask before clusters are deleted (without a terminal nobody is asked)
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// `landfall serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Write the log to the stamp's directory instead of the terminal, bounded in size
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+
+    /// How the stamp is laid out, if it is not made yet
+    #[command(flatten)]
+    pub(crate) layout: Layout,
+}
+
+/// `landfall doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Also check that this address is free [default: the stamp's, else 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// `landfall az`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  eval \"$(landfall az)\"
+  az aks list -o table")]
+pub(crate) struct Az {
+    /// Use your own Azure CLI configuration instead of one beside the stamp
+    #[arg(long)]
+    pub(crate) user: bool,
+
+    /// Which `az` to run
+    #[arg(long, value_name = "PROGRAM", default_value = "az", env = "LANDFALL_AZ")]
+    pub(crate) program: PathBuf,
+}
+
+/// `landfall kubeconfig`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  landfall kubeconfig > cluster.kubeconfig
+  kubectl --kubeconfig cluster.kubeconfig get nodes")]
+pub(crate) struct Kubeconfig {
+    /// Which cluster, as NAME or GROUP/NAME; may be left out where there is only one
+    pub(crate) cluster: Option<String>,
+}
+
+/// `landfall logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  landfall logs                              the service
+  landfall logs landfall                     which machines and processes a cluster has
+  landfall logs landfall kube-apiserver      a process of its control plane
+  landfall logs aks-nodepool1-1-vmss000000 kubelet")]
+pub(crate) struct Logs {
+    /// A cluster (NAME or GROUP/NAME), a node's name or a machine's id; the service if left out
+    pub(crate) of: Option<String>,
+
+    /// A process of it, e.g. kube-apiserver, kubelet, agent
+    #[arg(requires = "of")]
+    pub(crate) process: Option<String>,
+
+    /// How many lines
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) lines: u32,
+}
+
+/// `landfall image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Build the node image of a Kubernetes version, unless it is there
+    Build(ImageBuild),
+    /// List the node images that are there, and the versions that can be built
+    List,
+    /// Write a node image to a file, for a host without network
+    Export {
+        /// Kubernetes version
+        version: String,
+        /// Where to write it
+        file: PathBuf,
+    },
+    /// Add a node image from a file that `image export` wrote
+    Import {
+        /// The file
+        file: PathBuf,
+    },
+    /// Compare every file of a node image with its manifest
+    Verify {
+        /// Kubernetes version [default: every image that is there]
+        version: Option<String>,
+    },
+}
+
+/// `landfall image build`.
+#[derive(Debug, Args)]
+pub(crate) struct ImageBuild {
+    /// Kubernetes version [default: the default version]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes: Option<String>,
+
+    /// Where the programs come from
+    #[arg(long, value_enum, default_value_t = SourceArg::Modules)]
+    pub(crate) source: SourceArg,
+
+    /// With `--source directory`: the directory. With `--source release`: the mirror's URL [default: the official one]
+    #[arg(long, value_name = "DIRECTORY|URL")]
+    pub(crate) from: Option<String>,
+
+    /// With `--source release`: a file with further checksums
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pins: Option<PathBuf>,
+}
+
+/// Where upstream programs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SourceArg {
+    /// Built from their Go modules
+    Modules,
+    /// Binaries brought along in a directory
+    Directory,
+    /// Official downloads, checksums pinned
+    Release,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

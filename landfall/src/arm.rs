@@ -1,0 +1,332 @@
+//! A client of our own ARM API, with no privilege that another client lacks: it reads the metadata, gets a token with the
+//! service principal's secret, and polls operations as `az` does.
+//!
+//! Always true: it trusts the stamp's own certificate and nothing else, and talks to this host only.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use base_env::{Clock, Env};
+use reqwest::{
+    Certificate, Method, Response, StatusCode,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
+use serde_json::Value;
+
+use crate::{
+    problem::Problem,
+    stamp::{self, Places, Settings},
+};
+
+/// The api-version of `Microsoft.ContainerService` that is spoken here: the Azure CLI's.
+pub(crate) const AKS: &str = "2026-06-01";
+/// The api-version of `Microsoft.Resources`.
+pub(crate) const RESOURCES: &str = "2024-11-01";
+
+/// Name of the service principal's secret file.
+pub(crate) const SECRET: &str = "service-principal";
+
+/// How long one request may take.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// A client that is logged in.
+pub(crate) struct ArmClient {
+    http: reqwest::Client,
+    base: String,
+    subscription: String,
+    token: String,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a request that may go on was answered with.
+pub(crate) struct Accepted {
+    /// Where to ask how it goes; `None` where it is done.
+    pub(crate) operation: Option<String>,
+}
+
+/// Every name leads to this host: a stamp's names need no name service here.
+struct Here(SocketAddr);
+
+impl Resolve for Here {
+    fn resolve(&self, _: Name) -> Resolving {
+        let address = self.0;
+        Box::pin(async move { Ok(Box::new(std::iter::once(address)) as Addrs) })
+    }
+}
+
+impl ArmClient {
+    /// Finds the token service as any client does, and logs in.
+    pub(crate) async fn login(places: &Places, settings: &Settings, env: &Env) -> Result<Self> {
+        let ca =
+            std::fs::read(places.ca()).with_context(|| format!("cannot read {}", places.ca().display()))?;
+        let http = reqwest::Client::builder()
+            .tls_certs_only([Certificate::from_pem(&ca).context("ca.pem is not a certificate")?])
+            .dns_resolver(Arc::new(Here(settings.local_address())))
+            .no_proxy()
+            .timeout(BOUND)
+            .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("cannot prepare the connection")?;
+        let mut client = Self {
+            http,
+            base: settings.arm_url(),
+            subscription: settings.subscription.clone(),
+            token: String::new(),
+            clock: Arc::clone(&env.clock),
+        };
+        let metadata = client
+            .document(&format!(
+                "{}/metadata/endpoints?api-version=2022-09-01",
+                client.base
+            ))
+            .await?;
+        let login = text(&metadata, "/authentication/loginEndpoint")?;
+        let audience = text(&metadata, "/authentication/audiences/0")?;
+        let openid = client
+            .document(&format!(
+                "{}/.well-known/openid-configuration",
+                login.trim_end_matches('/')
+            ))
+            .await?;
+        let secret = stamp::secret(places, SECRET)?;
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &settings.client),
+            ("client_secret", &secret),
+            ("scope", &format!("{audience}/.default")),
+        ];
+        let body: Vec<String> = form
+            .iter()
+            .map(|(key, value)| format!("{key}={}", encode(value)))
+            .collect();
+        let answer = client
+            .http
+            .post(text(&openid, "/token_endpoint")?)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body.join("&"))
+            .send()
+            .await
+            .map_err(|error| client.unreachable(error))?;
+        let token: Value = client
+            .checked(answer, "get a token")
+            .await?
+            .json()
+            .await
+            .context("the token answer")?;
+        client.token = text(&token, "/access_token")?.to_owned();
+        Ok(client)
+    }
+
+    /// The path of the stamp's first subscription.
+    pub(crate) fn subscription(&self) -> String {
+        format!("/subscriptions/{}", self.subscription)
+    }
+
+    /// A resource, or `None` where there is none.
+    pub(crate) async fn get(&self, path: &str, version: &str) -> Result<Option<Value>> {
+        let answer = self.send(Method::GET, &self.url(path, version), None).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let answer = self.checked(answer, &format!("read {path}")).await?;
+        Ok(Some(answer.json().await.context("the answer is not JSON")?))
+    }
+
+    /// Creates or changes a resource.
+    pub(crate) async fn put(&self, path: &str, version: &str, body: &Value) -> Result<Accepted> {
+        let answer = self
+            .send(Method::PUT, &self.url(path, version), Some(body))
+            .await?;
+        let answer = self.checked(answer, &format!("create {path}")).await?;
+        Ok(Accepted {
+            operation: operation(&answer),
+        })
+    }
+
+    /// An action.
+    pub(crate) async fn post(&self, path: &str, version: &str) -> Result<Value> {
+        let answer = self.send(Method::POST, &self.url(path, version), None).await?;
+        let answer = self.checked(answer, &format!("ask for {path}")).await?;
+        answer.json().await.context("the answer is not JSON")
+    }
+
+    /// Waits for an operation to end, as `az` does. `look` is called between two polls.
+    pub(crate) async fn wait<F: AsyncFnMut()>(
+        &self,
+        operation: &str,
+        bound: Duration,
+        mut look: F,
+    ) -> Result<()> {
+        let deadline = self.clock.monotonic() + bound;
+        loop {
+            let answer = self.send(Method::GET, operation, None).await?;
+            let answer = self.checked(answer, "read an operation").await?;
+            let pause = answer
+                .headers()
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok()?.parse().ok())
+                .unwrap_or(1_u64)
+                .clamp(1, 30);
+            let body: Value = answer.json().await.context("the answer is not JSON")?;
+            match body["status"]
+                .as_str()
+                .unwrap_or_default()
+                .to_ascii_lowercase()
+                .as_str()
+            {
+                "succeeded" => return Ok(()),
+                "failed" | "canceled" => return Err(refused("finish", &body)),
+                _ => {}
+            }
+            if self.clock.monotonic() > deadline {
+                bail!(Problem::new(
+                    format!(
+                        "it is not done after {} minutes, and goes on in the background",
+                        bound.as_secs() / 60
+                    ),
+                    "landfall status shows what it waits for",
+                ));
+            }
+            look().await;
+            self.clock.sleep(Duration::from_secs(pause)).await;
+        }
+    }
+
+    fn url(&self, path: &str, version: &str) -> String {
+        format!("{}{path}?api-version={version}", self.base)
+    }
+
+    async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Response> {
+        let mut request = self.http.request(method, url).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.map_err(|error| self.unreachable(error))
+    }
+
+    async fn document(&self, url: &str) -> Result<Value> {
+        let answer = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        let answer = self.checked(answer, &format!("read {url}")).await?;
+        answer.json().await.with_context(|| format!("{url} is not JSON"))
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
+        Problem::new(
+            format!("the ARM API at {} does not answer", self.base),
+            "landfall up starts it; landfall logs tells what it is doing",
+        )
+        .because(error)
+        .into()
+    }
+
+    async fn checked(&self, answer: Response, act: &str) -> Result<Response> {
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = answer.text().await.unwrap_or_default();
+        match serde_json::from_str::<Value>(&body) {
+            Ok(body) => Err(refused(act, &body)),
+            Err(_) => bail!("the ARM API answered {status} when asked to {act}"),
+        }
+    }
+}
+
+fn operation(answer: &Response) -> Option<String> {
+    Some(
+        answer
+            .headers()
+            .get("azure-asyncoperation")?
+            .to_str()
+            .ok()?
+            .to_owned(),
+    )
+}
+
+/// What an ARM (or OAuth) error says, with the remedy of its code.
+fn refused(act: &str, body: &Value) -> anyhow::Error {
+    let error = if body["error"].is_object() {
+        &body["error"]
+    } else {
+        body
+    };
+    let code = error["code"]
+        .as_str()
+        .or_else(|| body["error"].as_str())
+        .unwrap_or("Failed");
+    let message = error["message"]
+        .as_str()
+        .or_else(|| body["error_description"].as_str())
+        .unwrap_or("no reason given");
+    let remedy = arm_wire::ERROR_CODES
+        .iter()
+        .find(|known| known.code == code)
+        .map_or(
+            "landfall status shows the clusters; landfall logs the service's log",
+            |known| known.remedy,
+        );
+    Problem::new(
+        format!("cannot {act}: {} ({code})", message.trim_end_matches('.')),
+        remedy,
+    )
+    .into()
+}
+
+fn text<'a>(document: &'a Value, pointer: &str) -> Result<&'a str> {
+    document
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .with_context(|| format!("the answer has no {pointer}"))
+}
+
+/// Percent-encodes for a form.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_arm_error_comes_with_its_remedy() {
+        let error = refused(
+            "create x",
+            &json!({"error": {"code": "QuotaExceeded", "message": "No more cores."}}),
+        );
+        let told = crate::problem::told(&error);
+        assert_eq!(told.sentence, "cannot create x: No more cores (QuotaExceeded)");
+        assert!(told.next.unwrap().contains("higher limit"));
+    }
+
+    #[test]
+    fn an_oauth_error_is_understood() {
+        let error = refused(
+            "get a token",
+            &json!({"error": "invalid_client", "error_description": "AADSTS7000215: no"}),
+        );
+        assert_eq!(
+            error.to_string(),
+            "cannot get a token: AADSTS7000215: no (invalid_client)"
+        );
+    }
+
+    #[test]
+    fn forms_are_encoded() {
+        assert_eq!(encode("https://a/.default b"), "https%3A%2F%2Fa%2F.default%20b");
+    }
+}

@@ -1,0 +1,89 @@
+//! `landfall doctor`: every check, as a table.
+
+use anyhow::Result;
+use owo_colors::OwoColorize as _;
+use serde_json::json;
+
+use super::Context;
+use crate::{
+    args, background,
+    doctor::{self, Check, Question, Verdict},
+    images, printer,
+    problem::Problem,
+    stamp::{DEFAULT_LISTEN, Settings},
+};
+
+pub(crate) async fn run(context: &Context, args: &args::Doctor) -> Result<()> {
+    let settings = Settings::load(&context.places)?;
+    let running = background::pid(&context.places)?.is_some();
+    let stamps = settings.as_ref().map(|settings| settings.listen);
+    let listen = match args.listen {
+        Some(listen) => Some(listen),
+        // Our own service is there: that is as it should be.
+        None if running => None,
+        None => Some(stamps.unwrap_or(DEFAULT_LISTEN)),
+    };
+    let cache = images::cache_dir()?;
+    let checks = doctor::examine(&Question {
+        state: &context.places.state,
+        cache: &cache,
+        build: images::build_disk(&images::preferred_version())?,
+        listen,
+    });
+    context
+        .printer
+        .result(&json!({ "event": "result", "checks": checks }), || page(&checks));
+    failures(&checks)
+}
+
+fn page(checks: &[Check]) -> String {
+    let rows = checks
+        .iter()
+        .map(|check| vec![mark(check.verdict), check.name.to_owned(), check.found.clone()])
+        .collect();
+    let mut page = printer::table(&["", "CHECK", "FOUND"], rows);
+    for check in checks {
+        if let Some(next) = &check.next {
+            page.push_str(&format!("\n{}  {}: {next}", "next:".cyan().bold(), check.name));
+        }
+    }
+    page
+}
+
+fn mark(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Ok => "✓".green().bold().to_string(),
+        Verdict::Warning => "!".yellow().bold().to_string(),
+        Verdict::Failed => "✗".red().bold().to_string(),
+    }
+}
+
+/// The failed checks as one problem.
+pub(crate) fn failures(checks: &[Check]) -> Result<()> {
+    let failed: Vec<&Check> = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Failed)
+        .collect();
+    match failed.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Problem::new(
+            format!("this host cannot run Landfall yet: {}: {}", one.name, one.found),
+            one.next.clone().unwrap_or_default(),
+        )
+        .into()),
+        many => Err(Problem::new(
+            format!(
+                "this host cannot run Landfall yet: {}",
+                many.iter()
+                    .map(|check| check.found.as_str())
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            ),
+            many.iter()
+                .filter_map(|check| check.next.clone())
+                .collect::<Vec<_>>()
+                .join("; "),
+        )
+        .into()),
+    }
+}

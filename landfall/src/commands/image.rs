@@ -1,0 +1,222 @@
+//! `landfall image`: node images, built, listed, moved, checked.
+
+use anyhow::{Context as _, Result};
+use image::{NodeImage, Release, Source};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::{
+    args::{self, SourceArg},
+    images,
+    printer::{self, size},
+    problem::Problem,
+};
+
+pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
+    match args {
+        args::Image::Build(args) => build(context, &args).await,
+        args::Image::List => list(context),
+        args::Image::Export { version, file } => {
+            let version = images::resolve(&version)?;
+            let step = context.printer.step("export", format!("Node image {version}"));
+            step.now("packing");
+            let (store, target) = (images::store()?, file.clone());
+            let image = blocking(move || store.export(&version, &target)).await?;
+            let bytes = std::fs::metadata(&file).map(|file| file.len()).unwrap_or(0);
+            step.done(format!("{} in {}", size(bytes), file.display()));
+            finish(
+                context,
+                &image,
+                &format!(
+                    "Bring it to another host: landfall image import {}",
+                    file.display()
+                ),
+            );
+            Ok(())
+        }
+        args::Image::Import { file } => {
+            if !file.is_file() {
+                return Err(Problem::usage(
+                    format!("there is no file {}", file.display()),
+                    "give one that landfall image export wrote",
+                )
+                .into());
+            }
+            let step = context.printer.step("import", "Node image");
+            step.now("unpacking and checking every digest");
+            let store = images::store()?;
+            let image = blocking(move || store.import(&file)).await?;
+            step.done(format!(
+                "Kubernetes {}, {}",
+                image.version,
+                images::summary(&image)
+            ));
+            finish(
+                context,
+                &image,
+                &format!("Use it: landfall up --kubernetes {}", image.version),
+            );
+            Ok(())
+        }
+        args::Image::Verify { version } => verify(context, version.as_deref()).await,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, image::ImageError> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("the work ended unexpectedly")?
+        .map_err(images::problem)
+}
+
+async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
+    let version = match &args.kubernetes {
+        Some(text) => images::resolve(text)?,
+        None => images::preferred_version(),
+    };
+    let source = source(args)?;
+    let step = context.printer.step("image", format!("Node image {version}"));
+    if let Some(image) = images::store()?.find(&version).map_err(images::problem)? {
+        step.skip(format!("is there: {}", images::summary(&image)));
+        finish(context, &image, "");
+        return Ok(());
+    }
+    let image = images::ensure(&version, source, &step).await?;
+    step.done(images::summary(&image));
+    finish(context, &image, "");
+    Ok(())
+}
+
+fn source(args: &args::ImageBuild) -> Result<Source> {
+    Ok(match (args.source, &args.from) {
+        (SourceArg::Modules, None) => Source::Modules,
+        (SourceArg::Modules, Some(_)) => {
+            return Err(
+                Problem::usage("--from is for --source directory or release", "leave --from out").into(),
+            );
+        }
+        (SourceArg::Directory, Some(dir)) => Source::Directory(dir.into()),
+        (SourceArg::Directory, None) => {
+            return Err(
+                Problem::usage("--source directory needs a directory", "add --from DIRECTORY").into(),
+            );
+        }
+        (SourceArg::Release, mirror) => Source::Release(Release {
+            mirror: mirror.clone(),
+            pins: args.pins.clone(),
+        }),
+    })
+}
+
+fn list(context: &Context) -> Result<()> {
+    let store = images::store()?;
+    let there = store.list().map_err(images::problem)?;
+    let missing: Vec<&str> = cluster_versions::PINNED
+        .iter()
+        .copied()
+        .filter(|version| !there.iter().any(|image| image.version == *version))
+        .collect();
+    let mut value: Vec<Value> = there.iter().map(describe).collect();
+    value.extend(
+        missing
+            .iter()
+            .map(|version| json!({ "version": version, "built": false })),
+    );
+    context.printer.result(&value, || {
+        let mut rows: Vec<Vec<String>> = there
+            .iter()
+            .map(|image| {
+                vec![
+                    image.version.clone(),
+                    size(image.size()),
+                    image.manifest.source.clone(),
+                    image.manifest.created.strftime("%Y-%m-%d %H:%M").to_string(),
+                    image.directory().display().to_string(),
+                ]
+            })
+            .collect();
+        rows.extend(missing.iter().map(|version| {
+            let how = "not built; built when first asked for".to_owned();
+            vec![version.to_string(), String::new(), how]
+        }));
+        printer::table(&["KUBERNETES", "SIZE", "SOURCE", "BUILT", "WHERE"], rows)
+    });
+    Ok(())
+}
+
+fn describe(image: &NodeImage) -> Value {
+    json!({
+        "version": image.version,
+        "built": true,
+        "key": image.key,
+        "created": image.manifest.created,
+        "source": image.manifest.source,
+        "bytes": image.size(),
+        "layers": image.layers,
+        "directory": image.directory(),
+        "sbom": image.sbom(),
+    })
+}
+
+fn finish(context: &Context, image: &NodeImage, hint: &str) {
+    let mut value = describe(image);
+    value["event"] = json!("result");
+    if context.printer.is_json() {
+        context.printer.result(&value, String::new);
+    } else if !hint.is_empty() {
+        context.printer.note(hint);
+    }
+}
+
+async fn verify(context: &Context, version: Option<&str>) -> Result<()> {
+    let versions: Vec<String> = match version {
+        Some(version) => vec![images::resolve(version)?],
+        None => images::store()?
+            .list()
+            .map_err(images::problem)?
+            .into_iter()
+            .map(|image| image.version)
+            .collect(),
+    };
+    if versions.is_empty() {
+        return Err(Problem::new(
+            "there is no node image to verify",
+            "build one: landfall image build",
+        )
+        .into());
+    }
+    let mut answers = Vec::new();
+    let mut bad = Vec::new();
+    for version in versions {
+        let step = context.printer.step("verify", format!("Node image {version}"));
+        step.now("computing every digest again");
+        let (store, wanted) = (images::store()?, version.clone());
+        let verification = blocking(move || store.verify(&wanted)).await?;
+        let differences: Vec<String> = verification.differences.iter().map(ToString::to_string).collect();
+        answers.push(json!({ "version": version, "paths": verification.paths, "differences": differences }));
+        if differences.is_empty() {
+            step.done(format!("{} files as in the manifest", verification.paths));
+        } else {
+            drop(step);
+            for difference in differences.iter().take(20) {
+                context.printer.warn(difference);
+            }
+            bad.push(version);
+        }
+    }
+    if !bad.is_empty() {
+        return Err(Problem::new(
+            format!("the node image of {} is not what was built", bad.join(", ")),
+            "remove its directory (landfall image list) and build it again: landfall image build",
+        )
+        .into());
+    }
+    if context.printer.is_json() {
+        context
+            .printer
+            .result(&json!({ "event": "result", "images": answers }), String::new);
+    }
+    Ok(())
+}

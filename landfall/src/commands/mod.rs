@@ -1,0 +1,41 @@
+//! The commands: one file each. They decide what to show and in which order; the work is done by the crates beneath.
+
+pub(crate) mod az;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod image;
+pub(crate) mod kubeconfig;
+pub(crate) mod logs;
+pub(crate) mod status;
+pub(crate) mod up;
+
+use base_env::Env;
+
+use crate::{printer::Printer, stamp::Places};
+
+/// What every command gets.
+pub(crate) struct Context {
+    pub(crate) printer: Printer,
+    pub(crate) env: Env,
+    pub(crate) places: Places,
+}
+
+impl Context {
+    /// ` --name STAMP` where the stamp is not the default one, for commands in hints.
+    pub(crate) fn name_flag(&self) -> String {
+        if self.places.name == "landfall" {
+            String::new()
+        } else {
+            format!(" --name {}", self.places.name)
+        }
+    }
+
+    /// Whether this process may do what only root may.
+    pub(crate) fn require_root(&self, act: &str) -> anyhow::Result<()> {
+        if nix::unistd::geteuid().is_root() {
+            Ok(())
+        } else {
+            Err(crate::stamp::not_root(act))
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `landfall status`: the stamp, its clusters, their machines, and what is not as it should be.
+
+use anyhow::Result;
+use jiff::Timestamp;
+use owo_colors::OwoColorize as _;
+
+use super::Context;
+use crate::{
+    admin::{AdminClient, ClusterStatus, MachineStatus, StampStatus},
+    printer::{self, duration},
+};
+
+pub(crate) async fn run(context: &Context) -> Result<()> {
+    let status = AdminClient::new(&context.places)?.status().await?;
+    let now = context.env.clock.now();
+    context
+        .printer
+        .result(&status, || page(&status, now, &context.name_flag()));
+    Ok(())
+}
+
+fn ago(now: Timestamp, then: Timestamp) -> String {
+    duration(now.duration_since(then).as_secs_f64().max(0.0))
+}
+
+fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
+    let mut page = format!(
+        "{} {}  {}\n",
+        "Stamp".bold(),
+        status.name.bold(),
+        format!(
+            "version {}, running for {}, {} MB, process {}",
+            status.service.version,
+            ago(now, status.service.started_at),
+            status.service.rss_kib / 1024,
+            status.service.pid
+        )
+        .dimmed()
+    );
+    page.push_str(&format!(
+        "  ARM API  {}\n  network  {}, uplink {}\n",
+        status.arm_url, status.range, status.uplink
+    ));
+    for (version, step) in &status.image_builds {
+        page.push_str(&format!("  image    Kubernetes {version}: {step}\n"));
+    }
+    let spare = status
+        .machines
+        .iter()
+        .filter(|machine| machine.cluster.is_none())
+        .count();
+    if spare > 0 {
+        page.push_str(&format!("  machines {spare} in no cluster yet\n"));
+    }
+    if status.clusters.is_empty() {
+        page.push_str(&format!(
+            "\nNo clusters. Make one: landfall up{flag}, or az aks create\n"
+        ));
+        return page;
+    }
+    let rows = status
+        .clusters
+        .iter()
+        .map(|cluster| {
+            vec![
+                cluster.name.clone(),
+                cluster.resource_group.clone(),
+                coloured(&cluster.state),
+                cluster.kubernetes_version.clone(),
+                format!("{}/{}", cluster.nodes_ready, cluster.nodes_wanted),
+                cluster
+                    .vip
+                    .map(|vip| format!("https://{vip}:443"))
+                    .unwrap_or_default(),
+                ago(now, cluster.created_at),
+            ]
+        })
+        .collect();
+    page.push('\n');
+    page.push_str(&printer::table(
+        &[
+            "CLUSTER",
+            "GROUP",
+            "STATE",
+            "VERSION",
+            "NODES",
+            "API SERVER",
+            "AGE",
+        ],
+        rows,
+    ));
+    page.push('\n');
+    for cluster in &status.clusters {
+        let machines: Vec<&MachineStatus> = status.machines_of(cluster).collect();
+        page.push_str(&cluster_page(cluster, &machines, flag));
+    }
+    page
+}
+
+fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], flag: &str) -> String {
+    let mut page = format!("\n{}\n", cluster.name.bold());
+    let rows: Vec<Vec<String>> = machines
+        .iter()
+        .map(|machine| {
+            let (mark, text) = match machine.complaint() {
+                _ if machine.deleting => ("-".yellow().to_string(), "is going away".to_owned()),
+                None => (
+                    "✓".green().to_string(),
+                    format!("{} processes ready", machine.processes.len()),
+                ),
+                Some(complaint) => ("!".yellow().bold().to_string(), complaint),
+            };
+            vec![
+                format!("  {mark}"),
+                machine.name.clone(),
+                machine.id.clone(),
+                machine
+                    .address
+                    .map(|address| address.to_string())
+                    .unwrap_or_default(),
+                text,
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        page.push_str(&printer::table(
+            &["  ", "MACHINE", "ID", "ADDRESS", "STATE"],
+            rows,
+        ));
+        page.push('\n');
+    }
+    if !cluster.step.is_empty() {
+        page.push_str(&format!("  now:     {}\n", cluster.step));
+    }
+    if let Some(problem) = &cluster.problem {
+        page.push_str(&format!("  {} {problem}\n", "problem:".yellow().bold()));
+    }
+    let worst = machines
+        .iter()
+        .flat_map(|machine| machine.processes.iter().map(move |process| (machine, process)))
+        .find(|(_, process)| !process.last_lines.is_empty() && process.state != "ready");
+    if let Some((machine, process)) = worst {
+        page.push_str(&format!(
+            "  last lines of {} on {}:\n",
+            process.name, machine.name
+        ));
+        let lines = &process.last_lines;
+        for line in &lines[lines.len().saturating_sub(3)..] {
+            page.push_str(&format!("    {}\n", line.dimmed()));
+        }
+        page.push_str(&format!(
+            "  {}    landfall logs {} {}{flag}\n",
+            "next:".cyan().bold(),
+            machine.name,
+            process.name
+        ));
+    }
+    page
+}
+
+fn coloured(state: &str) -> String {
+    match state {
+        "Succeeded" => state.green().to_string(),
+        "Failed" => state.red().to_string(),
+        _ => state.yellow().to_string(),
+    }
+}

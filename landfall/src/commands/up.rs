@@ -1,0 +1,440 @@
+//! `landfall up`: from a fresh machine to a running cluster.
+//!
+//! Always true: every step looks at what is there before it does anything, so a second run, or one after an interruption,
+//! goes on where the first stopped; nothing is made before the checks have passed.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use owo_colors::OwoColorize as _;
+use serde_json::{Value, json};
+
+use super::{Context, doctor::failures, kubeconfig};
+use crate::{
+    admin::AdminClient,
+    args,
+    arm::{AKS, ArmClient, RESOURCES},
+    background,
+    doctor::{self, Question, Verdict},
+    host, images, packages,
+    printer::{Step, duration, pad},
+    problem::Problem,
+    stamp::{self, LOCATION, Settings},
+};
+
+/// The first cluster and its group.
+const GROUP: &str = "landfall";
+const CLUSTER: &str = "landfall";
+const POOL: &str = "nodepool1";
+
+/// How long the first cluster may take: seconds usually, but a busy host pulls, starts and syncs slowly.
+const CLUSTER_BOUND: Duration = Duration::from_secs(15 * 60);
+
+pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
+    let version = match &args.kubernetes {
+        Some(text) => images::resolve(text)?,
+        None => images::preferred_version(),
+    };
+    context.require_root("make machines and networks")?;
+    let printer = &context.printer;
+    printer.heading(&format!(
+        "{} {} {}\n",
+        "Landfall".bold(),
+        env!("CARGO_PKG_VERSION"),
+        format!("stamp {}", context.places.name).dimmed()
+    ));
+
+    host(context, args, &version).await?;
+    image(context, &version).await?;
+    let settings = service(context, args).await?;
+    let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
+    group(context, &arm).await?;
+    let cluster = cluster(context, &arm, args, &version).await?;
+    let kubeconfig = credentials(context, &arm).await?;
+    summary(context, &settings, &cluster, &kubeconfig)
+}
+
+/// Checks this host and installs what is missing.
+async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
+    let step = context.printer.step("doctor", "This host");
+    let settings = Settings::load(&context.places)?;
+    let running = background::pid(&context.places)?.is_some();
+    let kept = settings
+        .as_ref()
+        .map_or(stamp::DEFAULT_LISTEN, |settings| settings.listen);
+    let wanted = args.layout.listen.unwrap_or(kept);
+    stamp::check_listen(&context.places, wanted)?;
+    let build = images::build_disk(version)?;
+    let state = context.places.state.clone();
+    let cache = images::cache_dir()?;
+    // A stamp's own service may have the port; another program may not.
+    let listen = (!running || wanted != kept).then_some(wanted);
+    let examine = move || {
+        doctor::examine(&Question {
+            state: &state,
+            cache: &cache,
+            build,
+            listen,
+        })
+    };
+    let checks = tokio::task::spawn_blocking(examine)
+        .await
+        .context("the checks ended unexpectedly")?;
+    failures(&checks)?;
+    for check in &checks {
+        context
+            .printer
+            .detail(&format!("{}: {}", check.name, check.found));
+    }
+    let warnings: Vec<_> = checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Warning && check.name != "packages")
+        .collect();
+    match warnings.first() {
+        None => step.done("has everything needed"),
+        Some(warning) => step.done_with_warning(format!("{}: {}", warning.name, warning.found)),
+    }
+    let missing = packages::missing(build.is_some());
+    if !missing.is_empty() {
+        let step = context.printer.step("packages", "Debian packages");
+        step.now(&format!("installing {}", missing.join(", ")));
+        let names = missing.clone();
+        tokio::task::spawn_blocking(move || packages::install(&names))
+            .await
+            .context("apt-get ended unexpectedly")??;
+        step.done(format!("installed {}", missing.join(", ")));
+    }
+    Ok(())
+}
+
+async fn image(context: &Context, version: &str) -> Result<()> {
+    let step = context.printer.step("image", format!("Node image {version}"));
+    if images::build_disk(version)?.is_none() {
+        step.skip("in the cache");
+        return Ok(());
+    }
+    let image = images::ensure(version, image::Source::Modules, &step).await?;
+    step.done(images::summary(&image));
+    Ok(())
+}
+
+/// Makes the stamp and runs its service.
+async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
+    let step = context.printer.step("service", "Service");
+    let before = Settings::load(&context.places)?;
+    let taken = stamp::taken_ranges();
+    let settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
+    if before
+        .as_ref()
+        .is_some_and(|before| before.listen != settings.listen)
+    {
+        step.now("moving to another address");
+        background::stop(&context.places, &context.env).await?;
+    }
+    context.places.make()?;
+    step.now("starting");
+    let (status, started) = background::ensure_running(&context.places, &context.env).await?;
+    let detail = format!("ARM API at {}, process {}", status.arm_url, status.service.pid);
+    if started {
+        step.done(detail)
+    } else {
+        step.skip(detail)
+    }
+    Ok(settings)
+}
+
+async fn group(context: &Context, arm: &ArmClient) -> Result<()> {
+    let step = context.printer.step("group", "Resource group");
+    let path = format!("{}/resourceGroups/{GROUP}", arm.subscription());
+    if arm.get(&path, RESOURCES).await?.is_some() {
+        step.skip(format!("{GROUP} is there"));
+        return Ok(());
+    }
+    arm.put(&path, RESOURCES, &json!({ "location": LOCATION }))
+        .await?;
+    step.done(GROUP);
+    Ok(())
+}
+
+/// What became of the cluster.
+struct Cluster {
+    body: Value,
+    seconds: Option<f64>,
+}
+
+async fn cluster(context: &Context, arm: &ArmClient, args: &args::Up, version: &str) -> Result<Cluster> {
+    let step = context.printer.step("cluster", format!("Cluster {CLUSTER}"));
+    let path = cluster_path(arm);
+    let start = context.env.clock.monotonic();
+    let found = arm.get(&path, AKS).await?;
+    let body = match &found {
+        None => Some(json!({
+            "location": LOCATION,
+            "identity": { "type": "SystemAssigned" },
+            "properties": {
+                "kubernetesVersion": version,
+                "dnsPrefix": CLUSTER,
+                "agentPoolProfiles": [{ "name": POOL, "mode": "System", "count": args.nodes.unwrap_or(1) }],
+            },
+        })),
+        Some(found) => changed(found, args)?,
+    };
+    let is_new = found.is_none();
+    let working = found
+        .as_ref()
+        .is_some_and(|found| found["properties"]["provisioningState"] != "Succeeded");
+    let mut operation = None;
+    if let Some(body) = &body {
+        step.now(if is_new {
+            "asking the ARM API for it"
+        } else {
+            "asking the ARM API to scale it"
+        });
+        operation = arm.put(&path, AKS, body).await?.operation;
+    }
+    match operation {
+        Some(operation) => {
+            arm.wait(&operation, CLUSTER_BOUND, async || tell(context, &step).await)
+                .await?
+        }
+        None if working => settled(context, arm, &path, &step).await?,
+        None => {}
+    }
+    let body = arm
+        .get(&path, AKS)
+        .await?
+        .context("the cluster was deleted meanwhile")?;
+    let seconds = context.env.clock.monotonic().saturating_sub(start).as_secs_f64();
+    let count = nodes(&body);
+    let detail = format!(
+        "{count} node{} Ready, Kubernetes {}",
+        if count == 1 { "" } else { "s" },
+        body["properties"]["currentKubernetesVersion"]
+            .as_str()
+            .or(body["properties"]["kubernetesVersion"].as_str())
+            .unwrap_or("?")
+    );
+    let acted = is_new || operation_made(&found, &body);
+    if acted {
+        step.done(detail)
+    } else {
+        step.skip(detail)
+    }
+    Ok(Cluster {
+        body,
+        seconds: is_new.then_some(seconds),
+    })
+}
+
+fn operation_made(found: &Option<Value>, now: &Value) -> bool {
+    found.as_ref().is_some_and(|found| nodes(found) != nodes(now))
+}
+
+fn cluster_path(arm: &ArmClient) -> String {
+    format!(
+        "{}/resourceGroups/{GROUP}/providers/Microsoft.ContainerService/managedClusters/{CLUSTER}",
+        arm.subscription()
+    )
+}
+
+fn nodes(body: &Value) -> u64 {
+    let pools = body["properties"]["agentPoolProfiles"].as_array();
+    pools
+        .into_iter()
+        .flatten()
+        .filter_map(|pool| pool["count"].as_u64())
+        .sum()
+}
+
+/// The body to send for a cluster that is there already, if something is to change.
+fn changed(found: &Value, args: &args::Up) -> Result<Option<Value>> {
+    let properties = &found["properties"];
+    let present = properties["kubernetesVersion"].as_str().unwrap_or_default();
+    if let Some(wanted) = &args.kubernetes
+        && !present.starts_with(wanted.as_str())
+    {
+        return Err(Problem::new(
+            format!("cluster {CLUSTER} is there already, with Kubernetes {present}"),
+            format!("leave --kubernetes out, or make another: az aks create -g {GROUP} -n second --kubernetes-version {wanted}"),
+        )
+        .into());
+    }
+    let Some(wanted) = args.nodes else { return Ok(None) };
+    let mut body = found.clone();
+    let Some(pool) = body["properties"]["agentPoolProfiles"]
+        .as_array_mut()
+        .and_then(|pools| pools.iter_mut().find(|pool| pool["name"] == POOL))
+    else {
+        return Ok(None);
+    };
+    if pool["count"].as_u64() == Some(u64::from(wanted)) {
+        return Ok(None);
+    }
+    pool["count"] = json!(wanted);
+    Ok(Some(body))
+}
+
+/// Waits for a cluster that somebody else's request is still changing.
+async fn settled(context: &Context, arm: &ArmClient, path: &str, step: &Step) -> Result<()> {
+    let deadline = context.env.clock.monotonic() + CLUSTER_BOUND;
+    loop {
+        let body = arm
+            .get(path, AKS)
+            .await?
+            .context("the cluster was deleted meanwhile")?;
+        if body["properties"]["provisioningState"] == "Succeeded" {
+            return Ok(());
+        }
+        if context.env.clock.monotonic() > deadline {
+            return Err(Problem::new(
+                format!(
+                    "cluster {CLUSTER} is not ready after {} minutes; it goes on in the background",
+                    CLUSTER_BOUND.as_secs() / 60
+                ),
+                format!("landfall status{} shows what it waits for", context.name_flag()),
+            )
+            .into());
+        }
+        tell(context, step).await;
+        context.env.clock.sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Shows what the cluster's loop is doing.
+async fn tell(context: &Context, step: &Step) {
+    // Only for show: what counts is the operation.
+    let Ok(admin) = AdminClient::new(&context.places) else {
+        return;
+    };
+    let Ok(status) = admin.status().await else { return };
+    let Some(cluster) = status.clusters.iter().find(|cluster| {
+        cluster.name.eq_ignore_ascii_case(CLUSTER) && cluster.resource_group.eq_ignore_ascii_case(GROUP)
+    }) else {
+        return;
+    };
+    if let Some(problem) = &cluster.problem {
+        step.now(problem);
+    } else if !cluster.step.is_empty() {
+        step.now(&cluster.step);
+    }
+}
+
+/// Keeps the administrator's kubeconfig beside the stamp.
+async fn credentials(context: &Context, arm: &ArmClient) -> Result<PathBuf> {
+    let text = kubeconfig::fetch(arm, GROUP, CLUSTER).await?;
+    let path = context.places.secrets().join(format!("{CLUSTER}.kubeconfig"));
+    stamp::write_whole(&path, text.as_bytes(), 0o600)?;
+    Ok(path)
+}
+
+fn summary(context: &Context, settings: &Settings, cluster: &Cluster, kubeconfig: &Path) -> Result<()> {
+    let total = context.printer.elapsed().as_secs_f64();
+    let kubectl = images::kubectl(
+        cluster.body["properties"]["kubernetesVersion"]
+            .as_str()
+            .unwrap_or_default(),
+    )?;
+    let value = json!({
+        "event": "result",
+        "stamp": context.places.name,
+        "armEndpoint": settings.arm_url(),
+        "caFile": context.places.ca(),
+        "audience": settings.audience(),
+        "tenantId": settings.tenant,
+        "subscriptionId": settings.subscription,
+        "servicePrincipal": {
+            "clientId": settings.client,
+            "secretFile": context.places.secrets().join(crate::arm::SECRET),
+        },
+        "location": LOCATION,
+        "resourceGroup": GROUP,
+        "cluster": CLUSTER,
+        "kubernetesVersion": cluster.body["properties"]["kubernetesVersion"],
+        "nodes": nodes(&cluster.body),
+        "kubeconfig": kubeconfig,
+        "kubectl": kubectl,
+        "clusterSeconds": cluster.seconds,
+        "seconds": total,
+    });
+    let me = me();
+    let flag = context.name_flag();
+    context.printer.result(&value, || {
+        let kubectl = match host::find("kubectl") {
+            Some(_) => "kubectl".to_owned(),
+            None => kubectl
+                .as_ref()
+                .map_or_else(|| "kubectl".to_owned(), |path| path.display().to_string()),
+        };
+        let time = cluster
+            .seconds
+            .map(|seconds| format!(", cluster in {}", duration(seconds)))
+            .unwrap_or_default();
+        let lines = [
+            (
+                "Use the cluster",
+                format!("export KUBECONFIG={}", kubeconfig.display()),
+            ),
+            ("", format!("{kubectl} get nodes")),
+            ("Use the Azure CLI", format!("eval \"$({me} az{flag})\"")),
+            ("", "az aks list --output table".to_owned()),
+            (
+                "",
+                format!("az aks nodepool add -g {GROUP} --cluster-name {CLUSTER} -n more --node-count 1"),
+            ),
+            ("Look around", format!("{me} status{flag}")),
+            ("Remove it all", format!("{me} down{flag}")),
+        ];
+        let mut page = format!("\n{} in {}{time}.\n\n", "Ready".green().bold(), duration(total));
+        for (title, command) in lines {
+            page.push_str(&format!(
+                "  {} {}\n",
+                pad(&title.dimmed().to_string(), 18),
+                command.cyan()
+            ));
+        }
+        page
+    });
+    Ok(())
+}
+
+/// How this program is called from here: `landfall` where PATH leads to it, else its path.
+fn me() -> String {
+    let Ok(own) = std::env::current_exe() else {
+        return "landfall".to_owned();
+    };
+    if host::find("landfall").and_then(|path| path.canonicalize().ok()) == own.canonicalize().ok() {
+        return "landfall".to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    let short = here
+        .and_then(|here| own.strip_prefix(here).ok().map(Path::to_owned))
+        .unwrap_or(own);
+    short.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(nodes: Option<u32>, kubernetes: Option<&str>) -> args::Up {
+        args::Up {
+            nodes,
+            kubernetes: kubernetes.map(str::to_owned),
+            layout: args::Layout::default(),
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_is_there_changes_only_when_asked() {
+        let found = json!({ "properties": { "kubernetesVersion": "1.36.3",
+            "agentPoolProfiles": [{ "name": "other", "count": 5 }, { "name": POOL, "count": 1 }] } });
+        assert_eq!(changed(&found, &args(None, None)).unwrap(), None);
+        assert_eq!(changed(&found, &args(Some(1), Some("1.36"))).unwrap(), None);
+        let body = changed(&found, &args(Some(3), None)).unwrap().unwrap();
+        assert_eq!(nodes(&body), 8);
+        assert!(changed(&found, &args(None, Some("1.37.1"))).is_err());
+    }
+}

@@ -1,0 +1,432 @@
+//! What this host can do, found out by trying it: kernel features in a throw-away network namespace, the rest by looking.
+//!
+//! Always true: nothing that is tried outlives its check; a check that fails names what to do.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::statvfs::statvfs;
+use serde::Serialize;
+
+use crate::{host, packages, printer};
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// Fine.
+    Ok,
+    /// Works, but people should know.
+    Warning,
+    /// Landfall cannot run like this.
+    Failed,
+}
+
+/// A check and what came of it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Check {
+    /// What was looked at.
+    pub(crate) name: &'static str,
+    /// How it ended.
+    pub(crate) verdict: Verdict,
+    /// What was found.
+    pub(crate) found: String,
+    /// What to do, unless it is fine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            next: None,
+        }
+    }
+    fn warning(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Warning,
+            found: found.into(),
+            next: Some(next.into()),
+        }
+    }
+    fn failed(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Failed,
+            found: found.into(),
+            next: Some(next.into()),
+        }
+    }
+}
+
+/// What the checks depend on.
+pub(crate) struct Question<'a> {
+    /// Where the stamp's files (and machines' disks) will be.
+    pub(crate) state: &'a Path,
+    /// Where node images are kept and built.
+    pub(crate) cache: &'a Path,
+    /// Bytes that building a node image from source needs there; `None` where none has to be built.
+    pub(crate) build: Option<u64>,
+    /// An address that has to be free; `None` where the stamp itself listens there already.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Disk space for a stamp with a small cluster.
+const STAMP_DISK: u64 = 1_500_000_000;
+/// A control plane, a node and the service need about 0.9 GB.
+const LEAST_MEMORY: u64 = 1_200_000_000;
+const GOOD_MEMORY: u64 = 2_500_000_000;
+
+/// Makes every check. Takes about half a second.
+pub(crate) fn examine(question: &Question<'_>) -> Vec<Check> {
+    let root = nix::unistd::geteuid().is_root();
+    let mut checks = vec![
+        if root {
+            Check::ok("root", "running as root")
+        } else {
+            Check::failed(
+                "root",
+                "not running as root",
+                "repeat with sudo: machines need namespaces, mounts and links",
+            )
+        },
+        architecture(),
+    ];
+    let missing = packages::missing(question.build.is_some());
+    checks.push(if missing.is_empty() {
+        Check::ok("packages", "everything needed is installed")
+    } else {
+        Check::warning(
+            "packages",
+            format!("missing: {}", missing.join(", ")),
+            format!(
+                "`landfall up` installs them, or: apt-get install {}",
+                missing.join(" ")
+            ),
+        )
+    });
+    if question.build.is_some() {
+        checks.push(go());
+    }
+    if root {
+        checks.extend(kernel());
+    }
+    checks.push(control_groups());
+    checks.push(memory());
+    checks.extend(disks(question));
+    if let Some(listen) = question.listen {
+        checks.push(port(listen));
+    }
+    checks
+}
+
+fn architecture() -> Check {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let found = format!("{} with {cores} cores", std::env::consts::ARCH);
+    if !cfg!(target_os = "linux") || !["x86_64", "aarch64"].contains(&std::env::consts::ARCH) {
+        return Check::failed("machine", found, "use a Linux host with x86_64 or aarch64");
+    }
+    if cores < 2 {
+        return Check::warning(
+            "machine",
+            found,
+            "two cores or more make clusters start in seconds",
+        );
+    }
+    Check::ok("machine", found)
+}
+
+fn go() -> Check {
+    let version = host::find("go")
+        .context("there is no go")
+        .and_then(|go| host::run(&go.to_string_lossy(), &["env", "GOVERSION"]));
+    let next = "install Go 1.26 or newer (https://go.dev/dl), or bring an image: landfall image import FILE";
+    match version.map(|text| text.trim().to_owned()) {
+        Ok(version) => match minor(&version) {
+            // An older toolchain downloads the one that a module asks for; from 1.21 on.
+            Some(minor) if minor >= 21 => Check::ok("go", version),
+            _ => Check::failed("go", format!("{version} is too old to build Kubernetes"), next),
+        },
+        Err(_) => Check::failed(
+            "go",
+            "no Go toolchain, which building Kubernetes from source needs",
+            next,
+        ),
+    }
+}
+
+/// The minor version of `go1.26.3`.
+fn minor(version: &str) -> Option<u32> {
+    version
+        .strip_prefix("go1.")?
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// A kernel feature, as a script that needs it. Runs as root in network and mount namespaces of its own.
+struct Feature {
+    name: &'static str,
+    script: &'static str,
+    config: &'static str,
+}
+
+const FEATURES: &[Feature] = &[
+    Feature {
+        name: "namespaces",
+        script: "true",
+        config: "CONFIG_NET_NS, CONFIG_PID_NS, CONFIG_UTS_NS and CONFIG_IPC_NS",
+    },
+    Feature {
+        name: "bridges",
+        script: "ip link add b0 type bridge && ip link set b0 up",
+        config: "CONFIG_BRIDGE (module bridge)",
+    },
+    Feature {
+        name: "virtual links",
+        script: "ip link add v0 type veth peer name v1 && ip link set v0 up",
+        config: "CONFIG_VETH (module veth)",
+    },
+    Feature {
+        name: "unreachable routes",
+        script: "ip link set lo up && ip route add unreachable 100.127.240.0/20 metric 4278198272",
+        config: "CONFIG_IP_ADVANCED_ROUTER",
+    },
+    Feature {
+        name: "nftables address translation",
+        script: "printf '%s\\n' 'table ip t { chain c { type nat hook postrouting priority srcnat; masquerade; }; }' | nft -f -",
+        config: "CONFIG_NF_TABLES, CONFIG_NFT_NAT and CONFIG_NFT_MASQ",
+    },
+    Feature {
+        name: "nftables service balancing",
+        script: "printf '%s\\n' 'table ip t { map m { type inet_service : verdict; }; set s { type ipv4_addr; flags dynamic,timeout; timeout 60s; }; \
+                 chain x { }; chain c { type nat hook prerouting priority dstnat; fib daddr type local tcp dport vmap @m; \
+                 numgen random mod 2 vmap { 0 : goto x, 1 : goto x }; }; }' | nft -f -",
+        config: "CONFIG_NFT_FIB_IPV4, CONFIG_NFT_NUMGEN and CONFIG_NF_CONNTRACK (kube-proxy needs them)",
+    },
+    Feature {
+        name: "overlay file systems",
+        script: "d=$(mktemp -d) && trap 'rmdir \"$d\"' EXIT && mount -t tmpfs none \"$d\" && mkdir \"$d/l\" \"$d/u\" \"$d/w\" \"$d/m\" && \
+                 mount -t overlay overlay -o \"lowerdir=$d/l,upperdir=$d/u,workdir=$d/w\" \"$d/m\" && umount \"$d/m\" && umount \"$d\"",
+        config: "CONFIG_OVERLAY_FS (module overlay)",
+    },
+];
+
+fn kernel() -> Vec<Check> {
+    let mut failed = Vec::new();
+    for feature in FEATURES {
+        let tool = feature
+            .script
+            .split_whitespace()
+            .find(|word| ["ip", "nft"].contains(word));
+        // A missing program is reported under "packages"; the kernel is not to blame for it.
+        if tool.is_some_and(|tool| host::find(tool).is_none()) {
+            continue;
+        }
+        if let Err(error) = try_feature(feature.script) {
+            failed.push(Check::failed(
+                "kernel",
+                format!("{}: {error}", feature.name),
+                format!("use a kernel with {}", feature.config),
+            ));
+        }
+    }
+    if failed.is_empty() {
+        let release = nix::sys::utsname::uname().map_or_else(
+            |_| "?".to_owned(),
+            |name| name.release().to_string_lossy().into_owned(),
+        );
+        failed.push(Check::ok(
+            "kernel",
+            format!("{release}, tried {} features", FEATURES.len()),
+        ));
+    }
+    failed
+}
+
+fn try_feature(script: &str) -> Result<()> {
+    let mut child = Command::new("unshare")
+        .args([
+            "--net", "--mount", "--pid", "--fork", "--uts", "--ipc", "sh", "-s",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run unshare")?;
+    let mut stdin = child.stdin.take().context("the child has an input")?;
+    // A child that ended at once says why on its error output; a broken pipe here is not the story.
+    drop(writeln!(stdin, "{script}"));
+    drop(stdin);
+    let output = child.wait_with_output().context("cannot wait for unshare")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{}",
+            text.lines()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or("refused")
+                .trim()
+        );
+    }
+    Ok(())
+}
+
+fn control_groups() -> Check {
+    let wanted = ["cpu", "memory", "pids"];
+    let root = Path::new("/sys/fs/cgroup");
+    let (version, have): (_, Vec<String>) = match fs::read_to_string(root.join("cgroup.controllers")) {
+        Ok(text) => ("v2", text.split_whitespace().map(str::to_owned).collect()),
+        Err(_) => (
+            "v1",
+            wanted
+                .iter()
+                .filter(|name| root.join(name).join("tasks").exists())
+                .map(ToString::to_string)
+                .collect(),
+        ),
+    };
+    let lacking: Vec<&str> = wanted
+        .into_iter()
+        .filter(|name| !have.iter().any(|have| have == name))
+        .collect();
+    if lacking.is_empty() {
+        return Check::ok("control groups", format!("{version} with cpu, memory and pids"));
+    }
+    Check::failed(
+        "control groups",
+        format!("{version} without {}", lacking.join(", ")),
+        "enable the controllers: mount cgroup2 at /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
+    )
+}
+
+fn memory() -> Check {
+    let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("MemAvailable:"))?
+            .to_owned();
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    let Some(available) = available.map(|kib| kib * 1024) else {
+        return Check::warning("memory", "cannot be read", "mount /proc");
+    };
+    let found = format!("{} available", printer::size(available));
+    let next = "a cluster with one node needs about 1 GB; end something, or add memory";
+    if available < LEAST_MEMORY {
+        Check::failed("memory", found, next)
+    } else if available < GOOD_MEMORY {
+        Check::warning("memory", found, next)
+    } else {
+        Check::ok("memory", found)
+    }
+}
+
+fn disks(question: &Question<'_>) -> Vec<Check> {
+    let mut wanted = vec![(question.state, STAMP_DISK)];
+    if let Some(need) = question.build {
+        wanted.push((question.cache, need));
+    }
+    wanted
+        .into_iter()
+        .map(|(path, need)| match free(path) {
+            Ok(free) if free >= need => Check::ok(
+                "disk",
+                format!("{} free for {}", printer::size(free), path.display()),
+            ),
+            Ok(free) => Check::failed(
+                "disk",
+                format!(
+                    "{} free for {}, which needs {}",
+                    printer::size(free),
+                    path.display(),
+                    printer::size(need)
+                ),
+                "free some space, or move it: LANDFALL_STATE_DIR for stamps, LANDFALL_CACHE_DIR for images",
+            ),
+            Err(error) => Check::failed(
+                "disk",
+                format!("{}: {error:#}", path.display()),
+                "make the directory readable",
+            ),
+        })
+        .collect()
+}
+
+/// Bytes free where `path` is or will be.
+fn free(path: &Path) -> Result<u64> {
+    let existing = path
+        .ancestors()
+        .find(|path| path.exists())
+        .context("no part of the path exists")?;
+    let stat = statvfs(existing).context("cannot ask the file system")?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}
+
+fn port(listen: SocketAddr) -> Check {
+    match std::net::TcpListener::bind(listen) {
+        Ok(_) => Check::ok("address", format!("{listen} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Check::failed(
+            "address",
+            format!(
+                "{listen} is in use by another program{}",
+                holder(listen)
+                    .map(|name| format!(" ({name})"))
+                    .unwrap_or_default()
+            ),
+            format!(
+                "stop that program, or choose another address: --listen {}:{}",
+                listen.ip(),
+                listen.port().saturating_add(1)
+            ),
+        ),
+        Err(error) => Check::failed(
+            "address",
+            format!("{listen} cannot be used: {error}"),
+            "choose an address of this host with --listen",
+        ),
+    }
+}
+
+/// The name of the program that listens there, as far as `ss` can tell.
+fn holder(listen: SocketAddr) -> Option<String> {
+    let text = host::run("ss", &["-Hltnp", &format!("sport = :{}", listen.port())]).ok()?;
+    let name = text.split("((\"").nth(1)?.split('"').next()?;
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_versions_are_read() {
+        assert_eq!(minor("go1.26.3"), Some(26));
+        assert_eq!(minor("go1.27rc1"), Some(27));
+        assert_eq!(minor("devel"), None);
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let check = port(taken.local_addr().unwrap());
+        assert_eq!(check.verdict, Verdict::Failed);
+        assert!(check.next.unwrap().contains("--listen"));
+    }
+
+    #[test]
+    fn space_is_found_for_directories_that_are_not_there_yet() {
+        assert!(free(Path::new("/nowhere/at/all")).unwrap() > 0);
+    }
+}

@@ -1,0 +1,376 @@
+//! Node images for the commands and for the fabric: which there are, building with something to look at, building when a
+//! cluster first asks for a version.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use base_env::Env;
+use cluster_versions::Offered;
+use image::{Event, ImageError, ImageStore, NodeImage, Progress, Source, Tools};
+use tokio::sync::mpsc;
+
+use crate::{
+    printer::{Step, duration, size},
+    problem::Problem,
+};
+
+/// Where images are kept.
+pub(crate) fn cache_dir() -> Result<PathBuf> {
+    image::cache_dir().map_err(problem)
+}
+
+/// This user's images.
+pub(crate) fn store() -> Result<ImageStore> {
+    ImageStore::open(cache_dir()?).map_err(problem)
+}
+
+/// Bytes of disk that building the image of a version needs; `None` where it is there.
+pub(crate) fn build_disk(version: &str) -> Result<Option<u64>> {
+    /// Measured, with empty caches; for a host where the plan cannot be made yet (no Go).
+    const EVERYTHING: u64 = 8_000_000_000;
+    let store = store()?;
+    if store.find(version).map_err(problem)?.is_some() {
+        return Ok(None);
+    }
+    let estimate = store.estimate(version, &Source::Modules);
+    Ok(Some(
+        estimate.map_or(EVERYTHING, |estimate| estimate.disk_mb * 1_000_000),
+    ))
+}
+
+/// The version that a first cluster gets.
+pub(crate) fn preferred_version() -> String {
+    Offered::pinned().default_version().to_string()
+}
+
+/// The full version that somebody means.
+pub(crate) fn resolve(text: &str) -> Result<String> {
+    Offered::pinned()
+        .resolve(text)
+        .map(|version| version.to_string())
+        .map_err(|error| {
+            Problem::usage(
+                error.to_string(),
+                "landfall image list shows the versions there are",
+            )
+            .into()
+        })
+}
+
+/// Where a version's own kubectl is on this host.
+pub(crate) fn kubectl(version: &str) -> Result<Option<PathBuf>> {
+    Ok(store()?
+        .find(version)
+        .map_err(problem)?
+        .and_then(|image| image.program("kubectl")))
+}
+
+/// Makes the image of a version be there, telling `step` what goes on.
+pub(crate) async fn ensure(version: &str, source: Source, step: &Step) -> Result<NodeImage> {
+    let store = store()?;
+    let (sender, mut said) = mpsc::unbounded_channel();
+    let tracker = Mutex::new(Tracker::default());
+    let progress = move |event: Event<'_>| {
+        let text = tracker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .hear(&event);
+        // Nobody listens any more when the command was interrupted; the build is killed with it.
+        drop(sender.send(text));
+    };
+    let wanted = version.to_owned();
+    let build = tokio::task::spawn_blocking(move || store.ensure(&wanted, &source, &progress));
+    // Ends when the build, and with it the sender, is gone.
+    while let Some(text) = said.recv().await {
+        step.now(&text);
+    }
+    build
+        .await
+        .context("the build ended unexpectedly")?
+        .map_err(problem)
+}
+
+/// A line about an image, for the end of a step.
+pub(crate) fn summary(image: &NodeImage) -> String {
+    format!(
+        "{}, {} programs",
+        size(image.size()),
+        image.manifest.programs.len()
+    )
+}
+
+/// What a build is doing, as one line.
+#[derive(Default)]
+struct Tracker {
+    expected: BTreeMap<String, Duration>,
+    running: BTreeSet<String>,
+    done: usize,
+    left: Duration,
+}
+
+impl Tracker {
+    fn hear(&mut self, event: &Event<'_>) -> String {
+        match event {
+            Event::Planned(estimate) => {
+                self.expected = estimate.steps.iter().cloned().collect();
+                self.left = estimate.total;
+                return format!(
+                    "{} steps, about {} here the first time",
+                    estimate.steps.len(),
+                    duration(estimate.total.as_secs_f64())
+                );
+            }
+            Event::Waiting { holder } => {
+                let who = holder.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+                return format!("another build is under way{who}, waiting for it");
+            }
+            Event::Started { step, .. } => {
+                self.running.insert((*step).to_owned());
+            }
+            Event::Finished { step, .. } | Event::Cached { step } => {
+                self.running.remove(*step);
+                // What an earlier build left is told as well, and is not in the plan.
+                if let Some(took) = self.expected.remove(*step) {
+                    self.done += 1;
+                    self.left = self.left.saturating_sub(took);
+                }
+            }
+            _ => {}
+        }
+        let what = self
+            .running
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let total = self.done + self.expected.len();
+        let left = if self.left.as_secs() >= 30 {
+            format!(", about {} left", duration(self.left.as_secs_f64()))
+        } else {
+            String::new()
+        };
+        let what = if what.is_empty() {
+            "going on".to_owned()
+        } else {
+            what
+        };
+        format!("{what} ({} of {total}{left})", (self.done + 1).min(total.max(1)))
+    }
+}
+
+/// An image error as people read it: what is wrong, and what to do.
+pub(crate) fn problem(error: ImageError) -> anyhow::Error {
+    if let ImageError::Failed { what, detail, log } = &error {
+        return Problem::new(
+            format!("{what} cannot be built: {detail}"),
+            format!("read {log}; repeat the command afterwards: what is finished is kept"),
+        )
+        .into();
+    }
+    let text = error.to_string();
+    // These messages end with the next step behind a colon.
+    match text.rsplit_once(": ") {
+        Some((sentence, next)) => Problem::new(sentence, next).into(),
+        None => Problem::new(text, "repeat the command: what is finished is kept")
+            .because(error)
+            .into(),
+    }
+}
+
+/// The images that are there, for a fabric that is only taken down.
+pub(crate) struct ImagesThatAreThere(ImageStore);
+
+impl ImagesThatAreThere {
+    pub(crate) fn open() -> Result<Self> {
+        Ok(Self(store()?))
+    }
+}
+
+impl fabric_container::Images for ImagesThatAreThere {
+    fn layers(&self, version: &str) -> Option<Vec<PathBuf>> {
+        find(&self.0, version)
+    }
+}
+
+fn find(store: &ImageStore, version: &str) -> Option<Vec<PathBuf>> {
+    match store.find(version) {
+        Ok(image) => image.map(|image| image.layers),
+        Err(error) => {
+            tracing::error!(version, %error, "the node images cannot be read");
+            None
+        }
+    }
+}
+
+/// The images for a running service: one that is missing is built in the background when a machine first needs it.
+pub(crate) struct ImagesOnDemand {
+    store: ImageStore,
+    /// By version: what is going on, or why the last build failed.
+    builds: Arc<Mutex<BTreeMap<String, Build>>>,
+}
+
+struct Build {
+    running: bool,
+    text: String,
+}
+
+impl ImagesOnDemand {
+    pub(crate) fn open(env: &Env) -> Result<Self> {
+        let store = ImageStore::with(cache_dir()?, env.clone(), Tools::of_this_host()).map_err(problem)?;
+        Ok(Self {
+            store,
+            builds: Arc::default(),
+        })
+    }
+
+    /// What is being built, for people.
+    pub(crate) fn under_way(&self) -> BTreeMap<String, String> {
+        let builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        builds
+            .iter()
+            .map(|(version, build)| (version.clone(), build.text.clone()))
+            .collect()
+    }
+
+    /// Starts a build unless one runs. The loops ask again with growing pauses, so a failed build is tried again.
+    fn start(&self, version: &str) {
+        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        if builds.get(version).is_some_and(|build| build.running) {
+            return;
+        }
+        builds.insert(
+            version.to_owned(),
+            Build {
+                running: true,
+                text: "being built".to_owned(),
+            },
+        );
+        drop(builds);
+        tracing::info!(version, "building the node image that a cluster asked for");
+        let teller = Teller {
+            version: version.to_owned(),
+            builds: Arc::clone(&self.builds),
+            tracker: Mutex::default(),
+        };
+        let store = self.store.clone();
+        let builder = std::thread::Builder::new().name("image-build".to_owned());
+        let spawned = builder.spawn(move || {
+            let outcome = store.ensure(&teller.version, &Source::Modules, &teller);
+            let version = &teller.version;
+            let mut builds = teller.builds.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(_) => {
+                    tracing::info!(version, "the node image is built");
+                    builds.remove(version);
+                }
+                Err(error) => {
+                    tracing::error!(version, %error, "the node image cannot be built");
+                    builds.insert(
+                        version.clone(),
+                        Build {
+                            running: false,
+                            text: format!("cannot be built: {error}"),
+                        },
+                    );
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(version, %error, "no thread for building the node image");
+            self.builds
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(version);
+        }
+    }
+}
+
+impl fabric_container::Images for ImagesOnDemand {
+    fn layers(&self, version: &str) -> Option<Vec<PathBuf>> {
+        let layers = find(&self.store, version);
+        if layers.is_none() {
+            self.start(version);
+        }
+        layers
+    }
+}
+
+/// Keeps what a background build says where `status` finds it.
+struct Teller {
+    version: String,
+    builds: Arc<Mutex<BTreeMap<String, Build>>>,
+    tracker: Mutex<Tracker>,
+}
+
+impl Progress for Teller {
+    fn event(&self, event: Event<'_>) {
+        let text = self
+            .tracker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .hear(&event);
+        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        builds.insert(self.version.clone(), Build { running: true, text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Estimate;
+
+    use super::*;
+
+    #[test]
+    fn a_build_says_what_it_does_and_how_long_it_takes() {
+        let minute = Duration::from_secs(60);
+        let mut tracker = Tracker::default();
+        let estimate = Estimate {
+            version: "1.36.3".into(),
+            steps: vec![
+                ("kubelet".into(), minute),
+                ("etcd".into(), minute),
+                ("runc".into(), minute),
+            ],
+            cached: Vec::new(),
+            total: 3 * minute,
+            disk_mb: 1,
+        };
+        assert_eq!(
+            tracker.hear(&Event::Planned(&estimate)),
+            "3 steps, about 3 min 0 s here the first time"
+        );
+        tracker.hear(&Event::Cached { step: "runc" });
+        tracker.hear(&Event::Started {
+            step: "kubelet",
+            expected: minute,
+        });
+        let both = tracker.hear(&Event::Started {
+            step: "etcd",
+            expected: minute,
+        });
+        assert_eq!(both, "etcd, kubelet (2 of 3, about 2 min 0 s left)");
+        tracker.hear(&Event::Finished {
+            step: "etcd",
+            took: minute,
+        });
+        let last = tracker.hear(&Event::Finished {
+            step: "kubelet",
+            took: minute,
+        });
+        assert_eq!(last, "going on (3 of 3)");
+    }
+
+    #[test]
+    fn an_image_error_becomes_a_sentence_and_a_next_step() {
+        let told = crate::problem::told(&problem(ImageError::NoGo {
+            at_least: "1.26".into(),
+        }));
+        assert_eq!(told.sentence, "the Go toolchain is not installed");
+        assert!(told.next.unwrap().contains("install Go 1.26"));
+    }
+}

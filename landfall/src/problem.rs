@@ -1,0 +1,113 @@
+//! Problems as people read them: one sentence that says what is wrong, and one that says what to do.
+//!
+//! Always true: a [`Problem`] can be acted on without reading source code. Other errors that reach `main` are shown as
+//! they are, with the command that tells more.
+
+use std::fmt;
+
+/// What is wrong and what to do next.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    /// One sentence, lower case, without a full stop.
+    sentence: String,
+    /// What to do next: a command or a short sentence.
+    next: String,
+    /// Whether the command line itself is wrong (exit code 2).
+    usage: bool,
+    source: Option<anyhow::Error>,
+}
+
+impl Problem {
+    /// Something is wrong with this host, this stamp or what was asked for.
+    pub(crate) fn new(sentence: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            sentence: sentence.into(),
+            next: next.into(),
+            usage: false,
+            source: None,
+        }
+    }
+
+    /// The command line is wrong.
+    pub(crate) fn usage(sentence: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            usage: true,
+            ..Self::new(sentence, next)
+        }
+    }
+
+    /// Keeps what happened beneath.
+    #[must_use]
+    pub(crate) fn because(mut self, source: impl Into<anyhow::Error>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl std::error::Error for Problem {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(AsRef::as_ref)
+    }
+}
+
+/// An error, taken apart for printing.
+pub(crate) struct Told {
+    pub(crate) sentence: String,
+    pub(crate) next: Option<String>,
+    pub(crate) causes: Vec<String>,
+}
+
+/// Takes an error apart.
+pub(crate) fn told(error: &anyhow::Error) -> Told {
+    let next = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Problem>())
+        .map(|problem| problem.next.clone());
+    let mut causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+    causes.dedup();
+    Told {
+        sentence: error.to_string(),
+        next: Some(next.unwrap_or_else(|| {
+            "repeat with --verbose for the causes; `landfall doctor` checks this host".to_owned()
+        })),
+        causes,
+    }
+}
+
+/// The exit code: 2 where the command line is wrong, else 1.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<Problem>()
+            .is_some_and(|problem| problem.usage)
+    });
+    if usage { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_keeps_its_hint_and_code_under_context() {
+        let source = anyhow::anyhow!("no such file");
+        let error: anyhow::Error = Problem::usage("there is no file x", "give one")
+            .because(source)
+            .into();
+        let error = Err::<(), _>(error).context("cannot import").unwrap_err();
+        let told = told(&error);
+        assert_eq!(told.sentence, "cannot import");
+        assert_eq!(told.next.as_deref(), Some("give one"));
+        assert_eq!(told.causes, ["there is no file x", "no such file"]);
+        assert_eq!(exit_code(&error), 2);
+        assert_eq!(exit_code(&anyhow::anyhow!("x")), 1);
+    }
+}

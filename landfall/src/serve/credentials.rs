@@ -1,0 +1,64 @@
+//! Kubeconfigs from the clusters' sealed keys.
+
+use std::sync::Arc;
+
+use arm_wire::ArmError;
+use async_trait::async_trait;
+use base_env::Env;
+use cluster_bootstrap::{API_PORT, kubeconfig};
+use cluster_pki::ClusterPki;
+use control_records::{ClusterRecord, ObservedRecord, SealedRecord, key};
+use control_store::{Sealer, Store, get_record};
+use providers_containerservice::{CredentialKind, Credentials};
+
+/// Makes kubeconfigs; each holds a certificate made for that call.
+pub(super) struct SealedCredentials {
+    pub(super) env: Env,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sealer: Arc<Sealer>,
+    /// Whether clients resolve the clusters' names; else the kubeconfig says the address.
+    pub(super) names: bool,
+}
+
+#[async_trait]
+impl Credentials for SealedCredentials {
+    async fn kubeconfig(
+        &self,
+        cluster: &ClusterRecord,
+        observed: &ObservedRecord,
+        kind: CredentialKind,
+    ) -> Result<Option<String>, ArmError> {
+        let Some(vip) = observed.vip else { return Ok(None) };
+        let name = key::pki(&cluster.uid);
+        let Some(sealed) = get_record::<SealedRecord>(&*self.store, &name)
+            .await
+            .map_err(ArmError::internal)?
+        else {
+            return Ok(None);
+        };
+        let bytes = self
+            .sealer
+            .unseal(&name, &sealed.value.sealed)
+            .map_err(ArmError::internal)?;
+        let pki: ClusterPki = serde_json::from_slice(&bytes).map_err(ArmError::internal)?;
+        let host = if self.names {
+            cluster.spec.fqdn.clone()
+        } else {
+            vip.to_string()
+        };
+        let kind = match kind {
+            CredentialKind::Admin => cluster_bootstrap::CredentialKind::Admin,
+            CredentialKind::User => cluster_bootstrap::CredentialKind::User,
+            CredentialKind::Monitoring => cluster_bootstrap::CredentialKind::Monitoring,
+        };
+        kubeconfig(
+            &cluster.spec,
+            &pki,
+            &format!("https://{host}:{API_PORT}"),
+            kind,
+            self.env.clock.now(),
+        )
+        .map(Some)
+        .map_err(ArmError::internal)
+    }
+}

@@ -1,0 +1,181 @@
+//! What touches the world: machines and networks, the agents in them, the clusters' APIs, node images.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agent_api::Agents;
+use agent_hub::{AgentCa, Hub, StoreBook};
+use anyhow::{Context as _, Result};
+use base_env::Env;
+use cluster_api::Connect;
+use cluster_client::KubeConnect;
+use control_store::Store;
+use fabric_api::Fabric;
+use fabric_container::{ContainerConfig, ContainerFabric};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, task::JoinSet};
+
+use super::first::read;
+use crate::{
+    commands::Context,
+    images::{ImagesOnDemand, ImagesThatAreThere},
+    stamp::{self, Places, Settings},
+};
+
+/// Where agents dial, at the stamp's gateway address.
+const AGENT_PORT: u16 = 7443;
+
+/// The fabric of a stamp, for taking it down: builds nothing.
+pub(crate) fn open_fabric(context: &Context, settings: &Settings) -> Result<Arc<dyn Fabric>> {
+    let images = Arc::new(ImagesThatAreThere::open()?);
+    // No machine is started, so the agent need not be there.
+    let agent = agent_path(&context.places);
+    Ok(Arc::new(fabric(
+        &context.env,
+        &context.places,
+        settings,
+        agent,
+        images,
+    )?))
+}
+
+fn fabric(
+    env: &Env,
+    places: &Places,
+    settings: &Settings,
+    agent: PathBuf,
+    images: Arc<dyn fabric_container::Images>,
+) -> Result<ContainerFabric> {
+    let config = ContainerConfig {
+        stamp: places.name.clone(),
+        state_dir: places.fabric(),
+        run_dir: places.run.clone(),
+        network: settings.network(),
+        agent,
+        images,
+    };
+    ContainerFabric::new(env.clone(), config).context("the fabric cannot be used like this")
+}
+
+/// The drivers, running.
+pub(super) struct Drivers {
+    pub(super) fabric: Arc<dyn Fabric>,
+    pub(super) agents: Arc<dyn Agents>,
+    pub(super) connect: Arc<dyn Connect>,
+    pub(super) service_url: String,
+    pub(super) agent_ca: String,
+    images: Arc<ImagesOnDemand>,
+    hub: Hub,
+    listener: TcpListener,
+    gateway: IpAddr,
+}
+
+impl Drivers {
+    /// Makes the stamp's network be there and listens for agents in it.
+    pub(super) async fn start(
+        context: &Context,
+        settings: &Settings,
+        store: &Arc<dyn Store>,
+    ) -> Result<Self> {
+        let (env, places) = (&context.env, &context.places);
+        let images = Arc::new(ImagesOnDemand::open(env)?);
+        let fabric_images: Arc<dyn fabric_container::Images> = Arc::<ImagesOnDemand>::clone(&images);
+        let fabric = Arc::new(fabric(
+            env,
+            places,
+            settings,
+            write_agent(places)?,
+            fabric_images,
+        )?);
+        fabric
+            .ensure_stamp()
+            .await
+            .context("cannot make the stamp's network")?;
+
+        let gateway = IpAddr::V4(settings.network().gateway());
+        let address = SocketAddr::new(gateway, AGENT_PORT);
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen for agents at {address}"))?;
+        let ca = agent_ca(places, env)?;
+        let agent_ca = ca.certificate_pem().to_owned();
+        let hub = Hub::new(env.clone(), ca, Arc::new(StoreBook::new(Arc::clone(store))));
+        Ok(Self {
+            fabric,
+            agents: Arc::new(hub.clone()),
+            connect: Arc::new(KubeConnect::new(env.clone())),
+            service_url: format!("https://{address}"),
+            agent_ca,
+            images,
+            hub,
+            listener,
+            gateway,
+        })
+    }
+
+    /// What of image building is going on, for people.
+    pub(super) fn image_builds(&self) -> Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync> {
+        let images = Arc::clone(&self.images);
+        Box::new(move || images.under_way())
+    }
+
+    /// Serves agents until `stop`.
+    pub(super) fn serve(
+        self,
+        tasks: &mut JoinSet<Result<()>>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) {
+        tasks.spawn(async move {
+            self.hub
+                .serve(self.listener, &[self.gateway], stop)
+                .await
+                .context("agents cannot be served")
+        });
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptCa {
+    certificate: String,
+    key: String,
+}
+
+/// The CA of the agents, made once.
+fn agent_ca(places: &Places, env: &Env) -> Result<AgentCa> {
+    let path = places.secrets().join("agent-ca.json");
+    if let Some(text) = read(&path)? {
+        let damaged = || format!("{} is damaged", path.display());
+        let kept: KeptCa = serde_json::from_str(&text).with_context(damaged)?;
+        return AgentCa::from_pem(&kept.certificate, &kept.key).with_context(damaged);
+    }
+    let ca = AgentCa::generate(env.clock.now()).context("cannot make the CA of the agents")?;
+    let kept = KeptCa {
+        certificate: ca.certificate_pem().to_owned(),
+        key: ca.key_pem().to_owned(),
+    };
+    let text = serde_json::to_vec(&kept).context("cannot write the CA of the agents")?;
+    stamp::write_whole(&path, &text, 0o600)?;
+    Ok(ca)
+}
+
+fn agent_path(places: &Places) -> PathBuf {
+    places.state.join("agent/landfall-agent")
+}
+
+/// Puts the agent of this release where machines find it. Machines that run keep the one that they have.
+fn write_agent(places: &Places) -> Result<PathBuf> {
+    let path = agent_path(places);
+    let agent = agent_embedded::AGENT;
+    if fs::read(&path).is_ok_and(|present| present == agent) {
+        return Ok(path);
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    stamp::write_whole(&path, agent, 0o755)?;
+    Ok(path)
+}

@@ -1,0 +1,226 @@
+//! What a stamp has before anybody asks for anything: its record, its first subscription and service principal, the
+//! certificate of its endpoint, the key that signs tokens.
+//!
+//! Always true: all of it follows from the settings and from files that are made once, so making it again changes nothing.
+
+use std::{fs, io::ErrorKind, net::IpAddr, path::Path};
+
+use anyhow::{Context as _, Result};
+use arm_wire::PrincipalKind;
+use base_env::Env;
+use control_records::{StampRecord, SubscriptionRecord, key};
+use control_store::{Store, StoreError, Txn, get_record, put_record};
+use identity::{EndpointTls, NewPrincipal, SigningKey, create_principal, find_principal};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    arm::SECRET,
+    stamp::{self, LOCATION, Places, Settings},
+};
+
+/// A certificate is made anew this long after it was made; it is good for 397 days.
+const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(300 * 24);
+
+/// The endpoint's certificate and what it was made for.
+#[derive(Serialize, Deserialize)]
+struct KeptTls {
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    made_at: Timestamp,
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+/// The endpoint's certificate for the names and addresses that the stamp has now.
+pub(super) fn endpoint_tls(places: &Places, settings: &Settings, now: Timestamp) -> Result<EndpointTls> {
+    let names: Vec<String> = match &settings.domain {
+        Some(domain) => vec![format!("*.{LOCATION}.{domain}"), format!("{LOCATION}.{domain}")],
+        None => Vec::new(),
+    };
+    let addresses = if settings.listen.ip().is_unspecified() {
+        Vec::new()
+    } else {
+        vec![settings.listen.ip()]
+    };
+    let path = places.secrets().join("endpoint.json");
+    let kept: Option<KeptTls> = match read(&path)? {
+        Some(text) => {
+            Some(serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?)
+        }
+        None => None,
+    };
+    let tls = match kept {
+        Some(kept)
+            if kept.names == names
+                && kept.addresses == addresses
+                && now.duration_since(kept.made_at) < RENEW_AFTER =>
+        {
+            EndpointTls {
+                ca_pem: kept.ca,
+                cert_pem: kept.certificate,
+                key_pem: kept.key,
+            }
+        }
+        _ => {
+            let tls = EndpointTls::generate(&names, &addresses, now)
+                .context("cannot make the endpoint's certificate")?;
+            let kept = KeptTls {
+                names,
+                addresses,
+                made_at: now,
+                ca: tls.ca_pem.clone(),
+                certificate: tls.cert_pem.clone(),
+                key: tls.key_pem.clone(),
+            };
+            let text = serde_json::to_vec(&kept).context("cannot write the endpoint's certificate")?;
+            stamp::write_whole(&path, &text, 0o600)?;
+            tls
+        }
+    };
+    // Last, and each time: what clients trust is always the one that is served.
+    if read(&places.ca())?.as_deref() != Some(tls.ca_pem.as_str()) {
+        stamp::write_whole(&places.ca(), tls.ca_pem.as_bytes(), 0o644)?;
+    }
+    Ok(tls)
+}
+
+/// The key that signs tokens.
+pub(super) fn signing_key(places: &Places) -> Result<SigningKey> {
+    let path = places.secrets().join("signing.pem");
+    if let Some(pem) = read(&path)? {
+        return SigningKey::from_pem(&pem).with_context(|| format!("{} is damaged", path.display()));
+    }
+    let key = SigningKey::generate().context("cannot make the key that signs tokens")?;
+    stamp::write_whole(&path, key.to_pem().as_bytes(), 0o600)?;
+    Ok(key)
+}
+
+/// The first records.
+pub(super) async fn records(
+    store: &dyn Store,
+    places: &Places,
+    settings: &Settings,
+    env: &Env,
+) -> Result<()> {
+    if get_record::<StampRecord>(store, key::STAMP).await?.is_none() {
+        let record = StampRecord {
+            v: 1,
+            name: places.name.clone(),
+            location: LOCATION.to_owned(),
+            tenant_id: settings.tenant.clone(),
+            created_at: settings.created_at,
+        };
+        write_new(store, key::STAMP, &record).await?;
+    }
+    let subscription = key::subscription(&settings.subscription);
+    if get_record::<SubscriptionRecord>(store, &subscription)
+        .await?
+        .is_none()
+    {
+        let record = SubscriptionRecord {
+            v: 1,
+            id: settings.subscription.clone(),
+            display_name: format!("Landfall {}", places.name),
+            tenant_id: settings.tenant.clone(),
+            registered: vec!["microsoft.resources".into(), "microsoft.containerservice".into()],
+            created_at: settings.created_at,
+        };
+        write_new(store, &subscription, &record).await?;
+    }
+    let secret = stamp::secret(places, SECRET)?;
+    if find_principal(store, &settings.client).await?.is_none() {
+        let new = NewPrincipal {
+            kind: PrincipalKind::Application,
+            login: &settings.client,
+            display_name: "landfall",
+            secret: &secret,
+        };
+        create_principal(store, env, new)
+            .await
+            .context("cannot make the service principal")?;
+    }
+    Ok(())
+}
+
+async fn write_new<T: Serialize>(store: &dyn Store, key: &str, record: &T) -> Result<()> {
+    match store
+        .txn(Txn::default().absent(key).with(put_record(key, record)))
+        .await
+    {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control_store::MemoryStore;
+    use fabric_api::Uplink;
+    use identity::verify_secret;
+
+    use super::*;
+
+    fn settings(env: &Env) -> Settings {
+        Settings {
+            v: 1,
+            tenant: env.ids.uuid().to_string(),
+            subscription: env.ids.uuid().to_string(),
+            client: env.ids.uuid().to_string(),
+            listen: stamp::DEFAULT_LISTEN,
+            domain: None,
+            range: "100.64.0.0/20".parse().unwrap(),
+            uplink: Uplink::None,
+            created_at: env.clock.now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_records_and_keys_are_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            name: "t".into(),
+            state: dir.path().join("s"),
+            run: dir.path().join("r"),
+        };
+        places.make().unwrap();
+        let (env, store) = (Env::system(), MemoryStore::new());
+        let mut settings = settings(&env);
+        for _ in 0..2 {
+            records(&store, &places, &settings, &env).await.unwrap();
+        }
+        let (all, _) = store.list("/").await.unwrap();
+        assert_eq!(all.len(), 3, "{all:?}");
+        let principal = find_principal(&store, &settings.client).await.unwrap().unwrap();
+        assert!(verify_secret(
+            &principal.secret_hash,
+            &stamp::secret(&places, SECRET).unwrap()
+        ));
+
+        let now = env.clock.now();
+        let first = endpoint_tls(&places, &settings, now).unwrap();
+        assert_eq!(
+            first.cert_pem,
+            endpoint_tls(&places, &settings, now).unwrap().cert_pem
+        );
+        assert_eq!(fs::read_to_string(places.ca()).unwrap(), first.ca_pem);
+        settings.domain = Some("example.com".into());
+        let second = endpoint_tls(&places, &settings, now).unwrap();
+        assert_ne!(first.cert_pem, second.cert_pem);
+        assert_eq!(fs::read_to_string(places.ca()).unwrap(), second.ca_pem);
+        let late = now + SignedDuration::from_hours(301 * 24);
+        assert_ne!(
+            second.cert_pem,
+            endpoint_tls(&places, &settings, late).unwrap().cert_pem
+        );
+    }
+}

@@ -1,1 +1,88 @@
-//! (being written)
+//! Node images: what a machine boots, built on this host from upstream's own programs.
+//!
+//! A *node image* is a root filesystem with the Kubernetes programs of one version, the container images that every
+//! cluster needs, a manifest with digests and a bill of materials. It is kept as three directories that are used
+//! directly as overlay lower directories: the Debian base (shared by all versions), the common programs and container
+//! images (shared by all versions), and the programs of one Kubernetes version. They are never copied for a machine, so
+//! that the pages of a program are in memory once for all machines of a version.
+//!
+//! Always true here:
+//! - everything in the store is named by a key computed from what it is made of, is complete, and never changes again:
+//!   it is made in a scratch directory and renamed into place;
+//! - whoever builds holds the store's lock; whoever reads needs none;
+//! - each finished program is kept at once, so a build that was killed goes on where it stopped;
+//! - nothing here needs a registry, a container daemon or a checkout: the pinned components are inside this crate.
+//!
+//! Blocking code: call it from `spawn_blocking`. Called by: the `image`, `up` and `serve` commands, benches.
+
+mod archive;
+mod base;
+mod builder;
+mod buildinfo;
+mod components;
+mod containers;
+mod digest;
+mod dpkg;
+mod error;
+mod key;
+mod layer;
+mod lock;
+mod manifest;
+mod oci;
+mod plan;
+mod process;
+mod program;
+mod progress;
+mod release;
+mod sbom;
+mod source;
+mod space;
+mod store;
+mod tree;
+mod verify;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod store_tests;
+
+use std::path::PathBuf;
+
+pub use components::supported;
+pub use error::ImageError;
+pub use manifest::{ContainerImage, DebianPackage, LayerRecord, Manifest, ProgramRecord};
+pub use plan::Estimate;
+pub use progress::{Event, Progress, Silent};
+pub use source::{Release, Source};
+pub use store::{ImageStore, NodeImage, Tools};
+pub use verify::{Difference, Verification};
+
+/// References of the container images that every node image carries, and where they lie inside a machine.
+pub mod references {
+    /// Waits and reaps: the sandbox of every pod.
+    pub const PAUSE: &str = "landfall.dev/pause:1";
+    /// A shell and small programs, for trying things out in a cluster.
+    pub const BUSYBOX: &str = "landfall.dev/busybox:1";
+    /// The cluster's name server.
+    pub const COREDNS: &str = "landfall.dev/coredns:v1.15.0";
+    /// The resource metrics API.
+    pub const METRICS_SERVER: &str = "landfall.dev/metrics-server:v0.9.0";
+    /// Each image is `<name>.tar` in this directory of a machine, for `ctr --namespace k8s.io images import`.
+    pub const DIRECTORY: &str = "/opt/landfall/images";
+}
+
+/// Where this user's images are kept: `$LANDFALL_CACHE_DIR`, else `$XDG_CACHE_HOME/landfall`, else `~/.cache/landfall`.
+///
+/// # Errors
+/// [`ImageError::NoCacheDirectory`] when none of the three variables is set.
+pub fn cache_dir() -> Result<PathBuf, ImageError> {
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    variable("LANDFALL_CACHE_DIR")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("landfall")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/landfall")))
+        .ok_or(ImageError::NoCacheDirectory)
+}

@@ -1,0 +1,283 @@
+//! One file per image, for hosts without a network: everything of it in a compressed archive.
+//!
+//! In this order: `manifest.json`, `sbom.spdx.json`, then per layer `layers/<id>/layer.json` and
+//! `layers/<id>/rootfs/…`. An import is unpacked aside, every digest is compared, and only then it is moved into place.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Component, Path},
+};
+
+use crate::{
+    builder,
+    error::{At as _, ImageError},
+    layer::{LISTING, Layer, ROOTFS},
+    lock::BuildLock,
+    manifest::{Manifest, SCHEMA},
+    progress::Silent,
+    space,
+    store::{ImageStore, MANIFEST, NodeImage, SBOM},
+    tree::{Content, Entry},
+    verify::{self, Verification},
+};
+
+/// An image is about 1.2 GB; this is where an import stops believing.
+const LARGEST: u64 = 16 << 30;
+/// Likewise: a base system has about ten thousand.
+const MOST: usize = 1_000_000;
+/// zstd's default: halves the size at the speed of a disk.
+const LEVEL: i32 = 3;
+
+pub(crate) fn export(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), ImageError> {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    space::check(directory, image.size() / 2_000_000, "the file's path")?;
+    let name = file.file_name().ok_or_else(|| ImageError::Io {
+        what: format!("write {}", file.display()),
+        source: io::Error::from(io::ErrorKind::IsADirectory),
+    })?;
+    // Beside the target, so that it appears there complete or not at all.
+    let partial = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let written = write(store, image, &partial);
+    if written.is_err() {
+        // The first error is the one to tell.
+        drop(fs::remove_file(&partial));
+        return written;
+    }
+    fs::rename(&partial, file).at("write", file)
+}
+
+fn write(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), ImageError> {
+    let out = File::create(file).at("write", file)?;
+    let mut archive = tar::Builder::new(zstd::Encoder::new(out, LEVEL).at("write", file)?);
+    for name in [MANIFEST, SBOM] {
+        append_file(&mut archive, name, &image.directory().join(name))?;
+    }
+    for record in &image.manifest.layers {
+        let place = store.paths.layer(&record.id);
+        append_file(
+            &mut archive,
+            &format!("layers/{}/{LISTING}", record.id),
+            &place.join(LISTING),
+        )?;
+        let (layer, _) = Layer::read(&place)?;
+        let root = place.join(ROOTFS);
+        for (path, entry) in &layer.tree.0 {
+            let from = root.join(path);
+            append(
+                &mut archive,
+                &format!("layers/{}/{ROOTFS}/{path}", record.id),
+                entry,
+                &from,
+            )
+            .at("pack", &from)?;
+        }
+    }
+    let compressor = archive.into_inner().at("write", file)?;
+    compressor
+        .finish()
+        .and_then(|file| file.sync_all())
+        .at("write", file)
+}
+
+fn append_file<W: Write>(archive: &mut tar::Builder<W>, name: &str, from: &Path) -> Result<(), ImageError> {
+    let mut head = tar::Header::new_gnu();
+    head.set_mode(0o644);
+    // Nobody's in particular: whoever unpacks owns them.
+    head.set_uid(rustix::process::geteuid().as_raw().into());
+    head.set_gid(rustix::process::getegid().as_raw().into());
+    head.set_mtime(0);
+    let mut source = File::open(from).at("open", from)?;
+    head.set_size(source.metadata().at("read", from)?.len());
+    archive.append_data(&mut head, name, &mut source).at("pack", from)
+}
+
+fn append<W: Write>(archive: &mut tar::Builder<W>, name: &str, entry: &Entry, from: &Path) -> io::Result<()> {
+    let mut head = tar::Header::new_gnu();
+    head.set_mode(entry.mode);
+    head.set_uid(entry.uid.into());
+    head.set_gid(entry.gid.into());
+    head.set_size(0);
+    head.set_mtime(
+        fs::symlink_metadata(from)?
+            .modified()?
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
+    );
+    match &entry.content {
+        Content::Directory => {
+            head.set_entry_type(tar::EntryType::Directory);
+            archive.append_data(&mut head, format!("{name}/"), io::empty())
+        }
+        Content::Link { target } => {
+            head.set_entry_type(tar::EntryType::Symlink);
+            archive.append_link(&mut head, name, target)
+        }
+        Content::File { size, .. } => {
+            head.set_size(*size);
+            // A file that became shorter would leave a broken archive: take exactly that many bytes or fail.
+            let mut source = File::open(from)?.take(*size);
+            archive.append_data(&mut head, name, &mut source)?;
+            if source.limit() == 0 {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+        }
+    }
+}
+
+pub(crate) fn import(store: &ImageStore, file: &Path) -> Result<NodeImage, ImageError> {
+    let size = file.metadata().at("read", file)?.len();
+    let _lock = BuildLock::take(&store.paths.lock, &Silent)?;
+    let paths = &store.paths;
+    builder::sweep(&paths.scratch)?;
+    // Compressed to less than half.
+    space::check(&paths.root, size / 1_000_000 * 3, "LANDFALL_CACHE_DIR")?;
+    for directory in [&paths.scratch, &paths.layers, &paths.images] {
+        fs::create_dir_all(directory).at("create", directory)?;
+    }
+    let scratch = paths.scratch.join("import");
+    fs::create_dir_all(&scratch).at("create", &scratch)?;
+    let installed = take(store, file, &scratch);
+    // Whatever came of it, nothing half-made stays; the first error is the one to tell.
+    let swept = builder::sweep(&paths.scratch);
+    let image = installed?;
+    swept?;
+    Ok(image)
+}
+
+fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, ImageError> {
+    let bad = |detail: String| ImageError::BadArchive {
+        archive: file.display().to_string(),
+        detail,
+    };
+    unpack(file, scratch)?;
+    let path = scratch.join(MANIFEST);
+    let text = fs::read(&path)
+        .map_err(|_| bad("there is no manifest in it: it is not an exported image".to_owned()))?;
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| bad(format!("its manifest cannot be read: {error}")))?;
+    check(&manifest).map_err(bad)?;
+
+    let layers = scratch.join("layers");
+    let mut result = Verification {
+        version: manifest.version.clone(),
+        key: manifest.key.clone(),
+        paths: 0,
+        bytes: 0,
+        differences: Vec::new(),
+    };
+    verify::compare(&manifest, scratch, |id| layers.join(id), &mut result)
+        .map_err(|error| bad(format!("it is not complete ({error})")))?;
+    if let Some(difference) = result.differences.first() {
+        let more = result.differences.len() - 1;
+        return Err(bad(format!("{difference} (and {more} more differences)")));
+    }
+    for record in &manifest.layers {
+        let place = store.paths.layer(&record.id);
+        if !place.is_dir() {
+            fs::rename(layers.join(&record.id), &place).at("move a layer to", &place)?;
+            continue;
+        }
+        // The same name means the same inputs, but Debian's newest packages are not part of a name: an image is only
+        // what it was when its listing is the same.
+        let (_, listing) = Layer::read(&place)?;
+        if listing != record.listing {
+            return Err(bad(format!(
+                "its layer {} was built from other packages than the one here: remove {} when no cluster uses it, \
+                 and repeat",
+                record.id,
+                place.display()
+            )));
+        }
+    }
+    let image = scratch.join("image");
+    fs::create_dir(&image).at("create", &image)?;
+    for name in [MANIFEST, SBOM] {
+        fs::rename(scratch.join(name), image.join(name)).at("move", &image)?;
+    }
+    let directory = store.paths.image(&manifest.version, &manifest.key);
+    builder::install_image(&image, &directory)?;
+    store
+        .load(&directory)?
+        .ok_or_else(|| bad("it is not complete".to_owned()))
+}
+
+/// Everything of it that becomes part of a path.
+fn check(manifest: &Manifest) -> Result<(), String> {
+    if manifest.schema != SCHEMA {
+        return Err(format!(
+            "its schema is {} and this release reads {SCHEMA}",
+            manifest.schema
+        ));
+    }
+    let here = crate::components::architecture();
+    if manifest.architecture != here {
+        return Err(format!(
+            "it is for {} and this machine is {here}",
+            manifest.architecture
+        ));
+    }
+    let plain = |text: &str| {
+        !text.is_empty()
+            && !text.starts_with('.')
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    };
+    if !plain(&manifest.version) {
+        return Err("its version is not one".to_owned());
+    }
+    if manifest.key.len() != 64 || !manifest.key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("its key is not one".to_owned());
+    }
+    if manifest.layers.is_empty() || manifest.layers.len() > 8 {
+        return Err(format!("it has {} layers", manifest.layers.len()));
+    }
+    match manifest.layers.iter().find(|layer| !plain(&layer.id)) {
+        Some(layer) => Err(format!("'{}' is not the name of a layer", layer.id)),
+        None => Ok(()),
+    }
+}
+
+fn unpack(file: &Path, scratch: &Path) -> Result<(), ImageError> {
+    let bad = |detail: String| ImageError::BadArchive {
+        archive: file.display().to_string(),
+        detail,
+    };
+    let input = File::open(file).at("open", file)?;
+    let decoder =
+        zstd::Decoder::new(input).map_err(|error| bad(format!("it is not an exported image: {error}")))?;
+    let mut archive = tar::Archive::new(decoder.take(LARGEST));
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_ownerships(true);
+    archive.set_overwrite(false);
+    let entries = archive.entries().map_err(|error| bad(error.to_string()))?;
+    for (count, entry) in entries.enumerate() {
+        let mut entry = entry.map_err(|error| bad(format!("it is cut off or damaged: {error}")))?;
+        let path = entry.path().map_err(|error| bad(error.to_string()))?.into_owned();
+        let name = path.display();
+        if count >= MOST {
+            return Err(bad(format!("it has more than {MOST} files")));
+        }
+        if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(bad(format!("{name} in it leads outside")));
+        }
+        let known = path == Path::new(MANIFEST) || path == Path::new(SBOM) || path.starts_with("layers");
+        let kind = entry.header().entry_type();
+        if !known || !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+            return Err(bad(format!("{name} in it does not belong there")));
+        }
+        let unpacked = entry
+            .unpack_in(scratch)
+            .map_err(|error| bad(format!("{name} in it: {error}")))?;
+        if !unpacked {
+            return Err(bad(format!("{name} in it leads outside")));
+        }
+    }
+    Ok(())
+}

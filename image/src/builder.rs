@@ -1,0 +1,458 @@
+//! Building: two lanes beside each other, one for the programs of the version, one for everything that is shared.
+//!
+//! Programs of one Go module share most of their compiling, so they are built one after the other; the two lanes share
+//! next to nothing, and where one waits for the network, a disk or a linker, the other has the processors.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    base,
+    components::Place,
+    containers,
+    error::{At as _, ImageError},
+    key,
+    layer::{self, Layer},
+    lock::BuildLock,
+    manifest::{ContainerImage, Manifest, ProgramRecord, SCHEMA},
+    oci,
+    plan::{self, Plan, ProgramPlan},
+    process::Runner,
+    program::{self, Workshop},
+    progress::{Event, Progress},
+    sbom,
+    source::Source,
+    space,
+    store::{ImageStore, MANIFEST, NodeImage, Paths, SBOM},
+};
+
+/// Megabytes that compiling one Kubernetes version, and the shared components, take in Go's caches.
+const GO_CACHE_MB: [u64; 2] = [4500, 3500];
+
+pub(crate) fn build(
+    store: &ImageStore,
+    version: &str,
+    source: &Source,
+    progress: &dyn Progress,
+) -> Result<NodeImage, ImageError> {
+    let plan = Plan::new(&store.catalog, version, source, &store.tools, &store.paths)?;
+    let directory = store.paths.image(&plan.version, &plan.key);
+    if let Some(image) = store.load(&directory)? {
+        return Ok(image);
+    }
+    let _lock = BuildLock::take(&store.paths.lock, progress)?;
+    // Whoever held the lock may have built just this.
+    if let Some(image) = store.load(&directory)? {
+        return Ok(image);
+    }
+    sweep(&store.paths.scratch)?;
+    let build = Build::new(store, &plan, progress)?;
+    let estimate = plan.estimate(&store.catalog, &store.paths)?;
+    progress.event(Event::Planned(&estimate));
+    build.preflight(estimate.disk_mb)?;
+    build.layers()?;
+    build.image(source, &directory)?;
+    sweep(&store.paths.scratch)?;
+    store.load(&directory)?.ok_or_else(|| ImageError::NotBuilt {
+        version: plan.version.clone(),
+    })
+}
+
+/// Removes what a killed build left. Only the holder of the lock does this.
+pub(crate) fn sweep(scratch: &Path) -> Result<(), ImageError> {
+    if !scratch.exists() {
+        return Ok(());
+    }
+    // mmdebstrap works in a mount namespace of its own, so nothing should be mounted here. Removing a tree with the
+    // host's /sys or /dev in it would be a disaster, so look.
+    let mut table = String::new();
+    let path = Path::new("/proc/self/mounts");
+    fs::File::open(path)
+        .and_then(|mut file| file.read_to_string(&mut table))
+        .at("read", path)?;
+    let inside = |line: &&str| {
+        line.split(' ')
+            .nth(1)
+            .is_some_and(|point| Path::new(point).starts_with(scratch))
+    };
+    if let Some(point) = table.lines().find(inside).and_then(|line| line.split(' ').nth(1)) {
+        return Err(io::Error::other(format!(
+            "{point} is mounted: unmount it and repeat"
+        )))
+        .at("clean up after an earlier build in", scratch);
+    }
+    match fs::remove_dir_all(scratch) {
+        // A compiler of a killed build can still be writing; it fails when its directory is gone. Once more gets the rest.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(scratch),
+        other => other,
+    }
+    .at("remove", scratch)
+}
+
+struct Build<'a> {
+    store: &'a ImageStore,
+    paths: &'a Paths,
+    plan: &'a Plan<'a>,
+    progress: &'a dyn Progress,
+    runner: Runner,
+}
+
+impl<'a> Build<'a> {
+    fn new(
+        store: &'a ImageStore,
+        plan: &'a Plan<'a>,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, ImageError> {
+        let paths = &store.paths;
+        for directory in [&paths.scratch, &paths.logs, &paths.layers, &paths.images] {
+            fs::create_dir_all(directory).at("create", directory)?;
+        }
+        Ok(Self {
+            store,
+            paths,
+            plan,
+            progress,
+            runner: Runner::default(),
+        })
+    }
+
+    /// What would fail late is asked early.
+    fn preflight(&self, store_mb: u64) -> Result<(), ImageError> {
+        if !self.is_there(&self.plan.base.id) {
+            self.mmdebstrap()?;
+            if !self.store.tools.root {
+                return Err(ImageError::NotRoot);
+            }
+        }
+        let missing = |programs: &[ProgramPlan<'_>]| {
+            programs.iter().try_fold(false, |missing, plan| {
+                let compiled = matches!(plan.recipe, program::Recipe::Module { .. });
+                let found = program::find(&self.paths.programs, &plan.key, &plan.program.name)?.is_some();
+                Ok::<_, ImageError>(missing || (compiled && !found))
+            })
+        };
+        let mut go_mb = 0;
+        if !self.is_there(&self.plan.kubernetes.id) && missing(&self.plan.kubernetes_programs)? {
+            go_mb += GO_CACHE_MB[0];
+        }
+        if !self.is_there(&self.plan.common.id) && missing(&self.plan.shared_programs)? {
+            go_mb += GO_CACHE_MB[1];
+        }
+        let go_cache = go_cache(&self.paths.root);
+        // What an earlier build left in Go's cache is not needed again. Its size is not known without reading all of
+        // it; that it is there at all means that most of it is.
+        if go_cache.join("trim.txt").exists() {
+            go_mb = go_mb.min(1500);
+        }
+        space::check(&self.paths.root, store_mb, "LANDFALL_CACHE_DIR")?;
+        space::check(&go_cache, go_mb + store_mb, "GOCACHE")
+    }
+
+    fn mmdebstrap(&self) -> Result<&Path, ImageError> {
+        self.store
+            .tools
+            .mmdebstrap
+            .as_deref()
+            .ok_or(ImageError::NoMmdebstrap)
+    }
+
+    fn is_there(&self, id: &str) -> bool {
+        self.paths.layer(id).is_dir()
+    }
+
+    /// Both lanes to their end. The error is that of the lane that failed first.
+    fn layers(&self) -> Result<(), ImageError> {
+        let stopping = |result: Result<(), ImageError>| result.inspect_err(|_| self.runner.stop());
+        let (version, shared) = std::thread::scope(|scope| {
+            let version = scope.spawn(|| stopping(self.kubernetes()));
+            let shared = stopping(self.base().and_then(|()| self.common()));
+            (version.join(), shared)
+        });
+        let version = match version {
+            Ok(version) => version,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        match (version, shared) {
+            // This one did not fail, it was stopped: the other one knows why.
+            (Err(ImageError::Stopped { .. }), Err(error)) | (Err(error), _) | (Ok(()), Err(error)) => {
+                Err(error)
+            }
+            (Ok(()), Ok(())) => Ok(()),
+        }
+    }
+
+    fn base(&self) -> Result<(), ImageError> {
+        let plan = &self.plan.base;
+        if self.is_there(&plan.id) {
+            self.progress.event(Event::Cached {
+                step: plan::BASE_STEP,
+            });
+            return Ok(());
+        }
+        let catalog = &self.store.catalog.base;
+        let mmdebstrap = self.mmdebstrap()?;
+        self.step(plan::BASE_STEP, Duration::from_secs(catalog.seconds), || {
+            let scratch = self.scratch(plan.name)?;
+            let mut layer = Layer::new(plan.name, &plan.id);
+            let mirror = self.store.tools.debian_mirror.as_deref();
+            base::build(
+                catalog,
+                mmdebstrap,
+                mirror,
+                &self.runner,
+                &scratch,
+                &self.log(plan.name),
+                &mut layer,
+            )?;
+            layer.install(&scratch, &self.paths.layers)
+        })
+    }
+
+    fn kubernetes(&self) -> Result<(), ImageError> {
+        let plan = &self.plan.kubernetes;
+        if self.is_there(&plan.id) {
+            self.progress.event(Event::Cached {
+                step: plan::LAYER_STEP,
+            });
+            return Ok(());
+        }
+        self.programs(&self.plan.kubernetes_programs)?;
+        self.step(plan::LAYER_STEP, Duration::from_secs(2), || {
+            let scratch = self.scratch(plan.name)?;
+            let mut layer = Layer::new(plan.name, &plan.id);
+            let rootfs = scratch.join(layer::ROOTFS);
+            self.place(&mut layer, &rootfs, &self.plan.kubernetes_programs)?;
+            layer.install(&scratch, &self.paths.layers)
+        })
+    }
+
+    fn common(&self) -> Result<(), ImageError> {
+        let plan = &self.plan.common;
+        if self.is_there(&plan.id) {
+            self.progress.event(Event::Cached {
+                step: plan::COMMON_STEP,
+            });
+            return Ok(());
+        }
+        self.programs(&self.plan.shared_programs)?;
+        self.step(plan::COMMON_STEP, Duration::from_secs(4), || {
+            let scratch = self.scratch(plan.name)?;
+            let mut layer = Layer::new(plan.name, &plan.id);
+            let rootfs = scratch.join(layer::ROOTFS);
+            self.place(&mut layer, &rootfs, &self.plan.shared_programs)?;
+            self.images(&mut layer, &rootfs)?;
+            layer.install(&scratch, &self.paths.layers)
+        })
+    }
+
+    /// Makes the programs that are not there, one after the other.
+    fn programs(&self, plans: &[ProgramPlan<'_>]) -> Result<(), ImageError> {
+        for plan in plans {
+            let name = &plan.program.name;
+            if program::find(&self.paths.programs, &plan.key, name)?.is_some() {
+                self.progress.event(Event::Cached { step: name });
+                continue;
+            }
+            if self.runner.is_stopped() {
+                return Err(ImageError::Stopped { what: name.clone() });
+            }
+            let workshop = Workshop {
+                runner: &self.runner,
+                programs: &self.paths.programs,
+                downloads: &self.paths.downloads,
+                scratch: &self.paths.scratch,
+                log: self.log(name),
+                go_caches: &self.paths.root,
+            };
+            self.step(name, plan.expected(), || {
+                workshop.make(plan.component, plan.program, &plan.recipe, &plan.key)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Puts programs into a layer. By hard link: the store holds each program once.
+    fn place(&self, layer: &mut Layer, rootfs: &Path, plans: &[ProgramPlan<'_>]) -> Result<(), ImageError> {
+        fs::create_dir_all(rootfs).at("create", rootfs)?;
+        layer::mode(rootfs, 0o755)?;
+        for plan in plans {
+            let (file, finished) = self.finished(plan)?;
+            let (component, name) = (plan.component, &plan.program.name);
+            let in_image = component.layer == Place::Images;
+            let path = if in_image {
+                format!("/{name}")
+            } else {
+                format!("{}/{name}", component.directory)
+            };
+            if !in_image {
+                let target = layer::directory(rootfs, &component.directory)?.join(name);
+                if fs::hard_link(&file, &target).is_err() {
+                    fs::copy(&file, &target).at("copy a program to", &target)?;
+                    layer::mode(&target, 0o755)?;
+                }
+            }
+            layer.programs.push(ProgramRecord {
+                name: name.clone(),
+                component: component.name.clone(),
+                module: component.module.clone(),
+                version: component.version.clone(),
+                git_commit: component.git_commit.clone(),
+                go: finished.linked.as_ref().map(|linked| linked.go.clone()),
+                path,
+                image: in_image.then(|| containers::reference(component, plan.program)),
+                size: finished.size,
+                sha256: finished.sha256,
+            });
+            if let Some(linked) = finished.linked {
+                layer.linked.insert(name.clone(), linked);
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(&self, plan: &ProgramPlan<'_>) -> Result<(PathBuf, program::Finished), ImageError> {
+        let name = &plan.program.name;
+        program::find(&self.paths.programs, &plan.key, name)?.ok_or_else(|| ImageError::NoProgram {
+            program: name.clone(),
+            directory: self.paths.programs.display().to_string(),
+        })
+    }
+
+    fn images(&self, layer: &mut Layer, rootfs: &Path) -> Result<(), ImageError> {
+        let mut programs = BTreeMap::new();
+        for plan in self
+            .plan
+            .shared_programs
+            .iter()
+            .filter(|plan| plan.component.layer == Place::Images)
+        {
+            programs.insert(plan.program.name.clone(), self.finished(plan)?.0);
+        }
+        let base = self.paths.layer(&self.plan.base.id).join(layer::ROOTFS);
+        let directory = layer::directory(rootfs, crate::references::DIRECTORY)?;
+        for image in containers::images(&self.store.catalog, &base, &programs)? {
+            let file = format!("{}.tar", containers::name(&image.reference));
+            let path = directory.join(&file);
+            let written = oci::write(&image, &path)?;
+            layer::mode(&path, 0o644)?;
+            layer.images.push(ContainerImage {
+                reference: image.reference,
+                digest: written.digest,
+                path: format!("{}/{file}", crate::references::DIRECTORY),
+                size: written.size,
+                sha256: written.sha256,
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes manifest and bill of materials; from then on the image is there.
+    fn image(&self, source: &Source, directory: &Path) -> Result<(), ImageError> {
+        let mut layers = Vec::new();
+        let (mut programs, mut images, mut packages) = (Vec::new(), Vec::new(), Vec::new());
+        let mut linked = BTreeMap::new();
+        for plan in [&self.plan.kubernetes, &self.plan.common, &self.plan.base] {
+            let (layer, listing) = Layer::read(&self.paths.layer(&plan.id))?;
+            layers.push(layer.record(listing));
+            programs.extend(layer.programs);
+            images.extend(layer.images);
+            packages.extend(layer.packages);
+            linked.extend(
+                layer
+                    .linked
+                    .into_iter()
+                    .map(|(name, linked)| (name, linked.into())),
+            );
+        }
+        programs.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut manifest = Manifest {
+            schema: SCHEMA,
+            version: self.plan.version.clone(),
+            key: self.plan.key.clone(),
+            recipe: self.plan.recipe.clone(),
+            architecture: crate::components::architecture().to_owned(),
+            created: self.store.env.clock.now(),
+            source: source.name().to_owned(),
+            layers,
+            programs,
+            images,
+            packages,
+            sbom: String::new(),
+        };
+        let sbom = sbom::document(&manifest, &self.store.catalog.base.suite, &linked);
+        let sbom = serde_json::to_vec(&sbom).expect("a JSON value");
+        manifest.sbom = crate::digest::of_bytes(&sbom);
+        let scratch = self.scratch("image")?;
+        let text = serde_json::to_vec_pretty(&manifest).expect("strings and numbers only");
+        for (name, content) in [(SBOM, sbom), (MANIFEST, text)] {
+            let path = scratch.join(name);
+            fs::write(&path, content).at("write", &path)?;
+        }
+        install_image(&scratch, directory)
+    }
+
+    fn step(
+        &self,
+        step: &str,
+        expected: Duration,
+        run: impl FnOnce() -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        let clock = &self.store.env.clock;
+        self.progress.event(Event::Started { step, expected });
+        let start = clock.monotonic();
+        run()?;
+        self.progress.event(Event::Finished {
+            step,
+            took: clock.monotonic().saturating_sub(start),
+        });
+        Ok(())
+    }
+
+    fn scratch(&self, name: &str) -> Result<PathBuf, ImageError> {
+        let path = self
+            .paths
+            .scratch
+            .join(format!("{name}-{}", key::short(&self.plan.key)));
+        fs::create_dir_all(&path).at("create", &path)?;
+        layer::mode(&path, 0o755)?;
+        Ok(path)
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.paths.logs.join(format!("{name}.log"))
+    }
+}
+
+/// Moves a finished image to its place, after everything of it has reached the disk: a power cut must not leave a
+/// manifest that promises files which were never written.
+pub(crate) fn install_image(scratch: &Path, directory: &Path) -> Result<(), ImageError> {
+    let parent = directory.parent().expect("an image lies below its version");
+    fs::create_dir_all(parent).at("create", parent)?;
+    let file = fs::File::open(scratch).at("open", scratch)?;
+    rustix::fs::syncfs(&file)
+        .map_err(io::Error::from)
+        .at("write out", scratch)?;
+    // An image of which a layer was removed: its manifest is in the way.
+    if directory.exists() {
+        fs::remove_dir_all(directory).at("remove", directory)?;
+    }
+    fs::rename(scratch, directory).at("move a finished image to", directory)
+}
+
+/// Where Go keeps what it compiled.
+fn go_cache(store: &Path) -> PathBuf {
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    variable("GOCACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("go-build")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/go-build")))
+        .unwrap_or_else(|| store.join("go-build"))
+}

@@ -1,0 +1,384 @@
+//! The store of node images of one user: what is there, and the doors to building, moving and checking.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use base_env::Env;
+
+use crate::{
+    archive, builder,
+    components::Catalog,
+    error::{At as _, ImageError},
+    key,
+    layer::ROOTFS,
+    manifest::{Manifest, SCHEMA},
+    plan::{Estimate, Plan},
+    progress::Progress,
+    source::Source,
+    verify::{self, Verification},
+};
+
+/// Beside the manifest of an image.
+pub(crate) const SBOM: &str = "sbom.spdx.json";
+/// The manifest of an image.
+pub(crate) const MANIFEST: &str = "manifest.json";
+
+/// The directories of a store.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    pub(crate) root: PathBuf,
+    pub(crate) programs: PathBuf,
+    pub(crate) downloads: PathBuf,
+    pub(crate) modules: PathBuf,
+    pub(crate) layers: PathBuf,
+    pub(crate) images: PathBuf,
+    pub(crate) scratch: PathBuf,
+    pub(crate) logs: PathBuf,
+    pub(crate) lock: PathBuf,
+}
+
+impl Paths {
+    fn new(cache: &Path) -> Self {
+        let root = cache.join("node-images");
+        let below = |name: &str| root.join(name);
+        Self {
+            programs: below("programs"),
+            downloads: below("downloads"),
+            modules: below("modules"),
+            layers: below("layers"),
+            images: below("images"),
+            scratch: below("scratch"),
+            logs: below("logs"),
+            lock: below("build.lock"),
+            root,
+        }
+    }
+
+    pub(crate) fn layer(&self, id: &str) -> PathBuf {
+        self.layers.join(id)
+    }
+
+    pub(crate) fn image(&self, version: &str, key: &str) -> PathBuf {
+        self.images.join(version).join(key::short(key))
+    }
+}
+
+/// The programs of this host that build images.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The Go toolchain, where there is one.
+    pub go: Option<PathBuf>,
+    /// Makes the base system, where it is installed.
+    pub mmdebstrap: Option<PathBuf>,
+    /// Where the base system's packages come from; without, as this host's apt is set up, else deb.debian.org.
+    pub debian_mirror: Option<String>,
+    /// Whether this process may make files of other owners.
+    pub root: bool,
+}
+
+impl Tools {
+    /// Looks in `PATH`, and for Go also where its own installer puts it. `LANDFALL_DEBIAN_MIRROR` names a mirror.
+    pub fn of_this_host() -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let find = |name: &str, also: &str| {
+            std::env::split_paths(&path)
+                .chain([PathBuf::from(also)])
+                .map(|directory| directory.join(name))
+                .find(|program| program.is_file())
+        };
+        Self {
+            go: find("go", "/usr/local/go/bin"),
+            mmdebstrap: find("mmdebstrap", "/usr/bin"),
+            debian_mirror: std::env::var("LANDFALL_DEBIAN_MIRROR")
+                .ok()
+                .filter(|mirror| !mirror.is_empty()),
+            root: rustix::process::geteuid().is_root(),
+        }
+    }
+}
+
+/// A node image in the store, complete and never changing.
+#[derive(Debug, Clone)]
+pub struct NodeImage {
+    /// Kubernetes, like `1.36.3`.
+    pub version: String,
+    /// SHA-256 over everything it is made of, 64 hex digits.
+    pub key: String,
+    /// Overlay lower directories, top first. Shared by all machines, never to be written to.
+    pub layers: Vec<PathBuf>,
+    /// What is in it.
+    pub manifest: Manifest,
+    /// Of manifest and bill of materials.
+    directory: PathBuf,
+}
+
+impl NodeImage {
+    /// Where a program of the image is on this host, like `kubectl`. `None` for one that is in no machine.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let program = self
+            .manifest
+            .programs
+            .iter()
+            .find(|program| program.name == name && program.image.is_none())?;
+        let relative = program.path.trim_start_matches('/');
+        self.layers
+            .iter()
+            .map(|layer| layer.join(relative))
+            .find(|path| path.is_file())
+    }
+
+    /// The bill of materials, SPDX 2.3 JSON.
+    pub fn sbom(&self) -> PathBuf {
+        self.directory.join(SBOM)
+    }
+
+    /// The directory with manifest and bill of materials.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Bytes of all layers; those that several images share are counted for each.
+    pub fn size(&self) -> u64 {
+        self.manifest.layers.iter().map(|layer| layer.bytes).sum()
+    }
+}
+
+/// A user's node images. Cheap to open; several processes may use the same store.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    pub(crate) env: Env,
+    pub(crate) catalog: Catalog,
+    pub(crate) tools: Tools,
+    pub(crate) paths: Paths,
+}
+
+impl ImageStore {
+    /// The store below `cache`, usually [`crate::cache_dir`], with this host's tools and clock.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] when the directory cannot be made.
+    pub fn open(cache: impl AsRef<Path>) -> Result<Self, ImageError> {
+        Self::with(cache, Env::system(), Tools::of_this_host())
+    }
+
+    /// As [`Self::open`], with everything handed in.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] when the directory cannot be made.
+    pub fn with(cache: impl AsRef<Path>, env: Env, tools: Tools) -> Result<Self, ImageError> {
+        Self::with_catalog(cache.as_ref(), env, tools, Catalog::embedded())
+    }
+
+    pub(crate) fn with_catalog(
+        cache: &Path,
+        env: Env,
+        tools: Tools,
+        catalog: Catalog,
+    ) -> Result<Self, ImageError> {
+        // Overlay lower directories and the working directory of tools have to be absolute.
+        let cache = std::path::absolute(cache).at("find", cache)?;
+        let paths = Paths::new(&cache);
+        fs::create_dir_all(&paths.root).at("create", &paths.root)?;
+        Ok(Self {
+            env,
+            catalog,
+            tools,
+            paths,
+        })
+    }
+
+    /// The image of this version: an existing one made from the pins of this release, whatever its source; else it is
+    /// built from `source`. Waits while another process builds. Takes minutes; kill it at any time and call it again.
+    ///
+    /// # Errors
+    /// Each names what is missing and the next step; see [`ImageError`].
+    pub fn ensure(
+        &self,
+        version: &str,
+        source: &Source,
+        progress: &dyn Progress,
+    ) -> Result<NodeImage, ImageError> {
+        let recipe = self.catalog.recipe(self.catalog.kubernetes(version)?);
+        let found = self
+            .of_version(version)?
+            .into_iter()
+            .find(|image| image.manifest.recipe == recipe);
+        match found {
+            Some(image) => Ok(image),
+            None => self.build(version, source, progress),
+        }
+    }
+
+    /// As [`Self::ensure`], but only an image from exactly this source and toolchain counts as existing.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub fn build(
+        &self,
+        version: &str,
+        source: &Source,
+        progress: &dyn Progress,
+    ) -> Result<NodeImage, ImageError> {
+        builder::build(self, version, source, progress)
+    }
+
+    /// What [`Self::build`] would do now.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub fn estimate(&self, version: &str, source: &Source) -> Result<Estimate, ImageError> {
+        Plan::new(&self.catalog, version, source, &self.tools, &self.paths)?
+            .estimate(&self.catalog, &self.paths)
+    }
+
+    /// The image of a version (`1.36.3`, `v1.36.3` or `1.36`); of several builds one from this release's pins, else
+    /// the newest. Cheap.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] and [`ImageError::Damaged`] for a store that cannot be read.
+    pub fn find(&self, version: &str) -> Result<Option<NodeImage>, ImageError> {
+        let recipe = self
+            .catalog
+            .kubernetes(version)
+            .ok()
+            .map(|component| self.catalog.recipe(component));
+        let images = self.of_version(version)?;
+        let current = images
+            .iter()
+            .position(|image| Some(&image.manifest.recipe) == recipe.as_ref());
+        Ok(images.into_iter().nth(current.unwrap_or(0)))
+    }
+
+    /// All complete images, by version, the newest build of each first.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] and [`ImageError::Damaged`] for a store that cannot be read.
+    pub fn list(&self) -> Result<Vec<NodeImage>, ImageError> {
+        let mut images = Vec::new();
+        for version in names(&self.paths.images)? {
+            images.extend(self.of_version(&version)?);
+        }
+        images.sort_by_key(|image| version_order(&image.version));
+        Ok(images)
+    }
+
+    /// Writes the image of a version to `file`, as one compressed archive with everything in it.
+    ///
+    /// # Errors
+    /// [`ImageError::NotBuilt`] when it is not there, [`ImageError::Space`], [`ImageError::Io`].
+    pub fn export(&self, version: &str, file: &Path) -> Result<NodeImage, ImageError> {
+        let image = self.find(version)?.ok_or_else(|| ImageError::NotBuilt {
+            version: version.to_owned(),
+        })?;
+        archive::export(self, &image, file)?;
+        Ok(image)
+    }
+
+    /// Takes in an image that [`Self::export`] wrote, after checking every digest in it.
+    ///
+    /// # Errors
+    /// [`ImageError::BadArchive`] says what is wrong with the file; nothing of it stays.
+    pub fn import(&self, file: &Path) -> Result<NodeImage, ImageError> {
+        archive::import(self, file)
+    }
+
+    /// Recomputes every digest of the image of a version.
+    ///
+    /// # Errors
+    /// [`ImageError::NotBuilt`]; differences are not errors, they are in the answer.
+    pub fn verify(&self, version: &str) -> Result<Verification, ImageError> {
+        let image = self.find(version)?.ok_or_else(|| ImageError::NotBuilt {
+            version: version.to_owned(),
+        })?;
+        verify::image(self, &image)
+    }
+
+    /// The images of a version, newest first.
+    fn of_version(&self, version: &str) -> Result<Vec<NodeImage>, ImageError> {
+        let version = match self.catalog.kubernetes(version) {
+            Ok(component) => component.number(),
+            // Images of versions that this release no longer builds are still there.
+            Err(_) => version.strip_prefix('v').unwrap_or(version),
+        };
+        // A version that comes from outside must not lead out of the store.
+        if version.is_empty()
+            || !version
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-.+".contains(&b))
+            || version.starts_with('.')
+        {
+            return Ok(Vec::new());
+        }
+        let directory = self.paths.images.join(version);
+        let mut images = Vec::new();
+        for key in names(&directory)? {
+            images.extend(self.load(&directory.join(key))?);
+        }
+        images.sort_by(|a, b| {
+            b.manifest
+                .created
+                .cmp(&a.manifest.created)
+                .then_with(|| a.key.cmp(&b.key))
+        });
+        Ok(images)
+    }
+
+    /// The image in `directory`; `None` when a layer of it was removed.
+    pub(crate) fn load(&self, directory: &Path) -> Result<Option<NodeImage>, ImageError> {
+        let path = directory.join(MANIFEST);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.at("read", &path)?,
+        };
+        let damaged = |detail: String| ImageError::Damaged {
+            path: path.display().to_string(),
+            detail,
+            remove: directory.display().to_string(),
+        };
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        if manifest.schema != SCHEMA {
+            return Err(damaged(format!(
+                "its schema is {} and this release reads {SCHEMA}",
+                manifest.schema
+            )));
+        }
+        let layers: Vec<_> = manifest
+            .layers
+            .iter()
+            .map(|layer| self.paths.layer(&layer.id).join(ROOTFS))
+            .collect();
+        if !layers.iter().all(|layer| layer.is_dir()) {
+            return Ok(None);
+        }
+        Ok(Some(NodeImage {
+            version: manifest.version.clone(),
+            key: manifest.key.clone(),
+            layers,
+            manifest,
+            directory: directory.to_owned(),
+        }))
+    }
+}
+
+fn version_order(version: &str) -> Vec<u64> {
+    version
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
+}
+
+/// What is in a directory, sorted; nothing when it is not there.
+fn names(directory: &Path) -> Result<Vec<String>, ImageError> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.at("list", directory)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.at("list", directory)?.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
+}

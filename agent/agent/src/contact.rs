@@ -19,8 +19,12 @@ const HEARTBEAT: Duration = Duration::from_secs(5 * 60);
 /// Changes that come together are told together.
 const COALESCE: Duration = Duration::from_millis(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const BOUND: Duration = Duration::from_secs(30);
+/// For a connection to come about: shorter, so that a host that is gone does not hold up the next try.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A connection's buffers; most messages are a few hundred bytes.
+const BUFFER: usize = 16 * 1024;
 /// The largest configuration or answer that is read.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
@@ -56,6 +60,9 @@ pub(crate) fn client(
         .http_status_as_error(false)
         .proxy(None)
         .max_idle_connections(1)
+        .input_buffer_size(BUFFER)
+        .output_buffer_size(BUFFER)
+        .timeout_connect(Some(CONNECT))
         .timeout_global(Some(bound))
         .build();
     Some(config.into())
@@ -278,7 +285,11 @@ impl Contact {
                     ));
                     retry.wait();
                 }
-                Err(_) => retry.wait(),
+                Err(_) => {
+                    // A service that went away comes back without knowing anything: it is told as soon as it listens.
+                    outbox.ask();
+                    retry.wait();
+                }
             }
         }
     }

@@ -52,12 +52,11 @@ pub fn keep_config(paths: &Paths, config: &MachineConfig) -> Result<(), DiskErro
     write(&path, &bytes, 0o600)
 }
 
-/// Writes files that are different; gives their paths as the configuration names them.
+/// Writes files that are different; adds their paths, as the configuration names them, to `changed`.
 ///
 /// # Errors
-/// At the first file that cannot be written; those before it are.
-pub fn write_files(paths: &Paths, files: &[File]) -> Result<BTreeSet<String>, DiskError> {
-    let mut changed = BTreeSet::new();
+/// At the first file that cannot be written; those before it are, and are in `changed`.
+pub fn write_files(paths: &Paths, files: &[File], changed: &mut BTreeSet<String>) -> Result<(), DiskError> {
     for file in files {
         let path = paths.machine(&file.path);
         let present = fs::read(&path).ok();
@@ -70,7 +69,7 @@ pub fn write_files(paths: &Paths, files: &[File]) -> Result<BTreeSet<String>, Di
         write(&path, file.content.as_bytes(), file.mode)?;
         changed.insert(file.path.clone());
     }
-    Ok(changed)
+    Ok(())
 }
 
 /// Writes a file whole or not at all.
@@ -115,10 +114,15 @@ mod tests {
             mode,
             content: content.into(),
         };
-        assert_eq!(write_files(&paths, &[file("a", 0o600)]).unwrap().len(), 1);
-        assert_eq!(write_files(&paths, &[file("a", 0o600)]).unwrap().len(), 0);
-        assert_eq!(write_files(&paths, &[file("a", 0o644)]).unwrap().len(), 1);
-        assert_eq!(write_files(&paths, &[file("b", 0o644)]).unwrap().len(), 1);
+        let written = |file| {
+            let mut changed = BTreeSet::new();
+            write_files(&paths, &[file], &mut changed).unwrap();
+            changed.len()
+        };
+        assert_eq!(written(file("a", 0o600)), 1);
+        assert_eq!(written(file("a", 0o600)), 0);
+        assert_eq!(written(file("a", 0o644)), 1);
+        assert_eq!(written(file("b", 0o644)), 1);
         let mode = fs::metadata(paths.machine("/etc/x/y"))
             .unwrap()
             .permissions()

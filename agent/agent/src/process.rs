@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{Read as _, Seek as _, SeekFrom},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::Path,
     process::{Command, Stdio},
@@ -58,7 +58,7 @@ fn open(log: &Path) -> std::io::Result<File> {
 }
 
 /// Keeps a log from growing without end: what is there is copied aside, and the file, which its process keeps open for
-/// appending, starts again.
+/// appending, starts again. Of what is there, the end is worth keeping.
 pub fn bound(log: &Path) {
     let Ok(found) = fs::metadata(log) else { return };
     if found.len() <= LOG_LIMIT {
@@ -66,10 +66,28 @@ pub fn bound(log: &Path) {
     }
     let aside = log.with_extension("log.1");
     // Losing a log is better than losing the machine to a full disk.
-    if fs::copy(log, &aside).is_err() {
-        let _still_long = fs::remove_file(&aside);
+    if keep_end(log, found.len(), &aside).is_err() {
+        let _not_there = fs::remove_file(&aside);
     }
     let _unwritable = fs::OpenOptions::new().write(true).truncate(true).open(log);
+}
+
+fn keep_end(log: &Path, length: u64, aside: &Path) -> std::io::Result<()> {
+    let mut from = File::open(log)?;
+    from.seek(SeekFrom::Start(length.saturating_sub(LOG_LIMIT)))?;
+    let mut to = fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o640)
+        .open(aside)?;
+    std::io::copy(&mut from.take(LOG_LIMIT), &mut to).map(drop)
+}
+
+/// Adds a line to a log.
+pub(crate) fn append(log: &Path, line: &str) -> std::io::Result<()> {
+    bound(log);
+    open(log)?.write_all(format!("{line}\n").as_bytes())
 }
 
 /// The last lines of a log; at most the last mebibyte of it.
@@ -96,10 +114,15 @@ mod tests {
     fn a_long_log_is_moved_aside() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("x.log");
-        fs::write(&log, vec![b'x'; usize::try_from(LOG_LIMIT).unwrap() + 1]).unwrap();
+        let mut content = vec![b'x'; usize::try_from(LOG_LIMIT).unwrap() + 7];
+        content.extend(b"end");
+        fs::write(&log, content).unwrap();
         bound(&log);
         assert_eq!(fs::metadata(&log).unwrap().len(), 0);
-        assert!(fs::metadata(directory.path().join("x.log.1")).unwrap().len() > LOG_LIMIT);
+        let aside = directory.path().join("x.log.1");
+        assert_eq!(fs::metadata(&aside).unwrap().len(), LOG_LIMIT);
+        assert_eq!(tail(&aside, 1).unwrap()[0].len(), 1024 * 1024);
+        assert!(tail(&aside, 1).unwrap()[0].ends_with("xend"));
     }
 
     #[test]

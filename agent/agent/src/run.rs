@@ -1,11 +1,11 @@
 //! The loop: the only place where the agent acts.
 
 use std::{
-    collections::BTreeMap,
-    path::Path,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, OnceLock,
         mpsc::{self, RecvTimeoutError, Sender},
     },
     time::Duration,
@@ -13,14 +13,13 @@ use std::{
 
 use agent_protocol::{MachineConfig, ProcessState, Report};
 use nix::{
-    errno::Errno,
     sys::{
         prctl,
         signal::{SigSet, Signal, kill, killpg},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Pid, getpid},
 };
+use rustix::process::WaitOptions;
 
 use crate::{
     Paths,
@@ -32,7 +31,9 @@ use crate::{
 };
 
 /// Logs are kept within bounds this often.
-const LOG_CARE: Duration = Duration::from_secs(60);
+const LOG_CARE: Duration = Duration::from_secs(15);
+/// A configuration whose files cannot be written is tried again after this.
+const WRITE_RETRY: Duration = Duration::from_secs(2);
 /// What is left after an orderly stop (containers, mostly) gets this long.
 const LAST_GRACE: Duration = Duration::from_secs(3);
 /// Lines of a log in a report, for a process that is in trouble.
@@ -57,10 +58,52 @@ pub enum News {
     Signal(Signal),
 }
 
-/// Says something on the console.
+/// The agent's own log, known once it runs.
+static LOG: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says something on the console and in the agent's own log.
 #[expect(clippy::print_stderr, reason = "standard error is the machine's console")]
 pub(crate) fn say(line: &str) {
     eprintln!("landfall-agent: {line}");
+    if let Some(log) = LOG.get() {
+        // The console has it; a log that cannot be written stops nobody.
+        let _full = process::append(log, line);
+    }
+}
+
+/// The signals that the agent waits for, among them the one that asks an init to halt the machine.
+fn waited_for() -> SigSet {
+    let set: SigSet = [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGPWR,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ]
+    .into_iter()
+    .collect();
+    let mut set: nix::libc::sigset_t = *set.as_ref();
+    #[expect(unsafe_code, reason = "nix has no real-time signals")]
+    // SAFETY: `set` is a valid signal set, made by nix, and SIGRTMIN + 3 is a valid signal.
+    unsafe {
+        nix::libc::sigaddset(&raw mut set, nix::libc::SIGRTMIN() + 3);
+        SigSet::from_sigset_t_unchecked(set)
+    }
+}
+
+/// Waits for the next of them. The real-time one counts as the usual wish to stop.
+fn next_signal(signals: &SigSet) -> Signal {
+    let mut number = 0;
+    loop {
+        #[expect(unsafe_code, reason = "nix panics on a real-time signal")]
+        // SAFETY: both pointers are to live, initialised values of the right types.
+        let error = unsafe { nix::libc::sigwait(signals.as_ref(), &raw mut number) };
+        if error == 0 {
+            return Signal::try_from(number).unwrap_or(Signal::SIGTERM);
+        }
+    }
 }
 
 /// A thread with a small stack. One that cannot be had is fatal: PID 1 that does half its work helps nobody.
@@ -78,17 +121,14 @@ pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
 /// Runs the machine below `root` until it is told to stop.
 pub fn run(root: &Path) -> ExitCode {
     let paths = Paths::below(root);
-    let signals: SigSet = [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGPWR,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-    ]
-    .into_iter()
-    .collect();
+    let signals = waited_for();
+    // Set here and nowhere else.
+    let _first = LOG.set(paths.log("agent"));
+    say(&format!(
+        "version {} starts as process {}",
+        env!("CARGO_PKG_VERSION"),
+        getpid()
+    ));
     // Before any thread starts, so that all inherit it. Children get an empty mask from the standard library.
     if let Err(error) = signals.thread_block() {
         say(&format!("cannot block signals: {error}"));
@@ -112,15 +152,11 @@ pub fn run(root: &Path) -> ExitCode {
 
     let (news, inbox) = mpsc::channel();
     let outbox = Arc::new(Outbox::default());
-    let targets = Targets::default();
+    let targets = Arc::new(Targets::default());
     {
         let news = news.clone();
         thread("signals", move || {
-            while let Ok(signal) = signals.wait() {
-                if news.send(News::Signal(signal)).is_err() {
-                    return;
-                }
-            }
+            while news.send(News::Signal(next_signal(&signals))).is_ok() {}
         });
     }
     {
@@ -135,6 +171,8 @@ pub fn run(root: &Path) -> ExitCode {
         targets,
         sequence: 0,
         config_error: None,
+        pending: None,
+        changed: BTreeSet::new(),
         ended: false,
     };
     // What was in force before comes into force again, whether the service is there or not.
@@ -163,9 +201,13 @@ struct Machine {
     paths: Paths,
     supervisor: Supervisor,
     outbox: Arc<Outbox>,
-    targets: Arc<Mutex<Vec<Target>>>,
+    targets: Arc<Targets>,
     sequence: u64,
     config_error: Option<String>,
+    /// A configuration whose files could not be written, and when to try again.
+    pending: Option<(MachineConfig, Duration)>,
+    /// Files that were written and whose processes do not know yet.
+    changed: BTreeSet<String>,
     ended: bool,
 }
 
@@ -174,15 +216,22 @@ impl Machine {
         let mut care_at = pause::monotonic() + LOG_CARE;
         while !self.ended {
             let now = pause::monotonic();
-            let deadline = self.supervisor.next_deadline().unwrap_or(care_at).min(care_at);
+            let retry_at = self.pending.as_ref().map(|(_, at)| *at);
+            let deadline = [self.supervisor.next_deadline(), retry_at]
+                .into_iter()
+                .flatten()
+                .fold(care_at, Duration::min);
             match inbox.recv_timeout(deadline.saturating_sub(now)) {
-                Ok(News::Config(config)) => self.configure(config),
+                Ok(News::Config(config)) => self.take(config),
                 Ok(News::Probed { name, pid, ready }) => self.feed(Event::Probed { name, pid, ready }),
                 Ok(News::Signal(Signal::SIGCHLD)) => self.reap(),
                 Ok(News::Signal(Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR)) => self.feed(Event::Stop),
                 Ok(News::Signal(signal)) => self.forward(signal),
                 Err(RecvTimeoutError::Timeout) => self.feed(Event::Tick),
                 Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
+            }
+            if let Some((config, _)) = self.pending.take_if(|(_, at)| *at <= pause::monotonic()) {
+                self.configure(config);
             }
             if pause::monotonic() >= care_at {
                 care_at = pause::monotonic() + LOG_CARE;
@@ -195,16 +244,24 @@ impl Machine {
         ExitCode::SUCCESS
     }
 
+    /// A configuration arrived. One that is still to be tried again counts as there already.
+    fn take(&mut self, config: MachineConfig) {
+        let known = self.pending.as_ref().map(|(config, _)| config.generation);
+        if known.is_none_or(|known| known < config.generation) {
+            self.pending = None;
+            self.configure(config);
+        }
+    }
+
     fn configure(&mut self, config: MachineConfig) {
         if !self.supervisor.accepts(config.generation) {
             return;
         }
-        let written = disk::write_files(&self.paths, &config.files).and_then(|changed| {
-            disk::keep_config(&self.paths, &config)?;
-            Ok(changed)
-        });
+        let written = disk::write_files(&self.paths, &config.files, &mut self.changed)
+            .and_then(|()| disk::keep_config(&self.paths, &config));
         match written {
-            Ok(changed) => {
+            Ok(()) => {
+                let changed = std::mem::take(&mut self.changed);
                 self.config_error = None;
                 self.feed(Event::Configured { config, changed });
             }
@@ -214,12 +271,16 @@ impl Machine {
                     .source()
                     .map(|source| format!(": {source}"))
                     .unwrap_or_default();
-                say(&format!(
-                    "generation {} does not come into force: {error}{cause}",
-                    config.generation
-                ));
-                self.config_error = Some(format!("{error}{cause}"));
-                self.report();
+                let why = Some(format!("{error}{cause}"));
+                if self.config_error != why {
+                    let generation = config.generation;
+                    say(&format!(
+                        "generation {generation} does not come into force: {error}{cause}"
+                    ));
+                    self.config_error = why;
+                    self.report();
+                }
+                self.pending = Some((config, pause::monotonic() + WRITE_RETRY));
             }
         }
     }
@@ -269,15 +330,19 @@ impl Machine {
     /// Collects every child that ended, our own and those we inherited.
     fn reap(&mut self) {
         loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => {
-                    self.exited(pid, format!("exit status {code}"), code == 0)
+            // Not nix's: that loses a child that died by a real-time signal.
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    let how = match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => format!("exit status {code}"),
+                        (None, Some(signal)) => format!("signal {signal}"),
+                        // Stopped or continued: not the end, and not asked for either.
+                        (None, None) => continue,
+                    };
+                    self.exited(pid, how, status.exit_status() == Some(0));
                 }
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.exited(pid, format!("signal {}", signal as i32), false);
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(None) | Err(rustix::io::Errno::CHILD) => return,
+                Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
                     say(&format!("cannot wait for children: {error}"));
                     return;
@@ -286,8 +351,8 @@ impl Machine {
         }
     }
 
-    fn exited(&mut self, pid: Pid, how: String, success: bool) {
-        if let Ok(pid) = u32::try_from(pid.as_raw()) {
+    fn exited(&mut self, pid: rustix::process::Pid, how: String, success: bool) {
+        if let Ok(pid) = u32::try_from(pid.as_raw_nonzero().get()) {
             self.feed(Event::Exited { pid, how, success });
         }
     }
@@ -316,7 +381,7 @@ impl Machine {
                 }
             })
             .collect();
-        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = list;
+        self.targets.set(list);
     }
 
     fn report(&mut self) {
@@ -352,10 +417,13 @@ impl Machine {
             // Nobody left to signal is what is wanted.
             let _nobody = kill(everybody, signal);
             let deadline = pause::monotonic() + LAST_GRACE;
-            while waitpid(None, Some(WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD)
-                && pause::monotonic() < deadline
-            {
-                pause::sleep(Duration::from_millis(20));
+            while pause::monotonic() < deadline {
+                match rustix::process::wait(WaitOptions::NOHANG) {
+                    Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                    Ok(None) => pause::sleep(Duration::from_millis(5)),
+                    // No child is left, and nobody else can be: all were ours in the end.
+                    Err(_) => break,
+                }
             }
         }
         nix::unistd::sync();

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{MachineConfig, Process, ProcessSeen, ProcessState};
+use agent_protocol::{Command, MachineConfig, Process, ProcessSeen, ProcessState};
 use nix::sys::signal::Signal;
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -25,6 +25,8 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
 const STABLE: Duration = Duration::from_secs(30);
 /// A setup command that fails is tried again after this.
 const SETUP_RETRY: Duration = Duration::from_secs(1);
+/// A setup command that takes longer hangs, and is killed so that it is told and tried again.
+const SETUP_BOUND: Duration = Duration::from_secs(120);
 /// A task's grace when it has to go.
 const TASK_GRACE: Duration = Duration::from_secs(5);
 
@@ -109,6 +111,8 @@ struct Unit {
     restarts: u32,
     back_off: Duration,
     last_exit: Option<String>,
+    /// Whether it was ready at any time in this boot.
+    ever_ready: bool,
     /// Whether it is still wanted after it has stopped.
     wanted: bool,
     done: bool,
@@ -143,6 +147,7 @@ impl Unit {
             restarts: 0,
             back_off: FIRST_BACK_OFF,
             last_exit: None,
+            ever_ready: false,
             wanted: true,
             done: false,
         }
@@ -173,10 +178,10 @@ impl Unit {
 enum Stage {
     /// Waits for a configuration.
     Idle,
-    /// Runs this setup command, or waits to try it again.
+    /// Runs setup commands, one after the other.
     Setup {
-        index: usize,
-        again_at: Option<Duration>,
+        /// When the next is to be started; `None` while one runs.
+        next_at: Option<Duration>,
     },
     /// Everything runs.
     Up,
@@ -189,10 +194,21 @@ enum Stage {
 pub struct Supervisor {
     config: Option<MachineConfig>,
     stage: Stage,
-    setup_done: bool,
-    setup_pid: Option<u32>,
+    /// Those that succeeded in this boot. Later configurations may bring others: a machine that stood by gets a role.
+    setup_done: Vec<Command>,
+    setup_running: Option<SetupRun>,
     setup_error: Option<String>,
     units: BTreeMap<Job, Unit>,
+}
+
+/// The setup command that runs. It is kept, because the configuration may be another one when it ends.
+#[derive(Debug)]
+struct SetupRun {
+    command: Command,
+    /// `None` until it was started.
+    pid: Option<u32>,
+    /// When it counts as hanging; `None` after it was killed for that.
+    kill_at: Option<Duration>,
 }
 
 impl Default for Supervisor {
@@ -200,8 +216,8 @@ impl Default for Supervisor {
         Self {
             config: None,
             stage: Stage::Idle,
-            setup_done: false,
-            setup_pid: None,
+            setup_done: Vec::new(),
+            setup_running: None,
             setup_error: None,
             units: BTreeMap::new(),
         }
@@ -284,11 +300,13 @@ impl Supervisor {
     /// When something has to be looked at again, if nothing happens before.
     pub fn next_deadline(&self) -> Option<Duration> {
         let setup = match self.stage {
-            Stage::Setup { again_at, .. } => again_at,
+            Stage::Setup { next_at } => next_at,
             _ => None,
         };
+        let hanging = self.setup_running.as_ref().and_then(|run| run.kill_at);
         let units = self.units.values().filter_map(|unit| match unit.phase {
-            Phase::Waiting(at) if !unit.done => Some(at),
+            // In every other stage it is not time that they wait for.
+            Phase::Waiting(at) if self.stage == Stage::Up => Some(at),
             Phase::Stopping {
                 kill_at,
                 killed: false,
@@ -296,7 +314,7 @@ impl Supervisor {
             } => Some(kill_at),
             _ => None,
         });
-        units.chain(setup).min()
+        units.chain(setup).chain(hanging).min()
     }
 
     /// Something happened at this time; what is to be done?
@@ -305,13 +323,18 @@ impl Supervisor {
         match event {
             Event::Configured { config, changed } => self.configure(now, config, &changed, &mut actions),
             Event::Started { job, pid } => self.started(now, job, pid, &mut actions),
+            Event::NotStarted {
+                job: Job::Setup(_),
+                why,
+            } => self.setup_ended(now, &why, false, &mut actions),
             Event::NotStarted { job, why } => self.ended(now, &job, why, false, &mut actions),
             Event::Exited { pid, how, success } => {
-                if self.setup_pid == Some(pid) {
-                    self.setup_pid = None;
-                    if let Stage::Setup { index, .. } = self.stage {
-                        self.ended(now, &Job::Setup(index), how, success, &mut actions);
-                    }
+                if self
+                    .setup_running
+                    .as_ref()
+                    .is_some_and(|run| run.pid == Some(pid))
+                {
+                    self.setup_ended(now, &how, success, &mut actions);
                 } else if let Some(job) = self
                     .units
                     .iter()
@@ -321,7 +344,7 @@ impl Supervisor {
                     self.ended(now, &job, how, success, &mut actions);
                 }
             }
-            Event::Probed { name, pid, ready } => self.note_probe(name, pid, ready, &mut actions),
+            Event::Probed { name, pid, ready } => self.note_probe(now, name, pid, ready, &mut actions),
             Event::Stop => {
                 self.stage = Stage::Down;
                 actions.push(Action::Report);
@@ -359,6 +382,19 @@ impl Supervisor {
             })
             .map(|process| process.name.clone())
             .collect();
+        let tasks_before = self.config.as_ref().map(|config| config.tasks.as_slice());
+        let tasks_changed: BTreeSet<String> = config
+            .tasks
+            .iter()
+            .filter(|task| {
+                tasks_before.is_some_and(|before| {
+                    before
+                        .iter()
+                        .any(|before| before.name == task.name && before != *task)
+                })
+            })
+            .map(|task| task.name.clone())
+            .collect();
         let mut wanted: BTreeMap<Job, (u8, Duration)> = config
             .processes
             .iter()
@@ -376,10 +412,22 @@ impl Supervisor {
 
         for (job, unit) in &mut self.units {
             let stays = wanted.contains_key(job);
-            let again = matches!(job, Job::Process(name) if restart.contains(name));
+            let again = match job {
+                Job::Process(name) => restart.contains(name),
+                Job::Task(name) => tasks_changed.contains(name),
+                Job::Setup(_) => false,
+            };
             unit.wanted = stays;
             if !stays || again {
                 actions.extend(unit.stop(now));
+            }
+            if again {
+                unit.done = false;
+                unit.back_off = FIRST_BACK_OFF;
+                // What failed as it was may work as it is now.
+                if matches!(unit.phase, Phase::Waiting(_) | Phase::Halted) {
+                    unit.phase = Phase::Waiting(now);
+                }
             }
         }
         self.units.retain(|job, unit| {
@@ -393,12 +441,44 @@ impl Supervisor {
             (unit.order, unit.grace) = (order, grace);
         }
         self.config = Some(config);
-        if self.stage == Stage::Idle
-            || (matches!(self.stage, Stage::Setup { .. }) && self.setup_pid.is_none())
-        {
+        // One that still runs belongs to the configuration before; the next is chosen when it ends.
+        self.setup_error = None;
+        self.stage = Stage::Setup {
+            next_at: self.setup_running.is_none().then_some(now),
+        };
+        actions.push(Action::Report);
+    }
+
+    /// The first setup command of the configuration that did not succeed in this boot.
+    fn next_setup(&self) -> Option<(usize, &Command)> {
+        let commands = &self.config.as_ref()?.setup;
+        commands
+            .iter()
+            .enumerate()
+            .find(|(_, command)| !self.setup_done.contains(command))
+    }
+
+    fn setup_ended(&mut self, now: Duration, how: &str, success: bool, actions: &mut Vec<Action>) {
+        let Some(run) = self.setup_running.take() else {
+            return;
+        };
+        let mut next_at = now;
+        if success {
+            self.setup_error = None;
+            self.setup_done.push(run.command);
+        } else {
+            // The program only: arguments may hold what is not for everybody.
+            let program = run.command.argv.first().map_or("", String::as_str);
+            let hung = match run.kill_at {
+                Some(_) => "",
+                None => ", because it did not end by itself",
+            };
+            self.setup_error = Some(format!("the setup command {program} ended with {how}{hung}"));
+            next_at += SETUP_RETRY;
+        }
+        if let Stage::Setup { .. } = self.stage {
             self.stage = Stage::Setup {
-                index: 0,
-                again_at: Some(now),
+                next_at: Some(next_at),
             };
         }
         actions.push(Action::Report);
@@ -406,7 +486,9 @@ impl Supervisor {
 
     fn started(&mut self, now: Duration, job: Job, pid: u32, actions: &mut Vec<Action>) {
         if matches!(job, Job::Setup(_)) {
-            self.setup_pid = Some(pid);
+            if let Some(run) = &mut self.setup_running {
+                run.pid = Some(pid);
+            }
             return;
         }
         let down = self.stage == Stage::Down;
@@ -424,27 +506,6 @@ impl Supervisor {
 
     /// A job ended, or could not be started.
     fn ended(&mut self, now: Duration, job: &Job, how: String, success: bool, actions: &mut Vec<Action>) {
-        if let Job::Setup(index) = job {
-            if success {
-                self.setup_error = None;
-                self.stage = Stage::Setup {
-                    index: index + 1,
-                    again_at: Some(now),
-                };
-            } else {
-                let command = self.config.as_ref().and_then(|config| config.setup.get(*index));
-                self.setup_error = Some(format!(
-                    "the setup command {:?} ended with {how}",
-                    command.map(|command| &command.argv)
-                ));
-                self.stage = Stage::Setup {
-                    index: *index,
-                    again_at: Some(now + SETUP_RETRY),
-                };
-                actions.push(Action::Report);
-            }
-            return;
-        }
         let down = self.stage == Stage::Down;
         let Some(unit) = self.units.get_mut(job) else {
             return;
@@ -475,7 +536,7 @@ impl Supervisor {
         actions.push(Action::Report);
     }
 
-    fn note_probe(&mut self, name: String, pid: u32, ready: bool, actions: &mut Vec<Action>) {
+    fn note_probe(&mut self, now: Duration, name: String, pid: u32, ready: bool, actions: &mut Vec<Action>) {
         let Some(unit) = self.units.get_mut(&Job::Process(name)) else {
             return;
         };
@@ -487,9 +548,19 @@ impl Supervisor {
             (None, false) => None,
             (_, ready) => Some(ready),
         };
-        if next != unit.ready {
-            unit.ready = next;
-            actions.push(Action::Report);
+        if next == unit.ready {
+            return;
+        }
+        unit.ready = next;
+        actions.push(Action::Report);
+        if ready && !std::mem::replace(&mut unit.ever_ready, true) {
+            // What failed may have waited for just this one (an import for containerd). Once for each process: otherwise
+            // two that keep ending would wake each other for ever.
+            for unit in self.units.values_mut() {
+                if matches!(unit.phase, Phase::Waiting(at) if at > now) {
+                    unit.phase = Phase::Waiting(now);
+                }
+            }
         }
     }
 
@@ -511,23 +582,27 @@ impl Supervisor {
                 actions.push(Action::Signal(pid, Signal::SIGKILL));
             }
         }
+        if let Some(run) = &mut self.setup_running
+            && let (Some(pid), Some(_)) = (run.pid, run.kill_at.filter(|at| now >= *at))
+        {
+            run.kill_at = None;
+            actions.push(Action::Signal(pid, Signal::SIGKILL));
+        }
         match self.stage {
             Stage::Idle => {}
-            Stage::Setup {
-                again_at: Some(at),
-                index,
-            } if now >= at && self.setup_pid.is_none() => {
-                let commands = self.config.as_ref().map_or(0, |config| config.setup.len());
-                if self.setup_done || index >= commands {
-                    self.setup_done = true;
+            Stage::Setup { next_at: Some(at) } if now >= at => {
+                let next = self.next_setup().map(|(index, command)| (index, command.clone()));
+                if let Some((index, command)) = next {
+                    self.stage = Stage::Setup { next_at: None };
+                    self.setup_running = Some(SetupRun {
+                        command,
+                        pid: None,
+                        kill_at: Some(now + SETUP_BOUND),
+                    });
+                    actions.push(Action::Start(Job::Setup(index)));
+                } else {
                     self.stage = Stage::Up;
                     self.start_due(now, actions);
-                } else {
-                    self.stage = Stage::Setup {
-                        index,
-                        again_at: None,
-                    };
-                    actions.push(Action::Start(Job::Setup(index)));
                 }
             }
             Stage::Setup { .. } => {}

@@ -1,5 +1,5 @@
 use super::*;
-use agent_protocol::{Command, Task};
+use agent_protocol::Task;
 
 fn process(name: &str, order: u8) -> Process {
     Process {
@@ -267,4 +267,105 @@ fn not_ready_yet_differs_from_not_ready_any_more() {
     );
     probe(&mut world, pid, false);
     assert_eq!(state(&world), ProcessState::Unready);
+}
+
+fn command(word: &str) -> Command {
+    Command {
+        argv: vec![word.into()],
+    }
+}
+
+#[test]
+fn each_setup_command_succeeds_once_a_boot_whichever_configuration_brings_it() {
+    let mut world = World::new();
+    world.configure(config(1, &[]), &[]);
+    let mut with_role = config(2, &[process("a", 1)]);
+    with_role.setup = vec![command("one"), command("two")];
+    world.configure(with_role.clone(), &[]);
+    assert_eq!(world.running, BTreeMap::from([(2, Job::Setup(0))]));
+    // Another configuration arrives while the first command runs: what ran is not run again, what is new is.
+    with_role.generation = 3;
+    with_role.setup = vec![command("zero"), command("one")];
+    world.configure(with_role.clone(), &[]);
+    world.exit(2, true);
+    assert_eq!(world.running, BTreeMap::from([(3, Job::Setup(0))]), "zero");
+    assert_eq!(world.pid("a"), None);
+    world.exit(3, true);
+    let a = world.pid("a").expect("all setup is done");
+    with_role.generation = 4;
+    world.configure(with_role, &[]);
+    assert_eq!(world.running.len(), 1);
+    assert_eq!(world.pid("a"), Some(a));
+}
+
+#[test]
+fn nothing_is_due_while_setup_runs_or_waits() {
+    let mut world = World::new();
+    let mut first = config(1, &[process("a", 1)]);
+    first.setup = vec![command("one")];
+    world.configure(first, &[]);
+    assert_eq!(world.supervisor.next_deadline(), Some(SETUP_BOUND));
+    world.exit(2, false);
+    assert_eq!(world.supervisor.next_deadline(), Some(SETUP_RETRY));
+}
+
+#[test]
+fn setup_that_hangs_is_killed_told_and_tried_again() {
+    let mut world = World::new();
+    let mut first = config(1, &[]);
+    first.setup = vec![command("one")];
+    world.configure(first, &[]);
+    world.pass(SETUP_BOUND);
+    assert_eq!(world.signals, [(2, Signal::SIGKILL)]);
+    world.pass(SETUP_BOUND);
+    assert_eq!(world.signals.len(), 1, "once is enough");
+    world.exit(2, false);
+    let error = world.supervisor.setup_error().unwrap();
+    assert!(error.contains("one") && error.contains("by itself"), "{error}");
+    world.pass(SETUP_RETRY);
+    assert_eq!(world.running.len(), 1);
+}
+
+#[test]
+fn who_becomes_ready_wakes_those_who_waited_for_it_but_only_once() {
+    let mut world = World::new();
+    world.configure(config(1, &[process("containerd", 1), process("kubelet", 2)]), &[]);
+    let ready = |world: &mut World| {
+        let pid = world.pid("containerd").unwrap();
+        world.feed(Event::Probed {
+            name: "containerd".into(),
+            pid,
+            ready: true,
+        });
+    };
+    world.exit(world.pid("kubelet").unwrap(), false);
+    assert_eq!(world.pid("kubelet"), None);
+    ready(&mut world);
+    assert!(world.pid("kubelet").is_some(), "at once");
+
+    world.exit(world.pid("containerd").unwrap(), false);
+    world.pass(FIRST_BACK_OFF);
+    world.exit(world.pid("kubelet").unwrap(), false);
+    ready(&mut world);
+    assert_eq!(world.pid("kubelet"), None, "the back-off holds");
+}
+
+#[test]
+fn a_task_that_changed_is_run_again() {
+    let mut world = World::new();
+    let with_task = |generation, word: &str| {
+        let mut with_task = config(generation, &[]);
+        with_task.tasks = vec![Task {
+            name: "import".into(),
+            argv: vec![word.into()],
+        }];
+        with_task
+    };
+    world.configure(with_task(1, "old"), &[]);
+    world.exit(2, true);
+    world.configure(with_task(2, "old"), &[]);
+    assert!(world.running.is_empty());
+    world.configure(with_task(3, "new"), &[]);
+    assert_eq!(world.running, BTreeMap::from([(3, Job::Task("import".into()))]));
+    assert!(world.supervisor.tasks_done().is_empty());
 }

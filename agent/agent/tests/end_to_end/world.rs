@@ -1,0 +1,283 @@
+//! A service and a machine: a real hub on a loopback port, and the real agent as first process of a pid namespace of its
+//! own below a temporary root. The machine dies as a whole with its agent, as it does in a container.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agent_api::Agents as _;
+use agent_hub::{AgentCa, BookError, Hub, MachineBook, TokenState};
+use agent_protocol::{File, MachineConfig, Process, Report, Seed};
+use async_trait::async_trait;
+use base_env::Env;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// The only machine.
+pub(crate) const MACHINE: &str = "m-1";
+/// Its token.
+pub(crate) const TOKEN: &str = "token";
+const SHA256_OF_TOKEN: &str = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0";
+/// Longer than anything here takes on a busy machine.
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
+
+/// One machine, in memory.
+#[derive(Default)]
+pub(crate) struct Book {
+    key: Mutex<Option<String>>,
+    used: Mutex<bool>,
+    /// How often somebody asked about a token.
+    pub(crate) asked: AtomicU32,
+}
+
+#[async_trait]
+impl MachineBook for Book {
+    async fn token(&self, machine: &str) -> Result<Option<TokenState>, BookError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Ok((machine == MACHINE).then(|| TokenState {
+            token_hash: SHA256_OF_TOKEN.to_owned(),
+            enrolled_key: self.key.lock().unwrap().clone(),
+            token_used: *self.used.lock().unwrap(),
+        }))
+    }
+
+    async fn bind_key(&self, _: &str, key_hash: &str) -> Result<bool, BookError> {
+        if *self.used.lock().unwrap() {
+            return Ok(false);
+        }
+        let mut key = self.key.lock().unwrap();
+        Ok(key.get_or_insert_with(|| key_hash.to_owned()) == key_hash)
+    }
+
+    async fn token_used(&self, _: &str) -> Result<(), BookError> {
+        *self.used.lock().unwrap() = true;
+        Ok(())
+    }
+}
+
+impl Book {
+    /// Whether a key enrolled.
+    pub(crate) fn enrolled(&self) -> bool {
+        self.key.lock().unwrap().is_some()
+    }
+}
+
+/// The service, while it is there.
+struct Service {
+    hub: Hub,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+/// Service, machine and the directory that is the machine's root.
+pub(crate) struct World {
+    /// Clock and ids.
+    pub(crate) env: Env,
+    /// What the service knows of the machine.
+    pub(crate) book: Arc<Book>,
+    ca: AgentCa,
+    address: SocketAddr,
+    service: Option<Service>,
+    agent: Option<Child>,
+    root: tempfile::TempDir,
+}
+
+impl World {
+    /// A service that runs and a machine that is seeded with this token and switched off.
+    pub(crate) async fn new(token: &str) -> Self {
+        let env = Env::system();
+        let ca = AgentCa::generate(env.clock.now()).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let seed = Seed {
+            machine: MACHINE.to_owned(),
+            service: format!("https://{address}"),
+            ca: ca.certificate_pem().to_owned(),
+            token: token.to_owned(),
+        };
+        fs::create_dir_all(root.path().join("etc/landfall")).unwrap();
+        let text = serde_json::to_string(&seed).unwrap();
+        fs::write(root.path().join("etc/landfall/seed.json"), text).unwrap();
+        let mut world = Self {
+            env,
+            book: Arc::default(),
+            ca,
+            address,
+            service: None,
+            agent: None,
+            root,
+        };
+        world.serve(listener);
+        world
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let hub = Hub::new(self.env.clone(), self.ca.clone(), Arc::clone(&self.book) as _);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (server, addresses) = (hub.clone(), [self.address.ip()]);
+        // A runtime of its own: when it is dropped, every connection is gone, as with a service that is killed.
+        let served = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let listener = listener.into_std().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                let stopped = async { drop(stopped.await) };
+                server.serve(listener, &addresses, stopped).await.unwrap();
+            });
+        });
+        self.service = Some(Service { hub, stop, served });
+    }
+
+    /// The service goes away, with everything that it had in memory.
+    pub(crate) async fn stop_service(&mut self) {
+        let service = self.service.take().expect("it runs");
+        service.stop.send(()).unwrap();
+        service.served.await.unwrap();
+    }
+
+    /// A new service at the same address, which knows nothing yet.
+    pub(crate) async fn start_service(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serve(listener);
+    }
+
+    /// The service.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.service.as_ref().expect("it runs").hub
+    }
+
+    /// Switches the machine on.
+    pub(crate) fn start_machine(&mut self) {
+        assert!(self.agent.is_none(), "it is off");
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        if fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) != 0) {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command
+            .arg(env!("CARGO_BIN_EXE_landfall-agent"))
+            .arg("--root")
+            .arg(self.root.path())
+            .stdin(Stdio::null());
+        self.agent = Some(command.spawn().expect("util-linux is there"));
+    }
+
+    /// The agent's process id, as seen from here.
+    pub(crate) fn agent_pid(&self) -> u32 {
+        let unshare = self.agent.as_ref().expect("it is on").id();
+        let children = format!("/proc/{unshare}/task/{unshare}/children");
+        let children = fs::read_to_string(children).unwrap();
+        children.trim().parse().expect("unshare has one child")
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.agent_pid().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// `kill -9` of the agent: the power is cut.
+    pub(crate) fn cut_power(&mut self) {
+        self.signal("-KILL");
+        self.agent.take().expect("it is on").wait().unwrap();
+    }
+
+    /// Asks the machine to shut down, and waits until it has.
+    pub(crate) async fn shut_down(&mut self, signal: &str) {
+        self.signal(signal);
+        let agent = Mutex::new(self.agent.as_mut().expect("it is on"));
+        let what = format!("the machine to end after {signal}");
+        let ended = base_testkit::wait_for(&self.env.clock, &what, BOUND, || async {
+            let ended = agent.lock().unwrap().try_wait().unwrap();
+            ended.ok_or_else(|| "it runs".to_owned())
+        })
+        .await;
+        assert!(ended.success(), "{ended}");
+        self.agent = None;
+    }
+
+    /// Publishes a configuration.
+    pub(crate) fn publish(&self, config: MachineConfig) {
+        self.hub().publish(MACHINE, Arc::new(config));
+    }
+
+    /// Waits for a report of which this is true.
+    pub(crate) async fn report(&self, what: &str, is: impl Fn(&Report) -> bool) -> Arc<Report> {
+        base_testkit::wait_for(&self.env.clock, what, BOUND, || async {
+            match self.hub().report(MACHINE) {
+                Some(report) if is(&report) => Ok(report),
+                Some(report) => Err(format!("{report:?}")),
+                None => Err("no report".to_owned()),
+            }
+        })
+        .await
+    }
+
+    /// Waits until a file of the machine has a content of which this is true.
+    pub(crate) async fn file(&self, path: &str, is: impl Fn(&str) -> bool) -> String {
+        base_testkit::wait_for(&self.env.clock, path, BOUND, || async {
+            match fs::read_to_string(self.path(path)) {
+                Ok(text) if is(&text) => Ok(text),
+                Ok(text) => Err(text),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await
+    }
+
+    /// Where a file of the machine is.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path.trim_start_matches('/'))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            // Takes the whole pid namespace along.
+            agent.kill().expect("it was not waited for");
+            agent.wait().expect("it was not waited for");
+        }
+        if let Some(service) = self.service.take() {
+            // Its end is not waited for: the runtime of the test does that.
+            let _stopped_already = service.stop.send(());
+        }
+    }
+}
+
+/// A process that runs a line of shell; `$R` in it is the machine's root.
+pub(crate) fn shell(world: &World, name: &str, line: &str) -> Process {
+    Process {
+        name: name.to_owned(),
+        argv: ["/bin/sh", "-c", line].map(str::to_owned).into(),
+        env: BTreeMap::from([("R".to_owned(), world.root.path().display().to_string())]),
+        probe: None,
+        restart_on: Vec::new(),
+        stop_order: 1,
+        grace_seconds: 5,
+    }
+}
+
+/// A file of the machine.
+pub(crate) fn file(path: &str, content: &str) -> File {
+    File {
+        path: path.to_owned(),
+        mode: 0o600,
+        content: content.to_owned(),
+    }
+}

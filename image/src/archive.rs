@@ -12,6 +12,7 @@ use std::{
 use crate::{
     builder,
     error::{At as _, ImageError},
+    key,
     layer::{LISTING, Layer, ROOTFS},
     lock::BuildLock,
     manifest::{Manifest, SCHEMA},
@@ -159,7 +160,7 @@ fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, Im
     let path = scratch.join(MANIFEST);
     let text = fs::read(&path)
         .map_err(|_| bad("there is no manifest in it: it is not an exported image".to_owned()))?;
-    let manifest: Manifest = serde_json::from_slice(&text)
+    let mut manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|error| bad(format!("its manifest cannot be read: {error}")))?;
     check(&manifest).map_err(bad)?;
 
@@ -177,29 +178,37 @@ fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, Im
         let more = result.differences.len() - 1;
         return Err(bad(format!("{difference} (and {more} more differences)")));
     }
-    for record in &manifest.layers {
-        let place = store.paths.layer(&record.id);
-        if !place.is_dir() {
-            fs::rename(layers.join(&record.id), &place).at("move a layer to", &place)?;
-            continue;
+    for record in &mut manifest.layers {
+        let unpacked = layers.join(&record.id);
+        // The same name means the same inputs, but what Debian's newest packages were on the day is not part of a name:
+        // a layer is only the same when its listing is. Another one gets a name of its own beside it.
+        let other = format!("{}-{}", record.id, key::short(&record.listing));
+        let mut placed = false;
+        for id in [record.id.clone(), other] {
+            let place = store.paths.layer(&id);
+            let there = place.is_dir();
+            if there && Layer::read(&place)?.1 != record.listing {
+                continue;
+            }
+            if !there {
+                fs::rename(&unpacked, &place).at("move a layer to", &place)?;
+            }
+            record.id = id;
+            placed = true;
+            break;
         }
-        // The same name means the same inputs, but Debian's newest packages are not part of a name: an image is only
-        // what it was when its listing is the same.
-        let (_, listing) = Layer::read(&place)?;
-        if listing != record.listing {
+        if !placed {
+            let place = store.paths.layer(&record.id).display().to_string();
             return Err(bad(format!(
-                "its layer {} was built from other packages than the one here: remove {} when no cluster uses it, \
-                 and repeat",
-                record.id,
-                place.display()
+                "{place}, where its layer belongs, is damaged: remove it and repeat"
             )));
         }
     }
     let image = scratch.join("image");
     fs::create_dir(&image).at("create", &image)?;
-    for name in [MANIFEST, SBOM] {
-        fs::rename(scratch.join(name), image.join(name)).at("move", &image)?;
-    }
+    let text = serde_json::to_vec_pretty(&manifest).expect("strings and numbers only");
+    fs::write(image.join(MANIFEST), text).at("write", &image)?;
+    fs::rename(scratch.join(SBOM), image.join(SBOM)).at("move", &image)?;
     let directory = store.paths.image(&manifest.version, &manifest.key);
     builder::install_image(&image, &directory)?;
     store

@@ -71,7 +71,7 @@ pub(crate) fn catalog() -> Catalog {
 }
 
 /// A store in `cache` whose tools are scripts in `cache/tools`. Each build step adds its name to `cache/calls`. A
-/// program whose name is in `cache/broken` fails to build.
+/// program whose name is in `cache/broken` fails to build; `cache/flavour` becomes a file of the base system.
 pub(crate) fn store(cache: &Path) -> ImageStore {
     let tools = cache.join("tools");
     fs::create_dir_all(&tools).unwrap();
@@ -99,11 +99,13 @@ mkdir -p "$last/usr/bin" "$last/var/lib/dpkg" "$last/etc/ssl/certs"
 printf '#!/bin/sh\nprintf "sh\\nwget\\n"\n' > "$last/usr/bin/busybox"
 chmod 755 "$last/usr/bin/busybox"
 echo catatonit > "$last/usr/bin/catatonit"
+cat '{flavour}' > "$last/etc/flavour" 2>/dev/null
 echo certificates > "$last/etc/ssl/certs/ca-certificates.crt"
 ln -s usr/bin "$last/bin"
 printf 'Package: runc\nStatus: install ok installed\nVersion: 1.1.5\nArchitecture: amd64\n' > "$last/var/lib/dpkg/status"
 "#,
-        calls = calls.display()
+        calls = calls.display(),
+        flavour = cache.join("flavour").display()
     );
     let tools = Tools {
         go: Some(script(&tools, "go", &go)),

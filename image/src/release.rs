@@ -39,7 +39,10 @@ pub(crate) fn program(
     scratch: &Path,
     target: &Path,
 ) -> Result<(), ImageError> {
-    let kept = fetch(download, mirror, downloads, scratch)?;
+    // Named after the program: lanes that run at the same time never have one in common.
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let partial = scratch.join(format!("{name}.download"));
+    let kept = fetch(download, mirror, downloads, &partial)?;
     match &download.member {
         Some(member) => extract(&kept, member, target),
         None => fs::copy(&kept, target).map(drop).at("write", target),
@@ -50,20 +53,19 @@ fn fetch(
     download: &Download,
     mirror: Option<&str>,
     downloads: &Path,
-    scratch: &Path,
+    partial: &Path,
 ) -> Result<PathBuf, ImageError> {
     let kept = downloads.join(&download.sha256);
     if kept.is_file() {
         return Ok(kept);
     }
     let url = address(&download.url.replace("{sha256}", &download.sha256), mirror);
-    let partial = scratch.join(&download.sha256);
-    let file = File::create(&partial).at("write", &partial)?;
+    let file = File::create(partial).at("write", partial)?;
     let mut sum = Summing::new(file);
     receive(&url, &mut sum)?;
     let (got, _, _) = sum.finish();
     if got != download.sha256 {
-        fs::remove_file(&partial).at("remove", &partial)?;
+        fs::remove_file(partial).at("remove", partial)?;
         return Err(ImageError::PinMismatch {
             url,
             wanted: download.sha256.clone(),
@@ -71,7 +73,7 @@ fn fetch(
         });
     }
     fs::create_dir_all(downloads).at("create", downloads)?;
-    fs::rename(&partial, &kept).at("write", &kept)?;
+    fs::rename(partial, &kept).at("write", &kept)?;
     Ok(kept)
 }
 

@@ -253,6 +253,29 @@ fn an_exported_image_is_the_same_elsewhere() {
 }
 
 #[test]
+fn an_import_with_other_debian_packages_stands_beside_the_own_layer() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (store(here.path()), store(there.path()));
+    fs::write(here.path().join("flavour"), "newer").unwrap();
+    from.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
+    let own = to.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
+    let file = here.path().join("image.tar.zst");
+    from.export("1.36.3", &file).unwrap();
+    for _ in 0..2 {
+        let imported = to.import(&file).unwrap();
+        assert_ne!(imported.layers[2], own.layers[2]);
+        assert_eq!(imported.layers[0], own.layers[0]);
+        assert_eq!(
+            fs::read_to_string(imported.layers[2].join("etc/flavour")).unwrap(),
+            "newer"
+        );
+        // Machines that run on the own one still have it.
+        assert_eq!(fs::read_to_string(own.layers[2].join("etc/flavour")).unwrap(), "");
+        assert_eq!(to.verify("1.36.3").unwrap().differences, []);
+    }
+}
+
+#[test]
 fn a_damaged_export_is_refused_and_leaves_nothing() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let from = store(here.path());

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Context, doctor::failures, kubeconfig};
 use crate::{
-    admin::AdminClient,
+    admin::{AdminClient, ClusterStatus},
     args,
     arm::{AKS, ArmClient, RESOURCES},
     background,
@@ -32,6 +32,8 @@ const POOL: &str = "nodepool1";
 
 /// How long the first cluster may take: seconds usually, but a busy host pulls, starts and syncs slowly.
 const CLUSTER_BOUND: Duration = Duration::from_secs(15 * 60);
+/// How often the service is asked while machines come up; there is nothing to be woken by.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
     let version = match &args.kubernetes {
@@ -203,6 +205,7 @@ async fn cluster(context: &Context, arm: &ArmClient, args: &args::Up, version: &
         None if working => settled(context, arm, &path, &step).await?,
         None => {}
     }
+    alive(context, &step).await?;
     let body = arm
         .get(&path, AKS)
         .await?
@@ -289,18 +292,48 @@ async fn settled(context: &Context, arm: &ArmClient, path: &str, step: &Step) ->
             return Ok(());
         }
         if context.env.clock.monotonic() > deadline {
-            return Err(Problem::new(
-                format!(
-                    "cluster {CLUSTER} is not ready after {} minutes; it goes on in the background",
-                    CLUSTER_BOUND.as_secs() / 60
-                ),
-                format!("landfall status{} shows what it waits for", context.name_flag()),
-            )
-            .into());
+            return Err(not_ready(context).into());
         }
         tell(context, step).await;
         context.env.clock.sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Waits until every machine of the cluster runs and every process in it is ready. What ARM says is about what was asked
+/// for; after a stop of everything it is still `Succeeded`, and nothing answers yet.
+async fn alive(context: &Context, step: &Step) -> Result<()> {
+    let admin = AdminClient::new(&context.places)?;
+    let deadline = context.env.clock.monotonic() + CLUSTER_BOUND;
+    loop {
+        let status = admin.status().await?;
+        let Some(cluster) = status.clusters.iter().find(|cluster| is_first(cluster)) else {
+            return Ok(());
+        };
+        let waits = status
+            .machines_of(cluster)
+            .filter(|machine| !machine.deleting)
+            .find_map(|machine| Some(format!("{} {}", machine.name, machine.complaint()?)));
+        let Some(waits) = waits else { return Ok(()) };
+        if context.env.clock.monotonic() > deadline {
+            return Err(not_ready(context).because(anyhow::anyhow!(waits)).into());
+        }
+        step.now(&waits);
+        context.env.clock.sleep(LOOK).await;
+    }
+}
+
+fn is_first(cluster: &ClusterStatus) -> bool {
+    cluster.name.eq_ignore_ascii_case(CLUSTER) && cluster.resource_group.eq_ignore_ascii_case(GROUP)
+}
+
+fn not_ready(context: &Context) -> Problem {
+    Problem::new(
+        format!(
+            "cluster {CLUSTER} is not ready after {} minutes; it goes on in the background",
+            CLUSTER_BOUND.as_secs() / 60
+        ),
+        format!("landfall status{} shows what it waits for", context.name_flag()),
+    )
 }
 
 /// Shows what the cluster's loop is doing.
@@ -310,9 +343,7 @@ async fn tell(context: &Context, step: &Step) {
         return;
     };
     let Ok(status) = admin.status().await else { return };
-    let Some(cluster) = status.clusters.iter().find(|cluster| {
-        cluster.name.eq_ignore_ascii_case(CLUSTER) && cluster.resource_group.eq_ignore_ascii_case(GROUP)
-    }) else {
+    let Some(cluster) = status.clusters.iter().find(|cluster| is_first(cluster)) else {
         return;
     };
     if let Some(problem) = &cluster.problem {
@@ -385,7 +416,8 @@ fn summary(context: &Context, settings: &Settings, cluster: &Cluster, kubeconfig
                 format!("az aks nodepool add -g {GROUP} --cluster-name {CLUSTER} -n more --node-count 1"),
             ),
             ("Look around", format!("{me} status{flag}")),
-            ("Remove it all", format!("{me} down{flag}")),
+            ("Stop it all", format!("{me} down{flag}")),
+            ("Delete it", format!("{me} down --purge{flag}")),
         ];
         let mut page = format!("\n{} in {}{time}.\n\n", "Ready".green().bold(), duration(total));
         for (title, command) in lines {

@@ -11,9 +11,9 @@ use crate::log_file::LogFile;
 /// `control_loops=debug`.
 pub(super) fn start(file: Option<&Path>, verbose: bool) -> Result<()> {
     let default = if verbose {
-        "debug,hyper=info,rustls=info,h2=info"
+        "debug,hyper=info,rustls=info,h2=info,kube_client=info"
     } else {
-        "info"
+        "info,kube_client=off"
     };
     let filter = EnvFilter::try_from_env("LANDFALL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = fmt().with_env_filter(filter).with_target(true);

@@ -1,4 +1,6 @@
-//! The agent as a program, against a real hub: what a machine goes through in its life.
+//! The agent as a program, against a real hub: what a machine goes through in its life. `LANDFALL_AGENT_PROGRAM` names
+//! another build of it, e.g. the static one.
+#![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
 mod world;
 

@@ -159,13 +159,15 @@ impl World {
     /// Switches the machine on.
     pub(crate) fn start_machine(&mut self) {
         assert!(self.agent.is_none(), "it is off");
+        let program = std::env::var_os("LANDFALL_AGENT_PROGRAM")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_landfall-agent").into());
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         if fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) != 0) {
             command.args(["--user", "--map-root-user"]);
         }
         command
-            .arg(env!("CARGO_BIN_EXE_landfall-agent"))
+            .arg(program)
             .arg("--root")
             .arg(self.root.path())
             .stdin(Stdio::null());
@@ -218,14 +220,22 @@ impl World {
 
     /// Waits for a report of which this is true.
     pub(crate) async fn report(&self, what: &str, is: impl Fn(&Report) -> bool) -> Arc<Report> {
-        base_testkit::wait_for(&self.env.clock, what, BOUND, || async {
-            match self.hub().report(MACHINE) {
-                Some(report) if is(&report) => Ok(report),
-                Some(report) => Err(format!("{report:?}")),
-                None => Err("no report".to_owned()),
+        let mut news = self.hub().subscribe();
+        let found = self.env.clock.timeout(BOUND, async {
+            loop {
+                if let Some(report) = self.hub().report(MACHINE).filter(|report| is(report)) {
+                    return report;
+                }
+                news.recv().await.expect("few reports, and the hub stays");
             }
-        })
-        .await
+        });
+        match found.await {
+            Ok(report) => report,
+            Err(_) => panic!(
+                "waited {BOUND:?} for {what}; last seen: {:?}",
+                self.hub().report(MACHINE)
+            ),
+        }
     }
 
     /// Waits until a file of the machine has a content of which this is true.

@@ -16,7 +16,8 @@ pub(crate) struct Host(BTreeSet<String>);
 
 impl Host {
     /// Looks at processes, mounts, network namespaces, links, routes, nftables, and control groups.
-    pub(crate) fn look() -> Result<Self> {
+    /// Of processes, only those that belong to this stamp.
+    pub(crate) fn look(stamp: &str) -> Result<Self> {
         let mut seen = BTreeSet::new();
         let mut add = |kind: &str, lines: &str| {
             seen.extend(
@@ -78,6 +79,11 @@ impl Host {
                 continue;
             };
             let line = line.replace('\0', " ");
+            // Somebody else's stamp beside ours is none of our business.
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            if !groups.contains(&format!("/landfall/{stamp}/")) && !line.contains(stamp) {
+                continue;
+            }
             let program = line
                 .split(' ')
                 .next()
@@ -129,7 +135,7 @@ pub(crate) fn power_failure(stamp: &str, before: &Host) -> Result<()> {
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    let left = Host::look()?.beyond(before);
+    let left = Host::look(stamp)?.beyond(before);
     let of = |kind: &str| -> Vec<String> {
         let prefix = format!("{kind}: ");
         left.iter()

@@ -35,12 +35,12 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// Chooses a name and a port, and looks at the host first.
     pub(crate) fn new(args: &Args) -> Result<Self> {
-        let before = Host::look()?;
         let directory = tempfile::Builder::new()
             .prefix("landfall-acceptance-")
             .tempdir()?;
         // The port is free now; nobody else on a test machine takes it in the next second.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let before = Host::look(&format!("acc{port}"))?;
         Ok(Self {
             name: format!("acc{port}"),
             listen: format!("127.0.0.1:{port}"),
@@ -163,7 +163,7 @@ impl Stamp {
     pub(crate) fn down(&self) -> Result<()> {
         run(&mut self.landfall(&["down", "--purge"]))?;
         let left = wait_for("processes to end", Duration::from_secs(10), || {
-            let left = Host::look()?.beyond(&self.before);
+            let left = Host::look(&self.name)?.beyond(&self.before);
             ensure!(
                 left.is_empty(),
                 "left on the host:\n        {}",

@@ -252,7 +252,7 @@ impl Cluster {
                 let url = "http://web.default.svc.cluster.local/";
                 let answer = self
                     .kubectl
-                    .text(&["exec", &pod, "--", "wget", "-q", "-T", "3", "-O", "-", url])?;
+                    .text(&["exec", &pod, "--", "timeout", "5", "wget", "-q", "-O", "-", url])?;
                 heard.insert(answer.trim().to_owned());
                 ensure!(heard.len() == 2, "{pod} heard only {heard:?}");
                 Ok(())
@@ -276,7 +276,7 @@ impl Cluster {
             wait_for("the NodePort", Duration::from_secs(30), || {
                 let answer = self
                     .kubectl
-                    .text(&["exec", pod, "--", "wget", "-q", "-T", "3", "-O", "-", &url])?;
+                    .text(&["exec", pod, "--", "timeout", "5", "wget", "-q", "-O", "-", &url])?;
                 ensure!(answer.starts_with("web-"), "{answer}");
                 Ok(())
             })?;
@@ -317,8 +317,10 @@ impl Cluster {
                 .with_context(|| format!("port-forward said {line:?}"))?;
             let mut stream = TcpStream::connect(("127.0.0.1", port))?;
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
+            // The tunnel may end with a reset once everything was sent; what counts is what arrived.
+            let mut bytes = Vec::new();
+            let ended = stream.read_to_end(&mut bytes);
+            let answer = format!("{} ({ended:?})", String::from_utf8_lossy(&bytes));
             ensure!(answer.contains("web-"), "{answer}");
             Ok(())
         })();

@@ -12,6 +12,10 @@ use crate::{API_PORT, BootstrapError, ControlPlaneAddresses, kubeconfig, object,
 
 const PKI: &str = "/etc/kubernetes/pki";
 const ETCD: &str = "/etc/kubernetes/pki/etcd";
+const ENCRYPTION: &str = "/etc/kubernetes/encryption.json";
+const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.json";
+/// Read again by the API server itself when it changes.
+const AUTHENTICATION: &str = "/etc/kubernetes/authentication.json";
 const AUDIT_LOG: &str = "/var/log/landfall/audit.log";
 
 /// Go's garbage collector runs earlier in the programs of a control plane: measured, 248 → 190 MB a further control plane,
@@ -31,9 +35,9 @@ pub fn control_plane_config(
 ) -> Result<MachineConfig, BootstrapError> {
     let mut files = certificates(spec, pki, at, now)?;
     files.extend(clients(pki, now)?);
-    files.push(object("/etc/kubernetes/encryption.json", &encryption(pki)));
-    files.push(object("/etc/kubernetes/audit-policy.json", &audit_policy()));
-    files.push(object("/etc/kubernetes/authentication.json", &authentication()));
+    files.push(object(ENCRYPTION, &encryption(pki)));
+    files.push(object(AUDIT_POLICY, &audit_policy()));
+    files.push(object(AUTHENTICATION, &authentication()));
     Ok(MachineConfig {
         generation,
         role: "control-plane".to_owned(),
@@ -137,15 +141,19 @@ fn certificates(
 /// The kubeconfigs of the controller manager and the scheduler, each with its own user.
 fn clients(pki: &ClusterPki, now: Timestamp) -> Result<Vec<File>, BootstrapError> {
     let server = format!("https://127.0.0.1:{API_PORT}");
-    ["kube-controller-manager", "kube-scheduler"]
-        .into_iter()
-        .map(|name| {
-            let user = format!("system:{name}");
-            let certificate = pki.cluster.issue(&Subject::client(&user), now)?;
-            let config = kubeconfig::component(&server, &pki.cluster.certificate, &user, &certificate);
-            Ok(object(&format!("/etc/kubernetes/{name}.kubeconfig"), &config))
-        })
-        .collect()
+    let mut files = Vec::new();
+    for name in ["kube-controller-manager", "kube-scheduler"] {
+        let user = format!("system:{name}");
+        let identity = format!("{PKI}/{name}-client");
+        files.extend(pair(&identity, &pki.cluster.issue(&Subject::client(&user), now)?));
+        let config = kubeconfig::component(&server, &format!("{PKI}/ca.crt"), &user, &identity);
+        files.push(object(&client_config(name), &config));
+    }
+    Ok(files)
+}
+
+fn client_config(name: &str) -> String {
+    format!("/etc/kubernetes/{name}.kubeconfig")
 }
 
 /// Secrets are encrypted in etcd; what is there in clear from before is still read.
@@ -190,7 +198,8 @@ fn authentication() -> Value {
     })
 }
 
-fn process(name: &str, flags: Vec<String>, probe: Probe, stop_order: u8) -> Process {
+/// `restart_on`: certificates are read again by the programs themselves; these files are not.
+fn process(name: &str, flags: Vec<String>, probe: Probe, stop_order: u8, restart_on: &[&str]) -> Process {
     let mut argv = vec![format!("/usr/local/bin/{name}")];
     argv.extend(flags);
     Process {
@@ -198,7 +207,7 @@ fn process(name: &str, flags: Vec<String>, probe: Probe, stop_order: u8) -> Proc
         argv,
         env: BTreeMap::from([("GOGC".to_owned(), GOGC.to_owned())]),
         probe: Some(probe),
-        restart_on: Vec::new(),
+        restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
         stop_order,
         grace_seconds: 10,
     }
@@ -231,9 +240,14 @@ fn etcd() -> Process {
         format!("--peer-cert-file={ETCD}/peer.crt"),
         format!("--peer-key-file={ETCD}/peer.key"),
         "--peer-client-cert-auth=true".to_owned(),
-        // 8 GiB is upstream's recommended maximum; compaction is the API server's (every 5 minutes).
+        // 8 GiB is upstream's recommended maximum.
         "--quota-backend-bytes=8589934592".to_owned(),
-        "--snapshot-count=10000".to_owned(),
+        // The API server compacts every 5 minutes; this is for when it does not.
+        "--auto-compaction-mode=periodic".to_owned(),
+        "--auto-compaction-retention=1h".to_owned(),
+        // Entries since the last snapshot, and some before it for followers, stay in memory. There are no followers.
+        "--snapshot-count=2000".to_owned(),
+        "--snapshot-catchup-entries=500".to_owned(),
         "--logger=zap".to_owned(),
         "--log-level=warn".to_owned(),
     ];
@@ -242,7 +256,7 @@ fn etcd() -> Process {
         ca: None,
         identity: None,
     };
-    process("etcd", flags.into(), probe, 1)
+    process("etcd", flags.into(), probe, 1, &[])
 }
 
 fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
@@ -251,7 +265,7 @@ fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
         "--bind-address=0.0.0.0".to_owned(),
         format!("--secure-port={API_PORT}"),
         "--allow-privileged=true".to_owned(),
-        "--authentication-config=/etc/kubernetes/authentication.json".to_owned(),
+        format!("--authentication-config={AUTHENTICATION}"),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         format!("--client-ca-file={PKI}/ca.crt"),
@@ -262,7 +276,7 @@ fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
         format!("--etcd-cafile={ETCD}/ca.crt"),
         format!("--etcd-certfile={ETCD}/client.crt"),
         format!("--etcd-keyfile={ETCD}/client.key"),
-        "--encryption-provider-config=/etc/kubernetes/encryption.json".to_owned(),
+        format!("--encryption-provider-config={ENCRYPTION}"),
         format!("--service-cluster-ip-range={}", spec.network.service_range),
         format!("--service-account-issuer=https://{}", spec.fqdn),
         format!("--service-account-key-file={PKI}/sa.pub"),
@@ -280,7 +294,7 @@ fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
         "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
         // There is no kube-proxy beside the API server: webhooks and aggregated APIs are reached at their pods.
         "--enable-aggregator-routing=true".to_owned(),
-        "--audit-policy-file=/etc/kubernetes/audit-policy.json".to_owned(),
+        format!("--audit-policy-file={AUDIT_POLICY}"),
         format!("--audit-log-path={AUDIT_LOG}"),
         "--audit-log-maxsize=50".to_owned(),
         "--audit-log-maxbackup=3".to_owned(),
@@ -290,11 +304,18 @@ fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
         "--max-requests-inflight=100".to_owned(),
         "--profiling=false".to_owned(),
     ];
-    process("kube-apiserver", flags.into(), https(API_PORT, "/readyz"), 2)
+    let restart_on = [ENCRYPTION, AUDIT_POLICY];
+    process(
+        "kube-apiserver",
+        flags.into(),
+        https(API_PORT, "/readyz"),
+        2,
+        &restart_on,
+    )
 }
 
 fn controller_manager(spec: &ClusterSpec) -> Process {
-    let kubeconfig = "/etc/kubernetes/kube-controller-manager.kubeconfig";
+    let kubeconfig = client_config("kube-controller-manager");
     let flags = [
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
@@ -304,7 +325,7 @@ fn controller_manager(spec: &ClusterSpec) -> Process {
         format!("--tls-private-key-file={PKI}/controller-manager.key"),
         format!("--client-ca-file={PKI}/ca.crt"),
         format!("--requestheader-client-ca-file={PKI}/front-proxy-ca.crt"),
-        // Asked for at each start by the aggregation layer's clients only; health needs nobody.
+        // Health may be asked for by anybody on loopback; nothing else may.
         "--authorization-always-allow-paths=/healthz,/readyz,/livez".to_owned(),
         format!("--root-ca-file={PKI}/ca.crt"),
         format!("--service-account-private-key-file={PKI}/sa.key"),
@@ -327,11 +348,12 @@ fn controller_manager(spec: &ClusterSpec) -> Process {
         flags.into(),
         https(10257, "/healthz"),
         3,
+        &[&kubeconfig],
     )
 }
 
 fn scheduler() -> Process {
-    let kubeconfig = "/etc/kubernetes/kube-scheduler.kubeconfig";
+    let kubeconfig = client_config("kube-scheduler");
     let flags = [
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
@@ -345,5 +367,11 @@ fn scheduler() -> Process {
         "--leader-elect=false".to_owned(),
         "--profiling=false".to_owned(),
     ];
-    process("kube-scheduler", flags.into(), https(10259, "/healthz"), 3)
+    process(
+        "kube-scheduler",
+        flags.into(),
+        https(10259, "/healthz"),
+        3,
+        &[&kubeconfig],
+    )
 }

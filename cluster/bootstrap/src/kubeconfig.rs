@@ -106,16 +106,16 @@ pub fn admin_endpoint(
     })
 }
 
-/// A kubeconfig for a component, with its credential embedded.
-pub(crate) fn component(server: &str, ca: &str, user: &str, certificate: &Certificate) -> Value {
-    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+/// A kubeconfig for a component. Its credential lies beside it, as `{identity}.crt` and `{identity}.key`: what is in files
+/// of its own is read again when it changes, so that a renewed certificate needs no restart.
+pub(crate) fn component(server: &str, ca_file: &str, user: &str, identity: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "default",
-        "clusters": [{ "name": "default", "cluster": { "server": server, "certificate-authority-data": encode(ca) } }],
+        "clusters": [{ "name": "default", "cluster": { "server": server, "certificate-authority": ca_file } }],
         "contexts": [{ "name": "default", "context": { "cluster": "default", "user": user } }],
         "users": [{ "name": user, "user": {
-            "client-certificate-data": encode(&certificate.certificate),
-            "client-key-data": encode(&certificate.key),
+            "client-certificate": format!("{identity}.crt"),
+            "client-key": format!("{identity}.key"),
         } }],
     })
 }

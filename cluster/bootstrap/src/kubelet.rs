@@ -9,6 +9,8 @@ use crate::{NodePlace, containerd, node::CA_FILE};
 
 pub(crate) const CONFIG: &str = "/etc/kubernetes/kubelet.json";
 pub(crate) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.kubeconfig";
+/// What it is known by until it has renewed its certificate by itself, without ending.
+pub(crate) const IDENTITY: &str = "/etc/kubernetes/pki/kubelet-client";
 
 pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size: &VmSize) -> Value {
     let reserved = Reserved::of(size, pool.max_pods);
@@ -44,8 +46,9 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "enforceNodeAllocatable": ["pods"],
         // The disk is the host's and shared: a share of it says nothing about this machine.
         "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%" },
-        // The images of the node image cannot be pulled again from anywhere.
+        // For the same reason images go by age, not by how full the disk is; those of the node image are pinned.
         "imageGCHighThresholdPercent": 100,
+        "imageMaximumGCAge": "168h",
         "containerLogMaxSize": "50Mi",
         "containerLogMaxFiles": 5,
         "nodeStatusUpdateFrequency": "10s",

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use agent_protocol::{Command, MachineConfig, Probe, Process, Task};
 use cluster_api::NodeWish;
 use cluster_pki::{ClusterPki, Subject};
-use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec, vm_size};
+use cluster_spec::{ClusterSpec, PoolSpec, vm_size};
 use jiff::Timestamp;
 
 use crate::{
-    API_PORT, BootstrapError, NodePlace, containerd, kubeconfig, kubelet, object, plain, pods, proxy, words,
+    API_PORT, BootstrapError, NodePlace, containerd, kubeconfig, kubelet, object, pair, plain, pods, proxy,
+    words,
 };
 
 pub(crate) const CA_FILE: &str = "/etc/kubernetes/pki/ca.crt";
@@ -30,7 +31,6 @@ pub fn node_config(
 ) -> Result<MachineConfig, BootstrapError> {
     let size = vm_size(&pool.vm_size).ok_or_else(|| BootstrapError::UnknownSize(pool.vm_size.clone()))?;
     let server = format!("https://{vip}:{API_PORT}");
-    let ca = &pki.cluster.certificate;
     let user = format!("system:node:{}", node.node_name);
     let kubelet_client = pki
         .cluster
@@ -38,20 +38,22 @@ pub fn node_config(
     let proxy_client = pki.cluster.issue(&Subject::client("system:kube-proxy"), now)?;
 
     let mut files = vec![
-        plain(CA_FILE, ca.as_str()),
+        plain(CA_FILE, pki.cluster.certificate.as_str()),
         object(
             kubelet::KUBECONFIG,
-            &kubeconfig::component(&server, ca, &user, &kubelet_client),
+            &kubeconfig::component(&server, CA_FILE, &user, kubelet::IDENTITY),
         ),
         object(kubelet::CONFIG, &kubelet::config(spec, pool, node, size)),
         object(
             proxy::KUBECONFIG,
-            &kubeconfig::component(&server, ca, "system:kube-proxy", &proxy_client),
+            &kubeconfig::component(&server, CA_FILE, "system:kube-proxy", proxy::IDENTITY),
         ),
         object(proxy::CONFIG, &proxy::config(spec, node)),
         plain(containerd::CONFIG, containerd::config()),
         plain(NAT_FILE, pods::nat(spec, node, vip)),
     ];
+    files.extend(pair(kubelet::IDENTITY, &kubelet_client));
+    files.extend(pair(proxy::IDENTITY, &proxy_client));
     files.extend(pods::cni(spec, node)?);
 
     let labels = kubelet::own_labels(&node_labels(spec, pool, node));
@@ -127,21 +129,34 @@ fn import(image: &str) -> Task {
             "k8s.io",
             "images",
             "import",
+            // Never collected as garbage: there is nowhere to pull it from again.
+            "--label",
+            "io.cri-containerd.pinned=pinned",
             &file,
         ]),
     }
 }
 
+/// On a cgroup v2 host a group with processes of its own cannot have children with controllers: everything that runs already
+/// moves to a leaf, and what a kubelet cannot do without must be there. On v1 there is no such file and nothing to do.
+const LEAF: &str = "root=/sys/fs/cgroup; [ -f $root/cgroup.controllers ] || exit 0; mkdir -p $root/init || exit 1; \
+    for pid in $(cat $root/cgroup.procs); do echo $pid > $root/init/cgroup.procs; done 2>/dev/null; \
+    for controller in $(cat $root/cgroup.controllers); do echo +$controller > $root/cgroup.subtree_control; done 2>/dev/null; \
+    for controller in cpu memory pids; do grep -qw $controller $root/cgroup.subtree_control || exit 1; done";
+
+/// A kubelet insists on these values, and would write them for the whole host where they differ. They are none of a
+/// machine's business: in a machine, a file with the wanted value lies over each that differs.
+const KERNEL: &str = "place=/run/landfall/kernel; mkdir -p $place; for wish in vm/overcommit_memory=1 vm/panic_on_oom=0 \
+    kernel/panic=10 kernel/panic_on_oops=1 kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do \
+    name=${wish%=*}; value=${wish#*=}; [ \"$(cat /proc/sys/$name)\" = $value ] && continue; \
+    file=$place/$(echo $name | tr / .); echo $value > $file && mount --bind $file /proc/sys/$name || exit 1; done";
+
 /// Once per boot, before anything runs. Each may be repeated.
 fn setup(spec: &ClusterSpec) -> Vec<Command> {
-    // On a cgroup v2 host a group with processes of its own cannot have children with controllers: everything that runs
-    // already moves to a leaf. On v1 there is no such file and nothing to do.
-    let leaf = "root=/sys/fs/cgroup; [ -f $root/cgroup.controllers ] || exit 0; mkdir -p $root/init; \
-                for pid in $(cat $root/cgroup.procs); do echo $pid > $root/init/cgroup.procs 2>/dev/null; done; \
-                for controller in $(cat $root/cgroup.controllers); do echo +$controller > $root/cgroup.subtree_control; done";
     let mut commands = vec![
         words(["mount", "--make-rshared", "/"]),
-        words(["sh", "-c", leaf]),
+        words(["sh", "-c", LEAF]),
+        words(["sh", "-c", KERNEL]),
         words([
             "sysctl",
             "-qw",
@@ -151,15 +166,7 @@ fn setup(spec: &ClusterSpec) -> Vec<Command> {
         ]),
         words(["nft", "-f", NAT_FILE]),
     ];
-    if spec.network.plugin == PodNetworking::AzureFlat {
-        // Pods have addresses of the subnet: their node answers for them there, and at once.
-        commands.push(words([
-            "sysctl",
-            "-qw",
-            "net.ipv4.conf.eth0.proxy_arp=1",
-            "net.ipv4.neigh.eth0.proxy_delay=0",
-        ]));
-    }
+    commands.extend(pods::setup(spec));
     commands.into_iter().map(|argv| Command { argv }).collect()
 }
 
@@ -221,9 +228,12 @@ fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMa
         format!("{scale_set}vmss"),
     );
     labels.extend(pool.labels.clone());
-    // A label value has at most 63 characters; a long group name would make the node unregistrable.
+    // A label value has at most 63 characters and ends with a letter or digit; a long or odd group name would make the
+    // node unregistrable.
     for value in labels.values_mut() {
-        value.truncate(63);
+        while value.len() > 63 || value.ends_with(|last: char| !last.is_ascii_alphanumeric()) {
+            value.pop();
+        }
     }
     labels
 }

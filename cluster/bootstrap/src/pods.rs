@@ -6,9 +6,13 @@ use agent_protocol::File;
 use cluster_spec::{ClusterSpec, PodNetworking};
 use serde_json::{Value, json};
 
-use crate::{BootstrapError, NodePlace, object};
+use crate::{BootstrapError, NodePlace, object, words};
 
 const CNI_FILE: &str = "/etc/cni/net.d/10-landfall.conflist";
+/// Which addresses are taken. Gone with the machine's last boot, as the pods that had them.
+const LEASES: &str = "/run/landfall/cni";
+/// The bridge of kubenet's pods.
+const BRIDGE: &str = "cbr0";
 
 /// The CNI configuration; none for `none`.
 pub(crate) fn cni(spec: &ClusterSpec, node: &NodePlace) -> Result<Option<File>, BootstrapError> {
@@ -19,20 +23,24 @@ pub(crate) fn cni(spec: &ClusterSpec, node: &NodePlace) -> Result<Option<File>, 
     };
     let plugin: Value = match spec.network.plugin {
         PodNetworking::None => return Ok(None),
+        // Ports are isolated from each other: pods of a node reach each other by way of the node, which answers ARP for
+        // them (see the node's setup). Straight over the bridge, the answer of a service's pod to its neighbour would
+        // bypass the node's address translation, unless the host had br_netfilter.
         PodNetworking::Kubenet => json!({
-            "type": "bridge", "bridge": "cbr0", "isGateway": true, "ipMasq": false, "hairpinMode": true, "mtu": 1500,
+            "type": "bridge", "bridge": "cbr0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+            "portIsolation": true, "mtu": 1500,
             "ipam": { "type": "host-local", "ranges": [[{ "subnet": range()? }]], "routes": default_route }
         }),
         PodNetworking::AzureOverlay => json!({
-            "type": "ptp", "ipMasq": false, "mtu": 1500,
-            "ipam": { "type": "host-local", "ranges": [[{ "subnet": range()? }]], "routes": default_route }
+            "type": "ptp", "ipMasq": false,
+            "ipam": { "type": "host-local", "dataDir": LEASES, "ranges": [[{ "subnet": range()? }]], "routes": default_route }
         }),
         PodNetworking::AzureFlat => {
             let block = range()?;
             json!({
-                "type": "ptp", "ipMasq": false, "mtu": 1500,
+                "type": "ptp", "ipMasq": false,
                 "ipam": {
-                    "type": "host-local",
+                    "type": "host-local", "dataDir": LEASES,
                     // The node itself is its pods' gateway: the subnet's own gateway must not become a local address.
                     "ranges": [[{
                         "subnet": spec.network.node_range, "rangeStart": block.network(), "rangeEnd": block.broadcast(),
@@ -50,27 +58,79 @@ pub(crate) fn cni(spec: &ClusterSpec, node: &NodePlace) -> Result<Option<File>, 
     Ok(Some(object(CNI_FILE, &list)))
 }
 
+/// What the node has to do for its pods' addresses, beside translating them.
+pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
+    match spec.network.plugin {
+        // Pods have addresses of the subnet: their node answers for them there, and at once.
+        PodNetworking::AzureFlat => vec![words([
+            "sysctl",
+            "-qw",
+            "net.ipv4.conf.eth0.proxy_arp=1",
+            "net.ipv4.neigh.eth0.proxy_delay=0",
+        ])],
+        // Pods of a bridge reach each other by way of the node, not past it: the bridge's ports are isolated and the node
+        // answers for all. Else the answer of a service's pod to a neighbour would never be translated back, unless the host
+        // has br_netfilter loaded.
+        PodNetworking::Kubenet => vec![
+            words([
+                "sh",
+                "-c",
+                "ip link show cbr0 >/dev/null 2>&1 || ip link add cbr0 type bridge",
+            ]),
+            words([
+                "sysctl",
+                "-qw",
+                "net.ipv4.conf.cbr0.proxy_arp_pvlan=1",
+                "net.ipv4.neigh.cbr0.proxy_delay=0",
+                // What comes in by the bridge and leaves by it is meant to: no hints about a shorter way.
+                "net.ipv4.conf.all.send_redirects=0",
+                "net.ipv4.conf.cbr0.send_redirects=0",
+            ]),
+        ],
+        PodNetworking::AzureOverlay | PodNetworking::None => Vec::new(),
+    }
+}
+
 /// Source translation on the node: pods appear under their node's address outside the cluster's ranges.
 ///
-/// kubenet and overlay: everywhere but among pods. Flat: everywhere but in the VNET. A cluster without outbound traffic
-/// still reaches its own API server.
+/// kubenet and overlay: everywhere but among pods. Flat: everywhere but in the VNET. In a cluster without outbound traffic
+/// pods reach the cluster's own ranges and its API server, and are told that the rest is forbidden.
 pub(crate) fn nat(spec: &ClusterSpec, node: &NodePlace, vip: Ipv4Addr) -> String {
     let profile = &spec.network;
-    let from = profile.pod_range.or(node.pod_range);
-    let inside = profile.pod_range.unwrap_or(profile.vnet_range);
-    let rule = match (profile.plugin, from) {
-        (PodNetworking::None, _) | (_, None) => String::new(),
-        (_, Some(from)) if profile.outbound => {
-            format!("ip saddr {from} ip daddr != {inside} oifname \"eth0\" masquerade")
-        }
+    let (translate, forbid) = match (profile.plugin, profile.pod_range.or(node.pod_range)) {
+        (PodNetworking::None, _) | (_, None) => (String::new(), String::new()),
         (_, Some(from)) => {
-            let control_plane = profile.control_plane_range;
-            format!("ip saddr {from} ip daddr {{ {vip}, {control_plane} }} oifname \"eth0\" masquerade")
+            let inside = profile.pod_range.unwrap_or(profile.vnet_range);
+            let translate = format!("ip saddr {from} ip daddr != {inside} oifname \"eth0\" masquerade");
+            let vnet = profile.vnet_range;
+            let own = match profile.pod_range {
+                Some(pods) => format!("{vip}, {vnet}, {pods}"),
+                None => format!("{vip}, {vnet}"),
+            };
+            let forbid = if profile.outbound {
+                String::new()
+            } else {
+                format!(
+                    "ip saddr {from} ip daddr != {{ {own} }} oifname \"eth0\" reject with icmp admin-prohibited"
+                )
+            };
+            (translate, forbid)
         }
     };
-    // Declared, flushed, declared again: the same result however often it is loaded.
+    // Declared, deleted, declared again: the same result however often it is loaded.
     format!(
-        "table ip landfall\ndelete table ip landfall\ntable ip landfall {{\n  chain postrouting {{\n    \
-         type nat hook postrouting priority srcnat; policy accept;\n    {rule}\n  }}\n}}\n"
+        r#"table ip landfall
+delete table ip landfall
+table ip landfall {{
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    {forbid}
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    {translate}
+  }}
+}}
+"#
     )
 }

@@ -7,6 +7,7 @@ use crate::NodePlace;
 
 pub(crate) const CONFIG: &str = "/etc/kubernetes/kube-proxy.json";
 pub(crate) const KUBECONFIG: &str = "/etc/kubernetes/kube-proxy.kubeconfig";
+pub(crate) const IDENTITY: &str = "/etc/kubernetes/pki/kube-proxy-client";
 
 pub(crate) fn config(spec: &ClusterSpec, node: &NodePlace) -> Value {
     let mut config = json!({

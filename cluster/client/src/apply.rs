@@ -1,5 +1,7 @@
 //! Server-side apply.
 
+use std::hash::{Hash as _, Hasher as _};
+
 use cluster_api::ClusterError;
 use futures::StreamExt as _;
 use kube::core::{ApiResource, GroupVersionKind};
@@ -41,18 +43,31 @@ impl Cluster {
                 Some(object),
             )
             .await?;
-        let version = answer["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let seen = fingerprint(answer);
         let mut applied = self
             .applied
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(applied
-            .insert(path, version.clone())
-            .is_none_or(|before| before != version))
+        Ok(applied.insert(path, seen).is_none_or(|before| before != seen))
     }
+}
+
+/// What an object is, without what the server and controllers note down about it: a Deployment whose pods come and go has
+/// not changed.
+fn fingerprint(mut object: Value) -> u64 {
+    if let Some(object) = object.as_object_mut() {
+        object.remove("status");
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        // The uid stays: one that was deleted and made anew did change. So does the generation, by which a change that was
+        // reverted by this very apply is seen.
+        for name in ["resourceVersion", "managedFields"] {
+            metadata.remove(name);
+        }
+    }
+    let mut hasher = std::hash::DefaultHasher::new();
+    object.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Where an object lives.

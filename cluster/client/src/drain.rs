@@ -3,7 +3,7 @@
 use cluster_api::ClusterError;
 use serde_json::{Value, json};
 
-use crate::{Cluster, is_absent};
+use crate::Cluster;
 
 impl Cluster {
     /// Marks the node unschedulable and asks each pod once to go; gives how many are still there.
@@ -17,7 +17,7 @@ impl Cluster {
             )
             .await
         {
-            Err(error) if is_absent(&error) => return Ok(0),
+            Err(failure) if failure.is_absent() => return Ok(0),
             other => drop(other?),
         }
         let pods = self
@@ -54,12 +54,12 @@ impl Cluster {
                 .await
             {
                 Ok(_) => {}
-                Err(error) if is_absent(&error) => left -= 1,
-                // A disruption budget says "not now" (429): it is asked again in the next round.
-                Err(ClusterError::Unavailable(why)) => {
-                    tracing::debug!(node, pod = name, why, "a pod stays for now")
+                Err(failure) if failure.is_absent() => left -= 1,
+                // It is asked again in the next round.
+                Err(failure) if failure.is_too_many() => {
+                    tracing::debug!(node, pod = name, why = failure.why, "a pod stays for now");
                 }
-                Err(error) => return Err(error),
+                Err(failure) => return Err(failure.into()),
             }
         }
         Ok(left)

@@ -2,7 +2,7 @@
 //!
 //! Always true: a handle connects when it is used and again after failures, and holds no connection while nobody uses it
 //! or listens to [`ClusterApi::changes`]; every call is bounded in time; nothing is cached that the cluster could
-//! contradict, except the resource versions that tell whether an apply changed something.
+//! contradict, except what objects were after our last apply, which tells whether the next one changed something.
 
 mod apply;
 mod drain;
@@ -52,8 +52,8 @@ impl Connect for KubeConnect {
 struct Cluster {
     env: Env,
     client: Client,
-    /// By path: the resource version after our last apply.
-    applied: Mutex<BTreeMap<String, String>>,
+    /// By path: what the object was after our last apply, as a fingerprint.
+    applied: Mutex<BTreeMap<String, u64>>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -89,8 +89,48 @@ fn kube_ca(pem: &str) -> Result<Vec<Vec<u8>>, String> {
         .collect()
 }
 
+/// Why one call did not work.
+#[derive(Debug)]
+struct Failure {
+    /// What was being done.
+    act: String,
+    /// The status the server answered with, if it answered.
+    code: Option<u16>,
+    why: String,
+}
+
+impl Failure {
+    fn is_absent(&self) -> bool {
+        self.code == Some(404)
+    }
+
+    /// Somebody else changed it meanwhile.
+    fn is_conflict(&self) -> bool {
+        self.code == Some(409)
+    }
+
+    /// "Not now": a disruption budget, or a busy server.
+    fn is_too_many(&self) -> bool {
+        self.code == Some(429)
+    }
+}
+
+impl From<Failure> for ClusterError {
+    fn from(failure: Failure) -> Self {
+        match failure.code {
+            // Answers of a server that is starting, stopping or busy. 403 is one of them for a moment: until its own roles
+            // are there.
+            None | Some(403 | 429 | 500 | 502 | 503 | 504) => Self::Unavailable(failure.why),
+            Some(code) => Self::Refused {
+                act: failure.act,
+                why: format!("{} ({code})", failure.why),
+            },
+        }
+    }
+}
+
 impl Cluster {
-    /// One call: bounded, its errors told apart.
+    /// One call, bounded in time.
     async fn call(
         &self,
         act: &str,
@@ -98,45 +138,41 @@ impl Cluster {
         path: &str,
         content_type: &str,
         body: Option<&Value>,
-    ) -> Result<Value, ClusterError> {
-        let refused = |why: String| ClusterError::Refused {
+    ) -> Result<Value, Failure> {
+        let failed = |code: Option<u16>, why: String| Failure {
             act: act.to_owned(),
+            code,
             why,
         };
         let bytes = body
             .map(serde_json::to_vec)
             .transpose()
-            .map_err(|error| refused(error.to_string()))?;
+            .map_err(|error| failed(Some(400), error.to_string()))?;
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::CONTENT_TYPE, content_type)
             .body(bytes.unwrap_or_default())
-            .map_err(|error| refused(error.to_string()))?;
+            .map_err(|error| failed(Some(400), error.to_string()))?;
         let answer = self
             .env
             .clock
             .timeout(CALL, self.client.request::<Value>(request))
             .await;
         match answer {
-            Err(elapsed) => Err(ClusterError::Unavailable(elapsed.to_string())),
+            Err(elapsed) => Err(failed(None, elapsed.to_string())),
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(kube::Error::Api(status))) if is_transient(status.code) => {
-                Err(ClusterError::Unavailable(status.message.clone()))
-            }
-            Ok(Err(kube::Error::Api(status))) => {
-                Err(refused(format!("{} ({})", status.message, status.code)))
-            }
-            Ok(Err(error)) => Err(ClusterError::Unavailable(chain(&error))),
+            Ok(Err(kube::Error::Api(status))) => Err(failed(Some(status.code), status.message.clone())),
+            Ok(Err(error)) => Err(failed(None, chain(&error))),
         }
     }
 
-    async fn get(&self, act: &str, path: &str) -> Result<Value, ClusterError> {
+    async fn get(&self, act: &str, path: &str) -> Result<Value, Failure> {
         self.call(act, http::Method::GET, path, "application/json", None)
             .await
     }
 
-    async fn merge(&self, act: &str, path: &str, patch: &Value) -> Result<Value, ClusterError> {
+    async fn merge(&self, act: &str, path: &str, patch: &Value) -> Result<Value, Failure> {
         self.call(
             act,
             http::Method::PATCH,
@@ -146,21 +182,6 @@ impl Cluster {
         )
         .await
     }
-}
-
-/// Answers of a server that is starting, stopping or busy. 403 is one of them for a moment: until its own roles are there.
-fn is_transient(code: u16) -> bool {
-    matches!(code, 403 | 429 | 500 | 502 | 503 | 504)
-}
-
-/// "Not there" in a refusal.
-fn is_absent(error: &ClusterError) -> bool {
-    matches!(error, ClusterError::Refused { why, .. } if why.ends_with("(404)"))
-}
-
-/// "Changed meanwhile" in a refusal.
-fn is_conflict(error: &ClusterError) -> bool {
-    matches!(error, ClusterError::Refused { why, .. } if why.ends_with("(409)"))
 }
 
 /// An error with its causes.
@@ -227,7 +248,7 @@ impl ClusterApi for Cluster {
             )
             .await
         {
-            Err(error) if !is_absent(&error) => Err(error),
+            Err(failure) if !failure.is_absent() => Err(failure.into()),
             _ => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster_api::{ClusterError, NodeSeen, NodeWish};
 use serde_json::{Map, Value, json};
 
-use crate::{Cluster, is_absent, is_conflict};
+use crate::{Cluster, Failure};
 
 /// Which labels and taints are ours, so that those we no longer want can be told from those that others set.
 const OURS: &str = "landfall.dev/managed";
@@ -26,18 +26,18 @@ impl Cluster {
         let mut outcome = Ok(());
         for _ in 0..ATTEMPTS {
             let node = match self.get("read a node", &path).await {
-                Err(error) if is_absent(&error) => return Ok(()),
+                Err(failure) if failure.is_absent() => return Ok(()),
                 other => other?,
             };
             let Some(patch) = patch(&node, wish) else {
                 return Ok(());
             };
             outcome = self.merge("change a node", &path, &patch).await.map(drop);
-            if !outcome.as_ref().is_err_and(is_conflict) {
+            if !outcome.as_ref().is_err_and(Failure::is_conflict) {
                 break;
             }
         }
-        outcome
+        outcome.map_err(ClusterError::from)
     }
 }
 

@@ -12,11 +12,13 @@ use x509_parser::{
 
 use crate::Cluster;
 
-const LIST: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// Who signs kubelets' serving certificates.
+const SIGNER: &str = "kubernetes.io/kubelet-serving";
+pub(crate) const LIST: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
 impl Cluster {
     pub(crate) async fn approve(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError> {
-        let selector = "fieldSelector=spec.signerName%3Dkubernetes.io%2Fkubelet-serving";
+        let selector = format!("fieldSelector=spec.signerName%3D{}", SIGNER.replace('/', "%2F"));
         let list = self
             .get("list certificate requests", &format!("{LIST}?{selector}"))
             .await?;
@@ -28,17 +30,26 @@ impl Cluster {
             let Some(name) = request["metadata"]["name"].as_str() else {
                 continue;
             };
-            let patch = json!({ "status": { "conditions": [{
-                "type": "Approved", "status": "True", "reason": "LandfallNode",
-                "message": "the request matches the node's name and address"
-            }] } });
-            self.merge(
-                "approve a serving certificate",
-                &format!("{LIST}/{name}/approval"),
-                &patch,
-            )
-            .await?;
-            approved += 1;
+            let patch = json!({
+                // Only as it was looked at: somebody may have denied it meanwhile.
+                "metadata": { "resourceVersion": request["metadata"]["resourceVersion"] },
+                "status": { "conditions": [{
+                    "type": "Approved", "status": "True", "reason": "LandfallNode",
+                    "message": "the request matches the node's name and address"
+                }] }
+            });
+            let outcome = self
+                .merge(
+                    "approve a serving certificate",
+                    &format!("{LIST}/{name}/approval"),
+                    &patch,
+                )
+                .await;
+            match outcome {
+                Ok(_) => approved += 1,
+                Err(failure) if failure.is_conflict() || failure.is_absent() => {}
+                Err(failure) => return Err(failure.into()),
+            }
         }
         Ok(approved)
     }
@@ -60,7 +71,8 @@ fn belongs_to(request: &Value, node: &NodeWish) -> bool {
         .map(|usages| usages.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
     let allowed = ["digital signature", "key encipherment", "server auth"];
-    spec["username"] == user.as_str()
+    spec["signerName"] == SIGNER
+        && spec["username"] == user.as_str()
         && groups.iter().any(|group| group == "system:nodes")
         && usages.contains(&"server auth")
         && usages.iter().all(|usage| allowed.contains(usage))
@@ -111,11 +123,7 @@ fn names_match(encoded: &str, user: &str, node: &NodeWish) -> bool {
             }
         }
     }
-    !(names.is_empty() && addresses.is_empty())
-        && names.iter().all(|name| *name == node.name)
-        && addresses
-            .iter()
-            .all(|address| node.address.is_some_and(|own| *address == IpAddr::V4(own)))
+    names == [node.name.as_str()] && node.address.is_some_and(|own| addresses == [IpAddr::V4(own)])
 }
 
 #[cfg(test)]
@@ -150,7 +158,7 @@ mod tests {
             .pem()
             .unwrap();
         json!({ "spec": {
-            "username": user, "groups": ["system:nodes", "system:authenticated"],
+            "signerName": SIGNER, "username": user, "groups": ["system:nodes", "system:authenticated"],
             "usages": ["digital signature", "server auth"],
             "request": base64::engine::general_purpose::STANDARD.encode(pem)
         } })
@@ -171,12 +179,28 @@ mod tests {
             request("system:node:n1", &["n2"], "10.224.0.4"),
             request("system:node:n1", &["n1", "kubernetes"], "10.224.0.4"),
             request("system:node:n1", &["n1"], "10.0.0.1"),
+            request("system:node:n1", &[], "10.224.0.4"),
+            request("system:node:n1", &["n1"], "::1"),
         ] {
             assert!(!belongs_to(&bad, &node()), "{bad}");
         }
         let mut client = request("system:node:n1", &["n1"], "10.224.0.4");
         client["spec"]["usages"] = json!(["client auth", "server auth"]);
         assert!(!belongs_to(&client, &node()));
+        let mut signer = request("system:node:n1", &["n1"], "10.224.0.4");
+        signer["spec"]["signerName"] = json!("kubernetes.io/kube-apiserver-client-kubelet");
+        assert!(!belongs_to(&signer, &node()));
+        let mut group = request("system:node:n1", &["n1"], "10.224.0.4");
+        group["spec"]["groups"] = json!(["system:authenticated"]);
+        assert!(!belongs_to(&group, &node()));
+        let unknown = NodeWish {
+            address: None,
+            ..node()
+        };
+        assert!(!belongs_to(
+            &request("system:node:n1", &["n1"], "10.224.0.4"),
+            &unknown
+        ));
         let mut rubbish = request("system:node:n1", &["n1"], "10.224.0.4");
         rubbish["spec"]["request"] = json!("bm90IGEgcmVxdWVzdA==");
         assert!(!belongs_to(&rubbish, &node()));

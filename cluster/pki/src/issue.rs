@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use jiff::{Timestamp, ToSpan as _};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    SanType, SerialNumber,
 };
 
 use crate::{Authority, PkiError, new_key};
@@ -122,6 +122,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages.clone_from(&subject.usages);
         params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial()?);
         validity(&mut params, now, LEAF_YEARS)?;
         let certificate = params.signed_by(&key, &issuer).map_err(refused)?;
         Ok(Certificate {
@@ -129,6 +130,15 @@ impl Authority {
             key: key.serialize_pem(),
         })
     }
+}
+
+/// 126 random bits: nobody can foresee it, and no two are the same. The first bits are 01, so that the number is positive
+/// and always equally long.
+pub(crate) fn serial() -> Result<SerialNumber, PkiError> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| PkiError::Random)?;
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 /// From a little before `now` for so many years of 365 days.

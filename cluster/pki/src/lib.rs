@@ -16,7 +16,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Why a certificate could not be made.
@@ -31,6 +31,18 @@ pub enum PkiError {
     /// The operating system gave no random bytes.
     #[error("cannot make a random key")]
     Random,
+}
+
+/// The format that this release writes, and the only one there has been.
+const FORMAT: u32 = 1;
+
+fn known_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        FORMAT => Ok(FORMAT),
+        other => Err(serde::de::Error::custom(format!(
+            "format {other} of a cluster's keys is not known to this release: use the one that wrote it"
+        ))),
+    }
 }
 
 /// CAs live as long as AKS's: 30 years.
@@ -51,7 +63,8 @@ pub struct Authority {
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterPki {
-    /// Format of this record.
+    /// Format of this record. One that this release does not know is refused when read.
+    #[serde(deserialize_with = "known_format")]
     pub v: u32,
     /// Signs the API server, its clients and kubelets.
     pub cluster: Authority,
@@ -79,7 +92,7 @@ impl ClusterPki {
         let mut secret = [0_u8; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| PkiError::Random)?;
         Ok(Self {
-            v: 1,
+            v: FORMAT,
             cluster: authority("landfall-cluster-ca", now)?,
             etcd: authority("landfall-etcd-ca", now)?,
             front_proxy: authority("landfall-front-proxy-ca", now)?,
@@ -106,6 +119,7 @@ fn authority(name: &str, now: Timestamp) -> Result<Authority, PkiError> {
         KeyUsagePurpose::CrlSign,
         KeyUsagePurpose::DigitalSignature,
     ];
+    params.serial_number = Some(issue::serial()?);
     issue::validity(&mut params, now, CA_YEARS)?;
     let certificate = params
         .self_signed(&key)
@@ -131,6 +145,48 @@ mod tests {
         let back: ClusterPki = serde_json::from_str(&text).unwrap();
         assert_eq!(back.cluster.key, pki.cluster.key);
         assert_eq!(back.encryption_key, pki.encryption_key);
+        let newer = text.replacen("\"v\":1", "\"v\":2", 1);
+        assert!(serde_json::from_str::<ClusterPki>(&newer).is_err());
+    }
+
+    #[test]
+    fn authorities_live_30_years_and_leaves_two_from_a_little_before_now() {
+        let pki = ClusterPki::generate(now()).unwrap();
+        let leaf = pki.etcd.issue(&Subject::peer("etcd"), now()).unwrap();
+        for (pem, years) in [(&pki.etcd.certificate, 30), (&leaf.certificate, 2)] {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+            let parsed = pem.parse_x509().unwrap();
+            let validity = parsed.validity();
+            assert_eq!(validity.not_before.timestamp(), now().as_second() - 300);
+            assert_eq!(
+                validity.not_after.timestamp(),
+                now().as_second() + years * 365 * 86_400
+            );
+            assert_eq!(parsed.is_ca(), years == 30);
+        }
+    }
+
+    #[test]
+    fn one_authority_does_not_speak_for_another() {
+        let pki = ClusterPki::generate(now()).unwrap();
+        let leaf = pki.etcd.issue(&Subject::client("kube-apiserver"), now()).unwrap();
+        let (_, leaf) = x509_parser::pem::parse_x509_pem(leaf.certificate.as_bytes()).unwrap();
+        let (_, ca) = x509_parser::pem::parse_x509_pem(pki.cluster.certificate.as_bytes()).unwrap();
+        let (leaf, ca) = (leaf.parse_x509().unwrap(), ca.parse_x509().unwrap());
+        assert!(leaf.verify_signature(Some(ca.public_key())).is_err());
+    }
+
+    #[test]
+    fn serial_numbers_are_positive_and_never_the_same() {
+        let pki = ClusterPki::generate(now()).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..8 {
+            let leaf = pki.cluster.issue(&Subject::client("x"), now()).unwrap();
+            let (_, pem) = x509_parser::pem::parse_x509_pem(leaf.certificate.as_bytes()).unwrap();
+            let parsed = pem.parse_x509().unwrap();
+            assert!(parsed.raw_serial().len() <= 20 && parsed.raw_serial()[0] & 0x80 == 0);
+            assert!(seen.insert(parsed.raw_serial().to_vec()));
+        }
     }
 
     #[test]

@@ -1,0 +1,441 @@
+//! A throw-away cluster: its own stamp, a control plane machine and nodes, run by a shell script instead of an agent.
+
+use std::{
+    collections::BTreeMap, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc,
+    time::Duration,
+};
+
+use agent_protocol::MachineConfig;
+use base_env::Env;
+use cluster_api::{ClusterApi, Connect as _, NodeWish};
+use cluster_bootstrap::{ControlPlaneAddresses, CredentialKind, NodePlace};
+use cluster_client::KubeConnect;
+use cluster_pki::ClusterPki;
+use cluster_spec::{ClusterSpec, DEFAULT_VM_SIZE, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkId, NicSpec, RouteSpec, StampNetwork, Uplink};
+use fabric_container::{ContainerConfig, ContainerFabric, Images};
+use fabric_net::{Names, route_destinations, stamp_range};
+use tokio::process::Command;
+
+/// The layers of a node image, top first, separated by colons.
+pub(crate) const LAYERS: &str = "LANDFALL_TEST_LAYERS";
+
+/// Does what an agent would: set-up, then everything at once, each kept running; told to stop, it stops.
+const AGENT: &str = "#!/bin/sh\ntrap 'trap \"\" TERM; kill -TERM -1; sleep 3; exit 0' TERM\nsh /etc/landfall/run.sh &\nwait $!\nwhile :; do sleep 60 & wait $!; done\n";
+
+pub(crate) const NETWORK: &str = "vnet";
+pub(crate) const CONTROL_PLANE: &str = "cp";
+
+/// Where the administrator's kubeconfig lies in the control plane machine.
+const ADMIN: &str = "/root/admin.kubeconfig";
+
+struct OneImage(Vec<PathBuf>);
+
+impl Images for OneImage {
+    fn layers(&self, _version: &str) -> Option<Vec<PathBuf>> {
+        Some(self.0.clone())
+    }
+}
+
+pub(crate) struct Stand {
+    pub(crate) env: Env,
+    pub(crate) spec: ClusterSpec,
+    pub(crate) pki: ClusterPki,
+    pub(crate) at: ControlPlaneAddresses,
+    pub(crate) places: Vec<NodePlace>,
+    pub(crate) api: Arc<dyn ClusterApi>,
+    pub(crate) fabric: ContainerFabric,
+    stamp: String,
+    place: tempfile::TempDir,
+}
+
+/// The layers, if such a test can run.
+pub(crate) fn layers() -> Option<Vec<PathBuf>> {
+    let text = std::env::var(LAYERS).ok()?;
+    Some(text.split(':').map(PathBuf::from).collect())
+}
+
+pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
+    let flat = matches!(plugin, PodNetworking::AzureFlat);
+    ClusterSpec {
+        name: "real".into(),
+        resource_group: "group".into(),
+        location: "local".into(),
+        node_resource_group: "MC_group_real_local".into(),
+        fqdn: "real-dns-1.hcp.local.landfall.internal".into(),
+        kubernetes_version: "1.36.3".into(),
+        network: NetworkProfile {
+            plugin,
+            vnet_range: "10.224.0.0/12".parse().unwrap(),
+            node_range: "10.224.0.0/16".parse().unwrap(),
+            control_plane_range: "10.239.255.240/28".parse().unwrap(),
+            pod_range: if flat { None } else { "10.244.0.0/16".parse().ok() },
+            service_range: "10.0.0.0/16".parse().unwrap(),
+            dns_service_ip: "10.0.0.10".parse().unwrap(),
+            outbound: true,
+        },
+        pools: vec![PoolSpec {
+            name: "nodepool1".into(),
+            count: nodes,
+            vm_size: DEFAULT_VM_SIZE.into(),
+            mode: PoolMode::System,
+            kubernetes_version: "1.36.3".into(),
+            max_pods: 30,
+            labels: [("team".to_owned(), "blue".to_owned())].into(),
+            taints: Vec::new(),
+            os_disk_gib: 128,
+            incarnation: "1".into(),
+        }],
+        disable_local_accounts: false,
+    }
+}
+
+impl Stand {
+    pub(crate) async fn new(layers: Vec<PathBuf>, spec: ClusterSpec) -> Self {
+        let env = Env::system();
+        let stamp = format!("t-real-{}", env.ids.short());
+        let place = tempfile::tempdir().unwrap();
+        let agent = place.path().join("agent");
+        fs::write(&agent, AGENT).unwrap();
+        fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+        let routes = output(&["ip", "-j", "route", "show", "table", "all"])
+            .await
+            .unwrap();
+        let network = StampNetwork {
+            range: stamp_range(&stamp, &route_destinations(&routes).unwrap()).unwrap(),
+            uplink: Uplink::None,
+        };
+        let numbered = |base: ipnet::Ipv4Net, number: u32| Ipv4Addr::from(u32::from(base.network()) + number);
+        let at = ControlPlaneAddresses {
+            vip: numbered(network.vips(), 1),
+            stamp: numbered(network.machines(), 20),
+            vnet: numbered(spec.network.control_plane_range, 4),
+        };
+        let uplink = numbered(network.machines(), 10);
+        let places = (0..spec.pools[0].count)
+            .map(|index| node_place(&spec, index))
+            .collect();
+        let now = env.clock.now();
+        let pki = ClusterPki::generate(now).unwrap();
+        let endpoint = cluster_bootstrap::admin_endpoint(&pki, at.vip, now).unwrap();
+        let fabric = ContainerFabric::new(
+            env.clone(),
+            ContainerConfig {
+                stamp: stamp.clone(),
+                state_dir: place.path().join("state"),
+                run_dir: place.path().join("run"),
+                network: network.clone(),
+                agent,
+                images: Arc::new(OneImage(layers)),
+            },
+        )
+        .unwrap();
+        fabric.ensure_stamp().await.unwrap();
+        let api = KubeConnect::new(env.clone()).connect("real", &endpoint).unwrap();
+        let stand = Self {
+            env,
+            spec,
+            pki,
+            at,
+            places,
+            api,
+            fabric,
+            stamp,
+            place,
+        };
+        stand.network(uplink).await;
+        stand
+    }
+
+    async fn network(&self, uplink: Ipv4Addr) {
+        let routes = match self.spec.network.plugin {
+            PodNetworking::Kubenet | PodNetworking::AzureOverlay => self
+                .places
+                .iter()
+                .filter_map(|place| {
+                    Some(RouteSpec {
+                        to: place.pod_range?,
+                        via: place.address,
+                    })
+                })
+                .collect(),
+            PodNetworking::AzureFlat | PodNetworking::None => Vec::new(),
+        };
+        let network = cluster_bootstrap::network(&self.spec, NetworkId::from(NETWORK), uplink, routes);
+        self.fabric.ensure_network(&network).await.unwrap();
+    }
+
+    /// Starts all machines at once.
+    pub(crate) async fn start(&self) {
+        let mut starts = vec![self.control_plane()];
+        starts.extend(self.places.iter().map(|place| self.node(place)));
+        futures::future::join_all(starts.iter().map(|machine| self.fabric.ensure_machine(machine)))
+            .await
+            .into_iter()
+            .for_each(|started| started.unwrap());
+    }
+
+    pub(crate) fn control_plane(&self) -> MachineSpec {
+        let now = self.env.clock.now();
+        let config =
+            cluster_bootstrap::control_plane_config(&self.spec, &self.pki, &self.at, now, 1).unwrap();
+        let nics = cluster_bootstrap::control_plane_nics(
+            &self.spec,
+            &NetworkId::from(NETWORK),
+            &self.at,
+            self.fabric.stamp_network(),
+        );
+        let mut machine = machine(CONTROL_PLANE, "control-plane", &config, nics);
+        let kubeconfig = cluster_bootstrap::kubeconfig(
+            &self.spec,
+            &self.pki,
+            &format!("https://{}", self.at.vip),
+            CredentialKind::Admin,
+            now,
+        )
+        .unwrap();
+        machine.seed_files.insert(ADMIN.into(), kubeconfig);
+        for (name, kind) in [
+            ("user", CredentialKind::User),
+            ("monitoring", CredentialKind::Monitoring),
+        ] {
+            let text = cluster_bootstrap::kubeconfig(
+                &self.spec,
+                &self.pki,
+                &format!("https://{}", self.at.vip),
+                kind,
+                now,
+            )
+            .unwrap();
+            machine
+                .seed_files
+                .insert(format!("/root/{name}.kubeconfig"), text);
+        }
+        machine
+    }
+
+    pub(crate) fn node(&self, place: &NodePlace) -> MachineSpec {
+        let now = self.env.clock.now();
+        let pool = &self.spec.pools[0];
+        let config =
+            cluster_bootstrap::node_config(&self.spec, pool, place, &self.pki, self.at.vip, now, 1).unwrap();
+        let nics = cluster_bootstrap::node_nics(&self.spec, &NetworkId::from(NETWORK), place);
+        machine(&place.machine, &place.node_name, &config, nics)
+    }
+
+    pub(crate) fn wishes(&self) -> Vec<NodeWish> {
+        self.places
+            .iter()
+            .map(|place| cluster_bootstrap::node_wish(&self.spec, &self.spec.pools[0], place))
+            .collect()
+    }
+
+    /// One round of what the loops do all the time.
+    pub(crate) async fn round(&self) -> Result<(), String> {
+        let said = |error: cluster_api::ClusterError| error.to_string();
+        self.api.ready().await.map_err(said)?;
+        let wishes = self.wishes();
+        for wish in &wishes {
+            self.api.set_node(wish).await.map_err(said)?;
+        }
+        self.api.approve_serving(&wishes).await.map_err(said)?;
+        Ok(())
+    }
+
+    /// What a command says inside a machine; its complaint if it fails.
+    pub(crate) async fn inside(&self, machine: &str, command: &str) -> Result<String, String> {
+        let root = self.place.path().join("run/runc").display().to_string();
+        let container = Names::new(&self.stamp).container(&MachineId::from(machine));
+        output(&[
+            "runc", "--root", &root, "exec", &container, "/bin/sh", "-c", command,
+        ])
+        .await
+    }
+
+    pub(crate) async fn kubectl(&self, arguments: &str) -> Result<String, String> {
+        self.kubectl_as("admin", arguments).await
+    }
+
+    pub(crate) async fn kubectl_as(&self, who: &str, arguments: &str) -> Result<String, String> {
+        let command = format!(
+            "HOME=/root kubectl --kubeconfig=/root/{who}.kubeconfig --request-timeout=20s {arguments}"
+        );
+        self.inside(CONTROL_PLANE, &command).await
+    }
+
+    /// What the API server answers somebody without a credential; the status if it refuses.
+    pub(crate) async fn anonymously(&self, path: &str) -> Result<String, u16> {
+        let mut config = kube::Config::new(format!("https://{}", self.at.vip).parse().unwrap());
+        let (_, ca) = x509_parser::pem::parse_x509_pem(self.pki.cluster.certificate.as_bytes()).unwrap();
+        config.root_cert = Some(vec![ca.contents]);
+        config.default_retry = false;
+        let client = kube::Client::try_from(config).unwrap();
+        match client
+            .request_text(http::Request::get(path).body(Vec::new()).unwrap())
+            .await
+        {
+            Ok(text) => Ok(text),
+            Err(kube::Error::Api(status)) => Err(status.code),
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    /// Waits for a condition.
+    pub(crate) async fn wait<T>(
+        &self,
+        what: &str,
+        bound: Duration,
+        condition: impl AsyncFn() -> Result<T, String>,
+    ) -> T {
+        let start = self.env.clock.monotonic();
+        loop {
+            match condition().await {
+                Ok(value) => {
+                    println!("{what}: {:?}", self.env.clock.monotonic() - start);
+                    return value;
+                }
+                Err(status) => {
+                    assert!(
+                        self.env.clock.monotonic() < start + bound,
+                        "waited {bound:?} for {what}; last seen: {status}\n{}",
+                        self.logs()
+                    );
+                    self.env.clock.sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// The end of every log, for when something does not work.
+    pub(crate) fn logs(&self) -> String {
+        let mut text = String::new();
+        let machines = self.place.path().join("state/machines");
+        for machine in fs::read_dir(machines).into_iter().flatten().flatten() {
+            for log in fs::read_dir(machine.path().join("log"))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let Ok(content) = fs::read_to_string(log.path()) else {
+                    continue;
+                };
+                let lines: Vec<_> = content.lines().rev().take(12).collect();
+                text += &format!("--- {}\n", log.path().display());
+                for line in lines.iter().rev() {
+                    text += &format!("{line}\n");
+                }
+            }
+        }
+        text
+    }
+
+    pub(crate) async fn close(&self) {
+        self.fabric.delete_stamp().await.unwrap();
+    }
+}
+
+impl Drop for Stand {
+    /// A test that failed leaves nothing behind either. Blocking is fine here: it is the end.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if let Some(keep) = std::env::var_os("LANDFALL_TEST_KEEP_LOGS") {
+                fs::write(keep, self.logs()).ok();
+            }
+            let fabric = self.fabric.clone();
+            tokio::task::block_in_place(|| {
+                if let Err(error) = tokio::runtime::Handle::current().block_on(fabric.delete_stamp()) {
+                    println!("the stamp of a failed test is left: {error}");
+                }
+            });
+        }
+    }
+}
+
+fn node_place(spec: &ClusterSpec, index: u32) -> NodePlace {
+    let address = Ipv4Addr::from(u32::from(spec.network.node_range.network()) + 4 + index);
+    let pod_range = match spec.network.plugin {
+        PodNetworking::Kubenet | PodNetworking::AzureOverlay => Some(format!("10.244.{index}.0/24")),
+        PodNetworking::AzureFlat => Some(format!("10.224.1.{}/27", 32 * (index + 1))),
+        PodNetworking::None => None,
+    };
+    NodePlace {
+        node_name: format!("aks-nodepool1-12345678-vmss{index:06}"),
+        address,
+        pod_range: pod_range.map(|range| range.parse().unwrap()),
+        subscription: "00000000-0000-0000-0000-000000000001".into(),
+        machine: format!("n{index}"),
+        host_cores: 2,
+        host_memory_mib: 16384,
+    }
+}
+
+fn machine(id: &str, hostname: &str, config: &MachineConfig, nics: Vec<NicSpec>) -> MachineSpec {
+    let mut seed_files: BTreeMap<String, String> = config
+        .files
+        .iter()
+        .map(|file| (file.path.clone(), file.content.clone()))
+        .collect();
+    seed_files.insert("/etc/landfall/run.sh".into(), script(config));
+    MachineSpec {
+        id: MachineId::from(id),
+        hostname: hostname.to_owned(),
+        image: "1.36.3".into(),
+        cpu_millis: 2000,
+        memory_mib: 4096,
+        nics,
+        seed_files,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn script(config: &MachineConfig) -> String {
+    let quote = |argv: &[String]| {
+        argv.iter()
+            .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let mut lines = vec!["mkdir -p /var/log/landfall".to_owned()];
+    for command in &config.setup {
+        lines.push(format!(
+            "until {} >>/var/log/setup.log 2>&1; do sleep 1; done",
+            quote(&command.argv)
+        ));
+    }
+    for process in &config.processes {
+        let environment: Vec<_> = process
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}='{value}'"))
+            .collect();
+        lines.push(format!(
+            "(while :; do env -i {} {} >>/var/log/{}.log 2>&1; echo \"ended: $?\" >>/var/log/{}.log; sleep 0.1; done) &",
+            environment.join(" "),
+            quote(&process.argv),
+            process.name,
+            process.name
+        ));
+    }
+    for task in &config.tasks {
+        let log = format!("/var/log/{}.log", task.name);
+        lines.push(format!(
+            "(until {} >>{log} 2>&1; do sleep 0.1; done; echo done >>{log}) &",
+            quote(&task.argv)
+        ));
+    }
+    lines.push("wait".to_owned());
+    lines.join("\n") + "\n"
+}
+
+async fn output(argv: &[&str]) -> Result<String, String> {
+    let output = Command::new(argv[0]).args(&argv[1..]).output().await.unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!(
+            "{} {}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ))
+    }
+}

@@ -23,13 +23,10 @@ pub(crate) fn cni(spec: &ClusterSpec, node: &NodePlace) -> Result<Option<File>, 
     };
     let plugin: Value = match spec.network.plugin {
         PodNetworking::None => return Ok(None),
-        // Ports are isolated from each other: pods of a node reach each other by way of the node, which answers ARP for
-        // them (see the node's setup). Straight over the bridge, the answer of a service's pod to its neighbour would
-        // bypass the node's address translation, unless the host had br_netfilter.
         PodNetworking::Kubenet => json!({
-            "type": "bridge", "bridge": "cbr0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-            "portIsolation": true, "mtu": 1500,
-            "ipam": { "type": "host-local", "ranges": [[{ "subnet": range()? }]], "routes": default_route }
+            "type": "bridge", "bridge": BRIDGE, "isGateway": true, "ipMasq": false, "hairpinMode": true,
+            "portIsolation": true,
+            "ipam": { "type": "host-local", "dataDir": LEASES, "ranges": [[{ "subnet": range()? }]], "routes": default_route }
         }),
         PodNetworking::AzureOverlay => json!({
             "type": "ptp", "ipMasq": false,

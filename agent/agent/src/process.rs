@@ -9,6 +9,14 @@ use std::{
     process::{Command, Stdio},
 };
 
+use nix::{
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+    },
+    unistd::getpid,
+};
+
 use crate::Paths;
 
 /// A log is moved aside when it is longer than this at the start of its process, or when it is looked at.
@@ -39,6 +47,20 @@ pub fn start(
         .stdout(output)
         .stderr(errors)
         .process_group(0);
+    let first = getpid().as_raw() == 1;
+    #[expect(unsafe_code, reason = "nothing else reaches between fork and exec")]
+    // SAFETY: between fork and exec; both calls are plain system calls that allocate nothing and take no lock.
+    unsafe {
+        command.pre_exec(move || {
+            // The standard library hands on the agent's own mask, and every container would inherit it: blocked SIGTERM.
+            SigSet::empty().thread_set_mask()?;
+            if !first {
+                // As first process of a machine the kernel sees to it that nobody survives the agent.
+                prctl::set_pdeathsig(Signal::SIGKILL)?;
+            }
+            Ok(())
+        });
+    }
     // The handle is dropped on purpose: the loop collects every child, its own and those it inherits, by its id.
     command
         .spawn()

@@ -129,7 +129,7 @@ pub fn run(root: &Path) -> ExitCode {
         env!("CARGO_PKG_VERSION"),
         getpid()
     ));
-    // Before any thread starts, so that all inherit it. Children get an empty mask from the standard library.
+    // Before any thread starts, so that all inherit it. Children get an empty mask: see `process::start`.
     if let Err(error) = signals.thread_block() {
         say(&format!("cannot block signals: {error}"));
         return ExitCode::FAILURE;

@@ -23,6 +23,10 @@ fn ready(report: &Report, name: &str) -> bool {
         .is_some_and(|seen| seen.state == ProcessState::Ready)
 }
 
+fn runs(report: &Report, name: &str) -> bool {
+    report.processes.get(name).is_some_and(|seen| seen.pid.is_some())
+}
+
 fn argv(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
@@ -33,6 +37,9 @@ async fn from_nothing_to_running() {
     let root = world.path("/").display().to_string();
     let mut missing = shell(&world, "missing", "");
     missing.argv = argv(&["/no/such/program"]);
+    // No shell around it: a shell may clear the mask itself.
+    let mut masked = shell(&world, "masked", "");
+    masked.argv = argv(&["/bin/grep", "SigBlk", "/proc/self/status"]);
     world.publish(MachineConfig {
         generation: 1,
         role: "node".to_owned(),
@@ -42,11 +49,7 @@ async fn from_nothing_to_running() {
         }],
         processes: vec![
             shell(&world, "stays", STAYS),
-            shell(
-                &world,
-                "masked",
-                "grep SigBlk /proc/self/status > $R/masked; exec sleep 100000",
-            ),
+            masked,
             shell(&world, "fails", "echo it is broken; exit 3"),
             missing,
         ],
@@ -90,8 +93,10 @@ async fn from_nothing_to_running() {
         why.contains("/no/such/program") && why.contains("No such file"),
         "{why}"
     );
-    let blocked = world.file("/masked", |text| text.ends_with('\n')).await;
-    assert_eq!(blocked.trim(), "SigBlk:\t0000000000000000");
+    let blocked = world
+        .file("/var/log/landfall/masked.log", |text| text.ends_with('\n'))
+        .await;
+    assert_eq!(blocked.lines().next(), Some("SigBlk:\t0000000000000000"));
 
     println!("resident memory of the agent: {} KiB", report.agent_rss_kib);
     assert!((1..=RSS_KIB).contains(&report.agent_rss_kib));
@@ -273,7 +278,11 @@ async fn a_machine_shuts_down_in_order() {
             });
             process
         };
-        let processes = vec![says("etcd", 1), says("kubelet", 9), says("api", 5)];
+        // Does not trap anything, and its grace is longer than the wait: only the signal itself can end it in time.
+        let mut plain = shell(&world, "plain", "");
+        plain.argv = argv(&["/bin/sleep", "100000"]);
+        (plain.stop_order, plain.grace_seconds) = (10, 120);
+        let processes = vec![says("etcd", 1), says("kubelet", 9), says("api", 5), plain];
         world.publish(MachineConfig {
             generation: 1,
             processes,
@@ -283,6 +292,7 @@ async fn a_machine_shuts_down_in_order() {
         for name in ["etcd", "kubelet", "api"] {
             world.file(name, |_| true).await;
         }
+        world.report("plain to run", |report| runs(report, "plain")).await;
         world.shut_down(signal).await;
         let order = fs::read_to_string(world.path("/order")).unwrap();
         assert_eq!(order, "kubelet\napi\netcd\n", "{signal}");

@@ -308,8 +308,10 @@ impl Cluster {
             .stdout(Stdio::piped())
             .spawn()?;
         let outcome = (|| {
+            // Held to the end: kubectl writes a line a connection, and a closed pipe would end it.
+            let mut output = BufReader::new(forward.stdout.take().context("no stdout")?);
             let mut line = String::new();
-            BufReader::new(forward.stdout.take().context("no stdout")?).read_line(&mut line)?;
+            output.read_line(&mut line)?;
             let port: u16 = line
                 .split("127.0.0.1:")
                 .nth(1)
@@ -317,10 +319,8 @@ impl Cluster {
                 .with_context(|| format!("port-forward said {line:?}"))?;
             let mut stream = TcpStream::connect(("127.0.0.1", port))?;
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-            // The tunnel may end with a reset once everything was sent; what counts is what arrived.
-            let mut bytes = Vec::new();
-            let ended = stream.read_to_end(&mut bytes);
-            let answer = format!("{} ({ended:?})", String::from_utf8_lossy(&bytes));
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
             ensure!(answer.contains("web-"), "{answer}");
             Ok(())
         })();

@@ -104,7 +104,7 @@ fn pod() -> Value {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
                 "capabilities": { "add": ["NET_BIND_SERVICE"], "drop": ["ALL"] }
             },
-            "readinessProbe": { "httpGet": { "path": "/ready", "port": 8181 }, "periodSeconds": 2 },
+            "readinessProbe": { "httpGet": { "path": "/ready", "port": 8181 }, "periodSeconds": 1 },
             "livenessProbe": {
                 "httpGet": { "path": "/health", "port": 8080 }, "initialDelaySeconds": 30, "failureThreshold": 5
             },

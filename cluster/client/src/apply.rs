@@ -1,16 +1,16 @@
 //! Server-side apply.
 
-use std::hash::{Hash as _, Hasher as _};
-
 use cluster_api::ClusterError;
 use futures::StreamExt as _;
 use kube::core::{ApiResource, GroupVersionKind};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Cluster;
 
 /// Requests at the same time: enough to hide latency, far below the server's in-flight limits.
 const PARALLEL: usize = 8;
+/// Who writes.
+const MANAGER: &str = "landfall";
 
 impl Cluster {
     pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<u32, ClusterError> {
@@ -33,7 +33,7 @@ impl Cluster {
             act: "apply an object".to_owned(),
             why: "it has no kind, apiVersion or name".to_owned(),
         })?;
-        let url = format!("{path}?fieldManager=landfall&force=true");
+        let url = format!("{path}?fieldManager={MANAGER}&force=true");
         let answer = self
             .call(
                 &format!("apply {path}"),
@@ -43,31 +43,32 @@ impl Cluster {
                 Some(object),
             )
             .await?;
-        let seen = fingerprint(answer);
+        let seen = mark(&answer);
         let mut applied = self
             .applied
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(applied.insert(path, seen).is_none_or(|before| before != seen))
+        let changed = applied.get(&path) != Some(&seen);
+        applied.insert(path, seen);
+        Ok(changed)
     }
 }
 
-/// What an object is, without what the server and controllers note down about it: a Deployment whose pods come and go has
-/// not changed.
-fn fingerprint(mut object: Value) -> u64 {
-    if let Some(object) = object.as_object_mut() {
-        object.remove("status");
-    }
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        // The uid stays: one that was deleted and made anew did change. So does the generation, by which a change that was
-        // reverted by this very apply is seen.
-        for name in ["resourceVersion", "managedFields"] {
-            metadata.remove(name);
-        }
-    }
-    let mut hasher = std::hash::DefaultHasher::new();
-    object.hash(&mut hasher);
-    hasher.finish()
+/// What differs after an apply that changed something, and only then: which object it is, its generation where it has one,
+/// and since when the server holds us to have written what we wrote. Controllers note down things about an object all the
+/// time; that is no change of ours.
+fn mark(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let ours = metadata["managedFields"].as_array().and_then(|entries| {
+        entries
+            .iter()
+            .find(|entry| entry["manager"] == MANAGER && entry["operation"] == "Apply")
+    });
+    json!([
+        metadata["uid"],
+        metadata["generation"],
+        ours.map(|entry| &entry["time"])
+    ])
 }
 
 /// Where an object lives.
@@ -92,7 +93,25 @@ fn path(object: &Value) -> Option<String> {
 mod tests {
     use serde_json::json;
 
-    use super::path;
+    use super::{mark, path};
+
+    #[test]
+    fn notes_of_controllers_are_no_change_and_ours_are() {
+        let object = |generation: u32, revision: &str, time: &str| {
+            json!({ "metadata": {
+                "uid": "u", "generation": generation, "resourceVersion": revision,
+                "annotations": { "deployment.kubernetes.io/revision": revision },
+                "managedFields": [
+                    { "manager": "kube-controller-manager", "operation": "Update", "time": revision },
+                    { "manager": "landfall", "operation": "Apply", "time": time },
+                ]
+            } })
+        };
+        let first = mark(&object(1, "10", "t1"));
+        assert_eq!(first, mark(&object(1, "11", "t1")));
+        assert_ne!(first, mark(&object(3, "12", "t1")));
+        assert_ne!(first, mark(&object(1, "12", "t2")));
+    }
 
     #[test]
     fn objects_are_found_where_kubernetes_keeps_them() {

@@ -2,7 +2,7 @@
 //!
 //! Always true: a handle connects when it is used and again after failures, and holds no connection while nobody uses it
 //! or listens to [`ClusterApi::changes`]; every call is bounded in time; nothing is cached that the cluster could
-//! contradict, except what objects were after our last apply, which tells whether the next one changed something.
+//! contradict, except the marks that our applies left, which tell whether the next one changes something.
 
 mod apply;
 mod drain;
@@ -52,8 +52,8 @@ impl Connect for KubeConnect {
 struct Cluster {
     env: Env,
     client: Client,
-    /// By path: what the object was after our last apply, as a fingerprint.
-    applied: Mutex<BTreeMap<String, u64>>,
+    /// By path: the mark that our last apply left on the object.
+    applied: Mutex<BTreeMap<String, Value>>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {

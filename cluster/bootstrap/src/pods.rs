@@ -83,6 +83,13 @@ pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
                 "net.ipv4.conf.all.send_redirects=0",
                 "net.ipv4.conf.cbr0.send_redirects=0",
             ]),
+            // Where the host does have br_netfilter, it translates on the bridge and then wants to forward from port to port,
+            // which isolated ports refuse: a pod would not reach itself or a neighbour by way of a service.
+            words([
+                "sh",
+                "-c",
+                "[ ! -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0",
+            ]),
         ],
         PodNetworking::AzureOverlay | PodNetworking::None => Vec::new(),
     }

@@ -26,6 +26,7 @@ mod cgroup;
 mod disk;
 mod exec;
 mod files;
+mod host_limits;
 mod inventory;
 mod limits;
 mod locks;

@@ -6,7 +6,7 @@ use fabric_api::{FabricError, MachineId, MachineSeen, Uplink};
 use fabric_net::{BLACKHOLE_METRIC, NamespaceSeen, parse_links, stamp_ruleset, stamp_script};
 use tokio::task::JoinSet;
 
-use crate::{Inner, cgroup, exec, files, namespace};
+use crate::{Inner, cgroup, exec, files, host_limits, namespace};
 
 /// Machines that are stopped or deleted at the same time with their stamp.
 const AT_A_TIME: usize = 8;
@@ -15,6 +15,7 @@ impl Inner {
     pub(crate) async fn ensure_stamp(&self) -> Result<(), FabricError> {
         let act = "make the stamp's network";
         let _lock = self.locks.hold("stamp").await;
+        host_limits::raise();
         let network = &self.config.network;
         if network.uplink == Uplink::Host {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")

@@ -1,0 +1,56 @@
+//! Limits of the host's kernel that a handful of nodes runs into. They are raised, never lowered, and left raised: a limit
+//! owns nothing, and another stamp or program may count on it by now.
+
+use std::{fs, path::Path};
+
+/// Below `/proc/sys`: the name and the least that is needed.
+const LEAST: &[(&str, u64)] = &[
+    // Each kubelet, containerd and API server watches files. The kernel counts instances a user, and all are root:
+    // Debian's 128 are used up by about eight machines, and the ninth's kubelet does not start.
+    ("fs/inotify/max_user_instances", 8192),
+    ("fs/inotify/max_user_watches", 1_048_576),
+];
+
+/// Raises what is too low.
+pub(crate) fn raise() {
+    raise_below(Path::new("/proc/sys"));
+}
+
+fn raise_below(root: &Path) {
+    for (name, least) in LEAST {
+        let path = root.join(name);
+        let present = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
+        if present.is_none_or(|present| present >= *least) {
+            continue;
+        }
+        // A host that does not let us is still good for a few machines.
+        if let Err(error) = fs::write(&path, least.to_string()) {
+            tracing::warn!(limit = name, least, %error, "a limit of this host stays low");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_raised_and_never_lowered() {
+        let root = tempfile::tempdir().unwrap();
+        let inotify = root.path().join("fs/inotify");
+        fs::create_dir_all(&inotify).unwrap();
+        fs::write(inotify.join("max_user_instances"), "128\n").unwrap();
+        fs::write(inotify.join("max_user_watches"), "9999999\n").unwrap();
+        raise_below(root.path());
+        assert_eq!(
+            fs::read_to_string(inotify.join("max_user_instances")).unwrap(),
+            "8192"
+        );
+        assert_eq!(
+            fs::read_to_string(inotify.join("max_user_watches")).unwrap(),
+            "9999999\n"
+        );
+    }
+}

@@ -11,6 +11,8 @@ pub(crate) fn config() -> String {
         r#"version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
+# A containerd that cannot serve pods has to end, so that it is started again, and not to linger as a socket that accepts.
+required_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
 
 [grpc]
   address = "{SOCKET}"

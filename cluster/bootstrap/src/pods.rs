@@ -66,9 +66,16 @@ pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
             "net.ipv4.neigh.eth0.proxy_delay=0",
         ])],
         // Pods of a bridge reach each other by way of the node, not past it: the bridge's ports are isolated and the node
-        // answers for all. Else the answer of a service's pod to a neighbour would never be translated back, unless the host
-        // has br_netfilter loaded.
+        // answers for all. Else the answer of a service's pod to a neighbour would never be translated back on a host
+        // without br_netfilter. One with it would still send a service's packets straight over the bridge, where they
+        // would be lost: so it is off in here, and hosts are all alike.
         PodNetworking::Kubenet => vec![
+            words([
+                "sh",
+                "-c",
+                "for hook in iptables ip6tables arptables; do file=/proc/sys/net/bridge/bridge-nf-call-$hook; \
+                 [ ! -f $file ] || echo 0 > $file || exit 1; done",
+            ]),
             words([
                 "sh",
                 "-c",
@@ -82,13 +89,6 @@ pub(crate) fn setup(spec: &ClusterSpec) -> Vec<Vec<String>> {
                 // What comes in by the bridge and leaves by it is meant to: no hints about a shorter way.
                 "net.ipv4.conf.all.send_redirects=0",
                 "net.ipv4.conf.cbr0.send_redirects=0",
-            ]),
-            // Where the host does have br_netfilter, it translates on the bridge and then wants to forward from port to port,
-            // which isolated ports refuse: a pod would not reach itself or a neighbour by way of a service.
-            words([
-                "sh",
-                "-c",
-                "[ ! -e /proc/sys/net/bridge ] || sysctl -qw net.bridge.bridge-nf-call-iptables=0",
             ]),
         ],
         PodNetworking::AzureOverlay | PodNetworking::None => Vec::new(),

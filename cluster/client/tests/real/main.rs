@@ -150,17 +150,6 @@ async fn from_pod(stand: &Stand, pod: &Pod, command: &str) -> Result<String, Str
 
 /// Every way by which pods are reached.
 async fn traffic(stand: &Stand) {
-    // Not every host has br_netfilter loaded; services have to work without.
-    for place in &stand.places {
-        let setting = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-        stand
-            .inside(
-                &place.machine,
-                &format!("[ ! -f {setting} ] || echo 0 > {setting}"),
-            )
-            .await
-            .unwrap();
-    }
     let pods = web(stand).await;
     for from in &pods {
         for to in &pods {
@@ -451,7 +440,7 @@ async fn farewell(stand: &Stand) {
         .await;
     let left = stand
         .kubectl(&format!(
-            "get pods -A --field-selector spec.nodeName={node} -o name"
+            "get pods -A --field-selector spec.nodeName={node},status.phase=Running -o name"
         ))
         .await
         .unwrap();

@@ -1,5 +1,7 @@
 //! Kubeconfigs: for components on machines, and for people.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use cluster_api::Endpoint;
 use cluster_pki::{Certificate, ClusterPki, Subject};
@@ -12,6 +14,8 @@ use crate::{API_PORT, BootstrapError};
 /// The group that AKS's user credential stands for here; an add-on binds it to `cluster-admin`. A group of its own, not
 /// `system:masters`, so that an administrator can take it away.
 pub const USERS_GROUP: &str = "landfall:cluster-users";
+/// Who the user credential is.
+const USER: &str = "landfall:cluster-user";
 /// Who the monitoring credential is; an add-on binds it to a read-only role.
 pub const MONITORING_USER: &str = "landfall:monitoring";
 
@@ -45,10 +49,11 @@ impl CredentialKind {
         }
     }
 
-    fn subject(self, spec: &ClusterSpec) -> Subject {
+    fn subject(self) -> Subject {
         match self {
             Self::Admin => Subject::client("masterclient").group("system:masters"),
-            Self::User => Subject::client(&self.user(spec)).group(USERS_GROUP),
+            // Not the entry's name: a common name has at most 64 characters, a resource group alone may have 90.
+            Self::User => Subject::client(USER).group(USERS_GROUP),
             Self::Monitoring => Subject::client(MONITORING_USER),
         }
     }
@@ -65,10 +70,11 @@ pub fn kubeconfig(
     kind: CredentialKind,
     now: Timestamp,
 ) -> Result<String, BootstrapError> {
-    let certificate = pki.cluster.issue(&kind.subject(spec), now)?;
+    let certificate = pki.cluster.issue(&kind.subject(), now)?;
     let (user, context) = (kind.user(spec), kind.context(spec));
+    let (user, context) = (scalar(&user), scalar(&context));
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-    // YAML by hand, as people open this file: every value is either base64, or a name whose pattern needs no quotes.
+    // YAML by hand, as people open this file: base64, an address, and names.
     Ok(format!(
         "apiVersion: v1\n\
          kind: Config\n\
@@ -81,10 +87,23 @@ pub fn kubeconfig(
          users:\n\
          - name: {user}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n",
         ca = encode(&pki.cluster.certificate),
-        cluster = spec.name,
+        cluster = scalar(&spec.name),
         certificate = encode(&certificate.certificate),
         key = encode(&certificate.key),
     ))
+}
+
+/// A name in YAML: as it is, or quoted where a reader could take it for something else than text (a cluster may be called
+/// `123`, `1e3` or `on`).
+fn scalar(name: &str) -> Cow<'_, str> {
+    const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    let plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && !WORDS.iter().any(|word| name.eq_ignore_ascii_case(word));
+    if plain {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(json!(name).to_string())
+    }
 }
 
 /// How the service itself reaches a cluster.
@@ -118,4 +137,23 @@ pub(crate) fn component(server: &str, ca_file: &str, user: &str, identity: &str)
             "client-key": format!("{identity}.key"),
         } }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scalar;
+
+    #[test]
+    fn names_that_look_like_something_else_are_quoted() {
+        for (name, written) in [
+            ("shop", "shop"),
+            ("e5", "e5"),
+            ("123", "\"123\""),
+            ("1e3", "\"1e3\""),
+            ("On", "\"On\""),
+            ("null", "\"null\""),
+        ] {
+            assert_eq!(scalar(name), written);
+        }
+    }
 }

@@ -1,0 +1,464 @@
+//! What machines are made to be: properties that hold for every plugin, and what differs between them.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::Ipv4Addr;
+
+use agent_protocol::{MachineConfig, Probe};
+use base64::Engine as _;
+use cluster_bootstrap::{
+    ControlPlaneAddresses, CredentialKind, NodePlace, control_plane_config, control_plane_nics, kubeconfig,
+    network, node_config, node_nics, node_wish,
+};
+use cluster_pki::ClusterPki;
+use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+use fabric_api::{Attach, NetworkId, StampNetwork, Uplink};
+use jiff::Timestamp;
+use serde_json::Value;
+
+const PLUGINS: [PodNetworking; 4] = [
+    PodNetworking::Kubenet,
+    PodNetworking::AzureFlat,
+    PodNetworking::AzureOverlay,
+    PodNetworking::None,
+];
+const VIP: Ipv4Addr = Ipv4Addr::new(100, 64, 24, 1);
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_790_000_000).unwrap()
+}
+
+fn at() -> ControlPlaneAddresses {
+    ControlPlaneAddresses {
+        vip: VIP,
+        stamp: Ipv4Addr::new(100, 64, 16, 20),
+        vnet: Ipv4Addr::new(10, 239, 255, 244),
+    }
+}
+
+fn spec(plugin: PodNetworking) -> ClusterSpec {
+    ClusterSpec {
+        name: "shop".into(),
+        resource_group: "Retail-West".into(),
+        location: "local".into(),
+        node_resource_group: "MC_Retail-West_shop_local".into(),
+        fqdn: "shop-dns-1.hcp.local.example.org".into(),
+        kubernetes_version: "1.36.3".into(),
+        network: NetworkProfile {
+            plugin,
+            vnet_range: "10.224.0.0/12".parse().unwrap(),
+            node_range: "10.224.0.0/16".parse().unwrap(),
+            control_plane_range: "10.239.255.240/28".parse().unwrap(),
+            pod_range: matches!(plugin, PodNetworking::Kubenet | PodNetworking::AzureOverlay)
+                .then(|| "10.244.0.0/16".parse().unwrap()),
+            service_range: "10.0.0.0/16".parse().unwrap(),
+            dns_service_ip: "10.0.0.10".parse().unwrap(),
+            outbound: true,
+        },
+        pools: vec![PoolSpec {
+            name: "blue".into(),
+            count: 1,
+            vm_size: "Standard_DS2_v2".into(),
+            mode: PoolMode::User,
+            kubernetes_version: "1.36.3".into(),
+            max_pods: 30,
+            labels: [("tier".to_owned(), "back".to_owned())].into(),
+            taints: vec!["dedicated=back:NoSchedule".into()],
+            os_disk_gib: 128,
+            incarnation: "1".into(),
+        }],
+        disable_local_accounts: false,
+    }
+}
+
+fn place(plugin: PodNetworking) -> NodePlace {
+    NodePlace {
+        node_name: "aks-blue-12345678-vmss00000a".into(),
+        address: Ipv4Addr::new(10, 224, 0, 14),
+        pod_range: match plugin {
+            PodNetworking::Kubenet | PodNetworking::AzureOverlay => "10.244.7.0/24".parse().ok(),
+            PodNetworking::AzureFlat => "10.224.1.64/27".parse().ok(),
+            PodNetworking::None => None,
+        },
+        subscription: "0000".into(),
+        machine: "m1".into(),
+        host_cores: 16,
+        host_memory_mib: 65_536,
+    }
+}
+
+fn node(spec: &ClusterSpec, pki: &ClusterPki) -> MachineConfig {
+    node_config(
+        spec,
+        &spec.pools[0],
+        &place(spec.network.plugin),
+        pki,
+        VIP,
+        now(),
+        7,
+    )
+    .unwrap()
+}
+
+fn pki() -> ClusterPki {
+    ClusterPki::generate(now()).unwrap()
+}
+
+fn file<'a>(config: &'a MachineConfig, path: &str) -> &'a str {
+    let found = config.files.iter().find(|file| file.path == path);
+    &found.unwrap_or_else(|| panic!("no {path} in {config:?}")).content
+}
+
+fn object(config: &MachineConfig, path: &str) -> Value {
+    serde_json::from_str(file(config, path)).unwrap()
+}
+
+/// Every file a program is told of, by `--flag=/etc/…`.
+fn named(config: &MachineConfig) -> impl Iterator<Item = &str> {
+    config
+        .processes
+        .iter()
+        .flat_map(|process| &process.argv)
+        .filter_map(|word| word.split_once('='))
+        .map(|(_, value)| value)
+        .filter(|value| value.starts_with("/etc/"))
+}
+
+#[test]
+fn whatever_is_named_is_written_and_keys_are_private() {
+    let pki = pki();
+    let mut configs =
+        vec![control_plane_config(&spec(PodNetworking::Kubenet), &pki, &at(), now(), 7).unwrap()];
+    configs.extend(PLUGINS.map(|plugin| node(&spec(plugin), &pki)));
+    for config in &configs {
+        assert_eq!(config.generation, 7);
+        let restarts = config
+            .processes
+            .iter()
+            .flat_map(|process| process.restart_on.iter().map(String::as_str));
+        for path in named(config).chain(restarts) {
+            file(config, path);
+        }
+        for process in &config.processes {
+            if let Some(Probe::Http { ca, identity, .. }) = &process.probe {
+                let (certificate, key) = identity.clone().unzip();
+                for path in [ca.clone(), certificate, key].into_iter().flatten() {
+                    file(config, &path);
+                }
+            }
+        }
+        for file in &config.files {
+            if file.content.contains("PRIVATE KEY") {
+                assert_eq!(file.mode, 0o600, "{}", file.path);
+            }
+        }
+        assert!(!format!("{config:?}").contains("PRIVATE KEY"));
+    }
+}
+
+#[test]
+fn a_node_holds_nothing_that_is_not_its_own() {
+    let pki = pki();
+    for plugin in PLUGINS {
+        let config = node(&spec(plugin), &pki);
+        for file in &config.files {
+            for secret in [
+                &pki.cluster.key,
+                &pki.etcd.key,
+                &pki.front_proxy.key,
+                &pki.service_account_key,
+                &pki.encryption_key,
+            ] {
+                assert!(!file.content.contains(secret.as_str()), "{}", file.path);
+            }
+        }
+        let certificate = file(&config, "/etc/kubernetes/pki/kubelet-client.crt");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+        let subject = pem.parse_x509().unwrap().subject().to_string();
+        assert_eq!(
+            subject,
+            "O=system:nodes, CN=system:node:aks-blue-12345678-vmss00000a"
+        );
+        let kubeconfig = object(&config, "/etc/kubernetes/kubelet.kubeconfig");
+        assert_eq!(
+            kubeconfig["clusters"][0]["cluster"]["server"],
+            "https://100.64.24.1:443"
+        );
+    }
+}
+
+#[test]
+fn new_certificates_restart_nothing() {
+    let spec = spec(PodNetworking::Kubenet);
+    let pki = pki();
+    let make = || {
+        [
+            control_plane_config(&spec, &pki, &at(), now(), 7).unwrap(),
+            node(&spec, &pki),
+        ]
+    };
+    for (first, second) in make().iter().zip(make()) {
+        let mut differ = 0;
+        for (a, b) in first.files.iter().zip(&second.files) {
+            if a.content != b.content {
+                differ += 1;
+                for process in &first.processes {
+                    assert!(
+                        !process.restart_on.contains(&a.path),
+                        "{} restarts {}",
+                        a.path,
+                        process.name
+                    );
+                }
+            }
+        }
+        assert!(differ > 0, "certificates are new each time");
+    }
+}
+
+#[test]
+fn the_api_server_answers_to_its_names_and_addresses_and_no_others() {
+    let config = control_plane_config(&spec(PodNetworking::Kubenet), &pki(), &at(), now(), 1).unwrap();
+    let (_, pem) =
+        x509_parser::pem::parse_x509_pem(file(&config, "/etc/kubernetes/pki/apiserver.crt").as_bytes())
+            .unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    let mut names: Vec<String> = certificate
+        .subject_alternative_name()
+        .unwrap()
+        .unwrap()
+        .value
+        .general_names
+        .iter()
+        .map(|name| match name {
+            x509_parser::extensions::GeneralName::DNSName(name) => (*name).to_owned(),
+            x509_parser::extensions::GeneralName::IPAddress(bytes) => {
+                Ipv4Addr::from(<[u8; 4]>::try_from(*bytes).unwrap()).to_string()
+            }
+            other => panic!("{other}"),
+        })
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "10.0.0.1",
+            "10.239.255.244",
+            "100.64.16.20",
+            "100.64.24.1",
+            "127.0.0.1",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "localhost",
+            "shop-dns-1.hcp.local.example.org",
+        ]
+    );
+}
+
+#[test]
+fn stopping_goes_from_clients_to_servers() {
+    let pki = pki();
+    let order = |config: &MachineConfig, name: &str| {
+        config
+            .processes
+            .iter()
+            .find(|process| process.name == name)
+            .unwrap()
+            .stop_order
+    };
+    let control_plane = control_plane_config(&spec(PodNetworking::Kubenet), &pki, &at(), now(), 1).unwrap();
+    assert!(order(&control_plane, "kube-scheduler") > order(&control_plane, "kube-apiserver"));
+    assert!(order(&control_plane, "kube-apiserver") > order(&control_plane, "etcd"));
+    let node = node(&spec(PodNetworking::Kubenet), &pki);
+    assert!(order(&node, "kubelet") > order(&node, "containerd"));
+}
+
+#[test]
+fn each_plugin_gives_pods_addresses_its_own_way() {
+    let pki = pki();
+    let cni = |plugin| {
+        let config = node(&spec(plugin), &pki);
+        let list = config
+            .files
+            .iter()
+            .find(|file| file.path.starts_with("/etc/cni/"))?;
+        let list: Value = serde_json::from_str(&list.content).unwrap();
+        Some(list["plugins"][0].clone())
+    };
+    let kubenet = cni(PodNetworking::Kubenet).unwrap();
+    assert_eq!(
+        (&kubenet["type"], &kubenet["bridge"]),
+        (&"bridge".into(), &"cbr0".into())
+    );
+    assert_eq!(kubenet["ipam"]["ranges"][0][0]["subnet"], "10.244.7.0/24");
+    let overlay = cni(PodNetworking::AzureOverlay).unwrap();
+    assert_eq!(overlay["type"], "ptp");
+    assert_eq!(overlay["ipam"]["ranges"][0][0]["subnet"], "10.244.7.0/24");
+    let flat = &cni(PodNetworking::AzureFlat).unwrap()["ipam"]["ranges"][0][0];
+    assert_eq!(flat["subnet"], "10.224.0.0/16");
+    assert_eq!(
+        (&flat["rangeStart"], &flat["rangeEnd"]),
+        (&"10.224.1.64".into(), &"10.224.1.95".into())
+    );
+    assert_eq!(cni(PodNetworking::None), None);
+
+    let translated = |plugin| file(&node(&spec(plugin), &pki), "/etc/landfall/nat.nft").to_owned();
+    assert!(translated(PodNetworking::Kubenet).contains("ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16"));
+    assert!(
+        translated(PodNetworking::AzureFlat).contains("ip saddr 10.224.1.64/27 ip daddr != 10.224.0.0/12")
+    );
+    assert!(!translated(PodNetworking::None).contains("masquerade"));
+
+    let mut closed = spec(PodNetworking::AzureOverlay);
+    assert!(!translated(PodNetworking::AzureOverlay).contains("reject"));
+    closed.network.outbound = false;
+    let rules = file(&node(&closed, &pki), "/etc/landfall/nat.nft").to_owned();
+    assert!(
+        rules.contains("ip daddr != { 100.64.24.1, 10.224.0.0/12, 10.244.0.0/16 } oifname \"eth0\" reject"),
+        "{rules}"
+    );
+}
+
+#[test]
+fn a_node_without_a_pod_range_is_refused_where_it_needs_one() {
+    let spec = spec(PodNetworking::Kubenet);
+    let place = NodePlace {
+        pod_range: None,
+        ..place(PodNetworking::Kubenet)
+    };
+    let refused = node_config(&spec, &spec.pools[0], &place, &pki(), VIP, now(), 1);
+    assert_eq!(
+        refused.err().unwrap().to_string(),
+        "the node aks-blue-12345678-vmss00000a has no pod range"
+    );
+}
+
+#[test]
+fn a_kubelet_says_what_the_size_has_whatever_the_host_has() {
+    let config = node(&spec(PodNetworking::Kubenet), &pki());
+    let kubelet = object(&config, "/etc/kubernetes/kubelet.json");
+    // 2 cores and 7 GiB of 16 and 64; AKS keeps 100m and 20 MB a pod and 50 MB for Kubernetes.
+    assert_eq!(
+        kubelet["systemReserved"],
+        serde_json::json!({ "cpu": "14", "memory": "58368Mi" })
+    );
+    assert_eq!(
+        kubelet["kubeReserved"],
+        serde_json::json!({ "cpu": "100m", "memory": "650Mi" })
+    );
+    assert_eq!(
+        kubelet["providerID"],
+        "azure:///subscriptions/0000/resourceGroups/mc_retail-west_shop_local/providers/Microsoft.Compute/virtualMachineScaleSets/aks-blue-12345678-vmss/virtualMachines/10"
+    );
+    assert_eq!(kubelet["registerWithTaints"][0]["key"], "dedicated");
+    assert_eq!(kubelet["oomScoreAdj"], 0);
+}
+
+#[test]
+fn labels_are_as_aks_gives_them_and_always_valid() {
+    let mut spec = spec(PodNetworking::Kubenet);
+    spec.node_resource_group = format!("MC_{}_shop_local", "g_".repeat(30));
+    let wish = node_wish(&spec, &spec.pools[0], &place(PodNetworking::Kubenet));
+    for (name, value) in [
+        ("agentpool", "blue"),
+        ("kubernetes.azure.com/agentpool", "blue"),
+        ("kubernetes.azure.com/mode", "user"),
+        ("kubernetes.azure.com/sku-cpu", "2"),
+        ("kubernetes.azure.com/sku-memory", "7"),
+        ("kubernetes.io/role", "agent"),
+        ("node.kubernetes.io/instance-type", "Standard_DS2_v2"),
+        ("tier", "back"),
+    ] {
+        assert_eq!(wish.labels.get(name).map(String::as_str), Some(value), "{name}");
+    }
+    for (name, value) in &wish.labels {
+        let ends = |mut ends: std::str::Chars<'_>| ends.next().is_none_or(|end| end.is_ascii_alphanumeric());
+        let back = value.chars().rev().collect::<String>();
+        assert!(
+            value.len() <= 63 && ends(value.chars()) && ends(back.chars()),
+            "{name}={value}"
+        );
+    }
+    assert_eq!(wish.taints, ["dedicated=back:NoSchedule"]);
+    assert_eq!(wish.pod_range, "10.244.7.0/24".parse().ok());
+    let flat = self::spec(PodNetworking::AzureFlat);
+    assert_eq!(
+        node_wish(&flat, &flat.pools[0], &place(PodNetworking::AzureFlat)).pod_range,
+        None
+    );
+}
+
+#[test]
+fn kubeconfigs_are_named_as_aks_names_them() {
+    let spec = spec(PodNetworking::Kubenet);
+    let pki = pki();
+    for (kind, context, user, subject) in [
+        (
+            CredentialKind::Admin,
+            "shop-admin",
+            "clusterAdmin_Retail-West_shop",
+            "O=system:masters, CN=masterclient",
+        ),
+        (
+            CredentialKind::User,
+            "shop",
+            "clusterUser_Retail-West_shop",
+            "O=landfall:cluster-users, CN=landfall:cluster-user",
+        ),
+        (
+            CredentialKind::Monitoring,
+            "shop",
+            "clusterMonitoringUser_Retail-West_shop",
+            "CN=landfall:monitoring",
+        ),
+    ] {
+        let text = kubeconfig(&spec, &pki, "https://100.64.24.1:443", kind, now()).unwrap();
+        let line = |start: &str| {
+            text.lines()
+                .find_map(|line| line.trim().strip_prefix(start))
+                .map(str::trim)
+        };
+        assert_eq!(line("current-context:"), Some(context));
+        assert!(text.contains(&format!("- name: {user}\n")), "{text}");
+        assert_eq!(line("server:"), Some("https://100.64.24.1:443"));
+        let certificate = line("client-certificate-data:").unwrap();
+        let pem = base64::engine::general_purpose::STANDARD
+            .decode(certificate)
+            .unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
+        assert_eq!(pem.parse_x509().unwrap().subject().to_string(), subject);
+    }
+}
+
+#[test]
+fn cards_and_the_network_fit_together() {
+    let spec = spec(PodNetworking::Kubenet);
+    let id = NetworkId::from("net1");
+    let stamp = StampNetwork {
+        range: "100.64.16.0/20".parse().unwrap(),
+        uplink: Uplink::None,
+    };
+    let vnet = network(&spec, id.clone(), Ipv4Addr::new(100, 64, 16, 10), Vec::new());
+    assert_eq!(
+        vnet.reserved,
+        ["10.244.0.0/16".parse().unwrap(), "10.0.0.0/16".parse().unwrap()]
+    );
+    let mut cards = control_plane_nics(&spec, &id, &at(), &stamp);
+    assert_eq!((cards[0].name.as_str(), &cards[0].extra), ("eth0", &vec![VIP]));
+    assert_eq!(cards[0].address, "100.64.16.20/20".parse().unwrap());
+    cards.extend(node_nics(&spec, &id, &place(PodNetworking::Kubenet)));
+    for card in &cards[1..] {
+        let Attach::Subnet { network, subnet } = &card.attach else {
+            panic!("{card:?}")
+        };
+        let subnet = vnet.subnets.iter().find(|known| known.name == *subnet).unwrap();
+        assert_eq!(*network, id);
+        assert_eq!(card.address.trunc(), subnet.range);
+        for via in card.routes.iter().map(|route| route.via).chain(card.gateway) {
+            assert_eq!(via, subnet.gateway);
+        }
+    }
+    let to: Vec<_> = cards[1].routes.iter().map(|route| route.to.to_string()).collect();
+    assert_eq!(to, ["10.224.0.0/16", "10.244.0.0/16"]);
+}

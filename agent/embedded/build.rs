@@ -11,7 +11,11 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let workspace = here.ancestors().nth(2).expect("agent/embedded is two levels below the workspace").to_owned();
+    let workspace = here
+        .ancestors()
+        .nth(2)
+        .expect("agent/embedded is two levels below the workspace")
+        .to_owned();
     for source in ["agent/agent", "agent/protocol", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
@@ -21,14 +25,27 @@ fn main() {
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets it"));
     cargo
         .current_dir(&workspace)
-        .args(["build", "--release", "--package", "agent-agent", "--bin", "landfall-agent", "--target", TARGET])
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "agent-agent",
+            "--bin",
+            "landfall-agent",
+            "--target",
+            TARGET,
+        ])
         .arg("--target-dir")
         .arg(&target);
     // What the outer call set for itself (clippy's wrapper, its flags, coverage) is not for this one.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let outer = text.starts_with("CARGO_") && text != "CARGO_HOME" && !text.starts_with("CARGO_REGISTRIES")
-            && !text.starts_with("CARGO_NET") && !text.starts_with("CARGO_HTTP") && !text.starts_with("CARGO_SOURCE");
+        let outer = text.starts_with("CARGO_")
+            && text != "CARGO_HOME"
+            && !text.starts_with("CARGO_REGISTRIES")
+            && !text.starts_with("CARGO_NET")
+            && !text.starts_with("CARGO_HTTP")
+            && !text.starts_with("CARGO_SOURCE");
         if outer || text.starts_with("RUSTC") || text == "CLIPPY_ARGS" || text == "RUSTFLAGS" {
             cargo.env_remove(&name);
         }
@@ -50,5 +67,7 @@ fn main() {
 /// The directory that holds `debug` and `release`, found from a build script's own directory in it.
 fn target_directory(out: &Path) -> &Path {
     // …/target/{profile}/build/{package}-{hash}/out
-    out.ancestors().nth(4).expect("a build script's directory lies four levels below the target directory")
+    out.ancestors()
+        .nth(4)
+        .expect("a build script's directory lies four levels below the target directory")
 }

@@ -182,3 +182,12 @@ async fn settle(env: &Env, store: &dyn Store) -> Result<()> {
         env.clock.sleep(Duration::from_secs(5)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_few_clusters_settle_and_can_be_weighed() {
+        let cost = super::run(&[3, 8]).unwrap();
+        assert!(cost.per_cluster_kib.is_finite() && cost.per_cluster_mcpu >= 0.0);
+    }
+}

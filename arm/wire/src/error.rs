@@ -172,6 +172,10 @@ codes! {
     PREEMPTED_BY_DELETE = "AKSOperationPreemptedByDelete" 409,
         "The operation was cancelled because its cluster is being deleted.",
         "Nothing; wait for the deletion, then make the cluster anew if it is still wanted.";
+    /// An operation that ran out of time.
+    OPERATION_TIMED_OUT = "OperationTimedOut" 504,
+        "The operation was not finished within its bound. It is told as failed and blocks nothing; the work goes on.",
+        "The message names the machine and what its log says last; `landfall status` shows whether it got on since.";
     /// Being deleted.
     RESOURCE_GROUP_BEING_DELETED = "ResourceGroupBeingDeleted" 409,
         "The resource group is being deleted.",

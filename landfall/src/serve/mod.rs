@@ -143,7 +143,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         fabric: Arc::clone(&drivers.fabric),
         agents: Arc::clone(&drivers.agents),
         connect: Arc::clone(&drivers.connect),
-        recipes: Arc::new(recipes::KubernetesRecipes::new(&settings)),
+        recipes: Arc::new(recipes::of_this_host(&settings)),
         service_url: drivers.service_url.clone(),
         agent_ca: drivers.agent_ca.clone(),
         settings: control_loops::Settings::default(),

@@ -276,9 +276,9 @@ pub(crate) struct ImageBuild {
     #[arg(long, value_name = "VERSION")]
     pub(crate) kubernetes: Option<String>,
 
-    /// Where the programs come from
-    #[arg(long, value_enum, default_value_t = SourceArg::Modules)]
-    pub(crate) source: SourceArg,
+    /// Where the programs come from; an image from elsewhere is then built anew [default: any image will do, else modules]
+    #[arg(long, value_enum)]
+    pub(crate) source: Option<SourceArg>,
 
     /// With `--source directory`: the directory. With `--source release`: the mirror's URL [default: the official one]
     #[arg(long, value_name = "DIRECTORY|URL")]

@@ -70,8 +70,16 @@ pub(crate) fn kubectl(version: &str) -> Result<Option<PathBuf>> {
         .and_then(|image| image.program("kubectl")))
 }
 
+/// Which image of a version will do.
+pub(crate) enum Wanted {
+    /// Whatever is there; else one built from source.
+    Any,
+    /// One from this source only.
+    From(Source),
+}
+
 /// Makes the image of a version be there, telling `step` what goes on.
-pub(crate) async fn ensure(version: &str, source: Source, step: &Step) -> Result<NodeImage> {
+pub(crate) async fn ensure(version: &str, image: Wanted, step: &Step) -> Result<NodeImage> {
     let store = store()?;
     let (sender, mut said) = mpsc::unbounded_channel();
     let tracker = Mutex::new(Tracker::default());
@@ -84,7 +92,10 @@ pub(crate) async fn ensure(version: &str, source: Source, step: &Step) -> Result
         drop(sender.send(text));
     };
     let wanted = version.to_owned();
-    let build = tokio::task::spawn_blocking(move || store.ensure(&wanted, &source, &progress));
+    let build = tokio::task::spawn_blocking(move || match image {
+        Wanted::Any => store.ensure(&wanted, &Source::Modules, &progress),
+        Wanted::From(source) => store.build(&wanted, &source, &progress),
+    });
     // Ends when the build, and with it the sender, is gone.
     while let Some(text) = said.recv().await {
         step.now(&text);

@@ -76,21 +76,31 @@ async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
         Some(text) => images::resolve(text)?,
         None => images::preferred_version(),
     };
-    let source = source(args)?;
+    let wanted = wanted(args)?;
     let step = context.printer.step("image", format!("Node image {version}"));
-    if let Some(image) = images::store()?.find(&version).map_err(images::problem)? {
+    if let (images::Wanted::Any, Some(image)) =
+        (&wanted, images::store()?.find(&version).map_err(images::problem)?)
+    {
         step.skip(format!("is there: {}", images::summary(&image)));
         finish(context, &image, "");
         return Ok(());
     }
-    let image = images::ensure(&version, source, &step).await?;
+    let image = images::ensure(&version, wanted, &step).await?;
     step.done(images::summary(&image));
     finish(context, &image, "");
     Ok(())
 }
 
-fn source(args: &args::ImageBuild) -> Result<Source> {
-    Ok(match (args.source, &args.from) {
+/// Without `--source` any image will do; with it, only one from there.
+fn wanted(args: &args::ImageBuild) -> Result<images::Wanted> {
+    Ok(match args.source {
+        None if args.from.is_none() => images::Wanted::Any,
+        chosen => images::Wanted::From(source(chosen.unwrap_or(SourceArg::Modules), args)?),
+    })
+}
+
+fn source(source: SourceArg, args: &args::ImageBuild) -> Result<Source> {
+    Ok(match (source, &args.from) {
         (SourceArg::Modules, None) => Source::Modules,
         (SourceArg::Modules, Some(_)) => {
             return Err(

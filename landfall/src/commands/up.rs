@@ -118,7 +118,7 @@ async fn image(context: &Context, version: &str) -> Result<()> {
         step.skip("in the cache");
         return Ok(());
     }
-    let image = images::ensure(version, image::Source::Modules, &step).await?;
+    let image = images::ensure(version, images::Wanted::Any, &step).await?;
     step.done(images::summary(&image));
     Ok(())
 }

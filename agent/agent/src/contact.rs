@@ -13,7 +13,7 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 use crate::{Paths, disk, pause, process, run::News};
 
 /// The longest wait for a configuration that is asked for.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(30);
 /// A report is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(5 * 60);
 /// Changes that come together are told together.

@@ -404,6 +404,7 @@ impl Machine {
             processes,
             tasks_done: self.supervisor.tasks_done(),
             agent_rss_kib: rss_kib(),
+            disks: Vec::new(),
         });
     }
 

@@ -275,6 +275,8 @@ impl Supervisor {
                         restarts: unit.restarts,
                         last_exit: unit.last_exit.clone(),
                         last_lines: Vec::new(),
+                        hangs: 0,
+                        status: None,
                     },
                 ))
             })

@@ -10,6 +10,7 @@ fn process(name: &str, order: u8) -> Process {
         restart_on: vec![format!("/etc/{name}")],
         stop_order: order,
         grace_seconds: 5,
+        ..Process::default()
     }
 }
 

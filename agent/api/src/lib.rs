@@ -4,11 +4,14 @@
 //! Always true: a published configuration reaches its machine at least once, newest generation only; a report is the
 //! latest the machine sent, never merged.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use agent_protocol::{MachineConfig, Report};
 use async_trait::async_trait;
 use tokio::sync::broadcast;
+
+/// A machine that was not heard of for so long is silent. Its agent asks for its configuration twice a minute at least.
+pub const SILENT_AFTER: Duration = Duration::from_secs(45);
 
 /// Why a log could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,10 @@ pub trait Agents: Send + Sync + 'static {
     fn forget(&self, machine: &str);
     /// The latest report of this machine since the service started.
     fn report(&self, machine: &str) -> Option<Arc<Report>>;
-    /// Names of machines whose report changed in content. A wake-up only: read [`Agents::report`].
+    /// How long ago this machine was heard of (any request of it), since the service started.
+    fn contact(&self, machine: &str) -> Option<Duration>;
+    /// Names of machines whose report changed in content, or that fell silent ([`SILENT_AFTER`]) or came back. A wake-up
+    /// only: read [`Agents::report`] and [`Agents::contact`].
     fn subscribe(&self) -> broadcast::Receiver<String>;
     /// The last lines of a process's log.
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError>;

@@ -62,12 +62,6 @@ impl Hub {
             }),
         }
     }
-
-    /// How long ago a machine was heard of, since the service started.
-    pub fn contact(&self, machine: &str) -> Option<Duration> {
-        let heard = self.inner.desk.heard(machine)?;
-        Some(self.inner.env.clock.monotonic().saturating_sub(heard))
-    }
 }
 
 #[async_trait]
@@ -82,6 +76,11 @@ impl Agents for Hub {
 
     fn report(&self, machine: &str) -> Option<Arc<Report>> {
         self.inner.desk.report(machine)
+    }
+
+    fn contact(&self, machine: &str) -> Option<Duration> {
+        let heard = self.inner.desk.heard(machine)?;
+        Some(self.inner.env.clock.monotonic().saturating_sub(heard))
     }
 
     fn subscribe(&self) -> broadcast::Receiver<String> {

@@ -103,7 +103,7 @@ pub struct Task {
 }
 
 /// A process to keep running.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
     /// Unique in its machine, `[a-z0-9-]+`; also the name of its log file.
@@ -120,6 +120,21 @@ pub struct Process {
     pub stop_order: u8,
     /// Seconds between SIGTERM and SIGKILL, 1..=120.
     pub grace_seconds: u32,
+    /// Seconds after which a process that runs and does not answer its probe counts as hanging: it is killed (SIGKILL, its
+    /// whole process group) and started again. Counted from the last answer, or, three times as long, from the start
+    /// of one that never answered. `None`: never.
+    #[serde(default)]
+    pub hang_seconds: Option<u32>,
+    /// Paths that exist as long as it runs and is ready. When one has vanished, what it serves is no longer what is on
+    /// disk: it is killed and started again.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// A new value restarts it.
+    #[serde(default)]
+    pub restart: u64,
+    /// Path of a JSON file that it writes about itself (atomically), at most 8 KiB: carried in [`ProcessSeen::status`].
+    #[serde(default)]
+    pub status: Option<String>,
 }
 
 /// How to tell that a process is ready.
@@ -162,6 +177,21 @@ pub struct Report {
     pub tasks_done: Vec<String>,
     /// Resident memory of the agent itself, KiB.
     pub agent_rss_kib: u64,
+    /// The file systems that the machine needs space on.
+    #[serde(default)]
+    pub disks: Vec<DiskSeen>,
+}
+
+/// A file system as seen. Told again when its state of filling changes by a tenth, not at every byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskSeen {
+    /// A directory on it.
+    pub path: String,
+    /// Its size, MiB.
+    pub total_mib: u64,
+    /// What may still be written, MiB.
+    pub free_mib: u64,
 }
 
 /// A supervised process as seen.
@@ -178,6 +208,12 @@ pub struct ProcessSeen {
     pub last_exit: Option<String>,
     /// The last lines of its log when it is not ready for long or keeps ending; at most 20 lines.
     pub last_lines: Vec<String>,
+    /// How often it was killed in this boot because it hung or what it needs had vanished.
+    #[serde(default)]
+    pub hangs: u32,
+    /// What it says about itself, see [`Process::status`].
+    #[serde(default)]
+    pub status: Option<serde_json::Value>,
 }
 
 /// Where a process is in its life.

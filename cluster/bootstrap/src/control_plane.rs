@@ -210,6 +210,7 @@ fn process(name: &str, flags: Vec<String>, probe: Probe, stop_order: u8, restart
         restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
         stop_order,
         grace_seconds: 10,
+        ..Process::default()
     }
 }
 

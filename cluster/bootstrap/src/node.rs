@@ -116,6 +116,7 @@ fn process(name: &str, flags: Vec<String>, restart_on: &[&str], stop_order: u8, 
         restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
         stop_order,
         grace_seconds: 10,
+        ..Process::default()
     }
 }
 

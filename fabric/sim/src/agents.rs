@@ -207,6 +207,8 @@ fn content(machine: &Machine) -> Report {
                 restarts: 0,
                 last_exit: None,
                 last_lines: Vec::new(),
+                hangs: 0,
+                status: None,
             };
             (process.name.clone(), seen)
         })
@@ -225,6 +227,7 @@ fn content(machine: &Machine) -> Report {
             Vec::new()
         },
         agent_rss_kib: RSS_KIB,
+        disks: Vec::new(),
     }
 }
 
@@ -248,6 +251,16 @@ impl Agents for SimWorld {
 
     fn report(&self, machine: &str) -> Option<Arc<Report>> {
         self.inner.state().machines.get(machine)?.report.clone()
+    }
+
+    fn contact(&self, machine: &str) -> Option<Duration> {
+        // A machine that is up asks all the time.
+        self.inner
+            .state()
+            .machines
+            .get(machine)?
+            .up
+            .then_some(Duration::ZERO)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<String> {

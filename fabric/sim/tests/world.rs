@@ -74,6 +74,7 @@ fn config(role: &str, generation: u64) -> Arc<MachineConfig> {
             restart_on: Vec::new(),
             stop_order: 0,
             grace_seconds: 1,
+            ..Process::default()
         }],
         ..MachineConfig::default()
     })

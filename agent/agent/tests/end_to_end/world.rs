@@ -280,6 +280,7 @@ pub(crate) fn shell(world: &World, name: &str, line: &str) -> Process {
         restart_on: Vec::new(),
         stop_order: 1,
         grace_seconds: 5,
+        ..Process::default()
     }
 }
 

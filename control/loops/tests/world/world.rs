@@ -348,6 +348,8 @@ impl World {
                     restarts: 0,
                     last_exit: None,
                     last_lines: Vec::new(),
+                    hangs: 0,
+                    status: None,
                 },
             );
         });
@@ -534,6 +536,14 @@ impl Agents for Driver {
 
     fn report(&self, machine: &str) -> Option<Arc<Report>> {
         self.0.inner().reported.get(machine).cloned()
+    }
+
+    fn contact(&self, machine: &str) -> Option<std::time::Duration> {
+        self.0
+            .inner()
+            .reported
+            .contains_key(machine)
+            .then_some(std::time::Duration::ZERO)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<String> {

@@ -358,6 +358,8 @@ fn process(state: ProcessState) -> ProcessSeen {
         restarts: 0,
         last_exit: None,
         last_lines: Vec::new(),
+        hangs: 0,
+        status: None,
     }
 }
 

@@ -12,6 +12,8 @@
 //! Always true: a machine is named by the common name of its client certificate, never by what it says; a configuration
 //! with a lower generation than the one an agent has is refused. Records only; no I/O.
 
+pub mod beside;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,174 @@
+//! What the programs beside etcd are told: subcommands of the agent's binary, each run as an ordinary process of a control
+//! plane machine (`landfall-agent etcd FILE`, `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`), each reading its
+//! own JSON file. Written by `cluster/bootstrap`, read by the programs.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Probe;
+
+/// A member of an etcd cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdMember {
+    /// Its name: the id of its machine, so that a replaced member is another one.
+    pub name: String,
+    /// Its machine's address in the VNET; peers speak on port 2380, clients on 2379.
+    pub address: Ipv4Addr,
+}
+
+/// PEM files to speak to etcd with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdIdentity {
+    /// The etcd CA.
+    pub ca: String,
+    /// The client certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// `landfall-agent etcd FILE`: makes the data directory be there, then becomes etcd.
+///
+/// | data | what happens |
+/// |---|---|
+/// | there, and restored as `restore` says | etcd starts with it |
+/// | none, `formed` false, no member knows a cluster | a new cluster of all `members` |
+/// | none, another member knows a cluster | its own old membership is removed, it joins as a learner |
+/// | none, `formed`, no other members | the newest backup is restored |
+/// | another restore than `restore` | the `by` member restores; the others wait for it, throw theirs away and join |
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdConfig {
+    /// Itself, by name.
+    pub member: String,
+    /// All members that are to be, itself among them.
+    pub members: Vec<EtcdMember>,
+    /// Whether the cluster was formed before: then nobody begins an empty one.
+    pub formed: bool,
+    /// The data directory.
+    pub data: String,
+    /// Directory of the continuous backup's own copy on this machine, see [`BackupConfig::spool`].
+    pub spool: String,
+    /// Flags of etcd besides `--name`, `--data-dir`, `--initial-*`.
+    pub flags: Vec<String>,
+    /// To speak to the members.
+    pub identity: EtcdIdentity,
+    /// The restore that the data must come from, if any was ever asked for.
+    pub restore: Option<EtcdRestore>,
+}
+
+/// A restore that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdRestore {
+    /// Its identity; once done it is never done again.
+    pub id: String,
+    /// The second to go back to: the state after everything that was seen up to its end. `None`: the newest.
+    pub at: Option<Timestamp>,
+    /// Whose backup: a cluster's uid; another one's when a new cluster is made from it.
+    pub source: String,
+    /// The member that restores.
+    pub by: String,
+}
+
+/// `landfall-agent etcd-keeper FILE`: keeps the membership as it is to be, by the leader's own machine only: removes members
+/// that are not in `members` (never so many that the rest has no majority), promotes learners that have caught up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeeperConfig {
+    /// Itself, by name.
+    pub member: String,
+    /// All members that are to be.
+    pub members: Vec<EtcdMember>,
+    /// To speak to the members.
+    pub identity: EtcdIdentity,
+    /// Where it writes its status, [`KeeperStatus`].
+    pub status: String,
+}
+
+/// What the keeper says about etcd.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeeperStatus {
+    /// Names of the voting members.
+    pub voters: Vec<String>,
+    /// Names of the learners; a member that has not started yet has its address in place of a name.
+    pub learners: Vec<String>,
+    /// The leader's name, if there is one.
+    pub leader: Option<String>,
+    /// Size of the database, MiB.
+    pub size_mib: u64,
+}
+
+/// `landfall-agent vip FILE`: holds an address on exactly one healthy member, with nobody else's help. The members tell each
+/// other several times a second how they are; the healthy one with the lowest address holds it, and a holder that is healthy keeps
+/// it. Two at once for a moment is harmless: each of them serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VipConfig {
+    /// The address, held as a /32.
+    pub address: Ipv4Addr,
+    /// The card it is held on, e.g. `eth0`.
+    pub interface: String,
+    /// This machine's own address on that card.
+    pub own: Ipv4Addr,
+    /// The others'.
+    pub peers: Vec<Ipv4Addr>,
+    /// Hex, 32 bytes: adverts are authenticated with it (HMAC-SHA-256), since tenants' machines share the stamp's network.
+    pub key: String,
+    /// Healthy means that this answers.
+    pub health: Probe,
+    /// Where it writes its status, [`VipStatus`].
+    pub status: String,
+}
+
+/// What the holder of the VIP says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VipStatus {
+    /// Whether this machine holds the address.
+    pub holds: bool,
+    /// Whether its own API server is healthy.
+    pub healthy: bool,
+}
+
+/// `landfall-agent etcd-backup FILE`: writes down every change of etcd, at once on the machine's own disk, and ships it to the
+/// service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupConfig {
+    /// The cluster's uid.
+    pub cluster: String,
+    /// Itself, by name. The leader's own machine ships; the others stand by.
+    pub member: String,
+    /// To speak to etcd on loopback.
+    pub identity: EtcdIdentity,
+    /// Directory of the copy on this machine: the present base and everything since.
+    pub spool: String,
+    /// A new base at least this often, seconds, 60..=86400.
+    pub base_every_seconds: u32,
+    /// Where it writes its status, [`BackupStatus`].
+    pub status: String,
+}
+
+/// What the backup says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// Whether this member ships.
+    pub ships: bool,
+    /// When the present base was made.
+    pub base_at: Option<Timestamp>,
+    /// The newest revision on this machine's disk.
+    pub written: i64,
+    /// The newest revision that the service has acknowledged.
+    pub acknowledged: i64,
+    /// Age of the oldest change that is not acknowledged, milliseconds, to the nearest second when it is above one.
+    pub lag_ms: u64,
+    /// Why it does not get on, if so.
+    pub problem: Option<String>,
+}

@@ -387,6 +387,8 @@ impl ClusterLoop {
             }
         };
         let news = tokio::select! {
+            // Not by lot: the same seed gives the same history.
+            biased;
             Some(ended) = self.flights.join_next_with_id() => News::Landed(ended),
             hears = api => News::Api { hears },
             () = self.bell.notify.notified() => News::Bell,

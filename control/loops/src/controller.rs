@@ -62,13 +62,15 @@ impl Controller {
         loop {
             let mut hall = Hall::new(Arc::clone(&self.shared));
             let result = tokio::select! {
-                result = hall.serve(&mut reports) => result,
+                biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
+                result = hall.serve(&mut reports) => result,
             };
             // Every loop has ended with the hall. Starting over reads everything anew.
             let Err(error) = result;
             tracing::error!("the control loops start over: {error}");
             tokio::select! {
+                biased;
                 () = self.shared.deps.env.clock.sleep(STORE_PAUSE) => {}
                 _ = shutdown.wait_for(|stop| *stop) => return,
             }
@@ -131,24 +133,12 @@ impl Hall {
         let mut tick = clock.sleep(self.pause());
         loop {
             tokio::select! {
-                change = changes.recv() => match change {
-                    Some(change) => self.changed(&change?),
-                    None => return Err(StoreError::Lagged),
-                },
-                report = reports.recv() => match report {
-                    Ok(machine) => {
-                        if let Some(key) = self.shared.index.cluster_of(&machine) {
-                            self.wake(&key);
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),
-                    // No agent will ever report again: a simulation without agents, or the end. The resync goes on.
-                    Err(broadcast::error::RecvError::Closed) => {
-                        let (sender, receiver) = broadcast::channel(1);
-                        self.silence = Some(sender);
-                        *reports = receiver;
-                    }
-                },
+                // In this order and not by lot: the same seed gives the same history. What comes in masses is last.
+                biased;
+                () = &mut tick => {
+                    self.resync();
+                    tick = clock.sleep(self.pause());
+                }
                 Some(ended) = self.loops.join_next_with_id() => self.ended(ended),
                 Some(heard) = self.listeners.join_next() => {
                     // An aborted listener says nothing.
@@ -164,10 +154,24 @@ impl Hall {
                         self.sweep(scope);
                     }
                 }
-                () = &mut tick => {
-                    self.resync();
-                    tick = clock.sleep(self.pause());
-                }
+                report = reports.recv() => match report {
+                    Ok(machine) => {
+                        if let Some(key) = self.shared.index.cluster_of(&machine) {
+                            self.wake(&key);
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),
+                    // No agent will ever report again: a simulation without agents, or the end. The resync goes on.
+                    Err(broadcast::error::RecvError::Closed) => {
+                        let (sender, receiver) = broadcast::channel(1);
+                        self.silence = Some(sender);
+                        *reports = receiver;
+                    }
+                },
+                change = changes.recv() => match change {
+                    Some(change) => self.changed(&change?),
+                    None => return Err(StoreError::Lagged),
+                },
             }
         }
     }

@@ -48,6 +48,7 @@ impl GroupReaper {
             }
         };
         tokio::select! {
+            biased;
             () = shutdown => {}
             () = work => {}
         }

@@ -1,0 +1,245 @@
+//! Logs: every change after a revision, in order.
+
+use std::io::Read;
+
+use crate::{
+    BackupError, Change, Lease,
+    codec::{Reader, put_bytes, put_number, put_signed},
+    frame::{self, FULL, Frames, Head, Kind},
+};
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const LEASE: u8 = 3;
+
+/// Collects changes into the next frame of a log.
+pub struct LogWriter {
+    /// The last revision of the frame before.
+    previous: i64,
+    payload: Vec<u8>,
+    count: u32,
+    first_seen: i64,
+    last_seen: i64,
+    last: i64,
+}
+
+impl LogWriter {
+    /// A log whose next change comes right after this revision; nothing in it was seen before `seen`, milliseconds since
+    /// 1970.
+    pub fn after(revision: i64, seen: i64) -> Self {
+        Self {
+            previous: revision,
+            payload: Vec::new(),
+            count: 0,
+            first_seen: seen,
+            last_seen: seen,
+            last: revision,
+        }
+    }
+
+    /// The last revision that was added.
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// When the last change was seen: the next cannot be earlier, whatever the clock says.
+    pub fn last_seen(&self) -> i64 {
+        self.last_seen
+    }
+
+    /// Whether nothing was added since the last frame.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether enough has come together for a frame of its own.
+    pub fn is_full(&self) -> bool {
+        self.payload.len() >= FULL
+    }
+
+    /// Adds what is known of a lease.
+    pub fn lease(&mut self, lease: Lease) {
+        self.payload.push(LEASE);
+        put_signed(&mut self.payload, lease.id);
+        put_signed(&mut self.payload, lease.ttl);
+        self.count += 1;
+    }
+
+    /// Adds a change.
+    ///
+    /// # Errors
+    /// When its revision or time is before that of the change before.
+    pub fn add(&mut self, change: &Change) -> Result<(), BackupError> {
+        if change.revision < self.last || change.revision <= self.previous || change.seen < self.last_seen {
+            return Err(BackupError::Order(change.revision));
+        }
+        if self.count == 0 {
+            self.first_seen = change.seen;
+            self.last_seen = change.seen;
+        }
+        let put = change.now.as_ref();
+        self.payload.push(if put.is_some() { PUT } else { DELETE });
+        put_number(&mut self.payload, (change.revision - self.last).cast_unsigned());
+        put_number(&mut self.payload, (change.seen - self.last_seen).cast_unsigned());
+        put_bytes(&mut self.payload, &change.key);
+        if let Some((value, lease)) = put {
+            put_signed(&mut self.payload, *lease);
+            put_bytes(&mut self.payload, value);
+        }
+        self.count += 1;
+        self.last = change.revision;
+        self.last_seen = change.seen;
+        Ok(())
+    }
+
+    /// Closes the frame: the head it got, and its bytes. A transaction's changes must all be in: the next frame begins with
+    /// a later revision.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Result<(Head, Vec<u8>), BackupError> {
+        let head = Head {
+            kind: Kind::Log,
+            previous: self.previous,
+            last: self.last,
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            count: self.count,
+        };
+        let bytes = frame::write(&head, &self.payload)?;
+        self.payload.clear();
+        self.count = 0;
+        self.previous = self.last;
+        Ok((head, bytes))
+    }
+}
+
+/// What a log holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A change.
+    Change(Change),
+    /// What is known of a lease.
+    Lease(Lease),
+}
+
+/// Reads the changes of one frame.
+///
+/// # Errors
+/// When it is not one of a log, or not as it says.
+pub fn items(
+    frame: &frame::Frame,
+    mut each: impl FnMut(Item) -> Result<(), BackupError>,
+) -> Result<(), BackupError> {
+    let head = frame.head;
+    let wrong = |why| BackupError::Damaged { whole: frame.at, why };
+    if head.kind != Kind::Log {
+        return Err(wrong("a block of a base in a log"));
+    }
+    let mut reader = Reader::new(&frame.payload, frame.at);
+    let (mut revision, mut seen) = (head.previous, head.first_seen);
+    for _ in 0..head.count {
+        let tag = reader.byte()?;
+        if tag == LEASE {
+            each(Item::Lease(Lease {
+                id: reader.signed()?,
+                ttl: reader.signed()?,
+            }))?;
+            continue;
+        }
+        let (step, later) = (reader.signed()?, reader.signed()?);
+        revision = revision.checked_add(step).ok_or(BackupError::Order(revision))?;
+        seen = seen.checked_add(later).ok_or(BackupError::Order(revision))?;
+        if step < 0 || later < 0 || revision <= head.previous || revision > head.last || seen > head.last_seen
+        {
+            return Err(BackupError::Order(revision));
+        }
+        let key = reader.bytes()?;
+        let now = match tag {
+            PUT => {
+                let lease = reader.signed()?;
+                Some((reader.bytes()?, lease))
+            }
+            DELETE => None,
+            _ => return Err(wrong("a change of an unknown kind")),
+        };
+        each(Item::Change(Change {
+            revision,
+            seen,
+            key,
+            now,
+        }))?;
+    }
+    if reader.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong("a block holds more than it says"))
+    }
+}
+
+/// What a file of a log covers, as far as it is whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes up to the end of the last whole frame.
+    pub bytes: u64,
+    /// The revision that it continues, the last one, when its first change was seen and its last. `None`: no whole frame.
+    pub covers: Option<(i64, i64, i64, i64)>,
+}
+
+/// How far a file is whole: up to where something is torn, damaged or does not continue what is before it.
+pub fn extent(source: impl Read) -> Extent {
+    let mut extent = Extent::default();
+    let mut frames = Frames::new(source);
+    while let Some(Ok(frame)) = frames.next() {
+        let head = frame.head;
+        match extent.covers {
+            _ if head.kind != Kind::Log => break,
+            None => extent.covers = Some((head.previous, head.last, head.first_seen, head.last_seen)),
+            Some((previous, last, first_seen, last_seen)) => {
+                if head.previous != last || head.first_seen < last_seen {
+                    break;
+                }
+                extent.covers = Some((previous, head.last, first_seen, head.last_seen));
+            }
+        }
+        extent.bytes = frames.whole();
+    }
+    extent
+}
+
+/// Several parts of a log, one after the other, as one with large frames: a few changes in a frame compress badly.
+///
+/// # Errors
+/// When a part is damaged or does not continue the one before.
+pub fn merge<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, BackupError> {
+    let mut out = Vec::new();
+    let mut writer: Option<LogWriter> = None;
+    for part in parts {
+        for frame in Frames::new(part) {
+            let frame = frame?;
+            let head = frame.head;
+            let writer = writer.get_or_insert_with(|| LogWriter::after(head.previous, head.first_seen));
+            if head.previous != writer.last() {
+                return Err(BackupError::Gap {
+                    from: writer.last(),
+                    to: head.previous,
+                });
+            }
+            items(&frame, |item| match item {
+                Item::Lease(lease) => {
+                    writer.lease(lease);
+                    Ok(())
+                }
+                Item::Change(change) => writer.add(&change),
+            })?;
+            // A frame ends with a whole transaction, so this is a place to end one.
+            if writer.is_full() {
+                out.extend(writer.flush()?.1);
+            }
+        }
+    }
+    if let Some(mut writer) = writer.filter(|writer| !writer.is_empty()) {
+        out.extend(writer.flush()?.1);
+    }
+    Ok(out)
+}

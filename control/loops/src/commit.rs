@@ -2,8 +2,8 @@
 
 use aws_lc_rs::rand;
 use control_records::{
-    Assignment, ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord,
-    OperationStatus, Role, SealedRecord, key,
+    Assignment, ClusterRecord, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord, MachineRecord,
+    OperationError, OperationRecord, OperationStatus, Role, SealedRecord, events, key,
 };
 use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, list_records, put_record};
 use jiff::Timestamp;
@@ -118,6 +118,15 @@ pub(crate) async fn commit(
             }
         };
     }
+    let mut told = plan.events.clone();
+    if done.forgotten {
+        told.push(Event::new(
+            EventKind::Deleted,
+            "",
+            "everything of the cluster is gone",
+        ));
+    }
+    txn = events::append(&*deps.store, txn, uid, &told, now).await?;
     deps.store.txn(txn).await?;
     Ok(done)
 }
@@ -211,7 +220,19 @@ async fn forget(
         .at(&basis.key, basis.cluster.revision)
         .delete(&basis.key)
         .delete(key::observed(&cluster.uid))
-        .delete(key::pki(&cluster.uid));
+        .delete(key::pki(&cluster.uid))
+        .with(put_record(
+            key::deleted(&cluster.uid),
+            &DeletedRecord {
+                v: 1,
+                uid: cluster.uid.clone(),
+                subscription: cluster.subscription.clone(),
+                resource_group: cluster.resource_group.clone(),
+                name: cluster.name.clone(),
+                created_at: cluster.created_at,
+                deleted_at: now,
+            },
+        ));
     let owner = format!("cluster/{}/", cluster.uid);
     let (leases, _) = list_records::<LeaseRecord>(&*deps.store, "/leases/").await?;
     for (key, lease) in leases {

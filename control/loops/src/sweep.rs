@@ -1,5 +1,5 @@
 //! Removes what nobody owns: machines and networks without a record, records without a cluster, operations that ended
-//! long ago.
+//! long ago, and what is told of clusters that were deleted long ago.
 //!
 //! Always true: the fabric is listed *before* the records are read. What is made is written down first and its record is
 //! removed last, so something listed that has no record afterwards is left over, whatever happens at the same time.
@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use control_records::{
-    ClusterRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, key,
+    ClusterRecord, DeletedRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord,
+    OperationStatus, events, key,
 };
 use control_store::{StoreError, Stored, Txn, list_records, put_record};
 use fabric_api::{FabricError, MachineId};
@@ -37,7 +38,8 @@ pub(crate) async fn sweep(shared: &Shared, scope: Scope) {
         if scope == Scope::All {
             fabric(shared).await?;
         }
-        operations(shared).await
+        operations(shared).await?;
+        histories(shared).await
     };
     if let Err(error) = result.await {
         tracing::warn!("the sweep was not finished: {error}");
@@ -160,6 +162,25 @@ async fn operations(shared: &Shared) -> Result<(), SweepError> {
             }
             _ => continue,
         };
+        retry_later(store.txn(txn).await)?;
+    }
+    Ok(())
+}
+
+/// The events of clusters that were deleted long ago go.
+async fn histories(shared: &Shared) -> Result<(), SweepError> {
+    let store = &*shared.deps.store;
+    let now = shared.deps.env.clock.now();
+    let (deleted, _) = list_records::<DeletedRecord>(store, "/deleted/").await?;
+    for (key, Stored { revision, value }) in deleted {
+        if now.duration_since(value.deleted_at).unsigned_abs() <= events::KEPT_AFTER_DELETION {
+            continue;
+        }
+        let mut txn = Txn::default().at(&key, revision).delete(key);
+        let (told, _) = store.list(&key::events(&value.uid)).await?;
+        for (key, _) in told {
+            txn = txn.delete(key);
+        }
         retry_later(store.txn(txn).await)?;
     }
     Ok(())

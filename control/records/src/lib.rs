@@ -12,10 +12,14 @@
 //! | `/machine-configs/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/operations/{id}` | [`OperationRecord`] |
+//! | `/events/{uid}/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
+//! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/principals/{object id}` | [`PrincipalRecord`] |
 //!
 //! Always true: desired, observed and operation are three things, written by three different writers. Every record
 //! carries `v`, its format version; migrations run at start, in [`migrate`](crate), so that the rest knows only the newest.
+
+pub mod events;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -24,6 +28,8 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -351,6 +357,20 @@ pub mod key {
     /// An operation's key.
     pub fn operation(id: &str) -> String {
         format!("/operations/{id}")
+    }
+    /// The prefix of a cluster's events.
+    pub fn events(uid: &str) -> String {
+        format!("/events/{uid}/")
+    }
+    /// The prefix of a cluster's events of one moment; in the order of time.
+    pub fn events_at(uid: &str, at: jiff::Timestamp) -> String {
+        // Microseconds since the year 1 or so: never negative, so that texts sort as numbers do.
+        let micros = at.as_microsecond().saturating_add(400_000_000_000_000_000);
+        format!("/events/{uid}/{micros:019}-")
+    }
+    /// The key of what is left of a deleted cluster.
+    pub fn deleted(uid: &str) -> String {
+        format!("/deleted/{uid}")
     }
     /// A principal's key.
     pub fn principal(object_id: &str) -> String {

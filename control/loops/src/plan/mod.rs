@@ -38,7 +38,9 @@ pub use seen::{
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
-use control_records::{ClusterRecord, ObservedRecord, OperationError, OperationStatus, Role};
+use control_records::{
+    ClusterRecord, Event, EventKind, ObservedRecord, OperationError, OperationStatus, Role,
+};
 use fabric_api::RouteSpec;
 use jiff::Timestamp;
 
@@ -79,6 +81,8 @@ pub struct Plan {
     pub observed: ObservedRecord,
     /// Whether `observed` differs from the one in the store.
     pub observed_changed: bool,
+    /// What is told of this plan's writes and of what changes in `observed`, in the same transaction.
+    pub events: Vec<Event>,
     /// What to do to the world, all at once.
     pub effects: Vec<Effect>,
     /// What is going on, most telling first. For people.
@@ -235,6 +239,7 @@ struct Draft<'a> {
     now: Timestamp,
     writes: Vec<Write>,
     observed: ObservedRecord,
+    events: Vec<Event>,
     effects: Vec<Effect>,
     /// Subjects with an effect of this plan.
     planned: BTreeSet<Subject>,
@@ -252,6 +257,7 @@ impl<'a> Draft<'a> {
             now,
             writes: Vec::new(),
             observed: seen.observed.clone(),
+            events: Vec::new(),
             effects: Vec::new(),
             planned: BTreeSet::new(),
             waits: Vec::new(),
@@ -327,6 +333,13 @@ impl<'a> Draft<'a> {
             .or_insert(self.now);
     }
 
+    /// Tells what happened, once: together with a write of this plan or with a change of `observed` that keeps the next
+    /// plan from telling it again. Without either there is no transaction to tell it in, and it is lost.
+    #[allow(dead_code, reason = "the next thing to be told uses it")]
+    fn tell(&mut self, kind: EventKind, subject: impl Into<String>, message: impl Into<String>) {
+        self.events.push(Event::new(kind, subject, message));
+    }
+
     fn addresses(&self) -> Option<Addresses> {
         Addresses::of(&self.observed)
     }
@@ -335,8 +348,15 @@ impl<'a> Draft<'a> {
         self.observed.v = 1;
         self.observed.step = words::step(&self);
         self.observed.problem = words::problem(&self);
+        let observed_changed = self.observed != self.seen.observed && !self.writes.contains(&Write::Forget);
+        debug_assert!(
+            self.events.is_empty() || observed_changed || !self.writes.is_empty(),
+            "told of nothing that changes: {:?}",
+            self.events
+        );
         Plan {
-            observed_changed: self.observed != self.seen.observed && !self.writes.contains(&Write::Forget),
+            observed_changed,
+            events: self.events,
             writes: self.writes,
             observed: self.observed,
             effects: self.effects,

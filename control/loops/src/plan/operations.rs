@@ -1,6 +1,6 @@
 //! How operations end. They follow the cluster and never lead it: losing all of them changes nothing else.
 
-use control_records::{OperationError, OperationRecord, OperationStatus};
+use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus};
 
 use super::{Draft, Write, after, words};
 
@@ -29,14 +29,37 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             None
         };
         match end {
-            Some((status, error)) => draft.writes.push(Write::EndOperation {
-                id: operation.id.clone(),
-                status,
-                error,
-            }),
+            Some((status, error)) => {
+                tell(draft, operation, status, error.as_ref());
+                draft.writes.push(Write::EndOperation {
+                    id: operation.id.clone(),
+                    status,
+                    error,
+                });
+            }
             None => draft.look_again_at(deadline),
         }
     }
+}
+
+fn tell(
+    draft: &mut Draft<'_>,
+    operation: &OperationRecord,
+    status: OperationStatus,
+    error: Option<&OperationError>,
+) {
+    let kind = match status {
+        OperationStatus::Failed => EventKind::Failed,
+        OperationStatus::Canceled => EventKind::Superseded,
+        OperationStatus::Succeeded | OperationStatus::InProgress => EventKind::Succeeded,
+    };
+    let message = match error {
+        Some(error) => format!("{}: {}", operation.name, error.message),
+        None => format!("{} reached what was asked for", operation.name),
+    };
+    draft
+        .events
+        .push(Event::new(kind, "", message).of(operation.id.clone()));
 }
 
 fn preempted(draft: &Draft<'_>) -> OperationError {

@@ -3,20 +3,27 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
-use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report};
+use agent_protocol::{DiskSeen, MachineConfig, ProcessSeen, ProcessState, Report};
 use async_trait::async_trait;
 use fabric_api::Power;
 use tokio::sync::broadcast;
 
 use crate::{
     Inner, SimWorld,
-    faults::{Call, Verdict},
+    ailments::{Ailment, Cure},
+    faults::Call,
+    gate::Verdict,
     options::{Span, draw},
-    state::{Machine, State},
+    state::{Heard, Machine, State},
 };
+
+type Ailments = BTreeMap<Ailment, Cure>;
 
 /// Resident memory that a simulated agent claims, KiB.
 const RSS_KIB: u64 = 6144;
+
+/// Size of a simulated disk, MiB.
+const DISK_MIB: u64 = 128 * 1024;
 
 /// Lines that a log has at most.
 const LINES_MAX: u32 = 10_000;
@@ -77,6 +84,9 @@ impl Inner {
         let Some(machine) = state.machines.get(id).filter(|machine| machine.up) else {
             return;
         };
+        if !state.reaches(id) {
+            return;
+        }
         let (boot, generation) = (machine.boot, config.generation);
         let wait = self.delay(&self.options.config, id, "config", generation);
         let id = id.to_owned();
@@ -85,7 +95,7 @@ impl Inner {
 
     fn take(self: &Arc<Self>, id: &str, boot: u64, config: &Arc<MachineConfig>) {
         let mut state = self.state();
-        if state.forgotten.contains(id) {
+        if state.forgotten.contains(id) || !state.reaches(id) {
             return;
         }
         let Some(machine) = current(&mut state, id, boot).filter(|machine| machine.up) else {
@@ -98,7 +108,14 @@ impl Inner {
             }
             return;
         }
+        let restarts = machine
+            .in_force
+            .as_ref()
+            .is_some_and(|before| restarts_of(before) != restarts_of(config));
         machine.in_force = Some(Arc::clone(config));
+        if restarts {
+            self.cure(&mut state, id, Cure::Process);
+        }
         self.start_processes(&mut state, id, config.generation);
     }
 
@@ -142,6 +159,7 @@ impl Inner {
                 return;
             }
             machine.ready = true;
+            machine.formed = true;
             inner.report(&mut state, &id);
             if let Some(cluster) = cluster {
                 state.cluster(&cluster).changed();
@@ -151,35 +169,52 @@ impl Inner {
     }
 
     /// The agent tells the service how its machine is.
-    fn report(&self, state: &mut State, id: &str) {
-        if let Some(machine) = state.machines.get_mut(id) {
-            machine.sequence += 1;
-            let report = content(machine);
-            self.deliver(state, id, report);
-        }
+    pub(crate) fn report(&self, state: &mut State, id: &str) {
+        let Some(machine) = state.machines.get_mut(id).filter(|machine| machine.up) else {
+            return;
+        };
+        machine.sequence += 1;
+        let report = self.content(state, id);
+        self.deliver(state, id, report);
     }
 
     fn refuse(&self, state: &mut State, id: &str, offered: u64, have: u64) {
         if let Some(machine) = state.machines.get_mut(id) {
             machine.sequence += 1;
-            let mut report = content(machine);
-            report.config_error = Some(format!(
-                "generation {offered} is older than {have}, which is in force"
-            ));
-            self.deliver(state, id, report);
+            if let Some(mut report) = self.content(state, id) {
+                report.config_error = Some(format!(
+                    "generation {offered} is older than {have}, which is in force"
+                ));
+                self.deliver(state, id, Some(report));
+            }
         }
     }
 
-    fn deliver(&self, state: &mut State, id: &str, report: Report) {
-        if state.forgotten.contains(id) {
+    fn deliver(&self, state: &mut State, id: &str, report: Option<Report>) {
+        let Some(report) = report.filter(|_| !state.forgotten.contains(id) && state.reaches(id)) else {
             return;
-        }
-        if let Some(machine) = state.machines.get_mut(id) {
-            machine.report = Some(Arc::new(report));
-        }
+        };
+        let heard = Heard {
+            report: Arc::new(report),
+            at: self.env.clock.monotonic(),
+        };
+        state.heard.insert(id.to_owned(), heard);
         // Nobody may be listening.
         let _ = self.reports.send(id.to_owned());
     }
+
+    fn content(&self, state: &State, id: &str) -> Option<Report> {
+        Some(content(state.machines.get(id)?, state.ailments.get(id)))
+    }
+}
+
+/// What a new value of makes processes start again.
+fn restarts_of(config: &MachineConfig) -> Vec<(&str, u64)> {
+    config
+        .processes
+        .iter()
+        .map(|process| (process.name.as_str(), process.restart))
+        .collect()
 }
 
 /// The machine, if it still runs from the start that is meant.
@@ -190,30 +225,45 @@ fn current<'a>(state: &'a mut State, id: &str, boot: u64) -> Option<&'a mut Mach
         .filter(|machine| machine.boot == boot && machine.power == Power::Running)
 }
 
-fn content(machine: &Machine) -> Report {
+/// What a process of a machine says of itself while it suffers from something.
+fn process(machine: &Machine, number: usize, name: &str, ailments: Option<&Ailments>) -> ProcessSeen {
+    let suffers = |ailment: Ailment| ailments.is_some_and(|ailments| ailments.contains_key(&ailment));
+    let mut seen = ProcessSeen {
+        state: if machine.ready {
+            ProcessState::Ready
+        } else {
+            ProcessState::Starting
+        },
+        pid: u32::try_from(number).ok().map(|number| number + 100),
+        restarts: 0,
+        last_exit: None,
+        last_lines: Vec::new(),
+        hangs: 0,
+        status: None,
+    };
+    if suffers(Ailment::Ends(name.to_owned())) {
+        seen.state = ProcessState::BackOff;
+        seen.pid = None;
+        seen.restarts = 5;
+        seen.last_exit = Some("exit status 1".to_owned());
+        seen.last_lines = vec!["simulated: cannot go on".to_owned()];
+    } else if suffers(Ailment::Deaf(name.to_owned())) {
+        seen.state = ProcessState::Unready;
+        seen.hangs = 3;
+    }
+    seen
+}
+
+fn content(machine: &Machine, ailments: Option<&Ailments>) -> Report {
     let config = machine.in_force.as_deref();
     let processes: BTreeMap<String, ProcessSeen> = config
         .map_or(&[][..], |config| &config.processes)
         .iter()
         .enumerate()
-        .map(|(number, process)| {
-            let seen = ProcessSeen {
-                state: if machine.ready {
-                    ProcessState::Ready
-                } else {
-                    ProcessState::Starting
-                },
-                pid: u32::try_from(number).ok().map(|number| number + 100),
-                restarts: 0,
-                last_exit: None,
-                last_lines: Vec::new(),
-                hangs: 0,
-                status: None,
-            };
-            (process.name.clone(), seen)
-        })
+        .map(|(number, own)| (own.name.clone(), process(machine, number, &own.name, ailments)))
         .collect();
     let tasks = config.map_or(&[][..], |config| &config.tasks);
+    let full = ailments.is_some_and(|ailments| ailments.contains_key(&Ailment::DiskFull));
     Report {
         sequence: machine.sequence,
         boot: format!("{}-{}", machine.spec.id, machine.boot),
@@ -227,7 +277,11 @@ fn content(machine: &Machine) -> Report {
             Vec::new()
         },
         agent_rss_kib: RSS_KIB,
-        disks: Vec::new(),
+        disks: vec![DiskSeen {
+            path: "/var".to_owned(),
+            total_mib: DISK_MIB,
+            free_mib: if full { 0 } else { DISK_MIB / 2 },
+        }],
     }
 }
 
@@ -244,23 +298,23 @@ impl Agents for SimWorld {
         let mut state = self.inner.state();
         state.published.remove(machine);
         state.forgotten.insert(machine.to_owned());
-        if let Some(machine) = state.machines.get_mut(machine) {
-            machine.report = None;
-        }
+        state.heard.remove(machine);
     }
 
     fn report(&self, machine: &str) -> Option<Arc<Report>> {
-        self.inner.state().machines.get(machine)?.report.clone()
+        let state = self.inner.state();
+        Some(Arc::clone(&state.heard.get(machine)?.report))
     }
 
     fn contact(&self, machine: &str) -> Option<Duration> {
-        // A machine that is up asks all the time.
-        self.inner
-            .state()
-            .machines
-            .get(machine)?
-            .up
-            .then_some(Duration::ZERO)
+        let state = self.inner.state();
+        let at = state.heard.get(machine)?.at;
+        // A machine in contact asks all the time.
+        Some(if state.in_contact(machine) {
+            Duration::ZERO
+        } else {
+            self.inner.env.clock.monotonic().saturating_sub(at)
+        })
     }
 
     fn subscribe(&self) -> broadcast::Receiver<String> {
@@ -268,14 +322,11 @@ impl Agents for SimWorld {
     }
 
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
-        let mut state = self.inner.state();
-        let verdict = state
-            .faults
-            .judge(Call::Logs, self.inner.env.seed, self.inner.options.failure_rate);
-        if verdict != Verdict::Works {
+        if self.inner.judge(Call::Logs, machine).await != Verdict::Works {
             return Err(LogError::Timeout(machine.to_owned()));
         }
-        if !state.machines.get(machine).is_some_and(|machine| machine.up) {
+        self.inner.done(Call::Logs, machine, None).await;
+        if !self.inner.state().in_contact(machine) {
             return Err(LogError::Away(machine.to_owned()));
         }
         Ok((1..=lines.min(LINES_MAX))

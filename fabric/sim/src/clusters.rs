@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use crate::{
     Inner, SimWorld,
     fabric::INJECTED,
-    faults::{Call, Verdict},
+    faults::Call,
+    gate::Verdict,
     state::{Node, State},
 };
 
@@ -25,13 +26,14 @@ impl Inner {
         let mut joined = Vec::new();
         let members = state.members.get(uid).cloned().unwrap_or_default();
         for id in members {
+            let works = state.works(&id);
             let Some(machine) = state.machines.get_mut(&id) else {
                 continue;
             };
             let Some(name) = machine.node_of(uid).map(str::to_owned) else {
                 continue;
             };
-            if !machine.serves_as("node") {
+            if !machine.serves_as("node") || (!works && !machine.registered) {
                 continue;
             }
             joined.push((
@@ -39,7 +41,7 @@ impl Inner {
                 id,
                 machine.address(),
                 machine.spec.image.clone(),
-                machine.ready,
+                machine.ready && works,
                 machine.registered,
             ));
             machine.registered = true;
@@ -83,7 +85,8 @@ impl Inner {
             let runs = state
                 .machines
                 .get(&machine)
-                .is_some_and(|machine| machine.power == Power::Running && machine.up);
+                .is_some_and(|machine| machine.power == Power::Running && machine.up)
+                && state.works(&machine);
             let Some(cluster) = state.clusters.get_mut(&uid).filter(|_| !runs) else {
                 return;
             };
@@ -97,12 +100,13 @@ impl Inner {
         });
     }
 
-    /// A cluster lives on the disks of its control plane machines.
+    /// A cluster lives on the disks of its control plane machines, and in its backup where there is one.
     pub(crate) fn bury(&self, state: &mut State, uid: &str) {
-        if !state
-            .machines
-            .values()
-            .any(|machine| machine.is_control_plane_of(uid))
+        if !self.options.backup
+            && !state
+                .machines
+                .values()
+                .any(|machine| machine.is_control_plane_of(uid))
             && let Some(cluster) = state.clusters.get_mut(uid)
         {
             cluster.nodes.clear();
@@ -164,25 +168,35 @@ struct SimCluster {
 
 impl SimCluster {
     /// Makes a call: it fails on purpose, or because the API is not ready, or works.
-    fn call<T>(
+    async fn call<T: Send>(
         &self,
         call: Call,
-        act: impl FnOnce(&mut State) -> Result<T, ClusterError>,
+        what: &str,
+        act: impl FnOnce(&mut State) -> Result<T, ClusterError> + Send,
     ) -> Result<T, ClusterError> {
-        let mut state = self.inner.state();
-        let verdict = state
-            .faults
-            .judge(call, self.inner.env.seed, self.inner.options.failure_rate);
+        let what = format!("{} {what}", self.uid);
+        let what = what.trim_end();
+        let verdict = self.inner.judge(call, what).await;
         if verdict == Verdict::Fails {
             return Err(ClusterError::Unavailable(INJECTED.into()));
         }
-        if !state.api_ready(&self.uid) {
-            return Err(ClusterError::Unavailable("connection refused".into()));
+        let wait = self.inner.draw_api(call);
+        if !wait.is_zero() {
+            self.inner.env.clock.sleep(wait).await;
         }
-        let result = act(&mut state)?;
+        let result = {
+            let mut state = self.inner.state();
+            if state.api_ready(&self.uid) {
+                act(&mut state)
+            } else {
+                Err(ClusterError::Unavailable("connection refused".into()))
+            }
+        };
+        let failure = result.as_ref().err().map(ToString::to_string);
+        self.inner.done(call, what, failure.as_deref()).await;
         match verdict {
             Verdict::LosesAnswer => Err(ClusterError::Unavailable(INJECTED.into())),
-            _ => Ok(result),
+            _ => result,
         }
     }
 }
@@ -190,18 +204,19 @@ impl SimCluster {
 #[async_trait]
 impl ClusterApi for SimCluster {
     async fn ready(&self) -> Result<(), ClusterError> {
-        self.call(Call::Ready, |_| Ok(()))
+        self.call(Call::Ready, "", |_| Ok(())).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeSeen>, ClusterError> {
-        self.call(Call::Nodes, |state| {
+        self.call(Call::Nodes, "", |state| {
             let cluster = state.cluster(&self.uid);
             Ok(cluster.nodes.values().map(|node| node.seen.clone()).collect())
         })
+        .await
     }
 
     async fn set_node(&self, wish: &NodeWish) -> Result<(), ClusterError> {
-        self.call(Call::SetNode, |state| {
+        self.call(Call::SetNode, &wish.name, |state| {
             let cluster = state.cluster(&self.uid);
             let Some(node) = cluster.nodes.get_mut(&wish.name) else {
                 return Ok(());
@@ -243,10 +258,11 @@ impl ClusterApi for SimCluster {
             }
             Ok(())
         })
+        .await
     }
 
     async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError> {
-        self.call(Call::ApproveServing, |state| {
+        self.call(Call::ApproveServing, "", |state| {
             let cluster = state.cluster(&self.uid);
             let mut approved = 0;
             for wish in nodes {
@@ -261,10 +277,11 @@ impl ClusterApi for SimCluster {
             }
             Ok(approved)
         })
+        .await
     }
 
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError> {
-        self.call(Call::Apply, |state| {
+        self.call(Call::Apply, "", |state| {
             let named: Vec<(String, &Value)> = objects
                 .iter()
                 .map(|object| {
@@ -288,10 +305,11 @@ impl ClusterApi for SimCluster {
             }
             Ok(changed)
         })
+        .await
     }
 
     async fn drain(&self, node: &str) -> Result<u32, ClusterError> {
-        self.call(Call::Drain, |state| {
+        self.call(Call::Drain, node, |state| {
             let cluster = state.cluster(&self.uid);
             let Some(found) = cluster.nodes.get_mut(node) else {
                 return Ok(0);
@@ -317,16 +335,18 @@ impl ClusterApi for SimCluster {
             }
             Ok(left)
         })
+        .await
     }
 
     async fn delete_node(&self, name: &str) -> Result<(), ClusterError> {
-        self.call(Call::DeleteNode, |state| {
+        self.call(Call::DeleteNode, name, |state| {
             let cluster = state.cluster(&self.uid);
             if cluster.nodes.remove(name).is_some() {
                 cluster.changed();
             }
             Ok(())
         })
+        .await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

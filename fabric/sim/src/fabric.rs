@@ -9,27 +9,52 @@ use fabric_api::{
 };
 
 use crate::{
-    Inner, SimWorld,
-    faults::{Call, Verdict},
-    options::draw,
-    state::Machine,
-    violations,
+    Inner, SimWorld, ailments::Cure, faults::Call, gate::Verdict, options::draw, state::Machine, violations,
 };
 
 /// What injected failures say.
 pub(crate) const INJECTED: &str = "injected fault";
 
 impl Inner {
-    /// Counts a call; `Ok(true)` when its answer is to be lost.
-    fn begin(&self, call: Call) -> Result<bool, FabricError> {
+    /// Counts a call and asks the gate; `Ok(true)` when its answer is to be lost.
+    async fn begin(&self, call: Call, what: &str) -> Result<bool, FabricError> {
+        match self.judge(call, what).await {
+            Verdict::Works => Ok(false),
+            Verdict::LosesAnswer => Ok(true),
+            Verdict::Fails => Err(FabricError::failed(call.name(), INJECTED)),
+        }
+    }
+
+    /// What is to become of a call: what was asked for, else what the gate says.
+    pub(crate) async fn judge(&self, call: Call, what: &str) -> Verdict {
         let verdict = self
             .state()
             .faults
             .judge(call, self.env.seed, self.options.failure_rate);
-        match verdict {
-            Verdict::Works => Ok(false),
-            Verdict::LosesAnswer => Ok(true),
-            Verdict::Fails => Err(FabricError::failed(call.name(), INJECTED)),
+        let gate = self.gate();
+        match (verdict, gate) {
+            (Verdict::Works, Some(gate)) => gate.before(call, what).await,
+            (verdict, Some(gate)) => {
+                gate.after(call, what, Some(INJECTED)).await;
+                verdict
+            }
+            (verdict, None) => verdict,
+        }
+    }
+
+    /// A call has done its work.
+    pub(crate) async fn done(&self, call: Call, what: &str, failure: Option<&str>) {
+        if let Some(gate) = self.gate() {
+            gate.after(call, what, failure).await;
+        }
+    }
+
+    async fn end(&self, answer_lost: bool, call: Call, what: &str) -> Result<(), FabricError> {
+        self.done(call, what, None).await;
+        if answer_lost {
+            Err(FabricError::failed(call.name(), INJECTED))
+        } else {
+            Ok(())
         }
     }
 
@@ -63,6 +88,7 @@ impl Inner {
         machine.ready = false;
         machine.registered = false;
         let cluster = machine.cluster().map(str::to_owned);
+        self.out_of_contact(&mut state, id.as_str());
         if let Some(cluster) = cluster {
             self.after_loss(&mut state, &cluster, id.as_str());
         }
@@ -77,19 +103,15 @@ impl Inner {
         };
         violations::machine_gone(&mut state, &machine.spec);
         state.enlist(id.as_str(), machine.cluster(), None);
+        if machine.power == Power::Running {
+            self.out_of_contact(&mut state, id.as_str());
+        }
+        self.cure(&mut state, id.as_str(), Cure::Reimage);
         if let Some(cluster) = machine.cluster() {
             self.after_loss(&mut state, cluster, id.as_str());
             self.bury(&mut state, cluster);
         }
         true
-    }
-}
-
-fn lost(answer_lost: bool, call: Call) -> Result<(), FabricError> {
-    if answer_lost {
-        Err(FabricError::failed(call.name(), INJECTED))
-    } else {
-        Ok(())
     }
 }
 
@@ -100,51 +122,111 @@ impl Fabric for SimWorld {
     }
 
     async fn ensure_stamp(&self) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::EnsureStamp)?;
+        let answer_lost = self.inner.begin(Call::EnsureStamp, "").await?;
         self.inner.state().stamp = true;
-        lost(answer_lost, Call::EnsureStamp)
+        self.inner.end(answer_lost, Call::EnsureStamp, "").await
     }
 
     async fn stop_stamp(&self) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::StopStamp)?;
+        let answer_lost = self.inner.begin(Call::StopStamp, "").await?;
         let ids: Vec<String> = self.inner.state().machines.keys().cloned().collect();
         for id in ids {
             self.inner.power_off(&MachineId(id));
         }
         self.inner.state().stamp = false;
-        lost(answer_lost, Call::StopStamp)
+        self.inner.end(answer_lost, Call::StopStamp, "").await
     }
 
     async fn delete_stamp(&self) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::DeleteStamp)?;
+        let answer_lost = self.inner.begin(Call::DeleteStamp, "").await?;
         let ids: Vec<String> = self.inner.state().machines.keys().cloned().collect();
         for id in ids {
             self.inner.remove_machine(&MachineId(id));
         }
-        let mut state = self.inner.state();
-        state.networks.clear();
-        state.clusters.clear();
-        state.published.clear();
-        state.stamp = false;
-        drop(state);
-        lost(answer_lost, Call::DeleteStamp)
+        {
+            let mut state = self.inner.state();
+            state.networks.clear();
+            state.clusters.clear();
+            state.published.clear();
+            state.stamp = false;
+        }
+        self.inner.end(answer_lost, Call::DeleteStamp, "").await
     }
 
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::EnsureNetwork)?;
+        let answer_lost = self.inner.begin(Call::EnsureNetwork, spec.id.as_str()).await?;
         self.inner.work(spec.id.as_str()).await;
-        let mut state = self.inner.state();
-        state.stamp = true;
-        violations::network(&mut state, spec);
-        state.networks.insert(spec.id.clone(), spec.clone());
-        drop(state);
-        lost(answer_lost, Call::EnsureNetwork)
+        {
+            let mut state = self.inner.state();
+            state.stamp = true;
+            violations::network(&mut state, spec);
+            state.networks.insert(spec.id.clone(), spec.clone());
+        }
+        self.inner
+            .end(answer_lost, Call::EnsureNetwork, spec.id.as_str())
+            .await
     }
 
     async fn delete_network(&self, id: &NetworkId) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::DeleteNetwork)?;
+        let answer_lost = self.inner.begin(Call::DeleteNetwork, id.as_str()).await?;
         self.inner.work(id.as_str()).await;
-        let mut state = self.inner.state();
+        self.inner.remove_network(id);
+        self.inner
+            .end(answer_lost, Call::DeleteNetwork, id.as_str())
+            .await
+    }
+
+    async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::EnsureMachine, spec.id.as_str()).await?;
+        self.inner.write_down(spec)?;
+        // A caller that goes away here leaves a partial machine, as a crash of the service does.
+        self.inner.work(spec.id.as_str()).await;
+        self.inner.power_on(&spec.id);
+        self.inner
+            .end(answer_lost, Call::EnsureMachine, spec.id.as_str())
+            .await
+    }
+
+    async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::StopMachine, id.as_str()).await?;
+        if !self.inner.state().machines.contains_key(id.as_str()) {
+            return Err(FabricError::NotFound(format!("machine {id}")));
+        }
+        self.inner.work(id.as_str()).await;
+        self.inner.power_off(id);
+        self.inner.end(answer_lost, Call::StopMachine, id.as_str()).await
+    }
+
+    async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::DeleteMachine, id.as_str()).await?;
+        if self.inner.state().machines.contains_key(id.as_str()) {
+            self.inner.power_off(id);
+            if let Some(machine) = self.inner.state().machines.get_mut(id.as_str()) {
+                machine.power = Power::Partial;
+                machine.in_force = None;
+            }
+            self.inner.work(id.as_str()).await;
+            self.inner.remove_machine(id);
+        }
+        self.inner
+            .end(answer_lost, Call::DeleteMachine, id.as_str())
+            .await
+    }
+
+    async fn list(&self) -> Result<Inventory, FabricError> {
+        let answer_lost = self.inner.begin(Call::List, "").await?;
+        self.inner.end(answer_lost, Call::List, "").await?;
+        let state = self.inner.state();
+        Ok(Inventory {
+            machines: state.machines.values().map(seen).collect(),
+            networks: state.networks.keys().cloned().collect(),
+        })
+    }
+}
+
+impl Inner {
+    fn remove_network(&self, id: &NetworkId) {
+        let mut state = self.state();
         let users: Vec<String> = state
             .machines
             .iter()
@@ -156,64 +238,13 @@ impl Fabric for SimWorld {
             state.violations.push(message);
         }
         state.networks.remove(id);
-        drop(state);
-        lost(answer_lost, Call::DeleteNetwork)
-    }
-
-    async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::EnsureMachine)?;
-        self.inner.write_down(spec)?;
-        // A caller that goes away here leaves a partial machine, as a crash of the service does.
-        self.inner.work(spec.id.as_str()).await;
-        self.inner.power_on(&spec.id);
-        lost(answer_lost, Call::EnsureMachine)
-    }
-
-    async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::StopMachine)?;
-        if !self.inner.state().machines.contains_key(id.as_str()) {
-            return Err(FabricError::NotFound(format!("machine {id}")));
+        // With its VNET, a cluster is gone for good.
+        if let Some(cluster) = state.clusters.get_mut(id.as_str()) {
+            cluster.nodes.clear();
+            cluster.objects.clear();
         }
-        self.inner.work(id.as_str()).await;
-        self.inner.power_off(id);
-        lost(answer_lost, Call::StopMachine)
     }
 
-    async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::DeleteMachine)?;
-        if self.inner.state().machines.contains_key(id.as_str()) {
-            self.inner.power_off(id);
-            if let Some(machine) = self.inner.state().machines.get_mut(id.as_str()) {
-                machine.power = Power::Partial;
-                machine.in_force = None;
-            }
-            self.inner.work(id.as_str()).await;
-            self.inner.remove_machine(id);
-        }
-        lost(answer_lost, Call::DeleteMachine)
-    }
-
-    async fn list(&self) -> Result<Inventory, FabricError> {
-        let answer_lost = self.inner.begin(Call::List)?;
-        lost(answer_lost, Call::List)?;
-        let state = self.inner.state();
-        Ok(Inventory {
-            machines: state
-                .machines
-                .values()
-                .map(|machine| MachineSeen {
-                    id: machine.spec.id.clone(),
-                    power: machine.power,
-                    labels: machine.spec.labels.clone(),
-                    spec_hash: Some(machine.hash.clone()),
-                })
-                .collect(),
-            networks: state.networks.keys().cloned().collect(),
-        })
-    }
-}
-
-impl Inner {
     /// The first step of a machine's creation: it exists in part.
     fn write_down(self: &Arc<Self>, spec: &MachineSpec) -> Result<(), FabricError> {
         let mut state = self.state();
@@ -281,11 +312,22 @@ impl Inner {
         machine.boot += 1;
         machine.sequence = 0;
         let boot = machine.boot;
+        self.cure(&mut state, id.as_str(), Cure::Reboot);
         if broken {
             state.faults.boots -= 1;
         } else {
             self.boot(id.as_str(), boot);
         }
+    }
+}
+
+/// A machine as a listing has it.
+pub(crate) fn seen(machine: &Machine) -> MachineSeen {
+    MachineSeen {
+        id: machine.spec.id.clone(),
+        power: machine.power,
+        labels: machine.spec.labels.clone(),
+        spec_hash: Some(machine.hash.clone()),
     }
 }
 

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use base_env::Seed;
 
+use crate::gate::Verdict;
+
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
         /// A kind of call into the world.
@@ -92,16 +94,6 @@ pub struct Tally {
     pub failed: u64,
 }
 
-/// What is to become of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Works,
-    /// It fails and does nothing.
-    Fails,
-    /// It does its work and fails all the same.
-    LosesAnswer,
-}
-
 #[derive(Default)]
 pub(crate) struct Faults {
     before: BTreeMap<Call, u32>,
@@ -118,6 +110,13 @@ impl Faults {
 
     pub(crate) fn after(&mut self, call: Call, times: u32) {
         *self.after.entry(call).or_default() += times;
+    }
+
+    /// No more calls fail because they were asked to.
+    pub(crate) fn forget(&mut self) {
+        self.before.clear();
+        self.after.clear();
+        self.boots = 0;
     }
 
     /// Counts a call and says what is to become of it.

@@ -11,10 +11,12 @@
 //! Called by: tests, scenarios and benches, in place of `fabric/container`, `agent/hub` and `cluster/client`.
 
 mod agents;
+mod ailments;
 mod clusters;
 mod dump;
 mod fabric;
 mod faults;
+mod gate;
 mod options;
 mod state;
 mod violations;
@@ -23,11 +25,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agent_api::Agents;
 use base_env::Env;
-use cluster_api::Connect;
-use fabric_api::{Fabric, MachineId, Power};
+use cluster_api::{Connect, NodeSeen};
+use fabric_api::{Fabric, MachineId, MachineSeen, MachineSpec, NetworkSpec, Power};
 use tokio::sync::broadcast;
 
+pub use ailments::{Ailment, Cure};
 pub use faults::{Call, Tally};
+pub use gate::{Gate, Verdict};
 pub use options::{SimOptions, Span};
 use state::State;
 
@@ -42,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) env: Env,
     pub(crate) options: SimOptions,
     state: Mutex<State>,
+    /// Who stands before every call, if anybody.
+    gate: Mutex<Option<Arc<dyn Gate>>>,
     /// Names of machines whose report changed.
     pub(crate) reports: broadcast::Sender<String>,
 }
@@ -54,6 +60,7 @@ impl SimWorld {
                 env,
                 options,
                 state: Mutex::default(),
+                gate: Mutex::default(),
                 reports: broadcast::Sender::new(4096),
             }),
         }
@@ -79,9 +86,9 @@ impl SimWorld {
     pub fn restart_service(&self) {
         let mut state = self.inner.state();
         state.published.clear();
-        for (id, machine) in &mut state.machines {
-            machine.report = None;
-            if machine.up {
+        state.heard.clear();
+        for (id, machine) in &state.machines {
+            if machine.up && state.reaches(id) {
                 self.inner.dial_again(id, machine.boot);
             }
         }
@@ -100,6 +107,90 @@ impl SimWorld {
     /// The next `times` machines that start never come up: their agents stay silent.
     pub fn fail_boots(&self, times: u32) {
         self.inner.state().faults.boots += times;
+    }
+
+    /// Puts somebody before every call of the service.
+    pub fn set_gate(&self, gate: Arc<dyn Gate>) {
+        *self.inner.gate.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+    }
+
+    /// Something befalls a machine, until this much is done about it. `false` when there is no such machine.
+    pub fn ail(&self, machine: &MachineId, ailment: Ailment, cure: Cure) -> bool {
+        self.inner.ail(machine, ailment, cure)
+    }
+
+    /// All machines are well again, all stalled APIs answer, and no more calls fail.
+    pub fn heal(&self) {
+        let stalled: Vec<String> = {
+            let mut state = self.inner.state();
+            state.faults.forget();
+            let stalled = state.clusters.iter().filter(|(_, cluster)| cluster.stalled);
+            stalled.map(|(uid, _)| uid.clone()).collect()
+        };
+        for uid in stalled {
+            self.inner.stall(&uid, false);
+        }
+        self.inner.heal();
+    }
+
+    /// The machines there are, with their host names and labels, in order of their ids.
+    pub fn machines(&self) -> Vec<MachineSeen> {
+        self.inner.state().machines.values().map(fabric::seen).collect()
+    }
+
+    /// The nodes of a cluster, as it has them.
+    pub fn nodes(&self, cluster: &str) -> Vec<NodeSeen> {
+        let state = self.inner.state();
+        let cluster = state.clusters.get(cluster);
+        cluster.map_or_else(Vec::new, |cluster| {
+            cluster.nodes.values().map(|node| node.seen.clone()).collect()
+        })
+    }
+
+    /// The networks there are.
+    pub fn networks(&self) -> Vec<NetworkSpec> {
+        self.inner.state().networks.values().cloned().collect()
+    }
+
+    /// The host name of a machine.
+    pub fn hostname(&self, machine: &MachineId) -> Option<String> {
+        let state = self.inner.state();
+        let machine = state.machines.get(machine.as_str())?;
+        Some(machine.spec.hostname.clone())
+    }
+
+    /// Nodes of a cluster whose kubelets wait for a serving certificate.
+    pub fn pending_serving(&self, cluster: &str) -> usize {
+        let state = self.inner.state();
+        let cluster = state.clusters.get(cluster);
+        cluster.map_or(0, |cluster| {
+            cluster.nodes.values().filter(|node| node.serving_pending).count()
+        })
+    }
+
+    /// So many pods of a node never leave. `false` when there is no such node.
+    pub fn stubborn(&self, cluster: &str, node: &str, pods: u32) -> bool {
+        let mut state = self.inner.state();
+        let Some(node) = state.cluster(cluster).nodes.get_mut(node) else {
+            return false;
+        };
+        node.pods = pods;
+        // As if its drain were under way for ever.
+        node.draining = true;
+        true
+    }
+
+    /// A machine, made in part, that belongs to nobody.
+    pub fn plant_machine(&self, spec: MachineSpec) {
+        let mut state = self.inner.state();
+        let hash = fabric_net::spec_hash(&spec);
+        let id = spec.id.to_string();
+        state.machines.insert(id, state::Machine::new(spec, hash));
+    }
+
+    /// A network that belongs to nobody.
+    pub fn plant_network(&self, spec: NetworkSpec) {
+        self.inner.state().networks.insert(spec.id.clone(), spec);
     }
 
     /// The machine's first process ends by itself. It keeps its disk. `false` when it does not run.
@@ -165,6 +256,10 @@ impl SimWorld {
 }
 
 impl Inner {
+    pub(crate) fn gate(&self) -> Option<Arc<dyn Gate>> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked inside has failed already; the others should say what they have to say.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
+    time::Duration,
 };
 
 use agent_protocol::{MachineConfig, Report};
@@ -12,7 +13,10 @@ use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::faults::Faults;
+use crate::{
+    ailments::{Ailment, Cure},
+    faults::Faults,
+};
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -27,10 +31,21 @@ pub(crate) struct State {
     pub(crate) clusters: BTreeMap<String, Cluster>,
     /// What the service has published since it started.
     pub(crate) published: BTreeMap<String, Arc<MachineConfig>>,
+    /// What machines suffer from, with the least that cures it. Kept by id: some of it outlives the machine.
+    pub(crate) ailments: BTreeMap<String, BTreeMap<Ailment, Cure>>,
+    /// What the service heard of machines since it started.
+    pub(crate) heard: BTreeMap<String, Heard>,
     /// Machines that the service no longer listens to.
     pub(crate) forgotten: BTreeSet<String>,
     pub(crate) faults: Faults,
     pub(crate) violations: Vec<String>,
+}
+
+/// The last that the service heard of a machine.
+pub(crate) struct Heard {
+    pub(crate) report: Arc<Report>,
+    /// Monotonic time; while the machine is in contact, the present counts.
+    pub(crate) at: Duration,
 }
 
 pub(crate) struct Machine {
@@ -45,10 +60,11 @@ pub(crate) struct Machine {
     pub(crate) in_force: Option<Arc<MachineConfig>>,
     /// Whether all processes are ready.
     pub(crate) ready: bool,
+    /// Whether it was ready once since it was made: a control plane machine is a member of its etcd from then on.
+    pub(crate) formed: bool,
     /// Whether the kubelet of this start has made its node object: it does so once.
     pub(crate) registered: bool,
     pub(crate) sequence: u64,
-    pub(crate) report: Option<Arc<Report>>,
 }
 
 impl Machine {
@@ -62,9 +78,9 @@ impl Machine {
             up: false,
             in_force: None,
             ready: false,
+            formed: false,
             registered: false,
             sequence: 0,
-            report: None,
         }
     }
 
@@ -175,9 +191,20 @@ impl State {
     }
 
     pub(crate) fn api_ready(&self, uid: &str) -> bool {
-        !self.clusters.get(uid).is_some_and(|cluster| cluster.stalled)
-            && self.members(uid).any(|machine| {
-                machine.is_control_plane_of(uid) && machine.serves_as("control-plane") && machine.ready
-            })
+        if self.clusters.get(uid).is_some_and(|cluster| cluster.stalled) {
+            return false;
+        }
+        let (mut members, mut serving) = (0_u32, 0_u32);
+        for machine in self
+            .members(uid)
+            .filter(|machine| machine.is_control_plane_of(uid) && machine.formed)
+        {
+            members += 1;
+            serving += u32::from(
+                machine.serves_as("control-plane") && machine.ready && self.works(machine.spec.id.as_str()),
+            );
+        }
+        // etcd needs a majority of its members.
+        serving > members / 2
     }
 }

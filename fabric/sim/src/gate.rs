@@ -1,0 +1,25 @@
+//! Who stands between the service and the world: lets calls pass, makes them fail, holds them for ever.
+
+use async_trait::async_trait;
+
+use crate::Call;
+
+/// What is to become of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does its work.
+    Works,
+    /// It fails and does nothing.
+    Fails,
+    /// It does its work and fails all the same.
+    LosesAnswer,
+}
+
+/// Stands before every call into the world. A gate that never returns is how a test holds a call, or kills its caller there.
+#[async_trait]
+pub trait Gate: Send + Sync + 'static {
+    /// A call begins; `what` is the machine, network, node or cluster it is about.
+    async fn before(&self, call: Call, what: &str) -> Verdict;
+    /// It has done its work, or failed with this.
+    async fn after(&self, call: Call, what: &str, failure: Option<&str>);
+}

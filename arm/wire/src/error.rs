@@ -168,6 +168,14 @@ codes! {
     CONFLICT = "Conflict" 409,
         "The request cannot be merged with what is going on.",
         "Wait for it to end, or abort it.";
+    /// An operation whose place a later request took.
+    PREEMPTED = "AKSOperationPreempted" 409,
+        "A later request about the same resource asks for something else. The operation was ended for it; the work goes on towards the later request.",
+        "Nothing; the message names the later operation. Repeat the request if the earlier wish is the right one.";
+    /// An operation that was aborted.
+    OPERATION_CANCELED = "OperationCanceled" 409,
+        "The operation was aborted on request. The cluster returns to what it was to be when it was last complete.",
+        "Nothing; the next request is accepted as always.";
     /// An operation that a deletion overtook.
     PREEMPTED_BY_DELETE = "AKSOperationPreemptedByDelete" 409,
         "The operation was cancelled because its cluster is being deleted.",

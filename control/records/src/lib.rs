@@ -19,16 +19,18 @@
 //! Always true: desired, observed and operation are three things, written by three different writers. Every record
 //! carries `v`, its format version; migrations run at start, in [`migrate`](crate), so that the rest knows only the newest.
 
+pub mod course;
 pub mod events;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use cluster_spec::ClusterSpec;
+use cluster_spec::{ClusterSpec, Tier};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use course::{BASE, Course, Leaving, Reached};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 
 /// A subscription.
@@ -100,6 +102,9 @@ pub struct ClusterRecord {
     pub deleting: bool,
     /// The operation that the last change belongs to.
     pub operation: String,
+    /// How it relates to the requests before.
+    #[serde(default)]
+    pub course: Course,
     /// systemData.
     pub created_at: Timestamp,
     /// systemData.
@@ -126,10 +131,25 @@ pub struct ObservedRecord {
     pub vip: Option<Ipv4Addr>,
     /// The VNET's address in the stamp's network, once leased.
     pub uplink: Option<Ipv4Addr>,
-    /// The control plane machine's own address in the stamp's network, once leased.
+    /// Before members had leases of their own: the only member's address in the stamp's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane_address: Option<Ipv4Addr>,
+    /// Whether control plane members hold the VIP among themselves: since there was more than one of them, and for ever.
+    #[serde(default)]
+    pub roaming: bool,
+    /// The tier whose limits the API servers go by. It follows the desired one when there are members enough to take the
+    /// restarts. `None`: the desired one's.
+    #[serde(default)]
+    pub limits: Option<Tier>,
     /// Version the API server runs, once ready.
     pub kubernetes_version: Option<String>,
+    /// By pool, [`BASE`] for the cluster without its pools: the generation that this part has reached, where that was
+    /// before all of the cluster did.
+    #[serde(default)]
+    pub reached: BTreeMap<String, u64>,
+    /// What was last told of each machine, by id, so that it is told once.
+    #[serde(default)]
+    pub told: BTreeMap<String, Told>,
     /// By pool name: nodes that are Ready.
     pub ready_nodes: BTreeMap<String, u32>,
     /// What the loop is doing, for people; empty when nothing is to do.
@@ -138,6 +158,18 @@ pub struct ObservedRecord {
     pub problem: Option<String>,
     /// When the generation was reached: `api_ready`, `node_ready`, … are kept for the bench and for people.
     pub milestones: BTreeMap<String, Timestamp>,
+}
+
+/// What the events have told of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Told {
+    /// That it runs.
+    pub runs: bool,
+    /// That its node is ready.
+    pub ready: bool,
+    /// How often each of its components was started again, of those that ever were.
+    pub restarts: BTreeMap<String, u32>,
 }
 
 /// A machine that exists, is to exist, or is to go.
@@ -162,8 +194,58 @@ pub struct MachineRecord {
     pub assignment: Option<Assignment>,
     /// Whether it is to go.
     pub deleting: bool,
+    /// How far healing is with it.
+    #[serde(default)]
+    pub repair: Repair,
     /// When it was written down.
     pub created_at: Timestamp,
+}
+
+/// How far healing is with a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Repair {
+    /// The last step.
+    pub rung: Rung,
+    /// When it was decided; once it is carried out, when that was.
+    pub at: Option<Timestamp>,
+    /// How often it was taken in a row.
+    pub attempts: u32,
+    /// Whether it is still to be carried out.
+    pub pending: bool,
+    /// Why, for people.
+    pub reason: String,
+    /// Why nothing is done at present, for people.
+    pub held: Option<String>,
+    /// How often each of its processes was restarted: part of its configuration, never forgotten.
+    pub restarts: BTreeMap<String, u64>,
+    /// How many machines in its place were given up before it.
+    pub replaced: u32,
+    /// Kept as evidence for this reason: healing leaves it alone.
+    pub preserve: Option<String>,
+}
+
+impl Repair {
+    /// Whether it is no longer counted on: another machine takes its place.
+    pub fn given_up(&self) -> bool {
+        self.rung == Rung::Replace
+    }
+}
+
+/// A step of a repair, gentle ones first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Rung {
+    /// None was needed.
+    #[default]
+    None,
+    /// A process was started again.
+    Restart,
+    /// The machine was started again.
+    Reboot,
+    /// It was made anew under its own name.
+    Reimage,
+    /// Another machine takes its place.
+    Replace,
 }
 
 /// What a machine is for.
@@ -182,8 +264,13 @@ pub struct Assignment {
 pub enum Role {
     /// Runs etcd, API server, controller manager, scheduler.
     ControlPlane {
-        /// Which member, from 0.
+        /// Its number among all members of the cluster, from 0; a free one is used again. Its address in the
+        /// control plane's subnet follows from it.
         index: u32,
+        /// Its address in the stamp's network. Unspecified in records from before members had leases of their own: then it
+        /// is [`ObservedRecord::control_plane_address`].
+        #[serde(default = "unspecified")]
+        address: Ipv4Addr,
     },
     /// Runs kubelet, containerd, kube-proxy.
     Node {
@@ -202,6 +289,10 @@ pub enum Role {
     },
 }
 
+fn unspecified() -> Ipv4Addr {
+    Ipv4Addr::UNSPECIFIED
+}
+
 /// Something encrypted with the stamp's key (AES-256-GCM; the key is the record's name as associated data).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -218,7 +309,7 @@ pub struct SealedRecord {
 pub struct LeaseRecord {
     /// Format.
     pub v: u32,
-    /// What holds it: `cluster/{uid}/vip`, `cluster/{uid}/uplink`, `machine/{id}`.
+    /// What holds it: `cluster/{uid}/vip`, `cluster/{uid}/uplink`, `cluster/{uid}/machine/{id}`.
     pub owner: String,
 }
 
@@ -238,8 +329,17 @@ pub struct OperationRecord {
     pub cluster: String,
     /// It ends when the observed generation is at least this (for a deletion: when the cluster is gone).
     pub generation: u64,
+    /// The pool that it is about, where it is about one only.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// Whether it made its resource. A later change of the resource does not take its place.
+    #[serde(default)]
+    pub creates: bool,
     /// Whether it is a deletion of the whole resource.
     pub deletes: bool,
+    /// How far it is.
+    #[serde(default)]
+    pub progress: Progress,
     /// Where it is.
     pub status: OperationStatus,
     /// When the request was accepted.
@@ -248,6 +348,18 @@ pub struct OperationRecord {
     pub ended_at: Option<Timestamp>,
     /// Why it failed or was cancelled.
     pub error: Option<OperationError>,
+}
+
+/// How far an operation is. Never goes back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Progress {
+    /// Thousandths of what it is about that were there when it was first looked at.
+    pub before: Option<u32>,
+    /// 0..=100; 100 only once it has succeeded.
+    pub percent: u32,
+    /// What is going on, for people; empty where nothing is known or left.
+    pub step: String,
 }
 
 /// Where an operation is.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arm_wire::{ArmError, ErrorCode, Principal};
 use base_env::Ids;
 use cluster_spec::{ClusterSpec, PoolMode};
-use control_records::{ClusterRecord, OperationError, OperationRecord, OperationStatus};
+use control_records::{ClusterRecord, OperationRecord, OperationStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -58,12 +58,21 @@ pub(crate) struct Change {
     pub(crate) secrets: Vec<(String, String)>,
 }
 
+impl Change {
+    /// Whether it asks for the resource to be made, so that nothing it replaces can be meant.
+    fn creates(present: Option<&ClusterRecord>, pool: Option<&str>) -> bool {
+        let Some(present) = present else { return true };
+        pool.is_some_and(|pool| !present.spec.pools.iter().any(|spec| spec.name == pool))
+    }
+}
+
 /// What is being deleted can only be waited for.
 pub(crate) fn refuse_deleting(record: &ClusterRecord) -> Result<(), ArmError> {
     if record.deleting {
         let message = format!(
-            "The cluster '{}' is being deleted and cannot be changed; wait until it is gone, then make it anew.",
-            record.name
+            "The cluster '{}' is being deleted (operation {}), which cannot be taken back. Wait until it is gone, for example \
+             with 'az aks wait --deleted', then make it anew.",
+            record.name, record.operation
         );
         return Err(ArmError::new(ErrorCode::CONFLICT, message));
     }
@@ -116,6 +125,8 @@ pub(crate) fn advance(
         sealed: present.map(|present| present.sealed.clone()).unwrap_or_default(),
         deleting: false,
         operation: id.clone(),
+        // `course::follow` says what follows from the requests before, once all else is decided.
+        course: present.map(|present| present.course.clone()).unwrap_or_default(),
         created_at: present.map_or(context.now, |present| present.created_at),
         created_by: present.map_or(who, |present| &present.created_by).clone(),
         created_by_type: present
@@ -145,7 +156,10 @@ pub(crate) fn advance(
             resource_id,
             cluster: uid,
             generation,
+            pool: pool.map(str::to_owned),
+            creates: Change::creates(present, pool),
             deletes: false,
+            progress: control_records::Progress::default(),
             status: OperationStatus::InProgress,
             started_at: context.now,
             ended_at: None,
@@ -342,17 +356,4 @@ pub(crate) fn delete(context: &Context<'_>, name: &Name<'_>, present: &ClusterRe
     change.record.deleting = true;
     change.operation.deletes = true;
     change
-}
-
-/// An operation that a deletion overtakes.
-pub(crate) fn preempt(operation: &OperationRecord, by: &OperationRecord) -> OperationRecord {
-    OperationRecord {
-        status: OperationStatus::Canceled,
-        ended_at: Some(by.started_at),
-        error: Some(OperationError {
-            code: ErrorCode::PREEMPTED_BY_DELETE.code.to_owned(),
-            message: format!("The operation was superseded by the deletion {}.", by.id),
-        }),
-        ..operation.clone()
-    }
 }

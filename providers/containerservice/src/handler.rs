@@ -67,11 +67,11 @@ impl ContainerService {
 
     async fn list_pools(&self, request: &Request) -> Result<Response, ArmError> {
         let found = self.need(At::of(request)?).await?;
-        let pools = &found.record.value.spec.pools;
         let seen = found.seen();
-        let value: Vec<Value> = pools
-            .iter()
-            .map(|pool| seen.pool(&pool.name, &request.api_version))
+        let value: Vec<Value> = seen
+            .pool_names()
+            .into_iter()
+            .map(|pool| seen.pool(pool, &request.api_version))
             .collect();
         Ok(Response::ok(json!({ "value": value })))
     }
@@ -250,6 +250,8 @@ impl Provider for ContainerService {
             }
             "ManagedClusters_List" | "ManagedClusters_ListByResourceGroup" => self.list(request).await,
             "ManagedClusters_UpdateTags" => self.patch_cluster(request).await,
+            "ManagedClusters_AbortLatestOperation" => self.abort(request, false).await,
+            "AgentPools_AbortLatestOperation" => self.abort(request, true).await,
             "ManagedClusters_Delete" => self.delete_cluster(request).await,
             "ManagedClusters_ListClusterAdminCredentials" => {
                 self.credential(request, CredentialKind::Admin).await

@@ -23,6 +23,7 @@
 mod change;
 mod cluster;
 mod compatibility;
+mod course;
 mod credentials;
 mod formats;
 mod handler;

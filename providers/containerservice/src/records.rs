@@ -1,8 +1,10 @@
 //! Reading: clusters with what is known about them, and what is said where something is not there.
 
+use std::collections::BTreeMap;
+
 use arm_wire::{ArmError, ErrorCode, Request};
-use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, key};
-use control_store::{StoreError, Stored, get_record, list_records};
+use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OperationStatus, key};
+use control_store::{Revision, StoreError, Stored, get_record, list_records};
 
 use crate::{
     NAMESPACE,
@@ -18,6 +20,10 @@ pub(crate) struct Found {
     pub(crate) record: Stored<ClusterRecord>,
     pub(crate) observed: Option<ObservedRecord>,
     pub(crate) operation: Option<OperationRecord>,
+    /// By pool: the operation of its last change, where that is not the cluster's.
+    pub(crate) pool_operations: BTreeMap<String, OperationRecord>,
+    /// When `observed` last changed; `None` where there is none.
+    pub(crate) observed_at: Option<Revision>,
 }
 
 impl Found {
@@ -30,6 +36,7 @@ impl Found {
             record,
             observed: self.observed.as_ref(),
             operation: self.operation.as_ref(),
+            pool_operations: Some(&self.pool_operations),
         }
     }
 }
@@ -143,13 +150,57 @@ impl ContainerService {
     }
 
     pub(crate) async fn around(&self, record: Stored<ClusterRecord>) -> Result<Found, ArmError> {
-        let observed = self.read(&key::observed(&record.value.uid)).await?;
+        let observed = self
+            .read::<ObservedRecord>(&key::observed(&record.value.uid))
+            .await?;
         let operation = self.read(&key::operation(&record.value.operation)).await?;
+        let cluster = &record.value;
+        let course = &cluster.course;
+        let reached = observed.as_ref().map_or(0, |found| found.value.generation);
+        let mut pool_operations = BTreeMap::new();
+        // What is reached needs no operation to say how it is.
+        let pools = course
+            .pool_operations
+            .iter()
+            .filter(|(pool, _)| {
+                cluster
+                    .pool_generations
+                    .get(*pool)
+                    .is_some_and(|own| *own > reached)
+            })
+            .map(|(pool, id)| (pool.clone(), id));
+        let leaving = course
+            .leaving
+            .iter()
+            .filter(|pool| pool.generation > reached)
+            .map(|pool| (pool.part(), &pool.operation));
+        for (part, id) in pools.chain(leaving) {
+            if *id != cluster.operation
+                && let Some(found) = self.read::<OperationRecord>(&key::operation(id)).await?
+            {
+                pool_operations.insert(part, found.value);
+            }
+        }
         Ok(Found {
             record,
+            observed_at: observed.as_ref().map(|found| found.revision),
             observed: observed.map(|found| found.value),
             operation: operation.map(|found| found.value),
+            pool_operations,
         })
+    }
+
+    /// The operations of a cluster that have not ended, oldest first.
+    pub(crate) async fn running(
+        &self,
+        record: &ClusterRecord,
+    ) -> Result<Vec<Stored<OperationRecord>>, ArmError> {
+        let mut running = Vec::new();
+        for id in &record.course.running {
+            let found = self.read::<OperationRecord>(&key::operation(id)).await?;
+            running.extend(found.filter(|found| found.value.status == OperationStatus::InProgress));
+        }
+        Ok(running)
     }
 
     pub(crate) async fn find(&self, at: At<'_>) -> Result<Option<Found>, ArmError> {
@@ -178,7 +229,11 @@ impl ContainerService {
             .pools
             .iter()
             .find(|pool| pool.name.eq_ignore_ascii_case(at.child));
-        let Some(name) = pool.map(|pool| pool.name.clone()) else {
+        let leaving = found
+            .seen()
+            .leaving(at.child)
+            .map(|leaving| leaving.spec.name.clone());
+        let Some(name) = pool.map(|pool| pool.name.clone()).or(leaving) else {
             let message = format!(
                 "The resource '{NAMESPACE}/managedClusters/{}/agentPools/{}' under resource group {} was not found.",
                 at.cluster,

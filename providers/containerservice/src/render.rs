@@ -1,15 +1,19 @@
 //! Answers: records as ARM resources, for the api-version asked for. Pure.
 
+use std::collections::BTreeMap;
+
+use cluster_spec::PoolSpec;
 use cluster_versions::{Offered, Version};
-use control_records::{ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Role};
+use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, OperationRecord, Role};
 use serde_json::{Map, Value, json};
 
 use crate::{
     change::cluster_id,
     cluster::{MAX_POOLS, pool_body},
+    course::is_gone,
     pool::image_name,
     properties::{CLUSTER, POOL},
-    state::{ProvisioningState, cluster_state, pool_state},
+    state::{ProvisioningState, cluster_state, leaving_state, pool_state},
     validation::prune,
 };
 
@@ -18,9 +22,43 @@ pub(crate) struct Seen<'a> {
     pub(crate) record: &'a ClusterRecord,
     pub(crate) observed: Option<&'a ObservedRecord>,
     pub(crate) operation: Option<&'a OperationRecord>,
+    /// By pool: the operation of its last change, where that is not the cluster's.
+    pub(crate) pool_operations: Option<&'a BTreeMap<String, OperationRecord>>,
 }
 
-impl Seen<'_> {
+impl<'a> Seen<'a> {
+    /// The pools that answers tell of: those of the cluster, then those on their way out.
+    pub(crate) fn pool_names(&self) -> Vec<&'a str> {
+        let pools = &self.record.spec.pools;
+        let mut names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+        for leaving in &self.record.course.leaving {
+            let name = leaving.spec.name.as_str();
+            if !names.contains(&name) && !is_gone(leaving, self.observed) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// A pool on its way out, unless one of the same name has been made since.
+    pub(crate) fn leaving(&self, pool: &str) -> Option<&'a Leaving> {
+        let same = |spec: &PoolSpec| spec.name.eq_ignore_ascii_case(pool);
+        if self.record.spec.pools.iter().any(same) {
+            return None;
+        }
+        let mut leaving = self.record.course.leaving.iter().rev();
+        leaving.find(|leaving| same(&leaving.spec) && !is_gone(leaving, self.observed))
+    }
+
+    /// The operation of a pool's last change.
+    fn pool_operation(&self, part: &str, id: Option<&String>) -> Option<&'a OperationRecord> {
+        let own = self.pool_operations.and_then(|operations| operations.get(part));
+        own.or_else(|| {
+            self.operation
+                .filter(|operation| id.is_none_or(|id| operation.id == *id))
+        })
+    }
+
     fn id(&self) -> String {
         cluster_id(
             &self.record.subscription,
@@ -63,11 +101,10 @@ impl Seen<'_> {
         answer["type"] = json!("Microsoft.ContainerService/managedClusters");
         answer["kind"] = json!("Base");
         answer["systemData"] = self.system_data();
-        let pools: Vec<Value> = record
-            .spec
-            .pools
-            .iter()
-            .map(|pool| self.pool_properties(&pool.name))
+        let pools: Vec<Value> = self
+            .pool_names()
+            .into_iter()
+            .map(|pool| self.pool_properties(pool))
             .collect();
         let running = self
             .observed
@@ -90,16 +127,27 @@ impl Seen<'_> {
     /// A pool's properties as they stand in a cluster, with its name.
     fn pool_properties(&self, name: &str) -> Value {
         let record = self.record;
-        let state = pool_state(record, name, self.observed, self.operation);
-        let mut properties = pool_body(record, name).clone();
-        let version = record
-            .spec
-            .pools
-            .iter()
-            .find(|pool| pool.name == name)
-            .map_or(record.spec.kubernetes_version.as_str(), |pool| {
-                pool.kubernetes_version.as_str()
-            });
+        let (mut properties, version, state) = match self.leaving(name) {
+            Some(leaving) => {
+                let operation = self.pool_operation(&leaving.part(), Some(&leaving.operation));
+                (
+                    leaving.body.clone(),
+                    leaving.spec.kubernetes_version.as_str(),
+                    leaving_state(operation),
+                )
+            }
+            None => {
+                let operation = self.pool_operation(name, record.course.pool_operations.get(name));
+                let pool = record.spec.pools.iter().find(|pool| pool.name == name);
+                (
+                    pool_body(record, name).clone(),
+                    pool.map_or(record.spec.kubernetes_version.as_str(), |pool| {
+                        pool.kubernetes_version.as_str()
+                    }),
+                    pool_state(record, name, self.observed, operation),
+                )
+            }
+        };
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
         properties["currentOrchestratorVersion"] = json!(version);

@@ -104,7 +104,7 @@ pub const ROUTES: &[Route] = &[
         Scope::ResourceGroup,
         "AgentPools_List",
     ),
-    notyet(
+    works(
         "POST",
         "managedClusters/agentPools/:abort",
         Scope::ResourceGroup,
@@ -212,7 +212,7 @@ pub const ROUTES: &[Route] = &[
         Scope::ResourceGroup,
         "ManagedClusters_RotateClusterCertificates",
     ),
-    notyet(
+    works(
         "POST",
         "managedClusters/:abort",
         Scope::ResourceGroup,

@@ -3,7 +3,7 @@
 //! Desired, observed and operation are three things: nothing here is stored, so a failure heals by itself as soon as
 //! observed has caught up, and losing an operation's row changes nothing but the word for "not yet".
 
-use control_records::{ClusterRecord, ObservedRecord, OperationRecord, OperationStatus};
+use control_records::{BASE, ClusterRecord, ObservedRecord, OperationRecord, OperationStatus};
 
 /// A provisioning state as clients know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,9 @@ pub enum ProvisioningState {
     Succeeded,
     /// The last operation ran out of time; the loop keeps trying.
     Failed,
-    /// The last operation was cancelled.
+    /// The last operation was aborted; what it did is being undone.
+    Canceling,
+    /// The last operation was aborted, and nothing was asked for since.
     Canceled,
 }
 
@@ -31,6 +33,7 @@ impl ProvisioningState {
             Self::Deleting => "Deleting",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
+            Self::Canceling => "Canceling",
             Self::Canceled => "Canceled",
         }
     }
@@ -59,14 +62,49 @@ pub fn cluster_state(
             _ => ProvisioningState::Deleting,
         };
     }
+    if let Some(state) = aborted(record, BASE, reached >= record.generation, operation) {
+        return state;
+    }
     if reached >= record.generation {
         return ProvisioningState::Succeeded;
     }
-    ended(operation).unwrap_or(if reached == 0 {
+    // What a stopped creation leaves behind is not a cluster that could be updated.
+    let never = reached == 0 || (record.course.reached.is_none() && record.course.generation > 0);
+    ended(operation).unwrap_or(if never {
         ProvisioningState::Creating
     } else {
         ProvisioningState::Updating
     })
+}
+
+/// What an abort makes of a part: it stays `Canceled` until the next request about it.
+fn aborted(
+    record: &ClusterRecord,
+    part: &str,
+    reached: bool,
+    operation: Option<&OperationRecord>,
+) -> Option<ProvisioningState> {
+    let own = if part == BASE {
+        record.generation
+    } else {
+        *record.pool_generations.get(part)?
+    };
+    if record.course.aborted.get(part) != Some(&own) {
+        return None;
+    }
+    Some(match ended(operation) {
+        Some(ProvisioningState::Failed) if !reached => ProvisioningState::Failed,
+        _ if reached => ProvisioningState::Canceled,
+        _ => ProvisioningState::Canceling,
+    })
+}
+
+/// The state of a deleted pool whose machines are not gone yet.
+pub(crate) fn leaving_state(operation: Option<&OperationRecord>) -> ProvisioningState {
+    match ended(operation) {
+        Some(ProvisioningState::Failed) => ProvisioningState::Failed,
+        _ => ProvisioningState::Deleting,
+    }
 }
 
 /// A pool's state: that of its own last change.
@@ -85,7 +123,12 @@ pub fn pool_state(
     if record.deleting {
         return cluster_state(record, observed, operation);
     }
-    if reached >= own {
+    let early = observed.and_then(|observed| observed.reached.get(pool));
+    let reached = reached >= own || early.is_some_and(|early| *early >= own);
+    if let Some(state) = aborted(record, pool, reached, operation) {
+        return state;
+    }
+    if reached {
         return ProvisioningState::Succeeded;
     }
     let known = observed.is_some_and(|observed| observed.ready_nodes.contains_key(pool));

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use arm_wire::{ArmError, ErrorCode, Request, Response};
-use control_records::{ClusterRecord, GroupRecord, OperationRecord, OperationStatus, key};
-use control_store::{Compare, Revision, StoreError, Txn, list_records, put_record};
+use control_records::{ClusterRecord, GroupRecord, OperationRecord, events, key};
+use control_store::{Compare, StoreError, Stored, Txn, put_record};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::{
     NAMESPACE,
     change::{self, Change, Context},
     cluster,
+    course::{self, Before},
     handler::{ContainerService, secret_name},
     preconditions::{check_change, check_put},
     problems::quote,
@@ -24,23 +25,48 @@ use crate::{
 const ATTEMPTS: usize = 16;
 
 impl ContainerService {
-    /// Seals what the core found secret and writes desired and operation together.
+    /// Writes desired, operation and events together, ends the operations whose place the new one takes.
     async fn commit(
         &self,
         key: &str,
-        before: Option<Revision>,
+        found: Option<&Found>,
+        running: &[Stored<OperationRecord>],
         change: &mut Change,
         mut txn: Txn,
     ) -> Result<(), StoreError> {
-        txn.compare.push(match before {
-            Some(revision) => Compare::At(key.to_owned(), revision),
+        let records: Vec<OperationRecord> = running.iter().map(|stored| stored.value.clone()).collect();
+        let before = found.map(|found| Before {
+            record: &found.record.value,
+            observed: found.observed.as_ref(),
+            running: &records,
+        });
+        let (ended, events) = course::follow(change, before);
+        for ended in ended {
+            let key = key::operation(&ended.id);
+            if let Some(stored) = running.iter().find(|stored| stored.value.id == ended.id) {
+                txn.compare.push(Compare::At(key.clone(), stored.revision));
+            }
+            txn.ops.push(put_record(key, &ended));
+        }
+        txn.compare.push(match found {
+            Some(found) => Compare::At(key.to_owned(), found.record.revision),
             None => Compare::Absent(key.to_owned()),
         });
+        // What was reached last must not change between this reading and the writing: an abort returns to it.
+        if let Some(found) = found {
+            let key = key::observed(&found.record.value.uid);
+            txn.compare.push(match found.observed_at {
+                Some(revision) => Compare::At(key, revision),
+                None => Compare::Absent(key),
+            });
+        }
         txn.ops.push(put_record(key, &change.record));
         txn.ops.push(put_record(
             key::operation(&change.operation.id),
             &change.operation,
         ));
+        let now = self.env.clock.now();
+        let txn = events::append(&*self.store, txn, &change.record.uid, &events, now).await?;
         self.store.txn(txn).await.map(|_| ())
     }
 
@@ -102,15 +128,22 @@ impl ContainerService {
                 ops: Vec::new(),
             };
             self.own_node_group(at, &change.record, &mut txn).await?;
-            let before = found.as_ref().map(|found| found.record.revision);
-            match self.commit(&key, before, &mut change, txn).await {
+            let running = match &found {
+                Some(found) => self.running(&found.record.value).await?,
+                None => Vec::new(),
+            };
+            match self
+                .commit(&key, found.as_ref(), &running, &mut change, txn)
+                .await
+            {
                 Ok(()) => {
                     let seen = Seen {
                         record: &change.record,
                         observed: found.as_ref().and_then(|found| found.observed.as_ref()),
                         operation: Some(&change.operation),
+                        pool_operations: found.as_ref().map(|found| &found.pool_operations),
                     };
-                    let status = if before.is_some() {
+                    let status = if found.is_some() {
                         StatusCode::OK
                     } else {
                         StatusCode::CREATED
@@ -179,18 +212,22 @@ impl ContainerService {
     async fn change(
         &self,
         at: At<'_>,
-        decide: impl Fn(&Found) -> Result<Option<Change>, ArmError> + Send + Sync,
+        decide: impl Fn(&Found, &[OperationRecord]) -> Result<Option<Change>, ArmError> + Send + Sync,
     ) -> Result<Option<(Found, Change)>, ArmError> {
         let key = at.key();
         for attempt in 1.. {
             let Some(found) = self.find(at).await? else {
                 return Ok(None);
             };
-            let Some(mut change) = decide(&found)? else {
+            let running = self.running(&found.record.value).await?;
+            let records: Vec<_> = running.iter().map(|stored| stored.value.clone()).collect();
+            let Some(mut change) = decide(&found, &records)? else {
                 return Ok(None);
             };
-            let before = Some(found.record.revision);
-            match self.commit(&key, before, &mut change, Txn::default()).await {
+            let written = self
+                .commit(&key, Some(&found), &running, &mut change, Txn::default())
+                .await;
+            match written {
                 Ok(()) => return Ok(Some((found, change))),
                 Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(fault(error)),
@@ -202,7 +239,7 @@ impl ContainerService {
     pub(crate) async fn patch_cluster(&self, request: &Request) -> Result<Response, ArmError> {
         let at = At::of(request)?;
         let done = self
-            .change(at, |found| {
+            .change(at, |found, _| {
                 let present = &found.record.value;
                 check_change(request, &cluster_etag(present))?;
                 change::patch_tags(&self.context(request), &at.name(), present, &request.body).map(Some)
@@ -251,28 +288,14 @@ impl ContainerService {
             };
             let present = &found.record.value;
             check(present)?;
-            let running = found
-                .operation
-                .as_ref()
-                .is_some_and(|operation| operation.status == OperationStatus::InProgress);
-            if present.deleting && running {
-                return Ok(Some(present.operation.clone()));
+            let running = self.running(present).await?;
+            let deletion = running.iter().find(|stored| stored.value.deletes);
+            if let Some(deletion) = deletion.filter(|_| present.deleting) {
+                return Ok(Some(deletion.value.id.clone()));
             }
             let mut change = change::delete(context, &at.name(), present);
-            let mut txn = Txn::default();
-            let (operations, _) = list_records::<OperationRecord>(&*self.store, &key::operation(""))
-                .await
-                .map_err(fault)?;
-            for (key, stored) in operations {
-                let operation = &stored.value;
-                if operation.cluster == present.uid && operation.status == OperationStatus::InProgress {
-                    txn.ops
-                        .push(put_record(&*key, &change::preempt(operation, &change.operation)));
-                    txn.compare.push(Compare::At(key, stored.revision));
-                }
-            }
             match self
-                .commit(&key, Some(found.record.revision), &mut change, txn)
+                .commit(&key, Some(&found), &running, &mut change, Txn::default())
                 .await
             {
                 Ok(()) => return Ok(Some(change.operation.id)),
@@ -286,7 +309,7 @@ impl ContainerService {
     pub(crate) async fn put_pool(&self, request: &Request) -> Result<Response, ArmError> {
         let at = At::of(request)?;
         let done = self
-            .change(at, |found| {
+            .change(at, |found, _| {
                 let present = &found.record.value;
                 check_put(request, pool_etag(present, at.child).as_deref())?;
                 change::put_pool(
@@ -330,11 +353,18 @@ impl ContainerService {
         };
         let pools = &found.record.value.spec.pools;
         let Some(pool) = pools.iter().find(|pool| pool.name.eq_ignore_ascii_case(at.child)) else {
-            return gone();
+            // On its way already: one deletion, however often asked for.
+            return match found.seen().leaving(at.child) {
+                Some(leaving) => {
+                    let response = Response::empty(StatusCode::ACCEPTED);
+                    Ok(self.accepted(response, request, at, &leaving.operation, true))
+                }
+                None => gone(),
+            };
         };
         let pool = pool.name.clone();
         let done = self
-            .change(at, |found| {
+            .change(at, |found, _| {
                 let present = &found.record.value;
                 // Somebody else deleted it meanwhile: then there is nothing to change.
                 let Some(tag) = pool_etag(present, &pool) else {
@@ -351,5 +381,35 @@ impl ContainerService {
             }
             None => gone(),
         }
+    }
+
+    /// Aborts what runs for the cluster, or for one of its pools.
+    pub(crate) async fn abort(&self, request: &Request, of_pool: bool) -> Result<Response, ArmError> {
+        let at = At::of(request)?;
+        let pool = match of_pool {
+            true => Some(self.need_pool(at).await?.1),
+            false => None,
+        };
+        let done = self
+            .change(at, |found, running| {
+                let context = self.context(request);
+                let before = Before {
+                    record: &found.record.value,
+                    observed: found.observed.as_ref(),
+                    running,
+                };
+                match &pool {
+                    Some(pool) => course::abort_pool(&context, &at.name(), pool, before),
+                    None => course::abort(&context, &at.name(), before),
+                }
+                .map(Some)
+            })
+            .await?;
+        let Some((_, change)) = done else {
+            self.group(at).await?;
+            return Err(at.not_found());
+        };
+        let response = Response::empty(StatusCode::ACCEPTED);
+        Ok(self.accepted(response, request, at, &change.operation.id, true))
     }
 }

@@ -156,7 +156,27 @@ async fn pools_are_added_scaled_and_deleted_inside_the_cluster() {
         .ask("DELETE", "managedClusters/c/agentPools/nodepool1", Value::Null)
         .await;
     assert_eq!((last.status, last.code()), (400, "OperationNotAllowed"));
-    assert_eq!(stamp.ask("DELETE", np2, Value::Null).await.status, 202);
+    let deletion = stamp.ask("DELETE", np2, Value::Null).await;
+    assert_eq!(deletion.status, 202);
+    // Visible and listed until its machines are gone, and no longer.
+    let going = stamp.get(np2).await;
+    assert_eq!(
+        (going.status, &going.body["properties"]["provisioningState"]),
+        (200, &json!("Deleting"))
+    );
+    let listed = stamp.get("managedClusters/c/agentPools").await.body;
+    assert_eq!(listed["value"][1]["name"], "np2");
+    let cluster = stamp.get(C).await.body;
+    assert_eq!(
+        cluster["properties"]["agentPoolProfiles"][1]["provisioningState"],
+        "Deleting"
+    );
+    let again = stamp.ask("DELETE", np2, Value::Null).await;
+    assert_eq!(
+        (again.status, again.header("location")),
+        (202, deletion.header("location"))
+    );
+    stamp.reach("c").await;
     assert_eq!(stamp.get(np2).await.status, 404);
     assert_eq!(stamp.ask("DELETE", np2, Value::Null).await.status, 204);
     stamp.ask("PUT", np2, json!({})).await;
@@ -353,6 +373,7 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
                 },
             }),
             deleting: false,
+            repair: control_records::Repair::default(),
             created_at: stamp.env.clock.now(),
         };
         stamp.write(put_record(key::machine(id), &machine)).await;

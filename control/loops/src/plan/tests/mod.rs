@@ -67,10 +67,12 @@ fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
             },
             pools,
             disable_local_accounts: false,
+            tier: cluster_spec::Tier::Free,
         },
         sealed: BTreeMap::new(),
         deleting: false,
         operation: "op".to_owned(),
+        course: control_records::Course::default(),
         created_at: at(0),
         created_by: String::new(),
         created_by_type: String::new(),
@@ -91,6 +93,7 @@ fn nothing_yet() -> Seen {
         taken: BTreeSet::new(),
         machines: BTreeMap::new(),
         inventory_stale: false,
+        silence: Silence::default(),
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
@@ -107,7 +110,10 @@ fn operation(generation: u64, deletes: bool) -> OperationRecord {
         resource_id: String::new(),
         cluster: "0123456789".to_owned(),
         generation,
+        pool: None,
+        creates: false,
         deletes,
+        progress: control_records::Progress::default(),
         status: OperationStatus::InProgress,
         started_at: at(0),
         ended_at: None,
@@ -175,7 +181,7 @@ impl Ideal {
     fn write(&mut self, write: &Write) {
         match write {
             Write::Lease(addresses) => {
-                for address in [addresses.vip, addresses.uplink, addresses.control_plane] {
+                for address in [addresses.vip, addresses.uplink] {
                     assert!(
                         self.seen.taken.insert(address) || Addresses::of(&self.seen.observed).is_some(),
                         "{address} was taken"
@@ -186,7 +192,24 @@ impl Ideal {
                 assert!(!self.seen.pki);
                 self.seen.pki = true;
             }
+            Write::Repair {
+                machine,
+                repair,
+                new_token,
+                remove,
+            } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                assert!(!remove || repair.given_up());
+                machine.record.repair = repair.clone();
+                machine.record.deleting |= remove;
+                if *new_token {
+                    machine.record.enrolled_key = None;
+                }
+            }
             Write::RecordMachine(role) => {
+                if let Role::ControlPlane { address, .. } = role {
+                    assert!(self.seen.taken.insert(*address), "{address} was taken");
+                }
                 let id = format!("new{}", self.next_id);
                 self.next_id += 1;
                 let machine = machine(&id, role.clone());
@@ -258,6 +281,21 @@ impl Ideal {
                     "a machine needs its network"
                 );
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
+            }
+            Effect::RestartMachine { machine, at } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                assert_eq!(Some(*at), machine.record.repair.at, "written down before");
+                machine.repaired = Some(*at);
+                machine.presence = Presence::Running;
+                machine.symptom = None;
+            }
+            Effect::WipeMachine { machine, at } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                assert_eq!(Some(*at), machine.record.repair.at, "written down before");
+                machine.repaired = Some(*at);
+                machine.presence = Presence::Absent;
+                machine.report = None;
+                machine.symptom = None;
             }
             Effect::LookAtApi => {
                 api.looked = api.change;
@@ -378,12 +416,18 @@ fn machine(id: &str, role: Role) -> Machine {
                 role,
             }),
             deleting: false,
+            repair: Repair::default(),
             created_at: at(0),
         },
         presence: Presence::Running,
         config: ConfigSeen::Unknown,
         report: None,
         drain: None,
+        contact: Some(Duration::ZERO),
+        running_since: None,
+        symptom: None,
+        well_since: None,
+        repaired: None,
     }
 }
 

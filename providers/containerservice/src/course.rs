@@ -1,0 +1,436 @@
+//! How a request relates to those before it: what it takes the place of, what an abort returns to. Pure.
+//!
+//! Requests are never refused because another one is under way. The last wish wins, per resource: an operation ends as
+//! soon as what *it* asked for is there, and at once, as `Canceled`, when a later request about the same resource asks for
+//! something else. Creations are never overtaken by a change: what they asked for is that the resource be there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arm_wire::{ArmError, ErrorCode};
+use cluster_spec::{ClusterSpec, PoolSpec};
+use control_records::{
+    BASE, ClusterRecord, Course, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
+    OperationStatus, Reached,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    change::{Change, Context, Name, advance},
+    cluster::{bodies_and_specs, pool_body},
+    problems::quote,
+};
+
+/// The name of the operation that deletes a pool.
+pub(crate) const POOL_DELETE: &str = "AgentPools_Delete";
+/// The name of the operation that aborts what runs for a cluster.
+pub(crate) const ABORT: &str = "ManagedClusters_AbortLatestOperation";
+/// The name of the operation that aborts what runs for a pool.
+pub(crate) const ABORT_POOL: &str = "AgentPools_AbortLatestOperation";
+/// So many operations of one cluster may run. One more ends the oldest.
+const MOST_RUNNING: usize = 64;
+
+/// A cluster as it was when a request came.
+#[derive(Clone, Copy)]
+pub(crate) struct Before<'a> {
+    pub(crate) record: &'a ClusterRecord,
+    pub(crate) observed: Option<&'a ObservedRecord>,
+    /// Its operations that have not ended, oldest first.
+    pub(crate) running: &'a [OperationRecord],
+}
+
+impl Before<'_> {
+    fn reached(&self) -> bool {
+        self.observed
+            .is_some_and(|observed| observed.generation >= self.record.generation)
+    }
+
+    /// The state to return to: the present one if it is reached.
+    pub(crate) fn last_reached(&self) -> Option<Reached> {
+        let record = self.record;
+        if self.reached() && !record.course.halted && !record.deleting {
+            return Some(Reached {
+                generation: record.generation,
+                body: record.body.clone(),
+                spec: record.spec.clone(),
+                sealed: record.sealed.clone(),
+            });
+        }
+        let mut reached = record.course.reached.as_deref()?.clone();
+        // A pool that got there while others are still on their way has got there.
+        for (body, spec) in bodies_and_specs(record) {
+            if self.pool_reached(&spec.name) {
+                keep(&mut reached, body, spec);
+            }
+        }
+        Some(reached)
+    }
+
+    fn pool_reached(&self, pool: &str) -> bool {
+        let own = self.record.pool_generations.get(pool);
+        let reached = self.observed.and_then(|observed| observed.reached.get(pool));
+        matches!((own, reached), (Some(own), Some(reached)) if reached >= own)
+    }
+}
+
+/// Puts a pool into a reached state.
+fn keep(reached: &mut Reached, body: Value, spec: PoolSpec) {
+    let bodies = reached
+        .body
+        .pointer_mut("/properties/agentPoolProfiles")
+        .and_then(Value::as_array_mut);
+    let Some(bodies) = bodies else { return };
+    match bodies.iter_mut().find(|other| other["name"] == json!(spec.name)) {
+        Some(other) => *other = body,
+        None => bodies.push(body),
+    }
+    match reached
+        .spec
+        .pools
+        .iter_mut()
+        .find(|other| other.name == spec.name)
+    {
+        Some(other) => *other = spec,
+        None => reached.spec.pools.push(spec),
+    }
+}
+
+/// Whether a deleted pool is gone, as far as seen.
+pub(crate) fn is_gone(leaving: &Leaving, observed: Option<&ObservedRecord>) -> bool {
+    observed.is_some_and(|observed| {
+        observed.generation >= leaving.generation
+            || observed
+                .reached
+                .get(&leaving.part())
+                .is_some_and(|reached| *reached >= leaving.generation)
+    })
+}
+
+/// What a change makes of the requests before it: fills in the change's course, and returns the operations that it ends
+/// and what is to be told.
+pub(crate) fn follow(change: &mut Change, before: Option<Before<'_>>) -> (Vec<OperationRecord>, Vec<Event>) {
+    let mut events = vec![accepted(change, before)];
+    let (record, operation) = (&mut change.record, &change.operation);
+    let old = before.map(|before| &before.record.course);
+    let mut ended = Vec::new();
+    let mut running = Vec::new();
+    for other in before.iter().flat_map(|before| before.running) {
+        match before.and_then(|before| overtaken(other, before.record, record, operation)) {
+            Some(error) => ended.push(end(other, operation, error)),
+            None => running.push(other),
+        }
+    }
+    let too_many = (running.len() + 1).saturating_sub(MOST_RUNNING);
+    for other in running.drain(..too_many) {
+        ended.push(end(other, operation, preempted(operation)));
+    }
+    for other in &ended {
+        let message = other.error.as_ref().map_or("", |error| error.message.as_str());
+        let told = Event::new(
+            if operation.name == ABORT || operation.name == ABORT_POOL {
+                EventKind::Aborted
+            } else {
+                EventKind::Superseded
+            },
+            other.pool.clone().unwrap_or_default(),
+            format!("{}: {message}", other.name),
+        );
+        events.push(told.of(other.id.clone()));
+    }
+    let generation = record.generation;
+    record.course = Course {
+        running: running
+            .into_iter()
+            .map(|other| other.id.clone())
+            .chain([operation.id.clone()])
+            .collect(),
+        generation: match (&operation.pool, old) {
+            (Some(_), Some(old)) => old.generation,
+            _ => generation,
+        },
+        pool_operations: record
+            .pool_generations
+            .iter()
+            .filter_map(|(pool, own)| {
+                let id = if *own == generation {
+                    Some(&operation.id)
+                } else {
+                    old.and_then(|old| old.pool_operations.get(pool))
+                };
+                Some((pool.clone(), id?.clone()))
+            })
+            .collect(),
+        reached: before.and_then(|before| before.last_reached()).map(Box::new),
+        // What an abort says of itself, it has said already; what earlier ones said holds for pools that stay as they are.
+        aborted: record
+            .course
+            .aborted
+            .iter()
+            .filter(|(part, own)| match part.as_str() {
+                BASE => **own == generation,
+                pool => record.pool_generations.get(pool) == Some(own),
+            })
+            .map(|(part, own)| (part.clone(), *own))
+            .collect(),
+        halted: record.course.halted && (operation.name == ABORT || operation.deletes),
+        leaving: leaving(record, operation, before),
+    };
+    (ended, events)
+}
+
+/// Pools on their way out after the change.
+fn leaving(record: &ClusterRecord, operation: &OperationRecord, before: Option<Before<'_>>) -> Vec<Leaving> {
+    let Some(before) = before else {
+        return Vec::new();
+    };
+    let here: BTreeSet<&str> = record
+        .spec
+        .pools
+        .iter()
+        .map(|pool| pool.incarnation.as_str())
+        .collect();
+    let removed = before
+        .record
+        .spec
+        .pools
+        .iter()
+        .filter(|pool| !here.contains(pool.incarnation.as_str()))
+        .map(|pool| Leaving {
+            body: pool_body(before.record, &pool.name).clone(),
+            spec: pool.clone(),
+            generation: record.generation,
+            operation: operation.id.clone(),
+        });
+    let earlier = before.record.course.leaving.iter();
+    earlier
+        .filter(|leaving| !is_gone(leaving, before.observed))
+        .cloned()
+        .chain(removed)
+        .collect()
+}
+
+/// Why an operation that runs cannot reach any more what it asked for, if so.
+fn overtaken(
+    running: &OperationRecord,
+    before: &ClusterRecord,
+    after: &ClusterRecord,
+    by: &OperationRecord,
+) -> Option<OperationError> {
+    if after.deleting {
+        return (!running.deletes).then(|| preempted_by_delete(by));
+    }
+    if running.name == POOL_DELETE {
+        // A pool of the same name that is made meanwhile is another one.
+        return None;
+    }
+    if by.name == ABORT || (by.name == ABORT_POOL && running.pool == by.pool) {
+        return Some(OperationError {
+            code: ErrorCode::OPERATION_CANCELED.code.to_owned(),
+            message: format!("The operation was aborted on request (operation {}).", by.id),
+        });
+    }
+    match &running.pool {
+        Some(pool) => match (pool_of(&before.spec, pool), pool_of(&after.spec, pool)) {
+            (Some(_), None) => Some(preempted_by_delete(by)),
+            (Some(old), Some(new)) if !running.creates && old != new => Some(preempted(by)),
+            _ => None,
+        },
+        None if running.creates || by.pool.is_some() => None,
+        None => {
+            let frame = |spec: &ClusterSpec| ClusterSpec {
+                pools: Vec::new(),
+                ..spec.clone()
+            };
+            let kept = before
+                .spec
+                .pools
+                .iter()
+                .all(|old| pool_of(&after.spec, &old.name).is_none_or(|new| new == old));
+            (frame(&before.spec) != frame(&after.spec) || !kept).then(|| preempted(by))
+        }
+    }
+}
+
+fn pool_of<'a>(spec: &'a ClusterSpec, name: &str) -> Option<&'a PoolSpec> {
+    spec.pools.iter().find(|pool| pool.name == name)
+}
+
+fn preempted(by: &OperationRecord) -> OperationError {
+    OperationError {
+        code: ErrorCode::PREEMPTED.code.to_owned(),
+        message: format!(
+            "A later request asks for something else and took this one's place: {} (operation {}).",
+            by.name, by.id
+        ),
+    }
+}
+
+fn preempted_by_delete(by: &OperationRecord) -> OperationError {
+    OperationError {
+        code: ErrorCode::PREEMPTED_BY_DELETE.code.to_owned(),
+        message: format!("The operation was superseded by the deletion {}.", by.id),
+    }
+}
+
+fn end(operation: &OperationRecord, by: &OperationRecord, error: OperationError) -> OperationRecord {
+    OperationRecord {
+        status: OperationStatus::Canceled,
+        ended_at: Some(by.started_at),
+        error: Some(error),
+        ..operation.clone()
+    }
+}
+
+fn accepted(change: &Change, before: Option<Before<'_>>) -> Event {
+    let (record, operation) = (&change.record, &change.operation);
+    let mut parts = Vec::new();
+    let old = before
+        .map(|before| before.record.spec.pools.as_slice())
+        .unwrap_or_default();
+    for pool in &record.spec.pools {
+        match old.iter().find(|old| old.name == pool.name) {
+            None => parts.push(format!("pool {} with {} nodes", pool.name, pool.count)),
+            Some(old) if old.count != pool.count => {
+                parts.push(format!(
+                    "pool {} from {} to {} nodes",
+                    pool.name, old.count, pool.count
+                ));
+            }
+            Some(old) if old != pool => parts.push(format!("pool {} changed", pool.name)),
+            Some(_) => {}
+        }
+    }
+    let gone = old
+        .iter()
+        .filter(|old| pool_of(&record.spec, &old.name).is_none());
+    parts.extend(gone.map(|old| format!("pool {} removed", old.name)));
+    let what = if parts.is_empty() || operation.deletes {
+        String::new()
+    } else {
+        format!(": {}", parts.join(", "))
+    };
+    Event::new(
+        EventKind::Accepted,
+        operation.pool.clone().unwrap_or_default(),
+        format!("{} by {}{what}", operation.name, record.modified_by),
+    )
+    .of(operation.id.clone())
+}
+
+/// What can be aborted at all: everything that runs and is neither a deletion nor an abort itself.
+fn abortable(operation: &OperationRecord) -> bool {
+    !operation.deletes
+        && operation.name != POOL_DELETE
+        && operation.name != ABORT
+        && operation.name != ABORT_POOL
+}
+
+/// Decides the abort of everything that runs for a cluster: desired returns to what was reached last. A cluster that never
+/// was is emptied and stays visible; pools that are new since stay visible without nodes. Deletions go on.
+pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) -> Result<Change, ArmError> {
+    let present = before.record;
+    if present.deleting {
+        let message = format!(
+            "The deletion of the cluster {} cannot be taken back (operation {}).",
+            quote(&present.name),
+            present.operation
+        );
+        return Err(ArmError::new(ErrorCode::CONFLICT, message));
+    }
+    if !before.running.iter().any(abortable) {
+        return Err(nothing_to_abort(&format!("the cluster {}", quote(&present.name))));
+    }
+    let reached = before.last_reached();
+    let pools = bodies_and_specs(present)
+        .into_iter()
+        .map(|(body, spec)| returned(body, spec, reached.as_ref()));
+    let (bodies, specs): (Vec<_>, Vec<_>) = match &reached {
+        Some(_) => pools.unzip(),
+        // Never reached: the wish stays as it is, for the next request to change and to continue from.
+        None => bodies_and_specs(present).into_iter().unzip(),
+    };
+    let (mut body, mut spec) = match &reached {
+        Some(reached) => (reached.body.clone(), reached.spec.clone()),
+        None => (present.body.clone(), present.spec.clone()),
+    };
+    body["properties"]["agentPoolProfiles"] = Value::Array(bodies);
+    spec.pools = specs;
+    let mut change = advance(context, name, Some(present), body, spec, ABORT, None);
+    let record = &mut change.record;
+    if let Some(reached) = &reached {
+        record.sealed.clone_from(&reached.sealed);
+    }
+    record.course.halted = reached.is_none();
+    let generation = record.generation;
+    let mut aborted: BTreeMap<String, u64> = present.course.aborted.clone();
+    aborted.insert(BASE.to_owned(), generation);
+    for (pool, own) in &mut record.pool_generations {
+        if record.course.halted {
+            *own = generation;
+        }
+        if *own == generation {
+            aborted.insert(pool.clone(), generation);
+        }
+    }
+    record.course.aborted = aborted;
+    Ok(change)
+}
+
+/// Decides the abort of what runs for one pool.
+pub(crate) fn abort_pool(
+    context: &Context<'_>,
+    name: &Name<'_>,
+    pool: &str,
+    before: Before<'_>,
+) -> Result<Change, ArmError> {
+    let present = before.record;
+    let runs = |operation: &OperationRecord| operation.pool.as_deref() == Some(pool);
+    if present.deleting || !before.running.iter().any(|other| runs(other) && abortable(other)) {
+        return Err(nothing_to_abort(&format!("the pool {}", quote(pool))));
+    }
+    let reached = before.last_reached();
+    let (bodies, specs): (Vec<_>, Vec<_>) = bodies_and_specs(present)
+        .into_iter()
+        .map(|(body, spec)| {
+            if spec.name == pool {
+                returned(body, spec, reached.as_ref())
+            } else {
+                (body, spec)
+            }
+        })
+        .unzip();
+    let mut body = present.body.clone();
+    body["properties"]["agentPoolProfiles"] = Value::Array(bodies);
+    let spec = ClusterSpec {
+        pools: specs,
+        ..present.spec.clone()
+    };
+    let mut change = advance(context, name, Some(present), body, spec, ABORT_POOL, Some(pool));
+    let generation = change.record.generation;
+    change.record.course.aborted.insert(pool.to_owned(), generation);
+    Ok(change)
+}
+
+/// A pool as it was reached last; without nodes if it never was.
+fn returned(mut body: Value, spec: PoolSpec, reached: Option<&Reached>) -> (Value, PoolSpec) {
+    let before = reached.and_then(|reached| {
+        let old = pool_of(&reached.spec, &spec.name).filter(|old| old.incarnation == spec.incarnation)?;
+        let bodies = reached
+            .body
+            .pointer("/properties/agentPoolProfiles")?
+            .as_array()?;
+        let body = bodies.iter().find(|body| body["name"] == json!(spec.name))?;
+        Some((body.clone(), old.clone()))
+    });
+    before.unwrap_or_else(|| {
+        body["count"] = json!(0);
+        (body, PoolSpec { count: 0, ..spec })
+    })
+}
+
+fn nothing_to_abort(what: &str) -> ArmError {
+    let message = format!(
+        "No operation that can be aborted is running for {what}: it has ended already, or it is a deletion, which cannot be \
+         taken back."
+    );
+    ArmError::new(ErrorCode::CONFLICT, message)
+}

@@ -1,0 +1,277 @@
+//! Chaos: random requests, faults, deaths and broken machines; then peace, in which everything must become as it has to be.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use base_env::Seed;
+use control_records::{ClusterRecord, MachineRecord};
+use fabric_api::MachineId;
+use fabric_sim::{Ailment, Call, Cure};
+use serde::Serialize;
+
+use crate::{Weather, Wish, panics, run, script::Player};
+
+/// The longest that anything may take in peace.
+const BOUND: Duration = Duration::from_secs(60 * 60);
+/// Lines of the trace that a failure shows.
+const TAIL: usize = 60;
+
+/// How a seed went.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ended {
+    /// The seed.
+    pub seed: u64,
+    /// Things that happened: commits, calls, answers.
+    pub events: u64,
+    /// Virtual seconds it lasted.
+    pub seconds: f64,
+    /// The hash of its trace.
+    pub hash: String,
+    /// What was not as it has to be.
+    pub problems: Vec<String>,
+    /// What was done, and the end of the trace, where something was not.
+    pub tail: Vec<String>,
+}
+
+/// Draws, one after the other.
+struct Dice {
+    seed: Seed,
+    next: u64,
+}
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.next += 1;
+        self.seed.draw(self.next) % sides.max(1)
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        let at = self.roll(from.len() as u64);
+        from.get(usize::try_from(at).ok()?).cloned()
+    }
+}
+
+/// Plays a seed.
+pub fn play(seed: u64) -> Result<Ended> {
+    run(async || {
+        let mut player = Player::new(seed).await?;
+        let mut dice = Dice {
+            seed: Seed::new(seed).child("chaos"),
+            next: 0,
+        };
+        let mut log = Vec::new();
+        player.command("start").await?;
+        let begun = player.stamp.env.clock.monotonic();
+        for _ in 0..5 + dice.roll(25) {
+            let what = event(&mut player, &mut dice).await?;
+            let at = player.stamp.env.clock.monotonic().as_secs_f64();
+            log.push(format!("{at:>9.3}s > {what}"));
+        }
+        let mut problems = peace(&mut player).await?;
+        let seconds = (player.stamp.env.clock.monotonic() - begun).as_secs_f64();
+        let (events, hash) = (player.stamp.trace.count(), player.stamp.trace.hash());
+        player.stamp.stop().await;
+        problems.extend(panics::take());
+        if problems.is_empty() {
+            log.clear();
+        } else {
+            log.push("…".to_owned());
+            log.extend(player.stamp.trace.tail(TAIL));
+        }
+        Ok(Ended {
+            seed,
+            events,
+            seconds,
+            hash,
+            problems,
+            tail: log,
+        })
+    })
+}
+
+/// Every fault is lifted; everything becomes what it is to be, and the next request works.
+async fn peace(player: &mut Player) -> Result<Vec<String>> {
+    player.stamp.steps.lift();
+    player.stamp.world.heal();
+    if !player.stamp.started() {
+        player.stamp.start()?;
+    }
+    player.stamp.revive().await?;
+    let mut problems = player.stamp.converge(BOUND).await?;
+    problems.extend(player.asked.check(&player.stamp).await?);
+    if !problems.is_empty() {
+        return Ok(problems);
+    }
+    player.command("create c9 np1=1").await?;
+    problems.extend(player.stamp.converge(BOUND).await?);
+    problems.extend(player.asked.check(&player.stamp).await?);
+    Ok(problems)
+}
+
+async fn event(player: &mut Player, dice: &mut Dice) -> Result<String> {
+    Ok(match dice.roll(100) {
+        0..40 => {
+            let wish = wish(player, dice).await?;
+            player.ask(&wish).await?;
+            let answer = player.transcript().lines().last().unwrap_or_default();
+            format!("{wish:?}: {answer}")
+        }
+        40..65 => {
+            // Mostly moments, sometimes longer than any bound.
+            let most = [800, 5_000, 60_000, 1_500_000];
+            let millis = dice.pick(&most).map_or(0, |most| dice.roll(most));
+            player.stamp.wait(Duration::from_millis(millis)).await?;
+            format!("{millis} ms pass")
+        }
+        65..72 => {
+            let points = 1 + dice.roll(150);
+            player.stamp.steps.die_in(points);
+            format!("the service will die in {points} points")
+        }
+        72..75 => {
+            player.stamp.kill().await;
+            player
+                .stamp
+                .wait(Duration::from_millis(dice.roll(30_000)))
+                .await?;
+            player.stamp.start()?;
+            "killed and started".to_owned()
+        }
+        75..77 => {
+            player.stamp.stop().await;
+            player.stamp.start()?;
+            "stopped and started".to_owned()
+        }
+        77..82 => {
+            let weather = Weather {
+                calls: [0.0, 0.05, 0.3][dice.roll(3) as usize],
+                commits: [0.0, 0.02, 0.2][dice.roll(3) as usize],
+                slow: [0.0, 0.0, 0.02][dice.roll(3) as usize],
+            };
+            player.stamp.steps.weather(weather);
+            format!("{weather:?}")
+        }
+        82..86 => {
+            let call = dice.pick(Call::ALL).unwrap_or(Call::List);
+            let times = 1 + dice.roll(6) as u32;
+            if dice.roll(2) == 0 {
+                player.stamp.world.fail_next(call, times);
+            } else {
+                player.stamp.world.lose_answer(call, times);
+            }
+            format!("{call} fails {times} times")
+        }
+        86..97 => machine(player, dice).await?,
+        _ => cluster(player, dice).await?,
+    })
+}
+
+async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
+    let cluster = format!("c{}", dice.roll(3));
+    let record = player.stamp.cluster(&cluster).await?;
+    let Some(record) = record else {
+        let plugins = [None, Some("azure"), Some("overlay"), Some("none")];
+        let mut pools = vec![("np1".to_owned(), dice.roll(4) as u32)];
+        if dice.roll(3) == 0 {
+            pools.push(("np2".to_owned(), dice.roll(3) as u32));
+        }
+        return Ok(Wish::Create {
+            cluster,
+            pools,
+            plugin: dice.pick(&plugins).flatten().map(str::to_owned),
+            tier: (dice.roll(3) == 0).then(|| "Standard".to_owned()),
+        });
+    };
+    let pools: Vec<String> = record.spec.pools.iter().map(|pool| pool.name.clone()).collect();
+    let pool = dice.pick(&pools).unwrap_or_else(|| "np1".to_owned());
+    Ok(match dice.roll(20) {
+        0..8 => Wish::Pool {
+            cluster,
+            pool,
+            count: dice.roll(5) as u32,
+        },
+        8..11 => Wish::Pool {
+            cluster,
+            pool: format!("np{}", 1 + dice.roll(3)),
+            count: dice.roll(3) as u32,
+        },
+        11..13 => Wish::Drop { cluster, pool },
+        13 => Wish::Label {
+            cluster,
+            pool,
+            label: ("team".to_owned(), format!("t{}", dice.roll(3))),
+        },
+        14 => Wish::Taint {
+            cluster,
+            pool,
+            taint: format!("k{}=v:NoSchedule", dice.roll(2)),
+        },
+        15 => Wish::Tier {
+            cluster,
+            tier: dice
+                .pick(&["Free", "Standard", "Premium"])
+                .unwrap_or("Free")
+                .to_owned(),
+        },
+        16 => Wish::Abort { cluster },
+        17 if dice.roll(4) == 0 => Wish::DeleteGroup,
+        _ => Wish::Delete { cluster },
+    })
+}
+
+async fn machine(player: &Player, dice: &mut Dice) -> Result<String> {
+    let records = player.stamp.records::<MachineRecord>("/machines/").await?;
+    let ids: Vec<String> = records.into_values().map(|machine| machine.id).collect();
+    let Some(id) = dice.pick(&ids) else {
+        return Ok("no machine to break".to_owned());
+    };
+    let machine = MachineId(id.clone());
+    let called = player.stamp.trace.told(&id);
+    let world = &player.stamp.world;
+    Ok(match dice.roll(4) {
+        0 => format!("{called} stops: {}", world.crash(&machine)),
+        1 => format!("{called} vanishes: {}", world.vanish(&machine)),
+        _ => {
+            let ailments = [
+                Ailment::Silent,
+                Ailment::Hangs,
+                Ailment::NotReady,
+                Ailment::DiskFull,
+                Ailment::Ends("kubelet".to_owned()),
+                Ailment::Ends("kube-apiserver".to_owned()),
+                Ailment::Deaf("containerd".to_owned()),
+                Ailment::Deaf("etcd".to_owned()),
+            ];
+            let cures = [Cure::Process, Cure::Reboot, Cure::Reimage, Cure::Replace];
+            let (Some(ailment), Some(cure)) = (dice.pick(&ailments), dice.pick(&cures)) else {
+                return Ok(String::new());
+            };
+            let text = format!("{called} {ailment} until {cure:?}");
+            world.ail(&machine, ailment, cure);
+            text
+        }
+    })
+}
+
+async fn cluster(player: &Player, dice: &mut Dice) -> Result<String> {
+    let clusters = player.stamp.records::<ClusterRecord>("/clusters/").await?;
+    let clusters: Vec<_> = clusters.into_values().collect();
+    let Some(cluster) = dice.pick(&clusters) else {
+        return Ok("no cluster to break".to_owned());
+    };
+    let world = &player.stamp.world;
+    Ok(match dice.roll(3) {
+        0 => {
+            world.stall_api(&cluster.uid, true);
+            format!("the API of {} stalls", cluster.name)
+        }
+        1 => {
+            world.stall_api(&cluster.uid, false);
+            format!("the API of {} answers", cluster.name)
+        }
+        _ => {
+            world.touch_cluster(&cluster.uid);
+            format!("something happens in {}", cluster.name)
+        }
+    })
+}

@@ -1,0 +1,355 @@
+//! What has to be true whenever nothing is left to do: all that was asked for is there once, and nothing is left over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use anyhow::Result;
+use cluster_spec::PodNetworking;
+use control_records::{
+    ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
+    Role, SealedRecord,
+};
+use fabric_api::{NetworkSpec, Power};
+
+use crate::stamp::Stamp;
+
+/// Operations end within the loops' bound and this.
+const SLACK: Duration = Duration::from_secs(3 * 60);
+
+/// Everything on disk.
+struct Records {
+    clusters: BTreeMap<String, ClusterRecord>,
+    observed: BTreeMap<String, ObservedRecord>,
+    machines: BTreeMap<String, MachineRecord>,
+    operations: BTreeMap<String, OperationRecord>,
+}
+
+impl Stamp {
+    /// What is not settled; nothing when nothing is left to do.
+    pub async fn unsettled(&self) -> Result<Option<String>> {
+        let clusters = self.records::<ClusterRecord>("/clusters/").await?;
+        let observed = self.records::<ObservedRecord>("/observed/").await?;
+        for (key, cluster) in clusters {
+            let Some(observed) = observed.get(&control_records::key::observed(&cluster.uid)) else {
+                return Ok(Some(format!("{key}: not begun")));
+            };
+            if cluster.deleting || observed.generation < cluster.generation || !observed.step.is_empty() {
+                let problem = observed.problem.as_deref().unwrap_or("-");
+                return Ok(Some(format!("{key}: {} (problem: {problem})", observed.step)));
+            }
+            if self.world.pending_serving(&cluster.uid) > 0 {
+                return Ok(Some(format!("{key}: serving certificates are pending")));
+            }
+        }
+        let groups = self.records::<GroupRecord>("/groups/").await?;
+        if let Some((key, _)) = groups.iter().find(|(_, group)| group.deleting) {
+            return Ok(Some(format!("{key}: is being deleted")));
+        }
+        let operations = self.records::<OperationRecord>("/operations/").await?;
+        let open = operations
+            .iter()
+            .find(|(_, operation)| operation.status == OperationStatus::InProgress);
+        Ok(open.map(|(key, operation)| format!("{key}: {} is in progress", operation.name)))
+    }
+
+    /// Waits until nothing is left to do; how long that took, or what is left to do.
+    pub async fn settle(&mut self, bound: Duration) -> Result<Result<Duration, String>> {
+        let begun = self.env.clock.monotonic();
+        loop {
+            let took = self.env.clock.monotonic() - begun;
+            match self.unsettled().await? {
+                None => return Ok(Ok(took)),
+                Some(left) if took >= bound => return Ok(Err(left)),
+                // The longer it takes, the less often one need look.
+                Some(_) => self.wait(Duration::from_millis(100).max(took / 50)).await?,
+            }
+        }
+    }
+
+    /// Waits until everything is as it has to be; otherwise, what is not.
+    pub async fn converge(&mut self, bound: Duration) -> Result<Vec<String>> {
+        let begun = self.env.clock.monotonic();
+        loop {
+            let took = self.env.clock.monotonic() - begun;
+            let problems = match self.unsettled().await? {
+                None => self.check().await?,
+                Some(left) => vec![format!("it is not settled: {left}")],
+            };
+            if problems.is_empty() || took >= bound {
+                return Ok(problems);
+            }
+            self.wait(Duration::from_millis(100).max(took / 50)).await?;
+        }
+    }
+
+    /// What is not as it has to be while nothing is left to do.
+    pub async fn check(&self) -> Result<Vec<String>> {
+        let mut problems = self.disk.violations();
+        problems.extend(self.world.violations());
+        let records = Records {
+            clusters: self.records("/clusters/").await?,
+            observed: self.records("/observed/").await?,
+            machines: self.records("/machines/").await?,
+            operations: self.records("/operations/").await?,
+        };
+        self.check_machines(&records, &mut problems).await?;
+        self.check_records(&records, &mut problems).await?;
+        for cluster in records.clusters.values() {
+            self.check_cluster(&records, cluster, &mut problems);
+        }
+        self.check_operations(&records, &mut problems);
+        problems.truncate(20);
+        Ok(problems)
+    }
+
+    async fn check_machines(&self, records: &Records, problems: &mut Vec<String>) -> Result<()> {
+        let ids: BTreeSet<_> = records
+            .machines
+            .values()
+            .map(|machine| machine.id.clone())
+            .collect();
+        let there = self.world.machines();
+        let in_fabric: BTreeSet<_> = there.iter().map(|machine| machine.id.to_string()).collect();
+        same(
+            problems,
+            "machines there and machines written down",
+            &in_fabric,
+            &ids,
+        );
+        for machine in there {
+            if machine.power != Power::Running {
+                problems.push(format!(
+                    "machine {} does not run: {:?}",
+                    machine.id, machine.power
+                ));
+            }
+        }
+        let configs = self.records::<SealedRecord>("/machine-configs/").await?;
+        let configured: BTreeSet<_> = configs
+            .keys()
+            .map(|key| key.trim_start_matches("/machine-configs/").to_owned())
+            .collect();
+        same(problems, "configurations and machines", &configured, &ids);
+        for machine in records.machines.values().filter(|machine| machine.deleting) {
+            problems.push(format!("machine {} is still to go", machine.id));
+        }
+        Ok(())
+    }
+
+    async fn check_records(&self, records: &Records, problems: &mut Vec<String>) -> Result<()> {
+        let uids: BTreeSet<_> = records
+            .clusters
+            .values()
+            .map(|cluster| cluster.uid.clone())
+            .collect();
+        let under = |keys: Vec<String>, prefix: &str| -> BTreeSet<String> {
+            keys.iter()
+                .map(|key| key.trim_start_matches(prefix).to_owned())
+                .collect()
+        };
+        let pkis = self.records::<SealedRecord>("/pki/").await?;
+        same(
+            problems,
+            "keys and clusters",
+            &under(pkis.into_keys().collect(), "/pki/"),
+            &uids,
+        );
+        let observed = under(records.observed.keys().cloned().collect(), "/observed/");
+        same(problems, "observed records and clusters", &observed, &uids);
+        let networks: BTreeSet<_> = self
+            .world
+            .networks()
+            .iter()
+            .map(|network| network.id.to_string())
+            .collect();
+        same(problems, "networks and clusters", &networks, &uids);
+        let groups = self.records::<GroupRecord>("/groups/").await?;
+        let managed = groups.values().filter(|group| group.managed_by.is_some()).count();
+        if managed != uids.len() {
+            problems.push(format!("{managed} groups of nodes, {} clusters", uids.len()));
+        }
+        let leases = self.records::<LeaseRecord>("/leases/").await?;
+        let mut owners = BTreeSet::new();
+        for (key, lease) in &leases {
+            let uid = lease.owner.split('/').nth(1).unwrap_or_default();
+            let machine = lease.owner.starts_with("machine/")
+                && records.machines.contains_key(&format!("/machines/{uid}"));
+            if !uids.contains(uid) && !machine {
+                problems.push(format!("{key} is leased by {}, which is not there", lease.owner));
+            }
+            if !owners.insert(&lease.owner) {
+                problems.push(format!("{} has two addresses", lease.owner));
+            }
+        }
+        for (uid, seen) in uids
+            .iter()
+            .filter_map(|uid| Some((uid, records.observed.get(&format!("/observed/{uid}"))?)))
+        {
+            for (pool, address) in [("vips", seen.vip), ("machines", seen.uplink)] {
+                let held =
+                    address.and_then(|address| leases.get(&control_records::key::lease(pool, address)));
+                if !held.is_some_and(|lease| lease.owner.contains(uid.as_str())) {
+                    problems.push(format!("cluster {uid} uses {address:?} without a lease"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_cluster(&self, records: &Records, cluster: &ClusterRecord, problems: &mut Vec<String>) {
+        let (uid, spec, name) = (&cluster.uid, &cluster.spec, &cluster.name);
+        let own: Vec<_> = records
+            .machines
+            .values()
+            .filter_map(|machine| machine.assignment.as_ref())
+            .filter(|assignment| assignment.cluster == *uid)
+            .map(|assignment| &assignment.role)
+            .collect();
+        let (mut names, mut addresses, mut ranges) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut nodes, mut members) = (BTreeMap::<&str, u32>::new(), 0);
+        for role in own {
+            match role {
+                Role::ControlPlane { .. } => members += 1,
+                Role::Node {
+                    node_name,
+                    address,
+                    pod_range,
+                    pool,
+                    ..
+                } => {
+                    *nodes.entry(pool).or_default() += 1;
+                    if !names.insert(node_name.clone()) {
+                        problems.push(format!("{name}: two nodes called {node_name}"));
+                    }
+                    if !addresses.insert(*address) {
+                        problems.push(format!("{name}: two nodes at {address}"));
+                    }
+                    if pod_range.is_some_and(|range| !ranges.insert(range)) {
+                        problems.push(format!("{name}: two nodes with the pods {pod_range:?}"));
+                    }
+                }
+            }
+        }
+        if members != control_planes(cluster) {
+            problems.push(format!(
+                "{name}: {members} control plane machines, not {}",
+                control_planes(cluster)
+            ));
+        }
+        let wanted: BTreeMap<&str, u32> = spec
+            .pools
+            .iter()
+            .filter(|pool| pool.count > 0)
+            .map(|pool| (pool.name.as_str(), pool.count))
+            .collect();
+        if nodes != wanted {
+            problems.push(format!("{name}: machines by pool {nodes:?}, wanted {wanted:?}"));
+        }
+        self.check_nodes(cluster, &names, problems);
+        let network = self.world.networks();
+        let network = network.iter().find(|network| network.id.as_str() == uid);
+        check_routes(cluster, network, ranges.len(), problems);
+        if let Some(observed) = records.observed.get(&format!("/observed/{uid}")) {
+            for pool in &spec.pools {
+                let ready = observed.ready_nodes.get(&pool.name).copied();
+                if ready != Some(pool.count) && spec.network.plugin != PodNetworking::None {
+                    problems.push(format!(
+                        "{name}: ready nodes of {}: {ready:?}, not {}",
+                        pool.name, pool.count
+                    ));
+                }
+            }
+            if let Some(problem) = &observed.problem {
+                problems.push(format!("{name}: still called a problem: {problem}"));
+            }
+        }
+    }
+
+    fn check_nodes(&self, cluster: &ClusterRecord, names: &BTreeSet<String>, problems: &mut Vec<String>) {
+        let name = &cluster.name;
+        let nodes = self.world.nodes(&cluster.uid);
+        let seen: BTreeSet<_> = nodes.iter().map(|node| node.name.clone()).collect();
+        same(problems, &format!("{name}: node objects and nodes"), &seen, names);
+        for node in nodes {
+            let pool = cluster
+                .spec
+                .pools
+                .iter()
+                .find(|pool| node.name.starts_with(&format!("aks-{}-", pool.name)));
+            let Some(pool) = pool else { continue };
+            let labelled = pool
+                .labels
+                .iter()
+                .all(|(key, value)| node.labels.get(key) == Some(value));
+            let tainted = pool.taints.iter().all(|taint| node.taints.contains(taint));
+            if !labelled || !tainted {
+                problems.push(format!(
+                    "{name}: {} lacks labels or taints of its pool",
+                    node.name
+                ));
+            }
+            if node.cordoned {
+                problems.push(format!("{name}: {} is cordoned", node.name));
+            }
+            if !node.ready && cluster.spec.network.plugin != PodNetworking::None {
+                problems.push(format!("{name}: {} is not ready", node.name));
+            }
+        }
+    }
+
+    fn check_operations(&self, records: &Records, problems: &mut Vec<String>) {
+        let bound = self.settings.policy.operation_bound + self.outage + SLACK;
+        for operation in records.operations.values() {
+            let Some(ended) = operation.ended_at else {
+                problems.push(format!("operation {} did not end", operation.name));
+                continue;
+            };
+            let took = ended.duration_since(operation.started_at).unsigned_abs();
+            if took > bound {
+                problems.push(format!("operation {} took {took:?}", operation.name));
+            }
+            let told = operation
+                .error
+                .as_ref()
+                .is_some_and(|error| !error.code.is_empty() && !error.message.is_empty());
+            if operation.status == OperationStatus::Failed && !told {
+                problems.push(format!(
+                    "operation {} failed and does not say why",
+                    operation.name
+                ));
+            }
+        }
+    }
+}
+
+/// How many control plane machines a cluster is to have.
+fn control_planes(cluster: &ClusterRecord) -> u32 {
+    cluster.spec.tier.members()
+}
+
+fn check_routes(
+    cluster: &ClusterRecord,
+    network: Option<&NetworkSpec>,
+    ranges: usize,
+    problems: &mut Vec<String>,
+) {
+    let wanted = match cluster.spec.network.plugin {
+        PodNetworking::Kubenet | PodNetworking::AzureOverlay => ranges,
+        PodNetworking::AzureFlat | PodNetworking::None => 0,
+    };
+    let there = network.map_or(0, |network| network.routes.len());
+    if there != wanted {
+        problems.push(format!("{}: {there} routes, not {wanted}", cluster.name));
+    }
+}
+
+fn same(problems: &mut Vec<String>, what: &str, there: &BTreeSet<String>, wanted: &BTreeSet<String>) {
+    for left in there.difference(wanted) {
+        problems.push(format!("{what}: {left} is left over"));
+    }
+    for missing in wanted.difference(there) {
+        problems.push(format!("{what}: {missing} is missing"));
+    }
+}

@@ -1,0 +1,32 @@
+//! The whole control plane in one process: edge, providers, store, loops, over simulated machines, agents and clusters, in
+//! virtual time and from a seed.
+//!
+//! ```text
+//!  wishes ─► Stamp ─► edge ─► providers ─► store ◄─ loops ─► SimWorld        play      scripts of `scenarios/`
+//!              │                             │         │                     cases     every operation × step × fault
+//!              └── start, kill, stop      faults    faults, deaths           chaos     random requests and faults
+//! ```
+//!
+//! Owns: the stamp in one process, the faults of its store and calls, what must be true at every end ([`Stamp::check`]),
+//! and three ways to play with it. Always true: the same seed gives the same [`Trace`], to the last commit; a service that
+//! was killed does nothing any more; nothing here sleeps in real time. Called by: its tests, and `cargo xtask chaos`.
+
+pub mod cases;
+pub mod chaos;
+mod check;
+mod login;
+mod operations;
+mod panics;
+pub mod script;
+mod stamp;
+mod steps;
+mod store;
+mod trace;
+mod wishes;
+
+pub use operations::{OPERATIONS, Operation};
+pub use stamp::{Answer, SUBSCRIPTION, Stamp, run};
+pub use steps::{Fault, Steps, Weather};
+pub use store::Disk;
+pub use trace::Trace;
+pub use wishes::{Asked, Desired, GROUP, Pool, Wish};

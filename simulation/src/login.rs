@@ -1,0 +1,142 @@
+//! A token of the stamp's application, from the real token service.
+//!
+//! Hashing a secret and signing cost real time, so a process does each once: tokens are kept by the half hour of virtual time
+//! that they were made in. They are made aside, in a runtime of their own, so that no run notices which of them was there already.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use arm_wire::PrincipalKind;
+use base_env::{Clock, Env, Seed, SeededIds};
+use control_store::{MemoryStore, Op, Store, Txn};
+use futures::future::BoxFuture;
+use identity::{Caller, IdentityConfig, NewPrincipal, SigningKey, TokenService, create_principal};
+use jiff::Timestamp;
+
+use crate::stamp::{AUDIENCE, BASE, TENANT};
+
+const APPLICATION: &str = "c0ffee00-1111-4222-8333-444455556666";
+const SECRET: &str = "simulated";
+/// How long a token is used before another is made, seconds.
+const USED_S: i64 = 1800;
+
+/// The key that signs tokens, one a process: no run depends on it.
+pub(crate) fn signing_key() -> Result<SigningKey> {
+    static PEM: LazyLock<Option<String>> =
+        LazyLock::new(|| SigningKey::generate().ok().map(|key| key.to_pem().to_owned()));
+    let pem = PEM.as_ref().context("cannot make a key that signs tokens")?;
+    Ok(SigningKey::from_pem(pem)?)
+}
+
+/// What the token service is told.
+pub(crate) fn config() -> IdentityConfig {
+    IdentityConfig {
+        issuer: format!("{BASE}/adfs"),
+        tenant_id: TENANT.to_owned(),
+        audiences: vec![AUDIENCE.to_owned(), BASE.to_owned()],
+        resources: Vec::new(),
+    }
+}
+
+/// Stands still.
+struct Still(Timestamp);
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn still(now: Timestamp) -> Env {
+    let seed = Seed::new(0);
+    Env {
+        clock: Arc::new(Still(now)),
+        seed,
+        ids: Arc::new(SeededIds::new(seed)),
+    }
+}
+
+/// Runs aside.
+fn aside<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()?
+                .block_on(work)
+        });
+        thread
+            .join()
+            .map_err(|_panic| anyhow::anyhow!("the login failed"))?
+    })
+}
+
+/// The record of the application, made once.
+pub(crate) fn principal() -> Result<Op> {
+    static RECORD: LazyLock<Option<(String, Vec<u8>)>> = LazyLock::new(|| {
+        let made = aside(async {
+            let store = MemoryStore::new();
+            let new = NewPrincipal {
+                kind: PrincipalKind::Application,
+                login: APPLICATION,
+                display_name: "simulated",
+                secret: SECRET,
+            };
+            create_principal(&store, &still(Timestamp::UNIX_EPOCH), new).await?;
+            let (mut all, _) = store.list("/principals/").await?;
+            let (key, record) = all.pop().context("no principal was written")?;
+            Ok((key, record.value))
+        });
+        made.ok()
+    });
+    let (key, value) = RECORD.clone().context("cannot make the principal")?;
+    Ok(Op::Put(key, value))
+}
+
+/// A value for the header `Authorization` that holds now.
+pub(crate) fn bearer(now: Timestamp) -> Result<String> {
+    static KEPT: Mutex<BTreeMap<i64, String>> = Mutex::new(BTreeMap::new());
+    let slot = now.as_second() / USED_S;
+    if let Some(token) = KEPT.lock().unwrap_or_else(PoisonError::into_inner).get(&slot) {
+        return Ok(token.clone());
+    }
+    let principal = principal()?;
+    let token = aside(async move {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        store.txn(Txn::default().with(principal)).await?;
+        let made_at = Timestamp::from_second(slot * USED_S)?;
+        let service = TokenService::new(config(), signing_key()?, still(made_at), store);
+        let form = format!(
+            "grant_type=client_credentials&client_id={APPLICATION}&client_secret={SECRET}&scope={AUDIENCE}/.default"
+        );
+        let request = http::Request::post("/adfs/oauth2/token")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.into_bytes().into())?;
+        let caller = Caller {
+            base_url: BASE.to_owned(),
+            address: None,
+        };
+        let answer = service.answer(request, &caller).await;
+        let body: serde_json::Value = serde_json::from_slice(answer.body())?;
+        let token = body["access_token"]
+            .as_str()
+            .with_context(|| format!("no token was given: {body}"))?;
+        Ok(format!("Bearer {token}"))
+    })?;
+    KEPT.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(slot, token.clone());
+    Ok(token)
+}

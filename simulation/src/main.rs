@@ -1,0 +1,197 @@
+//! `simulation chaos|cases|play`: what `cargo xtask chaos` runs.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for developers; it has no printer"
+)]
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use simulation::{cases, chaos};
+
+/// The whole control plane in one process, in virtual time.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Random requests, faults, deaths and broken machines; then everything must become as it has to be
+    Chaos(Chaos),
+    /// Every operation × every step × every fault
+    Cases {
+        /// Only cases whose line contains this
+        #[arg(long)]
+        only: Option<String>,
+        /// Only one in so many
+        #[arg(long, default_value_t = 1)]
+        every: usize,
+        /// Threads
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// One JSON object as the last line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Play a script and print its transcript
+    Play {
+        /// The script
+        script: PathBuf,
+        /// The seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+#[derive(clap::Args)]
+struct Chaos {
+    /// How many seeds
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    start: u64,
+    /// Only this one, with all it has to tell
+    #[arg(long, conflicts_with_all = ["seeds", "start"])]
+    seed: Option<u64>,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+    /// One JSON object as the last line
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().task {
+        Task::Chaos(options) => play_chaos(&options),
+        Task::Cases {
+            only,
+            every,
+            jobs,
+            json,
+        } => play_cases(only.as_deref(), every, jobs, json),
+        Task::Play { script, seed } => play(&script, seed),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play_chaos(options: &Chaos) -> Result<()> {
+    let (start, end) = match options.seed {
+        Some(seed) => (seed, seed + 1),
+        None => (options.start, options.start + options.seeds),
+    };
+    let (next, events, failed) = (AtomicU64::new(start), AtomicU64::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    if (seed - start) % 1000 == 999 {
+                        println!("{} seeds", seed - start + 1);
+                    }
+                    let problems = match chaos::play(seed) {
+                        Ok(ended) => {
+                            events.fetch_add(ended.events, Ordering::Relaxed);
+                            if ended.problems.is_empty() && options.seed.is_none() {
+                                continue;
+                            }
+                            println!("seed {seed}: {} events, {:.0} s", ended.events, ended.seconds);
+                            for line in &ended.tail {
+                                println!("  {line}");
+                            }
+                            ended.problems
+                        }
+                        Err(error) => vec![format!("{error:#}")],
+                    };
+                    if problems.is_empty() {
+                        continue;
+                    }
+                    for problem in &problems {
+                        println!("  {problem}");
+                    }
+                    println!("reproduce: cargo xtask chaos --seed {seed}");
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.sort_unstable();
+    let (seeds, events) = (end - start, events.into_inner());
+    if options.json {
+        println!(
+            "{}",
+            json!({ "seeds": seeds, "events": events, "failed": failed })
+        );
+    } else {
+        println!("{seeds} seeds, {events} events, {} failed", failed.len());
+    }
+    if !failed.is_empty() {
+        bail!("{} of {seeds} seeds failed: {failed:?}", failed.len());
+    }
+    Ok(())
+}
+
+fn play_cases(only: Option<&str>, every: usize, jobs: usize, json: bool) -> Result<()> {
+    let mut chosen = cases::all()?;
+    let total = chosen.len();
+    chosen.retain(|case| only.is_none_or(|only| case.to_string().contains(only)));
+    let chosen: Vec<_> = chosen.into_iter().step_by(every.max(1)).collect();
+    let outcome = cases::play_all(&chosen, jobs)?;
+    for (operation, count) in &outcome.played {
+        println!("{operation:28} {count:6} cases");
+    }
+    for failure in &outcome.failures {
+        println!("FAILED {}\n{}", failure.case, failure.why);
+    }
+    if json {
+        let failed: Vec<_> = outcome
+            .failures
+            .iter()
+            .map(|failure| failure.case.to_string())
+            .collect();
+        println!("{}", json!({ "cases": chosen.len(), "failed": failed }));
+    } else {
+        println!(
+            "{} of {total} cases, {} failed",
+            chosen.len(),
+            outcome.failures.len()
+        );
+    }
+    if !outcome.failures.is_empty() {
+        bail!("{} cases failed", outcome.failures.len());
+    }
+    Ok(())
+}
+
+fn play(script: &std::path::Path, seed: u64) -> Result<()> {
+    let text =
+        std::fs::read_to_string(script).with_context(|| format!("cannot read {}", script.display()))?;
+    let (transcript, hash) =
+        simulation::run(async || simulation::script::Player::new(seed).await?.play(&text).await)?;
+    print!("{transcript}");
+    println!("trace {hash}");
+    Ok(())
+}

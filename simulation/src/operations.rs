@@ -1,0 +1,69 @@
+//! The operations that are tried with every fault at every step. A new one gets all of that by a line here.
+
+/// An operation, in the commands of [`crate::script`].
+#[derive(Debug, Clone, Copy)]
+pub struct Operation {
+    /// For people.
+    pub name: &'static str,
+    /// What is there before; it settles first.
+    pub before: &'static [&'static str],
+    /// What is tried.
+    pub act: &'static [&'static str],
+}
+
+const fn operation(
+    name: &'static str,
+    before: &'static [&'static str],
+    act: &'static [&'static str],
+) -> Operation {
+    Operation { name, before, act }
+}
+
+/// All of them.
+pub const OPERATIONS: &[Operation] = &[
+    operation("create", &[], &["create c1 np1=2"]),
+    operation("create-overlay-empty", &[], &["create c1 np1=0 plugin=overlay"]),
+    operation("scale-up", &["create c1 np1=1"], &["pool c1 np1 3"]),
+    operation("scale-down", &["create c1 np1=3"], &["pool c1 np1 1"]),
+    operation("pool-add", &["create c1 np1=1"], &["pool c1 np2 2"]),
+    operation("pool-delete", &["create c1 np1=1 np2=2"], &["drop c1 np2"]),
+    operation(
+        "pool-replace",
+        &["create c1 np1=1 np2=1"],
+        &["drop c1 np2", "pool c1 np2 2"],
+    ),
+    operation("label", &["create c1 np1=2"], &["label c1 np1 team=blue"]),
+    operation("taint", &["create c1 np1=2"], &["taint c1 np1 a=b:NoSchedule"]),
+    operation("delete", &["create c1 np1=2"], &["delete c1"]),
+    operation(
+        "delete-while-creating",
+        &[],
+        &["create c1 np1=2", "wait 1", "delete c1"],
+    ),
+    operation(
+        "delete-and-create-again",
+        &["create c1 np1=1"],
+        &["delete c1", "wait 2", "create c1 np1=1"],
+    ),
+    operation(
+        "group-delete",
+        &["create c1 np1=1", "create c2 np1=1"],
+        &["delete-group"],
+    ),
+    operation(
+        "scale-twice",
+        &["create c1 np1=1"],
+        &["pool c1 np1 3", "wait 1", "pool c1 np1 2"],
+    ),
+    operation("repair-stopped-node", &["create c1 np1=2"], &["crash vmss000001"]),
+    operation(
+        "repair-vanished-node",
+        &["create c1 np1=2"],
+        &["vanish vmss000001"],
+    ),
+    operation(
+        "repair-control-plane",
+        &["create c1 np1=1"],
+        &["crash control-plane"],
+    ),
+];

@@ -1,0 +1,402 @@
+//! Scripts: a command file in, a transcript out; the difference to the golden transcript is the review.
+//!
+//! `scenarios/{name}.cmd` is played and compared with `scenarios/{name}.out`. One command a line, `#` starts a comment:
+//!
+//! | command | does |
+//! |---|---|
+//! | `create C POOL=COUNT… [plugin=kubenet, azure, overlay, none] [tier=Free, Standard, Premium]` | the PUT of a cluster |
+//! | `pool C POOL COUNT` | the PUT of a pool: scales it, or adds it |
+//! | `drop C POOL` | the DELETE of a pool |
+//! | `label C POOL KEY=VALUE`, `taint C POOL KEY=VALUE:EFFECT` | the PUT of a pool with one more |
+//! | `tier C TIER` | the PUT of a cluster with another tier |
+//! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all of them |
+//! | `abort C` | the POST that aborts what is under way |
+//! | `settle` | waits until nothing is left to do, then checks that all is there once and nothing is left over |
+//! | `wait SECONDS` | lets time pass |
+//! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: they do their work first |
+//! | `outage CALLS COMMITS` | from now on this part (0 to 1) of all calls, of all commits, fails; `calm` ends it |
+//! | `pods NODE COUNT` | pods of the nodes whose name ends so do not leave |
+//! | `crash NAME`, `vanish NAME` | the machine whose name begins or ends so stops, is gone |
+//! | `ail NAME AILMENT CURE` | something befalls it: `silent`, `hangs`, `not-ready`, `disk-full`, `ends:PROCESS`, `deaf:PROCESS`; cured by `process`, `reboot`, `reimage`, `replace` |
+//! | `fail-boots COUNT` | the next machines that start never come up |
+//! | `stall C`, `unstall C` | the cluster's API does not answer, does again |
+//! | `heal` | all machines and APIs are well |
+//! | `orphans` | puts a machine and a network there that belong to nobody |
+//! | `resync SECONDS` | the resync period, for the next start |
+//! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed so many store accesses and calls from now |
+//! | `show C`, `operations`, `trace`, `records`, `commits` | print; `trace`: the calls since the last time |
+//!
+//! A machine is called as its node, or `control-plane-0` and so on.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use control_records::{MachineRecord, ObservedRecord, OperationRecord, Role, key};
+use control_store::Store as _;
+use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
+use fabric_sim::{Call, SimOptions};
+
+use crate::{Asked, Stamp, Weather, Wish, panics};
+
+/// The longest that anything in a script may take.
+const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Calls that only look; they are in the trace, but not in transcripts.
+const LOOKS: [&str; 4] = ["list", "nodes", "ready", "logs"];
+
+/// Plays commands on a stamp.
+pub struct Player {
+    /// The stamp.
+    pub stamp: Stamp,
+    /// What was asked for.
+    pub asked: Asked,
+    out: String,
+}
+
+impl Player {
+    /// On an empty stamp; the service does not run yet.
+    pub async fn new(seed: u64) -> Result<Self> {
+        panics::watch();
+        let options = SimOptions {
+            backup: true,
+            ..SimOptions::default()
+        };
+        Ok(Self {
+            stamp: Stamp::new(seed, options).await?,
+            asked: Asked::default(),
+            out: String::new(),
+        })
+    }
+
+    /// Plays a script; the transcript.
+    pub async fn play(mut self, script: &str) -> Result<(String, String)> {
+        for line in script.lines().map(str::trim_end) {
+            if line.is_empty() || line.starts_with('#') {
+                self.say(line);
+                continue;
+            }
+            self.say(&format!("> {line}"));
+            self.command(line).await.with_context(|| format!("at '{line}'"))?;
+        }
+        self.stamp.stop().await;
+        let panics = panics::take();
+        ensure!(panics.is_empty(), "the service panicked: {panics:?}");
+        Ok((self.out, self.stamp.trace.hash()))
+    }
+
+    fn say(&mut self, line: &str) {
+        self.out.push_str(line);
+        self.out.push('\n');
+    }
+
+    /// Carries out one command.
+    pub async fn command(&mut self, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let Some(wish) = wish(&words)? {
+            return self.ask(&wish).await;
+        }
+        let stamp = &mut self.stamp;
+        match *words {
+            ["start"] => stamp.start()?,
+            ["stop"] => stamp.stop().await,
+            ["kill"] => stamp.kill().await,
+            ["die", points] => stamp.steps.die_in(points.parse()?),
+            ["settle"] => self.settle().await?,
+            ["wait", seconds] => stamp.wait(Duration::from_secs_f64(seconds.parse()?)).await?,
+            ["fail", call, times] => stamp.world.fail_next(self::call(call)?, times.parse()?),
+            ["fail-after", call, times] => stamp.world.lose_answer(self::call(call)?, times.parse()?),
+            ["outage", calls, commits] => stamp.steps.weather(Weather {
+                calls: calls.parse()?,
+                commits: commits.parse()?,
+                slow: 0.0,
+            }),
+            ["calm"] => stamp.steps.weather(Weather::default()),
+            ["fail-boots", times] => stamp.world.fail_boots(times.parse()?),
+            ["pods", node, count] => {
+                let count = count.parse()?;
+                for cluster in stamp
+                    .records::<control_records::ClusterRecord>("/clusters/")
+                    .await?
+                    .values()
+                {
+                    for found in stamp.world.nodes(&cluster.uid) {
+                        if found.name.ends_with(node) {
+                            stamp.world.stubborn(&cluster.uid, &found.name, count);
+                        }
+                    }
+                }
+            }
+            ["crash", name] => {
+                for id in machines(stamp, name).await? {
+                    stamp.world.crash(&id);
+                }
+            }
+            ["vanish", name] => {
+                for id in machines(stamp, name).await? {
+                    stamp.world.vanish(&id);
+                }
+            }
+            ["ail", name, ailment, cure] => {
+                let ailment: fabric_sim::Ailment = ailment.parse().map_err(anyhow::Error::msg)?;
+                let cure = cure.parse().map_err(anyhow::Error::msg)?;
+                for id in machines(stamp, name).await? {
+                    stamp.world.ail(&id, ailment.clone(), cure);
+                }
+            }
+            ["stall", name] | ["unstall", name] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                stamp.world.stall_api(&cluster.uid, words[0] == "stall");
+            }
+            ["heal"] => stamp.world.heal(),
+            ["orphans"] => orphans(stamp),
+            ["resync", seconds] => stamp.settings.resync = Duration::from_secs(seconds.parse()?),
+            ["show", name] => self.show(name).await?,
+            ["operations"] => self.operations().await?,
+            ["trace"] => {
+                for line in stamp.trace.take(&["call"]) {
+                    let call = line.split_whitespace().nth(1).unwrap_or_default();
+                    if !LOOKS.contains(&call) {
+                        self.say(&line);
+                    }
+                }
+            }
+            ["commits"] => {
+                for line in stamp.trace.take(&["commit"]) {
+                    self.say(&line);
+                }
+            }
+            ["records"] => {
+                let (all, _) = stamp.disk.list("/").await?;
+                let lines: Vec<String> = all.iter().map(|(key, _)| stamp.trace.told(key)).collect();
+                for line in lines {
+                    self.say(&line);
+                }
+            }
+            _ => bail!("there is no such command"),
+        }
+        Ok(())
+    }
+
+    /// Asks for something and notes what has to be there from now on.
+    pub async fn ask(&mut self, wish: &Wish) -> Result<()> {
+        let answer = self.stamp.ask(wish).await?;
+        self.asked.heard(wish, &answer);
+        let text = if answer.accepted() {
+            format!("{}", answer.status)
+        } else if answer.status == 0 {
+            "no answer".to_owned()
+        } else {
+            format!("{} {}", answer.status, answer.error())
+        };
+        self.say(&text);
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        let took = match self.stamp.settle(BOUND).await? {
+            Ok(took) => took,
+            Err(left) => bail!(
+                "it does not settle: {left}\n{}\n{}",
+                self.out,
+                self.stamp.trace.tail(40).join("\n")
+            ),
+        };
+        let mut problems = self.stamp.check().await?;
+        problems.extend(self.asked.check(&self.stamp).await?);
+        ensure!(
+            problems.is_empty(),
+            "it settled, but {problems:#?}\n{}\n{}",
+            self.out,
+            self.stamp.trace.tail(40).join("\n")
+        );
+        self.say(&format!("settled after {:.1} s", took.as_secs_f64()));
+        Ok(())
+    }
+
+    async fn show(&mut self, name: &str) -> Result<()> {
+        let Some(cluster) = self.stamp.cluster(name).await? else {
+            self.say(&format!("there is no cluster {name}"));
+            return Ok(());
+        };
+        let observed: ObservedRecord = self
+            .stamp
+            .record(&key::observed(&cluster.uid))
+            .await?
+            .unwrap_or_default();
+        let answer = self.stamp.show(name).await?;
+        let state = answer.body["properties"]["provisioningState"].as_str();
+        self.say(&format!(
+            "{name}: {}, generation {} of {}, Kubernetes {}, ready nodes {:?}",
+            state.unwrap_or("-"),
+            observed.generation,
+            cluster.generation,
+            observed.kubernetes_version.as_deref().unwrap_or("-"),
+            observed.ready_nodes
+        ));
+        if !observed.step.is_empty() {
+            self.say(&format!("  step: {}", self.stamp.trace.told(&observed.step)));
+        }
+        if let Some(problem) = observed.problem {
+            self.say(&format!("  problem: {}", self.stamp.trace.told(&problem)));
+        }
+        let machines = self.stamp.records::<MachineRecord>("/machines/").await?;
+        let mut lines: Vec<_> = machines
+            .into_values()
+            .filter_map(|machine| {
+                let assignment = machine.assignment.filter(|given| given.cluster == cluster.uid)?;
+                let going = if machine.deleting { ", to go" } else { "" };
+                Some(match assignment.role {
+                    Role::ControlPlane { index, .. } => format!("  control plane {index}{going}"),
+                    Role::Node {
+                        node_name,
+                        address,
+                        pod_range,
+                        ..
+                    } => {
+                        let range = pod_range.map_or("-".to_owned(), |range| range.to_string());
+                        format!("  {node_name} {address} pods {range}{going}")
+                    }
+                })
+            })
+            .collect();
+        lines.sort();
+        for line in lines {
+            self.say(&line);
+        }
+        Ok(())
+    }
+
+    async fn operations(&mut self) -> Result<()> {
+        let operations = self.stamp.records::<OperationRecord>("/operations/").await?;
+        let mut operations: Vec<_> = operations.into_values().collect();
+        operations.sort_by_key(|operation| (operation.started_at, operation.generation));
+        for operation in operations {
+            let took = operation.ended_at.map_or("-".to_owned(), |ended| {
+                format!(
+                    "{:.1} s",
+                    ended.duration_since(operation.started_at).as_secs_f64()
+                )
+            });
+            self.say(&format!("{} {:?} {took}", operation.name, operation.status));
+            if let Some(error) = operation.error {
+                let text = self.stamp.trace.told(&error.message);
+                self.say(&format!("  {}: {text}", error.code));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was printed so far.
+    pub fn transcript(&self) -> &str {
+        &self.out
+    }
+}
+
+fn call(name: &str) -> Result<Call> {
+    name.parse().map_err(anyhow::Error::msg)
+}
+
+/// The command as a request of a tenant, if it is one.
+pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
+    let own = |text: &&str| (*text).to_owned();
+    Ok(Some(match words {
+        ["create", cluster, rest @ ..] => {
+            let (mut pools, mut plugin, mut tier) = (Vec::new(), None, None);
+            for word in rest {
+                match word.split_once('=').context("a word without '='")? {
+                    ("plugin", value) => plugin = Some(value.to_owned()),
+                    ("tier", value) => tier = Some(value.to_owned()),
+                    (pool, count) => pools.push((pool.to_owned(), count.parse()?)),
+                }
+            }
+            Wish::Create {
+                cluster: own(cluster),
+                pools,
+                plugin,
+                tier,
+            }
+        }
+        ["pool", cluster, pool, count] => Wish::Pool {
+            cluster: own(cluster),
+            pool: own(pool),
+            count: count.parse()?,
+        },
+        ["label", cluster, pool, label] => {
+            let (key, value) = label.split_once('=').context("a label without '='")?;
+            Wish::Label {
+                cluster: own(cluster),
+                pool: own(pool),
+                label: (key.to_owned(), value.to_owned()),
+            }
+        }
+        ["taint", cluster, pool, taint] => Wish::Taint {
+            cluster: own(cluster),
+            pool: own(pool),
+            taint: own(taint),
+        },
+        ["drop", cluster, pool] => Wish::Drop {
+            cluster: own(cluster),
+            pool: own(pool),
+        },
+        ["tier", cluster, tier] => Wish::Tier {
+            cluster: own(cluster),
+            tier: own(tier),
+        },
+        ["delete", cluster] => Wish::Delete {
+            cluster: own(cluster),
+        },
+        ["delete-group"] => Wish::DeleteGroup,
+        ["abort", cluster] => Wish::Abort {
+            cluster: own(cluster),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+/// The machines that are called so.
+pub(crate) async fn machines(stamp: &Stamp, name: &str) -> Result<Vec<MachineId>> {
+    let records = stamp.records::<MachineRecord>("/machines/").await?;
+    let found: Vec<MachineId> = records
+        .values()
+        .filter(|machine| {
+            let called = match machine.assignment.as_ref().map(|given| &given.role) {
+                Some(Role::Node { node_name, .. }) => node_name.clone(),
+                Some(Role::ControlPlane { index, .. }) => format!("control-plane-{index}"),
+                None => return false,
+            };
+            called.starts_with(name) || called.ends_with(name)
+        })
+        .map(|machine| MachineId(machine.id.clone()))
+        .collect();
+    ensure!(!found.is_empty(), "no machine is called {name}");
+    Ok(found)
+}
+
+fn orphans(stamp: &Stamp) {
+    stamp.world.plant_machine(MachineSpec {
+        id: MachineId("orphan0000".to_owned()),
+        hostname: "orphan".to_owned(),
+        image: "1.36.3".to_owned(),
+        cpu_millis: 1000,
+        memory_mib: 1024,
+        nics: Vec::new(),
+        seed_files: BTreeMap::new(),
+        labels: BTreeMap::new(),
+    });
+    stamp.world.plant_network(NetworkSpec {
+        id: NetworkId::from("orphan0001"),
+        address_space: Vec::new(),
+        subnets: Vec::new(),
+        reserved: Vec::new(),
+        routes: Vec::new(),
+        uplink: std::net::Ipv4Addr::new(100, 64, 7, 250),
+    });
+}
+
+impl std::fmt::Debug for Player {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = String::new();
+        write!(text, "{} bytes of transcript", self.out.len())?;
+        f.write_str(&text)
+    }
+}

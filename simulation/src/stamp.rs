@@ -1,0 +1,380 @@
+//! A stamp in one process: the whole control plane over a simulated world, in virtual time.
+//!
+//! The service ([`Stamp::start`], [`Stamp::kill`]) comes and goes; the disk and the world stay. Requests go through the real
+//! edge with a real token, only without sockets.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use arm_edge::{Edge, EdgeConfig};
+use arm_wire::{ArmError, Provider};
+use async_trait::async_trait;
+use axum::body::{Body, to_bytes};
+use base_env::Env;
+use cluster_versions::Offered;
+use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Settings};
+use control_records::{ClusterRecord, ObservedRecord, SubscriptionRecord, key};
+use control_store::{Sealer, Store, Txn, put_record};
+use fabric_api::Fabric as _;
+use fabric_sim::{SimOptions, SimWorld};
+use identity::TokenService;
+use providers_containerservice::{ContainerService, CredentialKind, Credentials, ProviderConfig};
+use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinHandle};
+use tower::ServiceExt as _;
+
+use crate::{
+    login,
+    steps::{LifeGate, Steps},
+    store::{Disk, LifeStore},
+    trace::Trace,
+};
+
+pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
+/// The only subscription.
+pub const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
+pub(crate) const BASE: &str = "https://arm.sim.test";
+pub(crate) const AUDIENCE: &str = "https://management.sim.test/x";
+const LOCATION: &str = "local";
+
+/// An answer to a request.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status; 0 when nobody answered: the service was away, or died meanwhile.
+    pub status: u16,
+    /// JSON, or null.
+    pub body: Value,
+}
+
+impl Answer {
+    /// Whether the request was accepted.
+    pub fn accepted(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Whether it was refused, so that it has no effect.
+    pub fn refused(&self) -> bool {
+        (400..500).contains(&self.status)
+    }
+
+    /// The error's code and message, for people.
+    pub fn error(&self) -> String {
+        let error = &self.body["error"];
+        format!(
+            "{}: {}",
+            error["code"].as_str().unwrap_or_default(),
+            error["message"].as_str().unwrap_or_default()
+        )
+    }
+}
+
+struct Service {
+    tasks: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    edge: Edge,
+}
+
+/// See the module.
+pub struct Stamp {
+    /// Time, chance and identity of everything in it.
+    pub env: Env,
+    /// Machines, agents and clusters.
+    pub world: SimWorld,
+    /// The store as it is on disk.
+    pub disk: Arc<Disk>,
+    /// The service's steps, and what befalls them.
+    pub steps: Arc<Steps>,
+    /// What happened.
+    pub trace: Arc<Trace>,
+    /// For the next start.
+    pub settings: Settings,
+    service: Option<Service>,
+    /// How long the store could not be written, all in all: operations may take so much longer.
+    pub outage: Duration,
+}
+
+/// Nobody asks for kubeconfigs here.
+struct NoCredentials;
+
+#[async_trait]
+impl Credentials for NoCredentials {
+    async fn kubeconfig(
+        &self,
+        _: &ClusterRecord,
+        _: &ObservedRecord,
+        _: CredentialKind,
+    ) -> Result<Option<String>, ArmError> {
+        Ok(None)
+    }
+}
+
+/// Runs a play in a runtime of its own, in virtual time.
+pub fn run<T>(play: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?
+        .block_on(play())
+}
+
+impl Stamp {
+    /// A stamp with a subscription and its application; nothing runs yet.
+    pub async fn new(seed: u64, options: SimOptions) -> Result<Self> {
+        let env = Env::simulated(seed);
+        let trace = Arc::new(Trace::new(Arc::clone(&env.clock)));
+        let disk = Arc::new(Disk::new(env.clone(), Arc::clone(&trace)));
+        let subscription = SubscriptionRecord {
+            v: 1,
+            id: SUBSCRIPTION.to_owned(),
+            display_name: "simulated".to_owned(),
+            tenant_id: TENANT.to_owned(),
+            registered: vec!["microsoft.resources".into(), "microsoft.containerservice".into()],
+            created_at: env.clock.now(),
+        };
+        let txn = Txn::default()
+            .with(put_record(key::subscription(SUBSCRIPTION), &subscription))
+            .with(login::principal()?);
+        disk.write(txn).await?;
+        let world = SimWorld::new(env.clone(), options);
+        world.ensure_stamp().await?;
+        Ok(Self {
+            steps: Arc::new(Steps::new(
+                Arc::clone(&env.clock),
+                env.seed.child("steps"),
+                Arc::clone(&trace),
+            )),
+            settings: Settings::default(),
+            service: None,
+            outage: Duration::ZERO,
+            env,
+            world,
+            disk,
+            trace,
+        })
+    }
+
+    /// Starts the service.
+    pub fn start(&mut self) -> Result<()> {
+        ensure!(self.service.is_none(), "the service runs already");
+        self.trace.note("life the service starts");
+        let env = self.env.clone();
+        let life = self.steps.begin();
+        let store: Arc<dyn Store> = Arc::new(LifeStore {
+            disk: Arc::clone(&self.disk),
+            steps: Arc::clone(&self.steps),
+            life,
+        });
+        self.world.set_gate(Arc::new(LifeGate {
+            steps: Arc::clone(&self.steps),
+            life,
+        }));
+        let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+        let fabric = self.world.fabric();
+        let range = fabric.stamp_network().range;
+        let aks: Arc<dyn Provider> = Arc::new(ContainerService::new(
+            env.clone(),
+            Arc::clone(&store),
+            Arc::clone(&sealer),
+            ProviderConfig {
+                location: LOCATION.to_owned(),
+                domain: "sim.test".to_owned(),
+                offered: Offered::pinned(),
+                reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
+            },
+            Arc::new(NoCredentials),
+        ));
+        let resources = ResourcesProvider::new(
+            ResourcesConfig {
+                location: LOCATION.to_owned(),
+                location_display: "Local".to_owned(),
+                tenant_id: TENANT.to_owned(),
+                tenant_name: "simulated".to_owned(),
+            },
+            env.clone(),
+            Arc::clone(&store),
+            vec![Arc::clone(&aks)],
+        );
+        let tokens = TokenService::new(
+            login::config(),
+            login::signing_key()?,
+            env.clone(),
+            Arc::clone(&store),
+        );
+        let edge = Edge::new(
+            EdgeConfig {
+                stamp: "simulated".to_owned(),
+                base_url: BASE.to_owned(),
+                domain: "sim.test".to_owned(),
+                location: LOCATION.to_owned(),
+            },
+            env.clone(),
+            Arc::clone(&store),
+            Arc::new(tokens),
+            vec![Arc::clone(&aks), Arc::new(resources)],
+        );
+        let controller = Controller::new(ControllerDeps {
+            env: env.clone(),
+            store: Arc::clone(&store),
+            sealer,
+            fabric,
+            agents: self.world.agents(),
+            connect: self.world.clusters(),
+            recipes: Arc::new(KubernetesRecipes {
+                host_cores: 8,
+                host_memory_mib: 32 * 1024,
+                ..KubernetesRecipes::default()
+            }),
+            service_url: "https://100.64.0.1:7443".to_owned(),
+            agent_ca: String::new(),
+            settings: self.settings.clone(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let reaper = GroupReaper::new(env, store, vec![aks]);
+        let mut told = stopped.clone();
+        let tasks = vec![
+            tokio::spawn(controller.run(stopped)),
+            tokio::spawn(async move {
+                let ended = async move {
+                    // The sender is gone only when everything ends.
+                    drop(told.wait_for(|stop| *stop).await);
+                };
+                reaper.run(ended).await;
+            }),
+        ];
+        self.service = Some(Service { tasks, stop, edge });
+        Ok(())
+    }
+
+    /// Whether a service was started and not ended; it may have died since.
+    pub fn started(&self) -> bool {
+        self.service.is_some()
+    }
+
+    /// Kills the service: nothing of it runs when this returns.
+    pub async fn kill(&mut self) {
+        if let Some(service) = self.service.take() {
+            self.trace.note("life the service is killed");
+            self.steps.end();
+            drop(service.edge);
+            for task in service.tasks {
+                task.abort();
+                // Cancelled, or ended by itself just before.
+                let _ = task.await;
+            }
+            self.world.restart_service();
+        }
+    }
+
+    /// Stops the service as a signal would.
+    pub async fn stop(&mut self) {
+        if let Some(service) = self.service.take() {
+            self.trace.note("life the service is stopped");
+            service.stop.send_replace(true);
+            for task in service.tasks {
+                // A fault of the service shows in `panics`.
+                let _ = task.await;
+            }
+            self.steps.end();
+            self.world.restart_service();
+        }
+    }
+
+    /// Starts the service again if it died at a step.
+    pub async fn revive(&mut self) -> Result<()> {
+        if self.service.is_some() && !self.steps.alive() {
+            self.kill().await;
+            self.start()?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass. A service that dies meanwhile is started again.
+    pub async fn wait(&mut self, time: Duration) -> Result<()> {
+        let until = self.env.clock.monotonic() + time;
+        loop {
+            let left = until.saturating_sub(self.env.clock.monotonic());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if self.service.is_some() {
+                let steps = Arc::clone(&self.steps);
+                let clock = Arc::clone(&self.env.clock);
+                // A dead service is found dead at once; somebody needs a moment to start another.
+                let _ = clock.timeout(left, steps.died()).await;
+                self.revive().await?;
+            } else {
+                self.env.clock.sleep(left).await;
+            }
+        }
+    }
+
+    /// Sends a request to the service. `path` begins behind the subscription.
+    pub async fn arm(&mut self, method: &str, path: &str, body: Option<Value>) -> Result<Answer> {
+        self.revive().await?;
+        let nobody = Answer {
+            status: 0,
+            body: Value::Null,
+        };
+        let Some(service) = &self.service else {
+            self.trace.note(&format!("answer {method} {path} 0"));
+            return Ok(nobody);
+        };
+        let version = if path.contains("managedClusters") {
+            "2026-06-01"
+        } else {
+            "2024-11-01"
+        };
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!(
+                "/subscriptions/{SUBSCRIPTION}/{path}{separator}api-version={version}"
+            ))
+            .header("host", "arm.sim.test")
+            .header("authorization", login::bearer(self.env.clock.now())?);
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let call = service.edge.router().oneshot(request.body(body)?);
+        let steps = Arc::clone(&self.steps);
+        let response = tokio::select! {
+            biased;
+            () = steps.died() => None,
+            response = call => Some(response?),
+        };
+        let answer = match response {
+            None => nobody,
+            Some(response) => {
+                let status = response.status().as_u16();
+                let bytes = to_bytes(response.into_body(), usize::MAX).await?;
+                let body = if bytes.is_empty() {
+                    Value::Null
+                } else {
+                    serde_json::from_slice(&bytes).context("the answer is no JSON")?
+                };
+                Answer { status, body }
+            }
+        };
+        self.trace
+            .note(&format!("answer {method} {path} {}", answer.status));
+        self.revive().await?;
+        Ok(answer)
+    }
+
+    /// The records with a prefix, as they are on disk.
+    pub async fn records<T: serde::de::DeserializeOwned>(&self, prefix: &str) -> Result<BTreeMap<String, T>> {
+        let (found, _) = control_store::list_records::<T>(&*self.disk, prefix).await?;
+        Ok(found
+            .into_iter()
+            .map(|(key, stored)| (key, stored.value))
+            .collect())
+    }
+
+    /// A record, as it is on disk.
+    pub async fn record<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let found = control_store::get_record::<T>(&*self.disk, key).await?;
+        Ok(found.map(|stored| stored.value))
+    }
+}

@@ -1,0 +1,309 @@
+//! The store of the simulated stamp: the memory store behind faults, with watches that tell everything a moment later, in the
+//! same order each time.
+//!
+//! It outlives the service, as a disk does. It also looks at what is written: generations only grow, and an operation that
+//! has ended stays as it is.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use base_env::Env;
+use control_records::{ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role};
+use control_store::{Change, MemoryStore, Op, Revision, Store, StoreError, Txn, Versioned};
+use fabric_sim::Verdict;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use crate::{steps::Steps, trace::Trace};
+
+/// How many changes a watch may be behind.
+const BEHIND: usize = 4096;
+/// What is random by nature.
+const RANDOM: [&str; 4] = ["sealed", "tokenHash", "tokenSealed", "secretHash"];
+
+struct Watcher {
+    prefix: String,
+    sender: mpsc::UnboundedSender<Change>,
+}
+
+#[derive(Default)]
+struct Inner {
+    past: Vec<Change>,
+    watchers: Vec<Watcher>,
+    violations: Vec<String>,
+    latency: u64,
+}
+
+/// What is on disk.
+pub struct Disk {
+    env: Env,
+    memory: MemoryStore,
+    trace: Arc<Trace>,
+    inner: Mutex<Inner>,
+}
+
+impl Disk {
+    /// Empty.
+    pub fn new(env: Env, trace: Arc<Trace>) -> Self {
+        Self {
+            env,
+            memory: MemoryStore::new(),
+            trace,
+            inner: Mutex::default(),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was written that must never be.
+    pub fn violations(&self) -> Vec<String> {
+        self.inner().violations.clone()
+    }
+
+    /// Commits, tells the watches, and looks at what it means.
+    pub async fn write(&self, txn: Txn) -> Result<Revision, StoreError> {
+        let mut before = Vec::new();
+        for op in &txn.ops {
+            let key = match op {
+                Op::Put(key, _) | Op::Delete(key) => key,
+            };
+            before.push((key.clone(), self.memory.get(key).await?.map(|old| old.value)));
+        }
+        let ops = txn.ops.clone();
+        let revision = self.memory.txn(txn).await?;
+        let mut line = format!("commit r{}", revision.0);
+        let mut changes = std::collections::BTreeMap::new();
+        for (op, (key, old)) in ops.into_iter().zip(before) {
+            let value = match op {
+                Op::Put(_, value) => Some(value),
+                Op::Delete(_) => None,
+            };
+            if value.is_none() && old.is_none() {
+                continue;
+            }
+            changes.insert(key, (old, value));
+        }
+        let mut inner = self.inner();
+        for (key, (old, value)) in changes {
+            self.judge(&mut inner, &key, old.as_deref(), value.as_deref());
+            match &value {
+                Some(value) => line.push_str(&format!(" {key}={}", fingerprint(value))),
+                None => line.push_str(&format!(" -{key}")),
+            }
+            let change = Change { revision, key, value };
+            inner.watchers.retain(|watcher| {
+                !change.key.starts_with(&watcher.prefix) || watcher.sender.send(change.clone()).is_ok()
+            });
+            inner.past.push(change);
+        }
+        if inner.past.len() > 2 * BEHIND {
+            inner.past.drain(..BEHIND);
+        }
+        drop(inner);
+        self.trace.note(&line);
+        Ok(revision)
+    }
+
+    fn judge(&self, inner: &mut Inner, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
+        if let Some(id) = key.strip_prefix("/machines/") {
+            if let Some(machine) = read::<MachineRecord>(new) {
+                let name = match machine.assignment.map(|given| given.role) {
+                    Some(Role::Node { node_name, .. }) => node_name,
+                    Some(Role::ControlPlane { index, .. }) => format!("control-plane-{index}"),
+                    None => "standby".to_owned(),
+                };
+                self.trace.name(id, &name);
+            }
+        } else if key.starts_with("/clusters/") {
+            let (old, new) = (read::<ClusterRecord>(old), read::<ClusterRecord>(new));
+            if let Some(new) = &new {
+                self.trace.name(&new.uid, &new.name);
+            }
+            if let (Some(old), Some(new)) = (old, new) {
+                let same = old.uid == new.uid;
+                let pools = old
+                    .pool_generations
+                    .iter()
+                    .any(|(pool, before)| new.pool_generations.get(pool).is_some_and(|after| after < before));
+                if same && (new.generation < old.generation || pools) {
+                    inner.violations.push(format!("{key}: a generation went back"));
+                }
+                if same && old.deleting && !new.deleting {
+                    inner.violations.push(format!("{key}: a deletion was taken back"));
+                }
+                if !same {
+                    inner.violations.push(format!(
+                        "{key}: another cluster was written over one that is there"
+                    ));
+                }
+            }
+        } else if key.starts_with("/observed/") {
+            if let (Some(old), Some(new)) = (read::<ObservedRecord>(old), read::<ObservedRecord>(new))
+                && new.generation < old.generation
+            {
+                inner.violations.push(format!("{key}: the generation went back"));
+            }
+        } else if key.starts_with("/operations/")
+            && let (Some(old), Some(new)) = (read::<OperationRecord>(old), read::<OperationRecord>(new))
+            && old.status != OperationStatus::InProgress
+            && old != new
+        {
+            inner.violations.push(format!(
+                "{key}: {} had ended as {:?} and was changed to {:?}",
+                old.name, old.status, new.status
+            ));
+        }
+    }
+
+    fn follow(&self, prefix: &str, from: Revision) -> mpsc::Receiver<Result<Change, StoreError>> {
+        let (sender, mut news) = mpsc::unbounded_channel();
+        let mut inner = self.inner();
+        for change in &inner.past {
+            if change.revision > from && change.key.starts_with(prefix) {
+                // The receiver is held below.
+                let _ = sender.send(change.clone());
+            }
+        }
+        inner.watchers.push(Watcher {
+            prefix: prefix.to_owned(),
+            sender,
+        });
+        drop(inner);
+        let (told, receiver) = mpsc::channel(BEHIND);
+        let env = self.env.clone();
+        let seed = env.seed.child("watch").child(prefix);
+        tokio::spawn(async move {
+            while let Some(change) = news.recv().await {
+                // Now and then, news travel slowly.
+                let chance = seed.fraction(change.revision.0);
+                if chance < 0.05 {
+                    env.clock
+                        .sleep(std::time::Duration::from_millis((chance * 1000.0) as u64))
+                        .await;
+                }
+                if told.send(Ok(change)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+
+    fn latency(&self) -> std::time::Duration {
+        let mut inner = self.inner();
+        inner.latency += 1;
+        std::time::Duration::from_micros(500 + self.env.seed.child("commit").draw(inner.latency) % 2500)
+    }
+}
+
+#[async_trait]
+impl Store for Disk {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.memory.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<(Vec<(String, Versioned)>, Revision), StoreError> {
+        self.memory.list(prefix).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<Revision, StoreError> {
+        self.write(txn).await
+    }
+
+    async fn watch(
+        &self,
+        prefix: &str,
+        from: Revision,
+    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+        Ok(self.follow(prefix, from))
+    }
+}
+
+/// The store as one life of the service has it.
+pub(crate) struct LifeStore {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) steps: Arc<Steps>,
+    pub(crate) life: u64,
+}
+
+fn failed() -> StoreError {
+    StoreError::Io {
+        act: "commit".to_owned(),
+        why: "injected fault".to_owned(),
+    }
+}
+
+#[async_trait]
+impl Store for LifeStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.steps.point(self.life).await;
+        self.disk.get(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<(Vec<(String, Versioned)>, Revision), StoreError> {
+        self.steps.point(self.life).await;
+        self.disk.list(prefix).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<Revision, StoreError> {
+        let step = step(&txn);
+        let verdict = self.steps.before(self.life, &step, true).await;
+        if verdict == Verdict::Fails {
+            return Err(failed());
+        }
+        self.disk.env.clock.sleep(self.disk.latency()).await;
+        // A process that dies while it commits has committed or not.
+        self.steps.point(self.life).await;
+        let result = self.disk.write(txn).await;
+        self.steps.after(self.life, &step).await;
+        match verdict {
+            Verdict::LosesAnswer if result.is_ok() => Err(failed()),
+            _ => result,
+        }
+    }
+
+    async fn watch(
+        &self,
+        prefix: &str,
+        from: Revision,
+    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+        self.steps.point(self.life).await;
+        self.disk.watch(prefix, from).await
+    }
+}
+
+/// A transaction as a step: the kinds of keys that it writes.
+fn step(txn: &Txn) -> String {
+    let mut kinds: Vec<String> = txn
+        .ops
+        .iter()
+        .map(|op| match op {
+            Op::Put(key, _) => key.split('/').nth(1).unwrap_or_default().to_owned(),
+            Op::Delete(key) => format!("-{}", key.split('/').nth(1).unwrap_or_default()),
+        })
+        .collect();
+    kinds.dedup();
+    format!("commit {}", kinds.join(","))
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Option<&[u8]>) -> Option<T> {
+    serde_json::from_slice(value?).ok()
+}
+
+/// A short hash of a record without what is random by nature.
+fn fingerprint(value: &[u8]) -> String {
+    let Ok(mut value) = serde_json::from_slice::<Value>(value) else {
+        return "?".to_owned();
+    };
+    if let Some(members) = value.as_object_mut() {
+        for name in RANDOM {
+            members.remove(name);
+        }
+    }
+    let mut hash = hex::encode(Sha256::digest(value.to_string().as_bytes()));
+    hash.truncate(8);
+    hash
+}

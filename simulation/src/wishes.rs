@@ -1,0 +1,356 @@
+//! What tenants ask for, and what has to be there after it was acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use control_records::{ClusterRecord, GroupRecord, key};
+use serde_json::{Value, json};
+
+use crate::stamp::{Answer, SUBSCRIPTION, Stamp};
+
+/// The group that everything is in.
+pub const GROUP: &str = "rg";
+
+/// A request of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// The PUT of a cluster.
+    Create {
+        /// Its name.
+        cluster: String,
+        /// Pools and how many nodes each has.
+        pools: Vec<(String, u32)>,
+        /// kubenet, azure, overlay or none.
+        plugin: Option<String>,
+        /// Free, Standard or Premium.
+        tier: Option<String>,
+    },
+    /// The PUT of a pool with another count.
+    Pool {
+        /// The cluster.
+        cluster: String,
+        /// The pool.
+        pool: String,
+        /// How many nodes.
+        count: u32,
+    },
+    /// The PUT of a pool with one more label.
+    Label {
+        /// The cluster.
+        cluster: String,
+        /// The pool.
+        pool: String,
+        /// Key and value.
+        label: (String, String),
+    },
+    /// The PUT of a pool with one more taint.
+    Taint {
+        /// The cluster.
+        cluster: String,
+        /// The pool.
+        pool: String,
+        /// `key=value:Effect`
+        taint: String,
+    },
+    /// The DELETE of a pool.
+    Drop {
+        /// The cluster.
+        cluster: String,
+        /// The pool.
+        pool: String,
+    },
+    /// The PUT of the cluster with another tier.
+    Tier {
+        /// The cluster.
+        cluster: String,
+        /// The tier.
+        tier: String,
+    },
+    /// The DELETE of a cluster.
+    Delete {
+        /// The cluster.
+        cluster: String,
+    },
+    /// The PUT of the group.
+    Group,
+    /// The DELETE of the group with everything in it.
+    DeleteGroup,
+    /// The POST that aborts what is under way.
+    Abort {
+        /// The cluster.
+        cluster: String,
+    },
+}
+
+/// A pool as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pool {
+    count: u32,
+    labels: BTreeMap<String, String>,
+    taints: BTreeSet<String>,
+}
+
+/// A cluster as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Desired {
+    pools: BTreeMap<String, Pool>,
+    tier: String,
+}
+
+/// What may be there: more than one thing as long as a request was neither acknowledged nor refused.
+#[derive(Debug, Default)]
+pub struct Asked {
+    clusters: BTreeMap<String, BTreeSet<Option<Desired>>>,
+}
+
+impl Asked {
+    /// Takes in how a wish was answered.
+    pub fn heard(&mut self, wish: &Wish, answer: &Answer) {
+        if answer.refused() {
+            return;
+        }
+        let names: Vec<String> = match wish {
+            Wish::Group => return,
+            Wish::DeleteGroup => self.clusters.keys().cloned().collect(),
+            Wish::Create { cluster, .. }
+            | Wish::Pool { cluster, .. }
+            | Wish::Label { cluster, .. }
+            | Wish::Taint { cluster, .. }
+            | Wish::Drop { cluster, .. }
+            | Wish::Tier { cluster, .. }
+            | Wish::Delete { cluster }
+            | Wish::Abort { cluster } => vec![cluster.clone()],
+        };
+        for name in names {
+            let before = self
+                .clusters
+                .entry(name)
+                .or_insert_with(|| BTreeSet::from([None]));
+            let after: BTreeSet<_> = before.iter().map(|state| next(state.clone(), wish)).collect();
+            if answer.accepted() && !matches!(wish, Wish::Abort { .. }) {
+                *before = after;
+            } else {
+                before.extend(after);
+            }
+        }
+    }
+
+    /// What is there and was never asked for, or the other way round.
+    pub async fn check(&self, stamp: &Stamp) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        let clusters = stamp.records::<ClusterRecord>("/clusters/").await?;
+        let names: BTreeSet<_> = clusters
+            .values()
+            .map(|cluster| cluster.name.clone())
+            .chain(self.clusters.keys().cloned())
+            .collect();
+        for name in names {
+            let there = clusters
+                .get(&key::cluster(SUBSCRIPTION, GROUP, &name))
+                .map(desired);
+            let asked = self.clusters.get(&name);
+            if !asked.is_some_and(|asked| asked.contains(&there)) {
+                problems.push(format!("{name} is {there:?}, and asked for was one of {asked:?}"));
+            }
+        }
+        Ok(problems)
+    }
+}
+
+fn desired(record: &ClusterRecord) -> Desired {
+    let pools = record.spec.pools.iter().map(|pool| {
+        let asked = Pool {
+            count: pool.count,
+            labels: pool.labels.clone(),
+            taints: pool.taints.iter().cloned().collect(),
+        };
+        (pool.name.clone(), asked)
+    });
+    Desired {
+        pools: pools.collect(),
+        tier: tier(record),
+    }
+}
+
+fn tier(record: &ClusterRecord) -> String {
+    record.body["sku"]["tier"].as_str().unwrap_or("Free").to_owned()
+}
+
+fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
+    match wish {
+        Wish::Create { pools, tier, .. } => {
+            let mut next = state.unwrap_or_default();
+            next.tier = tier.clone().unwrap_or_else(|| "Free".to_owned());
+            for (name, count) in pools {
+                let pool = Pool {
+                    count: *count,
+                    ..Pool::default()
+                };
+                next.pools.insert(name.clone(), pool);
+            }
+            return Some(next);
+        }
+        Wish::Delete { .. } | Wish::DeleteGroup => return None,
+        Wish::Group | Wish::Abort { .. } => return state,
+        _ => {}
+    }
+    let mut next = state?;
+    match wish {
+        Wish::Pool { pool, count, .. } => next.pools.entry(pool.clone()).or_default().count = *count,
+        Wish::Label { pool, label, .. } => {
+            let pool = next.pools.get_mut(pool)?;
+            pool.labels.insert(label.0.clone(), label.1.clone());
+        }
+        Wish::Taint { pool, taint, .. } => {
+            next.pools.get_mut(pool)?.taints.insert(taint.clone());
+        }
+        Wish::Drop { pool, .. } => {
+            next.pools.remove(pool);
+        }
+        Wish::Tier { tier, .. } => next.tier.clone_from(tier),
+        _ => {}
+    }
+    Some(next)
+}
+
+fn path(cluster: &str, rest: &str) -> String {
+    format!("resourceGroups/{GROUP}/providers/Microsoft.ContainerService/managedClusters/{cluster}{rest}")
+}
+
+impl Stamp {
+    /// Asks for something, as `az` does: what is there is read, changed and put.
+    pub async fn ask(&mut self, wish: &Wish) -> Result<Answer> {
+        match wish {
+            Wish::Group => {
+                let body = json!({ "location": "local" });
+                self.arm("PUT", &format!("resourcegroups/{GROUP}"), Some(body))
+                    .await
+            }
+            Wish::DeleteGroup => self.arm("DELETE", &format!("resourcegroups/{GROUP}"), None).await,
+            Wish::Create {
+                cluster,
+                pools,
+                plugin,
+                tier,
+            } => {
+                let group = key::group(SUBSCRIPTION, GROUP);
+                if self.record::<GroupRecord>(&group).await?.is_none() {
+                    Box::pin(self.ask(&Wish::Group)).await?;
+                }
+                let body = cluster_body(cluster, pools, plugin.as_deref(), tier.as_deref());
+                self.arm("PUT", &path(cluster, ""), Some(body)).await
+            }
+            Wish::Tier { cluster, tier } => {
+                let Some(present) = self.cluster(cluster).await? else {
+                    return self.arm("GET", &path(cluster, ""), None).await;
+                };
+                let mut body = present.body.clone();
+                if let Some(members) = body.as_object_mut() {
+                    members.remove("eTag");
+                }
+                for pool in body["properties"]["agentPoolProfiles"]
+                    .as_array_mut()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_object_mut)
+                {
+                    pool.remove("eTag");
+                }
+                body["sku"] = json!({ "name": "Base", "tier": tier });
+                self.arm("PUT", &path(cluster, ""), Some(body)).await
+            }
+            Wish::Pool { cluster, pool, count } => {
+                let count = *count;
+                self.put_pool(cluster, pool, |properties| properties["count"] = json!(count))
+                    .await
+            }
+            Wish::Label {
+                cluster,
+                pool,
+                label: (name, value),
+            } => {
+                let (name, value) = (name.clone(), value.clone());
+                self.put_pool(cluster, pool, |properties| {
+                    properties["nodeLabels"][&name] = json!(value);
+                })
+                .await
+            }
+            Wish::Taint { cluster, pool, taint } => {
+                let taint = taint.clone();
+                self.put_pool(cluster, pool, |properties| {
+                    if let Some(taints) = properties["nodeTaints"].as_array_mut()
+                        && !taints.contains(&json!(taint))
+                    {
+                        taints.push(json!(taint));
+                    }
+                })
+                .await
+            }
+            Wish::Drop { cluster, pool } => {
+                self.arm("DELETE", &path(cluster, &format!("/agentPools/{pool}")), None)
+                    .await
+            }
+            Wish::Delete { cluster } => self.arm("DELETE", &path(cluster, ""), None).await,
+            Wish::Abort { cluster } => self.arm("POST", &path(cluster, "/abort"), None).await,
+        }
+    }
+
+    /// A cluster's record.
+    pub async fn cluster(&self, name: &str) -> Result<Option<ClusterRecord>> {
+        self.record(&key::cluster(SUBSCRIPTION, GROUP, name)).await
+    }
+
+    /// A cluster as ARM shows it.
+    pub async fn show(&mut self, name: &str) -> Result<Answer> {
+        self.arm("GET", &path(name, ""), None).await
+    }
+
+    async fn put_pool(
+        &mut self,
+        cluster: &str,
+        pool: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Answer> {
+        let present = self.cluster(cluster).await?;
+        let found = present
+            .as_ref()
+            .and_then(|record| record.spec.pools.iter().find(|spec| spec.name == pool));
+        let mut properties = pool_body(found.map_or(1, |spec| spec.count));
+        if let Some(spec) = found {
+            properties["nodeLabels"] = json!(spec.labels);
+            properties["nodeTaints"] = json!(spec.taints);
+        }
+        change(&mut properties);
+        let body = json!({ "properties": properties });
+        let path = path(cluster, &format!("/agentPools/{pool}"));
+        self.arm("PUT", &path, Some(body)).await
+    }
+}
+
+fn pool_body(count: u32) -> Value {
+    json!({
+        "count": count, "mode": "System", "vmSize": "Standard_B2s", "osType": "Linux", "type": "VirtualMachineScaleSets",
+        "nodeLabels": {}, "nodeTaints": [],
+    })
+}
+
+fn cluster_body(name: &str, pools: &[(String, u32)], plugin: Option<&str>, tier: Option<&str>) -> Value {
+    let pools: Vec<Value> = pools
+        .iter()
+        .map(|(name, count)| {
+            let mut pool = pool_body(*count);
+            pool["name"] = json!(name);
+            pool
+        })
+        .collect();
+    let network = match plugin.unwrap_or("kubenet") {
+        "overlay" => json!({ "networkPlugin": "azure", "networkPluginMode": "overlay" }),
+        plugin => json!({ "networkPlugin": plugin }),
+    };
+    json!({
+        "location": "local",
+        "identity": { "type": "SystemAssigned" },
+        "sku": { "name": "Base", "tier": tier.unwrap_or("Free") },
+        "properties": { "dnsPrefix": name, "agentPoolProfiles": pools, "networkProfile": network },
+    })
+}

@@ -17,7 +17,7 @@ use crate::{
     lock::BuildLock,
     manifest::{Manifest, SCHEMA},
     progress::Silent,
-    space,
+    repair, space,
     store::{ImageStore, MANIFEST, NodeImage, SBOM},
     tree::{Content, Entry},
     verify::{self, Verification},
@@ -175,8 +175,11 @@ fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, Im
     verify::compare(&manifest, scratch, |id| layers.join(id), &mut result)
         .map_err(|error| bad(format!("it is not complete ({error})")))?;
     if let Some(difference) = result.differences.first() {
-        let more = result.differences.len() - 1;
-        return Err(bad(format!("{difference} (and {more} more differences)")));
+        let more = match result.differences.len() {
+            1 => String::new(),
+            count => format!(" (and {} more differences)", count - 1),
+        };
+        return Err(bad(format!("{difference}{more}")));
     }
     for record in &mut manifest.layers {
         let unpacked = layers.join(&record.id);
@@ -186,9 +189,15 @@ fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, Im
         let mut placed = false;
         for id in [record.id.clone(), other] {
             let place = store.paths.layer(&id);
-            let there = place.is_dir();
-            if there && Layer::read(&place)?.1 != record.listing {
+            let mut there = place.is_dir();
+            if there && Layer::read(&place).is_ok_and(|(_, listing)| listing != record.listing) {
                 continue;
+            }
+            if there && repair::is_damaged(&place, record) {
+                repair::unused(&place, Path::new("/proc"))?;
+                let away = scratch.join(format!("damaged-{id}"));
+                fs::rename(&place, &away).at("take away", &place)?;
+                there = false;
             }
             if !there {
                 fs::rename(&unpacked, &place).at("move a layer to", &place)?;
@@ -267,7 +276,13 @@ fn unpack(file: &Path, scratch: &Path) -> Result<(), ImageError> {
     archive.set_overwrite(false);
     let entries = archive.entries().map_err(|error| bad(error.to_string()))?;
     for (count, entry) in entries.enumerate() {
-        let mut entry = entry.map_err(|error| bad(format!("it is cut off or damaged: {error}")))?;
+        let mut entry = entry.map_err(|error| {
+            if count == 0 {
+                bad("it is cut off or damaged, or no exported image at all".to_owned())
+            } else {
+                bad(format!("it is cut off or damaged ({error})"))
+            }
+        })?;
         let path = entry.path().map_err(|error| bad(error.to_string()))?.into_owned();
         let name = path.display();
         if count >= MOST {
@@ -281,9 +296,13 @@ fn unpack(file: &Path, scratch: &Path) -> Result<(), ImageError> {
         if !known || !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
             return Err(bad(format!("{name} in it does not belong there")));
         }
-        let unpacked = entry
-            .unpack_in(scratch)
-            .map_err(|error| bad(format!("{name} in it: {error}")))?;
+        let unpacked = entry.unpack_in(scratch).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::Io {
+                what: format!("unpack {} in {}", file.display(), scratch.display()),
+                source: io::ErrorKind::StorageFull.into(),
+            },
+            _ => bad(format!("it is cut off or damaged, from {name} on")),
+        })?;
         if !unpacked {
             return Err(bad(format!("{name} in it leads outside")));
         }

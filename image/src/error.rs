@@ -180,6 +180,12 @@ pub enum ImageError {
         /// What to remove.
         remove: String,
     },
+    /// A damaged layer cannot be taken away.
+    #[error("{layer} is damaged and machines run on it: stop their stamps with 'landfall down' and repeat")]
+    InUse {
+        /// Its directory.
+        layer: String,
+    },
     /// Files and directories.
     #[error("cannot {what}")]
     Io {

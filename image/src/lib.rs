@@ -34,6 +34,7 @@ mod process;
 mod program;
 mod progress;
 mod release;
+mod repair;
 mod sbom;
 mod source;
 mod space;

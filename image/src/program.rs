@@ -59,6 +59,20 @@ pub(crate) fn find(
     Ok(Some((directory.join(name), finished)))
 }
 
+/// Whether the program in `directory` is what it was when it was finished.
+pub(crate) fn is_whole(directory: &Path) -> bool {
+    let finished = || {
+        let record: Finished = serde_json::from_slice(&fs::read(directory.join(RECORD)).ok()?).ok()?;
+        let mut files = fs::read_dir(directory)
+            .ok()?
+            .flatten()
+            .filter(|entry| entry.file_name() != RECORD);
+        let program = files.next()?.path();
+        Some(digest::of_file(&program).ok()? == record.sha256)
+    };
+    finished().unwrap_or(false)
+}
+
 /// Where a program is made.
 #[derive(Debug)]
 pub(crate) struct Workshop<'a> {

@@ -16,8 +16,9 @@ use crate::{
     manifest::{Manifest, SCHEMA},
     plan::{Estimate, Plan},
     progress::Progress,
+    repair,
     source::Source,
-    verify::{self, Verification},
+    verify::{self, Difference, Verification},
 };
 
 /// Beside the manifest of an image.
@@ -200,12 +201,7 @@ impl ImageStore {
         source: &Source,
         progress: &dyn Progress,
     ) -> Result<NodeImage, ImageError> {
-        let recipe = self.catalog.recipe(self.catalog.kubernetes(version)?);
-        let found = self
-            .of_version(version)?
-            .into_iter()
-            .find(|image| image.manifest.recipe == recipe);
-        match found {
+        match self.current(version)? {
             Some(image) => Ok(image),
             None => self.build(version, source, progress),
         }
@@ -231,6 +227,16 @@ impl ImageStore {
     pub fn estimate(&self, version: &str, source: &Source) -> Result<Estimate, ImageError> {
         Plan::new(&self.catalog, version, source, &self.tools, &self.paths)?
             .estimate(&self.catalog, &self.paths)
+    }
+
+    /// The image of a version that was made from the pins of this release, from whatever source.
+    ///
+    /// # Errors
+    /// [`ImageError::UnknownVersion`], and [`ImageError::Io`] or [`ImageError::Damaged`] for a store that cannot be read.
+    pub fn current(&self, version: &str) -> Result<Option<NodeImage>, ImageError> {
+        let recipe = self.catalog.recipe(self.catalog.kubernetes(version)?);
+        let images = self.of_version(version)?;
+        Ok(images.into_iter().find(|image| image.manifest.recipe == recipe))
     }
 
     /// The image of a version (`1.36.3`, `v1.36.3` or `1.36`); of several builds one from this release's pins, else
@@ -295,8 +301,45 @@ impl ImageStore {
         verify::image(self, &image)
     }
 
-    /// The images of a version, newest first.
+    /// What is missing in an image, or of another kind or size; see [`Self::verify`] for the rest. Takes milliseconds.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] and [`ImageError::Damaged`] for a layer without a listing.
+    pub fn glance(&self, image: &NodeImage) -> Result<Vec<Difference>, ImageError> {
+        repair::glance(self, image)
+    }
+
+    /// Takes away what is damaged of a version, so that [`Self::ensure`] or [`Self::import`] makes it anew. Returns what
+    /// was taken away.
+    ///
+    /// # Errors
+    /// [`ImageError::InUse`] while a machine runs on it; then nothing is taken away.
+    pub fn discard(&self, version: &str) -> Result<Vec<PathBuf>, ImageError> {
+        repair::discard(self, version)
+    }
+
+    /// The images of a version, newest first. One whose manifest cannot be read is none.
     fn of_version(&self, version: &str) -> Result<Vec<NodeImage>, ImageError> {
+        let mut images = Vec::new();
+        for directory in self.directories(version)? {
+            match self.load(&directory) {
+                Err(error @ ImageError::Damaged { .. }) => {
+                    tracing::warn!(%error, "a node image is left out");
+                }
+                other => images.extend(other?),
+            }
+        }
+        images.sort_by(|a, b| {
+            b.manifest
+                .created
+                .cmp(&a.manifest.created)
+                .then_with(|| a.key.cmp(&b.key))
+        });
+        Ok(images)
+    }
+
+    /// Where the images of a version are.
+    pub(crate) fn directories(&self, version: &str) -> Result<Vec<PathBuf>, ImageError> {
         let version = match self.catalog.kubernetes(version) {
             Ok(component) => component.number(),
             // Images of versions that this release no longer builds are still there.
@@ -312,17 +355,7 @@ impl ImageStore {
             return Ok(Vec::new());
         }
         let directory = self.paths.images.join(version);
-        let mut images = Vec::new();
-        for key in names(&directory)? {
-            images.extend(self.load(&directory.join(key))?);
-        }
-        images.sort_by(|a, b| {
-            b.manifest
-                .created
-                .cmp(&a.manifest.created)
-                .then_with(|| a.key.cmp(&b.key))
-        });
-        Ok(images)
+        Ok(names(&directory)?.iter().map(|key| directory.join(key)).collect())
     }
 
     /// The image in `directory`; `None` when a layer of it was removed.

@@ -104,6 +104,14 @@ impl Tree {
         Ok(())
     }
 
+    /// Path and what is wrong with it, for every path that is missing below `root` or of another kind or size.
+    pub(crate) fn glance(&self, root: &Path) -> Vec<(String, String)> {
+        self.0
+            .iter()
+            .filter_map(|(path, entry)| Some((path.clone(), entry.glance(&root.join(path))?)))
+            .collect()
+    }
+
     /// Bytes of all files.
     pub(crate) fn size(&self) -> u64 {
         self.0
@@ -133,6 +141,22 @@ impl Tree {
 }
 
 impl Entry {
+    fn glance(&self, path: &Path) -> Option<String> {
+        let Ok(found) = fs::symlink_metadata(path) else {
+            return Some("is missing".to_owned());
+        };
+        let kind = found.file_type();
+        match &self.content {
+            Content::Directory if kind.is_dir() => None,
+            Content::Link { .. } if kind.is_symlink() => None,
+            Content::File { size, .. } if kind.is_file() && found.len() == *size => None,
+            Content::File { size, .. } if kind.is_file() => {
+                Some(format!("has {} bytes and should have {size}", found.len()))
+            }
+            wanted => Some(format!("is no {}", wanted.noun())),
+        }
+    }
+
     fn difference(&self, found: &Self) -> String {
         match (&self.content, &found.content) {
             (Content::File { sha256: wanted, .. }, Content::File { sha256: got, .. }) if wanted != got => {

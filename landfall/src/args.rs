@@ -111,7 +111,7 @@ pub(crate) enum Command {
 #[command(after_help = "\
 What it does, each step only where it is needed:
   1. checks this host, and installs the Debian packages that are missing (it says which)
-  2. builds the upstream Kubernetes programs and a node image, once; kept in the cache for every stamp
+  2. builds the upstream Kubernetes programs and a node image, once; the cache keeps it for every stamp
   3. makes the stamp (keys, address range) and starts `landfall serve` in the background
   4. through the ARM API, as any client: a resource group and a cluster
   5. waits until every node is Ready, and prints the next commands
@@ -159,12 +159,13 @@ pub(crate) enum UplinkArg {
 /// `landfall down`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-After `down` nothing of the stamp runs on this host: no process, mount, network namespace, link, route, firewall
-rule or run file is left. What is on disk stays under /var/lib/landfall/STAMP: the stamp's keys, its store, and
-the disks of its machines. `landfall up` starts it all again, and clusters come back with their data.
+After `down` nothing of the stamp runs on this host: no process, mount, network namespace, link, \
+route, firewall rule or run file is left. What is on disk stays under /var/lib/landfall/STAMP: the \
+stamp's keys, its store, and the disks of its machines. `landfall up` starts it all again, and \
+clusters come back with their data.
 
-With `--purge` that directory goes too: clusters, data, keys. Node images are shared by all stamps and stay in
-the cache (`landfall image list` shows where).")]
+With `--purge` that directory goes too: clusters, data, keys. Node images are shared by all stamps \
+and stay in the cache (`landfall image list` shows where).")]
 pub(crate) struct Down {
     /// Also delete everything on disk: clusters and their data, keys, logs
     #[arg(long)]
@@ -266,6 +267,10 @@ pub(crate) enum Image {
     Verify {
         /// Kubernetes version [default: every image that is there]
         version: Option<String>,
+
+        /// Take away what is damaged, and build it again
+        #[arg(long)]
+        repair: bool,
     },
 }
 

@@ -70,6 +70,28 @@ pub(crate) fn kubectl(version: &str) -> Result<Option<PathBuf>> {
         .and_then(|image| image.program("kubectl")))
 }
 
+/// What is wrong with an image, as far as it shows without reading all of it.
+pub(crate) fn damage(version: &str) -> Result<Option<Problem>> {
+    let store = store()?;
+    let Some(image) = store.find(version).map_err(problem)? else {
+        return Ok(None);
+    };
+    let differences = match store.glance(&image) {
+        Ok(found) => found.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![problem(error).to_string()],
+    };
+    Ok(differences.first().map(|first| {
+        let more = match differences.len() {
+            1 => String::new(),
+            count => format!(" (and {} more differences)", count - 1),
+        };
+        Problem::new(
+            format!("the node image in the cache is damaged: {first}{more}"),
+            format!("landfall image verify --repair {version}, then repeat"),
+        )
+    }))
+}
+
 /// Which image of a version will do.
 pub(crate) enum Wanted {
     /// Whatever is there; else one built from source.
@@ -182,6 +204,20 @@ pub(crate) fn problem(error: ImageError) -> anyhow::Error {
             format!("read {log}; repeat the command afterwards: what is finished is kept"),
         )
         .into();
+    }
+    if let ImageError::BadArchive { archive, detail } = &error {
+        return Problem::new(
+            format!("{archive} cannot be used: {detail}"),
+            "get it again from where it came, whole (landfall image export writes such files), and repeat",
+        )
+        .into();
+    }
+    if let ImageError::Io { what, source } = error {
+        let next =
+            crate::problem::after(source.kind()).unwrap_or("repeat the command: what is finished is kept");
+        return Problem::new(format!("cannot {what}"), next)
+            .because(source)
+            .into();
     }
     let text = error.to_string();
     // These messages end with the next step behind a colon.

@@ -3,7 +3,10 @@
 //! Always true: a [`Problem`] can be acted on without reading source code. Other errors that reach `main` are shown as
 //! they are, with the command that tells more.
 
-use std::fmt;
+use std::{
+    fmt,
+    io::{self, ErrorKind},
+};
 
 /// What is wrong and what to do next.
 #[derive(Debug)]
@@ -63,12 +66,33 @@ pub(crate) struct Told {
     pub(crate) causes: Vec<String>,
 }
 
+/// What helps against a failure of the operating system.
+pub(crate) fn after(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(
+            "free some space on that disk and repeat; LANDFALL_STATE_DIR and LANDFALL_CACHE_DIR choose other places",
+        ),
+        ErrorKind::PermissionDenied => Some("repeat with sudo"),
+        ErrorKind::ReadOnlyFilesystem => {
+            Some("choose a place that can be written to: LANDFALL_STATE_DIR, LANDFALL_CACHE_DIR")
+        }
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Some("check that path, and repeat"),
+        _ => None,
+    }
+}
+
 /// Takes an error apart.
 pub(crate) fn told(error: &anyhow::Error) -> Told {
     let next = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Problem>())
-        .map(|problem| problem.next.clone());
+        .map(|problem| problem.next.clone())
+        .or_else(|| {
+            let system = error
+                .chain()
+                .find_map(|cause| cause.downcast_ref::<io::Error>())?;
+            after(system.kind()).map(str::to_owned)
+        });
     let mut causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
     causes.dedup();
     Told {
@@ -95,6 +119,14 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+
+    #[test]
+    fn a_full_disk_has_a_way_on() {
+        let error: anyhow::Error = io::Error::from(ErrorKind::StorageFull).into();
+        let told = told(&error.context("cannot write /a/b"));
+        assert_eq!(told.sentence, "cannot write /a/b");
+        assert!(told.next.unwrap().starts_with("free some space"));
+    }
 
     #[test]
     fn a_problem_keeps_its_hint_and_code_under_context() {

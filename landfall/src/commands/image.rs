@@ -58,7 +58,7 @@ pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
             );
             Ok(())
         }
-        args::Image::Verify { version } => verify(context, version.as_deref()).await,
+        args::Image::Verify { version, repair } => verify(context, version.as_deref(), repair).await,
     }
 }
 
@@ -78,9 +78,10 @@ async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
     };
     let wanted = wanted(args)?;
     let step = context.printer.step("image", format!("Node image {version}"));
-    if let (images::Wanted::Any, Some(image)) =
-        (&wanted, images::store()?.find(&version).map_err(images::problem)?)
-    {
+    if let (images::Wanted::Any, Some(image)) = (
+        &wanted,
+        images::store()?.current(&version).map_err(images::problem)?,
+    ) {
         step.skip(format!("is there: {}", images::summary(&image)));
         finish(context, &image, "");
         return Ok(());
@@ -180,9 +181,11 @@ fn finish(context: &Context, image: &NodeImage, hint: &str) {
     }
 }
 
-async fn verify(context: &Context, version: Option<&str>) -> Result<()> {
+async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Result<()> {
     let versions: Vec<String> = match version {
         Some(version) => vec![images::resolve(version)?],
+        // An image whose manifest is damaged is in no list, and still wants to be mended.
+        None if repair => cluster_versions::PINNED.iter().map(ToString::to_string).collect(),
         None => images::store()?
             .list()
             .map_err(images::problem)?
@@ -200,6 +203,9 @@ async fn verify(context: &Context, version: Option<&str>) -> Result<()> {
     let mut answers = Vec::new();
     let mut bad = Vec::new();
     for version in versions {
+        if repair && !mend(context, &version).await? {
+            continue;
+        }
         let step = context.printer.step("verify", format!("Node image {version}"));
         step.now("computing every digest again");
         let (store, wanted) = (images::store()?, version.clone());
@@ -219,7 +225,10 @@ async fn verify(context: &Context, version: Option<&str>) -> Result<()> {
     if !bad.is_empty() {
         return Err(Problem::new(
             format!("the node image of {} is not what was built", bad.join(", ")),
-            "remove its directory (landfall image list) and build it again: landfall image build",
+            format!(
+                "stop what runs on it (landfall down), then: landfall image verify --repair {}",
+                bad[0]
+            ),
         )
         .into());
     }
@@ -229,4 +238,21 @@ async fn verify(context: &Context, version: Option<&str>) -> Result<()> {
             .result(&json!({ "event": "result", "images": answers }), String::new);
     }
     Ok(())
+}
+
+/// Takes away what is damaged and builds it again. Returns whether there is an image now.
+async fn mend(context: &Context, version: &str) -> Result<bool> {
+    let step = context.printer.step("repair", format!("Node image {version}"));
+    step.now("looking for damage");
+    let (store, wanted) = (images::store()?, version.to_owned());
+    let gone = blocking(move || store.discard(&wanted)).await?;
+    if gone.is_empty() {
+        let there = images::store()?.find(version).map_err(images::problem)?.is_some();
+        step.skip(if there { "nothing is damaged" } else { "not built" });
+        return Ok(there);
+    }
+    step.now(&format!("{} damaged parts taken away", gone.len()));
+    images::ensure(version, images::Wanted::Any, &step).await?;
+    step.done(format!("{} damaged parts made again", gone.len()));
+    Ok(true)
 }

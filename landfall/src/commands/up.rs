@@ -115,6 +115,9 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
 async fn image(context: &Context, version: &str) -> Result<()> {
     let step = context.printer.step("image", format!("Node image {version}"));
     if images::build_disk(version)?.is_none() {
+        if let Some(problem) = images::damage(version)? {
+            return Err(problem.into());
+        }
         step.skip("in the cache");
         return Ok(());
     }

@@ -1,0 +1,203 @@
+//! Damage in the store: finding it cheaply, and taking what is damaged away so that the next build or import makes it anew.
+//!
+//! Always true: what a running machine has as its lower layer is never taken away.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    builder, digest,
+    error::{At as _, ImageError},
+    layer::{Layer, ROOTFS},
+    lock::BuildLock,
+    manifest::LayerRecord,
+    progress::Silent,
+    store::{ImageStore, NodeImage, SBOM},
+    tree::Tree,
+    verify::Difference,
+};
+
+/// Where the kernel tells what processes have mounted.
+const PROCESSES: &str = "/proc";
+
+/// What is missing, or of another kind or size. Reads no file, so it takes milliseconds where a verification takes seconds.
+pub(crate) fn glance(store: &ImageStore, image: &NodeImage) -> Result<Vec<Difference>, ImageError> {
+    let mut differences = Vec::new();
+    for record in &image.manifest.layers {
+        let place = store.paths.layer(&record.id);
+        let (layer, _) = Layer::read(&place)?;
+        let found = layer.tree.glance(&place.join(ROOTFS));
+        differences.extend(found.into_iter().map(|(path, what)| Difference {
+            path: format!("{}:/{path}", record.name),
+            what,
+        }));
+    }
+    Ok(differences)
+}
+
+/// Takes away everything of a version that is not what it was when it was made. Returns what was taken away.
+pub(crate) fn discard(store: &ImageStore, version: &str) -> Result<Vec<PathBuf>, ImageError> {
+    let paths = &store.paths;
+    let _lock = BuildLock::take(&paths.lock, &Silent)?;
+    let (mut images, mut layers) = (Vec::new(), Vec::new());
+    for directory in store.directories(version)? {
+        let Ok(Some(image)) = store.load(&directory) else {
+            images.push(directory);
+            continue;
+        };
+        let damaged = image
+            .manifest
+            .layers
+            .iter()
+            .filter(|record| is_damaged(&paths.layer(&record.id), record))
+            .map(|record| paths.layer(&record.id));
+        let before = layers.len();
+        layers.extend(damaged);
+        let sbom = fs::read(directory.join(SBOM)).map(|text| digest::of_bytes(&text));
+        if layers.len() > before || sbom.ok().as_ref() != Some(&image.manifest.sbom) {
+            images.push(directory);
+        }
+    }
+    layers.sort();
+    layers.dedup();
+    for layer in &layers {
+        unused(layer, Path::new(PROCESSES))?;
+    }
+    // Programs lie in layers by hard link: one that is damaged there is damaged here, and would be used again.
+    let programs = if layers.is_empty() {
+        Vec::new()
+    } else {
+        damaged_programs(&paths.programs)?
+    };
+    let all: Vec<PathBuf> = [images, layers, programs].concat();
+    fs::create_dir_all(&paths.scratch).at("create", &paths.scratch)?;
+    for (number, place) in all.iter().enumerate() {
+        // By a rename, so that nothing is ever there by half.
+        let away = paths.scratch.join(format!("damaged-{number}"));
+        fs::rename(place, &away).at("take away", place)?;
+    }
+    builder::sweep(&paths.scratch)?;
+    Ok(all)
+}
+
+/// Whether the layer at `place` is other than its record and its listing say.
+pub(crate) fn is_damaged(place: &Path, record: &LayerRecord) -> bool {
+    let Ok((layer, listing)) = Layer::read(place) else {
+        return true;
+    };
+    listing != record.listing
+        || !Tree::scan(&place.join(ROOTFS)).is_ok_and(|found| layer.tree.differences(&found).is_empty())
+}
+
+/// Fails while a running machine has the layer mounted.
+pub(crate) fn unused(layer: &Path, processes: &Path) -> Result<(), ImageError> {
+    let name = layer.display().to_string();
+    for entry in fs::read_dir(processes).at("list", processes)?.flatten() {
+        // Most are no processes, and a process may end while it is looked at.
+        let Ok(mounts) = fs::read_to_string(entry.path().join("mountinfo")) else {
+            continue;
+        };
+        if mounts.contains(&name) {
+            return Err(ImageError::InUse { layer: name });
+        }
+    }
+    Ok(())
+}
+
+fn damaged_programs(programs: &Path) -> Result<Vec<PathBuf>, ImageError> {
+    let entries = match fs::read_dir(programs) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.at("list", programs)?,
+    };
+    let mut damaged = Vec::new();
+    for entry in entries {
+        let directory = entry.at("list", programs)?.path();
+        if !crate::program::is_whole(&directory) {
+            damaged.push(directory);
+        }
+    }
+    Ok(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Source,
+        fixture::{calls, store},
+    };
+
+    #[test]
+    fn what_is_damaged_is_named_at_a_glance_taken_away_and_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let image = store.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
+        assert_eq!(store.glance(&image).unwrap(), []);
+        assert_eq!(store.discard("1.36.3").unwrap(), [] as [PathBuf; 0]);
+        let built = calls(dir.path()).len();
+
+        let kubelet = image.layers[0].join("usr/local/bin/kubelet");
+        fs::write(&kubelet, "cut").unwrap();
+        let seen = store.glance(&image).unwrap();
+        assert_eq!(seen.len(), 1);
+        assert!(seen[0].path.ends_with(":/usr/local/bin/kubelet"), "{}", seen[0]);
+        // The image, its layer, and the program that lies in it.
+        assert_eq!(store.discard("1.36.3").unwrap().len(), 3);
+        assert!(store.find("1.36.3").unwrap().is_none());
+
+        let again = store.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
+        assert_eq!(
+            calls(dir.path()).len(),
+            built + 1,
+            "only the kubelet is built again"
+        );
+        assert!(store.verify("1.36.3").unwrap().differences.is_empty());
+        assert_eq!(again.key, image.key);
+    }
+
+    #[test]
+    fn an_import_mends_a_damaged_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let image = store.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
+        let file = dir.path().join("export");
+        store.export("1.36.3", &file).unwrap();
+        let kubelet = image.layers[0].join("usr/local/bin/kubelet");
+        fs::remove_file(&kubelet).unwrap();
+        store.import(&file).unwrap();
+        assert!(kubelet.is_file());
+        assert!(store.verify("1.36.3").unwrap().differences.is_empty());
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_hides_one_image_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let image = store.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
+        fs::write(image.directory().join("manifest.json"), "{").unwrap();
+        assert!(store.list().unwrap().is_empty());
+        assert_eq!(store.discard("1.36.3").unwrap(), [image.directory()]);
+        store.ensure("1.36.3", &Source::Modules, &Silent).unwrap();
+        assert_eq!(store.list().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_layer_that_a_machine_runs_on_stays() {
+        let processes = tempfile::tempdir().unwrap();
+        let process = processes.path().join("7");
+        fs::create_dir(&process).unwrap();
+        fs::write(processes.path().join("version"), "").unwrap();
+        fs::write(
+            process.join("mountinfo"),
+            "1 1 0:1 / / rw - overlay o rw,lowerdir=/c/a/rootfs:/c/b/rootfs\n",
+        )
+        .unwrap();
+        assert!(unused(Path::new("/c/x"), processes.path()).is_ok());
+        let error = unused(Path::new("/c/b"), processes.path())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("landfall down"), "{error}");
+    }
+}

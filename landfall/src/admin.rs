@@ -179,7 +179,10 @@ impl AdminClient {
 
     async fn get(&self, path: &str) -> Result<reqwest::Response> {
         let answer = self.http.get(format!("http://landfall{path}")).send().await;
-        let answer = answer.map_err(|error| self.unreachable().because(error))?;
+        let answer = answer.map_err(|error| {
+            tracing::debug!(%error, "the admin socket does not answer");
+            self.unreachable()
+        })?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);

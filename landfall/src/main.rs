@@ -13,6 +13,7 @@ mod host;
 mod images;
 mod log_file;
 mod packages;
+mod places;
 mod printer;
 mod problem;
 mod reference;
@@ -61,6 +62,12 @@ fn run(cli: Cli, env: Env, printer: &Printer) -> Result<()> {
         env,
         places: Places::of(&cli.global.name)?,
     };
+    if !matches!(
+        cli.command,
+        Command::Image(_) | Command::Version | Command::Completion { .. } | Command::Reference
+    ) {
+        stamp::check_home(&context.places, matches!(cli.command, Command::Down(_)))?;
+    }
     if let Command::Serve(args) = &cli.command {
         return serve::run(context, args);
     }

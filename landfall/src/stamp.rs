@@ -1,22 +1,12 @@
-//! The stamp's places on this host and its settings: what is known before anything runs.
+//! The stamp's settings: what is known before anything runs.
 //!
-//! | place | holds |
-//! |---|---|
-//! | `/var/lib/landfall/STAMP/stamp.toml` | [`Settings`] |
-//! | `…/secrets/` | the sealing key, the service principal's secret, CA keys; directory 0700, files 0600 |
-//! | `…/store.redb`, `…/fabric/` | the store and the disks of machines; gone after `landfall down` |
-//! | `…/log/` | the service's log, bounded |
-//! | `…/ca.pem` | the certificate that clients of the ARM API trust |
-//! | `/run/landfall/STAMP/` | lock with the service's pid, admin socket |
-//!
-//! Always true: files are written whole or not at all; a stamp is made once, and its identity never changes.
+//! Always true: a stamp is made once, and its identity never changes; what runs under a stamp's name on this host belongs
+//! to one state directory.
 
 use std::{
     fs,
-    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, Result};
@@ -26,8 +16,10 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use crate::places::{Places, write_whole};
 use crate::{
     args::{Layout, UplinkArg},
+    background,
     problem::Problem,
 };
 
@@ -37,90 +29,6 @@ pub(crate) const DEFAULT_LISTEN: SocketAddr =
 
 /// The one region of a stamp.
 pub(crate) const LOCATION: &str = "local";
-
-/// Addresses are taken from here: shared address space (RFC 6598), which no public host and few private networks use.
-const POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(100, 64, 0, 0), 10);
-/// What one stamp gets of it: 2,048 machines and as many VIPs.
-const STAMP_PREFIX: u8 = 20;
-
-/// Where a stamp's files are.
-#[derive(Debug, Clone)]
-pub(crate) struct Places {
-    pub(crate) name: String,
-    pub(crate) state: PathBuf,
-    pub(crate) run: PathBuf,
-}
-
-impl Places {
-    /// The places of the stamp of this name. Touches nothing.
-    pub(crate) fn of(name: &str) -> Result<Self> {
-        let good = (1..=20).contains(&name.len())
-            && name.starts_with(|c: char| c.is_ascii_lowercase())
-            && !name.ends_with('-')
-            && name
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        if !good {
-            return Err(Problem::usage(
-                format!("{name:?} is not a name for a stamp"),
-                "use 1 to 20 lower-case letters, digits and dashes, with a letter first",
-            )
-            .into());
-        }
-        let base = |variable: &str, default: &str| {
-            std::env::var_os(variable)
-                .filter(|value| !value.is_empty())
-                .map_or_else(|| PathBuf::from(default), PathBuf::from)
-        };
-        Ok(Self {
-            name: name.to_owned(),
-            state: base("LANDFALL_STATE_DIR", "/var/lib/landfall").join(name),
-            run: base("LANDFALL_RUN_DIR", "/run/landfall").join(name),
-        })
-    }
-
-    pub(crate) fn settings(&self) -> PathBuf {
-        self.state.join("stamp.toml")
-    }
-    pub(crate) fn secrets(&self) -> PathBuf {
-        self.state.join("secrets")
-    }
-    pub(crate) fn store(&self) -> PathBuf {
-        self.state.join("store.redb")
-    }
-    pub(crate) fn fabric(&self) -> PathBuf {
-        self.state.join("fabric")
-    }
-    pub(crate) fn log(&self) -> PathBuf {
-        self.state.join("log/serve.log")
-    }
-    pub(crate) fn ca(&self) -> PathBuf {
-        self.state.join("ca.pem")
-    }
-    pub(crate) fn lock(&self) -> PathBuf {
-        self.run.join("serve.lock")
-    }
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.run.join("admin.sock")
-    }
-
-    /// Makes the directories.
-    pub(crate) fn make(&self) -> Result<()> {
-        for (path, mode) in [
-            (self.state.clone(), 0o755),
-            (self.secrets(), 0o700),
-            (self.state.join("log"), 0o755),
-            (self.run.clone(), 0o755),
-        ] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(mode)
-                .create(&path)
-                .with_context(|| format!("cannot create {}", path.display()))?;
-        }
-        Ok(())
-    }
-}
 
 /// What a stamp is: decided when it is made, read ever after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -144,6 +52,14 @@ pub(crate) struct Settings {
     pub(crate) uplink: Uplink,
     /// When it was made.
     pub(crate) created_at: Timestamp,
+}
+
+/// A stamp that runs.
+#[derive(Serialize, Deserialize)]
+struct Running {
+    /// Where its files are.
+    state: PathBuf,
+    settings: Settings,
 }
 
 impl Settings {
@@ -229,6 +145,22 @@ impl Settings {
         write_whole(&places.settings(), text.as_bytes(), 0o644)
     }
 
+    /// Notes beside the runtime state whose it is.
+    pub(crate) fn note_running(&self, places: &Places) -> Result<()> {
+        let running = Running {
+            state: places.state.clone(),
+            settings: self.clone(),
+        };
+        let text = toml::to_string_pretty(&running).context("cannot write what runs")?;
+        write_whole(&places.running(), text.as_bytes(), 0o644)
+    }
+
+    /// What runs under this name on this host, as far as it was noted, and where its files are.
+    pub(crate) fn load_running(places: &Places) -> Option<(PathBuf, Self)> {
+        let running: Running = toml::from_str(&fs::read_to_string(places.running()).ok()?).ok()?;
+        Some((running.state, running.settings))
+    }
+
     /// The stamp's network.
     pub(crate) fn network(&self) -> StampNetwork {
         StampNetwork {
@@ -302,6 +234,33 @@ pub(crate) fn no_stamp(places: &Places) -> Problem {
 /// Root is needed.
 pub(crate) fn not_root(act: &str) -> anyhow::Error {
     Problem::new(format!("only root may {act}"), "repeat with sudo").into()
+}
+
+/// Refuses to work on a stamp whose name something else has on this host: machines and networks are found by that name, so
+/// they would be taken for this stamp's. `down` may clear away what lost its files.
+pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
+    let Some((state, _)) = Settings::load_running(places) else {
+        return Ok(());
+    };
+    let name = &places.name;
+    let orphan = !state.join("stamp.toml").exists();
+    let serving = background::pid(places)?.is_some();
+    if state != places.state && (!orphan || serving) {
+        let base = state.parent().unwrap_or(&state).display();
+        return Err(Problem::new(
+            format!("stamp {name} on this host has its files in {}", state.display()),
+            format!("set LANDFALL_STATE_DIR={base}, or take another --name"),
+        )
+        .into());
+    }
+    if state == places.state && orphan && serving && !down {
+        return Err(Problem::new(
+            format!("the files of stamp {name} were deleted while it runs"),
+            format!("clear away what is left: landfall down --purge --name {name}"),
+        )
+        .into());
+    }
+    Ok(())
 }
 
 fn fixed(places: &Places, what: &str) -> anyhow::Error {
@@ -392,63 +351,25 @@ fn next_port(listen: SocketAddr, others: &[(String, Settings)]) -> SocketAddr {
 /// Ranges that this host routes somewhere.
 pub(crate) fn taken_ranges() -> Vec<Ipv4Net> {
     // Without an answer nothing is known to be taken; the fabric reports a clash when it makes the network.
-    let routes = crate::host::run("ip", &["-4", "-o", "route", "show", "table", "all"]).unwrap_or_default();
-    routes
-        .lines()
-        .filter_map(|line| {
-            line.split_whitespace()
-                .find(|word| word.contains('/'))?
-                .parse()
-                .ok()
-        })
-        .filter(|net: &Ipv4Net| net.prefix_len() > 0)
-        .collect()
+    crate::host::run("ip", &["-4", "-j", "route", "show", "table", "all"])
+        .and_then(|json| Ok(fabric_net::route_destinations(&json)?))
+        .inspect_err(|error| tracing::debug!(%error, "the host's routes are not known"))
+        .unwrap_or_default()
 }
 
 /// A range for a stamp: always the same for its name, unless something else has it.
 fn free_range(name: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net> {
-    let count = 1_u32 << (STAMP_PREFIX - POOL.1);
-    let start = base_env::Seed::new(0).child("stamp-range").child(name).draw(0);
-    (0..count)
-        .map(|step| ((start + u64::from(step)) % u64::from(count)) as u32)
-        .map(|index| Ipv4Addr::from(u32::from(POOL.0) + (index << (32 - STAMP_PREFIX))))
-        .filter_map(|address| Ipv4Net::new(address, STAMP_PREFIX).ok())
-        .find(|range| {
-            !taken
-                .iter()
-                .any(|other| other.contains(range) || range.contains(other))
-        })
-        .ok_or_else(|| {
-            Problem::new(
-                format!(
-                    "all of {}/{} is in use on this host, and the stamp needs a /{STAMP_PREFIX} of it",
-                    POOL.0, POOL.1
-                ),
-                "remove a stamp (landfall down --purge), or a route into that range",
-            )
-            .into()
-        })
-}
-
-/// Writes a file whole or not at all, durably.
-pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let act = || format!("cannot write {}", path.display());
-    let dir = path.parent().context("a file has a directory")?;
-    let name = path.file_name().context("a file has a name")?.to_string_lossy();
-    let temporary = dir.join(format!(".{name}.new"));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&temporary)
-        .with_context(act)?;
-    file.write_all(content).with_context(act)?;
-    file.sync_all().with_context(act)?;
-    fs::rename(&temporary, path).with_context(act)?;
-    fs::File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .with_context(act)
+    fabric_net::stamp_range(name, taken).ok_or_else(|| {
+        Problem::new(
+            format!(
+                "all of {} is in use on this host, and the stamp needs a /{} of it",
+                fabric_net::STAMP_POOL,
+                fabric_net::STAMP_PREFIX
+            ),
+            "remove a stamp (landfall down --purge), or a route into that range",
+        )
+        .into()
+    })
 }
 
 /// Reads a secret, or makes it: 32 bytes from the operating system, as hexadecimal text.
@@ -473,21 +394,11 @@ pub(crate) fn secret(places: &Places, name: &str) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn places(dir: &Path, name: &str) -> Places {
+    fn places(dir: &std::path::Path, name: &str) -> Places {
         Places {
             name: name.into(),
             state: dir.join("state").join(name),
             run: dir.join("run").join(name),
-        }
-    }
-
-    #[test]
-    fn names_are_checked() {
-        for good in ["landfall", "a", "t-1"] {
-            assert!(Places::of(good).is_ok(), "{good}");
-        }
-        for bad in ["", "A", "1a", "a_b", "a-", "../x", "aaaaaaaaaaaaaaaaaaaaa"] {
-            assert!(Places::of(bad).is_err(), "{bad}");
         }
     }
 
@@ -510,12 +421,42 @@ mod tests {
     }
 
     #[test]
-    fn ranges_do_not_overlap_what_is_there() {
+    fn a_host_without_a_free_range_says_so() {
         let first = free_range("landfall", &[]).unwrap();
-        assert_eq!(first, free_range("landfall", &[]).unwrap());
-        let second = free_range("landfall", &[first]).unwrap();
-        assert!(!first.contains(&second) && second.prefix_len() == STAMP_PREFIX);
-        assert!(free_range("x", &["100.64.0.0/10".parse().unwrap()]).is_err());
+        assert_ne!(first, free_range("landfall", &[first]).unwrap());
+        let error = free_range("x", &["100.64.0.0/10".parse().unwrap()]).unwrap_err();
+        assert!(error.to_string().contains("100.64.0.0/10"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_runs_belongs_to_one_state_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = places(dir.path(), "one");
+        let settings =
+            Settings::load_or_make(&one, &Layout::default(), &[], &Env::simulated_for_test(1)).unwrap();
+        check_home(&one, false).unwrap();
+        settings.note_running(&one).unwrap();
+        check_home(&one, false).unwrap();
+        let other = Places {
+            state: dir.path().join("elsewhere/one"),
+            ..one.clone()
+        };
+        let told = crate::problem::told(&check_home(&other, true).unwrap_err());
+        assert!(
+            told.sentence.contains(&one.state.display().to_string()),
+            "{}",
+            told.sentence
+        );
+        assert!(told.next.unwrap().contains("LANDFALL_STATE_DIR="));
+        // Its files were deleted by hand: it can still be taken down, and nothing else.
+        fs::remove_file(one.settings()).unwrap();
+        assert_eq!(Settings::load_running(&one).unwrap().1, settings);
+        check_home(&other, false).unwrap();
+        let _held = crate::background::hold(&one).unwrap();
+        check_home(&one, true).unwrap();
+        let error = check_home(&one, false).unwrap_err();
+        assert!(error.to_string().contains("deleted"), "{error}");
+        assert!(check_home(&other, true).is_err());
     }
 
     trait ForTest {

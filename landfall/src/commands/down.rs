@@ -18,7 +18,9 @@ use crate::{admin::AdminClient, args, background, problem::Problem, serve, stamp
 pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
     let places = &context.places;
     let purge = args.purge;
-    let Some(settings) = Settings::load(places)? else {
+    // Files that were deleted by hand do not hide what runs.
+    let running = || Settings::load_running(places).map(|(_, settings)| settings);
+    let Some(settings) = Settings::load(places)?.or_else(running) else {
         let value = json!({ "event": "result", "stamp": places.name, "machines": 0, "purged": false });
         context.printer.result(&value, || {
             format!("There is no stamp {}: nothing to do.", places.name)

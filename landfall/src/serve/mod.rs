@@ -58,6 +58,7 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     let settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
     context.places.make()?;
     let _held = background::hold(&context.places)?;
+    settings.note_running(&context.places)?;
     if args.background {
         // Away from the terminal that started us: its end is not ours. Fails only for a group's leader, which is away already.
         let _ = nix::unistd::setsid();

@@ -1,0 +1,145 @@
+//! Where a stamp's files are on this host.
+//!
+//! | place | holds |
+//! |---|---|
+//! | `/var/lib/landfall/STAMP/stamp.toml` | [`crate::stamp::Settings`] |
+//! | `…/secrets/` | the sealing key, the service principal's secret, CA keys; directory 0700, files 0600 |
+//! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
+//! | `…/log/` | the service's log, bounded |
+//! | `…/ca.pem` | the certificate that clients of the ARM API trust |
+//! | `/run/landfall/STAMP/` | lock with the service's pid, admin socket, and whose runtime state it is |
+//!
+//! Always true: paths are absolute, since the service works in `/`; files are written whole or not at all.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::problem::Problem;
+
+/// Where a stamp's files are.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    pub(crate) name: String,
+    pub(crate) state: PathBuf,
+    pub(crate) run: PathBuf,
+}
+
+impl Places {
+    /// The places of the stamp of this name. Touches nothing.
+    pub(crate) fn of(name: &str) -> Result<Self> {
+        let good = (1..=20).contains(&name.len())
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && !name.ends_with('-')
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if !good {
+            return Err(Problem::usage(
+                format!("{name:?} is not a name for a stamp"),
+                "use 1 to 20 lower-case letters, digits and dashes, with a letter first",
+            )
+            .into());
+        }
+        let base = |variable: &str, default: &str| {
+            std::env::var_os(variable)
+                .filter(|value| !value.is_empty())
+                .map_or_else(|| PathBuf::from(default), PathBuf::from)
+        };
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).with_context(|| format!("cannot find {}", path.display()))
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            state: absolute(base("LANDFALL_STATE_DIR", "/var/lib/landfall"))?.join(name),
+            run: absolute(base("LANDFALL_RUN_DIR", "/run/landfall"))?.join(name),
+        })
+    }
+
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.state.join("stamp.toml")
+    }
+    pub(crate) fn secrets(&self) -> PathBuf {
+        self.state.join("secrets")
+    }
+    pub(crate) fn store(&self) -> PathBuf {
+        self.state.join("store.redb")
+    }
+    pub(crate) fn fabric(&self) -> PathBuf {
+        self.state.join("fabric")
+    }
+    pub(crate) fn log(&self) -> PathBuf {
+        self.state.join("log/serve.log")
+    }
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.state.join("ca.pem")
+    }
+    /// What runs under this name on this host, and where its files are.
+    pub(crate) fn running(&self) -> PathBuf {
+        self.run.join("stamp.toml")
+    }
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.run.join("serve.lock")
+    }
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("admin.sock")
+    }
+
+    /// Makes the directories.
+    pub(crate) fn make(&self) -> Result<()> {
+        for (path, mode) in [
+            (self.state.clone(), 0o755),
+            (self.secrets(), 0o700),
+            (self.state.join("log"), 0o755),
+            (self.run.clone(), 0o755),
+        ] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file whole or not at all, durably.
+pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let act = || format!("cannot write {}", path.display());
+    let dir = path.parent().context("a file has a directory")?;
+    let name = path.file_name().context("a file has a name")?.to_string_lossy();
+    let temporary = dir.join(format!(".{name}.new"));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)
+        .with_context(act)?;
+    file.write_all(content).with_context(act)?;
+    file.sync_all().with_context(act)?;
+    fs::rename(&temporary, path).with_context(act)?;
+    fs::File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .with_context(act)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["landfall", "a", "t-1"] {
+            assert!(Places::of(good).is_ok(), "{good}");
+        }
+        for bad in ["", "A", "1a", "a_b", "a-", "../x", "aaaaaaaaaaaaaaaaaaaaa"] {
+            assert!(Places::of(bad).is_err(), "{bad}");
+        }
+    }
+}

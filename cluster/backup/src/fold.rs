@@ -15,6 +15,8 @@ use crate::{
 /// Changes after a base, by key. Logs first, then the base streams through it: in memory is only what changed.
 pub struct Fold {
     cut: Option<i64>,
+    /// Nothing after this revision is taken.
+    limit: i64,
     base: i64,
     /// The last revision that was taken whole.
     position: i64,
@@ -40,12 +42,20 @@ impl Fold {
     pub fn onto(base: i64, cut: Option<i64>) -> Self {
         Self {
             cut,
+            limit: i64::MAX,
             base,
             position: base,
             overlay: BTreeMap::new(),
             leases: BTreeMap::new(),
             beyond: false,
         }
+    }
+
+    /// The state at a revision, rather than at a moment.
+    #[must_use]
+    pub fn until_revision(mut self, revision: i64) -> Self {
+        self.limit = revision;
+        self
     }
 
     /// Whether the log has reached beyond the moment: what follows changes nothing any more.
@@ -86,7 +96,8 @@ impl Fold {
                     Item::Change(change) if change.revision > taken && !self.beyond => {
                         // A transaction is taken as a whole: its first change says when it was.
                         let begins = change.revision > self.position;
-                        if begins && self.cut.is_some_and(|cut| change.seen > cut) {
+                        let late = self.cut.is_some_and(|cut| change.seen > cut);
+                        if begins && (late || change.revision > self.limit) {
                             self.beyond = true;
                             return Ok(());
                         }

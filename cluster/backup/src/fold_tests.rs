@@ -159,6 +159,21 @@ proptest! {
     }
 
     #[test]
+    fn at_any_revision_the_fold_is_what_was(steps in steps(), at in any::<prop::sample::Index>()) {
+        let history = history(&steps);
+        let (revision, _, expected) = &history.states[at.index(history.states.len())];
+        let mut fold = Fold::onto(1, None).until_revision(*revision);
+        fold.log(log_of(&history, 0, 3).as_slice()).unwrap();
+        let mut model = Model::new();
+        let base = base_of(&history.states[0]);
+        fold.finish(base.as_slice(), |entry| {
+            model.insert(entry.key.clone(), entry.clone());
+            Ok(())
+        }).unwrap();
+        prop_assert_eq!(&model, expected);
+    }
+
+    #[test]
     fn merged_parts_are_the_same_log(steps in steps(), split in any::<prop::sample::Index>()) {
         let history = history(&steps);
         let split = split.index(history.states.len());

@@ -1,0 +1,118 @@
+//! What the threads of the backup know of each other.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use agent_protocol::beside::BackupStatus;
+use cluster_backup::ObjectName;
+use jiff::Timestamp;
+
+/// More frames than this are not told apart when it comes to how old the oldest is.
+const PENDING: usize = 4096;
+
+/// How far everything is.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Whether this member's machine writes and ships.
+    pub(crate) leads: bool,
+    /// The newest finished base.
+    pub(crate) base: Option<ObjectName>,
+    /// On this machine's disk.
+    pub(crate) written: i64,
+    /// With the service.
+    pub(crate) acknowledged: i64,
+    /// Written and not acknowledged: last revision and first time of each frame.
+    pending: VecDeque<(i64, i64)>,
+    /// Why writing does not get on.
+    pub(crate) writing: Option<String>,
+    /// Why shipping does not get on.
+    pub(crate) shipping: Option<String>,
+}
+
+impl State {
+    /// A frame is on the disk.
+    pub(crate) fn wrote(&mut self, last: i64, first_seen: i64) {
+        self.written = last;
+        if self.pending.len() < PENDING {
+            self.pending.push_back((last, first_seen));
+        }
+    }
+
+    /// The service has everything up to a revision.
+    pub(crate) fn acknowledge(&mut self, last: i64) {
+        self.acknowledged = last;
+        while self.pending.front().is_some_and(|(pending, _)| *pending <= last) {
+            self.pending.pop_front();
+        }
+    }
+
+    /// Another history: what was pending has no meaning any more.
+    pub(crate) fn begin(&mut self, revision: i64) {
+        self.written = revision;
+        self.pending.clear();
+    }
+
+    /// For people and the service. Coarse on purpose: each change of it is carried to the service at once.
+    pub(crate) fn status(&self, now: i64) -> BackupStatus {
+        let lag = self.pending.front().map_or(0, |(_, seen)| (now - seen).max(0));
+        BackupStatus {
+            ships: self.leads,
+            base_at: self
+                .base
+                .and_then(|base| Timestamp::from_millisecond(base.until()).ok()),
+            written: self.written,
+            acknowledged: self.acknowledged,
+            lag_ms: match u64::try_from(lag).unwrap_or(0) {
+                below if below < 2000 => 0,
+                lag => lag / 1000 * 1000,
+            },
+            problem: self.writing.clone().or_else(|| self.shipping.clone()),
+        }
+    }
+}
+
+/// The state, and a bell.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ring(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is something that the service does not have.
+    pub(crate) fn wait_for_work(&self, bound: Duration, work: impl Fn(&State) -> bool) {
+        let _ = self
+            .changed
+            .wait_timeout_while(self.state(), bound, |state| !work(state))
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_the_age_of_the_oldest_that_is_not_acknowledged() {
+        let mut state = State::default();
+        state.wrote(5, 1_000);
+        state.wrote(9, 4_000);
+        assert_eq!(state.status(10_000).lag_ms, 9_000);
+        state.acknowledge(5);
+        assert_eq!(state.status(10_900).lag_ms, 6_000);
+        assert_eq!(state.status(4_900).lag_ms, 0);
+        state.acknowledge(9);
+        assert_eq!(state.status(99_000).lag_ms, 0);
+    }
+}

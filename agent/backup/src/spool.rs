@@ -1,0 +1,296 @@
+//! The copy on the machine's own disk: bases, and logs that grow.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `base-…` | a finished base, under its [`ObjectName`] |
+//! | `log-{revision}` | changes after that revision; grows, its end may be torn |
+//! | `*.new` | a base that is being written; worth nothing |
+//! | `before/` | what was there when etcd's history turned out to be another one |
+
+use std::{
+    fs::{self, File},
+    io::{BufReader, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use cluster_backup::{
+    ObjectName,
+    chain::{self, Chain, NotCovered},
+    log,
+};
+
+/// A file with a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogFile {
+    pub(crate) path: PathBuf,
+    /// The revision that it begins after.
+    pub(crate) after: i64,
+    /// What it covers; `None` while nothing whole is in it.
+    pub(crate) name: Option<ObjectName>,
+    /// Bytes that are whole.
+    pub(crate) bytes: u64,
+}
+
+/// The directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Spool {
+    directory: PathBuf,
+}
+
+impl Spool {
+    /// Makes it be there.
+    pub(crate) fn open(directory: &Path) -> std::io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Only to read; it need not be there.
+    pub(crate) fn at(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.directory) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Finished bases, by revision.
+    pub(crate) fn bases(&self) -> Vec<ObjectName> {
+        self.names()
+            .iter()
+            .filter_map(|name| ObjectName::parse(name))
+            .filter(|name| matches!(name, ObjectName::Base { .. }))
+            .collect()
+    }
+
+    /// Logs by where they begin, each as far as it is whole. Reads them.
+    pub(crate) fn logs(&self) -> Vec<LogFile> {
+        let mut logs: Vec<LogFile> = self
+            .names()
+            .iter()
+            .filter_map(|name| {
+                let after = i64::from_str_radix(name.strip_prefix("log-")?, 16).ok()?;
+                let path = self.directory.join(name);
+                let extent = log::extent(BufReader::new(File::open(&path).ok()?));
+                Some(LogFile {
+                    path,
+                    after,
+                    name: extent
+                        .covers
+                        .map(|(previous, last, first_seen, last_seen)| ObjectName::Log {
+                            previous,
+                            last,
+                            first_seen,
+                            last_seen,
+                        }),
+                    bytes: extent.bytes,
+                })
+            })
+            .collect();
+        logs.sort_by_key(|log| log.after);
+        logs
+    }
+
+    /// The newest base and what follows it.
+    pub(crate) fn chain(&self) -> Result<Chain, NotCovered> {
+        let mut names = self.bases();
+        names.extend(self.logs().iter().filter_map(|log| log.name));
+        chain::select(&names, None)
+    }
+
+    /// Where logs begin, in order.
+    pub(crate) fn log_starts(&self) -> Vec<i64> {
+        self.names()
+            .iter()
+            .filter_map(|name| i64::from_str_radix(name.strip_prefix("log-")?, 16).ok())
+            .collect()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(crate) fn log_path(&self, after: i64) -> PathBuf {
+        self.directory.join(format!("log-{after:016x}"))
+    }
+
+    /// Bytes in it.
+    pub(crate) fn size(&self) -> u64 {
+        self.names()
+            .iter()
+            .filter_map(|name| fs::metadata(self.directory.join(name)).ok())
+            .filter(fs::Metadata::is_file)
+            .map(|metadata| metadata.len())
+            .sum()
+    }
+
+    /// A log to append to, cut where it is torn.
+    pub(crate) fn append(&self, after: i64) -> std::io::Result<File> {
+        let path = self.log_path(after);
+        let whole = match File::open(&path) {
+            Ok(file) => log::extent(BufReader::new(file)).bytes,
+            Err(_) => 0,
+        };
+        let file = private().append(true).create(true).open(&path)?;
+        file.set_len(whole)?;
+        file.sync_all()?;
+        self.sync()?;
+        Ok(file)
+    }
+
+    /// A base that is being made.
+    pub(crate) fn begin_base(&self) -> std::io::Result<File> {
+        private()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(self.directory.join("base.new"))
+    }
+
+    /// It is whole: durable under its name.
+    pub(crate) fn finish_base(&self, mut file: File, name: ObjectName) -> std::io::Result<()> {
+        file.flush()?;
+        file.sync_all()?;
+        fs::rename(self.directory.join("base.new"), self.path(&name.to_string()))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Removes bases before the newest, and logs that end at or before it, as far as `may_go` says so of what they hold up to.
+    pub(crate) fn tidy(&self, current_log: i64, may_go: impl Fn(&ObjectName) -> bool) {
+        let bases = self.bases();
+        let newest = bases.iter().max_by_key(|base| base.until()).copied();
+        let Some(ObjectName::Base { revision, .. }) = newest else {
+            return;
+        };
+        for base in bases.iter().filter(|base| Some(**base) != newest && may_go(base)) {
+            // What stays is removed the next time.
+            let _stays = fs::remove_file(self.path(&base.to_string()));
+        }
+        for log in self.logs().iter().filter(|log| log.after != current_log) {
+            let gone = match log.name {
+                None => true,
+                Some(name @ ObjectName::Log { last, .. }) => last <= revision && may_go(&name),
+                Some(ObjectName::Base { .. }) => false,
+            };
+            if gone {
+                let _stays = fs::remove_file(&log.path);
+            }
+        }
+    }
+
+    /// etcd has another history than the one that was written down: that is set aside, in case it was the one that was meant.
+    pub(crate) fn set_aside(&self) -> std::io::Result<()> {
+        let aside = self.directory.join("before");
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        fs::create_dir(&aside)?;
+        for name in self.names() {
+            let path = self.directory.join(&name);
+            if path.is_file() {
+                fs::rename(path, aside.join(name))?;
+            }
+        }
+        self.sync()
+    }
+}
+
+/// Secrets of clusters are in these files: nobody else reads them.
+fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cluster_backup::{Change, base::BaseWriter, log::LogWriter};
+
+    fn frame(after: i64, last: i64) -> Vec<u8> {
+        let mut writer = LogWriter::after(after, 1000);
+        writer
+            .add(&Change {
+                revision: last,
+                seen: 2000 + last,
+                key: b"k".to_vec(),
+                now: None,
+            })
+            .unwrap();
+        writer.flush().unwrap().1
+    }
+
+    fn base(spool: &Spool, revision: i64, at: i64) -> ObjectName {
+        let mut file = spool.begin_base().unwrap();
+        file.write_all(&BaseWriter::new(revision, at).finish(&[]).unwrap().0)
+            .unwrap();
+        let name = ObjectName::Base { revision, at };
+        spool.finish_base(file, name).unwrap();
+        name
+    }
+
+    #[test]
+    fn a_torn_end_is_cut_before_more_is_appended() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(directory.path()).unwrap();
+        let torn = [frame(5, 6), frame(6, 7)[..20].to_vec()].concat();
+        fs::write(spool.log_path(5), torn).unwrap();
+        spool.append(5).unwrap().write_all(&frame(6, 9)).unwrap();
+        let logs = spool.logs();
+        assert!(matches!(
+            logs[0].name,
+            Some(ObjectName::Log {
+                previous: 5,
+                last: 9,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn only_what_a_newer_base_holds_goes_and_only_when_it_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(directory.path()).unwrap();
+        let (old, new) = (base(&spool, 5, 100), base(&spool, 9, 5000));
+        fs::write(spool.log_path(5), frame(5, 9)).unwrap();
+        fs::write(spool.log_path(9), frame(9, 10)).unwrap();
+        spool.tidy(9, |_| false);
+        assert_eq!((spool.bases(), spool.logs().len()), (vec![old, new], 2));
+        spool.tidy(9, |_| true);
+        assert_eq!((spool.bases(), spool.logs().len()), (vec![new], 1));
+        assert_eq!(spool.chain().unwrap().last, 10);
+    }
+
+    #[test]
+    fn another_history_is_set_aside_not_thrown_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(directory.path()).unwrap();
+        let name = base(&spool, 5, 100);
+        spool.set_aside().unwrap();
+        assert!(spool.bases().is_empty());
+        assert_eq!(Spool::at(&directory.path().join("before")).bases(), [name]);
+        spool.set_aside().unwrap();
+        assert!(Spool::at(&directory.path().join("before")).bases().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_there_is_empty() {
+        let spool = Spool::at(Path::new("/nonexistent"));
+        assert!(spool.bases().is_empty() && spool.logs().is_empty() && spool.chain().is_err());
+    }
+}

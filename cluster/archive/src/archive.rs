@@ -1,0 +1,352 @@
+//! The archive: clusters' backups by uid.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aws_lc_rs::rand;
+use cluster_backup::{
+    BackupError, Entry, ObjectName, base,
+    chain::{self, Chain, NotCovered, Span},
+    diff::{self, Index, Preview},
+    fold::{Fold, Folded},
+    log,
+};
+use control_store::{SealError, Sealer};
+use zeroize::Zeroizing;
+
+use crate::{
+    Shelf,
+    sealed::{SealedReader, SealedWriter},
+};
+
+/// The name of a cluster's key in its folder.
+const KEY: &str = "key";
+/// A part of a log is read whole before it is kept.
+const LARGEST_PART: u64 = 128 * 1024 * 1024;
+
+/// Why the archive could not.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The place where files are kept failed.
+    #[error("the backup {name} cannot be {act}: {source}")]
+    Shelf {
+        /// `kept`, `read`, `listed`, `removed`.
+        act: &'static str,
+        /// Which file or cluster.
+        name: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("the backup {name} cannot be used: {source}")]
+    Damaged {
+        /// Which file.
+        name: String,
+        /// Why not.
+        #[source]
+        source: BackupError,
+    },
+    /// The cluster's key cannot be used.
+    #[error("the key of the backups of cluster {cluster} cannot be used: {why}")]
+    Key {
+        /// The cluster's uid.
+        cluster: String,
+        /// Why not.
+        why: String,
+    },
+    /// There is nothing for that moment.
+    #[error(transparent)]
+    NotCovered(#[from] NotCovered),
+}
+
+impl From<(&str, SealError)> for ArchiveError {
+    fn from((cluster, error): (&str, SealError)) -> Self {
+        Self::Key {
+            cluster: cluster.to_owned(),
+            why: error.to_string(),
+        }
+    }
+}
+
+/// What the archive has of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// Files with their sizes on the shelf.
+    pub objects: Vec<(ObjectName, u64)>,
+}
+
+impl Holding {
+    /// The names alone.
+    pub fn names(&self) -> Vec<ObjectName> {
+        self.objects.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// Moments that can be restored.
+    pub fn spans(&self) -> Vec<Span> {
+        chain::spans(&self.names())
+    }
+}
+
+/// Backups of clusters.
+pub struct Archive {
+    shelf: Arc<dyn Shelf>,
+    stamp: Arc<Sealer>,
+    keys: Mutex<BTreeMap<String, Arc<Sealer>>>,
+}
+
+fn shelf<'a>(act: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> ArchiveError + 'a {
+    move |source| ArchiveError::Shelf {
+        act,
+        name: name.to_owned(),
+        source,
+    }
+}
+
+impl Archive {
+    /// An archive on this shelf, sealed with the stamp's key.
+    pub fn new(shelf: Arc<dyn Shelf>, stamp: Arc<Sealer>) -> Self {
+        Self {
+            shelf,
+            stamp,
+            keys: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn path(cluster: &str, name: &ObjectName) -> String {
+        format!("{cluster}/{name}")
+    }
+
+    /// The key of a cluster, made when it is first needed.
+    fn key(&self, cluster: &str, make: bool) -> Result<Arc<Sealer>, ArchiveError> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = keys.get(cluster) {
+            return Ok(Arc::clone(key));
+        }
+        let name = format!("{cluster}/{KEY}");
+        let bytes = match self.shelf.get(&name) {
+            Ok(mut file) => {
+                let mut sealed = Vec::new();
+                file.read_to_end(&mut sealed).map_err(shelf("read", &name))?;
+                self.stamp
+                    .unseal(&name, &sealed)
+                    .map_err(|error| ArchiveError::from((cluster, error)))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+                let mut bytes = Zeroizing::new(vec![0; 32]);
+                rand::fill(&mut bytes).map_err(|_unspecified| ArchiveError::Key {
+                    cluster: cluster.to_owned(),
+                    why: "no randomness".to_owned(),
+                })?;
+                let sealed = self
+                    .stamp
+                    .seal(&name, &bytes)
+                    .map_err(|error| ArchiveError::from((cluster, error)))?;
+                self.shelf
+                    .put(&name, &mut |out| out.write_all(&sealed))
+                    .map_err(shelf("kept", &name))?;
+                bytes
+            }
+            Err(error) => return Err(shelf("read", &name)(error)),
+        };
+        let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| ArchiveError::Key {
+            cluster: cluster.to_owned(),
+            why: "it has not 32 bytes".to_owned(),
+        })?;
+        let key = Arc::new(Sealer::from_key(bytes));
+        keys.insert(cluster.to_owned(), Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// Keeps a file of a cluster, if it is whole and what its name says.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Damaged`] when it is not.
+    pub fn put(&self, cluster: &str, name: ObjectName, mut source: impl Read) -> Result<(), ArchiveError> {
+        let path = Self::path(cluster, &name);
+        let key = self.key(cluster, true)?;
+        let mut refused = None;
+        let put = self.shelf.put(&path, &mut |out| {
+            let mut sealed = SealedWriter::new(&key, &path, out);
+            let checked = match name {
+                ObjectName::Base { .. } => check_base(&name, &mut source, &mut sealed),
+                ObjectName::Log { .. } => check_log(&name, &mut source, &mut sealed),
+            };
+            if let Err(error) = checked {
+                let why = error.to_string();
+                refused = Some(error);
+                return Err(io::Error::other(why));
+            }
+            sealed.finish()
+        });
+        match (put, refused) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(source)) => Err(ArchiveError::Damaged { name: path, source }),
+            (Err(source), None) => Err(shelf("kept", &path)(source)),
+        }
+    }
+
+    /// What there is of a cluster.
+    ///
+    /// # Errors
+    /// When the shelf fails.
+    pub fn holding(&self, cluster: &str) -> Result<Holding, ArchiveError> {
+        let files = self.shelf.list(Some(cluster)).map_err(shelf("listed", cluster))?;
+        Ok(Holding {
+            objects: files
+                .into_iter()
+                .filter_map(|(name, size)| Some((ObjectName::parse(&name)?, size)))
+                .collect(),
+        })
+    }
+
+    /// Uids of clusters that there is something of.
+    ///
+    /// # Errors
+    /// When the shelf fails.
+    pub fn clusters(&self) -> Result<Vec<String>, ArchiveError> {
+        let folders = self.shelf.list(None).map_err(shelf("listed", "folder"))?;
+        Ok(folders.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// A file of a cluster, unsealed.
+    ///
+    /// # Errors
+    /// When there is none, or its key cannot be used.
+    pub fn get(&self, cluster: &str, name: &ObjectName) -> Result<Box<dyn Read + Send>, ArchiveError> {
+        let path = Self::path(cluster, name);
+        let key = self.key(cluster, false)?;
+        let file = self.shelf.get(&path).map_err(shelf("read", &path))?;
+        Ok(Box::new(SealedReader::new(key, path, file)))
+    }
+
+    /// Removes a file of a cluster.
+    ///
+    /// # Errors
+    /// When the shelf fails.
+    pub fn remove(&self, cluster: &str, name: &ObjectName) -> Result<(), ArchiveError> {
+        let path = Self::path(cluster, name);
+        self.shelf.delete(&path).map_err(shelf("removed", &path))
+    }
+
+    /// Removes everything of a cluster, its key included.
+    ///
+    /// # Errors
+    /// When the shelf fails.
+    pub fn forget(&self, cluster: &str) -> Result<(), ArchiveError> {
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(cluster);
+        self.shelf
+            .delete_folder(cluster)
+            .map_err(shelf("removed", cluster))
+    }
+
+    /// The state of a chain's end, or at its `cut`, or up to a revision; every key in order.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged.
+    pub fn fold(
+        &self,
+        cluster: &str,
+        chain: &Chain,
+        cut: Option<i64>,
+        until: Option<i64>,
+        each: impl FnMut(&Entry) -> Result<(), BackupError>,
+    ) -> Result<Folded, ArchiveError> {
+        let damaged = |name: &ObjectName| {
+            let name = Self::path(cluster, name);
+            move |source| ArchiveError::Damaged { name, source }
+        };
+        let revision = match chain.base {
+            ObjectName::Base { revision, .. } => revision,
+            ObjectName::Log { previous, .. } => previous,
+        };
+        let mut fold = Fold::onto(revision, cut);
+        if let Some(until) = until {
+            fold = fold.until_revision(until);
+        }
+        for name in &chain.logs {
+            fold.log(self.get(cluster, name)?).map_err(damaged(name))?;
+            if fold.is_beyond() {
+                break;
+            }
+        }
+        fold.finish(self.get(cluster, &chain.base)?, each)
+            .map_err(damaged(&chain.base))
+    }
+
+    /// The state after everything seen until `cut` (milliseconds since 1970), or the newest, to compare.
+    ///
+    /// # Errors
+    /// [`ArchiveError::NotCovered`] when there is nothing for that moment.
+    pub fn index(&self, cluster: &str, cut: Option<i64>) -> Result<(Index, Folded), ArchiveError> {
+        let chain = chain::select(&self.holding(cluster)?.names(), cut)?;
+        let mut index = Index::default();
+        let folded = self.fold(cluster, &chain, cut, None, |entry| {
+            index.add(entry);
+            Ok(())
+        })?;
+        Ok((index, folded))
+    }
+
+    /// What going back to a moment (milliseconds since 1970) would change.
+    ///
+    /// # Errors
+    /// As [`Archive::index`].
+    pub fn preview(&self, cluster: &str, cut: Option<i64>) -> Result<Preview, ArchiveError> {
+        let (then, _) = self.index(cluster, cut)?;
+        let (now, _) = self.index(cluster, None)?;
+        Ok(diff::preview(&now, &then))
+    }
+}
+
+/// Reads and passes on.
+struct Tee<'a> {
+    source: &'a mut dyn Read,
+    out: &'a mut dyn Write,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.out.write_all(&buffer[..read])?;
+        Ok(read)
+    }
+}
+
+fn check_base(name: &ObjectName, source: &mut dyn Read, out: &mut dyn Write) -> Result<(), BackupError> {
+    let end = base::read(Tee { source, out }, |_| Ok(()))?;
+    let found = ObjectName::Base {
+        revision: end.revision,
+        at: end.at,
+    };
+    if found == *name {
+        Ok(())
+    } else {
+        Err(BackupError::Order(end.revision))
+    }
+}
+
+fn check_log(name: &ObjectName, source: &mut dyn Read, out: &mut dyn Write) -> Result<(), BackupError> {
+    let mut bytes = Vec::new();
+    source.take(LARGEST_PART).read_to_end(&mut bytes)?;
+    let extent = log::extent(bytes.as_slice());
+    let found = extent
+        .covers
+        .map(|(previous, last, first_seen, last_seen)| ObjectName::Log {
+            previous,
+            last,
+            first_seen,
+            last_seen,
+        });
+    if extent.bytes != bytes.len() as u64 || found != Some(*name) {
+        return Err(BackupError::Torn { whole: extent.bytes });
+    }
+    out.write_all(&bytes)?;
+    Ok(())
+}

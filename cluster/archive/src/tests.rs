@@ -1,0 +1,175 @@
+//! The archive over a directory.
+
+use std::sync::Arc;
+
+use cluster_backup::{
+    Change, Entry, ObjectName, base::BaseWriter, chain, log::LogWriter, retention::Retention,
+};
+use control_store::Sealer;
+use jiff::Timestamp;
+
+use crate::{Archive, ArchiveError, DirectoryShelf};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn archive(directory: &std::path::Path) -> Archive {
+    let shelf = DirectoryShelf::open(directory).unwrap();
+    Archive::new(Arc::new(shelf), Arc::new(Sealer::from_key(&[7; 32])))
+}
+
+fn entry(number: i64, revision: i64) -> Entry {
+    Entry {
+        key: format!("/registry/configmaps/default/{number:04}").into_bytes(),
+        value: b"a secret value".to_vec(),
+        revision,
+        lease: 0,
+    }
+}
+
+/// A base with one key a revision.
+fn base(revision: i64, at: i64) -> (ObjectName, Vec<u8>) {
+    let mut writer = BaseWriter::new(revision, at);
+    for number in 1..=revision {
+        assert_eq!(writer.add(&entry(number, number)).unwrap(), None);
+    }
+    (ObjectName::Base { revision, at }, writer.finish(&[]).unwrap().0)
+}
+
+/// The change of one revision.
+fn part(revision: i64) -> (ObjectName, Vec<u8>) {
+    let mut writer = LogWriter::after(revision - 1, 0);
+    let entry = entry(revision, revision);
+    writer
+        .add(&Change {
+            revision,
+            seen: revision * 10,
+            key: entry.key,
+            now: Some((entry.value, 0)),
+        })
+        .unwrap();
+    let (head, bytes) = writer.flush().unwrap();
+    let name = ObjectName::Log {
+        previous: head.previous,
+        last: head.last,
+        first_seen: head.first_seen,
+        last_seen: head.last_seen,
+    };
+    (name, bytes)
+}
+
+fn filled(archive: &Archive, parts: i64) {
+    for (name, bytes) in [base(3, 30)].into_iter().chain((4..=parts).map(part)) {
+        archive.put("u1", name, bytes.as_slice()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_kept_comes_back_and_is_sealed_on_the_shelf() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(&archive(directory.path()), 9);
+    // A new process: the key is read from beside.
+    let again = archive(directory.path());
+    let (index, folded) = again.index("u1", Some(79)).unwrap();
+    assert_eq!((index.len(), folded.revision), (7, 7));
+    assert_eq!(again.index("u1", None).unwrap().0.len(), 9);
+    for file in std::fs::read_dir(directory.path().join("u1")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    }
+    let other = Archive::new(
+        Arc::new(DirectoryShelf::open(directory.path()).unwrap()),
+        Arc::new(Sealer::from_key(&[8; 32])),
+    );
+    assert!(matches!(other.index("u1", None), Err(ArchiveError::Key { .. })));
+}
+
+#[test]
+fn what_is_not_whole_or_not_what_its_name_says_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = archive(directory.path());
+    let ((base_name, base_bytes), (part_name, part_bytes)) = (base(3, 30), part(4));
+    for (name, bytes) in [
+        (base_name, &base_bytes[..base_bytes.len() - 1]),
+        (ObjectName::Base { revision: 4, at: 30 }, &base_bytes[..]),
+        (part_name, &part_bytes[..part_bytes.len() - 1]),
+        (part(5).0, &part_bytes[..]),
+        (part_name, &base_bytes[..]),
+        (part_name, &[]),
+    ] {
+        let refused = archive.put("u1", name, bytes);
+        assert!(matches!(refused, Err(ArchiveError::Damaged { .. })), "{name}");
+    }
+    assert!(archive.holding("u1").unwrap().objects.is_empty());
+}
+
+#[test]
+fn many_small_parts_become_one_and_tell_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = archive(directory.path());
+    filled(&archive, 140);
+    let before = archive.index("u1", Some(999)).unwrap();
+    let tended = archive.tend("u1", &Retention::default(), NOW).unwrap();
+    assert_eq!(tended.merged, 128);
+    assert_eq!(archive.holding("u1").unwrap().objects.len(), 1 + 2 + 9);
+    assert_eq!(archive.index("u1", Some(999)).unwrap(), before);
+}
+
+#[test]
+fn verifying_compares_base_and_log_with_what_the_machine_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = archive(directory.path());
+    assert!(archive.verify("u1", NOW).unwrap().problem.is_some());
+    filled(&archive, 9);
+    let (name, bytes) = base(8, 85);
+    archive.put("u1", name, bytes.as_slice()).unwrap();
+    let verdict = archive.verify("u1", NOW).unwrap();
+    assert_eq!((verdict.problem, verdict.keys), (None, 9));
+    assert!(verdict.checked.contains("8 keys"), "{}", verdict.checked);
+
+    // A base that does not hold what base and log give: here, one with another value.
+    archive.remove("u1", &name).unwrap();
+    let mut writer = BaseWriter::new(8, 85);
+    for number in 1..=8 {
+        let mut entry = entry(number, number);
+        if number == 5 {
+            entry.value = b"different".to_vec();
+        }
+        writer.add(&entry).unwrap();
+    }
+    let bytes = writer.finish(&[]).unwrap().0;
+    archive.put("u1", name, bytes.as_slice()).unwrap();
+    let verdict = archive.verify("u1", NOW).unwrap();
+    assert!(verdict.problem.unwrap().contains("revision 8"));
+}
+
+#[test]
+fn damage_on_the_shelf_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = archive(directory.path());
+    filled(&archive, 6);
+    let path = directory.path().join("u1").join(part(5).0.to_string());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert!(archive.verify("u1", NOW).unwrap().problem.is_some());
+    archive.remove("u1", &part(5).0).unwrap();
+    // A gap: the newest state ends before it, and the moments after it are not offered.
+    assert_eq!(archive.holding("u1").unwrap().spans()[0].until, 40);
+    let moment = chain::end_of_second(60);
+    assert!(matches!(
+        archive.index("u1", Some(moment)),
+        Err(ArchiveError::NotCovered(_))
+    ));
+}
+
+#[test]
+fn a_forgotten_cluster_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = archive(directory.path());
+    filled(&archive, 5);
+    assert_eq!(archive.clusters().unwrap(), ["u1"]);
+    archive.forget("u1").unwrap();
+    assert!(archive.clusters().unwrap().is_empty());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}

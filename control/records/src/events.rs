@@ -34,14 +34,16 @@ pub enum EventKind {
     Succeeded,
     /// An operation ran out of time. The loop goes on.
     Failed,
-    /// A machine runs for the first time.
+    /// A machine runs, for the first time or again.
     MachineMade,
     /// A machine that ran is not there, or stands still.
     MachineLost,
     /// A machine is gone, as was wanted.
     MachineRemoved,
-    /// The API server answers, or answers again.
+    /// An API server answers, or answers again.
     ApiReady,
+    /// An API server that answered does not.
+    ApiAway,
     /// A node is ready, or ready again.
     NodeJoined,
     /// A node that was ready is not.
@@ -67,7 +69,12 @@ impl EventKind {
     pub fn is_warning(self) -> bool {
         matches!(
             self,
-            Self::Failed | Self::MachineLost | Self::NodeLost | Self::ComponentRestarted | Self::ProblemBegan
+            Self::Failed
+                | Self::MachineLost
+                | Self::ApiAway
+                | Self::NodeLost
+                | Self::ComponentRestarted
+                | Self::ProblemBegan
         )
     }
 
@@ -83,6 +90,7 @@ impl EventKind {
             Self::MachineLost => "MachineLost",
             Self::MachineRemoved => "MachineRemoved",
             Self::ApiReady => "ApiReady",
+            Self::ApiAway => "ApiAway",
             Self::NodeJoined => "NodeJoined",
             Self::NodeLost => "NodeLost",
             Self::ComponentRestarted => "ComponentRestarted",

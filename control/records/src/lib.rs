@@ -150,6 +150,9 @@ pub struct ObservedRecord {
     /// What was last told of each machine, by id, so that it is told once.
     #[serde(default)]
     pub told: BTreeMap<String, Told>,
+    /// Whether a problem was told that is not known to be over.
+    #[serde(default)]
+    pub problem_told: bool,
     /// By pool name: nodes that are Ready.
     pub ready_nodes: BTreeMap<String, u32>,
     /// What the loop is doing, for people; empty when nothing is to do.

@@ -1,8 +1,15 @@
-//! How operations end. They follow the cluster and never lead it: losing all of them changes nothing else.
+//! How operations go on and end. They follow the cluster and never lead it: losing all of them changes nothing else.
+//!
+//! An operation ends well as soon as what it asked for is there, whatever else is going on; it is called failed when it
+//! is out of time, and says why. That a later request takes its place is decided where requests are.
 
-use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus};
+use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Progress};
 
-use super::{Draft, Write, after, words};
+use super::{
+    Draft, Write, after,
+    parts::{self, Check},
+    words,
+};
 
 /// The code of an operation that ran out of time.
 pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
@@ -10,21 +17,24 @@ pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
 pub const OPERATION_PREEMPTED: &str = "AKSOperationPreemptedByDelete";
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
-    if draft.writes.contains(&Write::Forget) {
+    let seen = draft.seen;
+    if seen.operations.is_empty() || draft.writes.contains(&Write::Forget) {
         // Whoever executes that ends them all.
         return;
     }
-    for operation in &draft.seen.operations {
+    let checks = parts::checks(draft);
+    for operation in &seen.operations {
         if operation.status != OperationStatus::InProgress {
             continue;
         }
         let deadline = after(operation.started_at, draft.policy.operation_bound);
         let end = if draft.desired.deleting && !operation.deletes {
             Some((OperationStatus::Canceled, Some(preempted(draft))))
-        } else if !draft.desired.deleting && draft.observed.generation >= operation.generation {
+        } else if !draft.desired.deleting && parts::is_reached(draft, operation) {
             Some((OperationStatus::Succeeded, None))
         } else if deadline <= draft.now {
-            Some((OperationStatus::Failed, Some(timed_out(draft, operation))))
+            let error = timed_out(draft, operation, &checks);
+            Some((OperationStatus::Failed, Some(error)))
         } else {
             None
         };
@@ -37,8 +47,49 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
                     error,
                 });
             }
-            None => draft.look_again_at(deadline),
+            None => {
+                draft.look_again_at(deadline);
+                let progress = progress(draft, operation, &checks);
+                if progress != operation.progress {
+                    draft.writes.push(Write::Progress {
+                        id: operation.id.clone(),
+                        progress,
+                    });
+                }
+            }
         }
+    }
+}
+
+/// How far an operation is: of what was missing when it was first looked at, how much is there by now.
+fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &[Check]) -> Progress {
+    let scope = parts::scope(draft, operation);
+    let share = parts::share(checks, &scope);
+    let before = operation.progress.before.unwrap_or(share);
+    let percent = match 1000_u32.checked_sub(before) {
+        Some(missing) if missing > 0 => share.saturating_sub(before) * 100 / missing,
+        _ => 0,
+    };
+    // The last hundredth is the end itself.
+    Progress {
+        before: Some(before),
+        percent: percent.min(99).max(operation.progress.percent),
+        step: step(draft, &scope, checks),
+    }
+}
+
+/// What is going on for these parts.
+fn step(draft: &Draft<'_>, scope: &[String], checks: &[Check]) -> String {
+    let mut open = Vec::new();
+    for check in checks {
+        if !check.done && scope.contains(&check.part) && !open.contains(&&check.what) {
+            open.push(&check.what);
+        }
+    }
+    match open.as_slice() {
+        [] => words::step(draft),
+        [only] => (*only).clone(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
     }
 }
 
@@ -57,9 +108,10 @@ fn tell(
         Some(error) => format!("{}: {}", operation.name, error.message),
         None => format!("{} reached what was asked for", operation.name),
     };
+    let subject = operation.pool.clone().unwrap_or_default();
     draft
         .events
-        .push(Event::new(kind, "", message).of(operation.id.clone()));
+        .push(Event::new(kind, subject, message).of(operation.id.clone()));
 }
 
 fn preempted(draft: &Draft<'_>) -> OperationError {
@@ -72,22 +124,17 @@ fn preempted(draft: &Draft<'_>) -> OperationError {
     }
 }
 
-fn timed_out(draft: &Draft<'_>, operation: &OperationRecord) -> OperationError {
+fn timed_out(draft: &Draft<'_>, operation: &OperationRecord, checks: &[Check]) -> OperationError {
     let minutes = draft.policy.operation_bound.as_secs() / 60;
-    let step = draft.waits.first().map_or("finishing", String::as_str);
-    let problem =
-        words::problem(draft).map_or_else(String::new, |problem| format!(" The last problem: {problem}."));
-    let rest = draft.waits.len().saturating_sub(1);
-    let others = match rest {
-        0 => String::new(),
-        1 => " and one more step".to_owned(),
-        rest => format!(" and {rest} more steps"),
-    };
+    let scope = parts::scope(draft, operation);
+    let step = step(draft, &scope, checks);
+    let stopped = if step.is_empty() { "finishing" } else { &step };
+    let cause = words::cause(draft, &scope, checks).map_or_else(String::new, |cause| format!(" {cause}"));
     OperationError {
         code: OPERATION_TIMED_OUT.to_owned(),
         message: format!(
-            "{} of '{}' was not done within {minutes} minutes. It stopped at: {step}{others}.{problem} Landfall goes on trying \
-             and the cluster heals by itself once the cause is gone; 'landfall status' shows how far it is.",
+            "{} of '{}' was not done within {minutes} minutes. It stopped at: {stopped}.{cause} Landfall goes on trying and \
+             the cluster heals by itself once the cause is gone; the next request is accepted as always.",
             operation.name, draft.desired.name
         ),
     }

@@ -1,0 +1,38 @@
+//! The plan of a cluster whose creation was aborted: its machines and its network go, its record, its name, its addresses
+//! and its keys stay. The next request begins where these are.
+
+use super::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
+
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    // Whatever its API had answered before, it is going to be another one.
+    draft.observed.milestones.clear();
+    draft.observed.ready_nodes.clear();
+    draft.observed.kubernetes_version = None;
+    for (id, machine) in &seen.machines {
+        let label = machine.label();
+        if !machine.record.deleting {
+            // Written down first: a machine whose removal has begun is never taken back.
+            draft.wait(format!("removing {label}"));
+            draft.writes.push(Write::MarkMachine(id.clone()));
+        } else if machine.presence == Presence::Gone {
+            nodes::forget_machine(draft, id, machine);
+        } else {
+            draft.act(Effect::DeleteMachine(id.clone()), format!("removing {label}"));
+        }
+    }
+    if !seen.machines.is_empty() {
+        return;
+    }
+    if seen.network != NetworkSeen::Gone {
+        draft.act_or_adopt(
+            seen.network == NetworkSeen::Unknown,
+            Effect::DeleteNetwork,
+            "removing the network",
+        );
+    } else if seen.busy.is_empty() {
+        draft.observed.generation = draft.desired.generation.max(draft.observed.generation);
+    } else {
+        draft.wait("removing machines");
+    }
+}

@@ -1,0 +1,122 @@
+//! What is told of machines and problems: whatever differs from what was told before, which the observed record keeps.
+
+use std::collections::BTreeMap;
+
+use control_records::{EventKind, Told};
+
+use super::{Draft, Machine, Presence, Reach, Write, words};
+
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    let mut told = BTreeMap::new();
+    for (id, machine) in &seen.machines {
+        let before = seen.observed.told.get(id).cloned().unwrap_or_default();
+        let label = machine.label().to_owned();
+        if draft.writes.contains(&Write::RemoveMachine(id.clone())) {
+            draft.tell(EventKind::MachineRemoved, label, format!("machine {id} is gone"));
+            continue;
+        }
+        let mut now = before.clone();
+        runs(draft, id, machine, &label, &mut now);
+        serves(draft, machine, &label, &mut now);
+        restarts(draft, machine, &label, &mut now);
+        if now != Told::default() {
+            told.insert(id.clone(), now);
+        }
+    }
+    draft.observed.told = told;
+    problem(draft);
+}
+
+fn going(draft: &Draft<'_>, machine: &Machine) -> bool {
+    machine.record.deleting || draft.desired.deleting || draft.desired.course.halted
+}
+
+fn runs(draft: &mut Draft<'_>, id: &str, machine: &Machine, label: &str, told: &mut Told) {
+    match machine.presence {
+        Presence::Running if !told.runs => {
+            told.runs = true;
+            draft.tell(EventKind::MachineMade, label, format!("machine {id} runs"));
+        }
+        Presence::Absent | Presence::Partial | Presence::Gone if told.runs => {
+            told.runs = false;
+            told.ready = false;
+            // That something goes which is to go is told once it has gone.
+            if !going(draft, machine) {
+                let why = match machine.presence {
+                    Presence::Partial => "stands still",
+                    _ => "is not there any more",
+                };
+                draft.tell(EventKind::MachineLost, label, format!("machine {id} {why}"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn serves(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut Told) {
+    let api = &draft.seen.api;
+    let (ready, good, bad) = match machine.node_name() {
+        Some(name) if api.reach == Reach::Ready => (
+            Some(api.node(name).is_some_and(|node| node.ready)),
+            (EventKind::NodeJoined, "the node is ready"),
+            (EventKind::NodeLost, "the node is not ready any more"),
+        ),
+        Some(_) => return,
+        None => (
+            machine.api_server_ready(),
+            (EventKind::ApiReady, "the API server answers"),
+            (EventKind::ApiAway, "the API server does not answer any more"),
+        ),
+    };
+    let (Some(ready), false) = (ready, going(draft, machine)) else {
+        return;
+    };
+    if ready != told.ready {
+        told.ready = ready;
+        let (kind, message) = if ready { good } else { bad };
+        draft.tell(kind, label, message);
+    }
+}
+
+/// Told at once the first times, then each time that the number has doubled.
+fn restarts(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut Told) {
+    let Some(report) = &machine.report else { return };
+    for (name, process) in &report.processes {
+        let before = told.restarts.get(name).copied().unwrap_or(0);
+        let now = process.restarts;
+        if now < before {
+            // Another boot of the machine counts anew.
+            told.restarts.remove(name);
+        }
+        let before = told.restarts.get(name).copied().unwrap_or(0);
+        if now > before && (before < 3 || now >= before.saturating_mul(2)) {
+            told.restarts.insert(name.clone(), now);
+            let last = process.last_exit.as_deref().unwrap_or("it ended");
+            let line = process.last_lines.last().map_or_else(String::new, |line| {
+                format!("; its last line: {}", words::cut(line, 160))
+            });
+            draft.tell(
+                EventKind::ComponentRestarted,
+                label,
+                format!("{name} was started again, {now} times by now ({last}){line}"),
+            );
+        }
+    }
+}
+
+/// A problem is over when nothing is left to do: between two attempts it only seems so.
+fn problem(draft: &mut Draft<'_>) {
+    let told = draft.seen.observed.problem_told;
+    match words::problem(draft) {
+        Some(problem) if !told => {
+            draft.observed.problem_told = true;
+            draft.tell(EventKind::ProblemBegan, "", problem);
+        }
+        None if told && !draft.unfinished => {
+            draft.observed.problem_told = false;
+            draft.tell(EventKind::ProblemEnded, "", "nothing is left to do");
+        }
+        _ => {}
+    }
+}

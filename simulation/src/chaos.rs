@@ -171,7 +171,7 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
     let record = player.stamp.cluster(&cluster).await?;
     let Some(record) = record else {
         let plugins = [None, Some("azure"), Some("overlay"), Some("none")];
-        let mut pools = vec![("np1".to_owned(), dice.roll(4) as u32)];
+        let mut pools = vec![("np1".to_owned(), 1 + dice.roll(3) as u32)];
         if dice.roll(3) == 0 {
             pools.push(("np2".to_owned(), dice.roll(3) as u32));
         }

@@ -22,7 +22,7 @@ const fn operation(
 /// All of them.
 pub const OPERATIONS: &[Operation] = &[
     operation("create", &[], &["create c1 np1=2"]),
-    operation("create-overlay-empty", &[], &["create c1 np1=0 plugin=overlay"]),
+    operation("create-overlay", &[], &["create c1 np1=1 np2=0 plugin=overlay"]),
     operation("scale-up", &["create c1 np1=1"], &["pool c1 np1 3"]),
     operation("scale-down", &["create c1 np1=3"], &["pool c1 np1 1"]),
     operation("pool-add", &["create c1 np1=1"], &["pool c1 np2 2"]),
@@ -55,6 +55,14 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1"],
         &["pool c1 np1 3", "wait 1", "pool c1 np1 2"],
     ),
+    operation(
+        "abort",
+        &["create c1 np1=1"],
+        &["pool c1 np1 3", "wait 1", "abort c1"],
+    ),
+    operation("abort-creation", &[], &["create c1 np1=1", "wait 1", "abort c1"]),
+    operation("tier-up", &["create c1 np1=1"], &["tier c1 Standard"]),
+    operation("tier-down", &["create c1 np1=1 tier=Standard"], &["tier c1 Free"]),
     operation("repair-stopped-node", &["create c1 np1=2"], &["crash vmss000001"]),
     operation(
         "repair-vanished-node",

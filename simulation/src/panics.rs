@@ -7,7 +7,7 @@ thread_local! {
 }
 
 /// Notes panics of this thread from now on, beside what is done with them anyway.
-pub fn watch() {
+pub(crate) fn watch() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
@@ -20,6 +20,6 @@ pub fn watch() {
 }
 
 /// The panics of this thread since the last time.
-pub fn take() -> Vec<String> {
+pub(crate) fn take() -> Vec<String> {
     SEEN.with_borrow_mut(std::mem::take)
 }

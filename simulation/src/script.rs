@@ -181,6 +181,11 @@ impl Player {
     pub async fn ask(&mut self, wish: &Wish) -> Result<()> {
         let answer = self.stamp.ask(wish).await?;
         self.asked.heard(wish, &answer);
+        if let Wish::Abort { cluster } = wish
+            && answer.accepted()
+        {
+            self.asked.aborted(&self.stamp, cluster).await?;
+        }
         let text = if answer.accepted() {
             format!("{}", answer.status)
         } else if answer.status == 0 {
@@ -193,19 +198,13 @@ impl Player {
     }
 
     async fn settle(&mut self) -> Result<()> {
-        let took = match self.stamp.settle(BOUND).await? {
-            Ok(took) => took,
-            Err(left) => bail!(
-                "it does not settle: {left}\n{}\n{}",
-                self.out,
-                self.stamp.trace.tail(40).join("\n")
-            ),
-        };
-        let mut problems = self.stamp.check().await?;
+        let begun = self.stamp.env.clock.monotonic();
+        let mut problems = self.stamp.converge(BOUND).await?;
+        let took = self.stamp.env.clock.monotonic() - begun;
         problems.extend(self.asked.check(&self.stamp).await?);
         ensure!(
             problems.is_empty(),
-            "it settled, but {problems:#?}\n{}\n{}",
+            "it does not settle: {problems:#?}\n{}\n{}",
             self.out,
             self.stamp.trace.tail(40).join("\n")
         );

@@ -101,6 +101,8 @@ pub struct Desired {
 #[derive(Debug, Default)]
 pub struct Asked {
     clusters: BTreeMap<String, BTreeSet<Option<Desired>>>,
+    /// All that ever might have been: what an abort may return to.
+    past: BTreeMap<String, BTreeSet<Option<Desired>>>,
 }
 
 impl Asked {
@@ -122,17 +124,35 @@ impl Asked {
             | Wish::Abort { cluster } => vec![cluster.clone()],
         };
         for name in names {
+            let past = self.past.entry(name.clone()).or_default();
             let before = self
                 .clusters
                 .entry(name)
                 .or_insert_with(|| BTreeSet::from([None]));
+            past.extend(before.iter().cloned());
+            if matches!(wish, Wish::Abort { .. }) {
+                // It returns to something that was reached before; what, is seen right afterwards.
+                before.extend(past.iter().filter(|state| state.is_some()).cloned());
+                continue;
+            }
             let after: BTreeSet<_> = before.iter().map(|state| next(state.clone(), wish)).collect();
-            if answer.accepted() && !matches!(wish, Wish::Abort { .. }) {
+            if answer.accepted() {
                 *before = after;
             } else {
                 before.extend(after);
             }
         }
+    }
+
+    /// An abort was acknowledged: what is there now stays there.
+    pub async fn aborted(&mut self, stamp: &Stamp, cluster: &str) -> Result<()> {
+        let there = stamp.cluster(cluster).await?.as_ref().map(desired);
+        if let Some(asked) = self.clusters.get_mut(cluster)
+            && asked.contains(&there)
+        {
+            *asked = BTreeSet::from([there]);
+        }
+        Ok(())
     }
 
     /// What is there and was never asked for, or the other way round.
@@ -315,7 +335,7 @@ impl Stamp {
         let found = present
             .as_ref()
             .and_then(|record| record.spec.pools.iter().find(|spec| spec.name == pool));
-        let mut properties = pool_body(found.map_or(1, |spec| spec.count));
+        let mut properties = pool_body(pool, found.map_or(1, |spec| spec.count));
         if let Some(spec) = found {
             properties["nodeLabels"] = json!(spec.labels);
             properties["nodeTaints"] = json!(spec.taints);
@@ -327,9 +347,11 @@ impl Stamp {
     }
 }
 
-fn pool_body(count: u32) -> Value {
+/// Only `np1` is a system pool: others may have no nodes.
+fn pool_body(name: &str, count: u32) -> Value {
+    let mode = if name == "np1" { "System" } else { "User" };
     json!({
-        "count": count, "mode": "System", "vmSize": "Standard_B2s", "osType": "Linux", "type": "VirtualMachineScaleSets",
+        "count": count, "mode": mode, "vmSize": "Standard_B2s", "osType": "Linux", "type": "VirtualMachineScaleSets",
         "nodeLabels": {}, "nodeTaints": [],
     })
 }
@@ -338,7 +360,7 @@ fn cluster_body(name: &str, pools: &[(String, u32)], plugin: Option<&str>, tier:
     let pools: Vec<Value> = pools
         .iter()
         .map(|(name, count)| {
-            let mut pool = pool_body(*count);
+            let mut pool = pool_body(name, *count);
             pool["name"] = json!(name);
             pool
         })

@@ -22,6 +22,12 @@ type Ailments = BTreeMap<Ailment, Cure>;
 /// Resident memory that a simulated agent claims, KiB.
 const RSS_KIB: u64 = 6144;
 
+/// A member of etcd that the others cannot let in tries again after this.
+const JOIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// The process that tells who belongs to etcd.
+const KEEPER: &str = "etcd-keeper";
+
 /// Size of a simulated disk, MiB.
 const DISK_MIB: u64 = 128 * 1024;
 
@@ -108,13 +114,25 @@ impl Inner {
             }
             return;
         }
-        let restarts = machine
-            .in_force
+        let before = machine.in_force.replace(Arc::clone(config));
+        let restarts = before
             .as_ref()
             .is_some_and(|before| restarts_of(before) != restarts_of(config));
-        machine.in_force = Some(Arc::clone(config));
+        let goes_on = machine.ready && before.is_some_and(|before| !starts_again(&before, config));
         if restarts {
             self.cure(&mut state, id, Cure::Process);
+        }
+        if goes_on {
+            let cluster = state
+                .machines
+                .get(id)
+                .and_then(Machine::cluster)
+                .map(str::to_owned);
+            self.report(&mut state, id);
+            if let Some(cluster) = cluster {
+                self.etcd_changed(&mut state, &cluster);
+            }
+            return;
         }
         self.start_processes(&mut state, id, config.generation);
     }
@@ -136,6 +154,7 @@ impl Inner {
         let cluster = machine.cluster().map(str::to_owned);
         self.report(state, id);
         if let Some(cluster) = &cluster {
+            self.etcd_changed(state, cluster);
             state.cluster(cluster).changed();
             self.join_nodes(state, cluster);
         }
@@ -155,17 +174,46 @@ impl Inner {
                 .in_force
                 .as_ref()
                 .is_some_and(|config| config.generation == generation);
-            if !still || machine.ready {
-                return;
-            }
-            machine.ready = true;
-            machine.formed = true;
-            inner.report(&mut state, &id);
-            if let Some(cluster) = cluster {
-                state.cluster(&cluster).changed();
-                inner.join_nodes(&mut state, &cluster);
+            if still && !machine.ready {
+                inner.processes_started(&mut state, &id, cluster.as_deref());
             }
         });
+    }
+
+    /// A machine's processes have had the time they need.
+    fn processes_started(self: &Arc<Self>, state: &mut State, id: &str, cluster: Option<&str>) {
+        let of_etcd = cluster.filter(|uid| {
+            state
+                .machines
+                .get(id)
+                .is_some_and(|machine| machine.is_control_plane_of(uid) && machine.serves_as("control-plane"))
+        });
+        if let Some(uid) = of_etcd
+            && !state.join_etcd(uid, id, self.options.backup)
+        {
+            // The other members cannot let it in yet.
+            let (boot, again) = (
+                state.machines.get(id).map_or(0, |machine| machine.boot),
+                id.to_owned(),
+            );
+            let cluster = uid.to_owned();
+            self.later(JOIN_PAUSE, move |inner| {
+                let mut state = inner.state();
+                if current(&mut state, &again, boot).is_some_and(|machine| !machine.ready) {
+                    inner.processes_started(&mut state, &again, Some(&cluster));
+                }
+            });
+            return;
+        }
+        if let Some(machine) = state.machines.get_mut(id) {
+            machine.ready = true;
+        }
+        self.report(state, id);
+        if let Some(cluster) = cluster {
+            self.etcd_changed(state, cluster);
+            state.cluster(cluster).changed();
+            self.join_nodes(state, cluster);
+        }
     }
 
     /// The agent tells the service how its machine is.
@@ -204,8 +252,38 @@ impl Inner {
     }
 
     fn content(&self, state: &State, id: &str) -> Option<Report> {
-        Some(content(state.machines.get(id)?, state.ailments.get(id)))
+        let machine = state.machines.get(id)?;
+        let mut report = content(machine, state.ailments.get(id));
+        let uid = machine.cluster().filter(|uid| machine.is_control_plane_of(uid));
+        if let Some(uid) = uid.filter(|_| machine.ready) {
+            if let Some(keeper) = report.processes.get_mut(KEEPER) {
+                keeper.status = state.keeper_status(uid);
+            }
+            if !state.quorum(uid) {
+                for name in ["etcd", "kube-apiserver"] {
+                    if let Some(process) = report.processes.get_mut(name) {
+                        process.state = ProcessState::Unready;
+                    }
+                }
+            }
+        }
+        Some(report)
     }
+}
+
+/// Whether anything in a machine starts again for a new configuration.
+fn starts_again(before: &MachineConfig, config: &MachineConfig) -> bool {
+    fn read<'a>(config: &'a MachineConfig, path: &str) -> Option<&'a str> {
+        let file = config.files.iter().find(|file| file.path == path)?;
+        Some(file.content.as_str())
+    }
+    let same_files = |paths: &[String]| paths.iter().all(|path| read(before, path) == read(config, path));
+    before.processes.len() != config.processes.len()
+        || before
+            .processes
+            .iter()
+            .zip(&config.processes)
+            .any(|(old, new)| old != new || !same_files(&new.restart_on))
 }
 
 /// What a new value of makes processes start again.

@@ -138,6 +138,7 @@ impl Inner {
             self.dial_again(id, boot);
         }
         if let Some(cluster) = cluster {
+            self.etcd_changed(state, &cluster);
             if state.works(id) {
                 self.join_nodes(state, &cluster);
                 state.cluster(&cluster).changed();

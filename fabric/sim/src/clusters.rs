@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     Inner, SimWorld,
+    etcd::Etcd,
     fabric::INJECTED,
     faults::Call,
     gate::Verdict,
@@ -76,6 +77,7 @@ impl Inner {
 
     /// A machine of the cluster no longer runs.
     pub(crate) fn after_loss(self: &Arc<Self>, state: &mut State, uid: &str, machine: &str) {
+        self.etcd_changed(state, uid);
         // The end of a control plane ends its connections.
         state.cluster(uid).changed();
         let wait = self.delay(&self.options.node_lost, machine, "lost", 0);
@@ -111,6 +113,7 @@ impl Inner {
         {
             cluster.nodes.clear();
             cluster.objects.clear();
+            cluster.etcd = Etcd::default();
             cluster.changed();
         }
     }

@@ -9,7 +9,8 @@ use fabric_api::{
 };
 
 use crate::{
-    Inner, SimWorld, ailments::Cure, faults::Call, gate::Verdict, options::draw, state::Machine, violations,
+    Inner, SimWorld, ailments::Cure, etcd::Etcd, faults::Call, gate::Verdict, options::draw, state::Machine,
+    violations,
 };
 
 /// What injected failures say.
@@ -242,6 +243,7 @@ impl Inner {
         if let Some(cluster) = state.clusters.get_mut(id.as_str()) {
             cluster.nodes.clear();
             cluster.objects.clear();
+            cluster.etcd = Etcd::default();
         }
     }
 

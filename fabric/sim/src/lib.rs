@@ -14,6 +14,7 @@ mod agents;
 mod ailments;
 mod clusters;
 mod dump;
+mod etcd;
 mod fabric;
 mod faults;
 mod gate;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     ailments::{Ailment, Cure},
+    etcd::Etcd,
     faults::Faults,
 };
 
@@ -60,7 +61,7 @@ pub(crate) struct Machine {
     pub(crate) in_force: Option<Arc<MachineConfig>>,
     /// Whether all processes are ready.
     pub(crate) ready: bool,
-    /// Whether it was ready once since it was made: a control plane machine is a member of its etcd from then on.
+    /// Of a control plane machine: whether its etcd's data is on its disk.
     pub(crate) formed: bool,
     /// Whether the kubelet of this start has made its node object: it does so once.
     pub(crate) registered: bool,
@@ -120,6 +121,7 @@ pub(crate) struct Cluster {
     /// By `{apiVersion}/{kind} {namespace}/{name}`.
     pub(crate) objects: BTreeMap<String, Value>,
     pub(crate) stalled: bool,
+    pub(crate) etcd: Etcd,
     pub(crate) changes: watch::Sender<u64>,
 }
 
@@ -129,6 +131,7 @@ impl Default for Cluster {
             nodes: BTreeMap::new(),
             objects: BTreeMap::new(),
             stalled: false,
+            etcd: Etcd::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -160,15 +163,6 @@ impl State {
         self.clusters.entry(uid.to_owned()).or_default()
     }
 
-    /// The machines of a cluster.
-    pub(crate) fn members(&self, uid: &str) -> impl Iterator<Item = &Machine> {
-        self.members
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.machines.get(id))
-    }
-
     /// Notes that a machine's labels have it in this cluster, and in no other.
     pub(crate) fn enlist(&mut self, machine: &str, before: Option<&str>, now: Option<&str>) {
         if before == now {
@@ -194,17 +188,6 @@ impl State {
         if self.clusters.get(uid).is_some_and(|cluster| cluster.stalled) {
             return false;
         }
-        let (mut members, mut serving) = (0_u32, 0_u32);
-        for machine in self
-            .members(uid)
-            .filter(|machine| machine.is_control_plane_of(uid) && machine.formed)
-        {
-            members += 1;
-            serving += u32::from(
-                machine.serves_as("control-plane") && machine.ready && self.works(machine.spec.id.as_str()),
-            );
-        }
-        // etcd needs a majority of its members.
-        serving > members / 2
+        self.quorum(uid)
     }
 }

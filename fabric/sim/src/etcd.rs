@@ -1,0 +1,160 @@
+//! The clusters' etcd: which control plane machines belong to it, and whether they are enough.
+//!
+//! A machine joins when its processes have started, if there is a majority to let it in. A keeper removes whoever
+//! is not in its list. When the data of all members is gone, the first that starts restores the backup where there is one.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use agent_protocol::{MachineConfig, beside::KeeperStatus};
+use serde_json::Value;
+
+use crate::{Inner, state::State};
+
+/// Who belongs to a cluster's etcd.
+#[derive(Debug, Default)]
+pub(crate) struct Etcd {
+    /// Whether there ever was data.
+    pub(crate) formed: bool,
+    voters: BTreeSet<String>,
+    /// Whether there was a majority when last looked.
+    quorum: bool,
+}
+
+impl State {
+    /// Whether a member has its data and works.
+    fn serves_etcd(&self, id: &str) -> bool {
+        self.machines.get(id).is_some_and(|machine| {
+            machine.serves_as("control-plane") && machine.formed && machine.ready && self.works(id)
+        })
+    }
+
+    /// Whether a majority of the members works.
+    pub(crate) fn quorum(&self, uid: &str) -> bool {
+        let Some(cluster) = self.clusters.get(uid) else {
+            return false;
+        };
+        let voters = &cluster.etcd.voters;
+        let serving = voters.iter().filter(|id| self.serves_etcd(id)).count();
+        serving > voters.len() / 2
+    }
+
+    /// A machine's etcd begins or comes back. `false`: it cannot yet.
+    pub(crate) fn join_etcd(&mut self, uid: &str, id: &str, backup: bool) -> bool {
+        let Some(machine) = self.machines.get(id) else {
+            return false;
+        };
+        let (keeps_data, listed) = (machine.formed, members(machine.in_force.as_deref()));
+        let quorum = self.quorum(uid);
+        let lost = self
+            .clusters
+            .get(uid)
+            .is_none_or(|cluster| !cluster.etcd.voters.iter().any(|voter| self.has_data(voter)));
+        let cluster = self.cluster(uid);
+        let etcd = &mut cluster.etcd;
+        if keeps_data && etcd.voters.contains(id) {
+            return true;
+        }
+        if !etcd.formed || lost {
+            if etcd.formed && !backup {
+                cluster.nodes.clear();
+                cluster.objects.clear();
+            }
+            cluster.etcd.formed = true;
+            cluster.etcd.voters = listed.into_iter().chain([id.to_owned()]).collect();
+        } else if etcd.voters.len() == 1 && etcd.voters.contains(id) {
+            // Its own and only data is gone: restored.
+        } else if quorum {
+            etcd.voters.insert(id.to_owned());
+        } else if !etcd.voters.contains(id) || etcd.quorum {
+            return false;
+        }
+        if let Some(machine) = self.machines.get_mut(id) {
+            machine.formed = true;
+        }
+        true
+    }
+
+    fn has_data(&self, id: &str) -> bool {
+        self.machines.get(id).is_some_and(|machine| machine.formed)
+    }
+
+    /// What a member's keeper says.
+    pub(crate) fn keeper_status(&self, uid: &str) -> Option<Value> {
+        let etcd = &self.clusters.get(uid)?.etcd;
+        if !self.quorum(uid) {
+            return None;
+        }
+        let status = KeeperStatus {
+            voters: etcd.voters.iter().cloned().collect(),
+            leader: etcd.voters.iter().find(|id| self.serves_etcd(id)).cloned(),
+            ..KeeperStatus::default()
+        };
+        serde_json::to_value(status).ok()
+    }
+}
+
+impl Inner {
+    /// Something happened to a control plane machine: who does not belong is removed, and all tell what changed.
+    pub(crate) fn etcd_changed(self: &Arc<Self>, state: &mut State, uid: &str) {
+        let quorum = state.quorum(uid);
+        // Any member's keeper may ask for a removal, and those with an old list know of nobody too many.
+        let lists: Vec<BTreeSet<String>> = match state.clusters.get(uid) {
+            Some(cluster) if quorum => cluster
+                .etcd
+                .voters
+                .iter()
+                .filter(|id| state.serves_etcd(id))
+                .filter_map(|id| Some(members(state.machines.get(id)?.in_force.as_deref())))
+                .filter(|listed| !listed.is_empty())
+                .collect(),
+            _ => Vec::new(),
+        };
+        let Some(cluster) = state.clusters.get_mut(uid) else {
+            return;
+        };
+        let before = cluster.etcd.voters.len();
+        cluster
+            .etcd
+            .voters
+            .retain(|voter| lists.iter().all(|listed| listed.contains(voter)));
+        let changed = cluster.etcd.voters.len() != before || cluster.etcd.quorum != quorum;
+        cluster.etcd.quorum = quorum;
+        if changed {
+            cluster.changed();
+            self.members_report(state, uid);
+            self.join_nodes(state, uid);
+        }
+    }
+
+    /// All control plane machines of a cluster tell how they are.
+    pub(crate) fn members_report(&self, state: &mut State, uid: &str) {
+        let members = state.members.get(uid).cloned().unwrap_or_default();
+        for id in members {
+            if state
+                .machines
+                .get(&id)
+                .is_some_and(|machine| machine.is_control_plane_of(uid))
+            {
+                self.report(state, &id);
+            }
+        }
+    }
+}
+
+/// The members that a machine was told of: what its keeper or its etcd reads.
+fn members(config: Option<&MachineConfig>) -> BTreeSet<String> {
+    config
+        .map_or(&[][..], |config| &config.files)
+        .iter()
+        .filter(|file| file.path.ends_with(".json") && file.content.contains("\"members\""))
+        .filter_map(|file| serde_json::from_str::<Value>(&file.content).ok())
+        .filter_map(|file| {
+            let members = file.get("members")?.as_array()?;
+            let names = members
+                .iter()
+                .filter_map(|member| Some(member.get("name")?.as_str()?.to_owned()));
+            Some(names.collect())
+        })
+        .next()
+        .unwrap_or_default()
+}

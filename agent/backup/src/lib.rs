@@ -23,6 +23,9 @@ mod spool;
 
 pub use service::OWN;
 
+#[cfg(test)]
+mod real_tests;
+
 /// Milliseconds since 1970.
 fn now() -> i64 {
     i64::try_from(agent_ground::pause::wall().as_millis()).unwrap_or(i64::MAX)

@@ -365,16 +365,17 @@ impl Writer<'_> {
                 self.base_size = size;
                 self.since_base = 0;
                 self.leases.clear();
-                let acknowledged = {
+                let (acknowledged, base_shipped) = {
                     let mut state = self.recorder.shared.state();
                     state.base = Some(name);
                     state.writing = None;
-                    state.acknowledged
+                    (state.acknowledged, state.base_shipped)
                 };
                 let full = self.recorder.spool.size() > SPOOL;
                 self.recorder.spool.tidy(self.file_after, |name| match name {
                     ObjectName::Log { last, .. } => full || *last <= acknowledged,
-                    ObjectName::Base { .. } => true,
+                    // The service needs it as long as it does not have it: the changes after it are changes to it.
+                    ObjectName::Base { at, .. } => full || *at <= base_shipped,
                 });
                 self.recorder.shared.ring();
             }

@@ -299,7 +299,7 @@ impl Restore<'_> {
             .max()
             .unwrap_or(position);
         let made = work.join("data");
-        self.finish(wish, &database, newest + UNSEEN - revision, &made)?;
+        self.finish(&database, newest + UNSEEN - revision, &made)?;
         sync_all(&made)?;
         fs::rename(&made, into).map_err(disk("create", into))?;
         if let Some(parent) = into.parent() {
@@ -385,13 +385,7 @@ impl Restore<'_> {
     }
 
     /// A data directory for the member, of a database.
-    fn finish(
-        &self,
-        wish: Option<&EtcdRestore>,
-        database: &Path,
-        raise: i64,
-        made: &Path,
-    ) -> Result<(), RestoreError> {
+    fn finish(&self, database: &Path, raise: i64, made: &Path) -> Result<(), RestoreError> {
         let address = self
             .config
             .members
@@ -400,7 +394,11 @@ impl Restore<'_> {
             .map_or(Ipv4Addr::LOCALHOST, |member| member.address);
         let peer = format!("https://{address}:2380");
         // A cluster of its own: members of the one before cannot take it for theirs.
-        let token = wish.map_or_else(|| format!("lost-{}", now()), |wish| wish.id.clone());
+        let token = self
+            .config
+            .restore
+            .as_ref()
+            .map_or_else(|| format!("lost-{}", now()), |restore| restore.id.clone());
         let mut command = Command::new(&self.programs.etcdutl);
         command
             .args(["snapshot", "restore"])
@@ -549,5 +547,36 @@ impl Drop for Beside {
         // After `stop` there is nobody any more.
         let _gone = self.child.kill();
         let _gone = self.child.wait();
+    }
+}
+
+/// For `landfall-agent etcd`.
+#[derive(Debug, Clone)]
+pub struct FromBackup {
+    /// `/` except in tests.
+    pub root: PathBuf,
+    /// etcd's programs.
+    pub programs: Programs,
+    /// Hears what was restored.
+    pub log: fn(&str),
+}
+
+impl agent_etcd::prepare::Restorer for FromBackup {
+    fn restore(&self, config: &EtcdConfig, wish: Option<&EtcdRestore>, into: &Path) -> Result<(), String> {
+        let restore = Restore {
+            config,
+            root: &self.root,
+            programs: self.programs.clone(),
+        };
+        let begun = pause::monotonic();
+        let restored = restore.run(wish, into).map_err(|error| error.to_string())?;
+        (self.log)(&format!(
+            "restored {} keys as of {} (revision {}) in {} ms",
+            restored.totals.keys,
+            Timestamp::from_millisecond(restored.until).unwrap_or_default(),
+            restored.revision,
+            (pause::monotonic() - begun).as_millis(),
+        ));
+        Ok(())
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) written: i64,
     /// With the service.
     pub(crate) acknowledged: i64,
+    /// The time of the newest base that the service has, milliseconds since 1970.
+    pub(crate) base_shipped: i64,
     /// Written and not acknowledged: last revision and first time of each frame.
     pending: VecDeque<(i64, i64)>,
     /// Why writing does not get on.

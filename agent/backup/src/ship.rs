@@ -88,15 +88,17 @@ impl Shipper {
         let names = service.list(OWN)?;
         let has = chain::select(&names, None).map_or(0, |chain| chain.last);
         let mut state = self.shared.state();
+        let bases: Vec<ObjectName> = names
+            .into_iter()
+            .filter(|name| matches!(name, ObjectName::Base { .. }))
+            .collect();
         // More than was ever written here is of another history.
         let acknowledged = if has <= state.written { has } else { 0 };
         state.acknowledge(acknowledged);
+        state.base_shipped = bases.iter().map(ObjectName::until).max().unwrap_or(0);
         Ok(Known {
             service,
-            bases: names
-                .into_iter()
-                .filter(|name| matches!(name, ObjectName::Base { .. }))
-                .collect(),
+            bases,
             cursor: None,
         })
     }
@@ -108,12 +110,22 @@ impl Shipper {
         };
         while self.part(known)? {}
         let base = self.shared.state().base;
-        if let Some(base) = base.filter(|base| !known.bases.contains(base)) {
+        if base.is_none_or(|base| known.bases.contains(&base)) {
+            return Ok(());
+        }
+        // After a time without the service there may be several: the log between leads from one to the next.
+        let mut bases = self.spool.bases();
+        bases.sort_by_key(ObjectName::until);
+        for base in bases {
+            if known.bases.contains(&base) {
+                continue;
+            }
             let path = self.spool.path(&base.to_string());
             if path.exists() {
                 known.service.put_file(&base, &path)?;
             }
             known.bases.push(base);
+            self.shared.state().base_shipped = base.until();
         }
         Ok(())
     }

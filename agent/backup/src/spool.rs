@@ -266,7 +266,7 @@ mod tests {
     fn only_what_a_newer_base_holds_goes_and_only_when_it_may() {
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::open(directory.path()).unwrap();
-        let (old, new) = (base(&spool, 5, 100), base(&spool, 9, 5000));
+        let (old, new) = (base(&spool, 5, 100), base(&spool, 9, 2009));
         fs::write(spool.log_path(5), frame(5, 9)).unwrap();
         fs::write(spool.log_path(9), frame(9, 10)).unwrap();
         spool.tidy(9, |_| false);

@@ -156,7 +156,7 @@ fn damage_on_the_shelf_is_found() {
     archive.remove("u1", &part(5).0).unwrap();
     // A gap: the newest state ends before it, and the moments after it are not offered.
     assert_eq!(archive.holding("u1").unwrap().spans()[0].until, 40);
-    let moment = chain::end_of_second(60);
+    let moment = chain::end_of_second(1000);
     assert!(matches!(
         archive.index("u1", Some(moment)),
         Err(ArchiveError::NotCovered(_))

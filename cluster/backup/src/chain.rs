@@ -66,7 +66,8 @@ pub fn select(names: &[ObjectName], cut: Option<i64>) -> Result<Chain, NotCovere
         None => newest_first.next().map(|base| follow(*base, &logs, None).0),
         Some(cut) => newest_first.find_map(|base| {
             let (chain, beyond) = follow(*base, &logs, Some(cut));
-            (beyond || chain.until >= cut).then_some(chain)
+            // Nothing is known to come after its end: that was the last of its second.
+            (beyond || end_of_second(chain.until) >= cut).then_some(chain)
         }),
     };
     found.ok_or_else(|| match cut {
@@ -254,15 +255,20 @@ mod tests {
     #[test]
     fn a_gap_is_told_with_what_is_near() {
         let names = [
-            base(10, 100),
-            log(10, 20, 110, 200),
-            base(90, 500),
-            log(90, 95, 510, 600),
+            base(10, 10_000),
+            log(10, 20, 11_000, 20_000),
+            base(90, 50_000),
+            log(90, 95, 51_000, 60_000),
         ];
         let outside = |before, after| NotCovered::Outside { before, after };
-        assert_eq!(select(&names, Some(300)), Err(outside(Some(200), Some(500))));
-        assert_eq!(select(&names, Some(50)), Err(outside(None, Some(100))));
-        assert_eq!(select(&names, Some(700)), Err(outside(Some(600), None)));
+        assert_eq!(
+            select(&names, Some(30_000)),
+            Err(outside(Some(20_000), Some(50_000)))
+        );
+        assert_eq!(select(&names, Some(5_000)), Err(outside(None, Some(10_000))));
+        assert_eq!(select(&names, Some(70_000)), Err(outside(Some(60_000), None)));
+        // The rest of the second in which the last change was seen.
+        assert_eq!(select(&names, Some(end_of_second(60_000))).unwrap().last, 95);
         assert_eq!(select(&[], None), Err(NotCovered::Nothing));
         assert_eq!(spans(&names).len(), 2);
     }
@@ -283,18 +289,18 @@ mod tests {
     fn a_history_that_began_anew_is_not_mixed_with_the_one_before() {
         // Revisions start at 1 again; the new base is the later one.
         let names = [
-            base(1000, 100),
-            log(1000, 2000, 110, 200),
-            base(3, 500),
-            log(3, 9, 510, 600),
+            base(1000, 1_000),
+            log(1000, 2000, 1_100, 2_000),
+            base(3, 5_000),
+            log(3, 9, 5_100, 6_000),
         ];
         let chain = select(&names, None).unwrap();
         assert_eq!(
             (chain.base, chain.logs),
-            (base(3, 500), vec![log(3, 9, 510, 600)])
+            (base(3, 5_000), vec![log(3, 9, 5_100, 6_000)])
         );
-        assert_eq!(select(&names, Some(150)).unwrap().base, base(1000, 100));
-        assert!(select(&names, Some(400)).is_err());
+        assert_eq!(select(&names, Some(1_500)).unwrap().base, base(1000, 1_000));
+        assert!(select(&names, Some(4_000)).is_err());
     }
 
     #[test]

@@ -78,19 +78,32 @@ impl Edge {
         if let Some(client_id) = client_id.as_deref().filter(|_| returns) {
             answer::insert(&mut answer, Some(CLIENT_ID), client_id);
         }
-        tracing::info!(
-            method = method.as_str(),
-            path,
-            status = answer.status().as_u16(),
-            code,
-            ms = u64::try_from((env.clock.monotonic() - started).as_millis()).unwrap_or(u64::MAX),
-            request_id,
-            client_request_id = client_id.as_deref().unwrap_or(""),
-            principal = principal
-                .as_ref()
-                .map_or("", |principal: &Principal| principal.object_id.as_str()),
-            "request"
-        );
+        // Clients poll by the second; that they do is no news.
+        let poll = method == Method::GET
+            && answer.status().is_success()
+            && ResourcePath::parse(&path).is_ok_and(|path| operations::ask(&path).is_some());
+        macro_rules! told {
+            ($level:ident) => {
+                tracing::$level!(
+                    method = method.as_str(),
+                    path,
+                    status = answer.status().as_u16(),
+                    code,
+                    ms = u64::try_from((env.clock.monotonic() - started).as_millis()).unwrap_or(u64::MAX),
+                    request_id,
+                    client_request_id = client_id.as_deref().unwrap_or(""),
+                    principal = principal
+                        .as_ref()
+                        .map_or("", |principal: &Principal| principal.object_id.as_str()),
+                    "request"
+                )
+            };
+        }
+        if poll {
+            told!(debug);
+        } else {
+            told!(info);
+        }
         answer
     }
 

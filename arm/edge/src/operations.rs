@@ -110,7 +110,8 @@ impl Inner {
     }
 }
 
-/// `{id, name, status, startTime, endTime, error}`, always with 200: another status would mean that reading it failed.
+/// `{id, name, status, startTime, endTime, percentComplete, properties, error}`, always with 200: another status would mean
+/// that reading it failed. `properties` tells what was asked and what is going on, for people.
 fn status(operation: &OperationRecord, request: &Request) -> Response {
     let mut body = json!({
         "id": request.path.to_string(),
@@ -122,7 +123,15 @@ fn status(operation: &OperationRecord, request: &Request) -> Response {
             OperationStatus::Canceled => "Canceled",
         },
         "startTime": operation.started_at.to_string(),
+        "percentComplete": match operation.status {
+            OperationStatus::Succeeded => 100,
+            _ => operation.progress.percent,
+        },
+        "properties": { "operation": operation.name },
     });
+    if !operation.progress.step.is_empty() {
+        body["properties"]["step"] = json!(operation.progress.step);
+    }
     if let Some(ended) = operation.ended_at {
         body["endTime"] = json!(ended.to_string());
     }

@@ -45,7 +45,11 @@ async fn status_is_always_200_and_results_are_what_the_request_would_have_answer
         code: "QuotaExceeded".to_owned(),
         message: "too many".to_owned(),
     };
-    put(&stamp, "running", |_| {}).await;
+    put(&stamp, "running", |op| {
+        op.progress.percent = 40;
+        op.progress.step = "waiting for node n".to_owned();
+    })
+    .await;
     put(&stamp, "made", |op| {
         (op.status, op.ended_at) = (OperationStatus::Succeeded, ended)
     })
@@ -86,6 +90,16 @@ async fn status_is_always_200_and_results_are_what_the_request_would_have_answer
             (retry, &json!(id))
         );
         assert_eq!(answer.body["endTime"].is_string(), status != "InProgress", "{id}");
+        let percent = match id {
+            "running" => 40,
+            "made" | "gone" | "poked" => 100,
+            _ => 0,
+        };
+        assert_eq!(answer.body["percentComplete"], percent, "{id}");
+        if id == "running" {
+            assert_eq!(answer.body["properties"]["step"], "waiting for node n");
+            assert_eq!(answer.body["properties"]["operation"], "Things_CreateOrUpdate");
+        }
         assert_eq!(
             answer.body["error"].is_object(),
             matches!(id, "failed" | "canceled"),

@@ -17,7 +17,7 @@ use std::{
 use agent_protocol::MachineConfig;
 use anyhow::{Context, Result, bail};
 use base_env::{Clock, Env};
-use cluster_bootstrap::{ControlPlaneAddresses, NodePlace};
+use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, NodePlace};
 use cluster_pki::ClusterPki;
 use cluster_spec::ClusterSpec;
 use serde_json::{Value, json};
@@ -64,7 +64,14 @@ impl Floor {
             host_cores: 2,
             host_memory_mib: 8192,
         };
-        let control_plane = cluster_bootstrap::control_plane_config(spec, &pki, &at, now, 1)?;
+        let place = ControlPlanePlace::alone("floor", at);
+        let mut control_plane = cluster_bootstrap::control_plane_config(spec, &pki, &place, now, 1)?;
+        for process in &mut control_plane.processes {
+            // Nobody prepares the data of a bare etcd.
+            if process.name == "etcd" {
+                process.argv = cluster_bootstrap::bare_etcd(&place);
+            }
+        }
         let node_config = cluster_bootstrap::node_config(spec, &spec.pools[0], &node, &pki, VIP, now, 1)?;
         let endpoint = cluster_bootstrap::admin_endpoint(&pki, VIP, now)?;
 
@@ -476,5 +483,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             incarnation: "floor".into(),
         }],
         disable_local_accounts: false,
+        tier: cluster_spec::Tier::Free,
     })
 }

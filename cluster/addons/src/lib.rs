@@ -100,6 +100,7 @@ mod tests {
                 incarnation: "1".into(),
             }],
             disable_local_accounts: false,
+            tier: cluster_spec::Tier::Free,
         }
     }
 

@@ -56,7 +56,14 @@ pub struct NodeSeen {
     pub labels: BTreeMap<String, String>,
     /// Taints, `key=value:Effect`.
     pub taints: Vec<String>,
+    /// Why it is not ready, in Kubernetes' own words.
+    pub problem: Option<String>,
+    /// The annotation [`PRESERVE`]: why it is to be left as it is.
+    pub preserve: Option<String>,
 }
+
+/// Somebody wants to look at a node as it is: healing leaves it alone. The annotation's value says why.
+pub const PRESERVE: &str = "landfall.dev/preserve";
 
 /// What the service wants of a node object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

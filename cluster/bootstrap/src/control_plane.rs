@@ -1,17 +1,17 @@
-//! The control plane machine: etcd, API server, controller manager, scheduler.
+//! A control plane machine: etcd, API server, controller manager, scheduler; with several of them, who keeps them together.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use agent_protocol::{File, MachineConfig, Probe, Process};
 use cluster_pki::{ClusterPki, Subject};
-use cluster_spec::ClusterSpec;
+use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{API_PORT, BootstrapError, ControlPlaneAddresses, kubeconfig, object, pair, plain, secret};
+use crate::{API_PORT, BootstrapError, ControlPlanePlace, kubeconfig, members, object, pair, plain, secret};
 
-const PKI: &str = "/etc/kubernetes/pki";
-const ETCD: &str = "/etc/kubernetes/pki/etcd";
+pub(crate) const PKI: &str = "/etc/kubernetes/pki";
+pub(crate) const ETCD: &str = "/etc/kubernetes/pki/etcd";
 const ENCRYPTION: &str = "/etc/kubernetes/encryption.json";
 const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.json";
 /// Read again by the API server itself when it changes.
@@ -22,6 +22,9 @@ const AUDIT_LOG: &str = "/var/log/landfall/audit.log";
 /// and the start is no slower.
 const GOGC: &str = "25";
 
+/// Long enough for a busy host, short enough that nobody waits for a program that will not answer.
+pub(crate) const HANG_SECONDS: u32 = 30;
+
 /// What a control plane machine is to be.
 ///
 /// # Errors
@@ -29,26 +32,29 @@ const GOGC: &str = "25";
 pub fn control_plane_config(
     spec: &ClusterSpec,
     pki: &ClusterPki,
-    at: &ControlPlaneAddresses,
+    place: &ControlPlanePlace,
     now: Timestamp,
     generation: u64,
 ) -> Result<MachineConfig, BootstrapError> {
-    let mut files = certificates(spec, pki, at, now)?;
+    let mut files = certificates(spec, pki, place, now)?;
     files.extend(clients(pki, now)?);
     files.push(object(ENCRYPTION, &encryption(pki)));
     files.push(object(AUDIT_POLICY, &audit_policy()));
     files.push(object(AUTHENTICATION, &authentication()));
+    files.extend(members::files(pki, place, now)?);
+    let mut processes = vec![
+        members::etcd(place),
+        api_server(spec, place),
+        controller_manager(spec, place),
+        scheduler(place),
+    ];
+    processes.extend(members::keepers(place));
     Ok(MachineConfig {
         generation,
         role: "control-plane".to_owned(),
         files,
-        setup: Vec::new(),
-        processes: vec![
-            etcd(),
-            api_server(spec, at),
-            controller_manager(spec),
-            scheduler(),
-        ],
+        setup: members::setup(place),
+        processes,
         tasks: Vec::new(),
     })
 }
@@ -60,9 +66,10 @@ fn first_service_address(spec: &ClusterSpec) -> Ipv4Addr {
 fn certificates(
     spec: &ClusterSpec,
     pki: &ClusterPki,
-    at: &ControlPlaneAddresses,
+    place: &ControlPlanePlace,
     now: Timestamp,
 ) -> Result<Vec<File>, BootstrapError> {
+    let at = &place.at;
     let mut api_server = Subject::server("kube-apiserver").dns(&spec.fqdn);
     for name in [
         "localhost",
@@ -121,11 +128,16 @@ fn certificates(
             &pki.cluster,
             Subject::client("landfall:probe"),
         ),
-        (format!("{ETCD}/server"), &pki.etcd, local(Subject::peer("etcd"))),
+        (
+            format!("{ETCD}/server"),
+            &pki.etcd,
+            local(Subject::peer("etcd")).ip(at.vnet),
+        ),
+        // A member refuses a peer that calls from an address which is not in its certificate.
         (
             format!("{ETCD}/peer"),
             &pki.etcd,
-            local(Subject::peer("etcd-peer")),
+            local(Subject::peer("etcd-peer")).ip(at.vnet),
         ),
         (
             format!("{ETCD}/client"),
@@ -199,7 +211,13 @@ fn authentication() -> Value {
 }
 
 /// `restart_on`: certificates are read again by the programs themselves; these files are not.
-fn process(name: &str, flags: Vec<String>, probe: Probe, stop_order: u8, restart_on: &[&str]) -> Process {
+pub(crate) fn process(
+    name: &str,
+    flags: Vec<String>,
+    probe: Probe,
+    stop_order: u8,
+    restart_on: &[&str],
+) -> Process {
     let mut argv = vec![format!("/usr/local/bin/{name}")];
     argv.extend(flags);
     Process {
@@ -210,11 +228,12 @@ fn process(name: &str, flags: Vec<String>, probe: Probe, stop_order: u8, restart
         restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
         stop_order,
         grace_seconds: 10,
+        hang_seconds: Some(HANG_SECONDS),
         ..Process::default()
     }
 }
 
-fn https(port: u16, path: &str) -> Probe {
+pub(crate) fn https(port: u16, path: &str) -> Probe {
     Probe::Http {
         url: format!("https://127.0.0.1:{port}{path}"),
         ca: Some(format!("{PKI}/ca.crt")),
@@ -222,47 +241,18 @@ fn https(port: u16, path: &str) -> Probe {
     }
 }
 
-fn etcd() -> Process {
-    let flags = [
-        "--name=member-0".to_owned(),
-        "--data-dir=/var/lib/etcd/data".to_owned(),
-        "--listen-client-urls=https://127.0.0.1:2379".to_owned(),
-        "--advertise-client-urls=https://127.0.0.1:2379".to_owned(),
-        "--listen-peer-urls=https://127.0.0.1:2380".to_owned(),
-        "--initial-advertise-peer-urls=https://127.0.0.1:2380".to_owned(),
-        "--initial-cluster=member-0=https://127.0.0.1:2380".to_owned(),
-        // Loopback only, so that health can be asked for without a certificate of the etcd CA.
-        "--listen-metrics-urls=http://127.0.0.1:2381".to_owned(),
-        format!("--trusted-ca-file={ETCD}/ca.crt"),
-        format!("--cert-file={ETCD}/server.crt"),
-        format!("--key-file={ETCD}/server.key"),
-        "--client-cert-auth=true".to_owned(),
-        format!("--peer-trusted-ca-file={ETCD}/ca.crt"),
-        format!("--peer-cert-file={ETCD}/peer.crt"),
-        format!("--peer-key-file={ETCD}/peer.key"),
-        "--peer-client-cert-auth=true".to_owned(),
-        // 8 GiB is upstream's recommended maximum.
-        "--quota-backend-bytes=8589934592".to_owned(),
-        // The API server compacts every 5 minutes; this is for when it does not.
-        "--auto-compaction-mode=periodic".to_owned(),
-        "--auto-compaction-retention=1h".to_owned(),
-        // Entries since the last snapshot, and some before it for followers, stay in memory. There are no followers.
-        "--snapshot-count=2000".to_owned(),
-        "--snapshot-catchup-entries=500".to_owned(),
-        "--logger=zap".to_owned(),
-        "--log-level=warn".to_owned(),
-    ];
-    let probe = Probe::Http {
-        url: "http://127.0.0.1:2381/health".to_owned(),
-        ca: None,
-        identity: None,
-    };
-    process("etcd", flags.into(), probe, 1, &[])
+/// Requests that change something, and others, that are served at the same time (AKS service limits).
+fn in_flight(tier: Tier) -> (u32, u32) {
+    match tier {
+        Tier::Free => (50, 100),
+        Tier::Standard | Tier::Premium => (200, 400),
+    }
 }
 
-fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
+fn api_server(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process {
+    let (mutating, others) = in_flight(place.limits);
     let flags = [
-        format!("--advertise-address={}", at.vnet),
+        format!("--advertise-address={}", place.at.vnet),
         "--bind-address=0.0.0.0".to_owned(),
         format!("--secure-port={API_PORT}"),
         "--allow-privileged=true".to_owned(),
@@ -300,9 +290,8 @@ fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
         "--audit-log-maxsize=50".to_owned(),
         "--audit-log-maxbackup=3".to_owned(),
         "--audit-log-maxage=30".to_owned(),
-        // The Free tier's limits (AKS service limits).
-        "--max-mutating-requests-inflight=50".to_owned(),
-        "--max-requests-inflight=100".to_owned(),
+        format!("--max-mutating-requests-inflight={mutating}"),
+        format!("--max-requests-inflight={others}"),
         "--profiling=false".to_owned(),
     ];
     let restart_on = [ENCRYPTION, AUDIT_POLICY];
@@ -315,7 +304,12 @@ fn api_server(spec: &ClusterSpec, at: &ControlPlaneAddresses) -> Process {
     )
 }
 
-fn controller_manager(spec: &ClusterSpec) -> Process {
+/// With one instance an election would only cost writes and start-up time.
+fn leader_elect(place: &ControlPlanePlace) -> String {
+    format!("--leader-elect={}", place.members.len() > 1)
+}
+
+fn controller_manager(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process {
     let kubeconfig = client_config("kube-controller-manager");
     let flags = [
         format!("--kubeconfig={kubeconfig}"),
@@ -337,8 +331,7 @@ fn controller_manager(spec: &ClusterSpec) -> Process {
         // Landfall's own planner gives nodes their pod ranges and the VNET its routes.
         "--allocate-node-cidrs=false".to_owned(),
         format!("--cluster-name={}", spec.name),
-        // One instance a cluster: an election would only cost writes and start-up time.
-        "--leader-elect=false".to_owned(),
+        leader_elect(place),
         // At the default of 20 requests a second, the tokens it asks for at start hold everything up for 6 s.
         "--kube-api-qps=500".to_owned(),
         "--kube-api-burst=1000".to_owned(),
@@ -353,7 +346,7 @@ fn controller_manager(spec: &ClusterSpec) -> Process {
     )
 }
 
-fn scheduler() -> Process {
+fn scheduler(place: &ControlPlanePlace) -> Process {
     let kubeconfig = client_config("kube-scheduler");
     let flags = [
         format!("--kubeconfig={kubeconfig}"),
@@ -365,7 +358,7 @@ fn scheduler() -> Process {
         format!("--client-ca-file={PKI}/ca.crt"),
         format!("--requestheader-client-ca-file={PKI}/front-proxy-ca.crt"),
         "--authorization-always-allow-paths=/healthz,/readyz,/livez".to_owned(),
-        "--leader-elect=false".to_owned(),
+        leader_elect(place),
         "--profiling=false".to_owned(),
     ];
     process(

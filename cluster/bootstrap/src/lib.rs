@@ -12,6 +12,7 @@ mod containerd;
 mod control_plane;
 mod kubeconfig;
 mod kubelet;
+mod members;
 mod network;
 mod node;
 mod pods;
@@ -19,13 +20,15 @@ mod proxy;
 
 pub use control_plane::control_plane_config;
 pub use kubeconfig::{CredentialKind, MONITORING_USER, USERS_GROUP, admin_endpoint, kubeconfig};
+pub use members::bare_etcd;
 pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
 pub use node::{node_config, node_wish};
 
 use std::net::Ipv4Addr;
 
-use agent_protocol::File;
+use agent_protocol::{File, beside::EtcdRestore};
 use cluster_pki::{Certificate, PkiError};
+use cluster_spec::Tier;
 use ipnet::Ipv4Net;
 
 /// Names and tags of the container images that every node image carries; nothing is pulled to start a cluster.
@@ -50,6 +53,56 @@ pub struct ControlPlaneAddresses {
     pub stamp: Ipv4Addr,
     /// The machine's own address in the cluster's VNET.
     pub vnet: Ipv4Addr,
+}
+
+/// A member of a cluster's control plane, as the others have to know it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Its machine's id: the member's name in etcd.
+    pub machine: String,
+    /// Its address in the stamp's network.
+    pub stamp: Ipv4Addr,
+    /// Its address in the cluster's VNET.
+    pub vnet: Ipv4Addr,
+}
+
+/// A control plane machine among the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPlanePlace {
+    /// Its machine's id.
+    pub machine: String,
+    /// Where it is.
+    pub at: ControlPlaneAddresses,
+    /// All members that are to be, itself among them.
+    pub members: Vec<Member>,
+    /// Whether the cluster's etcd was formed before.
+    pub formed: bool,
+    /// Whether the members hold the VIP among themselves. If not, the fabric has put it on the only one's card.
+    pub roaming: bool,
+    /// The tier whose limits the API servers go by.
+    pub limits: Tier,
+    /// The restore that its data must come from, if any.
+    pub restore: Option<EtcdRestore>,
+}
+
+impl ControlPlanePlace {
+    /// The only member of a new cluster of the free tier.
+    pub fn alone(machine: &str, at: ControlPlaneAddresses) -> Self {
+        Self {
+            machine: machine.to_owned(),
+            at,
+            members: vec![Member {
+                machine: machine.to_owned(),
+                stamp: at.stamp,
+                vnet: at.vnet,
+            }],
+            formed: false,
+            roaming: false,
+            limits: Tier::Free,
+            restore: None,
+        }
+    }
 }
 
 /// Where a node is and who it is.

@@ -44,11 +44,13 @@ pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<
 }
 
 /// A control plane machine has a card in the stamp's network, for its VIP and its agent, and one in the VNET, so that the
-/// API server reaches kubelets, webhooks and aggregated APIs directly.
+/// API server reaches kubelets, webhooks and aggregated APIs directly. The VIP is on the card unless members hold it among
+/// themselves (`roaming`).
 pub fn control_plane_nics(
     spec: &ClusterSpec,
     network: &NetworkId,
     at: &ControlPlaneAddresses,
+    roaming: bool,
     stamp: &StampNetwork,
 ) -> Vec<NicSpec> {
     let profile = &spec.network;
@@ -59,7 +61,7 @@ pub fn control_plane_nics(
             name: "eth0".to_owned(),
             attach: Attach::Stamp,
             address: within(at.stamp, stamp.range),
-            extra: vec![at.vip],
+            extra: if roaming { Vec::new() } else { vec![at.vip] },
             gateway: Some(stamp.gateway()),
             routes: Vec::new(),
         },

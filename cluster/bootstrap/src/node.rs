@@ -14,6 +14,8 @@ use crate::{
 };
 
 pub(crate) const CA_FILE: &str = "/etc/kubernetes/pki/ca.crt";
+/// Long enough for a busy host, short enough that nobody waits for a program that will not answer.
+const HANG_SECONDS: u32 = 30;
 const NAT_FILE: &str = "/etc/landfall/nat.nft";
 
 /// What a node machine is to be.
@@ -89,7 +91,7 @@ pub fn node_config(
                 &[proxy::CONFIG, proxy::KUBECONFIG],
                 2,
                 Probe::Http {
-                    url: "http://127.0.0.1:10256/healthz".to_owned(),
+                    url: "http://127.0.0.1:10256/livez".to_owned(),
                     ca: None,
                     identity: None,
                 },
@@ -116,6 +118,7 @@ fn process(name: &str, flags: Vec<String>, restart_on: &[&str], stop_order: u8, 
         restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
         stop_order,
         grace_seconds: 10,
+        hang_seconds: Some(HANG_SECONDS),
         ..Process::default()
     }
 }

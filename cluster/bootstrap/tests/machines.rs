@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use agent_protocol::{MachineConfig, Probe};
 use base64::Engine as _;
 use cluster_bootstrap::{
-    ControlPlaneAddresses, CredentialKind, NodePlace, control_plane_config, control_plane_nics, kubeconfig,
-    network, node_config, node_nics, node_wish,
+    ControlPlaneAddresses, ControlPlanePlace, CredentialKind, Member, NodePlace, control_plane_config,
+    control_plane_nics, kubeconfig, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
@@ -32,6 +32,22 @@ fn at() -> ControlPlaneAddresses {
         vip: VIP,
         stamp: Ipv4Addr::new(100, 64, 16, 20),
         vnet: Ipv4Addr::new(10, 239, 255, 244),
+    }
+}
+
+/// The first member, with these numbers as members.
+fn place_of(numbers: &[u8]) -> ControlPlanePlace {
+    ControlPlanePlace {
+        members: numbers
+            .iter()
+            .map(|number| Member {
+                machine: format!("m{number}"),
+                stamp: Ipv4Addr::new(100, 64, 16, 19 + number),
+                vnet: Ipv4Addr::new(10, 239, 255, 243 + number),
+            })
+            .collect(),
+        roaming: numbers.len() > 1,
+        ..ControlPlanePlace::alone("m1", at())
     }
 }
 
@@ -67,6 +83,7 @@ fn spec(plugin: PodNetworking) -> ClusterSpec {
             incarnation: "1".into(),
         }],
         disable_local_accounts: false,
+        tier: cluster_spec::Tier::Free,
     }
 }
 
@@ -127,7 +144,7 @@ fn named(config: &MachineConfig) -> impl Iterator<Item = &str> {
 fn whatever_is_named_is_written_and_keys_are_private() {
     let pki = pki();
     let mut configs =
-        vec![control_plane_config(&spec(PodNetworking::Kubenet), &pki, &at(), now(), 7).unwrap()];
+        vec![control_plane_config(&spec(PodNetworking::Kubenet), &pki, &place_of(&[1]), now(), 7).unwrap()];
     configs.extend(PLUGINS.map(|plugin| node(&spec(plugin), &pki)));
     for config in &configs {
         assert_eq!(config.generation, 7);
@@ -192,7 +209,7 @@ fn new_certificates_restart_nothing() {
     let pki = pki();
     let make = || {
         [
-            control_plane_config(&spec, &pki, &at(), now(), 7).unwrap(),
+            control_plane_config(&spec, &pki, &place_of(&[1]), now(), 7).unwrap(),
             node(&spec, &pki),
         ]
     };
@@ -217,7 +234,8 @@ fn new_certificates_restart_nothing() {
 
 #[test]
 fn the_api_server_answers_to_its_names_and_addresses_and_no_others() {
-    let config = control_plane_config(&spec(PodNetworking::Kubenet), &pki(), &at(), now(), 1).unwrap();
+    let config =
+        control_plane_config(&spec(PodNetworking::Kubenet), &pki(), &place_of(&[1]), now(), 1).unwrap();
     let (_, pem) =
         x509_parser::pem::parse_x509_pem(file(&config, "/etc/kubernetes/pki/apiserver.crt").as_bytes())
             .unwrap();
@@ -267,7 +285,8 @@ fn stopping_goes_from_clients_to_servers() {
             .unwrap()
             .stop_order
     };
-    let control_plane = control_plane_config(&spec(PodNetworking::Kubenet), &pki, &at(), now(), 1).unwrap();
+    let control_plane =
+        control_plane_config(&spec(PodNetworking::Kubenet), &pki, &place_of(&[1]), now(), 1).unwrap();
     assert!(order(&control_plane, "kube-scheduler") > order(&control_plane, "kube-apiserver"));
     assert!(order(&control_plane, "kube-apiserver") > order(&control_plane, "etcd"));
     let node = node(&spec(PodNetworking::Kubenet), &pki);
@@ -444,7 +463,7 @@ fn cards_and_the_network_fit_together() {
         vnet.reserved,
         ["10.244.0.0/16".parse().unwrap(), "10.0.0.0/16".parse().unwrap()]
     );
-    let mut cards = control_plane_nics(&spec, &id, &at(), &stamp);
+    let mut cards = control_plane_nics(&spec, &id, &at(), false, &stamp);
     assert_eq!((cards[0].name.as_str(), &cards[0].extra), ("eth0", &vec![VIP]));
     assert_eq!(cards[0].address, "100.64.16.20/20".parse().unwrap());
     cards.extend(node_nics(&spec, &id, &place(PodNetworking::Kubenet)));

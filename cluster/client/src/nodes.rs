@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_api::{ClusterError, NodeSeen, NodeWish};
+use cluster_api::{ClusterError, NodeSeen, NodeWish, PRESERVE};
 use serde_json::{Map, Value, json};
 
 use crate::{Cluster, Failure};
@@ -69,7 +69,20 @@ fn seen(node: &Value) -> NodeSeen {
         pod_range: node["spec"]["podCIDR"].as_str().map(str::to_owned),
         labels: strings(&node["metadata"]["labels"]),
         taints: taints(node).iter().map(taint_text).collect(),
+        problem: (!ready).then(|| problem(node)).flatten(),
+        preserve: node["metadata"]["annotations"][PRESERVE]
+            .as_str()
+            .map(str::to_owned),
     }
+}
+
+/// Why it is not ready: the message of the condition, in one line.
+fn problem(node: &Value) -> Option<String> {
+    const LONGEST: usize = 200;
+    let conditions = node["status"]["conditions"].as_array()?;
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
+    let message = ready["message"].as_str()?.lines().next()?;
+    Some(message.chars().take(LONGEST).collect())
 }
 
 fn taints(node: &Value) -> Vec<Value> {

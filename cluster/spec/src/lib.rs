@@ -30,6 +30,46 @@ pub struct ClusterSpec {
     pub pools: Vec<PoolSpec>,
     /// Whether the local administrator's credential is off.
     pub disable_local_accounts: bool,
+    /// The service tier.
+    #[serde(default)]
+    pub tier: Tier,
+    /// The restore that its state comes from: the last one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreSpec>,
+}
+
+/// A restore of a cluster's state from a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreSpec {
+    /// Its identity: one that was done is never done again.
+    pub id: String,
+    /// The second to go back to, milliseconds since 1970. `None`: the newest.
+    pub at: Option<i64>,
+    /// Whose backup: a cluster's uid.
+    pub source: String,
+}
+
+/// The service tier (`sku.tier`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tier {
+    /// One control plane member, small limits.
+    #[default]
+    Free,
+    /// Three members: one may be lost.
+    Standard,
+    /// As `Standard`, with long-term support.
+    Premium,
+}
+
+impl Tier {
+    /// How many control plane members it has: an odd number, so that each further one makes up for a lost one.
+    pub fn members(self) -> u32 {
+        match self {
+            Self::Free => 1,
+            Self::Standard | Self::Premium => 3,
+        }
+    }
 }
 
 /// Networking of a cluster.

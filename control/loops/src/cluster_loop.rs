@@ -13,9 +13,10 @@ use std::{
     time::Duration,
 };
 
+use agent_api::SILENT_AFTER;
 use base_env::Seed;
 use control_records::{
-    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, key,
+    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung, key,
 };
 use control_store::{StoreError, Stored, get_record};
 use jiff::Timestamp;
@@ -31,7 +32,10 @@ use crate::{
     effects::{Job, chain, connect},
     index::Index,
     memory::{Failure, Handle, Memory, Outcome},
-    plan::{Addresses, ConfigSeen, Drain, Effect, Machine, Plan, Presence, Reach, Seen, StampRanges, plan},
+    plan::{
+        Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Plan, Presence, Reach, Seen, Silence,
+        StampRanges, plan,
+    },
     recipes::Site,
 };
 
@@ -140,7 +144,7 @@ impl ClusterLoop {
         };
         let cluster = Arc::new(basis.cluster.value.clone());
         self.refresh(&cluster);
-        self.connect(&cluster, &observed).await;
+        self.connect(&basis, &cluster, &observed).await;
         let now = self.now();
         let seen = self.seen(&basis, observed, now).await?;
         let plan = plan(&cluster, &seen, &self.shared.deps.settings.policy, now);
@@ -201,7 +205,7 @@ impl ClusterLoop {
     }
 
     /// Has a connection to the API server as soon as there can be one; it costs nothing until it is used.
-    async fn connect(&mut self, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) {
+    async fn connect(&mut self, basis: &Basis, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) {
         if cluster.deleting {
             self.memory.handle = None;
             return;
@@ -213,7 +217,7 @@ impl ClusterLoop {
             return;
         }
         // Nobody needs one before the control plane runs.
-        let Some(site) = self.site(cluster, observed).filter(|_| {
+        let Some(site) = self.site(basis, cluster, observed).filter(|_| {
             self.memory
                 .presence
                 .values()
@@ -234,8 +238,10 @@ impl ClusterLoop {
         }
     }
 
-    fn site(&self, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) -> Option<Site> {
+    fn site(&self, basis: &Basis, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) -> Option<Site> {
+        let machines = basis.machines.iter().map(|machine| &machine.value);
         Some(Site {
+            control_plane: ControlPlane::of(&cluster.spec, observed, machines),
             cluster: Arc::clone(cluster),
             addresses: Addresses::of(observed)?,
             stamp: self.shared.deps.fabric.stamp_network().clone(),
@@ -254,13 +260,14 @@ impl ClusterLoop {
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
-            if record.deleting {
+            let wiped = record.repair.pending && record.repair.rung == Rung::Reimage;
+            if record.deleting || wiped {
                 self.memory.drains.entry(id.clone()).or_insert(Drain {
                     since: now,
                     left: None,
                 });
             }
-            let machine = Machine {
+            let mut machine = Machine {
                 presence: self
                     .memory
                     .presence
@@ -275,22 +282,47 @@ impl ClusterLoop {
                     .unwrap_or(ConfigSeen::Unknown),
                 report: deps.agents.report(&id),
                 drain: self.memory.drains.get(&id).copied(),
+                contact: deps.agents.contact(&id),
+                running_since: None,
+                symptom: None,
+                well_since: None,
+                repaired: None,
                 record: record.clone(),
             };
+            self.memory.health.examine(
+                &mut machine,
+                &self.memory.api,
+                basis.cluster.value.spec.network.plugin,
+                &deps.settings.policy.heal,
+                now,
+            );
             machines.insert(id, machine);
         }
-        let control_plane = machines
+        // Any of them is enough.
+        let api_server_ready = machines
             .values()
-            .find(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })));
-        self.memory
-            .listen(control_plane.and_then(Machine::api_server_ready));
+            .filter(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })))
+            .filter_map(Machine::api_server_ready)
+            .reduce(|one, other| one || other);
+        self.memory.listen(api_server_ready);
+        let wanted = usize::try_from(basis.cluster.value.spec.tier.members()).unwrap_or(usize::MAX);
+        let members = machines
+            .values()
+            .filter(|machine| !machine.record.deleting && machine.node_name().is_none())
+            .count();
+        let ailing = machines.values().any(|machine| machine.symptom.is_some());
         Ok(Seen {
             pki: deps.store.get(&key::pki(uid)).await?.is_some(),
             stamp: StampRanges {
                 machines: stamp.machines(),
                 vips: stamp.vips(),
             },
-            taken: if Addresses::of(&observed).is_none() {
+            silence: if ailing {
+                self.silence()
+            } else {
+                Silence::default()
+            },
+            taken: if Addresses::of(&observed).is_none() || members < wanted {
                 self.taken().await?
             } else {
                 BTreeSet::new()
@@ -308,6 +340,19 @@ impl ClusterLoop {
             busy: self.under_way.values().map(Effect::subject).collect(),
             held: self.memory.held.clone(),
         })
+    }
+
+    /// How many of the stamp's machines are silent.
+    fn silence(&self) -> Silence {
+        let machines = self.shared.index.all_machines();
+        let heard = |machine: &&String| {
+            let contact = self.shared.deps.agents.contact(machine);
+            contact.is_some_and(|contact| contact < SILENT_AFTER)
+        };
+        Silence {
+            silent: machines.len() - machines.iter().filter(heard).count(),
+            all: machines.len(),
+        }
     }
 
     /// Leased addresses: a lease's key says which.
@@ -328,7 +373,7 @@ impl ClusterLoop {
             deps: Arc::clone(&self.shared.deps),
             census: Arc::clone(&self.shared.census),
             uid: cluster.uid.clone(),
-            site: self.site(cluster, &seen.observed),
+            site: self.site(basis, cluster, &seen.observed),
             machines: Arc::new(
                 basis
                     .machines

@@ -3,7 +3,7 @@
 use aws_lc_rs::rand;
 use control_records::{
     Assignment, ClusterRecord, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord, MachineRecord,
-    OperationError, OperationRecord, OperationStatus, Role, SealedRecord, events, key,
+    OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, events, key,
 };
 use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, list_records, put_record};
 use jiff::Timestamp;
@@ -81,9 +81,17 @@ pub(crate) async fn commit(
                 txn.absent(&name).with(put_record(name, &sealed))
             }
             Write::RecordMachine(role) => {
-                let machine = machine(deps, &basis.cluster.value, role, now)?;
+                let machine = machine(deps, basis, role, now)?;
                 let key = key::machine(&machine.id);
                 done.recorded.push(machine.id.clone());
+                if let Role::ControlPlane { address, .. } = role {
+                    let lease = key::lease("machines", *address);
+                    let record = LeaseRecord {
+                        v: 1,
+                        owner: format!("cluster/{uid}/machine/{}", machine.id),
+                    };
+                    txn = txn.absent(&lease).with(put_record(lease, &record));
+                }
                 txn.absent(&key).with(put_record(key, &machine))
             }
             Write::MarkMachine(id) => match basis.machines.iter().find(|machine| machine.value.id == *id) {
@@ -97,9 +105,58 @@ pub(crate) async fn commit(
                 }
                 None => txn,
             },
+            Write::Repair {
+                machine: id,
+                repair,
+                new_token,
+                remove,
+            } => match basis.machines.iter().find(|machine| machine.value.id == *id) {
+                Some(Stored { revision, value }) => {
+                    let mut changed = MachineRecord {
+                        repair: repair.clone(),
+                        deleting: value.deleting || *remove,
+                        ..value.clone()
+                    };
+                    if *new_token {
+                        changed = renewed(deps, changed)?;
+                    }
+                    let key = key::machine(id);
+                    txn.at(&key, *revision).with(put_record(key, &changed))
+                }
+                None => txn,
+            },
             Write::RemoveMachine(id) => {
+                let role = basis
+                    .machines
+                    .iter()
+                    .find(|machine| machine.value.id == *id)
+                    .and_then(|machine| machine.value.assignment.as_ref())
+                    .map(|assignment| &assignment.role);
+                // One from before members had leases of their own keeps the cluster's until that is gone.
+                if let Some(Role::ControlPlane { address, .. }) = role
+                    && !address.is_unspecified()
+                {
+                    txn = txn.delete(key::lease("machines", *address));
+                }
                 done.removed.push(id.clone());
                 txn.delete(key::machine(id)).delete(key::machine_config(id))
+            }
+            Write::Progress { id, progress } => {
+                let operation = basis
+                    .operations
+                    .iter()
+                    .find(|operation| operation.value.id == *id);
+                match operation {
+                    Some(operation) => {
+                        let next = OperationRecord {
+                            progress: progress.clone(),
+                            ..operation.value.clone()
+                        };
+                        let key = key::operation(id);
+                        txn.at(&key, operation.revision).with(put_record(key, &next))
+                    }
+                    None => txn,
+                }
             }
             Write::EndOperation { id, status, error } => {
                 done.ended.push(id.clone());
@@ -133,16 +190,8 @@ pub(crate) async fn commit(
 
 fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses) -> Txn {
     debug_assert_eq!(basis.cluster.value.uid, uid);
-    let Addresses {
-        vip,
-        uplink,
-        control_plane,
-    } = *addresses;
-    for (pool, address, what) in [
-        ("vips", vip, "vip"),
-        ("machines", uplink, "uplink"),
-        ("machines", control_plane, "control-plane"),
-    ] {
+    let Addresses { vip, uplink } = *addresses;
+    for (pool, address, what) in [("vips", vip, "vip"), ("machines", uplink, "uplink")] {
         let key = key::lease(pool, address);
         let record = LeaseRecord {
             v: 1,
@@ -156,14 +205,12 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses) -> Txn {
 /// A new machine: an identity and a one-time token that nobody else has.
 fn machine(
     deps: &ControllerDeps,
-    cluster: &ClusterRecord,
+    basis: &Basis,
     role: &Role,
     now: Timestamp,
 ) -> Result<MachineRecord, CommitError> {
+    let cluster = &basis.cluster.value;
     let id = deps.env.ids.short();
-    let mut random = Zeroizing::new([0; 32]);
-    rand::fill(random.as_mut()).map_err(|_unspecified| CommitError::NoRandomness)?;
-    let token = Zeroizing::new(hex::encode(random.as_ref()));
     let image = match role {
         Role::ControlPlane { .. } => &cluster.spec.kubernetes_version,
         Role::Node { pool, .. } => cluster
@@ -173,11 +220,11 @@ fn machine(
             .find(|spec| spec.name == *pool)
             .map_or(&cluster.spec.kubernetes_version, |pool| &pool.kubernetes_version),
     };
-    Ok(MachineRecord {
+    let record = MachineRecord {
         v: 1,
         image: image.clone(),
-        token_hash: hex::encode(Sha256::digest(token.as_bytes())),
-        token_sealed: deps.sealer.seal(&key::machine(&id), token.as_bytes())?,
+        token_hash: String::new(),
+        token_sealed: Vec::new(),
         enrolled_key: None,
         token_used: false,
         assignment: Some(Assignment {
@@ -185,9 +232,46 @@ fn machine(
             role: role.clone(),
         }),
         deleting: false,
+        repair: Repair {
+            replaced: replaced(basis, role),
+            ..Repair::default()
+        },
         created_at: now,
         id,
+    };
+    renewed(deps, record)
+}
+
+/// The machine with a one-time token that nobody has used.
+fn renewed(deps: &ControllerDeps, machine: MachineRecord) -> Result<MachineRecord, CommitError> {
+    let mut random = Zeroizing::new([0; 32]);
+    rand::fill(random.as_mut()).map_err(|_unspecified| CommitError::NoRandomness)?;
+    let token = Zeroizing::new(hex::encode(random.as_ref()));
+    Ok(MachineRecord {
+        token_hash: hex::encode(Sha256::digest(token.as_bytes())),
+        token_sealed: deps.sealer.seal(&key::machine(&machine.id), token.as_bytes())?,
+        enrolled_key: None,
+        token_used: false,
+        ..machine
     })
+}
+
+/// How many machines in this place healing has given up already: it grows more patient with each.
+fn replaced(basis: &Basis, role: &Role) -> u32 {
+    let same = |other: &Role| match (role, other) {
+        (Role::ControlPlane { .. }, Role::ControlPlane { .. }) => true,
+        (Role::Node { pool, .. }, Role::Node { pool: other, .. }) => pool == other,
+        _ => false,
+    };
+    basis
+        .machines
+        .iter()
+        .map(|machine| &machine.value)
+        .filter(|machine| machine.repair.given_up())
+        .filter(|machine| machine.assignment.as_ref().is_some_and(|given| same(&given.role)))
+        .map(|machine| machine.repair.replaced + 1)
+        .max()
+        .unwrap_or_default()
 }
 
 fn end(
@@ -197,12 +281,16 @@ fn end(
     error: Option<OperationError>,
     now: Timestamp,
 ) -> Txn {
-    let ended = OperationRecord {
+    let mut ended = OperationRecord {
         status,
         error,
         ended_at: Some(now),
         ..operation.value.clone()
     };
+    if status == OperationStatus::Succeeded {
+        ended.progress.percent = 100;
+        ended.progress.step.clear();
+    }
     let key = key::operation(&ended.id);
     txn.at(&key, operation.revision).with(put_record(key, &ended))
 }

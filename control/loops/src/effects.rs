@@ -77,6 +77,8 @@ impl Job {
             | Effect::EnsureNetwork(_)
             | Effect::EnsureMachine(_)
             | Effect::DeleteMachine(_)
+            | Effect::RestartMachine { .. }
+            | Effect::WipeMachine { .. }
             | Effect::DeleteNetwork
             | Effect::LoadConfig(_)
             | Effect::Configure { .. } => settings.fabric_bound,
@@ -115,6 +117,8 @@ impl Job {
             Effect::Configure { machine: id, .. } => format!("configuring {}", machine(id)),
             Effect::EnsureNetwork(_) => "making the network".to_owned(),
             Effect::EnsureMachine(id) => format!("starting {}", machine(id)),
+            Effect::RestartMachine { machine: id, .. } => format!("restarting {}", machine(id)),
+            Effect::WipeMachine { machine: id, .. } => format!("making {} anew", machine(id)),
             Effect::LookAtApi => "looking at the API server".to_owned(),
             Effect::SetNode { node, .. } => format!("labelling node {node}"),
             Effect::ApproveServing => "approving serving certificates".to_owned(),
@@ -149,6 +153,23 @@ impl Job {
                 fabric.delete_machine(&MachineId::from(machine.as_str())).await?;
                 self.deps.agents.forget(machine);
                 Ok(Outcome::MachineGone(machine.clone()))
+            }
+            Effect::RestartMachine { machine, at } => {
+                let spec = self.machine_spec(machine)?;
+                fabric.stop_machine(&spec.id).await?;
+                fabric.ensure_machine(&spec).await?;
+                Ok(Outcome::MachineRestarted {
+                    machine: machine.clone(),
+                    at: *at,
+                })
+            }
+            Effect::WipeMachine { machine, at } => {
+                fabric.delete_machine(&MachineId::from(machine.as_str())).await?;
+                self.deps.agents.forget(machine);
+                Ok(Outcome::MachineWiped {
+                    machine: machine.clone(),
+                    at: *at,
+                })
             }
             Effect::LookAtApi => {
                 let api = self.api()?;
@@ -359,7 +380,15 @@ impl Job {
             _ => {
                 labels.insert("role".to_owned(), "control-plane".to_owned());
                 (
-                    format!("control-plane-{}", self.uid),
+                    match site
+                        .control_plane
+                        .members
+                        .iter()
+                        .position(|member| member.machine == id)
+                    {
+                        None | Some(0) => format!("control-plane-{}", self.uid),
+                        Some(number) => format!("control-plane-{}-{number}", self.uid),
+                    },
                     settings.control_plane_cpu_millis,
                     settings.control_plane_memory_mib,
                 )

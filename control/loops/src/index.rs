@@ -59,6 +59,11 @@ impl Index {
         listed(&self.inner().machines, uid)
     }
 
+    /// All machines of all clusters.
+    pub(crate) fn all_machines(&self) -> Vec<String> {
+        self.inner().owner.keys().cloned().collect()
+    }
+
     /// The key of the cluster that a machine belongs to.
     pub(crate) fn cluster_of(&self, machine: &str) -> Option<String> {
         let inner = self.inner();

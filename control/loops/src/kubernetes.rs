@@ -6,8 +6,8 @@ use agent_protocol::MachineConfig;
 use cluster_addons::{AddonOptions, manifests};
 use cluster_api::{Endpoint, NodeWish};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, NodePlace, admin_endpoint, control_plane_config, control_plane_nics, network,
-    node_config, node_nics, node_wish,
+    ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, control_plane_config,
+    control_plane_nics, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec};
@@ -17,10 +17,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::recipes::{RecipeError, Recipes, Secret, Site};
-
-/// Azure keeps the first four addresses of a subnet to itself; the control plane's own card has the next.
-const CONTROL_PLANE_OFFSET: u32 = 4;
+use crate::{
+    plan::ControlPlane,
+    recipes::{RecipeError, Recipes, Secret, Site},
+};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -63,17 +63,37 @@ fn role(machine: &MachineRecord) -> Option<&Role> {
     machine.assignment.as_ref().map(|assignment| &assignment.role)
 }
 
-fn is_control_plane(machine: &MachineRecord) -> bool {
-    matches!(role(machine), Some(Role::ControlPlane { .. }))
+/// A control plane machine among the others; `None` for a node, and for a member that is to go.
+fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePlace> {
+    let ControlPlane {
+        members,
+        formed,
+        roaming,
+        limits,
+    } = &site.control_plane;
+    let own = members.iter().find(|member| member.machine == machine.id)?;
+    Some(ControlPlanePlace {
+        machine: machine.id.clone(),
+        at: ControlPlaneAddresses {
+            vip: site.addresses.vip,
+            stamp: own.stamp,
+            vnet: own.vnet,
+        },
+        members: members.clone(),
+        formed: *formed,
+        roaming: *roaming,
+        limits: *limits,
+        restore: None,
+    })
 }
 
-fn control_plane(site: &Site) -> ControlPlaneAddresses {
-    let range = site.cluster.spec.network.control_plane_range;
-    ControlPlaneAddresses {
-        vip: site.addresses.vip,
-        stamp: site.addresses.control_plane,
-        vnet: Ipv4Addr::from(u32::from(range.network()) + CONTROL_PLANE_OFFSET),
+/// A process that healing wants restarted gets a value it never had.
+fn restarted(mut config: MachineConfig, machine: &MachineRecord) -> MachineConfig {
+    for process in &mut config.processes {
+        let times = machine.repair.restarts.get(&process.name).copied();
+        process.restart = process.restart.wrapping_add(times.unwrap_or_default());
     }
+    config
 }
 
 fn read(pki: &Secret) -> Result<ClusterPki, RecipeError> {
@@ -112,9 +132,10 @@ impl Recipes for KubernetesRecipes {
     ) -> Result<MachineConfig, RecipeError> {
         let pki = read(pki)?;
         let cluster = &site.cluster;
-        if is_control_plane(machine) {
+        if let Some(place) = control_plane(site, machine) {
             let spec = as_made(&cluster.spec, machine);
-            return control_plane_config(&spec, &pki, &control_plane(site), now, generation)
+            return control_plane_config(&spec, &pki, &place, now, generation)
+                .map(|config| restarted(config, machine))
                 .map_err(|error| RecipeError::new("the configuration of the control plane", error));
         }
         let (mut pool, place) = self.place(cluster, machine).ok_or_else(no_pool)?;
@@ -128,6 +149,7 @@ impl Recipes for KubernetesRecipes {
             now,
             generation,
         )
+        .map(|config| restarted(config, machine))
         .map_err(|error| RecipeError::new("the configuration of a node", error))
     }
 
@@ -142,11 +164,12 @@ impl Recipes for KubernetesRecipes {
 
     fn nics(&self, site: &Site, machine: &MachineRecord) -> Result<Vec<NicSpec>, RecipeError> {
         let spec = &site.cluster.spec;
-        if is_control_plane(machine) {
+        if let Some(place) = control_plane(site, machine) {
             return Ok(control_plane_nics(
                 spec,
                 &site.network_id(),
-                &control_plane(site),
+                &place.at,
+                place.roaming,
                 &site.stamp,
             ));
         }
@@ -174,6 +197,7 @@ impl Recipes for KubernetesRecipes {
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
+    use cluster_bootstrap::Member;
     use cluster_spec::{NetworkProfile, PodNetworking, PoolMode};
     use control_records::Assignment;
     use fabric_api::{StampNetwork, Uplink};
@@ -216,6 +240,7 @@ mod tests {
                 incarnation: "1".to_owned(),
             }],
             disable_local_accounts: false,
+            tier: cluster_spec::Tier::Free,
         };
         Site {
             cluster: Arc::new(ClusterRecord {
@@ -231,6 +256,7 @@ mod tests {
                 sealed: BTreeMap::new(),
                 deleting: false,
                 operation: String::new(),
+                course: control_records::Course::default(),
                 created_at: now(),
                 created_by: String::new(),
                 created_by_type: String::new(),
@@ -241,7 +267,16 @@ mod tests {
             addresses: Addresses {
                 vip: "100.64.24.7".parse().unwrap(),
                 uplink: "100.64.16.8".parse().unwrap(),
-                control_plane: "100.64.16.9".parse().unwrap(),
+            },
+            control_plane: ControlPlane {
+                members: vec![Member {
+                    machine: "m1".to_owned(),
+                    stamp: "100.64.16.9".parse().unwrap(),
+                    vnet: "10.239.255.244".parse().unwrap(),
+                }],
+                formed: false,
+                roaming: false,
+                limits: cluster_spec::Tier::Free,
             },
             stamp: StampNetwork {
                 range: "100.64.16.0/20".parse().unwrap(),
@@ -250,10 +285,10 @@ mod tests {
         }
     }
 
-    fn machine(role: Role) -> MachineRecord {
+    fn machine(id: &str, role: Role) -> MachineRecord {
         MachineRecord {
             v: 1,
-            id: "m1".to_owned(),
+            id: id.to_owned(),
             image: "1.36.3".to_owned(),
             token_hash: String::new(),
             token_sealed: Vec::new(),
@@ -264,19 +299,28 @@ mod tests {
                 role,
             }),
             deleting: false,
+            repair: control_records::Repair::default(),
             created_at: now(),
         }
     }
 
+    fn control_plane_machine() -> MachineRecord {
+        let address = "100.64.16.9".parse().unwrap();
+        machine("m1", Role::ControlPlane { index: 0, address })
+    }
+
     fn node(pool: &str) -> MachineRecord {
-        machine(Role::Node {
-            pool: pool.to_owned(),
-            incarnation: "1".to_owned(),
-            index: 0,
-            node_name: "aks-np1-00000000-vmss000000".to_owned(),
-            address: "10.224.0.4".parse().unwrap(),
-            pod_range: Some("10.244.0.0/24".parse().unwrap()),
-        })
+        machine(
+            "n1",
+            Role::Node {
+                pool: pool.to_owned(),
+                incarnation: "1".to_owned(),
+                index: 0,
+                node_name: "aks-np1-00000000-vmss000000".to_owned(),
+                address: "10.224.0.4".parse().unwrap(),
+                pod_range: Some("10.244.0.0/24".parse().unwrap()),
+            },
+        )
     }
 
     fn recipes() -> KubernetesRecipes {
@@ -291,7 +335,7 @@ mod tests {
     fn both_kinds_of_machines_are_configured_where_they_were_placed() {
         let (recipes, site) = (recipes(), site());
         let pki = recipes.pki(now()).unwrap();
-        let control_plane = machine(Role::ControlPlane { index: 0 });
+        let control_plane = control_plane_machine();
         let config = recipes.config(&site, &control_plane, &pki, now(), 3).unwrap();
         assert_eq!((config.generation, config.role.as_str()), (3, "control-plane"));
         // The planner waits for the process of this name.
@@ -302,7 +346,7 @@ mod tests {
                 .any(|process| process.name == "kube-apiserver")
         );
         let nics = recipes.nics(&site, &control_plane).unwrap();
-        assert_eq!(nics[0].address.addr(), site.addresses.control_plane);
+        assert_eq!(nics[0].address.addr(), site.control_plane.members[0].stamp);
         assert_eq!(nics[0].extra, [site.addresses.vip]);
         assert_eq!(nics[1].address.addr(), Ipv4Addr::new(10, 239, 255, 244));
 
@@ -324,11 +368,7 @@ mod tests {
         assert!(wish.labels.values().any(|value| value.contains("1.36.3")));
         assert!(!wish.labels.values().any(|value| value.contains("1.37.1")));
         assert!(recipes.wish(&site.cluster, &node("gone")).is_none());
-        assert!(
-            recipes
-                .wish(&site.cluster, &machine(Role::ControlPlane { index: 0 }))
-                .is_none()
-        );
+        assert!(recipes.wish(&site.cluster, &control_plane_machine()).is_none());
         let pki = recipes.pki(now()).unwrap();
         assert!(recipes.config(&site, &node("gone"), &pki, now(), 1).is_err());
     }

@@ -22,6 +22,7 @@ mod commit;
 mod controller;
 mod deps;
 mod effects;
+mod health;
 mod index;
 mod kubernetes;
 mod memory;

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
+    health::Health,
     pacing,
     plan::{AddonsSeen, ApiSeen, ConfigSeen, Drain, Effect, Held, NetworkSeen, Presence, Reach, Subject},
     recipes::Secret,
@@ -30,6 +31,10 @@ pub(crate) enum Outcome {
     NetworkGone,
     /// The machine runs.
     MachineRuns(String),
+    /// The machine was stopped and started, for the repair written down then.
+    MachineRestarted { machine: String, at: Timestamp },
+    /// The machine and its disk are gone, to be made anew, for the repair written down then.
+    MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
     MachineGone(String),
     /// The API server answers.
@@ -61,6 +66,7 @@ pub(crate) struct Memory {
     pub(crate) network: NetworkSeen,
     pub(crate) configs: BTreeMap<String, ConfigSeen>,
     pub(crate) drains: BTreeMap<String, Drain>,
+    pub(crate) health: Health,
     pub(crate) api: ApiSeen,
     pub(crate) held: BTreeMap<Subject, Held>,
     /// The cluster's CAs and keys, once read; only while the loop runs.
@@ -94,6 +100,7 @@ impl Memory {
             network: NetworkSeen::Unknown,
             configs: BTreeMap::new(),
             drains: BTreeMap::new(),
+            health: Health::default(),
             api: ApiSeen::default(),
             held: BTreeMap::new(),
             pki: Arc::new(OnceCell::new()),
@@ -126,6 +133,7 @@ impl Memory {
         self.presence.remove(machine);
         self.configs.remove(machine);
         self.drains.remove(machine);
+        self.health.forget(machine);
         self.api.set.remove(machine);
     }
 
@@ -217,6 +225,17 @@ impl Memory {
             Outcome::MachineRuns(machine) => {
                 self.presence.insert(machine, Presence::Running);
             }
+            Outcome::MachineRestarted { machine, at } => {
+                self.health.started_anew(&machine, at);
+                self.presence.insert(machine, Presence::Running);
+            }
+            Outcome::MachineWiped { machine, at } => {
+                self.health.started_anew(&machine, at);
+                self.drains.remove(&machine);
+                // It was forgotten by the agents' desk too: published again when it is read again.
+                self.configs.insert(machine.clone(), ConfigSeen::Unknown);
+                self.presence.insert(machine, Presence::Absent);
+            }
             Outcome::MachineGone(machine) => {
                 self.presence.insert(machine, Presence::Gone);
             }
@@ -267,7 +286,9 @@ impl Memory {
     /// What a failure makes doubtful.
     fn failed(&mut self, effect: &Effect) {
         match effect {
-            Effect::EnsureMachine(machine) => {
+            Effect::EnsureMachine(machine)
+            | Effect::RestartMachine { machine, .. }
+            | Effect::WipeMachine { machine, .. } => {
                 self.presence.insert(machine.clone(), Presence::Partial);
             }
             Effect::Configure { machine, .. } => {

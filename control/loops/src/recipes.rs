@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::plan::Addresses;
+use crate::plan::{Addresses, ControlPlane};
 
 /// Bytes that are wiped when dropped.
 pub type Secret = Zeroizing<Vec<u8>>;
@@ -43,6 +43,8 @@ pub struct Site {
     pub cluster: Arc<ClusterRecord>,
     /// Its addresses in the stamp.
     pub addresses: Addresses,
+    /// Its members, and what each has to know of the others.
+    pub control_plane: ControlPlane,
     /// The stamp.
     pub stamp: StampNetwork,
 }

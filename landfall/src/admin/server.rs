@@ -194,7 +194,9 @@ fn machine_status(
             address,
             ..
         }) => (node_name.clone(), "node", Some(pool.clone()), Some(*address)),
-        Some(Role::ControlPlane { index }) => (format!("control-plane-{index}"), "control plane", None, None),
+        Some(Role::ControlPlane { index, .. }) => {
+            (format!("control-plane-{index}"), "control plane", None, None)
+        }
         None => (record.id.clone(), "spare", None, None),
     };
     MachineStatus {

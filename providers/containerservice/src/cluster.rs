@@ -5,7 +5,7 @@
 //! that are not listed stay (nothing is deleted because a template does not know it); everything else gets its default.
 
 use arm_wire::{ArmError, ErrorCode};
-use cluster_spec::{ClusterSpec, PoolMode, PoolSpec};
+use cluster_spec::{ClusterSpec, PoolMode, PoolSpec, Tier};
 use cluster_versions::Version;
 use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
@@ -106,6 +106,7 @@ pub(crate) fn put(
         network,
         pools: specs,
         disable_local_accounts: properties["disableLocalAccounts"] == json!(true),
+        tier: tier(&draft),
     };
     properties.insert(
         "agentPoolProfiles".to_owned(),
@@ -158,6 +159,18 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
         sku.entry("tier").or_insert_with(|| json!("Free"));
     }
     draft.entry("tags").or_insert_with(|| json!({}));
+}
+
+/// The validation has let only known names through; a name is compared as ARM compares.
+fn tier(draft: &Map<String, Value>) -> Tier {
+    let name = draft
+        .get("sku")
+        .and_then(|sku| sku["tier"].as_str())
+        .unwrap_or_default();
+    [Tier::Standard, Tier::Premium]
+        .into_iter()
+        .find(|tier| format!("{tier:?}").eq_ignore_ascii_case(name))
+        .unwrap_or_default()
 }
 
 /// Regions compare without case and spaces.

@@ -8,7 +8,7 @@ use std::{
 use agent_protocol::MachineConfig;
 use base_env::Env;
 use cluster_api::{ClusterApi, Connect as _, NodeWish};
-use cluster_bootstrap::{ControlPlaneAddresses, CredentialKind, NodePlace};
+use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, CredentialKind, NodePlace};
 use cluster_client::KubeConnect;
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, DEFAULT_VM_SIZE, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
@@ -87,6 +87,7 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
             incarnation: "1".into(),
         }],
         disable_local_accounts: false,
+        tier: cluster_spec::Tier::Free,
     }
 }
 
@@ -177,12 +178,20 @@ impl Stand {
 
     pub(crate) fn control_plane(&self) -> MachineSpec {
         let now = self.env.clock.now();
-        let config =
-            cluster_bootstrap::control_plane_config(&self.spec, &self.pki, &self.at, now, 1).unwrap();
+        let place = ControlPlanePlace::alone(CONTROL_PLANE, self.at);
+        let mut config =
+            cluster_bootstrap::control_plane_config(&self.spec, &self.pki, &place, now, 1).unwrap();
+        for process in &mut config.processes {
+            // There is no agent here that would prepare its data.
+            if process.name == "etcd" {
+                process.argv = cluster_bootstrap::bare_etcd(&place);
+            }
+        }
         let nics = cluster_bootstrap::control_plane_nics(
             &self.spec,
             &NetworkId::from(NETWORK),
             &self.at,
+            false,
             self.fabric.stamp_network(),
         );
         let mut machine = machine(CONTROL_PLANE, "control-plane", &config, nics);

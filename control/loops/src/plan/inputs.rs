@@ -1,15 +1,15 @@
 //! Fingerprints of what things are computed from. A configuration holds fresh certificates each time it is computed, so
 //! two of them cannot be compared; what they were computed from can.
 
-use cluster_spec::{ClusterSpec, PoolSpec};
+use cluster_spec::{ClusterSpec, PoolSpec, Tier};
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::Addresses;
+use super::{Addresses, ControlPlane};
 
 /// Counted up when a release computes something else from the same inputs, so that existing machines get it too.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 fn fingerprint(parts: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(parts).expect("specifications are plain data with string keys");
@@ -21,6 +21,8 @@ fn fingerprint(parts: &impl Serialize) -> String {
 fn frame(spec: &ClusterSpec) -> ClusterSpec {
     ClusterSpec {
         pools: Vec::new(),
+        // What of it matters is in `ControlPlane`.
+        tier: Tier::Free,
         ..spec.clone()
     }
 }
@@ -35,24 +37,44 @@ fn pool_frame(pool: &PoolSpec) -> PoolSpec {
     }
 }
 
-/// What a machine's configuration is computed from.
-pub fn config_inputs(spec: &ClusterSpec, machine: &MachineRecord, addresses: &Addresses) -> String {
+/// What a machine's configuration is computed from. Of a control plane member, the part before the dot is what members have
+/// to be restarted for; the rest they take while they serve.
+pub fn config_inputs(
+    spec: &ClusterSpec,
+    machine: &MachineRecord,
+    addresses: &Addresses,
+    control_plane: &ControlPlane,
+) -> String {
     let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
-    let pool = match role {
-        Some(Role::Node { pool, .. }) => spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame),
-        _ => None,
-    };
-    let own = match role {
-        Some(Role::ControlPlane { .. }) => Some(addresses.control_plane),
-        _ => None,
-    };
-    // A new version of the control plane is no reason to configure its nodes anew.
     let mut frame = frame(spec);
-    if pool.is_some() {
-        frame.kubernetes_version.clear();
-        frame.disable_local_accounts = false;
+    match role {
+        Some(Role::Node { pool, .. }) => {
+            let pool = spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame);
+            if pool.is_some() {
+                // A new version of the control plane is no reason to configure its nodes anew.
+                frame.kubernetes_version.clear();
+                frame.disable_local_accounts = false;
+            }
+            fingerprint(&(RECIPE, frame, &machine.image, role, pool, addresses.vip))
+        }
+        _ => {
+            let restarts = fingerprint(&(
+                RECIPE,
+                frame,
+                &machine.image,
+                role,
+                addresses.vip,
+                control_plane.limits,
+            ));
+            let ControlPlane {
+                members,
+                formed,
+                roaming,
+                limits: _,
+            } = control_plane;
+            format!("{restarts}.{}", fingerprint(&(members, formed, roaming)))
+        }
     }
-    fingerprint(&(RECIPE, frame, &machine.image, role, pool, addresses.vip, own))
 }
 
 /// What a node object's labels, taints and pod range are computed from.

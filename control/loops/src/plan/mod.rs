@@ -18,9 +18,14 @@
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
 
 mod delete;
+mod halt;
+mod heal;
+mod history;
 mod inputs;
+mod members;
 mod nodes;
 mod operations;
+mod parts;
 mod places;
 mod reach;
 mod seen;
@@ -28,7 +33,10 @@ mod seen;
 mod tests;
 mod words;
 
+pub(crate) use heal::diagnose;
+pub use heal::{Ailment, HealPolicy, Silence, Symptom};
 pub use inputs::{addons_inputs, config_inputs, wish_inputs};
+pub use members::{ControlPlane, member};
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use places::{NODE_OFFSET, node_name, routes};
 pub use seen::{
@@ -39,7 +47,7 @@ pub use seen::{
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use control_records::{
-    ClusterRecord, Event, EventKind, ObservedRecord, OperationError, OperationStatus, Role,
+    ClusterRecord, Event, EventKind, ObservedRecord, OperationError, OperationStatus, Progress, Repair, Role,
 };
 use fabric_api::RouteSpec;
 use jiff::Timestamp;
@@ -57,6 +65,8 @@ pub struct Policy {
     pub addons_pause: Duration,
     /// Age at which a configuration is made anew for the sake of the certificates in it.
     pub renew_after: Duration,
+    /// How patient healing is.
+    pub heal: HealPolicy,
 }
 
 impl Default for Policy {
@@ -68,6 +78,7 @@ impl Default for Policy {
             drain_pause: Duration::from_secs(1),
             addons_pause: Duration::from_secs(30),
             renew_after: Duration::from_secs(180 * DAY),
+            heal: HealPolicy::default(),
         }
     }
 }
@@ -111,8 +122,26 @@ pub enum Write {
     RecordMachine(Role),
     /// A machine is to go.
     MarkMachine(String),
+    /// A step of a repair begins, ends or is held back.
+    Repair {
+        /// Whose.
+        machine: String,
+        /// As it is from now on.
+        repair: Repair,
+        /// The machine is made anew: it gets a new one-time token.
+        new_token: bool,
+        /// It is replaced: it is to go.
+        remove: bool,
+    },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),
+    /// How far an operation is.
+    Progress {
+        /// Which.
+        id: String,
+        /// As it is from now on.
+        progress: Progress,
+    },
     /// An operation ends.
     EndOperation {
         /// Which.
@@ -146,6 +175,20 @@ pub enum Effect {
     EnsureNetwork(Vec<RouteSpec>),
     /// Make a machine be there and run.
     EnsureMachine(String),
+    /// Stop a machine and start it again, its disk as it is.
+    RestartMachine {
+        /// Which.
+        machine: String,
+        /// When the repair was written down that it belongs to.
+        at: Timestamp,
+    },
+    /// Remove a machine and its disk, to be made anew under the same name.
+    WipeMachine {
+        /// Which.
+        machine: String,
+        /// When the repair was written down that it belongs to.
+        at: Timestamp,
+    },
     /// See whether the API server is ready, and its nodes.
     LookAtApi,
     /// Bring a node object's labels, taints and pod range to what they should be.
@@ -208,7 +251,10 @@ impl Effect {
             Self::LookAtFabric => Subject::Fabric,
             Self::LoadConfig(machine) | Self::Configure { machine, .. } => Subject::Config(machine.clone()),
             Self::EnsureNetwork(_) | Self::DeleteNetwork => Subject::Network,
-            Self::EnsureMachine(machine) | Self::DeleteMachine(machine) => Subject::Machine(machine.clone()),
+            Self::EnsureMachine(machine)
+            | Self::DeleteMachine(machine)
+            | Self::RestartMachine { machine, .. }
+            | Self::WipeMachine { machine, .. } => Subject::Machine(machine.clone()),
             Self::LookAtApi => Subject::Api,
             Self::SetNode { node, .. } | Self::Drain { node, .. } | Self::DeleteNode(node) => {
                 Subject::Node(node.clone())
@@ -224,9 +270,13 @@ pub fn plan(desired: &ClusterRecord, seen: &Seen, policy: &Policy, now: Timestam
     let mut draft = Draft::new(desired, seen, policy, now);
     if desired.deleting {
         delete::plan(&mut draft);
+    } else if desired.course.halted {
+        halt::plan(&mut draft);
     } else {
         reach::plan(&mut draft);
     }
+    parts::reached(&mut draft);
+    history::plan(&mut draft);
     operations::plan(&mut draft);
     draft.finish()
 }
@@ -335,13 +385,21 @@ impl<'a> Draft<'a> {
 
     /// Tells what happened, once: together with a write of this plan or with a change of `observed` that keeps the next
     /// plan from telling it again. Without either there is no transaction to tell it in, and it is lost.
-    #[allow(dead_code, reason = "the next thing to be told uses it")]
     fn tell(&mut self, kind: EventKind, subject: impl Into<String>, message: impl Into<String>) {
         self.events.push(Event::new(kind, subject, message));
     }
 
     fn addresses(&self) -> Option<Addresses> {
         Addresses::of(&self.observed)
+    }
+
+    /// The control plane as it is in the store.
+    fn control_plane(&self) -> ControlPlane {
+        ControlPlane::of(
+            &self.desired.spec,
+            &self.seen.observed,
+            self.seen.machines.values().map(|machine| &machine.record),
+        )
     }
 
     fn finish(mut self) -> Plan {

@@ -6,7 +6,7 @@ use cluster_spec::PoolSpec;
 use control_records::Role;
 
 use super::{
-    Draft, Effect, Machine, Presence, Reach, Subject, Write, after, places::Places, reach::joined,
+    Draft, Effect, Machine, Presence, Reach, Subject, Write, after, members, places::Places, reach::joined,
     wish_inputs,
 };
 
@@ -22,7 +22,8 @@ pub(super) fn records(draft: &mut Draft<'_>) {
         let mut present: Vec<_> = seen
             .machines
             .iter()
-            .filter(|(_, machine)| !machine.record.deleting)
+            // One that is preserved and given up does not count: another is added beside it.
+            .filter(|(_, machine)| !machine.record.deleting && !machine.record.repair.given_up())
             .filter_map(|(id, machine)| Some((index_in(machine, pool)?, id)))
             .collect();
         present.sort_unstable();
@@ -120,7 +121,7 @@ pub(super) fn removals(draft: &mut Draft<'_>) {
             forget_machine(draft, id, machine);
             continue;
         }
-        match leave(draft, machine) {
+        match leave(draft, id, machine) {
             Leave::Ready => draft.act(
                 Effect::DeleteMachine(id.clone()),
                 format!("removing {}", machine.label()),
@@ -155,10 +156,14 @@ enum Leave {
     Ready,
 }
 
-fn leave(draft: &mut Draft<'_>, machine: &Machine) -> Leave {
+fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
     let api = &draft.seen.api;
     let Some(name) = machine.node_name() else {
-        return Leave::Ready;
+        return if members::may_leave(draft, id, machine) {
+            Leave::Ready
+        } else {
+            Leave::Wait(format!("waiting for etcd to let {} go", machine.label()))
+        };
     };
     // A machine that never ran, or whose cluster never answered, has no pods to care for.
     let never_worked = !draft.seen.observed.milestones.contains_key("api_ready") && api.reach != Reach::Ready;
@@ -186,6 +191,9 @@ fn leave(draft: &mut Draft<'_>, machine: &Machine) -> Leave {
         return Leave::Ready;
     }
     match machine.drain.and_then(|drain| drain.left) {
+        // Its pods were asked, and nobody is there to hear it. It goes before its node object does: nothing that ran on it
+        // starts elsewhere while it may still run here.
+        Some(_) if machine.record.repair.given_up() && !machine.heard() => Leave::Ready,
         Some((0, _)) if !out_of_time => Leave::DeleteNode(name.to_owned()),
         // Twice the bound: the API refuses to remove the node, for whatever reason. The machine goes all the same.
         _ if draft.now >= after(deadline, draft.policy.drain_bound) => Leave::Ready,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use base_env::Seed;
 use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec};
-use control_records::Role;
+use control_records::{ObservedRecord, Role};
 use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
 
@@ -34,32 +34,61 @@ fn base36(mut number: u32) -> String {
     }
 }
 
-/// The stamp addresses a cluster lacks, chosen among the free ones. `None` when a range is full.
+/// Addresses of the stamp for a cluster, chosen among the free ones, one after the other. `None` when a range is full.
 ///
 /// The search starts at a place computed from `uid`: clusters made at the same moment rarely reach for the same address,
 /// and an address that was just released is not given out again at once.
-pub(super) fn lease(uid: &str, seen: &Seen) -> Option<Addresses> {
-    let StampRanges { machines, vips } = seen.stamp;
-    let mut taken = seen.taken.clone();
-    let mut take = |already: Option<Ipv4Addr>, range: Ipv4Net, reserved: u32, what: &str| {
-        if let Some(address) = already {
-            return Some(address);
+pub(super) struct Leases<'a> {
+    uid: &'a str,
+    ranges: StampRanges,
+    taken: BTreeSet<Ipv4Addr>,
+}
+
+impl<'a> Leases<'a> {
+    pub(super) fn new(uid: &'a str, seen: &Seen) -> Self {
+        Self {
+            uid,
+            ranges: seen.stamp,
+            taken: seen.taken.clone(),
         }
+    }
+
+    /// The cluster's own two.
+    pub(super) fn cluster(&mut self, observed: &ObservedRecord) -> Option<Addresses> {
+        let StampRanges { machines, vips } = self.ranges;
+        Some(Addresses {
+            vip: match observed.vip {
+                Some(vip) => vip,
+                None => self.take(vips, 0, "vip")?,
+            },
+            uplink: match observed.uplink {
+                Some(uplink) => uplink,
+                None => self.take(machines, 1, "uplink")?,
+            },
+        })
+    }
+
+    /// A control plane member's.
+    pub(super) fn member(&mut self, index: u32) -> Option<Ipv4Addr> {
+        let machines = self.ranges.machines;
+        match index {
+            0 => self.take(machines, 1, "control-plane"),
+            index => self.take(machines, 1, &format!("control-plane-{index}")),
+        }
+    }
+
+    fn take(&mut self, range: Ipv4Net, reserved: u32, what: &str) -> Option<Ipv4Addr> {
         // Neither the network address nor what is reserved behind it, nor the last one.
         let size = u32::from(range.broadcast()) - u32::from(range.network());
         let usable = size.checked_sub(1 + reserved).filter(|usable| *usable > 0)?;
-        let start = u32::try_from(Seed::new(0).child(uid).child(what).draw(0) % u64::from(usable)).ok()?;
+        let seed = Seed::new(0).child(self.uid).child(what);
+        let start = u32::try_from(seed.draw(0) % u64::from(usable)).ok()?;
         let address = (0..usable)
             .filter_map(|step| nth(range, 1 + reserved + (start + step) % usable))
-            .find(|address| !taken.contains(address))?;
-        taken.insert(address);
+            .find(|address| !self.taken.contains(address))?;
+        self.taken.insert(address);
         Some(address)
-    };
-    Some(Addresses {
-        vip: take(seen.observed.vip, vips, 0, "vip")?,
-        uplink: take(seen.observed.uplink, machines, 1, "uplink")?,
-        control_plane: take(seen.observed.control_plane_address, machines, 1, "control-plane")?,
-    })
+    }
 }
 
 /// Hands out places for new nodes, one after the other.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use agent_protocol::ProcessState;
 use cluster_spec::PodNetworking;
-use control_records::Role;
+use control_records::{Role, Rung};
 
 use super::{
     Addresses, ConfigSeen, Draft, Effect, Machine, NetworkSeen, Presence, Reach, Write, addons_inputs, after,
-    config_inputs, nodes, places,
+    config_inputs, heal, members, nodes,
+    places::{self, Leases},
 };
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
@@ -24,7 +25,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
         draft.wait("making certificates");
         draft.writes.push(Write::CreatePki);
     }
-    control_plane_record(draft);
+    members::records(draft);
     nodes::records(draft);
 
     versions(draft);
@@ -34,25 +35,44 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     machines(draft);
     configurations(draft);
     api(draft);
+    heal::plan(draft);
     nodes::objects(draft);
     nodes::removals(draft);
     addons(draft);
 
+    serving(draft);
     ready_nodes(draft);
     reached(draft);
+}
+
+/// With several members, the cluster is what it is to be when all of them serve.
+fn serving(draft: &mut Draft<'_>) {
+    let members = members::staying(draft);
+    if members.len() <= 1 {
+        return;
+    }
+    for (_, member) in members {
+        let serves = match member.api_server_ready() {
+            Some(ready) => ready,
+            None => draft.reached_before(),
+        };
+        if !serves {
+            let unknown = member.report.is_none();
+            draft.wait_or_adopt(unknown, format!("waiting for {}", member.label()));
+        }
+    }
 }
 
 fn addresses(draft: &mut Draft<'_>) {
     if draft.addresses().is_some() {
         return;
     }
-    match places::lease(&draft.desired.uid, draft.seen) {
+    match Leases::new(&draft.desired.uid, draft.seen).cluster(&draft.seen.observed) {
         Some(addresses) => {
             draft.wait("leasing addresses");
             draft.writes.push(Write::Lease(addresses));
             draft.observed.vip = Some(addresses.vip);
             draft.observed.uplink = Some(addresses.uplink);
-            draft.observed.control_plane_address = Some(addresses.control_plane);
         }
         None => draft.wait(
             "waiting for a free address of the stamp: all are in use; delete a cluster, or give the stamp a larger range",
@@ -63,19 +83,6 @@ fn addresses(draft: &mut Draft<'_>) {
 /// The addresses that are in the store, as opposed to those that this plan is about to lease.
 fn leased(draft: &Draft<'_>) -> Option<Addresses> {
     Addresses::of(&draft.seen.observed)
-}
-
-fn control_plane_record(draft: &mut Draft<'_>) {
-    let role = Role::ControlPlane { index: 0 };
-    if !draft
-        .seen
-        .machines
-        .values()
-        .any(|machine| machine.role() == Some(&role))
-    {
-        draft.wait("preparing machines");
-        draft.writes.push(Write::RecordMachine(role));
-    }
 }
 
 /// A machine keeps the version it was made with. Providers refuse to change it as long as nothing here can; should a
@@ -123,6 +130,9 @@ fn machines(draft: &mut Draft<'_>) {
     for (id, machine) in staying(draft) {
         match machine.presence {
             Presence::Running | Presence::Unknown => {}
+            // What is to be wiped is not started first; what has vanished needs a new token.
+            _ if wiping(machine) => {}
+            Presence::Absent if machine.record.enrolled_key.is_some() => {}
             Presence::Absent | Presence::Partial | Presence::Gone => {
                 let why = format!("starting {}", machine.label());
                 if matches!(seen.network, NetworkSeen::Made(_)) {
@@ -133,6 +143,11 @@ fn machines(draft: &mut Draft<'_>) {
             }
         }
     }
+}
+
+fn wiping(machine: &Machine) -> bool {
+    let repair = &machine.record.repair;
+    repair.pending && repair.rung >= Rung::Reimage
 }
 
 fn staying<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
@@ -149,8 +164,9 @@ fn configurations(draft: &mut Draft<'_>) {
     let Some(addresses) = leased(draft).filter(|_| draft.seen.pki) else {
         return;
     };
+    let control_plane = draft.control_plane();
     for (id, machine) in staying(draft) {
-        let inputs = config_inputs(&draft.desired.spec, &machine.record, &addresses);
+        let inputs = config_inputs(&draft.desired.spec, &machine.record, &addresses, &control_plane);
         let why = || format!("configuring {}", machine.label());
         let next = match &machine.config {
             ConfigSeen::Unknown => {
@@ -165,7 +181,13 @@ fn configurations(draft: &mut Draft<'_>) {
             } => (*before != inputs || after(*made_at, draft.policy.renew_after) <= draft.now)
                 .then_some(generation + 1),
         };
-        if let Some(generation) = next {
+        let member = matches!(machine.role(), Some(Role::ControlPlane { .. }));
+        if next.is_some() && member && !members::may_configure(draft, id, machine, &inputs) {
+            draft.wait(format!(
+                "waiting for the other control plane members, to configure {}",
+                machine.label()
+            ));
+        } else if let Some(generation) = next {
             let machine = id.clone();
             draft.act(
                 Effect::Configure {
@@ -182,41 +204,47 @@ fn configurations(draft: &mut Draft<'_>) {
 }
 
 /// Whether an agent has put its machine's present configuration into force.
-fn in_force(draft: &Draft<'_>, machine: &Machine) -> bool {
+pub(super) fn in_force(draft: &Draft<'_>, machine: &Machine) -> bool {
     let ConfigSeen::Published { generation, .. } = machine.config else {
         return false;
     };
     match &machine.report {
         Some(report) => report.generation >= generation,
         // After a restart of the service, an agent that has nothing new to say keeps silent for a while. What was in
-        // force before still is; and a machine that does its work does so by its first configuration.
+        // force before still is; and a machine that does its work and is in contact takes what is new at once.
         None => {
             let works = match machine.node_name() {
                 Some(node) => joined(draft, node),
                 None => draft.seen.api.reach == Reach::Ready,
             };
-            machine.presence == Presence::Running && (draft.reached_before() || (generation == 1 && works))
+            machine.presence == Presence::Running
+                && (draft.reached_before() || works && (generation == 1 || machine.heard()))
         }
     }
 }
 
-/// Looks at the API server when its agent says that it answers, and whenever something in it may have changed.
+/// Looks at the API server when an agent says that one answers, and whenever something in it may have changed.
 fn api(draft: &mut Draft<'_>) {
     let seen = draft.seen;
-    let control_plane =
-        staying(draft).find(|(_, machine)| matches!(machine.role(), Some(Role::ControlPlane { .. })));
     const WAITING: &str = "waiting for the API server";
-    let Some((_, control_plane)) = control_plane else {
+    let members = members::staying(draft);
+    let runs = members
+        .iter()
+        .any(|(_, member)| member.presence == Presence::Running);
+    let Some((_, first)) = members.first() else {
         return;
     };
-    if control_plane.presence != Presence::Running || leased(draft).is_none() || !seen.pki {
-        draft.wait_or_adopt(control_plane.presence == Presence::Unknown, WAITING);
+    if !runs || leased(draft).is_none() || !seen.pki {
+        let unknown = members
+            .iter()
+            .any(|(_, member)| member.presence == Presence::Unknown);
+        draft.wait_or_adopt(unknown, WAITING);
         return;
     }
     match seen.api.reach {
         Reach::Ready => {
             draft.milestone("api_ready");
-            draft.observed.kubernetes_version = Some(control_plane.record.image.clone());
+            draft.observed.kubernetes_version = Some(first.record.image.clone());
             if seen.api.looked < seen.api.change {
                 draft.act_quietly(Effect::LookAtApi);
             }
@@ -230,7 +258,10 @@ fn api(draft: &mut Draft<'_>) {
         }
         Reach::Unknown | Reach::Away => {
             // An agent that has said nothing since the service started may have nothing new to say: worth a try.
-            let worth_a_try = seen.api.heard || control_plane.api_server_ready().unwrap_or(true);
+            let worth_a_try = seen.api.heard
+                || members
+                    .iter()
+                    .any(|(_, member)| member.api_server_ready().unwrap_or(true));
             let unknown = seen.api.reach == Reach::Unknown;
             if worth_a_try {
                 draft.act_or_adopt(unknown, Effect::LookAtApi, WAITING);
@@ -317,8 +348,19 @@ fn reached(draft: &mut Draft<'_>) {
     }
 }
 
-/// Processes of a machine that keep ending, for people.
+/// What is wrong with a machine, for people: what healing does about it, or processes that keep ending.
 pub(super) fn ailing(machine: &Machine) -> Option<String> {
+    let repair = &machine.record.repair;
+    if let (Some(symptom), true) = (
+        &machine.symptom,
+        repair.rung > Rung::None || repair.held.is_some(),
+    ) {
+        let state = match &repair.held {
+            Some(held) => format!("not repaired: {held}"),
+            None => format!("{}; it is being repaired", symptom.why),
+        };
+        return Some(format!("{}: {state}", machine.label()));
+    }
     let report = machine.report.as_ref()?;
     if let Some(error) = &report.config_error {
         return Some(format!(

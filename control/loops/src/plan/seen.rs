@@ -4,8 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
+    time::Duration,
 };
 
+use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
 use cluster_api::NodeSeen;
 use control_records::{MachineRecord, ObservedRecord, OperationRecord, Role};
@@ -13,7 +15,7 @@ use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use super::Subject;
+use super::{Silence, Subject, Symptom};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
@@ -33,6 +35,8 @@ pub struct Seen {
     pub machines: BTreeMap<String, Machine>,
     /// Whether what is said of the machines' presence is due to be looked at again.
     pub inventory_stale: bool,
+    /// How many of the stamp's machines are silent. Only looked at while one of this cluster's is.
+    pub silence: Silence,
     /// Its VNET.
     pub network: NetworkSeen,
     /// Its API.
@@ -54,24 +58,21 @@ pub struct StampRanges {
     pub vips: Ipv4Net,
 }
 
-/// The three addresses that a cluster leases of its stamp.
+/// The two addresses that a cluster leases of its stamp. Its control plane members have one more each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     /// Where its API is served.
     pub vip: Ipv4Addr,
     /// Its VNET's.
     pub uplink: Ipv4Addr,
-    /// Its control plane machine's.
-    pub control_plane: Ipv4Addr,
 }
 
 impl Addresses {
-    /// All three, once leased.
+    /// Both, once leased.
     pub fn of(observed: &ObservedRecord) -> Option<Self> {
         Some(Self {
             vip: observed.vip?,
             uplink: observed.uplink?,
-            control_plane: observed.control_plane_address?,
         })
     }
 }
@@ -89,6 +90,16 @@ pub struct Machine {
     pub report: Option<Arc<Report>>,
     /// How far its node is drained, once it is to go.
     pub drain: Option<Drain>,
+    /// How long ago it was heard of, since the service started.
+    pub contact: Option<Duration>,
+    /// Since when this process has known it to run.
+    pub running_since: Option<Timestamp>,
+    /// What is wrong with it.
+    pub symptom: Option<Symptom>,
+    /// Since when nothing is.
+    pub well_since: Option<Timestamp>,
+    /// The repair ([`control_records::Repair::at`]) whose effect this process has carried out last.
+    pub repaired: Option<Timestamp>,
 }
 
 impl Machine {
@@ -107,7 +118,21 @@ impl Machine {
 
     /// What people call it.
     pub fn label(&self) -> &str {
-        self.node_name().unwrap_or("the control plane")
+        match self.role() {
+            Some(Role::Node { node_name, .. }) => node_name,
+            Some(Role::ControlPlane { index, .. }) => match index {
+                0 => "the control plane",
+                1 => "the second control plane member",
+                2 => "the third control plane member",
+                _ => "a further control plane member",
+            },
+            None => "a machine",
+        }
+    }
+
+    /// Whether its agent is in contact.
+    pub fn heard(&self) -> bool {
+        self.contact.is_some_and(|contact| contact < SILENT_AFTER)
     }
 
     /// Whether its agent says that the API server answers; `None` if it has not said anything yet.

@@ -193,7 +193,7 @@ impl Player {
                     .filter(|given| given.cluster == cluster.uid)?;
                 let going = if machine.value.deleting { ", to go" } else { "" };
                 Some(match assignment.role {
-                    Role::ControlPlane { index } => format!("  control plane {index}{going}"),
+                    Role::ControlPlane { index, .. } => format!("  control plane {index}{going}"),
                     Role::Node {
                         node_name,
                         address,

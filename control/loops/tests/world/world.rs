@@ -539,10 +539,12 @@ impl Agents for Driver {
     }
 
     fn contact(&self, machine: &str) -> Option<std::time::Duration> {
+        // A machine that runs asks all the time, also after a restart of the service.
         self.0
             .inner()
-            .reported
-            .contains_key(machine)
+            .machines
+            .get(machine)
+            .is_some_and(|machine| machine.power == Power::Running)
             .then_some(std::time::Duration::ZERO)
     }
 

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::*;
 
+mod operations;
 mod partial;
 mod tables;
 
@@ -233,6 +234,12 @@ impl Ideal {
             Write::RemoveMachine(id) => {
                 let machine = self.seen.machines.remove(id).unwrap();
                 assert_eq!(machine.presence, Presence::Gone, "a record goes last");
+            }
+            Write::Progress { id, progress } => {
+                let mut operations = self.seen.operations.iter_mut();
+                let operation = operations.find(|operation| operation.id == *id).unwrap();
+                assert!(operation.progress.percent <= progress.percent && progress.percent < 100);
+                operation.progress = progress.clone();
             }
             Write::EndOperation { id, status, .. } => {
                 self.seen.operations.retain(|operation| operation.id != *id);

@@ -1,0 +1,255 @@
+//! etcd, and what keeps several members of a control plane together: who belongs to etcd, and who holds the VIP. These are
+//! programs of the agent's binary, each with a file of its own that says what it has to know.
+//!
+//! Always true: peers speak over the VNET, under certificates that name their addresses there; nothing in a file of a running
+//! member changes but by the planner, which lets members restart one at a time.
+
+use agent_protocol::{
+    Command, File, Probe, Process,
+    beside::{EtcdConfig, EtcdIdentity, EtcdMember, KeeperConfig, VipConfig},
+};
+use cluster_pki::{ClusterPki, Subject};
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    API_PORT, BootstrapError, ControlPlanePlace,
+    control_plane::{ETCD, HANG_SECONDS, https, process},
+    pair, secret, words,
+};
+
+const ETCD_CONFIG: &str = "/etc/landfall/etcd.json";
+const KEEPER_CONFIG: &str = "/etc/landfall/etcd-keeper.json";
+const VIP_CONFIG: &str = "/etc/landfall/vip.json";
+const STATUS: &str = "/run/landfall";
+/// etcd's data directory. Beside it, not in it, lies what must outlive it.
+const DATA: &str = "/var/lib/etcd/data";
+const SPOOL: &str = "/var/lib/landfall/etcd-backup";
+/// The card in the stamp's network.
+const STAMP_CARD: &str = "eth0";
+
+/// Before any process runs.
+pub(crate) fn setup(place: &ControlPlanePlace) -> Vec<Command> {
+    if keeps(place) {
+        vec![Command {
+            argv: words(["mkdir", "-p", STATUS]),
+        }]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Whether etcd's membership has to be looked after: where there is, or was, more than one member.
+fn keeps(place: &ControlPlanePlace) -> bool {
+    place.roaming || place.members.len() > 1
+}
+
+fn etcd_members(place: &ControlPlanePlace) -> Vec<EtcdMember> {
+    place
+        .members
+        .iter()
+        .map(|member| EtcdMember {
+            name: member.machine.clone(),
+            address: member.vnet,
+        })
+        .collect()
+}
+
+fn identity() -> EtcdIdentity {
+    EtcdIdentity {
+        ca: format!("{ETCD}/ca.crt"),
+        certificate: format!("{ETCD}/keeper.crt"),
+        key: format!("{ETCD}/keeper.key"),
+    }
+}
+
+fn json(path: &str, config: &impl Serialize) -> File {
+    let text = serde_json::to_string(config).expect("configurations are plain data with string keys");
+    secret(path, text)
+}
+
+pub(crate) fn files(
+    pki: &ClusterPki,
+    place: &ControlPlanePlace,
+    now: Timestamp,
+) -> Result<Vec<File>, BootstrapError> {
+    let keeper = pki.etcd.issue(&Subject::client("landfall-keeper"), now)?;
+    let mut files = Vec::from(pair(&format!("{ETCD}/keeper"), &keeper));
+    files.push(json(ETCD_CONFIG, &etcd_config(place)));
+    if keeps(place) {
+        let config = KeeperConfig {
+            member: place.machine.clone(),
+            members: etcd_members(place),
+            identity: identity(),
+            status: format!("{STATUS}/etcd-keeper.json"),
+        };
+        files.push(json(KEEPER_CONFIG, &config));
+    }
+    if place.roaming {
+        let config = VipConfig {
+            address: place.at.vip,
+            interface: STAMP_CARD.to_owned(),
+            own: place.at.stamp,
+            peers: place
+                .members
+                .iter()
+                .filter(|member| member.machine != place.machine)
+                .map(|member| member.stamp)
+                .collect(),
+            key: vip_key(pki),
+            health: https(API_PORT, "/readyz"),
+            status: format!("{STATUS}/vip.json"),
+        };
+        files.push(json(VIP_CONFIG, &config));
+    }
+    Ok(files)
+}
+
+/// What adverts are authenticated with: every member has it already, nobody else does.
+fn vip_key(pki: &ClusterPki) -> String {
+    let mut hash = Sha256::new_with_prefix(b"landfall vip ");
+    hash.update(&pki.encryption_key);
+    hex::encode(hash.finalize())
+}
+
+fn etcd_config(place: &ControlPlanePlace) -> EtcdConfig {
+    EtcdConfig {
+        member: place.machine.clone(),
+        members: etcd_members(place),
+        formed: place.formed,
+        data: DATA.to_owned(),
+        spool: SPOOL.to_owned(),
+        flags: flags(place),
+        identity: identity(),
+        restore: place.restore.clone(),
+    }
+}
+
+fn flags(place: &ControlPlanePlace) -> Vec<String> {
+    let own = place.at.vnet;
+    vec![
+        // The API server speaks to the member beside it; the other members ask here to be let in.
+        format!("--listen-client-urls=https://127.0.0.1:2379,https://{own}:2379"),
+        format!("--advertise-client-urls=https://{own}:2379"),
+        format!("--listen-peer-urls=https://{own}:2380"),
+        // Loopback only, so that health can be asked for without a certificate of the etcd CA.
+        "--listen-metrics-urls=http://127.0.0.1:2381".to_owned(),
+        format!("--trusted-ca-file={ETCD}/ca.crt"),
+        format!("--cert-file={ETCD}/server.crt"),
+        format!("--key-file={ETCD}/server.key"),
+        "--client-cert-auth=true".to_owned(),
+        format!("--peer-trusted-ca-file={ETCD}/ca.crt"),
+        format!("--peer-cert-file={ETCD}/peer.crt"),
+        format!("--peer-key-file={ETCD}/peer.key"),
+        "--peer-client-cert-auth=true".to_owned(),
+        // 8 GiB is upstream's recommended maximum.
+        "--quota-backend-bytes=8589934592".to_owned(),
+        // The API server compacts every 5 minutes; this is for when it does not.
+        "--auto-compaction-mode=periodic".to_owned(),
+        "--auto-compaction-retention=1h".to_owned(),
+        // Entries since the last snapshot, and some before it for followers, stay in memory. A follower that is further
+        // behind gets a snapshot.
+        "--snapshot-count=2000".to_owned(),
+        "--snapshot-catchup-entries=500".to_owned(),
+        // Whoever would win no election does not disturb the leader by asking for one.
+        "--pre-vote=true".to_owned(),
+        "--logger=zap".to_owned(),
+        "--log-level=warn".to_owned(),
+    ]
+}
+
+/// The command line of an etcd alone, without anybody who prepares its data: what the bench's floor runs.
+pub fn bare_etcd(place: &ControlPlanePlace) -> Vec<String> {
+    let (name, own) = (&place.machine, place.at.vnet);
+    let all: Vec<_> = place
+        .members
+        .iter()
+        .map(|member| format!("{}=https://{}:2380", member.machine, member.vnet))
+        .collect();
+    let mut argv = vec![
+        "/usr/local/bin/etcd".to_owned(),
+        format!("--name={name}"),
+        format!("--data-dir={DATA}"),
+        format!("--initial-advertise-peer-urls=https://{own}:2380"),
+        format!("--initial-cluster={}", all.join(",")),
+    ];
+    argv.extend(flags(place));
+    argv
+}
+
+/// A program of the agent's binary.
+fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u8) -> Process {
+    let health = Probe::Http {
+        url: String::new(),
+        ca: None,
+        identity: None,
+    };
+    Process {
+        argv: words(["/usr/local/bin/landfall-agent", name, file]),
+        env: Default::default(),
+        hang_seconds: probe.as_ref().map(|_| HANG_SECONDS),
+        probe,
+        ..process(name, Vec::new(), health, stop_order, &[file])
+    }
+}
+
+pub(crate) fn etcd(place: &ControlPlanePlace) -> Process {
+    // Its own answer, with or without a majority of the others, and whether or not it is full: a restart mends neither.
+    let probe = Probe::Http {
+        url: "http://127.0.0.1:2381/health?serializable=true&exclude=NOSPACE".to_owned(),
+        ca: None,
+        identity: None,
+    };
+    let env = process("etcd", Vec::new(), probe.clone(), 1, &[]).env;
+    Process {
+        env,
+        // Who is a member, and whether it was formed, only matters to a start that comes anyway.
+        restart_on: Vec::new(),
+        restart: reason_to_restart(place),
+        needs: vec![format!("{DATA}/member/snap/db")],
+        ..prepared(place, beside("etcd", ETCD_CONFIG, Some(probe), 1))
+    }
+}
+
+/// Whether the agent's binary knows how to prepare etcd's data. Until then etcd is started as it is.
+const PREPARED: bool = false;
+
+fn prepared(place: &ControlPlanePlace, process: Process) -> Process {
+    if PREPARED {
+        return process;
+    }
+    Process {
+        argv: bare_etcd(place),
+        ..process
+    }
+}
+
+/// What of its file a running etcd has to be restarted for.
+fn reason_to_restart(place: &ControlPlanePlace) -> u64 {
+    let parts = serde_json::to_vec(&(flags(place), &place.restore))
+        .expect("configurations are plain data with string keys");
+    let hash = Sha256::digest(parts);
+    // 32 bits, so that there is room to count up for other reasons.
+    u64::from(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+}
+
+/// Those who keep several members together.
+pub(crate) fn keepers(place: &ControlPlanePlace) -> Vec<Process> {
+    let status = |name: &str| Some(format!("{STATUS}/{name}.json"));
+    let mut processes = Vec::new();
+    if keeps(place) {
+        processes.push(Process {
+            status: status("etcd-keeper"),
+            ..beside("etcd-keeper", KEEPER_CONFIG, None, 2)
+        });
+    }
+    if place.roaming {
+        processes.push(Process {
+            status: status("vip"),
+            // It goes first: clients are elsewhere when the API server stops.
+            ..beside("vip", VIP_CONFIG, None, 4)
+        });
+    }
+    processes
+}

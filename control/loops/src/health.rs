@@ -1,0 +1,73 @@
+//! Since when machines are well or not: what healing has to remember between two looks. Lost with the process; then
+//! patience begins anew.
+
+use std::collections::BTreeMap;
+
+use cluster_spec::PodNetworking;
+use jiff::Timestamp;
+
+use crate::plan::{Ailment, ApiSeen, HealPolicy, Machine, Presence, Symptom, diagnose};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    running_since: BTreeMap<String, Timestamp>,
+    symptoms: BTreeMap<String, (Ailment, Timestamp)>,
+    well_since: BTreeMap<String, Timestamp>,
+    repaired: BTreeMap<String, Timestamp>,
+}
+
+impl Health {
+    /// Fills in what is wrong with a machine, and since when.
+    pub(crate) fn examine(
+        &mut self,
+        machine: &mut Machine,
+        api: &ApiSeen,
+        plugin: PodNetworking,
+        policy: &HealPolicy,
+        now: Timestamp,
+    ) {
+        let id = machine.record.id.as_str();
+        if machine.presence == Presence::Running {
+            self.running_since.entry(id.to_owned()).or_insert(now);
+        } else if machine.presence != Presence::Unknown {
+            self.running_since.remove(id);
+        }
+        machine.running_since = self.running_since.get(id).copied();
+        machine.repaired = self.repaired.get(id).copied();
+        machine.symptom = diagnose(machine, api, plugin, policy, now).map(|(ailment, why)| {
+            let (_, since) = self
+                .symptoms
+                .get(id)
+                .filter(|(known, _)| *known == ailment)
+                .cloned()
+                .unwrap_or((ailment.clone(), now));
+            Symptom { ailment, since, why }
+        });
+        match &machine.symptom {
+            Some(symptom) => {
+                self.symptoms
+                    .insert(id.to_owned(), (symptom.ailment.clone(), symptom.since));
+                self.well_since.remove(id);
+            }
+            None => {
+                self.symptoms.remove(id);
+                self.well_since.entry(id.to_owned()).or_insert(now);
+            }
+        }
+        machine.well_since = self.well_since.get(id).copied();
+    }
+
+    /// It begins a new life; what was wrong before says nothing about it.
+    pub(crate) fn started_anew(&mut self, machine: &str, repair: Timestamp) {
+        self.forget(machine);
+        self.repaired.insert(machine.to_owned(), repair);
+    }
+
+    pub(crate) fn forget(&mut self, machine: &str) {
+        self.running_since.remove(machine);
+        self.symptoms.remove(machine);
+        self.well_since.remove(machine);
+        self.repaired.remove(machine);
+    }
+}

@@ -1,0 +1,314 @@
+//! The control plane's members: which there should be, what each has to know of the others, how one leaves, and who may be
+//! disturbed now.
+//!
+//! Always true: a cluster whose etcd was formed never loses a second member to the planner before the first is back; a new
+//! member starts when the others know of it, so that none of them shows it the door.
+
+use std::net::Ipv4Addr;
+
+use agent_protocol::{ProcessState, beside::KeeperStatus};
+use cluster_bootstrap::Member;
+use cluster_spec::{ClusterSpec, Tier};
+use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
+
+use super::{Addresses, ConfigSeen, Draft, Machine, Presence, Write, config_inputs, nth, places::Leases};
+
+/// Azure keeps the first four addresses of a subnet to itself; control plane members have the next.
+const MEMBER_OFFSET: u32 = 4;
+/// So many there is room for in the smallest range that a control plane gets.
+const MOST_MEMBERS: u32 = 11;
+/// The process that tells who belongs to etcd; the name that `cluster/bootstrap` gives it.
+const KEEPER: &str = "etcd-keeper";
+
+/// A cluster's control plane as each of its members has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// Those that are to be, in order of their numbers.
+    pub members: Vec<Member>,
+    /// Whether there was an etcd before: then none begins an empty one.
+    pub formed: bool,
+    /// Whether they hold the VIP among themselves.
+    pub roaming: bool,
+    /// The tier whose limits the API servers go by.
+    pub limits: Tier,
+}
+
+impl ControlPlane {
+    /// As it is in the records.
+    pub fn of<'m>(
+        spec: &ClusterSpec,
+        observed: &ObservedRecord,
+        machines: impl IntoIterator<Item = &'m MachineRecord>,
+    ) -> Self {
+        let mut numbered: Vec<_> = machines
+            .into_iter()
+            .filter(|machine| !machine.deleting)
+            .filter_map(|machine| {
+                let (index, member) = member(spec, observed, machine)?;
+                Some((index, member))
+            })
+            .collect();
+        numbered.sort();
+        Self {
+            members: numbered.into_iter().map(|(_, member)| member).collect(),
+            formed: formed(observed),
+            roaming: observed.roaming,
+            limits: observed.limits.unwrap_or(spec.tier),
+        }
+    }
+}
+
+/// Whether the cluster's etcd held something before.
+pub(super) fn formed(observed: &ObservedRecord) -> bool {
+    observed.milestones.contains_key("api_ready")
+}
+
+/// The number of a control plane machine, and where it is.
+pub fn member(
+    spec: &ClusterSpec,
+    observed: &ObservedRecord,
+    machine: &MachineRecord,
+) -> Option<(u32, Member)> {
+    let Role::ControlPlane { index, address } = machine.assignment.as_ref()?.role else {
+        return None;
+    };
+    let stamp = if address.is_unspecified() {
+        observed.control_plane_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    } else {
+        address
+    };
+    let vnet = nth(spec.network.control_plane_range, MEMBER_OFFSET + index)?;
+    Some((
+        index,
+        Member {
+            machine: machine.id.clone(),
+            stamp,
+            vnet,
+        },
+    ))
+}
+
+fn index(machine: &Machine) -> Option<u32> {
+    match machine.role()? {
+        Role::ControlPlane { index, .. } => Some(*index),
+        Role::Node { .. } => None,
+    }
+}
+
+/// Members that are to stay, in order of their numbers.
+pub(super) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {
+    let mut staying: Vec<_> = draft
+        .seen
+        .machines
+        .iter()
+        .filter(|(_, machine)| !machine.record.deleting && index(machine).is_some())
+        .collect();
+    staying.sort_by_key(|(_, machine)| index(machine));
+    staying
+}
+
+/// Brings the members' records to the tier: writes down what is missing, marks what is too much, highest number first.
+pub(super) fn records(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    let wanted = draft.desired.spec.tier.members();
+    let staying = staying(draft);
+    let there = u32::try_from(staying.len()).unwrap_or(u32::MAX);
+    if there < wanted {
+        add(draft, wanted - there);
+    } else if there > wanted && limits_followed(draft) && all_healthy(draft, None) {
+        for (id, _) in staying
+            .iter()
+            .rev()
+            .take(usize::try_from(there - wanted).unwrap_or_default())
+        {
+            draft.wait("taking control plane members away");
+            draft.tell(
+                EventKind::Member,
+                (*id).clone(),
+                format!(
+                    "the {:?} tier has {wanted} control plane member(s): this one goes",
+                    draft.desired.spec.tier
+                ),
+            );
+            draft.writes.push(Write::MarkMachine((*id).clone()));
+        }
+    } else if there > wanted {
+        draft.wait("waiting for all control plane members, to take some away");
+    }
+    if there.max(wanted) > 1 && !seen.observed.roaming {
+        draft.observed.roaming = true;
+    }
+    limits(draft, there >= wanted);
+}
+
+fn add(draft: &mut Draft<'_>, missing: u32) {
+    let seen = draft.seen;
+    let mut leases = Leases::new(&draft.desired.uid, seen);
+    if Addresses::of(&seen.observed).is_none() {
+        // These two are leased in the same transaction: not twice the same.
+        leases.cluster(&seen.observed);
+    }
+    let taken: Vec<_> = seen.machines.values().filter_map(index).collect();
+    let free = (0..MOST_MEMBERS).filter(|index| !taken.contains(index));
+    for index in free.take(usize::try_from(missing).unwrap_or_default()) {
+        let Some(address) = leases.member(index) else {
+            draft.wait(
+                "waiting for a free address of the stamp: all are in use; delete a cluster, or give the stamp a larger range",
+            );
+            return;
+        };
+        draft.wait("preparing machines");
+        draft
+            .writes
+            .push(Write::RecordMachine(Role::ControlPlane { index, address }));
+    }
+}
+
+/// The API servers' limits follow the tier once all members are there and well, so that restarts one at a time go unnoticed.
+fn limits(draft: &mut Draft<'_>, enough: bool) {
+    let tier = draft.desired.spec.tier;
+    let before = draft.seen.observed.limits;
+    let follow = match before {
+        _ if !formed(&draft.seen.observed) => true,
+        // From before there were tiers: the limits in force are the free tier's.
+        None => {
+            draft.observed.limits = Some(Tier::Free);
+            return;
+        }
+        Some(_) => enough && all_healthy(draft, None),
+    };
+    if follow {
+        draft.observed.limits = Some(tier);
+    }
+}
+
+fn limits_followed(draft: &Draft<'_>) -> bool {
+    draft.seen.observed.limits == Some(draft.desired.spec.tier)
+}
+
+/// Whether this member serves and has taken its latest configuration. What its agent has not told since the service
+/// started counts as well as long as it is in contact.
+pub(super) fn healthy(machine: &Machine) -> bool {
+    let ConfigSeen::Published { generation, .. } = machine.config else {
+        return false;
+    };
+    machine.presence == Presence::Running
+        && machine.symptom.is_none()
+        && match &machine.report {
+            Some(report) => {
+                report.generation >= generation
+                    && report
+                        .processes
+                        .values()
+                        .all(|process| process.state == ProcessState::Ready)
+            }
+            None => machine.heard(),
+        }
+}
+
+/// Whether all members that are to stay are well, but for one that is not asked for, and belong to etcd.
+pub(super) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
+    let staying = staying(draft);
+    let voters = keeper(draft).map(|status| status.voters);
+    staying
+        .iter()
+        .filter(|(id, _)| Some(id.as_str()) != but)
+        .all(|(id, machine)| healthy(machine) && voters.as_ref().is_none_or(|voters| voters.contains(id)))
+}
+
+/// What the keeper of a staying member says about etcd: of the leader's own if it is known, else of any.
+pub(super) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
+    let said: Vec<_> = staying(draft)
+        .into_iter()
+        .filter_map(|(id, machine)| {
+            let status = machine.report.as_ref()?.processes.get(KEEPER)?.status.clone()?;
+            let status: KeeperStatus = serde_json::from_value(status).ok()?;
+            (!status.voters.is_empty()).then_some((id, status))
+        })
+        .collect();
+    said.iter()
+        .find(|(id, status)| status.leader.as_ref() == Some(*id))
+        .or_else(|| said.first())
+        .map(|(_, status)| status.clone())
+}
+
+/// Whether a member that is to go may be removed now.
+pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
+    if machine.presence == Presence::Absent || !formed(&draft.seen.observed) {
+        return true;
+    }
+    // One that healing has given up is no help to the others.
+    if machine.record.repair.given_up() {
+        return true;
+    }
+    match keeper(draft) {
+        Some(status) => !status
+            .voters
+            .iter()
+            .chain(&status.learners)
+            .any(|name| name == id),
+        None => false,
+    }
+}
+
+/// Whether a member may take the configuration that it should have, `inputs`: at once if it is not restarted for it, else
+/// one after the other, while all others are well.
+pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inputs: &str) -> bool {
+    let staying = staying(draft);
+    if staying.len() <= 1 || !formed(&draft.seen.observed) {
+        return true;
+    }
+    let others = || staying.iter().filter(|(other, _)| *other != id);
+    match &machine.config {
+        ConfigSeen::Published { inputs: before, .. } => {
+            let (restarts, rest) = split(inputs);
+            let (restarts_before, rest_before) = split(before);
+            let rolling = draft.effects.iter().any(|effect| match effect {
+                super::Effect::Configure { machine, .. } => {
+                    machine != id && staying.iter().any(|(other, _)| *other == machine)
+                }
+                _ => false,
+            });
+            if restarts == restarts_before && rest != rest_before {
+                return true;
+            }
+            if rolling {
+                return false;
+            }
+            // Whoever is not well cannot be disturbed; and the members' list must reach everybody in the end, while one
+            // of them is missing most of all.
+            all_healthy(draft, Some(id))
+                || !healthy(machine)
+                || rest != rest_before && others().any(|(_, other)| healthy(other))
+        }
+        // A new one waits until the others know of it.
+        ConfigSeen::Absent => {
+            let Some(addresses) = draft.addresses() else {
+                return false;
+            };
+            let control_plane = draft.control_plane();
+            others()
+                .filter(|(_, other)| matches!(other.config, ConfigSeen::Published { .. }))
+                .all(|(_, other)| {
+                    let wanted =
+                        config_inputs(&draft.desired.spec, &other.record, &addresses, &control_plane);
+                    let ConfigSeen::Published {
+                        generation, inputs, ..
+                    } = &other.config
+                    else {
+                        return true;
+                    };
+                    split(inputs).1 == split(&wanted).1
+                        && other
+                            .report
+                            .as_ref()
+                            .is_none_or(|report| report.generation >= *generation)
+                })
+        }
+        ConfigSeen::Unknown => true,
+    }
+}
+
+fn split(inputs: &str) -> (&str, &str) {
+    inputs.split_once('.').unwrap_or((inputs, ""))
+}

@@ -61,6 +61,40 @@ pub struct EtcdConfig {
     pub restore: Option<EtcdRestore>,
 }
 
+impl EtcdConfig {
+    /// Where the program writes its status, [`EtcdStatus`]: beside the data directory.
+    pub fn status(&self) -> String {
+        format!("{}.status.json", self.data)
+    }
+}
+
+/// What `landfall-agent etcd` says before it becomes etcd.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdStatus {
+    /// How far it is.
+    pub phase: EtcdPhase,
+    /// What it waits for, or why a restore does not work.
+    pub why: Option<String>,
+    /// The restore that the data comes from, if any.
+    pub restored: Option<String>,
+}
+
+/// How far a member is on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EtcdPhase {
+    /// It has no data and cannot get any now.
+    #[default]
+    Waiting,
+    /// It joins the others.
+    Joining,
+    /// It restores; with a `why`, the last try failed.
+    Restoring,
+    /// etcd runs.
+    Started,
+}
+
 /// A restore that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

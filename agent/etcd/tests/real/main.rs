@@ -5,6 +5,7 @@
 //! ```
 #![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
+mod prepare;
 mod world;
 
 use agent_etcd::client::{Compare, EtcdError, Kind, Write};

@@ -1,0 +1,219 @@
+use super::*;
+use agent_protocol::beside::{EtcdIdentity, EtcdRestore};
+
+fn named(name: &str) -> EtcdMember {
+    EtcdMember {
+        name: name.into(),
+        address: [10, 0, 0, name.as_bytes()[0]].into(),
+    }
+}
+
+/// Member `a` of these.
+fn config(members: &[&str], formed: bool) -> EtcdConfig {
+    EtcdConfig {
+        member: "a".into(),
+        members: members.iter().map(|name| named(name)).collect(),
+        formed,
+        data: "/data".into(),
+        spool: "/spool".into(),
+        flags: Vec::new(),
+        identity: EtcdIdentity {
+            ca: String::new(),
+            certificate: String::new(),
+            key: String::new(),
+        },
+        restore: None,
+    }
+}
+
+fn restoring(members: &[&str], by: &str) -> EtcdConfig {
+    EtcdConfig {
+        restore: Some(EtcdRestore {
+            id: "r".into(),
+            at: None,
+            source: "uid".into(),
+            by: by.into(),
+        }),
+        ..config(members, true)
+    }
+}
+
+fn seen(data: Data) -> Seen {
+    Seen {
+        data,
+        marker: Marker::default(),
+        quick_exits: 0,
+        room: true,
+        others: Some(Vec::new()),
+    }
+}
+
+fn member(id: u64, name: &str, started: bool, learner: bool) -> Member {
+    Member {
+        id,
+        name: if started || !learner {
+            name.into()
+        } else {
+            String::new()
+        },
+        peer_urls: vec![peer_url(&named(name))],
+        client_urls: if started {
+            vec!["https://x".into()]
+        } else {
+            Vec::new()
+        },
+        is_learner: learner,
+    }
+}
+
+fn known(restored: bool, members: &[Member]) -> Option<Vec<Known>> {
+    let mut all = vec![member(2, "b", true, false), member(3, "c", true, false)];
+    all.extend_from_slice(members);
+    Some(vec![Known {
+        by: "b".into(),
+        restored,
+        members: all,
+    }])
+}
+
+const THREE: &[&str] = &["a", "b", "c"];
+
+#[test]
+fn a_member_with_data_just_starts_and_asks_nobody() {
+    for formed in [false, true] {
+        for members in [&["a"][..], THREE] {
+            let seen = Seen {
+                others: None,
+                ..seen(Data::Whole)
+            };
+            assert_eq!(decide(&config(members, formed), &seen), Step::Start);
+        }
+    }
+}
+
+#[test]
+fn one_alone_founds_once_and_restores_ever_after() {
+    let with = |formed, had_data| {
+        let mut seen = seen(Data::None);
+        seen.marker.had_data = had_data;
+        decide(&config(&["a"], formed), &seen)
+    };
+    assert_eq!(with(false, false), Step::Found);
+    for (formed, had_data) in [(true, false), (false, true), (true, true)] {
+        assert_eq!(with(formed, had_data), Step::Restore { wished: false });
+    }
+}
+
+#[test]
+fn of_several_nobody_founds_when_a_cluster_was_there() {
+    let mut seen = seen(Data::None);
+    seen.others = None;
+    assert_eq!(decide(&config(THREE, false), &seen), Step::Ask);
+    seen.others = Some(Vec::new());
+    assert_eq!(decide(&config(THREE, false), &seen), Step::Found);
+    assert!(matches!(decide(&config(THREE, true), &seen), Step::Wait(_)));
+    seen.marker.had_data = true;
+    assert!(matches!(decide(&config(THREE, false), &seen), Step::Wait(_)));
+}
+
+#[test]
+fn the_way_into_a_cluster() {
+    let (b, formed, fresh) = ("b".to_owned(), true, false);
+    let leave = |id| Step::Leave {
+        via: "b".into(),
+        member: id,
+    };
+    let mut had = seen(Data::None);
+    had.marker.had_data = true;
+    let mut joined = seen(Data::None);
+    joined.marker.joined = Some(9);
+    let plain = seen(Data::None);
+    for (formed, seen, own, step) in [
+        (formed, &plain, None, Some(Step::Add { via: b.clone() })),
+        (fresh, &plain, None, Some(Step::Add { via: b })),
+        // Added and died before it began: goes on as that one.
+        (formed, &plain, Some(member(9, "a", false, true)), None),
+        // Began to join and lost what it got.
+        (formed, &joined, Some(member(9, "a", false, true)), Some(leave(9))),
+        (formed, &plain, Some(member(9, "a", true, true)), Some(leave(9))),
+        (formed, &had, Some(member(1, "a", true, false)), Some(leave(1))),
+        (formed, &plain, Some(member(1, "a", true, false)), Some(leave(1))),
+        // A founder: late, or one that was there.
+        (
+            fresh,
+            &plain,
+            Some(member(1, "a", false, false)),
+            Some(Step::Found),
+        ),
+        (fresh, &had, Some(member(1, "a", false, false)), Some(leave(1))),
+        (formed, &plain, Some(member(1, "a", false, false)), Some(leave(1))),
+        (fresh, &plain, Some(member(1, "a", true, false)), Some(leave(1))),
+    ] {
+        let seen = Seen {
+            others: known(true, own.as_slice()),
+            ..seen.clone()
+        };
+        let decided = decide(&config(THREE, formed), &seen);
+        match step {
+            Some(step) => assert_eq!(decided, step, "{own:?} {formed}"),
+            None => assert!(
+                matches!(&decided, Step::Join { member: 9, members } if members.len() == 3),
+                "{decided:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn data_that_etcd_cannot_start_with_is_set_aside_once() {
+    let with = |quick_exits, room, aside| {
+        let mut seen = seen(Data::Whole);
+        (seen.quick_exits, seen.room, seen.marker.aside) = (quick_exits, room, aside);
+        decide(&config(&["a"], true), &seen)
+    };
+    assert_eq!(with(QUICK_EXITS - 1, true, false), Step::Start);
+    assert_eq!(with(QUICK_EXITS, true, false), Step::SetAside);
+    assert_eq!(
+        with(QUICK_EXITS + 9, false, false),
+        Step::Start,
+        "no data starts on a full disk"
+    );
+    assert_eq!(
+        with(QUICK_EXITS, true, true),
+        Step::Start,
+        "then it was not the data"
+    );
+    assert_eq!(decide(&config(&["a"], true), &seen(Data::Part)), Step::SetAside);
+}
+
+#[test]
+fn a_restore_is_done_by_one_and_followed_by_the_others() {
+    let wished = Step::Restore { wished: true };
+    for data in [Data::None, Data::Part, Data::Whole] {
+        assert_eq!(decide(&restoring(THREE, "a"), &seen(data)), wished);
+        assert_eq!(decide(&restoring(&["a"], "gone"), &seen(data)), wished);
+
+        // Nothing is thrown away before the other has done it.
+        let config = restoring(THREE, "b");
+        let mut other = seen(data);
+        assert!(matches!(decide(&config, &other), Step::Wait(_)), "{data:?}");
+        other.others = known(false, &[member(1, "a", true, false)]);
+        assert!(matches!(decide(&config, &other), Step::Wait(_)), "{data:?}");
+        other.others = known(true, &[]);
+        let step = match data {
+            Data::None => Step::Add { via: "b".into() },
+            _ => Step::Discard,
+        };
+        assert_eq!(decide(&config, &other), step);
+        other.others = None;
+        assert_eq!(decide(&config, &other), Step::Ask);
+
+        // Done once, never again.
+        let mut done = seen(data);
+        done.marker.restore = Some("r".into());
+        assert_ne!(decide(&restoring(THREE, "a"), &done), wished);
+    }
+    let mut done = seen(Data::Whole);
+    done.marker.restore = Some("r".into());
+    assert_eq!(decide(&restoring(THREE, "b"), &done), Step::Start);
+}

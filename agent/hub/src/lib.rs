@@ -5,6 +5,7 @@
 //! agent ── enroll (token) ──► book: is it the machine's, is it unused? ──► a client certificate
 //! agent ── config (certificate, long poll) ──► the newest configuration, as soon as there is one
 //! agent ── report (certificate) ──► kept, and the loops are woken
+//! etcd-backup ── base, log (certificate) ──► archive; and back, for a restore
 //! ```
 //!
 //! Implements [`agent_api::Agents`]. Configurations and reports are in memory only: the loops publish again what they keep
@@ -15,14 +16,19 @@
 //! certificate was used.
 
 mod authority;
+mod backups;
 mod book;
 mod desk;
 mod server;
 
 pub use authority::{AgentCa, CaError, ServerIdentity};
+pub use backups::Backups;
 pub use book::{BookError, MachineBook, StoreBook, TokenState};
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{MachineConfig, Report};
@@ -48,6 +54,7 @@ struct Inner {
     ca: AgentCa,
     book: Arc<dyn MachineBook>,
     desk: Desk,
+    backups: OnceLock<Arc<Backups>>,
 }
 
 impl Hub {
@@ -59,8 +66,18 @@ impl Hub {
                 ca,
                 book,
                 desk: Desk::default(),
+                backups: OnceLock::new(),
             }),
         }
+    }
+
+    /// From now on, machines' backups are kept there. Given once.
+    pub fn keep_backups(&self, backups: Backups) {
+        let _given_before = self.inner.backups.set(Arc::new(backups));
+    }
+
+    fn backups(&self) -> Option<Arc<Backups>> {
+        self.inner.backups.get().map(Arc::clone)
     }
 }
 

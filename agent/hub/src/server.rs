@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{CaError, Hub, authority::SigningRequest};
+use crate::{CaError, Hub, authority::SigningRequest, backups};
 
 const ENROLL_LIMIT: usize = 64 * 1024;
 const REPORT_LIMIT: usize = 1024 * 1024;
@@ -38,7 +38,7 @@ const LONGEST_WAIT: u64 = 120;
 
 /// Who asks: the common name of the client certificate, if one was shown.
 #[derive(Clone)]
-struct Caller(Option<String>);
+pub(crate) struct Caller(pub(crate) Option<String>);
 
 impl Hub {
     /// Serves agents until `shutdown` completes. `addresses` are those the listener is reached at.
@@ -137,11 +137,18 @@ impl Hub {
                 "/agent/v1/logs/{request}",
                 post(logs).layer(DefaultBodyLimit::max(LOG_LIMIT)),
             )
+            .route("/agent/v1/backup/{cluster}", get(backups::list))
+            .route(
+                "/agent/v1/backup/{cluster}/{object}",
+                get(backups::get)
+                    .put(backups::put)
+                    .layer(DefaultBodyLimit::disable()),
+            )
             .with_state(self.clone())
     }
 
     /// The machine that asks, if it is one of ours and not forgotten.
-    async fn admit(&self, caller: &Caller) -> Result<String, Response> {
+    pub(crate) async fn admit(&self, caller: &Caller) -> Result<String, Response> {
         let machine = caller
             .0
             .clone()
@@ -180,11 +187,11 @@ fn common_name(chain: &[CertificateDer<'_>]) -> Option<String> {
     Some(name)
 }
 
-fn refuse(status: StatusCode, why: &'static str) -> Response {
+pub(crate) fn refuse(status: StatusCode, why: &'static str) -> Response {
     (status, why).into_response()
 }
 
-fn fault(machine: &str, error: &dyn std::error::Error) -> Response {
+pub(crate) fn fault(machine: &str, error: &dyn std::error::Error) -> Response {
     let source = error.source().map(ToString::to_string);
     tracing::error!(machine, %error, source, "an agent's request failed");
     refuse(

@@ -8,6 +8,9 @@
 //! | `GET /agent/v1/config?after={generation}&wait={seconds}` | | 200 [`MachineConfig`] newer than `after`, or 204 after the wait |
 //! | `POST /agent/v1/report` | [`Report`] | 200 [`ReportAnswer`] |
 //! | `POST /agent/v1/logs/{request}` | text | 204: the answer to a [`LogRequest`] |
+//! | `GET /agent/v1/backup/{cluster}` | | 200: names of the files of a cluster's backup; `own` is the machine's own cluster |
+//! | `PUT /agent/v1/backup/own/{file}` | a base, or a part of the log | 204: it is kept |
+//! | `GET /agent/v1/backup/{cluster}/{file}` | | 200: the file |
 //!
 //! Always true: a machine is named by the common name of its client certificate, never by what it says; a configuration
 //! with a lower generation than the one an agent has is refused. Records only; no I/O.

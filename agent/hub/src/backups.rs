@@ -1,0 +1,221 @@
+//! Backups: control plane machines hand over what they wrote down of etcd, and get it back for a restore.
+//!
+//! Always true: a machine writes only its own cluster's, and reads its own cluster's or that of the one that its cluster is to
+//! be restored from. Bodies are streamed: neither side holds a whole base in memory.
+
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+
+use axum::{
+    Extension, Json,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use cluster_archive::{Archive, ArchiveError};
+use cluster_backup::ObjectName;
+use control_records::{ClusterRecord, MachineRecord, Role, key};
+use control_store::{Store, StoreError, get_record, list_records};
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+
+use crate::{
+    Hub,
+    server::{Caller, fault, refuse},
+};
+
+/// What a machine calls its own cluster by.
+const OWN: &str = "own";
+/// Pieces of a body on their way between the network and the shelf.
+const PIECES: usize = 4;
+const PIECE: usize = 64 * 1024;
+
+/// Where backups are, and who may have them.
+pub struct Backups {
+    /// What there is.
+    pub archive: Arc<Archive>,
+    /// Which machine belongs to which cluster.
+    pub store: Arc<dyn Store>,
+}
+
+impl Backups {
+    /// The cluster whose control plane this machine is.
+    async fn own(&self, machine: &str) -> Result<Option<String>, StoreError> {
+        let record = get_record::<MachineRecord>(&*self.store, &key::machine(machine)).await?;
+        Ok(record
+            .and_then(|record| record.value.assignment)
+            .filter(|assignment| matches!(assignment.role, Role::ControlPlane { .. }))
+            .map(|assignment| assignment.cluster))
+    }
+
+    /// Whether a cluster is to be restored from another.
+    async fn restores(&self, own: &str, other: &str) -> Result<bool, StoreError> {
+        let (clusters, _) = list_records::<ClusterRecord>(&*self.store, "/clusters/").await?;
+        Ok(clusters.iter().any(|(_, cluster)| {
+            let restore = cluster.value.spec.restore.as_ref();
+            cluster.value.uid == own && restore.is_some_and(|restore| restore.source == other)
+        }))
+    }
+}
+
+/// The backups, if this stamp keeps any, and the cluster that is meant.
+async fn admit(hub: &Hub, caller: &Caller, cluster: &str) -> Result<(Arc<Backups>, String, bool), Response> {
+    let machine = hub.admit(caller).await?;
+    let backups = hub
+        .backups()
+        .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "this stamp keeps no backups"))?;
+    let failed = |error| fault(&machine, &error);
+    let own = backups.own(&machine).await.map_err(failed)?.ok_or_else(|| {
+        refuse(
+            StatusCode::FORBIDDEN,
+            "only control plane machines have to do with backups",
+        )
+    })?;
+    if cluster == OWN || cluster == own {
+        return Ok((backups, own, true));
+    }
+    if backups.restores(&own, cluster).await.map_err(failed)? {
+        return Ok((backups, cluster.to_owned(), false));
+    }
+    tracing::warn!(machine, cluster, "a machine asked for another cluster's backup");
+    Err(refuse(StatusCode::FORBIDDEN, "that is another cluster's backup"))
+}
+
+fn parse(object: &str) -> Result<ObjectName, Response> {
+    ObjectName::parse(object)
+        .ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "that is not a name of a backup's file"))
+}
+
+fn failed(error: &ArchiveError) -> Response {
+    match error {
+        ArchiveError::Damaged { name, source } => {
+            tracing::warn!(name, %source, "a file of a backup was refused");
+            (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response()
+        }
+        ArchiveError::Shelf { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            refuse(StatusCode::NOT_FOUND, "there is no such file")
+        }
+        _ => {
+            tracing::error!(%error, "backups cannot be kept");
+            refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the backups cannot be reached; try again",
+            )
+        }
+    }
+}
+
+/// Work that blocks, on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
+) -> Result<T, Response> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the service is ending")),
+    }
+}
+
+pub(crate) async fn list(
+    State(hub): State<Hub>,
+    Extension(caller): Extension<Caller>,
+    Path(cluster): Path<String>,
+) -> Result<Json<Vec<String>>, Response> {
+    let (backups, cluster, _) = admit(&hub, &caller, &cluster).await?;
+    let holding = blocking(move || backups.archive.holding(&cluster)).await?;
+    let names = holding.objects.iter().map(|(name, _)| name.to_string());
+    Ok(Json(names.collect()))
+}
+
+pub(crate) async fn put(
+    State(hub): State<Hub>,
+    Extension(caller): Extension<Caller>,
+    Path((cluster, object)): Path<(String, String)>,
+    body: Body,
+) -> Result<StatusCode, Response> {
+    let (backups, cluster, own) = admit(&hub, &caller, &cluster).await?;
+    if !own {
+        return Err(refuse(StatusCode::FORBIDDEN, "that is another cluster's backup"));
+    }
+    let name = parse(&object)?;
+    let (sender, pieces) = mpsc::channel(PIECES);
+    let mut stream = body.into_data_stream();
+    let carry = async move {
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(io::Error::other);
+            let broken = piece.is_err();
+            // Whoever reads has had enough.
+            if sender.send(piece).await.is_err() || broken {
+                return;
+            }
+        }
+    };
+    let keep = blocking(move || backups.archive.put(&cluster, name, Incoming::new(pieces)));
+    let ((), kept) = tokio::join!(carry, keep);
+    kept.map(|()| StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn get(
+    State(hub): State<Hub>,
+    Extension(caller): Extension<Caller>,
+    Path((cluster, object)): Path<(String, String)>,
+) -> Result<Response, Response> {
+    let (backups, cluster, _) = admit(&hub, &caller, &cluster).await?;
+    let name = parse(&object)?;
+    let mut file = blocking(move || backups.archive.get(&cluster, &name)).await?;
+    let (sender, pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = vec![0; PIECE];
+            let sent = match file.read(&mut piece) {
+                Ok(0) => return,
+                Ok(read) => {
+                    piece.truncate(read);
+                    Ok(piece.into())
+                }
+                // The answer breaks off, so that nobody takes it for whole.
+                Err(error) => Err(error),
+            };
+            let broken = sent.is_err();
+            if sender.blocking_send(sent).is_err() || broken {
+                return;
+            }
+        }
+    });
+    let stream = futures::stream::unfold(pieces, |mut pieces| async move {
+        pieces.recv().await.map(|piece| (piece, pieces))
+    });
+    Ok(Body::from_stream(stream).into_response())
+}
+
+/// A body as it comes in, read by a thread.
+struct Incoming {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Incoming {
+    fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self {
+            pieces,
+            piece: Bytes::new(),
+        }
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                None => return Ok(0),
+                Some(piece) => self.piece = piece?,
+            }
+        }
+        let taken = out.len().min(self.piece.len());
+        out[..taken].copy_from_slice(&self.piece.split_to(taken));
+        Ok(taken)
+    }
+}

@@ -72,21 +72,40 @@ impl RedbStore {
             .mode(0o600)
             .open(path)
             .map_err(|error| failed(&error))?;
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE_BYTES)
-            .create_file(file)
-            .map_err(|error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => {
-                    failed(&"another process has it open; stop that one first")
-                }
-                error => failed(&error),
-            })?;
-        prepare(&database, &failed)?;
+        drop(file);
+        let path = path.to_owned();
+        Self::with(
+            move || {
+                let file = std::fs::OpenOptions::new().read(true).write(true).open(&path)?;
+                Database::builder()
+                    .set_cache_size(PAGE_CACHE_BYTES)
+                    .create_file(file)
+            },
+            env,
+            &failed,
+        )
+    }
+
+    /// Opens with `open`, which is asked again after the disk has failed.
+    fn with(
+        open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
+        env: &Env,
+        failed: &dyn Fn(&dyn std::fmt::Display) -> StoreError,
+    ) -> Result<Self, StoreError> {
+        let database = open().map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                failed(&"another process has it open; stop that one first")
+            }
+            error => failed(&error),
+        })?;
+        prepare(&database, failed)?;
         let history = load(&database).map_err(|error| failed(&error))?;
 
         let (requests, waiting) = mpsc::channel(BATCH);
         let writer = Writer {
-            database,
+            open: Box::new(open),
+            database: Some(database),
+            in_doubt: Vec::new(),
             history: history.clone(),
             clock: Arc::clone(&env.clock),
         };
@@ -154,20 +173,52 @@ fn load(database: &Database) -> Result<History, redb::Error> {
 
 /// The only one who writes.
 struct Writer {
-    database: Database,
+    open: Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send>,
+    /// `None` after the disk failed: redb writes no more to a file that failed once, it has to be opened again.
+    database: Option<Database>,
+    /// What was being written when the disk failed; the file tells whether it is in it.
+    in_doubt: Vec<Commit>,
     history: History,
     clock: Arc<dyn Clock>,
 }
 
 impl Writer {
-    fn run(self, mut waiting: mpsc::Receiver<Request>) {
+    fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
         let mut requests = Vec::with_capacity(BATCH);
         while waiting.blocking_recv_many(&mut requests, BATCH) > 0 {
             self.commit(requests.drain(..));
         }
     }
 
-    fn commit(&self, requests: impl Iterator<Item = Request>) {
+    /// Opens the file again if the disk failed before.
+    fn ready(&mut self) -> Result<(), redb::Error> {
+        if self.database.is_some() {
+            return Ok(());
+        }
+        let database = (self.open)()?;
+        let revision = database
+            .begin_read()?
+            .open_table(META)?
+            .get("revision")?
+            .map_or(0, |revision| revision.value());
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        if in_doubt.last().is_some_and(|last| last.revision.0 == revision) {
+            self.history.publish(in_doubt);
+        }
+        self.database = Some(database);
+        tracing::info!("the store is open again");
+        Ok(())
+    }
+
+    fn commit(&mut self, requests: impl Iterator<Item = Request>) {
+        if let Err(error) = self.ready() {
+            let why = error.to_string();
+            tracing::error!(%why, "the store cannot be opened again");
+            for Request { answer, .. } in requests {
+                let _ = answer.send(Err(failed("commit")(&why)));
+            }
+            return;
+        }
         let mut commits = Vec::new();
         let mut answers = Vec::new();
         {
@@ -205,6 +256,8 @@ impl Writer {
             Err(error) => {
                 let why = error.to_string();
                 tracing::error!(%why, "the store cannot commit");
+                self.database = None;
+                self.in_doubt = commits;
                 for (answer, _) in answers {
                     let _ = answer.send(Err(failed("commit")(&why)));
                 }
@@ -213,7 +266,8 @@ impl Writer {
     }
 
     fn write(&self, commits: &[Commit]) -> Result<(), redb::Error> {
-        let txn = self.database.begin_write()?;
+        let database = self.database.as_ref().ok_or(redb::Error::PreviousIo)?;
+        let txn = database.begin_write()?;
         {
             let mut current = txn.open_table(CURRENT)?;
             for commit in commits {
@@ -276,5 +330,86 @@ impl Store for RedbStore {
         from: Revision,
     ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
         Ok(self.history.watch(prefix, from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use redb::{StorageBackend, backends::FileBackend};
+
+    use super::*;
+
+    /// A disk that is full while the flag says so.
+    #[derive(Debug)]
+    struct Disk(FileBackend, Arc<AtomicBool>);
+
+    impl Disk {
+        fn room(&self) -> io::Result<()> {
+            if self.1.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.room().and_then(|()| self.0.set_len(len))
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.room().and_then(|()| self.0.sync_data())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.room().and_then(|()| self.0.write(offset, data))
+        }
+        fn close(&self) -> io::Result<()> {
+            self.0.close()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_is_written_to_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let full = Arc::new(AtomicBool::new(false));
+        let disk = Arc::clone(&full);
+        let open = move || {
+            let file = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)?;
+            Database::builder().create_with_backend(Disk(FileBackend::new(file)?, Arc::clone(&disk)))
+        };
+        let env = Env::system();
+        let store = RedbStore::with(open.clone(), &env, &failed("open")).unwrap();
+        let put = |key: &str| Txn::default().with(crate::Op::Put(key.to_owned(), b"x".to_vec()));
+        store.txn(put("/a")).await.unwrap();
+        full.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            assert!(store.txn(put("/b")).await.is_err());
+        }
+        assert!(store.get("/a").await.unwrap().is_some(), "reading goes on");
+        full.store(false, Ordering::SeqCst);
+        store.txn(put("/c")).await.unwrap();
+        let keys = |list: Vec<(String, Versioned)>| list.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        let before = keys(store.list("/").await.unwrap().0);
+        assert!(before.contains(&"/a".to_owned()) && before.contains(&"/c".to_owned()), "{before:?}");
+        drop(store);
+        // What is in memory is what is in the file, whatever became of the write that failed.
+        let store = RedbStore::with(open, &env, &failed("open")).unwrap();
+        assert_eq!(keys(store.list("/").await.unwrap().0), before);
     }
 }

@@ -164,7 +164,14 @@ impl Stamp {
             .iter()
             .map(|network| network.id.to_string())
             .collect();
-        same(problems, "networks and clusters", &networks, &uids);
+        // Of a cluster whose creation was aborted, only records are there.
+        let made: BTreeSet<_> = records
+            .clusters
+            .values()
+            .filter(|cluster| !cluster.course.halted)
+            .map(|cluster| cluster.uid.clone())
+            .collect();
+        same(problems, "networks and clusters", &networks, &made);
         let groups = self.records::<GroupRecord>("/groups/").await?;
         let managed = groups.values().filter(|group| group.managed_by.is_some()).count();
         if managed != uids.len() {
@@ -200,6 +207,7 @@ impl Stamp {
 
     fn check_cluster(&self, records: &Records, cluster: &ClusterRecord, problems: &mut Vec<String>) {
         let (uid, spec, name) = (&cluster.uid, &cluster.spec, &cluster.name);
+        let halted = cluster.course.halted;
         let own: Vec<_> = records
             .machines
             .values()
@@ -241,11 +249,14 @@ impl Stamp {
         let wanted: BTreeMap<&str, u32> = spec
             .pools
             .iter()
-            .filter(|pool| pool.count > 0)
+            .filter(|pool| pool.count > 0 && !halted)
             .map(|pool| (pool.name.as_str(), pool.count))
             .collect();
         if nodes != wanted {
             problems.push(format!("{name}: machines by pool {nodes:?}, wanted {wanted:?}"));
+        }
+        if halted {
+            return;
         }
         self.check_nodes(cluster, &names, problems);
         let network = self.world.networks();
@@ -326,7 +337,11 @@ impl Stamp {
 
 /// How many control plane machines a cluster is to have.
 fn control_planes(cluster: &ClusterRecord) -> u32 {
-    cluster.spec.tier.members()
+    if cluster.course.halted {
+        0
+    } else {
+        cluster.spec.tier.members()
+    }
 }
 
 fn check_routes(

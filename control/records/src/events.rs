@@ -216,17 +216,23 @@ fn superfluous<'a>(keys: &[&'a str], uid: &str, coming: usize, now: Timestamp) -
         .collect()
 }
 
-/// The events of a cluster in the order in which they happened, those younger than [`KEPT_FOR`].
+/// The events of a cluster in the order in which they happened, those younger than [`KEPT_FOR`], each with an id that is in
+/// the same order, across clusters too.
 ///
 /// # Errors
 /// What the store says.
-pub async fn history(store: &dyn Store, uid: &str, now: Timestamp) -> Result<Vec<EventRecord>, StoreError> {
-    let (found, _) = list_records::<EventRecord>(store, &key::events(uid)).await?;
+pub async fn history(
+    store: &dyn Store,
+    uid: &str,
+    now: Timestamp,
+) -> Result<Vec<(String, EventRecord)>, StoreError> {
+    let prefix = key::events(uid);
+    let (found, _) = list_records::<EventRecord>(store, &prefix).await?;
     let oldest = now.checked_sub(KEPT_FOR).unwrap_or(Timestamp::MIN);
     Ok(found
         .into_iter()
-        .map(|(_, stored)| stored.value)
-        .filter(|event| event.at >= oldest)
+        .filter(|(_, stored)| stored.value.at >= oldest)
+        .map(|(key, stored)| (key[prefix.len()..].to_owned(), stored.value))
         .collect())
 }
 

@@ -24,7 +24,7 @@ use cluster_versions::Offered;
 use control_loops::{Controller, ControllerDeps};
 use control_store::{RedbStore, Sealer, Store};
 use identity::{IdentityConfig, TokenService};
-use providers_containerservice::{ContainerService, ProviderConfig};
+use providers_containerservice::{ContainerService, OwnApi, ProviderConfig};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use tokio::{
     net::TcpListener,
@@ -134,7 +134,9 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         Arc::clone(&store),
         vec![Arc::clone(&aks)],
     ));
-    let edge = edge(places, &settings, env, &store, vec![Arc::clone(&aks), resources])?;
+    let own: Arc<dyn Provider> = Arc::new(OwnApi::new(env.clone(), Arc::clone(&store)));
+    let providers = vec![Arc::clone(&aks), resources, own];
+    let edge = edge(places, &settings, env, &store, providers)?;
 
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     let controller = Controller::new(ControllerDeps {

@@ -126,7 +126,7 @@ pub(crate) fn follow(change: &mut Change, before: Option<Before<'_>>) -> (Vec<Op
     for other in &ended {
         let message = other.error.as_ref().map_or("", |error| error.message.as_str());
         let told = Event::new(
-            if operation.name == ABORT || operation.name == ABORT_POOL {
+            if [ABORT, ABORT_POOL].contains(&operation.name.as_str()) {
                 EventKind::Aborted
             } else {
                 EventKind::Superseded
@@ -137,6 +137,14 @@ pub(crate) fn follow(change: &mut Change, before: Option<Before<'_>>) -> (Vec<Op
         events.push(told.of(other.id.clone()));
     }
     let generation = record.generation;
+    let aborts = operation.name == ABORT || operation.name == ABORT_POOL;
+    if old.is_some_and(|old| old.halted) && !aborts && !operation.deletes {
+        // Whatever it asks for, it makes all of a stopped creation begin again.
+        record
+            .pool_generations
+            .values_mut()
+            .for_each(|own| *own = generation);
+    }
     record.course = Course {
         running: running
             .into_iter()
@@ -167,7 +175,10 @@ pub(crate) fn follow(change: &mut Change, before: Option<Before<'_>>) -> (Vec<Op
             .iter()
             .filter(|(part, own)| match part.as_str() {
                 BASE => **own == generation,
-                pool => record.pool_generations.get(pool) == Some(own),
+                // A request about the cluster as a whole is one about each of its pools.
+                pool => {
+                    (aborts || operation.pool.is_some()) && record.pool_generations.get(pool) == Some(own)
+                }
             })
             .map(|(part, own)| (part.clone(), *own))
             .collect(),

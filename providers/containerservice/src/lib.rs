@@ -29,6 +29,7 @@ mod formats;
 mod handler;
 mod identity;
 mod network;
+mod own;
 mod pool;
 mod preconditions;
 mod problems;
@@ -47,6 +48,7 @@ pub use compatibility::compatibility;
 pub use credentials::{CredentialKind, Credentials};
 pub use handler::{ContainerService, secret_name};
 pub use identity::SERVICE_PRINCIPAL_SECRET;
+pub use own::{OWN_API_VERSIONS, OWN_NAMESPACE, OWN_ROUTES, OwnApi};
 pub use routes::{API_VERSIONS, ROUTES};
 pub use state::{ProvisioningState, cluster_state, pool_state};
 

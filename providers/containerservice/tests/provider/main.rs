@@ -1,6 +1,7 @@
 //! The provider as the edge sees it, over a store in memory: requests in, answers and records out.
 
 mod bodies;
+mod course;
 mod lifecycle;
 mod refusals;
 #[cfg(test)]

@@ -126,7 +126,10 @@ fn a_deleted_pool_is_gone_with_its_last_machine() {
         assert!(ideal.seen.machines.len() <= before);
     }
     assert_eq!(ideal.ended[0], ("op2".to_owned(), OperationStatus::Succeeded));
-    assert!(ideal.seen.observed.generation < 2, "the cluster as a whole is not there");
+    assert!(
+        ideal.seen.observed.generation < 2,
+        "the cluster as a whole is not there"
+    );
     let part = ideal.desired.course.leaving[0].part();
     assert!(
         ideal.seen.observed.reached.contains_key(&part),

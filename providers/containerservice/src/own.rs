@@ -1,0 +1,305 @@
+//! `Landfall.ContainerService`: what Landfall tells that AKS' API has no place for. A namespace of its own, so that nobody
+//! takes it for Azure's.
+//!
+//! | GET | |
+//! |---|---|
+//! | `{SUB}/providers/Landfall.ContainerService/operations[/{id}]` | operations of clusters, newest first; `?cluster=`, `?resourceGroup=`, `?active=true` |
+//! | `{SUB}/providers/Landfall.ContainerService/events` | the history of clusters, also of deleted ones, oldest first; `?cluster=`, `?resourceGroup=`, `?after={id}` |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/events` | the history of one |
+//!
+//! Always true: it only reads.
+
+use std::sync::Arc;
+
+use arm_ids::ResourcePath;
+use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route, RouteStatus, Scope};
+use async_trait::async_trait;
+use base_env::Env;
+use control_records::{
+    ClusterRecord, DeletedRecord, EventRecord, OperationRecord, OperationStatus, events, key,
+};
+use control_store::{Store, get_record, list_records};
+use serde_json::{Value, json};
+
+use crate::{problems::quote, records::fault};
+
+/// The namespace.
+pub const OWN_NAMESPACE: &str = "Landfall.ContainerService";
+/// Its api-versions.
+pub const OWN_API_VERSIONS: &[&str] = &["2026-11-01"];
+
+const fn read(path: &'static str, scope: Scope, name: &'static str) -> Route {
+    Route {
+        method: "GET",
+        path,
+        scope,
+        name,
+        status: RouteStatus::Works,
+    }
+}
+
+/// Its operations.
+pub const OWN_ROUTES: &[Route] = &[
+    read("operations", Scope::Subscription, "Operations_List"),
+    read("operations", Scope::Subscription, "Operations_Get"),
+    read("events", Scope::Subscription, "Events_List"),
+    read(
+        "managedClusters/events",
+        Scope::ResourceGroup,
+        "Events_ListByCluster",
+    ),
+];
+
+/// The provider.
+pub struct OwnApi {
+    env: Env,
+    store: Arc<dyn Store>,
+}
+
+/// Whose history it is.
+struct Subject {
+    uid: String,
+    group: String,
+    name: String,
+    deleted: bool,
+}
+
+/// What a query leaves of all clusters; names ignore case.
+struct Filter<'a> {
+    subscription: &'a str,
+    group: Option<&'a str>,
+    cluster: Option<&'a str>,
+}
+
+impl Filter<'_> {
+    fn takes(&self, subscription: &str, group: &str, cluster: &str) -> bool {
+        let same =
+            |wanted: Option<&str>, own: &str| wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(own));
+        self.subscription.eq_ignore_ascii_case(subscription)
+            && same(self.group, group)
+            && same(self.cluster, cluster)
+    }
+}
+
+impl OwnApi {
+    /// A provider over a store.
+    pub fn new(env: Env, store: Arc<dyn Store>) -> Self {
+        Self { env, store }
+    }
+
+    fn filter(request: &Request) -> Filter<'_> {
+        let path = &request.path;
+        let subscription = path.subscription.as_deref().unwrap_or_default();
+        match &path.resource_group {
+            Some(group) => Filter {
+                subscription,
+                group: Some(group),
+                cluster: path.name(0),
+            },
+            None => Filter {
+                subscription,
+                group: request.query("resourceGroup"),
+                cluster: request.query("cluster"),
+            },
+        }
+    }
+
+    async fn operations(&self, request: &Request) -> Result<Response, ArmError> {
+        let filter = Self::filter(request);
+        let active = request
+            .query("active")
+            .is_some_and(|active| active.eq_ignore_ascii_case("true"));
+        let (all, _) = list_records::<OperationRecord>(&*self.store, &key::operation(""))
+            .await
+            .map_err(fault)?;
+        let mut operations: Vec<OperationRecord> = all
+            .into_iter()
+            .map(|(_, stored)| stored.value)
+            .filter(|operation| !active || operation.status == OperationStatus::InProgress)
+            .filter(|operation| {
+                place(operation).is_some_and(|(subscription, group, cluster)| {
+                    filter.takes(&subscription, &group, &cluster)
+                })
+            })
+            .collect();
+        operations
+            .sort_by(|a, b| (b.started_at, b.generation, &b.id).cmp(&(a.started_at, a.generation, &a.id)));
+        let value: Vec<Value> = operations.iter().filter_map(operation_json).collect();
+        Ok(Response::ok(json!({ "value": value })))
+    }
+
+    async fn operation(&self, request: &Request) -> Result<Response, ArmError> {
+        let id = request.path.name(0).unwrap_or_default();
+        let found = get_record::<OperationRecord>(&*self.store, &key::operation(id))
+            .await
+            .map_err(fault)?;
+        let filter = Filter {
+            group: None,
+            cluster: None,
+            ..Self::filter(request)
+        };
+        found
+            .map(|stored| stored.value)
+            .filter(|operation| {
+                place(operation).is_some_and(|(subscription, ..)| filter.takes(&subscription, "", ""))
+            })
+            .and_then(|operation| operation_json(&operation))
+            .map(Response::ok)
+            .ok_or_else(|| {
+                let message = format!(
+                    "There is no operation {}, or it ended more than seven days ago.",
+                    quote(id)
+                );
+                ArmError::new(ErrorCode::OPERATION_NOT_FOUND, message)
+            })
+    }
+
+    /// Clusters and what is left of deleted ones.
+    async fn subjects(&self, filter: &Filter<'_>) -> Result<Vec<Subject>, ArmError> {
+        let store = &*self.store;
+        let (deleted, _) = list_records::<DeletedRecord>(store, &key::deleted(""))
+            .await
+            .map_err(fault)?;
+        let prefix = format!("/clusters/{}/", filter.subscription.to_ascii_lowercase());
+        let (here, _) = list_records::<ClusterRecord>(store, &prefix)
+            .await
+            .map_err(fault)?;
+        let deleted = deleted.into_iter().map(|(_, stored)| stored.value);
+        let deleted = deleted
+            .filter(|cluster| filter.takes(&cluster.subscription, &cluster.resource_group, &cluster.name))
+            .map(|cluster| Subject {
+                uid: cluster.uid,
+                group: cluster.resource_group,
+                name: cluster.name,
+                deleted: true,
+            });
+        let here = here.into_iter().map(|(_, stored)| stored.value);
+        let here = here
+            .filter(|cluster| filter.takes(&cluster.subscription, &cluster.resource_group, &cluster.name))
+            .map(|cluster| Subject {
+                uid: cluster.uid,
+                group: cluster.resource_group,
+                name: cluster.name,
+                deleted: false,
+            });
+        Ok(deleted.chain(here).collect())
+    }
+
+    async fn events(&self, request: &Request) -> Result<Response, ArmError> {
+        let filter = Self::filter(request);
+        let subjects = self.subjects(&filter).await?;
+        if subjects.is_empty()
+            && let Some(cluster) = filter.cluster
+        {
+            let message = format!(
+                "There is no cluster {}, and none was deleted within the last seven days.",
+                quote(cluster)
+            );
+            return Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message));
+        }
+        let after = request.query("after").unwrap_or_default();
+        let now = self.env.clock.now();
+        let mut value = Vec::new();
+        for subject in &subjects {
+            let events = events::history(&*self.store, &subject.uid, now)
+                .await
+                .map_err(fault)?;
+            for (id, event) in events {
+                if id.as_str() > after {
+                    value.push((event_json(subject, &id, &event), id));
+                }
+            }
+        }
+        value.sort_by(|(_, a), (_, b)| a.cmp(b));
+        let value: Vec<Value> = value.into_iter().map(|(event, _)| event).collect();
+        Ok(Response::ok(json!({ "value": value })))
+    }
+}
+
+/// Subscription, group and cluster of an operation.
+fn place(operation: &OperationRecord) -> Option<(String, String, String)> {
+    let path = ResourcePath::parse(&operation.resource_id).ok()?;
+    let cluster = path.name(0).filter(|_| !operation.cluster.is_empty())?.to_owned();
+    Some((path.subscription?, path.resource_group?, cluster))
+}
+
+fn operation_json(operation: &OperationRecord) -> Option<Value> {
+    let (_, group, cluster) = place(operation)?;
+    let mut answer = json!({
+        "id": operation.id,
+        "operation": operation.name,
+        "status": operation.status,
+        "percentComplete": match operation.status {
+            OperationStatus::Succeeded => 100,
+            _ => operation.progress.percent,
+        },
+        "resourceId": operation.resource_id,
+        "resourceGroup": group,
+        "cluster": cluster,
+        "startTime": operation.started_at.to_string(),
+    });
+    if let Some(pool) = &operation.pool {
+        answer["pool"] = json!(pool);
+    }
+    if !operation.progress.step.is_empty() {
+        answer["step"] = json!(operation.progress.step);
+    }
+    if let Some(ended) = operation.ended_at {
+        answer["endTime"] = json!(ended.to_string());
+    }
+    if let Some(error) = &operation.error {
+        answer["error"] = json!({ "code": error.code, "message": error.message });
+    }
+    Some(answer)
+}
+
+fn event_json(subject: &Subject, id: &str, record: &EventRecord) -> Value {
+    let event = &record.event;
+    let mut answer = json!({
+        "id": id,
+        "time": record.at.to_string(),
+        "level": if event.kind.is_warning() { "Warning" } else { "Normal" },
+        "kind": event.kind,
+        "resourceGroup": subject.group,
+        "cluster": subject.name,
+        "clusterUid": subject.uid,
+        "clusterDeleted": subject.deleted,
+        "subject": event.subject,
+        "message": event.message,
+    });
+    if let Some(operation) = &event.operation {
+        answer["operation"] = json!(operation);
+    }
+    answer
+}
+
+#[async_trait]
+impl Provider for OwnApi {
+    fn namespace(&self) -> &'static str {
+        OWN_NAMESPACE
+    }
+
+    fn api_versions(&self) -> &'static [&'static str] {
+        OWN_API_VERSIONS
+    }
+
+    fn routes(&self) -> &'static [Route] {
+        OWN_ROUTES
+    }
+
+    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
+        match route.name {
+            "Operations_List" => self.operations(&request).await,
+            "Operations_Get" => self.operation(&request).await,
+            _ => self.events(&request).await,
+        }
+    }
+
+    async fn resources(&self, _: &str, _: Option<&str>) -> Result<Vec<Value>, ArmError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete_resource_group(&self, _: &str, _: &str) -> Result<usize, ArmError> {
+        Ok(0)
+    }
+}

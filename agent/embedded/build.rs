@@ -7,6 +7,17 @@ use std::{
     process::Command,
 };
 
+/// The agent and every crate of ours that is in it.
+const SOURCES: &[&str] = &[
+    "agent/agent",
+    "agent/backup",
+    "agent/etcd",
+    "agent/ground",
+    "agent/protocol",
+    "cluster/backup",
+    "Cargo.lock",
+    "Cargo.toml",
+];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
@@ -16,7 +27,7 @@ fn main() {
         .nth(2)
         .expect("agent/embedded is two levels below the workspace")
         .to_owned();
-    for source in ["agent/agent", "agent/protocol", "Cargo.lock"] {
+    for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
@@ -27,6 +38,7 @@ fn main() {
         .current_dir(&workspace)
         .args([
             "build",
+            "--locked",
             "--release",
             "--package",
             "agent-agent",
@@ -42,6 +54,8 @@ fn main() {
         let text = name.to_string_lossy();
         let outer = text.starts_with("CARGO_")
             && text != "CARGO_HOME"
+            // The job server of the outer call: both together take no more cores than one would.
+            && text != "CARGO_MAKEFLAGS"
             && !text.starts_with("CARGO_REGISTRIES")
             && !text.starts_with("CARGO_NET")
             && !text.starts_with("CARGO_HTTP")

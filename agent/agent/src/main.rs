@@ -1,22 +1,70 @@
-//! `landfall-agent`: first process of a Landfall machine. See the library.
+//! `landfall-agent`: first process of a Landfall machine, and the programs that run beside etcd in control plane machines.
+//! See the library, `agent/etcd`, `agent/backup` and `agent/vip`.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use agent_backup::restore::{FromBackup, Programs};
+use agent_etcd::{keeper, prepare::Prepare};
+
+const USAGE: &str = "usage: landfall-agent [--root DIRECTORY | --version]
+       landfall-agent etcd|etcd-keeper|etcd-backup FILE";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next()) {
-        (None, None) => landfall_agent::run::run(Path::new("/")),
-        (Some("--root"), Some(root)) => landfall_agent::run::run(Path::new(&root)),
-        (Some("--version"), None) => say(&format!("landfall-agent {}", env!("CARGO_PKG_VERSION"))),
+    let (command, file) = (arguments.next(), arguments.next());
+    let root = Path::new("/");
+    match (command.as_deref(), file.as_deref().map(Path::new)) {
+        (None, None) => landfall_agent::run::run(root),
+        (Some("--root"), Some(root)) => landfall_agent::run::run(root),
+        (Some("--version"), None) => print(&format!("landfall-agent {}", env!("CARGO_PKG_VERSION"))),
+        (Some("etcd"), Some(file)) => etcd(file),
+        (Some("etcd-keeper"), Some(file)) => match keeper::run(file, &|line| log(line)) {
+            Ok(never) => match never {},
+            Err(why) => fail(&why),
+        },
+        (Some("etcd-backup"), Some(file)) => agent_backup::program::run(file, root),
         _ => {
-            say("usage: landfall-agent [--root DIRECTORY | --version]");
+            print(USAGE);
             ExitCode::from(2)
         }
     }
 }
 
+fn etcd(file: &Path) -> ExitCode {
+    let programs = Programs::default();
+    let etcd = programs.etcd.clone();
+    let restorer = FromBackup {
+        root: PathBuf::from("/"),
+        programs,
+        log,
+    };
+    let log = |line: &str| log(line);
+    let never = Prepare::new(file, &etcd, &restorer, &log).and_then(|prepare| prepare.become_etcd());
+    match never {
+        Ok(never) => match never {},
+        Err(error) => {
+            use std::error::Error as _;
+            let cause = error.source().map(|source| format!(": {source}"));
+            fail(&format!("{error}{}", cause.unwrap_or_default()))
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "standard error is the process's log")]
+fn log(line: &str) {
+    eprintln!("{line}");
+}
+
+fn fail(line: &str) -> ExitCode {
+    log(line);
+    ExitCode::FAILURE
+}
+
 #[expect(clippy::print_stdout, reason = "what the user asked for")]
-fn say(line: &str) -> ExitCode {
+fn print(line: &str) -> ExitCode {
     println!("{line}");
     ExitCode::SUCCESS
 }

@@ -14,5 +14,6 @@
 
 pub mod client;
 pub mod decide;
+pub mod keeper;
 pub mod prepare;
 mod wire;

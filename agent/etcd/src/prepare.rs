@@ -53,7 +53,7 @@ pub enum PrepareError {
         why: String,
     },
     /// The disk does not do what it should.
-    #[error("cannot {act} {path}: {source}")]
+    #[error("cannot {act} {path}")]
     Disk {
         /// What was being done.
         act: &'static str,

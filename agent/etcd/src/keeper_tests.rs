@@ -1,0 +1,146 @@
+use super::*;
+use proptest::prelude::*;
+
+fn named(name: u8) -> EtcdMember {
+    EtcdMember {
+        name: format!("m{name}"),
+        address: [10, 0, 0, name].into(),
+    }
+}
+
+fn member(id: u8, is_learner: bool) -> Member {
+    Member {
+        id: id.into(),
+        name: format!("m{id}"),
+        peer_urls: vec![peer_url(&named(id))],
+        client_urls: vec!["https://x".into()],
+        is_learner,
+    }
+}
+
+/// Members 1.. are voters, `well` of them; 1 leads.
+fn seen(voters: &[u8], learners: &[u8], well: &[u8], lost: &[u8]) -> Seen {
+    let set = |ids: &[u8]| ids.iter().map(|id| u64::from(*id)).collect();
+    Seen {
+        own: 1,
+        members: voters
+            .iter()
+            .map(|id| member(*id, false))
+            .chain(learners.iter().map(|id| member(*id, true)))
+            .collect(),
+        well: set(well),
+        lost: set(lost),
+    }
+}
+
+fn wanted(ids: &[u8]) -> Vec<EtcdMember> {
+    ids.iter().map(|id| named(*id)).collect()
+}
+
+#[test]
+fn what_the_leader_does() {
+    let three = &wanted(&[1, 2, 3]);
+    for (wanted, seen, act) in [
+        (three, seen(&[1, 2, 3], &[], &[1, 2, 3], &[]), None),
+        // Wanted and away: it comes back by itself.
+        (three, seen(&[1, 2, 3], &[], &[1, 2], &[3]), None),
+        // A learner becomes a voter when it answers.
+        (three, seen(&[1, 2], &[3], &[1, 2, 3], &[]), Some(Act::Promote(3))),
+        (three, seen(&[1, 2], &[3], &[1, 2], &[3]), None),
+        // Nobody wants it: a lost one goes first, one that is well when everybody else is there.
+        (three, seen(&[1, 2, 4], &[], &[1, 2], &[4]), Some(Act::Remove(4))),
+        (three, seen(&[1, 2, 4], &[], &[1, 2], &[]), None),
+        (three, seen(&[1, 2, 4], &[], &[1, 2, 4], &[]), None),
+        (
+            three,
+            seen(&[1, 2, 4], &[3], &[1, 2, 3, 4], &[]),
+            Some(Act::Promote(3)),
+        ),
+        (
+            three,
+            seen(&[1, 2, 3, 4], &[], &[1, 2, 3, 4], &[]),
+            Some(Act::Remove(4)),
+        ),
+        (three, seen(&[1, 2], &[4], &[1, 2, 4], &[]), Some(Act::Remove(4))),
+        // Never so that the rest has no majority.
+        (three, seen(&[1, 4], &[], &[1], &[4]), Some(Act::Remove(4))),
+        (three, seen(&[1, 2, 3, 4], &[], &[1], &[2, 3, 4]), None),
+        // From three to one, and the leader goes last.
+        (
+            &wanted(&[1]),
+            seen(&[1, 2, 3], &[], &[1, 2, 3], &[]),
+            Some(Act::Remove(2)),
+        ),
+        (
+            &wanted(&[1]),
+            seen(&[1, 3], &[], &[1, 3], &[]),
+            Some(Act::Remove(3)),
+        ),
+        (
+            &wanted(&[2]),
+            seen(&[1, 2], &[], &[1, 2], &[]),
+            Some(Act::GiveLeadership(2)),
+        ),
+    ] {
+        assert_eq!(decide(wanted, &seen), act, "{wanted:?} {seen:?}");
+    }
+    let mut elsewhere = seen(&[1], &[], &[1], &[]);
+    elsewhere.members[0].peer_urls = vec!["https://127.0.0.1:2380".into()];
+    assert_eq!(decide(&wanted(&[1]), &elsewhere), Some(Act::Move(1)));
+    let mut unstarted = seen(&[1], &[2], &[1, 2], &[]);
+    unstarted.members[1].name = String::new();
+    assert_eq!(decide(&wanted(&[1, 2]), &unstarted), None);
+}
+
+proptest! {
+    /// Whatever is wanted and however many are away: voters that are well never lose their majority, a wanted voter is
+    /// never removed, and with everybody well the membership becomes what is wanted.
+    #[test]
+    fn it_converges_and_never_loses_the_majority(
+        voters in prop::collection::btree_set(2_u8..8, 0..4),
+        wish in prop::collection::btree_set(1_u8..8, 1..4),
+        away in prop::collection::btree_set(2_u8..8, 0..3),
+    ) {
+        let all: Vec<u8> = std::iter::once(1).chain(voters).collect();
+        let wanted = wanted(&wish.iter().copied().collect::<Vec<_>>());
+        let well: Vec<u8> = (1..8).filter(|id| !away.contains(id)).collect();
+        let mut seen = seen(&all, &[], &well, &away.iter().copied().collect::<Vec<_>>());
+        let majority = |seen: &Seen| {
+            let voters: Vec<_> = seen.members.iter().filter(|member| !member.is_learner).collect();
+            voters.iter().filter(|voter| seen.well.contains(&voter.id)).count() > voters.len() / 2
+        };
+        prop_assume!(majority(&seen));
+        for _ in 0..40 {
+            match decide(&wanted, &seen) {
+                Some(Act::Remove(id)) => {
+                    prop_assert_ne!(id, seen.own);
+                    prop_assert!(!wish.iter().any(|wish| u64::from(*wish) == id));
+                    seen.members.retain(|member| member.id != id);
+                }
+                Some(Act::Promote(id)) => {
+                    let found = seen.members.iter_mut().find(|member| member.id == id);
+                    found.unwrap().is_learner = false;
+                }
+                Some(Act::GiveLeadership(id)) => seen.own = id,
+                Some(Act::Move(_)) => prop_assert!(false, "nobody moved"),
+                // Machines that are missing ask to be added; etcd lets them when all voters are there.
+                None => {
+                    let complete = seen.members.iter().filter(|m| !m.is_learner).all(|m| seen.well.contains(&m.id));
+                    let missing = wish.iter().find(|id| {
+                        seen.well.contains(&u64::from(**id))
+                            && !seen.members.iter().any(|member| member.id == u64::from(**id))
+                    });
+                    match missing {
+                        Some(id) if complete => seen.members.push(member(*id, true)),
+                        _ => break,
+                    }
+                }
+            }
+            prop_assert!(majority(&seen));
+        }
+        if away.is_empty() {
+            let names: BTreeSet<u64> = seen.members.iter().map(|member| member.id).collect();
+            prop_assert_eq!(names, wish.iter().map(|id| u64::from(*id)).collect());
+        }
+    }
+}

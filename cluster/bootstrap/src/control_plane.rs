@@ -44,16 +44,17 @@ pub fn control_plane_config(
     files.extend(members::files(pki, place, now)?);
     let mut processes = vec![
         members::etcd(place),
-        api_server(spec, place),
-        controller_manager(spec, place),
-        scheduler(place),
+        members::forgets(place, api_server(spec, place)),
+        members::forgets(place, controller_manager(spec, place)),
+        members::forgets(place, scheduler(place)),
+        members::backup(),
     ];
     processes.extend(members::keepers(place));
     Ok(MachineConfig {
         generation,
         role: "control-plane".to_owned(),
         files,
-        setup: members::setup(place),
+        setup: members::setup(),
         processes,
         tasks: Vec::new(),
     })

@@ -72,6 +72,8 @@ pub struct Member {
 pub struct ControlPlanePlace {
     /// Its machine's id.
     pub machine: String,
+    /// Its cluster's uid.
+    pub cluster: String,
     /// Where it is.
     pub at: ControlPlaneAddresses,
     /// All members that are to be, itself among them.
@@ -91,6 +93,7 @@ impl ControlPlanePlace {
     pub fn alone(machine: &str, at: ControlPlaneAddresses) -> Self {
         Self {
             machine: machine.to_owned(),
+            cluster: machine.to_owned(),
             at,
             members: vec![Member {
                 machine: machine.to_owned(),

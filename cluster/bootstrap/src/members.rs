@@ -6,7 +6,7 @@
 
 use agent_protocol::{
     Command, File, Probe, Process,
-    beside::{EtcdConfig, EtcdIdentity, EtcdMember, KeeperConfig, VipConfig},
+    beside::{BackupConfig, EtcdConfig, EtcdIdentity, EtcdMember, KeeperConfig, VipConfig},
 };
 use cluster_pki::{ClusterPki, Subject};
 use jiff::Timestamp;
@@ -21,23 +21,22 @@ use crate::{
 
 const ETCD_CONFIG: &str = "/etc/landfall/etcd.json";
 const KEEPER_CONFIG: &str = "/etc/landfall/etcd-keeper.json";
+const BACKUP_CONFIG: &str = "/etc/landfall/etcd-backup.json";
 const VIP_CONFIG: &str = "/etc/landfall/vip.json";
 const STATUS: &str = "/run/landfall";
 /// etcd's data directory. Beside it, not in it, lies what must outlive it.
 const DATA: &str = "/var/lib/etcd/data";
 const SPOOL: &str = "/var/lib/landfall/etcd-backup";
+/// A new base of the continuous backup at least this often.
+const BASE_EVERY_SECONDS: u32 = 30 * 60;
 /// The card in the stamp's network.
 const STAMP_CARD: &str = "eth0";
 
 /// Before any process runs.
-pub(crate) fn setup(place: &ControlPlanePlace) -> Vec<Command> {
-    if keeps(place) {
-        vec![Command {
-            argv: words(["mkdir", "-p", STATUS]),
-        }]
-    } else {
-        Vec::new()
-    }
+pub(crate) fn setup() -> Vec<Command> {
+    vec![Command {
+        argv: words(["mkdir", "-p", STATUS]),
+    }]
 }
 
 /// Whether etcd's membership has to be looked after: where there is, or was, more than one member.
@@ -77,6 +76,15 @@ pub(crate) fn files(
     let keeper = pki.etcd.issue(&Subject::client("landfall-keeper"), now)?;
     let mut files = Vec::from(pair(&format!("{ETCD}/keeper"), &keeper));
     files.push(json(ETCD_CONFIG, &etcd_config(place)));
+    let backup = BackupConfig {
+        cluster: place.cluster.clone(),
+        member: place.machine.clone(),
+        identity: identity(),
+        spool: SPOOL.to_owned(),
+        base_every_seconds: BASE_EVERY_SECONDS,
+        status: format!("{STATUS}/etcd-backup.json"),
+    };
+    files.push(json(BACKUP_CONFIG, &backup));
     if keeps(place) {
         let config = KeeperConfig {
             member: place.machine.clone(),
@@ -208,30 +216,43 @@ pub(crate) fn etcd(place: &ControlPlanePlace) -> Process {
         restart_on: Vec::new(),
         restart: reason_to_restart(place),
         needs: vec![format!("{DATA}/member/snap/db")],
-        ..prepared(place, beside("etcd", ETCD_CONFIG, Some(probe), 1))
+        status: Some(etcd_config(place).status()),
+        ..beside("etcd", ETCD_CONFIG, Some(probe), 1)
     }
 }
 
-/// Whether the agent's binary knows how to prepare etcd's data. Until then etcd is started as it is.
-const PREPARED: bool = false;
-
-fn prepared(place: &ControlPlanePlace, process: Process) -> Process {
-    if PREPARED {
-        return process;
-    }
+/// The continuous backup of etcd.
+pub(crate) fn backup() -> Process {
+    let process = beside("etcd-backup", BACKUP_CONFIG, None, 2);
     Process {
-        argv: bare_etcd(place),
+        // A few threads that allocate little: one arena for all of them.
+        env: [("MALLOC_ARENA_MAX".to_owned(), "1".to_owned())].into(),
+        status: Some(format!("{STATUS}/etcd-backup.json")),
         ..process
     }
 }
 
+/// Whoever keeps in memory what etcd held before a restore begins anew after it.
+pub(crate) fn forgets(place: &ControlPlanePlace, process: Process) -> Process {
+    let restore = place.restore.as_ref();
+    Process {
+        restart: process.restart ^ restore.map_or(0, |restore| short(restore.id.as_bytes())),
+        ..process
+    }
+}
+
+/// 32 bits, so that there is room to count up for other reasons.
+fn short(bytes: &[u8]) -> u64 {
+    let hash = Sha256::digest(bytes);
+    u64::from(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+}
+
 /// What of its file a running etcd has to be restarted for.
 fn reason_to_restart(place: &ControlPlanePlace) -> u64 {
-    let parts = serde_json::to_vec(&(flags(place), &place.restore))
-        .expect("configurations are plain data with string keys");
-    let hash = Sha256::digest(parts);
-    // 32 bits, so that there is room to count up for other reasons.
-    u64::from(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
+    let restore = place.restore.as_ref().map(|restore| &restore.id);
+    let parts =
+        serde_json::to_vec(&(flags(place), restore)).expect("configurations are plain data with string keys");
+    short(&parts)
 }
 
 /// Those who keep several members together.

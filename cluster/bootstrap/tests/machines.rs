@@ -84,6 +84,7 @@ fn spec(plugin: PodNetworking) -> ClusterSpec {
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
+        restore: None,
     }
 }
 

@@ -74,6 +74,7 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
     let own = members.iter().find(|member| member.machine == machine.id)?;
     Some(ControlPlanePlace {
         machine: machine.id.clone(),
+        cluster: site.cluster.uid.clone(),
         at: ControlPlaneAddresses {
             vip: site.addresses.vip,
             stamp: own.stamp,
@@ -241,6 +242,7 @@ mod tests {
             }],
             disable_local_accounts: false,
             tier: cluster_spec::Tier::Free,
+            restore: None,
         };
         Site {
             cluster: Arc::new(ClusterRecord {

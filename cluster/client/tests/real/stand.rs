@@ -88,6 +88,7 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
+        restore: None,
     }
 }
 
@@ -181,6 +182,8 @@ impl Stand {
         let place = ControlPlanePlace::alone(CONTROL_PLANE, self.at);
         let mut config =
             cluster_bootstrap::control_plane_config(&self.spec, &self.pki, &place, now, 1).unwrap();
+        // Nor are there the agent's own programs.
+        config.processes.retain(|process| process.name != "etcd-backup");
         for process in &mut config.processes {
             // There is no agent here that would prepare its data.
             if process.name == "etcd" {

@@ -371,7 +371,18 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         );
     };
     let mut rung = first;
-    if repair.rung >= first {
+    if let (Some(_), Kind::Node) = (&repair.preserve, kind) {
+        // It stays as it is; after a while another node does its work beside it.
+        let due = after(due, policy.after_reimage);
+        if repair.given_up() || due > draft.now {
+            let why = preserved(repair);
+            if due > draft.now {
+                draft.look_again_at(due);
+            }
+            return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
+        }
+        rung = Rung::Replace;
+    } else if repair.rung >= first {
         let due = repair.at.map_or(draft.now, |at| after(at, policy.pause(repair)));
         if due > draft.now {
             draft.look_again_at(due);
@@ -395,10 +406,8 @@ fn forbidden(
     rung: Rung,
 ) -> Option<String> {
     let repair = &machine.record.repair;
-    if let Some(reason) = &repair.preserve
-        && !(rung == Rung::Replace && kind == Kind::Node)
-    {
-        return Some(format!("it is preserved ({reason})"));
+    if repair.preserve.is_some() && kind != Kind::Node {
+        return Some(preserved(repair));
     }
     let seen = draft.seen;
     if seen.silence.is_mass() && symptom.ailment != Ailment::Vanished {
@@ -438,6 +447,11 @@ fn forbidden(
             })
         }
     }
+}
+
+fn preserved(repair: &Repair) -> String {
+    let reason = repair.preserve.as_deref().unwrap_or_default();
+    format!("it is preserved ({reason})")
 }
 
 /// How many nodes of a machine's pool ail, and how many it has.

@@ -23,6 +23,7 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         pools: Vec::new(),
         // What of it matters is in `ControlPlane`.
         tier: Tier::Free,
+        restore: None,
         ..spec.clone()
     }
 }
@@ -46,6 +47,7 @@ pub fn config_inputs(
     control_plane: &ControlPlane,
 ) -> String {
     let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
+    let repaired = &machine.repair.restarts;
     let mut frame = frame(spec);
     match role {
         Some(Role::Node { pool, .. }) => {
@@ -55,7 +57,7 @@ pub fn config_inputs(
                 frame.kubernetes_version.clear();
                 frame.disable_local_accounts = false;
             }
-            fingerprint(&(RECIPE, frame, &machine.image, role, pool, addresses.vip))
+            fingerprint(&(RECIPE, frame, &machine.image, role, pool, addresses.vip, repaired))
         }
         _ => {
             let restarts = fingerprint(&(
@@ -72,7 +74,8 @@ pub fn config_inputs(
                 roaming,
                 limits: _,
             } = control_plane;
-            format!("{restarts}.{}", fingerprint(&(members, formed, roaming)))
+            let rest = fingerprint(&(members, formed, roaming, repaired));
+            format!("{restarts}.{rest}")
         }
     }
 }

@@ -387,6 +387,7 @@ fn fresh(name: &str, uid: String, now: jiff::Timestamp) -> ClusterRecord {
             pools: Vec::new(),
             disable_local_accounts: false,
             tier: cluster_spec::Tier::Free,
+            restore: None,
         },
         sealed: BTreeMap::new(),
         deleting: false,

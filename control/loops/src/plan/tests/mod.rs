@@ -6,16 +6,18 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{ProcessSeen, ProcessState, Report};
+use agent_protocol::{ProcessSeen, ProcessState, Report, beside::KeeperStatus};
 use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
 use control_records::{
-    Assignment, ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role,
+    Assignment, ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung,
 };
 use jiff::Timestamp;
 
 use super::*;
 
+mod healing;
+mod members;
 mod operations;
 mod partial;
 mod tables;
@@ -69,6 +71,7 @@ fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
             pools,
             disable_local_accounts: false,
             tier: cluster_spec::Tier::Free,
+            restore: None,
         },
         sealed: BTreeMap::new(),
         deleting: false,
@@ -131,6 +134,12 @@ struct Ideal {
     forgotten: bool,
     next_id: u32,
     ended: Vec<(String, OperationStatus)>,
+    health: crate::health::Health,
+    /// Machines that say nothing, since when, and the step that brings them back.
+    ill: BTreeMap<String, (Timestamp, Rung)>,
+    /// etcd's voting members, where there is a keeper to tell.
+    voters: BTreeSet<String>,
+    told: Vec<(Timestamp, Event)>,
 }
 
 impl Ideal {
@@ -143,6 +152,10 @@ impl Ideal {
             forgotten: false,
             next_id: 0,
             ended: Vec::new(),
+            health: Default::default(),
+            ill: BTreeMap::new(),
+            voters: BTreeSet::new(),
+            told: Vec::new(),
         }
     }
 
@@ -154,7 +167,10 @@ impl Ideal {
 
     /// One pass. Returns whether anything is left.
     fn pass(&mut self) -> bool {
+        self.examine();
         let plan = self.plan();
+        self.told
+            .extend(plan.events.iter().map(|event| (self.now, event.clone())));
         let mut subjects = BTreeSet::new();
         for effect in &plan.effects {
             assert!(
@@ -177,6 +193,39 @@ impl Ideal {
             _ => after(self.now, Duration::from_millis(100)),
         };
         !plan.settled() && !self.forgotten
+    }
+
+    fn examine(&mut self) {
+        let machines = &mut self.seen.machines;
+        for (id, machine) in machines.iter_mut() {
+            machine.contact = Some(self.ill.get(id).map_or(Duration::ZERO, |(since, _)| {
+                self.now.duration_since(*since).unsigned_abs()
+            }));
+            self.health.examine(
+                machine,
+                &self.seen.api,
+                self.desired.spec.network.plugin,
+                &self.policy.heal,
+                self.now,
+            );
+        }
+    }
+
+    /// A step of a repair was done to a machine.
+    fn treat(&mut self, id: &str, rung: Rung, at: Timestamp) {
+        assert_eq!(
+            Some(at),
+            self.seen.machines[id].record.repair.at,
+            "written down before"
+        );
+        self.health.started_anew(id, at);
+        match self.ill.get_mut(id) {
+            Some((_, cure)) if *cure <= rung => {
+                self.ill.remove(id);
+            }
+            Some((since, _)) => *since = self.now,
+            None => {}
+        }
     }
 
     fn write(&mut self, write: &Write) {
@@ -290,19 +339,15 @@ impl Ideal {
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
             }
             Effect::RestartMachine { machine, at } => {
-                let machine = self.seen.machines.get_mut(machine).unwrap();
-                assert_eq!(Some(*at), machine.record.repair.at, "written down before");
-                machine.repaired = Some(*at);
-                machine.presence = Presence::Running;
-                machine.symptom = None;
+                self.treat(machine, Rung::Reboot, *at);
+                self.seen.machines.get_mut(machine).unwrap().presence = Presence::Running;
             }
             Effect::WipeMachine { machine, at } => {
+                self.treat(machine, Rung::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
-                assert_eq!(Some(*at), machine.record.repair.at, "written down before");
-                machine.repaired = Some(*at);
+                assert!(machine.record.enrolled_key.is_none(), "a new token");
                 machine.presence = Presence::Absent;
                 machine.report = None;
-                machine.symptom = None;
             }
             Effect::LookAtApi => {
                 api.looked = api.change;
@@ -327,6 +372,14 @@ impl Ideal {
                 });
             }
             Effect::DeleteNode(node) => api.nodes.retain(|seen| seen.name != *node),
+            Effect::DeleteMachine(id) if self.voters.contains(id) && !self.desired.deleting => {
+                let left = |voter: &&String| **voter != *id && !self.ill.contains_key(*voter);
+                assert!(
+                    self.voters.iter().filter(left).count() > self.voters.len() / 2,
+                    "etcd has lost its majority"
+                );
+                self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone;
+            }
             Effect::DeleteMachine(id) => self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone,
             Effect::DeleteNetwork => {
                 assert!(
@@ -349,7 +402,20 @@ impl Ideal {
     /// What machines do by themselves: report, serve the API, join.
     fn world(&mut self) {
         let answers = self.api_answers();
-        for machine in self.seen.machines.values_mut() {
+        let ill: Vec<_> = self.ill.keys().cloned().collect();
+        for id in &ill {
+            let name = self.seen.machines.get(id).and_then(Machine::node_name);
+            let nodes = &mut self.seen.api.nodes;
+            for node in nodes.iter_mut().filter(|node| Some(node.name.as_str()) == name) {
+                node.ready = false;
+            }
+        }
+        self.membership();
+        let voters = Vec::from_iter(self.voters.iter().cloned());
+        for (id, machine) in &mut self.seen.machines {
+            if ill.contains(id) {
+                continue;
+            }
             if machine.presence != Presence::Running {
                 continue;
             }
@@ -365,6 +431,15 @@ impl Ideal {
                     report
                         .processes
                         .insert("kube-apiserver".to_owned(), process(ProcessState::Ready));
+                    let status = KeeperStatus {
+                        voters: voters.clone(),
+                        ..KeeperStatus::default()
+                    };
+                    let keeper = ProcessSeen {
+                        status: serde_json::to_value(&status).ok(),
+                        ..process(ProcessState::Ready)
+                    };
+                    report.processes.insert("etcd-keeper".to_owned(), keeper);
                 }
                 Some(name) if answers && !machine.record.deleting => {
                     let node = self.seen.api.nodes.iter_mut().find(|node| node.name == name);
@@ -384,6 +459,39 @@ impl Ideal {
             }
             machine.report = Some(Arc::new(report));
         }
+    }
+
+    /// One member joins or leaves at a time, and whoever is to go goes first.
+    fn membership(&mut self) {
+        let member = |machine: &Machine| machine.node_name().is_none();
+        let machines = &self.seen.machines;
+        let stays = |id: &String| machines.get(id).is_some_and(|machine| !machine.record.deleting);
+        let gone = self.voters.iter().find(|id| !stays(id)).cloned();
+        let joins = machines
+            .iter()
+            .find(|(id, machine)| {
+                member(machine)
+                    && stays(id)
+                    && machine.presence == Presence::Running
+                    && matches!(machine.config, ConfigSeen::Published { .. })
+                    && !self.ill.contains_key(*id)
+                    && !self.voters.contains(*id)
+            })
+            .map(|(id, _)| id.clone());
+        if let Some(gone) = gone {
+            self.voters.remove(&gone);
+        } else {
+            self.voters.extend(joins);
+        }
+    }
+
+    /// The messages of repairs told so far.
+    fn repairs(&self) -> Vec<&str> {
+        self.told
+            .iter()
+            .filter(|(_, event)| event.kind == EventKind::Repair)
+            .map(|(_, event)| event.message.as_str())
+            .collect()
     }
 
     fn run(&mut self) -> usize {

@@ -1,0 +1,416 @@
+//! What is done about ailing machines: tables of steps over a world where nothing helps, or only the right thing does.
+
+use agent_protocol::DiskSeen;
+use control_records::Rung;
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Ideal {
+    /// A machine falls silent; `cure` brings it back.
+    fn fall_ill(&mut self, id: &str, cure: Rung) {
+        self.ill.insert(id.to_owned(), (self.now, cure));
+        self.world();
+    }
+
+    /// Goes on for a while, finished or not.
+    fn live(&mut self, time: Duration) {
+        let end = after(self.now, time);
+        for _ in 0..2000 {
+            if !self.pass() && self.plan().look_again.is_none() {
+                // Idle: nothing happens by itself, but silence is news.
+                self.now = after(self.now, Duration::from_secs(5));
+            }
+            if self.now >= end {
+                return;
+            }
+        }
+        panic!("too busy: {:#?}", self.plan());
+    }
+
+    fn id_of(&self, node: &str) -> String {
+        let found = self
+            .seen
+            .machines
+            .iter()
+            .find(|(_, machine)| machine.node_name() == Some(node));
+        found.unwrap().0.clone()
+    }
+
+    fn nodes_of(&self, pool: &str) -> Vec<String> {
+        let mut found: Vec<_> = self
+            .seen
+            .machines
+            .iter()
+            .filter(
+                |(_, machine)| matches!(machine.role(), Some(Role::Node { pool: name, .. }) if name == pool),
+            )
+            .map(|(id, _)| id.clone())
+            .collect();
+        found.sort();
+        found
+    }
+
+    fn control_plane_ids(&self) -> Vec<String> {
+        let of = |machine: &Machine| matches!(machine.role(), Some(Role::ControlPlane { .. }));
+        let found = self.seen.machines.iter().filter(|(_, machine)| of(machine));
+        found.map(|(id, _)| id.clone()).collect()
+    }
+}
+
+pub(super) fn standing(tier: cluster_spec::Tier, pools: Vec<PoolSpec>) -> Ideal {
+    let mut desired = cluster(PodNetworking::Kubenet, pools);
+    desired.spec.tier = tier;
+    let mut ideal = Ideal::new(desired, nothing_yet());
+    ideal.run();
+    // A while goes by, so that nothing is new any more.
+    ideal.now = after(ideal.now, HOUR);
+    ideal.told.clear();
+    ideal
+}
+
+#[test]
+fn a_machine_is_helped_gently_first_and_given_up_in_the_end() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 2)]);
+    let ill = ideal.nodes_of("a")[0].clone();
+    ideal.fall_ill(&ill, Rung::Replace);
+    ideal.live(HOUR);
+    assert_eq!(
+        ideal.repairs(),
+        [
+            "restarting the machine: its agent says nothing",
+            "making the machine anew: its agent says nothing",
+            "replacing the machine: its agent says nothing",
+        ]
+    );
+    let times: Vec<_> = ideal
+        .told
+        .iter()
+        .filter(|(_, event)| event.kind == EventKind::Repair)
+        .map(|(at, _)| *at)
+        .collect();
+    assert!(times[2].duration_since(times[1]) > times[1].duration_since(times[0]));
+    assert!(!ideal.seen.machines.contains_key(&ill));
+    assert_eq!(ideal.nodes_of("a").len(), 2);
+    let new = ideal
+        .seen
+        .machines
+        .values()
+        .map(|machine| machine.record.repair.replaced);
+    assert_eq!(new.max(), Some(0), "told by the records' writer, not here");
+    assert!(ideal.seen.api.nodes.iter().all(|node| node.ready));
+}
+
+#[test]
+fn whoever_recovers_starts_over_after_a_quiet_time() {
+    for (cure, steps) in [(Rung::Reboot, 1), (Rung::Reimage, 2)] {
+        let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+        let ill = ideal.nodes_of("a")[0].clone();
+        ideal.fall_ill(&ill, cure);
+        ideal.live(HOUR / 6);
+        assert_eq!(ideal.repairs().len(), steps);
+        ideal.live(HOUR / 4);
+        assert_eq!(ideal.repairs().len(), steps + 1);
+        assert_eq!(ideal.repairs()[steps], "well again: its agent says nothing");
+        assert_eq!(ideal.seen.machines[&ill].record.repair, Repair::default());
+        assert!(!ideal.pass(), "settled");
+    }
+}
+
+#[test]
+fn many_nodes_of_a_pool_at_once_are_no_bad_machines() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 4), pool("b", 1)]);
+    let ids = ideal.nodes_of("a");
+    for id in &ids[..2] {
+        ideal.fall_ill(id, Rung::Reboot);
+    }
+    ideal.live(HOUR);
+    assert_eq!(ideal.repairs().len(), 2, "{:?}", ideal.repairs());
+    assert!(ideal.repairs()[0].contains("2 of 4 nodes of the pool ail at once"));
+    assert_eq!(ideal.nodes_of("a"), ids);
+    // One of them comes back by itself: the other is a bad machine now.
+    ideal.ill.remove(&ids[0]);
+    ideal.live(HOUR);
+    assert!(ideal.ill.is_empty());
+}
+
+#[test]
+fn one_of_three_is_helped_and_two_are_not() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 3)]);
+    let ids = ideal.nodes_of("a");
+    ideal.fall_ill(&ids[0], Rung::Reboot);
+    ideal.live(HOUR / 4);
+    assert!(ideal.ill.is_empty());
+}
+
+#[test]
+fn when_most_of_the_stamp_is_silent_nothing_is_done() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 2)]);
+    let control_plane = ideal.control_plane_ids()[0].clone();
+    let node = ideal.nodes_of("a")[0].clone();
+    ideal.seen.silence = Silence { silent: 2, all: 3 };
+    ideal.fall_ill(&control_plane, Rung::Reboot);
+    ideal.fall_ill(&node, Rung::Reboot);
+    ideal.live(HOUR);
+    assert_eq!(ideal.ill.len(), 2);
+    assert!(
+        ideal
+            .repairs()
+            .iter()
+            .all(|told| told.contains("2 of 3 machines of the stamp are silent"))
+    );
+    assert!(
+        ideal
+            .seen
+            .observed
+            .problem
+            .as_ref()
+            .unwrap()
+            .contains("not repaired")
+    );
+    ideal.seen.silence = Silence { silent: 1, all: 3 };
+    ideal.live(HOUR);
+    assert!(ideal.ill.is_empty());
+}
+
+#[test]
+fn a_service_that_has_just_started_holds_nobody_for_silent() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    // As after a reboot of the host: nothing was heard of anybody yet.
+    ideal.health = Default::default();
+    let ids: Vec<_> = ideal.seen.machines.keys().cloned().collect();
+    let examine = |ideal: &mut Ideal| {
+        for id in &ids {
+            let machine = ideal.seen.machines.get_mut(id).unwrap();
+            machine.contact = None;
+            ideal.health.examine(
+                machine,
+                &ideal.seen.api,
+                PodNetworking::Kubenet,
+                &ideal.policy.heal,
+                ideal.now,
+            );
+        }
+    };
+    examine(&mut ideal);
+    ideal.now = after(ideal.now, Duration::from_secs(100));
+    examine(&mut ideal);
+    assert!(
+        ideal
+            .seen
+            .machines
+            .values()
+            .all(|machine| machine.symptom.is_none())
+    );
+    let plan = ideal.plan();
+    assert!(plan.look_again.is_some(), "it looks again when their time is up");
+    ideal.now = after(ideal.now, Duration::from_secs(30));
+    examine(&mut ideal);
+    assert!(
+        ideal
+            .seen
+            .machines
+            .values()
+            .all(|machine| machine.symptom.is_some())
+    );
+}
+
+#[test]
+fn a_preserved_node_is_left_as_it_is_and_another_one_added_beside_it() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    let id = ideal.nodes_of("a")[0].clone();
+    ideal.seen.api.nodes[0].preserve = Some("ticket 12".to_owned());
+    ideal.pass();
+    assert_eq!(
+        ideal.seen.machines[&id].record.repair.preserve.as_deref(),
+        Some("ticket 12")
+    );
+    ideal.fall_ill(&id, Rung::Reboot);
+    ideal.live(HOUR);
+    assert!(ideal.ill.contains_key(&id), "nobody touched it");
+    assert!(
+        ideal
+            .repairs()
+            .contains(&"not repaired: its agent says nothing; it is preserved (ticket 12)")
+    );
+    assert_eq!(ideal.nodes_of("a").len(), 2);
+    // The evidence is no longer needed.
+    let name = ideal.seen.machines[&id].node_name().unwrap().to_owned();
+    for node in &mut ideal.seen.api.nodes {
+        if node.name == name {
+            node.preserve = None;
+        }
+    }
+    ideal.live(2 * HOUR);
+    assert!(!ideal.seen.machines.contains_key(&id));
+    assert_eq!(ideal.nodes_of("a").len(), 1);
+}
+
+#[test]
+fn the_only_control_plane_member_is_rebooted_ever_more_rarely_and_never_deleted() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    let id = ideal.control_plane_ids()[0].clone();
+    ideal.fall_ill(&id, Rung::Replace);
+    ideal.live(4 * HOUR);
+    let times: Vec<_> = ideal
+        .told
+        .iter()
+        .filter(|(_, event)| event.kind == EventKind::Repair)
+        .collect();
+    assert!(
+        times
+            .iter()
+            .all(|(_, event)| event.message.starts_with("restarting the machine"))
+    );
+    assert!(times.len() >= 4 && times.len() <= 8, "{}", times.len());
+    let pause = |index: usize| times[index + 1].0.duration_since(times[index].0);
+    assert!(pause(3) > pause(2) && pause(2) > pause(1));
+    assert_eq!(ideal.control_plane_ids(), [id]);
+}
+
+#[test]
+fn what_has_vanished_is_made_anew_with_a_new_token_at_once() {
+    for control_plane in [false, true] {
+        let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+        let id = if control_plane {
+            ideal.control_plane_ids()[0].clone()
+        } else {
+            ideal.nodes_of("a")[0].clone()
+        };
+        let machine = ideal.seen.machines.get_mut(&id).unwrap();
+        machine.record.enrolled_key = Some("key".to_owned());
+        machine.presence = Presence::Absent;
+        ideal.live(Duration::from_secs(10));
+        assert_eq!(
+            ideal.repairs(),
+            ["making the machine anew: it is not there any more"]
+        );
+        assert_eq!(ideal.seen.machines[&id].presence, Presence::Running);
+        assert_eq!(ideal.seen.machines[&id].record.enrolled_key, None);
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_with_numbers() {
+    let full = |ideal: &mut Ideal, id: &str| {
+        let machine = ideal.seen.machines.get_mut(id).unwrap();
+        let mut report = (**machine.report.as_ref().unwrap()).clone();
+        report.disks = vec![DiskSeen {
+            path: "/var/lib".to_owned(),
+            total_mib: 1000,
+            free_mib: 49,
+        }];
+        machine.report = Some(Arc::new(report));
+    };
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    let (node, control_plane) = (
+        ideal.nodes_of("a")[0].clone(),
+        ideal.control_plane_ids()[0].clone(),
+    );
+    let step = |ideal: &mut Ideal, minutes: u64, ids: &[&String]| {
+        ideal.now = after(ideal.now, Duration::from_secs(60 * minutes));
+        for id in ids {
+            full(ideal, id);
+        }
+        ideal.examine();
+        ideal.plan()
+    };
+    step(&mut ideal, 0, &[&node]);
+    let plan = step(&mut ideal, 11, &[&node]);
+    let [Write::Repair { repair, .. }] = &plan.writes[..] else {
+        panic!("{:?}", plan.writes)
+    };
+    assert_eq!(repair.rung, Rung::Reimage);
+    assert_eq!(
+        repair.reason,
+        "its disk is full: 49 MiB of 1000 MiB are left in /var/lib"
+    );
+    // All at once: it is the host's disk.
+    step(&mut ideal, 0, &[&node, &control_plane]);
+    let plan = step(&mut ideal, 11, &[&node, &control_plane]);
+    assert_eq!(plan.events.len(), 2);
+    for event in &plan.events {
+        assert!(
+            event
+                .message
+                .starts_with("not repaired: its disk is full: 49 MiB"),
+            "{event:?}"
+        );
+    }
+}
+
+#[test]
+fn a_process_that_its_agent_cannot_bring_back_is_restarted_and_then_its_machine() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    let id = ideal.nodes_of("a")[0].clone();
+    let mut effects = Vec::new();
+    for _ in 0..40 {
+        let machine = ideal.seen.machines.get_mut(&id).unwrap();
+        let ConfigSeen::Published { generation, .. } = machine.config else {
+            panic!()
+        };
+        let processes = BTreeMap::from([("kubelet".to_owned(), process(ProcessState::Unready))]);
+        machine.report = Some(Arc::new(Report {
+            generation,
+            processes,
+            ..Report::default()
+        }));
+        ideal.examine();
+        let plan = ideal.plan();
+        effects.extend(plan.effects.clone());
+        for effect in &plan.effects {
+            ideal.carry_out(effect);
+        }
+        for write in &plan.writes {
+            ideal.write(write);
+        }
+        ideal.now = after(ideal.now, Duration::from_secs(10));
+    }
+    assert_eq!(ideal.seen.machines[&id].record.repair.restarts["kubelet"], 1);
+    let configured = effects
+        .iter()
+        .position(|effect| matches!(effect, Effect::Configure { machine, .. } if *machine == id));
+    let rebooted = effects
+        .iter()
+        .position(|effect| matches!(effect, Effect::RestartMachine { machine, .. } if *machine == id));
+    assert!(configured.unwrap() < rebooted.unwrap());
+}
+
+#[test]
+fn a_repair_goes_on_where_a_crash_of_the_service_cut_it_short() {
+    for crash in 1..25 {
+        let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+        let ill = ideal.nodes_of("a")[0].clone();
+        ideal.fall_ill(&ill, Rung::Reimage);
+        for _ in 0..crash {
+            ideal.pass();
+        }
+        ideal.health = Default::default();
+        for machine in ideal.seen.machines.values_mut() {
+            machine.presence = match machine.presence {
+                Presence::Absent => Presence::Absent,
+                _ => Presence::Unknown,
+            };
+            machine.drain = None;
+        }
+        ideal.live(HOUR);
+        assert!(ideal.ill.is_empty(), "crash after pass {crash}");
+        assert!(ideal.seen.api.nodes.iter().all(|node| node.ready));
+    }
+}
+
+#[test]
+fn a_node_is_named_in_what_is_told() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    let name = ideal.seen.api.nodes[0].name.clone();
+    let id = ideal.id_of(&name);
+    ideal.fall_ill(&id, Rung::Reboot);
+    ideal.live(HOUR / 6);
+    let (_, event) = ideal
+        .told
+        .iter()
+        .find(|(_, event)| event.kind == EventKind::Repair)
+        .unwrap();
+    assert_eq!(event.subject, name);
+}

@@ -33,13 +33,14 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Interrupts what runs and refuses what comes.
+    /// Ends what runs and refuses what comes.
     pub(crate) fn stop(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         self.stopped.store(true, Ordering::SeqCst);
         for handle in running.values() {
-            // It may have just ended, which is what is wanted.
-            if let Err(error) = pidfd_send_signal(handle, Signal::INT) {
+            // Not SIGINT: whatever a shell starts in the background inherits to ignore that. It may have just ended, which
+            // is what is wanted.
+            if let Err(error) = pidfd_send_signal(handle, Signal::TERM) {
                 tracing::debug!(%error, "a build step could not be interrupted");
             }
         }
@@ -252,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn stopping_interrupts_what_runs_and_refuses_what_comes() {
+    fn stopping_ends_what_runs_and_refuses_what_comes() {
         let dir = tempfile::tempdir().unwrap();
         let runner = Runner::default();
         std::thread::scope(|scope| {
             let long =
-                scope.spawn(|| runner.run("long", &mut shell("exec sleep 600"), &dir.path().join("a")));
+                scope.spawn(|| runner.run("long", &mut shell("trap '' INT; exec sleep 600"), &dir.path().join("a")));
             while runner.running.lock().unwrap().is_empty() {
                 std::thread::yield_now();
             }

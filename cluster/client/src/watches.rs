@@ -30,6 +30,18 @@ const WATCHED: &[(&str, Option<&str>, Option<&str>)] = &[
     ),
     ("/api/v1/namespaces/kube-system/configmaps", Some(MANAGED), None),
     ("/api/v1/namespaces/kube-system/services", Some(MANAGED), None),
+    (
+        "/apis/policy/v1/namespaces/kube-system/poddisruptionbudgets",
+        Some(MANAGED),
+        None,
+    ),
+    ("/apis/rbac.authorization.k8s.io/v1/clusterroles", Some(MANAGED), None),
+    (
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        Some(MANAGED),
+        None,
+    ),
+    ("/apis/apiregistration.k8s.io/v1/apiservices", Some(MANAGED), None),
 ];
 /// The label of every managed object.
 const MANAGED: &str = "kubernetes.azure.com/managedby=aks";

@@ -16,7 +16,8 @@ use std::{
 use agent_api::SILENT_AFTER;
 use base_env::Seed;
 use control_records::{
-    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung, key,
+    ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung,
+    key,
 };
 use control_store::{StoreError, Stored, get_record};
 use jiff::Timestamp;
@@ -400,6 +401,11 @@ impl ClusterLoop {
     async fn commit(&mut self, basis: &Basis, plan: &Plan, now: Timestamp) -> Result<bool, CommitError> {
         let done = commit(&self.shared.deps, basis, plan, now).await?;
         let uid = &basis.cluster.value.uid;
+        for event in &plan.events {
+            if matches!(event.kind, EventKind::Repair | EventKind::Member) {
+                tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
+            }
+        }
         for id in &done.recorded {
             self.shared.index.add_machine(uid, id);
             self.memory.recorded(id);

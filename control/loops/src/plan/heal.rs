@@ -18,7 +18,10 @@
 use std::time::Duration;
 
 use agent_api::SILENT_AFTER;
-use agent_protocol::{DiskSeen, ProcessState};
+use agent_protocol::{
+    DiskSeen, ProcessState, Report,
+    beside::{EtcdPhase, EtcdStatus},
+};
 use cluster_spec::PodNetworking;
 use control_records::{EventKind, Repair, Role, Rung};
 use jiff::Timestamp;
@@ -33,6 +36,8 @@ const SMALLEST_POOL: usize = 3;
 const MASS: usize = 30;
 /// The component behind a node object.
 const KUBELET: &str = "kubelet";
+/// The component that has a control plane's data.
+pub(super) const ETCD: &str = "etcd";
 
 /// How patient healing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,9 +153,15 @@ pub(crate) fn diagnose(
         return None;
     }
     let report = machine.report.as_ref();
+    if report.is_some_and(|report| data_on_its_way(report).is_some()) {
+        return None;
+    }
+    // Without an API server a node's programs have nothing to be ready for.
+    let idle = machine.node_name().is_some() && api.reach != Reach::Ready;
     for (name, process) in report.iter().flat_map(|report| &report.processes) {
         let how = match process.state {
             ProcessState::Ready | ProcessState::Stopped => continue,
+            _ if idle => continue,
             ProcessState::Starting => "does not become ready",
             ProcessState::Unready => "is not ready",
             ProcessState::BackOff => "keeps ending",
@@ -183,6 +194,22 @@ pub(crate) fn diagnose(
         full.free_mib, full.total_mib, full.path
     );
     Some((Ailment::DiskFull, why))
+}
+
+/// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
+pub(super) fn data_on_its_way(report: &Report) -> Option<String> {
+    let status = report.processes.get(ETCD)?.status.clone()?;
+    let status: EtcdStatus = serde_json::from_value(status).ok()?;
+    let what = match status.phase {
+        EtcdPhase::Started => return None,
+        EtcdPhase::Waiting => "etcd has no data and waits",
+        EtcdPhase::Joining => "etcd joins the other members",
+        EtcdPhase::Restoring => "etcd is restored from its backup",
+    };
+    Some(match status.why {
+        Some(why) => format!("{what}: {why}"),
+        None => what.to_owned(),
+    })
 }
 
 fn is_full(disk: &DiskSeen) -> bool {
@@ -432,6 +459,15 @@ fn forbidden(
                 .any(|(other, machine)| *other != id && machine.record.repair.pending)
             {
                 return Some("another control plane member is being repaired".to_owned());
+            }
+            let stuck = |machine: &Machine| {
+                let symptom = machine.symptom.as_ref();
+                symptom.is_some_and(|symptom| matches!(symptom.ailment, Ailment::Stuck(_)))
+            };
+            if stuck(machine) && others.iter().filter(|(_, machine)| stuck(machine)).count() > 1 {
+                return Some(
+                    "more than one control plane member is stuck, which is no matter of machines".to_owned(),
+                );
             }
             // A reboot keeps the data and can only help; whoever is replaced is gone for good.
             (rung > Rung::Reboot && !members::all_healthy(draft, Some(id)))

@@ -10,6 +10,7 @@ use super::{
     Addresses, ConfigSeen, Draft, Effect, Machine, NetworkSeen, Presence, Reach, Write, addons_inputs, after,
     config_inputs, heal, members, nodes,
     places::{self, Leases},
+    restore,
 };
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
@@ -39,6 +40,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     nodes::objects(draft);
     nodes::removals(draft);
     addons(draft);
+    restore::plan(draft);
 
     serving(draft);
     ready_nodes(draft);
@@ -362,6 +364,9 @@ pub(super) fn ailing(machine: &Machine) -> Option<String> {
         return Some(format!("{}: {state}", machine.label()));
     }
     let report = machine.report.as_ref()?;
+    if let Some(what) = heal::data_on_its_way(report) {
+        return Some(format!("{}: {what}", machine.label()));
+    }
     if let Some(error) = &report.config_error {
         return Some(format!(
             "{} cannot take its configuration: {error}",

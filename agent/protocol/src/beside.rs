@@ -148,9 +148,9 @@ pub struct VipConfig {
     pub address: Ipv4Addr,
     /// The card it is held on, e.g. `eth0`.
     pub interface: String,
-    /// This machine's own address on that card.
+    /// An address of this machine where the others reach it.
     pub own: Ipv4Addr,
-    /// The others'.
+    /// Where the others are, or may come to be.
     pub peers: Vec<Ipv4Addr>,
     /// Hex, 32 bytes: adverts are authenticated with it (HMAC-SHA-256), since tenants' machines share the stamp's network.
     pub key: String,

@@ -41,7 +41,7 @@ pub fn control_plane_config(
     files.push(object(ENCRYPTION, &encryption(pki)));
     files.push(object(AUDIT_POLICY, &audit_policy()));
     files.push(object(AUTHENTICATION, &authentication()));
-    files.extend(members::files(pki, place, now)?);
+    files.extend(members::files(spec, pki, place, now)?);
     let mut processes = vec![
         members::etcd(place),
         members::forgets(place, api_server(spec, place)),

@@ -4,11 +4,14 @@
 //! Always true: peers speak over the VNET, under certificates that name their addresses there; nothing in a file of a running
 //! member changes but by the planner, which lets members restart one at a time.
 
+use std::net::Ipv4Addr;
+
 use agent_protocol::{
     Command, File, Probe, Process,
     beside::{BackupConfig, EtcdConfig, EtcdIdentity, EtcdMember, KeeperConfig, VipConfig},
 };
 use cluster_pki::{ClusterPki, Subject};
+use cluster_spec::ClusterSpec;
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -31,6 +34,18 @@ const SPOOL: &str = "/var/lib/landfall/etcd-backup";
 const BASE_EVERY_SECONDS: u32 = 30 * 60;
 /// The card in the stamp's network.
 const STAMP_CARD: &str = "eth0";
+
+/// Azure keeps the first four addresses of a subnet to itself; control plane members have the next.
+const FIRST_MEMBER: u32 = 4;
+/// Numbers that members of a control plane have: three, and two that are on their way out.
+const NUMBERS: u32 = 6;
+
+/// Where the control plane member of this number is in the VNET; `None` beyond its subnet.
+pub fn member_address(spec: &ClusterSpec, number: u32) -> Option<Ipv4Addr> {
+    let range = spec.network.control_plane_range;
+    let address = Ipv4Addr::from(u32::from(range.network()).checked_add(FIRST_MEMBER + number)?);
+    (range.contains(&address) && address != range.broadcast()).then_some(address)
+}
 
 /// Before any process runs.
 pub(crate) fn setup() -> Vec<Command> {
@@ -69,6 +84,7 @@ fn json(path: &str, config: &impl Serialize) -> File {
 }
 
 pub(crate) fn files(
+    spec: &ClusterSpec,
     pki: &ClusterPki,
     place: &ControlPlanePlace,
     now: Timestamp,
@@ -98,12 +114,11 @@ pub(crate) fn files(
         let config = VipConfig {
             address: place.at.vip,
             interface: STAMP_CARD.to_owned(),
-            own: place.at.stamp,
-            peers: place
-                .members
-                .iter()
-                .filter(|member| member.machine != place.machine)
-                .map(|member| member.stamp)
+            own: place.at.vnet,
+            // Wherever a member can be, there or not: who holds the VIP must not restart because another comes or goes.
+            peers: (0..NUMBERS)
+                .filter_map(|number| member_address(spec, number))
+                .filter(|address| *address != place.at.vnet)
                 .collect(),
             key: vip_key(pki),
             health: https(API_PORT, "/readyz"),

@@ -7,16 +7,14 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::{ProcessState, beside::KeeperStatus};
-use cluster_bootstrap::Member;
+use cluster_bootstrap::{Member, member_address};
 use cluster_spec::{ClusterSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
-use super::{Addresses, ConfigSeen, Draft, Machine, Presence, Write, config_inputs, nth, places::Leases};
+use super::{Addresses, ConfigSeen, Draft, Machine, Presence, Write, config_inputs, places::Leases};
 
-/// Azure keeps the first four addresses of a subnet to itself; control plane members have the next.
-const MEMBER_OFFSET: u32 = 4;
-/// So many there is room for in the smallest range that a control plane gets.
-const MOST_MEMBERS: u32 = 11;
+/// Three, and as many on their way out as there can be at the worst.
+const MOST_MEMBERS: u32 = 6;
 /// The process that tells who belongs to etcd; the name that `cluster/bootstrap` gives it.
 const KEEPER: &str = "etcd-keeper";
 
@@ -31,6 +29,10 @@ pub struct ControlPlane {
     pub roaming: bool,
     /// The tier whose limits the API servers go by.
     pub limits: Tier,
+    /// The restore (its id) that etcd's data must come from.
+    pub restore: Option<String>,
+    /// The restore that it was seen to come from: nodes register again after it.
+    pub restored: Option<String>,
 }
 
 impl ControlPlane {
@@ -54,6 +56,8 @@ impl ControlPlane {
             formed: formed(observed),
             roaming: observed.roaming,
             limits: observed.limits.unwrap_or(spec.tier),
+            restore: spec.restore.as_ref().map(|restore| restore.id.clone()),
+            restored: observed.restored.clone(),
         }
     }
 }
@@ -77,7 +81,7 @@ pub fn member(
     } else {
         address
     };
-    let vnet = nth(spec.network.control_plane_range, MEMBER_OFFSET + index)?;
+    let vnet = member_address(spec, index)?;
     Some((
         index,
         Member {

@@ -91,6 +91,14 @@ pub(crate) enum Command {
     Kubeconfig(Kubeconfig),
     /// Print the end of a log: of the service, of a machine's agent, or of a process in a machine
     Logs(Logs),
+    /// List, show and abort what was asked of clusters
+    #[command(subcommand)]
+    Operation(Operation),
+    /// Go back to any second of a cluster: what can be restored, whether it can, and the way back
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Tell what happened to clusters and why; of deleted ones for a week
+    Events(Events),
     /// Build, list, move and verify node images
     #[command(subcommand)]
     Image(Image),
@@ -145,6 +153,10 @@ pub(crate) struct Layout {
     /// A domain whose names lead to this stamp; without one, addresses are used and no name service is needed
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
+
+    /// Where backups of clusters are kept: a directory, best of another disk [default: beside the stamp's files]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) backups: Option<String>,
 }
 
 /// Whether a stamp's traffic may leave the host.
@@ -201,7 +213,11 @@ pub(crate) struct Doctor {
 #[command(after_help = "\
 Example:
   eval \"$(landfall az)\"
-  az aks list -o table")]
+  az aks list -o table
+
+It logs in as the stamp's service principal. The stamp has an administrator, too, who can log in with \
+a password or a device code: az login --use-device-code --tenant adfs. The name is admin@landfall.internal \
+(admin@DOMAIN with --domain), the password in secrets/administrator in the stamp's directory.")]
 pub(crate) struct Az {
     /// Use your own Azure CLI configuration instead of one beside the stamp
     #[arg(long)]
@@ -241,6 +257,111 @@ pub(crate) struct Logs {
 
     /// How many lines
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) lines: u32,
+}
+
+/// `landfall backup`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// List clusters with what is backed up of them
+    List,
+    /// Show which seconds of a cluster can be restored
+    Show {
+        /// The cluster, as NAME or GROUP/NAME; may be left out where there is only one
+        cluster: Option<String>,
+    },
+    /// Restore a backup into memory and compare it with what the cluster held
+    Verify {
+        /// The cluster, as NAME or GROUP/NAME; may be left out where there is only one
+        cluster: Option<String>,
+    },
+    /// Bring a cluster back to what it was at a second
+    Restore(BackupRestore),
+}
+
+/// `landfall backup restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The cluster keeps its keys, certificates, addresses and machines; its objects are those of the second that is given:
+no more, no fewer. Its API is away for some seconds. Nodes register again, and pods that were not there then go.
+Data in volumes is not touched.
+
+Examples:
+  landfall backup restore --at 2026-11-21T12:41:07Z --preview
+  landfall backup restore shop --at 2026-11-21T12:41:07Z --yes")]
+pub(crate) struct BackupRestore {
+    /// The cluster, as NAME or GROUP/NAME; may be left out where there is only one
+    pub(crate) cluster: Option<String>,
+
+    /// The second to go back to, as in 2026-11-21T12:41:07Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: String,
+
+    /// Only say what would change
+    #[arg(long)]
+    pub(crate) preview: bool,
+
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// `landfall operation`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Operation {
+    /// List operations, the newest first, with how far they are; ended ones for a week
+    List {
+        /// A cluster, as NAME or GROUP/NAME [default: all]
+        cluster: Option<String>,
+
+        /// Only those that have not ended
+        #[arg(long)]
+        active: bool,
+    },
+    /// Show one operation: how far it is, what it waits for, why it failed
+    Show {
+        /// Its id, or the beginning of it
+        operation: String,
+    },
+    /// Abort what is running for a cluster, as `az aks operation-abort` does
+    Abort(OperationAbort),
+}
+
+/// `landfall operation abort`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is asked for returns to what was reached last: a pool being scaled goes back to the number of nodes it had.
+A cluster that is being created is emptied and stays visible as Canceled; a new pool stays visible without nodes.
+The next request is accepted as always. Deletions cannot be taken back.")]
+pub(crate) struct OperationAbort {
+    /// The cluster, as NAME or GROUP/NAME
+    pub(crate) cluster: String,
+
+    /// Only what is running for this pool
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<String>,
+
+    /// Do not wait until everything is back
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// `landfall events`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  landfall events
+  landfall events prod/web --follow")]
+pub(crate) struct Events {
+    /// A cluster, as NAME or GROUP/NAME [default: all]
+    pub(crate) cluster: Option<String>,
+
+    /// Go on telling what happens, until interrupted
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// How many of the last ones
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) lines: u32,
 }
 

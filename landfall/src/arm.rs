@@ -20,11 +20,18 @@ use crate::{
 
 /// The api-version of `Microsoft.ContainerService` that is spoken here: the Azure CLI's.
 pub(crate) const AKS: &str = "2026-06-01";
+/// The api-version of `Landfall.ContainerService`.
+pub(crate) const OWN: &str = providers_containerservice::OWN_API_VERSIONS[0];
 /// The api-version of `Microsoft.Resources`.
 pub(crate) const RESOURCES: &str = "2024-11-01";
 
+/// The api-version of `Landfall.Backup`.
+pub(crate) const BACKUP: &str = "2026-11-01";
+
 /// Name of the service principal's secret file.
 pub(crate) const SECRET: &str = "service-principal";
+/// Name of the administrator's password file, for people who log in as themselves (password, device code).
+pub(crate) const ADMINISTRATOR: &str = "administrator";
 
 /// How long one request may take.
 const BOUND: Duration = Duration::from_secs(30);
@@ -132,6 +139,26 @@ impl ArmClient {
         Ok(Some(answer.json().await.context("the answer is not JSON")?))
     }
 
+    /// What a query finds.
+    pub(crate) async fn read(&self, path: &str, version: &str, query: &[(&str, String)]) -> Result<Value> {
+        let mut url = self.url(path, version);
+        for (key, value) in query {
+            url.push_str(&format!("&{key}={}", encode(value)));
+        }
+        let answer = self.send(Method::GET, &url, None).await?;
+        let answer = self.checked(answer, "read").await?;
+        answer.json().await.context("the answer is not JSON")
+    }
+
+    /// An action that goes on.
+    pub(crate) async fn act(&self, path: &str, version: &str) -> Result<Accepted> {
+        let answer = self.send(Method::POST, &self.url(path, version), None).await?;
+        let answer = self.checked(answer, "abort").await?;
+        Ok(Accepted {
+            operation: operation(&answer),
+        })
+    }
+
     /// Creates or changes a resource.
     pub(crate) async fn put(&self, path: &str, version: &str, body: &Value) -> Result<Accepted> {
         let answer = self
@@ -148,6 +175,22 @@ impl ArmClient {
         let answer = self.send(Method::POST, &self.url(path, version), None).await?;
         let answer = self.checked(answer, &format!("ask for {path}")).await?;
         answer.json().await.context("the answer is not JSON")
+    }
+
+    /// An action with a body: its answer, and where to ask how it goes if it goes on.
+    pub(crate) async fn post_body(
+        &self,
+        path: &str,
+        version: &str,
+        body: &Value,
+    ) -> Result<(Value, Option<String>)> {
+        let answer = self
+            .send(Method::POST, &self.url(path, version), Some(body))
+            .await?;
+        let act = path.rsplit('/').next().unwrap_or_default();
+        let answer = self.checked(answer, act).await?;
+        let operation = operation(&answer);
+        Ok((answer.json().await.context("the answer is not JSON")?, operation))
     }
 
     /// Waits for an operation to end, as `az` does. `look` is called between two polls.

@@ -97,6 +97,9 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Az(args) => commands::az::run(context, &args).await,
         Command::Kubeconfig(args) => commands::kubeconfig::run(context, &args).await,
         Command::Logs(args) => commands::logs::run(context, &args).await,
+        Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
+        Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,
+        Command::Events(args) => Box::pin(commands::events::run(context, &args)).await,
         Command::Image(args) => Box::pin(commands::image::run(context, args)).await,
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");

@@ -50,6 +50,9 @@ pub(crate) struct Settings {
     pub(crate) range: Ipv4Net,
     /// Whether its traffic may leave the host.
     pub(crate) uplink: Uplink,
+    /// Where backups of clusters are kept; beside the stamp's other files if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) backups: Option<String>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -68,7 +71,15 @@ impl Settings {
         let path = places.settings();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // Beside the stamps there may be a file.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Err(not_root(&format!("read {}", path.display())));
             }
@@ -108,8 +119,10 @@ impl Settings {
             if layout.domain.is_some() && layout.domain != settings.domain {
                 return Err(fixed(places, "domain"));
             }
-            if let Some(listen) = layout.listen.filter(|listen| *listen != settings.listen) {
-                settings.listen = listen;
+            let before = settings.clone();
+            settings.listen = layout.listen.unwrap_or(settings.listen);
+            settings.backups = layout.backups.clone().or(settings.backups);
+            if (&settings.listen, &settings.backups) != (&before.listen, &before.backups) {
                 settings.save(places)?;
             }
             return Ok(settings);
@@ -133,11 +146,25 @@ impl Settings {
             domain: layout.domain.clone(),
             range: free_range(&places.name, &taken)?,
             uplink: layout.uplink.map_or(Uplink::Host, Uplink::from),
+            backups: layout.backups.clone(),
             created_at: env.clock.now(),
         };
         places.make()?;
-        settings.save(places)?;
-        Ok(settings)
+        settings.save_new(places)
+    }
+
+    /// Saves new settings unless another process was faster; then those are the settings.
+    fn save_new(self, places: &Places) -> Result<Self> {
+        let act = || format!("cannot write {}", places.settings().display());
+        let mine = places.state.join(format!(".stamp.toml.{}", std::process::id()));
+        let text = toml::to_string_pretty(&self).context("cannot write the settings")?;
+        write_whole(&mine, text.as_bytes(), 0o644)?;
+        let linked = fs::hard_link(&mine, places.settings());
+        fs::remove_file(&mine).with_context(act)?;
+        match linked {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::required(places),
+            other => other.with_context(act).map(|()| self),
+        }
     }
 
     fn save(&self, places: &Places) -> Result<()> {
@@ -189,6 +216,11 @@ impl Settings {
     /// The audience of tokens for the ARM API: a name, not an address, so that it stays when `--listen` changes.
     pub(crate) fn audience(&self) -> String {
         format!("https://management.{}/{}", self.domain_or_own(), self.tenant)
+    }
+
+    /// The first user: whoever logs in with a password or a device code.
+    pub(crate) fn administrator(&self) -> String {
+        format!("admin@{}", self.domain_or_own())
     }
 
     /// The domain, or one that is no public name for a stamp without.
@@ -411,6 +443,13 @@ mod tests {
         let again =
             Settings::load_or_make(&places, &Layout::default(), &[], &Env::simulated_for_test(2)).unwrap();
         assert_eq!(made, again);
+        let late = Settings {
+            tenant: "of a second process".into(),
+            ..made.clone()
+        };
+        assert_eq!(late.save_new(&places).unwrap(), made);
+        fs::write(dir.path().join("state/file"), "").unwrap();
+        assert!(others(&places).unwrap().is_empty());
         let other = Layout {
             uplink: Some(UplinkArg::None),
             ..Layout::default()

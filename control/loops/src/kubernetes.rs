@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use agent_protocol::MachineConfig;
+use agent_protocol::{MachineConfig, beside::EtcdRestore};
 use cluster_addons::{AddonOptions, manifests};
 use cluster_api::{Endpoint, NodeWish};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, control_plane_config,
+    ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, admin_endpoint, control_plane_config,
     control_plane_nics, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
@@ -70,6 +70,7 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
         formed,
         roaming,
         limits,
+        ..
     } = &site.control_plane;
     let own = members.iter().find(|member| member.machine == machine.id)?;
     Some(ControlPlanePlace {
@@ -84,8 +85,34 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
         formed: *formed,
         roaming: *roaming,
         limits: *limits,
-        restore: None,
+        restore: restore(&site.cluster.spec, members),
     })
+}
+
+/// The restore that etcd's data must come from; the first member does it.
+fn restore(spec: &ClusterSpec, members: &[Member]) -> Option<EtcdRestore> {
+    let wish = spec.restore.as_ref()?;
+    Some(EtcdRestore {
+        id: wish.id.clone(),
+        at: wish.at.and_then(|at| Timestamp::from_millisecond(at).ok()),
+        source: wish.source.clone(),
+        by: members.first()?.machine.clone(),
+    })
+}
+
+/// After a restore, kubelets register their nodes again and look anew at what is to run: pods that are no more go.
+fn registered_again(mut config: MachineConfig, site: &Site) -> MachineConfig {
+    if let Some(id) = &site.control_plane.restored {
+        let mark = u64::from(base_env::Seed::new(0).child(id).value() as u32);
+        for process in config
+            .processes
+            .iter_mut()
+            .filter(|process| process.name == "kubelet")
+        {
+            process.restart ^= mark;
+        }
+    }
+    config
 }
 
 /// A process that healing wants restarted gets a value it never had.
@@ -150,7 +177,7 @@ impl Recipes for KubernetesRecipes {
             now,
             generation,
         )
-        .map(|config| restarted(config, machine))
+        .map(|config| restarted(registered_again(config, site), machine))
         .map_err(|error| RecipeError::new("the configuration of a node", error))
     }
 
@@ -198,7 +225,6 @@ impl Recipes for KubernetesRecipes {
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
-    use cluster_bootstrap::Member;
     use cluster_spec::{NetworkProfile, PodNetworking, PoolMode};
     use control_records::Assignment;
     use fabric_api::{StampNetwork, Uplink};
@@ -279,6 +305,8 @@ mod tests {
                 formed: false,
                 roaming: false,
                 limits: cluster_spec::Tier::Free,
+                restore: None,
+                restored: None,
             },
             stamp: StampNetwork {
                 range: "100.64.16.0/20".parse().unwrap(),

@@ -141,6 +141,9 @@ pub struct ObservedRecord {
     /// restarts. `None`: the desired one's.
     #[serde(default)]
     pub limits: Option<Tier>,
+    /// The restore (its id) that the state comes from, once that was seen to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<String>,
     /// Version the API server runs, once ready.
     pub kubernetes_version: Option<String>,
     /// By pool, [`BASE`] for the cluster without its pools: the generation that this part has reached, where that was

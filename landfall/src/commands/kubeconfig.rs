@@ -38,7 +38,11 @@ pub(crate) async fn fetch(arm: &ArmClient, group: &str, cluster: &str) -> Result
     String::from_utf8(bytes).context("the kubeconfig is not text")
 }
 
-fn choose<'a>(clusters: &'a [ClusterStatus], wanted: Option<&str>, flag: &str) -> Result<&'a ClusterStatus> {
+pub(crate) fn choose<'a>(
+    clusters: &'a [ClusterStatus],
+    wanted: Option<&str>,
+    flag: &str,
+) -> Result<&'a ClusterStatus> {
     let full = |cluster: &ClusterStatus| format!("{}/{}", cluster.resource_group, cluster.name);
     let fits: Vec<&ClusterStatus> = clusters
         .iter()

@@ -1,11 +1,14 @@
 //! The commands: one file each. They decide what to show and in which order; the work is done by the crates beneath.
 
 pub(crate) mod az;
+pub(crate) mod backup;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod events;
 pub(crate) mod image;
 pub(crate) mod kubeconfig;
 pub(crate) mod logs;
+pub(crate) mod operation;
 pub(crate) mod status;
 pub(crate) mod up;
 

@@ -9,10 +9,11 @@ use std::{
 };
 
 use agent_api::Agents;
-use agent_hub::{AgentCa, Hub, StoreBook};
+use agent_hub::{AgentCa, Backups, Hub, StoreBook};
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_api::Connect;
+use cluster_archive::Archive;
 use cluster_client::KubeConnect;
 use control_store::Store;
 use fabric_api::Fabric;
@@ -116,6 +117,14 @@ impl Drivers {
             listener,
             gateway,
         })
+    }
+
+    /// Machines hand their backups over from now on.
+    pub(super) fn keep_backups(&self, archive: &Arc<Archive>, store: &Arc<dyn Store>) {
+        self.hub.keep_backups(Backups {
+            archive: Arc::clone(archive),
+            store: Arc::clone(store),
+        });
     }
 
     /// What of image building is going on, for people.

@@ -8,6 +8,7 @@
 //! Always true: one service a stamp (it holds the lock); it may be killed at any point; machines go on without it and are
 //! found again when it starts.
 
+mod backups;
 mod credentials;
 mod drivers;
 mod first;
@@ -24,7 +25,7 @@ use cluster_versions::Offered;
 use control_loops::{Controller, ControllerDeps};
 use control_store::{RedbStore, Sealer, Store};
 use identity::{IdentityConfig, TokenService};
-use providers_containerservice::{ContainerService, OwnApi, ProviderConfig};
+use providers_containerservice::{BackupApi, ContainerService, OwnApi, ProviderConfig};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use tokio::{
     net::TcpListener,
@@ -100,13 +101,15 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     first::records(&*store, places, &settings, env).await?;
 
     let drivers = drivers::Drivers::start(context, &settings, &store).await?;
+    let archive = backups::open(places, &settings, &sealer)?;
+    drivers.keep_backups(&archive, &store);
     let (stop, stopped) = watch::channel(false);
     let ending = |mut stopped: watch::Receiver<bool>| async move {
         // The sender is gone only when everything ends.
         drop(stopped.wait_for(|stop| *stop).await);
     };
 
-    let aks: Arc<dyn Provider> = Arc::new(ContainerService::new(
+    let clusters = Arc::new(ContainerService::new(
         env.clone(),
         Arc::clone(&store),
         Arc::clone(&sealer),
@@ -123,6 +126,12 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             names: settings.domain.is_some(),
         }),
     ));
+    let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
+        env.clone(),
+        Arc::clone(&clusters),
+        Arc::clone(&archive),
+    ));
+    let aks: Arc<dyn Provider> = clusters;
     let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
         ResourcesConfig {
             location: LOCATION.to_owned(),
@@ -135,7 +144,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         vec![Arc::clone(&aks)],
     ));
     let own: Arc<dyn Provider> = Arc::new(OwnApi::new(env.clone(), Arc::clone(&store)));
-    let providers = vec![Arc::clone(&aks), resources, own];
+    let providers = vec![Arc::clone(&aks), resources, own, backups];
     let edge = edge(places, &settings, env, &store, providers)?;
 
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
@@ -154,6 +163,15 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let told = stopped.clone();
     tasks.spawn(async move {
         controller.run(told).await;
+        Ok(())
+    });
+    let tending = backups::tend(env.clone(), Arc::clone(&store), archive);
+    let told = ending(stopped.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = tending => {}
+            () = told => {}
+        }
         Ok(())
     });
     let reaper = GroupReaper::new(env.clone(), Arc::clone(&store), vec![aks]);

@@ -107,6 +107,7 @@ pub(crate) fn put(
         pools: specs,
         disable_local_accounts: properties["disableLocalAccounts"] == json!(true),
         tier: tier(&draft),
+        restore: present.and_then(|present| present.spec.restore.clone()),
     };
     properties.insert(
         "agentPoolProfiles".to_owned(),

@@ -20,6 +20,7 @@
     reason = "ArmError is the contract with the edge: made once per request, never in a hot loop"
 )]
 
+mod backups;
 mod change;
 mod cluster;
 mod compatibility;
@@ -44,6 +45,7 @@ mod writes;
 use cluster_versions::Offered;
 use ipnet::Ipv4Net;
 
+pub use backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BACKUP_ROUTES, BackupApi};
 pub use compatibility::compatibility;
 pub use credentials::{CredentialKind, Credentials};
 pub use handler::{ContainerService, secret_name};

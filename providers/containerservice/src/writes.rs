@@ -209,7 +209,7 @@ impl ContainerService {
 
     /// Decides about a cluster that is there and writes; again where it changed meanwhile. Nothing where there is no
     /// cluster, or nothing to change about it.
-    async fn change(
+    pub(crate) async fn change(
         &self,
         at: At<'_>,
         decide: impl Fn(&Found, &[OperationRecord]) -> Result<Option<Change>, ArmError> + Send + Sync,

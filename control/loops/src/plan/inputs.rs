@@ -57,7 +57,16 @@ pub fn config_inputs(
                 frame.kubernetes_version.clear();
                 frame.disable_local_accounts = false;
             }
-            fingerprint(&(RECIPE, frame, &machine.image, role, pool, addresses.vip, repaired))
+            fingerprint(&(
+                RECIPE,
+                frame,
+                &machine.image,
+                role,
+                pool,
+                addresses.vip,
+                repaired,
+                &control_plane.restored,
+            ))
         }
         _ => {
             let restarts = fingerprint(&(
@@ -67,12 +76,15 @@ pub fn config_inputs(
                 role,
                 addresses.vip,
                 control_plane.limits,
+                &control_plane.restore,
             ));
             let ControlPlane {
                 members,
                 formed,
                 roaming,
                 limits: _,
+                restore: _,
+                restored: _,
             } = control_plane;
             let rest = fingerprint(&(members, formed, roaming, repaired));
             format!("{restarts}.{rest}")

@@ -28,6 +28,7 @@ mod operations;
 mod parts;
 mod places;
 mod reach;
+mod restore;
 mod seen;
 #[cfg(test)]
 mod tests;

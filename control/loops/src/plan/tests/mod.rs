@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{ProcessSeen, ProcessState, Report, beside::KeeperStatus};
+use agent_protocol::{
+    ProcessSeen, ProcessState, Report,
+    beside::{EtcdPhase, EtcdStatus, KeeperStatus},
+};
 use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
 use control_records::{
@@ -20,6 +23,7 @@ mod healing;
 mod members;
 mod operations;
 mod partial;
+mod restore;
 mod tables;
 
 fn at(second: i64) -> Timestamp {
@@ -139,6 +143,8 @@ struct Ideal {
     ill: BTreeMap<String, (Timestamp, Rung)>,
     /// etcd's voting members, where there is a keeper to tell.
     voters: BTreeSet<String>,
+    /// The restore that members' etcd says its data comes from.
+    restored: Option<String>,
     told: Vec<(Timestamp, Event)>,
 }
 
@@ -155,6 +161,7 @@ impl Ideal {
             health: Default::default(),
             ill: BTreeMap::new(),
             voters: BTreeSet::new(),
+            restored: None,
             told: Vec::new(),
         }
     }
@@ -435,6 +442,16 @@ impl Ideal {
                         voters: voters.clone(),
                         ..KeeperStatus::default()
                     };
+                    let etcd = EtcdStatus {
+                        phase: EtcdPhase::Started,
+                        why: None,
+                        restored: self.restored.clone(),
+                    };
+                    let etcd = ProcessSeen {
+                        status: serde_json::to_value(&etcd).ok(),
+                        ..process(ProcessState::Ready)
+                    };
+                    report.processes.insert("etcd".to_owned(), etcd);
                     let keeper = ProcessSeen {
                         status: serde_json::to_value(&status).ok(),
                         ..process(ProcessState::Ready)

@@ -1,0 +1,89 @@
+//! Restores: what follows what.
+
+use cluster_spec::RestoreSpec;
+
+use super::*;
+
+fn wish(ideal: &mut Ideal, id: &str) {
+    ideal.desired.generation += 1;
+    ideal.desired.spec.restore = Some(RestoreSpec {
+        id: id.to_owned(),
+        at: Some(1_000),
+        source: ideal.desired.uid.clone(),
+    });
+}
+
+fn generation(ideal: &Ideal, control_plane: bool) -> u64 {
+    let of = |machine: &&Machine| machine.node_name().is_none() == control_plane;
+    match ideal.seen.machines.values().find(of).unwrap().config {
+        ConfigSeen::Published { generation, .. } => generation,
+        _ => panic!("it is configured"),
+    }
+}
+
+#[test]
+fn nodes_register_again_after_the_restored_state_serves_and_not_before() {
+    let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 2)]);
+    let before = (generation(&ideal, true), generation(&ideal, false));
+    wish(&mut ideal, "r1");
+    // etcd has not said yet that it is restored: however long that takes.
+    for _ in 0..20 {
+        ideal.pass();
+    }
+    assert_eq!(generation(&ideal, true), before.0 + 1);
+    assert_eq!(generation(&ideal, false), before.1);
+    assert_eq!(ideal.seen.observed.restored, None);
+    assert!(ideal.seen.observed.generation < ideal.desired.generation);
+    assert!(ideal.plan().waits.iter().any(|wait| wait.contains("restoring")));
+
+    ideal.restored = Some("r1".to_owned());
+    ideal.run();
+    assert_eq!(ideal.seen.observed.restored.as_deref(), Some("r1"));
+    assert_eq!(generation(&ideal, false), before.1 + 1);
+    assert_eq!(ideal.seen.observed.generation, ideal.desired.generation);
+    // Done once, it is never done again.
+    let settled = (generation(&ideal, true), generation(&ideal, false));
+    ideal.desired.generation += 1;
+    ideal.run();
+    assert_eq!((generation(&ideal, true), generation(&ideal, false)), settled);
+}
+
+#[test]
+fn nodes_of_then_that_have_no_machine_go_and_addons_are_applied_anew() {
+    let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 1)]);
+    wish(&mut ideal, "r1");
+    ideal.restored = Some("r1".to_owned());
+    let was = |name: &str| NodeSeen {
+        name: name.to_owned(),
+        ready: true,
+        ..NodeSeen::default()
+    };
+    ideal.seen.api.nodes.push(was("aks-old-12345678-vmss000000"));
+    ideal.seen.api.nodes.push(was("somebody-elses"));
+    ideal.now = after(ideal.now, Duration::from_secs(5));
+    let begun = ideal.now;
+    ideal.run();
+    let names: Vec<&str> = ideal
+        .seen
+        .api
+        .nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    assert!(!names.contains(&"aks-old-12345678-vmss000000") && names.contains(&"somebody-elses"));
+    assert_eq!(names.len(), 2);
+    assert!(ideal.seen.api.addons.as_ref().unwrap().at >= begun);
+    assert_eq!(ideal.seen.observed.generation, ideal.desired.generation);
+}
+
+#[test]
+fn a_second_restore_is_another() {
+    let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 1)]);
+    for (id, nth) in [("r1", 1), ("r2", 2)] {
+        wish(&mut ideal, id);
+        ideal.restored = Some(id.to_owned());
+        ideal.run();
+        assert_eq!(ideal.seen.observed.restored.as_deref(), Some(id));
+        assert_eq!(generation(&ideal, true), 1 + nth);
+    }
+}

@@ -35,7 +35,7 @@ pub(crate) fn export(store: &ImageStore, image: &NodeImage, file: &Path) -> Resu
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    space::check(directory, image.size() / 2_000_000, "the file's path")?;
+    space::check(directory, image.size() / 2_000_000, "another path for the file")?;
     let name = file.file_name().ok_or_else(|| ImageError::Io {
         what: format!("write {}", file.display()),
         source: io::Error::from(io::ErrorKind::IsADirectory),

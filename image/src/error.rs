@@ -69,8 +69,8 @@ pub enum ImageError {
     },
     /// The disk is too full to start, or became full.
     #[error(
-        "{directory} has {free_mb} MB free and about {needed_mb} MB are needed: free some space, or set {variable} to \
-         a directory on a larger disk"
+        "{directory} has {free_mb} MB free and about {needed_mb} MB are needed: free some space, or choose a \
+         larger disk with {variable}"
     )]
     Space {
         /// Where.

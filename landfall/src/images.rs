@@ -345,6 +345,10 @@ impl fabric_container::Images for ImagesOnDemand {
         }
         layers
     }
+
+    fn state(&self, version: &str) -> Option<String> {
+        self.under_way().remove(version)
+    }
 }
 
 /// Keeps what a background build says where `status` finds it.

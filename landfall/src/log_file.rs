@@ -1,6 +1,6 @@
 //! The service's log in the background: bounded, so that a stamp can run for years.
 //!
-//! Always true: at most two files of [`LIMIT`] bytes, the older one with `.1` at its end; a line is in one file only.
+//! Always true: a disk that is full costs lines and never the service; at most two files of [`LIMIT`] bytes, the older one with `.1` at its end; a line is in one file only.
 
 use std::{
     fs::{File, OpenOptions},
@@ -23,6 +23,8 @@ struct Current {
     file: File,
     size: u64,
     limit: u64,
+    /// Lines that could not be written since the last one that could.
+    lost: u64,
 }
 
 impl LogFile {
@@ -39,6 +41,7 @@ impl LogFile {
             file,
             size,
             limit,
+            lost: 0,
         }))))
     }
 }
@@ -66,17 +69,37 @@ fn older(path: &Path) -> PathBuf {
     name.into()
 }
 
+impl Current {
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.size > 0 && self.size + line.len() as u64 > self.limit {
+            std::fs::rename(&self.path, older(&self.path))?;
+            self.file = append(&self.path)?;
+            self.size = 0;
+        }
+        if self.lost > 0 {
+            // The last line before may be torn.
+            let note = format!(
+                "\n{} lines are missing here: the log could not be written\n",
+                self.lost
+            );
+            self.file.write_all(note.as_bytes())?;
+            self.size += note.len() as u64;
+            self.lost = 0;
+        }
+        // The formatter hands over a whole line at once; a short write would tear it.
+        self.file.write_all(line)?;
+        self.size += line.len() as u64;
+        Ok(())
+    }
+}
+
 impl Write for &LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.size > 0 && current.size + line.len() as u64 > current.limit {
-            std::fs::rename(&current.path, older(&current.path))?;
-            current.file = append(&current.path)?;
-            current.size = 0;
+        // Never an error: whoever logs would report it on an output that is on the same full disk, and die of that.
+        if current.line(line).is_err() {
+            current.lost += 1;
         }
-        // The formatter hands over a whole line at once; a short write would tear it.
-        current.file.write_all(line)?;
-        current.size += line.len() as u64;
         Ok(line.len())
     }
 
@@ -107,6 +130,25 @@ impl<'a> MakeWriter<'a> for LogFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_costs_lines_and_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("serve.log");
+        let log = LogFile::open(&path).unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let good = std::mem::replace(&mut log.0.lock().unwrap().file, full);
+        for _ in 0..3 {
+            (&log).write_all(b"gone\n").unwrap();
+        }
+        log.0.lock().unwrap().file = good;
+        (&log).write_all(b"again\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text,
+            "\n3 lines are missing here: the log could not be written\nagain\n"
+        );
+    }
 
     #[test]
     fn the_log_stays_bounded_and_keeps_its_end() {

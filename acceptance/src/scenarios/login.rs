@@ -38,6 +38,25 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
         ensure!(said.contains("AADSTS7000215"), "az says: {said}");
         Ok(())
     })?;
+    let user = text(&stamp.summary, "/administrator/login")?;
+    let password = std::fs::read_to_string(text(&stamp.summary, "/administrator/passwordFile")?)?;
+    journal.step("login", "the administrator logs in with a password", || {
+        let mut arguments = [
+            "login",
+            "--username",
+            user,
+            "--password",
+            "wrong",
+            "--tenant",
+            "adfs",
+        ];
+        let said = az.fails(&arguments)?;
+        ensure!(said.contains("AADSTS50126"), "az says: {said}");
+        arguments[4] = password.trim();
+        let accounts = az.json(&arguments)?;
+        ensure!(accounts[0]["user"]["type"] == "user", "{accounts}");
+        Ok(())
+    })?;
     journal.step("login", "a service principal logs in", || {
         let accounts = az.json(&[
             "login",

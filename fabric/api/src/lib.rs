@@ -194,10 +194,12 @@ pub enum FabricError {
     #[error("{0} does not exist")]
     NotFound(String),
     /// The node image is not there (yet).
-    #[error("there is no node image for Kubernetes {version}")]
+    #[error("there is no node image for Kubernetes {version} yet{}", .state.as_ref().map(|state| format!(": {state}")).unwrap_or_default())]
     NoImage {
         /// The version asked for.
         version: String,
+        /// What is being done about it, as far as is known.
+        state: Option<String>,
     },
     /// It did not work this time; the next try may.
     #[error("cannot {act}: {why}")]

@@ -57,6 +57,12 @@ pub trait Images: Send + Sync + 'static {
     /// The directories that make up the root filesystem of this Kubernetes version, top first; `None` when there is no such image (yet).
     /// They are never written to and must stay while a machine uses them.
     fn layers(&self, version: &str) -> Option<Vec<PathBuf>>;
+
+    /// What is being done about an image that is not there yet, for people.
+    fn state(&self, version: &str) -> Option<String> {
+        let _ = version;
+        None
+    }
 }
 
 /// What the driver needs to know.

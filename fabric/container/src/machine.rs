@@ -65,6 +65,7 @@ impl Inner {
             .filter(|layers| !layers.is_empty())
             .ok_or_else(|| FabricError::NoImage {
                 version: version.to_owned(),
+                state: self.config.images.state(version),
             })?;
         for layer in &layers {
             validate::plain_path("image layer", layer)?;

@@ -420,7 +420,7 @@ fn errors_say_what_is_wrong() {
         fabric.delete_machine(&spec.id).await.unwrap();
         spec.image = "9.9.9".into();
         assert!(
-            matches!(fabric.ensure_machine(&spec).await, Err(FabricError::NoImage { version }) if version == "9.9.9")
+            matches!(fabric.ensure_machine(&spec).await, Err(FabricError::NoImage { version, .. }) if version == "9.9.9")
         );
         assert!(matches!(
             fabric.stop_machine(&MachineId::from("none")).await,

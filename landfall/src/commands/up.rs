@@ -383,6 +383,10 @@ fn summary(context: &Context, settings: &Settings, cluster: &Cluster, kubeconfig
             "clientId": settings.client,
             "secretFile": context.places.secrets().join(crate::arm::SECRET),
         },
+        "administrator": {
+            "login": settings.administrator(),
+            "passwordFile": context.places.secrets().join(crate::arm::ADMINISTRATOR),
+        },
         "location": LOCATION,
         "resourceGroup": GROUP,
         "cluster": CLUSTER,

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    arm::SECRET,
+    arm::{ADMINISTRATOR, SECRET},
     stamp::{self, LOCATION, Places, Settings},
 };
 
@@ -129,17 +129,30 @@ pub(super) async fn records(
         };
         write_new(store, &subscription, &record).await?;
     }
-    let secret = stamp::secret(places, SECRET)?;
-    if find_principal(store, &settings.client).await?.is_none() {
+    let administrator = settings.administrator();
+    let first = [
+        (PrincipalKind::Application, &settings.client, "landfall", SECRET),
+        (
+            PrincipalKind::User,
+            &administrator,
+            "Administrator",
+            ADMINISTRATOR,
+        ),
+    ];
+    for (kind, login, display_name, file) in first {
+        let secret = stamp::secret(places, file)?;
+        if find_principal(store, login).await?.is_some() {
+            continue;
+        }
         let new = NewPrincipal {
-            kind: PrincipalKind::Application,
-            login: &settings.client,
-            display_name: "landfall",
+            kind,
+            login,
+            display_name,
             secret: &secret,
         };
         create_principal(store, env, new)
             .await
-            .context("cannot make the service principal")?;
+            .with_context(|| format!("cannot make the principal {login}"))?;
     }
     Ok(())
 }
@@ -199,7 +212,7 @@ mod tests {
             records(&store, &places, &settings, &env).await.unwrap();
         }
         let (all, _) = store.list("/").await.unwrap();
-        assert_eq!(all.len(), 3, "{all:?}");
+        assert_eq!(all.len(), 4, "{all:?}");
         let principal = find_principal(&store, &settings.client).await.unwrap().unwrap();
         assert!(verify_secret(
             &principal.secret_hash,

@@ -8,7 +8,7 @@ wait 1
 show c1
 settle
 trace
-crash control-plane
+crash control-plane-0
 wait 1
 show c1
 settle

@@ -1,7 +1,7 @@
 # What fails is tried again with growing pauses; people are told after the third time.
 start
 fail ensure-network 1
-fail ensure-machine 6
+fail ensure-machine 12
 fail apply 2
 create c1 np1=2
 wait 1

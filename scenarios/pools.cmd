@@ -8,7 +8,9 @@ show c1
 label c1 np2 team=blue
 settle
 trace
-remake c1 np2
+# Deleted and made again before anything happened.
+drop c1 np2
+pool c1 np2 2
 settle
 show c1
 drop c1 np2

@@ -228,7 +228,11 @@ async fn machine(player: &Player, dice: &mut Dice) -> Result<String> {
     let machine = MachineId(id.clone());
     let called = player.stamp.trace.told(&id);
     let world = &player.stamp.world;
-    Ok(match dice.roll(4) {
+    Ok(match dice.roll(6) {
+        5 => {
+            world.fail_boots(1);
+            "the next machine does not come up".to_owned()
+        }
         0 => format!("{called} stops: {}", world.crash(&machine)),
         1 => format!("{called} vanishes: {}", world.vanish(&machine)),
         _ => {

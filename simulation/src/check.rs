@@ -126,6 +126,9 @@ impl Stamp {
                 ));
             }
         }
+        for (id, ailments) in self.world.ailing() {
+            problems.push(format!("machine {id} still suffers: {ailments:?}"));
+        }
         let configs = self.records::<SealedRecord>("/machine-configs/").await?;
         let configured: BTreeSet<_> = configs
             .keys()

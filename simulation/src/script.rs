@@ -24,7 +24,7 @@
 //! | `orphans` | puts a machine and a network there that belong to nobody |
 //! | `resync SECONDS` | the resync period, for the next start |
 //! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed so many store accesses and calls from now |
-//! | `show C`, `operations`, `trace`, `records`, `commits` | print; `trace`: the calls since the last time |
+//! | `show C`, `operations`, `trace`, `records`, `commits`, `world` | print; `trace`: the calls since the last time |
 //!
 //! A machine is called as its node, or `control-plane-0` and so on.
 
@@ -160,6 +160,13 @@ impl Player {
                     }
                 }
             }
+            ["world"] => {
+                let dump = stamp.trace.told(&stamp.world.dump());
+                self.say(dump.trim_end());
+                for machine in self.stamp.world.machines() {
+                    self.agent(&machine.id);
+                }
+            }
             ["commits"] => {
                 for line in stamp.trace.take(&["commit"]) {
                     self.say(&line);
@@ -263,6 +270,33 @@ impl Player {
             self.say(&line);
         }
         Ok(())
+    }
+
+    /// What a machine's agent says that is worth a look.
+    fn agent(&mut self, id: &MachineId) {
+        let agents = self.stamp.world.agents();
+        let called = self.stamp.trace.told(id.as_str());
+        let Some(report) = agents.report(id.as_str()) else {
+            self.say(&format!("agent {called}: nothing was heard"));
+            return;
+        };
+        let contact = agents.contact(id.as_str()).unwrap_or_default();
+        let mut line = format!(
+            "agent {called}: generation {}, heard {contact:?} ago",
+            report.generation
+        );
+        for (name, process) in &report.processes {
+            if process.state != agent_protocol::ProcessState::Ready {
+                line.push_str(&format!(", {name} {:?}", process.state));
+            }
+            if let Some(status) = &process.status {
+                line.push_str(&format!(
+                    ", {name} says {}",
+                    self.stamp.trace.told(&status.to_string())
+                ));
+            }
+        }
+        self.say(&line);
     }
 
     async fn operations(&mut self) -> Result<()> {

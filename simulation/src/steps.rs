@@ -285,7 +285,8 @@ impl Steps {
         }
         inner.drawn += 1;
         let chance = self.seed.fraction(inner.drawn);
-        if chance < rate / 2.0 {
+        // At a part of one, it is an outage: nothing is done at all.
+        if chance < rate / 2.0 || rate >= 1.0 {
             Some(Fault::FailsOnce)
         } else if chance < rate {
             Some(Fault::Repeated)
@@ -329,6 +330,7 @@ impl Gate for LifeGate {
         let step = format!("{call} {what}");
         let step = step.trim_end();
         match failure {
+            Some("injected fault") => self.steps.trace.note(&format!("call {step}: fails as told")),
             Some(why) => self.steps.trace.note(&format!("done {step}: {why}")),
             None => self.steps.trace.note(&format!("done {step}")),
         }

@@ -211,6 +211,10 @@ impl Inner {
         self.report(state, id);
         if let Some(cluster) = cluster {
             self.etcd_changed(state, cluster);
+            if of_etcd.is_some() {
+                // All see who has joined.
+                self.members_report(state, cluster);
+            }
             state.cluster(cluster).changed();
             self.join_nodes(state, cluster);
         }

@@ -106,8 +106,11 @@ impl Inner {
     pub(crate) fn bury(&self, state: &mut State, uid: &str) {
         if !self.options.backup
             && !state
-                .machines
-                .values()
+                .members
+                .get(uid)
+                .into_iter()
+                .flatten()
+                .filter_map(|id| state.machines.get(id))
                 .any(|machine| machine.is_control_plane_of(uid))
             && let Some(cluster) = state.clusters.get_mut(uid)
         {

@@ -120,6 +120,18 @@ impl SimWorld {
         self.inner.ail(machine, ailment, cure)
     }
 
+    /// Machines that suffer from something, and from what.
+    pub fn ailing(&self) -> Vec<(MachineId, Vec<Ailment>)> {
+        let state = self.inner.state();
+        let there = state
+            .ailments
+            .iter()
+            .filter(|(id, _)| state.machines.contains_key(*id));
+        there
+            .map(|(id, ailments)| (MachineId(id.clone()), ailments.keys().cloned().collect()))
+            .collect()
+    }
+
     /// All machines are well again, all stalled APIs answer, and no more calls fail.
     pub fn heal(&self) {
         let stalled: Vec<String> = {

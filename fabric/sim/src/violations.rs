@@ -28,8 +28,10 @@ fn addresses(spec: &MachineSpec) -> Vec<(String, Ipv4Addr)> {
 /// Notes addresses of a new machine that somebody else has.
 pub(crate) fn machine(state: &mut State, spec: &MachineSpec) {
     for (place, address) in addresses(spec) {
-        for (id, network) in &state.networks {
-            if place == STAMP && network.uplink == address {
+        // Most addresses are in networks of their own: thousands of networks are not walked through for those.
+        let networks = if place == STAMP { Some(&state.networks) } else { None };
+        for (id, network) in networks.into_iter().flatten() {
+            if network.uplink == address {
                 state.violations.push(format!(
                     "network {id} and machine {} both have {address} in {place}",
                     spec.id
@@ -61,6 +63,11 @@ pub(crate) fn machine_gone(state: &mut State, spec: &MachineSpec) {
 
 /// Notes an uplink address of a new network that somebody else has.
 pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
+    let known = state.networks.get(&spec.id);
+    if known.is_some_and(|known| known.uplink == spec.uplink) {
+        // Said when it was made, if there was something to say.
+        return;
+    }
     let taken = state
         .networks
         .values()

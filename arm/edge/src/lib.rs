@@ -8,11 +8,6 @@
 //!
 //! Called by: the binary ([`Edge::serve`]) and tests ([`Edge::router`]).
 
-#![expect(
-    clippy::result_large_err,
-    reason = "an ArmError is made at most once a request; its size is nothing beside its JSON"
-)]
-
 mod answer;
 mod body;
 mod dispatch;

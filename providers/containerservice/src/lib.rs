@@ -15,11 +15,6 @@
 //! Called by: the edge, through [`Provider`](arm_wire::Provider). The binary wires [`Credentials`] to what knows the
 //! clusters' keys.
 
-#![expect(
-    clippy::result_large_err,
-    reason = "ArmError is the contract with the edge: made once per request, never in a hot loop"
-)]
-
 mod backups;
 mod change;
 mod cluster;

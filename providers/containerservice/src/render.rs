@@ -190,21 +190,18 @@ impl<'a> Seen<'a> {
         item
     }
 
-    /// `upgradeProfiles/default` of the cluster.
-    pub(crate) fn upgrade_profile(&self, offered: &Offered) -> Value {
+    /// `upgradeProfiles/default` of the cluster. Names no version to upgrade to as long as a request for one is refused: a
+    /// client that is offered something must get it.
+    pub(crate) fn upgrade_profile(&self) -> Value {
         let record = self.record;
-        let control_plane = &record.spec.kubernetes_version;
-        let profile = |version: &str, upgrades: Vec<Version>| json!({ "kubernetesVersion": version, "osType": "Linux", "upgrades": upgrade_list(&upgrades) });
-        let parsed = control_plane.parse::<Version>().ok();
-        let upgrades = parsed
-            .map(|version| offered.upgrades(version))
-            .unwrap_or_default();
+        let profile =
+            |version: &str| json!({ "kubernetesVersion": version, "osType": "Linux", "upgrades": [] });
         let pools: Vec<Value> = record
             .spec
             .pools
             .iter()
             .map(|pool| {
-                let mut item = profile(&pool.kubernetes_version, self.pool_upgrades(&pool.name, offered));
+                let mut item = profile(&pool.kubernetes_version);
                 item["name"] = json!(pool.name);
                 item
             })
@@ -213,26 +210,15 @@ impl<'a> Seen<'a> {
             "id": format!("{}/upgradeprofiles/default", self.id()),
             "name": "default",
             "type": "Microsoft.ContainerService/managedClusters/upgradeprofiles",
-            "properties": { "controlPlaneProfile": profile(control_plane, upgrades), "agentPoolProfiles": pools },
+            "properties": {
+                "controlPlaneProfile": profile(&record.spec.kubernetes_version),
+                "agentPoolProfiles": pools,
+            },
         })
     }
 
-    fn pool_upgrades(&self, name: &str, offered: &Offered) -> Vec<Version> {
-        let spec = &self.record.spec;
-        let pool = spec.pools.iter().find(|pool| pool.name == name);
-        let versions = pool.and_then(|pool| {
-            Some((
-                pool.kubernetes_version.parse().ok()?,
-                spec.kubernetes_version.parse().ok()?,
-            ))
-        });
-        versions
-            .map(|(pool, control_plane)| offered.node_upgrades(pool, control_plane))
-            .unwrap_or_default()
-    }
-
     /// `upgradeProfiles/default` of a pool.
-    pub(crate) fn pool_upgrade_profile(&self, name: &str, offered: &Offered) -> Value {
+    pub(crate) fn pool_upgrade_profile(&self, name: &str) -> Value {
         let pool = self.record.spec.pools.iter().find(|pool| pool.name == name);
         let version = pool.map_or("", |pool| pool.kubernetes_version.as_str());
         json!({
@@ -242,7 +228,7 @@ impl<'a> Seen<'a> {
             "properties": {
                 "kubernetesVersion": version,
                 "osType": "Linux",
-                "upgrades": upgrade_list(&self.pool_upgrades(name, offered)),
+                "upgrades": [],
                 "latestNodeImageVersion": image_name(version),
             },
         })
@@ -302,13 +288,6 @@ impl<'a> Seen<'a> {
             "zones": [],
         }))
     }
-}
-
-fn upgrade_list(versions: &[Version]) -> Vec<Value> {
-    versions
-        .iter()
-        .map(|version| json!({ "kubernetesVersion": version, "isPreview": false }))
-        .collect()
 }
 
 /// `locations/{l}/kubernetesVersions`.

@@ -6,11 +6,6 @@
 //!
 //! Called by: the edge, which sends all paths without a namespace here, and the binary, which runs the reaper.
 
-#![expect(
-    clippy::result_large_err,
-    reason = "an ArmError is made at most once a request; its size is nothing beside its JSON"
-)]
-
 mod filter;
 mod groups;
 mod providers;

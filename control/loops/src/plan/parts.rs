@@ -9,7 +9,8 @@
 use control_records::{BASE, OperationRecord, Role};
 
 use super::{
-    Draft, Machine, NetworkSeen, Presence, Reach, Subject, Write, addons_inputs, members,
+    ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject, Write, addons_inputs, config_inputs,
+    members,
     reach::{in_force, joined},
     wish_inputs,
 };
@@ -169,8 +170,17 @@ impl List<'_, '_> {
         self.check(BASE, None, "making the network", network);
         let staying = members::staying(draft);
         let wanted = usize::try_from(draft.desired.spec.tier.members()).unwrap_or(usize::MAX);
+        let control_plane = draft.control_plane();
         for (id, machine) in &staying {
             self.machine(BASE, id, machine);
+            // Members are configured one after the other: that nothing is planned for one does not say that it is done.
+            if let (ConfigSeen::Published { inputs, .. }, Some(addresses)) =
+                (&machine.config, super::Addresses::of(&seen.observed))
+            {
+                let wanted = config_inputs(&draft.desired.spec, &machine.record, &addresses, &control_plane);
+                let what = format!("configuring {}", machine.label());
+                self.check(BASE, Some(id), what, *inputs == wanted);
+            }
             let serves = machine.api_server_ready().unwrap_or(draft.reached_before());
             let what = format!("waiting for the API server of {}", machine.label());
             self.check(BASE, Some(id), what, serves);
@@ -178,6 +188,14 @@ impl List<'_, '_> {
         for _ in staying.len()..wanted {
             self.missing(BASE);
         }
+        let tier = draft.desired.spec.tier;
+        let limits = draft.observed.limits.is_none_or(|limits| limits == tier);
+        self.check(
+            BASE,
+            None,
+            "bringing the API servers to the tier's limits",
+            limits,
+        );
         let there = staying.len().saturating_sub(wanted);
         for _ in 0..there {
             self.check(BASE, None, "taking control plane members away", false);

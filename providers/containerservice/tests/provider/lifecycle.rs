@@ -524,9 +524,12 @@ async fn versions_and_operations_are_listed() {
     );
     let profile = stamp.get("managedClusters/c/upgradeProfiles/default").await.body;
     assert_eq!(
-        profile["properties"]["controlPlaneProfile"]["upgrades"][0]["kubernetesVersion"],
-        "1.37.1"
+        profile["properties"]["controlPlaneProfile"]["upgrades"],
+        json!([]),
+        "nothing is offered that a PUT then refuses"
     );
+    let upgrade = json!({ "location": "local", "properties": { "kubernetesVersion": "1.37.1" } });
+    assert_eq!(stamp.ask("PUT", C, upgrade).await.status, 400);
     assert_eq!(
         profile["properties"]["agentPoolProfiles"][0]["upgrades"],
         json!([])

@@ -90,6 +90,10 @@ fn log_of(history: &History, after: usize, every: usize) -> Vec<u8> {
             bytes.extend(writer.flush().unwrap().1);
             count = 0;
         }
+        if count == 0 {
+            // What is known of a lease stands before the change that uses it.
+            writer.lease(Lease { id: 1, ttl: 60 });
+        }
         writer.add(change).unwrap();
         count += 1;
     }
@@ -156,6 +160,24 @@ proptest! {
         let end = base::read(base_of(last).as_slice(), |_| Ok(())).unwrap();
         prop_assert_eq!(folded.totals, end.totals);
         prop_assert_eq!(folded.revision, end.revision);
+    }
+
+    #[test]
+    fn frames_follow_each_other_in_time(steps in steps(), every in 1..9usize) {
+        let history = history(&steps);
+        let log = log_of(&history, 0, every);
+        prop_assert_eq!(extent(log.as_slice()).bytes, log.len() as u64);
+        let mut seen = Vec::new();
+        for frame in Frames::new(log.as_slice()) {
+            log::items(&frame.unwrap(), |item| {
+                if let Item::Change(change) = item {
+                    seen.push((change.revision, change.seen));
+                }
+                Ok(())
+            }).unwrap();
+        }
+        let told: Vec<_> = history.changes.iter().map(|change| (change.revision, change.seen)).collect();
+        prop_assert_eq!(seen, told);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct LogWriter {
     first_seen: i64,
     last_seen: i64,
     last: i64,
+    /// Whether the frame has a change already.
+    begun: bool,
 }
 
 impl LogWriter {
@@ -34,6 +36,7 @@ impl LogWriter {
             first_seen: seen,
             last_seen: seen,
             last: revision,
+            begun: false,
         }
     }
 
@@ -73,7 +76,9 @@ impl LogWriter {
         if change.revision < self.last || change.revision <= self.previous || change.seen < self.last_seen {
             return Err(BackupError::Order(change.revision));
         }
-        if self.count == 0 {
+        if !self.begun {
+            // Not when the frame was begun: what is known of a lease may stand before.
+            self.begun = true;
             self.first_seen = change.seen;
             self.last_seen = change.seen;
         }
@@ -109,6 +114,8 @@ impl LogWriter {
         let bytes = frame::write(&head, &self.payload)?;
         self.payload.clear();
         self.count = 0;
+        self.begun = false;
+        self.first_seen = self.last_seen;
         self.previous = self.last;
         Ok((head, bytes))
     }

@@ -158,7 +158,10 @@ pub(crate) fn diagnose(
     }
     // Without an API server a node's programs have nothing to be ready for.
     let idle = machine.node_name().is_some() && api.reach != Reach::Ready;
-    for (name, process) in report.iter().flat_map(|report| &report.processes) {
+    let mut processes: Vec<_> = report.iter().flat_map(|report| &report.processes).collect();
+    // What serves comes before what stands by.
+    processes.sort_by_key(|(name, _)| stands_by(name));
+    for (name, process) in processes {
         let how = match process.state {
             ProcessState::Ready | ProcessState::Stopped => continue,
             _ if idle => continue,
@@ -194,6 +197,11 @@ pub(crate) fn diagnose(
         full.free_mib, full.total_mib, full.path
     );
     Some((Ailment::DiskFull, why))
+}
+
+/// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
+pub(super) fn stands_by(process: &str) -> bool {
+    process.starts_with("etcd-")
 }
 
 /// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
@@ -417,6 +425,9 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         }
         rung = kind.next(repair.rung);
     }
+    if matches!(&symptom.ailment, Ailment::Stuck(process) if stands_by(process)) {
+        rung = Rung::Restart;
+    }
     if let Some(why) = forbidden(draft, id, machine, symptom, kind, rung) {
         return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
     }
@@ -439,9 +450,8 @@ fn forbidden(
     let seen = draft.seen;
     if seen.silence.is_mass() && symptom.ailment != Ailment::Vanished {
         return Some(format!(
-            "{} of {} machines of the stamp are silent: the host or the service is more likely the cause, so nothing is \
-             repaired one by one; look at the host's load and at 'landfall logs'",
-            seen.silence.silent, seen.silence.all
+            "more than {MASS} % of the stamp's machines are silent: the host or the service is more likely the cause, so \
+             nothing is repaired one by one; look at the host's load and at 'landfall logs'"
         ));
     }
     if rung == Rung::Restart {

@@ -11,7 +11,9 @@ use cluster_bootstrap::{Member, member_address};
 use cluster_spec::{ClusterSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
-use super::{Addresses, ConfigSeen, Draft, Machine, Presence, Write, config_inputs, places::Leases};
+use super::{
+    Addresses, ConfigSeen, Draft, Machine, Presence, Write, config_inputs, heal::stands_by, places::Leases,
+};
 
 /// Three, and as many on their way out as there can be at the worst.
 const MOST_MEMBERS: u32 = 6;
@@ -203,8 +205,8 @@ pub(super) fn healthy(machine: &Machine) -> bool {
                 report.generation >= generation
                     && report
                         .processes
-                        .values()
-                        .all(|process| process.state == ProcessState::Ready)
+                        .iter()
+                        .all(|(name, process)| process.state == ProcessState::Ready || stands_by(name))
             }
             None => machine.heard(),
         }

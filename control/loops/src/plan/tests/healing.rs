@@ -158,7 +158,7 @@ fn when_most_of_the_stamp_is_silent_nothing_is_done() {
         ideal
             .repairs()
             .iter()
-            .all(|told| told.contains("2 of 3 machines of the stamp are silent"))
+            .all(|told| told.contains("30 % of the stamp's machines are silent"))
     );
     assert!(
         ideal

@@ -4,12 +4,15 @@
 //! `--json`, one last line for programs; what it makes on the host is gone when it ends.
 
 mod arm;
+mod counting;
 mod create;
+mod engine;
 mod floor;
 mod idle;
 mod kube;
 mod memory;
 mod simulated;
+mod stamp;
 
 use std::path::PathBuf;
 
@@ -31,6 +34,11 @@ enum Bench {
     Create(Create),
     /// What an idle stamp costs: memory and CPU of the service, agents and control planes
     Idle(Idle),
+    /// What the engine carries: thousands of simulated clusters created, changed, adopted after a restart, and idle
+    Engine(Engine),
+    /// One part of `engine`, in a process of its own
+    #[command(hide = true)]
+    EnginePart(EnginePart),
 }
 
 /// `cargo xtask bench create`.
@@ -56,6 +64,29 @@ struct Idle {
     common: Common,
 }
 
+/// `cargo xtask bench engine`.
+#[derive(Debug, Args)]
+struct Engine {
+    /// Clusters; a tenth of them is measured as well, for the slope
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    clusters: u32,
+    /// Seconds over which the CPU time of idle clusters is counted; everything comes round once in 300
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    seconds: u64,
+    /// Print one last line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `bench engine-part`.
+#[derive(Debug, Args)]
+struct EnginePart {
+    #[arg(long)]
+    clusters: u32,
+    #[arg(long)]
+    seconds: u64,
+}
+
 #[derive(Debug, Args)]
 struct Common {
     /// Print one last line of JSON
@@ -79,6 +110,8 @@ fn main() -> Result<()> {
         match &command.bench {
             Bench::Create(options) => create::run(options).await,
             Bench::Idle(options) => idle::run(options).await,
+            Bench::Engine(options) => engine::run(options).await,
+            Bench::EnginePart(options) => engine::part(options).await,
         }
     })
 }

@@ -74,6 +74,12 @@ pub(crate) fn tree(all: &BTreeMap<u32, Process>, root: u32) -> Vec<&Process> {
     members.iter().filter_map(|pid| all.get(pid)).collect()
 }
 
+/// CPU time of a process since its start, seconds.
+pub(crate) fn cpu_s(pid: u32) -> Result<f64> {
+    let process = processes()?.remove(&pid);
+    Ok(process.with_context(|| format!("process {pid} is gone"))?.cpu_s)
+}
+
 /// Resident set, MiB.
 pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     field_kib(Path::new(&format!("/proc/{pid}/status")), "VmRSS:").map(|kib| kib / 1024.0)

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +30,8 @@ use crate::{
     census::Census,
     commit::{Basis, CommitError, commit},
     effects::{Job, chain, connect},
+    fair::{Lane, Who},
+    gate::{Gate, toll},
     index::Index,
     memory::{Failure, Handle, Memory, Outcome},
     plan::{
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) deps: Arc<ControllerDeps>,
     pub(crate) census: Arc<Census>,
     pub(crate) index: Index,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// How the controller reaches a loop. Carries no data: the loop reads everything itself.
@@ -91,6 +93,7 @@ pub(crate) enum Exit {
 pub(crate) struct ClusterLoop {
     shared: Arc<Shared>,
     key: String,
+    who: Who,
     bell: Arc<Bell>,
     memory: Box<Memory>,
     flights: JoinSet<Result<Outcome, Failure>>,
@@ -107,6 +110,7 @@ impl ClusterLoop {
     ) -> Self {
         Self {
             shared,
+            who: Who::of(&key),
             key,
             bell,
             memory: memory.unwrap_or_else(|| Box::new(Memory::new(""))),
@@ -117,7 +121,10 @@ impl ClusterLoop {
 
     pub(crate) async fn run(mut self) -> Exit {
         loop {
-            match self.pass().await {
+            let turn = self.shared.gate.enter(Lane::Pass, &self.who, 1).await;
+            let next = self.pass().await;
+            drop(turn);
+            match next {
                 Ok(Next::Again) => {}
                 Ok(Next::Wait(until)) => self.wait(until).await,
                 Ok(Next::Settled) => {
@@ -185,6 +192,7 @@ impl ClusterLoop {
         }
         let basis = Basis {
             key: self.key.clone(),
+            leases: self.shared.index.leases(&cluster.value.uid),
             observed: observed.as_ref().map(|observed| observed.revision),
             cluster,
             machines,
@@ -324,7 +332,7 @@ impl ClusterLoop {
                 Silence::default()
             },
             taken: if Addresses::of(&observed).is_none() || members < wanted {
-                self.taken().await?
+                self.shared.index.taken()
             } else {
                 BTreeSet::new()
             },
@@ -356,15 +364,6 @@ impl ClusterLoop {
         }
     }
 
-    /// Leased addresses: a lease's key says which.
-    async fn taken(&self) -> Result<BTreeSet<Ipv4Addr>, StoreError> {
-        let (leases, _) = self.shared.deps.store.list("/leases/").await?;
-        Ok(leases
-            .iter()
-            .filter_map(|(key, _)| key.rsplit('/').next()?.parse().ok())
-            .collect())
-    }
-
     /// Starts a plan's effects, each as a task.
     fn start(&mut self, cluster: &Arc<ClusterRecord>, seen: &Seen, basis: &Basis, plan: &Plan) {
         if plan.effects.is_empty() {
@@ -390,8 +389,14 @@ impl ClusterLoop {
         for effect in &plan.effects {
             let job = job.clone();
             let task = {
-                let effect = effect.clone();
-                self.flights.spawn(async move { job.run(&effect).await })
+                let (effect, who) = (effect.clone(), self.who.clone());
+                let gate = Arc::clone(&self.shared.gate);
+                self.flights.spawn(async move {
+                    let (lane, cost) = toll(&effect);
+                    // Its bound begins when it does: how long others take is not its fault.
+                    let _turn = gate.enter(lane, &who, cost).await;
+                    job.run(&effect).await
+                })
             };
             self.under_way.insert(task.id(), effect.clone());
         }
@@ -409,6 +414,9 @@ impl ClusterLoop {
         for id in &done.recorded {
             self.shared.index.add_machine(uid, id);
             self.memory.recorded(id);
+        }
+        for (key, owner) in &done.leased {
+            self.shared.index.add_lease(key, owner);
         }
         for id in &done.removed {
             self.shared.index.remove_machine(id);

@@ -5,7 +5,7 @@ use control_records::{
     Assignment, ClusterRecord, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord, MachineRecord,
     OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, events, key,
 };
-use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, list_records, put_record};
+use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -36,6 +36,8 @@ pub(crate) struct Committed {
     pub(crate) removed: Vec<String>,
     pub(crate) ended: Vec<String>,
     pub(crate) forgotten: bool,
+    /// Keys and owners.
+    pub(crate) leased: Vec<(String, String)>,
 }
 
 /// The records that a plan was made from, with their revisions.
@@ -45,6 +47,8 @@ pub(crate) struct Basis {
     pub(crate) observed: Option<Revision>,
     pub(crate) machines: Vec<Stored<MachineRecord>>,
     pub(crate) operations: Vec<Stored<OperationRecord>>,
+    /// Keys of the cluster's leases, as far as known; the sweep finds any other.
+    pub(crate) leases: Vec<String>,
 }
 
 /// Commits a plan's writes and its observed record.
@@ -70,7 +74,7 @@ pub(crate) async fn commit(
     }
     for write in &plan.writes {
         txn = match write {
-            Write::Lease(addresses) => lease(txn, uid, basis, addresses),
+            Write::Lease(addresses) => lease(txn, uid, basis, addresses, &mut done),
             Write::CreatePki => {
                 let name = key::pki(uid);
                 let pki = deps.recipes.pki(now)?;
@@ -90,6 +94,7 @@ pub(crate) async fn commit(
                         v: 1,
                         owner: format!("cluster/{uid}/machine/{}", machine.id),
                     };
+                    done.leased.push((lease.clone(), record.owner.clone()));
                     txn = txn.absent(&lease).with(put_record(lease, &record));
                 }
                 txn.absent(&key).with(put_record(key, &machine))
@@ -188,7 +193,7 @@ pub(crate) async fn commit(
     Ok(done)
 }
 
-fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses) -> Txn {
+fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &mut Committed) -> Txn {
     debug_assert_eq!(basis.cluster.value.uid, uid);
     let Addresses { vip, uplink } = *addresses;
     for (pool, address, what) in [("vips", vip, "vip"), ("machines", uplink, "uplink")] {
@@ -197,6 +202,7 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses) -> Txn {
             v: 1,
             owner: format!("cluster/{uid}/{what}"),
         };
+        done.leased.push((key.clone(), record.owner.clone()));
         txn = txn.absent(&key).with(put_record(key, &record));
     }
     txn
@@ -322,9 +328,9 @@ async fn forget(
             },
         ));
     let owner = format!("cluster/{}/", cluster.uid);
-    let (leases, _) = list_records::<LeaseRecord>(&*deps.store, "/leases/").await?;
-    for (key, lease) in leases {
-        if lease.value.owner.starts_with(&owner) {
+    for key in &basis.leases {
+        let lease = get_record::<LeaseRecord>(&*deps.store, key).await?;
+        if lease.is_some_and(|lease| lease.value.owner.starts_with(&owner)) {
             txn = txn.delete(key);
         }
     }

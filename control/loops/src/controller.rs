@@ -5,13 +5,13 @@
 //! its API. All of them are looked at again in the course of each resync period, a slice at a time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use base_env::Seed;
-use control_records::{ClusterRecord, MachineRecord, OperationRecord, OperationStatus};
+use control_records::{ClusterRecord, LeaseRecord, MachineRecord, OperationRecord, OperationStatus};
 use control_store::{Change, StoreError, list_records};
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -23,6 +23,7 @@ use crate::{
     ControllerDeps,
     census::Census,
     cluster_loop::{Bell, ClusterLoop, Exit, Shared},
+    gate::Gate,
     index::Index,
     memory::Memory,
     sweep::{self, Scope},
@@ -36,10 +37,23 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const CLUSTERS: &str = "/clusters/";
 const MACHINES: &str = "/machines/";
 const OPERATIONS: &str = "/operations/";
+const LEASES: &str = "/leases/";
+/// Reports that are taken in at once: hundreds of machines that boot together must not make the channel overflow.
+const REPORTS: usize = 1024;
 
 /// Brings every cluster of the stamp to what it is to be. One at a time over a store.
 pub struct Controller {
     shared: Arc<Shared>,
+    pulse: watch::Sender<Pulse>,
+}
+
+/// How busy a controller is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Clusters it knows.
+    pub clusters: usize,
+    /// Those that have a loop at the moment: something is to be done, waited for or looked at.
+    pub busy: usize,
 }
 
 impl Controller {
@@ -49,10 +63,17 @@ impl Controller {
         Self {
             shared: Arc::new(Shared {
                 census: Arc::new(Census::new(Arc::clone(&deps.fabric), Arc::clone(&deps.env.clock))),
+                gate: Gate::new(deps.settings.limits),
                 deps,
                 index: Index::default(),
             }),
+            pulse: watch::Sender::default(),
         }
+    }
+
+    /// How busy it is, from now on.
+    pub fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.pulse.subscribe()
     }
 
     /// Runs until `shutdown` says true (or its sender is gone). Effects under way are dropped then: each may be cut short
@@ -60,7 +81,7 @@ impl Controller {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut reports = self.shared.deps.agents.subscribe();
         loop {
-            let mut hall = Hall::new(Arc::clone(&self.shared));
+            let mut hall = Hall::new(Arc::clone(&self.shared), self.pulse.clone());
             let result = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
@@ -102,6 +123,7 @@ struct Hall {
     silence: Option<broadcast::Sender<String>>,
     /// Whose loop a task is.
     tasks: HashMap<task::Id, String>,
+    pulse: watch::Sender<Pulse>,
     seed: Seed,
     slice: u64,
 }
@@ -110,7 +132,7 @@ struct Hall {
 type Never = std::convert::Infallible;
 
 impl Hall {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, pulse: watch::Sender<Pulse>) -> Self {
         let seed = shared.deps.env.seed.child("resync");
         Self {
             shared,
@@ -121,6 +143,7 @@ impl Hall {
             next_sweep: None,
             silence: None,
             tasks: HashMap::new(),
+            pulse,
             seed,
             slice: 0,
         }
@@ -132,6 +155,7 @@ impl Hall {
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let mut tick = clock.sleep(self.pause());
         loop {
+            self.beat();
             tokio::select! {
                 // In this order and not by lot: the same seed gives the same history. What comes in masses is last.
                 biased;
@@ -156,8 +180,16 @@ impl Hall {
                 }
                 report = reports.recv() => match report {
                     Ok(machine) => {
-                        if let Some(key) = self.shared.index.cluster_of(&machine) {
-                            self.wake(&key);
+                        let mut due = BTreeSet::from([machine]);
+                        while due.len() < REPORTS
+                            && let Ok(machine) = reports.try_recv()
+                        {
+                            due.insert(machine);
+                        }
+                        for machine in &due {
+                            if let Some(key) = self.shared.index.cluster_of(machine) {
+                                self.wake(&key);
+                            }
                         }
                     }
                     Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),
@@ -176,6 +208,16 @@ impl Hall {
         }
     }
 
+    /// Tells how busy it is, where that changed.
+    fn beat(&self) {
+        let now = Pulse {
+            clusters: self.slots.len(),
+            busy: self.tasks.len(),
+        };
+        self.pulse
+            .send_if_modified(|before| std::mem::replace(before, now) != now);
+    }
+
     /// Reads what there is and wakes every cluster. Returns all changes since.
     async fn read_all(&mut self) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
         let store = Arc::clone(&self.shared.deps.store);
@@ -190,6 +232,11 @@ impl Hall {
         for (_, operation) in operations {
             self.operation_seen(&operation.value);
         }
+        let (leases, _) = list_records::<LeaseRecord>(&*store, LEASES).await?;
+        let leases = leases
+            .iter()
+            .map(|(key, lease)| (key.as_str(), lease.value.owner.as_str()));
+        self.shared.index.set_leases(leases);
         for (key, cluster) in clusters {
             self.shared.index.add_cluster(&cluster.value.uid, &key);
             self.wake(&key);
@@ -206,6 +253,8 @@ impl Hall {
                 self.wake(key);
             } else if let Some(machine) = key.strip_prefix(MACHINES) {
                 self.shared.index.remove_machine(machine);
+            } else if key.starts_with(LEASES) {
+                self.shared.index.remove_lease(key);
             }
             return;
         };
@@ -217,6 +266,10 @@ impl Hall {
         } else if key.starts_with(MACHINES) {
             if let Some(machine) = parse::<MachineRecord>(key, value) {
                 self.machine_seen(&machine);
+            }
+        } else if key.starts_with(LEASES) {
+            if let Some(lease) = parse::<LeaseRecord>(key, value) {
+                self.shared.index.add_lease(key, &lease.owner);
             }
         } else if key.starts_with(OPERATIONS)
             && let Some(operation) = parse::<OperationRecord>(key, value)

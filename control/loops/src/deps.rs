@@ -8,7 +8,7 @@ use cluster_api::Connect;
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 
-use crate::{plan::Policy, recipes::Recipes};
+use crate::{gate::Limits, plan::Policy, recipes::Recipes};
 
 /// Everything that a [`crate::Controller`] acts through.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub struct ControllerDeps {
 pub struct Settings {
     /// What the planner goes by.
     pub policy: Policy,
+    /// How much may be done at the same time; shared out fairly among subscriptions.
+    pub limits: Limits,
     /// How often everything is looked at without a reason, give or take a tenth.
     pub resync: Duration,
     /// How long ended operations can be asked for.
@@ -58,6 +60,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             policy: Policy::default(),
+            limits: Limits::default(),
             resync: Duration::from_secs(5 * 60),
             operation_retention: Duration::from_secs(7 * 24 * 60 * 60),
             control_plane_cpu_millis: 4000,

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,6 +15,14 @@ struct Inner {
     machines: BTreeMap<String, BTreeSet<String>>,
     operations: BTreeMap<String, BTreeSet<String>>,
     owner: BTreeMap<String, String>,
+    /// The other way round of `clusters`.
+    uids: BTreeMap<String, String>,
+    /// Keys of leases by the cluster they are for.
+    leases: BTreeMap<String, BTreeSet<String>>,
+    /// Who has which lease, by its key.
+    lessees: BTreeMap<String, String>,
+    /// Leased addresses.
+    taken: BTreeSet<Ipv4Addr>,
 }
 
 /// See the module.
@@ -27,11 +36,20 @@ impl Index {
     }
 
     pub(crate) fn add_cluster(&self, uid: &str, key: &str) {
-        self.inner().clusters.insert(uid.to_owned(), key.to_owned());
+        let mut inner = self.inner();
+        inner.clusters.insert(uid.to_owned(), key.to_owned());
+        let before = inner.uids.insert(key.to_owned(), uid.to_owned());
+        // Another cluster under the same name.
+        if let Some(before) = before.filter(|before| before != uid) {
+            inner.clusters.remove(&before);
+        }
     }
 
     pub(crate) fn remove_cluster(&self, key: &str) {
-        self.inner().clusters.retain(|_, other| other != key);
+        let mut inner = self.inner();
+        if let Some(uid) = inner.uids.remove(key) {
+            inner.clusters.remove(&uid);
+        }
     }
 
     pub(crate) fn cluster_key(&self, uid: &str) -> Option<String> {
@@ -70,6 +88,55 @@ impl Index {
         inner.clusters.get(inner.owner.get(machine)?).cloned()
     }
 
+    /// A lease, by its key, and who it is for: `cluster/{uid}/…`.
+    pub(crate) fn add_lease(&self, key: &str, owner: &str) {
+        let mut inner = self.inner();
+        inner.taken.extend(address_of(key));
+        let cluster = owner.strip_prefix("cluster/").and_then(|rest| rest.split('/').next());
+        let Some(uid) = cluster else {
+            return;
+        };
+        inner.lessees.insert(key.to_owned(), uid.to_owned());
+        inner
+            .leases
+            .entry(uid.to_owned())
+            .or_default()
+            .insert(key.to_owned());
+    }
+
+    /// There are these leases and no others.
+    pub(crate) fn set_leases<'a>(&self, leases: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        {
+            let mut inner = self.inner();
+            inner.taken.clear();
+            inner.leases.clear();
+            inner.lessees.clear();
+        }
+        for (key, owner) in leases {
+            self.add_lease(key, owner);
+        }
+    }
+
+    pub(crate) fn remove_lease(&self, key: &str) {
+        let mut inner = self.inner();
+        if let Some(address) = address_of(key) {
+            inner.taken.remove(&address);
+        }
+        if let Some(uid) = inner.lessees.remove(key) {
+            forget(&mut inner.leases, &uid, key);
+        }
+    }
+
+    /// Keys of a cluster's leases.
+    pub(crate) fn leases(&self, uid: &str) -> Vec<String> {
+        listed(&self.inner().leases, uid)
+    }
+
+    /// All leased addresses.
+    pub(crate) fn taken(&self) -> BTreeSet<Ipv4Addr> {
+        self.inner().taken.clone()
+    }
+
     pub(crate) fn add_operation(&self, uid: &str, id: &str) {
         let mut inner = self.inner();
         inner
@@ -86,6 +153,11 @@ impl Index {
     pub(crate) fn operations(&self, uid: &str) -> Vec<String> {
         listed(&self.inner().operations, uid)
     }
+}
+
+/// A lease's key says which address it is of.
+fn address_of(key: &str) -> Option<Ipv4Addr> {
+    key.rsplit('/').next()?.parse().ok()
 }
 
 fn listed(map: &BTreeMap<String, BTreeSet<String>>, uid: &str) -> Vec<String> {

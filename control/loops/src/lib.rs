@@ -22,6 +22,8 @@ mod commit;
 mod controller;
 mod deps;
 mod effects;
+mod fair;
+mod gate;
 mod health;
 mod index;
 mod kubernetes;
@@ -31,7 +33,8 @@ pub mod plan;
 mod recipes;
 mod sweep;
 
-pub use controller::Controller;
+pub use controller::{Controller, Pulse};
 pub use deps::{ControllerDeps, Settings};
+pub use gate::Limits;
 pub use kubernetes::KubernetesRecipes;
 pub use recipes::{RecipeError, Recipes, Secret, Site, network_id};

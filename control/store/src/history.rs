@@ -2,17 +2,26 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::{mpsc, watch};
 
 use crate::{Change, Compare, Op, Revision, StoreError, Txn, Versioned};
 
-/// Changes kept for watches that are behind. A loop that reads slower than this lists again.
+/// Changes kept for watches that are yet to start.
 const TAIL: usize = 4096;
+/// Changes kept while a watch is behind: one commit of the store may hold thousands. Who reads slower than this lists again.
+const LONGEST: usize = 16 * TAIL;
+/// The same in bytes of values, so that a watch that is stuck cannot hold any amount of memory.
+const LARGEST: usize = 64 << 20;
 /// How many changes a watch reads ahead of its receiver.
 const AHEAD: usize = 64;
+/// Changes that a watch takes out of the history at once, if one transaction has no more of them.
+const HELPING: usize = 256;
 
 /// Values are shared between the current map and the history, so that a change costs its bytes once.
 type Value = Arc<[u8]>;
@@ -36,6 +45,10 @@ struct Inner {
     revision: Revision,
     current: BTreeMap<String, (Revision, Value)>,
     tail: VecDeque<Past>,
+    /// Bytes of values in the tail.
+    weight: usize,
+    /// How far each watch has read.
+    watches: Vec<Weak<AtomicU64>>,
     /// Everything after this revision is in `tail`.
     complete_after: Revision,
 }
@@ -65,6 +78,8 @@ impl History {
                 revision,
                 current,
                 tail: VecDeque::new(),
+                weight: 0,
+                watches: Vec::new(),
                 complete_after: revision,
             })),
             wake: Arc::new(watch::Sender::new(revision)),
@@ -135,6 +150,7 @@ impl History {
                         inner.current.remove(&key);
                     }
                 }
+                inner.weight += value.as_ref().map_or(0, |value| value.len());
                 inner.tail.push_back(Past {
                     revision: commit.revision,
                     key,
@@ -142,11 +158,7 @@ impl History {
                 });
             }
         }
-        while inner.tail.len() > TAIL {
-            if let Some(oldest) = inner.tail.pop_front() {
-                inner.complete_after = oldest.revision;
-            }
-        }
+        inner.trim();
         let revision = inner.revision;
         drop(inner);
         self.wake.send_replace(revision);
@@ -155,14 +167,42 @@ impl History {
     /// Starts a watch. It ends when the receiver or the last [`History`] goes.
     pub(crate) fn watch(&self, prefix: &str, from: Revision) -> mpsc::Receiver<Result<Change, StoreError>> {
         let (sender, receiver) = mpsc::channel(AHEAD);
+        let position = Arc::new(AtomicU64::new(from.0));
+        self.write().watches.push(Arc::downgrade(&position));
         let follower = Follower {
             inner: Arc::downgrade(&self.inner),
             prefix: prefix.to_owned(),
             seen: from,
+            position,
         };
         let wake = self.wake.subscribe();
         tokio::spawn(follower.run(wake, sender));
         receiver
+    }
+}
+
+impl Inner {
+    /// Forgets what is old: as far as every watch has read, and further where one is too far behind.
+    fn trim(&mut self) {
+        if self.tail.len() <= TAIL {
+            return;
+        }
+        self.watches.retain(|watch| watch.strong_count() > 0);
+        let positions = self.watches.iter().filter_map(Weak::upgrade);
+        let read = positions
+            .map(|position| Revision(position.load(Ordering::Relaxed)))
+            .min()
+            .unwrap_or(self.revision);
+        while self.tail.len() > TAIL {
+            let needed = self.tail.front().is_some_and(|oldest| oldest.revision > read);
+            if needed && self.tail.len() <= LONGEST && self.weight <= LARGEST {
+                return;
+            }
+            if let Some(oldest) = self.tail.pop_front() {
+                self.weight -= oldest.value.map_or(0, |value| value.len());
+                self.complete_after = oldest.revision;
+            }
+        }
     }
 }
 
@@ -214,6 +254,8 @@ struct Follower {
     inner: std::sync::Weak<RwLock<Inner>>,
     prefix: String,
     seen: Revision,
+    /// `seen`, for the history to keep what is needed.
+    position: Arc<AtomicU64>,
 }
 
 impl Follower {
@@ -225,7 +267,7 @@ impl Follower {
         loop {
             let news = self.news();
             let Some(news) = news else { return };
-            let Ok(changes) = news else {
+            let Ok(News { changes, more }) = news else {
                 // The receiver may be gone; then nobody needs to know.
                 let _ = sender.send(Err(StoreError::Lagged)).await;
                 return;
@@ -235,6 +277,9 @@ impl Follower {
                     return;
                 }
             }
+            if more {
+                continue;
+            }
             tokio::select! {
                 changed = wake.changed() => if changed.is_err() { return },
                 () = sender.closed() => return,
@@ -242,26 +287,43 @@ impl Follower {
         }
     }
 
-    /// What happened since the last look; `None` when the store is gone.
-    fn news(&mut self) -> Option<Result<Vec<Change>, StoreError>> {
+    /// What happened since the last look, as far as it is taken at once; `None` when the store is gone.
+    fn news(&mut self) -> Option<Result<News, StoreError>> {
         let inner = self.inner.upgrade()?;
         let inner = inner.read().unwrap_or_else(PoisonError::into_inner);
         if self.seen < inner.complete_after {
             return Some(Err(StoreError::Lagged));
         }
         let first = inner.tail.partition_point(|past| past.revision <= self.seen);
-        let changes = inner
-            .tail
-            .range(first..)
-            .filter(|past| past.key.starts_with(&self.prefix))
-            .map(|past| Change {
-                revision: past.revision,
-                key: past.key.clone(),
-                value: past.value.as_ref().map(|value| value.to_vec()),
-            })
-            .collect();
+        let mut changes = Vec::new();
         // A watch may start at a revision that is still to come.
-        self.seen = self.seen.max(inner.revision);
-        Some(Ok(changes))
+        let mut seen = self.seen.max(inner.revision);
+        let mut more = false;
+        let mut last = self.seen;
+        for past in inner.tail.range(first..) {
+            // Transactions are taken whole.
+            if changes.len() >= HELPING && past.revision > last {
+                (seen, more) = (last, true);
+                break;
+            }
+            last = past.revision;
+            if past.key.starts_with(&self.prefix) {
+                changes.push(Change {
+                    revision: past.revision,
+                    key: past.key.clone(),
+                    value: past.value.as_ref().map(|value| value.to_vec()),
+                });
+            }
+        }
+        self.seen = seen;
+        self.position.store(seen.0, Ordering::Relaxed);
+        Some(Ok(News { changes, more }))
     }
+}
+
+/// What a watch takes out of the history at once.
+struct News {
+    changes: Vec<Change>,
+    /// Whether there is more to take already.
+    more: bool,
 }

@@ -130,13 +130,18 @@ async fn a_watch_sees_what_came_after_and_then_what_comes() {
 async fn a_watch_that_fell_behind_says_so_once_and_ends() {
     for Subject { store, .. } in Subject::both() {
         let mut slow = store.watch("/", Revision(0)).await.unwrap();
-        for round in 0..50 {
+        for round in 0..200_u8 {
             let mut txn = Txn::default();
             for index in 0..200 {
                 txn = txn.with(Op::Put(format!("/{index}"), vec![round]));
             }
             store.txn(txn).await.unwrap();
         }
+        let mut txn = Txn::default();
+        for index in 0..70_000 {
+            txn = txn.with(Op::Put(format!("/many/{index}"), Vec::new()));
+        }
+        store.txn(txn).await.unwrap();
         let mut last = Revision(0);
         loop {
             match slow.recv().await {
@@ -153,6 +158,27 @@ async fn a_watch_that_fell_behind_says_so_once_and_ends() {
         let mut fresh = store.watch("/", revision).await.unwrap();
         store.txn(put("/new", "1")).await.unwrap();
         assert_eq!(fresh.recv().await.unwrap().unwrap().key, "/new");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_reads_is_not_lost_to_a_commit_larger_than_what_is_kept() {
+    for Subject { store, .. } in Subject::both() {
+        let mut watch = store.watch("/", Revision(0)).await.unwrap();
+        let mut txn = Txn::default();
+        for index in 0..10_000 {
+            txn = txn.with(Op::Put(format!("/{index:05}"), vec![1]));
+        }
+        store.txn(txn).await.unwrap();
+        store.txn(put("/last", "1")).await.unwrap();
+        for index in 0..10_000 {
+            assert_eq!(watch.recv().await.unwrap().unwrap().key, format!("/{index:05}"));
+        }
+        assert_eq!(watch.recv().await.unwrap().unwrap().key, "/last");
+        // Read by everybody, it is kept no longer than usual.
+        store.txn(put("/more", "1")).await.unwrap();
+        let mut late = store.watch("/", Revision(0)).await.unwrap();
+        assert!(matches!(late.recv().await, Some(Err(StoreError::Lagged))));
     }
 }
 

@@ -1,0 +1,224 @@
+//! `bench engine`: how many clusters one service carries.
+//!
+//! Real: the provider (requests take the way behind the edge), the store on disk with its group commit, the loops, all
+//! certificates and configurations. Simulated, without delays: machines, agents, the clusters' APIs. Both live in one
+//! process on two threads, so times and CPU are upper bounds of the service's own. Memory is split: what the process
+//! holds before and after the service is let go.
+#![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use base_env::Env;
+use fabric_sim::{Call, SimOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::{
+    Engine, EnginePart, counting, memory,
+    stamp::{Client, Disk, SimStamp},
+};
+
+const POOLS: u32 = 3;
+/// The pool that the wave of changes scales.
+const SCALED: &str = "np3";
+/// Requests under way at a time.
+const CLIENTS: u32 = 64;
+/// How long any phase may take: a bound against hanging, not a promise.
+const BOUND: Duration = Duration::from_secs(60 * 60);
+
+/// What one number of clusters showed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Seen {
+    clusters: u32,
+    accepted_s: f64,
+    create_s: f64,
+    grow_s: f64,
+    shrink_s: f64,
+    restart_read_s: f64,
+    restart_adopt_s: f64,
+    idle_kib_per_cluster: f64,
+    idle_mcpu_per_cluster: f64,
+    world_kib_per_cluster: f64,
+    store_file_kib_per_cluster: f64,
+    rss_mib: f64,
+}
+
+pub(crate) async fn run(options: &Engine) -> Result<()> {
+    println!("load average before: {}", load());
+    let few = measure((options.clusters / 10).max(1), options.seconds)?;
+    let many = measure(options.clusters, options.seconds)?;
+    println!("load average after: {}", load());
+    let slope = |of: fn(&Seen) -> f64| of(&many) / of(&few).max(f64::EPSILON);
+    let each = |of: fn(&Seen) -> f64| slope(of) * f64::from(few.clusters) / f64::from(many.clusters);
+    println!(
+        "per cluster, {} against {} (1.00: no growth)   creation {:.2}   wave {:.2}   adoption {:.2}   memory {:.2}   idle CPU {:.2}",
+        many.clusters,
+        few.clusters,
+        each(|seen| seen.create_s),
+        each(|seen| seen.grow_s),
+        each(|seen| seen.restart_adopt_s),
+        slope(|seen| seen.idle_kib_per_cluster),
+        slope(|seen| seen.idle_mcpu_per_cluster),
+    );
+    if options.json {
+        let round = |value: f64| (value * 1000.0).round() / 1000.0;
+        println!(
+            "{}",
+            json!({
+                "clusters": many.clusters,
+                "create_s": round(many.create_s),
+                "restart_adopt_s": round(many.restart_adopt_s),
+                "idle_kib_per_cluster": round(many.idle_kib_per_cluster),
+                "idle_mcpu_per_cluster": round(many.idle_mcpu_per_cluster),
+                "slope_1k_10k": round(slope(|seen| seen.idle_mcpu_per_cluster)),
+            })
+        );
+    }
+    Ok(())
+}
+
+fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
+}
+
+/// Measures in a process of its own: no memory of the other numbers, and a peak of its own.
+fn measure(clusters: u32, seconds: u64) -> Result<Seen> {
+    let output = std::process::Command::new(std::env::current_exe()?)
+        .args(["engine-part", "--clusters", &clusters.to_string()])
+        .args(["--seconds", &seconds.to_string()])
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "{clusters} clusters: the measurement ended with {}", output.status);
+    let text = String::from_utf8(output.stdout)?;
+    let seen: Seen = serde_json::from_str(text.lines().last().unwrap_or_default())
+        .with_context(|| format!("{clusters} clusters: no result in {text:?}"))?;
+    println!(
+        "{:6} clusters of {POOLS} pools   {:.1} s to accept, {:.1} s until all are there   wave of pool changes: {:.1} s to one node \
+         more in each, {:.1} s back\n                restart: {:.1} s to read the store, {:.1} s until all are adopted and looked \
+         at\n                idle, a cluster: {:.0} KiB of the service ({:.0} KiB of the simulated world; {:.0} KiB in the \
+         store's file), {:.3} mCPU   process {:.0} MiB resident",
+        seen.clusters,
+        seen.accepted_s,
+        seen.create_s,
+        seen.grow_s,
+        seen.shrink_s,
+        seen.restart_read_s,
+        seen.restart_adopt_s,
+        seen.idle_kib_per_cluster,
+        seen.world_kib_per_cluster,
+        seen.store_file_kib_per_cluster,
+        seen.idle_mcpu_per_cluster,
+        seen.rss_mib,
+    );
+    Ok(seen)
+}
+
+pub(crate) async fn part(options: &EnginePart) -> Result<()> {
+    let env = Env::system();
+    let clock = Arc::clone(&env.clock);
+    let scratch = tempfile::Builder::new().prefix("landfall-bench-").tempdir()?;
+    let file = scratch.path().join("store.redb");
+    let mut stamp = SimStamp::new(env.clone(), SimOptions::instant(), Disk::File(file.clone()))?;
+    let clusters = options.clusters;
+    let empty_kib = counting::live_kib();
+    let since = |start: Duration| (clock.monotonic() - start).as_secs_f64();
+
+    stamp.start()?;
+    let start = clock.monotonic();
+    stamp.service()?.client().groups(&env, clusters).await?;
+    each(&stamp, clusters, |client, number| async move { client.create(number, POOLS).await }).await?;
+    let accepted_s = since(start);
+    stamp.service()?.client().reached(&env, 0..clusters, BOUND).await?;
+    let create_s = since(start);
+    eprintln!("{clusters} clusters: created after {create_s:.1} s, {:.0} MiB", rss_mib()?);
+    stamp.service()?.idle(&env, clusters, BOUND).await?;
+
+    let start = clock.monotonic();
+    each(&stamp, clusters, |client, number| async move { client.scale(number, SCALED, 2).await }).await?;
+    stamp.service()?.client().reached(&env, 0..clusters, BOUND).await?;
+    let grow_s = since(start);
+    eprintln!("{clusters} clusters: scaled up within {grow_s:.1} s, {:.0} MiB", rss_mib()?);
+    let start = clock.monotonic();
+    each(&stamp, clusters, |client, number| async move { client.scale(number, SCALED, 1).await }).await?;
+    stamp.service()?.client().reached(&env, 0..clusters, BOUND).await?;
+    let shrink_s = since(start);
+    eprintln!("{clusters} clusters: scaled down within {shrink_s:.1} s, {:.0} MiB", rss_mib()?);
+    stamp.service()?.idle(&env, clusters, BOUND).await?;
+
+    stamp.stop().await?;
+    let looks = |stamp: &SimStamp| stamp.world.tally(Call::Nodes).calls;
+    let looked_before = looks(&stamp);
+    let start = clock.monotonic();
+    stamp.start()?;
+    let restart_read_s = since(start);
+    stamp.service()?.idle(&env, clusters, BOUND).await?;
+    let restart_adopt_s = since(start);
+    eprintln!("{clusters} clusters: adopted within {restart_adopt_s:.1} s, {:.0} MiB", rss_mib()?);
+    ensure!(
+        looks(&stamp) - looked_before >= u64::from(clusters),
+        "a cluster was adopted without being looked at"
+    );
+
+    let pid = std::process::id();
+    let before = memory::cpu_s(pid)?;
+    let start = clock.monotonic();
+    clock.sleep(Duration::from_secs(options.seconds)).await;
+    let idle_mcpu = (memory::cpu_s(pid)? - before) / since(start) * 1000.0;
+    stamp.service()?.idle(&env, clusters, BOUND).await?;
+
+    let rss_mib = rss_mib()?;
+    let with_service = counting::live_kib();
+    stamp.stop().await?;
+    let world = counting::live_kib();
+    ensure!(
+        stamp.world.violations().is_empty(),
+        "the simulated world complains: {:?}",
+        stamp.world.violations().first()
+    );
+    let per = |whole: f64| whole / f64::from(clusters);
+    let seen = Seen {
+        clusters,
+        accepted_s,
+        create_s,
+        grow_s,
+        shrink_s,
+        restart_read_s,
+        restart_adopt_s,
+        idle_kib_per_cluster: per(with_service - world),
+        idle_mcpu_per_cluster: per(idle_mcpu),
+        world_kib_per_cluster: per(world - empty_kib),
+        #[expect(clippy::cast_precision_loss, reason = "a file's size, shown with three digits")]
+        store_file_kib_per_cluster: per(std::fs::metadata(&file)?.len() as f64 / 1024.0),
+        rss_mib,
+    };
+    println!("{}", serde_json::to_string(&seen)?);
+    Ok(())
+}
+
+fn rss_mib() -> Result<f64> {
+    memory::rss_mib(std::process::id())
+}
+
+/// Sends a request for each cluster, some at a time.
+async fn each<F, R>(stamp: &SimStamp, clusters: u32, request: F) -> Result<()>
+where
+    F: Fn(Arc<Client>, u32) -> R,
+    R: Future<Output = Result<()>> + Send + 'static,
+{
+    let client = stamp.service()?.client();
+    let mut under_way = JoinSet::new();
+    for number in 0..clusters {
+        while under_way.len() >= CLIENTS as usize {
+            if let Some(answered) = under_way.join_next().await {
+                answered??;
+            }
+        }
+        under_way.spawn(request(Arc::clone(&client), number));
+    }
+    while let Some(answered) = under_way.join_next().await {
+        answered??;
+    }
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! A simulated stamp: the real provider, store and loops; fabric, agents and clusters simulated. Requests take the way
+//! that they take behind the edge.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use arm_ids::ResourcePath;
+use arm_wire::{ArmError, Principal, PrincipalKind, Provider, Request};
+use async_trait::async_trait;
+use base_env::Env;
+use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Pulse, Settings};
+use control_records::{ClusterRecord, GroupRecord, ObservedRecord, key};
+use control_store::{MemoryStore, RedbStore, Sealer, Store, Txn, get_record, put_record};
+use fabric_api::{StampNetwork, Uplink};
+use fabric_sim::{SimOptions, SimWorld};
+use providers_containerservice::{
+    API_VERSIONS, ContainerService, CredentialKind, Credentials, NAMESPACE, ProviderConfig,
+};
+use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinHandle};
+
+const GROUP: &str = "bench";
+/// Clusters of one subscription.
+const TENANT: u32 = 100;
+/// Room for half a million machines and as many VIPs.
+const RANGE: &str = "100.64.0.0/12";
+
+/// Where records are.
+pub(crate) enum Disk {
+    /// Nowhere: for virtual time, which must not wait for a disk.
+    None,
+    /// In this file.
+    File(PathBuf),
+}
+
+/// A stamp whose service comes and goes while its world stays.
+pub(crate) struct SimStamp {
+    pub(crate) env: Env,
+    pub(crate) world: SimWorld,
+    sealer: Arc<Sealer>,
+    disk: Disk,
+    service: Option<Service>,
+}
+
+/// The service while it runs.
+pub(crate) struct Service {
+    client: Arc<Client>,
+    pulse: watch::Receiver<Pulse>,
+    stop: watch::Sender<bool>,
+    controller: JoinHandle<()>,
+}
+
+/// Asks the service.
+pub(crate) struct Client {
+    store: Arc<dyn Store>,
+    provider: ContainerService,
+}
+
+impl SimStamp {
+    pub(crate) fn new(env: Env, options: SimOptions, disk: Disk) -> Result<Self> {
+        let network = StampNetwork {
+            range: RANGE.parse()?,
+            uplink: Uplink::None,
+        };
+        Ok(Self {
+            world: SimWorld::new(env.clone(), SimOptions { network, ..options }),
+            env,
+            sealer: Arc::new(Sealer::from_key(&[7; 32])),
+            disk,
+            service: None,
+        })
+    }
+
+    /// Starts the service: store, provider, loops.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let store: Arc<dyn Store> = match &self.disk {
+            Disk::None => Arc::new(MemoryStore::new()),
+            Disk::File(path) => Arc::new(open(path, &self.env)?),
+        };
+        let provider = ContainerService::new(
+            self.env.clone(),
+            Arc::clone(&store),
+            Arc::clone(&self.sealer),
+            ProviderConfig {
+                location: "local".to_owned(),
+                domain: "bench.internal".to_owned(),
+                offered: cluster_versions::Offered::pinned(),
+                reserved_ranges: vec![(RANGE.parse()?, "the stamp's own network".to_owned())],
+            },
+            Arc::new(NoCredentials),
+        );
+        let controller = Controller::new(ControllerDeps {
+            env: self.env.clone(),
+            store: Arc::clone(&store),
+            sealer: Arc::clone(&self.sealer),
+            fabric: self.world.fabric(),
+            agents: self.world.agents(),
+            connect: self.world.clusters(),
+            recipes: Arc::new(KubernetesRecipes {
+                host_cores: 8,
+                host_memory_mib: 32 * 1024,
+                ..KubernetesRecipes::default()
+            }),
+            service_url: "https://100.64.0.1:7443".to_owned(),
+            agent_ca: String::new(),
+            settings: Settings::default(),
+        });
+        let pulse = controller.pulse();
+        let (stop, stopped) = watch::channel(false);
+        self.service = Some(Service {
+            client: Arc::new(Client { store, provider }),
+            pulse,
+            stop,
+            controller: tokio::spawn(controller.run(stopped)),
+        });
+        Ok(())
+    }
+
+    /// Ends the service as a signal does; what is left is the world.
+    pub(crate) async fn stop(&mut self) -> Result<()> {
+        if let Some(service) = self.service.take() {
+            service.stop.send_replace(true);
+            service.controller.await?;
+        }
+        // What the agent hub would have lost with its process.
+        self.world.restart_service();
+        Ok(())
+    }
+
+    pub(crate) fn service(&self) -> Result<&Service> {
+        self.service.as_ref().context("the service does not run")
+    }
+}
+
+fn open(path: &Path, env: &Env) -> Result<RedbStore> {
+    RedbStore::open(path, env).with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// The subscription of a cluster.
+fn subscription(number: u32) -> String {
+    format!("00000000-0000-0000-0000-{:012}", number / TENANT)
+}
+
+fn name(number: u32) -> String {
+    format!("c{number}")
+}
+
+impl Client {
+    /// Has the groups that clusters are made in.
+    pub(crate) async fn groups(&self, env: &Env, clusters: u32) -> Result<()> {
+        for tenant in 0..clusters.div_ceil(TENANT) {
+            let subscription = subscription(tenant * TENANT);
+            let group = GroupRecord {
+                v: 1,
+                subscription: subscription.clone(),
+                name: GROUP.to_owned(),
+                location: "local".to_owned(),
+                tags: Default::default(),
+                managed_by: None,
+                deleting: false,
+                created_at: env.clock.now(),
+            };
+            let txn = Txn::default().with(put_record(key::group(&subscription, GROUP), &group));
+            self.store.txn(txn).await?;
+        }
+        Ok(())
+    }
+
+    /// PUT of a cluster with this many pools of one node.
+    pub(crate) async fn create(&self, number: u32, pools: u32) -> Result<()> {
+        let profiles: Vec<Value> = (1..=pools)
+            .map(|pool| {
+                json!({
+                    "name": format!("np{pool}"),
+                    "mode": if pool == 1 { "System" } else { "User" },
+                    "count": 1,
+                    "vmSize": "Standard_B2s",
+                })
+            })
+            .collect();
+        let body = json!({
+            "location": "local",
+            "identity": { "type": "SystemAssigned" },
+            "properties": { "dnsPrefix": name(number), "agentPoolProfiles": profiles },
+        });
+        self.put(number, "", "ManagedClusters_CreateOrUpdate", body).await
+    }
+
+    /// PUT of a pool with this many nodes.
+    pub(crate) async fn scale(&self, number: u32, pool: &str, count: u32) -> Result<()> {
+        let body = json!({ "properties": { "count": count, "vmSize": "Standard_B2s", "mode": "User" } });
+        let below = format!("/agentPools/{pool}");
+        self.put(number, &below, "AgentPools_CreateOrUpdate", body).await
+    }
+
+    async fn put(&self, number: u32, below: &str, route: &str, body: Value) -> Result<()> {
+        let path = format!(
+            "/subscriptions/{}/resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{}{below}",
+            subscription(number),
+            name(number)
+        );
+        let route = self
+            .provider
+            .routes()
+            .iter()
+            .find(|found| found.name == route)
+            .with_context(|| format!("the provider has no {route}"))?;
+        let request = Request {
+            method: http::Method::PUT,
+            path: ResourcePath::parse(&path)?,
+            api_version: API_VERSIONS[0].to_owned(),
+            query: Vec::new(),
+            body,
+            if_match: None,
+            if_none_match: None,
+            principal: Principal {
+                object_id: "bench".to_owned(),
+                name: "bench".to_owned(),
+                tenant_id: "bench".to_owned(),
+                kind: PrincipalKind::Application,
+            },
+            base_url: "https://127.0.0.1:8443".to_owned(),
+        };
+        match self.provider.handle(route, request).await {
+            Ok(answer) => {
+                ensure!(answer.status.is_success(), "PUT {path} was answered {}", answer.status);
+                Ok(())
+            }
+            Err(error) => bail!("PUT {path} was refused: {:?}: {}", error.code, error.message),
+        }
+    }
+
+    /// The generation that the cluster is to reach, and the one it has reached.
+    async fn generations(&self, number: u32) -> Result<(u64, u64)> {
+        let key = key::cluster(&subscription(number), GROUP, &name(number));
+        let cluster = get_record::<ClusterRecord>(&*self.store, &key)
+            .await?
+            .with_context(|| format!("{key} is gone"))?
+            .value;
+        let observed = get_record::<ObservedRecord>(&*self.store, &key::observed(&cluster.uid)).await?;
+        Ok((
+            cluster.generation,
+            observed.map_or(0, |observed| observed.value.generation),
+        ))
+    }
+
+    /// Waits until each of these clusters has reached its generation.
+    pub(crate) async fn reached(
+        &self,
+        env: &Env,
+        clusters: std::ops::Range<u32>,
+        bound: Duration,
+    ) -> Result<()> {
+        let deadline = env.clock.monotonic() + bound;
+        for number in clusters {
+            loop {
+                let (wanted, reached) = self.generations(number).await?;
+                if reached >= wanted {
+                    break;
+                }
+                ensure!(
+                    env.clock.monotonic() < deadline,
+                    "cluster {number} has reached {reached} of {wanted} after {bound:?}"
+                );
+                env.clock.sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
+}
+
+impl Service {
+    pub(crate) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
+    }
+
+    /// Waits until no loop runs: every cluster was looked at and is what it is to be.
+    pub(crate) async fn idle(&self, env: &Env, clusters: u32, bound: Duration) -> Result<()> {
+        let mut pulse = self.pulse.clone();
+        let wanted = usize::try_from(clusters)?;
+        let settled = pulse.wait_for(|pulse| pulse.clusters == wanted && pulse.busy == 0);
+        match env.clock.timeout(bound, settled).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_closed)) => bail!("the controller has ended"),
+            Err(elapsed) => {
+                bail!("not every cluster has settled: {elapsed}; {:?}", *self.pulse.borrow())
+            }
+        }
+    }
+}
+
+/// Nobody asks a bench's clusters for credentials.
+struct NoCredentials;
+
+#[async_trait]
+impl Credentials for NoCredentials {
+    async fn kubeconfig(
+        &self,
+        _cluster: &ClusterRecord,
+        _observed: &ObservedRecord,
+        _kind: CredentialKind,
+    ) -> Result<Option<String>, ArmError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,237 @@
+//! Who is next, where more want to do something than may at the same time. Pure: no clock, no I/O, no tokio.
+//!
+//! There are [`Lane`]s, each with so many places. A *tenant* is a subscription. In each lane, the tenant that has got least
+//! goes next (start-time fair queueing: what it gets is counted at its cost, and a tenant that comes back is counted from
+//! where the others are, so that nobody saves up by being idle); among a tenant's clusters it goes round.
+//!
+//! Always true:
+//! * a place is never empty while somebody may take it;
+//! * of two tenants that both wait, neither gets more than one entry's cost ahead of the other;
+//! * a tenant holds less than [`SHARE`] times what is free: however long its queue, a newcomer finds a place;
+//! * a tenant that has [`BACKLOG`] effects waiting makes no further plans: its memory is bounded, not everybody's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+/// One tenant alone gets three quarters of a lane, two get three sevenths each, and so on: something is always free.
+const SHARE: u32 = 3;
+/// Effects that may wait for one tenant before its loops stop planning more.
+const BACKLOG: usize = 256;
+
+/// What is shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Reading, planning and committing: this process's own work.
+    Pass,
+    /// Making and removing machines and networks: the host's work.
+    Host,
+    /// Everything else: looks, configurations, calls to clusters' APIs.
+    Call,
+}
+
+const LANES: [Lane; 3] = [Lane::Pass, Lane::Host, Lane::Call];
+
+/// For whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Who {
+    /// A subscription.
+    pub(crate) tenant: Arc<str>,
+    /// A cluster's key.
+    pub(crate) cluster: Arc<str>,
+}
+
+impl Who {
+    /// A cluster's key begins with its subscription: `/clusters/{s}/{group}/{name}`.
+    pub(crate) fn of(key: &str) -> Self {
+        Self {
+            tenant: key.split('/').nth(2).unwrap_or_default().into(),
+            cluster: key.into(),
+        }
+    }
+}
+
+/// The queues of all lanes. `T` is how the one who waits is told.
+#[derive(Debug)]
+pub(crate) struct Fair<T> {
+    places: [Places; LANES.len()],
+    tenants: BTreeMap<Arc<str>, [Queue<T>; LANES.len()]>,
+    /// Names entries, to take one out again.
+    tickets: u64,
+}
+
+#[derive(Debug)]
+struct Places {
+    free: u32,
+    /// What the tenant that went last had got by then.
+    now: u64,
+    /// Tenants that wait, by what they have got.
+    order: BTreeSet<(u64, Arc<str>)>,
+}
+
+/// A tenant in a lane.
+#[derive(Debug)]
+struct Queue<T> {
+    /// What it has got, in cost.
+    got: u64,
+    /// Places that it holds.
+    held: u32,
+    waiting: usize,
+    /// Clusters that wait, next first.
+    round: VecDeque<Arc<str>>,
+    clusters: BTreeMap<Arc<str>, VecDeque<Entry<T>>>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    ticket: u64,
+    cost: u32,
+    item: T,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            got: 0,
+            held: 0,
+            waiting: 0,
+            round: VecDeque::new(),
+            clusters: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Fair<T> {
+    /// Nobody waits. `places` are those of [`Lane::Pass`], [`Lane::Host`] and [`Lane::Call`]; at least one each.
+    pub(crate) fn new(places: [u32; LANES.len()]) -> Self {
+        Self {
+            places: places.map(|free| Places {
+                free: free.max(1),
+                now: 0,
+                order: BTreeSet::new(),
+            }),
+            tenants: BTreeMap::new(),
+            tickets: 0,
+        }
+    }
+
+    /// Joins a queue. `cost` is how much of its tenant's share the entry takes, at least 1. Returns its ticket.
+    pub(crate) fn join(&mut self, lane: Lane, who: &Who, cost: u32, item: T) -> u64 {
+        self.tickets += 1;
+        let entry = Entry {
+            ticket: self.tickets,
+            cost: cost.max(1),
+            item,
+        };
+        let places = &mut self.places[lane as usize];
+        let queue = &mut self.tenants.entry(Arc::clone(&who.tenant)).or_default()[lane as usize];
+        if queue.waiting == 0 {
+            queue.got = queue.got.max(places.now);
+            places.order.insert((queue.got, Arc::clone(&who.tenant)));
+        }
+        queue.waiting += 1;
+        let cluster = queue.clusters.entry(Arc::clone(&who.cluster)).or_default();
+        if cluster.is_empty() {
+            queue.round.push_back(Arc::clone(&who.cluster));
+        }
+        cluster.push_back(entry);
+        self.tickets
+    }
+
+    /// Gives the next place away, if there is one and somebody may take it. To be asked until it says `None`.
+    pub(crate) fn next(&mut self) -> Option<T> {
+        LANES.into_iter().find_map(|lane| self.next_of(lane))
+    }
+
+    fn next_of(&mut self, lane: Lane) -> Option<T> {
+        let free = self.places[lane as usize].free;
+        if free == 0 {
+            return None;
+        }
+        let may = |queues: &[Queue<T>; LANES.len()]| {
+            queues[lane as usize].held < SHARE.saturating_mul(free)
+                && (lane != Lane::Pass
+                    || queues[Lane::Host as usize].waiting + queues[Lane::Call as usize].waiting < BACKLOG)
+        };
+        let (got, tenant) = self.places[lane as usize]
+            .order
+            .iter()
+            .find(|(_, tenant)| self.tenants.get(tenant).is_some_and(may))
+            .cloned()?;
+        let queue = &mut self.tenants.get_mut(&tenant)?[lane as usize];
+        let cluster = queue.round.pop_front()?;
+        let entries = queue.clusters.get_mut(&cluster)?;
+        let entry = entries.pop_front()?;
+        if entries.is_empty() {
+            queue.clusters.remove(&cluster);
+        } else {
+            queue.round.push_back(cluster);
+        }
+        queue.waiting -= 1;
+        queue.held += 1;
+        queue.got = got + u64::from(entry.cost);
+        let places = &mut self.places[lane as usize];
+        places.free -= 1;
+        places.now = places.now.max(got);
+        places.order.remove(&(got, Arc::clone(&tenant)));
+        if queue.waiting > 0 {
+            places.order.insert((queue.got, tenant));
+        }
+        Some(entry.item)
+    }
+
+    /// A place is free again.
+    pub(crate) fn leave(&mut self, lane: Lane, tenant: &Arc<str>) {
+        if let Some(queues) = self.tenants.get_mut(tenant) {
+            queues[lane as usize].held -= 1;
+            self.places[lane as usize].free += 1;
+            self.forget(tenant);
+        }
+    }
+
+    /// Somebody no longer waits. Nothing if the place was given already.
+    pub(crate) fn withdraw(&mut self, lane: Lane, who: &Who, ticket: u64) {
+        let Some(queues) = self.tenants.get_mut(&who.tenant) else {
+            return;
+        };
+        let queue = &mut queues[lane as usize];
+        let Some(entries) = queue.clusters.get_mut(&who.cluster) else {
+            return;
+        };
+        let before = entries.len();
+        entries.retain(|entry| entry.ticket != ticket);
+        queue.waiting -= before - entries.len();
+        if entries.is_empty() {
+            queue.clusters.remove(&who.cluster);
+            queue.round.retain(|cluster| *cluster != who.cluster);
+        }
+        if queue.waiting == 0 {
+            self.places[lane as usize]
+                .order
+                .remove(&(queue.got, Arc::clone(&who.tenant)));
+        }
+        self.forget(&who.tenant);
+    }
+
+    /// A tenant that neither waits nor holds anything costs nothing; and as it holds nothing, it has nothing to make up for.
+    fn forget(&mut self, tenant: &Arc<str>) {
+        let unused = |queue: &Queue<T>| queue.waiting == 0 && queue.held == 0;
+        if self.tenants.get(tenant).is_some_and(|queues| queues.iter().all(unused)) {
+            self.tenants.remove(tenant);
+        }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self, lane: Lane) -> usize {
+        self.tenants
+            .values()
+            .map(|queues| queues[lane as usize].waiting)
+            .sum()
+    }
+}
+
+#[cfg(test)]
+#[path = "fair_tests.rs"]
+mod tests;

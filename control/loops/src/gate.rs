@@ -1,0 +1,177 @@
+//! Where those who want to do something wait until they may: [`Fair`] with wake-ups.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    fair::{Fair, Lane, Who},
+    plan::Effect,
+};
+
+/// How much may be done at the same time on this host, for all clusters together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Clusters that are read, planned and committed. Enough of them make one commit of the store of many.
+    pub passes: u32,
+    /// Machines and networks that are made or removed.
+    pub host: u32,
+    /// Looks, configurations, and calls to clusters' APIs. Each may wait for its answer as long as its bound.
+    pub calls: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            passes: 128,
+            host: 32,
+            calls: 256,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Gate(Mutex<Fair<oneshot::Sender<()>>>);
+
+impl Gate {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Fair::new([
+            limits.passes,
+            limits.host,
+            limits.calls,
+        ]))))
+    }
+
+    fn fair(&self) -> MutexGuard<'_, Fair<oneshot::Sender<()>>> {
+        // Nothing below panics halfway through a change, so a poisoned lock still guards whole data.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place, and holds it as long as the turn lives.
+    pub(crate) async fn enter(self: &Arc<Self>, lane: Lane, who: &Who, cost: u32) -> Turn {
+        let (tell, told) = oneshot::channel();
+        let mut waiting = {
+            let mut fair = self.fair();
+            let ticket = fair.join(lane, who, cost, tell);
+            give(&mut fair);
+            Waiting {
+                gate: self,
+                lane,
+                who,
+                ticket,
+                told,
+                seated: false,
+            }
+        };
+        // The sender is in the queue as long as we are.
+        let _ = (&mut waiting.told).await;
+        waiting.seated = true;
+        Turn {
+            gate: Arc::clone(self),
+            lane,
+            tenant: Arc::clone(&who.tenant),
+        }
+    }
+
+    /// How many wait in a lane.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self, lane: Lane) -> usize {
+        self.fair().waiting(lane)
+    }
+}
+
+/// Tells everybody who has a place now. Under the lock, so that nobody is between waiting and being told.
+fn give(fair: &mut Fair<oneshot::Sender<()>>) {
+    while let Some(tell) = fair.next() {
+        // Whoever no longer listens gives the place back by itself: see `Waiting`.
+        let _ = tell.send(());
+    }
+}
+
+/// Somebody in a queue. Dropped when they give up.
+struct Waiting<'a> {
+    gate: &'a Arc<Gate>,
+    lane: Lane,
+    who: &'a Who,
+    ticket: u64,
+    told: oneshot::Receiver<()>,
+    /// Its place is a [`Turn`] now.
+    seated: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.seated {
+            return;
+        }
+        let mut fair = self.gate.fair();
+        if self.told.try_recv().is_ok() {
+            fair.leave(self.lane, &self.who.tenant);
+            give(&mut fair);
+        } else {
+            fair.withdraw(self.lane, self.who, self.ticket);
+        }
+    }
+}
+
+/// A place that is held.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    gate: Arc<Gate>,
+    lane: Lane,
+    tenant: Arc<str>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut fair = self.gate.fair();
+        fair.leave(self.lane, &self.tenant);
+        give(&mut fair);
+    }
+}
+
+/// Which lane an effect takes, and how much of its tenant's share: a machine is made of many small things.
+pub(crate) fn toll(effect: &Effect) -> (Lane, u32) {
+    match effect {
+        Effect::EnsureMachine(_) => (Lane::Host, 4),
+        Effect::DeleteMachine(_) | Effect::EnsureNetwork(_) | Effect::DeleteNetwork => (Lane::Host, 2),
+        _ => (Lane::Call, 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(tenant: &str) -> Who {
+        Who::of(&format!("/clusters/{tenant}/g/c"))
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_ends_lets_the_next_in_and_one_that_gives_up_takes_no_place() {
+        let gate = Gate::new(Limits {
+            passes: 1,
+            host: 1,
+            calls: 1,
+        });
+        let (a, b, c) = (who("a"), who("b"), who("c"));
+        let first = gate.enter(Lane::Host, &a, 1).await;
+        let mut second = Box::pin(gate.enter(Lane::Host, &b, 1));
+        let mut third = Box::pin(gate.enter(Lane::Host, &c, 1));
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(futures::poll!(&mut third).is_pending());
+        assert_eq!(gate.waiting(Lane::Host), 2);
+        drop(first);
+        // The second has its place by now but has not looked: giving up passes it on.
+        drop(second);
+        let third = third.await;
+        assert_eq!(gate.waiting(Lane::Host), 0);
+        let mut fourth = Box::pin(gate.enter(Lane::Host, &a, 1));
+        assert!(futures::poll!(&mut fourth).is_pending());
+        drop(fourth);
+        assert_eq!(gate.waiting(Lane::Host), 0);
+        drop(third);
+        gate.enter(Lane::Host, &a, 1).await;
+    }
+}

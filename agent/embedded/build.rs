@@ -14,6 +14,7 @@ const SOURCES: &[&str] = &[
     "agent/etcd",
     "agent/ground",
     "agent/protocol",
+    "agent/vip",
     "cluster/backup",
     "Cargo.lock",
     "Cargo.toml",

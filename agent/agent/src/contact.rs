@@ -6,11 +6,15 @@ use std::{
     time::Duration,
 };
 
+use agent_ground::{
+    disk,
+    https::{Bounds, client},
+    pause,
+};
 use agent_protocol::{EnrollAnswer, EnrollRequest, LogRequest, MachineConfig, Report, ReportAnswer, Seed};
 use rcgen::KeyPair;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use crate::{Paths, disk, pause, process, run::News};
+use crate::{Paths, process, run::News};
 
 /// The longest wait for a configuration that is asked for.
 const WAIT: Duration = Duration::from_secs(30);
@@ -21,52 +25,8 @@ const COALESCE: Duration = Duration::from_millis(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const BOUND: Duration = Duration::from_secs(30);
-/// For a connection to come about: shorter, so that a host that is gone does not hold up the next try.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A connection's buffers; most messages are a few hundred bytes.
-const BUFFER: usize = 16 * 1024;
 /// The largest configuration or answer that is read.
 const LARGEST: u64 = 16 * 1024 * 1024;
-
-/// A client that trusts only this CA and shows this certificate (PEM certificate, PEM key).
-pub(crate) fn client(
-    ca: Option<&str>,
-    identity: Option<&(String, String)>,
-    bound: Duration,
-) -> Option<ureq::Agent> {
-    let certificates = |pem: &str| -> Vec<Certificate<'static>> {
-        parse_pem(pem.as_bytes())
-            .filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            })
-            .collect()
-    };
-    let roots = ca.map(certificates).unwrap_or_default();
-    let shown = match identity {
-        None => None,
-        Some((certificate, key)) => Some(ClientCert::new_with_certs(
-            &certificates(certificate),
-            PrivateKey::from_pem(key.as_bytes()).ok()?,
-        )),
-    };
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .client_cert(shown)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .build();
-    let config = ureq::Agent::config_builder()
-        .tls_config(tls)
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_idle_connections(1)
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
-        .timeout_connect(Some(CONNECT))
-        .timeout_global(Some(bound))
-        .build();
-    Some(config.into())
-}
 
 /// The newest report, and whether it was sent.
 #[derive(Default)]
@@ -198,7 +158,7 @@ impl Contact {
             token: self.seed.token.clone(),
             csr: csr.map_err(|error| text(&error))?,
         };
-        let client = client(Some(&self.seed.ca), None, BOUND).ok_or("no client")?;
+        let client = client(Some(&self.seed.ca), None, Bounds::whole(BOUND)).ok_or("no client")?;
         let url = format!("{}/agent/v1/enroll", self.seed.service);
         let mut answer = client
             .post(&url)
@@ -227,11 +187,11 @@ impl Contact {
         let identity = self.identity();
         let shown = (identity.certificate, identity.key);
         let (poll, tell) = (WAIT + BOUND, BOUND);
-        let Some(client_for_config) = client(Some(&self.seed.ca), Some(&shown), poll) else {
+        let Some(client_for_config) = client(Some(&self.seed.ca), Some(&shown), Bounds::whole(poll)) else {
             crate::run::say("the client certificate cannot be used");
             return;
         };
-        let Some(client_for_reports) = client(Some(&self.seed.ca), Some(&shown), tell) else {
+        let Some(client_for_reports) = client(Some(&self.seed.ca), Some(&shown), Bounds::whole(tell)) else {
             return;
         };
         let reporter = Reporter {

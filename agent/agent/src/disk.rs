@@ -1,31 +1,11 @@
 //! What the agent keeps and writes: atomically, and only where it is different.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Write as _,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _};
 
+use agent_ground::disk::{DiskError, failed, write};
 use agent_protocol::{File, MachineConfig, Seed};
 
 use crate::Paths;
-
-/// Something could not be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {act} {path}")]
-pub struct DiskError {
-    act: &'static str,
-    path: String,
-    #[source]
-    source: std::io::Error,
-}
-
-fn failed(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DiskError {
-    let path = path.display().to_string();
-    move |source| DiskError { act, path, source }
-}
 
 /// What the machine was born with.
 ///
@@ -72,33 +52,27 @@ pub fn write_files(paths: &Paths, files: &[File], changed: &mut BTreeSet<String>
     Ok(())
 }
 
-/// Writes a file whole or not at all.
+/// Removes files that the configuration before had and the present one has not; adds their paths to `changed`.
 ///
 /// # Errors
-/// When the disk does not take it.
-pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), DiskError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let beside = directory.join(name);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&beside)
-        .map_err(failed("write", &beside))?;
-    // The mode at creation is masked, and a left-over of a write that was cut short has its own.
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(failed("write", &beside))?;
-    file.write_all(content).map_err(failed("write", &beside))?;
-    file.sync_all().map_err(failed("write", &beside))?;
-    fs::rename(&beside, path).map_err(failed("write", path))?;
-    // The rename is durable when the directory is.
-    fs::File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed("write", directory))
+/// At the first that cannot be removed.
+pub fn remove_files(
+    paths: &Paths,
+    before: &[File],
+    now: &[File],
+    changed: &mut BTreeSet<String>,
+) -> Result<(), DiskError> {
+    let stays: BTreeSet<&str> = now.iter().map(|file| file.path.as_str()).collect();
+    for file in before.iter().filter(|file| !stays.contains(file.path.as_str())) {
+        let path = paths.machine(&file.path);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("remove", &path)(error));
+            }
+            _ => drop(changed.insert(file.path.clone())),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -129,6 +103,24 @@ mod tests {
             .mode()
             & 0o7777;
         assert_eq!(mode, 0o644);
+    }
+
+    #[test]
+    fn what_is_no_longer_configured_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let file = |path: &str| File {
+            path: path.into(),
+            mode: 0o600,
+            content: "x".into(),
+        };
+        let (before, now) = ([file("/etc/a"), file("/etc/b"), file("/etc/c")], [file("/etc/b")]);
+        let mut changed = BTreeSet::new();
+        write_files(&paths, &before[..2], &mut changed).unwrap();
+        changed.clear();
+        remove_files(&paths, &before, &now, &mut changed).unwrap();
+        assert_eq!(changed, ["/etc/a", "/etc/c"].map(str::to_owned).into());
+        assert!(!paths.machine("/etc/a").exists() && paths.machine("/etc/b").exists());
     }
 
     #[test]

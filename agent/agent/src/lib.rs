@@ -14,11 +14,12 @@
 
 pub mod contact;
 pub mod disk;
-mod pause;
 pub mod probe;
 pub mod process;
 pub mod run;
+mod seen;
 pub mod supervisor;
+mod unit;
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@ use agent_backup::restore::{FromBackup, Programs};
 use agent_etcd::{keeper, prepare::Prepare};
 
 const USAGE: &str = "usage: landfall-agent [--root DIRECTORY | --version]
-       landfall-agent etcd|etcd-keeper|etcd-backup FILE";
+       landfall-agent etcd|etcd-keeper|etcd-backup|vip FILE";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -23,6 +23,10 @@ fn main() -> ExitCode {
         (Some("etcd"), Some(file)) => etcd(file),
         (Some("etcd-keeper"), Some(file)) => match keeper::run(file, &|line| log(line)) {
             Ok(never) => match never {},
+            Err(why) => fail(&why),
+        },
+        (Some("vip"), Some(file)) => match agent_vip::program::run(file, root, &|line| log(line)) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),
         },
         (Some("etcd-backup"), Some(file)) => agent_backup::program::run(file, root),

@@ -2,15 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::net::UnixStream,
+    path::Path,
     sync::{Condvar, Mutex, PoisonError, mpsc::Sender},
     time::Duration,
 };
 
+use agent_ground::{
+    pause,
+    probe::{Asker, is_stopped},
+};
 use agent_protocol::Probe;
 
-use crate::{Paths, contact::client, pause, run::News};
+use crate::run::News;
 
 /// Until a process is ready, it is asked this often…
 const EAGER: Duration = Duration::from_millis(50);
@@ -24,9 +27,6 @@ const BOUND: Duration = Duration::from_secs(2);
 const DOUBT: Duration = Duration::from_secs(1);
 /// Who was ready is so until it did not answer this often.
 const LOST_AFTER: u32 = 3;
-
-/// An answer longer than this is not one to a probe.
-const LARGEST: u64 = 64 * 1024;
 
 /// Who is to be asked.
 #[derive(Debug, Clone)]
@@ -91,31 +91,36 @@ struct Turn {
     due: Duration,
     /// How often it did not answer since it last did.
     missed: u32,
+    /// When it last did.
+    answered: Duration,
+    asker: Asker,
 }
 
 /// Asks for ever. A process without a probe is ready as soon as it runs.
-pub fn run(paths: &Paths, targets: &Targets, news: &Sender<News>) {
+pub fn run(root: &Path, targets: &Targets, news: &Sender<News>) {
     // By process id.
     let mut turns: BTreeMap<u32, Turn> = BTreeMap::new();
-    let mut clients: BTreeMap<String, ureq::Agent> = BTreeMap::new();
     loop {
         let list = targets.get();
         turns.retain(|pid, _| list.iter().any(|target| target.pid == *pid));
-        clients.retain(|name, _| list.iter().any(|target| target.name == *name));
         for target in list {
             let now = pause::monotonic();
             let turn = turns.entry(target.pid).or_insert(Turn {
                 first: now,
                 due: now,
                 missed: 0,
+                answered: now,
+                asker: Asker::default(),
             });
             if now < turn.due {
                 continue;
             }
-            let ready = target
-                .probe
-                .as_ref()
-                .is_none_or(|probe| ask(paths, &target.name, probe, &mut clients));
+            let probe = target.probe.as_ref();
+            let ready =
+                !is_stopped(target.pid) && probe.is_none_or(|probe| turn.asker.ask(root, probe, BOUND));
+            if ready {
+                turn.answered = now;
+            }
             turn.missed = if ready { 0 } else { turn.missed.saturating_add(1) };
             let pause = match ready {
                 true => RELAXED,
@@ -133,6 +138,7 @@ pub fn run(paths: &Paths, targets: &Targets, news: &Sender<News>) {
                         name: target.name,
                         pid: target.pid,
                         ready,
+                        answered: turn.answered,
                     })
                     .is_err()
             {
@@ -142,39 +148,5 @@ pub fn run(paths: &Paths, targets: &Targets, news: &Sender<News>) {
         let now = pause::monotonic();
         let next = turns.values().map(|turn| turn.due.saturating_sub(now)).min();
         targets.wait(&turns, next);
-    }
-}
-
-fn ask(paths: &Paths, name: &str, probe: &Probe, clients: &mut BTreeMap<String, ureq::Agent>) -> bool {
-    match probe {
-        Probe::Unix { path } => UnixStream::connect(paths.machine(path)).is_ok(),
-        Probe::Http { url, ca, identity } => {
-            if !clients.contains_key(name) {
-                // Files may not be there yet, or be written anew: an unready process gets a new client each time.
-                let read = |path: &String| fs::read_to_string(paths.machine(path)).ok();
-                let ca = ca.as_ref().and_then(read);
-                let identity = identity
-                    .as_ref()
-                    .and_then(|(certificate, key)| Some((read(certificate)?, read(key)?)));
-                let Some(client) = client(ca.as_deref(), identity.as_ref(), BOUND) else {
-                    return false;
-                };
-                clients.insert(name.to_owned(), client);
-            }
-            let ready = clients[name].get(url).call().is_ok_and(|mut answer| {
-                let ok = answer.status().as_u16() == 200;
-                // Read to the end, the connection serves the next probe as well.
-                ok && answer
-                    .body_mut()
-                    .with_config()
-                    .limit(LARGEST)
-                    .read_to_vec()
-                    .is_ok()
-            });
-            if !ready {
-                clients.remove(name);
-            }
-            ready
-        }
     }
 }

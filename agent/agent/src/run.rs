@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{MachineConfig, ProcessState, Report};
+use agent_etcd::prepare::QUICK_EXITS;
+use agent_ground::pause;
+use agent_protocol::{DiskSeen, MachineConfig, ProcessState, Report};
 use nix::{
     sys::{
         prctl,
@@ -24,9 +26,10 @@ use rustix::process::WaitOptions;
 use crate::{
     Paths,
     contact::{Contact, Outbox},
-    disk, pause,
+    disk,
     probe::{self, Target, Targets},
     process,
+    seen::{self, Statuses},
     supervisor::{Action, Event, Job, Supervisor},
 };
 
@@ -36,6 +39,8 @@ const LOG_CARE: Duration = Duration::from_secs(15);
 const WRITE_RETRY: Duration = Duration::from_secs(2);
 /// What is left after an orderly stop (containers, mostly) gets this long.
 const LAST_GRACE: Duration = Duration::from_secs(3);
+/// What processes need, and what they write about themselves, is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
 /// Lines of a log in a report, for a process that is in trouble.
 const LINES: usize = 20;
 /// Small stacks: a machine has better uses for its memory.
@@ -53,6 +58,8 @@ pub enum News {
         pid: u32,
         /// The answer.
         ready: bool,
+        /// When it last answered.
+        answered: Duration,
     },
     /// A signal arrived.
     Signal(Signal),
@@ -140,9 +147,14 @@ pub fn run(root: &Path) -> ExitCode {
             say(&format!("cannot become the reaper: {error}"));
         }
     }
-    let seed = match disk::seed(&paths) {
-        Ok(seed) => seed,
-        Err(error) => {
+    let config = disk::config(&paths);
+    let seed = match (disk::seed(&paths), &config) {
+        (Ok(seed), _) => Some(seed),
+        (Err(error), Some(_)) => {
+            say(&format!("{error}; it goes on as it was, and nobody hears of it"));
+            None
+        }
+        (Err(error), None) => {
             say(&format!(
                 "{error}; a machine without a seed cannot become anything"
             ));
@@ -161,7 +173,7 @@ pub fn run(root: &Path) -> ExitCode {
     }
     {
         let (paths, targets, news) = (paths.clone(), Arc::clone(&targets), news.clone());
-        thread("probes", move || probe::run(&paths, &targets, &news));
+        thread("probes", move || probe::run(&paths.machine("/"), &targets, &news));
     }
     let mut machine = Machine {
         boot: boot_id(),
@@ -173,16 +185,23 @@ pub fn run(root: &Path) -> ExitCode {
         config_error: None,
         pending: None,
         changed: BTreeSet::new(),
+        statuses: Statuses::default(),
+        disks: seen::disks(&paths),
         ended: false,
     };
     // What was in force before comes into force again, whether the service is there or not.
-    if let Some(config) = disk::config(&paths) {
+    if let Some(config) = config {
         machine.configure(config);
     }
     let after = machine.supervisor.config().map_or(0, |config| config.generation);
     machine.report();
-    start_contact(Contact::new(paths, seed), after, outbox, news);
-    machine.run(&inbox)
+    if let Some(seed) = seed {
+        start_contact(Contact::new(paths, seed), after, outbox, news.clone());
+    }
+    let ended = machine.run(&inbox);
+    // Held until here: a machine without contact still hears its signals and probes.
+    drop(news);
+    ended
 }
 
 fn start_contact(contact: Contact, after: u64, outbox: Arc<Outbox>, news: Sender<News>) {
@@ -208,40 +227,98 @@ struct Machine {
     pending: Option<(MachineConfig, Duration)>,
     /// Files that were written and whose processes do not know yet.
     changed: BTreeSet<String>,
+    statuses: Statuses,
+    disks: Vec<DiskSeen>,
     ended: bool,
 }
 
 impl Machine {
     fn run(&mut self, inbox: &mpsc::Receiver<News>) -> ExitCode {
         let mut care_at = pause::monotonic() + LOG_CARE;
+        let mut look_at = pause::monotonic() + LOOK;
         while !self.ended {
             let now = pause::monotonic();
             let retry_at = self.pending.as_ref().map(|(_, at)| *at);
-            let deadline = [self.supervisor.next_deadline(), retry_at]
+            let look = self.has_to_look().then_some(look_at);
+            let deadline = [self.supervisor.next_deadline(), retry_at, look]
                 .into_iter()
                 .flatten()
                 .fold(care_at, Duration::min);
             match inbox.recv_timeout(deadline.saturating_sub(now)) {
                 Ok(News::Config(config)) => self.take(config),
-                Ok(News::Probed { name, pid, ready }) => self.feed(Event::Probed { name, pid, ready }),
+                Ok(News::Probed {
+                    name,
+                    pid,
+                    ready,
+                    answered,
+                }) => self.feed(Event::Probed {
+                    name,
+                    pid,
+                    ready,
+                    answered,
+                }),
                 Ok(News::Signal(Signal::SIGCHLD)) => self.reap(),
                 Ok(News::Signal(Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR)) => self.feed(Event::Stop),
-                Ok(News::Signal(signal)) => self.forward(signal),
+                // Not handed on: to most programs, these mean the end.
+                Ok(News::Signal(signal)) => say(&format!("{signal} means nothing here")),
                 Err(RecvTimeoutError::Timeout) => self.feed(Event::Tick),
                 Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
             }
             if let Some((config, _)) = self.pending.take_if(|(_, at)| *at <= pause::monotonic()) {
                 self.configure(config);
             }
+            if pause::monotonic() >= look_at {
+                look_at = pause::monotonic() + LOOK;
+                self.look();
+            }
             if pause::monotonic() >= care_at {
                 care_at = pause::monotonic() + LOG_CARE;
                 for name in self.supervisor.processes().keys() {
                     process::bound(&self.paths.log(name));
                 }
+                let disks = seen::disks(&self.paths);
+                if seen::is_news(&self.disks, &disks) {
+                    self.disks = disks;
+                    self.report();
+                }
             }
         }
         self.finish();
         ExitCode::SUCCESS
+    }
+
+    /// Whether any process has something to be looked at.
+    fn has_to_look(&self) -> bool {
+        let config = self.supervisor.config();
+        config.is_some_and(|config| {
+            let mut processes = config.processes.iter();
+            processes.any(|process| process.status.is_some() || !process.needs.is_empty())
+        })
+    }
+
+    fn look(&mut self) {
+        let Some(config) = self.supervisor.config() else {
+            return;
+        };
+        let said = self.statuses.look(&self.paths, &config.processes);
+        let ready = self
+            .supervisor
+            .probed()
+            .into_iter()
+            .filter(|(_, _, ready)| *ready);
+        let vanished: Vec<Event> = ready
+            .filter_map(|(name, pid, _)| {
+                let process = config.processes.iter().find(|process| process.name == name)?;
+                let path = seen::vanished(&self.paths, process)?;
+                Some(Event::Vanished { name, pid, path })
+            })
+            .collect();
+        if said {
+            self.report();
+        }
+        for event in vanished {
+            self.feed(event);
+        }
     }
 
     /// A configuration arrived. One that is still to be tried again counts as there already.
@@ -257,7 +334,9 @@ impl Machine {
         if !self.supervisor.accepts(config.generation) {
             return;
         }
+        let before = self.supervisor.config().map_or(&[][..], |config| &config.files);
         let written = disk::write_files(&self.paths, &config.files, &mut self.changed)
+            .and_then(|()| disk::remove_files(&self.paths, before, &config.files, &mut self.changed))
             .and_then(|()| disk::keep_config(&self.paths, &config));
         match written {
             Ok(()) => {
@@ -307,6 +386,7 @@ impl Machine {
     fn start(&self, job: Job) -> Event {
         let config = self.supervisor.config();
         let none = BTreeMap::new();
+        let mut counted = BTreeMap::new();
         let found = config.and_then(|config| match &job {
             Job::Setup(index) => Some(("setup".to_owned(), &config.setup.get(*index)?.argv, &none)),
             Job::Task(name) => {
@@ -315,7 +395,13 @@ impl Machine {
             }
             Job::Process(name) => {
                 let process = config.processes.iter().find(|process| process.name == *name)?;
-                Some((name.clone(), &process.argv, &process.env))
+                counted.clone_from(&process.env);
+                // For those who can do something about it.
+                let quick_exits = self.supervisor.quick_exits(name);
+                if quick_exits > 0 {
+                    counted.insert(QUICK_EXITS.to_owned(), quick_exits.to_string());
+                }
+                Some((name.clone(), &process.argv, &counted))
             }
         });
         match found
@@ -357,12 +443,6 @@ impl Machine {
         }
     }
 
-    fn forward(&self, signal: Signal) {
-        for (_, pid, _) in self.supervisor.probed() {
-            signal_group(pid, signal);
-        }
-    }
-
     fn retarget(&self) {
         let config = self.supervisor.config();
         let list = self
@@ -388,6 +468,7 @@ impl Machine {
         self.sequence += 1;
         let mut processes = self.supervisor.processes();
         for (name, seen) in &mut processes {
+            seen.status = self.statuses.of(name);
             if matches!(seen.state, ProcessState::BackOff | ProcessState::Unready) {
                 seen.last_lines = process::tail(&self.paths.log(name), LINES).unwrap_or_default();
             }
@@ -404,7 +485,7 @@ impl Machine {
             processes,
             tasks_done: self.supervisor.tasks_done(),
             agent_rss_kib: rss_kib(),
-            disks: Vec::new(),
+            disks: self.disks.clone(),
         });
     }
 

@@ -4,6 +4,7 @@
 //! configuration ──► setup, command by command ──► all processes and tasks at once
 //!
 //! process:  Waiting ──start──► Running ──exit──► Waiting (back-off 0.1 s … 10 s; forgotten after 30 s of running)
+//!                                 ├─ does not answer for too long, or what it needs has vanished ──► SIGKILL ──exit──► Waiting
 //!                                 └─ removed or changed ──► Stopping (SIGTERM, after the grace SIGKILL) ──exit──► gone, or Waiting
 //! task:     as a process, until it succeeds once
 //! ```
@@ -19,27 +20,15 @@ use std::{
 use agent_protocol::{Command, MachineConfig, Process, ProcessSeen, ProcessState};
 use nix::sys::signal::Signal;
 
-const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
-/// After running so long, an end is a new story.
-const STABLE: Duration = Duration::from_secs(30);
+pub use crate::unit::Job;
+use crate::unit::{FIRST_BACK_OFF, Phase, Unit};
+
 /// A setup command that fails is tried again after this.
 const SETUP_RETRY: Duration = Duration::from_secs(1);
 /// A setup command that takes longer hangs, and is killed so that it is told and tried again.
 const SETUP_BOUND: Duration = Duration::from_secs(120);
 /// A task's grace when it has to go.
 const TASK_GRACE: Duration = Duration::from_secs(5);
-
-/// What is run.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Job {
-    /// The setup command of this index.
-    Setup(usize),
-    /// The task of this name.
-    Task(String),
-    /// The process of this name.
-    Process(String),
-}
 
 /// Something happened.
 #[derive(Debug)]
@@ -82,6 +71,17 @@ pub enum Event {
         pid: u32,
         /// Whether it is ready.
         ready: bool,
+        /// When it last answered.
+        answered: Duration,
+    },
+    /// A path that a process needs is gone.
+    Vanished {
+        /// Which process.
+        name: String,
+        /// Its process id when it was looked.
+        pid: u32,
+        /// The path.
+        path: String,
     },
     /// The machine is to shut down.
     Stop,
@@ -102,78 +102,6 @@ pub enum Action {
     End,
 }
 
-#[derive(Debug)]
-struct Unit {
-    order: u8,
-    grace: Duration,
-    phase: Phase,
-    ready: Option<bool>,
-    restarts: u32,
-    back_off: Duration,
-    last_exit: Option<String>,
-    /// Whether it was ready at any time in this boot.
-    ever_ready: bool,
-    /// Whether it is still wanted after it has stopped.
-    wanted: bool,
-    done: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// To be started then.
-    Waiting(Duration),
-    /// Being started by the loop.
-    Starting,
-    Running {
-        pid: u32,
-        since: Duration,
-    },
-    Stopping {
-        pid: u32,
-        kill_at: Duration,
-        killed: bool,
-    },
-    /// Told to be still during shut-down.
-    Halted,
-}
-
-impl Unit {
-    fn new(order: u8, grace: Duration, now: Duration) -> Self {
-        Self {
-            order,
-            grace,
-            phase: Phase::Waiting(now),
-            ready: None,
-            restarts: 0,
-            back_off: FIRST_BACK_OFF,
-            last_exit: None,
-            ever_ready: false,
-            wanted: true,
-            done: false,
-        }
-    }
-
-    fn pid(&self) -> Option<u32> {
-        match self.phase {
-            Phase::Running { pid, .. } | Phase::Stopping { pid, .. } => Some(pid),
-            _ => None,
-        }
-    }
-
-    /// Begins to stop it, if it runs.
-    fn stop(&mut self, now: Duration) -> Option<Action> {
-        let Phase::Running { pid, .. } = self.phase else {
-            return None;
-        };
-        self.phase = Phase::Stopping {
-            pid,
-            kill_at: now + self.grace,
-            killed: false,
-        };
-        Some(Action::Signal(pid, Signal::SIGTERM))
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Waits for a configuration.
@@ -187,6 +115,31 @@ enum Stage {
     Up,
     /// Stops.
     Down,
+}
+
+/// What a unit may do.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    order: u8,
+    grace: Duration,
+    hang: Option<Duration>,
+}
+
+impl Limits {
+    fn of(process: &Process) -> Self {
+        Self {
+            order: process.stop_order,
+            grace: Duration::from_secs(process.grace_seconds.clamp(1, 120).into()),
+            hang: process
+                .hang_seconds
+                .map(|seconds| Duration::from_secs(seconds.max(1).into())),
+        }
+    }
+}
+
+/// Whether a process has to be started anew to be what it is to be. How it is watched and stopped changes as it runs.
+fn is_another(before: &Process, now: &Process) -> bool {
+    (&before.argv, &before.env, before.restart) != (&now.argv, &now.env, now.restart)
 }
 
 /// The state of a machine.
@@ -275,12 +228,18 @@ impl Supervisor {
                         restarts: unit.restarts,
                         last_exit: unit.last_exit.clone(),
                         last_lines: Vec::new(),
-                        hangs: 0,
+                        hangs: unit.hangs,
                         status: None,
                     },
                 ))
             })
             .collect()
+    }
+
+    /// How often in a row this process ended soon without having been ready.
+    pub fn quick_exits(&self, name: &str) -> u32 {
+        let unit = self.units.get(&Job::Process(name.to_owned()));
+        unit.map_or(0, |unit| unit.quick_exits)
     }
 
     /// Names of the tasks that succeeded.
@@ -314,7 +273,7 @@ impl Supervisor {
                 killed: false,
                 ..
             } => Some(kill_at),
-            _ => None,
+            _ => unit.hangs_at(),
         });
         units.chain(setup).chain(hanging).min()
     }
@@ -346,7 +305,27 @@ impl Supervisor {
                     self.ended(now, &job, how, success, &mut actions);
                 }
             }
-            Event::Probed { name, pid, ready } => self.note_probe(now, name, pid, ready, &mut actions),
+            Event::Probed {
+                name,
+                pid,
+                ready,
+                answered,
+            } => {
+                if let Some(unit) = self.units.get_mut(&Job::Process(name.clone()))
+                    && unit.pid() == Some(pid)
+                {
+                    unit.answered = answered;
+                }
+                self.note_probe(now, name, pid, ready, &mut actions);
+            }
+            Event::Vanished { name, pid, path } => {
+                if let Some(unit) = self.units.get_mut(&Job::Process(name))
+                    && unit.pid() == Some(pid)
+                {
+                    actions.extend(unit.kill(now, format!("killed, because {path} has vanished")));
+                    actions.push(Action::Report);
+                }
+            }
             Event::Stop => {
                 self.stage = Stage::Down;
                 actions.push(Action::Report);
@@ -379,7 +358,7 @@ impl Supervisor {
             .filter(|process| {
                 before
                     .get(process.name.as_str())
-                    .is_some_and(|before| before != process)
+                    .is_some_and(|before| is_another(before, process))
                     || process.restart_on.iter().any(|path| changed.contains(path))
             })
             .map(|process| process.name.clone())
@@ -397,20 +376,19 @@ impl Supervisor {
             })
             .map(|task| task.name.clone())
             .collect();
-        let mut wanted: BTreeMap<Job, (u8, Duration)> = config
+        let mut wanted: BTreeMap<Job, Limits> = config
             .processes
             .iter()
-            .map(|process| {
-                let grace = Duration::from_secs(process.grace_seconds.clamp(1, 120).into());
-                (Job::Process(process.name.clone()), (process.stop_order, grace))
-            })
+            .map(|process| (Job::Process(process.name.clone()), Limits::of(process)))
             .collect();
-        wanted.extend(
-            config
-                .tasks
-                .iter()
-                .map(|task| (Job::Task(task.name.clone()), (u8::MAX, TASK_GRACE))),
-        );
+        wanted.extend(config.tasks.iter().map(|task| {
+            let limits = Limits {
+                order: u8::MAX,
+                grace: TASK_GRACE,
+                hang: None,
+            };
+            (Job::Task(task.name.clone()), limits)
+        }));
 
         for (job, unit) in &mut self.units {
             let stays = wanted.contains_key(job);
@@ -435,12 +413,9 @@ impl Supervisor {
         self.units.retain(|job, unit| {
             wanted.contains_key(job) || unit.pid().is_some() || unit.phase == Phase::Starting
         });
-        for (job, (order, grace)) in wanted {
-            let unit = self
-                .units
-                .entry(job)
-                .or_insert_with(|| Unit::new(order, grace, now));
-            (unit.order, unit.grace) = (order, grace);
+        for (job, limits) in wanted {
+            let unit = self.units.entry(job).or_insert_with(|| Unit::new(now));
+            (unit.order, unit.grace, unit.hang) = (limits.order, limits.grace, limits.hang);
         }
         self.config = Some(config);
         // One that still runs belongs to the configuration before; the next is chosen when it ends.
@@ -512,28 +487,20 @@ impl Supervisor {
         let Some(unit) = self.units.get_mut(job) else {
             return;
         };
-        let was_stopping = matches!(unit.phase, Phase::Stopping { .. });
-        if let Phase::Running { since, .. } = unit.phase
-            && now.saturating_sub(since) >= STABLE
-        {
-            unit.back_off = FIRST_BACK_OFF;
-        }
-        unit.ready = None;
+        let was_stopping = matches!(unit.phase, Phase::Stopping { .. }) && unit.killed_because.is_none();
         if down {
             unit.phase = Phase::Halted;
         } else if !unit.wanted {
             self.units.remove(job);
         } else if was_stopping {
             // Stopped to be started anew.
+            unit.ready = None;
             unit.phase = Phase::Waiting(now);
         } else if matches!(job, Job::Task(_)) && success {
             unit.done = true;
             unit.phase = Phase::Halted;
         } else {
-            unit.last_exit = Some(how);
-            unit.restarts += 1;
-            unit.phase = Phase::Waiting(now + unit.back_off);
-            unit.back_off = (unit.back_off * 2).min(LONGEST_BACK_OFF);
+            unit.fell(now, how);
         }
         actions.push(Action::Report);
     }
@@ -569,6 +536,15 @@ impl Supervisor {
     /// Whatever time and state allow.
     fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
         for unit in self.units.values_mut() {
+            if unit.hangs_at().is_some_and(|at| now >= at) {
+                let hang = unit.hang.unwrap_or_default().as_secs();
+                let why = match unit.ready {
+                    Some(_) => format!("killed, because it did not answer for {hang} s"),
+                    None => "killed, because it never answered".to_owned(),
+                };
+                actions.extend(unit.kill(now, why));
+                actions.push(Action::Report);
+            }
             if let Phase::Stopping {
                 pid,
                 kill_at,

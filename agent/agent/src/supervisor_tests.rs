@@ -1,6 +1,8 @@
 use super::*;
 use agent_protocol::Task;
 
+use crate::unit::STABLE;
+
 fn process(name: &str, order: u8) -> Process {
     Process {
         name: name.into(),
@@ -337,6 +339,7 @@ fn who_becomes_ready_wakes_those_who_waited_for_it_but_only_once() {
             name: "containerd".into(),
             pid,
             ready: true,
+            answered: at(0),
         });
     };
     world.exit(world.pid("kubelet").unwrap(), false);
@@ -369,4 +372,144 @@ fn a_task_that_changed_is_run_again() {
     world.configure(with_task(3, "new"), &[]);
     assert_eq!(world.running, BTreeMap::from([(3, Job::Task("import".into()))]));
     assert!(world.supervisor.tasks_done().is_empty());
+}
+
+impl World {
+    fn probed(&mut self, name: &str, ready: bool, answered: Duration) {
+        let pid = self.pid(name).expect("it runs");
+        self.feed(Event::Probed {
+            name: name.into(),
+            pid,
+            ready,
+            answered,
+        });
+    }
+
+    /// As many seconds pass, and whoever was killed ends.
+    fn seconds(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.pass(at(100));
+            for (pid, signal) in std::mem::take(&mut self.signals) {
+                if signal == Signal::SIGKILL {
+                    self.exit(pid, false);
+                }
+            }
+        }
+    }
+
+    fn seen(&self, name: &str) -> ProcessSeen {
+        self.supervisor.processes()[name].clone()
+    }
+}
+
+fn hanging(name: &str, seconds: u32) -> Process {
+    Process {
+        hang_seconds: Some(seconds),
+        ..process(name, 1)
+    }
+}
+
+#[test]
+fn who_does_not_answer_any_more_is_killed_and_started_again() {
+    let mut world = World::new();
+    world.configure(config(1, &[hanging("a", 10), process("b", 1)]), &[]);
+    let (first, other) = (world.pid("a").unwrap(), world.pid("b"));
+    world.probed("a", true, world.now);
+    world.probed("b", true, world.now);
+    // For as long as it answers, time is no reason.
+    world.seconds(100);
+    assert_eq!(world.pid("a"), Some(first));
+    // It counts from the last answer, not from when it was noticed.
+    world.probed("a", false, world.now - at(9_000));
+    world.probed("b", false, world.now - at(9_000));
+    assert_eq!(world.supervisor.next_deadline(), Some(world.now + at(1000)));
+    world.pass(at(1000));
+    assert_eq!(world.signals, [(first, Signal::SIGKILL)]);
+    world.seconds(1);
+    let again = world.pid("a").unwrap();
+    assert_ne!(again, first);
+    let seen = world.seen("a");
+    assert_eq!((seen.hangs, seen.restarts), (1, 1));
+    assert!(seen.last_exit.unwrap().contains("did not answer for 10 s"));
+    // One that never answers has three times as long, again and again, and is no quick exit.
+    world.seconds(28);
+    assert_eq!(world.pid("a"), Some(again));
+    world.seconds(32);
+    assert_eq!((world.seen("a").hangs, world.supervisor.quick_exits("a")), (2, 0));
+    // Who has no such limit may be silent for ever.
+    world.seconds(1000);
+    assert_eq!((world.pid("b"), world.seen("b").hangs), (other, 0));
+}
+
+#[test]
+fn who_lost_what_it_needs_is_killed_once() {
+    let mut world = World::new();
+    world.configure(config(1, &[process("a", 1)]), &[]);
+    let first = world.pid("a").unwrap();
+    let gone = |pid| Event::Vanished {
+        name: "a".into(),
+        pid,
+        path: "/data".into(),
+    };
+    world.probed("a", true, world.now);
+    world.feed(gone(first));
+    world.feed(gone(first));
+    assert_eq!(world.signals, [(first, Signal::SIGKILL)]);
+    world.seconds(1);
+    // What was seen of the one before is not held against its successor.
+    world.feed(gone(first));
+    assert!(world.pid("a").is_some() && world.signals.is_empty());
+    assert_eq!(world.seen("a").hangs, 1);
+    assert!(world.seen("a").last_exit.unwrap().contains("/data"));
+}
+
+#[test]
+fn quick_ends_are_counted_until_it_was_ready() {
+    let mut world = World::new();
+    world.configure(config(1, &[process("a", 1)]), &[]);
+    for count in 1..=4 {
+        world.exit(world.pid("a").unwrap(), false);
+        assert_eq!(world.supervisor.quick_exits("a"), count);
+        world.seconds(11);
+    }
+    world.probed("a", true, world.now);
+    world.exit(world.pid("a").unwrap(), false);
+    assert_eq!(world.supervisor.quick_exits("a"), 0);
+    // One that ran for long did not end quickly.
+    world.seconds(1);
+    world.pass(STABLE);
+    world.exit(world.pid("a").unwrap(), false);
+    assert_eq!(world.supervisor.quick_exits("a"), 0);
+}
+
+#[test]
+fn only_what_makes_it_another_process_restarts_it() {
+    let before = process("a", 1);
+    let watched = Process {
+        hang_seconds: Some(5),
+        needs: vec!["/x".into()],
+        status: Some("/s".into()),
+        probe: Some(agent_protocol::Probe::Unix { path: "/u".into() }),
+        stop_order: 7,
+        grace_seconds: 9,
+        ..before.clone()
+    };
+    let nonce = Process {
+        restart: 1,
+        ..watched.clone()
+    };
+    let mut world = World::new();
+    world.configure(config(1, &[before]), &[]);
+    let first = world.pid("a").unwrap();
+    world.configure(config(2, &[watched]), &[]);
+    assert!(world.signals.is_empty());
+    // The new limits hold for the one that runs.
+    world.probed("a", true, world.now);
+    world.probed("a", false, world.now);
+    assert_eq!(world.supervisor.next_deadline(), Some(world.now + at(5000)));
+    world.configure(config(3, &[nonce]), &[]);
+    assert_eq!(world.signals, [(first, Signal::SIGTERM)]);
+    world.exit(first, true);
+    assert!(world.pid("a").is_some());
+    assert_eq!(world.seen("a").hangs, 0);
 }

@@ -1,8 +1,9 @@
 //! Asking a process whether it is ready.
 
-use std::{fs, os::unix::net::UnixStream, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use agent_protocol::Probe;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::https::{Bounds, client};
 
@@ -20,7 +21,7 @@ impl Asker {
     pub fn ask(&mut self, root: &Path, probe: &Probe, bound: Duration) -> bool {
         let machine = |path: &str| root.join(path.trim_start_matches('/'));
         match probe {
-            Probe::Unix { path } => UnixStream::connect(machine(path)).is_ok(),
+            Probe::Unix { path } => accepts(&machine(path)),
             Probe::Http { url, ca, identity } => {
                 // Files may not be there yet, or be written anew: an unready process gets a new client each time.
                 let read = |path: &String| fs::read_to_string(machine(path)).ok();
@@ -48,5 +49,50 @@ impl Asker {
                 ready
             }
         }
+    }
+}
+
+/// Whether somebody listens at this socket and takes what comes. Without waiting: one that takes nothing any more has a
+/// full queue one day, and a plain connection would wait for a place in it for ever.
+fn accepts(path: &Path) -> bool {
+    let connected = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )
+    .and_then(|socket| connect(&socket, &SocketAddrUnix::new(path)?));
+    connected.is_ok()
+}
+
+/// Whether somebody has stopped this process (SIGSTOP): then it answers nobody, though the kernel still takes connections in
+/// its name.
+pub fn is_stopped(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        // The name before it is in parentheses and may contain anything.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_socket_whose_queue_is_full_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let probe = Probe::Unix {
+            path: "/socket".into(),
+        };
+        let ask = || Asker::default().ask(directory.path(), &probe, Duration::from_secs(1));
+        assert!(!ask());
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(ask());
+        rustix::net::listen(&listener, 0).unwrap();
+        let full = (0..10).any(|_| !ask());
+        assert!(full, "nobody takes what comes, and still there is always room");
     }
 }

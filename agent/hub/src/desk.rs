@@ -6,11 +6,15 @@ use std::{
     time::Duration,
 };
 
+use agent_api::SILENT_AFTER;
 use agent_protocol::{LogRequest, MachineConfig, Report};
 use tokio::sync::{broadcast, oneshot, watch};
 
 /// Wake-ups that a slow listener may miss; it then looks at everything.
 const WAKE_UPS: usize = 1024;
+
+/// What is exactly as old as allowed is not silent yet.
+const TICK: Duration = Duration::from_millis(1);
 
 /// One entry a machine.
 pub(crate) struct Desk {
@@ -22,6 +26,8 @@ struct Entry {
     config: watch::Sender<Option<Arc<MachineConfig>>>,
     report: Option<Arc<Report>>,
     heard: Option<Duration>,
+    /// Whether it was told that this machine is silent.
+    silent: bool,
     token_spent: bool,
     /// Wishes not yet told to the agent.
     wishes: Vec<LogRequest>,
@@ -37,6 +43,7 @@ impl Default for Entry {
             config: watch::Sender::new(None),
             report: None,
             heard: None,
+            silent: false,
             token_spent: false,
             wishes: Vec::new(),
             waiting: BTreeMap::new(),
@@ -90,12 +97,50 @@ impl Desk {
         self.entries().get(machine)?.heard
     }
 
-    /// The machine asked for something. `true` the first time, when its token has to be spent.
+    /// The machine asked for something. `true` until it is noted that its token is spent.
     pub(crate) fn hear(&self, machine: &str, now: Duration) -> bool {
         let mut entries = self.entries();
         let entry = entries.entry(machine.to_owned()).or_default();
         entry.heard = Some(now);
-        !std::mem::replace(&mut entry.token_spent, true)
+        let back = std::mem::replace(&mut entry.silent, false);
+        let unspent = !entry.token_spent;
+        drop(entries);
+        if back {
+            self.wake(machine);
+        }
+        unspent
+    }
+
+    /// It is written down that this machine's token is spent.
+    pub(crate) fn token_spent(&self, machine: &str) {
+        if let Some(entry) = self.entries().get_mut(machine) {
+            entry.token_spent = true;
+        }
+    }
+
+    /// Wakes whoever listens for each machine that fell silent. Gives when the next one may have.
+    pub(crate) fn note_silence(&self, now: Duration) -> Duration {
+        let (mut fell, mut next) = (Vec::new(), now + SILENT_AFTER);
+        for (machine, entry) in self.entries().iter_mut().filter(|(_, entry)| !entry.silent) {
+            let Some(heard) = entry.heard else { continue };
+            // Silent is who was not heard of for longer than that.
+            let due = heard + SILENT_AFTER + TICK;
+            if due <= now {
+                entry.silent = true;
+                fell.push(machine.clone());
+            } else {
+                next = next.min(due);
+            }
+        }
+        for machine in &fell {
+            self.wake(machine);
+        }
+        next
+    }
+
+    fn wake(&self, machine: &str) {
+        // Nobody listening is fine.
+        let _listeners = self.changed.send(machine.to_owned());
     }
 
     /// The machine's configuration as it changes, and a nudge when a log is wished for.
@@ -127,8 +172,7 @@ impl Desk {
         let wishes = std::mem::take(&mut entry.wishes);
         drop(entries);
         if news && !stale {
-            // Nobody listening is fine.
-            let _listeners = self.changed.send(machine.to_owned());
+            self.wake(machine);
         }
         wishes
     }
@@ -239,6 +283,42 @@ mod tests {
         assert!(wakes.try_recv().is_ok());
         assert!(wakes.try_recv().is_err());
         assert_eq!(desk.report("m").unwrap().sequence, 3);
+    }
+
+    #[test]
+    fn silence_wakes_once_and_so_does_coming_back() {
+        let desk = Desk::default();
+        let mut wakes = desk.subscribe();
+        let at = Duration::from_secs;
+        // Nobody was heard of: there is nothing to wait for but the usual.
+        desk.publish("never-heard", config(1));
+        assert_eq!(desk.note_silence(at(0)), SILENT_AFTER);
+        desk.hear("a", at(10));
+        desk.hear("b", at(30));
+        assert_eq!(desk.note_silence(at(40)), at(10) + SILENT_AFTER + TICK);
+        assert_eq!(
+            desk.note_silence(at(10) + SILENT_AFTER),
+            at(10) + SILENT_AFTER + TICK
+        );
+        assert!(wakes.try_recv().is_err());
+        let next = desk.note_silence(at(10) + SILENT_AFTER + TICK);
+        assert_eq!(next, at(30) + SILENT_AFTER + TICK);
+        assert_eq!(wakes.try_recv().unwrap(), "a");
+        desk.note_silence(at(70));
+        assert!(wakes.try_recv().is_err());
+        desk.hear("a", at(71));
+        assert_eq!(wakes.try_recv().unwrap(), "a");
+        desk.hear("a", at(72));
+        assert!(wakes.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_token_is_spent_when_that_is_written_down() {
+        let desk = Desk::default();
+        assert!(desk.hear("m", Duration::ZERO));
+        assert!(desk.hear("m", Duration::ZERO));
+        desk.token_spent("m");
+        assert!(!desk.hear("m", Duration::ZERO));
     }
 
     #[test]

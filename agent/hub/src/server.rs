@@ -33,12 +33,22 @@ const REPORT_LIMIT: usize = 1024 * 1024;
 const LOG_LIMIT: usize = 16 * 1024 * 1024;
 /// A TLS handshake and the head of a request take no longer, or nobody is there.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Machines that fall silent together are looked for together.
+const SILENCE_STEP: Duration = Duration::from_millis(500);
 /// The longest wait for a configuration that an agent may ask for, seconds.
 const LONGEST_WAIT: u64 = 120;
 
 /// Who asks: the common name of the client certificate, if one was shown.
 #[derive(Clone)]
-pub(crate) struct Caller(pub(crate) Option<String>);
+pub(crate) struct Caller(Option<Shown>);
+
+/// What the certificate says.
+#[derive(Clone)]
+struct Shown {
+    machine: String,
+    /// SHA-256 of its key, hex.
+    key: String,
+}
 
 impl Hub {
     /// Serves agents until `shutdown` completes. `addresses` are those the listener is reached at.
@@ -54,9 +64,12 @@ impl Hub {
         let acceptor = TlsAcceptor::from(Arc::new(self.tls(addresses)?));
         let router = self.router();
         tokio::pin!(shutdown);
+        let silence = self.watch_silence();
+        tokio::pin!(silence);
         loop {
             let accepted = tokio::select! {
                 () = &mut shutdown => return Ok(()),
+                never = &mut silence => match never {},
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -70,6 +83,16 @@ impl Hub {
                     self.inner.env.clock.sleep(Duration::from_millis(100)).await;
                 }
             }
+        }
+    }
+
+    /// One timer for all machines: tells of those that fell silent.
+    async fn watch_silence(&self) -> std::convert::Infallible {
+        let clock = &self.inner.env.clock;
+        loop {
+            let now = clock.monotonic();
+            let next = self.inner.desk.note_silence(now);
+            clock.sleep(next.saturating_sub(now).max(SILENCE_STEP)).await;
         }
     }
 
@@ -109,7 +132,7 @@ impl Hub {
             .timeout(PATIENCE, acceptor.accept(stream))
             .await;
         let Ok(Ok(stream)) = handshake else { return };
-        let caller = Caller(stream.get_ref().1.peer_certificates().and_then(common_name));
+        let caller = Caller(stream.get_ref().1.peer_certificates().and_then(shown));
         let service = TowerToHyperService::new(router.layer(Extension(caller)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -149,7 +172,7 @@ impl Hub {
 
     /// The machine that asks, if it is one of ours and not forgotten.
     pub(crate) async fn admit(&self, caller: &Caller) -> Result<String, Response> {
-        let machine = caller
+        let Shown { machine, key } = caller
             .0
             .clone()
             .ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "no client certificate"))?;
@@ -159,8 +182,15 @@ impl Hub {
             .token(&machine)
             .await
             .map_err(|error| fault(&machine, &error))?;
-        if known.is_none() {
+        let Some(known) = known else {
             return Err(refuse(StatusCode::FORBIDDEN, "there is no such machine"));
+        };
+        // A machine that comes anew under an old name has a key of its own; the certificate of before is not its.
+        if known.enrolled_key.as_ref() != Some(&key) {
+            return Err(refuse(
+                StatusCode::FORBIDDEN,
+                "the certificate is not the enrolled one",
+            ));
         }
         if inner.desk.hear(&machine, inner.env.clock.monotonic()) {
             inner
@@ -168,23 +198,26 @@ impl Hub {
                 .token_used(&machine)
                 .await
                 .map_err(|error| fault(&machine, &error))?;
+            // Not before: what could not be written is tried again with the next request.
+            inner.desk.token_spent(&machine);
         }
         Ok(machine)
     }
 }
 
-/// The common name of the leaf that was shown. The chain was verified by TLS.
-fn common_name(chain: &[CertificateDer<'_>]) -> Option<String> {
+/// Name and key of the leaf that was shown. The chain was verified by TLS.
+fn shown(chain: &[CertificateDer<'_>]) -> Option<Shown> {
     use x509_parser::prelude::FromDer as _;
     let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(chain.first()?).ok()?;
-    let name = leaf
+    let machine = leaf
         .subject()
         .iter_common_name()
         .next()?
         .as_str()
         .ok()?
         .to_owned();
-    Some(name)
+    let key = hex::encode(Sha256::digest(&leaf.public_key().subject_public_key.data));
+    Some(Shown { machine, key })
 }
 
 pub(crate) fn refuse(status: StatusCode, why: &'static str) -> Response {

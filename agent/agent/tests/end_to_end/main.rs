@@ -2,6 +2,7 @@
 //! another build of it, e.g. the static one.
 #![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
+mod faults;
 mod world;
 
 use std::fs;

@@ -80,7 +80,10 @@ pub(crate) async fn run(options: &Engine) -> Result<()> {
 }
 
 fn load() -> String {
-    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
+    std::fs::read_to_string("/proc/loadavg")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Measures in a process of its own: no memory of the other numbers, and a peak of its own.
@@ -90,7 +93,11 @@ fn measure(clusters: u32, seconds: u64) -> Result<Seen> {
         .args(["--seconds", &seconds.to_string()])
         .stderr(std::process::Stdio::inherit())
         .output()?;
-    ensure!(output.status.success(), "{clusters} clusters: the measurement ended with {}", output.status);
+    ensure!(
+        output.status.success(),
+        "{clusters} clusters: the measurement ended with {}",
+        output.status
+    );
     let text = String::from_utf8(output.stdout)?;
     let seen: Seen = serde_json::from_str(text.lines().last().unwrap_or_default())
         .with_context(|| format!("{clusters} clusters: no result in {text:?}"))?;
@@ -128,23 +135,53 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     stamp.start()?;
     let start = clock.monotonic();
     stamp.service()?.client().groups(&env, clusters).await?;
-    each(&stamp, clusters, |client, number| async move { client.create(number, POOLS).await }).await?;
+    each(&stamp, clusters, |client, number| async move {
+        client.create(number, POOLS).await
+    })
+    .await?;
     let accepted_s = since(start);
-    stamp.service()?.client().reached(&env, 0..clusters, BOUND).await?;
+    stamp
+        .service()?
+        .client()
+        .reached(&env, 0..clusters, BOUND)
+        .await?;
     let create_s = since(start);
-    eprintln!("{clusters} clusters: created after {create_s:.1} s, {:.0} MiB", rss_mib()?);
+    eprintln!(
+        "{clusters} clusters: created after {create_s:.1} s, {:.0} MiB",
+        rss_mib()?
+    );
     stamp.service()?.idle(&env, clusters, BOUND).await?;
 
     let start = clock.monotonic();
-    each(&stamp, clusters, |client, number| async move { client.scale(number, SCALED, 2).await }).await?;
-    stamp.service()?.client().reached(&env, 0..clusters, BOUND).await?;
+    each(&stamp, clusters, |client, number| async move {
+        client.scale(number, SCALED, 2).await
+    })
+    .await?;
+    stamp
+        .service()?
+        .client()
+        .reached(&env, 0..clusters, BOUND)
+        .await?;
     let grow_s = since(start);
-    eprintln!("{clusters} clusters: scaled up within {grow_s:.1} s, {:.0} MiB", rss_mib()?);
+    eprintln!(
+        "{clusters} clusters: scaled up within {grow_s:.1} s, {:.0} MiB",
+        rss_mib()?
+    );
     let start = clock.monotonic();
-    each(&stamp, clusters, |client, number| async move { client.scale(number, SCALED, 1).await }).await?;
-    stamp.service()?.client().reached(&env, 0..clusters, BOUND).await?;
+    each(&stamp, clusters, |client, number| async move {
+        client.scale(number, SCALED, 1).await
+    })
+    .await?;
+    stamp
+        .service()?
+        .client()
+        .reached(&env, 0..clusters, BOUND)
+        .await?;
     let shrink_s = since(start);
-    eprintln!("{clusters} clusters: scaled down within {shrink_s:.1} s, {:.0} MiB", rss_mib()?);
+    eprintln!(
+        "{clusters} clusters: scaled down within {shrink_s:.1} s, {:.0} MiB",
+        rss_mib()?
+    );
     stamp.service()?.idle(&env, clusters, BOUND).await?;
 
     stamp.stop().await?;
@@ -155,7 +192,10 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     let restart_read_s = since(start);
     stamp.service()?.idle(&env, clusters, BOUND).await?;
     let restart_adopt_s = since(start);
-    eprintln!("{clusters} clusters: adopted within {restart_adopt_s:.1} s, {:.0} MiB", rss_mib()?);
+    eprintln!(
+        "{clusters} clusters: adopted within {restart_adopt_s:.1} s, {:.0} MiB",
+        rss_mib()?
+    );
     ensure!(
         looks(&stamp) - looked_before >= u64::from(clusters),
         "a cluster was adopted without being looked at"
@@ -189,7 +229,10 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
         idle_kib_per_cluster: per(with_service - world),
         idle_mcpu_per_cluster: per(idle_mcpu),
         world_kib_per_cluster: per(world - empty_kib),
-        #[expect(clippy::cast_precision_loss, reason = "a file's size, shown with three digits")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a file's size, shown with three digits"
+        )]
         store_file_kib_per_cluster: per(std::fs::metadata(&file)?.len() as f64 / 1024.0),
         rss_mib,
     };

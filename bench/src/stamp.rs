@@ -227,7 +227,11 @@ impl Client {
         };
         match self.provider.handle(route, request).await {
             Ok(answer) => {
-                ensure!(answer.status.is_success(), "PUT {path} was answered {}", answer.status);
+                ensure!(
+                    answer.status.is_success(),
+                    "PUT {path} was answered {}",
+                    answer.status
+                );
                 Ok(())
             }
             Err(error) => bail!("PUT {path} was refused: {:?}: {}", error.code, error.message),
@@ -271,7 +275,6 @@ impl Client {
         }
         Ok(())
     }
-
 }
 
 impl Service {
@@ -288,7 +291,10 @@ impl Service {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_closed)) => bail!("the controller has ended"),
             Err(elapsed) => {
-                bail!("not every cluster has settled: {elapsed}; {:?}", *self.pulse.borrow())
+                bail!(
+                    "not every cluster has settled: {elapsed}; {:?}",
+                    *self.pulse.borrow()
+                )
             }
         }
     }

@@ -217,7 +217,11 @@ impl<T> Fair<T> {
     /// A tenant that neither waits nor holds anything costs nothing; and as it holds nothing, it has nothing to make up for.
     fn forget(&mut self, tenant: &Arc<str>) {
         let unused = |queue: &Queue<T>| queue.waiting == 0 && queue.held == 0;
-        if self.tenants.get(tenant).is_some_and(|queues| queues.iter().all(unused)) {
+        if self
+            .tenants
+            .get(tenant)
+            .is_some_and(|queues| queues.iter().all(unused))
+        {
             self.tenants.remove(tenant);
         }
     }

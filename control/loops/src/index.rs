@@ -92,7 +92,9 @@ impl Index {
     pub(crate) fn add_lease(&self, key: &str, owner: &str) {
         let mut inner = self.inner();
         inner.taken.extend(address_of(key));
-        let cluster = owner.strip_prefix("cluster/").and_then(|rest| rest.split('/').next());
+        let cluster = owner
+            .strip_prefix("cluster/")
+            .and_then(|rest| rest.split('/').next());
         let Some(uid) = cluster else {
             return;
         };

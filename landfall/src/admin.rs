@@ -77,10 +77,25 @@ pub(crate) struct ClusterStatus {
     pub(crate) nodes_wanted: u32,
     /// What is going on, for people.
     pub(crate) step: String,
+    /// Requests that have not ended, oldest first.
+    #[serde(default)]
+    pub(crate) operations: Vec<OperationStatus>,
     /// The last problem, for people.
     pub(crate) problem: Option<String>,
     pub(crate) created_at: Timestamp,
     pub(crate) milestones: BTreeMap<String, Timestamp>,
+}
+
+/// A request that has not ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OperationStatus {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) pool: Option<String>,
+    pub(crate) percent: u32,
+    pub(crate) step: String,
+    pub(crate) started_at: Timestamp,
 }
 
 /// A machine.

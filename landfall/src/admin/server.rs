@@ -20,7 +20,7 @@ use providers_containerservice::cluster_state;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 
-use super::{ClusterStatus, MachineStatus, ProcessStatus, ServiceStatus, StampStatus};
+use super::{ClusterStatus, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus, StampStatus};
 use crate::stamp::Settings;
 
 /// What the answers are made from.
@@ -142,7 +142,19 @@ impl Sources {
             let operation = operation.map(|stored| stored.value);
             let state = cluster_state(&cluster, observed.as_ref(), operation.as_ref());
             let observed = observed.unwrap_or_default();
-            answers.push(cluster_status(cluster, observed, state.as_str()));
+            let mut running = Vec::new();
+            for id in &cluster.course.running {
+                let found = get_record::<OperationRecord>(store, &key::operation(id)).await?;
+                running.extend(
+                    found
+                        .map(|stored| stored.value)
+                        .filter(|operation| operation.ended_at.is_none())
+                        .map(operation_status),
+                );
+            }
+            let mut status = cluster_status(cluster, observed, state.as_str());
+            status.operations = running;
+            answers.push(status);
         }
         Ok(StampStatus {
             name: self.name.clone(),
@@ -162,6 +174,17 @@ impl Sources {
     }
 }
 
+fn operation_status(operation: OperationRecord) -> OperationStatus {
+    OperationStatus {
+        id: operation.id,
+        name: operation.name,
+        pool: operation.pool,
+        percent: operation.progress.percent,
+        step: operation.progress.step,
+        started_at: operation.started_at,
+    }
+}
+
 fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str) -> ClusterStatus {
     ClusterStatus {
         state: state.to_owned(),
@@ -175,6 +198,7 @@ fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str)
             .unwrap_or(cluster.spec.kubernetes_version),
         vip: observed.vip,
         step: observed.step,
+        operations: Vec::new(),
         problem: observed.problem,
         created_at: cluster.created_at,
         milestones: observed.milestones,

@@ -92,12 +92,12 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
     page.push('\n');
     for cluster in &status.clusters {
         let machines: Vec<&MachineStatus> = status.machines_of(cluster).collect();
-        page.push_str(&cluster_page(cluster, &machines, flag));
+        page.push_str(&cluster_page(cluster, &machines, now, flag));
     }
     page
 }
 
-fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], flag: &str) -> String {
+fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Timestamp, flag: &str) -> String {
     let mut page = format!("\n{}\n", cluster.name.bold());
     let rows: Vec<Vec<String>> = machines
         .iter()
@@ -128,6 +128,19 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], flag: &str
             rows,
         ));
         page.push('\n');
+    }
+    for operation in &cluster.operations {
+        let of = operation
+            .pool
+            .as_ref()
+            .map_or_else(String::new, |pool| format!(" of {pool}"));
+        page.push_str(&format!(
+            "  running: {:>3}%  {}{of} for {}: {}\n",
+            operation.percent,
+            operation.name,
+            ago(now, operation.started_at),
+            operation.step
+        ));
     }
     if !cluster.step.is_empty() {
         page.push_str(&format!("  now:     {}\n", cluster.step));

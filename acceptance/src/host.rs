@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, process::Command};
 
 use anyhow::Result;
+use fabric_net::Names;
 
 use crate::clients::run;
 
@@ -15,55 +16,56 @@ use crate::clients::run;
 pub(crate) struct Host(BTreeSet<String>);
 
 impl Host {
-    /// Looks at processes, mounts, network namespaces, links, routes, nftables, and control groups.
-    /// Of processes, only those that belong to this stamp.
+    /// Looks at processes, mounts, network namespaces, links, routes, nftables, and control groups of this stamp. Somebody
+    /// else's stamp beside it is none of our business, and comes and goes as it likes.
     pub(crate) fn look(stamp: &str) -> Result<Self> {
+        let names = Names::new(stamp);
+        let tag = names.tag();
         let mut seen = BTreeSet::new();
-        let mut add = |kind: &str, lines: &str| {
+        let mut add = |kind: &str, lines: Vec<&str>| {
             seen.extend(
                 lines
-                    .lines()
+                    .iter()
                     .filter(|line| !line.trim().is_empty())
                     .map(|line| format!("{kind}: {}", line.trim())),
             );
         };
+        let namespaces = run(Command::new("ip").args(["-o", "netns", "list"]))?;
         add(
             "namespace",
-            &run(Command::new("ip").args(["-o", "netns", "list"]))?
-                .replace(" (id:", "\u{0}")
+            namespaces
                 .lines()
-                .map(|line| line.split('\u{0}').next().unwrap_or(line).to_owned())
-                .collect::<Vec<_>>()
-                .join("\n"),
+                .filter_map(|line| line.split(' ').next())
+                .filter(|name| name.contains(tag))
+                .collect(),
         );
+        let bridge = names.bridge();
         let links = run(Command::new("ip").args(["-o", "link", "show"]))?;
         add(
             "link",
-            &links
+            links
                 .lines()
+                .filter(|line| line.contains(tag) || line.contains(&format!(" master {bridge} ")))
                 .filter_map(|line| line.split(": ").nth(1))
-                .collect::<Vec<_>>()
-                .join("\n"),
+                .collect(),
         );
-        add("route", &run(Command::new("ip").args(["-4", "route", "show"]))?);
+        let routes = run(Command::new("ip").args(["-4", "route", "show"]))?;
+        add("route", routes_of(&bridge, &routes));
         // On a machine without any table yet nft prints nothing.
-        add("nft", &run(Command::new("nft").args(["list", "tables"]))?);
+        let tables = run(Command::new("nft").args(["list", "tables"]))?;
+        add("nft", tables.lines().filter(|line| line.contains(tag)).collect());
         let mounts = std::fs::read_to_string("/proc/mounts")?;
-        let ours =
-            |line: &&str| line.contains("landfall") || line.contains("/netns/lf") || line.contains("overlay");
         add(
             "mount",
-            &mounts.lines().filter(ours).collect::<Vec<_>>().join("\n"),
+            mounts
+                .lines()
+                .filter(|line| line.contains(tag) || line.contains(&format!("/{stamp}/")))
+                .collect(),
         );
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
-            let group = hierarchy.path().join("landfall");
+            let group = hierarchy.path().join("landfall").join(stamp);
             if group.is_dir() {
-                for stamp in std::fs::read_dir(&group)?
-                    .flatten()
-                    .filter(|entry| entry.path().is_dir())
-                {
-                    add("cgroup", &stamp.path().to_string_lossy());
-                }
+                add("cgroup", vec![&*group.to_string_lossy()]);
             }
         }
         for process in std::fs::read_dir("/proc")?.flatten() {
@@ -79,7 +81,6 @@ impl Host {
                 continue;
             };
             let line = line.replace('\0', " ");
-            // Somebody else's stamp beside ours is none of our business.
             let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             if !groups.contains(&format!("/landfall/{stamp}/")) && !line.contains(stamp) {
                 continue;
@@ -102,7 +103,7 @@ impl Host {
             .contains(&program)
                 || program.starts_with("kube-")
             {
-                add("process", &format!("{pid} {line}"));
+                add("process", vec![&*format!("{pid} {line}")]);
             }
         }
         Ok(Self(seen))
@@ -112,6 +113,21 @@ impl Host {
     pub(crate) fn beyond(&self, before: &Self) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
     }
+}
+
+/// The routes of a stamp: those by way of its bridge, and the unreachable ones of ranges that no other stamp uses.
+fn routes_of<'a>(bridge: &str, routes: &'a str) -> Vec<&'a str> {
+    let destination = |line: &'a str| line.trim_start_matches("unreachable ").split(' ').next();
+    let by_another: BTreeSet<_> = routes
+        .lines()
+        .filter(|line| line.contains(" dev lfs") && !line.contains(bridge))
+        .filter_map(destination)
+        .collect();
+    routes
+        .lines()
+        .filter(|line| line.contains(bridge) || line.starts_with("unreachable "))
+        .filter(|line| destination(line).is_none_or(|range| !by_another.contains(range)))
+        .collect()
 }
 
 /// What a power failure does, as near as a test may come to it: every process of the stamp's machines is killed, and all
@@ -196,4 +212,23 @@ fn groups_of(stamp: &str) -> Result<Vec<std::path::PathBuf>> {
         }
     }
     Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn routes_of_another_stamp_are_left_out() {
+        let routes = "default via 10.0.0.1 dev eth0\n\
+                      100.65.0.0/20 dev lfsaaaa proto kernel scope link src 100.65.0.1\n\
+                      100.66.0.0/20 dev lfsbbbb proto kernel scope link src 100.66.0.1\n\
+                      unreachable 100.65.0.0/20 metric 4096\n\
+                      unreachable 100.66.0.0/20 metric 4096\n";
+        assert_eq!(
+            super::routes_of("lfsaaaa", routes),
+            [
+                "100.65.0.0/20 dev lfsaaaa proto kernel scope link src 100.65.0.1",
+                "unreachable 100.65.0.0/20 metric 4096",
+            ]
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask layers|docs|test|bench`.
+//! The project's own tools: `cargo xtask layers|docs|test|chaos|bench`.
 //!
 //! Always true: a task that finds something wrong prints what and where, and ends with exit code 1. Called by: people, and
 //! `.ci/run`.
@@ -8,6 +8,7 @@
     reason = "a tool for developers; it has no printer"
 )]
 
+mod chaos;
 mod docs;
 mod layers;
 mod test;
@@ -39,7 +40,9 @@ enum Task {
     },
     /// Set up what the tests need, and run all of them
     Test(test::Options),
-    /// Measure against the bare-process floor: `bench create|idle [--json]`
+    /// Random requests, faults, deaths and broken machines over the simulated control plane
+    Chaos(chaos::Options),
+    /// Measure against the bare-process floor: `bench create|idle|engine [--json]`
     #[command(disable_help_flag = true)]
     Bench {
         /// What the bench itself takes; `--help` lists it
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Layers => layers::check(),
         Task::Docs { check } => docs::write(check),
         Task::Test(options) => test::run(&options),
+        Task::Chaos(options) => chaos::run(&options),
         Task::Bench { options } => bench(&options),
     };
     match outcome {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{cargo, docs, layers, top};
+use crate::{cargo, chaos, docs, layers, top};
 
 /// The Azure CLI that acceptance runs: the newest that was studied.
 const AZURE_CLI: &str = "2.91.0";
@@ -99,6 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "tests",
         cargo().args(["test", "--quiet", "--workspace", "--no-fail-fast"]),
     );
+    totals.gate("chaos", chaos::fixed);
     if !options.no_acceptance {
         match set_up() {
             Ok(az) => totals.counted("acceptance", &mut acceptance(&az, options)),

@@ -1,0 +1,86 @@
+//! `cargo xtask chaos`: random requests and faults over the simulated control plane, or every generated case.
+//!
+//! The simulation is a program of its own, built with `--release`, so that ten thousand seeds take minutes.
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::cargo;
+
+/// What to play.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// How many seeds
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    start: u64,
+    /// Only this one, with all that happened: what a failing seed prints
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "start", "cases"])]
+    seed: Option<u64>,
+    /// Instead of seeds: every operation × every step × every fault
+    #[arg(long, conflicts_with_all = ["seeds", "start"])]
+    cases: bool,
+    /// Of the cases, only those whose line contains this, e.g. 'scale-up 12 hangs'
+    #[arg(long, value_name = "TEXT", requires = "cases")]
+    only: Option<String>,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: u64,
+    /// One JSON object as the last line
+    #[arg(long)]
+    json: bool,
+}
+
+/// How many seeds are played on every change.
+const FIXED: u64 = 200;
+
+/// The fixed set of seeds.
+pub(crate) fn fixed() -> Result<()> {
+    run(&Options {
+        seeds: FIXED,
+        start: 1,
+        seed: None,
+        cases: false,
+        only: None,
+        jobs: 2,
+        json: false,
+    })
+}
+
+/// Plays.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut command = cargo();
+    command.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "simulation",
+        "--",
+    ]);
+    if options.cases {
+        command.arg("cases");
+        if let Some(only) = &options.only {
+            command.args(["--only", only]);
+        }
+    } else {
+        command.arg("chaos");
+        match options.seed {
+            Some(seed) => command.args(["--seed", &seed.to_string()]),
+            None => command
+                .args(["--seeds", &options.seeds.to_string()])
+                .args(["--start", &options.start.to_string()]),
+        };
+    }
+    command.args(["--jobs", &options.jobs.to_string()]);
+    if options.json {
+        command.arg("--json");
+    }
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the simulation ended with {status}");
+    }
+    Ok(())
+}

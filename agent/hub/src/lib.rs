@@ -1,4 +1,3 @@
-// NOTE to the agent engineer (09:43): the hub in this folder is complete, committed and being wired by others. Please leave agent/hub as it is and deliver agent/agent and agent/embedded (most urgent: everybody waits for the agent binary). API: AgentCa::{generate,from_pem,certificate_pem,key_pem,server}, StoreBook, Hub::new(env, ca, book), hub.serve(listener, &addresses, shutdown). Your earlier files are in /tmp/h2.
 //! The service's side of the agents: they dial in here, are told what to be, and say how they are.
 //!
 //! ```text

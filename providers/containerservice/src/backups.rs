@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    ContainerService,
+    API_VERSIONS, ContainerService, NAMESPACE,
     change::advance,
     problems::quote,
     records::{At, Found},
@@ -151,7 +151,7 @@ impl BackupApi {
             .collect();
         let record = &found.record.value;
         let backup = json!({
-            "id": format!("{}/backups/default", at.name().id().replace(crate::NAMESPACE, BACKUP_NAMESPACE)),
+            "id": format!("{}/backups/default", at.name().id().replace(NAMESPACE, BACKUP_NAMESPACE)),
             "name": "default",
             "type": "Landfall.Backup/managedClusters/backups",
             "properties": {
@@ -233,9 +233,12 @@ impl BackupApi {
         let (_, change) = done.ok_or_else(|| at.not_found())?;
         let body = json!({ "at": time(moment), "restore": id });
         let response = Response::with(StatusCode::ACCEPTED, body);
+        // The operation is one of the cluster, and is asked for there.
+        let mut polled = request.clone();
+        API_VERSIONS[0].clone_into(&mut polled.api_version);
         Ok(response.operation(
-            request,
-            BACKUP_NAMESPACE,
+            &polled,
+            NAMESPACE,
             at.subscription,
             &self.clusters.config.location,
             &change.operation.id,

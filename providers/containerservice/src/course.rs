@@ -360,7 +360,12 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
         None => bodies_and_specs(present).into_iter().unzip(),
     };
     let (mut body, mut spec) = match &reached {
-        Some(reached) => (reached.body.clone(), reached.spec.clone()),
+        // What the state comes from stays: going back to an earlier restore would do that one again.
+        Some(reached) => {
+            let mut spec = reached.spec.clone();
+            spec.restore.clone_from(&present.spec.restore);
+            (reached.body.clone(), spec)
+        }
         None => (present.body.clone(), present.spec.clone()),
     };
     body["properties"]["agentPoolProfiles"] = Value::Array(bodies);

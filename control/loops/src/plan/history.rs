@@ -93,13 +93,17 @@ fn restarts(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut To
         if now > before && (before < 3 || now >= before.saturating_mul(2)) {
             told.restarts.insert(name.clone(), now);
             let last = process.last_exit.as_deref().unwrap_or("it ended");
+            let times = match now {
+                1 => String::new(),
+                times => format!(", {times} times by now"),
+            };
             let line = process.last_lines.last().map_or_else(String::new, |line| {
                 format!("; its last line: {}", words::cut(line, 160))
             });
             draft.tell(
                 EventKind::ComponentRestarted,
                 label,
-                format!("{name} was started again, {now} times by now ({last}){line}"),
+                format!("{name} was started again{times} ({last}){line}"),
             );
         }
     }

@@ -262,6 +262,12 @@ impl Job {
                 let presence = match machine {
                     None => Presence::Absent,
                     Some(Power::Running) => Presence::Running,
+                    // It was whole once, and its disk is not there any more: what is left of it is not the machine.
+                    Some(Power::Partial)
+                        if self.machines[id].enrolled_key.is_some() && !self.machines[id].deleting =>
+                    {
+                        Presence::Absent
+                    }
                     Some(Power::Stopped | Power::Partial) => Presence::Partial,
                 };
                 (id.clone(), presence)

@@ -265,7 +265,7 @@ fn the_only_control_plane_member_is_rebooted_ever_more_rarely_and_never_deleted(
     );
     assert!(times.len() >= 4 && times.len() <= 8, "{}", times.len());
     let pause = |index: usize| times[index + 1].0.duration_since(times[index].0);
-    assert!(pause(3) > pause(2) && pause(2) > pause(1));
+    assert!(pause(times.len() - 2) > 4 * pause(0), "{times:#?}");
     assert_eq!(ideal.control_plane_ids(), [id]);
 }
 

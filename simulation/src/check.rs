@@ -152,13 +152,6 @@ impl Stamp {
                 .map(|key| key.trim_start_matches(prefix).to_owned())
                 .collect()
         };
-        let pkis = self.records::<SealedRecord>("/pki/").await?;
-        same(
-            problems,
-            "keys and clusters",
-            &under(pkis.into_keys().collect(), "/pki/"),
-            &uids,
-        );
         let observed = under(records.observed.keys().cloned().collect(), "/observed/");
         same(problems, "observed records and clusters", &observed, &uids);
         let networks: BTreeSet<_> = self
@@ -175,6 +168,11 @@ impl Stamp {
             .map(|cluster| cluster.uid.clone())
             .collect();
         same(problems, "networks and clusters", &networks, &made);
+        let pkis = self.records::<SealedRecord>("/pki/").await?;
+        let mut keys = under(pkis.into_keys().collect(), "/pki/");
+        // An abort may have come before the keys.
+        keys.retain(|uid| made.contains(uid) || !uids.contains(uid));
+        same(problems, "keys and clusters", &keys, &made);
         let groups = self.records::<GroupRecord>("/groups/").await?;
         let managed = groups.values().filter(|group| group.managed_by.is_some()).count();
         if managed != uids.len() {
@@ -193,7 +191,7 @@ impl Stamp {
                 problems.push(format!("{} has two addresses", lease.owner));
             }
         }
-        for (uid, seen) in uids
+        for (uid, seen) in made
             .iter()
             .filter_map(|uid| Some((uid, records.observed.get(&format!("/observed/{uid}"))?)))
         {

@@ -74,4 +74,24 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1"],
         &["crash control-plane"],
     ),
+    operation(
+        "repair-hanging-node",
+        &["create c1 np1=3"],
+        &["ail vmss000001 hangs reboot"],
+    ),
+    operation(
+        "replace-node",
+        &["create c1 np1=3"],
+        &["ail vmss000001 not-ready replace"],
+    ),
+    operation(
+        "repair-lost-member",
+        &["create c1 np1=1 tier=Standard"],
+        &["vanish control-plane-1"],
+    ),
+    operation(
+        "replace-member",
+        &["create c1 np1=1 tier=Standard"],
+        &["ail control-plane-0 hangs replace"],
+    ),
 ];

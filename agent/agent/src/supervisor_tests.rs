@@ -256,6 +256,7 @@ fn not_ready_yet_differs_from_not_ready_any_more() {
             name: "a".into(),
             pid,
             ready,
+            answered: Duration::ZERO,
         })
     };
     probe(&mut world, pid, false);
@@ -434,7 +435,7 @@ fn who_does_not_answer_any_more_is_killed_and_started_again() {
     // One that never answers has three times as long, again and again, and is no quick exit.
     world.seconds(28);
     assert_eq!(world.pid("a"), Some(again));
-    world.seconds(32);
+    world.seconds(20);
     assert_eq!((world.seen("a").hangs, world.supervisor.quick_exits("a")), (2, 0));
     // Who has no such limit may be silent for ever.
     world.seconds(1000);
@@ -476,7 +477,7 @@ fn quick_ends_are_counted_until_it_was_ready() {
     world.exit(world.pid("a").unwrap(), false);
     assert_eq!(world.supervisor.quick_exits("a"), 0);
     // One that ran for long did not end quickly.
-    world.seconds(1);
+    world.seconds(11);
     world.pass(STABLE);
     world.exit(world.pid("a").unwrap(), false);
     assert_eq!(world.supervisor.quick_exits("a"), 0);

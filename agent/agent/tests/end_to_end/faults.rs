@@ -59,12 +59,11 @@ async fn what_it_needs_vanishes_and_what_it_says_is_told() {
     });
     world.start_machine();
     let says = |report: &agent_protocol::Report| {
-        let seen = &report.processes["needs"];
-        ready(report, "needs")
-            && seen
-                .status
-                .as_ref()
-                .is_some_and(|status| status["runs"].as_u64() == seen.pid.map(u64::from))
+        report.processes.get("needs").is_some_and(|seen| {
+            let status = seen.status.as_ref();
+            seen.state == ProcessState::Ready
+                && status.is_some_and(|status| status["runs"].as_u64() == seen.pid.map(u64::from))
+        })
     };
     let before = world.report("its own word", says).await;
     assert!(

@@ -1,6 +1,7 @@
 //! The walks through the product. One stamp for all; clusters side by side.
 
 mod adversity;
+mod healing;
 mod login;
 mod pools;
 mod workload;
@@ -62,6 +63,9 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     }
     if wanted("pools") {
         pools::walk(journal, &az, &clusters.kubenet)?;
+    }
+    if wanted("healing") {
+        healing::walk(journal, stamp, &az, &clusters)?;
     }
     if wanted("adversity") {
         adversity::walk(journal, stamp, &az, &clusters)?;

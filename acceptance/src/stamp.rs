@@ -85,6 +85,12 @@ impl Stamp {
         Ok(())
     }
 
+    /// Where the disk of a machine is.
+    pub(crate) fn machine_disk(&self, machine: &str) -> PathBuf {
+        let state = self.directory.path().join("state").join(&self.name);
+        state.join("fabric/machines").join(machine)
+    }
+
     /// The process id of this stamp's `landfall serve`.
     pub(crate) fn serve_pid(&self) -> Result<u32> {
         let status: Value = serde_json::from_str(&run(&mut self.landfall(&["status", "--output", "json"]))?)?;

@@ -122,9 +122,12 @@ pub(super) fn records(draft: &mut Draft<'_>) {
     if there < wanted {
         add(draft, wanted - there);
     } else if there > wanted && limits_followed(draft) && all_healthy(draft, None) {
+        // The leader stays: its keeper lets the others go, and knows that they are to.
+        let leader = keeper(draft).and_then(|status| status.leader);
         for (id, _) in staying
             .iter()
             .rev()
+            .filter(|(id, _)| Some(*id) != leader.as_ref())
             .take(usize::try_from(there - wanted).unwrap_or_default())
         {
             draft.wait("taking control plane members away");

@@ -104,6 +104,11 @@ impl Inner {
         if state.forgotten.contains(id) || !state.reaches(id) {
             return;
         }
+        let newest = state.published.get(id).map(|config| config.generation);
+        if newest.is_some_and(|newest| newest > config.generation) {
+            // An agent is given the newest there is when it asks; this was overtaken on the way.
+            return;
+        }
         let Some(machine) = current(&mut state, id, boot).filter(|machine| machine.up) else {
             return;
         };

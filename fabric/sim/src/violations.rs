@@ -29,7 +29,11 @@ fn addresses(spec: &MachineSpec) -> Vec<(String, Ipv4Addr)> {
 pub(crate) fn machine(state: &mut State, spec: &MachineSpec) {
     for (place, address) in addresses(spec) {
         // Most addresses are in networks of their own: thousands of networks are not walked through for those.
-        let networks = if place == STAMP { Some(&state.networks) } else { None };
+        let networks = if place == STAMP {
+            Some(&state.networks)
+        } else {
+            None
+        };
         for (id, network) in networks.into_iter().flatten() {
             if network.uplink == address {
                 state.violations.push(format!(

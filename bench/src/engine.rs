@@ -5,6 +5,7 @@
 //! process on two threads, so times and CPU are upper bounds of the service's own. Memory is split: what the process
 //! holds before and after the service is let go.
 #![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
+#![expect(clippy::print_stderr, reason = "how far it is goes beside the results")]
 
 use std::{sync::Arc, time::Duration};
 

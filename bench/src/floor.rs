@@ -66,6 +66,10 @@ impl Floor {
         };
         let place = ControlPlanePlace::alone("floor", at);
         let mut control_plane = cluster_bootstrap::control_plane_config(spec, &pki, &place, now, 1)?;
+        // Nor are there the agent's own programs.
+        control_plane
+            .processes
+            .retain(|process| process.name != "etcd-backup");
         for process in &mut control_plane.processes {
             // Nobody prepares the data of a bare etcd.
             if process.name == "etcd" {
@@ -484,5 +488,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
+        restore: None,
     })
 }

@@ -257,8 +257,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let runner = Runner::default();
         std::thread::scope(|scope| {
-            let long =
-                scope.spawn(|| runner.run("long", &mut shell("trap '' INT; exec sleep 600"), &dir.path().join("a")));
+            let long = scope.spawn(|| {
+                runner.run(
+                    "long",
+                    &mut shell("trap '' INT; exec sleep 600"),
+                    &dir.path().join("a"),
+                )
+            });
             while runner.running.lock().unwrap().is_empty() {
                 std::thread::yield_now();
             }

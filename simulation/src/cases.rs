@@ -217,6 +217,6 @@ pub fn play_all(cases: &[Case], jobs: usize) -> Result<Outcome> {
         *played.entry(case.operation.name).or_default() += 1;
     }
     let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failures.sort_by(|a, b| a.case.to_string().cmp(&b.case.to_string()));
+    failures.sort_by_key(|failure| failure.case.to_string());
     Ok(Outcome { played, failures })
 }

@@ -1,6 +1,5 @@
 //! Generated tests: of every operation one case, with all faults in turn, and a few seeds of chaos. The whole is run by
 //! `cargo xtask chaos --cases` and `cargo xtask chaos --seeds 10000`.
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,7 +1,6 @@
 //! The scripts of `scenarios/` go as their golden transcripts say; the difference is the review.
 //!
 //! With `BLESS=1` in the environment, the transcripts are written instead.
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use std::path::PathBuf;
 

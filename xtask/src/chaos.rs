@@ -52,14 +52,7 @@ pub(crate) fn fixed() -> Result<()> {
 /// Plays.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut command = cargo();
-    command.args([
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        "simulation",
-        "--",
-    ]);
+    command.args(["run", "--quiet", "--release", "--package", "simulation", "--"]);
     if options.cases {
         command.arg("cases");
         if let Some(only) = &options.only {

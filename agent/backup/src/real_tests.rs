@@ -154,7 +154,6 @@ impl World {
             flags: Vec::new(),
             identity: self.identity.clone(),
             restore: None,
-            ..serde_json::from_str(r#"{"member":"","members":[],"formed":true,"data":"","spool":"","flags":[],"identity":{"ca":"","certificate":"","key":""},"restore":null}"#).unwrap()
         }
     }
 

@@ -35,7 +35,11 @@ const WATCHED: &[(&str, Option<&str>, Option<&str>)] = &[
         Some(MANAGED),
         None,
     ),
-    ("/apis/rbac.authorization.k8s.io/v1/clusterroles", Some(MANAGED), None),
+    (
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        Some(MANAGED),
+        None,
+    ),
     (
         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
         Some(MANAGED),

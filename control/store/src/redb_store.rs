@@ -406,7 +406,10 @@ mod tests {
         store.txn(put("/c")).await.unwrap();
         let keys = |list: Vec<(String, Versioned)>| list.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         let before = keys(store.list("/").await.unwrap().0);
-        assert!(before.contains(&"/a".to_owned()) && before.contains(&"/c".to_owned()), "{before:?}");
+        assert!(
+            before.contains(&"/a".to_owned()) && before.contains(&"/c".to_owned()),
+            "{before:?}"
+        );
         drop(store);
         // What is in memory is what is in the file, whatever became of the write that failed.
         let store = RedbStore::with(open, &env, &failed("open")).unwrap();

@@ -193,6 +193,7 @@ mod tests {
             domain: None,
             range: "100.64.0.0/20".parse().unwrap(),
             uplink: Uplink::None,
+            backups: None,
             created_at: env.clock.now(),
         }
     }

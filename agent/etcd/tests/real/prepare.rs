@@ -1,4 +1,5 @@
 //! Members that come about by themselves, each started as the machine's agent would.
+#![expect(clippy::print_stderr, reason = "a test that fails shows what was said")]
 
 use std::{fs, path::Path, process::Command};
 
@@ -42,7 +43,7 @@ impl World {
         let file = self.path(&format!("{}.json", config.member));
         fs::write(&file, serde_json::to_vec(config).unwrap()).unwrap();
         Prepare::new(&file, &program(), &Nothing, &|line| {
-            println!("{}: {line}", config.member)
+            eprintln!("{}: {line}", config.member)
         })
         .unwrap()
         .run()

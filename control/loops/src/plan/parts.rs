@@ -328,5 +328,5 @@ pub(super) fn share(checks: &[Check], parts: &[String]) -> u32 {
         all += 1;
         done += u32::from(check.done);
     }
-    if all == 0 { 1000 } else { done * 1000 / all }
+    (done * 1000).checked_div(all).unwrap_or(1000)
 }

@@ -1,4 +1,5 @@
 //! Requests about a cluster that is being worked on: they queue and merge, the last wish wins, an abort goes back.
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use arm_wire::Provider as _;
 use control_records::{

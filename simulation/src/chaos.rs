@@ -14,7 +14,7 @@ use crate::{Weather, Wish, panics, run, script::Player};
 /// The longest that anything may take in peace.
 const BOUND: Duration = Duration::from_secs(60 * 60);
 /// Lines of the trace that a failure shows.
-const TAIL: usize = 60;
+pub const TAIL: usize = 60;
 
 /// How a seed went.
 #[derive(Debug, Clone, Serialize)]
@@ -51,8 +51,8 @@ impl Dice {
     }
 }
 
-/// Plays a seed.
-pub fn play(seed: u64) -> Result<Ended> {
+/// Plays a seed; of what happened, the last `tail` lines are told when it fails.
+pub fn play(seed: u64, tail: usize) -> Result<Ended> {
     run(async || {
         let mut player = Player::new(seed).await?;
         let mut dice = Dice {
@@ -76,7 +76,7 @@ pub fn play(seed: u64) -> Result<Ended> {
             log.clear();
         } else {
             log.push("…".to_owned());
-            log.extend(player.stamp.trace.tail(TAIL));
+            log.extend(player.stamp.trace.tail(tail));
         }
         Ok(Ended {
             seed,

@@ -99,6 +99,8 @@ fn play_chaos(options: &Chaos) -> Result<()> {
         Some(seed) => (seed, seed + 1),
         None => (options.start, options.start + options.seeds),
     };
+    // Whoever asks for one seed wants all of it.
+    let tail = options.seed.map_or(chaos::TAIL, |_| usize::MAX);
     let (next, events, failed) = (AtomicU64::new(start), AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
@@ -111,7 +113,7 @@ fn play_chaos(options: &Chaos) -> Result<()> {
                     if (seed - start) % 1000 == 999 {
                         println!("{} seeds", seed - start + 1);
                     }
-                    let problems = match chaos::play(seed) {
+                    let problems = match chaos::play(seed, tail) {
                         Ok(ended) => {
                             events.fetch_add(ended.events, Ordering::Relaxed);
                             if ended.problems.is_empty() && options.seed.is_none() {

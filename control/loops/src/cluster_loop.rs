@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     ControllerDeps,
     census::Census,
-    commit::{Basis, CommitError, commit},
+    commit::{Basis, CommitError, compose},
     effects::{Job, chain, connect},
     fair::{Lane, Who},
     gate::{Gate, toll},
@@ -404,15 +404,27 @@ impl ClusterLoop {
 
     /// Commits a plan's writes. Returns whether the cluster is forgotten now.
     async fn commit(&mut self, basis: &Basis, plan: &Plan, now: Timestamp) -> Result<bool, CommitError> {
-        let done = commit(&self.shared.deps, basis, plan, now).await?;
+        let (txn, done) = compose(&self.shared.deps, basis, plan, now).await?;
         let uid = &basis.cluster.value.uid;
+        // Before, not after: a commit whose answer is lost may have made them, and who does not know of them makes others
+        // in their places.
+        for id in &done.recorded {
+            self.shared.index.add_machine(uid, id);
+        }
+        if let Err(error) = self.shared.deps.store.txn(txn).await {
+            if matches!(error, StoreError::Conflict { .. }) {
+                for id in &done.recorded {
+                    self.shared.index.remove_machine(id);
+                }
+            }
+            return Err(error.into());
+        }
         for event in &plan.events {
             if matches!(event.kind, EventKind::Repair | EventKind::Member) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }
         }
         for id in &done.recorded {
-            self.shared.index.add_machine(uid, id);
             self.memory.recorded(id);
         }
         for (key, owner) in &done.leased {

@@ -51,16 +51,14 @@ pub(crate) struct Basis {
     pub(crate) leases: Vec<String>,
 }
 
-/// Commits a plan's writes and its observed record.
-///
-/// # Errors
-/// [`StoreError::Conflict`] when a record of the basis has changed: plan again.
-pub(crate) async fn commit(
+/// A plan's writes and its observed record as one transaction, and what it will have done. It conflicts when a record of
+/// the basis has changed: plan again.
+pub(crate) async fn compose(
     deps: &ControllerDeps,
     basis: &Basis,
     plan: &Plan,
     now: Timestamp,
-) -> Result<Committed, CommitError> {
+) -> Result<(Txn, Committed), CommitError> {
     let uid = &basis.cluster.value.uid;
     let mut txn = Txn::default();
     let mut done = Committed::default();
@@ -189,8 +187,7 @@ pub(crate) async fn commit(
         ));
     }
     txn = events::append(&*deps.store, txn, uid, &told, now).await?;
-    deps.store.txn(txn).await?;
-    Ok(done)
+    Ok((txn, done))
 }
 
 fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &mut Committed) -> Txn {

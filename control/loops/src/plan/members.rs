@@ -260,6 +260,15 @@ pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool 
     }
 }
 
+/// Whether a member must not start yet: a cluster's only member has the VIP on its card, and two of them must never have it
+/// at the same time.
+pub(super) fn waits_for_vip(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let machines = || draft.seen.machines.values();
+    index(machine).is_some()
+        && !draft.seen.observed.roaming
+        && machines().any(|other| other.record.deleting && index(other).is_some())
+}
+
 /// Whether a member may take the configuration that it should have, `inputs`: at once if it is not restarted for it, else
 /// one after the other, while all others are well.
 pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inputs: &str) -> bool {

@@ -135,6 +135,11 @@ fn machines(draft: &mut Draft<'_>) {
             // What is to be wiped is not started first; what has vanished needs a new token.
             _ if wiping(machine) => {}
             Presence::Absent if machine.record.enrolled_key.is_some() => {}
+            _ if members::waits_for_vip(draft, machine) => {
+                draft.wait(
+                    "waiting for the control plane machine of before to go: the API's address is still on it",
+                );
+            }
             Presence::Absent | Presence::Partial | Presence::Gone => {
                 let why = format!("starting {}", machine.label());
                 if matches!(seen.network, NetworkSeen::Made(_)) {

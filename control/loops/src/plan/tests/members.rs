@@ -136,6 +136,32 @@ fn a_lost_member_is_replaced_and_a_second_one_never_taken_away_meanwhile() {
 }
 
 #[test]
+fn an_only_member_starts_when_the_one_before_has_left_the_vip() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
+    let old = ideal.members()[0].1.clone();
+    ideal.seen.machines.get_mut(&old).unwrap().record.deleting = true;
+    // A creation that was aborted: etcd holds nothing yet.
+    ideal.seen.observed.milestones.remove("api_ready");
+    ideal.voters.clear();
+    let mut started = Vec::new();
+    for _ in 0..100 {
+        ideal.examine();
+        for effect in ideal.plan().effects {
+            if let Effect::EnsureMachine(id) = effect {
+                assert!(!ideal.seen.machines.contains_key(&old), "{id} has the VIP too");
+                started.push(id);
+            }
+        }
+        if !ideal.pass() {
+            break;
+        }
+    }
+    assert_eq!(ideal.members().len(), 1);
+    assert_ne!(ideal.members()[0].1, old);
+    assert!(started.contains(&ideal.members()[0].1));
+}
+
+#[test]
 fn members_take_what_restarts_them_one_after_the_other() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     ideal.desired.spec.tier = Tier::Premium;

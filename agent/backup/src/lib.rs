@@ -9,6 +9,8 @@
 //! Two programs use it: `landfall-agent etcd-backup` ([`program`]) writes and ships, on the machine of etcd's leader only;
 //! `landfall-agent etcd` restores ([`restore`]) where a cluster's data is lost or another moment's is wanted.
 //!
+//! Shipping is never stuck: what the service will never take is passed over, told, and made unnecessary by a new base at once.
+//!
 //! Always true: what the service acknowledged is kept there; a base or a log on the disk is never changed, only appended to
 //! and removed as a whole once a newer base holds it; a restored data directory appears under its name complete or not
 //! at all, and its revision is above every revision that was ever seen.

@@ -16,6 +16,7 @@ use crate::{
     now,
     record::{End, Recorder, thread},
     restore::WHOSE,
+    service::Service,
     shared::Shared,
     ship::Shipper,
     spool::Spool,
@@ -62,8 +63,9 @@ pub(crate) fn record(
     // For a restore: whose this is.
     disk::write(&spool.path(WHOSE), config.cluster.as_bytes(), 0o600).map_err(|error| error.to_string())?;
     let shared = Arc::new(Shared::default());
+    let home = root.to_owned();
     let shipper = Shipper {
-        root: root.to_owned(),
+        connect: move || Service::of_machine(&home),
         spool: spool.clone(),
         shared: Arc::clone(&shared),
     };

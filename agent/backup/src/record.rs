@@ -29,6 +29,8 @@ const SYNC: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_secs(2);
 /// A base that failed is tried again after this.
 const BASE_RETRY: Duration = Duration::from_secs(5);
+/// Bases that the shipper wishes for are not nearer to each other than this.
+const WISH_EVERY: Duration = Duration::from_secs(30);
 /// A log shorter than this is not worth a base, however small the base is.
 const SMALL: u64 = 8 * 1024 * 1024;
 /// With more than this on the disk, what the service does not have is given up for what is newest.
@@ -158,6 +160,7 @@ impl Recorder<'_> {
             let mut state = self.shared.state();
             state.begin(start.revision);
             state.base = base;
+            state.base_coming = start.needs_base || base.is_none() || state.base_wished;
             state.writing = None;
         }
         let (tell, news) = mpsc::sync_channel(BATCHES);
@@ -165,7 +168,7 @@ impl Recorder<'_> {
             recorder: self,
             etcd,
             log: LogWriter::after(start.revision, start.seen.max(0)),
-            file: self.open(start.log)?,
+            file: self.open(start.log, start.revision)?,
             file_after: start.log,
             since_base: 0,
             base_size: base
@@ -174,6 +177,7 @@ impl Recorder<'_> {
             base_at: base.map(|base| base.until()),
             base_due: start.needs_base || base.is_none(),
             base_not_before: Duration::ZERO,
+            wish_not_before: Duration::ZERO,
             making_base: false,
             leases: BTreeSet::new(),
             waiting_since: None,
@@ -192,9 +196,9 @@ impl Recorder<'_> {
         Ok(leads)
     }
 
-    fn open(&self, after: i64) -> Result<File, End> {
+    fn open(&self, after: i64, last: i64) -> Result<File, End> {
         self.spool
-            .append(after)
+            .append(after, last)
             .map_err(|error| End::Failed(format!("cannot write the log: {error}")))
     }
 }
@@ -213,6 +217,7 @@ struct Writer<'a> {
     base_at: Option<i64>,
     base_due: bool,
     base_not_before: Duration,
+    wish_not_before: Duration,
     making_base: bool,
     /// Leases whose length was written down since the newest base.
     leases: BTreeSet<i64>,
@@ -329,7 +334,13 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn wants_base(&self) -> bool {
+    fn wants_base(&mut self) -> bool {
+        if std::mem::take(&mut self.recorder.shared.state().base_wished) {
+            self.base_due = true;
+            // The first one at once; but whatever makes them useless is not to keep etcd busy.
+            self.base_not_before = self.base_not_before.max(self.wish_not_before);
+            self.wish_not_before = pause::monotonic().max(self.wish_not_before) + WISH_EVERY;
+        }
         let every = i64::try_from(self.recorder.base_every.as_millis()).unwrap_or(i64::MAX);
         let due = self.base_due
             || self.since_base > self.base_size.max(SMALL)
@@ -342,11 +353,13 @@ impl Writer<'_> {
         self.flush()?;
         let revision = self.log.last();
         if revision != self.file_after {
-            self.file = self.recorder.open(revision)?;
+            self.file = self.recorder.open(revision, revision)?;
             self.file_after = revision;
         }
         let at = now().max(self.log.last_seen());
+        self.log.not_before(at);
         self.making_base = true;
+        self.recorder.shared.state().base_coming = true;
         let etcd = (self.recorder.connect)().map_err(away)?;
         let (spool, tell) = (self.recorder.spool.clone(), self.tell.clone());
         thread("base", move || {
@@ -368,6 +381,7 @@ impl Writer<'_> {
                 let (acknowledged, base_shipped) = {
                     let mut state = self.recorder.shared.state();
                     state.base = Some(name);
+                    state.base_coming = state.base_wished;
                     state.writing = None;
                     (state.acknowledged, state.base_shipped)
                 };
@@ -415,7 +429,7 @@ fn make_base(etcd: &Client, spool: &Spool, revision: i64, at: i64) -> Result<(Ob
             };
             if let Some(block) = writer.add(&entry).map_err(|error| text(&error))? {
                 size += block.len() as u64;
-                file.write_all(&block).map_err(|error| text(&error))?;
+                file.write(&block).map_err(|error| text(&error))?;
             }
             last = Some(entry.key);
         }
@@ -437,7 +451,7 @@ fn make_base(etcd: &Client, spool: &Spool, revision: i64, at: i64) -> Result<(Ob
     }
     let (block, _) = writer.finish(&known).map_err(|error| text(&error))?;
     size += block.len() as u64;
-    file.write_all(&block).map_err(|error| text(&error))?;
+    file.write(&block).map_err(|error| text(&error))?;
     let name = ObjectName::Base { revision, at };
     spool.finish_base(file, name).map_err(|error| text(&error))?;
     Ok((name, size))

@@ -15,6 +15,37 @@ const LARGEST: u64 = 64 * 1024 * 1024;
 /// The machine's own cluster, whatever its uid.
 pub const OWN: &str = "own";
 
+/// Why something was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It is not as it should be: the same will never be taken.
+    Refused(String),
+    /// Something else: worth another try.
+    Away(String),
+}
+
+impl Failure {
+    fn status(answer: ureq::http::Response<ureq::Body>) -> Self {
+        let refused = answer.status().as_u16() == 422;
+        let why = Service::refused(answer);
+        if refused {
+            Self::Refused(why)
+        } else {
+            Self::Away(why)
+        }
+    }
+}
+
+/// Where backups are shipped to.
+pub(crate) trait Keeper {
+    /// What there is of the machine's own cluster.
+    fn has(&self) -> Result<Vec<ObjectName>, Failure>;
+    /// Hands over a part of a log. It is kept when this returns.
+    fn take(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), Failure>;
+    /// Hands over a base.
+    fn take_file(&self, name: &ObjectName, path: &Path) -> Result<(), Failure>;
+}
+
 /// Who keeps backups.
 pub(crate) struct Service {
     url: String,
@@ -86,32 +117,27 @@ impl Service {
         Ok(answer.into_body().into_reader())
     }
 
-    /// Hands over a part of a log. It is kept when this returns.
-    pub(crate) fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), String> {
-        let url = self.address(OWN, &name.to_string());
-        let answer = self
-            .short
-            .put(&url)
-            .send(bytes)
-            .map_err(|error| error.to_string())?;
+    fn taken(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(), Failure> {
+        let answer = answer.map_err(|error| Failure::Away(error.to_string()))?;
         match answer.status().as_u16() {
             200 | 201 | 204 => Ok(()),
-            _ => Err(Self::refused(answer)),
+            _ => Err(Failure::status(answer)),
         }
     }
+}
 
-    /// Hands over a base.
-    pub(crate) fn put_file(&self, name: &ObjectName, path: &Path) -> Result<(), String> {
-        let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let url = self.address(OWN, &name.to_string());
-        let answer = self
-            .long
-            .put(&url)
-            .send(file)
-            .map_err(|error| error.to_string())?;
-        match answer.status().as_u16() {
-            200 | 201 | 204 => Ok(()),
-            _ => Err(Self::refused(answer)),
-        }
+impl Keeper for Service {
+    fn has(&self) -> Result<Vec<ObjectName>, Failure> {
+        self.list(OWN).map_err(Failure::Away)
+    }
+
+    fn take(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), Failure> {
+        Self::taken(self.short.put(&self.address(OWN, &name.to_string())).send(bytes))
+    }
+
+    fn take_file(&self, name: &ObjectName, path: &Path) -> Result<(), Failure> {
+        let file = File::open(path)
+            .map_err(|error| Failure::Away(format!("cannot read {}: {error}", path.display())))?;
+        Self::taken(self.long.put(&self.address(OWN, &name.to_string())).send(file))
     }
 }

@@ -28,6 +28,14 @@ pub(crate) struct State {
     pub(crate) base_shipped: i64,
     /// Written and not acknowledged: last revision and first time of each frame.
     pending: VecDeque<(i64, i64)>,
+    /// Counts histories: what the shipper knows of one says nothing about the next.
+    pub(crate) history: u64,
+    /// A base is being made, or will be.
+    pub(crate) base_coming: bool,
+    /// A base is wished for at once.
+    pub(crate) base_wished: bool,
+    /// How often the service could not be given something, and what that was the last time.
+    given_up: (u32, Option<String>),
     /// Why writing does not get on.
     pub(crate) writing: Option<String>,
     /// Why shipping does not get on.
@@ -54,7 +62,16 @@ impl State {
     /// Another history: what was pending has no meaning any more.
     pub(crate) fn begin(&mut self, revision: i64) {
         self.written = revision;
+        self.history += 1;
         self.pending.clear();
+    }
+
+    /// Something cannot be shipped, now or ever: a new base makes it unnecessary.
+    pub(crate) fn give_up(&mut self, why: String) {
+        self.given_up.0 += 1;
+        self.given_up.1 = Some(why);
+        self.base_wished = true;
+        self.base_coming = true;
     }
 
     /// For people and the service. Coarse on purpose: each change of it is carried to the service at once.
@@ -72,6 +89,8 @@ impl State {
                 lag => lag / 1000 * 1000,
             },
             problem: self.writing.clone().or_else(|| self.shipping.clone()),
+            given_up: self.given_up.0,
+            gave_up: self.given_up.1.clone(),
         }
     }
 }

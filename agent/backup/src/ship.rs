@@ -1,9 +1,11 @@
 //! Brings what is on the machine's disk to the service.
+//!
+//! Never stuck: what the service will never take, or what cannot be read any more, is given up. That is told, and a new base is
+//! begun at once, so that only the seconds up to it are lost to the service.
 
 use std::{
     fs::File,
     io::{BufReader, Seek as _, SeekFrom},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -12,10 +14,12 @@ use agent_ground::pause;
 use cluster_backup::{
     ObjectName, chain,
     frame::{self, Frames, Head},
+    log,
 };
 
 use crate::{
-    service::{OWN, Service},
+    program::say,
+    service::{Failure, Keeper},
     shared::Shared,
     spool::Spool,
 };
@@ -28,8 +32,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// A part of a log is not much larger.
 const PART: usize = 1024 * 1024;
 
-pub(crate) struct Shipper {
-    pub(crate) root: PathBuf,
+pub(crate) struct Shipper<C> {
+    /// A way to the service.
+    pub(crate) connect: C,
     pub(crate) spool: Spool,
     pub(crate) shared: Arc<Shared>,
 }
@@ -42,13 +47,24 @@ struct Cursor {
 }
 
 /// What the service is known to have.
-struct Known {
-    service: Service,
+pub(crate) struct Known<K> {
+    keeper: K,
+    /// The history that this is about.
+    history: u64,
     bases: Vec<ObjectName>,
     cursor: Option<Cursor>,
 }
 
-impl Shipper {
+/// A part of a log, ready to be shipped.
+struct Part {
+    bytes: Vec<u8>,
+    /// `None`: there is nothing more in this log.
+    name: Option<ObjectName>,
+    /// Where the next one begins.
+    end: u64,
+}
+
+impl<K: Keeper, C: Fn() -> Result<K, String>> Shipper<C> {
     /// Ships for ever.
     pub(crate) fn run(&self) {
         let mut retry = FIRST_RETRY;
@@ -57,7 +73,7 @@ impl Shipper {
             self.shared.wait_for_work(IDLE, |state| {
                 state.leads
                     && (state.written > state.acknowledged
-                        || known.as_ref().is_none_or(|known: &Known| {
+                        || known.as_ref().is_none_or(|known: &Known<K>| {
                             state.base.is_some_and(|base| !known.bases.contains(&base))
                         }))
             });
@@ -83,9 +99,9 @@ impl Shipper {
     }
 
     /// Finds out what the service has.
-    fn learn(&self) -> Result<Known, String> {
-        let service = Service::of_machine(&self.root)?;
-        let names = service.list(OWN)?;
+    fn learn(&self) -> Result<Known<K>, String> {
+        let keeper = (self.connect)()?;
+        let names = keeper.has().map_err(why)?;
         let has = chain::select(&names, None).map_or(0, |chain| chain.last);
         let mut state = self.shared.state();
         let bases: Vec<ObjectName> = names
@@ -97,18 +113,52 @@ impl Shipper {
         state.acknowledge(acknowledged);
         state.base_shipped = bases.iter().map(ObjectName::until).max().unwrap_or(0);
         Ok(Known {
-            service,
+            keeper,
+            history: state.history,
             bases,
             cursor: None,
         })
     }
 
-    fn round(&self, known: &mut Option<Known>) -> Result<(), String> {
+    /// Ships what there is.
+    pub(crate) fn round(&self, known: &mut Option<Known<K>>) -> Result<(), String> {
+        let history = self.shared.state().history;
+        if known.as_ref().is_some_and(|known| known.history != history) {
+            *known = None;
+        }
         let known = match known {
             Some(known) => known,
             none => none.insert(self.learn()?),
         };
+        let wanted = self.shared.state().written;
         while self.part(known)? {}
+        self.bases(known)?;
+        while self.part(known)? {}
+        // Whatever no log tells of is in the newest base, if it is as new.
+        let newest = known.bases.iter().max_by_key(|base| base.until());
+        let mut state = self.shared.state();
+        if state.history != known.history {
+            return Ok(());
+        }
+        if let Some(ObjectName::Base { revision, .. }) = newest
+            && *revision > state.acknowledged
+            && *revision <= state.written
+        {
+            let revision = *revision;
+            state.acknowledge(revision);
+        }
+        if state.acknowledged < wanted && !state.base_coming {
+            let why = format!(
+                "changes after revision {} cannot be read on this machine",
+                state.acknowledged
+            );
+            say(&format!("{why}: a new base takes their place"));
+            state.give_up(why);
+        }
+        Ok(())
+    }
+
+    fn bases(&self, known: &mut Known<K>) -> Result<(), String> {
         let base = self.shared.state().base;
         if base.is_none_or(|base| known.bases.contains(&base)) {
             return Ok(());
@@ -122,7 +172,19 @@ impl Shipper {
             }
             let path = self.spool.path(&base.to_string());
             if path.exists() {
-                known.service.put_file(&base, &path)?;
+                match known.keeper.take_file(&base, &path) {
+                    Ok(()) => {}
+                    Err(Failure::Away(why)) => return Err(why),
+                    Err(Failure::Refused(why)) => {
+                        self.give_up(&base, &why);
+                        self.spool.drop_base(&base);
+                        let mut state = self.shared.state();
+                        if state.base == Some(base) {
+                            state.base = None;
+                        }
+                        continue;
+                    }
+                }
             }
             known.bases.push(base);
             self.shared.state().base_shipped = base.until();
@@ -130,10 +192,19 @@ impl Shipper {
         Ok(())
     }
 
+    fn give_up(&self, name: &ObjectName, why: &str) {
+        let why = format!("{name} is not taken: {why}");
+        say(&format!("{why}; a new base takes its place"));
+        self.shared.state().give_up(why);
+    }
+
     /// Ships the next part of the log; whether there was one.
-    fn part(&self, known: &mut Known) -> Result<bool, String> {
+    fn part(&self, known: &mut Known<K>) -> Result<bool, String> {
         let (acknowledged, written) = {
             let state = self.shared.state();
+            if state.history != known.history {
+                return Ok(false);
+            }
             (state.acknowledged, state.written)
         };
         if acknowledged >= written {
@@ -152,10 +223,14 @@ impl Shipper {
             }
         };
         loop {
-            let (bytes, name, offset) = self.read(cursor, acknowledged, written)?;
-            cursor.offset = offset;
-            if let Some(name) = name {
-                known.service.put(&name, &bytes)?;
+            let part = self.read(cursor, acknowledged, written)?;
+            cursor.offset = part.end;
+            if let Some(name) = part.name {
+                match known.keeper.take(&name, &part.bytes) {
+                    Ok(()) => {}
+                    Err(Failure::Away(why)) => return Err(why),
+                    Err(Failure::Refused(why)) => self.give_up(&name, &why),
+                }
                 if let ObjectName::Log { last, .. } = name {
                     self.shared.state().acknowledge(last);
                 }
@@ -178,13 +253,8 @@ impl Shipper {
         }
     }
 
-    /// Frames from a place on that the service does not have and the disk surely has; where they end.
-    fn read(
-        &self,
-        cursor: Cursor,
-        acknowledged: i64,
-        written: i64,
-    ) -> Result<(Vec<u8>, Option<ObjectName>, u64), String> {
+    /// Frames from a place on that the service does not have and the disk surely has.
+    fn read(&self, cursor: Cursor, acknowledged: i64, written: i64) -> Result<Part, String> {
         let path = self.spool.log_path(cursor.log);
         let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
         let mut file = File::open(&path).map_err(failed)?;
@@ -196,7 +266,8 @@ impl Shipper {
             if frame.head.last > written {
                 break;
             }
-            if covers.is_some_and(|(_, last)| last.last != frame.head.previous) {
+            // In one part only what the service will take as one.
+            if covers.is_some_and(|(_, last)| !log::follows(last.last, last.last_seen, &frame.head)) {
                 break;
             }
             end = frames.whole();
@@ -216,6 +287,20 @@ impl Shipper {
             first_seen: first.first_seen,
             last_seen: last.last_seen,
         });
-        Ok((bytes, name, cursor.offset + end))
+        Ok(Part {
+            bytes,
+            name,
+            end: cursor.offset + end,
+        })
     }
 }
+
+fn why(failure: Failure) -> String {
+    match failure {
+        Failure::Refused(why) | Failure::Away(why) => why,
+    }
+}
+
+#[cfg(test)]
+#[path = "ship_tests.rs"]
+mod tests;

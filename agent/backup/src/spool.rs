@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `base-…` | a finished base, under its [`ObjectName`] |
 //! | `log-{revision}` | changes after that revision; grows, its end may be torn |
-//! | `*.new` | a base that is being written; worth nothing |
+//! | `base.{number}.new` | a base that is being written; worth nothing |
 //! | `before/` | what was there when etcd's history turned out to be another one |
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
     io::{BufReader, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use cluster_backup::{
@@ -32,6 +33,25 @@ pub(crate) struct LogFile {
     pub(crate) bytes: u64,
 }
 
+/// A base that is being made, under a name of its own: one that was given up may still be written to.
+pub(crate) struct NewBase {
+    file: File,
+    path: PathBuf,
+}
+
+impl NewBase {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)
+    }
+}
+
+impl Drop for NewBase {
+    fn drop(&mut self) {
+        // Where it was finished it has another name by now.
+        let _finished = fs::remove_file(&self.path);
+    }
+}
+
 /// The directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Spool {
@@ -39,12 +59,16 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Makes it be there.
+    /// Makes it be there, without what was never finished: its writer is gone.
     pub(crate) fn open(directory: &Path) -> std::io::Result<Self> {
         fs::create_dir_all(directory)?;
-        Ok(Self {
+        let spool = Self {
             directory: directory.to_owned(),
-        })
+        };
+        for name in spool.names().iter().filter(|name| name.ends_with(".new")) {
+            fs::remove_file(spool.path(name))?;
+        }
+        Ok(spool)
     }
 
     /// Only to read; it need not be there.
@@ -135,13 +159,21 @@ impl Spool {
             .sum()
     }
 
-    /// A log to append to, cut where it is torn.
-    pub(crate) fn append(&self, after: i64) -> std::io::Result<File> {
+    /// A log that begins after a revision, to append to what comes after `last`; cut where it is torn. One that ends somewhere
+    /// else is of another history and is set aside: nothing could ever be read behind its end.
+    pub(crate) fn append(&self, after: i64, last: i64) -> std::io::Result<File> {
         let path = self.log_path(after);
-        let whole = match File::open(&path) {
-            Ok(file) => log::extent(BufReader::new(file)).bytes,
-            Err(_) => 0,
-        };
+        let mut whole = 0;
+        if let Ok(file) = File::open(&path) {
+            let extent = log::extent(BufReader::new(file));
+            if extent.covers.map_or(after, |(_, last, ..)| last) == last {
+                whole = extent.bytes;
+            } else {
+                let aside = self.directory.join("before");
+                fs::create_dir_all(&aside)?;
+                fs::rename(&path, aside.join(format!("log-{after:016x}")))?;
+            }
+        }
         let file = private().append(true).create(true).open(&path)?;
         file.set_len(whole)?;
         file.sync_all()?;
@@ -150,20 +182,25 @@ impl Spool {
     }
 
     /// A base that is being made.
-    pub(crate) fn begin_base(&self) -> std::io::Result<File> {
-        private()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(self.directory.join("base.new"))
+    pub(crate) fn begin_base(&self) -> std::io::Result<NewBase> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.join(format!("base.{number}.new"));
+        let file = private().write(true).create(true).truncate(true).open(&path)?;
+        Ok(NewBase { file, path })
     }
 
     /// It is whole: durable under its name.
-    pub(crate) fn finish_base(&self, mut file: File, name: ObjectName) -> std::io::Result<()> {
-        file.flush()?;
-        file.sync_all()?;
-        fs::rename(self.directory.join("base.new"), self.path(&name.to_string()))?;
+    pub(crate) fn finish_base(&self, mut base: NewBase, name: ObjectName) -> std::io::Result<()> {
+        base.file.flush()?;
+        base.file.sync_all()?;
+        fs::rename(&base.path, self.path(&name.to_string()))?;
         self.sync()
+    }
+
+    /// A base that turned out to be worth nothing.
+    pub(crate) fn drop_base(&self, name: &ObjectName) {
+        let _gone = fs::remove_file(self.path(&name.to_string()));
     }
 
     fn sync(&self) -> std::io::Result<()> {
@@ -237,7 +274,7 @@ mod tests {
 
     fn base(spool: &Spool, revision: i64, at: i64) -> ObjectName {
         let mut file = spool.begin_base().unwrap();
-        file.write_all(&BaseWriter::new(revision, at).finish(&[]).unwrap().0)
+        file.write(&BaseWriter::new(revision, at).finish(&[]).unwrap().0)
             .unwrap();
         let name = ObjectName::Base { revision, at };
         spool.finish_base(file, name).unwrap();
@@ -250,7 +287,7 @@ mod tests {
         let spool = Spool::open(directory.path()).unwrap();
         let torn = [frame(5, 6), frame(6, 7)[..20].to_vec()].concat();
         fs::write(spool.log_path(5), torn).unwrap();
-        spool.append(5).unwrap().write_all(&frame(6, 9)).unwrap();
+        spool.append(5, 6).unwrap().write_all(&frame(6, 9)).unwrap();
         let logs = spool.logs();
         assert!(matches!(
             logs[0].name,
@@ -286,6 +323,41 @@ mod tests {
         assert_eq!(Spool::at(&directory.path().join("before")).bases(), [name]);
         spool.set_aside().unwrap();
         assert!(Spool::at(&directory.path().join("before")).bases().is_empty());
+    }
+
+    #[test]
+    fn behind_the_end_of_another_history_nothing_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(directory.path()).unwrap();
+        fs::write(spool.log_path(5), frame(5, 9)).unwrap();
+        spool.append(5, 5).unwrap().write_all(&frame(5, 7)).unwrap();
+        assert!(matches!(
+            spool.logs()[0].name,
+            Some(ObjectName::Log {
+                previous: 5,
+                last: 7,
+                ..
+            })
+        ));
+        assert_eq!(Spool::at(&directory.path().join("before")).logs().len(), 1);
+    }
+
+    #[test]
+    fn two_bases_that_are_made_at_once_do_not_write_into_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(directory.path()).unwrap();
+        let whole = |revision| BaseWriter::new(revision, 100).finish(&[]).unwrap().0;
+        let mut given_up = spool.begin_base().unwrap();
+        given_up.write(&whole(5)[..10]).unwrap();
+        base(&spool, 9, 100);
+        given_up.write(&whole(5)[10..]).unwrap();
+        let path = spool.path(&spool.bases()[0].to_string());
+        assert_eq!(fs::read(path).unwrap(), whole(9));
+        drop(given_up);
+        assert_eq!(spool.names().len(), 1);
+        // One that a process left half-written goes with the next one's start.
+        fs::write(spool.path("base.7.new"), "half").unwrap();
+        assert_eq!(Spool::open(directory.path()).unwrap().names().len(), 1);
     }
 
     #[test]

@@ -98,6 +98,7 @@ fn failed(error: &ArchiveError) -> Response {
         ArchiveError::Shelf { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             refuse(StatusCode::NOT_FOUND, "there is no such file")
         }
+        // Not damaged, so not refused: the machine may send it again.
         _ => {
             tracing::error!(%error, "backups cannot be kept");
             refuse(
@@ -145,13 +146,14 @@ pub(crate) async fn put(
     let mut stream = body.into_data_stream();
     let carry = async move {
         while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(io::Error::other);
+            let piece = piece.map(Some).map_err(io::Error::other);
             let broken = piece.is_err();
             // Whoever reads has had enough.
             if sender.send(piece).await.is_err() || broken {
                 return;
             }
         }
+        let _enough = sender.send(Ok(None)).await;
     };
     let keep = blocking(move || backups.archive.put(&cluster, name, Incoming::new(pieces)));
     let ((), kept) = tokio::join!(carry, keep);
@@ -191,17 +193,20 @@ pub(crate) async fn get(
     Ok(Body::from_stream(stream).into_response())
 }
 
-/// A body as it comes in, read by a thread.
+/// A body as it comes in, read by a thread. A machine that goes in the middle of it has sent nothing, rather than something
+/// short: the end is told (`None`).
 struct Incoming {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    pieces: mpsc::Receiver<io::Result<Option<Bytes>>>,
     piece: Bytes,
+    ended: bool,
 }
 
 impl Incoming {
-    fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+    fn new(pieces: mpsc::Receiver<io::Result<Option<Bytes>>>) -> Self {
         Self {
             pieces,
             piece: Bytes::new(),
+            ended: false,
         }
     }
 }
@@ -209,9 +214,20 @@ impl Incoming {
 impl Read for Incoming {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
+            if self.ended {
+                return Ok(0);
+            }
             match self.pieces.blocking_recv() {
-                None => return Ok(0),
-                Some(piece) => self.piece = piece?,
+                None => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "the machine broke off",
+                    ));
+                }
+                Some(piece) => match piece? {
+                    Some(piece) => self.piece = piece,
+                    None => self.ended = true,
+                },
             }
         }
         let taken = out.len().min(self.piece.len());

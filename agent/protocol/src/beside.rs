@@ -205,4 +205,11 @@ pub struct BackupStatus {
     pub lag_ms: u64,
     /// Why it does not get on, if so.
     pub problem: Option<String>,
+    /// How often, since the program started, something could not be shipped and a new base was begun instead: seconds before that
+    /// base may not be restorable then.
+    #[serde(default)]
+    pub given_up: u32,
+    /// What that was the last time.
+    #[serde(default)]
+    pub gave_up: Option<String>,
 }

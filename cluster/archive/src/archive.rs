@@ -184,6 +184,8 @@ impl Archive {
         });
         match (put, refused) {
             (Ok(()), _) => Ok(()),
+            // The file may be good: it did not come in whole, or could not be written.
+            (Err(_), Some(BackupError::Medium(why))) => Err(shelf("kept", &path)(io::Error::other(why))),
             (Err(_), Some(source)) => Err(ArchiveError::Damaged { name: path, source }),
             (Err(source), None) => Err(shelf("kept", &path)(source)),
         }
@@ -334,9 +336,14 @@ fn check_base(name: &ObjectName, source: &mut dyn Read, out: &mut dyn Write) -> 
 
 fn check_log(name: &ObjectName, source: &mut dyn Read, out: &mut dyn Write) -> Result<(), BackupError> {
     let mut bytes = Vec::new();
-    source.take(LARGEST_PART).read_to_end(&mut bytes)?;
-    let extent = log::extent(bytes.as_slice());
-    let found = extent
+    source.take(LARGEST_PART + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_PART {
+        return Err(BackupError::Damaged {
+            whole: 0,
+            why: "a part of a log that is too large",
+        });
+    }
+    let found = log::check(bytes.as_slice())?
         .covers
         .map(|(previous, last, first_seen, last_seen)| ObjectName::Log {
             previous,
@@ -344,8 +351,15 @@ fn check_log(name: &ObjectName, source: &mut dyn Read, out: &mut dyn Write) -> R
             first_seen,
             last_seen,
         });
-    if extent.bytes != bytes.len() as u64 || found != Some(*name) {
-        return Err(BackupError::Torn { whole: extent.bytes });
+    match found {
+        Some(found) if found == *name => {}
+        Some(ObjectName::Log { last, .. }) => return Err(BackupError::Order(last)),
+        _ => {
+            return Err(BackupError::Damaged {
+                whole: 0,
+                why: "there is no block",
+            });
+        }
     }
     out.write_all(&bytes)?;
     Ok(())

@@ -50,6 +50,15 @@ impl LogWriter {
         self.last_seen
     }
 
+    /// Nothing that is added from now on was seen before this, milliseconds since 1970: a base was made then, and what
+    /// comes after it is told from what is in it by its time.
+    pub fn not_before(&mut self, seen: i64) {
+        self.last_seen = self.last_seen.max(seen);
+        if !self.begun {
+            self.first_seen = self.last_seen;
+        }
+    }
+
     /// Whether nothing was added since the last frame.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -193,6 +202,11 @@ pub struct Extent {
     pub covers: Option<(i64, i64, i64, i64)>,
 }
 
+/// Whether a frame follows what ends with this revision, seen at this time, in the same file.
+pub fn follows(last: i64, last_seen: i64, head: &Head) -> bool {
+    head.previous == last && head.first_seen >= last_seen
+}
+
 /// How far a file is whole: up to where something is torn, damaged or does not continue what is before it.
 pub fn extent(source: impl Read) -> Extent {
     let mut extent = Extent::default();
@@ -203,7 +217,7 @@ pub fn extent(source: impl Read) -> Extent {
             _ if head.kind != Kind::Log => break,
             None => extent.covers = Some((head.previous, head.last, head.first_seen, head.last_seen)),
             Some((previous, last, first_seen, last_seen)) => {
-                if head.previous != last || head.first_seen < last_seen {
+                if !follows(last, last_seen, &head) {
                     break;
                 }
                 extent.covers = Some((previous, head.last, first_seen, head.last_seen));
@@ -212,6 +226,35 @@ pub fn extent(source: impl Read) -> Extent {
         extent.bytes = frames.whole();
     }
     extent
+}
+
+/// Reads a part of a log as a whole: every frame of it, and every change in them.
+///
+/// # Errors
+/// What is wrong with it, if something is: then nothing of it is to be kept.
+pub fn check(source: impl Read) -> Result<Extent, BackupError> {
+    let mut extent = Extent::default();
+    let mut frames = Frames::new(source);
+    while let Some(frame) = frames.next() {
+        let frame = frame?;
+        items(&frame, |_| Ok(()))?;
+        let head = frame.head;
+        extent.covers = match extent.covers {
+            None => Some((head.previous, head.last, head.first_seen, head.last_seen)),
+            Some((_, last, ..)) if head.previous != last => {
+                return Err(BackupError::Gap {
+                    from: last,
+                    to: head.previous,
+                });
+            }
+            Some((_, last, _, last_seen)) if !follows(last, last_seen, &head) => {
+                return Err(BackupError::Order(head.last));
+            }
+            Some((previous, _, first_seen, _)) => Some((previous, head.last, first_seen, head.last_seen)),
+        };
+        extent.bytes = frames.whole();
+    }
+    Ok(extent)
 }
 
 /// Several parts of a log, one after the other, as one with large frames: a few changes in a frame compress badly.

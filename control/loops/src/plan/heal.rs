@@ -3,7 +3,7 @@
 //! | step | what happens | for |
 //! |---|---|---|
 //! | restart | one process is started again | a process that its agent could not bring back, a NotReady node |
-//! | reboot | the machine stops and starts, its disk stays | a silent machine, what a restart did not mend |
+//! | reboot | the machine stops and starts, its disk stays | a silent machine, an agent that stays old, what a restart did not mend |
 //! | reimage | drained, deleted, made anew under its own name, with a new token | nodes; a machine that has vanished |
 //! | replace | marked to go, another one takes its place | nodes; one member of several |
 //!
@@ -17,27 +17,19 @@
 
 use std::time::Duration;
 
-use agent_api::SILENT_AFTER;
-use agent_protocol::{
-    DiskSeen, ProcessState, Report,
-    beside::{EtcdPhase, EtcdStatus},
-};
-use cluster_spec::PodNetworking;
 use control_records::{EventKind, Repair, Role, Rung};
-use jiff::Timestamp;
 
-use super::{ApiSeen, Draft, Effect, Machine, Presence, Reach, Write, after, members};
+pub(super) use super::ailment::{ETCD, data_on_its_way, stands_by};
+use super::{
+    Ailment, Draft, Machine, Presence, Reach, Subject, Symptom, Write, after,
+    ailment::{KUBELET, is_full},
+    members, repair,
+};
 
-/// A file system with less than one in so many parts free is full.
-const FULL: u64 = 20;
 /// Nodes that a pool must have for its breaker.
 const SMALLEST_POOL: usize = 3;
 /// Percent of a pool, or of a stamp's machines, that may ail before it is taken for something else than bad machines.
 const MASS: usize = 30;
-/// The component behind a node object.
-const KUBELET: &str = "kubelet";
-/// The component that has a control plane's data.
-pub(super) const ETCD: &str = "etcd";
 
 /// How patient healing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +38,8 @@ pub struct HealPolicy {
     pub boot: Duration,
     /// Silent for so long beyond [`SILENT_AFTER`].
     pub silent: Duration,
+    /// An agent that does not give way to a newer one for so long.
+    pub outdated: Duration,
     /// A process not ready for so long, in spite of its agent.
     pub stuck: Duration,
     /// A node not ready for so long.
@@ -71,6 +65,7 @@ impl Default for HealPolicy {
         Self {
             boot: Duration::from_secs(120),
             silent: Duration::from_secs(15),
+            outdated: Duration::from_secs(60),
             stuck: Duration::from_secs(120),
             not_ready: Duration::from_secs(90),
             unregistered: Duration::from_secs(60),
@@ -82,34 +77,6 @@ impl Default for HealPolicy {
             quiet: Duration::from_secs(10 * 60),
         }
     }
-}
-
-/// What can be wrong with a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ailment {
-    /// It was there, and the fabric has it no more.
-    Vanished,
-    /// It runs, and its agent says nothing.
-    Silent,
-    /// A process is not ready.
-    Stuck(String),
-    /// Kubernetes does not hold its node for ready.
-    NotReady,
-    /// Its kubelet is ready and there is no node object.
-    Unregistered,
-    /// A disk is full.
-    DiskFull,
-}
-
-/// What is wrong with a machine, since when, and in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Symptom {
-    /// What.
-    pub ailment: Ailment,
-    /// Since when this process has seen it.
-    pub since: Timestamp,
-    /// For people; says the same as long as it is the same.
-    pub why: String,
 }
 
 /// How many of the stamp's machines are silent.
@@ -132,114 +99,12 @@ fn most(all: usize) -> usize {
     (all * MASS / 100).max(1)
 }
 
-/// What is wrong with a machine, if anything: the worst first.
-pub(crate) fn diagnose(
-    machine: &Machine,
-    api: &ApiSeen,
-    plugin: PodNetworking,
-    policy: &HealPolicy,
-    now: Timestamp,
-) -> Option<(Ailment, String)> {
-    if machine.presence == Presence::Absent && machine.record.enrolled_key.is_some() {
-        return Some((Ailment::Vanished, "it is not there any more".to_owned()));
-    }
-    if machine.presence != Presence::Running || machine.record.deleting {
-        return None;
-    }
-    if silent(machine, policy, now) {
-        return Some((Ailment::Silent, "its agent says nothing".to_owned()));
-    }
-    if !machine.heard() {
-        return None;
-    }
-    let report = machine.report.as_ref();
-    if report.is_some_and(|report| data_on_its_way(report).is_some()) {
-        return None;
-    }
-    // Without an API server a node's programs have nothing to be ready for.
-    let idle = machine.node_name().is_some() && api.reach != Reach::Ready;
-    let mut processes: Vec<_> = report.iter().flat_map(|report| &report.processes).collect();
-    // What serves comes before what stands by.
-    processes.sort_by_key(|(name, _)| stands_by(name));
-    for (name, process) in processes {
-        let how = match process.state {
-            ProcessState::Ready | ProcessState::Stopped => continue,
-            _ if idle => continue,
-            ProcessState::Starting => "does not become ready",
-            ProcessState::Unready => "is not ready",
-            ProcessState::BackOff => "keeps ending",
-        };
-        // One that ends again and again is starting in between: the same ailment.
-        let how = if process.restarts > 1 { "keeps ending" } else { how };
-        return Some((Ailment::Stuck(name.clone()), format!("{name} {how}")));
-    }
-    if let Some(name) = machine.node_name().filter(|_| api.reach == Reach::Ready) {
-        match api.node(name) {
-            Some(node) if !node.ready && plugin != PodNetworking::None => {
-                let why = match &node.problem {
-                    Some(problem) => format!("its node is not ready: {problem}"),
-                    None => "its node is not ready".to_owned(),
-                };
-                return Some((Ailment::NotReady, why));
-            }
-            None if report.is_some_and(|report| report.processes.contains_key(KUBELET)) => {
-                return Some((
-                    Ailment::Unregistered,
-                    "its kubelet has not registered its node".to_owned(),
-                ));
-            }
-            _ => {}
-        }
-    }
-    let full = report?.disks.iter().find(|disk| is_full(disk))?;
-    let why = format!(
-        "its disk is full: {} MiB of {} MiB are left in {}",
-        full.free_mib, full.total_mib, full.path
-    );
-    Some((Ailment::DiskFull, why))
-}
-
-/// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
-pub(super) fn stands_by(process: &str) -> bool {
-    process.starts_with("etcd-")
-}
-
-/// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
-pub(super) fn data_on_its_way(report: &Report) -> Option<String> {
-    let status = report.processes.get(ETCD)?.status.clone()?;
-    let status: EtcdStatus = serde_json::from_value(status).ok()?;
-    let what = match status.phase {
-        EtcdPhase::Started => return None,
-        EtcdPhase::Waiting => "etcd has no data and waits",
-        EtcdPhase::Joining => "etcd joins the other members",
-        EtcdPhase::Restoring => "etcd is restored from its backup",
-    };
-    Some(match status.why {
-        Some(why) => format!("{what}: {why}"),
-        None => what.to_owned(),
-    })
-}
-
-fn is_full(disk: &DiskSeen) -> bool {
-    disk.free_mib * FULL < disk.total_mib
-}
-
-/// Whether a machine that runs says nothing. One that was not heard of since it runs has longer.
-fn silent(machine: &Machine, policy: &HealPolicy, now: Timestamp) -> bool {
-    let running = machine
-        .running_since
-        .map_or(Duration::ZERO, |since| now.duration_since(since).unsigned_abs());
-    match machine.contact {
-        Some(contact) if contact < running => contact >= SILENT_AFTER,
-        _ => running >= policy.boot,
-    }
-}
-
 impl HealPolicy {
     fn patience(&self, ailment: &Ailment) -> Duration {
         match ailment {
             Ailment::Vanished => Duration::ZERO,
             Ailment::Silent => self.silent,
+            Ailment::Outdated => self.outdated,
             Ailment::Stuck(_) => self.stuck,
             Ailment::NotReady => self.not_ready,
             Ailment::Unregistered => self.unregistered,
@@ -284,7 +149,7 @@ impl Kind {
             (Ailment::Vanished, Self::Member) => Rung::Replace,
             // What may be lost is lost already; its etcd comes back from its backup or not at all.
             (Ailment::Vanished, Self::Node | Self::Only) => Rung::Reimage,
-            (Ailment::Silent, _) => Rung::Reboot,
+            (Ailment::Silent | Ailment::Outdated, _) => Rung::Reboot,
             (Ailment::Stuck(_) | Ailment::NotReady | Ailment::Unregistered, _) => Rung::Restart,
             (Ailment::DiskFull, Self::Node) => Rung::Reimage,
             (Ailment::DiskFull, Self::Member) => Rung::Replace,
@@ -315,7 +180,11 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
         }
         let repair = &machine.record.repair;
         if repair.pending {
-            carry_out(draft, id, machine);
+            repair::carry_out(draft, id, machine);
+            continue;
+        }
+        // What is being done to it may be just what it lacks.
+        if seen.busy.contains(&Subject::Machine(id.clone())) {
             continue;
         }
         match &machine.symptom {
@@ -466,7 +335,7 @@ fn forbidden(
             let others = members::staying(draft);
             if others
                 .iter()
-                .any(|(other, machine)| *other != id && machine.record.repair.pending)
+                .any(|(other, machine)| *other != id && under_repair(draft, other, machine))
             {
                 return Some("another control plane member is being repaired".to_owned());
             }
@@ -482,6 +351,17 @@ fn forbidden(
             // A reboot keeps the data and can only help; whoever is replaced is gone for good.
             (rung > Rung::Reboot && !members::all_healthy(draft, Some(id)))
                 .then(|| "not all other control plane members are well".to_owned())
+        }
+        Kind::Node if symptom.ailment == Ailment::Outdated => {
+            // Nothing is wrong with it but its age: that many are that old is what an upgrade brings.
+            let away = |(other, machine): (&String, &Machine)| {
+                let ails = machine.symptom.as_ref();
+                let ails = ails.is_some_and(|symptom| symptom.ailment != Ailment::Outdated);
+                other != id && (ails || under_repair(draft, other, machine))
+            };
+            nodes_beside(draft, machine)
+                .any(away)
+                .then(|| "another node of its pool is away".to_owned())
         }
         Kind::Node => {
             let (ailing, all) = pool(draft, machine);
@@ -500,21 +380,42 @@ fn preserved(repair: &Repair) -> String {
     format!("it is preserved ({reason})")
 }
 
-/// How many nodes of a machine's pool ail, and how many it has.
-fn pool(draft: &Draft<'_>, machine: &Machine) -> (usize, usize) {
+/// Whether a machine is taken away for a while, or is from this plan on.
+fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
+    let begins = |write: &Write| match write {
+        Write::Repair {
+            machine,
+            repair,
+            remove,
+            ..
+        } => machine == id && (repair.pending || *remove),
+        _ => false,
+    };
+    machine.record.repair.pending || draft.writes.iter().any(begins)
+}
+
+/// The nodes of a machine's pool that are to stay, itself among them.
+fn nodes_beside<'a>(
+    draft: &Draft<'a>,
+    machine: &Machine,
+) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
     let name = |machine: &Machine| match machine.role() {
         Some(Role::Node { pool, .. }) => Some(pool.clone()),
         _ => None,
     };
     let own = name(machine);
+    let all = draft.seen.machines.iter();
+    all.filter(move |(_, other)| !other.record.deleting && name(other) == own)
+}
+
+/// How many nodes of a machine's pool ail, and how many it has.
+fn pool(draft: &Draft<'_>, machine: &Machine) -> (usize, usize) {
     let (mut ailing, mut all) = (0, 0);
-    for other in draft.seen.machines.values() {
-        if other.record.deleting || name(other) != own {
-            continue;
-        }
+    for (_, other) in nodes_beside(draft, machine) {
         all += 1;
         let ripe = other.symptom.as_ref().is_some_and(|symptom| {
-            after(symptom.since, draft.policy.heal.patience(&symptom.ailment)) <= draft.now
+            symptom.ailment != Ailment::Outdated
+                && after(symptom.since, draft.policy.heal.patience(&symptom.ailment)) <= draft.now
         });
         ailing += usize::from(ripe || other.record.repair.pending);
     }
@@ -593,92 +494,4 @@ fn write(draft: &mut Draft<'_>, id: &str, machine: &Machine, repair: Repair, tol
         remove: begins && repair.rung == Rung::Replace && repair.preserve.is_none(),
         repair,
     });
-}
-
-/// Does what was written down, and writes down that it is done.
-fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
-    let repair = &machine.record.repair;
-    let label = machine.label();
-    let done = machine.repaired.is_some() && machine.repaired == repair.at;
-    match (repair.rung, done) {
-        (Rung::Reboot, false) => draft.act(
-            Effect::RestartMachine {
-                machine: id.to_owned(),
-                at: repair.at.unwrap_or(draft.now),
-            },
-            format!("restarting {label}: {}", repair.reason),
-        ),
-        (Rung::Reimage, false) => {
-            let why = format!("making {label} anew: {}", repair.reason);
-            let (machine, at) = (id.to_owned(), repair.at.unwrap_or(draft.now));
-            match drained(draft, &draft.seen.machines[id]) {
-                Drained::Ask(node) => {
-                    draft.act(Effect::Drain { machine, node }, format!("draining node {label}"));
-                }
-                Drained::Wait => draft.wait(format!("draining node {label}")),
-                Drained::Enough => draft.act(Effect::WipeMachine { machine, at }, why),
-            }
-        }
-        // The kubelet registers anew, and not as a node that was drained.
-        (Rung::Reimage, true) if registered(draft, machine) => {
-            let node = label.to_owned();
-            draft.act(Effect::DeleteNode(node), format!("making {label} anew"));
-        }
-        _ => {
-            let finished = Repair {
-                pending: false,
-                at: Some(draft.now),
-                ..repair.clone()
-            };
-            draft.wait(format!("repairing {label}"));
-            draft.writes.push(Write::Repair {
-                machine: id.to_owned(),
-                repair: finished,
-                new_token: false,
-                remove: false,
-            });
-        }
-    }
-}
-
-fn registered(draft: &Draft<'_>, machine: &Machine) -> bool {
-    let api = &draft.seen.api;
-    api.reach == Reach::Ready && machine.node_name().is_some_and(|name| api.node(name).is_some())
-}
-
-/// How far the pods of a node that is made anew are gone.
-enum Drained {
-    Ask(String),
-    Wait,
-    Enough,
-}
-
-/// Pods are asked to go first, while they may. From a machine that cannot answer, they are asked once: what follows does
-/// not wait for somebody who does not hear.
-fn drained(draft: &mut Draft<'_>, machine: &Machine) -> Drained {
-    let (Some(drain), true) = (machine.drain, registered(draft, machine)) else {
-        return Drained::Enough;
-    };
-    let deadline = after(drain.since, draft.policy.drain_bound);
-    if draft.now >= deadline {
-        return Drained::Enough;
-    }
-    draft.look_again_at(deadline);
-    let hears = !matches!(
-        machine.symptom.as_ref().map(|symptom| &symptom.ailment),
-        Some(Ailment::Vanished | Ailment::Silent | Ailment::NotReady | Ailment::Stuck(_))
-    );
-    match drain.left {
-        None => Drained::Ask(machine.label().to_owned()),
-        Some((left, _)) if left == 0 || !hears => Drained::Enough,
-        Some((_, at)) => {
-            let next = after(at, draft.policy.drain_pause);
-            if next > draft.now {
-                draft.look_again_at(next);
-                Drained::Wait
-            } else {
-                Drained::Ask(machine.label().to_owned())
-            }
-        }
-    }
 }

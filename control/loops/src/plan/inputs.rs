@@ -76,17 +76,25 @@ pub fn config_inputs(
                 role,
                 addresses.vip,
                 control_plane.limits,
-                &control_plane.restore,
+                control_plane.restore.as_ref().map(|restore| &restore.id),
             ));
             let ControlPlane {
                 members,
                 formed,
                 roaming,
                 limits: _,
-                restore: _,
-                restored: _,
+                restore,
+                restored,
             } = control_plane;
-            let rest = fingerprint(&(members, formed, roaming, repaired));
+            // Whoever loses its data from then on is told that this is over.
+            let over = restore
+                .as_ref()
+                .is_some_and(|restore| restored.as_ref() == Some(&restore.id));
+            let rest = if over {
+                fingerprint(&(members, formed, roaming, repaired, over))
+            } else {
+                fingerprint(&(members, formed, roaming, repaired))
+            };
             format!("{restarts}.{rest}")
         }
     }

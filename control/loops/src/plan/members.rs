@@ -8,11 +8,12 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::{ProcessState, beside::KeeperStatus};
 use cluster_bootstrap::{Member, member_address};
-use cluster_spec::{ClusterSpec, Tier};
+use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
 use super::{
     Addresses, ConfigSeen, Draft, Machine, Presence, Write, config_inputs, heal::stands_by, places::Leases,
+    restore,
 };
 
 /// Three, and as many on their way out as there can be at the worst.
@@ -31,8 +32,8 @@ pub struct ControlPlane {
     pub roaming: bool,
     /// The tier whose limits the API servers go by.
     pub limits: Tier,
-    /// The restore (its id) that etcd's data must come from.
-    pub restore: Option<String>,
+    /// The restore that etcd's data must come from.
+    pub restore: Option<RestoreSpec>,
     /// The restore that it was seen to come from: nodes register again after it.
     pub restored: Option<String>,
 }
@@ -58,7 +59,7 @@ impl ControlPlane {
             formed: formed(observed),
             roaming: observed.roaming,
             limits: observed.limits.unwrap_or(spec.tier),
-            restore: spec.restore.as_ref().map(|restore| restore.id.clone()),
+            restore: restore::wished(spec, observed),
             restored: observed.restored.clone(),
         }
     }
@@ -121,9 +122,13 @@ pub(super) fn records(draft: &mut Draft<'_>) {
     let there = u32::try_from(staying.len()).unwrap_or(u32::MAX);
     if there < wanted {
         add(draft, wanted - there);
-    } else if there > wanted && limits_followed(draft) && all_healthy(draft, None) {
+    } else if there > wanted
+        && limits_followed(draft)
+        && all_healthy(draft, None)
+        && let Some(status) = keeper(draft)
+    {
         // The leader stays: its keeper lets the others go, and knows that they are to.
-        let leader = keeper(draft).and_then(|status| status.leader);
+        let leader = status.leader;
         for (id, _) in staying
             .iter()
             .rev()
@@ -243,7 +248,7 @@ pub(super) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
 
 /// Whether a member that is to go may be removed now.
 pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
-    if machine.presence == Presence::Absent || !formed(&draft.seen.observed) {
+    if machine.presence == Presence::Absent {
         return true;
     }
     // One that healing has given up is no help to the others.
@@ -256,7 +261,12 @@ pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool 
             .iter()
             .chain(&status.learners)
             .any(|name| name == id),
-        None => false,
+        // Members form etcd before anybody has seen an API server answer: who may be one of them waits until those who
+        // stay say so. Where nobody stays, nothing is kept.
+        None => {
+            let alone = staying(draft).is_empty() || !draft.seen.observed.roaming;
+            !formed(&draft.seen.observed) && (alone || machine.config == ConfigSeen::Absent)
+        }
     }
 }
 

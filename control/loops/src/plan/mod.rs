@@ -17,6 +17,7 @@
 //! Always true: planning twice from the same things gives the same plan; a plan without anything in it means that the
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
 
+mod ailment;
 mod delete;
 mod halt;
 mod heal;
@@ -28,14 +29,16 @@ mod operations;
 mod parts;
 mod places;
 mod reach;
+mod repair;
 mod restore;
 mod seen;
 #[cfg(test)]
 mod tests;
 mod words;
 
-pub(crate) use heal::diagnose;
-pub use heal::{Ailment, HealPolicy, Silence, Symptom};
+pub(crate) use ailment::diagnose;
+pub use ailment::{Ailment, Symptom};
+pub use heal::{HealPolicy, Silence};
 pub use inputs::{addons_inputs, config_inputs, wish_inputs};
 pub use members::{ControlPlane, member};
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};

@@ -5,30 +5,118 @@
 //! is part of what nodes are configured with: kubelets register their nodes again and look anew at what is to run. Then the
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
-use agent_protocol::beside::EtcdStatus;
-use cluster_spec::RestoreSpec;
+use agent_protocol::beside::{EtcdPhase, EtcdStatus};
+use cluster_spec::{ClusterSpec, RestoreSpec};
+use control_records::{EventKind, ObservedRecord, Role};
 
-use super::{Draft, Effect, Machine, Reach, addons_inputs, heal::ETCD, members, reach::in_force};
+use super::{Draft, Effect, Machine, Presence, Reach, addons_inputs, heal::ETCD, members, reach::in_force};
 
 /// When the restored state was seen to serve.
 const RESTORED: &str = "restored";
+/// Since when all members are known to have lost their data. Followed by the restore that was wished for last when that
+/// happened: a later wish takes its place.
+const LOST: &str = "etcd_lost:";
+
+fn lost(spec: &ClusterSpec) -> String {
+    let last = spec.restore.as_ref().map_or("", |restore| restore.id.as_str());
+    format!("{LOST}{last}")
+}
+
+/// The restore that etcd's data must come from: what was asked for last; the newest state of its own (a source without a name),
+/// where all members have lost it since.
+pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<RestoreSpec> {
+    match observed.milestones.get(&lost(spec)) {
+        Some(since) => Some(RestoreSpec {
+            id: format!("lost-{}", since.as_millisecond()),
+            at: None,
+            source: String::new(),
+        }),
+        None => spec.restore.clone(),
+    }
+}
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
-    let Some(restore) = &draft.desired.spec.restore else {
+    all_lost(draft);
+    let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
         return;
     };
     if draft.observed.restored.as_ref() == Some(&restore.id) {
         settle(draft);
         return;
     }
-    if serves(draft, restore) {
+    if serves(draft, &restore) {
         draft.observed.restored = Some(restore.id.clone());
+        draft.tell(EventKind::Backup, "", told(&restore, &draft.desired.uid));
         draft.observed.milestones.insert(RESTORED.to_owned(), draft.now);
         // Nodes are configured next.
         draft.unfinished = true;
     } else {
         draft.wait("restoring the state from the backup");
     }
+}
+
+/// What is told of a restore that serves.
+fn told(restore: &RestoreSpec, uid: &str) -> String {
+    let at = restore
+        .at
+        .and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+    let state = at.map_or_else(
+        || "its newest state".to_owned(),
+        |at| format!("its state of {at}"),
+    );
+    if restore.source.is_empty() || restore.source == *uid {
+        format!("{state} was restored from the backup")
+    } else {
+        format!(
+            "the state of another cluster ({}), {state}, was restored from the backup",
+            restore.source
+        )
+    }
+}
+
+/// None of several members has any data left, and each waits for another: then the newest state of the backup is restored. One
+/// alone does so by itself.
+fn all_lost(draft: &mut Draft<'_>) {
+    if members::staying(draft).len() < 2 || !members::formed(&draft.observed) {
+        return;
+    }
+    let done = wished(&draft.desired.spec, &draft.observed)
+        .is_none_or(|restore| draft.observed.restored.as_ref() == Some(&restore.id));
+    let gone = |machine: &Machine| matches!(machine.presence, Presence::Absent | Presence::Gone);
+    let all = draft
+        .seen
+        .machines
+        .values()
+        .filter(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })))
+        .filter(|machine| !(machine.record.deleting && gone(machine)))
+        .all(|machine| machine.heard() && in_force(draft, machine) && empty(machine));
+    if !done || !all {
+        return;
+    }
+    draft
+        .observed
+        .milestones
+        .retain(|milestone, _| !milestone.starts_with(LOST));
+    draft
+        .observed
+        .milestones
+        .insert(lost(&draft.desired.spec), draft.now);
+    draft.tell(
+        EventKind::Backup,
+        "",
+        "all members of the control plane have lost etcd's data: the newest state of the backup is restored",
+    );
+    draft.unfinished = true;
+}
+
+/// Whether a member's etcd waits with nothing in its hands.
+fn empty(member: &Machine) -> bool {
+    status(member).is_some_and(|status| status.phase == EtcdPhase::Waiting && status.empty)
+}
+
+fn status(member: &Machine) -> Option<EtcdStatus> {
+    let status = member.report.as_ref()?.processes.get(ETCD)?.status.clone()?;
+    serde_json::from_value(status).ok()
 }
 
 /// Whether an API server answers with the restored state.
@@ -45,8 +133,7 @@ fn serves(draft: &Draft<'_>, restore: &RestoreSpec) -> bool {
 
 /// Where a member's etcd says that its data comes from.
 fn restored(member: &Machine) -> Option<String> {
-    let status = member.report.as_ref()?.processes.get(ETCD)?.status.clone()?;
-    serde_json::from_value::<EtcdStatus>(status).ok()?.restored
+    status(member)?.restored
 }
 
 /// What is to be done with the restored state before it counts.

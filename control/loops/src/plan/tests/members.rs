@@ -95,6 +95,21 @@ fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
 }
 
 #[test]
+fn etcd_may_have_been_formed_before_the_api_server_was_seen() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.desired.spec.tier = Tier::Free;
+    ideal.desired.generation = 2;
+    for _ in 0..10 {
+        ideal.seen.observed.milestones.remove("api_ready");
+        ideal.seen.api = nothing_yet().api;
+        ideal.pass();
+    }
+    ideal.run();
+    assert_eq!(ideal.members().len(), 1);
+    assert_eq!(ideal.seen.observed.generation, 2);
+}
+
+#[test]
 fn a_lost_member_is_replaced_and_a_second_one_never_taken_away_meanwhile() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     let before = ideal.members();

@@ -145,6 +145,8 @@ struct Ideal {
     voters: BTreeSet<String>,
     /// The restore that members' etcd says its data comes from.
     restored: Option<String>,
+    /// Whether all members' etcd say that they have lost what they had.
+    emptied: bool,
     told: Vec<(Timestamp, Event)>,
 }
 
@@ -162,6 +164,7 @@ impl Ideal {
             ill: BTreeMap::new(),
             voters: BTreeSet::new(),
             restored: None,
+            emptied: false,
             told: Vec::new(),
         }
     }
@@ -443,9 +446,14 @@ impl Ideal {
                         ..KeeperStatus::default()
                     };
                     let etcd = EtcdStatus {
-                        phase: EtcdPhase::Started,
+                        phase: if self.emptied {
+                            EtcdPhase::Waiting
+                        } else {
+                            EtcdPhase::Started
+                        },
                         why: None,
                         restored: self.restored.clone(),
+                        empty: self.emptied,
                     };
                     let etcd = ProcessSeen {
                         status: serde_json::to_value(&etcd).ok(),

@@ -1,8 +1,8 @@
 //! Restores: what follows what.
 
-use cluster_spec::RestoreSpec;
+use cluster_spec::{RestoreSpec, Tier};
 
-use super::*;
+use super::{healing::standing, *};
 
 fn wish(ideal: &mut Ideal, id: &str) {
     ideal.desired.generation += 1;
@@ -85,6 +85,67 @@ fn a_second_restore_is_another() {
         ideal.restored = Some(id.to_owned());
         ideal.run();
         assert_eq!(ideal.seen.observed.restored.as_deref(), Some(id));
-        assert_eq!(generation(&ideal, true), before + nth);
+        // Once to restore, and once to be told that this is over.
+        assert_eq!(generation(&ideal, true), before + 2 * nth);
     }
+}
+
+#[test]
+fn members_that_lost_everything_together_are_restored_once() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    let wished = |ideal: &Ideal| {
+        let observed = &ideal.seen.observed;
+        crate::plan::restore::wished(&ideal.desired.spec, observed).map(|restore| (restore.id, restore.at))
+    };
+    for _ in 0..20 {
+        ideal.pass();
+    }
+    assert_eq!(wished(&ideal), None);
+    ideal.emptied = true;
+    for _ in 0..20 {
+        ideal.pass();
+    }
+    let (id, at) = wished(&ideal).unwrap();
+    assert_eq!(at, None, "the newest");
+    let told = |ideal: &Ideal| {
+        let backup = |(_, event): &&(Timestamp, Event)| event.kind == EventKind::Backup;
+        ideal.told.iter().filter(backup).count()
+    };
+    assert_eq!(told(&ideal), 1);
+    ideal.emptied = false;
+    ideal.restored = Some(id.clone());
+    for _ in 0..50 {
+        ideal.pass();
+    }
+    assert_eq!(ideal.seen.observed.restored, Some(id.clone()));
+    assert_eq!((wished(&ideal), told(&ideal)), (Some((id.clone(), None)), 2));
+    // It happens again.
+    ideal.emptied = true;
+    for _ in 0..20 {
+        ideal.pass();
+    }
+    let again = wished(&ideal).unwrap().0;
+    assert_ne!(again, id);
+    ideal.emptied = false;
+    ideal.restored = Some(again);
+    // And a wish of the user's takes its place.
+    wish(&mut ideal, "r1");
+    assert_eq!(wished(&ideal), Some(("r1".to_owned(), Some(1_000))));
+}
+
+#[test]
+fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.emptied = true;
+    ideal.world();
+    let id = ideal.seen.machines.keys().next().unwrap().clone();
+    let machine = ideal.seen.machines.get_mut(&id).unwrap();
+    let mut report = (**machine.report.as_ref().unwrap()).clone();
+    report.processes.get_mut("etcd").unwrap().status = None;
+    machine.report = Some(std::sync::Arc::new(report));
+    let plan = ideal.plan();
+    assert_eq!(
+        crate::plan::restore::wished(&ideal.desired.spec, &plan.observed),
+        None
+    );
 }

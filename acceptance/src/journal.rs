@@ -38,6 +38,14 @@ impl Journal {
         outcome
     }
 
+    /// Does something and tells how long it took: `{who}: {what} {seconds} s`.
+    pub(crate) fn timed<T>(&self, who: &str, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let outcome = act()?;
+        self.note(&format!("{who}: {what} {:.1} s", start.elapsed().as_secs_f64()));
+        Ok(outcome)
+    }
+
     /// A line that is not a step.
     pub(crate) fn note(&self, line: &str) {
         println!("{line}");

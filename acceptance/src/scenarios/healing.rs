@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     process::Command,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use super::{
     workload::{Cluster, Clusters},
 };
 use crate::{
-    clients::{Az, attempt, run},
+    clients::{Az, Kubectl, attempt, run},
     journal::{Journal, wait_for},
     stamp::Stamp,
 };
@@ -71,120 +71,204 @@ fn signal(signal: &str, pid: u32) -> Result<()> {
 }
 
 fn programs(journal: &Journal, stamp: &Stamp, cluster: &Cluster) -> Result<()> {
-    let kubectl = &cluster.kubectl;
     for name in ["-KILL", "-STOP"] {
-        journal.step(
-            "healing",
-            &format!("kubelet, containerd, API server and etcd get {name}: all are back, pods stay"),
-            || {
-                let nodes = machines(stamp, cluster.name, "node")?;
-                let control_plane = machines(stamp, cluster.name, "control plane")?;
-                let wanted = kubectl.ready_nodes()?.len();
-                let before = restarts(&kubectl.json(&["get", "pods", "-l", "app=web"])?);
-                for (machine, program) in [
-                    (&nodes[0], "kubelet"),
-                    (&nodes[0], "containerd"),
-                    (&control_plane[0], "kube-apiserver"),
-                    (&control_plane[0], "etcd"),
-                ] {
-                    let machine = id(machine)?;
-                    let old = pids(machine, Some(program))?;
-                    let pid = *old
-                        .first()
-                        .with_context(|| format!("no {program} in {machine}"))?;
-                    signal(name, pid)?;
-                    let what = format!("another {program}");
-                    wait_for(&what, Duration::from_secs(240), || {
-                        let now = pids(machine, Some(program))?;
-                        ensure!(!now.is_empty() && !now.contains(&pid), "{program}: {now:?}");
-                        kubectl.text(&["get", "--raw", "/readyz", "--request-timeout=5s"])?;
-                        let ready = kubectl.ready_nodes()?;
+        // One of a node and one of the control plane at a time: each is seen to come back by itself.
+        for [first, second] in [["kubelet", "etcd"], ["containerd", "kube-apiserver"]] {
+            journal.step(
+                "healing",
+                &format!("{first} and {second} get {name}: both are back, pods stay"),
+                || {
+                    let before = restarts(&cluster.kubectl.json(&["get", "pods", "-l", "app=web"])?);
+                    let victims = [
+                        Victim::of(&machines(stamp, cluster.name, "node")?[0], first)?,
+                        Victim::of(&machines(stamp, cluster.name, "control plane")?[0], second)?,
+                    ];
+                    let wanted = cluster.kubectl.ready_nodes()?.len();
+                    for victim in &victims {
+                        signal(name, victim.pid)?;
+                    }
+                    std::thread::scope(|scope| {
+                        let waits = victims.each_ref().map(|victim| {
+                            scope.spawn(|| journal.timed(victim.program, "back after", || victim.back()))
+                        });
+                        waits.into_iter().try_for_each(joined)
+                    })?;
+                    wait_for("all nodes ready", Duration::from_secs(60), || {
+                        let ready = cluster.kubectl.ready_nodes()?;
                         ensure!(ready.len() == wanted, "ready: {ready:?}");
                         Ok(())
                     })?;
-                }
-                let after = restarts(&kubectl.json(&["get", "pods", "-l", "app=web"])?);
-                ensure!(before == after, "pods were disturbed: {before:?}, {after:?}");
-                Ok(())
-            },
-        )?;
+                    let after = restarts(&cluster.kubectl.json(&["get", "pods", "-l", "app=web"])?);
+                    ensure!(before == after, "pods were disturbed: {before:?}, {after:?}");
+                    Ok(())
+                },
+            )?;
+        }
     }
     Ok(())
 }
 
+/// A process that is about to suffer.
+struct Victim {
+    machine: String,
+    program: &'static str,
+    pid: u32,
+}
+
+impl Victim {
+    fn of(machine: &Value, program: &'static str) -> Result<Self> {
+        let machine = id(machine)?.to_owned();
+        let pid = *pids(&machine, Some(program))?
+            .first()
+            .with_context(|| format!("no {program} in {machine}"))?;
+        Ok(Self {
+            machine,
+            program,
+            pid,
+        })
+    }
+
+    /// Waits until another one does its work.
+    fn back(&self) -> Result<()> {
+        wait_for(&format!("another {}", self.program), Duration::from_secs(120), || {
+            let now = pids(&self.machine, Some(self.program))?;
+            ensure!(
+                !now.is_empty() && !now.contains(&self.pid),
+                "{}: {now:?}",
+                self.program
+            );
+            Ok(())
+        })
+    }
+}
+
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+}
+
+/// The tier up and down again, and a member destroyed in between, all of it under load.
 fn members(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
-    journal.step("healing", "az aks create --tier standard: three members", || {
-        let more = ["--tier", "standard", "--node-count", "1", "--no-ssh-key"];
-        let cluster = aks(az, &["create"], MEMBERS, &more)?;
-        ensure!(cluster["sku"]["tier"] == "Standard", "{cluster}");
-        three(stamp, &BTreeSet::new()).map(drop)
+    journal.step("healing", "az aks create: one member", || {
+        aks(az, &["create"], MEMBERS, &["--node-count", "1", "--no-ssh-key"])?;
+        let members = machines(stamp, MEMBERS, "control plane")?;
+        ensure!(members.len() == 1, "{members:?}");
+        Ok(())
     })?;
     let kubectl = stamp.kubectl(az, GROUP, MEMBERS)?;
+    kubectl.text(&["create", "configmap", "kept", "--from-literal=answer=42"])?;
+    let kept = || -> Result<()> {
+        let kept = kubectl.json(&["get", "configmap", "kept"])?;
+        ensure!(kept["data"]["answer"] == "42", "{kept}");
+        Ok(())
+    };
     journal.step(
         "healing",
-        "the member that holds the VIP is destroyed under load: requests go on, three again",
+        "az aks update --tier standard under load: three members, and the data",
         || {
-            let server = kubectl.text(&[
-                "config",
-                "view",
-                "--minify",
-                "-o",
-                "jsonpath={.clusters[0].cluster.server}",
-            ])?;
-            let vip = server
-                .trim_start_matches("https://")
-                .split(':')
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            let mut holder = None;
-            for machine in machines(stamp, MEMBERS, "control plane")? {
-                let space = namespace(id(&machine)?)?;
-                let addresses = run(Command::new("ip").args(["-n", &space, "-br", "-4", "address"]))?;
-                if addresses.contains(&format!("{vip}/32")) {
-                    holder = Some(id(&machine)?.to_owned());
-                }
-            }
-            let holder = holder.context("nobody holds the VIP")?;
-            let (over, sent, failed) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
-            std::thread::scope(|scope| {
-                let load = scope.spawn(|| -> Result<()> {
-                    while !over.load(Ordering::SeqCst) {
-                        sent.fetch_add(1, Ordering::SeqCst);
-                        let mut get = kubectl.command(&["get", "namespaces", "--request-timeout=20s"]);
-                        if !attempt(&mut get)?.status.success() {
-                            failed.fetch_add(1, Ordering::SeqCst);
-                        }
-                    }
-                    Ok(())
-                });
-                let back = destroy(stamp, &holder).and_then(|()| three(stamp, &[holder.clone()].into()));
-                over.store(true, Ordering::SeqCst);
-                let ended = load
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("the load's thread panicked"))?;
-                back.and(ended)
+            let load = Load::over(journal, &kubectl, || {
+                let cluster = aks(az, &["update"], MEMBERS, &["--tier", "standard"])?;
+                ensure!(cluster["sku"]["tier"] == "Standard", "{cluster}");
+                three(stamp, &BTreeSet::new())
             })?;
-            let (sent, failed) = (sent.into_inner(), failed.into_inner());
-            journal.note(&format!("{failed} of {sent} requests failed"));
-            // One client, one request at a time: at most the one that was under way.
-            ensure!(failed <= 1, "{failed} of {sent} requests failed");
-            Ok(())
+            load.undisturbed()?;
+            kept()
         },
     )?;
     journal.step(
         "healing",
-        "az aks update --tier free: one member again, and its data",
+        "the member that holds the VIP is destroyed under load: requests go on, three again",
         || {
-            kubectl.text(&["create", "configmap", "kept", "--from-literal=answer=42"])?;
-            aks(az, &["update"], MEMBERS, &["--tier", "free"])?;
+            let holder = holder(stamp, &kubectl)?;
+            let load = Load::over(journal, &kubectl, || {
+                destroy(stamp, &holder)?;
+                three(stamp, &[holder.clone()].into())
+            })?;
+            load.undisturbed()?;
+            kept()
+        },
+    )?;
+    journal.step(
+        "healing",
+        "az aks update --tier free under load: one member again, and the data",
+        || {
+            let load = Load::over(journal, &kubectl, || {
+                aks(az, &["update"], MEMBERS, &["--tier", "free"]).map(drop)
+            })?;
+            load.undisturbed()?;
             let left = machines(stamp, MEMBERS, "control plane")?;
             ensure!(left.len() == 1, "{left:?}");
-            let kept = kubectl.json(&["get", "configmap", "kept"])?;
-            ensure!(kept["data"]["answer"] == "42", "{kept}");
+            kept()?;
             aks(az, &["delete"], MEMBERS, &["--yes"]).map(drop)
         },
     )
+}
+
+/// The machine that holds the cluster's VIP.
+fn holder(stamp: &Stamp, kubectl: &Kubectl) -> Result<String> {
+    let server = kubectl.text(&[
+        "config",
+        "view",
+        "--minify",
+        "-o",
+        "jsonpath={.clusters[0].cluster.server}",
+    ])?;
+    let vip = server
+        .trim_start_matches("https://")
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    for machine in machines(stamp, MEMBERS, "control plane")? {
+        let space = namespace(id(&machine)?)?;
+        let addresses = run(Command::new("ip").args(["-n", &space, "-br", "-4", "address"]))?;
+        if addresses.contains(&format!("{vip}/32")) {
+            return Ok(id(&machine)?.to_owned());
+        }
+    }
+    anyhow::bail!("nobody holds the VIP {vip}")
+}
+
+/// One client that asks without a pause, one request at a time, while something else happens.
+struct Load {
+    sent: u32,
+    failed: Vec<String>,
+}
+
+impl Load {
+    fn over(journal: &Journal, kubectl: &Kubectl, act: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let over = AtomicBool::new(false);
+        let load = std::thread::scope(|scope| {
+            let load = scope.spawn(|| -> Result<Self> {
+                let (mut sent, mut failed) = (0, Vec::new());
+                while !over.load(Ordering::SeqCst) {
+                    sent += 1;
+                    let mut get = kubectl.command(&["get", "namespaces", "--request-timeout=20s"]);
+                    let output = attempt(&mut get)?;
+                    if !output.status.success() {
+                        failed.push(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+                    }
+                }
+                Ok(Self { sent, failed })
+            });
+            let done = act();
+            over.store(true, Ordering::SeqCst);
+            let load = joined(load)?;
+            done.map(|()| load)
+        })?;
+        journal.note(&format!("{} of {} requests failed", load.failed.len(), load.sent));
+        Ok(load)
+    }
+
+    /// At most the request that was under way when its connection broke.
+    fn undisturbed(&self) -> Result<()> {
+        let (failed, sent) = (self.failed.len(), self.sent);
+        ensure!(
+            failed <= 1,
+            "{failed} of {sent} requests failed:\n        {}",
+            self.failed.join("\n        ")
+        );
+        Ok(())
+    }
 }
 
 /// Waits for three members with all their processes ready, none of them one of `not`.

@@ -11,7 +11,9 @@ use agent_ground::{
     https::{Bounds, client},
     pause,
 };
-use agent_protocol::{EnrollAnswer, EnrollRequest, LogRequest, MachineConfig, Report, ReportAnswer, Seed};
+use agent_protocol::{
+    EnrollAnswer, EnrollRequest, LEVEL, LogRequest, MachineConfig, Report, ReportAnswer, Seed,
+};
 use rcgen::KeyPair;
 
 use crate::{Paths, process, run::News};
@@ -205,7 +207,7 @@ impl Contact {
         let mut retry = Retry::new();
         loop {
             let url = format!(
-                "{}/agent/v1/config?after={after}&wait={}",
+                "{}/agent/v1/config?after={after}&wait={}&level={LEVEL}",
                 self.seed.service,
                 WAIT.as_secs()
             );

@@ -9,15 +9,21 @@
 //! The loop in [`run`] is the only one that acts; [`supervisor`] decides and does nothing else. The configuration in force
 //! is on disk, so a machine that starts again needs no service.
 //!
+//! After an upgrade of the service the agent becomes its [`successor`]; nothing else in the machine notices.
+//!
 //! Always true: a configuration of a lower generation than the one in force is refused; nothing that runs survives the
 //! agent (as first process of a pid namespace the kernel sees to that); what a file or a key contains is never logged.
 
+mod change;
 pub mod contact;
 pub mod disk;
+mod event;
 pub mod probe;
 pub mod process;
 pub mod run;
 mod seen;
+mod signals;
+pub mod successor;
 pub mod supervisor;
 mod unit;
 
@@ -44,6 +50,16 @@ impl Paths {
 
     pub(crate) fn seed(&self) -> PathBuf {
         self.machine(agent_protocol::SEED_PATH)
+    }
+
+    /// The agent that the fabric has put there.
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.machine(agent_protocol::AGENT_PATH)
+    }
+
+    /// What one agent tells the next.
+    pub(crate) fn handover(&self) -> PathBuf {
+        self.machine("/run/landfall-agent.json")
     }
 
     pub(crate) fn state(&self, name: &str) -> PathBuf {

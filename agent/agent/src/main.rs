@@ -9,16 +9,29 @@ use std::{
 use agent_backup::restore::{FromBackup, Programs};
 use agent_etcd::{keeper, prepare::Prepare};
 
-const USAGE: &str = "usage: landfall-agent [--root DIRECTORY | --version]
+const USAGE: &str = "usage: landfall-agent [--root DIRECTORY [--adopt FILE] | --can-adopt FILE | --version]
        landfall-agent etcd|etcd-keeper|etcd-backup|vip FILE";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let (command, file) = (arguments.next(), arguments.next());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let root = Path::new("/");
-    match (command.as_deref(), file.as_deref().map(Path::new)) {
-        (None, None) => landfall_agent::run::run(root),
-        (Some("--root"), Some(root)) => landfall_agent::run::run(root),
+    if let ["--root", root, "--adopt", file] = arguments[..] {
+        return landfall_agent::run::run(Path::new(root), Some(Path::new(file)));
+    }
+    let (command, file) = match arguments[..] {
+        [] => (None, None),
+        [command] => (Some(command), None),
+        [command, file] => (Some(command), Some(Path::new(file))),
+        _ => (Some("too much"), None),
+    };
+    match (command, file) {
+        (None, None) => landfall_agent::run::run(root, None),
+        (Some("--root"), Some(root)) => landfall_agent::run::run(root, None),
+        (Some("--can-adopt"), Some(file)) => match landfall_agent::successor::can_adopt(file) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => fail(&why),
+        },
         (Some("--version"), None) => print(&format!("landfall-agent {}", env!("CARGO_PKG_VERSION"))),
         (Some("etcd"), Some(file)) => etcd(file),
         (Some("etcd-keeper"), Some(file)) => match keeper::run(file, &|line| log(line)) {

@@ -13,11 +13,11 @@ use std::{
 
 use agent_etcd::prepare::QUICK_EXITS;
 use agent_ground::pause;
-use agent_protocol::{DiskSeen, MachineConfig, ProcessState, Report};
+use agent_protocol::{DiskSeen, LEVEL, MachineConfig, ProcessState, Report};
 use nix::{
     sys::{
         prctl,
-        signal::{SigSet, Signal, kill, killpg},
+        signal::{Signal, kill, killpg},
     },
     unistd::{Pid, getpid},
 };
@@ -30,6 +30,8 @@ use crate::{
     probe::{self, Target, Targets},
     process,
     seen::{self, Statuses},
+    signals,
+    successor::{Handover, Successors},
     supervisor::{Action, Event, Job, Supervisor},
 };
 
@@ -78,41 +80,6 @@ pub(crate) fn say(line: &str) {
     }
 }
 
-/// The signals that the agent waits for, among them the one that asks an init to halt the machine.
-fn waited_for() -> SigSet {
-    let set: SigSet = [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGPWR,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-    ]
-    .into_iter()
-    .collect();
-    let mut set: nix::libc::sigset_t = *set.as_ref();
-    #[expect(unsafe_code, reason = "nix has no real-time signals")]
-    // SAFETY: `set` is a valid signal set, made by nix, and SIGRTMIN + 3 is a valid signal.
-    unsafe {
-        nix::libc::sigaddset(&raw mut set, nix::libc::SIGRTMIN() + 3);
-        SigSet::from_sigset_t_unchecked(set)
-    }
-}
-
-/// Waits for the next of them. The real-time one counts as the usual wish to stop.
-fn next_signal(signals: &SigSet) -> Signal {
-    let mut number = 0;
-    loop {
-        #[expect(unsafe_code, reason = "nix panics on a real-time signal")]
-        // SAFETY: both pointers are to live, initialised values of the right types.
-        let error = unsafe { nix::libc::sigwait(signals.as_ref(), &raw mut number) };
-        if error == 0 {
-            return Signal::try_from(number).unwrap_or(Signal::SIGTERM);
-        }
-    }
-}
-
 /// A thread with a small stack. One that cannot be had is fatal: PID 1 that does half its work helps nobody.
 pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
     let spawned = std::thread::Builder::new()
@@ -125,15 +92,20 @@ pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Runs the machine below `root` until it is told to stop.
-pub fn run(root: &Path) -> ExitCode {
+/// Runs the machine below `root` until it is told to stop; goes on from where the agent before it stood, if that has handed
+/// it over in a file.
+pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
     let paths = Paths::below(root);
-    let signals = waited_for();
+    let signals = signals::waited_for();
     // Set here and nowhere else.
     let _first = LOG.set(paths.log("agent"));
+    let config = disk::config(&paths);
+    let generation = config.as_ref().map_or(0, |config| config.generation);
+    let adopted = adopt.and_then(|file| adopt_from(file, generation));
     say(&format!(
-        "version {} starts as process {}",
+        "version {} {} as process {}",
         env!("CARGO_PKG_VERSION"),
+        if adopted.is_some() { "goes on" } else { "starts" },
         getpid()
     ));
     // Before any thread starts, so that all inherit it. Children get an empty mask: see `process::start`.
@@ -147,7 +119,6 @@ pub fn run(root: &Path) -> ExitCode {
             say(&format!("cannot become the reaper: {error}"));
         }
     }
-    let config = disk::config(&paths);
     let seed = match (disk::seed(&paths), &config) {
         (Ok(seed), _) => Some(seed),
         (Err(error), Some(_)) => {
@@ -168,20 +139,26 @@ pub fn run(root: &Path) -> ExitCode {
     {
         let news = news.clone();
         thread("signals", move || {
-            while news.send(News::Signal(next_signal(&signals))).is_ok() {}
+            while news.send(News::Signal(signals::next(&signals))).is_ok() {}
         });
     }
     {
         let (paths, targets, news) = (paths.clone(), Arc::clone(&targets), news.clone());
         thread("probes", move || probe::run(&paths.machine("/"), &targets, &news));
     }
+    let (boot, sequence, kept) = match adopted {
+        Some(adopted) => (adopted.boot, adopted.sequence, Some(adopted.kept)),
+        None => (boot_id(), 0, None),
+    };
     let mut machine = Machine {
-        boot: boot_id(),
+        boot,
+        root: root.to_owned(),
         paths: paths.clone(),
+        successors: Successors::default(),
         supervisor: Supervisor::default(),
         outbox: Arc::clone(&outbox),
         targets,
-        sequence: 0,
+        sequence,
         config_error: None,
         pending: None,
         changed: BTreeSet::new(),
@@ -189,9 +166,16 @@ pub fn run(root: &Path) -> ExitCode {
         disks: seen::disks(&paths),
         ended: false,
     };
-    // What was in force before comes into force again, whether the service is there or not.
-    if let Some(config) = config {
-        machine.configure(config);
+    match (kept, config) {
+        (Some(kept), config) => {
+            machine.supervisor = Supervisor::again(config, kept, pause::monotonic());
+            machine.feed(Event::Tick);
+            // Nobody else hears of those that ended meanwhile.
+            machine.reap();
+        }
+        // What was in force before comes into force again, whether the service is there or not.
+        (None, Some(config)) => machine.configure(config),
+        (None, None) => {}
     }
     let after = machine.supervisor.config().map_or(0, |config| config.generation);
     machine.report();
@@ -208,6 +192,34 @@ fn start_contact(contact: Contact, after: u64, outbox: Arc<Outbox>, news: Sender
     thread("contact", move || contact.run(after, &outbox, &news));
 }
 
+/// What the agent before this one has left. If it cannot be used, then nobody knows what runs here: all of it ends, and
+/// begins anew as when the machine starts.
+fn adopt_from(file: &Path, generation: u64) -> Option<Handover> {
+    let read = Handover::read(file).and_then(|handover| {
+        if handover.generation == generation {
+            Ok(handover)
+        } else {
+            Err(format!("the configuration on disk is of generation {generation}"))
+        }
+    });
+    match read {
+        Ok(handover) => {
+            pause::goes_on_from(handover.now);
+            // It is of no use to anybody later; the next one writes it anew.
+            let _gone = std::fs::remove_file(file);
+            Some(handover)
+        }
+        Err(why) => {
+            say(&format!("cannot go on from the agent before: {why}"));
+            if getpid().as_raw() == 1 {
+                // Nobody left to signal is what is wanted.
+                let _nobody = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+            None
+        }
+    }
+}
+
 /// A new value each time the machine starts.
 fn boot_id() -> String {
     // The kernel's generator needs no seed and no clock of ours.
@@ -217,7 +229,9 @@ fn boot_id() -> String {
 
 struct Machine {
     boot: String,
+    root: PathBuf,
     paths: Paths,
+    successors: Successors,
     supervisor: Supervisor,
     outbox: Arc<Outbox>,
     targets: Arc<Targets>,
@@ -281,10 +295,53 @@ impl Machine {
                     self.disks = disks;
                     self.report();
                 }
+                self.look_for_successor();
             }
         }
         self.finish();
         ExitCode::SUCCESS
+    }
+
+    /// What another agent has to know to take this one's place; `None` while it had better not.
+    fn handover(&self) -> Option<Handover> {
+        if self.pending.is_some() || !self.changed.is_empty() {
+            return None;
+        }
+        let generation = self.supervisor.config().map_or(0, |config| config.generation);
+        let kept = self.supervisor.kept()?;
+        Some(Handover::new(
+            pause::monotonic(),
+            &self.boot,
+            self.sequence,
+            generation,
+            kept,
+        ))
+    }
+
+    fn look_for_successor(&mut self) {
+        if let Some(pid) = self.successors.hangs(pause::monotonic()) {
+            signal_group(pid, Signal::SIGKILL);
+        }
+        if self.successors.waiting(&self.paths)
+            && let Some(handover) = self.handover()
+            && let Err(why) = self.successors.ask(&self.paths, &handover, pause::monotonic())
+        {
+            say(&format!("another agent lies ready and does not start: {why}"));
+        }
+    }
+
+    /// The other agent has said whether it can go on from here.
+    fn successor_answered(&mut self, can: bool) {
+        if !can {
+            say("another agent lies ready and cannot go on from here: this one stays");
+            return;
+        }
+        // If something is under way by now, it is asked again later.
+        let Some(handover) = self.handover() else { return };
+        say("another agent lies ready and takes over");
+        let why = self.successors.become_it(&self.paths, &self.root, &handover);
+        let Err(why) = why;
+        say(&format!("it does not: {why}"));
     }
 
     /// Whether any process has something to be looked at.
@@ -438,8 +495,12 @@ impl Machine {
     }
 
     fn exited(&mut self, pid: rustix::process::Pid, how: String, success: bool) {
-        if let Ok(pid) = u32::try_from(pid.as_raw_nonzero().get()) {
-            self.feed(Event::Exited { pid, how, success });
+        let Ok(pid) = u32::try_from(pid.as_raw_nonzero().get()) else {
+            return;
+        };
+        match self.successors.answered(pid, success) {
+            Some(can) => self.successor_answered(can),
+            None => self.feed(Event::Exited { pid, how, success }),
         }
     }
 
@@ -477,6 +538,7 @@ impl Machine {
             sequence: self.sequence,
             boot: self.boot.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_level: LEVEL,
             generation: self.supervisor.config().map_or(0, |config| config.generation),
             config_error: self
                 .config_error
@@ -484,7 +546,7 @@ impl Machine {
                 .or_else(|| self.supervisor.setup_error().map(str::to_owned)),
             processes,
             tasks_done: self.supervisor.tasks_done(),
-            agent_rss_kib: rss_kib(),
+            agent_rss_kib: seen::rss_kib(),
             disks: self.disks.clone(),
         });
     }
@@ -517,20 +579,4 @@ fn signal_group(pid: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         let _gone = killpg(Pid::from_raw(pid), signal);
     }
-}
-
-fn rss_kib() -> u64 {
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            status.lines().find_map(|line| {
-                line.strip_prefix("VmRSS:")?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .trim()
-                    .parse()
-                    .ok()
-            })
-        })
-        .unwrap_or_default()
 }

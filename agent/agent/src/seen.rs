@@ -1,5 +1,5 @@
 //! What is looked at now and then, apart from processes that end and answer: paths that must not vanish, what programs write
-//! about themselves, how full disks are.
+//! about themselves, how full disks are, how large the agent is.
 
 use std::{
     collections::BTreeMap,
@@ -125,6 +125,23 @@ pub(crate) fn is_news(told: &[DiskSeen], now: &[DiskSeen]) -> bool {
                 // Back by a little is not back: what is at the edge would be told again and again.
                 || FULL.iter().any(|step| before >= *step && after + 2 < *step)
         })
+}
+
+/// Resident memory of this process, KiB.
+pub(crate) fn rss_kib() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            status.lines().find_map(|line| {
+                line.strip_prefix("VmRSS:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+        })
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -17,91 +17,23 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{Command, MachineConfig, Process, ProcessSeen, ProcessState};
+use agent_protocol::{Command, MachineConfig, ProcessSeen, ProcessState};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
-pub use crate::unit::Job;
-use crate::unit::{FIRST_BACK_OFF, Phase, Unit};
+use crate::{
+    change,
+    unit::{FIRST_BACK_OFF, Phase, Unit},
+};
+pub use crate::{
+    event::{Action, Event},
+    unit::Job,
+};
 
 /// A setup command that fails is tried again after this.
 const SETUP_RETRY: Duration = Duration::from_secs(1);
 /// A setup command that takes longer hangs, and is killed so that it is told and tried again.
 const SETUP_BOUND: Duration = Duration::from_secs(120);
-/// A task's grace when it has to go.
-const TASK_GRACE: Duration = Duration::from_secs(5);
-
-/// Something happened.
-#[derive(Debug)]
-pub enum Event {
-    /// A newer configuration is on disk and its files are written; `changed` are the paths that were different.
-    Configured {
-        /// The configuration.
-        config: MachineConfig,
-        /// Paths of files that were different.
-        changed: BTreeSet<String>,
-    },
-    /// An action [`Action::Start`] worked.
-    Started {
-        /// Of what.
-        job: Job,
-        /// As which process.
-        pid: u32,
-    },
-    /// An action [`Action::Start`] did not work.
-    NotStarted {
-        /// Of what.
-        job: Job,
-        /// Why not.
-        why: String,
-    },
-    /// A child ended.
-    Exited {
-        /// Which.
-        pid: u32,
-        /// `exit status 1`, `signal 9`.
-        how: String,
-        /// Exit status 0.
-        success: bool,
-    },
-    /// A probe answered, or did not.
-    Probed {
-        /// Which process.
-        name: String,
-        /// Its process id when it was asked.
-        pid: u32,
-        /// Whether it is ready.
-        ready: bool,
-        /// When it last answered.
-        answered: Duration,
-    },
-    /// A path that a process needs is gone.
-    Vanished {
-        /// Which process.
-        name: String,
-        /// Its process id when it was looked.
-        pid: u32,
-        /// The path.
-        path: String,
-    },
-    /// The machine is to shut down.
-    Stop,
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Start this; answer with [`Event::Started`] or [`Event::NotStarted`].
-    Start(Job),
-    /// Send a signal.
-    Signal(u32, Signal),
-    /// Something worth a report changed.
-    Report,
-    /// Everything is stopped: end.
-    End,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Waits for a configuration.
@@ -115,31 +47,6 @@ enum Stage {
     Up,
     /// Stops.
     Down,
-}
-
-/// What a unit may do.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    order: u8,
-    grace: Duration,
-    hang: Option<Duration>,
-}
-
-impl Limits {
-    fn of(process: &Process) -> Self {
-        Self {
-            order: process.stop_order,
-            grace: Duration::from_secs(process.grace_seconds.clamp(1, 120).into()),
-            hang: process
-                .hang_seconds
-                .map(|seconds| Duration::from_secs(seconds.max(1).into())),
-        }
-    }
-}
-
-/// Whether a process has to be started anew to be what it is to be. How it is watched and stopped changes as it runs.
-fn is_another(before: &Process, now: &Process) -> bool {
-    (&before.argv, &before.env, before.restart) != (&now.argv, &now.env, now.restart)
 }
 
 /// The state of a machine.
@@ -177,7 +84,44 @@ impl Default for Supervisor {
     }
 }
 
+/// What another agent has to know to go on where this one stands.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    setup_done: Vec<Command>,
+    units: Vec<(Job, Unit)>,
+}
+
 impl Supervisor {
+    /// What one that takes its place has to know; `None` while something is under way that it could not follow.
+    pub fn kept(&self) -> Option<Kept> {
+        let settled = |unit: &Unit| !matches!(unit.phase, Phase::Starting | Phase::Stopping { .. });
+        let calm = self.stage != Stage::Down && self.setup_running.is_none();
+        (calm && self.units.values().all(settled)).then(|| Kept {
+            setup_done: self.setup_done.clone(),
+            units: self
+                .units
+                .iter()
+                .map(|(job, unit)| (job.clone(), unit.clone()))
+                .collect(),
+        })
+    }
+
+    /// Goes on where another agent of this machine stood, under the same configuration.
+    pub fn again(config: Option<MachineConfig>, kept: Kept, now: Duration) -> Self {
+        let stage = match config {
+            // What was done is done: it is gone through in no time.
+            Some(_) => Stage::Setup { next_at: Some(now) },
+            None => Stage::Idle,
+        };
+        Self {
+            config,
+            stage,
+            setup_done: kept.setup_done,
+            units: kept.units.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> Option<&MachineConfig> {
         self.config.as_ref()
@@ -346,57 +290,12 @@ impl Supervisor {
         if self.stage == Stage::Down {
             return;
         }
-        let before: BTreeMap<&str, &Process> = self
-            .config
-            .iter()
-            .flat_map(|config| &config.processes)
-            .map(|process| (process.name.as_str(), process))
-            .collect();
-        let restart: BTreeSet<String> = config
-            .processes
-            .iter()
-            .filter(|process| {
-                before
-                    .get(process.name.as_str())
-                    .is_some_and(|before| is_another(before, process))
-                    || process.restart_on.iter().any(|path| changed.contains(path))
-            })
-            .map(|process| process.name.clone())
-            .collect();
-        let tasks_before = self.config.as_ref().map(|config| config.tasks.as_slice());
-        let tasks_changed: BTreeSet<String> = config
-            .tasks
-            .iter()
-            .filter(|task| {
-                tasks_before.is_some_and(|before| {
-                    before
-                        .iter()
-                        .any(|before| before.name == task.name && before != *task)
-                })
-            })
-            .map(|task| task.name.clone())
-            .collect();
-        let mut wanted: BTreeMap<Job, Limits> = config
-            .processes
-            .iter()
-            .map(|process| (Job::Process(process.name.clone()), Limits::of(process)))
-            .collect();
-        wanted.extend(config.tasks.iter().map(|task| {
-            let limits = Limits {
-                order: u8::MAX,
-                grace: TASK_GRACE,
-                hang: None,
-            };
-            (Job::Task(task.name.clone()), limits)
-        }));
+        let others = change::others(self.config.as_ref(), &config, changed);
+        let wanted = change::wanted(&config);
 
         for (job, unit) in &mut self.units {
             let stays = wanted.contains_key(job);
-            let again = match job {
-                Job::Process(name) => restart.contains(name),
-                Job::Task(name) => tasks_changed.contains(name),
-                Job::Setup(_) => false,
-            };
+            let again = others.contains(job);
             unit.wanted = stays;
             if !stays || again {
                 actions.extend(unit.stop(now));

@@ -1,5 +1,5 @@
 use super::*;
-use agent_protocol::Task;
+use agent_protocol::{Process, Task};
 
 use crate::unit::STABLE;
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
-use crate::supervisor::Action;
+use crate::event::Action;
 
 pub(crate) const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
@@ -14,7 +15,7 @@ pub(crate) const STABLE: Duration = Duration::from_secs(30);
 const START_FACTOR: u32 = 3;
 
 /// What is run.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Job {
     /// The setup command of this index.
     Setup(usize),
@@ -24,7 +25,8 @@ pub enum Job {
     Process(String),
 }
 
-#[derive(Debug)]
+/// Handed from one agent to the next as it is (see `handover`): a field that is added needs a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
     pub(crate) order: u8,
     pub(crate) grace: Duration,
@@ -49,7 +51,7 @@ pub(crate) struct Unit {
     pub(crate) done: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
     /// To be started then.
     Waiting(Duration),

@@ -9,10 +9,18 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Time since the program first asked.
+/// How far the clock was when this program took it over from another, and when that was.
+static START: OnceLock<(Duration, Instant)> = OnceLock::new();
+
+/// Time since the program first asked, or since the one did whose place it took.
 pub fn monotonic() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
+    let (before, start) = START.get_or_init(|| (Duration::ZERO, Instant::now()));
+    *before + start.elapsed()
+}
+
+/// The clock goes on from there. Before anybody has asked; after that, it says nothing new.
+pub fn goes_on_from(before: Duration) {
+    let _first = START.set((before, Instant::now()));
 }
 
 /// Time since 1970, by the machine's clock. It may jump.

@@ -278,6 +278,8 @@ struct Wanted {
     after: u64,
     #[serde(default)]
     wait: u64,
+    #[serde(default)]
+    level: u32,
 }
 
 async fn config(
@@ -292,7 +294,7 @@ async fn config(
         let found = config.wait_for(|config| {
             config
                 .as_ref()
-                .is_some_and(|config| config.generation > wanted.after)
+                .is_some_and(|config| config.generation > wanted.after && config.level <= wanted.level)
         });
         // The sender goes when the machine is forgotten: then there is nothing to say.
         found.await.ok().and_then(|config| config.clone())

@@ -5,7 +5,7 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `POST /agent/v1/enroll` | [`EnrollRequest`] | [`EnrollAnswer`]; 401 for a wrong or used token. No client certificate yet |
-//! | `GET /agent/v1/config?after={generation}&wait={seconds}` | | 200 [`MachineConfig`] newer than `after`, or 204 after the wait |
+//! | `GET /agent/v1/config?after={generation}&wait={seconds}&level={level}` | | 200 [`MachineConfig`] newer than `after` that an agent of this [`LEVEL`] can take, or 204 after the wait |
 //! | `POST /agent/v1/report` | [`Report`] | 200 [`ReportAnswer`] |
 //! | `POST /agent/v1/logs/{request}` | text | 204: the answer to a [`LogRequest`] |
 //! | `GET /agent/v1/backup/{cluster}` | | 200: names of the files of a cluster's backup; `own` is the machine's own cluster |
@@ -13,7 +13,8 @@
 //! | `GET /agent/v1/backup/{cluster}/{file}` | | 200: the file |
 //!
 //! Always true: a machine is named by the common name of its client certificate, never by what it says; a configuration
-//! with a lower generation than the one an agent has is refused. Records only; no I/O.
+//! with a lower generation than the one an agent has is refused, and one that needs a newer agent is not given to it. What
+//! agents before [`LEVEL`] existed do not send counts as 0. Records only; no I/O.
 
 pub mod beside;
 
@@ -23,6 +24,14 @@ use serde::{Deserialize, Serialize};
 
 /// Where the seed file lies inside a machine; its content is [`Seed`] as JSON.
 pub const SEED_PATH: &str = "/etc/landfall/seed.json";
+
+/// Where the fabric keeps the agent inside a machine. After an upgrade of the service another one lies there, in a machine
+/// that runs too: the agent becomes it.
+pub const AGENT_PATH: &str = "/opt/landfall/landfall-agent";
+
+/// What agents of this release can do. Counted up when a configuration may hold what agents before it do not know or would
+/// not do, and when the programs beside etcd have to be started anew to get what is new in them.
+pub const LEVEL: u32 = 1;
 
 /// What a machine is born with.
 #[derive(Clone, Serialize, Deserialize)]
@@ -65,6 +74,9 @@ pub struct EnrollAnswer {
 pub struct MachineConfig {
     /// Grows with each change; an agent refuses to go back.
     pub generation: u64,
+    /// Agents below this level ([`LEVEL`]) are not given it.
+    #[serde(default)]
+    pub level: u32,
     /// What it is, for people: `control-plane` or `node`; empty while it stands by.
     pub role: String,
     /// Files to write (atomically, only where different), before `setup`.
@@ -172,6 +184,9 @@ pub struct Report {
     pub boot: String,
     /// The agent's version.
     pub agent_version: String,
+    /// Its [`LEVEL`].
+    #[serde(default)]
+    pub agent_level: u32,
     /// The generation that is in force, 0 before the first.
     pub generation: u64,
     /// Why the latest configuration could not be put into force, if so.

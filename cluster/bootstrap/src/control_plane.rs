@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use agent_protocol::{File, MachineConfig, Probe, Process};
+use agent_protocol::{File, LEVEL, MachineConfig, Probe, Process};
 use cluster_pki::{ClusterPki, Subject};
 use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
@@ -52,6 +52,7 @@ pub fn control_plane_config(
     processes.extend(members::keepers(place));
     Ok(MachineConfig {
         generation,
+        level: LEVEL,
         role: "control-plane".to_owned(),
         files,
         setup: members::setup(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use agent_protocol::{Command, MachineConfig, Probe, Process, Task};
+use agent_protocol::{Command, LEVEL, MachineConfig, Probe, Process, Task};
 use cluster_api::NodeWish;
 use cluster_pki::{ClusterPki, Subject};
 use cluster_spec::{ClusterSpec, PoolSpec, vm_size};
@@ -61,6 +61,7 @@ pub fn node_config(
     let labels = kubelet::own_labels(&node_labels(spec, pool, node));
     Ok(MachineConfig {
         generation,
+        level: LEVEL,
         role: "node".to_owned(),
         files,
         setup: setup(spec),

@@ -63,6 +63,8 @@ pub(crate) struct Memory {
     pub(crate) uid: String,
     pub(crate) presence: BTreeMap<String, Presence>,
     pub(crate) inventory_stale: bool,
+    /// Machines that something was done to since the present look at the fabric began: what it finds of them may be older.
+    touched: BTreeSet<String>,
     pub(crate) network: NetworkSeen,
     pub(crate) configs: BTreeMap<String, ConfigSeen>,
     pub(crate) drains: BTreeMap<String, Drain>,
@@ -97,6 +99,7 @@ impl Memory {
             uid: uid.to_owned(),
             presence: BTreeMap::new(),
             inventory_stale: false,
+            touched: BTreeSet::new(),
             network: NetworkSeen::Unknown,
             configs: BTreeMap::new(),
             drains: BTreeMap::new(),
@@ -175,6 +178,21 @@ impl Memory {
         }
     }
 
+    /// An effect begins; these are under way.
+    pub(crate) fn begins<'e>(&mut self, effect: &Effect, under_way: impl Iterator<Item = &'e Effect>) {
+        match effect.subject() {
+            Subject::Machine(machine) => drop(self.touched.insert(machine)),
+            Subject::Fabric => {
+                let machine = |effect: &Effect| match effect.subject() {
+                    Subject::Machine(machine) => Some(machine),
+                    _ => None,
+                };
+                self.touched = under_way.filter_map(machine).collect();
+            }
+            _ => {}
+        }
+    }
+
     /// Takes in how an effect ended.
     pub(crate) fn learn(
         &mut self,
@@ -210,6 +228,10 @@ impl Memory {
             Outcome::Fabric(found) => {
                 self.inventory_stale = false;
                 for (machine, presence) in found {
+                    // What was done to it tells.
+                    if self.touched.contains(&machine) {
+                        continue;
+                    }
                     let known = self.presence.entry(machine).or_insert(presence);
                     // The listing may be older than the removal.
                     if *known != Presence::Gone {
@@ -315,5 +337,45 @@ impl Memory {
             | Effect::DeleteMachine(_)
             | Effect::DeleteNetwork => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(memory: &mut Memory, found: Presence) {
+        let found = BTreeMap::from([("m".to_owned(), found)]);
+        let now = Timestamp::UNIX_EPOCH;
+        memory.learn(
+            &Effect::LookAtFabric,
+            Ok(Outcome::Fabric(found)),
+            Seed::new(1),
+            now,
+        );
+    }
+
+    #[test]
+    fn a_look_that_is_older_than_a_machine_does_not_call_it_lost() {
+        let (mut memory, now) = (Memory::new("c"), Timestamp::UNIX_EPOCH);
+        memory.recorded("m");
+        let make = Effect::EnsureMachine("m".to_owned());
+        // Begun before the machine, or while it was being made; ended after.
+        for look_first in [true, false] {
+            let order = if look_first {
+                [&Effect::LookAtFabric, &make]
+            } else {
+                [&make, &Effect::LookAtFabric]
+            };
+            memory.begins(order[0], std::iter::empty());
+            memory.begins(order[1], std::iter::once(order[0]));
+            memory.learn(&make, Ok(Outcome::MachineRuns("m".to_owned())), Seed::new(1), now);
+            look(&mut memory, Presence::Absent);
+            assert_eq!(memory.presence["m"], Presence::Running, "{order:?}");
+        }
+        // The next one knows.
+        memory.begins(&Effect::LookAtFabric, std::iter::empty());
+        look(&mut memory, Presence::Absent);
+        assert_eq!(memory.presence["m"], Presence::Absent);
     }
 }

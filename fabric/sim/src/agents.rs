@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
-use agent_protocol::{DiskSeen, MachineConfig, ProcessSeen, ProcessState, Report};
+use agent_protocol::{DiskSeen, LEVEL, MachineConfig, ProcessSeen, ProcessState, Report};
 use async_trait::async_trait;
 use fabric_api::Power;
 use tokio::sync::broadcast;
@@ -355,6 +355,7 @@ fn content(machine: &Machine, ailments: Option<&Ailments>) -> Report {
         sequence: machine.sequence,
         boot: format!("{}-{}", machine.spec.id, machine.boot),
         agent_version: "simulated".into(),
+        agent_level: LEVEL,
         generation: config.map_or(0, |config| config.generation),
         config_error: None,
         processes,

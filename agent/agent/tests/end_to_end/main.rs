@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
 mod faults;
+mod upgrade;
 mod world;
 
 use std::fs;
@@ -43,6 +44,7 @@ async fn from_nothing_to_running() {
     masked.argv = argv(&["/bin/grep", "SigBlk", "/proc/self/status"]);
     world.publish(MachineConfig {
         generation: 1,
+        level: 1,
         role: "node".to_owned(),
         files: vec![file("/etc/x.conf", "x = 1\n")],
         setup: vec![Command {

@@ -159,8 +159,7 @@ impl World {
     /// Switches the machine on.
     pub(crate) fn start_machine(&mut self) {
         assert!(self.agent.is_none(), "it is off");
-        let program = std::env::var_os("LANDFALL_AGENT_PROGRAM")
-            .unwrap_or_else(|| env!("CARGO_BIN_EXE_landfall-agent").into());
+        let program = program();
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         if fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) != 0) {
@@ -180,6 +179,21 @@ impl World {
         let children = format!("/proc/{unshare}/task/{unshare}/children");
         let children = fs::read_to_string(children).unwrap();
         children.trim().parse().expect("unshare has one child")
+    }
+
+    /// The file that the agent runs from.
+    pub(crate) fn agent_program(&self) -> PathBuf {
+        fs::read_link(format!("/proc/{}/exe", self.agent_pid())).unwrap()
+    }
+
+    /// Puts another agent where the fabric keeps it, as an upgrade does: in one go.
+    pub(crate) fn put_agent(&self, program: &[u8]) {
+        let place = self.path(agent_protocol::AGENT_PATH);
+        let new = place.with_extension("new");
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(&new, program).unwrap();
+        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::rename(&new, &place).unwrap();
     }
 
     fn signal(&self, name: &str) {
@@ -268,6 +282,14 @@ impl Drop for World {
             let _stopped_already = service.stop.send(());
         }
     }
+}
+
+/// The agent under test.
+pub(crate) fn program() -> PathBuf {
+    let given = std::env::var_os("LANDFALL_AGENT_PROGRAM");
+    given
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_landfall-agent").into())
+        .into()
 }
 
 /// A process that runs a line of shell; `$R` in it is the machine's root.

@@ -292,6 +292,76 @@ fn what_has_vanished_is_made_anew_with_a_new_token_at_once() {
 }
 
 #[test]
+fn a_machine_that_is_being_made_has_not_vanished() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    let id = ideal.nodes_of("a")[0].clone();
+    // It enrolled before whoever makes it said that it runs.
+    let machine = ideal.seen.machines.get_mut(&id).unwrap();
+    machine.record.enrolled_key = Some("key".to_owned());
+    machine.presence = Presence::Absent;
+    ideal.seen.busy.insert(Subject::Machine(id.clone()));
+    ideal.examine();
+    assert_eq!(ideal.plan().writes, []);
+    ideal.seen.busy.clear();
+    assert!(
+        matches!(&ideal.plan().writes[..], [Write::Repair { repair, .. }] if repair.rung == Rung::Reimage)
+    );
+}
+
+#[test]
+fn two_members_are_not_taken_away_by_one_plan() {
+    let mut ideal = standing(cluster_spec::Tier::Standard, vec![pool("a", 1)]);
+    let ids = ideal.control_plane_ids();
+    // Of a large stamp: no mass.
+    ideal.seen.silence = Silence { silent: 2, all: 100 };
+    ideal.fall_ill(&ids[0], Rung::Reboot);
+    ideal.fall_ill(&ids[1], Rung::Reboot);
+    ideal.now = after(ideal.now, HOUR);
+    ideal.examine();
+    // Both have been silent for long when it is looked at.
+    ideal.now = after(ideal.now, HOUR);
+    ideal.examine();
+    let rebooted = |write: &&Write| matches!(write, Write::Repair { repair, .. } if repair.pending);
+    assert_eq!(ideal.plan().writes.iter().filter(rebooted).count(), 1);
+    ideal.live(HOUR);
+    assert!(ideal.ill.is_empty());
+}
+
+#[test]
+fn agents_that_stay_old_go_with_a_reboot_one_node_of_a_pool_at_a_time() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 4)]);
+    let ids = ideal.nodes_of("a");
+    // An agent of an older release does not get the configuration of this one.
+    for id in &ids {
+        let machine = ideal.seen.machines.get_mut(id).unwrap();
+        let ConfigSeen::Published { generation, .. } = &mut machine.config else {
+            panic!()
+        };
+        *generation += 1;
+    }
+    ideal.examine();
+    assert_eq!(ideal.plan().writes, [], "it may give way by itself");
+    ideal.now = after(ideal.now, HOUR);
+    ideal.examine();
+    let plan = ideal.plan();
+    let steps = |write: &Write| match write {
+        Write::Repair { machine, repair, .. } if repair.pending => Some(machine.clone()),
+        _ => None,
+    };
+    let rebooted: Vec<_> = plan.writes.iter().filter_map(steps).collect();
+    assert_eq!(rebooted, ids[..1], "{:?}", plan.writes);
+    let held = |write: &&Write| matches!(write, Write::Repair { repair, .. } if repair.held.is_some());
+    assert_eq!(plan.writes.iter().filter(held).count(), 3);
+    // After a start the agent is the one that lies there, and takes its configuration.
+    ideal.live(HOUR);
+    let all = ideal.repairs();
+    let reboots = all
+        .iter()
+        .filter(|told| told.starts_with("restarting the machine: its agent is of an older"));
+    assert_eq!(reboots.count(), 1, "the others of this world gave way: {all:?}");
+}
+
+#[test]
 fn a_full_disk_is_told_with_numbers() {
     let full = |ideal: &mut Ideal, id: &str| {
         let machine = ideal.seen.machines.get_mut(id).unwrap();

@@ -1,0 +1,163 @@
+//! What is wrong with a machine: told from what is seen, without any memory; the worst first.
+
+use std::time::Duration;
+
+use agent_api::SILENT_AFTER;
+use agent_protocol::{
+    DiskSeen, LEVEL, ProcessState, Report,
+    beside::{EtcdPhase, EtcdStatus},
+};
+use cluster_spec::PodNetworking;
+use jiff::Timestamp;
+
+use super::{ApiSeen, ConfigSeen, HealPolicy, Machine, Presence, Reach};
+
+/// A file system with less than one in so many parts free is full.
+const FULL: u64 = 20;
+/// The component behind a node object.
+pub(super) const KUBELET: &str = "kubelet";
+/// The component that has a control plane's data.
+pub(super) const ETCD: &str = "etcd";
+
+/// What can be wrong with a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ailment {
+    /// It was there, and the fabric has it no more.
+    Vanished,
+    /// It runs, and its agent says nothing.
+    Silent,
+    /// Its agent is too old for what it is to be, and does not give way to the one that lies ready.
+    Outdated,
+    /// A process is not ready.
+    Stuck(String),
+    /// Kubernetes does not hold its node for ready.
+    NotReady,
+    /// Its kubelet is ready and there is no node object.
+    Unregistered,
+    /// A disk is full.
+    DiskFull,
+}
+
+/// What is wrong with a machine, since when, and in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Symptom {
+    /// What.
+    pub ailment: Ailment,
+    /// Since when this process has seen it.
+    pub since: Timestamp,
+    /// For people; says the same as long as it is the same.
+    pub why: String,
+}
+
+/// What is wrong with a machine, if anything: the worst first.
+pub(crate) fn diagnose(
+    machine: &Machine,
+    api: &ApiSeen,
+    plugin: PodNetworking,
+    policy: &HealPolicy,
+    now: Timestamp,
+) -> Option<(Ailment, String)> {
+    if machine.presence == Presence::Absent && machine.record.enrolled_key.is_some() {
+        return Some((Ailment::Vanished, "it is not there any more".to_owned()));
+    }
+    if machine.presence != Presence::Running || machine.record.deleting {
+        return None;
+    }
+    if silent(machine, policy, now) {
+        return Some((Ailment::Silent, "its agent says nothing".to_owned()));
+    }
+    if !machine.heard() {
+        return None;
+    }
+    let report = machine.report.as_ref();
+    if report.is_some_and(|report| data_on_its_way(report).is_some()) {
+        return None;
+    }
+    let behind = |report: &Report| {
+        let ConfigSeen::Published { generation, .. } = machine.config else {
+            return false;
+        };
+        report.agent_level < LEVEL && report.generation < generation
+    };
+    if report.is_some_and(|report| behind(report)) {
+        let why = "its agent is of an older release, which cannot take its configuration";
+        return Some((Ailment::Outdated, why.to_owned()));
+    }
+    // Without an API server a node's programs have nothing to be ready for.
+    let idle = machine.node_name().is_some() && api.reach != Reach::Ready;
+    let mut processes: Vec<_> = report.iter().flat_map(|report| &report.processes).collect();
+    // What serves comes before what stands by.
+    processes.sort_by_key(|(name, _)| stands_by(name));
+    for (name, process) in processes {
+        let how = match process.state {
+            ProcessState::Ready | ProcessState::Stopped => continue,
+            _ if idle => continue,
+            ProcessState::Starting => "does not become ready",
+            ProcessState::Unready => "is not ready",
+            ProcessState::BackOff => "keeps ending",
+        };
+        // One that ends again and again is starting in between: the same ailment.
+        let how = if process.restarts > 1 { "keeps ending" } else { how };
+        return Some((Ailment::Stuck(name.clone()), format!("{name} {how}")));
+    }
+    if let Some(name) = machine.node_name().filter(|_| api.reach == Reach::Ready) {
+        match api.node(name) {
+            Some(node) if !node.ready && plugin != PodNetworking::None => {
+                let why = match &node.problem {
+                    Some(problem) => format!("its node is not ready: {problem}"),
+                    None => "its node is not ready".to_owned(),
+                };
+                return Some((Ailment::NotReady, why));
+            }
+            None if report.is_some_and(|report| report.processes.contains_key(KUBELET)) => {
+                return Some((
+                    Ailment::Unregistered,
+                    "its kubelet has not registered its node".to_owned(),
+                ));
+            }
+            _ => {}
+        }
+    }
+    let full = report?.disks.iter().find(|disk| is_full(disk))?;
+    let why = format!(
+        "its disk is full: {} MiB of {} MiB are left in {}",
+        full.free_mib, full.total_mib, full.path
+    );
+    Some((Ailment::DiskFull, why))
+}
+
+/// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
+pub(super) fn stands_by(process: &str) -> bool {
+    process.starts_with("etcd-")
+}
+
+/// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
+pub(super) fn data_on_its_way(report: &Report) -> Option<String> {
+    let status = report.processes.get(ETCD)?.status.clone()?;
+    let status: EtcdStatus = serde_json::from_value(status).ok()?;
+    let what = match status.phase {
+        EtcdPhase::Started => return None,
+        EtcdPhase::Waiting => "etcd has no data and waits",
+        EtcdPhase::Joining => "etcd joins the other members",
+        EtcdPhase::Restoring => "etcd is restored from its backup",
+    };
+    Some(match status.why {
+        Some(why) => format!("{what}: {why}"),
+        None => what.to_owned(),
+    })
+}
+
+pub(super) fn is_full(disk: &DiskSeen) -> bool {
+    disk.free_mib * FULL < disk.total_mib
+}
+
+/// Whether a machine that runs says nothing. One that was not heard of since it runs has longer.
+fn silent(machine: &Machine, policy: &HealPolicy, now: Timestamp) -> bool {
+    let running = machine
+        .running_since
+        .map_or(Duration::ZERO, |since| now.duration_since(since).unsigned_abs());
+    match machine.contact {
+        Some(contact) if contact < running => contact >= SILENT_AFTER,
+        _ => running >= policy.boot,
+    }
+}

@@ -1,0 +1,93 @@
+//! A step of healing that is written down, carried out: reboots, and machines made anew, drained first where somebody hears.
+
+use control_records::{Repair, Rung};
+
+use super::{Ailment, Draft, Effect, Machine, Reach, Write, after};
+
+/// Does what was written down, and writes down that it is done.
+pub(super) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+    let repair = &machine.record.repair;
+    let label = machine.label();
+    let done = machine.repaired.is_some() && machine.repaired == repair.at;
+    match (repair.rung, done) {
+        (Rung::Reboot, false) => draft.act(
+            Effect::RestartMachine {
+                machine: id.to_owned(),
+                at: repair.at.unwrap_or(draft.now),
+            },
+            format!("restarting {label}: {}", repair.reason),
+        ),
+        (Rung::Reimage, false) => {
+            let why = format!("making {label} anew: {}", repair.reason);
+            let (machine, at) = (id.to_owned(), repair.at.unwrap_or(draft.now));
+            match drained(draft, &draft.seen.machines[id]) {
+                Drained::Ask(node) => {
+                    draft.act(Effect::Drain { machine, node }, format!("draining node {label}"));
+                }
+                Drained::Wait => draft.wait(format!("draining node {label}")),
+                Drained::Enough => draft.act(Effect::WipeMachine { machine, at }, why),
+            }
+        }
+        // The kubelet registers anew, and not as a node that was drained.
+        (Rung::Reimage, true) if registered(draft, machine) => {
+            let node = label.to_owned();
+            draft.act(Effect::DeleteNode(node), format!("making {label} anew"));
+        }
+        _ => {
+            let finished = Repair {
+                pending: false,
+                at: Some(draft.now),
+                ..repair.clone()
+            };
+            draft.wait(format!("repairing {label}"));
+            draft.writes.push(Write::Repair {
+                machine: id.to_owned(),
+                repair: finished,
+                new_token: false,
+                remove: false,
+            });
+        }
+    }
+}
+
+fn registered(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let api = &draft.seen.api;
+    api.reach == Reach::Ready && machine.node_name().is_some_and(|name| api.node(name).is_some())
+}
+
+/// How far the pods of a node that is made anew are gone.
+enum Drained {
+    Ask(String),
+    Wait,
+    Enough,
+}
+
+/// Pods are asked to go first, while they may. From a machine that cannot answer, they are asked once: what follows does
+/// not wait for somebody who does not hear.
+fn drained(draft: &mut Draft<'_>, machine: &Machine) -> Drained {
+    let (Some(drain), true) = (machine.drain, registered(draft, machine)) else {
+        return Drained::Enough;
+    };
+    let deadline = after(drain.since, draft.policy.drain_bound);
+    if draft.now >= deadline {
+        return Drained::Enough;
+    }
+    draft.look_again_at(deadline);
+    let hears = !matches!(
+        machine.symptom.as_ref().map(|symptom| &symptom.ailment),
+        Some(Ailment::Vanished | Ailment::Silent | Ailment::NotReady | Ailment::Stuck(_))
+    );
+    match drain.left {
+        None => Drained::Ask(machine.label().to_owned()),
+        Some((left, _)) if left == 0 || !hears => Drained::Enough,
+        Some((_, at)) => {
+            let next = after(at, draft.policy.drain_pause);
+            if next > draft.now {
+                draft.look_again_at(next);
+                Drained::Wait
+            } else {
+                Drained::Ask(machine.label().to_owned())
+            }
+        }
+    }
+}

@@ -21,6 +21,7 @@
 
 pub mod course;
 pub mod events;
+mod text;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -191,6 +192,7 @@ pub struct MachineRecord {
     /// Hash (SHA-256, hex) of its one-time token.
     pub token_hash: String,
     /// The one-time token, sealed, so that a repeated creation seeds the same one.
+    #[serde(with = "text")]
     pub token_sealed: Vec<u8>,
     /// SHA-256 (hex) of the public key that enrolled with the token. Only that key may repeat the enrolment.
     pub enrolled_key: Option<String>,
@@ -306,6 +308,7 @@ pub struct SealedRecord {
     /// Format.
     pub v: u32,
     /// Nonce and ciphertext.
+    #[serde(with = "text")]
     pub sealed: Vec<u8>,
 }
 

@@ -78,7 +78,7 @@ impl Disk {
         let mut changes = std::collections::BTreeMap::new();
         for (op, (key, old)) in ops.into_iter().zip(before) {
             let value = match op {
-                Op::Put(_, value) => Some(value),
+                Op::Put(_, value) => Some(Arc::<[u8]>::from(value)),
                 Op::Delete(_) => None,
             };
             if value.is_none() && old.is_none() {

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use crate::{Change, Compare, Op, Revision, StoreError, Txn, Versioned};
+use crate::{Change, Compare, Op, Revision, StoreError, Txn, Value, Versioned};
 
 /// Changes kept for watches that are yet to start.
 const TAIL: usize = 4096;
@@ -22,9 +22,6 @@ const LARGEST: usize = 64 << 20;
 const AHEAD: usize = 64;
 /// Changes that a watch takes out of the history at once, if one transaction has no more of them.
 const HELPING: usize = 256;
-
-/// Values are shared between the current map and the history, so that a change costs its bytes once.
-type Value = Arc<[u8]>;
 
 /// The effects of one transaction: each key once, with what it became.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl History {
     pub(crate) fn new(revision: Revision, values: impl IntoIterator<Item = (String, Versioned)>) -> Self {
         let current = values
             .into_iter()
-            .map(|(key, Versioned { revision, value })| (key, (revision, value.into())))
+            .map(|(key, Versioned { revision, value })| (key, (revision, value)))
             .collect();
         Self {
             inner: Arc::new(RwLock::new(Inner {
@@ -100,7 +97,7 @@ impl History {
         let (revision, value) = inner.current.get(key)?;
         Some(Versioned {
             revision: *revision,
-            value: value.to_vec(),
+            value: Arc::clone(value),
         })
     }
 
@@ -115,7 +112,7 @@ impl History {
                     key.clone(),
                     Versioned {
                         revision: *revision,
-                        value: value.to_vec(),
+                        value: Arc::clone(value),
                     },
                 )
             })
@@ -311,7 +308,7 @@ impl Follower {
                 changes.push(Change {
                     revision: past.revision,
                     key: past.key.clone(),
-                    value: past.value.as_ref().map(|value| value.to_vec()),
+                    value: past.value.clone(),
                 });
             }
         }

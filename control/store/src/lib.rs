@@ -17,9 +17,11 @@ mod redb_store;
 mod sealer;
 
 pub use memory::MemoryStore;
-pub use records::{Stored, get_record, list_records, put_record};
+pub use records::{Stored, get_record, list_records, parse_record, put_record};
 pub use redb_store::RedbStore;
 pub use sealer::{SealError, Sealer};
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -31,13 +33,16 @@ use tokio::sync::mpsc;
 #[serde(transparent)]
 pub struct Revision(pub u64);
 
+/// Bytes of a value. Shared between the store and all who read it: reading copies nothing.
+pub type Value = Arc<[u8]>;
+
 /// A value and the revision that last changed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned {
     /// When it last changed.
     pub revision: Revision,
     /// What it is.
-    pub value: Vec<u8>,
+    pub value: Value,
 }
 
 /// A condition of a transaction.
@@ -104,7 +109,7 @@ pub struct Change {
     /// Which key.
     pub key: String,
     /// The new value, or `None` for a removal.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Value>,
 }
 
 /// Why the store could not.

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Op, Revision, Store, StoreError};
+use crate::{Op, Revision, Store, StoreError, Versioned};
 
 /// A record and the revision that last changed it.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,10 +13,18 @@ pub struct Stored<T> {
     pub value: T,
 }
 
-fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt {
+/// What was read as a record; for those who read a key again and again and need to parse only what has changed.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when the value is not a `T`.
+pub fn parse_record<T: DeserializeOwned>(key: &str, found: &Versioned) -> Result<Stored<T>, StoreError> {
+    let value = serde_json::from_slice(&found.value).map_err(|error| StoreError::Corrupt {
         key: key.to_owned(),
         why: error.to_string(),
+    })?;
+    Ok(Stored {
+        revision: found.revision,
+        value,
     })
 }
 
@@ -31,10 +39,7 @@ pub async fn get_record<T: DeserializeOwned>(
     let Some(found) = store.get(key).await? else {
         return Ok(None);
     };
-    Ok(Some(Stored {
-        revision: found.revision,
-        value: parse(key, &found.value)?,
-    }))
+    parse_record(key, &found).map(Some)
 }
 
 /// Reads all records with a prefix, in order of their keys, and the revision they are from (to watch from).
@@ -49,14 +54,8 @@ pub async fn list_records<T: DeserializeOwned>(
     let records = found
         .into_iter()
         .map(|(key, found)| {
-            let value = parse(&key, &found.value)?;
-            Ok((
-                key,
-                Stored {
-                    revision: found.revision,
-                    value,
-                },
-            ))
+            let record = parse_record(&key, &found)?;
+            Ok((key, record))
         })
         .collect::<Result<_, StoreError>>()?;
     Ok((records, revision))

@@ -164,7 +164,7 @@ fn load(database: &Database) -> Result<History, redb::Error> {
             key.value().to_owned(),
             Versioned {
                 revision: Revision(changed),
-                value: bytes.to_vec(),
+                value: bytes.into(),
             },
         ));
     }

@@ -46,7 +46,7 @@ fn put(key: &str, value: &str) -> Txn {
 
 async fn value(store: &dyn Store, key: &str) -> Option<String> {
     let found = store.get(key).await.unwrap()?;
-    Some(String::from_utf8(found.value).unwrap())
+    Some(String::from_utf8(found.value.to_vec()).unwrap())
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -111,7 +111,7 @@ async fn a_watch_sees_what_came_after_and_then_what_comes() {
             seen.push((
                 revision.0,
                 key,
-                value.map(|value| String::from_utf8(value).unwrap()),
+                value.map(|value| String::from_utf8(value.to_vec()).unwrap()),
             ));
         }
         assert_eq!(
@@ -382,13 +382,14 @@ proptest! {
                     assert_eq!(revision.0, model.revision);
                     let found: BTreeMap<_, _> = found
                         .into_iter()
-                        .map(|(key, found)| (key, (found.revision.0, found.value)))
+                        .map(|(key, found)| (key, (found.revision.0, found.value.to_vec())))
                         .collect();
                     assert_eq!(&found, &model.current);
                 }
                 for expected in &model.changes[told..] {
                     let change = watch.recv().await.unwrap().unwrap();
-                    assert_eq!(&(change.revision.0, change.key, change.value), expected);
+                    let value = change.value.map(|value| value.to_vec());
+                    assert_eq!(&(change.revision.0, change.key, value), expected);
                 }
             }
         });

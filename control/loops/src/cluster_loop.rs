@@ -12,13 +12,12 @@ use std::{
     time::Duration,
 };
 
-use agent_api::SILENT_AFTER;
 use base_env::Seed;
 use control_records::{
     ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung,
     key,
 };
-use control_store::{StoreError, Stored, get_record};
+use control_store::{StoreError, Stored};
 use jiff::Timestamp;
 use tokio::{
     sync::Notify,
@@ -39,6 +38,8 @@ use crate::{
         StampRanges, plan,
     },
     recipes::Site,
+    shelf::Shelf,
+    silence::{self, Silences},
 };
 
 /// A store that cannot be read or written is tried again after this.
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) census: Arc<Census>,
     pub(crate) index: Index,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) silences: Silences,
 }
 
 /// How the controller reaches a loop. Carries no data: the loop reads everything itself.
@@ -89,6 +91,15 @@ pub(crate) enum Exit {
     Gone,
 }
 
+/// Only while the loop runs.
+#[derive(Default)]
+struct Shelves {
+    cluster: Shelf<ClusterRecord>,
+    observed: Shelf<ObservedRecord>,
+    machines: Shelf<MachineRecord>,
+    operations: Shelf<OperationRecord>,
+}
+
 /// See the module.
 pub(crate) struct ClusterLoop {
     shared: Arc<Shared>,
@@ -96,6 +107,7 @@ pub(crate) struct ClusterLoop {
     who: Who,
     bell: Arc<Bell>,
     memory: Box<Memory>,
+    shelves: Shelves,
     flights: JoinSet<Result<Outcome, Failure>>,
     /// What is under way, by task.
     under_way: HashMap<tokio::task::Id, Effect>,
@@ -114,6 +126,7 @@ impl ClusterLoop {
             key,
             bell,
             memory: memory.unwrap_or_else(|| Box::new(Memory::new(""))),
+            shelves: Shelves::default(),
             flights: JoinSet::new(),
             under_way: HashMap::new(),
         }
@@ -150,7 +163,7 @@ impl ClusterLoop {
         let Some((basis, observed)) = self.read().await? else {
             return Ok(Next::Gone);
         };
-        let cluster = Arc::new(basis.cluster.value.clone());
+        let cluster = Arc::clone(&basis.cluster.value);
         self.refresh(&cluster);
         self.connect(&basis, &cluster, &observed).await;
         let now = self.now();
@@ -172,23 +185,27 @@ impl ClusterLoop {
     }
 
     /// The records; `None` when the cluster is gone.
-    async fn read(&self) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
+    async fn read(&mut self) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
         let store = &*self.shared.deps.store;
-        let Some(cluster) = get_record::<ClusterRecord>(store, &self.key).await? else {
+        let shelves = &mut self.shelves;
+        let Some(cluster) = shelves.cluster.read(store, &self.key).await? else {
             return Ok(None);
         };
         let uid = &cluster.value.uid;
-        let observed = get_record::<ObservedRecord>(store, &key::observed(uid)).await?;
+        let observed = shelves.observed.read(store, &key::observed(uid)).await?;
         let mut machines = Vec::new();
         for id in self.shared.index.machines(uid) {
-            machines.extend(get_record::<MachineRecord>(store, &key::machine(&id)).await?);
+            match shelves.machines.read(store, &key::machine(&id)).await? {
+                Some(machine) => machines.push(machine),
+                // Expected of a commit that did not happen.
+                None => self.shared.index.remove_machine(&id),
+            }
         }
         let mut operations = Vec::new();
         for id in self.shared.index.operations(uid) {
-            let operation = get_record::<OperationRecord>(store, &key::operation(&id)).await?;
-            operations.extend(operation.filter(|operation: &Stored<OperationRecord>| {
-                operation.value.status == OperationStatus::InProgress
-            }));
+            let operation = shelves.operations.read(store, &key::operation(&id)).await?;
+            operations
+                .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
         }
         let basis = Basis {
             key: self.key.clone(),
@@ -198,7 +215,8 @@ impl ClusterLoop {
             machines,
             operations,
         };
-        let observed = observed.map(|observed| observed.value).unwrap_or_default();
+        let observed = observed.map(|observed| ObservedRecord::clone(&observed.value));
+        let observed = observed.unwrap_or_default();
         Ok(Some((basis, observed)))
     }
 
@@ -248,7 +266,7 @@ impl ClusterLoop {
     }
 
     fn site(&self, basis: &Basis, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) -> Option<Site> {
-        let machines = basis.machines.iter().map(|machine| &machine.value);
+        let machines = basis.machines.iter().map(|machine| &*machine.value);
         Some(Site {
             control_plane: ControlPlane::of(&cluster.spec, observed, machines),
             cluster: Arc::clone(cluster),
@@ -296,7 +314,7 @@ impl ClusterLoop {
                 symptom: None,
                 well_since: None,
                 repaired: None,
-                record: record.clone(),
+                record: MachineRecord::clone(record),
             };
             self.memory.health.examine(
                 &mut machine,
@@ -319,15 +337,17 @@ impl ClusterLoop {
             .values()
             .filter(|machine| !machine.record.deleting && machine.node_name().is_none())
             .count();
-        let ailing = machines.values().any(|machine| machine.symptom.is_some());
+        let symptoms = machines.values().filter_map(|machine| machine.symptom.as_ref());
+        let matters = silence::matters(symptoms, &deps.settings.policy.heal, now);
         Ok(Seen {
             pki: deps.store.get(&key::pki(uid)).await?.is_some(),
             stamp: StampRanges {
                 machines: stamp.machines(),
                 vips: stamp.vips(),
             },
-            silence: if ailing {
-                self.silence()
+            silence: if matters {
+                let now = deps.env.clock.monotonic();
+                self.shared.silences.count(&self.shared.index, &*deps.agents, now)
             } else {
                 Silence::default()
             },
@@ -344,24 +364,11 @@ impl ClusterLoop {
             operations: basis
                 .operations
                 .iter()
-                .map(|operation| operation.value.clone())
+                .map(|operation| OperationRecord::clone(&operation.value))
                 .collect(),
             busy: self.under_way.values().map(Effect::subject).collect(),
             held: self.memory.held.clone(),
         })
-    }
-
-    /// How many of the stamp's machines are silent.
-    fn silence(&self) -> Silence {
-        let machines = self.shared.index.all_machines();
-        let heard = |machine: &&String| {
-            let contact = self.shared.deps.agents.contact(machine);
-            contact.is_some_and(|contact| contact < SILENT_AFTER)
-        };
-        Silence {
-            silent: machines.len() - machines.iter().filter(heard).count(),
-            all: machines.len(),
-        }
     }
 
     /// Starts a plan's effects, each as a task.
@@ -378,7 +385,7 @@ impl ClusterLoop {
                 basis
                     .machines
                     .iter()
-                    .map(|machine| (machine.value.id.clone(), machine.value.clone()))
+                    .map(|machine| (machine.value.id.clone(), Arc::clone(&machine.value)))
                     .collect(),
             ),
             pki: Arc::clone(&self.memory.pki),

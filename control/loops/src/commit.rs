@@ -1,5 +1,7 @@
 //! Turns a plan's writes into one transaction: identities, tokens and keys are made here, decisions are not.
 
+use std::sync::Arc;
+
 use aws_lc_rs::rand;
 use control_records::{
     Assignment, ClusterRecord, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord, MachineRecord,
@@ -43,10 +45,10 @@ pub(crate) struct Committed {
 /// The records that a plan was made from, with their revisions.
 pub(crate) struct Basis {
     pub(crate) key: String,
-    pub(crate) cluster: Stored<ClusterRecord>,
+    pub(crate) cluster: Stored<Arc<ClusterRecord>>,
     pub(crate) observed: Option<Revision>,
-    pub(crate) machines: Vec<Stored<MachineRecord>>,
-    pub(crate) operations: Vec<Stored<OperationRecord>>,
+    pub(crate) machines: Vec<Stored<Arc<MachineRecord>>>,
+    pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
     /// Keys of the cluster's leases, as far as known; the sweep finds any other.
     pub(crate) leases: Vec<String>,
 }
@@ -101,7 +103,7 @@ pub(crate) async fn compose(
                 Some(Stored { revision, value }) => {
                     let marked = MachineRecord {
                         deleting: true,
-                        ..value.clone()
+                        ..MachineRecord::clone(value)
                     };
                     let key = key::machine(id);
                     txn.at(&key, *revision).with(put_record(key, &marked))
@@ -118,7 +120,7 @@ pub(crate) async fn compose(
                     let mut changed = MachineRecord {
                         repair: repair.clone(),
                         deleting: value.deleting || *remove,
-                        ..value.clone()
+                        ..MachineRecord::clone(value)
                     };
                     if *new_token {
                         changed = renewed(deps, changed)?;
@@ -153,7 +155,7 @@ pub(crate) async fn compose(
                     Some(operation) => {
                         let next = OperationRecord {
                             progress: progress.clone(),
-                            ..operation.value.clone()
+                            ..OperationRecord::clone(&operation.value)
                         };
                         let key = key::operation(id);
                         txn.at(&key, operation.revision).with(put_record(key, &next))
@@ -279,7 +281,7 @@ fn replaced(basis: &Basis, role: &Role) -> u32 {
 
 fn end(
     txn: Txn,
-    operation: &Stored<OperationRecord>,
+    operation: &Stored<Arc<OperationRecord>>,
     status: OperationStatus,
     error: Option<OperationError>,
     now: Timestamp,
@@ -288,7 +290,7 @@ fn end(
         status,
         error,
         ended_at: Some(now),
-        ..operation.value.clone()
+        ..OperationRecord::clone(&operation.value)
     };
     if status == OperationStatus::Succeeded {
         ended.progress.percent = 100;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use base_env::Seed;
-use control_records::{ClusterRecord, LeaseRecord, MachineRecord, OperationRecord, OperationStatus};
+use control_records::{LeaseRecord, OperationStatus};
 use control_store::{Change, StoreError, list_records};
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -24,8 +24,10 @@ use crate::{
     census::Census,
     cluster_loop::{Bell, ClusterLoop, Exit, Shared},
     gate::Gate,
+    hints::{ClusterHint, MachineHint, OperationHint},
     index::Index,
     memory::Memory,
+    silence::Silences,
     sweep::{self, Scope},
 };
 
@@ -70,6 +72,7 @@ impl Controller {
             pulse: watch::Sender::default(),
         }
     }
+                silences: Silences::default(),
 
     /// How busy it is, from now on.
     pub fn pulse(&self) -> watch::Receiver<Pulse> {
@@ -221,11 +224,11 @@ impl Hall {
     /// Reads what there is and wakes every cluster. Returns all changes since.
     async fn read_all(&mut self) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
         let store = Arc::clone(&self.shared.deps.store);
-        let (clusters, revision) = list_records::<ClusterRecord>(&*store, CLUSTERS).await?;
+        let (clusters, revision) = list_records::<ClusterHint>(&*store, CLUSTERS).await?;
         // What changes between the readings is told by the watch as well: saying it twice does no harm.
         let changes = store.watch("/", revision).await?;
-        let (machines, _) = list_records::<MachineRecord>(&*store, MACHINES).await?;
-        let (operations, _) = list_records::<OperationRecord>(&*store, OPERATIONS).await?;
+        let (machines, _) = list_records::<MachineHint>(&*store, MACHINES).await?;
+        let (operations, _) = list_records::<OperationHint>(&*store, OPERATIONS).await?;
         for (_, machine) in machines {
             self.machine_seen(&machine.value);
         }
@@ -259,12 +262,12 @@ impl Hall {
             return;
         };
         if key.starts_with(CLUSTERS) {
-            if let Some(cluster) = parse::<ClusterRecord>(key, value) {
+            if let Some(cluster) = parse::<ClusterHint>(key, value) {
                 self.shared.index.add_cluster(&cluster.uid, key);
                 self.wake(key);
             }
         } else if key.starts_with(MACHINES) {
-            if let Some(machine) = parse::<MachineRecord>(key, value) {
+            if let Some(machine) = parse::<MachineHint>(key, value) {
                 self.machine_seen(&machine);
             }
         } else if key.starts_with(LEASES) {
@@ -272,7 +275,7 @@ impl Hall {
                 self.shared.index.add_lease(key, &lease.owner);
             }
         } else if key.starts_with(OPERATIONS)
-            && let Some(operation) = parse::<OperationRecord>(key, value)
+            && let Some(operation) = parse::<OperationHint>(key, value)
         {
             let uid = self.operation_seen(&operation);
             match uid.and_then(|uid| self.shared.index.cluster_key(&uid)) {
@@ -286,14 +289,14 @@ impl Hall {
         }
     }
 
-    fn machine_seen(&self, machine: &MachineRecord) {
-        if let Some(assignment) = &machine.assignment {
-            self.shared.index.add_machine(&assignment.cluster, &machine.id);
+    fn machine_seen(&self, machine: &MachineHint) {
+        if let Some(cluster) = machine.cluster() {
+            self.shared.index.add_machine(cluster, &machine.id);
         }
     }
 
     /// Returns the cluster to wake.
-    fn operation_seen(&self, operation: &OperationRecord) -> Option<String> {
+    fn operation_seen(&self, operation: &OperationHint) -> Option<String> {
         if operation.cluster.is_empty() {
             return None;
         }

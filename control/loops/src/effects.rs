@@ -59,7 +59,7 @@ pub(crate) struct Job {
     pub(crate) uid: String,
     /// `None` before the addresses are leased; nothing that needs them is planned then.
     pub(crate) site: Option<Site>,
-    pub(crate) machines: Arc<BTreeMap<String, MachineRecord>>,
+    pub(crate) machines: Arc<BTreeMap<String, Arc<MachineRecord>>>,
     pub(crate) pki: Arc<OnceCell<Secret>>,
     pub(crate) api: Option<Arc<dyn ClusterApi>>,
     /// Whether the API server has answered before.
@@ -239,6 +239,7 @@ impl Job {
     fn machine(&self, id: &str) -> Result<&MachineRecord, EffectError> {
         self.machines
             .get(id)
+            .map(|machine| &**machine)
             .ok_or_else(|| EffectError::Missing(key::machine(id)))
     }
 

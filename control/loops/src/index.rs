@@ -77,9 +77,11 @@ impl Index {
         listed(&self.inner().machines, uid)
     }
 
-    /// All machines of all clusters.
-    pub(crate) fn all_machines(&self) -> Vec<String> {
-        self.inner().owner.keys().cloned().collect()
+    /// All machines of all clusters, and those of them that are not heard of.
+    pub(crate) fn count_machines(&self, heard: impl Fn(&str) -> bool) -> (usize, usize) {
+        let inner = self.inner();
+        let silent = inner.owner.keys().filter(|machine| !heard(machine)).count();
+        (inner.owner.len(), silent)
     }
 
     /// The key of the cluster that a machine belongs to.

@@ -25,12 +25,15 @@ mod effects;
 mod fair;
 mod gate;
 mod health;
+mod hints;
 mod index;
 mod kubernetes;
 mod memory;
 mod pacing;
 pub mod plan;
 mod recipes;
+mod shelf;
+mod silence;
 mod sweep;
 
 pub use controller::{Controller, Pulse};

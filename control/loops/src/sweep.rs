@@ -4,16 +4,20 @@
 //! Always true: the fabric is listed *before* the records are read. What is made is written down first and its record is
 //! removed last, so something listed that has no record afterwards is left over, whatever happens at the same time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use control_records::{
-    ClusterRecord, DeletedRecord, LeaseRecord, MachineRecord, OperationError, OperationRecord,
-    OperationStatus, events, key,
+    DeletedRecord, LeaseRecord, OperationError, OperationRecord, OperationStatus, events, key,
 };
-use control_store::{StoreError, Stored, Txn, list_records, put_record};
+use control_store::{StoreError, Stored, Txn, get_record, list_records, put_record};
 use fabric_api::{FabricError, MachineId};
 
-use crate::{cluster_loop::Shared, plan::OPERATION_PREEMPTED, recipes::network_id};
+use crate::{
+    cluster_loop::Shared,
+    hints::{ClusterHint, MachineHint, OperationHint},
+    plan::OPERATION_PREEMPTED,
+    recipes::network_id,
+};
 
 /// How much is swept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,9 +50,10 @@ pub(crate) async fn sweep(shared: &Shared, scope: Scope) {
     }
 }
 
-async fn clusters(shared: &Shared) -> Result<BTreeMap<String, Stored<ClusterRecord>>, StoreError> {
-    let (found, _) = list_records::<ClusterRecord>(&*shared.deps.store, "/clusters/").await?;
-    Ok(found.into_iter().collect())
+/// The uids of all clusters.
+async fn clusters(shared: &Shared) -> Result<BTreeSet<String>, StoreError> {
+    let (found, _) = list_records::<ClusterHint>(&*shared.deps.store, "/clusters/").await?;
+    Ok(found.into_iter().map(|(_, cluster)| cluster.value.uid).collect())
 }
 
 /// Machines, networks, and the records of both.
@@ -56,14 +61,10 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     let deps = &shared.deps;
     let store = &*deps.store;
     let inventory = shared.census.take().await?;
-    let (machines, _) = list_records::<MachineRecord>(store, "/machines/").await?;
+    let (machines, _) = list_records::<MachineHint>(store, "/machines/").await?;
     let (leases, _) = list_records::<LeaseRecord>(store, "/leases/").await?;
     // Read last: whatever the records above belong to was there before them.
-    let uids: BTreeSet<_> = clusters(shared)
-        .await?
-        .into_values()
-        .map(|cluster| cluster.value.uid)
-        .collect();
+    let uids = clusters(shared).await?;
 
     let mut orphans: BTreeSet<String> = inventory
         .machines
@@ -72,8 +73,8 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         .collect();
     let mut vanished = Vec::new();
     for (_, machine) in machines {
-        match &machine.value.assignment {
-            Some(assignment) if !uids.contains(&assignment.cluster) => vanished.push(machine.value.id),
+        match machine.value.cluster() {
+            Some(cluster) if !uids.contains(cluster) => vanished.push(machine.value.id),
             _ => {
                 orphans.remove(&machine.value.id);
             }
@@ -122,13 +123,9 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
 async fn operations(shared: &Shared) -> Result<(), SweepError> {
     let store = &*shared.deps.store;
     let now = shared.deps.env.clock.now();
-    let (operations, _) = list_records::<OperationRecord>(store, "/operations/").await?;
+    let (operations, _) = list_records::<OperationHint>(store, "/operations/").await?;
     // Read afterwards: an operation is written together with its cluster, never before.
-    let uids: BTreeSet<_> = clusters(shared)
-        .await?
-        .into_values()
-        .map(|cluster| cluster.value.uid)
-        .collect();
+    let uids = clusters(shared).await?;
     for (key, Stored { revision, value }) in operations {
         let txn = Txn::default().at(&key, revision);
         let txn = match value.ended_at {
@@ -161,6 +158,9 @@ async fn operations(shared: &Shared) -> Result<(), SweepError> {
                 txn.with(put_record(key, &ended))
             }
             _ => continue,
+                let Some(Stored { value, .. }) = get_record::<OperationRecord>(store, &key).await? else {
+                    continue;
+                };
         };
         retry_later(store.txn(txn).await)?;
     }

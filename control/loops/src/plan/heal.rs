@@ -100,7 +100,8 @@ fn most(all: usize) -> usize {
 }
 
 impl HealPolicy {
-    fn patience(&self, ailment: &Ailment) -> Duration {
+    /// How long an ailment lasts before anything is done about it.
+    pub(crate) fn patience(&self, ailment: &Ailment) -> Duration {
         match ailment {
             Ailment::Vanished => Duration::ZERO,
             Ailment::Silent => self.silent,

@@ -1,0 +1,66 @@
+//! Records as they were read last: a pass parses only what has changed since the pass before.
+//!
+//! Always true: what is given is what the store holds at that moment, because its revision is compared each time.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use control_store::{Store, StoreError, Stored, parse_record};
+use serde::de::DeserializeOwned;
+
+/// See the module.
+pub(crate) struct Shelf<T>(BTreeMap<String, Stored<Arc<T>>>);
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: DeserializeOwned> Shelf<T> {
+    /// The record as it is in the store now.
+    pub(crate) async fn read(
+        &mut self,
+        store: &dyn Store,
+        key: &str,
+    ) -> Result<Option<Stored<Arc<T>>>, StoreError> {
+        let Some(found) = store.get(key).await? else {
+            self.0.remove(key);
+            return Ok(None);
+        };
+        if let Some(known) = self.0.get(key).filter(|known| known.revision == found.revision) {
+            return Ok(Some(known.clone()));
+        }
+        let Stored { revision, value } = parse_record(key, &found)?;
+        let read = Stored {
+            revision,
+            value: Arc::new(value),
+        };
+        self.0.insert(key.to_owned(), read.clone());
+        Ok(Some(read))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control_store::{MemoryStore, Txn, put_record};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_read_is_what_is_there_and_parsed_once() {
+        let store = MemoryStore::new();
+        let mut shelf = Shelf::<String>::default();
+        assert_eq!(shelf.read(&store, "/a").await.unwrap(), None);
+        let put = |value: &str| Txn::default().with(put_record("/a", &value));
+        store.txn(put("one")).await.unwrap();
+        let first = shelf.read(&store, "/a").await.unwrap().unwrap();
+        let again = shelf.read(&store, "/a").await.unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first.value, &again.value));
+        store.txn(put("two")).await.unwrap();
+        assert_eq!(*shelf.read(&store, "/a").await.unwrap().unwrap().value, "two");
+        store.txn(Txn::default().delete("/a")).await.unwrap();
+        assert_eq!(shelf.read(&store, "/a").await.unwrap(), None);
+        store.txn(put("three")).await.unwrap();
+        assert_eq!(*shelf.read(&store, "/a").await.unwrap().unwrap().value, "three");
+    }
+}

@@ -1,0 +1,80 @@
+//! How many of the stamp's machines are silent, counted once for all who ask at about the same time.
+//!
+//! Counting walks over all machines, so it is only done where a repair is due, which is when the answer matters; and when
+//! a host has gone quiet, so that repairs are due everywhere, thousands of loops ask at once.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use agent_api::{Agents, SILENT_AFTER};
+use jiff::Timestamp;
+
+use crate::{
+    index::Index,
+    plan::{Ailment, HealPolicy, Silence, Symptom},
+};
+
+/// A count is good for so long. Far less than any patience: whoever is silent when a repair is due was so long before.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Silences(Mutex<Option<(Duration, Silence)>>);
+
+impl Silences {
+    /// The count as of `now` (monotonic) or a moment ago.
+    pub(crate) fn count(&self, index: &Index, agents: &dyn Agents, now: Duration) -> Silence {
+        // Replaced in one go, so a poisoned lock still guards whole data.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, silence)) = &*last
+            && now.saturating_sub(*at) < GOOD_FOR
+        {
+            return *silence;
+        }
+        let heard = |machine: &str| {
+            agents
+                .contact(machine)
+                .is_some_and(|contact| contact < SILENT_AFTER)
+        };
+        let (all, silent) = index.count_machines(heard);
+        let silence = Silence { silent, all };
+        *last = Some((now, silence));
+        silence
+    }
+}
+
+/// Whether a repair may be due for which it matters. What has vanished is made anew however many are silent.
+pub(crate) fn matters<'a>(
+    symptoms: impl IntoIterator<Item = &'a Symptom>,
+    policy: &HealPolicy,
+    now: Timestamp,
+) -> bool {
+    symptoms.into_iter().any(|symptom| {
+        symptom.ailment != Ailment::Vanished
+            && now.duration_since(symptom.since).unsigned_abs() >= policy.patience(&symptom.ailment)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_matters_when_a_repair_is_due() {
+        let policy = HealPolicy::default();
+        let at = |second: u64| Timestamp::UNIX_EPOCH + Duration::from_secs(second);
+        let symptom = |ailment| Symptom {
+            ailment,
+            since: at(100),
+            why: String::new(),
+        };
+        let silent = [symptom(Ailment::Silent)];
+        let due = 100 + policy.silent.as_secs();
+        assert!(!matters(&silent, &policy, at(due - 1)));
+        assert!(matters(&silent, &policy, at(due)));
+        assert!(!matters(&[symptom(Ailment::Vanished)], &policy, at(due)));
+        assert!(!matters(&[], &policy, at(due)));
+    }
+}

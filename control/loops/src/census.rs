@@ -14,6 +14,7 @@ const PAUSE: u32 = 4;
 pub(crate) struct Census {
     fabric: Arc<dyn Fabric>,
     clock: Arc<dyn Clock>,
+    bound: Duration,
     last: Mutex<Option<Last>>,
 }
 
@@ -24,10 +25,12 @@ struct Last {
 }
 
 impl Census {
-    pub(crate) fn new(fabric: Arc<dyn Fabric>, clock: Arc<dyn Clock>) -> Self {
+    /// A listing takes `bound` at most: one that hangs must not keep all others waiting for ever, whoever asked for it.
+    pub(crate) fn new(fabric: Arc<dyn Fabric>, clock: Arc<dyn Clock>, bound: Duration) -> Self {
         Self {
             fabric,
             clock,
+            bound,
             last: Mutex::new(None),
         }
     }
@@ -48,7 +51,8 @@ impl Census {
             }
         }
         let begun = self.clock.monotonic();
-        let inventory = Arc::new(self.fabric.list().await?);
+        let listing = self.clock.timeout(self.bound, self.fabric.list()).await;
+        let inventory = Arc::new(listing.map_err(|elapsed| FabricError::failed("list machines", elapsed))??);
         *last = Some(Last {
             begun,
             ended: self.clock.monotonic(),

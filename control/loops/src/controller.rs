@@ -64,15 +64,19 @@ impl Controller {
         let deps = Arc::new(deps);
         Self {
             shared: Arc::new(Shared {
-                census: Arc::new(Census::new(Arc::clone(&deps.fabric), Arc::clone(&deps.env.clock))),
+                census: Arc::new(Census::new(
+                    Arc::clone(&deps.fabric),
+                    Arc::clone(&deps.env.clock),
+                    deps.settings.fabric_bound,
+                )),
                 gate: Gate::new(deps.settings.limits),
                 deps,
                 index: Index::default(),
+                silences: Silences::default(),
             }),
             pulse: watch::Sender::default(),
         }
     }
-                silences: Silences::default(),
 
     /// How busy it is, from now on.
     pub fn pulse(&self) -> watch::Receiver<Pulse> {

@@ -83,8 +83,13 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     orphans.extend(vanished.iter().cloned());
     for id in &orphans {
         tracing::warn!(machine = id, "removing a machine that belongs to no cluster");
-        deps.fabric.delete_machine(&MachineId::from(id.as_str())).await?;
-        deps.agents.forget(id);
+        match bounded(shared, deps.fabric.delete_machine(&MachineId::from(id.as_str()))).await {
+            Ok(()) => deps.agents.forget(id),
+            Err(error) => {
+                tracing::warn!(machine = id, "a machine that belongs to no cluster stays for now: {error}");
+                vanished.retain(|left| left != id);
+            }
+        }
     }
     for id in vanished {
         store
@@ -101,7 +106,12 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
             network = id.as_str(),
             "removing a network that belongs to no cluster"
         );
-        deps.fabric.delete_network(id).await?;
+        if let Err(error) = bounded(shared, deps.fabric.delete_network(id)).await {
+            tracing::warn!(
+                network = id.as_str(),
+                "a network that belongs to no cluster stays for now: {error}"
+            );
+        }
     }
     for (key, lease) in leases {
         let owner = lease
@@ -117,6 +127,16 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         }
     }
     Ok(())
+}
+
+/// A call that hangs must not be the end of all sweeping.
+async fn bounded(
+    shared: &Shared,
+    call: impl Future<Output = Result<(), FabricError>>,
+) -> Result<(), FabricError> {
+    let bound = shared.deps.settings.fabric_bound;
+    let ended = shared.deps.env.clock.timeout(bound, call).await;
+    ended.unwrap_or_else(|elapsed| Err(FabricError::failed("remove it", elapsed)))
 }
 
 /// Operations without a cluster end; operations that ended long ago go.
@@ -138,6 +158,9 @@ async fn operations(shared: &Shared) -> Result<(), SweepError> {
                 && !value.cluster.is_empty()
                 && !uids.contains(&value.cluster) =>
             {
+                let Some(Stored { value, .. }) = get_record::<OperationRecord>(store, &key).await? else {
+                    continue;
+                };
                 let ended = if value.deletes {
                     OperationRecord {
                         status: OperationStatus::Succeeded,
@@ -158,9 +181,6 @@ async fn operations(shared: &Shared) -> Result<(), SweepError> {
                 txn.with(put_record(key, &ended))
             }
             _ => continue,
-                let Some(Stored { value, .. }) = get_record::<OperationRecord>(store, &key).await? else {
-                    continue;
-                };
         };
         retry_later(store.txn(txn).await)?;
     }

@@ -97,7 +97,7 @@ pub(crate) fn principal() -> Result<Op> {
             create_principal(&store, &still(Timestamp::UNIX_EPOCH), new).await?;
             let (mut all, _) = store.list("/principals/").await?;
             let (key, record) = all.pop().context("no principal was written")?;
-            Ok((key, record.value))
+            Ok((key, record.value.to_vec()))
         });
         made.ok()
     });

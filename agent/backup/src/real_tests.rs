@@ -164,6 +164,8 @@ impl World {
             at: Some(Timestamp::from_millisecond(at).unwrap()),
             source: "u1".into(),
             by: "m0".into(),
+            own: true,
+            done: false,
         });
         Restore {
             config: &config,

@@ -194,11 +194,13 @@ impl Restore<'_> {
     ) -> Result<Restored, RestoreError> {
         let spool = Spool::at(Path::new(&self.config.spool));
         let whose = fs::read_to_string(spool.path(WHOSE)).ok();
-        let own = wish.is_none_or(|wish| Some(&wish.source) == whose.as_ref());
+        let own = wish.is_none_or(|wish| wish.own);
+        // A machine that lost everything has no word of whose it was.
+        let here = own && wish.is_none_or(|wish| whose.as_ref().is_none_or(|whose| *whose == wish.source));
         let cluster = wish.filter(|_| !own).map_or(OWN, |wish| wish.source.as_str());
 
         let mut places: Vec<(ObjectName, Place)> = Vec::new();
-        if own {
+        if here {
             places.extend(
                 spool
                     .bases()
@@ -441,6 +443,9 @@ fn stays_behind(key: &[u8]) -> bool {
         b"/registry/masterleases/",
         b"/registry/certificatesigningrequests/",
         b"/registry/pods/",
+        b"/registry/volumeattachments/",
+        // Whom aggregated API servers trust: the new cluster's own CAs, which its API server writes there, and nobody else's.
+        b"/registry/configmaps/kube-system/extension-apiserver-authentication",
     ]
     .iter()
     .any(|prefix| key.starts_with(prefix))

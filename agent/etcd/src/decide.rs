@@ -110,6 +110,21 @@ pub fn decide(config: &EtcdConfig, seen: &Seen) -> Step {
     let alone = config.members.iter().all(|member| member.name == config.member);
     if let Some(restore) = &config.restore
         && seen.marker.restore.as_ref() != Some(&restore.id)
+        && restore.done
+    {
+        // It was done by others, or before everything here was lost. Whoever has data of another history meets none of its own
+        // any more, unless it is alone.
+        if seen.data != Data::None && !alone {
+            return match &seen.others {
+                None => Step::Ask,
+                Some(others) if others.is_empty() => {
+                    Step::Wait("another member that has a leader".to_owned())
+                }
+                Some(_) => Step::Discard,
+            };
+        }
+    } else if let Some(restore) = &config.restore
+        && seen.marker.restore.as_ref() != Some(&restore.id)
     {
         let there = |name: &String| config.members.iter().any(|member| member.name == *name);
         // Whoever was to restore and is gone: it is up to whoever is left alone.

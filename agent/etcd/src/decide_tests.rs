@@ -29,6 +29,8 @@ fn config(members: &[&str], formed: bool) -> EtcdConfig {
 fn restoring(members: &[&str], by: &str) -> EtcdConfig {
     EtcdConfig {
         restore: Some(EtcdRestore {
+            own: true,
+            done: false,
             id: "r".into(),
             at: None,
             source: "uid".into(),
@@ -216,4 +218,33 @@ fn a_restore_is_done_by_one_and_followed_by_the_others() {
     let mut done = seen(Data::Whole);
     done.marker.restore = Some("r".into());
     assert_eq!(decide(&restoring(THREE, "b"), &done), Step::Start);
+}
+
+#[test]
+fn what_was_restored_once_is_not_gone_back_to_by_whoever_lost_everything_since() {
+    let done = |members: &[&str], by: &str| {
+        let mut config = restoring(members, by);
+        if let Some(restore) = &mut config.restore {
+            restore.done = true;
+        }
+        config
+    };
+    // Alone: the newest, not the second of then. Its own data stays what it is, whatever has become of the marker.
+    let newest = Step::Restore { wished: false };
+    assert_eq!(decide(&done(&["a"], "a"), &seen(Data::None)), newest);
+    assert_eq!(decide(&done(&["a"], "gone"), &seen(Data::None)), newest);
+    assert_eq!(decide(&done(&["a"], "a"), &seen(Data::Whole)), Step::Start);
+    // One of three joins the others, even when it is the one that is named.
+    let config = done(THREE, "a");
+    let mut lost = seen(Data::None);
+    assert!(matches!(decide(&config, &lost), Step::Wait(_)));
+    lost.others = known(true, &[]);
+    assert_eq!(decide(&config, &lost), Step::Add { via: "b".into() });
+    // One that slept through it has data of another history.
+    let mut late = seen(Data::Whole);
+    assert!(matches!(decide(&config, &late), Step::Wait(_)));
+    late.others = None;
+    assert_eq!(decide(&config, &late), Step::Ask);
+    late.others = known(true, &[]);
+    assert_eq!(decide(&config, &late), Step::Discard);
 }

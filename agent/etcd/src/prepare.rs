@@ -283,7 +283,9 @@ impl<'a> Prepare<'a> {
 
     /// What the others say, all asked at once.
     fn others(&self) -> Vec<Known> {
-        let expected = self.config.restore.as_ref().and_then(|restore| {
+        // Once it is done, whoever did it may be another machine by now: there is only one cluster left to be found.
+        let undone = self.config.restore.as_ref().filter(|restore| !restore.done);
+        let expected = undone.and_then(|restore| {
             let by = self
                 .config
                 .members
@@ -299,7 +301,6 @@ impl<'a> Prepare<'a> {
             }
             Some(Known {
                 by: name.to_owned(),
-                // Whoever restored may be gone since; then there is only one cluster left to be found.
                 restored: expected.is_none_or(|expected| expected == status.header.cluster_id),
                 members: client.members().ok()?,
             })
@@ -453,6 +454,9 @@ impl<'a> Prepare<'a> {
             phase,
             why,
             restored: marker.restore.clone(),
+            empty: phase == EtcdPhase::Waiting
+                && (self.config.formed || marker.had_data)
+                && self.data() == Data::None,
         };
         let text = serde_json::to_vec(&status).unwrap_or_default();
         // It is for people and for the loops; etcd does not depend on it.

@@ -39,7 +39,8 @@ pub struct EtcdIdentity {
 /// | none, `formed` false, no member knows a cluster | a new cluster of all `members` |
 /// | none, another member knows a cluster | its own old membership is removed, it joins as a learner |
 /// | none, `formed`, no other members | the newest backup is restored |
-/// | another restore than `restore` | the `by` member restores; the others wait for it, throw theirs away and join |
+/// | another restore than `restore`, which is not `done` | the `by` member restores; the others wait for it, throw theirs away and join |
+/// | another restore than `restore`, which is `done` | what there is goes, and it joins; alone, it keeps it |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdConfig {
@@ -78,6 +79,9 @@ pub struct EtcdStatus {
     pub why: Option<String>,
     /// The restore that the data comes from, if any.
     pub restored: Option<String>,
+    /// Whether it waits with nothing in its hands, where there was something before.
+    #[serde(default)]
+    pub empty: bool,
 }
 
 /// How far a member is on its way.
@@ -107,6 +111,12 @@ pub struct EtcdRestore {
     pub source: String,
     /// The member that restores.
     pub by: String,
+    /// Whether that was the cluster's own, so that its machines and pods are meant as well.
+    #[serde(default)]
+    pub own: bool,
+    /// Whether the restored state was seen to serve. Whoever has lost its data since then takes what is newest, not this.
+    #[serde(default)]
+    pub done: bool,
 }
 
 /// `landfall-agent etcd-keeper FILE`: keeps the membership as it is to be, by the leader's own machine only: removes members

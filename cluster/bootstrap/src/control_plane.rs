@@ -44,7 +44,7 @@ pub fn control_plane_config(
     files.extend(members::files(spec, pki, place, now)?);
     let mut processes = vec![
         members::etcd(place),
-        members::forgets(place, api_server(spec, place)),
+        members::forgets(place, api_server(spec, pki, place)),
         members::forgets(place, controller_manager(spec, place)),
         members::forgets(place, scheduler(place)),
         members::backup(),
@@ -103,6 +103,12 @@ fn certificates(
         secret(&format!("{PKI}/sa.key"), pki.service_account_key.as_str()),
         plain(&format!("{PKI}/sa.pub"), pki.service_account_public_key.as_str()),
     ];
+    files.extend(
+        pki.former
+            .iter()
+            .enumerate()
+            .map(|(number, former)| plain(&former_key(number), former.service_account_public_key.as_str())),
+    );
     for (path, authority, subject) in [
         (format!("{PKI}/apiserver"), &pki.cluster, api_server),
         (
@@ -170,14 +176,23 @@ fn client_config(name: &str) -> String {
     format!("/etc/kubernetes/{name}.kubeconfig")
 }
 
-/// Secrets are encrypted in etcd; what is there in clear from before is still read.
+/// Secrets are encrypted in etcd with the first key; what is there in clear from before, or from a cluster that the state comes
+/// from, is still read.
 fn encryption(pki: &ClusterPki) -> Value {
+    let key = |name: &str, secret: &str| json!({ "name": name, "secret": secret });
+    let keys: Vec<Value> = std::iter::once(key(&pki.encryption_key_name, &pki.encryption_key))
+        .chain(
+            pki.former
+                .iter()
+                .map(|former| key(&former.encryption_key_name, &former.encryption_key)),
+        )
+        .collect();
     json!({
         "apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
         "resources": [{
             "resources": ["secrets"],
             "providers": [
-                { "secretbox": { "keys": [{ "name": "key1", "secret": pki.encryption_key }] } },
+                { "secretbox": { "keys": keys } },
                 { "identity": {} }
             ]
         }]
@@ -251,9 +266,14 @@ fn in_flight(tier: Tier) -> (u32, u32) {
     }
 }
 
-fn api_server(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process {
+/// Where the key is that a former cluster's long-lived tokens are recognised by.
+fn former_key(number: usize) -> String {
+    format!("{PKI}/sa-former-{number}.pub")
+}
+
+fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -> Process {
     let (mutating, others) = in_flight(place.limits);
-    let flags = [
+    let mut flags = vec![
         format!("--advertise-address={}", place.at.vnet),
         "--bind-address=0.0.0.0".to_owned(),
         format!("--secure-port={API_PORT}"),
@@ -296,10 +316,14 @@ fn api_server(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process {
         format!("--max-requests-inflight={others}"),
         "--profiling=false".to_owned(),
     ];
+    // Tokens in secrets of a state that comes from another cluster. Those of its pods name another issuer and are refused.
+    flags.extend(
+        (0..pki.former.len()).map(|number| format!("--service-account-key-file={}", former_key(number))),
+    );
     let restart_on = [ENCRYPTION, AUDIT_POLICY];
     process(
         "kube-apiserver",
-        flags.into(),
+        flags,
         https(API_PORT, "/readyz"),
         2,
         &restart_on,

@@ -79,6 +79,32 @@ pub struct ClusterPki {
     pub service_account_public_key: String,
     /// 32 bytes, base64: encrypts secrets in etcd.
     pub encryption_key: String,
+    /// What etcd writes in front of what is encrypted with it. No two keys of a cluster have the same.
+    #[zeroize(skip)]
+    #[serde(default = "first_key")]
+    pub encryption_key_name: String,
+    /// What is needed to read a state that comes from other clusters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerKeys>,
+}
+
+fn first_key() -> String {
+    "key1".to_owned()
+}
+
+/// What of another cluster's keys a cluster needs whose state was restored from that one's backup: to read its secrets, and to
+/// take the long-lived tokens in them. Nothing that lets it be taken for the other.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerKeys {
+    /// PEM.
+    #[zeroize(skip)]
+    pub service_account_public_key: String,
+    /// 32 bytes, base64.
+    pub encryption_key: String,
+    /// As in [`ClusterPki`].
+    #[zeroize(skip)]
+    pub encryption_key_name: String,
 }
 
 impl ClusterPki {
@@ -99,7 +125,27 @@ impl ClusterPki {
             service_account_public_key: service_account.public_key_pem(),
             service_account_key: service_account.serialize_pem(),
             encryption_key: base64::engine::general_purpose::STANDARD.encode(secret),
+            encryption_key_name: first_key(),
+            former: Vec::new(),
         })
+    }
+
+    /// New keys for a new cluster whose state comes from another one's backup.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub fn generate_after(source: &Self, now: Timestamp) -> Result<Self, PkiError> {
+        let mut pki = Self::generate(now)?;
+        pki.former = std::iter::once(FormerKeys {
+            service_account_public_key: source.service_account_public_key.clone(),
+            encryption_key: source.encryption_key.clone(),
+            encryption_key_name: source.encryption_key_name.clone(),
+        })
+        .chain(source.former.iter().cloned())
+        .collect();
+        // The source's have smaller numbers: it counted in the same way.
+        pki.encryption_key_name = format!("key{}", pki.former.len() + 1);
+        Ok(pki)
     }
 }
 
@@ -139,12 +185,38 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_of_a_copy_reads_what_both_wrote_and_is_neither() {
+        let first = ClusterPki::generate(now()).unwrap();
+        let second = ClusterPki::generate_after(&first, now()).unwrap();
+        let third = ClusterPki::generate_after(&second, now()).unwrap();
+        let names: Vec<&str> = third
+            .former
+            .iter()
+            .map(|keys| keys.encryption_key_name.as_str())
+            .chain([third.encryption_key_name.as_str()])
+            .collect();
+        assert_eq!(names, ["key2", "key1", "key3"]);
+        assert_eq!(third.former[1].encryption_key, first.encryption_key);
+        assert_eq!(
+            third.former[0].service_account_public_key,
+            second.service_account_public_key
+        );
+        let text = serde_json::to_string(&third).unwrap();
+        for foreign in [&first.cluster.key, &first.service_account_key, &second.etcd.key] {
+            assert!(!text.contains(&foreign.replace('\n', "\\n")));
+        }
+    }
+
+    #[test]
     fn it_survives_the_store() {
         let pki = ClusterPki::generate(now()).unwrap();
         let text = serde_json::to_string(&pki).unwrap();
         let back: ClusterPki = serde_json::from_str(&text).unwrap();
         assert_eq!(back.cluster.key, pki.cluster.key);
         assert_eq!(back.encryption_key, pki.encryption_key);
+        let older = text.replacen("\"encryptionKeyName\":\"key1\"", "\"other\":1", 1);
+        let back: ClusterPki = serde_json::from_str(&older).unwrap();
+        assert_eq!(back.encryption_key_name, "key1");
         let newer = text.replacen("\"v\":1", "\"v\":2", 1);
         assert!(serde_json::from_str::<ClusterPki>(&newer).is_err());
     }

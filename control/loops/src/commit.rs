@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::rand;
 use control_records::{
-    Assignment, ClusterRecord, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord, MachineRecord,
-    OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, events, key,
+    Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord,
+    MachineRecord, OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, events, key,
 };
 use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
@@ -77,7 +77,11 @@ pub(crate) async fn compose(
             Write::Lease(addresses) => lease(txn, uid, basis, addresses, &mut done),
             Write::CreatePki => {
                 let name = key::pki(uid);
-                let pki = deps.recipes.pki(now)?;
+                let source = match &basis.cluster.value.spec.restore {
+                    Some(restore) if restore.source != *uid => Some(keys_of(deps, &restore.source).await?),
+                    _ => None,
+                };
+                let pki = deps.recipes.pki(source.as_ref(), now)?;
                 let sealed = SealedRecord {
                     v: 1,
                     sealed: deps.sealer.seal(&name, &pki)?,
@@ -190,6 +194,22 @@ pub(crate) async fn compose(
     }
     txn = events::append(&*deps.store, txn, uid, &told, now).await?;
     Ok((txn, done))
+}
+
+/// The keys of the cluster that the state of another begins with, whether it is still there or deleted.
+async fn keys_of(deps: &ControllerDeps, uid: &str) -> Result<Zeroizing<Vec<u8>>, CommitError> {
+    let name = key::pki(uid);
+    let found = match get_record::<SealedRecord>(&*deps.store, &name).await? {
+        Some(found) => Some(found.value),
+        None => get_record::<DeletedRecord>(&*deps.store, &key::deleted(uid))
+            .await?
+            .and_then(|deleted| deleted.value.pki),
+    };
+    let sealed = found.ok_or_else(|| {
+        let why = format!("those of cluster {uid}, whose backup it is made from, are not kept any more");
+        RecipeError::new("the cluster's keys", why)
+    })?;
+    Ok(deps.sealer.unseal(&name, &sealed.sealed)?)
 }
 
 fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &mut Committed) -> Txn {
@@ -309,6 +329,7 @@ async fn forget(
     done: &mut Committed,
 ) -> Result<Txn, CommitError> {
     let cluster = &basis.cluster.value;
+    let pki = get_record::<SealedRecord>(&*deps.store, &key::pki(&cluster.uid)).await?;
     txn = txn
         .at(&basis.key, basis.cluster.revision)
         .delete(&basis.key)
@@ -324,6 +345,11 @@ async fn forget(
                 name: cluster.name.clone(),
                 created_at: cluster.created_at,
                 deleted_at: now,
+                last: Some(Box::new(ClusterRecord {
+                    course: Course::default(),
+                    ..ClusterRecord::clone(cluster)
+                })),
+                pki: pki.map(|pki| pki.value),
             },
         ));
     let owner = format!("cluster/{}/", cluster.uid);

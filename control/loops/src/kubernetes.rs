@@ -6,7 +6,7 @@ use agent_protocol::{MachineConfig, beside::EtcdRestore};
 use cluster_addons::{AddonOptions, manifests};
 use cluster_api::{Endpoint, NodeWish};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, admin_endpoint, control_plane_config,
+    ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, control_plane_config,
     control_plane_nics, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
@@ -85,18 +85,27 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
         formed: *formed,
         roaming: *roaming,
         limits: *limits,
-        restore: restore(&site.cluster.spec, members),
+        restore: restore(site),
     })
 }
 
 /// The restore that etcd's data must come from; the first member does it.
-fn restore(spec: &ClusterSpec, members: &[Member]) -> Option<EtcdRestore> {
-    let wish = spec.restore.as_ref()?;
+fn restore(site: &Site) -> Option<EtcdRestore> {
+    let ControlPlane {
+        members,
+        restore,
+        restored,
+        ..
+    } = &site.control_plane;
+    let (wish, uid) = (restore.as_ref()?, &site.cluster.uid);
+    let own = wish.source.is_empty() || wish.source == *uid;
     Some(EtcdRestore {
         id: wish.id.clone(),
         at: wish.at.and_then(|at| Timestamp::from_millisecond(at).ok()),
-        source: wish.source.clone(),
+        source: if own { uid.clone() } else { wish.source.clone() },
         by: members.first()?.machine.clone(),
+        own,
+        done: restored.as_ref() == Some(&wish.id),
     })
 }
 
@@ -143,8 +152,12 @@ fn as_made(spec: &ClusterSpec, machine: &MachineRecord) -> ClusterSpec {
 }
 
 impl Recipes for KubernetesRecipes {
-    fn pki(&self, now: Timestamp) -> Result<Secret, RecipeError> {
-        let pki = ClusterPki::generate(now).map_err(|error| RecipeError::new("the cluster's keys", error))?;
+    fn pki(&self, source: Option<&Secret>, now: Timestamp) -> Result<Secret, RecipeError> {
+        let pki = match source {
+            Some(source) => ClusterPki::generate_after(&read(source)?, now),
+            None => ClusterPki::generate(now),
+        };
+        let pki = pki.map_err(|error| RecipeError::new("the cluster's keys", error))?;
         let bytes =
             serde_json::to_vec(&pki).map_err(|error| RecipeError::new("the cluster's keys", error))?;
         Ok(Zeroizing::new(bytes))
@@ -225,6 +238,7 @@ impl Recipes for KubernetesRecipes {
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
+    use cluster_bootstrap::Member;
     use cluster_spec::{NetworkProfile, PodNetworking, PoolMode};
     use control_records::Assignment;
     use fabric_api::{StampNetwork, Uplink};
@@ -364,7 +378,7 @@ mod tests {
     #[test]
     fn both_kinds_of_machines_are_configured_where_they_were_placed() {
         let (recipes, site) = (recipes(), site());
-        let pki = recipes.pki(now()).unwrap();
+        let pki = recipes.pki(None, now()).unwrap();
         let control_plane = control_plane_machine();
         let config = recipes.config(&site, &control_plane, &pki, now(), 3).unwrap();
         assert_eq!((config.generation, config.role.as_str()), (3, "control-plane"));
@@ -399,7 +413,7 @@ mod tests {
         assert!(!wish.labels.values().any(|value| value.contains("1.37.1")));
         assert!(recipes.wish(&site.cluster, &node("gone")).is_none());
         assert!(recipes.wish(&site.cluster, &control_plane_machine()).is_none());
-        let pki = recipes.pki(now()).unwrap();
+        let pki = recipes.pki(None, now()).unwrap();
         assert!(recipes.config(&site, &node("gone"), &pki, now(), 1).is_err());
     }
 }

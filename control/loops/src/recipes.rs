@@ -63,8 +63,8 @@ pub fn network_id(uid: &str) -> NetworkId {
 
 /// Computes, without side effects. Certificates inside are fresh each time.
 pub trait Recipes: Send + Sync + 'static {
-    /// A cluster's CAs and keys, in a form that only the recipes read.
-    fn pki(&self, now: Timestamp) -> Result<Secret, RecipeError>;
+    /// A cluster's CAs and keys, in a form that only the recipes read. `source`: those of the cluster whose state it begins with.
+    fn pki(&self, source: Option<&Secret>, now: Timestamp) -> Result<Secret, RecipeError>;
     /// What a machine is to be.
     fn config(
         &self,

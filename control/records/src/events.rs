@@ -12,7 +12,7 @@ use control_store::{Store, StoreError, Txn, list_records, put_record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::key;
+use crate::{ClusterRecord, SealedRecord, key};
 
 /// How many events of a cluster are kept. The oldest go first.
 pub const KEPT: usize = 200;
@@ -150,8 +150,9 @@ pub struct EventRecord {
     pub event: Event,
 }
 
-/// A cluster that is gone, `/deleted/{uid}`: so that its history can still be found by its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A cluster that is gone, `/deleted/{uid}`: so that its history can still be found by its name, and its backup restored as a new
+/// cluster, for as long as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeletedRecord {
     /// Format.
@@ -168,6 +169,12 @@ pub struct DeletedRecord {
     pub created_at: Timestamp,
     /// When the last of it was gone.
     pub deleted_at: Timestamp,
+    /// What it was to be last, without what it was asked for in its course.
+    #[serde(default)]
+    pub last: Option<Box<ClusterRecord>>,
+    /// Its keys as they were sealed under `/pki/{uid}`: its backup cannot be read without them.
+    #[serde(default)]
+    pub pki: Option<SealedRecord>,
 }
 
 /// Adds events to a transaction, and the removal of those that are too many or too old.

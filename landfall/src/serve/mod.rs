@@ -130,6 +130,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         env.clone(),
         Arc::clone(&clusters),
         Arc::clone(&archive),
+        Arc::clone(&drivers.agents),
     ));
     let aks: Arc<dyn Provider> = clusters;
     let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(

@@ -3,31 +3,41 @@
 //!
 //! | | |
 //! |---|---|
+//! | GET `{SUB}/providers/Landfall.Backup/managedClusters` | the backups of all clusters, deleted ones included |
 //! | GET `{RG}/providers/Landfall.Backup/managedClusters/{name}/backups[/default]` | which seconds can be restored |
 //! | POST `…/managedClusters/{name}/preview` `{"at": TIME}` | what going back would change |
 //! | POST `…/managedClusters/{name}/verify` | restores into memory and compares |
 //! | POST `…/managedClusters/{name}/restore` `{"at": TIME}` | goes back, in place; a long-running operation |
+//! | POST `…/managedClusters/{name}/restore` `{"at": TIME, "as": NAME}` | a new cluster with that state, here or in another `resourceGroup` |
+//!
+//! A deleted cluster is asked about by its name, too, for as long as its backup is kept; `clusterUid` (in the body, or as a query)
+//! tells clusters of one name apart.
 //!
 //! Always true: it only reads, but for a restore, and that is a change of the cluster's desired state like any other; a moment that
 //! cannot be restored is refused before anything happens.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use agent_api::{Agents, SILENT_AFTER};
+use agent_protocol::beside::BackupStatus;
 use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route, RouteStatus, Scope};
 use async_trait::async_trait;
 use base_env::Env;
 use cluster_archive::{Archive, ArchiveError, Holding, Verdict};
 use cluster_backup::chain::{self, NotCovered, end_of_second};
 use cluster_spec::RestoreSpec;
+use control_records::{ClusterRecord, MachineRecord, ObservedRecord, Role, key};
+use control_store::list_records;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
     API_VERSIONS, ContainerService, NAMESPACE,
-    change::advance,
+    change::{advance, cluster_id},
     problems::quote,
-    records::{At, Found},
+    records::{At, fault as store_fault},
+    recreate::{self, Source},
 };
 
 /// The namespace.
@@ -35,7 +45,10 @@ pub const BACKUP_NAMESPACE: &str = "Landfall.Backup";
 /// Its api-versions.
 pub const BACKUP_API_VERSIONS: &[&str] = &["2026-11-01"];
 /// What a restore is called as an operation.
-const RESTORE: &str = "Backups_Restore";
+pub(crate) const RESTORE: &str = "Backups_Restore";
+
+/// The process that ships, as `cluster/bootstrap` calls it.
+const SHIPPER: &str = "etcd-backup";
 
 const fn works(method: &'static str, path: &'static str, name: &'static str) -> Route {
     Route {
@@ -49,6 +62,10 @@ const fn works(method: &'static str, path: &'static str, name: &'static str) -> 
 
 /// Its operations.
 pub const BACKUP_ROUTES: &[Route] = &[
+    Route {
+        scope: Scope::Subscription,
+        ..works("GET", "managedClusters", "Backups_ListClusters")
+    },
     works("GET", "managedClusters/backups", "Backups_Get"),
     works("GET", "managedClusters/backups", "Backups_List"),
     works("POST", "managedClusters/:preview", "Backups_Preview"),
@@ -61,6 +78,7 @@ pub struct BackupApi {
     env: Env,
     clusters: Arc<ContainerService>,
     archive: Arc<Archive>,
+    agents: Arc<dyn Agents>,
 }
 
 fn time(milliseconds: i64) -> String {
@@ -93,12 +111,54 @@ fn fault(error: ArchiveError) -> ArmError {
 
 impl BackupApi {
     /// A provider over the clusters and the archive of their backups.
-    pub fn new(env: Env, clusters: Arc<ContainerService>, archive: Arc<Archive>) -> Self {
+    pub fn new(
+        env: Env,
+        clusters: Arc<ContainerService>,
+        archive: Arc<Archive>,
+        agents: Arc<dyn Agents>,
+    ) -> Self {
         Self {
             env,
             clusters,
             archive,
+            agents,
         }
+    }
+
+    /// The cluster that a request is about, be it there or deleted.
+    async fn source(&self, request: &Request) -> Result<Source, ArmError> {
+        let uid = request.body.get("clusterUid").and_then(Value::as_str);
+        let uid = uid.or_else(|| request.query("clusterUid"));
+        self.clusters.source(At::of(request)?, uid).await
+    }
+
+    /// How far shipping is, by cluster: what the machine says that ships. Nothing of one that is silent.
+    async fn shipping(&self) -> Result<BTreeMap<String, BackupStatus>, ArmError> {
+        let (machines, _) = list_records::<MachineRecord>(&*self.clusters.store, &key::machine(""))
+            .await
+            .map_err(store_fault)?;
+        let mut shipping = BTreeMap::new();
+        for machine in machines.into_iter().map(|(_, stored)| stored.value) {
+            let Some(given) = &machine.assignment else {
+                continue;
+            };
+            let heard = self
+                .agents
+                .contact(&machine.id)
+                .is_some_and(|ago| ago < SILENT_AFTER);
+            if !heard || !matches!(given.role, Role::ControlPlane { .. }) {
+                continue;
+            }
+            let report = self.agents.report(&machine.id);
+            let status = report
+                .as_ref()
+                .and_then(|report| report.processes.get(SHIPPER)?.status.clone())
+                .and_then(|status| serde_json::from_value::<BackupStatus>(status).ok());
+            if let Some(status) = status.filter(|status| status.ships) {
+                shipping.insert(given.cluster.clone(), status);
+            }
+        }
+        Ok(shipping)
     }
 
     /// Work that blocks, on a thread for that.
@@ -135,33 +195,64 @@ impl BackupApi {
         Ok(at.as_millisecond())
     }
 
-    async fn holding(&self, found: &Found) -> Result<Holding, ArmError> {
-        let uid = found.record.value.uid.clone();
+    async fn holding(&self, uid: &str) -> Result<Holding, ArmError> {
+        let uid = uid.to_owned();
         self.blocking(move |archive| archive.holding(&uid)).await
     }
 
-    async fn get(&self, request: &Request) -> Result<Response, ArmError> {
-        let at = At::of(request)?;
-        let found = self.clusters.need(at).await?;
-        let holding = self.holding(&found).await?;
+    async fn describe(
+        &self,
+        source: &Source,
+        shipping: &BTreeMap<String, BackupStatus>,
+    ) -> Result<Value, ArmError> {
+        let record = &source.record;
+        let holding = self.holding(&record.uid).await?;
         let spans: Vec<Value> = holding
             .spans()
             .iter()
             .map(|span| json!({ "from": time(span.from), "until": time(span.until) }))
             .collect();
-        let record = &found.record.value;
-        let backup = json!({
-            "id": format!("{}/backups/default", at.name().id().replace(NAMESPACE, BACKUP_NAMESPACE)),
+        let observed = self
+            .clusters
+            .read::<ObservedRecord>(&key::observed(&record.uid))
+            .await?;
+        let id = cluster_id(&record.subscription, &record.resource_group, &record.name);
+        let mut backup = json!({
+            "id": format!("{}/backups/default", id.replace(NAMESPACE, BACKUP_NAMESPACE)),
             "name": "default",
             "type": "Landfall.Backup/managedClusters/backups",
             "properties": {
+                "cluster": record.name,
+                "resourceGroup": record.resource_group,
                 "clusterUid": record.uid,
                 "files": holding.objects.len(),
                 "bytes": holding.objects.iter().map(|(_, size)| size).sum::<u64>(),
                 "restorable": spans,
-                "restored": found.observed.as_ref().and_then(|observed| observed.restored.clone()),
+                "restored": observed.and_then(|observed| observed.value.restored),
             },
         });
+        let properties = &mut backup["properties"];
+        if let Some(deleted) = source.deleted {
+            properties["clusterDeleted"] = json!(deleted.to_string());
+        } else {
+            // `null`: no machine says that it ships.
+            properties["shipping"] = shipping.get(&record.uid).map_or(Value::Null, |status| {
+                json!({
+                    "behindSeconds": status.lag_ms / 1000,
+                    "writtenRevision": status.written,
+                    "acknowledgedRevision": status.acknowledged,
+                    "lastBase": status.base_at.map(|at| at.to_string()),
+                    "givenUp": status.given_up,
+                    "problem": status.problem.as_ref().or(status.gave_up.as_ref()),
+                })
+            });
+        }
+        Ok(backup)
+    }
+
+    async fn get(&self, request: &Request) -> Result<Response, ArmError> {
+        let source = self.source(request).await?;
+        let backup = self.describe(&source, &self.shipping().await?).await?;
         match request.path.name(1) {
             None => Ok(Response::ok(json!({ "value": [backup] }))),
             Some(name) if name.eq_ignore_ascii_case("default") => Ok(Response::ok(backup)),
@@ -172,10 +263,29 @@ impl BackupApi {
         }
     }
 
+    /// Everything that there is a backup of: clusters that are there, then deleted ones, of which there may be none any more.
+    async fn list(&self, request: &Request) -> Result<Response, ArmError> {
+        let subscription = request.path.subscription.as_deref().unwrap_or_default();
+        let here = self.clusters.all(subscription, None).await?;
+        let here = here.into_iter().map(|found| Source {
+            record: found.record.value,
+            deleted: None,
+        });
+        let shipping = self.shipping().await?;
+        let mut value = Vec::new();
+        for source in here.chain(self.clusters.deleted(subscription).await?) {
+            let backup = self.describe(&source, &shipping).await?;
+            if source.deleted.is_none() || backup["properties"]["files"] != json!(0) {
+                value.push(backup);
+            }
+        }
+        Ok(Response::ok(json!({ "value": value })))
+    }
+
     async fn preview(&self, request: &Request) -> Result<Response, ArmError> {
-        let found = self.clusters.need(At::of(request)?).await?;
+        let source = self.source(request).await?;
         let moment = self.moment(request)?;
-        let uid = found.record.value.uid.clone();
+        let uid = source.record.uid;
         let cut = Some(end_of_second(moment));
         let preview = self.blocking(move |archive| archive.preview(&uid, cut)).await?;
         let mut answer = serde_json::to_value(&preview).map_err(ArmError::internal)?;
@@ -184,8 +294,7 @@ impl BackupApi {
     }
 
     async fn verify(&self, request: &Request) -> Result<Response, ArmError> {
-        let found = self.clusters.need(At::of(request)?).await?;
-        let (uid, now) = (found.record.value.uid.clone(), self.env.clock.now());
+        let (uid, now) = (self.source(request).await?.record.uid, self.env.clock.now());
         let verdict: Verdict = self.blocking(move |archive| archive.verify(&uid, now)).await?;
         serde_json::to_value(&verdict)
             .map(Response::ok)
@@ -193,14 +302,57 @@ impl BackupApi {
     }
 
     async fn restore(&self, request: &Request) -> Result<Response, ArmError> {
-        let at = At::of(request)?;
-        let found = self.clusters.need(at).await?;
+        let source = self.source(request).await?;
         let moment = self.moment(request)?;
         // Refused now, not by a machine that has stopped already.
-        let names = self.holding(&found).await?.names();
+        let names = self.holding(&source.record.uid).await?.names();
         chain::select(&names, Some(end_of_second(moment)))
             .map_err(|error| fault(ArchiveError::NotCovered(error)))?;
-        let id = self.env.ids.short();
+        let restore = RestoreSpec {
+            id: self.env.ids.short(),
+            at: Some(moment),
+            source: source.record.uid.clone(),
+        };
+        let asked = |field: &str| request.body.get(field).and_then(Value::as_str);
+        let own = At::of(request)?;
+        let (at, operation) = match (asked("as"), source.deleted) {
+            (Some(name), _) => {
+                let at = At {
+                    cluster: name,
+                    group: asked("resourceGroup").unwrap_or(own.group),
+                    child: "",
+                    ..own
+                };
+                (at, self.anew(request, at, &source.record, &restore).await?)
+            }
+            (None, None) => (own, self.in_place(request, own, &restore).await?),
+            (None, Some(deleted)) => {
+                let message = format!(
+                    "The cluster {} was deleted at {deleted}: its backup can be restored as a new cluster; give its name with 'as'.",
+                    quote(&source.record.name)
+                );
+                return Err(ArmError::new(ErrorCode::MISSING_PARAMETER, message).target("as"));
+            }
+        };
+        let body = json!({ "at": time(moment), "restore": restore.id, "cluster": at.name().id() });
+        let response = Response::with(StatusCode::ACCEPTED, body);
+        Ok(response.operation(
+            &polled(request),
+            NAMESPACE,
+            at.subscription,
+            &self.clusters.config.location,
+            &operation,
+            true,
+        ))
+    }
+
+    /// Goes back. Gives the operation.
+    async fn in_place(
+        &self,
+        request: &Request,
+        at: At<'_>,
+        restore: &RestoreSpec,
+    ) -> Result<String, ArmError> {
         let done = self
             .clusters
             .change(at, |found, _| {
@@ -208,15 +360,11 @@ impl BackupApi {
                 if present.deleting {
                     return Err(ArmError::new(
                         ErrorCode::OPERATION_NOT_ALLOWED,
-                        "The cluster is being deleted.",
+                        "The cluster is being deleted; its backup can be restored as a new cluster: give its name with 'as'.",
                     ));
                 }
                 let mut spec = present.spec.clone();
-                spec.restore = Some(RestoreSpec {
-                    id: id.clone(),
-                    at: Some(moment),
-                    source: present.uid.clone(),
-                });
+                spec.restore = Some(restore.clone());
                 let context = self.clusters.context(request);
                 let body = present.body.clone();
                 Ok(Some(advance(
@@ -231,20 +379,33 @@ impl BackupApi {
             })
             .await?;
         let (_, change) = done.ok_or_else(|| at.not_found())?;
-        let body = json!({ "at": time(moment), "restore": id });
-        let response = Response::with(StatusCode::ACCEPTED, body);
-        // The operation is one of the cluster, and is asked for there.
-        let mut polled = request.clone();
-        API_VERSIONS[0].clone_into(&mut polled.api_version);
-        Ok(response.operation(
-            &polled,
-            NAMESPACE,
-            at.subscription,
-            &self.clusters.config.location,
-            &change.operation.id,
-            true,
-        ))
+        Ok(change.operation.id)
     }
+
+    /// Makes a new cluster. Gives the operation.
+    async fn anew(
+        &self,
+        request: &Request,
+        at: At<'_>,
+        source: &ClusterRecord,
+        restore: &RestoreSpec,
+    ) -> Result<String, ArmError> {
+        let (_, change) = self
+            .clusters
+            .write_cluster(&polled(request), at, |context, present| {
+                let sealer = &self.clusters.sealer;
+                recreate::decide(context, &at.name(), present, source, restore.clone(), sealer)
+            })
+            .await?;
+        Ok(change.operation.id)
+    }
+}
+
+/// The request as one of AKS': operations are the clusters', and are asked for there.
+fn polled(request: &Request) -> Request {
+    let mut polled = request.clone();
+    API_VERSIONS[0].clone_into(&mut polled.api_version);
+    polled
 }
 
 #[async_trait]
@@ -266,6 +427,7 @@ impl Provider for BackupApi {
             "Backups_Preview" => self.preview(&request).await,
             "Backups_Verify" => self.verify(&request).await,
             RESTORE => self.restore(&request).await,
+            "Backups_ListClusters" => self.list(&request).await,
             _ => self.get(&request).await,
         }
     }

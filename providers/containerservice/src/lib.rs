@@ -31,6 +31,7 @@ mod preconditions;
 mod problems;
 mod properties;
 mod records;
+mod recreate;
 mod render;
 mod routes;
 mod state;

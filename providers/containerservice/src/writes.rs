@@ -110,6 +110,34 @@ impl ContainerService {
 
     pub(crate) async fn put_cluster(&self, request: &Request) -> Result<Response, ArmError> {
         let at = At::of(request)?;
+        let (found, change) = self
+            .write_cluster(request, at, |context, present| {
+                cluster::put(context, &at.name(), present, &request.body)
+            })
+            .await?;
+        let seen = Seen {
+            record: &change.record,
+            observed: found.as_ref().and_then(|found| found.observed.as_ref()),
+            operation: Some(&change.operation),
+            pool_operations: found.as_ref().map(|found| &found.pool_operations),
+        };
+        let status = if found.is_some() {
+            StatusCode::OK
+        } else {
+            StatusCode::CREATED
+        };
+        let response = Response::with(status, seen.cluster(&request.api_version));
+        Ok(self.accepted(response, request, at, &change.operation.id, false))
+    }
+
+    /// Decides what a cluster is to be, whether it is there or not, and writes; again where it changed meanwhile. Gives what was
+    /// there before.
+    pub(crate) async fn write_cluster(
+        &self,
+        request: &Request,
+        at: At<'_>,
+        decide: impl Fn(&Context<'_>, Option<&ClusterRecord>) -> Result<Change, ArmError> + Send + Sync,
+    ) -> Result<(Option<Found>, Change), ArmError> {
         let key = at.key();
         for attempt in 1.. {
             let group = self.group(at).await?;
@@ -120,7 +148,7 @@ impl ContainerService {
             let found = self.find(at).await?;
             let present = found.as_ref().map(|found| &found.record.value);
             check_put(request, present.map(cluster_etag).as_deref())?;
-            let mut change = cluster::put(&self.context(request), &at.name(), present, &request.body)?;
+            let mut change = decide(&self.context(request), present)?;
             self.seal(&mut change)?;
             let mut txn = Txn {
                 // The group must not begin to go between this reading and the writing.
@@ -136,21 +164,7 @@ impl ContainerService {
                 .commit(&key, found.as_ref(), &running, &mut change, txn)
                 .await
             {
-                Ok(()) => {
-                    let seen = Seen {
-                        record: &change.record,
-                        observed: found.as_ref().and_then(|found| found.observed.as_ref()),
-                        operation: Some(&change.operation),
-                        pool_operations: found.as_ref().map(|found| &found.pool_operations),
-                    };
-                    let status = if found.is_some() {
-                        StatusCode::OK
-                    } else {
-                        StatusCode::CREATED
-                    };
-                    let response = Response::with(status, seen.cluster(&request.api_version));
-                    return Ok(self.accepted(response, request, at, &change.operation.id, false));
-                }
+                Ok(()) => return Ok((found, change)),
                 Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(fault(error)),
             }

@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::{
-    Command, File, Probe, Process,
+    AGENT_PATH, Command, File, LEVEL, Probe, Process,
     beside::{BackupConfig, EtcdConfig, EtcdIdentity, EtcdMember, KeeperConfig, VipConfig},
 };
 use cluster_pki::{ClusterPki, Subject};
@@ -209,8 +209,10 @@ fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u8) -> Proce
         identity: None,
     };
     Process {
-        argv: words(["/usr/local/bin/landfall-agent", name, file]),
+        argv: words([AGENT_PATH, name, file]),
         env: Default::default(),
+        // Whoever was started by an older release goes on as it is, unless this one says that it matters.
+        restart: LEVEL.into(),
         hang_seconds: probe.as_ref().map(|_| HANG_SECONDS),
         probe,
         ..process(name, Vec::new(), health, stop_order, &[file])

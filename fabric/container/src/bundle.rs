@@ -7,8 +7,12 @@ use serde_json::{Value, json};
 
 use crate::{disk, limits::Limits};
 
-/// Where the agent lies inside a machine.
-const AGENT: &str = "/usr/local/bin/landfall-agent";
+/// Where the agent lies inside a machine. Its directory is bound, not the file: after an upgrade the other file is seen by
+/// machines that run.
+const AGENT: &str = "/opt/landfall/landfall-agent";
+
+/// Where configurations of machines made before look for it.
+const OLD_AGENT: &str = "/usr/local/bin/landfall-agent";
 
 /// Everything the configuration is made from.
 pub(crate) struct Bundle<'a> {
@@ -35,7 +39,7 @@ impl Bundle<'_> {
                 "terminal": false,
                 "user": { "uid": 0, "gid": 0 },
                 "cwd": "/",
-                "args": ["landfall-agent"],
+                "args": [AGENT],
                 "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"],
                 "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
                 "rlimits": [{
@@ -125,12 +129,18 @@ impl Bundle<'_> {
                 "options": ["rbind", "rw"],
             })
         }));
-        mounts.push(json!({
-            "destination": AGENT,
-            "type": "bind",
-            "source": self.agent,
-            "options": ["bind", "ro", "nosuid", "nodev"],
-        }));
+        let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+        for (to, source) in [
+            (parent(Path::new(AGENT)), parent(self.agent)),
+            (OLD_AGENT.into(), self.agent.to_owned()),
+        ] {
+            mounts.push(json!({
+                "destination": to,
+                "type": "bind",
+                "source": source,
+                "options": ["bind", "ro", "nosuid", "nodev"],
+            }));
+        }
         mounts
     }
 
@@ -174,7 +184,7 @@ mod tests {
             dir: Path::new("/state/machines/m1"),
             namespace: Path::new("/run/netns/x"),
             cgroup: "/lf-x/m1",
-            agent: Path::new("/opt/agent"),
+            agent: Path::new("/state/agent/landfall-agent"),
             limits: &Limits {
                 capabilities: vec!["CAP_CHOWN"],
                 open_files: 20_000,
@@ -190,6 +200,8 @@ mod tests {
             json!(["CAP_CHOWN"])
         );
         let text = config.to_string();
+        assert!(text.contains(r#""destination":"/opt/landfall","options":["bind","ro","nosuid","nodev"],"source":"/state/agent""#));
+        assert_eq!(config["process"]["args"], json!([AGENT]));
         assert!(!text.contains("secret-token"));
         assert!(!text.contains("mqueue"));
         for (_, to) in disk::VOLUMES {

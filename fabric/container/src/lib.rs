@@ -77,7 +77,8 @@ pub struct ContainerConfig {
     pub run_dir: PathBuf,
     /// The stamp's own network.
     pub network: StampNetwork,
-    /// The agent, a static program on this host: process 1 of every machine, called `landfall-agent`.
+    /// The agent, a static program on this host: process 1 of every machine. Called `landfall-agent`, and alone in its directory:
+    /// machines see that directory, so another agent that is put in its place is there for those that run.
     pub agent: PathBuf,
     /// Where node images are found.
     pub images: Arc<dyn Images>,

@@ -27,6 +27,13 @@ pub(crate) fn config(config: &ContainerConfig) -> Result<(), FabricError> {
     ] {
         plain_path(what, path)?;
     }
+    if config
+        .agent
+        .file_name()
+        .is_none_or(|name| name != "landfall-agent")
+    {
+        return Err(invalid("agent", "call it landfall-agent"));
+    }
     let prefix = config.network.range.prefix_len();
     if prefix > 28 || config.network.range.network() != config.network.range.addr() {
         return Err(invalid(

@@ -125,6 +125,16 @@ fn machines_reach_their_own_network_and_no_other() {
                 .trim(),
             "600"
         );
+        // Another agent is put in the place of the first: a machine that runs sees it, and cannot write there.
+        let agent = stand.config().agent;
+        let new = agent.with_extension("new");
+        let text = std::fs::read_to_string(&agent).unwrap() + "# another\n";
+        std::fs::write(&new, &text).unwrap();
+        std::fs::set_permissions(&new, std::fs::metadata(&agent).unwrap().permissions()).unwrap();
+        std::fs::rename(&new, &agent).unwrap();
+        assert_eq!(stand.output("a1", "cat /opt/landfall/landfall-agent").await, text);
+        let write = "echo x >/opt/landfall/x || echo read-only";
+        assert!(stand.output("a1", write).await.contains("read-only"));
         // As a node does at its start; what its pods mount stays inside.
         let share =
             "mount --make-rshared / && mount -t tmpfs inner /var/lib/kubelet && cat /proc/1/mountinfo";
@@ -432,12 +442,12 @@ fn errors_say_what_is_wrong() {
 
         // An agent that is not there: what runc says arrives, and nothing is left that would stop the next try.
         let mut config = stand.config();
-        config.agent = "/no/such/agent".into();
+        config.agent = "/no/such/landfall-agent".into();
         let broken = fabric_container::ContainerFabric::new(stand.env.clone(), config).unwrap();
         let spec = machine("m", vec![on_stamp(stand, 20, None)]);
         let error = broken.ensure_machine(&spec).await.unwrap_err().to_string();
         assert!(
-            error.contains("start machine m") && error.contains("/no/such/agent"),
+            error.contains("start machine m") && error.contains("/no/such"),
             "{error}"
         );
         fabric.ensure_machine(&spec).await.unwrap();

@@ -176,7 +176,7 @@ fn agent_path(places: &Places) -> PathBuf {
     places.state.join("agent/landfall-agent")
 }
 
-/// Puts the agent of this release where machines find it. Machines that run keep the one that they have.
+/// Puts the agent of this release where machines find it, those that run too: their agents become it.
 fn write_agent(places: &Places) -> Result<PathBuf> {
     let path = agent_path(places);
     let agent = agent_embedded::AGENT;

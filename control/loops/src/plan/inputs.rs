@@ -1,6 +1,7 @@
 //! Fingerprints of what things are computed from. A configuration holds fresh certificates each time it is computed, so
 //! two of them cannot be compared; what they were computed from can.
 
+use agent_protocol::LEVEL;
 use cluster_spec::{ClusterSpec, PoolSpec, Tier};
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
@@ -59,6 +60,7 @@ pub fn config_inputs(
             }
             fingerprint(&(
                 RECIPE,
+                LEVEL,
                 frame,
                 &machine.image,
                 role,
@@ -71,6 +73,7 @@ pub fn config_inputs(
         _ => {
             let restarts = fingerprint(&(
                 RECIPE,
+                LEVEL,
                 frame,
                 &machine.image,
                 role,

@@ -63,7 +63,8 @@ impl Stand {
         let stamp = format!("t-{test}-{}", env.ids.short());
         let place = tempfile::tempdir().unwrap();
         make_image(&place.path().join("image"));
-        let agent = place.path().join("agent");
+        let agent = place.path().join("agent/landfall-agent");
+        fs::create_dir_all(place.path().join("agent")).unwrap();
         fs::write(&agent, AGENT).unwrap();
         fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
         let routes = output(&["ip", "-j", "route", "show", "table", "all"]).await;
@@ -247,7 +248,7 @@ fn config(stamp: &str, place: &Path, network: &StampNetwork) -> ContainerConfig 
         state_dir: place.join("state"),
         run_dir: place.join("run"),
         network: network.clone(),
-        agent: place.join("agent"),
+        agent: place.join("agent/landfall-agent"),
         images: Arc::new(OneImage(place.join("image"))),
     }
 }

@@ -263,7 +263,7 @@ pub(crate) struct Logs {
 /// `landfall backup`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backup {
-    /// List clusters with what is backed up of them
+    /// List clusters, deleted ones too, with what is backed up of them
     List,
     /// Show which seconds of a cluster can be restored
     Show {
@@ -275,7 +275,7 @@ pub(crate) enum Backup {
         /// The cluster, as NAME or GROUP/NAME; may be left out where there is only one
         cluster: Option<String>,
     },
-    /// Bring a cluster back to what it was at a second
+    /// Bring a cluster back to what it was at a second, in place or as a new cluster
     Restore(BackupRestore),
 }
 
@@ -286,9 +286,14 @@ The cluster keeps its keys, certificates, addresses and machines; its objects ar
 no more, no fewer. Its API is away for some seconds. Nodes register again, and pods that were not there then go.
 Data in volumes is not touched.
 
+With --as, a new cluster is made instead, like the other and with its objects of that second. It has its own name, certificates,
+addresses and machines. The other goes on, or may have been deleted, up to seven days ago. Pods that nobody makes again
+and what belonged to the other's nodes stay behind. Long-lived service account tokens in secrets work in both.
+
 Examples:
   landfall backup restore --at 2026-11-21T12:41:07Z --preview
-  landfall backup restore shop --at 2026-11-21T12:41:07Z --yes")]
+  landfall backup restore shop --at 2026-11-21T12:41:07Z --yes
+  landfall backup restore shop --at 2026-11-21T12:41:07Z --as shop2")]
 pub(crate) struct BackupRestore {
     /// The cluster, as NAME or GROUP/NAME; may be left out where there is only one
     pub(crate) cluster: Option<String>,
@@ -296,6 +301,10 @@ pub(crate) struct BackupRestore {
     /// The second to go back to, as in 2026-11-21T12:41:07Z
     #[arg(long, value_name = "TIME")]
     pub(crate) at: String,
+
+    /// Make a new cluster of this name instead, as NAME or GROUP/NAME [default group: the cluster's]
+    #[arg(long = "as", value_name = "NAME", conflicts_with = "preview")]
+    pub(crate) new: Option<String>,
 
     /// Only say what would change
     #[arg(long)]

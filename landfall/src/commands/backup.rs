@@ -7,9 +7,8 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Context, kubeconfig::choose};
+use super::Context;
 use crate::{
-    admin::AdminClient,
     args,
     arm::{ArmClient, BACKUP},
     printer::{self, duration, size},
@@ -29,48 +28,50 @@ struct Asked<'a> {
     /// ` GROUP/NAME` for hints.
     label: String,
     path: String,
+    /// Which of the clusters of that name.
+    body: Value,
 }
 
 pub(crate) async fn run(context: &Context, command: &args::Backup) -> Result<()> {
     let settings = Settings::required(&context.places)?;
-    let status = AdminClient::new(&context.places)?.status().await?;
     let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
     let flag = context.name_flag();
-    let asked = |cluster: Option<&str>| -> Result<(String, String)> {
-        let cluster = choose(&status.clusters, cluster, &flag)?;
+    let path = format!("{}/providers/Landfall.Backup/managedClusters", arm.subscription());
+    let all = arm
+        .get(&path, BACKUP)
+        .await?
+        .context("this stamp keeps no backups")?;
+    let all: Vec<Value> = all["value"].as_array().cloned().unwrap_or_default();
+    let asked = |cluster: Option<&str>| -> Result<(String, String, Value)> {
+        let backup = choose(&all, cluster, &flag)?.clone();
         let path = format!(
             "{}/resourceGroups/{}/providers/Landfall.Backup/managedClusters/{}",
             arm.subscription(),
-            cluster.resource_group,
-            cluster.name
+            text(&backup["properties"], "resourceGroup"),
+            text(&backup["properties"], "cluster")
         );
-        Ok((format!("{}/{}", cluster.resource_group, cluster.name), path))
+        Ok((label(&backup), path, backup))
     };
+    let body = |backup: &Value| json!({ "clusterUid": backup["properties"]["clusterUid"] });
     match command {
         args::Backup::List => {
-            let mut backups = Vec::new();
-            for cluster in &status.clusters {
-                let label = format!("{}/{}", cluster.resource_group, cluster.name);
-                let (_, path) = asked(Some(&label))?;
-                let backup = arm.get(&format!("{path}/backups/default"), BACKUP).await?;
-                backups.extend(backup.map(|backup| (label, backup)));
-            }
-            list(context, &backups);
+            let now = context.env.clock.now();
+            context
+                .printer
+                .result(&json!({ "event": "result", "backups": all }), || {
+                    list(&all, now, &flag)
+                });
             Ok(())
         }
         args::Backup::Show { cluster } => {
-            let (label, path) = asked(cluster.as_deref())?;
-            let backup = arm
-                .get(&format!("{path}/backups/default"), BACKUP)
-                .await?
-                .context("the cluster is gone")?;
+            let (label, _, backup) = asked(cluster.as_deref())?;
             context.printer.result(&backup, || page(&label, &backup, &flag));
             Ok(())
         }
         args::Backup::Verify { cluster } => {
-            let (label, path) = asked(cluster.as_deref())?;
+            let (label, path, backup) = asked(cluster.as_deref())?;
             let verdict = arm
-                .post_body(&format!("{path}/verify"), BACKUP, &json!({}))
+                .post_body(&format!("{path}/verify"), BACKUP, &body(&backup))
                 .await?
                 .0;
             match verdict["problem"].as_str() {
@@ -92,15 +93,75 @@ pub(crate) async fn run(context: &Context, command: &args::Backup) -> Result<()>
             }
         }
         args::Backup::Restore(args) => {
-            let (label, path) = asked(args.cluster.as_deref())?;
+            let (label, path, backup) = asked(args.cluster.as_deref())?;
+            let body = body(&backup);
             let asked = Asked {
                 context,
                 arm,
                 label,
                 path,
+                body,
             };
-            asked.restore(args).await
+            match &args.new {
+                Some(new) => asked.anew(args, new).await,
+                None => asked.restore(args).await,
+            }
         }
+    }
+}
+
+fn is_deleted(backup: &Value) -> bool {
+    backup["properties"]["clusterDeleted"].is_string()
+}
+
+/// `GROUP/NAME`.
+fn label(backup: &Value) -> String {
+    let properties = &backup["properties"];
+    format!(
+        "{}/{}",
+        text(properties, "resourceGroup"),
+        text(properties, "cluster")
+    )
+}
+
+/// The backup that is meant: by name, group and name, or the cluster's uid. Of several of one name the one that is there, or the one
+/// deleted last; they come in that order.
+fn choose<'a>(all: &'a [Value], wanted: Option<&str>, flag: &str) -> Result<&'a Value> {
+    let Some(wanted) = wanted else {
+        let mut here = all.iter().filter(|backup| !is_deleted(backup));
+        return match (here.next(), here.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(Problem::usage(
+                "say which cluster",
+                format!("list them: landfall backup list{flag}"),
+            )
+            .into()),
+        };
+    };
+    let mut meant: Vec<&Value> = all
+        .iter()
+        .filter(|backup| {
+            let properties = &backup["properties"];
+            label(backup).eq_ignore_ascii_case(wanted)
+                || text(properties, "cluster").eq_ignore_ascii_case(wanted)
+                || text(properties, "clusterUid") == wanted
+        })
+        .collect();
+    if meant.iter().any(|backup| !is_deleted(backup)) {
+        meant.retain(|backup| !is_deleted(backup));
+    }
+    match meant.first() {
+        None => Err(Problem::usage(
+            format!("there is no backup of a cluster {wanted}"),
+            format!("list them: landfall backup list{flag}"),
+        )
+        .into()),
+        Some(first) if meant.iter().any(|other| label(other) != label(first)) => Err(Problem::usage(
+            format!("there are several clusters {wanted}"),
+            format!("give the group too: landfall backup … {}{flag}", label(first)),
+        )
+        .into()),
+        Some(first) => Ok(first),
     }
 }
 
@@ -122,40 +183,45 @@ fn spans(backup: &Value) -> Vec<(Timestamp, Timestamp)> {
         .collect()
 }
 
-fn list(context: &Context, backups: &[(String, Value)]) {
-    let values: Vec<&Value> = backups.iter().map(|(_, backup)| backup).collect();
-    let now = context.env.clock.now();
-    let flag = context.name_flag();
-    context
-        .printer
-        .result(&json!({ "event": "result", "backups": values }), || {
-            if backups.is_empty() {
-                return "This stamp has no cluster.".to_owned();
-            }
-            let rows = backups
-                .iter()
-                .map(|(label, backup)| {
-                    let spans = spans(backup);
-                    let ago = |at: Option<Timestamp>| {
-                        at.map_or_else(
-                            || "-".to_owned(),
-                            |at| format!("{} ago", duration(now.duration_since(at).as_secs_f64().max(0.0))),
-                        )
-                    };
-                    vec![
-                        label.clone(),
-                        spans.first().map_or_else(|| "-".to_owned(), |span| whole(span.0)),
-                        ago(spans.last().map(|span| span.1)),
-                        spans.len().saturating_sub(1).to_string(),
-                        size(backup["properties"]["bytes"].as_u64().unwrap_or(0)),
-                    ]
-                })
-                .collect();
-            format!(
-                "{}\n\nGo back to a second: landfall backup restore CLUSTER --at TIME{flag}",
-                printer::table(&["CLUSTER", "FROM", "UNTIL", "GAPS", "SIZE"], rows)
-            )
-        });
+fn list(backups: &[Value], now: Timestamp, flag: &str) -> String {
+    if backups.is_empty() {
+        return "This stamp has no cluster, and no backup of one that was deleted.".to_owned();
+    }
+    let rows = backups
+        .iter()
+        .map(|backup| {
+            let spans = spans(backup);
+            let ago = |at: Option<Timestamp>| {
+                at.map_or_else(
+                    || "-".to_owned(),
+                    |at| format!("{} ago", duration(now.duration_since(at).as_secs_f64().max(0.0))),
+                )
+            };
+            vec![
+                label(backup),
+                spans.first().map_or_else(|| "-".to_owned(), |span| whole(span.0)),
+                ago(spans.last().map(|span| span.1)),
+                behind(backup),
+                spans.len().saturating_sub(1).to_string(),
+                size(backup["properties"]["bytes"].as_u64().unwrap_or(0)),
+            ]
+        })
+        .collect();
+    format!(
+        "{}\n\nGo back to a second: landfall backup restore CLUSTER --at TIME{flag}",
+        printer::table(&["CLUSTER", "FROM", "UNTIL", "BEHIND", "GAPS", "SIZE"], rows)
+    )
+}
+
+/// How far the backup is behind the cluster.
+fn behind(backup: &Value) -> String {
+    let shipping = &backup["properties"]["shipping"];
+    match shipping["behindSeconds"].as_u64() {
+        _ if is_deleted(backup) => "deleted".to_owned(),
+        None => "unknown".to_owned(),
+        Some(0) => "no".to_owned(),
+        Some(seconds) => duration(f64::from(u32::try_from(seconds).unwrap_or(u32::MAX))),
+    }
 }
 
 /// To the second, as it can be given back with `--at`.
@@ -173,30 +239,85 @@ fn page(label: &str, backup: &Value, flag: &str) -> String {
             size(backup["properties"]["bytes"].as_u64().unwrap_or(0))
         ),
     ];
+    let properties = &backup["properties"];
+    match properties["clusterDeleted"].as_str() {
+        Some(deleted) => lines.push(format!("  the cluster was deleted at {deleted}")),
+        None => lines.push(format!("  behind {}", behind(backup))),
+    }
+    if let Some(problem) = properties["shipping"]["problem"].as_str() {
+        lines.push(format!("  problem {problem}"));
+    }
     if spans.is_empty() {
         lines.push("  nothing can be restored yet".to_owned());
     } else {
         lines.push("  every second of these can be restored:".to_owned());
         lines.extend(spans.iter().map(|(from, until)| format!("    {from} to {until}")));
         lines.push(String::new());
-        lines.push(format!(
-            "See what would change: landfall backup restore {label} --at {} --preview{flag}",
-            spans.last().map_or_else(String::new, |span| whole(span.1))
-        ));
+        let last = spans.last().map_or_else(String::new, |span| whole(span.1));
+        lines.push(if is_deleted(backup) {
+            format!("Make a new cluster of it: landfall backup restore {label} --at {last} --as NAME{flag}")
+        } else {
+            format!("See what would change: landfall backup restore {label} --at {last} --preview{flag}")
+        });
     }
     lines.join("\n")
 }
 
 impl Asked<'_> {
-    async fn restore(&self, args: &args::BackupRestore) -> Result<()> {
-        let (printer, flag) = (&self.context.printer, self.context.name_flag());
-        let at: Timestamp = args.at.parse().map_err(|_| {
+    fn moment(&self, at: &str) -> Result<Timestamp> {
+        at.parse().map_err(|_| {
             Problem::usage(
-                format!("{} is not a time", args.at),
+                format!("{at} is not a time"),
                 format!("write it like {}", whole(self.context.env.clock.now())),
             )
-        })?;
-        let body = json!({ "at": at.to_string() });
+            .into()
+        })
+    }
+
+    /// A new cluster with the state of then.
+    async fn anew(&self, args: &args::BackupRestore, new: &str) -> Result<()> {
+        let (printer, flag) = (&self.context.printer, self.context.name_flag());
+        let at = self.moment(&args.at)?;
+        let mut body = self.body.clone();
+        body["at"] = json!(at.to_string());
+        match new.split_once('/') {
+            Some((group, name)) => {
+                body["resourceGroup"] = json!(group);
+                body["as"] = json!(name);
+            }
+            None => body["as"] = json!(new),
+        }
+        let step = printer.step("restore", format!("Making {new} of {}", self.label));
+        let begun = self.context.env.clock.monotonic();
+        let (answer, operation) = self
+            .arm
+            .post_body(&format!("{}/restore", self.path), BACKUP, &body)
+            .await?;
+        if let Some(operation) = operation {
+            self.arm.wait(&operation, BOUND, async || {}).await?;
+        }
+        let took = self.context.env.clock.monotonic() - begun;
+        step.done(format!("as of {at}, in {}", duration(took.as_secs_f64())));
+        printer.result(
+            &json!({
+                "event": "result", "restore": answer["restore"], "cluster": answer["cluster"],
+                "at": at.to_string(), "seconds": took.as_secs_f64(),
+            }),
+            || {
+                format!(
+                    "{new} is what {} was at {at}. Use it: landfall kubeconfig {new}{flag}",
+                    self.label
+                )
+            },
+        );
+        Ok(())
+    }
+
+    async fn restore(&self, args: &args::BackupRestore) -> Result<()> {
+        let (printer, flag) = (&self.context.printer, self.context.name_flag());
+        let at = self.moment(&args.at)?;
+        let mut body = self.body.clone();
+        body["at"] = json!(at.to_string());
         let preview = self
             .arm
             .post_body(&format!("{}/preview", self.path), BACKUP, &body)

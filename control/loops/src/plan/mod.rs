@@ -18,6 +18,7 @@
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
 
 mod ailment;
+mod backup;
 mod delete;
 mod halt;
 mod heal;
@@ -281,6 +282,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Seen, policy: &Policy, now: Timestam
     }
     parts::reached(&mut draft);
     history::plan(&mut draft);
+    backup::plan(&mut draft);
     operations::plan(&mut draft);
     draft.finish()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use agent_protocol::{
     ProcessSeen, ProcessState, Report,
-    beside::{EtcdPhase, EtcdStatus, KeeperStatus},
+    beside::{BackupStatus, EtcdPhase, EtcdStatus, KeeperStatus},
 };
 use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
@@ -19,6 +19,7 @@ use jiff::Timestamp;
 
 use super::*;
 
+mod backup;
 mod healing;
 mod members;
 mod operations;
@@ -147,6 +148,8 @@ struct Ideal {
     restored: Option<String>,
     /// Whether all members' etcd say that they have lost what they had.
     emptied: bool,
+    /// What the control plane's backup program says.
+    backup: Option<BackupStatus>,
     told: Vec<(Timestamp, Event)>,
 }
 
@@ -165,6 +168,7 @@ impl Ideal {
             voters: BTreeSet::new(),
             restored: None,
             emptied: false,
+            backup: None,
             told: Vec::new(),
         }
     }
@@ -465,6 +469,13 @@ impl Ideal {
                         ..process(ProcessState::Ready)
                     };
                     report.processes.insert("etcd-keeper".to_owned(), keeper);
+                    let backup = self.backup.as_ref().map(|status| ProcessSeen {
+                        status: serde_json::to_value(status).ok(),
+                        ..process(ProcessState::Ready)
+                    });
+                    report
+                        .processes
+                        .extend(backup.map(|backup| ("etcd-backup".to_owned(), backup)));
                 }
                 Some(name) if answers && !machine.record.deleting => {
                     let node = self.seen.api.nodes.iter_mut().find(|node| node.name == name);

@@ -358,7 +358,10 @@ fn forbidden(
             let away = |(other, machine): (&String, &Machine)| {
                 let ails = machine.symptom.as_ref();
                 let ails = ails.is_some_and(|symptom| symptom.ailment != Ailment::Outdated);
-                other != id && (ails || under_repair(draft, other, machine))
+                // One that was started a moment ago is not back yet, though nothing tells.
+                let begun = machine.record.repair.at;
+                let just_now = begun.is_some_and(|at| after(at, draft.policy.heal.after_restart) > draft.now);
+                other != id && (ails || just_now || under_repair(draft, other, machine))
             };
             nodes_beside(draft, machine)
                 .any(away)

@@ -12,8 +12,8 @@ use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
 use super::{
-    Addresses, ConfigSeen, Draft, Machine, Presence, Write, config_inputs, heal::stands_by, places::Leases,
-    restore,
+    Addresses, ConfigSeen, Draft, Machine, Presence, Write, after, config_inputs, heal::stands_by,
+    places::Leases, restore,
 };
 
 /// Three, and as many on their way out as there can be at the worst.
@@ -191,8 +191,12 @@ fn limits(draft: &mut Draft<'_>, enough: bool) {
         }
         Some(_) => enough && all_healthy(draft, None),
     };
-    if follow {
+    if follow && before != Some(tier) {
         draft.observed.limits = Some(tier);
+        if before.is_some() {
+            // Configurations follow what is in the store.
+            draft.wait("bringing the API servers to the tier's limits");
+        }
     }
 }
 
@@ -303,11 +307,19 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
             if rolling {
                 return false;
             }
-            // Whoever is not well cannot be disturbed; and the members' list must reach everybody in the end, while one
-            // of them is missing most of all.
-            all_healthy(draft, Some(id))
-                || !healthy(machine)
-                || rest != rest_before && others().any(|(_, other)| healthy(other))
+            if all_healthy(draft, Some(id)) {
+                return true;
+            }
+            // Whoever is not well can hardly be disturbed; and the members' list must reach everybody in the end, while one
+            // of them is missing most of all. But not beside one that is just taking its own.
+            let taking = |other: &Machine| match &other.config {
+                ConfigSeen::Published { made_at, .. } => {
+                    !healthy(other) && after(*made_at, draft.policy.heal.after_restart) > draft.now
+                }
+                _ => false,
+            };
+            !others().any(|(_, other)| taking(other))
+                && (!healthy(machine) || rest != rest_before && others().any(|(_, other)| healthy(other)))
         }
         // A new one waits until the others know of it.
         ConfigSeen::Absent => {

@@ -194,6 +194,7 @@ fn configurations(draft: &mut Draft<'_>) {
                 "waiting for the other control plane members, to configure {}",
                 machine.label()
             ));
+            draft.look_again_at(after(draft.now, draft.policy.heal.after_restart));
         } else if let Some(generation) = next {
             let machine = id.clone();
             draft.act(

@@ -20,6 +20,15 @@ impl Ideal {
         found
     }
 
+    /// What a machine's configuration is to be computed from.
+    fn inputs(&self, id: &str) -> String {
+        let (spec, observed) = (&self.desired.spec, &self.seen.observed);
+        let records = self.seen.machines.values().map(|machine| &machine.record);
+        let control_plane = ControlPlane::of(spec, observed, records);
+        let addresses = Addresses::of(observed).unwrap();
+        config_inputs(spec, &self.seen.machines[id].record, &addresses, &control_plane)
+    }
+
     fn run_while_healing(&mut self, minutes: u64) {
         let end = after(self.now, Duration::from_secs(60 * minutes));
         while self.now < end {
@@ -174,6 +183,81 @@ fn an_only_member_starts_when_the_one_before_has_left_the_vip() {
     assert_eq!(ideal.members().len(), 1);
     assert_ne!(ideal.members()[0].1, old);
     assert!(started.contains(&ideal.members()[0].1));
+}
+
+#[test]
+fn a_tier_is_reached_when_all_members_go_by_its_limits() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    // Three members are there, and still go by the limits of the free tier.
+    ideal.desired.generation = 2;
+    ideal.seen.observed.limits = Some(Tier::Free);
+    let members: Vec<_> = ideal.members().into_iter().map(|(_, id)| id).collect();
+    for id in &members {
+        let wanted = ideal.inputs(id);
+        if let ConfigSeen::Published { inputs, .. } = &mut ideal.seen.machines.get_mut(id).unwrap().config {
+            *inputs = wanted;
+        }
+    }
+    let in_force = |ideal: &Ideal| {
+        let of = |id: &String| match &ideal.seen.machines[id].config {
+            ConfigSeen::Published { inputs, .. } => *inputs == ideal.inputs(id),
+            _ => false,
+        };
+        ideal.seen.observed.limits == Some(Tier::Standard) && members.iter().all(of)
+    };
+    for _ in 0..100 {
+        ideal.examine();
+        let reached = ideal.plan().observed.generation == 2;
+        assert!(!reached || in_force(&ideal));
+        if reached {
+            return;
+        }
+        ideal.pass();
+    }
+    panic!("never reached");
+}
+
+#[test]
+fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarted() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.desired.spec.fqdn = "other.local".to_owned();
+    ideal.desired.generation = 2;
+    let members: Vec<_> = ideal.members().into_iter().map(|(_, id)| id).collect();
+    let configured = |ideal: &Ideal| -> Vec<String> {
+        let effects = ideal.plan().effects.into_iter();
+        let of = |effect| match effect {
+            Effect::Configure { machine, .. } if members.contains(&machine) => Some(machine),
+            _ => None,
+        };
+        effects.filter_map(of).collect()
+    };
+    let worsen = |ideal: &mut Ideal, id: &String| {
+        let machine = ideal.seen.machines.get_mut(id).unwrap();
+        let mut report = (**machine.report.as_ref().unwrap()).clone();
+        let name = "kube-controller-manager".to_owned();
+        report.processes.insert(name, process(ProcessState::BackOff));
+        machine.report = Some(Arc::new(report));
+    };
+    ideal.examine();
+    assert_eq!(configured(&ideal), members[..1]);
+    // The first has its configuration, and its agent has not said yet that it is in force.
+    let wanted = ideal.inputs(&members[0]);
+    let first = ideal.seen.machines.get_mut(&members[0]).unwrap();
+    let ConfigSeen::Published {
+        inputs,
+        generation,
+        made_at,
+    } = &mut first.config
+    else {
+        panic!()
+    };
+    (*inputs, *generation, *made_at) = (wanted, *generation + 1, ideal.now);
+    worsen(&mut ideal, &members[1]);
+    ideal.examine();
+    assert_eq!(configured(&ideal), Vec::<String>::new());
+    // What does not get on by then does not hold the others up for ever.
+    ideal.now = after(ideal.now, Duration::from_secs(61));
+    assert_eq!(configured(&ideal), members[1..2]);
 }
 
 #[test]

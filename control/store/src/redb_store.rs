@@ -3,6 +3,9 @@
 //! All current values are also in memory, so reading never touches the disk. Writing does: the thread takes every
 //! transaction that waits, judges them in order, writes those that hold as one redb transaction, and answers all of them
 //! when it is durable. Ten clusters that change at once cost one `fsync`, not ten.
+//!
+//! Room that is free in the file is used again, so it grows with what it holds, not with what happens. It does not shrink by
+//! itself: what was deleted is given back to the disk when the file is opened and most of it is empty.
 
 use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -26,6 +29,11 @@ const FORMAT: u64 = 1;
 const BATCH: usize = 512;
 /// The values are in memory already: redb needs room for the pages it writes only. Its default is 1 GiB.
 const PAGE_CACHE_BYTES: usize = 4 << 20;
+/// A file up to this size is left as it is when opened, however little is in it…
+const SMALL_BYTES: u64 = 16 << 20;
+/// …and a larger one unless it is this many times as large as what it holds. Full pages, values in powers of two: twice as
+/// large is as good as it gets, and three times is common.
+const SPARSE: u64 = 4;
 /// A commit that takes longer is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -72,6 +80,7 @@ impl RedbStore {
             .mode(0o600)
             .open(path)
             .map_err(|error| failed(&error))?;
+        let length = file.metadata().map_err(|error| failed(&error))?.len();
         drop(file);
         let path = path.to_owned();
         Self::with(
@@ -83,23 +92,38 @@ impl RedbStore {
             },
             env,
             &failed,
+            length,
         )
     }
 
-    /// Opens with `open`, which is asked again after the disk has failed.
+    /// Opens with `open`, which is asked again after the disk has failed. The file has `length` bytes.
     fn with(
         open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
         env: &Env,
         failed: &dyn Fn(&dyn std::fmt::Display) -> StoreError,
+        length: u64,
     ) -> Result<Self, StoreError> {
-        let database = open().map_err(|error| match error {
+        let mut database = open().map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
                 failed(&"another process has it open; stop that one first")
             }
             error => failed(&error),
         })?;
         prepare(&database, failed)?;
-        let history = load(&database).map_err(|error| failed(&error))?;
+        let (history, held) = load(&database).map_err(|error| failed(&error))?;
+        if length > SMALL_BYTES && length / SPARSE > held {
+            tracing::info!(
+                length,
+                held,
+                "most of the store's file is empty: making it smaller"
+            );
+            if let Err(error) = database.compact() {
+                // All of it is still there. After a failure of the disk, redb wants the file opened again.
+                tracing::warn!(%error, "the store's file stays as large as it is");
+                drop(database);
+                database = open().map_err(|error| failed(&error))?;
+            }
+        }
 
         let (requests, waiting) = mpsc::channel(BATCH);
         let writer = Writer {
@@ -150,16 +174,19 @@ fn prepare(
     }
 }
 
-fn load(database: &Database) -> Result<History, redb::Error> {
+/// What the file holds, and how many bytes of keys and values that is.
+fn load(database: &Database) -> Result<(History, u64), redb::Error> {
     let txn = database.begin_read()?;
     let revision = txn
         .open_table(META)?
         .get("revision")?
         .map_or(0, |revision| revision.value());
     let mut values = Vec::new();
+    let mut held = 0;
     for entry in txn.open_table(CURRENT)?.iter()? {
         let (key, value) = entry?;
         let (changed, bytes) = value.value();
+        held += (key.value().len() + bytes.len()) as u64;
         values.push((
             key.value().to_owned(),
             Versioned {
@@ -168,7 +195,7 @@ fn load(database: &Database) -> Result<History, redb::Error> {
             },
         ));
     }
-    Ok(History::new(Revision(revision), values))
+    Ok((History::new(Revision(revision), values), held))
 }
 
 /// The only one who writes.
@@ -394,7 +421,7 @@ mod tests {
             Database::builder().create_with_backend(Disk(FileBackend::new(file)?, Arc::clone(&disk)))
         };
         let env = Env::system();
-        let store = RedbStore::with(open.clone(), &env, &failed("open")).unwrap();
+        let store = RedbStore::with(open.clone(), &env, &failed("open"), 0).unwrap();
         let put = |key: &str| Txn::default().with(crate::Op::Put(key.to_owned(), b"x".to_vec()));
         store.txn(put("/a")).await.unwrap();
         full.store(true, Ordering::SeqCst);
@@ -412,7 +439,7 @@ mod tests {
         );
         drop(store);
         // What is in memory is what is in the file, whatever became of the write that failed.
-        let store = RedbStore::with(open, &env, &failed("open")).unwrap();
+        let store = RedbStore::with(open, &env, &failed("open"), 0).unwrap();
         assert_eq!(keys(store.list("/").await.unwrap().0), before);
     }
 }

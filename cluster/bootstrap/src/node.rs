@@ -145,8 +145,8 @@ fn import(image: &str) -> Task {
 /// On a cgroup v2 host a group with processes of its own cannot have children with controllers: everything that runs already
 /// moves to a leaf, and what a kubelet cannot do without must be there. On v1 there is no such file and nothing to do.
 const LEAF: &str = "root=/sys/fs/cgroup; [ -f $root/cgroup.controllers ] || exit 0; mkdir -p $root/init || exit 1; \
-    for pid in $(cat $root/cgroup.procs); do echo $pid > $root/init/cgroup.procs; done 2>/dev/null; \
-    for controller in $(cat $root/cgroup.controllers); do echo +$controller > $root/cgroup.subtree_control; done 2>/dev/null; \
+    for pid in $(cat $root/cgroup.procs); do echo $pid >> $root/init/cgroup.procs; done 2>/dev/null; \
+    for controller in $(cat $root/cgroup.controllers); do echo +$controller >> $root/cgroup.subtree_control; done 2>/dev/null; \
     for controller in cpu memory pids; do grep -qw $controller $root/cgroup.subtree_control || exit 1; done";
 
 /// A kubelet insists on these values, and would write them for the whole host where they differ. They are none of a

@@ -482,3 +482,45 @@ fn cards_and_the_network_fit_together() {
     let to: Vec<_> = cards[1].routes.iter().map(|route| route.to.to_string()).collect();
     assert_eq!(to, ["10.224.0.0/16", "10.244.0.0/16"]);
 }
+
+#[test]
+fn on_cgroup_v2_everything_moves_to_a_leaf_and_controllers_are_handed_on() {
+    let config = node(&spec(PodNetworking::Kubenet), &pki());
+    let mut scripts = config.setup.iter().filter_map(|command| command.argv.last());
+    let script = scripts
+        .find(|script| script.contains("cgroup.controllers"))
+        .expect("a node sets its control groups up");
+    let run = |files: &[(&str, &str)]| {
+        let root = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(root.path().join(name), content).unwrap();
+        }
+        let script = script.replace("/sys/fs/cgroup", root.path().to_str().unwrap());
+        let ended = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .status()
+            .unwrap();
+        let read = |name: &str| std::fs::read_to_string(root.path().join(name)).unwrap_or_default();
+        (
+            ended.code(),
+            read("init/cgroup.procs"),
+            read("cgroup.subtree_control"),
+        )
+    };
+    let v2 = |controllers: &'static str| {
+        [
+            ("cgroup.controllers", controllers),
+            ("cgroup.procs", "1\n17\n"),
+            ("cgroup.subtree_control", ""),
+        ]
+    };
+    let (code, leaf, handed_on) = run(&v2("cpuset cpu io memory pids\n"));
+    assert_eq!((code, leaf.as_str()), (Some(0), "1\n17\n"));
+    assert_eq!(handed_on, "+cpuset\n+cpu\n+io\n+memory\n+pids\n");
+    // What a kubelet cannot do without: it is tried again, and told.
+    assert_eq!(run(&v2("cpu pids\n")).0, Some(1));
+    // A name that holds another is not that one.
+    assert_eq!(run(&v2("cpuset memory pids\n")).0, Some(1));
+    // Version 1: nothing to do, and nothing is made.
+    assert_eq!(run(&[]), (Some(0), String::new(), String::new()));
+}

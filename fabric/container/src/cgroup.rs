@@ -1,7 +1,8 @@
 //! Control groups: removing what a machine leaves behind, in every hierarchy of version 1 and 2.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -110,9 +111,12 @@ fn remove_tree(place: &Path) -> io::Result<()> {
 }
 
 fn kill_all(place: &Path) {
+    // Version 2 has one word for all, groups below and those that are just being forked among them.
+    if set(place, "cgroup.kill", "1").is_ok() {
+        return;
+    }
     // A frozen process takes no signal.
-    let _ = fs::write(place.join("freezer.state"), "THAWED");
-    let _ = fs::write(place.join("cgroup.freeze"), "0");
+    let _ = set(place, "freezer.state", "THAWED").or_else(|_| set(place, "cgroup.freeze", "0"));
     let text = fs::read_to_string(place.join("cgroup.procs")).unwrap_or_default();
     for pid in text
         .lines()
@@ -124,9 +128,97 @@ fn kill_all(place: &Path) {
     }
 }
 
+/// Writes to a file that the kernel has put there; which ones depends on hierarchy and version.
+fn set(place: &Path, file: &str, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(place.join(file))?
+        .write_all(value.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::unix::process::ExitStatusExt as _,
+        process::{Child, Command},
+    };
+
     use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").spawn().unwrap()
+    }
+
+    fn files_of(place: &Path) -> Vec<String> {
+        files::names_in(place).unwrap().into_iter().collect()
+    }
+
+    /// A directory with files as the kernel of version 2 puts them there.
+    fn fixture(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let place = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(place.path().join(name), content).unwrap();
+        }
+        place
+    }
+
+    #[test]
+    fn a_group_of_version_2_is_killed_with_one_word() {
+        let place = fixture(&[("cgroup.procs", ""), ("cgroup.freeze", "1"), ("cgroup.kill", "")]);
+        kill_all(place.path());
+        assert_eq!(fs::read_to_string(place.path().join("cgroup.kill")).unwrap(), "1");
+        assert_eq!(
+            fs::read_to_string(place.path().join("cgroup.freeze")).unwrap(),
+            "1"
+        );
+        assert_eq!(files_of(place.path()).len(), 3, "nothing of version 1 is written");
+    }
+
+    #[test]
+    fn without_that_word_each_process_is_thawed_and_killed() {
+        for freezer in ["cgroup.freeze", "freezer.state"] {
+            let mut child = sleeper();
+            let place = fixture(&[
+                ("cgroup.procs", &format!("{}\n", child.id())),
+                (freezer, "frozen"),
+            ]);
+            kill_all(place.path());
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+            let wanted = if freezer == "cgroup.freeze" {
+                "0rozen"
+            } else {
+                "THAWED"
+            };
+            assert_eq!(fs::read_to_string(place.path().join(freezer)).unwrap(), wanted);
+            assert_eq!(files_of(place.path()).len(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_real_group_of_version_2_goes_with_all_that_is_in_it() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let second = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let Some(root) = second.and_then(|line| mounted(line).pop()) else {
+            println!("this host has no cgroup2");
+            return;
+        };
+        let group = format!("/landfall-test-{}", std::process::id());
+        let place = inside(&root, &group);
+        if fs::create_dir_all(place.join("m1/pods")).is_err() {
+            println!("this process may not make groups below {}", root.display());
+            return;
+        }
+        let children = [sleeper(), sleeper()];
+        set(&place, "m1/cgroup.procs", &children[0].id().to_string()).unwrap();
+        set(&place, "m1/pods/cgroup.procs", &children[1].id().to_string()).unwrap();
+        set(&place, "m1/pods/cgroup.freeze", "1").unwrap();
+        assert_eq!(below(&group).unwrap(), ["m1"]);
+        // Whoever is killed is in its group until somebody has waited for it.
+        let waiter = std::thread::spawn(move || children.map(|mut child| child.wait().unwrap().signal()));
+        remove(&Env::system(), &group).await.unwrap();
+        assert!(!place.exists());
+        assert_eq!(waiter.join().unwrap(), [Some(9), Some(9)]);
+    }
 
     #[test]
     fn hierarchies_of_both_versions_are_found() {

@@ -12,7 +12,7 @@ use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
 use super::{
-    Addresses, ConfigSeen, Draft, Machine, Presence, Write, after, config_inputs, heal::stands_by,
+    Addresses, ConfigSeen, Draft, Machine, Presence, Subject, Write, after, config_inputs, heal::stands_by,
     places::Leases, restore,
 };
 
@@ -295,11 +295,10 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
         ConfigSeen::Published { inputs: before, .. } => {
             let (restarts, rest) = split(inputs);
             let (restarts_before, rest_before) = split(before);
-            let rolling = draft.effects.iter().any(|effect| match effect {
-                super::Effect::Configure { machine, .. } => {
-                    machine != id && staying.iter().any(|(other, _)| *other == machine)
-                }
-                _ => false,
+            // Planned, or on its way: until it has landed nothing is seen of it.
+            let rolling = others().any(|(other, _)| {
+                let subject = Subject::Config((*other).clone());
+                draft.seen.busy.contains(&subject) || draft.planned.contains(&subject)
             });
             if restarts == restarts_before && rest != rest_before {
                 return true;

@@ -240,6 +240,11 @@ fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarte
     };
     ideal.examine();
     assert_eq!(configured(&ideal), members[..1]);
+    // It is being made, and nothing is known of it yet.
+    let first = Subject::Config(members[0].clone());
+    ideal.seen.busy.insert(first.clone());
+    assert_eq!(configured(&ideal), Vec::<String>::new());
+    ideal.seen.busy.remove(&first);
     // The first has its configuration, and its agent has not said yet that it is in force.
     let wanted = ideal.inputs(&members[0]);
     let first = ideal.seen.machines.get_mut(&members[0]).unwrap();

@@ -30,14 +30,14 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
 }
 
 /// Machines of a cluster with this role.
-fn machines(stamp: &Stamp, cluster: &str, role: &str) -> Result<Vec<Value>> {
+pub(super) fn machines(stamp: &Stamp, cluster: &str, role: &str) -> Result<Vec<Value>> {
     let status: Value = serde_json::from_str(&run(&mut stamp.landfall(&["status", "--output", "json"]))?)?;
     let machines = status["machines"].as_array().context("status has no machines")?;
     let of = |machine: &&Value| machine["cluster"] == cluster && machine["role"] == role;
     Ok(machines.iter().filter(of).cloned().collect())
 }
 
-fn id(machine: &Value) -> Result<&str> {
+pub(super) fn id(machine: &Value) -> Result<&str> {
     machine["id"].as_str().context("a machine without an id")
 }
 
@@ -53,7 +53,7 @@ fn namespace(machine: &str) -> Result<String> {
 }
 
 /// The processes of a machine with this name; all of them without one.
-fn pids(machine: &str, program: Option<&str>) -> Result<BTreeSet<u32>> {
+pub(super) fn pids(machine: &str, program: Option<&str>) -> Result<BTreeSet<u32>> {
     let listed = run(Command::new("ip").args(["netns", "pids", &namespace(machine)?]))?;
     let named = |pid: &u32| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -66,7 +66,7 @@ fn pids(machine: &str, program: Option<&str>) -> Result<BTreeSet<u32>> {
         .collect())
 }
 
-fn signal(signal: &str, pid: u32) -> Result<()> {
+pub(super) fn signal(signal: &str, pid: u32) -> Result<()> {
     run(Command::new("kill").args([signal, &pid.to_string()])).map(drop)
 }
 
@@ -130,19 +130,23 @@ impl Victim {
 
     /// Waits until another one does its work.
     fn back(&self) -> Result<()> {
-        wait_for(&format!("another {}", self.program), Duration::from_secs(120), || {
-            let now = pids(&self.machine, Some(self.program))?;
-            ensure!(
-                !now.is_empty() && !now.contains(&self.pid),
-                "{}: {now:?}",
-                self.program
-            );
-            Ok(())
-        })
+        wait_for(
+            &format!("another {}", self.program),
+            Duration::from_secs(120),
+            || {
+                let now = pids(&self.machine, Some(self.program))?;
+                ensure!(
+                    !now.is_empty() && !now.contains(&self.pid),
+                    "{}: {now:?}",
+                    self.program
+                );
+                Ok(())
+            },
+        )
     }
 }
 
-fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(super) fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
 }
 
@@ -185,6 +189,26 @@ fn members(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             })?;
             load.undisturbed()?;
             kept()
+        },
+    )?;
+    journal.step(
+        "healing",
+        "a power failure: the same three members come back with the data",
+        || {
+            let ids = || -> Result<BTreeSet<String>> {
+                let members = machines(stamp, MEMBERS, "control plane")?;
+                members
+                    .iter()
+                    .map(|member| id(member).map(str::to_owned))
+                    .collect()
+            };
+            let before = ids()?;
+            stamp.power_failure()?;
+            run(&mut stamp.landfall(&["up", "--output", "json"]))?;
+            three(stamp, &BTreeSet::new())?;
+            wait_for("the data", Duration::from_secs(60), kept)?;
+            ensure!(ids()? == before, "{before:?} are {:?} now", ids()?);
+            Ok(())
         },
     )?;
     journal.step(
@@ -289,7 +313,7 @@ fn three(stamp: &Stamp, not: &BTreeSet<String>) -> Result<()> {
 }
 
 /// The plug is pulled, and the disk is gone.
-fn destroy(stamp: &Stamp, machine: &str) -> Result<()> {
+pub(super) fn destroy(stamp: &Stamp, machine: &str) -> Result<()> {
     let space = namespace(machine)?;
     run(Command::new("ip").args(["-n", &space, "link", "set", "eth0", "down"]))?;
     for pid in pids(machine, None)? {

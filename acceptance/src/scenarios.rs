@@ -1,6 +1,7 @@
 //! The walks through the product. One stamp for all; clusters side by side.
 
 mod adversity;
+mod backup;
 mod healing;
 mod login;
 mod pools;
@@ -56,6 +57,15 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
         })?;
     }
     let az = login::walk(journal, stamp)?;
+    if wanted("backup") {
+        backup::walk(journal, stamp, &az)?;
+    }
+    if !["workload", "pools", "healing", "adversity"]
+        .into_iter()
+        .any(wanted)
+    {
+        return Ok(());
+    }
     workload::create(journal, &az)?;
     let clusters = workload::Clusters::open(journal, stamp, &az)?;
     if wanted("workload") {

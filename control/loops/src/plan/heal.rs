@@ -23,7 +23,7 @@ pub(super) use super::ailment::{ETCD, data_on_its_way, stands_by};
 use super::{
     Ailment, Draft, Machine, Presence, Reach, Subject, Symptom, Write, after,
     ailment::{KUBELET, is_full},
-    members, repair,
+    members, repair, restore,
 };
 
 /// Nodes that a pool must have for its breaker.
@@ -334,6 +334,19 @@ fn forbidden(
         Kind::Only => None,
         Kind::Member => {
             let others = members::staying(draft);
+            // When nothing is left of any of them, there is nobody to be waited for, and nothing to be lost.
+            let nothing_left = |machine: &Machine| {
+                let symptom = machine.symptom.as_ref();
+                symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished) || restore::empty(machine)
+            };
+            let repaired = |(other, machine): &(&String, &Machine)| under_repair(draft, other, machine);
+            if others
+                .iter()
+                .all(|other| nothing_left(other.1) || repaired(other))
+                && nothing_left(machine)
+            {
+                return None;
+            }
             if others
                 .iter()
                 .any(|(other, machine)| *other != id && under_repair(draft, other, machine))

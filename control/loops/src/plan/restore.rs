@@ -110,7 +110,7 @@ fn all_lost(draft: &mut Draft<'_>) {
 }
 
 /// Whether a member's etcd waits with nothing in its hands.
-fn empty(member: &Machine) -> bool {
+pub(super) fn empty(member: &Machine) -> bool {
     status(member).is_some_and(|status| status.phase == EtcdPhase::Waiting && status.empty)
 }
 

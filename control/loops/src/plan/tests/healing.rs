@@ -15,7 +15,7 @@ impl Ideal {
     }
 
     /// Goes on for a while, finished or not.
-    fn live(&mut self, time: Duration) {
+    pub(super) fn live(&mut self, time: Duration) {
         let end = after(self.now, time);
         for _ in 0..2000 {
             if !self.pass() && self.plan().look_again.is_none() {
@@ -52,7 +52,7 @@ impl Ideal {
         found
     }
 
-    fn control_plane_ids(&self) -> Vec<String> {
+    pub(super) fn control_plane_ids(&self) -> Vec<String> {
         let of = |machine: &Machine| matches!(machine.role(), Some(Role::ControlPlane { .. }));
         let found = self.seen.machines.iter().filter(|(_, machine)| of(machine));
         found.map(|(id, _)| id.clone()).collect()

@@ -134,6 +134,32 @@ fn members_that_lost_everything_together_are_restored_once() {
 }
 
 #[test]
+fn members_whose_disks_are_all_gone_are_made_anew_all_at_once() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    let gone = |ideal: &mut Ideal, members: usize| {
+        let ids: Vec<String> = ideal.control_plane_ids().into_iter().take(members).collect();
+        for id in &ids {
+            let machine = ideal.seen.machines.get_mut(id).unwrap();
+            machine.record.enrolled_key = Some("key".to_owned());
+            machine.presence = Presence::Absent;
+            machine.report = None;
+        }
+        ideal.examine();
+        let repairs = |write: &&Write| matches!(write, Write::Repair { remove: true, .. });
+        ideal.plan().writes.iter().filter(repairs).count()
+    };
+    // With one that is there, it is one at a time, and only when that one is well.
+    assert!(gone(&mut ideal, 2) <= 1);
+    assert_eq!(gone(&mut ideal, 3), 3);
+    // Nobody is left who could have a majority.
+    ideal.voters.clear();
+    ideal.live(Duration::from_secs(600));
+    let there = |id: &String| ideal.seen.machines[id].presence == Presence::Running;
+    assert!(ideal.control_plane_ids().iter().all(there));
+    assert_eq!(ideal.control_plane_ids().len(), 3);
+}
+
+#[test]
 fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     ideal.emptied = true;

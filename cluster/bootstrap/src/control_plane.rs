@@ -314,6 +314,9 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         "--audit-log-maxage=30".to_owned(),
         format!("--max-mutating-requests-inflight={mutating}"),
         format!("--max-requests-inflight={others}"),
+        // Told to stop, it is not ready at once and serves for a while: the VIP moves to another member before anybody is
+        // refused. With one member as well, which may be restarted for a tier that has more.
+        "--shutdown-delay-duration=3s".to_owned(),
         "--profiling=false".to_owned(),
     ];
     // Tokens in secrets of a state that comes from another cluster. Those of its pods name another issuer and are refused.

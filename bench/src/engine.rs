@@ -17,8 +17,11 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
-    Engine, EnginePart, counting, memory,
+    Engine, EnginePart, counting,
+    haste::Haste,
+    memory,
     stamp::{Client, Disk, SimStamp},
+    storm,
 };
 
 const POOLS: u32 = 3;
@@ -26,6 +29,8 @@ const POOLS: u32 = 3;
 const SCALED: &str = "np3";
 /// Requests under way at a time.
 const CLIENTS: u32 = 64;
+/// How many times as fast time passes for a service that is watched while nothing happens.
+const PACE: u32 = 5;
 /// How long any phase may take: a bound against hanging, not a promise.
 const BOUND: Duration = Duration::from_secs(60 * 60);
 
@@ -33,6 +38,8 @@ const BOUND: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Seen {
     clusters: u32,
+    /// What the wave was.
+    wave: String,
     accepted_s: f64,
     create_s: f64,
     grow_s: f64,
@@ -44,10 +51,25 @@ struct Seen {
     world_kib_per_cluster: f64,
     store_file_kib_per_cluster: f64,
     rss_mib: f64,
+    /// CPU time of the process while all were made, in the wave and back, and until all were adopted, seconds.
+    cpu_s: [f64; 3],
+    /// Commits of the store a cluster: while all were made, in the wave, and in each period of idleness.
+    commits: [f64; 3],
 }
 
 pub(crate) async fn run(options: &Engine) -> Result<()> {
     println!("load average before: {}", load());
+    // A runtime of its own, with virtual time.
+    let storm = tokio::task::spawn_blocking(storm::run).await??;
+    println!(
+        "fair queues, four things at a time, virtual time: a cluster is there after {:.1} s when nobody else asks, after {:.1} s beside \
+         {} of another tenant, which take {:.1} s, and after {:.1} s when it is one more of theirs",
+        storm.alone.as_secs_f64(),
+        storm.beside.as_secs_f64(),
+        storm::STORM,
+        storm.storm.as_secs_f64(),
+        storm.within.as_secs_f64(),
+    );
     let few = measure((options.clusters / 10).max(1), options.seconds)?;
     let many = measure(options.clusters, options.seconds)?;
     println!("load average after: {}", load());
@@ -103,13 +125,16 @@ fn measure(clusters: u32, seconds: u64) -> Result<Seen> {
     let seen: Seen = serde_json::from_str(text.lines().last().unwrap_or_default())
         .with_context(|| format!("{clusters} clusters: no result in {text:?}"))?;
     println!(
-        "{:6} clusters of {POOLS} pools   {:.1} s to accept, {:.1} s until all are there   wave of pool changes: {:.1} s to one node \
-         more in each, {:.1} s back\n                restart: {:.1} s to read the store, {:.1} s until all are adopted and looked \
+        "{:6} clusters of {POOLS} pools   {:.1} s to accept, {:.1} s until all are there   wave over all, {}: {:.1} s, and back: \
+         {:.1} s\n                restart: {:.1} s to read the store, {:.1} s until all are adopted and looked \
          at\n                idle, a cluster: {:.0} KiB of the service ({:.0} KiB of the simulated world; {:.0} KiB in the \
-         store's file), {:.3} mCPU   process {:.0} MiB resident",
+         store's file), {:.3} mCPU   process {:.0} MiB resident\n                commits of the store, a cluster: \
+         {:.1} to make it, {:.1} in the wave, {:.2} in 300 s of idleness\n                CPU time of the process, with the simulated world: {:.1} s to make \
+         all, {:.1} s in the wave and back, {:.1} s to adopt all",
         seen.clusters,
         seen.accepted_s,
         seen.create_s,
+        seen.wave,
         seen.grow_s,
         seen.shrink_s,
         seen.restart_read_s,
@@ -119,20 +144,29 @@ fn measure(clusters: u32, seconds: u64) -> Result<Seen> {
         seen.store_file_kib_per_cluster,
         seen.idle_mcpu_per_cluster,
         seen.rss_mib,
+        seen.commits[0],
+        seen.commits[1],
+        seen.commits[2],
+        seen.cpu_s[0],
+        seen.cpu_s[1],
+        seen.cpu_s[2],
     );
     Ok(seen)
 }
 
 pub(crate) async fn part(options: &EnginePart) -> Result<()> {
-    let env = Env::system();
+    let (env, haste) = Haste::env();
     let clock = Arc::clone(&env.clock);
     let scratch = tempfile::Builder::new().prefix("landfall-bench-").tempdir()?;
     let file = scratch.path().join("store.redb");
     let mut stamp = SimStamp::new(env.clone(), SimOptions::instant(), Disk::File(file.clone()))?;
     let clusters = options.clusters;
     let empty_kib = counting::live_kib();
+    let pid = std::process::id();
+    let cpu = || memory::cpu_s(pid);
     let since = |start: Duration| (clock.monotonic() - start).as_secs_f64();
 
+    let begun = cpu()?;
     stamp.start()?;
     let start = clock.monotonic();
     stamp.service()?.client().groups(&env, clusters).await?;
@@ -151,10 +185,22 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
         "{clusters} clusters: created after {create_s:.1} s, {:.0} MiB",
         rss_mib()?
     );
-    stamp.service()?.idle(&env, clusters, BOUND).await?;
+    let create_cpu_s = cpu()? - begun;
+    rest(&stamp, &haste, &env, clusters).await?;
 
+    let begun = cpu()?;
+    let made = stamp.service()?.client().commits().await?;
     let start = clock.monotonic();
-    each(&stamp, clusters, |client, number| async move {
+    let refused = stamp.service()?.client().upgrade(0).await?;
+    let wave = match &refused {
+        None => "another version of Kubernetes".to_owned(),
+        Some(why) => format!("one node more in a pool (upgrades are refused: {why})"),
+    };
+    let upgrades = refused.is_none();
+    each(&stamp, clusters, move |client, number| async move {
+        if upgrades {
+            return client.upgrade(number).await.map(drop);
+        }
         client.scale(number, SCALED, 2).await
     })
     .await?;
@@ -183,9 +229,12 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
         "{clusters} clusters: scaled down within {shrink_s:.1} s, {:.0} MiB",
         rss_mib()?
     );
-    stamp.service()?.idle(&env, clusters, BOUND).await?;
+    let wave_cpu_s = cpu()? - begun;
+    rest(&stamp, &haste, &env, clusters).await?;
+    let waved = stamp.service()?.client().commits().await?;
 
     stamp.stop().await?;
+    let begun = cpu()?;
     let looks = |stamp: &SimStamp| stamp.world.tally(Call::Nodes).calls;
     let looked_before = looks(&stamp);
     let start = clock.monotonic();
@@ -193,6 +242,7 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     let restart_read_s = since(start);
     stamp.service()?.idle(&env, clusters, BOUND).await?;
     let restart_adopt_s = since(start);
+    let adopt_cpu_s = cpu()? - begun;
     eprintln!(
         "{clusters} clusters: adopted within {restart_adopt_s:.1} s, {:.0} MiB",
         rss_mib()?
@@ -202,12 +252,17 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
         "a cluster was adopted without being looked at"
     );
 
-    let pid = std::process::id();
-    let before = memory::cpu_s(pid)?;
+    rest(&stamp, &haste, &env, clusters).await?;
+    haste.set(PACE);
+    let rested = stamp.service()?.client().commits().await?;
+    let before = cpu()?;
     let start = clock.monotonic();
     clock.sleep(Duration::from_secs(options.seconds)).await;
-    let idle_mcpu = (memory::cpu_s(pid)? - before) / since(start) * 1000.0;
+    let watched_s = since(start);
+    let idle_mcpu = (cpu()? - before) / watched_s * 1000.0;
+    let idled = stamp.service()?.client().commits().await?;
     stamp.service()?.idle(&env, clusters, BOUND).await?;
+    haste.set(1);
 
     let rss_mib = rss_mib()?;
     let with_service = counting::live_kib();
@@ -219,8 +274,17 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
         stamp.world.violations().first()
     );
     let per = |whole: f64| whole / f64::from(clusters);
+    #[expect(clippy::cast_precision_loss, reason = "a count, shown with some digits")]
+    let commits = |from: u64, to: u64| per((to - from) as f64);
     let seen = Seen {
         clusters,
+        wave,
+        cpu_s: [create_cpu_s, wave_cpu_s, adopt_cpu_s],
+        commits: [
+            commits(0, made),
+            commits(made, waved),
+            commits(rested, idled) * 300.0 / watched_s,
+        ],
         accepted_s,
         create_s,
         grow_s,
@@ -239,6 +303,14 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     };
     println!("{}", serde_json::to_string(&seen)?);
     Ok(())
+}
+
+/// Waits until nothing is left to do, at a faster pace: some of it is only due after a while.
+async fn rest(stamp: &SimStamp, haste: &Haste, env: &Env, clusters: u32) -> Result<()> {
+    haste.set(PACE);
+    let rested = stamp.service()?.idle(env, clusters, BOUND).await;
+    haste.set(1);
+    rested
 }
 
 fn rss_mib() -> Result<f64> {

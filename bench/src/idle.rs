@@ -12,6 +12,7 @@ use crate::{
     arm::Stamp,
     kube::median,
     memory::{self, Process},
+    simulated::Cost,
 };
 
 const BOUND: Duration = Duration::from_secs(120);
@@ -28,6 +29,19 @@ struct Seen {
 }
 
 pub(crate) async fn run(options: &Idle) -> Result<()> {
+    if options.simulated {
+        let simulated = simulated().await?;
+        if options.common.json {
+            println!(
+                "{}",
+                json!({
+                    "per_cluster_kib": round(simulated.per_cluster_kib, 100.0),
+                    "per_cluster_mcpu": round(simulated.per_cluster_mcpu, 10_000.0),
+                })
+            );
+        }
+        return Ok(());
+    }
     let env = Env::system();
     let clock = Arc::clone(&env.clock);
     let scratch = tempfile::Builder::new().prefix("landfall-bench-").tempdir()?;
@@ -57,23 +71,30 @@ pub(crate) async fn run(options: &Idle) -> Result<()> {
         last.get_or_insert(seen);
     }
     let one = last.context("nothing was measured")?;
-    // A runtime of its own, with virtual time.
-    let simulated = tokio::task::spawn_blocking(|| crate::simulated::run(&[100, 1000])).await??;
+    let simulated = simulated().await?;
     if options.common.json {
-        let round = |value: f64| (value * 100.0).round() / 100.0;
         println!(
             "{}",
             json!({
-                "serve_rss_mb": round(one.serve_rss_mb),
-                "serve_cpu_percent": round(one.serve_cpu_percent),
-                "agent_rss_mb": round(one.agent_rss_mb),
-                "control_plane_pss_mb": round(one.control_plane_pss_mb),
-                "per_cluster_kib": round(simulated.per_cluster_kib),
-                "per_cluster_mcpu": round(simulated.per_cluster_mcpu),
+                "serve_rss_mb": round(one.serve_rss_mb, 100.0),
+                "serve_cpu_percent": round(one.serve_cpu_percent, 100.0),
+                "agent_rss_mb": round(one.agent_rss_mb, 100.0),
+                "control_plane_pss_mb": round(one.control_plane_pss_mb, 100.0),
+                "per_cluster_kib": round(simulated.per_cluster_kib, 100.0),
+                "per_cluster_mcpu": round(simulated.per_cluster_mcpu, 10_000.0),
             })
         );
     }
     Ok(())
+}
+
+fn round(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+/// What one more cluster costs the service, in a runtime of its own with virtual time.
+async fn simulated() -> Result<Cost> {
+    tokio::task::spawn_blocking(|| crate::simulated::run(&[100, 1000])).await?
 }
 
 async fn measure(clock: &Arc<dyn Clock>, stamp: &Stamp, window: Duration) -> Result<Seen> {

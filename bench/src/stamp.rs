@@ -43,6 +43,10 @@ pub(crate) struct SimStamp {
     pub(crate) world: SimWorld,
     sealer: Arc<Sealer>,
     disk: Disk,
+    /// What the next start of the service goes by.
+    pub(crate) settings: Settings,
+    /// Clusters of one subscription.
+    pub(crate) tenant: u32,
     service: Option<Service>,
 }
 
@@ -58,6 +62,7 @@ pub(crate) struct Service {
 pub(crate) struct Client {
     store: Arc<dyn Store>,
     provider: ContainerService,
+    tenant: u32,
 }
 
 impl SimStamp {
@@ -71,6 +76,8 @@ impl SimStamp {
             env,
             sealer: Arc::new(Sealer::from_key(&[7; 32])),
             disk,
+            settings: Settings::default(),
+            tenant: TENANT,
             service: None,
         })
     }
@@ -107,12 +114,16 @@ impl SimStamp {
             }),
             service_url: "https://100.64.0.1:7443".to_owned(),
             agent_ca: String::new(),
-            settings: Settings::default(),
+            settings: self.settings.clone(),
         });
         let pulse = controller.pulse();
         let (stop, stopped) = watch::channel(false);
         self.service = Some(Service {
-            client: Arc::new(Client { store, provider }),
+            client: Arc::new(Client {
+                store,
+                provider,
+                tenant: self.tenant,
+            }),
             pulse,
             stop,
             controller: tokio::spawn(controller.run(stopped)),
@@ -140,20 +151,26 @@ fn open(path: &Path, env: &Env) -> Result<RedbStore> {
     RedbStore::open(path, env).with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// The subscription of a cluster.
-fn subscription(number: u32) -> String {
-    format!("00000000-0000-0000-0000-{:012}", number / TENANT)
-}
-
 fn name(number: u32) -> String {
     format!("c{number}")
 }
 
 impl Client {
+    /// The subscription of a cluster.
+    fn subscription(&self, number: u32) -> String {
+        format!("00000000-0000-0000-0000-{:012}", number / self.tenant)
+    }
+
+    /// Transactions that the store has committed.
+    pub(crate) async fn commits(&self) -> Result<u64> {
+        let (_, revision) = self.store.list(key::STAMP).await?;
+        Ok(revision.0)
+    }
+
     /// Has the groups that clusters are made in.
     pub(crate) async fn groups(&self, env: &Env, clusters: u32) -> Result<()> {
-        for tenant in 0..clusters.div_ceil(TENANT) {
-            let subscription = subscription(tenant * TENANT);
+        for tenant in 0..clusters.div_ceil(self.tenant) {
+            let subscription = self.subscription(tenant * self.tenant);
             let group = GroupRecord {
                 v: 1,
                 subscription: subscription.clone(),
@@ -197,10 +214,38 @@ impl Client {
         self.put(number, &below, "AgentPools_CreateOrUpdate", body).await
     }
 
+    /// Asks for another version of Kubernetes. The refusal, where it is refused.
+    pub(crate) async fn upgrade(&self, number: u32) -> Result<Option<String>> {
+        let offered = cluster_versions::Offered::pinned();
+        let Some(to) = offered.upgrades(offered.default_version()).pop() else {
+            return Ok(Some("no newer version is offered".to_owned()));
+        };
+        let body = json!({ "location": "local", "properties": { "kubernetesVersion": to.to_string() } });
+        match self
+            .ask(number, "", "ManagedClusters_CreateOrUpdate", body)
+            .await?
+        {
+            Ok(()) => Ok(None),
+            Err(error) => Ok(Some(error.message)),
+        }
+    }
+
     async fn put(&self, number: u32, below: &str, route: &str, body: Value) -> Result<()> {
+        match self.ask(number, below, route, body).await? {
+            Ok(()) => Ok(()),
+            Err(error) => bail!(
+                "PUT of cluster {number}{below} was refused: {:?}: {}",
+                error.code,
+                error.message
+            ),
+        }
+    }
+
+    /// Sends a request. The inner result is the service's answer.
+    async fn ask(&self, number: u32, below: &str, route: &str, body: Value) -> Result<Result<(), ArmError>> {
         let path = format!(
             "/subscriptions/{}/resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{}{below}",
-            subscription(number),
+            self.subscription(number),
             name(number)
         );
         let route = self
@@ -232,15 +277,15 @@ impl Client {
                     "PUT {path} was answered {}",
                     answer.status
                 );
-                Ok(())
+                Ok(Ok(()))
             }
-            Err(error) => bail!("PUT {path} was refused: {:?}: {}", error.code, error.message),
+            Err(error) => Ok(Err(error)),
         }
     }
 
     /// The generation that the cluster is to reach, and the one it has reached.
     async fn generations(&self, number: u32) -> Result<(u64, u64)> {
-        let key = key::cluster(&subscription(number), GROUP, &name(number));
+        let key = key::cluster(&self.subscription(number), GROUP, &name(number));
         let cluster = get_record::<ClusterRecord>(&*self.store, &key)
             .await?
             .with_context(|| format!("{key} is gone"))?

@@ -200,8 +200,21 @@ fn limits(draft: &mut Draft<'_>, enough: bool) {
     }
 }
 
+/// Whether all members go by the tier's limits: whoever stays is not restarted for them when nobody stands in any more.
 fn limits_followed(draft: &Draft<'_>) -> bool {
+    let Some(addresses) = Addresses::of(&draft.seen.observed) else {
+        return false;
+    };
+    let control_plane = draft.control_plane();
+    let follows = |machine: &Machine| match &machine.config {
+        ConfigSeen::Published { inputs, .. } => {
+            let wanted = config_inputs(&draft.desired.spec, &machine.record, &addresses, &control_plane);
+            split(inputs).0 == split(&wanted).0
+        }
+        _ => false,
+    };
     draft.seen.observed.limits == Some(draft.desired.spec.tier)
+        && staying(draft).iter().all(|(_, machine)| follows(machine))
 }
 
 /// Whether this member serves and has taken its latest configuration. What its agent has not told since the service

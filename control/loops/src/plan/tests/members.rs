@@ -218,6 +218,34 @@ fn a_tier_is_reached_when_all_members_go_by_its_limits() {
 }
 
 #[test]
+fn members_go_when_those_who_stay_go_by_the_limits_already() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.desired.spec.tier = Tier::Free;
+    ideal.desired.generation = 2;
+    for _ in 0..100 {
+        ideal.examine();
+        if ideal
+            .plan()
+            .writes
+            .iter()
+            .any(|write| matches!(write, Write::MarkMachine(_)))
+        {
+            assert_eq!(ideal.seen.observed.limits, Some(Tier::Free));
+            for (_, id) in ideal.members() {
+                let wanted = ideal.inputs(&id);
+                let ConfigSeen::Published { inputs, .. } = &ideal.seen.machines[&id].config else {
+                    panic!()
+                };
+                assert_eq!(*inputs, wanted, "{id} would be restarted when nobody stands in");
+            }
+            return;
+        }
+        ideal.pass();
+    }
+    panic!("nobody goes");
+}
+
+#[test]
 fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarted() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     ideal.desired.spec.fqdn = "other.local".to_owned();

@@ -40,9 +40,9 @@ impl Journal {
 
     /// Does something and tells how long it took: `{who}: {what} {seconds} s`.
     pub(crate) fn timed<T>(&self, who: &str, what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
-        let start = Instant::now();
-        let outcome = act()?;
-        self.note(&format!("{who}: {what} {:.1} s", start.elapsed().as_secs_f64()));
+        let (outcome, seconds) = stopwatch(act);
+        let outcome = outcome?;
+        self.note(&format!("{who}: {what} {seconds:.1} s"));
         Ok(outcome)
     }
 
@@ -58,6 +58,13 @@ impl Journal {
             self.failed.load(Ordering::Relaxed),
         )
     }
+}
+
+/// Does something, and gives how many seconds it took.
+pub(crate) fn stopwatch<T>(act: impl FnOnce() -> T) -> (T, f64) {
+    let start = Instant::now();
+    let outcome = act();
+    (outcome, start.elapsed().as_secs_f64())
 }
 
 /// Tries until it works, for at most `bound`; the last error otherwise.

@@ -270,6 +270,8 @@ fn holder(stamp: &Stamp, kubectl: &Kubectl) -> Result<String> {
 /// One client that asks without a pause, one request at a time, while something else happens.
 struct Load {
     sent: u32,
+    /// Seconds that the slowest took.
+    longest: f64,
     failed: Vec<String>,
 }
 
@@ -278,23 +280,32 @@ impl Load {
         let over = AtomicBool::new(false);
         let load = std::thread::scope(|scope| {
             let load = scope.spawn(|| -> Result<Self> {
-                let (mut sent, mut failed) = (0, Vec::new());
+                let (mut sent, mut longest, mut failed) = (0, 0.0_f64, Vec::new());
                 while !over.load(Ordering::SeqCst) {
                     sent += 1;
                     let mut get = kubectl.command(&["get", "namespaces", "--request-timeout=20s"]);
-                    let output = attempt(&mut get)?;
+                    let (output, seconds) = crate::journal::stopwatch(|| attempt(&mut get));
+                    longest = longest.max(seconds);
+                    let output = output?;
                     if !output.status.success() {
                         failed.push(String::from_utf8_lossy(&output.stderr).trim().to_owned());
                     }
                 }
-                Ok(Self { sent, failed })
+                Ok(Self {
+                    sent,
+                    longest,
+                    failed,
+                })
             });
             let done = act();
             over.store(true, Ordering::SeqCst);
             let load = joined(load)?;
             done.map(|()| load)
         })?;
-        journal.note(&format!("{} of {} requests failed", load.failed.len(), load.sent));
+        let (failed, sent, longest) = (load.failed.len(), load.sent, load.longest);
+        journal.note(&format!(
+            "{failed} of {sent} requests failed, the slowest took {longest:.1} s"
+        ));
         Ok(load)
     }
 

@@ -20,7 +20,7 @@ use crate::{steps::Steps, trace::Trace};
 /// How many changes a watch may be behind.
 const BEHIND: usize = 4096;
 /// What is random by nature.
-const RANDOM: [&str; 4] = ["sealed", "tokenHash", "tokenSealed", "secretHash"];
+const RANDOM: [&str; 5] = ["sealed", "tokenHash", "tokenSealed", "secretHash", "pki"];
 
 struct Watcher {
     prefix: String,

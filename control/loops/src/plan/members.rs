@@ -191,12 +191,15 @@ fn limits(draft: &mut Draft<'_>, enough: bool) {
         }
         Some(_) => enough && all_healthy(draft, None),
     };
-    if follow && before != Some(tier) {
+    if before == Some(tier) {
+        return;
+    }
+    if follow {
         draft.observed.limits = Some(tier);
-        if before.is_some() {
-            // Configurations follow what is in the store.
-            draft.wait("bringing the API servers to the tier's limits");
-        }
+    }
+    if before.is_some() {
+        // Configurations follow what is in the store.
+        draft.wait("bringing the API servers to the tier's limits");
     }
 }
 
@@ -247,10 +250,12 @@ pub(super) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
         .all(|(id, machine)| healthy(machine) && voters.as_ref().is_none_or(|voters| voters.contains(id)))
 }
 
-/// What the keeper of a staying member says about etcd: of the leader's own if it is known, else of any.
+/// What the keeper of a staying member says about etcd: of the leader's own if it is known, else of any. What those said last
+/// who are lost by now counts for nothing.
 pub(super) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
     let said: Vec<_> = staying(draft)
         .into_iter()
+        .filter(|(_, machine)| machine.presence == Presence::Running && machine.heard())
         .filter_map(|(id, machine)| {
             let status = machine.report.as_ref()?.processes.get(KEEPER)?.status.clone()?;
             let status: KeeperStatus = serde_json::from_value(status).ok()?;

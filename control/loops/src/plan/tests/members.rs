@@ -29,6 +29,21 @@ impl Ideal {
         config_inputs(spec, &self.seen.machines[id].record, &addresses, &control_plane)
     }
 
+    /// One of a member's programs is not well, which is no matter of the machine yet.
+    fn worsen(&mut self, id: &str) {
+        self.says(id, |report| {
+            let name = "kube-controller-manager".to_owned();
+            report.processes.insert(name, process(ProcessState::BackOff));
+        });
+    }
+
+    fn says(&mut self, id: &str, change: impl FnOnce(&mut Report)) {
+        let machine = self.seen.machines.get_mut(id).unwrap();
+        let mut report = (**machine.report.as_ref().unwrap()).clone();
+        change(&mut report);
+        machine.report = Some(Arc::new(report));
+    }
+
     fn run_while_healing(&mut self, minutes: u64) {
         let end = after(self.now, Duration::from_secs(60 * minutes));
         while self.now < end {
@@ -160,6 +175,41 @@ fn a_lost_member_is_replaced_and_a_second_one_never_taken_away_meanwhile() {
 }
 
 #[test]
+fn what_a_lost_leader_said_last_counts_for_nothing() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    let ids: Vec<_> = ideal.members().into_iter().map(|(_, id)| id).collect();
+    let keeps = |leader: &String, voters: &[String]| {
+        let status = KeeperStatus {
+            voters: voters.to_vec(),
+            leader: Some(leader.clone()),
+            ..KeeperStatus::default()
+        };
+        ProcessSeen {
+            status: serde_json::to_value(&status).ok(),
+            ..process(ProcessState::Ready)
+        }
+    };
+    // It led when the second had no vote yet, and did not come to tell of it.
+    for (id, keeper) in [
+        (&ids[0], keeps(&ids[0], &[ids[0].clone(), ids[2].clone()])),
+        (&ids[1], process(ProcessState::Ready)),
+        (&ids[2], keeps(&ids[2], &ids)),
+    ] {
+        ideal.says(id, |report| {
+            drop(report.processes.insert("etcd-keeper".to_owned(), keeper))
+        });
+    }
+    let lost = ideal.seen.machines.get_mut(&ids[0]).unwrap();
+    lost.record.enrolled_key = Some("key".to_owned());
+    lost.presence = Presence::Absent;
+    ideal.examine();
+    let replaced =
+        |write: &Write| matches!(write, Write::Repair { machine, remove: true, .. } if *machine == ids[0]);
+    let plan = ideal.plan();
+    assert!(plan.writes.iter().any(replaced), "{:?}", plan.writes);
+}
+
+#[test]
 fn an_only_member_starts_when_the_one_before_has_left_the_vip() {
     let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
     let old = ideal.members()[0].1.clone();
@@ -198,6 +248,12 @@ fn a_tier_is_reached_when_all_members_go_by_its_limits() {
             *inputs = wanted;
         }
     }
+    // While one of them is not well they are not restarted, and nobody calls that reached.
+    let well = ideal.seen.machines[&members[1]].report.clone();
+    ideal.worsen(&members[1]);
+    ideal.examine();
+    assert!(ideal.plan().unfinished && ideal.plan().observed.generation == 1);
+    ideal.seen.machines.get_mut(&members[1]).unwrap().report = well;
     let in_force = |ideal: &Ideal| {
         let of = |id: &String| match &ideal.seen.machines[id].config {
             ConfigSeen::Published { inputs, .. } => *inputs == ideal.inputs(id),
@@ -259,13 +315,6 @@ fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarte
         };
         effects.filter_map(of).collect()
     };
-    let worsen = |ideal: &mut Ideal, id: &String| {
-        let machine = ideal.seen.machines.get_mut(id).unwrap();
-        let mut report = (**machine.report.as_ref().unwrap()).clone();
-        let name = "kube-controller-manager".to_owned();
-        report.processes.insert(name, process(ProcessState::BackOff));
-        machine.report = Some(Arc::new(report));
-    };
     ideal.examine();
     assert_eq!(configured(&ideal), members[..1]);
     // It is being made, and nothing is known of it yet.
@@ -285,7 +334,7 @@ fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarte
         panic!()
     };
     (*inputs, *generation, *made_at) = (wanted, *generation + 1, ideal.now);
-    worsen(&mut ideal, &members[1]);
+    ideal.worsen(&members[1]);
     ideal.examine();
     assert_eq!(configured(&ideal), Vec::<String>::new());
     // What does not get on by then does not hold the others up for ever.

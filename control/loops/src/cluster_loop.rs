@@ -34,8 +34,8 @@ use crate::{
     index::Index,
     memory::{Failure, Handle, Memory, Outcome},
     plan::{
-        Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Plan, Presence, Reach, Seen, Silence,
-        StampRanges, plan,
+        Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Plan, Presence, Reach,
+        Seen, Silence, StampRanges, plan,
     },
     recipes::Site,
     shelf::Shelf,
@@ -170,7 +170,8 @@ impl ClusterLoop {
         let seen = self.seen(&basis, observed, now).await?;
         let plan = plan(&cluster, &seen, &self.shared.deps.settings.policy, now);
         tracing::trace!(cluster = self.key, step = plan.observed.step, effects = ?plan.effects, "planned");
-        self.start(&cluster, &seen, &basis, &plan);
+        let observed = self.take_back(seen);
+        self.start(&cluster, &observed, &basis, &plan);
         if !plan.writes.is_empty() || plan.observed_changed {
             return match self.commit(&basis, &plan, now).await {
                 Ok(forgotten) if forgotten => Ok(Next::Gone),
@@ -275,6 +276,7 @@ impl ClusterLoop {
         })
     }
 
+    /// What the plan goes by. Some of it is the memory's own and only lent, for it is large: see [`Self::take_back`].
     async fn seen(
         &mut self,
         basis: &Basis,
@@ -284,6 +286,8 @@ impl ClusterLoop {
         let deps = &self.shared.deps;
         let uid = &basis.cluster.value.uid;
         let stamp = deps.fabric.stamp_network();
+        // The last thing to wait for: what is lent must not be lost.
+        let pki = deps.store.get(&key::pki(uid)).await?.is_some();
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
@@ -340,7 +344,7 @@ impl ClusterLoop {
         let symptoms = machines.values().filter_map(|machine| machine.symptom.as_ref());
         let matters = silence::matters(symptoms, &deps.settings.policy.heal, now);
         Ok(Seen {
-            pki: deps.store.get(&key::pki(uid)).await?.is_some(),
+            pki,
             stamp: StampRanges {
                 machines: stamp.machines(),
                 vips: stamp.vips(),
@@ -359,20 +363,28 @@ impl ClusterLoop {
             observed,
             machines,
             inventory_stale: self.memory.inventory_stale,
-            network: self.memory.network.clone(),
-            api: self.memory.api.clone(),
+            network: std::mem::replace(&mut self.memory.network, NetworkSeen::Unknown),
+            api: std::mem::take(&mut self.memory.api),
             operations: basis
                 .operations
                 .iter()
                 .map(|operation| OperationRecord::clone(&operation.value))
                 .collect(),
             busy: self.under_way.values().map(Effect::subject).collect(),
-            held: self.memory.held.clone(),
+            held: std::mem::take(&mut self.memory.held),
         })
     }
 
+    /// The memory gets back what it lent, before anything else happens.
+    fn take_back(&mut self, seen: Seen) -> ObservedRecord {
+        self.memory.network = seen.network;
+        self.memory.api = seen.api;
+        self.memory.held = seen.held;
+        seen.observed
+    }
+
     /// Starts a plan's effects, each as a task.
-    fn start(&mut self, cluster: &Arc<ClusterRecord>, seen: &Seen, basis: &Basis, plan: &Plan) {
+    fn start(&mut self, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord, basis: &Basis, plan: &Plan) {
         if plan.effects.is_empty() {
             return;
         }
@@ -380,7 +392,7 @@ impl ClusterLoop {
             deps: Arc::clone(&self.shared.deps),
             census: Arc::clone(&self.shared.census),
             uid: cluster.uid.clone(),
-            site: self.site(basis, cluster, &seen.observed),
+            site: self.site(basis, cluster, observed),
             machines: Arc::new(
                 basis
                     .machines
@@ -390,8 +402,8 @@ impl ClusterLoop {
             ),
             pki: Arc::clone(&self.memory.pki),
             api: self.memory.handle.as_ref().map(|handle| Arc::clone(&handle.api)),
-            api_ready: seen.api.reach == Reach::Ready,
-            change: seen.api.change,
+            api_ready: self.memory.api.reach == Reach::Ready,
+            change: self.memory.api.change,
         };
         for effect in &plan.effects {
             let job = job.clone();

@@ -154,9 +154,20 @@ pub(crate) struct Layout {
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
 
-    /// Where backups of clusters are kept: a directory, best of another disk [default: beside the stamp's files]
-    #[arg(long, value_name = "DIRECTORY")]
+    /// Where backups of clusters are kept: a directory, best of another disk, or a bucket as
+    /// s3://BUCKET/PREFIX?endpoint=https://HOST:PORT&region=REGION&ca=FILE (all after ? may be left out)
+    /// [default: beside the stamp's files]
+    #[arg(long, value_name = "PLACE")]
     pub(crate) backups: Option<String>,
+
+    /// Where a copy of them is kept besides, some seconds behind: as --backups
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) backups_copy: Option<String>,
+
+    /// The key to the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
+    /// stamp's secrets
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backups_key: Option<PathBuf>,
 }
 
 /// Whether a stamp's traffic may leave the host.

@@ -53,6 +53,9 @@ pub(crate) struct Settings {
     /// Where backups of clusters are kept; beside the stamp's other files if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backups: Option<String>,
+    /// Where a copy of them is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) backups_copy: Option<String>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -122,9 +125,13 @@ impl Settings {
             let before = settings.clone();
             settings.listen = layout.listen.unwrap_or(settings.listen);
             settings.backups = layout.backups.clone().or(settings.backups);
-            if (&settings.listen, &settings.backups) != (&before.listen, &before.backups) {
+            settings.backups_copy = layout.backups_copy.clone().or(settings.backups_copy);
+            if (&settings.listen, &settings.backups, &settings.backups_copy)
+                != (&before.listen, &before.backups, &before.backups_copy)
+            {
                 settings.save(places)?;
             }
+            keep_key(places, layout)?;
             return Ok(settings);
         }
         if let Some(domain) = &layout.domain {
@@ -147,9 +154,11 @@ impl Settings {
             range: free_range(&places.name, &taken)?,
             uplink: layout.uplink.map_or(Uplink::Host, Uplink::from),
             backups: layout.backups.clone(),
+            backups_copy: layout.backups_copy.clone(),
             created_at: env.clock.now(),
         };
         places.make()?;
+        keep_key(places, layout)?;
         settings.save_new(places)
     }
 
@@ -420,6 +429,35 @@ pub(crate) fn secret(places: &Places, name: &str) -> Result<String> {
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     write_whole(&path, text.as_bytes(), 0o600)?;
     Ok(text)
+}
+
+/// The file with the key to the bucket that backups are kept in.
+pub(crate) const BACKUPS_KEY: &str = "backups-key";
+
+/// Takes the key to the bucket into the stamp's secrets.
+fn keep_key(places: &Places, layout: &Layout) -> Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let Some(file) = &layout.backups_key else {
+        return Ok(());
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    if text.lines().filter(|line| !line.trim().is_empty()).count() != 2 {
+        return Err(Problem::usage(
+            format!("{} is no key to a bucket", file.display()),
+            "write the access key's id in its first line and the secret in the second",
+        )
+        .into());
+    }
+    let path = places.secrets().join(BACKUPS_KEY);
+    let mut kept = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    kept.write_all(text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The name of a cluster's key in its folder.
-const KEY: &str = "key";
+pub(crate) const KEY: &str = "key";
 /// A part of a log is read whole before it is kept.
 const LARGEST_PART: u64 = 128 * 1024 * 1024;
 

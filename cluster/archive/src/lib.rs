@@ -6,7 +6,8 @@
 //! restore, preview, verify ◄── get, fold: unsealed, checked
 //! ```
 //!
-//! A shelf is a directory by default; anything that keeps files by name can be one ([`Shelf`]). What is on it is sealed with a
+//! A shelf is a directory by default, or a bucket of S3 ([`S3Shelf`]); anything that keeps files by name can be one ([`Shelf`]). A
+//! second one may hold a copy of it ([`Mirror`]). What is on it is sealed with a
 //! key of the cluster's own, which lies beside, sealed with the stamp's.
 //!
 //! Always true: what `put` has returned for is durable on the shelf and was whole when it came; nothing on the shelf can be
@@ -16,11 +17,16 @@
 //! Called by the agent hub (machines' uploads and restores), the provider (list, preview, verify) and the binary (tending).
 
 mod archive;
+mod mirror;
+mod s3;
 mod sealed;
 mod shelf;
+mod signature;
 mod tend;
 
 pub use archive::{Archive, ArchiveError, Holding};
+pub use mirror::Mirror;
+pub use s3::{S3Place, S3Shelf};
 pub use shelf::{DirectoryShelf, Shelf};
 pub use tend::{Tended, Verdict};
 

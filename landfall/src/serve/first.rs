@@ -194,6 +194,7 @@ mod tests {
             range: "100.64.0.0/20".parse().unwrap(),
             uplink: Uplink::None,
             backups: None,
+            backups_copy: None,
             created_at: env.clock.now(),
         }
     }

@@ -101,7 +101,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     first::records(&*store, places, &settings, env).await?;
 
     let drivers = drivers::Drivers::start(context, &settings, &store).await?;
-    let archive = backups::open(places, &settings, &sealer)?;
+    let backups::Kept { archive, mirror } = backups::open(places, &settings, &sealer, env)?;
     drivers.keep_backups(&archive, &store);
     let (stop, stopped) = watch::channel(false);
     let ending = |mut stopped: watch::Receiver<bool>| async move {
@@ -175,6 +175,17 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         }
         Ok(())
     });
+    if let Some(mirror) = mirror {
+        let copying = backups::copy(env.clone(), mirror);
+        let told = ending(stopped.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = copying => {}
+                () = told => {}
+            }
+            Ok(())
+        });
+    }
     let reaper = GroupReaper::new(env.clone(), Arc::clone(&store), vec![aks]);
     let told = ending(stopped.clone());
     tasks.spawn(async move {

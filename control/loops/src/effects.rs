@@ -157,7 +157,11 @@ impl Job {
             Effect::RestartMachine { machine, at } => {
                 let spec = self.machine_spec(machine)?;
                 fabric.stop_machine(&spec.id).await?;
-                fabric.ensure_machine(&spec).await?;
+                // Without its disk it would come up as a machine that nobody knows: it stays away, and is found to have vanished.
+                let known = self.machine(machine)?.enrolled_key.is_some();
+                if !known || self.is_whole(&spec.id).await? {
+                    fabric.ensure_machine(&spec).await?;
+                }
                 Ok(Outcome::MachineRestarted {
                     machine: machine.clone(),
                     at: *at,
@@ -247,6 +251,16 @@ impl Job {
         self.api
             .as_ref()
             .ok_or_else(|| ClusterError::Unavailable("there is no connection yet".to_owned()).into())
+    }
+
+    /// Whether everything of a machine is there, whether it runs or not.
+    async fn is_whole(&self, id: &MachineId) -> Result<bool, EffectError> {
+        let inventory = self.census.take().await?;
+        let found = inventory
+            .machines
+            .binary_search_by(|seen| seen.id.as_str().cmp(id.as_str()))
+            .ok();
+        Ok(found.is_some_and(|found| inventory.machines[found].power != Power::Partial))
     }
 
     async fn look_at_fabric(&self) -> Result<Outcome, EffectError> {

@@ -56,6 +56,8 @@ pub struct HealPolicy {
     pub after_reimage: Duration,
     /// No pause is longer.
     pub longest: Duration,
+    /// While a mass ails, one of the cluster's machines is tried after so long, and another so long after it.
+    pub probe: Duration,
     /// Well for so long, everything is forgiven.
     pub quiet: Duration,
 }
@@ -74,6 +76,7 @@ impl Default for HealPolicy {
             after_reboot: Duration::from_secs(2 * 60),
             after_reimage: Duration::from_secs(5 * 60),
             longest: Duration::from_secs(60 * 60),
+            probe: Duration::from_secs(10 * 60),
             quiet: Duration::from_secs(10 * 60),
         }
     }
@@ -301,7 +304,48 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
     if let Some(why) = forbidden(draft, id, machine, symptom, kind, rung) {
         return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
     }
+    if let Some(why) = mass(draft, machine, symptom, kind, rung)
+        && !may_probe(draft, symptom)
+    {
+        return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
+    }
     step(draft, id, machine, symptom, rung);
+}
+
+/// Why so many ailing at once are taken for something else than bad machines, if so.
+fn mass(draft: &Draft<'_>, machine: &Machine, symptom: &Symptom, kind: Kind, rung: Rung) -> Option<String> {
+    if symptom.ailment == Ailment::Vanished {
+        return None;
+    }
+    if draft.seen.silence.is_mass() {
+        return Some(format!(
+            "more than {MASS} % of the stamp's machines are silent: the host or the service is more likely the cause, so \
+             only one machine of a cluster is tried now and then; look at the host's load and at 'landfall logs'"
+        ));
+    }
+    if kind != Kind::Node || rung == Rung::Restart || symptom.ailment == Ailment::Outdated {
+        return None;
+    }
+    let (ailing, all) = pool(draft, machine);
+    (all >= SMALLEST_POOL && ailing > most(all)).then(|| {
+        format!(
+            "{ailing} of {all} nodes of the pool ail at once: more likely a common cause than bad machines, so only one is \
+             tried now and then"
+        )
+    })
+}
+
+/// Whether a machine may be tried though a mass ails. Bad machines of a small stamp look like a mass too, and must not wait
+/// for ever; and where something else is the cause, one machine every now and then does no harm.
+fn may_probe(draft: &Draft<'_>, symptom: &Symptom) -> bool {
+    let long_ago = |at| after(at, draft.policy.heal.probe) <= draft.now;
+    let begun = |write: &Write| matches!(write, Write::Repair { repair, .. } if repair.at == Some(draft.now));
+    let tried = draft
+        .seen
+        .machines
+        .values()
+        .filter_map(|machine| machine.record.repair.at);
+    long_ago(symptom.since) && tried.into_iter().all(long_ago) && !draft.writes.iter().any(begun)
 }
 
 /// Why a step must not be taken now, if so.
@@ -316,13 +360,6 @@ fn forbidden(
     let repair = &machine.record.repair;
     if repair.preserve.is_some() && kind != Kind::Node {
         return Some(preserved(repair));
-    }
-    let seen = draft.seen;
-    if seen.silence.is_mass() && symptom.ailment != Ailment::Vanished {
-        return Some(format!(
-            "more than {MASS} % of the stamp's machines are silent: the host or the service is more likely the cause, so \
-             nothing is repaired one by one; look at the host's load and at 'landfall logs'"
-        ));
     }
     if rung == Rung::Restart {
         return None;
@@ -380,15 +417,7 @@ fn forbidden(
                 .any(away)
                 .then(|| "another node of its pool is away".to_owned())
         }
-        Kind::Node => {
-            let (ailing, all) = pool(draft, machine);
-            (all >= SMALLEST_POOL && ailing > most(all) && symptom.ailment != Ailment::Vanished).then(|| {
-                format!(
-                    "{ailing} of {all} nodes of the pool ail at once: more likely a common cause than bad machines, so none is \
-                     rebooted or removed"
-                )
-            })
-        }
+        Kind::Node => None,
     }
 }
 

@@ -7,8 +7,8 @@ use cluster_spec::PodNetworking;
 use control_records::{Role, Rung};
 
 use super::{
-    Addresses, ConfigSeen, Draft, Effect, Machine, NetworkSeen, Presence, Reach, Write, addons_inputs, after,
-    config_inputs, heal, members, nodes,
+    Addresses, ConfigSeen, Draft, Effect, Machine, NetworkSeen, Presence, Reach, Subject, Write,
+    addons_inputs, after, config_inputs, heal, members, nodes,
     places::{self, Leases},
     restore,
 };
@@ -125,8 +125,11 @@ fn network(draft: &mut Draft<'_>) {
 /// it while it boots.
 fn machines(draft: &mut Draft<'_>) {
     let seen = draft.seen;
-    let unknown = |machine: &Machine| machine.presence == Presence::Unknown;
-    if seen.inventory_stale || seen.machines.values().any(unknown) {
+    // A look tells nothing of a machine that something is done to: that will tell itself.
+    let unknown = |(id, machine): (&String, &Machine)| {
+        machine.presence == Presence::Unknown && !seen.busy.contains(&Subject::Machine(id.clone()))
+    };
+    if seen.inventory_stale || seen.machines.iter().any(unknown) {
         draft.act_quietly(Effect::LookAtFabric);
     }
     for (id, machine) in staying(draft) {

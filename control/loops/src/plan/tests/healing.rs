@@ -125,10 +125,11 @@ fn many_nodes_of_a_pool_at_once_are_no_bad_machines() {
     for id in &ids[..2] {
         ideal.fall_ill(id, Rung::Reboot);
     }
-    ideal.live(HOUR);
+    ideal.live(HOUR / 8);
     assert_eq!(ideal.repairs().len(), 2, "{:?}", ideal.repairs());
     assert!(ideal.repairs()[0].contains("2 of 4 nodes of the pool ail at once"));
     assert_eq!(ideal.nodes_of("a"), ids);
+    assert_eq!(ideal.ill.len(), 2);
     // One of them comes back by itself: the other is a bad machine now.
     ideal.ill.remove(&ids[0]);
     ideal.live(HOUR);
@@ -145,14 +146,40 @@ fn one_of_three_is_helped_and_two_are_not() {
 }
 
 #[test]
-fn when_most_of_the_stamp_is_silent_nothing_is_done() {
+fn while_a_mass_ails_one_machine_is_tried_now_and_then() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 3), pool("b", 1)]);
+    let ids = ideal.nodes_of("a");
+    // Nothing helps two of them: what is tried is tried one at a time, with long pauses.
+    for id in &ids[..2] {
+        ideal.fall_ill(id, Rung::Replace);
+    }
+    ideal.live(2 * HOUR);
+    assert!(
+        ideal.ill.is_empty(),
+        "but in the end it is: {:?}",
+        ideal.repairs()
+    );
+    let steps: Vec<_> = ideal
+        .told
+        .iter()
+        .filter(|(_, event)| event.kind == EventKind::Repair && !event.message.starts_with("not repaired"))
+        .map(|(at, event)| (*at, event.message.clone()))
+        .collect();
+    assert!(steps[0].1.starts_with("restarting the machine"), "{steps:?}");
+    for pair in steps.windows(2).take(3) {
+        assert!(pair[1].0.duration_since(pair[0].0).unsigned_abs() >= ideal.policy.heal.probe);
+    }
+}
+
+#[test]
+fn when_most_of_the_stamp_is_silent_hardly_anything_is_done() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 2)]);
     let control_plane = ideal.control_plane_ids()[0].clone();
     let node = ideal.nodes_of("a")[0].clone();
     ideal.seen.silence = Silence { silent: 2, all: 3 };
     ideal.fall_ill(&control_plane, Rung::Reboot);
     ideal.fall_ill(&node, Rung::Reboot);
-    ideal.live(HOUR);
+    ideal.live(HOUR / 8);
     assert_eq!(ideal.ill.len(), 2);
     assert!(
         ideal

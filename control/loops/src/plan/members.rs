@@ -12,8 +12,8 @@ use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
 use super::{
-    Addresses, ConfigSeen, Draft, Machine, Presence, Subject, Write, after, config_inputs, heal::stands_by,
-    places::Leases, restore,
+    Addresses, Ailment, ConfigSeen, Draft, Machine, Presence, Subject, Symptom, Write, after, config_inputs,
+    heal::stands_by, places::Leases, restore,
 };
 
 /// Three, and as many on their way out as there can be at the worst.
@@ -199,7 +199,15 @@ fn limits(draft: &mut Draft<'_>, enough: bool) {
     }
     if before.is_some() {
         // Configurations follow what is in the store.
-        draft.wait("bringing the API servers to the tier's limits");
+        let staying = staying(draft);
+        let unwell = staying.iter().find(|(_, machine)| !healthy(machine));
+        draft.wait(match unwell {
+            Some((_, machine)) => format!(
+                "waiting for {}, to bring the API servers to the tier's limits",
+                machine.label()
+            ),
+            None => "bringing the API servers to the tier's limits".to_owned(),
+        });
     }
 }
 
@@ -226,8 +234,10 @@ pub(super) fn healthy(machine: &Machine) -> bool {
     let ConfigSeen::Published { generation, .. } = machine.config else {
         return false;
     };
+    // One whose disk is nearly full serves all the same.
+    let ails = |symptom: &Symptom| symptom.ailment != Ailment::DiskFull;
     machine.presence == Presence::Running
-        && machine.symptom.is_none()
+        && !machine.symptom.as_ref().is_some_and(ails)
         && match &machine.report {
             Some(report) => {
                 report.generation >= generation

@@ -274,6 +274,35 @@ fn a_tier_is_reached_when_all_members_go_by_its_limits() {
 }
 
 #[test]
+fn a_member_whose_disk_is_full_serves_all_the_same() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.desired.generation = 2;
+    ideal.seen.observed.limits = Some(Tier::Free);
+    for (_, id) in ideal.members() {
+        ideal.says(&id, |report| {
+            report.disks = vec![agent_protocol::DiskSeen {
+                path: "/".to_owned(),
+                total_mib: 1000,
+                free_mib: 1,
+            }];
+        });
+    }
+    ideal.examine();
+    assert_eq!(ideal.plan().observed.limits, Some(Tier::Standard));
+    // Who does not serve is named.
+    let second = ideal.members()[1].1.clone();
+    ideal.worsen(&second);
+    ideal.examine();
+    assert_eq!(ideal.plan().observed.limits, Some(Tier::Free));
+    let wait = "waiting for the second control plane member, to bring the API servers to the tier's limits";
+    assert!(
+        ideal.plan().waits.iter().any(|why| why == wait),
+        "{:?}",
+        ideal.plan().waits
+    );
+}
+
+#[test]
 fn members_go_when_those_who_stay_go_by_the_limits_already() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     ideal.desired.spec.tier = Tier::Free;

@@ -235,3 +235,7 @@ impl Read for Incoming {
         Ok(taken)
     }
 }
+
+#[cfg(test)]
+#[path = "backups_tests.rs"]
+mod tests;

@@ -50,6 +50,16 @@ struct Shown {
     key: String,
 }
 
+#[cfg(test)]
+impl Caller {
+    pub(crate) fn shown(machine: &str, key: &str) -> Self {
+        Self(Some(Shown {
+            machine: machine.to_owned(),
+            key: key.to_owned(),
+        }))
+    }
+}
+
 impl Hub {
     /// Serves agents until `shutdown` completes. `addresses` are those the listener is reached at.
     ///

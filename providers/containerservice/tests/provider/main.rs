@@ -1,5 +1,6 @@
 //! The provider as the edge sees it, over a store in memory: requests in, answers and records out.
 
+mod backups;
 mod bodies;
 mod course;
 mod lifecycle;

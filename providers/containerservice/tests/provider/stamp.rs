@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 pub(crate) const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
 
-struct Kubeconfigs;
+pub(crate) struct Kubeconfigs;
 
 #[async_trait]
 impl Credentials for Kubeconfigs {

@@ -1,0 +1,257 @@
+//! The endpoints as machines meet them, behind TLS.
+
+use axum::body::to_bytes;
+use base_env::Env;
+use cluster_archive::DirectoryShelf;
+use cluster_backup::{Change, log::LogWriter};
+use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
+use control_records::{Assignment, Course, Repair};
+use control_store::{MemoryStore, Sealer, Txn, put_record};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::*;
+use crate::{AgentCa, StoreBook, server::Caller};
+
+struct World {
+    hub: Hub,
+    archive: Arc<Archive>,
+    store: Arc<dyn Store>,
+    _directory: tempfile::TempDir,
+}
+
+fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
+    MachineRecord {
+        v: 1,
+        id: id.to_owned(),
+        image: String::new(),
+        token_hash: String::new(),
+        token_sealed: Vec::new(),
+        enrolled_key: Some(format!("key of {id}")),
+        token_used: true,
+        assignment: Some(Assignment {
+            cluster: cluster.to_owned(),
+            role,
+        }),
+        deleting: false,
+        repair: Repair::default(),
+        created_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn control_plane(id: &str, cluster: &str) -> MachineRecord {
+    let address = "100.64.0.5".parse().unwrap();
+    machine(id, cluster, Role::ControlPlane { index: 0, address })
+}
+
+fn cluster(uid: &str, source: Option<&str>) -> ClusterRecord {
+    ClusterRecord {
+        v: 1,
+        uid: uid.to_owned(),
+        subscription: "s".to_owned(),
+        resource_group: "g".to_owned(),
+        name: uid.to_owned(),
+        generation: 1,
+        pool_generations: Default::default(),
+        body: json!({}),
+        spec: ClusterSpec {
+            name: uid.to_owned(),
+            resource_group: "g".to_owned(),
+            location: "local".to_owned(),
+            node_resource_group: "mc".to_owned(),
+            fqdn: "c.local".to_owned(),
+            kubernetes_version: "1.36.3".to_owned(),
+            network: NetworkProfile {
+                plugin: PodNetworking::Kubenet,
+                vnet_range: "10.224.0.0/12".parse().unwrap(),
+                node_range: "10.224.0.0/16".parse().unwrap(),
+                control_plane_range: "10.239.255.240/28".parse().unwrap(),
+                pod_range: None,
+                service_range: "10.0.0.0/16".parse().unwrap(),
+                dns_service_ip: "10.0.0.10".parse().unwrap(),
+                outbound: true,
+            },
+            pools: Vec::new(),
+            disable_local_accounts: false,
+            tier: Tier::Free,
+            restore: source.map(|source| RestoreSpec {
+                id: "r1".to_owned(),
+                at: None,
+                source: source.to_owned(),
+            }),
+        },
+        sealed: Default::default(),
+        deleting: false,
+        operation: String::new(),
+        course: Course::default(),
+        created_at: Timestamp::UNIX_EPOCH,
+        created_by: String::new(),
+        created_by_type: String::new(),
+        modified_at: Timestamp::UNIX_EPOCH,
+        modified_by: String::new(),
+        modified_by_type: String::new(),
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let node = Role::Node {
+            pool: "p".to_owned(),
+            incarnation: "1".to_owned(),
+            index: 0,
+            node_name: "n".to_owned(),
+            address: "10.224.0.4".parse().unwrap(),
+            pod_range: None,
+        };
+        let machines = [
+            control_plane("m1", "u1"),
+            control_plane("m2", "u2"),
+            control_plane("m3", "u3"),
+            machine("n1", "u1", node),
+        ];
+        let mut txn = Txn::default();
+        for machine in &machines {
+            txn = txn.with(put_record(key::machine(&machine.id), machine));
+        }
+        // u3 begins with the state of u1.
+        for (uid, source) in [("u1", None), ("u2", None), ("u3", Some("u1"))] {
+            txn = txn.with(put_record(key::cluster("s", "g", uid), &cluster(uid, source)));
+        }
+        store.txn(txn).await.unwrap();
+        let shelf = DirectoryShelf::open(directory.path()).unwrap();
+        let archive = Arc::new(Archive::new(
+            Arc::new(shelf),
+            Arc::new(Sealer::from_key(&[7; 32])),
+        ));
+        let env = Env::simulated(1);
+        let ca = AgentCa::generate(env.clock.now()).unwrap();
+        let hub = Hub::new(env, ca, Arc::new(StoreBook::new(Arc::clone(&store))));
+        hub.keep_backups(Backups {
+            archive: Arc::clone(&archive),
+            store: Arc::clone(&store),
+        });
+        Self {
+            hub,
+            archive,
+            store,
+            _directory: directory,
+        }
+    }
+
+    async fn put(&self, machine: &str, cluster: &str, object: &str, body: Body) -> (StatusCode, String) {
+        let path = Path((cluster.to_owned(), object.to_owned()));
+        let answer = put(State(self.hub.clone()), caller(machine), path, body).await;
+        match answer {
+            Ok(status) => (status, String::new()),
+            Err(response) => said(response).await,
+        }
+    }
+
+    async fn get(&self, machine: &str, cluster: &str, object: &str) -> Result<Vec<u8>, StatusCode> {
+        let path = Path((cluster.to_owned(), object.to_owned()));
+        let answer = get(State(self.hub.clone()), caller(machine), path).await;
+        let response = answer.map_err(|response| response.status())?;
+        Ok(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec())
+    }
+
+    async fn list(&self, machine: &str, cluster: &str) -> Result<Vec<String>, StatusCode> {
+        let path = Path(cluster.to_owned());
+        let answer = list(State(self.hub.clone()), caller(machine), path).await;
+        answer.map(|names| names.0).map_err(|response| response.status())
+    }
+}
+
+fn caller(machine: &str) -> Extension<Caller> {
+    Extension(Caller::shown(machine, &format!("key of {machine}")))
+}
+
+async fn said(response: Response) -> (StatusCode, String) {
+    let status = response.status();
+    let bytes = to_bytes(response.into_body(), 4096).await.unwrap();
+    (status, String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A part of a log with a value of this size.
+fn part(size: usize) -> (String, Vec<u8>) {
+    let mut log = LogWriter::after(5, 100);
+    // Nothing that compresses to nothing.
+    let mut number: u32 = 1;
+    let value = (0..size).map(|_| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (number >> 24) as u8
+    });
+    let change = Change {
+        revision: 6,
+        seen: 110,
+        key: b"/registry/secrets/default/till".to_vec(),
+        now: Some((value.collect(), 0)),
+    };
+    log.add(&change).unwrap();
+    let (head, bytes) = log.flush().unwrap();
+    let name = ObjectName::Log {
+        previous: head.previous,
+        last: head.last,
+        first_seen: head.first_seen,
+        last_seen: head.last_seen,
+    };
+    (name.to_string(), bytes)
+}
+
+#[tokio::test]
+async fn a_machine_hands_over_its_own_clusters_and_gets_it_back() {
+    let world = World::new().await;
+    // More than fits on the way at once.
+    let (name, bytes) = part(PIECE * (PIECES + 3));
+    assert_eq!(world.list("m1", OWN).await, Ok(Vec::new()));
+    let (status, _) = world.put("m1", OWN, &name, Body::from(bytes.clone())).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(world.list("m1", "u1").await, Ok(vec![name.clone()]));
+    assert!(world.get("m1", OWN, &name).await == Ok(bytes));
+    assert_eq!(world.archive.clusters().unwrap(), ["u1"]);
+    let none = name.replace("log-0000000000000005", "log-0000000000000004");
+    assert_eq!(world.get("m1", OWN, &none).await, Err(StatusCode::NOT_FOUND));
+}
+
+#[tokio::test]
+async fn another_clusters_is_given_only_to_whoever_begins_with_its_state_and_taken_from_nobody() {
+    let world = World::new().await;
+    let (name, bytes) = part(10);
+    world.put("m1", OWN, &name, Body::from(bytes.clone())).await;
+    assert_eq!(world.list("m2", "u1").await, Err(StatusCode::FORBIDDEN));
+    assert_eq!(world.get("m2", "u1", &name).await, Err(StatusCode::FORBIDDEN));
+    assert!(world.get("m3", "u1", &name).await == Ok(bytes.clone()));
+    let (status, _) = world.put("m3", "u1", &name, Body::from(bytes.clone())).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    // A node has nothing to do with it, and neither has a machine that was forgotten.
+    assert_eq!(world.list("n1", OWN).await, Err(StatusCode::FORBIDDEN));
+    let gone = Txn::default().delete(key::machine("m1"));
+    world.store.txn(gone).await.unwrap();
+    let (status, _) = world.put("m1", OWN, &name, Body::from(bytes)).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_refused_for_good_and_what_broke_off_is_not() {
+    let world = World::new().await;
+    let (name, bytes) = part(1000);
+    let half = bytes[..bytes.len() / 2].to_vec();
+    let (status, why) = world.put("m1", OWN, &name, Body::from(half.clone())).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(why.contains("in the middle of a block"), "{why}");
+    let broken = futures::stream::iter([
+        Ok(Bytes::from(half)),
+        Err(io::Error::new(io::ErrorKind::ConnectionReset, "gone")),
+    ]);
+    let (status, _) = world.put("m1", OWN, &name, Body::from_stream(broken)).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let other = name.replace("log-0000000000000005", "log-0000000000000004");
+    let (status, _) = world.put("m1", OWN, &other, Body::from(bytes)).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    for wrong in ["key", "..", "log-1", "base-0000000000000001"] {
+        let (status, _) = world.put("m1", OWN, wrong, Body::empty()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    assert_eq!(world.list("m1", OWN).await, Ok(Vec::new()));
+}

@@ -156,12 +156,18 @@ impl Job {
             }
             Effect::RestartMachine { machine, at } => {
                 let spec = self.machine_spec(machine)?;
-                fabric.stop_machine(&spec.id).await?;
-                // Without its disk it would come up as a machine that nobody knows: it stays away, and is found to have vanished.
-                let known = self.machine(machine)?.enrolled_key.is_some();
-                if !known || self.is_whole(&spec.id).await? {
-                    fabric.ensure_machine(&spec).await?;
+                match fabric.stop_machine(&spec.id).await {
+                    Ok(()) | Err(FabricError::NotFound(_)) => {}
+                    Err(error) => return Err(error.into()),
                 }
+                // Without its disk it would come up as a machine that nobody knows: it has vanished.
+                if self.machine(machine)?.enrolled_key.is_some() && !self.is_whole(&spec.id).await? {
+                    return Ok(Outcome::MachineWiped {
+                        machine: machine.clone(),
+                        at: *at,
+                    });
+                }
+                fabric.ensure_machine(&spec).await?;
                 Ok(Outcome::MachineRestarted {
                     machine: machine.clone(),
                     at: *at,
@@ -177,11 +183,13 @@ impl Job {
             }
             Effect::LookAtApi => {
                 let api = self.api()?;
+                let at = self.deps.env.clock.now();
                 if !self.api_ready {
                     api.ready().await?;
                 }
                 Ok(Outcome::Api {
                     change: self.change,
+                    at,
                     nodes: api.nodes().await?,
                 })
             }

@@ -82,8 +82,21 @@ pub(crate) struct ClusterStatus {
     pub(crate) operations: Vec<OperationStatus>,
     /// The last problem, for people.
     pub(crate) problem: Option<String>,
+    /// How far the service's copy of its etcd is; `None` while no machine says that it ships.
+    #[serde(default)]
+    pub(crate) backup: Option<BackupLag>,
     pub(crate) created_at: Timestamp,
     pub(crate) milestones: BTreeMap<String, Timestamp>,
+}
+
+/// How far the continuous backup is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BackupLag {
+    /// Age of the oldest change that the service does not have.
+    pub(crate) behind_seconds: u64,
+    /// Why it does not get on.
+    pub(crate) problem: Option<String>,
 }
 
 /// A request that has not ended.

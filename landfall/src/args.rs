@@ -448,10 +448,33 @@ pub(crate) enum SourceArg {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser as _};
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_restore_is_in_place_or_as_another_cluster() {
+        let parse = |text: &str| super::Cli::try_parse_from(text.split(' '));
+        let restore = |text: &str| match parse(text).unwrap().command {
+            super::Command::Backup(super::Backup::Restore(restore)) => restore,
+            other => panic!("{other:?}"),
+        };
+        let in_place = restore("landfall backup restore shop --at 2026-11-21T12:41:07Z --preview");
+        assert_eq!(
+            (in_place.cluster.as_deref(), in_place.new, in_place.preview),
+            (Some("shop"), None, true)
+        );
+        let new = restore("landfall backup restore g/shop --at 2026-11-21T12:41:07Z --as other/copy");
+        assert_eq!(new.new.as_deref(), Some("other/copy"));
+        for wrong in [
+            "landfall backup restore shop",
+            "landfall backup restore shop --at T --as copy --preview",
+            "landfall backup show a b",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
-use agent_api::{Agents, LogError};
-use agent_protocol::Report;
+use agent_api::{Agents, LogError, SILENT_AFTER};
+use agent_protocol::{Report, beside::BackupStatus};
 use anyhow::{Context as _, Result};
 use axum::{
     Json, Router,
@@ -20,7 +20,9 @@ use providers_containerservice::cluster_state;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 
-use super::{ClusterStatus, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus, StampStatus};
+use super::{
+    BackupLag, ClusterStatus, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus, StampStatus,
+};
 use crate::stamp::Settings;
 
 /// What the answers are made from.
@@ -134,6 +136,10 @@ impl Sources {
             ))
         });
         let mut answers = Vec::with_capacity(clusters.len());
+        let mut backups: BTreeMap<String, BackupLag> = machines
+            .iter()
+            .filter_map(|machine| Some((machine.cluster_uid.clone()?, self.backup(&machine.id)?)))
+            .collect();
         for (_, cluster) in clusters {
             let cluster = cluster.value;
             let observed = get_record::<ObservedRecord>(store, &key::observed(&cluster.uid)).await?;
@@ -154,6 +160,7 @@ impl Sources {
             }
             let mut status = cluster_status(cluster, observed, state.as_str());
             status.operations = running;
+            status.backup = backups.remove(&status.uid);
             answers.push(status);
         }
         Ok(StampStatus {
@@ -170,6 +177,20 @@ impl Sources {
             clusters: answers,
             image_builds: (self.image_builds)(),
             machines,
+        })
+    }
+}
+
+impl Sources {
+    /// What a machine says of the backup that it ships; nothing of one that is silent or does not ship.
+    fn backup(&self, machine: &str) -> Option<BackupLag> {
+        self.agents.contact(machine).filter(|ago| *ago < SILENT_AFTER)?;
+        let report = self.agents.report(machine)?;
+        let status = report.processes.get("etcd-backup")?.status.clone()?;
+        let status: BackupStatus = serde_json::from_value(status).ok()?;
+        status.ships.then_some(BackupLag {
+            behind_seconds: status.lag_ms / 1000,
+            problem: status.problem,
         })
     }
 }
@@ -200,6 +221,7 @@ fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str)
         step: observed.step,
         operations: Vec::new(),
         problem: observed.problem,
+        backup: None,
         created_at: cluster.created_at,
         milestones: observed.milestones,
     }

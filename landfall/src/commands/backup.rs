@@ -428,3 +428,115 @@ fn changes(preview: &Value) -> String {
     }
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup(group: &str, cluster: &str, uid: &str) -> Value {
+        json!({ "properties": {
+            "cluster": cluster, "resourceGroup": group, "clusterUid": uid, "files": 7, "bytes": 123_456,
+            "restorable": [
+                { "from": "2026-11-21T12:00:00Z", "until": "2026-11-21T12:10:00Z" },
+                { "from": "2026-11-21T12:30:00.5Z", "until": "2026-11-21T12:41:07Z" },
+            ],
+            "shipping": { "behindSeconds": 0, "writtenRevision": 9, "acknowledgedRevision": 9, "givenUp": 0, "problem": null },
+        }})
+    }
+
+    fn deleted(group: &str, cluster: &str, uid: &str) -> Value {
+        let mut backup = backup(group, cluster, uid);
+        backup["properties"]["clusterDeleted"] = json!("2026-11-21T12:42:00Z");
+        backup["properties"]["shipping"] = Value::Null;
+        backup
+    }
+
+    #[test]
+    fn a_list_says_from_when_until_when_and_how_far_behind() {
+        let mut late = backup("g", "late", "u2");
+        late["properties"]["shipping"]["behindSeconds"] = json!(61);
+        let mut silent = backup("g", "silent", "u3");
+        silent["properties"]["shipping"] = Value::Null;
+        let all = [backup("g", "c", "u1"), late, silent, deleted("g", "old", "u0")];
+        let now = "2026-11-21T12:41:17Z".parse().unwrap();
+        let page = anstream::adapter::strip_str(&list(&all, now, " --name s")).to_string();
+        let line = |name: &str| {
+            let found = page.lines().find(|line| line.starts_with(name));
+            found.unwrap_or_else(|| panic!("{name}: {page}")).to_owned()
+        };
+        for (name, parts) in [
+            ("g/c ", ["2026-11-21T12:00:00Z", "10 s ago", " no ", " 1 "]),
+            ("g/late ", ["1 min", " 1 ", "kB", "ago"]),
+            ("g/silent ", ["unknown", " 1 ", "kB", "ago"]),
+            ("g/old ", ["deleted", " 1 ", "kB", "ago"]),
+        ] {
+            for part in parts {
+                assert!(line(name).contains(part), "{part}: {}", line(name));
+            }
+        }
+        assert!(page.contains("--at TIME --name s"), "{page}");
+        assert!(list(&[], now, "").contains("no cluster"));
+    }
+
+    #[test]
+    fn a_page_tells_the_spans_and_what_to_do_next() {
+        let mut behind = backup("g", "c", "u1");
+        behind["properties"]["shipping"]["problem"] = json!("cannot ship: it is away");
+        let here = page("g/c", &behind, "");
+        for part in [
+            "2026-11-21T12:30:00.5Z to 2026-11-21T12:41:07Z",
+            "problem cannot ship: it is away",
+            "restore g/c --at 2026-11-21T12:41:07Z --preview",
+        ] {
+            assert!(here.contains(part), "{part}: {here}");
+        }
+        let gone = page("g/old", &deleted("g", "old", "u0"), "");
+        assert!(
+            gone.contains("was deleted at") && gone.contains("--as NAME"),
+            "{gone}"
+        );
+        let mut none = backup("g", "c", "u1");
+        none["properties"]["restorable"] = json!([]);
+        assert!(page("g/c", &none, "").contains("nothing can be restored yet"));
+    }
+
+    #[test]
+    fn a_cluster_is_meant_by_name_group_and_name_or_uid_and_one_that_is_there_first() {
+        let all = [
+            backup("g", "c", "u1"),
+            deleted("g", "c", "u0"),
+            deleted("g", "old", "u2"),
+            deleted("h", "old", "u3"),
+        ];
+        let uid = |wanted: Option<&str>| {
+            let found = choose(&all, wanted, "").map(|found| found["properties"]["clusterUid"].clone());
+            found.map_err(|error| error.to_string())
+        };
+        assert_eq!(uid(Some("C")), Ok(json!("u1")));
+        assert_eq!(uid(Some("u0")), Ok(json!("u0")));
+        assert_eq!(uid(Some("h/old")), Ok(json!("u3")));
+        assert_eq!(uid(None), Ok(json!("u1")));
+        assert!(uid(Some("old")).unwrap_err().contains("several"));
+        assert!(uid(Some("nobody")).unwrap_err().contains("no backup"));
+        assert!(choose(&all[1..], None, "").is_err());
+    }
+
+    #[test]
+    fn a_preview_says_what_comes_and_what_goes() {
+        let preview = json!({
+            "at": "2026-11-21T12:41:07Z", "change": 312, "appear": 5, "disappear": 2, "passing": 9,
+            "namespacesAppear": ["shop", "till"], "namespacesDisappear": [],
+            "rows": [{ "resource": "configmaps", "namespace": "shop", "change": 3, "appear": 1, "disappear": 0 }],
+        });
+        let text = anstream::adapter::strip_str(&changes(&preview)).to_string();
+        for part in [
+            "312 objects will change, 5 appear, 2 disappear",
+            "Namespaces that reappear: shop, till",
+            "configmaps",
+            "9 heartbeats",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("Namespaces that disappear"));
+    }
+}

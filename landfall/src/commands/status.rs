@@ -6,7 +6,7 @@ use owo_colors::OwoColorize as _;
 
 use super::Context;
 use crate::{
-    admin::{AdminClient, ClusterStatus, MachineStatus, StampStatus},
+    admin::{AdminClient, BackupLag, ClusterStatus, MachineStatus, StampStatus},
     printer::{self, duration},
 };
 
@@ -145,6 +145,7 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     if !cluster.step.is_empty() {
         page.push_str(&format!("  now:     {}\n", cluster.step));
     }
+    page.push_str(&format!("  backup:  {}\n", backup(cluster.backup.as_ref())));
     if let Some(problem) = &cluster.problem {
         page.push_str(&format!("  {} {problem}\n", "problem:".yellow().bold()));
     }
@@ -171,10 +172,48 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     page
 }
 
+fn backup(lag: Option<&BackupLag>) -> String {
+    match lag {
+        None => "no machine ships it at present".to_owned(),
+        Some(BackupLag {
+            behind_seconds: 0, ..
+        }) => "up to date".to_owned(),
+        Some(lag) => {
+            let behind = f64::from(u32::try_from(lag.behind_seconds).unwrap_or(u32::MAX));
+            let why = lag
+                .problem
+                .as_ref()
+                .map_or_else(String::new, |why| format!(": {why}"));
+            format!("{} {}{why}", duration(behind), "behind".yellow())
+        }
+    }
+}
+
 fn coloured(state: &str) -> String {
     match state {
         "Succeeded" => state.green().to_string(),
         "Failed" => state.red().to_string(),
         _ => state.yellow().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_the_backup_is_is_told_in_words() {
+        let lag = |behind_seconds, problem: Option<&str>| BackupLag {
+            behind_seconds,
+            problem: problem.map(str::to_owned),
+        };
+        let said = |lag: Option<&BackupLag>| anstream::adapter::strip_str(&backup(lag)).to_string();
+        assert_eq!(said(None), "no machine ships it at present");
+        assert_eq!(said(Some(&lag(0, None))), "up to date");
+        let behind = said(Some(&lag(61, Some("cannot ship: it is away"))));
+        assert!(
+            behind.starts_with("1 min") && behind.ends_with("behind: cannot ship: it is away"),
+            "{behind}"
+        );
     }
 }

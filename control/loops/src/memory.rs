@@ -38,7 +38,12 @@ pub(crate) enum Outcome {
     /// The machine is gone.
     MachineGone(String),
     /// The API server answers.
-    Api { change: u64, nodes: Vec<NodeSeen> },
+    Api {
+        change: u64,
+        /// When the look began.
+        at: Timestamp,
+        nodes: Vec<NodeSeen>,
+    },
     /// A node object is as wished.
     NodeSet { machine: String, inputs: String },
     /// Serving certificates were approved.
@@ -261,7 +266,10 @@ impl Memory {
             Outcome::MachineGone(machine) => {
                 self.presence.insert(machine, Presence::Gone);
             }
-            Outcome::Api { change, nodes } => self.looked(change, nodes),
+            Outcome::Api { change, at, nodes } => {
+                self.looked(change, nodes);
+                self.api.looked_at = Some(at);
+            }
             Outcome::NodeSet { machine, inputs } => {
                 self.api.set.insert(machine, inputs);
             }

@@ -18,10 +18,11 @@
 use std::time::Duration;
 
 use control_records::{EventKind, Repair, Role, Rung};
+use jiff::Timestamp;
 
 pub(super) use super::ailment::{ETCD, data_on_its_way, stands_by};
 use super::{
-    Ailment, Draft, Machine, Presence, Reach, Subject, Symptom, Write, after,
+    Ailment, Draft, Effect, Machine, Presence, Reach, Subject, Symptom, Write, after,
     ailment::{KUBELET, is_full},
     members, repair, restore,
 };
@@ -264,6 +265,9 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         draft.look_again_at(due);
         return;
     }
+    if !told_since(draft, symptom, due) {
+        return;
+    }
     let repair = &machine.record.repair;
     let kind = Kind::of(draft, machine);
     let Some(first) = kind.first(&symptom.ailment) else {
@@ -296,6 +300,9 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
             draft.look_again_at(due);
             return;
         }
+        if !told_since(draft, symptom, due) {
+            return;
+        }
         rung = kind.next(repair.rung);
     }
     if matches!(&symptom.ailment, Ailment::Stuck(process) if stands_by(process)) {
@@ -310,6 +317,18 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
     }
     step(draft, id, machine, symptom, rung);
+}
+
+/// What only a look at the API tells counts when a look that began since then tells it still. Looks wait their turn: on a
+/// host with more to do than it can, nodes have long joined that the last look did not find, and restarting them would
+/// only be more to do.
+fn told_since(draft: &mut Draft<'_>, symptom: &Symptom, due: Timestamp) -> bool {
+    let by_look = matches!(symptom.ailment, Ailment::NotReady | Ailment::Unregistered);
+    let old = draft.seen.api.looked_at.is_some_and(|at| at < due);
+    if by_look && old {
+        draft.act_quietly(Effect::LookAtApi);
+    }
+    !(by_look && old)
 }
 
 /// Why so many ailing at once are taken for something else than bad machines, if so.

@@ -318,13 +318,6 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
     if staying.len() <= 1 || !formed(&draft.seen.observed) {
         return true;
     }
-    // Nobody has anything to lose or to serve: all wait for what is to be restored, and for whoever restores it.
-    if staying
-        .iter()
-        .all(|(_, member)| restore::empty(member) || member.config == ConfigSeen::Absent)
-    {
-        return true;
-    }
     let others = || staying.iter().filter(|(other, _)| *other != id);
     match &machine.config {
         ConfigSeen::Published { inputs: before, .. } => {

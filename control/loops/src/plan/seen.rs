@@ -211,6 +211,8 @@ pub struct ApiSeen {
     pub change: u64,
     /// The count at the last look.
     pub looked: u64,
+    /// When the last look began.
+    pub looked_at: Option<Timestamp>,
     /// Its nodes at the last look.
     pub nodes: Vec<NodeSeen>,
     /// The count at which serving certificates were approved last; `None`: not yet.
@@ -228,6 +230,7 @@ impl Default for ApiSeen {
             heard: false,
             change: 0,
             looked: 0,
+            looked_at: None,
             nodes: Vec::new(),
             approved: None,
             addons: None,

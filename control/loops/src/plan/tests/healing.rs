@@ -510,4 +510,39 @@ fn a_node_is_named_in_what_is_told() {
         .find(|(_, event)| event.kind == EventKind::Repair)
         .unwrap();
     assert_eq!(event.subject, name);
+
+/// A host that is busy looks late: what it knows of nodes is old when a repair would be due.
+#[test]
+fn a_node_is_not_repaired_for_what_was_seen_before_the_repair_was_due() {
+    for ailment in [Ailment::NotReady, Ailment::Unregistered] {
+        let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+        let id = ideal.nodes_of("a")[0].clone();
+        let policy = ideal.policy.heal.clone();
+        let due = after(ideal.now, policy.not_ready.max(policy.unregistered));
+        let machine = ideal.seen.machines.get_mut(&id).unwrap();
+        machine.symptom = Some(Symptom {
+            ailment: ailment.clone(),
+            since: ideal.now,
+            why: "as if".to_owned(),
+        });
+        ideal.seen.api.looked_at = Some(ideal.now);
+        ideal.now = due;
+        let repairs = |plan: &Plan| {
+            let repairs = plan
+                .writes
+                .iter()
+                .filter(|write| matches!(write, Write::Repair { .. }));
+            repairs.count()
+        };
+        let plan = ideal.plan();
+        assert_eq!(repairs(&plan), 0, "{ailment:?}");
+        assert_eq!(plan.effects, [Effect::LookAtApi], "it looks first");
+        ideal.seen.busy.insert(Subject::Api);
+        let plan = ideal.plan();
+        assert!(plan.effects.is_empty() && repairs(&plan) == 0 && plan.unfinished);
+        ideal.seen.busy.clear();
+        ideal.seen.api.looked_at = Some(due);
+        assert_eq!(repairs(&ideal.plan()), 1, "{ailment:?}: it is so still");
+    }
+}
 }

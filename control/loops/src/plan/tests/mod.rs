@@ -365,6 +365,7 @@ impl Ideal {
             }
             Effect::LookAtApi => {
                 api.looked = api.change;
+                api.looked_at = Some(self.now);
                 api.reach = if answers { Reach::Ready } else { Reach::Away };
             }
             Effect::SetNode { machine, inputs, .. } => {

@@ -86,7 +86,10 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         match bounded(shared, deps.fabric.delete_machine(&MachineId::from(id.as_str()))).await {
             Ok(()) => deps.agents.forget(id),
             Err(error) => {
-                tracing::warn!(machine = id, "a machine that belongs to no cluster stays for now: {error}");
+                tracing::warn!(
+                    machine = id,
+                    "a machine that belongs to no cluster stays for now: {error}"
+                );
                 vanished.retain(|left| left != id);
             }
         }

@@ -482,7 +482,10 @@ fn pool(draft: &Draft<'_>, machine: &Machine) -> (usize, usize) {
             symptom.ailment != Ailment::Outdated
                 && after(symptom.since, draft.policy.heal.patience(&symptom.ailment)) <= draft.now
         });
-        ailing += usize::from(ripe || other.record.repair.pending);
+        // One that was just rebooted has not shown yet that this helped.
+        let repair = &other.record.repair;
+        let unproven = repair.pending || repair.rung >= Rung::Reboot && !other.heard();
+        ailing += usize::from(ripe || unproven);
     }
     (ailing, all)
 }

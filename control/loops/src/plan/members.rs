@@ -318,6 +318,13 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
     if staying.len() <= 1 || !formed(&draft.seen.observed) {
         return true;
     }
+    // Nobody has anything to lose or to serve: all wait for what is to be restored, and for whoever restores it.
+    if staying
+        .iter()
+        .all(|(_, member)| restore::empty(member) || member.config == ConfigSeen::Absent)
+    {
+        return true;
+    }
     let others = || staying.iter().filter(|(other, _)| *other != id);
     match &machine.config {
         ConfigSeen::Published { inputs: before, .. } => {
@@ -334,7 +341,9 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
             if rolling {
                 return false;
             }
-            if all_healthy(draft, Some(id)) {
+            // Those who are still to come serve nobody, and wait for this one.
+            let alone = others().all(|(_, other)| other.config == ConfigSeen::Absent);
+            if alone || all_healthy(draft, Some(id)) {
                 return true;
             }
             // Whoever is not well can hardly be disturbed; and the members' list must reach everybody in the end, while one

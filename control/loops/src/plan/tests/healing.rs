@@ -154,21 +154,20 @@ fn while_a_mass_ails_one_machine_is_tried_now_and_then() {
         ideal.fall_ill(id, Rung::Replace);
     }
     ideal.live(2 * HOUR);
-    assert!(
-        ideal.ill.is_empty(),
-        "but in the end it is: {:?}",
-        ideal.repairs()
-    );
-    let steps: Vec<_> = ideal
+    let gone = |id: &String| !ideal.seen.machines.contains_key(id);
+    assert!(ids[..2].iter().all(gone), "{:?}", ideal.repairs());
+    let mut steps: Vec<_> = ideal
         .told
         .iter()
         .filter(|(_, event)| event.kind == EventKind::Repair && !event.message.starts_with("not repaired"))
         .map(|(at, event)| (*at, event.message.clone()))
         .collect();
     assert!(steps[0].1.starts_with("restarting the machine"), "{steps:?}");
-    for pair in steps.windows(2).take(3) {
-        assert!(pair[1].0.duration_since(pair[0].0).unsigned_abs() >= ideal.policy.heal.probe);
-    }
+    // In this world whoever was rebooted is heard for a moment: no mass ails then, and the other follows at once.
+    steps.dedup_by(|one, other| one.1 == other.1);
+    let apart = |pair: &[(Timestamp, String)]| pair[1].0.duration_since(pair[0].0).unsigned_abs();
+    let probe = ideal.policy.heal.probe;
+    assert!(steps.windows(2).all(|pair| apart(pair) >= probe), "{steps:#?}");
 }
 
 #[test]
@@ -510,6 +509,7 @@ fn a_node_is_named_in_what_is_told() {
         .find(|(_, event)| event.kind == EventKind::Repair)
         .unwrap();
     assert_eq!(event.subject, name);
+}
 
 /// A host that is busy looks late: what it knows of nodes is old when a repair would be due.
 #[test]
@@ -544,5 +544,4 @@ fn a_node_is_not_repaired_for_what_was_seen_before_the_repair_was_due() {
         ideal.seen.api.looked_at = Some(due);
         assert_eq!(repairs(&ideal.plan()), 1, "{ailment:?}: it is so still");
     }
-}
 }

@@ -119,6 +119,18 @@ fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
 }
 
 #[test]
+fn the_only_member_is_configured_anew_while_others_are_still_to_come() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
+    // What restarts it has changed as well, so that nobody is well beside it whom one could wait for.
+    ideal.desired.spec.tier = Tier::Standard;
+    ideal.desired.spec.fqdn = "other.local".to_owned();
+    ideal.desired.generation = 2;
+    ideal.run();
+    assert_eq!(ideal.members().len(), 3);
+    assert_eq!(ideal.seen.observed.generation, 2);
+}
+
+#[test]
 fn etcd_may_have_been_formed_before_the_api_server_was_seen() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     ideal.desired.spec.tier = Tier::Free;

@@ -60,6 +60,9 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     if wanted("backup") {
         backup::walk(journal, stamp, &az)?;
     }
+    if wanted("disks") {
+        backup::disks(journal, stamp, &az)?;
+    }
     if !["workload", "pools", "healing", "adversity"]
         .into_iter()
         .any(wanted)

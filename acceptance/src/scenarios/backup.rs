@@ -33,6 +33,10 @@ const KEPT: &str = "kept";
 const COPY: &str = "copy";
 /// The cluster that is made of its backup after it was deleted.
 const AGAIN: &str = "again";
+/// The cluster of one member that loses its disk.
+const ONE: &str = "one";
+/// The cluster of three members that all do.
+const THREE: &str = "three";
 /// What is told apart by name and uid. Not what Kubernetes itself writes all the time.
 const KINDS: &str =
     "namespaces,configmaps,secrets,serviceaccounts,services,deployments,clusterroles,clusterrolebindings";
@@ -57,28 +61,10 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         || in_place(stamp, &kubectl),
     )?;
     journal.step("backup", "list, show, verify", || looked_at(stamp))?;
-    let copy = journal.step(
-        "backup",
-        "restore as a new cluster: the objects, readable secrets, nodes of its own",
-        || copied(stamp, az, KEPT, COPY, &then),
-    )?;
     journal.step(
         "backup",
-        "the disk of the only control plane machine is destroyed: the state comes back from the service",
-        || {
-            let before = objects(&copy)?;
-            // Whatever was written last is with the service by then.
-            shipped(stamp, COPY)?;
-            let [machine] = &machines(stamp, COPY, "control plane")?[..] else {
-                anyhow::bail!("not one control plane machine");
-            };
-            destroy(stamp, id(machine)?)?;
-            journal.timed("API server", "serves the state again after", || {
-                wait_for("the state of before", Duration::from_secs(300), || {
-                    same(&before, &objects(&copy)?)
-                })
-            })
-        },
+        "restore as a new cluster: the objects, readable secrets, nodes of its own",
+        || copied(stamp, az, KEPT, COPY, &then).map(drop),
     )?;
     journal.step("backup", "a cluster that was deleted, as a new cluster", || {
         aks(az, &["delete"], KEPT, &["--yes"])?;
@@ -88,6 +74,67 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         for cluster in [COPY, AGAIN] {
             aks(az, &["delete"], cluster, &["--yes"])?;
         }
+        Ok(())
+    })
+}
+
+/// Machines lose their disks: what they had comes back from the service. Minutes, most of which go by until a silent machine is held
+/// for lost.
+pub(super) fn disks(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
+    journal.step(
+        "disks",
+        "the disk of the only control plane machine is destroyed: the state is back",
+        || disks_lost(journal, stamp, az, ONE, "free", 1),
+    )?;
+    journal.step(
+        "disks",
+        "the disks of all three control plane machines are destroyed: the state is back",
+        || disks_lost(journal, stamp, az, THREE, "standard", 3),
+    )?;
+    journal.step("disks", "az aks delete of both", || {
+        for cluster in [ONE, THREE] {
+            aks(az, &["delete"], cluster, &["--yes"])?;
+        }
+        Ok(())
+    })
+}
+
+fn disks_lost(
+    journal: &Journal,
+    stamp: &Stamp,
+    az: &Az,
+    cluster: &'static str,
+    tier: &str,
+    wanted: usize,
+) -> Result<()> {
+    let more = ["--node-count", "1", "--no-ssh-key", "--tier", tier];
+    aks(az, &["create"], cluster, &more)?;
+    let kubectl = stamp.kubectl(az, GROUP, cluster)?;
+    kubectl.apply(stamp.directory.path(), &shop())?;
+    next_second()?;
+    // Whatever was written last is with the service by then.
+    shipped(stamp, cluster)?;
+    let before = objects(&kubectl)?;
+    let members = machines(stamp, cluster, "control plane")?;
+    ensure!(members.len() == wanted, "{members:?}");
+    for member in &members {
+        destroy(stamp, id(member)?)?;
+    }
+    journal.timed("API server", "serves the state again after", || {
+        wait_for("the state of before", Duration::from_secs(300), || {
+            same(&before, &objects(&kubectl)?)
+        })
+    })?;
+    wait_for("all members", Duration::from_secs(300), || {
+        let members = machines(stamp, cluster, "control plane")?;
+        let ready = |member: &&Value| {
+            let processes = member["processes"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            !processes.is_empty() && processes.iter().all(|process| process["state"] == "ready")
+        };
+        ensure!(members.iter().filter(ready).count() == wanted, "{members:?}");
         Ok(())
     })
 }

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use arm_ids::group_id;
-use arm_wire::Provider;
+use arm_wire::{ErrorCode, Provider};
 use base_env::Env;
-use control_records::{GroupRecord, OperationRecord, OperationStatus, key};
-use control_store::{Change, Store, StoreError, Txn, list_records, put_record};
+use control_records::{GroupRecord, OperationError, OperationRecord, OperationStatus, key};
+use control_store::{Change, Store, StoreError, Stored, Txn, list_records, put_record};
 use tokio::sync::mpsc::Receiver;
 
 use crate::groups::DELETE;
@@ -17,6 +17,13 @@ const BUSY: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(300);
 /// Changes come in bursts; one look is enough for all of a burst.
 const GATHER: Duration = Duration::from_millis(50);
+/// An operation that is not done by then ends as failed and says what it waits for; the group is emptied all the same.
+/// The same bound as for clusters.
+const BOUND: Duration = Duration::from_secs(20 * 60);
+/// How often operations are looked through for those that take too long.
+const OVERDUE: Duration = Duration::from_secs(60);
+/// How many of the resources that are left are named.
+const NAMED: usize = 3;
 /// After the store failed.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
@@ -40,8 +47,9 @@ impl GroupReaper {
     /// Runs until `shutdown`.
     pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) {
         let work = async {
+            let mut looked = self.env.clock.monotonic();
             loop {
-                if let Err(error) = self.round().await {
+                if let Err(error) = self.round(&mut looked).await {
                     tracing::error!(%error, "cannot look after resource groups");
                     self.env.clock.sleep(BACK_OFF).await;
                 }
@@ -55,7 +63,7 @@ impl GroupReaper {
     }
 
     /// One look at everything, then waits for a reason to look again.
-    async fn round(&self) -> Result<(), StoreError> {
+    async fn round(&self, looked: &mut Duration) -> Result<(), StoreError> {
         let (groups, revision) = list_records::<GroupRecord>(&*self.store, "/groups/").await?;
         // Watched from before the work, so that what happens meanwhile is seen.
         let deleting: Vec<_> = groups
@@ -68,10 +76,18 @@ impl GroupReaper {
             ("/", BUSY)
         };
         let mut watch = self.store.watch(prefix, revision).await?;
+        let now = self.env.clock.monotonic();
+        let looks = now.saturating_sub(*looked) >= OVERDUE;
+        if looks {
+            *looked = now;
+        }
         let mut left = 0;
         for (_, group) in &deleting {
             if !self.reap(group.value.clone(), group.revision).await? {
                 left += 1;
+                if looks {
+                    self.give_up_waiting(&group.value).await?;
+                }
             }
         }
         if !deleting.is_empty() && left == 0 {
@@ -120,18 +136,15 @@ impl GroupReaper {
         if left > 0 {
             return Ok(false);
         }
-        let own_id = group_id(&group.subscription, &group.name);
-        let (operations, _) = list_records::<OperationRecord>(&*self.store, "/operations/").await?;
         let group_key = key::group(&group.subscription, &group.name);
         let mut txn = Txn::default().at(&group_key, revision).delete(&group_key);
-        for (key, stored) in operations {
-            let mut operation = stored.value;
-            let open = operation.status == OperationStatus::InProgress && operation.name == DELETE;
-            if open && operation.resource_id.eq_ignore_ascii_case(&own_id) {
-                operation.status = OperationStatus::Succeeded;
-                operation.ended_at = Some(self.env.clock.now());
-                txn = txn.at(&key, stored.revision).with(put_record(&key, &operation));
-            }
+        for (key, stored) in self.open(&group).await? {
+            let ended = OperationRecord {
+                status: OperationStatus::Succeeded,
+                ended_at: Some(self.env.clock.now()),
+                ..stored.value
+            };
+            txn = txn.at(&key, stored.revision).with(put_record(&key, &ended));
         }
         match self.store.txn(txn).await {
             Ok(_) => {
@@ -145,6 +158,79 @@ impl GroupReaper {
             // Another deletion was asked for meanwhile: its operation has to be ended as well.
             Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The operations that wait for a group to be gone.
+    async fn open(&self, group: &GroupRecord) -> Result<Vec<(String, Stored<OperationRecord>)>, StoreError> {
+        let own_id = group_id(&group.subscription, &group.name);
+        let (mut operations, _) = list_records::<OperationRecord>(&*self.store, "/operations/").await?;
+        operations.retain(|(_, Stored { value, .. })| {
+            value.status == OperationStatus::InProgress
+                && value.name == DELETE
+                && value.resource_id.eq_ignore_ascii_case(&own_id)
+        });
+        Ok(operations)
+    }
+
+    /// Ends the operations that have waited too long. Nobody waits for ever for what cannot be removed.
+    async fn give_up_waiting(&self, group: &GroupRecord) -> Result<(), StoreError> {
+        let now = self.env.clock.now();
+        let mut overdue = self.open(group).await?;
+        overdue.retain(|(_, stored)| now.duration_since(stored.value.started_at).unsigned_abs() >= BOUND);
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "The resource group '{}' was not deleted within {} minutes. {} Landfall goes on and removes the group as soon as \
+             nothing is left in it; the clusters' own operations say what is in the way.",
+            group.name,
+            BOUND.as_secs() / 60,
+            self.still_there(group).await,
+        );
+        let mut txn = Txn::default();
+        for (key, stored) in overdue {
+            let ended = OperationRecord {
+                status: OperationStatus::Failed,
+                ended_at: Some(now),
+                error: Some(OperationError {
+                    code: ErrorCode::OPERATION_TIMED_OUT.code.to_owned(),
+                    message: message.clone(),
+                }),
+                ..stored.value
+            };
+            txn = txn.at(&key, stored.revision).with(put_record(&key, &ended));
+        }
+        match self.store.txn(txn).await {
+            // The next look decides anew.
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is left in a group, for people.
+    async fn still_there(&self, group: &GroupRecord) -> String {
+        let mut names = Vec::new();
+        for provider in &self.providers {
+            match provider.resources(&group.subscription, Some(&group.name)).await {
+                Ok(found) => names.extend(found.iter().filter_map(|resource| {
+                    let text = |member| resource.get(member)?.as_str().map(str::to_owned);
+                    Some(format!("{} '{}'", text("type")?, text("name")?))
+                })),
+                Err(error) => tracing::warn!(
+                    provider = provider.namespace(),
+                    group = group.name,
+                    %error,
+                    "a provider cannot tell what is left in a resource group"
+                ),
+            }
+        }
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        match (names.is_empty(), more) {
+            (true, _) => "Something in it is not gone yet.".to_owned(),
+            (false, 0) => format!("It still has {}.", names.join(", ")),
+            (false, more) => format!("It still has {} and {more} more.", names.join(", ")),
         }
     }
 }

@@ -151,3 +151,32 @@ async fn a_running_reaper_notices_at_once() {
     assert!(!stamp.has_group("g").await);
     reaper.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_cannot_end_says_so_in_time_and_goes_on() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    stamp.things.left.store(usize::MAX, Ordering::Relaxed);
+    let deleted = stamp.arm("DELETE", &group("g"), None).await;
+    let status = deleted.header("azure-asyncoperation").to_owned();
+    let reaper = stamp.reaper();
+    stamp.env.clock.sleep(Duration::from_secs(19 * 60)).await;
+    assert_eq!(stamp.get(&status).await.body["status"], "InProgress");
+    stamp.env.clock.sleep(Duration::from_secs(4 * 60)).await;
+    let failed = stamp.get(&status).await;
+    assert_eq!(failed.body["status"], "Failed");
+    assert_eq!(failed.body["error"]["code"], "OperationTimedOut");
+    let message = failed.body["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("It still has Microsoft.Test/things 't'."),
+        "{message}"
+    );
+    // Whatever is in the way goes: so does the group, and whoever asks again is told.
+    let again = stamp.arm("DELETE", &group("g"), None).await;
+    let status = again.header("azure-asyncoperation").to_owned();
+    stamp.things.left.store(0, Ordering::Relaxed);
+    stamp.env.clock.sleep(Duration::from_secs(10)).await;
+    assert!(!stamp.has_group("g").await);
+    assert_eq!(stamp.get(&status).await.body["status"], "Succeeded");
+    reaper.abort();
+}

@@ -167,6 +167,7 @@ fn play_cases(only: Option<&str>, every: usize, jobs: usize, json: bool) -> Resu
     }
     for failure in &outcome.failures {
         println!("FAILED {}\n{}", failure.case, failure.why);
+        println!("reproduce: cargo xtask chaos --cases --only '{}'", failure.case);
     }
     if json {
         let failed: Vec<_> = outcome

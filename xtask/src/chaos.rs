@@ -38,15 +38,24 @@ const FIXED: u64 = 200;
 
 /// The fixed set of seeds.
 pub(crate) fn fixed() -> Result<()> {
-    run(&Options {
+    run(&every(false))
+}
+
+/// Every operation × every step × every fault.
+pub(crate) fn cases() -> Result<()> {
+    run(&every(true))
+}
+
+fn every(cases: bool) -> Options {
+    Options {
         seeds: FIXED,
         start: 1,
         seed: None,
-        cases: false,
+        cases,
         only: None,
         jobs: 2,
         json: false,
-    })
+    }
 }
 
 /// Plays.

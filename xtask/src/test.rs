@@ -99,7 +99,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "tests",
         cargo().args(["test", "--quiet", "--workspace", "--no-fail-fast"]),
     );
-    totals.gate("chaos", chaos::fixed);
+    totals.gate("chaos: fixed seeds", chaos::fixed);
+    totals.gate("chaos: every case", chaos::cases);
     if !options.no_acceptance {
         match set_up() {
             Ok(az) => totals.counted("acceptance", &mut acceptance(&az, options)),

@@ -75,6 +75,9 @@ pub(crate) struct ClusterStatus {
     pub(crate) vip: Option<Ipv4Addr>,
     pub(crate) nodes_ready: u32,
     pub(crate) nodes_wanted: u32,
+    /// What people have to do themselves before nodes are Ready.
+    #[serde(default)]
+    pub(crate) hint: Option<String>,
     /// What is going on, for people.
     pub(crate) step: String,
     /// Requests that have not ended, oldest first.

@@ -187,11 +187,9 @@ impl Tracker {
         } else {
             String::new()
         };
-        let what = if what.is_empty() {
-            "going on".to_owned()
-        } else {
-            what
-        };
+        if what.is_empty() {
+            return format!("{} of {total} done{left}", self.done);
+        }
         format!("{what} ({} of {total}{left})", (self.done + 1).min(total.max(1)))
     }
 }
@@ -413,7 +411,7 @@ mod tests {
             step: "kubelet",
             took: minute,
         });
-        assert_eq!(last, "going on (3 of 3)");
+        assert_eq!(last, "3 of 3 done");
     }
 
     #[test]

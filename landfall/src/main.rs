@@ -1,7 +1,7 @@
 //! The `landfall` binary: commands, wiring, progress, nothing else.
 //!
 //! Always true: only [`printer`] writes to the terminal; every failure ends as one sentence and a next step, with exit code
-//! 1, or 2 where the command line is wrong.
+//! 1, 2 where the command line is wrong, or 130 where somebody interrupted it.
 
 mod admin;
 mod args;
@@ -79,10 +79,7 @@ fn run(cli: Cli, env: Env, printer: &Printer) -> Result<()> {
         let work = command(&context, cli.command);
         tokio::select! {
             outcome = work => outcome,
-            _ = tokio::signal::ctrl_c() => Err(problem::Problem::new(
-                "interrupted",
-                "run the same command again: it goes on where it stopped",
-            ).into()),
+            _ = tokio::signal::ctrl_c() => Err(problem::Problem::interrupted().into()),
         }
     })
 }

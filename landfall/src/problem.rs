@@ -15,8 +15,8 @@ pub(crate) struct Problem {
     sentence: String,
     /// What to do next: a command or a short sentence.
     next: String,
-    /// Whether the command line itself is wrong (exit code 2).
-    usage: bool,
+    /// The exit code.
+    code: u8,
     source: Option<anyhow::Error>,
 }
 
@@ -26,7 +26,7 @@ impl Problem {
         Self {
             sentence: sentence.into(),
             next: next.into(),
-            usage: false,
+            code: 1,
             source: None,
         }
     }
@@ -34,8 +34,19 @@ impl Problem {
     /// The command line is wrong.
     pub(crate) fn usage(sentence: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
-            usage: true,
+            code: 2,
             ..Self::new(sentence, next)
+        }
+    }
+
+    /// Somebody pressed Ctrl-C. The code is what shells expect then: 128 and the signal's number.
+    pub(crate) fn interrupted() -> Self {
+        Self {
+            code: 130,
+            ..Self::new(
+                "interrupted",
+                "run the same command again: it goes on where it stopped",
+            )
         }
     }
 
@@ -104,14 +115,12 @@ pub(crate) fn told(error: &anyhow::Error) -> Told {
     }
 }
 
-/// The exit code: 2 where the command line is wrong, else 1.
+/// The exit code: 2 where the command line is wrong, 130 after an interruption, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
-    let usage = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<Problem>()
-            .is_some_and(|problem| problem.usage)
-    });
-    if usage { 2 } else { 1 }
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Problem>())
+        .map_or(1, |problem| problem.code)
 }
 
 #[cfg(test)]
@@ -141,5 +150,6 @@ mod tests {
         assert_eq!(told.causes, ["there is no file x", "no such file"]);
         assert_eq!(exit_code(&error), 2);
         assert_eq!(exit_code(&anyhow::anyhow!("x")), 1);
+        assert_eq!(exit_code(&Problem::interrupted().into()), 130);
     }
 }

@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use cluster_spec::PodNetworking;
 use control_records::{ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Role, key};
 use control_store::{Store, get_record, list_records};
 use fabric_api::{Fabric, MachineSeen, Power};
@@ -207,10 +208,17 @@ fn operation_status(operation: OperationRecord) -> OperationStatus {
 }
 
 fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str) -> ClusterStatus {
+    let nodes_wanted = cluster.spec.pools.iter().map(|pool| pool.count).sum();
+    let nodes_ready = observed.ready_nodes.values().sum();
+    let bare = cluster.spec.network.plugin == PodNetworking::None && nodes_ready < nodes_wanted;
     ClusterStatus {
         state: state.to_owned(),
-        nodes_wanted: cluster.spec.pools.iter().map(|pool| pool.count).sum(),
-        nodes_ready: observed.ready_nodes.values().sum(),
+        nodes_wanted,
+        nodes_ready,
+        hint: bare.then(|| {
+            "nodes are Ready once a network plugin is installed: the cluster was made with the network plugin 'none'"
+                .to_owned()
+        }),
         resource_group: cluster.resource_group,
         name: cluster.name,
         uid: cluster.uid,

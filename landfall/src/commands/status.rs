@@ -145,6 +145,9 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     if !cluster.step.is_empty() {
         page.push_str(&format!("  now:     {}\n", cluster.step));
     }
+    if let Some(hint) = &cluster.hint {
+        page.push_str(&format!("  note:    {hint}\n"));
+    }
     page.push_str(&format!("  backup:  {}\n", backup(cluster.backup.as_ref())));
     if let Some(problem) = &cluster.problem {
         page.push_str(&format!("  {} {problem}\n", "problem:".yellow().bold()));

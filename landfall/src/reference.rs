@@ -12,7 +12,7 @@ pub(crate) fn markdown() -> String {
     if let Some(about) = root.get_long_about().or(root.get_about()) {
         page.push_str(&format!("{about}\n\n"));
     }
-    page.push_str("Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong.\n\n## Options of every command\n\n");
+    page.push_str("Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 130 somebody interrupted it.\n\n## Options of every command\n\n");
     page.push_str(&options(&root, true));
     for command in visible(&root) {
         section(command, "landfall", 2, &mut page);

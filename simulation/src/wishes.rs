@@ -144,13 +144,23 @@ impl Asked {
         }
     }
 
-    /// An abort was acknowledged: what is there now stays there.
+    /// An abort was acknowledged: what is there now stays there, unless its group is on its way out.
     pub async fn aborted(&mut self, stamp: &Stamp, cluster: &str) -> Result<()> {
         let there = stamp.cluster(cluster).await?.as_ref().map(desired);
-        if let Some(asked) = self.clusters.get_mut(cluster)
-            && asked.contains(&there)
-        {
+        let groups = stamp.records::<GroupRecord>("/groups/").await?;
+        let group = groups.get(&key::group(SUBSCRIPTION, GROUP));
+        let past = self.past.get(cluster);
+        let Some(asked) = self.clusters.get_mut(cluster) else {
+            return Ok(());
+        };
+        let returned_to = there
+            .as_ref()
+            .is_some_and(|there| past.is_some_and(|past| may_return(past, there)));
+        if asked.contains(&there) || returned_to {
             *asked = BTreeSet::from([there]);
+        }
+        if group.is_none_or(|group| group.deleting) {
+            asked.insert(None);
         }
         Ok(())
     }
@@ -175,6 +185,19 @@ impl Asked {
         }
         Ok(problems)
     }
+}
+
+/// Whether an abort may return to this: each part as it was at some time; a pool that never came to be has no nodes.
+fn may_return(past: &BTreeSet<Option<Desired>>, there: &Desired) -> bool {
+    let past = || past.iter().flatten();
+    let known = |(name, pool): (&String, &Pool)| {
+        past().filter_map(|state| state.pools.get(name)).any(|before| {
+            (pool.count == before.count || pool.count == 0)
+                && pool.labels == before.labels
+                && pool.taints == before.taints
+        })
+    };
+    past().any(|state| state.tier == there.tier) && there.pools.iter().all(known)
 }
 
 fn desired(record: &ClusterRecord) -> Desired {

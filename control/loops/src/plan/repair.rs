@@ -2,7 +2,7 @@
 
 use control_records::{Repair, Rung};
 
-use super::{Ailment, Draft, Effect, Machine, Reach, Write, after};
+use super::{Ailment, Draft, Effect, Machine, Reach, Write, after, members};
 
 /// Does what was written down, and writes down that it is done.
 pub(super) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
@@ -33,6 +33,10 @@ pub(super) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
             let node = label.to_owned();
             draft.act(Effect::DeleteNode(node), format!("making {label} anew"));
         }
+        // Whether it is registered cannot be seen now. It starts when it can, or it would be the drained node of before.
+        (Rung::Reimage, true) if served(draft) && machine.node_name().is_some() => {
+            draft.wait(format!("waiting for the API server, to remove node {label}"));
+        }
         _ => {
             let finished = Repair {
                 pending: false,
@@ -48,6 +52,11 @@ pub(super) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
             });
         }
     }
+}
+
+/// Whether the API server answered at some time and does not now.
+fn served(draft: &Draft<'_>) -> bool {
+    draft.seen.api.reach != Reach::Ready && members::formed(&draft.seen.observed)
 }
 
 fn registered(draft: &Draft<'_>, machine: &Machine) -> bool {

@@ -335,6 +335,35 @@ fn a_machine_that_is_being_made_has_not_vanished() {
 }
 
 #[test]
+fn a_node_made_anew_does_not_start_as_the_drained_one_of_before() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 4)]);
+    let id = ideal.nodes_of("a")[0].clone();
+    let machine = ideal.seen.machines.get_mut(&id).unwrap();
+    let begun = Some(ideal.now);
+    machine.record.repair = Repair {
+        rung: Rung::Reimage,
+        pending: true,
+        at: begun,
+        ..Repair::default()
+    };
+    machine.repaired = begun;
+    machine.presence = Presence::Absent;
+    // The API server does not answer just now.
+    ideal.seen.api.reach = Reach::Away;
+    let plan = ideal.plan();
+    let finished = |write: &Write| matches!(write, Write::Repair { repair, .. } if !repair.pending);
+    assert!(!plan.writes.iter().any(finished), "{:?}", plan.writes);
+    ideal.seen.api.reach = Reach::Ready;
+    let plan = ideal.plan();
+    assert!(!plan.writes.iter().any(finished));
+    assert!(
+        plan.effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::DeleteNode(_)))
+    );
+}
+
+#[test]
 fn two_members_are_not_taken_away_by_one_plan() {
     let mut ideal = standing(cluster_spec::Tier::Standard, vec![pool("a", 1)]);
     let ids = ideal.control_plane_ids();

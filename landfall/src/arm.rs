@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use base_env::{Clock, Env};
 use reqwest::{
-    Certificate, Method, Response, StatusCode,
+    Certificate, Method, RequestBuilder, Response, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
 };
 use serde_json::Value;
@@ -35,6 +35,8 @@ pub(crate) const ADMINISTRATOR: &str = "administrator";
 
 /// How long one request may take.
 const BOUND: Duration = Duration::from_secs(30);
+/// Before each further try of a request whose connection broke.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
 /// A client that is logged in.
 pub(crate) struct ArmClient {
@@ -240,20 +242,34 @@ impl ArmClient {
     }
 
     async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Response> {
+        let repeatable = method != Method::POST;
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if repeatable {
+            self.persist(request).await
+        } else {
+            request.send().await.map_err(|error| self.unreachable(error))
+        }
+    }
+
+    /// Sends what may be sent twice. On a busy host a connection breaks now and then, and that is no reason to give up.
+    async fn persist(&self, request: RequestBuilder) -> Result<Response> {
+        for pause in PAUSES {
+            let Some(again) = request.try_clone() else {
+                break;
+            };
+            match again.send().await {
+                Err(error) if !error.is_timeout() => self.clock.sleep(pause).await,
+                answered => return answered.map_err(|error| self.unreachable(error)),
+            }
         }
         request.send().await.map_err(|error| self.unreachable(error))
     }
 
     async fn document(&self, url: &str) -> Result<Value> {
-        let answer = self
-            .http
-            .get(url)
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error))?;
+        let answer = self.persist(self.http.get(url)).await?;
         let answer = self.checked(answer, &format!("read {url}")).await?;
         answer.json().await.with_context(|| format!("{url} is not JSON"))
     }

@@ -417,7 +417,7 @@ impl ClusterLoop {
                     job.run(&effect).await
                 })
             };
-            self.memory.begins(&effect, self.under_way.values());
+            self.memory.begins(effect, self.under_way.values());
             self.under_way.insert(task.id(), effect.clone());
         }
     }

@@ -1,5 +1,7 @@
 //! How large the file of a store is.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
+
 use std::path::Path;
 
 use base_env::Env;

@@ -375,10 +375,11 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
                         return true;
                     };
                     split(inputs).1 == split(&wanted).1
-                        && other
-                            .report
-                            .as_ref()
-                            .is_none_or(|report| report.generation >= *generation)
+                        && match &other.report {
+                            Some(report) => report.generation >= *generation,
+                            // Silent, it may know of nobody yet, and would show the new one the door when it is back.
+                            None => other.heard(),
+                        }
                 })
         }
         ConfigSeen::Unknown => true,

@@ -1,5 +1,7 @@
 //! `Landfall.Backup`: what can be restored, and the ways back.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};

@@ -29,8 +29,6 @@ const POOLS: u32 = 3;
 const SCALED: &str = "np3";
 /// Requests under way at a time.
 const CLIENTS: u32 = 64;
-/// How many times as fast time passes for a service that is watched while nothing happens.
-const PACE: u32 = 5;
 /// How long any phase may take: a bound against hanging, not a promise.
 const BOUND: Duration = Duration::from_secs(60 * 60);
 
@@ -253,7 +251,7 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     );
 
     rest(&stamp, &haste, &env, clusters).await?;
-    haste.set(PACE);
+    haste.set(pace(clusters));
     let rested = stamp.service()?.client().commits().await?;
     let before = cpu()?;
     let start = clock.monotonic();
@@ -305,9 +303,15 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     Ok(())
 }
 
+/// How many times as fast time passes for a service that is watched while nothing happens. What comes round must still be
+/// done with before it comes round again, or the service is never seen at rest.
+fn pace(clusters: u32) -> u32 {
+    (10_000 / clusters.max(1)).clamp(2, 5)
+}
+
 /// Waits until nothing is left to do, at a faster pace: some of it is only due after a while.
 async fn rest(stamp: &SimStamp, haste: &Haste, env: &Env, clusters: u32) -> Result<()> {
-    haste.set(PACE);
+    haste.set(pace(clusters));
     let rested = stamp.service()?.idle(env, clusters, BOUND).await;
     haste.set(1);
     rested

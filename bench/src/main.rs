@@ -47,7 +47,7 @@ enum Bench {
     /// service's own. Memory is split by counting what is allocated before and after the service is let go.
     ///
     /// Idle CPU is user and system time of the process over several resync periods (300 s each), divided by the time that
-    /// passed for the service and by the clusters: 1 mCPU is a thousandth of a core. Time goes five times as fast for the
+    /// passed for the service and by the clusters: 1 mCPU is a thousandth of a core. Time goes two to five times as fast for the
     /// service meanwhile. It says what looking at a cluster that needs nothing costs, and all that goes over all clusters.
     Engine(Engine),
     /// One part of `engine`, in a process of its own

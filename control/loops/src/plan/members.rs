@@ -363,24 +363,23 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
                 return false;
             };
             let control_plane = draft.control_plane();
-            others()
-                .filter(|(_, other)| matches!(other.config, ConfigSeen::Published { .. }))
-                .all(|(_, other)| {
+            others().all(|(_, other)| match &other.config {
+                ConfigSeen::Absent => true,
+                // Not read yet since the service started: what it knows is not known.
+                ConfigSeen::Unknown => false,
+                ConfigSeen::Published {
+                    generation, inputs, ..
+                } => {
                     let wanted =
                         config_inputs(&draft.desired.spec, &other.record, &addresses, &control_plane);
-                    let ConfigSeen::Published {
-                        generation, inputs, ..
-                    } = &other.config
-                    else {
-                        return true;
-                    };
                     split(inputs).1 == split(&wanted).1
                         && match &other.report {
                             Some(report) => report.generation >= *generation,
                             // Silent, it may know of nobody yet, and would show the new one the door when it is back.
                             None => other.heard(),
                         }
-                })
+                }
+            })
         }
         ConfigSeen::Unknown => true,
     }

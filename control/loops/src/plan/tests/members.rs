@@ -131,6 +131,25 @@ fn the_only_member_is_configured_anew_while_others_are_still_to_come() {
 }
 
 #[test]
+fn nobody_new_is_configured_before_it_is_seen_what_the_others_know() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
+    let old = ideal.members()[0].1.clone();
+    ideal.desired.spec.tier = Tier::Standard;
+    ideal.desired.generation = 2;
+    ideal.pass();
+    assert_eq!(ideal.members().len(), 3);
+    // The service has just started: nothing was read yet.
+    ideal.seen.machines.get_mut(&old).unwrap().config = ConfigSeen::Unknown;
+    let configured = |plan: &Plan| {
+        let new = |effect: &Effect| matches!(effect, Effect::Configure { machine, .. } if *machine != old);
+        plan.effects.iter().any(new)
+    };
+    assert!(!configured(&ideal.plan()), "{:?}", ideal.plan().effects);
+    ideal.run();
+    assert_eq!(ideal.seen.observed.generation, 2);
+}
+
+#[test]
 fn etcd_may_have_been_formed_before_the_api_server_was_seen() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     ideal.desired.spec.tier = Tier::Free;

@@ -27,7 +27,7 @@ pub const SEED_PATH: &str = "/etc/landfall/seed.json";
 
 /// Where the fabric keeps the agent inside a machine. After an upgrade of the service another one lies there, in a machine
 /// that runs too: the agent becomes it.
-pub const AGENT_PATH: &str = "/opt/landfall/landfall-agent";
+pub const AGENT_PATH: &str = "/opt/landfall/agent/landfall-agent";
 
 /// What agents of this release can do. Counted up when a configuration may hold what agents before it do not know or would
 /// not do, and when the programs beside etcd have to be started anew to get what is new in them.

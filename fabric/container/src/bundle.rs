@@ -9,7 +9,7 @@ use crate::{disk, limits::Limits};
 
 /// Where the agent lies inside a machine. Its directory is bound, not the file: after an upgrade the other file is seen by
 /// machines that run.
-const AGENT: &str = "/opt/landfall/landfall-agent";
+const AGENT: &str = "/opt/landfall/agent/landfall-agent";
 
 /// Where configurations of machines made before look for it.
 const OLD_AGENT: &str = "/usr/local/bin/landfall-agent";
@@ -200,7 +200,7 @@ mod tests {
             json!(["CAP_CHOWN"])
         );
         let text = config.to_string();
-        assert!(text.contains(r#""destination":"/opt/landfall","options":["bind","ro","nosuid","nodev"],"source":"/state/agent""#));
+        assert!(text.contains(r#""destination":"/opt/landfall/agent","options":["bind","ro","nosuid","nodev"],"source":"/state/agent""#));
         assert_eq!(config["process"]["args"], json!([AGENT]));
         assert!(!text.contains("secret-token"));
         assert!(!text.contains("mqueue"));

@@ -132,8 +132,11 @@ fn machines_reach_their_own_network_and_no_other() {
         std::fs::write(&new, &text).unwrap();
         std::fs::set_permissions(&new, std::fs::metadata(&agent).unwrap().permissions()).unwrap();
         std::fs::rename(&new, &agent).unwrap();
-        assert_eq!(stand.output("a1", "cat /opt/landfall/landfall-agent").await, text);
-        let write = "echo x >/opt/landfall/x || echo read-only";
+        assert_eq!(
+            stand.output("a1", "cat /opt/landfall/agent/landfall-agent").await,
+            text
+        );
+        let write = "echo x >/opt/landfall/agent/x || echo read-only";
         assert!(stand.output("a1", write).await.contains("read-only"));
         // As a node does at its start; what its pods mount stays inside.
         let share =

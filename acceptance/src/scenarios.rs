@@ -71,7 +71,8 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     }
     workload::create(journal, &az)?;
     let clusters = workload::Clusters::open(journal, stamp, &az)?;
-    if wanted("workload") {
+    // What the adversities must not disturb is made by the workload.
+    if wanted("workload") || wanted("adversity") {
         clusters.walk(journal)?;
     }
     if wanted("pools") {

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::MachineConfig;
+use agent_protocol::{
+    MachineConfig,
+    beside::{BACKUP, ETCD},
+};
 use anyhow::{Context, Result, bail};
 use base_env::{Clock, Env};
 use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, NodePlace};
@@ -67,12 +70,10 @@ impl Floor {
         let place = ControlPlanePlace::alone("floor", at);
         let mut control_plane = cluster_bootstrap::control_plane_config(spec, &pki, &place, now, 1)?;
         // Nor are there the agent's own programs.
-        control_plane
-            .processes
-            .retain(|process| process.name != "etcd-backup");
+        control_plane.processes.retain(|process| process.name != BACKUP);
         for process in &mut control_plane.processes {
             // Nobody prepares the data of a bare etcd.
-            if process.name == "etcd" {
+            if process.name == ETCD {
                 process.argv = cluster_bootstrap::bare_etcd(&place);
             }
         }

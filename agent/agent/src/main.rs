@@ -8,6 +8,7 @@ use std::{
 
 use agent_backup::restore::{FromBackup, Programs};
 use agent_etcd::{keeper, prepare::Prepare};
+use agent_protocol::beside::{BACKUP, ETCD, KEEPER};
 
 const USAGE: &str = "usage: landfall-agent [--root DIRECTORY [--adopt FILE] | --can-adopt FILE | --version]
        landfall-agent etcd|etcd-keeper|etcd-backup|vip FILE";
@@ -33,8 +34,8 @@ fn main() -> ExitCode {
             Err(why) => fail(&why),
         },
         (Some("--version"), None) => print(&format!("landfall-agent {}", env!("CARGO_PKG_VERSION"))),
-        (Some("etcd"), Some(file)) => etcd(file),
-        (Some("etcd-keeper"), Some(file)) => match keeper::run(file, &|line| log(line)) {
+        (Some(ETCD), Some(file)) => etcd(file),
+        (Some(KEEPER), Some(file)) => match keeper::run(file, &|line| log(line)) {
             Ok(never) => match never {},
             Err(why) => fail(&why),
         },
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),
         },
-        (Some("etcd-backup"), Some(file)) => agent_backup::program::run(file, root),
+        (Some(BACKUP), Some(file)) => agent_backup::program::run(file, root),
         _ => {
             print(USAGE);
             ExitCode::from(2)

@@ -35,6 +35,11 @@ pub trait Agents: Send + Sync + 'static {
     fn report(&self, machine: &str) -> Option<Arc<Report>>;
     /// How long ago this machine was heard of (any request of it), since the service started.
     fn contact(&self, machine: &str) -> Option<Duration>;
+    /// Whether this machine's agent is in contact: heard of less than [`SILENT_AFTER`] ago.
+    fn heard(&self, machine: &str) -> bool {
+        self.contact(machine)
+            .is_some_and(|contact| contact < SILENT_AFTER)
+    }
     /// Names of machines whose report changed in content, or that fell silent ([`SILENT_AFTER`]) or came back. A wake-up
     /// only: read [`Agents::report`] and [`Agents::contact`].
     fn subscribe(&self) -> broadcast::Receiver<String>;

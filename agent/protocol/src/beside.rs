@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::Probe;
 
+/// What makes etcd's data be there and then becomes etcd, as a process and as a subcommand.
+pub const ETCD: &str = "etcd";
+/// What keeps etcd's membership, likewise.
+pub const KEEPER: &str = "etcd-keeper";
+/// What ships etcd's backup, likewise.
+pub const BACKUP: &str = "etcd-backup";
+
 /// A member of an etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -202,6 +202,13 @@ pub struct Report {
     pub disks: Vec<DiskSeen>,
 }
 
+impl Report {
+    /// What a process says about itself, see [`Process::status`]; `None` if it has said nothing, or nothing of this kind.
+    pub fn status<'r, T: Deserialize<'r>>(&'r self, process: &str) -> Option<T> {
+        T::deserialize(self.processes.get(process)?.status.as_ref()?).ok()
+    }
+}
+
 /// A file system as seen. Told again when its state of filling changes by a tenth, not at every byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{API_PORT, BootstrapError, ControlPlanePlace, kubeconfig, members, object, pair, plain, secret};
 
 pub(crate) const PKI: &str = "/etc/kubernetes/pki";
-pub(crate) const ETCD: &str = "/etc/kubernetes/pki/etcd";
+pub(crate) const ETCD_PKI: &str = "/etc/kubernetes/pki/etcd";
 const ENCRYPTION: &str = "/etc/kubernetes/encryption.json";
 const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.json";
 /// Read again by the API server itself when it changes.
@@ -99,7 +99,7 @@ fn certificates(
             &format!("{PKI}/front-proxy-ca.crt"),
             pki.front_proxy.certificate.as_str(),
         ),
-        plain(&format!("{ETCD}/ca.crt"), pki.etcd.certificate.as_str()),
+        plain(&format!("{ETCD_PKI}/ca.crt"), pki.etcd.certificate.as_str()),
         secret(&format!("{PKI}/sa.key"), pki.service_account_key.as_str()),
         plain(&format!("{PKI}/sa.pub"), pki.service_account_public_key.as_str()),
     ];
@@ -137,18 +137,18 @@ fn certificates(
             Subject::client("landfall:probe"),
         ),
         (
-            format!("{ETCD}/server"),
+            format!("{ETCD_PKI}/server"),
             &pki.etcd,
             local(Subject::peer("etcd")).ip(at.vnet),
         ),
         // A member refuses a peer that calls from an address which is not in its certificate.
         (
-            format!("{ETCD}/peer"),
+            format!("{ETCD_PKI}/peer"),
             &pki.etcd,
             local(Subject::peer("etcd-peer")).ip(at.vnet),
         ),
         (
-            format!("{ETCD}/client"),
+            format!("{ETCD_PKI}/client"),
             &pki.etcd,
             Subject::client("kube-apiserver"),
         ),
@@ -286,9 +286,9 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         format!("--tls-private-key-file={PKI}/apiserver.key"),
         "--tls-min-version=VersionTLS12".to_owned(),
         "--etcd-servers=https://127.0.0.1:2379".to_owned(),
-        format!("--etcd-cafile={ETCD}/ca.crt"),
-        format!("--etcd-certfile={ETCD}/client.crt"),
-        format!("--etcd-keyfile={ETCD}/client.key"),
+        format!("--etcd-cafile={ETCD_PKI}/ca.crt"),
+        format!("--etcd-certfile={ETCD_PKI}/client.crt"),
+        format!("--etcd-keyfile={ETCD_PKI}/client.key"),
         format!("--encryption-provider-config={ENCRYPTION}"),
         format!("--service-cluster-ip-range={}", spec.network.service_range),
         format!("--service-account-issuer=https://{}", spec.fqdn),

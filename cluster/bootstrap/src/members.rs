@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::{
     AGENT_PATH, Command, File, LEVEL, Probe, Process,
-    beside::{BackupConfig, EtcdConfig, EtcdIdentity, EtcdMember, KeeperConfig, VipConfig},
+    beside::{
+        BACKUP, BackupConfig, ETCD, EtcdConfig, EtcdIdentity, EtcdMember, KEEPER, KeeperConfig, VipConfig,
+    },
 };
 use cluster_pki::{ClusterPki, Subject};
 use cluster_spec::ClusterSpec;
@@ -18,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     API_PORT, BootstrapError, ControlPlanePlace,
-    control_plane::{ETCD, HANG_SECONDS, https, process},
+    control_plane::{ETCD_PKI, HANG_SECONDS, https, process},
     pair, secret, words,
 };
 
@@ -72,9 +74,9 @@ fn etcd_members(place: &ControlPlanePlace) -> Vec<EtcdMember> {
 
 fn identity() -> EtcdIdentity {
     EtcdIdentity {
-        ca: format!("{ETCD}/ca.crt"),
-        certificate: format!("{ETCD}/keeper.crt"),
-        key: format!("{ETCD}/keeper.key"),
+        ca: format!("{ETCD_PKI}/ca.crt"),
+        certificate: format!("{ETCD_PKI}/keeper.crt"),
+        key: format!("{ETCD_PKI}/keeper.key"),
     }
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn files(
     now: Timestamp,
 ) -> Result<Vec<File>, BootstrapError> {
     let keeper = pki.etcd.issue(&Subject::client("landfall-keeper"), now)?;
-    let mut files = Vec::from(pair(&format!("{ETCD}/keeper"), &keeper));
+    let mut files = Vec::from(pair(&format!("{ETCD_PKI}/keeper"), &keeper));
     files.push(json(ETCD_CONFIG, &etcd_config(place)));
     let backup = BackupConfig {
         cluster: place.cluster.clone(),
@@ -158,13 +160,13 @@ fn flags(place: &ControlPlanePlace) -> Vec<String> {
         format!("--listen-peer-urls=https://{own}:2380"),
         // Loopback only, so that health can be asked for without a certificate of the etcd CA.
         "--listen-metrics-urls=http://127.0.0.1:2381".to_owned(),
-        format!("--trusted-ca-file={ETCD}/ca.crt"),
-        format!("--cert-file={ETCD}/server.crt"),
-        format!("--key-file={ETCD}/server.key"),
+        format!("--trusted-ca-file={ETCD_PKI}/ca.crt"),
+        format!("--cert-file={ETCD_PKI}/server.crt"),
+        format!("--key-file={ETCD_PKI}/server.key"),
         "--client-cert-auth=true".to_owned(),
-        format!("--peer-trusted-ca-file={ETCD}/ca.crt"),
-        format!("--peer-cert-file={ETCD}/peer.crt"),
-        format!("--peer-key-file={ETCD}/peer.key"),
+        format!("--peer-trusted-ca-file={ETCD_PKI}/ca.crt"),
+        format!("--peer-cert-file={ETCD_PKI}/peer.crt"),
+        format!("--peer-key-file={ETCD_PKI}/peer.key"),
         "--peer-client-cert-auth=true".to_owned(),
         // 8 GiB is upstream's recommended maximum.
         "--quota-backend-bytes=8589934592".to_owned(),
@@ -234,13 +236,13 @@ pub(crate) fn etcd(place: &ControlPlanePlace) -> Process {
         restart: reason_to_restart(place),
         needs: vec![format!("{DATA}/member/snap/db")],
         status: Some(etcd_config(place).status()),
-        ..beside("etcd", ETCD_CONFIG, Some(probe), 1)
+        ..beside(ETCD, ETCD_CONFIG, Some(probe), 1)
     }
 }
 
 /// The continuous backup of etcd.
 pub(crate) fn backup() -> Process {
-    let process = beside("etcd-backup", BACKUP_CONFIG, None, 2);
+    let process = beside(BACKUP, BACKUP_CONFIG, None, 2);
     Process {
         // A few threads that allocate little: one arena for all of them.
         env: [("MALLOC_ARENA_MAX".to_owned(), "1".to_owned())].into(),
@@ -278,8 +280,8 @@ pub(crate) fn keepers(place: &ControlPlanePlace) -> Vec<Process> {
     let mut processes = Vec::new();
     if keeps(place) {
         processes.push(Process {
-            status: status("etcd-keeper"),
-            ..beside("etcd-keeper", KEEPER_CONFIG, None, 2)
+            status: status(KEEPER),
+            ..beside(KEEPER, KEEPER_CONFIG, None, 2)
         });
     }
     if place.roaming {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use agent_api::{Agents, SILENT_AFTER};
+use agent_api::Agents;
 use jiff::Timestamp;
 
 use crate::{
@@ -33,12 +33,7 @@ impl Silences {
         {
             return *silence;
         }
-        let heard = |machine: &str| {
-            agents
-                .contact(machine)
-                .is_some_and(|contact| contact < SILENT_AFTER)
-        };
-        let (all, silent) = index.count_machines(heard);
+        let (all, silent) = index.count_machines(|machine| agents.heard(machine));
         let silence = Silence { silent, all };
         *last = Some((now, silence));
         silence

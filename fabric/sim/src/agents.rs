@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
-use agent_protocol::{DiskSeen, LEVEL, MachineConfig, ProcessSeen, ProcessState, Report};
+use agent_protocol::{DiskSeen, LEVEL, MachineConfig, ProcessSeen, ProcessState, Report, beside::KEEPER};
 use async_trait::async_trait;
 use fabric_api::Power;
 use tokio::sync::broadcast;
@@ -24,9 +24,6 @@ const RSS_KIB: u64 = 6144;
 
 /// A member of etcd that the others cannot let in tries again after this.
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
-
-/// The process that tells who belongs to etcd.
-const KEEPER: &str = "etcd-keeper";
 
 /// Size of a simulated disk, MiB.
 const DISK_MIB: u64 = 128 * 1024;

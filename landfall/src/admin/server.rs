@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
-use agent_api::{Agents, LogError, SILENT_AFTER};
-use agent_protocol::{Report, beside::BackupStatus};
+use agent_api::{Agents, LogError};
+use agent_protocol::{
+    Report,
+    beside::{BACKUP, BackupStatus},
+};
 use anyhow::{Context as _, Result};
 use axum::{
     Json, Router,
@@ -185,10 +188,10 @@ impl Sources {
 impl Sources {
     /// What a machine says of the backup that it ships; nothing of one that is silent or does not ship.
     fn backup(&self, machine: &str) -> Option<BackupLag> {
-        self.agents.contact(machine).filter(|ago| *ago < SILENT_AFTER)?;
-        let report = self.agents.report(machine)?;
-        let status = report.processes.get("etcd-backup")?.status.clone()?;
-        let status: BackupStatus = serde_json::from_value(status).ok()?;
+        if !self.agents.heard(machine) {
+            return None;
+        }
+        let status: BackupStatus = self.agents.report(machine)?.status(BACKUP)?;
         status.ships.then_some(BackupLag {
             behind_seconds: status.lag_ms / 1000,
             problem: status.problem,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_archive::{Archive, DirectoryShelf, Mirror, S3Place, S3Shelf, Shelf};
 use cluster_backup::retention::Retention;
-use control_records::ClusterRecord;
+use control_records::{ClusterRecord, events};
 use control_store::{Sealer, Store, list_records};
 use zeroize::Zeroizing;
 
@@ -24,8 +24,9 @@ use crate::{
 const TEND: Duration = Duration::from_secs(5 * 60);
 /// Every so many rounds, everything is verified by restoring it into memory.
 const VERIFY_EVERY: u32 = 12;
-/// How long a deleted cluster's backups are kept after their newest change, milliseconds.
-const AFTER_DELETION: i64 = 7 * 24 * 60 * 60 * 1000;
+/// How long a deleted cluster's backups are kept after their newest change, milliseconds: as long as it is known what the
+/// cluster was.
+const AFTER_DELETION_MS: i64 = events::KEPT_AFTER_DELETION.as_secs().cast_signed() * 1000;
 
 /// How often the copy is brought up to date.
 const COPY: Duration = Duration::from_secs(5);
@@ -225,7 +226,7 @@ pub(super) async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>)
                     .map(|(name, _)| name.until())
                     .max();
                 if !alive.contains(&cluster)
-                    && newest.is_none_or(|newest| now.as_millisecond() - newest > AFTER_DELETION)
+                    && newest.is_none_or(|newest| now.as_millisecond() - newest > AFTER_DELETION_MS)
                 {
                     tracing::info!(cluster, "the backups of a deleted cluster have expired");
                     archive.forget(&cluster)?;

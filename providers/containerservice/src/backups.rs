@@ -18,8 +18,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use agent_api::{Agents, SILENT_AFTER};
-use agent_protocol::beside::BackupStatus;
+use agent_api::Agents;
+use agent_protocol::beside::{BACKUP, BackupStatus};
 use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route, RouteStatus, Scope};
 use async_trait::async_trait;
 use base_env::Env;
@@ -46,9 +46,6 @@ pub const BACKUP_NAMESPACE: &str = "Landfall.Backup";
 pub const BACKUP_API_VERSIONS: &[&str] = &["2026-11-01"];
 /// What a restore is called as an operation.
 pub(crate) const RESTORE: &str = "Backups_Restore";
-
-/// The process that ships, as `cluster/bootstrap` calls it.
-const SHIPPER: &str = "etcd-backup";
 
 const fn works(method: &'static str, path: &'static str, name: &'static str) -> Route {
     Route {
@@ -142,18 +139,11 @@ impl BackupApi {
             let Some(given) = &machine.assignment else {
                 continue;
             };
-            let heard = self
-                .agents
-                .contact(&machine.id)
-                .is_some_and(|ago| ago < SILENT_AFTER);
-            if !heard || !matches!(given.role, Role::ControlPlane { .. }) {
+            if !self.agents.heard(&machine.id) || !matches!(given.role, Role::ControlPlane { .. }) {
                 continue;
             }
             let report = self.agents.report(&machine.id);
-            let status = report
-                .as_ref()
-                .and_then(|report| report.processes.get(SHIPPER)?.status.clone())
-                .and_then(|status| serde_json::from_value::<BackupStatus>(status).ok());
+            let status: Option<BackupStatus> = report.and_then(|report| report.status(BACKUP));
             if let Some(status) = status.filter(|status| status.ships) {
                 shipping.insert(given.cluster.clone(), status);
             }

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::MachineConfig;
+use agent_protocol::{
+    MachineConfig,
+    beside::{BACKUP, ETCD},
+};
 use base_env::Env;
 use cluster_api::{ClusterApi, Connect as _, NodeWish};
 use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, CredentialKind, NodePlace};
@@ -183,10 +186,10 @@ impl Stand {
         let mut config =
             cluster_bootstrap::control_plane_config(&self.spec, &self.pki, &place, now, 1).unwrap();
         // Nor are there the agent's own programs.
-        config.processes.retain(|process| process.name != "etcd-backup");
+        config.processes.retain(|process| process.name != BACKUP);
         for process in &mut config.processes {
             // There is no agent here that would prepare its data.
-            if process.name == "etcd" {
+            if process.name == ETCD {
                 process.argv = cluster_bootstrap::bare_etcd(&place);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent_api::SILENT_AFTER;
 use agent_protocol::{
     DiskSeen, LEVEL, ProcessState, Report,
-    beside::{EtcdPhase, EtcdStatus},
+    beside::{ETCD, EtcdPhase, EtcdStatus},
 };
 use cluster_spec::PodNetworking;
 use jiff::Timestamp;
@@ -16,8 +16,6 @@ use super::{ApiSeen, ConfigSeen, HealPolicy, Machine, Presence, Reach};
 const FULL: u64 = 20;
 /// The component behind a node object.
 pub(super) const KUBELET: &str = "kubelet";
-/// The component that has a control plane's data.
-pub(super) const ETCD: &str = "etcd";
 
 /// What can be wrong with a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +131,7 @@ pub(super) fn stands_by(process: &str) -> bool {
 
 /// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
 pub(super) fn data_on_its_way(report: &Report) -> Option<String> {
-    let status = report.processes.get(ETCD)?.status.clone()?;
-    let status: EtcdStatus = serde_json::from_value(status).ok()?;
+    let status: EtcdStatus = report.status(ETCD)?;
     let what = match status.phase {
         EtcdPhase::Started => return None,
         EtcdPhase::Waiting => "etcd has no data and waits",

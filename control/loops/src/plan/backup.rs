@@ -1,13 +1,11 @@
 //! What is told of a cluster's continuous backup: that the service is behind the cluster, that it no longer is, and that something
 //! could not be shipped. Nothing is done about it here: `landfall-agent etcd-backup` helps itself.
 
-use agent_protocol::beside::BackupStatus;
+use agent_protocol::beside::{BACKUP, BackupStatus};
 use control_records::EventKind;
 
 use super::{Draft, Machine};
 
-/// The process; the name that `cluster/bootstrap` gives it.
-const SHIPPER: &str = "etcd-backup";
 /// Who it is told of.
 const SUBJECT: &str = "the backup";
 /// Since when it was told that the backup is behind.
@@ -80,6 +78,5 @@ fn given_up(draft: &mut Draft<'_>, id: &str, status: &BackupStatus) {
 }
 
 fn status(machine: &Machine) -> Option<BackupStatus> {
-    let status = machine.report.as_ref()?.processes.get(SHIPPER)?.status.clone()?;
-    serde_json::from_value(status).ok()
+    machine.report.as_ref()?.status(BACKUP)
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use control_records::{EventKind, Repair, Role, Rung};
 use jiff::Timestamp;
 
-pub(super) use super::ailment::{ETCD, data_on_its_way, stands_by};
+pub(super) use super::ailment::{data_on_its_way, stands_by};
 use super::{
     Ailment, Draft, Effect, Machine, Presence, Reach, Subject, Symptom, Write, after,
     ailment::{KUBELET, is_full},

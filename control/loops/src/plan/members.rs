@@ -6,7 +6,10 @@
 
 use std::net::Ipv4Addr;
 
-use agent_protocol::{ProcessState, beside::KeeperStatus};
+use agent_protocol::{
+    ProcessState,
+    beside::{KEEPER, KeeperStatus},
+};
 use cluster_bootstrap::{Member, member_address};
 use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
@@ -18,8 +21,6 @@ use super::{
 
 /// Three, and as many on their way out as there can be at the worst.
 const MOST_MEMBERS: u32 = 6;
-/// The process that tells who belongs to etcd; the name that `cluster/bootstrap` gives it.
-const KEEPER: &str = "etcd-keeper";
 
 /// A cluster's control plane as each of its members has to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,8 +268,7 @@ pub(super) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
         .into_iter()
         .filter(|(_, machine)| machine.presence == Presence::Running && machine.heard())
         .filter_map(|(id, machine)| {
-            let status = machine.report.as_ref()?.processes.get(KEEPER)?.status.clone()?;
-            let status: KeeperStatus = serde_json::from_value(status).ok()?;
+            let status: KeeperStatus = machine.report.as_ref()?.status(KEEPER)?;
             (!status.voters.is_empty()).then_some((id, status))
         })
         .collect();

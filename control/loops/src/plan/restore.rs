@@ -5,11 +5,11 @@
 //! is part of what nodes are configured with: kubelets register their nodes again and look anew at what is to run. Then the
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
-use agent_protocol::beside::{EtcdPhase, EtcdStatus};
+use agent_protocol::beside::{ETCD, EtcdPhase, EtcdStatus};
 use cluster_spec::{ClusterSpec, RestoreSpec};
 use control_records::{EventKind, ObservedRecord, Role};
 
-use super::{Draft, Effect, Machine, Presence, Reach, addons_inputs, heal::ETCD, members, reach::in_force};
+use super::{Draft, Effect, Machine, Presence, Reach, addons_inputs, members, reach::in_force};
 
 /// When the restored state was seen to serve.
 const RESTORED: &str = "restored";
@@ -115,8 +115,7 @@ pub(super) fn empty(member: &Machine) -> bool {
 }
 
 fn status(member: &Machine) -> Option<EtcdStatus> {
-    let status = member.report.as_ref()?.processes.get(ETCD)?.status.clone()?;
-    serde_json::from_value(status).ok()
+    member.report.as_ref()?.status(ETCD)
 }
 
 /// Whether an API server answers with the restored state.

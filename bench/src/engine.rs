@@ -168,21 +168,9 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     stamp.start()?;
     let start = clock.monotonic();
     stamp.service()?.client().groups(&env, clusters).await?;
-    each(&stamp, clusters, |client, number| async move {
-        client.create(number, POOLS).await
-    })
-    .await?;
-    let accepted_s = since(start);
-    stamp
-        .service()?
-        .client()
-        .reached(&env, 0..clusters, BOUND)
-        .await?;
+    let create = |client: Arc<Client>, number| async move { client.create(number, POOLS).await };
+    let accepted_s = wave(&stamp, &env, clusters, "created", create).await?;
     let create_s = since(start);
-    eprintln!(
-        "{clusters} clusters: created after {create_s:.1} s, {:.0} MiB",
-        rss_mib()?
-    );
     let create_cpu_s = cpu()? - begun;
     rest(&stamp, &haste, &env, clusters).await?;
 
@@ -190,43 +178,23 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     let made = stamp.service()?.client().commits().await?;
     let start = clock.monotonic();
     let refused = stamp.service()?.client().upgrade(0).await?;
-    let wave = match &refused {
+    let upgrades = refused.is_none();
+    let what = match refused {
         None => "another version of Kubernetes".to_owned(),
         Some(why) => format!("one node more in a pool (upgrades are refused: {why})"),
     };
-    let upgrades = refused.is_none();
-    each(&stamp, clusters, move |client, number| async move {
+    let grow = move |client: Arc<Client>, number| async move {
         if upgrades {
             return client.upgrade(number).await.map(drop);
         }
         client.scale(number, SCALED, 2).await
-    })
-    .await?;
-    stamp
-        .service()?
-        .client()
-        .reached(&env, 0..clusters, BOUND)
-        .await?;
+    };
+    wave(&stamp, &env, clusters, "scaled up", grow).await?;
     let grow_s = since(start);
-    eprintln!(
-        "{clusters} clusters: scaled up within {grow_s:.1} s, {:.0} MiB",
-        rss_mib()?
-    );
     let start = clock.monotonic();
-    each(&stamp, clusters, |client, number| async move {
-        client.scale(number, SCALED, 1).await
-    })
-    .await?;
-    stamp
-        .service()?
-        .client()
-        .reached(&env, 0..clusters, BOUND)
-        .await?;
+    let shrink = |client: Arc<Client>, number| async move { client.scale(number, SCALED, 1).await };
+    wave(&stamp, &env, clusters, "scaled down", shrink).await?;
     let shrink_s = since(start);
-    eprintln!(
-        "{clusters} clusters: scaled down within {shrink_s:.1} s, {:.0} MiB",
-        rss_mib()?
-    );
     let wave_cpu_s = cpu()? - begun;
     rest(&stamp, &haste, &env, clusters).await?;
     let waved = stamp.service()?.client().commits().await?;
@@ -276,7 +244,7 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     let commits = |from: u64, to: u64| per((to - from) as f64);
     let seen = Seen {
         clusters,
-        wave,
+        wave: what,
         cpu_s: [create_cpu_s, wave_cpu_s, adopt_cpu_s],
         commits: [
             commits(0, made),
@@ -319,6 +287,26 @@ async fn rest(stamp: &SimStamp, haste: &Haste, env: &Env, clusters: u32) -> Resu
 
 fn rss_mib() -> Result<f64> {
     memory::rss_mib(std::process::id())
+}
+
+/// Sends a request for each cluster and waits until all are what they are to be. Returns after how many seconds the last was
+/// accepted.
+async fn wave<F, R>(stamp: &SimStamp, env: &Env, clusters: u32, what: &str, request: F) -> Result<f64>
+where
+    F: Fn(Arc<Client>, u32) -> R,
+    R: Future<Output = Result<()>> + Send + 'static,
+{
+    let start = env.clock.monotonic();
+    let since = || (env.clock.monotonic() - start).as_secs_f64();
+    each(stamp, clusters, request).await?;
+    let accepted_s = since();
+    stamp.service()?.client().reached(env, 0..clusters, BOUND).await?;
+    eprintln!(
+        "{clusters} clusters: {what} within {:.1} s, {:.0} MiB",
+        since(),
+        rss_mib()?
+    );
+    Ok(accepted_s)
 }
 
 /// Sends a request for each cluster, some at a time.

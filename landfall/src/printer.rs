@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use base_env::Clock;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
@@ -141,10 +142,23 @@ impl Printer {
         }
     }
 
-    /// A question; the answer is typed behind it.
-    pub(crate) fn ask(&self, question: &str) {
+    /// Says what is about to happen and waits for a typed "yes". Everything else, and the end of the input, means no.
+    ///
+    /// # Errors
+    /// The answer cannot be read.
+    pub(crate) async fn confirm(&self, what: &str) -> anyhow::Result<bool> {
         let mut err = anstream::stderr().lock();
-        drop(write!(err, "{question}").and_then(|()| err.flush()));
+        drop(write!(err, "{what} Type yes to go on: ").and_then(|()| err.flush()));
+        drop(err);
+        let read = || {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map(|_| line)
+        };
+        let answer = tokio::task::spawn_blocking(read)
+            .await
+            .context("cannot read the answer")?
+            .context("cannot read the answer")?;
+        Ok(answer.trim().eq_ignore_ascii_case("yes"))
     }
 
     /// The result of the command: `value` for programs, `page` for people.

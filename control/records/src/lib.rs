@@ -23,7 +23,7 @@ pub mod course;
 pub mod events;
 mod text;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use cluster_spec::{ClusterSpec, Tier};
 use ipnet::Ipv4Net;
@@ -321,6 +321,9 @@ pub struct LeaseRecord {
     /// What holds it: `cluster/{uid}/vip`, `cluster/{uid}/uplink`, `cluster/{uid}/machine/{id}`.
     pub owner: String,
 }
+
+/// How long a request may take before its operation ends as failed and says what it waits for. What was wished is still done.
+pub const OPERATION_BOUND: Duration = Duration::from_secs(20 * 60);
 
 /// A long-running request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use control_records::OPERATION_BOUND;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -16,8 +17,8 @@ use crate::{
     stamp::Settings,
 };
 
-/// How long a restore is waited for.
-const BOUND: Duration = Duration::from_secs(20 * 60);
+/// How long a restore is waited for: longer than it may take, so that it is its own cause that is told.
+const BOUND: Duration = OPERATION_BOUND.saturating_add(Duration::from_secs(60));
 /// Rows of a preview that people read.
 const ROWS: usize = 20;
 
@@ -287,21 +288,13 @@ impl Asked<'_> {
             }
             None => body["as"] = json!(new),
         }
-        let step = printer.step("restore", format!("Making {new} of {}", self.label));
-        let begun = self.context.env.clock.monotonic();
-        let (answer, operation) = self
-            .arm
-            .post_body(&format!("{}/restore", self.path), BACKUP, &body)
+        let (answer, took) = self
+            .carry_out(format!("Making {new} of {}", self.label), &body)
             .await?;
-        if let Some(operation) = operation {
-            self.arm.wait(&operation, BOUND, async || {}).await?;
-        }
-        let took = self.context.env.clock.monotonic() - begun;
-        step.done(format!("as of {at}, in {}", duration(took.as_secs_f64())));
         printer.result(
             &json!({
                 "event": "result", "restore": answer["restore"], "cluster": answer["cluster"],
-                "at": at.to_string(), "seconds": took.as_secs_f64(),
+                "at": at.to_string(), "seconds": took,
             }),
             || {
                 format!(
@@ -311,6 +304,22 @@ impl Asked<'_> {
             },
         );
         Ok(())
+    }
+
+    /// Asks for a restore and waits until it is done. Returns the service's answer, and how long it took in seconds.
+    async fn carry_out(&self, title: String, body: &Value) -> Result<(Value, f64)> {
+        let step = self.context.printer.step("restore", title);
+        let begun = self.context.env.clock.monotonic();
+        let (answer, operation) = self
+            .arm
+            .post_body(&format!("{}/restore", self.path), BACKUP, body)
+            .await?;
+        if let Some(operation) = operation {
+            self.arm.wait(&operation, BOUND, async || {}).await?;
+        }
+        let took = (self.context.env.clock.monotonic() - begun).as_secs_f64();
+        step.done(format!("as of {}, in {}", text(body, "at"), duration(took)));
+        Ok((answer, took))
     }
 
     async fn restore(&self, args: &args::BackupRestore) -> Result<()> {
@@ -336,35 +345,17 @@ impl Asked<'_> {
         }
         if !args.yes {
             printer.heading(&changes(&preview));
-            printer.ask(&format!(
-                "{} goes back to {at}: what was changed since is lost, and its API is away for some seconds. Type yes to go on: ",
+            let what = format!(
+                "{} goes back to {at}: what was changed since is lost, and its API is away for some seconds.",
                 self.label
-            ));
-            let read = || {
-                let mut line = String::new();
-                std::io::stdin().read_line(&mut line).map(|_| line)
-            };
-            let answer = tokio::task::spawn_blocking(read)
-                .await
-                .context("cannot read the answer")?
-                .context("cannot read the answer")?;
-            if answer.trim() != "yes" {
+            );
+            if !printer.confirm(&what).await? {
                 return Err(Problem::usage("nothing was done", "type yes, or give --yes").into());
             }
         }
-        let step = printer.step("restore", format!("Restoring {}", self.label));
-        let begun = self.context.env.clock.monotonic();
-        let (answer, operation) = self
-            .arm
-            .post_body(&format!("{}/restore", self.path), BACKUP, &body)
-            .await?;
-        if let Some(operation) = operation {
-            self.arm.wait(&operation, BOUND, async || {}).await?;
-        }
-        let took = self.context.env.clock.monotonic() - begun;
-        step.done(format!("as of {at}, in {}", duration(took.as_secs_f64())));
+        let (answer, took) = self.carry_out(format!("Restoring {}", self.label), &body).await?;
         printer.result(
-            &json!({ "event": "result", "restore": answer["restore"], "at": at.to_string(), "seconds": took.as_secs_f64() }),
+            &json!({ "event": "result", "restore": answer["restore"], "at": at.to_string(), "seconds": took }),
             || format!("{} is as it was at {at}. Its nodes have registered again.", self.label),
         );
         Ok(())

@@ -120,18 +120,7 @@ async fn confirm(context: &Context) -> Result<()> {
         [one] => format!("cluster {one} and its data"),
         many => format!("{} clusters ({}) and their data", many.len(), many.join(", ")),
     };
-    context
-        .printer
-        .ask(&format!("This deletes {what}. Type yes to go on: "));
-    let read = || {
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map(|_| line)
-    };
-    let answer = tokio::task::spawn_blocking(read)
-        .await
-        .context("cannot read the answer")?
-        .context("cannot read the answer")?;
-    if answer.trim().eq_ignore_ascii_case("yes") {
+    if context.printer.confirm(&format!("This deletes {what}.")).await? {
         return Ok(());
     }
     Err(Problem::new("nothing was deleted", "type yes, or use --yes").into())

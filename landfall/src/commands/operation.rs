@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use control_records::OPERATION_BOUND;
 use jiff::Timestamp;
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
@@ -17,8 +18,8 @@ use crate::{
     stamp::Settings,
 };
 
-/// How long an abort is waited for: nodes may have to be drained.
-const BOUND: Duration = Duration::from_secs(20 * 60);
+/// How long an abort is waited for: longer than it may take, so that it is its own cause that is told.
+const BOUND: Duration = OPERATION_BOUND.saturating_add(Duration::from_secs(60));
 /// So much of an id tells operations apart.
 const SHORT: usize = 8;
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use arm_ids::group_id;
 use arm_wire::{ErrorCode, Provider};
 use base_env::Env;
-use control_records::{GroupRecord, OperationError, OperationRecord, OperationStatus, key};
+use control_records::{GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, key};
 use control_store::{Change, Store, StoreError, Stored, Txn, list_records, put_record};
 use tokio::sync::mpsc::Receiver;
 
@@ -18,8 +18,7 @@ const IDLE: Duration = Duration::from_secs(300);
 /// Changes come in bursts; one look is enough for all of a burst.
 const GATHER: Duration = Duration::from_millis(50);
 /// An operation that is not done by then ends as failed and says what it waits for; the group is emptied all the same.
-/// The same bound as for clusters.
-const BOUND: Duration = Duration::from_secs(20 * 60);
+const BOUND: Duration = OPERATION_BOUND;
 /// How often operations are looked through for those that take too long.
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How many of the resources that are left are named.

@@ -52,7 +52,8 @@ pub use seen::{
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use control_records::{
-    ClusterRecord, Event, EventKind, ObservedRecord, OperationError, OperationStatus, Progress, Repair, Role,
+    ClusterRecord, Event, EventKind, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
+    Progress, Repair, Role,
 };
 use fabric_api::RouteSpec;
 use jiff::Timestamp;
@@ -78,7 +79,7 @@ impl Default for Policy {
     fn default() -> Self {
         const DAY: u64 = 24 * 60 * 60;
         Self {
-            operation_bound: Duration::from_secs(20 * 60),
+            operation_bound: OPERATION_BOUND,
             drain_bound: Duration::from_secs(2 * 60),
             drain_pause: Duration::from_secs(1),
             addons_pause: Duration::from_secs(30),

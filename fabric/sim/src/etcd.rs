@@ -1,7 +1,7 @@
 //! The clusters' etcd: which control plane machines belong to it, and whether they are enough.
 //!
-//! A machine joins when its processes have started, if there is a majority to let it in. A keeper removes whoever
-//! is not in its list. When the data of all members is gone, the first that starts restores the backup where there is one.
+//! A machine joins when its processes have started, if there is a majority to let it in; without one, those who were told that
+//! there is no etcd yet found one, as `agent/etcd` does. A keeper removes whoever is not in its list. When the data of all members is gone, the first that starts restores the backup where there is one.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -44,6 +44,8 @@ impl State {
             return false;
         };
         let (keeps_data, listed) = (machine.formed, members(machine.in_force.as_deref()));
+        let founds = told(machine.in_force.as_deref(), "formed") == Some(Value::Bool(false));
+        let none_has_data = !listed.iter().any(|member| self.has_data(member));
         let quorum = self.quorum(uid);
         let lost = self
             .clusters
@@ -65,6 +67,13 @@ impl State {
             // Its own and only data is gone: restored.
         } else if quorum {
             etcd.voters.insert(id.to_owned());
+        } else if founds {
+            // Those of before have no leader, and nobody has seen them serve.
+            etcd.voters = listed.into_iter().chain([id.to_owned()]).collect();
+            if none_has_data {
+                cluster.nodes.clear();
+                cluster.objects.clear();
+            }
         } else if !etcd.voters.contains(id) || etcd.quorum {
             return false;
         }
@@ -143,18 +152,22 @@ impl Inner {
 
 /// The members that a machine was told of: what its keeper or its etcd reads.
 fn members(config: Option<&MachineConfig>) -> BTreeSet<String> {
-    config
-        .map_or(&[][..], |config| &config.files)
+    let members = told(config, "members");
+    let members = members.as_ref().and_then(Value::as_array);
+    members
+        .into_iter()
+        .flatten()
+        .filter_map(|member| Some(member.get("name")?.as_str()?.to_owned()))
+        .collect()
+}
+
+/// What a machine was told of this in the first of its files that speaks of it.
+fn told(config: Option<&MachineConfig>, what: &str) -> Option<Value> {
+    let quoted = format!("\"{what}\"");
+    config?
+        .files
         .iter()
-        .filter(|file| file.path.ends_with(".json") && file.content.contains("\"members\""))
+        .filter(|file| file.path.ends_with(".json") && file.content.contains(&quoted))
         .filter_map(|file| serde_json::from_str::<Value>(&file.content).ok())
-        .filter_map(|file| {
-            let members = file.get("members")?.as_array()?;
-            let names = members
-                .iter()
-                .filter_map(|member| Some(member.get("name")?.as_str()?.to_owned()));
-            Some(names.collect())
-        })
-        .next()
-        .unwrap_or_default()
+        .find_map(|mut file| file.get_mut(what).map(Value::take))
 }

@@ -1,6 +1,14 @@
-//! One look at the fabric for all who ask at the same time.
+//! One look at the fabric for all who need no newer one.
+//!
+//! Always true: whoever asks says since when the answer may have been found, and is given none that was begun before.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use base_env::Clock;
 use fabric_api::{Fabric, FabricError, Inventory};
@@ -10,8 +18,14 @@ use tokio::sync::Mutex;
 /// takes a fifth of a core at most, however many loops ask one after the other.
 const PAUSE: u32 = 4;
 
+/// A point in the order of things, as marks and the beginnings of listings follow each other. Not a time: many things happen
+/// at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark(u64);
+
 /// Lists the fabric. A thousand loops that start together need one listing, not a thousand.
 pub(crate) struct Census {
+    marks: AtomicU64,
     fabric: Arc<dyn Fabric>,
     clock: Arc<dyn Clock>,
     bound: Duration,
@@ -19,8 +33,9 @@ pub(crate) struct Census {
 }
 
 struct Last {
-    begun: Duration,
+    begun: Mark,
     ended: Duration,
+    took: Duration,
     inventory: Arc<Inventory>,
 }
 
@@ -28,6 +43,7 @@ impl Census {
     /// A listing takes `bound` at most: one that hangs must not keep all others waiting for ever, whoever asked for it.
     pub(crate) fn new(fabric: Arc<dyn Fabric>, clock: Arc<dyn Clock>, bound: Duration) -> Self {
         Self {
+            marks: AtomicU64::default(),
             fabric,
             clock,
             bound,
@@ -35,27 +51,33 @@ impl Census {
         }
     }
 
-    /// A listing that was begun now or later.
-    pub(crate) async fn take(&self) -> Result<Arc<Inventory>, FabricError> {
-        let asked = self.clock.monotonic();
+    /// Now, to ask later for a listing that is not older.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.marks.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// A listing that was begun after `since`.
+    pub(crate) async fn take(&self, since: Mark) -> Result<Arc<Inventory>, FabricError> {
         let mut last = self.last.lock().await;
         if let Some(last) = &*last {
-            if last.begun > asked {
+            if last.begun > since {
                 return Ok(Arc::clone(&last.inventory));
             }
             // Whoever asks meanwhile is given the listing that follows.
-            let due = last.ended + (last.ended - last.begun) * PAUSE;
+            let due = last.ended + last.took * PAUSE;
             let pause = due.saturating_sub(self.clock.monotonic());
             if !pause.is_zero() {
                 self.clock.sleep(pause).await;
             }
         }
-        let begun = self.clock.monotonic();
+        let (begun, start) = (self.mark(), self.clock.monotonic());
         let listing = self.clock.timeout(self.bound, self.fabric.list()).await;
         let inventory = Arc::new(listing.map_err(|elapsed| FabricError::failed("list machines", elapsed))??);
+        let ended = self.clock.monotonic();
         *last = Some(Last {
             begun,
-            ended: self.clock.monotonic(),
+            ended,
+            took: ended - start,
             inventory: Arc::clone(&inventory),
         });
         Ok(inventory)

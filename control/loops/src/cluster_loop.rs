@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     ControllerDeps,
-    census::Census,
+    census::{Census, Mark},
     commit::{Basis, CommitError, compose},
     effects::{Job, chain, connect},
     fair::{Lane, Who},
@@ -56,11 +56,18 @@ pub(crate) struct Shared {
     pub(crate) silences: Silences,
 }
 
+/// The order to look at everything again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resync {
+    /// When it was given, if there was no loop: nothing was done to the cluster's machines since then.
+    pub(crate) since: Option<Mark>,
+}
+
 /// How the controller reaches a loop. Carries no data: the loop reads everything itself.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     rung: AtomicBool,
-    resync: AtomicBool,
+    resync: Mutex<Option<Resync>>,
     notify: Notify,
 }
 
@@ -72,9 +79,14 @@ impl Bell {
     }
 
     /// What is known has grown old.
-    pub(crate) fn ring_for_resync(&self) {
-        self.resync.store(true, Ordering::SeqCst);
+    pub(crate) fn ring_for_resync(&self, resync: Resync) {
+        *self.resync() = Some(resync);
         self.ring();
+    }
+
+    fn resync(&self) -> MutexGuard<'_, Option<Resync>> {
+        // One assignment cannot be cut short.
+        self.resync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it rang since the last pass began.
@@ -227,8 +239,8 @@ impl ClusterLoop {
             // Another cluster under the same name. Nothing of the old one can be under way: it was forgotten last.
             *self.memory = Memory::new(&cluster.uid);
         }
-        if self.bell.resync.swap(false, Ordering::SeqCst) {
-            self.memory.grow_stale();
+        if let Some(Resync { since }) = self.bell.resync().take() {
+            self.memory.grow_stale(since);
         }
     }
 
@@ -320,13 +332,16 @@ impl ClusterLoop {
                 repaired: None,
                 record: MachineRecord::clone(record),
             };
-            self.memory.health.examine(
+            let fell_silent = self.memory.health.examine(
                 &mut machine,
                 &self.memory.api,
                 basis.cluster.value.spec.network.plugin,
                 &deps.settings.policy.heal,
                 now,
             );
+            if fell_silent {
+                self.memory.doubt_machines();
+            }
             machines.insert(id, machine);
         }
         // Any of them is enough.
@@ -391,6 +406,7 @@ impl ClusterLoop {
         let job = Job {
             deps: Arc::clone(&self.shared.deps),
             census: Arc::clone(&self.shared.census),
+            since: self.memory.since.unwrap_or_else(|| self.shared.census.mark()),
             uid: cluster.uid.clone(),
             site: self.site(basis, cluster, observed),
             machines: Arc::new(

@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::{
     ControllerDeps,
-    census::Census,
-    cluster_loop::{Bell, ClusterLoop, Exit, Shared},
+    census::{Census, Mark},
+    cluster_loop::{Bell, ClusterLoop, Exit, Resync, Shared},
     gate::Gate,
     hints::{ClusterHint, MachineHint, OperationHint},
     index::Index,
@@ -244,9 +244,10 @@ impl Hall {
             .iter()
             .map(|(key, lease)| (key.as_str(), lease.value.owner.as_str()));
         self.shared.index.set_leases(leases);
+        let now = self.shared.census.mark();
         for (key, cluster) in clusters {
             self.shared.index.add_cluster(&cluster.value.uid, &key);
-            self.wake(&key);
+            self.wake_for_resync(&key, now);
         }
         Ok(changes)
     }
@@ -320,6 +321,14 @@ impl Hall {
         for key in keys {
             self.wake(&key);
         }
+    }
+
+    /// Wakes a cluster with the order to look at everything.
+    fn wake_for_resync(&mut self, key: &str, now: Mark) {
+        let slot = self.slots.entry(key.to_owned()).or_default();
+        let since = (!slot.running).then_some(now);
+        slot.bell.ring_for_resync(Resync { since });
+        self.wake(key);
     }
 
     /// Rings the cluster's bell, and starts its loop if it has none.
@@ -399,13 +408,13 @@ impl Hall {
         self.slice += 1;
         let due: Vec<_> = self
             .slots
-            .iter()
-            .filter(|(key, _)| self.seed.child(key).value() % SLICES == turn)
-            .map(|(key, slot)| (key.clone(), Arc::clone(&slot.bell)))
+            .keys()
+            .filter(|key| self.seed.child(key).value() % SLICES == turn)
+            .cloned()
             .collect();
-        for (key, bell) in due {
-            bell.ring_for_resync();
-            self.wake(&key);
+        let now = self.shared.census.mark();
+        for key in due {
+            self.wake_for_resync(&key, now);
         }
         if turn == 0 {
             self.sweep(Scope::All);

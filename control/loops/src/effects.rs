@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     ControllerDeps,
-    census::Census,
+    census::{Census, Mark},
     memory::{Failure, Outcome},
     plan::{ConfigSeen, Effect, Presence},
     recipes::{RecipeError, Secret, Site, network_id},
@@ -56,6 +56,8 @@ enum EffectError {
 pub(crate) struct Job {
     pub(crate) deps: Arc<ControllerDeps>,
     pub(crate) census: Arc<Census>,
+    /// A look at the fabric needs nothing that is newer.
+    pub(crate) since: Mark,
     pub(crate) uid: String,
     /// `None` before the addresses are leased; nothing that needs them is planned then.
     pub(crate) site: Option<Site>,
@@ -263,7 +265,7 @@ impl Job {
 
     /// Whether everything of a machine is there, whether it runs or not.
     async fn is_whole(&self, id: &MachineId) -> Result<bool, EffectError> {
-        let inventory = self.census.take().await?;
+        let inventory = self.census.take(self.census.mark()).await?;
         let found = inventory
             .machines
             .binary_search_by(|seen| seen.id.as_str().cmp(id.as_str()))
@@ -272,7 +274,7 @@ impl Job {
     }
 
     async fn look_at_fabric(&self) -> Result<Outcome, EffectError> {
-        let inventory = self.census.take().await?;
+        let inventory = self.census.take(self.since).await?;
         let found = self
             .machines
             .keys()

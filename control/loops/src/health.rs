@@ -18,7 +18,8 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Fills in what is wrong with a machine, and since when.
+    /// Fills in what is wrong with a machine, and since when. Returns whether it has fallen silent since the last time: then
+    /// it may be gone.
     pub(crate) fn examine(
         &mut self,
         machine: &mut Machine,
@@ -26,7 +27,7 @@ impl Health {
         plugin: PodNetworking,
         policy: &HealPolicy,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let id = machine.record.id.as_str();
         if machine.presence == Presence::Running {
             self.running_since.entry(id.to_owned()).or_insert(now);
@@ -44,18 +45,21 @@ impl Health {
                 .unwrap_or((ailment.clone(), now));
             Symptom { ailment, since, why }
         });
-        match &machine.symptom {
+        let before = match &machine.symptom {
             Some(symptom) => {
-                self.symptoms
-                    .insert(id.to_owned(), (symptom.ailment.clone(), symptom.since));
                 self.well_since.remove(id);
+                self.symptoms
+                    .insert(id.to_owned(), (symptom.ailment.clone(), symptom.since))
             }
             None => {
-                self.symptoms.remove(id);
                 self.well_since.entry(id.to_owned()).or_insert(now);
+                self.symptoms.remove(id)
             }
-        }
+        };
         machine.well_since = self.well_since.get(id).copied();
+        let silent = |ailment: Option<&Ailment>| ailment == Some(&Ailment::Silent);
+        silent(machine.symptom.as_ref().map(|symptom| &symptom.ailment))
+            && !silent(before.as_ref().map(|(ailment, _)| ailment))
     }
 
     /// It begins a new life; what was wrong before says nothing about it.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
+    census::Mark,
     health::Health,
     pacing,
     plan::{AddonsSeen, ApiSeen, ConfigSeen, Drain, Effect, Held, NetworkSeen, Presence, Reach, Subject},
@@ -68,6 +69,9 @@ pub(crate) struct Memory {
     pub(crate) uid: String,
     pub(crate) presence: BTreeMap<String, Presence>,
     pub(crate) inventory_stale: bool,
+    /// A look at the fabric needs nothing newer than this: nothing was done to the machines since. `None`: than its own
+    /// beginning.
+    pub(crate) since: Option<Mark>,
     /// Machines that something was done to since the present look at the fabric began: what it finds of them may be older.
     touched: BTreeSet<String>,
     pub(crate) network: NetworkSeen,
@@ -104,6 +108,7 @@ impl Memory {
             uid: uid.to_owned(),
             presence: BTreeMap::new(),
             inventory_stale: false,
+            since: None,
             touched: BTreeSet::new(),
             network: NetworkSeen::Unknown,
             configs: BTreeMap::new(),
@@ -117,9 +122,10 @@ impl Memory {
         }
     }
 
-    /// Everything is due to be looked at again; nothing is forgotten meanwhile.
-    pub(crate) fn grow_stale(&mut self) {
+    /// Everything is due to be looked at again; nothing is forgotten meanwhile. `since`: see [`Memory::since`].
+    pub(crate) fn grow_stale(&mut self, since: Option<Mark>) {
         self.inventory_stale = true;
+        self.since = since;
         self.network = match self.network {
             NetworkSeen::Gone => NetworkSeen::Gone,
             NetworkSeen::Unknown | NetworkSeen::Made(_) => NetworkSeen::Unknown,
@@ -128,6 +134,12 @@ impl Memory {
         self.api.set.clear();
         self.held.clear();
         self.handle = self.handle.take().filter(|handle| !handle.deaf);
+    }
+
+    /// The fabric has to be looked at as it is now: a machine may be gone.
+    pub(crate) fn doubt_machines(&mut self) {
+        self.inventory_stale = true;
+        self.since = None;
     }
 
     /// A machine was written down just now: the fabric cannot have it.
@@ -188,6 +200,7 @@ impl Memory {
         match effect.subject() {
             Subject::Machine(machine) => drop(self.touched.insert(machine)),
             Subject::Fabric => {
+                self.since = None;
                 let machine = |effect: &Effect| match effect.subject() {
                     Subject::Machine(machine) => Some(machine),
                     _ => None,
@@ -300,7 +313,7 @@ impl Memory {
         };
         if !ready(&self.api.nodes).is_subset(&ready(&nodes)) {
             // A node that is no longer ready may have lost its machine.
-            self.inventory_stale = true;
+            self.doubt_machines();
         }
         let lost = |before: &NodeSeen| !nodes.iter().any(|node| node.name == before.name);
         if self.api.nodes.iter().any(lost) {
@@ -327,7 +340,7 @@ impl Memory {
             Effect::EnsureNetwork(_) => self.network = NetworkSeen::Unknown,
             Effect::LookAtApi => {
                 if self.api.reach == Reach::Ready {
-                    self.inventory_stale = true;
+                    self.doubt_machines();
                 }
                 self.api.reach = Reach::Away;
                 self.api.heard = false;

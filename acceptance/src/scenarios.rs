@@ -4,6 +4,7 @@ mod adversity;
 mod backup;
 mod healing;
 mod login;
+mod plugins;
 mod pools;
 mod workload;
 
@@ -62,6 +63,9 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     }
     if wanted("disks") {
         backup::disks(journal, stamp, &az)?;
+    }
+    if wanted("plugins") {
+        plugins::walk(journal, stamp, &az)?;
     }
     if !["workload", "pools", "healing", "adversity"]
         .into_iter()

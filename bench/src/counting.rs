@@ -2,48 +2,53 @@
 //! go, and see by how much the count falls. Resident memory cannot be split like that.
 #![expect(
     unsafe_code,
-    reason = "an allocator that counts is only possible behind this trait; every call goes to the system's unchanged"
+    reason = "an allocator that counts is only possible behind this trait; every call goes to the service's own allocator unchanged"
 )]
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::{GlobalAlloc, Layout},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use mimalloc::MiMalloc;
+
 /// Bytes allocated and not freed, as they were asked for.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The allocator that `landfall` has.
+static ALLOCATES: MiMalloc = MiMalloc;
 
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: each method hands its arguments to the system's allocator as they came and returns its answer, so the
+// SAFETY: each method hands its arguments to the service's allocator as they came and returns its answer, so the
 // contract of `GlobalAlloc` is kept by keeping it there; the count is beside it and touches no memory of the caller.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
-        unsafe { System.alloc(layout) }
+        unsafe { ALLOCATES.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { ALLOCATES.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LIVE.fetch_add(size, Ordering::Relaxed);
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
-        unsafe { System.realloc(pointer, layout, size) }
+        unsafe { ALLOCATES.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
-        unsafe { System.dealloc(pointer, layout) }
+        unsafe { ALLOCATES.dealloc(pointer, layout) }
     }
 }
 

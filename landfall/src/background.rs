@@ -134,8 +134,6 @@ fn start(places: &Places) -> Result<Child> {
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("cannot share the output file")?)
         .stderr(output)
-        // Two arenas suffice for two workers; the default of eight a core only keeps freed memory.
-        .env("MALLOC_ARENA_MAX", "2")
         .env_remove("RUST_LOG")
         .spawn()
         .context("cannot start the service")

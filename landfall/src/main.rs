@@ -34,6 +34,11 @@ use crate::{
     stamp::Places,
 };
 
+/// With many clusters, small things come and go at each look; the system's allocator took a third of the service's CPU time
+/// (`cargo xtask bench engine`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let env = Env::system();

@@ -109,18 +109,9 @@ impl Clusters {
     /// Credentials for both.
     pub(super) fn open(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<Self> {
         journal.step("clusters", "az aks get-credentials", || {
-            let open = |name: &'static str| -> Result<Cluster> {
-                let scratch = stamp.directory.path().join(name);
-                std::fs::create_dir_all(&scratch)?;
-                Ok(Cluster {
-                    name,
-                    kubectl: stamp.kubectl(az, GROUP, name)?,
-                    scratch,
-                })
-            };
             Ok(Self {
-                kubenet: open("kubenet")?,
-                overlay: open("overlay")?,
+                kubenet: Cluster::open(stamp, az, "kubenet")?,
+                overlay: Cluster::open(stamp, az, "overlay")?,
             })
         })
     }
@@ -155,6 +146,17 @@ impl Clusters {
 }
 
 impl Cluster {
+    /// `az aks get-credentials`.
+    pub(super) fn open(stamp: &Stamp, az: &Az, name: &'static str) -> Result<Self> {
+        let scratch = stamp.directory.path().join(name);
+        std::fs::create_dir_all(&scratch)?;
+        Ok(Self {
+            name,
+            kubectl: stamp.kubectl(az, GROUP, name)?,
+            scratch,
+        })
+    }
+
     fn walk(&self, journal: &Journal) -> Result<()> {
         let step = |what: &str, act: &dyn Fn() -> Result<()>| journal.step(self.name, what, act);
         step("nodes are Ready, named and labelled as AKS does", &|| {
@@ -219,7 +221,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn deploy(&self) -> Result<()> {
+    pub(super) fn deploy(&self) -> Result<()> {
         self.kubectl.apply(&self.scratch, &web())?;
         self.kubectl
             .text(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
@@ -245,7 +247,7 @@ impl Cluster {
             .collect()
     }
 
-    fn service_by_name(&self) -> Result<()> {
+    pub(super) fn service_by_name(&self) -> Result<()> {
         for (pod, _) in self.pods()? {
             let mut heard = std::collections::BTreeSet::new();
             wait_for("answers from both pods", Duration::from_secs(60), || {
@@ -265,7 +267,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn node_port(&self) -> Result<()> {
+    pub(super) fn node_port(&self) -> Result<()> {
         let service = self.kubectl.json(&["get", "service", "web"])?;
         let port = service["spec"]["ports"][0]["nodePort"]
             .as_u64()

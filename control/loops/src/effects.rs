@@ -25,7 +25,7 @@ use crate::{
 /// A machine's configuration as sealed in the store.
 #[derive(Serialize, Deserialize)]
 struct StoredConfig {
-    /// [`crate::plan::config_inputs`] it was computed from.
+    /// [`crate::plan::Frame::config_inputs`] it was computed from.
     inputs: String,
     /// When.
     made_at: Timestamp,

@@ -1,6 +1,8 @@
 //! Fingerprints of what things are computed from. A configuration holds fresh certificates each time it is computed, so
 //! two of them cannot be compared; what they were computed from can.
 
+use std::net::Ipv4Addr;
+
 use agent_protocol::LEVEL;
 use cluster_spec::{ClusterSpec, PoolSpec, Tier};
 use control_records::{MachineRecord, Role};
@@ -29,6 +31,90 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
     }
 }
 
+/// What the configurations of all machines of a cluster are computed from.
+pub struct Frame<'s> {
+    spec: &'s ClusterSpec,
+    member: ClusterSpec,
+    node: ClusterSpec,
+    vip: Ipv4Addr,
+    control_plane: ControlPlane,
+}
+
+impl<'s> Frame<'s> {
+    /// Once for all machines.
+    pub fn new(spec: &'s ClusterSpec, addresses: &Addresses, control_plane: ControlPlane) -> Self {
+        let member = frame(spec);
+        Self {
+            spec,
+            node: ClusterSpec {
+                // A new version of the control plane is no reason to configure its nodes anew.
+                kubernetes_version: String::new(),
+                disable_local_accounts: false,
+                ..member.clone()
+            },
+            member,
+            vip: addresses.vip,
+            control_plane,
+        }
+    }
+
+    /// What a machine's configuration is computed from. Of a control plane member, the part before the dot is what members
+    /// have to be restarted for; the rest they take while they serve.
+    pub fn config_inputs(&self, machine: &MachineRecord) -> String {
+        let Self {
+            spec,
+            member,
+            node,
+            vip,
+            control_plane,
+        } = self;
+        let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
+        let repaired = &machine.repair.restarts;
+        if let Some(Role::Node { pool, .. }) = role {
+            let pool = spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame);
+            return fingerprint(&(
+                RECIPE,
+                LEVEL,
+                if pool.is_some() { node } else { member },
+                &machine.image,
+                role,
+                pool,
+                vip,
+                repaired,
+                &control_plane.restored,
+            ));
+        }
+        let restarts = fingerprint(&(
+            RECIPE,
+            LEVEL,
+            member,
+            &machine.image,
+            role,
+            vip,
+            control_plane.limits,
+            control_plane.restore.as_ref().map(|restore| &restore.id),
+        ));
+        let ControlPlane {
+            members,
+            formed,
+            roaming,
+            limits: _,
+            restore,
+            restored,
+        } = control_plane;
+        // Whoever loses its data from then on is told that this is over.
+        let over = restore
+            .as_ref()
+            .is_some_and(|restore| restored.as_ref() == Some(&restore.id));
+        let rest = if over {
+            fingerprint(&(members, formed, roaming, repaired, over))
+        } else {
+            fingerprint(&(members, formed, roaming, repaired))
+        };
+        format!("{restarts}.{rest}")
+    }
+}
+
 /// A pool without what changes on a running node by way of its node object (labels, taints) or not at all (count).
 fn pool_frame(pool: &PoolSpec) -> PoolSpec {
     PoolSpec {
@@ -36,70 +122,6 @@ fn pool_frame(pool: &PoolSpec) -> PoolSpec {
         labels: Default::default(),
         taints: Vec::new(),
         ..pool.clone()
-    }
-}
-
-/// What a machine's configuration is computed from. Of a control plane member, the part before the dot is what members have
-/// to be restarted for; the rest they take while they serve.
-pub fn config_inputs(
-    spec: &ClusterSpec,
-    machine: &MachineRecord,
-    addresses: &Addresses,
-    control_plane: &ControlPlane,
-) -> String {
-    let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
-    let repaired = &machine.repair.restarts;
-    let mut frame = frame(spec);
-    match role {
-        Some(Role::Node { pool, .. }) => {
-            let pool = spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame);
-            if pool.is_some() {
-                // A new version of the control plane is no reason to configure its nodes anew.
-                frame.kubernetes_version.clear();
-                frame.disable_local_accounts = false;
-            }
-            fingerprint(&(
-                RECIPE,
-                LEVEL,
-                frame,
-                &machine.image,
-                role,
-                pool,
-                addresses.vip,
-                repaired,
-                &control_plane.restored,
-            ))
-        }
-        _ => {
-            let restarts = fingerprint(&(
-                RECIPE,
-                LEVEL,
-                frame,
-                &machine.image,
-                role,
-                addresses.vip,
-                control_plane.limits,
-                control_plane.restore.as_ref().map(|restore| &restore.id),
-            ));
-            let ControlPlane {
-                members,
-                formed,
-                roaming,
-                limits: _,
-                restore,
-                restored,
-            } = control_plane;
-            // Whoever loses its data from then on is told that this is over.
-            let over = restore
-                .as_ref()
-                .is_some_and(|restore| restored.as_ref() == Some(&restore.id));
-            let rest = if over {
-                fingerprint(&(members, formed, roaming, repaired, over))
-            } else {
-                fingerprint(&(members, formed, roaming, repaired))
-            };
-            format!("{restarts}.{rest}")
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
 use super::{
-    Addresses, Ailment, ConfigSeen, Draft, Machine, Presence, Subject, Symptom, Write, after, config_inputs,
+    Addresses, Ailment, ConfigSeen, Draft, Machine, Presence, Subject, Symptom, Write, after,
     heal::stands_by, places::Leases, restore,
 };
 
@@ -214,13 +214,12 @@ fn limits(draft: &mut Draft<'_>, enough: bool) {
 
 /// Whether all members go by the tier's limits: whoever stays is not restarted for them when nobody stands in any more.
 fn limits_followed(draft: &Draft<'_>) -> bool {
-    let Some(addresses) = Addresses::of(&draft.seen.observed) else {
+    let Some(frame) = draft.frame() else {
         return false;
     };
-    let control_plane = draft.control_plane();
     let follows = |machine: &Machine| match &machine.config {
         ConfigSeen::Published { inputs, .. } => {
-            let wanted = config_inputs(&draft.desired.spec, &machine.record, &addresses, &control_plane);
+            let wanted = frame.config_inputs(&machine.record);
             split(inputs).0 == split(&wanted).0
         }
         _ => false,
@@ -359,10 +358,9 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
         }
         // A new one waits until the others know of it.
         ConfigSeen::Absent => {
-            let Some(addresses) = draft.addresses() else {
+            let Some(frame) = draft.frame() else {
                 return false;
             };
-            let control_plane = draft.control_plane();
             others().all(|(_, other)| match &other.config {
                 ConfigSeen::Absent => true,
                 // Not read yet since the service started: what it knows is not known.
@@ -370,8 +368,7 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
                 ConfigSeen::Published {
                     generation, inputs, ..
                 } => {
-                    let wanted =
-                        config_inputs(&draft.desired.spec, &other.record, &addresses, &control_plane);
+                    let wanted = frame.config_inputs(&other.record);
                     split(inputs).1 == split(&wanted).1
                         && match &other.report {
                             Some(report) => report.generation >= *generation,

@@ -40,7 +40,7 @@ mod words;
 pub(crate) use ailment::diagnose;
 pub use ailment::{Ailment, Symptom};
 pub use heal::{HealPolicy, Silence};
-pub use inputs::{addons_inputs, config_inputs, wish_inputs};
+pub use inputs::{Frame, addons_inputs, wish_inputs};
 pub use members::{ControlPlane, member};
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use places::{NODE_OFFSET, node_name, routes};
@@ -49,7 +49,7 @@ pub use seen::{
     StampRanges,
 };
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{cell::OnceCell, collections::BTreeSet, net::Ipv4Addr, rc::Rc, time::Duration};
 
 use control_records::{
     ClusterRecord, Event, EventKind, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
@@ -174,7 +174,7 @@ pub enum Effect {
         machine: String,
         /// Its generation.
         generation: u64,
-        /// [`config_inputs`] it is computed from.
+        /// [`Frame::config_inputs`] it is computed from.
         inputs: String,
     },
     /// Make the VNET be there with these routes.
@@ -303,6 +303,7 @@ struct Draft<'a> {
     waits: Vec<String>,
     unfinished: bool,
     look_again: Option<Timestamp>,
+    frame: OnceCell<Option<Rc<Frame<'a>>>>,
 }
 
 impl<'a> Draft<'a> {
@@ -320,6 +321,7 @@ impl<'a> Draft<'a> {
             waits: Vec::new(),
             unfinished: false,
             look_again: None,
+            frame: OnceCell::new(),
         }
     }
 
@@ -407,6 +409,16 @@ impl<'a> Draft<'a> {
             &self.seen.observed,
             self.seen.machines.values().map(|machine| &machine.record),
         )
+    }
+
+    /// What configurations are computed from as it is in the store, once addresses are leased.
+    fn frame(&self) -> Option<Rc<Frame<'a>>> {
+        let frame = self.frame.get_or_init(|| {
+            let addresses = Addresses::of(&self.seen.observed)?;
+            let frame = Frame::new(&self.desired.spec, &addresses, self.control_plane());
+            Some(Rc::new(frame))
+        });
+        frame.clone()
     }
 
     fn finish(mut self) -> Plan {

@@ -9,8 +9,7 @@
 use control_records::{BASE, OperationRecord, Role};
 
 use super::{
-    ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject, Write, addons_inputs, config_inputs,
-    members,
+    ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject, Write, addons_inputs, members,
     reach::{in_force, joined},
     wish_inputs,
 };
@@ -170,14 +169,12 @@ impl List<'_, '_> {
         self.check(BASE, None, "making the network", network);
         let staying = members::staying(draft);
         let wanted = usize::try_from(draft.desired.spec.tier.members()).unwrap_or(usize::MAX);
-        let control_plane = draft.control_plane();
+        let frame = draft.frame();
         for (id, machine) in &staying {
             self.machine(BASE, id, machine);
             // Members are configured one after the other: that nothing is planned for one does not say that it is done.
-            if let (ConfigSeen::Published { inputs, .. }, Some(addresses)) =
-                (&machine.config, super::Addresses::of(&seen.observed))
-            {
-                let wanted = config_inputs(&draft.desired.spec, &machine.record, &addresses, &control_plane);
+            if let (ConfigSeen::Published { inputs, .. }, Some(frame)) = (&machine.config, &frame) {
+                let wanted = frame.config_inputs(&machine.record);
                 let what = format!("configuring {}", machine.label());
                 self.check(BASE, Some(id), what, *inputs == wanted);
             }

@@ -8,7 +8,7 @@ use control_records::{Role, Rung};
 
 use super::{
     Addresses, ConfigSeen, Draft, Effect, Machine, NetworkSeen, Presence, Reach, Subject, Write,
-    addons_inputs, after, config_inputs, heal, members, nodes,
+    addons_inputs, after, heal, members, nodes,
     places::{self, Leases},
     restore,
 };
@@ -171,12 +171,11 @@ fn staying<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machi
 /// What machines are to be: computed as soon as it can be, published again after a restart, made anew when what it is
 /// computed from has changed or its certificates grow old.
 fn configurations(draft: &mut Draft<'_>) {
-    let Some(addresses) = leased(draft).filter(|_| draft.seen.pki) else {
+    let Some(frame) = draft.frame().filter(|_| draft.seen.pki) else {
         return;
     };
-    let control_plane = draft.control_plane();
     for (id, machine) in staying(draft) {
-        let inputs = config_inputs(&draft.desired.spec, &machine.record, &addresses, &control_plane);
+        let inputs = frame.config_inputs(&machine.record);
         let why = || format!("configuring {}", machine.label());
         let next = match &machine.config {
             ConfigSeen::Unknown => {

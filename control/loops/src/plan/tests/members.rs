@@ -26,7 +26,7 @@ impl Ideal {
         let records = self.seen.machines.values().map(|machine| &machine.record);
         let control_plane = ControlPlane::of(spec, observed, records);
         let addresses = Addresses::of(observed).unwrap();
-        config_inputs(spec, &self.seen.machines[id].record, &addresses, &control_plane)
+        Frame::new(spec, &addresses, control_plane).config_inputs(&self.seen.machines[id].record)
     }
 
     /// One of a member's programs is not well, which is no matter of the machine yet.

@@ -3,6 +3,7 @@
 mod backups;
 mod bodies;
 mod course;
+mod groups;
 mod lifecycle;
 mod refusals;
 #[cfg(test)]

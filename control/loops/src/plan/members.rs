@@ -337,6 +337,12 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
             if restarts == restarts_before && rest != rest_before {
                 return true;
             }
+            // Whoever restores goes first, however the others are: they wait for it, and serve what was there until it has.
+            if let Some(restore) = restore::pending(draft)
+                && let Some((first, by)) = staying.first()
+            {
+                return *first == id || restore::restored(by).as_ref() == Some(&restore.id);
+            }
             if rolling {
                 return false;
             }

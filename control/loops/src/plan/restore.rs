@@ -130,8 +130,14 @@ fn serves(draft: &Draft<'_>, restore: &RestoreSpec) -> bool {
         })
 }
 
+/// The restore that was wished for and that nobody has seen serve yet.
+pub(super) fn pending(draft: &Draft<'_>) -> Option<RestoreSpec> {
+    let observed = &draft.seen.observed;
+    wished(&draft.desired.spec, observed).filter(|restore| observed.restored.as_ref() != Some(&restore.id))
+}
+
 /// Where a member's etcd says that its data comes from.
-fn restored(member: &Machine) -> Option<String> {
+pub(super) fn restored(member: &Machine) -> Option<String> {
     status(member)?.restored
 }
 

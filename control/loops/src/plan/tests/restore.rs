@@ -175,3 +175,40 @@ fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
         None
     );
 }
+
+#[test]
+fn whoever_restores_goes_first_and_the_others_follow_when_it_has() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    let configured = |ideal: &mut Ideal, passes: u32| -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for _ in 0..passes {
+            ideal.examine();
+            found.extend(ideal.plan().effects.into_iter().filter_map(|effect| match effect {
+                Effect::Configure { machine, .. } => Some(machine),
+                _ => None,
+            }));
+            ideal.pass();
+        }
+        found
+    };
+    wish(&mut ideal, "r1");
+    // By its number, not by its id: the others would wait for it, and it for them to be well.
+    let mut by_number: Vec<(u32, String)> = ideal
+        .seen
+        .machines
+        .iter()
+        .filter_map(|(id, machine)| match machine.role()? {
+            Role::ControlPlane { index, .. } => Some((*index, id.clone())),
+            Role::Node { .. } => None,
+        })
+        .collect();
+    by_number.sort();
+    let first = by_number[0].1.clone();
+    assert_eq!(configured(&mut ideal, 20), BTreeSet::from([first.clone()]));
+    ideal.restored = Some("r1".to_owned());
+    let others = configured(&mut ideal, 50);
+    assert!(
+        by_number[1..].iter().all(|(_, id)| others.contains(id)),
+        "{others:?} beside {first}"
+    );
+}

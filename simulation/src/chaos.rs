@@ -184,7 +184,7 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
     };
     let pools: Vec<String> = record.spec.pools.iter().map(|pool| pool.name.clone()).collect();
     let pool = dice.pick(&pools).unwrap_or_else(|| "np1".to_owned());
-    Ok(match dice.roll(20) {
+    Ok(match dice.roll(22) {
         0..8 => Wish::Pool {
             cluster,
             pool,
@@ -215,6 +215,11 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
         },
         16 => Wish::Abort { cluster },
         17 if dice.roll(4) == 0 => Wish::DeleteGroup,
+        18 | 19 => Wish::Restore {
+            cluster,
+            ago: dice.roll(60) as u32,
+            new: (dice.roll(4) == 0).then(|| format!("c{}", dice.roll(3))),
+        },
         _ => Wish::Delete { cluster },
     })
 }

@@ -264,6 +264,11 @@ impl Stamp {
         let network = network.iter().find(|network| network.id.as_str() == uid);
         check_routes(cluster, network, ranges.len(), problems);
         if let Some(observed) = records.observed.get(&format!("/observed/{uid}")) {
+            if let Some(restore) = &spec.restore
+                && observed.restored.is_none()
+            {
+                problems.push(format!("{name}: restore {} was not done", restore.id));
+            }
             for pool in &spec.pools {
                 let ready = observed.ready_nodes.get(&pool.name).copied();
                 if ready != Some(pool.count) && spec.network.plugin != PodNetworking::None {

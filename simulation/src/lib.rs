@@ -11,6 +11,7 @@
 //! and three ways to play with it. Always true: the same seed gives the same [`Trace`], to the last commit; a service that
 //! was killed does nothing any more; nothing here sleeps in real time. Called by: its tests, and `cargo xtask chaos`.
 
+mod backups;
 pub mod cases;
 pub mod chaos;
 mod check;

@@ -61,6 +61,22 @@ pub const OPERATIONS: &[Operation] = &[
         &["pool c1 np1 3", "wait 1", "abort c1"],
     ),
     operation("abort-creation", &[], &["create c1 np1=1", "wait 1", "abort c1"]),
+    operation("restore", &["create c1 np1=2", "wait 30"], &["restore c1 10"]),
+    operation(
+        "restore-members",
+        &["create c1 np1=1 tier=Standard", "wait 30"],
+        &["restore c1 10"],
+    ),
+    operation(
+        "restore-before-a-change",
+        &["create c1 np1=3", "wait 30", "pool c1 np1 1", "settle"],
+        &["restore c1 20"],
+    ),
+    operation(
+        "restore-as-new",
+        &["create c1 np1=1", "wait 30"],
+        &["restore c1 10 c2"],
+    ),
     operation("tier-up", &["create c1 np1=1"], &["tier c1 Standard"]),
     operation("tier-down", &["create c1 np1=1 tier=Standard"], &["tier c1 Free"]),
     operation("repair-stopped-node", &["create c1 np1=2"], &["crash vmss000001"]),

@@ -11,6 +11,8 @@
 //! | `tier C TIER` | the PUT of a cluster with another tier |
 //! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all of them |
 //! | `abort C` | the POST that aborts what is under way |
+//! | `restore C SECONDS [NEW]` | the POST that takes a cluster's state so many seconds back, or makes another one with it |
+//! | `object C NAME [VALUE]` | puts an object into a cluster, as its users do; without a value, shows it |
 //! | `settle` | waits until nothing is left to do, then checks that all is there once and nothing is left over |
 //! | `wait SECONDS` | lets time pass |
 //! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: they do their work first |
@@ -35,6 +37,7 @@ use control_records::{MachineRecord, ObservedRecord, OperationRecord, Role, key}
 use control_store::Store as _;
 use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
+use serde_json::json;
 
 use crate::{Asked, Stamp, Weather, Wish, panics};
 
@@ -146,6 +149,15 @@ impl Player {
             ["stall", name] | ["unstall", name] => {
                 let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
                 stamp.world.stall_api(&cluster.uid, words[0] == "stall");
+            }
+            ["object", name, object, value] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                stamp.world.put_object(&cluster.uid, object, json!(value));
+            }
+            ["object", name, object] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                let found = stamp.world.object(&cluster.uid, object);
+                self.say(&found.map_or_else(|| "none".to_owned(), |value| value.to_string()));
             }
             ["heal"] => stamp.world.heal(),
             ["orphans"] => orphans(stamp),
@@ -381,6 +393,11 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
         ["delete-group"] => Wish::DeleteGroup,
         ["abort", cluster] => Wish::Abort {
             cluster: own(cluster),
+        },
+        ["restore", cluster, ago, new @ ..] => Wish::Restore {
+            cluster: own(cluster),
+            ago: ago.parse()?,
+            new: new.first().map(own),
         },
         _ => return Ok(None),
     }))

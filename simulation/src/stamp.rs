@@ -18,13 +18,17 @@ use control_store::{Sealer, Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
 use identity::TokenService;
-use providers_containerservice::{ContainerService, CredentialKind, Credentials, ProviderConfig};
+use providers_containerservice::{
+    BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi, ContainerService, CredentialKind, Credentials,
+    ProviderConfig,
+};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt as _;
 
 use crate::{
+    backups::SimBackups,
     login,
     steps::{LifeGate, Steps},
     store::{Disk, LifeStore},
@@ -172,7 +176,7 @@ impl Stamp {
         let sealer = Arc::new(Sealer::from_key(&[7; 32]));
         let fabric = self.world.fabric();
         let range = fabric.stamp_network().range;
-        let aks: Arc<dyn Provider> = Arc::new(ContainerService::new(
+        let clusters = Arc::new(ContainerService::new(
             env.clone(),
             Arc::clone(&store),
             Arc::clone(&sealer),
@@ -184,6 +188,16 @@ impl Stamp {
             },
             Arc::new(NoCredentials),
         ));
+        let backups = BackupApi::new(
+            env.clone(),
+            Arc::clone(&clusters),
+            Arc::new(SimBackups {
+                env: env.clone(),
+                world: self.world.clone(),
+            }),
+            self.world.agents(),
+        );
+        let aks: Arc<dyn Provider> = clusters;
         let resources = ResourcesProvider::new(
             ResourcesConfig {
                 location: LOCATION.to_owned(),
@@ -211,7 +225,7 @@ impl Stamp {
             env.clone(),
             Arc::clone(&store),
             Arc::new(tokens),
-            vec![Arc::clone(&aks), Arc::new(resources)],
+            vec![Arc::clone(&aks), Arc::new(resources), Arc::new(backups)],
         );
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),
@@ -320,7 +334,9 @@ impl Stamp {
             self.trace.note(&format!("answer {method} {path} 0"));
             return Ok(nobody);
         };
-        let version = if path.contains("managedClusters") {
+        let version = if path.contains(BACKUP_NAMESPACE) {
+            BACKUP_API_VERSIONS[0]
+        } else if path.contains("managedClusters") {
             "2026-06-01"
         } else {
             "2024-11-01"

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use control_records::{ClusterRecord, GroupRecord, key};
+use jiff::SignedDuration;
+use providers_containerservice::{BACKUP_NAMESPACE, NAMESPACE};
 use serde_json::{Value, json};
 
 use crate::stamp::{Answer, SUBSCRIPTION, Stamp};
@@ -80,6 +82,15 @@ pub enum Wish {
         /// The cluster.
         cluster: String,
     },
+    /// The POST that restores a cluster's state.
+    Restore {
+        /// The cluster.
+        cluster: String,
+        /// So many seconds back.
+        ago: u32,
+        /// The new cluster that it is to be; in place without one.
+        new: Option<String>,
+    },
 }
 
 /// A pool as it was asked for.
@@ -122,6 +133,16 @@ impl Asked {
             | Wish::Tier { cluster, .. }
             | Wish::Delete { cluster }
             | Wish::Abort { cluster } => vec![cluster.clone()],
+            Wish::Restore { cluster, new, .. } => vec![new.as_ref().unwrap_or(cluster).clone()],
+        };
+        // A new cluster from a backup is to be what the other is.
+        let source = match wish {
+            Wish::Restore {
+                cluster,
+                new: Some(_),
+                ..
+            } => self.clusters.get(cluster).cloned(),
+            _ => None,
         };
         for name in names {
             let past = self.past.entry(name.clone()).or_default();
@@ -135,7 +156,10 @@ impl Asked {
                 before.extend(past.iter().filter(|state| state.is_some()).cloned());
                 continue;
             }
-            let after: BTreeSet<_> = before.iter().map(|state| next(state.clone(), wish)).collect();
+            let after: BTreeSet<_> = match &source {
+                Some(source) => source.clone(),
+                None => before.iter().map(|state| next(state.clone(), wish)).collect(),
+            };
             if answer.accepted() {
                 *before = after;
             } else {
@@ -234,7 +258,7 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
             return Some(next);
         }
         Wish::Delete { .. } | Wish::DeleteGroup => return None,
-        Wish::Group | Wish::Abort { .. } => return state,
+        Wish::Group | Wish::Abort { .. } | Wish::Restore { .. } => return state,
         _ => {}
     }
     let mut next = state?;
@@ -257,7 +281,7 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
 }
 
 fn path(cluster: &str, rest: &str) -> String {
-    format!("resourceGroups/{GROUP}/providers/Microsoft.ContainerService/managedClusters/{cluster}{rest}")
+    format!("resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{cluster}{rest}")
 }
 
 impl Stamp {
@@ -335,6 +359,15 @@ impl Stamp {
             }
             Wish::Delete { cluster } => self.arm("DELETE", &path(cluster, ""), None).await,
             Wish::Abort { cluster } => self.arm("POST", &path(cluster, "/abort"), None).await,
+            Wish::Restore { cluster, ago, new } => {
+                let at = self.env.clock.now() - SignedDuration::from_secs(i64::from(*ago));
+                let mut body = json!({ "at": at.to_string() });
+                if let Some(new) = new {
+                    body["as"] = json!(new);
+                }
+                let path = path(cluster, "/restore").replace(NAMESPACE, BACKUP_NAMESPACE);
+                self.arm("POST", &path, Some(body)).await
+            }
         }
     }
 

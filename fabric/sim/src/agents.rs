@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
-use agent_protocol::{DiskSeen, LEVEL, MachineConfig, ProcessSeen, ProcessState, Report, beside::KEEPER};
+use agent_protocol::{
+    DiskSeen, LEVEL, MachineConfig, ProcessSeen, ProcessState, Report,
+    beside::{ETCD, KEEPER},
+};
 use async_trait::async_trait;
 use fabric_api::Power;
 use tokio::sync::broadcast;
@@ -153,6 +156,8 @@ impl Inner {
                 .unwrap_or_default(),
         );
         machine.ready = false;
+        // A kubelet that starts looks after its node object.
+        machine.registered = false;
         let cluster = machine.cluster().map(str::to_owned);
         self.report(state, id);
         if let Some(cluster) = &cluster {
@@ -190,9 +195,13 @@ impl Inner {
                 .get(id)
                 .is_some_and(|machine| machine.is_control_plane_of(uid) && machine.serves_as("control-plane"))
         });
+        let said = state.machines.get(id).and_then(|machine| machine.etcd.clone());
         if let Some(uid) = of_etcd
             && !state.join_etcd(uid, id, self.options.backup)
         {
+            if state.machines.get(id).is_some_and(|machine| machine.etcd != said) {
+                self.report(state, id);
+            }
             // The other members cannot let it in yet.
             let (boot, again) = (
                 state.machines.get(id).map_or(0, |machine| machine.boot),
@@ -261,6 +270,14 @@ impl Inner {
         let machine = state.machines.get(id)?;
         let mut report = content(machine, state.ailments.get(id));
         let uid = machine.cluster().filter(|uid| machine.is_control_plane_of(uid));
+        if uid.is_some()
+            && let Some(etcd) = report.processes.get_mut(ETCD)
+        {
+            etcd.status = machine
+                .etcd
+                .as_ref()
+                .and_then(|said| serde_json::to_value(said).ok());
+        }
         if let Some(uid) = uid.filter(|_| machine.ready) {
             if let Some(keeper) = report.processes.get_mut(KEEPER) {
                 keeper.status = state.keeper_status(uid);

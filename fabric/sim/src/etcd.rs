@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use agent_protocol::{MachineConfig, beside::KeeperStatus};
+use agent_protocol::{
+    MachineConfig,
+    beside::{EtcdConfig, EtcdPhase, EtcdStatus, KeeperStatus},
+};
 use serde_json::Value;
 
 use crate::{Inner, state::State};
@@ -16,6 +19,8 @@ pub(crate) struct Etcd {
     /// Whether there ever was data.
     pub(crate) formed: bool,
     voters: BTreeSet<String>,
+    /// The restore that its data comes from.
+    restored: Option<String>,
     /// Whether there was a majority when last looked.
     quorum: bool,
 }
@@ -38,13 +43,76 @@ impl State {
         serving > voters.len() / 2
     }
 
-    /// A machine's etcd begins or comes back. `false`: it cannot yet.
+    /// A machine's etcd begins or comes back, and says how far it is. `false`: it cannot yet.
     pub(crate) fn join_etcd(&mut self, uid: &str, id: &str, backup: bool) -> bool {
-        let Some(machine) = self.machines.get(id) else {
+        let joined = self.enter_etcd(uid, id, backup);
+        let restored = self
+            .clusters
+            .get(uid)
+            .and_then(|cluster| cluster.etcd.restored.clone());
+        let Some(machine) = self.machines.get_mut(id) else {
             return false;
         };
-        let (keeps_data, listed) = (machine.formed, members(machine.in_force.as_deref()));
-        let founds = told(machine.in_force.as_deref(), "formed") == Some(Value::Bool(false));
+        let (phase, why, empty) = match joined {
+            Ok(()) => {
+                machine.formed = true;
+                machine.restored = restored;
+                (EtcdPhase::Started, None, false)
+            }
+            Err(Waits { why, empty }) => (EtcdPhase::Waiting, Some(why), empty),
+        };
+        machine.etcd = Some(EtcdStatus {
+            phase,
+            why,
+            restored: machine.restored.clone(),
+            empty,
+        });
+        phase == EtcdPhase::Started
+    }
+
+    fn enter_etcd(&mut self, uid: &str, id: &str, backup: bool) -> Result<(), Waits> {
+        let Some(machine) = self.machines.get(id) else {
+            return Err(Waits::full("its machine"));
+        };
+        let config = etcd_config(machine.in_force.as_deref());
+        let listed = members(machine.in_force.as_deref());
+        let alone = listed.iter().all(|member| member == id);
+        let wished = config
+            .as_ref()
+            .and_then(|config| config.restore.clone())
+            .filter(|restore| machine.restored.as_ref() != Some(&restore.id));
+        if let Some(restore) = wished {
+            let there = listed.contains(&restore.by);
+            let done = self
+                .clusters
+                .get(uid)
+                .and_then(|cluster| cluster.etcd.restored.as_ref());
+            if !restore.done && (restore.by == id || (alone && !there)) {
+                self.go_back(uid, &restore);
+                self.cluster(uid).etcd = Etcd {
+                    formed: true,
+                    voters: [id.to_owned()].into(),
+                    restored: Some(restore.id),
+                    quorum: false,
+                };
+                return Ok(());
+            }
+            if !restore.done && done != Some(&restore.id) {
+                return Err(Waits::full(&format!("member {} to restore", restore.by)));
+            }
+            if machine.formed && !alone || !restore.done {
+                if !self.quorum(uid) {
+                    return Err(Waits::full("another member that has a leader"));
+                }
+                // What it has is of another history.
+                self.cluster(uid).etcd.voters.remove(id);
+                if let Some(machine) = self.machines.get_mut(id) {
+                    machine.formed = false;
+                }
+            }
+        }
+        let keeps_data = self.has_data(id);
+        let founds = config.as_ref().is_some_and(|config| !config.formed);
         let none_has_data = !listed.iter().any(|member| self.has_data(member));
         let quorum = self.quorum(uid);
         let lost = self
@@ -54,7 +122,13 @@ impl State {
         let cluster = self.cluster(uid);
         let etcd = &mut cluster.etcd;
         if keeps_data && etcd.voters.contains(id) {
-            return true;
+            return Ok(());
+        }
+        if etcd.formed && lost && backup && !alone && !founds {
+            return Err(Waits {
+                why: "another member that has a leader".to_owned(),
+                empty: true,
+            });
         }
         if !etcd.formed || lost {
             if etcd.formed && !backup {
@@ -75,12 +149,12 @@ impl State {
                 cluster.objects.clear();
             }
         } else if !etcd.voters.contains(id) || etcd.quorum {
-            return false;
+            return Err(Waits {
+                why: "another member that has a leader".to_owned(),
+                empty: !keeps_data,
+            });
         }
-        if let Some(machine) = self.machines.get_mut(id) {
-            machine.formed = true;
-        }
-        true
+        Ok(())
     }
 
     fn has_data(&self, id: &str) -> bool {
@@ -150,24 +224,34 @@ impl Inner {
     }
 }
 
-/// The members that a machine was told of: what its keeper or its etcd reads.
-fn members(config: Option<&MachineConfig>) -> BTreeSet<String> {
-    let members = told(config, "members");
-    let members = members.as_ref().and_then(Value::as_array);
-    members
-        .into_iter()
-        .flatten()
-        .filter_map(|member| Some(member.get("name")?.as_str()?.to_owned()))
-        .collect()
+/// Why a member cannot go on.
+struct Waits {
+    why: String,
+    /// Nothing is in its hands.
+    empty: bool,
 }
 
-/// What a machine was told of this in the first of its files that speaks of it.
-fn told(config: Option<&MachineConfig>, what: &str) -> Option<Value> {
-    let quoted = format!("\"{what}\"");
-    config?
+impl Waits {
+    fn full(why: &str) -> Self {
+        Self {
+            why: why.to_owned(),
+            empty: false,
+        }
+    }
+}
+
+/// What a machine's etcd was told.
+fn etcd_config(config: Option<&MachineConfig>) -> Option<EtcdConfig> {
+    let file = config?
         .files
         .iter()
-        .filter(|file| file.path.ends_with(".json") && file.content.contains(&quoted))
-        .filter_map(|file| serde_json::from_str::<Value>(&file.content).ok())
-        .find_map(|mut file| file.get_mut(what).map(Value::take))
+        .find(|file| file.path.ends_with("/etcd.json"))?;
+    serde_json::from_str(&file.content).ok()
+}
+
+/// The members that a machine was told of.
+fn members(config: Option<&MachineConfig>) -> BTreeSet<String> {
+    etcd_config(config)
+        .map(|config| config.members.into_iter().map(|member| member.name).collect())
+        .unwrap_or_default()
 }

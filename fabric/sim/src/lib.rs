@@ -12,6 +12,7 @@
 
 mod agents;
 mod ailments;
+mod backup;
 mod clusters;
 mod dump;
 mod etcd;
@@ -28,6 +29,7 @@ use agent_api::Agents;
 use base_env::Env;
 use cluster_api::{Connect, NodeSeen};
 use fabric_api::{Fabric, MachineId, MachineSeen, MachineSpec, NetworkSpec, Power};
+use serde_json::Value;
 use tokio::sync::broadcast;
 
 pub use ailments::{Ailment, Cure};
@@ -56,11 +58,15 @@ pub(crate) struct Inner {
 impl SimWorld {
     /// An empty world.
     pub fn new(env: Env, options: SimOptions) -> Self {
+        let state = State {
+            backups: options.backup.then(|| Arc::clone(&env.clock)),
+            ..State::default()
+        };
         Self {
             inner: Arc::new(Inner {
                 env,
                 options,
-                state: Mutex::default(),
+                state: Mutex::new(state),
                 gate: Mutex::default(),
                 reports: broadcast::Sender::new(4096),
             }),
@@ -236,6 +242,27 @@ impl SimWorld {
             cluster.changed();
         }
         there
+    }
+
+    /// The first moment of a cluster that can be restored, milliseconds since 1970; each later one can be, too. `None` where there
+    /// is no backup.
+    pub fn backed_up_since(&self, cluster: &str) -> Option<i64> {
+        let state = self.inner.state();
+        state.clusters.get(cluster)?.past.as_ref()?.since()
+    }
+
+    /// Puts an object into a cluster, as a user would.
+    pub fn put_object(&self, cluster: &str, object: &str, value: Value) {
+        let mut state = self.inner.state();
+        let cluster = state.cluster(cluster);
+        cluster.objects.insert(object.to_owned(), value);
+        cluster.changed();
+    }
+
+    /// An object of a cluster.
+    pub fn object(&self, cluster: &str, object: &str) -> Option<Value> {
+        let state = self.inner.state();
+        state.clusters.get(cluster)?.objects.get(object).cloned()
     }
 
     /// How often a kind of call was made, and how often it failed on purpose.

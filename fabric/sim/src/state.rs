@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{MachineConfig, Report};
+use agent_protocol::{MachineConfig, Report, beside::EtcdStatus};
+use base_env::Clock;
 use cluster_api::NodeSeen;
 use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};
 use serde_json::Value;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     ailments::{Ailment, Cure},
+    backup::Past,
     etcd::Etcd,
     faults::Faults,
 };
@@ -40,6 +42,8 @@ pub(crate) struct State {
     pub(crate) forgotten: BTreeSet<String>,
     pub(crate) faults: Faults,
     pub(crate) violations: Vec<String>,
+    /// Tells the time to the clusters' backups, where there are any.
+    pub(crate) backups: Option<Arc<dyn Clock>>,
 }
 
 /// The last that the service heard of a machine.
@@ -63,6 +67,10 @@ pub(crate) struct Machine {
     pub(crate) ready: bool,
     /// Of a control plane machine: whether its etcd's data is on its disk.
     pub(crate) formed: bool,
+    /// The restore that this data comes from; it stays when the data goes.
+    pub(crate) restored: Option<String>,
+    /// What its etcd said of itself last; it says nothing before it has looked at its disk.
+    pub(crate) etcd: Option<EtcdStatus>,
     /// Whether the kubelet of this start has made its node object: it does so once.
     pub(crate) registered: bool,
     pub(crate) sequence: u64,
@@ -80,6 +88,8 @@ impl Machine {
             in_force: None,
             ready: false,
             formed: false,
+            restored: None,
+            etcd: None,
             registered: false,
             sequence: 0,
         }
@@ -123,6 +133,7 @@ pub(crate) struct Cluster {
     pub(crate) stalled: bool,
     pub(crate) etcd: Etcd,
     pub(crate) changes: watch::Sender<u64>,
+    pub(crate) past: Option<Past>,
 }
 
 impl Default for Cluster {
@@ -133,17 +144,22 @@ impl Default for Cluster {
             stalled: false,
             etcd: Etcd::default(),
             changes: watch::Sender::new(0),
+            past: None,
         }
     }
 }
 
 impl Cluster {
-    /// Wakes whoever watches.
-    pub(crate) fn changed(&self) {
+    /// Wakes whoever watches, and is backed up.
+    pub(crate) fn changed(&mut self) {
+        if let Some(past) = &mut self.past {
+            past.keep(&self.nodes, &self.objects);
+        }
         self.changes.send_modify(|count| *count += 1);
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) seen: NodeSeen,
     pub(crate) machine: String,
@@ -160,7 +176,11 @@ pub(crate) struct Node {
 impl State {
     /// The cluster, which is empty before it is first spoken of.
     pub(crate) fn cluster(&mut self, uid: &str) -> &mut Cluster {
-        self.clusters.entry(uid.to_owned()).or_default()
+        let backups = &self.backups;
+        self.clusters.entry(uid.to_owned()).or_insert_with(|| Cluster {
+            past: backups.as_ref().map(|clock| Past::new(Arc::clone(clock))),
+            ..Cluster::default()
+        })
     }
 
     /// Notes that a machine's labels have it in this cluster, and in no other.

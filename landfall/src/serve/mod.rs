@@ -25,7 +25,7 @@ use cluster_versions::Offered;
 use control_loops::{Controller, ControllerDeps};
 use control_store::{RedbStore, Sealer, Store};
 use identity::{IdentityConfig, TokenService};
-use providers_containerservice::{BackupApi, ContainerService, OwnApi, ProviderConfig};
+use providers_containerservice::{Archived, BackupApi, ContainerService, OwnApi, ProviderConfig};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use tokio::{
     net::TcpListener,
@@ -129,7 +129,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
         env.clone(),
         Arc::clone(&clusters),
-        Arc::clone(&archive),
+        Arc::new(Archived(Arc::clone(&archive))),
         Arc::clone(&drivers.agents),
     ));
     let aks: Arc<dyn Provider> = clusters;

@@ -23,8 +23,7 @@ use agent_protocol::beside::{BACKUP, BackupStatus};
 use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route, RouteStatus, Scope};
 use async_trait::async_trait;
 use base_env::Env;
-use cluster_archive::{Archive, ArchiveError, Holding, Verdict};
-use cluster_backup::chain::{self, NotCovered, end_of_second};
+use cluster_backup::chain::{self, end_of_second};
 use cluster_spec::RestoreSpec;
 use control_records::{ClusterRecord, MachineRecord, ObservedRecord, Role, key};
 use control_store::list_records;
@@ -33,7 +32,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    API_VERSIONS, ContainerService, NAMESPACE,
+    API_VERSIONS, Backups, ContainerService, NAMESPACE,
+    archived::not_covered,
     change::{advance, cluster_id},
     problems::quote,
     records::{At, fault as store_fault},
@@ -74,50 +74,32 @@ pub const BACKUP_ROUTES: &[Route] = &[
 pub struct BackupApi {
     env: Env,
     clusters: Arc<ContainerService>,
-    archive: Arc<Archive>,
+    backups: Arc<dyn Backups>,
     agents: Arc<dyn Agents>,
 }
 
-fn time(milliseconds: i64) -> String {
+pub(crate) fn time(milliseconds: i64) -> String {
     Timestamp::from_millisecond(milliseconds)
         .unwrap_or_default()
         .to_string()
 }
 
-fn refused(message: String) -> ArmError {
+pub(crate) fn refused(message: String) -> ArmError {
     ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("at")
 }
 
-fn fault(error: ArchiveError) -> ArmError {
-    match error {
-        ArchiveError::NotCovered(NotCovered::Nothing) => ArmError::new(
-            ErrorCode::RESOURCE_NOT_FOUND,
-            "There is no backup of this cluster yet. The first is made within seconds after its control plane runs.",
-        ),
-        ArchiveError::NotCovered(NotCovered::Outside { before, after }) => {
-            let name = |at: Option<i64>| at.map_or_else(|| "none".to_owned(), time);
-            refused(format!(
-                "That second cannot be restored. The nearest that can are {} before and {} after it.",
-                name(before),
-                name(after)
-            ))
-        }
-        other => ArmError::internal(other),
-    }
-}
-
 impl BackupApi {
-    /// A provider over the clusters and the archive of their backups.
+    /// A provider over the clusters and their backups.
     pub fn new(
         env: Env,
         clusters: Arc<ContainerService>,
-        archive: Arc<Archive>,
+        backups: Arc<dyn Backups>,
         agents: Arc<dyn Agents>,
     ) -> Self {
         Self {
             env,
             clusters,
-            archive,
+            backups,
             agents,
         }
     }
@@ -151,18 +133,6 @@ impl BackupApi {
         Ok(shipping)
     }
 
-    /// Work that blocks, on a thread for that.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Archive) -> Result<T, ArchiveError> + Send + 'static,
-    ) -> Result<T, ArmError> {
-        let archive = Arc::clone(&self.archive);
-        match tokio::task::spawn_blocking(move || work(&archive)).await {
-            Ok(done) => done.map_err(fault),
-            Err(error) => Err(ArmError::internal(error)),
-        }
-    }
-
     /// The moment that the body asks for, milliseconds since 1970.
     fn moment(&self, request: &Request) -> Result<i64, ArmError> {
         let example = || time(self.env.clock.now().as_millisecond() / 1000 * 1000 - 60_000);
@@ -185,18 +155,13 @@ impl BackupApi {
         Ok(at.as_millisecond())
     }
 
-    async fn holding(&self, uid: &str) -> Result<Holding, ArmError> {
-        let uid = uid.to_owned();
-        self.blocking(move |archive| archive.holding(&uid)).await
-    }
-
     async fn describe(
         &self,
         source: &Source,
         shipping: &BTreeMap<String, BackupStatus>,
     ) -> Result<Value, ArmError> {
         let record = &source.record;
-        let holding = self.holding(&record.uid).await?;
+        let holding = self.backups.holding(&record.uid).await?;
         let spans: Vec<Value> = holding
             .spans()
             .iter()
@@ -276,8 +241,7 @@ impl BackupApi {
         let source = self.source(request).await?;
         let moment = self.moment(request)?;
         let uid = source.record.uid;
-        let cut = Some(end_of_second(moment));
-        let preview = self.blocking(move |archive| archive.preview(&uid, cut)).await?;
+        let preview = self.backups.preview(&uid, end_of_second(moment)).await?;
         let mut answer = serde_json::to_value(&preview).map_err(ArmError::internal)?;
         answer["at"] = json!(time(moment));
         Ok(Response::ok(answer))
@@ -285,7 +249,7 @@ impl BackupApi {
 
     async fn verify(&self, request: &Request) -> Result<Response, ArmError> {
         let (uid, now) = (self.source(request).await?.record.uid, self.env.clock.now());
-        let verdict: Verdict = self.blocking(move |archive| archive.verify(&uid, now)).await?;
+        let verdict = self.backups.verify(&uid, now).await?;
         serde_json::to_value(&verdict)
             .map(Response::ok)
             .map_err(ArmError::internal)
@@ -295,9 +259,8 @@ impl BackupApi {
         let source = self.source(request).await?;
         let moment = self.moment(request)?;
         // Refused now, not by a machine that has stopped already.
-        let names = self.holding(&source.record.uid).await?.names();
-        chain::select(&names, Some(end_of_second(moment)))
-            .map_err(|error| fault(ArchiveError::NotCovered(error)))?;
+        let names = self.backups.holding(&source.record.uid).await?.names();
+        chain::select(&names, Some(end_of_second(moment))).map_err(|why| not_covered(&why))?;
         let restore = RestoreSpec {
             id: self.env.ids.short(),
             at: Some(moment),

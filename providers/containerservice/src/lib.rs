@@ -15,6 +15,7 @@
 //! Called by: the edge, through [`Provider`](arm_wire::Provider). The binary wires [`Credentials`] to what knows the
 //! clusters' keys.
 
+mod archived;
 mod backups;
 mod change;
 mod cluster;
@@ -41,6 +42,7 @@ mod writes;
 use cluster_versions::Offered;
 use ipnet::Ipv4Net;
 
+pub use archived::{Archived, Backups};
 pub use backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BACKUP_ROUTES, BackupApi};
 pub use compatibility::compatibility;
 pub use credentials::{CredentialKind, Credentials};

@@ -15,7 +15,8 @@ use control_records::{Assignment, DeletedRecord, MachineRecord, Repair, Role, Se
 use control_store::{Op, put_record};
 use jiff::Timestamp;
 use providers_containerservice::{
-    BACKUP_ROUTES, BackupApi, ContainerService, ProviderConfig, SERVICE_PRINCIPAL_SECRET, secret_name,
+    Archived, BACKUP_ROUTES, BackupApi, ContainerService, ProviderConfig, SERVICE_PRINCIPAL_SECRET,
+    secret_name,
 };
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -128,7 +129,7 @@ impl World {
         let api = BackupApi::new(
             self.stamp.env.clone(),
             Arc::new(provider),
-            Arc::clone(&self.archive),
+            Arc::new(Archived(Arc::clone(&self.archive))),
             Arc::new(Said(self.said.0.clone())),
         );
         let route = BACKUP_ROUTES.iter().find(|known| known.name == route).unwrap();

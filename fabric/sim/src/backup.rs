@@ -1,0 +1,77 @@
+//! The backups of the world's clusters: what each of them held, time after time. Kept only where
+//! [`crate::SimOptions::backup`] asks for it: a world of thousands would not fit into memory.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use agent_protocol::beside::EtcdRestore;
+use base_env::Clock;
+use serde_json::Value;
+
+use crate::state::{Node, State};
+
+/// What a cluster held at some time.
+#[derive(Clone, Default)]
+pub(crate) struct Kept {
+    pub(crate) nodes: BTreeMap<String, Node>,
+    pub(crate) objects: BTreeMap<String, Value>,
+}
+
+/// See the module.
+pub(crate) struct Past {
+    clock: Arc<dyn Clock>,
+    /// By the time from which on it was so, milliseconds since 1970.
+    states: BTreeMap<i64, Kept>,
+}
+
+impl Past {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            states: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn keep(&mut self, nodes: &BTreeMap<String, Node>, objects: &BTreeMap<String, Value>) {
+        let kept = Kept {
+            nodes: nodes.clone(),
+            objects: objects.clone(),
+        };
+        self.states.insert(self.clock.now().as_millisecond(), kept);
+    }
+
+    /// The first moment that can be restored, milliseconds since 1970.
+    pub(crate) fn since(&self) -> Option<i64> {
+        self.states.keys().next().copied()
+    }
+
+    /// The state after everything that happened in that second; the newest without one.
+    fn at(&self, moment: Option<i64>) -> Option<&Kept> {
+        let end = moment.map_or(i64::MAX, |moment| moment.div_euclid(1000) * 1000 + 999);
+        self.states.range(..=end).next_back().map(|(_, kept)| kept)
+    }
+}
+
+impl State {
+    /// A cluster holds again what it, or the one that it is made from, held then.
+    pub(crate) fn go_back(&mut self, uid: &str, restore: &EtcdRestore) {
+        let source = if restore.source.is_empty() {
+            uid
+        } else {
+            restore.source.as_str()
+        };
+        let at = restore.at.map(|at| at.as_millisecond());
+        let past = self
+            .clusters
+            .get(source)
+            .and_then(|cluster| cluster.past.as_ref());
+        let mut kept = past.and_then(|past| past.at(at)).cloned().unwrap_or_default();
+        if !restore.own {
+            // Another cluster's machines mean nothing here.
+            kept.nodes.clear();
+        }
+        let cluster = self.cluster(uid);
+        cluster.nodes = kept.nodes;
+        cluster.objects = kept.objects;
+        cluster.changed();
+    }
+}

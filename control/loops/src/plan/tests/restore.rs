@@ -183,10 +183,16 @@ fn whoever_restores_goes_first_and_the_others_follow_when_it_has() {
         let mut found = BTreeSet::new();
         for _ in 0..passes {
             ideal.examine();
-            found.extend(ideal.plan().effects.into_iter().filter_map(|effect| match effect {
-                Effect::Configure { machine, .. } => Some(machine),
-                _ => None,
-            }));
+            found.extend(
+                ideal
+                    .plan()
+                    .effects
+                    .into_iter()
+                    .filter_map(|effect| match effect {
+                        Effect::Configure { machine, .. } => Some(machine),
+                        _ => None,
+                    }),
+            );
             ideal.pass();
         }
         found

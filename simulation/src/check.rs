@@ -264,10 +264,17 @@ impl Stamp {
         let network = network.iter().find(|network| network.id.as_str() == uid);
         check_routes(cluster, network, ranges.len(), problems);
         if let Some(observed) = records.observed.get(&format!("/observed/{uid}")) {
+            // Members that have all lost their data since are restored once more, under a name of the planner's.
             if let Some(restore) = &spec.restore
-                && observed.restored.is_none()
+                && !observed
+                    .restored
+                    .as_ref()
+                    .is_some_and(|done| *done == restore.id || done.starts_with("lost-"))
             {
-                problems.push(format!("{name}: restore {} was not done", restore.id));
+                problems.push(format!(
+                    "{name}: restore {} was not done, but {:?}",
+                    restore.id, observed.restored
+                ));
             }
             for pool in &spec.pools {
                 let ready = observed.ready_nodes.get(&pool.name).copied();

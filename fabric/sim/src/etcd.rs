@@ -1,7 +1,8 @@
 //! The clusters' etcd: which control plane machines belong to it, and whether they are enough.
 //!
 //! A machine joins when its processes have started, if there is a majority to let it in; without one, those who were told that
-//! there is no etcd yet found one, as `agent/etcd` does. A keeper removes whoever is not in its list. When the data of all members is gone, the first that starts restores the backup where there is one.
+//! there is no etcd yet found one, as `agent/etcd` does. A keeper removes whoever is not in its list. When the data of an only
+//! member is gone, it restores the backup where there is one; several wait until one of them is told to.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -75,7 +76,7 @@ impl State {
             return Err(Waits::full("its machine"));
         };
         let config = etcd_config(machine.in_force.as_deref());
-        let listed = members(machine.in_force.as_deref());
+        let listed = config.as_ref().map(members).unwrap_or_default();
         let alone = listed.iter().all(|member| member == id);
         let wished = config
             .as_ref()
@@ -187,7 +188,8 @@ impl Inner {
                 .voters
                 .iter()
                 .filter(|id| state.serves_etcd(id))
-                .filter_map(|id| Some(members(state.machines.get(id)?.in_force.as_deref())))
+                .filter_map(|id| etcd_config(state.machines.get(id)?.in_force.as_deref()))
+                .map(|config| members(&config))
                 .filter(|listed| !listed.is_empty())
                 .collect(),
             _ => Vec::new(),
@@ -249,9 +251,7 @@ fn etcd_config(config: Option<&MachineConfig>) -> Option<EtcdConfig> {
     serde_json::from_str(&file.content).ok()
 }
 
-/// The members that a machine was told of.
-fn members(config: Option<&MachineConfig>) -> BTreeSet<String> {
-    etcd_config(config)
-        .map(|config| config.members.into_iter().map(|member| member.name).collect())
-        .unwrap_or_default()
+/// The members that it was told of.
+fn members(config: &EtcdConfig) -> BTreeSet<String> {
+    config.members.iter().map(|member| member.name.clone()).collect()
 }

@@ -3,7 +3,7 @@
 use arm_wire::Provider as _;
 use serde_json::json;
 
-use crate::stamp::{SUBSCRIPTION, Stamp, least};
+use crate::stamp::{SUBSCRIPTION, Stamp, least, names};
 
 #[tokio::test(start_paused = true)]
 async fn a_group_takes_its_clusters_along_and_a_node_group_stays_with_its_cluster() {
@@ -77,12 +77,7 @@ async fn groups_decide_whether_a_cluster_may_be_made() {
         format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/managedClusters"),
     ] {
         let list = stamp.get(&path).await.body;
-        let names: Vec<&str> = list["value"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|item| item["name"].as_str().unwrap())
-            .collect();
+        let names = names(&list);
         assert_eq!(names, ["a", "B"]);
     }
     assert_eq!(

@@ -7,7 +7,7 @@ use control_store::{get_record, put_record};
 use providers_containerservice::{ROUTES, SERVICE_PRINCIPAL_SECRET, secret_name};
 use serde_json::{Value, json};
 
-use crate::stamp::{SUBSCRIPTION, Stamp, least};
+use crate::stamp::{SUBSCRIPTION, Stamp, least, names};
 
 const C: &str = "managedClusters/c";
 
@@ -381,12 +381,7 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
         .get("managedClusters/c/agentPools/nodepool1/machines")
         .await
         .body;
-    let names: Vec<&str> = list["value"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| item["name"].as_str().unwrap())
-        .collect();
+    let names = names(&list);
     assert_eq!(
         names,
         [

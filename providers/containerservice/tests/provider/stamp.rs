@@ -268,3 +268,13 @@ pub(crate) fn sent_back(answer: &Value) -> Value {
 fn drop_one(members: &mut serde_json::Map<String, Value>, name: &str) {
     members.remove(name);
 }
+
+/// The names in a list, as they come.
+pub(crate) fn names(list: &Value) -> Vec<&str> {
+    list["value"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["name"].as_str().unwrap())
+        .collect()
+}

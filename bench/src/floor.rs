@@ -486,6 +486,8 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             taints: Vec::new(),
             os_disk_gib: 128,
             incarnation: "floor".into(),
+            surge: 1,
+            unavailable: 0,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use base_env::Seed;
+use cluster_versions::PINNED;
 use control_records::{ClusterRecord, MachineRecord};
 use fabric_api::MachineId;
 use fabric_sim::{Ailment, Call, Cure};
 use serde::Serialize;
 
-use crate::{Weather, Wish, panics, run, script::Player};
+use crate::{CONTROL_PLANE, Weather, Wish, panics, run, script::Player};
 
 /// The longest that anything may take in peace.
 const BOUND: Duration = Duration::from_secs(60 * 60);
@@ -184,7 +185,7 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
     };
     let pools: Vec<String> = record.spec.pools.iter().map(|pool| pool.name.clone()).collect();
     let pool = dice.pick(&pools).unwrap_or_else(|| "np1".to_owned());
-    Ok(match dice.roll(22) {
+    Ok(match dice.roll(24) {
         0..8 => Wish::Pool {
             cluster,
             pool,
@@ -219,6 +220,15 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
             cluster,
             ago: dice.roll(60) as u32,
             new: (dice.roll(4) == 0).then(|| format!("c{}", dice.roll(3))),
+        },
+        20 | 21 => Wish::Upgrade {
+            cluster,
+            version: dice.pick(PINNED).unwrap_or_default().to_owned(),
+            only: match dice.roll(4) {
+                0 => Some(CONTROL_PLANE.to_owned()),
+                1 => Some(pool),
+                _ => None,
+            },
         },
         _ => Wish::Delete { cluster },
     })

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use cluster_spec::PodNetworking;
+use cluster_versions::Version;
 use control_records::{
     ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
     Role, SealedRecord,
@@ -206,19 +207,61 @@ impl Stamp {
         Ok(())
     }
 
+    /// Each machine runs what it is to run: nodes their pool's version, control planes their cluster's or one that they have
+    /// gone on to before somebody thought better of it.
+    fn check_versions(
+        &self,
+        cluster: &ClusterRecord,
+        machines: &[(&MachineRecord, &Role)],
+        problems: &mut Vec<String>,
+    ) {
+        let spec = &cluster.spec;
+        let running = self.world.images();
+        let version = |text: &str| text.parse::<Version>().ok();
+        let mut members = BTreeSet::new();
+        for (machine, role) in machines {
+            let image = &machine.image;
+            let right = match role {
+                Role::ControlPlane { .. } => {
+                    members.insert(image);
+                    version(image) >= version(&spec.kubernetes_version)
+                }
+                Role::Node { pool, .. } => {
+                    let pool = spec.pools.iter().find(|found| found.name == *pool);
+                    pool.is_none_or(|pool| pool.kubernetes_version == *image)
+                }
+            };
+            if !right || machine.upgrading.is_some() || running.get(&machine.id) != Some(image) {
+                problems.push(format!(
+                    "{}: machine {} is of {image} and runs {:?}, which is not what it is to be",
+                    cluster.name,
+                    machine.id,
+                    running.get(&machine.id)
+                ));
+            }
+        }
+        if members.len() > 1 {
+            problems.push(format!(
+                "{}: members of several versions: {members:?}",
+                cluster.name
+            ));
+        }
+    }
+
     fn check_cluster(&self, records: &Records, cluster: &ClusterRecord, problems: &mut Vec<String>) {
         let (uid, spec, name) = (&cluster.uid, &cluster.spec, &cluster.name);
         let halted = cluster.course.halted;
         let own: Vec<_> = records
             .machines
             .values()
-            .filter_map(|machine| machine.assignment.as_ref())
-            .filter(|assignment| assignment.cluster == *uid)
-            .map(|assignment| &assignment.role)
+            .filter_map(|machine| Some((machine, machine.assignment.as_ref()?)))
+            .filter(|(_, assignment)| assignment.cluster == *uid)
+            .map(|(machine, assignment)| (machine, &assignment.role))
             .collect();
         let (mut names, mut addresses, mut ranges) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let (mut nodes, mut members) = (BTreeMap::<&str, u32>::new(), 0);
-        for role in own {
+        self.check_versions(cluster, &own, problems);
+        for (_, role) in own {
             match role {
                 Role::ControlPlane { .. } => members += 1,
                 Role::Node {

@@ -30,4 +30,4 @@ pub use stamp::{Answer, SUBSCRIPTION, Stamp, run};
 pub use steps::{Fault, Steps, Weather};
 pub use store::Disk;
 pub use trace::Trace;
-pub use wishes::{Asked, Desired, GROUP, Pool, Wish};
+pub use wishes::{Asked, CONTROL_PLANE, Desired, GROUP, Pool, Wish};

@@ -77,6 +77,22 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1", "wait 30"],
         &["restore c1 10 c2"],
     ),
+    operation("upgrade", &["create c1 np1=2"], &["upgrade c1 1.37.1"]),
+    operation(
+        "upgrade-members",
+        &["create c1 np1=1 tier=Standard"],
+        &["upgrade c1 1.37.1 control-plane"],
+    ),
+    operation(
+        "upgrade-pool",
+        &["create c1 np1=1 np2=2", "upgrade c1 1.37.1 control-plane"],
+        &["upgrade c1 1.37.1 np2"],
+    ),
+    operation(
+        "upgrade-and-abort",
+        &["create c1 np1=2"],
+        &["upgrade c1 1.37.1", "wait 3", "abort c1"],
+    ),
     operation("tier-up", &["create c1 np1=1"], &["tier c1 Standard"]),
     operation("tier-down", &["create c1 np1=1 tier=Standard"], &["tier c1 Free"]),
     operation("repair-stopped-node", &["create c1 np1=2"], &["crash vmss000001"]),

@@ -9,6 +9,7 @@
 //! | `drop C POOL` | the DELETE of a pool |
 //! | `label C POOL KEY=VALUE`, `taint C POOL KEY=VALUE:EFFECT` | the PUT of a pool with one more |
 //! | `tier C TIER` | the PUT of a cluster with another tier |
+//! | `upgrade C VERSION [POOL, control-plane]` | the PUT of a cluster with another version for all, for its control plane only, or of a pool |
 //! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all of them |
 //! | `abort C` | the POST that aborts what is under way |
 //! | `restore C SECONDS [NEW]` | the POST that takes a cluster's state so many seconds back, or makes another one with it |
@@ -263,8 +264,13 @@ impl Player {
             .filter_map(|machine| {
                 let assignment = machine.assignment.filter(|given| given.cluster == cluster.uid)?;
                 let going = if machine.deleting { ", to go" } else { "" };
+                let image = if machine.image == cluster.spec.kubernetes_version {
+                    String::new()
+                } else {
+                    format!(" of {}", machine.image)
+                };
                 Some(match assignment.role {
-                    Role::ControlPlane { index, .. } => format!("  control plane {index}{going}"),
+                    Role::ControlPlane { index, .. } => format!("  control plane {index}{image}{going}"),
                     Role::Node {
                         node_name,
                         address,
@@ -272,7 +278,7 @@ impl Player {
                         ..
                     } => {
                         let range = pod_range.map_or("-".to_owned(), |range| range.to_string());
-                        format!("  {node_name} {address} pods {range}{going}")
+                        format!("  {node_name}{image} {address} pods {range}{going}")
                     }
                 })
             })
@@ -386,6 +392,11 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
         ["tier", cluster, tier] => Wish::Tier {
             cluster: own(cluster),
             tier: own(tier),
+        },
+        ["upgrade", cluster, version, only @ ..] => Wish::Upgrade {
+            cluster: own(cluster),
+            version: own(version),
+            only: only.first().map(own),
         },
         ["delete", cluster] => Wish::Delete {
             cluster: own(cluster),

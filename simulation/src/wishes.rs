@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use cluster_versions::Offered;
 use control_records::{ClusterRecord, GroupRecord, key};
 use jiff::SignedDuration;
 use providers_containerservice::{BACKUP_NAMESPACE, NAMESPACE};
@@ -68,6 +69,15 @@ pub enum Wish {
         /// The tier.
         tier: String,
     },
+    /// The PUT of a cluster, or of a pool, with another version of Kubernetes.
+    Upgrade {
+        /// The cluster.
+        cluster: String,
+        /// The version.
+        version: String,
+        /// Of what: a pool, or [`CONTROL_PLANE`]; of all together without.
+        only: Option<String>,
+    },
     /// The DELETE of a cluster.
     Delete {
         /// The cluster.
@@ -93,12 +103,16 @@ pub enum Wish {
     },
 }
 
+/// In the place of a pool: only the control plane.
+pub const CONTROL_PLANE: &str = "control-plane";
+
 /// A pool as it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pool {
     count: u32,
     labels: BTreeMap<String, String>,
     taints: BTreeSet<String>,
+    version: String,
 }
 
 /// A cluster as it was asked for.
@@ -106,6 +120,7 @@ pub struct Pool {
 pub struct Desired {
     pools: BTreeMap<String, Pool>,
     tier: String,
+    version: String,
 }
 
 /// What may be there: more than one thing as long as a request was neither acknowledged nor refused.
@@ -131,6 +146,7 @@ impl Asked {
             | Wish::Taint { cluster, .. }
             | Wish::Drop { cluster, .. }
             | Wish::Tier { cluster, .. }
+            | Wish::Upgrade { cluster, .. }
             | Wish::Delete { cluster }
             | Wish::Abort { cluster } => vec![cluster.clone()],
             Wish::Restore { cluster, new, .. } => vec![new.as_ref().unwrap_or(cluster).clone()],
@@ -219,9 +235,12 @@ fn may_return(past: &BTreeSet<Option<Desired>>, there: &Desired) -> bool {
             (pool.count == before.count || pool.count == 0)
                 && pool.labels == before.labels
                 && pool.taints == before.taints
+                && pool.version == before.version
         })
     };
-    past().any(|state| state.tier == there.tier) && there.pools.iter().all(known)
+    past().any(|state| state.tier == there.tier)
+        && past().any(|state| state.version == there.version)
+        && there.pools.iter().all(known)
 }
 
 fn desired(record: &ClusterRecord) -> Desired {
@@ -230,12 +249,14 @@ fn desired(record: &ClusterRecord) -> Desired {
             count: pool.count,
             labels: pool.labels.clone(),
             taints: pool.taints.iter().cloned().collect(),
+            version: pool.kubernetes_version.clone(),
         };
         (pool.name.clone(), asked)
     });
     Desired {
         pools: pools.collect(),
         tier: tier(record),
+        version: record.spec.kubernetes_version.clone(),
     }
 }
 
@@ -248,9 +269,14 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
         Wish::Create { pools, tier, .. } => {
             let mut next = state.unwrap_or_default();
             next.tier = tier.clone().unwrap_or_else(|| "Free".to_owned());
+            if next.version.is_empty() {
+                next.version = Offered::pinned().default_version().to_string();
+            }
             for (name, count) in pools {
+                let before = next.pools.get(name).map(|pool| pool.version.clone());
                 let pool = Pool {
                     count: *count,
+                    version: before.unwrap_or_else(|| next.version.clone()),
                     ..Pool::default()
                 };
                 next.pools.insert(name.clone(), pool);
@@ -263,7 +289,14 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
     }
     let mut next = state?;
     match wish {
-        Wish::Pool { pool, count, .. } => next.pools.entry(pool.clone()).or_default().count = *count,
+        Wish::Pool { pool, count, .. } => {
+            let version = next.version.clone();
+            let new = || Pool {
+                version,
+                ..Pool::default()
+            };
+            next.pools.entry(pool.clone()).or_insert_with(new).count = *count;
+        }
         Wish::Label { pool, label, .. } => {
             let pool = next.pools.get_mut(pool)?;
             pool.labels.insert(label.0.clone(), label.1.clone());
@@ -275,6 +308,16 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
             next.pools.remove(pool);
         }
         Wish::Tier { tier, .. } => next.tier.clone_from(tier),
+        Wish::Upgrade { version, only, .. } => match only.as_deref() {
+            Some(CONTROL_PLANE) => next.version.clone_from(version),
+            Some(pool) => next.pools.get_mut(pool)?.version.clone_from(version),
+            None => {
+                next.version.clone_from(version);
+                for pool in next.pools.values_mut() {
+                    pool.version.clone_from(version);
+                }
+            }
+        },
         _ => {}
     }
     Some(next)
@@ -308,24 +351,33 @@ impl Stamp {
                 self.arm("PUT", &path(cluster, ""), Some(body)).await
             }
             Wish::Tier { cluster, tier } => {
-                let Some(present) = self.cluster(cluster).await? else {
-                    return self.arm("GET", &path(cluster, ""), None).await;
-                };
-                let mut body = present.body.clone();
-                if let Some(members) = body.as_object_mut() {
-                    members.remove("eTag");
-                }
-                for pool in body["properties"]["agentPoolProfiles"]
-                    .as_array_mut()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_object_mut)
-                {
-                    pool.remove("eTag");
-                }
-                body["sku"] = json!({ "name": "Base", "tier": tier });
-                self.arm("PUT", &path(cluster, ""), Some(body)).await
+                self.put_again(cluster, |body| {
+                    body["sku"] = json!({ "name": "Base", "tier": tier })
+                })
+                .await
             }
+            Wish::Upgrade {
+                cluster,
+                version,
+                only,
+            } => match only.as_deref() {
+                None | Some(CONTROL_PLANE) => {
+                    self.put_again(cluster, |body| {
+                        body["properties"]["kubernetesVersion"] = json!(version);
+                        let pools = body["properties"]["agentPoolProfiles"].as_array_mut();
+                        for pool in pools.into_iter().flatten().filter(|_| only.is_none()) {
+                            pool["orchestratorVersion"] = json!(version);
+                        }
+                    })
+                    .await
+                }
+                Some(pool) => {
+                    self.put_pool(cluster, pool, |properties| {
+                        properties["orchestratorVersion"] = json!(version);
+                    })
+                    .await
+                }
+            },
             Wish::Pool { cluster, pool, count } => {
                 let count = *count;
                 self.put_pool(cluster, pool, |properties| properties["count"] = json!(count))
@@ -379,6 +431,27 @@ impl Stamp {
     /// A cluster as ARM shows it.
     pub async fn show(&mut self, name: &str) -> Result<Answer> {
         self.arm("GET", &path(name, ""), None).await
+    }
+
+    /// What is there is read, changed and sent back.
+    async fn put_again(&mut self, cluster: &str, change: impl FnOnce(&mut Value)) -> Result<Answer> {
+        let Some(present) = self.cluster(cluster).await? else {
+            return self.arm("GET", &path(cluster, ""), None).await;
+        };
+        let mut body = present.body.clone();
+        if let Some(members) = body.as_object_mut() {
+            members.remove("eTag");
+        }
+        for pool in body["properties"]["agentPoolProfiles"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
+            pool.remove("eTag");
+        }
+        change(&mut body);
+        self.arm("PUT", &path(cluster, ""), Some(body)).await
     }
 
     async fn put_pool(

@@ -81,12 +81,12 @@ fn bench(options: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The top folder of the repository.
+/// The top folder of the repository: of the one whose task runs. A target directory may be shared by several checkouts,
+/// so where this program was compiled says nothing.
 fn top() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the top folder")
-        .to_owned()
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    xtask.parent().expect("xtask lies in the top folder").to_owned()
 }
 
 /// The cargo that runs us.

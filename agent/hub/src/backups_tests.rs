@@ -35,6 +35,7 @@ fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
         }),
         deleting: false,
         repair: Repair::default(),
+        upgrading: None,
         created_at: Timestamp::UNIX_EPOCH,
     }
 }

@@ -81,6 +81,8 @@ fn spec(plugin: PodNetworking) -> ClusterSpec {
             taints: vec!["dedicated=back:NoSchedule".into()],
             os_disk_gib: 128,
             incarnation: "1".into(),
+            surge: 1,
+            unavailable: 0,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,

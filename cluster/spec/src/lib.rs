@@ -132,6 +132,16 @@ pub struct PoolSpec {
     pub os_disk_gib: u32,
     /// Changes each time the pool is deleted and made anew under the same name, so that its nodes get new names.
     pub incarnation: String,
+    /// While it is upgraded: so many nodes may be there beyond [`Self::count`].
+    #[serde(default = "one")]
+    pub surge: u32,
+    /// While it is upgraded: so many nodes fewer than [`Self::count`] may be ready.
+    #[serde(default)]
+    pub unavailable: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// What a pool is for.

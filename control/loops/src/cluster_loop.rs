@@ -456,7 +456,10 @@ impl ClusterLoop {
             return Err(error.into());
         }
         for event in &plan.events {
-            if matches!(event.kind, EventKind::Repair | EventKind::Member) {
+            if matches!(
+                event.kind,
+                EventKind::Repair | EventKind::Member | EventKind::Upgrade
+            ) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }
         }

@@ -88,8 +88,8 @@ pub(crate) async fn compose(
                 };
                 txn.absent(&name).with(put_record(name, &sealed))
             }
-            Write::RecordMachine(role) => {
-                let machine = machine(deps, basis, role, now)?;
+            Write::RecordMachine { role, image } => {
+                let machine = machine(deps, basis, role, image, now)?;
                 let key = key::machine(&machine.id);
                 done.recorded.push(machine.id.clone());
                 if let Role::ControlPlane { address, .. } = role {
@@ -129,6 +129,22 @@ pub(crate) async fn compose(
                     if *new_token {
                         changed = renewed(deps, changed)?;
                     }
+                    let key = key::machine(id);
+                    txn.at(&key, *revision).with(put_record(key, &changed))
+                }
+                None => txn,
+            },
+            Write::Upgrade {
+                machine: id,
+                image,
+                upgrading,
+            } => match basis.machines.iter().find(|machine| machine.value.id == *id) {
+                Some(Stored { revision, value }) => {
+                    let changed = MachineRecord {
+                        image: image.clone(),
+                        upgrading: upgrading.clone(),
+                        ..MachineRecord::clone(value)
+                    };
                     let key = key::machine(id);
                     txn.at(&key, *revision).with(put_record(key, &changed))
                 }
@@ -232,31 +248,23 @@ fn machine(
     deps: &ControllerDeps,
     basis: &Basis,
     role: &Role,
+    image: &str,
     now: Timestamp,
 ) -> Result<MachineRecord, CommitError> {
-    let cluster = &basis.cluster.value;
     let id = deps.env.ids.short();
-    let image = match role {
-        Role::ControlPlane { .. } => &cluster.spec.kubernetes_version,
-        Role::Node { pool, .. } => cluster
-            .spec
-            .pools
-            .iter()
-            .find(|spec| spec.name == *pool)
-            .map_or(&cluster.spec.kubernetes_version, |pool| &pool.kubernetes_version),
-    };
     let record = MachineRecord {
         v: 1,
-        image: image.clone(),
+        image: image.to_owned(),
         token_hash: String::new(),
         token_sealed: Vec::new(),
         enrolled_key: None,
         token_used: false,
         assignment: Some(Assignment {
-            cluster: cluster.uid.clone(),
+            cluster: basis.cluster.value.uid.clone(),
             role: role.clone(),
         }),
         deleting: false,
+        upgrading: None,
         repair: Repair {
             replaced: replaced(basis, role),
             ..Repair::default()

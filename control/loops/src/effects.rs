@@ -158,6 +158,8 @@ impl Job {
             }
             Effect::RestartMachine { machine, at } => {
                 let spec = self.machine_spec(machine)?;
+                // What could not start again is not stopped.
+                fabric.ensure_image(&spec.image).await?;
                 match fabric.stop_machine(&spec.id).await {
                     Ok(()) | Err(FabricError::NotFound(_)) => {}
                     Err(error) => return Err(error.into()),

@@ -143,10 +143,10 @@ fn no_pool() -> RecipeError {
     RecipeError::new("the configuration of a node", "its pool is not there any more")
 }
 
-/// The machine's version rules over the specification's: a machine keeps what it was made with.
-fn as_made(spec: &ClusterSpec, machine: &MachineRecord) -> ClusterSpec {
+/// Members and add-ons are alike for all versions: an upgrade is one restart.
+fn of_any_version(spec: &ClusterSpec) -> ClusterSpec {
     ClusterSpec {
-        kubernetes_version: machine.image.clone(),
+        kubernetes_version: String::new(),
         ..spec.clone()
     }
 }
@@ -174,7 +174,7 @@ impl Recipes for KubernetesRecipes {
         let pki = read(pki)?;
         let cluster = &site.cluster;
         if let Some(place) = control_plane(site, machine) {
-            let spec = as_made(&cluster.spec, machine);
+            let spec = of_any_version(&cluster.spec);
             return control_plane_config(&spec, &pki, &place, now, generation)
                 .map(|config| restarted(config, machine))
                 .map_err(|error| RecipeError::new("the configuration of the control plane", error));
@@ -230,7 +230,7 @@ impl Recipes for KubernetesRecipes {
     }
 
     fn addons(&self, cluster: &ClusterRecord) -> Result<Vec<Value>, RecipeError> {
-        Ok(manifests(&cluster.spec, &self.addons))
+        Ok(manifests(&of_any_version(&cluster.spec), &self.addons))
     }
 }
 
@@ -279,6 +279,8 @@ mod tests {
                 taints: Vec::new(),
                 os_disk_gib: 128,
                 incarnation: "1".to_owned(),
+                surge: 1,
+                unavailable: 0,
             }],
             disable_local_accounts: false,
             tier: cluster_spec::Tier::Free,
@@ -344,6 +346,7 @@ mod tests {
             }),
             deleting: false,
             repair: control_records::Repair::default(),
+            upgrading: None,
             created_at: now(),
         }
     }

@@ -54,6 +54,8 @@ pub enum EventKind {
     Repair,
     /// A member of the control plane joined or was removed.
     Member,
+    /// A machine goes on to another version of Kubernetes.
+    Upgrade,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -96,6 +98,7 @@ impl EventKind {
             Self::ComponentRestarted => "ComponentRestarted",
             Self::Repair => "Repair",
             Self::Member => "Member",
+            Self::Upgrade => "Upgrade",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

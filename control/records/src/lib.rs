@@ -187,7 +187,7 @@ pub struct MachineRecord {
     pub v: u32,
     /// Its own identity.
     pub id: String,
-    /// Kubernetes version of its image.
+    /// Kubernetes version of its image. Of a node for ever; of a control plane machine it changes with an upgrade.
     pub image: String,
     /// Hash (SHA-256, hex) of its one-time token.
     pub token_hash: String,
@@ -205,8 +205,21 @@ pub struct MachineRecord {
     /// How far healing is with it.
     #[serde(default)]
     pub repair: Repair,
+    /// That it is to be started again with [`Self::image`], which was another one before, and to be seen to serve with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrading: Option<Upgrading>,
     /// When it was written down.
     pub created_at: Timestamp,
+}
+
+/// An upgrade of a machine in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgrading {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The boot ([`agent_protocol::Report::boot`]) that ran then, as far as known: another one has the other image.
+    pub boot: Option<String>,
 }
 
 /// How far healing is with a machine.

@@ -289,7 +289,14 @@ pub trait Fabric: Send + Sync + 'static {
     /// Removes a VNET. Its machines must be gone.
     async fn delete_network(&self, id: &NetworkId) -> Result<(), FabricError>;
 
-    /// Makes a machine exist and run. A machine that runs already is left alone, whatever its specification says.
+    /// Whether machines can boot the node image of this Kubernetes version; where it can be made, that begins.
+    ///
+    /// # Errors
+    /// [`FabricError::NoImage`].
+    async fn ensure_image(&self, version: &str) -> Result<(), FabricError>;
+
+    /// Makes a machine exist and run. A machine that runs already is left alone, whatever its specification says; one that
+    /// stands still starts with the image of the specification, on the disk that it has.
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError>;
 
     /// Stops a machine in order (the agent gets SIGTERM and its grace period), keeping its disk.

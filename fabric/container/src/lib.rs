@@ -208,6 +208,10 @@ impl Fabric for ContainerFabric {
         .await
     }
 
+    async fn ensure_image(&self, version: &str) -> Result<(), FabricError> {
+        self.inner.layers(version).map(drop)
+    }
+
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
         let spec = spec.clone();
         self.complete("make a machine", |inner| async move {

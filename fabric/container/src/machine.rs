@@ -25,12 +25,6 @@ impl Inner {
             }
             self.tear_down(id, saved.as_ref().map(|saved| &saved.spec))
                 .await?;
-            if ready && saved.is_some_and(|saved| saved.spec.image != spec.image) {
-                return Err(FabricError::Invalid {
-                    what: format!("image of machine {id}"),
-                    why: "its disk belongs to another one; delete the machine and make it anew".into(),
-                });
-            }
         }
         let layers = self.layers(&spec.image)?;
         disk::Saved::new(spec).write(&dir)?;
@@ -57,7 +51,7 @@ impl Inner {
         }
     }
 
-    fn layers(&self, version: &str) -> Result<Vec<PathBuf>, FabricError> {
+    pub(crate) fn layers(&self, version: &str) -> Result<Vec<PathBuf>, FabricError> {
         let layers = self
             .config
             .images

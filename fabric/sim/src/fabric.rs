@@ -177,6 +177,11 @@ impl Fabric for SimWorld {
             .await
     }
 
+    async fn ensure_image(&self, version: &str) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::EnsureImage, version).await?;
+        self.inner.end(answer_lost, Call::EnsureImage, version).await
+    }
+
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
         let answer_lost = self.inner.begin(Call::EnsureMachine, spec.id.as_str()).await?;
         self.inner.write_down(spec)?;
@@ -281,6 +286,7 @@ impl Inner {
             Some(machine) => {
                 machine.hash = fabric_net::spec_hash(spec);
                 let old = std::mem::replace(&mut machine.spec, known);
+                violations::image(&mut state, &old, spec);
                 violations::machine_gone(&mut state, &old);
                 violations::machine(&mut state, spec);
             }
@@ -313,7 +319,10 @@ impl Inner {
         machine.power = Power::Running;
         machine.boot += 1;
         machine.sequence = 0;
-        let boot = machine.boot;
+        let (boot, cluster) = (machine.boot, machine.cluster().map(str::to_owned));
+        if let Some(cluster) = cluster {
+            violations::skew(&mut state, &cluster);
+        }
         self.cure(&mut state, id.as_str(), Cure::Reboot);
         if broken {
             state.faults.boots -= 1;

@@ -39,6 +39,8 @@ calls! {
     EnsureNetwork = "ensure-network",
     /// [`fabric_api::Fabric::delete_network`]
     DeleteNetwork = "delete-network",
+    /// [`fabric_api::Fabric::ensure_image`]
+    EnsureImage = "ensure-image",
     /// [`fabric_api::Fabric::ensure_machine`]
     EnsureMachine = "ensure-machine",
     /// [`fabric_api::Fabric::stop_machine`]

@@ -23,7 +23,10 @@ mod options;
 mod state;
 mod violations;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use agent_api::Agents;
 use base_env::Env;
@@ -155,6 +158,15 @@ impl SimWorld {
     /// The machines there are, with their host names and labels, in order of their ids.
     pub fn machines(&self) -> Vec<MachineSeen> {
         self.inner.state().machines.values().map(fabric::seen).collect()
+    }
+
+    /// By machine: the version of the image that it started with last.
+    pub fn images(&self) -> BTreeMap<String, String> {
+        let state = self.inner.state();
+        let machines = state.machines.iter();
+        machines
+            .map(|(id, machine)| (id.clone(), machine.spec.image.clone()))
+            .collect()
     }
 
     /// The nodes of a cluster, as it has them.

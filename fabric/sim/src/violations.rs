@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use fabric_api::{Attach, MachineSpec, NetworkSpec};
+use cluster_versions::Version;
+use fabric_api::{Attach, MachineSpec, NetworkSpec, Power};
 
 use crate::state::State;
 
@@ -84,4 +85,42 @@ pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
         });
     let taken: Vec<String> = taken.collect();
     state.violations.extend(taken);
+}
+
+/// Notes a machine that is to start with an older image than it had, on the disk that the newer one wrote.
+pub(crate) fn image(state: &mut State, before: &MachineSpec, now: &MachineSpec) {
+    if version(&now.image) < version(&before.image) {
+        state.violations.push(format!(
+            "machine {} goes back from {} to {}",
+            now.id, before.image, now.image
+        ));
+    }
+}
+
+/// Notes nodes that are newer than an API server of their cluster, when one of both starts.
+pub(crate) fn skew(state: &mut State, cluster: &str) {
+    let running = || {
+        let members = state.members.get(cluster).into_iter().flatten();
+        let machines = members.filter_map(|id| state.machines.get(id));
+        machines.filter(|machine| machine.power == Power::Running)
+    };
+    let newest = running()
+        .filter(|machine| !machine.is_control_plane_of(cluster))
+        .max_by_key(|machine| version(&machine.spec.image));
+    let oldest = running()
+        .filter(|machine| machine.is_control_plane_of(cluster))
+        .min_by_key(|machine| version(&machine.spec.image));
+    if let (Some(node), Some(member)) = (newest, oldest)
+        && version(&node.spec.image) > version(&member.spec.image)
+    {
+        let told = format!(
+            "node {} runs {} under the API server of {}, which runs {}",
+            node.spec.id, node.spec.image, member.spec.id, member.spec.image
+        );
+        state.violations.push(told);
+    }
+}
+
+fn version(image: &str) -> Option<Version> {
+    image.parse().ok()
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arm_wire::{ArmError, ErrorCode, Principal};
 use base_env::Ids;
 use cluster_spec::{ClusterSpec, PoolMode};
+use cluster_versions::Version;
 use control_records::{ClusterRecord, OperationRecord, OperationStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     pub(crate) principal: &'a Principal,
     pub(crate) api_version: &'a str,
+    /// The oldest version that the control plane runs, once it has run.
+    pub(crate) running: Option<Version>,
 }
 
 /// Which cluster, in the casing of the request.

@@ -6,7 +6,7 @@
 
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolMode, PoolSpec, Tier};
-use cluster_versions::Version;
+use cluster_versions::{Version, check_skew};
 use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
 
@@ -83,6 +83,13 @@ pub(crate) fn put(
     };
     let pools = pools(asked_pools, present, surroundings, &mut problems);
     let specs: Vec<PoolSpec> = pools.iter().map(|(_, spec)| spec.clone()).collect();
+    for (index, spec) in specs.iter().enumerate() {
+        let skew = |node| check_skew(node, version);
+        if let Err(error) = spec.kubernetes_version.parse().and_then(skew) {
+            let target = format!("{POOLS}[{index}].orchestratorVersion");
+            version_problem(&error, &target, &mut problems);
+        }
+    }
     network::check_room(&network, &specs, POOLS, &mut problems);
     let dns_prefix = dns_prefix(name, &mut properties);
     problems.into_result()?;
@@ -236,6 +243,11 @@ fn carry_cluster(draft: &mut Map<String, Value>, present: &ClusterRecord, proble
     carry(&CLUSTER, draft, &before, "", problems);
 }
 
+fn join(versions: &[Version]) -> String {
+    let texts: Vec<String> = versions.iter().map(Version::to_string).collect();
+    texts.join(" or ")
+}
+
 /// The control plane's version.
 fn version(
     context: &Context<'_>,
@@ -267,11 +279,23 @@ fn version(
                         target,
                         format!("The cluster runs {now}; a control plane cannot go back to {to}."),
                     ),
-                    Ok(to) => problems.add(
-                        ErrorCode::OPERATION_NOT_ALLOWED,
-                        target,
-                        format!("The cluster runs {now}; upgrading it to {to} is not supported yet."),
-                    ),
+                    Ok(to) => {
+                        // What an earlier upgrade has not reached yet is no place to start from.
+                        let from = context.running.map_or(now, |running| running.min(now));
+                        let steps = offered.upgrades(from);
+                        if steps.contains(&to) {
+                            properties.insert("kubernetesVersion".to_owned(), json!(asked));
+                            return to;
+                        }
+                        problems.add(
+                            ErrorCode::OPERATION_NOT_ALLOWED,
+                            target,
+                            format!(
+                                "The control plane runs {from}, and minor versions cannot be skipped; from there it can go to {}.",
+                                join(&steps)
+                            ),
+                        );
+                    }
                 },
             }
             (now, asked)

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolSpec};
+use cluster_versions::Version;
 use control_records::{
     BASE, ClusterRecord, Course, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
     OperationStatus, Reached,
@@ -297,6 +298,11 @@ fn accepted(change: &Change, before: Option<Before<'_>>) -> Event {
     let old = before
         .map(|before| before.record.spec.pools.as_slice())
         .unwrap_or_default();
+    let version = &record.spec.kubernetes_version;
+    let from = before.map_or(version, |before| &before.record.spec.kubernetes_version);
+    if from != version {
+        parts.push(format!("the control plane from Kubernetes {from} to {version}"));
+    }
     for pool in &record.spec.pools {
         match old.iter().find(|old| old.name == pool.name) {
             None => parts.push(format!("pool {} with {} nodes", pool.name, pool.count)),
@@ -306,6 +312,10 @@ fn accepted(change: &Change, before: Option<Before<'_>>) -> Event {
                     pool.name, old.count, pool.count
                 ));
             }
+            Some(old) if old.kubernetes_version != pool.kubernetes_version => parts.push(format!(
+                "pool {} from Kubernetes {} to {}",
+                pool.name, old.kubernetes_version, pool.kubernetes_version
+            )),
             Some(old) if old != pool => parts.push(format!("pool {} changed", pool.name)),
             Some(_) => {}
         }
@@ -364,7 +374,17 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
         Some(reached) => {
             let mut spec = reached.spec.clone();
             spec.restore.clone_from(&present.spec.restore);
-            (reached.body.clone(), spec)
+            let mut body = reached.body.clone();
+            // A control plane that has gone on does not go back.
+            if let Some(running) = before
+                .observed
+                .and_then(|observed| observed.kubernetes_version.as_ref())
+                && running.parse::<Version>().ok() > spec.kubernetes_version.parse().ok()
+            {
+                spec.kubernetes_version.clone_from(running);
+                body["properties"]["kubernetesVersion"] = json!(running);
+            }
+            (body, spec)
         }
         None => (present.body.clone(), present.spec.clone()),
     };

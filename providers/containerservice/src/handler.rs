@@ -267,7 +267,7 @@ impl Provider for ContainerService {
                 let at = At::of(request)?;
                 Self::check_default(at.child)?;
                 let found = self.need(at).await?;
-                Ok(Response::ok(found.seen().upgrade_profile()))
+                Ok(Response::ok(found.seen().upgrade_profile(offered)))
             }
             "ManagedClusters_ListKubernetesVersions" => {
                 self.check_location(request)?;
@@ -287,7 +287,7 @@ impl Provider for ContainerService {
             "AgentPools_GetUpgradeProfile" => {
                 Self::check_default(request.path.name(2).unwrap_or_default())?;
                 let (found, pool) = self.need_pool(At::of(request)?).await?;
-                Ok(Response::ok(found.seen().pool_upgrade_profile(&pool)))
+                Ok(Response::ok(found.seen().pool_upgrade_profile(&pool, offered)))
             }
             "Machines_Get" | "Machines_List" => self.get_machines(request).await,
             "Operations_List" => Ok(Response::ok(operations())),
@@ -359,6 +359,7 @@ impl Provider for ContainerService {
                 now: self.env.clock.now(),
                 principal: &principal,
                 api_version: API_VERSIONS[0],
+                running: None,
             };
             let at = At {
                 subscription: &record.subscription,

@@ -111,7 +111,7 @@ pub(crate) fn decide(
         .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
         .collect();
     let taints = taints(&draft, path, problems);
-    upgrade_settings(&mut draft, mode, path, problems);
+    let (surge, unavailable) = upgrade_settings(&mut draft, mode, count, path, problems);
 
     let spec = PoolSpec {
         name: name.to_owned(),
@@ -127,6 +127,8 @@ pub(crate) fn decide(
             || incarnation(around.ids),
             |present| present.spec.incarnation.clone(),
         ),
+        surge,
+        unavailable,
     };
     for (field, value) in [
         ("name", json!(name)),
@@ -221,47 +223,29 @@ fn version(
     let target = format!("{path}.orchestratorVersion");
     let asked = draft.get("orchestratorVersion").and_then(Value::as_str);
     let now = present.and_then(|present| present.spec.kubernetes_version.parse::<Version>().ok());
-    if let (Some(now), Some(present)) = (now, present) {
-        let shown = present.body.get("orchestratorVersion").and_then(Value::as_str);
-        let Some(asked) = asked else {
-            return (now, shown.map_or_else(|| now.to_string(), str::to_owned));
-        };
-        match asked.parse() {
-            Ok(wanted) if now.is_meant_by(wanted) => return (now, asked.to_owned()),
-            Ok(_) => match around
-                .offered
-                .resolve(asked)
-                .and_then(|to| check_skew(to, around.control_plane))
-            {
-                Ok(()) => problems.add(
-                    ErrorCode::OPERATION_NOT_ALLOWED,
-                    target,
-                    format!(
-                        "The pool runs {now}; changing its version to {} is not supported yet.",
-                        quote(asked)
-                    ),
-                ),
-                Err(error) => version_problem(&error, &target, problems),
-            },
-            Err(error) => version_problem(&error, &target, problems),
-        }
-        return (now, now.to_string());
-    }
+    let before = now.unwrap_or(around.control_plane);
     let Some(asked) = asked else {
-        return (around.control_plane, around.control_plane.to_string());
+        let shown = present.and_then(|present| present.body.get("orchestratorVersion")?.as_str());
+        return (before, shown.map_or_else(|| before.to_string(), str::to_owned));
     };
-    // A minor that is the control plane's means its patch, also where a newer one is offered meanwhile.
     let resolved = match asked.parse() {
+        Ok(wanted) if now.is_some_and(|now| now.is_meant_by(wanted)) => return (before, asked.to_owned()),
+        // A minor that is the control plane's means its patch, also where a newer one is offered meanwhile.
         Ok(wanted) if around.control_plane.is_meant_by(wanted) => Ok(around.control_plane),
         _ => around.offered.resolve(asked),
     };
     match resolved.and_then(|version| check_skew(version, around.control_plane).map(|()| version)) {
-        Ok(version) => (version, asked.to_owned()),
-        Err(error) => {
-            version_problem(&error, &target, problems);
-            (around.control_plane, around.control_plane.to_string())
-        }
+        Ok(to) if now.is_some_and(|now| to < now) => problems.add(
+            ErrorCode::OPERATION_NOT_ALLOWED,
+            target,
+            format!(
+                "The pool runs {before}; nodes cannot go back to {to}: make another pool and move there."
+            ),
+        ),
+        Ok(version) => return (version, asked.to_owned()),
+        Err(error) => version_problem(&error, &target, problems),
     }
+    (before, before.to_string())
 }
 
 /// `key=value:Effect`, without doubles: Kubernetes refuses a node with the same key and effect twice.
@@ -291,15 +275,26 @@ fn taints(draft: &Map<String, Value>, path: &str, problems: &mut Problems) -> Ve
     all
 }
 
-fn upgrade_settings(draft: &mut Map<String, Value>, mode: PoolMode, path: &str, problems: &mut Problems) {
+/// How many nodes beyond its `count` a pool may have while it is upgraded, and how many fewer may be ready.
+fn upgrade_settings(
+    draft: &mut Map<String, Value>,
+    mode: PoolMode,
+    count: u32,
+    path: &str,
+    problems: &mut Problems,
+) -> (u32, u32) {
     let settings = draft.entry("upgradeSettings").or_insert_with(|| json!({}));
-    let Value::Object(settings) = settings else { return };
+    let Value::Object(settings) = settings else {
+        return (1, 0);
+    };
     let entry = |settings: &mut Map<String, Value>, field: &str, default: &str| {
         let value = settings.entry(field).or_insert_with(|| json!(default));
-        value
-            .as_str()
-            .and_then(count_or_percent)
-            .map_or(0, |(number, _)| number)
+        match value.as_str().and_then(count_or_percent) {
+            // As AKS: parts of a node are a node.
+            Some((percent, true)) => (count.saturating_mul(percent).div_ceil(100)).max(percent.min(1)),
+            Some((nodes, false)) => nodes,
+            None => 0,
+        }
     };
     let unavailable = entry(settings, "maxUnavailable", "0");
     let surge = entry(settings, "maxSurge", "10%");
@@ -317,6 +312,7 @@ fn upgrade_settings(draft: &mut Map<String, Value>, mode: PoolMode, path: &str, 
             "maxUnavailable must be 0 for a system pool.",
         );
     }
+    (surge, unavailable)
 }
 
 /// What can only be set at creation: kept where the request is silent, a problem where it says otherwise.

@@ -129,6 +129,7 @@ impl ContainerService {
             now: self.env.clock.now(),
             principal: &request.principal,
             api_version: &request.api_version,
+            running: None,
         }
     }
 

@@ -141,9 +141,7 @@ impl<'a> Seen<'a> {
                 let pool = record.spec.pools.iter().find(|pool| pool.name == name);
                 (
                     pool_body(record, name).clone(),
-                    pool.map_or(record.spec.kubernetes_version.as_str(), |pool| {
-                        pool.kubernetes_version.as_str()
-                    }),
+                    pool.map_or(record.spec.kubernetes_version.as_str(), |pool| self.running(pool)),
                     pool_state(record, name, self.observed, operation),
                 )
             }
@@ -151,8 +149,32 @@ impl<'a> Seen<'a> {
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
         properties["currentOrchestratorVersion"] = json!(version);
-        properties["nodeImageVersion"] = json!(image_name(version));
+        // What is wished for: clients send it back, also while nodes are on their way there.
+        let wished = record.spec.pools.iter().find(|pool| pool.name == name);
+        let image = wished.map_or(version, |pool| pool.kubernetes_version.as_str());
+        properties["nodeImageVersion"] = json!(image_name(image));
         properties
+    }
+
+    /// The version of a pool's nodes, as long as not all of them have its own the one before.
+    fn running<'s>(&'s self, pool: &'s PoolSpec) -> &'s str {
+        let record = self.record;
+        let own = record
+            .pool_generations
+            .get(&pool.name)
+            .copied()
+            .unwrap_or_default();
+        let there = self.observed.is_some_and(|observed| {
+            let part = observed.reached.get(&pool.name);
+            observed.generation >= own || part.is_some_and(|reached| *reached >= own)
+        });
+        let before = record.course.reached.as_deref().filter(|_| !there);
+        before
+            .and_then(|reached| {
+                let mut pools = reached.spec.pools.iter();
+                pools.find(|before| before.incarnation == pool.incarnation)
+            })
+            .map_or(&pool.kubernetes_version, |before| &before.kubernetes_version)
     }
 
     /// A pool as a resource of its own.
@@ -190,35 +212,47 @@ impl<'a> Seen<'a> {
         item
     }
 
-    /// `upgradeProfiles/default` of the cluster. Names no version to upgrade to as long as a request for one is refused: a
-    /// client that is offered something must get it.
-    pub(crate) fn upgrade_profile(&self) -> Value {
+    /// `upgradeProfiles/default` of the cluster.
+    pub(crate) fn upgrade_profile(&self, offered: &Offered) -> Value {
         let record = self.record;
-        let profile =
-            |version: &str| json!({ "kubernetesVersion": version, "osType": "Linux", "upgrades": [] });
+        let profile = |version: &str, upgrades: Vec<Value>| json!({ "kubernetesVersion": version, "osType": "Linux", "upgrades": upgrades });
         let pools: Vec<Value> = record
             .spec
             .pools
             .iter()
             .map(|pool| {
-                let mut item = profile(&pool.kubernetes_version);
+                let mut item = profile(&pool.kubernetes_version, self.node_upgrades(pool, offered));
                 item["name"] = json!(pool.name);
                 item
             })
             .collect();
+        let control_plane = &record.spec.kubernetes_version;
+        let upgrades = control_plane.parse().map(|from| offered.upgrades(from));
         json!({
             "id": format!("{}/upgradeprofiles/default", self.id()),
             "name": "default",
             "type": "Microsoft.ContainerService/managedClusters/upgradeprofiles",
             "properties": {
-                "controlPlaneProfile": profile(&record.spec.kubernetes_version),
+                "controlPlaneProfile": profile(control_plane, shown(upgrades.unwrap_or_default())),
                 "agentPoolProfiles": pools,
             },
         })
     }
 
+    /// Where a pool's nodes may go while the control plane stays.
+    fn node_upgrades(&self, pool: &PoolSpec, offered: &Offered) -> Vec<Value> {
+        let versions = (
+            pool.kubernetes_version.parse(),
+            self.record.spec.kubernetes_version.parse(),
+        );
+        let (Ok(from), Ok(control_plane)) = versions else {
+            return Vec::new();
+        };
+        shown(offered.node_upgrades(from, control_plane))
+    }
+
     /// `upgradeProfiles/default` of a pool.
-    pub(crate) fn pool_upgrade_profile(&self, name: &str) -> Value {
+    pub(crate) fn pool_upgrade_profile(&self, name: &str, offered: &Offered) -> Value {
         let pool = self.record.spec.pools.iter().find(|pool| pool.name == name);
         let version = pool.map_or("", |pool| pool.kubernetes_version.as_str());
         json!({
@@ -228,7 +262,7 @@ impl<'a> Seen<'a> {
             "properties": {
                 "kubernetesVersion": version,
                 "osType": "Linux",
-                "upgrades": [],
+                "upgrades": pool.map(|pool| self.node_upgrades(pool, offered)).unwrap_or_default(),
                 "latestNodeImageVersion": image_name(version),
             },
         })
@@ -288,6 +322,13 @@ impl<'a> Seen<'a> {
             "zones": [],
         }))
     }
+}
+
+/// Versions to upgrade to.
+fn shown(versions: Vec<Version>) -> Vec<Value> {
+    let each = versions.into_iter();
+    each.map(|version| json!({ "kubernetesVersion": version, "isPreview": false }))
+        .collect()
 }
 
 /// `locations/{l}/kubernetesVersions`.

@@ -148,7 +148,12 @@ impl ContainerService {
             let found = self.find(at).await?;
             let present = found.as_ref().map(|found| &found.record.value);
             check_put(request, present.map(cluster_etag).as_deref())?;
-            let mut change = decide(&self.context(request), present)?;
+            let observed = found.as_ref().and_then(|found| found.observed.as_ref());
+            let context = Context {
+                running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
+                ..self.context(request)
+            };
+            let mut change = decide(&context, present)?;
             self.seal(&mut change)?;
             let mut txn = Txn {
                 // The group must not begin to go between this reading and the writing.

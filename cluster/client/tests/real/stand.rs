@@ -88,6 +88,8 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
             taints: Vec::new(),
             os_disk_gib: 128,
             incarnation: "1".into(),
+            surge: 1,
+            unavailable: 0,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,

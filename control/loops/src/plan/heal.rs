@@ -24,7 +24,7 @@ pub(super) use super::ailment::{data_on_its_way, stands_by};
 use super::{
     Ailment, Draft, Effect, Machine, Presence, Reach, Subject, Symptom, Write, after,
     ailment::{KUBELET, is_full},
-    members, repair, restore,
+    members, repair, restore, upgrade,
 };
 
 /// Nodes that a pool must have for its breaker.
@@ -186,6 +186,9 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
         let repair = &machine.record.repair;
         if repair.pending {
             repair::carry_out(draft, id, machine);
+            continue;
+        }
+        if upgrade::is_due(machine) {
             continue;
         }
         // What is being done to it may be just what it lacks.
@@ -446,7 +449,7 @@ fn preserved(repair: &Repair) -> String {
 }
 
 /// Whether a machine is taken away for a while, or is from this plan on.
-fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
+pub(super) fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
     let begins = |write: &Write| match write {
         Write::Repair {
             machine,
@@ -456,7 +459,7 @@ fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
         } => machine == id && (repair.pending || *remove),
         _ => false,
     };
-    machine.record.repair.pending || draft.writes.iter().any(begins)
+    machine.record.repair.pending || upgrade::is_due(machine) || draft.writes.iter().any(begins)
 }
 
 /// The nodes of a machine's pool that are to stay, itself among them.

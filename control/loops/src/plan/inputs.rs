@@ -24,6 +24,8 @@ fn fingerprint(parts: &impl Serialize) -> String {
 fn frame(spec: &ClusterSpec) -> ClusterSpec {
     ClusterSpec {
         pools: Vec::new(),
+        // A machine's own version counts for it.
+        kubernetes_version: String::new(),
         // What of it matters is in `ControlPlane`.
         tier: Tier::Free,
         restore: None,
@@ -47,8 +49,6 @@ impl<'s> Frame<'s> {
         Self {
             spec,
             node: ClusterSpec {
-                // A new version of the control plane is no reason to configure its nodes anew.
-                kubernetes_version: String::new(),
                 disable_local_accounts: false,
                 ..member.clone()
             },
@@ -59,7 +59,7 @@ impl<'s> Frame<'s> {
     }
 
     /// What a machine's configuration is computed from. Of a control plane member, the part before the dot is what members
-    /// have to be restarted for; the rest they take while they serve.
+    /// have to be restarted for; the rest they take while they serve. Its version is in neither: an upgrade is one restart.
     pub fn config_inputs(&self, machine: &MachineRecord) -> String {
         let Self {
             spec,
@@ -88,7 +88,6 @@ impl<'s> Frame<'s> {
             RECIPE,
             LEVEL,
             member,
-            &machine.image,
             role,
             vip,
             control_plane.limits,
@@ -115,13 +114,23 @@ impl<'s> Frame<'s> {
     }
 }
 
-/// A pool without what changes on a running node by way of its node object (labels, taints) or not at all (count).
-fn pool_frame(pool: &PoolSpec) -> PoolSpec {
+/// A pool without what is no single node's: a node's version is its machine's.
+fn one_of(pool: &PoolSpec) -> PoolSpec {
     PoolSpec {
         count: 0,
+        surge: 0,
+        unavailable: 0,
+        kubernetes_version: String::new(),
+        ..pool.clone()
+    }
+}
+
+/// The same without what changes on a running node by way of its node object (labels, taints).
+fn pool_frame(pool: &PoolSpec) -> PoolSpec {
+    PoolSpec {
         labels: Default::default(),
         taints: Vec::new(),
-        ..pool.clone()
+        ..one_of(pool)
     }
 }
 
@@ -129,18 +138,10 @@ fn pool_frame(pool: &PoolSpec) -> PoolSpec {
 pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
     let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
     let pool = match role {
-        Some(Role::Node { pool, .. }) => {
-            spec.pools
-                .iter()
-                .find(|spec| spec.name == *pool)
-                .map(|pool| PoolSpec {
-                    count: 0,
-                    ..pool.clone()
-                })
-        }
+        Some(Role::Node { pool, .. }) => spec.pools.iter().find(|spec| spec.name == *pool).map(one_of),
         _ => None,
     };
-    fingerprint(&(RECIPE, frame(spec), role, pool))
+    fingerprint(&(RECIPE, frame(spec), &machine.image, role, pool))
 }
 
 /// What the add-ons are computed from.

@@ -16,7 +16,7 @@ use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
 use super::{
     Addresses, Ailment, ConfigSeen, Draft, Machine, Presence, Subject, Symptom, Write, after,
-    heal::stands_by, places::Leases, restore,
+    heal::stands_by, places::Leases, restore, upgrade,
 };
 
 /// Three, and as many on their way out as there can be at the worst.
@@ -173,9 +173,10 @@ fn add(draft: &mut Draft<'_>, missing: u32) {
             return;
         };
         draft.wait("preparing machines");
-        draft
-            .writes
-            .push(Write::RecordMachine(Role::ControlPlane { index, address }));
+        draft.writes.push(Write::RecordMachine {
+            role: Role::ControlPlane { index, address },
+            image: upgrade::target(draft).to_owned(),
+        });
     }
 }
 
@@ -237,6 +238,7 @@ pub(super) fn healthy(machine: &Machine) -> bool {
     // One whose disk is nearly full serves all the same.
     let ails = |symptom: &Symptom| symptom.ailment != Ailment::DiskFull;
     machine.presence == Presence::Running
+        && upgrade::is_back(machine)
         && !machine.symptom.as_ref().is_some_and(ails)
         && match &machine.report {
             Some(report) => {

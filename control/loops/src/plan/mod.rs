@@ -35,6 +35,7 @@ mod restore;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod words;
 
 pub(crate) use ailment::diagnose;
@@ -53,7 +54,7 @@ use std::{cell::OnceCell, collections::BTreeSet, net::Ipv4Addr, rc::Rc, time::Du
 
 use control_records::{
     ClusterRecord, Event, EventKind, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
-    Progress, Repair, Role,
+    Progress, Repair, Role, Upgrading,
 };
 use fabric_api::RouteSpec;
 use jiff::Timestamp;
@@ -125,7 +126,12 @@ pub enum Write {
     /// Make the cluster's CAs and keys.
     CreatePki,
     /// Write a new machine down, with an identity and a token of its own.
-    RecordMachine(Role),
+    RecordMachine {
+        /// What it is for.
+        role: Role,
+        /// The version of its image.
+        image: String,
+    },
     /// A machine is to go.
     MarkMachine(String),
     /// A step of a repair begins, ends or is held back.
@@ -138,6 +144,15 @@ pub enum Write {
         new_token: bool,
         /// It is replaced: it is to go.
         remove: bool,
+    },
+    /// An upgrade of a machine in its place begins or ends.
+    Upgrade {
+        /// Whose.
+        machine: String,
+        /// The version of its image from now on.
+        image: String,
+        /// As it is from now on.
+        upgrading: Option<Upgrading>,
     },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),
@@ -185,7 +200,7 @@ pub enum Effect {
     RestartMachine {
         /// Which.
         machine: String,
-        /// When the repair was written down that it belongs to.
+        /// When the repair or the upgrade was written down that it belongs to.
         at: Timestamp,
     },
     /// Remove a machine and its disk, to be made anew under the same name.

@@ -7,7 +7,7 @@ use control_records::Role;
 
 use super::{
     Draft, Effect, Machine, Presence, Reach, Subject, Write, after, members, places::Places, reach::joined,
-    wish_inputs,
+    upgrade, wish_inputs,
 };
 
 /// Every node that the service makes has this prefix; a node with another one is somebody else's.
@@ -17,32 +17,60 @@ const NAME_PREFIX: &str = "aks-";
 pub(super) fn records(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let pools = &draft.desired.spec.pools;
-    let mut places = Places::new(&draft.desired.uid, &draft.desired.spec, seen.machines.values());
+    let mut places = Places::new(
+        &draft.desired.uid,
+        &draft.desired.spec,
+        seen.machines.values(),
+        seen.api.nodes.iter().map(|node| node.name.as_str()),
+    );
     for pool in pools {
-        let mut present: Vec<_> = seen
-            .machines
-            .iter()
-            // One that is preserved and given up does not count: another is added beside it.
-            .filter(|(_, machine)| !machine.record.deleting && !machine.record.repair.given_up())
-            .filter_map(|(id, machine)| Some((index_in(machine, pool)?, id)))
-            .collect();
-        present.sort_unstable();
+        let nodes = Nodes::of(draft, pool);
         let wanted = usize::try_from(pool.count).unwrap_or(usize::MAX);
-        for (_, id) in present.iter().skip(wanted) {
+        let allowed = upgrade::allows(draft, pool);
+        let (marked, missing) = nodes.change(wanted, pool, allowed);
+        if nodes.upgrading() && allowed {
+            draft.wait(format!(
+                "upgrading pool {} to Kubernetes {}: {} of {wanted} nodes",
+                pool.name,
+                pool.kubernetes_version,
+                nodes.new.len().min(wanted)
+            ));
+        } else if !marked.is_empty() {
             draft.wait(format!("scaling pool {} down", pool.name));
-            draft.writes.push(Write::MarkMachine((*id).clone()));
         }
-        for _ in present.len()..wanted {
+        for id in marked {
+            draft.writes.push(Write::MarkMachine(id.to_owned()));
+        }
+        if !allowed {
+            // What the control plane is waited for with is told where it is taken on.
+            draft.unfinished |= missing > 0;
+            continue;
+        }
+        if missing > 0 && members::formed(&seen.observed) && seen.api.reach != Reach::Ready {
+            // Which names are free is not known.
+            let unknown = seen.api.reach == Reach::Unknown;
+            draft.wait_or_adopt(
+                unknown,
+                format!("waiting for the API server, to add nodes to pool {}", pool.name),
+            );
+            continue;
+        }
+        for _ in 0..missing {
             let Some(role) = places.next(pool) else {
+                let way_out = if nodes.upgrading() {
+                    "allow maxUnavailable in its upgradeSettings"
+                } else {
+                    "make the cluster anew with larger ranges"
+                };
                 draft.wait(format!(
-                    "waiting for free addresses for pool {}: its subnet or the pods' range is full; scale down, or make the \
-                     cluster anew with larger ranges",
+                    "waiting for free addresses for pool {}: its subnet or the pods' range is full; scale down, or {way_out}",
                     pool.name
                 ));
                 break;
             };
             draft.wait("preparing machines");
-            draft.writes.push(Write::RecordMachine(role));
+            let image = pool.kubernetes_version.clone();
+            draft.writes.push(Write::RecordMachine { role, image });
         }
     }
     for (id, machine) in &seen.machines {
@@ -54,6 +82,81 @@ pub(super) fn records(draft: &mut Draft<'_>) {
             draft.writes.push(Write::MarkMachine(id.clone()));
         }
     }
+}
+
+/// A pool's machines that count, by id, in order of their numbers.
+struct Nodes<'a> {
+    /// With the version that the pool is to have.
+    new: Vec<&'a str>,
+    /// How many of these do their work.
+    ready: usize,
+    /// With another one.
+    old: Vec<&'a str>,
+    /// How many with another one are on their way out.
+    leaving: usize,
+}
+
+impl<'a> Nodes<'a> {
+    fn of(draft: &Draft<'a>, pool: &PoolSpec) -> Self {
+        let mut numbered: Vec<_> = draft
+            .seen
+            .machines
+            .iter()
+            .filter_map(|(id, machine)| Some((index_in(machine, pool)?, id, machine)))
+            .collect();
+        numbered.sort_unstable_by_key(|(index, id, _)| (*index, *id));
+        let mut nodes = Self {
+            new: Vec::new(),
+            ready: 0,
+            old: Vec::new(),
+            leaving: 0,
+        };
+        for (_, id, machine) in numbered {
+            if machine.record.deleting {
+                nodes.leaving += usize::from(machine.record.image != pool.kubernetes_version);
+            } else if !counts(machine, pool) {
+                // Another one is added beside it.
+            } else if machine.record.image == pool.kubernetes_version {
+                nodes.new.push(id);
+                nodes.ready += usize::from(machine.node_name().is_some_and(|name| joined(draft, name)));
+            } else {
+                nodes.old.push(id);
+            }
+        }
+        nodes
+    }
+
+    fn upgrading(&self) -> bool {
+        !self.old.is_empty() || self.leaving > 0
+    }
+
+    /// Which are to go, and how many are to come. A node of the old version goes when a new one has taken its place, but for
+    /// as many as may be unavailable; of the new version there are never more at a time than the surge allows.
+    fn change(&self, wanted: usize, pool: &PoolSpec, allowed: bool) -> (Vec<&'a str>, usize) {
+        let size = |nodes: u32| usize::try_from(nodes).unwrap_or(usize::MAX);
+        // As long as nothing can take its place, nobody goes.
+        let unavailable = if allowed { size(pool.unavailable) } else { 0 };
+        let excess = self.new.iter().skip(wanted).copied();
+        if !self.upgrading() {
+            return (excess.collect(), wanted.saturating_sub(self.new.len()));
+        }
+        let new = self.new.len().min(wanted);
+        let needed = wanted.saturating_sub(self.ready.saturating_add(unavailable));
+        let old = self.old.len().min(needed);
+        let marked = excess.chain(self.old.iter().skip(old).copied()).collect();
+        // Whoever is marked in this very transaction is still there.
+        let there = self.new.len() + self.old.len() + self.leaving;
+        let room = wanted.saturating_add(size(pool.surge)).saturating_sub(there);
+        (marked, (wanted - new).min(room))
+    }
+}
+
+/// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that is kept
+/// as evidence and has another version.
+pub(super) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
+    let repair = &machine.record.repair;
+    let evidence = repair.preserve.is_some() && machine.record.image != pool.kubernetes_version;
+    !repair.given_up() && !evidence
 }
 
 /// The number of a machine in this very incarnation of the pool.

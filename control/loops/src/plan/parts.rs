@@ -6,12 +6,14 @@
 //!
 //! [`Leaving::part`]: control_records::Leaving::part
 
+use cluster_spec::PoolSpec;
 use control_records::{BASE, OperationRecord, Role};
 
 use super::{
     ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject, Write, addons_inputs, members,
+    nodes::counts,
     reach::{in_force, joined},
-    wish_inputs,
+    upgrade, wish_inputs,
 };
 
 /// Something that is to be there.
@@ -38,7 +40,7 @@ pub(super) fn checks(draft: &Draft<'_>) -> Vec<Check> {
     } else {
         list.base();
         for pool in &draft.desired.spec.pools {
-            list.pool(&pool.name, &pool.incarnation, pool.count);
+            list.pool(pool);
         }
         for leaving in &draft.desired.course.leaving {
             list.leaving(&leaving.part(), &leaving.spec.incarnation, leaving.spec.count);
@@ -155,7 +157,7 @@ impl List<'_, '_> {
         let seen = draft.seen;
         let written = |write: &Write| match write {
             Write::Lease(_) | Write::CreatePki => true,
-            Write::RecordMachine(role) => matches!(role, Role::ControlPlane { .. }),
+            Write::RecordMachine { role, .. } => matches!(role, Role::ControlPlane { .. }),
             _ => false,
         };
         let leased = super::Addresses::of(&seen.observed).is_some() && !draft.writes.iter().any(written);
@@ -172,6 +174,8 @@ impl List<'_, '_> {
         let frame = draft.frame();
         for (id, machine) in &staying {
             self.machine(BASE, id, machine);
+            let what = format!("upgrading {}", machine.label());
+            self.check(BASE, Some(id), what, upgrade::is_done(draft, machine));
             // Members are configured one after the other: that nothing is planned for one does not say that it is done.
             if let (ConfigSeen::Published { inputs, .. }, Some(frame)) = (&machine.config, &frame) {
                 let wanted = frame.config_inputs(&machine.record);
@@ -234,9 +238,17 @@ impl List<'_, '_> {
         }
     }
 
-    fn pool(&mut self, pool: &str, incarnation: &str, count: u32) {
+    fn pool(&mut self, spec: &PoolSpec) {
         let draft = self.draft;
         let seen = draft.seen;
+        let PoolSpec {
+            name: pool,
+            incarnation,
+            count,
+            kubernetes_version,
+            ..
+        } = spec;
+        let count = *count;
         let of_pool = |machine: &&Machine| matches!(machine.role(), Some(Role::Node { incarnation: own, pool: name, .. }) if own == incarnation && name == pool);
         let (mut there, mut leaving) = (0, 0);
         for (id, machine) in &seen.machines {
@@ -253,10 +265,14 @@ impl List<'_, '_> {
                 self.check(pool, Some(id), what, false);
                 continue;
             }
-            if machine.record.repair.given_up() {
+            if !counts(machine, spec) {
                 continue;
             }
             there += 1;
+            if machine.record.image != *kubernetes_version {
+                let what = format!("upgrading {} to Kubernetes {kubernetes_version}", machine.label());
+                self.check(pool, Some(id), what, false);
+            }
             self.machine(pool, id, machine);
             let Some(name) = machine.node_name() else { continue };
             let wished = match seen.api.set.get(id) {

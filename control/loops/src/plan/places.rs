@@ -99,14 +99,18 @@ pub(super) struct Places<'a> {
     pod_ranges: BTreeSet<Ipv4Net>,
     /// Pool, incarnation and index.
     numbers: BTreeSet<(String, String, u32)>,
+    /// Names of node objects.
+    objects: BTreeSet<&'a str>,
 }
 
 impl<'a> Places<'a> {
-    /// All machine records count, those on their way out too: their places are free when they are gone.
+    /// All machine records count, those on their way out too: their places are free when they are gone. A name is free when
+    /// its node object is gone as well: whoever took it would be the drained node of before.
     pub(super) fn new<'m>(
         uid: &'a str,
         spec: &'a ClusterSpec,
         machines: impl IntoIterator<Item = &'m Machine>,
+        objects: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let mut places = Self {
             uid,
@@ -114,6 +118,7 @@ impl<'a> Places<'a> {
             addresses: BTreeSet::new(),
             pod_ranges: BTreeSet::new(),
             numbers: BTreeSet::new(),
+            objects: objects.into_iter().collect(),
         };
         for machine in machines {
             if let Some(Role::Node {
@@ -150,7 +155,11 @@ impl<'a> Places<'a> {
             })
             .filter(|address| !pod_range.is_some_and(|range| range.contains(address)))?;
         let key = |index| (pool.name.clone(), pool.incarnation.clone(), index);
-        let index = (0..).find(|index| !self.numbers.contains(&key(*index)))?;
+        let free = |index: &u32| {
+            let name = node_name(self.uid, pool, *index);
+            !self.numbers.contains(&key(*index)) && !self.objects.contains(name.as_str())
+        };
+        let index = (0..).find(free)?;
         self.addresses.insert(address);
         self.pod_ranges.extend(pod_range);
         self.numbers.insert(key(index));

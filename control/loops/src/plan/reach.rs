@@ -10,7 +10,7 @@ use super::{
     Addresses, ConfigSeen, Draft, Effect, Machine, NetworkSeen, Presence, Reach, Subject, Write,
     addons_inputs, after, heal, members, nodes,
     places::{self, Leases},
-    restore,
+    restore, upgrade,
 };
 
 pub(super) fn plan(draft: &mut Draft<'_>) {
@@ -29,14 +29,13 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     members::records(draft);
     nodes::records(draft);
 
-    versions(draft);
-
     // What is done. Each looks for itself whether it can be.
     network(draft);
     machines(draft);
     configurations(draft);
     api(draft);
     heal::plan(draft);
+    upgrade::plan(draft);
     nodes::objects(draft);
     nodes::removals(draft);
     addons(draft);
@@ -85,29 +84,6 @@ fn addresses(draft: &mut Draft<'_>) {
 /// The addresses that are in the store, as opposed to those that this plan is about to lease.
 fn leased(draft: &Draft<'_>) -> Option<Addresses> {
     Addresses::of(&draft.seen.observed)
-}
-
-/// A machine keeps the version it was made with. Providers refuse to change it as long as nothing here can; should a
-/// record ask for it all the same, then the generation is not reached, and people are told why.
-fn versions(draft: &mut Draft<'_>) {
-    let spec = &draft.desired.spec;
-    for (_, machine) in staying(draft) {
-        let wanted = match machine.role() {
-            Some(Role::ControlPlane { .. }) => Some(&spec.kubernetes_version),
-            Some(Role::Node { pool, .. }) => spec
-                .pools
-                .iter()
-                .find(|spec| spec.name == *pool)
-                .map(|pool| &pool.kubernetes_version),
-            None => None,
-        };
-        if let Some(wanted) = wanted.filter(|wanted| **wanted != machine.record.image) {
-            draft.wait(format!(
-                "waiting for {} to get Kubernetes {wanted}: changing the version of a running machine is not supported",
-                machine.label()
-            ));
-        }
-    }
 }
 
 fn network(draft: &mut Draft<'_>) {
@@ -241,9 +217,9 @@ fn api(draft: &mut Draft<'_>) {
     let runs = members
         .iter()
         .any(|(_, member)| member.presence == Presence::Running);
-    let Some((_, first)) = members.first() else {
+    if members.is_empty() {
         return;
-    };
+    }
     if !runs || leased(draft).is_none() || !seen.pki {
         let unknown = members
             .iter()
@@ -254,7 +230,7 @@ fn api(draft: &mut Draft<'_>) {
     match seen.api.reach {
         Reach::Ready => {
             draft.milestone("api_ready");
-            draft.observed.kubernetes_version = Some(first.record.image.clone());
+            upgrade::observe(draft);
             if seen.api.looked < seen.api.change {
                 draft.act_quietly(Effect::LookAtApi);
             }

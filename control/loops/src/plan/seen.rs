@@ -98,7 +98,7 @@ pub struct Machine {
     pub symptom: Option<Symptom>,
     /// Since when nothing is.
     pub well_since: Option<Timestamp>,
-    /// The repair ([`control_records::Repair::at`]) whose effect this process has carried out last.
+    /// The repair ([`control_records::Repair::at`]) or upgrade whose effect this process has carried out last.
     pub repaired: Option<Timestamp>,
 }
 

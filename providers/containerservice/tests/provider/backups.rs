@@ -216,6 +216,7 @@ async fn it_is_told_which_seconds_can_be_restored_and_how_far_shipping_is() {
         }),
         deleting: false,
         repair: Repair::default(),
+        upgrading: None,
         created_at: world.stamp.env.clock.now(),
     };
     world.stamp.write(put_record(key::machine("m1"), &machine)).await;

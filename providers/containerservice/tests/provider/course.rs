@@ -2,9 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use arm_wire::Provider as _;
-use control_records::{
-    EventKind, ObservedRecord, OperationError, OperationRecord, OperationStatus, events, key,
-};
+use control_records::{EventKind, OperationError, OperationRecord, OperationStatus, events, key};
 use control_store::{get_record, put_record};
 use providers_containerservice::{OWN_ROUTES, OwnApi};
 use serde_json::{Value, json};
@@ -44,16 +42,6 @@ async fn end(stamp: &Stamp, id: &str, status: OperationStatus) {
         message: "kubelet on machine m keeps ending".to_owned(),
     });
     stamp.write(put_record(key::operation(id), &record)).await;
-}
-
-async fn observe(stamp: &Stamp, change: impl FnOnce(&mut ObservedRecord)) {
-    let uid = stamp.record("c").await.unwrap().uid;
-    let found = get_record::<ObservedRecord>(&*stamp.store, &key::observed(&uid))
-        .await
-        .unwrap();
-    let mut observed = found.map(|found| found.value).unwrap_or_default();
-    change(&mut observed);
-    stamp.write(put_record(key::observed(&uid), &observed)).await;
 }
 
 async fn state(stamp: &Stamp, path: &str) -> String {
@@ -267,10 +255,11 @@ async fn an_abort_returns_to_what_was_reached_last() {
     // One pool gets there before the abort: what is done is done.
     let grown = id(&stamp.ask("PUT", NP2, count(2)).await);
     let generation = stamp.record("c").await.unwrap().generation;
-    observe(&stamp, |observed| {
-        observed.reached.insert("np2".to_owned(), generation);
-    })
-    .await;
+    stamp
+        .observe("c", |observed| {
+            observed.reached.insert("np2".to_owned(), generation);
+        })
+        .await;
     end(&stamp, &grown, OperationStatus::Succeeded).await;
     let remove = id(&stamp.ask("DELETE", NP2, Value::Null).await);
 

@@ -373,6 +373,7 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
             }),
             deleting: false,
             repair: control_records::Repair::default(),
+            upgrading: None,
             created_at: stamp.env.clock.now(),
         };
         stamp.write(put_record(key::machine(id), &machine)).await;
@@ -429,23 +430,6 @@ async fn versions_and_operations_are_listed() {
         versions["values"][0]["capabilities"]["supportPlan"],
         json!(["KubernetesOfficial"])
     );
-    let profile = stamp.get("managedClusters/c/upgradeProfiles/default").await.body;
-    assert_eq!(
-        profile["properties"]["controlPlaneProfile"]["upgrades"],
-        json!([]),
-        "nothing is offered that a PUT then refuses"
-    );
-    let upgrade = json!({ "location": "local", "properties": { "kubernetesVersion": "1.37.1" } });
-    assert_eq!(stamp.ask("PUT", C, upgrade).await.status, 400);
-    assert_eq!(
-        profile["properties"]["agentPoolProfiles"][0]["upgrades"],
-        json!([])
-    );
-    let profile = stamp
-        .get("managedClusters/c/agentPools/nodepool1/upgradeProfiles/default")
-        .await
-        .body;
-    assert_eq!(profile["properties"]["kubernetesVersion"], "1.36.3");
     let available = stamp
         .get("managedClusters/c/availableAgentPoolVersions")
         .await

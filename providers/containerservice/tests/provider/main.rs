@@ -9,3 +9,4 @@ mod refusals;
 #[cfg(test)]
 mod stamp;
 mod states;
+mod upgrades;

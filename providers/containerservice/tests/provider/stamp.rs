@@ -64,13 +64,17 @@ impl Answer {
 
 impl Stamp {
     pub(crate) async fn new() -> Self {
+        Self::offering(Offered::pinned()).await
+    }
+
+    pub(crate) async fn offering(offered: Offered) -> Self {
         let env = Env::simulated(7);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let sealer = Arc::new(Sealer::from_key(&[7; 32]));
         let config = ProviderConfig {
             location: "local".to_owned(),
             domain: "landfall.test".to_owned(),
-            offered: Offered::pinned(),
+            offered,
             reserved_ranges: vec![("100.64.0.0/16".parse().unwrap(), "the machine network".to_owned())],
         };
         let provider = ContainerService::new(
@@ -207,6 +211,17 @@ impl Stamp {
             .await
             .unwrap();
         all.into_iter().map(|(_, stored)| stored.value).collect()
+    }
+
+    /// What the loop would write about what is there.
+    pub(crate) async fn observe(&self, name: &str, change: impl FnOnce(&mut ObservedRecord)) {
+        let uid = self.record(name).await.unwrap().uid;
+        let found = get_record::<ObservedRecord>(&*self.store, &key::observed(&uid))
+            .await
+            .unwrap();
+        let mut observed = found.map(|found| found.value).unwrap_or_default();
+        change(&mut observed);
+        self.write(put_record(key::observed(&uid), &observed)).await;
     }
 
     /// What the loop would write once everything is there.

@@ -9,7 +9,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Ideal {
     /// A machine falls silent; `cure` brings it back.
-    fn fall_ill(&mut self, id: &str, cure: Rung) {
+    pub(super) fn fall_ill(&mut self, id: &str, cure: Rung) {
         self.ill.insert(id.to_owned(), (self.now, cure));
         self.world();
     }
@@ -38,7 +38,7 @@ impl Ideal {
         found.unwrap().0.clone()
     }
 
-    fn nodes_of(&self, pool: &str) -> Vec<String> {
+    pub(super) fn nodes_of(&self, pool: &str) -> Vec<String> {
         let mut found: Vec<_> = self
             .seen
             .machines

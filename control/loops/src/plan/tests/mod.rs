@@ -26,6 +26,7 @@ mod operations;
 mod partial;
 mod restore;
 mod tables;
+mod upgrade;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_767_225_600 + second).unwrap()
@@ -43,6 +44,8 @@ fn pool(name: &str, count: u32) -> PoolSpec {
         taints: Vec::new(),
         os_disk_gib: 128,
         incarnation: format!("{name}-1"),
+        surge: 1,
+        unavailable: 0,
     }
 }
 
@@ -151,6 +154,8 @@ struct Ideal {
     /// What the control plane's backup program says.
     backup: Option<BackupStatus>,
     told: Vec<(Timestamp, Event)>,
+    /// By machine: how often it was started, and the image it runs since.
+    boots: BTreeMap<String, (u32, String)>,
 }
 
 impl Ideal {
@@ -170,6 +175,7 @@ impl Ideal {
             emptied: false,
             backup: None,
             told: Vec::new(),
+            boots: BTreeMap::new(),
         }
     }
 
@@ -227,9 +233,10 @@ impl Ideal {
 
     /// A step of a repair was done to a machine.
     fn treat(&mut self, id: &str, rung: Rung, at: Timestamp) {
-        assert_eq!(
-            Some(at),
-            self.seen.machines[id].record.repair.at,
+        let record = &self.seen.machines[id].record;
+        let upgrading = record.upgrading.as_ref().map(|upgrading| upgrading.at);
+        assert!(
+            [record.repair.at, upgrading].contains(&Some(at)),
             "written down before"
         );
         self.health.started_anew(id, at);
@@ -270,13 +277,14 @@ impl Ideal {
                     machine.record.enrolled_key = None;
                 }
             }
-            Write::RecordMachine(role) => {
+            Write::RecordMachine { role, image } => {
                 if let Role::ControlPlane { address, .. } = role {
                     assert!(self.seen.taken.insert(*address), "{address} was taken");
                 }
                 let id = format!("new{}", self.next_id);
                 self.next_id += 1;
-                let machine = machine(&id, role.clone());
+                let mut machine = machine(&id, role.clone());
+                machine.record.image.clone_from(image);
                 self.seen.machines.insert(
                     id,
                     Machine {
@@ -285,6 +293,16 @@ impl Ideal {
                         ..machine
                     },
                 );
+            }
+            Write::Upgrade {
+                machine,
+                image,
+                upgrading,
+            } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                assert!(machine.node_name().is_none(), "a node's image is for ever");
+                machine.record.image.clone_from(image);
+                machine.record.upgrading.clone_from(upgrading);
             }
             Write::MarkMachine(id) => {
                 let machine = self.seen.machines.get_mut(id).unwrap();
@@ -351,10 +369,12 @@ impl Ideal {
                     "a machine needs its network"
                 );
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
+                self.boot(id);
             }
             Effect::RestartMachine { machine, at } => {
                 self.treat(machine, Rung::Reboot, *at);
                 self.seen.machines.get_mut(machine).unwrap().presence = Presence::Running;
+                self.boot(machine);
             }
             Effect::WipeMachine { machine, at } => {
                 self.treat(machine, Rung::Reimage, *at);
@@ -406,6 +426,18 @@ impl Ideal {
         }
     }
 
+    /// It starts with the image that its record names now.
+    fn boot(&mut self, id: &str) {
+        let image = self.seen.machines[id].record.image.clone();
+        let boots = self.boots.get(id).map_or(0, |(boots, _)| *boots);
+        self.boots.insert(id.to_owned(), (boots + 1, image));
+    }
+
+    /// The image that a machine runs.
+    fn runs(&self, id: &str) -> &str {
+        self.boots.get(id).map_or("", |(_, image)| image)
+    }
+
     fn api_answers(&self) -> bool {
         self.seen.machines.values().any(|machine| {
             machine.node_name().is_none()
@@ -439,6 +471,7 @@ impl Ideal {
             };
             let mut report = Report {
                 generation,
+                boot: self.boots.get(id).map_or(0, |(boots, _)| *boots).to_string(),
                 ..Report::default()
             };
             match machine.node_name() {
@@ -569,6 +602,7 @@ fn machine(id: &str, role: Role) -> Machine {
             }),
             deleting: false,
             repair: Repair::default(),
+            upgrading: None,
             created_at: at(0),
         },
         presence: Presence::Running,

@@ -17,7 +17,7 @@ fn everything_that_is_only_written_is_written_at_once() {
     let records = plan
         .writes
         .iter()
-        .filter(|write| matches!(write, Write::RecordMachine(_)));
+        .filter(|write| matches!(write, Write::RecordMachine { .. }));
     assert_eq!(records.count(), 4);
     assert!(plan.writes.contains(&Write::CreatePki));
     assert!(plan.writes.iter().any(|write| matches!(write, Write::Lease(_))));
@@ -360,13 +360,43 @@ fn configurations_are_renewed_before_their_certificates_are_old() {
 }
 
 #[test]
-fn a_changed_version_is_never_reported_as_reached() {
-    let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 1)]);
-    ideal.desired.spec.kubernetes_version = "1.37.1".to_owned();
-    ideal.desired.generation = 2;
-    let plan = ideal.plan();
-    assert_eq!(plan.observed.generation, 1);
-    assert!(plan.observed.step.contains("1.37.1"), "{}", plan.observed.step);
+fn a_name_is_given_again_when_its_node_object_is_gone() {
+    let scaled = |left_over: bool| {
+        let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 2)]);
+        let gone = ideal
+            .seen
+            .api
+            .nodes
+            .iter()
+            .map(|node| node.name.clone())
+            .max()
+            .unwrap();
+        ideal.desired.spec.pools[0].count = 1;
+        ideal.desired.generation += 1;
+        ideal.run();
+        ideal.desired.spec.pools[0].count = 2;
+        ideal.desired.generation += 1;
+        if left_over {
+            ideal.seen.api.nodes.push(NodeSeen {
+                name: gone.clone(),
+                ..NodeSeen::default()
+            });
+        }
+        ideal.seen.api.reach = Reach::Away;
+        let recorded = |plan: &Plan| {
+            plan.writes
+                .iter()
+                .any(|write| matches!(write, Write::RecordMachine { .. }))
+        };
+        assert!(!recorded(&ideal.plan()), "what is free is not known");
+        ideal.seen.api.reach = Reach::Ready;
+        assert!(recorded(&ideal.plan()));
+        ideal.run();
+        assert_eq!(ideal.seen.api.nodes.len(), 2);
+        ideal.seen.api.node(&gone).is_some()
+    };
+    assert!(scaled(false));
+    assert!(!scaled(true), "it would be the drained node of before");
 }
 
 #[test]
@@ -393,7 +423,15 @@ fn full_ranges_are_told_with_a_way_out() {
     let nodes = plan
         .writes
         .iter()
-        .filter(|write| matches!(write, Write::RecordMachine(Role::Node { .. })))
+        .filter(|write| {
+            matches!(
+                write,
+                Write::RecordMachine {
+                    role: Role::Node { .. },
+                    ..
+                }
+            )
+        })
         .count();
     assert_eq!(nodes, 6);
     assert!(

@@ -1,0 +1,175 @@
+//! Upgrades: another version of Kubernetes for what is there.
+//!
+//! | machine | how |
+//! |---|---|
+//! | control plane | stopped, and started with the other image on the disk that it has; one member at a time, the leader last |
+//! | node | another node is added beside it; when that one is ready, it is drained and goes ([`super::nodes::records`]) |
+//!
+//! Always true: a control plane never goes back, and once one member has gone on, the others follow, whatever is asked for
+//! meanwhile; no node is newer than any API server; the next member begins when the one before serves.
+
+use cluster_spec::PoolSpec;
+use cluster_versions::Version;
+use control_records::{EventKind, Upgrading};
+
+use super::{Draft, Effect, Machine, Presence, Subject, Write, heal, members, restore};
+
+/// Whether a machine is still to be started with its other image.
+pub(super) fn is_due(machine: &Machine) -> bool {
+    let restarted = |upgrading: &Upgrading| machine.repaired == Some(upgrading.at) || is_back(machine);
+    machine
+        .record
+        .upgrading
+        .as_ref()
+        .is_some_and(|upgrading| !restarted(upgrading))
+}
+
+/// Whether what is known of a machine is said by the image that it is to have.
+pub(super) fn is_back(machine: &Machine) -> bool {
+    match (&machine.record.upgrading, &machine.report) {
+        (None, _) => true,
+        (Some(upgrading), Some(report)) => upgrading.boot.as_ref() != Some(&report.boot),
+        (Some(_), None) => false,
+    }
+}
+
+/// The version that the control plane is to have: what is asked for, or newer where a member has it already.
+pub(super) fn target<'a>(draft: &Draft<'a>) -> &'a str {
+    let images = members::staying(draft)
+        .into_iter()
+        .map(|(_, member)| member.record.image.as_str());
+    std::iter::once(draft.desired.spec.kubernetes_version.as_str())
+        .chain(images)
+        .max_by_key(|image| image.parse::<Version>().ok())
+        .unwrap_or_default()
+}
+
+/// Whether a control plane member is what the upgrade makes of it.
+pub(super) fn is_done(draft: &Draft<'_>, member: &Machine) -> bool {
+    member.record.upgrading.is_none() && member.record.image == target(draft)
+}
+
+/// Whether nodes of this pool's version may be there: no API server is older.
+pub(super) fn allows(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
+    let wanted = pool.kubernetes_version.parse::<Version>().ok();
+    members::staying(draft).iter().all(|(_, member)| {
+        member.record.upgrading.is_none() && member.record.image.parse::<Version>().ok() >= wanted
+    })
+}
+
+/// Which version serves: the oldest, while members differ.
+pub(super) fn observe(draft: &mut Draft<'_>) {
+    let members = members::staying(draft);
+    if members
+        .iter()
+        .any(|(_, member)| member.record.upgrading.is_some())
+    {
+        return;
+    }
+    let oldest = members
+        .iter()
+        .map(|(_, member)| &member.record.image)
+        .min_by_key(|image| image.parse::<Version>().ok());
+    draft.observed.kubernetes_version = oldest.cloned();
+}
+
+/// Takes the control plane on, a member at a time.
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    let staying = members::staying(draft);
+    let target = target(draft).to_owned();
+    let mut under_way = false;
+    for (id, member) in &staying {
+        let Some(upgrading) = &member.record.upgrading else {
+            continue;
+        };
+        under_way = true;
+        let why = format!(
+            "starting {} with Kubernetes {}",
+            member.label(),
+            member.record.image
+        );
+        if is_due(member) {
+            let (machine, at) = ((*id).clone(), upgrading.at);
+            draft.act(Effect::RestartMachine { machine, at }, why);
+        } else if is_back(member) && members::healthy(member) {
+            draft.wait(why);
+            draft.tell(
+                EventKind::Upgrade,
+                member.label(),
+                format!("serves with Kubernetes {}", member.record.image),
+            );
+            draft.writes.push(Write::Upgrade {
+                machine: (*id).clone(),
+                image: member.record.image.clone(),
+                upgrading: None,
+            });
+        } else {
+            draft.wait(why);
+        }
+    }
+    let leader = members::keeper(draft).and_then(|status| status.leader);
+    let mut behind: Vec<_> = staying
+        .iter()
+        .filter(|(_, member)| member.record.image != target)
+        .collect();
+    behind.sort_by_key(|(id, _)| Some(*id) == leader.as_ref());
+    let Some((id, member)) = behind.first() else {
+        return;
+    };
+    if under_way {
+        return;
+    }
+    if let Some(obstacle) = obstacle(draft, id, member) {
+        draft.wait(format!(
+            "waiting to upgrade the control plane to Kubernetes {target}: {obstacle}"
+        ));
+        return;
+    }
+    draft.wait(format!("upgrading the control plane to Kubernetes {target}"));
+    let before = &member.record.image;
+    draft.tell(
+        EventKind::Upgrade,
+        member.label(),
+        format!("goes on from Kubernetes {before} to {target}"),
+    );
+    draft.writes.push(Write::Upgrade {
+        machine: (*id).clone(),
+        image: target,
+        upgrading: Some(Upgrading {
+            at: draft.now,
+            boot: member.report.as_ref().map(|report| report.boot.clone()),
+        }),
+    });
+}
+
+/// Why a member must not be stopped now, if so.
+fn obstacle(draft: &Draft<'_>, id: &str, member: &Machine) -> Option<String> {
+    if restore::pending(draft).is_some() {
+        return Some("a restore is under way".to_owned());
+    }
+    // Whose report tells of which boot would not be known.
+    if member.report.is_none() && matches!(member.presence, Presence::Running | Presence::Unknown) {
+        return Some(format!("nothing was heard of {} yet", member.label()));
+    }
+    let staying = members::staying(draft);
+    let touched = |(other, machine): &(&String, &Machine)| {
+        let config = Subject::Config((*other).clone());
+        let itself = Subject::Machine((*other).clone());
+        let seen = draft.seen;
+        [config, itself]
+            .iter()
+            .any(|subject| seen.busy.contains(subject) || draft.planned.contains(subject))
+            || heal::under_repair(draft, other, machine)
+    };
+    if let Some((_, machine)) = staying.iter().find(|other| touched(other)) {
+        return Some(format!("something is being done to {}", machine.label()));
+    }
+    if staying.len() > 1 && members::formed(&draft.seen.observed) {
+        // Whoever serves nobody may be stopped all the same.
+        let but = (!members::healthy(member)).then_some(id);
+        if !members::all_healthy(draft, but) {
+            return Some("not all control plane members are well".to_owned());
+        }
+    }
+    None
+}

@@ -6,6 +6,7 @@ mod healing;
 mod login;
 mod plugins;
 mod pools;
+mod upgrade;
 mod workload;
 
 use anyhow::{Context, Result};
@@ -67,7 +68,7 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     if wanted("plugins") {
         plugins::walk(journal, stamp, &az)?;
     }
-    if !["workload", "pools", "healing", "adversity"]
+    if !["workload", "pools", "upgrade", "healing", "adversity"]
         .into_iter()
         .any(wanted)
     {
@@ -76,11 +77,14 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     workload::create(journal, &az)?;
     let clusters = workload::Clusters::open(journal, stamp, &az)?;
     // What the adversities must not disturb is made by the workload.
-    if wanted("workload") || wanted("adversity") {
+    if ["workload", "upgrade", "adversity"].into_iter().any(wanted) {
         clusters.walk(journal)?;
     }
     if wanted("pools") {
         pools::walk(journal, &az, &clusters.kubenet)?;
+    }
+    if wanted("upgrade") {
+        upgrade::walk(journal, &az, &clusters.kubenet)?;
     }
     if wanted("healing") {
         healing::walk(journal, stamp, &az, &clusters)?;

@@ -25,8 +25,6 @@ use crate::{
 };
 
 const POOLS: u32 = 3;
-/// The pool that the wave of changes scales.
-const SCALED: &str = "np3";
 /// Requests under way at a time.
 const CLIENTS: u32 = 64;
 /// How long any phase may take: a bound against hanging, not a promise.
@@ -36,12 +34,9 @@ const BOUND: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Seen {
     clusters: u32,
-    /// What the wave was.
-    wave: String,
     accepted_s: f64,
     create_s: f64,
-    grow_s: f64,
-    shrink_s: f64,
+    upgrade_s: f64,
     restart_read_s: f64,
     restart_adopt_s: f64,
     idle_kib_per_cluster: f64,
@@ -49,9 +44,9 @@ struct Seen {
     world_kib_per_cluster: f64,
     store_file_kib_per_cluster: f64,
     rss_mib: f64,
-    /// CPU time of the process while all were made, in the wave and back, and until all were adopted, seconds.
+    /// CPU time of the process while all were made, while all were upgraded, and until all were adopted, seconds.
     cpu_s: [f64; 3],
-    /// Commits of the store a cluster: while all were made, in the wave, and in each period of idleness.
+    /// Commits of the store a cluster: while all were made, while all were upgraded, and in each period of idleness.
     commits: [f64; 3],
 }
 
@@ -74,11 +69,11 @@ pub(crate) async fn run(options: &Engine) -> Result<()> {
     let slope = |of: fn(&Seen) -> f64| of(&many) / of(&few).max(f64::EPSILON);
     let each = |of: fn(&Seen) -> f64| slope(of) * f64::from(few.clusters) / f64::from(many.clusters);
     println!(
-        "per cluster, {} against {} (1.00: no growth)   creation {:.2}   wave {:.2}   adoption {:.2}   memory {:.2}   idle CPU {:.2}",
+        "per cluster, {} against {} (1.00: no growth)   creation {:.2}   upgrade {:.2}   adoption {:.2}   memory {:.2}   idle CPU {:.2}",
         many.clusters,
         few.clusters,
         each(|seen| seen.create_s),
-        each(|seen| seen.grow_s),
+        each(|seen| seen.upgrade_s),
         each(|seen| seen.restart_adopt_s),
         slope(|seen| seen.idle_kib_per_cluster),
         slope(|seen| seen.idle_mcpu_per_cluster),
@@ -123,18 +118,16 @@ fn measure(clusters: u32, seconds: u64) -> Result<Seen> {
     let seen: Seen = serde_json::from_str(text.lines().last().unwrap_or_default())
         .with_context(|| format!("{clusters} clusters: no result in {text:?}"))?;
     println!(
-        "{:6} clusters of {POOLS} pools   {:.1} s to accept, {:.1} s until all are there   wave over all, {}: {:.1} s, and back: \
-         {:.1} s\n                restart: {:.1} s to read the store, {:.1} s until all are adopted and looked \
+        "{:6} clusters of {POOLS} pools   {:.1} s to accept, {:.1} s until all are there   wave of upgrades, control planes and all \
+         nodes: {:.1} s\n                restart: {:.1} s to read the store, {:.1} s until all are adopted and looked \
          at\n                idle, a cluster: {:.0} KiB of the service ({:.0} KiB of the simulated world; {:.0} KiB in the \
          store's file), {:.3} mCPU   process {:.0} MiB resident\n                commits of the store, a cluster: \
-         {:.1} to make it, {:.1} in the wave, {:.2} in 300 s of idleness\n                CPU time of the process, with the simulated world: {:.1} s to make \
-         all, {:.1} s in the wave and back, {:.1} s to adopt all",
+         {:.1} to make it, {:.1} to upgrade it, {:.2} in 300 s of idleness\n                CPU time of the process, with the simulated \
+         world: {:.1} s to make all, {:.1} s to upgrade all, {:.1} s to adopt all",
         seen.clusters,
         seen.accepted_s,
         seen.create_s,
-        seen.wave,
-        seen.grow_s,
-        seen.shrink_s,
+        seen.upgrade_s,
         seen.restart_read_s,
         seen.restart_adopt_s,
         seen.idle_kib_per_cluster,
@@ -177,24 +170,9 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     let begun = cpu()?;
     let made = stamp.service()?.client().commits().await?;
     let start = clock.monotonic();
-    let refused = stamp.service()?.client().upgrade(0).await?;
-    let upgrades = refused.is_none();
-    let what = match refused {
-        None => "another version of Kubernetes".to_owned(),
-        Some(why) => format!("one node more in a pool (upgrades are refused: {why})"),
-    };
-    let grow = move |client: Arc<Client>, number| async move {
-        if upgrades {
-            return client.upgrade(number).await.map(drop);
-        }
-        client.scale(number, SCALED, 2).await
-    };
-    wave(&stamp, &env, clusters, "scaled up", grow).await?;
-    let grow_s = since(start);
-    let start = clock.monotonic();
-    let shrink = |client: Arc<Client>, number| async move { client.scale(number, SCALED, 1).await };
-    wave(&stamp, &env, clusters, "scaled down", shrink).await?;
-    let shrink_s = since(start);
+    let upgrade = |client: Arc<Client>, number| async move { client.upgrade(number, POOLS).await };
+    wave(&stamp, &env, clusters, "upgraded", upgrade).await?;
+    let upgrade_s = since(start);
     let wave_cpu_s = cpu()? - begun;
     rest(&stamp, &haste, &env, clusters).await?;
     let waved = stamp.service()?.client().commits().await?;
@@ -244,7 +222,6 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
     let commits = |from: u64, to: u64| per((to - from) as f64);
     let seen = Seen {
         clusters,
-        wave: what,
         cpu_s: [create_cpu_s, wave_cpu_s, adopt_cpu_s],
         commits: [
             commits(0, made),
@@ -253,8 +230,7 @@ pub(crate) async fn part(options: &EnginePart) -> Result<()> {
         ],
         accepted_s,
         create_s,
-        grow_s,
-        shrink_s,
+        upgrade_s,
         restart_read_s,
         restart_adopt_s,
         idle_kib_per_cluster: per(with_service - world),

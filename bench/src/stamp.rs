@@ -204,56 +204,36 @@ impl Client {
             "identity": { "type": "SystemAssigned" },
             "properties": { "dnsPrefix": name(number), "agentPoolProfiles": profiles },
         });
-        self.put(number, "", "ManagedClusters_CreateOrUpdate", body).await
+        self.put(number, body).await
     }
 
-    /// PUT of a pool with this many nodes.
-    pub(crate) async fn scale(&self, number: u32, pool: &str, count: u32) -> Result<()> {
-        let body = json!({ "properties": { "count": count, "vmSize": "Standard_B2s", "mode": "User" } });
-        let below = format!("/agentPools/{pool}");
-        self.put(number, &below, "AgentPools_CreateOrUpdate", body).await
-    }
-
-    /// Asks for another version of Kubernetes. The refusal, where it is refused.
-    pub(crate) async fn upgrade(&self, number: u32) -> Result<Option<String>> {
+    /// PUT of a cluster with the newest version that it can go to, for its control plane and all its pools.
+    pub(crate) async fn upgrade(&self, number: u32, pools: u32) -> Result<()> {
         let offered = cluster_versions::Offered::pinned();
-        let Some(to) = offered.upgrades(offered.default_version()).pop() else {
-            return Ok(Some("no newer version is offered".to_owned()));
-        };
-        let body = json!({ "location": "local", "properties": { "kubernetesVersion": to.to_string() } });
-        match self
-            .ask(number, "", "ManagedClusters_CreateOrUpdate", body)
-            .await?
-        {
-            Ok(()) => Ok(None),
-            Err(error) => Ok(Some(error.message)),
-        }
+        let to = offered.upgrades(offered.default_version()).pop();
+        let to = to.context("no newer version is offered")?.to_string();
+        let profiles: Vec<Value> = (1..=pools)
+            .map(|pool| json!({ "name": format!("np{pool}"), "orchestratorVersion": to }))
+            .collect();
+        let body = json!({
+            "location": "local",
+            "identity": { "type": "SystemAssigned" },
+            "properties": { "kubernetesVersion": to, "agentPoolProfiles": profiles },
+        });
+        self.put(number, body).await
     }
 
-    async fn put(&self, number: u32, below: &str, route: &str, body: Value) -> Result<()> {
-        match self.ask(number, below, route, body).await? {
-            Ok(()) => Ok(()),
-            Err(error) => bail!(
-                "PUT of cluster {number}{below} was refused: {:?}: {}",
-                error.code,
-                error.message
-            ),
-        }
-    }
-
-    /// Sends a request. The inner result is the service's answer.
-    async fn ask(&self, number: u32, below: &str, route: &str, body: Value) -> Result<Result<(), ArmError>> {
+    /// Sends the PUT of a cluster, which must be accepted.
+    async fn put(&self, number: u32, body: Value) -> Result<()> {
+        const ROUTE: &str = "ManagedClusters_CreateOrUpdate";
         let path = format!(
-            "/subscriptions/{}/resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{}{below}",
+            "/subscriptions/{}/resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{}",
             self.subscription(number),
             name(number)
         );
-        let route = self
-            .provider
-            .routes()
-            .iter()
-            .find(|found| found.name == route)
-            .with_context(|| format!("the provider has no {route}"))?;
+        let mut routes = self.provider.routes().iter();
+        let route = routes.find(|found| found.name == ROUTE);
+        let route = route.with_context(|| format!("the provider has no {ROUTE}"))?;
         let request = Request {
             method: http::Method::PUT,
             path: ResourcePath::parse(&path)?,
@@ -277,9 +257,9 @@ impl Client {
                     "PUT {path} was answered {}",
                     answer.status
                 );
-                Ok(Ok(()))
+                Ok(())
             }
-            Err(error) => Ok(Err(error)),
+            Err(error) => bail!("PUT {path} was refused: {:?}: {}", error.code, error.message),
         }
     }
 

@@ -152,8 +152,10 @@ fn set_up() -> Result<PathBuf> {
         "--package",
         "acceptance",
     ]))?;
-    println!("node image (built once, about 10 minutes on 2 cores)");
-    status(Command::new(landfall()).args(["image", "build"]))?;
+    println!("node images (built once, about 10 and 8 minutes on 2 cores)");
+    for version in cluster_versions::PINNED {
+        status(Command::new(landfall()).args(["image", "build", "--kubernetes", version]))?;
+    }
     azure_cli()
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    GROUP, aks,
+    GROUP, aks, upgrade,
     workload::{Cluster, Clusters},
 };
 use crate::{
@@ -188,6 +188,21 @@ fn members(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
                 three(stamp, &BTreeSet::new())
             })?;
             // All three restart, one after the other, for the tier's limits.
+            load.undisturbed(3)?;
+            kept()
+        },
+    )?;
+    journal.step(
+        "healing",
+        "az aks upgrade under load: three members one after the other, then the node, and the data",
+        || {
+            let to = upgrade::offered(az, MEMBERS)?;
+            let load = Load::over(journal, &kubectl, || {
+                let cluster = aks(az, &["upgrade"], MEMBERS, &["--kubernetes-version", &to, "--yes"])?;
+                ensure!(cluster["currentKubernetesVersion"] == *to, "{cluster}");
+                three(stamp, &BTreeSet::new())
+            })?;
+            // All three start again, one after the other.
             load.undisturbed(3)?;
             kept()
         },

@@ -27,6 +27,13 @@ pub(super) struct Cluster {
     scratch: std::path::PathBuf,
 }
 
+impl Cluster {
+    /// Applies a manifest.
+    pub(super) fn apply(&self, manifest: &Value) -> Result<()> {
+        self.kubectl.apply(&self.scratch, manifest)
+    }
+}
+
 /// The two clusters.
 pub(super) struct Clusters {
     pub(super) kubenet: Cluster,
@@ -222,7 +229,7 @@ impl Cluster {
     }
 
     pub(super) fn deploy(&self) -> Result<()> {
-        self.kubectl.apply(&self.scratch, &web())?;
+        self.apply(&web())?;
         self.kubectl
             .text(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
         let pods = self.pods()?;

@@ -330,6 +330,7 @@ impl ClusterLoop {
                 symptom: None,
                 well_since: None,
                 repaired: None,
+                ended_boot: None,
                 record: MachineRecord::clone(record),
             };
             let fell_silent = self.memory.health.examine(

@@ -142,7 +142,7 @@ pub(crate) async fn compose(
                 Some(Stored { revision, value }) => {
                     let changed = MachineRecord {
                         image: image.clone(),
-                        upgrading: upgrading.clone(),
+                        upgrading: *upgrading,
                         ..MachineRecord::clone(value)
                     };
                     let key = key::machine(id);

@@ -171,10 +171,12 @@ impl Job {
                         at: *at,
                     });
                 }
+                let ended_boot = self.deps.agents.report(machine).map(|report| report.boot.clone());
                 fabric.ensure_machine(&spec).await?;
                 Ok(Outcome::MachineRestarted {
                     machine: machine.clone(),
                     at: *at,
+                    ended_boot,
                 })
             }
             Effect::WipeMachine { machine, at } => {

@@ -14,7 +14,8 @@ pub(crate) struct Health {
     running_since: BTreeMap<String, Timestamp>,
     symptoms: BTreeMap<String, (Ailment, Timestamp)>,
     well_since: BTreeMap<String, Timestamp>,
-    repaired: BTreeMap<String, Timestamp>,
+    /// Which repair or upgrade this process has carried out last, and the boot that it ended.
+    repaired: BTreeMap<String, (Timestamp, Option<String>)>,
 }
 
 impl Health {
@@ -35,7 +36,9 @@ impl Health {
             self.running_since.remove(id);
         }
         machine.running_since = self.running_since.get(id).copied();
-        machine.repaired = self.repaired.get(id).copied();
+        let repaired = self.repaired.get(id);
+        machine.repaired = repaired.map(|(at, _)| *at);
+        machine.ended_boot = repaired.and_then(|(_, boot)| boot.clone());
         machine.symptom = diagnose(machine, api, plugin, policy, now).map(|(ailment, why)| {
             let (_, since) = self
                 .symptoms
@@ -63,9 +66,9 @@ impl Health {
     }
 
     /// It begins a new life; what was wrong before says nothing about it.
-    pub(crate) fn started_anew(&mut self, machine: &str, repair: Timestamp) {
+    pub(crate) fn started_anew(&mut self, machine: &str, repair: Timestamp, ended_boot: Option<String>) {
         self.forget(machine);
-        self.repaired.insert(machine.to_owned(), repair);
+        self.repaired.insert(machine.to_owned(), (repair, ended_boot));
     }
 
     pub(crate) fn forget(&mut self, machine: &str) {

@@ -33,7 +33,12 @@ pub(crate) enum Outcome {
     /// The machine runs.
     MachineRuns(String),
     /// The machine was stopped and started, for the repair written down then.
-    MachineRestarted { machine: String, at: Timestamp },
+    MachineRestarted {
+        machine: String,
+        at: Timestamp,
+        /// The boot before, as far as it was heard of.
+        ended_boot: Option<String>,
+    },
     /// The machine and its disk are gone, to be made anew, for the repair written down then.
     MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
@@ -265,12 +270,16 @@ impl Memory {
             Outcome::MachineRuns(machine) => {
                 self.presence.insert(machine, Presence::Running);
             }
-            Outcome::MachineRestarted { machine, at } => {
-                self.health.started_anew(&machine, at);
+            Outcome::MachineRestarted {
+                machine,
+                at,
+                ended_boot,
+            } => {
+                self.health.started_anew(&machine, at, ended_boot);
                 self.presence.insert(machine, Presence::Running);
             }
             Outcome::MachineWiped { machine, at } => {
-                self.health.started_anew(&machine, at);
+                self.health.started_anew(&machine, at, None);
                 self.drains.remove(&machine);
                 // It was forgotten by the agents' desk too: published again when it is read again.
                 self.configs.insert(machine.clone(), ConfigSeen::Unknown);

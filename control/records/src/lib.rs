@@ -205,21 +205,11 @@ pub struct MachineRecord {
     /// How far healing is with it.
     #[serde(default)]
     pub repair: Repair,
-    /// That it is to be started again with [`Self::image`], which was another one before, and to be seen to serve with it.
+    /// Since when it is to be started again with [`Self::image`], which was another one before, and to be seen to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upgrading: Option<Upgrading>,
+    pub upgrading: Option<Timestamp>,
     /// When it was written down.
     pub created_at: Timestamp,
-}
-
-/// An upgrade of a machine in its place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Upgrading {
-    /// When it was decided.
-    pub at: Timestamp,
-    /// The boot ([`agent_protocol::Report::boot`]) that ran then, as far as known: another one has the other image.
-    pub boot: Option<String>,
 }
 
 /// How far healing is with a machine.

@@ -307,7 +307,8 @@ impl Inner {
 
     /// The last step: its first process runs.
     fn power_on(self: &Arc<Self>, id: &MachineId) {
-        let mut state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         let broken = state.faults.boots > 0;
         let Some(machine) = state.machines.get_mut(id.as_str()) else {
             // Deleted while it was made.
@@ -317,13 +318,15 @@ impl Inner {
             return;
         }
         machine.power = Power::Running;
-        machine.boot += 1;
+        let boots = state.boots.entry(id.to_string()).or_default();
+        *boots += 1;
+        machine.boot = *boots;
         machine.sequence = 0;
         let (boot, cluster) = (machine.boot, machine.cluster().map(str::to_owned));
         if let Some(cluster) = cluster {
-            violations::skew(&mut state, &cluster);
+            violations::skew(state, &cluster);
         }
-        self.cure(&mut state, id.as_str(), Cure::Reboot);
+        self.cure(state, id.as_str(), Cure::Reboot);
         if broken {
             state.faults.boots -= 1;
         } else {

@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) stamp: bool,
     pub(crate) networks: BTreeMap<NetworkId, NetworkSpec>,
     pub(crate) machines: BTreeMap<String, Machine>,
+    /// How often each machine was started. Kept by id: one that is made anew under its own name begins no boot of before.
+    pub(crate) boots: BTreeMap<String, u64>,
     /// Machines by the cluster in their label: a world of thousands must not be walked through for each of them.
     pub(crate) members: BTreeMap<String, BTreeSet<String>>,
     /// Who has an address, by place.
@@ -57,7 +59,7 @@ pub(crate) struct Machine {
     pub(crate) spec: MachineSpec,
     pub(crate) hash: String,
     pub(crate) power: Power,
-    /// Counts starts: what was set in motion for an earlier one means nothing any more.
+    /// The last of its [`State::boots`]: what was set in motion for an earlier one means nothing any more.
     pub(crate) boot: u64,
     /// Whether the agent runs and has reported.
     pub(crate) up: bool,

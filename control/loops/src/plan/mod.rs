@@ -54,7 +54,7 @@ use std::{cell::OnceCell, collections::BTreeSet, net::Ipv4Addr, rc::Rc, time::Du
 
 use control_records::{
     ClusterRecord, Event, EventKind, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
-    Progress, Repair, Role, Upgrading,
+    Progress, Repair, Role,
 };
 use fabric_api::RouteSpec;
 use jiff::Timestamp;
@@ -152,7 +152,7 @@ pub enum Write {
         /// The version of its image from now on.
         image: String,
         /// As it is from now on.
-        upgrading: Option<Upgrading>,
+        upgrading: Option<Timestamp>,
     },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),

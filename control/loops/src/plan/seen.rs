@@ -100,6 +100,8 @@ pub struct Machine {
     pub well_since: Option<Timestamp>,
     /// The repair ([`control_records::Repair::at`]) or upgrade whose effect this process has carried out last.
     pub repaired: Option<Timestamp>,
+    /// The boot ([`Report::boot`]) that this ended, as far as it was heard of.
+    pub ended_boot: Option<String>,
 }
 
 impl Machine {

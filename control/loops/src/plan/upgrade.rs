@@ -10,27 +10,23 @@
 
 use cluster_spec::PoolSpec;
 use cluster_versions::Version;
-use control_records::{EventKind, Upgrading};
+use control_records::EventKind;
 
-use super::{Draft, Effect, Machine, Presence, Subject, Write, heal, members, restore};
+use super::{Draft, Effect, Machine, Subject, Write, heal, members, restore};
 
-/// Whether a machine is still to be started with its other image.
+/// Whether a machine is still to be started with its other image. Who forgets that it was, as a new process of the service
+/// does, starts it once more.
 pub(super) fn is_due(machine: &Machine) -> bool {
-    let restarted = |upgrading: &Upgrading| machine.repaired == Some(upgrading.at) || is_back(machine);
-    machine
-        .record
-        .upgrading
-        .as_ref()
-        .is_some_and(|upgrading| !restarted(upgrading))
+    let upgrading = machine.record.upgrading;
+    // A repair that was decided since has started it with that image as well.
+    upgrading.is_some_and(|at| machine.repaired.is_none_or(|repaired| repaired < at))
 }
 
 /// Whether what is known of a machine is said by the image that it is to have.
 pub(super) fn is_back(machine: &Machine) -> bool {
-    match (&machine.record.upgrading, &machine.report) {
-        (None, _) => true,
-        (Some(upgrading), Some(report)) => upgrading.boot.as_ref() != Some(&report.boot),
-        (Some(_), None) => false,
-    }
+    let upgrading = machine.record.upgrading.is_some();
+    let boot = machine.report.as_ref().map(|report| &report.boot);
+    !upgrading || !is_due(machine) && boot.is_some() && boot != machine.ended_boot.as_ref()
 }
 
 /// The version that the control plane is to have: what is asked for, or newer where a member has it already.
@@ -79,7 +75,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     let target = target(draft).to_owned();
     let mut under_way = false;
     for (id, member) in &staying {
-        let Some(upgrading) = &member.record.upgrading else {
+        let Some(at) = member.record.upgrading else {
             continue;
         };
         under_way = true;
@@ -89,7 +85,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             member.record.image
         );
         if is_due(member) {
-            let (machine, at) = ((*id).clone(), upgrading.at);
+            let machine = (*id).clone();
             draft.act(Effect::RestartMachine { machine, at }, why);
         } else if is_back(member) && members::healthy(member) {
             draft.wait(why);
@@ -135,10 +131,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     draft.writes.push(Write::Upgrade {
         machine: (*id).clone(),
         image: target,
-        upgrading: Some(Upgrading {
-            at: draft.now,
-            boot: member.report.as_ref().map(|report| report.boot.clone()),
-        }),
+        upgrading: Some(draft.now),
     });
 }
 
@@ -146,10 +139,6 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
 fn obstacle(draft: &Draft<'_>, id: &str, member: &Machine) -> Option<String> {
     if restore::pending(draft).is_some() {
         return Some("a restore is under way".to_owned());
-    }
-    // Whose report tells of which boot would not be known.
-    if member.report.is_none() && matches!(member.presence, Presence::Running | Presence::Unknown) {
-        return Some(format!("nothing was heard of {} yet", member.label()));
     }
     let staying = members::staying(draft);
     let touched = |(other, machine): &(&String, &Machine)| {

@@ -234,12 +234,13 @@ impl Ideal {
     /// A step of a repair was done to a machine.
     fn treat(&mut self, id: &str, rung: Rung, at: Timestamp) {
         let record = &self.seen.machines[id].record;
-        let upgrading = record.upgrading.as_ref().map(|upgrading| upgrading.at);
         assert!(
-            [record.repair.at, upgrading].contains(&Some(at)),
+            [record.repair.at, record.upgrading].contains(&Some(at)),
             "written down before"
         );
-        self.health.started_anew(id, at);
+        let report = self.seen.machines[id].report.as_ref();
+        let ended_boot = report.map(|report| report.boot.clone());
+        self.health.started_anew(id, at, ended_boot);
         match self.ill.get_mut(id) {
             Some((_, cure)) if *cure <= rung => {
                 self.ill.remove(id);
@@ -302,7 +303,7 @@ impl Ideal {
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(machine.node_name().is_none(), "a node's image is for ever");
                 machine.record.image.clone_from(image);
-                machine.record.upgrading.clone_from(upgrading);
+                machine.record.upgrading = *upgrading;
             }
             Write::MarkMachine(id) => {
                 let machine = self.seen.machines.get_mut(id).unwrap();
@@ -614,6 +615,7 @@ fn machine(id: &str, role: Role) -> Machine {
         symptom: None,
         well_since: None,
         repaired: None,
+        ended_boot: None,
     }
 }
 

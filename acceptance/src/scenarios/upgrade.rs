@@ -1,0 +1,186 @@
+//! Another version of Kubernetes: the control plane first, with everything in it; then nodes, while what runs goes on.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::{GROUP, aks, healing::joined, text, workload::Cluster};
+use crate::{
+    clients::Az,
+    journal::{Journal, wait_for},
+};
+
+/// The newest version that the cluster is offered.
+pub(super) fn offered(az: &Az, cluster: &str) -> Result<String> {
+    let profile = aks(az, &["get-upgrades"], cluster, &[])?;
+    let upgrades = profile["controlPlaneProfile"]["upgrades"].as_array();
+    let newest = upgrades.and_then(|upgrades| upgrades.last());
+    text(
+        newest.with_context(|| format!("nothing is offered: {profile}"))?,
+        "/kubernetesVersion",
+    )
+    .map(str::to_owned)
+}
+
+pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let (from, to) = journal.step("upgrade", "az aks get-upgrades offers a newer version", || {
+        let shown = aks(az, &["show"], cluster.name, &[])?;
+        let from = text(&shown, "/currentKubernetesVersion")?.to_owned();
+        Ok((from, offered(az, cluster.name)?))
+    })?;
+    let marker = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "before-the-upgrade" }, "data": { "answer": "42" },
+    });
+    cluster.apply(&marker)?;
+    journal.step(
+        "upgrade",
+        "az aks upgrade --control-plane-only: the API serves it, what is in it and what runs stays",
+        || {
+            let pods = pods(cluster)?;
+            let nodes = kubelets(cluster)?;
+            let more = ["--kubernetes-version", &to, "--control-plane-only", "--yes"];
+            let answer = journal.timed("control plane", "upgraded after", || {
+                aks(az, &["upgrade"], cluster.name, &more)
+            })?;
+            ensure!(answer["currentKubernetesVersion"] == *to, "{answer}");
+            ensure!(answer["provisioningState"] == "Succeeded", "{answer}");
+            let version = kubectl.json(&["version"])?;
+            ensure!(
+                version["serverVersion"]["gitVersion"] == format!("v{to}"),
+                "{version}"
+            );
+            let marker = kubectl.json(&["get", "configmap", "before-the-upgrade"])?;
+            ensure!(marker["data"]["answer"] == "42", "{marker}");
+            ensure!(
+                kubelets(cluster)? == nodes,
+                "nodes are not touched: {:?}",
+                kubelets(cluster)?
+            );
+            ensure!(
+                self::pods(cluster)? == pods,
+                "pods are not touched: {:?}",
+                self::pods(cluster)?
+            );
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "upgrade",
+        "a control plane does not go back, and az says why",
+        || {
+            let said = az.fails(&[
+                "aks",
+                "upgrade",
+                "--resource-group",
+                GROUP,
+                "--name",
+                cluster.name,
+                "--kubernetes-version",
+                &from,
+                "--yes",
+            ])?;
+            ensure!(said.contains("cannot go back"), "az says: {said}");
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "upgrade",
+        "az aks nodepool upgrade: each node is replaced, the Deployment is available throughout",
+        || {
+            let before: BTreeSet<_> = kubelets(cluster)?.into_iter().collect();
+            let least = available_while(cluster, || {
+                let pool = [
+                    "aks",
+                    "nodepool",
+                    "upgrade",
+                    "--resource-group",
+                    GROUP,
+                    "--cluster-name",
+                    cluster.name,
+                    "--name",
+                    "nodepool1",
+                    "--kubernetes-version",
+                    &to,
+                    "--yes",
+                ];
+                let pool = journal.timed("two nodes", "upgraded after", || az.json(&pool))?;
+                ensure!(pool["currentOrchestratorVersion"] == *to, "{pool}");
+                ensure!(pool["provisioningState"] == "Succeeded", "{pool}");
+                Ok(())
+            })?;
+            ensure!(least >= 1, "{least} replicas were available at the worst");
+            let after = kubelets(cluster)?;
+            ensure!(after.len() == before.len(), "{after:?}");
+            let new = format!("v{to}");
+            ensure!(after.iter().all(|(_, version)| *version == new), "{after:?}");
+            wait_for("all replicas", Duration::from_secs(60), || {
+                let web = kubectl.json(&["get", "deployment", "web"])?;
+                ensure!(
+                    web["status"]["availableReplicas"] == web["spec"]["replicas"],
+                    "{}",
+                    web["status"]
+                );
+                Ok(())
+            })
+        },
+    )
+}
+
+/// Node names and the versions of their kubelets.
+fn kubelets(cluster: &Cluster) -> Result<Vec<(String, String)>> {
+    let nodes = cluster.kubectl.json(&["get", "nodes"])?;
+    let items = nodes["items"].as_array().context("no items")?;
+    items
+        .iter()
+        .map(|node| {
+            let name = text(node, "/metadata/name")?;
+            let version = text(node, "/status/nodeInfo/kubeletVersion")?;
+            Ok((name.to_owned(), version.to_owned()))
+        })
+        .collect()
+}
+
+/// What runs: each container by its own identity.
+fn pods(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let pods = cluster.kubectl.json(&["get", "pods", "-l", "app=web"])?;
+    let statuses = pods["items"].as_array().into_iter().flatten();
+    let containers = statuses.flat_map(|pod| {
+        pod["status"]["containerStatuses"]
+            .as_array()
+            .into_iter()
+            .flatten()
+    });
+    Ok(containers
+        .map(|container| container["containerID"].to_string())
+        .collect())
+}
+
+/// The fewest replicas of the Deployment that were available while something was done.
+fn available_while(cluster: &Cluster, act: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "web" },
+        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "web" } } },
+    });
+    cluster.apply(&budget)?;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| -> Result<u64> {
+            let mut least = u64::MAX;
+            while !over.load(Ordering::SeqCst) {
+                let web = cluster.kubectl.json(&["get", "deployment", "web"])?;
+                least = least.min(web["status"]["availableReplicas"].as_u64().unwrap_or(0));
+            }
+            Ok(least)
+        });
+        let done = act();
+        over.store(true, Ordering::SeqCst);
+        let least = joined(watch);
+        done.and(least)
+    })
+}

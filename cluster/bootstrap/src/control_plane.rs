@@ -324,13 +324,18 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         (0..pki.former.len()).map(|number| format!("--service-account-key-file={}", former_key(number))),
     );
     let restart_on = [ENCRYPTION, AUDIT_POLICY];
-    process(
-        "kube-apiserver",
-        flags,
-        https(API_PORT, "/readyz"),
-        2,
-        &restart_on,
-    )
+    Process {
+        // Requests are done with in a moment. What it waits for after that are watches, which do not end by themselves, and
+        // nobody is let in meanwhile.
+        grace_seconds: 5,
+        ..process(
+            "kube-apiserver",
+            flags,
+            https(API_PORT, "/readyz"),
+            2,
+            &restart_on,
+        )
+    }
 }
 
 /// With one instance an election would only cost writes and start-up time.

@@ -103,53 +103,40 @@ pub(crate) async fn compose(
                 }
                 txn.absent(&key).with(put_record(key, &machine))
             }
-            Write::MarkMachine(id) => match basis.machines.iter().find(|machine| machine.value.id == *id) {
-                Some(Stored { revision, value }) => {
-                    let marked = MachineRecord {
-                        deleting: true,
-                        ..MachineRecord::clone(value)
-                    };
-                    let key = key::machine(id);
-                    txn.at(&key, *revision).with(put_record(key, &marked))
-                }
-                None => txn,
-            },
+            Write::MarkMachine(id) => change_machine(txn, basis, id, |machine| {
+                Ok(MachineRecord {
+                    deleting: true,
+                    ..machine
+                })
+            })?,
             Write::Repair {
-                machine: id,
+                machine,
                 repair,
                 new_token,
                 remove,
-            } => match basis.machines.iter().find(|machine| machine.value.id == *id) {
-                Some(Stored { revision, value }) => {
-                    let mut changed = MachineRecord {
-                        repair: repair.clone(),
-                        deleting: value.deleting || *remove,
-                        ..MachineRecord::clone(value)
-                    };
-                    if *new_token {
-                        changed = renewed(deps, changed)?;
-                    }
-                    let key = key::machine(id);
-                    txn.at(&key, *revision).with(put_record(key, &changed))
+            } => change_machine(txn, basis, machine, |machine| {
+                let changed = MachineRecord {
+                    repair: repair.clone(),
+                    deleting: machine.deleting || *remove,
+                    ..machine
+                };
+                if *new_token {
+                    renewed(deps, changed)
+                } else {
+                    Ok(changed)
                 }
-                None => txn,
-            },
+            })?,
             Write::Upgrade {
-                machine: id,
+                machine,
                 image,
                 upgrading,
-            } => match basis.machines.iter().find(|machine| machine.value.id == *id) {
-                Some(Stored { revision, value }) => {
-                    let changed = MachineRecord {
-                        image: image.clone(),
-                        upgrading: *upgrading,
-                        ..MachineRecord::clone(value)
-                    };
-                    let key = key::machine(id);
-                    txn.at(&key, *revision).with(put_record(key, &changed))
-                }
-                None => txn,
-            },
+            } => change_machine(txn, basis, machine, |machine| {
+                Ok(MachineRecord {
+                    image: image.clone(),
+                    upgrading: *upgrading,
+                    ..machine
+                })
+            })?,
             Write::RemoveMachine(id) => {
                 let role = basis
                     .machines
@@ -241,6 +228,22 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &m
         txn = txn.absent(&key).with(put_record(key, &record));
     }
     txn
+}
+
+/// A machine's record as it is from now on; nothing where it is gone meanwhile.
+fn change_machine(
+    txn: Txn,
+    basis: &Basis,
+    id: &str,
+    change: impl FnOnce(MachineRecord) -> Result<MachineRecord, CommitError>,
+) -> Result<Txn, CommitError> {
+    let Some(Stored { revision, value }) = basis.machines.iter().find(|machine| machine.value.id == id)
+    else {
+        return Ok(txn);
+    };
+    let changed = change(MachineRecord::clone(value))?;
+    let key = key::machine(id);
+    Ok(txn.at(&key, *revision).with(put_record(key, &changed)))
 }
 
 /// A new machine: an identity and a one-time token that nobody else has.

@@ -10,7 +10,17 @@ use crate::{
     journal::{Journal, wait_for},
 };
 
-fn nodepool(az: &Az, verb: &str, cluster: &Cluster, more: &[&str]) -> Result<serde_json::Value> {
+/// The pool that comes and goes.
+const EXTRA: &str = "extra";
+
+/// `az aks nodepool …` for a pool of a cluster.
+pub(super) fn nodepool(
+    az: &Az,
+    verb: &str,
+    cluster: &Cluster,
+    pool: &str,
+    more: &[&str],
+) -> Result<serde_json::Value> {
     let mut arguments = vec![
         "aks",
         "nodepool",
@@ -20,7 +30,7 @@ fn nodepool(az: &Az, verb: &str, cluster: &Cluster, more: &[&str]) -> Result<ser
         "--cluster-name",
         cluster.name,
     ];
-    arguments.extend(["--name", "extra"]);
+    arguments.extend(["--name", pool]);
     arguments.extend(more);
     az.json(&arguments)
 }
@@ -40,6 +50,7 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
             az,
             "add",
             cluster,
+            EXTRA,
             &[
                 "--node-count",
                 "1",
@@ -71,7 +82,7 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         "pools",
         "az aks nodepool scale up to 2, the machines are listed",
         || {
-            nodepool(az, "scale", cluster, &["--node-count", "2"])?;
+            nodepool(az, "scale", cluster, EXTRA, &["--node-count", "2"])?;
             ensure!(extra_nodes(cluster)? == 2);
             let machines = az.json(&[
                 "aks",
@@ -92,7 +103,7 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         },
     )?;
     journal.step("pools", "az aks nodepool scale down to 1", || {
-        nodepool(az, "scale", cluster, &["--node-count", "1"])?;
+        nodepool(az, "scale", cluster, EXTRA, &["--node-count", "1"])?;
         wait_for("one node", Duration::from_secs(10), || {
             let nodes = cluster
                 .kubectl
@@ -102,7 +113,7 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         })
     })?;
     journal.step("pools", "az aks nodepool delete", || {
-        nodepool(az, "delete", cluster, &[])?;
+        nodepool(az, "delete", cluster, EXTRA, &[])?;
         let nodes = cluster
             .kubectl
             .text(&["get", "nodes", "-l", "agentpool=extra", "--no-headers"])?;

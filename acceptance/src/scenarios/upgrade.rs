@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{GROUP, aks, healing::joined, text, workload::Cluster};
+use super::{GROUP, aks, healing::joined, pools::nodepool, text, workload::Cluster};
 use crate::{
     clients::Az,
     journal::{Journal, wait_for},
@@ -93,30 +93,19 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         "upgrade",
         "az aks nodepool upgrade: each node is replaced, the Deployment is available throughout",
         || {
-            let before: BTreeSet<_> = kubelets(cluster)?.into_iter().collect();
+            let before = kubelets(cluster)?.len();
             let least = available_while(cluster, || {
-                let pool = [
-                    "aks",
-                    "nodepool",
-                    "upgrade",
-                    "--resource-group",
-                    GROUP,
-                    "--cluster-name",
-                    cluster.name,
-                    "--name",
-                    "nodepool1",
-                    "--kubernetes-version",
-                    &to,
-                    "--yes",
-                ];
-                let pool = journal.timed("two nodes", "upgraded after", || az.json(&pool))?;
+                let more = ["--kubernetes-version", &to, "--yes"];
+                let pool = journal.timed("two nodes", "upgraded after", || {
+                    nodepool(az, "upgrade", cluster, "nodepool1", &more)
+                })?;
                 ensure!(pool["currentOrchestratorVersion"] == *to, "{pool}");
                 ensure!(pool["provisioningState"] == "Succeeded", "{pool}");
                 Ok(())
             })?;
             ensure!(least >= 1, "{least} replicas were available at the worst");
             let after = kubelets(cluster)?;
-            ensure!(after.len() == before.len(), "{after:?}");
+            ensure!(after.len() == before, "{after:?}");
             let new = format!("v{to}");
             ensure!(after.iter().all(|(_, version)| *version == new), "{after:?}");
             wait_for("all replicas", Duration::from_secs(60), || {

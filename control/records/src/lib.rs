@@ -167,6 +167,17 @@ pub struct ObservedRecord {
     pub milestones: BTreeMap<String, Timestamp>,
 }
 
+impl ObservedRecord {
+    /// Whether a part was what it is to be from this generation on, with all of the cluster or before it.
+    pub fn has_reached(&self, part: &str, generation: u64) -> bool {
+        self.generation >= generation
+            || self
+                .reached
+                .get(part)
+                .is_some_and(|reached| *reached >= generation)
+    }
+}
+
 /// What the events have told of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -97,13 +97,7 @@ fn keep(reached: &mut Reached, body: Value, spec: PoolSpec) {
 
 /// Whether a deleted pool is gone, as far as seen.
 pub(crate) fn is_gone(leaving: &Leaving, observed: Option<&ObservedRecord>) -> bool {
-    observed.is_some_and(|observed| {
-        observed.generation >= leaving.generation
-            || observed
-                .reached
-                .get(&leaving.part())
-                .is_some_and(|reached| *reached >= leaving.generation)
-    })
+    observed.is_some_and(|observed| observed.has_reached(&leaving.part(), leaving.generation))
 }
 
 /// What a change makes of the requests before it: fills in the change's course, and returns the operations that it ends

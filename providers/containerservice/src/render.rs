@@ -164,10 +164,9 @@ impl<'a> Seen<'a> {
             .get(&pool.name)
             .copied()
             .unwrap_or_default();
-        let there = self.observed.is_some_and(|observed| {
-            let part = observed.reached.get(&pool.name);
-            observed.generation >= own || part.is_some_and(|reached| *reached >= own)
-        });
+        let there = self
+            .observed
+            .is_some_and(|observed| observed.has_reached(&pool.name, own));
         let before = record.course.reached.as_deref().filter(|_| !there);
         before
             .and_then(|reached| {

@@ -118,10 +118,7 @@ pub(super) fn is_reached(draft: &Draft<'_>, operation: &OperationRecord) -> bool
             } else {
                 draft.desired.part_generation(part)
             };
-            own.is_some_and(|own| {
-                observed.generation >= own
-                    || observed.reached.get(part).is_some_and(|reached| *reached >= own)
-            })
+            own.is_some_and(|own| observed.has_reached(part, own))
         })
 }
 

@@ -29,6 +29,11 @@ pub(super) fn is_back(machine: &Machine) -> bool {
     !upgrading || !is_due(machine) && boot.is_some() && boot != machine.ended_boot.as_ref()
 }
 
+/// As numbers, to be compared.
+fn version(image: &str) -> Option<Version> {
+    image.parse().ok()
+}
+
 /// The version that the control plane is to have: what is asked for, or newer where a member has it already.
 pub(super) fn target<'a>(draft: &Draft<'a>) -> &'a str {
     let images = members::staying(draft)
@@ -36,7 +41,7 @@ pub(super) fn target<'a>(draft: &Draft<'a>) -> &'a str {
         .map(|(_, member)| member.record.image.as_str());
     std::iter::once(draft.desired.spec.kubernetes_version.as_str())
         .chain(images)
-        .max_by_key(|image| image.parse::<Version>().ok())
+        .max_by_key(|image| version(image))
         .unwrap_or_default()
 }
 
@@ -47,10 +52,10 @@ pub(super) fn is_done(draft: &Draft<'_>, member: &Machine) -> bool {
 
 /// Whether nodes of this pool's version may be there: no API server is older.
 pub(super) fn allows(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
-    let wanted = pool.kubernetes_version.parse::<Version>().ok();
-    members::staying(draft).iter().all(|(_, member)| {
-        member.record.upgrading.is_none() && member.record.image.parse::<Version>().ok() >= wanted
-    })
+    let wanted = version(&pool.kubernetes_version);
+    members::staying(draft)
+        .iter()
+        .all(|(_, member)| member.record.upgrading.is_none() && version(&member.record.image) >= wanted)
 }
 
 /// Which version serves: the oldest, while members differ.
@@ -65,7 +70,7 @@ pub(super) fn observe(draft: &mut Draft<'_>) {
     let oldest = members
         .iter()
         .map(|(_, member)| &member.record.image)
-        .min_by_key(|image| image.parse::<Version>().ok());
+        .min_by_key(|image| version(image));
     draft.observed.kubernetes_version = oldest.cloned();
 }
 
@@ -103,6 +108,9 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             draft.wait(why);
         }
     }
+    if under_way {
+        return;
+    }
     let leader = members::keeper(draft).and_then(|status| status.leader);
     let mut behind: Vec<_> = staying
         .iter()
@@ -112,9 +120,6 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     let Some((id, member)) = behind.first() else {
         return;
     };
-    if under_way {
-        return;
-    }
     if let Some(obstacle) = obstacle(draft, id, member) {
         draft.wait(format!(
             "waiting to upgrade the control plane to Kubernetes {target}: {obstacle}"

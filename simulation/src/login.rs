@@ -14,10 +14,10 @@ use arm_wire::PrincipalKind;
 use base_env::{Clock, Env, Seed, SeededIds};
 use control_store::{MemoryStore, Op, Store, Txn};
 use futures::future::BoxFuture;
-use identity::{Caller, IdentityConfig, NewPrincipal, SigningKey, TokenService, create_principal};
+use identity::{Caller, NewPrincipal, SigningKey, TokenService, create_principal};
 use jiff::Timestamp;
 
-use crate::stamp::{AUDIENCE, BASE, TENANT};
+use crate::stamp::{AUDIENCE, BASE, config};
 
 const APPLICATION: &str = "c0ffee00-1111-4222-8333-444455556666";
 const SECRET: &str = "simulated";
@@ -30,16 +30,6 @@ pub(crate) fn signing_key() -> Result<SigningKey> {
         LazyLock::new(|| SigningKey::generate().ok().map(|key| key.to_pem().to_owned()));
     let pem = PEM.as_ref().context("cannot make a key that signs tokens")?;
     Ok(SigningKey::from_pem(pem)?)
-}
-
-/// What the token service is told.
-pub(crate) fn config() -> IdentityConfig {
-    IdentityConfig {
-        issuer: format!("{BASE}/adfs"),
-        tenant_id: TENANT.to_owned(),
-        audiences: vec![AUDIENCE.to_owned(), BASE.to_owned()],
-        resources: Vec::new(),
-    }
 }
 
 /// Stands still.
@@ -117,7 +107,7 @@ pub(crate) fn bearer(now: Timestamp) -> Result<String> {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         store.txn(Txn::default().with(principal)).await?;
         let made_at = Timestamp::from_second(slot * USED_S)?;
-        let service = TokenService::new(config(), signing_key()?, still(made_at), store);
+        let service = TokenService::new(config().identity(), signing_key()?, still(made_at), store);
         let form = format!(
             "grant_type=client_credentials&client_id={APPLICATION}&client_secret={SECRET}&scope={AUDIENCE}/.default"
         );

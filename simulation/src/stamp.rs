@@ -6,24 +6,17 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use arm_edge::{Edge, EdgeConfig};
-use arm_wire::{ArmError, Provider};
-use async_trait::async_trait;
+use arm_edge::Edge;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
-use cluster_versions::Offered;
-use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Settings};
-use control_records::{ClusterRecord, ObservedRecord, SubscriptionRecord, key};
+use control_loops::{KubernetesRecipes, Settings};
+use control_records::{SubscriptionRecord, key};
 use control_store::{Sealer, Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
-use identity::TokenService;
-use providers_containerservice::{
-    BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi, ContainerService, CredentialKind, Credentials,
-    ProviderConfig,
-};
-use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use providers_containerservice::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE};
 use serde_json::Value;
+use service::{Config, Drivers, Records};
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt as _;
 
@@ -35,12 +28,25 @@ use crate::{
     trace::Trace,
 };
 
-pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
+const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
 /// The only subscription.
 pub const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 pub(crate) const BASE: &str = "https://arm.sim.test";
 pub(crate) const AUDIENCE: &str = "https://management.sim.test/x";
-const LOCATION: &str = "local";
+
+/// What the stamp is called.
+pub(crate) fn config() -> Config {
+    Config {
+        name: "simulated".to_owned(),
+        location: "local".to_owned(),
+        tenant: TENANT.to_owned(),
+        tenant_name: "simulated".to_owned(),
+        domain: "sim.test".to_owned(),
+        names: true,
+        base_url: BASE.to_owned(),
+        audience: AUDIENCE.to_owned(),
+    }
+}
 
 /// An answer to a request.
 #[derive(Debug, Clone)]
@@ -73,7 +79,8 @@ impl Answer {
     }
 }
 
-struct Service {
+/// The service while it runs.
+struct Running {
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     edge: Edge,
@@ -93,24 +100,9 @@ pub struct Stamp {
     pub trace: Arc<Trace>,
     /// For the next start.
     pub settings: Settings,
-    service: Option<Service>,
+    service: Option<Running>,
     /// How long the store could not be written, all in all: operations may take so much longer.
     pub outage: Duration,
-}
-
-/// Nobody asks for kubeconfigs here.
-struct NoCredentials;
-
-#[async_trait]
-impl Credentials for NoCredentials {
-    async fn kubeconfig(
-        &self,
-        _: &ClusterRecord,
-        _: &ObservedRecord,
-        _: CredentialKind,
-    ) -> Result<Option<String>, ArmError> {
-        Ok(None)
-    }
 }
 
 /// Runs a play in a runtime of its own, in virtual time.
@@ -173,90 +165,40 @@ impl Stamp {
             steps: Arc::clone(&self.steps),
             life,
         }));
-        let sealer = Arc::new(Sealer::from_key(&[7; 32]));
-        let fabric = self.world.fabric();
-        let range = fabric.stamp_network().range;
-        let clusters = Arc::new(ContainerService::new(
-            env.clone(),
-            Arc::clone(&store),
-            Arc::clone(&sealer),
-            ProviderConfig {
-                location: LOCATION.to_owned(),
-                domain: "sim.test".to_owned(),
-                offered: Offered::pinned(),
-                reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
+        let service = service::Service::new(
+            &env,
+            config(),
+            Records {
+                store,
+                sealer: Arc::new(Sealer::from_key(&[7; 32])),
             },
-            Arc::new(NoCredentials),
-        ));
-        let backups = BackupApi::new(
-            env.clone(),
-            Arc::clone(&clusters),
-            Arc::new(SimBackups {
-                env: env.clone(),
-                world: self.world.clone(),
-            }),
-            self.world.agents(),
-        );
-        let aks: Arc<dyn Provider> = clusters;
-        let resources = ResourcesProvider::new(
-            ResourcesConfig {
-                location: LOCATION.to_owned(),
-                location_display: "Local".to_owned(),
-                tenant_id: TENANT.to_owned(),
-                tenant_name: "simulated".to_owned(),
+            Drivers {
+                fabric: self.world.fabric(),
+                agents: self.world.agents(),
+                agents_url: "https://100.64.0.1:7443".to_owned(),
+                agents_ca: String::new(),
+                connect: self.world.clusters(),
+                backups: Arc::new(SimBackups {
+                    env: env.clone(),
+                    world: self.world.clone(),
+                }),
             },
-            env.clone(),
-            Arc::clone(&store),
-            vec![Arc::clone(&aks)],
-        );
-        let tokens = TokenService::new(
-            login::config(),
             login::signing_key()?,
-            env.clone(),
-            Arc::clone(&store),
-        );
-        let edge = Edge::new(
-            EdgeConfig {
-                stamp: "simulated".to_owned(),
-                base_url: BASE.to_owned(),
-                domain: "sim.test".to_owned(),
-                location: LOCATION.to_owned(),
-            },
-            env.clone(),
-            Arc::clone(&store),
-            Arc::new(tokens),
-            vec![Arc::clone(&aks), Arc::new(resources), Arc::new(backups)],
-        );
-        let controller = Controller::new(ControllerDeps {
-            env: env.clone(),
-            store: Arc::clone(&store),
-            sealer,
-            fabric,
-            agents: self.world.agents(),
-            connect: self.world.clusters(),
-            recipes: Arc::new(KubernetesRecipes {
+            Arc::new(KubernetesRecipes {
                 host_cores: 8,
                 host_memory_mib: 32 * 1024,
                 ..KubernetesRecipes::default()
             }),
-            service_url: "https://100.64.0.1:7443".to_owned(),
-            agent_ca: String::new(),
-            settings: self.settings.clone(),
-        });
+            self.settings.clone(),
+        );
         let (stop, stopped) = watch::channel(false);
-        let reaper = GroupReaper::new(env, store, vec![aks]);
-        let mut told = stopped.clone();
-        let tasks = vec![
-            tokio::spawn(controller.run(stopped)),
-            tokio::spawn(async move {
-                let ended = async move {
-                    // The sender is gone only when everything ends.
-                    drop(told.wait_for(|stop| *stop).await);
-                };
-                reaper.run(ended).await;
-            }),
-        ];
-        self.service = Some(Service { tasks, stop, edge });
+        let edge = service.edge();
+        let tasks = service
+            .parts(&stopped)
+            .into_iter()
+            .map(|part| tokio::spawn(part.work))
+            .collect();
+        self.service = Some(Running { tasks, stop, edge });
         Ok(())
     }
 

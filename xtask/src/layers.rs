@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "drivers",
     "loops",
     "edge",
+    "service",
     "binary",
 ];
 /// Layers whose crates may depend on each other.

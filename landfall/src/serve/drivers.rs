@@ -18,6 +18,7 @@ use cluster_client::KubeConnect;
 use control_store::Store;
 use fabric_api::Fabric;
 use fabric_container::{ContainerConfig, ContainerFabric};
+use providers_containerservice::Archived;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -67,9 +68,9 @@ fn fabric(
 pub(super) struct Drivers {
     pub(super) fabric: Arc<dyn Fabric>,
     pub(super) agents: Arc<dyn Agents>,
-    pub(super) connect: Arc<dyn Connect>,
-    pub(super) service_url: String,
-    pub(super) agent_ca: String,
+    connect: Arc<dyn Connect>,
+    agents_url: String,
+    agents_ca: String,
     images: Arc<ImagesOnDemand>,
     hub: Hub,
     listener: TcpListener,
@@ -104,19 +105,31 @@ impl Drivers {
             .await
             .with_context(|| format!("cannot listen for agents at {address}"))?;
         let ca = agent_ca(places, env)?;
-        let agent_ca = ca.certificate_pem().to_owned();
+        let agents_ca = ca.certificate_pem().to_owned();
         let hub = Hub::new(env.clone(), ca, Arc::new(StoreBook::new(Arc::clone(store))));
         Ok(Self {
             fabric,
             agents: Arc::new(hub.clone()),
             connect: Arc::new(KubeConnect::new(env.clone())),
-            service_url: format!("https://{address}"),
-            agent_ca,
+            agents_url: format!("https://{address}"),
+            agents_ca,
             images,
             hub,
             listener,
             gateway,
         })
+    }
+
+    /// Those that the service acts through.
+    pub(super) fn of_service(&self, archive: &Arc<Archive>) -> service::Drivers {
+        service::Drivers {
+            fabric: Arc::clone(&self.fabric),
+            agents: Arc::clone(&self.agents),
+            agents_url: self.agents_url.clone(),
+            agents_ca: self.agents_ca.clone(),
+            connect: Arc::clone(&self.connect),
+            backups: Arc::new(Archived(Arc::clone(archive))),
+        }
     }
 
     /// Machines hand their backups over from now on.

@@ -1,5 +1,5 @@
-//! What a stamp has before anybody asks for anything: its record, its first subscription and service principal, the
-//! certificate of its endpoint, the key that signs tokens.
+//! What a stamp has in its files before anybody asks for anything: the secrets of its first principals, the certificate of its
+//! endpoint, the key that signs tokens.
 //!
 //! Always true: all of it follows from the settings and from files that are made once, so making it again changes nothing.
 
@@ -8,11 +8,11 @@ use std::{fs, io::ErrorKind, net::IpAddr, path::Path};
 use anyhow::{Context as _, Result};
 use arm_wire::PrincipalKind;
 use base_env::Env;
-use control_records::{StampRecord, SubscriptionRecord, key};
-use control_store::{Store, StoreError, Txn, get_record, put_record};
-use identity::{EndpointTls, NewPrincipal, SigningKey, create_principal, find_principal};
+use control_store::Store;
+use identity::{EndpointTls, SigningKey};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use service::{Config, first::FirstPrincipal};
 
 use crate::{
     arm::{ADMINISTRATOR, SECRET},
@@ -97,74 +97,40 @@ pub(super) fn signing_key(places: &Places) -> Result<SigningKey> {
     Ok(key)
 }
 
-/// The first records.
+/// The first records, with the principals whose secrets are in the stamp's files.
 pub(super) async fn records(
     store: &dyn Store,
     places: &Places,
     settings: &Settings,
+    config: &Config,
     env: &Env,
 ) -> Result<()> {
-    if get_record::<StampRecord>(store, key::STAMP).await?.is_none() {
-        let record = StampRecord {
-            v: 1,
-            name: places.name.clone(),
-            location: LOCATION.to_owned(),
-            tenant_id: settings.tenant.clone(),
-            created_at: settings.created_at,
-        };
-        write_new(store, key::STAMP, &record).await?;
-    }
-    let subscription = key::subscription(&settings.subscription);
-    if get_record::<SubscriptionRecord>(store, &subscription)
-        .await?
-        .is_none()
-    {
-        let record = SubscriptionRecord {
-            v: 1,
-            id: settings.subscription.clone(),
-            display_name: format!("Landfall {}", places.name),
-            tenant_id: settings.tenant.clone(),
-            registered: vec!["microsoft.resources".into(), "microsoft.containerservice".into()],
-            created_at: settings.created_at,
-        };
-        write_new(store, &subscription, &record).await?;
-    }
-    let administrator = settings.administrator();
-    let first = [
-        (PrincipalKind::Application, &settings.client, "landfall", SECRET),
-        (
-            PrincipalKind::User,
-            &administrator,
-            "Administrator",
-            ADMINISTRATOR,
-        ),
+    let application = stamp::secret(places, SECRET)?;
+    let password = stamp::secret(places, ADMINISTRATOR)?;
+    let principals = [
+        FirstPrincipal {
+            kind: PrincipalKind::Application,
+            login: &settings.client,
+            display_name: "landfall",
+            secret: &application,
+        },
+        FirstPrincipal {
+            kind: PrincipalKind::User,
+            login: &settings.administrator(),
+            display_name: "Administrator",
+            secret: &password,
+        },
     ];
-    for (kind, login, display_name, file) in first {
-        let secret = stamp::secret(places, file)?;
-        if find_principal(store, login).await?.is_some() {
-            continue;
-        }
-        let new = NewPrincipal {
-            kind,
-            login,
-            display_name,
-            secret: &secret,
-        };
-        create_principal(store, env, new)
-            .await
-            .with_context(|| format!("cannot make the principal {login}"))?;
-    }
+    service::first::records(
+        env,
+        store,
+        config,
+        &settings.subscription,
+        settings.created_at,
+        &principals,
+    )
+    .await?;
     Ok(())
-}
-
-async fn write_new<T: Serialize>(store: &dyn Store, key: &str, record: &T) -> Result<()> {
-    match store
-        .txn(Txn::default().absent(key).with(put_record(key, record)))
-        .await
-    {
-        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
@@ -179,7 +145,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
 mod tests {
     use control_store::MemoryStore;
     use fabric_api::Uplink;
-    use identity::verify_secret;
+    use identity::{find_principal, verify_secret};
 
     use super::*;
 
@@ -211,7 +177,15 @@ mod tests {
         let (env, store) = (Env::system(), MemoryStore::new());
         let mut settings = settings(&env);
         for _ in 0..2 {
-            records(&store, &places, &settings, &env).await.unwrap();
+            records(
+                &store,
+                &places,
+                &settings,
+                &super::super::config(&places, &settings),
+                &env,
+            )
+            .await
+            .unwrap();
         }
         let (all, _) = store.list("/").await.unwrap();
         assert_eq!(all.len(), 4, "{all:?}");

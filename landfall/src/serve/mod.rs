@@ -1,15 +1,9 @@
-//! `landfall serve`: the parts of the service, put together.
-//!
-//! ```text
-//! settings ─► store ─► hub (agents dial in) ─► fabric ─► controller
-//!                └───► token service, providers ─► edge (ARM over TLS)      admin socket (commands of this host)
-//! ```
+//! `landfall serve`: the process around the service: its lock, its log, its files and sockets, its drivers, its end.
 //!
 //! Always true: one service a stamp (it holds the lock); it may be killed at any point; machines go on without it and are
 //! found again when it starts.
 
 mod backups;
-mod credentials;
 mod drivers;
 mod first;
 mod logging;
@@ -18,15 +12,9 @@ mod recipes;
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use arm_edge::{Edge, EdgeConfig, ServerTls};
-use arm_wire::Provider;
-use base_env::Env;
-use cluster_versions::Offered;
-use control_loops::{Controller, ControllerDeps};
+use arm_edge::ServerTls;
 use control_store::{RedbStore, Sealer, Store};
-use identity::{IdentityConfig, TokenService};
-use providers_containerservice::{Archived, BackupApi, ContainerService, OwnApi, ProviderConfig};
-use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use service::{Config, Part, Records, Service, until};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -98,104 +86,49 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         RedbStore::open(&places.store(), env)
             .with_context(|| format!("cannot open {}", places.store().display()))?,
     );
-    first::records(&*store, places, &settings, env).await?;
+    let config = config(places, &settings);
+    first::records(&*store, places, &settings, &config, env).await?;
 
     let drivers = drivers::Drivers::start(context, &settings, &store).await?;
     let backups::Kept { archive, mirror } = backups::open(places, &settings, &sealer, env)?;
     drivers.keep_backups(&archive, &store);
-    let (stop, stopped) = watch::channel(false);
-    let ending = |mut stopped: watch::Receiver<bool>| async move {
-        // The sender is gone only when everything ends.
-        drop(stopped.wait_for(|stop| *stop).await);
-    };
-
-    let clusters = Arc::new(ContainerService::new(
-        env.clone(),
-        Arc::clone(&store),
-        Arc::clone(&sealer),
-        ProviderConfig {
-            location: LOCATION.to_owned(),
-            domain: settings.domain_or_own(),
-            offered: Offered::pinned(),
-            reserved_ranges: vec![(settings.range, "the stamp's own network".to_owned())],
-        },
-        Arc::new(credentials::SealedCredentials {
-            env: env.clone(),
+    let service = Service::new(
+        env,
+        config,
+        Records {
             store: Arc::clone(&store),
-            sealer: Arc::clone(&sealer),
-            names: settings.domain.is_some(),
-        }),
-    ));
-    let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
-        env.clone(),
-        Arc::clone(&clusters),
-        Arc::new(Archived(Arc::clone(&archive))),
-        Arc::clone(&drivers.agents),
-    ));
-    let aks: Arc<dyn Provider> = clusters;
-    let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
-        ResourcesConfig {
-            location: LOCATION.to_owned(),
-            location_display: "Local".to_owned(),
-            tenant_id: settings.tenant.clone(),
-            tenant_name: format!("Landfall {}", places.name),
+            sealer,
         },
-        env.clone(),
-        Arc::clone(&store),
-        vec![Arc::clone(&aks)],
-    ));
-    let own: Arc<dyn Provider> = Arc::new(OwnApi::new(env.clone(), Arc::clone(&store)));
-    let providers = vec![Arc::clone(&aks), resources, own, backups];
-    let edge = edge(places, &settings, env, &store, providers)?;
+        drivers.of_service(&archive),
+        first::signing_key(places)?,
+        Arc::new(recipes::of_this_host(&settings)),
+        control_loops::Settings::default(),
+    );
 
+    let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-    let controller = Controller::new(ControllerDeps {
-        env: env.clone(),
-        store: Arc::clone(&store),
-        sealer: Arc::clone(&sealer),
-        fabric: Arc::clone(&drivers.fabric),
-        agents: Arc::clone(&drivers.agents),
-        connect: Arc::clone(&drivers.connect),
-        recipes: Arc::new(recipes::of_this_host(&settings)),
-        service_url: drivers.service_url.clone(),
-        agent_ca: drivers.agent_ca.clone(),
-        settings: control_loops::Settings::default(),
-    });
-    let told = stopped.clone();
-    tasks.spawn(async move {
-        controller.run(told).await;
-        Ok(())
-    });
-    let tending = backups::tend(env.clone(), Arc::clone(&store), archive);
-    let told = ending(stopped.clone());
-    tasks.spawn(async move {
-        tokio::select! {
-            () = tending => {}
-            () = told => {}
-        }
-        Ok(())
-    });
+    let edge = service.edge();
+    let mut parts = service.parts(&stopped);
+    parts.push(part(
+        "upkeep of backups",
+        service::backups::tend(env.clone(), Arc::clone(&store), archive),
+        &stopped,
+    ));
     if let Some(mirror) = mirror {
-        let copying = backups::copy(env.clone(), mirror);
-        let told = ending(stopped.clone());
+        let copying = service::backups::copy(env.clone(), mirror);
+        parts.push(part("copy of backups", copying, &stopped));
+    }
+    for part in parts {
         tasks.spawn(async move {
-            tokio::select! {
-                () = copying => {}
-                () = told => {}
-            }
+            part.work.await;
+            tracing::debug!(part = part.name, "ended");
             Ok(())
         });
     }
-    let reaper = GroupReaper::new(env.clone(), Arc::clone(&store), vec![aks]);
-    let told = ending(stopped.clone());
-    tasks.spawn(async move {
-        reaper.run(told).await;
-        Ok(())
-    });
     let server_tls = ServerTls::from_pem(&tls.cert_pem, &tls.key_pem)?;
-    let told = ending(stopped.clone());
+    let ending = until(stopped.clone());
     tasks.spawn(async move {
-        edge.serve(listener, Some(server_tls), told)
+        edge.serve(listener, Some(server_tls), ending)
             .await
             .context("the ARM API ended")
     });
@@ -208,10 +141,10 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         fabric: Arc::clone(&drivers.fabric),
         image_builds: drivers.image_builds(),
     });
-    let told = ending(stopped.clone());
+    let ending = until(stopped.clone());
     let socket = places.socket();
-    tasks.spawn(async move { admin::serve(&socket, sources, told).await });
-    drivers.serve(&mut tasks, ending(stopped));
+    tasks.spawn(async move { admin::serve(&socket, sources, ending).await });
+    drivers.serve(&mut tasks, until(stopped));
     tracing::info!("ready");
 
     // The first part that ends without being told is a fault, and takes the others along: a service that half runs helps nobody.
@@ -235,40 +168,36 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     outcome
 }
 
-fn edge(
-    places: &Places,
-    settings: &Settings,
-    env: &Env,
-    store: &Arc<dyn Store>,
-    providers: Vec<Arc<dyn Provider>>,
-) -> Result<Edge> {
-    let base_url = settings.arm_url();
-    let identity = IdentityConfig {
-        issuer: format!("{base_url}/adfs"),
-        tenant_id: settings.tenant.clone(),
-        // The address of the API as well: clients that are told no audience ask for the API by its URL.
-        audiences: vec![
-            settings.audience(),
-            base_url.clone(),
-            "https://management.core.windows.net".to_owned(),
-        ],
-        resources: Vec::new(),
-    };
-    let key = first::signing_key(places)?;
-    let tokens = TokenService::new(identity, key, env.clone(), Arc::clone(store));
-    let config = EdgeConfig {
-        stamp: places.name.clone(),
-        base_url,
-        domain: settings.domain_or_own(),
+/// What the stamp is called, as the service has to know it.
+fn config(places: &Places, settings: &Settings) -> Config {
+    Config {
+        name: places.name.clone(),
         location: LOCATION.to_owned(),
-    };
-    Ok(Edge::new(
-        config,
-        env.clone(),
-        Arc::clone(store),
-        Arc::new(tokens),
-        providers,
-    ))
+        tenant: settings.tenant.clone(),
+        tenant_name: format!("Landfall {}", places.name),
+        domain: settings.domain_or_own(),
+        names: settings.domain.is_some(),
+        base_url: settings.arm_url(),
+        audience: settings.audience(),
+    }
+}
+
+/// A part whose work has no end of its own.
+fn part(
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+    stopped: &watch::Receiver<bool>,
+) -> Part {
+    let ending = until(stopped.clone());
+    Part {
+        name,
+        work: Box::pin(async move {
+            tokio::select! {
+                () = work => {}
+                () = ending => {}
+            }
+        }),
+    }
 }
 
 async fn listen(address: SocketAddr, stamp: &str) -> Result<TcpListener> {

@@ -12,12 +12,12 @@ use control_store::{Sealer, Store, get_record};
 use providers_containerservice::{CredentialKind, Credentials};
 
 /// Makes kubeconfigs; each holds a certificate made for that call.
-pub(super) struct SealedCredentials {
-    pub(super) env: Env,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) sealer: Arc<Sealer>,
+pub(crate) struct SealedCredentials {
+    pub(crate) env: Env,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealer: Arc<Sealer>,
     /// Whether clients resolve the clusters' names; else the kubeconfig says the address.
-    pub(super) names: bool,
+    pub(crate) names: bool,
 }
 
 #[async_trait]

@@ -1,0 +1,152 @@
+//! What a stamp has before anybody asks for anything: its record, its first subscription and its first principals.
+//!
+//! Always true: all of it follows from what is handed in, so making it again changes nothing.
+
+use arm_wire::PrincipalKind;
+use base_env::Env;
+use control_records::{StampRecord, SubscriptionRecord, key};
+use control_store::{Store, StoreError, Txn, get_record, put_record};
+use identity::{IdentityError, NewPrincipal, create_principal, find_principal};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::Config;
+
+/// The first records could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FirstError {
+    /// A record cannot be read or written.
+    #[error("cannot write the stamp's first records")]
+    Store(#[from] StoreError),
+    /// A principal cannot be made.
+    #[error("cannot make the principal {login}")]
+    Principal {
+        /// Its name.
+        login: String,
+        /// Why not.
+        #[source]
+        source: IdentityError,
+    },
+}
+
+/// A principal that is there from the start.
+pub struct FirstPrincipal<'a> {
+    /// What it is.
+    pub kind: PrincipalKind,
+    /// What it logs in with: a GUID or a name.
+    pub login: &'a str,
+    /// What people call it.
+    pub display_name: &'a str,
+    /// Its secret.
+    pub secret: &'a str,
+}
+
+/// Makes the first records where they are not there.
+///
+/// # Errors
+/// When the store fails.
+pub async fn records(
+    env: &Env,
+    store: &dyn Store,
+    config: &Config,
+    subscription: &str,
+    created_at: Timestamp,
+    principals: &[FirstPrincipal<'_>],
+) -> Result<(), FirstError> {
+    if get_record::<StampRecord>(store, key::STAMP).await?.is_none() {
+        let record = StampRecord {
+            v: 1,
+            name: config.name.clone(),
+            location: config.location.clone(),
+            tenant_id: config.tenant.clone(),
+            created_at,
+        };
+        write_new(store, key::STAMP, &record).await?;
+    }
+    let name = key::subscription(subscription);
+    if get_record::<SubscriptionRecord>(store, &name).await?.is_none() {
+        let record = SubscriptionRecord {
+            v: 1,
+            id: subscription.to_owned(),
+            display_name: config.tenant_name.clone(),
+            tenant_id: config.tenant.clone(),
+            registered: vec!["microsoft.resources".into(), "microsoft.containerservice".into()],
+            created_at,
+        };
+        write_new(store, &name, &record).await?;
+    }
+    for first in principals {
+        let failed = |source| FirstError::Principal {
+            login: first.login.to_owned(),
+            source,
+        };
+        if find_principal(store, first.login).await?.is_some() {
+            continue;
+        }
+        let new = NewPrincipal {
+            kind: first.kind,
+            login: first.login,
+            display_name: first.display_name,
+            secret: first.secret,
+        };
+        create_principal(store, env, new).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn write_new<T: Serialize>(store: &dyn Store, key: &str, record: &T) -> Result<(), StoreError> {
+    match store
+        .txn(Txn::default().absent(key).with(put_record(key, record)))
+        .await
+    {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control_store::MemoryStore;
+    use identity::verify_secret;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_records_are_made_once() {
+        let (env, store) = (Env::system(), MemoryStore::new());
+        let config = Config {
+            name: "t".to_owned(),
+            location: "local".to_owned(),
+            tenant: "tenant".to_owned(),
+            tenant_name: "Landfall t".to_owned(),
+            domain: "landfall.internal".to_owned(),
+            names: false,
+            base_url: "https://127.0.0.1:8443".to_owned(),
+            audience: "https://management.landfall.internal/tenant".to_owned(),
+        };
+        let application = FirstPrincipal {
+            kind: PrincipalKind::Application,
+            login: "client",
+            display_name: "landfall",
+            secret: "first",
+        };
+        records(&env, &store, &config, "sub", env.clock.now(), &[application])
+            .await
+            .unwrap();
+        let (before, _) = store.list("/").await.unwrap();
+        let another = FirstPrincipal {
+            kind: PrincipalKind::Application,
+            login: "client",
+            display_name: "landfall",
+            secret: "second",
+        };
+        records(&env, &store, &config, "sub", env.clock.now(), &[another])
+            .await
+            .unwrap();
+        let (after, _) = store.list("/").await.unwrap();
+        assert_eq!(before.len(), 3, "{before:?}");
+        assert_eq!(before, after);
+        let principal = find_principal(&store, "client").await.unwrap().unwrap();
+        assert!(verify_secret(&principal.secret_hash, "first"));
+    }
+}

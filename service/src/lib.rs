@@ -1,0 +1,233 @@
+//! The service of a stamp, put together: the one place that knows which parts there are and which of them is given what.
+//!
+//! ```text
+//!           token service ─► edge (ARM)
+//!                              │
+//!  store ─► providers ◄────────┘       loops ─► drivers: fabric, agents, clusters' APIs
+//!    └────────────────────────────────────┘     group reaper
+//! ```
+//!
+//! Given: time, chance and identity; a store and the key that seals what is secret in it; the drivers; what the stamp is
+//! called. Nothing here opens a file, listens at an address or reads the environment: that is the program's part.
+//!
+//! Always true: `landfall serve` and the simulated stamp are this assembly, and differ in what they hand in.
+//! Called by: the binary, `simulation`.
+
+pub mod backups;
+mod credentials;
+pub mod first;
+
+use std::{pin::Pin, sync::Arc};
+
+use agent_api::Agents;
+use arm_edge::{Edge, EdgeConfig};
+use arm_wire::Provider;
+use base_env::Env;
+use cluster_api::Connect;
+use cluster_versions::Offered;
+use control_loops::{Controller, ControllerDeps, Pulse, Recipes, Settings};
+use control_store::{Sealer, Store};
+use fabric_api::Fabric;
+use identity::{IdentityConfig, SigningKey, TokenService};
+use providers_containerservice::{BackupApi, Backups, ContainerService, OwnApi, ProviderConfig};
+use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use tokio::sync::watch;
+
+use credentials::SealedCredentials;
+
+/// What the stamp is called, and by which addresses.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the stamp.
+    pub name: String,
+    /// Name of its only location, e.g. `local`.
+    pub location: String,
+    /// GUID of its tenant.
+    pub tenant: String,
+    /// What people call the tenant.
+    pub tenant_name: String,
+    /// The domain of clusters' names and of suffixes in the endpoints document.
+    pub domain: String,
+    /// Whether clients resolve names in that domain; else kubeconfigs say addresses.
+    pub names: bool,
+    /// The ARM API's URL without a trailing slash.
+    pub base_url: String,
+    /// The audience of tokens that clients are told of. Others that are accepted: the URL, and Azure's own.
+    pub audience: String,
+}
+
+impl Config {
+    /// What the token service is told.
+    pub fn identity(&self) -> IdentityConfig {
+        IdentityConfig {
+            issuer: format!("{}/adfs", self.base_url),
+            tenant_id: self.tenant.clone(),
+            // The address of the API as well: clients that are told no audience ask for the API by its URL.
+            audiences: vec![
+                self.audience.clone(),
+                self.base_url.clone(),
+                "https://management.core.windows.net".to_owned(),
+            ],
+            resources: Vec::new(),
+        }
+    }
+}
+
+/// What records are kept in.
+#[derive(Clone)]
+pub struct Records {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Seals what is secret in it.
+    pub sealer: Arc<Sealer>,
+}
+
+/// What touches the world.
+#[derive(Clone)]
+pub struct Drivers {
+    /// Makes machines and networks. [`Fabric::ensure_stamp`] has been called.
+    pub fabric: Arc<dyn Fabric>,
+    /// The machines' agents.
+    pub agents: Arc<dyn Agents>,
+    /// Where agents find the service, e.g. `https://100.64.16.1:7443`.
+    pub agents_url: String,
+    /// PEM of the CA that agents trust and enrol with.
+    pub agents_ca: String,
+    /// Connects to the clusters' APIs.
+    pub connect: Arc<dyn Connect>,
+    /// The clusters' backups.
+    pub backups: Arc<dyn Backups>,
+}
+
+/// A part that runs until the service is stopped.
+pub struct Part {
+    /// What it is, for logs.
+    pub name: &'static str,
+    /// Its work. It ends when the service is stopped, and not before.
+    pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// The parts of the service, put together; nothing runs yet.
+pub struct Service {
+    edge: Edge,
+    controller: Controller,
+    reaper: GroupReaper,
+}
+
+impl Service {
+    /// Puts the parts together. `key` signs tokens; `recipes` know what Kubernetes needs.
+    pub fn new(
+        env: &Env,
+        config: Config,
+        records: Records,
+        drivers: Drivers,
+        key: SigningKey,
+        recipes: Arc<dyn Recipes>,
+        settings: Settings,
+    ) -> Self {
+        let Records { store, sealer } = records;
+        let range = drivers.fabric.stamp_network().range;
+        let clusters = Arc::new(ContainerService::new(
+            env.clone(),
+            Arc::clone(&store),
+            Arc::clone(&sealer),
+            ProviderConfig {
+                location: config.location.clone(),
+                domain: config.domain.clone(),
+                offered: Offered::pinned(),
+                reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
+            },
+            Arc::new(SealedCredentials {
+                env: env.clone(),
+                store: Arc::clone(&store),
+                sealer: Arc::clone(&sealer),
+                names: config.names,
+            }),
+        ));
+        let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
+            env.clone(),
+            Arc::clone(&clusters),
+            drivers.backups,
+            Arc::clone(&drivers.agents),
+        ));
+        let clusters: Arc<dyn Provider> = clusters;
+        let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
+            ResourcesConfig {
+                location: config.location.clone(),
+                location_display: "Local".to_owned(),
+                tenant_id: config.tenant.clone(),
+                tenant_name: config.tenant_name.clone(),
+            },
+            env.clone(),
+            Arc::clone(&store),
+            vec![Arc::clone(&clusters)],
+        ));
+        let own: Arc<dyn Provider> = Arc::new(OwnApi::new(env.clone(), Arc::clone(&store)));
+        let tokens = TokenService::new(config.identity(), key, env.clone(), Arc::clone(&store));
+        let edge = Edge::new(
+            EdgeConfig {
+                stamp: config.name,
+                base_url: config.base_url,
+                domain: config.domain,
+                location: config.location,
+            },
+            env.clone(),
+            Arc::clone(&store),
+            Arc::new(tokens),
+            vec![Arc::clone(&clusters), resources, own, backups],
+        );
+        let controller = Controller::new(ControllerDeps {
+            env: env.clone(),
+            store: Arc::clone(&store),
+            sealer,
+            fabric: drivers.fabric,
+            agents: drivers.agents,
+            connect: drivers.connect,
+            recipes,
+            service_url: drivers.agents_url,
+            agent_ca: drivers.agents_ca,
+            settings,
+        });
+        Self {
+            edge,
+            controller,
+            reaper: GroupReaper::new(env.clone(), store, vec![clusters]),
+        }
+    }
+
+    /// The ARM API.
+    pub fn edge(&self) -> Edge {
+        self.edge.clone()
+    }
+
+    /// How busy the loops are.
+    pub fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.controller.pulse()
+    }
+
+    /// What has to run, each part as a task of its own, until `stopped` says so.
+    pub fn parts(self, stopped: &watch::Receiver<bool>) -> Vec<Part> {
+        let Self {
+            edge: _,
+            controller,
+            reaper,
+        } = self;
+        let ending = until(stopped.clone());
+        vec![
+            Part {
+                name: "control loops",
+                work: Box::pin(controller.run(stopped.clone())),
+            },
+            Part {
+                name: "deletion of resource groups",
+                work: Box::pin(async move { reaper.run(ending).await }),
+            },
+        ]
+    }
+}
+
+/// Completes when the service is stopped.
+pub async fn until(mut stopped: watch::Receiver<bool>) {
+    // The sender is gone only when everything ends.
+    drop(stopped.wait_for(|stop| *stop).await);
+}

@@ -16,7 +16,7 @@ use std::{
 
 use agent_protocol::{
     MachineConfig,
-    beside::{BACKUP, ETCD},
+    programs::{BACKUP, ETCD},
 };
 use anyhow::{Context, Result, bail};
 use base_env::{Clock, Env};

@@ -8,7 +8,7 @@ use std::{
 
 use agent_backup::restore::{FromBackup, Programs};
 use agent_etcd::{keeper, prepare::Prepare};
-use agent_protocol::beside::{BACKUP, ETCD, KEEPER};
+use agent_protocol::programs::{BACKUP, ETCD, KEEPER};
 
 const USAGE: &str = "usage: landfall-agent [--root DIRECTORY [--adopt FILE] | --can-adopt FILE | --version]
        landfall-agent etcd|etcd-keeper|etcd-backup|vip FILE";

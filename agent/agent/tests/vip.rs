@@ -16,7 +16,7 @@ use std::{
 use agent_ground::pause;
 use agent_protocol::{
     Probe,
-    beside::{VipConfig, VipStatus},
+    programs::{VipConfig, VipStatus},
 };
 
 const VIP: &str = "100.127.250.99";

@@ -10,7 +10,7 @@ use std::{
 
 use agent_etcd::client::{Client, EtcdError, LOCAL};
 use agent_ground::{disk, pause};
-use agent_protocol::beside::{BackupConfig, BackupStatus};
+use agent_protocol::programs::{BackupConfig, BackupStatus};
 
 use crate::{
     now,

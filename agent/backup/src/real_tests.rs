@@ -15,7 +15,9 @@ use std::{
 
 use agent_etcd::client::{Client, EtcdError, Write};
 use agent_ground::pause;
-use agent_protocol::beside::{BackupConfig, BackupStatus, EtcdConfig, EtcdIdentity, EtcdMember, EtcdRestore};
+use agent_protocol::programs::{
+    BackupConfig, BackupStatus, EtcdConfig, EtcdIdentity, EtcdMember, EtcdRestore,
+};
 use cluster_pki::{ClusterPki, Subject};
 use jiff::Timestamp;
 

@@ -16,7 +16,7 @@ use std::{
 
 use agent_etcd::client::{Client, EtcdError, Write};
 use agent_ground::pause;
-use agent_protocol::beside::{EtcdConfig, EtcdRestore};
+use agent_protocol::programs::{EtcdConfig, EtcdRestore};
 use cluster_backup::{
     BackupError, Entry, ObjectName, Totals,
     chain::{self, NotCovered, end_of_second},

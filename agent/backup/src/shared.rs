@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::beside::BackupStatus;
+use agent_protocol::programs::BackupStatus;
 use cluster_backup::ObjectName;
 use jiff::Timestamp;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agent_ground::https::{self, Bounds};
-use agent_protocol::beside::EtcdIdentity;
+use agent_protocol::programs::EtcdIdentity;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 

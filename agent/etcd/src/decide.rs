@@ -1,6 +1,6 @@
 //! What to do next so that a member has a data directory: pure. What was seen in, one step out; then it is looked again.
 
-use agent_protocol::beside::{EtcdConfig, EtcdMember};
+use agent_protocol::programs::{EtcdConfig, EtcdMember};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Member;

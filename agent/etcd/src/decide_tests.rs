@@ -1,5 +1,5 @@
 use super::*;
-use agent_protocol::beside::{EtcdIdentity, EtcdRestore};
+use agent_protocol::programs::{EtcdIdentity, EtcdRestore};
 
 fn named(name: &str) -> EtcdMember {
     EtcdMember {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, time::Duration};
 
 use agent_ground::{disk, pause};
-use agent_protocol::beside::{EtcdMember, KeeperConfig, KeeperStatus};
+use agent_protocol::programs::{EtcdMember, KeeperConfig, KeeperStatus};
 
 use crate::{
     client::{Client, EtcdError, LOCAL, Member, Status},

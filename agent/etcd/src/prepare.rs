@@ -9,7 +9,7 @@ use std::{
 };
 
 use agent_ground::{disk, pause};
-use agent_protocol::beside::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
+use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
 use nix::sys::statvfs::statvfs;
 
 use crate::{

@@ -15,14 +15,14 @@
 //! certificate was used.
 
 mod authority;
-mod backups;
-mod book;
-mod desk;
+mod backup;
+mod directory;
 mod server;
+mod sessions;
 
 pub use authority::{AgentCa, CaError, ServerIdentity};
-pub use backups::Backups;
-pub use book::{BookError, MachineBook, StoreBook, TokenState};
+pub use backup::Backups;
+pub use directory::{BookError, MachineBook, StoreBook, TokenState};
 
 use std::{
     sync::{Arc, OnceLock},
@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use base_env::Env;
 use tokio::sync::broadcast;
 
-use desk::Desk;
+use sessions::Desk;
 
 /// Longer than an agent needs to read a log and send it.
 const LOG_BOUND: Duration = Duration::from_secs(20);

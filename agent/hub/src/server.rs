@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{CaError, Hub, authority::SigningRequest, backups};
+use crate::{CaError, Hub, authority::SigningRequest, backup};
 
 const ENROLL_LIMIT: usize = 64 * 1024;
 const REPORT_LIMIT: usize = 1024 * 1024;
@@ -170,11 +170,11 @@ impl Hub {
                 "/agent/v1/logs/{request}",
                 post(logs).layer(DefaultBodyLimit::max(LOG_LIMIT)),
             )
-            .route("/agent/v1/backup/{cluster}", get(backups::list))
+            .route("/agent/v1/backup/{cluster}", get(backup::list))
             .route(
                 "/agent/v1/backup/{cluster}/{object}",
-                get(backups::get)
-                    .put(backups::put)
+                get(backup::get)
+                    .put(backup::put)
                     .layer(DefaultBodyLimit::disable()),
             )
             .with_state(self.clone())

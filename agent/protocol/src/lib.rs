@@ -16,7 +16,7 @@
 //! with a lower generation than the one an agent has is refused, and one that needs a newer agent is not given to it. What
 //! agents before [`LEVEL`] existed do not send counts as 0. Records only; no I/O.
 
-pub mod beside;
+pub mod programs;
 
 use std::collections::BTreeMap;
 

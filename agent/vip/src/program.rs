@@ -12,7 +12,7 @@ use std::{
 use agent_ground::{disk, pause, probe::Asker};
 use agent_protocol::{
     Probe,
-    beside::{VipConfig, VipStatus},
+    programs::{VipConfig, VipStatus},
 };
 use nix::sys::signal::{SigSet, Signal};
 

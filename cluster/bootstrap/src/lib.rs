@@ -26,7 +26,7 @@ pub use node::{node_config, node_wish};
 
 use std::net::Ipv4Addr;
 
-use agent_protocol::{File, beside::EtcdRestore};
+use agent_protocol::{File, programs::EtcdRestore};
 use cluster_pki::{Certificate, PkiError};
 use cluster_spec::Tier;
 use ipnet::Ipv4Net;

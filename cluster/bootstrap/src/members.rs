@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::{
     AGENT_PATH, Command, File, LEVEL, Probe, Process,
-    beside::{
+    programs::{
         BACKUP, BackupConfig, ETCD, EtcdConfig, EtcdIdentity, EtcdMember, KEEPER, KeeperConfig, VipConfig,
     },
 };

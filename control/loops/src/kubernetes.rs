@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use agent_protocol::{MachineConfig, beside::EtcdRestore};
+use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{AddonOptions, manifests};
 use cluster_api::{Endpoint, NodeWish};
 use cluster_bootstrap::{

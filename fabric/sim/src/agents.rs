@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use agent_api::{Agents, LogError};
 use agent_protocol::{
     DiskSeen, LEVEL, MachineConfig, ProcessSeen, ProcessState, Report,
-    beside::{ETCD, KEEPER},
+    programs::{ETCD, KEEPER},
 };
 use async_trait::async_trait;
 use fabric_api::Power;

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use agent_protocol::beside::EtcdRestore;
+use agent_protocol::programs::EtcdRestore;
 use base_env::Clock;
 use serde_json::Value;
 

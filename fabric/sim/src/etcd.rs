@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use agent_protocol::{
     MachineConfig,
-    beside::{EtcdConfig, EtcdPhase, EtcdStatus, KeeperStatus},
+    programs::{EtcdConfig, EtcdPhase, EtcdStatus, KeeperStatus},
 };
 use serde_json::Value;
 

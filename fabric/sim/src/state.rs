@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{MachineConfig, Report, beside::EtcdStatus};
+use agent_protocol::{MachineConfig, Report, programs::EtcdStatus};
 use base_env::Clock;
 use cluster_api::NodeSeen;
 use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, 
 use agent_api::{Agents, LogError};
 use agent_protocol::{
     Report,
-    beside::{BACKUP, BackupStatus},
+    programs::{BACKUP, BackupStatus},
 };
 use anyhow::{Context as _, Result};
 use axum::{

@@ -19,7 +19,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use agent_api::Agents;
-use agent_protocol::beside::{BACKUP, BackupStatus};
+use agent_protocol::programs::{BACKUP, BackupStatus};
 use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route, RouteStatus, Scope};
 use async_trait::async_trait;
 use base_env::Env;

@@ -7,7 +7,7 @@ use agent_etcd::{
     client::Status,
     prepare::{Prepare, Restorer},
 };
-use agent_protocol::beside::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
+use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
 
 use crate::world::{Running, World, program, wait_for};
 

@@ -10,7 +10,7 @@ use std::{
 
 use agent_etcd::client::Client;
 use agent_ground::pause;
-use agent_protocol::beside::{EtcdIdentity, EtcdMember};
+use agent_protocol::programs::{EtcdIdentity, EtcdMember};
 use cluster_pki::{ClusterPki, Subject};
 
 /// Longer than anything here takes on a busy machine.

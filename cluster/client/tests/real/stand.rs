@@ -7,7 +7,7 @@ use std::{
 
 use agent_protocol::{
     MachineConfig,
-    beside::{BACKUP, ETCD},
+    programs::{BACKUP, ETCD},
 };
 use base_env::Env;
 use cluster_api::{ClusterApi, Connect as _, NodeWish};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent_api::SILENT_AFTER;
 use agent_protocol::{
     DiskSeen, LEVEL, ProcessState, Report,
-    beside::{ETCD, EtcdPhase, EtcdStatus},
+    programs::{ETCD, EtcdPhase, EtcdStatus},
 };
 use cluster_spec::PodNetworking;
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! What is told of a cluster's continuous backup: that the service is behind the cluster, that it no longer is, and that something
 //! could not be shipped. Nothing is done about it here: `landfall-agent etcd-backup` helps itself.
 
-use agent_protocol::beside::{BACKUP, BackupStatus};
+use agent_protocol::programs::{BACKUP, BackupStatus};
 use control_records::EventKind;
 
 use super::{Draft, Machine};

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::{
     ProcessState,
-    beside::{KEEPER, KeeperStatus},
+    programs::{KEEPER, KeeperStatus},
 };
 use cluster_bootstrap::{Member, member_address};
 use cluster_spec::{ClusterSpec, RestoreSpec, Tier};

@@ -5,7 +5,7 @@
 //! is part of what nodes are configured with: kubelets register their nodes again and look anew at what is to run. Then the
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
-use agent_protocol::beside::{ETCD, EtcdPhase, EtcdStatus};
+use agent_protocol::programs::{ETCD, EtcdPhase, EtcdStatus};
 use cluster_spec::{ClusterSpec, RestoreSpec};
 use control_records::{EventKind, ObservedRecord, Role};
 

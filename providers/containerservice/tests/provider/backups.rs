@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
-use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, beside::BackupStatus};
+use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, programs::BackupStatus};
 use arm_wire::Provider as _;
 use async_trait::async_trait;
 use cluster_archive::{Archive, DirectoryShelf};

@@ -8,7 +8,7 @@ use std::{
 
 use agent_protocol::{
     ProcessSeen, ProcessState, Report,
-    beside::{BackupStatus, EtcdPhase, EtcdStatus, KeeperStatus},
+    programs::{BackupStatus, EtcdPhase, EtcdStatus, KeeperStatus},
 };
 use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};

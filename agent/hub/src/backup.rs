@@ -237,5 +237,5 @@ impl Read for Incoming {
 }
 
 #[cfg(test)]
-#[path = "backups_tests.rs"]
+#[path = "backup_tests.rs"]
 mod tests;

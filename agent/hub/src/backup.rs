@@ -1,4 +1,4 @@
-//! Backups: control plane machines hand over what they wrote down of etcd, and get it back for a restore.
+//! BackupReceiver: control plane machines hand over what they wrote down of etcd, and get it back for a restore.
 //!
 //! Always true: a machine writes only its own cluster's, and reads its own cluster's or that of the one that its cluster is to
 //! be restored from. Bodies are streamed: neither side holds a whole base in memory.
@@ -34,14 +34,14 @@ const PIECES: usize = 4;
 const PIECE: usize = 64 * 1024;
 
 /// Where backups are, and who may have them.
-pub struct Backups {
+pub struct BackupReceiver {
     /// What there is.
     pub archive: Arc<Archive>,
     /// Which machine belongs to which cluster.
     pub store: Arc<dyn Store>,
 }
 
-impl Backups {
+impl BackupReceiver {
     /// The cluster whose control plane this machine is.
     async fn own(&self, machine: &str) -> Result<Option<String>, StoreError> {
         let record = get_record::<MachineRecord>(&*self.store, &key::machine(machine)).await?;
@@ -62,7 +62,11 @@ impl Backups {
 }
 
 /// The backups, if this stamp keeps any, and the cluster that is meant.
-async fn admit(hub: &Hub, caller: &Caller, cluster: &str) -> Result<(Arc<Backups>, String, bool), Response> {
+async fn admit(
+    hub: &Hub,
+    caller: &Caller,
+    cluster: &str,
+) -> Result<(Arc<BackupReceiver>, String, bool), Response> {
     let machine = hub.admit(caller).await?;
     let backups = hub
         .backups()

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::{AgentCa, StoreBook, server::Caller};
+use crate::{AgentCa, StoreDirectory, server::Caller};
 
 struct World {
     hub: Hub,
@@ -128,8 +128,8 @@ impl World {
         ));
         let env = Env::simulated(1);
         let ca = AgentCa::generate(env.clock.now()).unwrap();
-        let hub = Hub::new(env, ca, Arc::new(StoreBook::new(Arc::clone(&store))));
-        hub.keep_backups(Backups {
+        let hub = Hub::new(env, ca, Arc::new(StoreDirectory::new(Arc::clone(&store))));
+        hub.keep_backups(BackupReceiver {
             archive: Arc::clone(&archive),
             store: Arc::clone(&store),
         });

@@ -1,4 +1,4 @@
-//! Which machines there are and what their tokens are worth.
+//! Which machines there are and how far each is enrolled.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use control_records::{MachineRecord, key};
 use control_store::{Compare, Op, Store, StoreError, Txn};
 
-/// What a machine's one-time token is worth.
+/// How far a machine is enrolled: the state of its one-time token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenState {
+pub struct Enrolment {
     /// SHA-256 of the token, hex.
     pub token_hash: String,
     /// SHA-256 of the key that enrolled with it, hex.
@@ -17,10 +17,10 @@ pub struct TokenState {
     pub token_used: bool,
 }
 
-/// The book could not be read or written.
+/// The directory could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("the records of machine {machine} cannot be used")]
-pub struct BookError {
+pub struct DirectoryError {
     /// Which machine.
     pub machine: String,
     /// Why not.
@@ -30,19 +30,19 @@ pub struct BookError {
 
 /// Which machines there are.
 #[async_trait]
-pub trait MachineBook: Send + Sync + 'static {
+pub trait MachineDirectory: Send + Sync + 'static {
     /// A machine's token; `None` if there is no such machine or it is to go.
-    async fn token(&self, machine: &str) -> Result<Option<TokenState>, BookError>;
+    async fn token(&self, machine: &str) -> Result<Option<Enrolment>, DirectoryError>;
     /// Binds the token to a key. `false` if it is bound to another, was used, or the machine is gone.
-    async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, BookError>;
+    async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, DirectoryError>;
     /// The certificate was used: the token is worth nothing any more.
-    async fn token_used(&self, machine: &str) -> Result<(), BookError>;
+    async fn token_used(&self, machine: &str) -> Result<(), DirectoryError>;
 }
 
-/// The book over the store's machine records.
-pub struct StoreBook(Arc<dyn Store>);
+/// The directory over the store's machine records.
+pub struct StoreDirectory(Arc<dyn Store>);
 
-impl StoreBook {
+impl StoreDirectory {
     /// Reads and writes `/machines/`.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self(store)
@@ -97,25 +97,25 @@ impl StoreBook {
     }
 }
 
-fn named(machine: &str) -> impl Fn(StoreError) -> BookError + '_ {
-    |source| BookError {
+fn named(machine: &str) -> impl Fn(StoreError) -> DirectoryError + '_ {
+    |source| DirectoryError {
         machine: machine.to_owned(),
         source,
     }
 }
 
 #[async_trait]
-impl MachineBook for StoreBook {
-    async fn token(&self, machine: &str) -> Result<Option<TokenState>, BookError> {
+impl MachineDirectory for StoreDirectory {
+    async fn token(&self, machine: &str) -> Result<Option<Enrolment>, DirectoryError> {
         let found = self.read(machine).await.map_err(named(machine))?;
-        Ok(found.map(|(record, _)| TokenState {
+        Ok(found.map(|(record, _)| Enrolment {
             token_hash: record.token_hash,
             enrolled_key: record.enrolled_key,
             token_used: record.token_used,
         }))
     }
 
-    async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, BookError> {
+    async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, DirectoryError> {
         let bind = |record: &mut MachineRecord| {
             if record.token_used {
                 return None;
@@ -132,7 +132,7 @@ impl MachineBook for StoreBook {
         self.change(machine, bind).await.map_err(named(machine))
     }
 
-    async fn token_used(&self, machine: &str) -> Result<(), BookError> {
+    async fn token_used(&self, machine: &str) -> Result<(), DirectoryError> {
         let spend = |record: &mut MachineRecord| {
             let first = !record.token_used;
             record.token_used = true;

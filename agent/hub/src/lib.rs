@@ -1,7 +1,7 @@
 //! The service's side of the agents: they dial in here, are told what to be, and say how they are.
 //!
 //! ```text
-//! agent ── enroll (token) ──► book: is it the machine's, is it unused? ──► a client certificate
+//! agent ── enroll (token) ──► directory: is it the machine's, is it unused? ──► a client certificate
 //! agent ── config (certificate, long poll) ──► the newest configuration, as soon as there is one
 //! agent ── report (certificate) ──► kept, and the loops are woken
 //! etcd-backup ── base, log (certificate) ──► archive; and back, for a restore
@@ -21,8 +21,8 @@ mod server;
 mod sessions;
 
 pub use authority::{AgentCa, CaError, ServerIdentity};
-pub use backup::Backups;
-pub use directory::{BookError, MachineBook, StoreBook, TokenState};
+pub use backup::BackupReceiver;
+pub use directory::{DirectoryError, Enrolment, MachineDirectory, StoreDirectory};
 
 use std::{
     sync::{Arc, OnceLock},
@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use base_env::Env;
 use tokio::sync::broadcast;
 
-use sessions::Desk;
+use sessions::Sessions;
 
 /// Longer than an agent needs to read a log and send it.
 const LOG_BOUND: Duration = Duration::from_secs(20);
@@ -51,31 +51,31 @@ pub struct Hub {
 struct Inner {
     env: Env,
     ca: AgentCa,
-    book: Arc<dyn MachineBook>,
-    desk: Desk,
-    backups: OnceLock<Arc<Backups>>,
+    directory: Arc<dyn MachineDirectory>,
+    sessions: Sessions,
+    backups: OnceLock<Arc<BackupReceiver>>,
 }
 
 impl Hub {
-    /// A hub that enrols machines of this book under this CA.
-    pub fn new(env: Env, ca: AgentCa, book: Arc<dyn MachineBook>) -> Self {
+    /// A hub that enrols the machines of this directory under this CA.
+    pub fn new(env: Env, ca: AgentCa, directory: Arc<dyn MachineDirectory>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 env,
                 ca,
-                book,
-                desk: Desk::default(),
+                directory,
+                sessions: Sessions::default(),
                 backups: OnceLock::new(),
             }),
         }
     }
 
     /// From now on, machines' backups are kept there. Given once.
-    pub fn keep_backups(&self, backups: Backups) {
+    pub fn keep_backups(&self, backups: BackupReceiver) {
         let _given_before = self.inner.backups.set(Arc::new(backups));
     }
 
-    fn backups(&self) -> Option<Arc<Backups>> {
+    fn backups(&self) -> Option<Arc<BackupReceiver>> {
         self.inner.backups.get().map(Arc::clone)
     }
 }
@@ -83,24 +83,24 @@ impl Hub {
 #[async_trait]
 impl Agents for Hub {
     fn publish(&self, machine: &str, config: Arc<MachineConfig>) {
-        self.inner.desk.publish(machine, config);
+        self.inner.sessions.publish(machine, config);
     }
 
     fn forget(&self, machine: &str) {
-        self.inner.desk.forget(machine);
+        self.inner.sessions.forget(machine);
     }
 
     fn report(&self, machine: &str) -> Option<Arc<Report>> {
-        self.inner.desk.report(machine)
+        self.inner.sessions.report(machine)
     }
 
     fn contact(&self, machine: &str) -> Option<Duration> {
-        let heard = self.inner.desk.heard(machine)?;
+        let heard = self.inner.sessions.heard(machine)?;
         Some(self.inner.env.clock.monotonic().saturating_sub(heard))
     }
 
     fn subscribe(&self) -> broadcast::Receiver<String> {
-        self.inner.desk.subscribe()
+        self.inner.sessions.subscribe()
     }
 
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
@@ -108,7 +108,7 @@ impl Agents for Hub {
             return Err(LogError::Away(machine.to_owned()));
         }
         let request = self.inner.env.ids.short();
-        let answer = self.inner.desk.ask_log(machine, &request, process, lines);
+        let answer = self.inner.sessions.ask_log(machine, &request, process, lines);
         match self.inner.env.clock.timeout(LOG_BOUND, answer).await {
             Ok(Ok(text)) => Ok(text),
             _ => Err(LogError::Timeout(machine.to_owned())),

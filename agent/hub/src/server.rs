@@ -101,7 +101,7 @@ impl Hub {
         let clock = &self.inner.env.clock;
         loop {
             let now = clock.monotonic();
-            let next = self.inner.desk.note_silence(now);
+            let next = self.inner.sessions.note_silence(now);
             clock.sleep(next.saturating_sub(now).max(SILENCE_STEP)).await;
         }
     }
@@ -188,7 +188,7 @@ impl Hub {
             .ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "no client certificate"))?;
         let inner = &self.inner;
         let known = inner
-            .book
+            .directory
             .token(&machine)
             .await
             .map_err(|error| fault(&machine, &error))?;
@@ -202,14 +202,14 @@ impl Hub {
                 "the certificate is not the enrolled one",
             ));
         }
-        if inner.desk.hear(&machine, inner.env.clock.monotonic()) {
+        if inner.sessions.hear(&machine, inner.env.clock.monotonic()) {
             inner
-                .book
+                .directory
                 .token_used(&machine)
                 .await
                 .map_err(|error| fault(&machine, &error))?;
             // Not before: what could not be written is tried again with the next request.
-            inner.desk.token_spent(&machine);
+            inner.sessions.token_spent(&machine);
         }
         Ok(machine)
     }
@@ -251,7 +251,7 @@ async fn enroll(
     let machine = request.machine;
     let denied = || refuse(StatusCode::UNAUTHORIZED, "the token does not hold");
     let state = inner
-        .book
+        .directory
         .token(&machine)
         .await
         .map_err(|error| fault(&machine, &error))?
@@ -266,7 +266,7 @@ async fn enroll(
     let csr = SigningRequest::parse(&request.csr)
         .map_err(|_| refuse(StatusCode::BAD_REQUEST, "the signing request cannot be read"))?;
     let bound = inner
-        .book
+        .directory
         .bind_key(&machine, &csr.key_hash())
         .await
         .map_err(|error| fault(&machine, &error))?;
@@ -298,7 +298,7 @@ async fn config(
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Response> {
     let machine = hub.admit(&caller).await?;
-    let (mut config, mut nudge) = hub.inner.desk.listen(&machine);
+    let (mut config, mut nudge) = hub.inner.sessions.listen(&machine);
     let wait = Duration::from_secs(wanted.wait.min(LONGEST_WAIT));
     let newer = async {
         let found = config.wait_for(|config| {
@@ -311,7 +311,7 @@ async fn config(
     };
     // The agent reports when its wait ends early, and is told of the wish then.
     let nudged = async {
-        if !hub.inner.desk.has_wishes(&machine) {
+        if !hub.inner.sessions.has_wishes(&machine) {
             let _forgotten = nudge.changed().await;
         }
     };
@@ -326,7 +326,7 @@ async fn config(
         .await;
     Ok(match answer {
         Ok(Some(config)) => Json(&*config).into_response(),
-        Ok(None) if hub.inner.desk.has_wishes(&machine) => {
+        Ok(None) if hub.inner.sessions.has_wishes(&machine) => {
             (StatusCode::NO_CONTENT, [("landfall-report", "now")]).into_response()
         }
         _ => StatusCode::NO_CONTENT.into_response(),
@@ -339,7 +339,7 @@ async fn report(
     Json(report): Json<Report>,
 ) -> Result<Json<ReportAnswer>, Response> {
     let machine = hub.admit(&caller).await?;
-    let logs = hub.inner.desk.accept(&machine, report);
+    let logs = hub.inner.sessions.accept(&machine, report);
     Ok(Json(ReportAnswer { logs }))
 }
 
@@ -351,7 +351,7 @@ async fn logs(
 ) -> Result<StatusCode, Response> {
     let machine = hub.admit(&caller).await?;
     hub.inner
-        .desk
+        .sessions
         .answer_log(&machine, &request, String::from_utf8_lossy(&body).into_owned());
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,13 +16,13 @@ const WAKE_UPS: usize = 1024;
 /// What is exactly as old as allowed is not silent yet.
 const TICK: Duration = Duration::from_millis(1);
 
-/// One entry a machine.
-pub(crate) struct Desk {
-    machines: Mutex<BTreeMap<String, Entry>>,
+/// One session per machine.
+pub(crate) struct Sessions {
+    machines: Mutex<BTreeMap<String, Session>>,
     changed: broadcast::Sender<String>,
 }
 
-struct Entry {
+struct Session {
     config: watch::Sender<Option<Arc<MachineConfig>>>,
     report: Option<Arc<Report>>,
     heard: Option<Duration>,
@@ -37,7 +37,7 @@ struct Entry {
     nudge: watch::Sender<u64>,
 }
 
-impl Default for Entry {
+impl Default for Session {
     fn default() -> Self {
         Self {
             config: watch::Sender::new(None),
@@ -52,7 +52,7 @@ impl Default for Entry {
     }
 }
 
-impl Default for Desk {
+impl Default for Sessions {
     fn default() -> Self {
         Self {
             machines: Mutex::default(),
@@ -61,15 +61,15 @@ impl Default for Desk {
     }
 }
 
-impl Desk {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Session>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn publish(&self, machine: &str, config: Arc<MachineConfig>) {
-        let mut entries = self.entries();
-        let entry = entries.entry(machine.to_owned()).or_default();
-        entry.config.send_if_modified(|present| {
+        let mut sessions = self.lock();
+        let session = sessions.entry(machine.to_owned()).or_default();
+        session.config.send_if_modified(|present| {
             let newer = present
                 .as_ref()
                 .is_none_or(|present| present.generation < config.generation);
@@ -81,11 +81,11 @@ impl Desk {
     }
 
     pub(crate) fn forget(&self, machine: &str) {
-        self.entries().remove(machine);
+        self.lock().remove(machine);
     }
 
     pub(crate) fn report(&self, machine: &str) -> Option<Arc<Report>> {
-        self.entries().get(machine)?.report.clone()
+        self.lock().get(machine)?.report.clone()
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<String> {
@@ -94,17 +94,17 @@ impl Desk {
 
     /// When the machine was heard of last.
     pub(crate) fn heard(&self, machine: &str) -> Option<Duration> {
-        self.entries().get(machine)?.heard
+        self.lock().get(machine)?.heard
     }
 
     /// The machine asked for something. `true` until it is noted that its token is spent.
     pub(crate) fn hear(&self, machine: &str, now: Duration) -> bool {
-        let mut entries = self.entries();
-        let entry = entries.entry(machine.to_owned()).or_default();
-        entry.heard = Some(now);
-        let back = std::mem::replace(&mut entry.silent, false);
-        let unspent = !entry.token_spent;
-        drop(entries);
+        let mut sessions = self.lock();
+        let session = sessions.entry(machine.to_owned()).or_default();
+        session.heard = Some(now);
+        let back = std::mem::replace(&mut session.silent, false);
+        let unspent = !session.token_spent;
+        drop(sessions);
         if back {
             self.wake(machine);
         }
@@ -113,20 +113,20 @@ impl Desk {
 
     /// It is written down that this machine's token is spent.
     pub(crate) fn token_spent(&self, machine: &str) {
-        if let Some(entry) = self.entries().get_mut(machine) {
-            entry.token_spent = true;
+        if let Some(session) = self.lock().get_mut(machine) {
+            session.token_spent = true;
         }
     }
 
     /// Wakes whoever listens for each machine that fell silent. Gives when the next one may have.
     pub(crate) fn note_silence(&self, now: Duration) -> Duration {
         let (mut fell, mut next) = (Vec::new(), now + SILENT_AFTER);
-        for (machine, entry) in self.entries().iter_mut().filter(|(_, entry)| !entry.silent) {
-            let Some(heard) = entry.heard else { continue };
+        for (machine, session) in self.lock().iter_mut().filter(|(_, session)| !session.silent) {
+            let Some(heard) = session.heard else { continue };
             // Silent is who was not heard of for longer than that.
             let due = heard + SILENT_AFTER + TICK;
             if due <= now {
-                entry.silent = true;
+                session.silent = true;
                 fell.push(machine.clone());
             } else {
                 next = next.min(due);
@@ -148,29 +148,29 @@ impl Desk {
         &self,
         machine: &str,
     ) -> (watch::Receiver<Option<Arc<MachineConfig>>>, watch::Receiver<u64>) {
-        let mut entries = self.entries();
-        let entry = entries.entry(machine.to_owned()).or_default();
-        (entry.config.subscribe(), entry.nudge.subscribe())
+        let mut sessions = self.lock();
+        let session = sessions.entry(machine.to_owned()).or_default();
+        (session.config.subscribe(), session.nudge.subscribe())
     }
 
     /// Keeps a report; the loops are woken if its content is new.
     pub(crate) fn accept(&self, machine: &str, report: Report) -> Vec<LogRequest> {
-        let mut entries = self.entries();
-        let entry = entries.entry(machine.to_owned()).or_default();
-        let news = entry
+        let mut sessions = self.lock();
+        let session = sessions.entry(machine.to_owned()).or_default();
+        let news = session
             .report
             .as_ref()
             .is_none_or(|before| differs(before, &report));
         // A report that was overtaken by a newer one of the same boot is not kept.
-        let stale = entry
+        let stale = session
             .report
             .as_ref()
             .is_some_and(|before| before.boot == report.boot && before.sequence > report.sequence);
         if !stale {
-            entry.report = Some(Arc::new(report));
+            session.report = Some(Arc::new(report));
         }
-        let wishes = std::mem::take(&mut entry.wishes);
-        drop(entries);
+        let wishes = std::mem::take(&mut session.wishes);
+        drop(sessions);
         if news && !stale {
             self.wake(machine);
         }
@@ -186,33 +186,33 @@ impl Desk {
         lines: u32,
     ) -> oneshot::Receiver<String> {
         let (sender, receiver) = oneshot::channel();
-        let mut entries = self.entries();
-        let entry = entries.entry(machine.to_owned()).or_default();
-        entry.wishes.push(LogRequest {
+        let mut sessions = self.lock();
+        let session = sessions.entry(machine.to_owned()).or_default();
+        session.wishes.push(LogRequest {
             request: request.to_owned(),
             process: process.to_owned(),
             lines,
         });
         // Whoever gave up waiting is gone.
-        entry.waiting.retain(|_, waiting| !waiting.is_closed());
-        entry.waiting.insert(request.to_owned(), sender);
-        entry.nudge.send_modify(|count| *count += 1);
+        session.waiting.retain(|_, waiting| !waiting.is_closed());
+        session.waiting.insert(request.to_owned(), sender);
+        session.nudge.send_modify(|count| *count += 1);
         receiver
     }
 
     /// Whether there are wishes that the agent was not told of.
     pub(crate) fn has_wishes(&self, machine: &str) -> bool {
-        self.entries()
+        self.lock()
             .get(machine)
-            .is_some_and(|entry| !entry.wishes.is_empty())
+            .is_some_and(|session| !session.wishes.is_empty())
     }
 
     /// A log arrived.
     pub(crate) fn answer_log(&self, machine: &str, request: &str, text: String) {
         if let Some(waiting) = self
-            .entries()
+            .lock()
             .get_mut(machine)
-            .and_then(|entry| entry.waiting.remove(request))
+            .and_then(|session| session.waiting.remove(request))
         {
             // Whoever asked may have given up.
             let _gone = waiting.send(text);
@@ -243,18 +243,18 @@ mod tests {
 
     #[test]
     fn an_older_configuration_never_replaces_a_newer_one() {
-        let desk = Desk::default();
-        desk.publish("m", config(2));
-        desk.publish("m", config(1));
-        let (config, _) = desk.listen("m");
+        let sessions = Sessions::default();
+        sessions.publish("m", config(2));
+        sessions.publish("m", config(1));
+        let (config, _) = sessions.listen("m");
         assert_eq!(config.borrow().as_ref().unwrap().generation, 2);
     }
 
     #[test]
     fn only_news_wakes() {
-        let desk = Desk::default();
-        let mut wakes = desk.subscribe();
-        desk.accept(
+        let sessions = Sessions::default();
+        let mut wakes = sessions.subscribe();
+        sessions.accept(
             "m",
             Report {
                 sequence: 1,
@@ -262,7 +262,7 @@ mod tests {
                 ..Report::default()
             },
         );
-        desk.accept(
+        sessions.accept(
             "m",
             Report {
                 sequence: 2,
@@ -271,7 +271,7 @@ mod tests {
                 ..Report::default()
             },
         );
-        desk.accept(
+        sessions.accept(
             "m",
             Report {
                 sequence: 3,
@@ -282,56 +282,56 @@ mod tests {
         assert!(wakes.try_recv().is_ok());
         assert!(wakes.try_recv().is_ok());
         assert!(wakes.try_recv().is_err());
-        assert_eq!(desk.report("m").unwrap().sequence, 3);
+        assert_eq!(sessions.report("m").unwrap().sequence, 3);
     }
 
     #[test]
     fn silence_wakes_once_and_so_does_coming_back() {
-        let desk = Desk::default();
-        let mut wakes = desk.subscribe();
+        let sessions = Sessions::default();
+        let mut wakes = sessions.subscribe();
         let at = Duration::from_secs;
         // Nobody was heard of: there is nothing to wait for but the usual.
-        desk.publish("never-heard", config(1));
-        assert_eq!(desk.note_silence(at(0)), SILENT_AFTER);
-        desk.hear("a", at(10));
-        desk.hear("b", at(30));
-        assert_eq!(desk.note_silence(at(40)), at(10) + SILENT_AFTER + TICK);
+        sessions.publish("never-heard", config(1));
+        assert_eq!(sessions.note_silence(at(0)), SILENT_AFTER);
+        sessions.hear("a", at(10));
+        sessions.hear("b", at(30));
+        assert_eq!(sessions.note_silence(at(40)), at(10) + SILENT_AFTER + TICK);
         assert_eq!(
-            desk.note_silence(at(10) + SILENT_AFTER),
+            sessions.note_silence(at(10) + SILENT_AFTER),
             at(10) + SILENT_AFTER + TICK
         );
         assert!(wakes.try_recv().is_err());
-        let next = desk.note_silence(at(10) + SILENT_AFTER + TICK);
+        let next = sessions.note_silence(at(10) + SILENT_AFTER + TICK);
         assert_eq!(next, at(30) + SILENT_AFTER + TICK);
         assert_eq!(wakes.try_recv().unwrap(), "a");
-        desk.note_silence(at(70));
+        sessions.note_silence(at(70));
         assert!(wakes.try_recv().is_err());
-        desk.hear("a", at(71));
+        sessions.hear("a", at(71));
         assert_eq!(wakes.try_recv().unwrap(), "a");
-        desk.hear("a", at(72));
+        sessions.hear("a", at(72));
         assert!(wakes.try_recv().is_err());
     }
 
     #[test]
     fn a_token_is_spent_when_that_is_written_down() {
-        let desk = Desk::default();
-        assert!(desk.hear("m", Duration::ZERO));
-        assert!(desk.hear("m", Duration::ZERO));
-        desk.token_spent("m");
-        assert!(!desk.hear("m", Duration::ZERO));
+        let sessions = Sessions::default();
+        assert!(sessions.hear("m", Duration::ZERO));
+        assert!(sessions.hear("m", Duration::ZERO));
+        sessions.token_spent("m");
+        assert!(!sessions.hear("m", Duration::ZERO));
     }
 
     #[test]
     fn an_overtaken_report_is_not_kept() {
-        let desk = Desk::default();
-        desk.accept(
+        let sessions = Sessions::default();
+        sessions.accept(
             "m",
             Report {
                 sequence: 5,
                 ..Report::default()
             },
         );
-        desk.accept(
+        sessions.accept(
             "m",
             Report {
                 sequence: 4,
@@ -339,8 +339,8 @@ mod tests {
                 ..Report::default()
             },
         );
-        assert_eq!(desk.report("m").unwrap().sequence, 5);
-        desk.accept(
+        assert_eq!(sessions.report("m").unwrap().sequence, 5);
+        sessions.accept(
             "m",
             Report {
                 sequence: 1,
@@ -348,6 +348,6 @@ mod tests {
                 ..Report::default()
             },
         );
-        assert_eq!(desk.report("m").unwrap().boot, "next");
+        assert_eq!(sessions.report("m").unwrap().boot, "next");
     }
 }

@@ -281,7 +281,7 @@ impl Memory {
             Outcome::MachineWiped { machine, at } => {
                 self.health.started_anew(&machine, at, None);
                 self.drains.remove(&machine);
-                // It was forgotten by the agents' desk too: published again when it is read again.
+                // Its agent's session was forgotten too: the configuration is published again when it is read again.
                 self.configs.insert(machine.clone(), ConfigSeen::Unknown);
                 self.presence.insert(machine, Presence::Absent);
             }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use agent_api::Agents;
-use agent_hub::{AgentCa, Backups, Hub, StoreBook};
+use agent_hub::{AgentCa, BackupReceiver, Hub, StoreDirectory};
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_api::Connect;
@@ -106,7 +106,7 @@ impl Drivers {
             .with_context(|| format!("cannot listen for agents at {address}"))?;
         let ca = agent_ca(places, env)?;
         let agents_ca = ca.certificate_pem().to_owned();
-        let hub = Hub::new(env.clone(), ca, Arc::new(StoreBook::new(Arc::clone(store))));
+        let hub = Hub::new(env.clone(), ca, Arc::new(StoreDirectory::new(Arc::clone(store))));
         Ok(Self {
             fabric,
             agents: Arc::new(hub.clone()),
@@ -134,7 +134,7 @@ impl Drivers {
 
     /// Machines hand their backups over from now on.
     pub(super) fn keep_backups(&self, archive: &Arc<Archive>, store: &Arc<dyn Store>) {
-        self.hub.keep_backups(Backups {
+        self.hub.keep_backups(BackupReceiver {
             archive: Arc::clone(archive),
             store: Arc::clone(store),
         });

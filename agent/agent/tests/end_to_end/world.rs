@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent_api::Agents as _;
-use agent_hub::{AgentCa, BookError, Hub, MachineBook, TokenState};
+use agent_hub::{AgentCa, DirectoryError, Enrolment, Hub, MachineDirectory};
 use agent_protocol::{File, MachineConfig, Process, Report, Seed};
 use async_trait::async_trait;
 use base_env::Env;
@@ -37,17 +37,17 @@ pub(crate) struct Book {
 }
 
 #[async_trait]
-impl MachineBook for Book {
-    async fn token(&self, machine: &str) -> Result<Option<TokenState>, BookError> {
+impl MachineDirectory for Book {
+    async fn token(&self, machine: &str) -> Result<Option<Enrolment>, DirectoryError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        Ok((machine == MACHINE).then(|| TokenState {
+        Ok((machine == MACHINE).then(|| Enrolment {
             token_hash: SHA256_OF_TOKEN.to_owned(),
             enrolled_key: self.key.lock().unwrap().clone(),
             token_used: *self.used.lock().unwrap(),
         }))
     }
 
-    async fn bind_key(&self, _: &str, key_hash: &str) -> Result<bool, BookError> {
+    async fn bind_key(&self, _: &str, key_hash: &str) -> Result<bool, DirectoryError> {
         if *self.used.lock().unwrap() {
             return Ok(false);
         }
@@ -55,7 +55,7 @@ impl MachineBook for Book {
         Ok(key.get_or_insert_with(|| key_hash.to_owned()) == key_hash)
     }
 
-    async fn token_used(&self, _: &str) -> Result<(), BookError> {
+    async fn token_used(&self, _: &str) -> Result<(), DirectoryError> {
         *self.used.lock().unwrap() = true;
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! restore, preview, verify ◄── get, fold: unsealed, checked
 //! ```
 //!
-//! A shelf is a directory by default, or a bucket of S3 ([`S3Shelf`]); anything that keeps files by name can be one ([`Shelf`]). A
+//! A shelf is a directory by default, or a bucket of S3 (`storage/s3`); anything that keeps files by name can be one ([`Shelf`]). A
 //! second one may hold a copy of it ([`Mirror`]). What is on it is sealed with a
 //! key of the cluster's own, which lies beside, sealed with the stamp's.
 //!
@@ -17,18 +17,15 @@
 //! Called by the agent hub (machines' uploads and restores), the provider (list, preview, verify) and the binary (tending).
 
 mod archive;
+mod maintenance;
 mod mirror;
-mod s3;
+mod object_store;
 mod sealed;
-mod shelf;
-mod signature;
-mod tend;
 
 pub use archive::{Archive, ArchiveError, Holding};
+pub use maintenance::{Tended, Verdict};
 pub use mirror::Mirror;
-pub use s3::{S3Place, S3Shelf};
-pub use shelf::{DirectoryShelf, Shelf};
-pub use tend::{Tended, Verdict};
+pub use object_store::{DirectoryShelf, Shelf};
 
 #[cfg(test)]
 mod tests;

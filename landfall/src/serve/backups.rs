@@ -7,8 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
-use cluster_archive::{Archive, DirectoryShelf, Mirror, S3Place, S3Shelf, Shelf};
+use cluster_archive::{Archive, DirectoryShelf, Mirror, Shelf};
 use control_store::Sealer;
+use storage_s3::{S3Place, S3Shelf};
 use zeroize::Zeroizing;
 
 use crate::{

@@ -8,11 +8,11 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
+use cluster_archive::Archive;
 use cluster_backup::{Entry, ObjectName, base::BaseWriter};
 use control_store::Sealer;
 
 use super::*;
-use crate::Archive;
 
 const SECRET: &str = "a secret / with + characters";
 /// Names in a page of a list.

@@ -16,10 +16,11 @@ use sha2::{Digest as _, Sha256};
 use ureq::http::{Response, StatusCode};
 use zeroize::Zeroizing;
 
-use crate::{
-    Shelf,
-    signature::{Signed, Signer, encoded, sha256},
-};
+use cluster_archive::Shelf;
+
+use crate::signature::{Signed, Signer, encoded, sha256};
+
+mod signature;
 
 /// A request about names, or with little in it.
 const SHORT: Duration = Duration::from_secs(60);
@@ -342,5 +343,4 @@ impl Write for Spill<'_> {
 }
 
 #[cfg(test)]
-#[path = "s3_tests.rs"]
 mod tests;

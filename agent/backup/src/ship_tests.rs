@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, fs, path::Path, rc::Rc, sync::Arc};
 
-use cluster_archive::{Archive, ArchiveError, DirectoryShelf};
+use cluster_archive::{Archive, ArchiveError, DirectoryStore};
 use cluster_backup::{Change, ObjectName, base::BaseWriter, log::LogWriter};
 use control_store::Sealer;
 
@@ -51,10 +51,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = DirectoryShelf::open(&directory.path().join("shelf")).unwrap();
+        let objects = DirectoryStore::open(&directory.path().join("objects")).unwrap();
         let world = Self {
             archive: Rc::new(Archive::new(
-                Arc::new(shelf),
+                Arc::new(objects),
                 Arc::new(Sealer::from_key(&[7; 32])),
             )),
             directory,

@@ -29,7 +29,7 @@ use crate::{
 
 /// What a machine calls its own cluster by.
 const OWN: &str = "own";
-/// Pieces of a body on their way between the network and the shelf.
+/// Pieces of a body on their way between the network and the object store.
 const PIECES: usize = 4;
 const PIECE: usize = 64 * 1024;
 
@@ -99,7 +99,7 @@ fn failed(error: &ArchiveError) -> Response {
             tracing::warn!(name, %source, "a file of a backup was refused");
             (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response()
         }
-        ArchiveError::Shelf { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+        ArchiveError::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             refuse(StatusCode::NOT_FOUND, "there is no such file")
         }
         // Not damaged, so not refused: the machine may send it again.

@@ -2,7 +2,7 @@
 
 use axum::body::to_bytes;
 use base_env::Env;
-use cluster_archive::DirectoryShelf;
+use cluster_archive::DirectoryStore;
 use cluster_backup::{Change, log::LogWriter};
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
 use control_records::{Assignment, Course, Repair};
@@ -121,9 +121,9 @@ impl World {
             txn = txn.with(put_record(key::cluster("s", "g", uid), &cluster(uid, source)));
         }
         store.txn(txn).await.unwrap();
-        let shelf = DirectoryShelf::open(directory.path()).unwrap();
+        let objects = DirectoryStore::open(directory.path()).unwrap();
         let archive = Arc::new(Archive::new(
-            Arc::new(shelf),
+            Arc::new(objects),
             Arc::new(Sealer::from_key(&[7; 32])),
         ));
         let env = Env::simulated(1);

@@ -18,7 +18,7 @@ use control_store::{SealError, Sealer};
 use zeroize::Zeroizing;
 
 use crate::{
-    Shelf,
+    ObjectStore,
     sealed::{SealedReader, SealedWriter},
 };
 
@@ -30,9 +30,9 @@ const LARGEST_PART: u64 = 128 * 1024 * 1024;
 /// Why the archive could not.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The place where files are kept failed.
+    /// The object store failed.
     #[error("the backup {name} cannot be {act}: {source}")]
-    Shelf {
+    Storage {
         /// `kept`, `read`, `listed`, `removed`.
         act: &'static str,
         /// Which file or cluster.
@@ -75,7 +75,7 @@ impl From<(&str, SealError)> for ArchiveError {
 /// What the archive has of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
-    /// Files with their sizes on the shelf.
+    /// Files with their sizes, sealed.
     pub objects: Vec<(ObjectName, u64)>,
 }
 
@@ -93,13 +93,13 @@ impl Holding {
 
 /// Backups of clusters.
 pub struct Archive {
-    shelf: Arc<dyn Shelf>,
+    objects: Arc<dyn ObjectStore>,
     stamp: Arc<Sealer>,
     keys: Mutex<BTreeMap<String, Arc<Sealer>>>,
 }
 
-fn shelf<'a>(act: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> ArchiveError + 'a {
-    move |source| ArchiveError::Shelf {
+fn storage<'a>(act: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> ArchiveError + 'a {
+    move |source| ArchiveError::Storage {
         act,
         name: name.to_owned(),
         source,
@@ -107,10 +107,10 @@ fn shelf<'a>(act: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> Arch
 }
 
 impl Archive {
-    /// An archive on this shelf, sealed with the stamp's key.
-    pub fn new(shelf: Arc<dyn Shelf>, stamp: Arc<Sealer>) -> Self {
+    /// An archive in this object store, sealed with the stamp's key.
+    pub fn new(objects: Arc<dyn ObjectStore>, stamp: Arc<Sealer>) -> Self {
         Self {
-            shelf,
+            objects,
             stamp,
             keys: Mutex::new(BTreeMap::new()),
         }
@@ -127,10 +127,10 @@ impl Archive {
             return Ok(Arc::clone(key));
         }
         let name = format!("{cluster}/{KEY}");
-        let bytes = match self.shelf.get(&name) {
+        let bytes = match self.objects.get(&name) {
             Ok(mut file) => {
                 let mut sealed = Vec::new();
-                file.read_to_end(&mut sealed).map_err(shelf("read", &name))?;
+                file.read_to_end(&mut sealed).map_err(storage("read", &name))?;
                 self.stamp
                     .unseal(&name, &sealed)
                     .map_err(|error| ArchiveError::from((cluster, error)))?
@@ -145,12 +145,12 @@ impl Archive {
                     .stamp
                     .seal(&name, &bytes)
                     .map_err(|error| ArchiveError::from((cluster, error)))?;
-                self.shelf
+                self.objects
                     .put(&name, &mut |out| out.write_all(&sealed))
-                    .map_err(shelf("kept", &name))?;
+                    .map_err(storage("kept", &name))?;
                 bytes
             }
-            Err(error) => return Err(shelf("read", &name)(error)),
+            Err(error) => return Err(storage("read", &name)(error)),
         };
         let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| ArchiveError::Key {
             cluster: cluster.to_owned(),
@@ -169,7 +169,7 @@ impl Archive {
         let path = Self::path(cluster, &name);
         let key = self.key(cluster, true)?;
         let mut refused = None;
-        let put = self.shelf.put(&path, &mut |out| {
+        let put = self.objects.put(&path, &mut |out| {
             let mut sealed = SealedWriter::new(&key, &path, out);
             let checked = match name {
                 ObjectName::Base { .. } => check_base(&name, &mut source, &mut sealed),
@@ -185,18 +185,21 @@ impl Archive {
         match (put, refused) {
             (Ok(()), _) => Ok(()),
             // The file may be good: it did not come in whole, or could not be written.
-            (Err(_), Some(BackupError::Medium(why))) => Err(shelf("kept", &path)(io::Error::other(why))),
+            (Err(_), Some(BackupError::Medium(why))) => Err(storage("kept", &path)(io::Error::other(why))),
             (Err(_), Some(source)) => Err(ArchiveError::Damaged { name: path, source }),
-            (Err(source), None) => Err(shelf("kept", &path)(source)),
+            (Err(source), None) => Err(storage("kept", &path)(source)),
         }
     }
 
     /// What there is of a cluster.
     ///
     /// # Errors
-    /// When the shelf fails.
+    /// When the object store fails.
     pub fn holding(&self, cluster: &str) -> Result<Holding, ArchiveError> {
-        let files = self.shelf.list(Some(cluster)).map_err(shelf("listed", cluster))?;
+        let files = self
+            .objects
+            .list(Some(cluster))
+            .map_err(storage("listed", cluster))?;
         Ok(Holding {
             objects: files
                 .into_iter()
@@ -208,9 +211,9 @@ impl Archive {
     /// Uids of clusters that there is something of.
     ///
     /// # Errors
-    /// When the shelf fails.
+    /// When the object store fails.
     pub fn clusters(&self) -> Result<Vec<String>, ArchiveError> {
-        let folders = self.shelf.list(None).map_err(shelf("listed", "folder"))?;
+        let folders = self.objects.list(None).map_err(storage("listed", "folder"))?;
         Ok(folders.into_iter().map(|(name, _)| name).collect())
     }
 
@@ -221,31 +224,31 @@ impl Archive {
     pub fn get(&self, cluster: &str, name: &ObjectName) -> Result<Box<dyn Read + Send>, ArchiveError> {
         let path = Self::path(cluster, name);
         let key = self.key(cluster, false)?;
-        let file = self.shelf.get(&path).map_err(shelf("read", &path))?;
+        let file = self.objects.get(&path).map_err(storage("read", &path))?;
         Ok(Box::new(SealedReader::new(key, path, file)))
     }
 
     /// Removes a file of a cluster.
     ///
     /// # Errors
-    /// When the shelf fails.
+    /// When the object store fails.
     pub fn remove(&self, cluster: &str, name: &ObjectName) -> Result<(), ArchiveError> {
         let path = Self::path(cluster, name);
-        self.shelf.delete(&path).map_err(shelf("removed", &path))
+        self.objects.delete(&path).map_err(storage("removed", &path))
     }
 
     /// Removes everything of a cluster, its key included.
     ///
     /// # Errors
-    /// When the shelf fails.
+    /// When the object store fails.
     pub fn forget(&self, cluster: &str) -> Result<(), ArchiveError> {
         self.keys
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(cluster);
-        self.shelf
+        self.objects
             .delete_folder(cluster)
-            .map_err(shelf("removed", cluster))
+            .map_err(storage("removed", cluster))
     }
 
     /// The state of a chain's end, or at its `cut`, or up to a revision; every key in order.

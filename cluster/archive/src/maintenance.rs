@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Archive, ArchiveError};
 
-/// Parts smaller than this on the shelf are merged…
+/// Parts smaller than this on the object store are merged…
 const SMALL: u64 = 64 * 1024;
 /// …when so many follow each other.
 const MANY: usize = 64;
@@ -42,7 +42,7 @@ impl Archive {
     /// and the log between. That must be, key by key, what the machine read from etcd for the newer.
     ///
     /// # Errors
-    /// When the shelf fails. What is wrong with a backup is in the verdict.
+    /// When the object store fails. What is wrong with a backup is in the verdict.
     pub fn verify(&self, cluster: &str, now: Timestamp) -> Result<Verdict, ArchiveError> {
         let names = self.holding(cluster)?.names();
         let mut verdict = Verdict {
@@ -61,7 +61,7 @@ impl Archive {
                 verdict.problem = Some(error.to_string());
                 Ok(verdict)
             }
-            Err(ArchiveError::Shelf { source, name, .. })
+            Err(ArchiveError::Storage { source, name, .. })
                 if source.kind() == std::io::ErrorKind::InvalidData =>
             {
                 verdict.problem = Some(format!("{name} is damaged: {source}"));
@@ -130,7 +130,7 @@ impl Archive {
     /// Merges small parts and drops what has expired.
     ///
     /// # Errors
-    /// When the shelf fails; what was done until then is done.
+    /// When the object store fails; what was done until then is done.
     pub fn tend(&self, cluster: &str, policy: &Retention, now: Timestamp) -> Result<Tended, ArchiveError> {
         let mut tended = Tended::default();
         let holding = self.holding(cluster)?;
@@ -159,7 +159,7 @@ impl Archive {
         for name in run {
             let mut bytes = Vec::new();
             std::io::Read::read_to_end(&mut self.get(cluster, name)?, &mut bytes).map_err(|source| {
-                ArchiveError::Shelf {
+                ArchiveError::Storage {
                     act: "read",
                     name: format!("{cluster}/{name}"),
                     source,

@@ -1,7 +1,7 @@
-//! A copy of a shelf on another, brought up to date in rounds: sealed as it is, so the copy is read with the same keys.
+//! A copy of one object store in another, brought up to date in rounds: sealed as it is, so the copy is read with the same keys.
 //!
-//! Always true: a shelf that was lost or began anew takes nothing away from its copy. A folder goes from the copy only when it went
-//! from the shelf before our eyes, and one with another key is not touched.
+//! Always true: an object store that was lost or began anew takes nothing away from its copy. A folder goes from the copy only when it went
+//! from the object store before our eyes, and one with another key is not touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,15 +9,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Shelf, archive::KEY};
+use crate::{ObjectStore, archive::KEY};
 
-/// From one shelf to another.
+/// From one object store to another.
 pub struct Mirror {
-    from: Arc<dyn Shelf>,
-    to: Arc<dyn Shelf>,
+    from: Arc<dyn ObjectStore>,
+    to: Arc<dyn ObjectStore>,
     /// What the copy is known to have, by folder. Nobody else writes there.
     has: BTreeMap<String, BTreeSet<String>>,
-    /// Folders that were seen on the shelf, and that have the same key in the copy.
+    /// Folders that were seen on the object store, and that have the same key in the copy.
     seen: BTreeSet<String>,
     looked: bool,
 }
@@ -33,7 +33,7 @@ pub struct Mirrored {
 
 impl Mirror {
     /// Nothing is done yet.
-    pub fn new(from: Arc<dyn Shelf>, to: Arc<dyn Shelf>) -> Self {
+    pub fn new(from: Arc<dyn ObjectStore>, to: Arc<dyn ObjectStore>) -> Self {
         Self {
             from,
             to,
@@ -111,8 +111,8 @@ impl Mirror {
     /// What was sealed with another key is of another time: nothing of it may be lost, and nothing of both mixed.
     fn check(&self, folder: &str) -> io::Result<()> {
         let path = format!("{folder}/{KEY}");
-        let read = |shelf: &dyn Shelf| -> io::Result<Option<Vec<u8>>> {
-            match shelf.get(&path) {
+        let read = |objects: &dyn ObjectStore| -> io::Result<Option<Vec<u8>>> {
+            match objects.get(&path) {
                 Ok(mut file) => {
                     let mut bytes = Vec::new();
                     file.read_to_end(&mut bytes).map(|_| Some(bytes))
@@ -133,14 +133,14 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DirectoryShelf;
+    use crate::DirectoryStore;
 
-    fn shelf(root: &std::path::Path) -> Arc<DirectoryShelf> {
-        Arc::new(DirectoryShelf::open(root).unwrap())
+    fn objects(root: &std::path::Path) -> Arc<DirectoryStore> {
+        Arc::new(DirectoryStore::open(root).unwrap())
     }
 
-    fn put(shelf: &DirectoryShelf, name: &str) {
-        shelf
+    fn put(objects: &DirectoryStore, name: &str) {
+        objects
             .put(name, &mut |out| out.write_all(name.as_bytes()))
             .unwrap();
     }
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn the_copy_follows() {
         let directory = tempfile::tempdir().unwrap();
-        let from = shelf(&directory.path().join("from"));
-        let to = shelf(&directory.path().join("to"));
+        let from = objects(&directory.path().join("from"));
+        let to = objects(&directory.path().join("to"));
         put(&from, "a/1");
         put(&from, "a/2");
         put(&from, "b/1");
@@ -178,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn a_shelf_that_began_anew_takes_nothing_from_its_copy() {
+    fn a_store_that_began_anew_takes_nothing_from_its_copy() {
         let directory = tempfile::tempdir().unwrap();
-        let to = shelf(&directory.path().join("to"));
+        let to = objects(&directory.path().join("to"));
         put(&to, "a/1");
         put(&to, "b/1");
         to.put("b/key", &mut |out| out.write_all(b"of before")).unwrap();
-        let from = shelf(&directory.path().join("from"));
+        let from = objects(&directory.path().join("from"));
         let mut mirror = Mirror::new(from.clone(), to.clone());
         assert_eq!(mirror.round().unwrap(), Mirrored::default());
         put(&from, "b/key");

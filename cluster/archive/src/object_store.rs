@@ -1,4 +1,4 @@
-//! What files are put on: names to bytes, whole or not at all.
+//! The object store: names to bytes, whole or not at all.
 
 use std::{
     fs::{self, File},
@@ -8,9 +8,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// A place that keeps files by name; names are paths like `{cluster}/{file}`. A bucket of an object store has the same
-/// four verbs.
-pub trait Shelf: Send + Sync + 'static {
+/// Keeps files by name; names are paths like `{cluster}/{file}`.
+pub trait ObjectStore: Send + Sync + 'static {
     /// Keeps what `fill` writes, durably, when `fill` succeeds; nothing otherwise. A file of that name is replaced.
     ///
     /// # Errors
@@ -39,7 +38,7 @@ pub trait Shelf: Send + Sync + 'static {
 }
 
 /// A directory, on this host or mounted.
-pub struct DirectoryShelf {
+pub struct DirectoryStore {
     root: PathBuf,
     writes: AtomicU64,
 }
@@ -47,7 +46,7 @@ pub struct DirectoryShelf {
 /// Beginning of names of what is being written.
 const UNFINISHED: &str = ".new-";
 
-impl DirectoryShelf {
+impl DirectoryStore {
     /// Makes it be there, for its owner only. What was left half-written is removed when its folder is next listed.
     ///
     /// # Errors
@@ -61,7 +60,7 @@ impl DirectoryShelf {
     }
 }
 
-impl Shelf for DirectoryShelf {
+impl ObjectStore for DirectoryStore {
     fn put(&self, name: &str, fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let path = self.root.join(name);
         let folder = path.parent().unwrap_or(&self.root);
@@ -147,41 +146,41 @@ impl Shelf for DirectoryShelf {
 mod tests {
     use super::*;
 
-    fn put(shelf: &DirectoryShelf, name: &str, text: &str) -> io::Result<()> {
-        shelf.put(name, &mut |out| out.write_all(text.as_bytes()))
+    fn put(objects: &DirectoryStore, name: &str, text: &str) -> io::Result<()> {
+        objects.put(name, &mut |out| out.write_all(text.as_bytes()))
     }
 
     #[test]
     fn files_are_there_whole_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = DirectoryShelf::open(&directory.path().join("a/b")).unwrap();
-        put(&shelf, "c/1", "one").unwrap();
-        let failed = shelf.put("c/1", &mut |out| {
+        let objects = DirectoryStore::open(&directory.path().join("a/b")).unwrap();
+        put(&objects, "c/1", "one").unwrap();
+        let failed = objects.put("c/1", &mut |out| {
             out.write_all(b"half")?;
             Err(io::Error::other("it broke off"))
         });
         assert!(failed.is_err());
         let mut text = String::new();
-        shelf.get("c/1").unwrap().read_to_string(&mut text).unwrap();
+        objects.get("c/1").unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "one");
-        assert_eq!(shelf.list(Some("c")).unwrap(), [("1".to_owned(), 3)]);
-        assert_eq!(shelf.list(None).unwrap()[0].0, "c");
-        assert!(shelf.list(Some("none")).unwrap().is_empty());
-        shelf.delete("c/1").unwrap();
-        shelf.delete("c/1").unwrap();
-        assert_eq!(shelf.get("c/1").err().unwrap().kind(), io::ErrorKind::NotFound);
-        shelf.delete_folder("c").unwrap();
-        assert!(shelf.list(None).unwrap().is_empty());
+        assert_eq!(objects.list(Some("c")).unwrap(), [("1".to_owned(), 3)]);
+        assert_eq!(objects.list(None).unwrap()[0].0, "c");
+        assert!(objects.list(Some("none")).unwrap().is_empty());
+        objects.delete("c/1").unwrap();
+        objects.delete("c/1").unwrap();
+        assert_eq!(objects.get("c/1").err().unwrap().kind(), io::ErrorKind::NotFound);
+        objects.delete_folder("c").unwrap();
+        assert!(objects.list(None).unwrap().is_empty());
     }
 
     #[test]
     fn what_a_crash_left_half_written_goes() {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = DirectoryShelf::open(directory.path()).unwrap();
-        put(&shelf, "c/1", "one").unwrap();
+        let objects = DirectoryStore::open(directory.path()).unwrap();
+        put(&objects, "c/1", "one").unwrap();
         let left = directory.path().join("c/.new-0-7");
         fs::write(&left, "half").unwrap();
-        assert_eq!(shelf.list(Some("c")).unwrap().len(), 1);
+        assert_eq!(objects.list(Some("c")).unwrap().len(), 1);
         assert!(!left.exists());
     }
 }

@@ -8,13 +8,13 @@ use cluster_backup::{
 use control_store::Sealer;
 use jiff::Timestamp;
 
-use crate::{Archive, ArchiveError, DirectoryShelf};
+use crate::{Archive, ArchiveError, DirectoryStore};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn archive(directory: &std::path::Path) -> Archive {
-    let shelf = DirectoryShelf::open(directory).unwrap();
-    Archive::new(Arc::new(shelf), Arc::new(Sealer::from_key(&[7; 32])))
+    let objects = DirectoryStore::open(directory).unwrap();
+    Archive::new(Arc::new(objects), Arc::new(Sealer::from_key(&[7; 32])))
 }
 
 fn entry(number: i64, revision: i64) -> Entry {
@@ -64,7 +64,7 @@ fn filled(archive: &Archive, parts: i64) {
 }
 
 #[test]
-fn what_is_kept_comes_back_and_is_sealed_on_the_shelf() {
+fn what_is_kept_comes_back_and_is_sealed_in_the_object_store() {
     let directory = tempfile::tempdir().unwrap();
     filled(&archive(directory.path()), 9);
     // A new process: the key is read from beside.
@@ -77,7 +77,7 @@ fn what_is_kept_comes_back_and_is_sealed_on_the_shelf() {
         assert!(!bytes.windows(6).any(|window| window == b"secret"));
     }
     let other = Archive::new(
-        Arc::new(DirectoryShelf::open(directory.path()).unwrap()),
+        Arc::new(DirectoryStore::open(directory.path()).unwrap()),
         Arc::new(Sealer::from_key(&[8; 32])),
     );
     assert!(matches!(other.index("u1", None), Err(ArchiveError::Key { .. })));
@@ -143,7 +143,7 @@ fn verifying_compares_base_and_log_with_what_the_machine_read() {
 }
 
 #[test]
-fn damage_on_the_shelf_is_found() {
+fn damage_in_the_object_store_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let archive = archive(directory.path());
     filled(&archive, 6);

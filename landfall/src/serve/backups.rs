@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
-use cluster_archive::{Archive, DirectoryShelf, Mirror, Shelf};
+use cluster_archive::{Archive, DirectoryStore, Mirror, ObjectStore};
 use control_store::Sealer;
-use storage_s3::{S3Place, S3Shelf};
+use storage_s3::{S3Config, S3Store};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -30,9 +30,9 @@ pub(super) struct Kept {
 /// The archive of a stamp, and its copy.
 pub(super) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, env: &Env) -> Result<Kept> {
     let own = places.state.join("backups");
-    let shelf = match settings.backups.as_deref() {
+    let objects = match settings.backups.as_deref() {
         None => directory(&own)?,
-        Some(place) => shelf(place, places, env)?,
+        Some(place) => object_store(place, places, env)?,
     };
     let mirror = match settings.backups_copy.as_deref() {
         None => None,
@@ -43,22 +43,25 @@ pub(super) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, e
             )
             .into());
         }
-        Some(place) => Some(Mirror::new(Arc::clone(&shelf), self::shelf(place, places, env)?)),
+        Some(place) => Some(Mirror::new(
+            Arc::clone(&objects),
+            object_store(place, places, env)?,
+        )),
     };
     Ok(Kept {
-        archive: Arc::new(Archive::new(shelf, Arc::clone(sealer))),
+        archive: Arc::new(Archive::new(objects, Arc::clone(sealer))),
         mirror,
     })
 }
 
-fn directory(root: &Path) -> Result<Arc<dyn Shelf>> {
-    let shelf =
-        DirectoryShelf::open(root).with_context(|| format!("cannot keep backups in {}", root.display()))?;
-    Ok(Arc::new(shelf))
+fn directory(root: &Path) -> Result<Arc<dyn ObjectStore>> {
+    let objects =
+        DirectoryStore::open(root).with_context(|| format!("cannot keep backups in {}", root.display()))?;
+    Ok(Arc::new(objects))
 }
 
 /// A place as the user wrote it. Stamps may share one.
-fn shelf(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn Shelf>> {
+fn object_store(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn ObjectStore>> {
     let Some((scheme, _)) = place.split_once("://") else {
         return directory(&PathBuf::from(place).join(&places.name));
     };
@@ -91,8 +94,8 @@ fn shelf(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn Shelf>> {
         None => std::fs::read_to_string(SYSTEM_CAS).ok(),
     };
     let clock = Arc::clone(&env.clock);
-    let shelf = S3Shelf::new(
-        S3Place {
+    let objects = S3Store::new(
+        S3Config {
             endpoint: bucket.endpoint,
             bucket: bucket.name,
             prefix: bucket.prefix,
@@ -105,7 +108,7 @@ fn shelf(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn Shelf>> {
         move || clock.now(),
     )
     .map_err(|error| unknown(place, &error.to_string()))?;
-    Ok(Arc::new(shelf))
+    Ok(Arc::new(objects))
 }
 
 fn unknown(place: &str, why: &str) -> anyhow::Error {

@@ -1,4 +1,4 @@
-//! A bucket of S3, or of what is like it, as a shelf.
+//! A bucket of S3, or of what is like it, as an object store.
 //!
 //! A file is one object, handed over in one request (5 GiB at most, by S3's rules): it is there whole or not at all. What is on its
 //! way is held in memory while it is small, then in a file without a name.
@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use ureq::http::{Response, StatusCode};
 use zeroize::Zeroizing;
 
-use cluster_archive::Shelf;
+use cluster_archive::ObjectStore;
 
 use crate::signature::{Signed, Signer, encoded, sha256};
 
@@ -33,7 +33,7 @@ const LARGEST_LIST: u64 = 16 * 1024 * 1024;
 
 /// Where a bucket is, and who we are there.
 #[derive(Clone)]
-pub struct S3Place {
+pub struct S3Config {
     /// `https://host[:port]`. The bucket is named in the path.
     pub endpoint: String,
     /// The bucket.
@@ -51,8 +51,8 @@ pub struct S3Place {
 }
 
 /// See the module.
-pub struct S3Shelf {
-    place: S3Place,
+pub struct S3Store {
+    place: S3Config,
     signer: Signer,
     host: String,
     short: ureq::Agent,
@@ -67,13 +67,13 @@ enum Content<'a> {
     File(File, u64),
 }
 
-impl S3Shelf {
-    /// A shelf in that place. `scratch`: a directory for what is on its way.
+impl S3Store {
+    /// An object store in that place. `scratch`: a directory for what is on its way.
     ///
     /// # Errors
     /// When the endpoint is no address.
     pub fn new(
-        place: S3Place,
+        place: S3Config,
         scratch: &Path,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> io::Result<Self> {
@@ -220,7 +220,7 @@ impl S3Shelf {
     }
 }
 
-impl Shelf for S3Shelf {
+impl ObjectStore for S3Store {
     fn put(&self, name: &str, fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let mut spill = Spill::new(&self.scratch);
         fill(&mut spill)?;

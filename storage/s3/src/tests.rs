@@ -50,8 +50,8 @@ impl Stand {
         }
     }
 
-    fn shelf(&self, secret: &str) -> S3Shelf {
-        let place = S3Place {
+    fn objects(&self, secret: &str) -> S3Store {
+        let place = S3Config {
             endpoint: self.endpoint.clone(),
             bucket: "backups".to_owned(),
             prefix: "stamp a/x".to_owned(),
@@ -61,7 +61,7 @@ impl Stand {
             ca: None,
         };
         let now = || "2026-11-21T12:00:00Z".parse().unwrap();
-        S3Shelf::new(place, self.scratch.path(), now).unwrap()
+        S3Store::new(place, self.scratch.path(), now).unwrap()
     }
 }
 
@@ -199,35 +199,35 @@ fn list(query: &str, bucket: &Bucket) -> String {
     format!("<?xml version=\"1.0\"?><ListBucketResult>{text}</ListBucketResult>")
 }
 
-fn put(shelf: &S3Shelf, name: &str, bytes: &[u8]) -> io::Result<()> {
-    shelf.put(name, &mut |out| out.write_all(bytes))
+fn put(objects: &S3Store, name: &str, bytes: &[u8]) -> io::Result<()> {
+    objects.put(name, &mut |out| out.write_all(bytes))
 }
 
-fn read(shelf: &S3Shelf, name: &str) -> Vec<u8> {
+fn read(objects: &S3Store, name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    shelf.get(name).unwrap().read_to_end(&mut bytes).unwrap();
+    objects.get(name).unwrap().read_to_end(&mut bytes).unwrap();
     bytes
 }
 
 #[test]
 fn files_come_and_go_and_lists_have_many_pages() {
     let stand = Stand::new();
-    let shelf = stand.shelf(SECRET);
+    let objects = stand.objects(SECRET);
     for number in 0..8 {
-        put(&shelf, &format!("c1/{number}"), &vec![7; number]).unwrap();
+        put(&objects, &format!("c1/{number}"), &vec![7; number]).unwrap();
     }
-    put(&shelf, "c2/a", b"other").unwrap();
-    let names: Vec<_> = shelf.list(Some("c1")).unwrap();
+    put(&objects, "c2/a", b"other").unwrap();
+    let names: Vec<_> = objects.list(Some("c1")).unwrap();
     assert_eq!(names.len(), 8);
     assert_eq!(names[3], ("3".to_owned(), 3));
-    let folders: Vec<String> = shelf
+    let folders: Vec<String> = objects
         .list(None)
         .unwrap()
         .into_iter()
         .map(|(name, _)| name)
         .collect();
     assert_eq!(folders, ["c1", "c2"]);
-    assert_eq!(read(&shelf, "c1/5"), vec![7; 5]);
+    assert_eq!(read(&objects, "c1/5"), vec![7; 5]);
     assert!(
         stand
             .bucket
@@ -236,27 +236,27 @@ fn files_come_and_go_and_lists_have_many_pages() {
             .objects
             .contains_key("stamp a/x/c2/a")
     );
-    shelf.delete("c1/5").unwrap();
-    shelf.delete("c1/5").unwrap();
-    assert_eq!(shelf.get("c1/5").err().unwrap().kind(), io::ErrorKind::NotFound);
-    shelf.delete_folder("c1").unwrap();
-    assert!(shelf.list(Some("c1")).unwrap().is_empty());
-    assert_eq!(read(&shelf, "c2/a"), b"other");
+    objects.delete("c1/5").unwrap();
+    objects.delete("c1/5").unwrap();
+    assert_eq!(objects.get("c1/5").err().unwrap().kind(), io::ErrorKind::NotFound);
+    objects.delete_folder("c1").unwrap();
+    assert!(objects.list(Some("c1")).unwrap().is_empty());
+    assert_eq!(read(&objects, "c2/a"), b"other");
 }
 
 #[test]
 fn what_is_large_goes_by_way_of_the_disk_and_what_breaks_off_is_not_sent() {
     let stand = Stand::new();
-    let shelf = stand.shelf(SECRET);
+    let objects = stand.objects(SECRET);
     let large: Vec<u8> = (0..3 * IN_MEMORY).map(|index| (index % 251) as u8).collect();
-    shelf
+    objects
         .put("c/large", &mut |out| {
             large.chunks(100_000).try_for_each(|chunk| out.write_all(chunk))
         })
         .unwrap();
-    assert!(read(&shelf, "c/large") == large);
+    assert!(read(&objects, "c/large") == large);
     let before = stand.bucket.lock().unwrap().requests;
-    let broken = shelf.put("c/broken", &mut |out| {
+    let broken = objects.put("c/broken", &mut |out| {
         out.write_all(b"half")?;
         Err(io::Error::other("it broke off"))
     });
@@ -267,7 +267,7 @@ fn what_is_large_goes_by_way_of_the_disk_and_what_breaks_off_is_not_sent() {
 #[test]
 fn somebody_else_is_refused_in_words() {
     let stand = Stand::new();
-    let refused = put(&stand.shelf("another secret"), "c/a", b"x").unwrap_err();
+    let refused = put(&stand.objects("another secret"), "c/a", b"x").unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     let said = refused.to_string();
     assert!(
@@ -282,7 +282,7 @@ fn an_archive_is_kept_there_and_nothing_in_it_can_be_read() {
     let stand = Stand::new();
     let archive = || {
         Archive::new(
-            Arc::new(stand.shelf(SECRET)),
+            Arc::new(stand.objects(SECRET)),
             Arc::new(Sealer::from_key(&[7; 32])),
         )
     };

@@ -8,7 +8,7 @@ use agent_api::{Agents, LogError};
 use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, programs::BackupStatus};
 use arm_wire::Provider as _;
 use async_trait::async_trait;
-use cluster_archive::{Archive, DirectoryShelf};
+use cluster_archive::{Archive, DirectoryStore};
 use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter};
 use cluster_versions::Offered;
 use control_records::{Assignment, DeletedRecord, MachineRecord, Repair, Role, SealedRecord, key};
@@ -57,9 +57,9 @@ impl World {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let stamp = Stamp::new().await;
-        let shelf = DirectoryShelf::open(directory.path()).unwrap();
+        let objects = DirectoryStore::open(directory.path()).unwrap();
         Self {
-            archive: Arc::new(Archive::new(Arc::new(shelf), stamp.sealer.clone())),
+            archive: Arc::new(Archive::new(Arc::new(objects), stamp.sealer.clone())),
             begun: stamp.env.clock.now(),
             stamp,
             said: Said::default(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use agent_protocol::{Command, LEVEL, MachineConfig, Probe, Process, Task};
 use cluster_api::NodeWish;
 use cluster_pki::{ClusterPki, Subject};
-use cluster_spec::{ClusterSpec, PoolSpec, vm_size};
+use cluster_spec::{ClusterSpec, PoolSpec, node_image_version, vm_size};
 use jiff::Timestamp;
 
 use crate::{
@@ -233,17 +233,28 @@ fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMa
         format!("{scale_set}vmss"),
     );
     labels.extend(pool.labels.clone());
-    // A label value has at most 63 characters and ends with a letter or digit; a long or odd group name would make the
-    // node unregistrable.
     for value in labels.values_mut() {
-        while value.len() > 63 || value.ends_with(|last: char| !last.is_ascii_alphanumeric()) {
-            value.pop();
-        }
+        *value = label_value(value);
     }
     labels
 }
 
-/// The name of the node image as AKS writes such names.
-pub(crate) fn node_image_version(kubernetes: &str) -> String {
-    format!("Landfall-Debian-12-{kubernetes}")
+/// A text as a label value: a kubelet with a label that is not valid does not start, and names of resource groups may be longer and
+/// have other characters. As AKS: such characters become hyphens, the rest is cut at 63 characters, and an end that is no letter
+/// or digit becomes a `z`. What is valid stays as it is.
+fn label_value(text: &str) -> String {
+    let mut value: Vec<char> = text
+        .chars()
+        .map(|own| match own {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '.' => own,
+            _ => '-',
+        })
+        .take(63)
+        .collect();
+    for end in [0, value.len().saturating_sub(1)] {
+        if let Some(end) = value.get_mut(end).filter(|end| !end.is_ascii_alphanumeric()) {
+            *end = 'z';
+        }
+    }
+    value.into_iter().collect()
 }

@@ -1,6 +1,6 @@
 //! kube-proxy, in nftables mode.
 
-use cluster_spec::ClusterSpec;
+use cluster_spec::{ClusterSpec, PodNetworking};
 use serde_json::{Value, json};
 
 use crate::NodePlace;
@@ -22,13 +22,15 @@ pub(crate) fn config(spec: &ClusterSpec, node: &NodePlace) -> Value {
         "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
         "nftables": { "minSyncPeriod": "0.1s", "syncPeriod": "30s" }
     });
-    match spec.network.pod_range {
-        Some(range) => {
+    match (spec.network.plugin, spec.network.pod_range) {
+        // The plugin is the user's, and so are its ranges and the names of its cards: nothing is taken for a pod of this node.
+        (PodNetworking::None, _) => config["detectLocalMode"] = json!("ClusterCIDR"),
+        (_, Some(range)) => {
             config["clusterCIDR"] = json!(range);
             config["detectLocalMode"] = json!("ClusterCIDR");
         }
         // Pods' addresses are the subnet's: they are told apart by the card they come in by.
-        None => {
+        (_, None) => {
             config["detectLocalMode"] = json!("InterfaceNamePrefix");
             config["detectLocal"] = json!({ "interfaceNamePrefix": "veth" });
         }

@@ -378,6 +378,24 @@ fn a_kubelet_says_what_the_size_has_whatever_the_host_has() {
 }
 
 #[test]
+fn odd_names_of_groups_become_valid_labels() {
+    let long = format!("MC_{}_c_local", "g".repeat(60));
+    for (group, label) in [
+        ("MC_team_c1_local", "MC_team_c1_local"),
+        ("MC_team(blue)_c1_local", "MC_team-blue-_c1_local"),
+        ("_nodes", "znodes"),
+        ("grün.", "gr-nz"),
+        ("(", "z"),
+        (long.as_str(), &long[..63]),
+    ] {
+        let mut spec = spec(PodNetworking::Kubenet);
+        group.clone_into(&mut spec.node_resource_group);
+        let wish = node_wish(&spec, &spec.pools[0], &place(PodNetworking::Kubenet));
+        assert_eq!(wish.labels["kubernetes.azure.com/cluster"], label, "{group}");
+    }
+}
+
+#[test]
 fn labels_are_as_aks_gives_them_and_always_valid() {
     let mut spec = spec(PodNetworking::Kubenet);
     spec.node_resource_group = format!("MC_{}_shop_local", "g_".repeat(30));

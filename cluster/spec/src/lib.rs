@@ -252,6 +252,12 @@ pub const VM_SIZES: &[VmSize] = &[
     },
 ];
 
+/// The name of the node image of a Kubernetes version, as AKS writes such names: `nodeImageVersion` in answers and the label
+/// `kubernetes.azure.com/node-image-version` of nodes.
+pub fn node_image_version(kubernetes: &str) -> String {
+    format!("Landfall-Debian-12-{kubernetes}")
+}
+
 /// The size a request without one gets.
 pub const DEFAULT_VM_SIZE: &str = "Standard_DS2_v2";
 

@@ -5,6 +5,7 @@
 //! that are not listed stay (nothing is deleted because a template does not know it); everything else gets its default.
 
 use arm_wire::{ArmError, ErrorCode};
+use base_env::Seed;
 use cluster_spec::{ClusterSpec, PoolMode, PoolSpec, Tier};
 use cluster_versions::{Version, check_skew};
 use control_records::ClusterRecord;
@@ -23,6 +24,8 @@ use crate::{
 
 /// Pools a cluster may have.
 pub(crate) const MAX_POOLS: usize = 100;
+/// The longest name that is made for a node resource group, in characters, as in AKS.
+const MAX_NODE_GROUP: usize = 80;
 pub(crate) const POOLS: &str = "properties.agentPoolProfiles";
 
 /// Decides a PUT of a cluster.
@@ -229,14 +232,22 @@ fn carry_cluster(draft: &mut Map<String, Value>, present: &ClusterRecord, proble
     if let Some(properties) = before.get_mut("properties").and_then(Value::as_object_mut) {
         properties.remove("agentPoolProfiles");
     }
-    // Where pods live in the nodes' subnet, older SDKs send the usual pod range all the same; `network` lets it pass.
-    let flat = before.pointer("/properties/networkProfile/podCidr").is_none();
-    let sdk_range = draft
+    // Where pods live in the nodes' subnet, older SDKs send the usual pod range all the same; `network` lets it pass. With
+    // `none` no range is used, whichever is named.
+    let network = &before["properties"]["networkProfile"];
+    let (unused, flat) = (
+        network["networkPlugin"] == json!("none"),
+        network["podCidr"].is_null(),
+    );
+    let ignored = draft
         .get_mut("properties")
         .and_then(|properties| properties.get_mut("networkProfile"))
         .and_then(Value::as_object_mut)
-        .filter(|profile| flat && profile.get("podCidr").and_then(Value::as_str) == Some(network::POD_RANGE));
-    if let Some(profile) = sdk_range {
+        .filter(|profile| {
+            let range = profile.get("podCidr").and_then(Value::as_str);
+            unused || (flat && range == Some(network::POD_RANGE))
+        });
+    if let Some(profile) = ignored {
         profile.remove("podCidr");
         profile.remove("podCidrs");
     }
@@ -324,10 +335,14 @@ fn node_resource_group(
         .and_then(Value::as_str)
         .map_or_else(
             || {
-                // As AKS: cut, so that names derived from it stay within 80 characters.
                 let full = format!("MC_{}_{}_{}", name.group, name.cluster, context.config.location);
-                let cut: String = full.chars().take(80).collect();
-                cut.trim_end_matches('.').to_owned()
+                if full.chars().count() <= MAX_NODE_GROUP {
+                    return full;
+                }
+                // What is cut off is often all that tells two clusters of a group apart.
+                let hash = Seed::new(0).child(&full.to_lowercase()).draw(0) >> 32;
+                let cut: String = full.chars().take(MAX_NODE_GROUP - 9).collect();
+                format!("{cut}_{hash:08x}")
             },
             str::to_owned,
         );

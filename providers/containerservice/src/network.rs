@@ -147,7 +147,8 @@ pub(crate) fn decide(
             "With networkPlugin 'azure', pods have addresses of the nodes' subnet: leave podCidr out, or set networkPluginMode to 'overlay'.",
         );
     }
-    let pods = (!flat).then_some(pod_range);
+    // With `none`, whoever brings the plugin brings its range: one that is named here is not used, as in AKS.
+    let pods = (!flat && plugin != PodNetworking::None).then_some(pod_range);
     check_ranges(pods, service_range, reserved, problems);
     let dns_service_ip = dns_service_ip(profile, service_range, problems);
     let outbound = profile.get("outboundType").and_then(Value::as_str) != Some("none");
@@ -169,12 +170,12 @@ pub(crate) fn decide(
     ] {
         profile.entry(name).or_insert_with(|| text(default));
     }
-    if flat {
+    if let Some(pods) = pods {
+        profile.insert("podCidr".to_owned(), json!(pods));
+        profile.insert("podCidrs".to_owned(), json!([pods]));
+    } else {
         profile.remove("podCidr");
         profile.remove("podCidrs");
-    } else {
-        profile.insert("podCidr".to_owned(), json!(pod_range));
-        profile.insert("podCidrs".to_owned(), json!([pod_range]));
     }
     profile.insert("serviceCidr".to_owned(), json!(service_range));
     profile.insert("serviceCidrs".to_owned(), json!([service_range]));

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use arm_wire::ErrorCode;
 use base_env::Ids;
-use cluster_spec::{DEFAULT_VM_SIZE, PodNetworking, PoolMode, PoolSpec, VM_SIZES, vm_size};
+use cluster_spec::{
+    DEFAULT_VM_SIZE, PodNetworking, PoolMode, PoolSpec, VM_SIZES, node_image_version, vm_size,
+};
 use cluster_versions::{Offered, Version, VersionError, check_skew};
 use serde_json::{Map, Value, json};
 
@@ -171,11 +173,6 @@ fn incarnation(ids: &dyn Ids) -> String {
     format!("{:08}", ids.uuid().as_u128() % 100_000_000)
 }
 
-/// What `nodeImageVersion` says for nodes of a version.
-pub(crate) fn image_name(kubernetes_version: &str) -> String {
-    format!("Landfall-{kubernetes_version}")
-}
-
 /// The node image follows from the version; clients send back what they read.
 fn node_image(
     draft: &mut Map<String, Value>,
@@ -186,9 +183,12 @@ fn node_image(
     let Some(Value::String(asked)) = draft.remove("nodeImageVersion") else {
         return;
     };
-    if present.is_none_or(|present| asked != image_name(&present.spec.kubernetes_version)) {
+    if present.is_none_or(|present| asked != node_image_version(&present.spec.kubernetes_version)) {
         let now = present.map_or_else(String::new, |present| {
-            format!(" It is {}.", quote(&image_name(&present.spec.kubernetes_version)))
+            format!(
+                " It is {}.",
+                quote(&node_image_version(&present.spec.kubernetes_version))
+            )
         });
         problems.add(
             ErrorCode::PROPERTY_NOT_SUPPORTED,

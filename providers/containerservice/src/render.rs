@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster_spec::PoolSpec;
+use cluster_spec::{PoolSpec, node_image_version};
 use cluster_versions::{Offered, Version};
 use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, OperationRecord, Role};
 use serde_json::{Map, Value, json};
@@ -11,7 +11,6 @@ use crate::{
     change::cluster_id,
     cluster::{MAX_POOLS, pool_body},
     course::is_gone,
-    pool::image_name,
     properties::{CLUSTER, POOL},
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
     validation::prune,
@@ -152,7 +151,7 @@ impl<'a> Seen<'a> {
         // What is wished for: clients send it back, also while nodes are on their way there.
         let wished = record.spec.pools.iter().find(|pool| pool.name == name);
         let image = wished.map_or(version, |pool| pool.kubernetes_version.as_str());
-        properties["nodeImageVersion"] = json!(image_name(image));
+        properties["nodeImageVersion"] = json!(node_image_version(image));
         properties
     }
 
@@ -262,7 +261,7 @@ impl<'a> Seen<'a> {
                 "kubernetesVersion": version,
                 "osType": "Linux",
                 "upgrades": pool.map(|pool| self.node_upgrades(pool, offered)).unwrap_or_default(),
-                "latestNodeImageVersion": image_name(version),
+                "latestNodeImageVersion": node_image_version(version),
             },
         })
     }

@@ -5,6 +5,7 @@ use arm_wire::ErrorCode;
 use serde_json::{Map, Value};
 
 use crate::{
+    formats::Pattern,
     problems::{Problems, quote},
     properties::{Access, Class, Kind, Node, Property},
 };
@@ -250,6 +251,19 @@ impl Walk<'_> {
             };
             if let Some(Err(form)) = property.pattern.map(|pattern| pattern.check_entry(name, text)) {
                 let message = format!("The entry {} of '{path}' must be {form}.", quote(name));
+                self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
+                continue;
+            }
+            // ARM's names ignore case; Kubernetes' labels do not.
+            let same = |other: &&String| other.eq_ignore_ascii_case(name);
+            if property.pattern == Some(Pattern::Tags)
+                && let Some(other) = clean.keys().find(same)
+            {
+                let message = format!(
+                    "The tags {} and {} differ in case only; tag names ignore case.",
+                    quote(other),
+                    quote(name)
+                );
                 self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
                 continue;
             }

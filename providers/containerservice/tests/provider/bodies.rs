@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stamp::{Stamp, least, sent_back};
+use crate::stamp::{SUBSCRIPTION, Stamp, least, sent_back};
 
 const KEY: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 user@host\n";
 
@@ -213,4 +213,79 @@ async fn an_answer_has_no_property_that_its_api_version_does_not_know() {
         stamp.get("managedClusters/c").await.body["properties"].get("enableFIPS"),
         None
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_plugin_of_ones_own_there_is_no_pod_range() {
+    let stamp = Stamp::new().await;
+    // The range is that of the machine network: it is not used, so it is not refused either.
+    let profile =
+        json!({ "networkPlugin": "none", "podCidr": "100.64.0.0/16", "podCidrs": ["100.64.0.0/16"] });
+    let mut body = least();
+    body["properties"]["networkProfile"] = profile;
+    let created = stamp.create("c", body.clone()).await;
+    let profile = &created["properties"]["networkProfile"];
+    assert_eq!((profile.get("podCidr"), profile.get("podCidrs")), (None, None));
+    assert_eq!(stamp.record("c").await.unwrap().spec.network.pod_range, None);
+    body["properties"]["networkProfile"]["podCidr"] = json!("10.9.0.0/16");
+    body["properties"]["networkProfile"]["podCidrs"] = Value::Null;
+    let answer = stamp.ask("PUT", "managedClusters/c", body).await;
+    assert_eq!(answer.status, 200, "{:#}", answer.body);
+    assert_eq!(answer.body["properties"]["networkProfile"].get("podCidr"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_names_make_node_groups_of_their_own() {
+    let stamp = Stamp::new().await;
+    let group = "g".repeat(79);
+    stamp.add_group(&group, false).await;
+    let mut names = Vec::new();
+    for cluster in ["c1", "c2"] {
+        let path = format!(
+            "/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers/Microsoft.ContainerService/managedClusters/{cluster}"
+        );
+        let answer = stamp.ask("PUT", &path, least()).await;
+        assert_eq!(answer.status, 201, "{:#}", answer.body);
+        let name = answer.body["properties"]["nodeResourceGroup"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(name.starts_with("MC_ggg") && name.len() == 80, "{name}");
+        // It stays what it is.
+        assert_eq!(
+            stamp.ask("PUT", &path, least()).await.body["properties"]["nodeResourceGroup"],
+            name
+        );
+        names.push(name);
+    }
+    assert_ne!(names[0], names[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_and_taints_that_a_put_does_not_name_are_none() {
+    let stamp = Stamp::new().await;
+    stamp.create("c", least()).await;
+    let path = "managedClusters/c/agentPools/np";
+    let pool = json!({ "properties": { "count": 1, "nodeLabels": { "a": "1" }, "nodeTaints": ["k=v:NoSchedule"], "tags": { "t": "1" } } });
+    // ARM: a PUT replaces. Absent, null and empty are the same; a client that means to keep them sends them back, as az does.
+    for silent in [
+        json!({ "properties": { "count": 2 } }),
+        json!({ "properties": { "count": 2, "nodeLabels": null, "nodeTaints": null, "tags": null } }),
+        json!({ "properties": { "count": 2, "nodeLabels": {}, "nodeTaints": [], "tags": {} } }),
+    ] {
+        assert!(stamp.ask("PUT", path, pool.clone()).await.status < 300);
+        let spec = stamp.record("c").await.unwrap().spec.pools[1].clone();
+        assert_eq!((spec.labels.len(), spec.taints.len()), (1, 1));
+        assert_eq!(stamp.ask("PUT", path, silent).await.status, 200);
+        let spec = stamp.record("c").await.unwrap().spec.pools[1].clone();
+        assert_eq!((spec.count, spec.labels.len(), spec.taints.len()), (2, 0, 0));
+        let read = stamp.get(path).await.body;
+        for field in ["nodeLabels", "nodeTaints", "tags"] {
+            let value = &read["properties"][field];
+            assert!(
+                value.is_null() || *value == json!({}) || *value == json!([]),
+                "{field}: {value}"
+            );
+        }
+    }
 }

@@ -289,3 +289,32 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn tags_that_differ_in_case_only_are_refused() {
+    let stamp = Stamp::new().await;
+    let twice = json!({ "Env": "a", "env": "b" });
+    let refused = |answer: &crate::stamp::Answer| {
+        assert_eq!(answer.code(), "InvalidParameter", "{:#}", answer.body);
+        assert!(
+            answer.message().contains("differ in case only"),
+            "{}",
+            answer.message()
+        );
+    };
+    let mut body = least();
+    body["tags"] = twice.clone();
+    refused(&stamp.ask("PUT", "managedClusters/c", body).await);
+    stamp.create("c", least()).await;
+    refused(
+        &stamp
+            .ask("PATCH", "managedClusters/c", json!({ "tags": twice }))
+            .await,
+    );
+    let pool = json!({ "properties": { "tags": twice } });
+    refused(&stamp.ask("PUT", "managedClusters/c/agentPools/np", pool).await);
+    // Labels are Kubernetes', where case tells names apart.
+    let labels = json!({ "properties": { "nodeLabels": twice } });
+    let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np", labels).await;
+    assert_eq!(answer.status, 201, "{:#}", answer.body);
+}

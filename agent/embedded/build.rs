@@ -9,13 +9,13 @@ use std::{
 
 /// The agent and every crate of ours that is in it.
 const SOURCES: &[&str] = &[
-    "agent/agent",
-    "agent/backup",
-    "agent/etcd",
-    "agent/ground",
     "agent/protocol",
-    "agent/vip",
     "cluster/backup",
+    "machine/agent",
+    "machine/backup",
+    "machine/etcd",
+    "machine/program",
+    "machine/vip",
     "Cargo.lock",
     "Cargo.toml",
 ];
@@ -42,7 +42,7 @@ fn main() {
             "--locked",
             "--release",
             "--package",
-            "agent-agent",
+            "machine-agent",
             "--bin",
             "landfall-agent",
             "--target",

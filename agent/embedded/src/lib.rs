@@ -1,6 +1,6 @@
 //! The agent's static binary, inside ours: one `landfall` binary is all that has to be brought to a host.
 //!
-//! Built by this crate's build script. Always true: it is the release build of `agent/agent` of the same sources.
+//! Built by this crate's build script. Always true: it is the release build of `machine/agent` of the same sources.
 
 /// The program, an ELF executable that needs nothing around it.
 pub const AGENT: &[u8] = include_bytes!(env!("LANDFALL_AGENT"));

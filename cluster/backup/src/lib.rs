@@ -18,7 +18,7 @@
 //! (one revision) are taken together or not at all; a base and the fold up to its revision have the same [`Totals`], which
 //! is how backups are verified.
 //!
-//! Called by `agent/backup` (writes, restores) and `cluster/archive` (keeps, verifies, compares).
+//! Called by `machine/backup` (writes, restores) and `cluster/archive` (keeps, verifies, compares).
 
 pub mod base;
 pub mod chain;

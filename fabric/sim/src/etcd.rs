@@ -1,7 +1,7 @@
 //! The clusters' etcd: which control plane machines belong to it, and whether they are enough.
 //!
 //! A machine joins when its processes have started, if there is a majority to let it in; without one, those who were told that
-//! there is no etcd yet found one, as `agent/etcd` does. A keeper removes whoever is not in its list. When the data of an only
+//! there is no etcd yet found one, as `machine/etcd` does. A keeper removes whoever is not in its list. When the data of an only
 //! member is gone, it restores the backup where there is one; several wait until one of them is told to.
 
 use std::{collections::BTreeSet, sync::Arc};

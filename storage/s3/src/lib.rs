@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use agent_ground::https::{self, Bounds};
 use jiff::Timestamp;
+use machine_program::https::{self, Bounds};
 use sha2::{Digest as _, Sha256};
 use ureq::http::{Response, StatusCode};
 use zeroize::Zeroizing;

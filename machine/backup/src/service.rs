@@ -1,0 +1,143 @@
+//! The service's side of a backup, as a machine reaches it.
+
+use std::{fs::File, io::Read, path::Path, time::Duration};
+
+use agent_protocol::{SEED_PATH, Seed};
+use cluster_backup::ObjectName;
+use machine_program::https::{self, Bounds};
+
+/// A small part; also how long a service that hangs is waited for.
+const BOUND: Duration = Duration::from_secs(30);
+/// A base of 8 GiB at 10 MiB a second.
+const LONG: Duration = Duration::from_secs(15 * 60);
+/// A list of names.
+const LARGEST: u64 = 64 * 1024 * 1024;
+/// The machine's own cluster, whatever its uid.
+pub const OWN: &str = "own";
+
+/// Why something was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It is not as it should be: the same will never be taken.
+    Refused(String),
+    /// Something else: worth another try.
+    Away(String),
+}
+
+impl Failure {
+    fn status(answer: ureq::http::Response<ureq::Body>) -> Self {
+        let refused = answer.status().as_u16() == 422;
+        let why = Service::refused(answer);
+        if refused {
+            Self::Refused(why)
+        } else {
+            Self::Away(why)
+        }
+    }
+}
+
+/// Where backups are shipped to.
+pub(crate) trait Keeper {
+    /// What there is of the machine's own cluster.
+    fn has(&self) -> Result<Vec<ObjectName>, Failure>;
+    /// Hands over a part of a log. It is kept when this returns.
+    fn take(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), Failure>;
+    /// Hands over a base.
+    fn take_file(&self, name: &ObjectName, path: &Path) -> Result<(), Failure>;
+}
+
+/// Who keeps backups.
+pub(crate) struct Service {
+    url: String,
+    short: ureq::Agent,
+    long: ureq::Agent,
+}
+
+impl Service {
+    /// The service of the machine whose root this is, with the identity that its agent enrolled with.
+    pub(crate) fn of_machine(root: &Path) -> Result<Self, String> {
+        let read = |path: &str| {
+            let path = root.join(path.trim_start_matches('/'));
+            std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        let seed: Seed = serde_json::from_str(&read(SEED_PATH)?)
+            .map_err(|error| format!("the seed cannot be read: {error}"))?;
+        let shown = (
+            read("/var/lib/landfall-agent/client.crt")?,
+            read("/var/lib/landfall-agent/client.key")?,
+        );
+        let client = |bound| {
+            https::client(Some(&seed.ca), Some(&shown), Bounds::whole(bound))
+                .ok_or_else(|| "the agent's key cannot be read".to_owned())
+        };
+        Ok(Self {
+            short: client(BOUND)?,
+            long: client(LONG)?,
+            url: seed.service,
+        })
+    }
+
+    fn address(&self, cluster: &str, object: &str) -> String {
+        format!("{}/agent/v1/backup/{cluster}/{object}", self.url)
+    }
+
+    fn refused(mut answer: ureq::http::Response<ureq::Body>) -> String {
+        let why = answer
+            .body_mut()
+            .with_config()
+            .limit(1024)
+            .read_to_string()
+            .unwrap_or_default();
+        format!("the service answers {}: {why}", answer.status())
+    }
+
+    /// What it has of a cluster.
+    pub(crate) fn list(&self, cluster: &str) -> Result<Vec<ObjectName>, String> {
+        let url = format!("{}/agent/v1/backup/{cluster}", self.url);
+        let mut answer = self.short.get(&url).call().map_err(|error| error.to_string())?;
+        if answer.status().as_u16() != 200 {
+            return Err(Self::refused(answer));
+        }
+        let names: Vec<String> = answer
+            .body_mut()
+            .with_config()
+            .limit(LARGEST)
+            .read_json()
+            .map_err(|error| error.to_string())?;
+        Ok(names.iter().filter_map(|name| ObjectName::parse(name)).collect())
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, cluster: &str, name: &ObjectName) -> Result<impl Read + use<>, String> {
+        let url = self.address(cluster, &name.to_string());
+        let answer = self.long.get(&url).call().map_err(|error| error.to_string())?;
+        if answer.status().as_u16() != 200 {
+            return Err(Self::refused(answer));
+        }
+        Ok(answer.into_body().into_reader())
+    }
+
+    fn taken(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(), Failure> {
+        let answer = answer.map_err(|error| Failure::Away(error.to_string()))?;
+        match answer.status().as_u16() {
+            200 | 201 | 204 => Ok(()),
+            _ => Err(Failure::status(answer)),
+        }
+    }
+}
+
+impl Keeper for Service {
+    fn has(&self) -> Result<Vec<ObjectName>, Failure> {
+        self.list(OWN).map_err(Failure::Away)
+    }
+
+    fn take(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), Failure> {
+        Self::taken(self.short.put(&self.address(OWN, &name.to_string())).send(bytes))
+    }
+
+    fn take_file(&self, name: &ObjectName, path: &Path) -> Result<(), Failure> {
+        let file = File::open(path)
+            .map_err(|error| Failure::Away(format!("cannot read {}: {error}", path.display())))?;
+        Self::taken(self.long.put(&self.address(OWN, &name.to_string())).send(file))
+    }
+}

@@ -1,0 +1,156 @@
+//! Members that come about by themselves, each started as the machine's agent would.
+#![expect(clippy::print_stderr, reason = "a test that fails shows what was said")]
+
+use std::{fs, path::Path, process::Command};
+
+use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
+use machine_etcd::{
+    client::Status,
+    prepare::{Prepare, Restorer},
+};
+
+use crate::world::{Running, World, program, wait_for};
+
+/// Restores what was copied here before; as a backup would, into a cluster of one.
+struct Nothing;
+
+impl Restorer for Nothing {
+    fn restore(&self, _: &EtcdConfig, _: Option<&EtcdRestore>, _: &Path) -> Result<(), String> {
+        Err("there is no backup".to_owned())
+    }
+}
+
+impl World {
+    fn config(&self, index: u8, members: &[u8], formed: bool) -> EtcdConfig {
+        EtcdConfig {
+            member: self.member(index).name,
+            members: members.iter().map(|index| self.member(*index)).collect(),
+            formed,
+            data: self.path(&format!("data-{index}")).display().to_string(),
+            spool: self.path("spool").display().to_string(),
+            flags: self.flags(index),
+            identity: self.identity(),
+            restore: None,
+        }
+    }
+
+    fn status_of(&self, config: &EtcdConfig) -> Option<EtcdStatus> {
+        serde_json::from_slice(&fs::read(config.status()).ok()?).ok()
+    }
+
+    /// The command that becomes etcd, once it can.
+    fn prepared(&self, config: &EtcdConfig) -> Command {
+        let file = self.path(&format!("{}.json", config.member));
+        fs::write(&file, serde_json::to_vec(config).unwrap()).unwrap();
+        Prepare::new(&file, &program(), &Nothing, &|line| {
+            eprintln!("{}: {line}", config.member)
+        })
+        .unwrap()
+        .run()
+        .unwrap()
+    }
+
+    fn start(&self, config: &EtcdConfig) -> Running {
+        let command = self.prepared(config);
+        Running::spawn(command, &self.path(&format!("{}.log", config.member)))
+    }
+
+    fn well(&self, index: u8) -> Option<Status> {
+        self.client(index)
+            .status()
+            .ok()
+            .filter(|status| status.leader != 0)
+    }
+}
+
+#[test]
+#[ignore = "needs etcd in LANDFALL_TEST_ETCD"]
+fn three_found_lose_one_and_take_it_back_as_a_learner() {
+    let world = World::new();
+    let all = [0, 1, 2];
+    let fresh = |index| world.config(index, &all, false);
+    let mut etcds: Vec<Running> = all.iter().map(|index| world.start(&fresh(*index))).collect();
+    for index in all {
+        wait_for("every founder to know a leader", || world.well(index));
+    }
+    let revision = world.client(0).put(b"/a", b"1", 0).unwrap();
+
+    // Its machine's disk is empty: even when nobody told it that the cluster was formed, it must not found another.
+    etcds[2].kill();
+    fs::remove_dir_all(world.path("data-2")).unwrap();
+    fs::remove_file(world.path("data-2.marker.json")).unwrap();
+    let before = world.client(0).members().unwrap();
+    etcds[2] = world.start(&fresh(2));
+    wait_for("the learner to have everything", || {
+        world
+            .well(2)
+            .filter(|status| status.is_learner && status.header.revision >= revision)
+    });
+    let members = world.client(0).members().unwrap();
+    let id = |list: &[machine_etcd::client::Member]| list.iter().find(|m| m.name == "m-2").map(|m| m.id);
+    assert_eq!(members.len(), 3);
+    assert_ne!(id(&members), id(&before));
+    wait_for("the promotion", || {
+        world.client(0).promote(id(&members).unwrap()).ok()
+    });
+
+    // With data it starts as it is, and needs nobody.
+    etcds[2].kill();
+    etcds[2] = world.start(&world.config(2, &all, true));
+    wait_for("it to be back", || {
+        world.well(2).filter(|status| !status.is_learner)
+    });
+    assert_eq!(id(&world.client(0).members().unwrap()), id(&members));
+
+    // A machine that takes the place of a lost one.
+    etcds[1].kill();
+    let joins = world.config(3, &[0, 2, 3], true);
+    let third = std::thread::scope(|scope| {
+        let third = scope.spawn(|| world.start(&joins));
+        // etcd adds nobody while a voter is away: the keeper has to remove that one first.
+        wait_for("the refusal to be told", || {
+            let status = world.status_of(&joins)?;
+            (status.phase == EtcdPhase::Joining && status.why?.contains("unhealthy")).then_some(())
+        });
+        let lost = world
+            .client(0)
+            .members()
+            .unwrap()
+            .iter()
+            .find(|m| m.name == "m-1")
+            .map(|m| m.id);
+        wait_for("the removal", || world.client(0).remove(lost.unwrap()).ok());
+        third.join().unwrap()
+    });
+    let _third = third;
+    wait_for("the new learner", || {
+        world.well(3).filter(|status| status.is_learner)
+    });
+    assert_eq!(world.client(0).local_value(b"/a").unwrap().unwrap(), b"1");
+}
+
+#[test]
+#[ignore = "needs etcd in LANDFALL_TEST_ETCD"]
+fn a_lone_member_that_lost_everything_waits_for_its_backup_and_says_so() {
+    let world = World::new();
+    let mut etcd = world.start(&world.config(0, &[0], false));
+    wait_for("a leader", || world.well(0));
+    etcd.kill();
+    fs::remove_dir_all(world.path("data-0")).unwrap();
+    let config = world.config(0, &[0], true);
+    std::thread::scope(|scope| {
+        let prepared = scope.spawn(|| world.prepared(&config));
+        let status = wait_for("the reason", || {
+            world.status_of(&config).filter(|status| status.why.is_some())
+        });
+        assert_eq!(status.phase, EtcdPhase::Restoring);
+        assert_eq!(status.why.as_deref(), Some("there is no backup"));
+        // Somebody puts data there by hand.
+        fs::create_dir_all(world.path("data-0/member/wal")).unwrap();
+        fs::create_dir_all(world.path("data-0/member/snap")).unwrap();
+        fs::write(world.path("data-0/member/snap/db"), "").unwrap();
+        fs::write(world.path("data-0/member/wal/0.wal"), "").unwrap();
+        prepared.join().unwrap();
+    });
+    assert_eq!(world.status_of(&config).unwrap().phase, EtcdPhase::Started);
+}

@@ -10,6 +10,7 @@ use std::{
 /// The agent and every crate of ours that is in it.
 const SOURCES: &[&str] = &[
     "agent/protocol",
+    "base/files",
     "cluster/backup",
     "machine/agent",
     "machine/backup",

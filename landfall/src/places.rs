@@ -13,8 +13,7 @@
 
 use std::{
     fs,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -110,23 +109,7 @@ impl Places {
 
 /// Writes a file whole or not at all, durably.
 pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let act = || format!("cannot write {}", path.display());
-    let dir = path.parent().context("a file has a directory")?;
-    let name = path.file_name().context("a file has a name")?.to_string_lossy();
-    let temporary = dir.join(format!(".{name}.new"));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&temporary)
-        .with_context(act)?;
-    file.write_all(content).with_context(act)?;
-    file.sync_all().with_context(act)?;
-    fs::rename(&temporary, path).with_context(act)?;
-    fs::File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .with_context(act)
+    base_files::write(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Secrets at rest: AES-256-GCM under the stamp's key.
 
 use std::{
-    io::{Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -148,7 +148,7 @@ fn read_key(path: &Path) -> Result<Option<Zeroizing<[u8; KEY_LEN]>>, SealError> 
     Ok(Some(key))
 }
 
-/// Writes beside and links into place: the file is never there half-written, and never overwritten.
+/// The file is never there half-written, and never overwritten.
 fn create_key(path: &Path) -> Result<Sealer, SealError> {
     let failed = |why: String| SealError::KeyFile {
         act: "create",
@@ -157,25 +157,7 @@ fn create_key(path: &Path) -> Result<Sealer, SealError> {
     };
     let mut key = Zeroizing::new([0; KEY_LEN]);
     rand::fill(key.as_mut()).map_err(|_unspecified| failed("no randomness".to_owned()))?;
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let written = (|| {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(key.as_ref())?;
-        file.sync_all()?;
-        let linked = std::fs::hard_link(&beside, path);
-        std::fs::remove_file(&beside)?;
-        linked?;
-        if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::File::open(directory)?.sync_all()?;
-        }
-        Ok(())
-    })();
-    match written {
+    match base_files::create_new(path, key.as_ref(), 0o600) {
         Ok(()) => Ok(Sealer::from_key(&key)),
         Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::AlreadyExists => {
             // Somebody else was first: theirs counts.

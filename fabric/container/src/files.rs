@@ -1,36 +1,22 @@
-//! Small files that a crash must not leave half-written.
+//! Small files and directories, with errors that name them.
 
 use std::{
     fs,
-    io::{self, ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, ErrorKind},
     path::Path,
 };
 
 use fabric_api::FabricError;
 
-/// Writes beside and renames; mode 0600.
+/// Writes durably; mode 0600.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), FabricError> {
-    let beside = path.with_extension("new");
-    let result = (|| {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(content)?;
-        fs::rename(&beside, path)
-    })();
-    result.map_err(|error| FabricError::failed(format!("write {}", path.display()), error))
+    base_files::write(path, content, 0o600)
+        .map_err(|error| FabricError::failed(format!("write {}", path.display()), error))
 }
 
 /// Makes a directory and those above it, mode 0700; may be there already.
 pub(crate) fn make_dir(path: &Path) -> Result<(), FabricError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    base_files::make_directories(path, 0o700)
         .map_err(|error| FabricError::failed(format!("make the directory {}", path.display()), error))
 }
 
@@ -41,6 +27,19 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, FabricError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FabricError::failed(format!("read {}", path.display()), error)),
     }
+}
+
+/// Renames within a filesystem, durably on both sides.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FabricError> {
+    let parents = [from.parent(), to.parent()];
+    fs::rename(from, to)
+        .and_then(|()| {
+            parents
+                .into_iter()
+                .flatten()
+                .try_for_each(base_files::sync_directory)
+        })
+        .map_err(|error| FabricError::failed(format!("rename {} to {}", from.display(), to.display()), error))
 }
 
 /// Removes a file or an empty directory; may be gone already.

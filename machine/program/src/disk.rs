@@ -1,11 +1,6 @@
-//! Files, written whole or not at all.
+//! Files of a machine, written whole or not at all ([`base_files`]), with errors that name them.
 
-use std::{
-    fs,
-    io::Write as _,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-};
+use std::path::Path;
 
 /// Something could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -23,66 +18,42 @@ pub fn failed(act: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> 
     move |source| DiskError { act, path, source }
 }
 
-/// Writes a file whole or not at all, and durably.
+/// Writes a file durably; makes the directories above it.
 ///
 /// # Errors
 /// When the disk does not take it.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), DiskError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    let beside = place(path, content, mode)?;
-    fs::File::open(&beside)
-        .and_then(|file| file.sync_all())
-        .map_err(failed("write", &beside))?;
-    fs::rename(&beside, path).map_err(failed("write", path))?;
-    // The rename is durable when the directory is.
-    fs::File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed("write", directory))
+    make_parent(path)?;
+    base_files::write(path, content, mode).map_err(failed("write", path))
 }
 
-/// Writes a file whole or not at all, for those who read it now: a status, which means nothing after a power cut and is
-/// not worth waiting for a disk.
+/// Writes a file for those who read it now: a status, which means nothing after a power cut and is not worth waiting for a disk.
+/// Makes the directories above it.
 ///
 /// # Errors
 /// When the disk does not take it.
 pub fn show(path: &Path, content: &[u8]) -> Result<(), DiskError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).map_err(failed("create", directory))?;
-    let beside = place(path, content, 0o644)?;
-    fs::rename(&beside, path).map_err(failed("write", path))
+    make_parent(path)?;
+    base_files::replace(path, content, 0o644).map_err(failed("write", path))
 }
 
-fn place(path: &Path, content: &[u8], mode: u32) -> Result<std::path::PathBuf, DiskError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let beside = path.with_file_name(name);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&beside)
-        .map_err(failed("write", &beside))?;
-    // The mode at creation is masked, and a left-over of a write that was cut short has its own.
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(failed("write", &beside))?;
-    file.write_all(content).map_err(failed("write", &beside))?;
-    Ok(beside)
+fn make_parent(path: &Path) -> Result<(), DiskError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    base_files::make_directories(directory, 0o755).map_err(failed("create", directory))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]
-    fn what_a_cut_write_left_behind_is_no_hindrance() {
+    fn directories_are_made_and_errors_name_the_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b");
-        write(&path, b"one", 0o600).unwrap();
-        fs::write(directory.path().join("a/b.new"), "half of something longer").unwrap();
-        write(&path, b"two", 0o640).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
+        write(&path, b"one", 0o640).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
         show(&path, b"3").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"3");

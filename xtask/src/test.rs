@@ -1,16 +1,23 @@
 //! `cargo xtask test`: README's second command. Sets up what the tests need, then runs all of them.
 //!
-//! Always true: set-up is repeatable and cached; every part runs even when an earlier one failed; the last line is
-//! `N passed, N failed`, and the exit code says the same.
+//! Always true: set-up is repeatable and cached; every part runs even when an earlier one failed; a test that could not run on
+//! this host counts as skipped and is named; the last line is `N passed, N failed, N skipped`, and the exit code says the same.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test run is told with the host's own stopwatch"
+)]
 
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+
+use base_testkit::needs;
 
 use crate::{cargo, chaos, docs, layers, top};
 
@@ -24,6 +31,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("mmdebstrap", "mmdebstrap"),
     ("mount", "mount"),
+    ("unshare", "util-linux"),
+    ("busybox", "busybox-static"),
 ];
 
 /// What to leave out, while working on something.
@@ -42,12 +51,14 @@ pub(crate) struct Options {
 struct Totals {
     passed: u64,
     failed: u64,
+    skipped: u64,
 }
 
 impl Totals {
     /// A part that passes or fails as a whole.
     fn gate(&mut self, name: &str, run: impl FnOnce() -> Result<()>) {
         println!("\n== {name}");
+        let begun = Instant::now();
         match run() {
             Ok(()) => self.passed += 1,
             Err(error) => {
@@ -55,11 +66,13 @@ impl Totals {
                 self.failed += 1;
             }
         }
+        took(name, begun);
     }
 
     /// A part that counts by itself.
     fn counted(&mut self, name: &str, command: &mut Command) {
         println!("\n== {name}");
+        let begun = Instant::now();
         match counted(command) {
             Ok((totals, success)) => {
                 self.passed += totals.passed;
@@ -75,7 +88,26 @@ impl Totals {
                 self.failed += 1;
             }
         }
+        took(name, begun);
     }
+
+    /// Rust counts a test that returned early as passed: those that said that they could not run are taken out and named.
+    fn without_skipped(&mut self, list: &Path) -> Result<()> {
+        let lines = match std::fs::read_to_string(list) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.with_context(|| format!("cannot read {}", list.display()))?,
+        };
+        for line in lines.lines() {
+            println!("skipped {line}");
+            self.passed = self.passed.saturating_sub(1);
+            self.skipped += 1;
+        }
+        Ok(())
+    }
+}
+
+fn took(name: &str, begun: Instant) {
+    println!("-- {name}: {:.0} s", begun.elapsed().as_secs_f64());
 }
 
 /// Runs everything.
@@ -95,26 +127,64 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     totals.gate("layers", layers::check);
     totals.gate("generated documents", || docs::write(true));
-    totals.counted(
-        "tests",
-        cargo().args(["test", "--quiet", "--workspace", "--no-fail-fast"]),
-    );
-    totals.gate("chaos: fixed seeds", chaos::fixed);
-    totals.gate("chaos: every case", chaos::cases);
+    let mut ready = None;
     if !options.no_acceptance {
-        match set_up() {
-            Ok(az) => totals.counted("acceptance", &mut acceptance(&az, options)),
-            Err(error) => {
-                println!("FAILED set-up: {error:#}");
-                totals.failed += 1;
-            }
-        }
+        totals.gate("set-up", || {
+            ready = Some(set_up()?);
+            Ok(())
+        });
     }
-    println!("\n{} passed, {} failed", totals.passed, totals.failed);
+    let skipped = tempfile::tempdir().context("cannot make a directory")?;
+    let list = skipped.path().join("skipped");
+    let mut tests = cargo();
+    tests
+        .args(["test", "--quiet", "--workspace", "--no-fail-fast"])
+        .env(needs::SKIPPED, &list);
+    if let Some(ready) = &ready {
+        ready.name_programs(&mut tests);
+    }
+    totals.counted("tests", &mut tests);
+    totals.without_skipped(&list)?;
+    totals.gate("chaos: fixed seeds", chaos::fixed);
+    totals.gate("chaos: a part of all cases", chaos::some_cases);
+    if let Some(ready) = &ready {
+        totals.counted("acceptance", &mut acceptance(&ready.az, options));
+    }
+    println!(
+        "\n{} passed, {} failed, {} skipped",
+        totals.passed, totals.failed, totals.skipped
+    );
     if totals.failed > 0 {
         bail!("{} failed", totals.failed)
     }
     Ok(())
+}
+
+/// What tests and acceptance find on this host once it is set up.
+struct Ready {
+    az: PathBuf,
+    /// Of the node image that a stamp offers by default, top first.
+    layers: Vec<PathBuf>,
+}
+
+impl Ready {
+    /// Tests that run upstream programs take them from the node image.
+    fn name_programs(&self, tests: &mut Command) {
+        if let Ok(layers) = std::env::join_paths(&self.layers) {
+            tests.env(needs::LAYERS, layers);
+        }
+        for (variable, program) in [(needs::ETCD, "etcd"), (needs::ETCDUTL, "etcdutl")] {
+            let places = ["usr/local/bin", "usr/bin"];
+            let found = self
+                .layers
+                .iter()
+                .flat_map(|layer| places.map(|place| layer.join(place).join(program)))
+                .find(|path| path.is_file());
+            if let Some(found) = found {
+                tests.env(variable, found);
+            }
+        }
+    }
 }
 
 fn acceptance(az: &Path, options: &Options) -> Command {
@@ -135,9 +205,8 @@ fn landfall() -> PathBuf {
     target.join("debug/landfall")
 }
 
-/// Everything acceptance needs: packages, the binary, the node image, the Azure CLI. Returns the last.
-fn set_up() -> Result<PathBuf> {
-    println!("\n== set-up for acceptance");
+/// Everything that tests of real programs and acceptance need: packages, the binary, the node images, the Azure CLI.
+fn set_up() -> Result<Ready> {
     if crate::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!(
             "acceptance makes machines and networks, which only root may; repeat as root, or with --no-acceptance"
@@ -156,7 +225,27 @@ fn set_up() -> Result<PathBuf> {
     for version in cluster_versions::PINNED {
         status(Command::new(landfall()).args(["image", "build", "--kubernetes", version]))?;
     }
-    azure_cli()
+    Ok(Ready {
+        az: azure_cli()?,
+        layers: layers_of(cluster_versions::PINNED[0])?,
+    })
+}
+
+/// The layers of a node image that is there, top first.
+fn layers_of(version: &str) -> Result<Vec<PathBuf>> {
+    let text = crate::output(Command::new(landfall()).args(["image", "list", "--output", "json"]))?;
+    let images: Vec<serde_json::Value> =
+        serde_json::from_str(&text).context("'landfall image list' answered no JSON")?;
+    let layers = images
+        .iter()
+        .find(|image| image["version"] == version && image["built"] == true)
+        .and_then(|image| image["layers"].as_array())
+        .with_context(|| format!("'landfall image list' shows no node image {version}"))?;
+    Ok(layers
+        .iter()
+        .filter_map(|layer| layer.as_str())
+        .map(PathBuf::from)
+        .collect())
 }
 
 fn present(program: &str) -> bool {
@@ -304,6 +393,27 @@ mod tests {
             "x",
             Command::new("sh").args(["-c", "echo 'test result: ok. 2 passed; 0 failed'; exit 3"]),
         );
-        assert_eq!(totals, Totals { passed: 2, failed: 1 });
+        assert_eq!(
+            totals,
+            Totals {
+                passed: 2,
+                failed: 1,
+                skipped: 0
+            }
+        );
+    }
+
+    #[test]
+    fn a_skipped_test_has_not_passed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let list = directory.path().join("skipped");
+        let mut totals = Totals {
+            passed: 3,
+            ..Totals::default()
+        };
+        totals.without_skipped(&list).expect("no list: none was skipped");
+        std::fs::write(&list, "a: needs root\nb: needs etcd\n").expect("writable");
+        totals.without_skipped(&list).expect("readable");
+        assert_eq!((totals.passed, totals.failed, totals.skipped), (1, 0, 2));
     }
 }

@@ -1,6 +1,8 @@
-//! What tests share: waiting for a condition with a bound, and nothing that sleeps blindly.
+//! What tests share: waiting for a condition with a bound, nothing that sleeps blindly, and telling that a test cannot run here.
 //!
 //! Only ever a dev-dependency (or a dependency of the acceptance suite and xtask).
+
+pub mod needs;
 
 use std::{sync::Arc, time::Duration};
 

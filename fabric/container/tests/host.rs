@@ -21,7 +21,6 @@ use stand::{Stand, machine, network, on_stamp, on_subnet, wait};
 /// One runtime for all: the tests are about the host, and it is one.
 fn run(name: &str, test: impl AsyncFnOnce(&Stand)) {
     if !stand::possible() {
-        println!("skipped: needs root, runc, nft, ip and /bin/busybox (apt-get install busybox-static)");
         return;
     }
     tokio::runtime::Builder::new_multi_thread()

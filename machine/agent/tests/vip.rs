@@ -193,8 +193,10 @@ impl Drop for Lan {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn the_address_moves_to_whoever_is_well() {
+    if !base_testkit::needs::root_and(&["ip"]) {
+        return;
+    }
     let mut lan = Lan::new();
     for index in 0..3 {
         lan.start(index);

@@ -21,7 +21,7 @@ use stand::Stand;
 const LONG: Duration = Duration::from_secs(90);
 
 fn run(plugin: PodNetworking, test: impl AsyncFnOnce(&Stand)) {
-    let layers = stand::layers().expect("LANDFALL_TEST_LAYERS names the layers of a node image, top first");
+    let Some(layers) = stand::layers() else { return };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -524,19 +524,16 @@ async fn everything(stand: &Stand) {
 }
 
 #[test]
-#[ignore = "needs root, runc and a node image in LANDFALL_TEST_LAYERS"]
 fn kubenet() {
     run(PodNetworking::Kubenet, async |stand| everything(stand).await);
 }
 
 #[test]
-#[ignore = "needs root, runc and a node image in LANDFALL_TEST_LAYERS"]
 fn overlay() {
     run(PodNetworking::AzureOverlay, async |stand| everything(stand).await);
 }
 
 #[test]
-#[ignore = "needs root, runc and a node image in LANDFALL_TEST_LAYERS"]
 fn flat() {
     run(PodNetworking::AzureFlat, async |stand| everything(stand).await);
 }

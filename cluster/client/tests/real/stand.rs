@@ -10,6 +10,7 @@ use agent_protocol::{
     programs::{BACKUP, ETCD},
 };
 use base_env::Env;
+use base_testkit::needs;
 use cluster_api::{ClusterApi, Connect as _, NodeWish};
 use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, CredentialKind, NodePlace};
 use cluster_client::KubeConnect;
@@ -19,9 +20,6 @@ use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkId, NicSpec, RouteS
 use fabric_container::{ContainerConfig, ContainerFabric, Images};
 use fabric_net::{Names, route_destinations, stamp_range};
 use tokio::process::Command;
-
-/// The layers of a node image, top first, separated by colons.
-pub(crate) const LAYERS: &str = "LANDFALL_TEST_LAYERS";
 
 /// Does what an agent would: set-up, then everything at once, each kept running; told to stop, it stops.
 const AGENT: &str = "#!/bin/sh\ntrap 'trap \"\" TERM; kill -TERM -1; sleep 3; exit 0' TERM\nsh /etc/landfall/run.sh &\nwait $!\nwhile :; do sleep 60 & wait $!; done\n";
@@ -52,10 +50,13 @@ pub(crate) struct Stand {
     place: tempfile::TempDir,
 }
 
-/// The layers, if such a test can run.
+/// The layers, if such a test can run; otherwise it is skipped.
 pub(crate) fn layers() -> Option<Vec<PathBuf>> {
-    let text = std::env::var(LAYERS).ok()?;
-    Some(text.split(':').map(PathBuf::from).collect())
+    if !needs::root_and(&["runc", "nft", "ip"]) {
+        return None;
+    }
+    let layers = needs::file(needs::LAYERS)?;
+    Some(std::env::split_paths(&layers).collect())
 }
 
 pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {

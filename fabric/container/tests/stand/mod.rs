@@ -11,6 +11,7 @@ use std::{
 };
 
 use base_env::Env;
+use base_testkit::needs;
 use fabric_api::{
     Attach, Fabric, MachineId, MachineSpec, NetworkId, NetworkSpec, NicSpec, StampNetwork, SubnetSpec, Uplink,
 };
@@ -24,17 +25,9 @@ const BUSYBOX: &str = "/bin/busybox";
 const AGENT: &str =
     "#!/bin/sh\ntrap 'echo asked to stop; exit 0' TERM\necho started\nwhile :; do sleep 1 & wait $!; done\n";
 
-/// Whether such a test can run here.
+/// Whether such a test can run here; otherwise it is skipped.
 pub(crate) fn possible() -> bool {
-    let programs = ["runc", "nft", "ip", "unshare"];
-    let found = |name: &&str| {
-        ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-            .iter()
-            .any(|place| Path::new(place).join(name).exists())
-    };
-    fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t0"))
-        && programs.iter().all(found)
-        && Path::new(BUSYBOX).exists()
+    needs::root_and(&["runc", "nft", "ip", "unshare", "busybox"])
 }
 
 struct OneImage(PathBuf);

@@ -8,13 +8,16 @@
 mod prepare;
 mod world;
 
+use base_testkit::needs;
 use machine_etcd::client::{Compare, EtcdError, Kind, Write};
 
 use world::{BOUND, World};
 
 #[test]
-#[ignore = "needs etcd in LANDFALL_TEST_ETCD"]
 fn keys_leases_and_watches() {
+    if needs::file(needs::ETCD).is_none() {
+        return;
+    }
     let world = World::new();
     let _etcd = world.alone();
     let client = world.client(0);
@@ -112,8 +115,10 @@ fn keys_leases_and_watches() {
 }
 
 #[test]
-#[ignore = "needs etcd in LANDFALL_TEST_ETCD"]
 fn members_and_who_is_away() {
+    if needs::file(needs::ETCD).is_none() {
+        return;
+    }
     let world = World::new();
     let mut etcd = world.alone();
     let client = world.client(0);

@@ -4,6 +4,7 @@
 use std::{fs, path::Path, process::Command};
 
 use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
+use base_testkit::needs;
 use machine_etcd::{
     client::Status,
     prepare::{Prepare, Restorer},
@@ -64,8 +65,10 @@ impl World {
 }
 
 #[test]
-#[ignore = "needs etcd in LANDFALL_TEST_ETCD"]
 fn three_found_lose_one_and_take_it_back_as_a_learner() {
+    if needs::file(needs::ETCD).is_none() {
+        return;
+    }
     let world = World::new();
     let all = [0, 1, 2];
     let fresh = |index| world.config(index, &all, false);
@@ -130,8 +133,10 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
 }
 
 #[test]
-#[ignore = "needs etcd in LANDFALL_TEST_ETCD"]
 fn a_lone_member_that_lost_everything_waits_for_its_backup_and_says_so() {
+    if needs::file(needs::ETCD).is_none() {
+        return;
+    }
     let world = World::new();
     let mut etcd = world.start(&world.config(0, &[0], false));
     wait_for("a leader", || world.well(0));

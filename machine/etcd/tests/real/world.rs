@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The etcd to try with.
 pub(crate) fn program() -> PathBuf {
-    PathBuf::from(std::env::var_os("LANDFALL_TEST_ETCD").expect("LANDFALL_TEST_ETCD names etcd"))
+    PathBuf::from(std::env::var_os(base_testkit::needs::ETCD).expect("the test has asked for it"))
 }
 
 /// A directory, certificates, and addresses that nobody else of this host's tests has.

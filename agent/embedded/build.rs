@@ -21,6 +21,8 @@ const SOURCES: &[&str] = &[
     "Cargo.toml",
 ];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Names an agent that was built before, of the same sources: packagers build it once, and checks of other crates need none.
+const PREBUILT: &str = "LANDFALL_AGENT_PREBUILT";
 
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -31,6 +33,14 @@ fn main() {
         .to_owned();
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    println!("cargo::rerun-if-env-changed={PREBUILT}");
+    if let Some(prebuilt) = env::var_os(PREBUILT) {
+        let prebuilt = PathBuf::from(prebuilt);
+        assert!(prebuilt.is_file(), "{PREBUILT} names no file");
+        println!("cargo::rerun-if-changed={}", prebuilt.display());
+        println!("cargo::rustc-env=LANDFALL_AGENT={}", prebuilt.display());
+        return;
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let target = target_directory(&out).join("agent");

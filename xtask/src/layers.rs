@@ -15,6 +15,7 @@ const ORDER: &[&str] = &[
     "words",
     "knowledge",
     "state",
+    "decisions",
     "providers",
     "drivers",
     "loops",

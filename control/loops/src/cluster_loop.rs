@@ -13,6 +13,10 @@ use std::{
 };
 
 use base_env::Seed;
+use control_planner::{
+    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Plan, Presence, Reach, Seen,
+    Silence, StampRanges, plan,
+};
 use control_records::{
     ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung,
     key,
@@ -33,10 +37,6 @@ use crate::{
     gate::{Gate, toll},
     index::Index,
     memory::{Failure, Handle, Memory, Outcome},
-    plan::{
-        Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Plan, Presence, Reach,
-        Seen, Silence, StampRanges, plan,
-    },
     recipes::Site,
     shelf::Shelf,
     silence::{self, Silences},

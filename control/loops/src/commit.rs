@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
+use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord,
     MachineRecord, OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, events, key,
@@ -12,11 +13,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::{
-    ControllerDeps,
-    plan::{Addresses, OPERATION_PREEMPTED, Plan, Write},
-    recipes::RecipeError,
-};
+use crate::{ControllerDeps, recipes::RecipeError};
 
 /// Why a plan's writes could not be committed.
 #[derive(Debug, thiserror::Error)]

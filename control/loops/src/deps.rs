@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use agent_api::Agents;
 use base_env::Env;
 use cluster_api::Connect;
+use control_planner::Policy;
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 
-use crate::{gate::Limits, plan::Policy, recipes::Recipes};
+use crate::{gate::Limits, recipes::Recipes};
 
 /// Everything that a [`crate::Controller`] acts through.
 #[derive(Clone)]

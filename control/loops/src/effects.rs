@@ -6,6 +6,7 @@ use agent_protocol::{MachineConfig, SEED_PATH, Seed as AgentSeed};
 use base_env::Elapsed;
 use cluster_api::{ClusterApi, ClusterError};
 use cluster_spec::vm_size;
+use control_planner::{ConfigSeen, Effect, Presence};
 use control_records::{MachineRecord, Role, SealedRecord, key};
 use control_store::{SealError, StoreError, Txn, get_record, put_record};
 use fabric_api::{FabricError, MachineId, MachineSpec, Power, RouteSpec};
@@ -18,14 +19,13 @@ use crate::{
     ControllerDeps,
     census::{Census, Mark},
     memory::{Failure, Outcome},
-    plan::{ConfigSeen, Effect, Presence},
     recipes::{RecipeError, Secret, Site, network_id},
 };
 
 /// A machine's configuration as sealed in the store.
 #[derive(Serialize, Deserialize)]
 struct StoredConfig {
-    /// [`crate::plan::Frame::config_inputs`] it was computed from.
+    /// [`control_planner::Frame::config_inputs`] it was computed from.
     inputs: String,
     /// When.
     made_at: Timestamp,

@@ -2,12 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use control_planner::Effect;
 use tokio::sync::oneshot;
 
-use crate::{
-    fair::{Fair, Lane, Who},
-    plan::Effect,
-};
+use crate::fair::{Fair, Lane, Who};
 
 /// How much may be done at the same time on this host, for all clusters together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

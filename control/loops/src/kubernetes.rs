@@ -11,16 +11,14 @@ use cluster_bootstrap::{
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec};
+use control_planner::ControlPlane;
 use control_records::{ClusterRecord, MachineRecord, Role};
 use fabric_api::{NetworkSpec, NicSpec, RouteSpec};
 use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::{
-    plan::ControlPlane,
-    recipes::{RecipeError, Recipes, Secret, Site},
-};
+use crate::recipes::{RecipeError, Recipes, Secret, Site};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -244,7 +242,7 @@ mod tests {
     use fabric_api::{StampNetwork, Uplink};
 
     use super::*;
-    use crate::plan::Addresses;
+    use control_planner::Addresses;
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_767_225_600).unwrap()

@@ -8,17 +8,14 @@ use std::{
 
 use base_env::Seed;
 use cluster_api::{ClusterApi, NodeSeen};
+use control_planner::{
+    AddonsSeen, ApiSeen, ConfigSeen, Drain, Effect, Health, Held, NetworkSeen, Presence, Reach, Subject,
+};
 use fabric_api::RouteSpec;
 use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
-use crate::{
-    census::Mark,
-    health::Health,
-    pacing,
-    plan::{AddonsSeen, ApiSeen, ConfigSeen, Drain, Effect, Held, NetworkSeen, Presence, Reach, Subject},
-    recipes::Secret,
-};
+use crate::{census::Mark, pacing, recipes::Secret};
 
 /// What an effect found or did.
 pub(crate) enum Outcome {

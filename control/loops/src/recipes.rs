@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::plan::{Addresses, ControlPlane};
+use control_planner::{Addresses, ControlPlane};
 
 /// Bytes that are wiped when dropped.
 pub type Secret = Zeroizing<Vec<u8>>;

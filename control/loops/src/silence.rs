@@ -9,12 +9,10 @@ use std::{
 };
 
 use agent_api::Agents;
+use control_planner::{Ailment, HealPolicy, Silence, Symptom};
 use jiff::Timestamp;
 
-use crate::{
-    index::Index,
-    plan::{Ailment, HealPolicy, Silence, Symptom},
-};
+use crate::index::Index;
 
 /// A count is good for so long. Far less than any patience: whoever is silent when a repair is due was so long before.
 const GOOD_FOR: Duration = Duration::from_secs(1);

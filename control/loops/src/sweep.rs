@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use control_planner::OPERATION_PREEMPTED;
 use control_records::{
     DeletedRecord, LeaseRecord, OperationError, OperationRecord, OperationStatus, events, key,
 };
@@ -15,7 +16,6 @@ use fabric_api::{FabricError, MachineId};
 use crate::{
     cluster_loop::Shared,
     hints::{ClusterHint, MachineHint, OperationHint},
-    plan::OPERATION_PREEMPTED,
     recipes::network_id,
 };
 

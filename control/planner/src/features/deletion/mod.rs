@@ -1,9 +1,9 @@
 //! The plan of a cluster that is to go: its machines at once and without ceremony, then the network, then the records,
 //! in one transaction.
 
-use super::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
+use crate::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
 
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
         if machine.presence == Presence::Gone {

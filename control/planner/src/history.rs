@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use control_records::{EventKind, Told};
 
-use super::{Draft, Machine, Presence, Reach, Write, words};
+use crate::{Draft, Machine, Presence, Reach, Write, words};
 
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let mut told = BTreeMap::new();
     for (id, machine) in &seen.machines {

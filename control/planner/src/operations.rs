@@ -5,7 +5,7 @@
 
 use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Progress};
 
-use super::{
+use crate::{
     Draft, Write, after,
     parts::{self, Check},
     words,
@@ -16,7 +16,7 @@ pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
 /// The code of an operation that a deletion overtook.
 pub const OPERATION_PREEMPTED: &str = "AKSOperationPreemptedByDelete";
 
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     if seen.operations.is_empty() || draft.writes.contains(&Write::Forget) {
         // Whoever executes that ends them all.

@@ -2,10 +2,10 @@
 
 use control_records::{Repair, Rung};
 
-use super::{Ailment, Draft, Effect, Machine, Reach, Write, after, members};
+use crate::{Ailment, Draft, Effect, Machine, Reach, Write, after, members};
 
 /// Does what was written down, and writes down that it is done.
-pub(super) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     let repair = &machine.record.repair;
     let label = machine.label();
     let done = machine.repaired.is_some() && machine.repaired == repair.at;

@@ -15,7 +15,7 @@ use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use super::{Silence, Subject, Symptom};
+use crate::{Silence, Subject, Symptom};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
@@ -221,7 +221,7 @@ pub struct ApiSeen {
     pub approved: Option<u64>,
     /// The add-ons as applied last.
     pub addons: Option<AddonsSeen>,
-    /// By machine: the [`super::wish_inputs`] its node object was last set to.
+    /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
 }
 

@@ -8,7 +8,7 @@ use control_records::{ObservedRecord, Role};
 use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
 
-use super::{Addresses, Machine, Seen, StampRanges, nth};
+use crate::{Addresses, Machine, Seen, StampRanges, nth};
 
 /// Azure keeps the first four addresses of a subnet to itself; nodes start after them.
 pub const NODE_OFFSET: u32 = 4;
@@ -38,14 +38,14 @@ fn base36(mut number: u32) -> String {
 ///
 /// The search starts at a place computed from `uid`: clusters made at the same moment rarely reach for the same address,
 /// and an address that was just released is not given out again at once.
-pub(super) struct Leases<'a> {
+pub(crate) struct Leases<'a> {
     uid: &'a str,
     ranges: StampRanges,
     taken: BTreeSet<Ipv4Addr>,
 }
 
 impl<'a> Leases<'a> {
-    pub(super) fn new(uid: &'a str, seen: &Seen) -> Self {
+    pub(crate) fn new(uid: &'a str, seen: &Seen) -> Self {
         Self {
             uid,
             ranges: seen.stamp,
@@ -54,7 +54,7 @@ impl<'a> Leases<'a> {
     }
 
     /// The cluster's own two.
-    pub(super) fn cluster(&mut self, observed: &ObservedRecord) -> Option<Addresses> {
+    pub(crate) fn cluster(&mut self, observed: &ObservedRecord) -> Option<Addresses> {
         let StampRanges { machines, vips } = self.ranges;
         Some(Addresses {
             vip: match observed.vip {
@@ -69,7 +69,7 @@ impl<'a> Leases<'a> {
     }
 
     /// A control plane member's.
-    pub(super) fn member(&mut self, index: u32) -> Option<Ipv4Addr> {
+    pub(crate) fn member(&mut self, index: u32) -> Option<Ipv4Addr> {
         let machines = self.ranges.machines;
         match index {
             0 => self.take(machines, 1, "control-plane"),
@@ -92,7 +92,7 @@ impl<'a> Leases<'a> {
 }
 
 /// Hands out places for new nodes, one after the other.
-pub(super) struct Places<'a> {
+pub(crate) struct Places<'a> {
     uid: &'a str,
     spec: &'a ClusterSpec,
     addresses: BTreeSet<Ipv4Addr>,
@@ -106,7 +106,7 @@ pub(super) struct Places<'a> {
 impl<'a> Places<'a> {
     /// All machine records count, those on their way out too: their places are free when they are gone. A name is free when
     /// its node object is gone as well: whoever took it would be the drained node of before.
-    pub(super) fn new<'m>(
+    pub(crate) fn new<'m>(
         uid: &'a str,
         spec: &'a ClusterSpec,
         machines: impl IntoIterator<Item = &'m Machine>,
@@ -139,7 +139,7 @@ impl<'a> Places<'a> {
     }
 
     /// The place of one more node; `None` when a range is full.
-    pub(super) fn next(&mut self, pool: &PoolSpec) -> Option<Role> {
+    pub(crate) fn next(&mut self, pool: &PoolSpec) -> Option<Role> {
         let pod_range = match self.spec.network.plugin {
             PodNetworking::Kubenet | PodNetworking::AzureOverlay => Some(self.own_range()?),
             PodNetworking::AzureFlat => Some(self.block(pool.max_pods)?),

@@ -9,7 +9,7 @@ use control_records::{MachineRecord, Role};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Addresses, ControlPlane};
+use crate::{Addresses, ControlPlane};
 
 /// Counted up when a release computes something else from the same inputs, so that existing machines get it too.
 const RECIPE: u32 = 2;

@@ -19,13 +19,18 @@ use jiff::Timestamp;
 
 use super::*;
 
+#[path = "../features/backup/tests.rs"]
 mod backup;
+#[path = "../features/heal/tests.rs"]
 mod healing;
+#[path = "../features/members/tests.rs"]
 mod members;
 mod operations;
 mod partial;
+#[path = "../features/restore/tests.rs"]
 mod restore;
 mod tables;
+#[path = "../features/upgrade/tests.rs"]
 mod upgrade;
 
 fn at(second: i64) -> Timestamp {
@@ -142,7 +147,7 @@ struct Ideal {
     forgotten: bool,
     next_id: u32,
     ended: Vec<(String, OperationStatus)>,
-    health: crate::health::Health,
+    health: Health,
     /// Machines that say nothing, since when, and the step that brings them back.
     ill: BTreeMap<String, (Timestamp, Rung)>,
     /// etcd's voting members, where there is a keeper to tell.

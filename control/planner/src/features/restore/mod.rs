@@ -9,7 +9,7 @@ use agent_protocol::programs::{ETCD, EtcdPhase, EtcdStatus};
 use cluster_spec::{ClusterSpec, RestoreSpec};
 use control_records::{EventKind, ObservedRecord, Role};
 
-use super::{Draft, Effect, Machine, Presence, Reach, addons_inputs, members, reach::in_force};
+use crate::{Draft, Effect, Machine, Presence, Reach, addons_inputs, members, reach::in_force};
 
 /// When the restored state was seen to serve.
 const RESTORED: &str = "restored";
@@ -35,7 +35,7 @@ pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<Re
     }
 }
 
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     all_lost(draft);
     let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
         return;
@@ -110,7 +110,7 @@ fn all_lost(draft: &mut Draft<'_>) {
 }
 
 /// Whether a member's etcd waits with nothing in its hands.
-pub(super) fn empty(member: &Machine) -> bool {
+pub(crate) fn empty(member: &Machine) -> bool {
     status(member).is_some_and(|status| status.phase == EtcdPhase::Waiting && status.empty)
 }
 
@@ -131,13 +131,13 @@ fn serves(draft: &Draft<'_>, restore: &RestoreSpec) -> bool {
 }
 
 /// The restore that was wished for and that nobody has seen serve yet.
-pub(super) fn pending(draft: &Draft<'_>) -> Option<RestoreSpec> {
+pub(crate) fn pending(draft: &Draft<'_>) -> Option<RestoreSpec> {
     let observed = &draft.seen.observed;
     wished(&draft.desired.spec, observed).filter(|restore| observed.restored.as_ref() != Some(&restore.id))
 }
 
 /// Where a member's etcd says that its data comes from.
-pub(super) fn restored(member: &Machine) -> Option<String> {
+pub(crate) fn restored(member: &Machine) -> Option<String> {
     status(member)?.restored
 }
 

@@ -14,7 +14,7 @@ use cluster_bootstrap::{Member, member_address};
 use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
 use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
 
-use super::{
+use crate::{
     Addresses, Ailment, ConfigSeen, Draft, Machine, Presence, Subject, Symptom, Write, after,
     heal::stands_by, places::Leases, restore, upgrade,
 };
@@ -67,7 +67,7 @@ impl ControlPlane {
 }
 
 /// Whether the cluster's etcd held something before.
-pub(super) fn formed(observed: &ObservedRecord) -> bool {
+pub(crate) fn formed(observed: &ObservedRecord) -> bool {
     observed.milestones.contains_key("api_ready")
 }
 
@@ -104,7 +104,7 @@ fn index(machine: &Machine) -> Option<u32> {
 }
 
 /// Members that are to stay, in order of their numbers.
-pub(super) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {
+pub(crate) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {
     let mut staying: Vec<_> = draft
         .seen
         .machines
@@ -116,7 +116,7 @@ pub(super) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {
 }
 
 /// Brings the members' records to the tier: writes down what is missing, marks what is too much, highest number first.
-pub(super) fn records(draft: &mut Draft<'_>) {
+pub(crate) fn records(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let wanted = draft.desired.spec.tier.members();
     let staying = staying(draft);
@@ -231,7 +231,7 @@ fn limits_followed(draft: &Draft<'_>) -> bool {
 
 /// Whether this member serves and has taken its latest configuration. What its agent has not told since the service
 /// started counts as well as long as it is in contact.
-pub(super) fn healthy(machine: &Machine) -> bool {
+pub(crate) fn healthy(machine: &Machine) -> bool {
     let ConfigSeen::Published { generation, .. } = machine.config else {
         return false;
     };
@@ -253,7 +253,7 @@ pub(super) fn healthy(machine: &Machine) -> bool {
 }
 
 /// Whether all members that are to stay are well, but for one that is not asked for, and belong to etcd.
-pub(super) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
+pub(crate) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
     let staying = staying(draft);
     let voters = keeper(draft).map(|status| status.voters);
     staying
@@ -264,7 +264,7 @@ pub(super) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
 
 /// What the keeper of a staying member says about etcd: of the leader's own if it is known, else of any. What those said last
 /// who are lost by now counts for nothing.
-pub(super) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
+pub(crate) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
     let said: Vec<_> = staying(draft)
         .into_iter()
         .filter(|(_, machine)| machine.presence == Presence::Running && machine.heard())
@@ -280,7 +280,7 @@ pub(super) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
 }
 
 /// Whether a member that is to go may be removed now.
-pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
+pub(crate) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
     if machine.presence == Presence::Absent {
         return true;
     }
@@ -305,7 +305,7 @@ pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool 
 
 /// Whether a member must not start yet: a cluster's only member has the VIP on its card, and two of them must never have it
 /// at the same time.
-pub(super) fn waits_for_vip(draft: &Draft<'_>, machine: &Machine) -> bool {
+pub(crate) fn waits_for_vip(draft: &Draft<'_>, machine: &Machine) -> bool {
     let machines = || draft.seen.machines.values();
     index(machine).is_some()
         && !draft.seen.observed.roaming
@@ -314,7 +314,7 @@ pub(super) fn waits_for_vip(draft: &Draft<'_>, machine: &Machine) -> bool {
 
 /// Whether a member may take the configuration that it should have, `inputs`: at once if it is not restarted for it, else
 /// one after the other, while all others are well.
-pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inputs: &str) -> bool {
+pub(crate) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inputs: &str) -> bool {
     let staying = staying(draft);
     if staying.len() <= 1 || !formed(&draft.seen.observed) {
         return true;

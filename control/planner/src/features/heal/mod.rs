@@ -20,12 +20,16 @@ use std::time::Duration;
 use control_records::{EventKind, Repair, Role, Rung};
 use jiff::Timestamp;
 
-pub(super) use super::ailment::{data_on_its_way, stands_by};
-use super::{
-    Ailment, Draft, Effect, Machine, Presence, Reach, Subject, Symptom, Write, after,
-    ailment::{KUBELET, is_full},
-    members, repair, restore, upgrade,
+pub(crate) mod ailment;
+pub(crate) mod health;
+mod repair;
+
+use crate::{
+    Ailment, Draft, Effect, Machine, Presence, Reach, Subject, Symptom, Write, after, members, restore,
+    upgrade,
 };
+use ailment::{KUBELET, is_full};
+pub(crate) use ailment::{data_on_its_way, stands_by};
 
 /// Nodes that a pool must have for its breaker.
 const SMALLEST_POOL: usize = 3;
@@ -105,7 +109,7 @@ fn most(all: usize) -> usize {
 
 impl HealPolicy {
     /// How long an ailment lasts before anything is done about it.
-    pub(crate) fn patience(&self, ailment: &Ailment) -> Duration {
+    pub fn patience(&self, ailment: &Ailment) -> Duration {
         match ailment {
             Ailment::Vanished => Duration::ZERO,
             Ailment::Silent => self.silent,
@@ -174,7 +178,7 @@ impl Kind {
 }
 
 /// Takes the next step for every machine that needs one.
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
         if machine.record.deleting {
@@ -449,7 +453,7 @@ fn preserved(repair: &Repair) -> String {
 }
 
 /// Whether a machine is taken away for a while, or is from this plan on.
-pub(super) fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
+pub(crate) fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
     let begins = |write: &Write| match write {
         Write::Repair {
             machine,

@@ -1,9 +1,9 @@
 //! The plan of a cluster whose creation was aborted: its machines and its network go, its record, its name, its addresses
 //! and its keys stay. The next request begins where these are.
 
-use super::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
+use crate::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
 
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     // Whatever its API had answered before, it is going to be another one.
     draft.observed.milestones.clear();

@@ -10,12 +10,12 @@ use agent_protocol::{
 use cluster_spec::PodNetworking;
 use jiff::Timestamp;
 
-use super::{ApiSeen, ConfigSeen, HealPolicy, Machine, Presence, Reach};
+use crate::{ApiSeen, ConfigSeen, HealPolicy, Machine, Presence, Reach};
 
 /// A file system with less than one in so many parts free is full.
 const FULL: u64 = 20;
 /// The component behind a node object.
-pub(super) const KUBELET: &str = "kubelet";
+pub(crate) const KUBELET: &str = "kubelet";
 
 /// What can be wrong with a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,12 +125,12 @@ pub(crate) fn diagnose(
 }
 
 /// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
-pub(super) fn stands_by(process: &str) -> bool {
+pub(crate) fn stands_by(process: &str) -> bool {
     process.starts_with("etcd-")
 }
 
 /// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
-pub(super) fn data_on_its_way(report: &Report) -> Option<String> {
+pub(crate) fn data_on_its_way(report: &Report) -> Option<String> {
     let status: EtcdStatus = report.status(ETCD)?;
     let what = match status.phase {
         EtcdPhase::Started => return None,
@@ -144,7 +144,7 @@ pub(super) fn data_on_its_way(report: &Report) -> Option<String> {
     })
 }
 
-pub(super) fn is_full(disk: &DiskSeen) -> bool {
+pub(crate) fn is_full(disk: &DiskSeen) -> bool {
     disk.free_mib * FULL < disk.total_mib
 }
 

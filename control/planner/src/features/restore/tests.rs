@@ -95,7 +95,8 @@ fn members_that_lost_everything_together_are_restored_once() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     let wished = |ideal: &Ideal| {
         let observed = &ideal.seen.observed;
-        crate::plan::restore::wished(&ideal.desired.spec, observed).map(|restore| (restore.id, restore.at))
+        crate::features::restore::wished(&ideal.desired.spec, observed)
+            .map(|restore| (restore.id, restore.at))
     };
     for _ in 0..20 {
         ideal.pass();
@@ -171,7 +172,7 @@ fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
     machine.report = Some(std::sync::Arc::new(report));
     let plan = ideal.plan();
     assert_eq!(
-        crate::plan::restore::wished(&ideal.desired.spec, &plan.observed),
+        crate::features::restore::wished(&ideal.desired.spec, &plan.observed),
         None
     );
 }

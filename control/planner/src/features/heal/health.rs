@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use cluster_spec::PodNetworking;
 use jiff::Timestamp;
 
-use crate::plan::{Ailment, ApiSeen, HealPolicy, Machine, Presence, Symptom, diagnose};
+use crate::{Ailment, ApiSeen, HealPolicy, Machine, Presence, Symptom, heal::ailment::diagnose};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
+pub struct Health {
     running_since: BTreeMap<String, Timestamp>,
     symptoms: BTreeMap<String, (Ailment, Timestamp)>,
     well_since: BTreeMap<String, Timestamp>,
@@ -21,7 +21,7 @@ pub(crate) struct Health {
 impl Health {
     /// Fills in what is wrong with a machine, and since when. Returns whether it has fallen silent since the last time: then
     /// it may be gone.
-    pub(crate) fn examine(
+    pub fn examine(
         &mut self,
         machine: &mut Machine,
         api: &ApiSeen,
@@ -66,12 +66,13 @@ impl Health {
     }
 
     /// It begins a new life; what was wrong before says nothing about it.
-    pub(crate) fn started_anew(&mut self, machine: &str, repair: Timestamp, ended_boot: Option<String>) {
+    pub fn started_anew(&mut self, machine: &str, repair: Timestamp, ended_boot: Option<String>) {
         self.forget(machine);
         self.repaired.insert(machine.to_owned(), (repair, ended_boot));
     }
 
-    pub(crate) fn forget(&mut self, machine: &str) {
+    /// Its record is gone.
+    pub fn forget(&mut self, machine: &str) {
         self.running_since.remove(machine);
         self.symptoms.remove(machine);
         self.well_since.remove(machine);

@@ -6,14 +6,14 @@ use agent_protocol::ProcessState;
 use cluster_spec::PodNetworking;
 use control_records::{Role, Rung};
 
-use super::{
+use crate::{
     Addresses, ConfigSeen, Draft, Effect, Machine, NetworkSeen, Presence, Reach, Subject, Write,
     addons_inputs, after, heal, members, nodes,
     places::{self, Leases},
     restore, upgrade,
 };
 
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     draft
         .observed
         .milestones
@@ -190,7 +190,7 @@ fn configurations(draft: &mut Draft<'_>) {
 }
 
 /// Whether an agent has put its machine's present configuration into force.
-pub(super) fn in_force(draft: &Draft<'_>, machine: &Machine) -> bool {
+pub(crate) fn in_force(draft: &Draft<'_>, machine: &Machine) -> bool {
     let ConfigSeen::Published { generation, .. } = machine.config else {
         return false;
     };
@@ -312,7 +312,7 @@ fn ready_nodes(draft: &mut Draft<'_>) {
 
 /// Whether a node has joined as far as Landfall can bring it: without a CNI plugin it stays NotReady, and that is what
 /// was asked for.
-pub(super) fn joined(draft: &Draft<'_>, node: &str) -> bool {
+pub(crate) fn joined(draft: &Draft<'_>, node: &str) -> bool {
     draft
         .seen
         .api
@@ -335,7 +335,7 @@ fn reached(draft: &mut Draft<'_>) {
 }
 
 /// What is wrong with a machine, for people: what healing does about it, or processes that keep ending.
-pub(super) fn ailing(machine: &Machine) -> Option<String> {
+pub(crate) fn ailing(machine: &Machine) -> Option<String> {
     let repair = &machine.record.repair;
     if let (Some(symptom), true) = (
         &machine.symptom,

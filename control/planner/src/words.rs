@@ -2,7 +2,7 @@
 
 use agent_protocol::{ProcessSeen, ProcessState};
 
-use super::{Draft, Machine, Presence, Subject, parts::Check, reach::ailing};
+use crate::{Draft, Machine, Presence, Subject, parts::Check, reach::ailing};
 
 /// Failures in a row after which something is called a problem: the first ones are part of life.
 const WORTH_TELLING: u32 = 3;
@@ -12,7 +12,7 @@ const MOST_CHARS: usize = 600;
 const LINES: usize = 3;
 
 /// What is going on; empty when nothing is to do.
-pub(super) fn step(draft: &Draft<'_>) -> String {
+pub(crate) fn step(draft: &Draft<'_>) -> String {
     match draft.waits.as_slice() {
         [] => String::new(),
         [only] => only.clone(),
@@ -21,7 +21,7 @@ pub(super) fn step(draft: &Draft<'_>) -> String {
 }
 
 /// What is wrong, with whatever the machines or the effects have to say about it.
-pub(super) fn problem(draft: &Draft<'_>) -> Option<String> {
+pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
     let ailing = draft.seen.machines.values().find_map(ailing);
     let failing = draft
         .seen
@@ -39,12 +39,12 @@ pub(super) fn problem(draft: &Draft<'_>) -> Option<String> {
 }
 
 /// At most so many characters of a text.
-pub(super) fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect()
 }
 
 /// Why these parts are not there: which machine, which component, what it says last, and what to do next. Sentences.
-pub(super) fn cause(draft: &Draft<'_>, scope: &[String], checks: &[Check]) -> Option<String> {
+pub(crate) fn cause(draft: &Draft<'_>, scope: &[String], checks: &[Check]) -> Option<String> {
     let open = || {
         checks
             .iter()

@@ -9,7 +9,7 @@
 use cluster_spec::PoolSpec;
 use control_records::{BASE, OperationRecord, Role};
 
-use super::{
+use crate::{
     ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject, Write, addons_inputs, members,
     nodes::counts,
     reach::{in_force, joined},
@@ -18,19 +18,19 @@ use super::{
 
 /// Something that is to be there.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Check {
+pub(crate) struct Check {
     /// Of which part.
-    pub(super) part: String,
+    pub(crate) part: String,
     /// Of which machine, if it is one's.
-    pub(super) machine: Option<String>,
+    pub(crate) machine: Option<String>,
     /// What is going on as long as it is not.
-    pub(super) what: String,
+    pub(crate) what: String,
     /// Whether it is.
-    pub(super) done: bool,
+    pub(crate) done: bool,
 }
 
 /// Everything that is to be there, in the order in which it comes about.
-pub(super) fn checks(draft: &Draft<'_>) -> Vec<Check> {
+pub(crate) fn checks(draft: &Draft<'_>) -> Vec<Check> {
     let mut list = List {
         draft,
         checks: Vec::new(),
@@ -50,7 +50,7 @@ pub(super) fn checks(draft: &Draft<'_>) -> Vec<Check> {
 }
 
 /// Notes which parts have got there before all of the cluster has.
-pub(super) fn reached(draft: &mut Draft<'_>) {
+pub(crate) fn reached(draft: &mut Draft<'_>) {
     if draft.observed.generation >= draft.desired.generation {
         draft.observed.reached.clear();
         return;
@@ -83,7 +83,7 @@ pub(super) fn reached(draft: &mut Draft<'_>) {
 }
 
 /// Which parts an operation is about.
-pub(super) fn scope(draft: &Draft<'_>, operation: &OperationRecord) -> Vec<String> {
+pub(crate) fn scope(draft: &Draft<'_>, operation: &OperationRecord) -> Vec<String> {
     let desired = draft.desired;
     let pools = |most: u64| {
         let changed = desired
@@ -108,7 +108,7 @@ pub(super) fn scope(draft: &Draft<'_>, operation: &OperationRecord) -> Vec<Strin
 }
 
 /// Whether what an operation asked for is there.
-pub(super) fn is_reached(draft: &Draft<'_>, operation: &OperationRecord) -> bool {
+pub(crate) fn is_reached(draft: &Draft<'_>, operation: &OperationRecord) -> bool {
     let observed = &draft.observed;
     observed.generation >= operation.generation
         || scope(draft, operation).iter().all(|part| {
@@ -157,7 +157,7 @@ impl List<'_, '_> {
             Write::RecordMachine { role, .. } => matches!(role, Role::ControlPlane { .. }),
             _ => false,
         };
-        let leased = super::Addresses::of(&seen.observed).is_some() && !draft.writes.iter().any(written);
+        let leased = crate::Addresses::of(&seen.observed).is_some() && !draft.writes.iter().any(written);
         self.check(BASE, None, "leasing addresses", leased);
         self.check(BASE, None, "making certificates", seen.pki);
         let network = match &seen.network {
@@ -331,7 +331,7 @@ impl List<'_, '_> {
 }
 
 /// Thousandths of what these parts are to be that are there.
-pub(super) fn share(checks: &[Check], parts: &[String]) -> u32 {
+pub(crate) fn share(checks: &[Check], parts: &[String]) -> u32 {
     let own = checks.iter().filter(|check| parts.contains(&check.part));
     let (mut all, mut done) = (0_u32, 0_u32);
     for check in own {

@@ -1,11 +1,13 @@
 //! Nodes: which there should be, their objects in the API, and how they leave.
 
+pub(crate) mod places;
+
 use std::collections::BTreeSet;
 
 use cluster_spec::PoolSpec;
 use control_records::Role;
 
-use super::{
+use crate::{
     Draft, Effect, Machine, Presence, Reach, Subject, Write, after, members, places::Places, reach::joined,
     upgrade, wish_inputs,
 };
@@ -14,7 +16,7 @@ use super::{
 const NAME_PREFIX: &str = "aks-";
 
 /// Brings the machine records to the pools: writes down what is missing, marks what is too much, highest index first.
-pub(super) fn records(draft: &mut Draft<'_>) {
+pub(crate) fn records(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let pools = &draft.desired.spec.pools;
     let mut places = Places::new(
@@ -153,7 +155,7 @@ impl<'a> Nodes<'a> {
 
 /// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that is kept
 /// as evidence and has another version.
-pub(super) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
+pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
     let repair = &machine.record.repair;
     let evidence = repair.preserve.is_some() && machine.record.image != pool.kubernetes_version;
     !repair.given_up() && !evidence
@@ -173,7 +175,7 @@ fn index_in(machine: &Machine, spec: &PoolSpec) -> Option<u32> {
 }
 
 /// Node objects of machines that stay: joined, and as wished.
-pub(super) fn objects(draft: &mut Draft<'_>) {
+pub(crate) fn objects(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
         let Some(name) = machine.node_name().filter(|_| !machine.record.deleting) else {
@@ -214,7 +216,7 @@ pub(super) fn objects(draft: &mut Draft<'_>) {
 }
 
 /// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
-pub(super) fn removals(draft: &mut Draft<'_>) {
+pub(crate) fn removals(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
         if !machine.record.deleting {
@@ -244,7 +246,7 @@ pub(super) fn removals(draft: &mut Draft<'_>) {
 }
 
 /// Removes the record of a machine that is gone. Not before an effect that may still write its configuration has ended.
-pub(super) fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+pub(crate) fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     draft.wait(format!("removing {}", machine.label()));
     if !draft.seen.busy.contains(&Subject::Config(id.to_owned())) {
         draft.writes.push(Write::RemoveMachine(id.to_owned()));

@@ -3,7 +3,7 @@
 //! | machine | how |
 //! |---|---|
 //! | control plane | stopped, and started with the other image on the disk that it has; one member at a time, the leader last |
-//! | node | another node is added beside it; when that one is ready, it is drained and goes ([`super::nodes::records`]) |
+//! | node | another node is added beside it; when that one is ready, it is drained and goes ([`crate::nodes::records`]) |
 //!
 //! Always true: a control plane never goes back, and once one member has gone on, the others follow, whatever is asked for
 //! meanwhile; no node is newer than any API server; the next member begins when the one before serves.
@@ -12,18 +12,18 @@ use cluster_spec::PoolSpec;
 use cluster_versions::Version;
 use control_records::EventKind;
 
-use super::{Draft, Effect, Machine, Subject, Write, heal, members, restore};
+use crate::{Draft, Effect, Machine, Subject, Write, heal, members, restore};
 
 /// Whether a machine is still to be started with its other image. Who forgets that it was, as a new process of the service
 /// does, starts it once more.
-pub(super) fn is_due(machine: &Machine) -> bool {
+pub(crate) fn is_due(machine: &Machine) -> bool {
     let upgrading = machine.record.upgrading;
     // A repair that was decided since has started it with that image as well.
     upgrading.is_some_and(|at| machine.repaired.is_none_or(|repaired| repaired < at))
 }
 
 /// Whether what is known of a machine is said by the image that it is to have.
-pub(super) fn is_back(machine: &Machine) -> bool {
+pub(crate) fn is_back(machine: &Machine) -> bool {
     let upgrading = machine.record.upgrading.is_some();
     let boot = machine.report.as_ref().map(|report| &report.boot);
     !upgrading || !is_due(machine) && boot.is_some() && boot != machine.ended_boot.as_ref()
@@ -35,7 +35,7 @@ fn version(image: &str) -> Option<Version> {
 }
 
 /// The version that the control plane is to have: what is asked for, or newer where a member has it already.
-pub(super) fn target<'a>(draft: &Draft<'a>) -> &'a str {
+pub(crate) fn target<'a>(draft: &Draft<'a>) -> &'a str {
     let images = members::staying(draft)
         .into_iter()
         .map(|(_, member)| member.record.image.as_str());
@@ -46,12 +46,12 @@ pub(super) fn target<'a>(draft: &Draft<'a>) -> &'a str {
 }
 
 /// Whether a control plane member is what the upgrade makes of it.
-pub(super) fn is_done(draft: &Draft<'_>, member: &Machine) -> bool {
+pub(crate) fn is_done(draft: &Draft<'_>, member: &Machine) -> bool {
     member.record.upgrading.is_none() && member.record.image == target(draft)
 }
 
 /// Whether nodes of this pool's version may be there: no API server is older.
-pub(super) fn allows(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
+pub(crate) fn allows(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
     let wanted = version(&pool.kubernetes_version);
     members::staying(draft)
         .iter()
@@ -59,7 +59,7 @@ pub(super) fn allows(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
 }
 
 /// Which version serves: the oldest, while members differ.
-pub(super) fn observe(draft: &mut Draft<'_>) {
+pub(crate) fn observe(draft: &mut Draft<'_>) {
     let members = members::staying(draft);
     if members
         .iter()
@@ -75,7 +75,7 @@ pub(super) fn observe(draft: &mut Draft<'_>) {
 }
 
 /// Takes the control plane on, a member at a time.
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     let staying = members::staying(draft);
     let target = target(draft).to_owned();
     let mut under_way = false;

@@ -4,7 +4,7 @@
 use agent_protocol::programs::{BACKUP, BackupStatus};
 use control_records::EventKind;
 
-use super::{Draft, Machine};
+use crate::{Draft, Machine};
 
 /// Who it is told of.
 const SUBJECT: &str = "the backup";
@@ -17,7 +17,7 @@ const LATE: u64 = 60_000;
 /// …until it is behind by less than this.
 const WELL: u64 = 10_000;
 
-pub(super) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     if draft.desired.deleting {
         return;

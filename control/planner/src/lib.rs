@@ -17,38 +17,33 @@
 //! Always true: planning twice from the same things gives the same plan; a plan without anything in it means that the
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
 
-mod ailment;
-mod backup;
-mod delete;
-mod halt;
-mod heal;
+mod features;
 mod history;
-mod inputs;
-mod members;
-mod nodes;
+mod observation;
 mod operations;
 mod parts;
-mod places;
 mod reach;
-mod repair;
-mod restore;
-mod seen;
 #[cfg(test)]
 mod tests;
-mod upgrade;
 mod words;
 
-pub(crate) use ailment::diagnose;
-pub use ailment::{Ailment, Symptom};
-pub use heal::{HealPolicy, Silence};
-pub use inputs::{Frame, addons_inputs, wish_inputs};
-pub use members::{ControlPlane, member};
-pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
-pub use places::{NODE_OFFSET, node_name, routes};
-pub use seen::{
+use features::{backup, deletion, halt, heal, members, nodes, nodes::places, restore, upgrade};
+
+pub use features::{
+    configurations::inputs::{Frame, addons_inputs, wish_inputs},
+    heal::{
+        HealPolicy, Silence,
+        ailment::{Ailment, Symptom},
+        health::Health,
+    },
+    members::{ControlPlane, member},
+    nodes::places::{NODE_OFFSET, node_name, routes},
+};
+pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, Drain, Held, Machine, NetworkSeen, Presence, Reach, Seen,
     StampRanges,
 };
+pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 
 use std::{cell::OnceCell, collections::BTreeSet, net::Ipv4Addr, rc::Rc, time::Duration};
 
@@ -290,7 +285,7 @@ impl Effect {
 pub fn plan(desired: &ClusterRecord, seen: &Seen, policy: &Policy, now: Timestamp) -> Plan {
     let mut draft = Draft::new(desired, seen, policy, now);
     if desired.deleting {
-        delete::plan(&mut draft);
+        deletion::plan(&mut draft);
     } else if desired.course.halted {
         halt::plan(&mut draft);
     } else {

@@ -1,0 +1,3 @@
+//! What machines are configured with.
+
+pub(crate) mod inputs;

@@ -388,13 +388,14 @@ mod tests {
     #[test]
     fn references_name_the_pinned_versions() {
         let catalog = Catalog::embedded();
-        for (name, reference) in [
-            ("coredns", references::COREDNS),
-            ("metrics-server", references::METRICS_SERVER),
-        ] {
-            let component = catalog.components.iter().find(|c| c.name == name).unwrap();
-            assert_eq!(reference, format!("landfall.dev/{name}:{}", component.version));
+        for image in cluster_addons::images() {
+            let component = catalog.components.iter().find(|c| c.name == image.name).unwrap();
+            assert_eq!(
+                image.reference,
+                format!("landfall.dev/{}:{}", image.name, component.version)
+            );
         }
+        assert!(cluster_addons::images().any(|image| image.reference == references::COREDNS));
     }
 
     #[test]

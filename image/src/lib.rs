@@ -66,8 +66,6 @@ pub mod references {
     pub const BUSYBOX: &str = "landfall.dev/busybox:1";
     /// The cluster's name server.
     pub const COREDNS: &str = "landfall.dev/coredns:v1.15.0";
-    /// The resource metrics API.
-    pub const METRICS_SERVER: &str = "landfall.dev/metrics-server:v0.9.0";
     /// Each image is `<name>.tar` in this directory of a machine, for `ctr --namespace k8s.io images import`.
     pub const DIRECTORY: &str = "/opt/landfall/images";
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
 //! | `compatibility.md` | `providers_containerservice::compatibility()` |
+//! | `addons.md` | `cluster_addons::page()` |
 //! | `cli.md` | the binary's own command line |
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -76,6 +77,7 @@ fn pages() -> Result<BTreeMap<String, String>> {
         .map(|code| (format!("errors/{}.md", code.code), error_page(code)))
         .collect();
     pages.insert("errors/README.md".into(), error_index());
+    pages.insert("addons.md".into(), format!("{HEAD}{}", cluster_addons::page()));
     // This page says in its own words where it comes from.
     pages.insert(
         "compatibility.md".into(),

@@ -1,22 +1,75 @@
-//! The objects that Landfall keeps in every cluster: DNS, metrics, and the roles of its own credentials.
+//! Add-ons: what Landfall keeps in every cluster, one value of [`Addon`] each, listed in [`ADDONS`].
 //!
 //! Pure: a desired cluster in, Kubernetes objects out. The control loops apply them (server-side, forced) whenever the
-//! cluster changes and whenever one of them was changed by somebody else.
+//! cluster changes and whenever one of them was changed by somebody else. What is watched for that, which images nodes
+//! import, and the page `docs/reference/addons.md` follow from the list.
 //!
 //! Always true: every object carries [`MANAGED_LABEL`], so that changes to it can be watched; images are those of the node
 //! image and are never pulled; an object's name does not depend on its content.
+//!
+//! To add one: a folder with its value, a line in [`ADDONS`], its golden (`tests/golden/`), and its image in
+//! `components/components.toml`.
 
 mod dns;
 mod metrics;
+mod page;
 mod roles;
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use cluster_api::Watch;
 use cluster_spec::ClusterSpec;
 use serde_json::{Value, json};
 
+pub use page::page;
+pub use roles::{MONITORING_USER, USERS_GROUP};
+
+/// All add-ons, in the order in which they are applied.
+pub const ADDONS: &[Addon] = &[roles::ROLES, dns::DNS, metrics::METRICS];
+
 /// The label (key, value) of every managed object.
 pub const MANAGED_LABEL: (&str, &str) = ("kubernetes.azure.com/managedby", "aks");
+/// It as a selector.
+const MANAGED: &str = "kubernetes.azure.com/managedby=aks";
+/// The namespace of what has one.
+const KUBE_SYSTEM: Option<&str> = Some("kube-system");
+
+/// An add-on.
+#[derive(Debug, Clone, Copy)]
+pub struct Addon {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it is good for: half a sentence.
+    pub about: &'static str,
+    /// Container images that nodes import before they run its pods.
+    pub images: &'static [Image],
+    /// Objects of its whose changes are noticed at once. Others are put right when the add-ons are applied the next time.
+    pub watches: &'static [Watch],
+    /// The Deployments in `kube-system` that it works with, all of them.
+    pub deployments: &'static [&'static str],
+    /// What happens when a tenant edits its objects.
+    pub edits: Edits,
+    /// Whether a cluster has it.
+    pub wanted: fn(&ClusterSpec) -> bool,
+    /// Its objects, in an order in which they can be applied.
+    pub objects: fn(&ClusterSpec, &AddonOptions) -> Vec<Value>,
+}
+
+/// What happens when a tenant edits an add-on's objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edits {
+    /// Fields that the add-on sets, and objects that were deleted, are put back; fields that it does not set stay.
+    PutBack,
+}
+
+/// A container image that is part of every node image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image {
+    /// The name of its archive in the node image: `/opt/landfall/images/{name}.tar`.
+    pub name: &'static str,
+    /// Name and tag as pods use them.
+    pub reference: &'static str,
+}
 
 /// What the objects depend on beside the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,16 +78,36 @@ pub struct AddonOptions {
     pub upstream_dns: Vec<IpAddr>,
 }
 
-/// All managed objects, in an order in which they can be applied.
+/// The objects of all add-ons that a cluster has, in an order in which they can be applied.
 pub fn manifests(spec: &ClusterSpec, options: &AddonOptions) -> Vec<Value> {
-    let mut objects = roles::objects();
-    objects.extend(dns::objects(spec, options));
-    objects.extend(metrics::objects());
+    let wanted = ADDONS.iter().filter(|addon| (addon.wanted)(spec));
+    let mut objects: Vec<Value> = wanted.flat_map(|addon| (addon.objects)(spec, options)).collect();
     for object in &mut objects {
         object["metadata"]["labels"][MANAGED_LABEL.0] = json!(MANAGED_LABEL.1);
         object["metadata"]["labels"]["addonmanager.kubernetes.io/mode"] = json!("Reconcile");
     }
     objects
+}
+
+/// What is watched in every cluster: each kind once.
+pub fn watches() -> Vec<Watch> {
+    let all: BTreeSet<Watch> = ADDONS.iter().flat_map(|addon| addon.watches).copied().collect();
+    all.into_iter().collect()
+}
+
+/// The images that nodes import.
+pub fn images() -> impl Iterator<Item = Image> {
+    ADDONS.iter().flat_map(|addon| addon.images).copied()
+}
+
+/// Managed objects of a kind.
+const fn managed(version: &'static str, kind: &'static str, namespace: Option<&'static str>) -> Watch {
+    Watch {
+        version,
+        kind,
+        namespace,
+        labels: Some(MANAGED),
+    }
 }
 
 /// Where the pods of add-ons run: on system pools where there are any to choose from, whatever taints those have.
@@ -112,6 +185,76 @@ mod tests {
             .iter()
             .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
             .unwrap_or_else(|| panic!("no {kind} {name}"))
+    }
+
+    /// A change of these reaches the clusters that there are. `UPDATE_GOLDEN=1 cargo test -p cluster-addons` writes them.
+    #[test]
+    fn what_is_rendered_is_pinned() {
+        let options = AddonOptions {
+            upstream_dns: vec!["192.0.2.53".parse().unwrap()],
+        };
+        for addon in ADDONS {
+            let objects = (addon.objects)(&spec(2), &options);
+            let text = serde_json::to_string_pretty(&objects).unwrap() + "\n";
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/golden")
+                .join(format!("{}.json", addon.name));
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(&path, &text).unwrap();
+            }
+            let golden = std::fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(
+                golden,
+                text,
+                "{} is not what {} renders",
+                path.display(),
+                addon.name
+            );
+        }
+    }
+
+    #[test]
+    fn an_addon_watches_runs_and_imports_what_it_consists_of() {
+        let mut names = std::collections::BTreeSet::new();
+        for addon in ADDONS {
+            assert!(names.insert(addon.name), "{} is there twice", addon.name);
+            let objects = (addon.objects)(&spec(2), &AddonOptions::default());
+            for watch in addon.watches {
+                let of = |object: &Value| {
+                    object["apiVersion"] == watch.version
+                        && object["kind"] == watch.kind
+                        && object["metadata"]["namespace"].as_str() == watch.namespace
+                };
+                assert!(objects.iter().any(of), "{}: {watch:?}", addon.name);
+                assert_eq!(
+                    watch.labels,
+                    Some(format!("{}={}", MANAGED_LABEL.0, MANAGED_LABEL.1).as_str())
+                );
+            }
+            let deployments: Vec<&Value> = objects
+                .iter()
+                .filter(|object| object["kind"] == "Deployment")
+                .collect();
+            let named: Vec<&str> = deployments
+                .iter()
+                .filter_map(|object| object["metadata"]["name"].as_str())
+                .collect();
+            assert_eq!(named, addon.deployments, "{}", addon.name);
+            let used: std::collections::BTreeSet<&str> = deployments
+                .iter()
+                .flat_map(|object| {
+                    object["spec"]["template"]["spec"]["containers"]
+                        .as_array()
+                        .unwrap()
+                })
+                .filter_map(|container| container["image"].as_str())
+                .collect();
+            let brought = addon.images.iter().map(|image| image.reference).collect();
+            assert_eq!(used, brought, "{}", addon.name);
+        }
+        let watches = watches();
+        assert_eq!(watches.len(), 7, "{watches:?}");
     }
 
     #[test]

@@ -80,6 +80,19 @@ pub struct NodeWish {
     pub address: Option<Ipv4Addr>,
 }
 
+/// Objects whose changes are listened to, by their kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Watch {
+    /// `apiVersion`, e.g. `apps/v1`.
+    pub version: &'static str,
+    /// `kind`.
+    pub kind: &'static str,
+    /// In this namespace; `None` for kinds without namespaces.
+    pub namespace: Option<&'static str>,
+    /// Label selector.
+    pub labels: Option<&'static str>,
+}
+
 /// A cluster's API.
 #[async_trait]
 pub trait ClusterApi: Send + Sync + 'static {

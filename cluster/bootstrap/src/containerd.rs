@@ -35,6 +35,6 @@ required_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
         SystemdCgroup = false
 "#,
-        pause = images::PAUSE
+        pause = images::PAUSE.reference
     )
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
+use cluster_addons::{MONITORING_USER, USERS_GROUP};
 use cluster_api::Endpoint;
 use cluster_pki::{Certificate, ClusterPki, Subject};
 use cluster_spec::ClusterSpec;
@@ -11,13 +12,8 @@ use serde_json::{Value, json};
 
 use crate::{API_PORT, BootstrapError};
 
-/// The group that AKS's user credential stands for here; an add-on binds it to `cluster-admin`. A group of its own, not
-/// `system:masters`, so that an administrator can take it away.
-pub const USERS_GROUP: &str = "landfall:cluster-users";
 /// Who the user credential is.
 const USER: &str = "landfall:cluster-user";
-/// Who the monitoring credential is; an add-on binds it to a read-only role.
-pub const MONITORING_USER: &str = "landfall:monitoring";
 
 /// Which of AKS's credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

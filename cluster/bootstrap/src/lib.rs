@@ -18,8 +18,9 @@ mod node;
 mod pods;
 mod proxy;
 
+pub use cluster_addons::{MONITORING_USER, USERS_GROUP};
 pub use control_plane::control_plane_config;
-pub use kubeconfig::{CredentialKind, MONITORING_USER, USERS_GROUP, admin_endpoint, kubeconfig};
+pub use kubeconfig::{CredentialKind, admin_endpoint, kubeconfig};
 pub use members::{bare_etcd, member_address};
 pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
 pub use node::{node_config, node_wish};
@@ -31,16 +32,20 @@ use cluster_pki::{Certificate, PkiError};
 use cluster_spec::Tier;
 use ipnet::Ipv4Net;
 
-/// Names and tags of the container images that every node image carries; nothing is pulled to start a cluster.
+/// Container images that every node image carries beside those of the add-ons; nothing is pulled to start a cluster.
 pub mod images {
+    use cluster_addons::Image;
+
     /// Holds a pod's namespaces.
-    pub const PAUSE: &str = "landfall.dev/pause:1";
-    /// The cluster's DNS.
-    pub const COREDNS: &str = "landfall.dev/coredns:v1.15.0";
-    /// `kubectl top`.
-    pub const METRICS_SERVER: &str = "landfall.dev/metrics-server:v0.9.0";
+    pub const PAUSE: Image = Image {
+        name: "pause",
+        reference: "landfall.dev/pause:1",
+    };
     /// For tests and first looks.
-    pub const BUSYBOX: &str = "landfall.dev/busybox:1";
+    pub const BUSYBOX: Image = Image {
+        name: "busybox",
+        reference: "landfall.dev/busybox:1",
+    };
 }
 
 /// Where a control plane machine is.

@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use agent_protocol::{Command, LEVEL, MachineConfig, Probe, Process, Task};
+use cluster_addons::Image;
 use cluster_api::NodeWish;
 use cluster_pki::{ClusterPki, Subject};
 use cluster_spec::{ClusterSpec, PoolSpec, node_image_version, vm_size};
 use jiff::Timestamp;
 
 use crate::{
-    API_PORT, BootstrapError, NodePlace, containerd, kubeconfig, kubelet, object, pair, plain, pods, proxy,
-    words,
+    API_PORT, BootstrapError, NodePlace, containerd, images, kubeconfig, kubelet, object, pair, plain, pods,
+    proxy, words,
 };
 
 pub(crate) const CA_FILE: &str = "/etc/kubernetes/pki/ca.crt";
@@ -99,9 +100,11 @@ pub fn node_config(
             ),
         ],
         // Pause first: without it no pod starts at all.
-        tasks: ["pause", "busybox", "coredns", "metrics-server"]
+        tasks: [images::PAUSE, images::BUSYBOX]
+            .into_iter()
+            .chain(cluster_addons::images())
             .map(import)
-            .into(),
+            .collect(),
     })
 }
 
@@ -124,10 +127,10 @@ fn process(name: &str, flags: Vec<String>, restart_on: &[&str], stop_order: u8, 
     }
 }
 
-fn import(image: &str) -> Task {
-    let file = format!("/opt/landfall/images/{image}.tar");
+fn import(image: Image) -> Task {
+    let file = format!("/opt/landfall/images/{}.tar", image.name);
     Task {
-        name: format!("import-{image}"),
+        name: format!("import-{}", image.name),
         argv: words([
             "/usr/local/bin/ctr",
             "--namespace",

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration};
 
 use async_trait::async_trait;
 use base_env::Env;
-use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeSeen, NodeWish};
+use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeSeen, NodeWish, Watch};
 use kube::{Client, Config, config::AuthInfo};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -25,12 +25,16 @@ const CALL: Duration = Duration::from_secs(15);
 /// Connects to real clusters.
 pub struct KubeConnect {
     env: Env,
+    watches: Arc<[Watch]>,
 }
 
 impl KubeConnect {
-    /// Handles use this clock.
-    pub fn new(env: Env) -> Self {
-        Self { env }
+    /// Handles use this clock, and listen to these objects beside nodes and certificate requests.
+    pub fn new(env: Env, watches: &[Watch]) -> Self {
+        Self {
+            env,
+            watches: watches.into(),
+        }
     }
 }
 
@@ -43,6 +47,7 @@ impl Connect for KubeConnect {
         Ok(Arc::new(Cluster {
             env: self.env.clone(),
             client,
+            watches: Arc::clone(&self.watches),
             applied: Mutex::default(),
         }))
     }
@@ -52,6 +57,7 @@ impl Connect for KubeConnect {
 struct Cluster {
     env: Env,
     client: Client,
+    watches: Arc<[Watch]>,
     /// By path: the mark that our last apply left on the object.
     applied: Mutex<BTreeMap<String, Value>>,
 }
@@ -254,6 +260,6 @@ impl ClusterApi for Cluster {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        watches::start(self.env.clone(), self.client.clone())
+        watches::start(&self.env, &self.client, &self.watches)
     }
 }

@@ -5,50 +5,16 @@
 use std::{sync::Arc, time::Duration};
 
 use base_env::Env;
+use cluster_api::Watch;
 use futures::TryStreamExt as _;
 use kube::{
-    Client,
+    Client, Resource as _,
     api::{WatchEvent, WatchParams},
-    core::Request,
+    core::{ApiResource, DynamicObject, GroupVersionKind, Request},
 };
 use serde::Deserialize;
 use tokio::sync::watch;
 
-/// What is watched: path, label selector, field selector. Together they tell of nodes, of certificate requests, and of
-/// everything that an add-on consists of and somebody is likely to change.
-const WATCHED: &[(&str, Option<&str>, Option<&str>)] = &[
-    ("/api/v1/nodes", None, None),
-    (
-        crate::serving::LIST,
-        None,
-        Some("spec.signerName=kubernetes.io/kubelet-serving"),
-    ),
-    (
-        "/apis/apps/v1/namespaces/kube-system/deployments",
-        Some(MANAGED),
-        None,
-    ),
-    ("/api/v1/namespaces/kube-system/configmaps", Some(MANAGED), None),
-    ("/api/v1/namespaces/kube-system/services", Some(MANAGED), None),
-    (
-        "/apis/policy/v1/namespaces/kube-system/poddisruptionbudgets",
-        Some(MANAGED),
-        None,
-    ),
-    (
-        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-        Some(MANAGED),
-        None,
-    ),
-    (
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-        Some(MANAGED),
-        None,
-    ),
-    ("/apis/apiregistration.k8s.io/v1/apiservices", Some(MANAGED), None),
-];
-/// The label of every managed object.
-const MANAGED: &str = "kubernetes.azure.com/managedby=aks";
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
 /// …for so many attempts; later, while it is away, this often.
@@ -70,18 +36,19 @@ struct Version {
     resource_version: String,
 }
 
-/// Starts the watches; they end when the last receiver is dropped.
-pub(crate) fn start(env: Env, client: Client) -> watch::Receiver<u64> {
+/// Starts the watches of nodes, of serving requests, and those that are asked for. They end when the last receiver is
+/// dropped.
+pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
-    for (path, labels, fields) in WATCHED {
-        let mut params = WatchParams::default();
-        if let Some(labels) = labels {
-            params = params.labels(labels);
-        }
-        if let Some(fields) = fields {
-            params = params.fields(fields);
-        }
+    let serving = WatchParams::default().fields("spec.signerName=kubernetes.io/kubelet-serving");
+    let all = [
+        ("/api/v1/nodes".to_owned(), WatchParams::default()),
+        (crate::serving::LIST.to_owned(), serving),
+    ]
+    .into_iter()
+    .chain(watches.iter().map(|watch| (path(watch), params(watch))));
+    for (path, params) in all {
         let mut follower = Follower {
             client: client.clone(),
             path,
@@ -100,10 +67,24 @@ pub(crate) fn start(env: Env, client: Client) -> watch::Receiver<u64> {
     receiver
 }
 
+/// Where objects of a kind are listed.
+fn path(watch: &Watch) -> String {
+    let (group, version) = watch.version.split_once('/').unwrap_or(("", watch.version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, watch.kind));
+    DynamicObject::url_path(&resource, watch.namespace)
+}
+
+fn params(watch: &Watch) -> WatchParams {
+    match watch.labels {
+        Some(labels) => WatchParams::default().labels(labels),
+        None => WatchParams::default(),
+    }
+}
+
 /// Follows one kind of object.
 struct Follower {
     client: Client,
-    path: &'static str,
+    path: String,
     params: WatchParams,
     /// Where to go on. Empty: with everything that is there, one wake-up each, after which nothing was missed.
     version: String,
@@ -130,7 +111,7 @@ impl Follower {
     }
 
     async fn once(&mut self, env: &Env, sender: &watch::Sender<u64>) -> Result<(), String> {
-        let request = Request::new(self.path)
+        let request = Request::new(self.path.as_str())
             .watch_metadata(&self.params, &self.version)
             .map_err(|error| error.to_string())?;
         let events = env
@@ -159,5 +140,34 @@ impl Follower {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_listened_to_where_kubernetes_lists_them() {
+        let of = |version, kind, namespace| {
+            path(&Watch {
+                version,
+                kind,
+                namespace,
+                labels: None,
+            })
+        };
+        assert_eq!(
+            of("v1", "ConfigMap", Some("kube-system")),
+            "/api/v1/namespaces/kube-system/configmaps"
+        );
+        assert_eq!(
+            of("policy/v1", "PodDisruptionBudget", Some("kube-system")),
+            "/apis/policy/v1/namespaces/kube-system/poddisruptionbudgets"
+        );
+        assert_eq!(
+            of("apiregistration.k8s.io/v1", "APIService", None),
+            "/apis/apiregistration.k8s.io/v1/apiservices"
+        );
     }
 }

@@ -110,7 +110,7 @@ impl Drivers {
         Ok(Self {
             fabric,
             agents: Arc::new(hub.clone()),
-            connect: Arc::new(KubeConnect::new(env.clone())),
+            connect: Arc::new(KubeConnect::new(env.clone(), &cluster_addons::watches())),
             agents_url: format!("https://{address}"),
             agents_ca,
             images,

@@ -1,15 +1,40 @@
 //! The cluster's DNS: CoreDNS behind the service `kube-dns`.
 
-use cluster_bootstrap::images;
+use cluster_api::Watch;
 use cluster_spec::ClusterSpec;
 use serde_json::{Value, json};
 
-use crate::{AddonOptions, placed};
+use crate::{Addon, AddonOptions, Edits, Image, KUBE_SYSTEM, managed, placed};
+
+pub(crate) const DNS: Addon = Addon {
+    name: "coredns",
+    about: "Names of services and pods, and names outside where the stamp has an uplink",
+    images: &[COREDNS],
+    watches: &WATCHES,
+    deployments: &["coredns"],
+    edits: Edits::PutBack,
+    wanted: |_| true,
+    objects,
+};
+
+const COREDNS: Image = Image {
+    name: "coredns",
+    reference: "landfall.dev/coredns:v1.15.0",
+};
+
+const WATCHES: [Watch; 6] = [
+    managed("apps/v1", "Deployment", KUBE_SYSTEM),
+    managed("v1", "ConfigMap", KUBE_SYSTEM),
+    managed("v1", "Service", KUBE_SYSTEM),
+    managed("policy/v1", "PodDisruptionBudget", KUBE_SYSTEM),
+    managed("rbac.authorization.k8s.io/v1", "ClusterRole", None),
+    managed("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None),
+];
 
 /// More than this many replicas are of no use below hundreds of nodes.
 const MAX_REPLICAS: u32 = 2;
 
-pub(crate) fn objects(spec: &ClusterSpec, options: &AddonOptions) -> Vec<Value> {
+fn objects(spec: &ClusterSpec, options: &AddonOptions) -> Vec<Value> {
     let nodes: u32 = spec.pools.iter().map(|pool| pool.count).sum();
     let labels = json!({ "k8s-app": "kube-dns" });
     let named = |name: &str| json!({ "name": name, "namespace": "kube-system" });
@@ -92,7 +117,7 @@ fn pod() -> Value {
             "labelSelector": { "matchLabels": { "k8s-app": "kube-dns" } }
         }],
         "containers": [{
-            "name": "coredns", "image": images::COREDNS, "imagePullPolicy": "IfNotPresent",
+            "name": "coredns", "image": COREDNS.reference, "imagePullPolicy": "IfNotPresent",
             "args": ["-conf", "/etc/coredns/Corefile"],
             "ports": [
                 { "name": "dns", "containerPort": 53, "protocol": "UDP" },

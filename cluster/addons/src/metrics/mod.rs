@@ -1,11 +1,35 @@
 //! metrics-server: what `kubectl top` and the horizontal autoscaler ask.
 
-use cluster_bootstrap::images;
+use cluster_api::Watch;
 use serde_json::{Value, json};
 
-use crate::placed;
+use crate::{Addon, Edits, Image, KUBE_SYSTEM, managed, placed};
 
-pub(crate) fn objects() -> Vec<Value> {
+pub(crate) const METRICS: Addon = Addon {
+    name: "metrics-server",
+    about: "CPU and memory of nodes and pods, for `kubectl top` and the horizontal pod autoscaler",
+    images: &[METRICS_SERVER],
+    watches: &WATCHES,
+    deployments: &["metrics-server"],
+    edits: Edits::PutBack,
+    wanted: |_| true,
+    objects: |_, _| objects(),
+};
+
+const METRICS_SERVER: Image = Image {
+    name: "metrics-server",
+    reference: "landfall.dev/metrics-server:v0.9.0",
+};
+
+const WATCHES: [Watch; 5] = [
+    managed("apps/v1", "Deployment", KUBE_SYSTEM),
+    managed("v1", "Service", KUBE_SYSTEM),
+    managed("rbac.authorization.k8s.io/v1", "ClusterRole", None),
+    managed("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None),
+    managed("apiregistration.k8s.io/v1", "APIService", None),
+];
+
+fn objects() -> Vec<Value> {
     let named = |name: &str| json!({ "name": name, "namespace": "kube-system" });
     let labels = json!({ "k8s-app": "metrics-server" });
     let account = json!([{ "kind": "ServiceAccount", "name": "metrics-server", "namespace": "kube-system" }]);
@@ -71,7 +95,7 @@ fn pod() -> Value {
     placed(json!({
         "serviceAccountName": "metrics-server",
         "containers": [{
-            "name": "metrics-server", "image": images::METRICS_SERVER, "imagePullPolicy": "IfNotPresent",
+            "name": "metrics-server", "image": METRICS_SERVER.reference, "imagePullPolicy": "IfNotPresent",
             "args": [
                 "--cert-dir=/tmp",
                 "--secure-port=10250",

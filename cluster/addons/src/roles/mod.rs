@@ -1,9 +1,33 @@
 //! Who may do what, of those that Landfall itself makes credentials for.
 
-use cluster_bootstrap::{MONITORING_USER, USERS_GROUP};
+use cluster_api::Watch;
 use serde_json::{Value, json};
 
-pub(crate) fn objects() -> Vec<Value> {
+use crate::{Addon, Edits, managed};
+
+/// The group that AKS's user credential stands for here, bound to `cluster-admin`. A group of its own, not `system:masters`,
+/// so that an administrator can take it away.
+pub const USERS_GROUP: &str = "landfall:cluster-users";
+/// Who the monitoring credential is, bound to a read-only role.
+pub const MONITORING_USER: &str = "landfall:monitoring";
+
+pub(crate) const ROLES: Addon = Addon {
+    name: "roles",
+    about: "Roles of the API servers, of nodes, and of the credentials that `az aks get-credentials` hands out",
+    images: &[],
+    watches: &WATCHES,
+    deployments: &[],
+    edits: Edits::PutBack,
+    wanted: |_| true,
+    objects: |_, _| objects(),
+};
+
+const WATCHES: [Watch; 2] = [
+    managed("rbac.authorization.k8s.io/v1", "ClusterRole", None),
+    managed("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None),
+];
+
+fn objects() -> Vec<Value> {
     let binding = |name: &str, role: &str, kind: &str, subject: &str| {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": name },

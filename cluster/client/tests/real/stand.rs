@@ -139,7 +139,9 @@ impl Stand {
         )
         .unwrap();
         fabric.ensure_stamp().await.unwrap();
-        let api = KubeConnect::new(env.clone()).connect("real", &endpoint).unwrap();
+        let api = KubeConnect::new(env.clone(), &cluster_addons::watches())
+            .connect("real", &endpoint)
+            .unwrap();
         let stand = Self {
             env,
             spec,

@@ -155,7 +155,8 @@ pub(crate) struct Layout {
     pub(crate) domain: Option<String>,
 
     /// Where backups of clusters are kept: a directory, best of another disk, or a bucket as
-    /// s3://BUCKET/PREFIX?endpoint=https://HOST:PORT&region=REGION&ca=FILE (all after ? may be left out)
+    /// s3://BUCKET/PREFIX?endpoint=https://HOST:PORT&region=REGION&ca=FILE (all after ? may be left out; &allow_http=true
+    /// allows an endpoint on another host without TLS)
     /// [default: beside the stamp's files]
     #[arg(long, value_name = "PLACE")]
     pub(crate) backups: Option<String>,

@@ -2,14 +2,18 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_archive::{Archive, DirectoryStore, Mirror, ObjectStore};
 use control_store::Sealer;
-use storage_s3::{S3Config, S3Store};
+use storage_s3::{S3Config, S3Store, Timing};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -94,6 +98,13 @@ fn object_store(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn Objec
         None => std::fs::read_to_string(SYSTEM_CAS).ok(),
     };
     let clock = Arc::clone(&env.clock);
+    let (waiting, runtime) = (env.clone(), tokio::runtime::Handle::current());
+    let pauses = AtomicU64::new(0);
+    let pause = move |least: Duration| {
+        // Jitter, so that what failed together is not repeated together.
+        let fraction = waiting.seed.fraction(pauses.fetch_add(1, Ordering::Relaxed));
+        runtime.block_on(waiting.clock.sleep(least + least.mul_f64(fraction)));
+    };
     let objects = S3Store::new(
         S3Config {
             endpoint: bucket.endpoint,
@@ -103,9 +114,13 @@ fn object_store(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn Objec
             access: access.to_owned(),
             secret: Zeroizing::new(secret.to_owned()),
             ca,
+            allow_http: bucket.allow_http,
         },
-        &places.state.join("backups-on-their-way"),
-        move || clock.now(),
+        &places.state.join("uploads"),
+        Timing {
+            now: Box::new(move || clock.now()),
+            pause: Box::new(pause),
+        },
     )
     .map_err(|error| unknown(place, &error.to_string()))?;
     Ok(Arc::new(objects))
@@ -119,7 +134,7 @@ fn unknown(place: &str, why: &str) -> anyhow::Error {
     .into()
 }
 
-/// `s3://BUCKET/PREFIX?endpoint=…&region=…&ca=…`.
+/// `s3://BUCKET/PREFIX?endpoint=…&region=…&ca=…&allow_http=true`.
 #[derive(Debug, PartialEq, Eq)]
 struct Bucket {
     name: String,
@@ -127,6 +142,7 @@ struct Bucket {
     endpoint: String,
     region: String,
     ca: Option<String>,
+    allow_http: bool,
 }
 
 impl Bucket {
@@ -137,16 +153,17 @@ impl Bucket {
         if name.is_empty() {
             return Err(unknown(place, "it names no bucket"));
         }
-        let (mut endpoint, mut region, mut ca) = (None, None, None);
+        let (mut endpoint, mut region, mut ca, mut allow_http) = (None, None, None, false);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("endpoint", value)) => endpoint = Some(value.trim_end_matches('/').to_owned()),
                 Some(("region", value)) => region = Some(value.to_owned()),
                 Some(("ca", value)) => ca = Some(value.to_owned()),
+                Some(("allow_http", "true")) => allow_http = true,
                 _ => {
                     return Err(unknown(
                         place,
-                        &format!("{pair} is not known; endpoint, region and ca are"),
+                        &format!("{pair} is not known; endpoint, region, ca and allow_http=true are"),
                     ));
                 }
             }
@@ -158,6 +175,7 @@ impl Bucket {
             endpoint: endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com")),
             region,
             ca,
+            allow_http,
         })
     }
 }
@@ -168,8 +186,10 @@ mod tests {
 
     #[test]
     fn a_bucket_is_written_as_an_address() {
-        let bucket =
-            Bucket::parse("s3://b/some/where/?endpoint=http://127.0.0.1:9000/&region=x&ca=/c.pem").unwrap();
+        let bucket = Bucket::parse(
+            "s3://b/some/where/?endpoint=http://127.0.0.1:9000/&region=x&ca=/c.pem&allow_http=true",
+        )
+        .unwrap();
         assert_eq!(
             bucket,
             Bucket {
@@ -178,6 +198,7 @@ mod tests {
                 endpoint: "http://127.0.0.1:9000".to_owned(),
                 region: "x".to_owned(),
                 ca: Some("/c.pem".to_owned()),
+                allow_http: true,
             }
         );
         let short = Bucket::parse("s3://b?region=eu-west-1").unwrap();
@@ -185,7 +206,7 @@ mod tests {
             (short.endpoint.as_str(), short.prefix.as_str()),
             ("https://s3.eu-west-1.amazonaws.com", "")
         );
-        for wrong in ["s3:///prefix", "s3://b?secret=x"] {
+        for wrong in ["s3:///prefix", "s3://b?secret=x", "s3://b?allow_http=yes"] {
             let said = Bucket::parse(wrong).unwrap_err().to_string();
             assert!(said.contains(wrong), "{said}");
         }

@@ -1,34 +1,44 @@
-//! A bucket of S3, or of what is like it, as an object store.
+//! A bucket of S3, or of a service that speaks its protocol, as an object store of the archive.
 //!
-//! A file is one object, handed over in one request (5 GiB at most, by S3's rules): it is there whole or not at all. What is on its
-//! way is held in memory while it is small, then in a file without a name.
+//! Requests are signed, and answers read, by `rusty-s3`; this crate sends them.
+//!
+//! | | how |
+//! |---|---|
+//! | an object of at most one part (16 MiB) | one request |
+//! | a larger one, up to 156 GiB | a multipart upload; aborted when the content breaks off |
+//! | reading | streamed; a connection that breaks is resumed where it broke, as long as the object is the same |
+//! | time-outs | 5 s to connect, 60 s for an answer to begin, 60 s between two pieces of a body; none for a whole body |
+//! | repeated | what failed on its way, and what the server answered with 429 or 5xx: three times, after 0.2, 0.8 and 3.2 s |
+//!
+//! Always true: an object is there whole or not at all; an upload that a crash left unfinished is aborted before the next
+//! multipart upload begins (its id was written down before its first part was sent); nothing is sent over `http://` unless to
+//! loopback, or unless that was asked for; the secret is in no message.
+//!
+//! Called by: the service (places of backups and of their copy). All calls block.
+
+mod download;
+mod http;
+mod upload;
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek as _, SeekFrom, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use cluster_archive::ObjectStore;
 use jiff::Timestamp;
-use machine_program::https::{self, Bounds};
+use rusty_s3::{Bucket, Credentials, UrlStyle, actions::ListObjectsV2};
 use sha2::{Digest as _, Sha256};
-use ureq::http::{Response, StatusCode};
+use ureq::http::StatusCode;
 use zeroize::Zeroizing;
 
-use cluster_archive::ObjectStore;
+use crate::{download::Download, http::Client, upload::Upload};
 
-use crate::signature::{Signed, Signer, encoded, sha256};
-
-mod signature;
-
-/// A request about names, or with little in it.
-const SHORT: Duration = Duration::from_secs(60);
-/// A base of several GiB.
-const LONG: Duration = Duration::from_secs(60 * 60);
-/// More than this is not held in memory.
-const IN_MEMORY: usize = 4 * 1024 * 1024;
-/// A page of a list.
+/// Bytes of a part of a multipart upload, but for the last. S3 takes 10,000 parts of 5 MiB or more.
+const PART: usize = 16 * 1024 * 1024;
+/// The largest page of a list, bytes.
 const LARGEST_LIST: u64 = 16 * 1024 * 1024;
 
 /// Where a bucket is, and who we are there.
@@ -38,7 +48,7 @@ pub struct S3Config {
     pub endpoint: String,
     /// The bucket.
     pub bucket: String,
-    /// What names begin with, without slashes at the ends; may be empty.
+    /// What keys begin with, without slashes at the ends; may be empty.
     pub prefix: String,
     /// The region that requests are signed for.
     pub region: String,
@@ -46,222 +56,174 @@ pub struct S3Config {
     pub access: String,
     /// The secret key.
     pub secret: Zeroizing<String>,
-    /// PEM of the CAs that the endpoint is trusted by.
+    /// PEM of the CAs that the endpoint is trusted by; nobody is trusted without.
     pub ca: Option<String>,
+    /// Allows an `http://` endpoint on another host.
+    pub allow_http: bool,
 }
 
-/// See the module.
+/// Where the store takes time from.
+pub struct Timing {
+    /// Wall time: requests are signed with it.
+    pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Waits on the calling thread before a request is repeated.
+    pub pause: Box<dyn Fn(Duration) + Send + Sync>,
+}
+
+/// See the crate.
 pub struct S3Store {
-    place: S3Config,
-    signer: Signer,
-    host: String,
-    short: ureq::Agent,
-    long: ureq::Agent,
-    scratch: PathBuf,
-    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    shared: Arc<Shared>,
+    part: usize,
+    journal: PathBuf,
+    /// Begins the names of this store's files in the journal's folder, which stores share.
+    own: String,
+    /// Uploads that an earlier process left unfinished.
+    left: Mutex<Vec<PathBuf>>,
 }
 
-enum Content<'a> {
-    None,
-    Bytes(&'a [u8]),
-    File(File, u64),
+struct Shared {
+    bucket: Bucket,
+    prefix: String,
+    credentials: Credentials,
+    client: Client,
+}
+
+fn invalid(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why.into())
 }
 
 impl S3Store {
-    /// An object store in that place. `scratch`: a directory for what is on its way.
+    /// The store at that place. `journal`: a folder for what is to be remembered of uploads that are under way.
     ///
     /// # Errors
-    /// When the endpoint is no address.
-    pub fn new(
-        place: S3Config,
-        scratch: &Path,
-        now: impl Fn() -> Timestamp + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-        let host = place
-            .endpoint
-            .strip_prefix("https://")
-            .or_else(|| place.endpoint.strip_prefix("http://"))
-            .filter(|host| !host.is_empty() && !host.contains('/'))
-            .ok_or_else(|| invalid("the endpoint must be like https://host:port"))?;
-        let client = |bound| {
-            https::client(place.ca.as_deref(), None, Bounds::whole(bound))
-                .ok_or_else(|| invalid("the endpoint's CAs cannot be read"))
+    /// When the configuration is of no use: no endpoint, no key, a prefix that is no folder, `http://` to another host; when the
+    /// journal cannot be read.
+    pub fn new(config: S3Config, journal: &Path, timing: Timing) -> io::Result<Self> {
+        Self::with_parts(config, journal, timing, PART)
+    }
+
+    fn with_parts(config: S3Config, journal: &Path, timing: Timing, part: usize) -> io::Result<Self> {
+        let endpoint = config.endpoint.parse::<ureq::http::Uri>().ok();
+        let (Some(scheme), Some(host)) = (
+            endpoint.as_ref().and_then(ureq::http::Uri::scheme_str),
+            endpoint.as_ref().and_then(ureq::http::Uri::host),
+        ) else {
+            return Err(invalid("the endpoint must be like https://host:port"));
         };
+        if scheme == "http" && !config.allow_http && !is_loopback(host) {
+            return Err(invalid(
+                "its endpoint is http://, which anybody on the way can read and change; use https://, or add allow_http=true",
+            ));
+        }
+        if config.access.is_empty() || config.secret.is_empty() {
+            return Err(invalid("the access key's id or the secret key is empty"));
+        }
+        // Segments that URLs take for steps would lead out of the prefix, or out of the bucket.
+        let segments = || config.prefix.split('/');
+        if !config.prefix.is_empty() && segments().any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(invalid(format!("{:?} is no prefix of keys", config.prefix)));
+        }
+        let url = config
+            .endpoint
+            .parse()
+            .map_err(|_| invalid("the endpoint must be like https://host:port"))?;
+        let bucket = Bucket::new(url, UrlStyle::Path, config.bucket.clone(), config.region.clone())
+            .map_err(|error| invalid(error.to_string()))?;
+        let named = format!("{}\n{}\n{}", config.endpoint, config.bucket, config.prefix);
+        let own = hex::encode(&Sha256::digest(named.as_bytes())[..8]);
+        let left = upload::left(journal, &own)?;
         Ok(Self {
-            host: host.to_owned(),
-            signer: Signer {
-                access: place.access.clone(),
-                secret: place.secret.clone(),
-                region: place.region.clone(),
-            },
-            short: client(SHORT)?,
-            long: client(LONG)?,
-            scratch: scratch.to_owned(),
-            now: Box::new(now),
-            place,
+            shared: Arc::new(Shared {
+                bucket,
+                prefix: config.prefix,
+                credentials: Credentials::new(config.access, config.secret.as_str()),
+                client: Client::new(config.ca.as_deref(), timing)?,
+            }),
+            part,
+            journal: journal.to_owned(),
+            own,
+            left: Mutex::new(left),
         })
     }
 
-    fn key(&self, name: &str) -> String {
-        match self.place.prefix.as_str() {
-            "" => name.to_owned(),
-            prefix => format!("{prefix}/{name}"),
-        }
-    }
-
-    fn send(
-        &self,
-        method: &str,
-        key: Option<&str>,
-        query: &str,
-        payload: &str,
-        content: Content<'_>,
-    ) -> io::Result<Response<ureq::Body>> {
-        let mut path = format!("/{}", encoded(&self.place.bucket, false));
-        if let Some(key) = key {
-            path.push('/');
-            path.push_str(&encoded(key, true));
-        }
-        let headers = self.signer.sign(&Signed {
-            method,
-            host: &self.host,
-            path: &path,
-            query,
-            payload,
-            at: (self.now)(),
-        });
-        let mut url = format!("{}{path}", self.place.endpoint);
-        if !query.is_empty() {
-            url = format!("{url}?{query}");
-        }
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(url)
-            .header("host", &self.host)
-            .header("x-amz-content-sha256", payload)
-            .header("x-amz-date", headers.date)
-            .header("authorization", headers.authorization);
-        let built = |error: ureq::http::Error| io::Error::other(error.to_string());
-        let answer = match content {
-            Content::None => self.short.run(request.body(()).map_err(built)?),
-            Content::Bytes(bytes) => self.short.run(request.body(bytes).map_err(built)?),
-            Content::File(file, length) => self.long.run(
-                request
-                    .header("content-length", length)
-                    .body(file)
-                    .map_err(built)?,
-            ),
-        };
-        answer.map_err(|error| io::Error::other(error.to_string()))
-    }
-
-    /// What it says when it does not do what it was asked for.
-    fn refused(mut answer: Response<ureq::Body>) -> io::Error {
-        let text = answer
-            .body_mut()
-            .with_config()
-            .limit(16 * 1024)
-            .read_to_string()
-            .unwrap_or_default();
-        let code = element(&text, "Code").unwrap_or_default();
-        let message = element(&text, "Message").unwrap_or_default();
-        let kind = match answer.status() {
-            StatusCode::NOT_FOUND => io::ErrorKind::NotFound,
-            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => io::ErrorKind::PermissionDenied,
-            _ => io::ErrorKind::Other,
-        };
-        let said = format!("the object store answers {} {code} {message}", answer.status());
-        io::Error::new(kind, said.trim_end().to_owned())
-    }
-
-    /// Names below a prefix with sizes, and what comes between the prefix and the next slash.
+    /// Keys below a prefix with their sizes; with `folders`, what comes between the prefix and the next slash instead.
     fn find(&self, prefix: &str, folders: bool) -> io::Result<Vec<(String, u64)>> {
+        let shared = &self.shared;
         let mut found = Vec::new();
         let mut next: Option<String> = None;
         loop {
-            let mut query = String::new();
-            if let Some(next) = &next {
-                query = format!("continuation-token={}&", encoded(next, false));
-            }
+            let mut page = shared.bucket.list_objects_v2(Some(&shared.credentials));
+            page.with_prefix(prefix);
             if folders {
-                query.push_str("delimiter=%2F&");
+                page.with_delimiter("/");
             }
-            query.push_str(&format!("list-type=2&prefix={}", encoded(prefix, false)));
-            let mut answer = self.send("GET", None, &query, &sha256(b""), Content::None)?;
-            if answer.status() != StatusCode::OK {
-                return Err(Self::refused(answer));
+            if let Some(next) = next.take() {
+                page.with_continuation_token(next);
             }
-            let text = answer
-                .body_mut()
-                .with_config()
-                .limit(LARGEST_LIST)
-                .read_to_string()
-                .map_err(|error| io::Error::other(error.to_string()))?;
-            let short = |name: String| Some(name.strip_prefix(prefix)?.to_owned());
+            let answer = shared.client.send(&page, &[], &[])?;
+            let text = http::text(http::expect(answer, &[StatusCode::OK])?, LARGEST_LIST)?;
+            let page = ListObjectsV2::parse_response(&text).map_err(http::unreadable)?;
+            let short = |name: &str| Some(name.strip_prefix(prefix)?.trim_end_matches('/').to_owned());
             if folders {
-                let groups = elements(&text, "CommonPrefixes");
-                found.extend(groups.filter_map(|group| {
-                    let name = short(element(group, "Prefix")?)?;
-                    Some((name.trim_end_matches('/').to_owned(), 0))
-                }));
+                let prefixes = page.common_prefixes.iter();
+                found.extend(prefixes.filter_map(|group| Some((short(&group.prefix)?, 0))));
             } else {
-                found.extend(elements(&text, "Contents").filter_map(|object| {
-                    let size = element(object, "Size")?.parse().ok()?;
-                    Some((short(element(object, "Key")?)?, size))
-                }));
+                let contents = page.contents.iter();
+                found.extend(contents.filter_map(|object| Some((short(&object.key)?, object.size?))));
             }
-            next = element(&text, "NextContinuationToken");
+            next = page.next_continuation_token;
             if next.is_none() {
                 found.sort();
                 return Ok(found);
             }
         }
     }
+
+    /// Aborts what an earlier process left unfinished. What cannot be aborted now is tried again at the next start.
+    fn abort_left(&self) {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        for file in left {
+            match upload::abort_left(&self.shared, &file) {
+                Ok(()) => tracing::info!("an upload that was left unfinished is aborted"),
+                Err(error) => tracing::warn!(%error, "an upload that was left unfinished cannot be aborted"),
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn key(&self, name: &str) -> String {
+        match self.prefix.as_str() {
+            "" => name.to_owned(),
+            prefix => format!("{prefix}/{name}"),
+        }
+    }
 }
 
 impl ObjectStore for S3Store {
     fn put(&self, name: &str, fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        let mut spill = Spill::new(&self.scratch);
-        fill(&mut spill)?;
-        let key = self.key(name);
-        let payload = hex::encode(spill.hash.clone().finalize());
-        let content = match spill.file {
-            Some(mut file) => {
-                file.seek(SeekFrom::Start(0))?;
-                let length = file.metadata()?.len();
-                Content::File(file, length)
-            }
-            None => Content::Bytes(&spill.bytes),
-        };
-        let answer = self.send("PUT", Some(&key), "", &payload, content)?;
-        match answer.status() {
-            StatusCode::OK => Ok(()),
-            _ => Err(Self::refused(answer)),
-        }
+        let mut upload = Upload::new(self, self.shared.key(name));
+        fill(&mut upload)?;
+        upload.finish()
     }
 
     fn get(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
-        let answer = self.send("GET", Some(&self.key(name)), "", &sha256(b""), Content::None)?;
-        match answer.status() {
-            StatusCode::OK => Ok(Box::new(answer.into_body().into_reader())),
-            _ => Err(Self::refused(answer)),
-        }
+        let download = Download::open(Arc::clone(&self.shared), self.shared.key(name))?;
+        Ok(Box::new(download))
     }
 
     fn list(&self, folder: Option<&str>) -> io::Result<Vec<(String, u64)>> {
         match folder {
-            Some(folder) => self.find(&format!("{}/", self.key(folder)), false),
-            None => self.find(&self.key(""), true),
+            Some(folder) => self.find(&format!("{}/", self.shared.key(folder)), false),
+            None => self.find(&self.shared.key(""), true),
         }
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        let answer = self.send("DELETE", Some(&self.key(name)), "", &sha256(b""), Content::None)?;
-        match answer.status() {
-            StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
-            _ => Err(Self::refused(answer)),
-        }
+        let (shared, key) = (&self.shared, self.shared.key(name));
+        let delete = shared.bucket.delete_object(Some(&shared.credentials), &key);
+        let gone = [StatusCode::OK, StatusCode::NO_CONTENT, StatusCode::NOT_FOUND];
+        http::expect(shared.client.send(&delete, &[], &[])?, &gone).map(drop)
     }
 
     fn delete_folder(&self, folder: &str) -> io::Result<()> {
@@ -272,74 +234,9 @@ impl ObjectStore for S3Store {
     }
 }
 
-/// The text of the first element of this name.
-fn element(text: &str, name: &str) -> Option<String> {
-    let found = elements(text, name).next()?;
-    let mut plain = found.to_owned();
-    for (code, character) in [
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&apos;", "'"),
-        ("&amp;", "&"),
-    ] {
-        plain = plain.replace(code, character);
-    }
-    Some(plain)
-}
-
-/// What is in each element of this name. Lists of S3 have no attributes there, and none within another of its name.
-fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
-    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let begin = rest.find(&open)? + open.len();
-        let length = rest[begin..].find(&close)?;
-        let found = &rest[begin..begin + length];
-        rest = &rest[begin + length + close.len()..];
-        Some(found)
-    })
-}
-
-/// Takes what is written to it, and how it adds up.
-struct Spill<'a> {
-    scratch: &'a Path,
-    hash: Sha256,
-    bytes: Vec<u8>,
-    file: Option<File>,
-}
-
-impl<'a> Spill<'a> {
-    fn new(scratch: &'a Path) -> Self {
-        Self {
-            scratch,
-            hash: Sha256::new(),
-            bytes: Vec::new(),
-            file: None,
-        }
-    }
-}
-
-impl Write for Spill<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
-        if self.file.is_none() && self.bytes.len() + bytes.len() > IN_MEMORY {
-            std::fs::create_dir_all(self.scratch)?;
-            let mut file = tempfile::tempfile_in(self.scratch)?;
-            file.write_all(&self.bytes)?;
-            self.bytes = Vec::new();
-            self.file = Some(file);
-        }
-        match &mut self.file {
-            Some(file) => file.write_all(bytes)?,
-            None => self.bytes.extend_from_slice(bytes),
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

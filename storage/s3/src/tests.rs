@@ -1,10 +1,10 @@
 //! Against a bucket on loopback that checks signatures by what it received.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{BufRead as _, BufReader},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use aws_lc_rs::hmac;
@@ -17,18 +17,37 @@ use super::*;
 const SECRET: &str = "a secret / with + characters";
 /// Names in a page of a list.
 const PAGE: usize = 3;
+/// Bytes of a part.
+const SMALL_PART: usize = 1000;
+
+/// What goes wrong with the next request.
+enum Fault {
+    /// The server answers this.
+    Status(&'static str),
+    /// The answer ends after so many bytes of its body.
+    CutAfter(usize),
+    /// It is done, and the connection breaks before the answer.
+    AnswerLost,
+}
 
 /// What is in the bucket.
 #[derive(Default)]
 struct Bucket {
     objects: BTreeMap<String, Vec<u8>>,
-    requests: usize,
+    /// Parts of uploads that are under way, by id.
+    uploads: BTreeMap<String, BTreeMap<usize, Vec<u8>>>,
+    begun: usize,
+    aborted: usize,
+    /// Requests, as method and key.
+    requests: Vec<String>,
+    faults: VecDeque<Fault>,
 }
 
 struct Stand {
     bucket: Arc<Mutex<Bucket>>,
     endpoint: String,
-    scratch: tempfile::TempDir,
+    journal: tempfile::TempDir,
+    pauses: Arc<AtomicU32>,
 }
 
 impl Stand {
@@ -46,22 +65,49 @@ impl Stand {
         Self {
             bucket,
             endpoint,
-            scratch: tempfile::tempdir().unwrap(),
+            journal: tempfile::tempdir().unwrap(),
+            pauses: Arc::default(),
         }
     }
 
-    fn objects(&self, secret: &str) -> S3Store {
-        let place = S3Config {
+    fn config(&self) -> S3Config {
+        S3Config {
             endpoint: self.endpoint.clone(),
             bucket: "backups".to_owned(),
             prefix: "stamp a/x".to_owned(),
             region: "somewhere".to_owned(),
             access: "ACCESS".to_owned(),
-            secret: Zeroizing::new(secret.to_owned()),
+            secret: Zeroizing::new(SECRET.to_owned()),
             ca: None,
+            allow_http: false,
+        }
+    }
+
+    fn open(&self, config: S3Config) -> io::Result<S3Store> {
+        let pauses = Arc::clone(&self.pauses);
+        let timing = Timing {
+            now: Box::new(|| "2026-11-21T12:00:00Z".parse().unwrap()),
+            pause: Box::new(move |_| {
+                pauses.fetch_add(1, Ordering::Relaxed);
+            }),
         };
-        let now = || "2026-11-21T12:00:00Z".parse().unwrap();
-        S3Store::new(place, self.scratch.path(), now).unwrap()
+        S3Store::with_parts(config, self.journal.path(), timing, SMALL_PART)
+    }
+
+    fn store(&self) -> S3Store {
+        self.open(self.config()).unwrap()
+    }
+
+    fn bucket(&self) -> std::sync::MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap()
+    }
+
+    fn fault(&self, fault: Fault) {
+        self.bucket().faults.push_back(fault);
+    }
+
+    fn notes(&self) -> usize {
+        std::fs::read_dir(self.journal.path()).unwrap().count()
     }
 }
 
@@ -86,27 +132,65 @@ fn serve(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
         .map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let (status, text) = answer(&method, &target, &headers, body, &mut bucket.lock().unwrap());
-    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", text.len());
+    let mut bucket = bucket.lock().unwrap();
+    let fault = bucket.faults.pop_front();
+    let (status, mut text) = match fault {
+        Some(Fault::Status(status)) => (status, Vec::new()),
+        _ => answer(&method, &target, &headers, body, &mut bucket),
+    };
+    drop(bucket);
+    let etag = hex::encode(Sha256::digest(&text));
+    let mut head = format!(
+        "HTTP/1.1 {status}\r\netag: \"{etag}\"\r\ncontent-length: {}\r\n",
+        text.len()
+    );
+    head.push_str("\r\n");
     let mut out = stream;
+    match fault {
+        Some(Fault::AnswerLost) => {
+            stream.shutdown(std::net::Shutdown::Both).ok()?;
+            return None;
+        }
+        Some(Fault::CutAfter(bytes)) => text.truncate(bytes),
+        _ => {}
+    }
     out.write_all(head.as_bytes()).ok()?;
-    out.write_all(&text).ok()
+    out.write_all(&text).ok()?;
+    if matches!(fault, Some(Fault::CutAfter(_))) {
+        stream.shutdown(std::net::Shutdown::Both).ok()?;
+        return None;
+    }
+    Some(())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// What the signature must be, by the rules and by what came.
 fn expected(method: &str, path: &str, query: &str, headers: &BTreeMap<String, String>) -> String {
-    let date = &headers["x-amz-date"];
+    let asked = |name: &str| parameter(query, name).unwrap();
+    let date = asked("X-Amz-Date");
     let scope = format!("{}/somewhere/s3/aws4_request", &date[..8]);
-    let mut lines = vec![method.to_owned(), path.to_owned(), query.to_owned()];
-    for name in ["host", "x-amz-content-sha256", "x-amz-date"] {
-        lines.push(format!("{name}:{}", headers[name]));
-    }
-    lines.push(String::new());
-    lines.push("host;x-amz-content-sha256;x-amz-date".to_owned());
-    lines.push(headers["x-amz-content-sha256"].clone());
+    assert_eq!(asked("X-Amz-Credential"), format!("ACCESS/{scope}"));
+    assert_eq!(asked("X-Amz-SignedHeaders"), "host");
+    let mut signed: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !pair.starts_with("X-Amz-Signature="))
+        .collect();
+    signed.sort_unstable();
+    let lines = [
+        method,
+        path,
+        &signed.join("&"),
+        &format!("host:{}", headers["host"]),
+        "",
+        "host",
+        "UNSIGNED-PAYLOAD",
+    ];
     let text = [
         "AWS4-HMAC-SHA256",
-        date,
+        &date,
         &scope,
         &sha256(lines.join("\n").as_bytes()),
     ]
@@ -120,6 +204,14 @@ fn expected(method: &str, path: &str, query: &str, headers: &BTreeMap<String, St
     hex::encode(key)
 }
 
+/// A parameter of a query, decoded.
+fn parameter(query: &str, wanted: &str) -> Option<String> {
+    query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        (name == wanted).then(|| value.replace("%2F", "/").replace("%3B", ";").replace("%20", " "))
+    })
+}
+
 fn answer(
     method: &str,
     target: &str,
@@ -127,50 +219,88 @@ fn answer(
     body: Vec<u8>,
     bucket: &mut Bucket,
 ) -> (&'static str, Vec<u8>) {
-    bucket.requests += 1;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let refused =
         |code: &str| format!("<Error><Code>{code}</Code><Message>no &amp; no</Message></Error>").into_bytes();
-    let signature = expected(method, path, query, headers);
-    if !headers["authorization"].ends_with(&format!("Signature={signature}")) {
+    if parameter(query, "X-Amz-Signature").unwrap() != expected(method, path, query, headers) {
         return ("403 Forbidden", refused("SignatureDoesNotMatch"));
     }
-    if headers["x-amz-content-sha256"] != sha256(&body) {
-        return ("400 Bad Request", refused("XAmzContentSHA256Mismatch"));
-    }
     let decoded = path.replace("%20", " ");
-    let key = decoded.strip_prefix("/backups").unwrap().trim_start_matches('/');
-    match (method, key) {
-        ("PUT", key) => {
-            bucket.objects.insert(key.to_owned(), body);
+    let key = decoded
+        .strip_prefix("/backups")
+        .unwrap()
+        .trim_start_matches('/')
+        .to_owned();
+    bucket.requests.push(format!("{method} {key}"));
+    let upload = parameter(query, "uploadId");
+    match (method, upload) {
+        ("POST", None) => {
+            bucket.begun += 1;
+            let id = format!("upload-{}", bucket.begun);
+            let text = format!(
+                "<InitiateMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+            );
+            bucket.uploads.insert(id, BTreeMap::new());
+            ("200 OK", text.into_bytes())
+        }
+        ("PUT", Some(id)) => {
+            let number = parameter(query, "partNumber").unwrap().parse().unwrap();
+            bucket.uploads.get_mut(&id).unwrap().insert(number, body);
             ("200 OK", Vec::new())
         }
-        ("DELETE", key) => {
-            bucket.objects.remove(key);
+        ("POST", Some(id)) => {
+            let Some(parts) = bucket.uploads.remove(&id) else {
+                return ("404 Not Found", refused("NoSuchUpload"));
+            };
+            let named = String::from_utf8(body).unwrap().matches("<PartNumber>").count();
+            assert_eq!(named, parts.len());
+            bucket
+                .objects
+                .insert(key, parts.into_values().flatten().collect());
+            let text = "<CompleteMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><ETag>e</ETag></CompleteMultipartUploadResult>";
+            ("200 OK", text.as_bytes().to_vec())
+        }
+        ("DELETE", Some(id)) => {
+            bucket.aborted += usize::from(bucket.uploads.remove(&id).is_some());
             ("204 No Content", Vec::new())
         }
-        ("GET", "") => ("200 OK", list(query, bucket).into_bytes()),
-        ("GET", key) => match bucket.objects.get(key) {
-            Some(bytes) => ("200 OK", bytes.clone()),
-            None => ("404 Not Found", refused("NoSuchKey")),
+        ("PUT", None) => {
+            bucket.objects.insert(key, body);
+            ("200 OK", Vec::new())
+        }
+        ("DELETE", None) => {
+            bucket.objects.remove(&key);
+            ("204 No Content", Vec::new())
+        }
+        ("GET", _) if key.is_empty() => ("200 OK", list(query, bucket).into_bytes()),
+        ("GET", _) => match (bucket.objects.get(&key), headers.get("range")) {
+            (Some(bytes), None) => ("200 OK", bytes.clone()),
+            (Some(bytes), Some(range)) => {
+                let same = format!("\"{}\"", sha256(bytes));
+                if headers.get("if-match") != Some(&same) {
+                    return ("412 Precondition Failed", refused("PreconditionFailed"));
+                }
+                let from = range
+                    .trim_start_matches("bytes=")
+                    .trim_end_matches('-')
+                    .parse::<usize>();
+                ("206 Partial Content", bytes[from.unwrap()..].to_vec())
+            }
+            (None, _) => ("404 Not Found", refused("NoSuchKey")),
         },
         _ => ("405 Method Not Allowed", Vec::new()),
     }
 }
 
 fn list(query: &str, bucket: &Bucket) -> String {
-    let asked: BTreeMap<&str, String> = query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name, value.replace("%2F", "/").replace("%20", " ")))
-        .collect();
-    let prefix = &asked["prefix"];
+    let prefix = parameter(query, "prefix").unwrap();
+    let folders = parameter(query, "delimiter").is_some();
     let mut lines: Vec<String> = bucket
         .objects
         .iter()
         .filter_map(|(key, bytes)| {
-            let rest = key.strip_prefix(prefix)?;
-            Some(match (asked.contains_key("delimiter"), rest.split_once('/')) {
+            let rest = key.strip_prefix(&prefix)?;
+            Some(match (folders, rest.split_once('/')) {
                 (true, Some((folder, _))) => {
                     format!("<CommonPrefixes><Prefix>{prefix}{folder}/</Prefix></CommonPrefixes>")
                 }
@@ -182,9 +312,7 @@ fn list(query: &str, bucket: &Bucket) -> String {
         })
         .collect();
     lines.dedup();
-    let from: usize = asked
-        .get("continuation-token")
-        .map_or(0, |token| token.parse().unwrap());
+    let from: usize = parameter(query, "continuation-token").map_or(0, |token| token.parse().unwrap());
     let mut text = lines[from.min(lines.len())..]
         .iter()
         .take(PAGE)
@@ -196,96 +324,253 @@ fn list(query: &str, bucket: &Bucket) -> String {
             from + PAGE
         ));
     }
-    format!("<?xml version=\"1.0\"?><ListBucketResult>{text}</ListBucketResult>")
+    format!(
+        "<?xml version=\"1.0\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{text}</ListBucketResult>"
+    )
 }
 
-fn put(objects: &S3Store, name: &str, bytes: &[u8]) -> io::Result<()> {
-    objects.put(name, &mut |out| out.write_all(bytes))
+fn put(store: &S3Store, name: &str, bytes: &[u8]) -> io::Result<()> {
+    store.put(name, &mut |out| {
+        bytes.chunks(300).try_for_each(|chunk| out.write_all(chunk))
+    })
 }
 
-fn read(objects: &S3Store, name: &str) -> Vec<u8> {
+fn read(store: &S3Store, name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    objects.get(name).unwrap().read_to_end(&mut bytes).unwrap();
+    store.get(name).unwrap().read_to_end(&mut bytes).unwrap();
     bytes
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index % 251) as u8).collect()
 }
 
 #[test]
 fn files_come_and_go_and_lists_have_many_pages() {
     let stand = Stand::new();
-    let objects = stand.objects(SECRET);
+    let store = stand.store();
     for number in 0..8 {
-        put(&objects, &format!("c1/{number}"), &vec![7; number]).unwrap();
+        put(&store, &format!("c1/{number}"), &vec![7; number]).unwrap();
     }
-    put(&objects, "c2/a", b"other").unwrap();
-    let names: Vec<_> = objects.list(Some("c1")).unwrap();
+    put(&store, "c2/a", b"other").unwrap();
+    let names: Vec<_> = store.list(Some("c1")).unwrap();
     assert_eq!(names.len(), 8);
     assert_eq!(names[3], ("3".to_owned(), 3));
-    let folders: Vec<String> = objects
+    let folders: Vec<String> = store
         .list(None)
         .unwrap()
         .into_iter()
         .map(|(name, _)| name)
         .collect();
     assert_eq!(folders, ["c1", "c2"]);
-    assert_eq!(read(&objects, "c1/5"), vec![7; 5]);
-    assert!(
-        stand
-            .bucket
-            .lock()
-            .unwrap()
-            .objects
-            .contains_key("stamp a/x/c2/a")
-    );
-    objects.delete("c1/5").unwrap();
-    objects.delete("c1/5").unwrap();
-    assert_eq!(objects.get("c1/5").err().unwrap().kind(), io::ErrorKind::NotFound);
-    objects.delete_folder("c1").unwrap();
-    assert!(objects.list(Some("c1")).unwrap().is_empty());
-    assert_eq!(read(&objects, "c2/a"), b"other");
+    assert_eq!(read(&store, "c1/5"), vec![7; 5]);
+    assert!(stand.bucket().objects.contains_key("stamp a/x/c2/a"));
+    store.delete("c1/5").unwrap();
+    store.delete("c1/5").unwrap();
+    assert_eq!(store.get("c1/5").err().unwrap().kind(), io::ErrorKind::NotFound);
+    store.delete_folder("c1").unwrap();
+    assert!(store.list(Some("c1")).unwrap().is_empty());
+    assert_eq!(read(&store, "c2/a"), b"other");
+    assert_eq!(stand.pauses.load(Ordering::Relaxed), 0);
 }
 
 #[test]
-fn what_is_large_goes_by_way_of_the_disk_and_what_breaks_off_is_not_sent() {
+fn a_large_object_goes_in_parts_and_comes_back_whole() {
     let stand = Stand::new();
-    let objects = stand.objects(SECRET);
-    let large: Vec<u8> = (0..3 * IN_MEMORY).map(|index| (index % 251) as u8).collect();
-    objects
-        .put("c/large", &mut |out| {
-            large.chunks(100_000).try_for_each(|chunk| out.write_all(chunk))
+    let store = stand.store();
+    for (length, uploads) in [
+        (SMALL_PART, 0),
+        (SMALL_PART + 1, 1),
+        (3 * SMALL_PART, 2),
+        (5 * SMALL_PART + 7, 3),
+    ] {
+        let content = pattern(length);
+        put(&store, "c/large", &content).unwrap();
+        assert_eq!(stand.bucket().begun, uploads);
+        assert!(read(&store, "c/large") == content, "{length}");
+    }
+    assert_eq!(stand.notes(), 0);
+}
+
+#[test]
+fn content_that_breaks_off_leaves_nothing() {
+    let stand = Stand::new();
+    let store = stand.store();
+    let break_off = |name: &str, length: usize| {
+        store.put(name, &mut |out| {
+            out.write_all(&pattern(length))?;
+            Err(io::Error::other("it broke off"))
         })
-        .unwrap();
-    assert!(read(&objects, "c/large") == large);
-    let before = stand.bucket.lock().unwrap().requests;
-    let broken = objects.put("c/broken", &mut |out| {
-        out.write_all(b"half")?;
-        Err(io::Error::other("it broke off"))
-    });
-    assert!(broken.is_err());
-    assert_eq!(stand.bucket.lock().unwrap().requests, before);
+    };
+    assert!(break_off("c/small", 10).is_err());
+    assert!(stand.bucket().requests.is_empty());
+    let why = break_off("c/large", 4 * SMALL_PART).unwrap_err();
+    assert_eq!(why.to_string(), "it broke off");
+    let bucket = stand.bucket();
+    assert!(bucket.objects.is_empty() && bucket.uploads.is_empty());
+    assert_eq!((bucket.begun, bucket.aborted), (1, 1));
+    drop(bucket);
+    assert_eq!(stand.notes(), 0);
+}
+
+#[test]
+fn an_upload_that_a_crash_left_is_aborted_before_the_next() {
+    let stand = Stand::new();
+    let store = stand.store();
+    let mut upload = Upload::new(&store, "stamp a/x/c/crashed".to_owned());
+    upload.write_all(&pattern(2 * SMALL_PART + 1)).unwrap();
+    // As a process does that is killed.
+    std::mem::forget(upload);
+    assert_eq!((stand.bucket().uploads.len(), stand.notes()), (1, 1));
+    let elsewhere = S3Config {
+        prefix: "another".to_owned(),
+        ..stand.config()
+    };
+    put(&stand.open(elsewhere).unwrap(), "c/1", &pattern(2 * SMALL_PART)).unwrap();
+    assert_eq!(stand.bucket().uploads.len(), 1, "it is not that store's");
+    put(&stand.store(), "c/2", &pattern(2 * SMALL_PART)).unwrap();
+    assert_eq!((stand.bucket().uploads.len(), stand.notes()), (0, 0));
+}
+
+#[test]
+fn what_passes_by_itself_is_tried_again_and_the_rest_is_not() {
+    let stand = Stand::new();
+    let store = stand.store();
+    stand.fault(Fault::Status("503 Slow Down"));
+    stand.fault(Fault::AnswerLost);
+    stand.fault(Fault::Status("429 Too Many Requests"));
+    put(&store, "c/a", b"x").unwrap();
+    assert_eq!(stand.pauses.load(Ordering::Relaxed), 3);
+    for _ in 0..4 {
+        stand.fault(Fault::Status("500 Internal Server Error"));
+    }
+    let failed = put(&store, "c/b", b"x").unwrap_err().to_string();
+    assert!(failed.contains("500"), "{failed}");
+    stand.fault(Fault::Status("400 Bad Request"));
+    assert!(put(&store, "c/b", b"x").is_err());
+    assert_eq!(stand.pauses.load(Ordering::Relaxed), 6);
+}
+
+#[test]
+fn a_completion_whose_answer_is_lost_is_found_done() {
+    let stand = Stand::new();
+    let store = stand.store();
+    let content = pattern(2 * SMALL_PART);
+    let mut upload = Upload::new(&store, "stamp a/x/c/large".to_owned());
+    upload.write_all(&content).unwrap();
+    // The second part, answered by nobody; again; then the completion, which is done.
+    for _ in 0..3 {
+        stand.fault(Fault::AnswerLost);
+    }
+    upload.finish().unwrap();
+    assert_eq!(read(&store, "c/large"), content);
+    assert_eq!(stand.notes(), 0);
+}
+
+#[test]
+fn reading_goes_on_where_the_connection_broke() {
+    let stand = Stand::new();
+    let store = stand.store();
+    let content = pattern(200_000);
+    stand
+        .bucket()
+        .objects
+        .insert("stamp a/x/c/a".to_owned(), content.clone());
+    for cut in [70_000, 0, 0, 50_000] {
+        stand.fault(Fault::CutAfter(cut));
+    }
+    assert!(read(&store, "c/a") == content);
+    assert_eq!(stand.bucket().requests.len(), 5);
+    // Another object took its place: its end is not this one's.
+    stand.fault(Fault::CutAfter(70_000));
+    let mut file = store.get("c/a").unwrap();
+    stand
+        .bucket()
+        .objects
+        .insert("stamp a/x/c/a".to_owned(), vec![1; 200_000]);
+    let why = file.read_to_end(&mut Vec::new()).unwrap_err().to_string();
+    assert!(why.contains("412"), "{why}");
+    // For ever broken.
+    for _ in 0..5 {
+        stand.fault(Fault::CutAfter(0));
+    }
+    assert!(store.get("c/a").unwrap().read_to_end(&mut Vec::new()).is_err());
+}
+
+#[test]
+fn a_whole_body_has_no_bound_and_a_silent_one_has() {
+    let stand = Stand::new();
+    let bounds = stand.store().shared.client.bounds();
+    assert_eq!(
+        (bounds.global, bounds.send_body, bounds.recv_body),
+        (None, None, None)
+    );
+    assert!(bounds.connect.is_some() && bounds.recv_response.is_some());
 }
 
 #[test]
 fn somebody_else_is_refused_in_words() {
     let stand = Stand::new();
-    let refused = put(&stand.objects("another secret"), "c/a", b"x").unwrap_err();
+    let other = S3Config {
+        secret: Zeroizing::new("another secret".to_owned()),
+        ..stand.config()
+    };
+    let refused = put(&stand.open(other).unwrap(), "c/a", b"x").unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     let said = refused.to_string();
     assert!(
         said.contains("SignatureDoesNotMatch no & no") && !said.contains("another secret"),
         "{said}"
     );
-    assert!(stand.bucket.lock().unwrap().objects.is_empty());
+    assert!(stand.bucket().objects.is_empty());
+}
+
+#[test]
+fn what_cannot_be_a_place_is_refused() {
+    let stand = Stand::new();
+    let refused = |change: &dyn Fn(&mut S3Config)| {
+        let mut config = stand.config();
+        change(&mut config);
+        stand.open(config).err().map(|error| error.to_string())
+    };
+    let plain = refused(&|config| config.endpoint = "http://10.1.2.3:9000".to_owned()).unwrap();
+    assert!(plain.contains("allow_http=true"), "{plain}");
+    let allowed = |config: &mut S3Config| {
+        config.endpoint = "http://10.1.2.3:9000".to_owned();
+        config.allow_http = true;
+    };
+    assert_eq!(refused(&allowed), None);
+    for endpoint in [
+        "http://localhost:9000",
+        "http://[::1]:9000",
+        "https://s3.example.com",
+    ] {
+        assert_eq!(
+            refused(&|config| config.endpoint = endpoint.to_owned()),
+            None,
+            "{endpoint}"
+        );
+    }
+    for endpoint in ["", "s3.example.com", "ftp://x", "https://"] {
+        assert!(
+            refused(&|config| config.endpoint = endpoint.to_owned()).is_some(),
+            "{endpoint}"
+        );
+    }
+    for prefix in ["..", "a/../b", "a//b", "./a"] {
+        assert!(
+            refused(&|config| config.prefix = prefix.to_owned()).is_some(),
+            "{prefix}"
+        );
+    }
+    assert!(refused(&|config| config.ca = Some("no PEM".to_owned())).is_some());
+    assert!(refused(&|config| config.secret = Zeroizing::default()).is_some());
 }
 
 #[test]
 fn an_archive_is_kept_there_and_nothing_in_it_can_be_read() {
     let stand = Stand::new();
-    let archive = || {
-        Archive::new(
-            Arc::new(stand.objects(SECRET)),
-            Arc::new(Sealer::from_key(&[7; 32])),
-        )
-    };
+    let archive = || Archive::new(Arc::new(stand.store()), Arc::new(Sealer::from_key(&[7; 32])));
     let mut writer = BaseWriter::new(9, 100);
     let entry = Entry {
         key: b"/registry/secrets/default/till".to_vec(),
@@ -300,7 +585,7 @@ fn an_archive_is_kept_there_and_nothing_in_it_can_be_read() {
         .unwrap();
     let (index, folded) = archive().index("u1", None).unwrap();
     assert_eq!((index.len(), folded.revision), (1, 9));
-    for bytes in stand.bucket.lock().unwrap().objects.values() {
+    for bytes in stand.bucket().objects.values() {
         assert!(!bytes.windows(6).any(|window| window == b"secret"));
     }
 }

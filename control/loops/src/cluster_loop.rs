@@ -14,8 +14,8 @@ use std::{
 
 use base_env::Seed;
 use control_planner::{
-    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Plan, Presence, Reach, Seen,
-    Silence, StampRanges, plan,
+    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Observation, Plan, Presence,
+    Reach, SilentMachines, StampRanges, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung,
@@ -30,16 +30,16 @@ use tokio::{
 
 use crate::{
     ControllerDeps,
-    census::{Census, Mark},
     commit::{Basis, CommitError, compose},
-    effects::{Job, chain, connect},
+    effects::{self, Failure, Job, Outcome, chain, connect},
     fair::{Lane, Who},
-    gate::{Gate, toll},
+    gate::Gate,
     index::Index,
-    memory::{Failure, Handle, Memory, Outcome},
+    inventory::{InventoryCache, Mark},
     recipes::Site,
-    shelf::Shelf,
-    silence::{self, Silences},
+    record_cache::RecordCache,
+    silent_machines::{self, SilentMachinesCache},
+    state::{Handle, LoopState},
 };
 
 /// A store that cannot be read or written is tried again after this.
@@ -50,10 +50,10 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// What all loops share.
 pub(crate) struct Shared {
     pub(crate) deps: Arc<ControllerDeps>,
-    pub(crate) census: Arc<Census>,
+    pub(crate) inventory: Arc<InventoryCache>,
     pub(crate) index: Index,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) silences: Silences,
+    pub(crate) silent_machines: SilentMachinesCache,
 }
 
 /// The order to look at everything again.
@@ -63,25 +63,25 @@ pub(crate) struct Resync {
     pub(crate) since: Option<Mark>,
 }
 
-/// How the controller reaches a loop. Carries no data: the loop reads everything itself.
+/// How the controller wakes a loop. Carries no data: the loop reads everything itself.
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
-    rung: AtomicBool,
+pub(crate) struct Wakeup {
+    pending: AtomicBool,
     resync: Mutex<Option<Resync>>,
     notify: Notify,
 }
 
-impl Bell {
+impl Wakeup {
     /// Something may have changed.
-    pub(crate) fn ring(&self) {
-        self.rung.store(true, Ordering::SeqCst);
+    pub(crate) fn notify(&self) {
+        self.pending.store(true, Ordering::SeqCst);
         self.notify.notify_one();
     }
 
-    /// What is known has grown old.
-    pub(crate) fn ring_for_resync(&self, resync: Resync) {
+    /// All that is known is due to be looked at again.
+    pub(crate) fn notify_resync(&self, resync: Resync) {
         *self.resync() = Some(resync);
-        self.ring();
+        self.notify();
     }
 
     fn resync(&self) -> MutexGuard<'_, Option<Resync>> {
@@ -89,27 +89,27 @@ impl Bell {
         self.resync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it rang since the last pass began.
-    pub(crate) fn rung(&self) -> bool {
-        self.rung.load(Ordering::SeqCst)
+    /// Whether it was notified since the last pass began.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::SeqCst)
     }
 }
 
 /// How a loop ended.
 pub(crate) enum Exit {
     /// The cluster is what it is to be.
-    Settled(Box<Memory>),
+    Settled(Box<LoopState>),
     /// There is no such cluster any more.
     Gone,
 }
 
 /// Only while the loop runs.
 #[derive(Default)]
-struct Shelves {
-    cluster: Shelf<ClusterRecord>,
-    observed: Shelf<ObservedRecord>,
-    machines: Shelf<MachineRecord>,
-    operations: Shelf<OperationRecord>,
+struct RecordCaches {
+    cluster: RecordCache<ClusterRecord>,
+    observed: RecordCache<ObservedRecord>,
+    machines: RecordCache<MachineRecord>,
+    operations: RecordCache<OperationRecord>,
 }
 
 /// See the module.
@@ -117,30 +117,30 @@ pub(crate) struct ClusterLoop {
     shared: Arc<Shared>,
     key: String,
     who: Who,
-    bell: Arc<Bell>,
-    memory: Box<Memory>,
-    shelves: Shelves,
-    flights: JoinSet<Result<Outcome, Failure>>,
+    wakeup: Arc<Wakeup>,
+    state: Box<LoopState>,
+    records: RecordCaches,
+    running: JoinSet<Result<Outcome, Failure>>,
     /// What is under way, by task.
-    under_way: HashMap<tokio::task::Id, Effect>,
+    running_effects: HashMap<tokio::task::Id, Effect>,
 }
 
 impl ClusterLoop {
     pub(crate) fn new(
         shared: Arc<Shared>,
         key: String,
-        bell: Arc<Bell>,
-        memory: Option<Box<Memory>>,
+        wakeup: Arc<Wakeup>,
+        state: Option<Box<LoopState>>,
     ) -> Self {
         Self {
             shared,
             who: Who::of(&key),
             key,
-            bell,
-            memory: memory.unwrap_or_else(|| Box::new(Memory::new(""))),
-            shelves: Shelves::default(),
-            flights: JoinSet::new(),
-            under_way: HashMap::new(),
+            wakeup,
+            state: state.unwrap_or_else(|| Box::new(LoopState::new(""))),
+            records: RecordCaches::default(),
+            running: JoinSet::new(),
+            running_effects: HashMap::new(),
         }
     }
 
@@ -153,8 +153,8 @@ impl ClusterLoop {
                 Ok(Next::Again) => {}
                 Ok(Next::Wait(until)) => self.wait(until).await,
                 Ok(Next::Settled) => {
-                    self.memory.settle();
-                    return Exit::Settled(self.memory);
+                    self.state.settle();
+                    return Exit::Settled(self.state);
                 }
                 Ok(Next::Gone) => return Exit::Gone,
                 Err(error) => {
@@ -171,7 +171,7 @@ impl ClusterLoop {
     }
 
     async fn pass(&mut self) -> Result<Next, CommitError> {
-        self.bell.rung.store(false, Ordering::SeqCst);
+        self.wakeup.pending.store(false, Ordering::SeqCst);
         let Some((basis, observed)) = self.read().await? else {
             return Ok(Next::Gone);
         };
@@ -191,7 +191,7 @@ impl ClusterLoop {
                 Err(error) => Err(error),
             };
         }
-        if plan.settled() && plan.look_again.is_none() && self.under_way.is_empty() {
+        if plan.settled() && plan.look_again.is_none() && self.running_effects.is_empty() {
             return Ok(Next::Settled);
         }
         Ok(Next::Wait(plan.look_again))
@@ -200,15 +200,15 @@ impl ClusterLoop {
     /// The records; `None` when the cluster is gone.
     async fn read(&mut self) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
         let store = &*self.shared.deps.store;
-        let shelves = &mut self.shelves;
-        let Some(cluster) = shelves.cluster.read(store, &self.key).await? else {
+        let records = &mut self.records;
+        let Some(cluster) = records.cluster.read(store, &self.key).await? else {
             return Ok(None);
         };
         let uid = &cluster.value.uid;
-        let observed = shelves.observed.read(store, &key::observed(uid)).await?;
+        let observed = records.observed.read(store, &key::observed(uid)).await?;
         let mut machines = Vec::new();
         for id in self.shared.index.machines(uid) {
-            match shelves.machines.read(store, &key::machine(&id)).await? {
+            match records.machines.read(store, &key::machine(&id)).await? {
                 Some(machine) => machines.push(machine),
                 // Expected of a commit that did not happen.
                 None => self.shared.index.remove_machine(&id),
@@ -216,7 +216,7 @@ impl ClusterLoop {
         }
         let mut operations = Vec::new();
         for id in self.shared.index.operations(uid) {
-            let operation = shelves.operations.read(store, &key::operation(&id)).await?;
+            let operation = records.operations.read(store, &key::operation(&id)).await?;
             operations
                 .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
         }
@@ -233,41 +233,41 @@ impl ClusterLoop {
         Ok(Some((basis, observed)))
     }
 
-    /// Brings the memory up to date with what is not told by effects.
+    /// Brings the state up to date with what no effect reports.
     fn refresh(&mut self, cluster: &ClusterRecord) {
-        if self.memory.uid != cluster.uid {
+        if self.state.uid != cluster.uid {
             // Another cluster under the same name. Nothing of the old one can be under way: it was forgotten last.
-            *self.memory = Memory::new(&cluster.uid);
+            *self.state = LoopState::new(&cluster.uid);
         }
-        if let Some(Resync { since }) = self.bell.resync().take() {
-            self.memory.grow_stale(since);
+        if let Some(Resync { since }) = self.wakeup.resync().take() {
+            self.state.grow_stale(since);
         }
     }
 
     /// Has a connection to the API server as soon as there can be one; it costs nothing until it is used.
     async fn connect(&mut self, basis: &Basis, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) {
         if cluster.deleting {
-            self.memory.handle = None;
+            self.state.handle = None;
             return;
         }
         let now = self.now();
-        if let Some(handle) = &self.memory.handle
+        if let Some(handle) = &self.state.handle
             && !handle.expired(now, RECONNECT_AFTER)
         {
             return;
         }
         // Nobody needs one before the control plane runs.
         let Some(site) = self.site(basis, cluster, observed).filter(|_| {
-            self.memory
+            self.state
                 .presence
                 .values()
                 .any(|presence| *presence == Presence::Running)
         }) else {
             return;
         };
-        match connect(&self.shared.deps, &site, &self.memory.pki).await {
+        match connect(&self.shared.deps, &site, &self.state.pki).await {
             Ok(api) => {
-                self.memory.handle = Some(Handle {
+                self.state.handle = Some(Handle {
                     changes: api.changes(),
                     api,
                     made_at: now,
@@ -288,13 +288,14 @@ impl ClusterLoop {
         })
     }
 
-    /// What the plan goes by. Some of it is the memory's own and only lent, for it is large: see [`Self::take_back`].
+    /// The observation that the plan is made from. Large parts of the state are lent to it and not copied: see
+    /// [`Self::take_back`].
     async fn seen(
         &mut self,
         basis: &Basis,
         observed: ObservedRecord,
         now: Timestamp,
-    ) -> Result<Seen, StoreError> {
+    ) -> Result<Observation, StoreError> {
         let deps = &self.shared.deps;
         let uid = &basis.cluster.value.uid;
         let stamp = deps.fabric.stamp_network();
@@ -305,26 +306,21 @@ impl ClusterLoop {
             let id = record.id.clone();
             let wiped = record.repair.pending && record.repair.rung == Rung::Reimage;
             if record.deleting || wiped {
-                self.memory.drains.entry(id.clone()).or_insert(Drain {
+                self.state.drains.entry(id.clone()).or_insert(Drain {
                     since: now,
                     left: None,
                 });
             }
             let mut machine = Machine {
-                presence: self
-                    .memory
-                    .presence
-                    .get(&id)
-                    .copied()
-                    .unwrap_or(Presence::Unknown),
+                presence: self.state.presence.get(&id).copied().unwrap_or(Presence::Unknown),
                 config: self
-                    .memory
+                    .state
                     .configs
                     .get(&id)
                     .cloned()
                     .unwrap_or(ConfigSeen::Unknown),
                 report: deps.agents.report(&id),
-                drain: self.memory.drains.get(&id).copied(),
+                drain: self.state.drains.get(&id).copied(),
                 contact: deps.agents.contact(&id),
                 running_since: None,
                 symptom: None,
@@ -333,15 +329,15 @@ impl ClusterLoop {
                 ended_boot: None,
                 record: MachineRecord::clone(record),
             };
-            let fell_silent = self.memory.health.examine(
+            let fell_silent = self.state.health.examine(
                 &mut machine,
-                &self.memory.api,
+                &self.state.api,
                 basis.cluster.value.spec.network.plugin,
                 &deps.settings.policy.heal,
                 now,
             );
             if fell_silent {
-                self.memory.doubt_machines();
+                self.state.doubt_machines();
             }
             machines.insert(id, machine);
         }
@@ -351,25 +347,27 @@ impl ClusterLoop {
             .filter(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })))
             .filter_map(Machine::api_server_ready)
             .reduce(|one, other| one || other);
-        self.memory.listen(api_server_ready);
+        self.state.listen(api_server_ready);
         let wanted = usize::try_from(basis.cluster.value.spec.tier.members()).unwrap_or(usize::MAX);
         let members = machines
             .values()
             .filter(|machine| !machine.record.deleting && machine.node_name().is_none())
             .count();
         let symptoms = machines.values().filter_map(|machine| machine.symptom.as_ref());
-        let matters = silence::matters(symptoms, &deps.settings.policy.heal, now);
-        Ok(Seen {
+        let matters = silent_machines::matters(symptoms, &deps.settings.policy.heal, now);
+        Ok(Observation {
             pki,
             stamp: StampRanges {
                 machines: stamp.machines(),
                 vips: stamp.vips(),
             },
-            silence: if matters {
+            silent_machines: if matters {
                 let now = deps.env.clock.monotonic();
-                self.shared.silences.count(&self.shared.index, &*deps.agents, now)
+                self.shared
+                    .silent_machines
+                    .count(&self.shared.index, &*deps.agents, now)
             } else {
-                Silence::default()
+                SilentMachines::default()
             },
             taken: if Addresses::of(&observed).is_none() || members < wanted {
                 self.shared.index.taken()
@@ -378,24 +376,24 @@ impl ClusterLoop {
             },
             observed,
             machines,
-            inventory_stale: self.memory.inventory_stale,
-            network: std::mem::replace(&mut self.memory.network, NetworkSeen::Unknown),
-            api: std::mem::take(&mut self.memory.api),
+            inventory_stale: self.state.inventory_stale,
+            network: std::mem::replace(&mut self.state.network, NetworkSeen::Unknown),
+            api: std::mem::take(&mut self.state.api),
             operations: basis
                 .operations
                 .iter()
                 .map(|operation| OperationRecord::clone(&operation.value))
                 .collect(),
-            busy: self.under_way.values().map(Effect::subject).collect(),
-            held: std::mem::take(&mut self.memory.held),
+            busy: self.running_effects.values().map(Effect::subject).collect(),
+            held: std::mem::take(&mut self.state.held),
         })
     }
 
-    /// The memory gets back what it lent, before anything else happens.
-    fn take_back(&mut self, seen: Seen) -> ObservedRecord {
-        self.memory.network = seen.network;
-        self.memory.api = seen.api;
-        self.memory.held = seen.held;
+    /// The state gets back what it lent, before anything else happens.
+    fn take_back(&mut self, seen: Observation) -> ObservedRecord {
+        self.state.network = seen.network;
+        self.state.api = seen.api;
+        self.state.held = seen.held;
         seen.observed
     }
 
@@ -406,8 +404,8 @@ impl ClusterLoop {
         }
         let job = Job {
             deps: Arc::clone(&self.shared.deps),
-            census: Arc::clone(&self.shared.census),
-            since: self.memory.since.unwrap_or_else(|| self.shared.census.mark()),
+            inventory: Arc::clone(&self.shared.inventory),
+            since: self.state.since.unwrap_or_else(|| self.shared.inventory.mark()),
             uid: cluster.uid.clone(),
             site: self.site(basis, cluster, observed),
             machines: Arc::new(
@@ -417,25 +415,25 @@ impl ClusterLoop {
                     .map(|machine| (machine.value.id.clone(), Arc::clone(&machine.value)))
                     .collect(),
             ),
-            pki: Arc::clone(&self.memory.pki),
-            api: self.memory.handle.as_ref().map(|handle| Arc::clone(&handle.api)),
-            api_ready: self.memory.api.reach == Reach::Ready,
-            change: self.memory.api.change,
+            pki: Arc::clone(&self.state.pki),
+            api: self.state.handle.as_ref().map(|handle| Arc::clone(&handle.api)),
+            api_ready: self.state.api.reach == Reach::Ready,
+            change: self.state.api.change,
         };
         for effect in &plan.effects {
             let job = job.clone();
             let task = {
                 let (effect, who) = (effect.clone(), self.who.clone());
                 let gate = Arc::clone(&self.shared.gate);
-                self.flights.spawn(async move {
-                    let (lane, cost) = toll(&effect);
+                self.running.spawn(async move {
+                    let (lane, cost) = effects::cost(&effect);
                     // Its bound begins when it does: how long others take is not its fault.
                     let _turn = gate.enter(lane, &who, cost).await;
                     job.run(&effect).await
                 })
             };
-            self.memory.begins(effect, self.under_way.values());
-            self.under_way.insert(task.id(), effect.clone());
+            self.state.begins(effect, self.running_effects.values());
+            self.running_effects.insert(task.id(), effect.clone());
         }
     }
 
@@ -465,14 +463,14 @@ impl ClusterLoop {
             }
         }
         for id in &done.recorded {
-            self.memory.recorded(id);
+            self.state.recorded(id);
         }
         for (key, owner) in &done.leased {
             self.shared.index.add_lease(key, owner);
         }
         for id in &done.removed {
             self.shared.index.remove_machine(id);
-            self.memory.removed(id);
+            self.state.removed(id);
         }
         for id in &done.ended {
             self.shared.index.remove_operation(uid, id);
@@ -480,7 +478,7 @@ impl ClusterLoop {
         Ok(done.forgotten)
     }
 
-    /// Waits for news: an effect that ended, a bell, the API, or the time to look again.
+    /// Waits for news: an effect that ended, a wake-up, the API, or the time to look again.
     async fn wait(&mut self, until: Option<Timestamp>) {
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let pause = until
@@ -492,7 +490,7 @@ impl ClusterLoop {
             }
         };
         let api = async {
-            match self.memory.handle.as_mut().filter(|handle| !handle.deaf) {
+            match self.state.handle.as_mut().filter(|handle| !handle.deaf) {
                 Some(handle) => handle.changes.changed().await.is_ok(),
                 None => std::future::pending().await,
             }
@@ -500,22 +498,22 @@ impl ClusterLoop {
         let news = tokio::select! {
             // Not by lot: the same seed gives the same history.
             biased;
-            Some(ended) = self.flights.join_next_with_id() => News::Landed(ended),
+            Some(ended) = self.running.join_next_with_id() => News::EffectEnded(ended),
             hears = api => News::Api { hears },
-            () = self.bell.notify.notified() => News::Bell,
+            () = self.wakeup.notify.notified() => News::Wakeup,
             () = timer => News::Time,
         };
         match news {
-            News::Landed(ended) => self.land(ended),
-            News::Api { hears } => self.memory.api_changed(hears),
-            News::Bell | News::Time => {}
+            News::EffectEnded(ended) => self.effect_ended(ended),
+            News::Api { hears } => self.state.api_changed(hears),
+            News::Wakeup | News::Time => {}
         }
-        while let Some(ended) = self.flights.try_join_next_with_id() {
-            self.land(ended);
+        while let Some(ended) = self.running.try_join_next_with_id() {
+            self.effect_ended(ended);
         }
     }
 
-    fn land(&mut self, ended: Landing) {
+    fn effect_ended(&mut self, ended: EffectEnd) {
         let (id, result) = match ended {
             Ok((id, result)) => (id, result),
             Err(error) => (
@@ -525,25 +523,25 @@ impl ClusterLoop {
                 }),
             ),
         };
-        if let Some(effect) = self.under_way.remove(&id) {
+        if let Some(effect) = self.running_effects.remove(&id) {
             let (seed, now) = (self.seed(), self.now());
-            self.memory.learn(&effect, result, seed, now);
+            self.state.effect_ended(&effect, result, seed, now);
         }
     }
 
     fn seed(&self) -> Seed {
-        self.shared.deps.env.seed.child("loops").child(&self.memory.uid)
+        self.shared.deps.env.seed.child("loops").child(&self.state.uid)
     }
 }
 
 /// How the task of an effect ended.
-type Landing = Result<(tokio::task::Id, Result<Outcome, Failure>), JoinError>;
+type EffectEnd = Result<(tokio::task::Id, Result<Outcome, Failure>), JoinError>;
 
 /// Why a loop woke.
 enum News {
-    Landed(Landing),
+    EffectEnded(EffectEnd),
     Api { hears: bool },
-    Bell,
+    Wakeup,
     Time,
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum CommitError {
     NoRandomness,
 }
 
-/// What a commit did, for the loop's memory and the index.
+/// What a commit did, for the loop's state and the index.
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
     pub(crate) recorded: Vec<String>,

@@ -11,8 +11,8 @@ use std::{
 };
 
 use base_env::Seed;
-use control_records::{LeaseRecord, OperationStatus};
-use control_store::{Change, StoreError, list_records};
+use control_records::{Event, EventKind, LeaseRecord, OperationStatus, events};
+use control_store::{Change, StoreError, Txn, get_record, list_records};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -21,13 +21,14 @@ use tokio::{
 
 use crate::{
     ControllerDeps,
-    census::{Census, Mark},
-    cluster_loop::{Bell, ClusterLoop, Exit, Resync, Shared},
+    cluster_loop::{ClusterLoop, Exit, Resync, Shared, Wakeup},
     gate::Gate,
     hints::{ClusterHint, MachineHint, OperationHint},
     index::Index,
-    memory::Memory,
-    silence::Silences,
+    inventory::{InventoryCache, Mark},
+    pacing,
+    silent_machines::SilentMachinesCache,
+    state::LoopState,
     sweep::{self, Scope},
 };
 
@@ -42,6 +43,8 @@ const OPERATIONS: &str = "/operations/";
 const LEASES: &str = "/leases/";
 /// Reports that are taken in at once: hundreds of machines that boot together must not make the channel overflow.
 const REPORTS: usize = 1024;
+/// Changes of the store that are taken in at once.
+const CHANGES: usize = 1024;
 
 /// Brings every cluster of the stamp to what it is to be. One at a time over a store.
 pub struct Controller {
@@ -56,6 +59,8 @@ pub struct Pulse {
     pub clusters: usize,
     /// Those that have a loop at the moment: something is to be done, waited for or looked at.
     pub busy: usize,
+    /// Loops that ended by a panic since the process began. Each was started again.
+    pub panics: u64,
 }
 
 impl Controller {
@@ -64,7 +69,7 @@ impl Controller {
         let deps = Arc::new(deps);
         Self {
             shared: Arc::new(Shared {
-                census: Arc::new(Census::new(
+                inventory: Arc::new(InventoryCache::new(
                     Arc::clone(&deps.fabric),
                     Arc::clone(&deps.env.clock),
                     deps.settings.fabric_bound,
@@ -72,7 +77,7 @@ impl Controller {
                 gate: Gate::new(deps.settings.limits),
                 deps,
                 index: Index::default(),
-                silences: Silences::default(),
+                silent_machines: SilentMachinesCache::default(),
             }),
             pulse: watch::Sender::default(),
         }
@@ -88,13 +93,13 @@ impl Controller {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut reports = self.shared.deps.agents.subscribe();
         loop {
-            let mut hall = Hall::new(Arc::clone(&self.shared), self.pulse.clone());
+            let mut dispatcher = Dispatcher::new(Arc::clone(&self.shared), self.pulse.clone());
             let result = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                result = hall.serve(&mut reports) => result,
+                result = dispatcher.serve(&mut reports) => result,
             };
-            // Every loop has ended with the hall. Starting over reads everything anew.
+            // Every loop has ended with the dispatcher. Starting over reads everything anew.
             let Err(error) = result;
             tracing::error!("the control loops start over: {error}");
             tokio::select! {
@@ -108,19 +113,23 @@ impl Controller {
 
 /// A cluster as the controller knows it.
 #[derive(Default)]
-struct Slot {
-    bell: Arc<Bell>,
+struct Entry {
+    wakeup: Arc<Wakeup>,
     running: bool,
+    /// Panics of its loop since it last settled.
+    panics: u32,
+    /// It is started again after a pause: see [`Dispatcher::panicked`].
+    restarting: bool,
     /// What its loop knew when it settled.
-    memory: Option<Box<Memory>>,
+    state: Option<Box<LoopState>>,
     /// Hears its API while no loop does.
     listener: Option<AbortHandle>,
 }
 
-/// One life of the controller between two full readings of the store.
-struct Hall {
+/// Wakes the loops: one life of the controller, between its start and an error of the store.
+struct Dispatcher {
     shared: Arc<Shared>,
-    slots: BTreeMap<String, Slot>,
+    entries: BTreeMap<String, Entry>,
     loops: JoinSet<Exit>,
     listeners: JoinSet<String>,
     sweeps: JoinSet<()>,
@@ -133,17 +142,23 @@ struct Hall {
     pulse: watch::Sender<Pulse>,
     seed: Seed,
     slice: u64,
+    panics: u64,
+    /// Pauses before loops that panicked are started again; each ends with the key of its cluster.
+    restarts: JoinSet<String>,
 }
 
-/// There is no way to end well: only the shutdown ends it from outside.
+/// The watch of the store.
+type Changes = mpsc::Receiver<Result<Change, StoreError>>;
+
+/// It ends by an error only; the shutdown drops it.
 type Never = std::convert::Infallible;
 
-impl Hall {
+impl Dispatcher {
     fn new(shared: Arc<Shared>, pulse: watch::Sender<Pulse>) -> Self {
         let seed = shared.deps.env.seed.child("resync");
         Self {
             shared,
-            slots: BTreeMap::new(),
+            entries: BTreeMap::new(),
             loops: JoinSet::new(),
             listeners: JoinSet::new(),
             sweeps: JoinSet::new(),
@@ -153,18 +168,35 @@ impl Hall {
             pulse,
             seed,
             slice: 0,
+            panics: 0,
+            restarts: JoinSet::new(),
         }
     }
 
     async fn serve(&mut self, reports: &mut broadcast::Receiver<String>) -> Result<Never, StoreError> {
-        let mut changes = self.read_all().await?;
+        let (mut changes, clusters) = self.read_all().await?;
+        let now = self.shared.inventory.mark();
+        for key in clusters {
+            self.wake_for_resync(&key, now);
+        }
         self.sweep(Scope::All);
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let mut tick = clock.sleep(self.pause());
         loop {
             self.beat();
+            // Changes of the store and reports come in masses. Neither may keep the other, or an end, waiting for ever: some of
+            // the changes are taken in each round before the order below counts, so that a controller that is busy with
+            // reports does not fall behind the store's watch.
+            for _ in 0..CHANGES {
+                match changes.try_recv() {
+                    Ok(Ok(change)) => self.changed(&change),
+                    Ok(Err(StoreError::Lagged)) => changes = self.read_again().await?,
+                    Ok(Err(error)) => return Err(error),
+                    Err(_nothing_or_closed) => break,
+                }
+            }
             tokio::select! {
-                // In this order and not by lot: the same seed gives the same history. What comes in masses is last.
+                // In this order and not by lot: the same seed gives the same history.
                 biased;
                 () = &mut tick => {
                     self.resync();
@@ -185,6 +217,10 @@ impl Hall {
                         self.sweep(scope);
                     }
                 }
+                Some(restarted) = self.restarts.join_next() => match restarted {
+                    Ok(key) => self.restart(&key),
+                    Err(error) => tracing::error!("the pause after a fault ended by another one: {error}"),
+                },
                 report = reports.recv() => match report {
                     Ok(machine) => {
                         let mut due = BTreeSet::from([machine]);
@@ -207,10 +243,17 @@ impl Hall {
                         *reports = receiver;
                     }
                 },
-                change = changes.recv() => match change {
-                    Some(change) => self.changed(&change?),
-                    None => return Err(StoreError::Lagged),
-                },
+                change = changes.recv() => {
+                    let next = match change {
+                        Some(Ok(change)) => Some(change),
+                        Some(Err(StoreError::Lagged)) | None => None,
+                        Some(Err(error)) => return Err(error),
+                    };
+                    match next {
+                        Some(change) => self.changed(&change),
+                        None => changes = self.read_again().await?,
+                    }
+                }
             }
         }
     }
@@ -218,15 +261,36 @@ impl Hall {
     /// Tells how busy it is, where that changed.
     fn beat(&self) {
         let now = Pulse {
-            clusters: self.slots.len(),
+            clusters: self.entries.len(),
             busy: self.tasks.len(),
+            panics: self.panics,
         };
         self.pulse
             .send_if_modified(|before| std::mem::replace(before, now) != now);
     }
 
-    /// Reads what there is and wakes every cluster. Returns all changes since.
-    async fn read_all(&mut self) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+    /// The watch fell behind. Everything is read anew and every loop looks at its records again; those that run go on, and so does
+    /// what they are doing: a controller with too much to do must not throw away what it has done.
+    async fn read_again(&mut self) -> Result<Changes, StoreError> {
+        tracing::warn!("the watch of the store fell behind: reading everything again");
+        let (changes, clusters) = self.read_all().await?;
+        let gone: Vec<_> = self
+            .entries
+            .keys()
+            .filter(|key| !clusters.contains(*key))
+            .cloned()
+            .collect();
+        for key in &gone {
+            self.shared.index.remove_cluster(key);
+        }
+        for key in clusters.iter().chain(&gone) {
+            self.wake(key);
+        }
+        Ok(changes)
+    }
+
+    /// Reads what there is. Returns all changes since, and the keys of the clusters.
+    async fn read_all(&mut self) -> Result<(Changes, BTreeSet<String>), StoreError> {
         let store = Arc::clone(&self.shared.deps.store);
         let (clusters, revision) = list_records::<ClusterHint>(&*store, CLUSTERS).await?;
         // What changes between the readings is told by the watch as well: saying it twice does no harm.
@@ -244,12 +308,10 @@ impl Hall {
             .iter()
             .map(|(key, lease)| (key.as_str(), lease.value.owner.as_str()));
         self.shared.index.set_leases(leases);
-        let now = self.shared.census.mark();
-        for (key, cluster) in clusters {
-            self.shared.index.add_cluster(&cluster.value.uid, &key);
-            self.wake_for_resync(&key, now);
+        for (key, cluster) in &clusters {
+            self.shared.index.add_cluster(&cluster.value.uid, key);
         }
-        Ok(changes)
+        Ok((changes, clusters.into_iter().map(|(key, _)| key).collect()))
     }
 
     fn changed(&mut self, change: &Change) {
@@ -317,7 +379,7 @@ impl Hall {
     }
 
     fn wake_all(&mut self) {
-        let keys: Vec<_> = self.slots.keys().cloned().collect();
+        let keys: Vec<_> = self.entries.keys().cloned().collect();
         for key in keys {
             self.wake(&key);
         }
@@ -325,28 +387,28 @@ impl Hall {
 
     /// Wakes a cluster with the order to look at everything.
     fn wake_for_resync(&mut self, key: &str, now: Mark) {
-        let slot = self.slots.entry(key.to_owned()).or_default();
-        let since = (!slot.running).then_some(now);
-        slot.bell.ring_for_resync(Resync { since });
+        let entry = self.entries.entry(key.to_owned()).or_default();
+        let since = (!entry.running).then_some(now);
+        entry.wakeup.notify_resync(Resync { since });
         self.wake(key);
     }
 
-    /// Rings the cluster's bell, and starts its loop if it has none.
+    /// Wakes the cluster's loop, and starts it if there is none.
     fn wake(&mut self, key: &str) {
-        let slot = self.slots.entry(key.to_owned()).or_default();
-        slot.bell.ring();
-        if slot.running {
+        let entry = self.entries.entry(key.to_owned()).or_default();
+        entry.wakeup.notify();
+        if entry.running || entry.restarting {
             return;
         }
-        slot.running = true;
-        if let Some(listener) = slot.listener.take() {
+        entry.running = true;
+        if let Some(listener) = entry.listener.take() {
             listener.abort();
         }
         let cluster = ClusterLoop::new(
             Arc::clone(&self.shared),
             key.to_owned(),
-            Arc::clone(&slot.bell),
-            slot.memory.take(),
+            Arc::clone(&entry.wakeup),
+            entry.state.take(),
         );
         let task = self.loops.spawn(cluster.run());
         self.tasks.insert(task.id(), key.to_owned());
@@ -360,39 +422,77 @@ impl Hall {
         let Some(key) = self.tasks.remove(&id) else {
             return;
         };
-        let Some(slot) = self.slots.get_mut(&key) else {
+        let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        slot.running = false;
+        entry.running = false;
         let exit = match ended {
             Ok((_, exit)) => exit,
-            Err(error) => {
-                // Not started again at once: what broke it is still there. The next news or the resync will.
-                tracing::error!(cluster = key, "the loop ended by a fault of the service: {error}");
-                return;
-            }
+            Err(error) => return self.panicked(key, &error),
         };
+        entry.panics = 0;
         match exit {
-            Exit::Gone if !slot.bell.rung() => {
-                self.slots.remove(&key);
+            Exit::Gone if !entry.wakeup.is_pending() => {
+                self.entries.remove(&key);
             }
             Exit::Gone => self.wake(&key),
-            Exit::Settled(memory) => {
-                if slot.bell.rung() {
-                    slot.memory = Some(memory);
+            Exit::Settled(state) => {
+                if entry.wakeup.is_pending() {
+                    entry.state = Some(state);
                     self.wake(&key);
                     return;
                 }
-                if let Some(handle) = memory.handle.as_ref().filter(|handle| !handle.deaf) {
+                if let Some(handle) = state.handle.as_ref().filter(|handle| !handle.deaf) {
                     let mut changes = handle.changes.clone();
-                    slot.listener = Some(self.listeners.spawn(async move {
+                    entry.listener = Some(self.listeners.spawn(async move {
                         // An end is news too: the loop finds out what it means.
                         let _ = changes.changed().await;
                         key
                     }));
                 }
-                slot.memory = Some(memory);
+                entry.state = Some(state);
             }
+        }
+    }
+
+    /// The loop of a cluster panicked. The others go on; this one is started again after a pause that grows with each time, for
+    /// the cause is most likely still there. Notifications that came meanwhile are not lost: the next loop reads everything.
+    fn panicked(&mut self, key: String, error: &task::JoinError) {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        self.panics += 1;
+        entry.panics += 1;
+        entry.restarting = true;
+        let pause = pacing::pause(self.seed.child(&key), entry.panics);
+        tracing::error!(
+            cluster = key,
+            panics = entry.panics,
+            ?pause,
+            "the loop ended by a fault of the service and is started again: {error}"
+        );
+        // The first time, and each time that the number has doubled.
+        let tell = entry.panics.is_power_of_two().then_some(entry.panics);
+        let shared = Arc::clone(&self.shared);
+        self.restarts.spawn(async move {
+            if let Some(panics) = tell
+                && let Err(error) = tell_of_panic(&shared, &key, panics).await
+            {
+                tracing::warn!(
+                    cluster = key,
+                    "the fault is not in the cluster's history: {error}"
+                );
+            }
+            shared.deps.env.clock.sleep(pause).await;
+            key
+        });
+    }
+
+    /// The pause before a loop is started again is over.
+    fn restart(&mut self, key: &str) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.restarting = false;
+            self.wake(key);
         }
     }
 
@@ -407,12 +507,12 @@ impl Hall {
         let turn = self.slice % SLICES;
         self.slice += 1;
         let due: Vec<_> = self
-            .slots
+            .entries
             .keys()
             .filter(|key| self.seed.child(key).value() % SLICES == turn)
             .cloned()
             .collect();
-        let now = self.shared.census.mark();
+        let now = self.shared.inventory.mark();
         for key in due {
             self.wake_for_resync(&key, now);
         }
@@ -430,6 +530,33 @@ impl Hall {
         } else {
             self.next_sweep = self.next_sweep.max(Some(scope));
         }
+    }
+}
+
+/// Puts into a cluster's history that its loop panicked.
+async fn tell_of_panic(shared: &Shared, key: &str, panics: u32) -> Result<(), StoreError> {
+    let store = &*shared.deps.store;
+    let Some(cluster) = get_record::<ClusterHint>(store, key).await? else {
+        return Ok(());
+    };
+    let times = match panics {
+        1 => String::new(),
+        times => format!(" {times} times in a row"),
+    };
+    let event = Event::new(
+        EventKind::ComponentRestarted,
+        "the service",
+        format!(
+            "the control loop of the cluster ended{times} by a fault of the service and is started again; 'landfall logs' has its \
+             trace"
+        ),
+    );
+    let now = shared.deps.env.clock.now();
+    let txn = events::append(store, Txn::default(), &cluster.value.uid, &[event], now).await?;
+    match store.txn(txn).await {
+        // Another event of the same moment: the log tells of the fault all the same.
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -55,14 +55,14 @@ impl Who {
 /// The queues of all lanes. `T` is how the one who waits is told.
 #[derive(Debug)]
 pub(crate) struct Fair<T> {
-    places: [Places; LANES.len()],
+    lanes: [LaneState; LANES.len()],
     tenants: BTreeMap<Arc<str>, [Queue<T>; LANES.len()]>,
     /// Names entries, to take one out again.
     tickets: u64,
 }
 
 #[derive(Debug)]
-struct Places {
+struct LaneState {
     free: u32,
     /// What the tenant that went last had got by then.
     now: u64,
@@ -75,7 +75,7 @@ struct Places {
 struct Queue<T> {
     /// What it has got, in cost.
     got: u64,
-    /// Places that it holds.
+    /// LaneState that it holds.
     held: u32,
     waiting: usize,
     /// Clusters that wait, next first.
@@ -106,7 +106,7 @@ impl<T> Fair<T> {
     /// Nobody waits. `places` are those of [`Lane::Pass`], [`Lane::Host`] and [`Lane::Call`]; at least one each.
     pub(crate) fn new(places: [u32; LANES.len()]) -> Self {
         Self {
-            places: places.map(|free| Places {
+            lanes: places.map(|free| LaneState {
                 free: free.max(1),
                 now: 0,
                 order: BTreeSet::new(),
@@ -124,11 +124,11 @@ impl<T> Fair<T> {
             cost: cost.max(1),
             item,
         };
-        let places = &mut self.places[lane as usize];
+        let state = &mut self.lanes[lane as usize];
         let queue = &mut self.tenants.entry(Arc::clone(&who.tenant)).or_default()[lane as usize];
         if queue.waiting == 0 {
-            queue.got = queue.got.max(places.now);
-            places.order.insert((queue.got, Arc::clone(&who.tenant)));
+            queue.got = queue.got.max(state.now);
+            state.order.insert((queue.got, Arc::clone(&who.tenant)));
         }
         queue.waiting += 1;
         let cluster = queue.clusters.entry(Arc::clone(&who.cluster)).or_default();
@@ -145,7 +145,7 @@ impl<T> Fair<T> {
     }
 
     fn next_of(&mut self, lane: Lane) -> Option<T> {
-        let free = self.places[lane as usize].free;
+        let free = self.lanes[lane as usize].free;
         if free == 0 {
             return None;
         }
@@ -154,7 +154,7 @@ impl<T> Fair<T> {
                 && (lane != Lane::Pass
                     || queues[Lane::Host as usize].waiting + queues[Lane::Call as usize].waiting < BACKLOG)
         };
-        let (got, tenant) = self.places[lane as usize]
+        let (got, tenant) = self.lanes[lane as usize]
             .order
             .iter()
             .find(|(_, tenant)| self.tenants.get(tenant).is_some_and(may))
@@ -171,12 +171,12 @@ impl<T> Fair<T> {
         queue.waiting -= 1;
         queue.held += 1;
         queue.got = got + u64::from(entry.cost);
-        let places = &mut self.places[lane as usize];
-        places.free -= 1;
-        places.now = places.now.max(got);
-        places.order.remove(&(got, Arc::clone(&tenant)));
+        let state = &mut self.lanes[lane as usize];
+        state.free -= 1;
+        state.now = state.now.max(got);
+        state.order.remove(&(got, Arc::clone(&tenant)));
         if queue.waiting > 0 {
-            places.order.insert((queue.got, tenant));
+            state.order.insert((queue.got, tenant));
         }
         Some(entry.item)
     }
@@ -185,7 +185,7 @@ impl<T> Fair<T> {
     pub(crate) fn leave(&mut self, lane: Lane, tenant: &Arc<str>) {
         if let Some(queues) = self.tenants.get_mut(tenant) {
             queues[lane as usize].held -= 1;
-            self.places[lane as usize].free += 1;
+            self.lanes[lane as usize].free += 1;
             self.forget(tenant);
         }
     }
@@ -207,7 +207,7 @@ impl<T> Fair<T> {
             queue.round.retain(|cluster| *cluster != who.cluster);
         }
         if queue.waiting == 0 {
-            self.places[lane as usize]
+            self.lanes[lane as usize]
                 .order
                 .remove(&(queue.got, Arc::clone(&who.tenant)));
         }

@@ -100,7 +100,7 @@ fn who_no_longer_waits_is_passed_over_and_leaves_nothing_behind() {
     fair.leave(Lane::Call, &who(1, 0).tenant);
     assert_eq!(granted(&mut fair), [(3, 0, 2)]);
     fair.leave(Lane::Call, &who(3, 0).tenant);
-    assert!(fair.tenants.is_empty() && fair.places.iter().all(|places| places.order.is_empty()));
+    assert!(fair.tenants.is_empty() && fair.lanes.iter().all(|lane| lane.order.is_empty()));
 }
 
 #[derive(Debug, Clone)]

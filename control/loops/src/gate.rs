@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use control_planner::Effect;
 use tokio::sync::oneshot;
 
 use crate::fair::{Fair, Lane, Who};
@@ -126,15 +125,6 @@ impl Drop for Turn {
         let mut fair = self.gate.fair();
         fair.leave(self.lane, &self.tenant);
         give(&mut fair);
-    }
-}
-
-/// Which lane an effect takes, and how much of its tenant's share: a machine is made of many small things.
-pub(crate) fn toll(effect: &Effect) -> (Lane, u32) {
-    match effect {
-        Effect::EnsureMachine(_) => (Lane::Host, 4),
-        Effect::DeleteMachine(_) | Effect::EnsureNetwork(_) | Effect::DeleteNetwork => (Lane::Host, 2),
-        _ => (Lane::Call, 1),
     }
 }
 

@@ -16,7 +16,6 @@
 //! * a cluster that is what it is to be costs no task, no timer and no thread;
 //! * operations follow the cluster: losing all of them changes nothing else.
 
-mod census;
 mod cluster_loop;
 mod commit;
 mod controller;
@@ -26,12 +25,13 @@ mod fair;
 mod gate;
 mod hints;
 mod index;
+mod inventory;
 mod kubernetes;
-mod memory;
 mod pacing;
 mod recipes;
-mod shelf;
-mod silence;
+mod record_cache;
+mod silent_machines;
+mod state;
 mod sweep;
 
 pub use controller::{Controller, Pulse};

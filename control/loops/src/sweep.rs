@@ -60,7 +60,7 @@ async fn clusters(shared: &Shared) -> Result<BTreeSet<String>, StoreError> {
 async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     let deps = &shared.deps;
     let store = &*deps.store;
-    let inventory = shared.census.take(shared.census.mark()).await?;
+    let inventory = shared.inventory.listed_after(shared.inventory.mark()).await?;
     let (machines, _) = list_records::<MachineHint>(store, "/machines/").await?;
     let (leases, _) = list_records::<LeaseRecord>(store, "/leases/").await?;
     // Read last: whatever the records above belong to was there before them.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use control_records::{EventKind, Told};
 
-use crate::{Draft, Machine, Presence, Reach, Write, words};
+use crate::{Draft, Machine, Presence, Reach, Write, messages};
 
 pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
@@ -98,7 +98,7 @@ fn restarts(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut To
                 times => format!(", {times} times by now"),
             };
             let line = process.last_lines.last().map_or_else(String::new, |line| {
-                format!("; its last line: {}", words::cut(line, 160))
+                format!("; its last line: {}", messages::cut(line, 160))
             });
             draft.tell(
                 EventKind::ComponentRestarted,
@@ -112,7 +112,7 @@ fn restarts(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut To
 /// A problem is over when nothing is left to do: between two attempts it only seems so.
 fn problem(draft: &mut Draft<'_>) {
     let told = draft.seen.observed.problem_told;
-    match words::problem(draft) {
+    match messages::problem(draft) {
         Some(problem) if !told => {
             draft.observed.problem_told = true;
             draft.tell(EventKind::ProblemBegan, "", problem);

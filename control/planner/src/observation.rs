@@ -15,14 +15,14 @@ use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use crate::{Silence, Subject, Symptom};
+use crate::{SilentMachines, Subject, Symptom};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
 
 /// Everything that a plan may depend on besides the desired record.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
+pub struct Observation {
     /// The observed record; the default before the first was written.
     pub observed: ObservedRecord,
     /// Whether the cluster's CAs and keys are in the store.
@@ -36,7 +36,7 @@ pub struct Seen {
     /// Whether what is said of the machines' presence is due to be looked at again.
     pub inventory_stale: bool,
     /// How many of the stamp's machines are silent. Only looked at while one of this cluster's is.
-    pub silence: Silence,
+    pub silent_machines: SilentMachines,
     /// Its VNET.
     pub network: NetworkSeen,
     /// Its API.

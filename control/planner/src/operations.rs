@@ -5,24 +5,19 @@
 
 use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Progress};
 
-use crate::{
-    Draft, Write, after,
-    parts::{self, Check},
-    words,
-};
+use crate::{Draft, Write, after, checks::Checks, messages, parts};
 
 /// The code of an operation that ran out of time.
 pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
 /// The code of an operation that a deletion overtook.
 pub const OPERATION_PREEMPTED: &str = "AKSOperationPreemptedByDelete";
 
-pub(crate) fn plan(draft: &mut Draft<'_>) {
+pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
     let seen = draft.seen;
     if seen.operations.is_empty() || draft.writes.contains(&Write::Forget) {
-        // Whoever executes that ends them all.
+        // That ends them all.
         return;
     }
-    let checks = parts::checks(draft);
     for operation in &seen.operations {
         if operation.status != OperationStatus::InProgress {
             continue;
@@ -33,7 +28,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         } else if !draft.desired.deleting && parts::is_reached(draft, operation) {
             Some((OperationStatus::Succeeded, None))
         } else if deadline <= draft.now {
-            let error = timed_out(draft, operation, &checks);
+            let error = timed_out(draft, operation, checks);
             Some((OperationStatus::Failed, Some(error)))
         } else {
             None
@@ -41,7 +36,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         match end {
             Some((status, error)) => {
                 tell(draft, operation, status, error.as_ref());
-                draft.writes.push(Write::EndOperation {
+                draft.write(Write::EndOperation {
                     id: operation.id.clone(),
                     status,
                     error,
@@ -49,9 +44,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
             }
             None => {
                 draft.look_again_at(deadline);
-                let progress = progress(draft, operation, &checks);
+                let progress = progress(draft, operation, checks);
                 if progress != operation.progress {
-                    draft.writes.push(Write::Progress {
+                    draft.write(Write::Progress {
                         id: operation.id.clone(),
                         progress,
                     });
@@ -62,9 +57,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
 }
 
 /// How far an operation is: of what was missing when it was first looked at, how much is there by now.
-fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &[Check]) -> Progress {
+fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> Progress {
     let scope = parts::scope(draft, operation);
-    let share = parts::share(checks, &scope);
+    let share = checks.share(&scope);
     let before = operation.progress.before.unwrap_or(share);
     let percent = match 1000_u32.checked_sub(before) {
         Some(missing) if missing > 0 => share.saturating_sub(before) * 100 / missing,
@@ -79,15 +74,15 @@ fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &[Check]) ->
 }
 
 /// What is going on for these parts.
-fn step(draft: &Draft<'_>, scope: &[String], checks: &[Check]) -> String {
+fn step(draft: &Draft<'_>, scope: &[String], checks: &Checks) -> String {
     let mut open = Vec::new();
-    for check in checks {
-        if !check.done && scope.contains(&check.part) && !open.contains(&&check.what) {
+    for check in checks.open(scope) {
+        if !open.contains(&&check.what) {
             open.push(&check.what);
         }
     }
     match open.as_slice() {
-        [] => words::step(draft),
+        [] => messages::step(draft),
         [only] => (*only).clone(),
         [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
     }
@@ -124,12 +119,12 @@ fn preempted(draft: &Draft<'_>) -> OperationError {
     }
 }
 
-fn timed_out(draft: &Draft<'_>, operation: &OperationRecord, checks: &[Check]) -> OperationError {
+fn timed_out(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> OperationError {
     let minutes = draft.policy.operation_bound.as_secs() / 60;
     let scope = parts::scope(draft, operation);
     let step = step(draft, &scope, checks);
     let stopped = if step.is_empty() { "finishing" } else { &step };
-    let cause = words::cause(draft, &scope, checks).map_or_else(String::new, |cause| format!(" {cause}"));
+    let cause = messages::cause(draft, &scope, checks).map_or_else(String::new, |cause| format!(" {cause}"));
     OperationError {
         code: OPERATION_TIMED_OUT.to_owned(),
         message: format!(

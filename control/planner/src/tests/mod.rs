@@ -13,7 +13,8 @@ use agent_protocol::{
 use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
 use control_records::{
-    Assignment, ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung,
+    Assignment, ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
+    Role, Rung,
 };
 use jiff::Timestamp;
 
@@ -99,8 +100,8 @@ fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
     }
 }
 
-fn nothing_yet() -> Seen {
-    Seen {
+fn nothing_yet() -> Observation {
+    Observation {
         observed: ObservedRecord::default(),
         pki: false,
         stamp: StampRanges {
@@ -110,7 +111,7 @@ fn nothing_yet() -> Seen {
         taken: BTreeSet::new(),
         machines: BTreeMap::new(),
         inventory_stale: false,
-        silence: Silence::default(),
+        silent_machines: SilentMachines::default(),
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
@@ -141,7 +142,7 @@ fn operation(generation: u64, deletes: bool) -> OperationRecord {
 /// A perfect world: what is planned happens at once.
 struct Ideal {
     desired: ClusterRecord,
-    seen: Seen,
+    seen: Observation,
     policy: Policy,
     now: Timestamp,
     forgotten: bool,
@@ -164,7 +165,7 @@ struct Ideal {
 }
 
 impl Ideal {
-    fn new(desired: ClusterRecord, seen: Seen) -> Self {
+    fn new(desired: ClusterRecord, seen: Observation) -> Self {
         Self {
             desired,
             seen,
@@ -343,7 +344,7 @@ impl Ideal {
         let answers = self.api_answers();
         let api = &mut self.seen.api;
         match effect {
-            Effect::LookAtFabric => {
+            Effect::Fabric(FabricEffect::Look) => {
                 self.seen.inventory_stale = false;
                 for machine in self.seen.machines.values_mut() {
                     if machine.presence == Presence::Unknown {
@@ -355,12 +356,14 @@ impl Ideal {
                     }
                 }
             }
-            Effect::LoadConfig(id) => self.seen.machines.get_mut(id).unwrap().config = ConfigSeen::Absent,
-            Effect::Configure {
+            Effect::Config(ConfigEffect::Load(id)) => {
+                self.seen.machines.get_mut(id).unwrap().config = ConfigSeen::Absent
+            }
+            Effect::Config(ConfigEffect::Render {
                 machine,
                 generation,
                 inputs,
-            } => {
+            }) => {
                 assert!(self.seen.pki && Addresses::of(&self.seen.observed).is_some());
                 self.seen.machines.get_mut(machine).unwrap().config = ConfigSeen::Published {
                     generation: *generation,
@@ -368,8 +371,10 @@ impl Ideal {
                     made_at: self.now,
                 };
             }
-            Effect::EnsureNetwork(routes) => self.seen.network = NetworkSeen::Made(routes.clone()),
-            Effect::EnsureMachine(id) => {
+            Effect::Fabric(FabricEffect::EnsureNetwork(routes)) => {
+                self.seen.network = NetworkSeen::Made(routes.clone())
+            }
+            Effect::Fabric(FabricEffect::EnsureMachine(id)) => {
                 assert!(
                     matches!(self.seen.network, NetworkSeen::Made(_)),
                     "a machine needs its network"
@@ -377,43 +382,45 @@ impl Ideal {
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
                 self.boot(id);
             }
-            Effect::RestartMachine { machine, at } => {
+            Effect::Fabric(FabricEffect::RestartMachine { machine, at }) => {
                 self.treat(machine, Rung::Reboot, *at);
                 self.seen.machines.get_mut(machine).unwrap().presence = Presence::Running;
                 self.boot(machine);
             }
-            Effect::WipeMachine { machine, at } => {
+            Effect::Fabric(FabricEffect::WipeMachine { machine, at }) => {
                 self.treat(machine, Rung::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(machine.record.enrolled_key.is_none(), "a new token");
                 machine.presence = Presence::Absent;
                 machine.report = None;
             }
-            Effect::LookAtApi => {
+            Effect::Api(ApiEffect::Look) => {
                 api.looked = api.change;
                 api.looked_at = Some(self.now);
                 api.reach = if answers { Reach::Ready } else { Reach::Away };
             }
-            Effect::SetNode { machine, inputs, .. } => {
+            Effect::Api(ApiEffect::SetNode { machine, inputs, .. }) => {
                 api.set.insert(machine.clone(), inputs.clone());
             }
-            Effect::ApproveServing => api.approved = Some(api.change),
-            Effect::ApplyAddons { inputs } => {
+            Effect::Api(ApiEffect::ApproveServing) => api.approved = Some(api.change),
+            Effect::Api(ApiEffect::ApplyAddons { inputs }) => {
                 api.addons = Some(AddonsSeen {
                     inputs: inputs.clone(),
                     at: self.now,
                     change: api.change,
                 });
             }
-            Effect::Drain { machine, node } => {
+            Effect::Api(ApiEffect::Drain { machine, node }) => {
                 assert!(api.node(node).is_some());
                 self.seen.machines.get_mut(machine).unwrap().drain = Some(Drain {
                     since: self.now,
                     left: Some((0, self.now)),
                 });
             }
-            Effect::DeleteNode(node) => api.nodes.retain(|seen| seen.name != *node),
-            Effect::DeleteMachine(id) if self.voters.contains(id) && !self.desired.deleting => {
+            Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),
+            Effect::Fabric(FabricEffect::DeleteMachine(id))
+                if self.voters.contains(id) && !self.desired.deleting =>
+            {
                 let left = |voter: &&String| **voter != *id && !self.ill.contains_key(*voter);
                 assert!(
                     self.voters.iter().filter(left).count() > self.voters.len() / 2,
@@ -421,8 +428,10 @@ impl Ideal {
                 );
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone;
             }
-            Effect::DeleteMachine(id) => self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone,
-            Effect::DeleteNetwork => {
+            Effect::Fabric(FabricEffect::DeleteMachine(id)) => {
+                self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone
+            }
+            Effect::Fabric(FabricEffect::DeleteNetwork) => {
                 assert!(
                     self.seen.machines.is_empty(),
                     "the network goes after its machines"
@@ -628,4 +637,10 @@ fn converged(plugin: PodNetworking, pools: Vec<PoolSpec>) -> Ideal {
     let mut ideal = Ideal::new(cluster(plugin, pools), nothing_yet());
     ideal.run();
     ideal
+}
+
+#[test]
+fn features_have_names_of_their_own() {
+    let names: BTreeSet<_> = FEATURES.iter().map(|feature| feature.name).collect();
+    assert_eq!(names.len(), FEATURES.len(), "{names:?}");
 }

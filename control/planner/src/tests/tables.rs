@@ -3,7 +3,12 @@
 use super::*;
 
 fn effects(plan: &Plan) -> Vec<String> {
-    plan.effects.iter().map(|effect| format!("{effect:?}")).collect()
+    let text = |effect: &Effect| match effect {
+        Effect::Fabric(effect) => format!("{effect:?}"),
+        Effect::Config(effect) => format!("{effect:?}"),
+        Effect::Api(effect) => format!("{effect:?}"),
+    };
+    plan.effects.iter().map(text).collect()
 }
 
 #[test]
@@ -80,7 +85,7 @@ fn a_change_that_concerns_no_machine_touches_none() {
     let plan = ideal.plan();
     assert_eq!(plan.effects.len(), 1);
     assert!(
-        matches!(&plan.effects[0], Effect::SetNode { .. }),
+        matches!(&plan.effects[0], Effect::Api(ApiEffect::SetNode { .. })),
         "labels change on the object: {plan:?}"
     );
 }
@@ -169,10 +174,10 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
             .filter(|effect| matches!(effect.subject(), Subject::Node(_) | Subject::Machine(_)));
         (of_node.cloned().collect::<Vec<_>>(), plan.look_again)
     };
-    let drain = Effect::Drain {
+    let drain = Effect::Api(ApiEffect::Drain {
         machine: id.clone(),
         node: node.clone(),
-    };
+    });
     assert_eq!(with_drain(0, None, &ideal).0, std::slice::from_ref(&drain));
     let just_now = since.checked_add(Duration::from_secs(10)).unwrap();
     let (waiting, look_again) = with_drain(10, Some((3, just_now)), &ideal);
@@ -180,15 +185,15 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
     assert_eq!(with_drain(11, Some((3, just_now)), &ideal).0, [drain]);
     assert_eq!(
         with_drain(11, Some((0, just_now)), &ideal).0,
-        [Effect::DeleteNode(node.clone())]
+        [Effect::Api(ApiEffect::DeleteNode(node.clone()))]
     );
     assert_eq!(
         with_drain(120, Some((3, just_now)), &ideal).0,
-        [Effect::DeleteNode(node)]
+        [Effect::Api(ApiEffect::DeleteNode(node))]
     );
     assert_eq!(
         with_drain(240, Some((3, just_now)), &ideal).0,
-        [Effect::DeleteMachine(id.clone())]
+        [Effect::Fabric(FabricEffect::DeleteMachine(id.clone()))]
     );
     ideal
         .seen
@@ -197,7 +202,7 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
         .retain(|seen| seen.ready && !seen.name.ends_with('1'));
     assert_eq!(
         with_drain(12, Some((0, just_now)), &ideal).0,
-        [Effect::DeleteMachine(id.clone())]
+        [Effect::Fabric(FabricEffect::DeleteMachine(id.clone()))]
     );
 }
 
@@ -228,7 +233,7 @@ fn a_deletion_goes_for_the_machines_at_once_and_the_records_last() {
         first
             .effects
             .iter()
-            .all(|effect| matches!(effect, Effect::DeleteMachine(_)))
+            .all(|effect| matches!(effect, Effect::Fabric(FabricEffect::DeleteMachine(_))))
     );
     ideal.run();
     assert!(ideal.forgotten);
@@ -344,7 +349,7 @@ fn configurations_are_renewed_before_their_certificates_are_old() {
             .plan()
             .effects
             .iter()
-            .any(|effect| matches!(effect, Effect::Configure { .. }))
+            .any(|effect| matches!(effect, Effect::Config(ConfigEffect::Render { .. })))
     );
     ideal.now = at(181 * 24 * 3600);
     let renewed = ideal.plan();
@@ -352,7 +357,7 @@ fn configurations_are_renewed_before_their_certificates_are_old() {
         .effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Configure { generation, .. } => Some(*generation),
+            Effect::Config(ConfigEffect::Render { generation, .. }) => Some(*generation),
             _ => None,
         })
         .collect();

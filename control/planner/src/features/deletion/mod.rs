@@ -1,7 +1,7 @@
 //! The plan of a cluster that is to go: its machines at once and without ceremony, then the network, then the records,
 //! in one transaction.
 
-use crate::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
+use crate::{Draft, FabricEffect, NetworkSeen, Presence, Write, nodes};
 
 pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
@@ -10,7 +10,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
             nodes::forget_machine(draft, id, machine);
         } else {
             draft.act(
-                Effect::DeleteMachine(id.clone()),
+                FabricEffect::DeleteMachine(id.clone()),
                 format!("removing {}", machine.label()),
             );
         }
@@ -19,9 +19,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         return;
     }
     if seen.network != NetworkSeen::Gone {
-        draft.act(Effect::DeleteNetwork, "removing the network");
+        draft.act(FabricEffect::DeleteNetwork, "removing the network");
     } else if seen.busy.is_empty() {
-        draft.writes.push(Write::Forget);
+        draft.write(Write::Forget);
     } else {
         // An effect that began before the deletion may still write (a configuration, say).
         draft.wait("removing records");

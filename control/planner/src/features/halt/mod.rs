@@ -1,7 +1,7 @@
 //! The plan of a cluster whose creation was aborted: its machines and its network go, its record, its name, its addresses
 //! and its keys stay. The next request begins where these are.
 
-use crate::{Draft, Effect, NetworkSeen, Presence, Write, nodes};
+use crate::{Draft, FabricEffect, NetworkSeen, Presence, Write, nodes};
 
 pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
@@ -14,11 +14,14 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         if !machine.record.deleting {
             // Written down first: a machine whose removal has begun is never taken back.
             draft.wait(format!("removing {label}"));
-            draft.writes.push(Write::MarkMachine(id.clone()));
+            draft.write(Write::MarkMachine(id.clone()));
         } else if machine.presence == Presence::Gone {
             nodes::forget_machine(draft, id, machine);
         } else {
-            draft.act(Effect::DeleteMachine(id.clone()), format!("removing {label}"));
+            draft.act(
+                FabricEffect::DeleteMachine(id.clone()),
+                format!("removing {label}"),
+            );
         }
     }
     if !seen.machines.is_empty() {
@@ -27,7 +30,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
     if seen.network != NetworkSeen::Gone {
         draft.act_or_adopt(
             seen.network == NetworkSeen::Unknown,
-            Effect::DeleteNetwork,
+            FabricEffect::DeleteNetwork,
             "removing the network",
         );
     } else if seen.busy.is_empty() {

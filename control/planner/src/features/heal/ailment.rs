@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use agent_api::SILENT_AFTER;
-use agent_protocol::{
-    DiskSeen, LEVEL, ProcessState, Report,
-    programs::{ETCD, EtcdPhase, EtcdStatus},
-};
+use agent_protocol::{LEVEL, ProcessState, Report};
 use cluster_spec::PodNetworking;
 use jiff::Timestamp;
 
-use crate::{ApiSeen, ConfigSeen, HealPolicy, Machine, Presence, Reach};
+use crate::{
+    ApiSeen, ConfigSeen, HealPolicy, Machine, Presence, Reach,
+    view::{
+        etcd::data_on_its_way,
+        machines::{is_full, stands_by},
+    },
+};
 
-/// A file system with less than one in so many parts free is full.
-const FULL: u64 = 20;
 /// The component behind a node object.
 pub(crate) const KUBELET: &str = "kubelet";
 
@@ -122,30 +123,6 @@ pub(crate) fn diagnose(
         full.free_mib, full.total_mib, full.path
     );
     Some((Ailment::DiskFull, why))
-}
-
-/// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
-pub(crate) fn stands_by(process: &str) -> bool {
-    process.starts_with("etcd-")
-}
-
-/// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
-pub(crate) fn data_on_its_way(report: &Report) -> Option<String> {
-    let status: EtcdStatus = report.status(ETCD)?;
-    let what = match status.phase {
-        EtcdPhase::Started => return None,
-        EtcdPhase::Waiting => "etcd has no data and waits",
-        EtcdPhase::Joining => "etcd joins the other members",
-        EtcdPhase::Restoring => "etcd is restored from its backup",
-    };
-    Some(match status.why {
-        Some(why) => format!("{what}: {why}"),
-        None => what.to_owned(),
-    })
-}
-
-pub(crate) fn is_full(disk: &DiskSeen) -> bool {
-    disk.free_mib * FULL < disk.total_mib
 }
 
 /// Whether a machine that runs says nothing. One that was not heard of since it runs has longer.

@@ -17,24 +17,26 @@
 
 use std::time::Duration;
 
-use control_records::{EventKind, Repair, Role, Rung};
+use control_records::{EventKind, Repair, Rung};
 use jiff::Timestamp;
 
 pub(crate) mod ailment;
 pub(crate) mod health;
 mod repair;
 
-use crate::{
-    Ailment, Draft, Effect, Machine, Presence, Reach, Subject, Symptom, Write, after, members, restore,
-    upgrade,
-};
-use ailment::{KUBELET, is_full};
-pub(crate) use ailment::{data_on_its_way, stands_by};
+use ailment::KUBELET;
 
-/// Nodes that a pool must have for its breaker.
-const SMALLEST_POOL: usize = 3;
-/// Percent of a pool, or of a stamp's machines, that may ail before it is taken for something else than bad machines.
-const MASS: usize = 30;
+use crate::{
+    Ailment, ApiEffect, Draft, Machine, Presence, Reach, Subject, Symptom, Write, after,
+    disturb::{Disturb, Kind, preserved},
+    feature::Feature,
+    view::machines::{is_due, stands_by},
+};
+
+pub(crate) const FEATURE: Feature = Feature {
+    act,
+    ..Feature::named("heal")
+};
 
 /// How patient healing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,26 +89,6 @@ impl Default for HealPolicy {
     }
 }
 
-/// How many of the stamp's machines are silent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Silence {
-    /// Those that are not heard of, or not yet.
-    pub silent: usize,
-    /// All that there are to be.
-    pub all: usize,
-}
-
-impl Silence {
-    fn is_mass(self) -> bool {
-        self.silent > most(self.all)
-    }
-}
-
-/// So many of `all` may ail before it is a mass.
-fn most(all: usize) -> usize {
-    (all * MASS / 100).max(1)
-}
-
 impl HealPolicy {
     /// How long an ailment lasts before anything is done about it.
     pub fn patience(&self, ailment: &Ailment) -> Duration {
@@ -133,25 +115,7 @@ impl HealPolicy {
     }
 }
 
-/// How healing may treat a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Node,
-    /// One member of several.
-    Member,
-    /// The whole control plane.
-    Only,
-}
-
 impl Kind {
-    fn of(draft: &Draft<'_>, machine: &Machine) -> Self {
-        match machine.role() {
-            Some(Role::ControlPlane { .. }) if members::staying(draft).len() > 1 => Self::Member,
-            Some(Role::ControlPlane { .. }) => Self::Only,
-            _ => Self::Node,
-        }
-    }
-
     /// What is done first about an ailment. `None`: nothing that healing may do.
     fn first(self, ailment: &Ailment) -> Option<Rung> {
         Some(match (ailment, self) {
@@ -178,7 +142,7 @@ impl Kind {
 }
 
 /// Takes the next step for every machine that needs one.
-pub(crate) fn plan(draft: &mut Draft<'_>) {
+fn act(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
         if machine.record.deleting {
@@ -192,7 +156,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
             repair::carry_out(draft, id, machine);
             continue;
         }
-        if upgrade::is_due(machine) {
+        if is_due(machine) {
             continue;
         }
         // What is being done to it may be just what it lacks.
@@ -315,12 +279,14 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
     if matches!(&symptom.ailment, Ailment::Stuck(process) if stands_by(process)) {
         rung = Rung::Restart;
     }
-    if let Some(why) = forbidden(draft, id, machine, symptom, kind, rung) {
-        return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
-    }
-    if let Some(why) = mass(draft, machine, symptom, kind, rung)
-        && !may_probe(draft, symptom)
-    {
+    let disturb = Disturb::Repair {
+        id,
+        machine,
+        symptom,
+        kind,
+        step: rung,
+    };
+    if let Err(why) = draft.may(disturb) {
         return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
     }
     step(draft, id, machine, symptom, rung);
@@ -333,181 +299,9 @@ fn told_since(draft: &mut Draft<'_>, symptom: &Symptom, due: Timestamp) -> bool 
     let by_look = matches!(symptom.ailment, Ailment::NotReady | Ailment::Unregistered);
     let old = draft.seen.api.looked_at.is_some_and(|at| at < due);
     if by_look && old {
-        draft.act_quietly(Effect::LookAtApi);
+        draft.act_quietly(ApiEffect::Look);
     }
     !(by_look && old)
-}
-
-/// Why so many ailing at once are taken for something else than bad machines, if so.
-fn mass(draft: &Draft<'_>, machine: &Machine, symptom: &Symptom, kind: Kind, rung: Rung) -> Option<String> {
-    if symptom.ailment == Ailment::Vanished {
-        return None;
-    }
-    if draft.seen.silence.is_mass() {
-        return Some(format!(
-            "more than {MASS} % of the stamp's machines are silent: the host or the service is more likely the cause, so \
-             only one machine of a cluster is tried now and then; look at the host's load and at 'landfall logs'"
-        ));
-    }
-    if kind != Kind::Node || rung == Rung::Restart || symptom.ailment == Ailment::Outdated {
-        return None;
-    }
-    let (ailing, all) = pool(draft, machine);
-    (all >= SMALLEST_POOL && ailing > most(all)).then(|| {
-        format!(
-            "{ailing} of {all} nodes of the pool ail at once: more likely a common cause than bad machines, so only one is \
-             tried now and then"
-        )
-    })
-}
-
-/// Whether a machine may be tried though a mass ails. Bad machines of a small stamp look like a mass too, and must not wait
-/// for ever; and where something else is the cause, one machine every now and then does no harm.
-fn may_probe(draft: &Draft<'_>, symptom: &Symptom) -> bool {
-    let long_ago = |at| after(at, draft.policy.heal.probe) <= draft.now;
-    let begun = |write: &Write| matches!(write, Write::Repair { repair, .. } if repair.at == Some(draft.now));
-    let tried = draft
-        .seen
-        .machines
-        .values()
-        .filter_map(|machine| machine.record.repair.at);
-    long_ago(symptom.since) && tried.into_iter().all(long_ago) && !draft.writes.iter().any(begun)
-}
-
-/// Why a step must not be taken now, if so.
-fn forbidden(
-    draft: &Draft<'_>,
-    id: &str,
-    machine: &Machine,
-    symptom: &Symptom,
-    kind: Kind,
-    rung: Rung,
-) -> Option<String> {
-    let repair = &machine.record.repair;
-    if repair.preserve.is_some() && kind != Kind::Node {
-        return Some(preserved(repair));
-    }
-    if rung == Rung::Restart {
-        return None;
-    }
-    if symptom.ailment == Ailment::DiskFull && shared_disk(draft) {
-        return Some("the disks of most machines are full: it is the host's; make room there".to_owned());
-    }
-    match kind {
-        Kind::Only => None,
-        Kind::Member => {
-            let others = members::staying(draft);
-            // When nothing is left of any of them, there is nobody to be waited for, and nothing to be lost.
-            let nothing_left = |machine: &Machine| {
-                let symptom = machine.symptom.as_ref();
-                symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished) || restore::empty(machine)
-            };
-            let repaired = |(other, machine): &(&String, &Machine)| under_repair(draft, other, machine);
-            if others
-                .iter()
-                .all(|other| nothing_left(other.1) || repaired(other))
-                && nothing_left(machine)
-            {
-                return None;
-            }
-            if others
-                .iter()
-                .any(|(other, machine)| *other != id && under_repair(draft, other, machine))
-            {
-                return Some("another control plane member is being repaired".to_owned());
-            }
-            let stuck = |machine: &Machine| {
-                let symptom = machine.symptom.as_ref();
-                symptom.is_some_and(|symptom| matches!(symptom.ailment, Ailment::Stuck(_)))
-            };
-            if stuck(machine) && others.iter().filter(|(_, machine)| stuck(machine)).count() > 1 {
-                return Some(
-                    "more than one control plane member is stuck, which is no matter of machines".to_owned(),
-                );
-            }
-            // A reboot keeps the data and can only help; whoever is replaced is gone for good.
-            (rung > Rung::Reboot && !members::all_healthy(draft, Some(id)))
-                .then(|| "not all other control plane members are well".to_owned())
-        }
-        Kind::Node if symptom.ailment == Ailment::Outdated => {
-            // Nothing is wrong with it but its age: that many are that old is what an upgrade brings.
-            let away = |(other, machine): (&String, &Machine)| {
-                let ails = machine.symptom.as_ref();
-                let ails = ails.is_some_and(|symptom| symptom.ailment != Ailment::Outdated);
-                // One that was started a moment ago is not back yet, though nothing tells.
-                let begun = machine.record.repair.at;
-                let just_now = begun.is_some_and(|at| after(at, draft.policy.heal.after_restart) > draft.now);
-                other != id && (ails || just_now || under_repair(draft, other, machine))
-            };
-            nodes_beside(draft, machine)
-                .any(away)
-                .then(|| "another node of its pool is away".to_owned())
-        }
-        Kind::Node => None,
-    }
-}
-
-fn preserved(repair: &Repair) -> String {
-    let reason = repair.preserve.as_deref().unwrap_or_default();
-    format!("it is preserved ({reason})")
-}
-
-/// Whether a machine is taken away for a while, or is from this plan on.
-pub(crate) fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
-    let begins = |write: &Write| match write {
-        Write::Repair {
-            machine,
-            repair,
-            remove,
-            ..
-        } => machine == id && (repair.pending || *remove),
-        _ => false,
-    };
-    machine.record.repair.pending || upgrade::is_due(machine) || draft.writes.iter().any(begins)
-}
-
-/// The nodes of a machine's pool that are to stay, itself among them.
-fn nodes_beside<'a>(
-    draft: &Draft<'a>,
-    machine: &Machine,
-) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
-    let name = |machine: &Machine| match machine.role() {
-        Some(Role::Node { pool, .. }) => Some(pool.clone()),
-        _ => None,
-    };
-    let own = name(machine);
-    let all = draft.seen.machines.iter();
-    all.filter(move |(_, other)| !other.record.deleting && name(other) == own)
-}
-
-/// How many nodes of a machine's pool ail, and how many it has.
-fn pool(draft: &Draft<'_>, machine: &Machine) -> (usize, usize) {
-    let (mut ailing, mut all) = (0, 0);
-    for (_, other) in nodes_beside(draft, machine) {
-        all += 1;
-        let ripe = other.symptom.as_ref().is_some_and(|symptom| {
-            symptom.ailment != Ailment::Outdated
-                && after(symptom.since, draft.policy.heal.patience(&symptom.ailment)) <= draft.now
-        });
-        // One that was just rebooted has not shown yet that this helped.
-        let repair = &other.record.repair;
-        let unproven = repair.pending || repair.rung >= Rung::Reboot && !other.heard();
-        ailing += usize::from(ripe || unproven);
-    }
-    (ailing, all)
-}
-
-fn shared_disk(draft: &Draft<'_>) -> bool {
-    let disks: Vec<bool> = draft
-        .seen
-        .machines
-        .values()
-        .filter_map(|machine| machine.report.as_ref())
-        .filter(|report| !report.disks.is_empty())
-        .map(|report| report.disks.iter().any(is_full))
-        .collect();
-    let full = disks.iter().filter(|full| **full).count();
-    full > 1 && full * 2 > disks.len()
 }
 
 fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, rung: Rung) {
@@ -563,7 +357,7 @@ fn write(draft: &mut Draft<'_>, id: &str, machine: &Machine, repair: Repair, tol
     let before = &machine.record.repair;
     let begins = repair.at != before.at;
     draft.tell(EventKind::Repair, machine.label(), told);
-    draft.writes.push(Write::Repair {
+    draft.write(Write::Repair {
         machine: id.to_owned(),
         new_token: begins && repair.rung == Rung::Reimage,
         remove: begins && repair.rung == Rung::Replace && repair.preserve.is_none(),

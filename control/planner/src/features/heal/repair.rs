@@ -2,7 +2,9 @@
 
 use control_records::{Repair, Rung};
 
-use crate::{Ailment, Draft, Effect, Machine, Reach, Write, after, members};
+use crate::{
+    Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write, after, view::control_plane::formed,
+};
 
 /// Does what was written down, and writes down that it is done.
 pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
@@ -11,7 +13,7 @@ pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     let done = machine.repaired.is_some() && machine.repaired == repair.at;
     match (repair.rung, done) {
         (Rung::Reboot, false) => draft.act(
-            Effect::RestartMachine {
+            FabricEffect::RestartMachine {
                 machine: id.to_owned(),
                 at: repair.at.unwrap_or(draft.now),
             },
@@ -22,16 +24,19 @@ pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
             let (machine, at) = (id.to_owned(), repair.at.unwrap_or(draft.now));
             match drained(draft, &draft.seen.machines[id]) {
                 Drained::Ask(node) => {
-                    draft.act(Effect::Drain { machine, node }, format!("draining node {label}"));
+                    draft.act(
+                        ApiEffect::Drain { machine, node },
+                        format!("draining node {label}"),
+                    );
                 }
                 Drained::Wait => draft.wait(format!("draining node {label}")),
-                Drained::Enough => draft.act(Effect::WipeMachine { machine, at }, why),
+                Drained::Enough => draft.act(FabricEffect::WipeMachine { machine, at }, why),
             }
         }
         // The kubelet registers anew, and not as a node that was drained.
         (Rung::Reimage, true) if registered(draft, machine) => {
             let node = label.to_owned();
-            draft.act(Effect::DeleteNode(node), format!("making {label} anew"));
+            draft.act(ApiEffect::DeleteNode(node), format!("making {label} anew"));
         }
         // Whether it is registered cannot be seen now. It starts when it can, or it would be the drained node of before.
         (Rung::Reimage, true) if served(draft) && machine.node_name().is_some() => {
@@ -44,7 +49,7 @@ pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
                 ..repair.clone()
             };
             draft.wait(format!("repairing {label}"));
-            draft.writes.push(Write::Repair {
+            draft.write(Write::Repair {
                 machine: id.to_owned(),
                 repair: finished,
                 new_token: false,
@@ -56,7 +61,7 @@ pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
 
 /// Whether the API server answered at some time and does not now.
 fn served(draft: &Draft<'_>) -> bool {
-    draft.seen.api.reach != Reach::Ready && members::formed(&draft.seen.observed)
+    draft.seen.api.reach != Reach::Ready && formed(&draft.seen.observed)
 }
 
 fn registered(draft: &Draft<'_>, machine: &Machine) -> bool {

@@ -175,7 +175,7 @@ fn when_most_of_the_stamp_is_silent_hardly_anything_is_done() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 2)]);
     let control_plane = ideal.control_plane_ids()[0].clone();
     let node = ideal.nodes_of("a")[0].clone();
-    ideal.seen.silence = Silence { silent: 2, all: 3 };
+    ideal.seen.silent_machines = SilentMachines { silent: 2, all: 3 };
     ideal.fall_ill(&control_plane, Rung::Reboot);
     ideal.fall_ill(&node, Rung::Reboot);
     ideal.live(HOUR / 8);
@@ -195,7 +195,7 @@ fn when_most_of_the_stamp_is_silent_hardly_anything_is_done() {
             .unwrap()
             .contains("not repaired")
     );
-    ideal.seen.silence = Silence { silent: 1, all: 3 };
+    ideal.seen.silent_machines = SilentMachines { silent: 1, all: 3 };
     ideal.live(HOUR);
     assert!(ideal.ill.is_empty());
 }
@@ -359,7 +359,7 @@ fn a_node_made_anew_does_not_start_as_the_drained_one_of_before() {
     assert!(
         plan.effects
             .iter()
-            .any(|effect| matches!(effect, Effect::DeleteNode(_)))
+            .any(|effect| matches!(effect, Effect::Api(ApiEffect::DeleteNode(_))))
     );
 }
 
@@ -368,7 +368,7 @@ fn two_members_are_not_taken_away_by_one_plan() {
     let mut ideal = standing(cluster_spec::Tier::Standard, vec![pool("a", 1)]);
     let ids = ideal.control_plane_ids();
     // Of a large stamp: no mass.
-    ideal.seen.silence = Silence { silent: 2, all: 100 };
+    ideal.seen.silent_machines = SilentMachines { silent: 2, all: 100 };
     ideal.fall_ill(&ids[0], Rung::Reboot);
     ideal.fall_ill(&ids[1], Rung::Reboot);
     ideal.now = after(ideal.now, HOUR);
@@ -493,12 +493,12 @@ fn a_process_that_its_agent_cannot_bring_back_is_restarted_and_then_its_machine(
         ideal.now = after(ideal.now, Duration::from_secs(10));
     }
     assert_eq!(ideal.seen.machines[&id].record.repair.restarts["kubelet"], 1);
-    let configured = effects
-        .iter()
-        .position(|effect| matches!(effect, Effect::Configure { machine, .. } if *machine == id));
+    let configured = effects.iter().position(
+        |effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if *machine == id),
+    );
     let rebooted = effects
         .iter()
-        .position(|effect| matches!(effect, Effect::RestartMachine { machine, .. } if *machine == id));
+        .position(|effect| matches!(effect, Effect::Fabric(FabricEffect::RestartMachine { machine, .. }) if *machine == id));
     assert!(configured.unwrap() < rebooted.unwrap());
 }
 
@@ -565,7 +565,7 @@ fn a_node_is_not_repaired_for_what_was_seen_before_the_repair_was_due() {
         };
         let plan = ideal.plan();
         assert_eq!(repairs(&plan), 0, "{ailment:?}");
-        assert_eq!(plan.effects, [Effect::LookAtApi], "it looks first");
+        assert_eq!(plan.effects, [Effect::Api(ApiEffect::Look)], "it looks first");
         ideal.seen.busy.insert(Subject::Api);
         let plan = ideal.plan();
         assert!(plan.effects.is_empty() && repairs(&plan) == 0 && plan.unfinished);

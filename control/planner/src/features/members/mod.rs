@@ -1,122 +1,32 @@
-//! The control plane's members: which there should be, what each has to know of the others, how one leaves, and who may be
-//! disturbed now.
+//! The control plane's members: which there should be, how their limits follow the tier, how one leaves.
 //!
-//! Always true: a cluster whose etcd was formed never loses a second member to the planner before the first is back; a new
-//! member starts when the others know of it, so that none of them shows it the door.
+//! Always true: a cluster whose etcd was formed never loses a second member to the planner before the first is back.
 
-use std::net::Ipv4Addr;
-
-use agent_protocol::{
-    ProcessState,
-    programs::{KEEPER, KeeperStatus},
-};
-use cluster_bootstrap::{Member, member_address};
-use cluster_spec::{ClusterSpec, RestoreSpec, Tier};
-use control_records::{EventKind, MachineRecord, ObservedRecord, Role};
+use cluster_spec::Tier;
+use control_records::{BASE, EventKind, Role};
 
 use crate::{
-    Addresses, Ailment, ConfigSeen, Draft, Machine, Presence, Subject, Symptom, Write, after,
-    heal::stands_by, places::Leases, restore, upgrade,
+    ConfigSeen, Draft, Machine, Write,
+    checks::{Checks, Stage},
+    disturb::Disturb,
+    feature::Feature,
+    features::addresses::Leases,
+    view::control_plane::{all_healthy, formed, healthy, keeper, split, staying, target},
+    view::machines::member_index,
+};
+
+pub(crate) const FEATURE: Feature = Feature {
+    record,
+    observe: serving,
+    checks,
+    ..Feature::named("members")
 };
 
 /// Three, and as many on their way out as there can be at the worst.
 const MOST_MEMBERS: u32 = 6;
 
-/// A cluster's control plane as each of its members has to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControlPlane {
-    /// Those that are to be, in order of their numbers.
-    pub members: Vec<Member>,
-    /// Whether there was an etcd before: then none begins an empty one.
-    pub formed: bool,
-    /// Whether they hold the VIP among themselves.
-    pub roaming: bool,
-    /// The tier whose limits the API servers go by.
-    pub limits: Tier,
-    /// The restore that etcd's data must come from.
-    pub restore: Option<RestoreSpec>,
-    /// The restore that it was seen to come from: nodes register again after it.
-    pub restored: Option<String>,
-}
-
-impl ControlPlane {
-    /// As it is in the records.
-    pub fn of<'m>(
-        spec: &ClusterSpec,
-        observed: &ObservedRecord,
-        machines: impl IntoIterator<Item = &'m MachineRecord>,
-    ) -> Self {
-        let mut numbered: Vec<_> = machines
-            .into_iter()
-            .filter(|machine| !machine.deleting)
-            .filter_map(|machine| {
-                let (index, member) = member(spec, observed, machine)?;
-                Some((index, member))
-            })
-            .collect();
-        numbered.sort();
-        Self {
-            members: numbered.into_iter().map(|(_, member)| member).collect(),
-            formed: formed(observed),
-            roaming: observed.roaming,
-            limits: observed.limits.unwrap_or(spec.tier),
-            restore: restore::wished(spec, observed),
-            restored: observed.restored.clone(),
-        }
-    }
-}
-
-/// Whether the cluster's etcd held something before.
-pub(crate) fn formed(observed: &ObservedRecord) -> bool {
-    observed.milestones.contains_key("api_ready")
-}
-
-/// The number of a control plane machine, and where it is.
-pub fn member(
-    spec: &ClusterSpec,
-    observed: &ObservedRecord,
-    machine: &MachineRecord,
-) -> Option<(u32, Member)> {
-    let Role::ControlPlane { index, address } = machine.assignment.as_ref()?.role else {
-        return None;
-    };
-    let stamp = if address.is_unspecified() {
-        observed.control_plane_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
-    } else {
-        address
-    };
-    let vnet = member_address(spec, index)?;
-    Some((
-        index,
-        Member {
-            machine: machine.id.clone(),
-            stamp,
-            vnet,
-        },
-    ))
-}
-
-fn index(machine: &Machine) -> Option<u32> {
-    match machine.role()? {
-        Role::ControlPlane { index, .. } => Some(*index),
-        Role::Node { .. } => None,
-    }
-}
-
-/// Members that are to stay, in order of their numbers.
-pub(crate) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {
-    let mut staying: Vec<_> = draft
-        .seen
-        .machines
-        .iter()
-        .filter(|(_, machine)| !machine.record.deleting && index(machine).is_some())
-        .collect();
-    staying.sort_by_key(|(_, machine)| index(machine));
-    staying
-}
-
 /// Brings the members' records to the tier: writes down what is missing, marks what is too much, highest number first.
-pub(crate) fn records(draft: &mut Draft<'_>) {
+fn record(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let wanted = draft.desired.spec.tier.members();
     let staying = staying(draft);
@@ -125,7 +35,7 @@ pub(crate) fn records(draft: &mut Draft<'_>) {
         add(draft, wanted - there);
     } else if there > wanted
         && limits_followed(draft)
-        && all_healthy(draft, None)
+        && draft.may(Disturb::Shrink).is_ok()
         && let Some(status) = keeper(draft)
     {
         // The leader stays: its keeper lets the others go, and knows that they are to.
@@ -145,7 +55,7 @@ pub(crate) fn records(draft: &mut Draft<'_>) {
                     draft.desired.spec.tier
                 ),
             );
-            draft.writes.push(Write::MarkMachine((*id).clone()));
+            draft.write(Write::MarkMachine((*id).clone()));
         }
     } else if there > wanted {
         draft.wait("waiting for all control plane members, to take some away");
@@ -159,11 +69,11 @@ pub(crate) fn records(draft: &mut Draft<'_>) {
 fn add(draft: &mut Draft<'_>, missing: u32) {
     let seen = draft.seen;
     let mut leases = Leases::new(&draft.desired.uid, seen);
-    if Addresses::of(&seen.observed).is_none() {
+    if draft.leased().is_none() {
         // These two are leased in the same transaction: not twice the same.
         leases.cluster(&seen.observed);
     }
-    let taken: Vec<_> = seen.machines.values().filter_map(index).collect();
+    let taken: Vec<_> = seen.machines.values().filter_map(member_index).collect();
     let free = (0..MOST_MEMBERS).filter(|index| !taken.contains(index));
     for index in free.take(usize::try_from(missing).unwrap_or_default()) {
         let Some(address) = leases.member(index) else {
@@ -173,9 +83,9 @@ fn add(draft: &mut Draft<'_>, missing: u32) {
             return;
         };
         draft.wait("preparing machines");
-        draft.writes.push(Write::RecordMachine {
+        draft.write(Write::RecordMachine {
             role: Role::ControlPlane { index, address },
-            image: upgrade::target(draft).to_owned(),
+            image: target(draft).to_owned(),
         });
     }
 }
@@ -229,167 +139,54 @@ fn limits_followed(draft: &Draft<'_>) -> bool {
         && staying(draft).iter().all(|(_, machine)| follows(machine))
 }
 
-/// Whether this member serves and has taken its latest configuration. What its agent has not told since the service
-/// started counts as well as long as it is in contact.
-pub(crate) fn healthy(machine: &Machine) -> bool {
-    let ConfigSeen::Published { generation, .. } = machine.config else {
-        return false;
-    };
-    // One whose disk is nearly full serves all the same.
-    let ails = |symptom: &Symptom| symptom.ailment != Ailment::DiskFull;
-    machine.presence == Presence::Running
-        && upgrade::is_back(machine)
-        && !machine.symptom.as_ref().is_some_and(ails)
-        && match &machine.report {
-            Some(report) => {
-                report.generation >= generation
-                    && report
-                        .processes
-                        .iter()
-                        .all(|(name, process)| process.state == ProcessState::Ready || stands_by(name))
-            }
-            None => machine.heard(),
+/// With several members, the cluster is what it is to be when all of them serve.
+fn serving(draft: &mut Draft<'_>) {
+    let members = staying(draft);
+    if members.len() <= 1 {
+        return;
+    }
+    for (_, member) in members {
+        let serves = match member.api_server_ready() {
+            Some(ready) => ready,
+            None => draft.reached_before(),
+        };
+        if !serves {
+            let unknown = member.report.is_none();
+            draft.wait_or_adopt(unknown, format!("waiting for {}", member.label()));
         }
+    }
 }
 
-/// Whether all members that are to stay are well, but for one that is not asked for, and belong to etcd.
-pub(crate) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
+fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     let staying = staying(draft);
-    let voters = keeper(draft).map(|status| status.voters);
-    staying
-        .iter()
-        .filter(|(id, _)| Some(id.as_str()) != but)
-        .all(|(id, machine)| healthy(machine) && voters.as_ref().is_none_or(|voters| voters.contains(id)))
-}
-
-/// What the keeper of a staying member says about etcd: of the leader's own if it is known, else of any. What those said last
-/// who are lost by now counts for nothing.
-pub(crate) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
-    let said: Vec<_> = staying(draft)
-        .into_iter()
-        .filter(|(_, machine)| machine.presence == Presence::Running && machine.heard())
-        .filter_map(|(id, machine)| {
-            let status: KeeperStatus = machine.report.as_ref()?.status(KEEPER)?;
-            (!status.voters.is_empty()).then_some((id, status))
-        })
-        .collect();
-    said.iter()
-        .find(|(id, status)| status.leader.as_ref() == Some(*id))
-        .or_else(|| said.first())
-        .map(|(_, status)| status.clone())
-}
-
-/// Whether a member that is to go may be removed now.
-pub(crate) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
-    if machine.presence == Presence::Absent {
-        return true;
+    let wanted = usize::try_from(draft.desired.spec.tier.members()).unwrap_or(usize::MAX);
+    for (id, member) in &staying {
+        let serves = member.api_server_ready().unwrap_or(draft.reached_before());
+        let what = format!("waiting for the API server of {}", member.label());
+        checks.machine(draft, id, member, what, serves);
     }
-    // One that healing has given up is no help to the others.
-    if machine.record.repair.given_up() {
-        return true;
+    for _ in staying.len()..wanted {
+        checks.missing_machine(BASE);
     }
-    match keeper(draft) {
-        Some(status) => !status
-            .voters
-            .iter()
-            .chain(&status.learners)
-            .any(|name| name == id),
-        // Members form etcd before anybody has seen an API server answer: who may be one of them waits until those who
-        // stay say so. Where nobody stays, nothing is kept.
-        None => {
-            let alone = staying(draft).is_empty() || !draft.seen.observed.roaming;
-            !formed(&draft.seen.observed) && (alone || machine.config == ConfigSeen::Absent)
+    let tier = draft.desired.spec.tier;
+    // As in the store: configurations follow only then.
+    let limits = draft.seen.observed.limits.is_none_or(|limits| limits == tier);
+    checks.cluster(
+        Stage::Membership,
+        "bringing the API servers to the tier's limits",
+        limits,
+    );
+    for _ in wanted..staying.len() {
+        checks.cluster(Stage::Membership, "taking control plane members away", false);
+    }
+    for (id, member) in &draft.seen.machines {
+        if member.record.deleting && member.node_name().is_none() {
+            checks.leaving_machine(
+                BASE,
+                Stage::Membership,
+                id,
+                format!("removing {}", member.label()),
+            );
         }
     }
-}
-
-/// Whether a member must not start yet: a cluster's only member has the VIP on its card, and two of them must never have it
-/// at the same time.
-pub(crate) fn waits_for_vip(draft: &Draft<'_>, machine: &Machine) -> bool {
-    let machines = || draft.seen.machines.values();
-    index(machine).is_some()
-        && !draft.seen.observed.roaming
-        && machines().any(|other| other.record.deleting && index(other).is_some())
-}
-
-/// Whether a member may take the configuration that it should have, `inputs`: at once if it is not restarted for it, else
-/// one after the other, while all others are well.
-pub(crate) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inputs: &str) -> bool {
-    let staying = staying(draft);
-    if staying.len() <= 1 || !formed(&draft.seen.observed) {
-        return true;
-    }
-    // Nobody has anything to lose or to serve: all wait for what is to be restored, and for whoever restores it.
-    if staying
-        .iter()
-        .all(|(_, member)| restore::empty(member) || member.config == ConfigSeen::Absent)
-    {
-        return true;
-    }
-    let others = || staying.iter().filter(|(other, _)| *other != id);
-    match &machine.config {
-        ConfigSeen::Published { inputs: before, .. } => {
-            let (restarts, rest) = split(inputs);
-            let (restarts_before, rest_before) = split(before);
-            // Planned, or on its way: until it has landed nothing is seen of it.
-            let rolling = others().any(|(other, _)| {
-                let subject = Subject::Config((*other).clone());
-                draft.seen.busy.contains(&subject) || draft.planned.contains(&subject)
-            });
-            if restarts == restarts_before && rest != rest_before {
-                return true;
-            }
-            // Whoever restores goes first, however the others are: they wait for it, and serve what was there until it has.
-            if let Some(restore) = restore::pending(draft)
-                && let Some((first, by)) = staying.first()
-            {
-                return *first == id || restore::restored(by).as_ref() == Some(&restore.id);
-            }
-            if rolling {
-                return false;
-            }
-            // Those who are still to come serve nobody, and wait for this one.
-            let alone = others().all(|(_, other)| other.config == ConfigSeen::Absent);
-            if alone || all_healthy(draft, Some(id)) {
-                return true;
-            }
-            // Whoever is not well can hardly be disturbed; and the members' list must reach everybody in the end, while one
-            // of them is missing most of all. But not beside one that is just taking its own.
-            let taking = |other: &Machine| match &other.config {
-                ConfigSeen::Published { made_at, .. } => {
-                    !healthy(other) && after(*made_at, draft.policy.heal.after_restart) > draft.now
-                }
-                _ => false,
-            };
-            !others().any(|(_, other)| taking(other))
-                && (!healthy(machine) || rest != rest_before && others().any(|(_, other)| healthy(other)))
-        }
-        // A new one waits until the others know of it.
-        ConfigSeen::Absent => {
-            let Some(frame) = draft.frame() else {
-                return false;
-            };
-            others().all(|(_, other)| match &other.config {
-                ConfigSeen::Absent => true,
-                // Not read yet since the service started: what it knows is not known.
-                ConfigSeen::Unknown => false,
-                ConfigSeen::Published {
-                    generation, inputs, ..
-                } => {
-                    let wanted = frame.config_inputs(&other.record);
-                    split(inputs).1 == split(&wanted).1
-                        && match &other.report {
-                            Some(report) => report.generation >= *generation,
-                            // Silent, it may know of nobody yet, and would show the new one the door when it is back.
-                            None => other.heard(),
-                        }
-                }
-            })
-        }
-        ConfigSeen::Unknown => true,
-    }
-}
-
-fn split(inputs: &str) -> (&str, &str) {
-    inputs.split_once('.').unwrap_or((inputs, ""))
 }

@@ -88,7 +88,7 @@ fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
     for _ in 0..100 {
         ideal.examine();
         for effect in ideal.plan().effects {
-            if let Effect::Configure { machine, .. } = effect {
+            if let Effect::Config(ConfigEffect::Render { machine, .. }) = effect {
                 order.push(machine);
             }
         }
@@ -141,7 +141,7 @@ fn nobody_new_is_configured_before_it_is_seen_what_the_others_know() {
     // The service has just started: nothing was read yet.
     ideal.seen.machines.get_mut(&old).unwrap().config = ConfigSeen::Unknown;
     let configured = |plan: &Plan| {
-        let new = |effect: &Effect| matches!(effect, Effect::Configure { machine, .. } if *machine != old);
+        let new = |effect: &Effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if *machine != old);
         plan.effects.iter().any(new)
     };
     assert!(!configured(&ideal.plan()), "{:?}", ideal.plan().effects);
@@ -252,7 +252,7 @@ fn an_only_member_starts_when_the_one_before_has_left_the_vip() {
     for _ in 0..100 {
         ideal.examine();
         for effect in ideal.plan().effects {
-            if let Effect::EnsureMachine(id) = effect {
+            if let Effect::Fabric(FabricEffect::EnsureMachine(id)) = effect {
                 assert!(!ideal.seen.machines.contains_key(&old), "{id} has the VIP too");
                 started.push(id);
             }
@@ -370,7 +370,9 @@ fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarte
     let configured = |ideal: &Ideal| -> Vec<String> {
         let effects = ideal.plan().effects.into_iter();
         let of = |effect| match effect {
-            Effect::Configure { machine, .. } if members.contains(&machine) => Some(machine),
+            Effect::Config(ConfigEffect::Render { machine, .. }) if members.contains(&machine) => {
+                Some(machine)
+            }
             _ => None,
         };
         effects.filter_map(of).collect()
@@ -416,7 +418,7 @@ fn members_take_what_restarts_them_one_after_the_other() {
             .plan()
             .effects
             .iter()
-            .filter(|effect| matches!(effect, Effect::Configure { machine, .. } if members.contains(machine)))
+            .filter(|effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if members.contains(machine)))
             .count();
         most = most.max(configured);
         if !ideal.pass() {

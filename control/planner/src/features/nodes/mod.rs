@@ -1,25 +1,43 @@
 //! Nodes: which there should be, their objects in the API, and how they leave.
 
-pub(crate) mod places;
+pub(crate) mod placement;
+mod removal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::PoolSpec;
 use control_records::Role;
 
 use crate::{
-    Draft, Effect, Machine, Presence, Reach, Subject, Write, after, members, places::Places, reach::joined,
-    upgrade, wish_inputs,
+    ApiEffect, Draft, Machine, Reach, Subject, Write,
+    checks::{Checks, Stage},
+    feature::Feature,
+    view::{
+        control_plane::{allows_nodes_of, formed},
+        machines::{counts, index_in, joined, part_of},
+    },
+    wish_inputs,
+};
+
+use placement::NodePlacement;
+pub(crate) use removal::forget_machine;
+
+pub(crate) const FEATURE: Feature = Feature {
+    record,
+    act,
+    observe: ready_nodes,
+    checks,
+    ..Feature::named("nodes")
 };
 
 /// Every node that the service makes has this prefix; a node with another one is somebody else's.
 const NAME_PREFIX: &str = "aks-";
 
 /// Brings the machine records to the pools: writes down what is missing, marks what is too much, highest index first.
-pub(crate) fn records(draft: &mut Draft<'_>) {
+fn record(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let pools = &draft.desired.spec.pools;
-    let mut places = Places::new(
+    let mut places = NodePlacement::new(
         &draft.desired.uid,
         &draft.desired.spec,
         seen.machines.values(),
@@ -28,7 +46,7 @@ pub(crate) fn records(draft: &mut Draft<'_>) {
     for pool in pools {
         let nodes = Nodes::of(draft, pool);
         let wanted = usize::try_from(pool.count).unwrap_or(usize::MAX);
-        let allowed = upgrade::allows(draft, pool);
+        let allowed = allows_nodes_of(draft, pool);
         let (marked, missing) = nodes.change(wanted, pool, allowed);
         if nodes.upgrading() && allowed {
             draft.wait(format!(
@@ -41,14 +59,14 @@ pub(crate) fn records(draft: &mut Draft<'_>) {
             draft.wait(format!("scaling pool {} down", pool.name));
         }
         for id in marked {
-            draft.writes.push(Write::MarkMachine(id.to_owned()));
+            draft.write(Write::MarkMachine(id.to_owned()));
         }
         if !allowed {
             // What the control plane is waited for with is told where it is taken on.
             draft.unfinished |= missing > 0;
             continue;
         }
-        if missing > 0 && members::formed(&seen.observed) && seen.api.reach != Reach::Ready {
+        if missing > 0 && formed(&seen.observed) && seen.api.reach != Reach::Ready {
             // Which names are free is not known.
             let unknown = seen.api.reach == Reach::Unknown;
             draft.wait_or_adopt(
@@ -72,7 +90,7 @@ pub(crate) fn records(draft: &mut Draft<'_>) {
             };
             draft.wait("preparing machines");
             let image = pool.kubernetes_version.clone();
-            draft.writes.push(Write::RecordMachine { role, image });
+            draft.write(Write::RecordMachine { role, image });
         }
     }
     for (id, machine) in &seen.machines {
@@ -81,7 +99,7 @@ pub(crate) fn records(draft: &mut Draft<'_>) {
             && !pools.iter().any(|spec| index_in(machine, spec).is_some())
         {
             draft.wait(format!("removing pool {pool}"));
-            draft.writes.push(Write::MarkMachine(id.clone()));
+            draft.write(Write::MarkMachine(id.clone()));
         }
     }
 }
@@ -153,29 +171,8 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that is kept
-/// as evidence and has another version.
-pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
-    let repair = &machine.record.repair;
-    let evidence = repair.preserve.is_some() && machine.record.image != pool.kubernetes_version;
-    !repair.given_up() && !evidence
-}
-
-/// The number of a machine in this very incarnation of the pool.
-fn index_in(machine: &Machine, spec: &PoolSpec) -> Option<u32> {
-    match machine.role()? {
-        Role::Node {
-            pool,
-            incarnation,
-            index,
-            ..
-        } if *pool == spec.name && *incarnation == spec.incarnation => Some(*index),
-        _ => None,
-    }
-}
-
 /// Node objects of machines that stay: joined, and as wished.
-pub(crate) fn objects(draft: &mut Draft<'_>) {
+fn objects(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
         let Some(name) = machine.node_name().filter(|_| !machine.record.deleting) else {
@@ -191,7 +188,7 @@ pub(crate) fn objects(draft: &mut Draft<'_>) {
             if before != Some(&inputs) {
                 draft.act_or_adopt(
                     before.is_none(),
-                    Effect::SetNode {
+                    ApiEffect::SetNode {
                         machine: id.clone(),
                         node: name.to_owned(),
                         inputs,
@@ -201,117 +198,130 @@ pub(crate) fn objects(draft: &mut Draft<'_>) {
             }
         }
     }
-    if seen.api.reach == Reach::Ready {
-        let ours: BTreeSet<_> = seen.machines.values().filter_map(Machine::node_name).collect();
-        for node in &seen.api.nodes {
-            // A machine's record goes last, so a node without one has no machine any more.
-            if node.name.starts_with(NAME_PREFIX) && !ours.contains(node.name.as_str()) {
-                draft.act(
-                    Effect::DeleteNode(node.name.clone()),
-                    format!("removing node {}", node.name),
-                );
-            }
-        }
+    for node in strays(draft) {
+        let why = format!("removing node {node}");
+        draft.act(ApiEffect::DeleteNode(node), why);
     }
 }
 
-/// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
-pub(crate) fn removals(draft: &mut Draft<'_>) {
+fn act(draft: &mut Draft<'_>) {
+    objects(draft);
+    removal::removals(draft);
+}
+
+/// Counts ready nodes by pool. A pool is not named before its first node was ready: until then it is being made.
+fn ready_nodes(draft: &mut Draft<'_>) {
+    let api = &draft.seen.api;
+    // Before the first look, what was seen before is the best guess.
+    let looked = api.reach == Reach::Ready || !api.nodes.is_empty();
+    let mut ready = BTreeMap::new();
+    for pool in &draft.desired.spec.pools {
+        let before = draft.seen.observed.ready_nodes.get(&pool.name);
+        let now = draft.seen.machines.values().filter(|machine| {
+            matches!(machine.role(), Some(Role::Node { pool: name, node_name, .. })
+                if *name == pool.name && api.node(node_name).is_some_and(|node| node.ready))
+        });
+        let count = match before {
+            Some(before) if !looked => *before,
+            _ => u32::try_from(now.count()).unwrap_or(u32::MAX),
+        };
+        if count > 0 || before.is_some() {
+            ready.insert(pool.name.clone(), count);
+        }
+    }
+    if ready.values().any(|count| *count > 0) {
+        draft.milestone("node_ready");
+    }
+    draft.observed.ready_nodes = ready;
+}
+
+fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
-        if !machine.record.deleting {
+        let (Some(_), Some(name)) = (part_of(draft, id, machine), machine.node_name()) else {
+            continue;
+        };
+        let wished = match seen.api.set.get(id) {
+            Some(inputs) => *inputs == wish_inputs(&draft.desired.spec, &machine.record),
+            None => draft.reached_before(),
+        };
+        let done = joined(draft, name) && wished && draft.is_quiet(&Subject::Node(name.to_owned()));
+        checks.machine(draft, id, machine, format!("waiting for node {name}"), done);
+    }
+    for pool in &draft.desired.spec.pools {
+        pool_size(draft, pool, checks);
+    }
+    // Pools that were deleted; their machines that are gone count as well.
+    for leaving in &draft.desired.course.leaving {
+        let left = seen.machines.iter().filter(|(_, machine)| {
+            matches!(machine.role(), Some(Role::Node { incarnation: own, .. }) if *own == leaving.spec.incarnation)
+        });
+        let of = usize::try_from(leaving.spec.count).unwrap_or_default();
+        checks.removed(&leaving.part(), left, of);
+    }
+    for machine in seen.machines.values() {
+        if machine.node_name().is_some() && !of_a_part(draft, machine) {
+            let what = format!("removing {}", machine.label());
+            checks.routine(what, false);
+        }
+    }
+    for node in strays(draft) {
+        checks.routine(format!("removing node {node}"), false);
+    }
+}
+
+/// Whether a node is of a pool that is to be, or of one that is known to be on its way out.
+fn of_a_part(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let pools = &draft.desired.spec.pools;
+    let leaving = draft.desired.course.leaving.iter().map(|leaving| &leaving.spec);
+    pools
+        .iter()
+        .chain(leaving)
+        .any(|pool| index_in(machine, pool).is_some())
+}
+
+fn pool_size(draft: &Draft<'_>, spec: &PoolSpec, checks: &mut Checks) {
+    let (mut there, mut leaving) = (0, 0);
+    for (id, machine) in &draft.seen.machines {
+        if index_in(machine, spec).is_none() {
             continue;
         }
-        if machine.presence == Presence::Gone {
-            forget_machine(draft, id, machine);
-            continue;
-        }
-        match leave(draft, id, machine) {
-            Leave::Ready => draft.act(
-                Effect::DeleteMachine(id.clone()),
+        if machine.record.deleting || draft.is_marked(id) {
+            leaving += 1;
+            checks.leaving_machine(
+                &spec.name,
+                Stage::of(machine),
+                id,
                 format!("removing {}", machine.label()),
-            ),
-            Leave::DeleteNode(node) => {
-                let why = format!("removing node {node}");
-                draft.act(Effect::DeleteNode(node), why);
-            }
-            Leave::Drain(node) => {
-                let why = format!("draining node {node}");
-                let machine = id.clone();
-                draft.act(Effect::Drain { machine, node }, why);
-            }
-            Leave::Wait(why) => draft.wait(why),
+            );
+        } else if counts(machine, spec) {
+            there += 1;
         }
     }
-}
-
-/// Removes the record of a machine that is gone. Not before an effect that may still write its configuration has ended.
-pub(crate) fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
-    draft.wait(format!("removing {}", machine.label()));
-    if !draft.seen.busy.contains(&Subject::Config(id.to_owned())) {
-        draft.writes.push(Write::RemoveMachine(id.to_owned()));
+    for _ in there..spec.count {
+        checks.missing_machine(&spec.name);
+    }
+    if there > spec.count {
+        let what = format!("scaling pool {} down", spec.name);
+        checks.part(&spec.name, Stage::Membership, what, false);
+    }
+    // So that going down shows as well as going up.
+    if leaving == 0 && there == 0 && spec.count == 0 {
+        let what = format!("removing the nodes of pool {}", spec.name);
+        checks.part(&spec.name, Stage::Membership, what, true);
     }
 }
 
-/// What is next for a node that is to go.
-enum Leave {
-    Wait(String),
-    Drain(String),
-    DeleteNode(String),
-    Ready,
-}
-
-fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
-    let api = &draft.seen.api;
-    let Some(name) = machine.node_name() else {
-        return if members::may_leave(draft, id, machine) {
-            Leave::Ready
-        } else {
-            Leave::Wait(format!("waiting for etcd to let {} go", machine.label()))
-        };
-    };
-    // A machine that never ran, or whose cluster never answered, has no pods to care for.
-    let never_worked = !draft.seen.observed.milestones.contains_key("api_ready") && api.reach != Reach::Ready;
-    if never_worked || machine.presence == Presence::Absent {
-        return match api.node(name) {
-            Some(_) if api.reach == Reach::Ready => Leave::DeleteNode(name.to_owned()),
-            _ => Leave::Ready,
-        };
+/// Node objects that no machine stands behind. A machine's record goes last, so a node without one has no machine any more.
+fn strays(draft: &Draft<'_>) -> Vec<String> {
+    let seen = draft.seen;
+    if seen.api.reach != Reach::Ready {
+        return Vec::new();
     }
-    let since = machine.drain.map_or(draft.now, |drain| drain.since);
-    let deadline = after(since, draft.policy.drain_bound);
-    let out_of_time = draft.now >= deadline;
-    if !out_of_time {
-        draft.look_again_at(deadline);
-    }
-    if api.reach != Reach::Ready {
-        // The sweep of stray node objects removes what stays behind.
-        return if out_of_time {
-            Leave::Ready
-        } else {
-            Leave::Wait(format!("waiting for the API server, to drain node {name}"))
-        };
-    }
-    if api.node(name).is_none() {
-        return Leave::Ready;
-    }
-    match machine.drain.and_then(|drain| drain.left) {
-        // Its pods were asked, and nobody is there to hear it. It goes before its node object does: nothing that ran on it
-        // starts elsewhere while it may still run here.
-        Some(_) if machine.record.repair.given_up() && !machine.heard() => Leave::Ready,
-        Some((0, _)) if !out_of_time => Leave::DeleteNode(name.to_owned()),
-        // Twice the bound: the API refuses to remove the node, for whatever reason. The machine goes all the same.
-        _ if draft.now >= after(deadline, draft.policy.drain_bound) => Leave::Ready,
-        _ if out_of_time => Leave::DeleteNode(name.to_owned()),
-        Some((left, at)) => {
-            let next = after(at, draft.policy.drain_pause);
-            if next <= draft.now {
-                Leave::Drain(name.to_owned())
-            } else {
-                draft.look_again_at(next);
-                Leave::Wait(format!("draining node {name}: {left} pods to go"))
-            }
-        }
-        None => Leave::Drain(name.to_owned()),
-    }
+    let ours: BTreeSet<_> = seen.machines.values().filter_map(Machine::node_name).collect();
+    let names = seen.api.nodes.iter().map(|node| &node.name);
+    names
+        .filter(|name| name.starts_with(NAME_PREFIX) && !ours.contains(name.as_str()))
+        .cloned()
+        .collect()
 }

@@ -5,37 +5,30 @@
 //! is part of what nodes are configured with: kubelets register their nodes again and look anew at what is to run. Then the
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
-use agent_protocol::programs::{ETCD, EtcdPhase, EtcdStatus};
-use cluster_spec::{ClusterSpec, RestoreSpec};
-use control_records::{EventKind, ObservedRecord, Role};
+use cluster_spec::RestoreSpec;
+use control_records::{EventKind, Role};
 
-use crate::{Draft, Effect, Machine, Presence, Reach, addons_inputs, members, reach::in_force};
+use crate::{
+    ApiEffect, Draft, Machine, Presence, Reach, addons_inputs,
+    checks::Checks,
+    feature::Feature,
+    view::{
+        control_plane::{formed, staying},
+        etcd::{LOST, empty, lost, restored, wished},
+        machines::in_force,
+    },
+};
+
+pub(crate) const FEATURE: Feature = Feature {
+    act,
+    checks,
+    ..Feature::named("restore")
+};
 
 /// When the restored state was seen to serve.
 const RESTORED: &str = "restored";
-/// Since when all members are known to have lost their data. Followed by the restore that was wished for last when that
-/// happened: a later wish takes its place.
-const LOST: &str = "etcd_lost:";
 
-fn lost(spec: &ClusterSpec) -> String {
-    let last = spec.restore.as_ref().map_or("", |restore| restore.id.as_str());
-    format!("{LOST}{last}")
-}
-
-/// The restore that etcd's data must come from: what was asked for last; the newest state of its own (a source without a name),
-/// where all members have lost it since.
-pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<RestoreSpec> {
-    match observed.milestones.get(&lost(spec)) {
-        Some(since) => Some(RestoreSpec {
-            id: format!("lost-{}", since.as_millisecond()),
-            at: None,
-            source: String::new(),
-        }),
-        None => spec.restore.clone(),
-    }
-}
-
-pub(crate) fn plan(draft: &mut Draft<'_>) {
+fn act(draft: &mut Draft<'_>) {
     all_lost(draft);
     let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
         return;
@@ -77,7 +70,7 @@ fn told(restore: &RestoreSpec, uid: &str) -> String {
 /// None of several members has any data left, and each waits for another: then the newest state of the backup is restored. One
 /// alone does so by itself.
 fn all_lost(draft: &mut Draft<'_>) {
-    if members::staying(draft).len() < 2 || !members::formed(&draft.observed) {
+    if staying(draft).len() < 2 || !formed(&draft.observed) {
         return;
     }
     let done = wished(&draft.desired.spec, &draft.observed)
@@ -109,36 +102,16 @@ fn all_lost(draft: &mut Draft<'_>) {
     draft.unfinished = true;
 }
 
-/// Whether a member's etcd waits with nothing in its hands.
-pub(crate) fn empty(member: &Machine) -> bool {
-    status(member).is_some_and(|status| status.phase == EtcdPhase::Waiting && status.empty)
-}
-
-fn status(member: &Machine) -> Option<EtcdStatus> {
-    member.report.as_ref()?.status(ETCD)
-}
-
 /// Whether an API server answers with the restored state.
 fn serves(draft: &Draft<'_>, restore: &RestoreSpec) -> bool {
     let api = &draft.seen.api;
     let looked = api.reach == Reach::Ready && api.looked >= api.change;
     looked
-        && members::staying(draft).iter().any(|(_, member)| {
+        && staying(draft).iter().any(|(_, member)| {
             in_force(draft, member)
                 && member.api_server_ready() == Some(true)
                 && restored(member).is_some_and(|id| id == restore.id)
         })
-}
-
-/// The restore that was wished for and that nobody has seen serve yet.
-pub(crate) fn pending(draft: &Draft<'_>) -> Option<RestoreSpec> {
-    let observed = &draft.seen.observed;
-    wished(&draft.desired.spec, observed).filter(|restore| observed.restored.as_ref() != Some(&restore.id))
-}
-
-/// Where a member's etcd says that its data comes from.
-pub(crate) fn restored(member: &Machine) -> Option<String> {
-    status(member)?.restored
 }
 
 /// What is to be done with the restored state before it counts.
@@ -150,7 +123,7 @@ fn settle(draft: &mut Draft<'_>) {
     let applied = draft.seen.api.addons.as_ref().map(|addons| addons.at);
     if applied.zip(since).is_some_and(|(applied, since)| applied < since) {
         let inputs = addons_inputs(&draft.desired.spec);
-        draft.act(Effect::ApplyAddons { inputs }, "installing add-ons");
+        draft.act(ApiEffect::ApplyAddons { inputs }, "installing add-ons");
     }
     let seen = draft.seen;
     for node in &seen.api.nodes {
@@ -161,7 +134,16 @@ fn settle(draft: &mut Draft<'_>) {
         // Only those that Landfall once made: no machine stands behind them any more.
         if !known && node.name.starts_with("aks-") {
             let why = format!("removing node {}, which has no machine any more", node.name);
-            draft.act(Effect::DeleteNode(node.name.clone()), why);
+            draft.act(ApiEffect::DeleteNode(node.name.clone()), why);
         }
     }
+}
+
+fn checks(draft: &Draft<'_>, checks: &mut Checks) {
+    let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
+        return;
+    };
+    // Seen in this very plan, it is not yet part of what nodes are configured with.
+    let done = draft.seen.observed.restored.as_ref() == Some(&restore.id);
+    checks.routine("restoring the state from the backup", done);
 }

@@ -95,8 +95,7 @@ fn members_that_lost_everything_together_are_restored_once() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     let wished = |ideal: &Ideal| {
         let observed = &ideal.seen.observed;
-        crate::features::restore::wished(&ideal.desired.spec, observed)
-            .map(|restore| (restore.id, restore.at))
+        crate::view::etcd::wished(&ideal.desired.spec, observed).map(|restore| (restore.id, restore.at))
     };
     for _ in 0..20 {
         ideal.pass();
@@ -172,7 +171,7 @@ fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
     machine.report = Some(std::sync::Arc::new(report));
     let plan = ideal.plan();
     assert_eq!(
-        crate::features::restore::wished(&ideal.desired.spec, &plan.observed),
+        crate::view::etcd::wished(&ideal.desired.spec, &plan.observed),
         None
     );
 }
@@ -190,7 +189,7 @@ fn whoever_restores_goes_first_and_the_others_follow_when_it_has() {
                     .effects
                     .into_iter()
                     .filter_map(|effect| match effect {
-                        Effect::Configure { machine, .. } => Some(machine),
+                        Effect::Config(ConfigEffect::Render { machine, .. }) => Some(machine),
                         _ => None,
                     }),
             );

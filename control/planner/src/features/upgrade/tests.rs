@@ -89,7 +89,7 @@ fn the_control_plane_goes_first_and_keeps_its_machine() {
             .plan()
             .effects
             .iter()
-            .any(|effect| matches!(effect, Effect::Configure { .. }));
+            .any(|effect| matches!(effect, Effect::Config(ConfigEffect::Render { .. })));
     });
     assert!(!configured, "an upgrade is one restart, and nothing of the nodes");
     assert_eq!(ideal.running(false), BTreeSet::from([NEW]));

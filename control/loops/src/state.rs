@@ -1,4 +1,4 @@
-//! What a loop knows besides the records: what effects reported. Lost with the process and found again by looking.
+//! The state of a loop besides the records: what effects reported. Lost with the process and found again by looking.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,65 +9,20 @@ use std::{
 use base_env::Seed;
 use cluster_api::{ClusterApi, NodeSeen};
 use control_planner::{
-    AddonsSeen, ApiSeen, ConfigSeen, Drain, Effect, Health, Held, NetworkSeen, Presence, Reach, Subject,
+    ApiSeen, ConfigSeen, Drain, Effect, Health, Held, NetworkSeen, Presence, Reach, Subject,
 };
-use fabric_api::RouteSpec;
 use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
-use crate::{census::Mark, pacing, recipes::Secret};
-
-/// What an effect found or did.
-pub(crate) enum Outcome {
-    /// The fabric's machines, as far as they are this cluster's.
-    Fabric(BTreeMap<String, Presence>),
-    /// A stored configuration was published again, or there is none.
-    ConfigLoaded { machine: String, config: ConfigSeen },
-    /// The VNET is there.
-    NetworkMade(Vec<RouteSpec>),
-    /// The VNET is gone.
-    NetworkGone,
-    /// The machine runs.
-    MachineRuns(String),
-    /// The machine was stopped and started, for the repair written down then.
-    MachineRestarted {
-        machine: String,
-        at: Timestamp,
-        /// The boot before, as far as it was heard of.
-        ended_boot: Option<String>,
-    },
-    /// The machine and its disk are gone, to be made anew, for the repair written down then.
-    MachineWiped { machine: String, at: Timestamp },
-    /// The machine is gone.
-    MachineGone(String),
-    /// The API server answers.
-    Api {
-        change: u64,
-        /// When the look began.
-        at: Timestamp,
-        nodes: Vec<NodeSeen>,
-    },
-    /// A node object is as wished.
-    NodeSet { machine: String, inputs: String },
-    /// Serving certificates were approved.
-    Approved { change: u64 },
-    /// Add-ons are as they should be.
-    AddonsApplied { inputs: String, change: u64 },
-    /// Pods were evicted once.
-    Drained { machine: String, left: u32 },
-    /// A node object is gone.
-    NodeDeleted(String),
-}
-
-/// An effect that did not work.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// What was being done and why it did not work, for people.
-    pub(crate) why: String,
-}
+use crate::{
+    effects::{self, Failure, Outcome},
+    inventory::Mark,
+    pacing,
+    recipes::Secret,
+};
 
 /// See the module.
-pub(crate) struct Memory {
+pub(crate) struct LoopState {
     pub(crate) uid: String,
     pub(crate) presence: BTreeMap<String, Presence>,
     pub(crate) inventory_stale: bool,
@@ -104,7 +59,7 @@ impl Handle {
     }
 }
 
-impl Memory {
+impl LoopState {
     pub(crate) fn new(uid: &str) -> Self {
         Self {
             uid: uid.to_owned(),
@@ -124,7 +79,7 @@ impl Memory {
         }
     }
 
-    /// Everything is due to be looked at again; nothing is forgotten meanwhile. `since`: see [`Memory::since`].
+    /// Everything is due to be looked at again; nothing is forgotten meanwhile. `since`: see [`LoopState::since`].
     pub(crate) fn grow_stale(&mut self, since: Option<Mark>) {
         self.inventory_stale = true;
         self.since = since;
@@ -214,7 +169,7 @@ impl Memory {
     }
 
     /// Takes in how an effect ended.
-    pub(crate) fn learn(
+    pub(crate) fn effect_ended(
         &mut self,
         effect: &Effect,
         result: Result<Outcome, Failure>,
@@ -225,10 +180,10 @@ impl Memory {
         match result {
             Ok(outcome) => {
                 self.held.remove(&subject);
-                self.took_place(outcome, now);
+                effects::learn(self, outcome, now);
             }
             Err(Failure { why }) => {
-                self.failed(effect);
+                effects::doubt(self, effect);
                 let attempts = self.held.get(&subject).map_or(0, |held| held.attempts) + 1;
                 let pause = pacing::pause(seed.child(&format!("{subject:?}")), attempts);
                 let until = now.checked_add(pause).unwrap_or(Timestamp::MAX);
@@ -243,73 +198,33 @@ impl Memory {
         }
     }
 
-    fn took_place(&mut self, outcome: Outcome, now: Timestamp) {
-        match outcome {
-            Outcome::Fabric(found) => {
-                self.inventory_stale = false;
-                for (machine, presence) in found {
-                    // What was done to it tells.
-                    if self.touched.contains(&machine) {
-                        continue;
-                    }
-                    let known = self.presence.entry(machine).or_insert(presence);
-                    // The listing may be older than the removal.
-                    if *known != Presence::Gone {
-                        *known = presence;
-                    }
-                }
+    /// A look at the fabric found this of the cluster's machines.
+    pub(crate) fn found(&mut self, found: BTreeMap<String, Presence>) {
+        self.inventory_stale = false;
+        for (machine, presence) in found {
+            // The effect on it tells.
+            if self.touched.contains(&machine) {
+                continue;
             }
-            Outcome::ConfigLoaded { machine, config } => {
-                self.configs.insert(machine, config);
+            let known = self.presence.entry(machine).or_insert(presence);
+            // The listing may be older than the removal.
+            if *known != Presence::Gone {
+                *known = presence;
             }
-            Outcome::NetworkMade(routes) => self.network = NetworkSeen::Made(routes),
-            Outcome::NetworkGone => self.network = NetworkSeen::Gone,
-            Outcome::MachineRuns(machine) => {
-                self.presence.insert(machine, Presence::Running);
-            }
-            Outcome::MachineRestarted {
-                machine,
-                at,
-                ended_boot,
-            } => {
-                self.health.started_anew(&machine, at, ended_boot);
-                self.presence.insert(machine, Presence::Running);
-            }
-            Outcome::MachineWiped { machine, at } => {
-                self.health.started_anew(&machine, at, None);
-                self.drains.remove(&machine);
-                // Its agent's session was forgotten too: the configuration is published again when it is read again.
-                self.configs.insert(machine.clone(), ConfigSeen::Unknown);
-                self.presence.insert(machine, Presence::Absent);
-            }
-            Outcome::MachineGone(machine) => {
-                self.presence.insert(machine, Presence::Gone);
-            }
-            Outcome::Api { change, at, nodes } => {
-                self.looked(change, nodes);
-                self.api.looked_at = Some(at);
-            }
-            Outcome::NodeSet { machine, inputs } => {
-                self.api.set.insert(machine, inputs);
-            }
-            Outcome::Approved { change } => self.api.approved = Some(change),
-            Outcome::AddonsApplied { inputs, change } => {
-                self.api.addons = Some(AddonsSeen {
-                    inputs,
-                    at: now,
-                    change,
-                });
-            }
-            Outcome::Drained { machine, left } => {
-                if let Some(drain) = self.drains.get_mut(&machine) {
-                    drain.left = Some((left, now));
-                }
-            }
-            Outcome::NodeDeleted(node) => self.api.nodes.retain(|seen| seen.name != node),
         }
     }
 
-    fn looked(&mut self, change: u64, nodes: Vec<NodeSeen>) {
+    /// A machine and its disk were removed, to be made anew.
+    pub(crate) fn wiped(&mut self, machine: String, at: Timestamp) {
+        self.health.started_anew(&machine, at, None);
+        self.drains.remove(&machine);
+        // The hub has forgotten it too: published again when it is read again.
+        self.configs.insert(machine.clone(), ConfigSeen::Unknown);
+        self.presence.insert(machine, Presence::Absent);
+    }
+
+    /// The API server answered a look that began at `at`.
+    pub(crate) fn api_answered(&mut self, change: u64, at: Timestamp, nodes: Vec<NodeSeen>) {
         let ready = |nodes: &[NodeSeen]| -> BTreeSet<String> {
             nodes
                 .iter()
@@ -329,54 +244,24 @@ impl Memory {
         self.api.reach = Reach::Ready;
         self.api.heard = false;
         self.api.looked = change;
+        self.api.looked_at = Some(at);
         self.api.nodes = nodes;
-    }
-
-    /// What a failure makes doubtful.
-    fn failed(&mut self, effect: &Effect) {
-        match effect {
-            Effect::EnsureMachine(machine)
-            | Effect::RestartMachine { machine, .. }
-            | Effect::WipeMachine { machine, .. } => {
-                self.presence.insert(machine.clone(), Presence::Partial);
-            }
-            Effect::Configure { machine, .. } => {
-                self.configs.insert(machine.clone(), ConfigSeen::Unknown);
-            }
-            Effect::EnsureNetwork(_) => self.network = NetworkSeen::Unknown,
-            Effect::LookAtApi => {
-                if self.api.reach == Reach::Ready {
-                    self.doubt_machines();
-                }
-                self.api.reach = Reach::Away;
-                self.api.heard = false;
-            }
-            Effect::SetNode { .. }
-            | Effect::ApproveServing
-            | Effect::ApplyAddons { .. }
-            | Effect::Drain { .. }
-            | Effect::DeleteNode(_) => {
-                // Refused or not answered: a look tells which.
-                self.api.change += 1;
-            }
-            Effect::LookAtFabric
-            | Effect::LoadConfig(_)
-            | Effect::DeleteMachine(_)
-            | Effect::DeleteNetwork => {}
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use control_planner::FabricEffect;
 
-    fn look(memory: &mut Memory, found: Presence) {
+    use super::*;
+    use crate::effects::FabricOutcome;
+
+    fn look(state: &mut LoopState, found: Presence) {
         let found = BTreeMap::from([("m".to_owned(), found)]);
         let now = Timestamp::UNIX_EPOCH;
-        memory.learn(
-            &Effect::LookAtFabric,
-            Ok(Outcome::Fabric(found)),
+        state.effect_ended(
+            &FabricEffect::Look.into(),
+            Ok(Outcome::Fabric(FabricOutcome::Found(found))),
             Seed::new(1),
             now,
         );
@@ -384,25 +269,30 @@ mod tests {
 
     #[test]
     fn a_look_that_is_older_than_a_machine_does_not_call_it_lost() {
-        let (mut memory, now) = (Memory::new("c"), Timestamp::UNIX_EPOCH);
-        memory.recorded("m");
-        let make = Effect::EnsureMachine("m".to_owned());
+        let (mut state, now) = (LoopState::new("c"), Timestamp::UNIX_EPOCH);
+        state.recorded("m");
+        let make = Effect::from(FabricEffect::EnsureMachine("m".to_owned()));
         // Begun before the machine, or while it was being made; ended after.
         for look_first in [true, false] {
             let order = if look_first {
-                [&Effect::LookAtFabric, &make]
+                [&FabricEffect::Look.into(), &make]
             } else {
-                [&make, &Effect::LookAtFabric]
+                [&make, &FabricEffect::Look.into()]
             };
-            memory.begins(order[0], std::iter::empty());
-            memory.begins(order[1], std::iter::once(order[0]));
-            memory.learn(&make, Ok(Outcome::MachineRuns("m".to_owned())), Seed::new(1), now);
-            look(&mut memory, Presence::Absent);
-            assert_eq!(memory.presence["m"], Presence::Running, "{order:?}");
+            state.begins(order[0], std::iter::empty());
+            state.begins(order[1], std::iter::once(order[0]));
+            state.effect_ended(
+                &make,
+                Ok(Outcome::Fabric(FabricOutcome::MachineRuns("m".to_owned()))),
+                Seed::new(1),
+                now,
+            );
+            look(&mut state, Presence::Absent);
+            assert_eq!(state.presence["m"], Presence::Running, "{order:?}");
         }
         // The next one knows.
-        memory.begins(&Effect::LookAtFabric, std::iter::empty());
-        look(&mut memory, Presence::Absent);
-        assert_eq!(memory.presence["m"], Presence::Absent);
+        state.begins(&FabricEffect::Look.into(), std::iter::empty());
+        look(&mut state, Presence::Absent);
+        assert_eq!(state.presence["m"], Presence::Absent);
     }
 }

@@ -1,14 +1,13 @@
-//! Where things go: addresses of the stamp, node numbers, names, addresses and pod ranges. Pure choices, lowest first.
+//! Where nodes go: numbers, names, addresses and pod ranges. Pure choices, lowest first.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use base_env::Seed;
 use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec};
-use control_records::{ObservedRecord, Role};
-use fabric_api::RouteSpec;
+use control_records::Role;
 use ipnet::Ipv4Net;
 
-use crate::{Addresses, Machine, Seen, StampRanges, nth};
+use crate::{Machine, nth};
 
 /// Azure keeps the first four addresses of a subnet to itself; nodes start after them.
 pub const NODE_OFFSET: u32 = 4;
@@ -34,65 +33,8 @@ fn base36(mut number: u32) -> String {
     }
 }
 
-/// Addresses of the stamp for a cluster, chosen among the free ones, one after the other. `None` when a range is full.
-///
-/// The search starts at a place computed from `uid`: clusters made at the same moment rarely reach for the same address,
-/// and an address that was just released is not given out again at once.
-pub(crate) struct Leases<'a> {
-    uid: &'a str,
-    ranges: StampRanges,
-    taken: BTreeSet<Ipv4Addr>,
-}
-
-impl<'a> Leases<'a> {
-    pub(crate) fn new(uid: &'a str, seen: &Seen) -> Self {
-        Self {
-            uid,
-            ranges: seen.stamp,
-            taken: seen.taken.clone(),
-        }
-    }
-
-    /// The cluster's own two.
-    pub(crate) fn cluster(&mut self, observed: &ObservedRecord) -> Option<Addresses> {
-        let StampRanges { machines, vips } = self.ranges;
-        Some(Addresses {
-            vip: match observed.vip {
-                Some(vip) => vip,
-                None => self.take(vips, 0, "vip")?,
-            },
-            uplink: match observed.uplink {
-                Some(uplink) => uplink,
-                None => self.take(machines, 1, "uplink")?,
-            },
-        })
-    }
-
-    /// A control plane member's.
-    pub(crate) fn member(&mut self, index: u32) -> Option<Ipv4Addr> {
-        let machines = self.ranges.machines;
-        match index {
-            0 => self.take(machines, 1, "control-plane"),
-            index => self.take(machines, 1, &format!("control-plane-{index}")),
-        }
-    }
-
-    fn take(&mut self, range: Ipv4Net, reserved: u32, what: &str) -> Option<Ipv4Addr> {
-        // Neither the network address nor what is reserved behind it, nor the last one.
-        let size = u32::from(range.broadcast()) - u32::from(range.network());
-        let usable = size.checked_sub(1 + reserved).filter(|usable| *usable > 0)?;
-        let seed = Seed::new(0).child(self.uid).child(what);
-        let start = u32::try_from(seed.draw(0) % u64::from(usable)).ok()?;
-        let address = (0..usable)
-            .filter_map(|step| nth(range, 1 + reserved + (start + step) % usable))
-            .find(|address| !self.taken.contains(address))?;
-        self.taken.insert(address);
-        Some(address)
-    }
-}
-
 /// Hands out places for new nodes, one after the other.
-pub(crate) struct Places<'a> {
+pub(crate) struct NodePlacement<'a> {
     uid: &'a str,
     spec: &'a ClusterSpec,
     addresses: BTreeSet<Ipv4Addr>,
@@ -103,7 +45,7 @@ pub(crate) struct Places<'a> {
     objects: BTreeSet<&'a str>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> NodePlacement<'a> {
     /// All machine records count, those on their way out too: their places are free when they are gone. A name is free when
     /// its node object is gone as well: whoever took it would be the drained node of before.
     pub(crate) fn new<'m>(
@@ -207,30 +149,4 @@ impl<'a> Places<'a> {
                     && !self.addresses.iter().any(|address| block.contains(address))
             })
     }
-}
-
-/// The route table: each node's pods by way of the node, where pods have ranges of their own.
-pub fn routes<'m>(spec: &ClusterSpec, machines: impl IntoIterator<Item = &'m Machine>) -> Vec<RouteSpec> {
-    if !matches!(
-        spec.network.plugin,
-        PodNetworking::Kubenet | PodNetworking::AzureOverlay
-    ) {
-        return Vec::new();
-    }
-    let mut routes: Vec<_> = machines
-        .into_iter()
-        .filter_map(|machine| match machine.role()? {
-            Role::Node {
-                address,
-                pod_range: Some(range),
-                ..
-            } => Some(RouteSpec {
-                to: *range,
-                via: *address,
-            }),
-            _ => None,
-        })
-        .collect();
-    routes.sort();
-    routes
 }

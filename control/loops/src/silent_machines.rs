@@ -1,4 +1,4 @@
-//! How many of the stamp's machines are silent, counted once for all who ask at about the same time.
+//! How many of the stamp's machines are silent, counted once for all loops that ask at about the same time.
 //!
 //! Counting walks over all machines, so it is only done where a repair is due, which is when the answer matters; and when
 //! a host has gone quiet, so that repairs are due everywhere, thousands of loops ask at once.
@@ -9,32 +9,32 @@ use std::{
 };
 
 use agent_api::Agents;
-use control_planner::{Ailment, HealPolicy, Silence, Symptom};
+use control_planner::{Ailment, HealPolicy, SilentMachines, Symptom};
 use jiff::Timestamp;
 
 use crate::index::Index;
 
-/// A count is good for so long. Far less than any patience: whoever is silent when a repair is due was so long before.
+/// A count is good for so long. Far less than any patience: a machine that is silent when a repair is due has been silent for longer.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Silences(Mutex<Option<(Duration, Silence)>>);
+pub(crate) struct SilentMachinesCache(Mutex<Option<(Duration, SilentMachines)>>);
 
-impl Silences {
+impl SilentMachinesCache {
     /// The count as of `now` (monotonic) or a moment ago.
-    pub(crate) fn count(&self, index: &Index, agents: &dyn Agents, now: Duration) -> Silence {
+    pub(crate) fn count(&self, index: &Index, agents: &dyn Agents, now: Duration) -> SilentMachines {
         // Replaced in one go, so a poisoned lock still guards whole data.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, silence)) = &*last
+        if let Some((at, counted)) = &*last
             && now.saturating_sub(*at) < GOOD_FOR
         {
-            return *silence;
+            return *counted;
         }
         let (all, silent) = index.count_machines(|machine| agents.heard(machine));
-        let silence = Silence { silent, all };
-        *last = Some((now, silence));
-        silence
+        let counted = SilentMachines { silent, all };
+        *last = Some((now, counted));
+        counted
     }
 }
 

@@ -1,6 +1,6 @@
-//! One look at the fabric for all who need no newer one.
+//! The inventory cache: one listing of the fabric for all loops that need no newer one.
 //!
-//! Always true: whoever asks says since when the answer may have been found, and is given none that was begun before.
+//! Always true: a caller says after which point in time the listing must have begun, and never gets one that began before.
 
 use std::{
     sync::{
@@ -24,7 +24,7 @@ const PAUSE: u32 = 4;
 pub(crate) struct Mark(u64);
 
 /// Lists the fabric. A thousand loops that start together need one listing, not a thousand.
-pub(crate) struct Census {
+pub(crate) struct InventoryCache {
     marks: AtomicU64,
     fabric: Arc<dyn Fabric>,
     clock: Arc<dyn Clock>,
@@ -39,7 +39,7 @@ struct Last {
     inventory: Arc<Inventory>,
 }
 
-impl Census {
+impl InventoryCache {
     /// A listing takes `bound` at most: one that hangs must not keep all others waiting for ever, whoever asked for it.
     pub(crate) fn new(fabric: Arc<dyn Fabric>, clock: Arc<dyn Clock>, bound: Duration) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Census {
     }
 
     /// A listing that was begun after `since`.
-    pub(crate) async fn take(&self, since: Mark) -> Result<Arc<Inventory>, FabricError> {
+    pub(crate) async fn listed_after(&self, since: Mark) -> Result<Arc<Inventory>, FabricError> {
         let mut last = self.last.lock().await;
         if let Some(last) = &*last {
             if last.begun > since {

@@ -1,6 +1,6 @@
 //! Records as they were read last: a pass parses only what has changed since the pass before.
 //!
-//! Always true: what is given is what the store holds at that moment, because its revision is compared each time.
+//! Always true: a record that is returned is the one in the store at that moment, because its revision is compared each time.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,15 +8,15 @@ use control_store::{Store, StoreError, Stored, parse_record};
 use serde::de::DeserializeOwned;
 
 /// See the module.
-pub(crate) struct Shelf<T>(BTreeMap<String, Stored<Arc<T>>>);
+pub(crate) struct RecordCache<T>(BTreeMap<String, Stored<Arc<T>>>);
 
-impl<T> Default for Shelf<T> {
+impl<T> Default for RecordCache<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<T: DeserializeOwned> Shelf<T> {
+impl<T: DeserializeOwned> RecordCache<T> {
     /// The record as it is in the store now.
     pub(crate) async fn read(
         &mut self,
@@ -49,18 +49,18 @@ mod tests {
     #[tokio::test]
     async fn what_is_read_is_what_is_there_and_parsed_once() {
         let store = MemoryStore::new();
-        let mut shelf = Shelf::<String>::default();
-        assert_eq!(shelf.read(&store, "/a").await.unwrap(), None);
+        let mut cache = RecordCache::<String>::default();
+        assert_eq!(cache.read(&store, "/a").await.unwrap(), None);
         let put = |value: &str| Txn::default().with(put_record("/a", &value));
         store.txn(put("one")).await.unwrap();
-        let first = shelf.read(&store, "/a").await.unwrap().unwrap();
-        let again = shelf.read(&store, "/a").await.unwrap().unwrap();
+        let first = cache.read(&store, "/a").await.unwrap().unwrap();
+        let again = cache.read(&store, "/a").await.unwrap().unwrap();
         assert!(Arc::ptr_eq(&first.value, &again.value));
         store.txn(put("two")).await.unwrap();
-        assert_eq!(*shelf.read(&store, "/a").await.unwrap().unwrap().value, "two");
+        assert_eq!(*cache.read(&store, "/a").await.unwrap().unwrap().value, "two");
         store.txn(Txn::default().delete("/a")).await.unwrap();
-        assert_eq!(shelf.read(&store, "/a").await.unwrap(), None);
+        assert_eq!(cache.read(&store, "/a").await.unwrap(), None);
         store.txn(put("three")).await.unwrap();
-        assert_eq!(*shelf.read(&store, "/a").await.unwrap().unwrap().value, "three");
+        assert_eq!(*cache.read(&store, "/a").await.unwrap().unwrap().value, "three");
     }
 }

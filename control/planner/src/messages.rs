@@ -2,7 +2,7 @@
 
 use agent_protocol::{ProcessSeen, ProcessState};
 
-use crate::{Draft, Machine, Presence, Subject, parts::Check, reach::ailing};
+use crate::{Draft, Machine, Presence, Subject, checks::Checks, view::machines::ailing};
 
 /// Failures in a row after which something is called a problem: the first ones are part of life.
 const WORTH_TELLING: u32 = 3;
@@ -44,12 +44,8 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
 }
 
 /// Why these parts are not there: which machine, which component, what it says last, and what to do next. Sentences.
-pub(crate) fn cause(draft: &Draft<'_>, scope: &[String], checks: &[Check]) -> Option<String> {
-    let open = || {
-        checks
-            .iter()
-            .filter(|check| !check.done && scope.contains(&check.part))
-    };
+pub(crate) fn cause(draft: &Draft<'_>, scope: &[String], checks: &Checks) -> Option<String> {
+    let open = || checks.open(scope);
     let machines = || {
         open().find_map(|check| {
             let id = check.machine.as_deref()?;

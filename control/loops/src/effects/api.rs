@@ -1,0 +1,174 @@
+//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions.
+
+use std::time::Duration;
+
+use cluster_api::NodeSeen;
+use control_planner::{AddonsSeen, ApiEffect, Reach};
+use jiff::Timestamp;
+
+use super::{EffectError, Job};
+use crate::{Settings, fair::Lane, state::LoopState};
+
+/// What an effect on a cluster's API found or did.
+pub(crate) enum ApiOutcome {
+    /// The API server answers.
+    Answers {
+        change: u64,
+        /// When the look began.
+        at: Timestamp,
+        nodes: Vec<NodeSeen>,
+    },
+    /// A node object is as wished.
+    NodeSet { machine: String, inputs: String },
+    /// Serving certificates were approved.
+    Approved { change: u64 },
+    /// Add-ons are as they should be.
+    AddonsApplied { inputs: String, change: u64 },
+    /// Pods were evicted once.
+    Drained { machine: String, left: u32 },
+    /// A node object is gone.
+    NodeDeleted(String),
+}
+
+/// Its lane, and how much of its tenant's share it takes.
+pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
+    match effect {
+        ApiEffect::Look
+        | ApiEffect::SetNode { .. }
+        | ApiEffect::ApproveServing
+        | ApiEffect::ApplyAddons { .. }
+        | ApiEffect::Drain { .. }
+        | ApiEffect::DeleteNode(_) => (Lane::Call, 1),
+    }
+}
+
+/// The longest that it may take.
+pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
+    match effect {
+        ApiEffect::Look
+        | ApiEffect::SetNode { .. }
+        | ApiEffect::ApproveServing
+        | ApiEffect::ApplyAddons { .. }
+        | ApiEffect::Drain { .. }
+        | ApiEffect::DeleteNode(_) => settings.api_bound,
+    }
+}
+
+/// What is being done, for people.
+pub(super) fn describe(effect: &ApiEffect) -> String {
+    match effect {
+        ApiEffect::Look => "looking at the API server".to_owned(),
+        ApiEffect::SetNode { node, .. } => format!("labelling node {node}"),
+        ApiEffect::ApproveServing => "approving serving certificates".to_owned(),
+        ApiEffect::ApplyAddons { .. } => "applying the add-ons".to_owned(),
+        ApiEffect::Drain { node, .. } => format!("draining node {node}"),
+        ApiEffect::DeleteNode(node) => format!("removing node {node}"),
+    }
+}
+
+/// Carries it out.
+pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, EffectError> {
+    let recipes = &job.deps.recipes;
+    match effect {
+        ApiEffect::Look => {
+            let api = job.api()?;
+            let at = job.deps.env.clock.now();
+            if !job.api_ready {
+                api.ready().await?;
+            }
+            Ok(ApiOutcome::Answers {
+                change: job.change,
+                at,
+                nodes: api.nodes().await?,
+            })
+        }
+        ApiEffect::SetNode { machine, inputs, .. } => {
+            let wish = recipes.wish(&job.site()?.cluster, job.machine(machine)?);
+            if let Some(wish) = wish {
+                job.api()?.set_node(&wish).await?;
+            }
+            Ok(ApiOutcome::NodeSet {
+                machine: machine.clone(),
+                inputs: inputs.clone(),
+            })
+        }
+        ApiEffect::ApproveServing => {
+            let site = job.site()?;
+            let wishes: Vec<_> = job
+                .machines
+                .values()
+                .filter(|machine| !machine.deleting)
+                .filter_map(|machine| recipes.wish(&site.cluster, machine))
+                .collect();
+            job.api()?.approve_serving(&wishes).await?;
+            Ok(ApiOutcome::Approved { change: job.change })
+        }
+        ApiEffect::ApplyAddons { inputs } => {
+            let objects = recipes.addons(&job.site()?.cluster)?;
+            let changed = job.api()?.apply(&objects).await?;
+            if changed > 0 {
+                tracing::info!(cluster = job.uid, changed, "applied add-ons");
+            }
+            Ok(ApiOutcome::AddonsApplied {
+                inputs: inputs.clone(),
+                change: job.change,
+            })
+        }
+        ApiEffect::Drain { machine, node } => {
+            let left = job.api()?.drain(node).await?;
+            Ok(ApiOutcome::Drained {
+                machine: machine.clone(),
+                left,
+            })
+        }
+        ApiEffect::DeleteNode(node) => {
+            job.api()?.delete_node(node).await?;
+            Ok(ApiOutcome::NodeDeleted(node.clone()))
+        }
+    }
+}
+
+/// Takes in how it ended.
+pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) {
+    match outcome {
+        ApiOutcome::Answers { change, at, nodes } => state.api_answered(change, at, nodes),
+        ApiOutcome::NodeSet { machine, inputs } => {
+            state.api.set.insert(machine, inputs);
+        }
+        ApiOutcome::Approved { change } => state.api.approved = Some(change),
+        ApiOutcome::AddonsApplied { inputs, change } => {
+            state.api.addons = Some(AddonsSeen {
+                inputs,
+                at: now,
+                change,
+            });
+        }
+        ApiOutcome::Drained { machine, left } => {
+            if let Some(drain) = state.drains.get_mut(&machine) {
+                drain.left = Some((left, now));
+            }
+        }
+        ApiOutcome::NodeDeleted(node) => state.api.nodes.retain(|seen| seen.name != node),
+    }
+}
+
+/// What its failure makes doubtful.
+pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
+    match effect {
+        ApiEffect::Look => {
+            if state.api.reach == Reach::Ready {
+                state.doubt_machines();
+            }
+            state.api.reach = Reach::Away;
+            state.api.heard = false;
+        }
+        ApiEffect::SetNode { .. }
+        | ApiEffect::ApproveServing
+        | ApiEffect::ApplyAddons { .. }
+        | ApiEffect::Drain { .. }
+        | ApiEffect::DeleteNode(_) => {
+            // Refused or not answered: a look tells which.
+            state.api.change += 1;
+        }
+    }
+}

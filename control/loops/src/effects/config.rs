@@ -1,0 +1,137 @@
+//! Effects on what machines are configured with: rendered, sealed, stored, published.
+
+use std::{sync::Arc, time::Duration};
+
+use agent_protocol::MachineConfig;
+use control_planner::{ConfigEffect, ConfigSeen};
+use control_records::{SealedRecord, key};
+use control_store::{StoreError, Txn, get_record, put_record};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{EffectError, Job};
+use crate::{Settings, fair::Lane, state::LoopState};
+
+/// A machine's configuration as sealed in the store.
+#[derive(Serialize, Deserialize)]
+struct StoredConfig {
+    /// [`control_planner::Frame::config_inputs`] it was computed from.
+    inputs: String,
+    /// When.
+    made_at: Timestamp,
+    config: MachineConfig,
+}
+
+/// What is known of a machine's configuration after an effect on it: published, or that there is none.
+pub(crate) struct ConfigOutcome {
+    pub(crate) machine: String,
+    pub(crate) config: ConfigSeen,
+}
+
+/// Its lane, and how much of its tenant's share it takes.
+pub(super) fn cost(effect: &ConfigEffect) -> (Lane, u32) {
+    match effect {
+        ConfigEffect::Load(_) | ConfigEffect::Render { .. } => (Lane::Call, 1),
+    }
+}
+
+/// The longest that it may take.
+pub(super) fn bound(effect: &ConfigEffect, settings: &Settings) -> Duration {
+    match effect {
+        ConfigEffect::Load(_) | ConfigEffect::Render { .. } => settings.fabric_bound,
+    }
+}
+
+/// What is being done, for people.
+pub(super) fn describe(job: &Job, effect: &ConfigEffect) -> String {
+    match effect {
+        ConfigEffect::Load(id) => format!("reading the configuration of {}", job.label(id)),
+        ConfigEffect::Render { machine, .. } => format!("configuring {}", job.label(machine)),
+    }
+}
+
+/// Carries it out.
+pub(super) async fn act(job: &Job, effect: &ConfigEffect) -> Result<ConfigOutcome, EffectError> {
+    let (machine, config) = match effect {
+        ConfigEffect::Load(machine) => (machine, load(job, machine).await?),
+        ConfigEffect::Render {
+            machine,
+            generation,
+            inputs,
+        } => (machine, render(job, machine, *generation, inputs).await?),
+    };
+    Ok(ConfigOutcome {
+        machine: machine.clone(),
+        config,
+    })
+}
+
+/// Takes in how it ended.
+pub(super) fn learn(state: &mut LoopState, outcome: ConfigOutcome) {
+    let ConfigOutcome { machine, config } = outcome;
+    state.configs.insert(machine, config);
+}
+
+/// What its failure makes doubtful.
+pub(super) fn doubt(state: &mut LoopState, effect: &ConfigEffect) {
+    match effect {
+        ConfigEffect::Render { machine, .. } => {
+            state.configs.insert(machine.clone(), ConfigSeen::Unknown);
+        }
+        ConfigEffect::Load(_) => {}
+    }
+}
+
+async fn load(job: &Job, machine: &str) -> Result<ConfigSeen, EffectError> {
+    let name = key::machine_config(machine);
+    let Some(found) = get_record::<SealedRecord>(&*job.deps.store, &name).await? else {
+        return Ok(ConfigSeen::Absent);
+    };
+    let bytes = job.deps.sealer.unseal(&name, &found.value.sealed)?;
+    let stored: StoredConfig = serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt {
+        key: name,
+        why: error.to_string(),
+    })?;
+    Ok(publish(job, machine, stored))
+}
+
+async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Result<ConfigSeen, EffectError> {
+    let made_at = job.deps.env.clock.now();
+    let config = job.deps.recipes.config(
+        job.site()?,
+        job.machine(machine)?,
+        job.pki().await?,
+        made_at,
+        generation,
+    )?;
+    let name = key::machine_config(machine);
+    let stored = StoredConfig {
+        inputs: inputs.to_owned(),
+        made_at,
+        config,
+    };
+    let bytes =
+        Zeroizing::new(serde_json::to_vec(&stored).expect("configurations are plain data with string keys"));
+    let sealed = SealedRecord {
+        v: 1,
+        sealed: job.deps.sealer.seal(&name, &bytes)?,
+    };
+    let mut txn = Txn::default().with(put_record(name.as_str(), &sealed));
+    if generation == 1 {
+        txn = txn.absent(name);
+    }
+    job.deps.store.txn(txn).await?;
+    // Only what is in the store goes out: after a restart, the same generation must mean the same thing.
+    Ok(publish(job, machine, stored))
+}
+
+fn publish(job: &Job, machine: &str, stored: StoredConfig) -> ConfigSeen {
+    let generation = stored.config.generation;
+    job.deps.agents.publish(machine, Arc::new(stored.config));
+    ConfigSeen::Published {
+        generation,
+        inputs: stored.inputs,
+        made_at: stored.made_at,
+    }
+}

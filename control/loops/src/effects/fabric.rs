@@ -1,0 +1,269 @@
+//! Effects on machines and networks: looking, making, starting again, removing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use agent_protocol::{SEED_PATH, Seed as AgentSeed};
+use cluster_spec::vm_size;
+use control_planner::{FabricEffect, NetworkSeen, Presence};
+use control_records::{Role, key};
+use fabric_api::{FabricError, MachineId, MachineSpec, Power, RouteSpec};
+use jiff::Timestamp;
+
+use super::{EffectError, Job};
+use crate::{Settings, fair::Lane, recipes::network_id, state::LoopState};
+
+/// What an effect on the fabric found or did.
+pub(crate) enum FabricOutcome {
+    /// The machines that there are, as far as they are this cluster's.
+    Found(BTreeMap<String, Presence>),
+    /// The VNET is there.
+    NetworkMade(Vec<RouteSpec>),
+    /// The VNET is gone.
+    NetworkGone,
+    /// The machine runs.
+    MachineRuns(String),
+    /// The machine was stopped and started, for the repair or upgrade written down then.
+    MachineRestarted {
+        machine: String,
+        at: Timestamp,
+        /// The boot before, as far as it was heard of.
+        ended_boot: Option<String>,
+    },
+    /// The machine and its disk are gone, to be made anew, for the repair written down then.
+    MachineWiped { machine: String, at: Timestamp },
+    /// The machine is gone.
+    MachineGone(String),
+}
+
+/// Its lane, and how much of its tenant's share it takes: a machine is made of many small things.
+pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
+    match effect {
+        // One listing serves all who wait for it.
+        FabricEffect::Look => (Lane::Call, 1),
+        FabricEffect::EnsureMachine(_) | FabricEffect::RestartMachine { .. } => (Lane::Host, 4),
+        FabricEffect::WipeMachine { .. }
+        | FabricEffect::DeleteMachine(_)
+        | FabricEffect::EnsureNetwork(_)
+        | FabricEffect::DeleteNetwork => (Lane::Host, 2),
+    }
+}
+
+/// The longest that it may take.
+pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
+    match effect {
+        FabricEffect::Look
+        | FabricEffect::EnsureNetwork(_)
+        | FabricEffect::DeleteNetwork
+        | FabricEffect::EnsureMachine(_)
+        | FabricEffect::RestartMachine { .. }
+        | FabricEffect::WipeMachine { .. }
+        | FabricEffect::DeleteMachine(_) => settings.fabric_bound,
+    }
+}
+
+/// What is being done, for people.
+pub(super) fn describe(job: &Job, effect: &FabricEffect) -> String {
+    match effect {
+        FabricEffect::Look => "looking for machines".to_owned(),
+        FabricEffect::EnsureNetwork(_) => "making the network".to_owned(),
+        FabricEffect::DeleteNetwork => "removing the network".to_owned(),
+        FabricEffect::EnsureMachine(id) => format!("starting {}", job.label(id)),
+        FabricEffect::RestartMachine { machine, .. } => format!("restarting {}", job.label(machine)),
+        FabricEffect::WipeMachine { machine, .. } => format!("making {} anew", job.label(machine)),
+        FabricEffect::DeleteMachine(id) => format!("removing {}", job.label(id)),
+    }
+}
+
+/// Carries it out.
+pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcome, EffectError> {
+    let fabric = &job.deps.fabric;
+    match effect {
+        FabricEffect::Look => look(job).await,
+        FabricEffect::EnsureNetwork(routes) => {
+            let spec = job.deps.recipes.network(job.site()?, routes.clone());
+            fabric.ensure_network(&spec).await?;
+            Ok(FabricOutcome::NetworkMade(routes.clone()))
+        }
+        FabricEffect::DeleteNetwork => {
+            fabric.delete_network(&network_id(&job.uid)).await?;
+            Ok(FabricOutcome::NetworkGone)
+        }
+        FabricEffect::EnsureMachine(machine) => {
+            fabric.ensure_machine(&machine_spec(job, machine)?).await?;
+            Ok(FabricOutcome::MachineRuns(machine.clone()))
+        }
+        FabricEffect::RestartMachine { machine, at } => {
+            let spec = machine_spec(job, machine)?;
+            // A machine that could not start again is not stopped.
+            fabric.ensure_image(&spec.image).await?;
+            match fabric.stop_machine(&spec.id).await {
+                Ok(()) | Err(FabricError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            // Without its disk it would come up as a machine that nobody knows: it has vanished.
+            if job.machine(machine)?.enrolled_key.is_some() && !is_whole(job, &spec.id).await? {
+                return Ok(FabricOutcome::MachineWiped {
+                    machine: machine.clone(),
+                    at: *at,
+                });
+            }
+            let ended_boot = job.deps.agents.report(machine).map(|report| report.boot.clone());
+            fabric.ensure_machine(&spec).await?;
+            Ok(FabricOutcome::MachineRestarted {
+                machine: machine.clone(),
+                at: *at,
+                ended_boot,
+            })
+        }
+        FabricEffect::WipeMachine { machine, at } => {
+            delete(job, machine).await?;
+            Ok(FabricOutcome::MachineWiped {
+                machine: machine.clone(),
+                at: *at,
+            })
+        }
+        FabricEffect::DeleteMachine(machine) => {
+            delete(job, machine).await?;
+            Ok(FabricOutcome::MachineGone(machine.clone()))
+        }
+    }
+}
+
+/// Takes in how it ended.
+pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
+    match outcome {
+        FabricOutcome::Found(found) => state.found(found),
+        FabricOutcome::NetworkMade(routes) => state.network = NetworkSeen::Made(routes),
+        FabricOutcome::NetworkGone => state.network = NetworkSeen::Gone,
+        FabricOutcome::MachineRuns(machine) => {
+            state.presence.insert(machine, Presence::Running);
+        }
+        FabricOutcome::MachineRestarted {
+            machine,
+            at,
+            ended_boot,
+        } => {
+            state.health.started_anew(&machine, at, ended_boot);
+            state.presence.insert(machine, Presence::Running);
+        }
+        FabricOutcome::MachineWiped { machine, at } => state.wiped(machine, at),
+        FabricOutcome::MachineGone(machine) => {
+            state.presence.insert(machine, Presence::Gone);
+        }
+    }
+}
+
+/// What its failure makes doubtful.
+pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
+    match effect {
+        FabricEffect::EnsureMachine(machine)
+        | FabricEffect::RestartMachine { machine, .. }
+        | FabricEffect::WipeMachine { machine, .. } => {
+            state.presence.insert(machine.clone(), Presence::Partial);
+        }
+        FabricEffect::EnsureNetwork(_) => state.network = NetworkSeen::Unknown,
+        FabricEffect::Look | FabricEffect::DeleteMachine(_) | FabricEffect::DeleteNetwork => {}
+    }
+}
+
+async fn delete(job: &Job, machine: &str) -> Result<(), EffectError> {
+    job.deps.fabric.delete_machine(&MachineId::from(machine)).await?;
+    job.deps.agents.forget(machine);
+    Ok(())
+}
+
+/// Whether everything of a machine is there, whether it runs or not.
+async fn is_whole(job: &Job, id: &MachineId) -> Result<bool, EffectError> {
+    let inventory = job.inventory.listed_after(job.inventory.mark()).await?;
+    let found = inventory
+        .machines
+        .binary_search_by(|seen| seen.id.as_str().cmp(id.as_str()))
+        .ok();
+    Ok(found.is_some_and(|found| inventory.machines[found].power != Power::Partial))
+}
+
+async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
+    let inventory = job.inventory.listed_after(job.since).await?;
+    let found = job
+        .machines
+        .iter()
+        .map(|(id, record)| {
+            let power = inventory
+                .machines
+                .binary_search_by(|seen| seen.id.as_str().cmp(id))
+                .ok()
+                .map(|index| inventory.machines[index].power);
+            let presence = match power {
+                None => Presence::Absent,
+                Some(Power::Running) => Presence::Running,
+                // It was whole once, and its disk is not there any more: what is left of it is not the machine.
+                Some(Power::Partial) if record.enrolled_key.is_some() && !record.deleting => Presence::Absent,
+                Some(Power::Stopped | Power::Partial) => Presence::Partial,
+            };
+            (id.clone(), presence)
+        })
+        .collect();
+    Ok(FabricOutcome::Found(found))
+}
+
+fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
+    let machine = job.machine(id)?;
+    let site = job.site()?;
+    let settings = &job.deps.settings;
+    let token = job.deps.sealer.unseal(&key::machine(id), &machine.token_sealed)?;
+    let seed = AgentSeed {
+        machine: id.to_owned(),
+        service: job.deps.service_url.clone(),
+        ca: job.deps.agent_ca.clone(),
+        token: String::from_utf8_lossy(&token).into_owned(),
+    };
+    let seed = serde_json::to_string(&seed).expect("a seed is plain data");
+    let mut labels = BTreeMap::from([
+        ("cluster".to_owned(), job.uid.clone()),
+        ("cluster-name".to_owned(), site.cluster.name.clone()),
+    ]);
+    let (hostname, cpu_millis, memory_mib) = match machine.assignment.as_ref().map(|given| &given.role) {
+        Some(Role::Node { node_name, pool, .. }) => {
+            labels.insert("role".to_owned(), "node".to_owned());
+            labels.insert("pool".to_owned(), pool.clone());
+            let size = site
+                .cluster
+                .spec
+                .pools
+                .iter()
+                .find(|spec| spec.name == *pool)
+                .and_then(|pool| vm_size(&pool.vm_size))
+                .ok_or_else(|| FabricError::Invalid {
+                    what: format!("size of pool {pool}"),
+                    why: "it is not in the catalogue".to_owned(),
+                })?;
+            (node_name.clone(), size.cores * 1000, size.memory_mib)
+        }
+        _ => {
+            labels.insert("role".to_owned(), "control-plane".to_owned());
+            (
+                match site
+                    .control_plane
+                    .members
+                    .iter()
+                    .position(|member| member.machine == id)
+                {
+                    None | Some(0) => format!("control-plane-{}", job.uid),
+                    Some(number) => format!("control-plane-{}-{number}", job.uid),
+                },
+                settings.control_plane_cpu_millis,
+                settings.control_plane_memory_mib,
+            )
+        }
+    };
+    Ok(MachineSpec {
+        id: MachineId::from(id),
+        hostname,
+        image: machine.image.clone(),
+        cpu_millis,
+        memory_mib,
+        nics: job.deps.recipes.nics(site, machine)?,
+        seed_files: BTreeMap::from([(SEED_PATH.to_owned(), seed)]),
+        labels,
+    })
+}

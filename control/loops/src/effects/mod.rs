@@ -1,0 +1,270 @@
+//! Carries effects out. No choices here: what to do was planned, and everything may be repeated.
+//!
+//! Two levels, as in the planner: a module for each thing that is acted on, which says of each of its effects what it costs, how
+//! long it may take, how it is carried out, what is learnt from its end and what its failure makes doubtful.
+
+mod api;
+mod config;
+mod fabric;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use base_env::Elapsed;
+use cluster_api::{ClusterApi, ClusterError};
+use control_planner::Effect;
+use control_records::{MachineRecord, Role, SealedRecord, key};
+use control_store::{SealError, StoreError, get_record};
+use fabric_api::FabricError;
+use jiff::Timestamp;
+use tokio::sync::OnceCell;
+
+use crate::{
+    ControllerDeps, Settings,
+    fair::Lane,
+    inventory::{InventoryCache, Mark},
+    recipes::{RecipeError, Secret, Site},
+    state::LoopState,
+};
+
+use api::ApiOutcome;
+use config::ConfigOutcome;
+pub(crate) use fabric::FabricOutcome;
+
+/// What an effect found or did.
+pub(crate) enum Outcome {
+    Fabric(FabricOutcome),
+    Config(ConfigOutcome),
+    Api(ApiOutcome),
+}
+
+/// An effect that did not work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What was being done and why it did not work, for people.
+    pub(crate) why: String,
+}
+
+/// Which lane an effect takes, and how much of its tenant's share.
+pub(crate) fn cost(effect: &Effect) -> (Lane, u32) {
+    match effect {
+        Effect::Fabric(effect) => fabric::cost(effect),
+        Effect::Config(effect) => config::cost(effect),
+        Effect::Api(effect) => api::cost(effect),
+    }
+}
+
+fn bound(effect: &Effect, settings: &Settings) -> Duration {
+    match effect {
+        Effect::Fabric(effect) => fabric::bound(effect, settings),
+        Effect::Config(effect) => config::bound(effect, settings),
+        Effect::Api(effect) => api::bound(effect, settings),
+    }
+}
+
+/// Takes in what an effect found or did.
+pub(crate) fn learn(state: &mut LoopState, outcome: Outcome, now: Timestamp) {
+    match outcome {
+        Outcome::Fabric(outcome) => fabric::learn(state, outcome),
+        Outcome::Config(outcome) => config::learn(state, outcome),
+        Outcome::Api(outcome) => api::learn(state, outcome, now),
+    }
+}
+
+/// What an effect's failure makes doubtful.
+pub(crate) fn doubt(state: &mut LoopState, effect: &Effect) {
+    match effect {
+        Effect::Fabric(effect) => fabric::doubt(state, effect),
+        Effect::Config(effect) => config::doubt(state, effect),
+        Effect::Api(effect) => api::doubt(state, effect),
+    }
+}
+
+/// Why an effect did not work.
+#[derive(Debug, thiserror::Error)]
+enum EffectError {
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    #[error("it did not end within {:?}", .0.0)]
+    Timeout(#[from] Elapsed),
+    #[error("{0} is missing in the store")]
+    Missing(String),
+}
+
+/// All that one effect may use: a snapshot of the moment it was planned.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) deps: Arc<ControllerDeps>,
+    pub(crate) inventory: Arc<InventoryCache>,
+    /// A look at the fabric needs nothing that is newer.
+    pub(crate) since: Mark,
+    pub(crate) uid: String,
+    /// `None` before the addresses are leased; nothing that needs them is planned then.
+    pub(crate) site: Option<Site>,
+    pub(crate) machines: Arc<BTreeMap<String, Arc<MachineRecord>>>,
+    pub(crate) pki: Arc<OnceCell<Secret>>,
+    pub(crate) api: Option<Arc<dyn ClusterApi>>,
+    /// Whether the API server has answered before.
+    pub(crate) api_ready: bool,
+    /// The count of changes of the API when the effect began.
+    pub(crate) change: u64,
+}
+
+impl Job {
+    pub(crate) async fn run(self, effect: &Effect) -> Result<Outcome, Failure> {
+        let clock = Arc::clone(&self.deps.env.clock);
+        let bound = bound(effect, &self.deps.settings);
+        let result = match clock.timeout(bound, Box::pin(self.act(effect))).await {
+            Ok(result) => result,
+            Err(elapsed) => Err(elapsed.into()),
+        };
+        result.map_err(|error| Failure {
+            why: format!("{}: {}", self.describe(effect), chain(&error)),
+        })
+    }
+
+    async fn act(&self, effect: &Effect) -> Result<Outcome, EffectError> {
+        Ok(match effect {
+            Effect::Fabric(effect) => Outcome::Fabric(fabric::act(self, effect).await?),
+            Effect::Config(effect) => Outcome::Config(config::act(self, effect).await?),
+            Effect::Api(effect) => Outcome::Api(api::act(self, effect).await?),
+        })
+    }
+
+    /// What is being done, for people.
+    fn describe(&self, effect: &Effect) -> String {
+        match effect {
+            Effect::Fabric(effect) => fabric::describe(self, effect),
+            Effect::Config(effect) => config::describe(self, effect),
+            Effect::Api(effect) => api::describe(effect),
+        }
+    }
+
+    /// A machine, for people.
+    fn label(&self, id: &str) -> String {
+        match self
+            .machines
+            .get(id)
+            .and_then(|machine| machine.assignment.as_ref())
+        {
+            Some(assignment) => match &assignment.role {
+                Role::ControlPlane { .. } => format!("the control plane (machine {id})"),
+                Role::Node { node_name, .. } => format!("node {node_name} (machine {id})"),
+            },
+            None => format!("machine {id}"),
+        }
+    }
+
+    fn site(&self) -> Result<&Site, EffectError> {
+        self.site
+            .as_ref()
+            .ok_or_else(|| EffectError::Missing("the lease of an address".to_owned()))
+    }
+
+    fn machine(&self, id: &str) -> Result<&MachineRecord, EffectError> {
+        self.machines
+            .get(id)
+            .map(|machine| &**machine)
+            .ok_or_else(|| EffectError::Missing(key::machine(id)))
+    }
+
+    fn api(&self) -> Result<&Arc<dyn ClusterApi>, EffectError> {
+        self.api
+            .as_ref()
+            .ok_or_else(|| ClusterError::Unavailable("there is no connection yet".to_owned()).into())
+    }
+
+    async fn pki(&self) -> Result<&Secret, EffectError> {
+        read_pki(&self.deps, &self.uid, &self.pki).await
+    }
+}
+
+/// The cluster's CAs and keys, read once while a loop runs.
+async fn read_pki<'a>(
+    deps: &ControllerDeps,
+    uid: &str,
+    cell: &'a OnceCell<Secret>,
+) -> Result<&'a Secret, EffectError> {
+    cell.get_or_try_init(|| async {
+        let name = key::pki(uid);
+        let found = get_record::<SealedRecord>(&*deps.store, &name)
+            .await?
+            .ok_or_else(|| EffectError::Missing(name.clone()))?;
+        Ok(deps.sealer.unseal(&name, &found.value.sealed)?)
+    })
+    .await
+}
+
+/// Makes a handle for the cluster's API. It connects lazily.
+pub(crate) async fn connect(
+    deps: &ControllerDeps,
+    site: &Site,
+    pki: &OnceCell<Secret>,
+) -> Result<Arc<dyn ClusterApi>, Failure> {
+    let made = async {
+        let secret = read_pki(deps, &site.cluster.uid, pki).await?;
+        let endpoint = deps
+            .recipes
+            .endpoint(secret, site.addresses.vip, deps.env.clock.now())?;
+        Ok::<_, EffectError>(deps.connect.connect(&site.cluster.uid, &endpoint)?)
+    };
+    made.await.map_err(|error| Failure {
+        why: format!("connecting to the API server: {}", chain(&error)),
+    })
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use control_planner::{ApiEffect, ConfigEffect, FabricEffect};
+
+    use super::*;
+
+    #[test]
+    fn what_the_host_has_to_do_for_a_machine_takes_the_host_lane() {
+        let machine = || "m".to_owned();
+        let at = Timestamp::UNIX_EPOCH;
+        for effect in [
+            FabricEffect::EnsureMachine(machine()),
+            FabricEffect::RestartMachine {
+                machine: machine(),
+                at,
+            },
+            FabricEffect::WipeMachine {
+                machine: machine(),
+                at,
+            },
+            FabricEffect::DeleteMachine(machine()),
+            FabricEffect::EnsureNetwork(Vec::new()),
+            FabricEffect::DeleteNetwork,
+        ] {
+            let effect = Effect::from(effect);
+            assert_eq!(cost(&effect).0, Lane::Host, "{effect:?}");
+        }
+        for effect in [
+            Effect::from(FabricEffect::Look),
+            ConfigEffect::Load(machine()).into(),
+            ApiEffect::Look.into(),
+        ] {
+            assert_eq!(cost(&effect).0, Lane::Call, "{effect:?}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The controller contains its own faults: a loop that panics is started again, and a watch that falls behind costs no work
+//! that is under way.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use agent_api::{Agents, LogError};
+use agent_protocol::{MachineConfig, Report};
+use async_trait::async_trait;
+use base_env::Env;
+use base_testkit::wait_for;
+use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
+use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Pulse, Settings};
+use control_records::{ClusterRecord, Course, ObservedRecord, events, key};
+use control_store::{
+    Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, put_record,
+};
+use fabric_sim::{Call, Gate, SimOptions, SimWorld, Verdict};
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+
+const BOUND: Duration = Duration::from_secs(120);
+
+/// Agents whose next reports cannot be read without a panic.
+struct FaultyAgents {
+    inner: Arc<dyn Agents>,
+    panics: AtomicU32,
+}
+
+#[async_trait]
+impl Agents for FaultyAgents {
+    fn publish(&self, machine: &str, config: Arc<MachineConfig>) {
+        self.inner.publish(machine, config);
+    }
+    fn forget(&self, machine: &str) {
+        self.inner.forget(machine);
+    }
+    fn report(&self, machine: &str) -> Option<Arc<Report>> {
+        let left = self
+            .panics
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_err(), "a fault of the service, on purpose");
+        self.inner.report(machine)
+    }
+    fn contact(&self, machine: &str) -> Option<Duration> {
+        self.inner.contact(machine)
+    }
+    fn subscribe(&self) -> broadcast::Receiver<String> {
+        self.inner.subscribe()
+    }
+    async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
+        self.inner.logs(machine, process, lines).await
+    }
+}
+
+/// A store whose watches fall behind when asked to.
+struct LaggingStore {
+    inner: MemoryStore,
+    lag: Arc<Notify>,
+    watches: AtomicU32,
+}
+
+#[async_trait]
+impl Store for LaggingStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.inner.get(key).await
+    }
+    async fn list(&self, prefix: &str) -> Result<(Vec<(String, Versioned)>, Revision), StoreError> {
+        self.inner.list(prefix).await
+    }
+    async fn txn(&self, txn: Txn) -> Result<Revision, StoreError> {
+        self.inner.txn(txn).await
+    }
+    async fn watch(
+        &self,
+        prefix: &str,
+        from: Revision,
+    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+        self.watches.fetch_add(1, Ordering::SeqCst);
+        let mut changes = self.inner.watch(prefix, from).await?;
+        let lag = Arc::clone(&self.lag);
+        let (send, receive) = mpsc::channel(64);
+        tokio::spawn(async move {
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    () = lag.notified() => {
+                        // Nobody listens: the test has ended.
+                        let _ = send.send(Err(StoreError::Lagged)).await;
+                        return;
+                    }
+                    next = changes.recv() => next,
+                };
+                let Some(change) = next else { return };
+                if send.send(change).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(receive)
+    }
+}
+
+fn cluster(env: &Env) -> ClusterRecord {
+    let now = env.clock.now();
+    ClusterRecord {
+        v: 1,
+        uid: "0123456789".to_owned(),
+        subscription: "s".to_owned(),
+        resource_group: "g".to_owned(),
+        name: "c".to_owned(),
+        generation: 1,
+        pool_generations: BTreeMap::from([("np1".to_owned(), 1)]),
+        body: Value::Null,
+        spec: ClusterSpec {
+            name: "c".to_owned(),
+            resource_group: "g".to_owned(),
+            location: "local".to_owned(),
+            node_resource_group: "mc".to_owned(),
+            fqdn: "c.local".to_owned(),
+            kubernetes_version: "1.36.3".to_owned(),
+            network: NetworkProfile {
+                plugin: PodNetworking::AzureOverlay,
+                vnet_range: "10.224.0.0/12".parse().unwrap(),
+                node_range: "10.224.0.0/16".parse().unwrap(),
+                control_plane_range: "10.239.255.240/28".parse().unwrap(),
+                pod_range: Some("10.244.0.0/16".parse().unwrap()),
+                service_range: "10.0.0.0/16".parse().unwrap(),
+                dns_service_ip: "10.0.0.10".parse().unwrap(),
+                outbound: true,
+            },
+            pools: vec![PoolSpec {
+                name: "np1".to_owned(),
+                count: 1,
+                vm_size: "Standard_B2s".to_owned(),
+                mode: PoolMode::System,
+                kubernetes_version: "1.36.3".to_owned(),
+                max_pods: 110,
+                labels: BTreeMap::new(),
+                taints: Vec::new(),
+                os_disk_gib: 128,
+                incarnation: "1".to_owned(),
+                surge: 1,
+                unavailable: 0,
+            }],
+            disable_local_accounts: false,
+            tier: Tier::Free,
+            restore: None,
+        },
+        sealed: BTreeMap::new(),
+        deleting: false,
+        operation: String::new(),
+        course: Course {
+            generation: 1,
+            ..Course::default()
+        },
+        created_at: now,
+        created_by: String::new(),
+        created_by_type: String::new(),
+        modified_at: now,
+        modified_by: String::new(),
+        modified_by_type: String::new(),
+    }
+}
+
+async fn until<Fut: Future<Output = bool>>(env: &Env, what: &str, mut condition: impl FnMut() -> Fut) {
+    wait_for(&env.clock, what, BOUND, || {
+        let met = condition();
+        async move {
+            if met.await {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
+        }
+    })
+    .await;
+}
+
+struct Stand {
+    env: Env,
+    world: SimWorld,
+    store: Arc<LaggingStore>,
+    agents: Arc<FaultyAgents>,
+    pulse: watch::Receiver<Pulse>,
+    _stop: watch::Sender<bool>,
+}
+
+/// A controller with one cluster to make. Nothing is looked at without a reason for a whole day.
+async fn stand() -> Stand {
+    let env = Env::simulated(1);
+    let world = SimWorld::new(env.clone(), SimOptions::default());
+    let store = Arc::new(LaggingStore {
+        inner: MemoryStore::new(),
+        lag: Arc::new(Notify::new()),
+        watches: AtomicU32::new(0),
+    });
+    let agents = Arc::new(FaultyAgents {
+        inner: world.agents(),
+        panics: AtomicU32::new(0),
+    });
+    world.fabric().ensure_stamp().await.unwrap();
+    let controller = Controller::new(ControllerDeps {
+        env: env.clone(),
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        sealer: Arc::new(Sealer::from_key(&[7; 32])),
+        fabric: world.fabric(),
+        agents: Arc::clone(&agents) as Arc<dyn Agents>,
+        connect: world.clusters(),
+        recipes: Arc::new(KubernetesRecipes {
+            host_cores: 8,
+            host_memory_mib: 32 * 1024,
+            ..KubernetesRecipes::default()
+        }),
+        service_url: "https://100.64.0.1:7443".to_owned(),
+        agent_ca: String::new(),
+        settings: Settings {
+            resync: Duration::from_secs(24 * 60 * 60),
+            ..Settings::default()
+        },
+    });
+    let pulse = controller.pulse();
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(controller.run(stopped));
+    Stand {
+        env,
+        world,
+        store,
+        agents,
+        pulse,
+        _stop: stop,
+    }
+}
+
+impl Stand {
+    async fn create(&self) {
+        let key = key::cluster("s", "g", "c");
+        let put = put_record(key.as_str(), &cluster(&self.env));
+        self.store
+            .txn(Txn::default().absent(key).with(put))
+            .await
+            .unwrap();
+    }
+
+    async fn reached(&self) -> bool {
+        let observed = get_record::<ObservedRecord>(&*self.store, &key::observed("0123456789")).await;
+        observed
+            .unwrap()
+            .is_some_and(|observed| observed.value.generation >= 1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_panics_is_started_again_counted_and_told() {
+    let stand = stand().await;
+    // In the first passes that know a machine: nothing else wakes the cluster afterwards.
+    stand.agents.panics.store(3, Ordering::SeqCst);
+    stand.create().await;
+    until(
+        &stand.env,
+        "the cluster is made in spite of three panics",
+        || async { stand.reached().await },
+    )
+    .await;
+    assert_eq!(stand.pulse.borrow().panics, 3);
+    let told = events::history(&*stand.store, "0123456789", stand.env.clock.now())
+        .await
+        .unwrap();
+    let told: Vec<_> = told
+        .iter()
+        .filter(|(_, event)| event.event.message.contains("fault of the service"))
+        .collect();
+    // The first and the second in a row; the third not, so that a lasting fault does not fill the history.
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+/// Holds machines that are being made, and counts those that nobody waits for any more.
+struct HeldMachines {
+    held: AtomicU32,
+    abandoned: AtomicU32,
+    released: Semaphore,
+}
+
+#[async_trait]
+impl Gate for HeldMachines {
+    async fn before(&self, call: Call, _what: &str) -> Verdict {
+        struct Waiting<'a>(Option<&'a AtomicU32>);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                if let Some(abandoned) = self.0 {
+                    abandoned.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+        if call == Call::EnsureMachine {
+            self.held.fetch_add(1, Ordering::SeqCst);
+            let mut waiting = Waiting(Some(&self.abandoned));
+            self.released.acquire().await.unwrap().forget();
+            waiting.0 = None;
+        }
+        Verdict::Works
+    }
+
+    async fn after(&self, _call: Call, _what: &str, _failure: Option<&str>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_falls_behind_costs_no_work_that_is_under_way() {
+    let stand = stand().await;
+    let machines = Arc::new(HeldMachines {
+        held: AtomicU32::new(0),
+        abandoned: AtomicU32::new(0),
+        released: Semaphore::new(0),
+    });
+    stand.world.set_gate(Arc::clone(&machines) as Arc<dyn Gate>);
+    stand.create().await;
+    until(&stand.env, "two machines are being made", || async {
+        machines.held.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    stand.store.lag.notify_one();
+    until(&stand.env, "everything is read again", || async {
+        stand.store.watches.load(Ordering::SeqCst) > 1
+    })
+    .await;
+    assert_eq!(
+        machines.abandoned.load(Ordering::SeqCst),
+        0,
+        "what was begun goes on"
+    );
+    machines.released.add_permits(2);
+    until(&stand.env, "the cluster is made", || async {
+        stand.reached().await
+    })
+    .await;
+    assert_eq!(
+        machines.held.load(Ordering::SeqCst),
+        2,
+        "no machine was made a second time"
+    );
+}

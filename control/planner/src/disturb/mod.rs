@@ -1,0 +1,71 @@
+//! One question for everything that takes a machine away for a while or for good: may this be disturbed now?
+//!
+//! Always true: of several control plane members the planner disturbs one at a time, and none that etcd's quorum or the API needs;
+//! what looks like one cause for many machines is not answered by treating them all; a preserved machine is left alone.
+//! Whatever else is to hold up changes (maintenance windows) is asked here too.
+
+mod members;
+mod repairs;
+
+pub use repairs::SilentMachines;
+pub(crate) use repairs::{Kind, preserved};
+
+use control_records::Rung;
+
+use crate::{Draft, Machine, Symptom};
+
+/// What is about to be done to a machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Disturb<'d> {
+    /// A control plane member is stopped, to be started with another image.
+    Upgrade { id: &'d str, member: &'d Machine },
+    /// A control plane member takes the configuration with these inputs, and may have to start programs again for it.
+    Configure {
+        id: &'d str,
+        member: &'d Machine,
+        inputs: &'d str,
+    },
+    /// Control plane members that are too many are to go.
+    Shrink,
+    /// A control plane member that is to go is removed.
+    Remove { id: &'d str, member: &'d Machine },
+    /// A step of a repair.
+    Repair {
+        id: &'d str,
+        machine: &'d Machine,
+        symptom: &'d Symptom,
+        kind: Kind,
+        step: Rung,
+    },
+}
+
+impl Draft<'_> {
+    /// Whether this may be done now; if not, why not, for people.
+    pub(crate) fn may(&self, disturb: Disturb<'_>) -> Result<(), String> {
+        match disturb {
+            Disturb::Upgrade { id, member } => members::upgrade(self, id, member),
+            Disturb::Configure { id, member, inputs } => {
+                if members::may_configure(self, id, member, inputs) {
+                    Ok(())
+                } else {
+                    Err("the other control plane members come first".to_owned())
+                }
+            }
+            Disturb::Shrink => members::shrink(self),
+            Disturb::Remove { id, member } => {
+                if members::may_leave(self, id, member) {
+                    Ok(())
+                } else {
+                    Err("etcd has not let it go".to_owned())
+                }
+            }
+            Disturb::Repair {
+                id,
+                machine,
+                symptom,
+                kind,
+                step,
+            } => repairs::repair(self, id, machine, symptom, kind, step),
+        }
+    }
+}

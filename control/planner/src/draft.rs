@@ -1,0 +1,219 @@
+//! A plan being made: what features add to, and what they may ask of what is already in it.
+
+use std::{cell::OnceCell, collections::BTreeSet, rc::Rc};
+
+use control_records::{ClusterRecord, Event, EventKind, ObservedRecord};
+use jiff::Timestamp;
+
+use crate::{Addresses, ControlPlane, Effect, Frame, Observation, Plan, Policy, Subject, Write, messages};
+
+/// A plan being made.
+pub(crate) struct Draft<'a> {
+    pub(crate) desired: &'a ClusterRecord,
+    pub(crate) seen: &'a Observation,
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: Timestamp,
+    pub(crate) writes: Vec<Write>,
+    pub(crate) observed: ObservedRecord,
+    pub(crate) events: Vec<Event>,
+    pub(crate) effects: Vec<Effect>,
+    /// Subjects with an effect of this plan.
+    pub(crate) planned: BTreeSet<Subject>,
+    /// Subjects about which something is to be done, now or later.
+    wanted: BTreeSet<Subject>,
+    /// Machines that this plan marks as to go.
+    marked: BTreeSet<String>,
+    /// Machines that a repair of this plan takes away.
+    repaired: BTreeSet<String>,
+    pub(crate) waits: Vec<String>,
+    pub(crate) unfinished: bool,
+    pub(crate) look_again: Option<Timestamp>,
+    pub(crate) frame: OnceCell<Option<Rc<Frame<'a>>>>,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(
+        desired: &'a ClusterRecord,
+        seen: &'a Observation,
+        policy: &'a Policy,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            desired,
+            seen,
+            policy,
+            now,
+            writes: Vec::new(),
+            observed: seen.observed.clone(),
+            events: Vec::new(),
+            effects: Vec::new(),
+            planned: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            marked: BTreeSet::new(),
+            repaired: BTreeSet::new(),
+            waits: Vec::new(),
+            unfinished: false,
+            look_again: None,
+            frame: OnceCell::new(),
+        }
+    }
+
+    /// Plans an effect, unless its subject is busy or held back; either way `why` tells people what is going on.
+    pub(crate) fn act(&mut self, effect: impl Into<Effect>, why: impl Into<String>) {
+        self.wait(why);
+        self.act_quietly(effect);
+    }
+
+    /// The same for what is routine. A line about it would be gone before anybody read it, and each line costs a commit.
+    pub(crate) fn act_quietly(&mut self, effect: impl Into<Effect>) {
+        let effect = effect.into();
+        self.unfinished = true;
+        let subject = effect.subject();
+        self.wanted.insert(subject.clone());
+        if self.seen.busy.contains(&subject) {
+            return;
+        }
+        if let Some(held) = self.seen.held.get(&subject)
+            && held.until > self.now
+        {
+            self.look_again_at(held.until);
+            return;
+        }
+        if self.planned.insert(subject) {
+            self.effects.push(effect);
+        }
+    }
+
+    /// Plans an effect that is routine where it only makes sure of what was there before this process.
+    pub(crate) fn act_or_adopt(&mut self, unknown: bool, effect: impl Into<Effect>, why: impl Into<String>) {
+        if unknown && self.reached_before() {
+            self.act_quietly(effect);
+        } else {
+            self.act(effect, why);
+        }
+    }
+
+    /// Plans a write.
+    pub(crate) fn write(&mut self, write: Write) {
+        match &write {
+            Write::MarkMachine(machine) => {
+                self.marked.insert(machine.clone());
+            }
+            Write::Repair {
+                machine,
+                repair,
+                remove,
+                ..
+            } if repair.pending || *remove => {
+                self.repaired.insert(machine.clone());
+            }
+            _ => {}
+        }
+        self.writes.push(write);
+    }
+
+    /// Whether this plan marks a machine as to go.
+    pub(crate) fn is_marked(&self, machine: &str) -> bool {
+        self.marked.contains(machine)
+    }
+
+    /// Whether a repair of this plan takes a machine away.
+    pub(crate) fn is_repaired(&self, machine: &str) -> bool {
+        self.repaired.contains(machine)
+    }
+
+    /// Whether nothing is being done about a subject, and nothing is to be done, be it held back or not.
+    pub(crate) fn is_quiet(&self, subject: &Subject) -> bool {
+        !self.seen.busy.contains(subject) && !self.wanted.contains(subject)
+    }
+
+    /// Something must happen by itself first.
+    pub(crate) fn wait(&mut self, why: impl Into<String>) {
+        self.unfinished = true;
+        let why = why.into();
+        if !self.waits.contains(&why) {
+            self.waits.push(why);
+        }
+    }
+
+    /// The same where it may only be that this process has not looked yet.
+    pub(crate) fn wait_or_adopt(&mut self, unknown: bool, why: impl Into<String>) {
+        if unknown && self.reached_before() {
+            self.unfinished = true;
+        } else {
+            self.wait(why);
+        }
+    }
+
+    /// Whether the present generation was reached at some time, so that what is not known is most likely there.
+    pub(crate) fn reached_before(&self) -> bool {
+        self.seen.observed.generation >= self.desired.generation
+    }
+
+    pub(crate) fn look_again_at(&mut self, at: Timestamp) {
+        self.look_again = Some(self.look_again.map_or(at, |before| before.min(at)));
+    }
+
+    pub(crate) fn milestone(&mut self, name: &str) {
+        self.observed
+            .milestones
+            .entry(name.to_owned())
+            .or_insert(self.now);
+    }
+
+    /// Tells what happened, once: together with a write of this plan or with a change of `observed` that keeps the next
+    /// plan from telling it again. Without either there is no transaction to tell it in, and it is lost.
+    pub(crate) fn tell(&mut self, kind: EventKind, subject: impl Into<String>, message: impl Into<String>) {
+        self.events.push(Event::new(kind, subject, message));
+    }
+
+    pub(crate) fn addresses(&self) -> Option<Addresses> {
+        Addresses::of(&self.observed)
+    }
+
+    /// The addresses that are in the store, as opposed to those that this plan is about to lease.
+    pub(crate) fn leased(&self) -> Option<Addresses> {
+        Addresses::of(&self.seen.observed)
+    }
+
+    /// The control plane as it is in the store.
+    pub(crate) fn control_plane(&self) -> ControlPlane {
+        ControlPlane::of(
+            &self.desired.spec,
+            &self.seen.observed,
+            self.seen.machines.values().map(|machine| &machine.record),
+        )
+    }
+
+    /// What configurations are computed from as it is in the store, once addresses are leased.
+    pub(crate) fn frame(&self) -> Option<Rc<Frame<'a>>> {
+        let frame = self.frame.get_or_init(|| {
+            let addresses = Addresses::of(&self.seen.observed)?;
+            let frame = Frame::new(&self.desired.spec, &addresses, self.control_plane());
+            Some(Rc::new(frame))
+        });
+        frame.clone()
+    }
+
+    pub(crate) fn finish(mut self) -> Plan {
+        self.observed.v = 1;
+        self.observed.step = messages::step(&self);
+        self.observed.problem = messages::problem(&self);
+        let observed_changed = self.observed != self.seen.observed && !self.writes.contains(&Write::Forget);
+        debug_assert!(
+            self.events.is_empty() || observed_changed || !self.writes.is_empty(),
+            "told of nothing that changes: {:?}",
+            self.events
+        );
+        Plan {
+            observed_changed,
+            events: self.events,
+            writes: self.writes,
+            observed: self.observed,
+            effects: self.effects,
+            waits: self.waits,
+            unfinished: self.unfinished,
+            look_again: self.look_again,
+        }
+    }
+}

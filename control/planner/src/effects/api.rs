@@ -1,0 +1,49 @@
+//! Effects on a cluster by way of its API.
+
+use super::Subject;
+
+/// An effect on what a cluster's API holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ApiEffect {
+    /// See whether the API server is ready, and its nodes.
+    Look,
+    /// Bring a node object's labels, taints and pod range to what they should be.
+    SetNode {
+        /// Whose node.
+        machine: String,
+        /// The node.
+        node: String,
+        /// [`crate::wish_inputs`] it is computed from.
+        inputs: String,
+    },
+    /// Approve the serving certificates of the cluster's nodes.
+    ApproveServing,
+    /// Apply the add-ons.
+    ApplyAddons {
+        /// [`crate::addons_inputs`] they are computed from.
+        inputs: String,
+    },
+    /// Cordon a node and evict its pods once.
+    Drain {
+        /// Whose node.
+        machine: String,
+        /// The node.
+        node: String,
+    },
+    /// Remove a node object.
+    DeleteNode(String),
+}
+
+impl ApiEffect {
+    /// What it concerns.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Look => Subject::Api,
+            Self::SetNode { node, .. } | Self::Drain { node, .. } | Self::DeleteNode(node) => {
+                Subject::Node(node.clone())
+            }
+            Self::ApproveServing => Subject::Serving,
+            Self::ApplyAddons { .. } => Subject::Addons,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Effects on what machines are configured with.
+
+use super::Subject;
+
+/// An effect on a machine's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigEffect {
+    /// Read a stored configuration and publish it again.
+    Load(String),
+    /// Compute, seal, store and publish a configuration.
+    Render {
+        /// Which machine's.
+        machine: String,
+        /// Its generation.
+        generation: u64,
+        /// [`crate::Frame::config_inputs`] it is computed from.
+        inputs: String,
+    },
+}
+
+impl ConfigEffect {
+    /// What it concerns.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Load(machine) | Self::Render { machine, .. } => Subject::Config(machine.clone()),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a plan does to the world: on two levels, one module for each thing that is acted on. The modules of the same names in
+//! `control/loops` say how each effect is carried out, what it costs, and what is learnt from its end.
+//!
+//! Always true: an effect is repeatable and names what it concerns; each module's matches name every effect of it, so that a
+//! new one does not compile before all of that is decided.
+
+mod api;
+mod config;
+mod fabric;
+
+pub use api::ApiEffect;
+pub use config::ConfigEffect;
+pub use fabric::FabricEffect;
+
+/// Something done to the world. Repeatable, and named by what it concerns.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// To machines and networks.
+    Fabric(FabricEffect),
+    /// To what a machine is configured with.
+    Config(ConfigEffect),
+    /// To the cluster, by way of its API.
+    Api(ApiEffect),
+}
+
+/// What an effect concerns. Two effects with the same subject never run at the same time; a failing one holds back its
+/// subject only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The inventory.
+    Fabric,
+    /// The VNET.
+    Network,
+    /// A machine.
+    Machine(String),
+    /// A machine's configuration.
+    Config(String),
+    /// The API server as a whole.
+    Api,
+    /// A node object, by its name.
+    Node(String),
+    /// Serving certificates.
+    Serving,
+    /// Add-ons.
+    Addons,
+}
+
+impl Effect {
+    /// What it concerns.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Fabric(effect) => effect.subject(),
+            Self::Config(effect) => effect.subject(),
+            Self::Api(effect) => effect.subject(),
+        }
+    }
+}
+
+impl From<FabricEffect> for Effect {
+    fn from(effect: FabricEffect) -> Self {
+        Self::Fabric(effect)
+    }
+}
+
+impl From<ConfigEffect> for Effect {
+    fn from(effect: ConfigEffect) -> Self {
+        Self::Config(effect)
+    }
+}
+
+impl From<ApiEffect> for Effect {
+    fn from(effect: ApiEffect) -> Self {
+        Self::Api(effect)
+    }
+}

@@ -1,0 +1,106 @@
+//! How machines leave a cluster that stays: drained within bounds, the node object removed, the machine removed, forgotten.
+
+use crate::{
+    ApiEffect, Draft, FabricEffect, Machine, Presence, Reach, Subject, Write, after, disturb::Disturb,
+};
+
+/// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
+pub(super) fn removals(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    for (id, machine) in &seen.machines {
+        if !machine.record.deleting {
+            continue;
+        }
+        if machine.presence == Presence::Gone {
+            forget_machine(draft, id, machine);
+            continue;
+        }
+        match leave(draft, id, machine) {
+            Leave::Ready => draft.act(
+                FabricEffect::DeleteMachine(id.clone()),
+                format!("removing {}", machine.label()),
+            ),
+            Leave::DeleteNode(node) => {
+                let why = format!("removing node {node}");
+                draft.act(ApiEffect::DeleteNode(node), why);
+            }
+            Leave::Drain(node) => {
+                let why = format!("draining node {node}");
+                let machine = id.clone();
+                draft.act(ApiEffect::Drain { machine, node }, why);
+            }
+            Leave::Wait(why) => draft.wait(why),
+        }
+    }
+}
+
+/// Removes the record of a machine that is gone. Not before an effect that may still write its configuration has ended.
+pub(crate) fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+    draft.wait(format!("removing {}", machine.label()));
+    if !draft.seen.busy.contains(&Subject::Config(id.to_owned())) {
+        draft.write(Write::RemoveMachine(id.to_owned()));
+    }
+}
+
+/// What is next for a node that is to go.
+enum Leave {
+    Wait(String),
+    Drain(String),
+    DeleteNode(String),
+    Ready,
+}
+
+fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
+    let api = &draft.seen.api;
+    let Some(name) = machine.node_name() else {
+        return if draft.may(Disturb::Remove { id, member: machine }).is_ok() {
+            Leave::Ready
+        } else {
+            Leave::Wait(format!("waiting for etcd to let {} go", machine.label()))
+        };
+    };
+    // A machine that never ran, or whose cluster never answered, has no pods to care for.
+    let never_worked = !draft.seen.observed.milestones.contains_key("api_ready") && api.reach != Reach::Ready;
+    if never_worked || machine.presence == Presence::Absent {
+        return match api.node(name) {
+            Some(_) if api.reach == Reach::Ready => Leave::DeleteNode(name.to_owned()),
+            _ => Leave::Ready,
+        };
+    }
+    let since = machine.drain.map_or(draft.now, |drain| drain.since);
+    let deadline = after(since, draft.policy.drain_bound);
+    let out_of_time = draft.now >= deadline;
+    if !out_of_time {
+        draft.look_again_at(deadline);
+    }
+    if api.reach != Reach::Ready {
+        // The sweep of stray node objects removes what stays behind.
+        return if out_of_time {
+            Leave::Ready
+        } else {
+            Leave::Wait(format!("waiting for the API server, to drain node {name}"))
+        };
+    }
+    if api.node(name).is_none() {
+        return Leave::Ready;
+    }
+    match machine.drain.and_then(|drain| drain.left) {
+        // Its pods were asked, and nobody is there to hear it. It goes before its node object does: nothing that ran on it
+        // starts elsewhere while it may still run here.
+        Some(_) if machine.record.repair.given_up() && !machine.heard() => Leave::Ready,
+        Some((0, _)) if !out_of_time => Leave::DeleteNode(name.to_owned()),
+        // Twice the bound: the API refuses to remove the node, for whatever reason. The machine goes all the same.
+        _ if draft.now >= after(deadline, draft.policy.drain_bound) => Leave::Ready,
+        _ if out_of_time => Leave::DeleteNode(name.to_owned()),
+        Some((left, at)) => {
+            let next = after(at, draft.policy.drain_pause);
+            if next <= draft.now {
+                Leave::Drain(name.to_owned())
+            } else {
+                draft.look_again_at(next);
+                Leave::Wait(format!("draining node {name}: {left} pods to go"))
+            }
+        }
+        None => Leave::Drain(name.to_owned()),
+    }
+}

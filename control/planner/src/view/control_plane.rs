@@ -1,0 +1,207 @@
+//! The control plane as its members have to know it: who they are, whether they serve, which version they are to have.
+
+use std::net::Ipv4Addr;
+
+use agent_protocol::{
+    ProcessState,
+    programs::{KEEPER, KeeperStatus},
+};
+use cluster_bootstrap::{Member, member_address};
+use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec, Tier};
+use cluster_versions::Version;
+use control_records::{MachineRecord, ObservedRecord, Role};
+
+use super::{
+    etcd,
+    machines::{is_back, member_index, stands_by},
+};
+use crate::{Ailment, ConfigSeen, Draft, Machine, Presence, Symptom};
+
+/// A cluster's control plane as each of its members has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// Those that are to be, in order of their numbers.
+    pub members: Vec<Member>,
+    /// Whether there was an etcd before: then none begins an empty one.
+    pub formed: bool,
+    /// Whether they hold the VIP among themselves.
+    pub roaming: bool,
+    /// The tier whose limits the API servers go by.
+    pub limits: Tier,
+    /// The restore that etcd's data must come from.
+    pub restore: Option<RestoreSpec>,
+    /// The restore that it was seen to come from: nodes register again after it.
+    pub restored: Option<String>,
+}
+
+impl ControlPlane {
+    /// As it is in the records.
+    pub fn of<'m>(
+        spec: &ClusterSpec,
+        observed: &ObservedRecord,
+        machines: impl IntoIterator<Item = &'m MachineRecord>,
+    ) -> Self {
+        let mut numbered: Vec<_> = machines
+            .into_iter()
+            .filter(|machine| !machine.deleting)
+            .filter_map(|machine| {
+                let (index, member) = member(spec, observed, machine)?;
+                Some((index, member))
+            })
+            .collect();
+        numbered.sort();
+        Self {
+            members: numbered.into_iter().map(|(_, member)| member).collect(),
+            formed: formed(observed),
+            roaming: observed.roaming,
+            limits: observed.limits.unwrap_or(spec.tier),
+            restore: etcd::wished(spec, observed),
+            restored: observed.restored.clone(),
+        }
+    }
+}
+
+/// Whether the cluster's etcd held something before.
+pub(crate) fn formed(observed: &ObservedRecord) -> bool {
+    observed.milestones.contains_key("api_ready")
+}
+
+/// The number of a control plane machine, and where it is.
+pub fn member(
+    spec: &ClusterSpec,
+    observed: &ObservedRecord,
+    machine: &MachineRecord,
+) -> Option<(u32, Member)> {
+    let Role::ControlPlane { index, address } = machine.assignment.as_ref()?.role else {
+        return None;
+    };
+    let stamp = if address.is_unspecified() {
+        observed.control_plane_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    } else {
+        address
+    };
+    let vnet = member_address(spec, index)?;
+    Some((
+        index,
+        Member {
+            machine: machine.id.clone(),
+            stamp,
+            vnet,
+        },
+    ))
+}
+
+/// Members that are to stay, in order of their numbers.
+pub(crate) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {
+    let mut staying: Vec<_> = draft
+        .seen
+        .machines
+        .iter()
+        .filter(|(_, machine)| !machine.record.deleting && member_index(machine).is_some())
+        .collect();
+    staying.sort_by_key(|(_, machine)| member_index(machine));
+    staying
+}
+
+/// Whether this member serves and has taken its latest configuration. What its agent has not told since the service
+/// started counts as well as long as it is in contact.
+pub(crate) fn healthy(machine: &Machine) -> bool {
+    let ConfigSeen::Published { generation, .. } = machine.config else {
+        return false;
+    };
+    // One whose disk is nearly full serves all the same.
+    let ails = |symptom: &Symptom| symptom.ailment != Ailment::DiskFull;
+    machine.presence == Presence::Running
+        && is_back(machine)
+        && !machine.symptom.as_ref().is_some_and(ails)
+        && match &machine.report {
+            Some(report) => {
+                report.generation >= generation
+                    && report
+                        .processes
+                        .iter()
+                        .all(|(name, process)| process.state == ProcessState::Ready || stands_by(name))
+            }
+            None => machine.heard(),
+        }
+}
+
+/// Whether all members that are to stay are well, but for one that is not asked for, and belong to etcd.
+pub(crate) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
+    let staying = staying(draft);
+    let voters = keeper(draft).map(|status| status.voters);
+    staying
+        .iter()
+        .filter(|(id, _)| Some(id.as_str()) != but)
+        .all(|(id, machine)| healthy(machine) && voters.as_ref().is_none_or(|voters| voters.contains(id)))
+}
+
+/// What the keeper of a staying member says about etcd: of the leader's own if it is known, else of any. What those said last
+/// who are lost by now counts for nothing.
+pub(crate) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
+    let said: Vec<_> = staying(draft)
+        .into_iter()
+        .filter(|(_, machine)| machine.presence == Presence::Running && machine.heard())
+        .filter_map(|(id, machine)| {
+            let status: KeeperStatus = machine.report.as_ref()?.status(KEEPER)?;
+            (!status.voters.is_empty()).then_some((id, status))
+        })
+        .collect();
+    said.iter()
+        .find(|(id, status)| status.leader.as_ref() == Some(*id))
+        .or_else(|| said.first())
+        .map(|(_, status)| status.clone())
+}
+
+pub(crate) fn split(inputs: &str) -> (&str, &str) {
+    inputs.split_once('.').unwrap_or((inputs, ""))
+}
+
+/// As numbers, to be compared.
+pub(crate) fn version(image: &str) -> Option<Version> {
+    image.parse().ok()
+}
+
+/// The version that the control plane is to have: what is asked for, or newer where a member has it already.
+pub(crate) fn target<'a>(draft: &Draft<'a>) -> &'a str {
+    let images = staying(draft)
+        .into_iter()
+        .map(|(_, member)| member.record.image.as_str());
+    std::iter::once(draft.desired.spec.kubernetes_version.as_str())
+        .chain(images)
+        .max_by_key(|image| version(image))
+        .unwrap_or_default()
+}
+
+/// Whether a member must not start yet: a cluster's only member has the VIP on its card, and two of them must never have it
+/// at the same time.
+pub(crate) fn waits_for_vip(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let machines = || draft.seen.machines.values();
+    member_index(machine).is_some()
+        && !draft.seen.observed.roaming
+        && machines().any(|other| other.record.deleting && member_index(other).is_some())
+}
+
+/// Which version serves: the oldest, while members differ.
+pub(crate) fn observe_version(draft: &mut Draft<'_>) {
+    let members = staying(draft);
+    if members
+        .iter()
+        .any(|(_, member)| member.record.upgrading.is_some())
+    {
+        return;
+    }
+    let oldest = members
+        .iter()
+        .map(|(_, member)| &member.record.image)
+        .min_by_key(|image| version(image));
+    draft.observed.kubernetes_version = oldest.cloned();
+}
+
+/// Whether nodes of this pool's version may be there: no API server is older.
+pub(crate) fn allows_nodes_of(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
+    let wanted = version(&pool.kubernetes_version);
+    staying(draft)
+        .iter()
+        .all(|(_, member)| member.record.upgrading.is_none() && version(&member.record.image) >= wanted)
+}

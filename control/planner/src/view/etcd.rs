@@ -1,0 +1,67 @@
+//! etcd's data as its members report it, and the restore that it must come from.
+
+use agent_protocol::{
+    Report,
+    programs::{ETCD, EtcdPhase, EtcdStatus},
+};
+use cluster_spec::{ClusterSpec, RestoreSpec};
+use control_records::ObservedRecord;
+
+use crate::{Draft, Machine};
+
+/// Since when all members are known to have lost their data. Followed by the restore that was wished for last when that
+/// happened: a later wish takes its place.
+pub(crate) const LOST: &str = "etcd_lost:";
+
+pub(crate) fn lost(spec: &ClusterSpec) -> String {
+    let last = spec.restore.as_ref().map_or("", |restore| restore.id.as_str());
+    format!("{LOST}{last}")
+}
+
+/// The restore that etcd's data must come from: what was asked for last; the newest state of its own (a source without a name),
+/// where all members have lost it since.
+pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<RestoreSpec> {
+    match observed.milestones.get(&lost(spec)) {
+        Some(since) => Some(RestoreSpec {
+            id: format!("lost-{}", since.as_millisecond()),
+            at: None,
+            source: String::new(),
+        }),
+        None => spec.restore.clone(),
+    }
+}
+
+/// Whether a member's etcd waits with nothing in its hands.
+pub(crate) fn empty(member: &Machine) -> bool {
+    status(member).is_some_and(|status| status.phase == EtcdPhase::Waiting && status.empty)
+}
+
+pub(crate) fn status(member: &Machine) -> Option<EtcdStatus> {
+    member.report.as_ref()?.status(ETCD)
+}
+
+/// The restore that was wished for and that nobody has seen serve yet.
+pub(crate) fn pending(draft: &Draft<'_>) -> Option<RestoreSpec> {
+    let observed = &draft.seen.observed;
+    wished(&draft.desired.spec, observed).filter(|restore| observed.restored.as_ref() != Some(&restore.id))
+}
+
+/// Where a member's etcd says that its data comes from.
+pub(crate) fn restored(member: &Machine) -> Option<String> {
+    status(member)?.restored
+}
+
+/// What a member's etcd waits for or does before it can start, in words: a matter of its data, which no restart mends.
+pub(crate) fn data_on_its_way(report: &Report) -> Option<String> {
+    let status: EtcdStatus = report.status(ETCD)?;
+    let what = match status.phase {
+        EtcdPhase::Started => return None,
+        EtcdPhase::Waiting => "etcd has no data and waits",
+        EtcdPhase::Joining => "etcd joins the other members",
+        EtcdPhase::Restoring => "etcd is restored from its backup",
+    };
+    Some(match status.why {
+        Some(why) => format!("{what}: {why}"),
+        None => what.to_owned(),
+    })
+}

@@ -1,0 +1,171 @@
+//! Single machines: whether they stay, do their work, are being changed.
+
+use agent_protocol::{DiskSeen, ProcessState};
+use cluster_spec::{PodNetworking, PoolSpec};
+use control_records::{BASE, Role, Rung};
+
+use super::etcd;
+use crate::{ConfigSeen, Draft, Machine, Presence, Reach};
+
+/// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
+pub(crate) fn stands_by(process: &str) -> bool {
+    process.starts_with("etcd-")
+}
+
+pub(crate) fn is_full(disk: &DiskSeen) -> bool {
+    disk.free_mib * FULL < disk.total_mib
+}
+
+/// A file system with less than one in so many parts free is full.
+pub(crate) const FULL: u64 = 20;
+
+pub(crate) fn wiping(machine: &Machine) -> bool {
+    let repair = &machine.record.repair;
+    repair.pending && repair.rung >= Rung::Reimage
+}
+
+pub(crate) fn staying<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
+    draft
+        .seen
+        .machines
+        .iter()
+        .filter(|(_, machine)| !machine.record.deleting)
+}
+
+/// Whether an agent has put its machine's present configuration into force.
+pub(crate) fn in_force(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let ConfigSeen::Published { generation, .. } = machine.config else {
+        return false;
+    };
+    match &machine.report {
+        Some(report) => report.generation >= generation,
+        // After a restart of the service, an agent that has nothing new to say keeps silent for a while. What was in
+        // force before still is; and a machine that does its work and is in contact takes what is new at once.
+        None => {
+            let works = match machine.node_name() {
+                Some(node) => joined(draft, node),
+                None => draft.seen.api.reach == Reach::Ready,
+            };
+            machine.presence == Presence::Running
+                && (draft.reached_before() || works && (generation == 1 || machine.heard()))
+        }
+    }
+}
+
+/// Whether a node has joined as far as Landfall can bring it: without a CNI plugin it stays NotReady, and that is what
+/// was asked for.
+pub(crate) fn joined(draft: &Draft<'_>, node: &str) -> bool {
+    draft
+        .seen
+        .api
+        .node(node)
+        .is_some_and(|node| node.ready || draft.desired.spec.network.plugin == PodNetworking::None)
+}
+
+/// What is wrong with a machine, for people: what healing does about it, or processes that keep ending.
+pub(crate) fn ailing(machine: &Machine) -> Option<String> {
+    let repair = &machine.record.repair;
+    if let (Some(symptom), true) = (
+        &machine.symptom,
+        repair.rung > Rung::None || repair.held.is_some(),
+    ) {
+        let state = match &repair.held {
+            Some(held) => format!("not repaired: {held}"),
+            None => format!("{}; it is being repaired", symptom.why),
+        };
+        return Some(format!("{}: {state}", machine.label()));
+    }
+    let report = machine.report.as_ref()?;
+    if let Some(what) = etcd::data_on_its_way(report) {
+        return Some(format!("{}: {what}", machine.label()));
+    }
+    if let Some(error) = &report.config_error {
+        return Some(format!(
+            "{} cannot take its configuration: {error}",
+            machine.label()
+        ));
+    }
+    let (name, process) = report
+        .processes
+        .iter()
+        .find(|(_, process)| process.state == ProcessState::BackOff && process.restarts > 1)?;
+    let last = process.last_exit.as_deref().unwrap_or("it ended");
+    let lines = process
+        .last_lines
+        .iter()
+        .rev()
+        .take(3)
+        .rev()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" | ");
+    Some(format!(
+        "{name} of {} keeps ending ({last}){}{lines}",
+        machine.label(),
+        if lines.is_empty() { "" } else { ": " }
+    ))
+}
+
+/// Whether a machine is still to be started with its other image. Who forgets that it was, as a new process of the service
+/// does, starts it once more.
+pub(crate) fn is_due(machine: &Machine) -> bool {
+    let upgrading = machine.record.upgrading;
+    // A repair that was decided since has started it with that image as well.
+    upgrading.is_some_and(|at| machine.repaired.is_none_or(|repaired| repaired < at))
+}
+
+/// Whether what is known of a machine is said by the image that it is to have.
+pub(crate) fn is_back(machine: &Machine) -> bool {
+    let upgrading = machine.record.upgrading.is_some();
+    let boot = machine.report.as_ref().map(|report| &report.boot);
+    !upgrading || !is_due(machine) && boot.is_some() && boot != machine.ended_boot.as_ref()
+}
+
+/// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that is kept
+/// as evidence and has another version.
+pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
+    let repair = &machine.record.repair;
+    let evidence = repair.preserve.is_some() && machine.record.image != pool.kubernetes_version;
+    !repair.given_up() && !evidence
+}
+
+/// The number of a machine in this very incarnation of the pool.
+pub(crate) fn index_in(machine: &Machine, spec: &PoolSpec) -> Option<u32> {
+    match machine.role()? {
+        Role::Node {
+            pool,
+            incarnation,
+            index,
+            ..
+        } if *pool == spec.name && *incarnation == spec.incarnation => Some(*index),
+        _ => None,
+    }
+}
+
+/// Whether a machine is taken away for a while, or is from this plan on.
+pub(crate) fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
+    machine.record.repair.pending || is_due(machine) || draft.is_repaired(id)
+}
+
+/// The number of a control plane machine.
+pub(crate) fn member_index(machine: &Machine) -> Option<u32> {
+    match machine.role()? {
+        Role::ControlPlane { index, .. } => Some(*index),
+        Role::Node { .. } => None,
+    }
+}
+
+/// The part of the cluster that a machine is counted in; `None` for one that is to go, or that another one stands in for.
+pub(crate) fn part_of(draft: &Draft<'_>, id: &str, machine: &Machine) -> Option<String> {
+    if machine.record.deleting {
+        return None;
+    }
+    match machine.role()? {
+        Role::ControlPlane { .. } => Some(BASE.to_owned()),
+        Role::Node { pool, .. } => {
+            let spec = draft.desired.spec.pools.iter().find(|spec| spec.name == *pool)?;
+            let counted = index_in(machine, spec).is_some() && counts(machine, spec) && !draft.is_marked(id);
+            counted.then(|| pool.clone())
+        }
+    }
+}

@@ -9,17 +9,17 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use arm_ids::ResourcePath;
-use arm_wire::{ArmError, Principal, PrincipalKind, Provider, Request};
+use arm_kernel::{Call, Gate, Provider as _};
+use arm_wire::{ArmError, Principal, PrincipalKind, Request};
 use async_trait::async_trait;
 use base_env::Env;
+use cluster_spec::CredentialKind;
 use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Pulse, Settings};
 use control_records::{ClusterRecord, GroupRecord, ObservedRecord, key};
 use control_store::{MemoryStore, RedbStore, Sealer, Store, Txn, get_record, put_record};
 use fabric_api::{StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
-use providers_containerservice::{
-    API_VERSIONS, ContainerService, CredentialKind, Credentials, NAMESPACE, ProviderConfig,
-};
+use providers_containerservice::{API_VERSIONS, ContainerService, Credentials, NAMESPACE, ProviderConfig};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -231,7 +231,7 @@ impl Client {
             self.subscription(number),
             name(number)
         );
-        let mut routes = self.provider.routes().iter();
+        let mut routes = self.provider.routes().into_iter();
         let route = routes.find(|found| found.name == ROUTE);
         let route = route.with_context(|| format!("the provider has no {ROUTE}"))?;
         let request = Request {
@@ -250,7 +250,11 @@ impl Client {
             },
             base_url: "https://127.0.0.1:8443".to_owned(),
         };
-        match self.provider.handle(route, request).await {
+        match self
+            .provider
+            .handle(&route, &Call::new(request, Gate::open()))
+            .await
+        {
             Ok(answer) => {
                 ensure!(
                     answer.status.is_success(),

@@ -12,15 +12,7 @@ pub(crate) struct Form(Vec<(String, String)>);
 impl Form {
     /// Decodes a body or query; `None` when it is not a form.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut fields = Vec::new();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            if fields.len() == FIELDS {
-                return None;
-            }
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            fields.push((decode(name)?, decode(value)?));
-        }
-        Some(Self(fields))
+        arm_ids::parse_query(text, FIELDS).map(Self)
     }
 
     /// The first field of this name that is not empty.
@@ -32,10 +24,6 @@ impl Form {
     }
 }
 
-fn decode(text: &str) -> Option<String> {
-    arm_ids::percent_decode(&text.replace('+', " "))
-}
-
 /// User and secret of an `Authorization: Basic` header.
 pub(crate) fn basic(header: &str) -> Option<(String, String)> {
     let (scheme, encoded) = header.split_once(' ')?;
@@ -45,6 +33,7 @@ pub(crate) fn basic(header: &str) -> Option<(String, String)> {
     let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (user, secret) = text.split_once(':')?;
     // RFC 6749 2.3.1: both parts are form-encoded before they are joined.
+    let decode = |text: &str| arm_ids::decode(&text.replace('+', " "));
     Some((decode(user)?, decode(secret)?))
 }
 

@@ -134,7 +134,7 @@ impl TokenService {
             .path()
             .split('/')
             .filter(|segment| !segment.is_empty())
-            .map(|segment| arm_ids::percent_decode(segment).unwrap_or_default())
+            .map(|segment| arm_ids::decode(segment).unwrap_or_default())
             .collect();
         let Some((shape, endpoint)) = self.endpoint(&segments) else {
             return json_answer(

@@ -21,7 +21,7 @@ use crate::{
 /// The api-version of `Microsoft.ContainerService` that is spoken here: the Azure CLI's.
 pub(crate) const AKS: &str = "2026-06-01";
 /// The api-version of `Landfall.ContainerService`.
-pub(crate) const OWN: &str = providers_containerservice::OWN_API_VERSIONS[0];
+pub(crate) const OWN: &str = providers_containerservice::HISTORY_API_VERSIONS[0];
 /// The api-version of `Microsoft.Resources`.
 pub(crate) const RESOURCES: &str = "2024-11-01";
 

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use base_env::Env;
 use cluster_bootstrap::{API_PORT, kubeconfig};
 use cluster_pki::ClusterPki;
+use cluster_spec::CredentialKind;
 use control_records::{ClusterRecord, ObservedRecord, SealedRecord, key};
 use control_store::{Sealer, Store, get_record};
-use providers_containerservice::{CredentialKind, Credentials};
+use providers_containerservice::Credentials;
 
 /// Makes kubeconfigs; each holds a certificate made for that call.
 pub(crate) struct SealedCredentials {
@@ -45,11 +46,6 @@ impl Credentials for SealedCredentials {
             cluster.spec.fqdn.clone()
         } else {
             vip.to_string()
-        };
-        let kind = match kind {
-            CredentialKind::Admin => cluster_bootstrap::CredentialKind::Admin,
-            CredentialKind::User => cluster_bootstrap::CredentialKind::User,
-            CredentialKind::Monitoring => cluster_bootstrap::CredentialKind::Monitoring,
         };
         kubeconfig(
             &cluster.spec,

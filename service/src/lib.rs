@@ -21,7 +21,7 @@ use std::{pin::Pin, sync::Arc};
 
 use agent_api::Agents;
 use arm_edge::{Edge, EdgeConfig};
-use arm_wire::Provider;
+use arm_kernel::{Gate, Provider};
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_versions::Offered;
@@ -29,7 +29,7 @@ use control_loops::{Controller, ControllerDeps, Pulse, Recipes, Settings};
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 use identity::{IdentityConfig, SigningKey, TokenService};
-use providers_containerservice::{BackupApi, Backups, ContainerService, OwnApi, ProviderConfig};
+use providers_containerservice::{BackupApi, Backups, ContainerService, HistoryApi, ProviderConfig};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
@@ -162,7 +162,7 @@ impl Service {
             Arc::clone(&store),
             vec![Arc::clone(&clusters)],
         ));
-        let own: Arc<dyn Provider> = Arc::new(OwnApi::new(env.clone(), Arc::clone(&store)));
+        let own: Arc<dyn Provider> = Arc::new(HistoryApi::new(env.clone(), Arc::clone(&store)));
         let tokens = TokenService::new(config.identity(), key, env.clone(), Arc::clone(&store));
         let edge = Edge::new(
             EdgeConfig {
@@ -175,6 +175,7 @@ impl Service {
             Arc::clone(&store),
             Arc::new(tokens),
             vec![Arc::clone(&clusters), resources, own, backups],
+            Gate::open(),
         );
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "knowledge",
     "state",
     "decisions",
+    "kernel",
     "providers",
     "drivers",
     "loops",

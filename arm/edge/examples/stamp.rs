@@ -5,7 +5,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arm_edge::{Edge, EdgeConfig, ServerTls};
-use arm_wire::{PrincipalKind, Provider};
+use arm_kernel::{Gate, Provider};
+use arm_wire::PrincipalKind;
 use base_env::Env;
 use control_records::{SubscriptionRecord, key};
 use control_store::{MemoryStore, Store, Txn, put_record};
@@ -114,7 +115,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             std::future::pending::<()>().await;
         }
     };
-    let edge = Edge::new(config, env, store, identity, vec![resources]);
+    let edge = Edge::new(config, env, store, identity, vec![resources], Gate::open());
     edge.serve(
         listener,
         Some(ServerTls::from_pem(&tls.cert_pem, &tls.key_pem)?),

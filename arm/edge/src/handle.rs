@@ -3,7 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use arm_ids::ResourcePath;
-use arm_wire::{ArmError, ErrorCode, Principal, Request, RouteStatus};
+use arm_kernel::{Activity, Call, Verb, operations, scope_of};
+use arm_wire::{ArmError, ErrorCode, Principal, Request};
 use axum::body::Body;
 use control_records::{GroupRecord, SubscriptionRecord, key};
 use control_store::get_record;
@@ -14,7 +15,7 @@ use serde_json::json;
 use crate::{
     Edge, Inner,
     answer::{self, Failure, Outcome},
-    body, metadata, operations, query,
+    body, metadata, query,
 };
 
 /// The address of the other end, put into the request by the listener.
@@ -57,10 +58,12 @@ impl Edge {
         let path = parts.uri.path().to_owned();
 
         let mut principal = None;
+        let mut asked = None;
+        let address = caller.address;
         let (mut answer, code) = match self.plain(&parts, body, &caller).await {
             Handled::Done(answer) => (answer, ""),
             Handled::Arm(parts, body) => {
-                let outcome = self.arm(parts, body, caller, &mut principal).await;
+                let outcome = self.arm(parts, body, caller, &mut principal, &mut asked).await;
                 let code = match &outcome {
                     Ok(_) => "",
                     Err(failure) => {
@@ -82,6 +85,20 @@ impl Edge {
         let poll = method == Method::GET
             && answer.status().is_success()
             && ResourcePath::parse(&path).is_ok_and(|path| operations::ask(&path).is_some());
+        if let Some((principal, Written { action, scope })) = principal.clone().zip(asked) {
+            let activity = Activity {
+                at: env.clock.now(),
+                principal,
+                address,
+                action,
+                scope,
+                status: answer.status().as_u16(),
+                code,
+                correlation_id: correlation.clone(),
+                request_id: request_id.clone(),
+            };
+            self.inner.gate.activity.record(activity).await;
+        }
         macro_rules! told {
             ($level:ident) => {
                 tracing::$level!(
@@ -183,6 +200,7 @@ impl Edge {
         body: Body,
         caller: Caller,
         principal: &mut Option<Principal>,
+        asked: &mut Option<Written>,
     ) -> Outcome {
         let inner = &self.inner;
         let who = inner.authenticate(&parts.headers).await?;
@@ -209,14 +227,16 @@ impl Edge {
         let path = ResourcePath::parse(parts.uri.path())
             .map_err(|error| bad(&format!("The request path cannot be understood: {error}.")))?;
         let operation = operations::ask(&path);
-        let (provider, target) = if operation.is_some() {
-            let namespace = path.namespace.as_deref().unwrap_or_default();
-            (inner.table.provider(namespace)?.clone(), None)
-        } else {
-            let target = inner.table.target(&path)?;
-            (target.provider.clone(), Some(target))
+        let target = match operation {
+            Some(_) => None,
+            None => Some(inner.registry.target(&path)?),
         };
-        let versions = provider.api_versions();
+        let versions = match &target {
+            Some(target) => target.versions().to_vec(),
+            None => inner
+                .registry
+                .versions(path.namespace.as_deref().unwrap_or_default())?,
+        };
         let version = versions
             .iter()
             .find(|known| known.eq_ignore_ascii_case(&version))
@@ -244,19 +264,18 @@ impl Edge {
                 return Err(not_allowed((error, "GET".to_owned())));
             }
         };
-        let is_group = target.as_ref().is_some_and(crate::dispatch::Target::is_group);
-        inner.check_scope(&path, &parts.method, is_group).await?;
-        if let Some(route) = route.filter(|route| route.status == RouteStatus::NotYet) {
-            return Err(ArmError::new(
-                ErrorCode::NOT_IMPLEMENTED,
-                format!(
-                    "The operation '{}' is part of the API and not there yet in Landfall.",
-                    route.name
-                ),
-            )
-            .target(route.name)
-            .into());
+        if let Some(route) = route {
+            let (action, scope) = (route.permission(&path), scope_of(&path));
+            if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists) {
+                *asked = Some(Written {
+                    action: action.clone(),
+                    scope: scope.to_string(),
+                });
+            }
+            inner.gate.check(&who, &action, &scope).await?;
         }
+        let is_group = target.as_ref().is_some_and(arm_kernel::Target::is_group);
+        inner.check_scope(&path, &parts.method, is_group).await?;
         let tag = |name: HeaderName| {
             parts
                 .headers
@@ -265,8 +284,13 @@ impl Edge {
                 .map(query::unquote)
                 .filter(|tag| !tag.is_empty())
         };
+        let works = route.is_none_or(|route| route.works);
         let request = Request {
-            body: body::json(&inner.env, &parts.method, &parts.headers, body).await?,
+            body: if works {
+                body::json(&inner.env, &parts.method, &parts.headers, body).await?
+            } else {
+                serde_json::Value::Null
+            },
             if_match: tag(header::IF_MATCH),
             if_none_match: tag(header::IF_NONE_MATCH),
             method: parts.method,
@@ -276,12 +300,17 @@ impl Edge {
             principal: who,
             base_url: caller.base_url,
         };
+        let call = Call::new(request, inner.gate.clone());
+        let answerer = target
+            .as_ref()
+            .zip(route)
+            .map(|(target, route)| (target.provider.clone(), route.clone()));
         let edge = self.clone();
         // A task of its own: a client that hangs up does not stop a change half-way, and a panic ends here.
         let task = tokio::spawn(async move {
-            match (operation, route) {
-                (Some(ask), _) => edge.inner.operation(ask, request).await,
-                (None, Some(route)) => Ok(provider.handle(route, request).await?),
+            match (operation, answerer) {
+                (Some(ask), _) => edge.inner.operation(ask, call).await,
+                (None, Some((provider, route))) => Ok(provider.handle(&route, &call).await?),
                 (None, None) => {
                     Err(ArmError::internal("a path with neither a route nor an operation").into())
                 }
@@ -300,6 +329,12 @@ impl Edge {
             }
         }
     }
+}
+
+/// A request that changes something or hands out credentials, for the activity log.
+struct Written {
+    action: String,
+    scope: String,
 }
 
 /// Whether a request is answered already.

@@ -1,8 +1,8 @@
 //! The HTTP edge: everything between a socket and a provider.
 //!
-//! Owns the order of checks, the dispatcher over the providers' route tables, headers, error bodies, the endpoints document,
-//! operation status, and the listener with TLS. Always true: every answer has `x-ms-request-id`; every error below ARM paths has
-//! ARM's form; a request reaches a provider only with a valid token, a known api-version, an existing subscription and
+//! Owns the order of checks, headers, error bodies, the endpoints document, and the listener with TLS; which provider answers is the
+//! kernel's ([`Registry`]). Always true: every answer has `x-ms-request-id`; every error below ARM paths has
+//! ARM's form; a request reaches a provider only with a valid token, a known api-version, the permission of its row, an existing subscription and
 //! (but for the group itself) an existing resource group, and a JSON object where it has a body; a fault or panic of a
 //! provider becomes a 500 whose cause is in the log and nowhere else. Knows no Kubernetes.
 //!
@@ -10,7 +10,6 @@
 
 mod answer;
 mod body;
-mod dispatch;
 mod handle;
 mod metadata;
 mod operations;
@@ -19,7 +18,7 @@ mod serve;
 
 use std::sync::Arc;
 
-use arm_wire::Provider;
+use arm_kernel::{Gate, Provider, Registry};
 use base_env::Env;
 use control_store::Store;
 use identity::TokenService;
@@ -52,17 +51,20 @@ struct Inner {
     env: Env,
     store: Arc<dyn Store>,
     identity: Arc<TokenService>,
-    table: dispatch::Table,
+    registry: Registry,
+    gate: Gate,
 }
 
 impl Edge {
-    /// An edge before these providers. One of them has to be `Microsoft.Resources`: it answers the paths without a namespace.
+    /// An edge before these providers. One of them has to be `Microsoft.Resources`: it answers the paths without a namespace. `gate`
+    /// says who may do what, and keeps the activity log.
     pub fn new(
         config: EdgeConfig,
         env: Env,
         store: Arc<dyn Store>,
         identity: Arc<TokenService>,
         providers: Vec<Arc<dyn Provider>>,
+        gate: Gate,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -70,7 +72,8 @@ impl Edge {
                 env,
                 store,
                 identity,
-                table: dispatch::Table::new(providers),
+                registry: Registry::new(providers),
+                gate,
             }),
         }
     }

@@ -5,10 +5,12 @@
 //!
 //! Called by: the edge (every request), providers (ids in bodies and in answers).
 
+mod encoding;
 mod parse;
 mod print;
 
-pub use parse::{MAX_PATH_BYTES, MAX_SEGMENT_CHARS, MAX_SEGMENTS, PathError, percent_decode};
+pub use encoding::{decode, encode, parse_query};
+pub use parse::{MAX_PATH_BYTES, MAX_SEGMENT_CHARS, MAX_SEGMENTS, PathError};
 pub use print::{group_id, resource_id, subscription_id};
 
 /// A parsed request path or resource id.
@@ -99,6 +101,17 @@ impl ResourcePath {
                 _ => false,
             }
     }
+}
+
+/// Whether two location names are the same: ARM ignores case and blanks.
+pub fn same_location(a: &str, b: &str) -> bool {
+    let plain = |text: &str| -> Vec<char> {
+        text.chars()
+            .filter(|char| !char.is_whitespace())
+            .flat_map(char::to_lowercase)
+            .collect()
+    };
+    plain(a) == plain(b)
 }
 
 /// Names may be Unicode, so ASCII folding is not enough.

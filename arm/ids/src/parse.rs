@@ -1,6 +1,6 @@
 //! From text to [`ResourcePath`].
 
-use crate::ResourcePath;
+use crate::{ResourcePath, decode};
 
 /// The longest path, in bytes as sent.
 pub const MAX_PATH_BYTES: usize = 8192;
@@ -51,7 +51,7 @@ impl ResourcePath {
 
 /// Decodes and checks one segment.
 fn segment(raw: &str, position: usize) -> Result<String, PathError> {
-    let text = percent_decode(raw).ok_or(PathError::Encoding(position))?;
+    let text = decode(raw).ok_or(PathError::Encoding(position))?;
     if text.is_empty() || text == "." || text == ".." || text.chars().any(char::is_control) {
         return Err(PathError::Characters(position));
     }
@@ -59,25 +59,6 @@ fn segment(raw: &str, position: usize) -> Result<String, PathError> {
         return Err(PathError::SegmentTooLong(position));
     }
     Ok(text)
-}
-
-/// Decodes `%XX`; `None` when that is malformed or not UTF-8. A `+` stays a `+`: that is a rule of forms, not of paths.
-pub fn percent_decode(raw: &str) -> Option<String> {
-    if !raw.contains('%') {
-        return Some(raw.to_owned());
-    }
-    let mut bytes = Vec::with_capacity(raw.len());
-    let mut rest = raw.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            let value = digit()? * 16 + digit()?;
-            bytes.push(u8::try_from(value).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Sorts decoded segments into scope, namespace, types and names.

@@ -8,7 +8,6 @@ mod error;
 pub use error::{ArmError, Detail, ERROR_CODES, ErrorCode};
 
 use arm_ids::ResourcePath;
-use async_trait::async_trait;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -154,99 +153,4 @@ impl Response {
             answer
         }
     }
-}
-
-/// One operation a provider offers; the edge dispatches, answers 404/405 and documents from the table of these.
-#[derive(Debug, Clone, Copy)]
-pub struct Route {
-    /// The method.
-    pub method: &'static str,
-    /// The type path below the namespace without names, e.g. `managedClusters/agentPools`; an action is a last segment
-    /// with a leading `:`, e.g. `managedClusters/:listClusterAdminCredential`. Matching ignores case.
-    pub path: &'static str,
-    /// At which scope.
-    pub scope: Scope,
-    /// Its name in the API specification, e.g. `ManagedClusters_CreateOrUpdate`.
-    pub name: &'static str,
-    /// Whether it works, or answers 501 with an error that names it.
-    pub status: RouteStatus,
-}
-
-/// What a route's path ends in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// A type and its name: `managedClusters/{name}`.
-    Item,
-    /// A type without a name: `managedClusters`.
-    Collection,
-    /// A verb: `managedClusters/{name}/listClusterAdminCredential`.
-    Action,
-}
-
-impl Route {
-    /// What its path ends in: an action where the last segment starts with `:`; a collection where the path ends in `/`
-    /// or the operation is a GET whose verb starts with `List` (`ManagedClusters_ListByResourceGroup`); an item otherwise.
-    ///
-    /// A GET on a bare type whose verb is not `List` needs the trailing `/`, e.g. `managedClusters/availableAgentPoolVersions/`.
-    pub fn shape(&self) -> Shape {
-        let verb = self.name.split_once('_').map_or(self.name, |(_, verb)| verb);
-        if self
-            .path
-            .rsplit('/')
-            .next()
-            .is_some_and(|last| last.starts_with(':'))
-        {
-            Shape::Action
-        } else if self.path.ends_with('/') || (self.method == "GET" && verb.starts_with("List")) {
-            Shape::Collection
-        } else {
-            Shape::Item
-        }
-    }
-}
-
-/// Where a route hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// `/providers/{ns}/…`
-    Tenant,
-    /// `/subscriptions/{s}/providers/{ns}/…`
-    Subscription,
-    /// `/subscriptions/{s}/resourceGroups/{g}/providers/{ns}/…`
-    ResourceGroup,
-}
-
-/// Whether a route works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteStatus {
-    /// It does what the specification says.
-    Works,
-    /// It answers 501 `NotImplemented` and names itself.
-    NotYet,
-}
-
-/// An ARM resource provider.
-#[async_trait]
-pub trait Provider: Send + Sync + 'static {
-    /// Its namespace, e.g. `Microsoft.ContainerService`.
-    fn namespace(&self) -> &'static str;
-    /// The api-versions it accepts, newest first.
-    fn api_versions(&self) -> &'static [&'static str];
-    /// All that it offers.
-    fn routes(&self) -> &'static [Route];
-    /// Answers a request that matched one of its working routes.
-    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError>;
-    /// The location of a resource of this provider and its type, for `/resources` listings; ids in canonical casing.
-    /// Each item is a JSON object with `id`, `name`, `type`, `location` and `tags`.
-    async fn resources(
-        &self,
-        subscription: &str,
-        resource_group: Option<&str>,
-    ) -> Result<Vec<Value>, ArmError>;
-    /// Starts deleting everything of a resource group. Returns how many resources are still there.
-    async fn delete_resource_group(
-        &self,
-        subscription: &str,
-        resource_group: &str,
-    ) -> Result<usize, ArmError>;
 }

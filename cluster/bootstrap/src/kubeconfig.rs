@@ -6,7 +6,7 @@ use base64::Engine as _;
 use cluster_addons::{MONITORING_USER, USERS_GROUP};
 use cluster_api::Endpoint;
 use cluster_pki::{Certificate, ClusterPki, Subject};
-use cluster_spec::ClusterSpec;
+use cluster_spec::{ClusterSpec, CredentialKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -15,43 +15,25 @@ use crate::{API_PORT, BootstrapError};
 /// Who the user credential is.
 const USER: &str = "landfall:cluster-user";
 
-/// Which of AKS's credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialKind {
-    /// `listClusterAdminCredential`: `system:masters`, whatever RBAC says.
-    Admin,
-    /// `listClusterUserCredential`.
-    User,
-    /// `listClusterMonitoringUserCredential`.
-    Monitoring,
+/// The name AKS gives the user entry.
+fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
+    format!("{}_{}_{}", kind.name(), spec.resource_group, spec.name)
 }
 
-impl CredentialKind {
-    /// The name AKS gives the user entry.
-    fn user(self, spec: &ClusterSpec) -> String {
-        let kind = match self {
-            Self::Admin => "clusterAdmin",
-            Self::User => "clusterUser",
-            Self::Monitoring => "clusterMonitoringUser",
-        };
-        format!("{kind}_{}_{}", spec.resource_group, spec.name)
+/// The name AKS gives the context.
+fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
+    match kind {
+        CredentialKind::Admin => format!("{}-admin", spec.name),
+        CredentialKind::User | CredentialKind::Monitoring => spec.name.clone(),
     }
+}
 
-    /// The name AKS gives the context.
-    fn context(self, spec: &ClusterSpec) -> String {
-        match self {
-            Self::Admin => format!("{}-admin", spec.name),
-            Self::User | Self::Monitoring => spec.name.clone(),
-        }
-    }
-
-    fn subject(self) -> Subject {
-        match self {
-            Self::Admin => Subject::client("masterclient").group("system:masters"),
-            // Not the entry's name: a common name has at most 64 characters, a resource group alone may have 90.
-            Self::User => Subject::client(USER).group(USERS_GROUP),
-            Self::Monitoring => Subject::client(MONITORING_USER),
-        }
+fn subject(kind: CredentialKind) -> Subject {
+    match kind {
+        CredentialKind::Admin => Subject::client("masterclient").group("system:masters"),
+        // Not the entry's name: a common name has at most 64 characters, a resource group alone may have 90.
+        CredentialKind::User => Subject::client(USER).group(USERS_GROUP),
+        CredentialKind::Monitoring => Subject::client(MONITORING_USER),
     }
 }
 
@@ -66,8 +48,8 @@ pub fn kubeconfig(
     kind: CredentialKind,
     now: Timestamp,
 ) -> Result<String, BootstrapError> {
-    let certificate = pki.cluster.issue(&kind.subject(), now)?;
-    let (user, context) = (kind.user(spec), kind.context(spec));
+    let certificate = pki.cluster.issue(&subject(kind), now)?;
+    let (user, context) = (user(kind, spec), context(kind, spec));
     let (user, context) = (scalar(&user), scalar(&context));
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     // YAML by hand, as people open this file: base64, an address, and names.

@@ -20,7 +20,7 @@ mod proxy;
 
 pub use cluster_addons::{MONITORING_USER, USERS_GROUP};
 pub use control_plane::control_plane_config;
-pub use kubeconfig::{CredentialKind, admin_endpoint, kubeconfig};
+pub use kubeconfig::{admin_endpoint, kubeconfig};
 pub use members::{bare_etcd, member_address};
 pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
 pub use node::{node_config, node_wish};

@@ -6,11 +6,11 @@ use std::net::Ipv4Addr;
 use agent_protocol::{MachineConfig, Probe};
 use base64::Engine as _;
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, CredentialKind, Member, NodePlace, control_plane_config,
-    control_plane_nics, kubeconfig, network, node_config, node_nics, node_wish,
+    ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, control_plane_config, control_plane_nics,
+    kubeconfig, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+use cluster_spec::{ClusterSpec, CredentialKind, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
 use fabric_api::{Attach, NetworkId, StampNetwork, Uplink};
 use jiff::Timestamp;
 use serde_json::Value;

@@ -252,6 +252,28 @@ pub const VM_SIZES: &[VmSize] = &[
     },
 ];
 
+/// Which of AKS's credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// `listClusterAdminCredential`: `system:masters`, whatever RBAC says.
+    Admin,
+    /// `listClusterUserCredential`.
+    User,
+    /// `listClusterMonitoringUserCredential`.
+    Monitoring,
+}
+
+impl CredentialKind {
+    /// Its name in answers, e.g. `clusterAdmin`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "clusterAdmin",
+            Self::User => "clusterUser",
+            Self::Monitoring => "clusterMonitoringUser",
+        }
+    }
+}
+
 /// The name of the node image of a Kubernetes version, as AKS writes such names: `nodeImageVersion` in answers and the label
 /// `kubernetes.azure.com/node-image-version` of nodes.
 pub fn node_image_version(kubernetes: &str) -> String {

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use arm_wire::{RouteStatus, Scope};
+use arm_kernel::{Route, Scope, Shape, Verb, routes};
 
 use crate::{
+    API_VERSIONS, ContainerService,
     properties::{Access, Class, PROPERTIES, Property},
-    routes::{API_VERSIONS, ROUTES},
 };
 
 /// The page `docs/reference/compatibility.md`, in Markdown.
@@ -18,33 +18,31 @@ pub fn compatibility() -> String {
     );
     page.push_str(&API_VERSIONS.join(", "));
     page.push_str(".\n\n## Operations\n\n");
-    let works = ROUTES
-        .iter()
-        .filter(|route| route.status == RouteStatus::Works)
-        .count();
+    let routes = routes::<ContainerService>();
+    let works = routes.iter().filter(|route| route.works).count();
     line(
         &mut page,
         &format!(
             "{works} of {} stable operations work; the others answer 501 and name themselves.\n",
-            ROUTES.len()
+            routes.len()
         ),
     );
-    page.push_str("| operation | method | scope | path | |\n|---|---|---|---|---|\n");
-    for route in ROUTES {
+    page.push_str("| operation | method | scope | path | permission | |\n|---|---|---|---|---|---|\n");
+    for route in &routes {
         let scope = match route.scope {
             Scope::Tenant => "tenant",
             Scope::Subscription => "subscription",
             Scope::ResourceGroup => "resource group",
         };
-        let status = match route.status {
-            RouteStatus::Works => "works",
-            RouteStatus::NotYet => "not yet",
-        };
+        let status = if route.works { "works" } else { "not yet" };
         line(
             &mut page,
             &format!(
-                "| {} | {} | {scope} | `{}` | {status} |",
-                route.name, route.method, route.path
+                "| {} | {} | {scope} | `{}` | `{}` | {status} |",
+                route.name,
+                route.verb.method(),
+                path(route),
+                route.action()
             ),
         );
     }
@@ -77,6 +75,18 @@ pub fn compatibility() -> String {
         }
     }
     page
+}
+
+/// A route's path below the namespace, e.g. `managedClusters/{name}/abort`.
+fn path(route: &Route) -> String {
+    let mut segments: Vec<&str> = route.path.split('/').flat_map(|kind| [kind, "{name}"]).collect();
+    if route.verb.shape() == Shape::Collection {
+        segments.pop();
+    }
+    if let Verb::Action(action) = route.verb {
+        segments.push(action);
+    }
+    segments.join("/")
 }
 
 fn line(page: &mut String, text: &str) {

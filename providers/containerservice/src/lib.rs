@@ -1,9 +1,9 @@
-//! The ARM provider `Microsoft.ContainerService`: managed clusters, agent pools, machines, credentials, versions.
+//! The ARM provider `Microsoft.ContainerService`: managed clusters, agent pools, machines, credentials, versions; and Landfall's own
+//! namespaces beside it.
 //!
-//! A pure core decides ([`properties.tsv`](compatibility) says what a body may hold; `cluster`, `pool`, `network`,
-//! `identity` and `change` compute the new desired state or every problem of the body at once); a thin handler reads the
-//! records, lets the core decide, and writes desired, operation and node resource group in one transaction, again from the
-//! start where somebody else was faster.
+//! A folder or file a resource type: its rows, and how it is read, decided about and written; [`types`] is the list of them. Decisions
+//! are pure ([`properties.tsv`](compatibility) says what a body may hold): they compute the new desired state or every problem of the
+//! body at once. The kernel (`arm/kernel`) reads, lets decide, and commits desired, operation and node resource group in one transaction.
 //!
 //! Always true:
 //! - Nothing of a body is dropped silently: a property is acted on, or equals what happens anyway and is given back, or is
@@ -12,45 +12,44 @@
 //! - A later request is merged with a running one (generation + 1); only a deletion cannot be taken back.
 //! - Secrets are sealed into the record and never given back.
 //!
-//! Called by: the edge, through [`Provider`](arm_wire::Provider). The binary wires [`Credentials`] to what knows the
-//! clusters' keys.
+//! Called by: the edge, through [`Provider`](arm_kernel::Provider). The service wires [`Credentials`] to what knows the clusters' keys.
 
-mod archived;
-mod backups;
-mod change;
-mod cluster;
+mod api_versions;
+mod clusters;
 mod compatibility;
-mod course;
-mod credentials;
 mod formats;
-mod handler;
-mod identity;
-mod network;
-mod own;
-mod pool;
-mod preconditions;
+mod landfall;
+mod machines;
+mod planned;
+mod pools;
 mod problems;
 mod properties;
 mod records;
-mod recreate;
-mod render;
-mod routes;
-mod state;
+mod types;
 mod validation;
-mod writes;
+mod versions;
 
+use std::sync::Arc;
+
+use arm_kernel::Host;
+use base_env::Env;
 use cluster_versions::Offered;
+use control_store::{Sealer, Store};
 use ipnet::Ipv4Net;
 
-pub use archived::{Archived, Backups};
-pub use backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BACKUP_ROUTES, BackupApi};
+pub use api_versions::API_VERSIONS;
+pub use clusters::{
+    credentials::Credentials,
+    identity::SERVICE_PRINCIPAL_SECRET,
+    state::{ProvisioningState, cluster_state, pool_state},
+    transaction::secret_name,
+};
 pub use compatibility::compatibility;
-pub use credentials::{CredentialKind, Credentials};
-pub use handler::{ContainerService, secret_name};
-pub use identity::SERVICE_PRINCIPAL_SECRET;
-pub use own::{OWN_API_VERSIONS, OWN_NAMESPACE, OWN_ROUTES, OwnApi};
-pub use routes::{API_VERSIONS, ROUTES};
-pub use state::{ProvisioningState, cluster_state, pool_state};
+pub use landfall::{
+    archive::{Archived, Backups},
+    backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
+    history::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
+};
 
 /// The provider's namespace.
 pub const NAMESPACE: &str = "Microsoft.ContainerService";
@@ -67,4 +66,52 @@ pub struct ProviderConfig {
     /// Ranges that pods and services must keep clear of (the stamp's machine network and VIPs), each with what it is,
     /// e.g. `the machine network`.
     pub reserved_ranges: Vec<(Ipv4Net, String)>,
+}
+
+/// The provider.
+pub struct ContainerService {
+    env: Env,
+    store: Arc<dyn Store>,
+    sealer: Arc<Sealer>,
+    config: ProviderConfig,
+    credentials: Arc<dyn Credentials>,
+}
+
+impl ContainerService {
+    /// A provider over a store.
+    pub fn new(
+        env: Env,
+        store: Arc<dyn Store>,
+        sealer: Arc<Sealer>,
+        config: ProviderConfig,
+        credentials: Arc<dyn Credentials>,
+    ) -> Self {
+        Self {
+            env,
+            store,
+            sealer,
+            config,
+            credentials,
+        }
+    }
+}
+
+impl Host for ContainerService {
+    type Config = ProviderConfig;
+
+    fn config(&self) -> &ProviderConfig {
+        &self.config
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    fn location(&self) -> &str {
+        &self.config.location
+    }
 }

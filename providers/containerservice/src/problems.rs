@@ -1,5 +1,6 @@
 //! All problems of a body, for one answer.
 
+pub(crate) use arm_kernel::quote;
 use arm_wire::{ArmError, Detail, ErrorCode};
 
 /// More than this many are not told: the body is junk then, and the answer must stay small.
@@ -41,13 +42,4 @@ impl Problems {
     pub(crate) fn into_result(self) -> Result<(), ArmError> {
         ArmError::from_details(self.details).map_or(Ok(()), Err)
     }
-}
-
-/// A caller's text for a message: cut, without control characters.
-pub(crate) fn quote(text: &str) -> String {
-    let mut short: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    format!("'{short}'")
 }

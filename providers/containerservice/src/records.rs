@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use arm_wire::{ArmError, ErrorCode, Request};
+use arm_ids::ResourcePath;
+use arm_kernel::store_error;
+use arm_wire::{ArmError, ErrorCode};
 use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OperationStatus, key};
-use control_store::{Revision, StoreError, Stored, get_record, list_records};
+use control_store::{Revision, Stored, get_record, list_records};
 
 use crate::{
-    NAMESPACE,
-    change::{Context, Name},
-    cluster,
-    handler::ContainerService,
+    ContainerService, NAMESPACE,
+    clusters::{body::pool_body, draft::Name, render::Seen},
     problems::quote,
-    render::Seen,
 };
 
 /// A cluster as read.
@@ -28,12 +27,8 @@ pub(crate) struct Found {
 
 impl Found {
     pub(crate) fn seen(&self) -> Seen<'_> {
-        self.seen_as(&self.record.value)
-    }
-
-    pub(crate) fn seen_as<'a>(&'a self, record: &'a ClusterRecord) -> Seen<'a> {
         Seen {
-            record,
+            record: &self.record.value,
             observed: self.observed.as_ref(),
             operation: self.operation.as_ref(),
             pool_operations: Some(&self.pool_operations),
@@ -52,8 +47,7 @@ pub(crate) struct At<'a> {
 }
 
 impl<'a> At<'a> {
-    pub(crate) fn of(request: &'a Request) -> Result<Self, ArmError> {
-        let path = &request.path;
+    pub(crate) fn of(path: &'a ResourcePath) -> Result<Self, ArmError> {
         let missing = || {
             ArmError::new(
                 ErrorCode::NOT_FOUND,
@@ -76,6 +70,18 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The cluster's path.
+    pub(crate) fn path(self) -> ResourcePath {
+        ResourcePath {
+            subscription: Some(self.subscription.to_owned()),
+            resource_group: Some(self.group.to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
+            types: vec!["managedClusters".to_owned()],
+            names: vec![self.cluster.to_owned()],
+            parent: None,
+        }
+    }
+
     pub(crate) fn key(self) -> String {
         key::cluster(self.subscription, self.group, self.cluster)
     }
@@ -90,20 +96,15 @@ impl<'a> At<'a> {
             ),
         )
     }
-}
 
-/// The store's faults as the caller sees them.
-pub(crate) fn fault(error: StoreError) -> ArmError {
-    match error {
-        StoreError::Conflict { key } => {
-            let mut busy = ArmError::new(
-                ErrorCode::SERVICE_UNAVAILABLE,
-                "The resource is being changed by many requests at once; repeat the request.",
-            );
-            busy.internal = Some(format!("{key} kept changing"));
-            busy
-        }
-        other => ArmError::internal(other),
+    pub(crate) fn pool_not_found(self) -> ArmError {
+        let message = format!(
+            "The resource '{NAMESPACE}/managedClusters/{}/agentPools/{}' under resource group {} was not found.",
+            self.cluster,
+            self.child,
+            quote(self.group)
+        );
+        ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message)
     }
 }
 
@@ -114,7 +115,7 @@ pub(crate) fn cluster_etag(record: &ClusterRecord) -> String {
 pub(crate) fn pool_etag(record: &ClusterRecord, pool: &str) -> Option<String> {
     let known = record.spec.pools.iter().any(|spec| spec.name == pool);
     known.then(|| {
-        cluster::pool_body(record, pool)["eTag"]
+        pool_body(record, pool)["eTag"]
             .as_str()
             .unwrap_or_default()
             .to_owned()
@@ -122,22 +123,11 @@ pub(crate) fn pool_etag(record: &ClusterRecord, pool: &str) -> Option<String> {
 }
 
 impl ContainerService {
-    pub(crate) fn context<'a>(&'a self, request: &'a Request) -> Context<'a> {
-        Context {
-            config: &self.config,
-            ids: &*self.env.ids,
-            now: self.env.clock.now(),
-            principal: &request.principal,
-            api_version: &request.api_version,
-            running: None,
-        }
-    }
-
     pub(crate) async fn read<T: serde::de::DeserializeOwned>(
         &self,
         key: &str,
     ) -> Result<Option<Stored<T>>, ArmError> {
-        get_record(&*self.store, key).await.map_err(fault)
+        get_record(&*self.store, key).await.map_err(store_error)
     }
 
     pub(crate) async fn group(&self, at: At<'_>) -> Result<Stored<GroupRecord>, ArmError> {
@@ -235,13 +225,7 @@ impl ContainerService {
             .leaving(at.child)
             .map(|leaving| leaving.spec.name.clone());
         let Some(name) = pool.map(|pool| pool.name.clone()).or(leaving) else {
-            let message = format!(
-                "The resource '{NAMESPACE}/managedClusters/{}/agentPools/{}' under resource group {} was not found.",
-                at.cluster,
-                at.child,
-                quote(at.group)
-            );
-            return Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message));
+            return Err(at.pool_not_found());
         };
         Ok((found, name))
     }
@@ -252,7 +236,7 @@ impl ContainerService {
             Some(group) => key::cluster(subscription, group, ""),
             None => format!("/clusters/{}/", subscription.to_ascii_lowercase()),
         };
-        let (records, _) = list_records(&*self.store, &prefix).await.map_err(fault)?;
+        let (records, _) = list_records(&*self.store, &prefix).await.map_err(store_error)?;
         let mut all = Vec::with_capacity(records.len());
         for (_, record) in records {
             all.push(self.around(record).await?);

@@ -1,6 +1,7 @@
 //! Resource groups and the lists of what is in them.
 
-use arm_ids::group_id;
+use arm_ids::{group_id, same_location};
+use arm_kernel::{Filter, page, page_of};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use control_records::{GroupRecord, OperationRecord, OperationStatus, key};
 use control_store::{StoreError, Stored, Txn, get_record, list_records, put_record};
@@ -8,10 +9,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    ResourcesProvider, accepted,
-    filter::Filter,
-    group, list, store_error, subscription,
-    validation::{GroupBody, group_body, group_name, same_location},
+    ResourcesProvider, accepted, group, store_error, subscription,
+    validation::{GroupBody, group_body, group_name},
 };
 
 /// Operations of this name are ended by the reaper.
@@ -19,19 +18,16 @@ pub(crate) const DELETE: &str = "ResourceGroups_Delete";
 
 impl ResourcesProvider {
     pub(crate) async fn list_groups(&self, request: &Request) -> Result<Response, ArmError> {
-        let filter = Filter::parse(
-            request.query("$filter"),
-            &["tagName", "tagValue", "name", "location"],
-        )?;
-        let top = top(request)?;
         let prefix = key::group(subscription(request)?, "");
         let (all, _) = list_records::<GroupRecord>(&*self.store, &prefix)
             .await
             .map_err(store_error)?;
         let bodies = all.into_iter().map(|(_, stored)| group_as_json(&stored.value));
-        Ok(list(
-            bodies.filter(|body| filter.admits(body)).take(top).collect(),
-        ))
+        page_of(
+            request,
+            bodies.collect(),
+            &["tagName", "tagValue", "name", "location"],
+        )
     }
 
     pub(crate) async fn get_group(&self, request: &Request) -> Result<Response, ArmError> {
@@ -188,16 +184,7 @@ impl ResourcesProvider {
     }
 
     pub(crate) async fn list_resources(&self, request: &Request) -> Result<Response, ArmError> {
-        let fields = [
-            "resourceGroup",
-            "resourceType",
-            "name",
-            "location",
-            "tagName",
-            "tagValue",
-        ];
-        let filter = Filter::parse(request.query("$filter"), &fields)?;
-        let top = top(request)?;
+        let filter = Filter::of(request)?;
         let subscription = subscription(request)?;
         let group = request
             .path
@@ -208,9 +195,7 @@ impl ResourcesProvider {
         for provider in &self.others {
             found.extend(provider.resources(subscription, group).await?);
         }
-        found.retain(|resource| filter.admits(resource));
-        found.truncate(top);
-        Ok(list(found))
+        page(request, found)
     }
 
     async fn existing(&self, request: &Request) -> Result<Stored<GroupRecord>, ArmError> {
@@ -265,16 +250,6 @@ fn stays(record: &GroupRecord) -> Result<(), ArmError> {
             record.name
         ),
     ))
-}
-
-/// `$top`.
-fn top(request: &Request) -> Result<usize, ArmError> {
-    let Some(text) = request.query("$top") else {
-        return Ok(usize::MAX);
-    };
-    text.parse().ok().filter(|top| *top > 0).ok_or_else(|| {
-        ArmError::new(ErrorCode::BAD_REQUEST, "'$top' has to be a whole number above 0.").target("$top")
-    })
 }
 
 fn group_as_json(record: &GroupRecord) -> Value {

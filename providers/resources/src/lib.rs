@@ -6,18 +6,17 @@
 //!
 //! Called by: the edge, which sends all paths without a namespace here, and the binary, which runs the reaper.
 
-mod filter;
 mod groups;
 mod providers;
 mod reaper;
-mod routes;
 mod subscriptions;
+mod types;
 mod validation;
 
 use std::sync::Arc;
 
-use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route};
-use async_trait::async_trait;
+use arm_kernel::Provider;
+use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
 use control_store::{Store, StoreError};
 use http::StatusCode;
@@ -64,61 +63,6 @@ impl ResourcesProvider {
             store,
             others,
         }
-    }
-}
-
-#[async_trait]
-impl Provider for ResourcesProvider {
-    fn namespace(&self) -> &'static str {
-        NAMESPACE
-    }
-
-    fn api_versions(&self) -> &'static [&'static str] {
-        routes::API_VERSIONS
-    }
-
-    fn routes(&self) -> &'static [Route] {
-        routes::ROUTES
-    }
-
-    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
-        match route.name {
-            "Tenants_List" => Ok(self.tenants()),
-            "Subscriptions_List" => self.list_subscriptions().await,
-            "Subscriptions_Get" => self.get_subscription(&request).await,
-            "Subscriptions_ListLocations" => self.locations(&request).await,
-            "Providers_ListAtTenantScope" | "Providers_List" => self.list_providers(&request).await,
-            "Providers_GetAtTenantScope" | "Providers_Get" => self.get_provider(&request).await,
-            "Providers_Register" => self.register(&request, true).await,
-            "Providers_Unregister" => self.register(&request, false).await,
-            "ResourceGroups_List" => self.list_groups(&request).await,
-            "ResourceGroups_Get" => self.get_group(&request).await,
-            "ResourceGroups_CheckExistence" => self.group_exists(&request).await,
-            "ResourceGroups_CreateOrUpdate" => self.put_group(&request).await,
-            "ResourceGroups_Update" => self.patch_group(&request).await,
-            "ResourceGroups_Delete" => self.delete_group(&request).await,
-            "Resources_List" | "Resources_ListByResourceGroup" => self.list_resources(&request).await,
-            name => Err(ArmError::internal(format_args!(
-                "the route {name} has no handler"
-            ))),
-        }
-    }
-
-    async fn resources(
-        &self,
-        _subscription: &str,
-        _resource_group: Option<&str>,
-    ) -> Result<Vec<Value>, ArmError> {
-        // Groups and subscriptions are not resources in such lists.
-        Ok(Vec::new())
-    }
-
-    async fn delete_resource_group(
-        &self,
-        _subscription: &str,
-        _resource_group: &str,
-    ) -> Result<usize, ArmError> {
-        Ok(0)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Resource providers: what there is, and which subscription has registered it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use arm_ids::subscription_id;
-use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Shape};
+use arm_kernel::Provider;
+use arm_wire::{ArmError, ErrorCode, Request, Response};
 use control_records::{SubscriptionRecord, key};
 use control_store::{StoreError, Txn, put_record};
 use serde_json::{Value, json};
@@ -82,23 +83,15 @@ impl ResourcesProvider {
 
     fn provider_body(&self, provider: &dyn Provider, subscription: Option<&SubscriptionRecord>) -> Value {
         let namespace = provider.namespace();
-        let types: BTreeSet<String> = provider
+        let types: BTreeMap<&str, &[&str]> = provider
             .routes()
             .iter()
-            .map(|route| {
-                let path = route.path.trim_end_matches('/');
-                match route.shape() {
-                    Shape::Action => path.rsplit_once('/').map_or("", |(before, _)| before),
-                    Shape::Item | Shape::Collection => path,
-                }
-                .to_owned()
-            })
-            .filter(|path| !path.is_empty())
+            .map(|route| (route.path, route.versions))
             .collect();
         let types: Vec<Value> = types
             .iter()
-            .map(|path| {
-                let locations: &[&str] = if GLOBAL.contains(&path.as_str()) {
+            .map(|(path, versions)| {
+                let locations: &[&str] = if GLOBAL.contains(path) {
                     &[]
                 } else {
                     &[self.config.location_display.as_str()]
@@ -107,7 +100,7 @@ impl ResourcesProvider {
                     "resourceType": path,
                     "locations": locations,
                     // `az resource` takes the first.
-                    "apiVersions": provider.api_versions(),
+                    "apiVersions": versions,
                     "capabilities": "None",
                 })
             })

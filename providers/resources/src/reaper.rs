@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use arm_ids::group_id;
-use arm_wire::{ErrorCode, Provider};
+use arm_kernel::Provider;
+use arm_wire::ErrorCode;
 use base_env::Env;
 use control_records::{GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, key};
 use control_store::{Change, Store, StoreError, Stored, Txn, list_records, put_record};

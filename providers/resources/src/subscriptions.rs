@@ -1,6 +1,7 @@
 //! Tenants, subscriptions, locations.
 
 use arm_ids::subscription_id;
+use arm_kernel::page;
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use control_records::{SubscriptionRecord, key};
 use control_store::{Stored, get_record, list_records};
@@ -19,15 +20,14 @@ impl ResourcesProvider {
         })])
     }
 
-    pub(crate) async fn list_subscriptions(&self) -> Result<Response, ArmError> {
+    pub(crate) async fn list_subscriptions(&self, request: &Request) -> Result<Response, ArmError> {
         let (all, _) = list_records::<SubscriptionRecord>(&*self.store, "/subscriptions/")
             .await
             .map_err(store_error)?;
-        Ok(list(
-            all.into_iter()
-                .map(|(_, stored)| subscription_body(&stored.value))
-                .collect(),
-        ))
+        let bodies = all
+            .into_iter()
+            .map(|(_, stored)| subscription_body(&stored.value));
+        page(request, bodies.collect())
     }
 
     pub(crate) async fn get_subscription(&self, request: &Request) -> Result<Response, ArmError> {

@@ -141,17 +141,6 @@ fn tags(value: &Value, problems: &mut Vec<Detail>) -> Option<BTreeMap<String, St
     Some(result)
 }
 
-/// Location names are the same when they differ in case and blanks only.
-pub(crate) fn same_location(a: &str, b: &str) -> bool {
-    let plain = |text: &str| -> Vec<char> {
-        text.chars()
-            .filter(|char| !char.is_whitespace())
-            .flat_map(char::to_lowercase)
-            .collect()
-    };
-    plain(a) == plain(b)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

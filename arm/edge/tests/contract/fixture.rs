@@ -6,8 +6,12 @@ use std::sync::{
 };
 
 use arm_edge::{Edge, EdgeConfig};
-use arm_ids::resource_id;
-use arm_wire::{ArmError, PrincipalKind, Provider, Request, Response, Route, RouteStatus, Scope};
+use arm_ids::{ResourcePath, resource_id};
+use arm_kernel::{
+    Activity, ActivityLog, Authorizer, Call, Gate, Members, Namespace, Operation, Provider, ResourceType,
+    Scope, Verb,
+};
+use arm_wire::{ArmError, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
@@ -54,6 +58,7 @@ pub(crate) struct Stamp {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) edge: Edge,
     pub(crate) things: Arc<Things>,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) token: String,
 }
 
@@ -113,18 +118,24 @@ impl Stamp {
             .into_iter()
             .chain([Arc::new(own) as Arc<dyn Provider>])
             .collect();
+        let guard = Arc::new(Guard::default());
         let edge = Edge::new(
             config,
             env.clone(),
             Arc::clone(&store),
             Arc::new(identity),
             providers,
+            Gate {
+                authorizer: Arc::clone(&guard) as Arc<dyn Authorizer>,
+                activity: Arc::clone(&guard) as Arc<dyn ActivityLog>,
+            },
         );
         let mut stamp = Self {
             env,
             store,
             edge,
             things,
+            guard,
             token: String::new(),
         };
         stamp.token = stamp.login().await;
@@ -239,106 +250,133 @@ pub(crate) struct Things {
     pub(crate) asked: AtomicUsize,
 }
 
-const fn route(method: &'static str, path: &'static str, name: &'static str) -> Route {
-    Route {
-        method,
+const VERSIONS: &[&str] = &["2026-01-01", "2025-01-01"];
+
+type Kind = ResourceType<Things>;
+type Row = Operation<Things>;
+
+const fn kind(path: &'static str, operations: &'static [Row]) -> Kind {
+    ResourceType {
         path,
-        scope: Scope::ResourceGroup,
-        name,
-        status: RouteStatus::Works,
+        versions: VERSIONS,
+        members: None,
+        operations,
     }
 }
 
-const ROUTES: &[Route] = &[
-    route("GET", "things", "Things_Get"),
-    route("GET", "things", "Things_ListByResourceGroup"),
-    route("PUT", "things", "Things_CreateOrUpdate"),
-    route("DELETE", "things", "Things_Delete"),
-    route("POST", "things/:poke", "Things_Poke"),
-    route("GET", "things/parts", "Parts_Get"),
-    route("GET", "broken", "Broken_Get"),
-    route("GET", "panics", "Panics_Get"),
-    route("GET", "slow", "Slow_Get"),
-    Route {
-        method: "POST",
-        path: "things/:stop",
-        scope: Scope::ResourceGroup,
-        name: "Things_Stop",
-        status: RouteStatus::NotYet,
-    },
-    Route {
-        method: "GET",
-        path: "things",
-        scope: Scope::Subscription,
-        name: "Things_List",
-        status: RouteStatus::Works,
-    },
-    Route {
-        method: "GET",
-        path: "operations",
-        scope: Scope::Tenant,
-        name: "Operations_List",
-        status: RouteStatus::Works,
-    },
-];
+/// Tells what it was asked.
+fn tell(name: &'static str, call: &Call) -> Result<Response, ArmError> {
+    let request = &call.request;
+    Ok(Response::ok(json!({
+        "operation": name,
+        "names": request.path.names,
+        "version": request.api_version,
+        "query": request.query,
+        "body": request.body,
+        "ifMatch": request.if_match,
+        "ifNoneMatch": request.if_none_match,
+        "principal": request.principal.name,
+        "base": request.base_url,
+    })))
+}
 
-#[async_trait]
-impl Provider for Things {
-    fn namespace(&self) -> &'static str {
-        "Microsoft.Test"
-    }
+macro_rules! told {
+    ($verb:expr, $name:literal) => {
+        Row::run($verb, $name, |_, call| Box::pin(async { tell($name, call) }))
+    };
+}
 
-    fn api_versions(&self) -> &'static [&'static str] {
-        &["2026-01-01", "2025-01-01"]
-    }
+const THING: Kind = ResourceType {
+    path: "things",
+    versions: VERSIONS,
+    members: Some(Members {
+        list: |_, subscription, group| Box::pin(async move { Ok(listed(subscription, group)) }),
+        delete: |things, _, _| Box::pin(async { Ok(things.emptied()) }),
+    }),
+    operations: &[
+        told!(Verb::Get, "Things_Get"),
+        told!(Verb::List, "Things_ListByResourceGroup"),
+        told!(Verb::Put, "Things_CreateOrUpdate"),
+        told!(Verb::Delete, "Things_Delete"),
+        told!(Verb::Action("poke"), "Things_Poke"),
+        Row::not_yet(Verb::Action("stop"), "Things_Stop"),
+        told!(Verb::List, "Things_List").at(Scope::Subscription),
+    ],
+};
 
-    fn routes(&self) -> &'static [Route] {
-        ROUTES
-    }
+impl Namespace for Things {
+    const NAME: &'static str = "Microsoft.Test";
+    const TYPES: &'static [&'static ResourceType<Self>] = &[
+        &THING,
+        &kind("things/parts", &[told!(Verb::Get, "Parts_Get")]),
+        &kind(
+            "broken",
+            &[Row::run(Verb::Get, "Broken_Get", |_, _| {
+                Box::pin(async { Err(ArmError::internal("the cause with a secret in it")) })
+            })],
+        ),
+        &kind(
+            "panics",
+            &[Row::run(Verb::Get, "Panics_Get", |_, _| {
+                Box::pin(async { panic!("on purpose") })
+            })],
+        ),
+        &kind(
+            "slow",
+            &[Row::run(Verb::Get, "Slow_Get", |_, _| {
+                Box::pin(std::future::pending())
+            })],
+        ),
+        &kind(
+            "operations",
+            &[told!(Verb::List, "Operations_List").at(Scope::Tenant)],
+        ),
+    ];
+}
 
-    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
-        match route.name {
-            "Broken_Get" => Err(ArmError::internal("the cause with a secret in it")),
-            "Panics_Get" => panic!("on purpose"),
-            "Slow_Get" => std::future::pending().await,
-            // Everything else tells what it was asked.
-            name => Ok(Response::ok(json!({
-                "operation": name,
-                "names": request.path.names,
-                "version": request.api_version,
-                "query": request.query,
-                "body": request.body,
-                "ifMatch": request.if_match,
-                "ifNoneMatch": request.if_none_match,
-                "principal": request.principal.name,
-                "base": request.base_url,
-            }))),
-        }
-    }
-
-    async fn resources(
-        &self,
-        subscription: &str,
-        resource_group: Option<&str>,
-    ) -> Result<Vec<Value>, ArmError> {
-        Ok(["g", "other"]
-            .into_iter()
-            .filter(|group| resource_group.is_none_or(|wanted| wanted.eq_ignore_ascii_case(group)))
-            .map(|group| {
-                json!({
-                    "id": resource_id(subscription, group, "Microsoft.Test", &[("things", "t")]),
-                    "name": "t", "type": "Microsoft.Test/things", "location": "local", "tags": {},
-                })
+fn listed(subscription: &str, resource_group: Option<&str>) -> Vec<Value> {
+    ["g", "other"]
+        .into_iter()
+        .filter(|group| resource_group.is_none_or(|wanted| wanted.eq_ignore_ascii_case(group)))
+        .map(|group| {
+            json!({
+                "id": resource_id(subscription, group, "Microsoft.Test", &[("things", "t")]),
+                "name": "t", "type": "Microsoft.Test/things", "location": "local", "tags": {},
             })
-            .collect())
-    }
+        })
+        .collect()
+}
 
-    async fn delete_resource_group(&self, _: &str, _: &str) -> Result<usize, ArmError> {
+impl Things {
+    fn emptied(&self) -> usize {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let left = self.left.load(Ordering::Relaxed);
         if left > 0 {
             self.left.store(left - 1, Ordering::Relaxed);
         }
-        Ok(left)
+        left
+    }
+}
+
+/// Lets everything through but what begins with these words, and keeps what was written.
+#[derive(Default)]
+pub(crate) struct Guard {
+    /// Actions that nobody may do.
+    pub(crate) forbidden: std::sync::Mutex<Vec<&'static str>>,
+    /// The activity log.
+    pub(crate) activities: std::sync::Mutex<Vec<Activity>>,
+}
+
+#[async_trait]
+impl Authorizer for Guard {
+    async fn may(&self, _: &Principal, action: &str, _: &ResourcePath) -> Result<bool, ArmError> {
+        Ok(!self.forbidden.lock().unwrap().contains(&action))
+    }
+}
+
+#[async_trait]
+impl ActivityLog for Guard {
+    async fn record(&self, activity: Activity) {
+        self.activities.lock().unwrap().push(activity);
     }
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod fixture;
 mod fuzz;
+mod gate;
 mod groups;
 mod headers;
 mod listener;

@@ -12,10 +12,12 @@ use agent_protocol::{
 use base_env::Env;
 use base_testkit::needs;
 use cluster_api::{ClusterApi, Connect as _, NodeWish};
-use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, CredentialKind, NodePlace};
+use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, NodePlace};
 use cluster_client::KubeConnect;
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, DEFAULT_VM_SIZE, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+use cluster_spec::{
+    ClusterSpec, CredentialKind, DEFAULT_VM_SIZE, NetworkProfile, PodNetworking, PoolMode, PoolSpec,
+};
 use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkId, NicSpec, RouteSpec, StampNetwork, Uplink};
 use fabric_container::{ContainerConfig, ContainerFabric, Images};
 use fabric_net::{Names, route_destinations, stamp_range};

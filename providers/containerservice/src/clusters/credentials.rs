@@ -1,34 +1,18 @@
 //! Kubeconfigs: who makes them, and when they are refused.
 
-use arm_wire::{ArmError, ErrorCode, Request};
+use arm_kernel::quote;
+use arm_wire::{ArmError, ErrorCode, Request, Response};
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cluster_spec::CredentialKind;
 use control_records::{ClusterRecord, ObservedRecord};
 use serde_json::{Value, json};
 
-use crate::problems::quote;
-
-/// What a kubeconfig is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialKind {
-    /// The local administrator.
-    Admin,
-    /// A user.
-    User,
-    /// Reads what monitoring needs.
-    Monitoring,
-}
-
-impl CredentialKind {
-    /// Its name in answers, e.g. `clusterAdmin`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Admin => "clusterAdmin",
-            Self::User => "clusterUser",
-            Self::Monitoring => "clusterMonitoringUser",
-        }
-    }
-}
+use super::draft::cluster_id;
+use crate::{
+    ContainerService,
+    records::{At, Found},
+};
 
 /// Makes kubeconfigs. Implemented by the binary over the cluster's keys.
 #[async_trait]
@@ -63,7 +47,7 @@ fn check_query(request: &Request) -> Result<(), ArmError> {
 }
 
 /// The kubeconfig, base64 encoded as in answers.
-pub(crate) async fn kubeconfig(
+async fn kubeconfig(
     source: &dyn Credentials,
     request: &Request,
     record: &ClusterRecord,
@@ -97,6 +81,54 @@ pub(crate) async fn kubeconfig(
 }
 
 /// `CredentialResults`.
-pub(crate) fn results(kind: CredentialKind, encoded: &str) -> Value {
+fn results(kind: CredentialKind, encoded: &str) -> Value {
     json!({ "kubeconfigs": [{ "name": kind.name(), "value": encoded }] })
+}
+
+impl ContainerService {
+    pub(super) async fn credential(
+        &self,
+        request: &Request,
+        kind: CredentialKind,
+    ) -> Result<Response, ArmError> {
+        let found = self.need(At::of(&request.path)?).await?;
+        let encoded = self.kubeconfig(request, &found, kind).await?;
+        Ok(Response::ok(results(kind, &encoded)))
+    }
+
+    async fn kubeconfig(
+        &self,
+        request: &Request,
+        found: &Found,
+        kind: CredentialKind,
+    ) -> Result<String, ArmError> {
+        let record = &found.record.value;
+        kubeconfig(&*self.credentials, request, record, found.observed.as_ref(), kind).await
+    }
+
+    pub(super) async fn access_profile(&self, request: &Request) -> Result<Response, ArmError> {
+        let at = At::of(&request.path)?;
+        let found = self.need(at).await?;
+        let kinds = [CredentialKind::Admin, CredentialKind::User];
+        let Some(kind) = kinds
+            .into_iter()
+            .find(|kind| kind.name().eq_ignore_ascii_case(at.child))
+        else {
+            let message = format!(
+                "There is no access profile {}; use clusterAdmin or clusterUser.",
+                quote(at.child)
+            );
+            return Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message));
+        };
+        let encoded = self.kubeconfig(request, &found, kind).await?;
+        let record = &found.record.value;
+        let id = cluster_id(&record.subscription, &record.resource_group, &record.name);
+        Ok(Response::ok(json!({
+            "id": format!("{id}/accessProfiles/{}", kind.name()),
+            "name": kind.name(),
+            "type": "Microsoft.ContainerService/managedClusters/accessProfiles",
+            "location": record.spec.location,
+            "properties": { "kubeConfig": encoded },
+        })))
+    }
 }

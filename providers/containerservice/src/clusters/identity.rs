@@ -7,10 +7,8 @@ use arm_wire::ErrorCode;
 use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    change::{Context, Name},
-    problems::Problems,
-};
+use super::draft::{Context, Name};
+use crate::problems::Problems;
 
 /// Where the service principal's secret is kept in [`ClusterRecord::sealed`].
 pub const SERVICE_PRINCIPAL_SECRET: &str = "properties.servicePrincipalProfile.secret";

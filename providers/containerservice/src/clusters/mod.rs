@@ -1,374 +1,363 @@
-//! The provider: answers each working operation from the records, or hands it to `writes`.
+//! `managedClusters`: the rows, and how a cluster is read, decided about and written.
+//!
+//! A cluster's pools are part of its record: [`crate::pools`] shares the state, the change and the transaction.
 
-use std::sync::Arc;
+pub(crate) mod body;
+pub(crate) mod change;
+pub(crate) mod credentials;
+pub(crate) mod draft;
+pub(crate) mod identity;
+pub(crate) mod network;
+pub(crate) mod put;
+pub(crate) mod recreate;
+pub(crate) mod render;
+pub(crate) mod requests;
+pub(crate) mod state;
+pub(crate) mod transaction;
 
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Provider, Request, Response, Route};
+use arm_ids::ResourcePath;
+use arm_kernel::{
+    Asked, Context, Decision, Members, Mode, Operation, Presence, Purpose, Resource, ResourceType, Scope,
+    Verb, Wish, act, delete_each,
+};
+use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
 use async_trait::async_trait;
-use base_env::Env;
-use control_records::{MachineRecord, Role, key};
-use control_store::{Sealer, Store, list_records};
-use serde_json::{Value, json};
+use cluster_spec::{CredentialKind, RestoreSpec};
+use control_records::{ClusterRecord, GroupRecord, OperationRecord, key};
+use control_store::{Stored, Txn};
+use serde_json::Value;
 
 use crate::{
-    NAMESPACE, ProviderConfig,
-    change::{Context, cluster_id},
-    credentials::{self, CredentialKind, Credentials},
+    ContainerService, NAMESPACE, ProviderConfig,
+    api_versions::API_VERSIONS,
     problems::quote,
-    records::{At, Found, fault},
-    render,
-    routes::{API_VERSIONS, ROUTES},
+    records::{At, Found, cluster_etag},
+};
+use draft::Change;
+use render::Seen;
+use requests::Before;
+
+const PATH: &str = "managedClusters";
+
+type Row = Operation<ContainerService>;
+
+pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
+    path: PATH,
+    versions: API_VERSIONS,
+    members: Some(Members {
+        list: |provider, subscription, group| Box::pin(provider.summaries(subscription, group)),
+        delete: |provider, subscription, group| Box::pin(provider.delete_group(subscription, group)),
+    }),
+    operations: &[
+        Row::get::<Clusters>("ManagedClusters_Get"),
+        Row::put::<Clusters>("ManagedClusters_CreateOrUpdate"),
+        Row::patch::<Clusters>("ManagedClusters_UpdateTags"),
+        Row::delete::<Clusters>("ManagedClusters_Delete"),
+        Row::list::<Clusters>("ManagedClusters_ListByResourceGroup"),
+        Row::list::<Clusters>("ManagedClusters_List").at(Scope::Subscription),
+        Row::write(
+            Verb::Action("abort"),
+            requests::ABORT,
+            |provider, call| Box::pin(act::<Clusters>(provider, call, &Action::Abort, Mode::Commit)),
+            |provider, call| Box::pin(act::<Clusters>(provider, call, &Action::Abort, Mode::Preview)),
+        ),
+        Row::run(
+            Verb::Action("listClusterAdminCredential"),
+            "ManagedClusters_ListClusterAdminCredentials",
+            |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::Admin)),
+        ),
+        Row::run(
+            Verb::Action("listClusterUserCredential"),
+            "ManagedClusters_ListClusterUserCredentials",
+            |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::User)),
+        ),
+        Row::run(
+            Verb::Action("listClusterMonitoringUserCredential"),
+            "ManagedClusters_ListClusterMonitoringUserCredentials",
+            |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::Monitoring)),
+        ),
+        Row::not_yet(
+            Verb::Action("resetServicePrincipalProfile"),
+            "ManagedClusters_ResetServicePrincipalProfile",
+        ),
+        Row::not_yet(Verb::Action("resetAADProfile"), "ManagedClusters_ResetAADProfile"),
+        Row::not_yet(
+            Verb::Action("rotateClusterCertificates"),
+            "ManagedClusters_RotateClusterCertificates",
+        ),
+        Row::not_yet(
+            Verb::Action("rotateServiceAccountSigningKeys"),
+            "ManagedClusters_RotateServiceAccountSigningKeys",
+        ),
+        Row::not_yet(Verb::Action("stop"), "ManagedClusters_Stop"),
+        Row::not_yet(Verb::Action("start"), "ManagedClusters_Start"),
+        Row::not_yet(Verb::Action("runCommand"), "ManagedClusters_RunCommand"),
+        Row::not_yet(
+            Verb::Action("resolvePrivateLinkServiceId"),
+            "ResolvePrivateLinkServiceId_POST",
+        ),
+    ],
 };
 
-/// The provider.
-pub struct ContainerService {
-    pub(crate) env: Env,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) sealer: Arc<Sealer>,
-    pub(crate) config: ProviderConfig,
-    pub(crate) credentials: Arc<dyn Credentials>,
+pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType {
+    path: "managedClusters/accessProfiles",
+    versions: API_VERSIONS,
+    members: None,
+    operations: &[Row::run(
+        Verb::Action("listCredential"),
+        "ManagedClusters_GetAccessProfile",
+        |provider, call| Box::pin(provider.access_profile(&call.request)),
+    )],
+};
+
+/// `managedClusters` as the kernel sees them.
+pub(crate) enum Clusters {}
+
+/// Wishes about a cluster beyond PUT, PATCH and DELETE.
+pub(crate) enum Action {
+    /// To go back to what was reached last.
+    Abort,
+    /// To go back to an earlier state of its data.
+    Restore(RestoreSpec),
+    /// To be made from another cluster's backup; where it is to be there must be none.
+    Recreate {
+        /// What to make, as a PUT has it.
+        body: Value,
+        /// From which data.
+        restore: RestoreSpec,
+    },
 }
 
-/// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
-pub fn secret_name(uid: &str, path: &str) -> String {
-    format!("/clusters/{uid}/{path}")
+/// What decisions about a cluster go by; nothing where it is not there.
+pub(crate) struct State {
+    pub(crate) found: Option<Found>,
+    /// Its operations that have not ended, oldest first. Only read for decisions.
+    pub(crate) running: Vec<Stored<OperationRecord>>,
+    records: Vec<OperationRecord>,
 }
 
-impl ContainerService {
-    /// A provider over a store.
-    pub fn new(
-        env: Env,
-        store: Arc<dyn Store>,
-        sealer: Arc<Sealer>,
-        config: ProviderConfig,
-        credentials: Arc<dyn Credentials>,
-    ) -> Self {
-        Self {
-            env,
-            store,
-            sealer,
-            config,
-            credentials,
-        }
-    }
-
-    async fn list(&self, request: &Request) -> Result<Response, ArmError> {
-        let path = &request.path;
-        let subscription = path.subscription.as_deref().unwrap_or_default();
-        if path.resource_group.is_some() {
-            self.group(At::of(request)?).await?;
-        }
-        let all = self.all(subscription, path.resource_group.as_deref()).await?;
-        let value: Vec<Value> = all
-            .iter()
-            .map(|found| found.seen().cluster(&request.api_version))
-            .collect();
-        Ok(Response::ok(json!({ "value": value })))
-    }
-
-    async fn list_pools(&self, request: &Request) -> Result<Response, ArmError> {
-        let found = self.need(At::of(request)?).await?;
-        let seen = found.seen();
-        let value: Vec<Value> = seen
-            .pool_names()
-            .into_iter()
-            .map(|pool| seen.pool(pool, &request.api_version))
-            .collect();
-        Ok(Response::ok(json!({ "value": value })))
-    }
-
-    /// The machines of a pool, in order of their numbers.
-    async fn machines(&self, found: &Found, pool: &str) -> Result<Vec<MachineRecord>, ArmError> {
-        let (machines, _) = list_records::<MachineRecord>(&*self.store, &key::machine(""))
-            .await
-            .map_err(fault)?;
-        let uid = &found.record.value.uid;
-        let mut of_pool: Vec<(u32, MachineRecord)> = machines
-            .into_iter()
-            .filter_map(|(_, stored)| {
-                let machine = stored.value;
-                let assignment = machine.assignment.as_ref()?;
-                match &assignment.role {
-                    Role::Node { pool: own, index, .. }
-                        if own == pool && &assignment.cluster == uid && !machine.deleting =>
-                    {
-                        Some((*index, machine))
-                    }
-                    _ => None,
-                }
-            })
-            .collect();
-        of_pool.sort_by_key(|(index, _)| *index);
-        Ok(of_pool.into_iter().map(|(_, machine)| machine).collect())
-    }
-
-    async fn get_machines(&self, request: &Request) -> Result<Response, ArmError> {
-        let (found, pool) = self.need_pool(At::of(request)?).await?;
-        let seen = found.seen();
-        let machines = self.machines(&found, &pool).await?;
-        let mut value = machines.iter().filter_map(|machine| seen.machine(machine));
-        let Some(name) = request.path.name(2) else {
-            let value: Vec<Value> = value.collect();
-            return Ok(Response::ok(json!({ "value": value })));
+impl State {
+    pub(crate) async fn read(
+        provider: &ContainerService,
+        at: At<'_>,
+        purpose: Purpose,
+    ) -> Result<Self, ArmError> {
+        let found = provider.find(at).await?;
+        let running = match (&found, purpose) {
+            (Some(found), Purpose::Decision) => provider.running(&found.record.value).await?,
+            (None, _) => {
+                // ARM's order: first the group is missing, then what is in it.
+                provider.group(at).await?;
+                Vec::new()
+            }
+            (Some(_), Purpose::Answer) => Vec::new(),
         };
-        let one = value.find(|item| {
-            item["name"]
-                .as_str()
-                .is_some_and(|own| own.eq_ignore_ascii_case(name))
-        });
-        one.map(Response::ok).ok_or_else(|| {
-            let message = format!("The pool '{pool}' has no machine {}.", quote(name));
-            ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message)
+        Ok(Self {
+            found,
+            records: running.iter().map(|stored| stored.value.clone()).collect(),
+            running,
         })
     }
 
-    async fn credential(&self, request: &Request, kind: CredentialKind) -> Result<Response, ArmError> {
-        let found = self.need(At::of(request)?).await?;
-        let encoded = self.kubeconfig(request, &found, kind).await?;
-        Ok(Response::ok(credentials::results(kind, &encoded)))
+    pub(crate) fn record(&self) -> Option<&ClusterRecord> {
+        self.found.as_ref().map(|found| &found.record.value)
     }
 
-    async fn kubeconfig(
-        &self,
-        request: &Request,
-        found: &Found,
-        kind: CredentialKind,
-    ) -> Result<String, ArmError> {
-        let record = &found.record.value;
-        credentials::kubeconfig(&*self.credentials, request, record, found.observed.as_ref(), kind).await
+    /// The cluster as it is before the request.
+    pub(crate) fn before(&self) -> Option<Before<'_>> {
+        self.found.as_ref().map(|found| Before {
+            record: &found.record.value,
+            observed: found.observed.as_ref(),
+            running: &self.records,
+        })
     }
 
-    async fn access_profile(&self, request: &Request) -> Result<Response, ArmError> {
-        let at = At::of(request)?;
-        let found = self.need(at).await?;
-        let kinds = [CredentialKind::Admin, CredentialKind::User];
-        let Some(kind) = kinds
-            .into_iter()
-            .find(|kind| kind.name().eq_ignore_ascii_case(at.child))
-        else {
-            let message = format!(
-                "There is no access profile {}; use clusterAdmin or clusterUser.",
-                quote(at.child)
-            );
-            return Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message));
-        };
-        let encoded = self.kubeconfig(request, &found, kind).await?;
-        let record = &found.record.value;
-        let id = cluster_id(&record.subscription, &record.resource_group, &record.name);
-        Ok(Response::ok(json!({
-            "id": format!("{id}/accessProfiles/{}", kind.name()),
-            "name": kind.name(),
-            "type": "Microsoft.ContainerService/managedClusters/accessProfiles",
-            "location": record.spec.location,
-            "properties": { "kubeConfig": encoded },
-        })))
+    /// As it is to be seen after the change, where there is one.
+    pub(crate) fn seen<'a>(&'a self, change: Option<&'a Change>) -> Option<Seen<'a>> {
+        let found = self.found.as_ref();
+        let record = change.map(|change| &change.record).or(self.record())?;
+        Some(Seen {
+            record,
+            observed: found.and_then(|found| found.observed.as_ref()),
+            operation: change
+                .map(|change| &change.operation)
+                .or(found.and_then(|found| found.operation.as_ref())),
+            pool_operations: found.map(|found| &found.pool_operations),
+        })
     }
 
-    fn check_location(&self, request: &Request) -> Result<(), ArmError> {
-        let asked = request.path.name(0).unwrap_or_default();
-        let plain = asked.replace(' ', "");
-        if plain.eq_ignore_ascii_case(&self.config.location) {
-            return Ok(());
+    /// What decisions go by beside requests and records.
+    pub(crate) fn context<'a>(&self, context: &Context<'a, ProviderConfig>) -> draft::Context<'a> {
+        let observed = self.found.as_ref().and_then(|found| found.observed.as_ref());
+        draft::Context {
+            config: context.config,
+            ids: context.ids,
+            now: context.now,
+            principal: context.asked.principal,
+            api_version: context.asked.api_version,
+            running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
         }
-        let message = format!(
-            "The location {} is not available here; use '{}'.",
-            quote(asked),
-            self.config.location
-        );
-        Err(ArmError::new(ErrorCode::LOCATION_NOT_AVAILABLE, message).target("location"))
     }
-
-    /// Upgrade profiles are all called `default`.
-    fn check_default(name: &str) -> Result<(), ArmError> {
-        if name.eq_ignore_ascii_case("default") {
-            return Ok(());
-        }
-        let message = format!(
-            "There is no upgrade profile {}; the only one is 'default'.",
-            quote(name)
-        );
-        Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message))
-    }
-}
-
-fn operations() -> Value {
-    let register = json!({
-        "name": format!("{NAMESPACE}/register/action"),
-        "isDataAction": false,
-        "display": { "provider": NAMESPACE, "resource": "Subscription", "operation": "Register",
-            "description": "Registers the subscription with the provider." },
-    });
-    let mut names: Vec<(String, &str)> = ROUTES
-        .iter()
-        .filter(|route| !route.path.starts_with("operations"))
-        .map(|route| {
-            let path = route.path.trim_end_matches('/');
-            let (resource, verb) = match (route.method, path.rsplit_once("/:")) {
-                (_, Some((resource, action))) => (format!("{resource}/{action}"), "action"),
-                ("GET", _) => (path.to_owned(), "read"),
-                ("DELETE", _) => (path.to_owned(), "delete"),
-                _ => (path.to_owned(), "write"),
-            };
-            (format!("{NAMESPACE}/{resource}/{verb}"), path)
-        })
-        .collect();
-    names.sort();
-    names.dedup_by(|a, b| a.0 == b.0);
-    let rest = names.into_iter().map(|(name, resource)| {
-        json!({
-            "name": name,
-            "isDataAction": false,
-            "display": { "provider": NAMESPACE, "resource": resource, "operation": name.rsplit('/').next(), "description": name },
-        })
-    });
-    let value: Vec<Value> = std::iter::once(register).chain(rest).collect();
-    json!({ "value": value })
 }
 
 #[async_trait]
-impl Provider for ContainerService {
-    fn namespace(&self) -> &'static str {
-        NAMESPACE
+impl Resource for Clusters {
+    type Provider = ContainerService;
+    type State = State;
+    type Change = Change;
+    type Action = Action;
+
+    async fn read(
+        provider: &ContainerService,
+        path: &ResourcePath,
+        purpose: Purpose,
+    ) -> Result<State, ArmError> {
+        State::read(provider, At::of(path)?, purpose).await
     }
 
-    fn api_versions(&self) -> &'static [&'static str] {
-        API_VERSIONS
+    fn presence(state: &State, _: &ResourcePath) -> Presence {
+        state
+            .record()
+            .map_or(Presence::Absent, |record| Presence::Here(cluster_etag(record)))
     }
 
-    fn routes(&self) -> &'static [Route] {
-        ROUTES
-    }
-
-    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
-        let request = &request;
-        let offered = &self.config.offered;
-        let version = &request.api_version;
-        match route.name {
-            "ManagedClusters_CreateOrUpdate" => self.put_cluster(request).await,
-            "ManagedClusters_Get" => {
-                let found = self.need(At::of(request)?).await?;
-                Ok(Response::ok(found.seen().cluster(version)))
-            }
-            "ManagedClusters_List" | "ManagedClusters_ListByResourceGroup" => self.list(request).await,
-            "ManagedClusters_UpdateTags" => self.patch_cluster(request).await,
-            "ManagedClusters_AbortLatestOperation" => self.abort(request, false).await,
-            "AgentPools_AbortLatestOperation" => self.abort(request, true).await,
-            "ManagedClusters_Delete" => self.delete_cluster(request).await,
-            "ManagedClusters_ListClusterAdminCredentials" => {
-                self.credential(request, CredentialKind::Admin).await
-            }
-            "ManagedClusters_ListClusterUserCredentials" => {
-                self.credential(request, CredentialKind::User).await
-            }
-            "ManagedClusters_ListClusterMonitoringUserCredentials" => {
-                self.credential(request, CredentialKind::Monitoring).await
-            }
-            "ManagedClusters_GetAccessProfile" => self.access_profile(request).await,
-            "ManagedClusters_GetUpgradeProfile" => {
-                let at = At::of(request)?;
-                Self::check_default(at.child)?;
-                let found = self.need(at).await?;
-                Ok(Response::ok(found.seen().upgrade_profile(offered)))
-            }
-            "ManagedClusters_ListKubernetesVersions" => {
-                self.check_location(request)?;
-                Ok(Response::ok(render::kubernetes_versions(offered)))
-            }
-            "AgentPools_CreateOrUpdate" => self.put_pool(request).await,
-            "AgentPools_Get" => {
-                let (found, pool) = self.need_pool(At::of(request)?).await?;
-                Ok(Response::ok(found.seen().pool(&pool, version)))
-            }
-            "AgentPools_List" => self.list_pools(request).await,
-            "AgentPools_Delete" => self.delete_pool(request).await,
-            "AgentPools_GetAvailableAgentPoolVersions" => {
-                let found = self.need(At::of(request)?).await?;
-                Ok(Response::ok(found.seen().pool_versions(offered)))
-            }
-            "AgentPools_GetUpgradeProfile" => {
-                Self::check_default(request.path.name(2).unwrap_or_default())?;
-                let (found, pool) = self.need_pool(At::of(request)?).await?;
-                Ok(Response::ok(found.seen().pool_upgrade_profile(&pool, offered)))
-            }
-            "Machines_Get" | "Machines_List" => self.get_machines(request).await,
-            "Operations_List" => Ok(Response::ok(operations())),
-            name => {
-                let message = format!("The operation {name} is part of the API and not there yet.");
-                Err(ArmError::new(ErrorCode::NOT_IMPLEMENTED, message))
-            }
+    fn missing(_: &State, path: &ResourcePath) -> ArmError {
+        match At::of(path) {
+            Ok(at) => at.not_found(),
+            Err(error) => error,
         }
     }
 
-    async fn resources(
-        &self,
-        subscription: &str,
-        resource_group: Option<&str>,
+    async fn list(
+        provider: &ContainerService,
+        path: &ResourcePath,
+        api_version: &str,
     ) -> Result<Vec<Value>, ArmError> {
-        let all = self.all(subscription, resource_group).await?;
+        let subscription = path.subscription.as_deref().unwrap_or_default();
+        if path.resource_group.is_some() {
+            provider.group(At::of(path)?).await?;
+        }
+        let all = provider.all(subscription, path.resource_group.as_deref()).await?;
+        Ok(all
+            .iter()
+            .map(|found| found.seen().cluster(api_version))
+            .collect())
+    }
+
+    fn decide(
+        context: &Context<'_, ProviderConfig>,
+        state: &State,
+        wish: Wish<'_, Action>,
+    ) -> Result<Decision<Change>, ArmError> {
+        let at = At::of(context.asked.path)?;
+        let (name, before, own) = (at.name(), state.before(), state.context(context));
+        let draft = match wish {
+            Wish::Put(body) => put::put(&own, &name, state.record(), body)?,
+            Wish::Patch(body) => {
+                let before = before.ok_or_else(|| at.not_found())?;
+                change::patch_tags(&own, &name, before.record, body)?
+            }
+            Wish::Delete => {
+                let Some(before) = before else {
+                    return Ok(Decision::Nothing);
+                };
+                let deletion = before.running.iter().find(|operation| operation.deletes);
+                if let Some(deletion) = deletion.filter(|_| before.record.deleting) {
+                    return Ok(Decision::Underway(deletion.id.clone()));
+                }
+                change::delete(&own, &name, before.record)
+            }
+            Wish::Act(Action::Abort) => requests::abort(&own, &name, before.ok_or_else(|| at.not_found())?)?,
+            Wish::Act(Action::Restore(restore)) => {
+                let before = before.ok_or_else(|| at.not_found())?;
+                change::restore(&own, &name, before.record, restore)?
+            }
+            Wish::Act(Action::Recreate { body, restore }) => {
+                recreate::decide(&own, &name, state.record(), body, restore)?
+            }
+        };
+        Ok(Decision::Write(draft.follow(before)))
+    }
+
+    async fn transaction(
+        provider: &ContainerService,
+        asked: &Asked<'_>,
+        state: &State,
+        change: &Change,
+    ) -> Result<Txn, ArmError> {
+        provider.transaction(At::of(asked.path)?, state, change).await
+    }
+
+    fn render(state: &State, change: Option<&Change>, _: &ResourcePath, api_version: &str) -> Value {
+        state
+            .seen(change)
+            .map_or(Value::Null, |seen| seen.cluster(api_version))
+    }
+
+    fn operation(change: &Change) -> Option<&str> {
+        Some(&change.operation.id)
+    }
+}
+
+impl ContainerService {
+    /// The lines of clusters in lists of resources.
+    async fn summaries(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError> {
+        let all = self.all(subscription, group).await?;
         Ok(all.iter().map(|found| found.seen().summary()).collect())
     }
 
-    async fn delete_resource_group(
-        &self,
-        subscription: &str,
-        resource_group: &str,
-    ) -> Result<usize, ArmError> {
-        // The nodes of a cluster live in a group of their own: it goes with the cluster, not before it.
-        let nodes_of = self
-            .all(subscription, None)
-            .await?
-            .into_iter()
-            .map(|found| found.record.value)
-            .find(|record| {
-                record
-                    .spec
-                    .node_resource_group
-                    .eq_ignore_ascii_case(resource_group)
-            });
-        if let Some(cluster) = nodes_of {
+    /// Starts deleting all clusters of a resource group. The group of a cluster's nodes goes with the cluster, not before it.
+    async fn delete_group(&self, subscription: &str, group: &str) -> Result<usize, ArmError> {
+        if let Some(cluster) = self.owner(subscription, group).await? {
             if cluster.deleting {
                 return Ok(1);
             }
             let message = format!(
                 "The resource group {} belongs to the cluster '{}' in '{}'; delete the cluster.",
-                quote(resource_group),
+                quote(group),
                 cluster.name,
                 cluster.resource_group
             );
             return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
         }
-        let mut left = 0;
-        for found in self.all(subscription, Some(resource_group)).await? {
-            let record = &found.record.value;
-            left += 1;
-            if record.deleting {
-                continue;
-            }
-            let principal = Principal {
-                object_id: String::new(),
-                name: record.modified_by.clone(),
-                tenant_id: String::new(),
-                kind: if record.modified_by_type == "User" {
-                    PrincipalKind::User
-                } else {
-                    PrincipalKind::Application
-                },
-            };
-            let context = Context {
-                config: &self.config,
-                ids: &*self.env.ids,
-                now: self.env.clock.now(),
-                principal: &principal,
-                api_version: API_VERSIONS[0],
-                running: None,
-            };
+        let clusters = self.all(subscription, Some(group)).await?;
+        let mut each = Vec::new();
+        for record in clusters.iter().map(|found| &found.record.value) {
             let at = At {
                 subscription: &record.subscription,
                 group: &record.resource_group,
                 cluster: &record.name,
                 child: "",
             };
-            self.mark_deleting(at, &context, |_| Ok(())).await?;
+            each.push((at.path(), last_editor(record)));
         }
-        Ok(left)
+        delete_each::<Clusters>(self, &each, API_VERSIONS[0]).await
+    }
+
+    /// The cluster whose nodes live in a group.
+    async fn owner(&self, subscription: &str, group: &str) -> Result<Option<ClusterRecord>, ArmError> {
+        let found = self.read::<GroupRecord>(&key::group(subscription, group)).await?;
+        let Some(id) = found.and_then(|found| found.value.managed_by) else {
+            return Ok(None);
+        };
+        let path = ResourcePath::parse(&id).map_err(ArmError::internal)?;
+        if !path.namespace_is(NAMESPACE) || !path.type_is(PATH) {
+            return Ok(None);
+        }
+        let found = self.find(At::of(&path)?).await?;
+        Ok(found.map(|found| found.record.value))
+    }
+}
+
+fn last_editor(record: &ClusterRecord) -> Principal {
+    Principal {
+        object_id: String::new(),
+        name: record.modified_by.clone(),
+        tenant_id: String::new(),
+        kind: if record.modified_by_type == "User" {
+            PrincipalKind::User
+        } else {
+            PrincipalKind::Application
+        },
     }
 }

@@ -4,6 +4,7 @@
 //! What a PUT means where it is silent: what can only be set at creation, versions and node counts stay as they are; pools
 //! that are not listed stay (nothing is deleted because a template does not know it); everything else gets its default.
 
+use arm_ids::same_location;
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
 use cluster_spec::{ClusterSpec, PoolMode, PoolSpec, Tier};
@@ -11,22 +12,22 @@ use cluster_versions::{Version, check_skew};
 use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
 
+use super::{
+    body::{POOLS, bodies_and_specs, check_count, not_an_object},
+    draft::{Context, Draft, Name, advance, refuse_deleting},
+    identity, network,
+};
 use crate::{
     ProviderConfig,
-    change::{Change, Context, Name, advance, refuse_deleting},
     formats::is_cluster_name,
-    identity, network,
-    pool::{self, Present, Surroundings, carry, version_problem},
+    pools::decide::{self as pool, Present, Surroundings, carry, version_problem},
     problems::{Problems, quote},
     properties::CLUSTER,
     validation,
 };
 
-/// Pools a cluster may have.
-pub(crate) const MAX_POOLS: usize = 100;
 /// The longest name that is made for a node resource group, in characters, as in AKS.
 const MAX_NODE_GROUP: usize = 80;
-pub(crate) const POOLS: &str = "properties.agentPoolProfiles";
 
 /// Decides a PUT of a cluster.
 pub(crate) fn put(
@@ -34,7 +35,7 @@ pub(crate) fn put(
     name: &Name<'_>,
     present: Option<&ClusterRecord>,
     body: &Value,
-) -> Result<Change, ArmError> {
+) -> Result<Draft, ArmError> {
     check_name(name.cluster)?;
     if let Some(present) = present {
         refuse_deleting(present)?;
@@ -124,7 +125,7 @@ pub(crate) fn put(
         Value::Array(pools.into_iter().map(|(body, _)| body).collect()),
     );
     draft.insert("properties".to_owned(), Value::Object(properties));
-    let mut change = advance(
+    let mut draft = advance(
         context,
         name,
         present,
@@ -133,8 +134,9 @@ pub(crate) fn put(
         "ManagedClusters_CreateOrUpdate",
         None,
     );
-    change.secrets = clean.secrets;
-    Ok(change)
+    draft.secrets = clean.secrets;
+    draft.makes_groups = true;
+    Ok(draft)
 }
 
 fn check_name(name: &str) -> Result<(), ArmError> {
@@ -146,14 +148,6 @@ fn check_name(name: &str) -> Result<(), ArmError> {
         quote(name)
     );
     Err(ArmError::new(ErrorCode::INVALID_RESOURCE_NAME, message).target("name"))
-}
-
-/// A body that is not an object.
-pub(crate) fn not_an_object() -> ArmError {
-    ArmError::new(
-        ErrorCode::INVALID_REQUEST_CONTENT,
-        "The request needs a body that is a JSON object.",
-    )
 }
 
 fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Value>) {
@@ -182,12 +176,6 @@ fn tier(draft: &Map<String, Value>) -> Tier {
         .into_iter()
         .find(|tier| format!("{tier:?}").eq_ignore_ascii_case(name))
         .unwrap_or_default()
-}
-
-/// Regions compare without case and spaces.
-fn same_location(a: &str, b: &str) -> bool {
-    let plain = |text: &str| text.replace(' ', "").to_lowercase();
-    plain(a) == plain(b)
 }
 
 fn location(
@@ -438,37 +426,4 @@ fn pools(
     }
     check_count(pools.len(), problems);
     pools
-}
-
-pub(crate) fn check_count(pools: usize, problems: &mut Problems) {
-    if pools > MAX_POOLS {
-        problems.add(
-            ErrorCode::QUOTA_EXCEEDED,
-            POOLS,
-            format!("The cluster would have {pools} pools; at most {MAX_POOLS} are allowed."),
-        );
-    }
-}
-
-/// The pools of a record.
-pub(crate) fn bodies_and_specs(record: &ClusterRecord) -> Vec<(Value, PoolSpec)> {
-    record
-        .spec
-        .pools
-        .iter()
-        .map(|spec| (pool_body(record, &spec.name).clone(), spec.clone()))
-        .collect()
-}
-
-/// A pool's canonical properties.
-pub(crate) fn pool_body<'a>(record: &'a ClusterRecord, name: &str) -> &'a Value {
-    static NOTHING: Value = Value::Null;
-    record
-        .body
-        .pointer("/properties/agentPoolProfiles")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .find(|pool| pool.get("name").and_then(Value::as_str) == Some(name))
-        .unwrap_or(&NOTHING)
 }

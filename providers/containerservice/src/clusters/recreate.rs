@@ -1,19 +1,19 @@
 //! A new cluster from another one's backup: what the other was to be, its state of a second, and everything else its own.
 
+use arm_kernel::store_error;
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::RestoreSpec;
 use control_records::{ClusterRecord, DeletedRecord, key};
 use control_store::{Sealer, list_records};
 use serde_json::{Value, json};
 
-use crate::{
-    backups::RESTORE,
-    change::{Change, Context, Name},
-    cluster,
-    handler::{ContainerService, secret_name},
-    problems::quote,
-    records::{At, fault},
+use super::{
+    change::RESTORE,
+    draft::{Context, Draft, Name},
+    put,
+    transaction::secret_name,
 };
+use crate::{ContainerService, problems::quote, records::At};
 
 /// A cluster that there is a backup of.
 pub(crate) struct Source {
@@ -28,7 +28,7 @@ impl ContainerService {
     pub(crate) async fn deleted(&self, subscription: &str) -> Result<Vec<Source>, ArmError> {
         let (found, _) = list_records::<DeletedRecord>(&*self.store, &key::deleted(""))
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let mut sources: Vec<Source> = found
             .into_iter()
             .map(|(_, stored)| stored.value)
@@ -74,7 +74,7 @@ impl ContainerService {
 }
 
 /// What would have to be sent to have a cluster made like this one: nothing that is its own.
-fn wish(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, ArmError> {
+pub(crate) fn wish(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, ArmError> {
     let mut body = source.body.clone();
     let kind = body.pointer("/identity/type").cloned();
     if let Some(members) = body.as_object_mut() {
@@ -115,15 +115,14 @@ fn wish(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, ArmError> {
     Ok(body)
 }
 
-/// Decides the making of a cluster from another's backup. Where it is to be there must be none.
+/// Decides the making of a cluster from another's backup: `body` is what [`wish`] gives of it. Where it is to be there must be none.
 pub(crate) fn decide(
     context: &Context<'_>,
     name: &Name<'_>,
     present: Option<&ClusterRecord>,
-    source: &ClusterRecord,
-    restore: RestoreSpec,
-    sealer: &Sealer,
-) -> Result<Change, ArmError> {
+    body: &Value,
+    restore: &RestoreSpec,
+) -> Result<Draft, ArmError> {
     if let Some(present) = present {
         let message = format!(
             "There is a cluster {} in the resource group {} already; give another name with 'as'.",
@@ -132,8 +131,8 @@ pub(crate) fn decide(
         );
         return Err(ArmError::new(ErrorCode::CONFLICT, message).target("as"));
     }
-    let mut change = cluster::put(context, name, None, &wish(source, sealer)?)?;
-    change.record.spec.restore = Some(restore);
-    RESTORE.clone_into(&mut change.operation.name);
-    Ok(change)
+    let mut draft = put::put(context, name, None, body)?;
+    draft.record.spec.restore = Some(restore.clone());
+    RESTORE.clone_into(&mut draft.operation.name);
+    Ok(draft)
 }

@@ -7,12 +7,14 @@ use cluster_versions::{Offered, Version};
 use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, OperationRecord, Role};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    change::cluster_id,
-    cluster::{MAX_POOLS, pool_body},
-    course::is_gone,
-    properties::{CLUSTER, POOL},
+use super::{
+    body::{MAX_POOLS, pool_body},
+    draft::cluster_id,
+    requests::is_gone,
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
+};
+use crate::{
+    properties::{CLUSTER, POOL},
     validation::prune,
 };
 

@@ -15,11 +15,11 @@ use control_records::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    change::{Change, Context, Name, advance},
-    cluster::{bodies_and_specs, pool_body},
-    problems::quote,
+use super::{
+    body::{bodies_and_specs, pool_body},
+    draft::{Change, Context, Draft, Name, advance},
 };
+use crate::problems::quote;
 
 /// The name of the operation that deletes a pool.
 pub(crate) const POOL_DELETE: &str = "AgentPools_Delete";
@@ -100,11 +100,28 @@ pub(crate) fn is_gone(leaving: &Leaving, observed: Option<&ObservedRecord>) -> b
     observed.is_some_and(|observed| observed.has_reached(&leaving.part(), leaving.generation))
 }
 
-/// What a change makes of the requests before it: fills in the change's course, and returns the operations that it ends
-/// and what is to be told.
-pub(crate) fn follow(change: &mut Change, before: Option<Before<'_>>) -> (Vec<OperationRecord>, Vec<Event>) {
-    let mut events = vec![accepted(change, before)];
-    let (record, operation) = (&mut change.record, &change.operation);
+impl Draft {
+    /// The change, with what it makes of the requests before it: the last step of every decision.
+    pub(crate) fn follow(mut self, before: Option<Before<'_>>) -> Change {
+        let (ended, events) = follow(&mut self.record, &self.operation, before);
+        Change {
+            record: self.record,
+            operation: self.operation,
+            secrets: self.secrets,
+            makes_groups: self.makes_groups,
+            ended,
+            events,
+        }
+    }
+}
+
+/// Fills in how the record relates to the requests before; gives the operations that it ends and what is to be told.
+fn follow(
+    record: &mut ClusterRecord,
+    operation: &OperationRecord,
+    before: Option<Before<'_>>,
+) -> (Vec<OperationRecord>, Vec<Event>) {
+    let mut events = vec![accepted(record, operation, before)];
     let old = before.map(|before| &before.record.course);
     let mut ended = Vec::new();
     let mut running = Vec::new();
@@ -286,8 +303,7 @@ fn end(operation: &OperationRecord, by: &OperationRecord, error: OperationError)
     }
 }
 
-fn accepted(change: &Change, before: Option<Before<'_>>) -> Event {
-    let (record, operation) = (&change.record, &change.operation);
+fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<Before<'_>>) -> Event {
     let mut parts = Vec::new();
     let old = before
         .map(|before| before.record.spec.pools.as_slice())
@@ -341,7 +357,7 @@ fn abortable(operation: &OperationRecord) -> bool {
 
 /// Decides the abort of everything that runs for a cluster: desired returns to what was reached last. A cluster that never
 /// was is emptied and stays visible; pools that are new since stay visible without nodes. Deletions go on.
-pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) -> Result<Change, ArmError> {
+pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) -> Result<Draft, ArmError> {
     let present = before.record;
     if present.deleting {
         let message = format!(
@@ -384,8 +400,8 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
     };
     body["properties"]["agentPoolProfiles"] = Value::Array(bodies);
     spec.pools = specs;
-    let mut change = advance(context, name, Some(present), body, spec, ABORT, None);
-    let record = &mut change.record;
+    let mut draft = advance(context, name, Some(present), body, spec, ABORT, None);
+    let record = &mut draft.record;
     if let Some(reached) = &reached {
         record.sealed.clone_from(&reached.sealed);
     }
@@ -402,7 +418,7 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
         }
     }
     record.course.aborted = aborted;
-    Ok(change)
+    Ok(draft)
 }
 
 /// Decides the abort of what runs for one pool.
@@ -411,7 +427,7 @@ pub(crate) fn abort_pool(
     name: &Name<'_>,
     pool: &str,
     before: Before<'_>,
-) -> Result<Change, ArmError> {
+) -> Result<Draft, ArmError> {
     let present = before.record;
     let runs = |operation: &OperationRecord| operation.pool.as_deref() == Some(pool);
     if present.deleting || !before.running.iter().any(|other| runs(other) && abortable(other)) {
@@ -434,10 +450,10 @@ pub(crate) fn abort_pool(
         pools: specs,
         ..present.spec.clone()
     };
-    let mut change = advance(context, name, Some(present), body, spec, ABORT_POOL, Some(pool));
-    let generation = change.record.generation;
-    change.record.course.aborted.insert(pool.to_owned(), generation);
-    Ok(change)
+    let mut draft = advance(context, name, Some(present), body, spec, ABORT_POOL, Some(pool));
+    let generation = draft.record.generation;
+    draft.record.course.aborted.insert(pool.to_owned(), generation);
+    Ok(draft)
 }
 
 /// A pool as it was reached last; without nodes if it never was.

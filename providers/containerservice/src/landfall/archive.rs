@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arm_wire::{ArmError, ErrorCode};
+use arm_wire::ArmError;
 use async_trait::async_trait;
 use cluster_archive::{Archive, ArchiveError, Holding, Verdict};
-use cluster_backup::{chain::NotCovered, diff::Preview};
+use cluster_backup::diff::Preview;
 use jiff::Timestamp;
 
-use crate::backups::{refused, time};
+use super::moments::not_covered;
 
 /// The backups of clusters, by uid.
 #[async_trait]
@@ -60,23 +60,5 @@ fn fault(error: ArchiveError) -> ArmError {
     match error {
         ArchiveError::NotCovered(why) => not_covered(&why),
         other => ArmError::internal(other),
-    }
-}
-
-/// A moment that cannot be restored.
-pub(crate) fn not_covered(why: &NotCovered) -> ArmError {
-    match why {
-        NotCovered::Nothing => ArmError::new(
-            ErrorCode::RESOURCE_NOT_FOUND,
-            "There is no backup of this cluster yet. The first is made within seconds after its control plane runs.",
-        ),
-        NotCovered::Outside { before, after } => {
-            let name = |at: &Option<i64>| at.map_or_else(|| "none".to_owned(), time);
-            refused(format!(
-                "That second cannot be restored. The nearest that can are {} before and {} after it.",
-                name(before),
-                name(after)
-            ))
-        }
     }
 }

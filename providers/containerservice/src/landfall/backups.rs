@@ -20,55 +20,84 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use agent_api::Agents;
 use agent_protocol::programs::{BACKUP, BackupStatus};
-use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route, RouteStatus, Scope};
-use async_trait::async_trait;
+use arm_kernel::{
+    Asked, Call, Mode, Namespace, Operation, ResourceType, Scope, Verb, Wish, store_error, write,
+};
+use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
 use cluster_backup::chain::{self, end_of_second};
 use cluster_spec::RestoreSpec;
-use control_records::{ClusterRecord, MachineRecord, ObservedRecord, Role, key};
+use control_records::{MachineRecord, ObservedRecord, Role, key};
 use control_store::list_records;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::{
+    archive::Backups,
+    moments::{not_covered, refused, time},
+};
 use crate::{
-    API_VERSIONS, Backups, ContainerService, NAMESPACE,
-    archived::not_covered,
-    change::{advance, cluster_id},
+    API_VERSIONS, ContainerService, NAMESPACE,
+    clusters::{
+        Action, Clusters,
+        change::RESTORE,
+        draft::cluster_id,
+        recreate::{self, Source},
+    },
     problems::quote,
-    records::{At, fault as store_fault},
-    recreate::{self, Source},
+    records::At,
 };
 
 /// The namespace.
 pub const BACKUP_NAMESPACE: &str = "Landfall.Backup";
 /// Its api-versions.
 pub const BACKUP_API_VERSIONS: &[&str] = &["2026-11-01"];
-/// What a restore is called as an operation.
-pub(crate) const RESTORE: &str = "Backups_Restore";
 
-const fn works(method: &'static str, path: &'static str, name: &'static str) -> Route {
-    Route {
-        method,
-        path,
-        scope: Scope::ResourceGroup,
-        name,
-        status: RouteStatus::Works,
-    }
+/// What a restore needs of the cluster that it changes or makes.
+const WRITE: &str = "Microsoft.ContainerService/managedClusters/write";
+
+type Row = Operation<BackupApi>;
+
+const CLUSTERS: ResourceType<BackupApi> = ResourceType {
+    path: "managedClusters",
+    versions: BACKUP_API_VERSIONS,
+    members: None,
+    operations: &[
+        Row::run(Verb::List, "Backups_ListClusters", |api, call| {
+            Box::pin(api.list(&call.request))
+        })
+        .at(Scope::Subscription),
+        Row::run(Verb::Action("preview"), "Backups_Preview", |api, call| {
+            Box::pin(api.preview(&call.request))
+        }),
+        Row::run(Verb::Action("verify"), "Backups_Verify", |api, call| {
+            Box::pin(api.verify(&call.request))
+        }),
+        Row::run(Verb::Action("restore"), RESTORE, |api, call| {
+            Box::pin(api.restore(call))
+        }),
+    ],
+};
+
+const BACKUPS: ResourceType<BackupApi> = ResourceType {
+    path: "managedClusters/backups",
+    versions: BACKUP_API_VERSIONS,
+    members: None,
+    operations: &[
+        Row::run(Verb::Get, "Backups_Get", |api, call| {
+            Box::pin(api.get(&call.request))
+        }),
+        Row::run(Verb::List, "Backups_List", |api, call| {
+            Box::pin(api.get(&call.request))
+        }),
+    ],
+};
+
+impl Namespace for BackupApi {
+    const NAME: &'static str = BACKUP_NAMESPACE;
+    const TYPES: &'static [&'static ResourceType<Self>] = &[&CLUSTERS, &BACKUPS];
 }
-
-/// Its operations.
-pub const BACKUP_ROUTES: &[Route] = &[
-    Route {
-        scope: Scope::Subscription,
-        ..works("GET", "managedClusters", "Backups_ListClusters")
-    },
-    works("GET", "managedClusters/backups", "Backups_Get"),
-    works("GET", "managedClusters/backups", "Backups_List"),
-    works("POST", "managedClusters/:preview", "Backups_Preview"),
-    works("POST", "managedClusters/:verify", "Backups_Verify"),
-    works("POST", "managedClusters/:restore", RESTORE),
-];
 
 /// The provider.
 pub struct BackupApi {
@@ -76,16 +105,6 @@ pub struct BackupApi {
     clusters: Arc<ContainerService>,
     backups: Arc<dyn Backups>,
     agents: Arc<dyn Agents>,
-}
-
-pub(crate) fn time(milliseconds: i64) -> String {
-    Timestamp::from_millisecond(milliseconds)
-        .unwrap_or_default()
-        .to_string()
-}
-
-pub(crate) fn refused(message: String) -> ArmError {
-    ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("at")
 }
 
 impl BackupApi {
@@ -108,14 +127,14 @@ impl BackupApi {
     async fn source(&self, request: &Request) -> Result<Source, ArmError> {
         let uid = request.body.get("clusterUid").and_then(Value::as_str);
         let uid = uid.or_else(|| request.query("clusterUid"));
-        self.clusters.source(At::of(request)?, uid).await
+        self.clusters.source(At::of(&request.path)?, uid).await
     }
 
     /// How far shipping is, by cluster: what the machine says that ships. Nothing of one that is silent.
     async fn shipping(&self) -> Result<BTreeMap<String, BackupStatus>, ArmError> {
         let (machines, _) = list_records::<MachineRecord>(&*self.clusters.store, &key::machine(""))
             .await
-            .map_err(store_fault)?;
+            .map_err(store_error)?;
         let mut shipping = BTreeMap::new();
         for machine in machines.into_iter().map(|(_, stored)| stored.value) {
             let Some(given) = &machine.assignment else {
@@ -255,7 +274,8 @@ impl BackupApi {
             .map_err(ArmError::internal)
     }
 
-    async fn restore(&self, request: &Request) -> Result<Response, ArmError> {
+    async fn restore(&self, call: &Call) -> Result<Response, ArmError> {
+        let request = &call.request;
         let source = self.source(request).await?;
         let moment = self.moment(request)?;
         // Refused now, not by a machine that has stopped already.
@@ -267,8 +287,8 @@ impl BackupApi {
             source: source.record.uid.clone(),
         };
         let asked = |field: &str| request.body.get(field).and_then(Value::as_str);
-        let own = At::of(request)?;
-        let (at, operation) = match (asked("as"), source.deleted) {
+        let own = At::of(&request.path)?;
+        let (at, action) = match (asked("as"), source.deleted) {
             (Some(name), _) => {
                 let at = At {
                     cluster: name,
@@ -276,9 +296,11 @@ impl BackupApi {
                     child: "",
                     ..own
                 };
-                (at, self.anew(request, at, &source.record, &restore).await?)
+                let body = recreate::wish(&source.record, &self.clusters.sealer)?;
+                let restore = restore.clone();
+                (at, Action::Recreate { body, restore })
             }
-            (None, None) => (own, self.in_place(request, own, &restore).await?),
+            (None, None) => (own, Action::Restore(restore.clone())),
             (None, Some(deleted)) => {
                 let message = format!(
                     "The cluster {} was deleted at {deleted}: its backup can be restored as a new cluster; give its name with 'as'.",
@@ -287,70 +309,20 @@ impl BackupApi {
                 return Err(ArmError::new(ErrorCode::MISSING_PARAMETER, message).target("as"));
             }
         };
+        // The path is not what is changed: that is a cluster, here or in another group.
+        let path = at.path();
+        call.check(WRITE, &path).await?;
+        let polled = polled(request);
+        let asked = Asked {
+            path: &path,
+            ..Asked::of(&polled)
+        };
+        let written = write::<Clusters>(&*self.clusters, &asked, Wish::Act(&action), Mode::Commit).await?;
+        let operation = written.operation().unwrap_or_default();
         let body = json!({ "at": time(moment), "restore": restore.id, "cluster": at.name().id() });
         let response = Response::with(StatusCode::ACCEPTED, body);
-        Ok(response.operation(
-            &polled(request),
-            NAMESPACE,
-            at.subscription,
-            &self.clusters.config.location,
-            &operation,
-            true,
-        ))
-    }
-
-    /// Goes back. Gives the operation.
-    async fn in_place(
-        &self,
-        request: &Request,
-        at: At<'_>,
-        restore: &RestoreSpec,
-    ) -> Result<String, ArmError> {
-        let done = self
-            .clusters
-            .change(at, |found, _| {
-                let present = &found.record.value;
-                if present.deleting {
-                    return Err(ArmError::new(
-                        ErrorCode::OPERATION_NOT_ALLOWED,
-                        "The cluster is being deleted; its backup can be restored as a new cluster: give its name with 'as'.",
-                    ));
-                }
-                let mut spec = present.spec.clone();
-                spec.restore = Some(restore.clone());
-                let context = self.clusters.context(request);
-                let body = present.body.clone();
-                Ok(Some(advance(
-                    &context,
-                    &at.name(),
-                    Some(present),
-                    body,
-                    spec,
-                    RESTORE,
-                    None,
-                )))
-            })
-            .await?;
-        let (_, change) = done.ok_or_else(|| at.not_found())?;
-        Ok(change.operation.id)
-    }
-
-    /// Makes a new cluster. Gives the operation.
-    async fn anew(
-        &self,
-        request: &Request,
-        at: At<'_>,
-        source: &ClusterRecord,
-        restore: &RestoreSpec,
-    ) -> Result<String, ArmError> {
-        let (_, change) = self
-            .clusters
-            .write_cluster(&polled(request), at, |context, present| {
-                let sealer = &self.clusters.sealer;
-                recreate::decide(context, &at.name(), present, source, restore.clone(), sealer)
-            })
-            .await?;
-        Ok(change.operation.id)
+        let location = &self.clusters.config.location;
+        Ok(response.operation(&polled, NAMESPACE, at.subscription, location, operation, true))
     }
 }
 
@@ -359,37 +331,4 @@ fn polled(request: &Request) -> Request {
     let mut polled = request.clone();
     API_VERSIONS[0].clone_into(&mut polled.api_version);
     polled
-}
-
-#[async_trait]
-impl Provider for BackupApi {
-    fn namespace(&self) -> &'static str {
-        BACKUP_NAMESPACE
-    }
-
-    fn api_versions(&self) -> &'static [&'static str] {
-        BACKUP_API_VERSIONS
-    }
-
-    fn routes(&self) -> &'static [Route] {
-        BACKUP_ROUTES
-    }
-
-    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
-        match route.name {
-            "Backups_Preview" => self.preview(&request).await,
-            "Backups_Verify" => self.verify(&request).await,
-            RESTORE => self.restore(&request).await,
-            "Backups_ListClusters" => self.list(&request).await,
-            _ => self.get(&request).await,
-        }
-    }
-
-    async fn resources(&self, _: &str, _: Option<&str>) -> Result<Vec<Value>, ArmError> {
-        Ok(Vec::new())
-    }
-
-    async fn delete_resource_group(&self, _: &str, _: &str) -> Result<usize, ArmError> {
-        Ok(0)
-    }
 }

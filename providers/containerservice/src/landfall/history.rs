@@ -12,8 +12,8 @@
 use std::sync::Arc;
 
 use arm_ids::ResourcePath;
-use arm_wire::{ArmError, ErrorCode, Provider, Request, Response, Route, RouteStatus, Scope};
-use async_trait::async_trait;
+use arm_kernel::{Namespace, Operation, ResourceType, Scope, Verb, store_error};
+use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
 use control_records::{
     ClusterRecord, DeletedRecord, EventRecord, OperationRecord, OperationStatus, events, key,
@@ -21,37 +21,58 @@ use control_records::{
 use control_store::{Store, get_record, list_records};
 use serde_json::{Value, json};
 
-use crate::{problems::quote, records::fault};
+use crate::problems::quote;
 
 /// The namespace.
-pub const OWN_NAMESPACE: &str = "Landfall.ContainerService";
+pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
 /// Its api-versions.
-pub const OWN_API_VERSIONS: &[&str] = &["2026-11-01"];
+pub const HISTORY_API_VERSIONS: &[&str] = &["2026-11-01"];
 
-const fn read(path: &'static str, scope: Scope, name: &'static str) -> Route {
-    Route {
-        method: "GET",
-        path,
-        scope,
-        name,
-        status: RouteStatus::Works,
-    }
+type Row = Operation<HistoryApi>;
+
+/// Its types.
+const OPERATIONS: ResourceType<HistoryApi> = ResourceType {
+    path: "operations",
+    versions: HISTORY_API_VERSIONS,
+    members: None,
+    operations: &[
+        Row::run(Verb::List, "Operations_List", |api, call| {
+            Box::pin(api.operations(&call.request))
+        })
+        .at(Scope::Subscription),
+        Row::run(Verb::Get, "Operations_Get", |api, call| {
+            Box::pin(api.operation(&call.request))
+        })
+        .at(Scope::Subscription),
+    ],
+};
+
+const EVENTS: ResourceType<HistoryApi> = ResourceType {
+    path: "events",
+    versions: HISTORY_API_VERSIONS,
+    members: None,
+    operations: &[Row::run(Verb::List, "Events_List", |api, call| {
+        Box::pin(api.events(&call.request))
+    })
+    .at(Scope::Subscription)],
+};
+
+const CLUSTER_EVENTS: ResourceType<HistoryApi> = ResourceType {
+    path: "managedClusters/events",
+    versions: HISTORY_API_VERSIONS,
+    members: None,
+    operations: &[Row::run(Verb::List, "Events_ListByCluster", |api, call| {
+        Box::pin(api.events(&call.request))
+    })],
+};
+
+impl Namespace for HistoryApi {
+    const NAME: &'static str = HISTORY_NAMESPACE;
+    const TYPES: &'static [&'static ResourceType<Self>] = &[&OPERATIONS, &EVENTS, &CLUSTER_EVENTS];
 }
 
-/// Its operations.
-pub const OWN_ROUTES: &[Route] = &[
-    read("operations", Scope::Subscription, "Operations_List"),
-    read("operations", Scope::Subscription, "Operations_Get"),
-    read("events", Scope::Subscription, "Events_List"),
-    read(
-        "managedClusters/events",
-        Scope::ResourceGroup,
-        "Events_ListByCluster",
-    ),
-];
-
 /// The provider.
-pub struct OwnApi {
+pub struct HistoryApi {
     env: Env,
     store: Arc<dyn Store>,
 }
@@ -81,7 +102,7 @@ impl Filter<'_> {
     }
 }
 
-impl OwnApi {
+impl HistoryApi {
     /// A provider over a store.
     pub fn new(env: Env, store: Arc<dyn Store>) -> Self {
         Self { env, store }
@@ -111,7 +132,7 @@ impl OwnApi {
             .is_some_and(|active| active.eq_ignore_ascii_case("true"));
         let (all, _) = list_records::<OperationRecord>(&*self.store, &key::operation(""))
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let mut operations: Vec<OperationRecord> = all
             .into_iter()
             .map(|(_, stored)| stored.value)
@@ -132,7 +153,7 @@ impl OwnApi {
         let id = request.path.name(0).unwrap_or_default();
         let found = get_record::<OperationRecord>(&*self.store, &key::operation(id))
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let filter = Filter {
             group: None,
             cluster: None,
@@ -159,11 +180,11 @@ impl OwnApi {
         let store = &*self.store;
         let (deleted, _) = list_records::<DeletedRecord>(store, &key::deleted(""))
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let prefix = format!("/clusters/{}/", filter.subscription.to_ascii_lowercase());
         let (here, _) = list_records::<ClusterRecord>(store, &prefix)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let deleted = deleted.into_iter().map(|(_, stored)| stored.value);
         let deleted = deleted
             .filter(|cluster| filter.takes(&cluster.subscription, &cluster.resource_group, &cluster.name))
@@ -203,7 +224,7 @@ impl OwnApi {
         for subject in &subjects {
             let events = events::history(&*self.store, &subject.uid, now)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
             for (id, event) in events {
                 if id.as_str() > after {
                     value.push((event_json(subject, &id, &event), id));
@@ -271,35 +292,4 @@ fn event_json(subject: &Subject, id: &str, record: &EventRecord) -> Value {
         answer["operation"] = json!(operation);
     }
     answer
-}
-
-#[async_trait]
-impl Provider for OwnApi {
-    fn namespace(&self) -> &'static str {
-        OWN_NAMESPACE
-    }
-
-    fn api_versions(&self) -> &'static [&'static str] {
-        OWN_API_VERSIONS
-    }
-
-    fn routes(&self) -> &'static [Route] {
-        OWN_ROUTES
-    }
-
-    async fn handle(&self, route: &'static Route, request: Request) -> Result<Response, ArmError> {
-        match route.name {
-            "Operations_List" => self.operations(&request).await,
-            "Operations_Get" => self.operation(&request).await,
-            _ => self.events(&request).await,
-        }
-    }
-
-    async fn resources(&self, _: &str, _: Option<&str>) -> Result<Vec<Value>, ArmError> {
-        Ok(Vec::new())
-    }
-
-    async fn delete_resource_group(&self, _: &str, _: &str) -> Result<usize, ArmError> {
-        Ok(0)
-    }
 }

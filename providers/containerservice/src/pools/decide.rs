@@ -11,8 +11,8 @@ use cluster_versions::{Offered, Version, VersionError, check_skew};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    clusters::network::default_max_pods,
     formats::{count_or_percent, taint},
-    network::default_max_pods,
     problems::{Problems, quote},
     properties::{Class, Kind, Node, Property, pool_members},
 };

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, programs::BackupStatus};
-use arm_wire::Provider as _;
+use arm_kernel::{Call, Gate, Provider as _, routes};
 use async_trait::async_trait;
 use cluster_archive::{Archive, DirectoryStore};
 use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter};
@@ -15,8 +15,7 @@ use control_records::{Assignment, DeletedRecord, MachineRecord, Repair, Role, Se
 use control_store::{Op, put_record};
 use jiff::Timestamp;
 use providers_containerservice::{
-    Archived, BACKUP_ROUTES, BackupApi, ContainerService, ProviderConfig, SERVICE_PRINCIPAL_SECRET,
-    secret_name,
+    Archived, BackupApi, ContainerService, ProviderConfig, SERVICE_PRINCIPAL_SECRET, secret_name,
 };
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -132,18 +131,21 @@ impl World {
             Arc::new(Archived(Arc::clone(&self.archive))),
             Arc::new(Said(self.said.0.clone())),
         );
-        let route = BACKUP_ROUTES.iter().find(|known| known.name == route).unwrap();
+        let route = routes::<BackupApi>()
+            .into_iter()
+            .find(|known| known.name == route)
+            .unwrap();
         let path = match path {
             "" => "/providers/Landfall.Backup/managedClusters".to_owned(),
             path => format!("/resourceGroups/rg1/providers/Landfall.Backup/managedClusters/{path}"),
         };
         let mut request = self.stamp.request(
-            route.method,
+            route.verb.method(),
             &format!("/subscriptions/{SUBSCRIPTION}{path}"),
             body,
         );
         request.api_version = "2026-11-01".to_owned();
-        match api.handle(route, request).await {
+        match api.handle(&route, &Call::new(request, Gate::open())).await {
             Ok(response) => (response.status.as_u16(), response.body.unwrap_or_default()),
             Err(error) => (error.status().as_u16(), error.body()),
         }

@@ -1,10 +1,10 @@
 //! Requests about a cluster that is being worked on: they queue and merge, the last wish wins, an abort goes back.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
-use arm_wire::Provider as _;
+use arm_kernel::{Call, Gate, Provider as _, routes};
 use control_records::{EventKind, OperationError, OperationRecord, OperationStatus, events, key};
 use control_store::{get_record, put_record};
-use providers_containerservice::{OWN_ROUTES, OwnApi};
+use providers_containerservice::HistoryApi;
 use serde_json::{Value, json};
 
 use crate::stamp::{SUBSCRIPTION, Stamp, least};
@@ -470,11 +470,15 @@ async fn a_storm_of_requests_keeps_the_record_small() {
 #[tokio::test(start_paused = true)]
 async fn operations_and_events_are_told_in_a_namespace_of_our_own() {
     let stamp = Stamp::new().await;
-    let own = OwnApi::new(stamp.env.clone(), stamp.store.clone());
+    let own = HistoryApi::new(stamp.env.clone(), stamp.store.clone());
     let ask = async |path: &str, name: &str| {
         let full = format!("/subscriptions/{SUBSCRIPTION}{path}");
-        let route = OWN_ROUTES.iter().find(|route| route.name == name).unwrap();
-        match own.handle(route, stamp.request("GET", &full, Value::Null)).await {
+        let route = routes::<HistoryApi>()
+            .into_iter()
+            .find(|route| route.name == name)
+            .unwrap();
+        let call = Call::new(stamp.request("GET", &full, Value::Null), Gate::open());
+        match own.handle(&route, &call).await {
             Ok(response) => (200, response.body.unwrap()),
             Err(error) => (error.status().as_u16(), error.body()),
         }

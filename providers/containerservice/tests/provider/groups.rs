@@ -1,6 +1,6 @@
 //! Clusters and the groups that they are in.
 
-use arm_wire::Provider as _;
+use arm_kernel::Provider as _;
 use serde_json::json;
 
 use crate::stamp::{SUBSCRIPTION, Stamp, least, names};

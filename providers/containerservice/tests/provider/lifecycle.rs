@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use arm_kernel::routes;
 use control_records::{Assignment, GroupRecord, MachineRecord, OperationStatus, Role, key};
 use control_store::{get_record, put_record};
-use providers_containerservice::{ROUTES, SERVICE_PRINCIPAL_SECRET, secret_name};
+use providers_containerservice::{ContainerService, SERVICE_PRINCIPAL_SECRET, secret_name};
 use serde_json::{Value, json};
 
 use crate::stamp::{SUBSCRIPTION, Stamp, least, names};
@@ -457,22 +458,22 @@ async fn versions_and_operations_are_listed() {
 
 #[test]
 fn the_tables_are_whole() {
-    assert_eq!(ROUTES.len(), 69);
+    let routes = routes::<ContainerService>();
+    assert_eq!(routes.len(), 69);
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-    for route in ROUTES {
-        let key = format!(
-            "{} {:?} {} {:?}",
-            route.method,
-            route.scope,
-            route.path,
-            route.shape()
-        );
+    for route in &routes {
+        let key = format!("{:?} {:?} {}", route.verb, route.scope, route.path);
         assert_eq!(seen.insert(key.clone(), route.name), None, "{key} is there twice");
     }
+    // Stored under these names: what an operation gives is looked up by it.
+    let mut names: Vec<&str> = routes.iter().map(|route| route.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 69);
     let page = providers_containerservice::compatibility();
     assert!(
         page.contains(
-            "| ManagedClusters_CreateOrUpdate | PUT | resource group | `managedClusters` | works |"
+            "| ManagedClusters_CreateOrUpdate | PUT | resource group | `managedClusters/{name}` | `Microsoft.ContainerService/managedClusters/write` | works |"
         )
     );
     assert!(
@@ -501,4 +502,52 @@ async fn competing_writers_all_get_through() {
     }
     let record = stamp.record("c").await.unwrap();
     assert_eq!((record.generation, record.spec.pools.len()), (9, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preview_answers_as_the_request_would_and_changes_nothing() {
+    let stamp = Stamp::new().await;
+    let path = "managedClusters/c";
+    let previewed = stamp.preview("PUT", path, least()).await;
+    assert_eq!(previewed.status, 201, "{:#}", previewed.body);
+    assert!(stamp.record("c").await.is_none() && stamp.operations().await.is_empty());
+    // What the transaction would find is found, too: a node group of somebody else's.
+    stamp.add_group("theirs", false).await;
+    let mut body = least();
+    body["properties"]["nodeResourceGroup"] = json!("theirs");
+    assert_eq!(stamp.preview("PUT", path, body).await.code(), "Conflict");
+    let created = stamp.create("c", least()).await;
+    for field in ["networkProfile", "kubernetesVersion", "nodeResourceGroup"] {
+        assert_eq!(
+            previewed.body["properties"][field], created["properties"][field],
+            "{field}"
+        );
+    }
+    let before = stamp.record("c").await;
+    assert_eq!(stamp.preview("DELETE", path, Value::Null).await.status, 202);
+    let pool = json!({ "properties": { "count": 3 } });
+    let previewed = stamp
+        .preview("PUT", "managedClusters/c/agentPools/np", pool)
+        .await;
+    assert_eq!(
+        (previewed.status, &previewed.body["properties"]["count"]),
+        (201, &json!(3))
+    );
+    let wrong = json!({ "properties": { "count": -1 } });
+    assert_eq!(
+        stamp
+            .preview("PUT", "managedClusters/c/agentPools/np", wrong)
+            .await
+            .status,
+        400
+    );
+    assert_eq!(stamp.record("c").await, before);
+    let refused = stamp
+        .preview(
+            "POST",
+            "managedClusters/c/listClusterAdminCredential",
+            Value::Null,
+        )
+        .await;
+    assert_eq!(refused.code(), "OperationNotAllowed");
 }

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use arm_ids::ResourcePath;
-use arm_wire::{
-    ArmError, Principal, PrincipalKind, Provider as _, Request, Response, RouteStatus, Scope, Shape,
-};
+use arm_kernel::{Call, Gate, Provider, Registry};
+use arm_wire::{ArmError, Principal, PrincipalKind, Request, Response};
 use async_trait::async_trait;
 use base_env::Env;
+use cluster_spec::CredentialKind;
 use cluster_versions::Offered;
 use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, key};
 use control_store::{MemoryStore, Sealer, Store, Txn, get_record, list_records, put_record};
 use http::Method;
-use providers_containerservice::{
-    ContainerService, CredentialKind, Credentials, NAMESPACE, ProviderConfig, ROUTES,
-};
+use providers_containerservice::{ContainerService, Credentials, NAMESPACE, ProviderConfig};
 use serde_json::{Value, json};
 
 pub(crate) const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
@@ -37,7 +35,8 @@ pub(crate) struct Stamp {
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sealer: Arc<Sealer>,
-    pub(crate) provider: ContainerService,
+    pub(crate) provider: Arc<ContainerService>,
+    pub(crate) registry: Registry,
     pub(crate) api_version: &'static str,
 }
 
@@ -81,17 +80,18 @@ impl Stamp {
             offered,
             reserved_ranges: vec![("100.64.0.0/16".parse().unwrap(), "the machine network".to_owned())],
         };
-        let provider = ContainerService::new(
+        let provider = Arc::new(ContainerService::new(
             env.clone(),
             store.clone(),
             sealer.clone(),
             config,
             Arc::new(Kubeconfigs),
-        );
+        ));
         let stamp = Self {
             env,
             store,
             sealer,
+            registry: Registry::new(vec![Arc::clone(&provider) as Arc<dyn Provider>]),
             provider,
             api_version: "2026-06-01",
         };
@@ -154,38 +154,28 @@ impl Stamp {
 
     /// Finds the route as the edge does, and asks the provider.
     pub(crate) async fn send(&self, request: Request) -> Answer {
-        let path = &request.path;
-        let scope = match (&path.subscription, &path.resource_group) {
-            (None, _) => Scope::Tenant,
-            (_, None) => Scope::Subscription,
-            _ => Scope::ResourceGroup,
-        };
-        let route = ROUTES
-            .iter()
-            .find(|route| {
-                route.method == request.method.as_str()
-                    && route.scope == scope
-                    && path.type_is(route.path)
-                    && (route.shape() == Shape::Item) == path.is_item()
-            })
-            .unwrap_or_else(|| panic!("no route for {} {path}", request.method));
-        assert_eq!(route.status, RouteStatus::Works, "{}", route.name);
-        match self.provider.handle(route, request).await {
-            Ok(Response {
-                status,
-                headers,
-                body,
-            }) => Answer {
-                status: status.as_u16(),
-                headers,
-                body: body.unwrap_or_default(),
-            },
-            Err(error) => Answer {
-                status: error.status().as_u16(),
-                headers: Vec::new(),
-                body: error.body(),
-            },
-        }
+        let target = self.registry.target(&request.path).unwrap();
+        let route = target.route(&request.method).unwrap();
+        assert!(route.works, "{}", route.name);
+        answer(
+            target
+                .provider
+                .handle(route, &Call::new(request, Gate::open()))
+                .await,
+        )
+    }
+
+    /// What the request would be answered, without doing it.
+    pub(crate) async fn preview(&self, method: &str, path: &str, body: Value) -> Answer {
+        let request = self.request(method, path, body);
+        let target = self.registry.target(&request.path).unwrap();
+        let route = target.route(&request.method).unwrap();
+        answer(
+            target
+                .provider
+                .preview(route, &Call::new(request, Gate::open()))
+                .await,
+        )
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Value) -> Answer {
@@ -246,6 +236,25 @@ impl Stamp {
         };
         self.write(put_record(key::observed(&record.uid), &observed))
             .await;
+    }
+}
+
+fn answer(outcome: Result<Response, ArmError>) -> Answer {
+    match outcome {
+        Ok(Response {
+            status,
+            headers,
+            body,
+        }) => Answer {
+            status: status.as_u16(),
+            headers,
+            body: body.unwrap_or_default(),
+        },
+        Err(error) => Answer {
+            status: error.status().as_u16(),
+            headers: Vec::new(),
+            body: error.body(),
+        },
     }
 }
 

@@ -1,11 +1,12 @@
 //! eTags, and the `If-Match` and `If-None-Match` rules. Pure.
 
-use arm_wire::{ArmError, ErrorCode, Request};
+use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
 
-/// The eTag of a cluster (`part` empty) or a pool (`part` its incarnation) whose last change was `generation`: of the form
-/// of a GUID, as clients expect.
-pub(crate) fn etag(uid: &str, part: &str, generation: u64) -> String {
+use crate::resource::Asked;
+
+/// The eTag of a resource, or of a part of one, whose last change was `generation`: of the form of a GUID, as clients expect.
+pub fn etag(uid: &str, part: &str, generation: u64) -> String {
     let seed = Seed::new(generation).child(uid).child(part);
     let bits = (u128::from(seed.draw(0)) << 64) | u128::from(seed.draw(1));
     let hex = format!("{bits:032x}");
@@ -20,9 +21,9 @@ pub(crate) fn etag(uid: &str, part: &str, generation: u64) -> String {
 }
 
 /// Checks a PUT against what is there.
-pub(crate) fn check_put(request: &Request, present: Option<&str>) -> Result<(), ArmError> {
-    let wanted = request.if_match.as_deref().filter(|tag| !tag.is_empty());
-    let unwanted = request.if_none_match.as_deref().filter(|tag| !tag.is_empty());
+pub(crate) fn check_put(asked: &Asked<'_>, present: Option<&str>) -> Result<(), ArmError> {
+    let wanted = asked.if_match.filter(|tag| !tag.is_empty());
+    let unwanted = asked.if_none_match.filter(|tag| !tag.is_empty());
     match (wanted, unwanted, present) {
         (Some(_), Some(_), _) => Err(ArmError::new(
             ErrorCode::BAD_REQUEST,
@@ -40,8 +41,8 @@ pub(crate) fn check_put(request: &Request, present: Option<&str>) -> Result<(), 
 }
 
 /// Checks a PATCH or DELETE of something that is there.
-pub(crate) fn check_change(request: &Request, present: &str) -> Result<(), ArmError> {
-    match request.if_match.as_deref().filter(|tag| !tag.is_empty()) {
+pub(crate) fn check_change(asked: &Asked<'_>, present: &str) -> Result<(), ArmError> {
+    match asked.if_match.filter(|tag| !tag.is_empty()) {
         Some(tag) => check_match(tag, present),
         None => Ok(()),
     }

@@ -1,20 +1,31 @@
-//! The dispatcher: from a parsed path to a provider's route, by the providers' tables alone.
+//! From a path to the row that answers it, by the providers' types alone; for the edge, and for whoever acts for a caller inside the
+//! service (a deployment's resources).
 
 use std::sync::Arc;
 
 use arm_ids::ResourcePath;
-use arm_wire::{ArmError, ErrorCode, Provider, Route, Scope, Shape};
+use arm_wire::{ArmError, ErrorCode};
 use http::Method;
+
+use crate::{
+    provider::{Provider, Route},
+    types::{Scope, Shape, Verb},
+};
 
 /// The provider of all paths without a namespace: `/subscriptions`, resource groups, `/…/providers`, …
 ///
 /// Such a path is looked up as ARM names its type: `/subscriptions/{s}/resourceGroups/{g}` is the item
 /// `subscriptions/resourceGroups` of this namespace, at tenant scope.
-pub(crate) const GENERIC: &str = "Microsoft.Resources";
+pub const GENERIC: &str = "Microsoft.Resources";
+
+struct Entry {
+    provider: Arc<dyn Provider>,
+    routes: Vec<Arc<Route>>,
+}
 
 /// The providers of a stamp.
-pub(crate) struct Table {
-    providers: Vec<Arc<dyn Provider>>,
+pub struct Registry {
+    entries: Vec<Entry>,
 }
 
 /// A path as the tables know it.
@@ -29,23 +40,30 @@ struct View {
 
 /// A path with a provider, before the method is looked at.
 #[derive(Clone)]
-pub(crate) struct Target {
-    pub(crate) provider: Arc<dyn Provider>,
-    /// All routes at this path, any method.
-    routes: Vec<&'static Route>,
-    pub(crate) generic: bool,
+pub struct Target {
+    /// Whose it is.
+    pub provider: Arc<dyn Provider>,
+    /// All routes at this path, any method; never empty.
+    routes: Vec<Arc<Route>>,
+    generic: bool,
 }
 
-impl Table {
-    pub(crate) fn new(providers: Vec<Arc<dyn Provider>>) -> Self {
-        Self { providers }
+impl Registry {
+    /// A registry of these providers.
+    pub fn new(providers: Vec<Arc<dyn Provider>>) -> Self {
+        let entries = providers.into_iter().map(|provider| Entry {
+            routes: provider.routes().into_iter().map(Arc::new).collect(),
+            provider,
+        });
+        Self {
+            entries: entries.collect(),
+        }
     }
 
-    /// The provider of a namespace.
-    pub(crate) fn provider(&self, namespace: &str) -> Result<&Arc<dyn Provider>, ArmError> {
-        self.providers
+    fn entry(&self, namespace: &str) -> Result<&Entry, ArmError> {
+        self.entries
             .iter()
-            .find(|provider| provider.namespace().eq_ignore_ascii_case(namespace))
+            .find(|entry| entry.provider.namespace().eq_ignore_ascii_case(namespace))
             .ok_or_else(|| {
                 ArmError::new(
                     ErrorCode::INVALID_RESOURCE_NAMESPACE,
@@ -56,32 +74,55 @@ impl Table {
             })
     }
 
+    /// The api-versions of a namespace.
+    ///
+    /// # Errors
+    /// When there is no such namespace.
+    pub fn versions(&self, namespace: &str) -> Result<Vec<&'static str>, ArmError> {
+        let mut versions: Vec<&'static str> = Vec::new();
+        for route in &self.entry(namespace)?.routes {
+            versions.extend(route.versions);
+        }
+        versions.sort_unstable_by(|a, b| b.cmp(a));
+        versions.dedup();
+        Ok(versions)
+    }
+
+    /// The operation of this name, of whichever namespace: what a stored long-running operation belongs to.
+    pub fn operation(&self, name: &str) -> Option<&Route> {
+        let mut routes = self.entries.iter().flat_map(|entry| &entry.routes);
+        routes.find(|route| route.name == name).map(|route| &**route)
+    }
+
     /// What is served at a path.
-    pub(crate) fn target(&self, path: &ResourcePath) -> Result<Target, ArmError> {
+    ///
+    /// # Errors
+    /// When nothing is: which part of the path is not known.
+    pub fn target(&self, path: &ResourcePath) -> Result<Target, ArmError> {
         let view = self.view(path);
         if !view.generic {
-            self.provider(&view.namespace)?;
+            self.entry(&view.namespace)?;
         } else if let Some(namespace) = &path.namespace {
             // `/subscriptions/{s}/providers/{ns}`: the namespace is the name of the item.
-            self.provider(namespace)?;
+            self.entry(namespace)?;
         }
-        let provider = self.provider(&view.namespace)?;
+        let Entry { provider, routes } = self.entry(&view.namespace)?;
         // Nothing here offers extension resources, and the generic types are reached without their namespace.
         let reachable = path.parent.is_none() && (view.generic || !own_tenant_path(&view));
-        let of_type: Vec<&'static Route> = provider
-            .routes()
+        let of_type: Vec<&Arc<Route>> = routes
             .iter()
-            .filter(|route| reachable && route.scope == view.scope && same_types(route.path, &view.types))
+            .filter(|route| reachable && route.scope == view.scope && same_types(route, &view.types))
             .collect();
-        let routes: Vec<&'static Route> = of_type
+        let found: Vec<Arc<Route>> = of_type
             .iter()
             .copied()
-            .filter(|route| view.shapes.contains(&route.shape()))
+            .filter(|route| view.shapes.contains(&route.verb.shape()))
+            .cloned()
             .collect();
-        if !routes.is_empty() {
+        if !found.is_empty() {
             return Ok(Target {
                 provider: Arc::clone(provider),
-                routes,
+                routes: found,
                 generic: view.generic,
             });
         }
@@ -151,12 +192,10 @@ impl Table {
             && path.parent.is_none()
             && path.names.is_empty()
             && path.types.len() == 1
-            && self.provider(GENERIC).is_ok_and(|generic| {
-                generic.routes().iter().any(|route| {
-                    route
-                        .path
-                        .strip_prefix("subscriptions/providers/:")
-                        .is_some_and(|action| action.eq_ignore_ascii_case(&path.types[0]))
+            && self.entry(GENERIC).is_ok_and(|generic| {
+                generic.routes.iter().any(|route| {
+                    route.path == "subscriptions/providers"
+                        && matches!(route.verb, Verb::Action(action) if action.eq_ignore_ascii_case(&path.types[0]))
                 })
             })
     }
@@ -164,10 +203,14 @@ impl Table {
 
 impl Target {
     /// The route of a method.
-    pub(crate) fn route(&self, method: &Method) -> Result<&'static Route, (ArmError, String)> {
-        let found = self.routes.iter().find(|route| route.method == method.as_str());
-        found.copied().ok_or_else(|| {
-            let mut allowed: Vec<&str> = self.routes.iter().map(|route| route.method).collect();
+    ///
+    /// # Errors
+    /// When the path has none of this method; with the methods that it has, for `Allow`.
+    pub fn route(&self, method: &Method) -> Result<&Arc<Route>, (ArmError, String)> {
+        let method = method.as_str();
+        let found = self.routes.iter().find(|route| route.verb.method() == method);
+        found.ok_or_else(|| {
+            let mut allowed: Vec<&str> = self.routes.iter().map(|route| route.verb.method()).collect();
             allowed.sort_unstable();
             allowed.dedup();
             let allow = allowed.join(", ");
@@ -182,13 +225,17 @@ impl Target {
         })
     }
 
-    /// Whether the path is the resource group itself.
-    pub(crate) fn is_group(&self) -> bool {
+    /// The api-versions of the type, newest first.
+    pub fn versions(&self) -> &'static [&'static str] {
+        self.routes.first().map_or(&[], |route| route.versions)
+    }
+
+    /// Whether the path is a resource group itself.
+    pub fn is_group(&self) -> bool {
         self.generic
-            && self
-                .routes
-                .iter()
-                .any(|route| same_path(route.path, "subscriptions/resourceGroups"))
+            && self.routes.iter().any(|route| {
+                route.path == "subscriptions/resourceGroups" && route.verb.shape() == Shape::Item
+            })
     }
 }
 
@@ -196,14 +243,14 @@ fn own_tenant_path(view: &View) -> bool {
     view.scope == Scope::Tenant && view.namespace.eq_ignore_ascii_case(GENERIC)
 }
 
-fn same_types(path: &str, types: &[String]) -> bool {
-    let mut own = path.split('/').filter(|segment| !segment.is_empty());
-    types.iter().all(|kind| {
-        own.next()
-            .is_some_and(|own| own.trim_start_matches(':').eq_ignore_ascii_case(kind))
-    }) && own.next().is_none()
-}
-
-fn same_path(a: &str, b: &str) -> bool {
-    a.trim_end_matches('/').eq_ignore_ascii_case(b)
+fn same_types(route: &Route, types: &[String]) -> bool {
+    let action = match route.verb {
+        Verb::Action(action) => Some(action),
+        _ => None,
+    };
+    let mut own = route.path.split('/').chain(action);
+    types
+        .iter()
+        .all(|kind| own.next().is_some_and(|own| own.eq_ignore_ascii_case(kind)))
+        && own.next().is_none()
 }

@@ -1,10 +1,10 @@
 //! The part of OData that `$filter` of resource lists needs: `name eq 'value'`, joined by `and`.
 
-use arm_wire::{ArmError, ErrorCode};
+use arm_wire::{ArmError, ErrorCode, Request};
 use serde_json::Value;
 
 /// What may be compared.
-const FIELDS: &[&str] = &[
+pub(crate) const FIELDS: &[&str] = &[
     "resourceGroup",
     "resourceType",
     "name",
@@ -15,11 +15,22 @@ const FIELDS: &[&str] = &[
 
 /// A parsed filter: all have to hold.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Filter(Vec<(&'static str, String)>);
+pub struct Filter(Vec<(&'static str, String)>);
 
 impl Filter {
+    /// A request's `$filter`.
+    ///
+    /// # Errors
+    /// When it is not understood.
+    pub fn of(request: &Request) -> Result<Self, ArmError> {
+        Self::parse(request.query("$filter"), FIELDS)
+    }
+
     /// Parses; no filter lets everything through.
-    pub(crate) fn parse(text: Option<&str>, fields: &[&str]) -> Result<Self, ArmError> {
+    ///
+    /// # Errors
+    /// When it is not of that form, or compares something else than `fields`.
+    pub fn parse(text: Option<&str>, fields: &[&str]) -> Result<Self, ArmError> {
         let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
             return Ok(Self::default());
         };
@@ -47,7 +58,7 @@ impl Filter {
     }
 
     /// The value that a field has to have.
-    pub(crate) fn value(&self, field: &str) -> Option<&str> {
+    pub fn value(&self, field: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(own, _)| *own == field)
@@ -55,7 +66,7 @@ impl Filter {
     }
 
     /// Whether a resource (with `id`, `name`, `type`, `location`, `tags`) is let through.
-    pub(crate) fn admits(&self, resource: &Value) -> bool {
+    pub fn admits(&self, resource: &Value) -> bool {
         let text = |field: &str| resource[field].as_str().unwrap_or_default();
         let tags = resource["tags"].as_object();
         self.0.iter().all(|(field, wanted)| match *field {

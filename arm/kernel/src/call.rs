@@ -1,0 +1,164 @@
+//! A call, and who may make it.
+
+use std::sync::Arc;
+
+use arm_ids::ResourcePath;
+use arm_wire::{ArmError, ErrorCode, Principal, Request};
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+/// Says who may do what. Asked once for each request, before its provider sees it, and by providers for what a body names beside
+/// the path.
+#[async_trait]
+pub trait Authorizer: Send + Sync + 'static {
+    /// Whether `principal` may do `action` (e.g. `Microsoft.ContainerService/managedClusters/write`) at `scope`.
+    async fn may(&self, principal: &Principal, action: &str, scope: &ResourcePath) -> Result<bool, ArmError>;
+}
+
+/// Everybody who has a token may do everything: until there are roles.
+#[derive(Debug, Clone, Copy)]
+pub struct Everything;
+
+#[async_trait]
+impl Authorizer for Everything {
+    async fn may(&self, _: &Principal, _: &str, _: &ResourcePath) -> Result<bool, ArmError> {
+        Ok(true)
+    }
+}
+
+/// One line of the activity log: a request that changes something or hands out credentials, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activity {
+    /// When it was answered.
+    pub at: Timestamp,
+    /// Who asked.
+    pub principal: Principal,
+    /// From where, as far as known.
+    pub address: Option<std::net::IpAddr>,
+    /// What was asked, e.g. `Microsoft.ContainerService/managedClusters/write`.
+    pub action: String,
+    /// Of what.
+    pub scope: String,
+    /// The HTTP status it was answered with.
+    pub status: u16,
+    /// The error's code; empty where there was none.
+    pub code: &'static str,
+    /// `x-ms-correlation-request-id`.
+    pub correlation_id: String,
+    /// `x-ms-request-id`.
+    pub request_id: String,
+}
+
+/// Keeps the activity log.
+#[async_trait]
+pub trait ActivityLog: Send + Sync + 'static {
+    /// Adds a line. The request has been answered by then: what cannot be kept is the log's to tell.
+    async fn record(&self, activity: Activity);
+}
+
+/// The activity log as lines of the service's log, under the target `activity`.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceLog;
+
+#[async_trait]
+impl ActivityLog for ServiceLog {
+    async fn record(&self, activity: Activity) {
+        tracing::info!(
+            target: "activity",
+            principal = activity.principal.object_id,
+            address = activity.address.map(tracing::field::display),
+            action = activity.action,
+            scope = activity.scope,
+            status = activity.status,
+            code = activity.code,
+            correlation_id = activity.correlation_id,
+            request_id = activity.request_id,
+            "activity"
+        );
+    }
+}
+
+/// Who may, and what was done.
+#[derive(Clone)]
+pub struct Gate {
+    /// Asked before.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Told afterwards.
+    pub activity: Arc<dyn ActivityLog>,
+}
+
+impl Gate {
+    /// Everybody may everything, and the service's log has what was done.
+    pub fn open() -> Self {
+        Self {
+            authorizer: Arc::new(Everything),
+            activity: Arc::new(ServiceLog),
+        }
+    }
+
+    /// Lets the principal through, or `AuthorizationFailed`, which tells nothing about what there is.
+    ///
+    /// # Errors
+    /// When the principal may not, or that cannot be found out.
+    pub async fn check(
+        &self,
+        principal: &Principal,
+        action: &str,
+        scope: &ResourcePath,
+    ) -> Result<(), ArmError> {
+        if self.authorizer.may(principal, action, scope).await? {
+            return Ok(());
+        }
+        let message = format!(
+            "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope '{scope}' or the \
+             scope is invalid. If access was recently granted, please refresh your credentials.",
+            principal.name, principal.object_id
+        );
+        Err(ArmError::new(ErrorCode::AUTHORIZATION_FAILED, message))
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+/// A request on its way to a handler.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What was asked.
+    pub request: Request,
+    gate: Gate,
+}
+
+impl Call {
+    /// A request that was let through `gate`.
+    pub fn new(request: Request, gate: Gate) -> Self {
+        Self { request, gate }
+    }
+
+    /// Lets the caller through for something that the path does not name, e.g. a target in the body.
+    ///
+    /// # Errors
+    /// `AuthorizationFailed` when the caller may not.
+    pub async fn check(&self, action: &str, scope: &ResourcePath) -> Result<(), ArmError> {
+        self.gate.check(&self.request.principal, action, scope).await
+    }
+
+    /// The same caller's call of something else, e.g. the resource that an operation gives.
+    #[must_use]
+    pub fn with(&self, request: Request) -> Self {
+        Self::new(request, self.gate.clone())
+    }
+}
+
+/// What a path is about, for permissions: without the collection or action that it ends in.
+pub fn scope_of(path: &ResourcePath) -> ResourcePath {
+    let mut scope = path.clone();
+    scope.types.truncate(scope.names.len());
+    if scope.types.is_empty() && scope.parent.is_none() {
+        scope.namespace = None;
+    }
+    scope
+}

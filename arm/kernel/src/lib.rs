@@ -1,0 +1,42 @@
+//! The resource kernel: what all ARM resources have in common.
+//!
+//! A resource type is one value ([`ResourceType`]): path, api-versions, and a row for each operation with its verb, the permission it
+//! needs, what a long-running one gives, and its handler. A provider is a list of such values ([`Namespace`]). From the rows follow the
+//! dispatch ([`Registry`]), 405 and 501, the list of actions for roles, results of operations and the generated pages.
+//!
+//! A type that is a [`Resource`] says how its state is read, decided about and written; the kernel does the rest: preconditions and
+//! eTags, competing writers, status codes and headers, lists in pages, the preview of a decision without its writing.
+//!
+//! Always true: a row without a handler does not compile; no handler runs for a caller whom the [`Authorizer`] does not let do the row's
+//! action; a write is decided on what is there when it is committed, or again.
+//!
+//! Called by: the edge, and the providers.
+
+mod call;
+mod document;
+mod filter;
+mod list;
+pub mod operations;
+mod preconditions;
+mod provider;
+mod registry;
+mod resource;
+mod text;
+mod types;
+
+pub use call::{Activity, ActivityLog, Authorizer, Call, Everything, Gate, ServiceLog, scope_of};
+pub use document::operations_document;
+pub use filter::Filter;
+pub use list::{PAGE, page, page_of};
+pub use preconditions::etag;
+pub use provider::{Namespace, Provider, Route, routes};
+pub use registry::{GENERIC, Registry, Target};
+pub use resource::{
+    Asked, Context, Decision, Host, Mode, Presence, Purpose, Resource, Wish, Written, act, delete,
+    delete_each, get, list, patch, put, store_error, write,
+};
+pub use text::quote;
+pub use types::{
+    DeleteMembers, Handler, ListMembers, Members, Operation, OperationResult, ResourceType, Run, Scope,
+    Shape, Verb,
+};

@@ -1,0 +1,170 @@
+//! A provider as the edge sees it: its types erased to routes.
+
+use arm_ids::ResourcePath;
+use arm_wire::{ArmError, ErrorCode, Response};
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::{
+    Call,
+    types::{Handler, Operation, OperationResult, ResourceType, Run, Scope, Verb},
+};
+
+/// What a crate writes to be a provider: its namespace and its list of types.
+pub trait Namespace: Sized + Send + Sync + 'static {
+    /// E.g. `Microsoft.ContainerService`.
+    const NAME: &'static str;
+    /// All that it offers.
+    const TYPES: &'static [&'static ResourceType<Self>];
+}
+
+/// An operation, for those who do not know the provider's type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The type below the namespace.
+    pub path: &'static str,
+    /// What is done.
+    pub verb: Verb,
+    /// Where.
+    pub scope: Scope,
+    /// Its name in the API specification.
+    pub name: &'static str,
+    /// Whether it is there, or answers 501.
+    pub works: bool,
+    /// The api-versions of the type, newest first.
+    pub versions: &'static [&'static str],
+    /// What a long-running operation of this name gives.
+    pub result: OperationResult,
+    permission: String,
+    /// Its place in [`Namespace::TYPES`].
+    place: (usize, usize),
+}
+
+impl Route {
+    /// The action that the caller must be allowed, as roles name it.
+    pub fn action(&self) -> &str {
+        &self.permission
+    }
+
+    /// The action that the caller must be allowed for a request to `path`.
+    pub fn permission(&self, path: &ResourcePath) -> String {
+        let namespace = path.namespace.as_deref().unwrap_or_default();
+        self.permission.replace("{namespace}", namespace)
+    }
+}
+
+/// An ARM resource provider. Every [`Namespace`] is one.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// Its namespace, e.g. `Microsoft.ContainerService`.
+    fn namespace(&self) -> &'static str;
+    /// All that it offers.
+    fn routes(&self) -> Vec<Route>;
+    /// Answers a call of one of its routes.
+    async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
+    /// What [`Self::handle`] would answer, without doing it. `OperationNotAllowed` for what cannot be known before it is done.
+    async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
+    /// The resources of a subscription, or of one group of it, for `/resources`.
+    async fn resources(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError>;
+    /// Starts deleting everything of a resource group. Gives how many resources are still there.
+    async fn delete_resource_group(&self, subscription: &str, group: &str) -> Result<usize, ArmError>;
+}
+
+/// The answer of an operation that is not there yet.
+fn not_yet(name: &'static str) -> ArmError {
+    ArmError::new(
+        ErrorCode::NOT_IMPLEMENTED,
+        format!("The operation '{name}' is part of the API and not there yet in Landfall."),
+    )
+    .target(name)
+}
+
+fn row<P: Namespace>(route: &Route) -> Result<&'static Operation<P>, ArmError> {
+    let (kind, operation) = route.place;
+    P::TYPES
+        .get(kind)
+        .and_then(|kind| kind.operations.get(operation))
+        .filter(|row| row.name == route.name)
+        .ok_or_else(|| ArmError::internal(format_args!("{} has no row {}", P::NAME, route.name)))
+}
+
+fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize, usize)) -> Route {
+    let (namespace, path) = (P::NAME, kind.path);
+    let permission = match (row.permission, row.verb) {
+        (Some(permission), _) => permission.to_owned(),
+        (None, Verb::Get | Verb::Exists | Verb::List) => format!("{namespace}/{path}/read"),
+        (None, Verb::Put | Verb::Patch) => format!("{namespace}/{path}/write"),
+        (None, Verb::Delete) => format!("{namespace}/{path}/delete"),
+        (None, Verb::Action(action)) => format!("{namespace}/{path}/{action}/action"),
+    };
+    Route {
+        path,
+        verb: row.verb,
+        scope: row.scope,
+        name: row.name,
+        works: !matches!(row.handler, Handler::NotYet),
+        versions: kind.versions,
+        result: row.result,
+        permission,
+        place,
+    }
+}
+
+/// The routes of a namespace, without an instance of its provider: for pages that are generated.
+pub fn routes<P: Namespace>() -> Vec<Route> {
+    P::TYPES
+        .iter()
+        .enumerate()
+        .flat_map(|(index, kind)| {
+            let rows = kind.operations.iter().enumerate();
+            rows.map(move |(row, operation)| route(kind, operation, (index, row)))
+        })
+        .collect()
+}
+
+#[async_trait]
+impl<P: Namespace> Provider for P {
+    fn namespace(&self) -> &'static str {
+        P::NAME
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        routes::<P>()
+    }
+
+    async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError> {
+        let run: Run<P> = match row::<P>(route)?.handler {
+            Handler::Run(run) | Handler::Write { commit: run, .. } => run,
+            Handler::NotYet => return Err(not_yet(route.name)),
+        };
+        run(self, call).await
+    }
+
+    async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError> {
+        let run: Run<P> = match row::<P>(route)?.handler {
+            Handler::Write { preview, .. } => preview,
+            Handler::NotYet => return Err(not_yet(route.name)),
+            Handler::Run(_) => {
+                let message = format!("What '{}' does can only be known by doing it.", route.name);
+                return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
+            }
+        };
+        run(self, call).await
+    }
+
+    async fn resources(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError> {
+        let mut all = Vec::new();
+        for members in P::TYPES.iter().filter_map(|kind| kind.members.as_ref()) {
+            all.extend((members.list)(self, subscription, group).await?);
+        }
+        Ok(all)
+    }
+
+    async fn delete_resource_group(&self, subscription: &str, group: &str) -> Result<usize, ArmError> {
+        let mut left = 0_usize;
+        for members in P::TYPES.iter().filter_map(|kind| kind.members.as_ref()) {
+            left = left.saturating_add((members.delete)(self, subscription, group).await?);
+        }
+        Ok(left)
+    }
+}

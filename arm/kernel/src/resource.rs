@@ -1,0 +1,495 @@
+//! Reading and writing of resources: what is the same for all of them.
+//!
+//! A write is read → preconditions → decide → transaction, again from the start where somebody else was faster. Everything up to the
+//! transaction can be had without it: that is the preview.
+
+use arm_ids::ResourcePath;
+use arm_wire::{ArmError, ErrorCode, Principal, Request, Response};
+use async_trait::async_trait;
+use base_env::{Env, Ids};
+use control_store::{Store, StoreError, Txn};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{
+    Call,
+    list::page,
+    preconditions::{check_change, check_put},
+    provider::Namespace,
+    types::{Operation, Verb},
+};
+
+/// How often a decision is made again because the records changed meanwhile. A few writers at most compete for a resource.
+const ATTEMPTS: usize = 16;
+
+/// A provider whose resources are kept in the store.
+pub trait Host: Namespace {
+    /// What decisions go by beside requests and records.
+    type Config: Send + Sync;
+    /// See [`Self::Config`].
+    fn config(&self) -> &Self::Config;
+    /// Clock and identities.
+    fn env(&self) -> &Env;
+    /// Where records are.
+    fn store(&self) -> &dyn Store;
+    /// The region, which long-running operations are asked for at.
+    fn location(&self) -> &str;
+}
+
+/// What is asked of a resource.
+#[derive(Debug)]
+pub enum Wish<'a, A> {
+    /// To be this.
+    Put(&'a Value),
+    /// To change in this.
+    Patch(&'a Value),
+    /// To go.
+    Delete,
+    /// Something of the type's own.
+    Act(&'a A),
+}
+
+impl<A> Clone for Wish<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Wish<'_, A> {}
+
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Of which resource, in the casing of the request.
+    pub path: &'a ResourcePath,
+    /// Who.
+    pub principal: &'a Principal,
+    /// In which api-version.
+    pub api_version: &'a str,
+    /// `If-Match`, unquoted.
+    pub if_match: Option<&'a str>,
+    /// `If-None-Match`, unquoted.
+    pub if_none_match: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    /// What a request asks.
+    pub fn of(request: &'a Request) -> Self {
+        Self {
+            path: &request.path,
+            principal: &request.principal,
+            api_version: &request.api_version,
+            if_match: request.if_match.as_deref(),
+            if_none_match: request.if_none_match.as_deref(),
+        }
+    }
+}
+
+/// What a decision goes by beside the resource's state. Decisions are pure.
+pub struct Context<'a, C> {
+    /// The provider's configuration.
+    pub config: &'a C,
+    /// What is asked.
+    pub asked: Asked<'a>,
+    /// Identities for what is new.
+    pub ids: &'a dyn Ids,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What a state is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be shown.
+    Answer,
+    /// To be decided about: then also what a decision about it may end or overtake.
+    Decision,
+}
+
+/// Whether a resource is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It is, with this eTag.
+    Here(String),
+    /// It was deleted and is still to be seen until it is gone.
+    Leaving,
+    /// It is not.
+    Absent,
+}
+
+/// What a wish comes to.
+#[derive(Debug)]
+pub enum Decision<C> {
+    /// This is to be written.
+    Write(C),
+    /// It was asked for before: this operation does it.
+    Underway(String),
+    /// It is so already.
+    Nothing,
+}
+
+/// A type whose resources the kernel reads and writes.
+#[async_trait]
+pub trait Resource: Send + Sync + 'static {
+    /// Whose it is.
+    type Provider: Host;
+    /// A resource with all that decisions and answers about it go by.
+    type State: Send + Sync;
+    /// What is written.
+    type Change: Send + Sync;
+    /// Wishes beyond PUT, PATCH and DELETE.
+    type Action: Send + Sync;
+
+    /// Reads. An error says that something is missing which it hangs on: its group, its parent.
+    async fn read(
+        provider: &Self::Provider,
+        path: &ResourcePath,
+        purpose: Purpose,
+    ) -> Result<Self::State, ArmError>;
+
+    /// Whether it is there.
+    fn presence(state: &Self::State, path: &ResourcePath) -> Presence;
+
+    /// Whether it could be made: its parent is there. Asked of a PUT before anything else.
+    fn creatable(_: &Self::State, _: &ResourcePath) -> Result<(), ArmError> {
+        Ok(())
+    }
+
+    /// What a request is answered that needs it to be there.
+    fn missing(state: &Self::State, path: &ResourcePath) -> ArmError;
+
+    /// All below a collection's path, rendered. An error says that what they hang on is missing.
+    async fn list(
+        provider: &Self::Provider,
+        path: &ResourcePath,
+        api_version: &str,
+    ) -> Result<Vec<Value>, ArmError>;
+
+    /// Decides. Pure.
+    fn decide(
+        context: &Context<'_, <Self::Provider as Host>::Config>,
+        state: &Self::State,
+        wish: Wish<'_, Self::Action>,
+    ) -> Result<Decision<Self::Change>, ArmError>;
+
+    /// The change as a transaction that fails where `state` is no longer true. Reads what the decision turns out to touch, and may
+    /// refuse because of it; writes nothing.
+    async fn transaction(
+        provider: &Self::Provider,
+        asked: &Asked<'_>,
+        state: &Self::State,
+        change: &Self::Change,
+    ) -> Result<Txn, ArmError>;
+
+    /// As ARM shows it, after the change where there is one.
+    fn render(
+        state: &Self::State,
+        change: Option<&Self::Change>,
+        path: &ResourcePath,
+        api_version: &str,
+    ) -> Value;
+
+    /// The long-running operation that carries the change out; `None` where it is done once it is written.
+    fn operation(change: &Self::Change) -> Option<&str>;
+}
+
+/// Whether a decision is also carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is written.
+    Commit,
+    /// It is only answered.
+    Preview,
+}
+
+/// A decision and what it went by.
+pub struct Written<R: Resource> {
+    /// The state before.
+    pub state: R::State,
+    /// What was decided, and written unless it was a preview.
+    pub decision: Decision<R::Change>,
+}
+
+/// What of the store's faults is the caller's to know.
+pub fn store_error(error: StoreError) -> ArmError {
+    match error {
+        StoreError::Conflict { key } => {
+            let mut busy = ArmError::new(
+                ErrorCode::SERVICE_UNAVAILABLE,
+                "The resource is being changed by many requests at once; repeat the request.",
+            );
+            busy.internal = Some(format!("{key} kept changing"));
+            busy
+        }
+        other => ArmError::internal(other),
+    }
+}
+
+fn preconditions<A>(asked: &Asked<'_>, presence: &Presence, wish: &Wish<'_, A>) -> Result<(), ArmError> {
+    let present = match presence {
+        Presence::Here(etag) => Some(etag.as_str()),
+        Presence::Leaving | Presence::Absent => None,
+    };
+    match (wish, present) {
+        (Wish::Put(_), present) => check_put(asked, present),
+        (Wish::Patch(_) | Wish::Delete, Some(present)) => check_change(asked, present),
+        (Wish::Patch(_) | Wish::Delete, None) | (Wish::Act(_), _) => Ok(()),
+    }
+}
+
+/// Decides and, in [`Mode::Commit`], writes; again where the records changed meanwhile.
+///
+/// # Errors
+/// What reading, preconditions, decision or transaction refuse; `ServiceUnavailable` when the records keep changing.
+pub async fn write<R: Resource>(
+    provider: &R::Provider,
+    asked: &Asked<'_>,
+    wish: Wish<'_, R::Action>,
+    mode: Mode,
+) -> Result<Written<R>, ArmError> {
+    let mut attempt = 1;
+    loop {
+        let state = R::read(provider, asked.path, Purpose::Decision).await?;
+        let presence = R::presence(&state, asked.path);
+        if matches!(wish, Wish::Put(_)) {
+            R::creatable(&state, asked.path)?;
+        }
+        preconditions(asked, &presence, &wish)?;
+        if matches!(wish, Wish::Patch(_)) && !matches!(presence, Presence::Here(_)) {
+            return Err(R::missing(&state, asked.path));
+        }
+        let context = Context {
+            config: provider.config(),
+            asked: *asked,
+            ids: &*provider.env().ids,
+            now: provider.env().clock.now(),
+        };
+        let decision = R::decide(&context, &state, wish)?;
+        if let Decision::Write(change) = &decision {
+            let txn = R::transaction(provider, asked, &state, change).await?;
+            if mode == Mode::Commit {
+                match provider.store().txn(txn).await {
+                    Ok(_) => {}
+                    Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {
+                        attempt += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(store_error(error)),
+                }
+            }
+        }
+        return Ok(Written { state, decision });
+    }
+}
+
+/// GET of one.
+///
+/// # Errors
+/// When it is not there.
+pub async fn get<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
+    let request = &call.request;
+    let state = R::read(provider, &request.path, Purpose::Answer).await?;
+    match R::presence(&state, &request.path) {
+        Presence::Here(_) | Presence::Leaving => {
+            let body = R::render(&state, None, &request.path, &request.api_version);
+            Ok(Response::ok(body))
+        }
+        Presence::Absent => Err(R::missing(&state, &request.path)),
+    }
+}
+
+/// GET of all, filtered and in pages.
+///
+/// # Errors
+/// When what they hang on is not there, or the query is not understood.
+pub async fn list<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
+    let request = &call.request;
+    page(
+        request,
+        R::list(provider, &request.path, &request.api_version).await?,
+    )
+}
+
+/// PUT: 201 for a new resource, 200 for one that was there.
+///
+/// # Errors
+/// What [`write`] refuses.
+pub async fn put<R: Resource>(provider: &R::Provider, call: &Call, mode: Mode) -> Result<Response, ArmError> {
+    let request = &call.request;
+    let written = write::<R>(provider, &Asked::of(request), Wish::Put(&request.body), mode).await?;
+    let status = match R::presence(&written.state, &request.path) {
+        Presence::Here(_) => StatusCode::OK,
+        Presence::Leaving | Presence::Absent => StatusCode::CREATED,
+    };
+    Ok(written.changed(provider, request, status))
+}
+
+/// PATCH.
+///
+/// # Errors
+/// What [`write`] refuses.
+pub async fn patch<R: Resource>(
+    provider: &R::Provider,
+    call: &Call,
+    mode: Mode,
+) -> Result<Response, ArmError> {
+    let request = &call.request;
+    let written = write::<R>(provider, &Asked::of(request), Wish::Patch(&request.body), mode).await?;
+    Ok(written.changed(provider, request, StatusCode::OK))
+}
+
+/// DELETE: 202 where an operation does it, 200 where it is done, 204 where there is nothing.
+///
+/// # Errors
+/// What [`write`] refuses.
+pub async fn delete<R: Resource>(
+    provider: &R::Provider,
+    call: &Call,
+    mode: Mode,
+) -> Result<Response, ArmError> {
+    let request = &call.request;
+    let written = write::<R>(provider, &Asked::of(request), Wish::Delete, mode).await?;
+    Ok(written.accepted(provider, request, StatusCode::OK))
+}
+
+/// POST of a wish of the type's own: 202 where an operation does it, 204 where it is done.
+///
+/// # Errors
+/// What [`write`] refuses; when the resource is not there.
+pub async fn act<R: Resource>(
+    provider: &R::Provider,
+    call: &Call,
+    action: &R::Action,
+    mode: Mode,
+) -> Result<Response, ArmError> {
+    let request = &call.request;
+    let written = write::<R>(provider, &Asked::of(request), Wish::Act(action), mode).await?;
+    Ok(written.accepted(provider, request, StatusCode::NO_CONTENT))
+}
+
+/// Deletes each of these for its last editor, as a part of the deletion of what holds them. Gives how many are still there.
+///
+/// # Errors
+/// The first that is refused.
+pub async fn delete_each<R: Resource>(
+    provider: &R::Provider,
+    each: &[(ResourcePath, Principal)],
+    api_version: &str,
+) -> Result<usize, ArmError> {
+    let mut left = 0;
+    for (path, principal) in each {
+        let asked = Asked {
+            path,
+            principal,
+            api_version,
+            if_match: None,
+            if_none_match: None,
+        };
+        let written = write::<R>(provider, &asked, Wish::Delete, Mode::Commit).await?;
+        if !matches!(written.decision, Decision::Nothing) {
+            left += 1;
+        }
+    }
+    Ok(left)
+}
+
+impl<R: Resource> Written<R> {
+    /// The operation that carries it out.
+    pub fn operation(&self) -> Option<&str> {
+        match &self.decision {
+            Decision::Write(change) => R::operation(change),
+            Decision::Underway(operation) => Some(operation),
+            Decision::Nothing => None,
+        }
+    }
+
+    fn follow(
+        &self,
+        provider: &R::Provider,
+        request: &Request,
+        response: Response,
+        location: bool,
+    ) -> Response {
+        let Some(operation) = self.operation() else {
+            return response;
+        };
+        let subscription = request.path.subscription.as_deref().unwrap_or_default();
+        let namespace = R::Provider::NAME;
+        response.operation(
+            request,
+            namespace,
+            subscription,
+            provider.location(),
+            operation,
+            location,
+        )
+    }
+
+    /// The answer with the resource in it.
+    fn changed(&self, provider: &R::Provider, request: &Request, status: StatusCode) -> Response {
+        let change = match &self.decision {
+            Decision::Write(change) => Some(change),
+            Decision::Underway(_) | Decision::Nothing => None,
+        };
+        let body = R::render(&self.state, change, &request.path, &request.api_version);
+        self.follow(provider, request, Response::with(status, body), false)
+    }
+
+    /// The answer without: `done` where nothing is left to do.
+    fn accepted(&self, provider: &R::Provider, request: &Request, done: StatusCode) -> Response {
+        let status = match (&self.decision, self.operation()) {
+            (Decision::Nothing, _) => StatusCode::NO_CONTENT,
+            (_, Some(_)) => StatusCode::ACCEPTED,
+            (_, None) => done,
+        };
+        self.follow(provider, request, Response::empty(status), true)
+    }
+}
+
+/// Rows of types that the kernel reads and writes.
+impl<P: Host> Operation<P> {
+    /// GET of one.
+    pub const fn get<R: Resource<Provider = P>>(name: &'static str) -> Self {
+        Self::run(Verb::Get, name, |provider, call| {
+            Box::pin(get::<R>(provider, call))
+        })
+    }
+
+    /// GET of all.
+    pub const fn list<R: Resource<Provider = P>>(name: &'static str) -> Self {
+        Self::run(Verb::List, name, |provider, call| {
+            Box::pin(list::<R>(provider, call))
+        })
+    }
+
+    /// PUT.
+    pub const fn put<R: Resource<Provider = P>>(name: &'static str) -> Self {
+        Self::write(
+            Verb::Put,
+            name,
+            |provider, call| Box::pin(put::<R>(provider, call, Mode::Commit)),
+            |provider, call| Box::pin(put::<R>(provider, call, Mode::Preview)),
+        )
+    }
+
+    /// PATCH.
+    pub const fn patch<R: Resource<Provider = P>>(name: &'static str) -> Self {
+        Self::write(
+            Verb::Patch,
+            name,
+            |provider, call| Box::pin(patch::<R>(provider, call, Mode::Commit)),
+            |provider, call| Box::pin(patch::<R>(provider, call, Mode::Preview)),
+        )
+    }
+
+    /// DELETE.
+    pub const fn delete<R: Resource<Provider = P>>(name: &'static str) -> Self {
+        Self::write(
+            Verb::Delete,
+            name,
+            |provider, call| Box::pin(delete::<R>(provider, call, Mode::Commit)),
+            |provider, call| Box::pin(delete::<R>(provider, call, Mode::Preview)),
+        )
+    }
+}

@@ -1,0 +1,190 @@
+//! What a resource type is: one value, with everything that is served of it.
+
+use arm_wire::{ArmError, Response};
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::Call;
+
+/// Answers one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
+pub type Run<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Response, ArmError>>;
+
+/// Lists resources of a subscription, or of one resource group of it.
+pub type ListMembers<P> =
+    for<'a> fn(&'a P, &'a str, Option<&'a str>) -> BoxFuture<'a, Result<Vec<Value>, ArmError>>;
+
+/// Deletes the resources of a subscription's resource group; gives how many are still there.
+pub type DeleteMembers<P> = for<'a> fn(&'a P, &'a str, &'a str) -> BoxFuture<'a, Result<usize, ArmError>>;
+
+/// A resource type of a provider `P`.
+pub struct ResourceType<P: 'static> {
+    /// The type below the namespace, e.g. `managedClusters/agentPools`. What stands before the last segment is its parent.
+    pub path: &'static str,
+    /// The api-versions it has, newest first.
+    pub versions: &'static [&'static str],
+    /// How its resources are listed in `/resources` and deleted with their resource group. `None` for types that have none of their
+    /// own in a group: children go with their parent.
+    pub members: Option<Members<P>>,
+    /// All that is offered.
+    pub operations: &'static [Operation<P>],
+}
+
+/// The resources of a type, as a resource group sees them.
+pub struct Members<P: 'static> {
+    /// Those of a subscription, or of one resource group of it, for `/resources`: each with `id`, `name`, `type`, `location`, `tags`.
+    pub list: ListMembers<P>,
+    /// Starts deleting all of a resource group; gives how many are still there. Called again until there are none.
+    pub delete: DeleteMembers<P>,
+}
+
+/// One operation of a resource type.
+pub struct Operation<P: 'static> {
+    /// Its name in the API specification, e.g. `ManagedClusters_CreateOrUpdate`. Long-running operations are stored under it.
+    pub name: &'static str,
+    /// What is done.
+    pub verb: Verb,
+    /// Where.
+    pub scope: Scope,
+    /// The action that the caller must be allowed, where it is not the one that follows from type and verb
+    /// (`{namespace}/{type}/write`). `{namespace}` stands for the namespace of the path.
+    pub permission: Option<&'static str>,
+    /// What a long-running operation of this name gives once it has succeeded.
+    pub result: OperationResult,
+    /// Who answers.
+    pub handler: Handler<P>,
+}
+
+/// Who answers an operation.
+pub enum Handler<P: 'static> {
+    /// This function.
+    Run(Run<P>),
+    /// A function that decides before it writes: the decision can be had without the writing.
+    Write {
+        /// Decides and writes.
+        commit: Run<P>,
+        /// Decides.
+        preview: Run<P>,
+    },
+    /// Nobody yet: 501, which names the operation.
+    NotYet,
+}
+
+/// What is done with a resource or a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// GET of one.
+    Get,
+    /// HEAD of one.
+    Exists,
+    /// GET of all.
+    List,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+    /// POST of a word, e.g. `listClusterAdminCredential`.
+    Action(&'static str),
+}
+
+impl Verb {
+    /// The HTTP method.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Get | Self::List => "GET",
+            Self::Exists => "HEAD",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Action(_) => "POST",
+        }
+    }
+
+    /// What its path ends in.
+    pub fn shape(self) -> Shape {
+        match self {
+            Self::Get | Self::Exists | Self::Put | Self::Patch | Self::Delete => Shape::Item,
+            Self::List => Shape::Collection,
+            Self::Action(_) => Shape::Action,
+        }
+    }
+}
+
+/// What a path ends in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A type and its name: `managedClusters/{name}`.
+    Item,
+    /// A type without a name: `managedClusters`.
+    Collection,
+    /// A verb: `managedClusters/{name}/listClusterAdminCredential`.
+    Action,
+}
+
+/// Where an operation hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// `/providers/{ns}/…`
+    Tenant,
+    /// `/subscriptions/{s}/providers/{ns}/…`
+    Subscription,
+    /// `/subscriptions/{s}/resourceGroups/{g}/providers/{ns}/…`
+    ResourceGroup,
+}
+
+/// What `operationresults` answers once an operation has succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationResult {
+    /// The resource.
+    Resource,
+    /// 204.
+    Nothing,
+}
+
+impl<P> Operation<P> {
+    const fn new(verb: Verb, name: &'static str, handler: Handler<P>) -> Self {
+        Self {
+            name,
+            verb,
+            scope: Scope::ResourceGroup,
+            permission: None,
+            result: match verb {
+                Verb::Put | Verb::Patch => OperationResult::Resource,
+                Verb::Get | Verb::Exists | Verb::List | Verb::Delete | Verb::Action(_) => {
+                    OperationResult::Nothing
+                }
+            },
+            handler,
+        }
+    }
+
+    /// An operation in a resource group that `run` answers.
+    pub const fn run(verb: Verb, name: &'static str, run: Run<P>) -> Self {
+        Self::new(verb, name, Handler::Run(run))
+    }
+
+    /// An operation in a resource group that is decided by `preview` and done by `commit`.
+    pub const fn write(verb: Verb, name: &'static str, commit: Run<P>, preview: Run<P>) -> Self {
+        Self::new(verb, name, Handler::Write { commit, preview })
+    }
+
+    /// An operation of the API that is not there yet.
+    pub const fn not_yet(verb: Verb, name: &'static str) -> Self {
+        Self::new(verb, name, Handler::NotYet)
+    }
+
+    /// At another scope than a resource group.
+    #[must_use]
+    pub const fn at(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Needs another permission than the one that follows from type and verb.
+    #[must_use]
+    pub const fn permission(mut self, permission: &'static str) -> Self {
+        self.permission = Some(permission);
+        self
+    }
+}

@@ -1,0 +1,201 @@
+//! A cluster's next generation: what all decisions about clusters and pools have in common. Pure.
+
+use std::collections::BTreeMap;
+
+use arm_kernel::etag;
+use arm_wire::{ArmError, ErrorCode, Principal};
+use base_env::Ids;
+use cluster_spec::ClusterSpec;
+use cluster_versions::Version;
+use control_records::{ClusterRecord, Event, OperationRecord, OperationStatus};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::identity::SERVICE_PRINCIPAL_SECRET;
+use crate::{NAMESPACE, ProviderConfig};
+
+/// Everything a decision depends on beside the records.
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a ProviderConfig,
+    pub(crate) ids: &'a dyn Ids,
+    pub(crate) now: Timestamp,
+    pub(crate) principal: &'a Principal,
+    pub(crate) api_version: &'a str,
+    /// The oldest version that the control plane runs, once it has run.
+    pub(crate) running: Option<Version>,
+}
+
+/// Which cluster, in the casing of the request.
+pub(crate) struct Name<'a> {
+    pub(crate) subscription: &'a str,
+    pub(crate) group: &'a str,
+    pub(crate) cluster: &'a str,
+}
+
+impl Name<'_> {
+    /// The cluster's ARM id.
+    pub(crate) fn id(&self) -> String {
+        cluster_id(self.subscription, self.group, self.cluster)
+    }
+}
+
+/// A cluster's ARM id.
+pub(crate) fn cluster_id(subscription: &str, group: &str, cluster: &str) -> String {
+    arm_ids::resource_id(subscription, group, NAMESPACE, &[("managedClusters", cluster)])
+}
+
+/// A cluster's next generation, before what it means for the requests that came before it ([`Draft::follow`]).
+pub(crate) struct Draft {
+    pub(crate) record: ClusterRecord,
+    pub(crate) operation: OperationRecord,
+    /// Secrets of the body by property path, to be sealed into the record.
+    pub(crate) secrets: Vec<(String, String)>,
+    /// Whether the group of its nodes is made with it where it is not there.
+    pub(crate) makes_groups: bool,
+}
+
+/// What is to be written.
+pub(crate) struct Change {
+    pub(crate) record: ClusterRecord,
+    pub(crate) operation: OperationRecord,
+    /// See [`Draft::secrets`].
+    pub(crate) secrets: Vec<(String, String)>,
+    /// See [`Draft::makes_groups`].
+    pub(crate) makes_groups: bool,
+    /// Operations that it ends.
+    pub(crate) ended: Vec<OperationRecord>,
+    /// What is told of it.
+    pub(crate) events: Vec<Event>,
+}
+
+/// Whether a request asks for the resource to be made, so that nothing it replaces can be meant.
+fn creates(present: Option<&ClusterRecord>, pool: Option<&str>) -> bool {
+    let Some(present) = present else { return true };
+    pool.is_some_and(|pool| !present.spec.pools.iter().any(|spec| spec.name == pool))
+}
+
+/// What is being deleted can only be waited for.
+pub(crate) fn refuse_deleting(record: &ClusterRecord) -> Result<(), ArmError> {
+    if record.deleting {
+        let message = format!(
+            "The cluster '{}' is being deleted (operation {}), which cannot be taken back. Wait until it is gone, for example \
+             with 'az aks wait --deleted', then make it anew.",
+            record.name, record.operation
+        );
+        return Err(ArmError::new(ErrorCode::CONFLICT, message));
+    }
+    Ok(())
+}
+
+/// The next generation of a record: systemData, eTags, generations of changed pools, and the operation for it.
+///
+/// `pool`: the only pool that the request is about; `None` for the whole cluster.
+pub(crate) fn advance(
+    context: &Context<'_>,
+    name: &Name<'_>,
+    present: Option<&ClusterRecord>,
+    body: Value,
+    spec: ClusterSpec,
+    operation: &str,
+    pool: Option<&str>,
+) -> Draft {
+    let generation = present.map_or(0, |present| present.generation) + 1;
+    let uid = present.map_or_else(|| context.ids.short(), |present| present.uid.clone());
+    let before = |name: &str| {
+        let present = present?;
+        let spec = present.spec.pools.iter().find(|pool| pool.name == name)?;
+        Some((spec, present.pool_generations.get(name).copied().unwrap_or(0)))
+    };
+    let pool_generations: BTreeMap<String, u64> = spec
+        .pools
+        .iter()
+        .map(|spec| {
+            let own = match before(&spec.name) {
+                Some((old, own)) if old == spec && pool != Some(spec.name.as_str()) => own,
+                _ => generation,
+            };
+            (spec.name.clone(), own)
+        })
+        .collect();
+    let who = &context.principal.name;
+    let kind = context.principal.kind.as_str();
+    let id = context.ids.uuid().to_string();
+    let mut record = ClusterRecord {
+        v: 1,
+        uid: uid.clone(),
+        subscription: name.subscription.to_owned(),
+        resource_group: name.group.to_owned(),
+        name: name.cluster.to_owned(),
+        generation,
+        pool_generations,
+        body,
+        spec,
+        sealed: present.map(|present| present.sealed.clone()).unwrap_or_default(),
+        deleting: false,
+        operation: id.clone(),
+        // `Draft::follow` says what follows from the requests before, once all else is decided.
+        course: present.map(|present| present.course.clone()).unwrap_or_default(),
+        created_at: present.map_or(context.now, |present| present.created_at),
+        created_by: present.map_or(who, |present| &present.created_by).clone(),
+        created_by_type: present
+            .map_or(kind, |present| &present.created_by_type)
+            .to_owned(),
+        modified_at: context.now,
+        modified_by: who.clone(),
+        modified_by_type: kind.to_owned(),
+    };
+    if record
+        .body
+        .pointer("/properties/servicePrincipalProfile/clientId")
+        == Some(&json!("msi"))
+    {
+        record.sealed.remove(SERVICE_PRINCIPAL_SECRET);
+    }
+    set_etags(&mut record, pool);
+    let resource_id = match pool {
+        Some(pool) => format!("{}/agentPools/{pool}", name.id()),
+        None => name.id(),
+    };
+    Draft {
+        operation: OperationRecord {
+            v: 1,
+            id,
+            name: operation.to_owned(),
+            resource_id,
+            cluster: uid,
+            generation,
+            pool: pool.map(str::to_owned),
+            creates: creates(present, pool),
+            deletes: false,
+            progress: control_records::Progress::default(),
+            status: OperationStatus::InProgress,
+            started_at: context.now,
+            ended_at: None,
+            error: None,
+        },
+        record,
+        secrets: Vec::new(),
+        makes_groups: false,
+    }
+}
+
+/// A cluster operation changes the eTags of the cluster and all pools, a pool operation only the pool's.
+fn set_etags(record: &mut ClusterRecord, pool: Option<&str>) {
+    if pool.is_none() {
+        record.body["eTag"] = json!(etag(&record.uid, "", record.generation));
+    }
+    let bodies = record
+        .body
+        .pointer_mut("/properties/agentPoolProfiles")
+        .and_then(Value::as_array_mut);
+    for body in bodies.into_iter().flatten() {
+        let spec = record
+            .spec
+            .pools
+            .iter()
+            .find(|spec| body["name"] == json!(spec.name));
+        if let Some(spec) = spec.filter(|spec| pool.is_none_or(|pool| pool == spec.name)) {
+            body["eTag"] = json!(etag(&record.uid, &spec.incarnation, record.generation));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The machines of a pool: read only.
+
+use arm_kernel::{Operation, ResourceType, Verb, quote, store_error};
+use arm_wire::{ArmError, ErrorCode, Request, Response};
+use control_records::{MachineRecord, Role, key};
+use control_store::list_records;
+use serde_json::{Value, json};
+
+use crate::{
+    ContainerService,
+    api_versions::API_VERSIONS,
+    records::{At, Found},
+};
+
+type Row = Operation<ContainerService>;
+
+pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
+    path: "managedClusters/agentPools/machines",
+    versions: API_VERSIONS,
+    members: None,
+    operations: &[
+        Row::run(Verb::Get, "Machines_Get", |provider, call| {
+            Box::pin(provider.get_machine(&call.request))
+        }),
+        Row::run(Verb::List, "Machines_List", |provider, call| {
+            Box::pin(provider.list_machines(&call.request))
+        }),
+    ],
+};
+
+impl ContainerService {
+    /// The machines of a pool, in order of their numbers.
+    async fn machines(&self, found: &Found, pool: &str) -> Result<Vec<MachineRecord>, ArmError> {
+        let (machines, _) = list_records::<MachineRecord>(&*self.store, &key::machine(""))
+            .await
+            .map_err(store_error)?;
+        let uid = &found.record.value.uid;
+        let mut of_pool: Vec<(u32, MachineRecord)> = machines
+            .into_iter()
+            .filter_map(|(_, stored)| {
+                let machine = stored.value;
+                let assignment = machine.assignment.as_ref()?;
+                match &assignment.role {
+                    Role::Node { pool: own, index, .. }
+                        if own == pool && &assignment.cluster == uid && !machine.deleting =>
+                    {
+                        Some((*index, machine))
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+        of_pool.sort_by_key(|(index, _)| *index);
+        Ok(of_pool.into_iter().map(|(_, machine)| machine).collect())
+    }
+
+    async fn list_machines(&self, request: &Request) -> Result<Response, ArmError> {
+        let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
+        let machines = self.machines(&found, &pool).await?;
+        let seen = found.seen();
+        let value: Vec<Value> = machines
+            .iter()
+            .filter_map(|machine| seen.machine(machine))
+            .collect();
+        Ok(Response::ok(json!({ "value": value })))
+    }
+
+    async fn get_machine(&self, request: &Request) -> Result<Response, ArmError> {
+        let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
+        let name = request.path.name(2).unwrap_or_default();
+        let machines = self.machines(&found, &pool).await?;
+        let mut all = machines
+            .iter()
+            .filter_map(|machine| found.seen().machine(machine));
+        let one = all.find(|item| {
+            item["name"]
+                .as_str()
+                .is_some_and(|own| own.eq_ignore_ascii_case(name))
+        });
+        one.map(Response::ok).ok_or_else(|| {
+            let message = format!("The pool '{pool}' has no machine {}.", quote(name));
+            ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message)
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! `managedClusters/agentPools`: the rows, and how a pool is decided about. It is read and written with its cluster's record.
+
+mod change;
+pub(crate) mod decide;
+
+use arm_ids::ResourcePath;
+use arm_kernel::{
+    Asked, Context, Decision, Mode, Operation, Presence, Purpose, Resource, ResourceType, Verb, Wish, act,
+};
+use arm_wire::{ArmError, ErrorCode};
+use async_trait::async_trait;
+use control_store::Txn;
+use serde_json::Value;
+
+use crate::{
+    ContainerService, NAMESPACE, ProviderConfig,
+    api_versions::API_VERSIONS,
+    clusters::{Clusters, State, draft::Change, requests},
+    problems::quote,
+    records::{At, pool_etag},
+};
+
+type Row = Operation<ContainerService>;
+
+pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
+    path: "managedClusters/agentPools",
+    versions: API_VERSIONS,
+    members: None,
+    operations: &[
+        Row::get::<Pools>("AgentPools_Get"),
+        Row::put::<Pools>("AgentPools_CreateOrUpdate"),
+        Row::delete::<Pools>(requests::POOL_DELETE),
+        Row::list::<Pools>("AgentPools_List"),
+        Row::write(
+            Verb::Action("abort"),
+            requests::ABORT_POOL,
+            |provider, call| Box::pin(act::<Pools>(provider, call, &Action::Abort, Mode::Commit)),
+            |provider, call| Box::pin(act::<Pools>(provider, call, &Action::Abort, Mode::Preview)),
+        ),
+        Row::not_yet(Verb::Action("deleteMachines"), "AgentPools_DeleteMachines"),
+        Row::not_yet(
+            Verb::Action("upgradeNodeImageVersion"),
+            "AgentPools_UpgradeNodeImageVersion",
+        ),
+    ],
+};
+
+/// `agentPools` as the kernel sees them.
+pub(crate) enum Pools {}
+
+/// Wishes about a pool beyond PUT and DELETE.
+pub(crate) enum Action {
+    /// To go back to what was reached last.
+    Abort,
+}
+
+/// The pool's name as it is, whatever the casing asked for: one that is there, or one on its way out.
+fn real_name<'a>(state: &'a State, asked: &str) -> Option<&'a str> {
+    let pools = &state.record()?.spec.pools;
+    let here = pools.iter().find(|pool| pool.name.eq_ignore_ascii_case(asked));
+    let leaving = || Some(state.seen(None)?.leaving(asked)?.spec.name.as_str());
+    here.map(|pool| pool.name.as_str()).or_else(leaving)
+}
+
+#[async_trait]
+impl Resource for Pools {
+    type Provider = ContainerService;
+    type State = State;
+    type Change = Change;
+    type Action = Action;
+
+    async fn read(
+        provider: &ContainerService,
+        path: &ResourcePath,
+        purpose: Purpose,
+    ) -> Result<State, ArmError> {
+        State::read(provider, At::of(path)?, purpose).await
+    }
+
+    fn presence(state: &State, path: &ResourcePath) -> Presence {
+        let asked = path.name(1).unwrap_or_default();
+        let Some((record, name)) = state.record().zip(real_name(state, asked)) else {
+            return Presence::Absent;
+        };
+        pool_etag(record, name).map_or(Presence::Leaving, Presence::Here)
+    }
+
+    fn creatable(state: &State, path: &ResourcePath) -> Result<(), ArmError> {
+        if state.found.is_some() {
+            return Ok(());
+        }
+        let at = At::of(path)?;
+        let message = format!(
+            "The parent resource '{NAMESPACE}/managedClusters/{}' under resource group {} was not found.",
+            at.cluster,
+            quote(at.group)
+        );
+        Err(ArmError::new(ErrorCode::PARENT_RESOURCE_NOT_FOUND, message))
+    }
+
+    fn missing(state: &State, path: &ResourcePath) -> ArmError {
+        match At::of(path) {
+            Ok(at) if state.found.is_some() => at.pool_not_found(),
+            Ok(at) => at.not_found(),
+            Err(error) => error,
+        }
+    }
+
+    async fn list(
+        provider: &ContainerService,
+        path: &ResourcePath,
+        api_version: &str,
+    ) -> Result<Vec<Value>, ArmError> {
+        let found = provider.need(At::of(path)?).await?;
+        let seen = found.seen();
+        let pools = seen.pool_names().into_iter();
+        Ok(pools.map(|pool| seen.pool(pool, api_version)).collect())
+    }
+
+    fn decide(
+        context: &Context<'_, ProviderConfig>,
+        state: &State,
+        wish: Wish<'_, Action>,
+    ) -> Result<Decision<Change>, ArmError> {
+        let path = context.asked.path;
+        let at = At::of(path)?;
+        let (name, own) = (at.name(), state.context(context));
+        let pool = real_name(state, at.child);
+        let Some(before) = state.before() else {
+            return match wish {
+                Wish::Delete => Ok(Decision::Nothing),
+                _ => Err(at.not_found()),
+            };
+        };
+        let draft = match wish {
+            Wish::Put(body) => change::put_pool(&own, &name, at.child, before.record, body)?,
+            Wish::Patch(_) => {
+                let message = "A pool is changed with PUT.";
+                return Err(ArmError::new(ErrorCode::METHOD_NOT_ALLOWED, message));
+            }
+            Wish::Delete => match pool {
+                None => return Ok(Decision::Nothing),
+                Some(pool) if pool_etag(before.record, pool).is_some() => {
+                    change::delete_pool(&own, &name, pool, before.record)?
+                }
+                // On its way already: one deletion, however often asked for.
+                Some(pool) => {
+                    let leaving = state
+                        .seen(None)
+                        .and_then(|seen| Some(seen.leaving(pool)?.operation.clone()));
+                    return Ok(leaving.map_or(Decision::Nothing, Decision::Underway));
+                }
+            },
+            Wish::Act(Action::Abort) => {
+                let pool = pool.ok_or_else(|| at.pool_not_found())?;
+                requests::abort_pool(&own, &name, pool, before)?
+            }
+        };
+        Ok(Decision::Write(draft.follow(Some(before))))
+    }
+
+    async fn transaction(
+        provider: &ContainerService,
+        asked: &Asked<'_>,
+        state: &State,
+        change: &Change,
+    ) -> Result<Txn, ArmError> {
+        Clusters::transaction(provider, asked, state, change).await
+    }
+
+    fn render(state: &State, change: Option<&Change>, path: &ResourcePath, api_version: &str) -> Value {
+        let asked = path.name(1).unwrap_or_default();
+        let name = real_name(state, asked).unwrap_or(asked);
+        state
+            .seen(change)
+            .map_or(Value::Null, |seen| seen.pool(name, api_version))
+    }
+
+    fn operation(change: &Change) -> Option<&str> {
+        Some(&change.operation.id)
+    }
+}

@@ -1,0 +1,100 @@
+//! Which Kubernetes versions there are, and where a cluster or pool can go from its own.
+
+use arm_ids::same_location;
+use arm_kernel::{Operation, ResourceType, Scope, Verb, quote};
+use arm_wire::{ArmError, ErrorCode, Request, Response};
+
+use crate::{ContainerService, api_versions::API_VERSIONS, clusters::render, records::At};
+
+type Row = Operation<ContainerService>;
+
+pub(crate) const CLUSTER_UPGRADES: ResourceType<ContainerService> = ResourceType {
+    path: "managedClusters/upgradeProfiles",
+    versions: API_VERSIONS,
+    members: None,
+    operations: &[Row::run(
+        Verb::Get,
+        "ManagedClusters_GetUpgradeProfile",
+        |provider, call| Box::pin(provider.cluster_upgrades(&call.request)),
+    )],
+};
+
+pub(crate) const POOL_UPGRADES: ResourceType<ContainerService> = ResourceType {
+    path: "managedClusters/agentPools/upgradeProfiles",
+    versions: API_VERSIONS,
+    members: None,
+    operations: &[Row::run(
+        Verb::Get,
+        "AgentPools_GetUpgradeProfile",
+        |provider, call| Box::pin(provider.pool_upgrades(&call.request)),
+    )],
+};
+
+pub(crate) const POOL_VERSIONS: ResourceType<ContainerService> = ResourceType {
+    path: "managedClusters/availableAgentPoolVersions",
+    versions: API_VERSIONS,
+    members: None,
+    operations: &[Row::run(
+        Verb::List,
+        "AgentPools_GetAvailableAgentPoolVersions",
+        |provider, call| Box::pin(provider.pool_versions(&call.request)),
+    )],
+};
+
+pub(crate) const LOCATION_VERSIONS: ResourceType<ContainerService> = ResourceType {
+    path: "locations/kubernetesVersions",
+    versions: API_VERSIONS,
+    members: None,
+    operations: &[Row::run(
+        Verb::List,
+        "ManagedClusters_ListKubernetesVersions",
+        |provider, call| Box::pin(async { provider.location_versions(&call.request) }),
+    )
+    .at(Scope::Subscription)],
+};
+
+impl ContainerService {
+    async fn cluster_upgrades(&self, request: &Request) -> Result<Response, ArmError> {
+        let at = At::of(&request.path)?;
+        check_default(at.child)?;
+        let found = self.need(at).await?;
+        Ok(Response::ok(found.seen().upgrade_profile(&self.config.offered)))
+    }
+
+    async fn pool_upgrades(&self, request: &Request) -> Result<Response, ArmError> {
+        check_default(request.path.name(2).unwrap_or_default())?;
+        let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
+        let offered = &self.config.offered;
+        Ok(Response::ok(found.seen().pool_upgrade_profile(&pool, offered)))
+    }
+
+    async fn pool_versions(&self, request: &Request) -> Result<Response, ArmError> {
+        let found = self.need(At::of(&request.path)?).await?;
+        Ok(Response::ok(found.seen().pool_versions(&self.config.offered)))
+    }
+
+    fn location_versions(&self, request: &Request) -> Result<Response, ArmError> {
+        let asked = request.path.name(0).unwrap_or_default();
+        if same_location(asked, &self.config.location) {
+            return Ok(Response::ok(render::kubernetes_versions(&self.config.offered)));
+        }
+        let message = format!(
+            "The location {} is not available here; use '{}'.",
+            quote(asked),
+            self.config.location
+        );
+        Err(ArmError::new(ErrorCode::LOCATION_NOT_AVAILABLE, message).target("location"))
+    }
+}
+
+/// Upgrade profiles are all called `default`.
+fn check_default(name: &str) -> Result<(), ArmError> {
+    if name.eq_ignore_ascii_case("default") {
+        return Ok(());
+    }
+    let message = format!(
+        "There is no upgrade profile {}; the only one is 'default'.",
+        quote(name)
+    );
+    Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message))
+}

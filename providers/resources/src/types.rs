@@ -1,0 +1,248 @@
+//! The types of `Microsoft.Resources`. Paths without a namespace are items and collections at tenant scope here, as ARM names their
+//! types: `/subscriptions/{s}/resourceGroups/{g}` is `subscriptions/resourceGroups`.
+
+use arm_kernel::{
+    Namespace, Operation, ResourceType,
+    Scope::{Subscription, Tenant},
+    Verb::{Action, Delete, Exists, Get, List, Patch, Put},
+};
+
+use crate::{NAMESPACE, ResourcesProvider};
+
+/// The api-versions that are accepted, newest first. Azure uses several tables here (subscriptions, providers, groups,
+/// deployments); clients mix them, and the parts that are served have not changed, so there is one.
+pub(crate) const API_VERSIONS: &[&str] = &[
+    "2025-04-01",
+    "2025-03-01",
+    "2024-11-01",
+    "2024-08-01",
+    "2024-07-01",
+    "2024-03-01",
+    "2023-07-01",
+    "2022-12-01",
+    "2022-09-01",
+    "2022-06-01",
+    "2022-05-01",
+    "2022-01-01",
+    "2021-04-01",
+    "2021-01-01",
+    "2020-10-01",
+    "2020-09-01",
+    "2020-08-01",
+    "2020-06-01",
+    "2020-05-01",
+    "2020-01-01",
+    "2019-11-01",
+    "2019-10-01",
+    "2019-08-01",
+    "2019-07-01",
+    "2019-06-01",
+    "2019-05-10",
+    "2019-05-01",
+    "2019-03-01",
+    "2018-06-01",
+    "2018-05-01",
+    "2018-02-01",
+    "2017-05-10",
+    "2016-09-01",
+    "2016-06-01",
+    "2016-02-01",
+    "2015-11-01",
+    "2015-01-01",
+];
+
+type Type = ResourceType<ResourcesProvider>;
+type Row = Operation<ResourcesProvider>;
+
+const fn kind(path: &'static str, operations: &'static [Row]) -> Type {
+    ResourceType {
+        path,
+        versions: API_VERSIONS,
+        // Groups and subscriptions are not resources in such lists.
+        members: None,
+        operations,
+    }
+}
+
+impl Namespace for ResourcesProvider {
+    const NAME: &'static str = NAMESPACE;
+    const TYPES: &'static [&'static ResourceType<Self>] = &[
+        &TENANTS,
+        &SUBSCRIPTIONS,
+        &LOCATIONS,
+        &TENANT_PROVIDERS,
+        &PROVIDERS,
+        &GROUPS,
+        &RESOURCES,
+        &GROUP_RESOURCES,
+        &GROUP_DEPLOYMENT_OPERATIONS,
+        &TAG_NAMES,
+        &DEPLOYMENTS,
+        &DEPLOYMENT_OPERATIONS,
+        &TAGS,
+    ];
+}
+
+const TENANTS: Type = kind(
+    "tenants",
+    &[Row::run(List, "Tenants_List", |provider, _| {
+        Box::pin(async { Ok(provider.tenants()) })
+    })
+    .at(Tenant)],
+);
+const SUBSCRIPTIONS: Type = kind(
+    "subscriptions",
+    &[
+        Row::run(List, "Subscriptions_List", |provider, call| {
+            Box::pin(provider.list_subscriptions(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Get, "Subscriptions_Get", |provider, call| {
+            Box::pin(provider.get_subscription(&call.request))
+        })
+        .at(Tenant),
+    ],
+);
+const LOCATIONS: Type = kind(
+    "subscriptions/locations",
+    &[Row::run(List, "Subscriptions_ListLocations", |provider, call| {
+        Box::pin(provider.locations(&call.request))
+    })
+    .at(Tenant)],
+);
+const TENANT_PROVIDERS: Type = kind(
+    "providers",
+    &[
+        Row::run(List, "Providers_ListAtTenantScope", |provider, call| {
+            Box::pin(provider.list_providers(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Get, "Providers_GetAtTenantScope", |provider, call| {
+            Box::pin(provider.get_provider(&call.request))
+        })
+        .at(Tenant),
+    ],
+);
+const PROVIDERS: Type = kind(
+    "subscriptions/providers",
+    &[
+        Row::run(List, "Providers_List", |provider, call| {
+            Box::pin(provider.list_providers(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Get, "Providers_Get", |provider, call| {
+            Box::pin(provider.get_provider(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Action("register"), "Providers_Register", |provider, call| {
+            Box::pin(provider.register(&call.request, true))
+        })
+        .at(Tenant)
+        .permission("{namespace}/register/action"),
+        Row::run(Action("unregister"), "Providers_Unregister", |provider, call| {
+            Box::pin(provider.register(&call.request, false))
+        })
+        .at(Tenant)
+        .permission("{namespace}/unregister/action"),
+    ],
+);
+const GROUPS: Type = kind(
+    "subscriptions/resourceGroups",
+    &[
+        Row::run(List, "ResourceGroups_List", |provider, call| {
+            Box::pin(provider.list_groups(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Get, "ResourceGroups_Get", |provider, call| {
+            Box::pin(provider.get_group(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Exists, "ResourceGroups_CheckExistence", |provider, call| {
+            Box::pin(provider.group_exists(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Put, "ResourceGroups_CreateOrUpdate", |provider, call| {
+            Box::pin(provider.put_group(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Patch, "ResourceGroups_Update", |provider, call| {
+            Box::pin(provider.patch_group(&call.request))
+        })
+        .at(Tenant),
+        Row::run(Delete, crate::groups::DELETE, |provider, call| {
+            Box::pin(provider.delete_group(&call.request))
+        })
+        .at(Tenant),
+        Row::not_yet(Action("exportTemplate"), "ResourceGroups_ExportTemplate").at(Tenant),
+        Row::not_yet(Action("moveResources"), "Resources_MoveResources").at(Tenant),
+        Row::not_yet(Action("validateMoveResources"), "Resources_ValidateMoveResources").at(Tenant),
+    ],
+);
+const RESOURCES: Type = kind(
+    "subscriptions/resources",
+    &[Row::run(List, "Resources_List", |provider, call| {
+        Box::pin(provider.list_resources(&call.request))
+    })
+    .at(Tenant)],
+);
+const GROUP_RESOURCES: Type = kind(
+    "subscriptions/resourceGroups/resources",
+    &[Row::run(List, "Resources_ListByResourceGroup", |provider, call| {
+        Box::pin(provider.list_resources(&call.request))
+    })
+    .at(Tenant)],
+);
+const GROUP_DEPLOYMENT_OPERATIONS: Type = kind(
+    "subscriptions/resourceGroups/deployments/operations",
+    &[
+        Row::not_yet(List, "DeploymentOperations_List").at(Tenant),
+        Row::not_yet(Get, "DeploymentOperations_Get").at(Tenant),
+    ],
+);
+const TAG_NAMES: Type = kind(
+    "subscriptions/tagNames",
+    &[
+        Row::not_yet(List, "Tags_List").at(Tenant),
+        Row::not_yet(Put, "Tags_CreateOrUpdate").at(Tenant),
+        Row::not_yet(Delete, "Tags_Delete").at(Tenant),
+    ],
+);
+const DEPLOYMENTS: Type = kind(
+    "deployments",
+    &[
+        Row::not_yet(List, "Deployments_ListByResourceGroup"),
+        Row::not_yet(Get, "Deployments_Get"),
+        Row::not_yet(Exists, "Deployments_CheckExistence"),
+        Row::not_yet(Put, "Deployments_CreateOrUpdate"),
+        Row::not_yet(Delete, "Deployments_Delete"),
+        Row::not_yet(Action("validate"), "Deployments_Validate"),
+        Row::not_yet(Action("whatIf"), "Deployments_WhatIf"),
+        Row::not_yet(Action("cancel"), "Deployments_Cancel"),
+        Row::not_yet(Action("exportTemplate"), "Deployments_ExportTemplate"),
+        Row::not_yet(List, "Deployments_ListAtSubscriptionScope").at(Subscription),
+        Row::not_yet(Get, "Deployments_GetAtSubscriptionScope").at(Subscription),
+        Row::not_yet(Exists, "Deployments_CheckExistenceAtSubscriptionScope").at(Subscription),
+        Row::not_yet(Put, "Deployments_CreateOrUpdateAtSubscriptionScope").at(Subscription),
+        Row::not_yet(Delete, "Deployments_DeleteAtSubscriptionScope").at(Subscription),
+        Row::not_yet(Action("validate"), "Deployments_ValidateAtSubscriptionScope").at(Subscription),
+        Row::not_yet(Action("whatIf"), "Deployments_WhatIfAtSubscriptionScope").at(Subscription),
+    ],
+);
+const DEPLOYMENT_OPERATIONS: Type = kind(
+    "deployments/operations",
+    &[
+        Row::not_yet(List, "DeploymentOperations_List"),
+        Row::not_yet(Get, "DeploymentOperations_Get"),
+    ],
+);
+const TAGS: Type = kind(
+    "tags",
+    &[
+        Row::not_yet(Get, "Tags_GetAtScope").at(Subscription),
+        Row::not_yet(Put, "Tags_CreateOrUpdateAtScope").at(Subscription),
+        Row::not_yet(Patch, "Tags_UpdateAtScope").at(Subscription),
+        Row::not_yet(Get, "Tags_GetAtScope"),
+        Row::not_yet(Put, "Tags_CreateOrUpdateAtScope"),
+        Row::not_yet(Patch, "Tags_UpdateAtScope"),
+    ],
+);

@@ -1,0 +1,172 @@
+//! Finding the rule that drops a connection: traced by nftables while the connection is tried again, else counted by iptables.
+
+use std::{
+    fmt,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use base_env::Env;
+use fabric_net::Names;
+
+use crate::{
+    Path, ProbeError, Stand, iptables,
+    machine::{run, search_path},
+    trace,
+};
+
+/// How long a closed path is tried again while it is traced.
+const BOUND: Duration = Duration::from_secs(2);
+/// How long each of those connections may take: the first packet is all that is needed.
+const ONCE: Duration = Duration::from_millis(250);
+
+/// Which packet filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// nftables, or iptables on top of it.
+    Nftables { family: String },
+    /// iptables as it was before nftables.
+    Iptables,
+}
+
+/// What drops a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Culprit {
+    pub(crate) engine: Engine,
+    pub(crate) table: String,
+    /// The base chain, where the kernel hands packets over.
+    pub(crate) base: String,
+    /// The chain with the rule, which the base chain led to.
+    pub(crate) chain: String,
+    /// The rule; `None` where it is the chain's policy.
+    pub(crate) rule: Option<String>,
+    /// What the packet met before, as it was traced.
+    pub(crate) way: String,
+}
+
+impl Culprit {
+    /// Whether the packet met something with this in its name.
+    pub(crate) fn mentions(&self, word: &str) -> bool {
+        [&self.way, &self.chain].iter().any(|text| text.contains(word))
+            || self.rule.as_ref().is_some_and(|rule| rule.contains(word))
+    }
+
+    /// Whether the packet was on its way from one card to another.
+    pub(crate) fn is_forward(&self) -> bool {
+        self.way.lines().any(|line| {
+            line.strip_prefix("packet: ")
+                .is_some_and(|packet| packet.contains("iif \"") && packet.contains("oif \""))
+        })
+    }
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.engine {
+            Engine::Nftables { family } => write!(f, "table {family} {}, chain {}", self.table, self.chain)?,
+            Engine::Iptables => write!(f, "iptables-legacy, table {}, chain {}", self.table, self.chain)?,
+        }
+        if self.base != self.chain {
+            write!(f, " (from chain {})", self.base)?;
+        }
+        match &self.rule {
+            Some(rule) => write!(f, ": {rule}"),
+            None => f.write_str(": policy drop"),
+        }
+    }
+}
+
+/// Tries a closed path again and looks who drops it. `None` where it is open now; `Some(None)` where nobody says.
+pub(crate) fn find(
+    env: &Env,
+    names: &Names,
+    stand: &Stand,
+    path: Path,
+) -> Result<Option<Option<Culprit>>, ProbeError> {
+    let address = stand.addresses(path);
+    let port = stand.target(path).port();
+    let tracing = Tracing::start(names, &address.to_string())?;
+    let count = || run("iptables-legacy-save", &["-c"], None).unwrap_or_default();
+    let before = count();
+    let deadline = env.clock.monotonic() + BOUND;
+    let mut seen = String::new();
+    loop {
+        if stand.connect(&[path], ONCE).iter().any(|(_, open)| *open) {
+            return Ok(None);
+        }
+        for line in tracing.lines.try_iter() {
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+        if let Some(culprit) = trace::dropped(&seen, address, port) {
+            return Ok(Some(Some(culprit)));
+        }
+        // A refused connection ends at once; the bound still holds.
+        if env.clock.monotonic() > deadline {
+            return Ok(Some(iptables::dropped(&before, &count())));
+        }
+    }
+}
+
+/// `nft monitor trace`, and the table that marks packets for it.
+struct Tracing {
+    table: String,
+    monitor: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Tracing {
+    fn start(names: &Names, address: &str) -> Result<Self, ProbeError> {
+        let failed = |error| ProbeError::new("trace packets with nft", error);
+        let table = format!("{}_trace", names.table());
+        let mut monitor = Command::new("nft")
+            .args(["monitor", "trace"])
+            .env("PATH", search_path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let (tell, lines) = mpsc::channel();
+        if let Some(output) = monitor.stdout.take() {
+            thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    if tell.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let tracing = Self {
+            table,
+            monitor,
+            lines,
+        };
+        let chain = |hook: &str| {
+            format!(
+                "chain {hook} {{\ntype filter hook {hook} priority -350; policy accept;\nip saddr {address} meta nftrace set 1\n\
+                 ip daddr {address} meta nftrace set 1\n}}\n"
+            )
+        };
+        let table = &tracing.table;
+        let rules = format!(
+            "table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{}{}}}\n",
+            chain("prerouting"),
+            chain("output")
+        );
+        run("nft", &["-f", "-"], Some(&rules)).map_err(failed)?;
+        Ok(tracing)
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        // It may have ended by itself; the table may not have been made.
+        drop(self.monitor.kill());
+        drop(self.monitor.wait());
+        drop(run("nft", &["delete", "table", "inet", &self.table], None));
+    }
+}

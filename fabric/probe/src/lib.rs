@@ -1,0 +1,376 @@
+//! Whether this host lets a stamp's machines talk: connections tried over the very paths that machines use, and, where one is
+//! dropped, the firewall rule that drops it and the rule that mends it.
+//!
+//! | path | what goes over it |
+//! |---|---|
+//! | machine → service | agents dial the hub at the stamp's gateway address |
+//! | machine → VIP | nodes reach their API server; bridged, but seen by the host's firewall where br_netfilter is on |
+//! | host → VIP | `kubectl` and the service reach an API server |
+//! | machine → outside | pods reach the world; with an uplink only |
+//!
+//! Always true: what is tried lives in nameless network namespaces of threads, so it is gone when the process is, however it ends; the
+//! addresses are those that no machine and no VIP is ever given; a firewall is read and traced, never changed, but for a table of this
+//! crate's own that is removed again.
+//!
+//! Blocking code: call it from `spawn_blocking`. Called by: `landfall up` and `landfall doctor`, as root.
+
+mod diagnosis;
+mod iptables;
+mod machine;
+mod remedy;
+mod trace;
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use base_env::Env;
+use fabric_api::{StampNetwork, Uplink};
+use fabric_net::{BLACKHOLE_METRIC, Names, NamespaceSeen, stamp_ruleset, stamp_script};
+use ipnet::Ipv4Net;
+
+pub use diagnosis::Culprit;
+
+use machine::{Machine, run};
+
+/// Where agents dial at the gateway, and where API servers listen at their VIP.
+const HUB_PORT: u16 = 7443;
+const API_PORT: u16 = 443;
+
+/// How long a connection may take: on one host it takes less than a millisecond; a lost packet is sent again after a second.
+const BOUND: Duration = Duration::from_millis(1_500);
+
+/// Ranges for the stand-in of the outside world: reserved for tests and documentation, so nobody routes them for real.
+const OUTSIDE: [&str; 3] = ["198.18.91.0/30", "203.0.113.248/30", "192.0.2.248/30"];
+
+/// A path that machines, or clients on this host, need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Path {
+    /// A machine to the service.
+    MachineToService,
+    /// A machine to the VIP of an API server.
+    MachineToVip,
+    /// This host to the VIP of an API server.
+    HostToVip,
+    /// A machine to the outside, through this host.
+    MachineToOutside,
+}
+
+impl Path {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MachineToService => "from machines to the service",
+            Self::MachineToVip => "from machines to API servers",
+            Self::HostToVip => "from this host to API servers",
+            Self::MachineToOutside => "from machines to the outside",
+        }
+    }
+}
+
+/// A path that is closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// Which.
+    pub path: Path,
+    /// Where the connection was to lead.
+    pub to: SocketAddr,
+    /// The rule that drops it; `None` where neither nftables nor iptables says so.
+    pub culprit: Option<Culprit>,
+    /// What mends it, as a command; `None` where the rule was not found.
+    pub remedy: Option<String>,
+}
+
+/// What was tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Paths that were tried.
+    pub tried: Vec<Path>,
+    /// Those that are closed.
+    pub blocked: Vec<Blocked>,
+}
+
+/// The paths cannot be tried.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act}")]
+pub struct ProbeError {
+    act: String,
+    #[source]
+    source: io::Error,
+}
+
+impl ProbeError {
+    fn new(act: impl Into<String>, source: io::Error) -> Self {
+        Self {
+            act: act.into(),
+            source,
+        }
+    }
+}
+
+/// The stamp's network to try: its own where it is up, else one like it that is taken away afterwards.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    names: Names,
+    network: StampNetwork,
+    taken: Vec<Ipv4Net>,
+}
+
+impl Probe {
+    /// For a stamp with this network. `taken`: ranges that this host routes somewhere.
+    pub fn new(stamp: &str, network: StampNetwork, taken: &[Ipv4Net]) -> Self {
+        Self {
+            names: Names::new(stamp),
+            network,
+            taken: taken.to_vec(),
+        }
+    }
+
+    /// Tries every path. Takes a tenth of a second where all are open, and less than ten where none is.
+    ///
+    /// # Errors
+    /// When namespaces and links for trying cannot be made.
+    pub fn run(&self, env: &Env) -> Result<Outcome, ProbeError> {
+        let bridge = self.names.bridge();
+        if run("ip", &["link", "show", "dev", &bridge], None).is_ok() {
+            return self.attempt(env);
+        }
+        let (stand_in, _guard) = self.stand_in()?;
+        stand_in.attempt(env)
+    }
+
+    /// A network like the stamp's, under a name and in a range that no stamp has.
+    fn stand_in(&self) -> Result<(Self, impl Drop), ProbeError> {
+        struct Remove(Names, Ipv4Net);
+        impl Drop for Remove {
+            fn drop(&mut self) {
+                remove(&self.0, self.1);
+            }
+        }
+        // No stamp's name has a question mark in it.
+        let name = format!("{}?", self.names.stamp());
+        let names = Names::new(&name);
+        let range = fabric_net::stamp_range(&name, &self.taken).unwrap_or(self.network.range);
+        let network = StampNetwork {
+            range,
+            uplink: self.network.uplink,
+        };
+        let act = "make a network for trying";
+        let failed = |error| ProbeError::new(act, error);
+        // Left over from a probe that was killed.
+        remove(&names, range);
+        let guard = Remove(names.clone(), range);
+        run("nft", &["-f", "-"], Some(&stamp_ruleset(&names, &network))).map_err(failed)?;
+        let script = stamp_script(&names, &network, &NamespaceSeen::default(), &[]).join("\n") + "\n";
+        run("ip", &["-batch", "-"], Some(&script)).map_err(failed)?;
+        let probe = Self {
+            names,
+            network,
+            taken: self.taken.clone(),
+        };
+        Ok((probe, guard))
+    }
+
+    fn attempt(&self, env: &Env) -> Result<Outcome, ProbeError> {
+        let stand = Stand::new(self)?;
+        let paths = stand.paths();
+        let closed: Vec<Path> = stand
+            .connect(&paths, BOUND)
+            .into_iter()
+            .filter_map(|(path, open)| (!open).then_some(path))
+            .collect();
+        let mut blocked = Vec::new();
+        for path in &closed {
+            let Some(culprit) = diagnosis::find(env, &self.names, &stand, *path)? else {
+                // It was lost once, and gets through now.
+                continue;
+            };
+            blocked.push(Blocked {
+                path: *path,
+                to: stand.target(*path),
+                remedy: culprit
+                    .as_ref()
+                    .map(|culprit| remedy::command(culprit, &self.names.bridge())),
+                culprit,
+            });
+        }
+        Ok(Outcome {
+            tried: paths,
+            blocked,
+        })
+    }
+}
+
+fn remove(names: &Names, range: Ipv4Net) {
+    // Most of it is usually not there; what is, is taken away.
+    let table = names.table();
+    drop(run(
+        "ip",
+        &["-force", "-batch", "-"],
+        Some(&format!(
+            "link delete {}\nroute delete unreachable {range} metric {BLACKHOLE_METRIC}\n",
+            names.bridge()
+        )),
+    ));
+    drop(run(
+        "nft",
+        &["-f", "-"],
+        Some(&format!("table inet {table}\ndelete table inet {table}\n")),
+    ));
+}
+
+/// Everything that takes part: two machines on the bridge, one of them with a VIP, and a stand-in for the outside.
+struct Stand {
+    client: Machine,
+    _server: Machine,
+    outside: Option<(Machine, Ipv4Addr)>,
+    gateway: Ipv4Addr,
+    vip: Ipv4Addr,
+    /// Its own listener, where no service has the port.
+    _hub: Option<TcpListener>,
+}
+
+impl Stand {
+    fn new(probe: &Probe) -> Result<Self, ProbeError> {
+        let (names, network) = (&probe.names, &probe.network);
+        let (gateway, range) = (network.gateway(), network.range);
+        let bridge = names.bridge();
+        // The last of the machines' half and the first of the VIPs': the planner gives neither to anybody.
+        let (address, vip) = (network.machines().broadcast(), network.vips().network());
+        let prefix = range.prefix_len();
+        let port = |which: char| format!("lf{which}{}", names.tag());
+        let plug = |which, lines: &[String]| Machine::plugged(&port(which), Some(&bridge), lines);
+        let up = "link set eth0 up".to_owned();
+        let default = format!("route add default via {gateway}");
+        let client = plug(
+            'y',
+            &[
+                format!("address add {address}/{prefix} dev eth0"),
+                up.clone(),
+                default,
+            ],
+        )?;
+        let server = plug('z', &[format!("address add {vip}/{prefix} dev eth0"), up.clone()])?;
+        server.listen(SocketAddr::new(vip.into(), API_PORT))?;
+        let mut outside = None;
+        if network.uplink == Uplink::Host && forwarding() {
+            outside = Some(stand_in_outside(&port('x'), &probe.taken)?);
+        }
+        let hub = match TcpListener::bind((gateway, HUB_PORT)) {
+            Ok(listener) => Some(listener),
+            // The service.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            Err(error) => return Err(ProbeError::new("listen at the gateway", error)),
+        };
+        Ok(Self {
+            client,
+            _server: server,
+            outside,
+            gateway,
+            vip,
+            _hub: hub,
+        })
+    }
+
+    fn paths(&self) -> Vec<Path> {
+        let mut paths = vec![Path::MachineToService, Path::MachineToVip, Path::HostToVip];
+        paths.extend(self.outside.is_some().then_some(Path::MachineToOutside));
+        paths
+    }
+
+    fn target(&self, path: Path) -> SocketAddr {
+        match path {
+            Path::MachineToService => (self.gateway, HUB_PORT).into(),
+            Path::MachineToVip | Path::HostToVip => (self.vip, API_PORT).into(),
+            Path::MachineToOutside => {
+                let address = self
+                    .outside
+                    .as_ref()
+                    .map_or(self.gateway, |(_, address)| *address);
+                (address, API_PORT).into()
+            }
+        }
+    }
+
+    /// Addresses whose packets tell about the paths.
+    fn addresses(&self, path: Path) -> Ipv4Addr {
+        match (path, self.target(path)) {
+            // The gateway has other traffic, the machine has none.
+            (Path::MachineToService, _) | (_, SocketAddr::V6(_)) => self.client.address(),
+            (_, SocketAddr::V4(target)) => *target.ip(),
+        }
+    }
+
+    /// Tries to connect over all of these side by side.
+    fn connect(&self, paths: &[Path], bound: Duration) -> Vec<(Path, bool)> {
+        let all: Vec<(Path, SocketAddr)> = paths.iter().map(|path| (*path, self.target(*path))).collect();
+        let (host, machine): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(path, _)| *path == Path::HostToVip);
+        let from_machine = self.client.begin(move || connect_all(&machine, bound));
+        let mut outcome = connect_all(&host, bound);
+        outcome.extend(from_machine.recv().unwrap_or_default());
+        outcome.sort_unstable();
+        outcome
+    }
+}
+
+/// Connects from the network namespace of the calling thread.
+fn connect_all(targets: &[(Path, SocketAddr)], bound: Duration) -> Vec<(Path, bool)> {
+    thread::scope(|scope| {
+        let running: Vec<_> = targets
+            .iter()
+            .map(|(path, to)| {
+                let attempt = move || (*path, TcpStream::connect_timeout(to, bound).is_ok());
+                scope.spawn(attempt)
+            })
+            .collect();
+        running
+            .into_iter()
+            .filter_map(|attempt| attempt.join().ok())
+            .collect()
+    })
+}
+
+fn forwarding() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1")
+}
+
+/// A namespace behind this host that is not on the bridge: what is forwarded there would be forwarded to the uplink.
+fn stand_in_outside(port: &str, taken: &[Ipv4Net]) -> Result<(Machine, Ipv4Addr), ProbeError> {
+    let range = OUTSIDE
+        .iter()
+        .filter_map(|text| text.parse::<Ipv4Net>().ok())
+        .find(|range| {
+            !taken
+                .iter()
+                .any(|other| other.contains(range) || range.contains(other))
+        })
+        .ok_or_else(|| {
+            ProbeError::new(
+                "stand in for the outside",
+                io::Error::other("this host routes all ranges that are reserved for tests"),
+            )
+        })?;
+    let first = u32::from(range.network());
+    let (near, far) = (Ipv4Addr::from(first + 1), Ipv4Addr::from(first + 2));
+    let machine = Machine::plugged(
+        port,
+        None,
+        &[
+            format!("address add {far}/30 dev eth0"),
+            "link set eth0 up".into(),
+            format!("route add default via {near}"),
+        ],
+    )?;
+    run(
+        "ip",
+        &["address", "add", &format!("{near}/30"), "dev", port],
+        None,
+    )
+    .map_err(|error| ProbeError::new("stand in for the outside", error))?;
+    machine.listen(SocketAddr::new(far.into(), API_PORT))?;
+    Ok((machine, far))
+}

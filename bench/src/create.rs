@@ -23,7 +23,7 @@ pub(crate) async fn run(options: &Create) -> Result<()> {
         .kubernetes
         .clone()
         .unwrap_or_else(|| cluster_versions::Offered::pinned().default_version().to_string());
-    let store = image::ImageStore::open(image::cache_dir()?)?;
+    let store = image::ImageStore::open(image::cache_dir(None)?)?;
     let image = store
         .find(&version)?
         .with_context(|| format!("there is no node image for {version}"))?;

@@ -17,7 +17,7 @@ fn main() -> Result<(), ImageError> {
         }),
         _ => Source::Modules,
     };
-    let store = ImageStore::open(image::cache_dir()?)?;
+    let store = ImageStore::open(image::cache_dir(None)?)?;
     let progress = |event: Event<'_>| println!("{event:?}");
     let built = store.build(&version, &source, &progress)?;
     println!("{} {} {} MB", built.version, built.key, built.size() / 1_000_000);

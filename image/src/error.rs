@@ -6,9 +6,22 @@ use std::{io, path::Path};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// No variable says where the cache is.
+    /// Neither a variable nor the user database says where the cache is.
     #[error("there is no place for the cache: set LANDFALL_CACHE_DIR to a directory")]
     NoCacheDirectory,
+    /// Somebody else could change what root runs.
+    #[error(
+        "{path} is no safe place for what root runs, since {part} {why}: give it to root (chown root:root {part}; chmod go-w {part}), or \
+         choose another place with LANDFALL_CACHE_DIR"
+    )]
+    UnsafeCache {
+        /// The cache, or the program.
+        path: String,
+        /// The part of the path that is at fault.
+        part: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Nothing is pinned for this version.
     #[error("kubernetes {version} is not among the versions that can be built: {known}")]
     UnknownVersion {

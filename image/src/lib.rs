@@ -29,6 +29,7 @@ mod layer;
 mod lock;
 mod manifest;
 mod oci;
+mod place;
 mod plan;
 mod process;
 mod program;
@@ -47,11 +48,10 @@ mod fixture;
 #[cfg(test)]
 mod store_tests;
 
-use std::path::PathBuf;
-
 pub use components::supported;
 pub use error::ImageError;
 pub use manifest::{ContainerImage, DebianPackage, LayerRecord, Manifest, ProgramRecord};
+pub use place::{cache_dir, check as check_place};
 pub use plan::Estimate;
 pub use progress::{Event, Progress, Silent};
 pub use source::{Release, Source};
@@ -68,20 +68,4 @@ pub mod references {
     pub const COREDNS: &str = "landfall.dev/coredns:v1.15.0";
     /// Each image is `<name>.tar` in this directory of a machine, for `ctr --namespace k8s.io images import`.
     pub const DIRECTORY: &str = "/opt/landfall/images";
-}
-
-/// Where this user's images are kept: `$LANDFALL_CACHE_DIR`, else `$XDG_CACHE_HOME/landfall`, else `~/.cache/landfall`.
-///
-/// # Errors
-/// [`ImageError::NoCacheDirectory`] when none of the three variables is set.
-pub fn cache_dir() -> Result<PathBuf, ImageError> {
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    variable("LANDFALL_CACHE_DIR")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("landfall")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/landfall")))
-        .ok_or(ImageError::NoCacheDirectory)
 }

@@ -2,8 +2,7 @@
 //!
 //! Always true: every argument that means something for a stamp is checked here or in [`crate::stamp`], before any effect.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -83,12 +82,17 @@ pub(crate) enum Command {
     Status,
     /// Run the service in the foreground (`up` starts it in the background)
     Serve(Serve),
+    /// Let systemd start the stamp at boot, and again after a fault
+    #[command(subcommand)]
+    Service(Service),
     /// Try what this host can do, and name what is missing
     Doctor(Doctor),
     /// Register this stamp with the Azure CLI, log in, and print what to export
     Az(Az),
     /// Print the administrator's kubeconfig of a cluster
     Kubeconfig(Kubeconfig),
+    /// Run the node image's own kubectl as administrator of a cluster
+    Kubectl(Kubectl),
     /// Print the end of a log: of the service, of a machine's agent, or of a process in a machine
     Logs(Logs),
     /// List, show and abort what was asked of clusters
@@ -118,7 +122,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What it does, each step only where it is needed:
-  1. checks this host, and installs the Debian packages that are missing (it says which)
+  1. checks this host and its firewall, and installs the Debian packages that are missing (it says which)
   2. builds the upstream Kubernetes programs and a node image, once; the cache keeps it for every stamp
   3. makes the stamp (keys, address range) and starts `landfall serve` in the background
   4. through the ARM API, as any client: a resource group and a cluster
@@ -212,6 +216,20 @@ pub(crate) struct Serve {
     pub(crate) layout: Layout,
 }
 
+/// `landfall service`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+After `landfall down` the stamp starts again at the next boot; `service remove` ends that, and `down --purge` as well. The unit starts
+this program from where it lies now, which has to be a place where only root can write.")]
+pub(crate) enum Service {
+    /// Write and enable the unit, and run the service under it; again after the program was moved
+    Install,
+    /// Stop the service and delete its unit; clusters go on
+    Remove,
+    /// Show whether there is a unit, whether it starts at boot, and what it starts
+    Status,
+}
+
 /// `landfall doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
@@ -249,6 +267,31 @@ Example:
 pub(crate) struct Kubeconfig {
     /// Which cluster, as NAME or GROUP/NAME; may be left out where there is only one
     pub(crate) cluster: Option<String>,
+}
+
+/// `landfall kubectl`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Options of landfall come before the first word for kubectl; everything from there on is kubectl's. The kubeconfig is handed over
+in memory, and the exit code is kubectl's.
+
+Examples:
+  landfall kubectl get nodes -o wide
+  landfall kubectl --cluster shop -n kube-system get pods
+  landfall kubectl apply -f - < manifest.yaml")]
+pub(crate) struct Kubectl {
+    /// Which cluster, as NAME or GROUP/NAME; may be left out where there is only one
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) cluster: Option<String>,
+
+    /// What kubectl is to do
+    #[arg(
+        value_name = "ARGUMENTS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true
+    )]
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// `landfall logs`.
@@ -454,6 +497,38 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_first_word_is_kubectls() {
+        let parse = |words: &[&str]| {
+            let cli = super::Cli::try_parse_from([&["landfall", "kubectl"], words].concat()).unwrap();
+            match cli.command {
+                super::Command::Kubectl(args) => (cli.global.name, args.cluster, args.arguments),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (name, cluster, arguments) = parse(&[
+            "--name",
+            "t",
+            "--cluster",
+            "shop",
+            "get",
+            "pods",
+            "--output",
+            "json",
+            "--name",
+            "x",
+            "-v=6",
+        ]);
+        assert_eq!((name.as_str(), cluster.as_deref()), ("t", Some("shop")));
+        assert_eq!(
+            arguments,
+            ["get", "pods", "--output", "json", "--name", "x", "-v=6"]
+        );
+        let (name, cluster, arguments) = parse(&["-n", "kube-system", "get", "pods", "--cluster", "x"]);
+        assert_eq!((name.as_str(), cluster), ("landfall", None));
+        assert_eq!(arguments, ["-n", "kube-system", "get", "pods", "--cluster", "x"]);
     }
 
     #[test]

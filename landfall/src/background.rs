@@ -24,6 +24,7 @@ use crate::{
     log_file,
     problem::Problem,
     stamp::Places,
+    systemd::Unit,
 };
 
 /// How long a service may take to open its store and listen.
@@ -103,7 +104,7 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
         }
     }
     if pid(places)?.is_none() {
-        child = Some(start(places)?);
+        child = start(places)?;
     }
     let deadline = env.clock.monotonic() + START_BOUND;
     loop {
@@ -123,7 +124,13 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
     }
 }
 
-fn start(places: &Places) -> Result<Child> {
+/// Starts the service; the child, unless systemd is the one to run it.
+fn start(places: &Places) -> Result<Option<Child>> {
+    let unit = Unit::of(places)?;
+    if unit.starts_us() {
+        unit.start()?;
+        return Ok(None);
+    }
     let output_path = places.state.join("log/serve.out");
     let output =
         File::create(&output_path).with_context(|| format!("cannot write {}", output_path.display()))?;
@@ -136,6 +143,7 @@ fn start(places: &Places) -> Result<Child> {
         .stderr(output)
         .env_remove("RUST_LOG")
         .spawn()
+        .map(Some)
         .context("cannot start the service")
 }
 
@@ -176,6 +184,8 @@ pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
     let Some(first) = pid(places)? else {
         return Ok(false);
     };
+    // A service that systemd runs is ended by it, or it would be started again.
+    Unit::of(places)?.stop();
     let mut signal = Signal::SIGTERM;
     let mut deadline = env.clock.monotonic() + STOP_BOUND;
     let mut told = 0;

@@ -2,15 +2,14 @@
 //!
 //! Always true: nothing that is tried outlives its check; a check that fails names what to do.
 
-use std::{
-    fs,
-    io::Write as _,
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Stdio},
-};
+mod kernel;
+mod network;
 
-use anyhow::{Context as _, Result, bail};
+use std::{fs, net::SocketAddr, path::Path};
+
+use anyhow::{Context as _, Result};
+use base_env::Env;
+use fabric_api::StampNetwork;
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
@@ -18,12 +17,14 @@ use crate::{host, packages, printer};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Verdict {
     /// Fine.
     Ok,
     /// Works, but people should know.
     Warning,
+    /// A program that it needs is not installed.
+    NotTried,
     /// Landfall cannot run like this.
     Failed,
 }
@@ -59,6 +60,18 @@ impl Check {
             next: Some(next.into()),
         }
     }
+    fn not_tried(name: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::NotTried,
+            found: found.into(),
+            next: None,
+        }
+    }
+    /// Whether a program was missing for it.
+    pub(crate) fn is_not_tried(&self) -> bool {
+        self.verdict == Verdict::NotTried
+    }
     fn failed(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             name,
@@ -79,6 +92,8 @@ pub(crate) struct Question<'a> {
     pub(crate) build: Option<u64>,
     /// An address that has to be free; `None` where the stamp itself listens there already.
     pub(crate) listen: Option<SocketAddr>,
+    /// The stamp whose network is to be tried: its name and what it has or will have.
+    pub(crate) network: Option<(&'a str, StampNetwork)>,
 }
 
 /// Disk space for a stamp with a small cluster.
@@ -87,8 +102,8 @@ const STAMP_DISK: u64 = 1_500_000_000;
 const LEAST_MEMORY: u64 = 1_200_000_000;
 const GOOD_MEMORY: u64 = 2_500_000_000;
 
-/// Makes every check. Takes about half a second.
-pub(crate) fn examine(question: &Question<'_>) -> Vec<Check> {
+/// Makes every check. Takes about half a second; up to ten where a firewall has to be looked into.
+pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
     let root = nix::unistd::geteuid().is_root();
     let mut checks = vec![
         if root {
@@ -119,7 +134,10 @@ pub(crate) fn examine(question: &Question<'_>) -> Vec<Check> {
         checks.push(go());
     }
     if root {
-        checks.extend(kernel());
+        checks.extend(kernel::checks());
+        if let Some((stamp, network)) = &question.network {
+            checks.extend(network::checks(stamp, network.clone(), env));
+        }
     }
     checks.push(control_groups());
     checks.push(memory());
@@ -128,6 +146,16 @@ pub(crate) fn examine(question: &Question<'_>) -> Vec<Check> {
         checks.push(port(listen));
     }
     checks
+}
+
+/// The kernel's checks again, after a program that they need has been installed.
+pub(crate) fn examine_kernel() -> Vec<Check> {
+    kernel::checks()
+}
+
+/// Whether the host's firewall lets a stamp's machines talk.
+pub(crate) fn examine_network(stamp: &str, network: StampNetwork, env: &Env) -> Vec<Check> {
+    network::checks(stamp, network, env)
 }
 
 fn architecture() -> Check {
@@ -173,114 +201,6 @@ fn minor(version: &str) -> Option<u32> {
         .next()?
         .parse()
         .ok()
-}
-
-/// A kernel feature, as a script that needs it. Runs as root in network and mount namespaces of its own.
-struct Feature {
-    name: &'static str,
-    script: &'static str,
-    config: &'static str,
-}
-
-const FEATURES: &[Feature] = &[
-    Feature {
-        name: "namespaces",
-        script: "true",
-        config: "CONFIG_NET_NS, CONFIG_PID_NS, CONFIG_UTS_NS and CONFIG_IPC_NS",
-    },
-    Feature {
-        name: "bridges",
-        script: "ip link add b0 type bridge && ip link set b0 up",
-        config: "CONFIG_BRIDGE (module bridge)",
-    },
-    Feature {
-        name: "virtual links",
-        script: "ip link add v0 type veth peer name v1 && ip link set v0 up",
-        config: "CONFIG_VETH (module veth)",
-    },
-    Feature {
-        name: "unreachable routes",
-        script: "ip link set lo up && ip route add unreachable 100.127.240.0/20 metric 4278198272",
-        config: "CONFIG_IP_ADVANCED_ROUTER",
-    },
-    Feature {
-        name: "nftables address translation",
-        script: "printf '%s\\n' 'table ip t { chain c { type nat hook postrouting priority srcnat; masquerade; }; }' | nft -f -",
-        config: "CONFIG_NF_TABLES, CONFIG_NFT_NAT and CONFIG_NFT_MASQ",
-    },
-    Feature {
-        name: "nftables service balancing",
-        script: "printf '%s\\n' 'table ip t { map m { type inet_service : verdict; }; set s { type ipv4_addr; flags dynamic,timeout; timeout 60s; }; \
-                 chain x { }; chain c { type nat hook prerouting priority dstnat; fib daddr type local tcp dport vmap @m; \
-                 numgen random mod 2 vmap { 0 : goto x, 1 : goto x }; }; }' | nft -f -",
-        config: "CONFIG_NFT_FIB_IPV4, CONFIG_NFT_NUMGEN and CONFIG_NF_CONNTRACK (kube-proxy needs them)",
-    },
-    Feature {
-        name: "overlay file systems",
-        script: "d=$(mktemp -d) && trap 'rmdir \"$d\"' EXIT && mount -t tmpfs none \"$d\" && mkdir \"$d/l\" \"$d/u\" \"$d/w\" \"$d/m\" && \
-                 mount -t overlay overlay -o \"lowerdir=$d/l,upperdir=$d/u,workdir=$d/w\" \"$d/m\" && umount \"$d/m\" && umount \"$d\"",
-        config: "CONFIG_OVERLAY_FS (module overlay)",
-    },
-];
-
-fn kernel() -> Vec<Check> {
-    let mut failed = Vec::new();
-    for feature in FEATURES {
-        let tool = feature
-            .script
-            .split_whitespace()
-            .find(|word| ["ip", "nft"].contains(word));
-        // A missing program is reported under "packages"; the kernel is not to blame for it.
-        if tool.is_some_and(|tool| host::find(tool).is_none()) {
-            continue;
-        }
-        if let Err(error) = try_feature(feature.script) {
-            failed.push(Check::failed(
-                "kernel",
-                format!("{}: {error}", feature.name),
-                format!("use a kernel with {}", feature.config),
-            ));
-        }
-    }
-    if failed.is_empty() {
-        let release = nix::sys::utsname::uname().map_or_else(
-            |_| "?".to_owned(),
-            |name| name.release().to_string_lossy().into_owned(),
-        );
-        failed.push(Check::ok(
-            "kernel",
-            format!("{release}, tried {} features", FEATURES.len()),
-        ));
-    }
-    failed
-}
-
-fn try_feature(script: &str) -> Result<()> {
-    let mut child = Command::new("unshare")
-        .args([
-            "--net", "--mount", "--pid", "--fork", "--uts", "--ipc", "sh", "-s",
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run unshare")?;
-    let mut stdin = child.stdin.take().context("the child has an input")?;
-    // A child that ended at once says why on its error output; a broken pipe here is not the story.
-    drop(writeln!(stdin, "{script}"));
-    drop(stdin);
-    let output = child.wait_with_output().context("cannot wait for unshare")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{}",
-            text.lines()
-                .find(|line| !line.trim().is_empty())
-                .unwrap_or("refused")
-                .trim()
-        );
-    }
-    Ok(())
 }
 
 fn control_groups() -> Check {

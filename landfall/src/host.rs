@@ -1,13 +1,18 @@
 //! Programs of the host, run and listened to.
 //!
-//! Always true: a failure names the program and its last words; nothing of a program reaches the terminal by itself.
+//! Always true: a failure names the program and its last words; nothing of a program reaches the terminal by itself; a program that
+//! [`find`] finds is the one that [`run`] runs.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
+
+/// Searched after PATH: `sudo`, `su` and service managers do not always have the administrator's directories in it.
+const MORE: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/local/go/bin"];
 
 /// Runs a program to its end. Returns what it wrote to standard output.
 pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String> {
@@ -18,6 +23,7 @@ pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<Str
 pub(crate) fn run_command(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
+        .env("PATH", search_path())
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run {program}"))?;
@@ -35,12 +41,64 @@ pub(crate) fn run_command(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Where a program is, if it is installed.
-pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
-    // The administrator's directories as well: `sudo` and `su` do not always have them in PATH.
+/// PATH for programs that this one runs: its own, and the administrator's directories.
+pub(crate) fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/local/go/bin"].map(std::path::PathBuf::from))
+    let all = std::env::split_paths(&path).chain(MORE.map(PathBuf::from));
+    // A directory of PATH cannot hold the separator that it was split at.
+    std::env::join_paths(all).unwrap_or(path)
+}
+
+/// Where a program is, if it is installed.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    find_in(&search_path(), program)
+}
+
+/// Where a shell of the user's finds a program by its name alone.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    find_in(&std::env::var_os("PATH")?, program)
+}
+
+fn find_in(path: &OsStr, program: &str) -> Option<PathBuf> {
+    std::env::split_paths(path)
         .map(|dir| dir.join(program))
         .find(|file| nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok() && file.is_file())
+}
+
+/// A path as a shell reads it.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+    {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        assert_eq!(quoted(Path::new("/var/lib/x-1")), "/var/lib/x-1");
+        assert_eq!(quoted(Path::new("/a b/c'd")), r"'/a b/c'\''d'");
+    }
+
+    #[test]
+    fn a_program_is_a_file_that_can_be_run() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tool");
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        assert_eq!(find_in(dir.path().as_os_str(), "tool"), None);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(find_in(dir.path().as_os_str(), "tool"), Some(file));
+        assert_eq!(find_in(dir.path().as_os_str(), "folder"), None);
+    }
 }

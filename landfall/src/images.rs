@@ -17,23 +17,25 @@ use tokio::sync::mpsc;
 use crate::{
     printer::{Step, duration, size},
     problem::Problem,
+    stamp::{Places, Settings},
 };
 
-/// Where images are kept.
-pub(crate) fn cache_dir() -> Result<PathBuf> {
-    image::cache_dir().map_err(problem)
+/// Where the images of a stamp are kept, whether it is made yet or not.
+pub(crate) fn cache_dir(places: &Places) -> Result<PathBuf> {
+    let remembered = Settings::load(places)?.and_then(|settings| settings.cache);
+    image::cache_dir(remembered.as_deref()).map_err(problem)
 }
 
-/// This user's images.
-pub(crate) fn store() -> Result<ImageStore> {
-    ImageStore::open(cache_dir()?).map_err(problem)
+/// The images of a stamp; others share them.
+pub(crate) fn store(places: &Places) -> Result<ImageStore> {
+    ImageStore::open(cache_dir(places)?).map_err(problem)
 }
 
 /// Bytes of disk that building the image of a version needs; `None` where it is there.
-pub(crate) fn build_disk(version: &str) -> Result<Option<u64>> {
+pub(crate) fn build_disk(places: &Places, version: &str) -> Result<Option<u64>> {
     /// Measured, with empty caches; for a host where the plan cannot be made yet (no Go).
     const EVERYTHING: u64 = 8_000_000_000;
-    let store = store()?;
+    let store = store(places)?;
     if store.find(version).map_err(problem)?.is_some() {
         return Ok(None);
     }
@@ -63,16 +65,16 @@ pub(crate) fn resolve(text: &str) -> Result<String> {
 }
 
 /// Where a version's own kubectl is on this host.
-pub(crate) fn kubectl(version: &str) -> Result<Option<PathBuf>> {
-    Ok(store()?
+pub(crate) fn kubectl(places: &Places, version: &str) -> Result<Option<PathBuf>> {
+    Ok(store(places)?
         .find(version)
         .map_err(problem)?
         .and_then(|image| image.program("kubectl")))
 }
 
 /// What is wrong with an image, as far as it shows without reading all of it.
-pub(crate) fn damage(version: &str) -> Result<Option<Problem>> {
-    let store = store()?;
+pub(crate) fn damage(places: &Places, version: &str) -> Result<Option<Problem>> {
+    let store = store(places)?;
     let Some(image) = store.find(version).map_err(problem)? else {
         return Ok(None);
     };
@@ -101,8 +103,8 @@ pub(crate) enum Wanted {
 }
 
 /// Makes the image of a version be there, telling `step` what goes on.
-pub(crate) async fn ensure(version: &str, image: Wanted, step: &Step) -> Result<NodeImage> {
-    let store = store()?;
+pub(crate) async fn ensure(places: &Places, version: &str, image: Wanted, step: &Step) -> Result<NodeImage> {
+    let store = store(places)?;
     let (sender, mut said) = mpsc::unbounded_channel();
     let tracker = Mutex::new(Tracker::default());
     let progress = move |event: Event<'_>| {
@@ -227,18 +229,12 @@ pub(crate) fn problem(error: ImageError) -> anyhow::Error {
     }
 }
 
-/// The images that are there, for a fabric that is only taken down.
-pub(crate) struct ImagesThatAreThere(ImageStore);
+/// No images: for a fabric that is only taken down.
+pub(crate) struct NoImages;
 
-impl ImagesThatAreThere {
-    pub(crate) fn open() -> Result<Self> {
-        Ok(Self(store()?))
-    }
-}
-
-impl fabric_container::Images for ImagesThatAreThere {
-    fn layers(&self, version: &str) -> Option<Vec<PathBuf>> {
-        find(&self.0, version)
+impl fabric_container::Images for NoImages {
+    fn layers(&self, _version: &str) -> Option<Vec<PathBuf>> {
+        None
     }
 }
 
@@ -265,8 +261,9 @@ struct Build {
 }
 
 impl ImagesOnDemand {
-    pub(crate) fn open(env: &Env) -> Result<Self> {
-        let store = ImageStore::with(cache_dir()?, env.clone(), Tools::of_this_host()).map_err(problem)?;
+    pub(crate) fn open(places: &Places, env: &Env) -> Result<Self> {
+        let store =
+            ImageStore::with(cache_dir(places)?, env.clone(), Tools::of_this_host()).map_err(problem)?;
         Ok(Self {
             store,
             builds: Arc::default(),

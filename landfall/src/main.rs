@@ -19,6 +19,7 @@ mod problem;
 mod reference;
 mod serve;
 mod stamp;
+mod systemd;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -95,9 +96,11 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Up(args) => Box::pin(commands::up::run(context, &args)).await,
         Command::Down(args) => commands::down::run(context, &args).await,
         Command::Status => commands::status::run(context).await,
+        Command::Service(command) => commands::service::run(context, &command).await,
         Command::Doctor(args) => commands::doctor::run(context, &args).await,
         Command::Az(args) => commands::az::run(context, &args).await,
         Command::Kubeconfig(args) => commands::kubeconfig::run(context, &args).await,
+        Command::Kubectl(args) => commands::kubectl::run(context, &args).await,
         Command::Logs(args) => commands::logs::run(context, &args).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,

@@ -1,53 +1,73 @@
-//! What the host needs from its distribution.
+//! Programs of the host that Landfall runs, and the Debian packages that have them.
+//!
+//! Always true: a program that is run anywhere is in [`PROGRAMS`], so that `up` installs it and a check that needs it can name its
+//! package.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
 use crate::{host, problem::Problem};
 
-/// A program and the Debian package that has it.
-struct Needed {
-    program: &'static str,
+/// A program, or a file by its path, and the Debian package that has it.
+struct Program {
+    name: &'static str,
     package: &'static str,
     /// Only for building node images.
     build: bool,
 }
 
-const NEEDED: &[Needed] = &[
-    Needed {
-        program: "runc",
-        package: "runc",
-        build: false,
-    },
-    Needed {
-        program: "ip",
-        package: "iproute2",
-        build: false,
-    },
-    Needed {
-        program: "nft",
-        package: "nftables",
-        build: false,
-    },
-    Needed {
-        program: "mount",
-        package: "mount",
-        build: false,
-    },
-    Needed {
-        program: "mmdebstrap",
+const PROGRAMS: &[Program] = &[
+    program("runc", "runc"),
+    program("ip", "iproute2"),
+    program("nft", "nftables"),
+    program("mount", "mount"),
+    program("unshare", "util-linux"),
+    Program {
+        name: "mmdebstrap",
         package: "mmdebstrap",
+        build: true,
+    },
+    // Go fetches modules over TLS.
+    Program {
+        name: "/etc/ssl/certs/ca-certificates.crt",
+        package: "ca-certificates",
         build: true,
     },
 ];
 
+const fn program(name: &'static str, package: &'static str) -> Program {
+    Program {
+        name,
+        package,
+        build: false,
+    }
+}
+
+/// A program and the Debian package that has it, for people.
+pub(crate) fn named(program: &str) -> String {
+    match PROGRAMS.iter().find(|known| known.name == program) {
+        Some(known) => format!("{program} (Debian package {})", known.package),
+        None => program.to_owned(),
+    }
+}
+
 /// The packages that are missing. `build`: also those for building node images.
 pub(crate) fn missing(build: bool) -> Vec<&'static str> {
-    NEEDED
+    lacking(build, |program| {
+        if program.starts_with('/') {
+            Path::new(program).exists()
+        } else {
+            host::find(program).is_some()
+        }
+    })
+}
+
+fn lacking(build: bool, is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    PROGRAMS
         .iter()
-        .filter(|needed| (build || !needed.build) && host::find(needed.program).is_none())
-        .map(|needed| needed.package)
+        .filter(|program| (build || !program.build) && !is_there(program.name))
+        .map(|program| program.package)
         .collect()
 }
 
@@ -88,9 +108,16 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn building_needs_at_least_what_running_needs() {
-        let (run, build) = (super::missing(false), super::missing(true));
-        assert!(run.iter().all(|package| build.contains(package)));
+    fn what_is_missing_follows_from_what_is_there() {
+        let server = |program: &str| ["ip", "mount", "unshare"].contains(&program);
+        assert_eq!(lacking(false, server), ["runc", "nftables"]);
+        assert_eq!(
+            lacking(true, server),
+            ["runc", "nftables", "mmdebstrap", "ca-certificates"]
+        );
+        assert!(lacking(true, |_| true).is_empty());
     }
 }

@@ -56,6 +56,9 @@ pub(crate) struct Settings {
     /// Where a copy of them is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backups_copy: Option<String>,
+    /// Where its node images are kept; found by the environment where a release before this one made the stamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<PathBuf>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -155,6 +158,7 @@ impl Settings {
             uplink: layout.uplink.map_or(Uplink::Host, Uplink::from),
             backups: layout.backups.clone(),
             backups_copy: layout.backups_copy.clone(),
+            cache: None,
             created_at: env.clock.now(),
         };
         places.make()?;
@@ -174,6 +178,15 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::required(places),
             other => other.with_context(act).map(|()| self),
         }
+    }
+
+    /// Keeps where the node images are: whatever starts the service later may have another environment, or none.
+    pub(crate) fn remember_cache(&mut self, places: &Places, cache: PathBuf) -> Result<()> {
+        if self.cache.as_ref() == Some(&cache) {
+            return Ok(());
+        }
+        self.cache = Some(cache);
+        self.save(places)
     }
 
     fn save(&self, places: &Places) -> Result<()> {
@@ -398,6 +411,21 @@ pub(crate) fn taken_ranges() -> Vec<Ipv4Net> {
         .unwrap_or_default()
 }
 
+/// The network that a stamp has, or will have; `None` where this host has no range left for it.
+pub(crate) fn network_of(
+    places: &Places,
+    settings: Option<&Settings>,
+    uplink: Option<UplinkArg>,
+) -> Option<StampNetwork> {
+    if let Some(settings) = settings {
+        return Some(settings.network());
+    }
+    Some(StampNetwork {
+        range: fabric_net::stamp_range(&places.name, &taken_ranges())?,
+        uplink: uplink.map_or(Uplink::Host, Uplink::from),
+    })
+}
+
 /// A range for a stamp: always the same for its name, unless something else has it.
 fn free_range(name: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net> {
     fabric_net::stamp_range(name, taken).ok_or_else(|| {
@@ -481,6 +509,11 @@ mod tests {
         let again =
             Settings::load_or_make(&places, &Layout::default(), &[], &Env::simulated_for_test(2)).unwrap();
         assert_eq!(made, again);
+        let mut kept = made.clone();
+        kept.remember_cache(&places, "/srv/images".into()).unwrap();
+        assert_eq!(Settings::required(&places).unwrap(), kept);
+        kept.cache = None;
+        kept.save(&places).unwrap();
         let late = Settings {
             tenant: "of a second process".into(),
             ..made.clone()

@@ -12,8 +12,8 @@ pub fn card_mac(card: &NicSpec) -> String {
     mac(card.extra.first().copied().unwrap_or(card.address.addr()))
 }
 
-/// A locally administered unicast address that holds an IPv4 address.
-pub(crate) fn mac(address: Ipv4Addr) -> String {
+/// A locally administered unicast hardware address that holds an IPv4 address.
+pub fn mac(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("0a:6c:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }

@@ -17,7 +17,7 @@ mod ranges;
 mod ruleset;
 mod vnet;
 
-pub use card::{card_mac, machine_script, port_script};
+pub use card::{card_mac, mac, machine_script, port_script};
 pub use hash::{short_hash, spec_hash};
 pub use ipam::{lowest_free_address, lowest_free_block, lowest_free_range};
 pub use link::{LinkSeen, ReadError, RouteSeen, parse_links, parse_routes};

@@ -240,20 +240,11 @@ impl Stand {
         let bridge = names.bridge();
         // The last of the machines' half and the first of the VIPs': the planner gives neither to anybody.
         let (address, vip) = (network.machines().broadcast(), network.vips().network());
-        let prefix = range.prefix_len();
+        let within =
+            |address| Ipv4Net::new(address, range.prefix_len()).expect("the length comes from a range");
         let port = |which: char| format!("lf{which}{}", names.tag());
-        let plug = |which, lines: &[String]| Machine::plugged(&port(which), Some(&bridge), lines);
-        let up = "link set eth0 up".to_owned();
-        let default = format!("route add default via {gateway}");
-        let client = plug(
-            'y',
-            &[
-                format!("address add {address}/{prefix} dev eth0"),
-                up.clone(),
-                default,
-            ],
-        )?;
-        let server = plug('z', &[format!("address add {vip}/{prefix} dev eth0"), up.clone()])?;
+        let client = Machine::plugged(&port('y'), Some(&bridge), within(address), Some(gateway))?;
+        let server = Machine::plugged(&port('z'), Some(&bridge), within(vip), None)?;
         server.listen(SocketAddr::new(vip.into(), API_PORT))?;
         let mut outside = None;
         if network.uplink == Uplink::Host && forwarding() {
@@ -356,21 +347,11 @@ fn stand_in_outside(port: &str, taken: &[Ipv4Net]) -> Result<(Machine, Ipv4Addr)
         })?;
     let first = u32::from(range.network());
     let (near, far) = (Ipv4Addr::from(first + 1), Ipv4Addr::from(first + 2));
-    let machine = Machine::plugged(
-        port,
-        None,
-        &[
-            format!("address add {far}/30 dev eth0"),
-            "link set eth0 up".into(),
-            format!("route add default via {near}"),
-        ],
-    )?;
-    run(
-        "ip",
-        &["address", "add", &format!("{near}/30"), "dev", port],
-        None,
-    )
-    .map_err(|error| ProbeError::new("stand in for the outside", error))?;
+    let far_within = Ipv4Net::new(far, range.prefix_len()).expect("the length comes from a range");
+    let machine = Machine::plugged(port, None, far_within, Some(near))?;
+    let near = format!("{near}/{}", range.prefix_len());
+    run("ip", &["address", "add", &near, "dev", port], None)
+        .map_err(|error| ProbeError::new("stand in for the outside", error))?;
     machine.listen(SocketAddr::new(far.into(), API_PORT))?;
     Ok((machine, far))
 }

@@ -11,6 +11,8 @@ use std::{
     thread,
 };
 
+use fabric_net::mac;
+use ipnet::Ipv4Net;
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::gettid,
@@ -28,8 +30,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A namespace with `eth0`, whose other end on the host is `port`, in `bridge` if one is given. `lines` are for `ip -batch` inside.
-    pub(crate) fn plugged(port: &str, bridge: Option<&str>, lines: &[String]) -> Result<Self, ProbeError> {
+    /// A namespace with a card of this address, whose other end on the host is `port`, in `bridge` if one is given.
+    pub(crate) fn plugged(
+        port: &str,
+        bridge: Option<&str>,
+        address: Ipv4Net,
+        gateway: Option<Ipv4Addr>,
+    ) -> Result<Self, ProbeError> {
         let failed = |error| ProbeError::new("make a network namespace for trying", error);
         let (tell, told) = mpsc::channel::<Result<i32, io::Error>>();
         let (work, todo) = mpsc::channel::<Work>();
@@ -56,20 +63,22 @@ impl Machine {
         let master = bridge
             .map(|bridge| format!("master {bridge} "))
             .unwrap_or_default();
-        let plug =
-            format!("link add {port} {master}type veth peer name eth0 netns {id}\nlink set {port} up\n");
+        // The same hardware address each time, as machines have: the host remembers the one of the probe before.
+        let hardware = mac(address.addr());
+        let plug = format!(
+            "link add {port} {master}type veth peer name eth0 address {hardware} netns {id}\nlink set {port} up\n"
+        );
         run("ip", &["-batch", "-"], Some(&plug)).map_err(failed)?;
-        let address = lines
-            .iter()
-            .find_map(|line| line.strip_prefix("address add ")?.split('/').next()?.parse().ok())
-            .unwrap_or(Ipv4Addr::UNSPECIFIED);
         let machine = Self {
             work: Some(work),
             thread: Some(thread),
             port: port.to_owned(),
-            address,
+            address: address.addr(),
         };
-        let script = format!("link set lo up\n{}\n", lines.join("\n"));
+        let route = gateway
+            .map(|gateway| format!("route add default via {gateway}\n"))
+            .unwrap_or_default();
+        let script = format!("link set lo up\naddress add {address} dev eth0\nlink set eth0 up\n{route}");
         machine
             .begin(move || run("ip", &["-batch", "-"], Some(&script)))
             .recv()

@@ -1,12 +1,16 @@
 //! Firewalls that are found on real hosts, each in a network namespace of its own that stands for the host.
 
+#![expect(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
+
 use std::{
     process::{Command, Stdio},
     thread,
 };
 
 use base_env::Env;
+use base_testkit::needs;
 use fabric_api::{StampNetwork, Uplink};
+use fabric_net::Names;
 use fabric_probe::{Outcome, Path, Probe};
 use nix::sched::{CloneFlags, unshare};
 
@@ -14,7 +18,7 @@ const STAMP: &str = "probe";
 
 /// A host of its own: this thread's network namespace.
 fn on_a_host(test: impl FnOnce() + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() || Command::new("nft").arg("--version").output().is_err() {
+    if !needs::root_and(&["ip", "nft"]) {
         return;
     }
     let host = thread::spawn(|| {
@@ -94,6 +98,22 @@ fn a_host_without_a_firewall_is_open() {
             ]
         );
         assert!(outcome.blocked.is_empty(), "{:?}", outcome.blocked);
+    });
+}
+
+/// The host remembers hardware addresses of its neighbours for half a minute.
+#[test]
+fn a_network_that_is_up_can_be_tried_again_at_once() {
+    on_a_host(|| {
+        let bridge = Names::new(STAMP).bridge();
+        sh(&format!(
+            "ip link add {bridge} type bridge && ip address add 100.64.16.1/20 dev {bridge} && ip link set {bridge} up"
+        ));
+        for _ in 0..2 {
+            let outcome = probe();
+            assert!(outcome.blocked.is_empty(), "{:?}", outcome.blocked);
+        }
+        sh(&format!("ip link delete {bridge}"));
     });
 }
 

@@ -115,7 +115,7 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
     }
     let lines: Vec<String> = exports
         .iter()
-        .map(|(name, path)| format!("export {name}={}", quoted(path)))
+        .map(|(name, path)| format!("export {name}={}", host::quoted(path)))
         .collect();
     let value = json!({ "event": "result", "cloud": cloud, "arm": url, "client": settings.client,
         "subscription": settings.subscription,
@@ -143,27 +143,4 @@ fn find(program: &Path) -> Result<PathBuf> {
         )
         .into()
     })
-}
-
-fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    if text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
-    {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_quoted_for_a_shell() {
-        assert_eq!(quoted(Path::new("/var/lib/x-1")), "/var/lib/x-1");
-        assert_eq!(quoted(Path::new("/a b/c'd")), r"'/a b/c'\''d'");
-    }
 }

@@ -10,7 +10,7 @@ use crate::{
     doctor::{self, Check, Question, Verdict},
     images, printer,
     problem::Problem,
-    stamp::{DEFAULT_LISTEN, Settings},
+    stamp::{self, DEFAULT_LISTEN, Settings},
 };
 
 pub(crate) async fn run(context: &Context, args: &args::Doctor) -> Result<()> {
@@ -23,13 +23,16 @@ pub(crate) async fn run(context: &Context, args: &args::Doctor) -> Result<()> {
         None if running => None,
         None => Some(stamps.unwrap_or(DEFAULT_LISTEN)),
     };
-    let cache = images::cache_dir()?;
-    let checks = doctor::examine(&Question {
+    let cache = images::cache_dir(&context.places)?;
+    let network = stamp::network_of(&context.places, settings.as_ref(), None);
+    let question = Question {
         state: &context.places.state,
         cache: &cache,
-        build: images::build_disk(&images::preferred_version())?,
+        build: images::build_disk(&context.places, &images::preferred_version())?,
         listen,
-    });
+        network: network.map(|network| (context.places.name.as_str(), network)),
+    };
+    let checks = doctor::examine(&question, &context.env);
     context
         .printer
         .result(&json!({ "event": "result", "checks": checks }), || page(&checks));
@@ -54,6 +57,7 @@ fn mark(verdict: Verdict) -> String {
     match verdict {
         Verdict::Ok => "✓".green().bold().to_string(),
         Verdict::Warning => "!".yellow().bold().to_string(),
+        Verdict::NotTried => "–".dimmed().to_string(),
         Verdict::Failed => "✗".red().bold().to_string(),
     }
 }

@@ -13,7 +13,14 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::Context;
-use crate::{admin::AdminClient, args, background, problem::Problem, serve, stamp::Settings};
+use crate::{
+    admin::AdminClient,
+    args, background,
+    problem::Problem,
+    serve,
+    stamp::Settings,
+    systemd::{self, Unit},
+};
 
 pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
     let places = &context.places;
@@ -37,6 +44,10 @@ pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
         step.done("stopped");
     } else {
         step.skip("was not running");
+    }
+
+    if purge && systemd::is_booted() {
+        Unit::of(places)?.remove()?;
     }
 
     // Holding the lock, so that nobody starts a service while its machines are taken away.

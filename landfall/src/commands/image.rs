@@ -20,7 +20,7 @@ pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
             let version = images::resolve(&version)?;
             let step = context.printer.step("export", format!("Node image {version}"));
             step.now("packing");
-            let (store, target) = (images::store()?, file.clone());
+            let (store, target) = (images::store(&context.places)?, file.clone());
             let image = blocking(move || store.export(&version, &target)).await?;
             let bytes = std::fs::metadata(&file).map(|file| file.len()).unwrap_or(0);
             step.done(format!("{} in {}", size(bytes), file.display()));
@@ -44,7 +44,7 @@ pub(crate) async fn run(context: &Context, args: args::Image) -> Result<()> {
             }
             let step = context.printer.step("import", "Node image");
             step.now("unpacking and checking every digest");
-            let store = images::store()?;
+            let store = images::store(&context.places)?;
             let image = blocking(move || store.import(&file)).await?;
             step.done(format!(
                 "Kubernetes {}, {}",
@@ -80,13 +80,15 @@ async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
     let step = context.printer.step("image", format!("Node image {version}"));
     if let (images::Wanted::Any, Some(image)) = (
         &wanted,
-        images::store()?.current(&version).map_err(images::problem)?,
+        images::store(&context.places)?
+            .current(&version)
+            .map_err(images::problem)?,
     ) {
         step.skip(format!("is there: {}", images::summary(&image)));
         finish(context, &image, "");
         return Ok(());
     }
-    let image = images::ensure(&version, wanted, &step).await?;
+    let image = images::ensure(&context.places, &version, wanted, &step).await?;
     step.done(images::summary(&image));
     finish(context, &image, "");
     Ok(())
@@ -122,7 +124,7 @@ fn source(source: SourceArg, args: &args::ImageBuild) -> Result<Source> {
 }
 
 fn list(context: &Context) -> Result<()> {
-    let store = images::store()?;
+    let store = images::store(&context.places)?;
     let there = store.list().map_err(images::problem)?;
     let missing: Vec<&str> = cluster_versions::PINNED
         .iter()
@@ -186,7 +188,7 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
         Some(version) => vec![images::resolve(version)?],
         // An image whose manifest is damaged is in no list, and still wants to be mended.
         None if repair => cluster_versions::PINNED.iter().map(ToString::to_string).collect(),
-        None => images::store()?
+        None => images::store(&context.places)?
             .list()
             .map_err(images::problem)?
             .into_iter()
@@ -208,7 +210,7 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
         }
         let step = context.printer.step("verify", format!("Node image {version}"));
         step.now("computing every digest again");
-        let (store, wanted) = (images::store()?, version.clone());
+        let (store, wanted) = (images::store(&context.places)?, version.clone());
         let verification = blocking(move || store.verify(&wanted)).await?;
         let differences: Vec<String> = verification.differences.iter().map(ToString::to_string).collect();
         answers.push(json!({ "version": version, "paths": verification.paths, "differences": differences }));
@@ -244,15 +246,18 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
 async fn mend(context: &Context, version: &str) -> Result<bool> {
     let step = context.printer.step("repair", format!("Node image {version}"));
     step.now("looking for damage");
-    let (store, wanted) = (images::store()?, version.to_owned());
+    let (store, wanted) = (images::store(&context.places)?, version.to_owned());
     let gone = blocking(move || store.discard(&wanted)).await?;
     if gone.is_empty() {
-        let there = images::store()?.find(version).map_err(images::problem)?.is_some();
+        let there = images::store(&context.places)?
+            .find(version)
+            .map_err(images::problem)?
+            .is_some();
         step.skip(if there { "nothing is damaged" } else { "not built" });
         return Ok(there);
     }
     step.now(&format!("{} damaged parts taken away", gone.len()));
-    images::ensure(version, images::Wanted::Any, &step).await?;
+    images::ensure(&context.places, version, images::Wanted::Any, &step).await?;
     step.done(format!("{} damaged parts made again", gone.len()));
     Ok(true)
 }

@@ -7,8 +7,10 @@ pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod image;
 pub(crate) mod kubeconfig;
+pub(crate) mod kubectl;
 pub(crate) mod logs;
 pub(crate) mod operation;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod up;
 

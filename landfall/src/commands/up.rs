@@ -3,6 +3,8 @@
 //! Always true: every step looks at what is there before it does anything, so a second run, or one after an interruption,
 //! goes on where the first stopped; nothing is made before the checks have passed.
 
+mod summary;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -12,6 +14,7 @@ use anyhow::{Context as _, Result};
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
+use self::summary::Facts;
 use super::{Context, doctor::failures, kubeconfig};
 use crate::{
     admin::{AdminClient, ClusterStatus},
@@ -19,7 +22,7 @@ use crate::{
     arm::{AKS, ArmClient, RESOURCES},
     background,
     doctor::{self, Question, Verdict},
-    host, images, packages,
+    images, packages,
     printer::{Step, duration, pad},
     problem::Problem,
     stamp::{self, LOCATION, Settings},
@@ -50,8 +53,11 @@ pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
     ));
 
     host(context, args, &version).await?;
+    network(context, args).await?;
     image(context, &version).await?;
     let settings = service(context, args).await?;
+    // Once more: now forwarding is on, and the links are the stamp's own.
+    network(context, args).await?;
     let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
     group(context, &arm).await?;
     let cluster = cluster(context, &arm, args, &version).await?;
@@ -69,18 +75,22 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
         .map_or(stamp::DEFAULT_LISTEN, |settings| settings.listen);
     let wanted = args.layout.listen.unwrap_or(kept);
     stamp::check_listen(&context.places, wanted)?;
-    let build = images::build_disk(version)?;
+    let build = images::build_disk(&context.places, version)?;
     let state = context.places.state.clone();
-    let cache = images::cache_dir()?;
+    let cache = images::cache_dir(&context.places)?;
     // A stamp's own service may have the port; another program may not.
     let listen = (!running || wanted != kept).then_some(wanted);
+    let env = context.env.clone();
     let examine = move || {
-        doctor::examine(&Question {
+        let question = Question {
             state: &state,
             cache: &cache,
             build,
             listen,
-        })
+            // Tried in a step of its own, once the programs for it are installed.
+            network: None,
+        };
+        doctor::examine(&question, &env)
     };
     let checks = tokio::task::spawn_blocking(examine)
         .await
@@ -95,9 +105,11 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
         .iter()
         .filter(|check| check.verdict == Verdict::Warning && check.name != "packages")
         .collect();
+    let untried = checks.iter().any(doctor::Check::is_not_tried);
     match warnings.first() {
-        None => step.done("has everything needed"),
         Some(warning) => step.done_with_warning(format!("{}: {}", warning.name, warning.found)),
+        None if untried => step.done("fine so far; the rest is tried when the packages are there"),
+        None => step.done("has everything needed"),
     }
     let missing = packages::missing(build.is_some());
     if !missing.is_empty() {
@@ -109,19 +121,59 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
             .context("apt-get ended unexpectedly")??;
         step.done(format!("installed {}", missing.join(", ")));
     }
+    if untried {
+        let step = context.printer.step("kernel", "Kernel");
+        let checks = tokio::task::spawn_blocking(doctor::examine_kernel)
+            .await
+            .context("the checks ended unexpectedly")?;
+        failures(&checks)?;
+        if let Some(check) = checks.iter().find(|check| check.is_not_tried()) {
+            return Err(Problem::new(
+                format!("the packages are installed, and still: {}", check.found),
+                "make the program findable (PATH), and repeat",
+            )
+            .into());
+        }
+        let found: Vec<&str> = checks.iter().map(|check| check.found.as_str()).collect();
+        step.done(found.join("; "));
+    }
+    Ok(())
+}
+
+/// Tries whether this host's firewall lets machines talk: a cluster behind a closed one would wait for nothing.
+async fn network(context: &Context, args: &args::Up) -> Result<()> {
+    let settings = Settings::load(&context.places)?;
+    let Some(network) = stamp::network_of(&context.places, settings.as_ref(), args.layout.uplink) else {
+        // Making the stamp says why.
+        return Ok(());
+    };
+    let step = context.printer.step("network", "Network");
+    step.now("trying what machines need");
+    let (stamp, env) = (context.places.name.clone(), context.env.clone());
+    let checks = tokio::task::spawn_blocking(move || doctor::examine_network(&stamp, network, &env))
+        .await
+        .context("the checks ended unexpectedly")?;
+    failures(&checks)?;
+    for check in &checks {
+        match check.verdict {
+            Verdict::Ok => context.printer.detail(&check.found),
+            _ => context.printer.warn(&format!("{}: {}", check.name, check.found)),
+        }
+    }
+    step.done("open");
     Ok(())
 }
 
 async fn image(context: &Context, version: &str) -> Result<()> {
     let step = context.printer.step("image", format!("Node image {version}"));
-    if images::build_disk(version)?.is_none() {
-        if let Some(problem) = images::damage(version)? {
+    if images::build_disk(&context.places, version)?.is_none() {
+        if let Some(problem) = images::damage(&context.places, version)? {
             return Err(problem.into());
         }
         step.skip("in the cache");
         return Ok(());
     }
-    let image = images::ensure(version, images::Wanted::Any, &step).await?;
+    let image = images::ensure(&context.places, version, images::Wanted::Any, &step).await?;
     step.done(images::summary(&image));
     Ok(())
 }
@@ -131,7 +183,9 @@ async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
     let step = context.printer.step("service", "Service");
     let before = Settings::load(&context.places)?;
     let taken = stamp::taken_ranges();
-    let settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
+    let cache = images::cache_dir(&context.places)?;
+    let mut settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
+    settings.remember_cache(&context.places, cache)?;
     if before
         .as_ref()
         .is_some_and(|before| before.listen != settings.listen)
@@ -367,6 +421,7 @@ async fn credentials(context: &Context, arm: &ArmClient) -> Result<PathBuf> {
 fn summary(context: &Context, settings: &Settings, cluster: &Cluster, kubeconfig: &Path) -> Result<()> {
     let total = context.printer.elapsed().as_secs_f64();
     let kubectl = images::kubectl(
+        &context.places,
         cluster.body["properties"]["kubernetesVersion"]
             .as_str()
             .unwrap_or_default(),
@@ -397,61 +452,26 @@ fn summary(context: &Context, settings: &Settings, cluster: &Cluster, kubeconfig
         "clusterSeconds": cluster.seconds,
         "seconds": total,
     });
-    let me = me();
-    let flag = context.name_flag();
+    let facts = Facts::of_this_host(context, kubeconfig);
     context.printer.result(&value, || {
-        let kubectl = match host::find("kubectl") {
-            Some(_) => "kubectl".to_owned(),
-            None => kubectl
-                .as_ref()
-                .map_or_else(|| "kubectl".to_owned(), |path| path.display().to_string()),
-        };
         let time = cluster
             .seconds
             .map(|seconds| format!(", cluster in {}", duration(seconds)))
             .unwrap_or_default();
-        let lines = [
-            (
-                "Use the cluster",
-                format!("export KUBECONFIG={}", kubeconfig.display()),
-            ),
-            ("", format!("{kubectl} get nodes")),
-            ("Use the Azure CLI", format!("eval \"$({me} az{flag})\"")),
-            ("", "az aks list --output table".to_owned()),
-            (
-                "",
-                format!("az aks nodepool add -g {GROUP} --cluster-name {CLUSTER} -n more --node-count 1"),
-            ),
-            ("Look around", format!("{me} status{flag}")),
-            ("Stop it all", format!("{me} down{flag}")),
-            ("Delete it", format!("{me} down --purge{flag}")),
-        ];
         let mut page = format!("\n{} in {}{time}.\n\n", "Ready".green().bold(), duration(total));
-        for (title, command) in lines {
+        for (title, command) in facts.commands() {
             page.push_str(&format!(
                 "  {} {}\n",
                 pad(&title.dimmed().to_string(), 18),
                 command.cyan()
             ));
         }
+        if let Some(remark) = facts.remark() {
+            page.push_str(&format!("\n{}\n", remark.dimmed()));
+        }
         page
     });
     Ok(())
-}
-
-/// How this program is called from here: `landfall` where PATH leads to it, else its path.
-fn me() -> String {
-    let Ok(own) = std::env::current_exe() else {
-        return "landfall".to_owned();
-    };
-    if host::find("landfall").and_then(|path| path.canonicalize().ok()) == own.canonicalize().ok() {
-        return "landfall".to_owned();
-    }
-    let here = std::env::current_dir().ok();
-    let short = here
-        .and_then(|here| own.strip_prefix(here).ok().map(Path::to_owned))
-        .unwrap_or(own);
-    short.display().to_string()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use super::first::read;
 use crate::{
     commands::Context,
-    images::{ImagesOnDemand, ImagesThatAreThere},
+    images::{ImagesOnDemand, NoImages},
     stamp::{self, Places, Settings},
 };
 
@@ -34,7 +34,7 @@ const AGENT_PORT: u16 = 7443;
 
 /// The fabric of a stamp, for taking it down: builds nothing.
 pub(crate) fn open_fabric(context: &Context, settings: &Settings) -> Result<Arc<dyn Fabric>> {
-    let images = Arc::new(ImagesThatAreThere::open()?);
+    let images = Arc::new(NoImages);
     // No machine is started, so the agent need not be there.
     let agent = agent_path(&context.places);
     Ok(Arc::new(fabric(
@@ -85,7 +85,7 @@ impl Drivers {
         store: &Arc<dyn Store>,
     ) -> Result<Self> {
         let (env, places) = (&context.env, &context.places);
-        let images = Arc::new(ImagesOnDemand::open(env)?);
+        let images = Arc::new(ImagesOnDemand::open(places, env)?);
         let fabric_images: Arc<dyn fabric_container::Images> = Arc::<ImagesOnDemand>::clone(&images);
         let fabric = Arc::new(fabric(
             env,

@@ -161,6 +161,7 @@ mod tests {
             uplink: Uplink::None,
             backups: None,
             backups_copy: None,
+            cache: None,
             created_at: env.clock.now(),
         }
     }

@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     admin, args, background,
     commands::Context,
+    images,
     problem::Problem,
     stamp::{self, LOCATION, Places, Settings},
 };
@@ -44,7 +45,9 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
         )?;
     }
     let taken = stamp::taken_ranges();
-    let settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
+    let cache = images::cache_dir(&context.places)?;
+    let mut settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
+    settings.remember_cache(&context.places, cache)?;
     context.places.make()?;
     let _held = background::hold(&context.places)?;
     settings.note_running(&context.places)?;

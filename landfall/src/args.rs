@@ -113,7 +113,7 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Print this reference as Markdown (for `cargo xtask docs`)
+    /// Print the generated reference pages as one JSON object, by path (for `cargo xtask docs`)
     #[command(hide = true)]
     Reference,
 }

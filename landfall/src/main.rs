@@ -125,7 +125,8 @@ async fn command(context: &Context, command: Command) -> Result<()> {
             Ok(())
         }
         Command::Reference => {
-            printer.text("markdown", &reference::markdown());
+            let pages = serde_json::to_string(&reference::pages()).context("texts are JSON")?;
+            printer.text("pages", &pages);
             Ok(())
         }
         Command::Serve(_) => unreachable!("handled before the runtime was made"),

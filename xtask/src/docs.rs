@@ -1,19 +1,9 @@
-//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they cannot lie.
-//!
-//! | page | from |
-//! |---|---|
-//! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
-//! | `compatibility.md` | `providers_containerservice::compatibility()` |
-//! | `addons.md` | `cluster_addons::page()` |
-//! | `cli.md` | the binary's own command line |
+//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they cannot lie. The binary
+//! makes them (`landfall/src/reference`); here they are written or compared.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use arm_wire::{ERROR_CODES, ErrorCode};
-
-const HEAD: &str =
-    "<!-- Written by `cargo xtask docs`. Change the code it comes from, not this page. -->\n\n";
 
 /// Writes every page, or checks that each is as it would be written.
 pub(crate) fn write(check: bool) -> Result<()> {
@@ -71,66 +61,9 @@ fn present(reference: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Asks the binary, which has the code that the pages are made from.
 fn pages() -> Result<BTreeMap<String, String>> {
-    let mut pages: BTreeMap<String, String> = ERROR_CODES
-        .iter()
-        .map(|code| (format!("errors/{}.md", code.code), error_page(code)))
-        .collect();
-    pages.insert("errors/README.md".into(), error_index());
-    pages.insert("addons.md".into(), format!("{HEAD}{}", cluster_addons::page()));
-    // This page says in its own words where it comes from.
-    pages.insert(
-        "compatibility.md".into(),
-        format!(
-            "{}
-",
-            providers_containerservice::compatibility().trim_end()
-        ),
-    );
-    let cli =
-        crate::output(crate::cargo().args(["run", "--quiet", "--package", "landfall", "--", "reference"]))?;
-    pages.insert("cli.md".into(), format!("{HEAD}{}\n", cli.trim_end()));
-    Ok(pages)
-}
-
-fn error_page(code: &ErrorCode) -> String {
-    format!(
-        "{HEAD}# {}\n\nHTTP status {}.\n\n**When.** {}\n\n**What to do.** {}\n",
-        code.code, code.status, code.when, code.remedy
-    )
-}
-
-fn error_index() -> String {
-    let mut codes: Vec<&ErrorCode> = ERROR_CODES.iter().collect();
-    codes.sort_by_key(|code| code.code);
-    let mut page = format!(
-        "{HEAD}# Error codes\n\nEvery error of the ARM API is `{{\"error\":{{\"code\",\"message\",\"target\"?,\"details\"?}}}}` with one of these codes.\n\n\
-         | code | status | when |\n|---|---|---|\n"
-    );
-    for code in codes {
-        page.push_str(&format!(
-            "| [{0}]({0}.md) | {1} | {2} |\n",
-            code.code, code.status, code.when
-        ));
-    }
-    page
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_code_has_one_page() {
-        let mut names: Vec<_> = ERROR_CODES.iter().map(|code| code.code).collect();
-        names.sort_unstable();
-        let count = names.len();
-        names.dedup();
-        assert_eq!(names.len(), count);
-        assert!(
-            ERROR_CODES
-                .iter()
-                .all(|code| error_index().contains(&format!("[{}]", code.code)))
-        );
-    }
+    crate::build_binaries()?;
+    let text = crate::output(Command::new(crate::binary("landfall")).arg("reference"))?;
+    serde_json::from_str(&text).context("'landfall reference' answered no JSON")
 }

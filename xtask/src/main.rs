@@ -89,6 +89,25 @@ fn top() -> PathBuf {
     xtask.parent().expect("xtask lies in the top folder").to_owned()
 }
 
+/// Builds the workspace's binaries and tests in one go: built one by one, crates of others would be compiled once for each
+/// set of features that somebody asks of them.
+fn build_binaries() -> Result<()> {
+    let status = cargo()
+        .args(["build", "--quiet", "--workspace", "--bins", "--tests"])
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the workspace does not build");
+    }
+    Ok(())
+}
+
+/// A binary of the workspace, once it is built.
+fn binary(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from);
+    target.join("debug").join(name)
+}
+
 /// The cargo that runs us.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

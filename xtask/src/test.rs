@@ -19,7 +19,7 @@ use clap::Args;
 
 use base_testkit::needs;
 
-use crate::{cargo, chaos, docs, layers, top};
+use crate::{binary, build_binaries, cargo, chaos, docs, layers};
 
 /// The Azure CLI that acceptance runs: the newest that was studied.
 const AZURE_CLI: &str = "2.91.0";
@@ -126,6 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ]))
     });
     totals.gate("layers", layers::check);
+    totals.gate("build", build_binaries);
     totals.gate("generated documents", || docs::write(true));
     let mut ready = None;
     if !options.no_acceptance {
@@ -188,21 +189,16 @@ impl Ready {
 }
 
 fn acceptance(az: &Path, options: &Options) -> Command {
-    let mut command = cargo();
+    let mut command = Command::new(binary("acceptance"));
     command
-        .args(["run", "--quiet", "--package", "acceptance", "--", "--landfall"])
-        .arg(landfall())
+        .arg("--landfall")
+        .arg(binary("landfall"))
         .arg("--az")
         .arg(az);
     if let Some(only) = &options.only {
         command.args(["--only", only]);
     }
     command
-}
-
-fn landfall() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from);
-    target.join("debug/landfall")
 }
 
 /// Everything that tests of real programs and acceptance need: packages, the binary, the node images, the Azure CLI.
@@ -213,17 +209,9 @@ fn set_up() -> Result<Ready> {
         );
     }
     install_packages()?;
-    status(cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        "landfall",
-        "--package",
-        "acceptance",
-    ]))?;
     println!("node images (built once, about 10 and 8 minutes on 2 cores)");
     for version in cluster_versions::PINNED {
-        status(Command::new(landfall()).args(["image", "build", "--kubernetes", version]))?;
+        status(Command::new(binary("landfall")).args(["image", "build", "--kubernetes", version]))?;
     }
     Ok(Ready {
         az: azure_cli()?,
@@ -233,7 +221,7 @@ fn set_up() -> Result<Ready> {
 
 /// The layers of a node image that is there, top first.
 fn layers_of(version: &str) -> Result<Vec<PathBuf>> {
-    let text = crate::output(Command::new(landfall()).args(["image", "list", "--output", "json"]))?;
+    let text = crate::output(Command::new(binary("landfall")).args(["image", "list", "--output", "json"]))?;
     let images: Vec<serde_json::Value> =
         serde_json::from_str(&text).context("'landfall image list' answered no JSON")?;
     let layers = images

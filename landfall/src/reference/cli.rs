@@ -5,7 +5,7 @@ use clap::{Arg, Command, CommandFactory as _};
 use crate::args::Cli;
 
 /// The page `docs/reference/cli.md`.
-pub(crate) fn markdown() -> String {
+pub(super) fn page() -> String {
     let mut root = Cli::command();
     root.build();
     let mut page = "# Commands\n\n".to_owned();
@@ -111,7 +111,7 @@ fn row(argument: &Arg) -> String {
 mod tests {
     #[test]
     fn the_page_has_every_visible_command_and_no_hidden_one() {
-        let page = super::markdown();
+        let page = super::page();
         for command in [
             "up",
             "down",

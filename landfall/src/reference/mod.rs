@@ -1,0 +1,34 @@
+//! The pages under `docs/reference` that are made from the code, so that they cannot lie. `cargo xtask docs` writes them.
+//!
+//! | page | from |
+//! |---|---|
+//! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
+//! | `compatibility.md` | `providers_containerservice::compatibility()` |
+//! | `addons.md` | `cluster_addons::page()` |
+//! | `cli.md` | the binary's own command line |
+
+mod cli;
+mod errors;
+
+use std::collections::BTreeMap;
+
+const HEAD: &str =
+    "<!-- Written by `cargo xtask docs`. Change the code it comes from, not this page. -->\n\n";
+
+/// All pages, by their path below `docs/reference`.
+pub(crate) fn pages() -> BTreeMap<String, String> {
+    let mut pages = errors::pages();
+    let mut add = |name: &str, text: String| pages.insert(name.to_owned(), text);
+    add("addons.md", cluster_addons::page());
+    add("cli.md", format!("{}\n", cli::page().trim_end()));
+    for text in pages.values_mut() {
+        text.insert_str(0, HEAD);
+    }
+    // This page says in its own words where it comes from.
+    let compatibility = providers_containerservice::compatibility();
+    pages.insert(
+        "compatibility.md".into(),
+        format!("{}\n", compatibility.trim_end()),
+    );
+    pages
+}

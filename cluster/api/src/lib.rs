@@ -93,6 +93,16 @@ pub struct Watch {
     pub labels: Option<&'static str>,
 }
 
+/// How far the draining of a node is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Pods that are still on the node.
+    pub left: u32,
+    /// One of them that may not be evicted now (disruption budget, webhook), and why, in Kubernetes' words. The others were
+    /// asked all the same.
+    pub held: Option<String>,
+}
+
 /// A cluster's API.
 #[async_trait]
 pub trait ClusterApi: Send + Sync + 'static {
@@ -102,12 +112,14 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn nodes(&self) -> Result<Vec<NodeSeen>, ClusterError>;
     /// Brings labels, taints and pod range of a node to the wish. A node that does not exist (yet) is success.
     async fn set_node(&self, wish: &NodeWish) -> Result<(), ClusterError>;
-    /// Approves pending kubelet serving requests that match one of these nodes exactly; others stay pending.
+    /// Approves pending kubelet serving requests that match one of these nodes exactly; others stay pending. A certificate that
+    /// was issued with other names than approved is withdrawn, and is an error.
     async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError>;
-    /// Server-side applies all objects (forced, field manager `landfall`). Returns how many changed.
+    /// Server-side applies all objects (forced, field manager `landfall`), each of them, whatever becomes of the others.
+    /// Returns how many changed. Admission webhooks of others are kept away from the cluster's own namespaces first.
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError>;
-    /// Marks unschedulable and evicts its pods once; returns how many pods are left to go.
-    async fn drain(&self, node: &str) -> Result<u32, ClusterError>;
+    /// Marks unschedulable and asks each of its pods once to go.
+    async fn drain(&self, node: &str) -> Result<Drained, ClusterError>;
     /// Removes the node object.
     async fn delete_node(&self, name: &str) -> Result<(), ClusterError>;
     /// Counts up when nodes, pending serving requests or managed add-on objects may have changed. A wake-up only. The

@@ -14,6 +14,8 @@ const MANAGER: &str = "landfall";
 
 impl Cluster {
     pub(crate) async fn apply_all(&self, objects: &[Value]) -> Result<u32, ClusterError> {
+        // What stands in the way of add-ons is moved first; what is refused all the same does not keep the rest.
+        let mut outcome = self.enforce_admissions().await;
         let mut waiting = objects.iter();
         let mut running: futures::stream::FuturesUnordered<_> = waiting
             .by_ref()
@@ -21,11 +23,14 @@ impl Cluster {
             .map(|object| self.apply_one(object))
             .collect();
         let mut changed = 0;
-        while let Some(outcome) = running.next().await {
-            changed += u32::from(outcome?);
+        while let Some(applied) = running.next().await {
+            match applied {
+                Ok(differs) => changed += u32::from(differs),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
             running.extend(waiting.next().map(|object| self.apply_one(object)));
         }
-        Ok(changed)
+        outcome.map(|()| changed)
     }
 
     async fn apply_one(&self, object: &Value) -> Result<bool, ClusterError> {

@@ -1,13 +1,30 @@
 //! Taking the pods off a node.
+//!
+//! Always true: in each round every pod is asked, whatever the others answer; only those that do not go are waited for.
 
-use cluster_api::ClusterError;
+use cluster_api::{ClusterError, Drained};
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::Cluster;
+use crate::{Cluster, Failure};
+
+/// Pods that are asked at the same time: one whose webhook does not answer keeps its call for seconds.
+const PARALLEL: usize = 16;
+
+/// What came of asking a pod.
+enum Answer {
+    /// It goes, or went.
+    Goes,
+    Gone,
+    /// It stays for now, for this reason.
+    Held(String),
+    /// The server could not be asked.
+    Unasked(Failure),
+}
 
 impl Cluster {
-    /// Marks the node unschedulable and asks each pod once to go; gives how many are still there.
-    pub(crate) async fn drain_once(&self, node: &str) -> Result<u32, ClusterError> {
+    /// Marks the node unschedulable and asks each pod once to go.
+    pub(crate) async fn drain_once(&self, node: &str) -> Result<Drained, ClusterError> {
         let path = format!("/api/v1/nodes/{node}");
         match self
             .merge(
@@ -17,52 +34,76 @@ impl Cluster {
             )
             .await
         {
-            Err(failure) if failure.is_absent() => return Ok(0),
+            Err(failure) if failure.is_absent() => return Ok(Drained::default()),
             other => drop(other?),
         }
         let pods = self
-            .get(
+            .list(
                 "list a node's pods",
                 &format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"),
             )
             .await?;
-        let items = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let mut left = 0;
-        for pod in items.iter().filter(|pod| moves(pod)) {
-            left += 1;
-            if pod["metadata"]["deletionTimestamp"].is_string() {
-                continue;
-            }
-            let (Some(namespace), Some(name)) = (
-                pod["metadata"]["namespace"].as_str(),
-                pod["metadata"]["name"].as_str(),
-            ) else {
-                continue;
-            };
-            let eviction = json!({
-                "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name, "namespace": namespace }
-            });
-            let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
-            match self
-                .call(
-                    "evict a pod",
-                    http::Method::POST,
-                    &path,
-                    "application/json",
-                    Some(&eviction),
-                )
-                .await
-            {
-                Ok(_) => {}
-                Err(failure) if failure.is_absent() => left -= 1,
-                // It is asked again in the next round.
-                Err(failure) if failure.is_too_many() => {
-                    tracing::debug!(node, pod = name, why = failure.why, "a pod stays for now");
+        let moving: Vec<&Value> = pods.iter().filter(|pod| moves(pod)).collect();
+        let mut waiting = moving.into_iter();
+        let mut running: futures::stream::FuturesUnordered<_> = waiting
+            .by_ref()
+            .take(PARALLEL)
+            .map(|pod| self.evict(pod))
+            .collect();
+        let (mut drained, mut asked, mut unasked) = (Drained::default(), 0, None);
+        while let Some(answer) = running.next().await {
+            running.extend(waiting.next().map(|pod| self.evict(pod)));
+            drained.left += u32::from(!matches!(answer, Answer::Gone));
+            match answer {
+                Answer::Goes | Answer::Gone => asked += 1,
+                Answer::Held(why) => {
+                    asked += 1;
+                    tracing::debug!(node, why, "a pod stays for now");
+                    // Always the same one of several.
+                    drained.held = Some(drained.held.map_or(why.clone(), |other| other.min(why)));
                 }
-                Err(failure) => return Err(failure.into()),
+                Answer::Unasked(failure) => unasked = unasked.or(Some(failure)),
             }
         }
-        Ok(left)
+        match unasked {
+            // Not one of them was asked: there is no server.
+            Some(failure) if asked == 0 => Err(failure.into()),
+            Some(failure) => {
+                drained.held.get_or_insert(failure.why);
+                Ok(drained)
+            }
+            None => Ok(drained),
+        }
+    }
+
+    async fn evict(&self, pod: &Value) -> Answer {
+        if pod["metadata"]["deletionTimestamp"].is_string() {
+            return Answer::Goes;
+        }
+        let text = |name: &str| pod["metadata"][name].as_str().unwrap_or_default();
+        let (namespace, name) = (text("namespace"), text("name"));
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": name, "namespace": namespace }
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
+        match self
+            .call(
+                "evict a pod",
+                http::Method::POST,
+                &path,
+                "application/json",
+                Some(&eviction),
+            )
+            .await
+        {
+            Ok(_) => Answer::Goes,
+            Err(failure) if failure.is_absent() => Answer::Gone,
+            // A disruption budget (429), two of them for one pod (500), a webhook (403): it is asked again in the next round.
+            Err(failure) if failure.code.is_some() => {
+                Answer::Held(format!("pod {namespace}/{name}: {}", failure.why))
+            }
+            Err(failure) => Answer::Unasked(failure),
+        }
     }
 }
 
@@ -78,9 +119,70 @@ fn moves(pod: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use cluster_api::{ClusterApi as _, Drained};
+    use http::Method;
+    use serde_json::{Value, json};
 
     use super::moves;
+    use crate::fake::{Asked, cluster, paths, refusal};
+
+    /// A node with these pods, each of whose evictions is answered like this.
+    fn node(answers: &[(&'static str, (u16, Value))]) -> impl Fn(&Asked) -> (u16, Value) + use<> {
+        let answers = answers.to_vec();
+        move |asked| {
+            if asked.method == Method::PATCH {
+                return (200, json!({}));
+            }
+            if asked.method == Method::GET {
+                let pods = answers.iter().map(|(name, _)| {
+                    json!({ "metadata": { "namespace": "d", "name": name }, "status": { "phase": "Running" } })
+                });
+                return (200, json!({ "items": pods.collect::<Vec<_>>(), "metadata": {} }));
+            }
+            let found = answers
+                .iter()
+                .find(|(name, _)| asked.path.contains(&format!("/pods/{name}/eviction")));
+            found.unwrap().1.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_may_not_be_evicted_does_not_keep_the_others() {
+        for stuck in [
+            refusal(
+                500,
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ),
+            refusal(
+                403,
+                "admission webhook \"guard.example.com\" denied the request: not now",
+            ),
+            refusal(
+                429,
+                "Cannot evict pod as it would violate the pod's disruption budget.",
+            ),
+        ] {
+            let (cluster, log) = cluster(node(&[("aa", stuck.clone()), ("zz", (201, json!({})))]));
+            let drained = cluster.drain("n").await.unwrap();
+            assert_eq!(drained.left, 2);
+            let held = drained.held.unwrap();
+            assert!(
+                held.starts_with("pod d/aa: ") && held.contains(stuck.1["message"].as_str().unwrap()),
+                "{held}"
+            );
+            let asked = paths(&log, &Method::POST);
+            assert!(
+                asked.iter().any(|path| path.contains("/pods/zz/")),
+                "only {asked:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn pods_that_are_gone_do_not_count() {
+        let (cluster, _) = cluster(node(&[("aa", refusal(404, "pods \"aa\" not found"))]));
+        assert_eq!(cluster.drain("n").await.unwrap(), Drained::default());
+    }
 
     #[test]
     fn only_pods_that_live_elsewhere_as_well_are_moved() {

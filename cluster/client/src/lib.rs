@@ -2,25 +2,39 @@
 //!
 //! Always true: a handle connects when it is used and again after failures, and holds no connection while nobody uses it
 //! or listens to [`ClusterApi::changes`]; every call is bounded in time; nothing is cached that the cluster could
-//! contradict, except the marks that our applies left, which tell whether the next one changes something.
+//! contradict, except the marks that our applies left, which tell whether the next one changes something; lists are read in
+//! pages, and one that no working cluster has is refused.
 
 mod apply;
+mod csr;
 mod drain;
+mod enforcer;
+mod events;
+#[cfg(test)]
+mod fake;
 mod nodes;
 mod serving;
 mod watches;
 
-use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use base_env::Env;
-use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeSeen, NodeWish, Watch};
+use cluster_api::{ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, Watch};
 use kube::{Client, Config, config::AuthInfo};
 use serde_json::Value;
 use tokio::sync::watch;
 
 /// Longer than any call takes on a healthy cluster.
 const CALL: Duration = Duration::from_secs(15);
+/// Objects in one answer: what a tenant has many of is read in pieces.
+const PAGE: u32 = 500;
+/// No list that is read has more in a cluster that works; a longer one is refused rather than held in memory.
+const MOST: usize = 20_000;
 
 /// Connects to real clusters.
 pub struct KubeConnect {
@@ -44,12 +58,8 @@ impl Connect for KubeConnect {
             act: format!("prepare a connection to cluster {cluster}"),
             why,
         })?;
-        Ok(Arc::new(Cluster {
-            env: self.env.clone(),
-            client,
-            watches: Arc::clone(&self.watches),
-            applied: Mutex::default(),
-        }))
+        let watches = Arc::clone(&self.watches);
+        Ok(Arc::new(Cluster::new(self.env.clone(), client, watches)))
     }
 }
 
@@ -60,6 +70,8 @@ struct Cluster {
     watches: Arc<[Watch]>,
     /// By path: the mark that our last apply left on the object.
     applied: Mutex<BTreeMap<String, Value>>,
+    /// Uids of the serving certificates that were compared with their requests, of those that are still there.
+    checked: Mutex<BTreeSet<String>>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -115,15 +127,19 @@ impl Failure {
         self.code == Some(409)
     }
 
-    /// "Not now": a disruption budget, or a busy server.
-    fn is_too_many(&self) -> bool {
-        self.code == Some(429)
+    /// Not the server but an admission webhook said no, or could not be asked. Its name is in the message.
+    fn is_of_webhook(&self) -> bool {
+        self.code.is_some() && self.why.contains("webhook")
     }
 }
 
 impl From<Failure> for ClusterError {
     fn from(failure: Failure) -> Self {
         match failure.code {
+            Some(code) if failure.is_of_webhook() => Self::Refused {
+                act: failure.act,
+                why: format!("{} ({code})", failure.why),
+            },
             // Answers of a server that is starting, stopping or busy. 403 is one of them for a moment: until its own roles
             // are there.
             None | Some(403 | 429 | 500 | 502 | 503 | 504) => Self::Unavailable(failure.why),
@@ -136,6 +152,16 @@ impl From<Failure> for ClusterError {
 }
 
 impl Cluster {
+    fn new(env: Env, client: Client, watches: Arc<[Watch]>) -> Self {
+        Self {
+            env,
+            client,
+            watches,
+            applied: Mutex::default(),
+            checked: Mutex::default(),
+        }
+    }
+
     /// One call, bounded in time.
     async fn call(
         &self,
@@ -175,6 +201,43 @@ impl Cluster {
 
     async fn get(&self, act: &str, path: &str) -> Result<Value, Failure> {
         self.call(act, http::Method::GET, path, "application/json", None)
+            .await
+    }
+
+    /// All objects of a list, page by page.
+    async fn list(&self, act: &str, path: &str) -> Result<Vec<Value>, Failure> {
+        let mut items: Vec<Value> = Vec::new();
+        let mut next = String::new();
+        loop {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let mut page = self
+                .get(act, &format!("{path}{separator}limit={PAGE}{next}"))
+                .await?;
+            if let Value::Array(found) = page["items"].take() {
+                items.extend(found);
+            }
+            let Some(token) = page["metadata"]["continue"]
+                .as_str()
+                .filter(|token| !token.is_empty())
+            else {
+                return Ok(items);
+            };
+            if items.len() > MOST {
+                return Err(Failure {
+                    act: act.to_owned(),
+                    code: Some(413),
+                    why: format!(
+                        "there are more than {MOST} objects at {path}; remove those that nobody needs"
+                    ),
+                });
+            }
+            // Tokens are base64 for URLs.
+            next = format!("&continue={token}");
+        }
+    }
+
+    async fn delete(&self, act: &str, path: &str) -> Result<Value, Failure> {
+        self.call(act, http::Method::DELETE, path, "application/json", None)
             .await
     }
 
@@ -238,22 +301,13 @@ impl ClusterApi for Cluster {
         self.apply_all(objects).await
     }
 
-    async fn drain(&self, node: &str) -> Result<u32, ClusterError> {
+    async fn drain(&self, node: &str) -> Result<Drained, ClusterError> {
         self.drain_once(node).await
     }
 
     async fn delete_node(&self, name: &str) -> Result<(), ClusterError> {
         let path = format!("/api/v1/nodes/{name}");
-        match self
-            .call(
-                "delete a node",
-                http::Method::DELETE,
-                &path,
-                "application/json",
-                None,
-            )
-            .await
-        {
+        match self.delete("delete a node", &path).await {
             Err(failure) if !failure.is_absent() => Err(failure.into()),
             _ => Ok(()),
         }

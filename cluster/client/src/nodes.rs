@@ -14,11 +14,8 @@ const ATTEMPTS: usize = 5;
 
 impl Cluster {
     pub(crate) async fn list_nodes(&self) -> Result<Vec<NodeSeen>, ClusterError> {
-        let list = self.get("list nodes", "/api/v1/nodes").await?;
-        Ok(list["items"]
-            .as_array()
-            .map(|nodes| nodes.iter().map(seen).collect())
-            .unwrap_or_default())
+        let nodes = self.list("list nodes", "/api/v1/nodes").await?;
+        Ok(nodes.iter().map(seen).collect())
     }
 
     pub(crate) async fn bring_node(&self, wish: &NodeWish) -> Result<(), ClusterError> {

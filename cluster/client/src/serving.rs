@@ -1,40 +1,43 @@
-//! Kubelets' serving certificates: approved for exactly what the node is, or left alone.
+//! Kubelets' serving certificates: approved for exactly what the node is, or left alone; and looked at again once issued.
+//!
+//! Kubernetes' own checks of a serving request restrict user, group and usages, never the names, and the signer's CA is the one
+//! that everybody trusts for the API server. So what is approved here is all that keeps a node from having another's name.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use cluster_api::{ClusterError, NodeWish};
 use serde_json::{Value, json};
-use x509_parser::{
-    certification_request::X509CertificationRequest,
-    extensions::{GeneralName, ParsedExtension},
-    prelude::FromDer as _,
-};
 
-use crate::Cluster;
+use crate::{
+    Cluster,
+    csr::{NODES, ServingNames, Unfit},
+};
 
 /// Who signs kubelets' serving certificates.
 const SIGNER: &str = "kubernetes.io/kubelet-serving";
 pub(crate) const LIST: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+/// The reason in our approvals.
+const REASON: &str = "LandfallNode";
 
 impl Cluster {
     pub(crate) async fn approve(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError> {
         let selector = format!("fieldSelector=spec.signerName%3D{}", SIGNER.replace('/', "%2F"));
-        let list = self
-            .get("list certificate requests", &format!("{LIST}?{selector}"))
+        let requests = self
+            .list("list certificate requests", &format!("{LIST}?{selector}"))
             .await?;
         let mut approved = 0;
-        for request in list["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
-            if !is_pending(request) || !nodes.iter().any(|node| belongs_to(request, node)) {
-                continue;
-            }
+        for request in &requests {
             let Some(name) = request["metadata"]["name"].as_str() else {
                 continue;
             };
+            if !is_pending(request) || !nodes.iter().any(|node| belongs_to(request, node)) {
+                continue;
+            }
             let patch = json!({
                 // Only as it was looked at: somebody may have denied it meanwhile.
                 "metadata": { "resourceVersion": request["metadata"]["resourceVersion"] },
                 "status": { "conditions": [{
-                    "type": "Approved", "status": "True", "reason": "LandfallNode",
+                    "type": "Approved", "status": "True", "reason": REASON,
                     "message": "the request matches the node's name and address"
                 }] }
             });
@@ -51,7 +54,60 @@ impl Cluster {
                 Err(failure) => return Err(failure.into()),
             }
         }
+        self.check_issued(&requests).await?;
         Ok(approved)
+    }
+
+    /// Compares what was issued with what was approved. A certificate with other names is withdrawn with its request, so that
+    /// a kubelet that has not fetched it yet never does, and told: as an event and as a failure.
+    async fn check_issued(&self, requests: &[Value]) -> Result<(), ClusterError> {
+        let checked = std::mem::take(&mut *self.checked.lock().unwrap_or_else(PoisonError::into_inner));
+        let (mut seen, mut wrong) = (BTreeSet::new(), Vec::new());
+        for request in requests.iter().filter(|request| was_approved_here(request)) {
+            let uid = request["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            let Some(certificate) = request["status"]["certificate"].as_str() else {
+                continue;
+            };
+            if !checked.contains(&uid)
+                && let Err(why) = issued_as_asked(request, certificate)
+            {
+                wrong.push((request, why));
+            }
+            seen.insert(uid);
+        }
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        let mut outcome = Ok(());
+        for (request, why) in wrong {
+            let name = request["metadata"]["name"].as_str().unwrap_or_default();
+            let user = request["spec"]["username"].as_str().unwrap_or_default();
+            let message = format!(
+                "certificate request {name} of {user} was signed with other names than approved ({why}); it was deleted. \
+                 Replace the node, and find out who may sign for {SIGNER} in this cluster"
+            );
+            tracing::error!(
+                request = name,
+                user,
+                why,
+                "a serving certificate has other names than approved"
+            );
+            let path = format!("{LIST}/{name}");
+            match self.delete("withdraw a serving certificate", &path).await {
+                Err(failure) if !failure.is_absent() => return Err(failure.into()),
+                _ => {}
+            }
+            self.tell(
+                request,
+                "CertificateSigningRequest",
+                "ServingCertificateMismatch",
+                &message,
+            )
+            .await;
+            outcome = Err(ClusterError::Refused {
+                act: "sign a serving certificate as approved".to_owned(),
+                why: message,
+            });
+        }
+        outcome
     }
 }
 
@@ -59,6 +115,16 @@ fn is_pending(request: &Value) -> bool {
     request["status"]["conditions"]
         .as_array()
         .is_none_or(Vec::is_empty)
+}
+
+fn was_approved_here(request: &Value) -> bool {
+    request["status"]["conditions"]
+        .as_array()
+        .is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Approved" && condition["reason"] == REASON)
+        })
 }
 
 /// Whether a request asks for this node, the whole node and nothing but the node.
@@ -71,59 +137,48 @@ fn belongs_to(request: &Value, node: &NodeWish) -> bool {
         .map(|usages| usages.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
     let allowed = ["digital signature", "key encipherment", "server auth"];
-    spec["signerName"] == SIGNER
+    let for_it = spec["signerName"] == SIGNER
         && spec["username"] == user.as_str()
-        && groups.iter().any(|group| group == "system:nodes")
+        && groups.iter().any(|group| group == NODES)
         && usages.contains(&"server auth")
-        && usages.iter().all(|usage| allowed.contains(usage))
-        && spec["request"]
-            .as_str()
-            .is_some_and(|pem| names_match(pem, &user, node))
-}
-
-/// Reads the request itself: subject, and subject alternative names.
-fn names_match(encoded: &str, user: &str, node: &NodeWish) -> bool {
-    use base64::Engine as _;
-    let Ok(pem) = base64::engine::general_purpose::STANDARD.decode(encoded) else {
-        return false;
-    };
-    let Ok((_, block)) = x509_parser::pem::parse_x509_pem(&pem) else {
-        return false;
-    };
-    let Ok((_, csr)) = X509CertificationRequest::from_der(&block.contents) else {
-        return false;
-    };
-    let subject = &csr.certification_request_info.subject;
-    let only = |mut values: Vec<&str>, wanted: &str| values.pop() == Some(wanted) && values.is_empty();
-    let common = subject
-        .iter_common_name()
-        .filter_map(|name| name.as_str().ok())
-        .collect();
-    let organisation = subject
-        .iter_organization()
-        .filter_map(|name| name.as_str().ok())
-        .collect();
-    if !only(common, user) || !only(organisation, "system:nodes") {
+        && usages.iter().all(|usage| allowed.contains(usage));
+    if !for_it {
         return false;
     }
-    let mut names = Vec::new();
-    let mut addresses = Vec::new();
-    for extension in csr.requested_extensions().into_iter().flatten() {
-        let ParsedExtension::SubjectAlternativeName(san) = extension else {
-            continue;
-        };
-        for name in &san.general_names {
-            match name {
-                GeneralName::DNSName(name) => names.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
-                    Ok(bytes) => addresses.push(IpAddr::V4(Ipv4Addr::from(bytes))),
-                    Err(_) => return false,
-                },
-                _ => return false,
-            }
+    match requested(request) {
+        Ok(names) => ServingNames::of(node) == Some(names),
+        Err(why) => {
+            tracing::debug!(user, %why, "a serving certificate is not approved");
+            false
         }
     }
-    names == [node.name.as_str()] && node.address.is_some_and(|own| addresses == [IpAddr::V4(own)])
+}
+
+/// The names that a request object asks for.
+fn requested(request: &Value) -> Result<ServingNames, Unfit> {
+    let text = request["spec"]["request"].as_str().ok_or(Unfit::Pem)?;
+    ServingNames::requested(&decode(text)?)
+}
+
+/// How an issued certificate differs from its request, if it does.
+fn issued_as_asked(request: &Value, certificate: &str) -> Result<(), String> {
+    let asked = requested(request).map_err(|why| format!("of the request, {why}"))?;
+    let issued = decode(certificate)
+        .and_then(|text| ServingNames::issued(&text))
+        .map_err(|why| format!("of the certificate, {why}"))?;
+    if issued == asked {
+        Ok(())
+    } else {
+        Err(format!("approved for {asked}; issued for {issued}"))
+    }
+}
+
+/// What the API carries as bytes.
+fn decode(text: &str) -> Result<Vec<u8>, Unfit> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .map_err(|_| Unfit::Pem)
 }
 
 #[cfg(test)]
@@ -162,6 +217,73 @@ mod tests {
             "usages": ["digital signature", "server auth"],
             "request": base64::engine::general_purpose::STANDARD.encode(pem)
         } })
+    }
+
+    /// A request object with this text.
+    fn object(text: &str) -> Value {
+        let mut object = request("system:node:n1", &["n1"], "10.224.0.4");
+        object["spec"]["request"] = json!(base64::engine::general_purpose::STANDARD.encode(text));
+        object
+    }
+
+    /// A cluster with one request of n1, which was approved here and issued for these names.
+    fn issued(alt_names: &[&str]) -> impl Fn(&crate::fake::Asked) -> (u16, Value) + use<> {
+        let mut request = request("system:node:n1", &["n1"], "10.224.0.4");
+        let mut params = crate::csr::tests::params();
+        for name in alt_names {
+            let name = (*name).to_owned().try_into().unwrap();
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
+        let ca = rcgen::Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
+        let certificate = params
+            .signed_by(&KeyPair::generate().unwrap(), &ca)
+            .unwrap()
+            .pem();
+        request["metadata"] = json!({ "name": "csr-1", "uid": "u", "resourceVersion": "9" });
+        request["status"] = json!({
+            "conditions": [{ "type": "Approved", "reason": REASON }],
+            "certificate": base64::engine::general_purpose::STANDARD.encode(certificate)
+        });
+        move |asked| match asked.method {
+            http::Method::GET => (200, json!({ "items": [request], "metadata": {} })),
+            _ => (200, json!({ "metadata": {} })),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_with_other_names_than_approved_is_withdrawn_and_told() {
+        use crate::fake::{cluster, paths};
+        use http::Method;
+        let (honest, log) = cluster(issued(&[]));
+        assert_eq!(honest.approve(&[node()]).await.unwrap(), 0);
+        assert!(paths(&log, &Method::DELETE).is_empty());
+
+        let (cheated, log) = cluster(issued(&["kubernetes"]));
+        let error = cheated.approve(&[node()]).await.unwrap_err().to_string();
+        assert!(error.contains("kubernetes") && error.contains("csr-1"), "{error}");
+        assert_eq!(paths(&log, &Method::DELETE), [format!("{LIST}/csr-1")]);
+        let told = log
+            .lock()
+            .unwrap()
+            .iter()
+            .find(|asked| asked.method == Method::POST)
+            .cloned()
+            .unwrap();
+        assert_eq!(told.body["reason"], "ServingCertificateMismatch");
+        assert_eq!(told.body["involvedObject"]["uid"], "u");
+    }
+
+    #[test]
+    fn what_the_signer_may_read_differently_is_not_approved() {
+        let spoilt = crate::csr::tests::ambiguous();
+        let more = crate::csr::tests::extravagant();
+        let approved: Vec<_> = spoilt
+            .iter()
+            .chain(&more)
+            .filter(|(_, text)| belongs_to(&object(text), &node()))
+            .map(|(what, _)| *what)
+            .collect();
+        assert!(approved.is_empty(), "approved: {approved:#?}");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use kube::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::enforcer::CONFIGURATIONS;
+
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
 /// …for so many attempts; later, while it is away, this often.
@@ -36,7 +38,7 @@ struct Version {
     resource_version: String,
 }
 
-/// Starts the watches of nodes, of serving requests, and those that are asked for. They end when the last receiver is
+/// Starts the watches of nodes, of serving requests, of admission webhooks, and those that are asked for. They end when the last receiver is
 /// dropped.
 pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
@@ -47,6 +49,7 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> watch::Rec
         (crate::serving::LIST.to_owned(), serving),
     ]
     .into_iter()
+    .chain(CONFIGURATIONS.map(|(path, _)| (path.to_owned(), WatchParams::default())))
     .chain(watches.iter().map(|watch| (path(watch), params(watch))));
     for (path, params) in all {
         let mut follower = Follower {

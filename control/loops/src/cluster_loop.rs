@@ -309,6 +309,7 @@ impl ClusterLoop {
                 self.state.drains.entry(id.clone()).or_insert(Drain {
                     since: now,
                     left: None,
+                    held: None,
                 });
             }
             let mut machine = Machine {
@@ -320,7 +321,7 @@ impl ClusterLoop {
                     .cloned()
                     .unwrap_or(ConfigSeen::Unknown),
                 report: deps.agents.report(&id),
-                drain: self.state.drains.get(&id).copied(),
+                drain: self.state.drains.get(&id).cloned(),
                 contact: deps.agents.contact(&id),
                 running_since: None,
                 symptom: None,

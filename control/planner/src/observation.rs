@@ -183,12 +183,14 @@ pub enum ConfigSeen {
 }
 
 /// How far a node is drained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
     /// When its removal was first seen to be wanted.
     pub since: Timestamp,
     /// Pods left at the last eviction, and when that was.
     pub left: Option<(u32, Timestamp)>,
+    /// One of them that might not be evicted then, and why.
+    pub held: Option<String>,
 }
 
 /// What the fabric has of the VNET.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeSeen, NodeWish};
+use cluster_api::{ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish};
 use fabric_api::Power;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -314,11 +314,11 @@ impl ClusterApi for SimCluster {
         .await
     }
 
-    async fn drain(&self, node: &str) -> Result<u32, ClusterError> {
+    async fn drain(&self, node: &str) -> Result<Drained, ClusterError> {
         self.call(Call::Drain, node, |state| {
             let cluster = state.cluster(&self.uid);
             let Some(found) = cluster.nodes.get_mut(node) else {
-                return Ok(0);
+                return Ok(Drained::default());
             };
             let fresh = !std::mem::replace(&mut found.seen.cordoned, true);
             if found.pods > 0 && !std::mem::replace(&mut found.draining, true) {
@@ -339,7 +339,7 @@ impl ClusterApi for SimCluster {
             if fresh {
                 cluster.changed();
             }
-            Ok(left)
+            Ok(Drained { left, held: None })
         })
         .await
     }

@@ -221,10 +221,10 @@ async fn a_cluster_holds_what_it_was_given() {
     assert!(world.remove_object("c1", "v1/ConfigMap kube-system/x"));
     assert_eq!(api.apply(&[object]).await.unwrap(), 1);
 
-    assert!(api.drain("host-n1").await.unwrap() > 0);
+    assert!(api.drain("host-n1").await.unwrap().left > 0);
     wait_for(&env.clock, "the pods to go", BOUND, async || {
         match api.drain("host-n1").await {
-            Ok(0) => Ok(()),
+            Ok(drained) if drained.left == 0 => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })

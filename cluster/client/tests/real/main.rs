@@ -433,7 +433,7 @@ async fn farewell(stand: &Stand) {
     stand
         .wait("a drained node", LONG, async || {
             match stand.api.drain(node).await {
-                Ok(0) => Ok(()),
+                Ok(drained) if drained.left == 0 => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         })
@@ -452,7 +452,7 @@ async fn farewell(stand: &Stand) {
         .unwrap();
     stand.api.delete_node(node).await.unwrap();
     stand.api.delete_node(node).await.unwrap();
-    assert_eq!(stand.api.drain(node).await.unwrap(), 0);
+    assert_eq!(stand.api.drain(node).await.unwrap().left, 0);
     assert_eq!(stand.api.nodes().await.unwrap().len(), 1);
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_api::NodeSeen;
+use cluster_api::{Drained, NodeSeen};
 use control_planner::{AddonsSeen, ApiEffect, Reach};
 use jiff::Timestamp;
 
@@ -25,7 +25,7 @@ pub(crate) enum ApiOutcome {
     /// Add-ons are as they should be.
     AddonsApplied { inputs: String, change: u64 },
     /// Pods were evicted once.
-    Drained { machine: String, left: u32 },
+    Drained { machine: String, drained: Drained },
     /// A node object is gone.
     NodeDeleted(String),
 }
@@ -114,13 +114,10 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
                 change: job.change,
             })
         }
-        ApiEffect::Drain { machine, node } => {
-            let left = job.api()?.drain(node).await?;
-            Ok(ApiOutcome::Drained {
-                machine: machine.clone(),
-                left,
-            })
-        }
+        ApiEffect::Drain { machine, node } => Ok(ApiOutcome::Drained {
+            machine: machine.clone(),
+            drained: job.api()?.drain(node).await?,
+        }),
         ApiEffect::DeleteNode(node) => {
             job.api()?.delete_node(node).await?;
             Ok(ApiOutcome::NodeDeleted(node.clone()))
@@ -143,9 +140,10 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
                 change,
             });
         }
-        ApiOutcome::Drained { machine, left } => {
+        ApiOutcome::Drained { machine, drained } => {
             if let Some(drain) = state.drains.get_mut(&machine) {
-                drain.left = Some((left, now));
+                drain.left = Some((drained.left, now));
+                drain.held = drained.held;
             }
         }
         ApiOutcome::NodeDeleted(node) => state.api.nodes.retain(|seen| seen.name != node),

@@ -317,6 +317,7 @@ impl Ideal {
                 machine.drain = Some(Drain {
                     since: self.now,
                     left: None,
+                    held: None,
                 });
             }
             Write::RemoveMachine(id) => {
@@ -415,6 +416,7 @@ impl Ideal {
                 self.seen.machines.get_mut(machine).unwrap().drain = Some(Drain {
                     since: self.now,
                     left: Some((0, self.now)),
+                    held: None,
                 });
             }
             Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),

@@ -163,7 +163,11 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
     let (id, node) = going;
     let with_drain = |seconds: i64, left: Option<(u32, Timestamp)>, ideal: &Ideal| {
         let mut seen = ideal.seen.clone();
-        seen.machines.get_mut(&id).unwrap().drain = Some(Drain { since, left });
+        seen.machines.get_mut(&id).unwrap().drain = Some(Drain {
+            since,
+            left,
+            held: Some("pod d/aa: two disruption budgets".to_owned()),
+        });
         let now = since
             .checked_add(Duration::from_secs(u64::try_from(seconds).unwrap()))
             .unwrap();
@@ -172,6 +176,14 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
             .effects
             .iter()
             .filter(|effect| matches!(effect.subject(), Subject::Node(_) | Subject::Machine(_)));
+        // Who waits is told for which pod, and why.
+        if left.is_some_and(|(left, at)| left > 0 && now < after(at, ideal.policy.drain_pause)) {
+            let told = plan.waits.join("\n");
+            assert!(
+                told.contains("3 pods to go; pod d/aa: two disruption budgets"),
+                "{told}"
+            );
+        }
         (of_node.cloned().collect::<Vec<_>>(), plan.look_again)
     };
     let drain = Effect::Api(ApiEffect::Drain {

@@ -79,7 +79,7 @@ enum Drained {
 /// Pods are asked to go first, while they may. From a machine that cannot answer, they are asked once: what follows does
 /// not wait for somebody who does not hear.
 fn drained(draft: &mut Draft<'_>, machine: &Machine) -> Drained {
-    let (Some(drain), true) = (machine.drain, registered(draft, machine)) else {
+    let (Some(drain), true) = (&machine.drain, registered(draft, machine)) else {
         return Drained::Enough;
     };
     let deadline = after(drain.since, draft.policy.drain_bound);

@@ -67,7 +67,7 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
             _ => Leave::Ready,
         };
     }
-    let since = machine.drain.map_or(draft.now, |drain| drain.since);
+    let since = machine.drain.as_ref().map_or(draft.now, |drain| drain.since);
     let deadline = after(since, draft.policy.drain_bound);
     let out_of_time = draft.now >= deadline;
     if !out_of_time {
@@ -84,7 +84,8 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
     if api.node(name).is_none() {
         return Leave::Ready;
     }
-    match machine.drain.and_then(|drain| drain.left) {
+    let held = machine.drain.as_ref().and_then(|drain| drain.held.as_deref());
+    match machine.drain.as_ref().and_then(|drain| drain.left) {
         // Its pods were asked, and nobody is there to hear it. It goes before its node object does: nothing that ran on it
         // starts elsewhere while it may still run here.
         Some(_) if machine.record.repair.given_up() && !machine.heard() => Leave::Ready,
@@ -98,7 +99,8 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
                 Leave::Drain(name.to_owned())
             } else {
                 draft.look_again_at(next);
-                Leave::Wait(format!("draining node {name}: {left} pods to go"))
+                let why = held.map(|why| format!("; {why}")).unwrap_or_default();
+                Leave::Wait(format!("draining node {name}: {left} pods to go{why}"))
             }
         }
         None => Leave::Drain(name.to_owned()),

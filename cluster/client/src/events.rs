@@ -1,0 +1,51 @@
+//! Kubernetes events: how a tenant is told, where `kubectl describe` and `kubectl get events` show it.
+
+use serde_json::{Value, json};
+
+use crate::Cluster;
+
+/// Where events of objects without a namespace are kept.
+const NAMESPACE: &str = "default";
+/// Kubernetes takes no longer message.
+const LONGEST: usize = 1024;
+
+impl Cluster {
+    /// Tells something about an object without a namespace. Once for each state of the object: its name follows from both.
+    /// That nobody could be told stops nothing.
+    pub(crate) async fn tell(&self, about: &Value, kind: &str, reason: &str, message: &str) {
+        let metadata = &about["metadata"];
+        let text = |name: &str| metadata[name].as_str().unwrap_or_default();
+        let now = self.env.clock.now().to_string();
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {
+                "namespace": NAMESPACE,
+                "name": format!("{}.{}.{}", text("name"), reason.to_lowercase(), text("resourceVersion"))
+            },
+            "involvedObject": {
+                "apiVersion": about["apiVersion"], "kind": kind, "name": text("name"), "uid": text("uid"),
+                "resourceVersion": text("resourceVersion")
+            },
+            "type": "Warning", "reason": reason,
+            "message": message.chars().take(LONGEST).collect::<String>(),
+            "source": { "component": "landfall" },
+            "firstTimestamp": now, "lastTimestamp": now, "count": 1
+        });
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/events");
+        match self
+            .call(
+                "write an event",
+                http::Method::POST,
+                &path,
+                "application/json",
+                Some(&event),
+            )
+            .await
+        {
+            Err(failure) if !failure.is_conflict() => {
+                tracing::warn!(reason, why = failure.why, "an event of a cluster was not written");
+            }
+            _ => {}
+        }
+    }
+}

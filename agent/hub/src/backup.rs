@@ -1,11 +1,13 @@
-//! BackupReceiver: control plane machines hand over what they wrote down of etcd, and get it back for a restore.
+//! Backups: control plane machines hand over what they wrote down of etcd, and get it back for a restore.
 //!
 //! Always true: a machine writes only its own cluster's, and reads its own cluster's or that of the one that its cluster is to
-//! be restored from. Bodies are streamed: neither side holds a whole base in memory.
+//! be restored from. Bodies are streamed: neither side holds a whole base in memory, and a machine that stops in the middle is
+//! not waited for.
 
 use std::{
     io::{self, Read},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -24,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Hub,
-    server::{Caller, fault, refuse},
+    caller::{Admitted, fault, refuse},
 };
 
 /// What a machine calls its own cluster by.
@@ -32,6 +34,10 @@ const OWN: &str = "own";
 /// Pieces of a body on their way between the network and the object store.
 const PIECES: usize = 4;
 const PIECE: usize = 64 * 1024;
+/// From one piece of a body to the next.
+const STALLED: Duration = Duration::from_secs(30);
+/// A whole body: a base of 8 GiB at 10 MiB a second, as long as the machine's program waits.
+const WHOLE: Duration = Duration::from_secs(15 * 60);
 
 /// Where backups are, and who may have them.
 pub struct BackupReceiver {
@@ -62,17 +68,16 @@ impl BackupReceiver {
 }
 
 /// The backups, if this stamp keeps any, and the cluster that is meant.
-async fn admit(
+async fn meant(
     hub: &Hub,
-    caller: &Caller,
+    Admitted(machine): &Admitted,
     cluster: &str,
 ) -> Result<(Arc<BackupReceiver>, String, bool), Response> {
-    let machine = hub.admit(caller).await?;
     let backups = hub
         .backups()
         .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "this stamp keeps no backups"))?;
-    let failed = |error| fault(&machine, &error);
-    let own = backups.own(&machine).await.map_err(failed)?.ok_or_else(|| {
+    let failed = |error| fault(machine, &error);
+    let own = backups.own(machine).await.map_err(failed)?.ok_or_else(|| {
         refuse(
             StatusCode::FORBIDDEN,
             "only control plane machines have to do with backups",
@@ -126,10 +131,10 @@ async fn blocking<T: Send + 'static>(
 
 pub(crate) async fn list(
     State(hub): State<Hub>,
-    Extension(caller): Extension<Caller>,
+    Extension(machine): Extension<Admitted>,
     Path(cluster): Path<String>,
 ) -> Result<Json<Vec<String>>, Response> {
-    let (backups, cluster, _) = admit(&hub, &caller, &cluster).await?;
+    let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
     let holding = blocking(move || backups.archive.holding(&cluster)).await?;
     let names = holding.objects.iter().map(|(name, _)| name.to_string());
     Ok(Json(names.collect()))
@@ -137,27 +142,36 @@ pub(crate) async fn list(
 
 pub(crate) async fn put(
     State(hub): State<Hub>,
-    Extension(caller): Extension<Caller>,
+    Extension(machine): Extension<Admitted>,
     Path((cluster, object)): Path<(String, String)>,
     body: Body,
 ) -> Result<StatusCode, Response> {
-    let (backups, cluster, own) = admit(&hub, &caller, &cluster).await?;
+    let (backups, cluster, own) = meant(&hub, &machine, &cluster).await?;
     if !own {
         return Err(refuse(StatusCode::FORBIDDEN, "that is another cluster's backup"));
     }
     let name = parse(&object)?;
     let (sender, pieces) = mpsc::channel(PIECES);
     let mut stream = body.into_data_stream();
-    let carry = async move {
-        while let Some(piece) = stream.next().await {
+    let clock = &hub.inner.env.clock;
+    let carry = async {
+        // Moved in: the archive's thread is told that the body broke off by the end of the sender.
+        let sender = sender;
+        while let Ok(next) = clock.timeout(STALLED, stream.next()).await {
+            let Some(piece) = next else {
+                let _enough = sender.send(Ok(None)).await;
+                return;
+            };
             let piece = piece.map(Some).map_err(io::Error::other);
             let broken = piece.is_err();
-            // Whoever reads has had enough.
+            // The reader may have had enough.
             if sender.send(piece).await.is_err() || broken {
                 return;
             }
         }
-        let _enough = sender.send(Ok(None)).await;
+    };
+    let carry = async {
+        let _in_time = clock.timeout(WHOLE, carry).await;
     };
     let keep = blocking(move || backups.archive.put(&cluster, name, Incoming::new(pieces)));
     let ((), kept) = tokio::join!(carry, keep);
@@ -166,33 +180,28 @@ pub(crate) async fn put(
 
 pub(crate) async fn get(
     State(hub): State<Hub>,
-    Extension(caller): Extension<Caller>,
+    Extension(machine): Extension<Admitted>,
     Path((cluster, object)): Path<(String, String)>,
 ) -> Result<Response, Response> {
-    let (backups, cluster, _) = admit(&hub, &caller, &cluster).await?;
+    let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
     let name = parse(&object)?;
-    let mut file = blocking(move || backups.archive.get(&cluster, &name)).await?;
-    let (sender, pieces) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    tokio::task::spawn_blocking(move || {
-        loop {
+    let file = blocking(move || backups.archive.get(&cluster, &name)).await?;
+    // A thread for each piece and none between them: a machine that reads slowly keeps none.
+    let stream = futures::stream::unfold(Some(file), |file| async move {
+        let mut file = file?;
+        let read = move || {
             let mut piece = vec![0; PIECE];
-            let sent = match file.read(&mut piece) {
-                Ok(0) => return,
-                Ok(read) => {
-                    piece.truncate(read);
-                    Ok(piece.into())
-                }
-                // The answer breaks off, so that nobody takes it for whole.
-                Err(error) => Err(error),
-            };
-            let broken = sent.is_err();
-            if sender.blocking_send(sent).is_err() || broken {
-                return;
-            }
+            let read = file.read(&mut piece)?;
+            piece.truncate(read);
+            Ok::<_, io::Error>((Bytes::from(piece), file))
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok((piece, _))) if piece.is_empty() => None,
+            Ok(Ok((piece, file))) => Some((Ok(piece), Some(file))),
+            // The answer breaks off, so that nobody takes it for whole.
+            Ok(Err(error)) => Some((Err(error), None)),
+            Err(error) => Some((Err(io::Error::other(error)), None)),
         }
-    });
-    let stream = futures::stream::unfold(pieces, |mut pieces| async move {
-        pieces.recv().await.map(|piece| (piece, pieces))
     });
     Ok(Body::from_stream(stream).into_response())
 }

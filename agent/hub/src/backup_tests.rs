@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::{AgentCa, StoreDirectory, server::Caller};
+use crate::{
+    AgentCa, MachineDirectory as _, StoreDirectory,
+    caller::{Caller, Shown},
+};
 
 struct World {
     hub: Hub,
@@ -141,9 +144,18 @@ impl World {
         }
     }
 
+    /// As the router does it before each request of a machine.
+    async fn admit(&self, machine: &str) -> Result<Extension<Admitted>, Response> {
+        let shown = Shown::new(machine, &format!("key of {machine}"));
+        self.hub.admit(&Caller(Some(shown))).await.map(Extension)
+    }
+
     async fn put(&self, machine: &str, cluster: &str, object: &str, body: Body) -> (StatusCode, String) {
         let path = Path((cluster.to_owned(), object.to_owned()));
-        let answer = put(State(self.hub.clone()), caller(machine), path, body).await;
+        let answer = match self.admit(machine).await {
+            Ok(machine) => put(State(self.hub.clone()), machine, path, body).await,
+            Err(refused) => Err(refused),
+        };
         match answer {
             Ok(status) => (status, String::new()),
             Err(response) => said(response).await,
@@ -152,20 +164,18 @@ impl World {
 
     async fn get(&self, machine: &str, cluster: &str, object: &str) -> Result<Vec<u8>, StatusCode> {
         let path = Path((cluster.to_owned(), object.to_owned()));
-        let answer = get(State(self.hub.clone()), caller(machine), path).await;
+        let machine = self.admit(machine).await.map_err(|refused| refused.status())?;
+        let answer = get(State(self.hub.clone()), machine, path).await;
         let response = answer.map_err(|response| response.status())?;
         Ok(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec())
     }
 
     async fn list(&self, machine: &str, cluster: &str) -> Result<Vec<String>, StatusCode> {
         let path = Path(cluster.to_owned());
-        let answer = list(State(self.hub.clone()), caller(machine), path).await;
+        let machine = self.admit(machine).await.map_err(|refused| refused.status())?;
+        let answer = list(State(self.hub.clone()), machine, path).await;
         answer.map(|names| names.0).map_err(|response| response.status())
     }
-}
-
-fn caller(machine: &str) -> Extension<Caller> {
-    Extension(Caller::shown(machine, &format!("key of {machine}")))
 }
 
 async fn said(response: Response) -> (StatusCode, String) {
@@ -255,4 +265,36 @@ async fn what_is_damaged_is_refused_for_good_and_what_broke_off_is_not() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
     }
     assert_eq!(world.list("m1", OWN).await, Ok(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_machine_that_is_being_removed_is_heard_until_its_record_is_gone() {
+    use agent_api::Agents as _;
+    let world = World::new().await;
+    let leaving = |id: &str| MachineRecord {
+        deleting: true,
+        token_used: false,
+        ..control_plane(id, "u1")
+    };
+    let new = MachineRecord {
+        enrolled_key: None,
+        ..leaving("m4")
+    };
+    let txn = Txn::default()
+        .with(put_record(key::machine("m1"), &leaving("m1")))
+        .with(put_record(key::machine("m4"), &new));
+    world.store.txn(txn).await.unwrap();
+    assert_eq!(world.list("m1", OWN).await, Ok(Vec::new()));
+    assert!(
+        world
+            .hub
+            .contact("m1")
+            .is_some_and(|ago| ago < agent_api::SILENT_AFTER)
+    );
+    // None enrols on its way out.
+    let directory = StoreDirectory::new(Arc::clone(&world.store));
+    assert!(!directory.bind_key("m4", "a key").await.unwrap());
+    let gone = Txn::default().delete(key::machine("m1"));
+    world.store.txn(gone).await.unwrap();
+    assert_eq!(world.list("m1", OWN).await, Err(StatusCode::FORBIDDEN));
 }

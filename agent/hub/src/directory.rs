@@ -31,9 +31,10 @@ pub struct DirectoryError {
 /// Which machines there are.
 #[async_trait]
 pub trait MachineDirectory: Send + Sync + 'static {
-    /// A machine's token; `None` if there is no such machine or it is to go.
+    /// How far a machine is enrolled; `None` if there is no such machine. One that is to be removed is there until its record
+    /// is gone.
     async fn token(&self, machine: &str) -> Result<Option<Enrolment>, DirectoryError>;
-    /// Binds the token to a key. `false` if it is bound to another, was used, or the machine is gone.
+    /// Binds the token to a key. `false` if it is bound to another, was used, or the machine is gone or to be removed.
     async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, DirectoryError>;
     /// The certificate was used: the token is worth nothing any more.
     async fn token_used(&self, machine: &str) -> Result<(), DirectoryError>;
@@ -58,7 +59,7 @@ impl StoreDirectory {
                 key: key.clone(),
                 why: error.to_string(),
             })?;
-        Ok((!record.deleting).then_some((record, Compare::At(key, found.revision))))
+        Ok(Some((record, Compare::At(key, found.revision))))
     }
 
     /// Reads, changes and writes until nobody was faster. `None` from `change` leaves the record alone.
@@ -117,7 +118,7 @@ impl MachineDirectory for StoreDirectory {
 
     async fn bind_key(&self, machine: &str, key_hash: &str) -> Result<bool, DirectoryError> {
         let bind = |record: &mut MachineRecord| {
-            if record.token_used {
+            if record.token_used || record.deleting {
                 return None;
             }
             match &record.enrolled_key {

@@ -11,17 +11,23 @@
 //! sealed in the store, agents report again by themselves.
 //!
 //! Always true: who asks is the common name of the certificate that this stamp's agent CA signed, never what the request
-//! says; a machine that was forgotten is refused, certificate or not; a token is good for one key, until that key's
-//! certificate was used.
+//! says; a machine without a record is refused, certificate or not, and one that is being removed is heard until its record is
+//! gone; a token is good for one key, until that key's certificate was used; who is not admitted has nothing read but the head
+//! of its request; what machines say is free of control characters and bounded in length.
 
 mod authority;
 mod backup;
+mod caller;
+mod connections;
 mod directory;
+mod routes;
 mod server;
 mod sessions;
+mod text;
 
 pub use authority::{AgentCa, CaError, ServerIdentity};
 pub use backup::BackupReceiver;
+pub use connections::Limits;
 pub use directory::{DirectoryError, Enrolment, MachineDirectory, StoreDirectory};
 
 use std::{

@@ -1,4 +1,5 @@
-//! What is said to and heard from each machine, in memory.
+//! A session with each machine's agent, in memory: the configuration it is to have, its newest report, when it was heard, the
+//! logs that are wanted of it.
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +27,14 @@ struct Session {
     config: watch::Sender<Option<Arc<MachineConfig>>>,
     report: Option<Arc<Report>>,
     heard: Option<Duration>,
-    /// Whether it was told that this machine is silent.
+    /// Whether listeners were told that this machine is silent.
     silent: bool,
     token_spent: bool,
-    /// Wishes not yet told to the agent.
+    /// Requests for logs that the agent does not know of yet.
     wishes: Vec<LogRequest>,
-    /// Those who wait, by request.
+    /// Who waits for a log, by request.
     waiting: BTreeMap<String, oneshot::Sender<String>>,
-    /// Counts wishes, so that a long poll ends when there is one.
+    /// Counts requests for logs, so that a long poll ends when there is one.
     nudge: watch::Sender<u64>,
 }
 
@@ -118,12 +119,12 @@ impl Sessions {
         }
     }
 
-    /// Wakes whoever listens for each machine that fell silent. Gives when the next one may have.
+    /// Wakes the listeners for each machine that fell silent; gives the time at which the next one may have.
     pub(crate) fn note_silence(&self, now: Duration) -> Duration {
         let (mut fell, mut next) = (Vec::new(), now + SILENT_AFTER);
         for (machine, session) in self.lock().iter_mut().filter(|(_, session)| !session.silent) {
             let Some(heard) = session.heard else { continue };
-            // Silent is who was not heard of for longer than that.
+            // A machine is silent when it was not heard of for longer than that.
             let due = heard + SILENT_AFTER + TICK;
             if due <= now {
                 session.silent = true;
@@ -139,7 +140,7 @@ impl Sessions {
     }
 
     fn wake(&self, machine: &str) {
-        // Nobody listening is fine.
+        // There may be no listener.
         let _listeners = self.changed.send(machine.to_owned());
     }
 
@@ -177,7 +178,7 @@ impl Sessions {
         wishes
     }
 
-    /// Puts a wish for a log on the machine's list.
+    /// Asks the machine for a log.
     pub(crate) fn ask_log(
         &self,
         machine: &str,
@@ -193,30 +194,24 @@ impl Sessions {
             process: process.to_owned(),
             lines,
         });
-        // Whoever gave up waiting is gone.
+        // Callers that gave up.
         session.waiting.retain(|_, waiting| !waiting.is_closed());
         session.waiting.insert(request.to_owned(), sender);
         session.nudge.send_modify(|count| *count += 1);
         receiver
     }
 
-    /// Whether there are wishes that the agent was not told of.
+    /// Whether there are requests for logs that the agent does not know of.
     pub(crate) fn has_wishes(&self, machine: &str) -> bool {
         self.lock()
             .get(machine)
             .is_some_and(|session| !session.wishes.is_empty())
     }
 
-    /// A log arrived.
-    pub(crate) fn answer_log(&self, machine: &str, request: &str, text: String) {
-        if let Some(waiting) = self
-            .lock()
-            .get_mut(machine)
-            .and_then(|session| session.waiting.remove(request))
-        {
-            // Whoever asked may have given up.
-            let _gone = waiting.send(text);
-        }
+    /// The one who asked for this log, if anybody did and still waits: it is answered once.
+    pub(crate) fn take_log_request(&self, machine: &str, request: &str) -> Option<oneshot::Sender<String>> {
+        let asker = self.lock().get_mut(machine)?.waiting.remove(request)?;
+        (!asker.is_closed()).then_some(asker)
     }
 }
 
@@ -349,5 +344,19 @@ mod tests {
             },
         );
         assert_eq!(sessions.report("m").unwrap().boot, "next");
+    }
+
+    #[tokio::test]
+    async fn a_log_is_taken_once_and_only_when_somebody_waits_for_it() {
+        let sessions = Sessions::default();
+        let answer = sessions.ask_log("m", "r1", "kubelet", 10);
+        assert!(sessions.take_log_request("m", "r2").is_none());
+        assert!(sessions.take_log_request("n", "r1").is_none());
+        let asker = sessions.take_log_request("m", "r1").unwrap();
+        assert!(sessions.take_log_request("m", "r1").is_none());
+        asker.send("text".to_owned()).unwrap();
+        assert_eq!(answer.await.unwrap(), "text");
+        drop(sessions.ask_log("m", "r3", "kubelet", 10));
+        assert!(sessions.take_log_request("m", "r3").is_none());
     }
 }

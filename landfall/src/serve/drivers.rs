@@ -9,7 +9,7 @@ use std::{
 };
 
 use agent_api::Agents;
-use agent_hub::{AgentCa, BackupReceiver, Hub, StoreDirectory};
+use agent_hub::{AgentCa, BackupReceiver, Hub, Limits, StoreDirectory};
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_api::Connect;
@@ -22,7 +22,7 @@ use providers_containerservice::Archived;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::first::read;
+use super::{first::read, open_files};
 use crate::{
     commands::Context,
     images::{ImagesOnDemand, NoImages},
@@ -74,6 +74,7 @@ pub(super) struct Drivers {
     images: Arc<ImagesOnDemand>,
     hub: Hub,
     listener: TcpListener,
+    limits: Limits,
     gateway: IpAddr,
 }
 
@@ -116,6 +117,7 @@ impl Drivers {
             images,
             hub,
             listener,
+            limits: Limits::for_open_files(open_files::raise()?),
             gateway,
         })
     }
@@ -154,7 +156,7 @@ impl Drivers {
     ) {
         tasks.spawn(async move {
             self.hub
-                .serve(self.listener, &[self.gateway], stop)
+                .serve(self.listener, &[self.gateway], self.limits, stop)
                 .await
                 .context("agents cannot be served")
         });

@@ -7,6 +7,7 @@ mod backups;
 mod drivers;
 mod first;
 mod logging;
+mod open_files;
 mod recipes;
 
 use std::{net::SocketAddr, sync::Arc};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent_api::Agents as _;
-use agent_hub::{AgentCa, DirectoryError, Enrolment, Hub, MachineDirectory};
+use agent_hub::{AgentCa, DirectoryError, Enrolment, Hub, Limits, MachineDirectory};
 use agent_protocol::{File, MachineConfig, Process, Report, Seed};
 use async_trait::async_trait;
 use base_env::Env;
@@ -132,7 +132,8 @@ impl World {
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener).unwrap();
                 let stopped = async { drop(stopped.await) };
-                server.serve(listener, &addresses, stopped).await.unwrap();
+                let limits = Limits::default();
+                server.serve(listener, &addresses, limits, stopped).await.unwrap();
             });
         });
         self.service = Some(Service { hub, stop, served });

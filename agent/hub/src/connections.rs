@@ -1,0 +1,244 @@
+//! How many connections there may be at the same time, and which one goes when there is one too many.
+//!
+//! A connection belongs to the address that it comes from until it has shown the certificate of an enrolled machine; from then
+//! on it belongs to that machine. All pods and nodes of a virtual network come from one address, so nothing that pods do may
+//! count against the machines beside them.
+//!
+//! Always true: no owner has more than its share and all together have no more than `total`; who comes is let in, and the
+//! oldest goes: of the same owner when its share is used up, else of the owner that has most.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+/// Open files that the rest of the service needs: its other listener, the store, disks, programs that it starts.
+const RESERVE: usize = 2048;
+const FEWEST: usize = 256;
+const MOST: usize = 16_384;
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// In all.
+    pub total: usize,
+    /// From one address, without a machine's certificate.
+    pub per_peer: usize,
+    /// Of one machine. Its agent needs two, its backup two more, and twice as many while one agent takes another's place.
+    pub per_machine: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            total: 4096,
+            per_peer: 64,
+            per_machine: 16,
+        }
+    }
+}
+
+impl Limits {
+    /// For a process that may have this many files open: a part is kept for the rest of the service.
+    pub fn for_open_files(open_files: u64) -> Self {
+        let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        Self {
+            total: open_files.saturating_sub(RESERVE).clamp(FEWEST, MOST),
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Peer(IpAddr),
+    Machine(String),
+}
+
+/// All open connections. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    limits: Limits,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Counts connections: a lower number is an older one.
+    next: u64,
+    open: BTreeMap<u64, Open>,
+    owners: BTreeMap<Owner, BTreeSet<u64>>,
+}
+
+struct Open {
+    owner: Owner,
+    /// Dropped when the connection has to go.
+    _stay: oneshot::Sender<()>,
+}
+
+/// The place of one connection, given back when dropped.
+pub(crate) struct Place {
+    number: u64,
+    connections: Connections,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            table: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// Lets a connection from this address in. The receiver ends when the connection has to go.
+    pub(crate) fn open(&self, peer: IpAddr) -> (Place, oneshot::Receiver<()>) {
+        let mut table = self.lock();
+        let owner = Owner::Peer(peer.to_canonical());
+        table.make_room(&owner, self.limits.per_peer);
+        if table.open.len() >= self.limits.total {
+            table.evict_of_the_richest();
+        }
+        let (stay, evicted) = oneshot::channel();
+        let number = table.next;
+        table.next += 1;
+        table.owners.entry(owner.clone()).or_default().insert(number);
+        table.open.insert(number, Open { owner, _stay: stay });
+        let place = Place {
+            number,
+            connections: self.clone(),
+        };
+        (place, evicted)
+    }
+}
+
+impl Place {
+    /// The connection has shown the certificate of this machine.
+    pub(crate) fn belongs_to(&self, machine: &str) {
+        let mut table = self.connections.lock();
+        let owner = Owner::Machine(machine.to_owned());
+        // It may have been evicted meanwhile.
+        let Some(open) = table.remove(self.number) else {
+            return;
+        };
+        table.make_room(&owner, self.connections.limits.per_machine);
+        table.owners.entry(owner.clone()).or_default().insert(self.number);
+        table.open.insert(self.number, Open { owner, ..open });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().remove(self.number);
+    }
+}
+
+impl Table {
+    fn remove(&mut self, number: u64) -> Option<Open> {
+        let open = self.open.remove(&number)?;
+        if let Some(numbers) = self.owners.get_mut(&open.owner) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.owners.remove(&open.owner);
+            }
+        }
+        Some(open)
+    }
+
+    /// Makes room for one more of this owner.
+    fn make_room(&mut self, owner: &Owner, share: usize) {
+        while let Some(numbers) = self.owners.get(owner).filter(|numbers| numbers.len() >= share) {
+            let Some(oldest) = numbers.first().copied() else {
+                return;
+            };
+            self.remove(oldest);
+        }
+    }
+
+    fn evict_of_the_richest(&mut self) {
+        let richest = self.owners.values().max_by_key(|numbers| numbers.len());
+        if let Some(oldest) = richest.and_then(|numbers| numbers.first().copied()) {
+            self.remove(oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        total: 10,
+        per_peer: 4,
+        per_machine: 2,
+    };
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([100, 64, 0, last])
+    }
+
+    type Held = (Place, oneshot::Receiver<()>);
+
+    fn evicted((_, evicted): &mut Held) -> bool {
+        evicted.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
+    #[test]
+    fn of_one_address_the_oldest_goes() {
+        let connections = Connections::new(LIMITS);
+        let mut places: Vec<_> = (0..6).map(|_| connections.open(peer(1))).collect();
+        let gone: Vec<_> = places.iter_mut().map(evicted).collect();
+        assert_eq!(gone, [true, true, false, false, false, false]);
+        assert_eq!(connections.count(), 4);
+        // Those that were evicted give nothing back a second time.
+        drop(places);
+        assert_eq!(connections.count(), 0);
+        assert!(connections.lock().owners.is_empty());
+    }
+
+    #[test]
+    fn strangers_do_not_count_against_the_machines_beside_them() {
+        let connections = Connections::new(LIMITS);
+        let mut honest = connections.open(peer(1));
+        honest.0.belongs_to("m1");
+        let crowd: Vec<_> = (0..100).map(|_| connections.open(peer(1))).collect();
+        assert!(!evicted(&mut honest));
+        assert_eq!(connections.count(), 5);
+        drop(crowd);
+        // A machine has a share of its own, too.
+        let mut more: Vec<_> = (0..2).map(|_| connections.open(peer(1))).collect();
+        more.iter().for_each(|(place, _)| place.belongs_to("m1"));
+        assert!(evicted(&mut honest));
+        assert!(!more.iter_mut().any(evicted));
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_owner_with_most_gives_one() {
+        let connections = Connections::new(LIMITS);
+        let mut few = connections.open(peer(9));
+        let crowds: Vec<Vec<_>> = (1..=3)
+            .map(|peer_number| (0..4).map(|_| connections.open(peer(peer_number))).collect())
+            .collect();
+        assert_eq!(connections.count(), 10);
+        assert!(!evicted(&mut few));
+        drop(crowds);
+    }
+
+    #[test]
+    fn a_reserve_of_open_files_is_kept() {
+        assert_eq!(Limits::for_open_files(1024).total, FEWEST);
+        assert_eq!(Limits::for_open_files(8192).total, 8192 - RESERVE);
+        assert_eq!(Limits::for_open_files(u64::MAX).total, MOST);
+    }
+}

@@ -2,6 +2,7 @@
 
 mod adversity;
 mod backup;
+mod fresh;
 mod healing;
 mod login;
 mod plugins;
@@ -19,6 +20,13 @@ const GROUP: &str = "acceptance";
 
 /// All of them, in an order in which each finds what it needs.
 pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
+    if args.only.as_deref().is_none_or(|only| "fresh".contains(only)) {
+        fresh::walk(args, journal)?;
+    }
+    // It has stamps of its own.
+    if args.only.as_deref() == Some("fresh") {
+        return Ok(());
+    }
     let mut stamp = Stamp::new(args)?;
     journal.note(&format!("stamp {} on {}", stamp.name, stamp.listen));
     let outcome = walk(args, journal, &mut stamp);

@@ -207,8 +207,7 @@ impl Stamp {
         Ok(())
     }
 
-    /// Each machine runs what it is to run: nodes their pool's version, control planes their cluster's or one that they have
-    /// gone on to before somebody thought better of it.
+    /// Each machine runs what it is to run: nodes their pool's version, control planes their cluster's.
     fn check_versions(
         &self,
         cluster: &ClusterRecord,
@@ -224,7 +223,7 @@ impl Stamp {
             let right = match role {
                 Role::ControlPlane { .. } => {
                     members.insert(image);
-                    version(image) >= version(&spec.kubernetes_version)
+                    version(image) == version(&spec.kubernetes_version)
                 }
                 Role::Node { pool, .. } => {
                     let pool = spec.pools.iter().find(|found| found.name == *pool);

@@ -127,13 +127,19 @@ pub(crate) async fn compose(
                 machine,
                 image,
                 upgrading,
-            } => change_machine(txn, basis, machine, |machine| {
-                Ok(MachineRecord {
-                    image: image.clone(),
-                    upgrading: *upgrading,
-                    ..machine
-                })
-            })?,
+            } => {
+                if upgrading.is_some() {
+                    // Not when something else is asked for by now: what has begun is not taken back.
+                    txn = txn.at(&basis.key, basis.cluster.revision);
+                }
+                change_machine(txn, basis, machine, |machine| {
+                    Ok(MachineRecord {
+                        image: image.clone(),
+                        upgrading: *upgrading,
+                        ..machine
+                    })
+                })?
+            }
             Write::RemoveMachine(id) => {
                 let role = basis
                     .machines

@@ -151,6 +151,9 @@ pub struct ObservedRecord {
     /// before all of the cluster did.
     #[serde(default)]
     pub reached: BTreeMap<String, u64>,
+    /// The version that the control plane has begun to go on to, until it serves: no wish takes it back to an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrading_to: Option<String>,
     /// What was last told of each machine, by id, so that it is told once.
     #[serde(default)]
     pub told: BTreeMap<String, Told>,

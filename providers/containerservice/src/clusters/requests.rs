@@ -385,14 +385,18 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
             let mut spec = reached.spec.clone();
             spec.restore.clone_from(&present.spec.restore);
             let mut body = reached.body.clone();
-            // A control plane that has gone on does not go back.
-            if let Some(running) = before
-                .observed
-                .and_then(|observed| observed.kubernetes_version.as_ref())
-                && running.parse::<Version>().ok() > spec.kubernetes_version.parse().ok()
+            // A control plane that has gone on, or has begun to, does not go back.
+            let observed = before.observed.into_iter();
+            let gone_on = observed.flat_map(|observed| {
+                let serves = observed.kubernetes_version.iter();
+                serves.chain(&observed.upgrading_to)
+            });
+            let version = |text: &String| text.parse::<Version>().ok();
+            if let Some(newest) = gone_on.max_by_key(|text| version(text))
+                && version(newest) > version(&spec.kubernetes_version)
             {
-                spec.kubernetes_version.clone_from(running);
-                body["properties"]["kubernetesVersion"] = json!(running);
+                spec.kubernetes_version.clone_from(newest);
+                body["properties"]["kubernetesVersion"] = json!(newest);
             }
             (body, spec)
         }

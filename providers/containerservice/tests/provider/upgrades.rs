@@ -210,4 +210,12 @@ async fn an_abort_takes_back_what_can_be_taken_back() {
     assert_eq!(versions(&stamp).await, ("1.36.3".to_owned(), "1.35.1".to_owned()));
     let shown = stamp.get(C).await.body;
     assert_eq!(shown["properties"]["kubernetesVersion"], "1.36.3");
+
+    // Begun, and nothing serves yet: it goes on all the same.
+    stamp.reach("c").await;
+    upgrade(&stamp, "1.37.1", None).await;
+    let begun = |observed: &mut ObservedRecord| observed.upgrading_to = Some("1.37.1".to_owned());
+    stamp.observe("c", begun).await;
+    abort(&stamp).await;
+    assert_eq!(versions(&stamp).await.0, "1.37.1");
 }

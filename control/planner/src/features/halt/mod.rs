@@ -9,6 +9,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
     draft.observed.milestones.clear();
     draft.observed.ready_nodes.clear();
     draft.observed.kubernetes_version = None;
+    draft.observed.upgrading_to = None;
     for (id, machine) in &seen.machines {
         let label = machine.label();
         if !machine.record.deleting {

@@ -23,6 +23,7 @@ use crate::{
 
 pub(crate) const FEATURE: Feature = Feature {
     act,
+    observe,
     checks,
     ..Feature::named("upgrade")
 };
@@ -91,6 +92,26 @@ fn act(draft: &mut Draft<'_>) {
         image: target,
         upgrading: Some(draft.now),
     });
+}
+
+/// Keeps what was begun, from the transaction in which the first member's upgrade is written down: whoever decides what is asked
+/// for next sees it there before anything has served.
+fn observe(draft: &mut Draft<'_>) {
+    let begun = draft.writes.iter().find_map(|write| match write {
+        Write::Upgrade {
+            image,
+            upgrading: Some(_),
+            ..
+        } => Some(image.clone()),
+        _ => None,
+    });
+    let served = draft.observed.upgrading_to.is_some()
+        && draft.observed.upgrading_to == draft.observed.kubernetes_version;
+    if begun.is_some() {
+        draft.observed.upgrading_to = begun;
+    } else if served {
+        draft.observed.upgrading_to = None;
+    }
 }
 
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {

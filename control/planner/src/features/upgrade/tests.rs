@@ -282,3 +282,30 @@ fn only_the_other_image_ends_an_upgrade() {
     ideal.watch(|_| {});
     assert_eq!(ideal.running(false), BTreeSet::from([NEW]));
 }
+
+#[test]
+fn what_has_begun_is_known_from_the_transaction_that_begins_it() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.upgrade(NEW, OLD);
+    let (mut begun, mut ended) = (false, false);
+    ideal.watch(|ideal| {
+        let observed = &ideal.seen.observed;
+        let changing = ideal
+            .seen
+            .machines
+            .values()
+            .any(|machine| machine.record.upgrading.is_some());
+        let gone_on = ideal
+            .seen
+            .machines
+            .values()
+            .any(|machine| machine.record.image == NEW);
+        if gone_on && observed.kubernetes_version.as_deref() != Some(NEW) {
+            begun = true;
+            assert_eq!(observed.upgrading_to.as_deref(), Some(NEW));
+        }
+        ended = !changing && observed.upgrading_to.is_none();
+    });
+    assert!(begun && ended);
+    assert_eq!(ideal.seen.observed.kubernetes_version.as_deref(), Some(NEW));
+}

@@ -33,6 +33,7 @@ use crate::{
     commit::{Basis, CommitError, compose},
     effects::{self, Failure, Job, Outcome, chain, connect},
     fair::{Lane, Who},
+    gap_detector::GapDetector,
     gate::Gate,
     index::Index,
     inventory::{InventoryCache, Mark},
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) index: Index,
     pub(crate) gate: Arc<Gate>,
     pub(crate) silent_machines: SilentMachinesCache,
+    pub(crate) gap_detector: GapDetector,
 }
 
 /// The order to look at everything again.
@@ -375,6 +377,7 @@ impl ClusterLoop {
             } else {
                 BTreeSet::new()
             },
+            gaps: self.shared.gap_detector.gaps(&*deps.env.clock),
             observed,
             machines,
             inventory_stale: self.state.inventory_stale,

@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     ControllerDeps,
     cluster_loop::{ClusterLoop, Exit, Resync, Shared, Wakeup},
+    gap_detector::GapDetector,
     gate::Gate,
     hints::{ClusterHint, MachineHint, OperationHint},
     index::Index,
@@ -78,6 +79,7 @@ impl Controller {
                 deps,
                 index: Index::default(),
                 silent_machines: SilentMachinesCache::default(),
+                gap_detector: GapDetector::default(),
             }),
             pulse: watch::Sender::default(),
         }
@@ -199,6 +201,8 @@ impl Dispatcher {
                 // In this order and not by lot: the same seed gives the same history.
                 biased;
                 () = &mut tick => {
+                    // Looked at now and then also where nothing is to be done, so that gaps are known for where they began.
+                    self.shared.gap_detector.gaps(&*clock);
                     self.resync();
                     tick = clock.sleep(self.pause());
                 }

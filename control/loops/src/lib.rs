@@ -22,6 +22,7 @@ mod controller;
 mod deps;
 mod effects;
 mod fair;
+mod gap_detector;
 mod gate;
 mod hints;
 mod index;

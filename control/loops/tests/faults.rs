@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -14,15 +14,19 @@ use std::{
 use agent_api::{Agents, LogError};
 use agent_protocol::{MachineConfig, Report};
 use async_trait::async_trait;
-use base_env::Env;
+use base_env::{Clock, Env};
 use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Pulse, Settings};
-use control_records::{ClusterRecord, Course, ObservedRecord, events, key};
+use control_records::{
+    ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus, Progress, events, key,
+};
 use control_store::{
     Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, put_record,
 };
 use fabric_sim::{Call, Gate, SimOptions, SimWorld, Verdict};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
@@ -184,8 +188,27 @@ async fn until<Fut: Future<Output = bool>>(env: &Env, what: &str, mut condition:
     .await;
 }
 
+/// A clock whose wall time went on while the host was suspended.
+struct SuspendedClock {
+    inner: Arc<dyn Clock>,
+    suspended: Arc<Mutex<Duration>>,
+}
+
+impl Clock for SuspendedClock {
+    fn now(&self) -> Timestamp {
+        self.inner.now() + *self.suspended.lock().unwrap()
+    }
+    fn monotonic(&self) -> Duration {
+        self.inner.monotonic()
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.inner.sleep(duration)
+    }
+}
+
 struct Stand {
     env: Env,
+    suspended: Arc<Mutex<Duration>>,
     world: SimWorld,
     store: Arc<LaggingStore>,
     agents: Arc<FaultyAgents>,
@@ -195,7 +218,12 @@ struct Stand {
 
 /// A controller with one cluster to make. Nothing is looked at without a reason for a whole day.
 async fn stand() -> Stand {
-    let env = Env::simulated(1);
+    let mut env = Env::simulated(1);
+    let suspended = Arc::new(Mutex::new(Duration::ZERO));
+    env.clock = Arc::new(SuspendedClock {
+        inner: Arc::clone(&env.clock),
+        suspended: Arc::clone(&suspended),
+    });
     let world = SimWorld::new(env.clone(), SimOptions::default());
     let store = Arc::new(LaggingStore {
         inner: MemoryStore::new(),
@@ -231,6 +259,7 @@ async fn stand() -> Stand {
     tokio::spawn(controller.run(stopped));
     Stand {
         env,
+        suspended,
         world,
         store,
         agents,
@@ -345,4 +374,51 @@ async fn a_watch_that_falls_behind_costs_no_work_that_is_under_way() {
         2,
         "no machine was made a second time"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
+    let stand = stand().await;
+    let machines = Arc::new(HeldMachines {
+        held: AtomicU32::new(0),
+        abandoned: AtomicU32::new(0),
+        released: Semaphore::new(0),
+    });
+    stand.world.set_gate(Arc::clone(&machines) as Arc<dyn Gate>);
+    let operation = OperationRecord {
+        v: 1,
+        id: "o".to_owned(),
+        name: "ManagedClusters_CreateOrUpdate".to_owned(),
+        resource_id: String::new(),
+        cluster: "0123456789".to_owned(),
+        generation: 1,
+        pool: None,
+        creates: true,
+        deletes: false,
+        progress: Progress::default(),
+        status: OperationStatus::InProgress,
+        started_at: stand.env.clock.now(),
+        ended_at: None,
+        error: None,
+    };
+    let put = put_record(key::operation("o"), &operation);
+    stand.store.txn(Txn::default().with(put)).await.unwrap();
+    stand.create().await;
+    until(&stand.env, "two machines are being made", || async {
+        machines.held.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    // The lid is closed for a night.
+    *stand.suspended.lock().unwrap() = Duration::from_secs(8 * 60 * 60);
+    machines.released.add_permits(2);
+    until(&stand.env, "the cluster is made", || async {
+        stand.reached().await
+    })
+    .await;
+    let ended = get_record::<OperationRecord>(&*stand.store, &key::operation("o"))
+        .await
+        .unwrap()
+        .unwrap()
+        .value;
+    assert_eq!(ended.status, OperationStatus::Succeeded, "{:?}", ended.error);
 }

@@ -1,11 +1,13 @@
 //! A plan being made: what features add to, and what they may ask of what is already in it.
 
-use std::{cell::OnceCell, collections::BTreeSet, rc::Rc};
+use std::{cell::OnceCell, collections::BTreeSet, rc::Rc, time::Duration};
 
 use control_records::{ClusterRecord, Event, EventKind, ObservedRecord};
 use jiff::Timestamp;
 
-use crate::{Addresses, ControlPlane, Effect, Frame, Observation, Plan, Policy, Subject, Write, messages};
+use crate::{
+    Addresses, ControlPlane, Effect, Frame, Observation, Plan, Policy, Subject, Write, gaps, messages,
+};
 
 /// A plan being made.
 pub(crate) struct Draft<'a> {
@@ -148,6 +150,11 @@ impl<'a> Draft<'a> {
     /// Whether the present generation was reached at some time, so that what is not known is most likely there.
     pub(crate) fn reached_before(&self) -> bool {
         self.seen.observed.generation >= self.desired.generation
+    }
+
+    /// `from` and `pause` later, but for the gaps in which the service did not run.
+    pub(crate) fn after(&self, from: Timestamp, pause: Duration) -> Timestamp {
+        gaps::later(from, pause, &self.seen.gaps)
     }
 
     pub(crate) fn look_again_at(&mut self, at: Timestamp) {

@@ -23,6 +23,7 @@ mod draft;
 mod effects;
 mod feature;
 mod features;
+mod gaps;
 mod history;
 mod messages;
 mod observation;
@@ -52,6 +53,7 @@ pub use features::{
     network::routes,
     nodes::placement::{NODE_OFFSET, node_name},
 };
+pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, Drain, Held, Machine, NetworkSeen, Observation, Presence,
     Reach, StampRanges,

@@ -15,7 +15,7 @@ use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use crate::{SilentMachines, Subject, Symptom};
+use crate::{Gap, SilentMachines, Subject, Symptom};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
@@ -43,6 +43,8 @@ pub struct Observation {
     pub api: ApiSeen,
     /// Its operations that have not ended.
     pub operations: Vec<OperationRecord>,
+    /// When the service did not run though the clock went on, in order.
+    pub gaps: Arc<[Gap]>,
     /// What effects are under way for.
     pub busy: BTreeSet<Subject>,
     /// What failed lately.

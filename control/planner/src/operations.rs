@@ -5,7 +5,7 @@
 
 use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Progress};
 
-use crate::{Draft, Write, after, checks::Checks, messages, parts};
+use crate::{Draft, Write, checks::Checks, messages, parts};
 
 /// The code of an operation that ran out of time.
 pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
@@ -22,7 +22,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
         if operation.status != OperationStatus::InProgress {
             continue;
         }
-        let deadline = after(operation.started_at, draft.policy.operation_bound);
+        let deadline = draft.after(operation.started_at, draft.policy.operation_bound);
         let end = if draft.desired.deleting && !operation.deletes {
             Some((OperationStatus::Canceled, Some(preempted(draft))))
         } else if !draft.desired.deleting && parts::is_reached(draft, operation) {

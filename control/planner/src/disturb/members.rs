@@ -1,7 +1,7 @@
 //! Control plane members: one at a time, and none that the others need.
 
 use crate::{
-    ConfigSeen, Draft, Machine, Presence, Subject, after,
+    ConfigSeen, Draft, Machine, Presence, Subject,
     view::{
         control_plane::{all_healthy, formed, healthy, keeper, split, staying},
         etcd,
@@ -114,7 +114,7 @@ pub(super) fn may_configure(draft: &Draft<'_>, id: &str, machine: &Machine, inpu
             // of them is missing most of all. But not beside one that is just taking its own.
             let taking = |other: &Machine| match &other.config {
                 ConfigSeen::Published { made_at, .. } => {
-                    !healthy(other) && after(*made_at, draft.policy.heal.after_restart) > draft.now
+                    !healthy(other) && draft.after(*made_at, draft.policy.heal.after_restart) > draft.now
                 }
                 _ => false,
             };

@@ -3,7 +3,7 @@
 use control_records::{Repair, Role, Rung};
 
 use crate::{
-    Ailment, Draft, Machine, Symptom, Write, after,
+    Ailment, Draft, Machine, Symptom, Write,
     view::{
         control_plane::{all_healthy, staying},
         etcd,
@@ -132,7 +132,8 @@ fn forbidden(
                 let ails = ails.is_some_and(|symptom| symptom.ailment != Ailment::Outdated);
                 // One that was started a moment ago is not back yet, though nothing tells.
                 let begun = machine.record.repair.at;
-                let just_now = begun.is_some_and(|at| after(at, draft.policy.heal.after_restart) > draft.now);
+                let just_now =
+                    begun.is_some_and(|at| draft.after(at, draft.policy.heal.after_restart) > draft.now);
                 other != id && (ails || just_now || under_repair(draft, other, machine))
             };
             nodes_beside(draft, machine)
@@ -169,7 +170,7 @@ fn mass(draft: &Draft<'_>, machine: &Machine, symptom: &Symptom, kind: Kind, ste
 /// Whether a machine may be tried though a mass ails. Bad machines of a small stamp look like a mass too, and must not wait
 /// for ever; and where something else is the cause, one machine every now and then does no harm.
 fn may_probe(draft: &Draft<'_>, symptom: &Symptom) -> bool {
-    let long_ago = |at| after(at, draft.policy.heal.probe) <= draft.now;
+    let long_ago = |at| draft.after(at, draft.policy.heal.probe) <= draft.now;
     let begun = |write: &Write| matches!(write, Write::Repair { repair, .. } if repair.at == Some(draft.now));
     let tried = draft
         .seen
@@ -205,7 +206,7 @@ fn pool(draft: &Draft<'_>, machine: &Machine) -> (usize, usize) {
         all += 1;
         let ripe = other.symptom.as_ref().is_some_and(|symptom| {
             symptom.ailment != Ailment::Outdated
-                && after(symptom.since, draft.policy.heal.patience(&symptom.ailment)) <= draft.now
+                && draft.after(symptom.since, draft.policy.heal.patience(&symptom.ailment)) <= draft.now
         });
         // One that was just rebooted has not shown yet that this helped.
         let repair = &other.record.repair;

@@ -112,6 +112,7 @@ fn nothing_yet() -> Observation {
         machines: BTreeMap::new(),
         inventory_stale: false,
         silent_machines: SilentMachines::default(),
+        gaps: Arc::default(),
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),

@@ -1,7 +1,7 @@
 //! Add-ons: applied, and compared with the cluster where that has changed.
 
 use crate::{
-    ApiEffect, Draft, Reach, Subject, addons_inputs, after,
+    ApiEffect, Draft, Reach, Subject, addons_inputs,
     checks::{Checks, Stage},
     feature::Feature,
 };
@@ -21,7 +21,7 @@ fn act(draft: &mut Draft<'_>) {
     match &api.addons {
         Some(applied) if applied.inputs == inputs => {
             if applied.change < api.change {
-                let due = after(applied.at, draft.policy.addons_pause);
+                let due = draft.after(applied.at, draft.policy.addons_pause);
                 if due <= draft.now {
                     draft.act_quietly(ApiEffect::ApplyAddons { inputs });
                 } else {

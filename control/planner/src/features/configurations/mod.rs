@@ -51,7 +51,7 @@ fn act(draft: &mut Draft<'_>) {
                 "waiting for the other control plane members, to configure {}",
                 machine.label()
             ));
-            draft.look_again_at(after(draft.now, draft.policy.heal.after_restart));
+            draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
         } else if let Some(generation) = next {
             let machine = id.clone();
             draft.act(

@@ -27,7 +27,7 @@ mod repair;
 use ailment::KUBELET;
 
 use crate::{
-    Ailment, ApiEffect, Draft, Machine, Presence, Reach, Subject, Symptom, Write, after,
+    Ailment, ApiEffect, Draft, Machine, Presence, Reach, Subject, Symptom, Write,
     disturb::{Disturb, Kind, preserved},
     feature::Feature,
     view::machines::{is_due, stands_by},
@@ -169,7 +169,7 @@ fn act(draft: &mut Draft<'_>) {
         }
         if machine.presence == Presence::Running && !machine.heard() {
             let since = machine.running_since.unwrap_or(draft.now);
-            let due = after(since, draft.policy.heal.boot);
+            let due = draft.after(since, draft.policy.heal.boot);
             if due > draft.now {
                 draft.look_again_at(due);
             }
@@ -215,7 +215,7 @@ fn well(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     }
     let since = machine.well_since.unwrap_or(draft.now);
     let since = repair.at.map_or(since, |at| since.max(at));
-    let due = after(since, draft.policy.heal.quiet);
+    let due = draft.after(since, draft.policy.heal.quiet);
     if due > draft.now {
         draft.look_again_at(due);
         return;
@@ -231,7 +231,7 @@ fn well(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
 
 fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
     let policy = &draft.policy.heal;
-    let due = after(symptom.since, policy.patience(&symptom.ailment));
+    let due = draft.after(symptom.since, policy.patience(&symptom.ailment));
     if due > draft.now {
         draft.look_again_at(due);
         return;
@@ -256,7 +256,7 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
     let mut rung = first;
     if let (Some(_), Kind::Node) = (&repair.preserve, kind) {
         // It stays as it is; after a while another node does its work beside it.
-        let due = after(due, policy.after_reimage);
+        let due = draft.after(due, policy.after_reimage);
         if repair.given_up() || due > draft.now {
             let why = preserved(repair);
             if due > draft.now {
@@ -266,7 +266,9 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         }
         rung = Rung::Replace;
     } else if repair.rung >= first {
-        let due = repair.at.map_or(draft.now, |at| after(at, policy.pause(repair)));
+        let due = repair
+            .at
+            .map_or(draft.now, |at| draft.after(at, policy.pause(repair)));
         if due > draft.now {
             draft.look_again_at(due);
             return;
@@ -341,7 +343,7 @@ fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, r
 
 /// Does nothing, and says why, once.
 fn hold(draft: &mut Draft<'_>, id: &str, machine: &Machine, why: &str) {
-    draft.look_again_at(after(draft.now, draft.policy.heal.after_restart));
+    draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
     let repair = &machine.record.repair;
     if repair.held.as_deref() == Some(why) {
         return;

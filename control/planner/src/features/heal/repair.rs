@@ -2,9 +2,7 @@
 
 use control_records::{Repair, Rung};
 
-use crate::{
-    Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write, after, view::control_plane::formed,
-};
+use crate::{Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write, view::control_plane::formed};
 
 /// Does what was written down, and writes down that it is done.
 pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
@@ -82,7 +80,7 @@ fn drained(draft: &mut Draft<'_>, machine: &Machine) -> Drained {
     let (Some(drain), true) = (&machine.drain, registered(draft, machine)) else {
         return Drained::Enough;
     };
-    let deadline = after(drain.since, draft.policy.drain_bound);
+    let deadline = draft.after(drain.since, draft.policy.drain_bound);
     if draft.now >= deadline {
         return Drained::Enough;
     }
@@ -95,7 +93,7 @@ fn drained(draft: &mut Draft<'_>, machine: &Machine) -> Drained {
         None => Drained::Ask(machine.label().to_owned()),
         Some((left, _)) if left == 0 || !hears => Drained::Enough,
         Some((_, at)) => {
-            let next = after(at, draft.policy.drain_pause);
+            let next = draft.after(at, draft.policy.drain_pause);
             if next > draft.now {
                 draft.look_again_at(next);
                 Drained::Wait

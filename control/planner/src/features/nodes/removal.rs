@@ -1,8 +1,6 @@
 //! How machines leave a cluster that stays: drained within bounds, the node object removed, the machine removed, forgotten.
 
-use crate::{
-    ApiEffect, Draft, FabricEffect, Machine, Presence, Reach, Subject, Write, after, disturb::Disturb,
-};
+use crate::{ApiEffect, Draft, FabricEffect, Machine, Presence, Reach, Subject, Write, disturb::Disturb};
 
 /// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
 pub(super) fn removals(draft: &mut Draft<'_>) {
@@ -68,7 +66,7 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
         };
     }
     let since = machine.drain.as_ref().map_or(draft.now, |drain| drain.since);
-    let deadline = after(since, draft.policy.drain_bound);
+    let deadline = draft.after(since, draft.policy.drain_bound);
     let out_of_time = draft.now >= deadline;
     if !out_of_time {
         draft.look_again_at(deadline);
@@ -91,10 +89,10 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
         Some(_) if machine.record.repair.given_up() && !machine.heard() => Leave::Ready,
         Some((0, _)) if !out_of_time => Leave::DeleteNode(name.to_owned()),
         // Twice the bound: the API refuses to remove the node, for whatever reason. The machine goes all the same.
-        _ if draft.now >= after(deadline, draft.policy.drain_bound) => Leave::Ready,
+        _ if draft.now >= draft.after(deadline, draft.policy.drain_bound) => Leave::Ready,
         _ if out_of_time => Leave::DeleteNode(name.to_owned()),
         Some((left, at)) => {
-            let next = after(at, draft.policy.drain_pause);
+            let next = draft.after(at, draft.policy.drain_pause);
             if next <= draft.now {
                 Leave::Drain(name.to_owned())
             } else {

@@ -17,6 +17,7 @@ mod network;
 mod node;
 mod pods;
 mod proxy;
+pub mod renderer;
 
 pub use cluster_addons::{MONITORING_USER, USERS_GROUP};
 pub use control_plane::control_plane_config;

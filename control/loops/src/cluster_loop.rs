@@ -297,11 +297,12 @@ impl ClusterLoop {
         basis: &Basis,
         observed: ObservedRecord,
         now: Timestamp,
-    ) -> Result<Observation, StoreError> {
+    ) -> Result<Observation, CommitError> {
         let deps = &self.shared.deps;
         let uid = &basis.cluster.value.uid;
         let stamp = deps.fabric.stamp_network();
         // The last thing to wait for: what is lent must not be lost.
+        let renderers = deps.recipes.renderers(&basis.cluster.value)?;
         let pki = deps.store.get(&key::pki(uid)).await?.is_some();
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
@@ -359,6 +360,7 @@ impl ClusterLoop {
         let symptoms = machines.values().filter_map(|machine| machine.symptom.as_ref());
         let matters = silent_machines::matters(symptoms, &deps.settings.policy.heal, now);
         Ok(Observation {
+            renderers,
             pki,
             stamp: StampRanges {
                 machines: stamp.machines(),

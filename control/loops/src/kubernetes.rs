@@ -7,11 +7,11 @@ use cluster_addons::{AddonOptions, manifests};
 use cluster_api::{Endpoint, NodeWish};
 use cluster_bootstrap::{
     ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, control_plane_config,
-    control_plane_nics, network, node_config, node_nics, node_wish,
+    control_plane_nics, network, node_config, node_nics, node_wish, renderer::renderer_version,
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec};
-use control_planner::ControlPlane;
+use control_planner::{ControlPlane, RendererVersions};
 use control_records::{ClusterRecord, MachineRecord, Role};
 use fabric_api::{NetworkSpec, NicSpec, RouteSpec};
 use jiff::Timestamp;
@@ -190,6 +190,17 @@ impl Recipes for KubernetesRecipes {
         )
         .map(|config| restarted(registered_again(config, site), machine))
         .map_err(|error| RecipeError::new("the configuration of a node", error))
+    }
+
+    fn renderers(&self, cluster: &ClusterRecord) -> Result<RendererVersions, RecipeError> {
+        let version = |members| {
+            renderer_version(members, cluster.spec.network.plugin)
+                .map_err(|error| RecipeError::new("the version of configurations", error))
+        };
+        Ok(RendererVersions {
+            members: version(true)?,
+            nodes: version(false)?,
+        })
     }
 
     fn network(&self, site: &Site, routes: Vec<RouteSpec>) -> NetworkSpec {

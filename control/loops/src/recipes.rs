@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use control_planner::{Addresses, ControlPlane};
+use control_planner::{Addresses, ControlPlane, RendererVersions};
 
 /// Bytes that are wiped when dropped.
 pub type Secret = Zeroizing<Vec<u8>>;
@@ -74,6 +74,8 @@ pub trait Recipes: Send + Sync + 'static {
         now: Timestamp,
         generation: u64,
     ) -> Result<MachineConfig, RecipeError>;
+    /// Versions of what renders the configurations of a cluster's machines.
+    fn renderers(&self, cluster: &ClusterRecord) -> Result<RendererVersions, RecipeError>;
     /// The VNET.
     fn network(&self, site: &Site, routes: Vec<RouteSpec>) -> NetworkSpec;
     /// A machine's network cards.

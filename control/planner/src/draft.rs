@@ -196,7 +196,12 @@ impl<'a> Draft<'a> {
     pub(crate) fn frame(&self) -> Option<Rc<Frame<'a>>> {
         let frame = self.frame.get_or_init(|| {
             let addresses = Addresses::of(&self.seen.observed)?;
-            let frame = Frame::new(&self.desired.spec, &addresses, self.control_plane());
+            let frame = Frame::new(
+                &self.desired.spec,
+                &self.seen.renderers,
+                &addresses,
+                self.control_plane(),
+            );
             Some(Rc::new(frame))
         });
         frame.clone()

@@ -44,7 +44,7 @@ use features::{
 pub use disturb::SilentMachines;
 pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
 pub use features::{
-    configurations::inputs::{Frame, addons_inputs, wish_inputs},
+    configurations::inputs::{Frame, RendererVersions, addons_inputs, wish_inputs},
     heal::{
         HealPolicy,
         ailment::{Ailment, Symptom},

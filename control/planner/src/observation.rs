@@ -15,7 +15,7 @@ use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use crate::{Gap, SilentMachines, Subject, Symptom};
+use crate::{Gap, RendererVersions, SilentMachines, Subject, Symptom};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
@@ -25,6 +25,8 @@ const API_SERVER: &str = "kube-apiserver";
 pub struct Observation {
     /// The observed record; the default before the first was written.
     pub observed: ObservedRecord,
+    /// What would render the configurations of its machines now.
+    pub renderers: RendererVersions,
     /// Whether the cluster's CAs and keys are in the store.
     pub pki: bool,
     /// The stamp's ranges.

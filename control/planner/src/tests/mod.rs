@@ -103,6 +103,7 @@ fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
 fn nothing_yet() -> Observation {
     Observation {
         observed: ObservedRecord::default(),
+        renderers: RendererVersions::default(),
         pki: false,
         stamp: StampRanges {
             machines: "100.64.16.0/21".parse().unwrap(),

@@ -479,3 +479,33 @@ fn names_are_those_of_aks() {
     assert_ne!(name, node_name("0123456789", &again, 35));
     assert!(node_name("0123456789", &again, 36).ends_with("vmss000010"));
 }
+
+#[test]
+fn a_release_that_renders_something_else_reaches_the_machines_that_it_is_about() {
+    let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 2)]);
+    assert!(
+        ideal.plan().effects.is_empty(),
+        "nothing is rendered again without a reason"
+    );
+    let rendered = |ideal: &Ideal| -> BTreeSet<bool> {
+        let plan = ideal.plan();
+        let machines = plan.effects.iter().filter_map(|effect| match effect {
+            Effect::Config(ConfigEffect::Render { machine, .. }) => Some(machine),
+            _ => None,
+        });
+        machines
+            .map(|id| ideal.seen.machines[id].node_name().is_some())
+            .collect()
+    };
+    ideal.seen.renderers.nodes = "another".to_owned();
+    assert_eq!(rendered(&ideal), BTreeSet::from([true]), "nodes, and no member");
+    ideal.seen.renderers = RendererVersions {
+        members: "another".to_owned(),
+        ..RendererVersions::default()
+    };
+    assert_eq!(
+        rendered(&ideal),
+        BTreeSet::from([false]),
+        "the member, and no node"
+    );
+}

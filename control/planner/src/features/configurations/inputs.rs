@@ -11,8 +11,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Addresses, ControlPlane};
 
-/// Counted up when a release computes something else from the same inputs, so that existing machines get it too.
-const RECIPE: u32 = 2;
+/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
+/// that renders something else reaches machines that there are, and no other does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RendererVersions {
+    /// Of control plane members.
+    pub members: String,
+    /// Of nodes.
+    pub nodes: String,
+}
 
 fn fingerprint(parts: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(parts).expect("specifications are plain data with string keys");
@@ -36,6 +43,7 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
 /// What the configurations of all machines of a cluster are computed from.
 pub struct Frame<'s> {
     spec: &'s ClusterSpec,
+    versions: &'s RendererVersions,
     member: ClusterSpec,
     node: ClusterSpec,
     vip: Ipv4Addr,
@@ -44,10 +52,16 @@ pub struct Frame<'s> {
 
 impl<'s> Frame<'s> {
     /// Once for all machines.
-    pub fn new(spec: &'s ClusterSpec, addresses: &Addresses, control_plane: ControlPlane) -> Self {
+    pub fn new(
+        spec: &'s ClusterSpec,
+        versions: &'s RendererVersions,
+        addresses: &Addresses,
+        control_plane: ControlPlane,
+    ) -> Self {
         let member = frame(spec);
         Self {
             spec,
+            versions,
             node: ClusterSpec {
                 disable_local_accounts: false,
                 ..member.clone()
@@ -63,6 +77,7 @@ impl<'s> Frame<'s> {
     pub fn config_inputs(&self, machine: &MachineRecord) -> String {
         let Self {
             spec,
+            versions,
             member,
             node,
             vip,
@@ -73,7 +88,7 @@ impl<'s> Frame<'s> {
         if let Some(Role::Node { pool, .. }) = role {
             let pool = spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame);
             return fingerprint(&(
-                RECIPE,
+                &versions.nodes,
                 LEVEL,
                 if pool.is_some() { node } else { member },
                 &machine.image,
@@ -85,7 +100,7 @@ impl<'s> Frame<'s> {
             ));
         }
         let restarts = fingerprint(&(
-            RECIPE,
+            &versions.members,
             LEVEL,
             member,
             role,
@@ -101,7 +116,7 @@ impl<'s> Frame<'s> {
             restore,
             restored,
         } = control_plane;
-        // Whoever loses its data from then on is told that this is over.
+        // A member that loses its data from then on has to know that this is over.
         let over = restore
             .as_ref()
             .is_some_and(|restore| restored.as_ref() == Some(&restore.id));
@@ -134,17 +149,17 @@ fn pool_frame(pool: &PoolSpec) -> PoolSpec {
     }
 }
 
-/// What a node object's labels, taints and pod range are computed from.
+/// What a node object's labels, taints and pod range are computed from. Kept in memory only: a new process sets them anew.
 pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
     let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
     let pool = match role {
         Some(Role::Node { pool, .. }) => spec.pools.iter().find(|spec| spec.name == *pool).map(one_of),
         _ => None,
     };
-    fingerprint(&(RECIPE, frame(spec), &machine.image, role, pool))
+    fingerprint(&(frame(spec), &machine.image, role, pool))
 }
 
-/// What the add-ons are computed from.
+/// What the add-ons are computed from. Kept in memory only: a new process applies them anew.
 pub fn addons_inputs(spec: &ClusterSpec) -> String {
-    fingerprint(&(RECIPE, frame(spec)))
+    fingerprint(&frame(spec))
 }

@@ -1,0 +1,57 @@
+//! What is rendered for machines is pinned: a difference is one of each machine of each cluster after the next upgrade of the
+//! service. `UPDATE_GOLDEN=1 cargo test -p cluster-bootstrap --test rendered` writes the golden files.
+
+use cluster_bootstrap::renderer::{Sample, rendered, renderer_version};
+use cluster_spec::{PodNetworking, Tier};
+
+const PLUGINS: [(PodNetworking, &str); 4] = [
+    (PodNetworking::Kubenet, "kubenet"),
+    (PodNetworking::AzureFlat, "flat"),
+    (PodNetworking::AzureOverlay, "overlay"),
+    (PodNetworking::None, "none"),
+];
+
+#[test]
+fn what_is_rendered_is_pinned() {
+    let mut different = Vec::new();
+    for (plugin, name) in PLUGINS {
+        for (sample, role) in [
+            (Sample::Member(Tier::Free), "member-free"),
+            (Sample::Member(Tier::Standard), "member-standard"),
+            (Sample::Member(Tier::Premium), "member-premium"),
+            (Sample::Node, "node"),
+        ] {
+            let text = rendered(sample, plugin).unwrap();
+            let again = rendered(sample, plugin).unwrap();
+            assert!(
+                text == again,
+                "{role}-{name}: keys differ each time, and nothing else does"
+            );
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/golden")
+                .join(format!("{role}-{name}.txt"));
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(&path, &text).unwrap();
+            }
+            if std::fs::read_to_string(&path).unwrap_or_default() != text {
+                different.push(path);
+            }
+        }
+    }
+    assert!(different.is_empty(), "{different:?} are not what is rendered now");
+}
+
+#[test]
+fn versions_differ_where_what_is_rendered_does_and_hold_no_keys() {
+    for (plugin, name) in PLUGINS {
+        let node = renderer_version(false, plugin).unwrap();
+        let members = renderer_version(true, plugin).unwrap();
+        assert_ne!(node, members, "{name}");
+        assert_eq!(node, renderer_version(false, plugin).unwrap());
+        let text = rendered(Sample::Node, plugin).unwrap();
+        assert!(!text.contains("-----BEGIN") && !text.contains("LS0tLS1CRUdJTi"));
+    }
+    let flat = renderer_version(false, PodNetworking::AzureFlat).unwrap();
+    assert_ne!(flat, renderer_version(false, PodNetworking::Kubenet).unwrap());
+}

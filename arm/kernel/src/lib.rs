@@ -1,6 +1,6 @@
 //! The resource kernel: what all ARM resources have in common.
 //!
-//! A resource type is one value ([`ResourceType`]): path, api-versions, and a row for each operation with its verb, the permission it
+//! A resource type is one value ([`ResourceType`]): path, api-versions, schema, and a row for each operation with its verb, the permission it
 //! needs, what a long-running one gives, and its handler. A provider is a list of such values ([`Namespace`]). From the rows follow the
 //! dispatch ([`Registry`]), 405 and 501, the list of actions for roles, results of operations and the generated pages.
 //!
@@ -21,6 +21,8 @@ mod preconditions;
 mod provider;
 mod registry;
 mod resource;
+pub mod schema;
+mod tags;
 mod text;
 mod types;
 
@@ -35,6 +37,7 @@ pub use resource::{
     Asked, Context, Decision, Host, Mode, Presence, Purpose, Resource, Wish, Written, act, delete,
     delete_each, get, list, patch, put, store_error, write,
 };
+pub use tags::{MAX_TAGS, TAGS, check_tag};
 pub use text::quote;
 pub use types::{
     DeleteMembers, Handler, ListMembers, Members, Operation, OperationResult, ResourceType, Run, Scope,

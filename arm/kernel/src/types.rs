@@ -4,7 +4,7 @@ use arm_wire::{ArmError, Response};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use crate::Call;
+use crate::{Call, schema::Schema};
 
 /// Answers one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
 pub type Run<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Response, ArmError>>;
@@ -22,6 +22,8 @@ pub struct ResourceType<P: 'static> {
     pub path: &'static str,
     /// The api-versions it has, newest first.
     pub versions: &'static [&'static str],
+    /// What its bodies may hold; `None` for types without.
+    pub schema: Option<Schema>,
     /// How its resources are listed in `/resources` and deleted with their resource group. `None` for types that have none of their
     /// own in a group: children go with their parent.
     pub members: Option<Members<P>>,

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use arm_kernel::{Route, Scope, Shape, Verb, routes};
-
-use crate::{
-    API_VERSIONS, ContainerService,
-    properties::{Access, Class, PROPERTIES, Property},
+use arm_kernel::{
+    Namespace as _, Route, Scope, Shape, Verb, routes,
+    schema::{Access, Class, Property},
 };
+
+use crate::{API_VERSIONS, ContainerService};
 
 /// The page `docs/reference/compatibility.md`, in Markdown.
 pub fn compatibility() -> String {
@@ -53,12 +53,14 @@ pub fn compatibility() -> String {
          answered with `PropertyNotSupported`. Read-only properties are ignored in requests; null and empty strings mean absent; \
          enum values ignore case.\n",
     );
-    for (title, resource) in [("ManagedCluster", "cluster"), ("AgentPool", "pool")] {
+    let schemas = ContainerService::TYPES.iter().filter_map(|kind| kind.schema);
+    for schema in schemas {
+        let title = schema.title;
         line(
             &mut page,
             &format!("\n### {title}\n\n| property | | accepted | note |\n|---|---|---|---|"),
         );
-        for property in PROPERTIES.iter().filter(|property| property.resource == resource) {
+        for property in (schema.table)().of(schema.resource) {
             if property.class == Class::Group && property.access != Access::ReadOnly {
                 continue;
             }

@@ -2,11 +2,27 @@
 
 use std::net::Ipv4Addr;
 
+use arm_kernel::{TAGS, schema::Pattern};
 use ipnet::Ipv4Net;
 
-/// A form named in the property table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pattern {
+/// The forms that the property table names.
+pub(crate) const PATTERNS: &[Pattern] = &[
+    Pattern::of("pool-name", |text| Form::PoolName.check(text)),
+    Pattern::of("dns-prefix", |text| Form::DnsPrefix.check(text)),
+    Pattern::of("resource-group", |text| Form::ResourceGroup.check(text)),
+    Pattern::of("admin-username", |text| Form::AdminUsername.check(text)),
+    Pattern::of("ssh-public-key", |text| Form::SshPublicKey.check(text)),
+    Pattern::of("count-or-percent", |text| Form::CountOrPercent.check(text)),
+    Pattern::of("cidr", |text| Form::Cidr.check(text)),
+    Pattern::of("ipv4", |text| Form::Ipv4.check(text)),
+    Pattern::of("taint", |text| Form::Taint.check(text)),
+    TAGS,
+    Pattern::of_entries("labels", check_label, 100),
+];
+
+/// A form of texts.
+#[derive(Debug, Clone, Copy)]
+enum Form {
     PoolName,
     DnsPrefix,
     ResourceGroup,
@@ -16,31 +32,11 @@ pub(crate) enum Pattern {
     Cidr,
     Ipv4,
     Taint,
-    Tags,
-    Labels,
 }
 
-impl Pattern {
-    /// By its name in the table.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "pool-name" => Self::PoolName,
-            "dns-prefix" => Self::DnsPrefix,
-            "resource-group" => Self::ResourceGroup,
-            "admin-username" => Self::AdminUsername,
-            "ssh-public-key" => Self::SshPublicKey,
-            "count-or-percent" => Self::CountOrPercent,
-            "cidr" => Self::Cidr,
-            "ipv4" => Self::Ipv4,
-            "taint" => Self::Taint,
-            "tags" => Self::Tags,
-            "labels" => Self::Labels,
-            _ => return None,
-        })
-    }
-
+impl Form {
     /// Checks one text; the error says what it must be.
-    pub(crate) fn check(self, text: &str) -> Result<(), &'static str> {
+    fn check(self, text: &str) -> Result<(), &'static str> {
         let (holds, form) = match self {
             Self::PoolName => (
                 is_pool_name(text),
@@ -79,27 +75,8 @@ impl Pattern {
                 "an IPv4 address such as 10.0.0.10",
             ),
             Self::Taint => return check_taint(text),
-            // Checked entry by entry.
-            Self::Tags | Self::Labels => (true, ""),
         };
         holds.then_some(()).ok_or(form)
-    }
-
-    /// Checks one entry of a map of texts.
-    pub(crate) fn check_entry(self, name: &str, value: &str) -> Result<(), &'static str> {
-        match self {
-            Self::Tags => check_tag(name, value),
-            Self::Labels => check_label(name, value),
-            _ => Ok(()),
-        }
-    }
-
-    /// How many entries a map or list of this may have.
-    pub(crate) fn most(self) -> usize {
-        match self {
-            Self::Tags => 50,
-            _ => 100,
-        }
     }
 }
 
@@ -159,16 +136,6 @@ pub(crate) fn count_or_percent(text: &str) -> Option<(u32, bool)> {
 pub(crate) fn cidr(text: &str) -> Option<Ipv4Net> {
     let net: Ipv4Net = text.parse().ok()?;
     (net.addr() == net.network()).then_some(net)
-}
-
-fn check_tag(name: &str, value: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.chars().count() > 512 || name.contains(['<', '>', '%', '&', '\\', '?', '/']) {
-        return Err("a tag name of 1 to 512 characters without < > % & \\ ? /");
-    }
-    if value.chars().count() > 256 {
-        return Err("a tag value of at most 256 characters");
-    }
-    Ok(())
 }
 
 /// `[prefix/]name` as Kubernetes has it.
@@ -246,6 +213,8 @@ fn check_taint(text: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use arm_kernel::check_tag;
+
     use super::*;
 
     #[test]
@@ -253,47 +222,39 @@ mod tests {
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI a@b";
         for (pattern, good, bad) in [
             (
-                Pattern::PoolName,
+                Form::PoolName,
                 vec!["a", "nodepool1", "a23456789012"],
                 vec!["", "1a", "Pool", "a-b", "a234567890123"],
             ),
+            (Form::DnsPrefix, vec!["a", "A-1"], vec!["-a", "a-", "a.b", "a_b"]),
             (
-                Pattern::DnsPrefix,
-                vec!["a", "A-1"],
-                vec!["-a", "a-", "a.b", "a_b"],
-            ),
-            (
-                Pattern::ResourceGroup,
+                Form::ResourceGroup,
                 vec!["MC_a_b_c", "(x)"],
                 vec!["a.", "a/b", "a b"],
             ),
             (
-                Pattern::AdminUsername,
+                Form::AdminUsername,
                 vec!["azureuser", "a_-1"],
                 vec!["1a", "a b", "root;"],
             ),
             (
-                Pattern::SshPublicKey,
+                Form::SshPublicKey,
                 vec![key],
                 vec!["ssh-rsa", "AAAA", "ssh-rsa nokey", "-----BEGIN RSA-----"],
             ),
             (
-                Pattern::CountOrPercent,
+                Form::CountOrPercent,
                 vec!["0", "1", "33%", "100%"],
                 vec!["", "%", "-1", "101%", "1.5", "1001", "+1"],
             ),
             (
-                Pattern::Cidr,
+                Form::Cidr,
                 vec!["10.0.0.0/16"],
                 vec!["10.0.0.1/16", "10.0.0.0", "10.0.0.0/33", "fd00::/8", "x"],
             ),
+            (Form::Ipv4, vec!["10.0.0.10"], vec!["10.0.0", "10.0.0.256", "::1"]),
             (
-                Pattern::Ipv4,
-                vec!["10.0.0.10"],
-                vec!["10.0.0", "10.0.0.256", "::1"],
-            ),
-            (
-                Pattern::Taint,
+                Form::Taint,
                 vec![
                     "a=b:NoSchedule",
                     "a:NoExecute",
@@ -333,14 +294,10 @@ mod tests {
             ("a/b/c", "d", false),
             ("", "d", false),
         ] {
-            assert_eq!(
-                Pattern::Labels.check_entry(key, value).is_ok(),
-                ok,
-                "{key}={value}"
-            );
+            assert_eq!(check_label(key, value).is_ok(), ok, "{key}={value}");
         }
-        assert!(Pattern::Tags.check_entry("a b", "anything goes").is_ok());
-        assert!(Pattern::Tags.check_entry("a/b", "").is_err());
-        assert!(Pattern::Tags.check_entry("a", &"x".repeat(257)).is_err());
+        assert!(check_tag("a b", "anything goes").is_ok());
+        assert!(check_tag("a/b", "").is_err());
+        assert!(check_tag("a", &"x".repeat(257)).is_err());
     }
 }

@@ -22,11 +22,9 @@ mod landfall;
 mod machines;
 mod planned;
 mod pools;
-mod problems;
 mod properties;
 mod records;
 mod types;
-mod validation;
 mod versions;
 
 use std::sync::Arc;

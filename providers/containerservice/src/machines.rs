@@ -17,6 +17,7 @@ type Row = Operation<ContainerService>;
 pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     path: "managedClusters/agentPools/machines",
     versions: API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[
         Row::run(Verb::Get, "Machines_Get", |provider, call| {

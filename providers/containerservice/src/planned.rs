@@ -15,6 +15,7 @@ const fn planned(path: &'static str, operations: &'static [Row]) -> Type {
     ResourceType {
         path,
         versions: API_VERSIONS,
+        schema: None,
         members: None,
         operations,
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arm_ids::ResourcePath;
-use arm_kernel::store_error;
+use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OperationStatus, key};
 use control_store::{Revision, Stored, get_record, list_records};
@@ -11,7 +11,6 @@ use control_store::{Revision, Stored, get_record, list_records};
 use crate::{
     ContainerService, NAMESPACE,
     clusters::{body::pool_body, draft::Name, render::Seen},
-    problems::quote,
 };
 
 /// A cluster as read.

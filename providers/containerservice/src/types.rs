@@ -40,6 +40,7 @@ impl Namespace for ContainerService {
 const OPERATIONS: ResourceType<ContainerService> = ResourceType {
     path: "operations",
     versions: API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(Verb::List, "Operations_List", |_, _| {
         Box::pin(async { Ok(Response::ok(operations_document::<ContainerService>())) })

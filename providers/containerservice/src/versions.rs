@@ -11,6 +11,7 @@ type Row = Operation<ContainerService>;
 pub(crate) const CLUSTER_UPGRADES: ResourceType<ContainerService> = ResourceType {
     path: "managedClusters/upgradeProfiles",
     versions: API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(
         Verb::Get,
@@ -22,6 +23,7 @@ pub(crate) const CLUSTER_UPGRADES: ResourceType<ContainerService> = ResourceType
 pub(crate) const POOL_UPGRADES: ResourceType<ContainerService> = ResourceType {
     path: "managedClusters/agentPools/upgradeProfiles",
     versions: API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(
         Verb::Get,
@@ -33,6 +35,7 @@ pub(crate) const POOL_UPGRADES: ResourceType<ContainerService> = ResourceType {
 pub(crate) const POOL_VERSIONS: ResourceType<ContainerService> = ResourceType {
     path: "managedClusters/availableAgentPoolVersions",
     versions: API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(
         Verb::List,
@@ -44,6 +47,7 @@ pub(crate) const POOL_VERSIONS: ResourceType<ContainerService> = ResourceType {
 pub(crate) const LOCATION_VERSIONS: ResourceType<ContainerService> = ResourceType {
     path: "locations/kubernetesVersions",
     versions: API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(
         Verb::List,

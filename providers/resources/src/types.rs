@@ -58,6 +58,7 @@ const fn kind(path: &'static str, operations: &'static [Row]) -> Type {
     ResourceType {
         path,
         versions: API_VERSIONS,
+        schema: None,
         // Groups and subscriptions are not resources in such lists.
         members: None,
         operations,

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use arm_kernel::{MAX_TAGS, check_tag};
 use arm_wire::{ArmError, Detail, ErrorCode};
 use serde_json::{Map, Value};
 
 /// Properties of a group that come back in a PUT because clients send what they read.
 const READ_ONLY: &[&str] = &["id", "name", "type", "properties"];
-const MAX_TAGS: usize = 50;
-const MAX_TAG_NAME: usize = 512;
-const MAX_TAG_VALUE: usize = 256;
 
 /// A group's name: 1 to 90 letters, digits, `_`, `-`, `.`, `(`, `)`, not ending in `.`.
 pub(crate) fn group_name(name: &str) -> Result<(), ArmError> {
@@ -109,15 +107,9 @@ fn tags(value: &Value, problems: &mut Vec<Detail>) -> Option<BTreeMap<String, St
     let mut result = BTreeMap::new();
     for (name, value) in map {
         let target = format!("tags.{}", short(name));
-        let well = (1..=MAX_TAG_NAME).contains(&name.chars().count())
-            && !name
-                .chars()
-                .any(|char| char.is_control() || matches!(char, '<' | '>' | '%' | '&' | '\\' | '?' | '/'));
-        if !well {
-            problems.push(invalid(
-                target,
-                format!("A tag's name has 1 to {MAX_TAG_NAME} characters and none of '<>%&\\?/'."),
-            ));
+        let text = value.as_str();
+        if let Err(form) = check_tag(name, text.unwrap_or_default()) {
+            problems.push(invalid(target, format!("'tags' must have {form}.")));
         } else if result
             .keys()
             .any(|other: &String| other.eq_ignore_ascii_case(name))
@@ -126,16 +118,10 @@ fn tags(value: &Value, problems: &mut Vec<Detail>) -> Option<BTreeMap<String, St
                 target,
                 "There are two tags whose names differ in case only.".to_owned(),
             ));
-        } else if let Some(value) = value
-            .as_str()
-            .filter(|value| value.chars().count() <= MAX_TAG_VALUE)
-        {
-            result.insert(name.clone(), value.to_owned());
+        } else if let Some(text) = text {
+            result.insert(name.clone(), text.to_owned());
         } else {
-            problems.push(invalid(
-                target,
-                format!("A tag's value is a string of at most {MAX_TAG_VALUE} characters."),
-            ));
+            problems.push(invalid(target, "A tag's value has to be a string.".to_owned()));
         }
     }
     Some(result)

@@ -259,6 +259,7 @@ const fn kind(path: &'static str, operations: &'static [Row]) -> Kind {
     ResourceType {
         path,
         versions: VERSIONS,
+        schema: None,
         members: None,
         operations,
     }
@@ -289,6 +290,7 @@ macro_rules! told {
 const THING: Kind = ResourceType {
     path: "things",
     versions: VERSIONS,
+    schema: None,
     members: Some(Members {
         list: |_, subscription, group| Box::pin(async move { Ok(listed(subscription, group)) }),
         delete: |things, _, _| Box::pin(async { Ok(things.emptied()) }),
@@ -299,6 +301,7 @@ const THING: Kind = ResourceType {
         told!(Verb::Put, "Things_CreateOrUpdate"),
         told!(Verb::Delete, "Things_Delete"),
         told!(Verb::Action("poke"), "Things_Poke"),
+        told!(Verb::Action("link"), "Things_CreateLink"),
         Row::not_yet(Verb::Action("stop"), "Things_Stop"),
         told!(Verb::List, "Things_List").at(Scope::Subscription),
     ],

@@ -139,3 +139,34 @@ async fn an_operation_is_seen_in_its_own_subscription_and_namespace_only() {
     );
     assert_eq!(stamp.get(&own).await.status, StatusCode::OK);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operation_gives_is_said_by_its_row() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    for (id, name, status) in [
+        // An action, whatever its name begins with.
+        ("linked", "Things_CreateLink", 204),
+        ("made", "Things_CreateOrUpdate", 200),
+        // Of a release that had another row.
+        ("old", "Things_CreateOnce", 204),
+    ] {
+        put(&stamp, id, |op| {
+            (op.status, op.name) = (OperationStatus::Succeeded, name.to_owned());
+        })
+        .await;
+        let answer = stamp.get(&path("operationresults", id)).await;
+        assert_eq!(answer.status.as_u16(), status, "{name}");
+    }
+    // What it gives is the resource: whoever may not read that does not get it this way.
+    stamp
+        .guard
+        .forbidden
+        .lock()
+        .unwrap()
+        .push("Microsoft.Test/things/read");
+    assert_eq!(
+        stamp.get(&path("operationresults", "made")).await.code(),
+        "AuthorizationFailed"
+    );
+}

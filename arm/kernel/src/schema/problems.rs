@@ -1,6 +1,5 @@
 //! All problems of a body, for one answer.
 
-pub(crate) use arm_kernel::quote;
 use arm_wire::{ArmError, Detail, ErrorCode};
 
 /// More than this many are not told: the body is junk then, and the answer must stay small.
@@ -8,13 +7,13 @@ const MOST: usize = 50;
 
 /// Collects problems; at most one per field.
 #[derive(Debug, Default)]
-pub(crate) struct Problems {
+pub struct Problems {
     details: Vec<Detail>,
 }
 
 impl Problems {
     /// Notes a problem, unless the field has one already (what follows from a first problem is noise).
-    pub(crate) fn add(&mut self, code: ErrorCode, target: impl Into<String>, message: impl Into<String>) {
+    pub fn add(&mut self, code: ErrorCode, target: impl Into<String>, message: impl Into<String>) {
         let target = target.into();
         if self.is_full() || self.has(&target) {
             return;
@@ -27,19 +26,22 @@ impl Problems {
     }
 
     /// Whether no more are taken.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.details.len() >= MOST
     }
 
     /// Whether this field has a problem.
-    pub(crate) fn has(&self, target: &str) -> bool {
+    pub fn has(&self, target: &str) -> bool {
         self.details
             .iter()
             .any(|detail| detail.target.as_deref() == Some(target))
     }
 
     /// Nothing, or the answer.
-    pub(crate) fn into_result(self) -> Result<(), ArmError> {
+    ///
+    /// # Errors
+    /// When there are problems: all of them.
+    pub fn into_result(self) -> Result<(), ArmError> {
         ArmError::from_details(self.details).map_or(Ok(()), Err)
     }
 }

@@ -1,20 +1,68 @@
-//! The property table: what the bodies of clusters and pools may hold, and what Landfall does with it.
+//! Property tables: what bodies may hold, and what is done with it.
 //!
-//! The table is data (`properties.tsv`); validation, answers for older api-versions and the compatibility page are all
-//! computed from it. Always true of a parsed table: every member's parent has a line of its own.
+//! A table is data, a tab-separated line for each property with its type, access, class, range and pattern; validation, answers for older
+//! api-versions and the compatibility page are all computed from it. Always true of a parsed table: every member's parent has a line of
+//! its own.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, fmt};
 
-use crate::formats::Pattern;
+/// A form that a table names.
+#[derive(Clone, Copy)]
+pub struct Pattern {
+    /// Its name in tables.
+    pub name: &'static str,
+    /// Checks one text; the error says what it must be.
+    pub check: fn(&str) -> Result<(), &'static str>,
+    /// Checks one entry of a map of texts.
+    pub check_entry: fn(&str, &str) -> Result<(), &'static str>,
+    /// How many entries a map or list of this may have.
+    pub most: usize,
+    /// Whether two names of a map that differ in case only are the same.
+    pub folds_case: bool,
+}
 
-const TABLE: &str = include_str!("properties.tsv");
+impl Pattern {
+    /// A form of texts.
+    pub const fn of(name: &'static str, check: fn(&str) -> Result<(), &'static str>) -> Self {
+        Self {
+            name,
+            check,
+            check_entry: |_, _| Ok(()),
+            most: 100,
+            folds_case: false,
+        }
+    }
+
+    /// A form of maps' entries.
+    pub const fn of_entries(
+        name: &'static str,
+        check_entry: fn(&str, &str) -> Result<(), &'static str>,
+        most: usize,
+    ) -> Self {
+        Self {
+            check_entry,
+            most,
+            ..Self::of(name, |_| Ok(()))
+        }
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A text.
     Text,
+    /// A whole number.
     Int,
+    /// A number.
     Number,
+    /// True or false.
     Bool,
     /// Members by name.
     Object,
@@ -24,13 +72,15 @@ pub(crate) enum Kind {
     ObjectsByName,
     /// A list of texts.
     Texts,
+    /// A list of whole numbers; a range is that of the items.
+    Ints,
     /// An object whose names are free and whose values are texts.
     TextsByName,
 }
 
 impl Kind {
     /// For messages.
-    pub(crate) fn describe(self) -> &'static str {
+    pub fn describe(self) -> &'static str {
         match self {
             Self::Text => "a string",
             Self::Int => "an integer",
@@ -39,6 +89,7 @@ impl Kind {
             Self::Object | Self::ObjectsByName => "an object",
             Self::Objects => "a list of objects",
             Self::Texts => "a list of strings",
+            Self::Ints => "a list of integers",
             Self::TextsByName => "an object of strings",
         }
     }
@@ -46,7 +97,7 @@ impl Kind {
 
 /// Who may write a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// Only the service: ignored in requests, because clients send back what they read.
     ReadOnly,
     /// The caller.
@@ -57,7 +108,7 @@ pub(crate) enum Access {
 
 /// What is done with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
+pub enum Class {
     /// It is acted on (only on the values of `accepts`, where there are any).
     Works,
     /// It is validated and given back; there is nothing yet that would act on it.
@@ -72,34 +123,42 @@ pub(crate) enum Class {
 
 /// One line of the table.
 #[derive(Debug)]
-pub(crate) struct Property {
-    /// `pool` or `cluster`.
-    pub(crate) resource: &'static str,
+pub struct Property {
+    /// Which body of the table it is of, e.g. `pool`.
+    pub resource: &'static str,
     /// With `[]` for an item of a list and `{}` for a value by name.
-    pub(crate) path: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) access: Access,
-    pub(crate) required: bool,
+    pub path: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Who may write it.
+    pub access: Access,
+    /// Whether a body must have it.
+    pub required: bool,
     /// First api-version, where known to be later than the oldest accepted one.
-    pub(crate) since: Option<&'static str>,
+    pub since: Option<&'static str>,
     /// Last api-version, where it went away.
-    pub(crate) last: Option<&'static str>,
-    pub(crate) class: Class,
-    pub(crate) accepts: Vec<&'static str>,
+    pub last: Option<&'static str>,
+    /// What is done with it.
+    pub class: Class,
+    /// The only values that are accepted, where there are any.
+    pub accepts: Vec<&'static str>,
     /// All values of the API, in its casing.
-    pub(crate) choices: Vec<&'static str>,
-    /// Of the number, or of the number of items of a list.
-    pub(crate) minimum: Option<i64>,
-    pub(crate) maximum: Option<i64>,
-    pub(crate) pattern: Option<Pattern>,
+    pub choices: Vec<&'static str>,
+    /// Of the number, of the items of a list of numbers, or of the number of items of another list.
+    pub minimum: Option<i64>,
+    /// As [`Self::minimum`].
+    pub maximum: Option<i64>,
+    /// The form of its text.
+    pub pattern: Option<Pattern>,
     /// Can only be set at creation.
-    pub(crate) create: bool,
-    pub(crate) note: &'static str,
+    pub create: bool,
+    /// For the compatibility page.
+    pub note: &'static str,
 }
 
 impl Property {
     /// Whether an api-version has it. Versions are dates, so their texts compare.
-    pub(crate) fn is_in(&self, api_version: &str) -> bool {
+    pub fn is_in(&self, api_version: &str) -> bool {
         self.since.is_none_or(|since| api_version >= since)
             && self.last.is_none_or(|last| api_version <= last)
     }
@@ -107,21 +166,76 @@ impl Property {
 
 /// A property and what is in it.
 #[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) property: &'static Property,
-    pub(crate) members: BTreeMap<&'static str, Node>,
+pub struct Node {
+    /// The property.
+    pub property: &'static Property,
+    /// Its members by name.
+    pub members: BTreeMap<&'static str, Node>,
 }
 
-/// All lines, in order.
-pub(crate) static PROPERTIES: LazyLock<Vec<Property>> = LazyLock::new(|| {
-    TABLE
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            property(line).unwrap_or_else(|| panic!("a line of the property table is malformed: {line}"))
-        })
-        .collect()
-});
+/// A parsed table.
+#[derive(Debug)]
+pub struct Table {
+    /// All lines, in order.
+    pub properties: Vec<Property>,
+}
+
+impl Table {
+    /// Parses a table that is part of the program.
+    ///
+    /// # Panics
+    /// When a line is malformed: that is found by the first test that looks at it.
+    pub fn parse(text: &'static str, patterns: &[Pattern]) -> Self {
+        let lines = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let properties = lines.map(|line| {
+            property(line, patterns)
+                .unwrap_or_else(|| panic!("a line of the property table is malformed: {line}"))
+        });
+        Self {
+            properties: properties.collect(),
+        }
+    }
+
+    /// The lines of one body.
+    pub fn of(&'static self, resource: &str) -> impl Iterator<Item = &'static Property> {
+        self.properties
+            .iter()
+            .filter(move |property| property.resource == resource)
+    }
+
+    /// One body as a tree.
+    ///
+    /// # Panics
+    /// When a member's parent has no line.
+    pub fn tree(&'static self, resource: &str) -> Node {
+        let mut root = Node {
+            property: &ROOT,
+            members: BTreeMap::new(),
+        };
+        for property in self.of(resource) {
+            let (parents, name) = property.path.rsplit_once('.').unwrap_or(("", property.path));
+            let mut node = &mut root;
+            for segment in parents.split('.').filter(|segment| !segment.is_empty()) {
+                node = node
+                    .members
+                    .get_mut(segment.trim_end_matches("[]").trim_end_matches("{}"))
+                    .unwrap_or_else(|| {
+                        panic!("{}: its parent has no line in the property table", property.path)
+                    });
+            }
+            node.members.insert(
+                name,
+                Node {
+                    property,
+                    members: BTreeMap::new(),
+                },
+            );
+        }
+        root
+    }
+}
 
 static ROOT: Property = Property {
     resource: "",
@@ -141,75 +255,18 @@ static ROOT: Property = Property {
     note: "",
 };
 
-/// The body of `managedClusters/agentPools`.
-pub(crate) static POOL: LazyLock<Node> = LazyLock::new(|| tree("pool"));
-
-/// The body of `managedClusters`. The items of `agentPoolProfiles` have the members of a pool's `properties`.
-pub(crate) static CLUSTER: LazyLock<Node> = LazyLock::new(|| {
-    let mut root = tree("cluster");
-    let pool = tree("pool").members.remove("properties").map(|node| node.members);
-    let profiles = root
-        .members
-        .get_mut("properties")
-        .and_then(|node| node.members.get_mut("agentPoolProfiles"))
-        .expect("the table has agentPoolProfiles");
-    profiles
-        .members
-        .extend(pool.expect("the table has a pool's properties"));
-    root
-});
-
-/// The body of a PATCH: tags.
-pub(crate) static TAGS: LazyLock<Node> = LazyLock::new(|| {
-    let mut root = tree("cluster");
-    root.members.retain(|name, _| *name == "tags");
-    root
-});
-
 impl Node {
     /// The member at a path of bare names, e.g. `["properties", "networkProfile"]`.
-    pub(crate) fn at<'a>(&'a self, path: &[&'a str]) -> Option<&'a Node> {
+    pub fn at<'a>(&'a self, path: &[&'a str]) -> Option<&'a Node> {
         path.iter().try_fold(self, |node, name| node.members.get(name))
     }
-}
-
-/// The members of `agentPoolProfiles[]`.
-pub(crate) fn pool_members() -> &'static Node {
-    CLUSTER
-        .at(&["properties", "agentPoolProfiles"])
-        .expect("the table has agentPoolProfiles")
-}
-
-fn tree(resource: &str) -> Node {
-    let mut root = Node {
-        property: &ROOT,
-        members: BTreeMap::new(),
-    };
-    for property in PROPERTIES.iter().filter(|property| property.resource == resource) {
-        let (parents, name) = property.path.rsplit_once('.').unwrap_or(("", property.path));
-        let mut node = &mut root;
-        for segment in parents.split('.').filter(|segment| !segment.is_empty()) {
-            node = node
-                .members
-                .get_mut(segment.trim_end_matches("[]").trim_end_matches("{}"))
-                .unwrap_or_else(|| panic!("{}: its parent has no line in the property table", property.path));
-        }
-        node.members.insert(
-            name,
-            Node {
-                property,
-                members: BTreeMap::new(),
-            },
-        );
-    }
-    root
 }
 
 fn list(cell: &'static str) -> Vec<&'static str> {
     cell.split('|').filter(|part| !part.is_empty()).collect()
 }
 
-fn property(line: &'static str) -> Option<Property> {
+fn property(line: &'static str, patterns: &[Pattern]) -> Option<Property> {
     let cells: Vec<&'static str> = line.split('\t').collect();
     let [
         resource,
@@ -247,6 +304,7 @@ fn property(line: &'static str) -> Option<Property> {
             "objects" => Kind::Objects,
             "objects-by-name" => Kind::ObjectsByName,
             "strings" => Kind::Texts,
+            "ints" => Kind::Ints,
             "strings-by-name" => Kind::TextsByName,
             _ => return None,
         },
@@ -273,57 +331,9 @@ fn property(line: &'static str) -> Option<Property> {
         maximum: bound(maximum),
         pattern: match pattern {
             "" => None,
-            name => Some(Pattern::named(name)?),
+            name => Some(*patterns.iter().find(|pattern| pattern.name == name)?),
         },
         create: create == "create",
         note,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_parses_and_every_line_makes_sense() {
-        assert!(PROPERTIES.len() > 480);
-        assert!(
-            CLUSTER
-                .at(&["properties", "agentPoolProfiles", "count"])
-                .is_some()
-        );
-        assert!(POOL.at(&["properties", "count"]).is_some());
-        for property in PROPERTIES.iter() {
-            let path = property.path;
-            if property.class == Class::Default {
-                assert!(!property.accepts.is_empty(), "{path}: accepts nothing");
-            }
-            if !property.choices.is_empty() {
-                for accepted in &property.accepts {
-                    assert!(
-                        property.choices.contains(accepted),
-                        "{path}: {accepted} is no value of the API"
-                    );
-                }
-            }
-            if property.class == Class::Group && property.access != Access::ReadOnly {
-                assert!(
-                    matches!(property.kind, Kind::Object | Kind::ObjectsByName | Kind::Objects),
-                    "{path}: has no members and no class"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn versions_bound_a_property() {
-        let find = |path: &str| PROPERTIES.iter().find(|property| property.path == path).unwrap();
-        let fips = PROPERTIES
-            .iter()
-            .find(|property| property.resource == "cluster" && property.path == "properties.enableFIPS")
-            .unwrap();
-        assert!(fips.is_in("2026-08-01") && !fips.is_in("2026-06-01"));
-        let docker = find("properties.networkProfile.dockerBridgeCidr");
-        assert!(docker.is_in("2020-11-01") && !docker.is_in("2026-06-01"));
-    }
 }

@@ -4,26 +4,28 @@
 use arm_wire::ErrorCode;
 use serde_json::{Map, Value};
 
-use crate::{
-    formats::Pattern,
-    problems::{Problems, quote},
-    properties::{Access, Class, Kind, Node, Property},
+use super::{
+    problems::Problems,
+    table::{Access, Class, Kind, Node, Property},
 };
+use crate::quote;
 
 /// A free name of a map longer than this is refused.
 const LONGEST_NAME: usize = 512;
+/// The most items of a list of numbers.
+const MOST_NUMBERS: usize = 100;
 
 /// A body that went through the table.
 #[derive(Default)]
-pub(crate) struct Clean {
+pub struct Clean {
     /// What is left of it.
-    pub(crate) body: Map<String, Value>,
+    pub body: Map<String, Value>,
     /// Write-only values by path. Never printed.
-    pub(crate) secrets: Vec<(String, String)>,
+    pub secrets: Vec<(String, String)>,
 }
 
 /// Checks a body. Whatever is wrong goes to `problems` and is left out of the result.
-pub(crate) fn clean(root: &Node, body: &Value, api_version: &str, problems: &mut Problems) -> Clean {
+pub fn clean(root: &Node, body: &Value, api_version: &str, problems: &mut Problems) -> Clean {
     let mut walk = Walk {
         api_version,
         problems,
@@ -37,6 +39,14 @@ pub(crate) fn clean(root: &Node, body: &Value, api_version: &str, problems: &mut
         body,
         secrets: walk.secrets,
     }
+}
+
+/// A whole number, also one that a client wrote as 3.0.
+fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let float = value.as_f64()?;
+        (float.fract() == 0.0 && float.abs() < 9e15).then_some(float as i64)
+    })
 }
 
 struct Walk<'a> {
@@ -140,17 +150,11 @@ impl Walk<'_> {
         let value = match (property.kind, value) {
             (Kind::Text, Value::String(text)) => self.text(property, text, target)?,
             (Kind::Bool, Value::Bool(_)) => value.clone(),
-            (Kind::Int, Value::Number(number)) => {
-                // A whole number that a client wrote as 3.0 is a whole number.
-                let whole = number.as_i64().or_else(|| {
-                    let float = number.as_f64()?;
-                    (float.fract() == 0.0 && float.abs() < 9e15).then_some(float as i64)
-                });
-                match whole {
-                    Some(whole) => self.number(property, whole, target)?,
-                    None => return self.wrong_type(property, target),
-                }
-            }
+            (Kind::Int, number) => match whole(number) {
+                Some(whole) => self.number(property, whole, target)?,
+                None => return self.wrong_type(property, target),
+            },
+            (Kind::Ints, Value::Array(items)) => self.numbers(property, items, target)?,
             (Kind::Number, Value::Number(_)) => value.clone(),
             (Kind::Object, Value::Object(members)) => Value::Object(self.members(node, members, target)),
             (Kind::ObjectsByName, Value::Object(members)) => self.objects_by_name(node, members, target),
@@ -190,7 +194,7 @@ impl Walk<'_> {
             };
             text = choice;
         }
-        if let Some(Err(form)) = property.pattern.map(|pattern| pattern.check(text)) {
+        if let Some(Err(form)) = property.pattern.map(|pattern| (pattern.check)(text)) {
             let message = format!("The value {} of '{target}' must be {form}.", quote(text));
             self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
             return None;
@@ -213,6 +217,29 @@ impl Walk<'_> {
             return None;
         }
         Some(Value::from(number))
+    }
+
+    fn numbers(&mut self, property: &Property, items: &[Value], path: &str) -> Option<Value> {
+        if items.len() > MOST_NUMBERS {
+            let message = format!(
+                "'{path}' has {} entries; at most {MOST_NUMBERS} are allowed.",
+                items.len()
+            );
+            self.problems.add(ErrorCode::INVALID_PARAMETER, path, message);
+            return None;
+        }
+        let mut clean = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let target = format!("{path}[{index}]");
+            match whole(item) {
+                Some(number) => clean.extend(self.number(property, number, &target)),
+                None => {
+                    let message = format!("'{target}' must be an integer.");
+                    self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
+                }
+            }
+        }
+        Some(Value::Array(clean))
     }
 
     fn objects_by_name(&mut self, node: &Node, members: &Map<String, Value>, path: &str) -> Value {
@@ -249,14 +276,14 @@ impl Walk<'_> {
                 self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
                 continue;
             };
-            if let Some(Err(form)) = property.pattern.map(|pattern| pattern.check_entry(name, text)) {
+            if let Some(Err(form)) = property.pattern.map(|pattern| (pattern.check_entry)(name, text)) {
                 let message = format!("The entry {} of '{path}' must be {form}.", quote(name));
                 self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
                 continue;
             }
             // ARM's names ignore case; Kubernetes' labels do not.
             let same = |other: &&String| other.eq_ignore_ascii_case(name);
-            if property.pattern == Some(Pattern::Tags)
+            if property.pattern.is_some_and(|pattern| pattern.folds_case)
                 && let Some(other) = clean.keys().find(same)
             {
                 let message = format!(
@@ -276,7 +303,7 @@ impl Walk<'_> {
     fn at_most(&mut self, property: &Property, count: usize, target: &str) -> Option<()> {
         let most = match (property.maximum, property.pattern) {
             (Some(maximum), _) => usize::try_from(maximum).unwrap_or(usize::MAX),
-            (None, Some(pattern)) => pattern.most(),
+            (None, Some(pattern)) => pattern.most,
             (None, None) => 100,
         };
         let least = property.minimum.and_then(|minimum| usize::try_from(minimum).ok());
@@ -368,7 +395,7 @@ fn is_one_of(value: &Value, accepts: &[&str]) -> bool {
 }
 
 /// Removes what an api-version does not have from an answer.
-pub(crate) fn prune(node: &Node, value: &mut Value, api_version: &str) {
+pub fn prune(node: &Node, value: &mut Value, api_version: &str) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| prune(node, item, api_version)),
         Value::Object(members) if node.property.kind == Kind::ObjectsByName => {

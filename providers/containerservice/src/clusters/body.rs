@@ -1,11 +1,10 @@
 //! The canonical body of a cluster's record: where its pools stand in it.
 
+use arm_kernel::schema::Problems;
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::PoolSpec;
 use control_records::ClusterRecord;
 use serde_json::Value;
-
-use crate::problems::Problems;
 
 /// Pools a cluster may have.
 pub(crate) const MAX_POOLS: usize = 100;

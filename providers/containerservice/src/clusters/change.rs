@@ -1,5 +1,6 @@
 //! The small decisions about a cluster: tags, deletion, going back to an earlier state of its data. Pure.
 
+use arm_kernel::schema::{Problems, clean};
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::RestoreSpec;
 use control_records::ClusterRecord;
@@ -9,7 +10,7 @@ use super::{
     body::not_an_object,
     draft::{Context, Draft, Name, advance, refuse_deleting},
 };
-use crate::{problems::Problems, properties::TAGS, validation};
+use crate::properties::TAGS;
 
 /// What a restore is called as an operation.
 pub(crate) const RESTORE: &str = "Backups_Restore";
@@ -26,10 +27,10 @@ pub(crate) fn patch_tags(
         return Err(not_an_object());
     }
     let mut problems = Problems::default();
-    let mut clean = validation::clean(&TAGS, body, context.api_version, &mut problems);
+    let mut cleaned = clean(&TAGS, body, context.api_version, &mut problems);
     problems.into_result()?;
     let mut next = present.body.clone();
-    next["tags"] = clean.body.remove("tags").unwrap_or_else(|| json!({}));
+    next["tags"] = cleaned.body.remove("tags").unwrap_or_else(|| json!({}));
     Ok(advance(
         context,
         name,

@@ -3,12 +3,12 @@
 //! Identifiers of a system-assigned identity are made once and stay: clients grant rights to `principalId` right after the
 //! PUT, and `az aks update` needs `identityProfile.kubeletidentity` in every answer.
 
+use arm_kernel::schema::Problems;
 use arm_wire::ErrorCode;
 use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
 
 use super::draft::{Context, Name};
-use crate::problems::Problems;
 
 /// Where the service principal's secret is kept in [`ClusterRecord::sealed`].
 pub const SERVICE_PRINCIPAL_SECRET: &str = "properties.servicePrincipalProfile.secret";

@@ -18,7 +18,7 @@ pub(crate) mod transaction;
 use arm_ids::ResourcePath;
 use arm_kernel::{
     Asked, Context, Decision, Members, Mode, Operation, Presence, Purpose, Resource, ResourceType, Scope,
-    Verb, Wish, act, delete_each,
+    Verb, Wish, act, delete_each, quote,
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
 use async_trait::async_trait;
@@ -30,7 +30,7 @@ use serde_json::Value;
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     api_versions::API_VERSIONS,
-    problems::quote,
+    properties::CLUSTER_SCHEMA,
     records::{At, Found, cluster_etag},
 };
 use draft::Change;
@@ -44,6 +44,7 @@ type Row = Operation<ContainerService>;
 pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     path: PATH,
     versions: API_VERSIONS,
+    schema: Some(CLUSTER_SCHEMA),
     members: Some(Members {
         list: |provider, subscription, group| Box::pin(provider.summaries(subscription, group)),
         delete: |provider, subscription, group| Box::pin(provider.delete_group(subscription, group)),
@@ -102,6 +103,7 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
 pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType {
     path: "managedClusters/accessProfiles",
     versions: API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(
         Verb::Action("listCredential"),

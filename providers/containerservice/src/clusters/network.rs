@@ -2,15 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use arm_kernel::{quote, schema::Problems};
 use arm_wire::ErrorCode;
 use cluster_spec::{NetworkProfile, PodNetworking, PoolSpec};
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    formats::cidr,
-    problems::{Problems, quote},
-};
+use crate::formats::cidr;
 
 const TARGET: &str = "properties.networkProfile";
 

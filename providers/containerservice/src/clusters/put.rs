@@ -5,6 +5,10 @@
 //! that are not listed stay (nothing is deleted because a template does not know it); everything else gets its default.
 
 use arm_ids::same_location;
+use arm_kernel::{
+    quote,
+    schema::{Problems, clean},
+};
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
 use cluster_spec::{ClusterSpec, PoolMode, PoolSpec, Tier};
@@ -21,9 +25,7 @@ use crate::{
     ProviderConfig,
     formats::is_cluster_name,
     pools::decide::{self as pool, Present, Surroundings, carry, version_problem},
-    problems::{Problems, quote},
     properties::CLUSTER,
-    validation,
 };
 
 /// The longest name that is made for a node resource group, in characters, as in AKS.
@@ -44,8 +46,8 @@ pub(crate) fn put(
         return Err(not_an_object());
     }
     let mut problems = Problems::default();
-    let clean = validation::clean(&CLUSTER, body, context.api_version, &mut problems);
-    let mut draft = clean.body;
+    let cleaned = clean(&CLUSTER, body, context.api_version, &mut problems);
+    let mut draft = cleaned.body;
     let asked_pools = match draft.get_mut("properties").and_then(Value::as_object_mut) {
         Some(properties) => properties.remove("agentPoolProfiles"),
         None => None,
@@ -66,7 +68,7 @@ pub(crate) fn put(
             name,
             node_group: &group,
             present,
-            has_secret: !clean.secrets.is_empty(),
+            has_secret: !cleaned.secrets.is_empty(),
         },
         &mut draft,
         &mut properties,
@@ -134,7 +136,7 @@ pub(crate) fn put(
         "ManagedClusters_CreateOrUpdate",
         None,
     );
-    draft.secrets = clean.secrets;
+    draft.secrets = cleaned.secrets;
     draft.makes_groups = true;
     Ok(draft)
 }

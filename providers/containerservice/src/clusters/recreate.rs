@@ -1,6 +1,6 @@
 //! A new cluster from another one's backup: what the other was to be, its state of a second, and everything else its own.
 
-use arm_kernel::store_error;
+use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::RestoreSpec;
 use control_records::{ClusterRecord, DeletedRecord, key};
@@ -13,7 +13,7 @@ use super::{
     put,
     transaction::secret_name,
 };
-use crate::{ContainerService, problems::quote, records::At};
+use crate::{ContainerService, records::At};
 
 /// A cluster that there is a backup of.
 pub(crate) struct Source {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use arm_kernel::schema::prune;
 use cluster_spec::{PoolSpec, node_image_version};
 use cluster_versions::{Offered, Version};
 use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, OperationRecord, Role};
@@ -13,10 +14,7 @@ use super::{
     requests::is_gone,
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
 };
-use crate::{
-    properties::{CLUSTER, POOL},
-    validation::prune,
-};
+use crate::properties::{CLUSTER, POOL};
 
 /// A cluster and what is known about it.
 pub(crate) struct Seen<'a> {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arm_kernel::quote;
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolSpec};
 use cluster_versions::Version;
@@ -19,7 +20,6 @@ use super::{
     body::{bodies_and_specs, pool_body},
     draft::{Change, Context, Draft, Name, advance},
 };
-use crate::problems::quote;
 
 /// The name of the operation that deletes a pool.
 pub(crate) const POOL_DELETE: &str = "AgentPools_Delete";

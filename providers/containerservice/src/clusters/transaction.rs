@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use arm_kernel::store_error;
+use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use control_records::{ClusterRecord, GroupRecord, events, key};
 use control_store::{Compare, Txn, put_record};
 use serde_json::Value;
 
 use super::{State, draft::Change};
-use crate::{ContainerService, problems::quote, records::At};
+use crate::{ContainerService, records::At};
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
 pub fn secret_name(uid: &str, path: &str) -> String {

@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use agent_api::Agents;
 use agent_protocol::programs::{BACKUP, BackupStatus};
 use arm_kernel::{
-    Asked, Call, Mode, Namespace, Operation, ResourceType, Scope, Verb, Wish, store_error, write,
+    Asked, Call, Mode, Namespace, Operation, ResourceType, Scope, Verb, Wish, quote, store_error, write,
 };
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
@@ -45,7 +45,6 @@ use crate::{
         draft::cluster_id,
         recreate::{self, Source},
     },
-    problems::quote,
     records::At,
 };
 
@@ -62,6 +61,7 @@ type Row = Operation<BackupApi>;
 const CLUSTERS: ResourceType<BackupApi> = ResourceType {
     path: "managedClusters",
     versions: BACKUP_API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[
         Row::run(Verb::List, "Backups_ListClusters", |api, call| {
@@ -83,6 +83,7 @@ const CLUSTERS: ResourceType<BackupApi> = ResourceType {
 const BACKUPS: ResourceType<BackupApi> = ResourceType {
     path: "managedClusters/backups",
     versions: BACKUP_API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[
         Row::run(Verb::Get, "Backups_Get", |api, call| {

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use arm_ids::ResourcePath;
-use arm_kernel::{Namespace, Operation, ResourceType, Scope, Verb, store_error};
+use arm_kernel::{Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
 use control_records::{
@@ -20,8 +20,6 @@ use control_records::{
 };
 use control_store::{Store, get_record, list_records};
 use serde_json::{Value, json};
-
-use crate::problems::quote;
 
 /// The namespace.
 pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
@@ -34,6 +32,7 @@ type Row = Operation<HistoryApi>;
 const OPERATIONS: ResourceType<HistoryApi> = ResourceType {
     path: "operations",
     versions: HISTORY_API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[
         Row::run(Verb::List, "Operations_List", |api, call| {
@@ -50,6 +49,7 @@ const OPERATIONS: ResourceType<HistoryApi> = ResourceType {
 const EVENTS: ResourceType<HistoryApi> = ResourceType {
     path: "events",
     versions: HISTORY_API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(Verb::List, "Events_List", |api, call| {
         Box::pin(api.events(&call.request))
@@ -60,6 +60,7 @@ const EVENTS: ResourceType<HistoryApi> = ResourceType {
 const CLUSTER_EVENTS: ResourceType<HistoryApi> = ResourceType {
     path: "managedClusters/events",
     versions: HISTORY_API_VERSIONS,
+    schema: None,
     members: None,
     operations: &[Row::run(Verb::List, "Events_ListByCluster", |api, call| {
         Box::pin(api.events(&call.request))

@@ -1,5 +1,9 @@
 //! Decisions that change one pool of a cluster. Pure.
 
+use arm_kernel::{
+    quote,
+    schema::{Problems, clean},
+};
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolMode};
 use control_records::ClusterRecord;
@@ -13,9 +17,7 @@ use crate::{
         network, requests,
     },
     formats::is_pool_name,
-    problems::{Problems, quote},
     properties::POOL,
-    validation,
 };
 
 /// Decides a PUT of a pool.
@@ -38,8 +40,8 @@ pub(crate) fn put_pool(
         return Err(not_an_object());
     }
     let mut problems = Problems::default();
-    let mut clean = validation::clean(&POOL, body, context.api_version, &mut problems);
-    let draft = match clean.body.remove("properties") {
+    let mut cleaned = clean(&POOL, body, context.api_version, &mut problems);
+    let draft = match cleaned.body.remove("properties") {
         Some(Value::Object(properties)) => properties,
         _ => serde_json::Map::new(),
     };

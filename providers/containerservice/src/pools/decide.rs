@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use arm_kernel::{
+    quote,
+    schema::{Class, Kind, Node, Problems, Property},
+};
 use arm_wire::ErrorCode;
 use base_env::Ids;
 use cluster_spec::{
@@ -13,8 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     clusters::network::default_max_pods,
     formats::{count_or_percent, taint},
-    problems::{Problems, quote},
-    properties::{Class, Kind, Node, Property, pool_members},
+    properties::pool_members,
 };
 
 /// What a pool's decision depends on beyond its own body.

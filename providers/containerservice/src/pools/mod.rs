@@ -6,6 +6,7 @@ pub(crate) mod decide;
 use arm_ids::ResourcePath;
 use arm_kernel::{
     Asked, Context, Decision, Mode, Operation, Presence, Purpose, Resource, ResourceType, Verb, Wish, act,
+    quote,
 };
 use arm_wire::{ArmError, ErrorCode};
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     api_versions::API_VERSIONS,
     clusters::{Clusters, State, draft::Change, requests},
-    problems::quote,
+    properties::POOL_SCHEMA,
     records::{At, pool_etag},
 };
 
@@ -25,6 +26,7 @@ type Row = Operation<ContainerService>;
 pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     path: "managedClusters/agentPools",
     versions: API_VERSIONS,
+    schema: Some(POOL_SCHEMA),
     members: None,
     operations: &[
         Row::get::<Pools>("AgentPools_Get"),

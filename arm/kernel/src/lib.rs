@@ -1,8 +1,9 @@
 //! The resource kernel: what all ARM resources have in common.
 //!
-//! A resource type is one value ([`ResourceType`]): path, api-versions, schema, and a row for each operation with its verb, the permission it
-//! needs, what a long-running one gives, and its handler. A provider is a list of such values ([`Namespace`]). From the rows follow the
-//! dispatch ([`Registry`]), 405 and 501, the list of actions for roles, results of operations and the generated pages.
+//! A resource type is one value ([`ResourceType`]): path, api-versions, what its bodies may hold ([`schema`]), and a row for each
+//! operation with its verb, the permission it needs, what a long-running one gives, and its handler. A provider is a list of such values
+//! ([`Namespace`]). From the rows follow the dispatch ([`Registry`]), 405 and 501, the list of actions for roles, results of operations
+//! and the generated pages.
 //!
 //! A type that is a [`Resource`] says how its state is read, decided about and written; the kernel does the rest: preconditions and
 //! eTags, competing writers, status codes and headers, lists in pages, the preview of a decision without its writing.
@@ -22,6 +23,7 @@ mod provider;
 mod registry;
 mod resource;
 pub mod schema;
+pub mod system_data;
 mod tags;
 mod text;
 mod types;

@@ -6,7 +6,8 @@ use aws_lc_rs::rand;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord,
-    MachineRecord, OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, events, key,
+    MachineRecord, OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, child,
+    events, key,
 };
 use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
@@ -366,6 +367,9 @@ async fn forget(
                 pki: pki.map(|pki| pki.value),
             },
         ));
+    for (key, _) in deps.store.list(&child::all(&cluster.uid)).await?.0 {
+        txn = txn.delete(key);
+    }
     let owner = format!("cluster/{}/", cluster.uid);
     for key in &basis.leases {
         let lease = get_record::<LeaseRecord>(&*deps.store, key).await?;

@@ -19,6 +19,7 @@
 //! Always true: desired, observed and operation are three things, written by three different writers. Every record
 //! carries `v`, its format version; migrations run at start, in [`migrate`](crate), so that the rest knows only the newest.
 
+pub mod child;
 pub mod course;
 pub mod events;
 mod text;
@@ -31,6 +32,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use child::{ChildRecord, SystemData};
 pub use course::{BASE, Course, Leaving, Reached};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 

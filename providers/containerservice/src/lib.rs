@@ -2,7 +2,7 @@
 //! namespaces beside it.
 //!
 //! A folder or file a resource type: its rows, and how it is read, decided about and written; [`types`] is the list of them. Decisions
-//! are pure ([`properties.tsv`](compatibility) says what a body may hold): they compute the new desired state or every problem of the
+//! are pure (`properties.tsv` says what a body may hold, see [`arm_kernel::schema`]): they compute the new desired state or every problem of the
 //! body at once. The kernel (`arm/kernel`) reads, lets decide, and commits desired, operation and node resource group in one transaction.
 //!
 //! Always true:
@@ -15,6 +15,7 @@
 //! Called by: the edge, through [`Provider`](arm_kernel::Provider). The service wires [`Credentials`] to what knows the clusters' keys.
 
 mod api_versions;
+mod children;
 mod clusters;
 mod compatibility;
 mod formats;

@@ -96,6 +96,16 @@ impl<'a> At<'a> {
         )
     }
 
+    /// What is to be made below the cluster cannot be: there is none.
+    pub(crate) fn parent_not_found(self) -> ArmError {
+        let message = format!(
+            "The parent resource '{NAMESPACE}/managedClusters/{}' under resource group {} was not found.",
+            self.cluster,
+            quote(self.group)
+        );
+        ArmError::new(ErrorCode::PARENT_RESOURCE_NOT_FOUND, message)
+    }
+
     pub(crate) fn pool_not_found(self) -> ArmError {
         let message = format!(
             "The resource '{NAMESPACE}/managedClusters/{}/agentPools/{}' under resource group {} was not found.",

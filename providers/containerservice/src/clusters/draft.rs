@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use arm_kernel::etag;
+use arm_kernel::{etag, system_data};
 use arm_wire::{ArmError, ErrorCode, Principal};
 use base_env::Ids;
 use cluster_spec::ClusterSpec;
 use cluster_versions::Version;
-use control_records::{ClusterRecord, Event, OperationRecord, OperationStatus};
+use control_records::{ClusterRecord, Event, OperationRecord, OperationStatus, SystemData};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -74,6 +74,18 @@ fn creates(present: Option<&ClusterRecord>, pool: Option<&str>) -> bool {
     pool.is_some_and(|pool| !present.spec.pools.iter().any(|spec| spec.name == pool))
 }
 
+/// A cluster's `systemData`.
+pub(crate) fn system_data_of(record: &ClusterRecord) -> SystemData {
+    SystemData {
+        created_at: record.created_at,
+        created_by: record.created_by.clone(),
+        created_by_type: record.created_by_type.clone(),
+        modified_at: record.modified_at,
+        modified_by: record.modified_by.clone(),
+        modified_by_type: record.modified_by_type.clone(),
+    }
+}
+
 /// What is being deleted can only be waited for.
 pub(crate) fn refuse_deleting(record: &ClusterRecord) -> Result<(), ArmError> {
     if record.deleting {
@@ -117,8 +129,11 @@ pub(crate) fn advance(
             (spec.name.clone(), own)
         })
         .collect();
-    let who = &context.principal.name;
-    let kind = context.principal.kind.as_str();
+    let system = system_data::touched(
+        present.map(system_data_of).as_ref(),
+        context.principal,
+        context.now,
+    );
     let id = context.ids.uuid().to_string();
     let mut record = ClusterRecord {
         v: 1,
@@ -135,14 +150,12 @@ pub(crate) fn advance(
         operation: id.clone(),
         // `Draft::follow` says what follows from the requests before, once all else is decided.
         course: present.map(|present| present.course.clone()).unwrap_or_default(),
-        created_at: present.map_or(context.now, |present| present.created_at),
-        created_by: present.map_or(who, |present| &present.created_by).clone(),
-        created_by_type: present
-            .map_or(kind, |present| &present.created_by_type)
-            .to_owned(),
-        modified_at: context.now,
-        modified_by: who.clone(),
-        modified_by_type: kind.to_owned(),
+        created_at: system.created_at,
+        created_by: system.created_by,
+        created_by_type: system.created_by_type,
+        modified_at: system.modified_at,
+        modified_by: system.modified_by,
+        modified_by_type: system.modified_by_type,
     };
     if record
         .body

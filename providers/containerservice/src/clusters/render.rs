@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arm_kernel::schema::prune;
+use arm_kernel::{schema::prune, system_data};
 use cluster_spec::{PoolSpec, node_image_version};
 use cluster_versions::{Offered, Version};
 use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, OperationRecord, Role};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     body::{MAX_POOLS, pool_body},
-    draft::cluster_id,
+    draft::{cluster_id, system_data_of},
     requests::is_gone,
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
 };
@@ -66,18 +66,6 @@ impl<'a> Seen<'a> {
         )
     }
 
-    fn system_data(&self) -> Value {
-        let record = self.record;
-        json!({
-            "createdAt": record.created_at.to_string(),
-            "createdBy": record.created_by,
-            "createdByType": record.created_by_type,
-            "lastModifiedAt": record.modified_at.to_string(),
-            "lastModifiedBy": record.modified_by,
-            "lastModifiedByType": record.modified_by_type,
-        })
-    }
-
     /// What is wrong, where the state says that something is.
     fn status(&self, state: ProvisioningState) -> Option<Value> {
         if state != ProvisioningState::Failed {
@@ -99,7 +87,7 @@ impl<'a> Seen<'a> {
         answer["name"] = json!(record.name);
         answer["type"] = json!("Microsoft.ContainerService/managedClusters");
         answer["kind"] = json!("Base");
-        answer["systemData"] = self.system_data();
+        answer["systemData"] = system_data::document(&system_data_of(record));
         let pools: Vec<Value> = self
             .pool_names()
             .into_iter()

@@ -6,7 +6,6 @@ pub(crate) mod decide;
 use arm_ids::ResourcePath;
 use arm_kernel::{
     Asked, Context, Decision, Mode, Operation, Presence, Purpose, Resource, ResourceType, Verb, Wish, act,
-    quote,
 };
 use arm_wire::{ArmError, ErrorCode};
 use async_trait::async_trait;
@@ -14,7 +13,7 @@ use control_store::Txn;
 use serde_json::Value;
 
 use crate::{
-    ContainerService, NAMESPACE, ProviderConfig,
+    ContainerService, ProviderConfig,
     api_versions::API_VERSIONS,
     clusters::{Clusters, State, draft::Change, requests},
     properties::POOL_SCHEMA,
@@ -91,13 +90,7 @@ impl Resource for Pools {
         if state.found.is_some() {
             return Ok(());
         }
-        let at = At::of(path)?;
-        let message = format!(
-            "The parent resource '{NAMESPACE}/managedClusters/{}' under resource group {} was not found.",
-            at.cluster,
-            quote(at.group)
-        );
-        Err(ArmError::new(ErrorCode::PARENT_RESOURCE_NOT_FOUND, message))
+        Err(At::of(path)?.parent_not_found())
     }
 
     fn missing(state: &State, path: &ResourcePath) -> ArmError {

@@ -1,0 +1,221 @@
+//! Child resources of clusters that are documents: validated, kept, listed, and deleted with their cluster. Nothing is made for them.
+
+use std::marker::PhantomData;
+
+use arm_ids::ResourcePath;
+use arm_kernel::{
+    Asked, Context, Decision, Presence, Purpose, Resource, Wish, etag, quote,
+    schema::{Node, Problems, clean},
+    store_error, system_data,
+};
+use arm_wire::{ArmError, ErrorCode};
+use async_trait::async_trait;
+use control_records::{ChildRecord, child};
+use control_store::{Stored, Txn, list_records, put_record};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    ContainerService, NAMESPACE, ProviderConfig,
+    clusters::{body::not_an_object, draft::refuse_deleting},
+    records::{At, Found},
+};
+
+/// What a type of documents is.
+pub(crate) trait Document: Send + Sync + 'static {
+    /// The last segment of its type, e.g. `maintenanceConfigurations`.
+    const KIND: &'static str;
+
+    /// What a body may hold.
+    fn tree() -> &'static Node;
+
+    /// Checks what the tree cannot say, and fills defaults in.
+    fn complete(name: &str, properties: &mut Map<String, Value>, problems: &mut Problems);
+}
+
+/// A type of documents as the kernel sees it.
+pub(crate) struct Child<D>(PhantomData<D>);
+
+/// A child and its cluster.
+pub(crate) struct State {
+    cluster: Option<Found>,
+    child: Option<Stored<ChildRecord>>,
+}
+
+/// What is written.
+pub(crate) enum Change {
+    Put(ChildRecord),
+    Delete,
+}
+
+/// There are no other wishes about documents.
+pub(crate) enum Action {}
+
+fn child_id<D: Document>(cluster: &Found, name: &str) -> String {
+    let record = &cluster.record.value;
+    arm_ids::resource_id(
+        &record.subscription,
+        &record.resource_group,
+        NAMESPACE,
+        &[("managedClusters", &record.name), (D::KIND, name)],
+    )
+}
+
+fn document<D: Document>(cluster: &Found, record: &ChildRecord) -> Value {
+    json!({
+        "id": child_id::<D>(cluster, &record.name),
+        "name": record.name,
+        "type": format!("{NAMESPACE}/managedClusters/{}", D::KIND),
+        "systemData": system_data::document(&record.system_data),
+        "properties": record.properties,
+    })
+}
+
+#[async_trait]
+impl<D: Document> Resource for Child<D> {
+    type Provider = ContainerService;
+    type State = State;
+    type Change = Change;
+    type Action = Action;
+
+    async fn read(provider: &ContainerService, path: &ResourcePath, _: Purpose) -> Result<State, ArmError> {
+        let at = At::of(path)?;
+        let Some(cluster) = provider.find(at).await? else {
+            // ARM's order: first the group is missing, then what is in it.
+            provider.group(at).await?;
+            return Ok(State {
+                cluster: None,
+                child: None,
+            });
+        };
+        let key = child::key(&cluster.record.value.uid, D::KIND, at.child);
+        let child = provider.read(&key).await?;
+        Ok(State {
+            cluster: Some(cluster),
+            child,
+        })
+    }
+
+    fn presence(state: &State, _: &ResourcePath) -> Presence {
+        match (&state.cluster, &state.child) {
+            (Some(cluster), Some(child)) => {
+                let part = format!("{}/{}", D::KIND, child.value.name.to_lowercase());
+                Presence::Here(etag(&cluster.record.value.uid, &part, child.value.generation))
+            }
+            _ => Presence::Absent,
+        }
+    }
+
+    fn creatable(state: &State, path: &ResourcePath) -> Result<(), ArmError> {
+        match &state.cluster {
+            Some(_) => Ok(()),
+            None => Err(At::of(path)?.parent_not_found()),
+        }
+    }
+
+    fn missing(state: &State, path: &ResourcePath) -> ArmError {
+        let at = match At::of(path) {
+            Ok(at) => at,
+            Err(error) => return error,
+        };
+        if state.cluster.is_none() {
+            return at.not_found();
+        }
+        let message = format!(
+            "The resource '{NAMESPACE}/managedClusters/{}/{}/{}' under resource group {} was not found.",
+            at.cluster,
+            D::KIND,
+            at.child,
+            quote(at.group)
+        );
+        ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message)
+    }
+
+    async fn list(provider: &ContainerService, path: &ResourcePath, _: &str) -> Result<Vec<Value>, ArmError> {
+        let cluster = provider.need(At::of(path)?).await?;
+        let prefix = child::key(&cluster.record.value.uid, D::KIND, "");
+        let (children, _) = list_records::<ChildRecord>(&*provider.store, &prefix)
+            .await
+            .map_err(store_error)?;
+        let children = children.into_iter().map(|(_, child)| child.value);
+        Ok(children.map(|child| document::<D>(&cluster, &child)).collect())
+    }
+
+    fn decide(
+        context: &Context<'_, ProviderConfig>,
+        state: &State,
+        wish: Wish<'_, Action>,
+    ) -> Result<Decision<Change>, ArmError> {
+        let at = At::of(context.asked.path)?;
+        let present = state.child.as_ref().map(|child| &child.value);
+        let body = match wish {
+            Wish::Delete => {
+                return Ok(present.map_or(Decision::Nothing, |_| Decision::Write(Change::Delete)));
+            }
+            Wish::Put(body) => body,
+            Wish::Patch(_) => {
+                let message = "It is changed with PUT.";
+                return Err(ArmError::new(ErrorCode::METHOD_NOT_ALLOWED, message));
+            }
+            Wish::Act(action) => match *action {},
+        };
+        let cluster = state.cluster.as_ref().ok_or_else(|| at.parent_not_found())?;
+        refuse_deleting(&cluster.record.value)?;
+        if !body.is_object() {
+            return Err(not_an_object());
+        }
+        let mut problems = Problems::default();
+        let mut cleaned = clean(D::tree(), body, context.asked.api_version, &mut problems);
+        let mut properties = match cleaned.body.remove("properties") {
+            Some(Value::Object(properties)) => properties,
+            _ => Map::new(),
+        };
+        D::complete(at.child, &mut properties, &mut problems);
+        problems.into_result()?;
+        let before = present.map(|present| &present.system_data);
+        Ok(Decision::Write(Change::Put(ChildRecord {
+            v: 1,
+            name: at.child.to_owned(),
+            generation: present.map_or(1, |present| present.generation + 1),
+            properties: Value::Object(properties),
+            system_data: system_data::touched(before, context.asked.principal, context.now),
+        })))
+    }
+
+    async fn transaction(
+        _: &ContainerService,
+        asked: &Asked<'_>,
+        state: &State,
+        change: &Change,
+    ) -> Result<Txn, ArmError> {
+        let at = At::of(asked.path)?;
+        let cluster = state.cluster.as_ref().ok_or_else(|| at.parent_not_found())?;
+        let uid = &cluster.record.value.uid;
+        let key = child::key(uid, D::KIND, at.child);
+        // A cluster that begins to go meanwhile takes no more children.
+        let txn = Txn::default().at(at.key(), cluster.record.revision);
+        let txn = match &state.child {
+            Some(child) => txn.at(&key, child.revision),
+            None => txn.absent(&key),
+        };
+        Ok(match change {
+            Change::Put(record) => txn.with(put_record(key, record)),
+            Change::Delete => txn.delete(key),
+        })
+    }
+
+    fn render(state: &State, change: Option<&Change>, _: &ResourcePath, _: &str) -> Value {
+        let record = match change {
+            Some(Change::Put(record)) => Some(record),
+            Some(Change::Delete) => None,
+            None => state.child.as_ref().map(|child| &child.value),
+        };
+        match (&state.cluster, record) {
+            (Some(cluster), Some(record)) => document::<D>(cluster, record),
+            _ => Value::Null,
+        }
+    }
+
+    fn operation(_: &Change) -> Option<&str> {
+        None
+    }
+}

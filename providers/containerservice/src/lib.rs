@@ -21,6 +21,7 @@ mod compatibility;
 mod formats;
 mod landfall;
 mod machines;
+mod maintenance;
 mod planned;
 mod pools;
 mod properties;

@@ -21,15 +21,6 @@ const fn planned(path: &'static str, operations: &'static [Row]) -> Type {
     }
 }
 
-pub(crate) const MAINTENANCE: Type = planned(
-    "managedClusters/maintenanceConfigurations",
-    &[
-        Row::not_yet(Get, "MaintenanceConfigurations_Get"),
-        Row::not_yet(Put, "MaintenanceConfigurations_CreateOrUpdate"),
-        Row::not_yet(Delete, "MaintenanceConfigurations_Delete"),
-        Row::not_yet(List, "MaintenanceConfigurations_ListByManagedCluster"),
-    ],
-);
 pub(crate) const NAMESPACES: Type = planned(
     "managedClusters/managedNamespaces",
     &[

@@ -4,7 +4,8 @@ use arm_kernel::{Namespace, Operation, ResourceType, Scope, Verb, operations_doc
 use arm_wire::Response;
 
 use crate::{
-    ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, machines, planned, pools, versions,
+    ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, machines, maintenance, planned, pools,
+    versions,
 };
 
 type Row = Operation<ContainerService>;
@@ -20,7 +21,7 @@ impl Namespace for ContainerService {
         &versions::POOL_UPGRADES,
         &versions::POOL_VERSIONS,
         &versions::LOCATION_VERSIONS,
-        &planned::MAINTENANCE,
+        &maintenance::TYPE,
         &planned::NAMESPACES,
         &planned::COMMAND_RESULTS,
         &planned::SNAPSHOTS,

@@ -5,6 +5,7 @@ mod bodies;
 mod course;
 mod groups;
 mod lifecycle;
+mod maintenance;
 mod refusals;
 #[cfg(test)]
 mod stamp;

@@ -363,6 +363,7 @@ impl Dispatcher {
     fn machine_seen(&self, machine: &MachineHint) {
         if let Some(cluster) = machine.cluster() {
             self.shared.index.add_machine(cluster, &machine.id);
+            self.shared.index.set_leaving(&machine.id, machine.deleting);
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct ClusterHint {
 #[derive(Debug, Deserialize)]
 pub(crate) struct MachineHint {
     pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) deleting: bool,
     assignment: Option<AssignmentHint>,
 }
 

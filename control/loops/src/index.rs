@@ -21,6 +21,8 @@ struct Inner {
     leases: BTreeMap<String, BTreeSet<String>>,
     /// Who has which lease, by its key.
     lessees: BTreeMap<String, String>,
+    /// Machines that are to go.
+    leaving: BTreeSet<String>,
     /// Leased addresses.
     taken: BTreeSet<Ipv4Addr>,
 }
@@ -68,6 +70,7 @@ impl Index {
 
     pub(crate) fn remove_machine(&self, id: &str) {
         let mut inner = self.inner();
+        inner.leaving.remove(id);
         if let Some(uid) = inner.owner.remove(id) {
             forget(&mut inner.machines, &uid, id);
         }
@@ -77,11 +80,26 @@ impl Index {
         listed(&self.inner().machines, uid)
     }
 
-    /// All machines of all clusters, and those of them that are not heard of.
+    /// Whether a machine is to go.
+    pub(crate) fn set_leaving(&self, id: &str, leaving: bool) {
+        let mut inner = self.inner();
+        if leaving {
+            inner.leaving.insert(id.to_owned());
+        } else {
+            inner.leaving.remove(id);
+        }
+    }
+
+    /// All machines of all clusters that are to stay, and those of them that are not heard of. One that is to go may be off while
+    /// its record lives: that says nothing about the host.
     pub(crate) fn count_machines(&self, heard: impl Fn(&str) -> bool) -> (usize, usize) {
         let inner = self.inner();
-        let silent = inner.owner.keys().filter(|machine| !heard(machine)).count();
-        (inner.owner.len(), silent)
+        let (mut all, mut silent) = (0, 0);
+        for machine in inner.owner.keys().filter(|id| !inner.leaving.contains(*id)) {
+            all += 1;
+            silent += usize::from(!heard(machine));
+        }
+        (all, silent)
     }
 
     /// The key of the cluster that a machine belongs to.
@@ -176,5 +194,31 @@ fn forget(map: &mut BTreeMap<String, BTreeSet<String>>, uid: &str, id: &str) {
         if ids.is_empty() {
             map.remove(uid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_are_to_go_are_not_counted_as_silent() {
+        let index = Index::default();
+        for machine in ["a", "b", "c", "d"] {
+            index.add_machine("u", machine);
+        }
+        // A third of a stamp is scaled down and stands still: nothing is wrong with the others.
+        index.set_leaving("c", true);
+        index.set_leaving("d", true);
+        assert_eq!(index.count_machines(|machine| machine == "a"), (2, 1));
+        index.set_leaving("d", false);
+        assert_eq!(index.count_machines(|machine| machine == "a"), (3, 2));
+        index.remove_machine("c");
+        index.add_machine("u", "c");
+        assert_eq!(
+            index.count_machines(|_| false),
+            (4, 4),
+            "another machine of the same id"
+        );
     }
 }

@@ -13,6 +13,7 @@
 mod dns;
 mod metrics;
 mod page;
+mod preserve;
 mod roles;
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -25,7 +26,7 @@ pub use page::page;
 pub use roles::{MONITORING_USER, USERS_GROUP};
 
 /// All add-ons, in the order in which they are applied.
-pub const ADDONS: &[Addon] = &[roles::ROLES, dns::DNS, metrics::METRICS];
+pub const ADDONS: &[Addon] = &[roles::ROLES, preserve::NODE_PRESERVE, dns::DNS, metrics::METRICS];
 
 /// The label (key, value) of every managed object.
 pub const MANAGED_LABEL: (&str, &str) = ("kubernetes.azure.com/managedby", "aks");

@@ -311,6 +311,11 @@ async fn rights(stand: &Stand) {
             "label node {} node-role.kubernetes.io/agent=x --overwrite",
             stand.places[0].node_name
         ),
+        // Healing is held off by people, not by nodes.
+        format!(
+            "annotate node {} landfall.dev/preserve=mine",
+            stand.places[0].node_name
+        ),
         "get secrets -A".to_owned(),
         "create namespace x".to_owned(),
     ] {

@@ -1,6 +1,6 @@
 //! What is done to the clusters' backups in the background.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use base_env::Env;
 use cluster_archive::{Archive, Mirror};
@@ -25,15 +25,22 @@ const COPY_AGAIN: Duration = Duration::from_secs(60);
 pub async fn copy(env: Env, mut mirror: Mirror) {
     let mut well = true;
     loop {
+        let spare = mirror.anew();
         let worked = tokio::task::spawn_blocking(move || {
             let done = mirror.round();
             (mirror, done)
         });
-        let Ok((again, done)) = worked.await else {
-            tracing::error!("copying the backups failed and is not tried again before the next start");
-            return;
+        let done = match worked.await {
+            Ok((again, done)) => {
+                mirror = again;
+                done
+            }
+            Err(panicked) => {
+                // What it knew of the copy went with it: that is read anew.
+                mirror = spare;
+                Err(io::Error::other(panicked))
+            }
         };
-        mirror = again;
         match &done {
             Ok(done) => {
                 if !well {

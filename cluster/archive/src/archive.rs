@@ -12,7 +12,7 @@ use cluster_backup::{
     chain::{self, Chain, NotCovered, Span},
     diff::{self, Index, Preview},
     fold::{Fold, Folded},
-    log,
+    log, retention,
 };
 use control_store::{SealError, Sealer};
 use zeroize::Zeroizing;
@@ -26,6 +26,10 @@ use crate::{
 pub(crate) const KEY: &str = "key";
 /// A part of a log is read whole before it is kept.
 const LARGEST_PART: u64 = 128 * 1024 * 1024;
+/// Twice what etcd may hold at most (8 GiB): no base of ours is larger.
+const LARGEST_BASE: u64 = 16 * 1024 * 1024 * 1024;
+/// What a cluster's backups may take, sealed, in bytes.
+const BUDGET: u64 = 64 * 1024 * 1024 * 1024;
 
 /// Why the archive could not.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +95,36 @@ impl Holding {
     }
 }
 
+/// How much may be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a base, as it comes.
+    pub base: u64,
+    /// Bytes of all that is kept of a cluster, sealed. More is thinned out, but for the newest base and what follows it.
+    pub cluster: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            base: LARGEST_BASE,
+            cluster: BUDGET,
+        }
+    }
+}
+
+/// A cluster's key, once it was read or made. Locked while that is done, so that it is done once.
+type KeySlot = Arc<Mutex<Option<Arc<Sealer>>>>;
+
 /// Backups of clusters.
 pub struct Archive {
     objects: Arc<dyn ObjectStore>,
     stamp: Arc<Sealer>,
-    keys: Mutex<BTreeMap<String, Arc<Sealer>>>,
+    /// Never locked while the object store is asked: a cluster waits for its own key only.
+    keys: Mutex<BTreeMap<String, KeySlot>>,
+    limits: Limits,
+    /// Bytes that came of a cluster since it was last looked whether it is within its budget.
+    since_thinned: Mutex<BTreeMap<String, u64>>,
 }
 
 fn storage<'a>(act: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> ArchiveError + 'a {
@@ -109,11 +138,23 @@ fn storage<'a>(act: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> Ar
 impl Archive {
     /// An archive in this object store, sealed with the stamp's key.
     pub fn new(objects: Arc<dyn ObjectStore>, stamp: Arc<Sealer>) -> Self {
+        Self::with_limits(objects, stamp, Limits::default())
+    }
+
+    /// An archive with other limits.
+    pub fn with_limits(objects: Arc<dyn ObjectStore>, stamp: Arc<Sealer>, limits: Limits) -> Self {
         Self {
             objects,
             stamp,
             keys: Mutex::new(BTreeMap::new()),
+            limits,
+            since_thinned: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// How much may be kept.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     fn path(cluster: &str, name: &ObjectName) -> String {
@@ -122,8 +163,12 @@ impl Archive {
 
     /// The key of a cluster, made when it is first needed.
     fn key(&self, cluster: &str, make: bool) -> Result<Arc<Sealer>, ArchiveError> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = keys.get(cluster) {
+        let slot = {
+            let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(keys.entry(cluster.to_owned()).or_default())
+        };
+        let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = &*known {
             return Ok(Arc::clone(key));
         }
         let name = format!("{cluster}/{KEY}");
@@ -157,7 +202,7 @@ impl Archive {
             why: "it has not 32 bytes".to_owned(),
         })?;
         let key = Arc::new(Sealer::from_key(bytes));
-        keys.insert(cluster.to_owned(), Arc::clone(&key));
+        *known = Some(Arc::clone(&key));
         Ok(key)
     }
 
@@ -168,11 +213,12 @@ impl Archive {
     pub fn put(&self, cluster: &str, name: ObjectName, mut source: impl Read) -> Result<(), ArchiveError> {
         let path = Self::path(cluster, &name);
         let key = self.key(cluster, true)?;
-        let mut refused = None;
+        let (mut refused, mut sealed_bytes) = (None, 0);
+        let limit = self.limits.base;
         let put = self.objects.put(&path, &mut |out| {
             let mut sealed = SealedWriter::new(&key, &path, out);
             let checked = match name {
-                ObjectName::Base { .. } => check_base(&name, &mut source, &mut sealed),
+                ObjectName::Base { .. } => check_base(&name, &mut source, limit, &mut sealed),
                 ObjectName::Log { .. } => check_log(&name, &mut source, &mut sealed),
             };
             if let Err(error) = checked {
@@ -180,15 +226,54 @@ impl Archive {
                 refused = Some(error);
                 return Err(io::Error::other(why));
             }
-            sealed.finish()
+            sealed_bytes = sealed.finish()?;
+            Ok(())
         });
         match (put, refused) {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), _) => {
+                self.thin_when_due(cluster, sealed_bytes);
+                Ok(())
+            }
             // The file may be good: it did not come in whole, or could not be written.
             (Err(_), Some(BackupError::Medium(why))) => Err(storage("kept", &path)(io::Error::other(why))),
             (Err(_), Some(source)) => Err(ArchiveError::Damaged { name: path, source }),
             (Err(source), None) => Err(storage("kept", &path)(source)),
         }
+    }
+
+    /// Looks at the budget whenever an eighth of it has come: between two rounds of maintenance a machine could fill the disk.
+    fn thin_when_due(&self, cluster: &str, came: u64) {
+        {
+            let mut since = self.since_thinned.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = since.entry(cluster.to_owned()).or_default();
+            *since = since.saturating_add(came);
+            if *since < self.limits.cluster / 8 {
+                return;
+            }
+            *since = 0;
+        }
+        match self.thin(cluster) {
+            Ok(0) => {}
+            Ok(removed) => tracing::warn!(
+                cluster,
+                removed,
+                "the backups of a cluster are thinned out to its budget"
+            ),
+            // What came is kept; the next round of maintenance tries again.
+            Err(error) => tracing::warn!(cluster, %error, "the backups of a cluster cannot be thinned out"),
+        }
+    }
+
+    /// Removes what is above the cluster's budget. Returns how many files that were.
+    ///
+    /// # Errors
+    /// When the object store fails; what was removed until then is.
+    pub fn thin(&self, cluster: &str) -> Result<usize, ArchiveError> {
+        let above = retention::above_budget(&self.holding(cluster)?.objects, self.limits.cluster);
+        for name in &above {
+            self.remove(cluster, name)?;
+        }
+        Ok(above.len())
     }
 
     /// What there is of a cluster.
@@ -243,6 +328,10 @@ impl Archive {
     /// When the object store fails.
     pub fn forget(&self, cluster: &str) -> Result<(), ArchiveError> {
         self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(cluster);
+        self.since_thinned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(cluster);
@@ -324,8 +413,28 @@ impl Read for Tee<'_> {
     }
 }
 
-fn check_base(name: &ObjectName, source: &mut dyn Read, out: &mut dyn Write) -> Result<(), BackupError> {
-    let end = base::read(Tee { source, out }, |_| Ok(()))?;
+fn check_base(
+    name: &ObjectName,
+    source: &mut dyn Read,
+    limit: u64,
+    out: &mut dyn Write,
+) -> Result<(), BackupError> {
+    let mut bounded = source.take(limit);
+    let read = base::read(
+        Tee {
+            source: &mut bounded,
+            out,
+        },
+        |_| Ok(()),
+    );
+    // Its end would be missing: that is not what is wrong with it.
+    if bounded.limit() == 0 && read.is_err() {
+        return Err(BackupError::Damaged {
+            whole: 0,
+            why: "a base that is too large",
+        });
+    }
+    let end = read?;
     let found = ObjectName::Base {
         revision: end.revision,
         at: end.at,

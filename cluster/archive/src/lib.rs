@@ -22,7 +22,7 @@ mod mirror;
 mod object_store;
 mod sealed;
 
-pub use archive::{Archive, ArchiveError, Holding};
+pub use archive::{Archive, ArchiveError, Holding, Limits};
 pub use maintenance::{Tended, Verdict};
 pub use mirror::Mirror;
 pub use object_store::{DirectoryStore, ObjectStore};

@@ -35,6 +35,8 @@ pub struct Tended {
     pub merged: usize,
     /// Files that expired.
     pub expired: usize,
+    /// Files that were above the cluster's budget.
+    pub thinned: usize,
 }
 
 impl Archive {
@@ -138,6 +140,7 @@ impl Archive {
             self.remove(cluster, &name)?;
             tended.expired += 1;
         }
+        tended.thinned = self.thin(cluster)?;
         for run in runs(&self.holding(cluster)?.objects) {
             match self.merge(cluster, &run) {
                 Ok(()) => tended.merged += run.len(),

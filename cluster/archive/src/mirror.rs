@@ -43,10 +43,15 @@ impl Mirror {
         }
     }
 
+    /// One of the same that knows nothing yet.
+    pub fn anew(&self) -> Self {
+        Self::new(Arc::clone(&self.from), Arc::clone(&self.to))
+    }
+
     /// Copies what is new, removes what is gone. What was done stays done when something fails; the next round goes on.
     ///
     /// # Errors
-    /// Those of the two shelves.
+    /// Those of the two object stores.
     pub fn round(&mut self) -> io::Result<Mirrored> {
         let mut done = Mirrored::default();
         if !self.looked {

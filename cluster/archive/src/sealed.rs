@@ -19,6 +19,7 @@ pub(crate) struct SealedWriter<'a> {
     out: &'a mut dyn Write,
     buffer: Vec<u8>,
     number: u64,
+    written: u64,
 }
 
 impl<'a> SealedWriter<'a> {
@@ -29,6 +30,7 @@ impl<'a> SealedWriter<'a> {
             out,
             buffer: Vec::new(),
             number: 0,
+            written: 0,
         }
     }
 
@@ -38,13 +40,16 @@ impl<'a> SealedWriter<'a> {
         let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
         self.out.write_all(&length.to_le_bytes())?;
         self.out.write_all(&sealed)?;
+        self.written += 4 + u64::from(length);
         self.buffer.clear();
         self.number += 1;
         Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> io::Result<()> {
-        self.put(true)
+    /// Seals the last piece. Returns how many bytes all are.
+    pub(crate) fn finish(mut self) -> io::Result<u64> {
+        self.put(true)?;
+        Ok(self.written)
     }
 }
 

@@ -1,6 +1,10 @@
 //! The archive over a directory.
 
-use std::sync::Arc;
+use std::{
+    io::{self, Read, Write},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
 use cluster_backup::{
     Change, Entry, ObjectName, base::BaseWriter, chain, log::LogWriter, retention::Retention,
@@ -8,7 +12,7 @@ use cluster_backup::{
 use control_store::Sealer;
 use jiff::Timestamp;
 
-use crate::{Archive, ArchiveError, DirectoryStore};
+use crate::{Archive, ArchiveError, DirectoryStore, Limits, ObjectStore};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -172,4 +176,115 @@ fn a_forgotten_cluster_leaves_nothing() {
     archive.forget("u1").unwrap();
     assert!(archive.clusters().unwrap().is_empty());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// A directory where reading one cluster's key waits until it is let go.
+struct Stuck {
+    directory: DirectoryStore,
+    reached: mpsc::Sender<()>,
+    let_go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl ObjectStore for Stuck {
+    fn put(&self, name: &str, fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        self.directory.put(name, fill)
+    }
+
+    fn get(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        if name == "stuck/key" {
+            self.reached.send(()).unwrap();
+            self.let_go.lock().unwrap().recv().unwrap();
+        }
+        self.directory.get(name)
+    }
+
+    fn list(&self, folder: Option<&str>) -> io::Result<Vec<(String, u64)>> {
+        self.directory.list(folder)
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        self.directory.delete(name)
+    }
+
+    fn delete_folder(&self, folder: &str) -> io::Result<()> {
+        self.directory.delete_folder(folder)
+    }
+}
+
+#[test]
+fn a_cluster_waits_for_its_own_key_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (reached, is_reached) = mpsc::channel();
+    let (let_go, released) = mpsc::channel();
+    let objects = Stuck {
+        directory: DirectoryStore::open(directory.path()).unwrap(),
+        reached,
+        let_go: Mutex::new(released),
+    };
+    let archive = Arc::new(Archive::new(
+        Arc::new(objects),
+        Arc::new(Sealer::from_key(&[7; 32])),
+    ));
+    let put = |cluster: &'static str, archive: Arc<Archive>| {
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (name, bytes) = base(3, 30);
+            archive.put(cluster, name, bytes.as_slice()).unwrap();
+            // Nobody waits for it any more when the test has failed.
+            let _over = done.send(());
+        });
+        is_done
+    };
+    let stuck = put("stuck", Arc::clone(&archive));
+    is_reached.recv().unwrap();
+    let other = put("u1", Arc::clone(&archive));
+    let passed = other.recv_timeout(Duration::from_secs(30)).is_ok();
+    let_go.send(()).unwrap();
+    assert!(passed, "another cluster waited for the key");
+    stuck.recv().unwrap();
+    // Made once, and known from then on.
+    archive.get("stuck", &base(3, 30).0).unwrap();
+}
+
+fn limited(directory: &std::path::Path, base: u64, cluster: u64) -> Archive {
+    let objects = DirectoryStore::open(directory).unwrap();
+    let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+    Archive::with_limits(Arc::new(objects), sealer, Limits { base, cluster })
+}
+
+#[test]
+fn a_base_that_is_too_large_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (name, bytes) = base(50, 30);
+    let length = u64::try_from(bytes.len()).unwrap();
+    let refused = limited(directory.path(), length - 1, u64::MAX).put("u1", name, bytes.as_slice());
+    assert!(matches!(&refused, Err(ArchiveError::Damaged { .. })));
+    let why = std::error::Error::source(&refused.unwrap_err())
+        .unwrap()
+        .to_string();
+    assert!(why.contains("too large"), "{why}");
+    let archive = limited(directory.path(), length, u64::MAX);
+    assert!(archive.holding("u1").unwrap().objects.is_empty());
+    archive.put("u1", name, bytes.as_slice()).unwrap();
+}
+
+#[test]
+fn a_cluster_that_writes_much_stays_within_its_budget() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = limited(directory.path(), u64::MAX, 20_000);
+    for revision in 1..300 {
+        let (name, bytes) = base(revision, revision * 1000);
+        archive.put("u1", name, bytes.as_slice()).unwrap();
+        let kept: u64 = archive
+            .holding("u1")
+            .unwrap()
+            .objects
+            .iter()
+            .map(|(_, size)| size)
+            .sum();
+        // An eighth may come before it is looked again, and the newest always stays.
+        assert!(kept <= 20_000 + 20_000 / 8 + 10_000, "{kept} at {revision}");
+    }
+    let (index, folded) = archive.index("u1", None).unwrap();
+    assert_eq!((index.len(), folded.revision), (299, 299));
 }

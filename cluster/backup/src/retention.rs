@@ -1,4 +1,4 @@
-//! What of a backup may go.
+//! What of a backup may go: what is older than the policy wants, and what is above a budget.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,9 +64,137 @@ pub fn expired(names: &[ObjectName], policy: &Retention, now: i64) -> Vec<Object
         .collect()
 }
 
+/// How far apart bases are left, one after the other, while the rest is above the budget.
+const SPACINGS: [i64; 3] = [HOUR, 3 * HOUR, 6 * HOUR];
+
+/// What to remove so that the rest fits into a budget (sizes and budget in bytes), chosen so that as little as possible is lost:
+/// first bases between which the log leads on (restoring takes longer, nothing is lost), then what is oldest. The newest base
+/// and what follows it stay in any case.
+pub fn above_budget(objects: &[(ObjectName, u64)], budget: u64) -> Vec<ObjectName> {
+    let mut left: Vec<(ObjectName, u64)> = objects.to_vec();
+    left.sort_by_key(|(name, _)| (name.until(), *name));
+    let mut gone = Vec::new();
+    let fits = |left: &[(ObjectName, u64)]| {
+        left.iter()
+            .fold(0_u64, |sum, (_, size)| sum.saturating_add(*size))
+            <= budget
+    };
+    let names = |left: &[(ObjectName, u64)]| left.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    let Ok(newest) = chain::select(&names(objects), None) else {
+        return gone;
+    };
+    for spacing in SPACINGS {
+        for base in names(&left) {
+            if fits(&left) {
+                return gone;
+            }
+            if base == newest.base || !is_redundant(&names(&left), base, spacing) {
+                continue;
+            }
+            left.retain(|(name, _)| *name != base);
+            gone.push(base);
+        }
+    }
+    while !fits(&left) {
+        let oldest = left
+            .iter()
+            .position(|(name, _)| *name != newest.base && !newest.logs.contains(name));
+        let Some(oldest) = oldest else { break };
+        gone.push(left.remove(oldest).0);
+    }
+    gone
+}
+
+/// Whether the chain of an earlier base leads past this one, and the bases around it are no further apart than `spacing`.
+fn is_redundant(names: &[ObjectName], base: ObjectName, spacing: i64) -> bool {
+    let ObjectName::Base { revision, at } = base else {
+        return false;
+    };
+    let others: Vec<ObjectName> = names.iter().copied().filter(|name| *name != base).collect();
+    let after = others
+        .iter()
+        .filter(|name| matches!(name, ObjectName::Base { .. }) && name.until() >= at)
+        .map(ObjectName::until)
+        .min();
+    let Ok(chain) = chain::select(&others, Some(at)) else {
+        return false;
+    };
+    chain.last >= revision && after.is_some_and(|after| after - chain.base.until() <= spacing)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn sized(names: &[ObjectName], base: u64, log: u64) -> Vec<(ObjectName, u64)> {
+        let size = |name: &ObjectName| match name {
+            ObjectName::Base { .. } => base,
+            ObjectName::Log { .. } => log,
+        };
+        names.iter().map(|name| (*name, size(name))).collect()
+    }
+
+    #[test]
+    fn within_the_budget_nothing_goes() {
+        let objects = sized(&backup(24), 100, 1);
+        assert!(above_budget(&objects, 48 * 100 + 144).is_empty());
+        assert!(above_budget(&[], 0).is_empty());
+    }
+
+    #[test]
+    fn bases_go_first_and_every_second_stays() {
+        let names = backup(24);
+        let gone = above_budget(&sized(&names, 1000, 1), 10 * 1000);
+        let left: Vec<ObjectName> = names
+            .iter()
+            .copied()
+            .filter(|name| !gone.contains(name))
+            .collect();
+        assert!(gone.iter().all(|name| matches!(name, ObjectName::Base { .. })));
+        assert!(left.len() < names.len());
+        assert_eq!(chain::spans(&left), chain::spans(&names));
+    }
+
+    #[test]
+    fn then_what_is_oldest_goes_and_the_newest_never() {
+        let names = backup(24);
+        let gone = above_budget(&sized(&names, 1000, 1), 2500);
+        let left: Vec<ObjectName> = names
+            .iter()
+            .copied()
+            .filter(|name| !gone.contains(name))
+            .collect();
+        let before = chain::spans(&names)[0];
+        assert_eq!(chain::spans(&left).last().unwrap().until, before.until);
+        let none = above_budget(&sized(&names, 1000, 1), 0);
+        let newest = chain::select(&names, None).unwrap();
+        assert_eq!(none.len(), names.len() - 1 - newest.logs.len());
+        assert!(!none.contains(&newest.base));
+    }
+
+    proptest! {
+        #[test]
+        fn the_rest_fits_or_is_the_newest_and_nothing_goes_twice(
+            hours in 1_i64..12,
+            base in 1_u64..5000,
+            log in 1_u64..500,
+            budget in 0_u64..60_000,
+        ) {
+            let names = backup(hours);
+            let objects = sized(&names, base, log);
+            let gone = above_budget(&objects, budget);
+            let left: Vec<_> = objects.iter().copied().filter(|(name, _)| !gone.contains(name)).collect();
+            prop_assert_eq!(left.len() + gone.len(), objects.len());
+            let newest = chain::select(&names, None).unwrap();
+            let sum: u64 = left.iter().map(|(_, size)| size).sum();
+            prop_assert!(sum <= budget || left.len() == 1 + newest.logs.len());
+            let kept: Vec<_> = left.iter().map(|(name, _)| *name).collect();
+            prop_assert_eq!(chain::select(&kept, None).unwrap(), newest);
+            prop_assert!(above_budget(&left, budget).is_empty() || sum > budget);
+        }
+    }
 
     /// Two bases an hour and a log part every ten minutes, for this many hours.
     fn backup(hours: i64) -> Vec<ObjectName> {

@@ -4,12 +4,14 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::secret::random;
+use crate::{secret::random, throttle::Origin};
 
 /// How long a code is good.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(900);
 /// How many may wait at a time.
 const ENTRIES: usize = 1000;
+/// How many of them from one address.
+const OF_ORIGIN: usize = 50;
 /// No vowels (no words), nothing that looks like something else.
 const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 
@@ -26,6 +28,7 @@ pub(crate) enum Poll {
 
 struct Entry {
     user_code: String,
+    origin: Origin,
     client: String,
     scope: String,
     until: Duration,
@@ -37,11 +40,18 @@ struct Entry {
 pub(crate) struct Devices(Mutex<HashMap<String, Entry>>);
 
 impl Devices {
-    /// A new pair of device code and user code; `None` when too many wait already.
-    pub(crate) fn start(&self, client: &str, scope: &str, now: Duration) -> Option<(String, String)> {
+    /// A new pair of device code and user code; `None` when too many wait already, in all or from there.
+    pub(crate) fn start(
+        &self,
+        client: &str,
+        scope: &str,
+        origin: Origin,
+        now: Duration,
+    ) -> Option<(String, String)> {
         let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
         entries.retain(|_, entry| entry.until > now);
-        if entries.len() >= ENTRIES {
+        let from_there = entries.values().filter(|entry| entry.origin == origin).count();
+        if entries.len() >= ENTRIES || from_there >= OF_ORIGIN {
             return None;
         }
         let device_code = URL_SAFE_NO_PAD.encode(random::<32>());
@@ -51,6 +61,7 @@ impl Devices {
             .collect();
         let entry = Entry {
             user_code: user_code.clone(),
+            origin,
             client: client.to_owned(),
             scope: scope.to_owned(),
             until: now + LIFETIME,
@@ -119,7 +130,7 @@ mod tests {
     #[test]
     fn a_code_is_approved_once_and_given_out_once() {
         let (devices, second) = (Devices::default(), Duration::from_secs);
-        let (device, user) = devices.start("c", "s", second(0)).unwrap();
+        let (device, user) = devices.start("c", "s", Origin::of(None), second(0)).unwrap();
         assert_eq!(devices.poll(&device, "c", second(1)), Poll::Pending);
         assert_eq!(
             devices.poll(&device, "other", second(1)),
@@ -141,12 +152,20 @@ mod tests {
     #[test]
     fn codes_end_and_are_bounded() {
         let devices = Devices::default();
-        let (device, user) = devices.start("c", "s", Duration::ZERO).unwrap();
+        let (device, user) = devices.start("c", "s", Origin::of(None), Duration::ZERO).unwrap();
         assert!(!devices.approve(&user, "ada", LIFETIME));
         assert_eq!(devices.poll(&device, "c", LIFETIME), Poll::Expired);
-        for _ in 0..ENTRIES {
-            assert!(devices.start("c", "s", LIFETIME).is_some());
+        let from = |host: usize| Origin::of(Some([10, 0, 0, u8::try_from(host).unwrap()].into()));
+        for index in 0..ENTRIES {
+            let host = index / OF_ORIGIN;
+            assert!(devices.start("c", "s", from(host), LIFETIME).is_some());
         }
-        assert!(devices.start("c", "s", LIFETIME).is_none());
+        assert!(devices.start("c", "s", from(200), LIFETIME).is_none());
+        let later = LIFETIME + LIFETIME;
+        for _ in 0..OF_ORIGIN {
+            assert!(devices.start("c", "s", from(1), later).is_some());
+        }
+        assert!(devices.start("c", "s", from(1), later).is_none());
+        assert!(devices.start("c", "s", from(2), later).is_some(), "others go on");
     }
 }

@@ -1,6 +1,9 @@
 //! The grants: client credentials, password, refresh token, device code; and the approval of device codes.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use arm_wire::PrincipalKind;
 use bytes::Bytes;
@@ -16,13 +19,16 @@ use crate::{
     form::Form,
     page,
     principals::{MAX_LOGIN_CHARS, find_principal, principal_by_id},
-    secret::{nobody, verify_secret},
+    secret::{NOBODY, is_costly, verify_secret},
     service::{Shape, html, json_answer},
+    throttle::Origin,
     tokens::{fingerprint, kind, same_resource},
 };
 
 /// Clients poll for a device code this often, in seconds.
 const INTERVAL: u64 = 2;
+/// Nobody has approved the device code yet.
+const PENDING: u32 = 70_016;
 
 /// A refusal as OAuth and the AADSTS codes know it.
 struct Refusal {
@@ -56,6 +62,17 @@ impl Refusal {
             900_144,
             format!("the request body needs the parameter '{field}'"),
         )
+    }
+
+    fn busy(wait: Duration) -> Self {
+        let mut refusal = Self::new(
+            "temporarily_unavailable",
+            90_055,
+            "too many sign-ins are under way from there; repeat later",
+        );
+        refusal.status = StatusCode::TOO_MANY_REQUESTS;
+        refusal.retry_after = Some(wait);
+        refusal
     }
 
     fn unavailable() -> Self {
@@ -93,12 +110,24 @@ impl TokenService {
         };
         match granted {
             Ok(body) => json_answer(StatusCode::OK, &body),
-            Err(refusal) => self.refuse(&refusal),
+            Err(refusal) => self.refuse(&refusal, caller),
         }
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
-        tracing::info!(error = refusal.error, code = refusal.code, "refused a token");
+    fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response<Bytes> {
+        // A client that waits for a person asks every few seconds; the others are counted, so that nobody fills the log.
+        if refusal.code != PENDING
+            && let Some(count) = self.refusals.note(self.env.clock.monotonic())
+        {
+            let address = caller.address;
+            tracing::info!(
+                ?address,
+                code = refusal.code,
+                error = refusal.error,
+                count,
+                "refused tokens; this is the latest"
+            );
+        }
         let trace = self.env.ids.uuid();
         let mut answer = json_answer(
             refusal.status,
@@ -220,7 +249,7 @@ impl TokenService {
         match self.devices.poll(code, &client, self.env.clock.monotonic()) {
             Poll::Pending => Err(Refusal::new(
                 "authorization_pending",
-                70_016,
+                PENDING,
                 "nobody has entered the code yet",
             )),
             Poll::Expired => Err(expired()),
@@ -252,21 +281,17 @@ impl TokenService {
                 _ => scope.to_owned(),
             };
             self.devices
-                .start(&client, &scope, self.env.clock.monotonic())
-                .ok_or_else(|| {
-                    let mut refusal = Refusal::new(
-                        "temporarily_unavailable",
-                        90_055,
-                        "too many sign-ins wait; repeat later",
-                    );
-                    refusal.status = StatusCode::TOO_MANY_REQUESTS;
-                    refusal.retry_after = Some(Duration::from_secs(30));
-                    refusal
-                })
+                .start(
+                    &client,
+                    &scope,
+                    Origin::of(caller.address),
+                    self.env.clock.monotonic(),
+                )
+                .ok_or_else(|| Refusal::busy(Duration::from_secs(30)))
         });
         let (device_code, user_code) = match started {
             Ok(codes) => codes,
-            Err(refusal) => return self.refuse(&refusal),
+            Err(refusal) => return self.refuse(&refusal, caller),
         };
         let page = format!("{}/deviceauth", self.endpoints(shape, first, caller));
         json_answer(
@@ -315,6 +340,13 @@ impl TokenService {
                 &format!(
                     "Too many wrong passwords. Try again in {} seconds.",
                     wait.as_secs() + 1
+                ),
+            ),
+            Err(Problem::Busy(wait)) => again(
+                StatusCode::TOO_MANY_REQUESTS,
+                &format!(
+                    "Too many sign-ins are under way. Try again in {} seconds.",
+                    wait.as_secs()
                 ),
             ),
             Err(Problem::Store) => again(
@@ -420,16 +452,7 @@ impl TokenService {
             return Err(Problem::Wrong);
         }
         // By address as well, so that nobody can lock somebody else out from afar.
-        let throttle = format!(
-            "{} {}",
-            caller
-                .address
-                .map_or_else(String::new, |address| address.to_string()),
-            login.to_lowercase()
-        );
-        if let Some(wait) = self.throttle.wait(&throttle, self.env.clock.monotonic()) {
-            return Err(Problem::Wait(wait));
-        }
+        let (origin, now) = (Origin::of(caller.address), self.env.clock.monotonic());
         let found = find_principal(&*self.store, login)
             .await
             .map_err(|error| {
@@ -439,22 +462,39 @@ impl TokenService {
             .filter(|record| kind(record) == wanted);
         let stored = found
             .as_ref()
-            .map_or_else(nobody, |record| record.secret_hash.clone());
-        let secret = secret.to_owned();
-        let permit = self.hashing.acquire().await;
-        let right = tokio::task::spawn_blocking(move || verify_secret(&stored, &secret))
-            .await
-            .unwrap_or(false);
-        drop(permit);
+            .map_or(NOBODY, |record| record.secret_hash.as_str());
+        if !is_costly(stored) && verify_secret(stored, secret) {
+            // 256 random bits: no number of strangers at the same address keeps their owner out.
+            self.throttle.succeeded(origin, login);
+            return found.ok_or(Problem::Wrong);
+        }
+        self.throttle.attempt(origin, login, now).map_err(Problem::Wait)?;
+        if !is_costly(stored) {
+            return Err(Problem::Wrong);
+        }
+        let turn = self.throttle.turn(origin, now).map_err(|wait| {
+            // Nothing was compared, so nothing was wrong.
+            self.throttle.retract(origin, login);
+            Problem::Busy(wait)
+        })?;
+        let permit = Arc::clone(&self.hashing).acquire_owned().await;
+        self.hashed.fetch_add(1, Ordering::Relaxed);
+        let (stored, secret) = (stored.to_owned(), secret.to_owned());
+        let right = tokio::task::spawn_blocking(move || {
+            let right = verify_secret(&stored, &secret);
+            // Not before, also when the client has gone meanwhile: threads that hash are bounded.
+            drop(permit);
+            right
+        })
+        .await
+        .unwrap_or(false);
         match found {
             Some(record) if right => {
-                self.throttle.succeeded(&throttle);
+                turn.succeeded();
+                self.throttle.succeeded(origin, login);
                 Ok(record)
             }
-            _ => {
-                self.throttle.failed(&throttle, self.env.clock.monotonic());
-                Err(Problem::Wrong)
-            }
+            _ => Err(Problem::Wrong),
         }
     }
 }
@@ -462,7 +502,10 @@ impl TokenService {
 /// Why nobody logged in.
 enum Problem {
     Wrong,
+    /// Too many wrong secrets for this login.
     Wait(Duration),
+    /// Too many attempts from that address, or in all.
+    Busy(Duration),
     Store,
 }
 
@@ -480,6 +523,7 @@ impl Problem {
                 refusal.retry_after = Some(wait);
                 refusal
             }
+            Self::Busy(wait) => Refusal::busy(wait),
             Self::Store => Refusal::unavailable(),
         }
     }

@@ -1,6 +1,6 @@
 //! Who asks: principals, their secrets, and a token service that the Azure CLI accepts as AD FS or as AAD.
 //!
-//! Always true: a secret is stored as a salted PBKDF2 hash only, and is compared in constant time; no secret and no token is
+//! Always true: a secret is stored as a salted hash only, and is compared in constant time; guessing is bounded before it costs anything; no secret and no token is
 //! ever logged or part of a `Debug`; a token is good for one hour, for one audience, and only while its principal exists.
 //!
 //! Called by: the edge ([`TokenService::answer`] for its HTTP paths, [`TokenService::authenticate`] for every ARM request)
@@ -21,6 +21,6 @@ mod tokens;
 pub use endpoint_tls::{EndpointTls, TlsError};
 pub use keys::{KeyError, SigningKey};
 pub use principals::{IdentityError, NewPrincipal, create_principal, find_principal};
-pub use secret::{generate_secret, hash_secret, verify_secret};
+pub use secret::{Secret, generate_secret, hash_secret, is_outdated, verify_secret};
 pub use service::{Caller, IdentityConfig, TokenService};
 pub use tokens::{TOKEN_LIFETIME, TokenError};

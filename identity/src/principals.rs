@@ -5,7 +5,7 @@ use base_env::Env;
 use control_records::{PrincipalRecord, key};
 use control_store::{Store, StoreError, Txn, get_record, list_records, put_record};
 
-use crate::secret::{MAX_SECRET_BYTES, hash_secret};
+use crate::secret::{MAX_SECRET_BYTES, Secret, hash_secret};
 
 /// Where all principals live.
 const PREFIX: &str = "/principals/";
@@ -35,7 +35,7 @@ pub struct NewPrincipal<'a> {
     /// For people.
     pub display_name: &'a str,
     /// The secret or password; only its hash is stored.
-    pub secret: &'a str,
+    pub secret: Secret<'a>,
 }
 
 /// The principal with this login, ignoring case.
@@ -77,7 +77,7 @@ pub async fn create_principal(
     if login.is_empty() || login.chars().count() > MAX_LOGIN_CHARS || login.chars().any(char::is_control) {
         return Err(IdentityError::Login);
     }
-    if new.secret.is_empty() || new.secret.len() > MAX_SECRET_BYTES {
+    if !(1..=MAX_SECRET_BYTES).contains(&new.secret.text().len()) {
         return Err(IdentityError::Secret);
     }
     let secret_hash = hash_secret(new.secret);
@@ -126,7 +126,7 @@ mod tests {
             kind: PrincipalKind::User,
             login: "Ada@Local",
             display_name: "Ada",
-            secret,
+            secret: Secret::Chosen(secret),
         };
         let first = create_principal(&store, &env, person("one")).await.unwrap();
         let second = create_principal(
@@ -162,7 +162,7 @@ mod tests {
                 kind: PrincipalKind::Application,
                 login,
                 display_name: "",
-                secret,
+                secret: Secret::Chosen(secret),
             };
             assert!(create_principal(&store, &env, new).await.is_err());
         }

@@ -1,6 +1,9 @@
 //! The token service's paths: discovery documents, keys, tokens, device codes; AD FS's shape first, AAD's beside it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use arm_wire::Principal;
 use base_env::Env;
@@ -16,7 +19,7 @@ use crate::{
     form::Form,
     page,
     principals::principal_by_id,
-    throttle::Throttle,
+    throttle::{Refusals, Throttle},
     tokens::{Tokens, principal},
 };
 
@@ -52,7 +55,10 @@ pub struct TokenService {
     pub(crate) devices: Devices,
     pub(crate) throttle: Throttle,
     /// Hashing a secret takes a core for a while; logins may not take them all.
-    pub(crate) hashing: Semaphore,
+    pub(crate) hashing: Arc<Semaphore>,
+    /// Secrets that were hashed.
+    pub(crate) hashed: AtomicU64,
+    pub(crate) refusals: Refusals,
 }
 
 /// In whose shape the caller speaks.
@@ -89,7 +95,9 @@ impl TokenService {
             store,
             devices: Devices::default(),
             throttle: Throttle::default(),
-            hashing: Semaphore::new(2),
+            hashing: Arc::new(Semaphore::new(1)),
+            hashed: AtomicU64::new(0),
+            refusals: Refusals::default(),
         }
     }
 
@@ -344,3 +352,7 @@ fn method_not_allowed(allow: &'static str) -> Response<Bytes> {
         .insert(header::ALLOW, header::HeaderValue::from_static(allow));
     answer
 }
+
+#[cfg(test)]
+#[path = "attack_tests.rs"]
+mod attack_tests;

@@ -1,69 +1,245 @@
-//! Slows down guessing: after five failures in a row a login waits, longer each time, up to a minute.
+//! Slows guessing down, and bounds what guessing may cost: in memory only, so a restart forgives.
+//!
+//! | bound | of | how much |
+//! |---|---|---|
+//! | failures | one login from one address | five free, then a wait that doubles with each, up to a minute |
+//! | attempts that cost the processor | one address | 30 at once, then one a second; 4 under way at a time |
+//! | attempts that cost the processor | the service | 16 waiting or under way, one at a time hashed |
+//!
+//! An address is an IPv4 address or the /64 of an IPv6 one.
+//!
+//! Always true: an attempt is counted before it costs anything; counting takes constant time and bounded memory, however many
+//! logins and addresses are tried; nobody can make somebody at another address wait.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-/// Failures that cost nothing.
+/// Failures that cost nothing: people mistype.
 const FREE: u32 = 5;
-/// The longest wait.
+/// The longest wait after a failure.
 const MOST: Duration = Duration::from_secs(60);
-/// After this without a failure all is forgotten.
+/// After this long without a failure all is forgotten.
 const FORGET: Duration = Duration::from_secs(900);
-/// How many logins are remembered.
+/// Logins, and addresses, that are remembered at least; twice as many at most.
 const ENTRIES: usize = 10_000;
 
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    failures: u32,
+/// Attempts that an address has at once.
+const BURST: u32 = 30;
+/// One more after this.
+const REFILL: Duration = Duration::from_secs(1);
+/// Attempts of an address under way at a time.
+const AT_ONCE: u32 = 4;
+/// Attempts of all addresses that wait or are under way.
+const QUEUE: usize = 16;
+/// How often it is said how many were refused.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// Where attempts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Origin(Option<IpAddr>);
+
+impl Origin {
+    pub(crate) fn of(address: Option<IpAddr>) -> Self {
+        Self(address.map(|address| match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            }
+            address => address,
+        }))
+    }
+}
+
+/// What was used lately, in bounded memory and constant time: what is not asked for while [`ENTRIES`] others are is forgotten.
+struct Recent<K, V> {
+    now: HashMap<K, V>,
+    before: HashMap<K, V>,
+}
+
+impl<K: Hash + Eq + Clone, V> Recent<K, V> {
+    fn new() -> Self {
+        Self {
+            now: HashMap::new(),
+            before: HashMap::new(),
+        }
+    }
+
+    fn entry(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
+        if !self.now.contains_key(key) {
+            if self.now.len() >= ENTRIES {
+                self.before = std::mem::take(&mut self.now);
+            }
+            let value = self.before.remove(key).unwrap_or_else(new);
+            self.now.insert(key.clone(), value);
+        }
+        self.now.get_mut(key).expect("it was put there")
+    }
+
+    fn get(&mut self, key: &K) -> Option<&mut V> {
+        match self.now.get_mut(key) {
+            Some(value) => Some(value),
+            None => self.before.get_mut(key),
+        }
+    }
+}
+
+#[derive(Default, Clone, Copy)]
+struct Failures {
+    count: u32,
     last: Duration,
 }
 
-/// Failures by key. Times are of a monotonic clock.
-#[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<HashMap<String, Entry>>);
+#[derive(Clone, Copy)]
+struct Budget {
+    left: u32,
+    /// Until when attempts were added.
+    since: Duration,
+    under_way: u32,
+}
+
+struct State {
+    logins: Recent<(Origin, String), Failures>,
+    origins: Recent<Origin, Budget>,
+}
+
+/// Times are of a monotonic clock.
+pub(crate) struct Throttle {
+    state: Mutex<State>,
+    queued: AtomicUsize,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                logins: Recent::new(),
+                origins: Recent::new(),
+            }),
+            queued: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// The right to let an attempt cost something; given back when it is dropped.
+pub(crate) struct Turn<'a> {
+    throttle: &'a Throttle,
+    origin: Origin,
+}
 
 impl Throttle {
-    /// How long this key still has to wait, if it has to.
-    pub(crate) fn wait(&self, key: &str, now: Duration) -> Option<Duration> {
-        let entries = self.0.lock().expect("nothing panics while it holds this lock");
-        let entry = entries.get(key)?;
-        let over = entry.failures.checked_sub(FREE)?;
-        let until = entry.last + Duration::from_secs(1_u64 << over.min(6)).min(MOST);
-        until.checked_sub(now).filter(|left| !left.is_zero())
-    }
-
-    /// Counts a failure.
-    pub(crate) fn failed(&self, key: &str, now: Duration) {
-        let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
-        if entries.len() >= ENTRIES && !entries.contains_key(key) {
-            entries.retain(|_, entry| now.saturating_sub(entry.last) < FORGET);
-            if entries.len() >= ENTRIES {
-                // Full of fresh failures: somebody tries many names. The oldest goes, so that memory stays bounded.
-                if let Some(oldest) = entries
-                    .iter()
-                    .min_by_key(|(_, entry)| entry.last)
-                    .map(|(key, _)| key.clone())
-                {
-                    entries.remove(&oldest);
-                }
-            }
-        }
-        let entry = entries.entry(key.to_owned()).or_insert(Entry {
-            failures: 0,
-            last: now,
-        });
-        if now.saturating_sub(entry.last) >= FORGET {
-            entry.failures = 0;
-        }
-        entry.failures = entry.failures.saturating_add(1);
-        entry.last = now;
-    }
-
-    /// Forgets a key.
-    pub(crate) fn succeeded(&self, key: &str) {
-        self.0
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
             .lock()
             .expect("nothing panics while it holds this lock")
-            .remove(key);
+    }
+
+    /// Counts an attempt as failed until it is known to be right; or how long this login from there has to wait.
+    pub(crate) fn attempt(&self, origin: Origin, login: &str, now: Duration) -> Result<(), Duration> {
+        let mut state = self.state();
+        let entry = state
+            .logins
+            .entry(&(origin, login.to_lowercase()), Failures::default);
+        if now.saturating_sub(entry.last) >= FORGET {
+            entry.count = 0;
+        }
+        if let Some(over) = entry.count.checked_sub(FREE) {
+            let until = entry.last + Duration::from_secs(1_u64 << over.min(6)).min(MOST);
+            if let Some(left) = until.checked_sub(now).filter(|left| !left.is_zero()) {
+                return Err(left);
+            }
+        }
+        entry.count = entry.count.saturating_add(1);
+        entry.last = now;
+        Ok(())
+    }
+
+    /// The attempt was not made.
+    pub(crate) fn retract(&self, origin: Origin, login: &str) {
+        if let Some(entry) = self.state().logins.get(&(origin, login.to_lowercase())) {
+            entry.count = entry.count.saturating_sub(1);
+        }
+    }
+
+    /// The attempt was right: what was counted of this login is forgotten.
+    pub(crate) fn succeeded(&self, origin: Origin, login: &str) {
+        if let Some(entry) = self.state().logins.get(&(origin, login.to_lowercase())) {
+            *entry = Failures::default();
+        }
+    }
+
+    /// A turn for an attempt that costs the processor; or how long to wait for one.
+    pub(crate) fn turn(&self, origin: Origin, now: Duration) -> Result<Turn<'_>, Duration> {
+        let mut state = self.state();
+        let budget = state.origins.entry(&origin, || Budget {
+            left: BURST,
+            since: now,
+            under_way: 0,
+        });
+        let passed = now.saturating_sub(budget.since);
+        let more = u32::try_from(passed.as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
+        budget.left = budget.left.saturating_add(more).min(BURST);
+        budget.since += REFILL.saturating_mul(more);
+        if budget.left == 0 || budget.under_way >= AT_ONCE {
+            return Err(REFILL);
+        }
+        let queued = self
+            .queued
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
+                (queued < QUEUE).then_some(queued + 1)
+            });
+        if queued.is_err() {
+            return Err(REFILL);
+        }
+        budget.left -= 1;
+        budget.under_way += 1;
+        Ok(Turn {
+            throttle: self,
+            origin,
+        })
+    }
+}
+
+/// Counts refusals, so that the log has a line a minute of them and not one each.
+#[derive(Default)]
+pub(crate) struct Refusals(Mutex<(Option<Duration>, u64)>);
+
+impl Refusals {
+    /// Counts one. Now and then, how many there were since that was last said.
+    pub(crate) fn note(&self, now: Duration) -> Option<u64> {
+        let mut refusals = self.0.lock().expect("nothing panics while it holds this lock");
+        let (said, count) = &mut *refusals;
+        *count += 1;
+        if said.is_some_and(|said| now.saturating_sub(said) < SAID_EVERY) {
+            return None;
+        }
+        *said = Some(now);
+        Some(std::mem::take(count))
+    }
+}
+
+impl Turn<'_> {
+    /// The attempt was right: it does not count against the address.
+    pub(crate) fn succeeded(&self) {
+        if let Some(budget) = self.throttle.state().origins.get(&self.origin) {
+            budget.left = budget.left.saturating_add(1).min(BURST);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.throttle.queued.fetch_sub(1, Ordering::Relaxed);
+        if let Some(budget) = self.throttle.state().origins.get(&self.origin) {
+            budget.under_way = budget.under_way.saturating_sub(1);
+        }
     }
 }
 
@@ -71,33 +247,101 @@ impl Throttle {
 mod tests {
     use super::*;
 
-    #[test]
-    fn waits_grow_end_and_are_forgotten() {
-        let (throttle, second) = (Throttle::default(), Duration::from_secs);
-        for _ in 0..FREE - 1 {
-            throttle.failed("a", second(0));
-        }
-        assert_eq!(throttle.wait("a", second(0)), None);
-        throttle.failed("a", second(0));
-        assert_eq!(throttle.wait("a", second(0)), Some(second(1)));
-        assert_eq!(throttle.wait("a", second(1)), None);
-        for _ in 0..20 {
-            throttle.failed("a", second(10));
-        }
-        assert_eq!(throttle.wait("a", second(10)), Some(MOST));
-        assert_eq!(throttle.wait("b", second(10)), None, "others do not wait");
-        throttle.failed("a", second(10) + FORGET);
-        assert_eq!(throttle.wait("a", second(10) + FORGET), None);
-        throttle.succeeded("a");
-        assert_eq!(throttle.wait("a", second(0)), None);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn origin(last: u8) -> Origin {
+        Origin::of(Some([10, 0, 0, last].into()))
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn waits_grow_end_and_are_forgotten() {
         let throttle = Throttle::default();
-        for i in 0..ENTRIES + 5 {
-            throttle.failed(&i.to_string(), Duration::from_millis(i as u64));
+        let attempt = |login: &str, at: Duration| throttle.attempt(origin(1), login, at);
+        for _ in 0..FREE {
+            assert_eq!(attempt("a", SECOND), Ok(()));
         }
-        assert_eq!(throttle.0.lock().unwrap().len(), ENTRIES);
+        assert_eq!(attempt("A", SECOND), Err(SECOND), "whatever the case");
+        assert_eq!(attempt("b", SECOND), Ok(()), "others do not wait");
+        assert_eq!(throttle.attempt(origin(2), "a", SECOND), Ok(()), "nor elsewhere");
+        let mut at = SECOND;
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!(attempt("a", at), Err(SECOND * wait));
+            at += SECOND * wait;
+            assert_eq!(attempt("a", at), Ok(()));
+        }
+        at += FORGET;
+        for _ in 0..FREE {
+            assert_eq!(attempt("a", at), Ok(()));
+        }
+        throttle.succeeded(origin(1), "a");
+        assert_eq!(attempt("a", at), Ok(()));
+    }
+
+    #[test]
+    fn an_address_has_a_budget_and_others_have_theirs() {
+        let throttle = Throttle::default();
+        for _ in 0..BURST {
+            assert!(throttle.turn(origin(1), SECOND).is_ok());
+        }
+        assert!(throttle.turn(origin(1), SECOND).is_err());
+        assert!(throttle.turn(origin(2), SECOND).is_ok());
+        assert!(throttle.turn(origin(1), SECOND * 2).is_ok());
+        assert!(throttle.turn(origin(1), SECOND * 2).is_err());
+        // What was right costs nothing.
+        for _ in 0..2 * BURST {
+            throttle.turn(origin(3), SECOND).unwrap().succeeded();
+        }
+    }
+
+    #[test]
+    fn what_is_under_way_is_bounded_for_an_address_and_for_all() {
+        let throttle = Throttle::default();
+        let mut turns = Vec::new();
+        for address in 0..u8::try_from(QUEUE).unwrap() {
+            while turns.len() < QUEUE
+                && let Ok(turn) = throttle.turn(origin(address), SECOND)
+            {
+                turns.push(turn);
+            }
+            assert!(turns.len() <= (usize::from(address) + 1) * AT_ONCE as usize);
+        }
+        assert_eq!(turns.len(), QUEUE);
+        assert!(throttle.turn(origin(200), SECOND).is_err());
+        turns.pop();
+        assert!(throttle.turn(origin(200), SECOND).is_ok());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_in_use_stays() {
+        let throttle = Throttle::default();
+        for _ in 0..FREE {
+            throttle.attempt(origin(1), "in use", SECOND).unwrap();
+        }
+        for index in 0..5 * ENTRIES {
+            throttle.attempt(origin(2), &index.to_string(), SECOND).unwrap();
+            if index % (ENTRIES / 2) == 0 {
+                assert!(throttle.attempt(origin(1), "in use", SECOND).is_err());
+            }
+        }
+        let state = throttle.state();
+        assert!(state.logins.now.len() + state.logins.before.len() <= 2 * ENTRIES + 1);
+    }
+
+    #[test]
+    fn refusals_are_counted_and_said_now_and_then() {
+        let refusals = Refusals::default();
+        assert_eq!(refusals.note(SECOND), Some(1));
+        for _ in 0..100 {
+            assert_eq!(refusals.note(SECOND * 2), None);
+        }
+        assert_eq!(refusals.note(SECOND + SAID_EVERY), Some(101));
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_its_network() {
+        let of = |text: &str| Origin::of(Some(text.parse().unwrap()));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), origin(1));
     }
 }

@@ -14,7 +14,7 @@ use arm_wire::PrincipalKind;
 use base_env::{Clock, Env, Seed, SeededIds};
 use control_store::{MemoryStore, Op, Store, Txn};
 use futures::future::BoxFuture;
-use identity::{Caller, NewPrincipal, SigningKey, TokenService, create_principal};
+use identity::{Caller, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
 use jiff::Timestamp;
 
 use crate::stamp::{AUDIENCE, BASE, config};
@@ -82,7 +82,7 @@ pub(crate) fn principal() -> Result<Op> {
                 kind: PrincipalKind::Application,
                 login: APPLICATION,
                 display_name: "simulated",
-                secret: SECRET,
+                secret: Secret::Generated(SECRET),
             };
             create_principal(&store, &still(Timestamp::UNIX_EPOCH), new).await?;
             let (mut all, _) = store.list("/principals/").await?;

@@ -11,7 +11,8 @@ use base_env::Env;
 use control_records::{SubscriptionRecord, key};
 use control_store::{MemoryStore, Store, Txn, put_record};
 use identity::{
-    EndpointTls, IdentityConfig, NewPrincipal, SigningKey, TokenService, create_principal, generate_secret,
+    EndpointTls, IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal,
+    generate_secret,
 };
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 
@@ -59,7 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 kind,
                 login,
                 display_name,
-                secret,
+                secret: Secret::Generated(secret),
             },
         )
         .await?;

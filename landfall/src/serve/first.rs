@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use arm_wire::PrincipalKind;
 use base_env::Env;
 use control_store::Store;
-use identity::{EndpointTls, SigningKey};
+use identity::{EndpointTls, Secret, SigningKey};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use service::{Config, first::FirstPrincipal};
@@ -112,13 +112,13 @@ pub(super) async fn records(
             kind: PrincipalKind::Application,
             login: &settings.client,
             display_name: "landfall",
-            secret: &application,
+            secret: random_or_chosen(&application),
         },
         FirstPrincipal {
             kind: PrincipalKind::User,
             login: &settings.administrator(),
             display_name: "Administrator",
-            secret: &password,
+            secret: random_or_chosen(&password),
         },
     ];
     service::first::records(
@@ -131,6 +131,19 @@ pub(super) async fn records(
     )
     .await?;
     Ok(())
+}
+
+/// What [`stamp::secret`] makes is 32 random bytes in hexadecimal. Somebody may have put another text into the file.
+fn random_or_chosen(secret: &str) -> Secret<'_> {
+    let made = secret.len() == 64
+        && secret
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if made {
+        Secret::Generated(secret)
+    } else {
+        Secret::Chosen(secret)
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Option<String>> {

@@ -18,7 +18,7 @@ use base_env::Env;
 use control_records::{GroupRecord, SubscriptionRecord, key};
 use control_store::{MemoryStore, Store, Txn, get_record, put_record};
 use http::{HeaderMap, StatusCode};
-use identity::{IdentityConfig, NewPrincipal, SigningKey, TokenService, create_principal};
+use identity::{IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -88,7 +88,7 @@ impl Stamp {
                 kind,
                 login,
                 display_name: "Ada",
-                secret,
+                secret: Secret::Chosen(secret),
             };
             create_principal(&*store, &env, new).await.unwrap();
         }

@@ -69,7 +69,7 @@ impl Stamp {
         };
         let ca = std::fs::read(field("/caFile")?)?;
         let http = reqwest::Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_pem(&ca)?])
+            .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca)?)
             .no_proxy()
             .timeout(Duration::from_secs(30))
             .build()?;

@@ -8,6 +8,8 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 
+use zeroize::Zeroizing;
+
 use crate::secret::random;
 
 /// How long the CA is good.
@@ -26,24 +28,23 @@ pub enum TlsError {
     Make(#[source] rcgen::Error),
 }
 
-/// PEM files of an endpoint.
-pub struct EndpointTls {
-    /// The CA's certificate: what clients trust.
-    pub ca_pem: String,
-    /// The endpoint's certificate.
-    pub cert_pem: String,
-    /// The endpoint's private key, PKCS #8. A secret. The CA's own key is not kept: a new certificate means a new CA.
-    pub key_pem: String,
+/// The CA that clients of an endpoint are told to trust. It signs one certificate after the other, so that they need not be told
+/// again.
+pub struct EndpointCa {
+    certificate: String,
+    key: Zeroizing<String>,
 }
 
-impl EndpointTls {
-    /// A new CA and a certificate for `localhost`, `127.0.0.1`, `::1` and the given names and addresses, good from a day
-    /// before `now` (clocks differ).
+impl EndpointCa {
+    /// How long a CA is good.
+    pub const LIFETIME: SignedDuration = SignedDuration::from_hours(24 * CA_DAYS);
+
+    /// A new CA, good from a day before `now` (clocks differ).
     ///
     /// # Errors
-    /// When a name is not a DNS name.
-    pub fn generate(names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<Self, TlsError> {
-        let ca_key = KeyPair::generate().map_err(TlsError::Make)?;
+    /// When the cryptographic library refuses.
+    pub fn generate(now: Timestamp) -> Result<Self, TlsError> {
+        let key = KeyPair::generate().map_err(TlsError::Make)?;
         let mut ca = params("Landfall stamp CA", now, CA_DAYS);
         // A name of its own for each: clients find the issuer by name, and two stamps may be trusted at the same time.
         ca.distinguished_name
@@ -52,9 +53,51 @@ impl EndpointTls {
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         // RFC 5280 wants it, and Python 3.13 (VERIFY_X509_STRICT) insists.
         ca.use_authority_key_identifier_extension = true;
-        let ca_cert = ca.self_signed(&ca_key).map_err(TlsError::Make)?;
-        let issuer = Issuer::new(ca, ca_key);
+        let certificate = ca.self_signed(&key).map_err(TlsError::Make)?;
+        Ok(Self {
+            certificate: certificate.pem(),
+            key: Zeroizing::new(key.serialize_pem()),
+        })
+    }
 
+    /// A CA that was kept.
+    ///
+    /// # Errors
+    /// When it is not a certificate and a key.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, TlsError> {
+        let ca = Self {
+            certificate: certificate.to_owned(),
+            key: Zeroizing::new(key.to_owned()),
+        };
+        ca.issuer().map(drop)?;
+        Ok(ca)
+    }
+
+    /// PEM of its certificate.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate
+    }
+
+    /// PEM of its private key, PKCS #8. A secret.
+    pub fn key_pem(&self) -> &str {
+        &self.key
+    }
+
+    fn issuer(&self) -> Result<Issuer<'_, KeyPair>, TlsError> {
+        let key = KeyPair::from_pem(&self.key).map_err(TlsError::Make)?;
+        Issuer::from_ca_cert_pem(&self.certificate, key).map_err(TlsError::Make)
+    }
+
+    /// A certificate for `localhost`, `127.0.0.1`, `::1` and the given names and addresses, good from a day before `now`.
+    ///
+    /// # Errors
+    /// When a name is not a DNS name.
+    pub fn issue(
+        &self,
+        names: &[String],
+        addresses: &[IpAddr],
+        now: Timestamp,
+    ) -> Result<EndpointTls, TlsError> {
         let key = KeyPair::generate().map_err(TlsError::Make)?;
         let mut leaf = params("Landfall stamp", now, LEAF_DAYS);
         leaf.is_ca = IsCa::ExplicitNoCa;
@@ -62,12 +105,40 @@ impl EndpointTls {
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.subject_alt_names = subject_names(names, addresses)?;
-        let cert = leaf.signed_by(&key, &issuer).map_err(TlsError::Make)?;
-        Ok(Self {
-            ca_pem: ca_cert.pem(),
+        let cert = leaf.signed_by(&key, &self.issuer()?).map_err(TlsError::Make)?;
+        Ok(EndpointTls {
+            ca_pem: self.certificate.clone(),
             cert_pem: cert.pem(),
             key_pem: key.serialize_pem(),
         })
+    }
+}
+
+impl std::fmt::Debug for EndpointCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointCa")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// PEM files of an endpoint.
+pub struct EndpointTls {
+    /// What clients trust: the CA's certificate, and where another CA takes its place, that one's behind it.
+    pub ca_pem: String,
+    /// The endpoint's certificate.
+    pub cert_pem: String,
+    /// The endpoint's private key, PKCS #8. A secret.
+    pub key_pem: String,
+}
+
+impl EndpointTls {
+    /// A certificate of a CA that is not kept: for endpoints that do not outlive it.
+    ///
+    /// # Errors
+    /// When a name is not a DNS name.
+    pub fn generate(names: &[String], addresses: &[IpAddr], now: Timestamp) -> Result<Self, TlsError> {
+        EndpointCa::generate(now)?.issue(names, addresses, now)
     }
 }
 
@@ -195,6 +266,31 @@ mod tests {
                 && valid.not_after.timestamp() > now.as_second() + 86_400 * 390
         );
         assert!(!format!("{tls:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn a_kept_ca_signs_again() {
+        let now: Timestamp = "2026-05-04T12:00:00Z".parse().unwrap();
+        let made = EndpointCa::generate(now).unwrap();
+        let kept = EndpointCa::from_pem(made.certificate_pem(), made.key_pem()).unwrap();
+        let (first, second) = (
+            made.issue(&[], &[], now).unwrap(),
+            kept.issue(&[], &[], now).unwrap(),
+        );
+        assert_eq!(first.ca_pem, second.ca_pem);
+        assert_ne!(first.cert_pem, second.cert_pem);
+        let (_, ca) = parse_x509_pem(made.certificate_pem().as_bytes()).unwrap();
+        let ca = ca.parse_x509().unwrap();
+        for tls in [&first, &second] {
+            let (_, leaf) = parse_x509_pem(tls.cert_pem.as_bytes()).unwrap();
+            let leaf = leaf.parse_x509().unwrap();
+            assert_eq!(leaf.issuer().as_raw(), ca.subject().as_raw());
+            leaf.verify_signature(Some(ca.public_key())).unwrap();
+        }
+        assert!(!format!("{made:?}").contains("PRIVATE"));
+        let other = EndpointCa::generate(now).unwrap();
+        assert!(EndpointCa::from_pem(made.certificate_pem(), "no key").is_err());
+        assert!(EndpointCa::from_pem("no certificate", other.key_pem()).is_err());
     }
 
     #[test]

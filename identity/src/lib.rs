@@ -18,7 +18,7 @@ mod service;
 mod throttle;
 mod tokens;
 
-pub use endpoint_tls::{EndpointTls, TlsError};
+pub use endpoint_tls::{EndpointCa, EndpointTls, TlsError};
 pub use keys::{KeyError, SigningKey};
 pub use principals::{IdentityError, NewPrincipal, create_principal, find_principal};
 pub use secret::{Secret, generate_secret, hash_secret, is_outdated, verify_secret};

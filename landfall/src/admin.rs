@@ -60,6 +60,9 @@ pub(crate) struct ServiceStatus {
     pub(crate) started_at: Timestamp,
     /// Its resident memory, KiB.
     pub(crate) rss_kib: u64,
+    /// Faults of the service itself since it started: tasks that panicked.
+    #[serde(default)]
+    pub(crate) panics: u64,
 }
 
 /// A cluster.

@@ -69,7 +69,7 @@ impl ArmClient {
         let ca =
             std::fs::read(places.ca()).with_context(|| format!("cannot read {}", places.ca().display()))?;
         let http = reqwest::Client::builder()
-            .tls_certs_only([Certificate::from_pem(&ca).context("ca.pem is not a certificate")?])
+            .tls_certs_only(Certificate::from_pem_bundle(&ca).context("ca.pem is not a certificate")?)
             .dns_resolver(Arc::new(Here(settings.local_address())))
             .no_proxy()
             .timeout(BOUND)

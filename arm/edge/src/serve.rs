@@ -3,13 +3,13 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
+use base_tls::{CertificateError, ServedCertificate};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use rustls::ServerConfig;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -34,39 +34,42 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Why the edge cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Certificate or key are not PEM.
-    #[error("the {0} of the endpoint is not PEM; remove it and start again to make a new one")]
-    Pem(&'static str, #[source] rustls_pki_types::pem::Error),
-    /// Certificate and key do not fit.
-    #[error("the certificate of the endpoint cannot be used")]
+    /// Certificate and key are not PEM, or do not fit.
+    #[error("the certificate of the endpoint cannot be used; remove it and start again to make a new one")]
+    Certificate(#[from] CertificateError),
+    /// The library refused.
+    #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
     /// The listener has no address.
     #[error("the listener of the endpoint is gone")]
     Listener(#[source] io::Error),
 }
 
-/// A certificate and its key, ready to serve.
+/// TLS of the listener.
 #[derive(Clone)]
 pub struct ServerTls(Arc<ServerConfig>);
 
 impl ServerTls {
-    /// From PEM, the leaf first.
+    /// Shows this certificate, and from its replacement on the new one; connections that are there go on.
     ///
     /// # Errors
-    /// When the texts are no PEM or do not belong together.
-    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, ServeError> {
-        let chain = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| ServeError::Pem("certificate", error))?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-            .map_err(|error| ServeError::Pem("key", error))?;
+    /// When the library refuses.
+    pub fn new(certificate: &ServedCertificate) -> Result<Self, ServeError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(chain, key)?;
+            .with_cert_resolver(Arc::new(certificate.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self(Arc::new(config)))
+    }
+
+    /// A certificate that stays, from PEM, the leaf first.
+    ///
+    /// # Errors
+    /// When the texts are no PEM or do not belong together.
+    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, ServeError> {
+        Self::new(&ServedCertificate::from_pem(cert_pem, key_pem)?)
     }
 }
 

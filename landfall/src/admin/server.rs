@@ -27,7 +27,7 @@ use tokio::net::UnixListener;
 use super::{
     BackupLag, ClusterStatus, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus, StampStatus,
 };
-use crate::stamp::Settings;
+use crate::{serve::panics, stamp::Settings};
 
 /// What the answers are made from.
 pub(crate) struct Sources {
@@ -54,6 +54,7 @@ pub(crate) async fn serve(
         }
         _ => {}
     }
+    // Made in a directory that only root may enter, so nobody gets in between the two.
     let listener =
         UnixListener::bind(socket).with_context(|| format!("cannot listen at {}", socket.display()))?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
@@ -170,6 +171,7 @@ impl Sources {
         Ok(StampStatus {
             name: self.name.clone(),
             service: ServiceStatus {
+                panics: panics::counted(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 started_at: self.started_at,

@@ -41,6 +41,12 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
         "  ARM API  {}\n  network  {}, uplink {}\n",
         status.arm_url, status.range, status.uplink
     ));
+    if status.service.panics > 0 {
+        page.push_str(&format!(
+            "  faults   {} since it started, a fault of Landfall: look for 'a panic' in landfall logs, and report it\n",
+            status.service.panics
+        ));
+    }
     for (version, step) in &status.image_builds {
         page.push_str(&format!("  image    Kubernetes {version}: {step}\n"));
     }

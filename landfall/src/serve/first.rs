@@ -1,90 +1,20 @@
-//! What a stamp has in its files before anybody asks for anything: the secrets of its first principals, the certificate of its
-//! endpoint, the key that signs tokens.
+//! What a stamp has in its files before anybody asks for anything: the secrets of its first principals, the key that signs tokens.
 //!
 //! Always true: all of it follows from the settings and from files that are made once, so making it again changes nothing.
 
-use std::{fs, io::ErrorKind, net::IpAddr, path::Path};
+use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::{Context as _, Result};
 use arm_wire::PrincipalKind;
 use base_env::Env;
 use control_store::Store;
-use identity::{EndpointTls, Secret, SigningKey};
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use identity::{Secret, SigningKey};
 use service::{Config, first::FirstPrincipal};
 
 use crate::{
     arm::{ADMINISTRATOR, SECRET},
-    stamp::{self, LOCATION, Places, Settings},
+    stamp::{self, Places, Settings},
 };
-
-/// A certificate is made anew this long after it was made; it is good for 397 days.
-const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(300 * 24);
-
-/// The endpoint's certificate and what it was made for.
-#[derive(Serialize, Deserialize)]
-struct KeptTls {
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
-    made_at: Timestamp,
-    ca: String,
-    certificate: String,
-    key: String,
-}
-
-/// The endpoint's certificate for the names and addresses that the stamp has now.
-pub(super) fn endpoint_tls(places: &Places, settings: &Settings, now: Timestamp) -> Result<EndpointTls> {
-    let names: Vec<String> = match &settings.domain {
-        Some(domain) => vec![format!("*.{LOCATION}.{domain}"), format!("{LOCATION}.{domain}")],
-        None => Vec::new(),
-    };
-    let addresses = if settings.listen.ip().is_unspecified() {
-        Vec::new()
-    } else {
-        vec![settings.listen.ip()]
-    };
-    let path = places.secrets().join("endpoint.json");
-    let kept: Option<KeptTls> = match read(&path)? {
-        Some(text) => {
-            Some(serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?)
-        }
-        None => None,
-    };
-    let tls = match kept {
-        Some(kept)
-            if kept.names == names
-                && kept.addresses == addresses
-                && now.duration_since(kept.made_at) < RENEW_AFTER =>
-        {
-            EndpointTls {
-                ca_pem: kept.ca,
-                cert_pem: kept.certificate,
-                key_pem: kept.key,
-            }
-        }
-        _ => {
-            let tls = EndpointTls::generate(&names, &addresses, now)
-                .context("cannot make the endpoint's certificate")?;
-            let kept = KeptTls {
-                names,
-                addresses,
-                made_at: now,
-                ca: tls.ca_pem.clone(),
-                certificate: tls.cert_pem.clone(),
-                key: tls.key_pem.clone(),
-            };
-            let text = serde_json::to_vec(&kept).context("cannot write the endpoint's certificate")?;
-            stamp::write_whole(&path, &text, 0o600)?;
-            tls
-        }
-    };
-    // Last, and each time: what clients trust is always the one that is served.
-    if read(&places.ca())?.as_deref() != Some(tls.ca_pem.as_str()) {
-        stamp::write_whole(&places.ca(), tls.ca_pem.as_bytes(), 0o644)?;
-    }
-    Ok(tls)
-}
 
 /// The key that signs tokens.
 pub(super) fn signing_key(places: &Places) -> Result<SigningKey> {
@@ -146,6 +76,7 @@ fn random_or_chosen(secret: &str) -> Secret<'_> {
     }
 }
 
+/// A file's text; `None` where there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -155,14 +86,14 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use control_store::MemoryStore;
     use fabric_api::Uplink;
     use identity::{find_principal, verify_secret};
 
     use super::*;
 
-    fn settings(env: &Env) -> Settings {
+    pub(crate) fn settings(env: &Env) -> Settings {
         Settings {
             v: 1,
             tenant: env.ids.uuid().to_string(),
@@ -189,7 +120,7 @@ mod tests {
         };
         places.make().unwrap();
         let (env, store) = (Env::system(), MemoryStore::new());
-        let mut settings = settings(&env);
+        let settings = settings(&env);
         for _ in 0..2 {
             records(
                 &store,
@@ -208,22 +139,10 @@ mod tests {
             &principal.secret_hash,
             &stamp::secret(&places, SECRET).unwrap()
         ));
-
-        let now = env.clock.now();
-        let first = endpoint_tls(&places, &settings, now).unwrap();
-        assert_eq!(
-            first.cert_pem,
-            endpoint_tls(&places, &settings, now).unwrap().cert_pem
+        assert!(
+            principal.secret_hash.starts_with("sha256$"),
+            "comparing it costs nothing"
         );
-        assert_eq!(fs::read_to_string(places.ca()).unwrap(), first.ca_pem);
-        settings.domain = Some("example.com".into());
-        let second = endpoint_tls(&places, &settings, now).unwrap();
-        assert_ne!(first.cert_pem, second.cert_pem);
-        assert_eq!(fs::read_to_string(places.ca()).unwrap(), second.ca_pem);
-        let late = now + SignedDuration::from_hours(301 * 24);
-        assert_ne!(
-            second.cert_pem,
-            endpoint_tls(&places, &settings, late).unwrap().cert_pem
-        );
+        assert!(matches!(random_or_chosen("a password"), Secret::Chosen(_)));
     }
 }

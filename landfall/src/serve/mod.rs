@@ -5,15 +5,18 @@
 
 mod backups;
 mod drivers;
+mod endpoint;
 mod first;
 mod logging;
 mod open_files;
+pub(crate) mod panics;
 mod recipes;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use arm_edge::ServerTls;
+use base_tls::ServedCertificate;
 use control_store::{RedbStore, Sealer, Store};
 use service::{Config, Part, Records, Service, until};
 use tokio::{
@@ -35,6 +38,11 @@ pub(crate) use drivers::open_fabric;
 
 /// Two workers serve thousands of clusters; more would each keep memory of their own.
 const WORKERS: usize = 2;
+
+/// Threads for work that blocks. More than all that asks for them at a time, each with a bound of its own: one login is hashed, 16
+/// backups come, 16 questions go to the object store, one backup is tended and one copied, 32 machines' disks and networks are
+/// worked on; the rest is for files and names. So none of it waits for another kind.
+const BLOCKING: usize = 96;
 
 /// Runs the service until it is told to end.
 pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
@@ -60,9 +68,10 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
         args.background.then(|| context.places.log()).as_deref(),
         context.printer.is_verbose(),
     )?;
+    panics::count();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
-        .max_blocking_threads(16)
+        .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -83,9 +92,11 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         "starting"
     );
     let listener = listen(settings.listen, &places.name).await?;
-    let tls = first::endpoint_tls(places, &settings, env.clock.now())?;
     let sealer =
         Arc::new(Sealer::open(&places.secrets().join("sealing.key")).context("cannot open the sealing key")?);
+    let tls = endpoint::certificate(places, &settings, &sealer, env.clock.now())?;
+    let certificate = ServedCertificate::from_pem(&tls.cert_pem, &tls.key_pem)
+        .context("the endpoint's certificate cannot be used")?;
     let store: Arc<dyn Store> = Arc::new(
         RedbStore::open(&places.store(), env)
             .with_context(|| format!("cannot open {}", places.store().display()))?,
@@ -101,7 +112,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         config,
         Records {
             store: Arc::clone(&store),
-            sealer,
+            sealer: Arc::clone(&sealer),
         },
         drivers.of_service(&archive),
         first::signing_key(places)?,
@@ -118,6 +129,17 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         service::backups::tend(env.clone(), Arc::clone(&store), archive),
         &stopped,
     ));
+    parts.push(part(
+        "renewal of the endpoint's certificate",
+        endpoint::renew(
+            places.clone(),
+            settings.clone(),
+            sealer,
+            env.clone(),
+            certificate.clone(),
+        ),
+        &stopped,
+    ));
     if let Some(mirror) = mirror {
         let copying = service::backups::copy(env.clone(), mirror);
         parts.push(part("copy of backups", copying, &stopped));
@@ -129,7 +151,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             Ok(())
         });
     }
-    let server_tls = ServerTls::from_pem(&tls.cert_pem, &tls.key_pem)?;
+    let server_tls = ServerTls::new(&certificate)?;
     let ending = until(stopped.clone());
     tasks.spawn(async move {
         edge.serve(listener, Some(server_tls), ending)

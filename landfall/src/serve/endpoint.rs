@@ -1,0 +1,325 @@
+//! The certificate of the stamp's endpoint: made once, renewed while the service runs, under a CA that stays.
+//!
+//! | | good for | renewed |
+//! |---|---|---|
+//! | CA, its key sealed with the stamp's | 10 years | two years before its end; published from then on |
+//! | certificate | 397 days | 300 days after it was made, or when names or addresses change |
+//!
+//! A stamp whose CA's key was not kept (releases from before) gets a new CA at once and goes on with its certificate until that
+//! is due: `ca.pem` names both meanwhile, so clients that read it in those months do not notice the change.
+//!
+//! Always true: what is served can be checked with `ca.pem`; the CA that signs next is in `ca.pem` before it signs.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use base_env::Env;
+use base_tls::ServedCertificate;
+use control_store::Sealer;
+use identity::{EndpointCa, EndpointTls};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::first::read;
+use crate::stamp::{self, LOCATION, Places, Settings};
+
+/// A certificate is made anew this long after it was made; it is good for 397 days.
+const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(300 * 24);
+/// A CA that is good for less than this gets a successor.
+const CA_RESERVE: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
+/// How often it is looked whether a certificate is due.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+/// What the CA's key is sealed as.
+const CA_KEY: &str = "endpoint-ca-key";
+
+/// The endpoint's certificate and what it was made for.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    made_at: Timestamp,
+    /// Of the CA that signed it.
+    ca: String,
+    certificate: String,
+    key: String,
+    /// The CA that signs the next one.
+    #[serde(default)]
+    issuer: Option<KeptCa>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct KeptCa {
+    made_at: Timestamp,
+    certificate: String,
+    /// Hexadecimal.
+    sealed_key: String,
+}
+
+impl KeptCa {
+    fn generate(sealer: &Sealer, now: Timestamp) -> Result<Self> {
+        let ca = EndpointCa::generate(now).context("cannot make the endpoint's CA")?;
+        let sealed = sealer
+            .seal(CA_KEY, ca.key_pem().as_bytes())
+            .context("cannot seal the key of the endpoint's CA")?;
+        Ok(Self {
+            made_at: now,
+            certificate: ca.certificate_pem().to_owned(),
+            sealed_key: hex::encode(sealed),
+        })
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        now.duration_since(self.made_at) > EndpointCa::LIFETIME - CA_RESERVE
+    }
+
+    fn open(&self, sealer: &Sealer) -> Result<EndpointCa> {
+        let sealed = hex::decode(&self.sealed_key).context("the key of the endpoint's CA is damaged")?;
+        let key = sealer.unseal(CA_KEY, &sealed)?;
+        let key = Zeroizing::new(
+            String::from_utf8(key.to_vec()).context("the key of the endpoint's CA is no text")?,
+        );
+        EndpointCa::from_pem(&self.certificate, &key).context("the endpoint's CA cannot be used")
+    }
+}
+
+/// The endpoint's certificate for the names and addresses that the stamp has now; a new one if the one that there is is due.
+pub(super) fn certificate(
+    places: &Places,
+    settings: &Settings,
+    sealer: &Sealer,
+    now: Timestamp,
+) -> Result<EndpointTls> {
+    let names: Vec<String> = match &settings.domain {
+        Some(domain) => vec![format!("*.{LOCATION}.{domain}"), format!("{LOCATION}.{domain}")],
+        None => Vec::new(),
+    };
+    let addresses = if settings.listen.ip().is_unspecified() {
+        Vec::new()
+    } else {
+        vec![settings.listen.ip()]
+    };
+    let path = places.secrets().join("endpoint.json");
+    let kept: Option<Kept> = match read(&path)? {
+        Some(text) => {
+            Some(serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?)
+        }
+        None => None,
+    };
+    let issuer = match kept.as_ref().and_then(|kept| kept.issuer.clone()) {
+        Some(issuer) if !issuer.is_due(now) => issuer,
+        _ => KeptCa::generate(sealer, now)?,
+    };
+    let (kept, changed) = match kept {
+        Some(mut kept)
+            if kept.names == names
+                && kept.addresses == addresses
+                && now.duration_since(kept.made_at) < RENEW_AFTER =>
+        {
+            let changed = kept.issuer.as_ref() != Some(&issuer);
+            kept.issuer = Some(issuer);
+            (kept, changed)
+        }
+        _ => {
+            let tls = issuer
+                .open(sealer)?
+                .issue(&names, &addresses, now)
+                .context("cannot make the endpoint's certificate")?;
+            let kept = Kept {
+                names,
+                addresses,
+                made_at: now,
+                ca: tls.ca_pem,
+                certificate: tls.cert_pem,
+                key: tls.key_pem,
+                issuer: Some(issuer),
+            };
+            (kept, true)
+        }
+    };
+    let next = kept.issuer.as_ref().map(|issuer| &issuer.certificate);
+    let ca_pem = match next {
+        Some(next) if *next != kept.ca => format!("{}{next}", kept.ca),
+        _ => kept.ca.clone(),
+    };
+    // First what clients trust, then what is served: a crash in between leaves a certificate that can be checked.
+    if read(&places.ca())?.as_deref() != Some(ca_pem.as_str()) {
+        stamp::write_whole(&places.ca(), ca_pem.as_bytes(), 0o644)?;
+    }
+    if changed {
+        let text = serde_json::to_vec(&kept).context("cannot write the endpoint's certificate")?;
+        stamp::write_whole(&path, &text, 0o600)?;
+    }
+    Ok(EndpointTls {
+        ca_pem,
+        cert_pem: kept.certificate,
+        key_pem: kept.key,
+    })
+}
+
+/// Renews the certificate that is served for ever.
+pub(super) async fn renew(
+    places: Places,
+    settings: Settings,
+    sealer: std::sync::Arc<Sealer>,
+    env: Env,
+    served: ServedCertificate,
+) {
+    let mut before: Option<String> = None;
+    loop {
+        env.clock.sleep(LOOK).await;
+        let renewed = certificate(&places, &settings, &sealer, env.clock.now()).and_then(|tls| {
+            if before.as_ref() != Some(&tls.cert_pem) {
+                served.replace(&tls.cert_pem, &tls.key_pem)?;
+                if before.is_some() {
+                    tracing::info!("the certificate of the ARM API is renewed");
+                }
+                before = Some(tls.cert_pem);
+            }
+            Ok(())
+        });
+        if let Err(error) = renewed {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use fabric_api::Uplink;
+
+    use super::*;
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    struct Stand {
+        places: Places,
+        settings: Settings,
+        sealer: Arc<Sealer>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Stand {
+        fn new(env: &Env) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let places = Places {
+                name: "t".into(),
+                state: dir.path().join("s"),
+                run: dir.path().join("r"),
+            };
+            places.make().unwrap();
+            let settings = Settings {
+                listen: stamp::DEFAULT_LISTEN,
+                ..super::super::first::tests::settings(env)
+            };
+            assert_eq!(settings.uplink, Uplink::None);
+            Self {
+                places,
+                settings,
+                sealer: Arc::new(Sealer::from_key(&[7; 32])),
+                _dir: dir,
+            }
+        }
+
+        fn at(&self, now: Timestamp) -> EndpointTls {
+            certificate(&self.places, &self.settings, &self.sealer, now).unwrap()
+        }
+
+        fn published(&self) -> String {
+            fs::read_to_string(self.places.ca()).unwrap()
+        }
+    }
+
+    #[test]
+    fn certificates_follow_each_other_under_one_ca() {
+        let env = Env::system();
+        let mut stand = Stand::new(&env);
+        let now = env.clock.now();
+        let first = stand.at(now);
+        assert_eq!(stand.published(), first.ca_pem);
+        assert_eq!(stand.at(now).cert_pem, first.cert_pem);
+        // A new name, and time: each a certificate, none a CA.
+        stand.settings.domain = Some("example.com".into());
+        let named = stand.at(now);
+        assert_ne!(named.cert_pem, first.cert_pem);
+        let late = stand.at(now + DAY * 301);
+        assert_ne!(late.cert_pem, named.cert_pem);
+        assert_eq!((&named.ca_pem, &late.ca_pem), (&first.ca_pem, &first.ca_pem));
+        assert_eq!(stand.published(), first.ca_pem);
+        let kept = fs::read_to_string(stand.places.secrets().join("endpoint.json")).unwrap();
+        assert_eq!(
+            kept.matches("PRIVATE KEY").count(),
+            2,
+            "the certificate's alone, begin and end"
+        );
+    }
+
+    #[test]
+    fn a_ca_gets_a_successor_that_is_published_before_it_signs() {
+        let env = Env::system();
+        let stand = Stand::new(&env);
+        let mut now = env.clock.now();
+        let first = stand.at(now);
+        let mut published_both = 0;
+        let mut last = first.cert_pem.clone();
+        for _ in 0..(3600 / 50) {
+            now += DAY * 50;
+            let tls = stand.at(now);
+            assert!(tls.ca_pem.matches("BEGIN CERTIFICATE").count() <= 2);
+            published_both += u32::from(tls.ca_pem != first.ca_pem && tls.ca_pem.starts_with(&first.ca_pem));
+            last = tls.cert_pem;
+        }
+        assert!(published_both > 0);
+        assert_ne!(last, first.cert_pem);
+        assert!(!stand.published().contains(&first.ca_pem), "the first is over");
+    }
+
+    #[test]
+    fn a_stamp_from_before_goes_on_and_publishes_its_next_ca() {
+        let env = Env::system();
+        let stand = Stand::new(&env);
+        let now = env.clock.now();
+        let old = EndpointTls::generate(&[], &[stand.settings.listen.ip()], now).unwrap();
+        let kept = serde_json::json!({
+            "names": [], "addresses": [stand.settings.listen.ip()], "made_at": now,
+            "ca": old.ca_pem, "certificate": old.cert_pem, "key": old.key_pem,
+        });
+        fs::write(stand.places.secrets().join("endpoint.json"), kept.to_string()).unwrap();
+        let tls = stand.at(now + DAY);
+        assert_eq!(tls.cert_pem, old.cert_pem);
+        let next = tls.ca_pem.strip_prefix(&old.ca_pem).unwrap().to_owned();
+        assert!(next.contains("BEGIN CERTIFICATE"));
+        assert_eq!(stand.at(now + DAY * 2).ca_pem, tls.ca_pem, "made once");
+        let renewed = stand.at(now + DAY * 301);
+        assert_ne!(renewed.cert_pem, old.cert_pem);
+        assert_eq!((renewed.ca_pem, stand.published()), (next.clone(), next));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_is_served_without_a_restart() {
+        let env = Env::simulated(1);
+        let stand = Stand::new(&env);
+        let tls = stand.at(env.clock.now());
+        let served = ServedCertificate::from_pem(&tls.cert_pem, &tls.key_pem).unwrap();
+        let first = served.leaf();
+        let renewing = tokio::spawn(renew(
+            stand.places.clone(),
+            stand.settings.clone(),
+            Arc::clone(&stand.sealer),
+            env.clone(),
+            served.clone(),
+        ));
+        let days = |days: u64| env.clock.sleep(Duration::from_secs(days * 24 * 60 * 60));
+        days(299).await;
+        assert_eq!(served.leaf(), first);
+        days(2).await;
+        assert_ne!(served.leaf(), first);
+        assert_eq!(stand.published(), tls.ca_pem, "under the same CA");
+        renewing.abort();
+    }
+}

@@ -1,11 +1,16 @@
 //! The service in the background: who runs it, starting it, stopping it.
 //!
-//! Always true: a stamp's service holds an exclusive lock on `serve.lock` as long as it lives, with its pid in the file.
-//! So a stale file means nothing, a pid that was used again is never signalled, and there is one service a stamp.
+//! A stamp's service holds `serve.lock` in the run directory, which only root may enter, as long as it lives, with its pid and
+//! the time at which it started in the file. It is held twice: by `flock`, so that there is one service a stamp, also beside a
+//! release from before; and by an open-file-description lock, which can be asked for without being taken.
+//!
+//! Always true: a stale file means nothing; looking whether the service runs never keeps one from starting; a process is only
+//! signalled while the service holds the lock and that process is the one that wrote the file: never one that has its pid now.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -14,10 +19,10 @@ use anyhow::{Context as _, Result};
 use base_env::Env;
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    fcntl::{FcntlArg, Flock, FlockArg, fcntl},
+    libc,
 };
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::{
     admin::{AdminClient, StampStatus},
@@ -47,14 +52,21 @@ pub(crate) fn hold(places: &Places) -> Result<Held> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
+    file.set_permissions(Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot protect {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             let act = || format!("cannot write {}", path.display());
+            fcntl(&*lock, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK)))
+                .with_context(|| format!("cannot lock {}", path.display()))?;
+            let pid = std::process::id();
+            let started = started(pid).context("cannot find this process's own start")?;
             lock.set_len(0).with_context(act)?;
             lock.rewind().with_context(act)?;
-            writeln!(&mut *lock, "{}", std::process::id()).with_context(act)?;
+            writeln!(&mut *lock, "{pid} {started}").with_context(act)?;
             Ok(Held { _lock: lock })
         }
         Err((_, Errno::EWOULDBLOCK)) => Err(Problem::new(
@@ -72,22 +84,79 @@ pub(crate) fn hold(places: &Places) -> Result<Held> {
     }
 }
 
-/// The process id of the stamp's service, if it runs.
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    let short = |number: libc::c_int| libc::c_short::try_from(number).unwrap_or_default();
+    libc::flock {
+        l_type: short(kind),
+        l_whence: short(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// When a process started, in ticks since the host did; `None` when there is no such process.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it, in parentheses, may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The process id of the stamp's service, if it runs; 0 while it is not known.
 pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
     let path = places.lock();
     let mut file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(crate::stamp::not_root("ask for the service"));
+        }
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
+    let mut asked = whole_file(libc::F_WRLCK);
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked))
+        .with_context(|| format!("cannot ask for the lock {}", path.display()))?;
+    let held = libc::c_int::from(asked.l_type) != libc::F_UNLCK;
+    // After the lock was looked at: who held it then had written, or has just started.
     let mut text = String::new();
     file.read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => Ok(None),
-        // Locked, and perhaps its pid is not written yet: then it has just started. 0 is no process.
-        Err((_, Errno::EWOULDBLOCK)) => Ok(Some(text.trim().parse().unwrap_or(0))),
-        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match (held, words.as_slice()) {
+        (true, [pid, start]) => {
+            let same = pid.parse().ok().and_then(started) == start.parse().ok();
+            Ok(Some(pid.parse().ok().filter(|_| same).unwrap_or(0)))
+        }
+        (true, _) => Ok(Some(0)),
+        // A release from before wrote the pid alone, and holds only the other lock.
+        (false, [pid]) => match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(None),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(Some(pid.parse().unwrap_or(0))),
+            Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        },
+        (false, _) => Ok(None),
+    }
+}
+
+/// Signals the service's process, if it still has this pid. Returns whether it did.
+fn tell(places: &Places, process: i32, signal: Signal) -> Result<bool> {
+    let Some(raw) = rustix::process::Pid::from_raw(process) else {
+        return Ok(false);
+    };
+    let handle = match pidfd_open(raw, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return Ok(false),
+        Err(error) => return Err(error).with_context(|| format!("cannot find process {process}")),
+    };
+    // The handle stays with this process, whoever has its pid later; so look again, now that there is one.
+    if pid(places)? != Some(process) {
+        return Ok(false);
+    }
+    match pidfd_send_signal(handle, signal) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        Err(rustix::io::Errno::PERM) => Err(crate::stamp::not_root("stop the service")),
+        Err(error) => Err(error).with_context(|| format!("cannot signal process {process}")),
     }
 }
 
@@ -186,24 +255,19 @@ pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
     };
     // A service that systemd runs is ended by it, or it would be started again.
     Unit::of(places)?.stop();
-    let mut signal = Signal::SIGTERM;
+    let mut signal = Signal::TERM;
     let mut deadline = env.clock.monotonic() + STOP_BOUND;
     let mut told = 0;
     while let Some(pid) = pid(places)? {
         if pid > 0 && told != pid {
-            match kill(Pid::from_raw(pid), signal) {
-                Ok(()) => told = pid,
-                Err(Errno::ESRCH) => {}
-                Err(Errno::EPERM) => return Err(crate::stamp::not_root("stop the service")),
-                Err(error) => return Err(error).with_context(|| format!("cannot signal process {pid}")),
-            }
+            told = if tell(places, pid, signal)? { pid } else { told };
         }
         if env.clock.monotonic() > deadline {
-            if signal == Signal::SIGKILL {
+            if signal == Signal::KILL {
                 anyhow::bail!("process {first} does not end, even when killed");
             }
             // Everything it does can be repeated, so killing it is safe.
-            signal = Signal::SIGKILL;
+            signal = Signal::KILL;
             told = 0;
             deadline += STOP_BOUND;
         }
@@ -216,24 +280,115 @@ pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
 mod tests {
     use super::*;
 
+    fn places(dir: &std::path::Path) -> Places {
+        let places = Places {
+            name: "one".into(),
+            state: dir.join("s"),
+            run: dir.join("r"),
+        };
+        places.make().unwrap();
+        places
+    }
+
     #[test]
     fn one_service_a_stamp() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places {
-            name: "one".into(),
-            state: dir.path().join("s"),
-            run: dir.path().join("r"),
-        };
-        places.make().unwrap();
+        let places = places(dir.path());
         assert_eq!(pid(&places).unwrap(), None);
         let held = hold(&places).unwrap();
-        assert_eq!(
-            pid(&places).unwrap(),
-            Some(i32::try_from(std::process::id()).unwrap())
-        );
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(pid(&places).unwrap(), Some(own));
         assert!(hold(&places).err().unwrap().to_string().contains("runs already"));
         drop(held);
         // The file is still there, and means nothing.
         assert_eq!(pid(&places).unwrap(), None);
+    }
+
+    #[test]
+    fn only_root_gets_at_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        // As a release from before left it.
+        fs::create_dir_all(dir.path().join("r")).unwrap();
+        fs::set_permissions(dir.path().join("r"), Permissions::from_mode(0o755)).unwrap();
+        fs::write(dir.path().join("r/serve.lock"), "7\n").unwrap();
+        let places = places(dir.path());
+        let _held = hold(&places).unwrap();
+        assert_eq!((mode(&places.run), mode(&places.lock())), (0o700, 0o600));
+    }
+
+    #[test]
+    fn looking_keeps_nobody_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        drop(hold(&places).unwrap());
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        pid(&places).unwrap();
+                    }
+                });
+            }
+            let failed = (0..2000).filter(|_| hold(&places).is_err()).count();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(failed, 0);
+        });
+    }
+
+    /// A process that has the pid that a service had before.
+    struct Stranger(Child);
+
+    impl Stranger {
+        fn new() -> Self {
+            let child = Command::new("cat")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn();
+            Self(child.unwrap())
+        }
+    }
+
+    impl Drop for Stranger {
+        fn drop(&mut self) {
+            let _ended = self.0.kill();
+            let _reaped = self.0.wait();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_the_pid_now_is_not_signalled() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let mut stranger = Stranger::new();
+        // The service is dead; somebody else holds the old lock on its file.
+        fs::write(places.lock(), format!("{} 1\n", stranger.0.id())).unwrap();
+        let shared = Flock::lock(File::open(places.lock()).unwrap(), FlockArg::LockSharedNonblock);
+        assert!(!stop(&places, &Env::system()).await.unwrap());
+        drop(shared);
+        // The service lives and has not written yet.
+        let _held = hold(&places).unwrap();
+        fs::write(places.lock(), format!("{} 1\n", stranger.0.id())).unwrap();
+        assert_eq!(pid(&places).unwrap(), Some(0));
+        let other = i32::try_from(stranger.0.id()).unwrap();
+        assert!(!tell(&places, other, Signal::TERM).unwrap());
+        assert!(stranger.0.try_wait().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_service_of_a_release_from_before_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        fs::write(places.lock(), "4711\n").unwrap();
+        assert_eq!(pid(&places).unwrap(), None);
+        let held = Flock::lock(
+            File::open(places.lock()).unwrap(),
+            FlockArg::LockExclusiveNonblock,
+        )
+        .unwrap();
+        assert_eq!(pid(&places).unwrap(), Some(4711));
+        assert!(hold(&places).is_err());
+        drop(held);
     }
 }

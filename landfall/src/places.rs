@@ -7,13 +7,13 @@
 //! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
 //! | `…/log/` | the service's log, bounded |
 //! | `…/ca.pem` | the certificate that clients of the ARM API trust |
-//! | `/run/landfall/STAMP/` | lock with the service's pid, admin socket, and whose runtime state it is |
+//! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and whose runtime state it is |
 //!
 //! Always true: paths are absolute, since the service works in `/`; files are written whole or not at all.
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -89,19 +89,22 @@ impl Places {
         self.run.join("admin.sock")
     }
 
-    /// Makes the directories.
+    /// Makes the directories, with the modes that they are to have.
     pub(crate) fn make(&self) -> Result<()> {
         for (path, mode) in [
             (self.state.clone(), 0o755),
             (self.secrets(), 0o700),
-            (self.state.join("log"), 0o755),
-            (self.run.clone(), 0o755),
+            (self.state.join("log"), 0o750),
+            (self.run.clone(), 0o700),
         ] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(mode)
                 .create(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
+            // One that is there may be of a release from before, or of a careless hand.
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+                .with_context(|| format!("cannot protect {}", path.display()))?;
         }
         Ok(())
     }
@@ -115,6 +118,30 @@ pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_that_are_there_get_the_modes_that_they_are_to_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            name: "t".into(),
+            state: dir.path().join("s"),
+            run: dir.path().join("r"),
+        };
+        for path in [places.secrets(), places.run.clone(), places.state.join("log")] {
+            fs::create_dir_all(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        places.make().unwrap();
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let modes = [
+            places.secrets(),
+            places.run.clone(),
+            places.state.join("log"),
+            places.state.clone(),
+        ]
+        .map(mode);
+        assert_eq!(modes, [0o700, 0o700, 0o750, 0o755]);
+    }
 
     #[test]
     fn names_are_checked() {

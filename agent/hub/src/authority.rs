@@ -15,6 +15,9 @@ pub enum CaError {
     /// The library refused, or the request is not one.
     #[error("cannot make the certificate of {0}")]
     Certificate(String, #[source] rcgen::Error),
+    /// The service's certificate could not be shown.
+    #[error("the certificate towards agents cannot be used")]
+    Served(#[from] base_tls::CertificateError),
     /// The service's TLS could not be set up.
     #[error("cannot set up TLS for agents")]
     Tls(#[from] rustls::Error),

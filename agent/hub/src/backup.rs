@@ -22,7 +22,7 @@ use cluster_backup::ObjectName;
 use control_records::{ClusterRecord, MachineRecord, Role, key};
 use control_store::{Store, StoreError, get_record, list_records};
 use futures::StreamExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
     Hub,
@@ -38,6 +38,11 @@ const PIECE: usize = 64 * 1024;
 const STALLED: Duration = Duration::from_secs(30);
 /// A whole body: a base of 8 GiB at 10 MiB a second, as long as the machine's program waits.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
+
+/// Bodies that come in at a time, each with a thread of its own; others wait with their first pieces.
+static UPLOADS: Semaphore = Semaphore::const_new(16);
+/// Questions to the object store under way at a time.
+static QUESTIONS: Semaphore = Semaphore::const_new(16);
 
 /// Where backups are, and who may have them.
 pub struct BackupReceiver {
@@ -118,10 +123,17 @@ fn failed(error: &ArchiveError) -> Response {
     }
 }
 
-/// Work that blocks, on a thread for that.
+/// Work that blocks, on a thread for that, when it is its turn.
 async fn blocking<T: Send + 'static>(
+    turns: &'static Semaphore,
     work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
 ) -> Result<T, Response> {
+    let turn = turns.acquire().await;
+    let work = move || {
+        // Given back by the thread, also when nobody waits for it any more.
+        let _turn = turn;
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(&error)),
@@ -135,7 +147,7 @@ pub(crate) async fn list(
     Path(cluster): Path<String>,
 ) -> Result<Json<Vec<String>>, Response> {
     let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
-    let holding = blocking(move || backups.archive.holding(&cluster)).await?;
+    let holding = blocking(&QUESTIONS, move || backups.archive.holding(&cluster)).await?;
     let names = holding.objects.iter().map(|(name, _)| name.to_string());
     Ok(Json(names.collect()))
 }
@@ -173,7 +185,9 @@ pub(crate) async fn put(
     let carry = async {
         let _in_time = clock.timeout(WHOLE, carry).await;
     };
-    let keep = blocking(move || backups.archive.put(&cluster, name, Incoming::new(pieces)));
+    let keep = blocking(&UPLOADS, move || {
+        backups.archive.put(&cluster, name, Incoming::new(pieces))
+    });
     let ((), kept) = tokio::join!(carry, keep);
     kept.map(|()| StatusCode::NO_CONTENT)
 }
@@ -185,7 +199,7 @@ pub(crate) async fn get(
 ) -> Result<Response, Response> {
     let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
     let name = parse(&object)?;
-    let file = blocking(move || backups.archive.get(&cluster, &name)).await?;
+    let file = blocking(&QUESTIONS, move || backups.archive.get(&cluster, &name)).await?;
     // A thread for each piece and none between them: a machine that reads slowly keeps none.
     let stream = futures::stream::unfold(Some(file), |file| async move {
         let mut file = file?;

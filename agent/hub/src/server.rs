@@ -6,6 +6,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
+use base_tls::ServedCertificate;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -13,7 +14,7 @@ use hyper_util::{
 };
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{CertificateDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -37,6 +38,8 @@ const IDLE: Duration = Duration::from_secs(6 * 60);
 const HEAD_BYTES: usize = 16 * 1024;
 /// What was sent and is not acknowledged for so long is never read.
 const UNREAD: u32 = 60_000;
+/// A certificate of the service is good for two years; a new one is shown after this long.
+const RENEW_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Machines that fall silent together are looked for together.
 const SILENCE_STEP: Duration = Duration::from_millis(500);
 
@@ -52,7 +55,10 @@ impl Hub {
         limits: Limits,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), CaError> {
-        let acceptor = TlsAcceptor::from(Arc::new(self.tls(addresses)?));
+        let certificate = self.certificate(addresses)?;
+        let acceptor = TlsAcceptor::from(Arc::new(self.tls(&certificate)?));
+        let renewal = self.renew(addresses, &certificate);
+        tokio::pin!(renewal);
         let router = self.router();
         let connections = Connections::new(limits);
         tokio::pin!(shutdown);
@@ -62,6 +68,7 @@ impl Hub {
             let accepted = tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 never = &mut silence => match never {},
+                never = &mut renewal => match never {},
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -95,14 +102,35 @@ impl Hub {
         }
     }
 
-    fn tls(&self, addresses: &[IpAddr]) -> Result<ServerConfig, CaError> {
+    /// A certificate for the service, of the CA that agents trust.
+    fn certificate(&self, addresses: &[IpAddr]) -> Result<ServedCertificate, CaError> {
+        let identity = self.inner.ca.server(addresses, self.inner.env.clock.now())?;
+        Ok(ServedCertificate::from_pem(&identity.certificate, &identity.key)?)
+    }
+
+    /// Shows agents a new certificate long before the one that there is ends.
+    async fn renew(&self, addresses: &[IpAddr], served: &ServedCertificate) -> std::convert::Infallible {
+        let clock = &self.inner.env.clock;
+        loop {
+            clock.sleep(RENEW_AFTER).await;
+            let renewed = self
+                .inner
+                .ca
+                .server(addresses, clock.now())
+                .and_then(|identity| Ok(served.replace(&identity.certificate, &identity.key)?));
+            match renewed {
+                Ok(()) => tracing::info!("the certificate towards agents is renewed"),
+                Err(error) => tracing::error!(%error, "the certificate towards agents cannot be renewed"),
+            }
+        }
+    }
+
+    fn tls(&self, certificate: &ServedCertificate) -> Result<ServerConfig, CaError> {
         let unreadable = |_| {
             CaError::Tls(rustls::Error::General(
                 "a certificate just made cannot be read".into(),
             ))
         };
-        let now = self.inner.env.clock.now();
-        let identity = self.inner.ca.server(addresses, now)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         let ca =
@@ -112,13 +140,10 @@ impl Hub {
             .allow_unauthenticated()
             .build()
             .map_err(|error| CaError::Tls(rustls::Error::General(error.to_string())))?;
-        let chain =
-            vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).map_err(unreadable)?];
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(unreadable)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
+            .with_cert_resolver(Arc::new(certificate.clone()));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -151,5 +176,34 @@ impl Hub {
         if let Err(error) = ended {
             tracing::debug!(%error, "an agent's connection ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base_env::Env;
+    use control_store::MemoryStore;
+
+    use super::*;
+    use crate::{AgentCa, StoreDirectory};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_certificate_is_renewed_without_a_restart() {
+        let env = Env::simulated(1);
+        let ca = AgentCa::generate(env.clock.now()).unwrap();
+        let directory = Arc::new(StoreDirectory::new(Arc::new(MemoryStore::new())));
+        let hub = Hub::new(env.clone(), ca, directory);
+        let addresses = ["100.64.0.1".parse().unwrap()];
+        let served = hub.certificate(&addresses).unwrap();
+        let first = served.leaf();
+        let renewing = tokio::spawn({
+            let (hub, served) = (hub.clone(), served.clone());
+            async move { hub.renew(&addresses, &served).await }
+        });
+        env.clock.sleep(RENEW_AFTER / 2).await;
+        assert_eq!(served.leaf(), first);
+        env.clock.sleep(RENEW_AFTER).await;
+        assert_ne!(served.leaf(), first);
+        renewing.abort();
     }
 }

@@ -1,0 +1,104 @@
+//! What ARM resources mean for a running cluster, through the real edge, provider and loops.
+
+use anyhow::{Context as _, Result, ensure};
+use control_records::{ChildRecord, child};
+use serde_json::{Value, json};
+use simulation::{run, script::Player};
+
+const CLUSTER: &str = "resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/c1";
+
+/// A stamp with a cluster of one node that has settled, and the cluster's uid.
+async fn settled() -> Result<(Player, String)> {
+    let mut player = Player::new(1).await?;
+    for line in ["start", "create c1 np1=1", "settle"] {
+        player.command(line).await?;
+    }
+    let cluster = player.stamp.cluster("c1").await?.context("there is no cluster")?;
+    Ok((player, cluster.uid))
+}
+
+async fn put(player: &mut Player, path: &str, properties: Value) -> Result<()> {
+    let body = json!({ "properties": properties });
+    let answer = player.stamp.arm("PUT", path, Some(body)).await?;
+    ensure!(
+        answer.status < 300,
+        "{path} was answered {} {}",
+        answer.status,
+        answer.body
+    );
+    Ok(())
+}
+
+#[test]
+fn children_of_a_cluster_go_with_it() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let schedule = json!({ "weekly": { "intervalWeeks": 1, "dayOfWeek": "Friday" } });
+        let window = json!({ "maintenanceWindow": { "schedule": schedule, "startTime": "01:00" } });
+        for name in ["default", "aksManagedAutoUpgradeSchedule"] {
+            put(
+                &mut player,
+                &format!("{CLUSTER}/maintenanceConfigurations/{name}"),
+                window.clone(),
+            )
+            .await?;
+        }
+        let children = child::all(&uid);
+        let there = player.stamp.records::<ChildRecord>(&children).await?.len();
+        ensure!(there == 2, "{there} are kept");
+        // Nothing is done for them.
+        player.command("settle").await?;
+        for line in ["delete c1", "settle"] {
+            player.command(line).await?;
+        }
+        let left = player.stamp.records::<ChildRecord>(&children).await?;
+        ensure!(left.is_empty(), "{left:?} are left over");
+        Ok(())
+    })
+}
+
+#[test]
+fn labels_and_taints_of_a_pool_reach_old_and_new_nodes_and_leave_them() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let pool = format!("{CLUSTER}/agentPools/np1");
+        let labels = json!({ "a": "1" });
+        let taints = json!(["k=v:NoSchedule"]);
+        for (count, properties, expected) in [
+            (
+                1,
+                json!({ "mode": "System", "count": 1, "nodeLabels": labels, "nodeTaints": taints }),
+                true,
+            ),
+            (
+                2,
+                json!({ "mode": "System", "count": 2, "nodeLabels": labels, "nodeTaints": taints }),
+                true,
+            ),
+            // A PUT that does not name them.
+            (2, json!({ "mode": "System", "count": 2 }), false),
+            (
+                2,
+                json!({ "mode": "System", "count": 2, "nodeLabels": labels, "nodeTaints": taints }),
+                true,
+            ),
+            (
+                2,
+                json!({ "mode": "System", "count": 2, "nodeLabels": {}, "nodeTaints": [] }),
+                false,
+            ),
+        ] {
+            put(&mut player, &pool, properties.clone()).await?;
+            // Virtual time: far more than a node takes to be made. (`settle` knows only what scripts ask for.)
+            player.command("wait 600").await?;
+            let nodes = player.stamp.world.nodes(&uid);
+            ensure!(nodes.len() == count, "{properties}: {} nodes", nodes.len());
+            for node in &nodes {
+                let label = node.labels.get("a").map(String::as_str) == Some("1");
+                let taint = node.taints.iter().any(|taint| taint == "k=v:NoSchedule");
+                ensure!((label, taint) == (expected, expected), "{properties}: {node:?}");
+            }
+        }
+        Ok(())
+    })
+}

@@ -31,7 +31,7 @@ pub use connections::Limits;
 pub use directory::{DirectoryError, Enrolment, MachineDirectory, StoreDirectory};
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -60,6 +60,8 @@ struct Inner {
     directory: Arc<dyn MachineDirectory>,
     sessions: Sessions,
     backups: OnceLock<Arc<BackupReceiver>>,
+    /// SHA-256 of the program that agents are to be.
+    agent_sha256: Mutex<Option<String>>,
 }
 
 impl Hub {
@@ -72,6 +74,7 @@ impl Hub {
                 directory,
                 sessions: Sessions::default(),
                 backups: OnceLock::new(),
+                agent_sha256: Mutex::default(),
             }),
         }
     }
@@ -79,6 +82,16 @@ impl Hub {
     /// From now on, machines' backups are kept there. Given once.
     pub fn keep_backups(&self, backups: BackupReceiver) {
         let _given_before = self.inner.backups.set(Arc::new(backups));
+    }
+
+    /// From now on, agents give way to the program with this SHA-256 and to no other one.
+    pub fn offer_agent(&self, sha256: &str) {
+        *self.offered_agent() = Some(sha256.to_owned());
+    }
+
+    fn offered_agent(&self) -> MutexGuard<'_, Option<String>> {
+        let offered = self.inner.agent_sha256.lock();
+        offered.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn backups(&self) -> Option<Arc<BackupReceiver>> {

@@ -168,7 +168,8 @@ async fn report(
     Json(report): Json<Report>,
 ) -> Json<ReportAnswer> {
     let logs = hub.inner.sessions.accept(&machine, text::report(report));
-    Json(ReportAnswer { logs })
+    let agent_sha256 = hub.offered_agent().clone();
+    Json(ReportAnswer { logs, agent_sha256 })
 }
 
 /// The answer to a request for a log. One that nobody asked for is not read.

@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 /// Where the seed file lies inside a machine; its content is [`Seed`] as JSON.
 pub const SEED_PATH: &str = "/etc/landfall/seed.json";
 
-/// Where the fabric keeps the agent inside a machine. After an upgrade of the service another one lies there, in a machine
-/// that runs too: the agent becomes it.
+/// Where the fabric keeps the agent inside a machine, each machine its own copy. After an upgrade of the service another one lies there, in
+/// a machine that runs too: the agent becomes it, if it is the one of [`ReportAnswer::agent_sha256`].
 pub const AGENT_PATH: &str = "/opt/landfall/agent/landfall-agent";
 
 /// What agents of this release can do. Counted up when a configuration may hold what agents before it do not know or would
@@ -265,6 +265,9 @@ pub enum ProcessState {
 pub struct ReportAnswer {
     /// Logs somebody wants.
     pub logs: Vec<LogRequest>,
+    /// SHA-256, in hexadecimal digits, of the agent's program of the service's release: the only one that an agent gives way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_sha256: Option<String>,
 }
 
 /// A wish for the end of a log.

@@ -7,7 +7,7 @@ use std::{
 
 use agent_protocol::{MachineConfig, Process};
 
-use crate::unit::Job;
+use crate::event::Job;
 
 /// A task's grace when it has to go.
 const TASK_GRACE: Duration = Duration::from_secs(5);

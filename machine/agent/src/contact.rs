@@ -16,7 +16,12 @@ use machine_program::{
 };
 use rcgen::KeyPair;
 
-use crate::{Paths, process, run::News};
+use crate::{
+    Paths,
+    console::{say, thread},
+    news::News,
+    process,
+};
 
 /// The longest wait for a configuration that is asked for.
 const WAIT: Duration = Duration::from_secs(30);
@@ -122,7 +127,7 @@ impl Contact {
                         key: key.serialize_pem(),
                     };
                 }
-                Err(why) => crate::run::say(&format!("cannot enrol at {}: {why}", self.seed.service)),
+                Err(why) => say(&format!("cannot enrol at {}: {why}", self.seed.service)),
             }
             retry.wait();
         }
@@ -142,9 +147,9 @@ impl Contact {
             match KeyPair::generate() {
                 Ok(key) => match disk::write(&path, key.serialize_pem().as_bytes(), 0o600) {
                     Ok(()) => return key,
-                    Err(error) => crate::run::say(&error.to_string()),
+                    Err(error) => say(&error.to_string()),
                 },
-                Err(error) => crate::run::say(&format!("cannot make a key: {error}")),
+                Err(error) => say(&format!("cannot make a key: {error}")),
             }
             retry.wait();
         }
@@ -190,7 +195,7 @@ impl Contact {
         let shown = (identity.certificate, identity.key);
         let (poll, tell) = (WAIT + BOUND, BOUND);
         let Some(client_for_config) = client(Some(&self.seed.ca), Some(&shown), Bounds::whole(poll)) else {
-            crate::run::say("the client certificate cannot be used");
+            say("the client certificate cannot be used");
             return;
         };
         let Some(client_for_reports) = client(Some(&self.seed.ca), Some(&shown), Bounds::whole(tell)) else {
@@ -201,8 +206,10 @@ impl Contact {
             service: self.seed.service.clone(),
             client: client_for_reports,
             outbox: Arc::clone(outbox),
+            news: news.clone(),
+            agent_sha256: None,
         };
-        crate::run::thread("report", move || reporter.run());
+        thread("report", move || reporter.run());
 
         let mut retry = Retry::new();
         loop {
@@ -227,7 +234,7 @@ impl Contact {
                             }
                         }
                         Err(error) => {
-                            crate::run::say(&format!("a configuration cannot be read: {error}"));
+                            say(&format!("a configuration cannot be read: {error}"));
                             retry.wait();
                         }
                     }
@@ -241,7 +248,7 @@ impl Contact {
                     }
                 }
                 Ok(answer) => {
-                    crate::run::say(&format!(
+                    say(&format!(
                         "the service answers {} to the configuration",
                         answer.status()
                     ));
@@ -262,16 +269,27 @@ struct Reporter {
     service: String,
     client: ureq::Agent,
     outbox: Arc<Outbox>,
+    news: Sender<News>,
+    /// What the service said last about the program that agents are to be.
+    agent_sha256: Option<String>,
 }
 
 impl Reporter {
-    fn run(&self) {
+    fn run(mut self) {
         let mut retry = Retry::new();
         loop {
             let report = self.outbox.take();
             match self.send(&report) {
                 Ok(answer) => {
                     retry = Retry::new();
+                    if let Some(sha256) = answer.agent_sha256
+                        && self.agent_sha256.as_ref() != Some(&sha256)
+                    {
+                        self.agent_sha256 = Some(sha256.clone());
+                        if self.news.send(News::Agent(sha256)).is_err() {
+                            return;
+                        }
+                    }
                     for wish in &answer.logs {
                         // A log that does not arrive is asked for again by whoever wants it.
                         let _lost = self.send_log(wish);

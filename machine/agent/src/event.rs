@@ -4,8 +4,18 @@ use std::{collections::BTreeSet, time::Duration};
 
 use agent_protocol::MachineConfig;
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
-use crate::unit::Job;
+/// What is run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Job {
+    /// The setup command of this index.
+    Setup(usize),
+    /// The task of this name.
+    Task(String),
+    /// The process of this name.
+    Process(String),
+}
 
 /// Something happened.
 #[derive(Debug)]

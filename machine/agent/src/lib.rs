@@ -15,9 +15,11 @@
 //! agent (as first process of a pid namespace the kernel sees to that); what a file or a key contains is never logged.
 
 mod change;
+mod console;
 pub mod contact;
 pub mod disk;
 mod event;
+pub mod news;
 pub mod probe;
 pub mod process;
 pub mod run;

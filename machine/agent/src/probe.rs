@@ -13,7 +13,7 @@ use machine_program::{
     probe::{Asker, is_stopped},
 };
 
-use crate::run::News;
+use crate::news::News;
 
 /// Until a process is ready, it is asked this often…
 const EAGER: Duration = Duration::from_millis(50);

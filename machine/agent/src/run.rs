@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
-        Arc, OnceLock,
+        Arc,
         mpsc::{self, RecvTimeoutError, Sender},
     },
     time::Duration,
@@ -25,13 +25,15 @@ use rustix::process::WaitOptions;
 
 use crate::{
     Paths,
+    console::{self, say, thread},
     contact::{Contact, Outbox},
     disk,
+    news::News,
     probe::{self, Target, Targets},
     process,
     seen::{self, Statuses},
     signals,
-    successor::{Handover, Successors},
+    successor::{Answer, Handover, Successors},
     supervisor::{Action, Event, Job, Supervisor},
 };
 
@@ -45,60 +47,13 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(1);
 /// Lines of a log in a report, for a process that is in trouble.
 const LINES: usize = 20;
-/// Small stacks: a machine has better uses for its memory.
-const STACK: usize = 256 * 1024;
-
-/// What the threads tell the loop.
-pub enum News {
-    /// A configuration arrived.
-    Config(MachineConfig),
-    /// A probe answered otherwise than before.
-    Probed {
-        /// Which process.
-        name: String,
-        /// Its process id when it was asked.
-        pid: u32,
-        /// The answer.
-        ready: bool,
-        /// When it last answered.
-        answered: Duration,
-    },
-    /// A signal arrived.
-    Signal(Signal),
-}
-
-/// The agent's own log, known once it runs.
-static LOG: OnceLock<PathBuf> = OnceLock::new();
-
-/// Says something on the console and in the agent's own log.
-#[expect(clippy::print_stderr, reason = "standard error is the machine's console")]
-pub(crate) fn say(line: &str) {
-    eprintln!("landfall-agent: {line}");
-    if let Some(log) = LOG.get() {
-        // The console has it; a log that cannot be written stops nobody.
-        let _full = process::append(log, line);
-    }
-}
-
-/// A thread with a small stack. One that cannot be had is fatal: PID 1 that does half its work helps nobody.
-pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
-    let spawned = std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(STACK)
-        .spawn(work);
-    if let Err(error) = spawned {
-        say(&format!("cannot start the {name} thread: {error}"));
-        std::process::exit(1);
-    }
-}
 
 /// Runs the machine below `root` until it is told to stop; goes on from where the agent before it stood, if that has handed
 /// it over in a file.
 pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
     let paths = Paths::below(root);
     let signals = signals::waited_for();
-    // Set here and nowhere else.
-    let _first = LOG.set(paths.log("agent"));
+    console::log_to(&paths.log("agent"));
     let config = disk::config(&paths);
     let generation = config.as_ref().map_or(0, |config| config.generation);
     let adopted = adopt.and_then(|file| adopt_from(file, generation));
@@ -271,6 +226,7 @@ impl Machine {
                     ready,
                     answered,
                 }),
+                Ok(News::Agent(sha256)) => self.successors.expect(sha256),
                 Ok(News::Signal(Signal::SIGCHLD)) => self.reap(),
                 Ok(News::Signal(Signal::SIGTERM | Signal::SIGINT | Signal::SIGPWR)) => self.feed(Event::Stop),
                 // Not handed on: to most programs, these mean the end.
@@ -322,24 +278,33 @@ impl Machine {
         if let Some(pid) = self.successors.hangs(pause::monotonic()) {
             signal_group(pid, Signal::SIGKILL);
         }
-        if self.successors.waiting(&self.paths)
-            && let Some(handover) = self.handover()
-            && let Err(why) = self.successors.ask(&self.paths, &handover, pause::monotonic())
-        {
-            say(&format!("another agent lies ready and does not start: {why}"));
+        let asked = match self.successors.waiting(&self.paths) {
+            Ok(None) => return,
+            Ok(Some(candidate)) => match self.handover() {
+                Some(handover) => self
+                    .successors
+                    .ask(&self.paths, candidate, &handover, pause::monotonic()),
+                None => return,
+            },
+            Err(why) => Err(why),
+        };
+        if let Err(why) = asked {
+            say(&format!("another agent lies ready and is not started: {why}"));
         }
     }
 
     /// The other agent has said whether it can go on from here.
-    fn successor_answered(&mut self, can: bool) {
-        if !can {
+    fn successor_answered(&mut self, answer: Answer) {
+        let Answer::Can(candidate) = answer else {
             say("another agent lies ready and cannot go on from here: this one stays");
             return;
-        }
+        };
         // If something is under way by now, it is asked again later.
         let Some(handover) = self.handover() else { return };
         say("another agent lies ready and takes over");
-        let why = self.successors.become_it(&self.paths, &self.root, &handover);
+        let why = self
+            .successors
+            .become_it(&self.paths, &candidate, &self.root, &handover);
         let Err(why) = why;
         say(&format!("it does not: {why}"));
     }
@@ -499,7 +464,7 @@ impl Machine {
             return;
         };
         match self.successors.answered(pid, success) {
-            Some(can) => self.successor_answered(can),
+            Some(answer) => self.successor_answered(answer),
             None => self.feed(Event::Exited { pid, how, success }),
         }
     }

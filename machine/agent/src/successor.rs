@@ -1,18 +1,29 @@
 //! Another agent takes this one's place, while everything else in the machine goes on.
 //!
-//! Where the fabric keeps the agent ([`agent_protocol::AGENT_PATH`]) there lies another one after an upgrade of the service.
-//! It is asked whether it can go on from what this one would hand over (`landfall-agent --can-adopt FILE`, as a process of its
+//! Where the fabric keeps the agent ([`agent_protocol::AGENT_PATH`]) there lies another one after an upgrade of the service, and the
+//! service says what its SHA-256 is. The file is opened once, summed, and if it is the one, asked whether it can go on from what this one would hand over (`landfall-agent --can-adopt FILE`, as a process of its
 //! own); then this one writes that down and becomes it (`exec`): the same process id, so all children stay children, and
 //! blocked signals stay pending. One that cannot is not asked again; this one stays.
 //!
-//! Always true: an agent that does not even start is never become; what is handed over is read by the release after and,
+//! Always true: what is started is the very file that was summed; an agent that does not even start is never become; what is handed over is read by the release after and,
 //! for the way back, checked by the release before.
 
 use std::{
-    convert::Infallible, ffi::CString, fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration,
+    convert::Infallible,
+    ffi::CString,
+    fs::{self, File},
+    io::Read as _,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::Path,
+    time::Duration,
 };
 
+use aws_lc_rs::digest::{Context, SHA256};
 use machine_program::disk;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::{Paths, process, supervisor::Kept};
@@ -81,48 +92,93 @@ pub fn can_adopt(file: &Path) -> Result<(), String> {
 /// Which file a program is.
 type Identity = (u64, u64);
 
-fn identity(path: &Path) -> Option<Identity> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+/// A program that lies ready: the file that was opened and looked at, whatever is put in its place afterwards.
+pub(crate) struct Candidate {
+    who: Identity,
+    file: File,
 }
 
-/// Whether there is another one, and what is known of it.
+/// What another agent said.
+pub(crate) enum Answer {
+    /// It can go on from here.
+    Can(Candidate),
+    /// It cannot, did not start, or did not answer in time.
+    Cannot,
+}
+
+/// Whether there is another agent, and what is known of it.
+#[derive(Default)]
 pub(crate) struct Successors {
-    own: Option<Identity>,
-    refused: Option<Identity>,
+    /// SHA-256 of the program that the service has; nothing is started before the service has said so.
+    expected: Option<String>,
+    /// SHA-256 of this program, once it was needed.
+    own: Option<String>,
+    /// The file that there is nothing more to ask about, as long as this one is expected.
+    settled: Option<(Identity, String)>,
     asked: Option<Asked>,
 }
 
 struct Asked {
-    who: Identity,
+    candidate: Candidate,
     pid: u32,
     at: Duration,
 }
 
-impl Default for Successors {
-    fn default() -> Self {
-        Self {
-            own: identity(Path::new("/proc/self/exe")),
-            refused: None,
-            asked: None,
-        }
-    }
-}
-
 impl Successors {
-    /// Whether one lies ready that was not asked yet.
-    pub(crate) fn waiting(&self, paths: &Paths) -> bool {
-        let there = identity(&paths.agent());
-        self.asked.is_none() && there.is_some() && there != self.own && there != self.refused
+    /// The service has said which program agents are to be.
+    pub(crate) fn expect(&mut self, sha256: String) {
+        self.expected = Some(sha256);
+    }
+
+    /// The program that lies ready, if it is the one that the service has, is not this one, and was not asked yet.
+    ///
+    /// # Errors
+    /// In words, once for each file: when it cannot be read or is not the one that the service has.
+    pub(crate) fn waiting(&mut self, paths: &Paths) -> Result<Option<Candidate>, String> {
+        let Some(expected) = self.expected.clone().filter(|_| self.asked.is_none()) else {
+            return Ok(None);
+        };
+        // There is none in a machine of an earlier release, and none for a moment while it is replaced.
+        let Ok(file) = open(&paths.agent()) else {
+            return Ok(None);
+        };
+        let found = file.metadata().map_err(|error| error.to_string())?;
+        let who = (found.dev(), found.ino());
+        let settled = Some((who, expected.clone()));
+        if self.settled == settled || !found.is_file() {
+            return Ok(None);
+        }
+        // Told once. What goes wrong after this is settled as well, until another file lies there.
+        self.settled = settled;
+        let sum = sha256(&file)?;
+        if sum != expected {
+            return Err(format!(
+                "it is not the one that the service has (SHA-256 {sum}, expected {expected})"
+            ));
+        }
+        if self.own.is_none() {
+            let own = File::open("/proc/self/exe").map_err(|error| error.to_string())?;
+            self.own = Some(sha256(&own)?);
+        }
+        if self.own.as_ref() == Some(&sum) {
+            return Ok(None);
+        }
+        self.settled = None;
+        Ok(Some(Candidate { who, file }))
     }
 
     /// Asks it; the answer is how the process ends ([`Self::answered`]).
-    pub(crate) fn ask(&mut self, paths: &Paths, handover: &Handover, now: Duration) -> Result<(), String> {
-        let Some(who) = identity(&paths.agent()) else {
-            return Ok(());
-        };
+    pub(crate) fn ask(
+        &mut self,
+        paths: &Paths,
+        candidate: Candidate,
+        handover: &Handover,
+        now: Duration,
+    ) -> Result<(), String> {
         let asked = handover.write(&paths.handover()).and_then(|()| {
             let argv = [
-                &paths.agent().display().to_string(),
+                // The child finds the file that was looked at under the same number.
+                &format!("/proc/self/fd/{}", candidate.file.as_raw_fd()),
                 "--can-adopt",
                 &paths.handover().display().to_string(),
             ]
@@ -131,11 +187,15 @@ impl Successors {
         });
         match asked {
             Ok(pid) => {
-                self.asked = Some(Asked { who, pid, at: now });
+                self.asked = Some(Asked {
+                    candidate,
+                    pid,
+                    at: now,
+                });
                 Ok(())
             }
             Err(why) => {
-                self.refused = Some(who);
+                self.settle(candidate.who);
                 Err(why)
             }
         }
@@ -147,36 +207,73 @@ impl Successors {
         (now.saturating_sub(asked.at) > BOUND).then_some(asked.pid)
     }
 
-    /// A child ended. Gives whether it was the one that was asked, and can take over.
-    pub(crate) fn answered(&mut self, pid: u32, success: bool) -> Option<bool> {
+    /// A child ended. Gives an answer if it was the one that was asked.
+    pub(crate) fn answered(&mut self, pid: u32, success: bool) -> Option<Answer> {
         let asked = self.asked.take_if(|asked| asked.pid == pid)?;
-        if !success {
-            self.refused = Some(asked.who);
+        if success {
+            return Some(Answer::Can(asked.candidate));
         }
-        Some(success)
+        self.settle(asked.candidate.who);
+        Some(Answer::Cannot)
     }
 
     /// Becomes it. Comes back only if that does not work.
     pub(crate) fn become_it(
         &mut self,
         paths: &Paths,
+        candidate: &Candidate,
         root: &Path,
         handover: &Handover,
     ) -> Result<Infallible, String> {
-        self.refused = identity(&paths.agent());
+        self.settle(candidate.who);
         handover.write(&paths.handover())?;
         let text = |path: &Path| {
             CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| error.to_string())
         };
         let (program, root, file) = (text(&paths.agent())?, text(root)?, text(&paths.handover())?);
         let arguments = [&*program, c"--root", &*root, c"--adopt", &*file];
+        let environment: Vec<CString> = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                CString::new([name.as_encoded_bytes(), b"=", value.as_encoded_bytes()].concat()).ok()
+            })
+            .collect();
         // The standard library would unblock our signals first, and lose those that come in between.
-        nix::unistd::execv(&program, &arguments).map_err(|error| error.to_string())
+        nix::unistd::fexecve(&candidate.file, &arguments, &environment).map_err(|error| error.to_string())
     }
+
+    fn settle(&mut self, who: Identity) {
+        self.settled = self.expected.clone().map(|expected| (who, expected));
+    }
+}
+
+/// Opens what may be anything: the machine's root may write there.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)
+}
+
+fn sha256(mut file: &File) -> Result<String, String> {
+    let mut sum = Context::new(&SHA256);
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => sum.update(&piece[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("it cannot be read: {error}")),
+        }
+    }
+    let sum = sum.finish();
+    Ok(sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Seek as _;
+
     use super::*;
     use crate::supervisor::Supervisor;
 
@@ -198,39 +295,72 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_is_asked_once() {
+    fn only_what_the_service_has_is_asked_and_once() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
         let mut successors = Successors::default();
-        assert!(!successors.waiting(&paths), "there is none");
-        fs::create_dir_all(paths.agent().parent().unwrap()).unwrap();
-        fs::write(paths.agent(), "no program").unwrap();
-        assert!(successors.waiting(&paths));
-        let handover = || {
-            Handover::new(
-                Duration::ZERO,
-                "boot",
-                1,
-                0,
-                Supervisor::default().kept().unwrap(),
-            )
+        let put = |content: &str| {
+            fs::create_dir_all(paths.agent().parent().unwrap()).unwrap();
+            let new = root.path().join("new");
+            fs::write(&new, content).unwrap();
+            let sum = sha256(&File::open(&new).unwrap()).unwrap();
+            fs::rename(&new, paths.agent()).unwrap();
+            sum
         };
-        successors.ask(&paths, &handover(), Duration::ZERO).unwrap_err();
-        assert!(!successors.waiting(&paths), "it cannot even be started");
-        // Another one lies there: another file, as an upgrade leaves it.
-        fs::write(root.path().join("new"), "").unwrap();
-        fs::rename(root.path().join("new"), paths.agent()).unwrap();
-        assert!(successors.waiting(&paths));
+        let handover = || {
+            let kept = Supervisor::default().kept().unwrap();
+            Handover::new(Duration::ZERO, "boot", 1, 0, kept)
+        };
+        successors.expect("0".repeat(64));
+        assert!(successors.waiting(&paths).unwrap().is_none(), "there is none");
+        let sum = put("no program");
+        let why = successors.waiting(&paths).err().unwrap();
+        assert!(why.contains(&sum), "{why}");
+        assert!(successors.waiting(&paths).unwrap().is_none(), "told once");
+        successors.expected = None;
+        assert!(
+            successors.waiting(&paths).unwrap().is_none(),
+            "the service has said nothing"
+        );
+        successors.expect(sum);
+        let candidate = successors.waiting(&paths).unwrap().unwrap();
+        successors
+            .ask(&paths, candidate, &handover(), Duration::ZERO)
+            .unwrap_err();
+        assert!(
+            successors.waiting(&paths).unwrap().is_none(),
+            "it cannot even be started"
+        );
+
+        // Another one lies there: another file, as an upgrade leaves it. What is put in its place later is not what was summed.
+        successors.expect(put("another"));
+        let candidate = successors.waiting(&paths).unwrap().unwrap();
+        put("a third");
+        let mut text = String::new();
+        (&candidate.file).seek(std::io::SeekFrom::Start(0)).unwrap();
+        (&candidate.file).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "another");
         successors.asked = Some(Asked {
-            who: identity(&paths.agent()).unwrap(),
+            candidate,
             pid: 9,
             at: Duration::ZERO,
         });
-        assert!(!successors.waiting(&paths), "it was not answered yet");
+        assert!(
+            successors.waiting(&paths).unwrap().is_none(),
+            "it was not answered yet"
+        );
         assert_eq!(successors.hangs(BOUND), None);
         assert_eq!(successors.hangs(BOUND + Duration::from_millis(1)), Some(9));
-        assert_eq!(successors.answered(8, true), None);
-        assert_eq!(successors.answered(9, false), Some(false));
-        assert!(!successors.waiting(&paths), "it said no");
+        assert!(successors.answered(8, true).is_none());
+        assert!(matches!(successors.answered(9, false), Some(Answer::Cannot)));
+
+        // This program itself is nothing new, wherever it lies; neither is what is no file.
+        let own = fs::read("/proc/self/exe").unwrap();
+        fs::write(paths.agent(), &own).unwrap();
+        successors.expect(sha256(&File::open(paths.agent()).unwrap()).unwrap());
+        assert!(successors.waiting(&paths).unwrap().is_none());
+        fs::remove_file(paths.agent()).unwrap();
+        std::os::unix::fs::symlink("/proc/self/exe", paths.agent()).unwrap();
+        assert!(successors.waiting(&paths).unwrap().is_none());
     }
 }

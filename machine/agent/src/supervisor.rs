@@ -21,13 +21,10 @@ use agent_protocol::{Command, MachineConfig, ProcessSeen, ProcessState};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+pub use crate::event::{Action, Event, Job};
 use crate::{
     change,
     unit::{FIRST_BACK_OFF, Phase, Unit},
-};
-pub use crate::{
-    event::{Action, Event},
-    unit::Job,
 };
 
 /// A setup command that fails is tried again after this.

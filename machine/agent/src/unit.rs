@@ -14,17 +14,6 @@ pub(crate) const STABLE: Duration = Duration::from_secs(30);
 /// One that never answered yet gets this many times as long before it counts as hanging: a start may be slow.
 const START_FACTOR: u32 = 3;
 
-/// What is run.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Job {
-    /// The setup command of this index.
-    Setup(usize),
-    /// The task of this name.
-    Task(String),
-    /// The process of this name.
-    Process(String),
-}
-
 /// Handed from one agent to the next as it is (see `handover`): a field that is added needs a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {

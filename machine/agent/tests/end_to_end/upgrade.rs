@@ -38,6 +38,18 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
         .await;
     let (pid, at_first) = (world.agent_pid(), world.agent_program());
 
+    // What the service knows nothing of is not started at all.
+    world.hub().offer_agent(&"0".repeat(64));
+    let trace = world.path("/slipped");
+    world.slip_agent(format!("#!/bin/sh\ntouch {}\n", trace.display()).as_bytes());
+    world
+        .file("/var/log/landfall/agent.log", |log| {
+            log.contains("it is not the one that the service has")
+        })
+        .await;
+    assert!(!trace.exists());
+    assert_eq!(world.agent_program(), at_first);
+
     // One that cannot even start is not become.
     world.put_agent(b"#!/bin/sh\nexit 2\n");
     world
@@ -47,7 +59,10 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
         .await;
     assert_eq!(world.agent_program(), at_first);
 
-    world.put_agent(&fs::read(world::program()).unwrap());
+    // Another program: what is behind the end of an executable does not matter to it.
+    let mut another = fs::read(world::program()).unwrap();
+    another.push(b'\n');
+    world.put_agent(&another);
     world
         .file("/var/log/landfall/agent.log", |log| {
             log.contains("goes on as process 1")

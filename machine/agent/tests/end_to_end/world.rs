@@ -187,8 +187,19 @@ impl World {
         fs::read_link(format!("/proc/{}/exe", self.agent_pid())).unwrap()
     }
 
-    /// Puts another agent where the fabric keeps it, as an upgrade does: in one go.
+    /// Puts another agent where the fabric keeps it, and the service says so, as an upgrade does.
     pub(crate) fn put_agent(&self, program: &[u8]) {
+        let sum: String = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, program)
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.hub().offer_agent(&sum);
+        self.slip_agent(program);
+    }
+
+    /// Puts another agent there that the service knows nothing of.
+    pub(crate) fn slip_agent(&self, program: &[u8]) {
         let place = self.path(agent_protocol::AGENT_PATH);
         let new = place.with_extension("new");
         fs::create_dir_all(place.parent().unwrap()).unwrap();

@@ -134,6 +134,9 @@ pub(crate) struct MachineStatus {
     /// `running`, `stopped`, `partial` or `absent`.
     pub(crate) power: String,
     pub(crate) deleting: bool,
+    /// Whether an earlier disk of it, with a database, is kept.
+    #[serde(default)]
+    pub(crate) kept_disk: bool,
     /// Whether its agent reported since the service started.
     pub(crate) in_contact: bool,
     pub(crate) agent_rss_kib: Option<u64>,
@@ -153,7 +156,15 @@ impl MachineStatus {
         if let Some(error) = &self.config_error {
             return Some(error.clone());
         }
-        let bad = self.processes.iter().find(|process| process.state != "ready")?;
+        let kept = || {
+            format!(
+                "was made anew; its earlier disk is kept in fabric/kept/{} below the stamp's files until it has served for ten minutes",
+                self.id
+            )
+        };
+        let Some(bad) = self.processes.iter().find(|process| process.state != "ready") else {
+            return self.kept_disk.then(kept);
+        };
         let exit = bad
             .last_exit
             .as_deref()

@@ -150,6 +150,12 @@ pub(crate) struct Layout {
     #[arg(long, value_enum)]
     pub(crate) uplink: Option<UplinkArg>,
 
+    /// A range of this host's own networks or addresses that clusters may reach, e.g. 192.168.1.0/24; repeat it for more. What is given
+    /// replaces what was given before, none takes all of it back [default: none: private networks that the host has routes to, its
+    /// own addresses and cloud metadata are out of reach]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) uplink_allow: Vec<String>,
+
     /// Where the ARM API and the token service listen [default: 127.0.0.1:8443]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,

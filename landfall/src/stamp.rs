@@ -50,6 +50,9 @@ pub(crate) struct Settings {
     pub(crate) range: Ipv4Net,
     /// Whether its traffic may leave the host.
     pub(crate) uplink: Uplink,
+    /// What clusters may reach though it lies in one of the host's own networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) uplink_allow: Vec<Ipv4Net>,
     /// Where backups of clusters are kept; beside the stamp's other files if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backups: Option<String>,
@@ -126,12 +129,13 @@ impl Settings {
                 return Err(fixed(places, "domain"));
             }
             let before = settings.clone();
+            if let Some(allow) = allowed(layout)? {
+                settings.uplink_allow = allow;
+            }
             settings.listen = layout.listen.unwrap_or(settings.listen);
             settings.backups = layout.backups.clone().or(settings.backups);
             settings.backups_copy = layout.backups_copy.clone().or(settings.backups_copy);
-            if (&settings.listen, &settings.backups, &settings.backups_copy)
-                != (&before.listen, &before.backups, &before.backups_copy)
-            {
+            if settings != before {
                 settings.save(places)?;
             }
             keep_key(places, layout)?;
@@ -156,6 +160,7 @@ impl Settings {
             domain: layout.domain.clone(),
             range: free_range(&places.name, &taken)?,
             uplink: layout.uplink.map_or(Uplink::Host, Uplink::from),
+            uplink_allow: allowed(layout)?.unwrap_or_default(),
             backups: layout.backups.clone(),
             backups_copy: layout.backups_copy.clone(),
             cache: None,
@@ -168,15 +173,12 @@ impl Settings {
 
     /// Saves new settings unless another process was faster; then those are the settings.
     fn save_new(self, places: &Places) -> Result<Self> {
-        let act = || format!("cannot write {}", places.settings().display());
-        let mine = places.state.join(format!(".stamp.toml.{}", std::process::id()));
         let text = toml::to_string_pretty(&self).context("cannot write the settings")?;
-        write_whole(&mine, text.as_bytes(), 0o644)?;
-        let linked = fs::hard_link(&mine, places.settings());
-        fs::remove_file(&mine).with_context(act)?;
-        match linked {
+        match base_files::create_new(&places.settings(), text.as_bytes(), 0o644) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::required(places),
-            other => other.with_context(act).map(|()| self),
+            other => other
+                .with_context(|| format!("cannot write {}", places.settings().display()))
+                .map(|()| self),
         }
     }
 
@@ -462,9 +464,29 @@ pub(crate) fn secret(places: &Places, name: &str) -> Result<String> {
 /// The file with the key to the bucket that backups are kept in.
 pub(crate) const BACKUPS_KEY: &str = "backups-key";
 
+/// What `--uplink-allow` says; `None` if it was not given.
+fn allowed(layout: &Layout) -> Result<Option<Vec<Ipv4Net>>> {
+    match layout.uplink_allow.as_slice() {
+        [] => Ok(None),
+        [none] if none == "none" => Ok(Some(Vec::new())),
+        ranges => {
+            let parse = |text: &String| {
+                text.parse::<Ipv4Net>()
+                    .map(|range| range.trunc())
+                    .map_err(|error| {
+                        Problem::usage(
+                            format!("--uplink-allow {text}: {error}"),
+                            "give an IPv4 range in CIDR notation, e.g. --uplink-allow 192.168.1.0/24, or none",
+                        )
+                    })
+            };
+            Ok(Some(ranges.iter().map(parse).collect::<Result<_, _>>()?))
+        }
+    }
+}
+
 /// Takes the key to the bucket into the stamp's secrets.
 fn keep_key(places: &Places, layout: &Layout) -> Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let Some(file) = &layout.backups_key else {
         return Ok(());
     };
@@ -477,15 +499,7 @@ fn keep_key(places: &Places, layout: &Layout) -> Result<()> {
         .into());
     }
     let path = places.secrets().join(BACKUPS_KEY);
-    let mut kept = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    kept.write_all(text.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))
+    write_whole(&path, text.as_bytes(), 0o600)
 }
 
 #[cfg(test)]
@@ -521,6 +535,22 @@ mod tests {
         assert_eq!(late.save_new(&places).unwrap(), made);
         fs::write(dir.path().join("state/file"), "").unwrap();
         assert!(others(&places).unwrap().is_empty());
+        let allow = |text: &str| Layout {
+            uplink_allow: vec![text.to_owned()],
+            ..Layout::default()
+        };
+        let make =
+            |layout: &Layout| Settings::load_or_make(&places, layout, &[], &Env::simulated_for_test(1));
+        let wanted: Ipv4Net = "192.168.1.0/24".parse().unwrap();
+        assert_eq!(make(&allow("192.168.1.7/24")).unwrap().uplink_allow, [wanted]);
+        assert_eq!(
+            make(&Layout::default()).unwrap().uplink_allow,
+            [wanted],
+            "it is kept"
+        );
+        let refused = make(&allow("192.168.1.7/33")).unwrap_err().to_string();
+        assert!(refused.contains("--uplink-allow 192.168.1.7/33"), "{refused}");
+        assert_eq!(make(&allow("none")).unwrap().uplink_allow, []);
         let other = Layout {
             uplink: Some(UplinkArg::None),
             ..Layout::default()

@@ -20,6 +20,7 @@
 //! | `outage CALLS COMMITS` | from now on this part (0 to 1) of all calls, of all commits, fails; `calm` ends it |
 //! | `pods NODE COUNT` | pods of the nodes whose name ends so do not leave |
 //! | `crash NAME`, `vanish NAME` | the machine whose name begins or ends so stops, is gone |
+//! | `damage NAME` | what the fabric has written down about such a machine cannot be read any more |
 //! | `ail NAME AILMENT CURE` | something befalls it: `silent`, `hangs`, `not-ready`, `disk-full`, `ends:PROCESS`, `deaf:PROCESS`; cured by `process`, `reboot`, `reimage`, `replace` |
 //! | `fail-boots COUNT` | the next machines that start never come up |
 //! | `stall C`, `unstall C` | the cluster's API does not answer, does again |
@@ -138,6 +139,11 @@ impl Player {
             ["vanish", name] => {
                 for id in machines(stamp, name).await? {
                     stamp.world.vanish(&id);
+                }
+            }
+            ["damage", name] => {
+                for id in machines(stamp, name).await? {
+                    stamp.world.damage_metadata(&id);
                 }
             }
             ["ail", name, ailment, cure] => {
@@ -440,6 +446,7 @@ fn orphans(stamp: &Stamp) {
         image: "1.36.3".to_owned(),
         cpu_millis: 1000,
         memory_mib: 1024,
+        disk_gib: None,
         nics: Vec::new(),
         seed_files: BTreeMap::new(),
         labels: BTreeMap::new(),

@@ -40,7 +40,7 @@ pub fn write_with(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Re
         })?;
         rename(&temporary, path)
     })?;
-    sync_directory(parent(path))
+    sync(parent(path))
 }
 
 /// Puts a file in the place of the one that is there without waiting for the disk: readers see old or new content, a power cut may
@@ -70,7 +70,7 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     });
     linked?;
     remove_file(&temporary)?;
-    sync_directory(parent(path))
+    sync(parent(path))
 }
 
 /// Makes a directory and those above it durably; directories that are there stay as they are. New ones get the mode less the umask.
@@ -85,16 +85,17 @@ pub fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
         // Somebody else was first.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        other => other.and_then(|()| sync_directory(parent(path))),
+        other => other.and_then(|()| sync(parent(path))),
     }
 }
 
-/// Makes renames, links and removals in a directory durable.
+/// Makes the content of a file, or renames, links and removals in a directory, durable. After several [`replace`]s, one disk access for all
+/// of them.
 ///
 /// # Errors
 /// When the disk does not take it.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// The directory of a path; `.` for a bare name.

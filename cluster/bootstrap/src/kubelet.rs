@@ -34,6 +34,8 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "containerRuntimeEndpoint": format!("unix://{}", containerd::SOCKET),
         "providerID": provider_id(spec, node),
         "maxPods": pool.max_pods,
+        // A quarter of what the smallest machine may have: one pod does not take the node.
+        "podPidsLimit": 4096,
         "registerWithTaints": pool.taints.iter().filter_map(|taint| parse_taint(taint)).collect::<Vec<_>>(),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": "/",

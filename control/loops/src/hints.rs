@@ -2,7 +2,7 @@
 //!
 //! Always true: names and meaning are those of the records in `control/records`.
 
-use control_records::OperationStatus;
+use control_records::{OperationStatus, Rung};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -19,6 +19,14 @@ pub(crate) struct MachineHint {
     #[serde(default)]
     pub(crate) deleting: bool,
     assignment: Option<AssignmentHint>,
+    #[serde(default)]
+    repair: RepairHint,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RepairHint {
+    #[serde(default)]
+    rung: Rung,
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +38,11 @@ impl MachineHint {
     /// The uid of the cluster that it was given to.
     pub(crate) fn cluster(&self) -> Option<&str> {
         self.assignment.as_ref().map(|given| given.cluster.as_str())
+    }
+
+    /// Whether it needs no repair and has been well for a while since the last one.
+    pub(crate) fn is_well(&self) -> bool {
+        self.repair.rung == Rung::None
     }
 }
 

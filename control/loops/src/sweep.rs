@@ -72,7 +72,11 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         .map(|machine| machine.id.0.clone())
         .collect();
     let mut vanished = Vec::new();
+    let mut serving = Vec::new();
     for (_, machine) in machines {
+        if inventory.kept_disks.iter().any(|id| id.0 == machine.value.id) && machine.value.is_well() {
+            serving.push(MachineId(machine.value.id.clone()));
+        }
         match machine.value.cluster() {
             Some(cluster) if !uids.contains(cluster) => vanished.push(machine.value.id),
             _ => {
@@ -102,6 +106,16 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
                     .delete(key::machine_config(&id)),
             )
             .await?;
+    }
+    for id in serving {
+        // It was made anew and has served for a while: what it had before is not needed any more.
+        tracing::info!(
+            machine = id.as_str(),
+            "deleting the kept disk of a machine that serves again"
+        );
+        if let Err(error) = bounded(shared, deps.fabric.delete_kept_disk(&id)).await {
+            tracing::warn!(machine = id.as_str(), "a kept disk stays for now: {error}");
+        }
     }
     let wanted: BTreeSet<_> = uids.iter().map(|uid| network_id(uid)).collect();
     for id in inventory.networks.iter().filter(|id| !wanted.contains(id)) {

@@ -10,7 +10,7 @@
 //!   it after a crash, and nothing of another stamp;
 //! * what it made goes on when the service stops.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
@@ -104,6 +104,9 @@ pub struct MachineSpec {
     pub cpu_millis: u32,
     /// Memory limit in MiB.
     pub memory_mib: u64,
+    /// Size of its disk in GiB, where the driver can limit it; `None`: as large as the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_gib: Option<u32>,
     /// Network cards, `eth0` first.
     pub nics: Vec<NicSpec>,
     /// Files put into the machine before its first start, by absolute path; mode 0600, owned by root. This is how the
@@ -153,7 +156,8 @@ pub enum Power {
     Running,
     /// It exists, its disk is kept, nothing runs.
     Stopped,
-    /// Some of it exists: a creation or deletion was cut short. `ensure_machine` or `delete_machine` finishes it.
+    /// Some of it exists and nothing of it is worth keeping: a creation or deletion was cut short. `ensure_machine` or `delete_machine`
+    /// finishes it. A machine whose metadata alone is damaged is not partial.
     Partial,
 }
 
@@ -164,9 +168,10 @@ pub struct MachineSeen {
     pub id: MachineId,
     /// What it is doing.
     pub power: Power,
-    /// Its labels, as far as they were written.
+    /// Its labels; empty when the driver's metadata cannot be read.
     pub labels: BTreeMap<String, String>,
-    /// The hash of the specification it was made from, if that was written.
+    /// The hash of the specification it was made from. `None` when the driver's metadata cannot be read: `ensure_machine` writes it anew
+    /// and leaves a machine that runs alone.
     pub spec_hash: Option<String>,
 }
 
@@ -177,6 +182,8 @@ pub struct Inventory {
     pub machines: Vec<MachineSeen>,
     /// Networks, in order of their ids.
     pub networks: Vec<NetworkId>,
+    /// Machines of which an earlier disk is kept ([`Fabric::reset_machine`]), in order of their ids. There may be no machine of that id.
+    pub kept_disks: Vec<MachineId>,
 }
 
 /// Why the fabric could not do it. Coarse, because the answer is always one of: fix the input, wait, or tell a person.
@@ -302,14 +309,16 @@ pub trait Fabric: Send + Sync + 'static {
     /// Stops a machine in order (the agent gets SIGTERM and its grace period), keeping its disk.
     async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError>;
 
-    /// Removes a machine and its disk, running or not.
+    /// Removes a machine and its disk, running or not, and a kept disk of it: it is not wanted any more.
     async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError>;
+
+    /// Takes a machine's disk away from it, running or not: the next `ensure_machine` makes a new one. A disk that holds a database is set
+    /// aside and kept. One disk is kept for each machine, the first one: what comes after it was made anew already.
+    async fn reset_machine(&self, id: &MachineId) -> Result<(), FabricError>;
+
+    /// Deletes the disk that was kept of a machine, if there is one: the machine serves again.
+    async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError>;
 
     /// All that this stamp owns.
     async fn list(&self) -> Result<Inventory, FabricError>;
-
-    /// Where a machine's console and logs can be read on this host, if the driver has such a place.
-    fn log_dir(&self, _id: &MachineId) -> Option<PathBuf> {
-        None
-    }
 }

@@ -5,10 +5,15 @@ use std::path::Path;
 use fabric_api::MachineSpec;
 use serde_json::{Value, json};
 
-use crate::{disk, limits::Limits};
+use crate::{
+    agent,
+    cgroup::{CPU_PERIOD, Limit},
+    disk,
+    limits::Limits,
+};
 
-/// Where the agent lies inside a machine. Its directory is bound, not the file: after an upgrade the other file is seen by
-/// machines that run.
+/// Where the agent lies inside a machine. The machine's own directory with it is bound, not the file: after an upgrade the other file is
+/// seen by a machine that runs.
 const AGENT: &str = "/opt/landfall/agent/landfall-agent";
 
 /// Where configurations of machines made before look for it.
@@ -20,8 +25,9 @@ pub(crate) struct Bundle<'a> {
     /// The machine's directory.
     pub(crate) dir: &'a Path,
     pub(crate) namespace: &'a Path,
+    /// The control group that the machine lives in.
     pub(crate) cgroup: &'a str,
-    pub(crate) agent: &'a Path,
+    pub(crate) limit: Limit,
     pub(crate) limits: &'a Limits,
     /// Whether the kernel has POSIX message queues.
     pub(crate) message_queues: bool,
@@ -61,9 +67,11 @@ impl Bundle<'_> {
                     { "type": "network", "path": self.namespace },
                 ],
                 "cgroupsPath": self.cgroup,
+                // What the machine sees of its limits; those that hold are set above.
                 "resources": {
-                    "cpu": { "period": 100_000, "quota": u64::from(self.spec.cpu_millis) * 100 },
-                    "memory": { "limit": self.spec.memory_mib << 20 },
+                    "cpu": { "period": CPU_PERIOD, "quota": u64::from(self.limit.cpu_millis) * CPU_PERIOD / 1000 },
+                    "memory": { "limit": self.limit.memory_mib << 20 },
+                    "pids": { "limit": self.limit.tasks },
                     "devices": [{ "allow": true, "access": "rwm" }],
                 },
                 "devices": [
@@ -125,14 +133,15 @@ impl Bundle<'_> {
             json!({
                 "destination": to,
                 "type": "bind",
-                "source": self.dir.join(name),
+                "source": disk::volume(self.dir, name),
                 "options": ["rbind", "rw"],
             })
         }));
         let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+        let program = self.dir.join(agent::DIRECTORY).join(agent::PROGRAM);
         for (to, source) in [
-            (parent(Path::new(AGENT)), parent(self.agent)),
-            (OLD_AGENT.into(), self.agent.to_owned()),
+            (parent(Path::new(AGENT)), parent(&program)),
+            (OLD_AGENT.into(), program),
         ] {
             mounts.push(json!({
                 "destination": to,
@@ -175,6 +184,7 @@ mod tests {
             image: "1.36.3".into(),
             cpu_millis: 1500,
             memory_mib: 512,
+            disk_gib: None,
             nics: Vec::new(),
             seed_files: [("/etc/token".to_owned(), "secret-token".to_owned())].into(),
             labels: Default::default(),
@@ -183,8 +193,12 @@ mod tests {
             spec: &spec,
             dir: Path::new("/state/machines/m1"),
             namespace: Path::new("/run/netns/x"),
-            cgroup: "/lf-x/m1",
-            agent: Path::new("/state/agent/landfall-agent"),
+            cgroup: "/lf-x/m1/machine",
+            limit: Limit {
+                cpu_millis: 1500,
+                memory_mib: 512,
+                tasks: 16_384,
+            },
             limits: &Limits {
                 capabilities: vec!["CAP_CHOWN"],
                 open_files: 20_000,
@@ -194,13 +208,14 @@ mod tests {
         .config();
         assert_eq!(config["linux"]["resources"]["cpu"]["quota"], 150_000);
         assert_eq!(config["linux"]["resources"]["memory"]["limit"], 536_870_912);
+        assert_eq!(config["linux"]["resources"]["pids"]["limit"], 16_384);
         assert_eq!(config["process"]["rlimits"][0]["hard"], 20_000);
         assert_eq!(
             config["process"]["capabilities"]["bounding"],
             json!(["CAP_CHOWN"])
         );
         let text = config.to_string();
-        assert!(text.contains(r#""destination":"/opt/landfall/agent","options":["bind","ro","nosuid","nodev"],"source":"/state/agent""#));
+        assert!(text.contains(r#""destination":"/opt/landfall/agent","options":["bind","ro","nosuid","nodev"],"source":"/state/machines/m1/agent""#));
         assert_eq!(config["process"]["args"], json!([AGENT]));
         assert!(!text.contains("secret-token"));
         assert!(!text.contains("mqueue"));

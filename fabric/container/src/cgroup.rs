@@ -1,4 +1,7 @@
-//! Control groups: removing what a machine leaves behind, in every hierarchy of version 1 and 2.
+//! Control groups of machines, in every hierarchy of version 1 and 2: setting their limits, and removing what they leave behind.
+//!
+//! Always true: the limits of a machine are set on a group that it cannot see. It lives in the group below ([`INNER`]), which is the root
+//! of its own cgroup namespace and which it may write to.
 
 use std::{
     fs,
@@ -16,6 +19,107 @@ use crate::files;
 /// How often and how long to try: a killed process stays in its group until the kernel has done away with it.
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(25);
+
+/// The group of a machine's processes, below the one with its limits.
+pub(crate) const INNER: &str = "machine";
+
+/// What a machine may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// Thousandths of a core.
+    pub(crate) cpu_millis: u32,
+    /// MiB.
+    pub(crate) memory_mib: u64,
+    /// Processes and threads.
+    pub(crate) tasks: u64,
+}
+
+/// The kernel's default, microseconds.
+pub(crate) const CPU_PERIOD: u64 = 100_000;
+
+impl Limit {
+    /// Controllers, and what is written for each: files of version 1 and of version 2.
+    fn files(self) -> [(&'static str, Vec<(&'static str, String)>); 3] {
+        let (quota, memory) = (
+            u64::from(self.cpu_millis) * CPU_PERIOD / 1000,
+            self.memory_mib << 20,
+        );
+        [
+            (
+                "cpu",
+                vec![
+                    ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
+                    ("cpu.cfs_quota_us", quota.to_string()),
+                    ("cpu.max", format!("{quota} {CPU_PERIOD}")),
+                ],
+            ),
+            (
+                "memory",
+                vec![
+                    ("memory.limit_in_bytes", memory.to_string()),
+                    ("memory.max", memory.to_string()),
+                ],
+            ),
+            ("pids", vec![("pids.max", self.tasks.to_string())]),
+        ]
+    }
+}
+
+/// Makes a machine's group and sets its limits.
+pub(crate) fn confine(group: &str, limit: Limit) -> Result<(), FabricError> {
+    let failed = |error: io::Error| FabricError::failed(format!("limit the control group {group}"), error);
+    confine_below(&hierarchies().map_err(failed)?, group, limit).map_err(failed)
+}
+
+fn confine_below(hierarchies: &[PathBuf], group: &str, limit: Limit) -> io::Result<()> {
+    let mut missing: Vec<&str> = limit.files().iter().map(|(name, _)| *name).collect();
+    for hierarchy in hierarchies {
+        let place = inside(hierarchy, group);
+        if hierarchy.join("cgroup.controllers").exists() {
+            delegate(hierarchy, &place)?;
+        }
+        fs::create_dir_all(&place)?;
+        for (name, files) in limit.files() {
+            for (file, value) in files {
+                if place.join(file).exists() {
+                    set(&place, file, &value)?;
+                    missing.retain(|missing| *missing != name);
+                }
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "this host has no controller for {}; 'landfall doctor' says how to switch it on",
+        missing.join(", ")
+    )))
+}
+
+/// Version 2 gives a group those controllers that all groups above it hand down.
+fn delegate(hierarchy: &Path, place: &Path) -> io::Result<()> {
+    let available = fs::read_to_string(hierarchy.join("cgroup.controllers"))?;
+    let wanted: Vec<String> = available
+        .split_whitespace()
+        .filter(|name| matches!(*name, "cpu" | "memory" | "pids"))
+        .map(|name| format!("+{name}"))
+        .collect();
+    let Some(above) = place.parent().filter(|_| !wanted.is_empty()) else {
+        return Ok(());
+    };
+    fs::create_dir_all(above)?;
+    let mut at = hierarchy.to_owned();
+    for part in above
+        .strip_prefix(hierarchy)
+        .map_err(io::Error::other)?
+        .components()
+    {
+        set(&at, "cgroup.subtree_control", &wanted.join(" "))?;
+        at.push(part);
+    }
+    set(&at, "cgroup.subtree_control", &wanted.join(" "))
+}
 
 /// Where the hierarchies are mounted.
 pub(crate) fn hierarchies() -> io::Result<Vec<PathBuf>> {
@@ -192,6 +296,57 @@ mod tests {
             assert_eq!(fs::read_to_string(place.path().join(freezer)).unwrap(), wanted);
             assert_eq!(files_of(place.path()).len(), 2);
         }
+    }
+
+    #[test]
+    fn limits_of_both_versions_are_set_where_they_are() {
+        let limit = Limit {
+            cpu_millis: 1500,
+            memory_mib: 64,
+            tasks: 99,
+        };
+        // The kernel puts files into a group as it is made; here they are there before.
+        let host = tempfile::tempdir().unwrap();
+        let make = |hierarchy: &str, above: &[&str], files: &[&str]| {
+            let place = host.path().join(hierarchy);
+            fs::create_dir_all(place.join("lf/m1")).unwrap();
+            for file in above {
+                fs::write(place.join(file), "cpu memory pids io").unwrap();
+                fs::write(place.join("lf").join(file), "").unwrap();
+            }
+            for file in files {
+                fs::write(place.join(file), "").unwrap();
+                fs::write(place.join("lf/m1").join(file), "").unwrap();
+            }
+            place
+        };
+        let first = [
+            make("cpu", &[], &["cpu.cfs_period_us", "cpu.cfs_quota_us"]),
+            make("memory", &[], &["memory.limit_in_bytes"]),
+            make("pids", &[], &["pids.max"]),
+            make("freezer", &[], &[]),
+        ];
+        confine_below(&first, "/lf/m1", limit).unwrap();
+        let read = |path: &str| fs::read_to_string(host.path().join(path)).unwrap();
+        assert_eq!(read("cpu/lf/m1/cpu.cfs_quota_us"), "150000");
+        assert_eq!(read("memory/lf/m1/memory.limit_in_bytes"), "67108864");
+        assert_eq!(read("pids/lf/m1/pids.max"), "99");
+
+        let second = make(
+            "unified",
+            &["cgroup.controllers", "cgroup.subtree_control"],
+            &["cpu.max", "memory.max", "pids.max"],
+        );
+        confine_below(std::slice::from_ref(&second), "/lf/m1", limit).unwrap();
+        assert!(read("unified/cgroup.subtree_control").starts_with("+cpu +memory +pids"));
+        assert!(read("unified/lf/cgroup.subtree_control").starts_with("+cpu +memory +pids"));
+        assert_eq!(read("unified/lf/m1/cpu.max"), "150000 100000");
+        assert_eq!(read("unified/lf/m1/memory.max"), "67108864");
+
+        let error = confine_below(&first[..2], "/lf/m1", limit)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no controller for pids"), "{error}");
     }
 
     #[tokio::test]

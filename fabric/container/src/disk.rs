@@ -2,40 +2,50 @@
 //!
 //! | in the machine's directory | what it is |
 //! |---|---|
-//! | `spec.json` | [`Saved`], written first, removed last |
-//! | `ready` | the disk is complete: written before the first start, removed first of all when the machine goes |
+//! | `spec.json` | [`Saved`], written first, removed last; damaged or lost, it is written anew from the record |
+//! | `ready` | the disk is complete: written before the first start |
+//! | `condemned` | the disk is to be deleted: written first of all when the machine goes |
+//! | `disk.img` | of a machine with a limit: a filesystem of that size, sparse; it is mounted at `disk` in the machine's own mount namespace, and what follows up to `root` lies in it ([`crate::disk_image`]) |
+//! | `base` | of such a machine: files put on its disk before its first start, as a layer over the image's |
 //! | `upper`, `work` | the overlay's, over the image's layers |
 //! | `containerd`, `kubelet`, `etcd`, `log` | real directories bound into the machine: an overlay cannot lie on an overlay, and databases are better off without |
 //! | `root` | where the root is put together, in the machine's own mount namespace; always empty on the host |
 //! | `bundle/config.json` | for `runc` |
-//! | `console.log` | what the agent printed |
+//! | `console.log` | what the agent printed; made by the first start |
+//!
+//! Always true: a disk that a machine has run on is deleted only when its deletion was asked for ([`condemn`]), never because a file
+//! about it is missing or damaged ([`is_whole`]).
 
 use std::{
     ffi::OsStr,
     fs,
     io::Write,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
-use fabric_api::{FabricError, MachineSpec, Uplink};
+use fabric_api::{FabricError, MachineId, MachineSpec, Uplink};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::files;
+use crate::{disk_image, files};
 
 /// Where the root is put together.
 pub(crate) const ROOT: &str = "root";
 
-/// The machine's `/var/log`.
-pub(crate) const LOG_VOLUME: &str = "log";
+/// The disk is complete.
+const READY: &str = "ready";
+/// The disk is to be deleted.
+const CONDEMNED: &str = "condemned";
+/// What the agent printed.
+pub(crate) const CONSOLE: &str = "console.log";
 
 /// Real directories bound into the machine: name in its directory, place inside.
 pub(crate) const VOLUMES: &[(&str, &str)] = &[
     ("containerd", "/var/lib/containerd"),
     ("kubelet", "/var/lib/kubelet"),
     ("etcd", "/var/lib/etcd"),
-    (LOG_VOLUME, "/var/log"),
+    ("log", "/var/log"),
 ];
 
 /// Places that start empty each time.
@@ -76,20 +86,134 @@ impl Saved {
         files::write(&dir.join("spec.json"), &text)
     }
 
-    /// `None` when it is not there or was damaged: then the machine is partial and its deletion goes by names alone.
+    /// `None` when it is not there or was damaged: then a deletion goes by names alone.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, FabricError> {
         Ok(files::read(&dir.join("spec.json"))?.and_then(|text| serde_json::from_str(&text).ok()))
     }
 }
 
-/// Whether the disk is complete.
-pub(crate) fn is_ready(dir: &Path) -> bool {
-    dir.join("ready").exists()
+/// The overlay's directory for what is written, and its scratch.
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+/// The layer of files that were there before the first start.
+const BASE: &str = "base";
+
+/// Directories of a disk with a limit, made at each start: name and mode.
+pub(crate) fn directories() -> Vec<(&'static str, u32)> {
+    let volumes = VOLUMES.iter().map(|(name, _)| (*name, volume_mode(name)));
+    [(UPPER, 0o755), (WORK, 0o700)]
+        .into_iter()
+        .chain(volumes)
+        .collect()
+}
+
+fn volume_mode(name: &str) -> u32 {
+    if name == DATABASE_VOLUME { 0o700 } else { 0o755 }
+}
+
+/// The volume of databases.
+const DATABASE_VOLUME: &str = "etcd";
+
+/// Whether there is a disk that a machine can start on, or has started on. Names of files alone decide: their content may be torn.
+pub(crate) fn is_whole(dir: &Path) -> bool {
+    let there = |name: &str| dir.join(name).exists();
+    // A disk without its mark has one all the same if the machine was started: the mark comes before the first start.
+    !there(CONDEMNED) && (there(READY) || there(CONSOLE) || holds_database(dir))
+}
+
+/// Marks a whole disk whose mark was lost.
+pub(crate) fn mark(dir: &Path, id: &MachineId) -> Result<(), FabricError> {
+    if dir.join(READY).exists() {
+        return Ok(());
+    }
+    tracing::warn!(machine = %id, "the mark of a complete disk was lost; the disk is used as it is");
+    files::write(&dir.join(READY), b"")
+}
+
+/// Whether a database was written to the disk. A directory that cannot be read counts: nobody knows what is in it.
+pub(crate) fn holds_database(dir: &Path) -> bool {
+    files::names_in(&dir.join(DATABASE_VOLUME)).map_or(true, |names| !names.is_empty())
+}
+
+/// Where a volume lies, as seen from the machine's mount namespace.
+pub(crate) fn volume(dir: &Path, name: &str) -> PathBuf {
+    inside(dir).join(name)
+}
+
+/// Where all that the machine writes lies, as seen from its mount namespace.
+fn inside(dir: &Path) -> PathBuf {
+    if disk_image::of(dir).exists() {
+        dir.join(disk_image::MOUNTED)
+    } else {
+        dir.to_owned()
+    }
+}
+
+/// Where files are put on the disk before the first start, and the layer of the overlay that they are in.
+fn top(dir: &Path) -> PathBuf {
+    if disk_image::of(dir).exists() {
+        dir.join(BASE)
+    } else {
+        dir.join(UPPER)
+    }
+}
+
+/// What is mounted, and how, before the machine starts.
+pub(crate) struct Mounts {
+    /// The disk's own filesystem and where it goes, if it has one.
+    pub(crate) image: Option<(PathBuf, PathBuf)>,
+    /// Options of the overlay.
+    pub(crate) overlay: String,
+}
+
+pub(crate) fn mounts(dir: &Path, layers: &[PathBuf]) -> Mounts {
+    let image = disk_image::of(dir);
+    let image = image.exists().then(|| (image, dir.join(disk_image::MOUNTED)));
+    let base = image.is_some().then(|| dir.join(BASE));
+    let lower: Vec<String> = base
+        .iter()
+        .chain(layers)
+        .map(|layer| layer.display().to_string())
+        .collect();
+    let overlay = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        volume(dir, UPPER).display(),
+        volume(dir, WORK).display()
+    );
+    Mounts { image, overlay }
 }
 
 /// From here on the disk is not worth anything: the first step of a deletion.
 pub(crate) fn condemn(dir: &Path) -> Result<(), FabricError> {
-    files::remove(&dir.join("ready"))
+    if !dir.exists() {
+        return Ok(());
+    }
+    files::write(&dir.join(CONDEMNED), b"")?;
+    // Agents and releases before `condemned` go by this one alone.
+    files::remove(&dir.join(READY))
+}
+
+/// Deletes a disk, and the machine's directory last: as long as it is there, the machine is listed, and its deletion tried again.
+pub(crate) fn delete(dir: &Path) -> Result<(), FabricError> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    clear(dir)?;
+    files::remove_tree(dir)
+}
+
+/// Deletes what is big, and what says that there is a disk.
+fn clear(dir: &Path) -> Result<(), FabricError> {
+    files::remove(&dir.join(CONSOLE))?;
+    files::remove(&disk_image::of(dir))?;
+    for part in [UPPER, WORK, BASE]
+        .into_iter()
+        .chain(VOLUMES.iter().map(|(name, _)| *name))
+    {
+        files::remove_tree(&dir.join(part))?;
+    }
+    Ok(())
 }
 
 /// What the machine's network files say.
@@ -127,6 +251,14 @@ fn host_resolv() -> String {
         .unwrap_or_else(|| "# The host has no name server that a machine can reach.\n".into())
 }
 
+/// The name servers that machines are told of.
+pub(crate) fn host_name_servers() -> Vec<std::net::Ipv4Addr> {
+    host_resolv()
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
+        .collect()
+}
+
 fn reachable_nameservers(resolv: &str) -> String {
     resolv
         .lines()
@@ -143,41 +275,55 @@ fn reachable_nameservers(resolv: &str) -> String {
         .collect()
 }
 
-/// Makes the disk complete. A disk that is complete keeps all but its `resolv.conf`, which follows the host.
+/// Makes the disk complete. A disk that a machine has run on keeps all but its `resolv.conf`, which follows the host.
 pub(crate) fn prepare(
     dir: &Path,
     spec: &MachineSpec,
     layers: &[PathBuf],
     names: &Names,
 ) -> Result<(), FabricError> {
-    let upper = dir.join("upper");
     files::make_dir(&dir.join(ROOT))?;
-    if is_ready(dir) {
-        return refresh(&upper, &names.resolv);
+    if is_whole(dir) {
+        mark(dir, &spec.id)?;
+        return refresh(&top(dir), &names.resolv);
     }
-    for part in ["upper", "work"]
-        .into_iter()
-        .chain(VOLUMES.iter().map(|(name, _)| *name))
-    {
-        files::remove_tree(&dir.join(part))?;
+    clear(dir)?;
+    match (spec.disk_gib, disk_image::possible()) {
+        (Some(gib), Ok(())) => disk_image::make(dir, gib)?,
+        (limit, possible) => {
+            if let (Some(gib), Err(why)) = (limit, possible) {
+                tracing::warn!(machine = %spec.id, gib, why, "this host cannot limit the machine's disk");
+            }
+            files::make_dir(&dir.join(WORK))?;
+            for (name, _) in VOLUMES {
+                make(&dir.join(name), volume_mode(name))?;
+            }
+        }
     }
-    files::make_dir(&dir.join("work"))?;
-    make(&upper, 0o755)?;
-    for (name, _) in VOLUMES {
-        make(&dir.join(name), if *name == "etcd" { 0o700 } else { 0o755 })?;
-    }
+    make(&top(dir), 0o755)?;
     let fixed = [
         ("/etc/hosts", names.hosts.as_str()),
         ("/etc/resolv.conf", names.resolv.as_str()),
         ("/etc/hostname", spec.hostname.as_str()),
     ];
+    let mut written = Vec::new();
     for (path, content) in fixed {
-        put(dir, layers, Path::new(path), content, 0o644)?;
+        written.push(put(dir, layers, Path::new(path), content, 0o644)?);
     }
     for (path, content) in &spec.seed_files {
-        put(dir, layers, Path::new(path), content, 0o600)?;
+        written.push(put(dir, layers, Path::new(path), content, 0o600)?);
     }
-    files::write(&dir.join("ready"), b"")
+    // All of it is durable before the mark is.
+    for path in written
+        .iter()
+        .flat_map(|path| [Some(path.as_path()), path.parent()])
+        .flatten()
+    {
+        base_files::sync(path)
+            .map_err(|error| FabricError::failed(format!("write {}", path.display()), error))?;
+    }
+    files::write(&dir.join(READY), b"")?;
+    files::remove(&dir.join(CONDEMNED))
 }
 
 fn make(path: &Path, mode: u32) -> Result<(), FabricError> {
@@ -190,13 +336,22 @@ fn make(path: &Path, mode: u32) -> Result<(), FabricError> {
 }
 
 /// Puts a file on a new disk. Nobody but us has written to it yet, so no link in it can lead astray.
-fn put(dir: &Path, layers: &[PathBuf], path: &Path, content: &str, mode: u32) -> Result<(), FabricError> {
+fn put(
+    dir: &Path,
+    layers: &[PathBuf],
+    path: &Path,
+    content: &str,
+    mode: u32,
+) -> Result<PathBuf, FabricError> {
     let volume = VOLUMES
         .iter()
         .find_map(|(name, place)| Some((name, path.strip_prefix(place).ok()?)));
     let (base, inside, layers) = match volume {
+        Some(_) if disk_image::of(dir).exists() => {
+            return Err(misplaced(path, "it lies in a volume of a disk with a limit"));
+        }
         Some((name, inside)) => (dir.join(name), inside, &[][..]),
-        None => (dir.join("upper"), path.strip_prefix("/").unwrap_or(path), layers),
+        None => (top(dir), path.strip_prefix("/").unwrap_or(path), layers),
     };
     let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
         return Err(misplaced(path, "it names a directory"));
@@ -207,17 +362,9 @@ fn put(dir: &Path, layers: &[PathBuf], path: &Path, content: &str, mode: u32) ->
         make_like(&base.join(&at), layers, &at).map_err(|why| misplaced(path, &why))?;
     }
     let target = base.join(parent).join(name);
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&target)
-        .and_then(|mut file| {
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            file.write_all(content.as_bytes())
-        })
-        .map_err(|error| FabricError::failed(format!("write {}", target.display()), error))
+    base_files::replace(&target, content.as_bytes(), mode)
+        .map_err(|error| FabricError::failed(format!("write {}", target.display()), error))?;
+    Ok(target)
 }
 
 /// Makes a directory of the overlay look like the one in the image that it covers: a merged directory shows the upper one's owner and mode.
@@ -263,9 +410,9 @@ fn refresh(upper: &Path, resolv: &str) -> Result<(), FabricError> {
 /// Starts a new console log when the old one has grown, keeping one.
 pub(crate) fn rotate_console(dir: &Path) -> Result<(), FabricError> {
     const CONSOLE_MAX: u64 = 1 << 20;
-    let console = dir.join("console.log");
+    let console = dir.join(CONSOLE);
     if fs::metadata(&console).is_ok_and(|file| file.len() > CONSOLE_MAX) {
-        fs::rename(&console, dir.join("console.log.1"))
+        fs::rename(&console, dir.join(format!("{CONSOLE}.1")))
             .map_err(|error| FabricError::failed(format!("rename {}", console.display()), error))?;
     }
     Ok(())
@@ -281,7 +428,6 @@ fn misplaced(path: &Path, why: &str) -> FabricError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fabric_api::MachineId;
 
     fn spec(seeds: &[(&str, &str)]) -> MachineSpec {
         MachineSpec {
@@ -290,6 +436,7 @@ mod tests {
             image: "1.36.3".into(),
             cpu_millis: 1000,
             memory_mib: 512,
+            disk_gib: None,
             nics: Vec::new(),
             seed_files: seeds
                 .iter()
@@ -318,7 +465,7 @@ mod tests {
         ]);
         Saved::new(&first).write(&dir).unwrap();
         prepare(&dir, &first, std::slice::from_ref(&layer), &names()).unwrap();
-        assert!(is_ready(&dir));
+        assert!(is_whole(&dir));
         let seed = dir.join("upper/etc/landfall/seed.json");
         assert_eq!(fs::read_to_string(&seed).unwrap(), "one");
         assert_eq!(fs::metadata(&seed).unwrap().mode() & 0o777, 0o600);
@@ -336,6 +483,37 @@ mod tests {
         condemn(&dir).unwrap();
         prepare(&dir, &first, &[layer], &names()).unwrap();
         assert!(seed.exists() && !dir.join("upper/etc/old").exists());
+    }
+
+    #[test]
+    fn a_disk_outlives_every_file_about_it() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("m1");
+        let spec = spec(&[("/etc/landfall/seed.json", "one")]);
+        Saved::new(&spec).write(&dir).unwrap();
+        assert!(!is_whole(&dir), "its creation was cut short");
+        prepare(&dir, &spec, &[], &names()).unwrap();
+        fs::create_dir(dir.join("etcd/data")).unwrap();
+        fs::write(dir.join("upper/root.txt"), "kept").unwrap();
+        for lost in [&["spec.json"][..], &["ready"], &["spec.json", "ready"]] {
+            for name in lost {
+                fs::write(dir.join(name), "").unwrap();
+                assert!(is_whole(&dir), "{name} is empty");
+                fs::remove_file(dir.join(name)).unwrap();
+                assert!(is_whole(&dir), "{name} is gone");
+            }
+            assert_eq!(Saved::read(&dir).unwrap().is_none(), lost.contains(&"spec.json"));
+            prepare(&dir, &spec, &[], &names()).unwrap();
+            assert_eq!(fs::read_to_string(dir.join("upper/root.txt")).unwrap(), "kept");
+            assert!(dir.join("etcd/data").exists() && dir.join("ready").exists());
+            Saved::new(&spec).write(&dir).unwrap();
+        }
+        // A node has no database; that it was started says as much.
+        fs::remove_dir(dir.join("etcd/data")).unwrap();
+        fs::remove_file(dir.join("ready")).unwrap();
+        assert!(!is_whole(&dir));
+        fs::write(dir.join("console.log"), "").unwrap();
+        assert!(is_whole(&dir));
     }
 
     #[test]
@@ -367,7 +545,7 @@ mod tests {
         Saved::new(&spec).write(&dir).unwrap();
         let error = prepare(&dir, &spec, &[layer], &names()).unwrap_err();
         assert!(matches!(error, FabricError::Invalid { .. }), "{error}");
-        assert!(!is_ready(&dir));
+        assert!(!is_whole(&dir));
     }
 
     #[test]

@@ -13,7 +13,7 @@ const BOUND: Duration = Duration::from_secs(60);
 const COMPLAINT_MAX: usize = 1500;
 
 /// Services are often started with a PATH that lacks the administrator's programs.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a program with `input` on its standard input and gives back its standard output. `act` is an infinitive that says what for.
 pub(crate) async fn run(

@@ -14,6 +14,12 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), FabricError> {
         .map_err(|error| FabricError::failed(format!("write {}", path.display()), error))
 }
 
+/// Writes what is written anew at each start; mode 0600.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FabricError> {
+    base_files::replace(path, content, 0o600)
+        .map_err(|error| FabricError::failed(format!("write {}", path.display()), error))
+}
+
 /// Makes a directory and those above it, mode 0700; may be there already.
 pub(crate) fn make_dir(path: &Path) -> Result<(), FabricError> {
     base_files::make_directories(path, 0o700)
@@ -33,12 +39,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, FabricError> {
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FabricError> {
     let parents = [from.parent(), to.parent()];
     fs::rename(from, to)
-        .and_then(|()| {
-            parents
-                .into_iter()
-                .flatten()
-                .try_for_each(base_files::sync_directory)
-        })
+        .and_then(|()| parents.into_iter().flatten().try_for_each(base_files::sync))
         .map_err(|error| FabricError::failed(format!("rename {} to {}", from.display(), to.display()), error))
 }
 

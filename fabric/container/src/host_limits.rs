@@ -9,6 +9,9 @@ const LEAST: &[(&str, u64)] = &[
     // Debian's 128 are used up by about eight machines, and the ninth's kubelet does not start.
     ("fs/inotify/max_user_instances", 8192),
     ("fs/inotify/max_user_watches", 1_048_576),
+    // Numbers of processes are the host's, and each machine may have thousands ([`crate::cgroup::Limit`]): 32768, the default of small
+    // hosts, would be used up by two machines. The most that the kernel takes.
+    ("kernel/pid_max", 4_194_304),
 ];
 
 /// Raises what is too low.

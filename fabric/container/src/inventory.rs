@@ -1,6 +1,9 @@
 //! What this stamp owns on this host, found by names alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fabric_api::{FabricError, Inventory, MachineId, MachineSeen, NetworkId, Power};
 
@@ -8,30 +11,31 @@ use crate::{Inner, cgroup, disk, files, namespace};
 
 impl Inner {
     /// Everything, whole or not.
-    pub(crate) async fn inventory(&self) -> Result<Inventory, FabricError> {
-        let containers = self.containers().await?;
-        let failed = |error| FabricError::failed("list what is there", error);
-        let mut machines: BTreeSet<MachineId> = BTreeSet::new();
-        let mut networks: BTreeSet<NetworkId> = BTreeSet::new();
-        let running: BTreeMap<MachineId, bool> = containers
-            .iter()
+    pub(crate) async fn inventory(self: &Arc<Self>) -> Result<Inventory, FabricError> {
+        let running: BTreeMap<MachineId, bool> = self
+            .containers()
+            .await?
+            .into_iter()
             .filter_map(|container| {
-                Some((
-                    self.names.machine_of_container(&container.id)?,
-                    container.is_running(),
-                ))
+                let id = self.names.machine_of_container(&container.id)?;
+                Some((id, container.is_running()))
             })
             .collect();
-        machines.extend(running.keys().cloned());
+        // A few files for each machine: not on the threads that everything else runs on.
+        let inner = Arc::clone(self);
+        tokio::task::spawn_blocking(move || inner.look_for_files(&running))
+            .await
+            .map_err(|error| FabricError::failed("list what is there", error))?
+    }
+
+    fn look_for_files(&self, running: &BTreeMap<MachineId, bool>) -> Result<Inventory, FabricError> {
+        let failed = |error| FabricError::failed("list what is there", error);
         let ids = |names: Vec<String>| names.into_iter().map(MachineId);
+        let mut machines: BTreeSet<MachineId> = running.keys().cloned().collect();
         machines.extend(ids(files::names_in(&self.machines_dir()).map_err(failed)?));
         machines.extend(ids(cgroup::below(&self.names.cgroup()).map_err(failed)?));
-        networks.extend(
-            files::names_in(&self.networks_dir())
-                .map_err(failed)?
-                .into_iter()
-                .map(NetworkId),
-        );
+        let networks = files::names_in(&self.networks_dir()).map_err(failed)?;
+        let mut networks: BTreeSet<NetworkId> = networks.into_iter().map(NetworkId).collect();
         for name in namespace::all().map_err(failed)? {
             machines.extend(self.names.machine_of_namespace(&name));
             networks.extend(self.names.network_of_namespace(&name));
@@ -43,13 +47,14 @@ impl Inner {
         Ok(Inventory {
             machines,
             networks: networks.into_iter().collect(),
+            kept_disks: ids(files::names_in(&self.kept_dir()).map_err(failed)?).collect(),
         })
     }
 
     fn seen(&self, running: bool, id: MachineId) -> Result<MachineSeen, FabricError> {
         let dir = self.machine_dir(&id);
         let saved = disk::Saved::read(&dir)?;
-        let power = match (saved.is_some() && disk::is_ready(&dir), running) {
+        let power = match (disk::is_whole(&dir), running) {
             (false, _) => Power::Partial,
             (true, true) => Power::Running,
             (true, false) => Power::Stopped,

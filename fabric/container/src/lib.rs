@@ -9,7 +9,7 @@
 //! * no mount of a machine is ever visible on the host: its root is put together in a mount namespace that dies with it, so nothing
 //!   has to be unmounted after a crash;
 //! * everything on the host is named by [`fabric_net::Names`], and nothing else of the host is touched: no flush, no policy, no sysctl but
-//!   `ip_forward` with [`Uplink::Host`](fabric_api::Uplink::Host);
+//!   `ip_forward` with [`Uplink::Host`](fabric_api::Uplink::Host), put back with the last stamp, and limits that are too low;
 //! * machines are nobody's children: they go on when the service ends;
 //! * an operation runs to its end even if its caller goes away, one at a time for each machine and each VNET.
 //!
@@ -21,11 +21,14 @@
 //!
 //! Called by: the control loops, by way of [`fabric_api::Fabric`]; made by the binary.
 
+mod agent;
 mod bundle;
 mod cgroup;
 mod disk;
+mod disk_image;
 mod exec;
 mod files;
+mod forwarding;
 mod host_limits;
 mod inventory;
 mod limits;
@@ -38,6 +41,7 @@ mod stamp;
 mod validate;
 
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -48,8 +52,10 @@ use fabric_api::{
     Fabric, FabricError, Inventory, MachineId, MachineSpec, NetworkId, NetworkSpec, StampNetwork,
 };
 use fabric_net::Names;
+use ipnet::Ipv4Net;
 use tokio::sync::RwLock;
 
+pub use crate::disk_image::possible as disk_limits_possible;
 use crate::locks::Locks;
 
 /// Where node images are found.
@@ -70,16 +76,23 @@ pub trait Images: Send + Sync + 'static {
 pub struct ContainerConfig {
     /// The stamp's name, `[a-z0-9][a-z0-9-]{0,31}`. Two drivers with the same name on one host are the same stamp.
     pub stamp: String,
-    /// Where disks are kept, e.g. `/var/lib/landfall/{stamp}`: `machines/` and `networks/` below it are the driver's. On a filesystem
+    /// Where disks are kept, e.g. `/var/lib/landfall/{stamp}`: `machines/`, `kept/` and `networks/` below it are the driver's. On a filesystem
     /// that can carry an overlay (not itself one).
     pub state_dir: PathBuf,
     /// Where runtime state is kept, e.g. `/run/landfall/{stamp}`: `runc/` below it is the driver's. May be lost with a reboot.
     pub run_dir: PathBuf,
     /// The stamp's own network.
     pub network: StampNetwork,
-    /// The agent, a static program on this host: process 1 of every machine. Called `landfall-agent`, and alone in its directory:
-    /// machines see that directory, so another agent that is put in its place is there for those that run.
-    pub agent: PathBuf,
+    /// The port at the stamp's gateway address where agents find the service: the only one of the host that machines reach.
+    pub service_port: u16,
+    /// With [`Uplink::Host`](fabric_api::Uplink::Host): what machines may reach though it lies in one of the host's own networks.
+    pub uplink_allow: Vec<Ipv4Net>,
+    /// The agent, a static program: process 1 of every machine. Each machine gets a copy of its own, replaced while it runs by
+    /// [`Fabric::ensure_stamp`].
+    pub agent: Cow<'static, [u8]>,
+    /// Where releases that had one copy for all machines kept the agent. Machines that they started see that directory: as long as there
+    /// are any, the agent is put there as well, then the directory is removed.
+    pub shared_agent: Option<PathBuf>,
     /// Where node images are found.
     pub images: Arc<dyn Images>,
 }
@@ -95,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) env: Env,
     pub(crate) config: ContainerConfig,
     pub(crate) names: Names,
+    /// SHA-256 of the agent, in hexadecimal digits.
+    pub(crate) agent_sha256: String,
     pub(crate) locks: Locks,
     /// Read by every operation, written by what stops or deletes the whole stamp.
     pub(crate) whole: RwLock<()>,
@@ -111,11 +126,17 @@ impl ContainerFabric {
             inner: Arc::new(Inner {
                 env,
                 names: Names::new(&config.stamp),
+                agent_sha256: agent::sha256(&config.agent),
                 config,
                 locks: Locks::default(),
                 whole: RwLock::default(),
             }),
         })
+    }
+
+    /// SHA-256 of the agent that machines get, in hexadecimal digits.
+    pub fn agent_sha256(&self) -> &str {
+        &self.inner.agent_sha256
     }
 
     /// Runs an operation to its end, whatever becomes of the caller: half an operation holds a lock, or leaves work that the
@@ -139,6 +160,11 @@ impl Inner {
 
     pub(crate) fn machine_dir(&self, id: &MachineId) -> PathBuf {
         self.machines_dir().join(id.as_str())
+    }
+
+    /// Disks of machines that were made anew.
+    pub(crate) fn kept_dir(&self) -> PathBuf {
+        self.config.state_dir.join("kept")
     }
 
     pub(crate) fn networks_dir(&self) -> PathBuf {
@@ -167,7 +193,8 @@ impl Fabric for ContainerFabric {
     async fn ensure_stamp(&self) -> Result<(), FabricError> {
         self.complete("make the stamp's network", |inner| async move {
             let _whole = inner.whole.read().await;
-            inner.ensure_stamp().await
+            inner.ensure_stamp().await?;
+            inner.offer_agent().await
         })
         .await
     }
@@ -242,13 +269,27 @@ impl Fabric for ContainerFabric {
         .await
     }
 
-    async fn list(&self) -> Result<Inventory, FabricError> {
-        self.inner.inventory().await
+    async fn reset_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let id = id.clone();
+        self.complete("take a disk away", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("machine {id}")).await;
+            inner.reset_machine(&id).await
+        })
+        .await
     }
 
-    /// `{state_dir}/machines/{id}/log`: the machine's `/var/log`; its console is `console.log` beside it.
-    fn log_dir(&self, id: &MachineId) -> Option<PathBuf> {
-        validate::identity("machine", id.as_str()).ok()?;
-        Some(self.inner.machine_dir(id).join(disk::LOG_VOLUME))
+    async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError> {
+        let id = id.clone();
+        self.complete("delete a kept disk", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("machine {id}")).await;
+            inner.delete_kept_disk(&id).await
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Inventory, FabricError> {
+        self.inner.inventory().await
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use fabric_api::{Attach, FabricError, MachineId, MachineSpec, NetworkId};
 use fabric_net::{machine_script, port_script};
 
-use crate::{Inner, bundle::Bundle, cgroup, disk, exec, files, limits::Limits, namespace, validate};
+use crate::{Inner, agent, bundle::Bundle, cgroup, disk, exec, files, limits::Limits, namespace, validate};
 
 impl Inner {
     pub(crate) async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
@@ -14,17 +14,16 @@ impl Inner {
         let dir = self.machine_dir(id);
         if dir.exists() {
             let saved = disk::Saved::read(&dir)?;
-            let ready = disk::is_ready(&dir);
             let running = self
                 .container(id)
                 .await?
                 .is_some_and(|container| container.is_running());
-            // Runs without a complete disk: a deletion was cut short.
-            if running && ready {
+            // One that runs on a disk that is to be deleted is taken down: its deletion was cut short.
+            if running && disk::is_whole(&dir) {
                 return self.relabel(saved, spec, &dir);
             }
-            self.tear_down(id, saved.as_ref().map(|saved| &saved.spec))
-                .await?;
+            let known = saved.as_ref().map_or(spec, |saved| &saved.spec);
+            self.tear_down(id, Some(known)).await?;
         }
         let layers = self.layers(&spec.image)?;
         disk::Saved::new(spec).write(&dir)?;
@@ -42,12 +41,17 @@ impl Inner {
         spec: &MachineSpec,
         dir: &std::path::Path,
     ) -> Result<(), FabricError> {
+        disk::mark(dir, &spec.id)?;
         match saved {
             Some(mut saved) if saved.spec.labels != spec.labels => {
                 saved.spec.labels.clone_from(&spec.labels);
                 saved.write(dir)
             }
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => {
+                tracing::warn!(machine = %spec.id, "the specification of a machine that runs was damaged and is written anew");
+                disk::Saved::new(spec).write(dir)
+            }
         }
     }
 
@@ -69,25 +73,31 @@ impl Inner {
 
     async fn make_disk(&self, spec: &MachineSpec, layers: &[PathBuf]) -> Result<(), FabricError> {
         let dir = self.machine_dir(&spec.id);
-        let bundle = Bundle {
-            spec,
-            dir: &dir,
-            namespace: &Self::namespace_path(&self.names.machine_namespace(&spec.id)),
-            cgroup: &self.names.machine_cgroup(&spec.id),
-            agent: &self.config.agent,
-            limits: &Limits::of_this_process(),
-            message_queues: std::path::Path::new("/proc/sys/fs/mqueue").exists(),
-        };
-        let config = bundle.config().to_string();
+        let namespace = Self::namespace_path(&self.names.machine_namespace(&spec.id));
+        let (group, limit) = (self.names.machine_cgroup(&spec.id), limit(spec));
         let (spec, layers, uplink) = (spec.clone(), layers.to_vec(), self.config.network.uplink);
         let act = format!("make the disk of machine {}", spec.id);
-        tokio::task::spawn_blocking(move || {
+        let (program, sum) = (self.config.agent.clone(), self.agent_sha256.clone());
+        blocking(&act, move || {
+            cgroup::confine(&group, limit)?;
+            agent::put(&dir, &program, &sum)?;
+            disk::prepare(&dir, &spec, &layers, &disk::Names::new(&spec, uplink))?;
+            let bundle = Bundle {
+                spec: &spec,
+                dir: &dir,
+                namespace: &namespace,
+                cgroup: &format!("{group}/{}", cgroup::INNER),
+                limit,
+                limits: &Limits::of_this_process(),
+                message_queues: std::path::Path::new("/proc/sys/fs/mqueue").exists(),
+            };
             files::make_dir(&dir.join("bundle"))?;
-            files::write(&dir.join("bundle/config.json"), config.as_bytes())?;
-            disk::prepare(&dir, &spec, &layers, &disk::Names::new(&spec, uplink))
+            files::replace(
+                &dir.join("bundle/config.json"),
+                bundle.config().to_string().as_bytes(),
+            )
         })
         .await
-        .map_err(|error| FabricError::failed(act, error))?
     }
 
     /// Makes the machine's namespace and its cards. Nothing of it is there before.
@@ -134,27 +144,46 @@ impl Inner {
 
     pub(crate) async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
         validate::identity("machine", id.as_str())?;
-        let dir = self.machine_dir(id);
+        let (dir, kept) = (self.machine_dir(id), self.kept_dir().join(id.as_str()));
         disk::condemn(&dir)?;
         let saved = disk::Saved::read(&dir)?;
         self.tear_down(id, saved.as_ref().map(|saved| &saved.spec))
             .await?;
-        if !dir.exists() {
-            return Ok(());
-        }
         let act = format!("delete the disk of machine {id}");
-        tokio::task::spawn_blocking(move || {
-            // What is big first: as long as the directory is there, the machine is listed, and its deletion tried again.
-            for part in ["upper", "work"]
-                .into_iter()
-                .chain(disk::VOLUMES.iter().map(|(name, _)| *name))
-            {
-                files::remove_tree(&dir.join(part))?;
-            }
-            files::remove_tree(&dir)
+        blocking(&act, move || {
+            disk::delete(&kept)?;
+            disk::delete(&dir)
         })
         .await
-        .map_err(|error| FabricError::failed(act, error))?
+    }
+
+    pub(crate) async fn reset_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        validate::identity("machine", id.as_str())?;
+        let (dir, all_kept) = (self.machine_dir(id), self.kept_dir());
+        let saved = disk::Saved::read(&dir)?;
+        self.tear_down(id, saved.as_ref().map(|saved| &saved.spec))
+            .await?;
+        let kept = all_kept.join(id.as_str());
+        let act = format!("take the disk away from machine {id}");
+        let id = id.clone();
+        blocking(&act, move || {
+            if !disk::is_whole(&dir) || !disk::holds_database(&dir) || kept.exists() {
+                disk::condemn(&dir)?;
+                return disk::delete(&dir);
+            }
+            files::make_dir(&all_kept)?;
+            files::rename(&dir, &kept)?;
+            tracing::warn!(machine = %id, disk = %kept.display(), "a disk with a database is set aside and kept");
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError> {
+        validate::identity("machine", id.as_str())?;
+        let kept = self.kept_dir().join(id.as_str());
+        let act = format!("delete the kept disk of machine {id}");
+        blocking(&act, move || disk::delete(&kept)).await
     }
 
     /// Removes all of a machine that is not its disk, whatever of it is there.
@@ -196,4 +225,27 @@ impl Inner {
             .map(|card| self.names.port(&spec.id, &card.name))
             .collect()
     }
+}
+
+/// Processes and threads that a machine may have for each core, and at least. A virtual machine of the same size has the kernel's default,
+/// 32768; the pods of a full node need a fraction of it.
+const TASKS_PER_CORE: u64 = 4096;
+const LEAST_TASKS: u64 = 16_384;
+
+fn limit(spec: &MachineSpec) -> cgroup::Limit {
+    cgroup::Limit {
+        cpu_millis: spec.cpu_millis,
+        memory_mib: spec.memory_mib,
+        tasks: (u64::from(spec.cpu_millis) * TASKS_PER_CORE / 1000).max(LEAST_TASKS),
+    }
+}
+
+/// Work on disks, away from the threads that everything else runs on.
+pub(crate) async fn blocking(
+    act: &str,
+    work: impl FnOnce() -> Result<(), FabricError> + Send + 'static,
+) -> Result<(), FabricError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| FabricError::failed(act, error))?
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use fabric_api::{FabricError, MachineId};
 use serde::Deserialize;
 
-use crate::{Inner, disk, exec, files};
+use crate::{Inner, disk, disk_image, exec, files};
 
 /// How long a machine may take to shut down before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -78,16 +78,19 @@ impl Inner {
         files::remove(&log)?;
         files::make_dir(&self.runc_dir())?;
         disk::rotate_console(&dir)?;
-        let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
-        let overlay = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            lower.join(":"),
-            dir.join("upper").display(),
-            dir.join("work").display()
-        );
-        // The overlay is mounted in a mount namespace that nobody else sees and that ends with the machine. Standard output and error
+        let disk::Mounts { image, overlay } = disk::mounts(&dir, layers);
+        // Disk and overlay are mounted in a mount namespace that nobody else sees and that ends with the machine. Standard output and error
         // stay ours until runc takes over, so that what goes wrong before can be told.
-        let script = r#"mount -t overlay -o "$1" overlay "$2" && console=$3 && shift 3 && exec "$@" </dev/null >>"$console" 2>&1"#;
+        let mut script = String::from("set -e\n");
+        let (file, place) = match &image {
+            Some((file, place)) => {
+                disk_image::released(&self.env, &dir).await?;
+                script += &disk_image::script();
+                (file.display().to_string(), place.display().to_string())
+            }
+            None => Default::default(),
+        };
+        script += "mount -t overlay -o \"$3\" overlay \"$4\"; console=$5; shift 5\nexec \"$@\" </dev/null >>\"$console\" 2>&1";
         let argv = [
             "unshare",
             "--mount",
@@ -96,11 +99,13 @@ impl Inner {
             "--",
             "sh",
             "-c",
-            script,
+            &script,
             "sh",
+            &file,
+            &place,
             &overlay,
             &dir.join(disk::ROOT).display().to_string(),
-            &dir.join("console.log").display().to_string(),
+            &dir.join(disk::CONSOLE).display().to_string(),
             "runc",
             "--root",
             &self.runc_dir().display().to_string(),

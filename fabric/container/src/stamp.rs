@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use fabric_api::{FabricError, MachineId, MachineSeen, Uplink};
-use fabric_net::{BLACKHOLE_METRIC, NamespaceSeen, parse_links, stamp_ruleset, stamp_script};
+use fabric_net::{
+    BLACKHOLE_METRIC, NamespaceSeen, Surroundings, parse_links, private_ranges, route_destinations,
+    stamp_ruleset, stamp_script,
+};
 use tokio::task::JoinSet;
 
-use crate::{Inner, cgroup, exec, files, host_limits, namespace};
+use crate::{Inner, cgroup, disk, exec, files, forwarding, host_limits, namespace};
 
 /// Machines that are stopped or deleted at the same time with their stamp.
 const AT_A_TIME: usize = 8;
@@ -18,11 +21,10 @@ impl Inner {
         host_limits::raise();
         let network = &self.config.network;
         if network.uplink == Uplink::Host {
-            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
-                .map_err(|error| FabricError::failed("switch on forwarding", error))?;
+            forwarding::switch_on()?;
         }
         // Rules first: not for a moment is the bridge there without them.
-        let rules = stamp_ruleset(&self.names, network);
+        let rules = stamp_ruleset(&self.names, network, &self.surroundings(act).await?);
         let rules = exec::run(&self.env, act, &["nft", "-f", "-"], Some(&rules));
         let links = exec::run(&self.env, act, &["ip", "-j", "address", "show"], None);
         let (rules, links) = tokio::join!(rules, links);
@@ -33,6 +35,26 @@ impl Inner {
         };
         let script = stamp_script(&self.names, network, &seen, &self.known_ports()?);
         exec::ip_batch(&self.env, act, None, &script).await
+    }
+
+    /// The host as the stamp's rules see it.
+    async fn surroundings(&self, act: &str) -> Result<Surroundings, FabricError> {
+        let around = Surroundings {
+            service_port: self.config.service_port,
+            allow: self.config.uplink_allow.clone(),
+            ..Surroundings::default()
+        };
+        if self.config.network.uplink == Uplink::None {
+            return Ok(around);
+        }
+        let argv = ["ip", "-j", "-4", "route", "show", "table", "all"];
+        let routes = exec::run(&self.env, act, &argv, None).await?;
+        let routes = route_destinations(&routes).map_err(|error| FabricError::failed(act, error))?;
+        Ok(Surroundings {
+            name_servers: disk::host_name_servers(),
+            private: private_ranges(&routes),
+            ..around
+        })
     }
 
     /// Makes sure that there is a stamp network before something is plugged into it.
@@ -70,6 +92,7 @@ impl Inner {
         }
         self.remove_stamp_network().await?;
         files::remove_tree(&self.machines_dir())?;
+        files::remove_tree(&self.kept_dir())?;
         files::remove_tree(&self.networks_dir())?;
         files::remove_if_empty(&self.config.state_dir)
     }
@@ -117,6 +140,9 @@ impl Inner {
         let table = self.names.table();
         let rules = format!("table inet {table}\ndelete table inet {table}\n");
         exec::run(&self.env, act, &["nft", "-f", "-"], Some(&rules)).await?;
+        let argv = ["ip", "-j", "-d", "link", "show"];
+        let links = exec::run(&self.env, act, &argv, None).await?;
+        forwarding::put_back(&links)?;
         cgroup::remove(&self.env, &self.names.cgroup()).await?;
         files::remove_tree(&self.runc_dir())?;
         files::remove_if_empty(&self.config.run_dir)

@@ -23,16 +23,8 @@ pub(crate) fn config(config: &ContainerConfig) -> Result<(), FabricError> {
     for (what, path) in [
         ("state directory", &config.state_dir),
         ("run directory", &config.run_dir),
-        ("agent", &config.agent),
     ] {
         plain_path(what, path)?;
-    }
-    if config
-        .agent
-        .file_name()
-        .is_none_or(|name| name != "landfall-agent")
-    {
-        return Err(invalid("agent", "call it landfall-agent"));
     }
     let prefix = config.network.range.prefix_len();
     if prefix > 28 || config.network.range.network() != config.network.range.addr() {
@@ -160,6 +152,7 @@ mod tests {
             image: "1.36.3".into(),
             cpu_millis: 1000,
             memory_mib: 512,
+            disk_gib: None,
             nics: Vec::new(),
             seed_files: [("/etc/landfall/seed.json".to_owned(), "{}".to_owned())].into(),
             labels: Default::default(),

@@ -110,6 +110,7 @@ fn machines_reach_their_own_network_and_no_other() {
                 .await
         );
         assert!(!stand.pings("a1", "192.0.2.2").await, "the host's other address");
+        assert!(!stand.connects("a1", &gateway, 22).await, "a port of the host");
 
         // The machine is what was asked for.
         assert_eq!(stand.output("a1", "hostname").await.trim(), "host-a1");
@@ -124,19 +125,29 @@ fn machines_reach_their_own_network_and_no_other() {
                 .trim(),
             "600"
         );
-        // Another agent is put in the place of the first: a machine that runs sees it, and cannot write there.
-        let agent = stand.config().agent;
-        let new = agent.with_extension("new");
-        let text = std::fs::read_to_string(&agent).unwrap() + "# another\n";
-        std::fs::write(&new, &text).unwrap();
-        std::fs::set_permissions(&new, std::fs::metadata(&agent).unwrap().permissions()).unwrap();
-        std::fs::rename(&new, &agent).unwrap();
-        assert_eq!(
-            stand.output("a1", "cat /opt/landfall/agent/landfall-agent").await,
-            text
-        );
+        // Each machine has the agent for itself. Its root may undo the mount's read-only flag and write there: no other one sees it.
+        let program = "/opt/landfall/agent/landfall-agent";
         let write = "echo x >/opt/landfall/agent/x || echo read-only";
         assert!(stand.output("a1", write).await.contains("read-only"));
+        let remount = format!(
+            "mount -o remount,bind,rw /opt/landfall/agent; echo evil >{program}.new; cp {program}.new {program}"
+        );
+        stand.output("a1", &remount).await;
+        for other in ["a2", "b1", "cp"] {
+            let seen = stand
+                .output(other, &format!("cat {program}; ls /opt/landfall/agent"))
+                .await;
+            assert_eq!(seen, format!("{}landfall-agent\n", stand::AGENT), "{other}");
+        }
+        // Another release puts its agent into all that run, and what one of them has written is no hindrance.
+        let mut config = stand.config();
+        config.agent = format!("{}# another\n", stand::AGENT).into_bytes().into();
+        let next = fabric_container::ContainerFabric::new(stand.env.clone(), config.clone()).unwrap();
+        next.ensure_stamp().await.unwrap();
+        let text = String::from_utf8(config.agent.into_owned()).unwrap();
+        for machine in ["a1", "a2", "b1", "cp"] {
+            assert_eq!(stand.output(machine, &format!("cat {program}")).await, text);
+        }
         // As a node does at its start; what its pods mount stays inside.
         let share =
             "mount --make-rshared / && mount -t tmpfs inner /var/lib/kubelet && cat /proc/1/mountinfo";
@@ -183,6 +194,23 @@ fn machines_reach_their_own_network_and_no_other() {
             )
             .await;
         assert!(limit.contains(&(64 << 20).to_string()), "{limit}");
+        // What it sees of its limits it may lift; those that hold are out of its sight.
+        let group = Names::new(&stand.stamp).machine_cgroup(&MachineId::from("a1"));
+        let lift = "for f in memory/memory.limit_in_bytes memory.max pids/pids.max pids.max; do \
+                    [ -e /sys/fs/cgroup/$f ] && (echo max > /sys/fs/cgroup/$f || echo -1 > /sys/fs/cgroup/$f); done 2>/dev/null; \
+                    cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null";
+        assert_eq!(stand.output("a1", lift).await.trim(), "max");
+        let held = ["memory", "pids", "."].map(|hierarchy| {
+            let place = std::path::Path::new("/sys/fs/cgroup")
+                .join(hierarchy)
+                .join(group.trim_start_matches('/'));
+            ["memory.limit_in_bytes", "memory.max", "pids.max"]
+                .map(|file| std::fs::read_to_string(place.join(file)).unwrap_or_default())
+                .concat()
+        });
+        let held = held.concat();
+        let held: Vec<&str> = held.split_whitespace().collect();
+        assert_eq!(held, [(64 << 20).to_string().as_str(), "16384"]);
         // Nothing of it shows on the host.
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(
@@ -335,6 +363,170 @@ fn a_machine_keeps_its_disk_until_it_is_deleted() {
 }
 
 #[test]
+fn a_machine_that_fills_its_disk_harms_nobody_else() {
+    run("full", async |stand| {
+        if let Err(why) = fabric_container::disk_limits_possible() {
+            base_testkit::needs::skipped(why);
+            return;
+        }
+        let fabric = &stand.fabric;
+        let mut spec = machine("m", vec![on_stamp(stand, 20, None)]);
+        spec.disk_gib = Some(1);
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(
+            stand.output("m", "cat /etc/landfall/seed.json").await,
+            "seed of m\n"
+        );
+        assert!(stand.output("m", "cat /etc/hosts").await.contains("host-m"));
+        // All that it can write to is one filesystem of the size that was asked for.
+        let size = "for d in / /var/lib/containerd /var/lib/kubelet /var/lib/etcd /var/log; do stat -f -c '%b %S' $d; done";
+        for line in stand.output("m", size).await.lines() {
+            let (blocks, block) = line.split_once(' ').unwrap();
+            let mib = blocks.parse::<u64>().unwrap() * block.parse::<u64>().unwrap() >> 20;
+            assert!((850..=1024).contains(&mib), "{mib} MiB");
+        }
+        let fill = "dd if=/dev/zero of=/var/log/big bs=1M count=2000 2>&1; echo kept > /root.txt; rm /var/log/big; echo kept > /root.txt";
+        assert!(
+            stand.output("m", fill).await.contains("No space left"),
+            "it is bounded"
+        );
+        stand
+            .output("m", "mkdir /var/lib/kubelet/x; rm /etc/landfall/seed.json; sync")
+            .await;
+        // It is all there after a restart, at once, and again.
+        for _ in 0..3 {
+            fabric.stop_machine(&spec.id).await.unwrap();
+            fabric.ensure_machine(&spec).await.unwrap();
+            assert_eq!(
+                stand.output("m", "cat /root.txt; ls /var/lib/kubelet").await,
+                "kept\nx\n"
+            );
+        }
+        assert!(!stand.output("m", "ls /etc/landfall").await.contains("seed"));
+        stand.kill("m").await;
+        wait(
+            stand,
+            "the machine to be seen as stopped",
+            async || match fabric.list().await.unwrap().machines[0].power {
+                Power::Stopped => Ok(()),
+                other => Err(format!("{other:?}")),
+            },
+        )
+        .await;
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(stand.output("m", "cat /root.txt").await, "kept\n");
+        // What was deleted inside takes no room outside.
+        let file = stand.machine_dir("m").join("disk.img");
+        stand
+            .output(
+                "m",
+                "dd if=/dev/zero of=/var/log/big bs=1M count=500; sync; rm /var/log/big; sync",
+            )
+            .await;
+        wait(stand, "the host to have its room back", async || {
+            let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&file).unwrap());
+            match blocks / 2048 {
+                taken @ 200.. => Err(format!("{taken} MiB")),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        // Made anew, it is empty.
+        fabric.reset_machine(&spec.id).await.unwrap();
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(
+            stand.output("m", "cat /root.txt /etc/landfall/seed.json").await,
+            "seed of m\n"
+        );
+    });
+}
+
+#[test]
+fn damaged_metadata_costs_a_machine_nothing() {
+    run("torn", async |stand| {
+        let fabric = &stand.fabric;
+        let mut spec = machine("m", vec![on_stamp(stand, 20, None)]);
+        spec.labels.insert("cluster".into(), "c1".into());
+        let id = &spec.id;
+        fabric.ensure_machine(&spec).await.unwrap();
+        stand.output("m", "echo kept > /var/lib/etcd/db").await;
+        let seen = || async { fabric.list().await.unwrap().machines.remove(0) };
+        let file = |name: &str| stand.machine_dir("m").join(name);
+        let pid = stand.pid("m").await;
+
+        // Emptied, torn, or gone, while the machine runs: it is what it was, and is written anew.
+        for damage in ["", "{\"v\":1,\"ha", "gone"] {
+            std::fs::write(file("spec.json"), damage).unwrap();
+            if damage == "gone" {
+                std::fs::remove_file(file("spec.json")).unwrap();
+                std::fs::remove_file(file("ready")).unwrap();
+            }
+            let found = seen().await;
+            assert_eq!((found.power, found.spec_hash), (Power::Running, None), "{damage}");
+            fabric.ensure_machine(&spec).await.unwrap();
+            let found = seen().await;
+            assert_eq!(found.spec_hash, Some(fabric_net::spec_hash(&spec)));
+            assert_eq!(found.labels["cluster"], "c1");
+            assert_eq!(stand.pid("m").await, pid, "{damage}");
+        }
+        // While it stands still, too.
+        fabric.stop_machine(id).await.unwrap();
+        std::fs::write(file("spec.json"), "").unwrap();
+        std::fs::remove_file(file("ready")).unwrap();
+        assert_eq!(seen().await.power, Power::Stopped);
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(stand.output("m", "cat /var/lib/etcd/db").await, "kept\n");
+        assert!(stand.pings("m", &stand.network.gateway().to_string()).await);
+        // With its network in place it can be stopped and started by what is left.
+        std::fs::write(file("spec.json"), "").unwrap();
+        fabric.stop_machine(id).await.unwrap();
+        fabric.ensure_machine(&spec).await.unwrap();
+        assert_eq!(stand.output("m", "cat /var/lib/etcd/db").await, "kept\n");
+    });
+}
+
+#[test]
+fn a_disk_with_a_database_is_kept_when_its_machine_is_made_anew() {
+    run("kept", async |stand| {
+        let fabric = &stand.fabric;
+        let spec = machine("m", vec![on_stamp(stand, 20, None)]);
+        let id = &spec.id;
+        let kept = || async { fabric.list().await.unwrap().kept_disks };
+        let db = stand.state_dir().join("kept/m/etcd/db");
+        // A node has none: nothing is kept of it.
+        fabric.ensure_machine(&spec).await.unwrap();
+        fabric.reset_machine(id).await.unwrap();
+        assert!(fabric.list().await.unwrap().machines.is_empty());
+        assert_eq!(kept().await, []);
+
+        for round in ["first", "second"] {
+            fabric.ensure_machine(&spec).await.unwrap();
+            assert_eq!(stand.output("m", "ls /var/lib/etcd").await, "", "a new disk");
+            stand
+                .output("m", &format!("echo {round} > /var/lib/etcd/db"))
+                .await;
+            fabric.reset_machine(id).await.unwrap();
+            fabric.reset_machine(id).await.unwrap();
+            assert!(fabric.list().await.unwrap().machines.is_empty());
+            assert_eq!(kept().await, [id.clone()]);
+            assert_eq!(std::fs::read_to_string(&db).unwrap(), "first\n");
+        }
+        fabric.delete_kept_disk(id).await.unwrap();
+        fabric.delete_kept_disk(id).await.unwrap();
+        assert_eq!(kept().await, []);
+
+        // Whoever deletes the machine means all of it.
+        fabric.ensure_machine(&spec).await.unwrap();
+        stand.output("m", "echo third > /var/lib/etcd/db").await;
+        fabric.reset_machine(id).await.unwrap();
+        fabric.ensure_machine(&spec).await.unwrap();
+        fabric.delete_machine(id).await.unwrap();
+        assert_eq!(kept().await, []);
+        assert!(!db.exists());
+    });
+}
+
+#[test]
 fn what_was_cut_short_is_found_and_finished() {
     run("cut", async |stand| {
         let fabric = &stand.fabric;
@@ -383,7 +575,7 @@ fn what_was_cut_short_is_found_and_finished() {
         assert!(!stand.output("m", "ls /etc").await.contains("half"));
 
         // A deletion cut short while the machine runs: it is not taken for a healthy one.
-        std::fs::remove_file(stand.machine_dir("m").join("ready")).unwrap();
+        std::fs::write(stand.machine_dir("m").join("condemned"), "").unwrap();
         assert_eq!(power().await, Some(Power::Partial));
         let pid = stand.pid("m").await;
         fabric.ensure_machine(&spec).await.unwrap();
@@ -442,16 +634,16 @@ fn errors_say_what_is_wrong() {
         fabric.delete_network(&NetworkId::from("none")).await.unwrap();
         fabric.delete_machine(&spec.id).await.unwrap();
 
-        // An agent that is not there: what runc says arrives, and nothing is left that would stop the next try.
-        let mut config = stand.config();
-        config.agent = "/no/such/landfall-agent".into();
-        let broken = fabric_container::ContainerFabric::new(stand.env.clone(), config).unwrap();
+        // An image without a place for the agent: what runc says arrives, and nothing is left that would stop the next try.
+        let in_the_way = stand.layer().join("opt");
+        std::fs::write(&in_the_way, "").unwrap();
         let spec = machine("m", vec![on_stamp(stand, 20, None)]);
-        let error = broken.ensure_machine(&spec).await.unwrap_err().to_string();
+        let error = fabric.ensure_machine(&spec).await.unwrap_err().to_string();
         assert!(
-            error.contains("start machine m") && error.contains("/no/such"),
+            error.contains("start machine m") && error.contains("/opt/landfall/agent"),
             "{error}"
         );
+        std::fs::remove_file(&in_the_way).unwrap();
         fabric.ensure_machine(&spec).await.unwrap();
         assert!(stand.pings("m", &stand.network.gateway().to_string()).await);
         let _: Arc<dyn Fabric> = Arc::new(fabric.clone());

@@ -14,13 +14,25 @@ use std::process::Command;
 
 use fabric_api::{Fabric, Uplink};
 
-use stand::{Stand, machine, network, on_stamp, on_subnet};
+use stand::{SERVICE_PORT, Stand, machine, network, on_stamp, on_subnet};
 
 /// Set in the run inside: the name of the namespace that plays the outside.
 const OUTSIDE: &str = "LANDFALL_TEST_OUTSIDE";
 
 /// An address of the outside that nobody has a route to but the host's default one.
 const FAR: &str = "203.0.113.9";
+
+/// Where clouds keep the credentials of a host.
+const METADATA: &str = "169.254.169.254";
+
+/// In one of the host's own networks.
+const LAN: &str = "192.168.77.2";
+
+/// The host's own addresses.
+const HOST: [&str; 2] = ["198.51.100.1", "192.168.77.1"];
+
+/// A port of the host that is none of the machines' business.
+const PRIVATE_PORT: u16 = 2222;
 
 #[test]
 fn only_a_stamp_with_an_uplink_reaches_the_outside() {
@@ -59,6 +71,16 @@ fn in_a_world_of_its_own() {
             Some(&host),
             format!("link add out0 type veth peer name in0 netns {outside}"),
         ),
+        (
+            Some(&host),
+            format!("link add lan0 type veth peer name lan1 netns {outside}"),
+        ),
+        (Some(&host), "address add 192.168.77.1/24 dev lan0".into()),
+        (Some(&host), "link set lan0 up".into()),
+        (Some(&outside), format!("address add {LAN}/24 dev lan1")),
+        (Some(&outside), "address add 192.168.77.3/24 dev lan1".into()),
+        (Some(&outside), "link set lan1 up".into()),
+        (Some(&outside), format!("address add {METADATA}/32 dev lo")),
         (Some(&host), "address add 198.51.100.1/24 dev out0".into()),
         (Some(&host), "link set out0 up".into()),
         (Some(&host), "link set lo up".into()),
@@ -81,7 +103,7 @@ fn in_a_world_of_its_own() {
         &enter,
         "sh",
         "-c",
-        "echo 1 >/proc/sys/net/ipv4/ip_forward"
+        "echo 0 >/proc/sys/net/ipv4/ip_forward"
     ]));
     let status = Command::new("nsenter")
         .arg(&enter)
@@ -136,9 +158,46 @@ async fn inside(outside: &str) {
             from_outside(stand, 200).await,
             "a VIP, for whoever has a route to it"
         );
+        assert!(!from_outside(stand, 1).await, "the service");
         assert!(!from_outside(stand, 20).await, "a machine");
         assert!(!from_outside(stand, 10).await, "an uplink");
     }
+    // Of the host, machines reach one port; of what is near it, nothing that the operator has not allowed.
+    for port in [SERVICE_PORT, PRIVATE_PORT] {
+        let listener = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+        // Ends with the process. Whoever connects is let go at once.
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+    }
+    let near = [METADATA, LAN, "192.168.77.3", HOST[0], HOST[1]].map(str::to_owned);
+    for stand in [&open, &closed] {
+        let service = stand.network.gateway().to_string();
+        for id in ["m", "a1"] {
+            assert!(stand.answering(id, &near).await.is_empty(), "{id}");
+            assert!(stand.connects(id, &service, SERVICE_PORT).await, "{id}");
+            for address in [service.as_str(), HOST[0], HOST[1]] {
+                assert!(!stand.connects(id, address, PRIVATE_PORT).await, "{id} {address}");
+            }
+            for address in HOST {
+                assert!(!stand.connects(id, address, SERVICE_PORT).await, "{id} {address}");
+            }
+        }
+    }
+    let mut config = open.config();
+    config.uplink_allow = vec![
+        format!("{LAN}/32").parse().unwrap(),
+        format!("{}/32", HOST[1]).parse().unwrap(),
+    ];
+    let allowing = fabric_container::ContainerFabric::new(open.env.clone(), config).unwrap();
+    allowing.ensure_stamp().await.unwrap();
+    for id in ["m", "a1"] {
+        assert_eq!(open.answering(id, &near).await.len(), 2, "{id}");
+        assert!(open.pings(id, LAN).await, "{id}");
+        assert!(open.connects(id, HOST[1], PRIVATE_PORT).await, "{id}");
+        assert!(!open.connects(id, HOST[0], PRIVATE_PORT).await, "{id}");
+    }
+    open.fabric.ensure_stamp().await.unwrap();
+    assert!(!open.pings("m", LAN).await, "and not any more");
+
     // Nothing leaves a stamp without an uplink, not even to the host's other addresses; only the service answers.
     let service = closed.network.gateway().to_string();
     let tried = [FAR.to_owned(), "198.51.100.1".into(), service.clone()];
@@ -162,9 +221,19 @@ async fn inside(outside: &str) {
             );
         }
     }
+    let forwarding = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    // What was switched on for stamps stays on for as long as somebody may need it, here the cable to the outside.
     for stand in [&open, &other, &closed] {
+        assert_eq!(forwarding(), "1\n");
         stand.close().await;
     }
+    assert_eq!(forwarding(), "1\n");
+    for cable in ["out0", "lan0"] {
+        open.host(&["ip", "link", "delete", cable]).await;
+    }
+    let last = Stand::with_uplink("last", Uplink::Host).await;
+    last.close().await;
+    assert_eq!(forwarding(), "0\n", "it was off before the first stamp");
 }
 
 fn run(argv: &[&str]) -> bool {

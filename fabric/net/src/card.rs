@@ -102,6 +102,7 @@ mod tests {
             image: "1.36.3".into(),
             cpu_millis: 1000,
             memory_mib: 512,
+            disk_gib: None,
             nics: vec![eth0, eth1],
             seed_files: Default::default(),
             labels: Default::default(),

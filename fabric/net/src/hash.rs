@@ -61,6 +61,7 @@ mod tests {
             image: "1.36.3".into(),
             cpu_millis: 1000,
             memory_mib: 512,
+            disk_gib: None,
             nics: Vec::new(),
             seed_files: [("/etc/token".to_owned(), "a".to_owned())].into(),
             labels: Default::default(),

@@ -1,16 +1,14 @@
-//! What is known about networks on a Linux host: names, nftables rulesets, `ip -batch` scripts, address choices.
+//! What is known about networks on a Linux host: names, nftables rulesets, `ip -batch` scripts, the choice of a stamp's range.
 //!
 //! Owns every name and every rule that a stamp puts on a host, as text and plain values.
 //!
 //! Always true: pure. No I/O, no clock, no chance: the same input gives the same text, so that a name can be computed again after
 //! a crash and a script can be compared with the one before. Nothing here can name a thing of another stamp.
 //!
-//! Called by: the drivers (`fabric/container` runs these scripts, `fabric/sim` uses the addresses) and by whoever has to choose an
-//! address or to compare a machine's specification with the one it was made from.
+//! Called by: the drivers (`fabric/container` runs these scripts, `fabric/sim` hashes specifications) and the binary, which chooses a range.
 
 mod card;
 mod hash;
-mod ipam;
 mod link;
 mod names;
 mod ranges;
@@ -19,11 +17,10 @@ mod vnet;
 
 pub use card::{card_mac, mac, machine_script, port_script};
 pub use hash::{short_hash, spec_hash};
-pub use ipam::{lowest_free_address, lowest_free_block, lowest_free_range};
 pub use link::{LinkSeen, ReadError, RouteSeen, parse_links, parse_routes};
 pub use names::{Names, subnet_bridge};
 pub use ranges::{STAMP_POOL, STAMP_PREFIX, route_destinations, stamp_range};
-pub use ruleset::{stamp_ruleset, vnet_ruleset};
+pub use ruleset::{Surroundings, private_ranges, stamp_ruleset, vnet_ruleset};
 pub use vnet::{
     BLACKHOLE_METRIC, NamespaceSeen, UPLINK, VNET_SYSCTLS, stamp_script, vnet_script, vnet_uplink_script,
 };

@@ -2,17 +2,61 @@
 //!
 //! Each ruleset replaces its own table in one transaction and touches no other, so that a host keeps its own rules.
 
+use std::net::Ipv4Addr;
+
 use fabric_api::{NetworkSpec, StampNetwork, Uplink};
+use ipnet::Ipv4Net;
 
 use crate::{Names, UPLINK, names::BRIDGE_PREFIX};
 
+/// What a stamp's rules depend on beside its network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The TCP port at the stamp's gateway address where agents find the service: the only one of the host that machines reach.
+    pub service_port: u16,
+    /// Name servers that machines were told of. Those that lie in the host's own networks, too, are asked at port 53.
+    pub name_servers: Vec<Ipv4Addr>,
+    /// The host's own networks ([`private_ranges`]): out of reach.
+    pub private: Vec<Ipv4Net>,
+    /// What the operator lets machines reach in spite of this, the host's own addresses included.
+    pub allow: Vec<Ipv4Net>,
+}
+
+/// Where clouds keep their metadata and what answers for the host itself, and the pool of all stamps' networks.
+const NEVER: &[&str] = &["100.64.0.0/10", "168.63.129.16/32", "169.254.0.0/16"];
+
+/// Of the destinations that a host has routes to, those that are private (RFC 1918): its own networks. Default routes do not count.
+pub fn private_ranges(destinations: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    let private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+        .map(|range| range.parse::<Ipv4Net>().expect("a constant that parses"));
+    let mut found = Vec::new();
+    for destination in destinations.iter().filter(|range| range.prefix_len() > 0) {
+        for range in private {
+            if range.contains(destination) {
+                found.push(*destination);
+            } else if destination.contains(&range) {
+                found.push(range);
+            }
+        }
+    }
+    Ipv4Net::aggregate(&found)
+}
+
 /// The host's rules for a stamp, for `nft -f -`.
 ///
-/// Always: stamps do not reach each other, nobody outside reaches machines and uplinks, no IPv6. Without an uplink nothing is
-/// forwarded to or from the stamp at all and its machines reach the host at the service's address only. With one, outbound traffic
-/// is translated to the host's address, and whoever routes the range to this host reaches the VIPs.
-pub fn stamp_ruleset(names: &Names, network: &StampNetwork) -> String {
+/// Always: stamps do not reach each other; the service's address is there for the stamp and the host alone; machines reach one port of the
+/// host; nobody outside reaches machines and uplinks; no IPv6. Without an uplink nothing is forwarded to or from the stamp at all. With one,
+/// outbound traffic is translated to the host's address, cloud metadata and the host's own networks are out of reach, and whoever routes
+/// the range to this host reaches the VIPs.
+pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surroundings) -> String {
     let (table, bridge, gateway) = (names.table(), names.bridge(), network.gateway());
+    let uplink = network.uplink == Uplink::Host;
+    let dns = (uplink && !around.name_servers.is_empty()).then(|| {
+        let servers = set(&around.name_servers);
+        format!("ip daddr {servers} meta l4proto {{ tcp, udp }} th dport 53 accept")
+    });
+    let allow =
+        (uplink && !around.allow.is_empty()).then(|| format!("ip daddr {} accept", set(&around.allow)));
     let mut lines = vec![
         // Declared first, because deleting what is not there is an error.
         format!("table inet {table}"),
@@ -20,35 +64,49 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork) -> String {
         format!("table inet {table} {{"),
         "chain input {".into(),
         "type filter hook input priority filter - 5; policy accept;".into(),
-        format!("iifname \"{BRIDGE_PREFIX}*\" iifname != \"{bridge}\" ip daddr {gateway} drop"),
+        format!("iifname != {{ \"{bridge}\", \"lo\" }} ip daddr {gateway} drop"),
         format!("iifname != \"{bridge}\" accept"),
         "meta nfproto ipv6 drop".into(),
         "ct state established,related accept".into(),
+        "ct state invalid drop".into(),
+        format!("ip daddr {gateway} ip protocol icmp accept"),
+        format!("ip daddr {gateway} tcp dport {} accept", around.service_port),
     ];
-    if network.uplink == Uplink::None {
-        lines.push(format!("ip daddr != {gateway} drop"));
-    }
+    lines.extend(dns.iter().chain(&allow).cloned());
     lines.extend([
+        "drop".into(),
         "}".into(),
         "chain forward {".into(),
         "type filter hook forward priority filter - 5; policy accept;".into(),
         format!("iifname != \"{bridge}\" oifname != \"{bridge}\" accept"),
         format!("iifname \"{bridge}\" oifname \"{bridge}\" accept"),
     ]);
-    match network.uplink {
-        Uplink::None => lines.push("drop".into()),
-        Uplink::Host => lines.extend([
+    if uplink {
+        lines.extend([
             "meta nfproto ipv6 drop".into(),
             "ct state established,related accept".into(),
+            "ct state invalid drop".into(),
             // Both directions between stamps, whichever of the two tables is asked.
             format!("iifname \"{BRIDGE_PREFIX}*\" oifname \"{BRIDGE_PREFIX}*\" drop"),
+        ]);
+        for exception in dns.iter().chain(&allow) {
+            lines.push(format!("iifname \"{bridge}\" {exception}"));
+        }
+        let never = NEVER
+            .iter()
+            .map(|range| range.parse().expect("a constant that parses"));
+        let never: Vec<Ipv4Net> = never.chain(around.private.iter().copied()).collect();
+        lines.extend([
+            format!(
+                "iifname \"{bridge}\" ip daddr {} drop",
+                set(&Ipv4Net::aggregate(&never))
+            ),
             format!("iifname \"{bridge}\" accept"),
             format!("ip daddr {} accept", network.vips()),
-            "drop".into(),
-        ]),
+        ]);
     }
-    lines.push("}".into());
-    if network.uplink == Uplink::Host {
+    lines.extend(["drop".into(), "}".into()]);
+    if uplink {
         lines.extend([
             "chain postrouting {".into(),
             "type nat hook postrouting priority srcnat; policy accept;".into(),
@@ -63,9 +121,16 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork) -> String {
     lines.join("\n") + "\n"
 }
 
+/// An anonymous set.
+fn set<T: std::fmt::Display>(elements: &[T]) -> String {
+    let elements: Vec<String> = elements.iter().map(ToString::to_string).collect();
+    format!("{{ {} }}", elements.join(", "))
+}
+
 /// The rules inside a VNET's namespace, for `nft -f -` run there.
 ///
-/// Outbound traffic is translated to the VNET's uplink address; nothing comes in by the uplink that was not asked for.
+/// Outbound traffic is translated to the VNET's uplink address, and what cannot be translated does not leave; nothing comes in by the uplink
+/// that was not asked for.
 pub fn vnet_ruleset(network: &NetworkSpec) -> String {
     let uplink = network.uplink;
     format!(
@@ -80,6 +145,7 @@ drop
 }}
 chain forward {{
 type filter hook forward priority filter; policy accept;
+oifname "{UPLINK}" ct state invalid drop
 iifname != "{UPLINK}" accept
 ct state established,related accept
 drop
@@ -87,6 +153,10 @@ drop
 chain postrouting {{
 type nat hook postrouting priority srcnat; policy accept;
 oifname "{UPLINK}" meta nfproto ipv4 ip saddr != {uplink} snat ip to {uplink}
+}}
+chain translated {{
+type filter hook postrouting priority srcnat + 10; policy accept;
+oifname "{UPLINK}" meta nfproto ipv4 ip saddr != {uplink} drop
 }}
 }}
 "#
@@ -104,27 +174,80 @@ mod tests {
         }
     }
 
+    fn around() -> Surroundings {
+        Surroundings {
+            service_port: 7443,
+            name_servers: vec!["192.168.1.1".parse().unwrap()],
+            private: vec!["192.168.1.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
+            allow: vec!["10.1.2.3/32".parse().unwrap()],
+        }
+    }
+
+    /// The rules are what keeps a host safe: each change shows as one of the text. `BLESS=1` writes what is now.
     #[test]
-    fn without_an_uplink_nothing_is_translated_or_forwarded() {
-        let text = stamp_ruleset(&Names::new("a"), &stamp(Uplink::None));
-        assert!(!text.contains("masquerade"));
-        assert!(text.contains("ip daddr != 100.64.16.1 drop"));
-        let forward = text.split("chain forward").nth(1).unwrap();
-        // Whatever touches the bridge and is not inside it meets the final drop.
-        assert!(forward.trim_end().ends_with("accept\ndrop\n}\n}"), "{forward}");
+    fn rules_are_as_they_were_reviewed() {
+        let names = Names::new("a");
+        let vnet: NetworkSpec = serde_json::from_value(serde_json::json!({
+            "id": "na", "address_space": ["10.224.0.0/12"], "subnets": [], "reserved": [], "routes": [], "uplink": "100.64.16.10"
+        }))
+        .unwrap();
+        let bare = Surroundings {
+            service_port: 7443,
+            ..Surroundings::default()
+        };
+        for (name, text) in [
+            (
+                "stamp-uplink-none",
+                stamp_ruleset(&names, &stamp(Uplink::None), &around()),
+            ),
+            (
+                "stamp-uplink-host",
+                stamp_ruleset(&names, &stamp(Uplink::Host), &around()),
+            ),
+            (
+                "stamp-uplink-host-bare",
+                stamp_ruleset(&names, &stamp(Uplink::Host), &bare),
+            ),
+            ("vnet", vnet_ruleset(&vnet)),
+        ] {
+            let golden =
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/ruleset/{name}.nft"));
+            if std::env::var_os("BLESS").is_some() {
+                std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
+                std::fs::write(&golden, &text).unwrap();
+            }
+            assert_eq!(
+                std::fs::read_to_string(&golden).unwrap_or_default(),
+                text,
+                "{name}"
+            );
+        }
     }
 
     #[test]
-    fn with_an_uplink_only_vips_can_be_reached_from_outside() {
-        let text = stamp_ruleset(&Names::new("a"), &stamp(Uplink::Host));
-        assert!(text.contains("masquerade"));
-        assert!(text.contains("ip daddr 100.64.24.0/21 accept\ndrop"));
+    fn private_networks_of_the_host_are_found() {
+        let ranges =
+            |texts: &[&str]| -> Vec<Ipv4Net> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let seen = ranges(&[
+            "0.0.0.0/0",
+            "192.168.1.0/24",
+            "192.168.1.7/32",
+            "10.0.0.0/7",
+            "172.17.0.0/16",
+            "203.0.113.0/24",
+            "100.64.16.0/20",
+        ]);
+        assert_eq!(
+            private_ranges(&seen),
+            ranges(&["10.0.0.0/8", "172.17.0.0/16", "192.168.1.0/24"])
+        );
+        assert_eq!(private_ranges(&ranges(&["0.0.0.0/0"])), []);
     }
 
     #[test]
     fn a_ruleset_names_no_table_but_its_own() {
         let names = Names::new("a");
-        for line in stamp_ruleset(&names, &stamp(Uplink::Host)).lines() {
+        for line in stamp_ruleset(&names, &stamp(Uplink::Host), &around()).lines() {
             assert!(!line.contains("table") || line.contains(&names.table()), "{line}");
             assert!(!line.contains("flush"), "{line}");
         }

@@ -29,7 +29,7 @@ use std::{
 
 use base_env::Env;
 use fabric_api::{StampNetwork, Uplink};
-use fabric_net::{BLACKHOLE_METRIC, Names, NamespaceSeen, stamp_ruleset, stamp_script};
+use fabric_net::{BLACKHOLE_METRIC, Names, NamespaceSeen, Surroundings, stamp_ruleset, stamp_script};
 use ipnet::Ipv4Net;
 
 pub use diagnosis::Culprit;
@@ -163,7 +163,12 @@ impl Probe {
         // Left over from a probe that was killed.
         remove(&names, range);
         let guard = Remove(names.clone(), range);
-        run("nft", &["-f", "-"], Some(&stamp_ruleset(&names, &network))).map_err(failed)?;
+        let around = Surroundings {
+            service_port: HUB_PORT,
+            ..Surroundings::default()
+        };
+        let rules = stamp_ruleset(&names, &network, &around);
+        run("nft", &["-f", "-"], Some(&rules)).map_err(failed)?;
         let script = stamp_script(&names, &network, &NamespaceSeen::default(), &[]).join("\n") + "\n";
         run("ip", &["-batch", "-"], Some(&script)).map_err(failed)?;
         let probe = Self {

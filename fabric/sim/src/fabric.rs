@@ -147,6 +147,7 @@ impl Fabric for SimWorld {
         {
             let mut state = self.inner.state();
             state.networks.clear();
+            state.kept_disks.clear();
             state.clusters.clear();
             state.published.clear();
             state.stamp = false;
@@ -205,17 +206,34 @@ impl Fabric for SimWorld {
 
     async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
         let answer_lost = self.inner.begin(Call::DeleteMachine, id.as_str()).await?;
-        if self.inner.state().machines.contains_key(id.as_str()) {
-            self.inner.power_off(id);
-            if let Some(machine) = self.inner.state().machines.get_mut(id.as_str()) {
-                machine.power = Power::Partial;
-                machine.in_force = None;
-            }
-            self.inner.work(id.as_str()).await;
-            self.inner.remove_machine(id);
-        }
+        self.inner.state().kept_disks.remove(id.as_str());
+        self.inner.take_away(id).await;
         self.inner
             .end(answer_lost, Call::DeleteMachine, id.as_str())
+            .await
+    }
+
+    async fn reset_machine(&self, id: &MachineId) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::ResetMachine, id.as_str()).await?;
+        {
+            let mut state = self.inner.state();
+            let holds_database = state
+                .machines
+                .get(id.as_str())
+                .is_some_and(|machine| machine.formed);
+            if holds_database {
+                state.kept_disks.insert(id.to_string());
+            }
+        }
+        self.inner.take_away(id).await;
+        self.inner.end(answer_lost, Call::ResetMachine, id.as_str()).await
+    }
+
+    async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError> {
+        let answer_lost = self.inner.begin(Call::DeleteKeptDisk, id.as_str()).await?;
+        self.inner.state().kept_disks.remove(id.as_str());
+        self.inner
+            .end(answer_lost, Call::DeleteKeptDisk, id.as_str())
             .await
     }
 
@@ -226,11 +244,26 @@ impl Fabric for SimWorld {
         Ok(Inventory {
             machines: state.machines.values().map(seen).collect(),
             networks: state.networks.keys().cloned().collect(),
+            kept_disks: state.kept_disks.iter().cloned().map(MachineId).collect(),
         })
     }
 }
 
 impl Inner {
+    /// A machine is taken down and its disk goes.
+    async fn take_away(self: &Arc<Self>, id: &MachineId) {
+        if !self.state().machines.contains_key(id.as_str()) {
+            return;
+        }
+        self.power_off(id);
+        if let Some(machine) = self.state().machines.get_mut(id.as_str()) {
+            machine.power = Power::Partial;
+            machine.in_force = None;
+        }
+        self.work(id.as_str()).await;
+        self.remove_machine(id);
+    }
+
     fn remove_network(&self, id: &NetworkId) {
         let mut state = self.state();
         let users: Vec<String> = state
@@ -282,9 +315,10 @@ impl Inner {
         match state.machines.get_mut(id) {
             Some(machine) if machine.power == Power::Running => {
                 machine.spec.labels.clone_from(&spec.labels);
+                machine.hash.get_or_insert_with(|| fabric_net::spec_hash(spec));
             }
             Some(machine) => {
-                machine.hash = fabric_net::spec_hash(spec);
+                machine.hash = Some(fabric_net::spec_hash(spec));
                 let old = std::mem::replace(&mut machine.spec, known);
                 violations::image(&mut state, &old, spec);
                 violations::machine_gone(&mut state, &old);
@@ -340,8 +374,13 @@ pub(crate) fn seen(machine: &Machine) -> MachineSeen {
     MachineSeen {
         id: machine.spec.id.clone(),
         power: machine.power,
-        labels: machine.spec.labels.clone(),
-        spec_hash: Some(machine.hash.clone()),
+        // Damaged metadata has none to tell.
+        labels: machine
+            .hash
+            .as_ref()
+            .map(|_| machine.spec.labels.clone())
+            .unwrap_or_default(),
+        spec_hash: machine.hash.clone(),
     }
 }
 

@@ -47,6 +47,10 @@ calls! {
     StopMachine = "stop-machine",
     /// [`fabric_api::Fabric::delete_machine`]
     DeleteMachine = "delete-machine",
+    /// [`fabric_api::Fabric::reset_machine`]
+    ResetMachine = "reset-machine",
+    /// [`fabric_api::Fabric::delete_kept_disk`]
+    DeleteKeptDisk = "delete-kept-disk",
     /// [`fabric_api::Fabric::list`]
     List = "list",
     /// [`agent_api::Agents::logs`]

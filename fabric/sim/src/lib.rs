@@ -234,6 +234,19 @@ impl SimWorld {
         self.inner.remove_machine(machine)
     }
 
+    /// What the fabric has written down about the machine is damaged; the machine itself goes on. `false` when there is no such machine.
+    pub fn damage_metadata(&self, machine: &MachineId) -> bool {
+        let mut state = self.inner.state();
+        let found = state.machines.get_mut(machine.as_str());
+        found.map(|machine| machine.hash = None).is_some()
+    }
+
+    /// Machines of which an earlier disk is kept, in order of their ids.
+    pub fn kept_disks(&self) -> Vec<MachineId> {
+        let state = self.inner.state();
+        state.kept_disks.iter().cloned().map(MachineId).collect()
+    }
+
     /// While stalled, the cluster's API does not answer, though its machine runs.
     pub fn stall_api(&self, cluster: &str, stalled: bool) {
         self.inner.stall(cluster, stalled);

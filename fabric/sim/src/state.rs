@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) stamp: bool,
     pub(crate) networks: BTreeMap<NetworkId, NetworkSpec>,
     pub(crate) machines: BTreeMap<String, Machine>,
+    /// Machines of which an earlier disk is kept.
+    pub(crate) kept_disks: BTreeSet<String>,
     /// How often each machine was started. Kept by id: one that is made anew under its own name begins no boot of before.
     pub(crate) boots: BTreeMap<String, u64>,
     /// Machines by the cluster in their label: a world of thousands must not be walked through for each of them.
@@ -57,7 +59,8 @@ pub(crate) struct Heard {
 
 pub(crate) struct Machine {
     pub(crate) spec: MachineSpec,
-    pub(crate) hash: String,
+    /// Of the specification; `None` while the metadata is damaged.
+    pub(crate) hash: Option<String>,
     pub(crate) power: Power,
     /// The last of its [`State::boots`]: what was set in motion for an earlier one means nothing any more.
     pub(crate) boot: u64,
@@ -83,7 +86,7 @@ impl Machine {
     pub(crate) fn new(spec: MachineSpec, hash: String) -> Self {
         Self {
             spec,
-            hash,
+            hash: Some(hash),
             power: Power::Partial,
             boot: 0,
             up: false,

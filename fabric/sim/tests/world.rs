@@ -43,6 +43,7 @@ fn machine(id: &str, role: &str, address: &str) -> MachineSpec {
         image: "1.36.3".into(),
         cpu_millis: 1000,
         memory_mib: 512,
+        disk_gib: None,
         nics: vec![NicSpec {
             name: "eth0".into(),
             attach: Attach::Subnet {

@@ -1,6 +1,11 @@
 //! The service's side of the private API.
 
-use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{
@@ -112,10 +117,9 @@ impl Sources {
         let store = &*self.store;
         let clusters = list_records::<ClusterRecord>(store, "/clusters/").await?.0;
         let machines = list_records::<MachineRecord>(store, "/machines/").await?.0;
-        let seen: BTreeMap<String, MachineSeen> = self
-            .fabric
-            .list()
-            .await?
+        let inventory = self.fabric.list().await?;
+        let kept: BTreeSet<String> = inventory.kept_disks.into_iter().map(|id| id.0).collect();
+        let seen: BTreeMap<String, MachineSeen> = inventory
             .machines
             .into_iter()
             .map(|machine| (machine.id.0.clone(), machine))
@@ -129,7 +133,10 @@ impl Sources {
             .map(|(_, stored)| {
                 let record = &stored.value;
                 let report = self.agents.report(&record.id);
-                machine_status(record, &names, seen.get(&record.id), report.as_deref())
+                MachineStatus {
+                    kept_disk: kept.contains(&record.id),
+                    ..machine_status(record, &names, seen.get(&record.id), report.as_deref())
+                }
             })
             .collect();
         machines.sort_by(|a, b| {
@@ -282,6 +289,7 @@ fn machine_status(
         }
         .to_owned(),
         deleting: record.deleting,
+        kept_disk: false,
         in_contact: report.is_some(),
         agent_rss_kib: report.map(|report| report.agent_rss_kib),
         config_error: report.and_then(|report| report.config_error.clone()),

@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -35,22 +33,13 @@ const AGENT_PORT: u16 = 7443;
 /// The fabric of a stamp, for taking it down: builds nothing.
 pub(crate) fn open_fabric(context: &Context, settings: &Settings) -> Result<Arc<dyn Fabric>> {
     let images = Arc::new(NoImages);
-    // No machine is started, so the agent need not be there.
-    let agent = agent_path(&context.places);
-    Ok(Arc::new(fabric(
-        &context.env,
-        &context.places,
-        settings,
-        agent,
-        images,
-    )?))
+    Ok(Arc::new(fabric(&context.env, &context.places, settings, images)?))
 }
 
 fn fabric(
     env: &Env,
     places: &Places,
     settings: &Settings,
-    agent: PathBuf,
     images: Arc<dyn fabric_container::Images>,
 ) -> Result<ContainerFabric> {
     let config = ContainerConfig {
@@ -58,7 +47,10 @@ fn fabric(
         state_dir: places.fabric(),
         run_dir: places.run.clone(),
         network: settings.network(),
-        agent,
+        service_port: AGENT_PORT,
+        uplink_allow: settings.uplink_allow.clone(),
+        agent: agent_embedded::AGENT.into(),
+        shared_agent: Some(places.state.join("agent/landfall-agent")),
         images,
     };
     ContainerFabric::new(env.clone(), config).context("the fabric cannot be used like this")
@@ -88,13 +80,7 @@ impl Drivers {
         let (env, places) = (&context.env, &context.places);
         let images = Arc::new(ImagesOnDemand::open(places, env)?);
         let fabric_images: Arc<dyn fabric_container::Images> = Arc::<ImagesOnDemand>::clone(&images);
-        let fabric = Arc::new(fabric(
-            env,
-            places,
-            settings,
-            write_agent(places)?,
-            fabric_images,
-        )?);
+        let fabric = Arc::new(fabric(env, places, settings, fabric_images)?);
         fabric
             .ensure_stamp()
             .await
@@ -108,6 +94,7 @@ impl Drivers {
         let ca = agent_ca(places, env)?;
         let agents_ca = ca.certificate_pem().to_owned();
         let hub = Hub::new(env.clone(), ca, Arc::new(StoreDirectory::new(Arc::clone(store))));
+        hub.offer_agent(fabric.agent_sha256());
         Ok(Self {
             fabric,
             agents: Arc::new(hub.clone()),
@@ -185,21 +172,4 @@ fn agent_ca(places: &Places, env: &Env) -> Result<AgentCa> {
     let text = serde_json::to_vec(&kept).context("cannot write the CA of the agents")?;
     stamp::write_whole(&path, &text, 0o600)?;
     Ok(ca)
-}
-
-fn agent_path(places: &Places) -> PathBuf {
-    places.state.join("agent/landfall-agent")
-}
-
-/// Puts the agent of this release where machines find it, those that run too: their agents become it.
-fn write_agent(places: &Places) -> Result<PathBuf> {
-    let path = agent_path(places);
-    let agent = agent_embedded::AGENT;
-    if fs::read(&path).is_ok_and(|present| present == agent) {
-        return Ok(path);
-    }
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    stamp::write_whole(&path, agent, 0o755)?;
-    Ok(path)
 }

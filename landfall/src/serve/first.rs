@@ -103,6 +103,7 @@ pub(super) mod tests {
             domain: None,
             range: "100.64.0.0/20".parse().unwrap(),
             uplink: Uplink::None,
+            uplink_allow: Vec::new(),
             backups: None,
             backups_copy: None,
             cache: None,

@@ -1,9 +1,6 @@
 //! A throw-away cluster: its own stamp, a control plane machine and nodes, run by a shell script instead of an agent.
 
-use std::{
-    collections::BTreeMap, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use agent_protocol::{
     MachineConfig,
@@ -105,9 +102,6 @@ impl Stand {
         let env = Env::system();
         let stamp = format!("t-real-{}", env.ids.short());
         let place = tempfile::tempdir().unwrap();
-        let agent = place.path().join("agent");
-        fs::write(&agent, AGENT).unwrap();
-        fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
         let routes = output(&["ip", "-j", "route", "show", "table", "all"])
             .await
             .unwrap();
@@ -135,7 +129,10 @@ impl Stand {
                 state_dir: place.path().join("state"),
                 run_dir: place.path().join("run"),
                 network: network.clone(),
-                agent,
+                service_port: 7443,
+                uplink_allow: Vec::new(),
+                agent: AGENT.as_bytes().into(),
+                shared_agent: None,
                 images: Arc::new(OneImage(layers)),
             },
         )
@@ -404,6 +401,7 @@ fn machine(id: &str, hostname: &str, config: &MachineConfig, nics: Vec<NicSpec>)
         image: "1.36.3".into(),
         cpu_millis: 2000,
         memory_mib: 4096,
+        disk_gib: None,
         nics,
         seed_files,
         labels: BTreeMap::new(),

@@ -6,7 +6,7 @@ use agent_protocol::{SEED_PATH, Seed as AgentSeed};
 use cluster_spec::vm_size;
 use control_planner::{FabricEffect, NetworkSeen, Presence};
 use control_records::{Role, key};
-use fabric_api::{FabricError, MachineId, MachineSpec, Power, RouteSpec};
+use fabric_api::{FabricError, Inventory, MachineId, MachineSpec, Power, RouteSpec};
 use jiff::Timestamp;
 
 use super::{EffectError, Job};
@@ -116,14 +116,17 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             })
         }
         FabricEffect::WipeMachine { machine, at } => {
-            delete(job, machine).await?;
+            // A disk with a database is set aside and kept.
+            fabric.reset_machine(&MachineId::from(machine.as_str())).await?;
+            job.deps.agents.forget(machine);
             Ok(FabricOutcome::MachineWiped {
                 machine: machine.clone(),
                 at: *at,
             })
         }
         FabricEffect::DeleteMachine(machine) => {
-            delete(job, machine).await?;
+            fabric.delete_machine(&MachineId::from(machine.as_str())).await?;
+            job.deps.agents.forget(machine);
             Ok(FabricOutcome::MachineGone(machine.clone()))
         }
     }
@@ -166,12 +169,6 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
     }
 }
 
-async fn delete(job: &Job, machine: &str) -> Result<(), EffectError> {
-    job.deps.fabric.delete_machine(&MachineId::from(machine)).await?;
-    job.deps.agents.forget(machine);
-    Ok(())
-}
-
 /// Whether everything of a machine is there, whether it runs or not.
 async fn is_whole(job: &Job, id: &MachineId) -> Result<bool, EffectError> {
     let inventory = job.inventory.listed_after(job.inventory.mark()).await?;
@@ -184,6 +181,7 @@ async fn is_whole(job: &Job, id: &MachineId) -> Result<bool, EffectError> {
 
 async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
     let inventory = job.inventory.listed_after(job.since).await?;
+    rewrite_metadata(job, &inventory).await?;
     let found = job
         .machines
         .iter()
@@ -206,6 +204,20 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
     Ok(FabricOutcome::Found(found))
 }
 
+/// What the fabric wrote down about a machine that runs and cannot read any more is written anew, from its record. The machine is left alone;
+/// of one that stands still it is written anew when it starts.
+async fn rewrite_metadata(job: &Job, inventory: &Inventory) -> Result<(), EffectError> {
+    for seen in &inventory.machines {
+        let damaged = seen.power == Power::Running && seen.spec_hash.is_none();
+        let record = job.machines.get(seen.id.as_str());
+        if damaged && record.is_some_and(|record| !record.deleting) {
+            let spec = machine_spec(job, seen.id.as_str())?;
+            job.deps.fabric.ensure_machine(&spec).await?;
+        }
+    }
+    Ok(())
+}
+
 fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
     let machine = job.machine(id)?;
     let site = job.site()?;
@@ -222,46 +234,47 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
         ("cluster".to_owned(), job.uid.clone()),
         ("cluster-name".to_owned(), site.cluster.name.clone()),
     ]);
-    let (hostname, cpu_millis, memory_mib) = match machine.assignment.as_ref().map(|given| &given.role) {
-        Some(Role::Node { node_name, pool, .. }) => {
-            labels.insert("role".to_owned(), "node".to_owned());
-            labels.insert("pool".to_owned(), pool.clone());
-            let size = site
-                .cluster
-                .spec
-                .pools
-                .iter()
-                .find(|spec| spec.name == *pool)
-                .and_then(|pool| vm_size(&pool.vm_size))
-                .ok_or_else(|| FabricError::Invalid {
-                    what: format!("size of pool {pool}"),
-                    why: "it is not in the catalogue".to_owned(),
-                })?;
-            (node_name.clone(), size.cores * 1000, size.memory_mib)
-        }
-        _ => {
-            labels.insert("role".to_owned(), "control-plane".to_owned());
-            (
-                match site
-                    .control_plane
-                    .members
-                    .iter()
-                    .position(|member| member.machine == id)
-                {
-                    None | Some(0) => format!("control-plane-{}", job.uid),
-                    Some(number) => format!("control-plane-{}-{number}", job.uid),
-                },
-                settings.control_plane_cpu_millis,
-                settings.control_plane_memory_mib,
-            )
-        }
-    };
+    let (hostname, cpu_millis, memory_mib, disk_gib) =
+        match machine.assignment.as_ref().map(|given| &given.role) {
+            Some(Role::Node { node_name, pool, .. }) => {
+                labels.insert("role".to_owned(), "node".to_owned());
+                labels.insert("pool".to_owned(), pool.clone());
+                let spec = site.cluster.spec.pools.iter().find(|spec| spec.name == *pool);
+                let size =
+                    spec.and_then(|pool| vm_size(&pool.vm_size))
+                        .ok_or_else(|| FabricError::Invalid {
+                            what: format!("size of pool {pool}"),
+                            why: "it is not in the catalogue".to_owned(),
+                        })?;
+                let disk = spec.map(|pool| pool.os_disk_gib).filter(|gib| *gib > 0);
+                (node_name.clone(), size.cores * 1000, size.memory_mib, disk)
+            }
+            _ => {
+                labels.insert("role".to_owned(), "control-plane".to_owned());
+                (
+                    match site
+                        .control_plane
+                        .members
+                        .iter()
+                        .position(|member| member.machine == id)
+                    {
+                        None | Some(0) => format!("control-plane-{}", job.uid),
+                        Some(number) => format!("control-plane-{}-{number}", job.uid),
+                    },
+                    settings.control_plane_cpu_millis,
+                    settings.control_plane_memory_mib,
+                    // It runs nobody's pods, and etcd bounds itself.
+                    None,
+                )
+            }
+        };
     Ok(MachineSpec {
         id: MachineId::from(id),
         hostname,
         image: machine.image.clone(),
         cpu_millis,
         memory_mib,
+        disk_gib,
         nics: job.deps.recipes.nics(site, machine)?,
         seed_files: BTreeMap::from([(SEED_PATH.to_owned(), seed)]),
         labels,

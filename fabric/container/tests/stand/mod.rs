@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::Ipv4Addr,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,8 +21,11 @@ use tokio::process::Command;
 
 const BUSYBOX: &str = "/bin/busybox";
 
+/// Where agents would find the service.
+pub(crate) const SERVICE_PORT: u16 = 7443;
+
 /// Waits for a trap to be set and to fire; says so on the console.
-const AGENT: &str =
+pub(crate) const AGENT: &str =
     "#!/bin/sh\ntrap 'echo asked to stop; exit 0' TERM\necho started\nwhile :; do sleep 1 & wait $!; done\n";
 
 /// Whether such a test can run here; otherwise it is skipped.
@@ -56,10 +59,6 @@ impl Stand {
         let stamp = format!("t-{test}-{}", env.ids.short());
         let place = tempfile::tempdir().unwrap();
         make_image(&place.path().join("image"));
-        let agent = place.path().join("agent/landfall-agent");
-        fs::create_dir_all(place.path().join("agent")).unwrap();
-        fs::write(&agent, AGENT).unwrap();
-        fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
         let routes = output(&["ip", "-j", "route", "show", "table", "all"]).await;
         let network = StampNetwork {
             range: stamp_range(&stamp, &route_destinations(&routes).unwrap()).unwrap(),
@@ -160,6 +159,11 @@ impl Stand {
         Ipv4Addr::from(u32::from(base.network()) + number)
     }
 
+    /// The node image: one directory.
+    pub(crate) fn layer(&self) -> PathBuf {
+        self.place.path().join("image")
+    }
+
     /// What a command prints inside a machine.
     pub(crate) async fn output(&self, id: &str, command: &str) -> String {
         let root = self.run_dir().join("runc").display().to_string();
@@ -185,6 +189,12 @@ impl Stand {
             .collect();
         let answers = self.output(id, &format!("{pings} wait")).await;
         answers.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether something takes a connection.
+    pub(crate) async fn connects(&self, id: &str, address: &str, port: u16) -> bool {
+        let command = format!("/bin/busybox nc -w1 {address} {port} </dev/null && echo yes");
+        self.output(id, &command).await.trim() == "yes"
     }
 
     pub(crate) async fn host_pings(&self, address: &str) -> bool {
@@ -241,7 +251,10 @@ fn config(stamp: &str, place: &Path, network: &StampNetwork) -> ContainerConfig 
         state_dir: place.join("state"),
         run_dir: place.join("run"),
         network: network.clone(),
-        agent: place.join("agent/landfall-agent"),
+        service_port: SERVICE_PORT,
+        uplink_allow: Vec::new(),
+        agent: AGENT.as_bytes().into(),
+        shared_agent: None,
         images: Arc::new(OneImage(place.join("image"))),
     }
 }
@@ -281,7 +294,8 @@ fn make_image(layer: &Path) {
     }
     fs::copy(BUSYBOX, layer.join("bin/busybox")).unwrap();
     for applet in [
-        "sh", "sleep", "ping", "cat", "ls", "echo", "mkdir", "rm", "stat", "hostname", "ip", "mount",
+        "sh", "sleep", "ping", "cat", "ls", "echo", "mkdir", "rm", "stat", "hostname", "ip", "mount", "cp",
+        "dd", "sync",
     ] {
         symlink("busybox", layer.join("bin").join(applet)).unwrap();
     }
@@ -294,6 +308,7 @@ pub(crate) fn machine(id: &str, nics: Vec<NicSpec>) -> MachineSpec {
         image: "1.0.0".into(),
         cpu_millis: 1000,
         memory_mib: 64,
+        disk_gib: None,
         nics,
         seed_files: [("/etc/landfall/seed.json".to_owned(), format!("seed of {id}\n"))].into(),
         labels: BTreeMap::new(),

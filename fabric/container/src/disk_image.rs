@@ -1,0 +1,143 @@
+//! A machine's disk as a filesystem of its own, in a sparse file: a machine that fills it harms nobody else.
+//!
+//! Always true:
+//! * the file is mounted in the mount namespace that its machine starts in, and nowhere else: mount and loop device end with the machine;
+//! * it is mounted once at a time. Two mounts of one file would destroy it, so a machine waits until the kernel has let go of the one
+//!   before.
+//!
+//! Not XFS' or ext4's project quotas: whoever owns a file may give it to another project, from every container that has no user namespace
+//! of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use base_env::Env;
+use fabric_api::FabricError;
+
+use crate::{disk, exec, files};
+
+/// In a machine's directory: where the filesystem is mounted.
+pub(crate) const MOUNTED: &str = "disk";
+
+/// For how long and how often the kernel is asked whether it has let go.
+const RELEASE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The file of a machine's disk; there is none if the disk has no limit.
+pub(crate) fn of(dir: &Path) -> PathBuf {
+    dir.join("disk.img")
+}
+
+/// Whether this host can limit disks; else what is missing.
+pub fn possible() -> Result<(), &'static str> {
+    let programs = ["mkfs.ext4", "losetup", "findmnt"];
+    let there = |program: &&str| {
+        exec::PATH
+            .split(':')
+            .any(|place| Path::new(place).join(program).exists())
+    };
+    if !Path::new("/dev/loop-control").exists() {
+        return Err("there is no /dev/loop-control: load the kernel module 'loop'");
+    }
+    if !programs.iter().all(there) {
+        return Err("mkfs.ext4, losetup or findmnt is missing: install e2fsprogs, mount and util-linux");
+    }
+    Ok(())
+}
+
+/// Makes an empty filesystem of so many GiB.
+pub(crate) fn make(dir: &Path, gib: u32) -> Result<(), FabricError> {
+    let act = "make a disk";
+    let failed = |why: String| FabricError::failed(act, why);
+    files::make_dir(&dir.join(MOUNTED))?;
+    let (file, new) = (of(dir), dir.join("disk.new"));
+    fs::File::create(&new)
+        .and_then(|file| file.set_len(u64::from(gib) << 30))
+        .map_err(|error| failed(error.to_string()))?;
+    let mut command = Command::new("mkfs.ext4");
+    command
+        .env("PATH", exec::PATH)
+        .args(["-q", "-F", "-m", "0"])
+        // Inodes for small files as container images have them; tables and journal are not written before they are used.
+        .args(["-i", "32768", "-J", "size=64"])
+        .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
+        .arg(&new)
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|error| failed(format!("mkfs.ext4 cannot be started: {error}")))?;
+    if !output.status.success() {
+        let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
+        return Err(failed(format!("mkfs.ext4 ended with {}: {said}", output.status)));
+    }
+    files::rename(&new, &file)
+}
+
+/// The shell commands that mount it: `$1` is the file, `$2` the place.
+pub(crate) fn script() -> String {
+    // `discard`: what is deleted inside is given back to the host. `noinit_itable`: tables stay sparse until they are used.
+    let mut script = String::from(
+        "mount -t ext4 -o loop,noatime,discard,noinit_itable \"$1\" \"$2\"\n\
+         # Without this each page is cached twice. Not every filesystem can.\n\
+         losetup --direct-io=on \"$(findmnt -n -o SOURCE \"$2\")\" 2>/dev/null || true\n",
+    );
+    for (name, mode) in disk::directories() {
+        script += &format!("mkdir -p -m {mode:o} \"$2/{name}\"\n");
+    }
+    script
+}
+
+/// Waits until no loop device holds the file: the one of the machine's last start ends with its last process.
+pub(crate) async fn released(env: &Env, dir: &Path) -> Result<(), FabricError> {
+    let file = of(dir);
+    let deadline = env.clock.monotonic() + RELEASE;
+    while let Some(device) = holder(Path::new("/sys/block"), &file) {
+        if env.clock.monotonic() >= deadline {
+            let why = format!("{device} still holds {}", file.display());
+            return Err(FabricError::failed("mount a machine's disk", why));
+        }
+        env.clock.sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// The loop device that holds a file.
+fn holder(devices: &Path, file: &Path) -> Option<String> {
+    let names = files::names_in(devices).unwrap_or_default();
+    names.into_iter().find(|name| {
+        let backing = devices.join(name).join("loop/backing_file");
+        fs::read_to_string(backing).is_ok_and(|backing| Path::new(backing.trim_end_matches('\n')) == file)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_use_is_found_by_its_loop_device() {
+        let devices = tempfile::tempdir().unwrap();
+        for (name, backing) in [
+            ("loop0", Some("/a/other.img")),
+            ("loop1", Some("/a/disk.img")),
+            ("vda", None),
+        ] {
+            let place = devices.path().join(name).join("loop");
+            if let Some(backing) = backing {
+                fs::create_dir_all(&place).unwrap();
+                fs::write(place.join("backing_file"), format!("{backing}\n")).unwrap();
+            } else {
+                fs::create_dir_all(devices.path().join(name)).unwrap();
+            }
+        }
+        assert_eq!(
+            holder(devices.path(), Path::new("/a/disk.img")),
+            Some("loop1".to_owned())
+        );
+        assert_eq!(holder(devices.path(), Path::new("/a/disk")), None);
+    }
+}

@@ -18,7 +18,7 @@ mod roles;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use cluster_api::Watch;
+use cluster_api::{ObjectRef, Watch};
 use cluster_spec::ClusterSpec;
 use serde_json::{Value, json};
 
@@ -46,6 +46,8 @@ pub struct Addon {
     pub images: &'static [Image],
     /// Objects of its whose changes are noticed at once. Others are put right when the add-ons are applied the next time.
     pub watches: &'static [Watch],
+    /// Objects in the cluster that its own depend on: what a tenant may write, and how its own fare.
+    pub reads: &'static [ObjectRef],
     /// The Deployments in `kube-system` that it works with, all of them.
     pub deployments: &'static [&'static str],
     /// What happens when a tenant edits its objects.
@@ -53,7 +55,30 @@ pub struct Addon {
     /// Whether a cluster has it.
     pub wanted: fn(&ClusterSpec) -> bool,
     /// Its objects, in an order in which they can be applied.
-    pub objects: fn(&ClusterSpec, &AddonOptions) -> Vec<Value>,
+    pub objects: fn(&Place<'_>) -> Vec<Value>,
+}
+
+/// Where an add-on is.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The cluster.
+    pub spec: &'a ClusterSpec,
+    /// What the stamp has to say.
+    pub options: &'a AddonOptions,
+    /// The objects of [`Addon::reads`] that are there.
+    pub read: &'a [Value],
+}
+
+impl<'a> Place<'a> {
+    /// An object that was read.
+    pub fn find(&self, object: &ObjectRef) -> Option<&'a Value> {
+        self.read.iter().find(|found| {
+            found["apiVersion"] == object.version
+                && found["kind"] == object.kind
+                && found["metadata"]["name"] == object.name
+                && found["metadata"]["namespace"].as_str() == object.namespace
+        })
+    }
 }
 
 /// What happens when a tenant edits an add-on's objects.
@@ -79,10 +104,12 @@ pub struct AddonOptions {
     pub upstream_dns: Vec<IpAddr>,
 }
 
-/// The objects of all add-ons that a cluster has, in an order in which they can be applied.
-pub fn manifests(spec: &ClusterSpec, options: &AddonOptions) -> Vec<Value> {
+/// The objects of all add-ons that a cluster has, in an order in which they can be applied. `read` are those of [`reads`]
+/// that are there.
+pub fn manifests(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> Vec<Value> {
+    let place = Place { spec, options, read };
     let wanted = ADDONS.iter().filter(|addon| (addon.wanted)(spec));
-    let mut objects: Vec<Value> = wanted.flat_map(|addon| (addon.objects)(spec, options)).collect();
+    let mut objects: Vec<Value> = wanted.flat_map(|addon| (addon.objects)(&place)).collect();
     for object in &mut objects {
         object["metadata"]["labels"][MANAGED_LABEL.0] = json!(MANAGED_LABEL.1);
         object["metadata"]["labels"]["addonmanager.kubernetes.io/mode"] = json!("Reconcile");
@@ -94,6 +121,11 @@ pub fn manifests(spec: &ClusterSpec, options: &AddonOptions) -> Vec<Value> {
 pub fn watches() -> Vec<Watch> {
     let all: BTreeSet<Watch> = ADDONS.iter().flat_map(|addon| addon.watches).copied().collect();
     all.into_iter().collect()
+}
+
+/// What is read in every cluster before the objects are computed.
+pub fn reads() -> Vec<ObjectRef> {
+    ADDONS.iter().flat_map(|addon| addon.reads).copied().collect()
 }
 
 /// The images that nodes import.
@@ -108,6 +140,7 @@ const fn managed(version: &'static str, kind: &'static str, namespace: Option<&'
         kind,
         namespace,
         labels: Some(MANAGED),
+        name: None,
     }
 }
 
@@ -195,7 +228,11 @@ mod tests {
             upstream_dns: vec!["192.0.2.53".parse().unwrap()],
         };
         for addon in ADDONS {
-            let objects = (addon.objects)(&spec(2), &options);
+            let objects = (addon.objects)(&Place {
+                spec: &spec(2),
+                options: &options,
+                read: &[],
+            });
             let text = serde_json::to_string_pretty(&objects).unwrap() + "\n";
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("tests/golden")
@@ -220,7 +257,11 @@ mod tests {
         let mut names = std::collections::BTreeSet::new();
         for addon in ADDONS {
             assert!(names.insert(addon.name), "{} is there twice", addon.name);
-            let objects = (addon.objects)(&spec(2), &AddonOptions::default());
+            let objects = (addon.objects)(&Place {
+                spec: &spec(2),
+                options: &AddonOptions::default(),
+                read: &[],
+            });
             for watch in addon.watches {
                 let of = |object: &Value| {
                     object["apiVersion"] == watch.version
@@ -260,7 +301,7 @@ mod tests {
 
     #[test]
     fn every_object_is_named_labelled_and_unique() {
-        let objects = manifests(&spec(2), &AddonOptions::default());
+        let objects = manifests(&spec(2), &AddonOptions::default(), &[]);
         let mut seen = std::collections::BTreeSet::new();
         for object in &objects {
             assert!(
@@ -278,7 +319,7 @@ mod tests {
 
     #[test]
     fn dns_listens_where_kubelets_look_and_forwards_only_where_there_is_an_upstream() {
-        let alone = manifests(&spec(1), &AddonOptions::default());
+        let alone = manifests(&spec(1), &AddonOptions::default(), &[]);
         assert_eq!(
             find(&alone, "Service", "kube-dns")["spec"]["clusterIP"],
             "10.0.0.10"
@@ -290,7 +331,7 @@ mod tests {
         let options = AddonOptions {
             upstream_dns: vec!["192.0.2.53".parse().unwrap()],
         };
-        let outside = manifests(&spec(5), &options);
+        let outside = manifests(&spec(5), &options, &[]);
         assert_eq!(find(&outside, "Deployment", "coredns")["spec"]["replicas"], 2);
         let corefile = &find(&outside, "ConfigMap", "coredns")["data"]["Corefile"];
         assert!(corefile.as_str().unwrap().contains("forward . 192.0.2.53"));

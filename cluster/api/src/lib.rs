@@ -91,6 +91,21 @@ pub struct Watch {
     pub namespace: Option<&'static str>,
     /// Label selector.
     pub labels: Option<&'static str>,
+    /// Only the object of this name.
+    pub name: Option<&'static str>,
+}
+
+/// An object by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    /// `apiVersion`, e.g. `apps/v1`.
+    pub version: &'static str,
+    /// `kind`.
+    pub kind: &'static str,
+    /// In this namespace; `None` for kinds without namespaces.
+    pub namespace: Option<&'static str>,
+    /// `metadata.name`.
+    pub name: &'static str,
 }
 
 /// How far the draining of a node is.
@@ -115,6 +130,8 @@ pub trait ClusterApi: Send + Sync + 'static {
     /// Approves pending kubelet serving requests that match one of these nodes exactly; others stay pending. A certificate that
     /// was issued with other names than approved is withdrawn, and is an error.
     async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError>;
+    /// Reads objects; those that are not there are left out.
+    async fn read(&self, objects: &[ObjectRef]) -> Result<Vec<Value>, ClusterError>;
     /// Server-side applies all objects (forced, field manager `landfall`), each of them, whatever becomes of the others.
     /// Returns how many changed. Admission webhooks of others are kept away from the cluster's own namespaces first.
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError>;

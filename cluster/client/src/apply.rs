@@ -1,8 +1,11 @@
 //! Server-side apply.
 
-use cluster_api::ClusterError;
+use cluster_api::{ClusterError, ObjectRef};
 use futures::StreamExt as _;
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::{
+    Resource as _,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
 use serde_json::{Value, json};
 
 use crate::Cluster;
@@ -31,6 +34,29 @@ impl Cluster {
             running.extend(waiting.next().map(|object| self.apply_one(object)));
         }
         outcome.map(|()| changed)
+    }
+
+    /// The objects that are there.
+    pub(crate) async fn read_all(&self, objects: &[ObjectRef]) -> Result<Vec<Value>, ClusterError> {
+        let mut found = Vec::with_capacity(objects.len());
+        for object in objects {
+            let path = listed(object.version, object.kind, object.namespace) + "/" + object.name;
+            match self
+                .call(
+                    &format!("read {path}"),
+                    http::Method::GET,
+                    &path,
+                    "application/json",
+                    None,
+                )
+                .await
+            {
+                Ok(value) => found.push(value),
+                Err(failure) if failure.is_absent() => {}
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Ok(found)
     }
 
     async fn apply_one(&self, object: &Value) -> Result<bool, ClusterError> {
@@ -78,27 +104,26 @@ fn mark(object: &Value) -> Value {
 
 /// Where an object lives.
 fn path(object: &Value) -> Option<String> {
-    let version = object["apiVersion"].as_str()?;
+    let listed = listed(
+        object["apiVersion"].as_str()?,
+        object["kind"].as_str()?,
+        object["metadata"]["namespace"].as_str(),
+    );
+    Some(listed + "/" + object["metadata"]["name"].as_str()?)
+}
+
+/// Where objects of a kind are listed.
+pub(crate) fn listed(version: &str, kind: &str, namespace: Option<&str>) -> String {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let kind = object["kind"].as_str()?;
-    let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)).plural;
-    let name = object["metadata"]["name"].as_str()?;
-    let root = if group.is_empty() {
-        format!("/api/{version}")
-    } else {
-        format!("/apis/{group}/{version}")
-    };
-    let namespace = object["metadata"]["namespace"]
-        .as_str()
-        .map(|namespace| format!("/namespaces/{namespace}"));
-    Some(format!("{root}{}/{plural}/{name}", namespace.unwrap_or_default()))
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    DynamicObject::url_path(&resource, namespace)
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::{mark, path};
+    use super::{listed, mark, path};
 
     #[test]
     fn notes_of_controllers_are_no_change_and_ours_are() {
@@ -146,5 +171,9 @@ mod tests {
             "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/n"
         );
         assert_eq!(path(&json!({ "kind": "Service" })), None);
+        assert_eq!(
+            listed("v1", "ConfigMap", Some("kube-system")),
+            "/api/v1/namespaces/kube-system/configmaps"
+        );
     }
 }

@@ -24,7 +24,9 @@ use std::{
 
 use async_trait::async_trait;
 use base_env::Env;
-use cluster_api::{ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, Watch};
+use cluster_api::{
+    ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef, Watch,
+};
 use kube::{Client, Config, config::AuthInfo};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -295,6 +297,10 @@ impl ClusterApi for Cluster {
 
     async fn approve_serving(&self, nodes: &[NodeWish]) -> Result<u32, ClusterError> {
         self.approve(nodes).await
+    }
+
+    async fn read(&self, objects: &[ObjectRef]) -> Result<Vec<Value>, ClusterError> {
+        self.read_all(objects).await
     }
 
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError> {

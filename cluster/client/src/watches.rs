@@ -8,14 +8,14 @@ use base_env::Env;
 use cluster_api::Watch;
 use futures::TryStreamExt as _;
 use kube::{
-    Client, Resource as _,
+    Client,
     api::{WatchEvent, WatchParams},
-    core::{ApiResource, DynamicObject, GroupVersionKind, Request},
+    core::Request,
 };
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::enforcer::CONFIGURATIONS;
+use crate::{apply, enforcer::CONFIGURATIONS};
 
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
@@ -50,7 +50,10 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> watch::Rec
     ]
     .into_iter()
     .chain(CONFIGURATIONS.map(|(path, _)| (path.to_owned(), WatchParams::default())))
-    .chain(watches.iter().map(|watch| (path(watch), params(watch))));
+    .chain(watches.iter().map(|watch| {
+        let path = apply::listed(watch.version, watch.kind, watch.namespace);
+        (path, params(watch))
+    }));
     for (path, params) in all {
         let mut follower = Follower {
             client: client.clone(),
@@ -70,17 +73,11 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> watch::Rec
     receiver
 }
 
-/// Where objects of a kind are listed.
-fn path(watch: &Watch) -> String {
-    let (group, version) = watch.version.split_once('/').unwrap_or(("", watch.version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, watch.kind));
-    DynamicObject::url_path(&resource, watch.namespace)
-}
-
 fn params(watch: &Watch) -> WatchParams {
-    match watch.labels {
-        Some(labels) => WatchParams::default().labels(labels),
-        None => WatchParams::default(),
+    WatchParams {
+        label_selector: watch.labels.map(str::to_owned),
+        field_selector: watch.name.map(|name| format!("metadata.name={name}")),
+        ..WatchParams::default()
     }
 }
 
@@ -143,34 +140,5 @@ impl Follower {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_listened_to_where_kubernetes_lists_them() {
-        let of = |version, kind, namespace| {
-            path(&Watch {
-                version,
-                kind,
-                namespace,
-                labels: None,
-            })
-        };
-        assert_eq!(
-            of("v1", "ConfigMap", Some("kube-system")),
-            "/api/v1/namespaces/kube-system/configmaps"
-        );
-        assert_eq!(
-            of("policy/v1", "PodDisruptionBudget", Some("kube-system")),
-            "/apis/policy/v1/namespaces/kube-system/poddisruptionbudgets"
-        );
-        assert_eq!(
-            of("apiregistration.k8s.io/v1", "APIService", None),
-            "/apis/apiregistration.k8s.io/v1/apiservices"
-        );
     }
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{AddonOptions, manifests};
-use cluster_api::{Endpoint, NodeWish};
+use cluster_api::{Endpoint, NodeWish, ObjectRef};
 use cluster_bootstrap::{
     ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, control_plane_config,
     control_plane_nics, network, node_config, node_nics, node_wish, renderer::renderer_version,
@@ -238,8 +238,12 @@ impl Recipes for KubernetesRecipes {
             .map_err(|error| RecipeError::new("the administrator's certificate", error))
     }
 
-    fn addons(&self, cluster: &ClusterRecord) -> Result<Vec<Value>, RecipeError> {
-        Ok(manifests(&of_any_version(&cluster.spec), &self.addons))
+    fn addons_read(&self) -> Vec<ObjectRef> {
+        cluster_addons::reads()
+    }
+
+    fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError> {
+        Ok(manifests(&of_any_version(&cluster.spec), &self.addons, read))
     }
 }
 

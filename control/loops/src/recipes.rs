@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use agent_protocol::MachineConfig;
-use cluster_api::{Endpoint, NodeWish};
+use cluster_api::{Endpoint, NodeWish, ObjectRef};
 use control_records::{ClusterRecord, MachineRecord};
 use fabric_api::{NetworkId, NetworkSpec, NicSpec, RouteSpec, StampNetwork};
 use jiff::Timestamp;
@@ -84,6 +84,8 @@ pub trait Recipes: Send + Sync + 'static {
     fn wish(&self, cluster: &ClusterRecord, machine: &MachineRecord) -> Option<NodeWish>;
     /// How to reach the cluster as its administrator.
     fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError>;
-    /// The add-ons' objects.
-    fn addons(&self, cluster: &ClusterRecord) -> Result<Vec<Value>, RecipeError>;
+    /// Objects in the cluster that the add-ons' objects depend on.
+    fn addons_read(&self) -> Vec<ObjectRef>;
+    /// The add-ons' objects; `read` are those of [`Self::addons_read`] that are there.
+    fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError>;
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use cluster_api::{ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish};
+use cluster_api::{ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef};
 use fabric_api::Power;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -284,6 +284,24 @@ impl ClusterApi for SimCluster {
             Ok(approved)
         })
         .await
+    }
+
+    async fn read(&self, objects: &[ObjectRef]) -> Result<Vec<Value>, ClusterError> {
+        // It changes nothing and always comes before another call: it takes no time and is no step of its own.
+        let mut state = self.inner.state();
+        if !state.api_ready(&self.uid) {
+            return Err(ClusterError::Unavailable("connection refused".into()));
+        }
+        let there = &state.cluster(&self.uid).objects;
+        let found = objects.iter().filter_map(|object| {
+            let namespace = object.namespace.map(|namespace| format!("{namespace}/"));
+            let namespace = namespace.unwrap_or_default();
+            there.get(&format!(
+                "{}/{} {namespace}{}",
+                object.version, object.kind, object.name
+            ))
+        });
+        Ok(found.cloned().collect())
     }
 
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError> {

@@ -1,16 +1,16 @@
 //! The cluster's DNS: CoreDNS behind the service `kube-dns`.
 
 use cluster_api::Watch;
-use cluster_spec::ClusterSpec;
 use serde_json::{Value, json};
 
-use crate::{Addon, AddonOptions, Edits, Image, KUBE_SYSTEM, managed, placed};
+use crate::{Addon, AddonOptions, Edits, Image, KUBE_SYSTEM, Place, managed, placed};
 
 pub(crate) const DNS: Addon = Addon {
     name: "coredns",
     about: "Names of services and pods, and names outside where the stamp has an uplink",
     images: &[COREDNS],
     watches: &WATCHES,
+    reads: &[],
     deployments: &["coredns"],
     edits: Edits::PutBack,
     wanted: |_| true,
@@ -34,7 +34,8 @@ const WATCHES: [Watch; 6] = [
 /// More than this many replicas are of no use below hundreds of nodes.
 const MAX_REPLICAS: u32 = 2;
 
-fn objects(spec: &ClusterSpec, options: &AddonOptions) -> Vec<Value> {
+fn objects(place: &Place<'_>) -> Vec<Value> {
+    let Place { spec, options, .. } = *place;
     let nodes: u32 = spec.pools.iter().map(|pool| pool.count).sum();
     let labels = json!({ "k8s-app": "kube-dns" });
     let named = |name: &str| json!({ "name": name, "namespace": "kube-system" });

@@ -10,10 +10,11 @@ pub(crate) const METRICS: Addon = Addon {
     about: "CPU and memory of nodes and pods, for `kubectl top` and the horizontal pod autoscaler",
     images: &[METRICS_SERVER],
     watches: &WATCHES,
+    reads: &[],
     deployments: &["metrics-server"],
     edits: Edits::PutBack,
     wanted: |_| true,
-    objects: |_, _| objects(),
+    objects: |_| objects(),
 };
 
 const METRICS_SERVER: Image = Image {

@@ -15,10 +15,11 @@ pub(crate) const NODE_PRESERVE: Addon = Addon {
     images: &[],
     // An administrator who takes it off has it back with the next change of anything else: no reason for two more watches.
     watches: &[],
+    reads: &[],
     deployments: &[],
     edits: Edits::PutBack,
     wanted: |_| true,
-    objects: |_, _| objects(),
+    objects: |_| objects(),
 };
 
 const VERSION: &str = "admissionregistration.k8s.io/v1";

@@ -16,10 +16,11 @@ pub(crate) const ROLES: Addon = Addon {
     about: "Roles of the API servers, of nodes, and of the credentials that `az aks get-credentials` hands out",
     images: &[],
     watches: &WATCHES,
+    reads: &[],
     deployments: &[],
     edits: Edits::PutBack,
     wanted: |_| true,
-    objects: |_, _| objects(),
+    objects: |_| objects(),
 };
 
 const WATCHES: [Watch; 2] = [

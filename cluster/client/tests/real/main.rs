@@ -43,7 +43,7 @@ async fn bring_up(stand: &Stand) {
             stand.api.ready().await.map_err(|error| error.to_string())
         })
         .await;
-    let addons = manifests(&stand.spec, &AddonOptions::default());
+    let addons = manifests(&stand.spec, &AddonOptions::default(), &[]);
     let changed = stand
         .wait("add-ons applied", LONG, async || {
             stand.api.apply(&addons).await.map_err(|error| error.to_string())
@@ -392,7 +392,7 @@ async fn nodes(stand: &Stand) {
 
 /// What others change is seen, and changed back.
 async fn drift(stand: &Stand) {
-    let addons = manifests(&stand.spec, &AddonOptions::default());
+    let addons = manifests(&stand.spec, &AddonOptions::default(), &[]);
     assert_eq!(stand.api.apply(&addons).await.unwrap(), 0, "nothing to change");
     let mut changes = stand.api.changes();
     stand

@@ -104,8 +104,10 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             Ok(ApiOutcome::Approved { change: job.change })
         }
         ApiEffect::ApplyAddons { inputs } => {
-            let objects = recipes.addons(&job.site()?.cluster)?;
-            let changed = job.api()?.apply(&objects).await?;
+            let (site, api) = (job.site()?, job.api()?);
+            let read = api.read(&recipes.addons_read()).await?;
+            let objects = recipes.addons(&site.cluster, &read)?;
+            let changed = api.apply(&objects).await?;
             if changed > 0 {
                 tracing::info!(cluster = job.uid, changed, "applied add-ons");
             }

@@ -21,8 +21,39 @@ pub fn page() -> String {
             edits(addon.edits)
         );
     }
+    page.push_str(CUSTOM_DNS);
     page
 }
+
+const CUSTOM_DNS: &str = "
+## ConfigMap `coredns-custom`
+
+As in AKS, a ConfigMap `coredns-custom` in `kube-system` adds to the cluster's DNS. Keys that end in `.override` become part of \
+the server block of the cluster, keys that end in `.server` are server blocks of their own; other keys are files in \
+`/etc/coredns/custom`. At most 200 KiB in all.
+
+```yaml
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: coredns-custom
+  namespace: kube-system
+data:
+  hosts.override: |
+    hosts custom.hosts db.corp {
+      10.9.9.9 db.corp
+      fallthrough
+    }
+  corp.server: |
+    corp.test:53 {
+      forward . 10.9.9.10
+    }
+```
+
+A change reaches CoreDNS within half a minute, by a rolling update; `kubectl rollout restart` is not needed, and does no harm. With \
+a configuration that CoreDNS cannot start with, the pods with the one before go on serving, also after a restart and on \
+other nodes; after two minutes the ConfigMap has an Event `CoreDNSDoesNotStart` that says where to look.
+";
 
 fn images(addon: &Addon) -> String {
     let names: Vec<String> = addon
@@ -35,6 +66,6 @@ fn images(addon: &Addon) -> String {
 
 fn edits(edits: Edits) -> &'static str {
     match edits {
-        Edits::PutBack => "what the add-on sets is put back within seconds; what it does not set stays",
+        Edits::PutBack => "what the add-on sets is put back within half a minute; what it does not set stays",
     }
 }

@@ -1,7 +1,11 @@
 //! The cluster's DNS: CoreDNS behind the service `kube-dns`.
 
+mod custom;
+
 use cluster_api::Watch;
 use serde_json::{Value, json};
+
+use custom::Custom;
 
 use crate::{Addon, AddonOptions, Edits, Image, KUBE_SYSTEM, Place, managed, placed};
 
@@ -10,7 +14,7 @@ pub(crate) const DNS: Addon = Addon {
     about: "Names of services and pods, and names outside where the stamp has an uplink",
     images: &[COREDNS],
     watches: &WATCHES,
-    reads: &[],
+    reads: &[custom::CONFIG, custom::DEPLOYMENT],
     deployments: &["coredns"],
     edits: Edits::PutBack,
     wanted: |_| true,
@@ -22,7 +26,8 @@ const COREDNS: Image = Image {
     reference: "landfall.dev/coredns:v1.15.0",
 };
 
-const WATCHES: [Watch; 6] = [
+const WATCHES: [Watch; 7] = [
+    custom::WATCH,
     managed("apps/v1", "Deployment", KUBE_SYSTEM),
     managed("v1", "ConfigMap", KUBE_SYSTEM),
     managed("v1", "Service", KUBE_SYSTEM),
@@ -36,10 +41,17 @@ const MAX_REPLICAS: u32 = 2;
 
 fn objects(place: &Place<'_>) -> Vec<Value> {
     let Place { spec, options, .. } = *place;
+    let custom = Custom::read(place);
+    let corefile = corefile(options, &custom);
+    // A change of the Corefile has to reach the pods: it is part of their template.
+    let mut annotations = json!({ "landfall.dev/corefile": corefile });
+    for (name, text) in custom.annotations() {
+        annotations[name] = json!(text);
+    }
     let nodes: u32 = spec.pools.iter().map(|pool| pool.count).sum();
     let labels = json!({ "k8s-app": "kube-dns" });
     let named = |name: &str| json!({ "name": name, "namespace": "kube-system" });
-    vec![
+    let mut objects = vec![
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": named("coredns") }),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "system:coredns" },
@@ -55,7 +67,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
         }),
         json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": named("coredns"),
-            "data": { "Corefile": corefile(options) }
+            "data": { "Corefile": corefile }
         }),
         json!({
             "apiVersion": "v1", "kind": "Service",
@@ -81,19 +93,23 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
             "spec": {
                 "replicas": nodes.clamp(1, MAX_REPLICAS),
                 "selector": { "matchLabels": labels },
-                "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 1 } },
+                "progressDeadlineSeconds": custom::DEADLINE_SECONDS,
+                // Who serves stays until another one does: the new ones may never do.
+                "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
                 "template": {
-                    // A change of the Corefile has to reach the pods: it is part of their template.
-                    "metadata": { "labels": labels, "annotations": { "landfall.dev/corefile": corefile(options) } },
-                    "spec": pod()
+                    "metadata": { "labels": labels, "annotations": annotations },
+                    "spec": pod(&custom)
                 }
             }
         }),
-    ]
+    ];
+    objects.extend(custom.event());
+    objects
 }
 
-/// Names of the cluster; names outside only where there is somebody to ask.
-fn corefile(options: &AddonOptions) -> String {
+/// Names of the cluster; names outside only where there is somebody to ask; what the tenant adds.
+fn corefile(options: &AddonOptions, custom: &Custom) -> String {
+    let (within, behind) = custom.imports();
     let forward = if options.upstream_dns.is_empty() {
         String::new()
     } else {
@@ -104,11 +120,17 @@ fn corefile(options: &AddonOptions) -> String {
         ".:53 {{\n    errors\n    health {{\n        lameduck 5s\n    }}\n    ready\n    \
          kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        pods insecure\n        \
          fallthrough in-addr.arpa ip6.arpa\n        ttl 30\n    }}\n    prometheus :9153\n{forward}    \
-         cache 30\n    loop\n    reload\n    loadbalance\n}}\n"
+         cache 30\n    loop\n    reload\n    loadbalance\n{within}}}\n{behind}"
     )
 }
 
-fn pod() -> Value {
+fn pod(custom: &Custom) -> Value {
+    let config = if custom.is_empty() {
+        json!({ "name": "config", "configMap": { "name": "coredns" } })
+    } else {
+        let corefile = json!({ "configMap": { "name": "coredns", "items": [{ "key": "Corefile", "path": "Corefile" }] } });
+        json!({ "name": "config", "projected": { "sources": [corefile, custom.projection()] } })
+    };
     placed(json!({
         "serviceAccountName": "coredns",
         // Its own pod must not ask itself for names outside.
@@ -136,6 +158,6 @@ fn pod() -> Value {
             },
             "volumeMounts": [{ "name": "config", "mountPath": "/etc/coredns", "readOnly": true }]
         }],
-        "volumes": [{ "name": "config", "configMap": { "name": "coredns" } }]
+        "volumes": [config]
     }))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{
-    DiskSeen, LEVEL, MachineConfig, ProcessSeen, ProcessState, Report,
+    DiskSeen, LEVEL, MachineConfig, Process, ProcessSeen, ProcessState, Report,
     programs::{ETCD, KEEPER},
 };
 use async_trait::async_trait;
@@ -123,6 +123,9 @@ impl Inner {
         let restarts = before
             .as_ref()
             .is_some_and(|before| restarts_of(before) != restarts_of(config));
+        machine.etcd_runs &= before
+            .as_ref()
+            .is_some_and(|before| process_of(before, ETCD) == process_of(config, ETCD));
         let goes_on = machine.ready && before.is_some_and(|before| !starts_again(&before, config));
         if restarts {
             self.cure(&mut state, id, Cure::Process);
@@ -218,6 +221,7 @@ impl Inner {
         }
         if let Some(machine) = state.machines.get_mut(id) {
             machine.ready = true;
+            machine.etcd_runs = of_etcd.is_some();
         }
         self.report(state, id);
         if let Some(cluster) = cluster {
@@ -280,7 +284,7 @@ impl Inner {
         }
         if let Some(uid) = uid.filter(|_| machine.ready) {
             if let Some(keeper) = report.processes.get_mut(KEEPER) {
-                keeper.status = state.keeper_status(uid);
+                keeper.status = state.keeper_status(uid, id);
             }
             if !state.quorum(uid) {
                 for name in ["etcd", "kube-apiserver"] {
@@ -307,6 +311,10 @@ fn starts_again(before: &MachineConfig, config: &MachineConfig) -> bool {
             .iter()
             .zip(&config.processes)
             .any(|(old, new)| old != new || !same_files(&new.restart_on))
+}
+
+fn process_of<'a>(config: &'a MachineConfig, name: &str) -> Option<&'a Process> {
+    config.processes.iter().find(|process| process.name == name)
 }
 
 /// What a new value of makes processes start again.

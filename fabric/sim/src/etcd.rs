@@ -1,209 +1,432 @@
-//! The clusters' etcd: which control plane machines belong to it, and whether they are enough.
+//! The clusters' etcd, below what decides: who its members are, whose data belongs to it, whether a majority works.
 //!
-//! A machine joins when its processes have started, if there is a majority to let it in; without one, those who were told that
-//! there is no etcd yet found one, as `machine/etcd` does. A keeper removes whoever is not in its list. When the data of an only
-//! member is gone, it restores the backup where there is one; several wait until one of them is told to.
+//! What a member does to have data, and what the leader's machine does about the membership, is decided by the code of the
+//! real machines (`machine_etcd::decide`, `machine_etcd::keeper`). Here is only what etcd itself would answer and do. Time is
+//! left out: a step takes none, and a member that does not answer counts as lost at once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use agent_protocol::{
     MachineConfig,
-    programs::{EtcdConfig, EtcdPhase, EtcdStatus, KeeperStatus},
+    programs::{EtcdConfig, EtcdIdentity, EtcdMember, EtcdPhase, EtcdStatus, KeeperStatus},
+};
+use machine_etcd::{
+    client::Member,
+    decide::{Data, Known, Seen, Step, decide, peer_url},
+    keeper::{self, Act},
 };
 use serde_json::Value;
 
 use crate::{Inner, state::State};
 
-/// Who belongs to a cluster's etcd.
+/// More steps than any way to a data directory takes: those that follow each other at once.
+const STEPS: usize = 16;
+
+/// A cluster's etcd.
 #[derive(Debug, Default)]
 pub(crate) struct Etcd {
-    /// Whether there ever was data.
-    pub(crate) formed: bool,
-    voters: BTreeSet<String>,
+    /// Which of the etcd clusters of this name it is: each that is founded or restored is another one. 0: none was founded.
+    history: u64,
+    members: Vec<Member>,
+    /// How many members there ever were: their numbers.
+    numbers: u64,
     /// The restore that its data comes from.
     restored: Option<String>,
+    /// The machine that leads.
+    leader: Option<String>,
     /// Whether there was a majority when last looked.
     quorum: bool,
 }
 
+impl Etcd {
+    /// Another cluster takes the place of this one; `founders` are its members, none of which has started.
+    fn begin(&mut self, founders: &[EtcdMember], restored: Option<String>) {
+        self.history += 1;
+        self.members.clear();
+        self.restored = restored;
+        self.leader = None;
+        for founder in founders {
+            let member = self.member(&founder.name, peer_url(founder), false);
+            self.members.push(member);
+        }
+    }
+
+    fn member(&mut self, name: &str, url: String, is_learner: bool) -> Member {
+        self.numbers += 1;
+        Member {
+            id: self.numbers,
+            name: name.to_owned(),
+            peer_urls: vec![url],
+            client_urls: Vec::new(),
+            is_learner,
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    fn find(&mut self, id: u64) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.id == id)
+    }
+
+    fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| !member.is_learner)
+    }
+
+    /// A member runs: from then on it has a name, and clients reach it.
+    fn started(&mut self, id: u64, name: &str) {
+        if let Some(member) = self.find(id) {
+            name.clone_into(&mut member.name);
+            member.client_urls = vec![format!("https://{name}:2379")];
+        }
+    }
+}
+
+/// How far a member got.
+enum Way {
+    /// It is looked again.
+    On,
+    /// etcd runs.
+    Started,
+    /// It can go on later, if this is there.
+    Waits(String),
+}
+
 impl State {
-    /// Whether a member has its data and works.
-    fn serves_etcd(&self, id: &str) -> bool {
+    fn etcd(&self, uid: &str) -> Option<&Etcd> {
+        self.clusters.get(uid).map(|cluster| &cluster.etcd)
+    }
+
+    /// Whether a member works and has the data of the cluster that there is.
+    fn serves_etcd(&self, etcd: &Etcd, id: &str) -> bool {
         self.machines.get(id).is_some_and(|machine| {
-            machine.serves_as("control-plane") && machine.formed && machine.ready && self.works(id)
+            machine.serves_as("control-plane")
+                && machine.data == Some(etcd.history)
+                && machine.etcd_runs
+                && self.works(id)
         })
+    }
+
+    /// Whether the API servers of a majority of the members answer.
+    pub(crate) fn served(&self, uid: &str) -> bool {
+        let Some(etcd) = self.etcd(uid) else {
+            return false;
+        };
+        let ready = |member: &&Member| {
+            self.serves_etcd(etcd, &member.name)
+                && self
+                    .machines
+                    .get(&member.name)
+                    .is_some_and(|machine| machine.ready)
+        };
+        etcd.voters().filter(ready).count() > etcd.voters().count() / 2
     }
 
     /// Whether a majority of the members works.
     pub(crate) fn quorum(&self, uid: &str) -> bool {
-        let Some(cluster) = self.clusters.get(uid) else {
+        let Some(etcd) = self.etcd(uid) else {
             return false;
         };
-        let voters = &cluster.etcd.voters;
-        let serving = voters.iter().filter(|id| self.serves_etcd(id)).count();
-        serving > voters.len() / 2
+        let serving = etcd
+            .voters()
+            .filter(|member| self.serves_etcd(etcd, &member.name))
+            .count();
+        serving > etcd.voters().count() / 2
     }
 
     /// A machine's etcd begins or comes back, and says how far it is. `false`: it cannot yet.
     pub(crate) fn join_etcd(&mut self, uid: &str, id: &str, backup: bool) -> bool {
-        let joined = self.enter_etcd(uid, id, backup);
-        let restored = self
-            .clusters
-            .get(uid)
-            .and_then(|cluster| cluster.etcd.restored.clone());
+        let config = self.told(id);
+        let mut way = Way::On;
+        for _ in 0..STEPS {
+            way = self.etcd_step(uid, id, &config, backup);
+            if !matches!(way, Way::On) {
+                break;
+            }
+        }
         let Some(machine) = self.machines.get_mut(id) else {
             return false;
         };
-        let (phase, why, empty) = match joined {
-            Ok(()) => {
-                machine.formed = true;
-                machine.restored = restored;
-                (EtcdPhase::Started, None, false)
-            }
-            Err(Waits { why, empty }) => (EtcdPhase::Waiting, Some(why), empty),
+        let (phase, why) = match way {
+            Way::Started => (EtcdPhase::Started, None),
+            Way::Waits(why) => (EtcdPhase::Waiting, Some(why)),
+            Way::On => (EtcdPhase::Waiting, Some("an end to its steps".to_owned())),
         };
         machine.etcd = Some(EtcdStatus {
             phase,
             why,
-            restored: machine.restored.clone(),
-            empty,
+            restored: machine.marker.restore.clone(),
+            empty: phase == EtcdPhase::Waiting
+                && machine.data.is_none()
+                && (config.formed || machine.marker.had_data),
         });
         phase == EtcdPhase::Started
     }
 
-    fn enter_etcd(&mut self, uid: &str, id: &str, backup: bool) -> Result<(), Waits> {
-        let Some(machine) = self.machines.get(id) else {
-            return Err(Waits::full("its machine"));
+    /// One step of `landfall-agent etcd`.
+    fn etcd_step(&mut self, uid: &str, id: &str, config: &EtcdConfig, backup: bool) -> Way {
+        let others = self.others(uid, config);
+        let Some(machine) = self.machines.get_mut(id) else {
+            return Way::Waits("its machine".to_owned());
         };
-        let config = etcd_config(machine.in_force.as_deref());
-        let listed = config.as_ref().map(members).unwrap_or_default();
-        let alone = listed.iter().all(|member| member == id);
-        let wished = config
-            .as_ref()
-            .and_then(|config| config.restore.clone())
-            .filter(|restore| machine.restored.as_ref() != Some(&restore.id));
-        if let Some(restore) = wished {
-            let there = listed.contains(&restore.by);
-            let done = self
-                .clusters
-                .get(uid)
-                .and_then(|cluster| cluster.etcd.restored.as_ref());
-            if !restore.done && (restore.by == id || (alone && !there)) {
-                self.go_back(uid, &restore);
-                self.cluster(uid).etcd = Etcd {
-                    formed: true,
-                    voters: [id.to_owned()].into(),
-                    restored: Some(restore.id),
-                    quorum: false,
+        machine.marker.had_data |= machine.data.is_some();
+        let seen = Seen {
+            data: if machine.data.is_some() {
+                Data::Whole
+            } else {
+                Data::None
+            },
+            marker: machine.marker.clone(),
+            quick_exits: 0,
+            room: true,
+            others: Some(others),
+        };
+        let restore = config.restore.as_ref().map(|restore| restore.id.clone());
+        match decide(config, &seen) {
+            Step::Start => {
+                let history = machine.data;
+                let etcd = &mut self.cluster(uid).etcd;
+                if history == Some(etcd.history)
+                    && let Some(number) = etcd.named(id).map(|member| member.id)
+                {
+                    etcd.started(number, id);
+                }
+                Way::Started
+            }
+            Step::Found => {
+                let cluster = self.cluster(uid);
+                let same = |etcd: &Etcd| {
+                    etcd.members.len() == config.members.len()
+                        && config
+                            .members
+                            .iter()
+                            .all(|founder| etcd.named(&founder.name).is_some())
                 };
-                return Ok(());
-            }
-            if !restore.done && done != Some(&restore.id) {
-                return Err(Waits::full(&format!("member {} to restore", restore.by)));
-            }
-            if machine.formed && !alone || !restore.done {
-                if !self.quorum(uid) {
-                    return Err(Waits::full("another member that has a leader"));
+                let late = cluster
+                    .etcd
+                    .named(id)
+                    .is_some_and(|member| member.client_urls.is_empty());
+                if !late || !same(&cluster.etcd) {
+                    // What there was is of another cluster.
+                    cluster.etcd.begin(&config.members, restore.clone());
+                    cluster.nodes.clear();
+                    cluster.objects.clear();
                 }
-                // What it has is of another history.
-                self.cluster(uid).etcd.voters.remove(id);
-                if let Some(machine) = self.machines.get_mut(id) {
-                    machine.formed = false;
+                let number = cluster.etcd.named(id).map(|member| member.id);
+                self.begins(uid, id, number, restore);
+                Way::Started
+            }
+            Step::Join { member, .. } => {
+                machine.marker.joined = Some(member);
+                self.begins(uid, id, Some(member), restore);
+                Way::Started
+            }
+            Step::Add { .. } => {
+                let url = own(config).map(peer_url).unwrap_or_default();
+                let etcd = &mut self.cluster(uid).etcd;
+                if etcd.members.iter().any(|member| member.is_learner) {
+                    return Way::Waits("a learner to become a voter".to_owned());
                 }
+                let member = etcd.member("", url, true);
+                etcd.members.push(member);
+                Way::On
             }
-        }
-        let keeps_data = self.has_data(id);
-        let founds = config.as_ref().is_some_and(|config| !config.formed);
-        let none_has_data = !listed.iter().any(|member| self.has_data(member));
-        let quorum = self.quorum(uid);
-        let lost = self
-            .clusters
-            .get(uid)
-            .is_none_or(|cluster| !cluster.etcd.voters.iter().any(|voter| self.has_data(voter)));
-        let cluster = self.cluster(uid);
-        let etcd = &mut cluster.etcd;
-        if keeps_data && etcd.voters.contains(id) {
-            return Ok(());
-        }
-        if etcd.formed && lost && backup && !alone && !founds {
-            return Err(Waits {
-                why: "another member that has a leader".to_owned(),
-                empty: true,
-            });
-        }
-        if !etcd.formed || lost {
-            if etcd.formed && !backup {
-                cluster.nodes.clear();
-                cluster.objects.clear();
+            Step::Leave { member, .. } => self.remove_member(uid, member),
+            Step::Restore { wished } => {
+                match config.restore.as_ref().filter(|_| wished) {
+                    Some(restore) => self.go_back(uid, restore),
+                    None if backup => {}
+                    None => {
+                        let cluster = self.cluster(uid);
+                        cluster.nodes.clear();
+                        cluster.objects.clear();
+                    }
+                }
+                let etcd = &mut self.cluster(uid).etcd;
+                etcd.begin(own(config).map_or(&[], std::slice::from_ref), restore.clone());
+                let number = etcd.named(id).map(|member| member.id);
+                self.begins(uid, id, number, restore);
+                Way::On
             }
-            cluster.etcd.formed = true;
-            cluster.etcd.voters = listed.into_iter().chain([id.to_owned()]).collect();
-        } else if etcd.voters.len() == 1 && etcd.voters.contains(id) {
-            // Its own and only data is gone: restored.
-        } else if quorum {
-            etcd.voters.insert(id.to_owned());
-        } else if founds {
-            // Those of before have no leader, and nobody has seen them serve.
-            etcd.voters = listed.into_iter().chain([id.to_owned()]).collect();
-            if none_has_data {
-                cluster.nodes.clear();
-                cluster.objects.clear();
+            Step::SetAside | Step::Discard => {
+                machine.data = None;
+                Way::On
             }
-        } else if !etcd.voters.contains(id) || etcd.quorum {
-            return Err(Waits {
-                why: "another member that has a leader".to_owned(),
-                empty: !keeps_data,
-            });
+            Step::Wait(why) => Way::Waits(why),
+            // The others were asked.
+            Step::Ask => Way::Waits("the others' answer".to_owned()),
         }
-        Ok(())
     }
 
-    fn has_data(&self, id: &str) -> bool {
-        self.machines.get(id).is_some_and(|machine| machine.formed)
+    /// A machine has the data of the cluster that there is, as this member.
+    fn begins(&mut self, uid: &str, id: &str, number: Option<u64>, restore: Option<String>) {
+        let etcd = &mut self.cluster(uid).etcd;
+        if let Some(number) = number {
+            etcd.started(number, id);
+        }
+        let history = etcd.history;
+        if let Some(machine) = self.machines.get_mut(id) {
+            machine.data = Some(history);
+            machine.marker.restore = restore;
+        }
     }
 
-    /// What a member's keeper says.
-    pub(crate) fn keeper_status(&self, uid: &str) -> Option<Value> {
-        let etcd = &self.clusters.get(uid)?.etcd;
-        if !self.quorum(uid) {
-            return None;
+    /// etcd refuses to remove who it needs.
+    fn remove_member(&mut self, uid: &str, id: u64) -> Way {
+        let stays = self.etcd(uid).is_some_and(|etcd| {
+            let left = || etcd.voters().filter(|member| member.id != id);
+            let serving = left()
+                .filter(|member| self.serves_etcd(etcd, &member.name))
+                .count();
+            serving > left().count() / 2
+        });
+        if !stays {
+            return Way::Waits("a majority without its old membership".to_owned());
         }
-        let status = KeeperStatus {
-            voters: etcd.voters.iter().cloned().collect(),
-            leader: etcd.voters.iter().find(|id| self.serves_etcd(id)).cloned(),
-            ..KeeperStatus::default()
+        self.cluster(uid).etcd.members.retain(|member| member.id != id);
+        Way::On
+    }
+
+    /// What the others of its list say that have a leader.
+    fn others(&self, uid: &str, config: &EtcdConfig) -> Vec<Known> {
+        let Some(etcd) = self.etcd(uid).filter(|_| self.quorum(uid)) else {
+            return Vec::new();
+        };
+        let undone = config.restore.as_ref().filter(|restore| !restore.done);
+        let restored = undone.is_none_or(|restore| etcd.restored.as_ref() == Some(&restore.id));
+        config
+            .members
+            .iter()
+            .filter(|other| other.name != config.member)
+            .filter(|other| {
+                etcd.voters().any(|voter| voter.name == other.name) && self.serves_etcd(etcd, &other.name)
+            })
+            .map(|other| Known {
+                by: other.name.clone(),
+                restored,
+                members: etcd.members.clone(),
+            })
+            .collect()
+    }
+
+    /// The machine whose member leads, if there is a majority.
+    fn leader(&self, uid: &str) -> Option<String> {
+        let etcd = self.etcd(uid).filter(|_| self.quorum(uid))?;
+        let serving = || {
+            etcd.voters()
+                .filter(|member| self.serves_etcd(etcd, &member.name))
+        };
+        let stays = serving().find(|member| Some(&member.name) == etcd.leader.as_ref());
+        stays
+            .or_else(|| serving().min_by_key(|member| &member.name))
+            .map(|member| member.name.clone())
+    }
+
+    /// What the keeper of the leader's machine does next.
+    fn next_act(&self, uid: &str) -> Option<Act> {
+        let etcd = self.etcd(uid)?;
+        let leader = self.leader(uid)?;
+        let wanted = etcd_config(self.machines.get(&leader)?.in_force.as_deref())?.members;
+        let (well, lost): (Vec<&Member>, Vec<&Member>) = etcd
+            .members
+            .iter()
+            .partition(|member| self.serves_etcd(etcd, &member.name));
+        let numbers = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();
+        let seen = keeper::Seen {
+            own: etcd.named(&leader)?.id,
+            members: etcd.members.clone(),
+            well: numbers(well),
+            lost: numbers(lost),
+        };
+        keeper::decide(&wanted, &seen)
+    }
+
+    fn carry_out(&mut self, uid: &str, act: Act) {
+        let leader = self.leader(uid);
+        let wanted = leader
+            .map(|leader| self.told(&leader))
+            .unwrap_or_else(|| told_nothing(""));
+        let etcd = &mut self.cluster(uid).etcd;
+        match act {
+            Act::Move(id) => {
+                if let Some(member) = etcd.find(id)
+                    && let Some(to) = wanted.members.iter().find(|wanted| wanted.name == member.name)
+                {
+                    member.peer_urls = vec![peer_url(to)];
+                }
+            }
+            Act::Promote(id) => {
+                if let Some(member) = etcd.find(id) {
+                    member.is_learner = false;
+                }
+            }
+            Act::Remove(id) => etcd.members.retain(|member| member.id != id),
+            Act::GiveLeadership(id) => {
+                etcd.leader = etcd.find(id).map(|member| member.name.clone());
+            }
+        }
+    }
+
+    /// What a member's keeper says: the leader's tells the membership, the others that they do not lead.
+    pub(crate) fn keeper_status(&self, uid: &str, id: &str) -> Option<Value> {
+        let etcd = self.etcd(uid)?;
+        let leader = self.leader(uid)?;
+        let status = if leader == id {
+            let of = |learner: bool| {
+                let mut names: Vec<String> = etcd
+                    .members
+                    .iter()
+                    .filter(|member| member.is_learner == learner)
+                    .map(label)
+                    .collect();
+                names.sort();
+                names
+            };
+            KeeperStatus {
+                voters: of(false),
+                learners: of(true),
+                leader: Some(leader),
+                ..KeeperStatus::default()
+            }
+        } else {
+            KeeperStatus::default()
         };
         serde_json::to_value(status).ok()
+    }
+
+    /// What a machine's etcd was told; one that was told nothing is alone.
+    fn told(&self, id: &str) -> EtcdConfig {
+        let machine = self.machines.get(id);
+        etcd_config(machine.and_then(|machine| machine.in_force.as_deref()))
+            .unwrap_or_else(|| told_nothing(id))
     }
 }
 
 impl Inner {
-    /// Something happened to a control plane machine: who does not belong is removed, and all tell what changed.
+    /// Something happened to a control plane machine: the keeper does what is to be done, and all tell what changed.
     pub(crate) fn etcd_changed(self: &Arc<Self>, state: &mut State, uid: &str) {
-        let quorum = state.quorum(uid);
-        // Any member's keeper may ask for a removal, and those with an old list know of nobody too many.
-        let lists: Vec<BTreeSet<String>> = match state.clusters.get(uid) {
-            Some(cluster) if quorum => cluster
-                .etcd
-                .voters
-                .iter()
-                .filter(|id| state.serves_etcd(id))
-                .filter_map(|id| etcd_config(state.machines.get(id)?.in_force.as_deref()))
-                .map(|config| members(&config))
-                .filter(|listed| !listed.is_empty())
-                .collect(),
-            _ => Vec::new(),
-        };
+        let Some(etcd) = state.etcd(uid) else { return };
+        let members = etcd.members.len();
+        let mut acted = false;
+        for _ in 0..STEPS {
+            let Some(act) = state.next_act(uid) else { break };
+            state.carry_out(uid, act);
+            acted = true;
+        }
+        let (quorum, leader) = (state.quorum(uid), state.leader(uid));
         let Some(cluster) = state.clusters.get_mut(uid) else {
             return;
         };
-        let before = cluster.etcd.voters.len();
-        cluster
-            .etcd
-            .voters
-            .retain(|voter| lists.iter().all(|listed| listed.contains(voter)));
-        let changed = cluster.etcd.voters.len() != before || cluster.etcd.quorum != quorum;
-        cluster.etcd.quorum = quorum;
+        let etcd = &mut cluster.etcd;
+        let changed = acted
+            || etcd.members.len() != members
+            || etcd.quorum != quorum
+            || (leader.is_some() && etcd.leader != leader);
+        etcd.quorum = quorum;
+        if leader.is_some() {
+            etcd.leader = leader;
+        }
         if changed {
             cluster.changed();
             self.members_report(state, uid);
@@ -226,20 +449,17 @@ impl Inner {
     }
 }
 
-/// Why a member cannot go on.
-struct Waits {
-    why: String,
-    /// Nothing is in its hands.
-    empty: bool,
+/// A member's name, or its address as long as it has none.
+fn label(member: &Member) -> String {
+    if member.name.is_empty() {
+        member.peer_urls.first().cloned().unwrap_or_default()
+    } else {
+        member.name.clone()
+    }
 }
 
-impl Waits {
-    fn full(why: &str) -> Self {
-        Self {
-            why: why.to_owned(),
-            empty: false,
-        }
-    }
+fn own(config: &EtcdConfig) -> Option<&EtcdMember> {
+    config.members.iter().find(|member| member.name == config.member)
 }
 
 /// What a machine's etcd was told.
@@ -251,7 +471,22 @@ fn etcd_config(config: Option<&MachineConfig>) -> Option<EtcdConfig> {
     serde_json::from_str(&file.content).ok()
 }
 
-/// The members that it was told of.
-fn members(config: &EtcdConfig) -> BTreeSet<String> {
-    config.members.iter().map(|member| member.name.clone()).collect()
+fn told_nothing(id: &str) -> EtcdConfig {
+    EtcdConfig {
+        member: id.to_owned(),
+        members: vec![EtcdMember {
+            name: id.to_owned(),
+            address: std::net::Ipv4Addr::UNSPECIFIED,
+        }],
+        formed: false,
+        data: String::new(),
+        spool: String::new(),
+        flags: Vec::new(),
+        identity: EtcdIdentity {
+            ca: String::new(),
+            certificate: String::new(),
+            key: String::new(),
+        },
+        restore: None,
+    }
 }

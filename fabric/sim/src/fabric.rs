@@ -87,6 +87,7 @@ impl Inner {
         machine.power = Power::Stopped;
         machine.up = false;
         machine.ready = false;
+        machine.etcd_runs = false;
         machine.registered = false;
         let cluster = machine.cluster().map(str::to_owned);
         self.out_of_contact(&mut state, id.as_str());
@@ -220,7 +221,7 @@ impl Fabric for SimWorld {
             let holds_database = state
                 .machines
                 .get(id.as_str())
-                .is_some_and(|machine| machine.formed);
+                .is_some_and(|machine| machine.data.is_some());
             if holds_database {
                 state.kept_disks.insert(id.to_string());
             }

@@ -11,6 +11,7 @@ use agent_protocol::{MachineConfig, Report, programs::EtcdStatus};
 use base_env::Clock;
 use cluster_api::NodeSeen;
 use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};
+use machine_etcd::decide::Marker;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -70,10 +71,12 @@ pub(crate) struct Machine {
     pub(crate) in_force: Option<Arc<MachineConfig>>,
     /// Whether all processes are ready.
     pub(crate) ready: bool,
-    /// Of a control plane machine: whether its etcd's data is on its disk.
-    pub(crate) formed: bool,
-    /// The restore that this data comes from; it stays when the data goes.
-    pub(crate) restored: Option<String>,
+    /// Of a control plane machine: which etcd cluster's data is on its disk.
+    pub(crate) data: Option<u64>,
+    /// What is kept beside that data, and stays when it goes.
+    pub(crate) marker: Marker,
+    /// Whether its etcd runs with that data. Its other processes may be starting again meanwhile.
+    pub(crate) etcd_runs: bool,
     /// What its etcd said of itself last; it says nothing before it has looked at its disk.
     pub(crate) etcd: Option<EtcdStatus>,
     /// Whether the kubelet of this start has made its node object: it does so once.
@@ -92,8 +95,9 @@ impl Machine {
             up: false,
             in_force: None,
             ready: false,
-            formed: false,
-            restored: None,
+            data: None,
+            marker: Marker::default(),
+            etcd_runs: false,
             etcd: None,
             registered: false,
             sequence: 0,
@@ -213,6 +217,6 @@ impl State {
         if self.clusters.get(uid).is_some_and(|cluster| cluster.stalled) {
             return false;
         }
-        self.quorum(uid)
+        self.quorum(uid) && self.served(uid)
     }
 }

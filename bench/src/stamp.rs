@@ -14,13 +14,14 @@ use arm_wire::{ArmError, Principal, PrincipalKind, Request};
 use async_trait::async_trait;
 use base_env::Env;
 use cluster_spec::CredentialKind;
-use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Pulse, Settings};
+use control_loops::{Controller, ControllerDeps, Pulse, Settings};
 use control_records::{ClusterRecord, GroupRecord, ObservedRecord, key};
 use control_store::{MemoryStore, RedbStore, Sealer, Store, Txn, get_record, put_record};
 use fabric_api::{StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::{API_VERSIONS, ContainerService, Credentials, NAMESPACE, ProviderConfig};
 use serde_json::{Value, json};
+use service::KubernetesRecipes;
 use tokio::{sync::watch, task::JoinHandle};
 
 const GROUP: &str = "bench";

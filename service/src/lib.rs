@@ -16,6 +16,7 @@
 pub mod backups;
 mod credentials;
 pub mod first;
+mod recipes;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -34,6 +35,7 @@ use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
 use credentials::SealedCredentials;
+pub use recipes::KubernetesRecipes;
 
 /// What the stamp is called, and by which addresses.
 #[derive(Debug, Clone)]

@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 use arm_edge::Edge;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
-use control_loops::{KubernetesRecipes, Settings};
+use control_loops::Settings;
 use control_records::{SubscriptionRecord, key};
 use control_store::{Sealer, Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE};
 use serde_json::Value;
-use service::{Config, Drivers, Records};
+use service::{Config, Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt as _;
 

@@ -26,7 +26,7 @@ pub struct ControllerDeps {
     pub agents: Arc<dyn Agents>,
     /// Connects to the clusters' APIs.
     pub connect: Arc<dyn Connect>,
-    /// Knows what Kubernetes needs: [`crate::KubernetesRecipes`] but in tests.
+    /// Knows what Kubernetes needs: those of the service but in tests.
     pub recipes: Arc<dyn Recipes>,
     /// Where agents find the service, e.g. `https://100.64.16.1:7443`.
     pub service_url: String,

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use base_env::{Clock, Env};
 use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
-use control_loops::{Controller, ControllerDeps, KubernetesRecipes, Pulse, Settings};
+use control_loops::{Controller, ControllerDeps, Pulse, Settings};
 use control_records::{
     ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus, Progress, events, key,
 };
@@ -28,6 +28,7 @@ use fabric_sim::{Call, Gate, SimOptions, SimWorld, Verdict};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
+use service::KubernetesRecipes;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
 const BOUND: Duration = Duration::from_secs(120);

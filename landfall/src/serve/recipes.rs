@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use cluster_addons::AddonOptions;
-use control_loops::KubernetesRecipes;
 use fabric_api::Uplink;
+use service::KubernetesRecipes;
 
 use crate::stamp::Settings;
 

@@ -11,14 +11,13 @@ use cluster_bootstrap::{
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec};
+use control_loops::{RecipeError, Recipes, Secret, Site};
 use control_planner::{ControlPlane, RendererVersions};
 use control_records::{ClusterRecord, MachineRecord, Role};
 use fabric_api::{NetworkSpec, NicSpec, RouteSpec};
 use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
-
-use crate::recipes::{RecipeError, Recipes, Secret, Site};
 
 /// See the module.
 #[derive(Debug, Clone, Default)]

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use base_env::Env;
 use cluster_spec::CredentialKind;
 use control_loops::{Controller, ControllerDeps, Pulse, Settings};
-use control_records::{ClusterRecord, GroupRecord, ObservedRecord, key};
+use control_records::{ClusterRecord, GroupRecord, ObservedRecord, directory, key};
 use control_store::{MemoryStore, RedbStore, Sealer, Store, Txn, get_record, put_record};
 use fabric_api::{StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
@@ -270,10 +270,10 @@ impl Client {
 
     /// The generation that the cluster is to reach, and the one it has reached.
     async fn generations(&self, number: u32) -> Result<(u64, u64)> {
-        let key = key::cluster(&self.subscription(number), GROUP, &name(number));
-        let cluster = get_record::<ClusterRecord>(&*self.store, &key)
+        let name = name(number);
+        let cluster = directory::cluster_named(&*self.store, &self.subscription(number), GROUP, &name)
             .await?
-            .with_context(|| format!("{key} is gone"))?
+            .with_context(|| format!("{name} is gone"))?
             .value;
         let observed = get_record::<ObservedRecord>(&*self.store, &key::observed(&cluster.uid)).await?;
         Ok((

@@ -35,6 +35,9 @@ pub(crate) struct StampStatus {
     pub(crate) clusters: Vec<ClusterStatus>,
     /// Node images that are being built because a cluster asked for them, and what is going on.
     pub(crate) image_builds: BTreeMap<String, String>,
+    /// What exists and is in no record of the store.
+    #[serde(default)]
+    pub(crate) unknown: Vec<control_records::unknown::UnknownRecord>,
     /// All machines, those of a cluster together.
     pub(crate) machines: Vec<MachineStatus>,
 }

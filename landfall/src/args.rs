@@ -98,6 +98,9 @@ pub(crate) enum Command {
     /// List, show and abort what was asked of clusters
     #[command(subcommand)]
     Operation(Operation),
+    /// Show what exists and is in no record of the store, and say what of it may go
+    #[command(subcommand)]
+    Unknown(Unknown),
     /// Go back to any second of a cluster: what can be restored, whether it can, and the way back
     #[command(subcommand)]
     Backup(Backup),
@@ -374,6 +377,22 @@ pub(crate) struct BackupRestore {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+}
+
+/// `landfall unknown`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Unknown {
+    /// List machines, networks and backups that are in no record of the store: it is new, or older than they are
+    List,
+    /// Say that one of them may go: a machine goes with its disk, a backup seven days after its newest change
+    Delete {
+        /// Its name, as the list has it
+        name: String,
+
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 /// `landfall operation`.

@@ -141,6 +141,13 @@ impl ArmClient {
         Ok(Some(answer.json().await.context("the answer is not JSON")?))
     }
 
+    /// Removes a resource, or says that it may go.
+    pub(crate) async fn delete(&self, path: &str, version: &str) -> Result<()> {
+        let answer = self.send(Method::DELETE, &self.url(path, version), None).await?;
+        self.checked(answer, "delete").await?;
+        Ok(())
+    }
+
     /// What a query finds.
     pub(crate) async fn read(&self, path: &str, version: &str, query: &[(&str, String)]) -> Result<Value> {
         let mut url = self.url(path, version);

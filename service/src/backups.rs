@@ -1,12 +1,21 @@
 //! What is done to the clusters' backups in the background.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use base_env::Env;
 use cluster_archive::{Archive, Mirror};
 use cluster_backup::retention::Retention;
-use control_records::{ClusterRecord, events};
-use control_store::{Store, list_records};
+use control_records::{
+    directory, events,
+    unknown::{self, Kind},
+};
+use control_store::Store;
+use jiff::Timestamp;
 
 /// How often small parts are merged and what expired is dropped.
 const TEND: Duration = Duration::from_secs(5 * 60);
@@ -63,8 +72,15 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
         let jitter = TEND.mul_f64(0.2 * env.seed.fraction(u64::from(round)));
         env.clock.sleep(TEND + jitter).await;
         round = round.wrapping_add(1);
-        let alive: BTreeSet<String> = match list_records::<ClusterRecord>(&*store, "/clusters/").await {
-            Ok((clusters, _)) => clusters.into_iter().map(|(_, found)| found.value.uid).collect(),
+        let alive: BTreeSet<String> = match directory::cluster_names(&*store, None, None).await {
+            Ok((names, _)) => names.into_iter().map(|name| name.uid).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "backups are not tended: the records cannot be read");
+                continue;
+            }
+        };
+        let removed = match store.list(&unknown::removed_key(Kind::Backup, "")).await {
+            Ok((removed, _)) => removed.into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>(),
             Err(error) => {
                 tracing::warn!(%error, "backups are not tended: the records cannot be read");
                 continue;
@@ -72,6 +88,7 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
         };
         let (archive, now) = (Arc::clone(&archive), env.clock.now());
         let work = tokio::task::spawn_blocking(move || {
+            let mut strange = BTreeMap::new();
             for cluster in archive.clusters()? {
                 let newest = archive
                     .holding(&cluster)?
@@ -79,16 +96,28 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
                     .iter()
                     .map(|(name, _)| name.until())
                     .max();
-                if !alive.contains(&cluster)
-                    && newest.is_none_or(|newest| now.as_millisecond() - newest > AFTER_DELETION_MS)
-                {
-                    tracing::info!(cluster, "the backups of a deleted cluster have expired");
-                    archive.forget(&cluster)?;
-                    continue;
+                let known = if alive.contains(&cluster) {
+                    Known::Alive
+                } else if removed.contains(&unknown::removed_key(Kind::Backup, &cluster)) {
+                    Known::Deleted
+                } else {
+                    Known::Not
+                };
+                match fate(known, newest, now) {
+                    Fate::Keep => {
+                        strange.insert(cluster, BTreeMap::new());
+                        continue;
+                    }
+                    Fate::Forget => {
+                        tracing::info!(cluster, "the backups of a deleted cluster have expired");
+                        archive.forget(&cluster)?;
+                        continue;
+                    }
+                    Fate::Tend => {}
                 }
                 let tended = archive.tend(&cluster, &Retention::default(), now)?;
                 tracing::debug!(cluster, ?tended, "tended a backup");
-                if round % VERIFY_EVERY == 1 && alive.contains(&cluster) {
+                if round % VERIFY_EVERY == 1 && known == Known::Alive {
                     let verdict = archive.verify(&cluster, now)?;
                     match &verdict.problem {
                         None => tracing::info!(
@@ -101,12 +130,83 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
                     }
                 }
             }
-            Ok::<_, cluster_archive::ArchiveError>(())
+            Ok::<_, cluster_archive::ArchiveError>(strange)
         });
-        match work.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "backups cannot be tended"),
-            Err(error) => tracing::warn!(%error, "tending the backups failed"),
+        let strange = match work.await {
+            Ok(Ok(strange)) => strange,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "backups cannot be tended");
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "tending the backups failed");
+                continue;
+            }
+        };
+        match unknown::found(&*store, Kind::Backup, strange, now).await {
+            Ok(new) => {
+                for cluster in new {
+                    tracing::error!(
+                        cluster,
+                        "there is a backup of a cluster that is in no record of this store, which may be new or older than \
+                         it: it is kept as it is; see 'landfall unknown list'"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(%error, "unknown backups are not written down"),
         }
+    }
+}
+
+/// What the store knows of the cluster of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It is there.
+    Alive,
+    /// It was this store's, and was deleted.
+    Deleted,
+    /// Nothing.
+    Not,
+}
+
+/// What becomes of a backup.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is looked after: merged, thinned out.
+    Tend,
+    /// It goes as a whole.
+    Forget,
+    /// Nothing is done to it.
+    Keep,
+}
+
+/// What becomes of a backup whose newest change was seen at `newest` (milliseconds since 1970). What the store does not know is
+/// kept as it is: the store may be new, or older than the backup.
+fn fate(known: Known, newest: Option<i64>, now: Timestamp) -> Fate {
+    let expired = newest.is_none_or(|newest| now.as_millisecond() - newest > AFTER_DELETION_MS);
+    match known {
+        Known::Alive => Fate::Tend,
+        Known::Deleted if expired => Fate::Forget,
+        Known::Deleted => Fate::Tend,
+        Known::Not => Fate::Keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_of_a_cluster_that_the_store_does_not_know_is_kept_as_it_is() {
+        let now = Timestamp::from_second(100 * 24 * 60 * 60).unwrap();
+        let old = Some(0);
+        let young = Some(now.as_millisecond() - 1);
+        for newest in [None, old, young] {
+            assert_eq!(fate(Known::Not, newest, now), Fate::Keep);
+            assert_eq!(fate(Known::Alive, newest, now), Fate::Tend);
+        }
+        assert_eq!(fate(Known::Deleted, young, now), Fate::Tend);
+        assert_eq!(fate(Known::Deleted, old, now), Fate::Forget);
+        assert_eq!(fate(Known::Deleted, None, now), Fate::Forget);
     }
 }

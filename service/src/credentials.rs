@@ -30,8 +30,7 @@ impl Credentials for SealedCredentials {
         kind: CredentialKind,
     ) -> Result<Option<String>, ArmError> {
         let Some(vip) = observed.vip else { return Ok(None) };
-        let name = key::pki(&cluster.uid);
-        let Some(sealed) = get_record::<SealedRecord>(&*self.store, &name)
+        let Some(sealed) = get_record::<SealedRecord>(&*self.store, &key::pki(&cluster.uid))
             .await
             .map_err(ArmError::internal)?
         else {
@@ -39,7 +38,7 @@ impl Credentials for SealedCredentials {
         };
         let bytes = self
             .sealer
-            .unseal(&name, &sealed.value.sealed)
+            .unseal(&key::sealed::pki(&cluster.uid), &sealed.value.sealed)
             .map_err(ArmError::internal)?;
         let pki: ClusterPki = serde_json::from_slice(&bytes).map_err(ArmError::internal)?;
         let host = if self.names {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use control_records::{OperationRecord, OperationStatus};
+use control_records::OperationStatus;
 
 use crate::{Fault, OPERATIONS, Operation, panics, run, script::Player};
 
@@ -163,7 +163,7 @@ async fn visible(player: &mut Player, case: &Case) -> Result<Option<String>> {
         return Ok(None);
     }
     let open: Vec<_> = stamp
-        .records::<OperationRecord>("/operations/")
+        .operations()
         .await?
         .into_values()
         .filter(|operation| operation.status == OperationStatus::InProgress)

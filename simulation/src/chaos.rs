@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Result;
 use base_env::Seed;
 use cluster_versions::PINNED;
-use control_records::{ClusterRecord, MachineRecord};
 use fabric_api::MachineId;
 use fabric_sim::{Ailment, Call, Cure};
 use serde::Serialize;
@@ -235,7 +234,7 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
 }
 
 async fn machine(player: &Player, dice: &mut Dice) -> Result<String> {
-    let records = player.stamp.records::<MachineRecord>("/machines/").await?;
+    let records = player.stamp.machines().await?;
     let ids: Vec<String> = records.into_values().map(|machine| machine.id).collect();
     let Some(id) = dice.pick(&ids) else {
         return Ok("no machine to break".to_owned());
@@ -273,7 +272,7 @@ async fn machine(player: &Player, dice: &mut Dice) -> Result<String> {
 }
 
 async fn cluster(player: &Player, dice: &mut Dice) -> Result<String> {
-    let clusters = player.stamp.records::<ClusterRecord>("/clusters/").await?;
+    let clusters = player.stamp.clusters().await?;
     let clusters: Vec<_> = clusters.into_values().collect();
     let Some(cluster) = dice.pick(&clusters) else {
         return Ok("no cluster to break".to_owned());

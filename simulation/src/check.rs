@@ -10,7 +10,7 @@ use cluster_spec::PodNetworking;
 use cluster_versions::Version;
 use control_records::{
     ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
-    Role, SealedRecord,
+    Owner, OwnerRecord, Role, SealedRecord, directory, key, unknown,
 };
 use fabric_api::{NetworkSpec, Power};
 
@@ -30,10 +30,10 @@ struct Records {
 impl Stamp {
     /// What is not settled; nothing when nothing is left to do.
     pub async fn unsettled(&self) -> Result<Option<String>> {
-        let clusters = self.records::<ClusterRecord>("/clusters/").await?;
-        let observed = self.records::<ObservedRecord>("/observed/").await?;
-        for (key, cluster) in clusters {
-            let Some(observed) = observed.get(&control_records::key::observed(&cluster.uid)) else {
+        let observed = self.of_clusters::<ObservedRecord>("observed").await?;
+        for (uid, cluster) in self.clusters().await? {
+            let key = cluster.name_key();
+            let Some(observed) = observed.get(&uid) else {
                 return Ok(Some(format!("{key}: not begun")));
             };
             if cluster.deleting || observed.generation < cluster.generation || !observed.step.is_empty() {
@@ -44,11 +44,11 @@ impl Stamp {
                 return Ok(Some(format!("{key}: serving certificates are pending")));
             }
         }
-        let groups = self.records::<GroupRecord>("/groups/").await?;
+        let groups = self.records::<GroupRecord>(key::GROUPS).await?;
         if let Some((key, _)) = groups.iter().find(|(_, group)| group.deleting) {
             return Ok(Some(format!("{key}: is being deleted")));
         }
-        let operations = self.records::<OperationRecord>("/operations/").await?;
+        let operations = self.operations().await?;
         let open = operations
             .iter()
             .find(|(_, operation)| operation.status == OperationStatus::InProgress);
@@ -90,10 +90,10 @@ impl Stamp {
         let mut problems = self.disk.violations();
         problems.extend(self.world.violations());
         let records = Records {
-            clusters: self.records("/clusters/").await?,
-            observed: self.records("/observed/").await?,
-            machines: self.records("/machines/").await?,
-            operations: self.records("/operations/").await?,
+            clusters: self.clusters().await?,
+            observed: self.of_clusters("observed").await?,
+            machines: self.machines().await?,
+            operations: self.operations().await?,
         };
         self.check_machines(&records, &mut problems).await?;
         self.check_records(&records, &mut problems).await?;
@@ -111,7 +111,9 @@ impl Stamp {
             .values()
             .map(|machine| machine.id.clone())
             .collect();
-        let there = self.world.machines();
+        let unknown = unknown::list(&*self.disk).await?;
+        let mut there = self.world.machines();
+        there.retain(|machine| !unknown.iter().any(|found| found.id == machine.id.as_str()));
         let in_fabric: BTreeSet<_> = there.iter().map(|machine| machine.id.to_string()).collect();
         same(
             problems,
@@ -130,11 +132,8 @@ impl Stamp {
         for (id, ailments) in self.world.ailing() {
             problems.push(format!("machine {id} still suffers: {ailments:?}"));
         }
-        let configs = self.records::<SealedRecord>("/machine-configs/").await?;
-        let configured: BTreeSet<_> = configs
-            .keys()
-            .map(|key| key.trim_start_matches("/machine-configs/").to_owned())
-            .collect();
+        let configs = self.of_clusters::<SealedRecord>("machine-config").await?;
+        let configured: BTreeSet<_> = configs.into_keys().collect();
         same(problems, "configurations and machines", &configured, &ids);
         for machine in records.machines.values().filter(|machine| machine.deleting) {
             problems.push(format!("machine {} is still to go", machine.id));
@@ -148,19 +147,17 @@ impl Stamp {
             .values()
             .map(|cluster| cluster.uid.clone())
             .collect();
-        let under = |keys: Vec<String>, prefix: &str| -> BTreeSet<String> {
-            keys.iter()
-                .map(|key| key.trim_start_matches(prefix).to_owned())
-                .collect()
-        };
-        let observed = under(records.observed.keys().cloned().collect(), "/observed/");
+        self.check_indexes(records, problems).await?;
+        let observed = records.observed.keys().cloned().collect();
         same(problems, "observed records and clusters", &observed, &uids);
-        let networks: BTreeSet<_> = self
+        let unknown = unknown::list(&*self.disk).await?;
+        let mut networks: BTreeSet<_> = self
             .world
             .networks()
             .iter()
             .map(|network| network.id.to_string())
             .collect();
+        networks.retain(|id| !unknown.iter().any(|found| found.id == *id));
         // Of a cluster whose creation was aborted, only records are there.
         let made: BTreeSet<_> = records
             .clusters
@@ -169,22 +166,21 @@ impl Stamp {
             .map(|cluster| cluster.uid.clone())
             .collect();
         same(problems, "networks and clusters", &networks, &made);
-        let pkis = self.records::<SealedRecord>("/pki/").await?;
-        let mut keys = under(pkis.into_keys().collect(), "/pki/");
+        let pkis = self.of_clusters::<SealedRecord>("pki").await?;
+        let mut keys: BTreeSet<_> = pkis.into_keys().collect();
         // An abort may have come before the keys.
         keys.retain(|uid| made.contains(uid) || !uids.contains(uid));
         same(problems, "keys and clusters", &keys, &made);
-        let groups = self.records::<GroupRecord>("/groups/").await?;
+        let groups = self.records::<GroupRecord>(key::GROUPS).await?;
         let managed = groups.values().filter(|group| group.managed_by.is_some()).count();
         if managed != uids.len() {
             problems.push(format!("{managed} groups of nodes, {} clusters", uids.len()));
         }
-        let leases = self.records::<LeaseRecord>("/leases/").await?;
+        let leases = self.records::<LeaseRecord>(key::LEASES).await?;
         let mut owners = BTreeSet::new();
         for (key, lease) in &leases {
             let uid = lease.owner.split('/').nth(1).unwrap_or_default();
-            let machine = lease.owner.starts_with("machine/")
-                && records.machines.contains_key(&format!("/machines/{uid}"));
+            let machine = lease.owner.starts_with("machine/") && records.machines.contains_key(uid);
             if !uids.contains(uid) && !machine {
                 problems.push(format!("{key} is leased by {}, which is not there", lease.owner));
             }
@@ -194,15 +190,46 @@ impl Stamp {
         }
         for (uid, seen) in made
             .iter()
-            .filter_map(|uid| Some((uid, records.observed.get(&format!("/observed/{uid}"))?)))
+            .filter_map(|uid| Some((uid, records.observed.get(uid)?)))
         {
             for (pool, address) in [("vips", seen.vip), ("machines", seen.uplink)] {
-                let held =
-                    address.and_then(|address| leases.get(&control_records::key::lease(pool, address)));
+                let held = address.and_then(|address| leases.get(&key::lease(pool, address)));
                 if !held.is_some_and(|lease| lease.owner.contains(uid.as_str())) {
                     problems.push(format!("cluster {uid} uses {address:?} without a lease"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Each name and each owner that an index tells of has what it says, and nothing is missing from an index.
+    async fn check_indexes(&self, records: &Records, problems: &mut Vec<String>) -> Result<()> {
+        let (names, _) = directory::cluster_names(&*self.disk, None, None).await?;
+        let named: BTreeSet<_> = names.into_iter().map(|name| (name.key, name.uid)).collect();
+        let wanted: BTreeSet<_> = records
+            .clusters
+            .values()
+            .map(|cluster| (cluster.name_key(), cluster.uid.clone()))
+            .collect();
+        if named != wanted {
+            problems.push(format!("names are {named:?}, and clusters {wanted:?}"));
+        }
+        let machines = records.machines.values().filter_map(|machine| {
+            let uid = &machine.assignment.as_ref()?.cluster;
+            Some((key::machine_owner(&machine.id), Owner::cluster(uid.as_str())))
+        });
+        let operations = records
+            .operations
+            .values()
+            .map(|operation| (key::operation_owner(&operation.id), operation.owner.clone()));
+        let wanted: BTreeMap<_, _> = machines.chain(operations).collect();
+        let owners = self.records::<OwnerRecord>("/owners/").await?;
+        let owners: BTreeMap<_, _> = owners
+            .into_iter()
+            .map(|(key, found)| (key, found.owner))
+            .collect();
+        if owners != wanted {
+            problems.push(format!("owners are {owners:?}, and have to be {wanted:?}"));
         }
         Ok(())
     }
@@ -305,7 +332,7 @@ impl Stamp {
         let network = self.world.networks();
         let network = network.iter().find(|network| network.id.as_str() == uid);
         check_routes(cluster, network, ranges.len(), problems);
-        if let Some(observed) = records.observed.get(&format!("/observed/{uid}")) {
+        if let Some(observed) = records.observed.get(uid) {
             // Members that have all lost their data since are restored once more, under a name of the planner's.
             if let Some(restore) = &spec.restore
                 && !observed

@@ -25,7 +25,9 @@
 //! | `fail-boots COUNT` | the next machines that start never come up |
 //! | `stall C`, `unstall C` | the cluster's API does not answer, does again |
 //! | `heal` | all machines and APIs are well |
-//! | `orphans` | puts a machine and a network there that belong to nobody |
+//! | `orphans` | puts a machine and a network there that are in no record |
+//! | `unknown` | prints what is in no record; `may-go KIND`: the DELETE of all `machine`s, `network`s of it |
+//! | `save-store`, `lose-store`, `restore-store` | while no service runs: keeps what is in the store, has a new one, has what was kept |
 //! | `resync SECONDS` | the resync period, for the next start |
 //! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed so many store accesses and calls from now |
 //! | `show C`, `operations`, `trace`, `records`, `commits`, `world` | print; `trace`: the calls since the last time |
@@ -35,13 +37,13 @@
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use control_records::{MachineRecord, ObservedRecord, OperationRecord, Role, key};
+use control_records::{ObservedRecord, Role, key, unknown};
 use control_store::Store as _;
 use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
 use serde_json::json;
 
-use crate::{Asked, Stamp, Weather, Wish, panics};
+use crate::{Asked, Stamp, Weather, Wish, panics, store::Records};
 
 /// The longest that anything in a script may take.
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
@@ -55,6 +57,8 @@ pub struct Player {
     pub stamp: Stamp,
     /// What was asked for.
     pub asked: Asked,
+    /// The store as it was when it was saved.
+    saved: Records,
     out: String,
 }
 
@@ -68,6 +72,7 @@ impl Player {
         };
         Ok(Self {
             stamp: Stamp::new(seed, options).await?,
+            saved: Records::new(),
             asked: Asked::default(),
             out: String::new(),
         })
@@ -119,11 +124,7 @@ impl Player {
             ["fail-boots", times] => stamp.world.fail_boots(times.parse()?),
             ["pods", node, count] => {
                 let count = count.parse()?;
-                for cluster in stamp
-                    .records::<control_records::ClusterRecord>("/clusters/")
-                    .await?
-                    .values()
-                {
+                for cluster in stamp.clusters().await?.values() {
                     for found in stamp.world.nodes(&cluster.uid) {
                         if found.name.ends_with(node) {
                             stamp.world.stubborn(&cluster.uid, &found.name, count);
@@ -165,6 +166,29 @@ impl Player {
                 let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
                 let found = stamp.world.object(&cluster.uid, object);
                 self.say(&found.map_or_else(|| "none".to_owned(), |value| value.to_string()));
+            }
+            ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
+            ["save-store"] => self.saved = stamp.disk.all().await?,
+            ["restore-store"] => stamp.disk.become_as(&self.saved).await?,
+            ["unknown"] => {
+                for found in unknown::list(&*stamp.disk).await? {
+                    let called = match found.labels.get("cluster-name") {
+                        Some(cluster) => format!(" of {cluster}"),
+                        None => String::new(),
+                    };
+                    let id = stamp.trace.told(&found.id);
+                    self.out.push_str(&format!("{} {id}{called}\n", found.kind));
+                }
+            }
+            ["may-go", kind] => {
+                let kind: unknown::Kind = kind.parse().map_err(anyhow::Error::msg)?;
+                for found in unknown::list(&*stamp.disk).await? {
+                    if found.kind == kind {
+                        let path = format!("providers/Landfall.ContainerService/unknown/{kind}.{}", found.id);
+                        let answer = stamp.arm("DELETE", &path, None).await?;
+                        self.out.push_str(&format!("{}\n", answer.status));
+                    }
+                }
             }
             ["heal"] => stamp.world.heal(),
             ["orphans"] => orphans(stamp),
@@ -264,7 +288,7 @@ impl Player {
         if let Some(problem) = observed.problem {
             self.say(&format!("  problem: {}", self.stamp.trace.told(&problem)));
         }
-        let machines = self.stamp.records::<MachineRecord>("/machines/").await?;
+        let machines = self.stamp.machines().await?;
         let mut lines: Vec<_> = machines
             .into_values()
             .filter_map(|machine| {
@@ -324,7 +348,7 @@ impl Player {
     }
 
     async fn operations(&mut self) -> Result<()> {
-        let operations = self.stamp.records::<OperationRecord>("/operations/").await?;
+        let operations = self.stamp.operations().await?;
         let mut operations: Vec<_> = operations.into_values().collect();
         operations.sort_by_key(|operation| (operation.started_at, operation.generation));
         for operation in operations {
@@ -422,7 +446,7 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
 
 /// The machines that are called so.
 pub(crate) async fn machines(stamp: &Stamp, name: &str) -> Result<Vec<MachineId>> {
-    let records = stamp.records::<MachineRecord>("/machines/").await?;
+    let records = stamp.machines().await?;
     let found: Vec<MachineId> = records
         .values()
         .filter(|machine| {

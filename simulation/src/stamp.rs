@@ -10,11 +10,13 @@ use arm_edge::Edge;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
 use control_loops::Settings;
-use control_records::{SubscriptionRecord, key};
+use control_records::{
+    ClusterRecord, FormatRecord, MachineRecord, OperationRecord, SubscriptionRecord, key, migrate::FORMAT,
+};
 use control_store::{Sealer, Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
-use providers_containerservice::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE};
+use providers_containerservice::BACKUP_API_VERSIONS;
 use serde_json::Value;
 use service::{Config, Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
@@ -129,6 +131,7 @@ impl Stamp {
             created_at: env.clock.now(),
         };
         let txn = Txn::default()
+            .with(put_record(key::FORMAT, &FormatRecord { format: FORMAT }))
             .with(put_record(key::subscription(SUBSCRIPTION), &subscription))
             .with(login::principal()?);
         disk.write(txn).await?;
@@ -276,7 +279,7 @@ impl Stamp {
             self.trace.note(&format!("answer {method} {path} 0"));
             return Ok(nobody);
         };
-        let version = if path.contains(BACKUP_NAMESPACE) {
+        let version = if path.contains("providers/Landfall.") {
             BACKUP_API_VERSIONS[0]
         } else if path.contains("managedClusters") {
             "2026-06-01"
@@ -328,6 +331,51 @@ impl Stamp {
             .into_iter()
             .map(|(key, stored)| (key, stored.value))
             .collect())
+    }
+
+    /// Records of one kind below clusters (`desired`, `machine`), as they are on disk: by the cluster's uid, or by their own
+    /// id where a cluster has several.
+    pub async fn of_clusters<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: &str,
+    ) -> Result<BTreeMap<String, T>> {
+        let (found, _) = self.disk.list(key::CLUSTERS).await?;
+        let mut all = BTreeMap::new();
+        for (key, found) in found {
+            let Some((uid, rest)) = key::of_cluster(&key) else {
+                continue;
+            };
+            let name = match rest.strip_prefix(kind) {
+                Some("") => uid,
+                Some(id) if id.starts_with('/') => &id[1..],
+                _ => continue,
+            };
+            let record = control_store::parse_record(&key, &found)?;
+            all.insert(name.to_owned(), record.value);
+        }
+        Ok(all)
+    }
+
+    /// All clusters, by uid.
+    pub async fn clusters(&self) -> Result<BTreeMap<String, ClusterRecord>> {
+        self.of_clusters("desired").await
+    }
+
+    /// All machines, by id.
+    pub async fn machines(&self) -> Result<BTreeMap<String, MachineRecord>> {
+        self.of_clusters("machine").await
+    }
+
+    /// All operations, by id.
+    pub async fn operations(&self) -> Result<BTreeMap<String, OperationRecord>> {
+        let mut all = self.of_clusters::<OperationRecord>("op").await?;
+        let of_groups = self.records::<OperationRecord>(key::OF_GROUPS).await?;
+        all.extend(
+            of_groups
+                .into_values()
+                .map(|operation| (operation.id.clone(), operation)),
+        );
+        Ok(all)
     }
 
     /// A record, as it is on disk.

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use base_env::Env;
-use control_records::{ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role};
+use control_records::{
+    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, key,
+};
 use control_store::{Change, MemoryStore, Op, Revision, Store, StoreError, Txn, Versioned};
 use fabric_sim::Verdict;
 use serde_json::Value;
@@ -21,6 +23,9 @@ use crate::{steps::Steps, trace::Trace};
 const BEHIND: usize = 4096;
 /// What is random by nature.
 const RANDOM: [&str; 5] = ["sealed", "tokenHash", "tokenSealed", "secretHash", "pki"];
+
+/// Records by key.
+pub(crate) type Records = std::collections::BTreeMap<String, control_store::Value>;
 
 struct Watcher {
     prefix: String,
@@ -61,6 +66,31 @@ impl Disk {
     /// What was written that must never be.
     pub fn violations(&self) -> Vec<String> {
         self.inner().violations.clone()
+    }
+
+    /// All records.
+    pub(crate) async fn all(&self) -> Result<Records, StoreError> {
+        let (found, _) = self.memory.list("/").await?;
+        Ok(found.into_iter().map(|(key, found)| (key, found.value)).collect())
+    }
+
+    /// Another store is put in this one's place while no service runs: these records and no others. Without any, a new one: only
+    /// what the first start makes is in it.
+    pub(crate) async fn become_as(&self, records: &Records) -> Result<(), StoreError> {
+        const FIRST: [&str; 3] = [key::FORMAT, key::SUBSCRIPTIONS, "/principals/"];
+        let present = self.all().await?;
+        let kept = |key: &str| records.is_empty() && FIRST.iter().any(|first| key.starts_with(first));
+        let gone = present
+            .keys()
+            .filter(|key| !records.contains_key(*key) && !kept(key))
+            .map(|key| Op::Delete(key.clone()));
+        let put = records
+            .iter()
+            .map(|(key, value)| Op::Put(key.clone(), value.to_vec()));
+        for op in gone.chain(put) {
+            self.memory.txn(Txn::default().with(op)).await?;
+        }
+        Ok(())
     }
 
     /// Commits, tells the watches, and looks at what it means.
@@ -108,7 +138,8 @@ impl Disk {
     }
 
     fn judge(&self, inner: &mut Inner, key: &str, old: Option<&[u8]>, new: Option<&[u8]>) {
-        if let Some(id) = key.strip_prefix("/machines/") {
+        let kind = key::of_cluster(key).map_or("", |(_, rest)| rest);
+        if let Some(id) = kind.strip_prefix("machine/") {
             if let Some(machine) = read::<MachineRecord>(new) {
                 let name = match machine.assignment.map(|given| given.role) {
                     Some(Role::Node { node_name, .. }) => node_name,
@@ -117,7 +148,7 @@ impl Disk {
                 };
                 self.trace.name(id, &name);
             }
-        } else if key.starts_with("/clusters/") {
+        } else if kind == "desired" {
             let (old, new) = (read::<ClusterRecord>(old), read::<ClusterRecord>(new));
             if let Some(new) = &new {
                 self.trace.name(&new.uid, &new.name);
@@ -140,13 +171,13 @@ impl Disk {
                     ));
                 }
             }
-        } else if key.starts_with("/observed/") {
+        } else if kind == "observed" {
             if let (Some(old), Some(new)) = (read::<ObservedRecord>(old), read::<ObservedRecord>(new))
                 && new.generation < old.generation
             {
                 inner.violations.push(format!("{key}: the generation went back"));
             }
-        } else if key.starts_with("/operations/")
+        } else if key.contains("/op/")
             && let (Some(old), Some(new)) = (read::<OperationRecord>(old), read::<OperationRecord>(new))
             && old.status != OperationStatus::InProgress
             && old != new
@@ -281,12 +312,22 @@ fn step(txn: &Txn) -> String {
         .ops
         .iter()
         .map(|op| match op {
-            Op::Put(key, _) => key.split('/').nth(1).unwrap_or_default().to_owned(),
-            Op::Delete(key) => format!("-{}", key.split('/').nth(1).unwrap_or_default()),
+            Op::Put(key, _) => kind(key).to_owned(),
+            Op::Delete(key) => format!("-{}", kind(key)),
         })
         .collect();
     kinds.dedup();
     format!("commit {}", kinds.join(","))
+}
+
+/// Whose or what kind of record a key is of: `machine`, `op`, `groups`.
+fn kind(key: &str) -> &str {
+    let parts: Vec<&str> = key.split('/').collect();
+    match parts.as_slice() {
+        ["", "c", _, kind, ..] | ["", "g", _, _, kind, ..] => kind,
+        ["", kind, ..] => kind,
+        _ => key,
+    }
 }
 
 fn read<T: serde::de::DeserializeOwned>(value: Option<&[u8]>) -> Option<T> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use cluster_versions::Offered;
-use control_records::{ClusterRecord, GroupRecord, key};
+use control_records::{ClusterRecord, GroupRecord, directory, key};
 use jiff::SignedDuration;
 use providers_containerservice::{BACKUP_NAMESPACE, NAMESPACE};
 use serde_json::{Value, json};
@@ -187,7 +187,7 @@ impl Asked {
     /// An abort was acknowledged: what is there now stays there, unless its group is on its way out.
     pub async fn aborted(&mut self, stamp: &Stamp, cluster: &str) -> Result<()> {
         let there = stamp.cluster(cluster).await?.as_ref().map(desired);
-        let groups = stamp.records::<GroupRecord>("/groups/").await?;
+        let groups = stamp.records::<GroupRecord>(key::GROUPS).await?;
         let group = groups.get(&key::group(SUBSCRIPTION, GROUP));
         let past = self.past.get(cluster);
         let Some(asked) = self.clusters.get_mut(cluster) else {
@@ -208,16 +208,19 @@ impl Asked {
     /// What is there and was never asked for, or the other way round.
     pub async fn check(&self, stamp: &Stamp) -> Result<Vec<String>> {
         let mut problems = Vec::new();
-        let clusters = stamp.records::<ClusterRecord>("/clusters/").await?;
+        let clusters: BTreeMap<_, _> = stamp
+            .clusters()
+            .await?
+            .into_values()
+            .map(|cluster| (cluster.name.to_lowercase(), cluster))
+            .collect();
         let names: BTreeSet<_> = clusters
             .values()
             .map(|cluster| cluster.name.clone())
             .chain(self.clusters.keys().cloned())
             .collect();
         for name in names {
-            let there = clusters
-                .get(&key::cluster(SUBSCRIPTION, GROUP, &name))
-                .map(desired);
+            let there = clusters.get(&name.to_lowercase()).map(desired);
             let asked = self.clusters.get(&name);
             if !asked.is_some_and(|asked| asked.contains(&there)) {
                 problems.push(format!("{name} is {there:?}, and asked for was one of {asked:?}"));
@@ -425,7 +428,8 @@ impl Stamp {
 
     /// A cluster's record.
     pub async fn cluster(&self, name: &str) -> Result<Option<ClusterRecord>> {
-        self.record(&key::cluster(SUBSCRIPTION, GROUP, name)).await
+        let found = directory::cluster_named(&*self.disk, SUBSCRIPTION, GROUP, name).await?;
+        Ok(found.map(|found| found.value))
     }
 
     /// A cluster as ARM shows it.

@@ -19,8 +19,8 @@ use axum::{
 };
 use cluster_archive::{Archive, ArchiveError};
 use cluster_backup::ObjectName;
-use control_records::{ClusterRecord, MachineRecord, Role, key};
-use control_store::{Store, StoreError, get_record, list_records};
+use control_records::{Role, directory};
+use control_store::{Store, StoreError};
 use futures::StreamExt as _;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -55,19 +55,19 @@ pub struct BackupReceiver {
 impl BackupReceiver {
     /// The cluster whose control plane this machine is.
     async fn own(&self, machine: &str) -> Result<Option<String>, StoreError> {
-        let record = get_record::<MachineRecord>(&*self.store, &key::machine(machine)).await?;
-        Ok(record
-            .and_then(|record| record.value.assignment)
+        let found = directory::machine(&*self.store, machine).await?;
+        Ok(found
+            .and_then(|(_, found)| found.value.assignment)
             .filter(|assignment| matches!(assignment.role, Role::ControlPlane { .. }))
             .map(|assignment| assignment.cluster))
     }
 
     /// Whether a cluster is to be restored from another.
     async fn restores(&self, own: &str, other: &str) -> Result<bool, StoreError> {
-        let (clusters, _) = list_records::<ClusterRecord>(&*self.store, "/clusters/").await?;
-        Ok(clusters.iter().any(|(_, cluster)| {
+        let cluster = directory::cluster(&*self.store, own).await?;
+        Ok(cluster.is_some_and(|cluster| {
             let restore = cluster.value.spec.restore.as_ref();
-            cluster.value.uid == own && restore.is_some_and(|restore| restore.source == other)
+            restore.is_some_and(|restore| restore.source == other)
         }))
     }
 }

@@ -5,8 +5,8 @@ use base_env::Env;
 use cluster_archive::DirectoryStore;
 use cluster_backup::{Change, log::LogWriter};
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
-use control_records::{Assignment, Course, Repair};
-use control_store::{MemoryStore, Sealer, Txn, put_record};
+use control_records::{Assignment, ClusterRecord, Course, MachineRecord, Repair, Role, directory, key};
+use control_store::{MemoryStore, Sealer, Store, Txn, put_record};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -117,11 +117,12 @@ impl World {
         ];
         let mut txn = Txn::default();
         for machine in &machines {
-            txn = txn.with(put_record(key::machine(&machine.id), machine));
+            let uid = &machine.assignment.as_ref().unwrap().cluster;
+            txn = directory::new_machine(txn, uid, machine);
         }
         // u3 begins with the state of u1.
         for (uid, source) in [("u1", None), ("u2", None), ("u3", Some("u1"))] {
-            txn = txn.with(put_record(key::cluster("s", "g", uid), &cluster(uid, source)));
+            txn = directory::new_cluster(txn, &cluster(uid, source));
         }
         store.txn(txn).await.unwrap();
         let objects = DirectoryStore::open(directory.path()).unwrap();
@@ -237,7 +238,7 @@ async fn another_clusters_is_given_only_to_whoever_begins_with_its_state_and_tak
     assert_eq!(status, StatusCode::FORBIDDEN);
     // A node has nothing to do with it, and neither has a machine that was forgotten.
     assert_eq!(world.list("n1", OWN).await, Err(StatusCode::FORBIDDEN));
-    let gone = Txn::default().delete(key::machine("m1"));
+    let gone = directory::remove_machine(Txn::default(), "u1", "m1", Timestamp::UNIX_EPOCH);
     world.store.txn(gone).await.unwrap();
     let (status, _) = world.put("m1", OWN, &name, Body::from(bytes)).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
@@ -280,9 +281,8 @@ async fn a_machine_that_is_being_removed_is_heard_until_its_record_is_gone() {
         enrolled_key: None,
         ..leaving("m4")
     };
-    let txn = Txn::default()
-        .with(put_record(key::machine("m1"), &leaving("m1")))
-        .with(put_record(key::machine("m4"), &new));
+    let txn = Txn::default().with(put_record(key::machine("u1", "m1"), &leaving("m1")));
+    let txn = directory::new_machine(txn, "u1", &new);
     world.store.txn(txn).await.unwrap();
     assert_eq!(world.list("m1", OWN).await, Ok(Vec::new()));
     assert!(
@@ -294,7 +294,7 @@ async fn a_machine_that_is_being_removed_is_heard_until_its_record_is_gone() {
     // None enrols on its way out.
     let directory = StoreDirectory::new(Arc::clone(&world.store));
     assert!(!directory.bind_key("m4", "a key").await.unwrap());
-    let gone = Txn::default().delete(key::machine("m1"));
+    let gone = directory::remove_machine(Txn::default(), "u1", "m1", Timestamp::UNIX_EPOCH);
     world.store.txn(gone).await.unwrap();
     assert_eq!(world.list("m1", OWN).await, Err(StatusCode::FORBIDDEN));
 }

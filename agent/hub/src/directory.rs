@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use control_records::{MachineRecord, key};
-use control_store::{Compare, Op, Store, StoreError, Txn};
+use control_records::{MachineRecord, directory};
+use control_store::{Revision, Store, StoreError, Txn, put_record};
 
 /// How far a machine is enrolled: the state of its one-time token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,22 +44,16 @@ pub trait MachineDirectory: Send + Sync + 'static {
 pub struct StoreDirectory(Arc<dyn Store>);
 
 impl StoreDirectory {
-    /// Reads and writes `/machines/`.
+    /// Reads and writes machine records.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self(store)
     }
 
-    async fn read(&self, machine: &str) -> Result<Option<(MachineRecord, Compare)>, StoreError> {
-        let key = key::machine(machine);
-        let Some(found) = self.0.get(&key).await? else {
+    async fn read(&self, machine: &str) -> Result<Option<(String, Revision, MachineRecord)>, StoreError> {
+        let Some((key, found)) = directory::machine(&*self.0, machine).await? else {
             return Ok(None);
         };
-        let record: MachineRecord =
-            serde_json::from_slice(&found.value).map_err(|error| StoreError::Corrupt {
-                key: key.clone(),
-                why: error.to_string(),
-            })?;
-        Ok(Some((record, Compare::At(key, found.revision))))
+        Ok(Some((key, found.revision, found.value)))
     }
 
     /// Reads, changes and writes until nobody was faster. `None` from `change` leaves the record alone.
@@ -69,7 +63,7 @@ impl StoreDirectory {
         change: impl Fn(&mut MachineRecord) -> Option<bool> + Send + Sync,
     ) -> Result<bool, StoreError> {
         loop {
-            let Some((mut record, compare)) = self.read(machine).await? else {
+            let Some((key, revision, mut record)) = self.read(machine).await? else {
                 return Ok(false);
             };
             match change(&mut record) {
@@ -77,19 +71,8 @@ impl StoreDirectory {
                 Some(false) => return Ok(true),
                 Some(true) => {}
             }
-            let key = key::machine(machine);
-            let value = serde_json::to_vec(&record).map_err(|error| StoreError::Corrupt {
-                key: key.clone(),
-                why: error.to_string(),
-            })?;
-            match self
-                .0
-                .txn(Txn {
-                    compare: vec![compare],
-                    ops: vec![Op::Put(key, value)],
-                })
-                .await
-            {
+            let txn = Txn::default().at(&key, revision).with(put_record(key, &record));
+            match self.0.txn(txn).await {
                 Ok(_) => return Ok(true),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -109,7 +92,7 @@ fn named(machine: &str) -> impl Fn(StoreError) -> DirectoryError + '_ {
 impl MachineDirectory for StoreDirectory {
     async fn token(&self, machine: &str) -> Result<Option<Enrolment>, DirectoryError> {
         let found = self.read(machine).await.map_err(named(machine))?;
-        Ok(found.map(|(record, _)| Enrolment {
+        Ok(found.map(|(_, _, record)| Enrolment {
             token_hash: record.token_hash,
             enrolled_key: record.enrolled_key,
             token_used: record.token_used,

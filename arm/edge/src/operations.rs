@@ -7,8 +7,7 @@ use arm_kernel::{
     scope_of,
 };
 use arm_wire::{ArmError, ErrorCode, Request};
-use control_records::{OperationRecord, key};
-use control_store::get_record;
+use control_records::directory;
 use http::Method;
 
 use crate::{
@@ -32,7 +31,7 @@ impl Inner {
         if !plain_id(id) || !same_location(location, &self.config.location) {
             return Err(unknown().into());
         }
-        let found = get_record::<OperationRecord>(&*self.store, &key::operation(id))
+        let found = directory::operation(&*self.store, id)
             .await
             .map_err(|error| Failure::from(ArmError::internal(error)))?;
         let operation = found.ok_or_else(unknown)?.value;

@@ -18,8 +18,8 @@ use control_planner::{
     Reach, SilentMachines, StampRanges, plan,
 };
 use control_records::{
-    ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, Rung,
-    key,
+    ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, Role,
+    Rung, key,
 };
 use control_store::{StoreError, Stored};
 use jiff::Timestamp;
@@ -117,6 +117,8 @@ struct RecordCaches {
 /// See the module.
 pub(crate) struct ClusterLoop {
     shared: Arc<Shared>,
+    uid: String,
+    /// The key of its name, for the log.
     key: String,
     who: Who,
     wakeup: Arc<Wakeup>,
@@ -130,6 +132,7 @@ pub(crate) struct ClusterLoop {
 impl ClusterLoop {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        uid: String,
         key: String,
         wakeup: Arc<Wakeup>,
         state: Option<Box<LoopState>>,
@@ -137,9 +140,10 @@ impl ClusterLoop {
         Self {
             shared,
             who: Who::of(&key),
+            state: state.unwrap_or_else(|| Box::new(LoopState::new(&uid))),
+            uid,
             key,
             wakeup,
-            state: state.unwrap_or_else(|| Box::new(LoopState::new(""))),
             records: RecordCaches::default(),
             running: JoinSet::new(),
             running_effects: HashMap::new(),
@@ -178,7 +182,7 @@ impl ClusterLoop {
             return Ok(Next::Gone);
         };
         let cluster = Arc::clone(&basis.cluster.value);
-        self.refresh(&cluster);
+        self.refresh();
         self.connect(&basis, &cluster, &observed).await;
         let now = self.now();
         let seen = self.seen(&basis, observed, now).await?;
@@ -203,28 +207,22 @@ impl ClusterLoop {
     async fn read(&mut self) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
         let store = &*self.shared.deps.store;
         let records = &mut self.records;
-        let Some(cluster) = records.cluster.read(store, &self.key).await? else {
+        let uid = &self.uid;
+        let Some(cluster) = records.cluster.read(store, &key::desired(uid)).await? else {
             return Ok(None);
         };
-        let uid = &cluster.value.uid;
         let observed = records.observed.read(store, &key::observed(uid)).await?;
-        let mut machines = Vec::new();
-        for id in self.shared.index.machines(uid) {
-            match records.machines.read(store, &key::machine(&id)).await? {
-                Some(machine) => machines.push(machine),
-                // Expected of a commit that did not happen.
-                None => self.shared.index.remove_machine(&id),
-            }
-        }
+        let machines = records.machines.list(store, &key::machines(uid)).await?;
+        let owner = Owner::cluster(uid.as_str());
+        let course = &cluster.value.course;
+        let open: BTreeSet<_> = course.running.iter().chain([&cluster.value.operation]).collect();
         let mut operations = Vec::new();
-        for id in self.shared.index.operations(uid) {
-            let operation = records.operations.read(store, &key::operation(&id)).await?;
+        for id in open {
+            let operation = records.operations.read(store, &owner.operation(id)).await?;
             operations
                 .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
         }
         let basis = Basis {
-            key: self.key.clone(),
-            leases: self.shared.index.leases(&cluster.value.uid),
             observed: observed.as_ref().map(|observed| observed.revision),
             cluster,
             machines,
@@ -236,11 +234,7 @@ impl ClusterLoop {
     }
 
     /// Brings the state up to date with what no effect reports.
-    fn refresh(&mut self, cluster: &ClusterRecord) {
-        if self.state.uid != cluster.uid {
-            // Another cluster under the same name. Nothing of the old one can be under way: it was forgotten last.
-            *self.state = LoopState::new(&cluster.uid);
-        }
+    fn refresh(&mut self) {
         if let Some(Resync { since }) = self.wakeup.resync().take() {
             self.state.grow_stale(since);
         }
@@ -299,11 +293,10 @@ impl ClusterLoop {
         now: Timestamp,
     ) -> Result<Observation, CommitError> {
         let deps = &self.shared.deps;
-        let uid = &basis.cluster.value.uid;
         let stamp = deps.fabric.stamp_network();
         // The last thing to wait for: what is lent must not be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
-        let pki = deps.store.get(&key::pki(uid)).await?.is_some();
+        let pki = deps.store.get(&key::pki(&self.uid)).await?.is_some();
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
@@ -366,6 +359,7 @@ impl ClusterLoop {
                 machines: stamp.machines(),
                 vips: stamp.vips(),
             },
+            unknown_machines: self.shared.index.unknown_machines(&self.uid),
             silent_machines: if matters {
                 let now = deps.env.clock.monotonic();
                 self.shared
@@ -446,20 +440,7 @@ impl ClusterLoop {
     /// Commits a plan's writes. Returns whether the cluster is forgotten now.
     async fn commit(&mut self, basis: &Basis, plan: &Plan, now: Timestamp) -> Result<bool, CommitError> {
         let (txn, done) = compose(&self.shared.deps, basis, plan, now).await?;
-        let uid = &basis.cluster.value.uid;
-        // Before, not after: a commit whose answer is lost may have made them, and who does not know of them makes others
-        // in their places.
-        for id in &done.recorded {
-            self.shared.index.add_machine(uid, id);
-        }
-        if let Err(error) = self.shared.deps.store.txn(txn).await {
-            if matches!(error, StoreError::Conflict { .. }) {
-                for id in &done.recorded {
-                    self.shared.index.remove_machine(id);
-                }
-            }
-            return Err(error.into());
-        }
+        self.shared.deps.store.txn(txn).await?;
         for event in &plan.events {
             if matches!(
                 event.kind,
@@ -471,15 +452,11 @@ impl ClusterLoop {
         for id in &done.recorded {
             self.state.recorded(id);
         }
-        for (key, owner) in &done.leased {
-            self.shared.index.add_lease(key, owner);
+        for key in &done.leased {
+            self.shared.index.add_lease(key);
         }
         for id in &done.removed {
-            self.shared.index.remove_machine(id);
             self.state.removed(id);
-        }
-        for id in &done.ended {
-            self.shared.index.remove_operation(uid, id);
         }
         Ok(done.forgotten)
     }

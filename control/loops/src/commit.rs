@@ -7,14 +7,23 @@ use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord,
     MachineRecord, OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, child,
-    events, key,
+    directory, events, key,
+    unknown::{self, Kind},
 };
 use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::{ControllerDeps, recipes::RecipeError};
+use crate::{
+    ControllerDeps,
+    recipes::{RecipeError, network_id},
+};
+
+/// Operations that are ended in one transaction, at most.
+const ENDED: usize = 64;
+/// Children that are removed in one transaction, at most.
+const CHILDREN: usize = 32;
 
 /// Why a plan's writes could not be committed.
 #[derive(Debug, thiserror::Error)]
@@ -34,21 +43,17 @@ pub(crate) enum CommitError {
 pub(crate) struct Committed {
     pub(crate) recorded: Vec<String>,
     pub(crate) removed: Vec<String>,
-    pub(crate) ended: Vec<String>,
     pub(crate) forgotten: bool,
-    /// Keys and owners.
-    pub(crate) leased: Vec<(String, String)>,
+    /// Keys of leases.
+    pub(crate) leased: Vec<String>,
 }
 
 /// The records that a plan was made from, with their revisions.
 pub(crate) struct Basis {
-    pub(crate) key: String,
     pub(crate) cluster: Stored<Arc<ClusterRecord>>,
     pub(crate) observed: Option<Revision>,
     pub(crate) machines: Vec<Stored<Arc<MachineRecord>>>,
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
-    /// Keys of the cluster's leases, as far as known; the sweep finds any other.
-    pub(crate) leases: Vec<String>,
 }
 
 /// A plan's writes and its observed record as one transaction, and what it will have done. It conflicts when a record of
@@ -82,13 +87,12 @@ pub(crate) async fn compose(
                 let pki = deps.recipes.pki(source.as_ref(), now)?;
                 let sealed = SealedRecord {
                     v: 1,
-                    sealed: deps.sealer.seal(&name, &pki)?,
+                    sealed: deps.sealer.seal(&key::sealed::pki(uid), &pki)?,
                 };
                 txn.absent(&name).with(put_record(name, &sealed))
             }
             Write::RecordMachine { role, image } => {
                 let machine = machine(deps, basis, role, image, now)?;
-                let key = key::machine(&machine.id);
                 done.recorded.push(machine.id.clone());
                 if let Role::ControlPlane { address, .. } = role {
                     let lease = key::lease("machines", *address);
@@ -96,10 +100,10 @@ pub(crate) async fn compose(
                         v: 1,
                         owner: format!("cluster/{uid}/machine/{}", machine.id),
                     };
-                    done.leased.push((lease.clone(), record.owner.clone()));
+                    done.leased.push(lease.clone());
                     txn = txn.absent(&lease).with(put_record(lease, &record));
                 }
-                txn.absent(&key).with(put_record(key, &machine))
+                directory::new_machine(txn, uid, &machine)
             }
             Write::MarkMachine(id) => change_machine(txn, basis, id, |machine| {
                 Ok(MachineRecord {
@@ -131,7 +135,7 @@ pub(crate) async fn compose(
             } => {
                 if upgrading.is_some() {
                     // Not when something else is asked for by now: what has begun is not taken back.
-                    txn = txn.at(&basis.key, basis.cluster.revision);
+                    txn = txn.at(key::desired(uid), basis.cluster.revision);
                 }
                 change_machine(txn, basis, machine, |machine| {
                     Ok(MachineRecord {
@@ -155,7 +159,7 @@ pub(crate) async fn compose(
                     txn = txn.delete(key::lease("machines", *address));
                 }
                 done.removed.push(id.clone());
-                txn.delete(key::machine(id)).delete(key::machine_config(id))
+                directory::remove_machine(txn, uid, id, now)
             }
             Write::Progress { id, progress } => {
                 let operation = basis
@@ -168,14 +172,13 @@ pub(crate) async fn compose(
                             progress: progress.clone(),
                             ..OperationRecord::clone(&operation.value)
                         };
-                        let key = key::operation(id);
+                        let key = next.key();
                         txn.at(&key, operation.revision).with(put_record(key, &next))
                     }
                     None => txn,
                 }
             }
             Write::EndOperation { id, status, error } => {
-                done.ended.push(id.clone());
                 match basis
                     .operations
                     .iter()
@@ -185,10 +188,7 @@ pub(crate) async fn compose(
                     None => txn,
                 }
             }
-            Write::Forget => {
-                done.forgotten = true;
-                forget(deps, txn, basis, now, &mut done).await?
-            }
+            Write::Forget => forget(deps, txn, basis, plan, now, &mut done).await?,
         };
     }
     let mut told = plan.events.clone();
@@ -205,8 +205,7 @@ pub(crate) async fn compose(
 
 /// The keys of the cluster that the state of another begins with, whether it is still there or deleted.
 async fn keys_of(deps: &ControllerDeps, uid: &str) -> Result<Zeroizing<Vec<u8>>, CommitError> {
-    let name = key::pki(uid);
-    let found = match get_record::<SealedRecord>(&*deps.store, &name).await? {
+    let found = match get_record::<SealedRecord>(&*deps.store, &key::pki(uid)).await? {
         Some(found) => Some(found.value),
         None => get_record::<DeletedRecord>(&*deps.store, &key::deleted(uid))
             .await?
@@ -216,7 +215,7 @@ async fn keys_of(deps: &ControllerDeps, uid: &str) -> Result<Zeroizing<Vec<u8>>,
         let why = format!("those of cluster {uid}, whose backup it is made from, are not kept any more");
         RecipeError::new("the cluster's keys", why)
     })?;
-    Ok(deps.sealer.unseal(&name, &sealed.sealed)?)
+    Ok(deps.sealer.unseal(&key::sealed::pki(uid), &sealed.sealed)?)
 }
 
 fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &mut Committed) -> Txn {
@@ -228,7 +227,7 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &m
             v: 1,
             owner: format!("cluster/{uid}/{what}"),
         };
-        done.leased.push((key.clone(), record.owner.clone()));
+        done.leased.push(key.clone());
         txn = txn.absent(&key).with(put_record(key, &record));
     }
     txn
@@ -246,7 +245,7 @@ fn change_machine(
         return Ok(txn);
     };
     let changed = change(MachineRecord::clone(value))?;
-    let key = key::machine(id);
+    let key = key::machine(&basis.cluster.value.uid, id);
     Ok(txn.at(&key, *revision).with(put_record(key, &changed)))
 }
 
@@ -289,7 +288,9 @@ fn renewed(deps: &ControllerDeps, machine: MachineRecord) -> Result<MachineRecor
     let token = Zeroizing::new(hex::encode(random.as_ref()));
     Ok(MachineRecord {
         token_hash: hex::encode(Sha256::digest(token.as_bytes())),
-        token_sealed: deps.sealer.seal(&key::machine(&machine.id), token.as_bytes())?,
+        token_sealed: deps
+            .sealer
+            .seal(&key::sealed::machine_token(&machine.id), token.as_bytes())?,
         enrolled_key: None,
         token_used: false,
         ..machine
@@ -331,23 +332,57 @@ fn end(
         ended.progress.percent = 100;
         ended.progress.step.clear();
     }
-    let key = key::operation(&ended.id);
+    let key = ended.key();
     txn.at(&key, operation.revision).with(put_record(key, &ended))
 }
 
-/// Removes everything that is the cluster's, and ends its operations.
+/// Removes everything that is the cluster's, and ends its operations. Where these are too many for one transaction, some are
+/// ended first; the next plan goes on.
 async fn forget(
     deps: &ControllerDeps,
     mut txn: Txn,
     basis: &Basis,
+    plan: &Plan,
     now: Timestamp,
     done: &mut Committed,
 ) -> Result<Txn, CommitError> {
     let cluster = &basis.cluster.value;
+    let first = &basis.operations[..basis.operations.len().min(ENDED)];
+    for operation in first {
+        let (status, error) = if operation.value.deletes {
+            (OperationStatus::Succeeded, None)
+        } else {
+            let error = OperationError {
+                code: OPERATION_PREEMPTED.to_owned(),
+                message: format!(
+                    "The cluster '{}' was deleted, which overtook this operation.",
+                    cluster.name
+                ),
+            };
+            (OperationStatus::Canceled, Some(error))
+        };
+        txn = end(txn, operation, status, error, now);
+    }
+    let (children, _) = deps.store.list(&child::all(&cluster.uid)).await?;
+    for (key, _) in children.iter().take(CHILDREN) {
+        txn = txn.delete(key);
+    }
+    if first.len() < basis.operations.len() || children.len() > CHILDREN {
+        return Ok(txn);
+    }
+    done.forgotten = true;
+    let desired = key::desired(&cluster.uid);
     let pki = get_record::<SealedRecord>(&*deps.store, &key::pki(&cluster.uid)).await?;
     txn = txn
-        .at(&basis.key, basis.cluster.revision)
-        .delete(&basis.key)
+        .at(&desired, basis.cluster.revision)
+        .delete(&desired)
+        .delete(cluster.name_key())
+        .with(unknown::removed(
+            Kind::Network,
+            network_id(&cluster.uid).as_str(),
+            now,
+        ))
+        .with(unknown::removed(Kind::Backup, &cluster.uid, now))
         .delete(key::observed(&cluster.uid))
         .delete(key::pki(&cluster.uid))
         .with(put_record(
@@ -367,12 +402,19 @@ async fn forget(
                 pki: pki.map(|pki| pki.value),
             },
         ));
-    for (key, _) in deps.store.list(&child::all(&cluster.uid)).await?.0 {
-        txn = txn.delete(key);
-    }
     let owner = format!("cluster/{}/", cluster.uid);
-    for key in &basis.leases {
-        let lease = get_record::<LeaseRecord>(&*deps.store, key).await?;
+    let observed = &plan.observed;
+    let leases = [
+        ("vips", observed.vip),
+        ("machines", observed.uplink),
+        ("machines", observed.control_plane_address),
+    ];
+    // The sweep finds any other.
+    for (pool, address) in leases {
+        let Some(key) = address.map(|address| key::lease(pool, address)) else {
+            continue;
+        };
+        let lease = get_record::<LeaseRecord>(&*deps.store, &key).await?;
         if lease.is_some_and(|lease| lease.value.owner.starts_with(&owner)) {
             txn = txn.delete(key);
         }
@@ -386,22 +428,6 @@ async fn forget(
             .is_some_and(|managed_by| names(&managed_by, cluster))
     {
         txn = txn.delete(group);
-    }
-    for operation in &basis.operations {
-        done.ended.push(operation.value.id.clone());
-        let (status, error) = if operation.value.deletes {
-            (OperationStatus::Succeeded, None)
-        } else {
-            let error = OperationError {
-                code: OPERATION_PREEMPTED.to_owned(),
-                message: format!(
-                    "The cluster '{}' was deleted, which overtook this operation.",
-                    cluster.name
-                ),
-            };
-            (OperationStatus::Canceled, Some(error))
-        };
-        txn = end(txn, operation, status, error, now);
     }
     Ok(txn)
 }

@@ -11,9 +11,9 @@ use std::{
 };
 
 use base_env::Seed;
-use control_records::{Event, EventKind, LeaseRecord, OperationStatus, events};
-use control_store::{Change, StoreError, Txn, get_record, list_records};
-use serde::de::DeserializeOwned;
+use control_records::{Event, EventKind, NameRecord, directory, events, key, unknown};
+use control_store::{Change, StoreError, Txn, list_records};
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::{self, AbortHandle, JoinSet},
@@ -24,13 +24,12 @@ use crate::{
     cluster_loop::{ClusterLoop, Exit, Resync, Shared, Wakeup},
     gap_detector::GapDetector,
     gate::Gate,
-    hints::{ClusterHint, MachineHint, OperationHint},
     index::Index,
     inventory::{InventoryCache, Mark},
     pacing,
     silent_machines::SilentMachinesCache,
     state::LoopState,
-    sweep::{self, Scope},
+    sweep,
 };
 
 /// A resync period is cut into this many slices, so that a thousand clusters are not looked at in the same moment.
@@ -38,10 +37,6 @@ const SLICES: u64 = 10;
 /// A store that cannot be read is tried again after this.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-const CLUSTERS: &str = "/clusters/";
-const MACHINES: &str = "/machines/";
-const OPERATIONS: &str = "/operations/";
-const LEASES: &str = "/leases/";
 /// Reports that are taken in at once: hundreds of machines that boot together must not make the channel overflow.
 const REPORTS: usize = 1024;
 /// Changes of the store that are taken in at once.
@@ -114,8 +109,9 @@ impl Controller {
 }
 
 /// A cluster as the controller knows it.
-#[derive(Default)]
 struct Entry {
+    /// The key of its name.
+    name: String,
     wakeup: Arc<Wakeup>,
     running: bool,
     /// Panics of its loop since it last settled.
@@ -131,12 +127,13 @@ struct Entry {
 /// Wakes the loops: one life of the controller, between its start and an error of the store.
 struct Dispatcher {
     shared: Arc<Shared>,
+    /// By uid.
     entries: BTreeMap<String, Entry>,
+    /// By the key of its name: the uid of the cluster that has it.
+    uids: BTreeMap<String, String>,
     loops: JoinSet<Exit>,
     listeners: JoinSet<String>,
     sweeps: JoinSet<()>,
-    /// The sweep to run after the present one.
-    next_sweep: Option<Scope>,
     /// Keeps a channel open on which nothing ever comes.
     silence: Option<broadcast::Sender<String>>,
     /// Whose loop a task is.
@@ -145,7 +142,7 @@ struct Dispatcher {
     seed: Seed,
     slice: u64,
     panics: u64,
-    /// Pauses before loops that panicked are started again; each ends with the key of its cluster.
+    /// Pauses before loops that panicked are started again; each ends with the uid of its cluster.
     restarts: JoinSet<String>,
 }
 
@@ -161,10 +158,10 @@ impl Dispatcher {
         Self {
             shared,
             entries: BTreeMap::new(),
+            uids: BTreeMap::new(),
             loops: JoinSet::new(),
             listeners: JoinSet::new(),
             sweeps: JoinSet::new(),
-            next_sweep: None,
             silence: None,
             tasks: HashMap::new(),
             pulse,
@@ -178,10 +175,10 @@ impl Dispatcher {
     async fn serve(&mut self, reports: &mut broadcast::Receiver<String>) -> Result<Never, StoreError> {
         let (mut changes, clusters) = self.read_all().await?;
         let now = self.shared.inventory.mark();
-        for key in clusters {
-            self.wake_for_resync(&key, now);
+        for uid in clusters {
+            self.wake_for_resync(&uid, now);
         }
-        self.sweep(Scope::All);
+        self.sweep();
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let mut tick = clock.sleep(self.pause());
         loop {
@@ -209,20 +206,17 @@ impl Dispatcher {
                 Some(ended) = self.loops.join_next_with_id() => self.ended(ended),
                 Some(heard) = self.listeners.join_next() => {
                     // An aborted listener says nothing.
-                    if let Ok(key) = heard {
-                        self.wake(&key);
+                    if let Ok(uid) = heard {
+                        self.wake(&uid);
                     }
                 }
                 Some(swept) = self.sweeps.join_next() => {
                     if let Err(error) = swept {
                         tracing::error!("the sweep ended by a fault of the service: {error}");
                     }
-                    if let Some(scope) = self.next_sweep.take() {
-                        self.sweep(scope);
-                    }
                 }
                 Some(restarted) = self.restarts.join_next() => match restarted {
-                    Ok(key) => self.restart(&key),
+                    Ok(uid) => self.restart(&uid),
                     Err(error) => tracing::error!("the pause after a fault ended by another one: {error}"),
                 },
                 report = reports.recv() => match report {
@@ -234,8 +228,8 @@ impl Dispatcher {
                             due.insert(machine);
                         }
                         for machine in &due {
-                            if let Some(key) = self.shared.index.cluster_of(machine) {
-                                self.wake(&key);
+                            if let Some(uid) = self.shared.index.owner(machine) {
+                                self.wake(&uid);
                             }
                         }
                     }
@@ -278,129 +272,114 @@ impl Dispatcher {
     async fn read_again(&mut self) -> Result<Changes, StoreError> {
         tracing::warn!("the watch of the store fell behind: reading everything again");
         let (changes, clusters) = self.read_all().await?;
-        let gone: Vec<_> = self
-            .entries
-            .keys()
-            .filter(|key| !clusters.contains(*key))
-            .cloned()
-            .collect();
-        for key in &gone {
-            self.shared.index.remove_cluster(key);
-        }
-        for key in clusters.iter().chain(&gone) {
-            self.wake(key);
-        }
+        self.uids.retain(|_, uid| clusters.contains(uid));
+        // Those that are gone too: their loops see for themselves.
+        self.wake_all();
         Ok(changes)
     }
 
-    /// Reads what there is. Returns all changes since, and the keys of the clusters.
+    /// Reads what there is. Returns all changes since, and the uids of the clusters.
     async fn read_all(&mut self) -> Result<(Changes, BTreeSet<String>), StoreError> {
         let store = Arc::clone(&self.shared.deps.store);
-        let (clusters, revision) = list_records::<ClusterHint>(&*store, CLUSTERS).await?;
+        let (names, revision) = directory::cluster_names(&*store, None, None).await?;
         // What changes between the readings is told by the watch as well: saying it twice does no harm.
         let changes = store.watch("/", revision).await?;
-        let (machines, _) = list_records::<MachineHint>(&*store, MACHINES).await?;
-        let (operations, _) = list_records::<OperationHint>(&*store, OPERATIONS).await?;
-        for (_, machine) in machines {
-            self.machine_seen(&machine.value);
+        let mut machines = Vec::new();
+        for name in &names {
+            let own = list_records::<MachineHint>(&*store, &key::machines(&name.uid))
+                .await?
+                .0;
+            machines.extend(
+                own.into_iter()
+                    .map(|(_, machine)| (machine.value.id, name.uid.clone(), machine.value.deleting)),
+            );
         }
-        for (_, operation) in operations {
-            self.operation_seen(&operation.value);
+        let (leases, _) = store.list(key::LEASES).await?;
+        let leases = leases.into_iter().map(|(key, _)| key);
+        self.shared.index.set(machines, leases);
+        let mut uids = BTreeSet::new();
+        for name in names {
+            self.add(&name.uid, name.key);
+            uids.insert(name.uid);
         }
-        let (leases, _) = list_records::<LeaseRecord>(&*store, LEASES).await?;
-        let leases = leases
-            .iter()
-            .map(|(key, lease)| (key.as_str(), lease.value.owner.as_str()));
-        self.shared.index.set_leases(leases);
-        for (key, cluster) in &clusters {
-            self.shared.index.add_cluster(&cluster.value.uid, key);
-        }
-        Ok((changes, clusters.into_iter().map(|(key, _)| key).collect()))
+        Ok((changes, uids))
+    }
+
+    /// A cluster has this name. Another one that had it is gone, as its loop finds out.
+    fn add(&mut self, uid: &str, name: String) {
+        self.uids.insert(name.clone(), uid.to_owned());
+        self.entries.entry(uid.to_owned()).or_insert_with(|| Entry {
+            name,
+            wakeup: Arc::default(),
+            running: false,
+            panics: 0,
+            restarting: false,
+            state: None,
+            listener: None,
+        });
     }
 
     fn changed(&mut self, change: &Change) {
         let key = change.key.as_str();
-        let Some(value) = &change.value else {
-            if key.starts_with(CLUSTERS) {
-                self.shared.index.remove_cluster(key);
-                // Its loop, if any, sees for itself.
-                self.wake(key);
-            } else if let Some(machine) = key.strip_prefix(MACHINES) {
-                self.shared.index.remove_machine(machine);
-            } else if key.starts_with(LEASES) {
-                self.shared.index.remove_lease(key);
-            }
-            return;
-        };
-        if key.starts_with(CLUSTERS) {
-            if let Some(cluster) = parse::<ClusterHint>(key, value) {
-                self.shared.index.add_cluster(&cluster.uid, key);
-                self.wake(key);
-            }
-        } else if key.starts_with(MACHINES) {
-            if let Some(machine) = parse::<MachineHint>(key, value) {
-                self.machine_seen(&machine);
-            }
-        } else if key.starts_with(LEASES) {
-            if let Some(lease) = parse::<LeaseRecord>(key, value) {
-                self.shared.index.add_lease(key, &lease.owner);
-            }
-        } else if key.starts_with(OPERATIONS)
-            && let Some(operation) = parse::<OperationHint>(key, value)
-        {
-            let uid = self.operation_seen(&operation);
-            match uid.and_then(|uid| self.shared.index.cluster_key(&uid)) {
-                Some(key) => self.wake(&key),
-                // An operation that came too late for its cluster.
-                None if operation.status == OperationStatus::InProgress && !operation.cluster.is_empty() => {
-                    self.sweep(Scope::Records);
+        let index = &self.shared.index;
+        let value = change.value.as_deref();
+        if let Some((uid, rest)) = key::of_cluster(key) {
+            // Everything else below a cluster is written by its loop, or concerns it only when it looks.
+            if rest == "desired" {
+                self.wake(uid);
+            } else if let Some(id) = rest.strip_prefix("machine/") {
+                match value.map(|value| parse::<MachineHint>(key, value)) {
+                    Some(Some(machine)) => index.add_machine(id, uid, machine.deleting),
+                    Some(None) => {}
+                    None => index.remove_machine(id),
                 }
-                None => {}
             }
-        }
-    }
-
-    fn machine_seen(&self, machine: &MachineHint) {
-        if let Some(cluster) = machine.cluster() {
-            self.shared.index.add_machine(cluster, &machine.id);
-            self.shared.index.set_leaving(&machine.id, machine.deleting);
-        }
-    }
-
-    /// Returns the cluster to wake.
-    fn operation_seen(&self, operation: &OperationHint) -> Option<String> {
-        if operation.cluster.is_empty() {
-            return None;
-        }
-        if operation.status == OperationStatus::InProgress {
-            self.shared.index.add_operation(&operation.cluster, &operation.id);
-            Some(operation.cluster.clone())
-        } else {
-            self.shared
-                .index
-                .remove_operation(&operation.cluster, &operation.id);
-            None
+        } else if key.starts_with(&key::names(key::MANAGED_CLUSTERS)) {
+            match value {
+                Some(value) => {
+                    if let Some(name) = parse::<NameRecord>(key, value) {
+                        self.add(&name.uid, key.to_owned());
+                        self.wake(&name.uid);
+                    }
+                }
+                None => {
+                    if let Some(uid) = self.uids.remove(key) {
+                        self.wake(&uid);
+                    }
+                }
+            }
+        } else if key.starts_with(unknown::UNKNOWN) && value.is_none() {
+            // It may go, as a person says, or is known by now.
+            self.sweep();
+        } else if key.starts_with(key::LEASES) {
+            match value {
+                Some(_) => index.add_lease(key),
+                None => index.remove_lease(key),
+            }
         }
     }
 
     fn wake_all(&mut self) {
-        let keys: Vec<_> = self.entries.keys().cloned().collect();
-        for key in keys {
-            self.wake(&key);
+        let uids: Vec<_> = self.entries.keys().cloned().collect();
+        for uid in uids {
+            self.wake(&uid);
         }
     }
 
     /// Wakes a cluster with the order to look at everything.
-    fn wake_for_resync(&mut self, key: &str, now: Mark) {
-        let entry = self.entries.entry(key.to_owned()).or_default();
-        let since = (!entry.running).then_some(now);
-        entry.wakeup.notify_resync(Resync { since });
-        self.wake(key);
+    fn wake_for_resync(&mut self, uid: &str, now: Mark) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            let since = (!entry.running).then_some(now);
+            entry.wakeup.notify_resync(Resync { since });
+            self.wake(uid);
+        }
     }
 
-    /// Wakes the cluster's loop, and starts it if there is none.
-    fn wake(&mut self, key: &str) {
-        let entry = self.entries.entry(key.to_owned()).or_default();
+    /// Wakes the cluster's loop, and starts it if there is none. Nothing for a cluster that has no name (yet).
+    fn wake(&mut self, uid: &str) {
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return;
+        };
         entry.wakeup.notify();
         if entry.running || entry.restarting {
             return;
@@ -411,12 +390,13 @@ impl Dispatcher {
         }
         let cluster = ClusterLoop::new(
             Arc::clone(&self.shared),
-            key.to_owned(),
+            uid.to_owned(),
+            entry.name.clone(),
             Arc::clone(&entry.wakeup),
             entry.state.take(),
         );
         let task = self.loops.spawn(cluster.run());
-        self.tasks.insert(task.id(), key.to_owned());
+        self.tasks.insert(task.id(), uid.to_owned());
     }
 
     fn ended(&mut self, ended: Result<(task::Id, Exit), task::JoinError>) {
@@ -424,27 +404,27 @@ impl Dispatcher {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        let Some(key) = self.tasks.remove(&id) else {
+        let Some(uid) = self.tasks.remove(&id) else {
             return;
         };
-        let Some(entry) = self.entries.get_mut(&key) else {
+        let Some(entry) = self.entries.get_mut(&uid) else {
             return;
         };
         entry.running = false;
         let exit = match ended {
             Ok((_, exit)) => exit,
-            Err(error) => return self.panicked(key, &error),
+            Err(error) => return self.panicked(uid, &error),
         };
         entry.panics = 0;
         match exit {
             Exit::Gone if !entry.wakeup.is_pending() => {
-                self.entries.remove(&key);
+                self.entries.remove(&uid);
             }
-            Exit::Gone => self.wake(&key),
+            Exit::Gone => self.wake(&uid),
             Exit::Settled(state) => {
                 if entry.wakeup.is_pending() {
                     entry.state = Some(state);
-                    self.wake(&key);
+                    self.wake(&uid);
                     return;
                 }
                 if let Some(handle) = state.handle.as_ref().filter(|handle| !handle.deaf) {
@@ -452,7 +432,7 @@ impl Dispatcher {
                     entry.listener = Some(self.listeners.spawn(async move {
                         // An end is news too: the loop finds out what it means.
                         let _ = changes.changed().await;
-                        key
+                        uid
                     }));
                 }
                 entry.state = Some(state);
@@ -462,16 +442,17 @@ impl Dispatcher {
 
     /// The loop of a cluster panicked. The others go on; this one is started again after a pause that grows with each time, for
     /// the cause is most likely still there. Notifications that came meanwhile are not lost: the next loop reads everything.
-    fn panicked(&mut self, key: String, error: &task::JoinError) {
-        let Some(entry) = self.entries.get_mut(&key) else {
+    fn panicked(&mut self, uid: String, error: &task::JoinError) {
+        let Some(entry) = self.entries.get_mut(&uid) else {
             return;
         };
         self.panics += 1;
+        let name = entry.name.clone();
         entry.panics += 1;
         entry.restarting = true;
-        let pause = pacing::pause(self.seed.child(&key), entry.panics);
+        let pause = pacing::pause(self.seed.child(&uid), entry.panics);
         tracing::error!(
-            cluster = key,
+            cluster = name,
             panics = entry.panics,
             ?pause,
             "the loop ended by a fault of the service and is started again: {error}"
@@ -481,23 +462,23 @@ impl Dispatcher {
         let shared = Arc::clone(&self.shared);
         self.restarts.spawn(async move {
             if let Some(panics) = tell
-                && let Err(error) = tell_of_panic(&shared, &key, panics).await
+                && let Err(error) = tell_of_panic(&shared, &uid, panics).await
             {
                 tracing::warn!(
-                    cluster = key,
+                    cluster = name,
                     "the fault is not in the cluster's history: {error}"
                 );
             }
             shared.deps.env.clock.sleep(pause).await;
-            key
+            uid
         });
     }
 
     /// The pause before a loop is started again is over.
-    fn restart(&mut self, key: &str) {
-        if let Some(entry) = self.entries.get_mut(key) {
+    fn restart(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.get_mut(uid) {
             entry.restarting = false;
-            self.wake(key);
+            self.wake(uid);
         }
     }
 
@@ -513,37 +494,47 @@ impl Dispatcher {
         self.slice += 1;
         let due: Vec<_> = self
             .entries
-            .keys()
-            .filter(|key| self.seed.child(key).value() % SLICES == turn)
-            .cloned()
+            .iter()
+            .filter(|(_, entry)| self.slice_of(&entry.name) == turn)
+            .map(|(uid, _)| uid.clone())
             .collect();
         let now = self.shared.inventory.mark();
-        for key in due {
-            self.wake_for_resync(&key, now);
+        for uid in due {
+            self.wake_for_resync(&uid, now);
         }
         if turn == 0 {
-            self.sweep(Scope::All);
+            self.sweep();
         }
     }
 
-    /// Starts a sweep now, or after the present one: that one may have read what has changed since.
-    fn sweep(&mut self, scope: Scope) {
+    /// The slice of the clusters that one belongs to: it follows from its name.
+    fn slice_of(&self, name: &str) -> u64 {
+        let path = name.trim_start_matches(&key::names(key::MANAGED_CLUSTERS));
+        self.seed.child(&format!("/clusters/{path}")).value() % SLICES
+    }
+
+    /// Starts a sweep, unless one is under way.
+    fn sweep(&mut self) {
         if self.sweeps.is_empty() {
             let shared = Arc::clone(&self.shared);
-            self.sweeps
-                .spawn(async move { sweep::sweep(&shared, scope).await });
-        } else {
-            self.next_sweep = self.next_sweep.max(Some(scope));
+            self.sweeps.spawn(async move { sweep::sweep(&shared).await });
         }
     }
 }
 
+/// The little of a machine's record that matters here: most of it is not parsed.
+#[derive(Deserialize)]
+struct MachineHint {
+    id: String,
+    deleting: bool,
+}
+
 /// Puts into a cluster's history that its loop panicked.
-async fn tell_of_panic(shared: &Shared, key: &str, panics: u32) -> Result<(), StoreError> {
+async fn tell_of_panic(shared: &Shared, uid: &str, panics: u32) -> Result<(), StoreError> {
     let store = &*shared.deps.store;
-    let Some(cluster) = get_record::<ClusterHint>(store, key).await? else {
+    if store.get(&key::desired(uid)).await?.is_none() {
         return Ok(());
-    };
+    }
     let times = match panics {
         1 => String::new(),
         times => format!(" {times} times in a row"),
@@ -557,7 +548,7 @@ async fn tell_of_panic(shared: &Shared, key: &str, panics: u32) -> Result<(), St
         ),
     );
     let now = shared.deps.env.clock.now();
-    let txn = events::append(store, Txn::default(), &cluster.value.uid, &[event], now).await?;
+    let txn = events::append(store, Txn::default(), uid, &[event], now).await?;
     match store.txn(txn).await {
         // Another event of the same moment: the log tells of the fault all the same.
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),

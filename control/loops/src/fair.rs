@@ -38,16 +38,16 @@ const LANES: [Lane; 3] = [Lane::Pass, Lane::Host, Lane::Call];
 pub(crate) struct Who {
     /// A subscription.
     pub(crate) tenant: Arc<str>,
-    /// A cluster's key.
+    /// The key of a cluster's name.
     pub(crate) cluster: Arc<str>,
 }
 
 impl Who {
-    /// A cluster's key begins with its subscription: `/clusters/{s}/{group}/{name}`.
-    pub(crate) fn of(key: &str) -> Self {
+    /// The key of a cluster's name begins with its subscription: `/n/managedclusters/{s}/{group}/{name}`.
+    pub(crate) fn of(name: &str) -> Self {
         Self {
-            tenant: key.split('/').nth(2).unwrap_or_default().into(),
-            cluster: key.into(),
+            tenant: name.split('/').nth(3).unwrap_or_default().into(),
+            cluster: name.into(),
         }
     }
 }

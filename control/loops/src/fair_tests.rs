@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn who(tenant: u8, cluster: u8) -> Who {
-    Who::of(&format!("/clusters/t{tenant}/g/c{cluster}"))
+    Who::of(&format!("/n/managedclusters/t{tenant}/g/c{cluster}"))
 }
 
 /// Entries are named by their tenant, cluster and number.

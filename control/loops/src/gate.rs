@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn who(tenant: &str) -> Who {
-        Who::of(&format!("/clusters/{tenant}/g/c"))
+        Who::of(&format!("/n/managedclusters/{tenant}/g/c"))
     }
 
     #[tokio::test]

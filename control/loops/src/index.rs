@@ -1,7 +1,8 @@
-//! Which machines and operations belong to which cluster.
+//! What a loop needs to know of the whole stamp: whose a machine is that reports, how many machines there are, and which
+//! addresses are leased.
 //!
-//! A hint, never the truth: whoever uses it reads the records themselves, and an id without a record is skipped. It is
-//! fed by the controller's watch, and by each loop right after its own writes, so that a loop always sees what it wrote.
+//! A copy of what the store says, fed by the controller's watch, and by each loop right after its own leases. Being behind
+//! does no harm: a lease is written only where its key is absent, and a loop lists its own machines in the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,22 +10,18 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use control_planner::UnknownMachines;
+
 #[derive(Debug, Default)]
 struct Inner {
-    clusters: BTreeMap<String, String>,
-    machines: BTreeMap<String, BTreeSet<String>>,
-    operations: BTreeMap<String, BTreeSet<String>>,
-    owner: BTreeMap<String, String>,
-    /// The other way round of `clusters`.
-    uids: BTreeMap<String, String>,
-    /// Keys of leases by the cluster they are for.
-    leases: BTreeMap<String, BTreeSet<String>>,
-    /// Who has which lease, by its key.
-    lessees: BTreeMap<String, String>,
+    /// By machine: the uid of its cluster.
+    owners: BTreeMap<String, String>,
     /// Machines that are to go.
     leaving: BTreeSet<String>,
     /// Leased addresses.
     taken: BTreeSet<Ipv4Addr>,
+    /// By machine that is in no record: the uid of the cluster that it says it is of. `None` before the first look.
+    unknown: Option<BTreeMap<String, String>>,
 }
 
 /// See the module.
@@ -37,56 +34,59 @@ impl Index {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn add_cluster(&self, uid: &str, key: &str) {
-        let mut inner = self.inner();
-        inner.clusters.insert(uid.to_owned(), key.to_owned());
-        let before = inner.uids.insert(key.to_owned(), uid.to_owned());
-        // Another cluster under the same name.
-        if let Some(before) = before.filter(|before| before != uid) {
-            inner.clusters.remove(&before);
+    /// There are these machines, with their owners and whether they are to go, and these keys of leases, and no others.
+    pub(crate) fn set(
+        &self,
+        machines: impl IntoIterator<Item = (String, String, bool)>,
+        leases: impl IntoIterator<Item = String>,
+    ) {
+        let (mut owners, mut going) = (BTreeMap::new(), BTreeSet::new());
+        for (id, uid, leaving) in machines {
+            if leaving {
+                going.insert(id.clone());
+            }
+            owners.insert(id, uid);
         }
-    }
-
-    pub(crate) fn remove_cluster(&self, key: &str) {
+        let taken = leases.into_iter().filter_map(|key| address_of(&key)).collect();
         let mut inner = self.inner();
-        if let Some(uid) = inner.uids.remove(key) {
-            inner.clusters.remove(&uid);
-        }
+        inner.owners = owners;
+        inner.leaving = going;
+        inner.taken = taken;
     }
 
-    pub(crate) fn cluster_key(&self, uid: &str) -> Option<String> {
-        self.inner().clusters.get(uid).cloned()
-    }
-
-    pub(crate) fn add_machine(&self, uid: &str, id: &str) {
+    /// A machine of a cluster, and whether it is to go.
+    pub(crate) fn add_machine(&self, id: &str, uid: &str, leaving: bool) {
         let mut inner = self.inner();
-        inner.owner.insert(id.to_owned(), uid.to_owned());
-        inner
-            .machines
-            .entry(uid.to_owned())
-            .or_default()
-            .insert(id.to_owned());
-    }
-
-    pub(crate) fn remove_machine(&self, id: &str) {
-        let mut inner = self.inner();
-        inner.leaving.remove(id);
-        if let Some(uid) = inner.owner.remove(id) {
-            forget(&mut inner.machines, &uid, id);
-        }
-    }
-
-    pub(crate) fn machines(&self, uid: &str) -> Vec<String> {
-        listed(&self.inner().machines, uid)
-    }
-
-    /// Whether a machine is to go.
-    pub(crate) fn set_leaving(&self, id: &str, leaving: bool) {
-        let mut inner = self.inner();
+        inner.owners.insert(id.to_owned(), uid.to_owned());
         if leaving {
             inner.leaving.insert(id.to_owned());
         } else {
             inner.leaving.remove(id);
+        }
+    }
+
+    pub(crate) fn remove_machine(&self, id: &str) {
+        let mut inner = self.inner();
+        inner.owners.remove(id);
+        inner.leaving.remove(id);
+    }
+
+    /// The uid of the cluster that a machine belongs to.
+    pub(crate) fn owner(&self, machine: &str) -> Option<String> {
+        self.inner().owners.get(machine).cloned()
+    }
+
+    /// The fabric was looked through: these machines are in no record, by id, with their clusters' uids.
+    pub(crate) fn set_unknown(&self, unknown: BTreeMap<String, String>) {
+        self.inner().unknown = Some(unknown);
+    }
+
+    /// Whether there are machines of a cluster that are in no record.
+    pub(crate) fn unknown_machines(&self, uid: &str) -> UnknownMachines {
+        match &self.inner().unknown {
+            None => UnknownMachines::NotLooked,
+            Some(unknown) if unknown.values().any(|own| own == uid) => UnknownMachines::Some,
+            Some(_) => UnknownMachines::None,
         }
     }
 
@@ -95,106 +95,35 @@ impl Index {
     pub(crate) fn count_machines(&self, heard: impl Fn(&str) -> bool) -> (usize, usize) {
         let inner = self.inner();
         let (mut all, mut silent) = (0, 0);
-        for machine in inner.owner.keys().filter(|id| !inner.leaving.contains(*id)) {
+        for machine in inner.owners.keys().filter(|id| !inner.leaving.contains(*id)) {
             all += 1;
             silent += usize::from(!heard(machine));
         }
         (all, silent)
     }
 
-    /// The key of the cluster that a machine belongs to.
-    pub(crate) fn cluster_of(&self, machine: &str) -> Option<String> {
-        let inner = self.inner();
-        inner.clusters.get(inner.owner.get(machine)?).cloned()
-    }
-
-    /// A lease, by its key, and who it is for: `cluster/{uid}/…`.
-    pub(crate) fn add_lease(&self, key: &str, owner: &str) {
-        let mut inner = self.inner();
-        inner.taken.extend(address_of(key));
-        let cluster = owner
-            .strip_prefix("cluster/")
-            .and_then(|rest| rest.split('/').next());
-        let Some(uid) = cluster else {
-            return;
-        };
-        inner.lessees.insert(key.to_owned(), uid.to_owned());
-        inner
-            .leases
-            .entry(uid.to_owned())
-            .or_default()
-            .insert(key.to_owned());
-    }
-
-    /// There are these leases and no others.
-    pub(crate) fn set_leases<'a>(&self, leases: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        {
-            let mut inner = self.inner();
-            inner.taken.clear();
-            inner.leases.clear();
-            inner.lessees.clear();
-        }
-        for (key, owner) in leases {
-            self.add_lease(key, owner);
+    /// A lease, by its key.
+    pub(crate) fn add_lease(&self, key: &str) {
+        if let Some(address) = address_of(key) {
+            self.inner().taken.insert(address);
         }
     }
 
     pub(crate) fn remove_lease(&self, key: &str) {
-        let mut inner = self.inner();
         if let Some(address) = address_of(key) {
-            inner.taken.remove(&address);
+            self.inner().taken.remove(&address);
         }
-        if let Some(uid) = inner.lessees.remove(key) {
-            forget(&mut inner.leases, &uid, key);
-        }
-    }
-
-    /// Keys of a cluster's leases.
-    pub(crate) fn leases(&self, uid: &str) -> Vec<String> {
-        listed(&self.inner().leases, uid)
     }
 
     /// All leased addresses.
     pub(crate) fn taken(&self) -> BTreeSet<Ipv4Addr> {
         self.inner().taken.clone()
     }
-
-    pub(crate) fn add_operation(&self, uid: &str, id: &str) {
-        let mut inner = self.inner();
-        inner
-            .operations
-            .entry(uid.to_owned())
-            .or_default()
-            .insert(id.to_owned());
-    }
-
-    pub(crate) fn remove_operation(&self, uid: &str, id: &str) {
-        forget(&mut self.inner().operations, uid, id);
-    }
-
-    pub(crate) fn operations(&self, uid: &str) -> Vec<String> {
-        listed(&self.inner().operations, uid)
-    }
 }
 
 /// A lease's key says which address it is of.
 fn address_of(key: &str) -> Option<Ipv4Addr> {
     key.rsplit('/').next()?.parse().ok()
-}
-
-fn listed(map: &BTreeMap<String, BTreeSet<String>>, uid: &str) -> Vec<String> {
-    map.get(uid)
-        .map(|ids| ids.iter().cloned().collect())
-        .unwrap_or_default()
-}
-
-fn forget(map: &mut BTreeMap<String, BTreeSet<String>>, uid: &str, id: &str) {
-    if let Some(ids) = map.get_mut(uid) {
-        ids.remove(id);
-        if ids.is_empty() {
-            map.remove(uid);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -205,20 +134,29 @@ mod tests {
     fn machines_that_are_to_go_are_not_counted_as_silent() {
         let index = Index::default();
         for machine in ["a", "b", "c", "d"] {
-            index.add_machine("u", machine);
+            index.add_machine(machine, "u", false);
         }
         // A third of a stamp is scaled down and stands still: nothing is wrong with the others.
-        index.set_leaving("c", true);
-        index.set_leaving("d", true);
+        index.add_machine("c", "u", true);
+        index.add_machine("d", "u", true);
         assert_eq!(index.count_machines(|machine| machine == "a"), (2, 1));
-        index.set_leaving("d", false);
+        index.add_machine("d", "u", false);
         assert_eq!(index.count_machines(|machine| machine == "a"), (3, 2));
         index.remove_machine("c");
-        index.add_machine("u", "c");
+        index.add_machine("c", "u", false);
         assert_eq!(
             index.count_machines(|_| false),
             (4, 4),
             "another machine of the same id"
         );
+    }
+
+    #[test]
+    fn whether_machines_are_unknown_is_not_known_before_they_were_looked_for() {
+        let index = Index::default();
+        assert_eq!(index.unknown_machines("u"), UnknownMachines::NotLooked);
+        index.set_unknown([("m".to_owned(), "u".to_owned())].into());
+        assert_eq!(index.unknown_machines("u"), UnknownMachines::Some);
+        assert_eq!(index.unknown_machines("v"), UnknownMachines::None);
     }
 }

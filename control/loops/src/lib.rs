@@ -24,7 +24,6 @@ mod effects;
 mod fair;
 mod gap_detector;
 mod gate;
-mod hints;
 mod index;
 mod inventory;
 mod pacing;

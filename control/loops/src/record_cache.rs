@@ -38,6 +38,35 @@ impl<T: DeserializeOwned> RecordCache<T> {
         self.0.insert(key.to_owned(), read.clone());
         Ok(Some(read))
     }
+
+    /// All records with a prefix, in the order of their keys, as they are in the store now.
+    pub(crate) async fn list(
+        &mut self,
+        store: &dyn Store,
+        prefix: &str,
+    ) -> Result<Vec<Stored<Arc<T>>>, StoreError> {
+        let (found, _) = store.list(prefix).await?;
+        let mut before = std::mem::take(&mut self.0);
+        let mut all = Vec::with_capacity(found.len());
+        for (key, found) in found {
+            let known = before
+                .remove(&key)
+                .filter(|known| known.revision == found.revision);
+            let record = match known {
+                Some(known) => known,
+                None => {
+                    let Stored { revision, value } = parse_record(&key, &found)?;
+                    Stored {
+                        revision,
+                        value: Arc::new(value),
+                    }
+                }
+            };
+            all.push(record.clone());
+            self.0.insert(key, record);
+        }
+        Ok(all)
+    }
 }
 
 #[cfg(test)]
@@ -62,5 +91,21 @@ mod tests {
         assert_eq!(cache.read(&store, "/a").await.unwrap(), None);
         store.txn(put("three")).await.unwrap();
         assert_eq!(*cache.read(&store, "/a").await.unwrap().unwrap().value, "three");
+    }
+
+    #[tokio::test]
+    async fn a_list_is_what_is_there_and_parsed_once() {
+        let store = MemoryStore::new();
+        let mut cache = RecordCache::<String>::default();
+        let put = |key: &str, value: &str| Txn::default().with(put_record(key, &value));
+        store.txn(put("/m/1", "one")).await.unwrap();
+        store.txn(put("/m/2", "two")).await.unwrap();
+        let first = cache.list(&store, "/m/").await.unwrap();
+        store.txn(put("/m/2", "new")).await.unwrap();
+        let second = cache.list(&store, "/m/").await.unwrap();
+        assert!(Arc::ptr_eq(&first[0].value, &second[0].value));
+        assert_eq!(*second[1].value, "new");
+        store.txn(Txn::default().delete("/m/1")).await.unwrap();
+        assert_eq!(cache.list(&store, "/m/").await.unwrap().len(), 1);
     }
 }

@@ -1,32 +1,22 @@
-//! Removes what nobody owns: machines and networks without a record, records without a cluster, operations that ended
-//! long ago, and what is told of clusters that were deleted long ago.
+//! Removes what nobody owns: machines and networks that were this store's and have no record any more, records without a
+//! cluster, operations that ended long ago, and what is told of clusters that were deleted long ago. Machines and networks
+//! that this store does not know are kept and written down as unknown.
 //!
 //! Always true: the fabric is listed *before* the records are read. What is made is written down first and its record is
 //! removed last, so something listed that has no record afterwards is left over, whatever happens at the same time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use control_planner::OPERATION_PREEMPTED;
 use control_records::{
-    DeletedRecord, LeaseRecord, OperationError, OperationRecord, OperationStatus, events, key,
+    DeletedRecord, LeaseRecord, OwnerRecord, Rung, directory, events, key,
+    unknown::{self, Kind, is_removed},
 };
-use control_store::{StoreError, Stored, Txn, get_record, list_records, put_record};
+use control_store::{LARGEST_TXN, Store, StoreError, Stored, Txn, get_record, list_records};
 use fabric_api::{FabricError, MachineId};
+use jiff::Timestamp;
+use serde::Deserialize;
 
-use crate::{
-    cluster_loop::Shared,
-    hints::{ClusterHint, MachineHint, OperationHint},
-    recipes::network_id,
-};
-
-/// How much is swept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Scope {
-    /// Operations.
-    Records,
-    /// The fabric as well.
-    All,
-}
+use crate::{cluster_loop::Shared, recipes::network_id};
 
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
@@ -37,11 +27,9 @@ enum SweepError {
 }
 
 /// Sweeps once. What does not work is told to the log and left for the next time.
-pub(crate) async fn sweep(shared: &Shared, scope: Scope) {
+pub(crate) async fn sweep(shared: &Shared) {
     let result = async {
-        if scope == Scope::All {
-            fabric(shared).await?;
-        }
+        fabric(shared).await?;
         operations(shared).await?;
         histories(shared).await
     };
@@ -52,8 +40,8 @@ pub(crate) async fn sweep(shared: &Shared, scope: Scope) {
 
 /// The uids of all clusters.
 async fn clusters(shared: &Shared) -> Result<BTreeSet<String>, StoreError> {
-    let (found, _) = list_records::<ClusterHint>(&*shared.deps.store, "/clusters/").await?;
-    Ok(found.into_iter().map(|(_, cluster)| cluster.value.uid).collect())
+    let (names, _) = directory::cluster_names(&*shared.deps.store, None, None).await?;
+    Ok(names.into_iter().map(|name| name.uid).collect())
 }
 
 /// Machines, networks, and the records of both.
@@ -61,8 +49,8 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     let deps = &shared.deps;
     let store = &*deps.store;
     let inventory = shared.inventory.listed_after(shared.inventory.mark()).await?;
-    let (machines, _) = list_records::<MachineHint>(store, "/machines/").await?;
-    let (leases, _) = list_records::<LeaseRecord>(store, "/leases/").await?;
+    let (machines, _) = list_records::<OwnerRecord>(store, key::MACHINE_OWNERS).await?;
+    let (leases, _) = list_records::<LeaseRecord>(store, key::LEASES).await?;
     // Read last: whatever the records above belong to was there before them.
     let uids = clusters(shared).await?;
 
@@ -71,20 +59,35 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         .iter()
         .map(|machine| machine.id.0.clone())
         .collect();
-    let mut vanished = Vec::new();
-    let mut serving = Vec::new();
-    for (_, machine) in machines {
-        if inventory.kept_disks.iter().any(|id| id.0 == machine.value.id) && machine.value.is_well() {
-            serving.push(MachineId(machine.value.id.clone()));
-        }
-        match machine.value.cluster() {
-            Some(cluster) if !uids.contains(cluster) => vanished.push(machine.value.id),
+    let mut vanished = BTreeMap::new();
+    for (key, machine) in machines {
+        let id = key.trim_start_matches(key::MACHINE_OWNERS).to_owned();
+        match machine.value.owner.uid() {
+            Some(uid) if !uids.contains(uid) => {
+                vanished.insert(id, uid.to_owned());
+            }
             _ => {
-                orphans.remove(&machine.value.id);
+                orphans.remove(&id);
             }
         }
     }
-    orphans.extend(vanished.iter().cloned());
+    // Of what is in no record, only what this store knows to have been its own is removed.
+    let now = deps.env.clock.now();
+    let mut unknown = BTreeMap::new();
+    for machine in &inventory.machines {
+        let id = machine.id.as_str();
+        if orphans.contains(id) && !vanished.contains_key(id) && !is_removed(store, Kind::Machine, id).await?
+        {
+            orphans.remove(id);
+            unknown.insert(id.to_owned(), machine.labels.clone());
+        }
+    }
+    let strangers = unknown
+        .iter()
+        .filter_map(|(id, labels)| Some((id.clone(), labels.get("cluster")?.clone())));
+    shared.index.set_unknown(strangers.collect());
+    tell_unknown(store, Kind::Machine, unknown, now).await?;
+    orphans.extend(vanished.keys().cloned());
     for id in &orphans {
         tracing::warn!(machine = id, "removing a machine that belongs to no cluster");
         match bounded(shared, deps.fabric.delete_machine(&MachineId::from(id.as_str()))).await {
@@ -94,18 +97,22 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
                     machine = id,
                     "a machine that belongs to no cluster stays for now: {error}"
                 );
-                vanished.retain(|left| left != id);
+                vanished.remove(id);
             }
         }
     }
-    for id in vanished {
+    for (id, uid) in vanished {
         store
-            .txn(
-                Txn::default()
-                    .delete(key::machine(&id))
-                    .delete(key::machine_config(&id)),
-            )
+            .txn(directory::remove_machine(Txn::default(), &uid, &id, now))
             .await?;
+    }
+    let mut serving = Vec::new();
+    for id in &inventory.kept_disks {
+        if let Some((_, machine)) = directory::machine(store, id.as_str()).await?
+            && machine.value.repair.rung == Rung::None
+        {
+            serving.push(id.clone());
+        }
     }
     for id in serving {
         // It was made anew and has served for a while: what it had before is not needed any more.
@@ -118,7 +125,12 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         }
     }
     let wanted: BTreeSet<_> = uids.iter().map(|uid| network_id(uid)).collect();
+    let mut unknown = BTreeMap::new();
     for id in inventory.networks.iter().filter(|id| !wanted.contains(id)) {
+        if !is_removed(store, Kind::Network, id.as_str()).await? {
+            unknown.insert(id.0.clone(), BTreeMap::new());
+            continue;
+        }
         tracing::warn!(
             network = id.as_str(),
             "removing a network that belongs to no cluster"
@@ -130,6 +142,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
             );
         }
     }
+    tell_unknown(store, Kind::Network, unknown, now).await?;
     for (key, lease) in leases {
         let owner = lease
             .value
@@ -146,6 +159,24 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     Ok(())
 }
 
+/// Writes down what is unknown, and says so when it is found.
+async fn tell_unknown(
+    store: &dyn Store,
+    kind: Kind,
+    present: BTreeMap<String, BTreeMap<String, String>>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for id in unknown::found(store, kind, present, now).await? {
+        tracing::error!(
+            %kind,
+            id,
+            "it is in no record of this store, which may be new or older than what it describes: it is kept; see 'landfall \
+             unknown list'"
+        );
+    }
+    Ok(())
+}
+
 /// A call that hangs must not be the end of all sweeping.
 async fn bounded(
     shared: &Shared,
@@ -156,46 +187,21 @@ async fn bounded(
     ended.unwrap_or_else(|elapsed| Err(FabricError::failed("remove it", elapsed)))
 }
 
-/// Operations without a cluster end; operations that ended long ago go.
+/// Operations that ended long ago go, an owner at a time.
 async fn operations(shared: &Shared) -> Result<(), SweepError> {
     let store = &*shared.deps.store;
     let now = shared.deps.env.clock.now();
-    let (operations, _) = list_records::<OperationHint>(store, "/operations/").await?;
-    // Read afterwards: an operation is written together with its cluster, never before.
-    let uids = clusters(shared).await?;
-    for (key, Stored { revision, value }) in operations {
-        let txn = Txn::default().at(&key, revision);
-        let txn = match value.ended_at {
-            Some(ended_at)
-                if now.duration_since(ended_at).unsigned_abs() > shared.deps.settings.operation_retention =>
-            {
-                txn.delete(key)
-            }
-            None if value.status == OperationStatus::InProgress
-                && !value.cluster.is_empty()
-                && !uids.contains(&value.cluster) =>
-            {
-                let Some(Stored { value, .. }) = get_record::<OperationRecord>(store, &key).await? else {
-                    continue;
-                };
-                let ended = if value.deletes {
-                    OperationRecord {
-                        status: OperationStatus::Succeeded,
-                        ended_at: Some(now),
-                        ..value
-                    }
-                } else {
-                    OperationRecord {
-                        status: OperationStatus::Canceled,
-                        ended_at: Some(now),
-                        error: Some(OperationError {
-                            code: OPERATION_PREEMPTED.to_owned(),
-                            message: "The cluster was deleted, which overtook this operation.".to_owned(),
-                        }),
-                        ..value
-                    }
-                };
-                txn.with(put_record(key, &ended))
+    let old = |ended: Timestamp| {
+        now.duration_since(ended).unsigned_abs() > shared.deps.settings.operation_retention
+    };
+    let (owners, _) = list_records::<OwnerRecord>(store, key::OPERATION_OWNERS).await?;
+    for (index, owner) in owners {
+        let id = index.trim_start_matches(key::OPERATION_OWNERS);
+        let key = owner.value.owner.operation(id);
+        let ended = get_record::<Ended>(store, &key).await?;
+        let txn = match ended {
+            Some(found) if found.value.ended_at.is_some_and(old) => {
+                Txn::default().at(&key, found.revision).delete(key).delete(index)
             }
             _ => continue,
         };
@@ -204,21 +210,30 @@ async fn operations(shared: &Shared) -> Result<(), SweepError> {
     Ok(())
 }
 
-/// The events of clusters that were deleted long ago go.
+/// The little of an operation's record that matters here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ended {
+    ended_at: Option<Timestamp>,
+}
+
+/// The events of clusters that were deleted long ago go, and then what is left of these clusters.
 async fn histories(shared: &Shared) -> Result<(), SweepError> {
     let store = &*shared.deps.store;
     let now = shared.deps.env.clock.now();
-    let (deleted, _) = list_records::<DeletedRecord>(store, "/deleted/").await?;
+    unknown::forget_removed(store, now).await?;
+    let (deleted, _) = list_records::<DeletedRecord>(store, key::DELETED).await?;
     for (key, Stored { revision, value }) in deleted {
         if now.duration_since(value.deleted_at).unsigned_abs() <= events::KEPT_AFTER_DELETION {
             continue;
         }
-        let mut txn = Txn::default().at(&key, revision).delete(key);
         let (told, _) = store.list(&key::events(&value.uid)).await?;
-        for (key, _) in told {
-            txn = txn.delete(key);
+        for batch in told.chunks(LARGEST_TXN) {
+            let txn = batch.iter().fold(Txn::default(), |txn, (key, _)| txn.delete(key));
+            store.txn(txn).await?;
         }
-        retry_later(store.txn(txn).await)?;
+        // Last: as long as it is there, a sweep that was cut short goes on.
+        retry_later(store.txn(Txn::default().at(&key, revision).delete(key)).await)?;
     }
     Ok(())
 }

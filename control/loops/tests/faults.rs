@@ -19,11 +19,10 @@ use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 use control_loops::{Controller, ControllerDeps, Pulse, Settings};
 use control_records::{
-    ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus, Progress, events, key,
+    ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus, Owner, Progress, directory,
+    events, key,
 };
-use control_store::{
-    Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, put_record,
-};
+use control_store::{Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record};
 use fabric_sim::{Call, Gate, SimOptions, SimWorld, Verdict};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -161,7 +160,7 @@ fn cluster(env: &Env) -> ClusterRecord {
         },
         sealed: BTreeMap::new(),
         deleting: false,
-        operation: String::new(),
+        operation: "o".to_owned(),
         course: Course {
             generation: 1,
             ..Course::default()
@@ -271,12 +270,8 @@ async fn stand() -> Stand {
 
 impl Stand {
     async fn create(&self) {
-        let key = key::cluster("s", "g", "c");
-        let put = put_record(key.as_str(), &cluster(&self.env));
-        self.store
-            .txn(Txn::default().absent(key).with(put))
-            .await
-            .unwrap();
+        let txn = directory::new_cluster(Txn::default(), &cluster(&self.env));
+        self.store.txn(txn).await.unwrap();
     }
 
     async fn reached(&self) -> bool {
@@ -391,7 +386,7 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
         id: "o".to_owned(),
         name: "ManagedClusters_CreateOrUpdate".to_owned(),
         resource_id: String::new(),
-        cluster: "0123456789".to_owned(),
+        owner: Owner::cluster("0123456789"),
         generation: 1,
         pool: None,
         creates: true,
@@ -402,8 +397,8 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
         ended_at: None,
         error: None,
     };
-    let put = put_record(key::operation("o"), &operation);
-    stand.store.txn(Txn::default().with(put)).await.unwrap();
+    let txn = directory::new_operation(Txn::default(), &operation);
+    stand.store.txn(txn).await.unwrap();
     stand.create().await;
     until(&stand.env, "two machines are being made", || async {
         machines.held.load(Ordering::SeqCst) == 2
@@ -416,7 +411,7 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
         stand.reached().await
     })
     .await;
-    let ended = get_record::<OperationRecord>(&*stand.store, &key::operation("o"))
+    let ended = directory::operation(&*stand.store, "o")
         .await
         .unwrap()
         .unwrap()

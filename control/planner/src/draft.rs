@@ -6,7 +6,8 @@ use control_records::{ClusterRecord, Event, EventKind, ObservedRecord};
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, Observation, Plan, Policy, Subject, Write, gaps, messages,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, Write, gaps,
+    messages,
 };
 
 /// A plan being made.
@@ -112,6 +113,14 @@ impl<'a> Draft<'a> {
             _ => {}
         }
         self.writes.push(write);
+    }
+
+    /// Whether this much more can be written with this plan. If not, the plan is not finished, and the next one goes on.
+    pub(crate) fn has_room(&mut self, more: usize) -> bool {
+        let written: usize = self.writes.iter().map(Write::size).sum();
+        let fits = written + self.events.len() + more <= LARGEST;
+        self.unfinished |= !fits;
+        fits
     }
 
     /// Whether this plan marks a machine as to go.

@@ -6,6 +6,9 @@ use control_records::{EventKind, Told};
 
 use crate::{Draft, Machine, Presence, Reach, Write, messages};
 
+/// Events that one look at a machine may bring, as a rule.
+const TOLD_AT_ONCE: usize = 4;
+
 pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let mut told = BTreeMap::new();
@@ -17,6 +20,12 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
             continue;
         }
         let mut now = before.clone();
+        if !draft.has_room(TOLD_AT_ONCE) {
+            if before != Told::default() {
+                told.insert(id.clone(), before);
+            }
+            continue;
+        }
         runs(draft, id, machine, &label, &mut now);
         serves(draft, machine, &label, &mut now);
         restarts(draft, machine, &label, &mut now);

@@ -56,7 +56,7 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, Drain, Held, Machine, NetworkSeen, Observation, Presence,
-    Reach, StampRanges,
+    Reach, StampRanges, UnknownMachines,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::control_plane::{ControlPlane, member};
@@ -184,6 +184,28 @@ pub enum Write {
     },
     /// Everything is gone: remove all the cluster's records, end its operations.
     Forget,
+}
+
+/// Effects on the store that machines' records and events of one plan may have: with all else that a plan writes, they are
+/// one transaction of any store. What does not fit is planned again once this is written.
+const LARGEST: usize = 80;
+
+impl Write {
+    /// How many records it changes, with the event that tells of it.
+    fn size(&self) -> usize {
+        match self {
+            Self::RecordMachine { .. } => 3,
+            Self::RemoveMachine(_) => 5,
+            Self::Lease(_)
+            | Self::CreatePki
+            | Self::MarkMachine(_)
+            | Self::Repair { .. }
+            | Self::Upgrade { .. }
+            | Self::Progress { .. }
+            | Self::EndOperation { .. }
+            | Self::Forget => 2,
+        }
+    }
 }
 
 /// Everything that a cluster can do, in the order in which it is planned.

@@ -37,6 +37,8 @@ pub struct Observation {
     pub machines: BTreeMap<String, Machine>,
     /// Whether what is said of the machines' presence is due to be looked at again.
     pub inventory_stale: bool,
+    /// Whether there are machines of this cluster that are in no record.
+    pub unknown_machines: UnknownMachines,
     /// How many of the stamp's machines are silent. Only looked at while one of this cluster's is.
     pub silent_machines: SilentMachines,
     /// Its VNET.
@@ -51,6 +53,17 @@ pub struct Observation {
     pub busy: BTreeSet<Subject>,
     /// What failed lately.
     pub held: BTreeMap<Subject, Held>,
+}
+
+/// Whether there are machines of a cluster that are in no record: then the store is older than the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownMachines {
+    /// The fabric was not looked through for them since the service was started.
+    NotLooked,
+    /// There are none.
+    None,
+    /// There are some.
+    Some,
 }
 
 /// Where leases come from.

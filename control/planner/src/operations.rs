@@ -22,6 +22,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
         if operation.status != OperationStatus::InProgress {
             continue;
         }
+        if !draft.has_room(3) {
+            return;
+        }
         let deadline = draft.after(operation.started_at, draft.policy.operation_bound);
         let end = if draft.desired.deleting && !operation.deletes {
             Some((OperationStatus::Canceled, Some(preempted(draft))))

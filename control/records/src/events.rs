@@ -16,6 +16,8 @@ use crate::{ClusterRecord, SealedRecord, key};
 
 /// How many events of a cluster are kept. The oldest go first.
 pub const KEPT: usize = 200;
+/// How many are removed in one transaction, at most; where there are more, later ones remove them.
+const REMOVED: usize = 32;
 /// How long an event is kept.
 pub const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long the events of a deleted cluster are kept.
@@ -140,7 +142,7 @@ impl Event {
     }
 }
 
-/// An event as kept, `/events/{uid}/{when}-{number}`: keys are in the order in which things happened.
+/// An event as kept, `/c/{uid}/event/{when}-{number}`: keys are in the order in which things happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventRecord {
@@ -175,7 +177,7 @@ pub struct DeletedRecord {
     /// What it was to be last, without what it was asked for in its course.
     #[serde(default)]
     pub last: Option<Box<ClusterRecord>>,
-    /// Its keys as they were sealed under `/pki/{uid}`: its backup cannot be read without them.
+    /// Its keys, sealed as [`key::sealed::pki`] says: its backup cannot be read without them.
     #[serde(default)]
     pub pki: Option<SealedRecord>,
 }
@@ -223,6 +225,7 @@ fn superfluous<'a>(keys: &[&'a str], uid: &str, coming: usize, now: Timestamp) -
         .enumerate()
         .filter(|(place, key)| *place < too_many || **key < oldest.as_str())
         .map(|(_, key)| *key)
+        .take(REMOVED)
         .collect()
 }
 

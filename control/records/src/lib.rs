@@ -2,27 +2,38 @@
 //!
 //! | key | record |
 //! |---|---|
+//! | `/format` | [`FormatRecord`]: the format of all records, see [`migrate`] |
 //! | `/stamp` | [`StampRecord`] |
 //! | `/subscriptions/{s}` | [`SubscriptionRecord`] |
 //! | `/groups/{s}/{group in lower case}` | [`GroupRecord`] |
-//! | `/clusters/{s}/{group}/{name}`, lower case | [`ClusterRecord`]: desired |
-//! | `/observed/{uid}` | [`ObservedRecord`]: what is, written by the cluster's loop only |
-//! | `/pki/{uid}` | [`SealedRecord`]: the cluster's CAs and keys |
-//! | `/machines/{id}` | [`MachineRecord`]: written before the machine is made, removed after it is gone |
-//! | `/machine-configs/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
-//! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
-//! | `/operations/{id}` | [`OperationRecord`] |
-//! | `/events/{uid}/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
+//! | `/n/managedclusters/{s}/{group}/{name}`, lower case | [`NameRecord`]: which uid has this name |
+//! | `/c/{uid}/desired` | [`ClusterRecord`]: what the cluster is to be |
+//! | `/c/{uid}/observed` | [`ObservedRecord`]: what it is, written by the cluster's loop only |
+//! | `/c/{uid}/pki` | [`SealedRecord`]: the cluster's CAs and keys |
+//! | `/c/{uid}/machine/{id}` | [`MachineRecord`]: written before the machine is made, removed after it is gone |
+//! | `/c/{uid}/machine-config/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
+//! | `/c/{uid}/op/{id}`, `/g/{s}/{group}/op/{id}` | [`OperationRecord`] |
+//! | `/c/{uid}/event/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
+//! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster |
+//! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
+//! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
+//! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
+//! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}` | [`PrincipalRecord`] |
 //!
-//! Always true: desired, observed and operation are three things, written by three different writers. Every record
-//! carries `v`, its format version; migrations run at start, in [`migrate`](crate), so that the rest knows only the newest.
+//! Always true: desired, observed and operation are three things, written by three different writers. What belongs to an
+//! owner is below its key ([`key`]); an index entry is written and removed in the transaction of what it points to
+//! ([`directory`]). [`migrate()`] runs before anything else reads, so that the rest knows only the newest format.
 
 pub mod child;
 pub mod course;
+pub mod directory;
 pub mod events;
+pub mod key;
+pub mod migrate;
 mod text;
+pub mod unknown;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -34,7 +45,10 @@ use serde_json::Value;
 
 pub use child::{ChildRecord, SystemData};
 pub use course::{BASE, Course, Leaving, Reached};
+pub use directory::{NameRecord, OwnerRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
+pub use key::Owner;
+pub use migrate::{FormatRecord, MigrateError, migrate};
 
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,6 +134,13 @@ pub struct ClusterRecord {
     pub modified_by: String,
     /// systemData.
     pub modified_by_type: String,
+}
+
+impl ClusterRecord {
+    /// The key of its name.
+    pub fn name_key(&self) -> String {
+        key::cluster_name(&self.subscription, &self.resource_group, &self.name)
+    }
 }
 
 /// What a cluster is.
@@ -320,7 +341,7 @@ fn unspecified() -> Ipv4Addr {
     Ipv4Addr::UNSPECIFIED
 }
 
-/// Something encrypted with the stamp's key (AES-256-GCM; the key is the record's name as associated data).
+/// Something encrypted with the stamp's key (AES-256-GCM; a name from [`key::sealed`] is the associated data).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SealedRecord {
@@ -356,8 +377,8 @@ pub struct OperationRecord {
     pub name: String,
     /// ARM id of the resource.
     pub resource_id: String,
-    /// The cluster's uid, or empty for other resources.
-    pub cluster: String,
+    /// What it belongs to.
+    pub owner: Owner,
     /// It ends when the observed generation is at least this (for a deletion: when the cluster is gone).
     pub generation: u64,
     /// The pool that it is about, where it is about one only.
@@ -379,6 +400,13 @@ pub struct OperationRecord {
     pub ended_at: Option<Timestamp>,
     /// Why it failed or was cancelled.
     pub error: Option<OperationError>,
+}
+
+impl OperationRecord {
+    /// Its key.
+    pub fn key(&self) -> String {
+        self.owner.operation(&self.id)
+    }
 }
 
 /// How far an operation is. Never goes back.
@@ -450,73 +478,4 @@ pub struct PrincipalRecord {
     pub secret_hash: String,
     /// When it was made.
     pub created_at: Timestamp,
-}
-
-/// Keys of records.
-pub mod key {
-    /// `/stamp`
-    pub const STAMP: &str = "/stamp";
-    /// A subscription's key.
-    pub fn subscription(id: &str) -> String {
-        format!("/subscriptions/{}", id.to_ascii_lowercase())
-    }
-    /// A group's key.
-    pub fn group(subscription: &str, group: &str) -> String {
-        format!(
-            "/groups/{}/{}",
-            subscription.to_ascii_lowercase(),
-            group.to_ascii_lowercase()
-        )
-    }
-    /// A cluster's key.
-    pub fn cluster(subscription: &str, group: &str, name: &str) -> String {
-        format!(
-            "/clusters/{}/{}/{}",
-            subscription.to_ascii_lowercase(),
-            group.to_ascii_lowercase(),
-            name.to_ascii_lowercase()
-        )
-    }
-    /// A cluster's observed key.
-    pub fn observed(uid: &str) -> String {
-        format!("/observed/{uid}")
-    }
-    /// A cluster's PKI key.
-    pub fn pki(uid: &str) -> String {
-        format!("/pki/{uid}")
-    }
-    /// A machine's key.
-    pub fn machine(id: &str) -> String {
-        format!("/machines/{id}")
-    }
-    /// A machine's configuration key.
-    pub fn machine_config(id: &str) -> String {
-        format!("/machine-configs/{id}")
-    }
-    /// A lease's key; `pool` is `machines` or `vips`.
-    pub fn lease(pool: &str, address: std::net::Ipv4Addr) -> String {
-        format!("/leases/{pool}/{address}")
-    }
-    /// An operation's key.
-    pub fn operation(id: &str) -> String {
-        format!("/operations/{id}")
-    }
-    /// The prefix of a cluster's events.
-    pub fn events(uid: &str) -> String {
-        format!("/events/{uid}/")
-    }
-    /// The prefix of a cluster's events of one moment; in the order of time.
-    pub fn events_at(uid: &str, at: jiff::Timestamp) -> String {
-        // Microseconds since the year 1 or so: never negative, so that texts sort as numbers do.
-        let micros = at.as_microsecond().saturating_add(400_000_000_000_000_000);
-        format!("/events/{uid}/{micros:019}-")
-    }
-    /// The key of what is left of a deleted cluster.
-    pub fn deleted(uid: &str) -> String {
-        format!("/deleted/{uid}")
-    }
-    /// A principal's key.
-    pub fn principal(object_id: &str) -> String {
-        format!("/principals/{object_id}")
-    }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use crate::{Change, Compare, Op, Revision, StoreError, Txn, Value, Versioned};
+use crate::{Change, Compare, LARGEST_TXN, Op, Revision, StoreError, Txn, Value, Versioned};
 
 /// Changes kept for watches that are yet to start.
 const TAIL: usize = 4096;
@@ -207,8 +207,15 @@ impl Batch<'_> {
     /// Judges a transaction as if all before it in this batch had happened.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] with the first condition that does not hold; the batch is as before.
+    /// [`StoreError::Conflict`] with the first condition that does not hold, [`StoreError::TooLarge`]; the batch is as
+    /// before.
     pub(crate) fn judge(&mut self, txn: Txn) -> Result<Commit, StoreError> {
+        if txn.compare.len().max(txn.ops.len()) > LARGEST_TXN {
+            return Err(StoreError::TooLarge {
+                conditions: txn.compare.len(),
+                effects: txn.ops.len(),
+            });
+        }
         for condition in &txn.compare {
             let (key, wanted) = match condition {
                 Compare::Absent(key) => (key, None),

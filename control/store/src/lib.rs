@@ -26,6 +26,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+/// Conditions, and effects, that a transaction may have: what etcd takes by default, so that what is written against this
+/// trait works there.
+pub const LARGEST_TXN: usize = 128;
+
 /// A point in the store's history; grows by one with each committed transaction. 0 is the empty store.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
@@ -120,6 +124,16 @@ pub enum StoreError {
     Conflict {
         /// Which key.
         key: String,
+    },
+    /// A transaction has more than [`LARGEST_TXN`] conditions or effects: a fault of its author.
+    #[error(
+        "a transaction of {conditions} conditions and {effects} effects is too large, at most {LARGEST_TXN} of each are taken"
+    )]
+    TooLarge {
+        /// Its conditions.
+        conditions: usize,
+        /// Its effects.
+        effects: usize,
     },
     /// A watch fell behind the history that is kept: list again.
     #[error("the watch fell behind")]

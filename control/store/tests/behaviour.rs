@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use base_env::Env;
 use control_store::{
-    Change, MemoryStore, Op, RedbStore, Revision, Store, StoreError, Txn, get_record, list_records,
-    put_record,
+    Change, LARGEST_TXN, MemoryStore, Op, RedbStore, Revision, Store, StoreError, Txn, get_record,
+    list_records, put_record,
 };
 use proptest::prelude::*;
 
@@ -126,22 +126,55 @@ async fn a_watch_sees_what_came_after_and_then_what_comes() {
     }
 }
 
+/// As many transactions as it takes, all at once.
+async fn put_many(store: &Arc<dyn Store>, keys: impl Iterator<Item = String>) {
+    let keys: Vec<String> = keys.collect();
+    let mut commits = tokio::task::JoinSet::new();
+    for some in keys.chunks(LARGEST_TXN) {
+        let puts = some.iter().map(|key| Op::Put(key.clone(), vec![1]));
+        let txn = puts.fold(Txn::default(), Txn::with);
+        let store = Arc::clone(store);
+        commits.spawn(async move { store.txn(txn).await });
+    }
+    for done in commits.join_all().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_etcd_would_refuse_is_refused() {
+    for Subject { store, .. } in Subject::both() {
+        let puts = |many: usize| (0..many).map(|index| Op::Put(format!("/{index}"), Vec::new()));
+        let error = store
+            .txn(puts(LARGEST_TXN + 1).fold(Txn::default(), Txn::with))
+            .await;
+        assert!(matches!(
+            error,
+            Err(StoreError::TooLarge {
+                effects: 129,
+                conditions: 0
+            })
+        ));
+        assert!(store.list("/").await.unwrap().0.is_empty());
+        store
+            .txn(puts(LARGEST_TXN).fold(Txn::default(), Txn::with))
+            .await
+            .unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_watch_that_fell_behind_says_so_once_and_ends() {
     for Subject { store, .. } in Subject::both() {
         let mut slow = store.watch("/", Revision(0)).await.unwrap();
         for round in 0..200_u8 {
             let mut txn = Txn::default();
-            for index in 0..200 {
+            for index in 0..100 {
                 txn = txn.with(Op::Put(format!("/{index}"), vec![round]));
             }
             store.txn(txn).await.unwrap();
         }
-        let mut txn = Txn::default();
-        for index in 0..70_000 {
-            txn = txn.with(Op::Put(format!("/many/{index}"), Vec::new()));
-        }
-        store.txn(txn).await.unwrap();
+        put_many(&store, (0..70_000).map(|index| format!("/many/{index}"))).await;
         let mut last = Revision(0);
         loop {
             match slow.recv().await {
@@ -162,14 +195,10 @@ async fn a_watch_that_fell_behind_says_so_once_and_ends() {
 }
 
 #[tokio::test]
-async fn a_watch_that_reads_is_not_lost_to_a_commit_larger_than_what_is_kept() {
+async fn a_watch_that_reads_is_not_lost_to_commits_larger_than_what_is_kept() {
     for Subject { store, .. } in Subject::both() {
         let mut watch = store.watch("/", Revision(0)).await.unwrap();
-        let mut txn = Txn::default();
-        for index in 0..10_000 {
-            txn = txn.with(Op::Put(format!("/{index:05}"), vec![1]));
-        }
-        store.txn(txn).await.unwrap();
+        put_many(&store, (0..10_000).map(|index| format!("/{index:05}"))).await;
         store.txn(put("/last", "1")).await.unwrap();
         for index in 0..10_000 {
             assert_eq!(watch.recv().await.unwrap().unwrap().key, format!("/{index:05}"));

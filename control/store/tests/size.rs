@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use base_env::Env;
-use control_store::{Op, RedbStore, Store, Txn};
+use control_store::{LARGEST_TXN, Op, RedbStore, Store, Txn};
 
 /// Records and their size, written so many at a time.
 struct Load {
@@ -26,20 +26,28 @@ impl Load {
 
     async fn write(&self, store: &RedbStore, numbers: std::ops::Range<usize>, round: u8) {
         for start in numbers.clone().step_by(self.together) {
-            let mut txn = Txn::default();
-            for number in start..numbers.end.min(start + self.together) {
-                txn = txn.with(Op::Put(self.key(number), self.value(round)));
-            }
-            store.txn(txn).await.unwrap();
+            let some = start..numbers.end.min(start + self.together);
+            let puts = some.map(|number| Op::Put(self.key(number), self.value(round)));
+            commit(store, puts.collect()).await;
         }
     }
 
     async fn delete(&self, store: &RedbStore, numbers: impl Iterator<Item = usize>) {
-        let mut txn = Txn::default();
-        for number in numbers {
-            txn = txn.delete(self.key(number));
-        }
-        store.txn(txn).await.unwrap();
+        let deletions = numbers.map(|number| Op::Delete(self.key(number)));
+        commit(store, deletions.collect()).await;
+    }
+}
+
+/// As many transactions as it takes, all at once: the store makes one commit of them.
+async fn commit(store: &RedbStore, ops: Vec<Op>) {
+    let commits = ops.chunks(LARGEST_TXN).map(|ops| {
+        store.txn(Txn {
+            compare: Vec::new(),
+            ops: ops.to_vec(),
+        })
+    });
+    for done in futures::future::join_all(commits).await {
+        done.unwrap();
     }
 }
 

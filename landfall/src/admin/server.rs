@@ -21,8 +21,10 @@ use axum::{
     routing::get,
 };
 use cluster_spec::PodNetworking;
-use control_records::{ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Role, key};
-use control_store::{Store, get_record, list_records};
+use control_records::{
+    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key, unknown,
+};
+use control_store::{Store, get_record};
 use fabric_api::{Fabric, MachineSeen, Power};
 use jiff::Timestamp;
 use providers_containerservice::cluster_state;
@@ -94,7 +96,7 @@ async fn logs(
     UrlPath((machine, process)): UrlPath<(String, String)>,
     Query(query): Query<LogQuery>,
 ) -> Response {
-    let known = get_record::<MachineRecord>(&*sources.store, &key::machine(&machine)).await;
+    let known = directory::machine(&*sources.store, &machine).await;
     match known {
         Ok(Some(_)) => {}
         Ok(None) => return (StatusCode::NOT_FOUND, format!("there is no machine {machine}")).into_response(),
@@ -115,8 +117,11 @@ async fn logs(
 impl Sources {
     async fn status(&self) -> Result<StampStatus> {
         let store = &*self.store;
-        let clusters = list_records::<ClusterRecord>(store, "/clusters/").await?.0;
-        let machines = list_records::<MachineRecord>(store, "/machines/").await?.0;
+        let clusters = directory::clusters(store, None, None).await?;
+        let mut machines = Vec::new();
+        for cluster in &clusters {
+            machines.extend(directory::machines(store, &cluster.value.uid).await?);
+        }
         let inventory = self.fabric.list().await?;
         let kept: BTreeSet<String> = inventory.kept_disks.into_iter().map(|id| id.0).collect();
         let seen: BTreeMap<String, MachineSeen> = inventory
@@ -126,12 +131,11 @@ impl Sources {
             .collect();
         let names: BTreeMap<&str, &str> = clusters
             .iter()
-            .map(|(_, cluster)| (cluster.value.uid.as_str(), cluster.value.name.as_str()))
+            .map(|cluster| (cluster.value.uid.as_str(), cluster.value.name.as_str()))
             .collect();
         let mut machines: Vec<MachineStatus> = machines
             .iter()
-            .map(|(_, stored)| {
-                let record = &stored.value;
+            .map(|record| {
                 let report = self.agents.report(&record.id);
                 MachineStatus {
                     kept_disk: kept.contains(&record.id),
@@ -152,17 +156,19 @@ impl Sources {
             .iter()
             .filter_map(|machine| Some((machine.cluster_uid.clone()?, self.backup(&machine.id)?)))
             .collect();
-        for (_, cluster) in clusters {
+        for cluster in clusters {
             let cluster = cluster.value;
+            let owner = Owner::cluster(cluster.uid.as_str());
             let observed = get_record::<ObservedRecord>(store, &key::observed(&cluster.uid)).await?;
             let observed = observed.map(|stored| stored.value);
-            let operation = get_record::<OperationRecord>(store, &key::operation(&cluster.operation)).await?;
+            let operation =
+                get_record::<OperationRecord>(store, &owner.operation(&cluster.operation)).await?;
             let operation = operation.map(|stored| stored.value);
             let state = cluster_state(&cluster, observed.as_ref(), operation.as_ref());
             let observed = observed.unwrap_or_default();
             let mut running = Vec::new();
             for id in &cluster.course.running {
-                let found = get_record::<OperationRecord>(store, &key::operation(id)).await?;
+                let found = get_record::<OperationRecord>(store, &owner.operation(id)).await?;
                 running.extend(
                     found
                         .map(|stored| stored.value)
@@ -189,6 +195,7 @@ impl Sources {
             uplink: format!("{:?}", self.settings.uplink).to_lowercase(),
             clusters: answers,
             image_builds: (self.image_builds)(),
+            unknown: unknown::list(store).await?,
             machines,
         })
     }

@@ -50,6 +50,12 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
     for (version, step) in &status.image_builds {
         page.push_str(&format!("  image    Kubernetes {version}: {step}\n"));
     }
+    if !status.unknown.is_empty() {
+        page.push_str(&format!(
+            "  unknown  {} machines, networks or backups are in no record of the store: see landfall unknown list{flag}\n",
+            status.unknown.len()
+        ));
+    }
     let spare = status
         .machines
         .iter()

@@ -101,6 +101,16 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         RedbStore::open(&places.store(), env)
             .with_context(|| format!("cannot open {}", places.store().display()))?,
     );
+    let migrated = control_records::migrate(&*store)
+        .await
+        .with_context(|| format!("cannot use {}", places.store().display()))?;
+    if migrated.records > 0 {
+        tracing::info!(
+            from = migrated.from,
+            records = migrated.records,
+            "the store was migrated"
+        );
+    }
     let config = config(places, &settings);
     first::records(&*store, places, &settings, &config, env).await?;
 

@@ -10,7 +10,7 @@ use arm_kernel::{
 };
 use arm_wire::{ArmError, ErrorCode};
 use async_trait::async_trait;
-use control_records::{ChildRecord, child};
+use control_records::{ChildRecord, child, key};
 use control_store::{Stored, Txn, list_records, put_record};
 use serde_json::{Map, Value, json};
 
@@ -192,7 +192,7 @@ impl<D: Document> Resource for Child<D> {
         let uid = &cluster.record.value.uid;
         let key = child::key(uid, D::KIND, at.child);
         // A cluster that begins to go meanwhile takes no more children.
-        let txn = Txn::default().at(at.key(), cluster.record.revision);
+        let txn = Txn::default().at(key::desired(uid), cluster.record.revision);
         let txn = match &state.child {
             Some(child) => txn.at(&key, child.revision),
             None => txn.absent(&key),

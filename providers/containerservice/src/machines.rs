@@ -2,8 +2,7 @@
 
 use arm_kernel::{Operation, ResourceType, Verb, quote, store_error};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
-use control_records::{MachineRecord, Role, key};
-use control_store::list_records;
+use control_records::{MachineRecord, Role, directory};
 use serde_json::{Value, json};
 
 use crate::{
@@ -32,14 +31,13 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
 impl ContainerService {
     /// The machines of a pool, in order of their numbers.
     async fn machines(&self, found: &Found, pool: &str) -> Result<Vec<MachineRecord>, ArmError> {
-        let (machines, _) = list_records::<MachineRecord>(&*self.store, &key::machine(""))
+        let uid = &found.record.value.uid;
+        let machines = directory::machines(&*self.store, uid)
             .await
             .map_err(store_error)?;
-        let uid = &found.record.value.uid;
         let mut of_pool: Vec<(u32, MachineRecord)> = machines
             .into_iter()
-            .filter_map(|(_, stored)| {
-                let machine = stored.value;
+            .filter_map(|machine| {
                 let assignment = machine.assignment.as_ref()?;
                 match &assignment.role {
                     Role::Node { pool: own, index, .. }

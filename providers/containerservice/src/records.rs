@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use arm_ids::ResourcePath;
 use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
-use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OperationStatus, key};
-use control_store::{Revision, Stored, get_record, list_records};
+use control_records::{
+    ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, directory, key,
+};
+use control_store::{Revision, Stored, get_record};
 
 use crate::{
     ContainerService, NAMESPACE,
@@ -81,10 +83,6 @@ impl<'a> At<'a> {
         }
     }
 
-    pub(crate) fn key(self) -> String {
-        key::cluster(self.subscription, self.group, self.cluster)
-    }
-
     pub(crate) fn not_found(self) -> ArmError {
         ArmError::new(
             ErrorCode::RESOURCE_NOT_FOUND,
@@ -153,7 +151,8 @@ impl ContainerService {
         let observed = self
             .read::<ObservedRecord>(&key::observed(&record.value.uid))
             .await?;
-        let operation = self.read(&key::operation(&record.value.operation)).await?;
+        let owner = Owner::cluster(record.value.uid.as_str());
+        let operation = self.read(&owner.operation(&record.value.operation)).await?;
         let cluster = &record.value;
         let course = &cluster.course;
         let reached = observed.as_ref().map_or(0, |found| found.value.generation);
@@ -176,7 +175,7 @@ impl ContainerService {
             .map(|pool| (pool.part(), &pool.operation));
         for (part, id) in pools.chain(leaving) {
             if *id != cluster.operation
-                && let Some(found) = self.read::<OperationRecord>(&key::operation(id)).await?
+                && let Some(found) = self.read::<OperationRecord>(&owner.operation(id)).await?
             {
                 pool_operations.insert(part, found.value);
             }
@@ -195,16 +194,18 @@ impl ContainerService {
         &self,
         record: &ClusterRecord,
     ) -> Result<Vec<Stored<OperationRecord>>, ArmError> {
+        let owner = Owner::cluster(record.uid.as_str());
         let mut running = Vec::new();
         for id in &record.course.running {
-            let found = self.read::<OperationRecord>(&key::operation(id)).await?;
+            let found = self.read::<OperationRecord>(&owner.operation(id)).await?;
             running.extend(found.filter(|found| found.value.status == OperationStatus::InProgress));
         }
         Ok(running)
     }
 
     pub(crate) async fn find(&self, at: At<'_>) -> Result<Option<Found>, ArmError> {
-        match self.read(&at.key()).await? {
+        let found = directory::cluster_named(&*self.store, at.subscription, at.group, at.cluster);
+        match found.await.map_err(store_error)? {
             Some(record) => self.around(record).await.map(Some),
             None => Ok(None),
         }
@@ -240,14 +241,11 @@ impl ContainerService {
     }
 
     pub(crate) async fn all(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Found>, ArmError> {
-        // A key with an empty name ends in a slash: the prefix of all clusters of a group, or with an empty group too.
-        let prefix = match group {
-            Some(group) => key::cluster(subscription, group, ""),
-            None => format!("/clusters/{}/", subscription.to_ascii_lowercase()),
-        };
-        let (records, _) = list_records(&*self.store, &prefix).await.map_err(store_error)?;
+        let records = directory::clusters(&*self.store, Some(subscription), group)
+            .await
+            .map_err(store_error)?;
         let mut all = Vec::with_capacity(records.len());
-        for (_, record) in records {
+        for record in records {
             all.push(self.around(record).await?);
         }
         Ok(all)

@@ -3,7 +3,7 @@
 use arm_ids::{group_id, same_location};
 use arm_kernel::{Filter, page, page_of};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
-use control_records::{GroupRecord, OperationRecord, OperationStatus, key};
+use control_records::{GroupRecord, OperationRecord, OperationStatus, Owner, directory, key};
 use control_store::{StoreError, Stored, Txn, get_record, list_records, put_record};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ impl ResourcesProvider {
                 id: self.env.ids.uuid().to_string(),
                 name: DELETE.to_owned(),
                 resource_id: group_id(&record.subscription, &record.name),
-                cluster: String::new(),
+                owner: Owner::group(&record.subscription, &record.name),
                 generation: 0,
                 pool: None,
                 creates: false,
@@ -159,15 +159,11 @@ impl ResourcesProvider {
                 ended_at: None,
                 error: None,
             };
-            let (group, own) = (
-                key::group(&record.subscription, &record.name),
-                key::operation(&operation.id),
-            );
+            let group = key::group(&record.subscription, &record.name);
             let txn = Txn::default()
                 .at(&group, revision)
-                .absent(&own)
-                .with(put_record(&group, &record))
-                .with(put_record(&own, &operation));
+                .with(put_record(&group, &record));
+            let txn = directory::new_operation(txn, &operation);
             match self.store.txn(txn).await {
                 Ok(_) => {
                     return Ok(accepted(

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arm_ids::group_id;
 use arm_kernel::Provider;
 use arm_wire::ErrorCode;
 use base_env::Env;
-use control_records::{GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, key};
+use control_records::{
+    GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Owner, key,
+};
 use control_store::{Change, Store, StoreError, Stored, Txn, list_records, put_record};
 use tokio::sync::mpsc::Receiver;
 
@@ -64,14 +65,14 @@ impl GroupReaper {
 
     /// One look at everything, then waits for a reason to look again.
     async fn round(&self, looked: &mut Duration) -> Result<(), StoreError> {
-        let (groups, revision) = list_records::<GroupRecord>(&*self.store, "/groups/").await?;
+        let (groups, revision) = list_records::<GroupRecord>(&*self.store, key::GROUPS).await?;
         // Watched from before the work, so that what happens meanwhile is seen.
         let deleting: Vec<_> = groups
             .into_iter()
             .filter(|(_, stored)| stored.value.deleting)
             .collect();
         let (prefix, patience) = if deleting.is_empty() {
-            ("/groups/", IDLE)
+            (key::GROUPS, IDLE)
         } else {
             ("/", BUSY)
         };
@@ -107,7 +108,7 @@ impl GroupReaper {
     async fn change(&self, watch: &mut Receiver<Result<Change, StoreError>>, busy: bool) {
         while let Some(Ok(change)) = watch.recv().await {
             // A cluster's own writes are many; a group can only be empty after a removal.
-            if !busy || change.value.is_none() || change.key.starts_with("/groups/") {
+            if !busy || change.value.is_none() || change.key.starts_with(key::GROUPS) {
                 self.env.clock.sleep(GATHER).await;
                 return;
             }
@@ -163,12 +164,10 @@ impl GroupReaper {
 
     /// The operations that wait for a group to be gone.
     async fn open(&self, group: &GroupRecord) -> Result<Vec<(String, Stored<OperationRecord>)>, StoreError> {
-        let own_id = group_id(&group.subscription, &group.name);
-        let (mut operations, _) = list_records::<OperationRecord>(&*self.store, "/operations/").await?;
+        let own = Owner::group(&group.subscription, &group.name);
+        let (mut operations, _) = list_records::<OperationRecord>(&*self.store, &own.operations()).await?;
         operations.retain(|(_, Stored { value, .. })| {
-            value.status == OperationStatus::InProgress
-                && value.name == DELETE
-                && value.resource_id.eq_ignore_ascii_case(&own_id)
+            value.status == OperationStatus::InProgress && value.name == DELETE
         });
         Ok(operations)
     }

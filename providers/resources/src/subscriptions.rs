@@ -21,7 +21,7 @@ impl ResourcesProvider {
     }
 
     pub(crate) async fn list_subscriptions(&self, request: &Request) -> Result<Response, ArmError> {
-        let (all, _) = list_records::<SubscriptionRecord>(&*self.store, "/subscriptions/")
+        let (all, _) = list_records::<SubscriptionRecord>(&*self.store, key::SUBSCRIPTIONS)
             .await
             .map_err(store_error)?;
         let bodies = all

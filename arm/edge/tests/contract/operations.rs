@@ -1,7 +1,7 @@
 //! Operation status and results.
 
-use control_records::{OperationError, OperationRecord, OperationStatus, key};
-use control_store::{Op, Txn, put_record};
+use control_records::{OperationError, OperationRecord, OperationStatus, Owner, directory};
+use control_store::Txn;
 use http::StatusCode;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ async fn put(stamp: &Stamp, id: &str, change: impl FnOnce(&mut OperationRecord))
         resource_id: format!(
             "/subscriptions/{SUBSCRIPTION}/resourceGroups/g/providers/Microsoft.Test/things/t"
         ),
-        cluster: String::new(),
+        owner: Owner::group(SUBSCRIPTION, "g"),
         generation: 1,
         pool: None,
         creates: false,
@@ -28,8 +28,8 @@ async fn put(stamp: &Stamp, id: &str, change: impl FnOnce(&mut OperationRecord))
         error: None,
     };
     change(&mut record);
-    let op: Op = put_record(key::operation(id), &record);
-    stamp.store.txn(Txn::default().with(op)).await.unwrap();
+    let txn = directory::new_operation(Txn::default(), &record);
+    stamp.store.txn(txn).await.unwrap();
 }
 
 fn path(kind: &str, id: &str) -> String {

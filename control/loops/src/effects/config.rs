@@ -84,11 +84,12 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ConfigEffect) {
 }
 
 async fn load(job: &Job, machine: &str) -> Result<ConfigSeen, EffectError> {
-    let name = key::machine_config(machine);
+    let name = key::machine_config(&job.uid, machine);
     let Some(found) = get_record::<SealedRecord>(&*job.deps.store, &name).await? else {
         return Ok(ConfigSeen::Absent);
     };
-    let bytes = job.deps.sealer.unseal(&name, &found.value.sealed)?;
+    let sealed_as = key::sealed::machine_config(machine);
+    let bytes = job.deps.sealer.unseal(&sealed_as, &found.value.sealed)?;
     let stored: StoredConfig = serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt {
         key: name,
         why: error.to_string(),
@@ -105,7 +106,8 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
         made_at,
         generation,
     )?;
-    let name = key::machine_config(machine);
+    let name = key::machine_config(&job.uid, machine);
+    let sealed_as = key::sealed::machine_config(machine);
     let stored = StoredConfig {
         inputs: inputs.to_owned(),
         made_at,
@@ -115,7 +117,7 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
         Zeroizing::new(serde_json::to_vec(&stored).expect("configurations are plain data with string keys"));
     let sealed = SealedRecord {
         v: 1,
-        sealed: job.deps.sealer.seal(&name, &bytes)?,
+        sealed: job.deps.sealer.seal(&sealed_as, &bytes)?,
     };
     let mut txn = Txn::default().with(put_record(name.as_str(), &sealed));
     if generation == 1 {

@@ -222,7 +222,10 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
     let machine = job.machine(id)?;
     let site = job.site()?;
     let settings = &job.deps.settings;
-    let token = job.deps.sealer.unseal(&key::machine(id), &machine.token_sealed)?;
+    let token = job
+        .deps
+        .sealer
+        .unseal(&key::sealed::machine_token(id), &machine.token_sealed)?;
     let seed = AgentSeed {
         machine: id.to_owned(),
         service: job.deps.service_url.clone(),

@@ -172,7 +172,7 @@ impl Job {
         self.machines
             .get(id)
             .map(|machine| &**machine)
-            .ok_or_else(|| EffectError::Missing(key::machine(id)))
+            .ok_or_else(|| EffectError::Missing(key::machine(&self.uid, id)))
     }
 
     fn api(&self) -> Result<&Arc<dyn ClusterApi>, EffectError> {
@@ -197,7 +197,7 @@ async fn read_pki<'a>(
         let found = get_record::<SealedRecord>(&*deps.store, &name)
             .await?
             .ok_or_else(|| EffectError::Missing(name.clone()))?;
-        Ok(deps.sealer.unseal(&name, &found.value.sealed)?)
+        Ok(deps.sealer.unseal(&key::sealed::pki(uid), &found.value.sealed)?)
     })
     .await
 }

@@ -14,7 +14,7 @@ use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
 use control_records::{
     Assignment, ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
-    Role, Rung,
+    Owner, Role, Rung,
 };
 use jiff::Timestamp;
 
@@ -112,6 +112,7 @@ fn nothing_yet() -> Observation {
         taken: BTreeSet::new(),
         machines: BTreeMap::new(),
         inventory_stale: false,
+        unknown_machines: UnknownMachines::None,
         silent_machines: SilentMachines::default(),
         gaps: Arc::default(),
         network: NetworkSeen::Unknown,
@@ -128,7 +129,7 @@ fn operation(generation: u64, deletes: bool) -> OperationRecord {
         id: format!("op{generation}"),
         name: "ManagedClusters_CreateOrUpdate".to_owned(),
         resource_id: String::new(),
-        cluster: "0123456789".to_owned(),
+        owner: Owner::cluster("0123456789"),
         generation,
         pool: None,
         creates: false,

@@ -7,7 +7,7 @@ use arm_wire::{ArmError, ErrorCode, Principal};
 use base_env::Ids;
 use cluster_spec::ClusterSpec;
 use cluster_versions::Version;
-use control_records::{ClusterRecord, Event, OperationRecord, OperationStatus, SystemData};
+use control_records::{ClusterRecord, Event, OperationRecord, OperationStatus, Owner, SystemData};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -175,7 +175,7 @@ pub(crate) fn advance(
             id,
             name: operation.to_owned(),
             resource_id,
-            cluster: uid,
+            owner: Owner::Cluster(uid),
             generation,
             pool: pool.map(str::to_owned),
             creates: creates(present, pool),

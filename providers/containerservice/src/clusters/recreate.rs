@@ -26,7 +26,7 @@ pub(crate) struct Source {
 impl ContainerService {
     /// Clusters that were deleted and whose backups may still be there, the newest first.
     pub(crate) async fn deleted(&self, subscription: &str) -> Result<Vec<Source>, ArmError> {
-        let (found, _) = list_records::<DeletedRecord>(&*self.store, &key::deleted(""))
+        let (found, _) = list_records::<DeletedRecord>(&*self.store, key::DELETED)
             .await
             .map_err(store_error)?;
         let mut sources: Vec<Source> = found

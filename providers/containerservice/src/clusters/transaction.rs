@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
-use control_records::{ClusterRecord, GroupRecord, events, key};
+use control_records::{ClusterRecord, GroupRecord, directory, events, key};
 use control_store::{Compare, Txn, put_record};
 use serde_json::Value;
 
@@ -29,17 +29,18 @@ impl ContainerService {
             self.groups(at, &change.record, &mut txn).await?;
         }
         for ended in &change.ended {
-            let key = key::operation(&ended.id);
+            let key = ended.key();
             if let Some(stored) = state.running.iter().find(|stored| stored.value.id == ended.id) {
                 txn.compare.push(Compare::At(key.clone(), stored.revision));
             }
             txn.ops.push(put_record(key, ended));
         }
-        let key = at.key();
+        let record = self.sealed(change)?;
         match &state.found {
-            None => txn.compare.push(Compare::Absent(key.clone())),
+            None => txn = directory::new_cluster(txn, &record),
             Some(found) => {
-                txn.compare.push(Compare::At(key.clone(), found.record.revision));
+                let key = key::desired(&record.uid);
+                txn = txn.at(&key, found.record.revision).with(put_record(key, &record));
                 // What was reached last must not change between this reading and the writing: an abort returns to it.
                 let observed = key::observed(&found.record.value.uid);
                 txn.compare.push(match found.observed_at {
@@ -48,11 +49,7 @@ impl ContainerService {
                 });
             }
         }
-        txn.ops.push(put_record(key, &self.sealed(change)?));
-        txn.ops.push(put_record(
-            key::operation(&change.operation.id),
-            &change.operation,
-        ));
+        let txn = directory::new_operation(txn, &change.operation);
         let now = self.env.clock.now();
         events::append(&*self.store, txn, &change.record.uid, &change.events, now)
             .await

@@ -16,7 +16,7 @@
 //! Always true: it only reads, but for a restore, and that is a change of the cluster's desired state like any other; a moment that
 //! cannot be restored is refused before anything happens.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use agent_api::Agents;
 use agent_protocol::programs::{BACKUP, BackupStatus};
@@ -27,8 +27,7 @@ use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
 use cluster_backup::chain::{self, end_of_second};
 use cluster_spec::RestoreSpec;
-use control_records::{MachineRecord, ObservedRecord, Role, key};
-use control_store::list_records;
+use control_records::{ObservedRecord, Role, directory, key};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -131,13 +130,10 @@ impl BackupApi {
         self.clusters.source(At::of(&request.path)?, uid).await
     }
 
-    /// How far shipping is, by cluster: what the machine says that ships. Nothing of one that is silent.
-    async fn shipping(&self) -> Result<BTreeMap<String, BackupStatus>, ArmError> {
-        let (machines, _) = list_records::<MachineRecord>(&*self.clusters.store, &key::machine(""))
-            .await
-            .map_err(store_error)?;
-        let mut shipping = BTreeMap::new();
-        for machine in machines.into_iter().map(|(_, stored)| stored.value) {
+    /// How far a cluster's shipping is: what the machine says that ships. Nothing of one that is silent.
+    async fn shipping(&self, uid: &str) -> Result<Option<BackupStatus>, ArmError> {
+        let machines = directory::machines(&*self.clusters.store, uid).await;
+        for machine in machines.map_err(store_error)? {
             let Some(given) = &machine.assignment else {
                 continue;
             };
@@ -147,10 +143,10 @@ impl BackupApi {
             let report = self.agents.report(&machine.id);
             let status: Option<BackupStatus> = report.and_then(|report| report.status(BACKUP));
             if let Some(status) = status.filter(|status| status.ships) {
-                shipping.insert(given.cluster.clone(), status);
+                return Ok(Some(status));
             }
         }
-        Ok(shipping)
+        Ok(None)
     }
 
     /// The moment that the body asks for, milliseconds since 1970.
@@ -175,12 +171,9 @@ impl BackupApi {
         Ok(at.as_millisecond())
     }
 
-    async fn describe(
-        &self,
-        source: &Source,
-        shipping: &BTreeMap<String, BackupStatus>,
-    ) -> Result<Value, ArmError> {
+    async fn describe(&self, source: &Source) -> Result<Value, ArmError> {
         let record = &source.record;
+        let shipping = self.shipping(&record.uid).await?;
         let holding = self.backups.holding(&record.uid).await?;
         let spans: Vec<Value> = holding
             .spans()
@@ -211,7 +204,7 @@ impl BackupApi {
             properties["clusterDeleted"] = json!(deleted.to_string());
         } else {
             // `null`: no machine says that it ships.
-            properties["shipping"] = shipping.get(&record.uid).map_or(Value::Null, |status| {
+            properties["shipping"] = shipping.map_or(Value::Null, |status| {
                 json!({
                     "behindSeconds": status.lag_ms / 1000,
                     "writtenRevision": status.written,
@@ -227,7 +220,7 @@ impl BackupApi {
 
     async fn get(&self, request: &Request) -> Result<Response, ArmError> {
         let source = self.source(request).await?;
-        let backup = self.describe(&source, &self.shipping().await?).await?;
+        let backup = self.describe(&source).await?;
         match request.path.name(1) {
             None => Ok(Response::ok(json!({ "value": [backup] }))),
             Some(name) if name.eq_ignore_ascii_case("default") => Ok(Response::ok(backup)),
@@ -246,10 +239,9 @@ impl BackupApi {
             record: found.record.value,
             deleted: None,
         });
-        let shipping = self.shipping().await?;
         let mut value = Vec::new();
         for source in here.chain(self.clusters.deleted(subscription).await?) {
-            let backup = self.describe(&source, &shipping).await?;
+            let backup = self.describe(&source).await?;
             if source.deleted.is_none() || backup["properties"]["files"] != json!(0) {
                 value.push(backup);
             }

@@ -7,7 +7,9 @@
 //! | `{SUB}/providers/Landfall.ContainerService/events` | the history of clusters, also of deleted ones, oldest first; `?cluster=`, `?resourceGroup=`, `?after={id}` |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/events` | the history of one |
 //!
-//! Always true: it only reads.
+//! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks and backups that are in no record; [`super::unknown`] |
+//!
+//! Always true: but for that, it only reads.
 
 use std::sync::Arc;
 
@@ -16,10 +18,12 @@ use arm_kernel::{Namespace, Operation, ResourceType, Scope, Verb, quote, store_e
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
 use control_records::{
-    ClusterRecord, DeletedRecord, EventRecord, OperationRecord, OperationStatus, events, key,
+    DeletedRecord, EventRecord, OperationRecord, OperationStatus, Owner, directory, events, key,
 };
-use control_store::{Store, get_record, list_records};
+use control_store::{Store, list_records};
 use serde_json::{Value, json};
+
+use super::unknown::UNKNOWN;
 
 /// The namespace.
 pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
@@ -69,13 +73,13 @@ const CLUSTER_EVENTS: ResourceType<HistoryApi> = ResourceType {
 
 impl Namespace for HistoryApi {
     const NAME: &'static str = HISTORY_NAMESPACE;
-    const TYPES: &'static [&'static ResourceType<Self>] = &[&OPERATIONS, &EVENTS, &CLUSTER_EVENTS];
+    const TYPES: &'static [&'static ResourceType<Self>] = &[&OPERATIONS, &EVENTS, &CLUSTER_EVENTS, &UNKNOWN];
 }
 
 /// The provider.
 pub struct HistoryApi {
-    env: Env,
-    store: Arc<dyn Store>,
+    pub(super) env: Env,
+    pub(super) store: Arc<dyn Store>,
 }
 
 /// Whose history it is.
@@ -131,12 +135,15 @@ impl HistoryApi {
         let active = request
             .query("active")
             .is_some_and(|active| active.eq_ignore_ascii_case("true"));
-        let (all, _) = list_records::<OperationRecord>(&*self.store, &key::operation(""))
-            .await
-            .map_err(store_error)?;
+        // Those of deleted clusters are there as long as their history is.
+        let mut all = Vec::new();
+        for subject in self.subjects(&filter).await? {
+            let owner = Owner::Cluster(subject.uid);
+            let operations = directory::operations(&*self.store, &owner).await;
+            all.extend(operations.map_err(store_error)?);
+        }
         let mut operations: Vec<OperationRecord> = all
             .into_iter()
-            .map(|(_, stored)| stored.value)
             .filter(|operation| !active || operation.status == OperationStatus::InProgress)
             .filter(|operation| {
                 place(operation).is_some_and(|(subscription, group, cluster)| {
@@ -152,7 +159,7 @@ impl HistoryApi {
 
     async fn operation(&self, request: &Request) -> Result<Response, ArmError> {
         let id = request.path.name(0).unwrap_or_default();
-        let found = get_record::<OperationRecord>(&*self.store, &key::operation(id))
+        let found = directory::operation(&*self.store, id)
             .await
             .map_err(store_error)?;
         let filter = Filter {
@@ -179,11 +186,10 @@ impl HistoryApi {
     /// Clusters and what is left of deleted ones.
     async fn subjects(&self, filter: &Filter<'_>) -> Result<Vec<Subject>, ArmError> {
         let store = &*self.store;
-        let (deleted, _) = list_records::<DeletedRecord>(store, &key::deleted(""))
+        let (deleted, _) = list_records::<DeletedRecord>(store, key::DELETED)
             .await
             .map_err(store_error)?;
-        let prefix = format!("/clusters/{}/", filter.subscription.to_ascii_lowercase());
-        let (here, _) = list_records::<ClusterRecord>(store, &prefix)
+        let here = directory::clusters(store, Some(filter.subscription), filter.group)
             .await
             .map_err(store_error)?;
         let deleted = deleted.into_iter().map(|(_, stored)| stored.value);
@@ -195,7 +201,7 @@ impl HistoryApi {
                 name: cluster.name,
                 deleted: true,
             });
-        let here = here.into_iter().map(|(_, stored)| stored.value);
+        let here = here.into_iter().map(|stored| stored.value);
         let here = here
             .filter(|cluster| filter.takes(&cluster.subscription, &cluster.resource_group, &cluster.name))
             .map(|cluster| Subject {
@@ -241,7 +247,10 @@ impl HistoryApi {
 /// Subscription, group and cluster of an operation.
 fn place(operation: &OperationRecord) -> Option<(String, String, String)> {
     let path = ResourcePath::parse(&operation.resource_id).ok()?;
-    let cluster = path.name(0).filter(|_| !operation.cluster.is_empty())?.to_owned();
+    let cluster = path
+        .name(0)
+        .filter(|_| operation.owner.uid().is_some())?
+        .to_owned();
     Some((path.subscription?, path.resource_group?, cluster))
 }
 

@@ -4,3 +4,4 @@ pub(crate) mod archive;
 pub(crate) mod backups;
 pub(crate) mod history;
 mod moments;
+mod unknown;

@@ -177,8 +177,9 @@ impl World {
         let write = put_record(key::deleted(&uid), &deleted);
         self.stamp.write(write).await;
         self.stamp
-            .write(Op::Delete(key::cluster(SUBSCRIPTION, "rg1", name)))
+            .write(Op::Delete(key::cluster_name(SUBSCRIPTION, "rg1", name)))
             .await;
+        self.stamp.write(Op::Delete(key::desired(&uid))).await;
         uid
     }
 }
@@ -221,7 +222,10 @@ async fn it_is_told_which_seconds_can_be_restored_and_how_far_shipping_is() {
         upgrading: None,
         created_at: world.stamp.env.clock.now(),
     };
-    world.stamp.write(put_record(key::machine("m1"), &machine)).await;
+    world
+        .stamp
+        .write(put_record(key::machine(&uid, "m1"), &machine))
+        .await;
     let status = BackupStatus {
         ships: true,
         written: 9,

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use arm_kernel::{Call, Gate, Provider as _, routes};
-use control_records::{EventKind, OperationError, OperationRecord, OperationStatus, events, key};
-use control_store::{get_record, put_record};
+use control_records::{EventKind, OperationError, OperationRecord, OperationStatus, directory, events};
+use control_store::put_record;
 use providers_containerservice::HistoryApi;
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn id(answer: &crate::stamp::Answer) -> String {
 }
 
 async fn operation(stamp: &Stamp, id: &str) -> OperationRecord {
-    get_record::<OperationRecord>(&*stamp.store, &key::operation(id))
+    directory::operation(&*stamp.store, id)
         .await
         .unwrap()
         .unwrap()
@@ -41,7 +41,7 @@ async fn end(stamp: &Stamp, id: &str, status: OperationStatus) {
         code: "OperationTimedOut".to_owned(),
         message: "kubelet on machine m keeps ending".to_owned(),
     });
-    stamp.write(put_record(key::operation(id), &record)).await;
+    stamp.write(put_record(record.key(), &record)).await;
 }
 
 async fn state(stamp: &Stamp, path: &str) -> String {

@@ -377,7 +377,7 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
             upgrading: None,
             created_at: stamp.env.clock.now(),
         };
-        stamp.write(put_record(key::machine(id), &machine)).await;
+        stamp.write(put_record(key::machine(cluster, id), &machine)).await;
     }
     let list = stamp
         .get("managedClusters/c/agentPools/nodepool1/machines")

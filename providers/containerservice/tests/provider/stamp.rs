@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use base_env::Env;
 use cluster_spec::CredentialKind;
 use cluster_versions::Offered;
-use control_records::{ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, key};
+use control_records::{
+    ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OwnerRecord, directory, key,
+};
 use control_store::{MemoryStore, Sealer, Store, Txn, get_record, list_records, put_record};
 use http::Method;
 use providers_containerservice::{ContainerService, Credentials, NAMESPACE, ProviderConfig};
@@ -194,17 +196,22 @@ impl Stamp {
     }
 
     pub(crate) async fn record(&self, name: &str) -> Option<ClusterRecord> {
-        let found = get_record(&*self.store, &key::cluster(SUBSCRIPTION, "rg1", name))
+        let found = directory::cluster_named(&*self.store, SUBSCRIPTION, "rg1", name)
             .await
             .unwrap();
         found.map(|found| found.value)
     }
 
     pub(crate) async fn operations(&self) -> Vec<OperationRecord> {
-        let (all, _) = list_records::<OperationRecord>(&*self.store, "/operations/")
+        let (owners, _) = list_records::<OwnerRecord>(&*self.store, key::OPERATION_OWNERS)
             .await
             .unwrap();
-        all.into_iter().map(|(_, stored)| stored.value).collect()
+        let mut all = Vec::new();
+        for (key, _) in owners {
+            let id = key.trim_start_matches(key::OPERATION_OWNERS);
+            all.extend(directory::operation(&*self.store, id).await.unwrap());
+        }
+        all.into_iter().map(|stored| stored.value).collect()
     }
 
     /// What the loop would write about what is there.

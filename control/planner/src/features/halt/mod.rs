@@ -15,7 +15,9 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         if !machine.record.deleting {
             // Written down first: a machine whose removal has begun is never taken back.
             draft.wait(format!("removing {label}"));
-            draft.write(Write::MarkMachine(id.clone()));
+            if draft.has_room(2) {
+                draft.write(Write::MarkMachine(id.clone()));
+            }
         } else if machine.presence == Presence::Gone {
             nodes::forget_machine(draft, id, machine);
         } else {

@@ -3,13 +3,16 @@
 pub(crate) mod placement;
 mod removal;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use cluster_spec::PoolSpec;
 use control_records::Role;
 
 use crate::{
-    ApiEffect, Draft, Machine, Reach, Subject, Write,
+    ApiEffect, Draft, Machine, Reach, Subject, UnknownMachines, Write,
     checks::{Checks, Stage},
     feature::Feature,
     view::{
@@ -32,6 +35,8 @@ pub(crate) const FEATURE: Feature = Feature {
 
 /// Every node that the service makes has this prefix; a node with another one is somebody else's.
 const NAME_PREFIX: &str = "aks-";
+/// After a start, the fabric is looked through for unknown machines within about this.
+const LOOKS: Duration = Duration::from_secs(1);
 
 /// Brings the machine records to the pools: writes down what is missing, marks what is too much, highest index first.
 fn record(draft: &mut Draft<'_>) {
@@ -59,6 +64,9 @@ fn record(draft: &mut Draft<'_>) {
             draft.wait(format!("scaling pool {} down", pool.name));
         }
         for id in marked {
+            if !draft.has_room(2) {
+                break;
+            }
             draft.write(Write::MarkMachine(id.to_owned()));
         }
         if !allowed {
@@ -76,6 +84,9 @@ fn record(draft: &mut Draft<'_>) {
             continue;
         }
         for _ in 0..missing {
+            if !draft.has_room(3) {
+                break;
+            }
             let Some(role) = places.next(pool) else {
                 let way_out = if nodes.upgrading() {
                     "allow maxUnavailable in its upgradeSettings"
@@ -99,7 +110,9 @@ fn record(draft: &mut Draft<'_>) {
             && !pools.iter().any(|spec| index_in(machine, spec).is_some())
         {
             draft.wait(format!("removing pool {pool}"));
-            draft.write(Write::MarkMachine(id.clone()));
+            if draft.has_room(2) {
+                draft.write(Write::MarkMachine(id.clone()));
+            }
         }
     }
 }
@@ -198,7 +211,15 @@ fn objects(draft: &mut Draft<'_>) {
             }
         }
     }
-    for node in strays(draft) {
+    let strays = strays(draft);
+    if !strays.is_empty() && seen.unknown_machines == UnknownMachines::NotLooked {
+        draft.unfinished = true;
+        draft.look_again_at(draft.after(draft.now, LOOKS));
+    }
+    for node in strays {
+        if seen.unknown_machines != UnknownMachines::None {
+            break;
+        }
         let why = format!("removing node {node}");
         draft.act(ApiEffect::DeleteNode(node), why);
     }
@@ -312,10 +333,11 @@ fn pool_size(draft: &Draft<'_>, spec: &PoolSpec, checks: &mut Checks) {
     }
 }
 
-/// Node objects that no machine stands behind. A machine's record goes last, so a node without one has no machine any more.
+/// Node objects that no machine stands behind. A machine's record goes last, so a node without one has no machine any more,
+/// unless the store is older than the cluster: then machines that are in no record are found in the fabric, and all stay.
 fn strays(draft: &Draft<'_>) -> Vec<String> {
     let seen = draft.seen;
-    if seen.api.reach != Reach::Ready {
+    if seen.api.reach != Reach::Ready || seen.unknown_machines == UnknownMachines::Some {
         return Vec::new();
     }
     let ours: BTreeSet<_> = seen.machines.values().filter_map(Machine::node_name).collect();

@@ -35,7 +35,7 @@ pub(super) fn removals(draft: &mut Draft<'_>) {
 /// Removes the record of a machine that is gone. Not before an effect that may still write its configuration has ended.
 pub(crate) fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     draft.wait(format!("removing {}", machine.label()));
-    if !draft.seen.busy.contains(&Subject::Config(id.to_owned())) {
+    if !draft.seen.busy.contains(&Subject::Config(id.to_owned())) && draft.has_room(5) {
         draft.write(Write::RemoveMachine(id.to_owned()));
     }
 }

@@ -1,0 +1,280 @@
+//! Keys of records. What belongs to an owner is below the owner's key, so that it is listed and removed with the owner and
+//! nothing has to look through the whole stamp for it.
+//!
+//! Always true: this module alone knows how keys are written; identifiers in keys hold no slash.
+
+use std::{fmt, net::Ipv4Addr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The format of the records in this store, see [`crate::migrate`].
+pub const FORMAT: &str = "/format";
+/// The stamp.
+pub const STAMP: &str = "/stamp";
+/// The prefix of all subscriptions.
+pub const SUBSCRIPTIONS: &str = "/subscriptions/";
+/// The prefix of all groups.
+pub const GROUPS: &str = "/groups/";
+/// The prefix of everything that belongs to clusters.
+pub const CLUSTERS: &str = "/c/";
+/// The prefix of everything that belongs to groups, without the groups themselves.
+pub const OF_GROUPS: &str = "/g/";
+/// The prefix of all leases.
+pub const LEASES: &str = "/leases/";
+/// The prefix of what is left of deleted clusters.
+pub const DELETED: &str = "/deleted/";
+/// The prefix of the index from machines to their owners.
+pub const MACHINE_OWNERS: &str = "/owners/machine/";
+/// The prefix of the index from operations to their owners.
+pub const OPERATION_OWNERS: &str = "/owners/operation/";
+/// The type of clusters in names.
+pub const MANAGED_CLUSTERS: &str = "managedclusters";
+
+/// What operations and other records belong to. In records it is the prefix of its keys, e.g. `/c/k3v1q09a2b`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Owner {
+    /// A cluster, by its uid.
+    Cluster(String),
+    /// A resource group.
+    Group {
+        /// GUID of the subscription, lower case.
+        subscription: String,
+        /// Its name, lower case.
+        name: String,
+    },
+}
+
+impl Owner {
+    /// A cluster.
+    pub fn cluster(uid: impl Into<String>) -> Self {
+        Self::Cluster(uid.into())
+    }
+
+    /// A group; case is ignored.
+    pub fn group(subscription: &str, name: &str) -> Self {
+        Self::Group {
+            subscription: subscription.to_ascii_lowercase(),
+            name: name.to_ascii_lowercase(),
+        }
+    }
+
+    /// The cluster's uid, if it is one.
+    pub fn uid(&self) -> Option<&str> {
+        match self {
+            Self::Cluster(uid) => Some(uid),
+            Self::Group { .. } => None,
+        }
+    }
+
+    /// The prefix of its operations.
+    pub fn operations(&self) -> String {
+        format!("{self}/op/")
+    }
+
+    /// The key of one of its operations.
+    pub fn operation(&self, id: &str) -> String {
+        format!("{self}/op/{id}")
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster(uid) => write!(f, "/c/{uid}"),
+            Self::Group { subscription, name } => write!(f, "/g/{subscription}/{name}"),
+        }
+    }
+}
+
+impl From<Owner> for String {
+    fn from(owner: Owner) -> Self {
+        owner.to_string()
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts.as_slice() {
+            ["", "c", uid] if !uid.is_empty() => Ok(Self::cluster(*uid)),
+            ["", "g", subscription, name] if !subscription.is_empty() && !name.is_empty() => {
+                Ok(Self::group(subscription, name))
+            }
+            _ => Err(format!("{text:?} is not the prefix of an owner's keys")),
+        }
+    }
+}
+
+/// A subscription's key.
+pub fn subscription(id: &str) -> String {
+    format!("{SUBSCRIPTIONS}{}", id.to_ascii_lowercase())
+}
+
+/// A group's key. With an empty name, the prefix of the subscription's groups.
+pub fn group(subscription: &str, group: &str) -> String {
+    format!(
+        "{GROUPS}{}/{}",
+        subscription.to_ascii_lowercase(),
+        group.to_ascii_lowercase()
+    )
+}
+
+/// The key that says which uid has this name. With an empty name, the prefix of the group's.
+pub fn name(kind: &str, subscription: &str, group: &str, name: &str) -> String {
+    format!(
+        "{}{}/{}",
+        names_of(kind, subscription),
+        group.to_ascii_lowercase(),
+        name.to_ascii_lowercase()
+    )
+}
+
+/// The prefix of all names of a type.
+pub fn names(kind: &str) -> String {
+    format!("/n/{kind}/")
+}
+
+/// The prefix of the names of a type in a subscription.
+pub fn names_of(kind: &str, subscription: &str) -> String {
+    format!("{}{}/", names(kind), subscription.to_ascii_lowercase())
+}
+
+/// The key that says which uid a cluster of this name has.
+pub fn cluster_name(subscription: &str, group: &str, cluster: &str) -> String {
+    name(MANAGED_CLUSTERS, subscription, group, cluster)
+}
+
+/// What a cluster is to be.
+pub fn desired(uid: &str) -> String {
+    format!("/c/{uid}/desired")
+}
+
+/// What a cluster is.
+pub fn observed(uid: &str) -> String {
+    format!("/c/{uid}/observed")
+}
+
+/// A cluster's keys and CAs.
+pub fn pki(uid: &str) -> String {
+    format!("/c/{uid}/pki")
+}
+
+/// The prefix of a cluster's machines.
+pub fn machines(uid: &str) -> String {
+    format!("/c/{uid}/machine/")
+}
+
+/// One of a cluster's machines.
+pub fn machine(uid: &str, id: &str) -> String {
+    format!("/c/{uid}/machine/{id}")
+}
+
+/// The prefix of the configurations of a cluster's machines.
+pub fn machine_configs(uid: &str) -> String {
+    format!("/c/{uid}/machine-config/")
+}
+
+/// The configuration of one of a cluster's machines. Not below the machine: machines are listed often, and are small.
+pub fn machine_config(uid: &str, id: &str) -> String {
+    format!("/c/{uid}/machine-config/{id}")
+}
+
+/// The prefix of a cluster's events.
+pub fn events(uid: &str) -> String {
+    format!("/c/{uid}/event/")
+}
+
+/// The prefix of a cluster's events of one moment; in the order of time.
+pub fn events_at(uid: &str, at: Timestamp) -> String {
+    // Microseconds since the year 1 or so: never negative, so that texts sort as numbers do.
+    let micros = at.as_microsecond().saturating_add(400_000_000_000_000_000);
+    format!("{}{micros:019}-", events(uid))
+}
+
+/// What is left of a deleted cluster.
+pub fn deleted(uid: &str) -> String {
+    format!("{DELETED}{uid}")
+}
+
+/// Says whose machine this is.
+pub fn machine_owner(id: &str) -> String {
+    format!("{MACHINE_OWNERS}{id}")
+}
+
+/// Says whose operation this is.
+pub fn operation_owner(id: &str) -> String {
+    format!("{OPERATION_OWNERS}{id}")
+}
+
+/// A lease's key; `pool` is `machines` or `vips`.
+pub fn lease(pool: &str, address: Ipv4Addr) -> String {
+    format!("{LEASES}{pool}/{address}")
+}
+
+/// A principal's key.
+pub fn principal(object_id: &str) -> String {
+    format!("/principals/{object_id}")
+}
+
+/// The cluster that a key belongs to, and the rest of the key behind it: `desired`, `machine/{id}`, …
+pub fn of_cluster(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix(CLUSTERS)?.split_once('/')
+}
+
+/// Names under which secrets are sealed. They are bound to what is sealed and are no keys of records: they stay when keys
+/// change, so that a migration needs no sealing key.
+pub mod sealed {
+    /// A cluster's keys and CAs.
+    pub fn pki(uid: &str) -> String {
+        format!("/pki/{uid}")
+    }
+
+    /// A machine's one-time token.
+    pub fn machine_token(id: &str) -> String {
+        format!("/machines/{id}")
+    }
+
+    /// A machine's configuration.
+    pub fn machine_config(id: &str) -> String {
+        format!("/machine-configs/{id}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_the_prefix_of_its_keys() {
+        for owner in [Owner::cluster("u1"), Owner::group("AB-C", "Rg1")] {
+            let text = String::from(owner.clone());
+            assert_eq!(Owner::try_from(text.clone()), Ok(owner.clone()));
+            assert!(owner.operation("x").starts_with(&format!("{text}/")));
+        }
+        for wrong in ["", "/", "/c/", "/c/u/x", "c/u", "/g/s", "/g//n", "/x/u"] {
+            assert!(Owner::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+        assert_eq!(Owner::group("S", "A"), Owner::group("s", "a"));
+    }
+
+    #[test]
+    fn a_key_says_whose_it_is() {
+        assert_eq!(of_cluster(&desired("u1")), Some(("u1", "desired")));
+        assert_eq!(of_cluster(&machine("u1", "m")), Some(("u1", "machine/m")));
+        assert_eq!(of_cluster(&deleted("u1")), None);
+        // One uid may be the beginning of another.
+        assert!(!machine("u10", "m").starts_with(&machines("u1")));
+        // Machines are listed without their configurations.
+        assert!(!machine_config("u1", "m").starts_with(&machines("u1")));
+    }
+
+    #[test]
+    fn names_ignore_case() {
+        assert_eq!(cluster_name("S", "G", "N"), "/n/managedclusters/s/g/n");
+        assert!(cluster_name("s", "g", "n").starts_with(&names_of(MANAGED_CLUSTERS, "S")));
+    }
+}

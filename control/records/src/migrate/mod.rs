@@ -1,0 +1,97 @@
+//! Brings the records of an older release to the present format.
+//!
+//! [`FormatRecord`] says which format the store has; a store from before that record has format 1. Each step works on JSON,
+//! not on the types of today, so it stays right when these change.
+//!
+//! Always true: it runs before anything else reads or writes records. Each transaction of a step leaves every record
+//! readable by that step, so a step that was cut short is repeated from its beginning and ends the same. The format is
+//! written last. A store of a newer format is not touched.
+
+mod owners;
+
+use control_store::{Store, StoreError, Stored, Txn, get_record, put_record};
+use serde::{Deserialize, Serialize};
+
+use crate::key;
+
+/// The format that this release reads and writes.
+pub const FORMAT: u32 = 2;
+/// How many records are moved in one transaction, at most.
+const BATCH: usize = 32;
+
+/// Which format the records have, `/format`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FormatRecord {
+    /// The format, from 2.
+    pub format: u32,
+}
+
+/// Why the records cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// A newer release wrote them.
+    #[error(
+        "the store's records have format {found} and this release knows formats up to {FORMAT}; use the release that wrote them, or a newer one"
+    )]
+    Newer {
+        /// The store's format.
+        found: u32,
+    },
+    /// A record is not what a release of that format wrote.
+    #[error("the record {key} of format {format} cannot be migrated: {why}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// The store's format.
+        format: u32,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store failed.
+    #[error("the store's records cannot be migrated")]
+    Store(#[from] StoreError),
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    /// The format found; [`FORMAT`] in a new store.
+    pub from: u32,
+    /// How many records were changed.
+    pub records: usize,
+}
+
+/// Brings all records to [`FORMAT`].
+///
+/// # Errors
+/// [`MigrateError`]; then the store is as it was or partly migrated, and the next call goes on.
+pub async fn migrate(store: &dyn Store) -> Result<Migrated, MigrateError> {
+    let present = get_record::<FormatRecord>(store, key::FORMAT).await?;
+    let from = match &present {
+        Some(Stored { value, .. }) => value.format,
+        None if store.list("/").await?.0.is_empty() => FORMAT,
+        None => 1,
+    };
+    if from > FORMAT {
+        return Err(MigrateError::Newer { found: from });
+    }
+    let mut records = 0;
+    for format in from..FORMAT {
+        records += match format {
+            1 => owners::run(store).await?,
+            unknown => {
+                return Err(MigrateError::Damaged {
+                    key: key::FORMAT.to_owned(),
+                    format: unknown,
+                    why: "there never was such a format".to_owned(),
+                });
+            }
+        };
+    }
+    if present.is_none() || from < FORMAT {
+        let txn = Txn::default().with(put_record(key::FORMAT, &FormatRecord { format: FORMAT }));
+        store.txn(txn).await?;
+    }
+    Ok(Migrated { from, records })
+}

@@ -345,16 +345,18 @@ async fn rights(stand: &Stand) {
         );
     }
 
-    // Only the API server listens beyond loopback.
+    // Beyond loopback listen the API server, for everybody, and etcd, for other members and with their certificates only.
     let sockets = stand
         .inside(stand::CONTROL_PLANE, "ss -Hlnt | awk '{print $4}'")
         .await
         .unwrap();
-    let open: Vec<_> = sockets
+    let mut open: Vec<_> = sockets
         .lines()
         .filter(|line| !line.starts_with("127.") && !line.ends_with(":8099"))
         .collect();
-    assert_eq!(open, ["*:443"], "{sockets}");
+    open.sort_unstable();
+    let etcd = |port: u16| format!("{}:{port}", stand.at.vnet);
+    assert_eq!(open, ["*:443", &etcd(2379), &etcd(2380)], "{sockets}");
     let sockets = stand.inside("n0", "ss -Hlnt | awk '{print $4}'").await.unwrap();
     let open: Vec<_> = sockets.lines().filter(|line| !line.starts_with("127.")).collect();
     assert_eq!(open, ["*:10250"], "{sockets}");

@@ -382,7 +382,7 @@ fn a_machine_that_fills_its_disk_harms_nobody_else() {
         let size = "for d in / /var/lib/containerd /var/lib/kubelet /var/lib/etcd /var/log; do stat -f -c '%b %S' $d; done";
         for line in stand.output("m", size).await.lines() {
             let (blocks, block) = line.split_once(' ').unwrap();
-            let mib = blocks.parse::<u64>().unwrap() * block.parse::<u64>().unwrap() >> 20;
+            let mib = (blocks.parse::<u64>().unwrap() * block.parse::<u64>().unwrap()) >> 20;
             assert!((850..=1024).contains(&mib), "{mib} MiB");
         }
         let fill = "dd if=/dev/zero of=/var/log/big bs=1M count=2000 2>&1; echo kept > /root.txt; rm /var/log/big; echo kept > /root.txt";
@@ -508,7 +508,7 @@ fn a_disk_with_a_database_is_kept_when_its_machine_is_made_anew() {
             fabric.reset_machine(id).await.unwrap();
             fabric.reset_machine(id).await.unwrap();
             assert!(fabric.list().await.unwrap().machines.is_empty());
-            assert_eq!(kept().await, [id.clone()]);
+            assert_eq!(kept().await, std::slice::from_ref(id));
             assert_eq!(std::fs::read_to_string(&db).unwrap(), "first\n");
         }
         fabric.delete_kept_disk(id).await.unwrap();

@@ -319,6 +319,16 @@ mod tests {
 
     #[test]
     fn looking_keeps_nobody_from_starting() {
+        // In a process of its own: between fork and exec, a child of another test would hold this one's lock as well.
+        const ALONE: &str = "LANDFALL_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let alone = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "background::tests::looking_keeps_nobody_from_starting"])
+                .env(ALONE, "1")
+                .status();
+            assert!(alone.unwrap().success());
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         drop(hold(&places).unwrap());

@@ -261,6 +261,11 @@ fn any_second_of_ten_thousand_objects_comes_back_exactly() {
             .delete(&key(1000 + round * 300), &key(1000 + round * 300 + 250))
             .unwrap();
         client.txn(&[], &[put(OBJECTS + round, "made later")]).unwrap();
+        // The second of a change is the one in which it was written down, which on a busy host is later.
+        let newest = client.range(&[0], &[0], 0, 1).unwrap().header.revision;
+        wait_for("the round to be written down", || {
+            (world.written() >= newest).then_some(())
+        });
         let end = now();
         next_second();
         states.push((end, state(&client)));

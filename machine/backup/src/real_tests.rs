@@ -218,10 +218,16 @@ fn state(client: &Client) -> State {
     state
 }
 
-/// Waits for the next second to begin, so that what follows is in another one.
-fn next_second() -> i64 {
-    let begun = now();
-    wait_for("the next second", || (now() / 1000 > begun / 1000).then(now))
+/// Waits until all changes are written down, and gives the second in which they are at the latest: a change belongs to the
+/// second in which it was written down, which on a busy host is a later one. What follows is in the next second or after it.
+fn written_second(world: &World, client: &Client) -> i64 {
+    let newest = client.range(&[0], &[0], 0, 1).unwrap().header.revision;
+    wait_for("all changes to be written down", || {
+        (world.written() >= newest).then_some(())
+    });
+    let end = now();
+    wait_for("the next second", || (now() / 1000 > end / 1000).then_some(()));
+    end
 }
 
 fn fill(client: &Client) -> i64 {
@@ -249,7 +255,7 @@ fn any_second_of_ten_thousand_objects_comes_back_exactly() {
     client.put(b"/registry/events/default/e", b"event", 77).unwrap();
 
     // Changes over seconds: rewritten, deleted, made; after each second, what there is.
-    let mut states = vec![(next_second(), state(&client))];
+    let mut states = vec![(written_second(&world, &client), state(&client))];
     for round in 0..4 {
         for number in 0..200 {
             let number = number * 37 + round;
@@ -261,14 +267,7 @@ fn any_second_of_ten_thousand_objects_comes_back_exactly() {
             .delete(&key(1000 + round * 300), &key(1000 + round * 300 + 250))
             .unwrap();
         client.txn(&[], &[put(OBJECTS + round, "made later")]).unwrap();
-        // The second of a change is the one in which it was written down, which on a busy host is later.
-        let newest = client.range(&[0], &[0], 0, 1).unwrap().header.revision;
-        wait_for("the round to be written down", || {
-            (world.written() >= newest).then_some(())
-        });
-        let end = now();
-        next_second();
-        states.push((end, state(&client)));
+        states.push((written_second(&world, &client), state(&client)));
     }
     let last = client.range(&[0], &[0], 0, 1).unwrap().header.revision;
     wait_for("the last change to be written down", || {

@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
 use base_testkit::needs;
 use machine_etcd::{
-    client::Status,
+    client::{Member, Status},
     prepare::{Prepare, Restorer},
 };
 
@@ -56,6 +56,11 @@ impl World {
         Running::spawn(command, &self.path(&format!("{}.log", config.member)))
     }
 
+    /// All members, once there is a leader to say so: while members come and go, another one is elected now and then.
+    fn members(&self, index: u8) -> Vec<Member> {
+        wait_for("the members to be listed", || self.client(index).members().ok())
+    }
+
     fn well(&self, index: u8) -> Option<Status> {
         self.client(index)
             .status()
@@ -76,21 +81,21 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
     for index in all {
         wait_for("every founder to know a leader", || world.well(index));
     }
-    let revision = world.client(0).put(b"/a", b"1", 0).unwrap();
+    let revision = wait_for("a write", || world.client(0).put(b"/a", b"1", 0).ok());
 
     // Its machine's disk is empty: even when nobody told it that the cluster was formed, it must not found another.
     etcds[2].kill();
     fs::remove_dir_all(world.path("data-2")).unwrap();
     fs::remove_file(world.path("data-2.marker.json")).unwrap();
-    let before = world.client(0).members().unwrap();
+    let before = world.members(0);
     etcds[2] = world.start(&fresh(2));
     wait_for("the learner to have everything", || {
         world
             .well(2)
             .filter(|status| status.is_learner && status.header.revision >= revision)
     });
-    let members = world.client(0).members().unwrap();
-    let id = |list: &[machine_etcd::client::Member]| list.iter().find(|m| m.name == "m-2").map(|m| m.id);
+    let members = world.members(0);
+    let id = |list: &[Member]| list.iter().find(|m| m.name == "m-2").map(|m| m.id);
     assert_eq!(members.len(), 3);
     assert_ne!(id(&members), id(&before));
     wait_for("the promotion", || {
@@ -103,7 +108,7 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
     wait_for("it to be back", || {
         world.well(2).filter(|status| !status.is_learner)
     });
-    assert_eq!(id(&world.client(0).members().unwrap()), id(&members));
+    assert_eq!(id(&world.members(0)), id(&members));
 
     // A machine that takes the place of a lost one.
     etcds[1].kill();
@@ -116,9 +121,7 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
             (status.phase == EtcdPhase::Joining && status.why?.contains("unhealthy")).then_some(())
         });
         let lost = world
-            .client(0)
-            .members()
-            .unwrap()
+            .members(0)
             .iter()
             .find(|m| m.name == "m-1")
             .map(|m| m.id);

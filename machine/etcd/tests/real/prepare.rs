@@ -120,11 +120,7 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
             let status = world.status_of(&joins)?;
             (status.phase == EtcdPhase::Joining && status.why?.contains("unhealthy")).then_some(())
         });
-        let lost = world
-            .members(0)
-            .iter()
-            .find(|m| m.name == "m-1")
-            .map(|m| m.id);
+        let lost = world.members(0).iter().find(|m| m.name == "m-1").map(|m| m.id);
         wait_for("the removal", || world.client(0).remove(lost.unwrap()).ok());
         third.join().unwrap()
     });

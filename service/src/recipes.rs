@@ -300,7 +300,7 @@ mod tests {
         };
         Site {
             cluster: Arc::new(ClusterRecord {
-                v: 1,
+                v: 2,
                 uid: "0123456789".to_owned(),
                 subscription: "s".to_owned(),
                 resource_group: "g".to_owned(),

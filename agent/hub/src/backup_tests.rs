@@ -50,7 +50,7 @@ fn control_plane(id: &str, cluster: &str) -> MachineRecord {
 
 fn cluster(uid: &str, source: Option<&str>) -> ClusterRecord {
     ClusterRecord {
-        v: 1,
+        v: 2,
         uid: uid.to_owned(),
         subscription: "s".to_owned(),
         resource_group: "g".to_owned(),

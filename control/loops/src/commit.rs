@@ -388,7 +388,7 @@ async fn forget(
         .with(put_record(
             key::deleted(&cluster.uid),
             &DeletedRecord {
-                v: 1,
+                v: 2,
                 uid: cluster.uid.clone(),
                 subscription: cluster.subscription.clone(),
                 resource_group: cluster.resource_group.clone(),

@@ -115,7 +115,7 @@ impl Store for LaggingStore {
 fn cluster(env: &Env) -> ClusterRecord {
     let now = env.clock.now();
     ClusterRecord {
-        v: 1,
+        v: 2,
         uid: "0123456789".to_owned(),
         subscription: "s".to_owned(),
         resource_group: "g".to_owned(),

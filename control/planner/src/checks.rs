@@ -1,11 +1,9 @@
 //! What a cluster consists of, as a list of things that are there or not. The one definition of *done*: that the generation is
 //! reached, that a part of it is, how far an operation is and what it waits for all follow from this list.
 //!
-//! A part is a pool, or everything else ([`BASE`]), or a deleted pool on its way out ([`Leaving::part`]).
-//!
-//! [`Leaving::part`]: control_records::Leaving::part
+//! Each is of one [`Part`] of the cluster.
 
-use control_records::BASE;
+use control_records::Part;
 
 use crate::{
     Draft, FEATURES, Machine, NetworkSeen,
@@ -16,7 +14,7 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Check {
     /// Of which part.
-    pub(crate) part: String,
+    pub(crate) part: Part,
     /// Of which machine, if it is one's.
     pub(crate) machine: Option<String>,
     /// What is going on as long as it is not.
@@ -70,15 +68,16 @@ impl Checks {
         }
         let pools = &draft.desired.spec.pools;
         let leaving = &draft.desired.course.leaving;
-        let order = |part: &str| match part {
-            BASE => 0,
-            part => match pools.iter().position(|pool| pool.name == part) {
-                Some(pool) => 1 + pool,
-                None => {
-                    let left = leaving.iter().position(|pool| pool.part() == part);
-                    1 + pools.len() + left.unwrap_or(leaving.len())
-                }
-            },
+        let order = |part: &Part| match part {
+            Part::Base => 0,
+            Part::Pool(name) => {
+                let pool = pools.iter().position(|pool| pool.name == *name);
+                1 + pool.unwrap_or(pools.len() + leaving.len())
+            }
+            Part::Leaving { .. } => {
+                let left = leaving.iter().position(|pool| pool.part() == *part);
+                1 + pools.len() + left.unwrap_or(leaving.len())
+            }
         };
         checks
             .list
@@ -87,7 +86,7 @@ impl Checks {
     }
 
     /// Those of some parts that are not done and can be told, in order.
-    pub(crate) fn open<'c>(&'c self, parts: &'c [String]) -> impl Iterator<Item = &'c Check> {
+    pub(crate) fn open<'c>(&'c self, parts: &'c [Part]) -> impl Iterator<Item = &'c Check> {
         let own = self.list.iter().filter(|check| parts.contains(&check.part));
         own.filter(|check| !check.done && !check.routine)
     }
@@ -98,16 +97,16 @@ impl Checks {
     }
 
     /// Whether everything of a part is there. Routine is no part's own; it is the cluster's once nothing else is left.
-    pub(crate) fn part_done(&self, part: &str) -> bool {
+    pub(crate) fn part_done(&self, part: &Part) -> bool {
         let done = |own: &dyn Fn(&Check) -> bool| self.list.iter().all(|check| check.done || !own(check));
-        done(&|check| !check.routine && check.part == part)
-            && (part != BASE
-                || !done(&|check| !check.routine && check.part != BASE)
+        done(&|check| !check.routine && check.part == *part)
+            && (*part != Part::Base
+                || !done(&|check| !check.routine && check.part != Part::Base)
                 || done(&|check| check.routine))
     }
 
     /// Thousandths of what these parts are to be that are there.
-    pub(crate) fn share(&self, parts: &[String]) -> u32 {
+    pub(crate) fn share(&self, parts: &[Part]) -> u32 {
         let own = self.list.iter().filter(|check| parts.contains(&check.part));
         let (mut all, mut done) = (0_u32, 0_u32);
         for check in own.filter(|check| !check.routine) {
@@ -119,7 +118,7 @@ impl Checks {
 
     fn add(
         &mut self,
-        part: &str,
+        part: &Part,
         stage: Stage,
         machine: Option<&str>,
         what: impl Into<String>,
@@ -127,7 +126,7 @@ impl Checks {
         routine: bool,
     ) {
         self.list.push(Check {
-            part: part.to_owned(),
+            part: part.clone(),
             machine: machine.map(str::to_owned),
             what: what.into(),
             done,
@@ -138,11 +137,11 @@ impl Checks {
 
     /// Of the cluster as a whole.
     pub(crate) fn cluster(&mut self, stage: Stage, what: impl Into<String>, done: bool) {
-        self.add(BASE, stage, None, what, done, false);
+        self.add(&Part::Base, stage, None, what, done, false);
     }
 
     /// Of a part.
-    pub(crate) fn part(&mut self, part: &str, stage: Stage, what: impl Into<String>, done: bool) {
+    pub(crate) fn part(&mut self, part: &Part, stage: Stage, what: impl Into<String>, done: bool) {
         self.add(part, stage, None, what, done, false);
     }
 
@@ -161,12 +160,12 @@ impl Checks {
     }
 
     /// Of a machine that is to go.
-    pub(crate) fn leaving_machine(&mut self, part: &str, stage: Stage, id: &str, what: impl Into<String>) {
+    pub(crate) fn leaving_machine(&mut self, part: &Part, stage: Stage, id: &str, what: impl Into<String>) {
         self.add(part, stage, Some(id), what, false, false);
     }
 
     /// A machine that is not written down yet: as many checks as for one that is.
-    pub(crate) fn missing_machine(&mut self, part: &str) {
+    pub(crate) fn missing_machine(&mut self, part: &Part) {
         for _ in 0..3 {
             self.add(part, Stage::Membership, None, "preparing machines", false, false);
         }
@@ -175,7 +174,7 @@ impl Checks {
     /// Machines that are to be gone, of as many as there were.
     pub(crate) fn removed<'m>(
         &mut self,
-        part: &str,
+        part: &Part,
         left: impl Iterator<Item = (&'m String, &'m Machine)>,
         of: usize,
     ) {
@@ -191,7 +190,7 @@ impl Checks {
 
     /// What is to be done and is neither told nor counted.
     pub(crate) fn routine(&mut self, what: impl Into<String>, done: bool) {
-        self.add(BASE, Stage::Service, None, what, done, true);
+        self.add(&Part::Base, Stage::Service, None, what, done, true);
     }
 }
 
@@ -201,7 +200,7 @@ fn removal(draft: &Draft<'_>, checks: &mut Checks) {
     let spec = &draft.desired.spec;
     let wanted = spec.pools.iter().map(|pool| pool.count).sum::<u32>() + spec.tier.members();
     let of = usize::try_from(wanted).unwrap_or_default();
-    checks.removed(BASE, seen.machines.iter(), of);
+    checks.removed(&Part::Base, seen.machines.iter(), of);
     let gone = seen.network == NetworkSeen::Gone;
     checks.cluster(Stage::Service, "removing the network", gone);
 }

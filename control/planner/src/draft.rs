@@ -217,7 +217,7 @@ impl<'a> Draft<'a> {
     }
 
     pub(crate) fn finish(mut self) -> Plan {
-        self.observed.v = 1;
+        self.observed.v = 2;
         self.observed.step = messages::step(&self);
         self.observed.problem = messages::problem(&self);
         let observed_changed = self.observed != self.seen.observed && !self.writes.contains(&Write::Forget);

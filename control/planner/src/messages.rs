@@ -1,6 +1,7 @@
 //! What people read of a plan: one line of what is going on, one of what is wrong, and the cause of what took too long.
 
 use agent_protocol::{ProcessSeen, ProcessState};
+use control_records::Part;
 
 use crate::{Draft, Machine, Presence, Subject, checks::Checks, view::machines::ailing};
 
@@ -44,7 +45,7 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
 }
 
 /// Why these parts are not there: which machine, which component, what it says last, and what to do next. Sentences.
-pub(crate) fn cause(draft: &Draft<'_>, scope: &[String], checks: &Checks) -> Option<String> {
+pub(crate) fn cause(draft: &Draft<'_>, scope: &[Part], checks: &Checks) -> Option<String> {
     let open = || checks.open(scope);
     let machines = || {
         open().find_map(|check| {

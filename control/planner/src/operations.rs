@@ -3,7 +3,7 @@
 //! An operation ends well as soon as what it asked for is there, whatever else is going on; it is called failed when it
 //! is out of time, and says why. That a later request takes its place is decided where requests are.
 
-use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Progress};
+use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Part, Progress};
 
 use crate::{Draft, Write, checks::Checks, messages, parts};
 
@@ -77,7 +77,7 @@ fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> 
 }
 
 /// What is going on for these parts.
-fn step(draft: &Draft<'_>, scope: &[String], checks: &Checks) -> String {
+fn step(draft: &Draft<'_>, scope: &[Part], checks: &Checks) -> String {
     let mut open = Vec::new();
     for check in checks.open(scope) {
         if !open.contains(&&check.what) {

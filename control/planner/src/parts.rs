@@ -1,7 +1,7 @@
 //! Which parts of a cluster an operation is about, and which of them have got there. An operation about one part ends when that
 //! part is there, whatever goes on in the others.
 
-use control_records::{BASE, OperationRecord};
+use control_records::{OperationRecord, Part};
 
 use crate::{Draft, checks::Checks};
 
@@ -30,8 +30,9 @@ pub(crate) fn reached(draft: &mut Draft<'_>, checks: &Checks) {
         return;
     }
     let leaving = &draft.desired.course.leaving;
-    let parts = std::iter::once((BASE.to_owned(), draft.desired.course.generation))
-        .chain(draft.desired.pool_generations.clone())
+    let pools = draft.desired.pool_generations.iter();
+    let parts = std::iter::once((Part::Base, draft.desired.course.generation))
+        .chain(pools.map(|(pool, own)| (Part::pool(pool), *own)))
         .chain(leaving.iter().map(|pool| (pool.part(), pool.generation)));
     let parts: Vec<_> = parts.collect();
     for (part, own) in &parts {
@@ -45,19 +46,19 @@ pub(crate) fn reached(draft: &mut Draft<'_>, checks: &Checks) {
                 .insert(part.clone(), draft.desired.generation);
         }
     }
-    let known = |part: &String| parts.iter().any(|(other, _)| other == part);
+    let known = |part: &Part| parts.iter().any(|(other, _)| other == part);
     draft.observed.reached.retain(|part, _| known(part));
 }
 
 /// Which parts an operation is about.
-pub(crate) fn scope(draft: &Draft<'_>, operation: &OperationRecord) -> Vec<String> {
+pub(crate) fn scope(draft: &Draft<'_>, operation: &OperationRecord) -> Vec<Part> {
     let desired = draft.desired;
     let pools = |most: u64| {
         let changed = desired
             .pool_generations
             .iter()
             .filter(move |(_, own)| **own <= most);
-        changed.map(|(pool, _)| pool.clone())
+        changed.map(|(pool, _)| Part::pool(pool))
     };
     let deletion = desired
         .course
@@ -65,10 +66,10 @@ pub(crate) fn scope(draft: &Draft<'_>, operation: &OperationRecord) -> Vec<Strin
         .iter()
         .find(|leaving| leaving.operation == operation.id);
     match (&operation.pool, deletion) {
-        _ if operation.deletes => std::iter::once(BASE.to_owned()).chain(pools(u64::MAX)).collect(),
+        _ if operation.deletes => std::iter::once(Part::Base).chain(pools(u64::MAX)).collect(),
         (_, Some(leaving)) => vec![leaving.part()],
-        (Some(pool), None) => vec![pool.clone()],
-        (None, None) => std::iter::once(BASE.to_owned())
+        (Some(pool), None) => vec![Part::pool(pool)],
+        (None, None) => std::iter::once(Part::Base)
             .chain(pools(operation.generation))
             .collect(),
     }
@@ -80,7 +81,7 @@ pub(crate) fn is_reached(draft: &Draft<'_>, operation: &OperationRecord) -> bool
     observed.generation >= operation.generation
         || scope(draft, operation).iter().all(|part| {
             // A pool that has vanished from the records is no operation's to wait for alone.
-            let own = if part == BASE || operation.pool.is_some() {
+            let own = if *part == Part::Base || operation.pool.is_some() {
                 Some(operation.generation)
             } else {
                 draft.desired.part_generation(part)

@@ -8,10 +8,7 @@ use cluster_spec::{ClusterSpec, PoolSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ClusterRecord;
-
-/// The key of what belongs to a cluster without its pools, where parts are told apart by pool names.
-pub const BASE: &str = "";
+use crate::Part;
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,8 +23,9 @@ pub struct Course {
     /// What was asked for when the cluster was last what it was to be, before the present wish; nothing before the first
     /// time. An abort returns to it.
     pub reached: Option<Box<Reached>>,
-    /// By pool, [`BASE`] for the cluster: the generation that an abort made. Says `Canceled` as long as it is the present one.
-    pub aborted: BTreeMap<String, u64>,
+    /// The generation that an abort made of a part. Says `Canceled` as long as it is the present one; of [`Part::Base`], the
+    /// present one of the whole cluster.
+    pub aborted: BTreeMap<Part, u64>,
     /// The creation was aborted: nothing of the cluster is to be there but its record, until the next request.
     pub halted: bool,
     /// Pools that were deleted and whose machines may not be gone yet, oldest first.
@@ -40,11 +38,11 @@ pub struct Course {
 pub struct Reached {
     /// Its generation.
     pub generation: u64,
-    /// [`ClusterRecord::body`] then.
+    /// [`crate::ClusterRecord::body`] then.
     pub body: Value,
-    /// [`ClusterRecord::spec`] then.
+    /// [`crate::ClusterRecord::spec`] then.
     pub spec: ClusterSpec,
-    /// [`ClusterRecord::sealed`] then.
+    /// [`crate::ClusterRecord::sealed`] then.
     pub sealed: BTreeMap<String, Vec<u8>>,
 }
 
@@ -60,21 +58,4 @@ pub struct Leaving {
     pub generation: u64,
     /// The operation that did.
     pub operation: String,
-}
-
-impl Leaving {
-    /// Its name among the parts of the cluster: a pool of the same name that was made since is another one.
-    pub fn part(&self) -> String {
-        format!("-{}", self.spec.incarnation)
-    }
-}
-
-impl ClusterRecord {
-    /// The generation of the last change to a part: a pool, or [`BASE`]. `None` for a pool that is not there.
-    pub fn part_generation(&self, part: &str) -> Option<u64> {
-        if part == BASE {
-            return Some(self.course.generation);
-        }
-        self.pool_generations.get(part).copied()
-    }
 }

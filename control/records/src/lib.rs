@@ -32,6 +32,7 @@ pub mod directory;
 pub mod events;
 pub mod key;
 pub mod migrate;
+mod part;
 mod text;
 pub mod unknown;
 
@@ -44,11 +45,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use child::{ChildRecord, SystemData};
-pub use course::{BASE, Course, Leaving, Reached};
+pub use course::{Course, Leaving, Reached};
 pub use directory::{NameRecord, OwnerRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use key::Owner;
 pub use migrate::{FormatRecord, MigrateError, migrate};
+pub use part::Part;
 
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,10 +172,9 @@ pub struct ObservedRecord {
     pub restored: Option<String>,
     /// Version the API server runs, once ready.
     pub kubernetes_version: Option<String>,
-    /// By pool, [`BASE`] for the cluster without its pools: the generation that this part has reached, where that was
-    /// before all of the cluster did.
+    /// The generation that a part has reached, where that was before all of the cluster did.
     #[serde(default)]
-    pub reached: BTreeMap<String, u64>,
+    pub reached: BTreeMap<Part, u64>,
     /// The version that the control plane has begun to go on to, until it serves: no wish takes it back to an older one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrading_to: Option<String>,
@@ -195,7 +196,7 @@ pub struct ObservedRecord {
 
 impl ObservedRecord {
     /// Whether a part was what it is to be from this generation on, with all of the cluster or before it.
-    pub fn has_reached(&self, part: &str, generation: u64) -> bool {
+    pub fn has_reached(&self, part: &Part, generation: u64) -> bool {
         self.generation >= generation
             || self
                 .reached

@@ -6,7 +6,7 @@ use arm_ids::ResourcePath;
 use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use control_records::{
-    ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, directory, key,
+    ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, Part, directory, key,
 };
 use control_store::{Revision, Stored, get_record};
 
@@ -21,7 +21,7 @@ pub(crate) struct Found {
     pub(crate) observed: Option<ObservedRecord>,
     pub(crate) operation: Option<OperationRecord>,
     /// By pool: the operation of its last change, where that is not the cluster's.
-    pub(crate) pool_operations: BTreeMap<String, OperationRecord>,
+    pub(crate) pool_operations: BTreeMap<Part, OperationRecord>,
     /// When `observed` last changed; `None` where there is none.
     pub(crate) observed_at: Option<Revision>,
 }
@@ -167,7 +167,7 @@ impl ContainerService {
                     .get(*pool)
                     .is_some_and(|own| *own > reached)
             })
-            .map(|(pool, id)| (pool.clone(), id));
+            .map(|(pool, id)| (Part::pool(pool), id));
         let leaving = course
             .leaving
             .iter()

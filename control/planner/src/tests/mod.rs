@@ -57,7 +57,7 @@ fn pool(name: &str, count: u32) -> PoolSpec {
 
 fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
     ClusterRecord {
-        v: 1,
+        v: 2,
         uid: "0123456789".to_owned(),
         subscription: "s".to_owned(),
         resource_group: "g".to_owned(),

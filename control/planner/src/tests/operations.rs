@@ -1,6 +1,6 @@
 //! Operations: what each waits for, how far it is, why it failed, and what is told.
 
-use control_records::{BASE, EventKind, Leaving};
+use control_records::{EventKind, Leaving, Part};
 
 use super::*;
 
@@ -83,8 +83,8 @@ fn an_operation_ends_when_its_own_wish_is_there_whatever_the_others_wait_for() {
     let observed = &ideal.seen.observed;
     assert_eq!(observed.generation, 0, "the cluster as a whole is not there");
     assert_eq!(
-        observed.reached.keys().collect::<Vec<_>>(),
-        [BASE, "a", "b"],
+        observed.reached.keys().cloned().collect::<Vec<_>>(),
+        [Part::Base, Part::pool("a"), Part::pool("b")],
         "its parts are"
     );
     ideal.seen.held.clear();

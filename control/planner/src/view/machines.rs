@@ -2,7 +2,7 @@
 
 use agent_protocol::{DiskSeen, ProcessState};
 use cluster_spec::{PodNetworking, PoolSpec};
-use control_records::{BASE, Role, Rung};
+use control_records::{Part, Role, Rung};
 
 use super::etcd;
 use crate::{ConfigSeen, Draft, Machine, Presence, Reach};
@@ -156,16 +156,16 @@ pub(crate) fn member_index(machine: &Machine) -> Option<u32> {
 }
 
 /// The part of the cluster that a machine is counted in; `None` for one that is to go, or that another one stands in for.
-pub(crate) fn part_of(draft: &Draft<'_>, id: &str, machine: &Machine) -> Option<String> {
+pub(crate) fn part_of(draft: &Draft<'_>, id: &str, machine: &Machine) -> Option<Part> {
     if machine.record.deleting {
         return None;
     }
     match machine.role()? {
-        Role::ControlPlane { .. } => Some(BASE.to_owned()),
+        Role::ControlPlane { .. } => Some(Part::Base),
         Role::Node { pool, .. } => {
             let spec = draft.desired.spec.pools.iter().find(|spec| spec.name == *pool)?;
             let counted = index_in(machine, spec).is_some() && counts(machine, spec) && !draft.is_marked(id);
-            counted.then(|| pool.clone())
+            counted.then(|| Part::pool(pool))
         }
     }
 }

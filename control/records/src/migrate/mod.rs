@@ -8,6 +8,7 @@
 //! written last. A store of a newer format is not touched.
 
 mod owners;
+mod words;
 
 use control_store::{Store, StoreError, Stored, Txn, get_record, put_record};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::key;
 
 /// The format that this release reads and writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// How many records are moved in one transaction, at most.
 const BATCH: usize = 32;
 
@@ -80,6 +81,7 @@ pub async fn migrate(store: &dyn Store) -> Result<Migrated, MigrateError> {
     for format in from..FORMAT {
         records += match format {
             1 => owners::run(store).await?,
+            2 => words::run(store).await?,
             unknown => {
                 return Err(MigrateError::Damaged {
                     key: key::FORMAT.to_owned(),
@@ -94,4 +96,12 @@ pub async fn migrate(store: &dyn Store) -> Result<Migrated, MigrateError> {
         store.txn(txn).await?;
     }
     Ok(Migrated { from, records })
+}
+
+fn damaged(key: &str, format: u32, why: &str) -> MigrateError {
+    MigrateError::Damaged {
+        key: key.to_owned(),
+        format,
+        why: why.to_owned(),
+    }
 }

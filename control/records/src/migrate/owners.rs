@@ -149,9 +149,5 @@ fn text(key: &str, value: &Value, pointer: &str) -> Result<String, MigrateError>
 }
 
 fn damaged(key: &str, why: &str) -> MigrateError {
-    MigrateError::Damaged {
-        key: key.to_owned(),
-        format: 1,
-        why: why.to_owned(),
-    }
+    super::damaged(key, 1, why)
 }

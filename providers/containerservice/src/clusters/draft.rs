@@ -136,7 +136,7 @@ pub(crate) fn advance(
     );
     let id = context.ids.uuid().to_string();
     let mut record = ClusterRecord {
-        v: 1,
+        v: 2,
         uid: uid.clone(),
         subscription: name.subscription.to_owned(),
         resource_group: name.group.to_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arm_kernel::{schema::prune, system_data};
 use cluster_spec::{PoolSpec, node_image_version};
 use cluster_versions::{Offered, Version};
-use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, OperationRecord, Role};
+use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, OperationRecord, Part, Role};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -21,8 +21,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) record: &'a ClusterRecord,
     pub(crate) observed: Option<&'a ObservedRecord>,
     pub(crate) operation: Option<&'a OperationRecord>,
-    /// By pool: the operation of its last change, where that is not the cluster's.
-    pub(crate) pool_operations: Option<&'a BTreeMap<String, OperationRecord>>,
+    /// By pool, or pool on its way out: the operation of its last change, where that is not the cluster's.
+    pub(crate) pool_operations: Option<&'a BTreeMap<Part, OperationRecord>>,
 }
 
 impl<'a> Seen<'a> {
@@ -50,7 +50,7 @@ impl<'a> Seen<'a> {
     }
 
     /// The operation of a pool's last change.
-    fn pool_operation(&self, part: &str, id: Option<&String>) -> Option<&'a OperationRecord> {
+    fn pool_operation(&self, part: &Part, id: Option<&String>) -> Option<&'a OperationRecord> {
         let own = self.pool_operations.and_then(|operations| operations.get(part));
         own.or_else(|| {
             self.operation
@@ -124,7 +124,8 @@ impl<'a> Seen<'a> {
                 )
             }
             None => {
-                let operation = self.pool_operation(name, record.course.pool_operations.get(name));
+                let operation =
+                    self.pool_operation(&Part::pool(name), record.course.pool_operations.get(name));
                 let pool = record.spec.pools.iter().find(|pool| pool.name == name);
                 (
                     pool_body(record, name).clone(),
@@ -153,7 +154,7 @@ impl<'a> Seen<'a> {
             .unwrap_or_default();
         let there = self
             .observed
-            .is_some_and(|observed| observed.has_reached(&pool.name, own));
+            .is_some_and(|observed| observed.has_reached(&Part::pool(&pool.name), own));
         let before = record.course.reached.as_deref().filter(|_| !there);
         before
             .and_then(|reached| {

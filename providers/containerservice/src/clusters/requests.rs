@@ -4,15 +4,15 @@
 //! soon as what *it* asked for is there, and at once, as `Canceled`, when a later request about the same resource asks for
 //! something else. Creations are never overtaken by a change: what they asked for is that the resource be there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use arm_kernel::quote;
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolSpec};
 use cluster_versions::Version;
 use control_records::{
-    BASE, ClusterRecord, Course, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
-    OperationStatus, Reached,
+    ClusterRecord, Course, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
+    OperationStatus, Part, Reached,
 };
 use serde_json::{Value, json};
 
@@ -68,7 +68,9 @@ impl Before<'_> {
 
     fn pool_reached(&self, pool: &str) -> bool {
         let own = self.record.pool_generations.get(pool);
-        let reached = self.observed.and_then(|observed| observed.reached.get(pool));
+        let reached = self
+            .observed
+            .and_then(|observed| observed.reached.get(&Part::pool(pool)));
         matches!((own, reached), (Some(own), Some(reached)) if reached >= own)
     }
 }
@@ -185,12 +187,10 @@ fn follow(
             .course
             .aborted
             .iter()
-            .filter(|(part, own)| match part.as_str() {
-                BASE => **own == generation,
+            .filter(|(part, own)| match part {
+                Part::Base => **own == generation,
                 // A request about the cluster as a whole is one about each of its pools.
-                pool => {
-                    (aborts || operation.pool.is_some()) && record.pool_generations.get(pool) == Some(own)
-                }
+                part => (aborts || operation.pool.is_some()) && record.part_generation(part) == Some(**own),
             })
             .map(|(part, own)| (part.clone(), *own))
             .collect(),
@@ -411,14 +411,14 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
     }
     record.course.halted = reached.is_none();
     let generation = record.generation;
-    let mut aborted: BTreeMap<String, u64> = present.course.aborted.clone();
-    aborted.insert(BASE.to_owned(), generation);
+    let mut aborted = present.course.aborted.clone();
+    aborted.insert(Part::Base, generation);
     for (pool, own) in &mut record.pool_generations {
         if record.course.halted {
             *own = generation;
         }
         if *own == generation {
-            aborted.insert(pool.clone(), generation);
+            aborted.insert(Part::pool(pool.as_str()), generation);
         }
     }
     record.course.aborted = aborted;
@@ -456,7 +456,7 @@ pub(crate) fn abort_pool(
     };
     let mut draft = advance(context, name, Some(present), body, spec, ABORT_POOL, Some(pool));
     let generation = draft.record.generation;
-    draft.record.course.aborted.insert(pool.to_owned(), generation);
+    draft.record.course.aborted.insert(Part::pool(pool), generation);
     Ok(draft)
 }
 

@@ -3,7 +3,7 @@
 //! Desired, observed and operation are three things: nothing here is stored, so a failure heals by itself as soon as
 //! observed has caught up, and losing an operation's row changes nothing but the word for "not yet".
 
-use control_records::{BASE, ClusterRecord, ObservedRecord, OperationRecord, OperationStatus};
+use control_records::{ClusterRecord, ObservedRecord, OperationRecord, OperationStatus, Part};
 
 /// A provisioning state as clients know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub fn cluster_state(
             _ => ProvisioningState::Deleting,
         };
     }
-    if let Some(state) = aborted(record, BASE, reached >= record.generation, operation) {
+    if let Some(state) = aborted(record, &Part::Base, reached >= record.generation, operation) {
         return state;
     }
     if reached >= record.generation {
@@ -80,14 +80,14 @@ pub fn cluster_state(
 /// What an abort makes of a part: it stays `Canceled` until the next request about it.
 fn aborted(
     record: &ClusterRecord,
-    part: &str,
+    part: &Part,
     reached: bool,
     operation: Option<&OperationRecord>,
 ) -> Option<ProvisioningState> {
-    let own = if part == BASE {
-        record.generation
-    } else {
-        *record.pool_generations.get(part)?
+    let own = match part {
+        // A request about any part of it is one about the cluster.
+        Part::Base => record.generation,
+        part => record.part_generation(part)?,
     };
     if record.course.aborted.get(part) != Some(&own) {
         return None;
@@ -123,9 +123,10 @@ pub fn pool_state(
     if record.deleting {
         return cluster_state(record, observed, operation);
     }
-    let early = observed.and_then(|observed| observed.reached.get(pool));
+    let part = Part::pool(pool);
+    let early = observed.and_then(|observed| observed.reached.get(&part));
     let reached = reached >= own || early.is_some_and(|early| *early >= own);
-    if let Some(state) = aborted(record, pool, reached, operation) {
+    if let Some(state) = aborted(record, &part, reached, operation) {
         return state;
     }
     if reached {

@@ -161,7 +161,7 @@ impl World {
         let record = self.stamp.record(name).await.unwrap();
         let uid = record.uid.clone();
         let deleted = DeletedRecord {
-            v: 1,
+            v: 2,
             uid: uid.clone(),
             subscription: record.subscription.clone(),
             resource_group: record.resource_group.clone(),

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use arm_kernel::{Call, Gate, Provider as _, routes};
-use control_records::{EventKind, OperationError, OperationRecord, OperationStatus, directory, events};
+use control_records::{EventKind, OperationError, OperationRecord, OperationStatus, Part, directory, events};
 use control_store::put_record;
 use providers_containerservice::HistoryApi;
 use serde_json::{Value, json};
@@ -252,7 +252,7 @@ async fn an_abort_returns_to_what_was_reached_last() {
     let generation = stamp.record("c").await.unwrap().generation;
     stamp
         .observe("c", |observed| {
-            observed.reached.insert("np2".to_owned(), generation);
+            observed.reached.insert(Part::pool("np2"), generation);
         })
         .await;
     end(&stamp, &grown, OperationStatus::Succeeded).await;

@@ -229,7 +229,7 @@ impl Stamp {
     pub(crate) async fn reach(&self, name: &str) {
         let record = self.record(name).await.unwrap();
         let observed = ObservedRecord {
-            v: 1,
+            v: 2,
             generation: record.generation,
             vip: Some("100.64.0.9".parse().unwrap()),
             kubernetes_version: Some(record.spec.kubernetes_version.clone()),

@@ -3,7 +3,7 @@
 //! Always true: a cluster whose etcd was formed never loses a second member to the planner before the first is back.
 
 use cluster_spec::Tier;
-use control_records::{BASE, EventKind, Role};
+use control_records::{EventKind, Part, Role};
 
 use crate::{
     ConfigSeen, Draft, Machine, Write,
@@ -166,7 +166,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         checks.machine(draft, id, member, what, serves);
     }
     for _ in staying.len()..wanted {
-        checks.missing_machine(BASE);
+        checks.missing_machine(&Part::Base);
     }
     let tier = draft.desired.spec.tier;
     // As in the store: configurations follow only then.
@@ -182,7 +182,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     for (id, member) in &draft.seen.machines {
         if member.record.deleting && member.node_name().is_none() {
             checks.leaving_machine(
-                BASE,
+                &Part::Base,
                 Stage::Membership,
                 id,
                 format!("removing {}", member.label()),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use cluster_spec::PoolSpec;
-use control_records::Role;
+use control_records::{Part, Role};
 
 use crate::{
     ApiEffect, Draft, Machine, Reach, Subject, UnknownMachines, Write,
@@ -302,6 +302,7 @@ fn of_a_part(draft: &Draft<'_>, machine: &Machine) -> bool {
 }
 
 fn pool_size(draft: &Draft<'_>, spec: &PoolSpec, checks: &mut Checks) {
+    let part = Part::pool(&spec.name);
     let (mut there, mut leaving) = (0, 0);
     for (id, machine) in &draft.seen.machines {
         if index_in(machine, spec).is_none() {
@@ -310,7 +311,7 @@ fn pool_size(draft: &Draft<'_>, spec: &PoolSpec, checks: &mut Checks) {
         if machine.record.deleting || draft.is_marked(id) {
             leaving += 1;
             checks.leaving_machine(
-                &spec.name,
+                &part,
                 Stage::of(machine),
                 id,
                 format!("removing {}", machine.label()),
@@ -320,16 +321,16 @@ fn pool_size(draft: &Draft<'_>, spec: &PoolSpec, checks: &mut Checks) {
         }
     }
     for _ in there..spec.count {
-        checks.missing_machine(&spec.name);
+        checks.missing_machine(&part);
     }
     if there > spec.count {
         let what = format!("scaling pool {} down", spec.name);
-        checks.part(&spec.name, Stage::Membership, what, false);
+        checks.part(&part, Stage::Membership, what, false);
     }
     // So that going down shows as well as going up.
     if leaving == 0 && there == 0 && spec.count == 0 {
         let what = format!("removing the nodes of pool {}", spec.name);
-        checks.part(&spec.name, Stage::Membership, what, true);
+        checks.part(&part, Stage::Membership, what, true);
     }
 }
 

@@ -1,0 +1,140 @@
+//! Format 2 to 3: words that have types. Records keep their keys; those whose shape changes say so with `v` 2.
+//!
+//! | record | changes |
+//! |---|---|
+//! | desired, of deleted clusters too | `course.aborted` by part |
+//! | observed | `reached` by part |
+
+use std::collections::BTreeMap;
+
+use control_store::{Store, Txn, Versioned, put_record};
+use serde_json::{Map, Value, json};
+
+use super::{BATCH, MigrateError, damaged};
+use crate::key;
+
+/// The format that this begins with.
+const FROM: u32 = 2;
+/// The `v` of a record that has been changed.
+const CHANGED: u32 = 2;
+
+/// Changes everything. Returns how many records were changed.
+pub(super) async fn run(store: &dyn Store) -> Result<usize, MigrateError> {
+    let (clusters, _) = store.list(key::CLUSTERS).await?;
+    let mut leaving = Leaving::default();
+    for (key, record) in &clusters {
+        if let Some((uid, "desired")) = key::of_cluster(key) {
+            leaving.note(uid, &parse(key, record)?);
+        }
+    }
+    let mut changed = each(store, &clusters, |key, value| match key::of_cluster(key) {
+        Some((_, "desired")) => Some(desired(value)),
+        Some((uid, "observed")) => Some(observed(value, uid, &leaving)),
+        _ => None,
+    })
+    .await?;
+    let (deleted, _) = store.list(key::DELETED).await?;
+    changed += each(store, &deleted, |_, value| {
+        if let Some(last) = value.get_mut("last").filter(|last| last.is_object()) {
+            desired(last);
+            last["v"] = json!(CHANGED);
+        }
+        Some(())
+    })
+    .await?;
+    Ok(changed)
+}
+
+/// Changes those of these records that `change` has something to say to and that have not been changed yet.
+async fn each(
+    store: &dyn Store,
+    records: &[(String, Versioned)],
+    change: impl Fn(&str, &mut Value) -> Option<()>,
+) -> Result<usize, MigrateError> {
+    let mut changed = 0;
+    for batch in records.chunks(BATCH) {
+        let mut txn = Txn::default();
+        for (key, record) in batch {
+            let mut value = parse(key, record)?;
+            if value["v"] == json!(CHANGED) || change(key, &mut value).is_none() {
+                continue;
+            }
+            value["v"] = json!(CHANGED);
+            txn = txn.at(key, record.revision).with(put_record(key.clone(), &value));
+            changed += 1;
+        }
+        if !txn.ops.is_empty() {
+            store.txn(txn).await?;
+        }
+    }
+    Ok(changed)
+}
+
+fn parse(key: &str, record: &Versioned) -> Result<Value, MigrateError> {
+    let value: Result<Value, _> = serde_json::from_slice(&record.value);
+    let value = value.map_err(|error| damaged(key, FROM, &error.to_string()))?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(damaged(key, FROM, "it is not an object"))
+    }
+}
+
+/// The names of pools on their way out, by the cluster's uid and their incarnation.
+#[derive(Default)]
+struct Leaving {
+    names: BTreeMap<(String, String), String>,
+}
+
+impl Leaving {
+    fn note(&mut self, uid: &str, desired: &Value) {
+        let leaving = desired.pointer("/course/leaving").and_then(Value::as_array);
+        for pool in leaving.into_iter().flatten() {
+            let text = |field: &str| pool["spec"][field].as_str().unwrap_or_default().to_owned();
+            let incarnation = (uid.to_owned(), text("incarnation"));
+            self.names.insert(incarnation, text("name"));
+        }
+    }
+
+    /// What a part is called that was called `before`: a pool's name, nothing for the rest of the cluster, `-{incarnation}` for
+    /// a pool on its way out. Nothing for one that is not there any more.
+    fn part(&self, uid: &str, before: &str) -> Option<String> {
+        match before.strip_prefix('-') {
+            Some(incarnation) => {
+                let name = self.names.get(&(uid.to_owned(), incarnation.to_owned()))?;
+                Some(format!("leaving/{name}/{incarnation}"))
+            }
+            None => Some(part(before)),
+        }
+    }
+}
+
+/// A part that is no pool on its way out.
+fn part(before: &str) -> String {
+    match before {
+        "" => "base".to_owned(),
+        pool => format!("pool/{pool}"),
+    }
+}
+
+/// The same values under the present names of the parts.
+fn by_part(before: &mut Value, part: impl Fn(&str) -> Option<String>) {
+    let Some(map) = before.as_object_mut() else { return };
+    let renamed: Map<String, Value> = std::mem::take(map)
+        .into_iter()
+        .filter_map(|(before, value)| Some((part(&before)?, value)))
+        .collect();
+    *map = renamed;
+}
+
+fn desired(value: &mut Value) {
+    if let Some(aborted) = value.pointer_mut("/course/aborted") {
+        by_part(aborted, |before| Some(part(before)));
+    }
+}
+
+fn observed(value: &mut Value, uid: &str, leaving: &Leaving) {
+    if let Some(reached) = value.get_mut("reached") {
+        by_part(reached, |before| leaving.part(uid, before));
+    }
+}

@@ -429,3 +429,40 @@ fn members_take_what_restarts_them_one_after_the_other() {
     assert_eq!(most, 1);
     assert_eq!(ideal.seen.observed.generation, 2);
 }
+
+#[test]
+fn members_that_are_to_go_are_needed_until_etcd_has_let_them_go() {
+    // The host lost its power between the mark and the vote: one of three has no majority.
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.desired.spec.tier = Tier::Free;
+    ideal.desired.generation += 1;
+    while !ideal
+        .seen
+        .machines
+        .values()
+        .any(|machine| machine.record.deleting)
+    {
+        ideal.pass();
+    }
+    for machine in ideal.seen.machines.values_mut() {
+        machine.presence = Presence::Stopped;
+        machine.report = None;
+    }
+    ideal.seen.api.reach = Reach::Away;
+    ideal.voters = ideal.control_plane_ids().into_iter().collect();
+    let plan = ideal.plan();
+    for (_, member) in ideal
+        .seen
+        .machines
+        .iter()
+        .filter(|(_, machine)| machine.node_name().is_none())
+    {
+        let start = Effect::from(FabricEffect::EnsureMachine(member.record.id.clone()));
+        assert!(
+            plan.effects.contains(&start),
+            "{}: {:?}",
+            member.label(),
+            plan.effects
+        );
+    }
+}

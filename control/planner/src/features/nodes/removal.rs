@@ -1,6 +1,8 @@
 //! How machines leave a cluster that stays: drained within bounds, the node object removed, the machine removed, forgotten.
 
-use crate::{ApiEffect, Draft, FabricEffect, Machine, Presence, Reach, Subject, Write, disturb::Disturb};
+use crate::{
+    ApiEffect, Draft, FabricEffect, Machine, NetworkSeen, Presence, Reach, Subject, Write, disturb::Disturb,
+};
 
 /// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
 pub(super) fn removals(draft: &mut Draft<'_>) {
@@ -27,6 +29,11 @@ pub(super) fn removals(draft: &mut Draft<'_>) {
                 let machine = id.clone();
                 draft.act(ApiEffect::Drain { machine, node }, why);
             }
+            Leave::Start if matches!(seen.network, NetworkSeen::Made(_)) => draft.act(
+                FabricEffect::EnsureMachine(id.clone()),
+                format!("starting {}, for etcd to let it go", machine.label()),
+            ),
+            Leave::Start => draft.wait(format!("removing {}", machine.label())),
             Leave::Wait(why) => draft.wait(why),
         }
     }
@@ -43,6 +50,8 @@ pub(crate) fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine)
 /// What is next for a node that is to go.
 enum Leave {
     Wait(String),
+    /// A member that stands still is missing to the others, who have to agree that it goes.
+    Start,
     Drain(String),
     DeleteNode(String),
     Ready,
@@ -53,6 +62,8 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
     let Some(name) = machine.node_name() else {
         return if draft.may(Disturb::Remove { id, member: machine }).is_ok() {
             Leave::Ready
+        } else if matches!(machine.presence, Presence::Stopped | Presence::Partial) {
+            Leave::Start
         } else {
             Leave::Wait(format!("waiting for etcd to let {} go", machine.label()))
         };

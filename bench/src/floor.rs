@@ -492,5 +492,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
         restore: None,
+        stopped: false,
     })
 }

@@ -297,6 +297,7 @@ mod tests {
             disable_local_accounts: false,
             tier: cluster_spec::Tier::Free,
             restore: None,
+            stopped: false,
         };
         Site {
             cluster: Arc::new(ClusterRecord {

@@ -83,6 +83,7 @@ fn cluster(uid: &str, source: Option<&str>) -> ClusterRecord {
                 at: None,
                 source: source.to_owned(),
             }),
+            stopped: false,
         },
         sealed: Default::default(),
         deleting: false,

@@ -128,6 +128,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         disable_local_accounts: false,
         tier,
         restore: None,
+        stopped: false,
     }
 }
 

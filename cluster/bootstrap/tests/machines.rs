@@ -87,6 +87,7 @@ fn spec(plugin: PodNetworking) -> ClusterSpec {
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
         restore: None,
+        stopped: false,
     }
 }
 

@@ -36,6 +36,9 @@ pub struct ClusterSpec {
     /// The restore that its state comes from: the last one that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreSpec>,
+    /// Whether it is to stand still: its data, its addresses and its keys are kept, and none of its machines runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
 }
 
 /// A restore of a cluster's state from a backup.

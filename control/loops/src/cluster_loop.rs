@@ -15,7 +15,7 @@ use std::{
 use base_env::Seed;
 use control_planner::{
     Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Observation, Plan, Presence,
-    Reach, SilentMachines, StampRanges, plan,
+    Reach, SilentMachines, StampRanges, is_served, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, Role,
@@ -162,7 +162,10 @@ impl ClusterLoop {
                     self.state.settle();
                     return Exit::Settled(self.state);
                 }
-                Ok(Next::Gone) => return Exit::Gone,
+                Ok(Next::Gone) => {
+                    self.shared.index.set_off(&self.uid, false);
+                    return Exit::Gone;
+                }
                 Err(error) => {
                     tracing::error!(cluster = self.key, "the loop cannot go on: {}", chain(&error));
                     let until = self.now().checked_add(STORE_PAUSE).unwrap_or(Timestamp::MAX);
@@ -242,8 +245,10 @@ impl ClusterLoop {
 
     /// Has a connection to the API server as soon as there can be one; it costs nothing until it is used.
     async fn connect(&mut self, basis: &Basis, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) {
-        if cluster.deleting {
-            self.state.handle = None;
+        let served = is_served(cluster);
+        self.shared.index.set_off(&self.uid, !served);
+        if !served {
+            self.state.unserved();
             return;
         }
         let now = self.now();

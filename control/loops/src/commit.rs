@@ -111,6 +111,7 @@ pub(crate) async fn compose(
                     ..machine
                 })
             })?,
+            Write::RenewToken(id) => change_machine(txn, basis, id, |machine| renewed(deps, machine))?,
             Write::Repair {
                 machine,
                 repair,

@@ -18,6 +18,8 @@ struct Inner {
     owners: BTreeMap<String, String>,
     /// Machines that are to go.
     leaving: BTreeSet<String>,
+    /// Uids of clusters that nobody is to serve.
+    off: BTreeSet<String>,
     /// Leased addresses.
     taken: BTreeSet<Ipv4Addr>,
     /// By machine that is in no record: the uid of the cluster that it says it is of. `None` before the first look.
@@ -65,6 +67,16 @@ impl Index {
         }
     }
 
+    /// Whether the machines of a cluster are off on purpose, or on their way out.
+    pub(crate) fn set_off(&self, uid: &str, off: bool) {
+        let mut inner = self.inner();
+        if !off {
+            inner.off.remove(uid);
+        } else if !inner.off.contains(uid) {
+            inner.off.insert(uid.to_owned());
+        }
+    }
+
     pub(crate) fn remove_machine(&self, id: &str) {
         let mut inner = self.inner();
         inner.owners.remove(id);
@@ -90,12 +102,13 @@ impl Index {
         }
     }
 
-    /// All machines of all clusters that are to stay, and those of them that are not heard of. One that is to go may be off while
-    /// its record lives: that says nothing about the host.
+    /// All machines of all clusters that are to stay and to run, and those of them that are not heard of. One that is to go, or that was
+    /// stopped, may be off while its record lives: that says nothing about the host.
     pub(crate) fn count_machines(&self, heard: impl Fn(&str) -> bool) -> (usize, usize) {
         let inner = self.inner();
         let (mut all, mut silent) = (0, 0);
-        for machine in inner.owners.keys().filter(|id| !inner.leaving.contains(*id)) {
+        let runs = |(id, uid): &(&String, &String)| !inner.leaving.contains(*id) && !inner.off.contains(*uid);
+        for (machine, _) in inner.owners.iter().filter(runs) {
             all += 1;
             silent += usize::from(!heard(machine));
         }
@@ -149,6 +162,18 @@ mod tests {
             (4, 4),
             "another machine of the same id"
         );
+    }
+
+    #[test]
+    fn machines_of_clusters_that_are_off_are_not_counted_as_silent() {
+        let index = Index::default();
+        for (machine, uid) in [("a", "u"), ("b", "v"), ("c", "v")] {
+            index.add_machine(machine, uid, false);
+        }
+        index.set_off("v", true);
+        assert_eq!(index.count_machines(|machine| machine == "a"), (1, 0));
+        index.set_off("v", false);
+        assert_eq!(index.count_machines(|machine| machine == "a"), (3, 2));
     }
 
     #[test]

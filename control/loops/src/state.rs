@@ -223,6 +223,28 @@ impl LoopState {
         self.presence.insert(machine, Presence::Absent);
     }
 
+    /// A machine was stopped in order; or there was none.
+    pub(crate) fn stopped(&mut self, machine: String, there: bool) {
+        // The hub has forgotten it: published again when it is read again.
+        self.configs.insert(machine.clone(), ConfigSeen::Unknown);
+        let presence = if there {
+            Presence::Stopped
+        } else {
+            Presence::Absent
+        };
+        self.presence.insert(machine, presence);
+    }
+
+    /// Nobody is to answer as the cluster's API: what was seen of it is of no further use.
+    pub(crate) fn unserved(&mut self) {
+        self.handle = None;
+        self.api_server_ready = None;
+        self.api = ApiSeen {
+            change: self.api.change,
+            ..ApiSeen::default()
+        };
+    }
+
     /// The API server answered a look that began at `at`.
     pub(crate) fn api_answered(&mut self, change: u64, at: Timestamp, nodes: Vec<NodeSeen>) {
         let ready = |nodes: &[NodeSeen]| -> BTreeSet<String> {

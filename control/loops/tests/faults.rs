@@ -157,6 +157,7 @@ fn cluster(env: &Env) -> ClusterRecord {
             disable_local_accounts: false,
             tier: Tier::Free,
             restore: None,
+            stopped: false,
         },
         sealed: BTreeMap::new(),
         deleting: false,

@@ -6,7 +6,8 @@
 use control_records::Part;
 
 use crate::{
-    Draft, FEATURES, Machine, NetworkSeen,
+    Draft, Machine, NetworkSeen,
+    features::FEATURES,
     view::machines::{member_index, part_of},
 };
 
@@ -59,11 +60,12 @@ impl Checks {
     /// Everything that is to be there, in the order in which it comes about.
     pub(crate) fn of(draft: &Draft<'_>) -> Self {
         let mut checks = Self::default();
-        if draft.desired.deleting || draft.desired.course.halted {
-            removal(draft, &mut checks);
-        } else {
-            for feature in FEATURES {
-                (feature.checks)(draft, &mut checks);
+        match draft.instead {
+            Some(instead) => (instead.checks)(draft, &mut checks),
+            None => {
+                for feature in FEATURES {
+                    (feature.checks)(draft, &mut checks);
+                }
             }
         }
         let pools = &draft.desired.spec.pools;
@@ -194,8 +196,8 @@ impl Checks {
     }
 }
 
-/// What is left of a cluster that is to go.
-fn removal(draft: &Draft<'_>, checks: &mut Checks) {
+/// What is left of a cluster of which nothing is to be there.
+pub(crate) fn removal(draft: &Draft<'_>, checks: &mut Checks) {
     let seen = draft.seen;
     let spec = &draft.desired.spec;
     let wanted = spec.pools.iter().map(|pool| pool.count).sum::<u32>() + spec.tier.members();

@@ -6,8 +6,9 @@ use control_records::{ClusterRecord, Event, EventKind, ObservedRecord};
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, Write, gaps,
-    messages,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, Write,
+    feature::{Instead, instead},
+    gaps, messages,
 };
 
 /// A plan being made.
@@ -16,6 +17,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) seen: &'a Observation,
     pub(crate) policy: &'a Policy,
     pub(crate) now: Timestamp,
+    /// How the cluster is to be other than there and serving, if so.
+    pub(crate) instead: Option<&'static Instead>,
     pub(crate) writes: Vec<Write>,
     pub(crate) observed: ObservedRecord,
     pub(crate) events: Vec<Event>,
@@ -46,6 +49,7 @@ impl<'a> Draft<'a> {
             seen,
             policy,
             now,
+            instead: instead(desired),
             writes: Vec::new(),
             observed: seen.observed.clone(),
             events: Vec::new(),

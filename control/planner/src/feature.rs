@@ -1,9 +1,12 @@
-//! What a feature is to the planner: up to four functions, called in the order of the list.
+//! What a feature is to the planner: up to four functions, called in the order of the list; and, where it has one, the way for a cluster
+//! to be that it plans alone.
 //!
 //! Always true: features do not know each other. What one needs to know of another's field is a question in `view`; what may
 //! disturb a machine is asked at `disturb`; that something is there is said by `checks`, and by nothing else.
 
-use crate::{Draft, checks::Checks};
+use control_records::ClusterRecord;
+
+use crate::{Draft, checks::Checks, features::FEATURES};
 
 /// A thing that a cluster can do.
 pub(crate) struct Feature {
@@ -18,6 +21,24 @@ pub(crate) struct Feature {
     pub(crate) observe: fn(&mut Draft<'_>),
     /// What is to be there, and whether it is.
     pub(crate) checks: fn(&Draft<'_>, &mut Checks),
+    /// A way for a cluster to be in which nobody else has anything to do.
+    pub(crate) instead: Option<Instead>,
+}
+
+/// A way for a cluster to be other than there and serving. Its feature plans it alone, and says when the generation is reached.
+pub(crate) struct Instead {
+    /// Whether a cluster is to be so.
+    pub(crate) applies: fn(&ClusterRecord) -> bool,
+    /// Everything that is written, done and concluded.
+    pub(crate) plan: fn(&mut Draft<'_>),
+    /// What is to be so, and whether it is.
+    pub(crate) checks: fn(&Draft<'_>, &mut Checks),
+}
+
+/// The way for a cluster to be other than there and serving, if it is to be so: the first that applies.
+pub(crate) fn instead(desired: &ClusterRecord) -> Option<&'static Instead> {
+    let all = FEATURES.iter().filter_map(|feature| feature.instead.as_ref());
+    all.into_iter().find(|instead| (instead.applies)(desired))
 }
 
 impl Feature {
@@ -29,6 +50,7 @@ impl Feature {
             act: |_| {},
             observe: |_| {},
             checks: |_, _| {},
+            instead: None,
         }
     }
 }

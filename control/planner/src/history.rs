@@ -38,7 +38,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
 }
 
 fn going(draft: &Draft<'_>, machine: &Machine) -> bool {
-    machine.record.deleting || draft.desired.deleting || draft.desired.course.halted
+    machine.record.deleting || draft.instead.is_some()
 }
 
 fn runs(draft: &mut Draft<'_>, id: &str, machine: &Machine, label: &str, told: &mut Told) {
@@ -47,13 +47,13 @@ fn runs(draft: &mut Draft<'_>, id: &str, machine: &Machine, label: &str, told: &
             told.runs = true;
             draft.tell(EventKind::MachineMade, label, format!("machine {id} runs"));
         }
-        Presence::Absent | Presence::Partial | Presence::Gone if told.runs => {
+        Presence::Absent | Presence::Partial | Presence::Stopped | Presence::Gone if told.runs => {
             told.runs = false;
             told.ready = false;
             // That something goes which is to go is told once it has gone.
             if !going(draft, machine) {
                 let why = match machine.presence {
-                    Presence::Partial => "stands still",
+                    Presence::Partial | Presence::Stopped => "stands still",
                     _ => "is not there any more",
                 };
                 draft.tell(EventKind::MachineLost, label, format!("machine {id} {why}"));

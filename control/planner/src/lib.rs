@@ -35,11 +35,8 @@ mod view;
 
 use checks::Checks;
 use draft::Draft;
-use feature::Feature;
-use features::{
-    addons, addresses, api, backup, configurations, deletion, halt, heal, machines, members, network, nodes,
-    pki, restore, upgrade,
-};
+use feature::{Feature, instead};
+use features::{FEATURES, backup, heal, nodes};
 
 pub use disturb::SilentMachines;
 pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
@@ -144,6 +141,8 @@ pub enum Write {
     },
     /// A machine is to go.
     MarkMachine(String),
+    /// A machine's disk is gone and it is to be made anew under its own name: it gets a new one-time token.
+    RenewToken(String),
     /// A step of a repair begins, ends or is held back.
     Repair {
         /// Whose.
@@ -199,6 +198,7 @@ impl Write {
             Self::Lease(_)
             | Self::CreatePki
             | Self::MarkMachine(_)
+            | Self::RenewToken(_)
             | Self::Repair { .. }
             | Self::Upgrade { .. }
             | Self::Progress { .. }
@@ -208,34 +208,20 @@ impl Write {
     }
 }
 
-/// Everything that a cluster can do, in the order in which it is planned.
-const FEATURES: &[Feature] = &[
-    addresses::FEATURE,
-    pki::FEATURE,
-    network::FEATURE,
-    machines::FEATURE,
-    configurations::FEATURE,
-    api::FEATURE,
-    heal::FEATURE,
-    upgrade::FEATURE,
-    members::FEATURE,
-    nodes::FEATURE,
-    addons::FEATURE,
-    restore::FEATURE,
-];
+/// Whether a cluster's API is to answer: where not, its machines are gone, on their way out, or off on purpose.
+pub fn is_served(desired: &ClusterRecord) -> bool {
+    instead(desired).is_none()
+}
 
 /// Plans.
 pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: Timestamp) -> Plan {
     let mut draft = Draft::new(desired, seen, policy, now);
-    if desired.deleting {
-        deletion::plan(&mut draft);
-    } else if desired.course.halted {
-        halt::plan(&mut draft);
-    } else {
-        reach(&mut draft);
+    match draft.instead {
+        Some(instead) => (instead.plan)(&mut draft),
+        None => reach(&mut draft),
     }
     let checks = Checks::of(&draft);
-    if !desired.deleting && !desired.course.halted {
+    if draft.instead.is_none() {
         parts::generation(&mut draft, &checks);
     }
     parts::reached(&mut draft, &checks);

@@ -173,8 +173,10 @@ pub enum Presence {
     Unknown,
     /// Nothing.
     Absent,
-    /// It stands still, or some of it is there.
+    /// Some of it is there, or what is there is in doubt.
     Partial,
+    /// It is whole and stands still.
+    Stopped,
     /// It runs.
     Running,
     /// It was there and has been removed.

@@ -26,7 +26,7 @@ pub(crate) fn reached(draft: &mut Draft<'_>, checks: &Checks) {
         draft.observed.reached.clear();
         return;
     }
-    if draft.desired.deleting || draft.desired.course.halted {
+    if draft.instead.is_some() {
         return;
     }
     let leaving = &draft.desired.course.leaving;

@@ -170,6 +170,9 @@ pub struct ObservedRecord {
     /// The restore (its id) that the state comes from, once that was seen to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<String>,
+    /// Whether machines of it were stopped on purpose and are not all known to be back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// Version the API server runs, once ready.
     pub kubernetes_version: Option<String>,
     /// The generation that a part has reached, where that was before all of the cluster did.

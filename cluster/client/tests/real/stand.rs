@@ -94,6 +94,7 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
         restore: None,
+        stopped: false,
     }
 }
 

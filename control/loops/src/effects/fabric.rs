@@ -22,6 +22,8 @@ pub(crate) enum FabricOutcome {
     NetworkGone,
     /// The machine runs.
     MachineRuns(String),
+    /// The machine stands still; or there is none.
+    MachineStopped { machine: String, there: bool },
     /// The machine was stopped and started, for the repair or upgrade written down then.
     MachineRestarted {
         machine: String,
@@ -41,7 +43,8 @@ pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
         // One listing serves all who wait for it.
         FabricEffect::Look => (Lane::Call, 1),
         FabricEffect::EnsureMachine(_) | FabricEffect::RestartMachine { .. } => (Lane::Host, 4),
-        FabricEffect::WipeMachine { .. }
+        FabricEffect::StopMachine(_)
+        | FabricEffect::WipeMachine { .. }
         | FabricEffect::DeleteMachine(_)
         | FabricEffect::EnsureNetwork(_)
         | FabricEffect::DeleteNetwork => (Lane::Host, 2),
@@ -55,6 +58,7 @@ pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
         | FabricEffect::EnsureNetwork(_)
         | FabricEffect::DeleteNetwork
         | FabricEffect::EnsureMachine(_)
+        | FabricEffect::StopMachine(_)
         | FabricEffect::RestartMachine { .. }
         | FabricEffect::WipeMachine { .. }
         | FabricEffect::DeleteMachine(_) => settings.fabric_bound,
@@ -68,6 +72,7 @@ pub(super) fn describe(job: &Job, effect: &FabricEffect) -> String {
         FabricEffect::EnsureNetwork(_) => "making the network".to_owned(),
         FabricEffect::DeleteNetwork => "removing the network".to_owned(),
         FabricEffect::EnsureMachine(id) => format!("starting {}", job.label(id)),
+        FabricEffect::StopMachine(id) => format!("stopping {}", job.label(id)),
         FabricEffect::RestartMachine { machine, .. } => format!("restarting {}", job.label(machine)),
         FabricEffect::WipeMachine { machine, .. } => format!("making {} anew", job.label(machine)),
         FabricEffect::DeleteMachine(id) => format!("removing {}", job.label(id)),
@@ -91,6 +96,19 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
         FabricEffect::EnsureMachine(machine) => {
             fabric.ensure_machine(&machine_spec(job, machine)?).await?;
             Ok(FabricOutcome::MachineRuns(machine.clone()))
+        }
+        FabricEffect::StopMachine(machine) => {
+            let there = match fabric.stop_machine(&MachineId::from(machine.as_str())).await {
+                Ok(()) => true,
+                Err(FabricError::NotFound(_)) => false,
+                Err(error) => return Err(error.into()),
+            };
+            // What it said last says nothing about its next start.
+            job.deps.agents.forget(machine);
+            Ok(FabricOutcome::MachineStopped {
+                machine: machine.clone(),
+                there,
+            })
         }
         FabricEffect::RestartMachine { machine, at } => {
             let spec = machine_spec(job, machine)?;
@@ -141,6 +159,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
         FabricOutcome::MachineRuns(machine) => {
             state.presence.insert(machine, Presence::Running);
         }
+        FabricOutcome::MachineStopped { machine, there } => state.stopped(machine, there),
         FabricOutcome::MachineRestarted {
             machine,
             at,
@@ -163,6 +182,11 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
         | FabricEffect::RestartMachine { machine, .. }
         | FabricEffect::WipeMachine { machine, .. } => {
             state.presence.insert(machine.clone(), Presence::Partial);
+        }
+        // It runs, or it does not: the fabric knows.
+        FabricEffect::StopMachine(machine) => {
+            state.presence.insert(machine.clone(), Presence::Unknown);
+            state.doubt_machines();
         }
         FabricEffect::EnsureNetwork(_) => state.network = NetworkSeen::Unknown,
         FabricEffect::Look | FabricEffect::DeleteMachine(_) | FabricEffect::DeleteNetwork => {}
@@ -196,7 +220,8 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
                 Some(Power::Running) => Presence::Running,
                 // It was whole once, and its disk is not there any more: what is left of it is not the machine.
                 Some(Power::Partial) if record.enrolled_key.is_some() && !record.deleting => Presence::Absent,
-                Some(Power::Stopped | Power::Partial) => Presence::Partial,
+                Some(Power::Stopped) => Presence::Stopped,
+                Some(Power::Partial) => Presence::Partial,
             };
             (id.clone(), presence)
         })

@@ -248,6 +248,7 @@ mod tests {
                 machine: machine(),
                 at,
             },
+            FabricEffect::StopMachine(machine()),
             FabricEffect::WipeMachine {
                 machine: machine(),
                 at,

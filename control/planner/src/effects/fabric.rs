@@ -16,6 +16,8 @@ pub enum FabricEffect {
     DeleteNetwork,
     /// Make a machine be there and run.
     EnsureMachine(String),
+    /// Stop a machine in order, its disk as it is.
+    StopMachine(String),
     /// Stop a machine and start it again, its disk as it is.
     RestartMachine {
         /// Which.
@@ -41,6 +43,7 @@ impl FabricEffect {
             Self::Look => Subject::Fabric,
             Self::EnsureNetwork(_) | Self::DeleteNetwork => Subject::Network,
             Self::EnsureMachine(machine)
+            | Self::StopMachine(machine)
             | Self::RestartMachine { machine, .. }
             | Self::WipeMachine { machine, .. }
             | Self::DeleteMachine(machine) => Subject::Machine(machine.clone()),

@@ -1,5 +1,7 @@
 //! What a cluster can do, one module each.
 
+use crate::feature::Feature;
+
 pub(crate) mod addons;
 pub(crate) mod addresses;
 pub(crate) mod api;
@@ -15,3 +17,21 @@ pub(crate) mod nodes;
 pub(crate) mod pki;
 pub(crate) mod restore;
 pub(crate) mod upgrade;
+
+/// Everything that a cluster can do, in the order in which it is planned.
+pub(crate) const FEATURES: &[Feature] = &[
+    deletion::FEATURE,
+    halt::FEATURE,
+    addresses::FEATURE,
+    pki::FEATURE,
+    network::FEATURE,
+    machines::FEATURE,
+    configurations::FEATURE,
+    api::FEATURE,
+    heal::FEATURE,
+    upgrade::FEATURE,
+    members::FEATURE,
+    nodes::FEATURE,
+    addons::FEATURE,
+    restore::FEATURE,
+];

@@ -86,6 +86,7 @@ fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
             disable_local_accounts: false,
             tier: cluster_spec::Tier::Free,
             restore: None,
+            stopped: false,
         },
         sealed: BTreeMap::new(),
         deleting: false,
@@ -165,6 +166,8 @@ struct Ideal {
     told: Vec<(Timestamp, Event)>,
     /// By machine: how often it was started, and the image it runs since.
     boots: BTreeMap<String, (u32, String)>,
+    /// Configurations in the store, of machines that were stopped.
+    stored: BTreeMap<String, ConfigSeen>,
 }
 
 impl Ideal {
@@ -185,6 +188,7 @@ impl Ideal {
             backup: None,
             told: Vec::new(),
             boots: BTreeMap::new(),
+            stored: BTreeMap::new(),
         }
     }
 
@@ -196,6 +200,13 @@ impl Ideal {
 
     /// One pass. Returns whether anything is left.
     fn pass(&mut self) -> bool {
+        if !is_served(&self.desired) {
+            self.seen.api = ApiSeen {
+                change: self.seen.api.change,
+                nodes: std::mem::take(&mut self.seen.api.nodes),
+                ..ApiSeen::default()
+            };
+        }
         self.examine();
         let plan = self.plan();
         self.told
@@ -287,6 +298,14 @@ impl Ideal {
                     machine.record.enrolled_key = None;
                 }
             }
+            Write::RenewToken(id) => {
+                let machine = self.seen.machines.get_mut(id).unwrap();
+                assert!(
+                    matches!(machine.presence, Presence::Absent | Presence::Gone),
+                    "only what is gone is made anew"
+                );
+                machine.record.enrolled_key = None;
+            }
             Write::RecordMachine { role, image } => {
                 if let Role::ControlPlane { address, .. } = role {
                     assert!(self.seen.taken.insert(*address), "{address} was taken");
@@ -361,7 +380,8 @@ impl Ideal {
                 }
             }
             Effect::Config(ConfigEffect::Load(id)) => {
-                self.seen.machines.get_mut(id).unwrap().config = ConfigSeen::Absent
+                let stored = self.stored.get(id).cloned();
+                self.seen.machines.get_mut(id).unwrap().config = stored.unwrap_or(ConfigSeen::Absent);
             }
             Effect::Config(ConfigEffect::Render {
                 machine,
@@ -385,6 +405,15 @@ impl Ideal {
                 );
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
                 self.boot(id);
+            }
+            Effect::Fabric(FabricEffect::StopMachine(id)) => {
+                let machine = self.seen.machines.get_mut(id).unwrap();
+                machine.presence = Presence::Stopped;
+                machine.report = None;
+                if let ConfigSeen::Published { .. } = machine.config {
+                    self.stored.insert(id.clone(), machine.config.clone());
+                    machine.config = ConfigSeen::Unknown;
+                }
             }
             Effect::Fabric(FabricEffect::RestartMachine { machine, at }) => {
                 self.treat(machine, Rung::Reboot, *at);

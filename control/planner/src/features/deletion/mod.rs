@@ -1,9 +1,23 @@
 //! The plan of a cluster that is to go: its machines at once and without ceremony, then the network, then the records,
 //! in one transaction.
 
-use crate::{Draft, FabricEffect, NetworkSeen, Presence, Write, nodes};
+use crate::{
+    Draft, FabricEffect, NetworkSeen, Presence, Write,
+    checks::removal,
+    feature::{Feature, Instead},
+    nodes,
+};
 
-pub(crate) fn plan(draft: &mut Draft<'_>) {
+pub(crate) const FEATURE: Feature = Feature {
+    instead: Some(Instead {
+        applies: |desired| desired.deleting,
+        plan,
+        checks: removal,
+    }),
+    ..Feature::named("deletion")
+};
+
+fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
         if machine.presence == Presence::Gone {

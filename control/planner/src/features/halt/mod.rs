@@ -1,9 +1,23 @@
 //! The plan of a cluster whose creation was aborted: its machines and its network go, its record, its name, its addresses
 //! and its keys stay. The next request begins where these are.
 
-use crate::{Draft, FabricEffect, NetworkSeen, Presence, Write, nodes};
+use crate::{
+    Draft, FabricEffect, NetworkSeen, Presence, Write,
+    checks::removal,
+    feature::{Feature, Instead},
+    nodes,
+};
 
-pub(crate) fn plan(draft: &mut Draft<'_>) {
+pub(crate) const FEATURE: Feature = Feature {
+    instead: Some(Instead {
+        applies: |desired| desired.course.halted,
+        plan,
+        checks: removal,
+    }),
+    ..Feature::named("halt")
+};
+
+fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     // Whatever its API had answered before, it is going to be another one.
     draft.observed.milestones.clear();

@@ -38,7 +38,7 @@ fn act(draft: &mut Draft<'_>) {
                     "waiting for the control plane machine of before to go: the API's address is still on it",
                 );
             }
-            Presence::Absent | Presence::Partial | Presence::Gone => {
+            Presence::Absent | Presence::Partial | Presence::Stopped | Presence::Gone => {
                 let why = format!("starting {}", machine.label());
                 if matches!(seen.network, NetworkSeen::Made(_)) {
                     draft.act(FabricEffect::EnsureMachine(id.clone()), why);

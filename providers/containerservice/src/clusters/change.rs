@@ -7,8 +7,9 @@ use control_records::ClusterRecord;
 use serde_json::{Value, json};
 
 use super::{
+    aspects::refuse_change,
     body::not_an_object,
-    draft::{Context, Draft, Name, advance, refuse_deleting},
+    draft::{Context, Draft, Name, advance},
 };
 use crate::properties::TAGS;
 
@@ -22,7 +23,7 @@ pub(crate) fn patch_tags(
     present: &ClusterRecord,
     body: &Value,
 ) -> Result<Draft, ArmError> {
-    refuse_deleting(present)?;
+    refuse_change(present)?;
     if !body.is_object() {
         return Err(not_an_object());
     }
@@ -75,6 +76,7 @@ pub(crate) fn restore(
             "The cluster is being deleted; its backup can be restored as a new cluster: give its name with 'as'.",
         ));
     }
+    refuse_change(present)?;
     let mut spec = present.spec.clone();
     spec.restore = Some(restore.clone());
     let body: Value = present.body.clone();

@@ -2,6 +2,7 @@
 //!
 //! A cluster's pools are part of its record: [`crate::pools`] shares the state, the change and the transaction.
 
+pub(crate) mod aspects;
 pub(crate) mod body;
 pub(crate) mod change;
 pub(crate) mod credentials;
@@ -17,10 +18,10 @@ pub(crate) mod transaction;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Asked, Context, Decision, Members, Mode, Operation, Presence, Purpose, Resource, ResourceType, Scope,
-    Verb, Wish, act, delete_each, quote,
+    Asked, Call, Context, Decision, Members, Mode, Operation, Presence, Purpose, Resource, ResourceType,
+    Scope, Verb, Wish, act, delete_each, quote,
 };
-use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
+use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
 use cluster_spec::{CredentialKind, RestoreSpec};
 use control_records::{ClusterRecord, GroupRecord, OperationRecord, key};
@@ -56,12 +57,7 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
         Row::delete::<Clusters>("ManagedClusters_Delete"),
         Row::list::<Clusters>("ManagedClusters_ListByResourceGroup"),
         Row::list::<Clusters>("ManagedClusters_List").at(Scope::Subscription),
-        Row::write(
-            Verb::Action("abort"),
-            requests::ABORT,
-            |provider, call| Box::pin(act::<Clusters>(provider, call, &Action::Abort, Mode::Commit)),
-            |provider, call| Box::pin(act::<Clusters>(provider, call, &Action::Abort, Mode::Preview)),
-        ),
+        Abort::ROW,
         Row::run(
             Verb::Action("listClusterAdminCredential"),
             "ManagedClusters_ListClusterAdminCredentials",
@@ -112,13 +108,16 @@ pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType 
     )],
 };
 
+/// What features make of a cluster beyond its body.
+pub(crate) const ASPECTS: &[aspects::Aspect] = &[aspects::DELETION];
+
 /// `managedClusters` as the kernel sees them.
 pub(crate) enum Clusters {}
 
 /// Wishes about a cluster beyond PUT, PATCH and DELETE.
 pub(crate) enum Action {
-    /// To go back to what was reached last.
-    Abort,
+    /// A [`Command`].
+    Command(Decide),
     /// To go back to an earlier state of its data.
     Restore(RestoreSpec),
     /// To be made from another cluster's backup; where it is to be there must be none.
@@ -128,6 +127,57 @@ pub(crate) enum Action {
         /// From which data.
         restore: RestoreSpec,
     },
+}
+
+/// Decides about a cluster that is there. Pure.
+type Decide =
+    fn(&draft::Context<'_>, &draft::Name<'_>, Before<'_>) -> Result<Decision<draft::Draft>, ArmError>;
+
+/// A POST without a body about a cluster.
+pub(crate) trait Command {
+    /// The last segment of its path.
+    const ACTION: &'static str;
+    /// What it is called as an operation.
+    const NAME: &'static str;
+    /// What it comes to.
+    fn decide(
+        context: &draft::Context<'_>,
+        name: &draft::Name<'_>,
+        before: Before<'_>,
+    ) -> Result<Decision<draft::Draft>, ArmError>;
+
+    /// Its row.
+    const ROW: Row = Row::write(
+        Verb::Action(Self::ACTION),
+        Self::NAME,
+        |provider, call| Box::pin(command(provider, call, Self::decide, Mode::Commit)),
+        |provider, call| Box::pin(command(provider, call, Self::decide, Mode::Preview)),
+    );
+}
+
+/// To go back to what was reached last.
+enum Abort {}
+
+impl Command for Abort {
+    const ACTION: &'static str = "abort";
+    const NAME: &'static str = requests::ABORT;
+
+    fn decide(
+        context: &draft::Context<'_>,
+        name: &draft::Name<'_>,
+        before: Before<'_>,
+    ) -> Result<Decision<draft::Draft>, ArmError> {
+        requests::abort(context, name, before).map(Decision::Write)
+    }
+}
+
+async fn command(
+    provider: &ContainerService,
+    call: &Call,
+    decide: Decide,
+    mode: Mode,
+) -> Result<Response, ArmError> {
+    act::<Clusters>(provider, call, &Action::Command(decide), mode).await
 }
 
 /// What decisions about a cluster go by; nothing where it is not there.
@@ -269,7 +319,14 @@ impl Resource for Clusters {
                 }
                 change::delete(&own, &name, before.record)
             }
-            Wish::Act(Action::Abort) => requests::abort(&own, &name, before.ok_or_else(|| at.not_found())?)?,
+            Wish::Act(Action::Command(decide)) => {
+                let before = before.ok_or_else(|| at.not_found())?;
+                match decide(&own, &name, before)? {
+                    Decision::Write(draft) => draft,
+                    Decision::Underway(operation) => return Ok(Decision::Underway(operation)),
+                    Decision::Nothing => return Ok(Decision::Nothing),
+                }
+            }
             Wish::Act(Action::Restore(restore)) => {
                 let before = before.ok_or_else(|| at.not_found())?;
                 change::restore(&own, &name, before.record, restore)?

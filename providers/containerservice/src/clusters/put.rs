@@ -17,8 +17,9 @@ use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
 
 use super::{
+    aspects::refuse_change,
     body::{POOLS, bodies_and_specs, check_count, not_an_object},
-    draft::{Context, Draft, Name, advance, refuse_deleting},
+    draft::{Context, Draft, Name, advance},
     identity, network,
 };
 use crate::{
@@ -40,7 +41,7 @@ pub(crate) fn put(
 ) -> Result<Draft, ArmError> {
     check_name(name.cluster)?;
     if let Some(present) = present {
-        refuse_deleting(present)?;
+        refuse_change(present)?;
     }
     if !body.is_object() {
         return Err(not_an_object());
@@ -121,6 +122,7 @@ pub(crate) fn put(
         disable_local_accounts: properties["disableLocalAccounts"] == json!(true),
         tier: tier(&draft),
         restore: present.and_then(|present| present.spec.restore.clone()),
+        stopped: present.is_some_and(|present| present.spec.stopped),
     };
     properties.insert(
         "agentPoolProfiles".to_owned(),

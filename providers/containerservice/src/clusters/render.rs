@@ -9,6 +9,7 @@ use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, Ope
 use serde_json::{Map, Value, json};
 
 use super::{
+    aspects,
     body::{MAX_POOLS, pool_body},
     draft::{cluster_id, system_data_of},
     requests::is_gone,
@@ -100,6 +101,7 @@ impl<'a> Seen<'a> {
         properties["agentPoolProfiles"] = Value::Array(pools);
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
+        aspects::show(self, properties);
         properties["fqdn"] = json!(record.spec.fqdn);
         properties["currentKubernetesVersion"] = json!(running.unwrap_or(&record.spec.kubernetes_version));
         properties["maxAgentPools"] = json!(MAX_POOLS);
@@ -136,6 +138,7 @@ impl<'a> Seen<'a> {
         };
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
+        aspects::show(self, &mut properties);
         properties["currentOrchestratorVersion"] = json!(version);
         // What is wished for: clients send it back, also while nodes are on their way there.
         let wished = record.spec.pools.iter().find(|pool| pool.name == name);

@@ -251,10 +251,12 @@ fn overtaken(
             message: format!("The operation was aborted on request (operation {}).", by.id),
         });
     }
+    // What is asked of any pool waits for its nodes, which come or go with this.
+    let power = before.spec.stopped != after.spec.stopped;
     match &running.pool {
         Some(pool) => match (pool_of(&before.spec, pool), pool_of(&after.spec, pool)) {
             (Some(_), None) => Some(preempted_by_delete(by)),
-            (Some(old), Some(new)) if !running.creates && old != new => Some(preempted(by)),
+            (Some(old), Some(new)) if !running.creates && (power || old != new) => Some(preempted(by)),
             _ => None,
         },
         None if running.creates || by.pool.is_some() => None,

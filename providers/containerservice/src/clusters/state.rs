@@ -5,6 +5,8 @@
 
 use control_records::{ClusterRecord, ObservedRecord, OperationRecord, OperationStatus, Part};
 
+use super::aspects::under_way;
+
 /// A provisioning state as clients know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProvisioningState {
@@ -12,6 +14,8 @@ pub enum ProvisioningState {
     Creating,
     /// Reached once, not the last change.
     Updating,
+    /// The same, where a feature has a word of its own for the change.
+    UnderWay(&'static str),
     /// On its way out.
     Deleting,
     /// What is, is what was asked for.
@@ -30,6 +34,7 @@ impl ProvisioningState {
         match self {
             Self::Creating => "Creating",
             Self::Updating => "Updating",
+            Self::UnderWay(word) => word,
             Self::Deleting => "Deleting",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
@@ -73,7 +78,8 @@ pub fn cluster_state(
     ended(operation).unwrap_or(if never {
         ProvisioningState::Creating
     } else {
-        ProvisioningState::Updating
+        let word = operation.and_then(|operation| under_way(&operation.name));
+        word.map_or(ProvisioningState::Updating, ProvisioningState::UnderWay)
     })
 }
 

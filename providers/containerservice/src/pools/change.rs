@@ -12,8 +12,9 @@ use serde_json::Value;
 use super::decide::{Present, Surroundings, decide};
 use crate::{
     clusters::{
+        aspects::refuse_change,
         body::{POOLS, bodies_and_specs, check_count, not_an_object},
-        draft::{Context, Draft, Name, advance, refuse_deleting},
+        draft::{Context, Draft, Name, advance},
         network, requests,
     },
     formats::is_pool_name,
@@ -35,7 +36,7 @@ pub(crate) fn put_pool(
         );
         return Err(ArmError::new(ErrorCode::INVALID_RESOURCE_NAME, message).target("name"));
     }
-    refuse_deleting(present)?;
+    refuse_change(present)?;
     if !body.is_object() {
         return Err(not_an_object());
     }
@@ -102,7 +103,7 @@ pub(crate) fn delete_pool(
     pool: &str,
     present: &ClusterRecord,
 ) -> Result<Draft, ArmError> {
-    refuse_deleting(present)?;
+    refuse_change(present)?;
     let mut pools = bodies_and_specs(present);
     pools.retain(|(_, spec)| spec.name != pool);
     if !pools.iter().any(|(_, spec)| spec.mode == PoolMode::System) {

@@ -1,0 +1,42 @@
+//! What features make of a cluster beyond its body: whether it may be changed, what a change is called while it is under way, what
+//! answers show. One line for each in [`super::ASPECTS`].
+
+use arm_wire::ArmError;
+use control_records::ClusterRecord;
+use serde_json::Value;
+
+use super::{ASPECTS, draft::refuse_deleting, render::Seen};
+
+/// See the module.
+pub(crate) struct Aspect {
+    /// Whether the cluster and its pools may be changed.
+    pub(crate) change: fn(&ClusterRecord) -> Result<(), ArmError>,
+    /// What `provisioningState` says while an operation of this name is under way, where that is not `Updating`.
+    pub(crate) under_way: fn(&str) -> Option<&'static str>,
+    /// Fills in the properties of the cluster, or of a pool.
+    pub(crate) show: fn(&Seen<'_>, &mut Value),
+}
+
+/// A cluster that is being deleted is not changed.
+pub(crate) const DELETION: Aspect = Aspect {
+    change: refuse_deleting,
+    under_way: |_| None,
+    show: |_, _| {},
+};
+
+/// Whether a cluster and its pools may be changed at present.
+pub(crate) fn refuse_change(record: &ClusterRecord) -> Result<(), ArmError> {
+    ASPECTS.iter().try_for_each(|aspect| (aspect.change)(record))
+}
+
+/// What `provisioningState` says while an operation is under way, where a feature has a word of its own for it.
+pub(crate) fn under_way(operation: &str) -> Option<&'static str> {
+    ASPECTS.iter().find_map(|aspect| (aspect.under_way)(operation))
+}
+
+/// Fills in what features show in the properties of the cluster, or of a pool.
+pub(crate) fn show(seen: &Seen<'_>, properties: &mut Value) {
+    for aspect in ASPECTS {
+        (aspect.show)(seen, properties);
+    }
+}

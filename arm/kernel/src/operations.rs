@@ -80,8 +80,8 @@ pub enum Outcome {
     Resource,
 }
 
-/// What the request of an operation would have answered, had it waited. What a successful one gives is said by the row of its name;
-/// one whose row is gone with an older release gives nothing.
+/// What the request of an operation would have answered, had it waited. What a successful one gives is its own output, or
+/// said by the row of its name; one whose row is gone with an older release gives nothing.
 ///
 /// # Errors
 /// The operation's own, where it has failed or was cancelled.
@@ -102,6 +102,9 @@ pub fn result(
             ))
         }
         OperationStatus::Succeeded => {
+            if let Some(output) = &operation.result {
+                return Ok(Outcome::Answer(Response::ok(output.value().clone())));
+            }
             let row = registry.operation(&operation.name);
             Ok(match row.map_or(OperationResult::Nothing, |row| row.result) {
                 OperationResult::Resource if !operation.deletes => Outcome::Resource,

@@ -19,8 +19,7 @@ use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 use control_loops::{Controller, ControllerDeps, Pulse, Settings};
 use control_records::{
-    ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus, Owner, Progress, directory,
-    events, key,
+    ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus, Owner, directory, events, key,
 };
 use control_store::{Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record};
 use fabric_sim::{Call, Gate, SimOptions, SimWorld, Verdict};
@@ -383,20 +382,15 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
     });
     stand.world.set_gate(Arc::clone(&machines) as Arc<dyn Gate>);
     let operation = OperationRecord {
-        v: 1,
-        id: "o".to_owned(),
-        name: "ManagedClusters_CreateOrUpdate".to_owned(),
-        resource_id: String::new(),
-        owner: Owner::cluster("0123456789"),
-        generation: 1,
-        pool: None,
         creates: true,
-        deletes: false,
-        progress: Progress::default(),
-        status: OperationStatus::InProgress,
-        started_at: stand.env.clock.now(),
-        ended_at: None,
-        error: None,
+        ..OperationRecord::accepted(
+            "o",
+            "ManagedClusters_CreateOrUpdate",
+            "",
+            Owner::cluster("0123456789"),
+            1,
+            stand.env.clock.now(),
+        )
     };
     let txn = directory::new_operation(Txn::default(), &operation);
     stand.store.txn(txn).await.unwrap();

@@ -106,7 +106,7 @@ fn tell(
         Some(error) => format!("{}: {}", operation.name, error.message),
         None => format!("{} reached what was asked for", operation.name),
     };
-    let subject = operation.pool.clone().unwrap_or_default();
+    let subject = operation.pool().unwrap_or_default().to_owned();
     draft
         .events
         .push(Event::new(kind, subject, message).of(operation.id.clone()));

@@ -60,16 +60,10 @@ pub(crate) fn scope(draft: &Draft<'_>, operation: &OperationRecord) -> Vec<Part>
             .filter(move |(_, own)| **own <= most);
         changed.map(|(pool, _)| Part::pool(pool))
     };
-    let deletion = desired
-        .course
-        .leaving
-        .iter()
-        .find(|leaving| leaving.operation == operation.id);
-    match (&operation.pool, deletion) {
+    match &operation.part {
         _ if operation.deletes => std::iter::once(Part::Base).chain(pools(u64::MAX)).collect(),
-        (_, Some(leaving)) => vec![leaving.part()],
-        (Some(pool), None) => vec![Part::pool(pool)],
-        (None, None) => std::iter::once(Part::Base)
+        Some(part) => vec![part.clone()],
+        None => std::iter::once(Part::Base)
             .chain(pools(operation.generation))
             .collect(),
     }
@@ -81,10 +75,13 @@ pub(crate) fn is_reached(draft: &Draft<'_>, operation: &OperationRecord) -> bool
     observed.generation >= operation.generation
         || scope(draft, operation).iter().all(|part| {
             // A pool that has vanished from the records is no operation's to wait for alone.
-            let own = if *part == Part::Base || operation.pool.is_some() {
-                Some(operation.generation)
-            } else {
-                draft.desired.part_generation(part)
+            let own = draft.desired.part_generation(part);
+            let own = match part {
+                // What nobody keeps as on its way out any more is gone.
+                Part::Leaving { .. } if own.is_none() => return true,
+                Part::Base => Some(operation.generation),
+                _ if operation.part.is_some() => Some(operation.generation),
+                _ => own,
             };
             own.is_some_and(|own| observed.has_reached(part, own))
         })

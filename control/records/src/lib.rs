@@ -32,11 +32,12 @@ pub mod directory;
 pub mod events;
 pub mod key;
 pub mod migrate;
+mod operation;
 mod part;
 mod text;
 pub mod unknown;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{ClusterSpec, Tier};
 use ipnet::Ipv4Net;
@@ -50,6 +51,10 @@ pub use directory::{NameRecord, OwnerRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use key::Owner;
 pub use migrate::{FormatRecord, MigrateError, migrate};
+pub use operation::{
+    MOST_OUTPUT, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Output, OutputTooLarge,
+    Progress,
+};
 pub use part::Part;
 
 /// A subscription.
@@ -364,88 +369,6 @@ pub struct LeaseRecord {
     pub v: u32,
     /// What holds it: `cluster/{uid}/vip`, `cluster/{uid}/uplink`, `cluster/{uid}/machine/{id}`.
     pub owner: String,
-}
-
-/// How long a request may take before its operation ends as failed and says what it waits for. What was wished is still done.
-pub const OPERATION_BOUND: Duration = Duration::from_secs(20 * 60);
-
-/// A long-running request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OperationRecord {
-    /// Format.
-    pub v: u32,
-    /// GUID.
-    pub id: String,
-    /// What was asked, e.g. `ManagedClusters_CreateOrUpdate`.
-    pub name: String,
-    /// ARM id of the resource.
-    pub resource_id: String,
-    /// What it belongs to.
-    pub owner: Owner,
-    /// It ends when the observed generation is at least this (for a deletion: when the cluster is gone).
-    pub generation: u64,
-    /// The pool that it is about, where it is about one only.
-    #[serde(default)]
-    pub pool: Option<String>,
-    /// Whether it made its resource. A later change of the resource does not take its place.
-    #[serde(default)]
-    pub creates: bool,
-    /// Whether it is a deletion of the whole resource.
-    pub deletes: bool,
-    /// How far it is.
-    #[serde(default)]
-    pub progress: Progress,
-    /// Where it is.
-    pub status: OperationStatus,
-    /// When the request was accepted.
-    pub started_at: Timestamp,
-    /// When it ended.
-    pub ended_at: Option<Timestamp>,
-    /// Why it failed or was cancelled.
-    pub error: Option<OperationError>,
-}
-
-impl OperationRecord {
-    /// Its key.
-    pub fn key(&self) -> String {
-        self.owner.operation(&self.id)
-    }
-}
-
-/// How far an operation is. Never goes back.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Progress {
-    /// Thousandths of what it is about that were there when it was first looked at.
-    pub before: Option<u32>,
-    /// 0..=100; 100 only once it has succeeded.
-    pub percent: u32,
-    /// What is going on, for people; empty where nothing is known or left.
-    pub step: String,
-}
-
-/// Where an operation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OperationStatus {
-    /// Not ended.
-    InProgress,
-    /// Reached.
-    Succeeded,
-    /// Out of time. The loop keeps trying; the next PUT is accepted.
-    Failed,
-    /// Superseded by a deletion, or aborted.
-    Canceled,
-}
-
-/// Why an operation did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OperationError {
-    /// One of the codes of `arm/wire`.
-    pub code: String,
-    /// For people.
-    pub message: String,
 }
 
 /// The stamp itself.

@@ -3,7 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
-use std::{collections::BTreeMap, pin::Pin, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Mutex,
+};
 
 use async_trait::async_trait;
 use control_records::{
@@ -313,15 +317,31 @@ async fn parts_have_their_types() {
     let store = second().await;
     migrate(&store).await.unwrap();
     let (c6, observed) = named(&store, "c6").await;
-    let aborted: Vec<_> = c6.course.aborted.into_iter().collect();
-    assert_eq!(aborted, [(Part::Base, 4), (Part::pool("np1"), 4)]);
+    assert_eq!(
+        c6.course.aborted,
+        [(Part::Base, 4), (Part::pool("np1"), 4)].into()
+    );
     // The pool `base` goes; the cluster without its pools is called so by now.
     let base = c6.course.leaving[0].part();
     assert_eq!(base.pool_name(), Some("base"));
     assert_eq!(observed.reached[&Part::Base], 4);
     assert_eq!(observed.reached[&base], 3);
-    let (_, observed) = named(&store, "c1").await;
+    let (c1, observed) = named(&store, "c1").await;
     assert_eq!(observed.reached, [(Part::pool("np3"), 4)].into());
+    for (cluster, pools) in [(&c6, ["base"].as_slice()), (&c1, &["np1", "np2"])] {
+        let owner = Owner::cluster(cluster.uid.as_str());
+        let mut running = directory::operations(&store, &owner).await.unwrap();
+        running.retain(|found| found.status == OperationStatus::InProgress);
+        let leaving = &cluster.course.leaving[0];
+        let deletion = running.iter().find(|found| found.id == leaving.operation);
+        assert_eq!(deletion.unwrap().part, Some(leaving.part()));
+        let of_one: BTreeSet<_> = running.iter().filter_map(OperationRecord::pool).collect();
+        assert!(of_one.iter().eq(pools), "{of_one:?}");
+        let others = running.iter().filter(|found| found.id != leaving.operation);
+        for found in others {
+            assert_eq!(found.part, found.pool().map(Part::pool), "{}", found.name);
+        }
+    }
 }
 
 #[tokio::test]

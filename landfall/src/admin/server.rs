@@ -216,10 +216,11 @@ impl Sources {
 }
 
 fn operation_status(operation: OperationRecord) -> OperationStatus {
+    let pool = operation.pool().map(str::to_owned);
     OperationStatus {
         id: operation.id,
+        pool,
         name: operation.name,
-        pool: operation.pool,
         percent: operation.progress.percent,
         step: operation.progress.step,
         started_at: operation.started_at,

@@ -3,7 +3,7 @@
 use arm_ids::{group_id, same_location};
 use arm_kernel::{Filter, page, page_of};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
-use control_records::{GroupRecord, OperationRecord, OperationStatus, Owner, directory, key};
+use control_records::{GroupRecord, OperationRecord, Owner, directory, key};
 use control_store::{StoreError, Stored, Txn, get_record, list_records, put_record};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -144,20 +144,15 @@ impl ResourcesProvider {
             } = self.existing(request).await?;
             record.deleting = true;
             let operation = OperationRecord {
-                v: 1,
-                id: self.env.ids.uuid().to_string(),
-                name: DELETE.to_owned(),
-                resource_id: group_id(&record.subscription, &record.name),
-                owner: Owner::group(&record.subscription, &record.name),
-                generation: 0,
-                pool: None,
-                creates: false,
                 deletes: true,
-                progress: control_records::Progress::default(),
-                status: OperationStatus::InProgress,
-                started_at: self.env.clock.now(),
-                ended_at: None,
-                error: None,
+                ..OperationRecord::accepted(
+                    self.env.ids.uuid(),
+                    DELETE,
+                    group_id(&record.subscription, &record.name),
+                    Owner::group(&record.subscription, &record.name),
+                    0,
+                    self.env.clock.now(),
+                )
             };
             let group = key::group(&record.subscription, &record.name);
             let txn = Txn::default()

@@ -1,6 +1,6 @@
 //! Operation status and results.
 
-use control_records::{OperationError, OperationRecord, OperationStatus, Owner, directory};
+use control_records::{OperationError, OperationRecord, OperationStatus, Output, Owner, directory};
 use control_store::Txn;
 use http::StatusCode;
 use serde_json::json;
@@ -9,24 +9,9 @@ use crate::fixture::{SUBSCRIPTION, Stamp, THINGS};
 
 async fn put(stamp: &Stamp, id: &str, change: impl FnOnce(&mut OperationRecord)) {
     let now = stamp.env.clock.now();
-    let mut record = OperationRecord {
-        v: 1,
-        id: id.to_owned(),
-        name: "Things_CreateOrUpdate".to_owned(),
-        resource_id: format!(
-            "/subscriptions/{SUBSCRIPTION}/resourceGroups/g/providers/Microsoft.Test/things/t"
-        ),
-        owner: Owner::group(SUBSCRIPTION, "g"),
-        generation: 1,
-        pool: None,
-        creates: false,
-        deletes: false,
-        progress: control_records::Progress::default(),
-        status: OperationStatus::InProgress,
-        started_at: now,
-        ended_at: None,
-        error: None,
-    };
+    let thing = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/g/providers/Microsoft.Test/things/t");
+    let owner = Owner::group(SUBSCRIPTION, "g");
+    let mut record = OperationRecord::accepted(id, "Things_CreateOrUpdate", thing, owner, 1, now);
     change(&mut record);
     let txn = directory::new_operation(Txn::default(), &record);
     stamp.store.txn(txn).await.unwrap();
@@ -62,6 +47,11 @@ async fn status_is_always_200_and_results_are_what_the_request_would_have_answer
         (op.status, op.ended_at, op.name) = (OperationStatus::Succeeded, ended, "Things_Poke".to_owned());
     })
     .await;
+    let output = Output::try_from(json!({ "exitCode": 0, "logs": "done" })).unwrap();
+    put(&stamp, "printed", |op| {
+        (op.status, op.ended_at, op.result) = (OperationStatus::Succeeded, ended, Some(output));
+    })
+    .await;
     put(&stamp, "failed", |op| {
         (op.status, op.ended_at, op.error) = (OperationStatus::Failed, ended, Some(failed))
     })
@@ -76,6 +66,7 @@ async fn status_is_always_200_and_results_are_what_the_request_would_have_answer
         ("made", "Succeeded", "", 200),
         ("gone", "Succeeded", "", 204),
         ("poked", "Succeeded", "", 204),
+        ("printed", "Succeeded", "", 200),
         ("failed", "Failed", "", 400),
         ("canceled", "Canceled", "", 409),
     ] {
@@ -92,7 +83,7 @@ async fn status_is_always_200_and_results_are_what_the_request_would_have_answer
         assert_eq!(answer.body["endTime"].is_string(), status != "InProgress", "{id}");
         let percent = match id {
             "running" => 40,
-            "made" | "gone" | "poked" => 100,
+            "made" | "gone" | "poked" | "printed" => 100,
             _ => 0,
         };
         assert_eq!(answer.body["percentComplete"], percent, "{id}");
@@ -110,6 +101,7 @@ async fn status_is_always_200_and_results_are_what_the_request_would_have_answer
         match id {
             "running" => assert_eq!(answer.header("retry-after"), "1"),
             "made" => assert_eq!(answer.body["operation"], "Things_Get"),
+            "printed" => assert_eq!(answer.body, json!({ "exitCode": 0, "logs": "done" })),
             "failed" => assert_eq!(answer.code(), "QuotaExceeded"),
             _ => {}
         }

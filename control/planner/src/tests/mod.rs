@@ -126,20 +126,15 @@ fn nothing_yet() -> Observation {
 
 fn operation(generation: u64, deletes: bool) -> OperationRecord {
     OperationRecord {
-        v: 1,
-        id: format!("op{generation}"),
-        name: "ManagedClusters_CreateOrUpdate".to_owned(),
-        resource_id: String::new(),
-        owner: Owner::cluster("0123456789"),
-        generation,
-        pool: None,
-        creates: false,
         deletes,
-        progress: control_records::Progress::default(),
-        status: OperationStatus::InProgress,
-        started_at: at(0),
-        ended_at: None,
-        error: None,
+        ..OperationRecord::accepted(
+            format!("op{generation}"),
+            "ManagedClusters_CreateOrUpdate",
+            "",
+            Owner::cluster("0123456789"),
+            generation,
+            at(0),
+        )
     }
 }
 

@@ -17,7 +17,7 @@ fn course(pools: Vec<PoolSpec>) -> Ideal {
 fn of_pool(generation: u64, pool: &str) -> OperationRecord {
     OperationRecord {
         name: "AgentPools_CreateOrUpdate".to_owned(),
-        pool: Some(pool.to_owned()),
+        part: Some(Part::pool(pool)),
         ..operation(generation, false)
     }
 }
@@ -107,7 +107,11 @@ fn a_deleted_pool_is_gone_with_its_last_machine() {
         generation: 2,
         operation: "op2".to_owned(),
     }];
-    ideal.seen.operations = vec![of_pool(2, "b")];
+    let part = ideal.desired.course.leaving[0].part();
+    ideal.seen.operations = vec![OperationRecord {
+        part: Some(part.clone()),
+        ..of_pool(2, "b")
+    }];
     // Something else never ends, so that only the pool's own part can end the operation.
     ask(&mut ideal, pool("stuck", 1));
     let mut percents = Vec::new();
@@ -130,7 +134,6 @@ fn a_deleted_pool_is_gone_with_its_last_machine() {
         ideal.seen.observed.generation < 2,
         "the cluster as a whole is not there"
     );
-    let part = ideal.desired.course.leaving[0].part();
     assert!(
         ideal.seen.observed.reached.contains_key(&part),
         "{:?}",

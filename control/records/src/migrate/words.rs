@@ -4,6 +4,7 @@
 //! |---|---|
 //! | desired, of deleted clusters too | `course.aborted` by part |
 //! | observed | `reached` by part |
+//! | operations | `part` instead of `pool` |
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,13 @@ pub(super) async fn run(store: &dyn Store) -> Result<usize, MigrateError> {
     let mut changed = each(store, &clusters, |key, value| match key::of_cluster(key) {
         Some((_, "desired")) => Some(desired(value)),
         Some((uid, "observed")) => Some(observed(value, uid, &leaving)),
+        Some((uid, rest)) if rest.starts_with("op/") => Some(operation(value, uid, &leaving)),
         _ => None,
+    })
+    .await?;
+    let (of_groups, _) = store.list(key::OF_GROUPS).await?;
+    changed += each(store, &of_groups, |key, value| {
+        key.contains("/op/").then(|| operation(value, "", &leaving))
     })
     .await?;
     let (deleted, _) = store.list(key::DELETED).await?;
@@ -80,10 +87,13 @@ fn parse(key: &str, record: &Versioned) -> Result<Value, MigrateError> {
     }
 }
 
-/// The names of pools on their way out, by the cluster's uid and their incarnation.
+/// Pools on their way out, by the cluster's uid.
 #[derive(Default)]
 struct Leaving {
+    /// Their names, by incarnation.
     names: BTreeMap<(String, String), String>,
+    /// What they are called as parts, by the operation that deletes them.
+    deletions: BTreeMap<(String, String), String>,
 }
 
 impl Leaving {
@@ -91,8 +101,11 @@ impl Leaving {
         let leaving = desired.pointer("/course/leaving").and_then(Value::as_array);
         for pool in leaving.into_iter().flatten() {
             let text = |field: &str| pool["spec"][field].as_str().unwrap_or_default().to_owned();
-            let incarnation = (uid.to_owned(), text("incarnation"));
-            self.names.insert(incarnation, text("name"));
+            let (name, incarnation) = (text("name"), text("incarnation"));
+            let operation = pool["operation"].as_str().unwrap_or_default().to_owned();
+            let part = format!("leaving/{name}/{incarnation}");
+            self.deletions.insert((uid.to_owned(), operation), part);
+            self.names.insert((uid.to_owned(), incarnation), name);
         }
     }
 
@@ -136,5 +149,19 @@ fn desired(value: &mut Value) {
 fn observed(value: &mut Value, uid: &str, leaving: &Leaving) {
     if let Some(reached) = value.get_mut("reached") {
         by_part(reached, |before| leaving.part(uid, before));
+    }
+}
+
+/// The deletion of a pool that is gone is about a pool of that name: it has ended, and nothing is decided by it any more.
+fn operation(value: &mut Value, uid: &str, leaving: &Leaving) {
+    let text = |field: &str| value[field].as_str().map(str::to_owned);
+    let id = (uid.to_owned(), text("id").unwrap_or_default());
+    let pool = text("pool").map(|pool| part(&pool));
+    let part = leaving.deletions.get(&id).cloned().or(pool);
+    if let Some(members) = value.as_object_mut() {
+        members.remove("pool");
+        members.insert("part".to_owned(), json!(part));
+        members.entry("creates").or_insert(json!(false));
+        members.entry("progress").or_insert(json!({}));
     }
 }

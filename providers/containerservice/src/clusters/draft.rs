@@ -7,7 +7,7 @@ use arm_wire::{ArmError, ErrorCode, Principal};
 use base_env::Ids;
 use cluster_spec::ClusterSpec;
 use cluster_versions::Version;
-use control_records::{ClusterRecord, Event, OperationRecord, OperationStatus, Owner, SystemData};
+use control_records::{ClusterRecord, Event, OperationRecord, Owner, Part, SystemData};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -171,20 +171,16 @@ pub(crate) fn advance(
     };
     Draft {
         operation: OperationRecord {
-            v: 1,
-            id,
-            name: operation.to_owned(),
-            resource_id,
-            owner: Owner::Cluster(uid),
-            generation,
-            pool: pool.map(str::to_owned),
+            part: pool.map(Part::pool),
             creates: creates(present, pool),
-            deletes: false,
-            progress: control_records::Progress::default(),
-            status: OperationStatus::InProgress,
-            started_at: context.now,
-            ended_at: None,
-            error: None,
+            ..OperationRecord::accepted(
+                id,
+                operation,
+                resource_id,
+                Owner::Cluster(uid),
+                generation,
+                context.now,
+            )
         },
         record,
         secrets: Vec::new(),

@@ -145,7 +145,7 @@ fn follow(
             } else {
                 EventKind::Superseded
             },
-            other.pool.clone().unwrap_or_default(),
+            other.pool().unwrap_or_default(),
             format!("{}: {message}", other.name),
         );
         events.push(told.of(other.id.clone()));
@@ -165,7 +165,7 @@ fn follow(
             .map(|other| other.id.clone())
             .chain([operation.id.clone()])
             .collect(),
-        generation: match (&operation.pool, old) {
+        generation: match (&operation.part, old) {
             (Some(_), Some(old)) => old.generation,
             _ => generation,
         },
@@ -190,7 +190,7 @@ fn follow(
             .filter(|(part, own)| match part {
                 Part::Base => **own == generation,
                 // A request about the cluster as a whole is one about each of its pools.
-                part => (aborts || operation.pool.is_some()) && record.part_generation(part) == Some(**own),
+                part => (aborts || operation.part.is_some()) && record.part_generation(part) == Some(**own),
             })
             .map(|(part, own)| (part.clone(), *own))
             .collect(),
@@ -245,7 +245,7 @@ fn overtaken(
         // A pool of the same name that is made meanwhile is another one.
         return None;
     }
-    if by.name == ABORT || (by.name == ABORT_POOL && running.pool == by.pool) {
+    if by.name == ABORT || (by.name == ABORT_POOL && running.part == by.part) {
         return Some(OperationError {
             code: ErrorCode::OPERATION_CANCELED.code.to_owned(),
             message: format!("The operation was aborted on request (operation {}).", by.id),
@@ -253,13 +253,13 @@ fn overtaken(
     }
     // What is asked of any pool waits for its nodes, which come or go with this.
     let power = before.spec.stopped != after.spec.stopped;
-    match &running.pool {
+    match running.pool() {
         Some(pool) => match (pool_of(&before.spec, pool), pool_of(&after.spec, pool)) {
             (Some(_), None) => Some(preempted_by_delete(by)),
             (Some(old), Some(new)) if !running.creates && (power || old != new) => Some(preempted(by)),
             _ => None,
         },
-        None if running.creates || by.pool.is_some() => None,
+        None if running.creates || by.part.is_some() => None,
         None => {
             let frame = |spec: &ClusterSpec| ClusterSpec {
                 pools: Vec::new(),
@@ -343,7 +343,7 @@ fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<
     };
     Event::new(
         EventKind::Accepted,
-        operation.pool.clone().unwrap_or_default(),
+        operation.pool().unwrap_or_default(),
         format!("{} by {}{what}", operation.name, record.modified_by),
     )
     .of(operation.id.clone())
@@ -435,7 +435,7 @@ pub(crate) fn abort_pool(
     before: Before<'_>,
 ) -> Result<Draft, ArmError> {
     let present = before.record;
-    let runs = |operation: &OperationRecord| operation.pool.as_deref() == Some(pool);
+    let runs = |operation: &OperationRecord| operation.pool() == Some(pool);
     if present.deleting || !before.running.iter().any(|other| runs(other) && abortable(other)) {
         return Err(nothing_to_abort(&format!("the pool {}", quote(pool))));
     }

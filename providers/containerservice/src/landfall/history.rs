@@ -269,7 +269,7 @@ fn operation_json(operation: &OperationRecord) -> Option<Value> {
         "cluster": cluster,
         "startTime": operation.started_at.to_string(),
     });
-    if let Some(pool) = &operation.pool {
+    if let Some(pool) = operation.pool() {
         answer["pool"] = json!(pool);
     }
     if !operation.progress.step.is_empty() {

@@ -6,7 +6,7 @@ use arm_kernel::{
 };
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolMode};
-use control_records::ClusterRecord;
+use control_records::{ClusterRecord, Part};
 use serde_json::Value;
 
 use super::decide::{Present, Surroundings, decide};
@@ -105,6 +105,10 @@ pub(crate) fn delete_pool(
 ) -> Result<Draft, ArmError> {
     refuse_change(present)?;
     let mut pools = bodies_and_specs(present);
+    let incarnation = pools
+        .iter()
+        .find(|(_, spec)| spec.name == pool)
+        .map(|(_, spec)| spec.incarnation.clone());
     pools.retain(|(_, spec)| spec.name != pool);
     if !pools.iter().any(|(_, spec)| spec.mode == PoolMode::System) {
         let message = format!(
@@ -116,15 +120,13 @@ pub(crate) fn delete_pool(
     let (bodies, specs): (Vec<_>, Vec<_>) = pools.into_iter().unzip();
     let mut spec = present.spec.clone();
     spec.pools = specs;
-    Ok(with_pools(
-        context,
-        name,
-        present,
-        bodies,
-        spec,
-        requests::POOL_DELETE,
-        pool,
-    ))
+    let mut draft = with_pools(context, name, present, bodies, spec, requests::POOL_DELETE, pool);
+    // Not the pool of that name, which may be made anew before this one is gone.
+    draft.operation.part = incarnation.map(|incarnation| Part::Leaving {
+        pool: pool.to_owned(),
+        incarnation,
+    });
+    Ok(draft)
 }
 
 fn with_pools(

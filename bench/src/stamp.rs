@@ -127,7 +127,7 @@ impl SimStamp {
             }),
             pulse,
             stop,
-            controller: tokio::spawn(controller.run(stopped)),
+            controller: tokio::spawn(async move { controller.run(stopped).await }),
         });
         Ok(())
     }

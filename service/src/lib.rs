@@ -10,10 +10,12 @@
 //! Given: time, chance and identity; a store and the key that seals what is secret in it; the drivers; what the stamp is
 //! called. Nothing here opens a file, listens at an address or reads the environment: that is the program's part.
 //!
-//! Always true: `landfall serve` and the simulated stamp are this assembly, and differ in what they hand in.
+//! Always true: `landfall serve` and the simulated stamp are this assembly, and differ in what they hand in; a panic ends no part for
+//! good, and no other part at all.
 //! Called by: the binary, `simulation`.
 
 pub mod backups;
+mod contain;
 mod credentials;
 pub mod first;
 mod recipes;
@@ -34,6 +36,7 @@ use providers_containerservice::{BackupApi, Backups, ContainerService, HistoryAp
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
+pub use contain::contain;
 use credentials::SealedCredentials;
 pub use recipes::KubernetesRecipes;
 
@@ -109,11 +112,28 @@ pub struct Part {
     pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+impl Part {
+    /// A part that `begin` begins, after a panic once more.
+    pub fn new<W: Future<Output = ()> + Send + 'static>(
+        name: &'static str,
+        env: &Env,
+        stopped: &watch::Receiver<bool>,
+        begin: impl FnMut() -> W + Send + 'static,
+    ) -> Self {
+        let (env, stopped) = (env.clone(), stopped.clone());
+        Self {
+            name,
+            work: Box::pin(async move { contain(&env, name, &stopped, begin).await }),
+        }
+    }
+}
+
 /// The parts of the service, put together; nothing runs yet.
 pub struct Service {
     edge: Edge,
     controller: Controller,
     reaper: GroupReaper,
+    env: Env,
 }
 
 impl Service {
@@ -195,6 +215,7 @@ impl Service {
             edge,
             controller,
             reaper: GroupReaper::new(env.clone(), store, vec![clusters]),
+            env: env.clone(),
         }
     }
 
@@ -214,17 +235,23 @@ impl Service {
             edge: _,
             controller,
             reaper,
+            env,
         } = self;
-        let ending = until(stopped.clone());
+        let controller = Arc::new(controller);
+        let reaper = Arc::new(reaper);
+        let ending = stopped.clone();
         vec![
-            Part {
-                name: "control loops",
-                work: Box::pin(controller.run(stopped.clone())),
-            },
-            Part {
-                name: "deletion of resource groups",
-                work: Box::pin(async move { reaper.run(ending).await }),
-            },
+            Part::new("control loops", &env, stopped, {
+                let stopped = stopped.clone();
+                move || {
+                    let (controller, stopped) = (Arc::clone(&controller), stopped.clone());
+                    async move { controller.run(stopped).await }
+                }
+            }),
+            Part::new("deletion of resource groups", &env, stopped, move || {
+                let (reaper, ending) = (Arc::clone(&reaper), until(ending.clone()));
+                async move { reaper.run(ending).await }
+            }),
         ]
     }
 }

@@ -87,7 +87,7 @@ impl Controller {
 
     /// Runs until `shutdown` says true (or its sender is gone). Effects under way are dropped then: each may be cut short
     /// at any point, and is done again after the next start. Machines and what runs in them are not touched.
-    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         let mut reports = self.shared.deps.agents.subscribe();
         loop {
             let mut dispatcher = Dispatcher::new(Arc::clone(&self.shared), self.pulse.clone());

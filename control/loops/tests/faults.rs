@@ -256,7 +256,7 @@ async fn stand() -> Stand {
     });
     let pulse = controller.pulse();
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(controller.run(stopped));
+    tokio::spawn(async move { controller.run(stopped).await });
     Stand {
         env,
         suspended,

@@ -18,9 +18,10 @@ use fabric_api::Fabric;
 use fabric_container::{ContainerConfig, ContainerFabric};
 use providers_containerservice::Archived;
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, task::JoinSet};
+use service::{contain, until};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use super::{first::read, open_files};
+use super::{Listener, first::read, open_files};
 use crate::{
     commands::Context,
     images::{ImagesOnDemand, NoImages},
@@ -135,18 +136,27 @@ impl Drivers {
         Box::new(move || images.under_way())
     }
 
-    /// Serves agents until `stop`.
+    /// Serves agents until `stopped` says so.
     pub(super) fn serve(
         self,
         tasks: &mut JoinSet<Result<()>>,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) {
+        env: Env,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let listener = Listener::new(self.listener)?;
+        let (hub, limits, gateway) = (self.hub, self.limits, self.gateway);
         tasks.spawn(async move {
-            self.hub
-                .serve(self.listener, &[self.gateway], self.limits, stop)
-                .await
-                .context("agents cannot be served")
+            contain(&env, "the agents' hub", &stopped, || {
+                let (hub, listener, ending) = (hub.clone(), listener.again(), until(stopped.clone()));
+                async move {
+                    hub.serve(listener?, &[gateway], limits, ending)
+                        .await
+                        .context("agents cannot be served")
+                }
+            })
+            .await
         });
+        Ok(())
     }
 }
 

@@ -16,9 +16,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use arm_edge::ServerTls;
+use base_env::Env;
 use base_tls::ServedCertificate;
 use control_store::{RedbStore, Sealer, Store};
-use service::{Config, Part, Records, Service, until};
+use service::{Config, Part, Records, Service, contain, until};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -134,25 +135,28 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     let edge = service.edge();
     let mut parts = service.parts(&stopped);
-    parts.push(part(
-        "upkeep of backups",
-        service::backups::tend(env.clone(), Arc::clone(&store), archive),
-        &stopped,
-    ));
-    parts.push(part(
-        "renewal of the endpoint's certificate",
-        endpoint::renew(
-            places.clone(),
-            settings.clone(),
-            sealer,
-            env.clone(),
-            certificate.clone(),
-        ),
-        &stopped,
-    ));
+    parts.push(endless("upkeep of backups", env, &stopped, {
+        let (env, store) = (env.clone(), Arc::clone(&store));
+        move || service::backups::tend(env.clone(), Arc::clone(&store), Arc::clone(&archive))
+    }));
+    parts.push(endless("renewal of the endpoint's certificate", env, &stopped, {
+        let (places, settings, env) = (places.clone(), settings.clone(), env.clone());
+        let certificate = certificate.clone();
+        move || {
+            endpoint::renew(
+                places.clone(),
+                settings.clone(),
+                Arc::clone(&sealer),
+                env.clone(),
+                certificate.clone(),
+            )
+        }
+    }));
     if let Some(mirror) = mirror {
-        let copying = service::backups::copy(env.clone(), mirror);
-        parts.push(part("copy of backups", copying, &stopped));
+        parts.push(endless("copy of backups", env, &stopped, {
+            let env = env.clone();
+            move || service::backups::copy(env.clone(), mirror.anew())
+        }));
     }
     for part in parts {
         tasks.spawn(async move {
@@ -162,11 +166,21 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         });
     }
     let server_tls = ServerTls::new(&certificate)?;
-    let ending = until(stopped.clone());
-    tasks.spawn(async move {
-        edge.serve(listener, Some(server_tls), ending)
+    let listener = Listener::new(listener)?;
+    tasks.spawn({
+        let (env, stopped) = (env.clone(), stopped.clone());
+        async move {
+            contain(&env, "the ARM API", &stopped, || {
+                let (edge, tls, ending) = (edge.clone(), server_tls.clone(), until(stopped.clone()));
+                let listener = listener.again();
+                async move {
+                    edge.serve(listener?, Some(tls), ending)
+                        .await
+                        .context("the ARM API ended")
+                }
+            })
             .await
-            .context("the ARM API ended")
+        }
     });
     let sources = Arc::new(admin::Sources {
         name: places.name.clone(),
@@ -177,13 +191,21 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         fabric: Arc::clone(&drivers.fabric),
         image_builds: drivers.image_builds(),
     });
-    let ending = until(stopped.clone());
     let socket = places.socket();
-    tasks.spawn(async move { admin::serve(&socket, sources, ending).await });
-    drivers.serve(&mut tasks, until(stopped));
+    tasks.spawn({
+        let (env, stopped) = (env.clone(), stopped.clone());
+        async move {
+            contain(&env, "the admin socket", &stopped, || {
+                admin::serve(&socket, Arc::clone(&sources), until(stopped.clone()))
+            })
+            .await
+        }
+    });
+    drivers.serve(&mut tasks, env.clone(), stopped)?;
     tracing::info!("ready");
 
-    // The first part that ends without being told is a fault, and takes the others along: a service that half runs helps nobody.
+    // A panic ends no part for good. One that ends without being told, e.g. because its socket cannot be made, takes the others along: a
+    // service that half runs helps nobody.
     let outcome = tokio::select! {
         () = told_to_end()? => Ok(()),
         Some(ended) = tasks.join_next() => match ended {
@@ -219,20 +241,36 @@ fn config(places: &Places, settings: &Settings) -> Config {
 }
 
 /// A part whose work has no end of its own.
-fn part(
+fn endless<W: Future<Output = ()> + Send + 'static>(
     name: &'static str,
-    work: impl Future<Output = ()> + Send + 'static,
+    env: &Env,
     stopped: &watch::Receiver<bool>,
+    mut work: impl FnMut() -> W + Send + 'static,
 ) -> Part {
-    let ending = until(stopped.clone());
-    Part {
-        name,
-        work: Box::pin(async move {
+    let ending = stopped.clone();
+    Part::new(name, env, stopped, move || {
+        let (work, ending) = (work(), until(ending.clone()));
+        async move {
             tokio::select! {
                 () = work => {}
                 () = ending => {}
             }
-        }),
+        }
+    })
+}
+
+/// A listener that outlives whoever accepts at it: clients that come while a part begins again wait, and are not refused.
+struct Listener(std::net::TcpListener);
+
+impl Listener {
+    fn new(listener: TcpListener) -> Result<Self> {
+        Ok(Self(listener.into_std().context("cannot keep a listener")?))
+    }
+
+    /// Another handle of the same.
+    fn again(&self) -> Result<TcpListener> {
+        let handle = self.0.try_clone().and_then(TcpListener::from_std);
+        handle.context("cannot listen again")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Panics of the service: each is a fault of ours. They are logged, counted, and told by `landfall status`.
 //!
-//! What a panic ends is decided where the task is started: a request, a connection, or a round of some upkeep ends alone; a part that
-//! the service cannot be without ends the service, which is started again by what started it.
+//! What a panic ends is decided where the task is started: a request, a connection, a cluster's loop or a round of some upkeep ends alone,
+//! and a part of the service begins again ([`service::contain`]). None ends the service.
 
 use std::{
     panic::{self, PanicHookInfo},

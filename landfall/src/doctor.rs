@@ -140,6 +140,7 @@ pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
         }
     }
     checks.push(control_groups());
+    checks.push(disk_limits(fabric_container::disk_limits_possible()));
     checks.push(memory());
     checks.extend(disks(question));
     if let Some(listen) = question.listen {
@@ -229,6 +230,19 @@ fn control_groups() -> Check {
         format!("{version} without {}", lacking.join(", ")),
         "enable the controllers: mount cgroup2 at /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
     )
+}
+
+/// Whether a node's disk can have the size that was asked for. Without, nodes work, and one that fills its disk fills the host's.
+fn disk_limits(possible: Result<(), &'static str>) -> Check {
+    let name = "disk limits";
+    match possible {
+        Ok(()) => Check::ok(name, "a node's disk can be held to its osDiskSizeGB"),
+        Err(why) => Check::warning(
+            name,
+            "a node can fill the host's disk: osDiskSizeGB cannot be kept to",
+            why,
+        ),
+    }
 }
 
 fn memory() -> Check {
@@ -335,6 +349,30 @@ mod tests {
         assert_eq!(minor("go1.26.3"), Some(26));
         assert_eq!(minor("go1.27rc1"), Some(27));
         assert_eq!(minor("devel"), None);
+    }
+
+    #[test]
+    fn a_host_that_cannot_hold_disks_to_their_size_is_told_what_is_missing() {
+        let check = disk_limits(Err(
+            "there is no /dev/loop-control: load the kernel module 'loop'",
+        ));
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(check.found.contains("osDiskSizeGB"));
+        assert!(check.next.unwrap().contains("loop"));
+        assert_eq!(disk_limits(Ok(())).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn every_host_is_told_whether_disks_can_be_held_to_their_size() {
+        let question = Question {
+            state: Path::new("/"),
+            cache: Path::new("/"),
+            build: None,
+            listen: None,
+            network: None,
+        };
+        let checks = examine(&question, &Env::system());
+        assert!(checks.iter().any(|check| check.name == "disk limits"));
     }
 
     #[test]

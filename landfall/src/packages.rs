@@ -23,6 +23,10 @@ const PROGRAMS: &[Program] = &[
     program("nft", "nftables"),
     program("mount", "mount"),
     program("unshare", "util-linux"),
+    // A node's disk is a filesystem of its own.
+    program("mkfs.ext4", "e2fsprogs"),
+    program("losetup", "mount"),
+    program("findmnt", "util-linux"),
     Program {
         name: "mmdebstrap",
         package: "mmdebstrap",
@@ -64,11 +68,14 @@ pub(crate) fn missing(build: bool) -> Vec<&'static str> {
 }
 
 fn lacking(build: bool, is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    PROGRAMS
-        .iter()
-        .filter(|program| (build || !program.build) && !is_there(program.name))
-        .map(|program| program.package)
-        .collect()
+    let mut packages = Vec::new();
+    for program in PROGRAMS {
+        let wanted = (build || !program.build) && !is_there(program.name);
+        if wanted && !packages.contains(&program.package) {
+            packages.push(program.package);
+        }
+    }
+    packages
 }
 
 /// Installs packages with apt-get.
@@ -112,11 +119,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_follows_from_what_is_there() {
-        let server = |program: &str| ["ip", "mount", "unshare"].contains(&program);
-        assert_eq!(lacking(false, server), ["runc", "nftables"]);
+        let server = |program: &str| ["ip", "mount", "losetup"].contains(&program);
+        let always = ["runc", "nftables", "util-linux", "e2fsprogs"];
+        assert_eq!(lacking(false, server), always, "each once");
         assert_eq!(
             lacking(true, server),
-            ["runc", "nftables", "mmdebstrap", "ca-certificates"]
+            [&always[..], &["mmdebstrap", "ca-certificates"]].concat()
         );
         assert!(lacking(true, |_| true).is_empty());
     }

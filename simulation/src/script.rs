@@ -232,9 +232,10 @@ impl Player {
         let answer = self.stamp.ask(wish).await?;
         self.asked.heard(wish, &answer);
         if let Wish::Abort { cluster } = wish
-            && answer.accepted()
+            && !answer.refused()
         {
-            self.asked.aborted(&self.stamp, cluster).await?;
+            let acknowledged = answer.accepted();
+            self.asked.aborted(&self.stamp, cluster, acknowledged).await?;
         }
         let text = if answer.accepted() {
             format!("{}", answer.status)

@@ -184,8 +184,9 @@ impl Asked {
         }
     }
 
-    /// An abort was acknowledged: what is there now stays there, unless its group is on its way out.
-    pub async fn aborted(&mut self, stamp: &Stamp, cluster: &str) -> Result<()> {
+    /// An abort was acknowledged: what is there now stays there, unless its group is on its way out. Without an answer, it may have
+    /// happened all the same, and then what is there now is what it returned to.
+    pub async fn aborted(&mut self, stamp: &Stamp, cluster: &str, acknowledged: bool) -> Result<()> {
         let there = stamp.cluster(cluster).await?.as_ref().map(desired);
         let groups = stamp.records::<GroupRecord>(key::GROUPS).await?;
         let group = groups.get(&key::group(SUBSCRIPTION, GROUP));
@@ -197,7 +198,10 @@ impl Asked {
             .as_ref()
             .is_some_and(|there| past.is_some_and(|past| may_return(past, there)));
         if asked.contains(&there) || returned_to {
-            *asked = BTreeSet::from([there]);
+            if acknowledged {
+                asked.clear();
+            }
+            asked.insert(there);
         }
         if group.is_none_or(|group| group.deleting) {
             asked.insert(None);

@@ -1,7 +1,8 @@
 //! `landfall-agent etcd-keeper FILE`: the membership, as it is to be.
 //!
 //! Only the leader's own machine acts, so nobody contradicts anybody; etcd itself refuses what would take the majority away,
-//! and [`decide`] does not even ask.
+//! and [`decide`] does not even ask. The one thing that others do is to ask a leader for the leadership that is on its way out: such a
+//! one is not told any more who is to stay, and would lead for ever.
 
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, time::Duration};
 
@@ -111,6 +112,17 @@ pub fn decide(wanted: &[EtcdMember], seen: &Seen) -> Option<Act> {
     }
 }
 
+/// Whether the member `own`, which does not lead, is to have the leadership: it is wanted, and the leader is not.
+pub fn claims(wanted: &[EtcdMember], members: &[Member], own: u64, leader: u64) -> bool {
+    let voter = |id: u64| {
+        members
+            .iter()
+            .find(|member| member.id == id && !member.is_learner)
+    };
+    let stays = |member: &Member| wanted.iter().any(|wanted| wanted.name == member.name);
+    voter(own).is_some_and(stays) && voter(leader).is_some_and(|leader| !stays(leader))
+}
+
 /// Whether those that are left without this one have a majority that is well.
 fn stays_well(voters: &[&Member], seen: &Seen, without: u64) -> bool {
     let left = voters.iter().filter(|voter| voter.id != without);
@@ -131,6 +143,7 @@ pub fn run(file: &Path, log: &dyn Fn(&str)) -> Result<std::convert::Infallible, 
         config,
         client: None,
         silent: BTreeMap::new(),
+        stays: None,
         shown: KeeperStatus::default(),
     };
     let mut said = String::new();
@@ -155,6 +168,8 @@ pub struct Keeper {
     client: Option<Client>,
     /// How often who has not answered, one time after the other.
     silent: BTreeMap<u64, u32>,
+    /// The leader that was found to be one of those that stay, or that is not for this member to replace.
+    stays: Option<u64>,
     shown: KeeperStatus,
 }
 
@@ -166,6 +181,7 @@ impl Keeper {
             config,
             client: None,
             silent: BTreeMap::new(),
+            stays: None,
             shown: KeeperStatus::default(),
         }
     }
@@ -184,6 +200,7 @@ impl Keeper {
             // The leader's machine tells about the membership; this one only that it does not.
             self.show(&status, &[]);
             self.silent.clear();
+            self.claim(&client, &status, log)?;
             self.client = Some(client);
             return Ok(OFTEN);
         }
@@ -202,6 +219,24 @@ impl Keeper {
         };
         self.client = Some(client);
         Ok(pause)
+    }
+
+    /// Takes the leadership from a member that is to go. Which leaders stay does not change while this runs.
+    fn claim(&mut self, client: &Client, status: &Status, log: &dyn Fn(&str)) -> Result<(), EtcdError> {
+        if status.leader == 0 || status.is_learner || self.stays == Some(status.leader) {
+            return Ok(());
+        }
+        let (members, own) = (client.members()?, status.header.member_id);
+        if !claims(&self.config.members, &members, own, status.leader) {
+            self.stays = Some(status.leader);
+            return Ok(());
+        }
+        let leader = members.iter().find(|member| member.id == status.leader);
+        if let Some(url) = leader.and_then(|leader| leader.client_urls.first()) {
+            Client::new(url, &self.config.identity, BOUND)?.give_leadership(own)?;
+            log("took the leadership from a member that is to go");
+        }
+        Ok(())
     }
 
     fn complete(&self) -> bool {

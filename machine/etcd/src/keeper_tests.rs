@@ -144,3 +144,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_stays_takes_the_leadership_from_a_leader_that_goes() {
+    let members: Vec<Member> = [1, 2]
+        .map(|id| member(id, false))
+        .into_iter()
+        .chain([member(3, true)])
+        .collect();
+    // 2 leads, and was not told that it goes.
+    assert!(claims(&wanted(&[1]), &members, 1, 2));
+    assert!(!claims(&wanted(&[1, 2]), &members, 1, 2));
+    assert!(!claims(&wanted(&[2]), &members, 1, 2));
+    assert!(!claims(&wanted(&[1]), &members, 1, 1));
+    assert!(!claims(&wanted(&[3]), &members, 3, 2), "a learner cannot lead");
+    assert!(!claims(&wanted(&[1]), &members, 1, 0), "nobody leads");
+}

@@ -13,7 +13,7 @@ use agent_protocol::{
     },
 };
 use cluster_pki::{ClusterPki, Subject};
-use cluster_spec::ClusterSpec;
+use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -151,6 +151,16 @@ fn etcd_config(place: &ControlPlanePlace) -> EtcdConfig {
     }
 }
 
+/// How large etcd's database may grow before it takes no more writes. A control plane of one shares its host with many like it: it has
+/// etcd's own default; the others have what upstream recommends at most.
+fn quota(limits: Tier) -> u64 {
+    const GIB: u64 = 1 << 30;
+    match limits {
+        Tier::Free => 2 * GIB,
+        Tier::Standard | Tier::Premium => 8 * GIB,
+    }
+}
+
 fn flags(place: &ControlPlanePlace) -> Vec<String> {
     let own = place.at.vnet;
     vec![
@@ -168,8 +178,7 @@ fn flags(place: &ControlPlanePlace) -> Vec<String> {
         format!("--peer-cert-file={ETCD_PKI}/peer.crt"),
         format!("--peer-key-file={ETCD_PKI}/peer.key"),
         "--peer-client-cert-auth=true".to_owned(),
-        // 8 GiB is upstream's recommended maximum.
-        "--quota-backend-bytes=8589934592".to_owned(),
+        format!("--quota-backend-bytes={}", quota(place.limits)),
         // The API server compacts every 5 minutes; this is for when it does not.
         "--auto-compaction-mode=periodic".to_owned(),
         "--auto-compaction-retention=1h".to_owned(),

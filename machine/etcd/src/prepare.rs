@@ -29,6 +29,10 @@ const AGAIN: Duration = Duration::from_millis(500);
 const RESTORE_AGAIN: Duration = Duration::from_secs(3);
 /// With less than this, a disk is full for etcd: a log file alone takes 64 MB.
 const ROOM: u64 = 80 * 1024 * 1024;
+/// The flag that bounds the database.
+const QUOTA: &str = "--quota-backend-bytes=";
+/// So much more than there is may a database grow whatever its quota.
+const ROOM_TO_GROW: u64 = 256 * 1024 * 1024;
 
 /// Makes data directories of backups. Implemented by `machine/backup`.
 pub trait Restorer: Sync {
@@ -206,6 +210,12 @@ impl<'a> Prepare<'a> {
                 remove(&into)?;
                 match self.restorer.restore(&self.config, wish, &into) {
                     Ok(()) => {
+                        // The newest state is nobody's wish: what is here may hold what no backup saw.
+                        if wish.is_some_and(|wish| wish.at.is_none()) && data.exists() {
+                            let aside = self.aside()?;
+                            (self.log)(&format!("what there was is now {}", aside.display()));
+                            fs::rename(data, &aside).map_err(failed("set aside", data))?;
+                        }
                         remove(data)?;
                         fs::rename(&into, data).map_err(failed("create", data))?;
                         // The order matters: a marker without its data would pass old data off as restored.
@@ -224,7 +234,7 @@ impl<'a> Prepare<'a> {
                 let aside = self.aside()?;
                 self.say(
                     said,
-                    &format!("etcd cannot start with its data; it is now {}", aside.display()),
+                    &format!("its data is of no use any more; it is now {}", aside.display()),
                 );
                 marker.aside = true;
                 marker.had_data = true;
@@ -369,6 +379,7 @@ impl<'a> Prepare<'a> {
         if let Some(directory) = data.parent() {
             fs::create_dir_all(directory).map_err(failed("create", directory))?;
         }
+        let database = fs::metadata(data.join("member/snap/db")).map_or(0, |found| found.len());
         let mut command = Command::new(&self.program);
         command
             .arg(format!("--name={}", self.config.member))
@@ -376,7 +387,7 @@ impl<'a> Prepare<'a> {
             .arg(format!("--initial-advertise-peer-urls={}", self.own_url()))
             .arg(format!("--initial-cluster={}", all.join(",")))
             .arg(format!("--initial-cluster-state={state}"))
-            .args(&self.config.flags)
+            .args(with_room(&self.config.flags, database))
             .env_remove(QUICK_EXITS);
         Ok(command)
     }
@@ -464,6 +475,22 @@ impl<'a> Prepare<'a> {
     }
 }
 
+/// The flags for a database of this size. One that has outgrown the quota, because its tier was lowered, goes on with room of its own:
+/// else etcd would take no write from its start on, not even those that make it smaller.
+fn with_room(flags: &[String], database: u64) -> Vec<String> {
+    let roomy = |flag: &String| {
+        let quota: u64 = flag.strip_prefix(QUOTA)?.parse().ok()?;
+        Some(format!(
+            "{QUOTA}{}",
+            quota.max(database.saturating_add(ROOM_TO_GROW))
+        ))
+    };
+    flags
+        .iter()
+        .map(|flag| roomy(flag).unwrap_or_else(|| flag.clone()))
+        .collect()
+}
+
 fn beside(data: &Path, ending: &str) -> PathBuf {
     let mut name = data.as_os_str().to_owned();
     name.push(".");
@@ -494,4 +521,17 @@ fn cluster_id(peer: &str, token: &str) -> u64 {
     };
     let member = number(format!("{peer}{token}").as_bytes());
     number(&member.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_has_outgrown_its_quota_has_room_all_the_same() {
+        let flags = |quota: u64| vec!["--pre-vote=true".to_owned(), format!("{QUOTA}{quota}")];
+        let gib = 1 << 30;
+        assert_eq!(with_room(&flags(2 * gib), gib), flags(2 * gib));
+        assert_eq!(with_room(&flags(2 * gib), 3 * gib), flags(3 * gib + ROOM_TO_GROW));
+    }
 }

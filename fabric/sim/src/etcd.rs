@@ -342,6 +342,20 @@ impl State {
         keeper::decide(&wanted, &seen)
     }
 
+    /// What the keeper of a machine that does not lead does next.
+    fn claimed(&self, uid: &str) -> Option<Act> {
+        let etcd = self.etcd(uid)?;
+        let leader = etcd.named(&self.leader(uid)?)?.id;
+        let serving = etcd
+            .voters()
+            .filter(|member| self.serves_etcd(etcd, &member.name));
+        let mut claims = serving.filter(|member| {
+            let wanted = self.told(&member.name).members;
+            keeper::claims(&wanted, &etcd.members, member.id, leader)
+        });
+        claims.next().map(|member| Act::GiveLeadership(member.id))
+    }
+
     fn carry_out(&mut self, uid: &str, act: Act) {
         let leader = self.leader(uid);
         let wanted = leader
@@ -410,7 +424,9 @@ impl Inner {
         let members = etcd.members.len();
         let mut acted = false;
         for _ in 0..STEPS {
-            let Some(act) = state.next_act(uid) else { break };
+            let Some(act) = state.next_act(uid).or_else(|| state.claimed(uid)) else {
+                break;
+            };
             state.carry_out(uid, act);
             acted = true;
         }
@@ -447,6 +463,54 @@ impl Inner {
             }
         }
     }
+}
+
+/// Who the members are, and what each control plane machine has.
+pub(crate) fn dump(state: &State) -> String {
+    let mut text = String::new();
+    for (uid, cluster) in &state.clusters {
+        let etcd = &cluster.etcd;
+        let of = |learner: bool| {
+            let members = etcd.members.iter().filter(|member| member.is_learner == learner);
+            members.map(label).collect::<Vec<_>>().join(",")
+        };
+        text += &format!(
+            "etcd {uid} history={} leader={} voters={} learners={} restored={}\n",
+            etcd.history,
+            state.leader(uid).as_deref().unwrap_or("-"),
+            of(false),
+            of(true),
+            etcd.restored.as_deref().unwrap_or("-"),
+        );
+        for id in state.members.get(uid).into_iter().flatten() {
+            let Some(machine) = state
+                .machines
+                .get(id)
+                .filter(|machine| machine.is_control_plane_of(uid))
+            else {
+                continue;
+            };
+            let said = machine
+                .etcd
+                .as_ref()
+                .map(|said| format!("{:?} {}", said.phase, said.why.as_deref().unwrap_or("")));
+            text += &format!(
+                "  {id} {:?} up={} ready={} data={:?} {:?} told formed={} restore={:?} says {}\n",
+                machine.power,
+                machine.up,
+                machine.ready,
+                machine.data,
+                machine.marker,
+                state.told(id).formed,
+                state
+                    .told(id)
+                    .restore
+                    .map(|restore| (restore.id, restore.by, restore.done)),
+                said.unwrap_or_default(),
+            );
+        }
+    }
+    text
 }
 
 /// A member's name, or its address as long as it has none.

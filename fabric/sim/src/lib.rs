@@ -314,6 +314,11 @@ impl SimWorld {
             .map(|machine| machine.power)
     }
 
+    /// The clusters' etcd as text: who its members are, and what each control plane machine has of it. Sorted, one thing a line.
+    pub fn dump_etcd(&self) -> String {
+        etcd::dump(&self.inner.state())
+    }
+
     /// The whole world as text, sorted, without times: for golden transcripts.
     pub fn dump(&self) -> String {
         dump::dump(&self.inner.state())

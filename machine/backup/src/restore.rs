@@ -217,9 +217,12 @@ impl Restore<'_> {
         let cut = wish
             .and_then(|wish| wish.at)
             .map(|at| end_of_second(at.as_millisecond()));
-        // What is here is newer than what the service has, always: for the newest it need not be asked.
         let here: Vec<ObjectName> = places.iter().map(|(name, _)| *name).collect();
-        let found = chain::select(&here, cut).ok();
+        // What an only member has here is newer than what the service has, always: for the newest it need not be asked. One of
+        // several has what was when it led last.
+        let found = chain::select(&here, cut)
+            .ok()
+            .filter(|_| self.config.members.len() <= 1);
         let service = Service::of_machine(self.root);
         let mut why = String::new();
         if found.is_none() || cut.is_some() {

@@ -1,6 +1,6 @@
 //! What to do next so that a member has a data directory: pure. What was seen in, one step out; then it is looked again.
 
-use agent_protocol::programs::{EtcdConfig, EtcdMember};
+use agent_protocol::programs::{EtcdConfig, EtcdMember, EtcdRestore};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Member;
@@ -120,7 +120,7 @@ pub fn decide(config: &EtcdConfig, seen: &Seen) -> Step {
                 Some(others) if others.is_empty() => {
                     Step::Wait("another member that has a leader".to_owned())
                 }
-                Some(_) => Step::Discard,
+                Some(_) => give_up(restore),
             };
         }
     } else if let Some(restore) = &config.restore
@@ -139,7 +139,7 @@ pub fn decide(config: &EtcdConfig, seen: &Seen) -> Step {
         };
         return match seen.data {
             Data::None => enter(config, seen, known),
-            Data::Part | Data::Whole => Step::Discard,
+            Data::Part | Data::Whole => give_up(restore),
         };
     }
     match seen.data {
@@ -159,6 +159,16 @@ pub fn decide(config: &EtcdConfig, seen: &Seen) -> Step {
                 },
             }
         }
+    }
+}
+
+/// What becomes of data that a restore takes the place of. Nobody wished for the newest state: it is restored because too few had any
+/// data left, and what this member has may hold what no backup saw.
+fn give_up(restore: &EtcdRestore) -> Step {
+    if restore.at.is_none() {
+        Step::SetAside
+    } else {
+        Step::Discard
     }
 }
 

@@ -32,7 +32,7 @@ fn restoring(members: &[&str], by: &str) -> EtcdConfig {
             own: true,
             done: false,
             id: "r".into(),
-            at: None,
+            at: Some(jiff::Timestamp::UNIX_EPOCH),
             source: "uid".into(),
             by: by.into(),
         }),
@@ -218,6 +218,17 @@ fn a_restore_is_done_by_one_and_followed_by_the_others() {
     let mut done = seen(Data::Whole);
     done.marker.restore = Some("r".into());
     assert_eq!(decide(&restoring(THREE, "b"), &done), Step::Start);
+}
+
+#[test]
+fn data_that_the_newest_state_takes_the_place_of_is_kept_aside() {
+    let mut config = restoring(THREE, "b");
+    config.restore.as_mut().unwrap().at = None;
+    let mut with_data = seen(Data::Whole);
+    with_data.others = known(true, &[]);
+    assert_eq!(decide(&config, &with_data), Step::SetAside);
+    config.restore.as_mut().unwrap().done = true;
+    assert_eq!(decide(&config, &with_data), Step::SetAside);
 }
 
 #[test]

@@ -93,16 +93,15 @@ fn forbidden(
         Kind::Only => None,
         Kind::Member => {
             let others = staying(draft);
-            // When nothing is left of any of them, there is nobody to be waited for, and nothing to be lost.
-            let nothing_left = |machine: &Machine| {
-                let symptom = machine.symptom.as_ref();
-                symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished) || etcd::empty(machine)
-            };
+            // Where nothing is left of so many that etcd has no majority again, nobody is to be waited for, and of whom nothing is
+            // left there is nothing to be lost. Nor of anybody, once the backup is to take its place.
+            let members = || others.iter().map(|(_, machine)| *machine);
             let repaired = |(other, machine): &(&String, &Machine)| under_repair(draft, other, machine);
-            if others
+            let all_gone = others
                 .iter()
-                .all(|other| nothing_left(other.1) || repaired(other))
-                && nothing_left(machine)
+                .all(|other| etcd::bereft(other.1) || repaired(other));
+            if etcd::bereft(machine) && (all_gone || etcd::majority_bereft(members()))
+                || etcd::superseded(draft) && etcd::majority_bereft(members())
             {
                 return None;
             }

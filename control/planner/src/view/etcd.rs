@@ -7,9 +7,9 @@ use agent_protocol::{
 use cluster_spec::{ClusterSpec, RestoreSpec};
 use control_records::ObservedRecord;
 
-use crate::{Draft, Machine};
+use crate::{Ailment, Draft, Machine};
 
-/// Since when all members are known to have lost their data. Followed by the restore that was wished for last when that
+/// Since when members are known to have lost so much of their data that etcd has no majority again. Followed by the restore that was wished for last when that
 /// happened: a later wish takes its place.
 pub(crate) const LOST: &str = "etcd_lost:";
 
@@ -19,7 +19,7 @@ pub(crate) fn lost(spec: &ClusterSpec) -> String {
 }
 
 /// The restore that etcd's data must come from: what was asked for last; the newest state of its own (a source without a name),
-/// where all members have lost it since.
+/// where members have lost it since.
 pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<RestoreSpec> {
     match observed.milestones.get(&lost(spec)) {
         Some(since) => Some(RestoreSpec {
@@ -34,6 +34,29 @@ pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<Re
 /// Whether a member's etcd waits with nothing in its hands.
 pub(crate) fn empty(member: &Machine) -> bool {
     status(member).is_some_and(|status| status.phase == EtcdPhase::Waiting && status.empty)
+}
+
+/// Whether nothing is left of a member's data: its machine has vanished, or its etcd waits with nothing in its hands.
+pub(crate) fn bereft(member: &Machine) -> bool {
+    let symptom = member.symptom.as_ref();
+    symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished) || empty(member)
+}
+
+/// Whether so many of the members have nothing left that etcd never has a majority again.
+pub(crate) fn majority_bereft<'a>(members: impl Iterator<Item = &'a Machine>) -> bool {
+    let (mut all, mut left) = (0, 0);
+    for member in members {
+        all += 1;
+        left += usize::from(!bereft(member));
+    }
+    all > 1 && left <= all / 2
+}
+
+/// Whether it is written down that the newest state of the backup takes the place of what members still have, and nobody serves it
+/// yet.
+pub(crate) fn superseded(draft: &Draft<'_>) -> bool {
+    let observed = &draft.seen.observed;
+    observed.milestones.contains_key(&lost(&draft.desired.spec)) && pending(draft).is_some()
 }
 
 pub(crate) fn status(member: &Machine) -> Option<EtcdStatus> {

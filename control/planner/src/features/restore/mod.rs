@@ -6,7 +6,7 @@
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
 use cluster_spec::RestoreSpec;
-use control_records::{EventKind, Role};
+use control_records::{EventKind, Role, Rung};
 
 use crate::{
     ApiEffect, Draft, Machine, Presence, Reach, addons_inputs,
@@ -29,7 +29,7 @@ pub(crate) const FEATURE: Feature = Feature {
 const RESTORED: &str = "restored";
 
 fn act(draft: &mut Draft<'_>) {
-    all_lost(draft);
+    majority_lost(draft);
     let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
         return;
     };
@@ -67,25 +67,40 @@ fn told(restore: &RestoreSpec, uid: &str) -> String {
     }
 }
 
-/// None of several members has any data left, and each waits for another: then the newest state of the backup is restored. One
-/// alone does so by itself.
-fn all_lost(draft: &mut Draft<'_>) {
-    if staying(draft).len() < 2 || !formed(&draft.observed) {
+/// So many of several members have no data left that etcd never has a majority again, each waits for another, and whoever still has
+/// some was started again without success: then the newest state of the backup is restored. One alone does so by itself.
+///
+/// What a member still has may lack what was acknowledged, as may the backup, which is a second behind at most while the service is
+/// heard; it is set aside on that member's disk.
+fn majority_lost(draft: &mut Draft<'_>) {
+    let staying = staying(draft);
+    if staying.len() < 2 || !formed(&draft.observed) {
         return;
     }
     let done = wished(&draft.desired.spec, &draft.observed)
         .is_none_or(|restore| draft.observed.restored.as_ref() == Some(&restore.id));
+    let waits = |machine: &Machine| machine.heard() && in_force(draft, machine) && empty(machine);
+    let waiting = staying.iter().filter(|(_, machine)| waits(machine)).count();
     let gone = |machine: &Machine| matches!(machine.presence, Presence::Absent | Presence::Gone);
-    let all = draft
+    let hopeless = draft
         .seen
         .machines
         .values()
         .filter(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })))
         .filter(|machine| !(machine.record.deleting && gone(machine)))
-        .all(|machine| machine.heard() && in_force(draft, machine) && empty(machine));
-    if !done || !all {
+        .all(|machine| waits(machine) || past_help(draft, machine));
+    if !done || !hopeless || waiting * 2 <= staying.len() {
         return;
     }
+    let who = if waiting == staying.len() {
+        "all members of the control plane have lost etcd's data".to_owned()
+    } else {
+        format!(
+            "{waiting} of the {} members of the control plane have lost etcd's data, and the rest is no majority (what it has is kept \
+             beside its data directory)",
+            staying.len()
+        )
+    };
     draft
         .observed
         .milestones
@@ -97,9 +112,20 @@ fn all_lost(draft: &mut Draft<'_>) {
     draft.tell(
         EventKind::Backup,
         "",
-        "all members of the control plane have lost etcd's data: the newest state of the backup is restored",
+        format!("{who}: the newest state of the backup is restored"),
     );
     draft.unfinished = true;
+}
+
+/// Whether a member that may have data still ails after it was started again, as a machine, a while ago.
+fn past_help(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let repair = &machine.record.repair;
+    let long_ago = |at| draft.after(at, draft.policy.heal.after_reboot) <= draft.now;
+    !machine.record.deleting
+        && machine.symptom.is_some()
+        && repair.rung >= Rung::Reboot
+        && !repair.pending
+        && repair.at.is_some_and(long_ago)
 }
 
 /// Whether an API server answers with the restored state.

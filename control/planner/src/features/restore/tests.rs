@@ -148,8 +148,9 @@ fn members_whose_disks_are_all_gone_are_made_anew_all_at_once() {
         let repairs = |write: &&Write| matches!(write, Write::Repair { remove: true, .. });
         ideal.plan().writes.iter().filter(repairs).count()
     };
-    // With one that is there, it is one at a time, and only when that one is well.
-    assert!(gone(&mut ideal, 2) <= 1);
+    // Where the others have a majority, it is one at a time. Where they have none, there is nobody to be waited for.
+    assert_eq!(gone(&mut ideal, 1), 1);
+    assert_eq!(gone(&mut ideal, 2), 2);
     assert_eq!(gone(&mut ideal, 3), 3);
     // Nobody is left who could have a majority.
     ideal.voters.clear();
@@ -169,6 +170,79 @@ fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
     let mut report = (**machine.report.as_ref().unwrap()).clone();
     report.processes.get_mut("etcd").unwrap().status = None;
     machine.report = Some(std::sync::Arc::new(report));
+    let plan = ideal.plan();
+    assert_eq!(
+        crate::view::etcd::wished(&ideal.desired.spec, &plan.observed),
+        None
+    );
+}
+
+/// Two of three members wait with nothing in their hands; the third runs and finds no majority.
+fn two_of_three_empty() -> (Ideal, String) {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.emptied = true;
+    ideal.world();
+    let third = ideal.control_plane_ids()[1].clone();
+    stranded(&mut ideal, &third);
+    (ideal, third)
+}
+
+/// What the world says of this member instead.
+fn stranded(ideal: &mut Ideal, id: &str) {
+    let machine = ideal.seen.machines.get_mut(id).unwrap();
+    let mut report = (**machine.report.as_ref().unwrap()).clone();
+    report.processes.get_mut("etcd").unwrap().status = None;
+    report.processes.get_mut("kube-apiserver").unwrap().state = ProcessState::Unready;
+    machine.report = Some(std::sync::Arc::new(report));
+}
+
+#[test]
+fn a_majority_that_lost_its_data_is_restored_once_the_rest_was_started_again_in_vain() {
+    let (mut ideal, third) = two_of_three_empty();
+    let lost =
+        |plan: &Plan, ideal: &Ideal| crate::view::etcd::wished(&ideal.desired.spec, &plan.observed).is_some();
+    let rungs = |ideal: &mut Ideal, rung: Rung, ago: u64| {
+        let repair = &mut ideal.seen.machines.get_mut(&third).unwrap().record.repair;
+        (repair.rung, repair.at) = (
+            rung,
+            Some(ideal.now - jiff::SignedDuration::from_secs(ago as i64)),
+        );
+        ideal.examine();
+        let plan = ideal.plan();
+        lost(&plan, ideal)
+    };
+    assert!(!rungs(&mut ideal, Rung::None, 0));
+    assert!(!rungs(&mut ideal, Rung::Restart, 600));
+    assert!(!rungs(&mut ideal, Rung::Reboot, 1));
+    assert!(rungs(&mut ideal, Rung::Reboot, 600));
+    // One that is on its way out may hold data too, as long as it is there.
+    let machine = ideal.seen.machines.get_mut(&third).unwrap();
+    machine.record.deleting = true;
+    assert!(!rungs(&mut ideal, Rung::Reboot, 600));
+    ideal.seen.machines.get_mut(&third).unwrap().record.deleting = false;
+    ideal.seen.machines.get_mut(&third).unwrap().symptom = None;
+    // Well again, it is no reason to throw away what it has.
+    let plan = ideal.plan();
+    assert!(!lost(&plan, &ideal));
+}
+
+#[test]
+fn one_that_lost_its_data_is_no_majority() {
+    let (mut ideal, third) = two_of_three_empty();
+    let fourth = ideal
+        .control_plane_ids()
+        .into_iter()
+        .find(|id| *id != third)
+        .unwrap();
+    stranded(&mut ideal, &fourth);
+    for id in [&third, &fourth] {
+        let repair = &mut ideal.seen.machines.get_mut(id).unwrap().record.repair;
+        (repair.rung, repair.at) = (
+            Rung::Reboot,
+            Some(ideal.now - jiff::SignedDuration::from_secs(600)),
+        );
+    }
+    ideal.examine();
     let plan = ideal.plan();
     assert_eq!(
         crate::view::etcd::wished(&ideal.desired.spec, &plan.observed),

@@ -3,7 +3,7 @@
 //! Always true: a handle connects when it is used and again after failures, and holds no connection while nobody uses it
 //! or listens to [`ClusterApi::changes`]; every call is bounded in time; nothing is cached that the cluster could
 //! contradict, except the marks that our applies left, which tell whether the next one changes something; lists are read in
-//! pages, and one that no working cluster has is refused.
+//! pages; an answer or a list that no working cluster gives is refused before it is held in memory.
 
 mod apply;
 mod csr;
@@ -24,10 +24,12 @@ use std::{
 
 use async_trait::async_trait;
 use base_env::Env;
+use base_errors::chain;
 use cluster_api::{
     ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef, Watch,
 };
-use kube::{Client, Config, config::AuthInfo};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use kube::{Client, Config, client::Body, config::AuthInfo};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -37,6 +39,11 @@ const CALL: Duration = Duration::from_secs(15);
 const PAGE: u32 = 500;
 /// No list that is read has more in a cluster that works; a longer one is refused rather than held in memory.
 const MOST: usize = 20_000;
+
+/// Bytes of one answer; a page of objects is a hundredth of it.
+const ANSWER: usize = 64 * 1024 * 1024;
+/// Bytes of all pages of a list.
+const LIST: usize = 2 * ANSWER;
 
 /// Connects to real clusters.
 pub struct KubeConnect {
@@ -164,15 +171,15 @@ impl Cluster {
         }
     }
 
-    /// One call, bounded in time.
-    async fn call(
+    /// One call, bounded in time and in what is answered; gives the answer and its length.
+    async fn measured(
         &self,
         act: &str,
         method: http::Method,
         path: &str,
         content_type: &str,
         body: Option<&Value>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<(Value, usize), Failure> {
         let failed = |code: Option<u16>, why: String| Failure {
             act: act.to_owned(),
             code,
@@ -186,19 +193,54 @@ impl Cluster {
             .method(method)
             .uri(path)
             .header(http::header::CONTENT_TYPE, content_type)
-            .body(bytes.unwrap_or_default())
+            .body(bytes.unwrap_or_default().into())
             .map_err(|error| failed(Some(400), error.to_string()))?;
-        let answer = self
-            .env
-            .clock
-            .timeout(CALL, self.client.request::<Value>(request))
-            .await;
-        match answer {
-            Err(elapsed) => Err(failed(None, elapsed.to_string())),
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(kube::Error::Api(status))) => Err(failed(Some(status.code), status.message.clone())),
-            Ok(Err(error)) => Err(failed(None, chain(&error))),
+        let answer = self.env.clock.timeout(CALL, self.answer(request)).await;
+        let (status, bytes) = match answer {
+            Err(elapsed) => return Err(failed(None, elapsed.to_string())),
+            Ok(Err((code, why))) => return Err(failed(code, why)),
+            Ok(Ok(answer)) => answer,
+        };
+        if status.is_success() {
+            let value = serde_json::from_slice(&bytes).map_err(|error| failed(None, error.to_string()))?;
+            return Ok((value, bytes.len()));
         }
+        // Kubernetes says what was wrong; what stands before it says anything.
+        let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let why = match said["message"].as_str() {
+            Some(message) => message.to_owned(),
+            None => format!("the API server answers {status}"),
+        };
+        Err(failed(Some(status.as_u16()), why))
+    }
+
+    /// What the server answers, if it is not too long; else the status to take it for, and why.
+    async fn answer(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<(http::StatusCode, Vec<u8>), (Option<u16>, String)> {
+        let answer = self.client.send(request).await;
+        let (parts, body) = answer.map_err(|error| (None, chain(&error)))?.into_parts();
+        match Limited::new(body, ANSWER).collect().await {
+            Ok(body) => Ok((parts.status, body.to_bytes().to_vec())),
+            Err(error) if error.is::<LengthLimitError>() => {
+                let why = format!("the answer has more than {} MiB", ANSWER >> 20);
+                Err((Some(413), why))
+            }
+            Err(error) => Err((None, chain(&*error))),
+        }
+    }
+
+    async fn call(
+        &self,
+        act: &str,
+        method: http::Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let answer = self.measured(act, method, path, content_type, body).await?;
+        Ok(answer.0)
     }
 
     async fn get(&self, act: &str, path: &str) -> Result<Value, Failure> {
@@ -209,12 +251,14 @@ impl Cluster {
     /// All objects of a list, page by page.
     async fn list(&self, act: &str, path: &str) -> Result<Vec<Value>, Failure> {
         let mut items: Vec<Value> = Vec::new();
-        let mut next = String::new();
+        let (mut next, mut bytes) = (String::new(), 0);
         loop {
             let separator = if path.contains('?') { '&' } else { '?' };
-            let mut page = self
-                .get(act, &format!("{path}{separator}limit={PAGE}{next}"))
+            let piece = format!("{path}{separator}limit={PAGE}{next}");
+            let (mut page, length) = self
+                .measured(act, http::Method::GET, &piece, "application/json", None)
                 .await?;
+            bytes += length;
             if let Value::Array(found) = page["items"].take() {
                 items.extend(found);
             }
@@ -224,17 +268,23 @@ impl Cluster {
             else {
                 return Ok(items);
             };
-            if items.len() > MOST {
-                return Err(Failure {
-                    act: act.to_owned(),
-                    code: Some(413),
-                    why: format!(
-                        "there are more than {MOST} objects at {path}; remove those that nobody needs"
-                    ),
-                });
-            }
-            // Tokens are base64 for URLs.
-            next = format!("&continue={token}");
+            let why = if items.len() > MOST {
+                format!("there are more than {MOST} objects at {path}; remove those that nobody needs")
+            } else if bytes > LIST {
+                format!(
+                    "the objects at {path} have more than {} MiB; remove those that nobody needs, or what makes them large",
+                    LIST >> 20
+                )
+            } else {
+                // Tokens are base64 for URLs.
+                next = format!("&continue={token}");
+                continue;
+            };
+            return Err(Failure {
+                act: act.to_owned(),
+                code: Some(413),
+                why,
+            });
         }
     }
 
@@ -253,20 +303,6 @@ impl Cluster {
         )
         .await
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[async_trait]
@@ -321,5 +357,53 @@ impl ClusterApi for Cluster {
 
     fn changes(&self) -> watch::Receiver<u64> {
         watches::start(&self.env, &self.client, &self.watches)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake;
+
+    /// A server whose answers are this long, and have another page each.
+    fn endless(bytes: usize) -> (Cluster, fake::Log) {
+        fake::cluster(move |_| {
+            let text = "x".repeat(bytes);
+            (
+                200,
+                json!({ "items": [text], "metadata": { "continue": "more" } }),
+            )
+        })
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_refused_and_not_held_in_memory() {
+        let (cluster, _) = endless(ANSWER + 1);
+        let failure = cluster.get("look", "/api/v1/nodes").await.unwrap_err();
+        assert_eq!(failure.code, Some(413));
+        assert!(failure.why.contains("64 MiB"), "{}", failure.why);
+    }
+
+    #[tokio::test]
+    async fn pages_that_are_too_long_together_are_refused() {
+        let (cluster, log) = endless(ANSWER / 4);
+        let failure = cluster.list("look", "/api/v1/nodes").await.unwrap_err();
+        assert!(
+            failure.code == Some(413) && failure.why.contains("/api/v1/nodes"),
+            "{failure:?}"
+        );
+        assert_eq!(fake::paths(&log, &http::Method::GET).len(), 8);
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_of_a_refusal_is_handed_on() {
+        let (cluster, _) = fake::cluster(|_| fake::refusal(409, "somebody else was first"));
+        let failure = cluster.get("look", "/x").await.unwrap_err();
+        assert!(failure.is_conflict() && failure.why == "somebody else was first");
+        let (cluster, _) = fake::cluster(|_| (503, json!("busy")));
+        let failure = cluster.get("look", "/x").await.unwrap_err();
+        assert!(matches!(ClusterError::from(failure), ClusterError::Unavailable(why) if why.contains("503")));
     }
 }

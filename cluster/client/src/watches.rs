@@ -119,14 +119,14 @@ impl Follower {
             .timeout(SILENCE, self.client.request_events::<Seen>(request))
             .await
             .map_err(|elapsed| elapsed.to_string())?
-            .map_err(|error| crate::chain(&error))?;
+            .map_err(|error| base_errors::chain(&error))?;
         futures::pin_mut!(events);
         while let Some(event) = env
             .clock
             .timeout(SILENCE, events.try_next())
             .await
             .map_err(|elapsed| elapsed.to_string())?
-            .map_err(|error| crate::chain(&error))?
+            .map_err(|error| base_errors::chain(&error))?
         {
             self.failures = 0;
             match event {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use base_env::Seed;
+use base_errors::chain;
 use control_planner::{
     Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Observation, Plan, Presence,
     Reach, SilentMachines, StampRanges, is_served, plan,
@@ -31,7 +32,7 @@ use tokio::{
 use crate::{
     ControllerDeps,
     commit::{Basis, CommitError, compose},
-    effects::{self, Failure, Job, Outcome, chain, connect},
+    effects::{self, Failure, Job, Outcome, connect},
     fair::{Lane, Who},
     gap_detector::GapDetector,
     gate::Gate,

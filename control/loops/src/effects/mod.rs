@@ -10,6 +10,7 @@ mod fabric;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base_env::Elapsed;
+use base_errors::chain;
 use cluster_api::{ClusterApi, ClusterError};
 use control_planner::Effect;
 use control_records::{MachineRecord, Role, SealedRecord, key};
@@ -218,18 +219,6 @@ pub(crate) async fn connect(
     made.await.map_err(|error| Failure {
         why: format!("connecting to the API server: {}", chain(&error)),
     })
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod logging;
 mod open_files;
 pub(crate) mod panics;
 mod recipes;
+mod reserve;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -151,6 +152,10 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
                 certificate.clone(),
             )
         }
+    }));
+    parts.push(endless("room for the store", env, &stopped, {
+        let (env, store) = (env.clone(), places.store());
+        move || reserve::keep(env.clone(), store.clone())
     }));
     if let Some(mirror) = mirror {
         parts.push(endless("copy of backups", env, &stopped, {

@@ -338,7 +338,7 @@ impl Stamp {
                 && !observed
                     .restored
                     .as_ref()
-                    .is_some_and(|done| *done == restore.id || done.starts_with("lost-"))
+                    .is_some_and(|done| done.id == restore.id || done.id.starts_with("lost-"))
             {
                 problems.push(format!(
                     "{name}: restore {} was not done, but {:?}",

@@ -172,9 +172,17 @@ pub struct ObservedRecord {
     /// restarts. `None`: the desired one's.
     #[serde(default)]
     pub limits: Option<Tier>,
-    /// The restore (its id) that the state comes from, once that was seen to serve.
+    /// Whether etcd held something: since an API server first answered, whatever happens to it later.
+    pub formed: bool,
+    /// That so many members lost their data that etcd never has a majority again, the last time that it happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restored: Option<String>,
+    pub etcd_lost: Option<EtcdLost>,
+    /// The restore that the state comes from, once that was seen to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+    /// Since when it is told that the backup is behind the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_behind: Option<Timestamp>,
     /// Whether machines of it were stopped on purpose and are not all known to be back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
@@ -198,11 +206,17 @@ pub struct ObservedRecord {
     pub step: String,
     /// The last problem, for people, with a next step; cleared when it is over.
     pub problem: Option<String>,
-    /// When the generation was reached: `api_ready`, `node_ready`, … are kept for the bench and for people.
+    /// When something first came about: `accepted`, `api_ready`, `node_ready`, `converged`. For people and for the bench: nothing
+    /// is decided by them.
     pub milestones: BTreeMap<String, Timestamp>,
 }
 
 impl ObservedRecord {
+    /// Whether the state comes from this restore.
+    pub fn has_restored(&self, id: &str) -> bool {
+        self.restored.as_ref().is_some_and(|restored| restored.id == id)
+    }
+
     /// Whether a part was what it is to be from this generation on, with all of the cluster or before it.
     pub fn has_reached(&self, part: &Part, generation: u64) -> bool {
         self.generation >= generation
@@ -211,6 +225,26 @@ impl ObservedRecord {
                 .get(part)
                 .is_some_and(|reached| *reached >= generation)
     }
+}
+
+/// That members have lost so much of etcd's data that the newest state of the backup takes its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdLost {
+    /// When that was found.
+    pub at: Timestamp,
+    /// The restore (its id) that was wished for last by then; a later wish takes the place of what follows from the loss.
+    pub after: Option<String>,
+}
+
+/// A restore that was seen to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// The restore's id.
+    pub id: String,
+    /// When it was seen.
+    pub at: Timestamp,
 }
 
 /// What the events have told of a machine.

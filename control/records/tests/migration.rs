@@ -11,9 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use control_records::{
-    ClusterRecord, DeletedRecord, EventRecord, FormatRecord, MachineRecord, MigrateError, NameRecord,
-    ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part, SealedRecord, directory,
-    events, key, migrate, migrate::FORMAT,
+    ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, MachineRecord, MigrateError,
+    NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part, SealedRecord,
+    directory, events, key, migrate, migrate::FORMAT,
 };
 use control_store::{
     Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, list_records,
@@ -40,6 +40,9 @@ async fn snapshot(text: &str) -> MemoryStore {
     store
 }
 
+/// A moment.
+const AT: &str = "2026-01-01T00:10:00Z";
+
 type Opening = Pin<Box<dyn Future<Output = MemoryStore>>>;
 
 /// A store of format 2, and what only happens to a cluster in distress.
@@ -51,6 +54,15 @@ async fn second() -> MemoryStore {
         if value["reached"] == json!({ "": 4 }) {
             value["reached"]["-57532080"] = json!(3);
             value["reached"]["-00000000"] = json!(2);
+            value["milestones"]["etcd_lost:"] = json!(AT);
+        }
+        if value["reached"] == json!({ "np3": 4 }) {
+            value["milestones"]["etcd_lost:r1"] = json!(AT);
+            value["milestones"]["backup_behind"] = json!(AT);
+        }
+        // One that was halted since.
+        if value["reached"] == json!({ "": 3 }) {
+            value["restored"] = json!("r2");
         }
         store
             .txn(Txn::default().with(put_record(key, &value)))
@@ -371,4 +383,36 @@ async fn a_damaged_record_is_named() {
         error.contains("/clusters/s/g/c") && error.contains("uid"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn no_decision_rests_on_milestones() {
+    let store = second().await;
+    migrate(&store).await.unwrap();
+    let lost = |after: Option<&str>| {
+        Some(EtcdLost {
+            at: AT.parse().unwrap(),
+            after: after.map(str::to_owned),
+        })
+    };
+    let (_, c6) = named(&store, "c6").await;
+    assert_eq!((c6.formed, c6.etcd_lost, c6.restored), (true, lost(None), None));
+    let (_, c1) = named(&store, "c1").await;
+    assert_eq!((c1.formed, c1.etcd_lost), (true, lost(Some("r1"))));
+    assert_eq!(c1.backup_behind, Some(AT.parse().unwrap()));
+    let (desired, c3) = named(&store, "c3").await;
+    let restored = c3.restored.unwrap();
+    assert_eq!(restored.id, desired.spec.restore.unwrap().id);
+    assert!(restored.at > desired.created_at);
+    let (_, c2) = named(&store, "c2").await;
+    assert_eq!(c2.restored.unwrap().id, "r2");
+    // Its creation was aborted.
+    let (_, c7) = named(&store, "c7").await;
+    assert!(!c7.formed);
+    for (key, observed) in of::<ObservedRecord>(&store, "observed").await {
+        for name in observed.milestones.keys() {
+            let known = ["accepted", "api_ready", "node_ready", "converged"];
+            assert!(known.contains(&name.as_str()), "{key}: {name}");
+        }
+    }
 }

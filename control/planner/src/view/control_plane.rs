@@ -56,14 +56,14 @@ impl ControlPlane {
             roaming: observed.roaming,
             limits: observed.limits.unwrap_or(spec.tier),
             restore: etcd::wished(spec, observed),
-            restored: observed.restored.clone(),
+            restored: observed.restored.as_ref().map(|restored| restored.id.clone()),
         }
     }
 }
 
 /// Whether the cluster's etcd held something before.
 pub(crate) fn formed(observed: &ObservedRecord) -> bool {
-    observed.milestones.contains_key("api_ready")
+    observed.formed
 }
 
 /// The number of a control plane machine, and where it is.

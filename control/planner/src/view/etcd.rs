@@ -5,25 +5,27 @@ use agent_protocol::{
     programs::{ETCD, EtcdPhase, EtcdStatus},
 };
 use cluster_spec::{ClusterSpec, RestoreSpec};
-use control_records::ObservedRecord;
+use control_records::{EtcdLost, ObservedRecord};
 
 use crate::{Ailment, Draft, Machine};
 
-/// Since when members are known to have lost so much of their data that etcd has no majority again. Followed by the restore that was wished for last when that
-/// happened: a later wish takes its place.
-pub(crate) const LOST: &str = "etcd_lost:";
+/// The restore (its id) that was wished for last.
+pub(crate) fn last(spec: &ClusterSpec) -> Option<&str> {
+    spec.restore.as_ref().map(|restore| restore.id.as_str())
+}
 
-pub(crate) fn lost(spec: &ClusterSpec) -> String {
-    let last = spec.restore.as_ref().map_or("", |restore| restore.id.as_str());
-    format!("{LOST}{last}")
+/// That too much of etcd's data is lost, since the restore that was wished for last: a later wish takes its place.
+fn lost<'a>(spec: &ClusterSpec, observed: &'a ObservedRecord) -> Option<&'a EtcdLost> {
+    let lost = observed.etcd_lost.as_ref();
+    lost.filter(|lost| lost.after.as_deref() == last(spec))
 }
 
 /// The restore that etcd's data must come from: what was asked for last; the newest state of its own (a source without a name),
 /// where members have lost it since.
 pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<RestoreSpec> {
-    match observed.milestones.get(&lost(spec)) {
-        Some(since) => Some(RestoreSpec {
-            id: format!("lost-{}", since.as_millisecond()),
+    match lost(spec, observed) {
+        Some(lost) => Some(RestoreSpec {
+            id: format!("lost-{}", lost.at.as_millisecond()),
             at: None,
             source: String::new(),
         }),
@@ -56,7 +58,7 @@ pub(crate) fn majority_bereft<'a>(members: impl Iterator<Item = &'a Machine>) ->
 /// yet.
 pub(crate) fn superseded(draft: &Draft<'_>) -> bool {
     let observed = &draft.seen.observed;
-    observed.milestones.contains_key(&lost(&draft.desired.spec)) && pending(draft).is_some()
+    lost(&draft.desired.spec, observed).is_some() && pending(draft).is_some()
 }
 
 pub(crate) fn status(member: &Machine) -> Option<EtcdStatus> {
@@ -66,7 +68,7 @@ pub(crate) fn status(member: &Machine) -> Option<EtcdStatus> {
 /// The restore that was wished for and that nobody has seen serve yet.
 pub(crate) fn pending(draft: &Draft<'_>) -> Option<RestoreSpec> {
     let observed = &draft.seen.observed;
-    wished(&draft.desired.spec, observed).filter(|restore| observed.restored.as_ref() != Some(&restore.id))
+    wished(&draft.desired.spec, observed).filter(|restore| !observed.has_restored(&restore.id))
 }
 
 /// Where a member's etcd says that its data comes from.

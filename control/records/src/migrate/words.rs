@@ -3,12 +3,13 @@
 //! | record | changes |
 //! |---|---|
 //! | desired, of deleted clusters too | `course.aborted` by part |
-//! | observed | `reached` by part |
+//! | observed | `reached` by part; `formed`, `etcdLost`, `restored`, `backupBehind` instead of milestones |
 //! | operations | `part` instead of `pool` |
 
 use std::collections::BTreeMap;
 
 use control_store::{Store, Txn, Versioned, put_record};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{BATCH, MigrateError, damaged};
@@ -16,6 +17,8 @@ use crate::key;
 
 /// The format that this begins with.
 const FROM: u32 = 2;
+/// How the milestone began that said when all members had lost etcd's data; the restore wished for last followed.
+const LOST: &str = "etcd_lost:";
 /// The `v` of a record that has been changed.
 const CHANGED: u32 = 2;
 
@@ -150,6 +153,31 @@ fn observed(value: &mut Value, uid: &str, leaving: &Leaving) {
     if let Some(reached) = value.get_mut("reached") {
         by_part(reached, |before| leaving.part(uid, before));
     }
+    let Some(members) = value.as_object_mut() else {
+        return;
+    };
+    let mut milestones = match members.remove("milestones") {
+        Some(Value::Object(milestones)) => milestones,
+        _ => Map::new(),
+    };
+    let formed = milestones.contains_key("api_ready");
+    members.insert("formed".to_owned(), json!(formed));
+    let lost = milestones.keys().find(|name| name.starts_with(LOST)).cloned();
+    if let Some((name, at)) = lost.and_then(|name| milestones.remove_entry(&name)) {
+        let after = Some(&name[LOST.len()..]).filter(|last| !last.is_empty());
+        members.insert("etcdLost".to_owned(), json!({ "at": at, "after": after }));
+    }
+    // When it was restored is forgotten where the cluster was halted since: before anything that happens from now on.
+    let at = milestones
+        .remove("restored")
+        .unwrap_or_else(|| json!(Timestamp::UNIX_EPOCH));
+    if let Some(id) = members.remove("restored").filter(Value::is_string) {
+        members.insert("restored".to_owned(), json!({ "id": id, "at": at }));
+    }
+    if let Some(since) = milestones.remove("backup_behind") {
+        members.insert("backupBehind".to_owned(), since);
+    }
+    members.insert("milestones".to_owned(), Value::Object(milestones));
 }
 
 /// The deletion of a pool that is gone is about a pool of that name: it has ended, and nothing is decided by it any more.

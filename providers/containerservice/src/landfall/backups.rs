@@ -196,7 +196,7 @@ impl BackupApi {
                 "files": holding.objects.len(),
                 "bytes": holding.objects.iter().map(|(_, size)| size).sum::<u64>(),
                 "restorable": spans,
-                "restored": observed.and_then(|observed| observed.value.restored),
+                "restored": observed.and_then(|observed| Some(observed.value.restored?.id)),
             },
         });
         let properties = &mut backup["properties"];

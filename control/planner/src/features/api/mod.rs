@@ -33,6 +33,7 @@ fn act(draft: &mut Draft<'_>) {
     }
     match seen.api.reach {
         Reach::Ready => {
+            draft.observed.formed = true;
             draft.milestone("api_ready");
             observe_version(draft);
             if seen.api.looked < seen.api.change {

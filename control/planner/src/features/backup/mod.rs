@@ -8,8 +8,6 @@ use crate::{Draft, Machine};
 
 /// Who it is told of.
 const SUBJECT: &str = "the backup";
-/// Since when it was told that the backup is behind.
-const BEHIND: &str = "backup_behind";
 /// Where it is kept how often the shipper has given something up, beside the restarts of components.
 const GIVEN_UP: &str = "etcd-backup, given up";
 /// Behind by this, milliseconds, it is told…
@@ -31,17 +29,17 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         }
     }
     let Some(status) = ships else { return };
-    let told = draft.observed.milestones.contains_key(BEHIND);
+    let told = draft.observed.backup_behind.is_some();
     if !told && status.lag_ms >= LATE {
         let why = status.problem.map_or_else(String::new, |why| format!(": {why}"));
-        draft.observed.milestones.insert(BEHIND.to_owned(), draft.now);
+        draft.observed.backup_behind = Some(draft.now);
         draft.tell(
             EventKind::ProblemBegan,
             SUBJECT,
             format!("it is {} s behind the cluster{why}", status.lag_ms / 1000),
         );
     } else if told && status.lag_ms < WELL {
-        draft.observed.milestones.remove(BEHIND);
+        draft.observed.backup_behind = None;
         draft.tell(
             EventKind::ProblemEnded,
             SUBJECT,

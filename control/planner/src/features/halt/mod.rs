@@ -21,6 +21,9 @@ fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     // Whatever its API had answered before, it is going to be another one.
     draft.observed.milestones.clear();
+    draft.observed.formed = false;
+    draft.observed.etcd_lost = None;
+    draft.observed.backup_behind = None;
     draft.observed.ready_nodes.clear();
     draft.observed.kubernetes_version = None;
     draft.observed.upgrading_to = None;

@@ -156,7 +156,7 @@ fn etcd_may_have_been_formed_before_the_api_server_was_seen() {
     ideal.desired.spec.tier = Tier::Free;
     ideal.desired.generation = 2;
     for _ in 0..10 {
-        ideal.seen.observed.milestones.remove("api_ready");
+        ideal.seen.observed.formed = false;
         ideal.seen.api = nothing_yet().api;
         ideal.pass();
     }
@@ -247,7 +247,7 @@ fn an_only_member_starts_when_the_one_before_has_left_the_vip() {
     let old = ideal.members()[0].1.clone();
     ideal.seen.machines.get_mut(&old).unwrap().record.deleting = true;
     // A creation that was aborted: etcd holds nothing yet.
-    ideal.seen.observed.milestones.remove("api_ready");
+    ideal.seen.observed.formed = false;
     ideal.voters.clear();
     let mut started = Vec::new();
     for _ in 0..100 {

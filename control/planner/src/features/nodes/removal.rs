@@ -69,7 +69,7 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
         };
     };
     // A machine that never ran, or whose cluster never answered, has no pods to care for.
-    let never_worked = !draft.seen.observed.milestones.contains_key("api_ready") && api.reach != Reach::Ready;
+    let never_worked = !draft.seen.observed.formed && api.reach != Reach::Ready;
     if never_worked || machine.presence == Presence::Absent {
         return match api.node(name) {
             Some(_) if api.reach == Reach::Ready => Leave::DeleteNode(name.to_owned()),

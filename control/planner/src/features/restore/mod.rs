@@ -6,7 +6,7 @@
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
 use cluster_spec::RestoreSpec;
-use control_records::{EventKind, Role, Rung};
+use control_records::{EtcdLost, EventKind, Restored, Role, Rung};
 
 use crate::{
     ApiEffect, Draft, Machine, Presence, Reach, addons_inputs,
@@ -14,7 +14,7 @@ use crate::{
     feature::Feature,
     view::{
         control_plane::{formed, staying},
-        etcd::{LOST, empty, lost, restored, wished},
+        etcd::{empty, last, restored, wished},
         machines::in_force,
     },
 };
@@ -25,22 +25,21 @@ pub(crate) const FEATURE: Feature = Feature {
     ..Feature::named("restore")
 };
 
-/// When the restored state was seen to serve.
-const RESTORED: &str = "restored";
-
 fn act(draft: &mut Draft<'_>) {
     majority_lost(draft);
     let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
         return;
     };
-    if draft.observed.restored.as_ref() == Some(&restore.id) {
+    if draft.observed.has_restored(&restore.id) {
         settle(draft);
         return;
     }
     if serves(draft, &restore) {
-        draft.observed.restored = Some(restore.id.clone());
+        draft.observed.restored = Some(Restored {
+            id: restore.id.clone(),
+            at: draft.now,
+        });
         draft.tell(EventKind::Backup, "", told(&restore, &draft.desired.uid));
-        draft.observed.milestones.insert(RESTORED.to_owned(), draft.now);
         // Nodes are configured next.
         draft.unfinished = true;
     } else {
@@ -78,7 +77,7 @@ fn majority_lost(draft: &mut Draft<'_>) {
         return;
     }
     let done = wished(&draft.desired.spec, &draft.observed)
-        .is_none_or(|restore| draft.observed.restored.as_ref() == Some(&restore.id));
+        .is_none_or(|restore| draft.observed.has_restored(&restore.id));
     let waits = |machine: &Machine| machine.heard() && in_force(draft, machine) && empty(machine);
     let waiting = staying.iter().filter(|(_, machine)| waits(machine)).count();
     let gone = |machine: &Machine| matches!(machine.presence, Presence::Absent | Presence::Gone);
@@ -101,14 +100,10 @@ fn majority_lost(draft: &mut Draft<'_>) {
             staying.len()
         )
     };
-    draft
-        .observed
-        .milestones
-        .retain(|milestone, _| !milestone.starts_with(LOST));
-    draft
-        .observed
-        .milestones
-        .insert(lost(&draft.desired.spec), draft.now);
+    draft.observed.etcd_lost = Some(EtcdLost {
+        at: draft.now,
+        after: last(&draft.desired.spec).map(str::to_owned),
+    });
     draft.tell(
         EventKind::Backup,
         "",
@@ -145,7 +140,7 @@ fn settle(draft: &mut Draft<'_>) {
     if draft.reached_before() || draft.seen.api.reach != Reach::Ready {
         return;
     }
-    let since = draft.observed.milestones.get(RESTORED).copied();
+    let since = draft.observed.restored.as_ref().map(|restored| restored.at);
     let applied = draft.seen.api.addons.as_ref().map(|addons| addons.at);
     if applied.zip(since).is_some_and(|(applied, since)| applied < since) {
         let inputs = addons_inputs(&draft.desired.spec);
@@ -170,6 +165,6 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         return;
     };
     // Seen in this very plan, it is not yet part of what nodes are configured with.
-    let done = draft.seen.observed.restored.as_ref() == Some(&restore.id);
+    let done = draft.seen.observed.has_restored(&restore.id);
     checks.routine("restoring the state from the backup", done);
 }

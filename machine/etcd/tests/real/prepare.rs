@@ -3,10 +3,11 @@
 
 use std::{fs, path::Path, process::Command};
 
-use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus};
+use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus, KeeperConfig};
 use base_testkit::needs;
 use machine_etcd::{
     client::{Member, Status},
+    keeper::Keeper,
     prepare::{Prepare, Restorer},
 };
 
@@ -129,6 +130,42 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
         world.well(3).filter(|status| status.is_learner)
     });
     assert_eq!(world.client(0).local_value(b"/a").unwrap().unwrap(), b"1");
+}
+
+#[test]
+fn one_of_three_stays_though_another_leads() {
+    if needs::file(needs::ETCD).is_none() {
+        return;
+    }
+    let world = World::new();
+    let all = [0, 1, 2];
+    let _etcds: Vec<Running> = all
+        .iter()
+        .map(|index| world.start(&world.config(*index, &all, false)))
+        .collect();
+    for index in all {
+        wait_for("every founder to know a leader", || world.well(index));
+    }
+    let follows = all
+        .into_iter()
+        .find(|index| world.well(*index).is_some_and(|status| !status.leads()));
+    let stays = follows.expect("two of three follow");
+    // The leader's machine is told nothing any more.
+    let mut keeper = Keeper::of(
+        &format!("https://{}:2379", world.address(stays)),
+        KeeperConfig {
+            member: world.member(stays).name,
+            members: vec![world.member(stays)],
+            identity: world.identity(),
+            status: world.path("keeper.json").display().to_string(),
+        },
+    );
+    wait_for("the others to be let go", || {
+        // Refusals are looked at again.
+        let _pause = keeper.look(&|line| eprintln!("keeper: {line}"));
+        let members = world.client(stays).members().ok()?;
+        (members.len() == 1 && members[0].name == world.member(stays).name).then_some(())
+    });
 }
 
 #[test]

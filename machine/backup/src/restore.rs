@@ -219,10 +219,9 @@ impl Restore<'_> {
             .map(|at| end_of_second(at.as_millisecond()));
         let here: Vec<ObjectName> = places.iter().map(|(name, _)| *name).collect();
         // What an only member has here is newer than what the service has, always: for the newest it need not be asked. One of
-        // several has what was when it led last.
-        let found = chain::select(&here, cut)
-            .ok()
-            .filter(|_| self.config.members.len() <= 1);
+        // several has what was when it led last, and must not take that for the newest.
+        let stale = cut.is_none() && self.config.members.len() > 1 && !here.is_empty();
+        let found = chain::select(&here, cut).ok().filter(|_| !stale);
         let service = Service::of_machine(self.root);
         let mut why = String::new();
         if found.is_none() || cut.is_some() {
@@ -237,6 +236,10 @@ impl Restore<'_> {
                         .filter(|name| !here.contains(name))
                         .map(|name| (name, Place::Service)),
                 ),
+                Err(why) if stale => {
+                    let name = "what the service has".to_owned();
+                    return Err(RestoreError::Fetch { name, why });
+                }
                 Err(error) if found.is_none() => why = error,
                 Err(_) => {}
             }
@@ -588,3 +591,7 @@ impl machine_etcd::prepare::Restorer for FromBackup {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "restore_tests.rs"]
+mod tests;

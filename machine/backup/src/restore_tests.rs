@@ -1,0 +1,60 @@
+use agent_protocol::programs::{EtcdIdentity, EtcdMember};
+
+use super::*;
+
+/// What comes of the newest state, where a base lies here and there is neither a service nor an etcd.
+fn newest(members: &[&str]) -> RestoreError {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("spool")).unwrap();
+    let base = ObjectName::Base {
+        revision: 7,
+        at: 1000,
+    };
+    fs::write(path("spool").join(base.to_string()), "").unwrap();
+    let config = EtcdConfig {
+        member: members[0].to_owned(),
+        members: members
+            .iter()
+            .map(|name| EtcdMember {
+                name: (*name).to_owned(),
+                address: Ipv4Addr::LOCALHOST,
+            })
+            .collect(),
+        formed: true,
+        data: path("data").display().to_string(),
+        spool: path("spool").display().to_string(),
+        flags: Vec::new(),
+        identity: EtcdIdentity {
+            ca: String::new(),
+            certificate: String::new(),
+            key: String::new(),
+        },
+        restore: None,
+    };
+    let restore = Restore {
+        config: &config,
+        root: &path("root"),
+        programs: Programs {
+            etcd: path("none"),
+            etcdutl: path("none"),
+        },
+    };
+    restore.run(None, &path("into")).unwrap_err()
+}
+
+#[test]
+fn one_of_several_does_not_take_what_it_has_for_the_newest() {
+    // It cannot be asked now: the program tries again.
+    let error = newest(&["a", "b", "c"]);
+    assert!(
+        matches!(&error, RestoreError::Fetch { name, .. } if name == "what the service has"),
+        "{error}"
+    );
+    // An only member goes on with its own, as far as an etcd that is not there.
+    let error = newest(&["a"]);
+    assert!(
+        matches!(error, RestoreError::Program { .. } | RestoreError::Etcd(_)),
+        "{error}"
+    );
+}

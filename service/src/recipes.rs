@@ -124,7 +124,7 @@ fn registered_again(mut config: MachineConfig, site: &Site) -> MachineConfig {
 /// A process that healing wants restarted gets a value it never had.
 fn restarted(mut config: MachineConfig, machine: &MachineRecord) -> MachineConfig {
     for process in &mut config.processes {
-        let times = machine.repair.restarts.get(&process.name).copied();
+        let times = machine.healing.restarts.get(&process.name).copied();
         process.restart = process.restart.wrapping_add(times.unwrap_or_default());
     }
     config
@@ -346,7 +346,7 @@ mod tests {
 
     fn machine(id: &str, role: Role) -> MachineRecord {
         MachineRecord {
-            v: 1,
+            v: 2,
             id: id.to_owned(),
             image: "1.36.3".to_owned(),
             token_hash: String::new(),
@@ -358,8 +358,8 @@ mod tests {
                 role,
             }),
             deleting: false,
-            repair: control_records::Repair::default(),
-            upgrading: None,
+            work: None,
+            healing: control_records::Healing::default(),
             created_at: now(),
         }
     }

@@ -257,7 +257,7 @@ impl Stamp {
                     pool.is_none_or(|pool| pool.kubernetes_version == *image)
                 }
             };
-            if !right || machine.upgrading.is_some() || running.get(&machine.id) != Some(image) {
+            if !right || machine.upgrading().is_some() || running.get(&machine.id) != Some(image) {
                 problems.push(format!(
                     "{}: machine {} is of {image} and runs {:?}, which is not what it is to be",
                     cluster.name,

@@ -5,7 +5,7 @@ use base_env::Env;
 use cluster_archive::DirectoryStore;
 use cluster_backup::{Change, log::LogWriter};
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
-use control_records::{Assignment, ClusterRecord, Course, MachineRecord, Repair, Role, directory, key};
+use control_records::{Assignment, ClusterRecord, Course, Healing, MachineRecord, Role, directory, key};
 use control_store::{MemoryStore, Sealer, Store, Txn, put_record};
 use jiff::Timestamp;
 use serde_json::json;
@@ -25,7 +25,7 @@ struct World {
 
 fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
     MachineRecord {
-        v: 1,
+        v: 2,
         id: id.to_owned(),
         image: String::new(),
         token_hash: String::new(),
@@ -37,8 +37,8 @@ fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
             role,
         }),
         deleting: false,
-        repair: Repair::default(),
-        upgrading: None,
+        work: None,
+        healing: Healing::default(),
         created_at: Timestamp::UNIX_EPOCH,
     }
 }

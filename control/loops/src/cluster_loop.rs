@@ -306,7 +306,7 @@ impl ClusterLoop {
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
-            let wiped = record.repair.pending && record.repair.rung == Rung::Reimage;
+            let wiped = record.repairing().is_some_and(|(step, _)| step == Rung::Reimage);
             if record.deleting || wiped {
                 self.state.drains.entry(id.clone()).or_insert(Drain {
                     since: now,

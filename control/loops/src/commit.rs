@@ -5,8 +5,8 @@ use std::sync::Arc;
 use aws_lc_rs::rand;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
-    Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, LeaseRecord,
-    MachineRecord, OperationError, OperationRecord, OperationStatus, Repair, Role, SealedRecord, child,
+    Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, Healing, LeaseRecord,
+    MachineRecord, OperationError, OperationRecord, OperationStatus, Role, SealedRecord, Work, child,
     directory, events, key,
     unknown::{self, Kind},
 };
@@ -114,12 +114,14 @@ pub(crate) async fn compose(
             Write::RenewToken(id) => change_machine(txn, basis, id, |machine| renewed(deps, machine))?,
             Write::Repair {
                 machine,
-                repair,
+                work,
+                healing,
                 new_token,
                 remove,
             } => change_machine(txn, basis, machine, |machine| {
                 let changed = MachineRecord {
-                    repair: repair.clone(),
+                    work: work.clone(),
+                    healing: healing.clone(),
                     deleting: machine.deleting || *remove,
                     ..machine
                 };
@@ -129,19 +131,15 @@ pub(crate) async fn compose(
                     Ok(changed)
                 }
             })?,
-            Write::Upgrade {
-                machine,
-                image,
-                upgrading,
-            } => {
-                if upgrading.is_some() {
+            Write::Upgrade { machine, image, work } => {
+                if work.as_ref().and_then(Work::upgrade).is_some() {
                     // Not when something else is asked for by now: what has begun is not taken back.
                     txn = txn.at(key::desired(uid), basis.cluster.revision);
                 }
                 change_machine(txn, basis, machine, |machine| {
                     Ok(MachineRecord {
                         image: image.clone(),
-                        upgrading: *upgrading,
+                        work: work.clone(),
                         ..machine
                     })
                 })?
@@ -260,7 +258,7 @@ fn machine(
 ) -> Result<MachineRecord, CommitError> {
     let id = deps.env.ids.short();
     let record = MachineRecord {
-        v: 1,
+        v: 2,
         image: image.to_owned(),
         token_hash: String::new(),
         token_sealed: Vec::new(),
@@ -271,10 +269,10 @@ fn machine(
             role: role.clone(),
         }),
         deleting: false,
-        upgrading: None,
-        repair: Repair {
+        work: None,
+        healing: Healing {
             replaced: replaced(basis, role),
-            ..Repair::default()
+            ..Healing::default()
         },
         created_at: now,
         id,
@@ -309,9 +307,9 @@ fn replaced(basis: &Basis, role: &Role) -> u32 {
         .machines
         .iter()
         .map(|machine| &machine.value)
-        .filter(|machine| machine.repair.given_up())
+        .filter(|machine| machine.healing.given_up())
         .filter(|machine| machine.assignment.as_ref().is_some_and(|given| same(&given.role)))
-        .map(|machine| machine.repair.replaced + 1)
+        .map(|machine| machine.healing.replaced + 1)
         .max()
         .unwrap_or_default()
 }

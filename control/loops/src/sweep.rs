@@ -109,7 +109,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     let mut serving = Vec::new();
     for id in &inventory.kept_disks {
         if let Some((_, machine)) = directory::machine(store, id.as_str()).await?
-            && machine.value.repair.rung == Rung::None
+            && machine.value.healing.rung == Rung::None
         {
             serving.push(id.clone());
         }

@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, collections::BTreeSet, rc::Rc, time::Duration};
 
-use control_records::{ClusterRecord, Event, EventKind, ObservedRecord};
+use control_records::{ClusterRecord, Event, EventKind, ObservedRecord, Work};
 use jiff::Timestamp;
 
 use crate::{
@@ -108,10 +108,10 @@ impl<'a> Draft<'a> {
             }
             Write::Repair {
                 machine,
-                repair,
+                work,
                 remove,
                 ..
-            } if repair.pending || *remove => {
+            } if *remove || work.as_ref().and_then(Work::repair).is_some() => {
                 self.repaired.insert(machine.clone());
             }
             _ => {}

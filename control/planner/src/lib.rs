@@ -61,8 +61,8 @@ pub use view::control_plane::{ControlPlane, member};
 use std::{net::Ipv4Addr, time::Duration};
 
 use control_records::{
-    ClusterRecord, Event, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus, Progress, Repair,
-    Role,
+    ClusterRecord, Event, Healing, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
+    Progress, Role, Work,
 };
 use jiff::Timestamp;
 
@@ -147,8 +147,10 @@ pub enum Write {
     Repair {
         /// Whose.
         machine: String,
-        /// As it is from now on.
-        repair: Repair,
+        /// What is being done with it from now on.
+        work: Option<Work>,
+        /// What healing remembers of it from now on.
+        healing: Healing,
         /// The machine is made anew: it gets a new one-time token.
         new_token: bool,
         /// It is replaced: it is to go.
@@ -160,8 +162,8 @@ pub enum Write {
         machine: String,
         /// The version of its image from now on.
         image: String,
-        /// As it is from now on.
-        upgrading: Option<Timestamp>,
+        /// What is being done with it from now on.
+        work: Option<Work>,
     },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),

@@ -115,7 +115,7 @@ pub struct Machine {
     pub symptom: Option<Symptom>,
     /// Since when nothing is.
     pub well_since: Option<Timestamp>,
-    /// The repair ([`control_records::Repair::at`]) or upgrade whose effect this process has carried out last.
+    /// When the work ([`control_records::Work`]) was decided whose effect this process has carried out last.
     pub repaired: Option<Timestamp>,
     /// The boot ([`Report::boot`]) that this ended, as far as it was heard of.
     pub ended_boot: Option<String>,

@@ -31,6 +31,7 @@ pub mod course;
 pub mod directory;
 pub mod events;
 pub mod key;
+mod machine;
 pub mod migrate;
 mod operation;
 mod part;
@@ -40,7 +41,6 @@ pub mod unknown;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{ClusterSpec, Tier};
-use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,6 +50,7 @@ pub use course::{Course, Leaving, Reached};
 pub use directory::{NameRecord, OwnerRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use key::Owner;
+pub use machine::{Assignment, Healing, MachineRecord, Role, Rung, Work};
 pub use migrate::{FormatRecord, MigrateError, migrate};
 pub use operation::{
     MOST_OUTPUT, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Output, OutputTooLarge,
@@ -257,131 +258,6 @@ pub struct Told {
     pub ready: bool,
     /// How often each of its components was started again, of those that ever were.
     pub restarts: BTreeMap<String, u32>,
-}
-
-/// A machine that exists, is to exist, or is to go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MachineRecord {
-    /// Format.
-    pub v: u32,
-    /// Its own identity.
-    pub id: String,
-    /// Kubernetes version of its image. Of a node for ever; of a control plane machine it changes with an upgrade.
-    pub image: String,
-    /// Hash (SHA-256, hex) of its one-time token.
-    pub token_hash: String,
-    /// The one-time token, sealed, so that a repeated creation seeds the same one.
-    #[serde(with = "text")]
-    pub token_sealed: Vec<u8>,
-    /// SHA-256 (hex) of the public key that enrolled with the token. Only that key may repeat the enrolment.
-    pub enrolled_key: Option<String>,
-    /// Whether the new certificate was used; from then on the token is worthless.
-    pub token_used: bool,
-    /// The cluster it was given to; `None` while it stands by.
-    pub assignment: Option<Assignment>,
-    /// Whether it is to go.
-    pub deleting: bool,
-    /// How far healing is with it.
-    #[serde(default)]
-    pub repair: Repair,
-    /// Since when it is to be started again with [`Self::image`], which was another one before, and to be seen to serve.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upgrading: Option<Timestamp>,
-    /// When it was written down.
-    pub created_at: Timestamp,
-}
-
-/// How far healing is with a machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Repair {
-    /// The last step.
-    pub rung: Rung,
-    /// When it was decided; once it is carried out, when that was.
-    pub at: Option<Timestamp>,
-    /// How often it was taken in a row.
-    pub attempts: u32,
-    /// Whether it is still to be carried out.
-    pub pending: bool,
-    /// Why, for people.
-    pub reason: String,
-    /// Why nothing is done at present, for people.
-    pub held: Option<String>,
-    /// How often each of its processes was restarted: part of its configuration, never forgotten.
-    pub restarts: BTreeMap<String, u64>,
-    /// How many machines in its place were given up before it.
-    pub replaced: u32,
-    /// Kept as evidence for this reason: healing leaves it alone.
-    pub preserve: Option<String>,
-}
-
-impl Repair {
-    /// Whether it is no longer counted on: another machine takes its place.
-    pub fn given_up(&self) -> bool {
-        self.rung == Rung::Replace
-    }
-}
-
-/// A step of a repair, gentle ones first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Rung {
-    /// None was needed.
-    #[default]
-    None,
-    /// A process was started again.
-    Restart,
-    /// The machine was started again.
-    Reboot,
-    /// It was made anew under its own name.
-    Reimage,
-    /// Another machine takes its place.
-    Replace,
-}
-
-/// What a machine is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Assignment {
-    /// The cluster's uid.
-    pub cluster: String,
-    /// Its role.
-    pub role: Role,
-}
-
-/// A machine's role in its cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "kind")]
-pub enum Role {
-    /// Runs etcd, API server, controller manager, scheduler.
-    ControlPlane {
-        /// Its number among all members of the cluster, from 0; a free one is used again. Its address in the
-        /// control plane's subnet follows from it.
-        index: u32,
-        /// Its address in the stamp's network. Unspecified in records from before members had leases of their own: then it
-        /// is [`ObservedRecord::control_plane_address`].
-        #[serde(default = "unspecified")]
-        address: Ipv4Addr,
-    },
-    /// Runs kubelet, containerd, kube-proxy.
-    Node {
-        /// Pool name.
-        pool: String,
-        /// The pool's incarnation.
-        incarnation: String,
-        /// Number in the pool, from 0; never used again while the pool lives… the lowest free one is taken.
-        index: u32,
-        /// Kubernetes node name, `aks-{pool}-{hash}-vmss{index in base 36, 6 digits}`.
-        node_name: String,
-        /// Its address in the nodes' subnet.
-        address: Ipv4Addr,
-        /// Its pods' range (kubenet, overlay), or the block of the subnet that its pods use (flat).
-        pod_range: Option<Ipv4Net>,
-    },
-}
-
-fn unspecified() -> Ipv4Addr {
-    Ipv4Addr::UNSPECIFIED
 }
 
 /// Something encrypted with the stamp's key (AES-256-GCM; a name from [`key::sealed`] is the associated data).

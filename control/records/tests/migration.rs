@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use control_records::{
     ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, MachineRecord, MigrateError,
     NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part, SealedRecord,
-    directory, events, key, migrate, migrate::FORMAT,
+    Work, directory, events, key, migrate, migrate::FORMAT,
 };
 use control_store::{
     Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, list_records,
@@ -69,6 +69,29 @@ async fn second() -> MemoryStore {
             .await
             .unwrap();
     }
+    let mut repaired = 0;
+    for (key, mut value) in of::<Value>(&store, "machine").await {
+        if value["repair"]["pending"] == json!(true) {
+            // Another one, whose upgrade it interrupts.
+            repaired += 1;
+            let interrupted = json!({ "repair": value["repair"], "upgrading": AT });
+            let other = of::<Value>(&store, "machine")
+                .await
+                .into_iter()
+                .find(|(other, machine)| {
+                    *other != key && machine["upgrading"].is_null() && machine["repair"]["rung"] == "None"
+                });
+            let (key, mut other) = other.unwrap();
+            other["repair"] = interrupted["repair"].clone();
+            other["upgrading"] = interrupted["upgrading"].clone();
+            value = other;
+            store
+                .txn(Txn::default().with(put_record(key, &value)))
+                .await
+                .unwrap();
+        }
+    }
+    assert_eq!(repaired, 1);
     store
 }
 
@@ -415,4 +438,30 @@ async fn no_decision_rests_on_milestones() {
             assert!(known.contains(&name.as_str()), "{key}: {name}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_machine_has_at_most_one_work() {
+    let store = second().await;
+    let before = of::<Value>(&store, "machine").await;
+    migrate(&store).await.unwrap();
+    let (mut repairs, mut upgrades) = (0, 0);
+    for (key, machine) in of::<MachineRecord>(&store, "machine").await {
+        let (repair, upgrading) = (&before[&key]["repair"], &before[&key]["upgrading"]);
+        match &machine.work {
+            Some(Work::Repair { step, since, .. }) => {
+                repairs += 1;
+                assert_eq!(repair["pending"], true);
+                assert_eq!(repair["rung"], json!(step));
+                assert_eq!(repair["at"], json!(since));
+            }
+            _ => assert_eq!(repair["pending"], false),
+        }
+        upgrades += usize::from(machine.upgrading().is_some());
+        assert_eq!(&json!(machine.upgrading()), upgrading);
+        assert_eq!(repair["rung"], json!(machine.healing.rung));
+        assert_eq!(repair["restarts"], json!(machine.healing.restarts));
+    }
+    // One of the upgrades is interrupted by a repair.
+    assert_eq!((repairs, upgrades), (2, 2));
 }

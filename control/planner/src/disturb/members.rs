@@ -51,7 +51,7 @@ pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool 
         return true;
     }
     // One that healing has given up is no help to the others.
-    if machine.record.repair.given_up() {
+    if machine.record.healing.given_up() {
         return true;
     }
     match keeper(draft) {

@@ -1,6 +1,6 @@
 //! Repairs: nothing is taken away from a machine that is preserved, nor from many machines that ail at once.
 
-use control_records::{Repair, Role, Rung};
+use control_records::{Healing, Role, Rung};
 
 use crate::{
     Ailment, Draft, Machine, Symptom, Write,
@@ -79,9 +79,9 @@ fn forbidden(
     kind: Kind,
     step: Rung,
 ) -> Option<String> {
-    let repair = &machine.record.repair;
-    if repair.preserve.is_some() && kind != Kind::Node {
-        return Some(preserved(repair));
+    let healing = &machine.record.healing;
+    if healing.preserve.is_some() && kind != Kind::Node {
+        return Some(preserved(healing));
     }
     if step == Rung::Restart {
         return None;
@@ -130,7 +130,7 @@ fn forbidden(
                 let ails = machine.symptom.as_ref();
                 let ails = ails.is_some_and(|symptom| symptom.ailment != Ailment::Outdated);
                 // One that was started a moment ago is not back yet, though nothing tells.
-                let begun = machine.record.repair.at;
+                let begun = machine.record.healing.at;
                 let just_now =
                     begun.is_some_and(|at| draft.after(at, draft.policy.heal.after_restart) > draft.now);
                 other != id && (ails || just_now || under_repair(draft, other, machine))
@@ -170,17 +170,18 @@ fn mass(draft: &Draft<'_>, machine: &Machine, symptom: &Symptom, kind: Kind, ste
 /// for ever; and where something else is the cause, one machine every now and then does no harm.
 fn may_probe(draft: &Draft<'_>, symptom: &Symptom) -> bool {
     let long_ago = |at| draft.after(at, draft.policy.heal.probe) <= draft.now;
-    let begun = |write: &Write| matches!(write, Write::Repair { repair, .. } if repair.at == Some(draft.now));
+    let begun =
+        |write: &Write| matches!(write, Write::Repair { healing, .. } if healing.at == Some(draft.now));
     let tried = draft
         .seen
         .machines
         .values()
-        .filter_map(|machine| machine.record.repair.at);
+        .filter_map(|machine| machine.record.healing.at);
     long_ago(symptom.since) && tried.into_iter().all(long_ago) && !draft.writes.iter().any(begun)
 }
 
-pub(crate) fn preserved(repair: &Repair) -> String {
-    let reason = repair.preserve.as_deref().unwrap_or_default();
+pub(crate) fn preserved(healing: &Healing) -> String {
+    let reason = healing.preserve.as_deref().unwrap_or_default();
     format!("it is preserved ({reason})")
 }
 
@@ -208,8 +209,8 @@ fn pool(draft: &Draft<'_>, machine: &Machine) -> (usize, usize) {
                 && draft.after(symptom.since, draft.policy.heal.patience(&symptom.ailment)) <= draft.now
         });
         // One that was just rebooted has not shown yet that this helped.
-        let repair = &other.record.repair;
-        let unproven = repair.pending || repair.rung >= Rung::Reboot && !other.heard();
+        let record = &other.record;
+        let unproven = record.repairing().is_some() || record.healing.rung >= Rung::Reboot && !other.heard();
         ailing += usize::from(ripe || unproven);
     }
     (ailing, all)

@@ -250,7 +250,7 @@ impl Ideal {
     fn treat(&mut self, id: &str, rung: Rung, at: Timestamp) {
         let record = &self.seen.machines[id].record;
         assert!(
-            [record.repair.at, record.upgrading].contains(&Some(at)),
+            [record.repairing().map(|(_, at)| at), record.upgrading()].contains(&Some(at)),
             "written down before"
         );
         let report = self.seen.machines[id].report.as_ref();
@@ -281,13 +281,15 @@ impl Ideal {
             }
             Write::Repair {
                 machine,
-                repair,
+                work,
+                healing,
                 new_token,
                 remove,
             } => {
                 let machine = self.seen.machines.get_mut(machine).unwrap();
-                assert!(!remove || repair.given_up());
-                machine.record.repair = repair.clone();
+                assert!(!remove || healing.given_up());
+                machine.record.work.clone_from(work);
+                machine.record.healing.clone_from(healing);
                 machine.record.deleting |= remove;
                 if *new_token {
                     machine.record.enrolled_key = None;
@@ -318,15 +320,11 @@ impl Ideal {
                     },
                 );
             }
-            Write::Upgrade {
-                machine,
-                image,
-                upgrading,
-            } => {
+            Write::Upgrade { machine, image, work } => {
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(machine.node_name().is_none(), "a node's image is for ever");
                 machine.record.image.clone_from(image);
-                machine.record.upgrading = *upgrading;
+                machine.record.work.clone_from(work);
             }
             Write::MarkMachine(id) => {
                 let machine = self.seen.machines.get_mut(id).unwrap();
@@ -645,8 +643,8 @@ fn machine(id: &str, role: Role) -> Machine {
                 role,
             }),
             deleting: false,
-            repair: Repair::default(),
-            upgrading: None,
+            work: None,
+            healing: Healing::default(),
             created_at: at(0),
         },
         presence: Presence::Running,

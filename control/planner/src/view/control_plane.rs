@@ -187,7 +187,7 @@ pub(crate) fn observe_version(draft: &mut Draft<'_>) {
     let members = staying(draft);
     if members
         .iter()
-        .any(|(_, member)| member.record.upgrading.is_some())
+        .any(|(_, member)| member.record.upgrading().is_some())
     {
         return;
     }
@@ -203,5 +203,5 @@ pub(crate) fn allows_nodes_of(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
     let wanted = version(&pool.kubernetes_version);
     staying(draft)
         .iter()
-        .all(|(_, member)| member.record.upgrading.is_none() && version(&member.record.image) >= wanted)
+        .all(|(_, member)| member.record.upgrading().is_none() && version(&member.record.image) >= wanted)
 }

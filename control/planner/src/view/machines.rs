@@ -20,8 +20,8 @@ pub(crate) fn is_full(disk: &DiskSeen) -> bool {
 pub(crate) const FULL: u64 = 20;
 
 pub(crate) fn wiping(machine: &Machine) -> bool {
-    let repair = &machine.record.repair;
-    repair.pending && repair.rung >= Rung::Reimage
+    let repairing = machine.record.repairing();
+    repairing.is_some_and(|(step, _)| step >= Rung::Reimage)
 }
 
 pub(crate) fn staying<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
@@ -64,12 +64,12 @@ pub(crate) fn joined(draft: &Draft<'_>, node: &str) -> bool {
 
 /// What is wrong with a machine, for people: what healing does about it, or processes that keep ending.
 pub(crate) fn ailing(machine: &Machine) -> Option<String> {
-    let repair = &machine.record.repair;
+    let healing = &machine.record.healing;
     if let (Some(symptom), true) = (
         &machine.symptom,
-        repair.rung > Rung::None || repair.held.is_some(),
+        healing.rung > Rung::None || healing.held.is_some(),
     ) {
-        let state = match &repair.held {
+        let state = match &healing.held {
             Some(held) => format!("not repaired: {held}"),
             None => format!("{}; it is being repaired", symptom.why),
         };
@@ -109,14 +109,14 @@ pub(crate) fn ailing(machine: &Machine) -> Option<String> {
 /// Whether a machine is still to be started with its other image. Who forgets that it was, as a new process of the service
 /// does, starts it once more.
 pub(crate) fn is_due(machine: &Machine) -> bool {
-    let upgrading = machine.record.upgrading;
+    let upgrading = machine.record.upgrading();
     // A repair that was decided since has started it with that image as well.
     upgrading.is_some_and(|at| machine.repaired.is_none_or(|repaired| repaired < at))
 }
 
 /// Whether what is known of a machine is said by the image that it is to have.
 pub(crate) fn is_back(machine: &Machine) -> bool {
-    let upgrading = machine.record.upgrading.is_some();
+    let upgrading = machine.record.upgrading().is_some();
     let boot = machine.report.as_ref().map(|report| &report.boot);
     !upgrading || !is_due(machine) && boot.is_some() && boot != machine.ended_boot.as_ref()
 }
@@ -124,9 +124,9 @@ pub(crate) fn is_back(machine: &Machine) -> bool {
 /// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that is kept
 /// as evidence and has another version.
 pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
-    let repair = &machine.record.repair;
-    let evidence = repair.preserve.is_some() && machine.record.image != pool.kubernetes_version;
-    !repair.given_up() && !evidence
+    let healing = &machine.record.healing;
+    let evidence = healing.preserve.is_some() && machine.record.image != pool.kubernetes_version;
+    !healing.given_up() && !evidence
 }
 
 /// The number of a machine in this very incarnation of the pool.
@@ -144,7 +144,7 @@ pub(crate) fn index_in(machine: &Machine, spec: &PoolSpec) -> Option<u32> {
 
 /// Whether a machine is taken away for a while, or is from this plan on.
 pub(crate) fn under_repair(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool {
-    machine.record.repair.pending || is_due(machine) || draft.is_repaired(id)
+    machine.record.repairing().is_some() || is_due(machine) || draft.is_repaired(id)
 }
 
 /// The number of a control plane machine.

@@ -5,6 +5,7 @@
 //! | desired, of deleted clusters too | `course.aborted` by part |
 //! | observed | `reached` by part; `formed`, `etcdLost`, `restored`, `backupBehind` instead of milestones |
 //! | operations | `part` instead of `pool` |
+//! | machines | `work` and `healing` instead of `repair` and `upgrading` |
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,7 @@ pub(super) async fn run(store: &dyn Store) -> Result<usize, MigrateError> {
     let mut changed = each(store, &clusters, |key, value| match key::of_cluster(key) {
         Some((_, "desired")) => Some(desired(value)),
         Some((uid, "observed")) => Some(observed(value, uid, &leaving)),
+        Some((_, rest)) if rest.starts_with("machine/") => Some(machine(value)),
         Some((uid, rest)) if rest.starts_with("op/") => Some(operation(value, uid, &leaving)),
         _ => None,
     })
@@ -192,4 +194,26 @@ fn operation(value: &mut Value, uid: &str, leaving: &Leaving) {
         members.entry("creates").or_insert(json!(false));
         members.entry("progress").or_insert(json!({}));
     }
+}
+
+/// A repair that was to be carried out had its step and its time in what healing remembers.
+fn machine(value: &mut Value) {
+    let Some(members) = value.as_object_mut() else {
+        return;
+    };
+    let upgrade = members.remove("upgrading").unwrap_or_default();
+    let mut healing = members.remove("repair").unwrap_or_else(|| json!({}));
+    let pending = healing
+        .as_object_mut()
+        .and_then(|healing| healing.remove("pending"));
+    let work = if pending == Some(json!(true)) {
+        let (step, since) = (&healing["rung"], &healing["at"]);
+        json!({ "kind": "repair", "step": step, "since": since, "upgrade": upgrade })
+    } else if upgrade.is_null() {
+        Value::Null
+    } else {
+        json!({ "kind": "upgrade", "since": upgrade })
+    };
+    members.insert("work".to_owned(), work);
+    members.insert("healing".to_owned(), healing);
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use cluster_archive::{Archive, DirectoryStore};
 use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter};
 use cluster_versions::Offered;
-use control_records::{Assignment, DeletedRecord, MachineRecord, Repair, Role, SealedRecord, key};
+use control_records::{Assignment, DeletedRecord, Healing, MachineRecord, Role, SealedRecord, key};
 use control_store::{Op, put_record};
 use jiff::Timestamp;
 use providers_containerservice::{
@@ -203,7 +203,7 @@ async fn it_is_told_which_seconds_can_be_restored_and_how_far_shipping_is() {
 
     world.back_up(&uid);
     let machine = MachineRecord {
-        v: 1,
+        v: 2,
         id: "m1".to_owned(),
         image: String::new(),
         token_hash: String::new(),
@@ -218,8 +218,8 @@ async fn it_is_told_which_seconds_can_be_restored_and_how_far_shipping_is() {
             },
         }),
         deleting: false,
-        repair: Repair::default(),
-        upgrading: None,
+        work: None,
+        healing: Healing::default(),
         created_at: world.stamp.env.clock.now(),
     };
     world

@@ -354,7 +354,7 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
         ("m4", "someoneelse", "nodepool1", 0),
     ] {
         let machine = MachineRecord {
-            v: 1,
+            v: 2,
             id: id.to_owned(),
             image: "1.36.3".to_owned(),
             token_hash: String::new(),
@@ -373,8 +373,8 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
                 },
             }),
             deleting: false,
-            repair: control_records::Repair::default(),
-            upgrading: None,
+            work: None,
+            healing: control_records::Healing::default(),
             created_at: stamp.env.clock.now(),
         };
         stamp.write(put_record(key::machine(cluster, id), &machine)).await;

@@ -84,7 +84,7 @@ impl<'s> Frame<'s> {
             control_plane,
         } = self;
         let role = machine.assignment.as_ref().map(|assignment| &assignment.role);
-        let repaired = &machine.repair.restarts;
+        let repaired = &machine.healing.restarts;
         if let Some(Role::Node { pool, .. }) = role {
             let pool = spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame);
             return fingerprint(&(

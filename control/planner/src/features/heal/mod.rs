@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use control_records::{EventKind, Repair, Rung};
+use control_records::{EventKind, Healing, Rung, Work};
 use jiff::Timestamp;
 
 pub(crate) mod ailment;
@@ -103,14 +103,14 @@ impl HealPolicy {
         }
     }
 
-    fn pause(&self, repair: &Repair) -> Duration {
-        let pause = match repair.rung {
+    fn pause(&self, healing: &Healing) -> Duration {
+        let pause = match healing.rung {
             Rung::None => Duration::ZERO,
             Rung::Restart => self.after_restart,
             Rung::Reboot => self.after_reboot,
             Rung::Reimage | Rung::Replace => self.after_reimage,
         };
-        let doublings = (repair.attempts.saturating_sub(1) + repair.replaced).min(10);
+        let doublings = (healing.attempts.saturating_sub(1) + healing.replaced).min(10);
         pause.saturating_mul(1 << doublings).min(self.longest)
     }
 }
@@ -151,9 +151,8 @@ fn act(draft: &mut Draft<'_>) {
         if preserve(draft, id, machine) {
             continue;
         }
-        let repair = &machine.record.repair;
-        if repair.pending {
-            repair::carry_out(draft, id, machine);
+        if let Some(step) = machine.record.repairing() {
+            repair::carry_out(draft, id, machine, step);
             continue;
         }
         if is_due(machine) {
@@ -187,46 +186,46 @@ fn preserve(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> bool {
     else {
         return false;
     };
-    let repair = &machine.record.repair;
-    if node.preserve == repair.preserve {
+    let healing = &machine.record.healing;
+    if node.preserve == healing.preserve {
         return false;
     }
     let told = match &node.preserve {
         Some(reason) => format!("healing leaves it alone from now on: {reason}"),
         None => "healing may touch it again".to_owned(),
     };
-    let changed = Repair {
+    let changed = Healing {
         preserve: node.preserve.clone(),
         held: None,
-        ..repair.clone()
+        ..healing.clone()
     };
-    write(draft, id, machine, changed, told);
+    write(draft, id, machine, machine.record.work.clone(), changed, told);
     true
 }
 
 /// A machine without a symptom: after a quiet time everything is forgiven.
 fn well(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
-    let repair = &machine.record.repair;
-    if repair.rung == Rung::None && repair.held.is_none() {
+    let healing = &machine.record.healing;
+    if healing.rung == Rung::None && healing.held.is_none() {
         return;
     }
     if machine.presence != Presence::Running || !machine.heard() {
         return;
     }
     let since = machine.well_since.unwrap_or(draft.now);
-    let since = repair.at.map_or(since, |at| since.max(at));
+    let since = healing.at.map_or(since, |at| since.max(at));
     let due = draft.after(since, draft.policy.heal.quiet);
     if due > draft.now {
         draft.look_again_at(due);
         return;
     }
-    let told = format!("well again: {}", repair.reason);
-    let forgiven = Repair {
-        restarts: repair.restarts.clone(),
-        preserve: repair.preserve.clone(),
-        ..Repair::default()
+    let told = format!("well again: {}", healing.reason);
+    let forgiven = Healing {
+        restarts: healing.restarts.clone(),
+        preserve: healing.preserve.clone(),
+        ..Healing::default()
     };
-    write(draft, id, machine, forgiven, told);
+    write(draft, id, machine, machine.record.work.clone(), forgiven, told);
 }
 
 fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
@@ -239,7 +238,7 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
     if !told_since(draft, symptom, due) {
         return;
     }
-    let repair = &machine.record.repair;
+    let healing = &machine.record.healing;
     let kind = Kind::of(draft, machine);
     let Some(first) = kind.first(&symptom.ailment) else {
         return hold(
@@ -254,21 +253,21 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         );
     };
     let mut rung = first;
-    if let (Some(_), Kind::Node) = (&repair.preserve, kind) {
+    if let (Some(_), Kind::Node) = (&healing.preserve, kind) {
         // It stays as it is; after a while another node does its work beside it.
         let due = draft.after(due, policy.after_reimage);
-        if repair.given_up() || due > draft.now {
-            let why = preserved(repair);
+        if healing.given_up() || due > draft.now {
+            let why = preserved(healing);
             if due > draft.now {
                 draft.look_again_at(due);
             }
             return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
         }
         rung = Rung::Replace;
-    } else if repair.rung >= first {
-        let due = repair
+    } else if healing.rung >= first {
+        let due = healing
             .at
-            .map_or(draft.now, |at| draft.after(at, policy.pause(repair)));
+            .map_or(draft.now, |at| draft.after(at, policy.pause(healing)));
         if due > draft.now {
             draft.look_again_at(due);
             return;
@@ -276,7 +275,7 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         if !told_since(draft, symptom, due) {
             return;
         }
-        rung = kind.next(repair.rung);
+        rung = kind.next(healing.rung);
     }
     if matches!(&symptom.ailment, Ailment::Stuck(process) if stands_by(process)) {
         rung = Rung::Restart;
@@ -307,8 +306,8 @@ fn told_since(draft: &mut Draft<'_>, symptom: &Symptom, due: Timestamp) -> bool 
 }
 
 fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, rung: Rung) {
-    let before = &machine.record.repair;
-    let mut repair = Repair {
+    let before = &machine.record.healing;
+    let mut healing = Healing {
         rung,
         at: Some(draft.now),
         attempts: if before.rung == rung {
@@ -316,7 +315,6 @@ fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, r
         } else {
             1
         },
-        pending: matches!(rung, Rung::Reboot | Rung::Reimage),
         reason: symptom.why.clone(),
         held: None,
         ..before.clone()
@@ -328,7 +326,7 @@ fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, r
                 Ailment::Stuck(process) => process.as_str(),
                 _ => KUBELET,
             };
-            *repair.restarts.entry(process.to_owned()).or_default() += 1;
+            *healing.restarts.entry(process.to_owned()).or_default() += 1;
             format!("restarting {process}")
         }
         Rung::Reboot => "restarting the machine".to_owned(),
@@ -338,31 +336,49 @@ fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, r
         }
         Rung::Replace => "replacing the machine".to_owned(),
     };
-    write(draft, id, machine, repair, format!("{what}: {}", symptom.why));
+    let repair = matches!(rung, Rung::Reboot | Rung::Reimage).then_some((rung, draft.now));
+    let work = Work::of(repair, machine.record.upgrading());
+    write(
+        draft,
+        id,
+        machine,
+        work,
+        healing,
+        format!("{what}: {}", symptom.why),
+    );
 }
 
 /// Does nothing, and says why, once.
 fn hold(draft: &mut Draft<'_>, id: &str, machine: &Machine, why: &str) {
     draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
-    let repair = &machine.record.repair;
-    if repair.held.as_deref() == Some(why) {
+    let healing = &machine.record.healing;
+    if healing.held.as_deref() == Some(why) {
         return;
     }
-    let held = Repair {
+    let held = Healing {
         held: Some(why.to_owned()),
-        ..repair.clone()
+        ..healing.clone()
     };
-    write(draft, id, machine, held, format!("not repaired: {why}"));
+    let work = machine.record.work.clone();
+    write(draft, id, machine, work, held, format!("not repaired: {why}"));
 }
 
-fn write(draft: &mut Draft<'_>, id: &str, machine: &Machine, repair: Repair, told: String) {
-    let before = &machine.record.repair;
-    let begins = repair.at != before.at;
+fn write(
+    draft: &mut Draft<'_>,
+    id: &str,
+    machine: &Machine,
+    work: Option<Work>,
+    healing: Healing,
+    told: String,
+) {
+    let before = &machine.record.healing;
+    let begins = healing.at != before.at;
     draft.tell(EventKind::Repair, machine.label(), told);
     draft.write(Write::Repair {
         machine: id.to_owned(),
-        new_token: begins && repair.rung == Rung::Reimage,
-        remove: begins && repair.rung == Rung::Replace && repair.preserve.is_none(),
-        repair,
+        new_token: begins && healing.rung == Rung::Reimage,
+        remove: begins && healing.rung == Rung::Replace && healing.preserve.is_none(),
+        work,
+        healing,
     });
 }

@@ -1,25 +1,26 @@
 //! A step of healing that is written down, carried out: reboots, and machines made anew, drained first where somebody hears.
 
-use control_records::{Repair, Rung};
+use control_records::{Healing, Rung, Work};
+use jiff::Timestamp;
 
 use crate::{Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write, view::control_plane::formed};
 
-/// Does what was written down, and writes down that it is done.
-pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
-    let repair = &machine.record.repair;
+/// Does the step that was written down at that time, and writes down that it is done.
+pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine, (step, at): (Rung, Timestamp)) {
+    let healing = &machine.record.healing;
     let label = machine.label();
-    let done = machine.repaired.is_some() && machine.repaired == repair.at;
-    match (repair.rung, done) {
+    let done = machine.repaired == Some(at);
+    match (step, done) {
         (Rung::Reboot, false) => draft.act(
             FabricEffect::RestartMachine {
                 machine: id.to_owned(),
-                at: repair.at.unwrap_or(draft.now),
+                at,
             },
-            format!("restarting {label}: {}", repair.reason),
+            format!("restarting {label}: {}", healing.reason),
         ),
         (Rung::Reimage, false) => {
-            let why = format!("making {label} anew: {}", repair.reason);
-            let (machine, at) = (id.to_owned(), repair.at.unwrap_or(draft.now));
+            let why = format!("making {label} anew: {}", healing.reason);
+            let machine = id.to_owned();
             match drained(draft, &draft.seen.machines[id]) {
                 Drained::Ask(node) => {
                     draft.act(
@@ -41,15 +42,15 @@ pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
             draft.wait(format!("waiting for the API server, to remove node {label}"));
         }
         _ => {
-            let finished = Repair {
-                pending: false,
+            let finished = Healing {
                 at: Some(draft.now),
-                ..repair.clone()
+                ..healing.clone()
             };
             draft.wait(format!("repairing {label}"));
             draft.write(Write::Repair {
                 machine: id.to_owned(),
-                repair: finished,
+                work: Work::of(None, machine.record.upgrading()),
+                healing: finished,
                 new_token: false,
                 remove: false,
             });

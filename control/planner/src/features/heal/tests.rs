@@ -1,7 +1,7 @@
 //! What is done about ailing machines: tables of steps over a world where nothing helps, or only the right thing does.
 
 use agent_protocol::DiskSeen;
-use control_records::Rung;
+use control_records::{Rung, Work};
 
 use super::*;
 
@@ -97,7 +97,7 @@ fn a_machine_is_helped_gently_first_and_given_up_in_the_end() {
         .seen
         .machines
         .values()
-        .map(|machine| machine.record.repair.replaced);
+        .map(|machine| machine.record.healing.replaced);
     assert_eq!(new.max(), Some(0), "told by the records' writer, not here");
     assert!(ideal.seen.api.nodes.iter().all(|node| node.ready));
 }
@@ -113,7 +113,7 @@ fn whoever_recovers_starts_over_after_a_quiet_time() {
         ideal.live(HOUR / 4);
         assert_eq!(ideal.repairs().len(), steps + 1);
         assert_eq!(ideal.repairs()[steps], "well again: its agent says nothing");
-        assert_eq!(ideal.seen.machines[&ill].record.repair, Repair::default());
+        assert_eq!(ideal.seen.machines[&ill].record.healing, Healing::default());
         assert!(!ideal.pass(), "settled");
     }
 }
@@ -249,7 +249,7 @@ fn a_preserved_node_is_left_as_it_is_and_another_one_added_beside_it() {
     ideal.seen.api.nodes[0].preserve = Some("ticket 12".to_owned());
     ideal.pass();
     assert_eq!(
-        ideal.seen.machines[&id].record.repair.preserve.as_deref(),
+        ideal.seen.machines[&id].record.healing.preserve.as_deref(),
         Some("ticket 12")
     );
     ideal.fall_ill(&id, Rung::Reboot);
@@ -330,7 +330,7 @@ fn a_machine_that_is_being_made_has_not_vanished() {
     assert_eq!(ideal.plan().writes, []);
     ideal.seen.busy.clear();
     assert!(
-        matches!(&ideal.plan().writes[..], [Write::Repair { repair, .. }] if repair.rung == Rung::Reimage)
+        matches!(&ideal.plan().writes[..], [Write::Repair { healing, .. }] if healing.rung == Rung::Reimage)
     );
 }
 
@@ -340,18 +340,18 @@ fn a_node_made_anew_does_not_start_as_the_drained_one_of_before() {
     let id = ideal.nodes_of("a")[0].clone();
     let machine = ideal.seen.machines.get_mut(&id).unwrap();
     let begun = Some(ideal.now);
-    machine.record.repair = Repair {
+    machine.record.work = Work::of(Some((Rung::Reimage, ideal.now)), None);
+    machine.record.healing = Healing {
         rung: Rung::Reimage,
-        pending: true,
         at: begun,
-        ..Repair::default()
+        ..Healing::default()
     };
     machine.repaired = begun;
     machine.presence = Presence::Absent;
     // The API server does not answer just now.
     ideal.seen.api.reach = Reach::Away;
     let plan = ideal.plan();
-    let finished = |write: &Write| matches!(write, Write::Repair { repair, .. } if !repair.pending);
+    let finished = |write: &Write| matches!(write, Write::Repair { work: None, .. });
     assert!(!plan.writes.iter().any(finished), "{:?}", plan.writes);
     ideal.seen.api.reach = Reach::Ready;
     let plan = ideal.plan();
@@ -376,7 +376,7 @@ fn two_members_are_not_taken_away_by_one_plan() {
     // Both have been silent for long when it is looked at.
     ideal.now = after(ideal.now, HOUR);
     ideal.examine();
-    let rebooted = |write: &&Write| matches!(write, Write::Repair { repair, .. } if repair.pending);
+    let rebooted = |write: &&Write| matches!(write, Write::Repair { work: Some(_), .. });
     assert_eq!(ideal.plan().writes.iter().filter(rebooted).count(), 1);
     ideal.live(HOUR);
     assert!(ideal.ill.is_empty());
@@ -400,12 +400,16 @@ fn agents_that_stay_old_go_with_a_reboot_one_node_of_a_pool_at_a_time() {
     ideal.examine();
     let plan = ideal.plan();
     let steps = |write: &Write| match write {
-        Write::Repair { machine, repair, .. } if repair.pending => Some(machine.clone()),
+        Write::Repair {
+            machine,
+            work: Some(_),
+            ..
+        } => Some(machine.clone()),
         _ => None,
     };
     let rebooted: Vec<_> = plan.writes.iter().filter_map(steps).collect();
     assert_eq!(rebooted, ids[..1], "{:?}", plan.writes);
-    let held = |write: &&Write| matches!(write, Write::Repair { repair, .. } if repair.held.is_some());
+    let held = |write: &&Write| matches!(write, Write::Repair { healing, .. } if healing.held.is_some());
     assert_eq!(plan.writes.iter().filter(held).count(), 3);
     // After a start the agent is the one that lies there, and takes its configuration.
     ideal.live(HOUR);
@@ -443,12 +447,12 @@ fn a_full_disk_is_told_with_numbers() {
     };
     step(&mut ideal, 0, &[&node]);
     let plan = step(&mut ideal, 11, &[&node]);
-    let [Write::Repair { repair, .. }] = &plan.writes[..] else {
+    let [Write::Repair { healing, .. }] = &plan.writes[..] else {
         panic!("{:?}", plan.writes)
     };
-    assert_eq!(repair.rung, Rung::Reimage);
+    assert_eq!(healing.rung, Rung::Reimage);
     assert_eq!(
-        repair.reason,
+        healing.reason,
         "its disk is full: 49 MiB of 1000 MiB are left in /var/lib"
     );
     // All at once: it is the host's disk.
@@ -492,7 +496,7 @@ fn a_process_that_its_agent_cannot_bring_back_is_restarted_and_then_its_machine(
         }
         ideal.now = after(ideal.now, Duration::from_secs(10));
     }
-    assert_eq!(ideal.seen.machines[&id].record.repair.restarts["kubelet"], 1);
+    assert_eq!(ideal.seen.machines[&id].record.healing.restarts["kubelet"], 1);
     let configured = effects.iter().position(
         |effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if *machine == id),
     );

@@ -55,7 +55,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         let unknown = machine.presence == Presence::Unknown && draft.reached_before();
         let runs = (machine.presence == Presence::Running || unknown)
             && draft.is_quiet(&Subject::Machine(id.clone()))
-            && !machine.record.repair.pending;
+            && machine.record.repairing().is_none();
         checks.machine(draft, id, machine, format!("starting {}", machine.label()), runs);
     }
     let looked = draft.is_quiet(&Subject::Fabric);

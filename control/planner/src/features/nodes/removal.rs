@@ -97,7 +97,7 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
     match machine.drain.as_ref().and_then(|drain| drain.left) {
         // Its pods were asked, and nobody is there to hear it. It goes before its node object does: nothing that ran on it
         // starts elsewhere while it may still run here.
-        Some(_) if machine.record.repair.given_up() && !machine.heard() => Leave::Ready,
+        Some(_) if machine.record.healing.given_up() && !machine.heard() => Leave::Ready,
         Some((0, _)) if !out_of_time => Leave::DeleteNode(name.to_owned()),
         // Twice the bound: the API refuses to remove the node, for whatever reason. The machine goes all the same.
         _ if draft.now >= draft.after(deadline, draft.policy.drain_bound) => Leave::Ready,

@@ -114,13 +114,13 @@ fn majority_lost(draft: &mut Draft<'_>) {
 
 /// Whether a member that may have data still ails after it was started again, as a machine, a while ago.
 fn past_help(draft: &Draft<'_>, machine: &Machine) -> bool {
-    let repair = &machine.record.repair;
+    let healing = &machine.record.healing;
     let long_ago = |at| draft.after(at, draft.policy.heal.after_reboot) <= draft.now;
     !machine.record.deleting
         && machine.symptom.is_some()
-        && repair.rung >= Rung::Reboot
-        && !repair.pending
-        && repair.at.is_some_and(long_ago)
+        && healing.rung >= Rung::Reboot
+        && machine.record.repairing().is_none()
+        && healing.at.is_some_and(long_ago)
 }
 
 /// Whether an API server answers with the restored state.

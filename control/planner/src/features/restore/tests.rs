@@ -202,8 +202,8 @@ fn a_majority_that_lost_its_data_is_restored_once_the_rest_was_started_again_in_
     let lost =
         |plan: &Plan, ideal: &Ideal| crate::view::etcd::wished(&ideal.desired.spec, &plan.observed).is_some();
     let rungs = |ideal: &mut Ideal, rung: Rung, ago: u64| {
-        let repair = &mut ideal.seen.machines.get_mut(&third).unwrap().record.repair;
-        (repair.rung, repair.at) = (
+        let healing = &mut ideal.seen.machines.get_mut(&third).unwrap().record.healing;
+        (healing.rung, healing.at) = (
             rung,
             Some(ideal.now - jiff::SignedDuration::from_secs(ago as i64)),
         );
@@ -236,8 +236,8 @@ fn one_that_lost_its_data_is_no_majority() {
         .unwrap();
     stranded(&mut ideal, &fourth);
     for id in [&third, &fourth] {
-        let repair = &mut ideal.seen.machines.get_mut(id).unwrap().record.repair;
-        (repair.rung, repair.at) = (
+        let healing = &mut ideal.seen.machines.get_mut(id).unwrap().record.healing;
+        (healing.rung, healing.at) = (
             Rung::Reboot,
             Some(ideal.now - jiff::SignedDuration::from_secs(600)),
         );

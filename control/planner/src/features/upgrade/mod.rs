@@ -8,7 +8,7 @@
 //! Always true: a control plane never goes back, and once one member has gone on, the others follow, whatever is asked for
 //! meanwhile; no node is newer than any API server; the next member begins when the one before serves.
 
-use control_records::{EventKind, Role};
+use control_records::{EventKind, Role, Work};
 
 use crate::{
     Draft, FabricEffect, Write,
@@ -34,7 +34,7 @@ fn act(draft: &mut Draft<'_>) {
     let target = target(draft).to_owned();
     let mut under_way = false;
     for (id, member) in &staying {
-        let Some(at) = member.record.upgrading else {
+        let Some(at) = member.record.upgrading() else {
             continue;
         };
         under_way = true;
@@ -56,7 +56,7 @@ fn act(draft: &mut Draft<'_>) {
             draft.write(Write::Upgrade {
                 machine: (*id).clone(),
                 image: member.record.image.clone(),
-                upgrading: None,
+                work: Work::of(member.record.repairing(), None),
             });
         } else {
             draft.wait(why);
@@ -90,7 +90,7 @@ fn act(draft: &mut Draft<'_>) {
     draft.write(Write::Upgrade {
         machine: (*id).clone(),
         image: target,
-        upgrading: Some(draft.now),
+        work: Work::of(member.record.repairing(), Some(draft.now)),
     });
 }
 
@@ -98,11 +98,10 @@ fn act(draft: &mut Draft<'_>) {
 /// for next sees it there before anything has served.
 fn observe(draft: &mut Draft<'_>) {
     let begun = draft.writes.iter().find_map(|write| match write {
-        Write::Upgrade {
-            image,
-            upgrading: Some(_),
-            ..
-        } => Some(image.clone()),
+        Write::Upgrade { image, work, .. } => {
+            let begins = work.as_ref().and_then(Work::upgrade).is_some();
+            begins.then(|| image.clone())
+        }
         _ => None,
     });
     let served = draft.observed.upgrading_to.is_some()
@@ -117,7 +116,7 @@ fn observe(draft: &mut Draft<'_>) {
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     let target = target(draft);
     for (id, member) in staying(draft) {
-        let done = member.record.upgrading.is_none() && member.record.image == target;
+        let done = member.record.upgrading().is_none() && member.record.image == target;
         checks.machine(draft, id, member, format!("upgrading {}", member.label()), done);
     }
     for (id, machine) in &draft.seen.machines {

@@ -155,7 +155,7 @@ fn members_go_one_after_the_other_and_only_while_all_are_well() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     ideal.upgrade(NEW, NEW);
     ideal.watch(|ideal| {
-        let upgrading = |machine: &&Machine| machine.record.upgrading.is_some();
+        let upgrading = |machine: &&Machine| machine.record.upgrading().is_some();
         assert!(ideal.seen.machines.values().filter(upgrading).count() <= 1);
     });
     assert_eq!(ideal.running(false), BTreeSet::from([NEW]));
@@ -169,7 +169,7 @@ fn members_go_one_after_the_other_and_only_while_all_are_well() {
         .seen
         .machines
         .values()
-        .find(|machine| machine.record.upgrading.is_some());
+        .find(|machine| machine.record.upgrading().is_some());
     let first = first.unwrap().record.id.clone();
     ideal.fall_ill(&first, Rung::Replace);
     for _ in 0..20 {
@@ -294,7 +294,7 @@ fn what_has_begun_is_known_from_the_transaction_that_begins_it() {
             .seen
             .machines
             .values()
-            .any(|machine| machine.record.upgrading.is_some());
+            .any(|machine| machine.record.upgrading().is_some());
         let gone_on = ideal
             .seen
             .machines

@@ -146,6 +146,14 @@ pub enum StoreError {
         /// What the system said.
         why: String,
     },
+    /// The file is not, or not any more, what the store wrote.
+    #[error("the store {path} is damaged: {why}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A record could not be read back.
     #[error("the record {key} cannot be read: {why}")]
     Corrupt {

@@ -7,7 +7,15 @@
 //! Room that is free in the file is used again, so it grows with what it holds, not with what happens. It does not shrink by
 //! itself: what was deleted is given back to the disk when the file is opened and most of it is empty.
 
-use std::{os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    io::ErrorKind,
+    os::unix::fs::OpenOptionsExt as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use base_env::{Clock, Env};
@@ -34,6 +42,8 @@ const SMALL_BYTES: u64 = 16 << 20;
 /// …and a larger one unless it is this many times as large as what it holds. Full pages, values in powers of two: twice as
 /// large is as good as it gets, and three times is common.
 const SPARSE: u64 = 4;
+/// Bytes of records in one commit of a file that is made as a whole.
+const BULK_BYTES: usize = 8 << 20;
 /// A commit that takes longer is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -63,54 +73,151 @@ fn failed(act: &str) -> impl Fn(&dyn std::fmt::Display) -> StoreError + '_ {
     }
 }
 
+/// A file that is being opened or made, for what is said of it.
+struct Medium<'a>(&'a Path);
+
+impl Medium<'_> {
+    fn failed(&self, why: &dyn std::fmt::Display) -> StoreError {
+        failed(&format!("open {}", self.0.display()))(why)
+    }
+
+    fn damaged(&self, why: impl Into<String>) -> StoreError {
+        StoreError::Damaged {
+            path: self.0.display().to_string(),
+            why: why.into(),
+        }
+    }
+
+    /// What redb says: that the file is not what it wrote is told apart from everything else, which may pass.
+    fn told(&self, error: impl Into<redb::Error>) -> StoreError {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => {
+                self.failed(&"another process has it open; stop that one first")
+            }
+            redb::Error::Corrupted(why) => self.damaged(why),
+            redb::Error::Io(error)
+                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+            {
+                self.damaged(error.to_string())
+            }
+            // A table of ours that is not there, or not as we make it.
+            error @ (redb::Error::TableDoesNotExist(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TypeDefinitionChanged { .. }) => self.damaged(error.to_string()),
+            error => self.failed(&error),
+        }
+    }
+}
+
+fn open_file(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
+    Database::builder()
+        .set_cache_size(PAGE_CACHE_BYTES)
+        .create_file(file)
+}
+
 impl RedbStore {
-    /// Opens the file, creating it with mode 0600 if there is none; its directory must exist. Blocks for as long as
-    /// reading the file takes.
+    /// Opens the file, making it with mode 0600 if there is none; its directory must exist. Blocks for as long as
+    /// reading the file takes. A file that is damaged is left as it is.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when it cannot be opened (in use by another process, say) or was written by a newer release.
+    /// [`StoreError::Damaged`] when it is not what the store wrote; [`StoreError::Io`] when it cannot be opened (in use by another
+    /// process, say) or was written by a newer release.
     pub fn open(path: &Path, env: &Env) -> Result<Self, StoreError> {
-        let act = format!("open {}", path.display());
-        let failed = failed(&act);
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| failed(&error))?;
-        let length = file.metadata().map_err(|error| failed(&error))?.len();
-        drop(file);
-        let path = path.to_owned();
-        Self::with(
-            move || {
-                let file = std::fs::OpenOptions::new().read(true).write(true).open(&path)?;
-                Database::builder()
-                    .set_cache_size(PAGE_CACHE_BYTES)
-                    .create_file(file)
-            },
-            env,
-            &failed,
-            length,
-        )
+        let medium = Medium(path);
+        let length = match path.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Never there half-made: so one that is empty was not made by us.
+                let mut beside = path.as_os_str().to_owned();
+                beside.push(".new");
+                let beside = PathBuf::from(beside);
+                Self::write_new::<StoreError>(&beside, Revision(0), std::iter::empty())?;
+                std::fs::rename(&beside, path)
+                    .and_then(|()| base_files::sync(path.parent().unwrap_or(Path::new("."))))
+                    .map_err(|error| medium.failed(&error))?;
+                path.metadata().map_err(|error| medium.failed(&error))?.len()
+            }
+            Err(error) => return Err(medium.failed(&error)),
+        };
+        if length == 0 {
+            return Err(medium.damaged("it is empty"));
+        }
+        let opened = path.to_owned();
+        // What redb takes for granted of a file may not hold in a damaged one.
+        let read = AssertUnwindSafe(|| Self::with(move || open_file(&opened), env, &medium, length));
+        catch_unwind(read).unwrap_or_else(|_panic| Err(medium.damaged("what is in it contradicts itself")))
+    }
+
+    /// Makes the file of a store that holds these records at this revision, durably, in the place of whatever has this name.
+    ///
+    /// # Errors
+    /// The first error among the records, or [`StoreError::Io`]; then what is left is of no use.
+    pub fn write_new<E: From<StoreError>>(
+        path: &Path,
+        revision: Revision,
+        records: impl Iterator<Item = Result<(String, Versioned), E>>,
+    ) -> Result<(), E> {
+        let medium = Medium(path);
+        let made = || {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(medium.failed(&error)),
+                _ => {}
+            }
+            let file = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path);
+            file.map_err(|error| medium.failed(&error))?;
+            let database = open_file(path).map_err(|error| medium.told(error))?;
+            prepare(&database, &medium)?;
+            Ok(database)
+        };
+        let database = made()?;
+        let mut records = records.peekable();
+        while records.peek().is_some() {
+            let mut some = Vec::new();
+            let mut bytes = 0;
+            while let Some(found) = records.next_if(|_| bytes < BULK_BYTES) {
+                let (key, found) = found?;
+                bytes += key.len() + found.value.len();
+                some.push((key, found));
+            }
+            let write = || -> Result<(), redb::Error> {
+                let txn = database.begin_write()?;
+                {
+                    let mut current = txn.open_table(CURRENT)?;
+                    for (key, found) in &some {
+                        current.insert(key.as_str(), (found.revision.0, found.value.as_ref()))?;
+                    }
+                    txn.open_table(META)?.insert("revision", revision.0)?;
+                }
+                txn.commit()?;
+                Ok(())
+            };
+            write().map_err(|error| medium.told(error))?;
+        }
+        Ok(())
     }
 
     /// Opens with `open`, which is asked again after the disk has failed. The file has `length` bytes.
     fn with(
         open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
         env: &Env,
-        failed: &dyn Fn(&dyn std::fmt::Display) -> StoreError,
+        medium: &Medium<'_>,
         length: u64,
     ) -> Result<Self, StoreError> {
-        let mut database = open().map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => {
-                failed(&"another process has it open; stop that one first")
-            }
-            error => failed(&error),
-        })?;
-        prepare(&database, failed)?;
-        let (history, held) = load(&database).map_err(|error| failed(&error))?;
+        let mut database = open().map_err(|error| medium.told(error))?;
+        // Not every damage shows by itself: a record could be read as something else.
+        if !database.check_integrity().map_err(|error| medium.told(error))? {
+            tracing::warn!(
+                "the store's file was mended: what was being written when it was last used is not in it"
+            );
+        }
+        prepare(&database, medium)?;
+        let (history, held) = load(&database).map_err(|error| medium.told(error))?;
         if length > SMALL_BYTES && length / SPARSE > held {
             tracing::info!(
                 length,
@@ -121,7 +228,7 @@ impl RedbStore {
                 // All of it is still there. After a failure of the disk, redb wants the file opened again.
                 tracing::warn!(%error, "the store's file stays as large as it is");
                 drop(database);
-                database = open().map_err(|error| failed(&error))?;
+                database = open().map_err(|error| medium.told(error))?;
             }
         }
 
@@ -136,7 +243,7 @@ impl RedbStore {
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(waiting))
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| medium.failed(&error))?;
         Ok(Self {
             history,
             requests: Some(requests),
@@ -146,10 +253,7 @@ impl RedbStore {
 }
 
 /// Makes a new file ours, and refuses one from the future.
-fn prepare(
-    database: &Database,
-    failed: &dyn Fn(&dyn std::fmt::Display) -> StoreError,
-) -> Result<(), StoreError> {
+fn prepare(database: &Database, medium: &Medium<'_>) -> Result<(), StoreError> {
     let write = || -> Result<u64, redb::Error> {
         let txn = database.begin_write()?;
         let format = {
@@ -167,10 +271,10 @@ fn prepare(
     };
     match write() {
         Ok(FORMAT) => Ok(()),
-        Ok(newer) => Err(failed(&format!(
+        Ok(newer) => Err(medium.failed(&format!(
             "its format is {newer} and this release knows {FORMAT}; use the release that wrote it"
         ))),
-        Err(error) => Err(failed(&error)),
+        Err(error) => Err(medium.told(error)),
     }
 }
 
@@ -411,6 +515,7 @@ mod tests {
         let path = dir.path().join("store");
         let full = Arc::new(AtomicBool::new(false));
         let disk = Arc::clone(&full);
+        let medium = path.clone();
         let open = move || {
             let file = std::fs::OpenOptions::new()
                 .read(true)
@@ -421,7 +526,7 @@ mod tests {
             Database::builder().create_with_backend(Disk(FileBackend::new(file)?, Arc::clone(&disk)))
         };
         let env = Env::system();
-        let store = RedbStore::with(open.clone(), &env, &failed("open"), 0).unwrap();
+        let store = RedbStore::with(open.clone(), &env, &Medium(&medium), 0).unwrap();
         let put = |key: &str| Txn::default().with(crate::Op::Put(key.to_owned(), b"x".to_vec()));
         store.txn(put("/a")).await.unwrap();
         full.store(true, Ordering::SeqCst);
@@ -439,7 +544,7 @@ mod tests {
         );
         drop(store);
         // What is in memory is what is in the file, whatever became of the write that failed.
-        let store = RedbStore::with(open, &env, &failed("open"), 0).unwrap();
+        let store = RedbStore::with(open, &env, &Medium(&medium), 0).unwrap();
         assert_eq!(keys(store.list("/").await.unwrap().0), before);
     }
 }

@@ -260,12 +260,63 @@ async fn a_file_is_private_and_belongs_to_one_process() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_store_is_refused_by_name() {
+async fn a_file_that_is_damaged_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
-    let refused = RedbStore::open(&path, &Env::system()).unwrap_err().to_string();
-    assert!(refused.contains(path.to_str().unwrap()), "{refused}");
+    let env = Env::system();
+    let store = RedbStore::open(&path, &env).unwrap();
+    for number in 0..200 {
+        let value = format!("{number}").repeat(100);
+        store.txn(put(&format!("/k/{number}"), &value)).await.unwrap();
+    }
+    let (before, _) = store.list("/").await.unwrap();
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let refused = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        match RedbStore::open(&path, &env) {
+            Err(StoreError::Damaged { path: named, .. }) => {
+                assert_eq!(named, path.to_str().unwrap());
+                assert!(std::fs::read(&path).unwrap() == bytes, "it is left as it is");
+                None
+            }
+            Err(error) => panic!("{error}"),
+            Ok(store) => Some(store),
+        }
+    };
+    assert!(refused(&[]).is_none(), "nothing at all");
+    assert!(refused(&vec![b'x'; 10_000]).is_none(), "something else");
+    assert!(refused(&whole[..whole.len() / 2]).is_none(), "half of it");
+    // A page that says something else: it is refused, or is none of those that count.
+    let mut noticed = 0;
+    for at in (4096..whole.len()).step_by(4096) {
+        let mut bytes = whole.clone();
+        bytes[at..at + 64].fill(0x5a);
+        std::fs::write(&path, &bytes).unwrap();
+        match RedbStore::open(&path, &env) {
+            Err(StoreError::Damaged { .. }) => noticed += 1,
+            Err(error) => panic!("{error}"),
+            Ok(store) => assert_eq!(store.list("/").await.unwrap().0, before, "at {at}"),
+        }
+    }
+    assert!(noticed > 0);
+}
+
+#[tokio::test]
+async fn a_file_is_made_from_records_as_a_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    std::fs::write(&path, "left over").unwrap();
+    let found = |value: &str, revision| control_store::Versioned {
+        revision: Revision(revision),
+        value: value.as_bytes().into(),
+    };
+    let records = [("/a".to_owned(), found("1", 3)), ("/b".to_owned(), found("2", 7))];
+    let all = records.clone().into_iter().map(Ok::<_, StoreError>);
+    RedbStore::write_new(&path, Revision(9), all).unwrap();
+    let store = RedbStore::open(&path, &Env::system()).unwrap();
+    assert_eq!(store.list("/").await.unwrap(), (records.to_vec(), Revision(9)));
+    assert_eq!(store.txn(put("/c", "3")).await.unwrap(), Revision(10));
 }
 
 #[tokio::test]

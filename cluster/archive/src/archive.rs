@@ -22,6 +22,8 @@ use crate::{
     sealed::{SealedReader, SealedWriter},
 };
 
+/// How the folders of stores begin; uids of clusters have no dash.
+pub const STORES: &str = "store-";
 /// The name of a cluster's key in its folder.
 pub(crate) const KEY: &str = "key";
 /// A part of a log is read whole before it is kept.
@@ -298,8 +300,70 @@ impl Archive {
     /// # Errors
     /// When the object store fails.
     pub fn clusters(&self) -> Result<Vec<String>, ArchiveError> {
+        let mut folders = self.folders()?;
+        folders.retain(|folder| !folder.starts_with(STORES));
+        Ok(folders)
+    }
+
+    /// All folders: of clusters, and of stores.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub fn folders(&self) -> Result<Vec<String>, ArchiveError> {
         let folders = self.objects.list(None).map_err(storage("listed", "folder"))?;
         Ok(folders.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Keeps a file that is no backup of a cluster: what `fill` writes, sealed with the key of its folder. Returns its size.
+    ///
+    /// # Errors
+    /// Those of `fill`, and of the object store; then nothing is kept.
+    pub fn keep(
+        &self,
+        folder: &str,
+        name: &str,
+        fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<u64, ArchiveError> {
+        let key = self.key(folder, true)?;
+        let path = format!("{folder}/{name}");
+        let mut bytes = 0;
+        self.objects
+            .put(&path, &mut |out| {
+                let mut sealed = SealedWriter::new(&key, &path, out);
+                fill(&mut sealed)?;
+                bytes = sealed.finish()?;
+                Ok(())
+            })
+            .map_err(storage("kept", &path))?;
+        Ok(bytes)
+    }
+
+    /// A file that was kept, unsealed.
+    ///
+    /// # Errors
+    /// When there is none, or its folder's key cannot be used.
+    pub fn open(&self, folder: &str, name: &str) -> Result<Box<dyn Read + Send>, ArchiveError> {
+        let path = format!("{folder}/{name}");
+        let key = self.key(folder, false)?;
+        let file = self.objects.get(&path).map_err(storage("read", &path))?;
+        Ok(Box::new(SealedReader::new(key, path, file)))
+    }
+
+    /// Names of the files in a folder with their sizes, its key among them.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub fn files(&self, folder: &str) -> Result<Vec<(String, u64)>, ArchiveError> {
+        self.objects.list(Some(folder)).map_err(storage("listed", folder))
+    }
+
+    /// Removes a file that was kept.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub fn drop_file(&self, folder: &str, name: &str) -> Result<(), ArchiveError> {
+        let path = format!("{folder}/{name}");
+        self.objects.delete(&path).map_err(storage("removed", &path))
     }
 
     /// A file of a cluster, unsealed.
@@ -307,10 +371,7 @@ impl Archive {
     /// # Errors
     /// When there is none, or its key cannot be used.
     pub fn get(&self, cluster: &str, name: &ObjectName) -> Result<Box<dyn Read + Send>, ArchiveError> {
-        let path = Self::path(cluster, name);
-        let key = self.key(cluster, false)?;
-        let file = self.objects.get(&path).map_err(storage("read", &path))?;
-        Ok(Box::new(SealedReader::new(key, path, file)))
+        self.open(cluster, &name.to_string())
     }
 
     /// Removes a file of a cluster.
@@ -318,8 +379,7 @@ impl Archive {
     /// # Errors
     /// When the object store fails.
     pub fn remove(&self, cluster: &str, name: &ObjectName) -> Result<(), ArchiveError> {
-        let path = Self::path(cluster, name);
-        self.objects.delete(&path).map_err(storage("removed", &path))
+        self.drop_file(cluster, &name.to_string())
     }
 
     /// Removes everything of a cluster, its key included.

@@ -8,7 +8,8 @@
 //!
 //! The object store is a directory by default ([`DirectoryStore`]), or a bucket of S3 (`storage/s3`): anything that keeps files by name can be one ([`ObjectStore`]). A
 //! second one may hold a copy of it ([`Mirror`]). Each file is sealed with a
-//! key of the cluster's own, which lies beside, sealed with the stamp's.
+//! key of the cluster's own, which lies beside, sealed with the stamp's. Folders that begin with [`STORES`] hold copies of the stamp's
+//! store instead (`control/backup`).
 //!
 //! Always true: what `put` has returned for is durable in the object store and was whole when it came; nothing in it can be
 //! read, or passed off as something else, without the stamp's key; the newest base and what follows it is never dropped
@@ -22,7 +23,7 @@ mod mirror;
 mod object_store;
 mod sealed;
 
-pub use archive::{Archive, ArchiveError, Holding, Limits};
+pub use archive::{Archive, ArchiveError, Holding, Limits, STORES};
 pub use maintenance::{Tended, Verdict};
 pub use mirror::Mirror;
 pub use object_store::{DirectoryStore, ObjectStore};

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// The format of the records in this store, see [`crate::migrate`].
 pub const FORMAT: &str = "/format";
+/// Which store this is.
+pub const STORE: &str = "/store";
 /// The stamp.
 pub const STAMP: &str = "/stamp";
 /// The prefix of all subscriptions.

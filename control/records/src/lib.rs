@@ -3,6 +3,7 @@
 //! | key | record |
 //! |---|---|
 //! | `/format` | [`FormatRecord`]: the format of all records, see [`migrate`] |
+//! | `/store` | [`StoreRecord`]: which store this is, and how often it was put back |
 //! | `/stamp` | [`StampRecord`] |
 //! | `/subscriptions/{s}` | [`SubscriptionRecord`] |
 //! | `/groups/{s}/{group in lower case}` | [`GroupRecord`] |
@@ -29,6 +30,7 @@
 pub mod child;
 pub mod course;
 pub mod directory;
+pub mod epoch;
 pub mod events;
 pub mod key;
 mod machine;
@@ -48,6 +50,7 @@ use serde_json::Value;
 pub use child::{ChildRecord, SystemData};
 pub use course::{Course, Leaving, Reached};
 pub use directory::{NameRecord, OwnerRecord};
+pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use key::Owner;
 pub use machine::{Assignment, Healing, MachineRecord, Role, Rung, Work};

@@ -104,6 +104,7 @@ impl SimStamp {
         let controller = Controller::new(ControllerDeps {
             env: self.env.clone(),
             store: Arc::clone(&store),
+            epoch: control_records::Epoch::default(),
             sealer: Arc::clone(&self.sealer),
             fabric: self.world.fabric(),
             agents: self.world.agents(),

@@ -19,6 +19,7 @@ mod contain;
 mod credentials;
 pub mod first;
 mod recipes;
+pub mod store_copies;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -29,6 +30,7 @@ use base_env::Env;
 use cluster_api::Connect;
 use cluster_versions::Offered;
 use control_loops::{Controller, ControllerDeps, Pulse, Recipes, Settings};
+use control_records::Epoch;
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 use identity::{IdentityConfig, SigningKey, TokenService};
@@ -83,6 +85,8 @@ impl Config {
 pub struct Records {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// How often it was put back from a copy.
+    pub epoch: Epoch,
     /// Seals what is secret in it.
     pub sealer: Arc<Sealer>,
 }
@@ -147,7 +151,7 @@ impl Service {
         recipes: Arc<dyn Recipes>,
         settings: Settings,
     ) -> Self {
-        let Records { store, sealer } = records;
+        let Records { store, epoch, sealer } = records;
         let range = drivers.fabric.stamp_network().range;
         let clusters = Arc::new(ContainerService::new(
             env.clone(),
@@ -202,6 +206,7 @@ impl Service {
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),
             store: Arc::clone(&store),
+            epoch,
             sealer,
             fabric: drivers.fabric,
             agents: drivers.agents,

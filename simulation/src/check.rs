@@ -12,7 +12,7 @@ use control_records::{
     ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
     Owner, OwnerRecord, Role, SealedRecord, directory, key, unknown,
 };
-use fabric_api::{NetworkSpec, Power};
+use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkSpec, Power};
 
 use crate::stamp::Stamp;
 
@@ -97,12 +97,28 @@ impl Stamp {
         };
         self.check_machines(&records, &mut problems).await?;
         self.check_records(&records, &mut problems).await?;
+        let unknown = self.unknown_nodes().await?;
         for cluster in records.clusters.values() {
-            self.check_cluster(&records, cluster, &mut problems);
+            let kept = unknown.get(&cluster.uid).map(Vec::as_slice).unwrap_or_default();
+            self.check_cluster(&records, cluster, kept, &mut problems);
         }
         self.check_operations(&records, &mut problems);
         problems.truncate(20);
         Ok(problems)
+    }
+
+    /// Nodes of machines that are in no record, by the cluster that they say they are of.
+    async fn unknown_nodes(&self) -> Result<BTreeMap<String, Vec<MachineSpec>>> {
+        let mut nodes = BTreeMap::<String, Vec<MachineSpec>>::new();
+        for found in unknown::list(&*self.disk).await? {
+            let machine = self.world.machine(&MachineId(found.id)).await?;
+            if let Some(machine) = machine.filter(|machine| machine.labels.contains_key("pool"))
+                && let Some(uid) = machine.labels.get("cluster").cloned()
+            {
+                nodes.entry(uid).or_default().push(machine);
+            }
+        }
+        Ok(nodes)
     }
 
     async fn check_machines(&self, records: &Records, problems: &mut Vec<String>) -> Result<()> {
@@ -274,7 +290,13 @@ impl Stamp {
         }
     }
 
-    fn check_cluster(&self, records: &Records, cluster: &ClusterRecord, problems: &mut Vec<String>) {
+    fn check_cluster(
+        &self,
+        records: &Records,
+        cluster: &ClusterRecord,
+        kept: &[MachineSpec],
+        problems: &mut Vec<String>,
+    ) {
         let (uid, spec, name) = (&cluster.uid, &cluster.spec, &cluster.name);
         let halted = cluster.course.halted;
         let own: Vec<_> = records
@@ -328,10 +350,17 @@ impl Stamp {
         if halted {
             return;
         }
+        // Machines that are in no record are there, with their nodes and routes.
+        names.extend(kept.iter().map(|machine| machine.hostname.clone()));
+        for card in kept.iter().flat_map(|machine| &machine.nics) {
+            if !addresses.insert(card.address.addr()) {
+                problems.push(format!("{name}: two nodes at {}", card.address.addr()));
+            }
+        }
         self.check_nodes(cluster, &names, problems);
         let network = self.world.networks();
         let network = network.iter().find(|network| network.id.as_str() == uid);
-        check_routes(cluster, network, ranges.len(), problems);
+        check_routes(cluster, network, ranges.len() + kept.len(), problems);
         if let Some(observed) = records.observed.get(uid) {
             // Members that have all lost their data since are restored once more, under a name of the planner's.
             if let Some(restore) = &spec.restore

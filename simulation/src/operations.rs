@@ -126,4 +126,25 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1 tier=Standard"],
         &["ail control-plane-0 hangs replace"],
     ),
+    operation(
+        "store-put-back",
+        &[
+            "create c1 np1=2",
+            "copy-store",
+            "pool c1 np1 3",
+            "create c2 np1=1",
+        ],
+        &[
+            "stop",
+            "put-back-store",
+            "start",
+            "pool c1 np1 3",
+            "create c3 np1=1",
+        ],
+    ),
+    operation(
+        "store-lost",
+        &["create c1 np1=1 tier=Standard"],
+        &["stop", "lose-store", "start", "create c2 np1=1"],
+    ),
 ];

@@ -28,6 +28,7 @@
 //! | `orphans` | puts a machine and a network there that are in no record |
 //! | `unknown` | prints what is in no record; `may-go KIND`: the DELETE of all `machine`s, `network`s of it |
 //! | `save-store`, `lose-store`, `restore-store` | while no service runs: keeps what is in the store, has a new one, has what was kept |
+//! | `copy-store`, `put-back-store` | makes a copy of the store; while no service runs, puts the store back from it |
 //! | `resync SECONDS` | the resync period, for the next start |
 //! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed so many store accesses and calls from now |
 //! | `show C`, `operations`, `trace`, `records`, `commits`, `world` | print; `trace`: the calls since the last time |
@@ -59,6 +60,8 @@ pub struct Player {
     pub asked: Asked,
     /// The store as it was when it was saved.
     saved: Records,
+    /// A copy of the store, and what was asked for until then.
+    copied: (Vec<u8>, Asked),
     out: String,
 }
 
@@ -73,6 +76,7 @@ impl Player {
         Ok(Self {
             stamp: Stamp::new(seed, options).await?,
             saved: Records::new(),
+            copied: Default::default(),
             asked: Asked::default(),
             out: String::new(),
         })
@@ -170,6 +174,12 @@ impl Player {
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
             ["save-store"] => self.saved = stamp.disk.all().await?,
             ["restore-store"] => stamp.disk.become_as(&self.saved).await?,
+            ["copy-store"] => self.copied = (stamp.disk.copy().await?, self.asked.clone()),
+            ["put-back-store"] => {
+                stamp.disk.put_back(&self.copied.0).await?;
+                // What was asked for later is forgotten with everything else.
+                self.asked = self.copied.1.clone();
+            }
             ["unknown"] => {
                 for found in unknown::list(&*stamp.disk).await? {
                     let called = match found.labels.get("cluster-name") {

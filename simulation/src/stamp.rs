@@ -11,7 +11,8 @@ use axum::body::{Body, to_bytes};
 use base_env::Env;
 use control_loops::Settings;
 use control_records::{
-    ClusterRecord, FormatRecord, MachineRecord, OperationRecord, SubscriptionRecord, key, migrate::FORMAT,
+    ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, StoreRecord, SubscriptionRecord, key,
+    migrate::FORMAT,
 };
 use control_store::{Sealer, Store, Txn, put_record};
 use fabric_api::Fabric as _;
@@ -132,6 +133,14 @@ impl Stamp {
         };
         let txn = Txn::default()
             .with(put_record(key::FORMAT, &FormatRecord { format: FORMAT }))
+            .with(put_record(
+                key::STORE,
+                &StoreRecord {
+                    v: 1,
+                    id: "simulated0".to_owned(),
+                    epoch: Epoch::default(),
+                },
+            ))
             .with(put_record(key::subscription(SUBSCRIPTION), &subscription))
             .with(login::principal()?);
         disk.write(txn).await?;
@@ -159,6 +168,7 @@ impl Stamp {
         self.trace.note("life the service starts");
         let env = self.env.clone();
         let life = self.steps.begin();
+        let epoch = self.disk.epoch();
         let store: Arc<dyn Store> = Arc::new(LifeStore {
             disk: Arc::clone(&self.disk),
             steps: Arc::clone(&self.steps),
@@ -173,6 +183,7 @@ impl Stamp {
             config(),
             Records {
                 store,
+                epoch,
                 sealer: Arc::new(Sealer::from_key(&[7; 32])),
             },
             Drivers {

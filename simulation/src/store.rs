@@ -6,13 +6,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::Result;
 use async_trait::async_trait;
 use base_env::Env;
+use control_backup::Snapshot;
 use control_records::{
-    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, key,
+    ClusterRecord, Epoch, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, StoreRecord,
+    key,
 };
 use control_store::{Change, MemoryStore, Op, Revision, Store, StoreError, Txn, Versioned};
 use fabric_sim::Verdict;
+use futures::FutureExt as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -90,6 +94,41 @@ impl Disk {
         for op in gone.chain(put) {
             self.memory.txn(Txn::default().with(op)).await?;
         }
+        Ok(())
+    }
+
+    /// How often it was put back from a copy.
+    pub(crate) fn epoch(&self) -> Epoch {
+        // Memory answers at once. A new store has no epoch before it.
+        let found = self.memory.get(key::STORE).now_or_never();
+        let found = found.and_then(Result::ok).flatten();
+        let own = found.and_then(|found| read::<StoreRecord>(Some(&found.value)));
+        own.map(|own| own.epoch).unwrap_or_default()
+    }
+
+    /// A copy of all of it, as the service makes them.
+    pub(crate) async fn copy(&self) -> Result<Vec<u8>> {
+        let mut copy = Vec::new();
+        control_backup::encode(&Snapshot::of(self, &self.env).await?, &mut copy)?;
+        Ok(copy)
+    }
+
+    /// It is put back from a copy while no service runs.
+    pub(crate) async fn put_back(&self, copy: &[u8]) -> Result<()> {
+        let (header, records) = control_backup::decode(copy)?;
+        let epoch = Epoch(self.epoch().max(header.epoch).0 + 1);
+        let mut put = Records::new();
+        for found in records {
+            let (name, found) = found?;
+            put.insert(name, found.value);
+        }
+        let own = StoreRecord {
+            v: 1,
+            id: header.id,
+            epoch,
+        };
+        put.insert(key::STORE.to_owned(), serde_json::to_vec(&own)?.into());
+        self.become_as(&put).await?;
         Ok(())
     }
 

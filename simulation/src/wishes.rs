@@ -124,7 +124,7 @@ pub struct Desired {
 }
 
 /// What may be there: more than one thing as long as a request was neither acknowledged nor refused.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Asked {
     clusters: BTreeMap<String, BTreeSet<Option<Desired>>>,
     /// All that ever might have been: what an abort may return to.

@@ -366,6 +366,7 @@ impl ClusterLoop {
                 vips: stamp.vips(),
             },
             unknown_machines: self.shared.index.unknown_machines(&self.uid),
+            kept: self.shared.index.kept_places(&self.uid),
             silent_machines: if matters {
                 let now = deps.env.clock.monotonic();
                 self.shared

@@ -6,6 +6,7 @@ use agent_api::Agents;
 use base_env::Env;
 use cluster_api::Connect;
 use control_planner::Policy;
+use control_records::Epoch;
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 
@@ -18,6 +19,8 @@ pub struct ControllerDeps {
     pub env: Env,
     /// Records.
     pub store: Arc<dyn Store>,
+    /// How often the store was put back from a copy.
+    pub epoch: Epoch,
     /// Seals what is secret in them.
     pub sealer: Arc<Sealer>,
     /// Makes machines and networks. [`Fabric::ensure_stamp`] has been called.

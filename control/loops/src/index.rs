@@ -10,7 +10,71 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use control_planner::UnknownMachines;
+use control_planner::{KeptPlaces, UnknownMachines};
+use fabric_api::{Attach, MachineSpec, NetworkSpec};
+
+/// The label of control plane machines that says where their API is served.
+pub(crate) const VIP_LABEL: &str = "vip";
+
+/// What was found in the fabric and is in no record. It is kept, so nobody else is given what it has.
+#[derive(Debug, Default)]
+pub(crate) struct Unknown {
+    /// By machine: the uid of the cluster that it says it is of.
+    clusters: BTreeMap<String, String>,
+    /// What machines of a cluster have in its VNET, by its uid.
+    places: BTreeMap<String, KeptPlaces>,
+    /// Addresses of the stamp's network.
+    addresses: BTreeSet<Ipv4Addr>,
+}
+
+impl Unknown {
+    /// A machine that says that it is of this cluster, as far as more is known of it.
+    pub(crate) fn add_machine(&mut self, id: &str, cluster: Option<&str>, spec: Option<&MachineSpec>) {
+        if let Some(uid) = cluster {
+            self.clusters.insert(id.to_owned(), uid.to_owned());
+        }
+        let Some(spec) = spec else { return };
+        let vip = spec
+            .labels
+            .get(VIP_LABEL)
+            .and_then(|vip| vip.parse::<Ipv4Addr>().ok());
+        self.addresses.extend(vip);
+        for card in &spec.nics {
+            let own = card.extra.iter().copied().chain([card.address.addr()]);
+            match (&card.attach, cluster) {
+                (Attach::Stamp, _) => self.addresses.extend(own),
+                (Attach::Subnet { .. }, Some(uid)) => {
+                    self.places
+                        .entry(uid.to_owned())
+                        .or_default()
+                        .addresses
+                        .extend(own);
+                }
+                (Attach::Subnet { .. }, None) => {}
+            }
+        }
+    }
+
+    /// The clusters that machines say they are of.
+    pub(crate) fn clusters(&self) -> BTreeSet<String> {
+        self.clusters.values().cloned().collect()
+    }
+
+    /// The network of a cluster that such machines say they are of, as it was made last: the routes to their pods.
+    pub(crate) fn add_routes(&mut self, uid: &str, network: &NetworkSpec) {
+        let places = self.places.entry(uid.to_owned()).or_default();
+        let theirs = network
+            .routes
+            .iter()
+            .filter(|route| places.addresses.contains(&route.via));
+        places.routes = theirs.cloned().collect();
+    }
+
+    /// A network that is in no record.
+    pub(crate) fn add_network(&mut self, network: &NetworkSpec) {
+        self.addresses.insert(network.uplink);
+    }
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -22,8 +86,8 @@ struct Inner {
     off: BTreeSet<String>,
     /// Leased addresses.
     taken: BTreeSet<Ipv4Addr>,
-    /// By machine that is in no record: the uid of the cluster that it says it is of. `None` before the first look.
-    unknown: Option<BTreeMap<String, String>>,
+    /// `None` before the first look.
+    unknown: Option<Unknown>,
 }
 
 /// See the module.
@@ -88,8 +152,8 @@ impl Index {
         self.inner().owners.get(machine).cloned()
     }
 
-    /// The fabric was looked through: these machines are in no record, by id, with their clusters' uids.
-    pub(crate) fn set_unknown(&self, unknown: BTreeMap<String, String>) {
+    /// The fabric was looked through: this is in no record.
+    pub(crate) fn set_unknown(&self, unknown: Unknown) {
         self.inner().unknown = Some(unknown);
     }
 
@@ -97,9 +161,16 @@ impl Index {
     pub(crate) fn unknown_machines(&self, uid: &str) -> UnknownMachines {
         match &self.inner().unknown {
             None => UnknownMachines::NotLooked,
-            Some(unknown) if unknown.values().any(|own| own == uid) => UnknownMachines::Some,
+            Some(unknown) if unknown.clusters.values().any(|own| own == uid) => UnknownMachines::Some,
             Some(_) => UnknownMachines::None,
         }
+    }
+
+    /// What machines of a cluster that are in no record have in its VNET.
+    pub(crate) fn kept_places(&self, uid: &str) -> KeptPlaces {
+        let inner = self.inner();
+        let places = inner.unknown.as_ref().and_then(|unknown| unknown.places.get(uid));
+        places.cloned().unwrap_or_default()
     }
 
     /// All machines of all clusters that are to stay and to run, and those of them that are not heard of. One that is to go, or that was
@@ -128,9 +199,12 @@ impl Index {
         }
     }
 
-    /// All leased addresses.
+    /// All addresses that are leased, or that something has that is in no record.
     pub(crate) fn taken(&self) -> BTreeSet<Ipv4Addr> {
-        self.inner().taken.clone()
+        let inner = self.inner();
+        let mut taken = inner.taken.clone();
+        taken.extend(inner.unknown.iter().flat_map(|unknown| &unknown.addresses));
+        taken
     }
 }
 
@@ -141,6 +215,8 @@ fn address_of(key: &str) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use fabric_api::{MachineId, NetworkId, NicSpec, RouteSpec};
+
     use super::*;
 
     #[test]
@@ -180,8 +256,79 @@ mod tests {
     fn whether_machines_are_unknown_is_not_known_before_they_were_looked_for() {
         let index = Index::default();
         assert_eq!(index.unknown_machines("u"), UnknownMachines::NotLooked);
-        index.set_unknown([("m".to_owned(), "u".to_owned())].into());
+        let mut unknown = Unknown::default();
+        unknown.add_machine("m", Some("u"), None);
+        index.set_unknown(unknown);
         assert_eq!(index.unknown_machines("u"), UnknownMachines::Some);
         assert_eq!(index.unknown_machines("v"), UnknownMachines::None);
+    }
+
+    #[test]
+    fn what_is_in_no_record_keeps_its_addresses_and_routes() {
+        let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        let card = |attach, own: &str, extra: &[&str]| NicSpec {
+            name: "eth0".to_owned(),
+            attach,
+            address: own.parse().unwrap(),
+            extra: extra.iter().map(|text| address(text)).collect(),
+            gateway: None,
+            routes: Vec::new(),
+        };
+        let subnet = || Attach::Subnet {
+            network: NetworkId::from("u"),
+            subnet: "nodes".to_owned(),
+        };
+        let machine = |nics, labels| MachineSpec {
+            id: MachineId::from("m"),
+            hostname: "m".to_owned(),
+            image: String::new(),
+            cpu_millis: 0,
+            memory_mib: 0,
+            disk_gib: None,
+            nics,
+            seed_files: BTreeMap::new(),
+            labels,
+        };
+        let vip = BTreeMap::from([(VIP_LABEL.to_owned(), "100.64.8.8".to_owned())]);
+        let member = machine(vec![card(Attach::Stamp, "100.64.0.7/20", &["100.64.8.9"])], vip);
+        let node = machine(vec![card(subnet(), "10.224.0.5/16", &[])], BTreeMap::new());
+        let route = |to: &str, via: &str| RouteSpec {
+            to: to.parse().unwrap(),
+            via: address(via),
+        };
+        let network = NetworkSpec {
+            id: NetworkId::from("u"),
+            address_space: Vec::new(),
+            subnets: Vec::new(),
+            reserved: Vec::new(),
+            routes: vec![
+                route("10.244.0.0/24", "10.224.0.4"),
+                route("10.244.1.0/24", "10.224.0.5"),
+            ],
+            uplink: address("100.64.0.9"),
+        };
+        let mut unknown = Unknown::default();
+        unknown.add_machine("a", Some("u"), Some(&member));
+        unknown.add_machine("b", Some("u"), Some(&node));
+        unknown.add_routes("u", &network);
+        unknown.add_network(&network);
+        let index = Index::default();
+        index.add_lease("/leases/machines/100.64.0.4");
+        index.set_unknown(unknown);
+        let taken: Vec<String> = index.taken().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            taken,
+            [
+                "100.64.0.4",
+                "100.64.0.7",
+                "100.64.0.9",
+                "100.64.8.8",
+                "100.64.8.9"
+            ]
+        );
+        let kept = index.kept_places("u");
+        assert_eq!(kept.addresses, [address("10.224.0.5")].into());
+        assert_eq!(kept.routes, [route("10.244.1.0/24", "10.224.0.5")]);
+        assert_eq!(index.kept_places("v"), KeptPlaces::default());
     }
 }

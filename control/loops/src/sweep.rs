@@ -16,7 +16,7 @@ use fabric_api::{FabricError, MachineId};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{cluster_loop::Shared, recipes::network_id};
+use crate::{cluster_loop::Shared, index::Unknown, recipes::network_id};
 
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
@@ -73,20 +73,39 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     }
     // Of what is in no record, only what this store knows to have been its own is removed.
     let now = deps.env.clock.now();
+    let mut kept = Unknown::default();
     let mut unknown = BTreeMap::new();
     for machine in &inventory.machines {
         let id = machine.id.as_str();
         if orphans.contains(id) && !vanished.contains_key(id) && !is_removed(store, Kind::Machine, id).await?
         {
             orphans.remove(id);
+            let spec = deps.fabric.machine(&machine.id).await?;
+            let cluster = machine.labels.get("cluster").map(String::as_str);
+            kept.add_machine(id, cluster, spec.as_ref());
             unknown.insert(id.to_owned(), machine.labels.clone());
         }
     }
-    let strangers = unknown
-        .iter()
-        .filter_map(|(id, labels)| Some((id.clone(), labels.get("cluster")?.clone())));
-    shared.index.set_unknown(strangers.collect());
+    let wanted: BTreeSet<_> = uids.iter().map(|uid| network_id(uid)).collect();
+    let mut unknown_networks = BTreeMap::new();
+    let strange = || inventory.networks.iter().filter(|id| !wanted.contains(id));
+    for id in strange() {
+        if is_removed(store, Kind::Network, id.as_str()).await? {
+            continue;
+        }
+        if let Some(network) = deps.fabric.network(id).await? {
+            kept.add_network(&network);
+        }
+        unknown_networks.insert(id.0.clone(), BTreeMap::new());
+    }
+    for uid in kept.clusters() {
+        if let Some(network) = deps.fabric.network(&network_id(&uid)).await? {
+            kept.add_routes(&uid, &network);
+        }
+    }
+    shared.index.set_unknown(kept);
     tell_unknown(store, Kind::Machine, unknown, now).await?;
+    tell_unknown(store, Kind::Network, unknown_networks, now).await?;
     orphans.extend(vanished.keys().cloned());
     for id in &orphans {
         tracing::warn!(machine = id, "removing a machine that belongs to no cluster");
@@ -124,11 +143,9 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
             tracing::warn!(machine = id.as_str(), "a kept disk stays for now: {error}");
         }
     }
-    let wanted: BTreeSet<_> = uids.iter().map(|uid| network_id(uid)).collect();
-    let mut unknown = BTreeMap::new();
-    for id in inventory.networks.iter().filter(|id| !wanted.contains(id)) {
+    for id in strange() {
+        // Asked again: a person may have said so meanwhile.
         if !is_removed(store, Kind::Network, id.as_str()).await? {
-            unknown.insert(id.0.clone(), BTreeMap::new());
             continue;
         }
         tracing::warn!(
@@ -142,7 +159,6 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
             );
         }
     }
-    tell_unknown(store, Kind::Network, unknown, now).await?;
     for (key, lease) in leases {
         let owner = lease
             .value

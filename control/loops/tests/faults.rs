@@ -238,6 +238,7 @@ async fn stand() -> Stand {
     let controller = Controller::new(ControllerDeps {
         env: env.clone(),
         store: Arc::clone(&store) as Arc<dyn Store>,
+        epoch: control_records::Epoch::default(),
         sealer: Arc::new(Sealer::from_key(&[7; 32])),
         fabric: world.fabric(),
         agents: Arc::clone(&agents) as Arc<dyn Agents>,

@@ -6,7 +6,8 @@ use control_records::{ClusterRecord, Event, EventKind, ObservedRecord, Work};
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, Write,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, UnknownMachines,
+    Write,
     feature::{Instead, instead},
     gaps, messages,
 };
@@ -158,6 +159,17 @@ impl<'a> Draft<'a> {
         } else {
             self.wait(why);
         }
+    }
+
+    /// Whether it is not known yet what is in no record. Until then no address, name or route is given out or taken away: something
+    /// that is kept may have it.
+    pub(crate) fn waits_for_look(&mut self) -> bool {
+        if self.seen.unknown_machines != UnknownMachines::NotLooked {
+            return false;
+        }
+        self.wait_or_adopt(true, "looking for machines that are in no record");
+        self.look_again_at(self.after(self.now, UnknownMachines::PAUSE));
+        true
     }
 
     /// Whether the present generation was reached at some time, so that what is not known is most likely there.

@@ -52,8 +52,8 @@ pub use features::{
 };
 pub use gaps::Gap;
 pub use observation::{
-    AddonsSeen, Addresses, ApiSeen, ConfigSeen, Drain, Held, Machine, NetworkSeen, Observation, Presence,
-    Reach, StampRanges, UnknownMachines,
+    AddonsSeen, Addresses, ApiSeen, ConfigSeen, Drain, Held, KeptPlaces, Machine, NetworkSeen, Observation,
+    Presence, Reach, StampRanges, UnknownMachines,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::control_plane::{ControlPlane, member};

@@ -39,6 +39,8 @@ pub struct Observation {
     pub inventory_stale: bool,
     /// Whether there are machines of this cluster that are in no record.
     pub unknown_machines: UnknownMachines,
+    /// What these have in its VNET.
+    pub kept: KeptPlaces,
     /// How many of the stamp's machines are silent. Only looked at while one of this cluster's is.
     pub silent_machines: SilentMachines,
     /// Its VNET.
@@ -64,6 +66,20 @@ pub enum UnknownMachines {
     None,
     /// There are some.
     Some,
+}
+
+impl UnknownMachines {
+    /// After a start, the fabric is looked through within about this.
+    pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+}
+
+/// What machines of a cluster that are in no record have in its VNET. They are kept, and so is what they have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptPlaces {
+    /// Their addresses.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// The routes to their pods.
+    pub routes: Vec<RouteSpec>,
 }
 
 /// Where leases come from.

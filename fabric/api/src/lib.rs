@@ -319,6 +319,11 @@ pub trait Fabric: Send + Sync + 'static {
     /// Deletes the disk that was kept of a machine, if there is one: the machine serves again.
     async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError>;
 
+    /// The specification that a machine was made from last, without what was put into it; `None` where there is no such machine, or
+    /// what is written down about it cannot be read.
+    async fn machine(&self, id: &MachineId) -> Result<Option<MachineSpec>, FabricError>;
+    /// The specification that a VNET was made from last; `None` as for a machine.
+    async fn network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>, FabricError>;
     /// All that this stamp owns.
     async fn list(&self) -> Result<Inventory, FabricError>;
 }

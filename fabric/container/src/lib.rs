@@ -289,6 +289,15 @@ impl Fabric for ContainerFabric {
         .await
     }
 
+    async fn machine(&self, id: &MachineId) -> Result<Option<MachineSpec>, FabricError> {
+        let saved = disk::Saved::read(&self.inner.machine_dir(id))?;
+        Ok(saved.map(|saved| saved.spec))
+    }
+
+    async fn network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>, FabricError> {
+        self.inner.saved_network(id)
+    }
+
     async fn list(&self) -> Result<Inventory, FabricError> {
         self.inner.inventory().await
     }

@@ -238,6 +238,19 @@ impl Fabric for SimWorld {
             .await
     }
 
+    async fn machine(&self, id: &MachineId) -> Result<Option<MachineSpec>, FabricError> {
+        let state = self.inner.state();
+        let found = state.machines.get(id.as_str());
+        Ok(found.map(|machine| MachineSpec {
+            seed_files: Default::default(),
+            ..machine.spec.clone()
+        }))
+    }
+
+    async fn network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>, FabricError> {
+        Ok(self.inner.state().networks.get(id).cloned())
+    }
+
     async fn list(&self) -> Result<Inventory, FabricError> {
         let answer_lost = self.inner.begin(Call::List, "").await?;
         self.inner.end(answer_lost, Call::List, "").await?;

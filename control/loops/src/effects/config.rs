@@ -99,6 +99,8 @@ async fn load(job: &Job, machine: &str) -> Result<ConfigSeen, EffectError> {
 
 async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Result<ConfigSeen, EffectError> {
     let made_at = job.deps.env.clock.now();
+    let new = generation == 1;
+    let generation = job.deps.epoch.lift(generation);
     let config = job.deps.recipes.config(
         job.site()?,
         job.machine(machine)?,
@@ -120,7 +122,7 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
         sealed: job.deps.sealer.seal(&sealed_as, &bytes)?,
     };
     let mut txn = Txn::default().with(put_record(name.as_str(), &sealed));
-    if generation == 1 {
+    if new {
         txn = txn.absent(name);
     }
     job.deps.store.txn(txn).await?;
@@ -128,8 +130,10 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
     Ok(publish(job, machine, stored))
 }
 
-fn publish(job: &Job, machine: &str, stored: StoredConfig) -> ConfigSeen {
-    let generation = stored.config.generation;
+fn publish(job: &Job, machine: &str, mut stored: StoredConfig) -> ConfigSeen {
+    // Of a store that was put back: its machine may have one of a larger number, or another one of this number, and would not take this.
+    let generation = job.deps.epoch.lift(stored.config.generation);
+    stored.config.generation = generation;
     job.deps.agents.publish(machine, Arc::new(stored.config));
     ConfigSeen::Published {
         generation,

@@ -10,7 +10,7 @@ use fabric_api::{FabricError, Inventory, MachineId, MachineSpec, Power, RouteSpe
 use jiff::Timestamp;
 
 use super::{EffectError, Job};
-use crate::{Settings, fair::Lane, recipes::network_id, state::LoopState};
+use crate::{Settings, fair::Lane, index::VIP_LABEL, recipes::network_id, state::LoopState};
 
 /// What an effect on the fabric found or did.
 pub(crate) enum FabricOutcome {
@@ -279,6 +279,8 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
             }
             _ => {
                 labels.insert("role".to_owned(), "control-plane".to_owned());
+                // Members hold it among themselves, so no card of theirs tells of it.
+                labels.insert(VIP_LABEL.to_owned(), site.addresses.vip.to_string());
                 (
                     match site
                         .control_plane

@@ -114,6 +114,7 @@ fn nothing_yet() -> Observation {
         machines: BTreeMap::new(),
         inventory_stale: false,
         unknown_machines: UnknownMachines::None,
+        kept: KeptPlaces::default(),
         silent_machines: SilentMachines::default(),
         gaps: Arc::default(),
         network: NetworkSeen::Unknown,

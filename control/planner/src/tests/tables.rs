@@ -509,3 +509,44 @@ fn a_release_that_renders_something_else_reaches_the_machines_that_it_is_about()
         "the member, and no node"
     );
 }
+
+#[test]
+fn no_place_is_given_out_before_it_is_known_what_is_in_no_record_nor_one_that_is_kept() {
+    let mut seen = nothing_yet();
+    seen.unknown_machines = UnknownMachines::NotLooked;
+    let new = Ideal::new(cluster(PodNetworking::Kubenet, vec![pool("np1", 1)]), seen);
+    let plan = new.plan();
+    let gives = |write: &Write| matches!(write, Write::Lease(_) | Write::RecordMachine { .. });
+    assert!(!plan.writes.iter().any(gives), "{plan:?}");
+    assert!(plan.look_again.is_some() && plan.unfinished);
+
+    let mut more = converged(PodNetworking::Kubenet, vec![pool("np1", 1)]);
+    more.desired.spec.pools[0].count = 2;
+    more.desired.generation += 1;
+    let via = std::net::Ipv4Addr::new(10, 224, 0, 5);
+    more.seen.unknown_machines = UnknownMachines::Some;
+    more.seen.kept.addresses.insert(via);
+    more.seen.kept.routes = vec![fabric_api::RouteSpec {
+        to: "10.244.1.0/24".parse().unwrap(),
+        via,
+    }];
+    let plan = more.plan();
+    let route_stays = plan.effects.iter().any(|effect| {
+        matches!(effect, Effect::Fabric(FabricEffect::EnsureNetwork(routes)) if routes.contains(&more.seen.kept.routes[0]))
+    });
+    assert!(route_stays, "{plan:?}");
+    let role = plan.writes.iter().find_map(|write| match write {
+        Write::RecordMachine {
+            role: Role::Node {
+                address, pod_range, ..
+            },
+            ..
+        } => Some((*address, *pod_range)),
+        _ => None,
+    });
+    let next = (
+        std::net::Ipv4Addr::new(10, 224, 0, 6),
+        Some("10.244.2.0/24".parse().unwrap()),
+    );
+    assert_eq!(role, Some(next), "{plan:?}");
+}

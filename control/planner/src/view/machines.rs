@@ -2,7 +2,7 @@
 
 use agent_protocol::{DiskSeen, ProcessState};
 use cluster_spec::{PodNetworking, PoolSpec};
-use control_records::{Part, Role, Rung};
+use control_records::{Part, Role, Rung, epoch::is_first};
 
 use super::etcd;
 use crate::{ConfigSeen, Draft, Machine, Presence, Reach};
@@ -47,7 +47,7 @@ pub(crate) fn in_force(draft: &Draft<'_>, machine: &Machine) -> bool {
                 None => draft.seen.api.reach == Reach::Ready,
             };
             machine.presence == Presence::Running
-                && (draft.reached_before() || works && (generation == 1 || machine.heard()))
+                && (draft.reached_before() || works && (is_first(generation) || machine.heard()))
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const FEATURE: Feature = Feature {
 };
 
 fn record(draft: &mut Draft<'_>) {
-    if draft.addresses().is_some() {
+    if draft.addresses().is_some() || draft.waits_for_look() {
         return;
     }
     match Leases::new(&draft.desired.uid, draft.seen).cluster(&draft.seen.observed) {

@@ -2,6 +2,7 @@
 //!
 //! Always true: a cluster whose etcd was formed never loses a second member to the planner before the first is back.
 
+use cluster_bootstrap::member_address;
 use cluster_spec::Tier;
 use control_records::{EventKind, Part, Role};
 
@@ -67,6 +68,9 @@ fn record(draft: &mut Draft<'_>) {
 }
 
 fn add(draft: &mut Draft<'_>, missing: u32) {
+    if draft.waits_for_look() {
+        return;
+    }
     let seen = draft.seen;
     let mut leases = Leases::new(&draft.desired.uid, seen);
     if draft.leased().is_none() {
@@ -74,7 +78,11 @@ fn add(draft: &mut Draft<'_>, missing: u32) {
         leases.cluster(&seen.observed);
     }
     let taken: Vec<_> = seen.machines.values().filter_map(member_index).collect();
-    let free = (0..MOST_MEMBERS).filter(|index| !taken.contains(index));
+    let free = (0..MOST_MEMBERS).filter(|index| {
+        // A member that is in no record has its address in the VNET all the same.
+        let address = member_address(&draft.desired.spec, *index);
+        !taken.contains(index) && !address.is_some_and(|address| seen.kept.addresses.contains(&address))
+    });
     for index in free.take(usize::try_from(missing).unwrap_or_default()) {
         let Some(address) = leases.member(index) else {
             draft.wait(

@@ -17,10 +17,13 @@ pub(crate) const FEATURE: Feature = Feature {
 };
 
 fn act(draft: &mut Draft<'_>) {
-    if draft.leased().is_none() {
+    if draft.leased().is_none() || draft.waits_for_look() {
         return;
     }
-    let wanted = routes(&draft.desired.spec, draft.seen.machines.values());
+    let mut wanted = routes(&draft.desired.spec, draft.seen.machines.values());
+    wanted.extend(draft.seen.kept.routes.iter().cloned());
+    wanted.sort();
+    wanted.dedup();
     if draft.seen.network != NetworkSeen::Made(wanted.clone()) {
         let unknown = draft.seen.network == NetworkSeen::Unknown;
         draft.act_or_adopt(unknown, FabricEffect::EnsureNetwork(wanted), "making the network");

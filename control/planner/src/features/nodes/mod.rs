@@ -3,10 +3,7 @@
 pub(crate) mod placement;
 mod removal;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::PoolSpec;
 use control_records::{Part, Role};
@@ -35,8 +32,6 @@ pub(crate) const FEATURE: Feature = Feature {
 
 /// Every node that the service makes has this prefix; a node with another one is somebody else's.
 const NAME_PREFIX: &str = "aks-";
-/// After a start, the fabric is looked through for unknown machines within about this.
-const LOOKS: Duration = Duration::from_secs(1);
 
 /// Brings the machine records to the pools: writes down what is missing, marks what is too much, highest index first.
 fn record(draft: &mut Draft<'_>) {
@@ -47,6 +42,7 @@ fn record(draft: &mut Draft<'_>) {
         &draft.desired.spec,
         seen.machines.values(),
         seen.api.nodes.iter().map(|node| node.name.as_str()),
+        &seen.kept,
     );
     for pool in pools {
         let nodes = Nodes::of(draft, pool);
@@ -81,6 +77,9 @@ fn record(draft: &mut Draft<'_>) {
                 unknown,
                 format!("waiting for the API server, to add nodes to pool {}", pool.name),
             );
+            continue;
+        }
+        if missing > 0 && draft.waits_for_look() {
             continue;
         }
         for _ in 0..missing {
@@ -214,7 +213,7 @@ fn objects(draft: &mut Draft<'_>) {
     let strays = strays(draft);
     if !strays.is_empty() && seen.unknown_machines == UnknownMachines::NotLooked {
         draft.unfinished = true;
-        draft.look_again_at(draft.after(draft.now, LOOKS));
+        draft.look_again_at(draft.after(draft.now, UnknownMachines::PAUSE));
     }
     for node in strays {
         if seen.unknown_machines != UnknownMachines::None {

@@ -7,7 +7,7 @@ use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec};
 use control_records::Role;
 use ipnet::Ipv4Net;
 
-use crate::{Machine, nth};
+use crate::{KeptPlaces, Machine, nth};
 
 /// Azure keeps the first four addresses of a subnet to itself; nodes start after them.
 pub const NODE_OFFSET: u32 = 4;
@@ -53,12 +53,13 @@ impl<'a> NodePlacement<'a> {
         spec: &'a ClusterSpec,
         machines: impl IntoIterator<Item = &'m Machine>,
         objects: impl IntoIterator<Item = &'a str>,
+        kept: &KeptPlaces,
     ) -> Self {
         let mut places = Self {
             uid,
             spec,
-            addresses: BTreeSet::new(),
-            pod_ranges: BTreeSet::new(),
+            addresses: kept.addresses.clone(),
+            pod_ranges: kept.routes.iter().map(|route| route.to).collect(),
             numbers: BTreeSet::new(),
             objects: objects.into_iter().collect(),
         };

@@ -7,6 +7,7 @@ mod healing;
 mod login;
 mod plugins;
 mod pools;
+mod store;
 mod upgrade;
 mod workload;
 
@@ -67,6 +68,9 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
         })?;
     }
     let az = login::walk(journal, stamp)?;
+    if wanted("store") {
+        store::walk(journal, stamp, &az)?;
+    }
     if wanted("backup") {
         backup::walk(journal, stamp, &az)?;
     }

@@ -85,6 +85,15 @@ impl Stamp {
         Ok(())
     }
 
+    /// The store's file.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.directory
+            .path()
+            .join("state")
+            .join(&self.name)
+            .join("store.redb")
+    }
+
     /// Where the disk of a machine is.
     pub(crate) fn machine_disk(&self, machine: &str) -> PathBuf {
         let state = self.directory.path().join("state").join(&self.name);

@@ -5,8 +5,10 @@
 //! | `GET /status` | [`StampStatus`] |
 //! | `GET /logs/{machine}/{process}?lines=N` | text; 404 where there is no such machine, 503 where its agent is away |
 //!
-//! Always true: it only reads. Whatever changes something goes through the ARM API, as for every other client.
-//! Called by: `up`, `status`, `logs`, `down`.
+//! | `POST /store/copy` | [`CopyStatus`], when a copy of the store has been made and read back |
+//!
+//! Always true: it changes nothing in the stamp. Whatever changes something goes through the ARM API, as for every other client.
+//! Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`.
 
 mod server;
 
@@ -17,6 +19,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use service::store_copies::{CopyStatus, StoreStatus};
 
 use crate::{
     problem::Problem,
@@ -35,6 +39,9 @@ pub(crate) struct StampStatus {
     pub(crate) clusters: Vec<ClusterStatus>,
     /// Node images that are being built because a cluster asked for them, and what is going on.
     pub(crate) image_builds: BTreeMap<String, String>,
+    /// The store and its newest copy.
+    #[serde(default)]
+    pub(crate) store: Option<StoreStatus>,
     /// What exists and is in no record of the store.
     #[serde(default)]
     pub(crate) unknown: Vec<control_records::unknown::UnknownRecord>,
@@ -192,6 +199,9 @@ pub(crate) struct ProcessStatus {
 /// How long an answer may take; log tails come from the machine's agent.
 const BOUND: Duration = Duration::from_secs(15);
 
+/// How long a copy of the store may take to be made, kept and read back.
+const COPY_BOUND: Duration = Duration::from_secs(30 * 60);
+
 /// The commands' side.
 pub(crate) struct AdminClient {
     http: reqwest::Client,
@@ -220,6 +230,13 @@ impl AdminClient {
         answer.json().await.context("the service's answer cannot be read")
     }
 
+    /// Has a copy of the store made, and waits for it.
+    pub(crate) async fn copy_store(&self) -> Result<CopyStatus> {
+        let request = self.http.post("http://landfall/store/copy").timeout(COPY_BOUND);
+        let answer = self.answer(request).await?;
+        answer.json().await.context("the service's answer cannot be read")
+    }
+
     /// The end of a log.
     pub(crate) async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String> {
         let answer = self
@@ -229,7 +246,11 @@ impl AdminClient {
     }
 
     async fn get(&self, path: &str) -> Result<reqwest::Response> {
-        let answer = self.http.get(format!("http://landfall{path}")).send().await;
+        self.answer(self.http.get(format!("http://landfall{path}"))).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let answer = request.send().await;
         let answer = answer.map_err(|error| {
             tracing::debug!(%error, "the admin socket does not answer");
             self.unreachable()

@@ -98,6 +98,9 @@ pub(crate) enum Command {
     /// List, show and abort what was asked of clusters
     #[command(subcommand)]
     Operation(Operation),
+    /// The store that knows of all clusters: its copies, and the way back to one
+    #[command(subcommand)]
+    Store(Store),
     /// Show what exists and is in no record of the store, and say what of it may go
     #[command(subcommand)]
     Unknown(Unknown),
@@ -373,6 +376,43 @@ pub(crate) struct BackupRestore {
     /// Only say what would change
     #[arg(long)]
     pub(crate) preview: bool,
+
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// `landfall store`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Show the store and its copies: when, how large, of which revision, and where they and the sealing key are
+    Show,
+    /// Make a copy now, and wait until it has been read back
+    Backup,
+    /// Put the store back from a copy, while the service does not run
+    Restore(StoreRestore),
+    /// Begin with an empty store where the store's file is gone: it knows no cluster, and all that there is is unknown to it
+    New,
+}
+
+/// `landfall store restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The store that is there is kept beside the new one, as store.redb.kept-MILLISECONDS. Machines go on meanwhile.
+What happened after the copy is unknown to the store: machines, networks and backups that it does not know are kept and shown by
+`landfall unknown list`. What it knows becomes again as it was then.")]
+pub(crate) struct StoreRestore {
+    /// The newest copy that is not younger, e.g. 2026-11-21T12:41:07Z [default: the newest]
+    #[arg(long, value_name = "TIME", conflicts_with = "file")]
+    pub(crate) at: Option<String>,
+
+    /// A copy in a directory: DIRECTORY/store-ID/NAME.copy, with the file `key` beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<std::path::PathBuf>,
+
+    /// Which store, where there are copies of several: its identity [default: the one whose file is there]
+    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    pub(crate) store: Option<String>,
 
     /// Do not ask
     #[arg(long, short)]

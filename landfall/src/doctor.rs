@@ -10,10 +10,11 @@ use std::{fs, net::SocketAddr, path::Path};
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use fabric_api::StampNetwork;
+use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
-use crate::{host, packages, printer};
+use crate::{admin::StampStatus, host, packages, printer};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -146,6 +147,30 @@ pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
     if let Some(listen) = question.listen {
         checks.push(port(listen));
     }
+    checks
+}
+
+/// What a stamp that runs says of its store: whether it is copied, and what it does not know.
+pub(crate) fn examine_stamp(status: &StampStatus, now: Timestamp, flag: &str) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Some(store) = &status.store {
+        let next = format!(
+            "look at what is said and at the place: landfall store show{flag}; try again: landfall store backup{flag}"
+        );
+        checks.push(match (store.complaint(now), &store.copy) {
+            (Some(complaint), _) => Check::warning("store", complaint, next),
+            (None, Some(copy)) => Check::ok("store", format!("copied as of {}", copy.at)),
+            (None, None) => Check::ok("store", "the service has just started and is about to copy it"),
+        });
+    }
+    checks.push(match status.unknown.len() {
+        0 => Check::ok("unknown", "everything that exists is in a record of the store"),
+        number => Check::warning(
+            "unknown",
+            format!("{number} machines, networks or backups are in no record of the store, and are kept"),
+            format!("see them: landfall unknown list{flag}; an older store than they are: landfall store show{flag}"),
+        ),
+    });
     checks
 }
 

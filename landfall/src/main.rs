@@ -102,6 +102,7 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Kubeconfig(args) => commands::kubeconfig::run(context, &args).await,
         Command::Kubectl(args) => commands::kubectl::run(context, &args).await,
         Command::Logs(args) => commands::logs::run(context, &args).await,
+        Command::Store(command) => Box::pin(commands::store::run(context, &command)).await,
         Command::Unknown(command) => Box::pin(commands::unknown::run(context, &command)).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,

@@ -18,7 +18,7 @@ use axum::{
     extract::{Path as UrlPath, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use cluster_spec::PodNetworking;
 use control_records::{
@@ -29,6 +29,7 @@ use fabric_api::{Fabric, MachineSeen, Power};
 use jiff::Timestamp;
 use providers_containerservice::cluster_state;
 use serde::Deserialize;
+use service::store_copies::StoreCopies;
 use tokio::net::UnixListener;
 
 use super::{
@@ -42,6 +43,7 @@ pub(crate) struct Sources {
     pub(crate) settings: Settings,
     pub(crate) started_at: Timestamp,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) copies: Arc<StoreCopies>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) fabric: Arc<dyn Fabric>,
     /// Images being built, by version.
@@ -68,6 +70,7 @@ pub(crate) async fn serve(
         .with_context(|| format!("cannot protect {}", socket.display()))?;
     let router = Router::new()
         .route("/status", get(status))
+        .route("/store/copy", post(copy_store))
         .route("/logs/{machine}/{process}", get(logs))
         .with_state(sources);
     axum::serve(listener, router)
@@ -83,6 +86,13 @@ async fn status(State(sources): State<Arc<Sources>>) -> Response {
             tracing::error!(error = format!("{error:#}"), "the state cannot be read");
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response()
         }
+    }
+}
+
+async fn copy_store(State(sources): State<Arc<Sources>>) -> Response {
+    match sources.copies.take().await {
+        Ok(copy) => Json(copy).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -195,6 +205,7 @@ impl Sources {
             uplink: format!("{:?}", self.settings.uplink).to_lowercase(),
             clusters: answers,
             image_builds: (self.image_builds)(),
+            store: Some(self.copies.status().await?),
             unknown: unknown::list(store).await?,
             machines,
         })

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Context;
 use crate::{
+    admin::AdminClient,
     args, background,
     doctor::{self, Check, Question, Verdict},
     images, printer,
@@ -32,7 +33,15 @@ pub(crate) async fn run(context: &Context, args: &args::Doctor) -> Result<()> {
         listen,
         network: network.map(|network| (context.places.name.as_str(), network)),
     };
-    let checks = doctor::examine(&question, &context.env);
+    let mut checks = doctor::examine(&question, &context.env);
+    if running {
+        let status = AdminClient::new(&context.places)?.status().await?;
+        checks.extend(doctor::examine_stamp(
+            &status,
+            context.env.clock.now(),
+            &context.name_flag(),
+        ));
+    }
     context
         .printer
         .result(&json!({ "event": "result", "checks": checks }), || page(&checks));

@@ -12,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod operation;
 pub(crate) mod service;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod unknown;
 pub(crate) mod up;
 

@@ -50,6 +50,13 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
     for (version, step) in &status.image_builds {
         page.push_str(&format!("  image    Kubernetes {version}: {step}\n"));
     }
+    if let Some(store) = &status.store {
+        match (store.complaint(now), &store.copy) {
+            (Some(complaint), _) => page.push_str(&format!("  store    {complaint}\n")),
+            (None, Some(copy)) => page.push_str(&format!("  store    copied {} ago\n", ago(now, copy.at))),
+            (None, None) => {}
+        }
+    }
     if !status.unknown.is_empty() {
         page.push_str(&format!(
             "  unknown  {} machines, networks or backups are in no record of the store: see landfall unknown list{flag}\n",

@@ -25,17 +25,16 @@ use crate::{
 const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where backups go.
-pub(super) struct Kept {
-    pub(super) archive: Arc<Archive>,
+pub(crate) struct Kept {
+    pub(crate) archive: Arc<Archive>,
     /// What keeps a copy, if one is wished for.
-    pub(super) mirror: Option<Mirror>,
+    pub(crate) mirror: Option<Mirror>,
 }
 
 /// The archive of a stamp, and its copy.
-pub(super) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, env: &Env) -> Result<Kept> {
-    let own = places.state.join("backups");
+pub(crate) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, env: &Env) -> Result<Kept> {
     let objects = match settings.backups.as_deref() {
-        None => directory(&own)?,
+        None => directory(&own(places))?,
         Some(place) => object_store(place, places, env)?,
     };
     let mirror = match settings.backups_copy.as_deref() {
@@ -56,6 +55,31 @@ pub(super) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, e
         archive: Arc::new(Archive::new(objects, Arc::clone(sealer))),
         mirror,
     })
+}
+
+/// Where they are unless told otherwise.
+fn own(places: &Places) -> PathBuf {
+    places.state.join("backups")
+}
+
+/// What people are told of where backups are: the place, and that of the copy.
+pub(crate) fn told(places: &Places, settings: &Settings) -> Vec<String> {
+    let first = settings.backups.clone();
+    let first = first.unwrap_or_else(|| own(places).display().to_string());
+    [Some(first), settings.backups_copy.clone()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The archive that a file lies in: `DIRECTORY/store-ID/NAME.copy`, with the folder's key beside it.
+pub(crate) fn archive_around(file: &Path, sealer: &Arc<Sealer>) -> Result<Arc<Archive>> {
+    let root = file
+        .parent()
+        .and_then(Path::parent)
+        .filter(|root| !root.as_os_str().is_empty());
+    let root = root.unwrap_or(Path::new("."));
+    Ok(Arc::new(Archive::new(directory(root)?, Arc::clone(sealer))))
 }
 
 fn directory(root: &Path) -> Result<Arc<dyn ObjectStore>> {

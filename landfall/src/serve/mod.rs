@@ -3,7 +3,7 @@
 //! Always true: one service a stamp (it holds the lock); it may be killed at any point; machines go on without it and are
 //! found again when it starts.
 
-mod backups;
+pub(crate) mod backups;
 mod drivers;
 mod endpoint;
 mod first;
@@ -12,6 +12,7 @@ mod open_files;
 pub(crate) mod panics;
 mod recipes;
 mod reserve;
+mod store;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -19,8 +20,9 @@ use anyhow::{Context as _, Result};
 use arm_edge::ServerTls;
 use base_env::Env;
 use base_tls::ServedCertificate;
-use control_store::{RedbStore, Sealer, Store};
-use service::{Config, Part, Records, Service, contain, until};
+use control_backup::Copies;
+use control_store::{Sealer, Store};
+use service::{Config, Part, Records, Service, contain, store_copies::StoreCopies, until};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -99,10 +101,9 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let tls = endpoint::certificate(places, &settings, &sealer, env.clock.now())?;
     let certificate = ServedCertificate::from_pem(&tls.cert_pem, &tls.key_pem)
         .context("the endpoint's certificate cannot be used")?;
-    let store: Arc<dyn Store> = Arc::new(
-        RedbStore::open(&places.store(), env)
-            .with_context(|| format!("cannot open {}", places.store().display()))?,
-    );
+    let backups::Kept { archive, mirror } = backups::open(places, &settings, &sealer, env)?;
+    let copies = Copies::new(Arc::clone(&archive));
+    let store: Arc<dyn Store> = Arc::new(store::open(context, &copies).await?);
     let migrated = control_records::migrate(&*store)
         .await
         .with_context(|| format!("cannot use {}", places.store().display()))?;
@@ -113,17 +114,20 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             "the store was migrated"
         );
     }
+    let identity = control_records::epoch::identify(&*store, env)
+        .await
+        .with_context(|| format!("cannot use {}", places.store().display()))?;
     let config = config(places, &settings);
     first::records(&*store, places, &settings, &config, env).await?;
 
     let drivers = drivers::Drivers::start(context, &settings, &store).await?;
-    let backups::Kept { archive, mirror } = backups::open(places, &settings, &sealer, env)?;
     drivers.keep_backups(&archive, &store);
     let service = Service::new(
         env,
         config,
         Records {
             store: Arc::clone(&store),
+            epoch: identity.epoch,
             sealer: Arc::clone(&sealer),
         },
         drivers.of_service(&archive),
@@ -156,6 +160,14 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     parts.push(endless("room for the store", env, &stopped, {
         let (env, store) = (env.clone(), places.store());
         move || reserve::keep(env.clone(), store.clone())
+    }));
+    let copies = Arc::new(StoreCopies::new(env, Arc::clone(&store), identity, copies));
+    parts.push(endless("copies of the store", env, &stopped, {
+        let copies = Arc::clone(&copies);
+        move || {
+            let copies = Arc::clone(&copies);
+            async move { copies.run().await }
+        }
     }));
     if let Some(mirror) = mirror {
         parts.push(endless("copy of backups", env, &stopped, {
@@ -192,6 +204,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         settings,
         started_at: env.clock.now(),
         store,
+        copies,
         agents: Arc::clone(&drivers.agents),
         fabric: Arc::clone(&drivers.fabric),
         image_builds: drivers.image_builds(),

@@ -1,0 +1,188 @@
+//! The store's file is damaged while clusters run: the commands of the guide, as they stand there, bring it back.
+
+use std::{os::unix::fs::FileExt as _, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    clients::{Az, Kubectl, attempt, run},
+    journal::{Journal, wait_for},
+    stamp::Stamp,
+};
+
+const GUIDE: &str = include_str!("../../../docs/guides/store.md");
+
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
+    let blocks = blocks(GUIDE);
+    let [before, after] = blocks.as_slice() else {
+        anyhow::bail!("the guide has {} blocks of commands, not two", blocks.len());
+    };
+    let clusters: Value = az.json(&["aks", "list"])?;
+    let field = |name: &str| {
+        let text = clusters[0][name].as_str().map(str::to_owned);
+        text.with_context(|| format!("no {name} in {clusters}"))
+    };
+    let (group, cluster) = (field("resourceGroup")?, field("name")?);
+    let kubectl = stamp.kubectl(az, &group, &cluster)?;
+    journal.step("store", "the guide's commands: the store is copied", || {
+        say(journal, stamp, before).map(drop)
+    })?;
+    let pods = started(&kubectl)?;
+    journal.step(
+        "store",
+        "the service is killed and its store damaged: up says what to do",
+        || {
+            // What a cluster holds is not in the store.
+            kubectl.text(&[
+                "create",
+                "configmap",
+                "after-the-copy",
+                "--from-literal=answer=42",
+            ])?;
+            stamp.kill_service()?;
+            let file = std::fs::OpenOptions::new().write(true).open(stamp.store())?;
+            file.write_all_at(&[0x5a; 64 * 1024], 0)?;
+            file.sync_all()?;
+            let said = attempt(&mut stamp.landfall(&["up"]))?;
+            let text = String::from_utf8_lossy(&said.stderr).into_owned();
+            journal.note(&text);
+            ensure!(!said.status.success(), "up went on with a damaged store");
+            ensure!(
+                text.contains("is damaged") && text.contains("landfall store restore"),
+                "{text}"
+            );
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "store",
+        "the guide's commands: it is put back, and the cluster serves with its data",
+        || {
+            let said = say(journal, stamp, after)?;
+            ensure!(
+                said.contains("Nothing: every machine"),
+                "something is unknown: {said}"
+            );
+            wait_for("the cluster to be as it was", Duration::from_secs(60), || {
+                let kept = kubectl.json(&["get", "configmap", "after-the-copy"])?;
+                ensure!(kept["data"]["answer"] == "42", "{kept}");
+                ensure!(!kubectl.ready_nodes()?.is_empty(), "no node is ready");
+                let cluster = az.json(&["aks", "show", "--resource-group", &group, "--name", &cluster])?;
+                ensure!(
+                    cluster["provisioningState"] == "Succeeded",
+                    "{}",
+                    cluster["provisioningState"]
+                );
+                Ok(())
+            })?;
+            let now = started(&kubectl)?;
+            ensure!(now == pods, "pods were restarted: {pods:?}, now {now:?}");
+            let show: Value =
+                serde_json::from_str(&run(&mut stamp.landfall(&["store", "show", "--output", "json"]))?)?;
+            ensure!(show["store"]["epoch"] == 1, "{show}");
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "store",
+        "what follows reaches machines that were configured before",
+        || {
+            let node = &[
+                "aks",
+                "nodepool",
+                "scale",
+                "--resource-group",
+                &group,
+                "--cluster-name",
+                &cluster,
+            ];
+            let pools = az.json(&[
+                "aks",
+                "nodepool",
+                "list",
+                "--resource-group",
+                &group,
+                "--cluster-name",
+                &cluster,
+            ])?;
+            let pool = pools[0]["name"].as_str().context("a pool without a name")?;
+            for count in ["2", "1"] {
+                let mut arguments = node.to_vec();
+                arguments.extend(["--name", pool, "--node-count", count]);
+                az.json(&arguments)?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// The commands in a guide's blocks, without their comments.
+fn blocks(guide: &str) -> Vec<Vec<Vec<String>>> {
+    let command = |line: &str| {
+        let line = line.split('#').next().unwrap_or_default();
+        line.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    guide
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(|block| {
+            block
+                .lines()
+                .filter(|line| line.starts_with("landfall "))
+                .map(command)
+                .collect()
+        })
+        .collect()
+}
+
+/// Gives commands as they stand, to this stamp. What all of them said.
+fn say(journal: &Journal, stamp: &Stamp, commands: &[Vec<String>]) -> Result<String> {
+    let mut said = String::new();
+    for command in commands {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
+        let command: &mut Command = &mut stamp.landfall(&arguments);
+        let text = run(command).with_context(|| format!("landfall {}", arguments.join(" ")))?;
+        journal.note(&text);
+        said.push_str(&text);
+    }
+    Ok(said)
+}
+
+/// Each container of each pod: when it started, and how often again.
+fn started(kubectl: &Kubectl) -> Result<Vec<(String, String, u64)>> {
+    let pods = kubectl.json(&["get", "pods", "--all-namespaces"])?;
+    let items = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut all = Vec::new();
+    for pod in items {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        for container in pod["status"]["containerStatuses"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            all.push((
+                format!("{name}/{}", container["name"]),
+                container["state"]["running"]["startedAt"].to_string(),
+                container["restartCount"].as_u64().unwrap_or_default(),
+            ));
+        }
+    }
+    all.sort();
+    ensure!(!all.is_empty(), "there are no pods");
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_commands_that_are_walked_through() {
+        let blocks = blocks(GUIDE);
+        assert_eq!(blocks.len(), 2);
+        assert_eq!(blocks[0][1], ["store", "backup"]);
+        assert_eq!(blocks[1][0], ["store", "restore", "--yes"]);
+    }
+}

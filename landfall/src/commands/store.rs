@@ -391,7 +391,7 @@ impl Page<'_> {
             rows,
         ));
         page.push_str(&format!(
-            "\nGo back to one, with the service ended: landfall store restore --at TIME{}\n",
+            "\n\nGo back to one, with the service ended: landfall store restore --at TIME{}\n",
             self.flag
         ));
         page

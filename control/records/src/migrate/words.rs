@@ -32,17 +32,24 @@ pub(super) async fn run(store: &dyn Store) -> Result<usize, MigrateError> {
             leaving.note(uid, &parse(key, record)?);
         }
     }
-    let mut changed = each(store, &clusters, |key, value| match key::of_cluster(key) {
-        Some((_, "desired")) => Some(desired(value)),
-        Some((uid, "observed")) => Some(observed(value, uid, &leaving)),
-        Some((_, rest)) if rest.starts_with("machine/") => Some(machine(value)),
-        Some((uid, rest)) if rest.starts_with("op/") => Some(operation(value, uid, &leaving)),
-        _ => None,
+    let mut changed = each(store, &clusters, |key, value| {
+        match key::of_cluster(key) {
+            Some((_, "desired")) => desired(value),
+            Some((uid, "observed")) => observed(value, uid, &leaving),
+            Some((_, rest)) if rest.starts_with("machine/") => machine(value),
+            Some((uid, rest)) if rest.starts_with("op/") => operation(value, uid, &leaving),
+            _ => return false,
+        }
+        true
     })
     .await?;
     let (of_groups, _) = store.list(key::OF_GROUPS).await?;
     changed += each(store, &of_groups, |key, value| {
-        key.contains("/op/").then(|| operation(value, "", &leaving))
+        let is_operation = key.contains("/op/");
+        if is_operation {
+            operation(value, "", &leaving);
+        }
+        is_operation
     })
     .await?;
     let (deleted, _) = store.list(key::DELETED).await?;
@@ -51,24 +58,24 @@ pub(super) async fn run(store: &dyn Store) -> Result<usize, MigrateError> {
             desired(last);
             last["v"] = json!(CHANGED);
         }
-        Some(())
+        true
     })
     .await?;
     Ok(changed)
 }
 
-/// Changes those of these records that `change` has something to say to and that have not been changed yet.
+/// Changes those of these records that have not been changed yet. `change` says whether a record is one of those that it changes.
 async fn each(
     store: &dyn Store,
     records: &[(String, Versioned)],
-    change: impl Fn(&str, &mut Value) -> Option<()>,
+    change: impl Fn(&str, &mut Value) -> bool,
 ) -> Result<usize, MigrateError> {
     let mut changed = 0;
     for batch in records.chunks(BATCH) {
         let mut txn = Txn::default();
         for (key, record) in batch {
             let mut value = parse(key, record)?;
-            if value["v"] == json!(CHANGED) || change(key, &mut value).is_none() {
+            if value["v"] == json!(CHANGED) || !change(key, &mut value) {
                 continue;
             }
             value["v"] = json!(CHANGED);

@@ -84,6 +84,9 @@ pub(crate) struct ClusterStatus {
     pub(crate) uid: String,
     /// As ARM says it: Succeeded, Creating, Updating, Deleting.
     pub(crate) state: String,
+    /// Whether it is to stand still: no machine of it is to run.
+    #[serde(default)]
+    pub(crate) stopped: bool,
     pub(crate) kubernetes_version: String,
     pub(crate) vip: Option<Ipv4Addr>,
     pub(crate) nodes_ready: u32,

@@ -239,11 +239,14 @@ fn operation_status(operation: OperationRecord) -> OperationStatus {
 }
 
 fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str) -> ClusterStatus {
-    let nodes_wanted = cluster.spec.pools.iter().map(|pool| pool.count).sum();
+    let stopped = cluster.spec.stopped;
+    let pools = cluster.spec.pools.iter().filter(|_| !stopped);
+    let nodes_wanted = pools.map(|pool| pool.count).sum();
     let nodes_ready = observed.ready_nodes.values().sum();
     let bare = cluster.spec.network.plugin == PodNetworking::None && nodes_ready < nodes_wanted;
     ClusterStatus {
         state: state.to_owned(),
+        stopped,
         nodes_wanted,
         nodes_ready,
         hint: bare.then(|| {

@@ -84,7 +84,11 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
             vec![
                 cluster.name.clone(),
                 cluster.resource_group.clone(),
-                coloured(&cluster.state),
+                if cluster.stopped && cluster.state == "Succeeded" {
+                    "Stopped".yellow().to_string()
+                } else {
+                    coloured(&cluster.state)
+                },
                 cluster.kubernetes_version.clone(),
                 format!("{}/{}", cluster.nodes_ready, cluster.nodes_wanted),
                 cluster
@@ -122,6 +126,9 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
         .iter()
         .map(|machine| {
             let (mark, text) = match machine.complaint() {
+                _ if cluster.stopped && machine.power != "running" => {
+                    ("-".yellow().to_string(), "is off".to_owned())
+                }
                 _ if machine.deleting => ("-".yellow().to_string(), "is going away".to_owned()),
                 None => (
                     "✓".green().to_string(),
@@ -166,6 +173,9 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     }
     if let Some(hint) = &cluster.hint {
         page.push_str(&format!("  note:    {hint}\n"));
+    }
+    if cluster.stopped {
+        page.push_str("  note:    it is stopped; az aks start brings it back\n");
     }
     page.push_str(&format!("  backup:  {}\n", backup(cluster.backup.as_ref())));
     if let Some(problem) = &cluster.problem {

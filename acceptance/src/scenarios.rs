@@ -7,6 +7,7 @@ mod healing;
 mod login;
 mod plugins;
 mod pools;
+mod power;
 mod store;
 mod upgrade;
 mod workload;
@@ -76,6 +77,9 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     }
     if wanted("disks") {
         backup::disks(journal, stamp, &az)?;
+    }
+    if wanted("power") {
+        power::walk(journal, stamp, &az)?;
     }
     if wanted("plugins") {
         plugins::walk(journal, stamp, &az)?;

@@ -186,7 +186,14 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
     };
     let pools: Vec<String> = record.spec.pools.iter().map(|pool| pool.name.clone()).collect();
     let pool = dice.pick(&pools).unwrap_or_else(|| "np1".to_owned());
-    Ok(match dice.roll(24) {
+    // Hardly anything else is accepted about one that is stopped.
+    if record.spec.stopped && dice.roll(3) > 0 {
+        return Ok(Wish::Power {
+            cluster,
+            stopped: false,
+        });
+    }
+    Ok(match dice.roll(26) {
         0..8 => Wish::Pool {
             cluster,
             pool,
@@ -230,6 +237,10 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
                 1 => Some(pool),
                 _ => None,
             },
+        },
+        22 | 23 => Wish::Power {
+            cluster,
+            stopped: dice.roll(4) > 0,
         },
         _ => Wish::Delete { cluster },
     })

@@ -131,14 +131,23 @@ impl Stamp {
         let mut there = self.world.machines();
         there.retain(|machine| !unknown.iter().any(|found| found.id == machine.id.as_str()));
         let in_fabric: BTreeSet<_> = there.iter().map(|machine| machine.id.to_string()).collect();
+        // Of a stopped cluster, disks of the control plane may be there, as far as they were made, and no node.
+        let disks = records.machines.values().filter(|machine| {
+            let member = matches!(role(machine), Some(Role::ControlPlane { .. }));
+            !is_off(records, &machine.id) || member && in_fabric.contains(&machine.id)
+        });
         same(
             problems,
             "machines there and machines written down",
             &in_fabric,
-            &ids,
+            &disks.map(|machine| machine.id.clone()).collect(),
         );
         for machine in there {
-            if machine.power != Power::Running {
+            if is_off(records, machine.id.as_str()) {
+                if machine.power == Power::Running {
+                    problems.push(format!("machine {} of a stopped cluster runs", machine.id));
+                }
+            } else if machine.power != Power::Running {
                 problems.push(format!(
                     "machine {} does not run: {:?}",
                     machine.id, machine.power
@@ -146,12 +155,20 @@ impl Stamp {
             }
         }
         for (id, ailments) in self.world.ailing() {
+            // Nothing cures what does not run.
+            if is_off(records, id.as_str()) {
+                continue;
+            }
             problems.push(format!("machine {id} still suffers: {ailments:?}"));
         }
         let configs = self.of_clusters::<SealedRecord>("machine-config").await?;
         let configured: BTreeSet<_> = configs.into_keys().collect();
+        let mut ids = ids;
+        ids.retain(|id| !is_off(records, id) || configured.contains(id));
         same(problems, "configurations and machines", &configured, &ids);
-        for machine in records.machines.values().filter(|machine| machine.deleting) {
+        let going = records.machines.values().filter(|machine| machine.deleting);
+        // A member goes when etcd lets it go, which has to run for that.
+        for machine in going.filter(|machine| !is_off(records, &machine.id)) {
             problems.push(format!("machine {} is still to go", machine.id));
         }
         Ok(())
@@ -174,11 +191,18 @@ impl Stamp {
             .map(|network| network.id.to_string())
             .collect();
         networks.retain(|id| !unknown.iter().any(|found| found.id == *id));
-        // Of a cluster whose creation was aborted, only records are there.
+        // Of a cluster whose creation was aborted, only records are there; of a stopped one, what there was then.
+        let stopped = |uid: &String| {
+            records
+                .clusters
+                .get(uid)
+                .is_some_and(|cluster| cluster.spec.stopped)
+        };
+        networks.retain(|uid| !stopped(uid));
         let made: BTreeSet<_> = records
             .clusters
             .values()
-            .filter(|cluster| !cluster.course.halted)
+            .filter(|cluster| !cluster.course.halted && !cluster.spec.stopped)
             .map(|cluster| cluster.uid.clone())
             .collect();
         same(problems, "networks and clusters", &networks, &made);
@@ -258,6 +282,9 @@ impl Stamp {
         problems: &mut Vec<String>,
     ) {
         let spec = &cluster.spec;
+        if spec.stopped {
+            return;
+        }
         let running = self.world.images();
         let version = |text: &str| text.parse::<Version>().ok();
         let mut members = BTreeSet::new();
@@ -331,6 +358,16 @@ impl Stamp {
                     }
                 }
             }
+        }
+        if spec.stopped {
+            let seen = records.observed.get(uid);
+            let ready: u32 = seen.iter().flat_map(|seen| seen.ready_nodes.values()).sum();
+            if ready > 0 {
+                problems.push(format!(
+                    "{name}: {ready} nodes of a stopped cluster are called ready"
+                ));
+            }
+            return;
         }
         if members != control_planes(cluster) {
             problems.push(format!(
@@ -444,6 +481,19 @@ impl Stamp {
             }
         }
     }
+}
+
+fn role(machine: &MachineRecord) -> Option<&Role> {
+    machine.assignment.as_ref().map(|given| &given.role)
+}
+
+/// Whether a machine is of a cluster that is stopped.
+fn is_off(records: &Records, machine: &str) -> bool {
+    let found = records.machines.values().find(|record| record.id == machine);
+    found
+        .and_then(|machine| machine.assignment.as_ref())
+        .and_then(|given| records.clusters.get(&given.cluster))
+        .is_some_and(|cluster| cluster.spec.stopped)
 }
 
 /// How many control plane machines a cluster is to have.

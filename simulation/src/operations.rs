@@ -93,6 +93,38 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=2"],
         &["upgrade c1 1.37.1", "wait 3", "abort c1"],
     ),
+    operation("stop", &["create c1 np1=2"], &["power c1 off"]),
+    operation(
+        "stop-members",
+        &["create c1 np1=1 tier=Standard"],
+        &["power c1 off"],
+    ),
+    operation("start", &["create c1 np1=2", "power c1 off"], &["power c1 on"]),
+    operation(
+        "start-members",
+        &["create c1 np1=1 tier=Standard", "power c1 off"],
+        &["power c1 on"],
+    ),
+    operation(
+        "stop-and-start",
+        &["create c1 np1=2"],
+        &["power c1 off", "wait 1", "power c1 on"],
+    ),
+    operation(
+        "start-and-stop",
+        &["create c1 np1=2", "power c1 off"],
+        &["power c1 on", "wait 1", "power c1 off"],
+    ),
+    operation(
+        "stop-and-abort",
+        &["create c1 np1=2"],
+        &["power c1 off", "wait 1", "abort c1"],
+    ),
+    operation(
+        "delete-stopped",
+        &["create c1 np1=2", "power c1 off"],
+        &["delete c1"],
+    ),
     operation("tier-up", &["create c1 np1=1"], &["tier c1 Standard"]),
     operation("tier-down", &["create c1 np1=1 tier=Standard"], &["tier c1 Free"]),
     operation("repair-stopped-node", &["create c1 np1=2"], &["crash vmss000001"]),

@@ -12,6 +12,7 @@
 //! | `upgrade C VERSION [POOL, control-plane]` | the PUT of a cluster with another version for all, for its control plane only, or of a pool |
 //! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all of them |
 //! | `abort C` | the POST that aborts what is under way |
+//! | `power C off`, `power C on` | the POST that stops a cluster, that starts it |
 //! | `restore C SECONDS [NEW]` | the POST that takes a cluster's state so many seconds back, or makes another one with it |
 //! | `object C NAME [VALUE]` | puts an object into a cluster, as its users do; without a value, shows it |
 //! | `settle` | waits until nothing is left to do, then checks that all is there once and nothing is left over |
@@ -445,6 +446,10 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
         ["delete-group"] => Wish::DeleteGroup,
         ["abort", cluster] => Wish::Abort {
             cluster: own(cluster),
+        },
+        ["power", cluster, to @ ("off" | "on")] => Wish::Power {
+            cluster: own(cluster),
+            stopped: *to == "off",
         },
         ["restore", cluster, ago, new @ ..] => Wish::Restore {
             cluster: own(cluster),

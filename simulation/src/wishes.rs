@@ -92,6 +92,13 @@ pub enum Wish {
         /// The cluster.
         cluster: String,
     },
+    /// The POST that stops a cluster, or starts it.
+    Power {
+        /// The cluster.
+        cluster: String,
+        /// Whether it is to stand still.
+        stopped: bool,
+    },
     /// The POST that restores a cluster's state.
     Restore {
         /// The cluster.
@@ -121,6 +128,7 @@ pub struct Desired {
     pools: BTreeMap<String, Pool>,
     tier: String,
     version: String,
+    stopped: bool,
 }
 
 /// What may be there: more than one thing as long as a request was neither acknowledged nor refused.
@@ -148,6 +156,7 @@ impl Asked {
             | Wish::Tier { cluster, .. }
             | Wish::Upgrade { cluster, .. }
             | Wish::Delete { cluster }
+            | Wish::Power { cluster, .. }
             | Wish::Abort { cluster } => vec![cluster.clone()],
             Wish::Restore { cluster, new, .. } => vec![new.as_ref().unwrap_or(cluster).clone()],
         };
@@ -247,6 +256,7 @@ fn may_return(past: &BTreeSet<Option<Desired>>, there: &Desired) -> bool {
     };
     past().any(|state| state.tier == there.tier)
         && past().any(|state| state.version == there.version)
+        && past().any(|state| state.stopped == there.stopped)
         && there.pools.iter().all(known)
 }
 
@@ -264,6 +274,7 @@ fn desired(record: &ClusterRecord) -> Desired {
         pools: pools.collect(),
         tier: tier(record),
         version: record.spec.kubernetes_version.clone(),
+        stopped: record.spec.stopped,
     }
 }
 
@@ -315,6 +326,7 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
             next.pools.remove(pool);
         }
         Wish::Tier { tier, .. } => next.tier.clone_from(tier),
+        Wish::Power { stopped, .. } => next.stopped = *stopped,
         Wish::Upgrade { version, only, .. } => match only.as_deref() {
             Some(CONTROL_PLANE) => next.version.clone_from(version),
             Some(pool) => next.pools.get_mut(pool)?.version.clone_from(version),
@@ -418,6 +430,10 @@ impl Stamp {
             }
             Wish::Delete { cluster } => self.arm("DELETE", &path(cluster, ""), None).await,
             Wish::Abort { cluster } => self.arm("POST", &path(cluster, "/abort"), None).await,
+            Wish::Power { cluster, stopped } => {
+                let action = if *stopped { "/stop" } else { "/start" };
+                self.arm("POST", &path(cluster, action), None).await
+            }
             Wish::Restore { cluster, ago, new } => {
                 let at = self.env.clock.now() - SignedDuration::from_secs(i64::from(*ago));
                 let mut body = json!({ "at": at.to_string() });

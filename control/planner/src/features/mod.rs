@@ -15,6 +15,7 @@ pub(crate) mod members;
 pub(crate) mod network;
 pub(crate) mod nodes;
 pub(crate) mod pki;
+pub(crate) mod power;
 pub(crate) mod restore;
 pub(crate) mod upgrade;
 
@@ -22,6 +23,7 @@ pub(crate) mod upgrade;
 pub(crate) const FEATURES: &[Feature] = &[
     deletion::FEATURE,
     halt::FEATURE,
+    power::FEATURE,
     addresses::FEATURE,
     pki::FEATURE,
     network::FEATURE,

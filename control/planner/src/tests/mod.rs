@@ -28,6 +28,8 @@ mod healing;
 mod members;
 mod operations;
 mod partial;
+#[path = "../features/power/tests.rs"]
+mod power;
 #[path = "../features/restore/tests.rs"]
 mod restore;
 mod tables;
@@ -251,7 +253,8 @@ impl Ideal {
     fn treat(&mut self, id: &str, rung: Rung, at: Timestamp) {
         let record = &self.seen.machines[id].record;
         assert!(
-            [record.repairing().map(|(_, at)| at), record.upgrading()].contains(&Some(at)),
+            [record.repairing().map(|(_, at)| at), record.upgrading()].contains(&Some(at))
+                || self.desired.spec.stopped && self.desired.modified_at == at,
             "written down before"
         );
         let report = self.seen.machines[id].report.as_ref();
@@ -417,7 +420,10 @@ impl Ideal {
             Effect::Fabric(FabricEffect::WipeMachine { machine, at }) => {
                 self.treat(machine, Rung::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
-                assert!(machine.record.enrolled_key.is_none(), "a new token");
+                assert!(
+                    machine.record.enrolled_key.is_none() || machine.presence == Presence::Stopped,
+                    "a new token"
+                );
                 machine.presence = Presence::Absent;
                 machine.report = None;
             }

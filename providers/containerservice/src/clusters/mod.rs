@@ -9,6 +9,7 @@ pub(crate) mod credentials;
 pub(crate) mod draft;
 pub(crate) mod identity;
 pub(crate) mod network;
+pub(crate) mod power;
 pub(crate) mod put;
 pub(crate) mod recreate;
 pub(crate) mod render;
@@ -86,8 +87,8 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             Verb::Action("rotateServiceAccountSigningKeys"),
             "ManagedClusters_RotateServiceAccountSigningKeys",
         ),
-        Row::not_yet(Verb::Action("stop"), "ManagedClusters_Stop"),
-        Row::not_yet(Verb::Action("start"), "ManagedClusters_Start"),
+        power::Stop::ROW,
+        power::Start::ROW,
         Row::not_yet(Verb::Action("runCommand"), "ManagedClusters_RunCommand"),
         Row::not_yet(
             Verb::Action("resolvePrivateLinkServiceId"),
@@ -109,7 +110,7 @@ pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType 
 };
 
 /// What features make of a cluster beyond its body.
-pub(crate) const ASPECTS: &[aspects::Aspect] = &[aspects::DELETION];
+pub(crate) const ASPECTS: &[aspects::Aspect] = &[aspects::DELETION, power::ASPECT];
 
 /// `managedClusters` as the kernel sees them.
 pub(crate) enum Clusters {}

@@ -6,6 +6,7 @@ mod course;
 mod groups;
 mod lifecycle;
 mod maintenance;
+mod power;
 mod refusals;
 #[cfg(test)]
 mod stamp;

@@ -1,0 +1,249 @@
+//! A cluster is stopped and started with the commands of the guide; what was in it is there again.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{GROUP, aks, healing::machines};
+use crate::{
+    clients::{Az, Kubectl, run},
+    journal::{Journal, wait_for},
+    stamp::Stamp,
+};
+
+/// The cluster.
+const NAME: &str = "sleeper";
+/// The commands are run as they stand there.
+const GUIDE: &str = include_str!("../../../docs/guides/power.md");
+const BOUND: Duration = Duration::from_secs(120);
+
+/// What is to be the same after a start.
+#[derive(Debug, PartialEq)]
+struct Kept {
+    endpoint: Vec<String>,
+    nodes: Vec<String>,
+    pod: String,
+    data: Value,
+}
+
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
+    let [stop, start] = commands()?;
+    journal.step("power", "az aks create", || {
+        aks(az, &["create"], NAME, &["--node-count", "1", "--no-ssh-key"]).map(drop)
+    })?;
+    let kubectl = stamp.kubectl(az, GROUP, NAME)?;
+    kubectl.apply(stamp.directory.path(), &workload())?;
+    kubectl.text(&["rollout", "status", "deployment/sleeper", "--timeout=120s"])?;
+    let before = kept(&kubectl)?;
+
+    journal.step("power", "the guide's az aks stop: no machine runs", || {
+        let said = journal.timed("power", "stopped after", || follow(stamp, az, &kubectl, &stop))?;
+        ensure!(said.trim().ends_with("Stopped"), "{said}");
+        let shown = aks(az, &["show"], NAME, &[])?;
+        ensure!(shown["provisioningState"] == "Succeeded", "{shown}");
+        ensure!(shown["powerState"]["code"] == "Stopped", "{shown}");
+        ensure!(
+            shown["agentPoolProfiles"][0]["powerState"]["code"] == "Stopped",
+            "{shown}"
+        );
+        off(stamp)
+    })?;
+    journal.step(
+        "power",
+        "a stopped cluster: credentials are answered, changes refused, another stop is done at once",
+        || {
+            let again = stamp.kubectl(az, GROUP, NAME)?;
+            ensure!(endpoint(&again)? == before.endpoint);
+            let said = az.fails(&[
+                "aks",
+                "scale",
+                "--resource-group",
+                GROUP,
+                "--name",
+                NAME,
+                "--node-count",
+                "2",
+            ])?;
+            ensure!(
+                said.contains("OperationNotAllowed") && said.contains("is stopped"),
+                "az says: {said}"
+            );
+            aks(az, &["stop"], NAME, &[]).map(drop)
+        },
+    )?;
+    journal.step(
+        "power",
+        "it stays stopped when the service is killed, and when the host loses its power",
+        || {
+            stamp.kill_service()?;
+            run(&mut stamp.landfall(&["up", "--output", "json"]))?;
+            stamp.wait_for_service(Duration::from_secs(30))?;
+            off(stamp)?;
+            stamp.power_failure()?;
+            run(&mut stamp.landfall(&["up", "--output", "json"]))?;
+            stamp.wait_for_service(Duration::from_secs(30))?;
+            off(stamp)
+        },
+    )?;
+    journal.step("power", "the guide's az aks start: back with its data", || {
+        let said = journal.timed("power", "started after", || follow(stamp, az, &kubectl, &start))?;
+        ensure!(said.contains("Running"), "{said}");
+        back(&kubectl, &before)
+    })?;
+    journal.step(
+        "power",
+        "the service is killed in the middle of a stop, and of a start",
+        || {
+            for (verb, code) in [("stop", "Stopped"), ("start", "Running")] {
+                aks(az, &[verb], NAME, &["--no-wait"])?;
+                stamp.kill_service()?;
+                run(&mut stamp.landfall(&["up", "--output", "json"]))?;
+                wait_for(code, BOUND, || {
+                    let shown = aks(az, &["show"], NAME, &[])?;
+                    let states = (&shown["provisioningState"], &shown["powerState"]["code"]);
+                    ensure!(states == (&json!("Succeeded"), &json!(code)), "{states:?}");
+                    Ok(())
+                })?;
+                if verb == "stop" {
+                    off(stamp)?;
+                }
+            }
+            back(&kubectl, &before)
+        },
+    )?;
+    journal.step("power", "a stopped cluster is deleted", || {
+        aks(az, &["stop"], NAME, &[])?;
+        aks(az, &["delete"], NAME, &["--yes"]).map(drop)
+    })
+}
+
+/// The guide's blocks of commands: one that stops, one that starts.
+fn commands() -> Result<[String; 2]> {
+    let blocks: Vec<String> = GUIDE
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(str::to_owned)
+        .collect();
+    let blocks = <[String; 2]>::try_from(blocks);
+    blocks.map_err(|blocks| anyhow::anyhow!("the guide has other blocks: {blocks:?}"))
+}
+
+/// Runs commands of the guide in a shell, as a person would who is logged in.
+fn follow(stamp: &Stamp, az: &Az, kubectl: &Kubectl, script: &str) -> Result<String> {
+    let directory = |program: &Path| program.parent().map(Path::to_path_buf).context("no directory");
+    let (az_at, kubectl_at) = (directory(&az.program)?, directory(&kubectl.program)?);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = [az_at, kubectl_at];
+    let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?;
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-euo", "pipefail", "-c", script])
+        .current_dir(stamp.directory.path())
+        .env("PATH", path)
+        .env("KUBECONFIG", &kubectl.kubeconfig)
+        .env("GROUP", GROUP)
+        .env("CLUSTER", NAME);
+    for (name, value) in az.command(&[]).get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    run(&mut shell)
+}
+
+/// No machine of the cluster runs, the control plane's disk is there, the nodes' are not.
+fn off(stamp: &Stamp) -> Result<()> {
+    let member = machines(stamp, NAME, "control plane")?;
+    ensure!(
+        member.len() == 1 && member[0]["power"] == "stopped",
+        "the control plane is {member:?}"
+    );
+    let nodes = machines(stamp, NAME, "node")?;
+    ensure!(
+        nodes.len() == 1 && nodes.iter().all(|node| node["power"] == "absent"),
+        "nodes are {nodes:?}"
+    );
+    for machine in member.iter().chain(&nodes) {
+        let id = machine["id"].as_str().context("a machine without an id")?;
+        let there = stamp.machine_disk(id).exists();
+        ensure!(
+            there == (machine["role"] == "control plane"),
+            "the disk of {machine}"
+        );
+    }
+    Ok(())
+}
+
+/// Where a kubeconfig says that the API is, and which CA it is to have.
+fn endpoint(kubectl: &Kubectl) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(&kubectl.kubeconfig)?;
+    let own = |line: &&str| line.starts_with("server:") || line.starts_with("certificate-authority-data:");
+    let lines: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(own)
+        .map(str::to_owned)
+        .collect();
+    ensure!(lines.len() == 2, "{lines:?}");
+    Ok(lines)
+}
+
+fn kept(kubectl: &Kubectl) -> Result<Kept> {
+    let pods = kubectl.json(&["get", "pods", "-l", "app=sleeper"])?;
+    let map = kubectl.json(&["get", "configmap", "sleeper"])?;
+    let pod = pods["items"][0]["metadata"]["uid"].as_str();
+    Ok(Kept {
+        endpoint: endpoint(kubectl)?,
+        nodes: kubectl.ready_nodes()?,
+        pod: pod.context("no pod")?.to_owned(),
+        data: json!({ "data": map["data"], "metadata": map["metadata"] }),
+    })
+}
+
+/// Everything is as before, and the pod serves again.
+fn back(kubectl: &Kubectl, before: &Kept) -> Result<()> {
+    wait_for("what was there before", BOUND, || {
+        let now = kept(kubectl)?;
+        ensure!(now == *before, "{now:#?}, before: {before:#?}");
+        let deployment = kubectl.json(&["get", "deployment", "sleeper"])?;
+        ensure!(
+            deployment["status"]["availableReplicas"] == 1,
+            "{}",
+            deployment["status"]
+        );
+        let said = kubectl.text(&["exec", "deployment/sleeper", "--", "cat", "/kept/answer"])?;
+        ensure!(said == "42", "{said}");
+        Ok(())
+    })
+}
+
+/// A Deployment that reads a ConfigMap.
+fn workload() -> Value {
+    json!({ "apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "sleeper" }, "data": { "answer": "42" },
+        },
+        {
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "sleeper" },
+            "spec": {
+                "replicas": 1,
+                "selector": { "matchLabels": { "app": "sleeper" } },
+                "template": {
+                    "metadata": { "labels": { "app": "sleeper" } },
+                    "spec": {
+                        "terminationGracePeriodSeconds": 0,
+                        "containers": [{
+                            "name": "sleeper", "image": "landfall.dev/busybox:1", "imagePullPolicy": "Never",
+                            "command": ["sleep", "86400"],
+                            "volumeMounts": [{ "name": "kept", "mountPath": "/kept" }],
+                        }],
+                        "volumes": [{ "name": "kept", "configMap": { "name": "sleeper" } }],
+                    },
+                },
+            },
+        },
+    ] })
+}

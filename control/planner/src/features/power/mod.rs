@@ -1,0 +1,180 @@
+//! Power: a cluster that is stopped, and that is started again.
+//!
+//! | machine | stopped | started |
+//! |---|---|---|
+//! | control plane member | stands still, its disk with etcd is kept | starts on that disk |
+//! | node | gone, its record with name and addresses is kept | made anew under its own name, with a new one-time token |
+//! | preserved node | stands still, its disk is kept | starts on that disk |
+//!
+//! Nothing is drained and nothing is taken out of etcd: the node comes back under the name of its node object, and its kubelet runs
+//! what is bound to it. Network, addresses, keys and configurations stay as they are. Starting is what bringing machines to be there
+//! is anyway; only what etcd says of the nodes is old until their kubelets have spoken again.
+//!
+//! Always true: no disk that holds etcd goes; a node's disk goes only once the machine stands still, and its token is renewed
+//! only once the disk is gone; healing and everybody else has nothing to do while the cluster is to be stopped.
+
+use agent_protocol::{ProcessSeen, ProcessState};
+use control_records::Part;
+
+use crate::{
+    Draft, FabricEffect, Machine, Presence, Reach, Subject, Write,
+    checks::{Checks, Stage},
+    feature::{Feature, Instead},
+    nodes,
+    view::machines::{part_of, staying},
+};
+
+pub(crate) const FEATURE: Feature = Feature {
+    observe: started,
+    checks: starting,
+    instead: Some(Instead {
+        applies: |desired| desired.spec.stopped,
+        plan: stop,
+        checks: stopping,
+    }),
+    ..Feature::named("power")
+};
+
+fn stop(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    if seen.inventory_stale
+        || seen
+            .machines
+            .values()
+            .any(|machine| machine.presence == Presence::Unknown)
+    {
+        draft.act_quietly(FabricEffect::Look);
+    }
+    for (id, machine) in &seen.machines {
+        if machine.node_name().is_some() && machine.record.deleting {
+            remove(draft, id, machine);
+        } else {
+            turn_off(draft, id, machine);
+        }
+    }
+    draft.observed.stopped |= !seen.machines.is_empty();
+    draft
+        .observed
+        .ready_nodes
+        .values_mut()
+        .for_each(|ready| *ready = 0);
+    if !seen.busy.is_empty() {
+        // What began before may still make a machine run, or write.
+        draft.wait_or_adopt(true, "stopping machines");
+    } else if !draft.unfinished && draft.writes.is_empty() && !draft.reached_before() {
+        draft.observed.generation = draft.desired.generation;
+        draft
+            .observed
+            .milestones
+            .insert("converged".to_owned(), draft.now);
+    }
+}
+
+/// A machine that is to stay and not to run.
+fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+    let label = machine.label();
+    match machine.presence {
+        // The look tells.
+        Presence::Unknown => draft.wait_or_adopt(true, format!("stopping {label}")),
+        Presence::Running | Presence::Partial => draft.act(
+            FabricEffect::StopMachine(id.to_owned()),
+            format!("stopping {label}"),
+        ),
+        Presence::Stopped if keeps_its_disk(machine) => {}
+        Presence::Stopped => draft.act(
+            FabricEffect::WipeMachine {
+                machine: id.to_owned(),
+                at: draft.desired.modified_at,
+            },
+            format!("removing {label}"),
+        ),
+        Presence::Absent | Presence::Gone => {
+            // One that was lost with its disk is a matter for healing, once it is to run.
+            if !is_off(machine) {
+                draft.wait(format!("removing {label}"));
+                if draft.has_room(2) {
+                    draft.write(Write::RenewToken(id.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// A node that was on its way out anyway goes at once: nobody answers who could drain it. Its node object goes after the start.
+fn remove(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+    if machine.presence == Presence::Gone {
+        nodes::forget_machine(draft, id, machine);
+    } else {
+        draft.act(
+            FabricEffect::DeleteMachine(id.to_owned()),
+            format!("removing {}", machine.label()),
+        );
+    }
+}
+
+fn keeps_its_disk(machine: &Machine) -> bool {
+    machine.node_name().is_none() || machine.record.healing.preserve.is_some()
+}
+
+/// Whether a machine is as it is to be in a cluster that is stopped.
+fn is_off(machine: &Machine) -> bool {
+    match machine.presence {
+        Presence::Unknown | Presence::Running | Presence::Partial => false,
+        Presence::Stopped => keeps_its_disk(machine),
+        Presence::Absent | Presence::Gone => keeps_its_disk(machine) || machine.record.enrolled_key.is_none(),
+    }
+}
+
+fn stopping(draft: &Draft<'_>, checks: &mut Checks) {
+    for (id, machine) in &draft.seen.machines {
+        let what = format!("stopping {}", machine.label());
+        let off = is_off(machine) && draft.is_quiet(&Subject::Machine(id.clone()));
+        if machine.record.deleting {
+            if machine.node_name().is_some() {
+                checks.leaving_machine(&Part::Base, Stage::Membership, id, what);
+            } else {
+                checks.cluster(Stage::Membership, what, off);
+            }
+        } else {
+            checks.machine(draft, id, machine, what, off);
+        }
+    }
+    // Once nothing is in the way, the next look at it says so.
+    checks.cluster(Stage::Service, "stopping machines", draft.seen.busy.is_empty());
+}
+
+/// Nodes of which only etcd tells so far: what it says of them is from before the cluster was stopped.
+fn unheard<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
+    let runs = |process: &ProcessSeen| matches!(process.state, ProcessState::Ready | ProcessState::Stopped);
+    let nodes = staying(draft).filter(|(_, machine)| machine.node_name().is_some());
+    nodes.filter(move |(_, machine)| {
+        let report = machine.report.as_ref();
+        report.is_none_or(|report| !report.processes.values().all(runs))
+    })
+}
+
+/// After a start, nodes count from when their kubelets have spoken.
+fn started(draft: &mut Draft<'_>) {
+    if !draft.observed.stopped {
+        return;
+    }
+    let left: Vec<_> = unheard(draft)
+        .filter(|(id, machine)| part_of(draft, id, machine).is_some())
+        .map(|(_, machine)| machine.label().to_owned())
+        .collect();
+    if left.is_empty() && draft.seen.api.reach == Reach::Ready {
+        draft.observed.stopped = false;
+    }
+    for node in left {
+        draft.wait(format!("waiting for node {node} to come back"));
+    }
+}
+
+fn starting(draft: &Draft<'_>, checks: &mut Checks) {
+    if draft.observed.stopped {
+        for (id, machine) in unheard(draft) {
+            let what = format!("waiting for node {} to come back", machine.label());
+            checks.machine(draft, id, machine, what, false);
+        }
+    }
+}

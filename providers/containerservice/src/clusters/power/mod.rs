@@ -1,0 +1,131 @@
+//! `stop` and `start` of a cluster.
+//!
+//! Always true: a stopped cluster, or one on its way there, is not changed; it can be started, deleted, restored as a new one, and the
+//! stop can be aborted. What is so already is done; what is under way is one operation, however often it is asked for.
+
+use arm_kernel::Decision;
+use arm_wire::{ArmError, ErrorCode};
+use control_records::ClusterRecord;
+use serde_json::{Value, json};
+
+use super::{
+    Command,
+    aspects::Aspect,
+    draft::{Context, Draft, Name, advance, refuse_deleting},
+    requests::Before,
+};
+
+pub(crate) const ASPECT: Aspect = Aspect {
+    change: refuse_stopped,
+    under_way: |operation| match operation {
+        Stop::NAME => Some("Stopping"),
+        Start::NAME => Some("Starting"),
+        _ => None,
+    },
+    show: |seen, properties| {
+        let stopped = stands(
+            seen.record,
+            seen.observed.map_or(0, |observed| observed.generation),
+        );
+        properties["powerState"] = power_state(stopped);
+    },
+};
+
+/// None of its machines is to run.
+pub(crate) enum Stop {}
+
+/// It is to run again.
+pub(crate) enum Start {}
+
+impl Command for Stop {
+    const ACTION: &'static str = "stop";
+    const NAME: &'static str = "ManagedClusters_Stop";
+
+    fn decide(
+        context: &Context<'_>,
+        name: &Name<'_>,
+        before: Before<'_>,
+    ) -> Result<Decision<Draft>, ArmError> {
+        turn(context, name, before, true, Self::NAME)
+    }
+}
+
+impl Command for Start {
+    const ACTION: &'static str = "start";
+    const NAME: &'static str = "ManagedClusters_Start";
+
+    fn decide(
+        context: &Context<'_>,
+        name: &Name<'_>,
+        before: Before<'_>,
+    ) -> Result<Decision<Draft>, ArmError> {
+        turn(context, name, before, false, Self::NAME)
+    }
+}
+
+fn turn(
+    context: &Context<'_>,
+    name: &Name<'_>,
+    before: Before<'_>,
+    stopped: bool,
+    operation: &str,
+) -> Result<Decision<Draft>, ArmError> {
+    let present = before.record;
+    refuse_deleting(present)?;
+    if present.spec.stopped == stopped {
+        let reached = before.observed.map_or(0, |observed| observed.generation);
+        if stands(present, reached) == stopped {
+            return Ok(Decision::Nothing);
+        }
+        let mut running = before.running.iter().rev();
+        if let Some(same) = running.find(|running| running.name == operation) {
+            return Ok(Decision::Underway(same.id.clone()));
+        }
+    }
+    let mut body = present.body.clone();
+    match body.get_mut("properties").and_then(Value::as_object_mut) {
+        Some(properties) if stopped => {
+            properties.insert("powerState".to_owned(), power_state(true));
+        }
+        Some(properties) => {
+            properties.remove("powerState");
+        }
+        None => {}
+    }
+    let mut spec = present.spec.clone();
+    spec.stopped = stopped;
+    Ok(Decision::Write(advance(
+        context,
+        name,
+        Some(present),
+        body,
+        spec,
+        operation,
+        None,
+    )))
+}
+
+/// Whether the cluster stands still: as it was what it is to be last.
+fn stands(record: &ClusterRecord, reached: u64) -> bool {
+    if reached >= record.generation {
+        return record.spec.stopped;
+    }
+    let last = record.course.reached.as_deref();
+    last.is_some_and(|last| last.spec.stopped)
+}
+
+fn power_state(stopped: bool) -> Value {
+    json!({ "code": if stopped { "Stopped" } else { "Running" } })
+}
+
+fn refuse_stopped(record: &ClusterRecord) -> Result<(), ArmError> {
+    if !record.spec.stopped {
+        return Ok(());
+    }
+    let message = format!(
+        "The managed cluster '{0}' is stopped, or on its way there: no operations except start, delete and abort are allowed. Start it \
+         first, for example with 'az aks start --resource-group {1} --name {0}'.",
+        record.name, record.resource_group
+    );
+    Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message))
+}

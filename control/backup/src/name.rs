@@ -63,7 +63,7 @@ impl FromStr for CopyName {
 /// Which of a store's copies, with their sizes, need not be kept.
 pub fn expired(copies: &[(CopyName, u64)]) -> Vec<CopyName> {
     let mut newest_first = copies.to_vec();
-    newest_first.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+    newest_first.sort_unstable_by_key(|(name, _)| std::cmp::Reverse(*name));
     let (mut hours, mut days) = (BTreeSet::new(), BTreeSet::new());
     let mut bytes = 0_u64;
     let mut expired = Vec::new();

@@ -363,7 +363,9 @@ async fn alive(context: &Context, step: &Step) -> Result<()> {
     let deadline = context.env.clock.monotonic() + CLUSTER_BOUND;
     loop {
         let status = admin.status().await?;
-        let Some(cluster) = status.clusters.iter().find(|cluster| is_first(cluster)) else {
+        // One that is stopped is as it is to be.
+        let mut clusters = status.clusters.iter().filter(|cluster| !cluster.stopped);
+        let Some(cluster) = clusters.find(|cluster| is_first(cluster)) else {
             return Ok(());
         };
         let waits = status

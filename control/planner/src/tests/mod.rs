@@ -421,7 +421,7 @@ impl Ideal {
                 self.treat(machine, Rung::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(
-                    machine.record.enrolled_key.is_none() || machine.presence == Presence::Stopped,
+                    machine.record.enrolled_key.is_none() || self.desired.spec.stopped,
                     "a new token"
                 );
                 machine.presence = Presence::Absent;

@@ -81,23 +81,30 @@ fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
             format!("stopping {label}"),
         ),
         Presence::Stopped if keeps_its_disk(machine) => {}
-        Presence::Stopped => draft.act(
-            FabricEffect::WipeMachine {
-                machine: id.to_owned(),
-                at: draft.desired.modified_at,
-            },
-            format!("removing {label}"),
-        ),
+        Presence::Stopped => wipe(draft, id, machine),
+        // One that was lost with its disk is a matter for healing, once it is to run.
+        Presence::Absent | Presence::Gone if is_off(machine) => {}
+        // What is left of it after a removal that was cut short goes first, whoever began that.
+        Presence::Absent | Presence::Gone if machine.repaired != Some(draft.desired.modified_at) => {
+            wipe(draft, id, machine);
+        }
         Presence::Absent | Presence::Gone => {
-            // One that was lost with its disk is a matter for healing, once it is to run.
-            if !is_off(machine) {
-                draft.wait(format!("removing {label}"));
-                if draft.has_room(2) {
-                    draft.write(Write::RenewToken(id.to_owned()));
-                }
+            draft.wait(format!("removing {label}"));
+            if draft.has_room(2) {
+                draft.write(Write::RenewToken(id.to_owned()));
             }
         }
     }
+}
+
+fn wipe(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+    draft.act(
+        FabricEffect::WipeMachine {
+            machine: id.to_owned(),
+            at: draft.desired.modified_at,
+        },
+        format!("removing {}", machine.label()),
+    );
 }
 
 /// A node that was on its way out anyway goes at once: nobody answers who could drain it. Its node object goes after the start.

@@ -317,3 +317,23 @@ fn a_cluster_that_never_was_can_be_stopped_and_then_made() {
         );
     }
 }
+
+#[test]
+fn what_is_left_of_a_node_by_a_process_that_was_killed_goes_too() {
+    let mut ideal = running(Tier::Free, 1);
+    let node = ideal.nodes_of("a")[0].clone();
+    ideal.power(true);
+    while ideal.seen.machines[&node].presence != Presence::Absent {
+        ideal.pass();
+    }
+    // What the fabric calls partial of a machine that was whole is no machine any more.
+    ideal.health = Default::default();
+    ideal.examine();
+    let wipe = FabricEffect::WipeMachine {
+        machine: node,
+        at: ideal.desired.modified_at,
+    };
+    assert_eq!(ideal.plan().effects, [Effect::from(wipe)]);
+    ideal.run();
+    assert!(ideal.stands());
+}

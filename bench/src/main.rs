@@ -12,6 +12,7 @@ mod haste;
 mod idle;
 mod kube;
 mod memory;
+mod setup;
 mod simulated;
 mod stamp;
 mod storm;
@@ -50,6 +51,14 @@ enum Bench {
     /// passed for the service and by the clusters: 1 mCPU is a thousandth of a core. Time goes two to five times as fast for the
     /// service meanwhile. It says what looking at a cluster that needs nothing costs, and all that goes over all clusters.
     Engine(Engine),
+    /// Where the time of a fresh machine's first command goes: compiling the service, building the node image
+    ///
+    /// Both are made from nothing but downloaded sources, in directories of their own, one after the other as `cargo run
+    /// --release -- up` does. The floor is their processor time divided by the processors.
+    Setup(Setup),
+    /// The second part of `setup`, in a process of its own
+    #[command(hide = true)]
+    SetupImage(SetupImage),
     /// One part of `engine`, in a process of its own
     #[command(hide = true)]
     EnginePart(EnginePart),
@@ -104,6 +113,24 @@ struct EnginePart {
     seconds: u64,
 }
 
+/// `cargo xtask bench setup`.
+#[derive(Debug, Args)]
+struct Setup {
+    /// Where to build; about 12 GB are needed meanwhile [default: the directory for temporary files]
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+    /// Print one last line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `bench setup-image`.
+#[derive(Debug, Args)]
+struct SetupImage {
+    /// The cache directory
+    cache: PathBuf,
+}
+
 #[derive(Debug, Args)]
 struct Common {
     /// Print one last line of JSON
@@ -129,6 +156,8 @@ fn main() -> Result<()> {
             Bench::Idle(options) => idle::run(options).await,
             Bench::Engine(options) => engine::run(options).await,
             Bench::EnginePart(options) => engine::part(options).await,
+            Bench::Setup(options) => setup::run(options),
+            Bench::SetupImage(options) => setup::image(options),
         }
     })
 }

@@ -42,7 +42,7 @@ enum Task {
     Test(test::Options),
     /// Random requests, faults, deaths and broken machines over the simulated control plane
     Chaos(chaos::Options),
-    /// Measure against the bare-process floor: `bench create|idle|engine [--json]`
+    /// Measure against the bare-process floor: `bench create|idle|engine|setup [--json]`
     #[command(disable_help_flag = true)]
     Bench {
         /// What the bench itself takes; `--help` lists it

@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// Of acceptance, only scenarios whose name contains this
     #[arg(long, value_name = "TEXT", conflicts_with = "no_acceptance")]
     only: Option<String>,
+    /// Only set up what the tests need (packages, node images, the Azure CLI), and run nothing
+    #[arg(long, conflicts_with_all = ["no_acceptance", "only"])]
+    set_up: bool,
 }
 
 /// Counts of what ran.
@@ -113,6 +116,13 @@ fn took(name: &str, begun: Instant) {
 /// Runs everything.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut totals = Totals::default();
+    if options.set_up {
+        // One that is there will do: what is set up is made by content, not by the program that makes it.
+        if !binary("landfall").is_file() {
+            build_binaries()?;
+        }
+        return set_up().map(drop);
+    }
     totals.gate("formatting", || status(cargo().args(["fmt", "--all", "--check"])));
     totals.gate("clippy", || {
         status(cargo().args([

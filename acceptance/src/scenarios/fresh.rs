@@ -75,9 +75,11 @@ pub(super) fn walk(args: &Args, journal: &Journal) -> Result<()> {
         journal.step("fresh", &format!("{name}: nothing is left"), || {
             machine.is_empty()
         })?;
-        journal.step("fresh", &format!("{name}: the set-up of cargo xtask test"), || {
-            machine.set_up_tests(args)
-        })?;
+        journal.step(
+            "fresh",
+            &format!("{name}: the set-up of cargo xtask test"),
+            || machine.set_up_tests(args),
+        )?;
     }
     Ok(())
 }
@@ -265,7 +267,11 @@ impl Machine {
             .ancestors()
             .nth(2)
             .context("--landfall names no program of a target directory")?;
-        ensure!(xtask.is_file(), "there is no {} beside --landfall", xtask.display());
+        ensure!(
+            xtask.is_file(),
+            "there is no {} beside --landfall",
+            xtask.display()
+        );
         self.shell(&format!(
             "CARGO_TARGET_DIR={} {} test --set-up",
             target.display(),

@@ -193,8 +193,8 @@ mod tests {
         let (copies, archive) = copies(directory.path(), 7);
         let snapshot = Snapshot::of(&store, &env).await.unwrap();
         let kept = copies.take(&snapshot).unwrap();
-        assert_eq!(copies.stores().unwrap(), [own.id.clone()]);
-        assert_eq!(copies.of(&own.id).unwrap(), [kept.clone()]);
+        assert_eq!(copies.stores().unwrap(), std::slice::from_ref(&own.id));
+        assert_eq!(copies.of(&own.id).unwrap(), std::slice::from_ref(&kept));
         assert!(archive.clusters().unwrap().is_empty());
         let (header, records) = copies.open(&own.id, &kept.name).unwrap();
         assert_eq!(header, snapshot.header);
@@ -207,7 +207,7 @@ mod tests {
         let (others, _) = super::tests::copies(directory.path(), 8);
         assert!(others.open(&own.id, &kept.name).is_err());
         // Damage is found when it is read.
-        let mut damaged = text.clone();
+        let mut damaged = text;
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
         std::fs::write(&path, damaged).unwrap();

@@ -152,7 +152,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .args(["test", "--quiet", "--workspace", "--no-fail-fast"])
         .env(needs::SKIPPED, &list);
     if let Some(ready) = &ready {
-        ready.name_programs(&mut tests);
+        totals.gate("programs of the node image", || ready.name_programs(&mut tests));
     }
     totals.counted("tests", &mut tests);
     totals.without_skipped(&list)?;
@@ -179,22 +179,21 @@ struct Ready {
 }
 
 impl Ready {
-    /// Tests that run upstream programs take them from the node image.
-    fn name_programs(&self, tests: &mut Command) {
-        if let Ok(layers) = std::env::join_paths(&self.layers) {
-            tests.env(needs::LAYERS, layers);
-        }
+    /// Tests that run upstream programs take them from the node image. One that it should have and has not is a fault, not a
+    /// reason to skip tests.
+    fn name_programs(&self, tests: &mut Command) -> Result<()> {
+        tests.env(needs::LAYERS, std::env::join_paths(&self.layers)?);
         for (variable, program) in [(needs::ETCD, "etcd"), (needs::ETCDUTL, "etcdutl")] {
             let places = ["usr/local/bin", "usr/bin"];
             let found = self
                 .layers
                 .iter()
                 .flat_map(|layer| places.map(|place| layer.join(place).join(program)))
-                .find(|path| path.is_file());
-            if let Some(found) = found {
-                tests.env(variable, found);
-            }
+                .find(|path| path.is_file())
+                .with_context(|| format!("the node image has no {program}"))?;
+            tests.env(variable, found);
         }
+        Ok(())
     }
 }
 

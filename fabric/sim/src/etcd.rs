@@ -167,16 +167,23 @@ impl State {
     /// One step of `landfall-agent etcd`.
     fn etcd_step(&mut self, uid: &str, id: &str, config: &EtcdConfig, backup: bool) -> Way {
         let others = self.others(uid, config);
+        let etcd = self.etcd(uid).filter(|etcd| {
+            let restore = config.restore.as_ref();
+            restore.is_some_and(|restore| etcd.restored.as_ref() == Some(&restore.id))
+        });
+        let restored_cluster = etcd.map(|etcd| etcd.history);
         let Some(machine) = self.machines.get_mut(id) else {
             return Way::Waits("its machine".to_owned());
         };
         machine.marker.had_data |= machine.data.is_some();
+        let data = if machine.data.is_some() {
+            Data::Whole
+        } else {
+            Data::None
+        };
+        machine.marker.recognise(config, data, restored_cluster);
         let seen = Seen {
-            data: if machine.data.is_some() {
-                Data::Whole
-            } else {
-                Data::None
-            },
+            data,
             marker: machine.marker.clone(),
             quick_exits: 0,
             room: true,
@@ -217,8 +224,9 @@ impl State {
                 self.begins(uid, id, number, restore);
                 Way::Started
             }
-            Step::Join { member, .. } => {
+            Step::Join { member, cluster, .. } => {
                 machine.marker.joined = Some(member);
+                machine.marker.cluster = cluster;
                 self.begins(uid, id, Some(member), restore);
                 Way::Started
             }
@@ -305,6 +313,7 @@ impl State {
             .map(|other| Known {
                 by: other.name.clone(),
                 restored,
+                cluster: etcd.history,
                 members: etcd.members.clone(),
             })
             .collect()

@@ -18,8 +18,28 @@ pub struct Marker {
     pub restore: Option<String>,
     /// The membership that was begun to be joined with; its number must not be used again with empty hands.
     pub joined: Option<u64>,
+    /// The cluster that was joined, by etcd's number for it; 0: none was.
+    pub cluster: u64,
     /// Data was set aside and etcd has not been ready since: then it was not the data.
     pub aside: bool,
+}
+
+impl Marker {
+    /// A member can join the cluster that a restore made before it is told of that restore. Once it is, its data is known by the
+    /// cluster's number. `restored`: the number of the cluster that [`EtcdConfig::restore`] makes. Gives whether that was news.
+    pub fn recognise(&mut self, config: &EtcdConfig, data: Data, restored: Option<u64>) -> bool {
+        let Some(restore) = &config.restore else {
+            return false;
+        };
+        let news = data == Data::Whole
+            && self.cluster != 0
+            && restored == Some(self.cluster)
+            && self.restore.as_ref() != Some(&restore.id);
+        if news {
+            self.restore = Some(restore.id.clone());
+        }
+        news
+    }
 }
 
 /// What is in the place of the data directory.
@@ -40,6 +60,8 @@ pub struct Known {
     pub by: String,
     /// Whether its cluster is the one of [`EtcdConfig::restore`]; true if there is none.
     pub restored: bool,
+    /// etcd's number for its cluster.
+    pub cluster: u64,
     /// The members.
     pub members: Vec<Member>,
 }
@@ -72,6 +94,8 @@ pub enum Step {
     Join {
         /// Its number.
         member: u64,
+        /// etcd's number for the cluster.
+        cluster: u64,
         /// All members.
         members: Vec<Member>,
     },
@@ -199,6 +223,7 @@ fn enter(config: &EtcdConfig, seen: &Seen, known: &Known) -> Step {
         {
             Step::Join {
                 member: member.id,
+                cluster: known.cluster,
                 members: known.members.clone(),
             }
         }

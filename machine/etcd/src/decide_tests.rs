@@ -74,6 +74,7 @@ fn known(restored: bool, members: &[Member]) -> Option<Vec<Known>> {
     Some(vec![Known {
         by: "b".into(),
         restored,
+        cluster: 77,
         members: all,
     }])
 }
@@ -159,7 +160,7 @@ fn the_way_into_a_cluster() {
         match step {
             Some(step) => assert_eq!(decided, step, "{own:?} {formed}"),
             None => assert!(
-                matches!(&decided, Step::Join { member: 9, members } if members.len() == 3),
+                matches!(&decided, Step::Join { member: 9, cluster: 77, members } if members.len() == 3),
                 "{decided:?}"
             ),
         }
@@ -258,4 +259,28 @@ fn what_was_restored_once_is_not_gone_back_to_by_whoever_lost_everything_since()
     assert_eq!(decide(&config, &late), Step::Ask);
     late.others = known(true, &[]);
     assert_eq!(decide(&config, &late), Step::Discard);
+}
+
+#[test]
+fn who_joined_what_was_restored_before_it_was_told_of_it_starts_with_that() {
+    let told = restoring(&["a", "b", "c"], "b");
+    let mut here = seen(Data::Whole);
+    here.marker.cluster = 77;
+    // The only other voter has no majority without it, so nobody answers.
+    assert!(matches!(decide(&told, &here), Step::Wait(_)));
+    assert!(
+        !here.marker.recognise(&told, Data::Whole, Some(78)),
+        "another restore's"
+    );
+    assert!(
+        !here.marker.recognise(&told, Data::None, Some(77)),
+        "it has lost it since"
+    );
+    assert!(here.marker.recognise(&told, Data::Whole, Some(77)));
+    assert_eq!(here.marker.restore.as_deref(), Some("r"));
+    assert_eq!(decide(&told, &here), Step::Start);
+    assert!(
+        !here.marker.recognise(&told, Data::Whole, Some(77)),
+        "it is known by now"
+    );
 }

@@ -138,6 +138,9 @@ impl<'a> Prepare<'a> {
                 marker.had_data = true;
                 self.keep(&marker)?;
             }
+            if marker.recognise(&self.config, data, self.restored_cluster()) {
+                self.keep(&marker)?;
+            }
             let mut seen = Seen {
                 data,
                 marker: marker.clone(),
@@ -176,14 +179,20 @@ impl<'a> Prepare<'a> {
             Step::Start => return self.etcd("existing", &self.founders(), marker).map(Some),
             Step::Found => {
                 (self.log)("founds a cluster");
+                marker.cluster = 0;
                 marker.restore = self.config.restore.as_ref().map(|restore| restore.id.clone());
                 self.keep(marker)?;
                 remove(data)?;
                 return self.etcd("new", &self.founders(), marker).map(Some);
             }
-            Step::Join { member, members } => {
+            Step::Join {
+                member,
+                cluster,
+                members,
+            } => {
                 (self.log)(&format!("joins as member {member:x}"));
                 marker.joined = Some(member);
+                marker.cluster = cluster;
                 marker.restore = self.config.restore.as_ref().map(|restore| restore.id.clone());
                 self.keep(marker)?;
                 remove(data)?;
@@ -221,6 +230,7 @@ impl<'a> Prepare<'a> {
                         // The order matters: a marker without its data would pass old data off as restored.
                         marker.restore = self.config.restore.as_ref().map(|restore| restore.id.clone());
                         marker.had_data = true;
+                        marker.cluster = 0;
                         self.keep(marker)?;
                     }
                     Err(why) => {
@@ -294,15 +304,8 @@ impl<'a> Prepare<'a> {
     /// What the others say, all asked at once.
     fn others(&self) -> Vec<Known> {
         // Once it is done, whoever did it may be another machine by now: there is only one cluster left to be found.
-        let undone = self.config.restore.as_ref().filter(|restore| !restore.done);
-        let expected = undone.and_then(|restore| {
-            let by = self
-                .config
-                .members
-                .iter()
-                .find(|member| member.name == restore.by)?;
-            Some(cluster_id(&peer_url(by), &restore.id))
-        });
+        let done = self.config.restore.as_ref().is_some_and(|restore| restore.done);
+        let expected = self.restored_cluster().filter(|_| !done);
         let ask = |name: &str| -> Option<Known> {
             let client = self.client(name, ASK).ok()?;
             let status = client.status().ok()?;
@@ -312,6 +315,7 @@ impl<'a> Prepare<'a> {
             Some(Known {
                 by: name.to_owned(),
                 restored: expected.is_none_or(|expected| expected == status.header.cluster_id),
+                cluster: status.header.cluster_id,
                 members: client.members().ok()?,
             })
         };
@@ -327,6 +331,14 @@ impl<'a> Prepare<'a> {
                 .filter_map(|answer| answer.join().ok().flatten())
                 .collect()
         })
+    }
+
+    /// The number of the cluster that the restore of the configuration makes.
+    fn restored_cluster(&self) -> Option<u64> {
+        let restore = self.config.restore.as_ref()?;
+        let mut members = self.config.members.iter();
+        let by = members.find(|member| member.name == restore.by)?;
+        Some(cluster_id(&peer_url(by), &restore.id))
     }
 
     fn own_url(&self) -> String {

@@ -1,6 +1,5 @@
 //! A machine that nobody has prepared: Debian's smallest system, with and without iproute2, Rust and Go beside it. `landfall up` makes it
-//! a stamp, every command that it prints works as printed, and `down --purge` leaves nothing. On another such machine the set-up part of
-//! `cargo xtask test` finds or installs all that the tests need.
+//! a stamp, every command that it prints works as printed, and `down --purge` leaves nothing.
 //!
 //! Each machine is a root of its own in mount, process and network namespaces of its own. The binary that acceptance was given takes the
 //! place of `cargo run`, and node images that are there are bound in: compiling and building are measured elsewhere
@@ -23,7 +22,7 @@ use crate::{
 /// The stamp's name in both: another of the same name on this host would share its control groups.
 const STAMP: &str = "fresh";
 
-/// What `up` and the set-up of the tests may have to install, with all that they need.
+/// What `up` may have to install, with all that they need.
 const PACKAGES: &[&str] = &[
     "runc",
     "iproute2",
@@ -31,10 +30,6 @@ const PACKAGES: &[&str] = &[
     "mount",
     "mmdebstrap",
     "ca-certificates",
-    "util-linux",
-    "busybox-static",
-    "python3",
-    "python3-venv",
 ];
 
 /// Walks through both machines.
@@ -75,11 +70,6 @@ pub(super) fn walk(args: &Args, journal: &Journal) -> Result<()> {
         journal.step("fresh", &format!("{name}: nothing is left"), || {
             machine.is_empty()
         })?;
-        journal.step(
-            "fresh",
-            &format!("{name}: the set-up of cargo xtask test"),
-            || machine.set_up_tests(args),
-        )?;
     }
     Ok(())
 }
@@ -187,11 +177,9 @@ impl Machine {
         prepare(base, &room, include)?;
         let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
         let landfall = args.landfall.canonicalize().context("--landfall")?;
-        let xtask = landfall.with_file_name("xtask").to_string_lossy().into_owned();
         let landfall = landfall.to_string_lossy().into_owned();
         let shared: Vec<String> = [
             landfall.clone(),
-            xtask,
             "/usr/local/go".to_owned(),
             format!("{home}/.rustup"),
             format!("{home}/.cargo"),
@@ -258,30 +246,6 @@ impl Machine {
             .env("PATH", PATH)
             .env("HOME", "/root");
         command
-    }
-
-    /// `cargo xtask test --set-up`, as cargo would run it; then what it set up is tried.
-    fn set_up_tests(&self, args: &Args) -> Result<()> {
-        let xtask = Path::new(&self.landfall).with_file_name("xtask");
-        let target = xtask
-            .ancestors()
-            .nth(2)
-            .context("--landfall names no program of a target directory")?;
-        ensure!(
-            xtask.is_file(),
-            "there is no {} beside --landfall",
-            xtask.display()
-        );
-        self.shell(&format!(
-            "CARGO_TARGET_DIR={} {} test --set-up",
-            target.display(),
-            xtask.display()
-        ))?;
-        let az = args.az.canonicalize().context("--az")?;
-        let tried = format!("{} version && busybox true && unshare --mount true", az.display());
-        let said = self.shell(&tried)?;
-        ensure!(said.contains("azure-cli"), "az says {said}");
-        Ok(())
     }
 
     /// Nothing of the stamp runs, is mounted or lies on disk.

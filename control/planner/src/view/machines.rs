@@ -5,7 +5,7 @@ use cluster_spec::{PodNetworking, PoolSpec};
 use control_records::{Part, Role, Rung, epoch::is_first};
 
 use super::etcd;
-use crate::{ConfigSeen, Draft, Machine, Presence, Reach};
+use crate::{ConfigSeen, Draft, Machine, Presence, Reach, Subject};
 
 /// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
 pub(crate) fn stands_by(process: &str) -> bool {
@@ -22,6 +22,16 @@ pub(crate) const FULL: u64 = 20;
 pub(crate) fn wiping(machine: &Machine) -> bool {
     let repairing = machine.record.repairing();
     repairing.is_some_and(|(step, _)| step >= Rung::Reimage)
+}
+
+/// Whether the fabric is to be looked through. A look tells nothing of a machine that something is done to: that will tell itself,
+/// and looking until it does would never end.
+pub(crate) fn wants_look(draft: &Draft<'_>) -> bool {
+    let seen = draft.seen;
+    let unknown = |(id, machine): (&String, &Machine)| {
+        machine.presence == Presence::Unknown && !seen.busy.contains(&Subject::Machine(id.clone()))
+    };
+    seen.inventory_stale || seen.machines.iter().any(unknown)
 }
 
 pub(crate) fn staying<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {

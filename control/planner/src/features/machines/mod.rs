@@ -1,12 +1,12 @@
 //! Machines: there and running.
 
 use crate::{
-    Draft, FabricEffect, Machine, NetworkSeen, Presence, Subject,
+    Draft, FabricEffect, NetworkSeen, Presence, Subject,
     checks::Checks,
     feature::Feature,
     view::{
         control_plane::waits_for_vip,
-        machines::{staying, wiping},
+        machines::{staying, wants_look, wiping},
     },
 };
 
@@ -19,12 +19,7 @@ pub(crate) const FEATURE: Feature = Feature {
 /// Machines that are to stay: there and running. A machine needs the network and nothing else: what it is to be reaches
 /// it while it boots.
 fn act(draft: &mut Draft<'_>) {
-    let seen = draft.seen;
-    // A look tells nothing of a machine that something is done to: that will tell itself.
-    let unknown = |(id, machine): (&String, &Machine)| {
-        machine.presence == Presence::Unknown && !seen.busy.contains(&Subject::Machine(id.clone()))
-    };
-    if seen.inventory_stale || seen.machines.iter().any(unknown) {
+    if wants_look(draft) {
         draft.act_quietly(FabricEffect::Look);
     }
     for (id, machine) in staying(draft) {
@@ -40,7 +35,7 @@ fn act(draft: &mut Draft<'_>) {
             }
             Presence::Absent | Presence::Partial | Presence::Stopped | Presence::Gone => {
                 let why = format!("starting {}", machine.label());
-                if matches!(seen.network, NetworkSeen::Made(_)) {
+                if matches!(draft.seen.network, NetworkSeen::Made(_)) {
                     draft.act(FabricEffect::EnsureMachine(id.clone()), why);
                 } else {
                     draft.wait(why);

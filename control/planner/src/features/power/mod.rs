@@ -21,7 +21,7 @@ use crate::{
     checks::{Checks, Stage},
     feature::{Feature, Instead},
     nodes,
-    view::machines::{part_of, staying},
+    view::machines::{part_of, staying, wants_look},
 };
 
 pub(crate) const FEATURE: Feature = Feature {
@@ -37,12 +37,7 @@ pub(crate) const FEATURE: Feature = Feature {
 
 fn stop(draft: &mut Draft<'_>) {
     let seen = draft.seen;
-    if seen.inventory_stale
-        || seen
-            .machines
-            .values()
-            .any(|machine| machine.presence == Presence::Unknown)
-    {
+    if wants_look(draft) {
         draft.act_quietly(FabricEffect::Look);
     }
     for (id, machine) in &seen.machines {

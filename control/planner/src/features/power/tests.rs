@@ -337,3 +337,15 @@ fn what_is_left_of_a_node_by_a_process_that_was_killed_goes_too() {
     ideal.run();
     assert!(ideal.stands());
 }
+
+#[test]
+fn the_fabric_is_not_looked_through_again_and_again_for_a_machine_that_something_is_done_to() {
+    let mut ideal = running(Tier::Free, 1);
+    ideal.power(true);
+    let id = ideal.seen.machines.keys().next().cloned().unwrap();
+    ideal.seen.machines.get_mut(&id).unwrap().presence = Presence::Unknown;
+    let looks = |ideal: &Ideal| ideal.plan().effects.contains(&FabricEffect::Look.into());
+    assert!(looks(&ideal), "nobody knows, and nothing will tell");
+    ideal.seen.busy.insert(Subject::Machine(id));
+    assert!(!looks(&ideal));
+}

@@ -127,3 +127,8 @@ fn aks(az: &Az, verb: &[&str], cluster: &str, more: &[&str]) -> Result<Value> {
     arguments.extend(more);
     az.json(&arguments)
 }
+
+/// What a thread came to.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+}

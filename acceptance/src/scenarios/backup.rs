@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 
 use super::{
     GROUP, aks,
-    healing::{destroy, id, joined, machines, pids, signal},
+    healing::{destroy, id, machines, pids, signal},
+    joined,
 };
 use crate::{
     clients::{Az, Kubectl, attempt, run},

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    GROUP, aks, upgrade,
+    GROUP, aks, joined, upgrade,
     workload::{Cluster, Clusters},
 };
 use crate::{
@@ -157,10 +157,6 @@ impl Victim {
             },
         )
     }
-}
-
-pub(super) fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
 }
 
 /// The tier up and down again, and a member destroyed in between, all of it under load.

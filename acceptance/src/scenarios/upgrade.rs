@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{GROUP, aks, healing::joined, pools::nodepool, text, workload::Cluster};
+use super::{GROUP, aks, joined, pools::nodepool, text, workload::Cluster};
 use crate::{
     clients::Az,
     journal::{Journal, wait_for},

@@ -1,29 +1,26 @@
 //! A control plane machine: etcd, API server, controller manager, scheduler; with several of them, who keeps them together.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use agent_protocol::{File, LEVEL, MachineConfig, Probe, Process};
+use agent_protocol::{File, LEVEL, MachineConfig, Process};
 use cluster_pki::{ClusterPki, Subject};
 use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{API_PORT, BootstrapError, ControlPlanePlace, kubeconfig, members, object, pair, plain, secret};
+use crate::{
+    API_PORT, BootstrapError, ControlPlanePlace, kubeconfig, members, object, pair,
+    paths::{ETCD_PKI, PKI},
+    plain,
+    process::{https, process},
+    secret,
+};
 
-pub(crate) const PKI: &str = "/etc/kubernetes/pki";
-pub(crate) const ETCD_PKI: &str = "/etc/kubernetes/pki/etcd";
 const ENCRYPTION: &str = "/etc/kubernetes/encryption.json";
 const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.json";
 /// Read again by the API server itself when it changes.
 const AUTHENTICATION: &str = "/etc/kubernetes/authentication.json";
 const AUDIT_LOG: &str = "/var/log/landfall/audit.log";
-
-/// Go's garbage collector runs earlier in the programs of a control plane: measured, 248 → 190 MB a further control plane,
-/// and the start is no slower.
-const GOGC: &str = "25";
-
-/// Long enough for a busy host, short enough that nobody waits for a program that will not answer.
-pub(crate) const HANG_SECONDS: u32 = 30;
 
 /// What a control plane machine is to be.
 ///
@@ -225,37 +222,6 @@ fn authentication() -> Value {
             "conditions": [{ "path": "/livez" }, { "path": "/readyz" }, { "path": "/healthz" }]
         }
     })
-}
-
-/// `restart_on`: certificates are read again by the programs themselves; these files are not.
-pub(crate) fn process(
-    name: &str,
-    flags: Vec<String>,
-    probe: Probe,
-    stop_order: u8,
-    restart_on: &[&str],
-) -> Process {
-    let mut argv = vec![format!("/usr/local/bin/{name}")];
-    argv.extend(flags);
-    Process {
-        name: name.to_owned(),
-        argv,
-        env: BTreeMap::from([("GOGC".to_owned(), GOGC.to_owned())]),
-        probe: Some(probe),
-        restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
-        stop_order,
-        grace_seconds: 10,
-        hang_seconds: Some(HANG_SECONDS),
-        ..Process::default()
-    }
-}
-
-pub(crate) fn https(port: u16, path: &str) -> Probe {
-    Probe::Http {
-        url: format!("https://127.0.0.1:{port}{path}"),
-        ca: Some(format!("{PKI}/ca.crt")),
-        identity: Some((format!("{PKI}/probe.crt"), format!("{PKI}/probe.key"))),
-    }
 }
 
 /// Requests that change something, and others, that are served at the same time (AKS service limits).

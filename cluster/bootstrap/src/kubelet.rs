@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cluster_spec::{ClusterSpec, PoolSpec, VmSize};
 use serde_json::{Value, json};
 
-use crate::{NodePlace, containerd, node::CA_FILE};
+use crate::{NodePlace, containerd, paths::CA_FILE};
 
 pub(crate) const CONFIG: &str = "/etc/kubernetes/kubelet.json";
 pub(crate) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.kubeconfig";

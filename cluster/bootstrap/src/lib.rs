@@ -15,7 +15,9 @@ mod kubelet;
 mod members;
 mod network;
 mod node;
+mod paths;
 mod pods;
+mod process;
 mod proxy;
 pub mod renderer;
 

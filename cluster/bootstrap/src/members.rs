@@ -19,9 +19,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    API_PORT, BootstrapError, ControlPlanePlace,
-    control_plane::{ETCD_PKI, HANG_SECONDS, https, process},
-    pair, secret, words,
+    API_PORT, BootstrapError, ControlPlanePlace, pair,
+    paths::ETCD_PKI,
+    process::{HANG_SECONDS, https, process},
+    secret, words,
 };
 
 const ETCD_CONFIG: &str = "/etc/landfall/etcd.json";

@@ -10,13 +10,10 @@ use cluster_spec::{ClusterSpec, PoolSpec, node_image_version, vm_size};
 use jiff::Timestamp;
 
 use crate::{
-    API_PORT, BootstrapError, NodePlace, containerd, images, kubeconfig, kubelet, object, pair, plain, pods,
-    proxy, words,
+    API_PORT, BootstrapError, NodePlace, containerd, images, kubeconfig, kubelet, object, pair,
+    paths::CA_FILE, plain, pods, process::HANG_SECONDS, proxy, words,
 };
 
-pub(crate) const CA_FILE: &str = "/etc/kubernetes/pki/ca.crt";
-/// Long enough for a busy host, short enough that nobody waits for a program that will not answer.
-const HANG_SECONDS: u32 = 30;
 const NAT_FILE: &str = "/etc/landfall/nat.nft";
 
 /// What a node machine is to be.

@@ -8,7 +8,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::wire::{self, Failure, Streamed, encoded};
-pub use crate::wire::{Event, KeyValue, Kind, Member, Page, Status};
+pub use crate::{
+    error::EtcdError,
+    wire::{Batch, Event, KeyValue, Kind, Member, Page, Status},
+};
 
 /// Where clients of a member in the same machine speak to it.
 pub const LOCAL: &str = "https://127.0.0.1:2379";
@@ -17,61 +20,6 @@ pub const LOCAL: &str = "https://127.0.0.1:2379";
 const LARGEST: u64 = 256 * 1024 * 1024;
 /// A line of a watch: what a transaction, or many that one catches up with, have changed.
 const LONGEST_LINE: usize = 512 * 1024 * 1024;
-
-/// Why something did not work.
-#[derive(Debug, thiserror::Error)]
-pub enum EtcdError {
-    /// A certificate or key file cannot be used.
-    #[error("cannot use {path}")]
-    Identity {
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Nobody answers, or not to the end.
-    #[error("{endpoint} does not answer {call}: {why}")]
-    Away {
-        /// Who was asked.
-        endpoint: String,
-        /// What.
-        call: &'static str,
-        /// In the words of the client.
-        why: String,
-    },
-    /// The answer is a no.
-    #[error("etcd refuses {call}: {why}")]
-    Refused {
-        /// What was asked.
-        call: &'static str,
-        /// gRPC's code.
-        code: i64,
-        /// In etcd's words.
-        why: String,
-    },
-    /// What was asked for is no longer there: everything before this revision was compacted away.
-    #[error("the revision is compacted; the oldest that is there is {oldest}")]
-    Compacted {
-        /// The oldest revision that can be watched from; 0 if etcd did not say.
-        oldest: i64,
-    },
-    /// An answer is not what it should be.
-    #[error("the answer to {call} cannot be read: {why}")]
-    Answer {
-        /// What was asked.
-        call: &'static str,
-        /// Why not.
-        why: String,
-    },
-}
-
-impl EtcdError {
-    /// Whether etcd says that the thing asked about is not there: a member, a lease.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { code: 5, .. })
-    }
-}
 
 /// A client of one member. Keeps its connection; cheap to make, made anew when certificates were renewed.
 pub struct Client {
@@ -436,16 +384,6 @@ impl Write {
             Self::Delete { key } => json!({ "request_delete_range": { "key": encoded(key) } }),
         }
     }
-}
-
-/// What a watch gives at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// The revision of the store when this was sent: everything up to it was given when there are no events (progress);
-    /// with events, everything up to the last one's.
-    pub revision: i64,
-    /// Changes, in order; those of one revision are never divided.
-    pub events: Vec<Event>,
 }
 
 /// A watch that goes on. Dropped, it ends.

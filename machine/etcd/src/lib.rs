@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod decide;
+mod error;
 pub mod keeper;
 pub mod prepare;
 mod wire;

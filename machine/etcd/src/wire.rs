@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::client::{Batch, EtcdError};
+use crate::error::EtcdError;
 
 pub(crate) fn encoded(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
@@ -248,6 +248,16 @@ struct Watched {
     compact_revision: i64,
     #[serde(default)]
     events: Vec<Event>,
+}
+
+/// What a watch gives at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The revision of the store when this was sent: everything up to it was given when there are no events (progress);
+    /// with events, everything up to the last one's.
+    pub revision: i64,
+    /// Changes, in order; those of one revision are never divided.
+    pub events: Vec<Event>,
 }
 
 impl Streamed {

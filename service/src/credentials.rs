@@ -8,7 +8,7 @@ use base_env::Env;
 use cluster_bootstrap::{API_PORT, kubeconfig};
 use cluster_pki::ClusterPki;
 use cluster_spec::CredentialKind;
-use control_records::{ClusterRecord, ObservedRecord, SealedRecord, key};
+use control_records::{ClusterRecord, ObservedRecord, PkiRecord, key};
 use control_store::{Sealer, Store, get_record};
 use providers_containerservice::Credentials;
 
@@ -30,7 +30,7 @@ impl Credentials for SealedCredentials {
         kind: CredentialKind,
     ) -> Result<Option<String>, ArmError> {
         let Some(vip) = observed.vip else { return Ok(None) };
-        let Some(sealed) = get_record::<SealedRecord>(&*self.store, &key::pki(&cluster.uid))
+        let Some(sealed) = get_record::<PkiRecord>(&*self.store, &key::pki(&cluster.uid))
             .await
             .map_err(ArmError::internal)?
         else {

@@ -19,10 +19,10 @@ use control_planner::{
     Reach, SilentMachines, StampRanges, is_served, plan,
 };
 use control_records::{
-    ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, Role,
-    Rung, key,
+    ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
+    PkiRecord, Role, Rung, key,
 };
-use control_store::{StoreError, Stored};
+use control_store::{StoreError, Stored, get_record};
 use jiff::Timestamp;
 use tokio::{
     sync::Notify,
@@ -302,7 +302,9 @@ impl ClusterLoop {
         let stamp = deps.fabric.stamp_network();
         // The last thing to wait for: what is lent must not be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
-        let pki = deps.store.get(&key::pki(&self.uid)).await?.is_some();
+        let pki = get_record::<PkiRecord>(&*deps.store, &key::pki(&self.uid)).await?;
+        let pki = pki.map(|pki| pki.value.generation);
+        self.state.keys_are(pki);
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();

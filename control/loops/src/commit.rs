@@ -6,8 +6,8 @@ use aws_lc_rs::rand;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, Healing, LeaseRecord,
-    MachineRecord, OperationError, OperationRecord, OperationStatus, Role, SealedRecord, Work, child,
-    directory, events, key,
+    MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Role, Work, child, directory,
+    events, key,
     unknown::{self, Kind},
 };
 use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, put_record};
@@ -85,8 +85,9 @@ pub(crate) async fn compose(
                     _ => None,
                 };
                 let pki = deps.recipes.pki(source.as_ref(), now)?;
-                let sealed = SealedRecord {
+                let sealed = PkiRecord {
                     v: 1,
+                    generation: 1,
                     sealed: deps.sealer.seal(&key::sealed::pki(uid), &pki)?,
                 };
                 txn.absent(&name).with(put_record(name, &sealed))
@@ -204,7 +205,7 @@ pub(crate) async fn compose(
 
 /// The keys of the cluster that the state of another begins with, whether it is still there or deleted.
 async fn keys_of(deps: &ControllerDeps, uid: &str) -> Result<Zeroizing<Vec<u8>>, CommitError> {
-    let found = match get_record::<SealedRecord>(&*deps.store, &key::pki(uid)).await? {
+    let found = match get_record::<PkiRecord>(&*deps.store, &key::pki(uid)).await? {
         Some(found) => Some(found.value),
         None => get_record::<DeletedRecord>(&*deps.store, &key::deleted(uid))
             .await?
@@ -371,7 +372,7 @@ async fn forget(
     }
     done.forgotten = true;
     let desired = key::desired(&cluster.uid);
-    let pki = get_record::<SealedRecord>(&*deps.store, &key::pki(&cluster.uid)).await?;
+    let pki = get_record::<PkiRecord>(&*deps.store, &key::pki(&cluster.uid)).await?;
     txn = txn
         .at(&desired, basis.cluster.revision)
         .delete(&desired)

@@ -39,6 +39,8 @@ pub(crate) struct LoopState {
     pub(crate) held: BTreeMap<Subject, Held>,
     /// The cluster's CAs and keys, once read; only while the loop runs.
     pub(crate) pki: Arc<OnceCell<Secret>>,
+    /// The generation of the keys that `pki` and `handle` go by.
+    pki_generation: Option<u64>,
     pub(crate) handle: Option<Handle>,
     /// What the control plane's agent said last about its API server.
     pub(crate) api_server_ready: Option<bool>,
@@ -74,6 +76,7 @@ impl LoopState {
             api: ApiSeen::default(),
             held: BTreeMap::new(),
             pki: Arc::new(OnceCell::new()),
+            pki_generation: None,
             handle: None,
             api_server_ready: None,
         }
@@ -112,6 +115,15 @@ impl LoopState {
         self.drains.remove(machine);
         self.health.forget(machine);
         self.api.set.remove(machine);
+    }
+
+    /// Lets go of keys of another generation, and of the connection that was made with them.
+    pub(crate) fn keys_are(&mut self, generation: Option<u64>) {
+        if self.pki_generation != generation {
+            self.pki_generation = generation;
+            self.pki = Arc::new(OnceCell::new());
+            self.handle = None;
+        }
     }
 
     /// Secrets and what is cheap to find again go while the cluster is idle.

@@ -217,13 +217,14 @@ impl<'a> Draft<'a> {
         )
     }
 
-    /// What configurations are computed from as it is in the store, once addresses are leased.
+    /// What configurations are computed from as it is in the store, once addresses are leased and there are keys.
     pub(crate) fn frame(&self) -> Option<Rc<Frame<'a>>> {
         let frame = self.frame.get_or_init(|| {
             let addresses = Addresses::of(&self.seen.observed)?;
             let frame = Frame::new(
                 &self.desired.spec,
                 &self.seen.renderers,
+                self.seen.pki?,
                 &addresses,
                 self.control_plane(),
             );

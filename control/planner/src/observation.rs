@@ -27,8 +27,8 @@ pub struct Observation {
     pub observed: ObservedRecord,
     /// What would render the configurations of its machines now.
     pub renderers: RendererVersions,
-    /// Whether the cluster's CAs and keys are in the store.
-    pub pki: bool,
+    /// The generation of the cluster's CAs and keys; `None`: there are none yet.
+    pub pki: Option<u64>,
     /// The stamp's ranges.
     pub stamp: StampRanges,
     /// Addresses of the stamp that are leased, by anybody. Only looked at while this cluster lacks one.

@@ -12,7 +12,7 @@ use control_store::{Store, StoreError, Txn, list_records, put_record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterRecord, SealedRecord, key};
+use crate::{ClusterRecord, PkiRecord, key};
 
 /// How many events of a cluster are kept. The oldest go first.
 pub const KEPT: usize = 200;
@@ -179,7 +179,7 @@ pub struct DeletedRecord {
     pub last: Option<Box<ClusterRecord>>,
     /// Its keys, sealed as [`key::sealed::pki`] says: its backup cannot be read without them.
     #[serde(default)]
-    pub pki: Option<SealedRecord>,
+    pub pki: Option<PkiRecord>,
 }
 
 /// Adds events to a transaction, and the removal of those that are too many or too old.

@@ -10,7 +10,7 @@
 //! | `/n/managedclusters/{s}/{group}/{name}`, lower case | [`NameRecord`]: which uid has this name |
 //! | `/c/{uid}/desired` | [`ClusterRecord`]: what the cluster is to be |
 //! | `/c/{uid}/observed` | [`ObservedRecord`]: what it is, written by the cluster's loop only |
-//! | `/c/{uid}/pki` | [`SealedRecord`]: the cluster's CAs and keys |
+//! | `/c/{uid}/pki` | [`PkiRecord`]: the cluster's CAs and keys |
 //! | `/c/{uid}/machine/{id}` | [`MachineRecord`]: written before the machine is made, removed after it is gone |
 //! | `/c/{uid}/machine-config/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
 //! | `/c/{uid}/op/{id}`, `/g/{s}/{group}/op/{id}` | [`OperationRecord`] |
@@ -272,6 +272,24 @@ pub struct SealedRecord {
     /// Nonce and ciphertext.
     #[serde(with = "text")]
     pub sealed: Vec<u8>,
+}
+
+/// A cluster's CAs and keys, `/c/{uid}/pki`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PkiRecord {
+    /// Format.
+    pub v: u32,
+    /// Grows by one with each change of them, from 1 on: what is computed from an older one is computed anew.
+    #[serde(default = "first_generation")]
+    pub generation: u64,
+    /// Nonce and ciphertext, as in [`SealedRecord`].
+    #[serde(with = "text")]
+    pub sealed: Vec<u8>,
+}
+
+fn first_generation() -> u64 {
+    1
 }
 
 /// An address of the stamp's network in use.

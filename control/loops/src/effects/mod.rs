@@ -13,7 +13,7 @@ use base_env::Elapsed;
 use base_errors::chain;
 use cluster_api::{ClusterApi, ClusterError};
 use control_planner::Effect;
-use control_records::{MachineRecord, Role, SealedRecord, key};
+use control_records::{MachineRecord, PkiRecord, Role, key};
 use control_store::{SealError, StoreError, get_record};
 use fabric_api::FabricError;
 use jiff::Timestamp;
@@ -195,7 +195,7 @@ async fn read_pki<'a>(
 ) -> Result<&'a Secret, EffectError> {
     cell.get_or_try_init(|| async {
         let name = key::pki(uid);
-        let found = get_record::<SealedRecord>(&*deps.store, &name)
+        let found = get_record::<PkiRecord>(&*deps.store, &name)
             .await?
             .ok_or_else(|| EffectError::Missing(name.clone()))?;
         Ok(deps.sealer.unseal(&key::sealed::pki(uid), &found.value.sealed)?)

@@ -107,7 +107,7 @@ fn nothing_yet() -> Observation {
     Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
-        pki: false,
+        pki: None,
         stamp: StampRanges {
             machines: "100.64.16.0/21".parse().unwrap(),
             vips: "100.64.24.0/21".parse().unwrap(),
@@ -280,8 +280,8 @@ impl Ideal {
                 }
             }
             Write::CreatePki => {
-                assert!(!self.seen.pki);
-                self.seen.pki = true;
+                assert_eq!(self.seen.pki, None);
+                self.seen.pki = Some(1);
             }
             Write::Repair {
                 machine,
@@ -385,7 +385,7 @@ impl Ideal {
                 generation,
                 inputs,
             }) => {
-                assert!(self.seen.pki && Addresses::of(&self.seen.observed).is_some());
+                assert!(self.seen.pki.is_some() && Addresses::of(&self.seen.observed).is_some());
                 self.seen.machines.get_mut(machine).unwrap().config = ConfigSeen::Published {
                     generation: *generation,
                     inputs: inputs.clone(),

@@ -297,7 +297,10 @@ fn a_stopped_creation_leaves_nothing_and_the_next_request_begins_anew() {
     ideal.seen.operations = vec![operation(2, false)];
     ideal.run();
     assert!(ideal.seen.machines.is_empty() && ideal.seen.network == NetworkSeen::Gone);
-    assert!(ideal.seen.pki && !ideal.forgotten, "its keys and its record stay");
+    assert!(
+        ideal.seen.pki.is_some() && !ideal.forgotten,
+        "its keys and its record stay"
+    );
     assert_eq!(ideal.seen.observed.generation, 2);
     assert_eq!(ideal.ended, [("op2".to_owned(), OperationStatus::Succeeded)]);
     assert_eq!(ideal.seen.observed.kubernetes_version, None);

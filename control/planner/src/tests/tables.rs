@@ -511,6 +511,27 @@ fn a_release_that_renders_something_else_reaches_the_machines_that_it_is_about()
 }
 
 #[test]
+fn keys_of_another_generation_reach_all_machines_and_those_of_the_first_none() {
+    let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 2)]);
+    let before: Vec<ConfigSeen> = ideal
+        .seen
+        .machines
+        .values()
+        .map(|machine| machine.config.clone())
+        .collect();
+    ideal.seen.pki = Some(2);
+    ideal.run();
+    for (machine, before) in ideal.seen.machines.values().zip(before) {
+        let (ConfigSeen::Published { inputs: now, .. }, ConfigSeen::Published { inputs: before, .. }) =
+            (&machine.config, &before)
+        else {
+            panic!("{machine:?}")
+        };
+        assert_ne!(now, before, "{}", machine.label());
+    }
+}
+
+#[test]
 fn no_place_is_given_out_before_it_is_known_what_is_in_no_record_nor_one_that_is_kept() {
     let mut seen = nothing_yet();
     seen.unknown_machines = UnknownMachines::NotLooked;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use cluster_archive::{Archive, DirectoryStore};
 use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter};
 use cluster_versions::Offered;
-use control_records::{Assignment, DeletedRecord, Healing, MachineRecord, Role, SealedRecord, key};
+use control_records::{Assignment, DeletedRecord, Healing, MachineRecord, PkiRecord, Role, key};
 use control_store::{Op, put_record};
 use jiff::Timestamp;
 use providers_containerservice::{
@@ -169,8 +169,9 @@ impl World {
             created_at: record.created_at,
             deleted_at: self.stamp.env.clock.now(),
             last: Some(Box::new(record)),
-            pki: Some(SealedRecord {
+            pki: Some(PkiRecord {
                 v: 1,
+                generation: 1,
                 sealed: b"sealed".to_vec(),
             }),
         };

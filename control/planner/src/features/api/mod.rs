@@ -24,7 +24,7 @@ fn act(draft: &mut Draft<'_>) {
     if members.is_empty() {
         return;
     }
-    if !runs || draft.leased().is_none() || !seen.pki {
+    if !runs || draft.leased().is_none() || seen.pki.is_none() {
         let unknown = members
             .iter()
             .any(|(_, member)| member.presence == Presence::Unknown);

@@ -44,6 +44,7 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
 pub struct Frame<'s> {
     spec: &'s ClusterSpec,
     versions: &'s RendererVersions,
+    keys: u64,
     member: ClusterSpec,
     node: ClusterSpec,
     vip: Ipv4Addr,
@@ -55,6 +56,7 @@ impl<'s> Frame<'s> {
     pub fn new(
         spec: &'s ClusterSpec,
         versions: &'s RendererVersions,
+        keys: u64,
         addresses: &Addresses,
         control_plane: ControlPlane,
     ) -> Self {
@@ -62,6 +64,7 @@ impl<'s> Frame<'s> {
         Self {
             spec,
             versions,
+            keys,
             node: ClusterSpec {
                 disable_local_accounts: false,
                 ..member.clone()
@@ -78,6 +81,7 @@ impl<'s> Frame<'s> {
         let Self {
             spec,
             versions,
+            keys: _,
             member,
             node,
             vip,
@@ -87,7 +91,7 @@ impl<'s> Frame<'s> {
         let repaired = &machine.healing.restarts;
         if let Some(Role::Node { pool, .. }) = role {
             let pool = spec.pools.iter().find(|spec| spec.name == *pool).map(pool_frame);
-            return fingerprint(&(
+            return self.keyed(fingerprint(&(
                 &versions.nodes,
                 LEVEL,
                 if pool.is_some() { node } else { member },
@@ -97,9 +101,9 @@ impl<'s> Frame<'s> {
                 vip,
                 repaired,
                 &control_plane.restored,
-            ));
+            )));
         }
-        let restarts = fingerprint(&(
+        let restarts = self.keyed(fingerprint(&(
             &versions.members,
             LEVEL,
             member,
@@ -107,7 +111,7 @@ impl<'s> Frame<'s> {
             vip,
             control_plane.limits,
             control_plane.restore.as_ref().map(|restore| &restore.id),
-        ));
+        )));
         let ControlPlane {
             members,
             formed,
@@ -126,6 +130,17 @@ impl<'s> Frame<'s> {
             fingerprint(&(members, formed, roaming, repaired))
         };
         format!("{restarts}.{rest}")
+    }
+}
+
+impl Frame<'_> {
+    /// With the generation of the cluster's keys; the first one counts for nothing, for clusters had no other for long.
+    fn keyed(&self, rest: String) -> String {
+        if self.keys > 1 {
+            fingerprint(&(rest, self.keys))
+        } else {
+            rest
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) const FEATURE: Feature = Feature {
 /// What machines are to be: computed as soon as it can be, published again after a restart, made anew when what it is
 /// computed from has changed or its certificates grow old.
 fn act(draft: &mut Draft<'_>) {
-    let Some(frame) = draft.frame().filter(|_| draft.seen.pki) else {
+    let Some(frame) = draft.frame() else {
         return;
     };
     for (id, machine) in staying(draft) {

@@ -26,8 +26,14 @@ impl Ideal {
         let records = self.seen.machines.values().map(|machine| &machine.record);
         let control_plane = ControlPlane::of(spec, observed, records);
         let addresses = Addresses::of(observed).unwrap();
-        Frame::new(spec, &self.seen.renderers, &addresses, control_plane)
-            .config_inputs(&self.seen.machines[id].record)
+        Frame::new(
+            spec,
+            &self.seen.renderers,
+            self.seen.pki.unwrap(),
+            &addresses,
+            control_plane,
+        )
+        .config_inputs(&self.seen.machines[id].record)
     }
 
     /// One of a member's programs is not well, which is no matter of the machine yet.

@@ -2,6 +2,7 @@
 
 mod adversity;
 mod backup;
+mod dns;
 mod fresh;
 mod healing;
 mod login;
@@ -100,7 +101,7 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
         pools::walk(journal, &az, &clusters.kubenet)?;
     }
     if wanted("upgrade") {
-        upgrade::walk(journal, &az, &clusters.kubenet)?;
+        upgrade::walk(journal, stamp, &az, &clusters.kubenet)?;
     }
     if wanted("healing") {
         healing::walk(journal, stamp, &az, &clusters)?;

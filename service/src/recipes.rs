@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{AddonOptions, manifests};
-use cluster_api::{Endpoint, NodeWish, ObjectRef};
+use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
 use cluster_bootstrap::{
     ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, control_plane_config,
     control_plane_nics, network, node_config, node_nics, node_wish, renderer::renderer_version,
@@ -243,6 +243,10 @@ impl Recipes for KubernetesRecipes {
 
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError> {
         Ok(manifests(&of_any_version(&cluster.spec), &self.addons, read))
+    }
+
+    fn addon_ailments(&self, cluster: &ClusterRecord, read: &[Value]) -> Vec<AddonAilment> {
+        cluster_addons::ailments(&cluster.spec, &self.addons, read)
     }
 }
 

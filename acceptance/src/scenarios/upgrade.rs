@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{GROUP, aks, joined, pools::nodepool, text, workload::Cluster};
+use super::{GROUP, aks, dns, joined, pools::nodepool, text, workload::Cluster};
 use crate::{
     clients::Az,
     journal::{Journal, wait_for},
+    stamp::Stamp,
 };
 
 /// The newest version that the cluster is offered.
@@ -27,7 +28,7 @@ pub(super) fn offered(az: &Az, cluster: &str) -> Result<String> {
     .map(str::to_owned)
 }
 
-pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> {
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
     let (from, to) = journal.step("upgrade", "az aks get-upgrades offers a newer version", || {
         let shown = aks(az, &["show"], cluster.name, &[])?;
@@ -38,6 +39,11 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "before-the-upgrade" }, "data": { "answer": "42" },
     });
     cluster.apply(&marker)?;
+    journal.step(
+        "upgrade",
+        "coredns-custom adds a name to the cluster's DNS",
+        || dns::custom(cluster),
+    )?;
     journal.step(
         "upgrade",
         "az aks upgrade --control-plane-only: the API serves it, what is in it and what runs stays",
@@ -91,6 +97,15 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
     )?;
     journal.step(
         "upgrade",
+        "the name of coredns-custom outlives the upgrade; a broken coredns-custom takes no name away",
+        || {
+            dns::answered(cluster)?;
+            dns::break_custom(cluster)?;
+            dns::answered(cluster)
+        },
+    )?;
+    journal.step(
+        "upgrade",
         "az aks nodepool upgrade: each node is replaced, the Deployment is available throughout",
         || {
             let before = kubelets(cluster)?.len();
@@ -117,6 +132,14 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
                 );
                 Ok(())
             })
+        },
+    )?;
+    journal.step(
+        "upgrade",
+        "new nodes: names are answered still, the broken coredns-custom is told of, and mended",
+        || {
+            dns::answered(cluster)?;
+            dns::told_and_mended(stamp, cluster)
         },
     )
 }

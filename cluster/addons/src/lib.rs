@@ -11,6 +11,7 @@
 //! `components/components.toml`.
 
 mod dns;
+mod health;
 mod metrics;
 mod page;
 mod preserve;
@@ -18,8 +19,9 @@ mod roles;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use cluster_api::{ObjectRef, Watch};
+use cluster_api::{AddonAilment, ObjectRef, Watch};
 use cluster_spec::ClusterSpec;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use page::page;
@@ -48,8 +50,10 @@ pub struct Addon {
     pub watches: &'static [Watch],
     /// Objects in the cluster that its own depend on: what a tenant may write, and how its own fare.
     pub reads: &'static [ObjectRef],
-    /// The Deployments in `kube-system` that it works with, all of them.
+    /// The Deployments in `kube-system` that it works with, all of them. They are read with [`Addon::reads`].
     pub deployments: &'static [&'static str],
+    /// What is wrong with it, judged by what was read: [`health::available`], unless it has more to say.
+    pub health: fn(&Place<'_>, &Addon) -> Option<Ailment>,
     /// What happens when a tenant edits its objects.
     pub edits: Edits,
     /// Whether a cluster has it.
@@ -79,6 +83,15 @@ impl<'a> Place<'a> {
                 && found["metadata"]["namespace"].as_str() == object.namespace
         })
     }
+}
+
+/// That an add-on does not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ailment {
+    /// Since when, in the cluster's words.
+    pub since: Option<Timestamp>,
+    /// What is wrong and where to look: a sentence without a full stop.
+    pub why: String,
 }
 
 /// What happens when a tenant edits an add-on's objects.
@@ -123,9 +136,34 @@ pub fn watches() -> Vec<Watch> {
     all.into_iter().collect()
 }
 
-/// What is read in every cluster before the objects are computed.
+/// What is read in every cluster before the objects are computed: each object once.
 pub fn reads() -> Vec<ObjectRef> {
-    ADDONS.iter().flat_map(|addon| addon.reads).copied().collect()
+    let all: BTreeSet<ObjectRef> = ADDONS
+        .iter()
+        .flat_map(|addon| {
+            let deployments = addon.deployments.iter().map(|name| health::deployment(name));
+            addon.reads.iter().copied().chain(deployments)
+        })
+        .collect();
+    all.into_iter().collect()
+}
+
+/// The add-ons of a cluster that do not work. `read` are the objects of [`reads`] that are there; one that is not there, or of
+/// which nothing is known yet, says nothing.
+pub fn ailments(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> Vec<AddonAilment> {
+    let place = Place { spec, options, read };
+    ADDONS
+        .iter()
+        .filter(|addon| (addon.wanted)(spec))
+        .filter_map(|addon| {
+            let ailment = (addon.health)(&place, addon)?;
+            Some(AddonAilment {
+                addon: addon.name.to_owned(),
+                since: ailment.since.unwrap_or(Timestamp::UNIX_EPOCH),
+                why: ailment.why,
+            })
+        })
+        .collect()
 }
 
 /// The images that nodes import.

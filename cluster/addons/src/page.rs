@@ -21,9 +21,15 @@ pub fn page() -> String {
             edits(addon.edits)
         );
     }
+    page.push_str(HEALTH);
     page.push_str(CUSTOM_DNS);
     page
 }
+
+const HEALTH: &str = "
+An add-on that has lacked pods for two minutes is told of: `landfall status` names it as the cluster's problem, and the cluster's \
+events have `ProblemBegan` and `ProblemEnded` of it. The cluster's state does not depend on it.
+";
 
 const CUSTOM_DNS: &str = "
 ## ConfigMap `coredns-custom`

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -106,6 +107,17 @@ pub struct ObjectRef {
     pub namespace: Option<&'static str>,
     /// `metadata.name`.
     pub name: &'static str,
+}
+
+/// An add-on that does not work, by what its cluster says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddonAilment {
+    /// The add-on's name.
+    pub addon: String,
+    /// Since when, in the cluster's words; the beginning of time where it does not say.
+    pub since: Timestamp,
+    /// What is wrong, for people: a sentence without a full stop, with a next step.
+    pub why: String,
 }
 
 /// How far the draining of a node is.

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use agent_protocol::MachineConfig;
-use cluster_api::{Endpoint, NodeWish, ObjectRef};
+use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
 use control_records::{ClusterRecord, MachineRecord};
 use fabric_api::{NetworkId, NetworkSpec, NicSpec, RouteSpec, StampNetwork};
 use jiff::Timestamp;
@@ -88,4 +88,6 @@ pub trait Recipes: Send + Sync + 'static {
     fn addons_read(&self) -> Vec<ObjectRef>;
     /// The add-ons' objects; `read` are those of [`Self::addons_read`] that are there.
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError>;
+    /// The add-ons that do not work, by the same `read`.
+    fn addon_ailments(&self, cluster: &ClusterRecord, read: &[Value]) -> Vec<AddonAilment>;
 }

@@ -39,6 +39,17 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
     Some(cut(&text, MOST_CHARS))
 }
 
+/// What is wrong with add-ons, of those that are told of.
+pub(crate) fn addons(draft: &Draft<'_>) -> Option<String> {
+    let all: Vec<String> = draft
+        .observed
+        .addons
+        .iter()
+        .map(|(name, why)| format!("the add-on {name} does not work: {why}"))
+        .collect();
+    (!all.is_empty()).then(|| cut(&all.join("; "), MOST_CHARS))
+}
+
 /// At most so many characters of a text.
 pub(crate) fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect()

@@ -9,7 +9,7 @@ use std::{
 
 use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
-use cluster_api::NodeSeen;
+use cluster_api::{AddonAilment, NodeSeen};
 use control_records::{MachineRecord, ObservedRecord, OperationRecord, Role};
 use fabric_api::RouteSpec;
 use ipnet::Ipv4Net;
@@ -294,6 +294,8 @@ pub struct AddonsSeen {
     pub at: Timestamp,
     /// The count of changes then.
     pub change: u64,
+    /// Those of them that did not work then.
+    pub ailments: Vec<AddonAilment>,
 }
 
 /// Whether the API server answers.

@@ -187,6 +187,9 @@ pub struct ObservedRecord {
     /// Since when it is told that the backup is behind the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_behind: Option<Timestamp>,
+    /// By add-on: why it does not work, as long as that is told.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addons: BTreeMap<String, String>,
     /// Whether machines of it were stopped on purpose and are not all known to be back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,

@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 use cluster_api::{ObjectRef, Watch};
 use serde_json::{Value, json};
 
-use crate::{KUBE_SYSTEM, Place};
+use crate::{
+    Ailment, KUBE_SYSTEM, Place,
+    health::{condition, deployment},
+};
 
 const NAME: &str = "coredns-custom";
 /// What the tenant writes.
@@ -22,13 +25,6 @@ pub(super) const CONFIG: ObjectRef = ObjectRef {
     kind: "ConfigMap",
     namespace: KUBE_SYSTEM,
     name: NAME,
-};
-/// What becomes of it.
-pub(super) const DEPLOYMENT: ObjectRef = ObjectRef {
-    version: "apps/v1",
-    kind: "Deployment",
-    namespace: KUBE_SYSTEM,
-    name: "coredns",
 };
 pub(super) const WATCH: Watch = Watch {
     version: CONFIG.version,
@@ -72,14 +68,13 @@ impl Custom {
                 ..Self::default()
             };
         }
-        let failed = |condition: &&Value| {
-            condition["type"] == "Progressing" && condition["reason"] == "ProgressDeadlineExceeded"
-        };
-        let deployment = place.find(&DEPLOYMENT);
-        let conditions = deployment.and_then(|found| found["status"]["conditions"].as_array());
+        // What becomes of it.
+        let rollout = place
+            .find(&deployment("coredns"))
+            .and_then(|found| condition(found, "Progressing"));
         Self {
-            failed_at: conditions
-                .and_then(|conditions| conditions.iter().find(failed))
+            failed_at: rollout
+                .filter(|condition| condition["reason"] == "ProgressDeadlineExceeded")
                 .filter(|_| !files.is_empty())
                 .map(|condition| condition["lastUpdateTime"].clone()),
             files,
@@ -121,6 +116,21 @@ impl Custom {
             })
             .collect();
         json!({ "downwardAPI": { "items": items } })
+    }
+
+    /// What the operator is told.
+    pub(super) fn ailment(&self) -> Option<Ailment> {
+        if self.refused.is_none() && self.failed_at.is_none() {
+            return None;
+        }
+        Some(Ailment {
+            // It was given the time that a rollout may take.
+            since: None,
+            why: format!(
+                "ConfigMap {NAME} of the tenant is not used; kubectl --namespace kube-system events --for configmap/{NAME} \
+                 says why"
+            ),
+        })
     }
 
     /// What the tenant is told, if something is amiss.
@@ -224,6 +234,35 @@ mod tests {
             json!({ "maxUnavailable": 0, "maxSurge": 1 })
         );
         assert_eq!(spec["progressDeadlineSeconds"], DEADLINE_SECONDS);
+    }
+
+    #[test]
+    fn a_broken_or_too_large_one_ails() {
+        let ailment = |read: &[Value]| {
+            super::super::health(
+                &Place {
+                    spec: &spec(2),
+                    options: &AddonOptions::default(),
+                    read,
+                },
+                &super::super::DNS,
+            )
+        };
+        let rollout = |reason: &str| {
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": { "name": "coredns", "namespace": "kube-system" },
+                "status": { "conditions": [
+                    { "type": "Available", "status": "True" },
+                    { "type": "Progressing", "reason": reason, "lastUpdateTime": "2026-01-01T00:00:00Z" }
+                ] }
+            })
+        };
+        let broken = config(json!({ "broken.override": "no such plugin" }));
+        assert_eq!(ailment(&[broken.clone(), rollout("ReplicaSetUpdated")]), None);
+        let told = ailment(&[broken, rollout("ProgressDeadlineExceeded")]).unwrap();
+        assert!(told.why.contains("coredns-custom"), "{}", told.why);
+        assert!(ailment(&[config(json!({ "large.server": "x".repeat(MOST) }))]).is_some());
     }
 
     #[test]

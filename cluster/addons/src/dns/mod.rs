@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 
 use custom::Custom;
 
-use crate::{Addon, AddonOptions, Edits, Image, KUBE_SYSTEM, Place, managed, placed};
+use crate::{Addon, AddonOptions, Ailment, Edits, Image, KUBE_SYSTEM, Place, health, managed, placed};
 
 pub(crate) const DNS: Addon = Addon {
     name: "coredns",
     about: "Names of services and pods, and names outside where the stamp has an uplink",
     images: &[COREDNS],
     watches: &WATCHES,
-    reads: &[custom::CONFIG, custom::DEPLOYMENT],
+    reads: &[custom::CONFIG],
     deployments: &["coredns"],
+    health,
     edits: Edits::PutBack,
     wanted: |_| true,
     objects,
@@ -105,6 +106,11 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     ];
     objects.extend(custom.event());
     objects
+}
+
+/// Pods that serve, and a `coredns-custom` that they can serve with.
+fn health(place: &Place<'_>, addon: &Addon) -> Option<Ailment> {
+    health::available(place, addon).or_else(|| Custom::read(place).ailment())
 }
 
 /// Names of the cluster; names outside only where there is somebody to ask; what the tenant adds.

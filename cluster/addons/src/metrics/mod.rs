@@ -3,7 +3,7 @@
 use cluster_api::Watch;
 use serde_json::{Value, json};
 
-use crate::{Addon, Edits, Image, KUBE_SYSTEM, managed, placed};
+use crate::{Addon, Edits, Image, KUBE_SYSTEM, health, managed, placed};
 
 pub(crate) const METRICS: Addon = Addon {
     name: "metrics-server",
@@ -12,6 +12,7 @@ pub(crate) const METRICS: Addon = Addon {
     watches: &WATCHES,
     reads: &[],
     deployments: &["metrics-server"],
+    health: health::available,
     edits: Edits::PutBack,
     wanted: |_| true,
     objects: |_| objects(),

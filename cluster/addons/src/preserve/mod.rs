@@ -7,7 +7,7 @@
 use cluster_api::PRESERVE;
 use serde_json::{Value, json};
 
-use crate::{Addon, Edits};
+use crate::{Addon, Edits, health};
 
 pub(crate) const NODE_PRESERVE: Addon = Addon {
     name: "node-preserve",
@@ -17,6 +17,7 @@ pub(crate) const NODE_PRESERVE: Addon = Addon {
     watches: &[],
     reads: &[],
     deployments: &[],
+    health: health::available,
     edits: Edits::PutBack,
     wanted: |_| true,
     objects: |_| objects(),

@@ -3,7 +3,7 @@
 use cluster_api::Watch;
 use serde_json::{Value, json};
 
-use crate::{Addon, Edits, managed};
+use crate::{Addon, Edits, health, managed};
 
 /// The group that AKS's user credential stands for here, bound to `cluster-admin`. A group of its own, not `system:masters`,
 /// so that an administrator can take it away.
@@ -18,6 +18,7 @@ pub(crate) const ROLES: Addon = Addon {
     watches: &WATCHES,
     reads: &[],
     deployments: &[],
+    health: health::available,
     edits: Edits::PutBack,
     wanted: |_| true,
     objects: |_| objects(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_api::{Drained, NodeSeen};
+use cluster_api::{AddonAilment, Drained, NodeSeen};
 use control_planner::{AddonsSeen, ApiEffect, Reach};
 use jiff::Timestamp;
 
@@ -23,7 +23,11 @@ pub(crate) enum ApiOutcome {
     /// Serving certificates were approved.
     Approved { change: u64 },
     /// Add-ons are as they should be.
-    AddonsApplied { inputs: String, change: u64 },
+    AddonsApplied {
+        inputs: String,
+        change: u64,
+        ailments: Vec<AddonAilment>,
+    },
     /// Pods were evicted once.
     Drained { machine: String, drained: Drained },
     /// A node object is gone.
@@ -114,6 +118,7 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             Ok(ApiOutcome::AddonsApplied {
                 inputs: inputs.clone(),
                 change: job.change,
+                ailments: recipes.addon_ailments(&site.cluster, &read),
             })
         }
         ApiEffect::Drain { machine, node } => Ok(ApiOutcome::Drained {
@@ -135,11 +140,16 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
             state.api.set.insert(machine, inputs);
         }
         ApiOutcome::Approved { change } => state.api.approved = Some(change),
-        ApiOutcome::AddonsApplied { inputs, change } => {
+        ApiOutcome::AddonsApplied {
+            inputs,
+            change,
+            ailments,
+        } => {
             state.api.addons = Some(AddonsSeen {
                 inputs,
                 at: now,
                 change,
+                ailments,
             });
         }
         ApiOutcome::Drained { machine, drained } => {

@@ -20,6 +20,8 @@ use jiff::Timestamp;
 
 use super::*;
 
+#[path = "../features/addons/tests.rs"]
+mod addons;
 #[path = "../features/backup/tests.rs"]
 mod backup;
 #[path = "../features/heal/tests.rs"]
@@ -441,6 +443,7 @@ impl Ideal {
                     inputs: inputs.clone(),
                     at: self.now,
                     change: api.change,
+                    ailments: Vec::new(),
                 });
             }
             Effect::Api(ApiEffect::Drain { machine, node }) => {

@@ -1,4 +1,8 @@
-//! Add-ons: applied, and compared with the cluster where that has changed.
+//! Add-ons: applied, compared with the cluster where that has changed, and told of where they do not work.
+
+use std::time::Duration;
+
+use control_records::EventKind;
 
 use crate::{
     ApiEffect, Draft, Reach, Subject, addons_inputs,
@@ -8,9 +12,13 @@ use crate::{
 
 pub(crate) const FEATURE: Feature = Feature {
     act,
+    observe,
     checks,
     ..Feature::named("addons")
 };
+
+/// An add-on that does not work for so long is told of: pods that start, or move, take less.
+const PATIENCE: Duration = Duration::from_secs(2 * 60);
 
 fn act(draft: &mut Draft<'_>) {
     let api = &draft.seen.api;
@@ -36,6 +44,56 @@ fn act(draft: &mut Draft<'_>) {
             "installing add-ons",
         ),
     }
+}
+
+/// Tells, once each, that an add-on does not work and that it works again. Nothing waits for it: whether a cluster is what it is
+/// to be does not depend on what its tenant runs.
+fn observe(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    let Some(applied) = seen
+        .api
+        .addons
+        .as_ref()
+        .filter(|_| seen.api.reach == Reach::Ready)
+    else {
+        return;
+    };
+    for ailment in &applied.ailments {
+        if draft.observed.addons.contains_key(&ailment.addon) {
+            continue;
+        }
+        let due = draft.after(ailment.since, PATIENCE);
+        if due > draft.now {
+            draft.look_again_at(due);
+        } else if draft.has_room(1) {
+            draft
+                .observed
+                .addons
+                .insert(ailment.addon.clone(), ailment.why.clone());
+            draft.tell(
+                EventKind::ProblemBegan,
+                subject(&ailment.addon),
+                ailment.why.clone(),
+            );
+        }
+    }
+    let over: Vec<String> = draft
+        .observed
+        .addons
+        .keys()
+        .filter(|name| !applied.ailments.iter().any(|ailment| ailment.addon == **name))
+        .cloned()
+        .collect();
+    for name in over {
+        if draft.has_room(1) {
+            draft.observed.addons.remove(&name);
+            draft.tell(EventKind::ProblemEnded, subject(&name), "it works again");
+        }
+    }
+}
+
+fn subject(addon: &str) -> String {
+    format!("the add-on {addon}")
 }
 
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {

@@ -48,6 +48,8 @@ fn stop(draft: &mut Draft<'_>) {
         }
     }
     draft.observed.stopped |= !seen.machines.is_empty();
+    // What runs again says itself how it fares.
+    draft.observed.addons.clear();
     draft
         .observed
         .ready_nodes

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use arm_ids::ResourcePath;
-use arm_kernel::{Call, Gate, Provider as _};
+use arm_kernel::{AccessControl, Call, Provider as _};
 use arm_wire::{ArmError, Principal, PrincipalKind, Request};
 use async_trait::async_trait;
 use base_env::Env;
@@ -254,7 +254,7 @@ impl Client {
         };
         match self
             .provider
-            .handle(&route, &Call::new(request, Gate::open()))
+            .handle(&route, &Call::new(request, AccessControl::allow_all()))
             .await
         {
             Ok(answer) => {

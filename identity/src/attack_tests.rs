@@ -9,12 +9,12 @@ use crate::{NewPrincipal, Secret, create_principal, generate_secret};
 const APPLICATION: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
 const PASSWORD: &str = "correct horse battery staple";
 
-struct Stand {
+struct Fixture {
     service: Arc<TokenService>,
     secret: String,
 }
 
-impl Stand {
+impl Fixture {
     async fn new() -> Self {
         let (env, store) = (Env::simulated(1), Arc::new(MemoryStore::new()));
         let secret = generate_secret();
@@ -76,10 +76,10 @@ async fn ask(service: &TokenService, form: &str, from: u8) -> Response<Bytes> {
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_thousand_guesses_cost_little_and_keep_nobody_out() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut guesses = tokio::task::JoinSet::new();
     for part in 0..100 {
-        let service = Arc::clone(&stand.service);
+        let service = Arc::clone(&fixture.service);
         guesses.spawn(async move {
             let mut refused = 0;
             for guess in 0..1000 {
@@ -100,35 +100,35 @@ async fn a_hundred_thousand_guesses_cost_little_and_keep_nobody_out() {
     while let Some(part) = guesses.join_next().await {
         refused += part.unwrap();
     }
-    let hashed = stand.hashed();
+    let hashed = fixture.hashed();
     assert!(hashed <= 30, "{hashed} of 100000 guesses were hashed");
     assert_eq!(refused + hashed, 100_000);
 
     // The secret of 256 random bits is good from the very address, at once and without a hash.
-    let honest = stand.application(&stand.secret, 1).await;
+    let honest = fixture.application(&fixture.secret, 1).await;
     assert_eq!(honest.status(), StatusCode::OK);
-    assert_eq!(stand.hashed(), hashed);
+    assert_eq!(fixture.hashed(), hashed);
     // A person at another address does not notice; one at the attacker's is told when to come again.
-    let person = stand.user("ada@example.test", PASSWORD, 2).await;
+    let person = fixture.user("ada@example.test", PASSWORD, 2).await;
     assert_eq!(person.status(), StatusCode::OK);
-    let beside = stand.user("ada@example.test", PASSWORD, 1).await;
+    let beside = fixture.user("ada@example.test", PASSWORD, 1).await;
     assert_eq!(beside.status(), StatusCode::TOO_MANY_REQUESTS);
-    stand
+    fixture
         .service
         .env
         .clock
         .sleep(std::time::Duration::from_secs(3))
         .await;
-    let later = stand.user("ada@example.test", PASSWORD, 1).await;
+    let later = fixture.user("ada@example.test", PASSWORD, 1).await;
     assert_eq!(later.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
 async fn guesses_at_one_login_are_counted_before_they_are_hashed() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut guesses = tokio::task::JoinSet::new();
     for guess in 0..1000 {
-        let service = Arc::clone(&stand.service);
+        let service = Arc::clone(&fixture.service);
         guesses.spawn(async move {
             let form =
                 format!("grant_type=password&client_id=cli&username=ada@example.test&password=guess{guess}");
@@ -139,20 +139,23 @@ async fn guesses_at_one_login_are_counted_before_they_are_hashed() {
         assert_ne!(status.unwrap(), StatusCode::OK);
     }
     assert!(
-        stand.hashed() <= 5,
+        fixture.hashed() <= 5,
         "{} guesses at one login were hashed",
-        stand.hashed()
+        fixture.hashed()
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn guesses_at_a_generated_secret_cost_no_hash_and_wait() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut waiting = 0;
     for guess in 0..1000 {
-        let status = stand.application(&format!("guess{guess}"), 1).await.status();
+        let status = fixture.application(&format!("guess{guess}"), 1).await.status();
         waiting += u32::from(status == StatusCode::TOO_MANY_REQUESTS);
     }
-    assert_eq!((stand.hashed(), waiting), (0, 995));
-    assert_eq!(stand.application(&stand.secret, 1).await.status(), StatusCode::OK);
+    assert_eq!((fixture.hashed(), waiting), (0, 995));
+    assert_eq!(
+        fixture.application(&fixture.secret, 1).await.status(),
+        StatusCode::OK
+    );
 }

@@ -11,7 +11,7 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(900);
 /// How many may wait at a time.
 const ENTRIES: usize = 1000;
 /// How many of them from one address.
-const OF_ORIGIN: usize = 50;
+const MAX_PER_ORIGIN: usize = 50;
 /// No vowels (no words), nothing that looks like something else.
 const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 
@@ -51,7 +51,7 @@ impl Devices {
         let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
         entries.retain(|_, entry| entry.until > now);
         let from_there = entries.values().filter(|entry| entry.origin == origin).count();
-        if entries.len() >= ENTRIES || from_there >= OF_ORIGIN {
+        if entries.len() >= ENTRIES || from_there >= MAX_PER_ORIGIN {
             return None;
         }
         let device_code = URL_SAFE_NO_PAD.encode(random::<32>());
@@ -157,12 +157,12 @@ mod tests {
         assert_eq!(devices.poll(&device, "c", LIFETIME), Poll::Expired);
         let from = |host: usize| Origin::of(Some([10, 0, 0, u8::try_from(host).unwrap()].into()));
         for index in 0..ENTRIES {
-            let host = index / OF_ORIGIN;
+            let host = index / MAX_PER_ORIGIN;
             assert!(devices.start("c", "s", from(host), LIFETIME).is_some());
         }
         assert!(devices.start("c", "s", from(200), LIFETIME).is_none());
         let later = LIFETIME + LIFETIME;
-        for _ in 0..OF_ORIGIN {
+        for _ in 0..MAX_PER_ORIGIN {
             assert!(devices.start("c", "s", from(1), later).is_some());
         }
         assert!(devices.start("c", "s", from(1), later).is_none());

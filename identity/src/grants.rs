@@ -19,7 +19,7 @@ use crate::{
     form::Form,
     page,
     principals::{MAX_LOGIN_CHARS, find_principal, principal_by_id},
-    secret::{NOBODY, is_costly, verify_secret},
+    secret::{DUMMY_HASH, is_costly, verify_secret},
     service::{Shape, html, json_answer},
     throttle::Origin,
     tokens::{fingerprint, kind, same_resource},
@@ -462,7 +462,7 @@ impl TokenService {
             .filter(|record| kind(record) == wanted);
         let stored = found
             .as_ref()
-            .map_or(NOBODY, |record| record.secret_hash.as_str());
+            .map_or(DUMMY_HASH, |record| record.secret_hash.as_str());
         if !is_costly(stored) && verify_secret(stored, secret) {
             // 256 random bits: no number of strangers at the same address keeps their owner out.
             self.throttle.succeeded(origin, login);
@@ -472,7 +472,7 @@ impl TokenService {
         if !is_costly(stored) {
             return Err(Problem::Wrong);
         }
-        let turn = self.throttle.turn(origin, now).map_err(|wait| {
+        let attempt = self.throttle.permit(origin, now).map_err(|wait| {
             // Nothing was compared, so nothing was wrong.
             self.throttle.retract(origin, login);
             Problem::Busy(wait)
@@ -490,7 +490,7 @@ impl TokenService {
         .unwrap_or(false);
         match found {
             Some(record) if right => {
-                turn.succeeded();
+                attempt.succeeded();
                 self.throttle.succeeded(origin, login);
                 Ok(record)
             }

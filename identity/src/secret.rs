@@ -125,7 +125,7 @@ pub fn is_outdated(stored: &str, secret: Secret<'_>) -> bool {
 }
 
 /// A hash that no secret has, so that an unknown login costs as much time as a person's.
-pub(crate) const NOBODY: &str =
+pub(crate) const DUMMY_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 #[cfg(test)]
@@ -188,8 +188,8 @@ mod tests {
         ] {
             assert!(!verify_secret(stored, ""), "{stored}");
         }
-        assert!(!verify_secret(NOBODY, ""));
-        PasswordHash::new(NOBODY).unwrap();
+        assert!(!verify_secret(DUMMY_HASH, ""));
+        PasswordHash::new(DUMMY_HASH).unwrap();
         assert!(!verify_secret(
             &hash_secret(Secret::Generated("x")),
             &"x".repeat(MAX_SECRET_BYTES + 1)

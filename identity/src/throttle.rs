@@ -25,9 +25,9 @@ use std::{
 /// Failures that cost nothing: people mistype.
 const FREE: u32 = 5;
 /// The longest wait after a failure.
-const MOST: Duration = Duration::from_secs(60);
+const MAX_DELAY: Duration = Duration::from_secs(60);
 /// After this long without a failure all is forgotten.
-const FORGET: Duration = Duration::from_secs(900);
+const ENTRY_LIFETIME: Duration = Duration::from_secs(900);
 /// Logins, and addresses, that are remembered at least; twice as many at most.
 const ENTRIES: usize = 10_000;
 
@@ -36,11 +36,11 @@ const BURST: u32 = 30;
 /// One more after this.
 const REFILL: Duration = Duration::from_secs(1);
 /// Attempts of an address under way at a time.
-const AT_ONCE: u32 = 4;
+const MAX_CONCURRENT: u32 = 4;
 /// Attempts of all addresses that wait or are under way.
-const QUEUE: usize = 16;
+const MAX_QUEUED: usize = 16;
 /// How often it is said how many were refused.
-const SAID_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where attempts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,12 +59,12 @@ impl Origin {
 }
 
 /// What was used lately, in bounded memory and constant time: what is not asked for while [`ENTRIES`] others are is forgotten.
-struct Recent<K, V> {
+struct LruMap<K, V> {
     now: HashMap<K, V>,
     before: HashMap<K, V>,
 }
 
-impl<K: Hash + Eq + Clone, V> Recent<K, V> {
+impl<K: Hash + Eq + Clone, V> LruMap<K, V> {
     fn new() -> Self {
         Self {
             now: HashMap::new(),
@@ -106,8 +106,8 @@ struct Budget {
 }
 
 struct State {
-    logins: Recent<(Origin, String), Failures>,
-    origins: Recent<Origin, Budget>,
+    logins: LruMap<(Origin, String), Failures>,
+    origins: LruMap<Origin, Budget>,
 }
 
 /// Times are of a monotonic clock.
@@ -120,8 +120,8 @@ impl Default for Throttle {
     fn default() -> Self {
         Self {
             state: Mutex::new(State {
-                logins: Recent::new(),
-                origins: Recent::new(),
+                logins: LruMap::new(),
+                origins: LruMap::new(),
             }),
             queued: AtomicUsize::new(0),
         }
@@ -129,7 +129,7 @@ impl Default for Throttle {
 }
 
 /// The right to let an attempt cost something; given back when it is dropped.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Permit<'a> {
     throttle: &'a Throttle,
     origin: Origin,
 }
@@ -147,11 +147,11 @@ impl Throttle {
         let entry = state
             .logins
             .entry(&(origin, login.to_lowercase()), Failures::default);
-        if now.saturating_sub(entry.last) >= FORGET {
+        if now.saturating_sub(entry.last) >= ENTRY_LIFETIME {
             entry.count = 0;
         }
         if let Some(over) = entry.count.checked_sub(FREE) {
-            let until = entry.last + Duration::from_secs(1_u64 << over.min(6)).min(MOST);
+            let until = entry.last + Duration::from_secs(1_u64 << over.min(6)).min(MAX_DELAY);
             if let Some(left) = until.checked_sub(now).filter(|left| !left.is_zero()) {
                 return Err(left);
             }
@@ -175,8 +175,8 @@ impl Throttle {
         }
     }
 
-    /// A turn for an attempt that costs the processor; or how long to wait for one.
-    pub(crate) fn turn(&self, origin: Origin, now: Duration) -> Result<Turn<'_>, Duration> {
+    /// Permission for an attempt that costs the processor; or how long to wait for one.
+    pub(crate) fn permit(&self, origin: Origin, now: Duration) -> Result<Permit<'_>, Duration> {
         let mut state = self.state();
         let budget = state.origins.entry(&origin, || Budget {
             left: BURST,
@@ -187,20 +187,20 @@ impl Throttle {
         let more = u32::try_from(passed.as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
         budget.left = budget.left.saturating_add(more).min(BURST);
         budget.since += REFILL.saturating_mul(more);
-        if budget.left == 0 || budget.under_way >= AT_ONCE {
+        if budget.left == 0 || budget.under_way >= MAX_CONCURRENT {
             return Err(REFILL);
         }
         let queued = self
             .queued
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
-                (queued < QUEUE).then_some(queued + 1)
+                (queued < MAX_QUEUED).then_some(queued + 1)
             });
         if queued.is_err() {
             return Err(REFILL);
         }
         budget.left -= 1;
         budget.under_way += 1;
-        Ok(Turn {
+        Ok(Permit {
             throttle: self,
             origin,
         })
@@ -217,7 +217,7 @@ impl Refusals {
         let mut refusals = self.0.lock().expect("nothing panics while it holds this lock");
         let (said, count) = &mut *refusals;
         *count += 1;
-        if said.is_some_and(|said| now.saturating_sub(said) < SAID_EVERY) {
+        if said.is_some_and(|said| now.saturating_sub(said) < LOG_INTERVAL) {
             return None;
         }
         *said = Some(now);
@@ -225,7 +225,7 @@ impl Refusals {
     }
 }
 
-impl Turn<'_> {
+impl Permit<'_> {
     /// The attempt was right: it does not count against the address.
     pub(crate) fn succeeded(&self) {
         if let Some(budget) = self.throttle.state().origins.get(&self.origin) {
@@ -234,7 +234,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.throttle.queued.fetch_sub(1, Ordering::Relaxed);
         if let Some(budget) = self.throttle.state().origins.get(&self.origin) {
@@ -269,7 +269,7 @@ mod tests {
             at += SECOND * wait;
             assert_eq!(attempt("a", at), Ok(()));
         }
-        at += FORGET;
+        at += ENTRY_LIFETIME;
         for _ in 0..FREE {
             assert_eq!(attempt("a", at), Ok(()));
         }
@@ -281,34 +281,34 @@ mod tests {
     fn an_address_has_a_budget_and_others_have_theirs() {
         let throttle = Throttle::default();
         for _ in 0..BURST {
-            assert!(throttle.turn(origin(1), SECOND).is_ok());
+            assert!(throttle.permit(origin(1), SECOND).is_ok());
         }
-        assert!(throttle.turn(origin(1), SECOND).is_err());
-        assert!(throttle.turn(origin(2), SECOND).is_ok());
-        assert!(throttle.turn(origin(1), SECOND * 2).is_ok());
-        assert!(throttle.turn(origin(1), SECOND * 2).is_err());
+        assert!(throttle.permit(origin(1), SECOND).is_err());
+        assert!(throttle.permit(origin(2), SECOND).is_ok());
+        assert!(throttle.permit(origin(1), SECOND * 2).is_ok());
+        assert!(throttle.permit(origin(1), SECOND * 2).is_err());
         // What was right costs nothing.
         for _ in 0..2 * BURST {
-            throttle.turn(origin(3), SECOND).unwrap().succeeded();
+            throttle.permit(origin(3), SECOND).unwrap().succeeded();
         }
     }
 
     #[test]
     fn what_is_under_way_is_bounded_for_an_address_and_for_all() {
         let throttle = Throttle::default();
-        let mut turns = Vec::new();
-        for address in 0..u8::try_from(QUEUE).unwrap() {
-            while turns.len() < QUEUE
-                && let Ok(turn) = throttle.turn(origin(address), SECOND)
+        let mut permits = Vec::new();
+        for address in 0..u8::try_from(MAX_QUEUED).unwrap() {
+            while permits.len() < MAX_QUEUED
+                && let Ok(permit) = throttle.permit(origin(address), SECOND)
             {
-                turns.push(turn);
+                permits.push(permit);
             }
-            assert!(turns.len() <= (usize::from(address) + 1) * AT_ONCE as usize);
+            assert!(permits.len() <= (usize::from(address) + 1) * MAX_CONCURRENT as usize);
         }
-        assert_eq!(turns.len(), QUEUE);
-        assert!(throttle.turn(origin(200), SECOND).is_err());
-        turns.pop();
-        assert!(throttle.turn(origin(200), SECOND).is_ok());
+        assert_eq!(permits.len(), MAX_QUEUED);
+        assert!(throttle.permit(origin(200), SECOND).is_err());
+        permits.pop();
+        assert!(throttle.permit(origin(200), SECOND).is_ok());
     }
 
     #[test]
@@ -334,7 +334,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(refusals.note(SECOND * 2), None);
         }
-        assert_eq!(refusals.note(SECOND + SAID_EVERY), Some(101));
+        assert_eq!(refusals.note(SECOND + LOG_INTERVAL), Some(101));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::{pin::Pin, sync::Arc};
 
 use agent_api::Agents;
 use arm_edge::{Edge, EdgeConfig};
-use arm_kernel::{Gate, Provider};
+use arm_kernel::{AccessControl, Provider};
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_versions::Offered;
@@ -34,7 +34,7 @@ use control_records::Epoch;
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 use identity::{IdentityConfig, SigningKey, TokenService};
-use providers_containerservice::{BackupApi, Backups, ContainerService, HistoryApi, ProviderConfig};
+use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
@@ -105,7 +105,7 @@ pub struct Drivers {
     /// Connects to the clusters' APIs.
     pub connect: Arc<dyn Connect>,
     /// The clusters' backups.
-    pub backups: Arc<dyn Backups>,
+    pub backups: Arc<dyn BackupReader>,
 }
 
 /// A part that runs until the service is stopped.
@@ -201,7 +201,7 @@ impl Service {
             Arc::clone(&store),
             Arc::new(tokens),
             vec![Arc::clone(&clusters), resources, own, backups],
-            Gate::open(),
+            AccessControl::allow_all(),
         );
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),

@@ -7,7 +7,7 @@ use cluster_archive::{Holding, Verdict};
 use cluster_backup::{ObjectName, diff::Preview};
 use fabric_sim::SimWorld;
 use jiff::Timestamp;
-use providers_containerservice::Backups;
+use providers_containerservice::BackupReader;
 
 pub(crate) struct SimBackups {
     pub(crate) env: Env,
@@ -15,7 +15,7 @@ pub(crate) struct SimBackups {
 }
 
 #[async_trait]
-impl Backups for SimBackups {
+impl BackupReader for SimBackups {
     async fn holding(&self, cluster: &str) -> Result<Holding, ArmError> {
         let Some(since) = self.world.backed_up_since(cluster) else {
             return Ok(Holding { objects: Vec::new() });

@@ -5,7 +5,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arm_edge::{Edge, EdgeConfig, ServerTls};
-use arm_kernel::{Gate, Provider};
+use arm_kernel::{AccessControl, Provider};
 use arm_wire::PrincipalKind;
 use base_env::Env;
 use control_records::{SubscriptionRecord, key};
@@ -116,7 +116,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             std::future::pending::<()>().await;
         }
     };
-    let edge = Edge::new(config, env, store, identity, vec![resources], Gate::open());
+    let edge = Edge::new(
+        config,
+        env,
+        store,
+        identity,
+        vec![resources],
+        AccessControl::allow_all(),
+    );
     edge.serve(
         listener,
         Some(ServerTls::from_pem(&tls.cert_pem, &tls.key_pem)?),

@@ -15,7 +15,7 @@ pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// A body that is too large is still read up to here, so that the client gets to see the answer instead of a reset.
 const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 /// A body has to have arrived after this.
-const PATIENCE: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read(env: &Env, body: Body, limit: usize) -> Result<Bytes, ArmError> {
@@ -40,10 +40,10 @@ pub(crate) async fn read(env: &Env, body: Body, limit: usize) -> Result<Bytes, A
         }
         Ok(bytes.freeze())
     };
-    env.clock.timeout(PATIENCE, whole).await.map_err(|_| {
+    env.clock.timeout(BODY_TIMEOUT, whole).await.map_err(|_| {
         ArmError::new(
             ErrorCode::BAD_REQUEST,
-            format!("The body did not arrive within {} s.", PATIENCE.as_secs()),
+            format!("The body did not arrive within {} s.", BODY_TIMEOUT.as_secs()),
         )
     })?
 }

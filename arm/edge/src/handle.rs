@@ -23,7 +23,7 @@ use crate::{
 pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// ARM promises an answer within a minute.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Forms of the token service are small.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
@@ -84,7 +84,7 @@ impl Edge {
         // Clients poll by the second; that they do is no news.
         let poll = method == Method::GET
             && answer.status().is_success()
-            && ResourcePath::parse(&path).is_ok_and(|path| operations::ask(&path).is_some());
+            && ResourcePath::parse(&path).is_ok_and(|path| operations::poll_of(&path).is_some());
         if let Some((principal, Written { action, scope })) = principal.clone().zip(asked) {
             let activity = Activity {
                 at: env.clock.now(),
@@ -97,9 +97,9 @@ impl Edge {
                 correlation_id: correlation.clone(),
                 request_id: request_id.clone(),
             };
-            self.inner.gate.activity.record(activity).await;
+            self.inner.access.activity.record(activity).await;
         }
-        macro_rules! told {
+        macro_rules! log_request {
             ($level:ident) => {
                 tracing::$level!(
                     method = method.as_str(),
@@ -117,9 +117,9 @@ impl Edge {
             };
         }
         if poll {
-            told!(debug);
+            log_request!(debug);
         } else {
-            told!(info);
+            log_request!(info);
         }
         answer
     }
@@ -226,7 +226,7 @@ impl Edge {
 
         let path = ResourcePath::parse(parts.uri.path())
             .map_err(|error| bad(&format!("The request path cannot be understood: {error}.")))?;
-        let operation = operations::ask(&path);
+        let operation = operations::poll_of(&path);
         let target = match operation {
             Some(_) => None,
             None => Some(inner.registry.target(&path)?),
@@ -272,7 +272,7 @@ impl Edge {
                     scope: scope.to_string(),
                 });
             }
-            inner.gate.check(&who, &action, &scope).await?;
+            inner.access.check(&who, &action, &scope).await?;
         }
         let is_group = target.as_ref().is_some_and(arm_kernel::Target::is_group);
         inner.check_scope(&path, &parts.method, is_group).await?;
@@ -300,7 +300,7 @@ impl Edge {
             principal: who,
             base_url: caller.base_url,
         };
-        let call = Call::new(request, inner.gate.clone());
+        let call = Call::new(request, inner.access.clone());
         let answerer = target
             .as_ref()
             .zip(route)
@@ -309,14 +309,14 @@ impl Edge {
         // A task of its own: a client that hangs up does not stop a change half-way, and a panic ends here.
         let task = tokio::spawn(async move {
             match (operation, answerer) {
-                (Some(ask), _) => edge.inner.operation(ask, call).await,
+                (Some(poll), _) => edge.inner.operation(poll, call).await,
                 (None, Some((provider, route))) => Ok(provider.handle(&route, &call).await?),
                 (None, None) => {
                     Err(ArmError::internal("a path with neither a route nor an operation").into())
                 }
             }
         });
-        match inner.env.clock.timeout(PATIENCE, task).await {
+        match inner.env.clock.timeout(REQUEST_TIMEOUT, task).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(ArmError::internal(format_args!("the handler panicked: {panic}")).into()),
             Err(elapsed) => {

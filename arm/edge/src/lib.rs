@@ -18,7 +18,7 @@ mod serve;
 
 use std::sync::Arc;
 
-use arm_kernel::{Gate, Provider, Registry};
+use arm_kernel::{AccessControl, Provider, Registry};
 use base_env::Env;
 use control_store::Store;
 use identity::TokenService;
@@ -52,11 +52,11 @@ struct Inner {
     store: Arc<dyn Store>,
     identity: Arc<TokenService>,
     registry: Registry,
-    gate: Gate,
+    access: AccessControl,
 }
 
 impl Edge {
-    /// An edge before these providers. One of them has to be `Microsoft.Resources`: it answers the paths without a namespace. `gate`
+    /// An edge before these providers. One of them has to be `Microsoft.Resources`: it answers the paths without a namespace. `access`
     /// says who may do what, and keeps the activity log.
     pub fn new(
         config: EdgeConfig,
@@ -64,7 +64,7 @@ impl Edge {
         store: Arc<dyn Store>,
         identity: Arc<TokenService>,
         providers: Vec<Arc<dyn Provider>>,
-        gate: Gate,
+        access: AccessControl,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -73,7 +73,7 @@ impl Edge {
                 store,
                 identity,
                 registry: Registry::new(providers),
-                gate,
+                access,
             }),
         }
     }

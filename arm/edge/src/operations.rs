@@ -3,7 +3,7 @@
 use arm_ids::{ResourcePath, same_location};
 use arm_kernel::{
     Call, GENERIC,
-    operations::{Ask, Outcome as Given, result, status},
+    operations::{Outcome as Given, Poll, result, status},
     scope_of,
 };
 use arm_wire::{ArmError, ErrorCode, Request};
@@ -18,7 +18,7 @@ use crate::{
 
 impl Inner {
     /// Answers for an operation; `call` has passed all general checks.
-    pub(crate) async fn operation(&self, ask: Ask, call: Call) -> Outcome {
+    pub(crate) async fn operation(&self, poll: Poll, call: Call) -> Outcome {
         let request = &call.request;
         let path = &request.path;
         let (location, id) = (path.name(0).unwrap_or_default(), path.name(1).unwrap_or_default());
@@ -44,9 +44,9 @@ impl Inner {
         if !same_subscription || !path.namespace_is(namespace) {
             return Err(unknown().into());
         }
-        match ask {
-            Ask::Status => Ok(status(&operation, request)),
-            Ask::Result => match result(&operation, &self.registry, request)? {
+        match poll {
+            Poll::Status => Ok(status(&operation, request)),
+            Poll::Result => match result(&operation, &self.registry, request)? {
                 Given::Answer(response) => Ok(response),
                 Given::Resource => {
                     let target = self.registry.target(&resource)?;

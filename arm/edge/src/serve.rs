@@ -25,11 +25,11 @@ const CONNECTIONS: usize = 1024;
 /// A TLS handshake has to be over after this.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The head of a request has to have arrived after this; also how long an idle connection is kept.
-const HEAD: Duration = Duration::from_secs(60);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The head of a request has at most this size; hyper answers 431 otherwise.
 const HEAD_BYTES: usize = 64 * 1024;
 /// How long requests may still run when the edge ends.
-const FAREWELL: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the edge cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,14 @@ impl Edge {
         // Every receiver may be gone already: then there is nobody to tell.
         let _ = ending.send(true);
         let rest = async { while connections.join_next().await.is_some() {} };
-        if self.inner.env.clock.timeout(FAREWELL, rest).await.is_err() {
+        if self
+            .inner
+            .env
+            .clock
+            .timeout(SHUTDOWN_TIMEOUT, rest)
+            .await
+            .is_err()
+        {
             tracing::warn!("some requests did not end in time");
         }
         Ok(())
@@ -166,11 +173,11 @@ impl Edge {
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES)
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(HEAD)
+            .keep_alive_interval(HEAD_TIMEOUT)
             .max_concurrent_streams(64)
             .max_header_list_size(64 * 1024);
         let service = service_fn(|request: hyper::Request<Incoming>| {

@@ -7,7 +7,7 @@ use arm_wire::{ArmError, ErrorCode, Principal, Request};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-/// Says who may do what. Asked once for each request, before its provider sees it, and by providers for what a body names beside
+/// Says who may do what. RequestInfo once for each request, before its provider sees it, and by providers for what a body names beside
 /// the path.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
@@ -17,10 +17,10 @@ pub trait Authorizer: Send + Sync + 'static {
 
 /// Everybody who has a token may do everything: until there are roles.
 #[derive(Debug, Clone, Copy)]
-pub struct Everything;
+pub struct AllowAll;
 
 #[async_trait]
-impl Authorizer for Everything {
+impl Authorizer for AllowAll {
     async fn may(&self, _: &Principal, _: &str, _: &ResourcePath) -> Result<bool, ArmError> {
         Ok(true)
     }
@@ -80,18 +80,18 @@ impl ActivityLog for ServiceLog {
 
 /// Who may, and what was done.
 #[derive(Clone)]
-pub struct Gate {
-    /// Asked before.
+pub struct AccessControl {
+    /// RequestInfo before.
     pub authorizer: Arc<dyn Authorizer>,
     /// Told afterwards.
     pub activity: Arc<dyn ActivityLog>,
 }
 
-impl Gate {
+impl AccessControl {
     /// Everybody may everything, and the service's log has what was done.
-    pub fn open() -> Self {
+    pub fn allow_all() -> Self {
         Self {
-            authorizer: Arc::new(Everything),
+            authorizer: Arc::new(AllowAll),
             activity: Arc::new(ServiceLog),
         }
     }
@@ -118,9 +118,9 @@ impl Gate {
     }
 }
 
-impl std::fmt::Debug for Gate {
+impl std::fmt::Debug for AccessControl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Gate")
+        f.write_str("AccessControl")
     }
 }
 
@@ -129,13 +129,13 @@ impl std::fmt::Debug for Gate {
 pub struct Call {
     /// What was asked.
     pub request: Request,
-    gate: Gate,
+    access: AccessControl,
 }
 
 impl Call {
-    /// A request that was let through `gate`.
-    pub fn new(request: Request, gate: Gate) -> Self {
-        Self { request, gate }
+    /// A request that was let through `access`.
+    pub fn new(request: Request, access: AccessControl) -> Self {
+        Self { request, access }
     }
 
     /// Lets the caller through for something that the path does not name, e.g. a target in the body.
@@ -143,13 +143,13 @@ impl Call {
     /// # Errors
     /// `AuthorizationFailed` when the caller may not.
     pub async fn check(&self, action: &str, scope: &ResourcePath) -> Result<(), ArmError> {
-        self.gate.check(&self.request.principal, action, scope).await
+        self.access.check(&self.request.principal, action, scope).await
     }
 
     /// The same caller's call of something else, e.g. the resource that an operation gives.
     #[must_use]
     pub fn with(&self, request: Request) -> Self {
-        Self::new(request, self.gate.clone())
+        Self::new(request, self.access.clone())
     }
 }
 

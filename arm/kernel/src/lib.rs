@@ -28,7 +28,7 @@ mod tags;
 mod text;
 mod types;
 
-pub use call::{Activity, ActivityLog, Authorizer, Call, Everything, Gate, ServiceLog, scope_of};
+pub use call::{AccessControl, Activity, ActivityLog, AllowAll, Authorizer, Call, ServiceLog, scope_of};
 pub use document::operations_document;
 pub use filter::Filter;
 pub use list::{PAGE, page, page_of};
@@ -36,7 +36,7 @@ pub use preconditions::etag;
 pub use provider::{Namespace, Provider, Route, routes};
 pub use registry::{GENERIC, Registry, Target};
 pub use resource::{
-    Asked, Context, Decision, Host, Mode, Presence, Purpose, Resource, Wish, Written, act, delete,
+    Context, Decision, Host, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, Written, act, delete,
     delete_each, get, list, patch, put, store_error, write,
 };
 pub use tags::{MAX_TAGS, TAGS, check_tag};

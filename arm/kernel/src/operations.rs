@@ -10,7 +10,7 @@ use crate::{registry::Registry, types::OperationResult};
 
 /// Which of the two is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub enum Poll {
     /// `operations`: always 200 with the status.
     Status,
     /// `operationresults`: 202 while running, then what the request itself would have answered.
@@ -18,7 +18,7 @@ pub enum Ask {
 }
 
 /// Whether a path asks for an operation.
-pub fn ask(path: &ResourcePath) -> Option<Ask> {
+pub fn poll_of(path: &ResourcePath) -> Option<Poll> {
     let here = path.subscription.is_some()
         && path.resource_group.is_none()
         && path.parent.is_none()
@@ -26,9 +26,9 @@ pub fn ask(path: &ResourcePath) -> Option<Ask> {
     if !here || path.namespace.is_none() {
         None
     } else if path.type_is("locations/operations") {
-        Some(Ask::Status)
+        Some(Poll::Status)
     } else if path.type_is("locations/operationresults") {
-        Some(Ask::Result)
+        Some(Poll::Result)
     } else {
         None
     }

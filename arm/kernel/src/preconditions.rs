@@ -3,7 +3,7 @@
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
 
-use crate::resource::Asked;
+use crate::resource::RequestInfo;
 
 /// The eTag of a resource, or of a part of one, whose last change was `generation`: of the form of a GUID, as clients expect.
 pub fn etag(uid: &str, part: &str, generation: u64) -> String {
@@ -21,9 +21,9 @@ pub fn etag(uid: &str, part: &str, generation: u64) -> String {
 }
 
 /// Checks a PUT against what is there.
-pub(crate) fn check_put(asked: &Asked<'_>, present: Option<&str>) -> Result<(), ArmError> {
-    let wanted = asked.if_match.filter(|tag| !tag.is_empty());
-    let unwanted = asked.if_none_match.filter(|tag| !tag.is_empty());
+pub(crate) fn check_put(info: &RequestInfo<'_>, present: Option<&str>) -> Result<(), ArmError> {
+    let wanted = info.if_match.filter(|tag| !tag.is_empty());
+    let unwanted = info.if_none_match.filter(|tag| !tag.is_empty());
     match (wanted, unwanted, present) {
         (Some(_), Some(_), _) => Err(ArmError::new(
             ErrorCode::BAD_REQUEST,
@@ -41,8 +41,8 @@ pub(crate) fn check_put(asked: &Asked<'_>, present: Option<&str>) -> Result<(), 
 }
 
 /// Checks a PATCH or DELETE of something that is there.
-pub(crate) fn check_change(asked: &Asked<'_>, present: &str) -> Result<(), ArmError> {
-    match asked.if_match.filter(|tag| !tag.is_empty()) {
+pub(crate) fn check_change(info: &RequestInfo<'_>, present: &str) -> Result<(), ArmError> {
+    match info.if_match.filter(|tag| !tag.is_empty()) {
         Some(tag) => check_match(tag, present),
         None => Ok(()),
     }

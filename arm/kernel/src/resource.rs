@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How often a decision is made again because the records changed meanwhile. A few writers at most compete for a resource.
-const ATTEMPTS: usize = 16;
+const MAX_ATTEMPTS: usize = 16;
 
 /// A provider whose resources are kept in the store.
 pub trait Host: Namespace {
@@ -39,7 +39,7 @@ pub trait Host: Namespace {
 
 /// What is asked of a resource.
 #[derive(Debug)]
-pub enum Wish<'a, A> {
+pub enum Mutation<'a, A> {
     /// To be this.
     Put(&'a Value),
     /// To change in this.
@@ -50,17 +50,17 @@ pub enum Wish<'a, A> {
     Act(&'a A),
 }
 
-impl<A> Clone for Wish<'_, A> {
+impl<A> Clone for Mutation<'_, A> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<A> Copy for Wish<'_, A> {}
+impl<A> Copy for Mutation<'_, A> {}
 
 /// Who asks, and how.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct RequestInfo<'a> {
     /// Of which resource, in the casing of the request.
     pub path: &'a ResourcePath,
     /// Who.
@@ -73,7 +73,7 @@ pub struct Asked<'a> {
     pub if_none_match: Option<&'a str>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestInfo<'a> {
     /// What a request asks.
     pub fn of(request: &'a Request) -> Self {
         Self {
@@ -91,7 +91,7 @@ pub struct Context<'a, C> {
     /// The provider's configuration.
     pub config: &'a C,
     /// What is asked.
-    pub asked: Asked<'a>,
+    pub info: RequestInfo<'a>,
     /// Identities for what is new.
     pub ids: &'a dyn Ids,
     /// When.
@@ -111,22 +111,22 @@ pub enum Purpose {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
     /// It is, with this eTag.
-    Here(String),
+    Present(String),
     /// It was deleted and is still to be seen until it is gone.
-    Leaving,
+    Deleting,
     /// It is not.
     Absent,
 }
 
-/// What a wish comes to.
+/// What a mutation comes to.
 #[derive(Debug)]
 pub enum Decision<C> {
     /// This is to be written.
     Write(C),
     /// It was asked for before: this operation does it.
-    Underway(String),
+    InProgress(String),
     /// It is so already.
-    Nothing,
+    Unchanged,
 }
 
 /// A type whose resources the kernel reads and writes.
@@ -138,7 +138,7 @@ pub trait Resource: Send + Sync + 'static {
     type State: Send + Sync;
     /// What is written.
     type Change: Send + Sync;
-    /// Wishes beyond PUT, PATCH and DELETE.
+    /// Mutations beyond PUT, PATCH and DELETE.
     type Action: Send + Sync;
 
     /// Reads. An error says that something is missing which it hangs on: its group, its parent.
@@ -151,7 +151,7 @@ pub trait Resource: Send + Sync + 'static {
     /// Whether it is there.
     fn presence(state: &Self::State, path: &ResourcePath) -> Presence;
 
-    /// Whether it could be made: its parent is there. Asked of a PUT before anything else.
+    /// Whether it could be made: its parent is there. RequestInfo of a PUT before anything else.
     fn creatable(_: &Self::State, _: &ResourcePath) -> Result<(), ArmError> {
         Ok(())
     }
@@ -170,14 +170,14 @@ pub trait Resource: Send + Sync + 'static {
     fn decide(
         context: &Context<'_, <Self::Provider as Host>::Config>,
         state: &Self::State,
-        wish: Wish<'_, Self::Action>,
+        mutation: Mutation<'_, Self::Action>,
     ) -> Result<Decision<Self::Change>, ArmError>;
 
     /// The change as a transaction that fails where `state` is no longer true. Reads what the decision turns out to touch, and may
     /// refuse because of it; writes nothing.
     async fn transaction(
         provider: &Self::Provider,
-        asked: &Asked<'_>,
+        info: &RequestInfo<'_>,
         state: &Self::State,
         change: &Self::Change,
     ) -> Result<Txn, ArmError>;
@@ -226,15 +226,19 @@ pub fn store_error(error: StoreError) -> ArmError {
     }
 }
 
-fn preconditions<A>(asked: &Asked<'_>, presence: &Presence, wish: &Wish<'_, A>) -> Result<(), ArmError> {
+fn preconditions<A>(
+    info: &RequestInfo<'_>,
+    presence: &Presence,
+    mutation: &Mutation<'_, A>,
+) -> Result<(), ArmError> {
     let present = match presence {
-        Presence::Here(etag) => Some(etag.as_str()),
-        Presence::Leaving | Presence::Absent => None,
+        Presence::Present(etag) => Some(etag.as_str()),
+        Presence::Deleting | Presence::Absent => None,
     };
-    match (wish, present) {
-        (Wish::Put(_), present) => check_put(asked, present),
-        (Wish::Patch(_) | Wish::Delete, Some(present)) => check_change(asked, present),
-        (Wish::Patch(_) | Wish::Delete, None) | (Wish::Act(_), _) => Ok(()),
+    match (mutation, present) {
+        (Mutation::Put(_), present) => check_put(info, present),
+        (Mutation::Patch(_) | Mutation::Delete, Some(present)) => check_change(info, present),
+        (Mutation::Patch(_) | Mutation::Delete, None) | (Mutation::Act(_), _) => Ok(()),
     }
 }
 
@@ -244,34 +248,34 @@ fn preconditions<A>(asked: &Asked<'_>, presence: &Presence, wish: &Wish<'_, A>) 
 /// What reading, preconditions, decision or transaction refuse; `ServiceUnavailable` when the records keep changing.
 pub async fn write<R: Resource>(
     provider: &R::Provider,
-    asked: &Asked<'_>,
-    wish: Wish<'_, R::Action>,
+    info: &RequestInfo<'_>,
+    mutation: Mutation<'_, R::Action>,
     mode: Mode,
 ) -> Result<Written<R>, ArmError> {
     let mut attempt = 1;
     loop {
-        let state = R::read(provider, asked.path, Purpose::Decision).await?;
-        let presence = R::presence(&state, asked.path);
-        if matches!(wish, Wish::Put(_)) {
-            R::creatable(&state, asked.path)?;
+        let state = R::read(provider, info.path, Purpose::Decision).await?;
+        let presence = R::presence(&state, info.path);
+        if matches!(mutation, Mutation::Put(_)) {
+            R::creatable(&state, info.path)?;
         }
-        preconditions(asked, &presence, &wish)?;
-        if matches!(wish, Wish::Patch(_)) && !matches!(presence, Presence::Here(_)) {
-            return Err(R::missing(&state, asked.path));
+        preconditions(info, &presence, &mutation)?;
+        if matches!(mutation, Mutation::Patch(_)) && !matches!(presence, Presence::Present(_)) {
+            return Err(R::missing(&state, info.path));
         }
         let context = Context {
             config: provider.config(),
-            asked: *asked,
+            info: *info,
             ids: &*provider.env().ids,
             now: provider.env().clock.now(),
         };
-        let decision = R::decide(&context, &state, wish)?;
+        let decision = R::decide(&context, &state, mutation)?;
         if let Decision::Write(change) = &decision {
-            let txn = R::transaction(provider, asked, &state, change).await?;
+            let txn = R::transaction(provider, info, &state, change).await?;
             if mode == Mode::Commit {
                 match provider.store().txn(txn).await {
                     Ok(_) => {}
-                    Err(StoreError::Conflict { .. }) if attempt < ATTEMPTS => {
+                    Err(StoreError::Conflict { .. }) if attempt < MAX_ATTEMPTS => {
                         attempt += 1;
                         continue;
                     }
@@ -291,7 +295,7 @@ pub async fn get<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Res
     let request = &call.request;
     let state = R::read(provider, &request.path, Purpose::Answer).await?;
     match R::presence(&state, &request.path) {
-        Presence::Here(_) | Presence::Leaving => {
+        Presence::Present(_) | Presence::Deleting => {
             let body = R::render(&state, None, &request.path, &request.api_version);
             Ok(Response::ok(body))
         }
@@ -317,10 +321,16 @@ pub async fn list<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Re
 /// What [`write`] refuses.
 pub async fn put<R: Resource>(provider: &R::Provider, call: &Call, mode: Mode) -> Result<Response, ArmError> {
     let request = &call.request;
-    let written = write::<R>(provider, &Asked::of(request), Wish::Put(&request.body), mode).await?;
+    let written = write::<R>(
+        provider,
+        &RequestInfo::of(request),
+        Mutation::Put(&request.body),
+        mode,
+    )
+    .await?;
     let status = match R::presence(&written.state, &request.path) {
-        Presence::Here(_) => StatusCode::OK,
-        Presence::Leaving | Presence::Absent => StatusCode::CREATED,
+        Presence::Present(_) => StatusCode::OK,
+        Presence::Deleting | Presence::Absent => StatusCode::CREATED,
     };
     Ok(written.changed(provider, request, status))
 }
@@ -335,7 +345,13 @@ pub async fn patch<R: Resource>(
     mode: Mode,
 ) -> Result<Response, ArmError> {
     let request = &call.request;
-    let written = write::<R>(provider, &Asked::of(request), Wish::Patch(&request.body), mode).await?;
+    let written = write::<R>(
+        provider,
+        &RequestInfo::of(request),
+        Mutation::Patch(&request.body),
+        mode,
+    )
+    .await?;
     Ok(written.changed(provider, request, StatusCode::OK))
 }
 
@@ -349,11 +365,11 @@ pub async fn delete<R: Resource>(
     mode: Mode,
 ) -> Result<Response, ArmError> {
     let request = &call.request;
-    let written = write::<R>(provider, &Asked::of(request), Wish::Delete, mode).await?;
+    let written = write::<R>(provider, &RequestInfo::of(request), Mutation::Delete, mode).await?;
     Ok(written.accepted(provider, request, StatusCode::OK))
 }
 
-/// POST of a wish of the type's own: 202 where an operation does it, 204 where it is done.
+/// POST of an action of the type's own: 202 where an operation does it, 204 where it is done.
 ///
 /// # Errors
 /// What [`write`] refuses; when the resource is not there.
@@ -364,7 +380,7 @@ pub async fn act<R: Resource>(
     mode: Mode,
 ) -> Result<Response, ArmError> {
     let request = &call.request;
-    let written = write::<R>(provider, &Asked::of(request), Wish::Act(action), mode).await?;
+    let written = write::<R>(provider, &RequestInfo::of(request), Mutation::Act(action), mode).await?;
     Ok(written.accepted(provider, request, StatusCode::NO_CONTENT))
 }
 
@@ -379,15 +395,15 @@ pub async fn delete_each<R: Resource>(
 ) -> Result<usize, ArmError> {
     let mut left = 0;
     for (path, principal) in each {
-        let asked = Asked {
+        let info = RequestInfo {
             path,
             principal,
             api_version,
             if_match: None,
             if_none_match: None,
         };
-        let written = write::<R>(provider, &asked, Wish::Delete, Mode::Commit).await?;
-        if !matches!(written.decision, Decision::Nothing) {
+        let written = write::<R>(provider, &info, Mutation::Delete, Mode::Commit).await?;
+        if !matches!(written.decision, Decision::Unchanged) {
             left += 1;
         }
     }
@@ -399,8 +415,8 @@ impl<R: Resource> Written<R> {
     pub fn operation(&self) -> Option<&str> {
         match &self.decision {
             Decision::Write(change) => R::operation(change),
-            Decision::Underway(operation) => Some(operation),
-            Decision::Nothing => None,
+            Decision::InProgress(operation) => Some(operation),
+            Decision::Unchanged => None,
         }
     }
 
@@ -430,7 +446,7 @@ impl<R: Resource> Written<R> {
     fn changed(&self, provider: &R::Provider, request: &Request, status: StatusCode) -> Response {
         let change = match &self.decision {
             Decision::Write(change) => Some(change),
-            Decision::Underway(_) | Decision::Nothing => None,
+            Decision::InProgress(_) | Decision::Unchanged => None,
         };
         let body = R::render(&self.state, change, &request.path, &request.api_version);
         self.follow(provider, request, Response::with(status, body), false)
@@ -439,7 +455,7 @@ impl<R: Resource> Written<R> {
     /// The answer without: `done` where nothing is left to do.
     fn accepted(&self, provider: &R::Provider, request: &Request, done: StatusCode) -> Response {
         let status = match (&self.decision, self.operation()) {
-            (Decision::Nothing, _) => StatusCode::NO_CONTENT,
+            (Decision::Unchanged, _) => StatusCode::NO_CONTENT,
             (_, Some(_)) => StatusCode::ACCEPTED,
             (_, None) => done,
         };

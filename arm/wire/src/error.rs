@@ -171,7 +171,7 @@ codes! {
     /// An operation whose place a later request took.
     PREEMPTED = "AKSOperationPreempted" 409,
         "A later request about the same resource asks for something else. The operation was ended for it; the work goes on towards the later request.",
-        "Nothing; the message names the later operation. Repeat the request if the earlier wish is the right one.";
+        "Nothing; the message names the later operation. Repeat the request if the earlier request is the right one.";
     /// An operation that was aborted.
     OPERATION_CANCELED = "OperationCanceled" 409,
         "The operation was aborted on request. The cluster returns to what it was to be when it was last complete.",

@@ -16,7 +16,7 @@ use cluster_client::KubeConnect;
 use control_store::Store;
 use fabric_api::Fabric;
 use fabric_container::{ContainerConfig, ContainerFabric};
-use providers_containerservice::Archived;
+use providers_containerservice::ArchiveReader;
 use serde::{Deserialize, Serialize};
 use service::{contain, until};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -118,7 +118,7 @@ impl Drivers {
             agents_url: self.agents_url.clone(),
             agents_ca: self.agents_ca.clone(),
             connect: Arc::clone(&self.connect),
-            backups: Arc::new(Archived(Arc::clone(archive))),
+            backups: Arc::new(ArchiveReader(Arc::clone(archive))),
         }
     }
 

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Asked, Context, Decision, Presence, Purpose, Resource, Wish, etag, quote,
+    Context, Decision, Mutation, Presence, Purpose, RequestInfo, Resource, etag, quote,
     schema::{Node, Problems, clean},
     store_error, system_data,
 };
@@ -42,12 +42,12 @@ pub(crate) struct State {
 }
 
 /// What is written.
-pub(crate) enum Change {
+pub(crate) enum ChildChange {
     Put(ChildRecord),
     Delete,
 }
 
-/// There are no other wishes about documents.
+/// Documents have no other actions.
 pub(crate) enum Action {}
 
 fn child_id<D: Document>(cluster: &Found, name: &str) -> String {
@@ -74,7 +74,7 @@ fn document<D: Document>(cluster: &Found, record: &ChildRecord) -> Value {
 impl<D: Document> Resource for Child<D> {
     type Provider = ContainerService;
     type State = State;
-    type Change = Change;
+    type Change = ChildChange;
     type Action = Action;
 
     async fn read(provider: &ContainerService, path: &ResourcePath, _: Purpose) -> Result<State, ArmError> {
@@ -99,7 +99,7 @@ impl<D: Document> Resource for Child<D> {
         match (&state.cluster, &state.child) {
             (Some(cluster), Some(child)) => {
                 let part = format!("{}/{}", D::KIND, child.value.name.to_lowercase());
-                Presence::Here(etag(&cluster.record.value.uid, &part, child.value.generation))
+                Presence::Present(etag(&cluster.record.value.uid, &part, child.value.generation))
             }
             _ => Presence::Absent,
         }
@@ -143,20 +143,20 @@ impl<D: Document> Resource for Child<D> {
     fn decide(
         context: &Context<'_, ProviderConfig>,
         state: &State,
-        wish: Wish<'_, Action>,
-    ) -> Result<Decision<Change>, ArmError> {
-        let at = At::of(context.asked.path)?;
+        mutation: Mutation<'_, Action>,
+    ) -> Result<Decision<ChildChange>, ArmError> {
+        let at = At::of(context.info.path)?;
         let present = state.child.as_ref().map(|child| &child.value);
-        let body = match wish {
-            Wish::Delete => {
-                return Ok(present.map_or(Decision::Nothing, |_| Decision::Write(Change::Delete)));
+        let body = match mutation {
+            Mutation::Delete => {
+                return Ok(present.map_or(Decision::Unchanged, |_| Decision::Write(ChildChange::Delete)));
             }
-            Wish::Put(body) => body,
-            Wish::Patch(_) => {
+            Mutation::Put(body) => body,
+            Mutation::Patch(_) => {
                 let message = "It is changed with PUT.";
                 return Err(ArmError::new(ErrorCode::METHOD_NOT_ALLOWED, message));
             }
-            Wish::Act(action) => match *action {},
+            Mutation::Act(action) => match *action {},
         };
         let cluster = state.cluster.as_ref().ok_or_else(|| at.parent_not_found())?;
         refuse_deleting(&cluster.record.value)?;
@@ -164,7 +164,7 @@ impl<D: Document> Resource for Child<D> {
             return Err(not_an_object());
         }
         let mut problems = Problems::default();
-        let mut cleaned = clean(D::tree(), body, context.asked.api_version, &mut problems);
+        let mut cleaned = clean(D::tree(), body, context.info.api_version, &mut problems);
         let mut properties = match cleaned.body.remove("properties") {
             Some(Value::Object(properties)) => properties,
             _ => Map::new(),
@@ -172,22 +172,22 @@ impl<D: Document> Resource for Child<D> {
         D::complete(at.child, &mut properties, &mut problems);
         problems.into_result()?;
         let before = present.map(|present| &present.system_data);
-        Ok(Decision::Write(Change::Put(ChildRecord {
+        Ok(Decision::Write(ChildChange::Put(ChildRecord {
             v: 1,
             name: at.child.to_owned(),
             generation: present.map_or(1, |present| present.generation + 1),
             properties: Value::Object(properties),
-            system_data: system_data::touched(before, context.asked.principal, context.now),
+            system_data: system_data::touched(before, context.info.principal, context.now),
         })))
     }
 
     async fn transaction(
         _: &ContainerService,
-        asked: &Asked<'_>,
+        info: &RequestInfo<'_>,
         state: &State,
-        change: &Change,
+        change: &ChildChange,
     ) -> Result<Txn, ArmError> {
-        let at = At::of(asked.path)?;
+        let at = At::of(info.path)?;
         let cluster = state.cluster.as_ref().ok_or_else(|| at.parent_not_found())?;
         let uid = &cluster.record.value.uid;
         let key = child::key(uid, D::KIND, at.child);
@@ -198,15 +198,15 @@ impl<D: Document> Resource for Child<D> {
             None => txn.absent(&key),
         };
         Ok(match change {
-            Change::Put(record) => txn.with(put_record(key, record)),
-            Change::Delete => txn.delete(key),
+            ChildChange::Put(record) => txn.with(put_record(key, record)),
+            ChildChange::Delete => txn.delete(key),
         })
     }
 
-    fn render(state: &State, change: Option<&Change>, _: &ResourcePath, _: &str) -> Value {
+    fn render(state: &State, change: Option<&ChildChange>, _: &ResourcePath, _: &str) -> Value {
         let record = match change {
-            Some(Change::Put(record)) => Some(record),
-            Some(Change::Delete) => None,
+            Some(ChildChange::Put(record)) => Some(record),
+            Some(ChildChange::Delete) => None,
             None => state.child.as_ref().map(|child| &child.value),
         };
         match (&state.cluster, record) {
@@ -215,7 +215,7 @@ impl<D: Document> Resource for Child<D> {
         }
     }
 
-    fn operation(_: &Change) -> Option<&str> {
+    fn operation(_: &ChildChange) -> Option<&str> {
         None
     }
 }

@@ -46,7 +46,7 @@ pub use clusters::{
 };
 pub use compatibility::compatibility;
 pub use landfall::{
-    archive::{Archived, Backups},
+    archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
     history::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
 };

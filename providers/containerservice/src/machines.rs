@@ -56,10 +56,10 @@ impl ContainerService {
     async fn list_machines(&self, request: &Request) -> Result<Response, ArmError> {
         let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
         let machines = self.machines(&found, &pool).await?;
-        let seen = found.seen();
+        let view = found.view();
         let value: Vec<Value> = machines
             .iter()
-            .filter_map(|machine| seen.machine(machine))
+            .filter_map(|machine| view.machine(machine))
             .collect();
         Ok(Response::ok(json!({ "value": value })))
     }
@@ -70,7 +70,7 @@ impl ContainerService {
         let machines = self.machines(&found, &pool).await?;
         let mut all = machines
             .iter()
-            .filter_map(|machine| found.seen().machine(machine));
+            .filter_map(|machine| found.view().machine(machine));
         let one = all.find(|item| {
             item["name"]
                 .as_str()

@@ -12,7 +12,7 @@ use control_store::{Revision, Stored, get_record};
 
 use crate::{
     ContainerService, NAMESPACE,
-    clusters::{body::pool_body, draft::Name, render::Seen},
+    clusters::{body::pool_body, draft::Name, render::ClusterView},
 };
 
 /// A cluster as read.
@@ -27,8 +27,8 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(crate) fn seen(&self) -> Seen<'_> {
-        Seen {
+    pub(crate) fn view(&self) -> ClusterView<'_> {
+        ClusterView {
             record: &self.record.value,
             observed: self.observed.as_ref(),
             operation: self.operation.as_ref(),
@@ -231,7 +231,7 @@ impl ContainerService {
             .iter()
             .find(|pool| pool.name.eq_ignore_ascii_case(at.child));
         let leaving = found
-            .seen()
+            .view()
             .leaving(at.child)
             .map(|leaving| leaving.spec.name.clone());
         let Some(name) = pool.map(|pool| pool.name.clone()).or(leaving) else {

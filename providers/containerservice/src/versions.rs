@@ -62,19 +62,19 @@ impl ContainerService {
         let at = At::of(&request.path)?;
         check_default(at.child)?;
         let found = self.need(at).await?;
-        Ok(Response::ok(found.seen().upgrade_profile(&self.config.offered)))
+        Ok(Response::ok(found.view().upgrade_profile(&self.config.offered)))
     }
 
     async fn pool_upgrades(&self, request: &Request) -> Result<Response, ArmError> {
         check_default(request.path.name(2).unwrap_or_default())?;
         let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
         let offered = &self.config.offered;
-        Ok(Response::ok(found.seen().pool_upgrade_profile(&pool, offered)))
+        Ok(Response::ok(found.view().pool_upgrade_profile(&pool, offered)))
     }
 
     async fn pool_versions(&self, request: &Request) -> Result<Response, ArmError> {
         let found = self.need(At::of(&request.path)?).await?;
-        Ok(Response::ok(found.seen().pool_versions(&self.config.offered)))
+        Ok(Response::ok(found.view().pool_versions(&self.config.offered)))
     }
 
     fn location_versions(&self, request: &Request) -> Result<Response, ArmError> {

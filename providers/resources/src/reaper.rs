@@ -14,17 +14,17 @@ use tokio::sync::mpsc::Receiver;
 use crate::groups::DELETE;
 
 /// While something is to go: looks again after this, whatever the watch says.
-const BUSY: Duration = Duration::from_secs(2);
+const BUSY_INTERVAL: Duration = Duration::from_secs(2);
 /// While nothing is: a safety net only.
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE_INTERVAL: Duration = Duration::from_secs(300);
 /// Changes come in bursts; one look is enough for all of a burst.
-const GATHER: Duration = Duration::from_millis(50);
+const DEBOUNCE: Duration = Duration::from_millis(50);
 /// An operation that is not done by then ends as failed and says what it waits for; the group is emptied all the same.
-const BOUND: Duration = OPERATION_BOUND;
+const DELETION_TIMEOUT: Duration = OPERATION_BOUND;
 /// How often operations are looked through for those that take too long.
-const OVERDUE: Duration = Duration::from_secs(60);
+const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How many of the resources that are left are named.
-const NAMED: usize = 3;
+const MAX_NAMED: usize = 3;
 /// After the store failed.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
@@ -72,13 +72,13 @@ impl GroupReaper {
             .filter(|(_, stored)| stored.value.deleting)
             .collect();
         let (prefix, patience) = if deleting.is_empty() {
-            (key::GROUPS, IDLE)
+            (key::GROUPS, IDLE_INTERVAL)
         } else {
-            ("/", BUSY)
+            ("/", BUSY_INTERVAL)
         };
         let mut watch = self.store.watch(prefix, revision).await?;
         let now = self.env.clock.monotonic();
-        let looks = now.saturating_sub(*looked) >= OVERDUE;
+        let looks = now.saturating_sub(*looked) >= OVERDUE_CHECK_INTERVAL;
         if looks {
             *looked = now;
         }
@@ -109,12 +109,12 @@ impl GroupReaper {
         while let Some(Ok(change)) = watch.recv().await {
             // A cluster's own writes are many; a group can only be empty after a removal.
             if !busy || change.value.is_none() || change.key.starts_with(key::GROUPS) {
-                self.env.clock.sleep(GATHER).await;
+                self.env.clock.sleep(DEBOUNCE).await;
                 return;
             }
         }
         // Lagged or closed: look again, but not in a tight loop.
-        self.env.clock.sleep(GATHER).await;
+        self.env.clock.sleep(DEBOUNCE).await;
     }
 
     /// Has every provider empty the group, and removes it once it is empty. Whether it is gone.
@@ -176,7 +176,9 @@ impl GroupReaper {
     async fn give_up_waiting(&self, group: &GroupRecord) -> Result<(), StoreError> {
         let now = self.env.clock.now();
         let mut overdue = self.open(group).await?;
-        overdue.retain(|(_, stored)| now.duration_since(stored.value.started_at).unsigned_abs() >= BOUND);
+        overdue.retain(|(_, stored)| {
+            now.duration_since(stored.value.started_at).unsigned_abs() >= DELETION_TIMEOUT
+        });
         if overdue.is_empty() {
             return Ok(());
         }
@@ -184,7 +186,7 @@ impl GroupReaper {
             "The resource group '{}' was not deleted within {} minutes. {} Landfall goes on and removes the group as soon as \
              nothing is left in it; the clusters' own operations say what is in the way.",
             group.name,
-            BOUND.as_secs() / 60,
+            DELETION_TIMEOUT.as_secs() / 60,
             self.still_there(group).await,
         );
         let mut txn = Txn::default();
@@ -224,8 +226,8 @@ impl GroupReaper {
                 ),
             }
         }
-        let more = names.len().saturating_sub(NAMED);
-        names.truncate(NAMED);
+        let more = names.len().saturating_sub(MAX_NAMED);
+        names.truncate(MAX_NAMED);
         match (names.is_empty(), more) {
             (true, _) => "Something in it is not gone yet.".to_owned(),
             (false, 0) => format!("It still has {}.", names.join(", ")),

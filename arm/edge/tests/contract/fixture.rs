@@ -8,8 +8,8 @@ use std::sync::{
 use arm_edge::{Edge, EdgeConfig};
 use arm_ids::{ResourcePath, resource_id};
 use arm_kernel::{
-    Activity, ActivityLog, Authorizer, Call, Gate, Members, Namespace, Operation, Provider, ResourceType,
-    Scope, Verb,
+    AccessControl, Activity, ActivityLog, Authorizer, Call, Members, Namespace, Operation, Provider,
+    ResourceType, Scope, Verb,
 };
 use arm_wire::{ArmError, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
@@ -125,7 +125,7 @@ impl Stamp {
             Arc::clone(&store),
             Arc::new(identity),
             providers,
-            Gate {
+            AccessControl {
                 authorizer: Arc::clone(&guard) as Arc<dyn Authorizer>,
                 activity: Arc::clone(&guard) as Arc<dyn ActivityLog>,
             },

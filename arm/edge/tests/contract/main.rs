@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
+mod access;
 mod bad_input;
 mod fixture;
 mod fuzz;
-mod gate;
 mod groups;
 mod headers;
 mod listener;

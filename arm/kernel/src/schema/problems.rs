@@ -3,7 +3,7 @@
 use arm_wire::{ArmError, Detail, ErrorCode};
 
 /// More than this many are not told: the body is junk then, and the answer must stay small.
-const MOST: usize = 50;
+const MAX_PROBLEMS: usize = 50;
 
 /// Collects problems; at most one per field.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Problems {
 
     /// Whether no more are taken.
     pub fn is_full(&self) -> bool {
-        self.details.len() >= MOST
+        self.details.len() >= MAX_PROBLEMS
     }
 
     /// Whether this field has a problem.

@@ -5,7 +5,7 @@ use arm_wire::ArmError;
 use control_records::ClusterRecord;
 use serde_json::Value;
 
-use super::{ASPECTS, draft::refuse_deleting, render::Seen};
+use super::{ASPECTS, draft::refuse_deleting, render::ClusterView};
 
 /// See the module.
 pub(crate) struct Aspect {
@@ -14,7 +14,7 @@ pub(crate) struct Aspect {
     /// What `provisioningState` says while an operation of this name is under way, where that is not `Updating`.
     pub(crate) under_way: fn(&str) -> Option<&'static str>,
     /// Fills in the properties of the cluster, or of a pool.
-    pub(crate) show: fn(&Seen<'_>, &mut Value),
+    pub(crate) show: fn(&ClusterView<'_>, &mut Value),
 }
 
 /// A cluster that is being deleted is not changed.
@@ -35,8 +35,8 @@ pub(crate) fn under_way(operation: &str) -> Option<&'static str> {
 }
 
 /// Fills in what features show in the properties of the cluster, or of a pool.
-pub(crate) fn show(seen: &Seen<'_>, properties: &mut Value) {
+pub(crate) fn show(view: &ClusterView<'_>, properties: &mut Value) {
     for aspect in ASPECTS {
-        (aspect.show)(seen, properties);
+        (aspect.show)(view, properties);
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Draft {
 }
 
 /// What is to be written.
-pub(crate) struct Change {
+pub(crate) struct ClusterChange {
     pub(crate) record: ClusterRecord,
     pub(crate) operation: OperationRecord,
     /// See [`Draft::secrets`].

@@ -16,7 +16,7 @@ const CLIENT_ID: &str = "properties.servicePrincipalProfile.clientId";
 const KUBELET: &str = "kubeletidentity";
 
 /// What the decision depends on beside the body.
-pub(crate) struct Asked<'a> {
+pub(crate) struct IdentityInput<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) name: &'a Name<'a>,
     pub(crate) node_group: &'a str,
@@ -31,7 +31,7 @@ fn is_managed(client: &str) -> bool {
 
 /// Fills `identity`, `servicePrincipalProfile` and `identityProfile` in.
 pub(crate) fn decide(
-    asked: &Asked<'_>,
+    asked: &IdentityInput<'_>,
     draft: &mut Map<String, Value>,
     properties: &mut Map<String, Value>,
     problems: &mut Problems,

@@ -19,8 +19,8 @@ pub(crate) mod transaction;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Asked, Call, Context, Decision, Members, Mode, Operation, Presence, Purpose, Resource, ResourceType,
-    Scope, Verb, Wish, act, delete_each, quote,
+    Call, Context, Decision, Members, Mode, Mutation, Operation, Presence, Purpose, RequestInfo, Resource,
+    ResourceType, Scope, Verb, act, delete_each, quote,
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
@@ -35,8 +35,8 @@ use crate::{
     properties::CLUSTER_SCHEMA,
     records::{At, Found, cluster_etag},
 };
-use draft::Change;
-use render::Seen;
+use draft::ClusterChange;
+use render::ClusterView;
 use requests::Before;
 
 const PATH: &str = "managedClusters";
@@ -115,7 +115,7 @@ pub(crate) const ASPECTS: &[aspects::Aspect] = &[aspects::DELETION, power::ASPEC
 /// `managedClusters` as the kernel sees them.
 pub(crate) enum Clusters {}
 
-/// Wishes about a cluster beyond PUT, PATCH and DELETE.
+/// Actions on a cluster beyond PUT, PATCH and DELETE.
 pub(crate) enum Action {
     /// A [`Command`].
     Command(Decide),
@@ -226,10 +226,10 @@ impl State {
     }
 
     /// As it is to be seen after the change, where there is one.
-    pub(crate) fn seen<'a>(&'a self, change: Option<&'a Change>) -> Option<Seen<'a>> {
+    pub(crate) fn view<'a>(&'a self, change: Option<&'a ClusterChange>) -> Option<ClusterView<'a>> {
         let found = self.found.as_ref();
         let record = change.map(|change| &change.record).or(self.record())?;
-        Some(Seen {
+        Some(ClusterView {
             record,
             observed: found.and_then(|found| found.observed.as_ref()),
             operation: change
@@ -246,8 +246,8 @@ impl State {
             config: context.config,
             ids: context.ids,
             now: context.now,
-            principal: context.asked.principal,
-            api_version: context.asked.api_version,
+            principal: context.info.principal,
+            api_version: context.info.api_version,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
         }
     }
@@ -257,7 +257,7 @@ impl State {
 impl Resource for Clusters {
     type Provider = ContainerService;
     type State = State;
-    type Change = Change;
+    type Change = ClusterChange;
     type Action = Action;
 
     async fn read(
@@ -271,7 +271,7 @@ impl Resource for Clusters {
     fn presence(state: &State, _: &ResourcePath) -> Presence {
         state
             .record()
-            .map_or(Presence::Absent, |record| Presence::Here(cluster_etag(record)))
+            .map_or(Presence::Absent, |record| Presence::Present(cluster_etag(record)))
     }
 
     fn missing(_: &State, path: &ResourcePath) -> ArmError {
@@ -293,46 +293,46 @@ impl Resource for Clusters {
         let all = provider.all(subscription, path.resource_group.as_deref()).await?;
         Ok(all
             .iter()
-            .map(|found| found.seen().cluster(api_version))
+            .map(|found| found.view().cluster(api_version))
             .collect())
     }
 
     fn decide(
         context: &Context<'_, ProviderConfig>,
         state: &State,
-        wish: Wish<'_, Action>,
-    ) -> Result<Decision<Change>, ArmError> {
-        let at = At::of(context.asked.path)?;
+        mutation: Mutation<'_, Action>,
+    ) -> Result<Decision<ClusterChange>, ArmError> {
+        let at = At::of(context.info.path)?;
         let (name, before, own) = (at.name(), state.before(), state.context(context));
-        let draft = match wish {
-            Wish::Put(body) => put::put(&own, &name, state.record(), body)?,
-            Wish::Patch(body) => {
+        let draft = match mutation {
+            Mutation::Put(body) => put::put(&own, &name, state.record(), body)?,
+            Mutation::Patch(body) => {
                 let before = before.ok_or_else(|| at.not_found())?;
                 change::patch_tags(&own, &name, before.record, body)?
             }
-            Wish::Delete => {
+            Mutation::Delete => {
                 let Some(before) = before else {
-                    return Ok(Decision::Nothing);
+                    return Ok(Decision::Unchanged);
                 };
                 let deletion = before.running.iter().find(|operation| operation.deletes);
                 if let Some(deletion) = deletion.filter(|_| before.record.deleting) {
-                    return Ok(Decision::Underway(deletion.id.clone()));
+                    return Ok(Decision::InProgress(deletion.id.clone()));
                 }
                 change::delete(&own, &name, before.record)
             }
-            Wish::Act(Action::Command(decide)) => {
+            Mutation::Act(Action::Command(decide)) => {
                 let before = before.ok_or_else(|| at.not_found())?;
                 match decide(&own, &name, before)? {
                     Decision::Write(draft) => draft,
-                    Decision::Underway(operation) => return Ok(Decision::Underway(operation)),
-                    Decision::Nothing => return Ok(Decision::Nothing),
+                    Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
+                    Decision::Unchanged => return Ok(Decision::Unchanged),
                 }
             }
-            Wish::Act(Action::Restore(restore)) => {
+            Mutation::Act(Action::Restore(restore)) => {
                 let before = before.ok_or_else(|| at.not_found())?;
                 change::restore(&own, &name, before.record, restore)?
             }
-            Wish::Act(Action::Recreate { body, restore }) => {
+            Mutation::Act(Action::Recreate { body, restore }) => {
                 recreate::decide(&own, &name, state.record(), body, restore)?
             }
         };
@@ -341,20 +341,20 @@ impl Resource for Clusters {
 
     async fn transaction(
         provider: &ContainerService,
-        asked: &Asked<'_>,
+        info: &RequestInfo<'_>,
         state: &State,
-        change: &Change,
+        change: &ClusterChange,
     ) -> Result<Txn, ArmError> {
-        provider.transaction(At::of(asked.path)?, state, change).await
+        provider.transaction(At::of(info.path)?, state, change).await
     }
 
-    fn render(state: &State, change: Option<&Change>, _: &ResourcePath, api_version: &str) -> Value {
+    fn render(state: &State, change: Option<&ClusterChange>, _: &ResourcePath, api_version: &str) -> Value {
         state
-            .seen(change)
-            .map_or(Value::Null, |seen| seen.cluster(api_version))
+            .view(change)
+            .map_or(Value::Null, |view| view.cluster(api_version))
     }
 
-    fn operation(change: &Change) -> Option<&str> {
+    fn operation(change: &ClusterChange) -> Option<&str> {
         Some(&change.operation.id)
     }
 }
@@ -363,7 +363,7 @@ impl ContainerService {
     /// The lines of clusters in lists of resources.
     async fn summaries(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError> {
         let all = self.all(subscription, group).await?;
-        Ok(all.iter().map(|found| found.seen().summary()).collect())
+        Ok(all.iter().map(|found| found.view().summary()).collect())
     }
 
     /// Starts deleting all clusters of a resource group. The group of a cluster's nodes goes with the cluster, not before it.

@@ -64,7 +64,7 @@ pub(crate) fn put(
     let version = version(context, &mut properties, present, &mut problems);
     let group = node_resource_group(context, name, &mut properties, &mut problems);
     identity::decide(
-        &identity::Asked {
+        &identity::IdentityInput {
             context,
             name,
             node_group: &group,

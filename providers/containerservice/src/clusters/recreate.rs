@@ -74,7 +74,7 @@ impl ContainerService {
 }
 
 /// What would have to be sent to have a cluster made like this one: nothing that is its own.
-pub(crate) fn wish(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, ArmError> {
+pub(crate) fn desired_body(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, ArmError> {
     let mut body = source.body.clone();
     let kind = body.pointer("/identity/type").cloned();
     if let Some(members) = body.as_object_mut() {
@@ -115,7 +115,7 @@ pub(crate) fn wish(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, Arm
     Ok(body)
 }
 
-/// Decides the making of a cluster from another's backup: `body` is what [`wish`] gives of it. Where it is to be there must be none.
+/// Decides the making of a cluster from another's backup: `body` is what [`desired_body`] gives of it. Where it is to be there must be none.
 pub(crate) fn decide(
     context: &Context<'_>,
     name: &Name<'_>,

@@ -18,7 +18,7 @@ use super::{
 use crate::properties::{CLUSTER, POOL};
 
 /// A cluster and what is known about it.
-pub(crate) struct Seen<'a> {
+pub(crate) struct ClusterView<'a> {
     pub(crate) record: &'a ClusterRecord,
     pub(crate) observed: Option<&'a ObservedRecord>,
     pub(crate) operation: Option<&'a OperationRecord>,
@@ -26,7 +26,7 @@ pub(crate) struct Seen<'a> {
     pub(crate) pool_operations: Option<&'a BTreeMap<Part, OperationRecord>>,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> ClusterView<'a> {
     /// The pools that answers tell of: those of the cluster, then those on their way out.
     pub(crate) fn pool_names(&self) -> Vec<&'a str> {
         let pools = &self.record.spec.pools;

@@ -1,6 +1,6 @@
 //! How a request relates to those before it: what it takes the place of, what an abort returns to. Pure.
 //!
-//! Requests are never refused because another one is under way. The last wish wins, per resource: an operation ends as
+//! Requests are never refused because another one is under way. The last request wins, per resource: an operation ends as
 //! soon as what *it* asked for is there, and at once, as `Canceled`, when a later request about the same resource asks for
 //! something else. Creations are never overtaken by a change: what they asked for is that the resource be there.
 
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     body::{bodies_and_specs, pool_body},
-    draft::{Change, Context, Draft, Name, advance},
+    draft::{ClusterChange, Context, Draft, Name, advance},
 };
 
 /// The name of the operation that deletes a pool.
@@ -97,16 +97,16 @@ fn keep(reached: &mut Reached, body: Value, spec: PoolSpec) {
     }
 }
 
-/// Whether a deleted pool is gone, as far as seen.
+/// Whether a deleted pool is gone, as far as view.
 pub(crate) fn is_gone(leaving: &Leaving, observed: Option<&ObservedRecord>) -> bool {
     observed.is_some_and(|observed| observed.has_reached(&leaving.part(), leaving.generation))
 }
 
 impl Draft {
     /// The change, with what it makes of the requests before it: the last step of every decision.
-    pub(crate) fn follow(mut self, before: Option<Before<'_>>) -> Change {
+    pub(crate) fn follow(mut self, before: Option<Before<'_>>) -> ClusterChange {
         let (ended, events) = follow(&mut self.record, &self.operation, before);
-        Change {
+        ClusterChange {
             record: self.record,
             operation: self.operation,
             secrets: self.secrets,
@@ -378,7 +378,7 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
         .map(|(body, spec)| returned(body, spec, reached.as_ref()));
     let (bodies, specs): (Vec<_>, Vec<_>) = match &reached {
         Some(_) => pools.unzip(),
-        // Never reached: the wish stays as it is, for the next request to change and to continue from.
+        // Never reached: the request stays as it is, for the next request to change and to continue from.
         None => bodies_and_specs(present).into_iter().unzip(),
     };
     let (mut body, mut spec) = match &reached {

@@ -9,7 +9,7 @@ use control_records::{ClusterRecord, GroupRecord, directory, events, key};
 use control_store::{Compare, Txn, put_record};
 use serde_json::Value;
 
-use super::{State, draft::Change};
+use super::{State, draft::ClusterChange};
 use crate::{ContainerService, records::At};
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
@@ -22,7 +22,7 @@ impl ContainerService {
         &self,
         at: At<'_>,
         state: &State,
-        change: &Change,
+        change: &ClusterChange,
     ) -> Result<Txn, ArmError> {
         let mut txn = Txn::default();
         if change.makes_groups {
@@ -57,7 +57,7 @@ impl ContainerService {
     }
 
     /// The record with the body's secrets sealed into it.
-    fn sealed(&self, change: &Change) -> Result<ClusterRecord, ArmError> {
+    fn sealed(&self, change: &ClusterChange) -> Result<ClusterRecord, ArmError> {
         let mut record = change.record.clone();
         let client = record
             .body

@@ -8,11 +8,11 @@ use cluster_archive::{Archive, ArchiveError, Holding, Verdict};
 use cluster_backup::diff::Preview;
 use jiff::Timestamp;
 
-use super::moments::not_covered;
+use super::restore_points::not_covered;
 
 /// The backups of clusters, by uid.
 #[async_trait]
-pub trait Backups: Send + Sync + 'static {
+pub trait BackupReader: Send + Sync + 'static {
     /// What there is of a cluster; empty where there is nothing.
     async fn holding(&self, cluster: &str) -> Result<Holding, ArmError>;
     /// What going back to the state after everything seen until `cut` would change.
@@ -22,9 +22,9 @@ pub trait Backups: Send + Sync + 'static {
 }
 
 /// An archive: its work blocks, and is done on threads for that.
-pub struct Archived(pub Arc<Archive>);
+pub struct ArchiveReader(pub Arc<Archive>);
 
-impl Archived {
+impl ArchiveReader {
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Archive) -> Result<T, ArchiveError> + Send + 'static,
@@ -38,7 +38,7 @@ impl Archived {
 }
 
 #[async_trait]
-impl Backups for Archived {
+impl BackupReader for ArchiveReader {
     async fn holding(&self, cluster: &str) -> Result<Holding, ArmError> {
         let cluster = cluster.to_owned();
         self.blocking(move |archive| archive.holding(&cluster)).await

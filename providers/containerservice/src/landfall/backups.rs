@@ -21,7 +21,8 @@ use std::sync::Arc;
 use agent_api::Agents;
 use agent_protocol::programs::{BACKUP, BackupStatus};
 use arm_kernel::{
-    Asked, Call, Mode, Namespace, Operation, ResourceType, Scope, Verb, Wish, quote, store_error, write,
+    Call, Mode, Mutation, Namespace, Operation, RequestInfo, ResourceType, Scope, Verb, quote, store_error,
+    write,
 };
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
@@ -33,8 +34,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    archive::Backups,
-    moments::{not_covered, refused, time},
+    archive::BackupReader,
+    restore_points::{not_covered, refused, time},
 };
 use crate::{
     API_VERSIONS, ContainerService, NAMESPACE,
@@ -103,7 +104,7 @@ impl Namespace for BackupApi {
 pub struct BackupApi {
     env: Env,
     clusters: Arc<ContainerService>,
-    backups: Arc<dyn Backups>,
+    backups: Arc<dyn BackupReader>,
     agents: Arc<dyn Agents>,
 }
 
@@ -112,7 +113,7 @@ impl BackupApi {
     pub fn new(
         env: Env,
         clusters: Arc<ContainerService>,
-        backups: Arc<dyn Backups>,
+        backups: Arc<dyn BackupReader>,
         agents: Arc<dyn Agents>,
     ) -> Self {
         Self {
@@ -289,7 +290,7 @@ impl BackupApi {
                     child: "",
                     ..own
                 };
-                let body = recreate::wish(&source.record, &self.clusters.sealer)?;
+                let body = recreate::desired_body(&source.record, &self.clusters.sealer)?;
                 let restore = restore.clone();
                 (at, Action::Recreate { body, restore })
             }
@@ -306,11 +307,11 @@ impl BackupApi {
         let path = at.path();
         call.check(WRITE, &path).await?;
         let polled = polled(request);
-        let asked = Asked {
+        let info = RequestInfo {
             path: &path,
-            ..Asked::of(&polled)
+            ..RequestInfo::of(&polled)
         };
-        let written = write::<Clusters>(&*self.clusters, &asked, Wish::Act(&action), Mode::Commit).await?;
+        let written = write::<Clusters>(&*self.clusters, &info, Mutation::Act(&action), Mode::Commit).await?;
         let operation = written.operation().unwrap_or_default();
         let body = json!({ "at": time(moment), "restore": restore.id, "cluster": at.name().id() });
         let response = Response::with(StatusCode::ACCEPTED, body);

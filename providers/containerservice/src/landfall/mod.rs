@@ -3,5 +3,5 @@
 pub(crate) mod archive;
 pub(crate) mod backups;
 pub(crate) mod history;
-mod moments;
+mod restore_points;
 mod unknown;

@@ -5,7 +5,8 @@ pub(crate) mod decide;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Asked, Context, Decision, Mode, Operation, Presence, Purpose, Resource, ResourceType, Verb, Wish, act,
+    Context, Decision, Mode, Mutation, Operation, Presence, Purpose, RequestInfo, Resource, ResourceType,
+    Verb, act,
 };
 use arm_wire::{ArmError, ErrorCode};
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::{
     ContainerService, ProviderConfig,
     api_versions::API_VERSIONS,
-    clusters::{Clusters, State, draft::Change, requests},
+    clusters::{Clusters, State, draft::ClusterChange, requests},
     properties::POOL_SCHEMA,
     records::{At, pool_etag},
 };
@@ -49,7 +50,7 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
 /// `agentPools` as the kernel sees them.
 pub(crate) enum Pools {}
 
-/// Wishes about a pool beyond PUT and DELETE.
+/// Actions on a pool beyond PUT and DELETE.
 pub(crate) enum Action {
     /// To go back to what was reached last.
     Abort,
@@ -59,7 +60,7 @@ pub(crate) enum Action {
 fn real_name<'a>(state: &'a State, asked: &str) -> Option<&'a str> {
     let pools = &state.record()?.spec.pools;
     let here = pools.iter().find(|pool| pool.name.eq_ignore_ascii_case(asked));
-    let leaving = || Some(state.seen(None)?.leaving(asked)?.spec.name.as_str());
+    let leaving = || Some(state.view(None)?.leaving(asked)?.spec.name.as_str());
     here.map(|pool| pool.name.as_str()).or_else(leaving)
 }
 
@@ -67,7 +68,7 @@ fn real_name<'a>(state: &'a State, asked: &str) -> Option<&'a str> {
 impl Resource for Pools {
     type Provider = ContainerService;
     type State = State;
-    type Change = Change;
+    type Change = ClusterChange;
     type Action = Action;
 
     async fn read(
@@ -83,7 +84,7 @@ impl Resource for Pools {
         let Some((record, name)) = state.record().zip(real_name(state, asked)) else {
             return Presence::Absent;
         };
-        pool_etag(record, name).map_or(Presence::Leaving, Presence::Here)
+        pool_etag(record, name).map_or(Presence::Deleting, Presence::Present)
     }
 
     fn creatable(state: &State, path: &ResourcePath) -> Result<(), ArmError> {
@@ -107,46 +108,46 @@ impl Resource for Pools {
         api_version: &str,
     ) -> Result<Vec<Value>, ArmError> {
         let found = provider.need(At::of(path)?).await?;
-        let seen = found.seen();
-        let pools = seen.pool_names().into_iter();
-        Ok(pools.map(|pool| seen.pool(pool, api_version)).collect())
+        let view = found.view();
+        let pools = view.pool_names().into_iter();
+        Ok(pools.map(|pool| view.pool(pool, api_version)).collect())
     }
 
     fn decide(
         context: &Context<'_, ProviderConfig>,
         state: &State,
-        wish: Wish<'_, Action>,
-    ) -> Result<Decision<Change>, ArmError> {
-        let path = context.asked.path;
+        mutation: Mutation<'_, Action>,
+    ) -> Result<Decision<ClusterChange>, ArmError> {
+        let path = context.info.path;
         let at = At::of(path)?;
         let (name, own) = (at.name(), state.context(context));
         let pool = real_name(state, at.child);
         let Some(before) = state.before() else {
-            return match wish {
-                Wish::Delete => Ok(Decision::Nothing),
+            return match mutation {
+                Mutation::Delete => Ok(Decision::Unchanged),
                 _ => Err(at.not_found()),
             };
         };
-        let draft = match wish {
-            Wish::Put(body) => change::put_pool(&own, &name, at.child, before.record, body)?,
-            Wish::Patch(_) => {
+        let draft = match mutation {
+            Mutation::Put(body) => change::put_pool(&own, &name, at.child, before.record, body)?,
+            Mutation::Patch(_) => {
                 let message = "A pool is changed with PUT.";
                 return Err(ArmError::new(ErrorCode::METHOD_NOT_ALLOWED, message));
             }
-            Wish::Delete => match pool {
-                None => return Ok(Decision::Nothing),
+            Mutation::Delete => match pool {
+                None => return Ok(Decision::Unchanged),
                 Some(pool) if pool_etag(before.record, pool).is_some() => {
                     change::delete_pool(&own, &name, pool, before.record)?
                 }
                 // On its way already: one deletion, however often asked for.
                 Some(pool) => {
                     let leaving = state
-                        .seen(None)
-                        .and_then(|seen| Some(seen.leaving(pool)?.operation.clone()));
-                    return Ok(leaving.map_or(Decision::Nothing, Decision::Underway));
+                        .view(None)
+                        .and_then(|view| Some(view.leaving(pool)?.operation.clone()));
+                    return Ok(leaving.map_or(Decision::Unchanged, Decision::InProgress));
                 }
             },
-            Wish::Act(Action::Abort) => {
+            Mutation::Act(Action::Abort) => {
                 let pool = pool.ok_or_else(|| at.pool_not_found())?;
                 requests::abort_pool(&own, &name, pool, before)?
             }
@@ -156,22 +157,27 @@ impl Resource for Pools {
 
     async fn transaction(
         provider: &ContainerService,
-        asked: &Asked<'_>,
+        info: &RequestInfo<'_>,
         state: &State,
-        change: &Change,
+        change: &ClusterChange,
     ) -> Result<Txn, ArmError> {
-        Clusters::transaction(provider, asked, state, change).await
+        Clusters::transaction(provider, info, state, change).await
     }
 
-    fn render(state: &State, change: Option<&Change>, path: &ResourcePath, api_version: &str) -> Value {
+    fn render(
+        state: &State,
+        change: Option<&ClusterChange>,
+        path: &ResourcePath,
+        api_version: &str,
+    ) -> Value {
         let asked = path.name(1).unwrap_or_default();
         let name = real_name(state, asked).unwrap_or(asked);
         state
-            .seen(change)
-            .map_or(Value::Null, |seen| seen.pool(name, api_version))
+            .view(change)
+            .map_or(Value::Null, |view| view.pool(name, api_version))
     }
 
-    fn operation(change: &Change) -> Option<&str> {
+    fn operation(change: &ClusterChange) -> Option<&str> {
         Some(&change.operation.id)
     }
 }

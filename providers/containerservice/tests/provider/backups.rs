@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, programs::BackupStatus};
-use arm_kernel::{Call, Gate, Provider as _, routes};
+use arm_kernel::{AccessControl, Call, Provider as _, routes};
 use async_trait::async_trait;
 use cluster_archive::{Archive, DirectoryStore};
 use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter};
@@ -15,7 +15,7 @@ use control_records::{Assignment, DeletedRecord, Healing, MachineRecord, PkiReco
 use control_store::{Op, put_record};
 use jiff::Timestamp;
 use providers_containerservice::{
-    Archived, BackupApi, ContainerService, ProviderConfig, SERVICE_PRINCIPAL_SECRET, secret_name,
+    ArchiveReader, BackupApi, ContainerService, ProviderConfig, SERVICE_PRINCIPAL_SECRET, secret_name,
 };
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -128,7 +128,7 @@ impl World {
         let api = BackupApi::new(
             self.stamp.env.clone(),
             Arc::new(provider),
-            Arc::new(Archived(Arc::clone(&self.archive))),
+            Arc::new(ArchiveReader(Arc::clone(&self.archive))),
             Arc::new(Said(self.said.0.clone())),
         );
         let route = routes::<BackupApi>()
@@ -145,7 +145,10 @@ impl World {
             body,
         );
         request.api_version = "2026-11-01".to_owned();
-        match api.handle(&route, &Call::new(request, Gate::open())).await {
+        match api
+            .handle(&route, &Call::new(request, AccessControl::allow_all()))
+            .await
+        {
             Ok(response) => (response.status.as_u16(), response.body.unwrap_or_default()),
             Err(error) => (error.status().as_u16(), error.body()),
         }
@@ -324,9 +327,9 @@ async fn going_back_in_place_is_a_change_of_what_is_desired() {
     let (status, answer) = world.restore("c", json!({ "at": world.time(30) })).await;
     assert_eq!(status, 202, "{answer}");
     let after = world.stamp.record("c").await.unwrap();
-    let wish = after.spec.restore.unwrap();
+    let restore = after.spec.restore.unwrap();
     assert_eq!(
-        (wish.source, wish.at, json!(wish.id)),
+        (restore.source, restore.at, json!(restore.id)),
         (before.uid, Some(world.ago(30)), answer["restore"].clone())
     );
     assert_eq!(after.generation, 2);
@@ -373,8 +376,11 @@ async fn a_new_cluster_is_made_like_the_other_and_has_everything_of_its_own() {
             .ends_with("/managedClusters/copy")
     );
     let copy = world.stamp.record("copy").await.unwrap();
-    let wish = copy.spec.restore.clone().unwrap();
-    assert_eq!((wish.source, wish.at), (source.uid.clone(), Some(world.ago(30))));
+    let restore = copy.spec.restore.clone().unwrap();
+    assert_eq!(
+        (restore.source, restore.at),
+        (source.uid.clone(), Some(world.ago(30)))
+    );
     assert_ne!(copy.uid, source.uid);
     assert_ne!(copy.spec.fqdn, source.spec.fqdn);
     assert_ne!(copy.spec.node_resource_group, source.spec.node_resource_group);

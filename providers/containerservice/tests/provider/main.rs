@@ -2,12 +2,12 @@
 
 mod backups;
 mod bodies;
-mod course;
 mod groups;
 mod lifecycle;
 mod maintenance;
 mod power;
 mod refusals;
+mod requests;
 #[cfg(test)]
 mod stamp;
 mod states;

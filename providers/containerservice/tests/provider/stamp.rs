@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arm_ids::ResourcePath;
-use arm_kernel::{Call, Gate, Provider, Registry};
+use arm_kernel::{AccessControl, Call, Provider, Registry};
 use arm_wire::{ArmError, Principal, PrincipalKind, Request, Response};
 use async_trait::async_trait;
 use base_env::Env;
@@ -162,7 +162,7 @@ impl Stamp {
         answer(
             target
                 .provider
-                .handle(route, &Call::new(request, Gate::open()))
+                .handle(route, &Call::new(request, AccessControl::allow_all()))
                 .await,
         )
     }
@@ -175,7 +175,7 @@ impl Stamp {
         answer(
             target
                 .provider
-                .preview(route, &Call::new(request, Gate::open()))
+                .preview(route, &Call::new(request, AccessControl::allow_all()))
                 .await,
         )
     }

@@ -22,10 +22,10 @@ pub(crate) const ASPECT: Aspect = Aspect {
         Start::NAME => Some("Starting"),
         _ => None,
     },
-    show: |seen, properties| {
+    show: |view, properties| {
         let stopped = stands(
-            seen.record,
-            seen.observed.map_or(0, |observed| observed.generation),
+            view.record,
+            view.observed.map_or(0, |observed| observed.generation),
         );
         properties["powerState"] = power_state(stopped);
     },
@@ -75,11 +75,11 @@ fn turn(
     if present.spec.stopped == stopped {
         let reached = before.observed.map_or(0, |observed| observed.generation);
         if stands(present, reached) == stopped {
-            return Ok(Decision::Nothing);
+            return Ok(Decision::Unchanged);
         }
         let mut running = before.running.iter().rev();
         if let Some(same) = running.find(|running| running.name == operation) {
-            return Ok(Decision::Underway(same.id.clone()));
+            return Ok(Decision::InProgress(same.id.clone()));
         }
     }
     let mut body = present.body.clone();

@@ -1,7 +1,7 @@
-//! Requests about a cluster that is being worked on: they queue and merge, the last wish wins, an abort goes back.
+//! Requests about a cluster that is being worked on: they queue and merge, the last request wins, an abort goes back.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
-use arm_kernel::{Call, Gate, Provider as _, routes};
+use arm_kernel::{AccessControl, Call, Provider as _, routes};
 use control_records::{EventKind, OperationError, OperationRecord, OperationStatus, Part, directory, events};
 use control_store::put_record;
 use providers_containerservice::HistoryApi;
@@ -132,7 +132,7 @@ async fn a_later_wish_about_the_same_thing_ends_the_earlier_one_and_nothing_else
         assert_eq!(
             operation(&stamp, running).await.status,
             OperationStatus::InProgress,
-            "the same wish again takes nobody's place"
+            "the same request again takes nobody's place"
         );
     }
     let five = id(&stamp.ask("PUT", POOL, count(5)).await);
@@ -477,7 +477,10 @@ async fn operations_and_events_are_told_in_a_namespace_of_our_own() {
             .into_iter()
             .find(|route| route.name == name)
             .unwrap();
-        let call = Call::new(stamp.request("GET", &full, Value::Null), Gate::open());
+        let call = Call::new(
+            stamp.request("GET", &full, Value::Null),
+            AccessControl::allow_all(),
+        );
         match own.handle(&route, &call).await {
             Ok(response) => (200, response.body.unwrap()),
             Err(error) => (error.status().as_u16(), error.body()),

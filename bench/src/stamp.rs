@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use arm_ids::ResourcePath;
 use arm_kernel::{AccessControl, Call, Provider as _};
-use arm_wire::{ArmError, Principal, PrincipalKind, Request};
+use arm_wire::{ArmError, Principal, PrincipalKind, Request, Trace};
 use async_trait::async_trait;
 use base_env::Env;
 use cluster_spec::CredentialKind;
@@ -251,6 +251,7 @@ impl Client {
                 kind: PrincipalKind::Application,
             },
             base_url: "https://127.0.0.1:8443".to_owned(),
+            trace: Trace::default(),
         };
         match self
             .provider

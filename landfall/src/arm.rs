@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use base_env::{Clock, Env};
 use reqwest::{
     Certificate, Method, RequestBuilder, Response, StatusCode,
@@ -148,15 +148,35 @@ impl ArmClient {
         Ok(())
     }
 
-    /// What a query finds.
-    pub(crate) async fn read(&self, path: &str, version: &str, query: &[(&str, String)]) -> Result<Value> {
+    /// All items of a list, page by page.
+    pub(crate) async fn list(
+        &self,
+        path: &str,
+        version: &str,
+        query: &[(&str, String)],
+    ) -> Result<Vec<Value>> {
         let mut url = self.url(path, version);
         for (key, value) in query {
             url.push_str(&format!("&{key}={}", encode(value)));
         }
-        let answer = self.send(Method::GET, &url, None).await?;
-        let answer = self.checked(answer, "read").await?;
-        answer.json().await.context("the answer is not JSON")
+        let mut items = Vec::new();
+        loop {
+            let answer = self.send(Method::GET, &url, None).await?;
+            let answer = self.checked(answer, "read").await?;
+            let mut page: Value = answer.json().await.context("the answer is not JSON")?;
+            if let Value::Array(more) = page["value"].take() {
+                items.extend(more);
+            }
+            let Value::String(next) = page["nextLink"].take() else {
+                return Ok(items);
+            };
+            // The token goes to the stamp only.
+            ensure!(
+                next.starts_with(&format!("{}/", self.base)),
+                "the next page of {path} is said to be at {next}, which is not the stamp"
+            );
+            url = next;
+        }
     }
 
     /// An action that goes on.

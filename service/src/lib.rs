@@ -25,7 +25,7 @@ use std::{pin::Pin, sync::Arc};
 
 use agent_api::Agents;
 use arm_edge::{Edge, EdgeConfig};
-use arm_kernel::{AccessControl, Provider};
+use arm_kernel::{AccessControl, AllowAll, Provider, StoreLog};
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_versions::Offered;
@@ -201,7 +201,10 @@ impl Service {
             Arc::clone(&store),
             Arc::new(tokens),
             vec![Arc::clone(&clusters), resources, own, backups],
-            AccessControl::allow_all(),
+            AccessControl {
+                authorizer: Arc::new(AllowAll),
+                activity: Arc::new(StoreLog::new(env.clone(), Arc::clone(&store))),
+            },
         );
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Activity, Call, Verb, operations, scope_of};
-use arm_wire::{ArmError, ErrorCode, Principal, Request};
+use arm_wire::{ArmError, ErrorCode, Principal, Request, Trace};
 use axum::body::Body;
 use control_records::{GroupRecord, SubscriptionRecord, key};
 use control_store::get_record;
@@ -58,12 +58,15 @@ impl Edge {
         let path = parts.uri.path().to_owned();
 
         let mut principal = None;
-        let mut asked = None;
+        let mut written = None;
         let address = caller.address;
+        let trace = Trace::new(&request_id, &correlation, address);
         let (mut answer, code) = match self.plain(&parts, body, &caller).await {
             Handled::Done(answer) => (answer, ""),
             Handled::Arm(parts, body) => {
-                let outcome = self.arm(parts, body, caller, &mut principal, &mut asked).await;
+                let outcome = self
+                    .arm(parts, body, caller, trace.clone(), &mut principal, &mut written)
+                    .await;
                 let code = match &outcome {
                     Ok(_) => "",
                     Err(failure) => {
@@ -85,17 +88,27 @@ impl Edge {
         let poll = method == Method::GET
             && answer.status().is_success()
             && ResourcePath::parse(&path).is_ok_and(|path| operations::poll_of(&path).is_some());
-        if let Some((principal, Written { action, scope })) = principal.clone().zip(asked) {
+        if let Some((
+            principal,
+            Written {
+                action,
+                scope,
+                subscription,
+            },
+        )) = principal.clone().zip(written)
+        {
             let activity = Activity {
                 at: env.clock.now(),
                 principal,
                 address,
                 action,
                 scope,
+                subscription,
                 status: answer.status().as_u16(),
                 code,
                 correlation_id: correlation.clone(),
                 request_id: request_id.clone(),
+                logged: trace.is_logged(),
             };
             self.inner.access.activity.record(activity).await;
         }
@@ -199,8 +212,9 @@ impl Edge {
         parts: Parts,
         body: Body,
         caller: Caller,
+        mut trace: Trace,
         principal: &mut Option<Principal>,
-        asked: &mut Option<Written>,
+        written: &mut Option<Written>,
     ) -> Outcome {
         let inner = &self.inner;
         let who = inner.authenticate(&parts.headers).await?;
@@ -267,9 +281,11 @@ impl Edge {
         if let Some(route) = route {
             let (action, scope) = (route.permission(&path), scope_of(&path));
             if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists) {
-                *asked = Some(Written {
+                trace.action.clone_from(&action);
+                *written = Some(Written {
                     action: action.clone(),
                     scope: scope.to_string(),
+                    subscription: scope.subscription.clone(),
                 });
             }
             inner.access.check(&who, &action, &scope).await?;
@@ -299,6 +315,7 @@ impl Edge {
             query,
             principal: who,
             base_url: caller.base_url,
+            trace,
         };
         let call = Call::new(request, inner.access.clone());
         let answerer = target
@@ -335,6 +352,7 @@ impl Edge {
 struct Written {
     action: String,
     scope: String,
+    subscription: Option<String>,
 }
 
 /// Whether a request is answered already.

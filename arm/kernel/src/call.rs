@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arm_ids::ResourcePath;
 use arm_wire::{ArmError, ErrorCode, Principal, Request};
 use async_trait::async_trait;
-use jiff::Timestamp;
+
+use crate::activity::{ActivityLog, ServiceLog};
 
 /// Says who may do what. RequestInfo once for each request, before its provider sees it, and by providers for what a body names beside
 /// the path.
@@ -23,58 +24,6 @@ pub struct AllowAll;
 impl Authorizer for AllowAll {
     async fn may(&self, _: &Principal, _: &str, _: &ResourcePath) -> Result<bool, ArmError> {
         Ok(true)
-    }
-}
-
-/// One line of the activity log: a request that changes something or hands out credentials, and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Activity {
-    /// When it was answered.
-    pub at: Timestamp,
-    /// Who asked.
-    pub principal: Principal,
-    /// From where, as far as known.
-    pub address: Option<std::net::IpAddr>,
-    /// What was asked, e.g. `Microsoft.ContainerService/managedClusters/write`.
-    pub action: String,
-    /// Of what.
-    pub scope: String,
-    /// The HTTP status it was answered with.
-    pub status: u16,
-    /// The error's code; empty where there was none.
-    pub code: &'static str,
-    /// `x-ms-correlation-request-id`.
-    pub correlation_id: String,
-    /// `x-ms-request-id`.
-    pub request_id: String,
-}
-
-/// Keeps the activity log.
-#[async_trait]
-pub trait ActivityLog: Send + Sync + 'static {
-    /// Adds a line. The request has been answered by then: what cannot be kept is the log's to tell.
-    async fn record(&self, activity: Activity);
-}
-
-/// The activity log as lines of the service's log, under the target `activity`.
-#[derive(Debug, Clone, Copy)]
-pub struct ServiceLog;
-
-#[async_trait]
-impl ActivityLog for ServiceLog {
-    async fn record(&self, activity: Activity) {
-        tracing::info!(
-            target: "activity",
-            principal = activity.principal.object_id,
-            address = activity.address.map(tracing::field::display),
-            action = activity.action,
-            scope = activity.scope,
-            status = activity.status,
-            code = activity.code,
-            correlation_id = activity.correlation_id,
-            request_id = activity.request_id,
-            "activity"
-        );
     }
 }
 

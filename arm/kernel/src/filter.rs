@@ -4,7 +4,7 @@ use arm_wire::{ArmError, ErrorCode, Request};
 use serde_json::Value;
 
 /// What may be compared.
-pub(crate) const FIELDS: &[&str] = &[
+pub const FIELDS: &[&str] = &[
     "resourceGroup",
     "resourceType",
     "name",
@@ -18,12 +18,12 @@ pub(crate) const FIELDS: &[&str] = &[
 pub struct Filter(Vec<(&'static str, String)>);
 
 impl Filter {
-    /// A request's `$filter`.
+    /// A request's `$filter`, which may compare `fields`.
     ///
     /// # Errors
     /// When it is not understood.
-    pub fn of(request: &Request) -> Result<Self, ArmError> {
-        Self::parse(request.query("$filter"), FIELDS)
+    pub fn of(request: &Request, fields: &[&str]) -> Result<Self, ArmError> {
+        Self::parse(request.query("$filter"), fields)
     }
 
     /// Parses; no filter lets everything through.

@@ -13,6 +13,7 @@
 //!
 //! Called by: the edge, and the providers.
 
+mod activity;
 mod call;
 mod document;
 mod filter;
@@ -28,20 +29,21 @@ mod tags;
 mod text;
 mod types;
 
-pub use call::{AccessControl, Activity, ActivityLog, AllowAll, Authorizer, Call, ServiceLog, scope_of};
+pub use activity::{Activity, ActivityLog, ServiceLog, StoreLog};
+pub use call::{AccessControl, AllowAll, Authorizer, Call, scope_of};
 pub use document::operations_document;
-pub use filter::Filter;
-pub use list::{PAGE, page, page_of};
+pub use filter::{FIELDS, Filter};
+pub use list::{Items, PAGE, expands};
 pub use preconditions::etag;
 pub use provider::{Namespace, Provider, Route, routes};
 pub use registry::{GENERIC, Registry, Target};
 pub use resource::{
     Context, Decision, Host, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, Written, act, delete,
-    delete_each, get, list, patch, put, store_error, write,
+    delete_each, get, put, store_error, write,
 };
-pub use tags::{MAX_TAGS, TAGS, check_tag};
+pub use tags::{MAX_TAGS, TAGS, Tagged, Tags, check_tag, patch_tags, read_tags};
 pub use text::quote;
 pub use types::{
-    DeleteMembers, Handler, ListMembers, Members, Operation, OperationResult, ResourceType, Run, Scope,
-    Shape, Verb,
+    DeleteMembers, Handler, List, ListMembers, Members, Operation, OperationResult, Query, ResourceType, Run,
+    Scope, Shape, Verb,
 };

@@ -1,54 +1,121 @@
-//! Lists: `$filter`, `$top`, `$skiptoken`, `nextLink`. Pure.
+//! Lists: `$filter`, `$expand`, `$top`, `$skiptoken`, `nextLink`. Pure.
 
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::filter::{FIELDS, Filter};
+use crate::{Query, filter::Filter, quote};
 
 /// The most items of a page, and what a page has where `$top` does not say.
 pub const PAGE: usize = 1000;
 
-/// A list's answer: the items that `$filter` lets through, at most `$top` or [`PAGE`] of them, and where the rest is to be had.
+/// All items of a list, before they are filtered and cut into pages.
 ///
-/// Lists that need more than a page are in the order of their items' ids, and a page begins after the last id of the page before: what
+/// Lists that need more than a page are in the order of their items' keys, and a page begins after the last key of the page before: what
 /// is made or deleted between two pages does not make others appear twice or not at all.
+#[derive(Debug)]
+pub enum Items {
+    /// Their keys are their ids, which ignore case. A list that fits into a page is in the order given.
+    ById(Vec<Value>),
+    /// With their keys, in whose order they are listed. Two items of one key count as one.
+    Keyed(Vec<(String, Value)>),
+}
+
+impl From<Vec<Value>> for Items {
+    fn from(items: Vec<Value>) -> Self {
+        Self::ById(items)
+    }
+}
+
+/// A list's answer: the items that `$filter` lets through, at most `$top` or [`PAGE`] of them, and where the rest is to be had.
 ///
 /// # Errors
 /// `BadRequest` where the query is not understood.
-pub fn page(request: &Request, items: Vec<Value>) -> Result<Response, ArmError> {
-    page_of(request, items, FIELDS)
-}
-
-/// A list's answer, where `$filter` may compare `fields` only.
-///
-/// # Errors
-/// As [`page`].
-pub fn page_of(request: &Request, items: Vec<Value>, fields: &[&str]) -> Result<Response, ArmError> {
-    let filter = Filter::parse(request.query("$filter"), fields)?;
-    let top = top(request)?;
-    let after = after(request)?;
-    let mut items: Vec<Value> = items.into_iter().filter(|item| filter.admits(item)).collect();
-    if after.is_none() && items.len() <= top {
-        return Ok(Response::ok(json!({ "value": items })));
-    }
-    items.sort_by_cached_key(id);
-    let mut page = items
+pub(crate) fn page(request: &Request, fields: &[&str], items: Items) -> Result<Response, ArmError> {
+    let filter = Filter::of(request, fields)?;
+    let (top, after) = (top(request)?, after(request)?);
+    let mut items: Vec<(String, Value)> = match items {
+        Items::ById(mut items) => {
+            items.retain(|item| filter.admits(item));
+            if after.is_none() && items.len() <= top {
+                return Ok(Response::ok(json!({ "value": items })));
+            }
+            items.into_iter().map(|item| (id(&item), item)).collect()
+        }
+        Items::Keyed(items) => items
+            .into_iter()
+            .filter(|(_, item)| filter.admits(item))
+            .collect(),
+    };
+    items.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut rest = items
         .into_iter()
-        .filter(|item| after.as_ref().is_none_or(|after| id(item) > *after));
-    let value: Vec<Value> = page.by_ref().take(top).collect();
+        .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after));
+    let page: Vec<(String, Value)> = rest.by_ref().take(top).collect();
+    let link = rest.next().and(page.last()).map(|(last, _)| next(request, last));
+    let value: Vec<Value> = page.into_iter().map(|(_, item)| item).collect();
     let mut body = json!({ "value": value });
-    if page.next().is_some()
-        && let Some(last) = value.last()
-    {
-        body["nextLink"] = json!(next(request, &id(last)));
+    if let Some(link) = link {
+        body["nextLink"] = json!(link);
     }
     Ok(Response::ok(body))
 }
 
-/// Ids ignore case.
+/// Refuses `$` parameters that an operation does not have, by name: what was asked with them would silently be missing in the answer.
+pub(crate) fn check_query(
+    request: &Request,
+    operation: &str,
+    query: Query,
+    list: bool,
+) -> Result<(), ArmError> {
+    let refused =
+        |message: String, name: &str| Err(ArmError::new(ErrorCode::BAD_REQUEST, message).target(name));
+    for (name, value) in &request.query {
+        if !name.starts_with('$') || value.is_empty() {
+            continue;
+        }
+        let taken = match name.to_ascii_lowercase().as_str() {
+            "$top" | "$skiptoken" => list,
+            "$filter" => !query.filter.is_empty(),
+            "$expand" => !query.expand.is_empty(),
+            _ => false,
+        };
+        if !taken {
+            let message = format!(
+                "'{operation}' does not take the query parameter {}; leave it out.",
+                quote(name)
+            );
+            return refused(message, &name.chars().take(64).collect::<String>());
+        }
+    }
+    for value in expanded(request) {
+        if !query.expand.iter().any(|known| known.eq_ignore_ascii_case(value)) {
+            let message = format!(
+                "'$expand' cannot be {} here; use one or more of {}, separated by commas.",
+                quote(value),
+                query.expand.join(", ")
+            );
+            return refused(message, "$expand");
+        }
+    }
+    Ok(())
+}
+
+/// The values of `$expand`.
+fn expanded(request: &Request) -> impl Iterator<Item = &str> {
+    let values = request.query("$expand").unwrap_or_default().split(',');
+    values.map(str::trim).filter(|value| !value.is_empty())
+}
+
+/// Whether `$expand` asks for this.
+pub fn expands(request: &Request, value: &str) -> bool {
+    expanded(request).any(|asked| asked.eq_ignore_ascii_case(value))
+}
+
+/// Ids ignore case. Where they are not unique, names beside them are.
 fn id(item: &Value) -> String {
-    item["id"].as_str().unwrap_or_default().to_lowercase()
+    let text = |member: &str| item[member].as_str().unwrap_or_default().to_lowercase();
+    format!("{}\0{}", text("id"), text("name"))
 }
 
 /// `$top`.
@@ -64,14 +131,14 @@ fn top(request: &Request) -> Result<usize, ArmError> {
         })
 }
 
-/// The id in `$skiptoken`.
+/// The key in `$skiptoken`.
 fn after(request: &Request) -> Result<Option<String>, ArmError> {
     let Some(token) = request.query("$skiptoken").filter(|token| !token.is_empty()) else {
         return Ok(None);
     };
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
-    let id = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    id.map(Some).ok_or_else(|| {
+    let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    key.map(Some).ok_or_else(|| {
         let message = "The $skiptoken is not one of a nextLink; begin again without it.";
         ArmError::new(ErrorCode::BAD_REQUEST, message).target("$skiptoken")
     })

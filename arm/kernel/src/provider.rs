@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::{
     Call,
-    types::{Handler, Operation, OperationResult, ResourceType, Run, Scope, Verb},
+    list::{check_query, page},
+    types::{Handler, Operation, OperationResult, Query, ResourceType, Run, Scope, Verb},
 };
 
 /// What a crate writes to be a provider: its namespace and its list of types.
@@ -35,6 +36,8 @@ pub struct Route {
     pub versions: &'static [&'static str],
     /// What a long-running operation of this name gives.
     pub result: OperationResult,
+    /// What the `$` parameters of its query may say.
+    pub query: Query,
     permission: String,
     /// Its place in [`Namespace::TYPES`].
     place: (usize, usize),
@@ -62,7 +65,7 @@ pub trait Provider: Send + Sync + 'static {
     fn routes(&self) -> Vec<Route>;
     /// Answers a call of one of its routes.
     async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
-    /// What [`Self::handle`] would answer, without doing it. `OperationNotAllowed` for what cannot be known before it is done.
+    /// What [`Self::handle`] would answer, without doing it. `OperationNotAllowed` for what changes nothing.
     async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
     /// The resources of a subscription, or of one group of it, for `/resources`.
     async fn resources(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError>;
@@ -105,6 +108,7 @@ fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize
         works: !matches!(row.handler, Handler::NotYet),
         versions: kind.versions,
         result: row.result,
+        query: row.query,
         permission,
         place,
     }
@@ -133,22 +137,30 @@ impl<P: Namespace> Provider for P {
     }
 
     async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError> {
-        let run: Run<P> = match row::<P>(route)?.handler {
-            Handler::Run(run) | Handler::Write { commit: run, .. } => run,
+        let row = row::<P>(route)?;
+        let run: Run<P> = match row.handler {
+            Handler::Read(run) | Handler::Write { commit: run, .. } => run,
+            Handler::List(list) => {
+                check_query(&call.request, row.name, row.query, true)?;
+                return page(&call.request, row.query.filter, list(self, call).await?);
+            }
             Handler::NotYet => return Err(not_yet(route.name)),
         };
+        check_query(&call.request, row.name, row.query, false)?;
         run(self, call).await
     }
 
     async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError> {
-        let run: Run<P> = match row::<P>(route)?.handler {
+        let row = row::<P>(route)?;
+        let run: Run<P> = match row.handler {
             Handler::Write { preview, .. } => preview,
             Handler::NotYet => return Err(not_yet(route.name)),
-            Handler::Run(_) => {
-                let message = format!("What '{}' does can only be known by doing it.", route.name);
+            Handler::Read(_) | Handler::List(_) => {
+                let message = format!("'{}' changes nothing: there is nothing to preview.", route.name);
                 return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
             }
         };
+        check_query(&call.request, row.name, row.query, false)?;
         run(self, call).await
     }
 

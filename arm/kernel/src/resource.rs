@@ -4,7 +4,7 @@
 //! transaction can be had without it: that is the preview.
 
 use arm_ids::ResourcePath;
-use arm_wire::{ArmError, ErrorCode, Principal, Request, Response};
+use arm_wire::{ArmError, ErrorCode, Principal, Request, Response, Trace};
 use async_trait::async_trait;
 use base_env::{Env, Ids};
 use control_store::{Store, StoreError, Txn};
@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    Call,
-    list::page,
+    Call, activity,
+    list::Items,
     preconditions::{check_change, check_put},
     provider::Namespace,
     types::{Operation, Verb},
@@ -42,8 +42,6 @@ pub trait Host: Namespace {
 pub enum Mutation<'a, A> {
     /// To be this.
     Put(&'a Value),
-    /// To change in this.
-    Patch(&'a Value),
     /// To go.
     Delete,
     /// Something of the type's own.
@@ -71,6 +69,8 @@ pub struct RequestInfo<'a> {
     pub if_match: Option<&'a str>,
     /// `If-None-Match`, unquoted.
     pub if_none_match: Option<&'a str>,
+    /// For the activity log; nothing for what no client has asked for.
+    pub trace: Option<&'a Trace>,
 }
 
 impl<'a> RequestInfo<'a> {
@@ -82,6 +82,7 @@ impl<'a> RequestInfo<'a> {
             api_version: &request.api_version,
             if_match: request.if_match.as_deref(),
             if_none_match: request.if_none_match.as_deref(),
+            trace: Some(&request.trace),
         }
     }
 }
@@ -138,7 +139,7 @@ pub trait Resource: Send + Sync + 'static {
     type State: Send + Sync;
     /// What is written.
     type Change: Send + Sync;
-    /// Mutations beyond PUT, PATCH and DELETE.
+    /// Mutations beyond PUT, DELETE and PATCH of tags ([`crate::Tagged`]).
     type Action: Send + Sync;
 
     /// Reads. An error says that something is missing which it hangs on: its group, its parent.
@@ -226,19 +227,28 @@ pub fn store_error(error: StoreError) -> ArmError {
     }
 }
 
-fn preconditions<A>(
-    info: &RequestInfo<'_>,
-    presence: &Presence,
-    mutation: &Mutation<'_, A>,
-) -> Result<(), ArmError> {
+/// Which preconditions a change has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It may make the resource.
+    Put,
+    /// The resource has to be there.
+    Patch,
+    /// It may be gone already.
+    Delete,
+    /// No preconditions.
+    Act,
+}
+
+fn preconditions(info: &RequestInfo<'_>, presence: &Presence, kind: Kind) -> Result<(), ArmError> {
     let present = match presence {
         Presence::Present(etag) => Some(etag.as_str()),
         Presence::Deleting | Presence::Absent => None,
     };
-    match (mutation, present) {
-        (Mutation::Put(_), present) => check_put(info, present),
-        (Mutation::Patch(_) | Mutation::Delete, Some(present)) => check_change(info, present),
-        (Mutation::Patch(_) | Mutation::Delete, None) | (Mutation::Act(_), _) => Ok(()),
+    match (kind, present) {
+        (Kind::Put, present) => check_put(info, present),
+        (Kind::Patch | Kind::Delete, Some(present)) => check_change(info, present),
+        (Kind::Patch | Kind::Delete, None) | (Kind::Act, _) => Ok(()),
     }
 }
 
@@ -252,15 +262,43 @@ pub async fn write<R: Resource>(
     mutation: Mutation<'_, R::Action>,
     mode: Mode,
 ) -> Result<Written<R>, ArmError> {
+    let kind = match mutation {
+        Mutation::Put(_) => Kind::Put,
+        Mutation::Delete => Kind::Delete,
+        Mutation::Act(_) => Kind::Act,
+    };
+    write_with(provider, info, kind, mode, &|context, state| {
+        R::decide(context, state, mutation)
+    })
+    .await
+}
+
+/// How a change is decided.
+type Decide<'a, R> = dyn Fn(
+        &Context<'_, <<R as Resource>::Provider as Host>::Config>,
+        &<R as Resource>::State,
+    ) -> Result<Decision<<R as Resource>::Change>, ArmError>
+    + Send
+    + Sync
+    + 'a;
+
+/// [`write`], where `decide` decides.
+pub(crate) async fn write_with<R: Resource>(
+    provider: &R::Provider,
+    info: &RequestInfo<'_>,
+    kind: Kind,
+    mode: Mode,
+    decide: &Decide<'_, R>,
+) -> Result<Written<R>, ArmError> {
     let mut attempt = 1;
     loop {
         let state = R::read(provider, info.path, Purpose::Decision).await?;
         let presence = R::presence(&state, info.path);
-        if matches!(mutation, Mutation::Put(_)) {
+        if kind == Kind::Put {
             R::creatable(&state, info.path)?;
         }
-        preconditions(info, &presence, &mutation)?;
-        if matches!(mutation, Mutation::Patch(_)) && !matches!(presence, Presence::Present(_)) {
+        preconditions(info, &presence, kind)?;
+        if kind == Kind::Patch && !matches!(presence, Presence::Present(_)) {
             return Err(R::missing(&state, info.path));
         }
         let context = Context {
@@ -269,12 +307,14 @@ pub async fn write<R: Resource>(
             ids: &*provider.env().ids,
             now: provider.env().clock.now(),
         };
-        let decision = R::decide(&context, &state, mutation)?;
+        let decision = decide(&context, &state)?;
         if let Decision::Write(change) = &decision {
-            let txn = R::transaction(provider, info, &state, change).await?;
+            let mut txn = R::transaction(provider, info, &state, change).await?;
             if mode == Mode::Commit {
+                txn.ops
+                    .extend(activity::changed(info, R::operation(change), context.now));
                 match provider.store().txn(txn).await {
-                    Ok(_) => {}
+                    Ok(_) => info.trace.into_iter().for_each(Trace::log),
                     Err(StoreError::Conflict { .. }) if attempt < MAX_ATTEMPTS => {
                         attempt += 1;
                         continue;
@@ -303,16 +343,23 @@ pub async fn get<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Res
     }
 }
 
-/// GET of all, filtered and in pages.
+/// HEAD of one.
 ///
 /// # Errors
-/// When what they hang on is not there, or the query is not understood.
-pub async fn list<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
+/// When it is not there.
+async fn exists<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
+    get::<R>(provider, call).await?;
+    Ok(Response::empty(StatusCode::NO_CONTENT))
+}
+
+/// All items below a collection's path.
+///
+/// # Errors
+/// When what they hang on is not there.
+async fn list<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Items, ArmError> {
     let request = &call.request;
-    page(
-        request,
-        R::list(provider, &request.path, &request.api_version).await?,
-    )
+    let all = R::list(provider, &request.path, &request.api_version).await?;
+    Ok(all.into())
 }
 
 /// PUT: 201 for a new resource, 200 for one that was there.
@@ -333,26 +380,6 @@ pub async fn put<R: Resource>(provider: &R::Provider, call: &Call, mode: Mode) -
         Presence::Deleting | Presence::Absent => StatusCode::CREATED,
     };
     Ok(written.changed(provider, request, status))
-}
-
-/// PATCH.
-///
-/// # Errors
-/// What [`write`] refuses.
-pub async fn patch<R: Resource>(
-    provider: &R::Provider,
-    call: &Call,
-    mode: Mode,
-) -> Result<Response, ArmError> {
-    let request = &call.request;
-    let written = write::<R>(
-        provider,
-        &RequestInfo::of(request),
-        Mutation::Patch(&request.body),
-        mode,
-    )
-    .await?;
-    Ok(written.changed(provider, request, StatusCode::OK))
 }
 
 /// DELETE: 202 where an operation does it, 200 where it is done, 204 where there is nothing.
@@ -401,6 +428,7 @@ pub async fn delete_each<R: Resource>(
             api_version,
             if_match: None,
             if_none_match: None,
+            trace: None,
         };
         let written = write::<R>(provider, &info, Mutation::Delete, Mode::Commit).await?;
         if !matches!(written.decision, Decision::Unchanged) {
@@ -443,7 +471,7 @@ impl<R: Resource> Written<R> {
     }
 
     /// The answer with the resource in it.
-    fn changed(&self, provider: &R::Provider, request: &Request, status: StatusCode) -> Response {
+    pub(crate) fn changed(&self, provider: &R::Provider, request: &Request, status: StatusCode) -> Response {
         let change = match &self.decision {
             Decision::Write(change) => Some(change),
             Decision::InProgress(_) | Decision::Unchanged => None,
@@ -467,16 +495,21 @@ impl<R: Resource> Written<R> {
 impl<P: Host> Operation<P> {
     /// GET of one.
     pub const fn get<R: Resource<Provider = P>>(name: &'static str) -> Self {
-        Self::run(Verb::Get, name, |provider, call| {
+        Self::read(Verb::Get, name, |provider, call| {
             Box::pin(get::<R>(provider, call))
+        })
+    }
+
+    /// HEAD of one: 204 where it is there.
+    pub const fn exists<R: Resource<Provider = P>>(name: &'static str) -> Self {
+        Self::read(Verb::Exists, name, |provider, call| {
+            Box::pin(exists::<R>(provider, call))
         })
     }
 
     /// GET of all.
     pub const fn list<R: Resource<Provider = P>>(name: &'static str) -> Self {
-        Self::run(Verb::List, name, |provider, call| {
-            Box::pin(list::<R>(provider, call))
-        })
+        Self::items(name, |provider, call| Box::pin(list::<R>(provider, call)))
     }
 
     /// PUT.
@@ -486,16 +519,6 @@ impl<P: Host> Operation<P> {
             name,
             |provider, call| Box::pin(put::<R>(provider, call, Mode::Commit)),
             |provider, call| Box::pin(put::<R>(provider, call, Mode::Preview)),
-        )
-    }
-
-    /// PATCH.
-    pub const fn patch<R: Resource<Provider = P>>(name: &'static str) -> Self {
-        Self::write(
-            Verb::Patch,
-            name,
-            |provider, call| Box::pin(patch::<R>(provider, call, Mode::Commit)),
-            |provider, call| Box::pin(patch::<R>(provider, call, Mode::Preview)),
         )
     }
 

@@ -4,10 +4,13 @@ use arm_wire::{ArmError, Response};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{Call, schema::Schema};
+use crate::{Call, list::Items, schema::Schema};
 
 /// Answers one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
 pub type Run<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Response, ArmError>>;
+
+/// Gives all items of a list; the kernel filters them and makes pages of them.
+pub type List<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Items, ArmError>>;
 
 /// Lists resources of a subscription, or of one resource group of it.
 pub type ListMembers<P> =
@@ -52,14 +55,35 @@ pub struct Operation<P: 'static> {
     pub permission: Option<&'static str>,
     /// What a long-running operation of this name gives once it has succeeded.
     pub result: OperationResult,
+    /// Which `$` parameters its query may have beside `$top` and `$skiptoken`, which every list takes.
+    pub query: Query,
     /// Who answers.
     pub handler: Handler<P>,
 }
 
+/// What the `$` parameters of an operation's query may say. One that is not named here is refused by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query {
+    /// The fields that `$filter` may compare, of [`crate::FIELDS`]; without any, there is no `$filter`.
+    pub filter: &'static [&'static str],
+    /// The values that `$expand` may have, separated by commas; without any, there is no `$expand`.
+    pub expand: &'static [&'static str],
+}
+
+impl Query {
+    /// No `$` parameters.
+    pub const NONE: Self = Self {
+        filter: &[],
+        expand: &[],
+    };
+}
+
 /// Who answers an operation.
 pub enum Handler<P: 'static> {
-    /// This function.
-    Run(Run<P>),
+    /// A function that changes nothing.
+    Read(Run<P>),
+    /// A function that gives all items.
+    List(List<P>),
     /// A function that decides before it writes: the decision can be had without the writing.
     Write {
         /// Decides and writes.
@@ -157,17 +181,38 @@ impl<P> Operation<P> {
                     OperationResult::Nothing
                 }
             },
+            query: Query::NONE,
             handler,
         }
     }
 
-    /// An operation in a resource group that `run` answers.
-    pub const fn run(verb: Verb, name: &'static str, run: Run<P>) -> Self {
-        Self::new(verb, name, Handler::Run(run))
+    /// An operation in a resource group that changes nothing. A list of resources is [`Self::items`]; a row of [`Verb::List`] made here
+    /// answers with a document of its own shape, without pages.
+    ///
+    /// # Panics
+    /// While the row is compiled, for verbs that change something: their decision has to be had without the change, see [`Self::write`].
+    pub const fn read(verb: Verb, name: &'static str, run: Run<P>) -> Self {
+        assert!(
+            matches!(verb, Verb::Get | Verb::Exists | Verb::List | Verb::Action(_)),
+            "what is written can be previewed: make the row with Operation::write"
+        );
+        Self::new(verb, name, Handler::Read(run))
+    }
+
+    /// A list in a resource group, filtered and in pages.
+    pub const fn items(name: &'static str, list: List<P>) -> Self {
+        Self::new(Verb::List, name, Handler::List(list))
     }
 
     /// An operation in a resource group that is decided by `preview` and done by `commit`.
+    ///
+    /// # Panics
+    /// While the row is compiled, for verbs that only read.
     pub const fn write(verb: Verb, name: &'static str, commit: Run<P>, preview: Run<P>) -> Self {
+        assert!(
+            matches!(verb, Verb::Put | Verb::Patch | Verb::Delete | Verb::Action(_)),
+            "this verb changes nothing: make the row with Operation::read"
+        );
         Self::new(verb, name, Handler::Write { commit, preview })
     }
 
@@ -180,6 +225,20 @@ impl<P> Operation<P> {
     #[must_use]
     pub const fn at(mut self, scope: Scope) -> Self {
         self.scope = scope;
+        self
+    }
+
+    /// With a `$filter` that may compare these fields.
+    #[must_use]
+    pub const fn filter(mut self, fields: &'static [&'static str]) -> Self {
+        self.query.filter = fields;
+        self
+    }
+
+    /// With an `$expand` of these values.
+    #[must_use]
+    pub const fn expand(mut self, values: &'static [&'static str]) -> Self {
+        self.query.expand = values;
         self
     }
 

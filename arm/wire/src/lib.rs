@@ -7,6 +7,14 @@ mod error;
 
 pub use error::{ArmError, Detail, ERROR_CODES, ErrorCode};
 
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
 use arm_ids::ResourcePath;
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -43,6 +51,43 @@ impl PrincipalKind {
     }
 }
 
+/// How a request is found again in logs, where it came from, and whether the activity log has it.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// `x-ms-request-id`.
+    pub request_id: String,
+    /// `x-ms-correlation-request-id`.
+    pub correlation_id: String,
+    /// The address of the other end, as far as known.
+    pub address: Option<IpAddr>,
+    /// The action that it was allowed, e.g. `Microsoft.ContainerService/managedClusters/write`; empty for what no client has asked
+    /// for, which is not logged.
+    pub action: String,
+    logged: Arc<AtomicBool>,
+}
+
+impl Trace {
+    /// Of a request from `address`, before it is known what it may do.
+    pub fn new(request_id: &str, correlation_id: &str, address: Option<IpAddr>) -> Self {
+        Self {
+            request_id: request_id.to_owned(),
+            correlation_id: correlation_id.to_owned(),
+            address,
+            ..Self::default()
+        }
+    }
+
+    /// Notes that the activity log has the request.
+    pub fn log(&self) {
+        self.logged.store(true, Ordering::Release);
+    }
+
+    /// Whether the activity log has the request.
+    pub fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Acquire)
+    }
+}
+
 /// A parsed, authenticated request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -64,6 +109,8 @@ pub struct Request {
     pub principal: Principal,
     /// Where the caller reached us, e.g. `https://127.0.0.1:8443`: the base of every absolute URL in the answer.
     pub base_url: String,
+    /// For logs.
+    pub trace: Trace,
 }
 
 impl Request {

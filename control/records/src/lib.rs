@@ -20,6 +20,7 @@
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
 //! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
+//! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}` | [`PrincipalRecord`] |
 //!
@@ -27,6 +28,7 @@
 //! owner is below its key ([`key`]); an index entry is written and removed in the transaction of what it points to
 //! ([`directory`]). [`migrate()`] runs before anything else reads, so that the rest knows only the newest format.
 
+pub mod activity;
 pub mod child;
 pub mod course;
 pub mod directory;

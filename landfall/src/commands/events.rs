@@ -49,11 +49,7 @@ async fn read(arm: &ArmClient, args: &args::Events, after: &str) -> Result<Vec<V
     if !after.is_empty() {
         query.push(("after", after.to_owned()));
     }
-    let mut answer = arm.read(&path, OWN, &query).await?;
-    Ok(match answer["value"].take() {
-        Value::Array(events) => events,
-        _ => Vec::new(),
-    })
+    arm.list(&path, OWN, &query).await
 }
 
 /// Prints each event as it comes: a line for people, an object for programs.

@@ -49,11 +49,7 @@ async fn operations(arm: &ArmClient, query: &[(&str, String)]) -> Result<Vec<Val
         "{}/providers/Landfall.ContainerService/operations",
         arm.subscription()
     );
-    let mut answer = arm.read(&path, OWN, query).await?;
-    Ok(match answer["value"].take() {
-        Value::Array(operations) => operations,
-        _ => Vec::new(),
-    })
+    arm.list(&path, OWN, query).await
 }
 
 async fn list(context: &Context, arm: &ArmClient, cluster: Option<&str>, active: bool) -> Result<()> {

@@ -28,11 +28,7 @@ pub(crate) async fn run(context: &Context, command: &args::Unknown) -> Result<()
 }
 
 async fn list(context: &Context, arm: &ArmClient, path: &str) -> Result<()> {
-    let mut answer = arm.read(path, OWN, &[]).await?;
-    let unknown = match answer["value"].take() {
-        Value::Array(unknown) => unknown,
-        _ => Vec::new(),
-    };
+    let unknown = arm.list(path, OWN, &[]).await?;
     let flag = context.name_flag();
     context
         .printer

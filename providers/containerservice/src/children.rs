@@ -152,10 +152,6 @@ impl<D: Document> Resource for Child<D> {
                 return Ok(present.map_or(Decision::Unchanged, |_| Decision::Write(ChildChange::Delete)));
             }
             Mutation::Put(body) => body,
-            Mutation::Patch(_) => {
-                let message = "It is changed with PUT.";
-                return Err(ArmError::new(ErrorCode::METHOD_NOT_ALLOWED, message));
-            }
             Mutation::Act(action) => match *action {},
         };
         let cluster = state.cluster.as_ref().ok_or_else(|| at.parent_not_found())?;

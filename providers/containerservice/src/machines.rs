@@ -1,9 +1,8 @@
 //! The machines of a pool: read only.
 
-use arm_kernel::{Operation, ResourceType, Verb, quote, store_error};
+use arm_kernel::{Items, Operation, ResourceType, Verb, quote, store_error};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use control_records::{MachineRecord, Role, directory};
-use serde_json::{Value, json};
 
 use crate::{
     ContainerService,
@@ -19,10 +18,10 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     schema: None,
     members: None,
     operations: &[
-        Row::run(Verb::Get, "Machines_Get", |provider, call| {
+        Row::read(Verb::Get, "Machines_Get", |provider, call| {
             Box::pin(provider.get_machine(&call.request))
         }),
-        Row::run(Verb::List, "Machines_List", |provider, call| {
+        Row::items("Machines_List", |provider, call| {
             Box::pin(provider.list_machines(&call.request))
         }),
     ],
@@ -53,15 +52,12 @@ impl ContainerService {
         Ok(of_pool.into_iter().map(|(_, machine)| machine).collect())
     }
 
-    async fn list_machines(&self, request: &Request) -> Result<Response, ArmError> {
+    async fn list_machines(&self, request: &Request) -> Result<Items, ArmError> {
         let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
         let machines = self.machines(&found, &pool).await?;
         let view = found.view();
-        let value: Vec<Value> = machines
-            .iter()
-            .filter_map(|machine| view.machine(machine))
-            .collect();
-        Ok(Response::ok(json!({ "value": value })))
+        let items = machines.iter().filter_map(|machine| view.machine(machine));
+        Ok(Items::ById(items.collect()))
     }
 
     async fn get_machine(&self, request: &Request) -> Result<Response, ArmError> {

@@ -44,13 +44,6 @@ pub(crate) static CLUSTER: LazyLock<Node> = LazyLock::new(|| {
     root
 });
 
-/// The body of a PATCH: tags.
-pub(crate) static TAGS: LazyLock<Node> = LazyLock::new(|| {
-    let mut root = TABLE.tree("cluster");
-    root.members.retain(|name, _| *name == "tags");
-    root
-});
-
 /// The members of `agentPoolProfiles[]`.
 pub(crate) fn pool_members() -> &'static Node {
     CLUSTER

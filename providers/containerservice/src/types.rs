@@ -43,7 +43,7 @@ const OPERATIONS: ResourceType<ContainerService> = ResourceType {
     versions: API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(Verb::List, "Operations_List", |_, _| {
+    operations: &[Row::read(Verb::List, "Operations_List", |_, _| {
         Box::pin(async { Ok(Response::ok(operations_document::<ContainerService>())) })
     })
     .at(Scope::Tenant)],

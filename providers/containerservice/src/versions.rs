@@ -13,7 +13,7 @@ pub(crate) const CLUSTER_UPGRADES: ResourceType<ContainerService> = ResourceType
     versions: API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(
+    operations: &[Row::read(
         Verb::Get,
         "ManagedClusters_GetUpgradeProfile",
         |provider, call| Box::pin(provider.cluster_upgrades(&call.request)),
@@ -25,7 +25,7 @@ pub(crate) const POOL_UPGRADES: ResourceType<ContainerService> = ResourceType {
     versions: API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(
+    operations: &[Row::read(
         Verb::Get,
         "AgentPools_GetUpgradeProfile",
         |provider, call| Box::pin(provider.pool_upgrades(&call.request)),
@@ -37,7 +37,7 @@ pub(crate) const POOL_VERSIONS: ResourceType<ContainerService> = ResourceType {
     versions: API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(
+    operations: &[Row::read(
         Verb::List,
         "AgentPools_GetAvailableAgentPoolVersions",
         |provider, call| Box::pin(provider.pool_versions(&call.request)),
@@ -49,7 +49,7 @@ pub(crate) const LOCATION_VERSIONS: ResourceType<ContainerService> = ResourceTyp
     versions: API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(
+    operations: &[Row::read(
         Verb::List,
         "ManagedClusters_ListKubernetesVersions",
         |provider, call| Box::pin(async { provider.location_versions(&call.request) }),

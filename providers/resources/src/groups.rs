@@ -1,181 +1,314 @@
-//! Resource groups and the lists of what is in them.
+//! Resource groups, and the lists of what is in them.
 
-use arm_ids::{group_id, same_location};
-use arm_kernel::{Filter, page, page_of};
-use arm_wire::{ArmError, ErrorCode, Request, Response};
-use control_records::{GroupRecord, OperationRecord, Owner, directory, key};
-use control_store::{StoreError, Stored, Txn, get_record, list_records, put_record};
-use http::StatusCode;
+use arm_ids::{ResourcePath, group_id, same_location};
+use arm_kernel::{
+    Context, Decision, FIELDS, Filter, Host, Items, Mutation, Presence, Purpose, RequestInfo, Resource,
+    Tagged, Tags, etag, expands, schema::Problems,
+};
+use arm_wire::{ArmError, ErrorCode, Request};
+use async_trait::async_trait;
+use base_env::Env;
+use control_records::{
+    GroupRecord, OperationRecord, OperationStatus, Owner, SubscriptionRecord, directory, key,
+};
+use control_store::{Store, Stored, Txn, get_record, list_records, put_record};
 use serde_json::{Value, json};
 
 use crate::{
-    ResourcesProvider, accepted, group, store_error, subscription,
-    validation::{GroupBody, group_body, group_name},
+    ResourcesConfig, ResourcesProvider, store_error, subscription,
+    validation::{GroupBody, READ_ONLY, group_body, group_name, unknown},
 };
 
 /// Operations of this name are ended by the reaper.
 pub(crate) const DELETE: &str = "ResourceGroups_Delete";
+/// What lists of resources show of each only where `$expand` asks for it.
+pub(crate) const EXPANDED: &[&str] = &["createdTime", "changedTime", "provisioningState"];
 
-impl ResourcesProvider {
-    pub(crate) async fn list_groups(&self, request: &Request) -> Result<Response, ArmError> {
-        let prefix = key::group(subscription(request)?, "");
-        let (all, _) = list_records::<GroupRecord>(&*self.store, &prefix)
+impl Host for ResourcesProvider {
+    type Config = ResourcesConfig;
+
+    fn config(&self) -> &ResourcesConfig {
+        &self.config
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    fn location(&self) -> &str {
+        &self.config.location
+    }
+}
+
+/// Resource groups as the kernel sees them.
+pub(crate) enum Groups {}
+
+/// A group and what decisions about it go by.
+pub(crate) struct State {
+    /// Read where the group is not there, for the spelling of its id.
+    subscription: Option<SubscriptionRecord>,
+    group: Option<Stored<GroupRecord>>,
+    /// The operation that deletes it, where one is under way.
+    deletion: Option<String>,
+}
+
+/// What is written.
+pub(crate) struct Change {
+    group: GroupRecord,
+    /// The operation that deletes it.
+    deletion: Option<OperationRecord>,
+}
+
+/// Groups have no actions of their own.
+pub(crate) enum Action {}
+
+#[async_trait]
+impl Resource for Groups {
+    type Provider = ResourcesProvider;
+    type State = State;
+    type Change = Change;
+    type Action = Action;
+
+    async fn read(
+        provider: &ResourcesProvider,
+        path: &ResourcePath,
+        purpose: Purpose,
+    ) -> Result<State, ArmError> {
+        let (subscription, name) = place(path)?;
+        let store = &*provider.store;
+        let group: Option<Stored<GroupRecord>> = get_record(store, &key::group(subscription, name))
             .await
             .map_err(store_error)?;
-        let bodies = all.into_iter().map(|(_, stored)| group_as_json(&stored.value));
-        page_of(
-            request,
-            bodies.collect(),
-            &["tagName", "tagValue", "name", "location"],
+        let mut state = State {
+            subscription: None,
+            group,
+            deletion: None,
+        };
+        match (&state.group, purpose) {
+            (_, Purpose::Answer) => {}
+            (None, Purpose::Decision) => {
+                state.subscription = Some(provider.subscription(subscription).await?.value);
+            }
+            (Some(group), Purpose::Decision) if group.value.deleting => {
+                let operations = directory::operations(store, &Owner::group(subscription, name)).await;
+                let running = operations.map_err(store_error)?.into_iter().find(|operation| {
+                    operation.status == OperationStatus::InProgress && operation.name == DELETE
+                });
+                state.deletion = running.map(|operation| operation.id);
+            }
+            (Some(_), Purpose::Decision) => {}
+        }
+        Ok(state)
+    }
+
+    fn presence(state: &State, path: &ResourcePath) -> Presence {
+        // A group has no eTag in ARM. This one is never shown; it makes `If-Match` with anything but `*` fail.
+        match (&state.group, place(path)) {
+            (Some(group), Ok((subscription, name))) => {
+                Presence::Present(etag(&key::group(subscription, name), "", group.revision.0))
+            }
+            _ => Presence::Absent,
+        }
+    }
+
+    fn missing(_: &State, path: &ResourcePath) -> ArmError {
+        let name = path.resource_group.as_deref().unwrap_or_default();
+        ArmError::new(
+            ErrorCode::RESOURCE_GROUP_NOT_FOUND,
+            format!("Resource group '{name}' could not be found."),
         )
     }
 
-    pub(crate) async fn get_group(&self, request: &Request) -> Result<Response, ArmError> {
-        Ok(Response::ok(group_as_json(&self.existing(request).await?.value)))
+    async fn list(
+        provider: &ResourcesProvider,
+        path: &ResourcePath,
+        _: &str,
+    ) -> Result<Vec<Value>, ArmError> {
+        let subscription = path.subscription.as_deref().unwrap_or_default();
+        let (all, _) = list_records::<GroupRecord>(&*provider.store, &key::group(subscription, ""))
+            .await
+            .map_err(store_error)?;
+        let all = all.into_iter();
+        Ok(all.map(|(_, stored)| group_as_json(&stored.value)).collect())
     }
 
-    pub(crate) async fn group_exists(&self, request: &Request) -> Result<Response, ArmError> {
-        self.existing(request).await?;
-        Ok(Response::empty(StatusCode::NO_CONTENT))
+    fn decide(
+        context: &Context<'_, ResourcesConfig>,
+        state: &State,
+        mutation: Mutation<'_, Action>,
+    ) -> Result<Decision<Change>, ArmError> {
+        match mutation {
+            Mutation::Put(body) => put(context, state, body),
+            Mutation::Delete => delete(context, state),
+            Mutation::Act(action) => match *action {},
+        }
     }
 
-    pub(crate) async fn put_group(&self, request: &Request) -> Result<Response, ArmError> {
-        let (subscription, name) = (subscription(request)?, group(request)?);
-        group_name(name)?;
-        let body = group_body(&request.body)?;
-        let Some(location) = body.location.as_deref() else {
-            return Err(
-                ArmError::new(ErrorCode::MISSING_PARAMETER, "'location' is required.").target("location"),
-            );
+    async fn transaction(
+        _: &ResourcesProvider,
+        _: &RequestInfo<'_>,
+        state: &State,
+        change: &Change,
+    ) -> Result<Txn, ArmError> {
+        let key = key::group(&change.group.subscription, &change.group.name);
+        let txn = match &state.group {
+            None => Txn::default().absent(&key),
+            Some(group) => Txn::default().at(&key, group.revision),
         };
-        let key = key::group(subscription, name);
-        loop {
-            let present = get_record::<GroupRecord>(&*self.store, &key)
-                .await
-                .map_err(store_error)?;
-            let location = self.location(location, present.as_ref())?;
-            let (record, condition, status) = match present {
-                None => {
-                    let record = GroupRecord {
-                        v: 1,
-                        subscription: self.subscription(request).await?.value.id,
-                        name: name.to_owned(),
-                        location,
-                        tags: body.tags.clone().unwrap_or_default(),
-                        managed_by: body.managed_by.clone(),
-                        deleting: false,
-                        created_at: self.env.clock.now(),
-                    };
-                    (record, Txn::default().absent(&key), StatusCode::CREATED)
-                }
-                Some(Stored {
-                    revision,
-                    value: mut record,
-                }) => {
-                    stays(&record)?;
-                    if body.managed_by.is_some() && body.managed_by != record.managed_by {
-                        return Err(ArmError::new(
-                            ErrorCode::PROPERTY_CHANGE_NOT_ALLOWED,
-                            "'managedBy' cannot be changed.",
-                        )
-                        .target("managedBy"));
-                    }
-                    // A PUT replaces: no tags means none. The casing last given is what is answered from now on.
-                    record.tags = body.tags.clone().unwrap_or_default();
-                    name.clone_into(&mut record.name);
-                    (record, Txn::default().at(&key, revision), StatusCode::OK)
-                }
-            };
-            match self.store.txn(condition.with(put_record(&key, &record))).await {
-                Ok(_) => return Ok(Response::with(status, group_as_json(&record))),
-                Err(StoreError::Conflict { .. }) => {}
-                Err(error) => return Err(store_error(error)),
-            }
-        }
+        let txn = txn.with(put_record(key, &change.group));
+        Ok(match &change.deletion {
+            Some(deletion) => directory::new_operation(txn, deletion),
+            None => txn,
+        })
     }
 
-    pub(crate) async fn patch_group(&self, request: &Request) -> Result<Response, ArmError> {
-        let GroupBody {
-            location,
-            tags,
-            managed_by,
-        } = group_body(&request.body)?;
-        loop {
-            let Stored {
-                revision,
-                value: mut record,
-            } = self.existing(request).await?;
-            stays(&record)?;
-            if location
+    fn render(state: &State, change: Option<&Change>, _: &ResourcePath, _: &str) -> Value {
+        let present = state.group.as_ref().map(|group| &group.value);
+        let group = change.map(|change| &change.group).or(present);
+        group.map_or(Value::Null, group_as_json)
+    }
+
+    fn operation(change: &Change) -> Option<&str> {
+        change.deletion.as_ref().map(|operation| operation.id.as_str())
+    }
+}
+
+impl Tagged for Groups {
+    fn decide_tags(
+        context: &Context<'_, ResourcesConfig>,
+        state: &State,
+        tags: Tags,
+    ) -> Result<Decision<Change>, ArmError> {
+        let mut group = present(context, state)?.clone();
+        stays(&group)?;
+        group.tags = tags;
+        Ok(Decision::Write(Change {
+            group,
+            deletion: None,
+        }))
+    }
+
+    fn check_other(state: &State, name: &str, value: &Value, problems: &mut Problems) {
+        let present = state.group.as_ref().map(|group| &group.value);
+        let text = value.as_str();
+        match (name, present) {
+            ("location", Some(present))
+                if text.is_some_and(|text| same_location(text, &present.location)) => {}
+            ("location", Some(present)) => {
+                let error = moved(present);
+                problems.add(error.code, name, error.message);
+            }
+            ("managedBy", Some(present)) if text == Some("") || text == present.managed_by.as_deref() => {}
+            ("managedBy", _) => {
+                let error = managed_by_stays();
+                problems.add(error.code, name, error.message);
+            }
+            (name, _) if READ_ONLY.contains(&name) => {}
+            (name, _) => unknown(name, problems),
+        }
+    }
+}
+
+/// Subscription and name of a path that the edge has checked.
+fn place(path: &ResourcePath) -> Result<(&str, &str), ArmError> {
+    let place = path.subscription.as_deref().zip(path.resource_group.as_deref());
+    place.ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no resource group."))
+}
+
+fn present<'a>(
+    context: &Context<'_, ResourcesConfig>,
+    state: &'a State,
+) -> Result<&'a GroupRecord, ArmError> {
+    let group = state.group.as_ref().map(|group| &group.value);
+    group.ok_or_else(|| Groups::missing(state, context.info.path))
+}
+
+fn put(
+    context: &Context<'_, ResourcesConfig>,
+    state: &State,
+    body: &Value,
+) -> Result<Decision<Change>, ArmError> {
+    let (subscription, name) = place(context.info.path)?;
+    group_name(name)?;
+    let GroupBody {
+        location,
+        tags,
+        managed_by,
+    } = group_body(body)?;
+    let Some(asked) = location else {
+        return Err(
+            ArmError::new(ErrorCode::MISSING_PARAMETER, "'location' is required.").target("location"),
+        );
+    };
+    let group = match &state.group {
+        None => GroupRecord {
+            v: 1,
+            subscription: state
+                .subscription
                 .as_ref()
-                .is_some_and(|location| !same_location(location, &record.location))
-            {
-                return Err(moved(&record));
+                .map_or_else(|| subscription.to_owned(), |subscription| subscription.id.clone()),
+            name: name.to_owned(),
+            location: new_location(context.config, &asked)?,
+            tags: tags.unwrap_or_default(),
+            managed_by,
+            deleting: false,
+            created_at: context.now,
+        },
+        Some(present) => {
+            let present = &present.value;
+            if !same_location(&asked, &present.location) {
+                return Err(moved(present));
             }
-            if managed_by.is_some() && managed_by != record.managed_by {
-                return Err(ArmError::new(
-                    ErrorCode::PROPERTY_CHANGE_NOT_ALLOWED,
-                    "'managedBy' cannot be changed.",
-                )
-                .target("managedBy"));
+            stays(present)?;
+            if managed_by.is_some() && managed_by != present.managed_by {
+                return Err(managed_by_stays().target("managedBy"));
             }
-            // ARM replaces tags as a whole, also in a PATCH.
-            if let Some(tags) = &tags {
-                record.tags.clone_from(tags);
-            }
-            let key = key::group(&record.subscription, &record.name);
-            match self
-                .store
-                .txn(Txn::default().at(&key, revision).with(put_record(&key, &record)))
-                .await
-            {
-                Ok(_) => return Ok(Response::ok(group_as_json(&record))),
-                Err(StoreError::Conflict { .. }) => {}
-                Err(error) => return Err(store_error(error)),
+            GroupRecord {
+                // A PUT replaces: no tags means none. The casing last given is what is answered from now on.
+                tags: tags.unwrap_or_default(),
+                name: name.to_owned(),
+                ..present.clone()
             }
         }
-    }
+    };
+    Ok(Decision::Write(Change {
+        group,
+        deletion: None,
+    }))
+}
 
-    pub(crate) async fn delete_group(&self, request: &Request) -> Result<Response, ArmError> {
-        loop {
-            let Stored {
-                revision,
-                value: mut record,
-            } = self.existing(request).await?;
-            record.deleting = true;
-            let operation = OperationRecord {
-                deletes: true,
-                ..OperationRecord::accepted(
-                    self.env.ids.uuid(),
-                    DELETE,
-                    group_id(&record.subscription, &record.name),
-                    Owner::group(&record.subscription, &record.name),
-                    0,
-                    self.env.clock.now(),
-                )
-            };
-            let group = key::group(&record.subscription, &record.name);
-            let txn = Txn::default()
-                .at(&group, revision)
-                .with(put_record(&group, &record));
-            let txn = directory::new_operation(txn, &operation);
-            match self.store.txn(txn).await {
-                Ok(_) => {
-                    return Ok(accepted(
-                        request,
-                        &record.subscription,
-                        &self.config.location,
-                        &operation.id,
-                    ));
-                }
-                Err(StoreError::Conflict { .. }) => {}
-                Err(error) => return Err(store_error(error)),
-            }
-        }
+fn delete(context: &Context<'_, ResourcesConfig>, state: &State) -> Result<Decision<Change>, ArmError> {
+    let mut group = present(context, state)?.clone();
+    // One deletion, however often it is asked for; one that has failed can be asked for again.
+    if let Some(deletion) = &state.deletion {
+        return Ok(Decision::InProgress(deletion.clone()));
     }
+    group.deleting = true;
+    let deletion = OperationRecord {
+        deletes: true,
+        ..OperationRecord::accepted(
+            context.ids.uuid(),
+            DELETE,
+            group_id(&group.subscription, &group.name),
+            Owner::group(&group.subscription, &group.name),
+            0,
+            context.now,
+        )
+    };
+    Ok(Decision::Write(Change {
+        group,
+        deletion: Some(deletion),
+    }))
+}
 
-    pub(crate) async fn list_resources(&self, request: &Request) -> Result<Response, ArmError> {
-        let filter = Filter::of(request)?;
+impl ResourcesProvider {
+    /// The resources of a subscription, or of a group of it.
+    pub(crate) async fn list_resources(&self, request: &Request) -> Result<Items, ArmError> {
+        let filter = Filter::of(request, FIELDS)?;
         let subscription = subscription(request)?;
         let group = request
             .path
@@ -186,37 +319,28 @@ impl ResourcesProvider {
         for provider in &self.others {
             found.extend(provider.resources(subscription, group).await?);
         }
-        page(request, found)
-    }
-
-    async fn existing(&self, request: &Request) -> Result<Stored<GroupRecord>, ArmError> {
-        let name = group(request)?;
-        let found = get_record(&*self.store, &key::group(subscription(request)?, name)).await;
-        found.map_err(store_error)?.ok_or_else(|| {
-            ArmError::new(
-                ErrorCode::RESOURCE_GROUP_NOT_FOUND,
-                format!("Resource group '{name}' could not be found."),
-            )
-        })
-    }
-
-    /// The location in the stamp's own spelling.
-    fn location(&self, asked: &str, present: Option<&Stored<GroupRecord>>) -> Result<String, ArmError> {
-        let own = &self.config.location;
-        match present {
-            Some(present) if !same_location(asked, &present.value.location) => Err(moved(&present.value)),
-            Some(present) => Ok(present.value.location.clone()),
-            None if same_location(asked, own) || same_location(asked, &self.config.location_display) => Ok(own.clone()),
-            None => Err(ArmError::new(
-                ErrorCode::GROUP_LOCATION_NOT_AVAILABLE,
-                format!(
-                    "The provided location '{}' is not available for resource groups; the location here is '{own}'.",
-                    asked.chars().take(90).collect::<String>()
-                ),
-            )
-            .target("location")),
+        let hidden: Vec<&&str> = EXPANDED.iter().filter(|name| !expands(request, name)).collect();
+        for members in found.iter_mut().filter_map(Value::as_object_mut) {
+            members.retain(|name, _| !hidden.iter().any(|hidden| **hidden == name));
         }
+        Ok(found.into())
     }
+}
+
+/// A new group's location in the stamp's own spelling.
+fn new_location(config: &ResourcesConfig, asked: &str) -> Result<String, ArmError> {
+    let own = &config.location;
+    if same_location(asked, own) || same_location(asked, &config.location_display) {
+        return Ok(own.clone());
+    }
+    Err(ArmError::new(
+        ErrorCode::GROUP_LOCATION_NOT_AVAILABLE,
+        format!(
+            "The provided location '{}' is not available for resource groups; the location here is '{own}'.",
+            asked.chars().take(90).collect::<String>()
+        ),
+    )
+    .target("location"))
 }
 
 fn moved(record: &GroupRecord) -> ArmError {
@@ -228,6 +352,13 @@ fn moved(record: &GroupRecord) -> ArmError {
         ),
     )
     .target("location")
+}
+
+fn managed_by_stays() -> ArmError {
+    ArmError::new(
+        ErrorCode::PROPERTY_CHANGE_NOT_ALLOWED,
+        "'managedBy' cannot be changed.",
+    )
 }
 
 fn stays(record: &GroupRecord) -> Result<(), ArmError> {

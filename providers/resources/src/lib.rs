@@ -16,11 +16,9 @@ mod validation;
 use std::sync::Arc;
 
 use arm_kernel::Provider;
-use arm_wire::{ArmError, ErrorCode, Request, Response};
+use arm_wire::{ArmError, ErrorCode, Request};
 use base_env::Env;
 use control_store::{Store, StoreError};
-use http::StatusCode;
-use serde_json::{Value, json};
 
 pub use reaper::GroupReaper;
 
@@ -71,11 +69,6 @@ fn store_error(error: StoreError) -> ArmError {
     ArmError::internal(error)
 }
 
-/// `{"value": […]}`
-fn list(items: Vec<Value>) -> Response {
-    Response::ok(json!({ "value": items }))
-}
-
 /// The subscription of a path that the edge has checked.
 fn subscription(request: &Request) -> Result<&str, ArmError> {
     request
@@ -83,25 +76,4 @@ fn subscription(request: &Request) -> Result<&str, ArmError> {
         .subscription
         .as_deref()
         .ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no subscription."))
-}
-
-/// The group of a path that the edge has checked.
-fn group(request: &Request) -> Result<&str, ArmError> {
-    request
-        .path
-        .resource_group
-        .as_deref()
-        .ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no resource group."))
-}
-
-/// 202 with the headers of an operation.
-fn accepted(request: &Request, subscription: &str, location: &str, operation: &str) -> Response {
-    Response::empty(StatusCode::ACCEPTED).operation(
-        request,
-        NAMESPACE,
-        subscription,
-        location,
-        operation,
-        true,
-    )
 }

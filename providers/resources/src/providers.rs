@@ -3,40 +3,51 @@
 use std::collections::BTreeMap;
 
 use arm_ids::subscription_id;
-use arm_kernel::Provider;
+use arm_kernel::{Items, Mode, Provider, expands};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use control_records::{SubscriptionRecord, key};
 use control_store::{StoreError, Txn, put_record};
 use serde_json::{Value, json};
 
-use crate::{NAMESPACE, ResourcesProvider, list, store_error};
+use crate::{NAMESPACE, ResourcesProvider, store_error, subscription};
 
 /// Types of which resources have no location of their own.
 const GLOBAL: &[&str] = &["operations"];
 
+/// What `$expand` may ask for: the metadata is always shown; of no type are there aliases.
+pub(crate) const EXPANDED: &[&str] = &["metadata", ALIASES];
+const ALIASES: &str = "resourceTypes/aliases";
+
 impl ResourcesProvider {
-    pub(crate) async fn list_providers(&self, request: &Request) -> Result<Response, ArmError> {
+    pub(crate) async fn list_providers(&self, request: &Request) -> Result<Items, ArmError> {
         let registered = self.registered(request).await?;
         let own: &dyn Provider = self;
         let all = self.others.iter().map(|provider| &**provider).chain([own]);
-        Ok(list(
-            all.map(|provider| self.provider_body(provider, registered.as_ref()))
-                .collect(),
-        ))
+        let aliases = expands(request, ALIASES);
+        let bodies = all.map(|provider| self.provider_body(provider, registered.as_ref(), aliases));
+        Ok(Items::ById(bodies.collect()))
     }
 
     pub(crate) async fn get_provider(&self, request: &Request) -> Result<Response, ArmError> {
         let registered = self.registered(request).await?;
-        Ok(Response::ok(
-            self.provider_body(self.provider(request)?, registered.as_ref()),
-        ))
+        Ok(Response::ok(self.provider_body(
+            self.provider(request)?,
+            registered.as_ref(),
+            expands(request, ALIASES),
+        )))
     }
 
-    pub(crate) async fn register(&self, request: &Request, wanted: bool) -> Result<Response, ArmError> {
+    /// Registers a provider for the subscription, or no longer.
+    pub(crate) async fn register(
+        &self,
+        request: &Request,
+        wanted: bool,
+        mode: Mode,
+    ) -> Result<Response, ArmError> {
         let provider = self.provider(request)?;
         let name = provider.namespace().to_ascii_lowercase();
         loop {
-            let mut found = self.subscription(request).await?;
+            let mut found = self.subscription(subscription(request)?).await?;
             if found.value.registered.contains(&name) != wanted {
                 if wanted {
                     found.value.registered.push(name.clone());
@@ -44,6 +55,13 @@ impl ResourcesProvider {
                     found.value.registered.retain(|other| *other != name);
                 }
                 let key = key::subscription(&found.value.id);
+                if mode == Mode::Preview {
+                    return Ok(Response::ok(self.provider_body(
+                        provider,
+                        Some(&found.value),
+                        false,
+                    )));
+                }
                 let txn = Txn::default()
                     .at(&key, found.revision)
                     .with(put_record(&key, &found.value));
@@ -53,7 +71,11 @@ impl ResourcesProvider {
                     Err(error) => return Err(store_error(error)),
                 }
             }
-            return Ok(Response::ok(self.provider_body(provider, Some(&found.value))));
+            return Ok(Response::ok(self.provider_body(
+                provider,
+                Some(&found.value),
+                false,
+            )));
         }
     }
 
@@ -78,10 +100,15 @@ impl ResourcesProvider {
         if request.path.subscription.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.subscription(request).await?.value))
+        Ok(Some(self.subscription(subscription(request)?).await?.value))
     }
 
-    fn provider_body(&self, provider: &dyn Provider, subscription: Option<&SubscriptionRecord>) -> Value {
+    fn provider_body(
+        &self,
+        provider: &dyn Provider,
+        subscription: Option<&SubscriptionRecord>,
+        aliases: bool,
+    ) -> Value {
         let namespace = provider.namespace();
         let types: BTreeMap<&str, &[&str]> = provider
             .routes()
@@ -96,13 +123,17 @@ impl ResourcesProvider {
                 } else {
                     &[self.config.location_display.as_str()]
                 };
-                json!({
+                let mut kind = json!({
                     "resourceType": path,
                     "locations": locations,
                     // `az resource` takes the first.
                     "apiVersions": versions,
                     "capabilities": "None",
-                })
+                });
+                if aliases {
+                    kind["aliases"] = json!([]);
+                }
+                kind
             })
             .collect();
         let mut body = json!({

@@ -1,18 +1,18 @@
 //! Tenants, subscriptions, locations.
 
 use arm_ids::subscription_id;
-use arm_kernel::page;
+use arm_kernel::Items;
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use control_records::{SubscriptionRecord, key};
 use control_store::{Stored, get_record, list_records};
 use serde_json::{Value, json};
 
-use crate::{ResourcesProvider, list, store_error, subscription};
+use crate::{ResourcesProvider, store_error, subscription};
 
 impl ResourcesProvider {
-    pub(crate) fn tenants(&self) -> Response {
+    pub(crate) fn tenants(&self) -> Items {
         let tenant = &self.config.tenant_id;
-        list(vec![json!({
+        Items::ById(vec![json!({
             "id": format!("/tenants/{tenant}"),
             "tenantId": tenant,
             "displayName": self.config.tenant_name,
@@ -20,27 +20,27 @@ impl ResourcesProvider {
         })])
     }
 
-    pub(crate) async fn list_subscriptions(&self, request: &Request) -> Result<Response, ArmError> {
+    pub(crate) async fn list_subscriptions(&self) -> Result<Items, ArmError> {
         let (all, _) = list_records::<SubscriptionRecord>(&*self.store, key::SUBSCRIPTIONS)
             .await
             .map_err(store_error)?;
         let bodies = all
             .into_iter()
             .map(|(_, stored)| subscription_body(&stored.value));
-        page(request, bodies.collect())
+        Ok(Items::ById(bodies.collect()))
     }
 
     pub(crate) async fn get_subscription(&self, request: &Request) -> Result<Response, ArmError> {
         Ok(Response::ok(subscription_body(
-            &self.subscription(request).await?.value,
+            &self.subscription(subscription(request)?).await?.value,
         )))
     }
 
-    pub(crate) async fn locations(&self, request: &Request) -> Result<Response, ArmError> {
-        let subscription = self.subscription(request).await?.value.id;
+    pub(crate) async fn locations(&self, request: &Request) -> Result<Items, ArmError> {
+        let subscription = self.subscription(subscription(request)?).await?.value.id;
         let id = subscription_id(&subscription);
         let (name, display) = (&self.config.location, &self.config.location_display);
-        Ok(list(vec![json!({
+        Ok(Items::ById(vec![json!({
             "id": format!("{id}/locations/{name}"),
             "subscriptionId": subscription,
             "name": name,
@@ -51,12 +51,8 @@ impl ResourcesProvider {
         })]))
     }
 
-    /// The subscription that the request is about.
-    pub(crate) async fn subscription(
-        &self,
-        request: &Request,
-    ) -> Result<Stored<SubscriptionRecord>, ArmError> {
-        let id = subscription(request)?;
+    /// A subscription.
+    pub(crate) async fn subscription(&self, id: &str) -> Result<Stored<SubscriptionRecord>, ArmError> {
         let found = get_record(&*self.store, &key::subscription(id))
             .await
             .map_err(store_error)?;

@@ -2,12 +2,16 @@
 //! types: `/subscriptions/{s}/resourceGroups/{g}` is `subscriptions/resourceGroups`.
 
 use arm_kernel::{
-    Namespace, Operation, ResourceType,
+    FIELDS, Mode, Namespace, Operation, ResourceType,
     Scope::{Subscription, Tenant},
     Verb::{Action, Delete, Exists, Get, List, Patch, Put},
 };
 
-use crate::{NAMESPACE, ResourcesProvider};
+use crate::{
+    NAMESPACE, ResourcesProvider,
+    groups::{self, Groups},
+    providers,
+};
 
 /// The api-versions that are accepted, newest first. Azure uses several tables here (subscriptions, providers, groups,
 /// deployments); clients mix them, and the parts that are served have not changed, so there is one.
@@ -86,7 +90,7 @@ impl Namespace for ResourcesProvider {
 
 const TENANTS: Type = kind(
     "tenants",
-    &[Row::run(List, "Tenants_List", |provider, _| {
+    &[Row::items("Tenants_List", |provider, _| {
         Box::pin(async { Ok(provider.tenants()) })
     })
     .at(Tenant)],
@@ -94,11 +98,11 @@ const TENANTS: Type = kind(
 const SUBSCRIPTIONS: Type = kind(
     "subscriptions",
     &[
-        Row::run(List, "Subscriptions_List", |provider, call| {
-            Box::pin(provider.list_subscriptions(&call.request))
+        Row::items("Subscriptions_List", |provider, _| {
+            Box::pin(provider.list_subscriptions())
         })
         .at(Tenant),
-        Row::run(Get, "Subscriptions_Get", |provider, call| {
+        Row::read(Get, "Subscriptions_Get", |provider, call| {
             Box::pin(provider.get_subscription(&call.request))
         })
         .at(Tenant),
@@ -106,7 +110,7 @@ const SUBSCRIPTIONS: Type = kind(
 );
 const LOCATIONS: Type = kind(
     "subscriptions/locations",
-    &[Row::run(List, "Subscriptions_ListLocations", |provider, call| {
+    &[Row::items("Subscriptions_ListLocations", |provider, call| {
         Box::pin(provider.locations(&call.request))
     })
     .at(Tenant)],
@@ -114,35 +118,45 @@ const LOCATIONS: Type = kind(
 const TENANT_PROVIDERS: Type = kind(
     "providers",
     &[
-        Row::run(List, "Providers_ListAtTenantScope", |provider, call| {
+        Row::items("Providers_ListAtTenantScope", |provider, call| {
             Box::pin(provider.list_providers(&call.request))
         })
+        .expand(providers::EXPANDED)
         .at(Tenant),
-        Row::run(Get, "Providers_GetAtTenantScope", |provider, call| {
+        Row::read(Get, "Providers_GetAtTenantScope", |provider, call| {
             Box::pin(provider.get_provider(&call.request))
         })
+        .expand(providers::EXPANDED)
         .at(Tenant),
     ],
 );
 const PROVIDERS: Type = kind(
     "subscriptions/providers",
     &[
-        Row::run(List, "Providers_List", |provider, call| {
+        Row::items("Providers_List", |provider, call| {
             Box::pin(provider.list_providers(&call.request))
         })
+        .expand(providers::EXPANDED)
         .at(Tenant),
-        Row::run(Get, "Providers_Get", |provider, call| {
+        Row::read(Get, "Providers_Get", |provider, call| {
             Box::pin(provider.get_provider(&call.request))
         })
+        .expand(providers::EXPANDED)
         .at(Tenant),
-        Row::run(Action("register"), "Providers_Register", |provider, call| {
-            Box::pin(provider.register(&call.request, true))
-        })
+        Row::write(
+            Action("register"),
+            "Providers_Register",
+            |provider, call| Box::pin(provider.register(&call.request, true, Mode::Commit)),
+            |provider, call| Box::pin(provider.register(&call.request, true, Mode::Preview)),
+        )
         .at(Tenant)
         .permission("{namespace}/register/action"),
-        Row::run(Action("unregister"), "Providers_Unregister", |provider, call| {
-            Box::pin(provider.register(&call.request, false))
-        })
+        Row::write(
+            Action("unregister"),
+            "Providers_Unregister",
+            |provider, call| Box::pin(provider.register(&call.request, false, Mode::Commit)),
+            |provider, call| Box::pin(provider.register(&call.request, false, Mode::Preview)),
+        )
         .at(Tenant)
         .permission("{namespace}/unregister/action"),
     ],
@@ -150,30 +164,14 @@ const PROVIDERS: Type = kind(
 const GROUPS: Type = kind(
     "subscriptions/resourceGroups",
     &[
-        Row::run(List, "ResourceGroups_List", |provider, call| {
-            Box::pin(provider.list_groups(&call.request))
-        })
-        .at(Tenant),
-        Row::run(Get, "ResourceGroups_Get", |provider, call| {
-            Box::pin(provider.get_group(&call.request))
-        })
-        .at(Tenant),
-        Row::run(Exists, "ResourceGroups_CheckExistence", |provider, call| {
-            Box::pin(provider.group_exists(&call.request))
-        })
-        .at(Tenant),
-        Row::run(Put, "ResourceGroups_CreateOrUpdate", |provider, call| {
-            Box::pin(provider.put_group(&call.request))
-        })
-        .at(Tenant),
-        Row::run(Patch, "ResourceGroups_Update", |provider, call| {
-            Box::pin(provider.patch_group(&call.request))
-        })
-        .at(Tenant),
-        Row::run(Delete, crate::groups::DELETE, |provider, call| {
-            Box::pin(provider.delete_group(&call.request))
-        })
-        .at(Tenant),
+        Row::list::<Groups>("ResourceGroups_List")
+            .filter(&["tagName", "tagValue", "name", "location"])
+            .at(Tenant),
+        Row::get::<Groups>("ResourceGroups_Get").at(Tenant),
+        Row::exists::<Groups>("ResourceGroups_CheckExistence").at(Tenant),
+        Row::put::<Groups>("ResourceGroups_CreateOrUpdate").at(Tenant),
+        Row::patch_tags::<Groups>("ResourceGroups_Update").at(Tenant),
+        Row::delete::<Groups>(groups::DELETE).at(Tenant),
         Row::not_yet(Action("exportTemplate"), "ResourceGroups_ExportTemplate").at(Tenant),
         Row::not_yet(Action("moveResources"), "Resources_MoveResources").at(Tenant),
         Row::not_yet(Action("validateMoveResources"), "Resources_ValidateMoveResources").at(Tenant),
@@ -181,16 +179,20 @@ const GROUPS: Type = kind(
 );
 const RESOURCES: Type = kind(
     "subscriptions/resources",
-    &[Row::run(List, "Resources_List", |provider, call| {
+    &[Row::items("Resources_List", |provider, call| {
         Box::pin(provider.list_resources(&call.request))
     })
+    .filter(FIELDS)
+    .expand(groups::EXPANDED)
     .at(Tenant)],
 );
 const GROUP_RESOURCES: Type = kind(
     "subscriptions/resourceGroups/resources",
-    &[Row::run(List, "Resources_ListByResourceGroup", |provider, call| {
+    &[Row::items("Resources_ListByResourceGroup", |provider, call| {
         Box::pin(provider.list_resources(&call.request))
     })
+    .filter(FIELDS)
+    .expand(groups::EXPANDED)
     .at(Tenant)],
 );
 const GROUP_DEPLOYMENT_OPERATIONS: Type = kind(

@@ -1,13 +1,11 @@
 //! What a resource group may be called and hold. Pure.
 
-use std::collections::BTreeMap;
-
-use arm_kernel::{MAX_TAGS, check_tag};
-use arm_wire::{ArmError, Detail, ErrorCode};
+use arm_kernel::{Tags, read_tags, schema::Problems};
+use arm_wire::{ArmError, ErrorCode};
 use serde_json::{Map, Value};
 
 /// Properties of a group that come back in a PUT because clients send what they read.
-const READ_ONLY: &[&str] = &["id", "name", "type", "properties"];
+pub(crate) const READ_ONLY: &[&str] = &["id", "name", "type", "properties"];
 
 /// A group's name: 1 to 90 letters, digits, `_`, `-`, `.`, `(`, `)`, not ending in `.`.
 pub(crate) fn group_name(name: &str) -> Result<(), ArmError> {
@@ -28,103 +26,48 @@ pub(crate) fn group_name(name: &str) -> Result<(), ArmError> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupBody {
     pub(crate) location: Option<String>,
-    pub(crate) tags: Option<BTreeMap<String, String>>,
+    pub(crate) tags: Option<Tags>,
     pub(crate) managed_by: Option<String>,
 }
 
 /// Reads a body; all its problems in one answer.
 pub(crate) fn group_body(body: &Value) -> Result<GroupBody, ArmError> {
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let mut result = GroupBody::default();
     let empty = Map::new();
     for (name, value) in body.as_object().unwrap_or(&empty) {
         match name.as_str() {
             "location" => result.location = text(name, value, &mut problems),
             "managedBy" => result.managed_by = text(name, value, &mut problems),
-            "tags" => result.tags = tags(value, &mut problems),
+            "tags" => result.tags = read_tags(Some(value), &mut problems),
             name if READ_ONLY.contains(&name) => {}
-            name => problems.push(Detail {
-                code: ErrorCode::UNKNOWN_PROPERTY,
-                message: format!("'{}' is not a property of a resource group.", short(name)),
-                target: Some(short(name)),
-            }),
+            name => unknown(name, &mut problems),
         }
     }
-    match ArmError::from_details(problems) {
-        None => Ok(result),
-        Some(error) => Err(error),
-    }
+    problems.into_result()?;
+    Ok(result)
 }
 
-fn short(name: &str) -> String {
-    name.chars().take(64).collect()
-}
-
-fn invalid(target: String, message: String) -> Detail {
-    Detail {
-        code: ErrorCode::INVALID_PARAMETER,
-        message,
-        target: Some(target),
-    }
+/// A property that groups do not have.
+pub(crate) fn unknown(name: &str, problems: &mut Problems) {
+    let short: String = name.chars().take(64).collect();
+    let message = format!("'{short}' is not a property of a resource group.");
+    problems.add(ErrorCode::UNKNOWN_PROPERTY, short, message);
 }
 
 /// A string, or nothing: the Azure CLI sends empty strings and nulls for what was not given.
-fn text(name: &str, value: &Value, problems: &mut Vec<Detail>) -> Option<String> {
+fn text(name: &str, value: &Value, problems: &mut Problems) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(text) if text.chars().count() <= 1024 => {
             Some(text.trim().to_owned()).filter(|text| !text.is_empty())
         }
         _ => {
-            problems.push(invalid(
-                name.to_owned(),
-                format!("'{name}' has to be a string of at most 1024 characters."),
-            ));
+            let message = format!("'{name}' has to be a string of at most 1024 characters.");
+            problems.add(ErrorCode::INVALID_PARAMETER, name, message);
             None
         }
     }
-}
-
-fn tags(value: &Value, problems: &mut Vec<Detail>) -> Option<BTreeMap<String, String>> {
-    let map = match value {
-        Value::Null => return None,
-        Value::Object(map) => map,
-        _ => {
-            problems.push(invalid(
-                "tags".to_owned(),
-                "'tags' has to be an object of strings.".to_owned(),
-            ));
-            return None;
-        }
-    };
-    if map.len() > MAX_TAGS {
-        problems.push(invalid(
-            "tags".to_owned(),
-            format!("There may be {MAX_TAGS} tags; there are {}.", map.len()),
-        ));
-        return None;
-    }
-    let mut result = BTreeMap::new();
-    for (name, value) in map {
-        let target = format!("tags.{}", short(name));
-        let text = value.as_str();
-        if let Err(form) = check_tag(name, text.unwrap_or_default()) {
-            problems.push(invalid(target, format!("'tags' must have {form}.")));
-        } else if result
-            .keys()
-            .any(|other: &String| other.eq_ignore_ascii_case(name))
-        {
-            problems.push(invalid(
-                target,
-                "There are two tags whose names differ in case only.".to_owned(),
-            ));
-        } else if let Some(text) = text {
-            result.insert(name.clone(), text.to_owned());
-        } else {
-            problems.push(invalid(target, "A tag's value has to be a string.".to_owned()));
-        }
-    }
-    Some(result)
 }
 
 #[cfg(test)]
@@ -183,7 +126,7 @@ mod tests {
         }));
         let expected = GroupBody {
             location: Some("Local".to_owned()),
-            tags: Some(BTreeMap::new()),
+            tags: Some(Tags::new()),
             managed_by: None,
         };
         assert_eq!(body.unwrap(), expected);

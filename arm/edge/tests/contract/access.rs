@@ -1,9 +1,12 @@
 //! Who may do what, and what is kept of it.
 
+use std::time::Duration;
+
+use control_records::activity::{self, ActivityStatus};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::fixture::{Stamp, thing};
+use crate::fixture::{APPLICATION, Answer, SUBSCRIPTION, Stamp, group, thing};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_permission_does_not_reach_its_provider_and_learns_nothing() {
@@ -86,6 +89,102 @@ async fn each_write_and_each_refusal_of_one_is_kept() {
             ("Microsoft.Test/things/delete", 403, "AuthorizationFailed", "t"),
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_has_what_was_changed_and_what_was_refused() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    // In the transaction of the change: with the group, not after it.
+    let before = stamp.store.list("/").await.unwrap().1;
+    let put = stamp
+        .arm("PUT", &group("h"), Some(json!({ "location": "local" })))
+        .await;
+    assert_eq!(
+        stamp.store.list("/").await.unwrap().1.0,
+        before.0 + 1,
+        "one commit"
+    );
+    let deleted = stamp.arm("DELETE", &group("h"), None).await;
+    stamp.arm("POST", &thing("things/t/poke"), None).await;
+    stamp
+        .arm("PUT", &group("bad*name"), Some(json!({ "location": "local" })))
+        .await;
+    // Nothing is kept below a subscription that is not there.
+    let elsewhere = group("g").replace(SUBSCRIPTION, "0a0a0a0a-0000-4000-8000-000000000000");
+    assert_eq!(
+        stamp.arm("DELETE", &elsewhere, None).await.code(),
+        "SubscriptionNotFound"
+    );
+    stamp.get(&group("g")).await;
+
+    let log = activity::log(&*stamp.store, Some(SUBSCRIPTION)).await.unwrap();
+    let find = |answer: &Answer| {
+        let id = answer.header("x-ms-request-id");
+        let found = log.iter().find(|(_, record)| record.request_id == id);
+        found.map(|(_, record)| record.clone()).unwrap()
+    };
+    let made = find(&put);
+    assert_eq!(
+        (made.action.as_str(), made.status, made.principal_name.as_str()),
+        (
+            "Microsoft.Resources/subscriptions/resourceGroups/write",
+            ActivityStatus::Succeeded,
+            APPLICATION
+        )
+    );
+    assert!(
+        made.scope.to_lowercase().ends_with("/resourcegroups/h"),
+        "{}",
+        made.scope
+    );
+    let gone = find(&deleted);
+    assert_eq!(gone.status, ActivityStatus::Accepted);
+    let operation = gone.operation.unwrap();
+    assert!(deleted.header("azure-asyncoperation").contains(&operation));
+    let mut rest: Vec<_> = log
+        .iter()
+        .map(|(_, record)| (record.http_status, record.code.as_deref(), record.status))
+        .collect();
+    // All of it happened at one moment of the virtual clock.
+    rest.sort_by_key(|(http, _, status)| (*http, status.as_str()));
+    assert_eq!(
+        rest,
+        [
+            (None, None, ActivityStatus::Accepted),
+            (None, None, ActivityStatus::Succeeded),
+            (None, None, ActivityStatus::Succeeded),
+            (Some(200), None, ActivityStatus::Succeeded),
+            (Some(400), Some("InvalidResourceName"), ActivityStatus::Failed),
+        ]
+    );
+    let nowhere = activity::log(&*stamp.store, None).await.unwrap();
+    assert_eq!(nowhere.len(), 1);
+    assert_eq!(nowhere[0].1.code.as_deref(), Some("SubscriptionNotFound"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_that_come_too_fast_do_not_cost_a_commit_each() {
+    let stamp = Stamp::new().await;
+    for _ in 0..150 {
+        let refused = stamp
+            .arm("PUT", &group("bad*name"), Some(json!({ "location": "local" })))
+            .await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    }
+    let log = async || {
+        activity::log(&*stamp.store, Some(SUBSCRIPTION))
+            .await
+            .unwrap()
+            .len()
+    };
+    assert_eq!(log().await, 100);
+    // What is done is kept meanwhile.
+    stamp.group("g").await;
+    assert_eq!(log().await, 101);
+    stamp.env.clock.sleep(Duration::from_secs(11)).await;
+    stamp.arm("PUT", &group("bad*name"), Some(json!({}))).await;
+    assert_eq!(log().await, 102);
 }
 
 #[tokio::test(start_paused = true)]

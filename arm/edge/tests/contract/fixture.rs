@@ -1,7 +1,7 @@
 //! A stamp in memory: the edge, `Microsoft.Resources`, and a provider of our own that can misbehave.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -9,7 +9,7 @@ use arm_edge::{Edge, EdgeConfig};
 use arm_ids::{ResourcePath, resource_id};
 use arm_kernel::{
     AccessControl, Activity, ActivityLog, Authorizer, Call, Members, Namespace, Operation, Provider,
-    ResourceType, Scope, Verb,
+    ResourceType, Scope, StoreLog, Verb,
 };
 use arm_wire::{ArmError, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
@@ -118,7 +118,11 @@ impl Stamp {
             .into_iter()
             .chain([Arc::new(own) as Arc<dyn Provider>])
             .collect();
-        let guard = Arc::new(Guard::default());
+        let guard = Arc::new(Guard {
+            log: StoreLog::new(env.clone(), Arc::clone(&store)),
+            forbidden: Mutex::default(),
+            activities: Mutex::default(),
+        });
         let edge = Edge::new(
             config,
             env.clone(),
@@ -283,7 +287,18 @@ fn tell(name: &'static str, call: &Call) -> Result<Response, ArmError> {
 
 macro_rules! told {
     ($verb:expr, $name:literal) => {
-        Row::run($verb, $name, |_, call| Box::pin(async { tell($name, call) }))
+        Row::read($verb, $name, |_, call| Box::pin(async { tell($name, call) }))
+    };
+}
+
+macro_rules! told_write {
+    ($verb:expr, $name:literal) => {
+        Row::write(
+            $verb,
+            $name,
+            |_, call| Box::pin(async { tell($name, call) }),
+            |_, call| Box::pin(async { tell($name, call) }),
+        )
     };
 }
 
@@ -298,10 +313,10 @@ const THING: Kind = ResourceType {
     operations: &[
         told!(Verb::Get, "Things_Get"),
         told!(Verb::List, "Things_ListByResourceGroup"),
-        told!(Verb::Put, "Things_CreateOrUpdate"),
-        told!(Verb::Delete, "Things_Delete"),
-        told!(Verb::Action("poke"), "Things_Poke"),
-        told!(Verb::Action("link"), "Things_CreateLink"),
+        told_write!(Verb::Put, "Things_CreateOrUpdate"),
+        told_write!(Verb::Delete, "Things_Delete"),
+        told_write!(Verb::Action("poke"), "Things_Poke"),
+        told_write!(Verb::Action("link"), "Things_CreateLink"),
         Row::not_yet(Verb::Action("stop"), "Things_Stop"),
         told!(Verb::List, "Things_List").at(Scope::Subscription),
     ],
@@ -314,19 +329,19 @@ impl Namespace for Things {
         &kind("things/parts", &[told!(Verb::Get, "Parts_Get")]),
         &kind(
             "broken",
-            &[Row::run(Verb::Get, "Broken_Get", |_, _| {
+            &[Row::read(Verb::Get, "Broken_Get", |_, _| {
                 Box::pin(async { Err(ArmError::internal("the cause with a secret in it")) })
             })],
         ),
         &kind(
             "panics",
-            &[Row::run(Verb::Get, "Panics_Get", |_, _| {
+            &[Row::read(Verb::Get, "Panics_Get", |_, _| {
                 Box::pin(async { panic!("on purpose") })
             })],
         ),
         &kind(
             "slow",
-            &[Row::run(Verb::Get, "Slow_Get", |_, _| {
+            &[Row::read(Verb::Get, "Slow_Get", |_, _| {
                 Box::pin(std::future::pending())
             })],
         ),
@@ -345,6 +360,7 @@ fn listed(subscription: &str, resource_group: Option<&str>) -> Vec<Value> {
             json!({
                 "id": resource_id(subscription, group, "Microsoft.Test", &[("things", "t")]),
                 "name": "t", "type": "Microsoft.Test/things", "location": "local", "tags": {},
+                "createdTime": "2026-01-01T00:00:00Z", "changedTime": "2026-01-01T00:00:00Z", "provisioningState": "Succeeded",
             })
         })
         .collect()
@@ -362,12 +378,12 @@ impl Things {
 }
 
 /// Lets everything through but what begins with these words, and keeps what was written.
-#[derive(Default)]
 pub(crate) struct Guard {
     /// Actions that nobody may do.
-    pub(crate) forbidden: std::sync::Mutex<Vec<&'static str>>,
-    /// The activity log.
-    pub(crate) activities: std::sync::Mutex<Vec<Activity>>,
+    pub(crate) forbidden: Mutex<Vec<&'static str>>,
+    /// What was given to the activity log.
+    pub(crate) activities: Mutex<Vec<Activity>>,
+    log: StoreLog,
 }
 
 #[async_trait]
@@ -380,6 +396,7 @@ impl Authorizer for Guard {
 #[async_trait]
 impl ActivityLog for Guard {
     async fn record(&self, activity: Activity) {
-        self.activities.lock().unwrap().push(activity);
+        self.activities.lock().unwrap().push(activity.clone());
+        self.log.record(activity).await;
     }
 }

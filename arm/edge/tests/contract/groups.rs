@@ -118,9 +118,10 @@ async fn a_deletion_waits_until_every_provider_has_emptied_the_group() {
     reaper.abort();
     assert!(stamp.has_group("g").await);
     assert!(stamp.things.asked.load(Ordering::Relaxed) >= 1);
-    // A second request for the same ends with the first.
+    // A second request for the same is the first.
     let second = stamp.arm("DELETE", &group("G"), None).await;
     assert_eq!(second.status, StatusCode::ACCEPTED);
+    assert_eq!(second.header("azure-asyncoperation"), status);
     let reaper = stamp.reaper();
     stamp.env.clock.sleep(Duration::from_secs(20)).await;
     reaper.abort();
@@ -179,4 +180,69 @@ async fn a_deletion_that_cannot_end_says_so_in_time_and_goes_on() {
     assert!(!stamp.has_group("g").await);
     assert_eq!(stamp.get(&status).await.body["status"], "Succeeded");
     reaper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn preconditions_hold_for_groups_too() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    for (method, name, header, value, status) in [
+        ("PUT", "g", "if-none-match", "*", 412),
+        ("PUT", "new", "if-match", "*", 412),
+        ("PATCH", "g", "if-match", "\"other\"", 412),
+        ("DELETE", "g", "if-match", "\"other\"", 412),
+        ("PATCH", "g", "if-match", "*", 200),
+        ("PUT", "new", "if-none-match", "*", 201),
+    ] {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(group(name))
+            .header("authorization", format!("Bearer {}", stamp.token))
+            .header(header, value)
+            .body(
+                json!({ "location": "local", "tags": { "a": "b" } })
+                    .to_string()
+                    .into(),
+            )
+            .unwrap();
+        let answer = stamp.send(request).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {name}: {}", answer.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_changes_tags_and_nothing_else() {
+    let stamp = Stamp::new().await;
+    let body = json!({ "location": "local", "tags": { "a": "b" } });
+    stamp.arm("PUT", &group("g"), Some(body)).await;
+    for (patch, tags) in [
+        (json!({ "tags": null }), json!({ "a": "b" })),
+        // What was read may be sent back.
+        (
+            json!({ "id": "x", "name": "g", "type": "t", "location": "Local", "properties": {}, "managedBy": "" }),
+            json!({ "a": "b" }),
+        ),
+        (json!({ "tags": { "c": "", "gone": null } }), json!({ "c": "" })),
+        (json!({ "tags": {} }), json!({})),
+    ] {
+        let answer = stamp.arm("PATCH", &group("g"), Some(patch)).await;
+        assert_eq!(
+            (answer.status, &answer.body["tags"]),
+            (StatusCode::OK, &tags),
+            "{}",
+            answer.text
+        );
+        assert_eq!(stamp.get(&group("g")).await.body["tags"], tags);
+    }
+    let wrong =
+        json!({ "tags": { "a": 1, "b<": "" }, "managedBy": "somebody", "colour": "red", "location": "mars" });
+    let answer = stamp.arm("PATCH", &group("g"), Some(wrong)).await;
+    let mut targets: Vec<&str> = answer.body["error"]["details"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|detail| detail["target"].as_str().unwrap())
+        .collect();
+    targets.sort_unstable();
+    assert_eq!(targets, ["colour", "location", "managedBy", "tags.a", "tags.b<"]);
 }

@@ -103,7 +103,7 @@ async fn a_provider_sees_the_request_decoded() {
     let stamp = Stamp::new().await;
     stamp.group("g").await;
     let request = http::Request::put(format!(
-        "/SUBSCRIPTIONS/{}/ResourceGroups/G/Providers/microsoft.test//THINGS/My%20Thing?Api-Version=2026-01-01&%24top=1",
+        "/SUBSCRIPTIONS/{}/ResourceGroups/G/Providers/microsoft.test//THINGS/My%20Thing?Api-Version=2026-01-01&%66lag=a%20b",
         SUBSCRIPTION.to_uppercase()
     ))
     .header("host", "localhost:1")
@@ -116,7 +116,7 @@ async fn a_provider_sees_the_request_decoded() {
     let seen = stamp.send(request).await.body;
     assert_eq!(seen["operation"], "Things_CreateOrUpdate");
     assert_eq!(seen["names"], json!(["My Thing"]));
-    assert_eq!(seen["query"], json!([["$top", "1"]]));
+    assert_eq!(seen["query"], json!([["flag", "a b"]]));
     assert_eq!(seen["body"], json!({ "a": 1 }));
     assert_eq!(
         (&seen["ifMatch"], &seen["ifNoneMatch"]),

@@ -110,3 +110,64 @@ async fn resources_are_listed_and_filtered() {
     assert_eq!(count(&format!("{}&$top=1", at("/resources"))).await, 1);
     assert_eq!(count(&at("/resourcegroups/g/resources")).await, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn parameters_that_an_operation_does_not_have_are_refused_by_name() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    for (path, target) in [
+        (format!("{}&$orderby=name", at("/resources")), "$orderby"),
+        (format!("{}&$expand=tags", at("/resources")), "$expand"),
+        (
+            format!("{}&$expand=createdTime,tags", at("/resources")),
+            "$expand",
+        ),
+        (
+            format!("{}&$expand=createdTime", at("/resourcegroups")),
+            "$expand",
+        ),
+        (format!("{}&$filter=name+eq+'a'", at("/locations")), "$filter"),
+        (format!("{}&$top=1", at("/resourcegroups/g")), "$top"),
+        (crate::fixture::thing("things/t?$select=name"), "$select"),
+    ] {
+        let answer = stamp.get(&path).await;
+        assert_eq!(
+            (answer.status, answer.code(), &answer.body["error"]["target"]),
+            (StatusCode::BAD_REQUEST, "BadRequest", &json!(target)),
+            "{path}: {}",
+            answer.text
+        );
+    }
+    // What says nothing asks for nothing; what is not there yet says so first.
+    let empty = format!("{}&$expand=&$filter=", at("/resourcegroups"));
+    assert_eq!(stamp.get(&empty).await.status, StatusCode::OK);
+    let planned = stamp
+        .arm("POST", &crate::fixture::thing("things/t/stop?$expand=x"), None)
+        .await;
+    assert_eq!(planned.status, StatusCode::NOT_IMPLEMENTED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expanded_is_shown() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    let shown = async |expand: &str| {
+        let path = format!("{}{expand}", at("/resources"));
+        let resource = stamp.get(&path).await.body["value"][0].clone();
+        ["createdTime", "changedTime", "provisioningState"].map(|name| resource[name].is_string())
+    };
+    assert_eq!(shown("").await, [false, false, false]);
+    assert_eq!(shown("&$expand=CREATEDTIME").await, [true, false, false]);
+    assert_eq!(
+        shown("&$expand=createdTime,%20changedTime,provisioningState").await,
+        [true, true, true]
+    );
+    let aliases = format!(
+        "{}&$expand=resourceTypes/aliases",
+        at("/providers/Microsoft.Test")
+    );
+    let expanded = stamp.get(&aliases).await.body;
+    assert_eq!(expanded["resourceTypes"][0]["aliases"], json!([]));
+    let plain = stamp.get(&at("/providers/Microsoft.Test")).await.body;
+    assert!(plain["resourceTypes"][0]["aliases"].is_null());
+}

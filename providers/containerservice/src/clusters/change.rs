@@ -1,6 +1,6 @@
 //! The small decisions about a cluster: tags, deletion, going back to an earlier state of its data. Pure.
 
-use arm_kernel::schema::{Problems, clean};
+use arm_kernel::Tags;
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::RestoreSpec;
 use control_records::ClusterRecord;
@@ -8,30 +8,22 @@ use serde_json::{Value, json};
 
 use super::{
     aspects::refuse_change,
-    body::not_an_object,
     draft::{Context, Draft, Name, advance},
 };
-use crate::properties::TAGS;
 
 /// What a restore is called as an operation.
 pub(crate) const RESTORE: &str = "Backups_Restore";
 
-/// Decides a PATCH: tags are replaced as a whole, nothing else can be changed with it.
-pub(crate) fn patch_tags(
+/// Decides the replacement of a cluster's tags.
+pub(crate) fn tags(
     context: &Context<'_>,
     name: &Name<'_>,
     present: &ClusterRecord,
-    body: &Value,
+    tags: Tags,
 ) -> Result<Draft, ArmError> {
     refuse_change(present)?;
-    if !body.is_object() {
-        return Err(not_an_object());
-    }
-    let mut problems = Problems::default();
-    let mut cleaned = clean(&TAGS, body, context.api_version, &mut problems);
-    problems.into_result()?;
     let mut next = present.body.clone();
-    next["tags"] = cleaned.body.remove("tags").unwrap_or_else(|| json!({}));
+    next["tags"] = json!(tags);
     Ok(advance(
         context,
         name,

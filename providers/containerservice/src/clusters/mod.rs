@@ -19,8 +19,8 @@ pub(crate) mod transaction;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Call, Context, Decision, Members, Mode, Mutation, Operation, Presence, Purpose, RequestInfo, Resource,
-    ResourceType, Scope, Verb, act, delete_each, quote,
+    Call, Context, Decision, FIELDS, Members, Mode, Mutation, Operation, Presence, Purpose, RequestInfo,
+    Resource, ResourceType, Scope, Tagged, Tags, Verb, act, delete_each, quote,
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
@@ -54,22 +54,24 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     operations: &[
         Row::get::<Clusters>("ManagedClusters_Get"),
         Row::put::<Clusters>("ManagedClusters_CreateOrUpdate"),
-        Row::patch::<Clusters>("ManagedClusters_UpdateTags"),
+        Row::patch_tags::<Clusters>("ManagedClusters_UpdateTags"),
         Row::delete::<Clusters>("ManagedClusters_Delete"),
-        Row::list::<Clusters>("ManagedClusters_ListByResourceGroup"),
-        Row::list::<Clusters>("ManagedClusters_List").at(Scope::Subscription),
+        Row::list::<Clusters>("ManagedClusters_ListByResourceGroup").filter(FIELDS),
+        Row::list::<Clusters>("ManagedClusters_List")
+            .filter(FIELDS)
+            .at(Scope::Subscription),
         Abort::ROW,
-        Row::run(
+        Row::read(
             Verb::Action("listClusterAdminCredential"),
             "ManagedClusters_ListClusterAdminCredentials",
             |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::Admin)),
         ),
-        Row::run(
+        Row::read(
             Verb::Action("listClusterUserCredential"),
             "ManagedClusters_ListClusterUserCredentials",
             |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::User)),
         ),
-        Row::run(
+        Row::read(
             Verb::Action("listClusterMonitoringUserCredential"),
             "ManagedClusters_ListClusterMonitoringUserCredentials",
             |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::Monitoring)),
@@ -102,7 +104,7 @@ pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType 
     versions: API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(
+    operations: &[Row::read(
         Verb::Action("listCredential"),
         "ManagedClusters_GetAccessProfile",
         |provider, call| Box::pin(provider.access_profile(&call.request)),
@@ -306,10 +308,6 @@ impl Resource for Clusters {
         let (name, before, own) = (at.name(), state.before(), state.context(context));
         let draft = match mutation {
             Mutation::Put(body) => put::put(&own, &name, state.record(), body)?,
-            Mutation::Patch(body) => {
-                let before = before.ok_or_else(|| at.not_found())?;
-                change::patch_tags(&own, &name, before.record, body)?
-            }
             Mutation::Delete => {
                 let Some(before) = before else {
                     return Ok(Decision::Unchanged);
@@ -356,6 +354,19 @@ impl Resource for Clusters {
 
     fn operation(change: &ClusterChange) -> Option<&str> {
         Some(&change.operation.id)
+    }
+}
+
+impl Tagged for Clusters {
+    fn decide_tags(
+        context: &Context<'_, ProviderConfig>,
+        state: &State,
+        tags: Tags,
+    ) -> Result<Decision<ClusterChange>, ArmError> {
+        let at = At::of(context.info.path)?;
+        let before = state.before().ok_or_else(|| at.not_found())?;
+        let draft = change::tags(&state.context(context), &at.name(), before.record, tags)?;
+        Ok(Decision::Write(draft.follow(Some(before))))
     }
 }
 

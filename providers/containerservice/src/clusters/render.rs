@@ -198,6 +198,8 @@ impl<'a> ClusterView<'a> {
                 item[field] = value.clone();
             }
         }
+        item["createdTime"] = json!(record.created_at.to_string());
+        item["changedTime"] = json!(record.modified_at.to_string());
         item["provisioningState"] = json!(cluster_state(record, self.observed, self.operation).as_str());
         item
     }

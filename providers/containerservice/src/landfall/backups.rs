@@ -21,8 +21,8 @@ use std::sync::Arc;
 use agent_api::Agents;
 use agent_protocol::programs::{BACKUP, BackupStatus};
 use arm_kernel::{
-    Call, Mode, Mutation, Namespace, Operation, RequestInfo, ResourceType, Scope, Verb, quote, store_error,
-    write,
+    Call, Items, Mode, Mutation, Namespace, Operation, RequestInfo, ResourceType, Scope, Verb, quote,
+    store_error, write,
 };
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
@@ -64,19 +64,22 @@ const CLUSTERS: ResourceType<BackupApi> = ResourceType {
     schema: None,
     members: None,
     operations: &[
-        Row::run(Verb::List, "Backups_ListClusters", |api, call| {
+        Row::items("Backups_ListClusters", |api, call| {
             Box::pin(api.list(&call.request))
         })
         .at(Scope::Subscription),
-        Row::run(Verb::Action("preview"), "Backups_Preview", |api, call| {
+        Row::read(Verb::Action("preview"), "Backups_Preview", |api, call| {
             Box::pin(api.preview(&call.request))
         }),
-        Row::run(Verb::Action("verify"), "Backups_Verify", |api, call| {
+        Row::read(Verb::Action("verify"), "Backups_Verify", |api, call| {
             Box::pin(api.verify(&call.request))
         }),
-        Row::run(Verb::Action("restore"), RESTORE, |api, call| {
-            Box::pin(api.restore(call))
-        }),
+        Row::write(
+            Verb::Action("restore"),
+            RESTORE,
+            |api, call| Box::pin(api.restore(call, Mode::Commit)),
+            |api, call| Box::pin(api.restore(call, Mode::Preview)),
+        ),
     ],
 };
 
@@ -86,12 +89,10 @@ const BACKUPS: ResourceType<BackupApi> = ResourceType {
     schema: None,
     members: None,
     operations: &[
-        Row::run(Verb::Get, "Backups_Get", |api, call| {
+        Row::read(Verb::Get, "Backups_Get", |api, call| {
             Box::pin(api.get(&call.request))
         }),
-        Row::run(Verb::List, "Backups_List", |api, call| {
-            Box::pin(api.get(&call.request))
-        }),
+        Row::items("Backups_List", |api, call| Box::pin(api.list_of(&call.request))),
     ],
 };
 
@@ -221,19 +222,22 @@ impl BackupApi {
 
     async fn get(&self, request: &Request) -> Result<Response, ArmError> {
         let source = self.source(request).await?;
-        let backup = self.describe(&source).await?;
-        match request.path.name(1) {
-            None => Ok(Response::ok(json!({ "value": [backup] }))),
-            Some(name) if name.eq_ignore_ascii_case("default") => Ok(Response::ok(backup)),
-            Some(name) => {
-                let message = format!("There is no backup {}; the only one is 'default'.", quote(name));
-                Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message))
-            }
+        let name = request.path.name(1).unwrap_or_default();
+        if name.eq_ignore_ascii_case("default") {
+            return Ok(Response::ok(self.describe(&source).await?));
         }
+        let message = format!("There is no backup {}; the only one is 'default'.", quote(name));
+        Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message))
+    }
+
+    /// The backups of one cluster: the one that there is.
+    async fn list_of(&self, request: &Request) -> Result<Items, ArmError> {
+        let source = self.source(request).await?;
+        Ok(Items::ById(vec![self.describe(&source).await?]))
     }
 
     /// Everything that there is a backup of: clusters that are there, then deleted ones, of which there may be none any more.
-    async fn list(&self, request: &Request) -> Result<Response, ArmError> {
+    async fn list(&self, request: &Request) -> Result<Items, ArmError> {
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
         let here = self.clusters.all(subscription, None).await?;
         let here = here.into_iter().map(|found| Source {
@@ -247,7 +251,7 @@ impl BackupApi {
                 value.push(backup);
             }
         }
-        Ok(Response::ok(json!({ "value": value })))
+        Ok(Items::ById(value))
     }
 
     async fn preview(&self, request: &Request) -> Result<Response, ArmError> {
@@ -268,7 +272,7 @@ impl BackupApi {
             .map_err(ArmError::internal)
     }
 
-    async fn restore(&self, call: &Call) -> Result<Response, ArmError> {
+    async fn restore(&self, call: &Call, mode: Mode) -> Result<Response, ArmError> {
         let request = &call.request;
         let source = self.source(request).await?;
         let moment = self.moment(request)?;
@@ -311,7 +315,7 @@ impl BackupApi {
             path: &path,
             ..RequestInfo::of(&polled)
         };
-        let written = write::<Clusters>(&*self.clusters, &info, Mutation::Act(&action), Mode::Commit).await?;
+        let written = write::<Clusters>(&*self.clusters, &info, Mutation::Act(&action), mode).await?;
         let operation = written.operation().unwrap_or_default();
         let body = json!({ "at": time(moment), "restore": restore.id, "cluster": at.name().id() });
         let response = Response::with(StatusCode::ACCEPTED, body);

@@ -6,6 +6,7 @@
 //! | `{SUB}/providers/Landfall.ContainerService/operations[/{id}]` | operations of clusters, newest first; `?cluster=`, `?resourceGroup=`, `?active=true` |
 //! | `{SUB}/providers/Landfall.ContainerService/events` | the history of clusters, also of deleted ones, oldest first; `?cluster=`, `?resourceGroup=`, `?after={id}` |
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/events` | the history of one |
+//! | `{SUB}/providers/Landfall.ContainerService/activities` | who asked for which change or credentials, and what was answered, oldest first; `?after={id}` |
 //!
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks and backups that are in no record; [`super::unknown`] |
 //!
@@ -14,11 +15,13 @@
 use std::sync::Arc;
 
 use arm_ids::ResourcePath;
-use arm_kernel::{Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
+use arm_kernel::{Host, Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base_env::Env;
 use control_records::{
-    DeletedRecord, EventRecord, OperationRecord, OperationStatus, Owner, directory, events, key,
+    DeletedRecord, EventRecord, OperationRecord, OperationStatus, Owner,
+    activity::{self, ActivityRecord},
+    directory, events, key,
 };
 use control_store::{Store, list_records};
 use serde_json::{Value, json};
@@ -39,11 +42,11 @@ const OPERATIONS: ResourceType<HistoryApi> = ResourceType {
     schema: None,
     members: None,
     operations: &[
-        Row::run(Verb::List, "Operations_List", |api, call| {
+        Row::items("Operations_List", |api, call| {
             Box::pin(api.operations(&call.request))
         })
         .at(Scope::Subscription),
-        Row::run(Verb::Get, "Operations_Get", |api, call| {
+        Row::read(Verb::Get, "Operations_Get", |api, call| {
             Box::pin(api.operation(&call.request))
         })
         .at(Scope::Subscription),
@@ -55,10 +58,9 @@ const EVENTS: ResourceType<HistoryApi> = ResourceType {
     versions: HISTORY_API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(Verb::List, "Events_List", |api, call| {
-        Box::pin(api.events(&call.request))
-    })
-    .at(Scope::Subscription)],
+    operations: &[
+        Row::items("Events_List", |api, call| Box::pin(api.events(&call.request))).at(Scope::Subscription),
+    ],
 };
 
 const CLUSTER_EVENTS: ResourceType<HistoryApi> = ResourceType {
@@ -66,20 +68,53 @@ const CLUSTER_EVENTS: ResourceType<HistoryApi> = ResourceType {
     versions: HISTORY_API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::run(Verb::List, "Events_ListByCluster", |api, call| {
+    operations: &[Row::items("Events_ListByCluster", |api, call| {
         Box::pin(api.events(&call.request))
     })],
 };
 
+const ACTIVITIES: ResourceType<HistoryApi> = ResourceType {
+    path: "activities",
+    versions: HISTORY_API_VERSIONS,
+    schema: None,
+    members: None,
+    operations: &[Row::items("Activities_List", |api, call| {
+        Box::pin(api.activities(&call.request))
+    })
+    .at(Scope::Subscription)],
+};
+
 impl Namespace for HistoryApi {
     const NAME: &'static str = HISTORY_NAMESPACE;
-    const TYPES: &'static [&'static ResourceType<Self>] = &[&OPERATIONS, &EVENTS, &CLUSTER_EVENTS, &UNKNOWN];
+    const TYPES: &'static [&'static ResourceType<Self>] =
+        &[&OPERATIONS, &EVENTS, &CLUSTER_EVENTS, &ACTIVITIES, &UNKNOWN];
 }
 
 /// The provider.
 pub struct HistoryApi {
     pub(super) env: Env,
     pub(super) store: Arc<dyn Store>,
+}
+
+impl Host for HistoryApi {
+    type Config = ();
+
+    fn config(&self) -> &() {
+        &()
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Nothing here is long-running.
+    fn location(&self) -> &str {
+        ""
+    }
 }
 
 /// Whose history it is.
@@ -130,7 +165,7 @@ impl HistoryApi {
         }
     }
 
-    async fn operations(&self, request: &Request) -> Result<Response, ArmError> {
+    async fn operations(&self, request: &Request) -> Result<Items, ArmError> {
         let filter = Self::filter(request);
         let active = request
             .query("active")
@@ -142,19 +177,17 @@ impl HistoryApi {
             let operations = directory::operations(&*self.store, &owner).await;
             all.extend(operations.map_err(store_error)?);
         }
-        let mut operations: Vec<OperationRecord> = all
+        let operations = all
             .into_iter()
             .filter(|operation| !active || operation.status == OperationStatus::InProgress)
             .filter(|operation| {
                 place(operation).is_some_and(|(subscription, group, cluster)| {
                     filter.takes(&subscription, &group, &cluster)
                 })
-            })
-            .collect();
-        operations
-            .sort_by(|a, b| (b.started_at, b.generation, &b.id).cmp(&(a.started_at, a.generation, &a.id)));
-        let value: Vec<Value> = operations.iter().filter_map(operation_json).collect();
-        Ok(Response::ok(json!({ "value": value })))
+            });
+        let items =
+            operations.filter_map(|operation| Some((newest_first(&operation), operation_json(&operation)?)));
+        Ok(Items::Keyed(items.collect()))
     }
 
     async fn operation(&self, request: &Request) -> Result<Response, ArmError> {
@@ -213,7 +246,7 @@ impl HistoryApi {
         Ok(deleted.chain(here).collect())
     }
 
-    async fn events(&self, request: &Request) -> Result<Response, ArmError> {
+    async fn events(&self, request: &Request) -> Result<Items, ArmError> {
         let filter = Self::filter(request);
         let subjects = self.subjects(&filter).await?;
         if subjects.is_empty()
@@ -227,21 +260,47 @@ impl HistoryApi {
         }
         let after = request.query("after").unwrap_or_default();
         let now = self.env.clock.now();
-        let mut value = Vec::new();
+        let mut items = Vec::new();
         for subject in &subjects {
             let events = events::history(&*self.store, &subject.uid, now)
                 .await
                 .map_err(store_error)?;
             for (id, event) in events {
                 if id.as_str() > after {
-                    value.push((event_json(subject, &id, &event), id));
+                    // Two clusters may have events of one id.
+                    let key = format!("{id} {}", subject.uid);
+                    items.push((key, event_json(subject, &id, &event)));
                 }
             }
         }
-        value.sort_by(|(_, a), (_, b)| a.cmp(b));
-        let value: Vec<Value> = value.into_iter().map(|(event, _)| event).collect();
-        Ok(Response::ok(json!({ "value": value })))
+        Ok(Items::Keyed(items))
     }
+
+    async fn activities(&self, request: &Request) -> Result<Items, ArmError> {
+        let subscription = request.path.subscription.as_deref();
+        let log = activity::log(&*self.store, subscription)
+            .await
+            .map_err(store_error)?;
+        let after = request.query("after").unwrap_or_default();
+        let log = log.into_iter().filter(|(id, _)| id.as_str() > after);
+        let items = log.map(|(id, record)| (id.clone(), activity_json(&id, &record)));
+        Ok(Items::Keyed(items.collect()))
+    }
+}
+
+/// The place of an operation in lists: later ones first.
+fn newest_first(operation: &OperationRecord) -> String {
+    let since_1970 = operation
+        .started_at
+        .as_nanosecond()
+        .clamp(0, i128::MAX)
+        .unsigned_abs();
+    format!(
+        "{:032x} {:016x} {}",
+        u128::MAX - since_1970,
+        u64::MAX - operation.generation,
+        operation.id
+    )
 }
 
 /// Subscription, group and cluster of an operation.
@@ -282,6 +341,34 @@ fn operation_json(operation: &OperationRecord) -> Option<Value> {
         answer["error"] = json!({ "code": error.code, "message": error.message });
     }
     Some(answer)
+}
+
+fn activity_json(id: &str, record: &ActivityRecord) -> Value {
+    let mut answer = json!({
+        "id": id,
+        "time": record.at.to_string(),
+        "caller": record.principal_name,
+        "callerId": record.principal,
+        "callerType": record.principal_type,
+        "action": record.action,
+        "scope": record.scope,
+        "status": record.status.as_str(),
+        "correlationId": record.correlation_id,
+        "requestId": record.request_id,
+    });
+    if let Some(address) = record.address {
+        answer["address"] = json!(address.to_string());
+    }
+    if let Some(status) = record.http_status {
+        answer["httpStatus"] = json!(status);
+    }
+    if let Some(code) = &record.code {
+        answer["code"] = json!(code);
+    }
+    if let Some(operation) = &record.operation {
+        answer["operation"] = json!(operation);
+    }
+    answer
 }
 
 fn event_json(subject: &Subject, id: &str, record: &EventRecord) -> Value {

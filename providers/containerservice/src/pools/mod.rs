@@ -8,7 +8,7 @@ use arm_kernel::{
     Context, Decision, Mode, Mutation, Operation, Presence, Purpose, RequestInfo, Resource, ResourceType,
     Verb, act,
 };
-use arm_wire::{ArmError, ErrorCode};
+use arm_wire::ArmError;
 use async_trait::async_trait;
 use control_store::Txn;
 use serde_json::Value;
@@ -130,10 +130,6 @@ impl Resource for Pools {
         };
         let draft = match mutation {
             Mutation::Put(body) => change::put_pool(&own, &name, at.child, before.record, body)?,
-            Mutation::Patch(_) => {
-                let message = "A pool is changed with PUT.";
-                return Err(ArmError::new(ErrorCode::METHOD_NOT_ALLOWED, message));
-            }
             Mutation::Delete => match pool {
                 None => return Ok(Decision::Unchanged),
                 Some(pool) if pool_etag(before.record, pool).is_some() => {

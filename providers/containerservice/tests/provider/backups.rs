@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, programs::BackupStatus};
-use arm_kernel::{AccessControl, Call, Provider as _, routes};
+use arm_kernel::{AccessControl, Call, Mode, Provider as _, routes};
 use async_trait::async_trait;
 use cluster_archive::{Archive, DirectoryStore};
 use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter};
@@ -113,6 +113,10 @@ impl World {
     }
 
     async fn ask(self: &World, route: &str, path: &str, body: Value) -> (u16, Value) {
+        self.ask_in(Mode::Commit, route, path, body).await
+    }
+
+    async fn ask_in(&self, mode: Mode, route: &str, path: &str, body: Value) -> (u16, Value) {
         let provider = ContainerService::new(
             self.stamp.env.clone(),
             self.stamp.store.clone(),
@@ -145,10 +149,12 @@ impl World {
             body,
         );
         request.api_version = "2026-11-01".to_owned();
-        match api
-            .handle(&route, &Call::new(request, AccessControl::allow_all()))
-            .await
-        {
+        let call = Call::new(request, AccessControl::allow_all());
+        let outcome = match mode {
+            Mode::Commit => api.handle(&route, &call).await,
+            Mode::Preview => api.preview(&route, &call).await,
+        };
+        match outcome {
             Ok(response) => (response.status.as_u16(), response.body.unwrap_or_default()),
             Err(error) => (error.status().as_u16(), error.body()),
         }
@@ -324,6 +330,16 @@ async fn going_back_in_place_is_a_change_of_what_is_desired() {
     world.stamp.create("c", least()).await;
     let before = world.stamp.record("c").await.unwrap();
     world.back_up(&before.uid);
+    let at = json!({ "at": world.time(30) });
+    let (status, answer) = world
+        .ask_in(Mode::Preview, "Backups_Restore", "c/restore", at)
+        .await;
+    assert_eq!(status, 202, "{answer}");
+    assert_eq!(
+        world.stamp.record("c").await.unwrap(),
+        before,
+        "a preview changes nothing"
+    );
     let (status, answer) = world.restore("c", json!({ "at": world.time(30) })).await;
     assert_eq!(status, 202, "{answer}");
     let after = world.stamp.record("c").await.unwrap();

@@ -200,6 +200,17 @@ async fn tags_are_replaced_by_a_patch() {
     assert_eq!(answer.status, 200);
     assert!(answer.header("azure-asyncoperation").is_some());
     assert_eq!(answer.body["tags"], json!({ "e": "f" }));
+    // What is not named stays, and nothing has to be done for it.
+    let generation = stamp.record("c").await.unwrap().generation;
+    let answer = stamp.ask("PATCH", C, json!({})).await;
+    assert_eq!((answer.status, &answer.body["tags"]), (200, &json!({ "e": "f" })));
+    assert!(answer.header("azure-asyncoperation").is_none());
+    let previewed = stamp.preview("PATCH", C, json!({ "tags": { "g": "h" } })).await;
+    assert_eq!(
+        (previewed.status, &previewed.body["tags"]),
+        (200, &json!({ "g": "h" }))
+    );
+    assert_eq!(stamp.record("c").await.unwrap().generation, generation);
     let answer = stamp.ask("PATCH", C, json!({ "properties": {} })).await;
     assert_eq!((answer.status, answer.code()), (400, "UnknownProperty"));
     let answer = stamp

@@ -3,6 +3,8 @@
 mod backups;
 mod bodies;
 mod groups;
+#[cfg(test)]
+mod history;
 mod lifecycle;
 mod maintenance;
 mod power;

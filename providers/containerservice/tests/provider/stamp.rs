@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{AccessControl, Call, Provider, Registry};
-use arm_wire::{ArmError, Principal, PrincipalKind, Request, Response};
+use arm_wire::{ArmError, Principal, PrincipalKind, Request, Response, Trace};
 use async_trait::async_trait;
 use base_env::Env;
 use cluster_spec::CredentialKind;
@@ -151,6 +151,7 @@ impl Stamp {
                 kind: PrincipalKind::Application,
             },
             base_url: "https://127.0.0.1:8443".to_owned(),
+            trace: Trace::default(),
         }
     }
 

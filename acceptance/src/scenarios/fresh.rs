@@ -1,9 +1,12 @@
 //! A machine that nobody has prepared: Debian's smallest system, with and without iproute2, Rust and Go beside it. `landfall up` makes it
-//! a stamp, every command that it prints works as printed, and `down --purge` leaves nothing.
+//! a stamp, every command that it prints works as printed, and `down --purge` leaves nothing. On a third one the set-up part of
+//! `cargo xtask test` installs or finds all that the tests need.
 //!
 //! Each machine is a root of its own in mount, process and network namespaces of its own. The binary that acceptance was given takes the
 //! place of `cargo run`, and node images that are there are bound in: compiling and building are measured elsewhere
-//! (`cargo xtask bench setup`). Debian packages are fetched before the machine loses the network, into its own apt cache.
+//! (`cargo xtask bench setup`). Debian packages are fetched before the machine loses the network, into its own apt cache. That cache is
+//! empty after the first installation, so the tests have a machine of their own. The Azure CLI that acceptance was given is bound in
+//! with the Python that it runs on, read-only: a set-up that does not like it cannot remove it.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -32,7 +35,10 @@ const PACKAGES: &[&str] = &[
     "ca-certificates",
 ];
 
-/// Walks through both machines.
+/// What the set-up of the tests may have to install beyond that.
+const TEST_PACKAGES: &[&str] = &["util-linux", "busybox-static", "python3", "python3-venv"];
+
+/// Walks through all three machines.
 pub(super) fn walk(args: &Args, journal: &Journal) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("landfall-fresh-").tempdir()?;
     let base = scratch.path().join("base");
@@ -43,7 +49,9 @@ pub(super) fn walk(args: &Args, journal: &Journal) -> Result<()> {
     )?;
     for (name, include) in [("minbase", &[][..]), ("minbase with iproute2", &["iproute2"][..])] {
         let machine = journal.step("fresh", &format!("{name}: a machine of its own"), || {
-            Machine::start(args, scratch.path(), &base, name, include)
+            let kit = Kit::of_stamp(args)?;
+            prepare(&base, &room(scratch.path(), name)?, include, PACKAGES)?;
+            Machine::start(&kit, &base, room(scratch.path(), name)?)
         })?;
         let page = journal.step(
             "fresh",
@@ -71,7 +79,144 @@ pub(super) fn walk(args: &Args, journal: &Journal) -> Result<()> {
             machine.is_empty()
         })?;
     }
-    Ok(())
+    set_up_tests(args, journal, scratch.path(), &base)
+}
+
+/// The set-up part of `cargo xtask test`, on a machine of its own.
+fn set_up_tests(args: &Args, journal: &Journal, scratch: &Path, base: &Path) -> Result<()> {
+    let name = "tests";
+    let (kit, tests) = Kit::of_tests(args)?;
+    let machine = journal.step("fresh", &format!("{name}: a machine of its own"), || {
+        let packages = [PACKAGES, TEST_PACKAGES].concat();
+        prepare(base, &room(scratch, name)?, &[], &packages)?;
+        Machine::start(&kit, base, room(scratch, name)?)
+    })?;
+    journal.step("fresh", &format!("{name}: cargo xtask test --set-up"), || {
+        let said = machine.shell(&tests.set_up)?;
+        ensure!(
+            said.contains("installing Debian packages"),
+            "nothing was missing: {said}"
+        );
+        Ok(())
+    })?;
+    journal.step("fresh", &format!("{name}: what the tests need is there"), || {
+        let said = machine.shell(&format!(
+            "runc --version && nft --version && ip -V && mmdebstrap --version && busybox true && unshare --mount true \
+             && python3 -c 'import ensurepip' && {} version",
+            tests.az.display()
+        ))?;
+        ensure!(said.contains("azure-cli"), "az says {said}");
+        Ok(())
+    })?;
+    journal.step(
+        "fresh",
+        &format!("{name}: a second time there is nothing to do"),
+        || {
+            let said = machine.shell(&tests.set_up)?;
+            ensure!(!said.contains("installing"), "again: {said}");
+            Ok(())
+        },
+    )
+}
+
+/// A directory for all that belongs to one machine.
+fn room(scratch: &Path, name: &str) -> Result<PathBuf> {
+    let room = scratch.join(name.replace(' ', "-"));
+    for place in ["upper", "work", "root", "state"] {
+        std::fs::create_dir_all(room.join(place))?;
+    }
+    Ok(room)
+}
+
+/// What of this host a machine sees, each at its own path.
+struct Kit {
+    landfall: String,
+    shared: Vec<String>,
+    read_only: Vec<String>,
+}
+
+/// How the tests are set up, and the Azure CLI that they get.
+struct Tests {
+    set_up: String,
+    az: PathBuf,
+}
+
+impl Kit {
+    /// The binary, Rust, Go and the node images that are there.
+    fn of_stamp(args: &Args) -> Result<Self> {
+        let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
+        let landfall = args.landfall.canonicalize().context("--landfall")?;
+        let landfall = landfall.to_string_lossy().into_owned();
+        let shared = [
+            landfall.clone(),
+            "/usr/local/go".to_owned(),
+            format!("{home}/.rustup"),
+            format!("{home}/.cargo"),
+            "/root/.cache/landfall".to_owned(),
+        ]
+        .into_iter()
+        .filter(|place| Path::new(place).exists())
+        .collect();
+        Ok(Self {
+            landfall,
+            shared,
+            read_only: Vec::new(),
+        })
+    }
+
+    /// `xtask` beside that, and the Azure CLI with its Python.
+    fn of_tests(args: &Args) -> Result<(Self, Tests)> {
+        let mut kit = Self::of_stamp(args)?;
+        let xtask = Path::new(&kit.landfall).with_file_name("xtask");
+        ensure!(
+            xtask.is_file(),
+            "there is no {} beside --landfall",
+            xtask.display()
+        );
+        // TARGET/debug/xtask, and CACHE/landfall/az/VERSION/bin/az.
+        let target = xtask
+            .ancestors()
+            .nth(2)
+            .context("--landfall names no program of a target directory")?;
+        let az = std::path::absolute(&args.az)?;
+        let (environment, cache) = az
+            .ancestors()
+            .nth(2)
+            .zip(az.ancestors().nth(5))
+            .context("--az names none that cargo xtask test has set up")?;
+        let set_up = format!(
+            "XDG_CACHE_HOME={} LANDFALL_CACHE_DIR=/root/.cache/landfall CARGO_TARGET_DIR={} {} test --set-up",
+            cache.display(),
+            target.display(),
+            xtask.display()
+        );
+        let python = prefix(environment)?;
+        // Debian's own is what the machine installs.
+        if python != Path::new("/usr") {
+            kit.read_only.push(python.to_string_lossy().into_owned());
+        }
+        kit.read_only.push(environment.to_string_lossy().into_owned());
+        kit.shared.push(xtask.to_string_lossy().into_owned());
+        Ok((
+            kit,
+            Tests {
+                set_up,
+                az: az.clone(),
+            },
+        ))
+    }
+}
+
+/// The directory of the Python that a virtual environment was made with.
+fn prefix(environment: &Path) -> Result<PathBuf> {
+    let file = environment.join("pyvenv.cfg");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .find(|(key, _)| key.trim() == "home")
+        .and_then(|(_, programs)| Path::new(programs.trim()).parent())
+        .map(Path::to_owned)
+        .with_context(|| format!("{} does not say where its Python is", file.display()))
 }
 
 /// The commands that `up` printed: one a line, behind a title or blanks of a title's width.
@@ -147,6 +292,11 @@ for place in $SHARED; do
     if [ -d "$place" ]; then mkdir -p ".$place"; else mkdir -p ".${place%/*}"; : > ".$place"; fi
     mount --rbind "$place" ".$place"
 done
+for place in $READ_ONLY; do
+    mkdir -p ".$place"
+    mount --bind "$place" ".$place"
+    mount -o remount,bind,ro ".$place"
+done
 # An overlay's upper directory cannot lie in an overlay: machines' disks are on the host's file system.
 mkdir -p var/lib/landfall
 mount --bind "$ROOM/state" var/lib/landfall
@@ -169,25 +319,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn start(args: &Args, scratch: &Path, base: &Path, name: &str, include: &[&str]) -> Result<Self> {
-        let room = scratch.join(name.replace(' ', "-"));
-        for place in ["upper", "work", "root", "state"] {
-            std::fs::create_dir_all(room.join(place))?;
-        }
-        prepare(base, &room, include)?;
-        let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
-        let landfall = args.landfall.canonicalize().context("--landfall")?;
-        let landfall = landfall.to_string_lossy().into_owned();
-        let shared: Vec<String> = [
-            landfall.clone(),
-            "/usr/local/go".to_owned(),
-            format!("{home}/.rustup"),
-            format!("{home}/.cargo"),
-            "/root/.cache/landfall".to_owned(),
-        ]
-        .into_iter()
-        .filter(|place| Path::new(place).exists())
-        .collect();
+    fn start(kit: &Kit, base: &Path, room: PathBuf) -> Result<Self> {
         let mut holder = Command::new("unshare")
             .args([
                 "--mount",
@@ -203,7 +335,8 @@ impl Machine {
             ])
             .env("BASE", base)
             .env("ROOM", &room)
-            .env("SHARED", shared.join(" "))
+            .env("SHARED", kit.shared.join(" "))
+            .env("READ_ONLY", kit.read_only.join(" "))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -224,7 +357,7 @@ impl Machine {
         Ok(Self {
             holder,
             init,
-            landfall,
+            landfall: kit.landfall.clone(),
             room,
         })
     }
@@ -276,7 +409,7 @@ impl Drop for Machine {
 }
 
 /// Installs what this machine has from the beginning, and fetches what it may install later.
-fn prepare(base: &Path, room: &Path, include: &[&str]) -> Result<()> {
+fn prepare(base: &Path, room: &Path, include: &[&str], packages: &[&str]) -> Result<()> {
     let script = r#"
 set -e
 mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$ROOM/upper,workdir=$ROOM/work" "$ROOM/root"
@@ -293,7 +426,7 @@ exec chroot "$ROOM/root" sh -ec '
         .env("BASE", base)
         .env("ROOM", room)
         .env("INCLUDE", include.join(" "))
-        .env("PACKAGES", PACKAGES.join(" "))
+        .env("PACKAGES", packages.join(" "))
         .env("DEBIAN_FRONTEND", "noninteractive"))
     .map(drop)
 }

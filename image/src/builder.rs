@@ -1,13 +1,16 @@
 //! Building: two lanes beside each other, one for the programs of the version, one for everything that is shared.
 //!
 //! Programs of one Go module share most of their compiling, so they are built one after the other; the two lanes share
-//! next to nothing, and where one waits for the network, a disk or a linker, the other has the processors.
+//! little, and where one waits for the network, a disk or a linker, the other has the processors. Shared programs that are made
+//! of Kubernetes' own libraries wait until the first program of the version has compiled them: two compilers that run at the same
+//! time do not know of each other.
 
 use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -100,6 +103,39 @@ struct Build<'a> {
     plan: &'a Plan<'a>,
     progress: &'a dyn Progress,
     runner: Runner,
+    libraries: Latch,
+}
+
+/// Opens once; who waits at it goes on then.
+#[derive(Debug, Default)]
+struct Latch {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Latch {
+    fn open(&self) {
+        *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) {
+        let is_open = self.is_open.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.opened
+                .wait_while(is_open, |is_open| !*is_open)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+}
+
+/// Opens the latch however its owner ends.
+struct Opening<'a>(&'a Latch);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.open();
+    }
 }
 
 impl<'a> Build<'a> {
@@ -118,6 +154,7 @@ impl<'a> Build<'a> {
             plan,
             progress,
             runner: Runner::default(),
+            libraries: Latch::default(),
         })
     }
 
@@ -169,7 +206,10 @@ impl<'a> Build<'a> {
     fn layers(&self) -> Result<(), ImageError> {
         let stopping = |result: Result<(), ImageError>| result.inspect_err(|_| self.runner.stop());
         let (version, shared) = std::thread::scope(|scope| {
-            let version = scope.spawn(|| stopping(self.kubernetes()));
+            let version = scope.spawn(|| {
+                let _opening = Opening(&self.libraries);
+                stopping(self.kubernetes())
+            });
             let shared = stopping(self.base().and_then(|()| self.common()));
             (version.join(), shared)
         });
@@ -258,6 +298,9 @@ impl<'a> Build<'a> {
                 self.progress.event(Event::Cached { step: name });
                 continue;
             }
+            if plan.component.libraries.as_ref() == Some(&self.plan.folder) {
+                self.libraries.wait();
+            }
             if self.runner.is_stopped() {
                 return Err(ImageError::Stopped { what: name.clone() });
             }
@@ -272,6 +315,9 @@ impl<'a> Build<'a> {
             self.step(name, plan.expected(), || {
                 workshop.make(plan.component, plan.program, &plan.recipe, &plan.key)
             })?;
+            if plan.component.layer == Place::Kubernetes {
+                self.libraries.open();
+            }
         }
         Ok(())
     }

@@ -123,6 +123,8 @@ pub(crate) struct Component {
     pub(crate) name: String,
     pub(crate) folder: String,
     pub(crate) layer: Place,
+    /// The folder whose libraries it is made of, version for version: compiled once for both.
+    pub(crate) libraries: Option<String>,
     #[serde(default = "local_bin")]
     pub(crate) directory: String,
     pub(crate) module: String,
@@ -323,6 +325,44 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// The modules that go.mod requires, with their versions.
+    fn required(go_mod: &str) -> BTreeMap<&str, &str> {
+        let (required, _) = go_mod.split_once("\nexclude (").unwrap_or((go_mod, ""));
+        required
+            .lines()
+            .filter_map(|line| line.trim_start_matches("require ").trim().split_once(' '))
+            .filter(|(_, rest)| rest.starts_with('v'))
+            .map(|(module, rest)| (module, rest.split(' ').next().unwrap_or(rest)))
+            .collect()
+    }
+
+    #[test]
+    fn libraries_are_those_of_the_folder_that_is_named() {
+        let catalog = Catalog::embedded();
+        let mut compared = 0;
+        for component in &catalog.components {
+            let Some(folder) = &component.libraries else {
+                continue;
+            };
+            let own = &catalog.modules[&component.folder].go_mod;
+            // The compiler's cache tells a replaced module from one that is required at that version.
+            assert!(!own.contains("=>"), "{} replaces", component.folder);
+            let theirs = required(&catalog.modules[folder].go_mod);
+            for (module, version) in required(own) {
+                let Some(wanted) = theirs.get(module) else {
+                    continue;
+                };
+                assert_eq!(
+                    version, *wanted,
+                    "{}: require {module} at {wanted}, as {folder} does, and exclude others",
+                    component.folder
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 50, "{compared}");
     }
 
     #[test]

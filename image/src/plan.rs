@@ -55,6 +55,8 @@ pub(crate) struct LayerPlan {
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) version: String,
+    /// Of the version's Go module.
+    pub(crate) folder: String,
     pub(crate) key: String,
     pub(crate) recipe: String,
     pub(crate) base: LayerPlan,
@@ -103,6 +105,7 @@ impl<'a> Plan<'a> {
             .finish();
         Ok(Self {
             version: component.number().to_owned(),
+            folder: component.folder.clone(),
             key: image,
             recipe: catalog.recipe(component),
             base: LayerPlan {

@@ -131,7 +131,9 @@ impl Workshop<'_> {
         go_environment(&mut command, self.go_caches);
         command
             .current_dir(module)
-            .args(["build", "-trimpath", "-ldflags", &component.ldflags(), "-o"])
+            .arg("build")
+            .args(COMPILER)
+            .args(["-ldflags", &component.ldflags(), "-o"])
             .arg(file)
             .arg(&program.package);
         self.runner.run(&program.name, &mut command, &self.log)
@@ -150,6 +152,10 @@ const GO: &[(&str, &str)] = &[
     ("GOARM64", "v8.0"),
 ];
 
+/// What `go build` is told besides the stamps. The linker leaves DWARF out anyway (`-w`), so the compiler need not make it;
+/// stack traces do not need it.
+const COMPILER: &[&str] = &["-trimpath", "-gcflags=all=-dwarf=false"];
+
 pub(crate) fn go_environment(command: &mut Command, caches: &Path) {
     command.envs(GO.iter().copied()).env("GOARCH", architecture());
     // A service may have no home; Go then refuses to work unless it is told where.
@@ -167,7 +173,8 @@ pub(crate) fn go_environment(command: &mut Command, caches: &Path) {
 pub(crate) fn go_settings() -> impl Iterator<Item = String> {
     GO.iter()
         .map(|(name, value)| format!("{name}={value}"))
-        .chain([format!("GOARCH={}", architecture()), "-trimpath".to_owned()])
+        .chain([format!("GOARCH={}", architecture())])
+        .chain(COMPILER.iter().map(|flag| (*flag).to_owned()))
 }
 
 /// The directory with go.mod and go.sum, under a name made of their content: written once.

@@ -6,6 +6,7 @@ mod dns;
 mod fresh;
 mod healing;
 mod login;
+mod maintenance;
 mod plugins;
 mod pools;
 mod power;
@@ -85,9 +86,16 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     if wanted("plugins") {
         plugins::walk(journal, stamp, &az)?;
     }
-    if !["workload", "pools", "upgrade", "healing", "adversity"]
-        .into_iter()
-        .any(wanted)
+    if ![
+        "workload",
+        "pools",
+        "maintenance",
+        "upgrade",
+        "healing",
+        "adversity",
+    ]
+    .into_iter()
+    .any(wanted)
     {
         return Ok(());
     }
@@ -99,6 +107,9 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
     }
     if wanted("pools") {
         pools::walk(journal, &az, &clusters.kubenet)?;
+    }
+    if wanted("maintenance") {
+        maintenance::walk(journal, &az, &clusters.kubenet)?;
     }
     if wanted("upgrade") {
         upgrade::walk(journal, stamp, &az, &clusters.kubenet)?;

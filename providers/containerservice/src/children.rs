@@ -28,6 +28,9 @@ pub(crate) trait Document: Send + Sync + 'static {
     /// What a body may hold.
     fn tree() -> &'static Node;
 
+    /// Puts right what a client is known to send in another form than the API has.
+    fn adapt(_: &mut Value) {}
+
     /// Checks what the tree cannot say, and fills defaults in.
     fn complete(name: &str, properties: &mut Map<String, Value>, problems: &mut Problems);
 }
@@ -159,8 +162,10 @@ impl<D: Document> Resource for Child<D> {
         if !body.is_object() {
             return Err(not_an_object());
         }
+        let mut body = body.clone();
+        D::adapt(&mut body);
         let mut problems = Problems::default();
-        let mut cleaned = clean(D::tree(), body, context.info.api_version, &mut problems);
+        let mut cleaned = clean(D::tree(), &body, context.info.api_version, &mut problems);
         let mut properties = match cleaned.body.remove("properties") {
             Some(Value::Object(properties)) => properties,
             _ => Map::new(),

@@ -80,6 +80,16 @@ impl Document for Maintenance {
         &TREE
     }
 
+    fn adapt(body: &mut Value) {
+        // The Azure CLI sends what `--day-of-month` says as text.
+        let day = body.pointer_mut("/properties/maintenanceWindow/schedule/absoluteMonthly/dayOfMonth");
+        if let Some(day) = day
+            && let Some(number) = day.as_str().and_then(|text| text.parse::<u8>().ok())
+        {
+            *day = json!(number);
+        }
+    }
+
     fn complete(name: &str, properties: &mut Map<String, Value>, problems: &mut Problems) {
         let Some(name) = NAMES.iter().find(|own| own.eq_ignore_ascii_case(name)) else {
             let message = format!(

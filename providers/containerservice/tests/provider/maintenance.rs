@@ -60,6 +60,15 @@ async fn configurations_are_kept_listed_changed_and_deleted() {
     assert_eq!(stamp.ask("DELETE", &node_os, Value::Null).await.status, 200);
     assert_eq!(stamp.ask("DELETE", &node_os, Value::Null).await.status, 204);
     assert_eq!(names(&stamp.get(ALL).await.body), ["default"]);
+    // As `az aks maintenanceconfiguration add --day-of-month 15` sends it: the day as text.
+    let monthly = window(json!({ "absoluteMonthly": { "intervalMonths": 1, "dayOfMonth": "15" } }));
+    let made = stamp.ask("PUT", &node_os, monthly).await;
+    assert_eq!(made.status, 201, "{:#}", made.body);
+    assert_eq!(
+        made.body["properties"]["maintenanceWindow"]["schedule"]["absoluteMonthly"]["dayOfMonth"],
+        15
+    );
+    stamp.ask("DELETE", &node_os, Value::Null).await;
     // They need their cluster, and are no change of it.
     let generation = stamp.record("c").await.unwrap().generation;
     assert_eq!(generation, 1);
@@ -169,6 +178,18 @@ async fn what_no_schedule_can_be_is_refused() {
         (
             auto,
             window(json!({ "absoluteMonthly": { "intervalMonths": 1, "dayOfMonth": 32 } })),
+            "InvalidParameter",
+            "properties.maintenanceWindow.schedule.absoluteMonthly.dayOfMonth",
+        ),
+        (
+            auto,
+            window(json!({ "absoluteMonthly": { "intervalMonths": 1, "dayOfMonth": "32" } })),
+            "InvalidParameter",
+            "properties.maintenanceWindow.schedule.absoluteMonthly.dayOfMonth",
+        ),
+        (
+            auto,
+            window(json!({ "absoluteMonthly": { "intervalMonths": 1, "dayOfMonth": "last" } })),
             "InvalidParameter",
             "properties.maintenanceWindow.schedule.absoluteMonthly.dayOfMonth",
         ),

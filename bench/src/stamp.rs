@@ -14,7 +14,7 @@ use arm_wire::{ArmError, Principal, PrincipalKind, Request, Trace};
 use async_trait::async_trait;
 use base_env::Env;
 use cluster_spec::CredentialKind;
-use control_loops::{Controller, ControllerDeps, Pulse, Settings};
+use control_loops::{Activity, Controller, ControllerDeps, Settings};
 use control_records::{ClusterRecord, GroupRecord, ObservedRecord, directory, key};
 use control_store::{MemoryStore, RedbStore, Sealer, Store, Txn, get_record, put_record};
 use fabric_api::{StampNetwork, Uplink};
@@ -54,7 +54,7 @@ pub(crate) struct SimStamp {
 /// The service while it runs.
 pub(crate) struct Service {
     client: Arc<Client>,
-    pulse: watch::Receiver<Pulse>,
+    activity: watch::Receiver<Activity>,
     stop: watch::Sender<bool>,
     controller: JoinHandle<()>,
 }
@@ -118,7 +118,7 @@ impl SimStamp {
             agent_ca: String::new(),
             settings: self.settings.clone(),
         });
-        let pulse = controller.pulse();
+        let activity = controller.activity();
         let (stop, stopped) = watch::channel(false);
         self.service = Some(Service {
             client: Arc::new(Client {
@@ -126,7 +126,7 @@ impl SimStamp {
                 provider,
                 tenant: self.tenant,
             }),
-            pulse,
+            activity,
             stop,
             controller: tokio::spawn(async move { controller.run(stopped).await }),
         });
@@ -316,16 +316,16 @@ impl Service {
 
     /// Waits until no loop runs: every cluster was looked at and is what it is to be.
     pub(crate) async fn idle(&self, env: &Env, clusters: u32, bound: Duration) -> Result<()> {
-        let mut pulse = self.pulse.clone();
+        let mut activity = self.activity.clone();
         let wanted = usize::try_from(clusters)?;
-        let settled = pulse.wait_for(|pulse| pulse.clusters == wanted && pulse.busy == 0);
+        let settled = activity.wait_for(|activity| activity.clusters == wanted && activity.busy == 0);
         match env.clock.timeout(bound, settled).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_closed)) => bail!("the controller has ended"),
             Err(elapsed) => {
                 bail!(
                     "not every cluster has settled: {elapsed}; {:?}",
-                    *self.pulse.borrow()
+                    *self.activity.borrow()
                 )
             }
         }

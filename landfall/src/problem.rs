@@ -71,7 +71,7 @@ impl std::error::Error for Problem {
 }
 
 /// An error, taken apart for printing.
-pub(crate) struct Told {
+pub(crate) struct ErrorParts {
     pub(crate) sentence: String,
     pub(crate) next: Option<String>,
     pub(crate) causes: Vec<String>,
@@ -93,7 +93,7 @@ pub(crate) fn after(kind: ErrorKind) -> Option<&'static str> {
 }
 
 /// Takes an error apart.
-pub(crate) fn told(error: &anyhow::Error) -> Told {
+pub(crate) fn told(error: &anyhow::Error) -> ErrorParts {
     let next = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Problem>())
@@ -106,7 +106,7 @@ pub(crate) fn told(error: &anyhow::Error) -> Told {
         });
     let mut causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
     causes.dedup();
-    Told {
+    ErrorParts {
         sentence: error.to_string(),
         next: Some(next.unwrap_or_else(|| {
             "repeat with --verbose for the causes; `landfall doctor` checks this host".to_owned()

@@ -29,7 +29,7 @@ use arm_kernel::{AccessControl, AllowAll, Provider, StoreLog};
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_versions::Offered;
-use control_loops::{Controller, ControllerDeps, Pulse, Recipes, Settings};
+use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
 use control_records::Epoch;
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
@@ -233,8 +233,8 @@ impl Service {
     }
 
     /// How busy the loops are.
-    pub fn pulse(&self) -> watch::Receiver<Pulse> {
-        self.controller.pulse()
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.controller.activity()
     }
 
     /// What has to run, each part as a task of its own, until `stopped` says so.

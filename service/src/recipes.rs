@@ -317,7 +317,7 @@ mod tests {
                 sealed: BTreeMap::new(),
                 deleting: false,
                 operation: String::new(),
-                course: control_records::Course::default(),
+                requests: control_records::Requests::default(),
                 created_at: now(),
                 created_by: String::new(),
                 created_by_type: String::new(),

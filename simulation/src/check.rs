@@ -203,7 +203,7 @@ impl Stamp {
         let made: BTreeSet<_> = records
             .clusters
             .values()
-            .filter(|cluster| !cluster.course.halted && !cluster.spec.stopped)
+            .filter(|cluster| !cluster.requests.halted && !cluster.spec.stopped)
             .map(|cluster| cluster.uid.clone())
             .collect();
         same(problems, "networks and clusters", &networks, &made);
@@ -326,7 +326,7 @@ impl Stamp {
         problems: &mut Vec<String>,
     ) {
         let (uid, spec, name) = (&cluster.uid, &cluster.spec, &cluster.name);
-        let halted = cluster.course.halted;
+        let halted = cluster.requests.halted;
         let own: Vec<_> = records
             .machines
             .values()
@@ -499,7 +499,7 @@ fn is_off(records: &Records, machine: &str) -> bool {
 
 /// How many control plane machines a cluster is to have.
 fn control_planes(cluster: &ClusterRecord) -> u32 {
-    if cluster.course.halted {
+    if cluster.requests.halted {
         0
     } else {
         cluster.spec.tier.members()

@@ -26,7 +26,7 @@ use tower::ServiceExt as _;
 use crate::{
     backups::SimBackups,
     login,
-    steps::{LifeGate, Steps},
+    steps::{LifeInterceptor, Steps},
     store::{Disk, LifeStore},
     trace::Trace,
 };
@@ -174,7 +174,7 @@ impl Stamp {
             steps: Arc::clone(&self.steps),
             life,
         });
-        self.world.set_gate(Arc::new(LifeGate {
+        self.world.set_interceptor(Arc::new(LifeInterceptor {
             steps: Arc::clone(&self.steps),
             life,
         }));

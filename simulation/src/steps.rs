@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use base_env::{Clock, Seed};
-use fabric_sim::{Call, Gate, Verdict};
+use fabric_sim::{Call, Interceptor, Verdict};
 use tokio::sync::Notify;
 
 use crate::trace::Trace;
@@ -303,14 +303,14 @@ fn class(step: &str, commit: bool) -> &str {
     if commit { "commit" } else { step }
 }
 
-/// The gate of one life of the service.
-pub(crate) struct LifeGate {
+/// The interceptor of one life of the service.
+pub(crate) struct LifeInterceptor {
     pub(crate) steps: Arc<Steps>,
     pub(crate) life: u64,
 }
 
 #[async_trait]
-impl Gate for LifeGate {
+impl Interceptor for LifeInterceptor {
     async fn before(&self, call: Call, what: &str) -> Verdict {
         let step = format!("{call} {what}");
         let step = step.trim_end();

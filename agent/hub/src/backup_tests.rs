@@ -5,7 +5,7 @@ use base_env::Env;
 use cluster_archive::DirectoryStore;
 use cluster_backup::{Change, log::LogWriter};
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
-use control_records::{Assignment, ClusterRecord, Course, Healing, MachineRecord, Role, directory, key};
+use control_records::{Assignment, ClusterRecord, Healing, MachineRecord, Requests, Role, directory, key};
 use control_store::{MemoryStore, Sealer, Store, Txn, put_record};
 use jiff::Timestamp;
 use serde_json::json;
@@ -88,7 +88,7 @@ fn cluster(uid: &str, source: Option<&str>) -> ClusterRecord {
         sealed: Default::default(),
         deleting: false,
         operation: String::new(),
-        course: Course::default(),
+        requests: Requests::default(),
         created_at: Timestamp::UNIX_EPOCH,
         created_by: String::new(),
         created_by_type: String::new(),

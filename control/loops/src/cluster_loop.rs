@@ -20,7 +20,7 @@ use control_planner::{
 };
 use control_records::{
     ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
-    PkiRecord, Role, Rung, key,
+    PkiRecord, RepairStep, Role, key,
 };
 use control_store::{StoreError, Stored, get_record};
 use jiff::Timestamp;
@@ -33,9 +33,9 @@ use crate::{
     ControllerDeps,
     commit::{Basis, CommitError, compose},
     effects::{self, Failure, Job, Outcome, connect},
-    fair::{Lane, Who},
+    fair_queue::{Lane, Who},
+    fair_semaphore::FairSemaphore,
     gap_detector::GapDetector,
-    gate::Gate,
     index::Index,
     inventory::{InventoryCache, Mark},
     recipes::Site,
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) deps: Arc<ControllerDeps>,
     pub(crate) inventory: Arc<InventoryCache>,
     pub(crate) index: Index,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) semaphore: Arc<FairSemaphore>,
     pub(crate) silent_machines: SilentMachinesCache,
     pub(crate) gap_detector: GapDetector,
 }
@@ -153,9 +153,9 @@ impl ClusterLoop {
 
     pub(crate) async fn run(mut self) -> Exit {
         loop {
-            let turn = self.shared.gate.enter(Lane::Pass, &self.who, 1).await;
+            let permit = self.shared.semaphore.acquire(Lane::Pass, &self.who, 1).await;
             let next = self.pass().await;
-            drop(turn);
+            drop(permit);
             match next {
                 Ok(Next::Again) => {}
                 Ok(Next::Wait(until)) => self.wait(until).await,
@@ -218,8 +218,12 @@ impl ClusterLoop {
         let observed = records.observed.read(store, &key::observed(uid)).await?;
         let machines = records.machines.list(store, &key::machines(uid)).await?;
         let owner = Owner::cluster(uid.as_str());
-        let course = &cluster.value.course;
-        let open: BTreeSet<_> = course.running.iter().chain([&cluster.value.operation]).collect();
+        let requests = &cluster.value.requests;
+        let open: BTreeSet<_> = requests
+            .running
+            .iter()
+            .chain([&cluster.value.operation])
+            .collect();
         let mut operations = Vec::new();
         for id in open {
             let operation = records.operations.read(store, &owner.operation(id)).await?;
@@ -308,7 +312,9 @@ impl ClusterLoop {
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
-            let wiped = record.repairing().is_some_and(|(step, _)| step == Rung::Reimage);
+            let wiped = record
+                .repairing()
+                .is_some_and(|(step, _)| step == RepairStep::Reimage);
             if record.deleting || wiped {
                 self.state.drains.entry(id.clone()).or_insert(Drain {
                     since: now,
@@ -433,11 +439,11 @@ impl ClusterLoop {
             let job = job.clone();
             let task = {
                 let (effect, who) = (effect.clone(), self.who.clone());
-                let gate = Arc::clone(&self.shared.gate);
+                let semaphore = Arc::clone(&self.shared.semaphore);
                 self.running.spawn(async move {
                     let (lane, cost) = effects::cost(&effect);
                     // Its bound begins when it does: how long others take is not its fault.
-                    let _turn = gate.enter(lane, &who, cost).await;
+                    let _permit = semaphore.acquire(lane, &who, cost).await;
                     job.run(&effect).await
                 })
             };

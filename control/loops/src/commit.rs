@@ -5,9 +5,9 @@ use std::sync::Arc;
 use aws_lc_rs::rand;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
-    Assignment, ClusterRecord, Course, DeletedRecord, Event, EventKind, GroupRecord, Healing, LeaseRecord,
-    MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Role, Work, child, directory,
-    events, key,
+    Assignment, ClusterRecord, DeletedRecord, Event, EventKind, GroupRecord, Healing, LeaseRecord,
+    MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role, Work, child,
+    directory, events, key,
     unknown::{self, Kind},
 };
 use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, put_record};
@@ -396,7 +396,7 @@ async fn forget(
                 created_at: cluster.created_at,
                 deleted_at: now,
                 last: Some(Box::new(ClusterRecord {
-                    course: Course::default(),
+                    requests: Requests::default(),
                     ..ClusterRecord::clone(cluster)
                 })),
                 pki: pki.map(|pki| pki.value),

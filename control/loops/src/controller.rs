@@ -22,8 +22,8 @@ use tokio::{
 use crate::{
     ControllerDeps,
     cluster_loop::{ClusterLoop, Exit, Resync, Shared, Wakeup},
+    fair_semaphore::FairSemaphore,
     gap_detector::GapDetector,
-    gate::Gate,
     index::Index,
     inventory::{InventoryCache, Mark},
     pacing,
@@ -45,12 +45,12 @@ const CHANGES: usize = 1024;
 /// Brings every cluster of the stamp to what it is to be. One at a time over a store.
 pub struct Controller {
     shared: Arc<Shared>,
-    pulse: watch::Sender<Pulse>,
+    activity: watch::Sender<Activity>,
 }
 
 /// How busy a controller is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct Activity {
     /// Clusters it knows.
     pub clusters: usize,
     /// Those that have a loop at the moment: something is to be done, waited for or looked at.
@@ -70,19 +70,19 @@ impl Controller {
                     Arc::clone(&deps.env.clock),
                     deps.settings.fabric_bound,
                 )),
-                gate: Gate::new(deps.settings.limits),
+                semaphore: FairSemaphore::new(deps.settings.limits),
                 deps,
                 index: Index::default(),
                 silent_machines: SilentMachinesCache::default(),
                 gap_detector: GapDetector::default(),
             }),
-            pulse: watch::Sender::default(),
+            activity: watch::Sender::default(),
         }
     }
 
     /// How busy it is, from now on.
-    pub fn pulse(&self) -> watch::Receiver<Pulse> {
-        self.pulse.subscribe()
+    pub fn activity(&self) -> watch::Receiver<Activity> {
+        self.activity.subscribe()
     }
 
     /// Runs until `shutdown` says true (or its sender is gone). Effects under way are dropped then: each may be cut short
@@ -90,7 +90,7 @@ impl Controller {
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         let mut reports = self.shared.deps.agents.subscribe();
         loop {
-            let mut dispatcher = Dispatcher::new(Arc::clone(&self.shared), self.pulse.clone());
+            let mut dispatcher = Dispatcher::new(Arc::clone(&self.shared), self.activity.clone());
             let result = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
@@ -138,7 +138,7 @@ struct Dispatcher {
     silence: Option<broadcast::Sender<String>>,
     /// Whose loop a task is.
     tasks: HashMap<task::Id, String>,
-    pulse: watch::Sender<Pulse>,
+    activity: watch::Sender<Activity>,
     seed: Seed,
     slice: u64,
     panics: u64,
@@ -153,7 +153,7 @@ type Changes = mpsc::Receiver<Result<Change, StoreError>>;
 type Never = std::convert::Infallible;
 
 impl Dispatcher {
-    fn new(shared: Arc<Shared>, pulse: watch::Sender<Pulse>) -> Self {
+    fn new(shared: Arc<Shared>, activity: watch::Sender<Activity>) -> Self {
         let seed = shared.deps.env.seed.child("resync");
         Self {
             shared,
@@ -164,7 +164,7 @@ impl Dispatcher {
             sweeps: JoinSet::new(),
             silence: None,
             tasks: HashMap::new(),
-            pulse,
+            activity,
             seed,
             slice: 0,
             panics: 0,
@@ -182,7 +182,7 @@ impl Dispatcher {
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let mut tick = clock.sleep(self.pause());
         loop {
-            self.beat();
+            self.publish_activity();
             // Changes of the store and reports come in masses. Neither may keep the other, or an end, waiting for ever: some of
             // the changes are taken in each round before the order below counts, so that a controller that is busy with
             // reports does not fall behind the store's watch.
@@ -257,13 +257,13 @@ impl Dispatcher {
     }
 
     /// Tells how busy it is, where that changed.
-    fn beat(&self) {
-        let now = Pulse {
+    fn publish_activity(&self) {
+        let now = Activity {
             clusters: self.entries.len(),
             busy: self.tasks.len(),
             panics: self.panics,
         };
-        self.pulse
+        self.activity
             .send_if_modified(|before| std::mem::replace(before, now) != now);
     }
 

@@ -10,7 +10,7 @@ use control_records::Epoch;
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 
-use crate::{gate::Limits, recipes::Recipes};
+use crate::{fair_semaphore::Limits, recipes::Recipes};
 
 /// Everything that a [`crate::Controller`] acts through.
 #[derive(Clone)]

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use control_records::{
-    DeletedRecord, LeaseRecord, OwnerRecord, Rung, directory, events, key,
+    DeletedRecord, LeaseRecord, OwnerRecord, RepairStep, directory, events, key,
     unknown::{self, Kind, is_removed},
 };
 use control_store::{LARGEST_TXN, Store, StoreError, Stored, Txn, get_record, list_records};
@@ -128,7 +128,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     let mut serving = Vec::new();
     for id in &inventory.kept_disks {
         if let Some((_, machine)) = directory::machine(store, id.as_str()).await?
-            && machine.value.healing.rung == Rung::None
+            && machine.value.healing.step == RepairStep::None
         {
             serving.push(id.clone());
         }

@@ -17,12 +17,12 @@ use async_trait::async_trait;
 use base_env::{Clock, Env};
 use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
-use control_loops::{Controller, ControllerDeps, Pulse, Settings};
+use control_loops::{Activity, Controller, ControllerDeps, Settings};
 use control_records::{
-    ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus, Owner, directory, events, key,
+    ClusterRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, Requests, directory, events, key,
 };
 use control_store::{Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record};
-use fabric_sim::{Call, Gate, SimOptions, SimWorld, Verdict};
+use fabric_sim::{Call, Interceptor, SimOptions, SimWorld, Verdict};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -161,9 +161,9 @@ fn cluster(env: &Env) -> ClusterRecord {
         sealed: BTreeMap::new(),
         deleting: false,
         operation: "o".to_owned(),
-        course: Course {
+        requests: Requests {
             generation: 1,
-            ..Course::default()
+            ..Requests::default()
         },
         created_at: now,
         created_by: String::new(),
@@ -212,7 +212,7 @@ struct Stand {
     world: SimWorld,
     store: Arc<LaggingStore>,
     agents: Arc<FaultyAgents>,
-    pulse: watch::Receiver<Pulse>,
+    activity: watch::Receiver<Activity>,
     _stop: watch::Sender<bool>,
 }
 
@@ -255,7 +255,7 @@ async fn stand() -> Stand {
             ..Settings::default()
         },
     });
-    let pulse = controller.pulse();
+    let activity = controller.activity();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move { controller.run(stopped).await });
     Stand {
@@ -264,7 +264,7 @@ async fn stand() -> Stand {
         world,
         store,
         agents,
-        pulse,
+        activity,
         _stop: stop,
     }
 }
@@ -295,7 +295,7 @@ async fn a_loop_that_panics_is_started_again_counted_and_told() {
         || async { stand.reached().await },
     )
     .await;
-    assert_eq!(stand.pulse.borrow().panics, 3);
+    assert_eq!(stand.activity.borrow().panics, 3);
     let told = events::history(&*stand.store, "0123456789", stand.env.clock.now())
         .await
         .unwrap();
@@ -315,7 +315,7 @@ struct HeldMachines {
 }
 
 #[async_trait]
-impl Gate for HeldMachines {
+impl Interceptor for HeldMachines {
     async fn before(&self, call: Call, _what: &str) -> Verdict {
         struct Waiting<'a>(Option<&'a AtomicU32>);
         impl Drop for Waiting<'_> {
@@ -345,7 +345,9 @@ async fn a_watch_that_falls_behind_costs_no_work_that_is_under_way() {
         abandoned: AtomicU32::new(0),
         released: Semaphore::new(0),
     });
-    stand.world.set_gate(Arc::clone(&machines) as Arc<dyn Gate>);
+    stand
+        .world
+        .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
     stand.create().await;
     until(&stand.env, "two machines are being made", || async {
         machines.held.load(Ordering::SeqCst) == 2
@@ -381,7 +383,9 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
         abandoned: AtomicU32::new(0),
         released: Semaphore::new(0),
     });
-    stand.world.set_gate(Arc::clone(&machines) as Arc<dyn Gate>);
+    stand
+        .world
+        .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
     let operation = OperationRecord {
         creates: true,
         ..OperationRecord::accepted(

@@ -69,7 +69,7 @@ impl Checks {
             }
         }
         let pools = &draft.desired.spec.pools;
-        let leaving = &draft.desired.course.leaving;
+        let leaving = &draft.desired.requests.leaving;
         let order = |part: &Part| match part {
             Part::Base => 0,
             Part::Pool(name) => {

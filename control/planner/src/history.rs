@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use control_records::{EventKind, Told};
+use control_records::{EventKind, Reported};
 
 use crate::{Draft, Machine, Presence, Reach, Write, messages};
 
@@ -11,9 +11,9 @@ const TOLD_AT_ONCE: usize = 4;
 
 pub(crate) fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
-    let mut told = BTreeMap::new();
+    let mut reported = BTreeMap::new();
     for (id, machine) in &seen.machines {
-        let before = seen.observed.told.get(id).cloned().unwrap_or_default();
+        let before = seen.observed.reported.get(id).cloned().unwrap_or_default();
         let label = machine.label().to_owned();
         if draft.writes.contains(&Write::RemoveMachine(id.clone())) {
             draft.tell(EventKind::MachineRemoved, label, format!("machine {id} is gone"));
@@ -21,19 +21,19 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
         }
         let mut now = before.clone();
         if !draft.has_room(TOLD_AT_ONCE) {
-            if before != Told::default() {
-                told.insert(id.clone(), before);
+            if before != Reported::default() {
+                reported.insert(id.clone(), before);
             }
             continue;
         }
         runs(draft, id, machine, &label, &mut now);
         serves(draft, machine, &label, &mut now);
         restarts(draft, machine, &label, &mut now);
-        if now != Told::default() {
-            told.insert(id.clone(), now);
+        if now != Reported::default() {
+            reported.insert(id.clone(), now);
         }
     }
-    draft.observed.told = told;
+    draft.observed.reported = reported;
     problem(draft);
 }
 
@@ -41,15 +41,15 @@ fn going(draft: &Draft<'_>, machine: &Machine) -> bool {
     machine.record.deleting || draft.instead.is_some()
 }
 
-fn runs(draft: &mut Draft<'_>, id: &str, machine: &Machine, label: &str, told: &mut Told) {
+fn runs(draft: &mut Draft<'_>, id: &str, machine: &Machine, label: &str, reported: &mut Reported) {
     match machine.presence {
-        Presence::Running if !told.runs => {
-            told.runs = true;
+        Presence::Running if !reported.runs => {
+            reported.runs = true;
             draft.tell(EventKind::MachineMade, label, format!("machine {id} runs"));
         }
-        Presence::Absent | Presence::Partial | Presence::Stopped | Presence::Gone if told.runs => {
-            told.runs = false;
-            told.ready = false;
+        Presence::Absent | Presence::Partial | Presence::Stopped | Presence::Gone if reported.runs => {
+            reported.runs = false;
+            reported.ready = false;
             // That something goes which is to go is told once it has gone.
             if !going(draft, machine) {
                 let why = match machine.presence {
@@ -63,7 +63,7 @@ fn runs(draft: &mut Draft<'_>, id: &str, machine: &Machine, label: &str, told: &
     }
 }
 
-fn serves(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut Told) {
+fn serves(draft: &mut Draft<'_>, machine: &Machine, label: &str, reported: &mut Reported) {
     let api = &draft.seen.api;
     let (ready, good, bad) = match machine.node_name() {
         Some(name) if api.reach == Reach::Ready => (
@@ -81,26 +81,26 @@ fn serves(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut Told
     let (Some(ready), false) = (ready, going(draft, machine)) else {
         return;
     };
-    if ready != told.ready {
-        told.ready = ready;
+    if ready != reported.ready {
+        reported.ready = ready;
         let (kind, message) = if ready { good } else { bad };
         draft.tell(kind, label, message);
     }
 }
 
 /// Told at once the first times, then each time that the number has doubled.
-fn restarts(draft: &mut Draft<'_>, machine: &Machine, label: &str, told: &mut Told) {
+fn restarts(draft: &mut Draft<'_>, machine: &Machine, label: &str, reported: &mut Reported) {
     let Some(report) = &machine.report else { return };
     for (name, process) in &report.processes {
-        let before = told.restarts.get(name).copied().unwrap_or(0);
+        let before = reported.restarts.get(name).copied().unwrap_or(0);
         let now = process.restarts;
         if now < before {
             // Another boot of the machine counts anew.
-            told.restarts.remove(name);
+            reported.restarts.remove(name);
         }
-        let before = told.restarts.get(name).copied().unwrap_or(0);
+        let before = reported.restarts.get(name).copied().unwrap_or(0);
         if now > before && (before < 3 || now >= before.saturating_mul(2)) {
-            told.restarts.insert(name.clone(), now);
+            reported.restarts.insert(name.clone(), now);
             let last = process.last_exit.as_deref().unwrap_or("it ended");
             let times = match now {
                 1 => String::new(),

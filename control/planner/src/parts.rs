@@ -29,9 +29,9 @@ pub(crate) fn reached(draft: &mut Draft<'_>, checks: &Checks) {
     if draft.instead.is_some() {
         return;
     }
-    let leaving = &draft.desired.course.leaving;
+    let leaving = &draft.desired.requests.leaving;
     let pools = draft.desired.pool_generations.iter();
-    let parts = std::iter::once((Part::Base, draft.desired.course.generation))
+    let parts = std::iter::once((Part::Base, draft.desired.requests.generation))
         .chain(pools.map(|(pool, own)| (Part::pool(pool), *own)))
         .chain(leaving.iter().map(|pool| (pool.part(), pool.generation)));
     let parts: Vec<_> = parts.collect();

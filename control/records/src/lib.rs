@@ -30,7 +30,6 @@
 
 pub mod activity;
 pub mod child;
-pub mod course;
 pub mod directory;
 pub mod epoch;
 pub mod events;
@@ -39,6 +38,7 @@ mod machine;
 pub mod migrate;
 mod operation;
 mod part;
+pub mod requests;
 mod text;
 pub mod unknown;
 
@@ -50,18 +50,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use child::{ChildRecord, SystemData};
-pub use course::{Course, Leaving, Reached};
 pub use directory::{NameRecord, OwnerRecord};
 pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use key::Owner;
-pub use machine::{Assignment, Healing, MachineRecord, Role, Rung, Work};
+pub use machine::{Assignment, Healing, MachineRecord, RepairStep, Role, Work};
 pub use migrate::{FormatRecord, MigrateError, migrate};
 pub use operation::{
     MOST_OUTPUT, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Output, OutputTooLarge,
     Progress,
 };
 pub use part::Part;
+pub use requests::{Leaving, Reached, Requests};
 
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -134,7 +134,8 @@ pub struct ClusterRecord {
     pub operation: String,
     /// How it relates to the requests before.
     #[serde(default)]
-    pub course: Course,
+    #[serde(rename = "course")]
+    pub requests: Requests,
     /// systemData.
     pub created_at: Timestamp,
     /// systemData.
@@ -204,8 +205,8 @@ pub struct ObservedRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrading_to: Option<String>,
     /// What was last told of each machine, by id, so that it is told once.
-    #[serde(default)]
-    pub told: BTreeMap<String, Told>,
+    #[serde(default, rename = "told")]
+    pub reported: BTreeMap<String, Reported>,
     /// Whether a problem was told that is not known to be over.
     #[serde(default)]
     pub problem_told: bool,
@@ -259,7 +260,7 @@ pub struct Restored {
 /// What the events have told of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Told {
+pub struct Reported {
     /// That it runs.
     pub runs: bool,
     /// That its node is ready.

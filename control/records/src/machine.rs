@@ -45,7 +45,7 @@ pub struct MachineRecord {
 
 impl MachineRecord {
     /// The step of a repair that is to be carried out, and when it was decided.
-    pub fn repairing(&self) -> Option<(Rung, Timestamp)> {
+    pub fn repairing(&self) -> Option<(RepairStep, Timestamp)> {
         self.work.as_ref()?.repair()
     }
 
@@ -62,7 +62,7 @@ pub enum Work {
     /// A step of a repair is to be carried out.
     Repair {
         /// Which.
-        step: Rung,
+        step: RepairStep,
         /// When it was decided.
         since: Timestamp,
         /// The upgrade that it interrupts, by when that was decided: what the machine serves with afterwards is still to be seen.
@@ -78,7 +78,7 @@ pub enum Work {
 
 impl Work {
     /// What is to be done where these are: a repair comes before an upgrade.
-    pub fn of(repair: Option<(Rung, Timestamp)>, upgrade: Option<Timestamp>) -> Option<Self> {
+    pub fn of(repair: Option<(RepairStep, Timestamp)>, upgrade: Option<Timestamp>) -> Option<Self> {
         match (repair, upgrade) {
             (Some((step, since)), upgrade) => Some(Self::Repair { step, since, upgrade }),
             (None, Some(since)) => Some(Self::Upgrade { since }),
@@ -87,7 +87,7 @@ impl Work {
     }
 
     /// The step of a repair that it is, and when it was decided.
-    pub fn repair(&self) -> Option<(Rung, Timestamp)> {
+    pub fn repair(&self) -> Option<(RepairStep, Timestamp)> {
         match self {
             Self::Repair { step, since, .. } => Some((*step, *since)),
             Self::Upgrade { .. } => None,
@@ -108,7 +108,8 @@ impl Work {
 #[serde(rename_all = "camelCase", default)]
 pub struct Healing {
     /// The last step.
-    pub rung: Rung,
+    #[serde(rename = "rung")]
+    pub step: RepairStep,
     /// When it was decided; once it is carried out, when that was.
     pub at: Option<Timestamp>,
     /// How often it was taken in a row.
@@ -128,13 +129,13 @@ pub struct Healing {
 impl Healing {
     /// Whether the machine is no longer counted on: another one takes its place.
     pub fn given_up(&self) -> bool {
-        self.rung == Rung::Replace
+        self.step == RepairStep::Replace
     }
 }
 
 /// A step of a repair, gentle ones first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Rung {
+pub enum RepairStep {
     /// None was needed.
     #[default]
     None,

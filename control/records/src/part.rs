@@ -91,10 +91,10 @@ impl ClusterRecord {
     /// The generation of the last change to a part. `None` for a pool that is not there.
     pub fn part_generation(&self, part: &Part) -> Option<u64> {
         match part {
-            Part::Base => Some(self.course.generation),
+            Part::Base => Some(self.requests.generation),
             Part::Pool(pool) => self.pool_generations.get(pool).copied(),
             Part::Leaving { .. } => {
-                let mut leaving = self.course.leaving.iter();
+                let mut leaving = self.requests.leaving.iter();
                 let found = leaving.find(|leaving| leaving.part() == *part);
                 found.map(|leaving| leaving.generation)
             }

@@ -353,11 +353,11 @@ async fn parts_have_their_types() {
     migrate(&store).await.unwrap();
     let (c6, observed) = named(&store, "c6").await;
     assert_eq!(
-        c6.course.aborted,
+        c6.requests.aborted,
         [(Part::Base, 4), (Part::pool("np1"), 4)].into()
     );
     // The pool `base` goes; the cluster without its pools is called so by now.
-    let base = c6.course.leaving[0].part();
+    let base = c6.requests.leaving[0].part();
     assert_eq!(base.pool_name(), Some("base"));
     assert_eq!(observed.reached[&Part::Base], 4);
     assert_eq!(observed.reached[&base], 3);
@@ -367,7 +367,7 @@ async fn parts_have_their_types() {
         let owner = Owner::cluster(cluster.uid.as_str());
         let mut running = directory::operations(&store, &owner).await.unwrap();
         running.retain(|found| found.status == OperationStatus::InProgress);
-        let leaving = &cluster.course.leaving[0];
+        let leaving = &cluster.requests.leaving[0];
         let deletion = running.iter().find(|found| found.id == leaving.operation);
         assert_eq!(deletion.unwrap().part, Some(leaving.part()));
         let of_one: BTreeSet<_> = running.iter().filter_map(OperationRecord::pool).collect();
@@ -459,7 +459,7 @@ async fn a_machine_has_at_most_one_work() {
         }
         upgrades += usize::from(machine.upgrading().is_some());
         assert_eq!(&json!(machine.upgrading()), upgrading);
-        assert_eq!(repair["rung"], json!(machine.healing.rung));
+        assert_eq!(repair["rung"], json!(machine.healing.step));
         assert_eq!(repair["restarts"], json!(machine.healing.restarts));
     }
     // One of the upgrades is interrupted by a repair.

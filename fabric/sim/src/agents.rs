@@ -15,7 +15,7 @@ use crate::{
     Inner, SimWorld,
     ailments::{Ailment, Cure},
     faults::Call,
-    gate::Verdict,
+    interceptor::Verdict,
     options::{Span, draw},
     state::{Heard, Machine, State},
 };

@@ -13,7 +13,7 @@ use crate::{
     etcd::Etcd,
     fabric::INJECTED,
     faults::Call,
-    gate::Verdict,
+    interceptor::Verdict,
     state::{Node, State},
 };
 

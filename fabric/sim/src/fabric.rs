@@ -9,15 +9,15 @@ use fabric_api::{
 };
 
 use crate::{
-    Inner, SimWorld, ailments::Cure, etcd::Etcd, faults::Call, gate::Verdict, options::draw, state::Machine,
-    violations,
+    Inner, SimWorld, ailments::Cure, etcd::Etcd, faults::Call, interceptor::Verdict, options::draw,
+    state::Machine, violations,
 };
 
 /// What injected failures say.
 pub(crate) const INJECTED: &str = "injected fault";
 
 impl Inner {
-    /// Counts a call and asks the gate; `Ok(true)` when its answer is to be lost.
+    /// Counts a call and asks the interceptor; `Ok(true)` when its answer is to be lost.
     async fn begin(&self, call: Call, what: &str) -> Result<bool, FabricError> {
         match self.judge(call, what).await {
             Verdict::Works => Ok(false),
@@ -26,17 +26,17 @@ impl Inner {
         }
     }
 
-    /// What is to become of a call: what was asked for, else what the gate says.
+    /// What is to become of a call: what was asked for, else what the interceptor says.
     pub(crate) async fn judge(&self, call: Call, what: &str) -> Verdict {
         let verdict = self
             .state()
             .faults
             .judge(call, self.env.seed, self.options.failure_rate);
-        let gate = self.gate();
-        match (verdict, gate) {
-            (Verdict::Works, Some(gate)) => gate.before(call, what).await,
-            (verdict, Some(gate)) => {
-                gate.after(call, what, Some(INJECTED)).await;
+        let interceptor = self.interceptor();
+        match (verdict, interceptor) {
+            (Verdict::Works, Some(interceptor)) => interceptor.before(call, what).await,
+            (verdict, Some(interceptor)) => {
+                interceptor.after(call, what, Some(INJECTED)).await;
                 verdict
             }
             (verdict, None) => verdict,
@@ -45,8 +45,8 @@ impl Inner {
 
     /// A call has done its work.
     pub(crate) async fn done(&self, call: Call, what: &str, failure: Option<&str>) {
-        if let Some(gate) = self.gate() {
-            gate.after(call, what, failure).await;
+        if let Some(interceptor) = self.interceptor() {
+            interceptor.after(call, what, failure).await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use base_env::Seed;
 
-use crate::gate::Verdict;
+use crate::interceptor::Verdict;
 
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {

@@ -18,7 +18,7 @@ mod dump;
 mod etcd;
 mod fabric;
 mod faults;
-mod gate;
+mod interceptor;
 mod options;
 mod state;
 mod violations;
@@ -37,7 +37,7 @@ use tokio::sync::broadcast;
 
 pub use ailments::{Ailment, Cure};
 pub use faults::{Call, Tally};
-pub use gate::{Gate, Verdict};
+pub use interceptor::{Interceptor, Verdict};
 pub use options::{SimOptions, Span};
 use state::State;
 
@@ -53,7 +53,7 @@ pub(crate) struct Inner {
     pub(crate) options: SimOptions,
     state: Mutex<State>,
     /// Who stands before every call, if anybody.
-    gate: Mutex<Option<Arc<dyn Gate>>>,
+    interceptor: Mutex<Option<Arc<dyn Interceptor>>>,
     /// Names of machines whose report changed.
     pub(crate) reports: broadcast::Sender<String>,
 }
@@ -70,7 +70,7 @@ impl SimWorld {
                 env,
                 options,
                 state: Mutex::new(state),
-                gate: Mutex::default(),
+                interceptor: Mutex::default(),
                 reports: broadcast::Sender::new(4096),
             }),
         }
@@ -120,8 +120,12 @@ impl SimWorld {
     }
 
     /// Puts somebody before every call of the service.
-    pub fn set_gate(&self, gate: Arc<dyn Gate>) {
-        *self.inner.gate.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+    pub fn set_interceptor(&self, interceptor: Arc<dyn Interceptor>) {
+        *self
+            .inner
+            .interceptor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(interceptor);
     }
 
     /// Something befalls a machine, until this much is done about it. `false` when there is no such machine.
@@ -326,8 +330,11 @@ impl SimWorld {
 }
 
 impl Inner {
-    pub(crate) fn gate(&self) -> Option<Arc<dyn Gate>> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn interceptor(&self) -> Option<Arc<dyn Interceptor>> {
+        self.interceptor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

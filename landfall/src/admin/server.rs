@@ -177,7 +177,7 @@ impl Sources {
             let state = cluster_state(&cluster, observed.as_ref(), operation.as_ref());
             let observed = observed.unwrap_or_default();
             let mut running = Vec::new();
-            for id in &cluster.course.running {
+            for id in &cluster.requests.running {
                 let found = get_record::<OperationRecord>(store, &owner.operation(id)).await?;
                 running.extend(
                     found

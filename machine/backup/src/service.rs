@@ -37,7 +37,7 @@ impl Failure {
 }
 
 /// Where backups are shipped to.
-pub(crate) trait Keeper {
+pub(crate) trait BackupSink {
     /// What there is of the machine's own cluster.
     fn has(&self) -> Result<Vec<ObjectName>, Failure>;
     /// Hands over a part of a log. It is kept when this returns.
@@ -126,7 +126,7 @@ impl Service {
     }
 }
 
-impl Keeper for Service {
+impl BackupSink for Service {
     fn has(&self) -> Result<Vec<ObjectName>, Failure> {
         self.list(OWN).map_err(Failure::Away)
     }

@@ -19,7 +19,7 @@ use machine_program::pause;
 
 use crate::{
     program::say,
-    service::{Failure, Keeper},
+    service::{BackupSink, Failure},
     shared::Shared,
     spool::Spool,
 };
@@ -64,7 +64,7 @@ struct Part {
     end: u64,
 }
 
-impl<K: Keeper, C: Fn() -> Result<K, String>> Shipper<C> {
+impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
     /// Ships for ever.
     pub(crate) fn run(&self) {
         let mut retry = FIRST_RETRY;

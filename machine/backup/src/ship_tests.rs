@@ -27,7 +27,7 @@ impl Stand {
     }
 }
 
-impl Keeper for Stand {
+impl BackupSink for Stand {
     fn has(&self) -> Result<Vec<ObjectName>, Failure> {
         Ok(self.archive.holding("u1").unwrap().names())
     }

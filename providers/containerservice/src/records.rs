@@ -154,11 +154,11 @@ impl ContainerService {
         let owner = Owner::cluster(record.value.uid.as_str());
         let operation = self.read(&owner.operation(&record.value.operation)).await?;
         let cluster = &record.value;
-        let course = &cluster.course;
+        let requests = &cluster.requests;
         let reached = observed.as_ref().map_or(0, |found| found.value.generation);
         let mut pool_operations = BTreeMap::new();
         // What is reached needs no operation to say how it is.
-        let pools = course
+        let pools = requests
             .pool_operations
             .iter()
             .filter(|(pool, _)| {
@@ -168,7 +168,7 @@ impl ContainerService {
                     .is_some_and(|own| *own > reached)
             })
             .map(|(pool, id)| (Part::pool(pool), id));
-        let leaving = course
+        let leaving = requests
             .leaving
             .iter()
             .filter(|pool| pool.generation > reached)
@@ -196,7 +196,7 @@ impl ContainerService {
     ) -> Result<Vec<Stored<OperationRecord>>, ArmError> {
         let owner = Owner::cluster(record.uid.as_str());
         let mut running = Vec::new();
-        for id in &record.course.running {
+        for id in &record.requests.running {
             let found = self.read::<OperationRecord>(&owner.operation(id)).await?;
             running.extend(found.filter(|found| found.value.status == OperationStatus::InProgress));
         }

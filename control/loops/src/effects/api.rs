@@ -7,7 +7,7 @@ use control_planner::{AddonsSeen, ApiEffect, Reach};
 use jiff::Timestamp;
 
 use super::{EffectError, Job};
-use crate::{Settings, fair::Lane, state::LoopState};
+use crate::{Settings, fair_queue::Lane, state::LoopState};
 
 /// What an effect on a cluster's API found or did.
 pub(crate) enum ApiOutcome {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{EffectError, Job};
-use crate::{Settings, fair::Lane, state::LoopState};
+use crate::{Settings, fair_queue::Lane, state::LoopState};
 
 /// A machine's configuration as sealed in the store.
 #[derive(Serialize, Deserialize)]

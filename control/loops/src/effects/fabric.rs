@@ -10,7 +10,7 @@ use fabric_api::{FabricError, Inventory, MachineId, MachineSpec, Power, RouteSpe
 use jiff::Timestamp;
 
 use super::{EffectError, Job};
-use crate::{Settings, fair::Lane, index::VIP_LABEL, recipes::network_id, state::LoopState};
+use crate::{Settings, fair_queue::Lane, index::VIP_LABEL, recipes::network_id, state::LoopState};
 
 /// What an effect on the fabric found or did.
 pub(crate) enum FabricOutcome {

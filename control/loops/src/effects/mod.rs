@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     ControllerDeps, Settings,
-    fair::Lane,
+    fair_queue::Lane,
     inventory::{InventoryCache, Mark},
     recipes::{RecipeError, Secret, Site},
     state::LoopState,

@@ -10,7 +10,7 @@ mod repairs;
 pub use repairs::SilentMachines;
 pub(crate) use repairs::{Kind, preserved};
 
-use control_records::Rung;
+use control_records::RepairStep;
 
 use crate::{Draft, Machine, Symptom};
 
@@ -35,7 +35,7 @@ pub(crate) enum Disturb<'d> {
         machine: &'d Machine,
         symptom: &'d Symptom,
         kind: Kind,
-        step: Rung,
+        step: RepairStep,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Repairs: nothing is taken away from a machine that is preserved, nor from many machines that ail at once.
 
-use control_records::{Healing, Role, Rung};
+use control_records::{Healing, RepairStep, Role};
 
 use crate::{
     Ailment, Draft, Machine, Symptom, Write,
@@ -59,7 +59,7 @@ pub(super) fn repair(
     machine: &Machine,
     symptom: &Symptom,
     kind: Kind,
-    step: Rung,
+    step: RepairStep,
 ) -> Result<(), String> {
     if let Some(why) = forbidden(draft, id, machine, symptom, kind, step) {
         return Err(why);
@@ -77,13 +77,13 @@ fn forbidden(
     machine: &Machine,
     symptom: &Symptom,
     kind: Kind,
-    step: Rung,
+    step: RepairStep,
 ) -> Option<String> {
     let healing = &machine.record.healing;
     if healing.preserve.is_some() && kind != Kind::Node {
         return Some(preserved(healing));
     }
-    if step == Rung::Restart {
+    if step == RepairStep::Restart {
         return None;
     }
     if symptom.ailment == Ailment::DiskFull && shared_disk(draft) {
@@ -121,7 +121,7 @@ fn forbidden(
                 );
             }
             // A reboot keeps the data and can only help; whoever is replaced is gone for good.
-            (step > Rung::Reboot && !all_healthy(draft, Some(id)))
+            (step > RepairStep::Reboot && !all_healthy(draft, Some(id)))
                 .then(|| "not all other control plane members are well".to_owned())
         }
         Kind::Node if symptom.ailment == Ailment::Outdated => {
@@ -144,7 +144,13 @@ fn forbidden(
 }
 
 /// Why so many ailing at once are taken for something else than bad machines, if so.
-fn mass(draft: &Draft<'_>, machine: &Machine, symptom: &Symptom, kind: Kind, step: Rung) -> Option<String> {
+fn mass(
+    draft: &Draft<'_>,
+    machine: &Machine,
+    symptom: &Symptom,
+    kind: Kind,
+    step: RepairStep,
+) -> Option<String> {
     if symptom.ailment == Ailment::Vanished {
         return None;
     }
@@ -154,7 +160,7 @@ fn mass(draft: &Draft<'_>, machine: &Machine, symptom: &Symptom, kind: Kind, ste
              only one machine of a cluster is tried now and then; look at the host's load and at 'landfall logs'"
         ));
     }
-    if kind != Kind::Node || step == Rung::Restart || symptom.ailment == Ailment::Outdated {
+    if kind != Kind::Node || step == RepairStep::Restart || symptom.ailment == Ailment::Outdated {
         return None;
     }
     let (ailing, all) = pool(draft, machine);
@@ -210,7 +216,8 @@ fn pool(draft: &Draft<'_>, machine: &Machine) -> (usize, usize) {
         });
         // One that was just rebooted has not shown yet that this helped.
         let record = &other.record;
-        let unproven = record.repairing().is_some() || record.healing.rung >= Rung::Reboot && !other.heard();
+        let unproven =
+            record.repairing().is_some() || record.healing.step >= RepairStep::Reboot && !other.heard();
         ailing += usize::from(ripe || unproven);
     }
     (ailing, all)

@@ -14,7 +14,7 @@ use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
 use control_records::{
     Assignment, ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
-    Owner, Role, Rung,
+    Owner, RepairStep, Role,
 };
 use jiff::Timestamp;
 
@@ -95,7 +95,7 @@ fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
         sealed: BTreeMap::new(),
         deleting: false,
         operation: "op".to_owned(),
-        course: control_records::Course::default(),
+        requests: control_records::Requests::default(),
         created_at: at(0),
         created_by: String::new(),
         created_by_type: String::new(),
@@ -154,7 +154,7 @@ struct Ideal {
     ended: Vec<(String, OperationStatus)>,
     health: Health,
     /// Machines that say nothing, since when, and the step that brings them back.
-    ill: BTreeMap<String, (Timestamp, Rung)>,
+    ill: BTreeMap<String, (Timestamp, RepairStep)>,
     /// etcd's voting members, where there is a keeper to tell.
     voters: BTreeSet<String>,
     /// The restore that members' etcd says its data comes from.
@@ -252,7 +252,7 @@ impl Ideal {
     }
 
     /// A step of a repair was done to a machine.
-    fn treat(&mut self, id: &str, rung: Rung, at: Timestamp) {
+    fn treat(&mut self, id: &str, step: RepairStep, at: Timestamp) {
         let record = &self.seen.machines[id].record;
         assert!(
             [record.repairing().map(|(_, at)| at), record.upgrading()].contains(&Some(at))
@@ -263,7 +263,7 @@ impl Ideal {
         let ended_boot = report.map(|report| report.boot.clone());
         self.health.started_anew(id, at, ended_boot);
         match self.ill.get_mut(id) {
-            Some((_, cure)) if *cure <= rung => {
+            Some((_, cure)) if *cure <= step => {
                 self.ill.remove(id);
             }
             Some((since, _)) => *since = self.now,
@@ -415,12 +415,12 @@ impl Ideal {
                 }
             }
             Effect::Fabric(FabricEffect::RestartMachine { machine, at }) => {
-                self.treat(machine, Rung::Reboot, *at);
+                self.treat(machine, RepairStep::Reboot, *at);
                 self.seen.machines.get_mut(machine).unwrap().presence = Presence::Running;
                 self.boot(machine);
             }
             Effect::Fabric(FabricEffect::WipeMachine { machine, at }) => {
-                self.treat(machine, Rung::Reimage, *at);
+                self.treat(machine, RepairStep::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(
                     machine.record.enrolled_key.is_none() || self.desired.spec.stopped,

@@ -7,7 +7,7 @@ use super::*;
 /// A cluster whose requests are kept as providers keep them: all of it asked for by generation 1.
 fn course(pools: Vec<PoolSpec>) -> Ideal {
     let mut desired = cluster(PodNetworking::Kubenet, pools);
-    desired.course.generation = 1;
+    desired.requests.generation = 1;
     for pool in &desired.spec.pools {
         desired.pool_generations.insert(pool.name.clone(), 1);
     }
@@ -101,13 +101,13 @@ fn a_deleted_pool_is_gone_with_its_last_machine() {
     let b = ideal.desired.spec.pools.pop().unwrap();
     ideal.desired.pool_generations.remove("b");
     ideal.desired.generation = 2;
-    ideal.desired.course.leaving = vec![Leaving {
+    ideal.desired.requests.leaving = vec![Leaving {
         body: serde_json::Value::Null,
         spec: b,
         generation: 2,
         operation: "op2".to_owned(),
     }];
-    let part = ideal.desired.course.leaving[0].part();
+    let part = ideal.desired.requests.leaving[0].part();
     ideal.seen.operations = vec![OperationRecord {
         part: Some(part.clone()),
         ..of_pool(2, "b")
@@ -292,7 +292,7 @@ fn a_stopped_creation_leaves_nothing_and_the_next_request_begins_anew() {
         ideal.pass();
     }
     assert!(!ideal.seen.machines.is_empty());
-    ideal.desired.course.halted = true;
+    ideal.desired.requests.halted = true;
     ideal.desired.generation = 2;
     ideal.seen.operations = vec![operation(2, false)];
     ideal.run();
@@ -305,9 +305,9 @@ fn a_stopped_creation_leaves_nothing_and_the_next_request_begins_anew() {
     assert_eq!(ideal.ended, [("op2".to_owned(), OperationStatus::Succeeded)]);
     assert_eq!(ideal.seen.observed.kubernetes_version, None);
 
-    ideal.desired.course.halted = false;
+    ideal.desired.requests.halted = false;
     ideal.desired.generation = 3;
-    ideal.desired.course.generation = 3;
+    ideal.desired.requests.generation = 3;
     ideal.seen.api = ApiSeen::default();
     ideal.seen.operations = vec![operation(3, false)];
     ideal.run();

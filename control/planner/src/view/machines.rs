@@ -2,7 +2,7 @@
 
 use agent_protocol::{DiskSeen, ProcessState};
 use cluster_spec::{PodNetworking, PoolSpec};
-use control_records::{Part, Role, Rung, epoch::is_first};
+use control_records::{Part, RepairStep, Role, epoch::is_first};
 
 use super::etcd;
 use crate::{ConfigSeen, Draft, Machine, Presence, Reach, Subject};
@@ -21,7 +21,7 @@ pub(crate) const FULL: u64 = 20;
 
 pub(crate) fn wiping(machine: &Machine) -> bool {
     let repairing = machine.record.repairing();
-    repairing.is_some_and(|(step, _)| step >= Rung::Reimage)
+    repairing.is_some_and(|(step, _)| step >= RepairStep::Reimage)
 }
 
 /// Whether the fabric is to be looked through. A look tells nothing of a machine that something is done to: that will tell itself,
@@ -77,7 +77,7 @@ pub(crate) fn ailing(machine: &Machine) -> Option<String> {
     let healing = &machine.record.healing;
     if let (Some(symptom), true) = (
         &machine.symptom,
-        healing.rung > Rung::None || healing.held.is_some(),
+        healing.step > RepairStep::None || healing.held.is_some(),
     ) {
         let state = match &healing.held {
             Some(held) => format!("not repaired: {held}"),

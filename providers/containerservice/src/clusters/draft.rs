@@ -149,7 +149,9 @@ pub(crate) fn advance(
         deleting: false,
         operation: id.clone(),
         // `Draft::follow` says what follows from the requests before, once all else is decided.
-        course: present.map(|present| present.course.clone()).unwrap_or_default(),
+        requests: present
+            .map(|present| present.requests.clone())
+            .unwrap_or_default(),
         created_at: system.created_at,
         created_by: system.created_by,
         created_by_type: system.created_by_type,

@@ -31,7 +31,7 @@ impl<'a> ClusterView<'a> {
     pub(crate) fn pool_names(&self) -> Vec<&'a str> {
         let pools = &self.record.spec.pools;
         let mut names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
-        for leaving in &self.record.course.leaving {
+        for leaving in &self.record.requests.leaving {
             let name = leaving.spec.name.as_str();
             if !names.contains(&name) && !is_gone(leaving, self.observed) {
                 names.push(name);
@@ -46,7 +46,7 @@ impl<'a> ClusterView<'a> {
         if self.record.spec.pools.iter().any(same) {
             return None;
         }
-        let mut leaving = self.record.course.leaving.iter().rev();
+        let mut leaving = self.record.requests.leaving.iter().rev();
         leaving.find(|leaving| same(&leaving.spec) && !is_gone(leaving, self.observed))
     }
 
@@ -127,7 +127,7 @@ impl<'a> ClusterView<'a> {
             }
             None => {
                 let operation =
-                    self.pool_operation(&Part::pool(name), record.course.pool_operations.get(name));
+                    self.pool_operation(&Part::pool(name), record.requests.pool_operations.get(name));
                 let pool = record.spec.pools.iter().find(|pool| pool.name == name);
                 (
                     pool_body(record, name).clone(),
@@ -158,7 +158,7 @@ impl<'a> ClusterView<'a> {
         let there = self
             .observed
             .is_some_and(|observed| observed.has_reached(&Part::pool(&pool.name), own));
-        let before = record.course.reached.as_deref().filter(|_| !there);
+        let before = record.requests.reached.as_deref().filter(|_| !there);
         before
             .and_then(|reached| {
                 let mut pools = reached.spec.pools.iter();

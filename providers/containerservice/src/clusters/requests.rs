@@ -11,8 +11,8 @@ use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolSpec};
 use cluster_versions::Version;
 use control_records::{
-    ClusterRecord, Course, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
-    OperationStatus, Part, Reached,
+    ClusterRecord, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
+    OperationStatus, Part, Reached, Requests,
 };
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ impl Before<'_> {
     /// The state to return to: the present one if it is reached.
     pub(crate) fn last_reached(&self) -> Option<Reached> {
         let record = self.record;
-        if self.reached() && !record.course.halted && !record.deleting {
+        if self.reached() && !record.requests.halted && !record.deleting {
             return Some(Reached {
                 generation: record.generation,
                 body: record.body.clone(),
@@ -56,7 +56,7 @@ impl Before<'_> {
                 sealed: record.sealed.clone(),
             });
         }
-        let mut reached = record.course.reached.as_deref()?.clone();
+        let mut reached = record.requests.reached.as_deref()?.clone();
         // A pool that got there while others are still on their way has got there.
         for (body, spec) in bodies_and_specs(record) {
             if self.pool_reached(&spec.name) {
@@ -124,7 +124,7 @@ fn follow(
     before: Option<Before<'_>>,
 ) -> (Vec<OperationRecord>, Vec<Event>) {
     let mut events = vec![accepted(record, operation, before)];
-    let old = before.map(|before| &before.record.course);
+    let old = before.map(|before| &before.record.requests);
     let mut ended = Vec::new();
     let mut running = Vec::new();
     for other in before.iter().flat_map(|before| before.running) {
@@ -159,7 +159,7 @@ fn follow(
             .values_mut()
             .for_each(|own| *own = generation);
     }
-    record.course = Course {
+    record.requests = Requests {
         running: running
             .into_iter()
             .map(|other| other.id.clone())
@@ -184,7 +184,7 @@ fn follow(
         reached: before.and_then(|before| before.last_reached()).map(Box::new),
         // What an abort says of itself, it has said already; what earlier ones said holds for pools that stay as they are.
         aborted: record
-            .course
+            .requests
             .aborted
             .iter()
             .filter(|(part, own)| match part {
@@ -194,7 +194,7 @@ fn follow(
             })
             .map(|(part, own)| (part.clone(), *own))
             .collect(),
-        halted: record.course.halted && (operation.name == ABORT || operation.deletes),
+        halted: record.requests.halted && (operation.name == ABORT || operation.deletes),
         leaving: leaving(record, operation, before),
     };
     (ended, events)
@@ -223,7 +223,7 @@ fn leaving(record: &ClusterRecord, operation: &OperationRecord, before: Option<B
             generation: record.generation,
             operation: operation.id.clone(),
         });
-    let earlier = before.record.course.leaving.iter();
+    let earlier = before.record.requests.leaving.iter();
     earlier
         .filter(|leaving| !is_gone(leaving, before.observed))
         .cloned()
@@ -411,19 +411,19 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
     if let Some(reached) = &reached {
         record.sealed.clone_from(&reached.sealed);
     }
-    record.course.halted = reached.is_none();
+    record.requests.halted = reached.is_none();
     let generation = record.generation;
-    let mut aborted = present.course.aborted.clone();
+    let mut aborted = present.requests.aborted.clone();
     aborted.insert(Part::Base, generation);
     for (pool, own) in &mut record.pool_generations {
-        if record.course.halted {
+        if record.requests.halted {
             *own = generation;
         }
         if *own == generation {
             aborted.insert(Part::pool(pool.as_str()), generation);
         }
     }
-    record.course.aborted = aborted;
+    record.requests.aborted = aborted;
     Ok(draft)
 }
 
@@ -458,7 +458,7 @@ pub(crate) fn abort_pool(
     };
     let mut draft = advance(context, name, Some(present), body, spec, ABORT_POOL, Some(pool));
     let generation = draft.record.generation;
-    draft.record.course.aborted.insert(Part::pool(pool), generation);
+    draft.record.requests.aborted.insert(Part::pool(pool), generation);
     Ok(draft)
 }
 

@@ -74,7 +74,7 @@ pub fn cluster_state(
         return ProvisioningState::Succeeded;
     }
     // What a stopped creation leaves behind is not a cluster that could be updated.
-    let never = reached == 0 || (record.course.reached.is_none() && record.course.generation > 0);
+    let never = reached == 0 || (record.requests.reached.is_none() && record.requests.generation > 0);
     ended(operation).unwrap_or(if never {
         ProvisioningState::Creating
     } else {
@@ -95,7 +95,7 @@ fn aborted(
         Part::Base => record.generation,
         part => record.part_generation(part)?,
     };
-    if record.course.aborted.get(part) != Some(&own) {
+    if record.requests.aborted.get(part) != Some(&own) {
         return None;
     }
     Some(match ended(operation) {

@@ -90,7 +90,7 @@ async fn a_chain_of_requests_that_nobody_waits_for_is_accepted_as_a_whole() {
             operation(&stamp, running).await.status,
             OperationStatus::InProgress
         );
-        assert!(record.course.running.contains(running));
+        assert!(record.requests.running.contains(running));
     }
     assert_eq!(state(&stamp, C).await, "Creating");
     assert_eq!(state(&stamp, NP2).await, "Creating");
@@ -104,7 +104,7 @@ async fn a_chain_of_requests_that_nobody_waits_for_is_accepted_as_a_whole() {
         assert_eq!(error.code, "AKSOperationPreemptedByDelete");
         assert!(error.message.contains(&id(&delete)), "{}", error.message);
     }
-    assert_eq!(stamp.record("c").await.unwrap().course.running, [id(&delete)]);
+    assert_eq!(stamp.record("c").await.unwrap().requests.running, [id(&delete)]);
     // What a deleted name is asked for cannot be merged with anything: it says what to wait for.
     let again = stamp.ask("PUT", C, least()).await;
     assert_eq!((again.status, again.code()), (409, "Conflict"));
@@ -321,7 +321,7 @@ async fn an_aborted_creation_stays_visible_and_the_next_put_works() {
     assert_eq!(abort.status, 202);
     assert_eq!(operation(&stamp, &create).await.status, OperationStatus::Canceled);
     let record = stamp.record("c").await.unwrap();
-    assert!(record.course.halted && !record.deleting);
+    assert!(record.requests.halted && !record.deleting);
     assert_eq!(state(&stamp, C).await, "Canceling");
     stamp.reach("c").await;
     assert_eq!(state(&stamp, C).await, "Canceled");
@@ -333,9 +333,9 @@ async fn an_aborted_creation_stays_visible_and_the_next_put_works() {
     assert_eq!(again.status, 200);
     assert_eq!(again.body["properties"]["provisioningState"], "Creating");
     let record = stamp.record("c").await.unwrap();
-    assert!(!record.course.halted && record.uid == uid);
+    assert!(!record.requests.halted && record.uid == uid);
     assert!(
-        record.course.reached.is_none(),
+        record.requests.reached.is_none(),
         "an emptied cluster is nothing to return to"
     );
     stamp.reach("c").await;
@@ -351,7 +351,7 @@ async fn an_aborted_creation_stays_visible_and_the_next_put_works() {
             .status,
         202
     );
-    assert!(!stamp.record("c").await.unwrap().course.halted);
+    assert!(!stamp.record("c").await.unwrap().requests.halted);
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,7 +368,7 @@ async fn the_abort_of_a_pool_leaves_the_others_alone() {
     let scale = id(&stamp.ask("PUT", POOL, count(8)).await);
     let other = id(&stamp.ask("PUT", NP2, count(4)).await);
     let before = stamp.record("c").await.unwrap();
-    let first = before.course.reached.as_ref().unwrap().spec.pools[0].count;
+    let first = before.requests.reached.as_ref().unwrap().spec.pools[0].count;
     assert_eq!(stamp.ask("POST", abort, Value::Null).await.status, 202);
     assert_eq!(operation(&stamp, &scale).await.status, OperationStatus::Canceled);
     assert_eq!(
@@ -455,15 +455,15 @@ async fn a_storm_of_requests_keeps_the_record_small() {
     }
     let record = stamp.record("c").await.unwrap();
     assert!(
-        record.course.running.len() <= 64,
+        record.requests.running.len() <= 64,
         "{}",
-        record.course.running.len()
+        record.requests.running.len()
     );
     let running = stamp.operations().await;
     let running = running
         .iter()
         .filter(|operation| operation.status == OperationStatus::InProgress);
-    assert_eq!(running.count(), record.course.running.len());
+    assert_eq!(running.count(), record.requests.running.len());
     assert!(told(&stamp).await.len() <= events::KEPT);
 }
 

@@ -1,6 +1,6 @@
 //! `provisioningState` as a truth table.
 
-use control_records::{ClusterRecord, Course, ObservedRecord, OperationRecord, OperationStatus};
+use control_records::{ClusterRecord, ObservedRecord, OperationRecord, OperationStatus, Requests};
 use providers_containerservice::{cluster_state, pool_state};
 
 use crate::stamp::{Stamp, least};
@@ -51,7 +51,7 @@ async fn the_state_follows_from_desired_observed_and_operation() {
         let mut record = created.clone();
         record.deleting = deleting;
         // As if nothing had been aborted, nor told of what was reached before.
-        record.course = Course::default();
+        record.requests = Requests::default();
         record.generation = generation;
         record.pool_generations.insert("nodepool1".to_owned(), 2);
         let observed = observed.map(|generation| ObservedRecord {

@@ -51,7 +51,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
 fn given_up(draft: &mut Draft<'_>, id: &str, status: &BackupStatus) {
     let told = draft
         .observed
-        .told
+        .reported
         .get(id)
         .and_then(|told| told.restarts.get(GIVEN_UP))
         .copied()
@@ -59,7 +59,7 @@ fn given_up(draft: &mut Draft<'_>, id: &str, status: &BackupStatus) {
     if status.given_up == told {
         return;
     }
-    let told_now = &mut draft.observed.told.entry(id.to_owned()).or_default().restarts;
+    let told_now = &mut draft.observed.reported.entry(id.to_owned()).or_default().restarts;
     match status.given_up {
         // Another run of the program counts anew.
         0 => told_now.remove(GIVEN_UP),

@@ -10,7 +10,7 @@ use crate::{
 
 pub(crate) const FEATURE: Feature = Feature {
     instead: Some(Instead {
-        applies: |desired| desired.course.halted,
+        applies: |desired| desired.requests.halted,
         plan,
         checks: removal,
     }),

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use control_records::{EventKind, Healing, Rung, Work};
+use control_records::{EventKind, Healing, RepairStep, Work};
 use jiff::Timestamp;
 
 pub(crate) mod ailment;
@@ -104,11 +104,11 @@ impl HealPolicy {
     }
 
     fn pause(&self, healing: &Healing) -> Duration {
-        let pause = match healing.rung {
-            Rung::None => Duration::ZERO,
-            Rung::Restart => self.after_restart,
-            Rung::Reboot => self.after_reboot,
-            Rung::Reimage | Rung::Replace => self.after_reimage,
+        let pause = match healing.step {
+            RepairStep::None => Duration::ZERO,
+            RepairStep::Restart => self.after_restart,
+            RepairStep::Reboot => self.after_reboot,
+            RepairStep::Reimage | RepairStep::Replace => self.after_reimage,
         };
         let doublings = (healing.attempts.saturating_sub(1) + healing.replaced).min(10);
         pause.saturating_mul(1 << doublings).min(self.longest)
@@ -117,26 +117,28 @@ impl HealPolicy {
 
 impl Kind {
     /// What is done first about an ailment. `None`: nothing that healing may do.
-    fn first(self, ailment: &Ailment) -> Option<Rung> {
+    fn first(self, ailment: &Ailment) -> Option<RepairStep> {
         Some(match (ailment, self) {
-            (Ailment::Vanished, Self::Member) => Rung::Replace,
+            (Ailment::Vanished, Self::Member) => RepairStep::Replace,
             // What may be lost is lost already; its etcd comes back from its backup or not at all.
-            (Ailment::Vanished, Self::Node | Self::Only) => Rung::Reimage,
-            (Ailment::Silent | Ailment::Outdated, _) => Rung::Reboot,
-            (Ailment::Stuck(_) | Ailment::NotReady | Ailment::Unregistered, _) => Rung::Restart,
-            (Ailment::DiskFull, Self::Node) => Rung::Reimage,
-            (Ailment::DiskFull, Self::Member) => Rung::Replace,
+            (Ailment::Vanished, Self::Node | Self::Only) => RepairStep::Reimage,
+            (Ailment::Silent | Ailment::Outdated, _) => RepairStep::Reboot,
+            (Ailment::Stuck(_) | Ailment::NotReady | Ailment::Unregistered, _) => RepairStep::Restart,
+            (Ailment::DiskFull, Self::Node) => RepairStep::Reimage,
+            (Ailment::DiskFull, Self::Member) => RepairStep::Replace,
             (Ailment::DiskFull, Self::Only) => return None,
         })
     }
 
     /// What follows a step that did not help.
-    fn next(self, rung: Rung) -> Rung {
-        match (rung, self) {
-            (Rung::None, _) => Rung::Restart,
-            (Rung::Restart, _) | (_, Self::Only) => Rung::Reboot,
-            (Rung::Reboot, Self::Node) => Rung::Reimage,
-            (Rung::Reboot, Self::Member) | (Rung::Reimage | Rung::Replace, _) => Rung::Replace,
+    fn next(self, step: RepairStep) -> RepairStep {
+        match (step, self) {
+            (RepairStep::None, _) => RepairStep::Restart,
+            (RepairStep::Restart, _) | (_, Self::Only) => RepairStep::Reboot,
+            (RepairStep::Reboot, Self::Node) => RepairStep::Reimage,
+            (RepairStep::Reboot, Self::Member) | (RepairStep::Reimage | RepairStep::Replace, _) => {
+                RepairStep::Replace
+            }
         }
     }
 }
@@ -206,7 +208,7 @@ fn preserve(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> bool {
 /// A machine without a symptom: after a quiet time everything is forgiven.
 fn well(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     let healing = &machine.record.healing;
-    if healing.rung == Rung::None && healing.held.is_none() {
+    if healing.step == RepairStep::None && healing.held.is_none() {
         return;
     }
     if machine.presence != Presence::Running || !machine.heard() {
@@ -252,7 +254,7 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
             ),
         );
     };
-    let mut rung = first;
+    let mut step = first;
     if let (Some(_), Kind::Node) = (&healing.preserve, kind) {
         // It stays as it is; after a while another node does its work beside it.
         let due = draft.after(due, policy.after_reimage);
@@ -263,8 +265,8 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
             }
             return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
         }
-        rung = Rung::Replace;
-    } else if healing.rung >= first {
+        step = RepairStep::Replace;
+    } else if healing.step >= first {
         let due = healing
             .at
             .map_or(draft.now, |at| draft.after(at, policy.pause(healing)));
@@ -275,22 +277,22 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         if !told_since(draft, symptom, due) {
             return;
         }
-        rung = kind.next(healing.rung);
+        step = kind.next(healing.step);
     }
     if matches!(&symptom.ailment, Ailment::Stuck(process) if stands_by(process)) {
-        rung = Rung::Restart;
+        step = RepairStep::Restart;
     }
     let disturb = Disturb::Repair {
         id,
         machine,
         symptom,
         kind,
-        step: rung,
+        step,
     };
     if let Err(why) = draft.may(disturb) {
         return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
     }
-    step(draft, id, machine, symptom, rung);
+    take_step(draft, id, machine, symptom, step);
 }
 
 /// What only a look at the API tells counts when a look that began since then tells it still. Looks wait their turn: on a
@@ -305,12 +307,12 @@ fn told_since(draft: &mut Draft<'_>, symptom: &Symptom, due: Timestamp) -> bool 
     !(by_look && old)
 }
 
-fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, rung: Rung) {
+fn take_step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, step: RepairStep) {
     let before = &machine.record.healing;
     let mut healing = Healing {
-        rung,
+        step,
         at: Some(draft.now),
-        attempts: if before.rung == rung {
+        attempts: if before.step == step {
             before.attempts + 1
         } else {
             1
@@ -319,9 +321,9 @@ fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, r
         held: None,
         ..before.clone()
     };
-    let what = match rung {
-        Rung::None => return,
-        Rung::Restart => {
+    let what = match step {
+        RepairStep::None => return,
+        RepairStep::Restart => {
             let process = match &symptom.ailment {
                 Ailment::Stuck(process) => process.as_str(),
                 _ => KUBELET,
@@ -329,14 +331,14 @@ fn step(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom, r
             *healing.restarts.entry(process.to_owned()).or_default() += 1;
             format!("restarting {process}")
         }
-        Rung::Reboot => "restarting the machine".to_owned(),
-        Rung::Reimage => "making the machine anew".to_owned(),
-        Rung::Replace if before.preserve.is_some() => {
+        RepairStep::Reboot => "restarting the machine".to_owned(),
+        RepairStep::Reimage => "making the machine anew".to_owned(),
+        RepairStep::Replace if before.preserve.is_some() => {
             "adding another node beside it, which is preserved".to_owned()
         }
-        Rung::Replace => "replacing the machine".to_owned(),
+        RepairStep::Replace => "replacing the machine".to_owned(),
     };
-    let repair = matches!(rung, Rung::Reboot | Rung::Reimage).then_some((rung, draft.now));
+    let repair = matches!(step, RepairStep::Reboot | RepairStep::Reimage).then_some((step, draft.now));
     let work = Work::of(repair, machine.record.upgrading());
     write(
         draft,
@@ -376,8 +378,8 @@ fn write(
     draft.tell(EventKind::Repair, machine.label(), told);
     draft.write(Write::Repair {
         machine: id.to_owned(),
-        new_token: begins && healing.rung == Rung::Reimage,
-        remove: begins && healing.rung == Rung::Replace && healing.preserve.is_none(),
+        new_token: begins && healing.step == RepairStep::Reimage,
+        remove: begins && healing.step == RepairStep::Replace && healing.preserve.is_none(),
         work,
         healing,
     });

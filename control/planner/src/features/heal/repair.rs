@@ -1,24 +1,29 @@
 //! A step of healing that is written down, carried out: reboots, and machines made anew, drained first where somebody hears.
 
-use control_records::{Healing, Rung, Work};
+use control_records::{Healing, RepairStep, Work};
 use jiff::Timestamp;
 
 use crate::{Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write, view::control_plane::formed};
 
 /// Does the step that was written down at that time, and writes down that it is done.
-pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine, (step, at): (Rung, Timestamp)) {
+pub(crate) fn carry_out(
+    draft: &mut Draft<'_>,
+    id: &str,
+    machine: &Machine,
+    (step, at): (RepairStep, Timestamp),
+) {
     let healing = &machine.record.healing;
     let label = machine.label();
     let done = machine.repaired == Some(at);
     match (step, done) {
-        (Rung::Reboot, false) => draft.act(
+        (RepairStep::Reboot, false) => draft.act(
             FabricEffect::RestartMachine {
                 machine: id.to_owned(),
                 at,
             },
             format!("restarting {label}: {}", healing.reason),
         ),
-        (Rung::Reimage, false) => {
+        (RepairStep::Reimage, false) => {
             let why = format!("making {label} anew: {}", healing.reason);
             let machine = id.to_owned();
             match drained(draft, &draft.seen.machines[id]) {
@@ -33,12 +38,12 @@ pub(crate) fn carry_out(draft: &mut Draft<'_>, id: &str, machine: &Machine, (ste
             }
         }
         // The kubelet registers anew, and not as a node that was drained.
-        (Rung::Reimage, true) if registered(draft, machine) => {
+        (RepairStep::Reimage, true) if registered(draft, machine) => {
             let node = label.to_owned();
             draft.act(ApiEffect::DeleteNode(node), format!("making {label} anew"));
         }
         // Whether it is registered cannot be seen now. It starts when it can, or it would be the drained node of before.
-        (Rung::Reimage, true) if served(draft) && machine.node_name().is_some() => {
+        (RepairStep::Reimage, true) if served(draft) && machine.node_name().is_some() => {
             draft.wait(format!("waiting for the API server, to remove node {label}"));
         }
         _ => {

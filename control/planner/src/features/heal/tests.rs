@@ -1,7 +1,7 @@
 //! What is done about ailing machines: tables of steps over a world where nothing helps, or only the right thing does.
 
 use agent_protocol::DiskSeen;
-use control_records::{Rung, Work};
+use control_records::{RepairStep, Work};
 
 use super::*;
 
@@ -9,7 +9,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Ideal {
     /// A machine falls silent; `cure` brings it back.
-    pub(super) fn fall_ill(&mut self, id: &str, cure: Rung) {
+    pub(super) fn fall_ill(&mut self, id: &str, cure: RepairStep) {
         self.ill.insert(id.to_owned(), (self.now, cure));
         self.world();
     }
@@ -74,7 +74,7 @@ pub(super) fn standing(tier: cluster_spec::Tier, pools: Vec<PoolSpec>) -> Ideal 
 fn a_machine_is_helped_gently_first_and_given_up_in_the_end() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 2)]);
     let ill = ideal.nodes_of("a")[0].clone();
-    ideal.fall_ill(&ill, Rung::Replace);
+    ideal.fall_ill(&ill, RepairStep::Replace);
     ideal.live(HOUR);
     assert_eq!(
         ideal.repairs(),
@@ -104,7 +104,7 @@ fn a_machine_is_helped_gently_first_and_given_up_in_the_end() {
 
 #[test]
 fn whoever_recovers_starts_over_after_a_quiet_time() {
-    for (cure, steps) in [(Rung::Reboot, 1), (Rung::Reimage, 2)] {
+    for (cure, steps) in [(RepairStep::Reboot, 1), (RepairStep::Reimage, 2)] {
         let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
         let ill = ideal.nodes_of("a")[0].clone();
         ideal.fall_ill(&ill, cure);
@@ -123,7 +123,7 @@ fn many_nodes_of_a_pool_at_once_are_no_bad_machines() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 4), pool("b", 1)]);
     let ids = ideal.nodes_of("a");
     for id in &ids[..2] {
-        ideal.fall_ill(id, Rung::Reboot);
+        ideal.fall_ill(id, RepairStep::Reboot);
     }
     ideal.live(HOUR / 8);
     assert_eq!(ideal.repairs().len(), 2, "{:?}", ideal.repairs());
@@ -140,7 +140,7 @@ fn many_nodes_of_a_pool_at_once_are_no_bad_machines() {
 fn one_of_three_is_helped_and_two_are_not() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 3)]);
     let ids = ideal.nodes_of("a");
-    ideal.fall_ill(&ids[0], Rung::Reboot);
+    ideal.fall_ill(&ids[0], RepairStep::Reboot);
     ideal.live(HOUR / 4);
     assert!(ideal.ill.is_empty());
 }
@@ -151,7 +151,7 @@ fn while_a_mass_ails_one_machine_is_tried_now_and_then() {
     let ids = ideal.nodes_of("a");
     // Nothing helps two of them: what is tried is tried one at a time, with long pauses.
     for id in &ids[..2] {
-        ideal.fall_ill(id, Rung::Replace);
+        ideal.fall_ill(id, RepairStep::Replace);
     }
     ideal.live(2 * HOUR);
     let gone = |id: &String| !ideal.seen.machines.contains_key(id);
@@ -176,8 +176,8 @@ fn when_most_of_the_stamp_is_silent_hardly_anything_is_done() {
     let control_plane = ideal.control_plane_ids()[0].clone();
     let node = ideal.nodes_of("a")[0].clone();
     ideal.seen.silent_machines = SilentMachines { silent: 2, all: 3 };
-    ideal.fall_ill(&control_plane, Rung::Reboot);
-    ideal.fall_ill(&node, Rung::Reboot);
+    ideal.fall_ill(&control_plane, RepairStep::Reboot);
+    ideal.fall_ill(&node, RepairStep::Reboot);
     ideal.live(HOUR / 8);
     assert_eq!(ideal.ill.len(), 2);
     assert!(
@@ -252,7 +252,7 @@ fn a_preserved_node_is_left_as_it_is_and_another_one_added_beside_it() {
         ideal.seen.machines[&id].record.healing.preserve.as_deref(),
         Some("ticket 12")
     );
-    ideal.fall_ill(&id, Rung::Reboot);
+    ideal.fall_ill(&id, RepairStep::Reboot);
     ideal.live(HOUR);
     assert!(ideal.ill.contains_key(&id), "nobody touched it");
     assert!(
@@ -277,7 +277,7 @@ fn a_preserved_node_is_left_as_it_is_and_another_one_added_beside_it() {
 fn the_only_control_plane_member_is_rebooted_ever_more_rarely_and_never_deleted() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
     let id = ideal.control_plane_ids()[0].clone();
-    ideal.fall_ill(&id, Rung::Replace);
+    ideal.fall_ill(&id, RepairStep::Replace);
     ideal.live(4 * HOUR);
     let times: Vec<_> = ideal
         .told
@@ -330,7 +330,7 @@ fn a_machine_that_is_being_made_has_not_vanished() {
     assert_eq!(ideal.plan().writes, []);
     ideal.seen.busy.clear();
     assert!(
-        matches!(&ideal.plan().writes[..], [Write::Repair { healing, .. }] if healing.rung == Rung::Reimage)
+        matches!(&ideal.plan().writes[..], [Write::Repair { healing, .. }] if healing.step == RepairStep::Reimage)
     );
 }
 
@@ -340,9 +340,9 @@ fn a_node_made_anew_does_not_start_as_the_drained_one_of_before() {
     let id = ideal.nodes_of("a")[0].clone();
     let machine = ideal.seen.machines.get_mut(&id).unwrap();
     let begun = Some(ideal.now);
-    machine.record.work = Work::of(Some((Rung::Reimage, ideal.now)), None);
+    machine.record.work = Work::of(Some((RepairStep::Reimage, ideal.now)), None);
     machine.record.healing = Healing {
-        rung: Rung::Reimage,
+        step: RepairStep::Reimage,
         at: begun,
         ..Healing::default()
     };
@@ -369,8 +369,8 @@ fn two_members_are_not_taken_away_by_one_plan() {
     let ids = ideal.control_plane_ids();
     // Of a large stamp: no mass.
     ideal.seen.silent_machines = SilentMachines { silent: 2, all: 100 };
-    ideal.fall_ill(&ids[0], Rung::Reboot);
-    ideal.fall_ill(&ids[1], Rung::Reboot);
+    ideal.fall_ill(&ids[0], RepairStep::Reboot);
+    ideal.fall_ill(&ids[1], RepairStep::Reboot);
     ideal.now = after(ideal.now, HOUR);
     ideal.examine();
     // Both have been silent for long when it is looked at.
@@ -450,7 +450,7 @@ fn a_full_disk_is_told_with_numbers() {
     let [Write::Repair { healing, .. }] = &plan.writes[..] else {
         panic!("{:?}", plan.writes)
     };
-    assert_eq!(healing.rung, Rung::Reimage);
+    assert_eq!(healing.step, RepairStep::Reimage);
     assert_eq!(
         healing.reason,
         "its disk is full: 49 MiB of 1000 MiB are left in /var/lib"
@@ -511,7 +511,7 @@ fn a_repair_goes_on_where_a_crash_of_the_service_cut_it_short() {
     for crash in 1..25 {
         let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
         let ill = ideal.nodes_of("a")[0].clone();
-        ideal.fall_ill(&ill, Rung::Reimage);
+        ideal.fall_ill(&ill, RepairStep::Reimage);
         for _ in 0..crash {
             ideal.pass();
         }
@@ -534,7 +534,7 @@ fn a_node_is_named_in_what_is_told() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
     let name = ideal.seen.api.nodes[0].name.clone();
     let id = ideal.id_of(&name);
-    ideal.fall_ill(&id, Rung::Reboot);
+    ideal.fall_ill(&id, RepairStep::Reboot);
     ideal.live(HOUR / 6);
     let (_, event) = ideal
         .told

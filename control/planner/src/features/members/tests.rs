@@ -193,8 +193,8 @@ fn a_lost_member_is_replaced_and_a_second_one_never_taken_away_meanwhile() {
     // A second one falls silent while the third has not joined: it is rebooted, and kept.
     let mut ideal = standing(Tier::Standard, vec![pool("a", 9)]);
     let (one, two) = (ideal.members()[0].1.clone(), ideal.members()[1].1.clone());
-    ideal.ill.insert(one.clone(), (ideal.now, Rung::Replace));
-    ideal.ill.insert(two.clone(), (ideal.now, Rung::Replace));
+    ideal.ill.insert(one.clone(), (ideal.now, RepairStep::Replace));
+    ideal.ill.insert(two.clone(), (ideal.now, RepairStep::Replace));
     ideal.run_while_healing(60);
     let ids: Vec<_> = ideal.members().into_iter().map(|(_, id)| id).collect();
     assert!(ids.contains(&one) && ids.contains(&two));

@@ -272,7 +272,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         pool_size(draft, pool, checks);
     }
     // Pools that were deleted; their machines that are gone count as well.
-    for leaving in &draft.desired.course.leaving {
+    for leaving in &draft.desired.requests.leaving {
         let left = seen.machines.iter().filter(|(_, machine)| {
             matches!(machine.role(), Some(Role::Node { incarnation: own, .. }) if *own == leaving.spec.incarnation)
         });
@@ -293,7 +293,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
 /// Whether a node is of a pool that is to be, or of one that is known to be on its way out.
 fn of_a_part(draft: &Draft<'_>, machine: &Machine) -> bool {
     let pools = &draft.desired.spec.pools;
-    let leaving = draft.desired.course.leaving.iter().map(|leaving| &leaving.spec);
+    let leaving = draft.desired.requests.leaving.iter().map(|leaving| &leaving.spec);
     pools
         .iter()
         .chain(leaving)

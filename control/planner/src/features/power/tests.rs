@@ -9,7 +9,7 @@ impl Ideal {
     fn power(&mut self, stopped: bool) {
         let reached = self.seen.observed.generation >= self.desired.generation;
         if reached {
-            self.desired.course.reached = Some(Box::new(control_records::Reached {
+            self.desired.requests.reached = Some(Box::new(control_records::Reached {
                 generation: self.desired.generation,
                 body: serde_json::Value::Null,
                 spec: self.desired.spec.clone(),
@@ -18,7 +18,7 @@ impl Ideal {
         }
         self.desired.spec.stopped = stopped;
         self.desired.generation += 1;
-        self.desired.course.generation = self.desired.generation;
+        self.desired.requests.generation = self.desired.generation;
         self.desired.modified_at = self.now;
         self.seen.operations = vec![OperationRecord {
             started_at: self.now,

@@ -6,7 +6,7 @@
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
 use cluster_spec::RestoreSpec;
-use control_records::{EtcdLost, EventKind, Restored, Role, Rung};
+use control_records::{EtcdLost, EventKind, RepairStep, Restored, Role};
 
 use crate::{
     ApiEffect, Draft, Machine, Presence, Reach, addons_inputs,
@@ -118,7 +118,7 @@ fn past_help(draft: &Draft<'_>, machine: &Machine) -> bool {
     let long_ago = |at| draft.after(at, draft.policy.heal.after_reboot) <= draft.now;
     !machine.record.deleting
         && machine.symptom.is_some()
-        && healing.rung >= Rung::Reboot
+        && healing.step >= RepairStep::Reboot
         && machine.record.repairing().is_none()
         && healing.at.is_some_and(long_ago)
 }

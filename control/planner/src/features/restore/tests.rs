@@ -201,24 +201,24 @@ fn a_majority_that_lost_its_data_is_restored_once_the_rest_was_started_again_in_
     let (mut ideal, third) = two_of_three_empty();
     let lost =
         |plan: &Plan, ideal: &Ideal| crate::view::etcd::wished(&ideal.desired.spec, &plan.observed).is_some();
-    let rungs = |ideal: &mut Ideal, rung: Rung, ago: u64| {
+    let steps = |ideal: &mut Ideal, step: RepairStep, ago: u64| {
         let healing = &mut ideal.seen.machines.get_mut(&third).unwrap().record.healing;
-        (healing.rung, healing.at) = (
-            rung,
+        (healing.step, healing.at) = (
+            step,
             Some(ideal.now - jiff::SignedDuration::from_secs(ago as i64)),
         );
         ideal.examine();
         let plan = ideal.plan();
         lost(&plan, ideal)
     };
-    assert!(!rungs(&mut ideal, Rung::None, 0));
-    assert!(!rungs(&mut ideal, Rung::Restart, 600));
-    assert!(!rungs(&mut ideal, Rung::Reboot, 1));
-    assert!(rungs(&mut ideal, Rung::Reboot, 600));
+    assert!(!steps(&mut ideal, RepairStep::None, 0));
+    assert!(!steps(&mut ideal, RepairStep::Restart, 600));
+    assert!(!steps(&mut ideal, RepairStep::Reboot, 1));
+    assert!(steps(&mut ideal, RepairStep::Reboot, 600));
     // One that is on its way out may hold data too, as long as it is there.
     let machine = ideal.seen.machines.get_mut(&third).unwrap();
     machine.record.deleting = true;
-    assert!(!rungs(&mut ideal, Rung::Reboot, 600));
+    assert!(!steps(&mut ideal, RepairStep::Reboot, 600));
     ideal.seen.machines.get_mut(&third).unwrap().record.deleting = false;
     ideal.seen.machines.get_mut(&third).unwrap().symptom = None;
     // Well again, it is no reason to throw away what it has.
@@ -237,8 +237,8 @@ fn one_that_lost_its_data_is_no_majority() {
     stranded(&mut ideal, &fourth);
     for id in [&third, &fourth] {
         let healing = &mut ideal.seen.machines.get_mut(id).unwrap().record.healing;
-        (healing.rung, healing.at) = (
-            Rung::Reboot,
+        (healing.step, healing.at) = (
+            RepairStep::Reboot,
             Some(ideal.now - jiff::SignedDuration::from_secs(600)),
         );
     }

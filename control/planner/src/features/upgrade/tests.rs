@@ -171,7 +171,7 @@ fn members_go_one_after_the_other_and_only_while_all_are_well() {
         .values()
         .find(|machine| machine.record.upgrading().is_some());
     let first = first.unwrap().record.id.clone();
-    ideal.fall_ill(&first, Rung::Replace);
+    ideal.fall_ill(&first, RepairStep::Replace);
     for _ in 0..20 {
         ideal.pass();
         assert_eq!(ideal.upgrades(), ["goes on from Kubernetes 1.36.3 to 1.37.1"]);

@@ -110,7 +110,7 @@ fn stands(record: &ClusterRecord, reached: u64) -> bool {
     if reached >= record.generation {
         return record.spec.stopped;
     }
-    let last = record.course.reached.as_deref();
+    let last = record.requests.reached.as_deref();
     last.is_some_and(|last| last.spec.stopped)
 }
 

@@ -15,9 +15,9 @@ pub enum Verdict {
     LosesAnswer,
 }
 
-/// Stands before every call into the world. A gate that never returns is how a test holds a call, or kills its caller there.
+/// Stands before every call into the world. One that never returns is how a test holds a call, or kills its caller there.
 #[async_trait]
-pub trait Gate: Send + Sync + 'static {
+pub trait Interceptor: Send + Sync + 'static {
     /// A call begins; `what` is the machine, network, node or cluster it is about.
     async fn before(&self, call: Call, what: &str) -> Verdict;
     /// It has done its work, or failed with this.

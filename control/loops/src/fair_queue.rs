@@ -54,7 +54,7 @@ impl Who {
 
 /// The queues of all lanes. `T` is how the one who waits is told.
 #[derive(Debug)]
-pub(crate) struct Fair<T> {
+pub(crate) struct FairQueue<T> {
     lanes: [LaneState; LANES.len()],
     tenants: BTreeMap<Arc<str>, [Queue<T>; LANES.len()]>,
     /// Names entries, to take one out again.
@@ -102,7 +102,7 @@ impl<T> Default for Queue<T> {
     }
 }
 
-impl<T> Fair<T> {
+impl<T> FairQueue<T> {
     /// Nobody waits. `places` are those of [`Lane::Pass`], [`Lane::Host`] and [`Lane::Call`]; at least one each.
     pub(crate) fn new(places: [u32; LANES.len()]) -> Self {
         Self {
@@ -237,5 +237,5 @@ impl<T> Fair<T> {
 }
 
 #[cfg(test)]
-#[path = "fair_tests.rs"]
+#[path = "fair_queue_tests.rs"]
 mod tests;

@@ -13,7 +13,7 @@ use crate::Part;
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Course {
+pub struct Requests {
     /// Operations that had not ended when the last request was accepted, oldest first; the last one is the latest.
     pub running: Vec<String>,
     /// The generation of the last accepted change to the cluster as a whole.

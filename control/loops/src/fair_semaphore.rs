@@ -1,10 +1,10 @@
-//! Where those who want to do something wait until they may: [`Fair`] with wake-ups.
+//! Where those who want to do something wait until they may: [`FairQueue`] with wake-ups.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::fair::{Fair, Lane, Who};
+use crate::fair_queue::{FairQueue, Lane, Who};
 
 /// How much may be done at the same time on this host, for all clusters together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,31 +29,31 @@ impl Default for Limits {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Gate(Mutex<Fair<oneshot::Sender<()>>>);
+pub(crate) struct FairSemaphore(Mutex<FairQueue<oneshot::Sender<()>>>);
 
-impl Gate {
+impl FairSemaphore {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Fair::new([
+        Arc::new(Self(Mutex::new(FairQueue::new([
             limits.passes,
             limits.host,
             limits.calls,
         ]))))
     }
 
-    fn fair(&self) -> MutexGuard<'_, Fair<oneshot::Sender<()>>> {
+    fn fair(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<()>>> {
         // Nothing below panics halfway through a change, so a poisoned lock still guards whole data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place, and holds it as long as the turn lives.
-    pub(crate) async fn enter(self: &Arc<Self>, lane: Lane, who: &Who, cost: u32) -> Turn {
+    /// Waits for a place, and holds it as long as the permit lives.
+    pub(crate) async fn acquire(self: &Arc<Self>, lane: Lane, who: &Who, cost: u32) -> Permit {
         let (tell, told) = oneshot::channel();
         let mut waiting = {
             let mut fair = self.fair();
             let ticket = fair.join(lane, who, cost, tell);
             give(&mut fair);
             Waiting {
-                gate: self,
+                semaphore: self,
                 lane,
                 who,
                 ticket,
@@ -64,8 +64,8 @@ impl Gate {
         // The sender is in the queue as long as we are.
         let _ = (&mut waiting.told).await;
         waiting.seated = true;
-        Turn {
-            gate: Arc::clone(self),
+        Permit {
+            semaphore: Arc::clone(self),
             lane,
             tenant: Arc::clone(&who.tenant),
         }
@@ -79,7 +79,7 @@ impl Gate {
 }
 
 /// Tells everybody who has a place now. Under the lock, so that nobody is between waiting and being told.
-fn give(fair: &mut Fair<oneshot::Sender<()>>) {
+fn give(fair: &mut FairQueue<oneshot::Sender<()>>) {
     while let Some(tell) = fair.next() {
         // Whoever no longer listens gives the place back by itself: see `Waiting`.
         let _ = tell.send(());
@@ -88,12 +88,12 @@ fn give(fair: &mut Fair<oneshot::Sender<()>>) {
 
 /// Somebody in a queue. Dropped when they give up.
 struct Waiting<'a> {
-    gate: &'a Arc<Gate>,
+    semaphore: &'a Arc<FairSemaphore>,
     lane: Lane,
     who: &'a Who,
     ticket: u64,
     told: oneshot::Receiver<()>,
-    /// Its place is a [`Turn`] now.
+    /// Its place is a [`Permit`] now.
     seated: bool,
 }
 
@@ -102,7 +102,7 @@ impl Drop for Waiting<'_> {
         if self.seated {
             return;
         }
-        let mut fair = self.gate.fair();
+        let mut fair = self.semaphore.fair();
         if self.told.try_recv().is_ok() {
             fair.leave(self.lane, &self.who.tenant);
             give(&mut fair);
@@ -114,15 +114,15 @@ impl Drop for Waiting<'_> {
 
 /// A place that is held.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    gate: Arc<Gate>,
+pub(crate) struct Permit {
+    semaphore: Arc<FairSemaphore>,
     lane: Lane,
     tenant: Arc<str>,
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut fair = self.gate.fair();
+        let mut fair = self.semaphore.fair();
         fair.leave(self.lane, &self.tenant);
         give(&mut fair);
     }
@@ -137,29 +137,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_that_ends_lets_the_next_in_and_one_that_gives_up_takes_no_place() {
-        let gate = Gate::new(Limits {
+    async fn a_permit_that_ends_lets_the_next_in_and_one_that_gives_up_takes_no_place() {
+        let semaphore = FairSemaphore::new(Limits {
             passes: 1,
             host: 1,
             calls: 1,
         });
         let (a, b, c) = (who("a"), who("b"), who("c"));
-        let first = gate.enter(Lane::Host, &a, 1).await;
-        let mut second = Box::pin(gate.enter(Lane::Host, &b, 1));
-        let mut third = Box::pin(gate.enter(Lane::Host, &c, 1));
+        let first = semaphore.acquire(Lane::Host, &a, 1).await;
+        let mut second = Box::pin(semaphore.acquire(Lane::Host, &b, 1));
+        let mut third = Box::pin(semaphore.acquire(Lane::Host, &c, 1));
         assert!(futures::poll!(&mut second).is_pending());
         assert!(futures::poll!(&mut third).is_pending());
-        assert_eq!(gate.waiting(Lane::Host), 2);
+        assert_eq!(semaphore.waiting(Lane::Host), 2);
         drop(first);
         // The second has its place by now but has not looked: giving up passes it on.
         drop(second);
         let third = third.await;
-        assert_eq!(gate.waiting(Lane::Host), 0);
-        let mut fourth = Box::pin(gate.enter(Lane::Host, &a, 1));
+        assert_eq!(semaphore.waiting(Lane::Host), 0);
+        let mut fourth = Box::pin(semaphore.acquire(Lane::Host, &a, 1));
         assert!(futures::poll!(&mut fourth).is_pending());
         drop(fourth);
-        assert_eq!(gate.waiting(Lane::Host), 0);
+        assert_eq!(semaphore.waiting(Lane::Host), 0);
         drop(third);
-        gate.enter(Lane::Host, &a, 1).await;
+        semaphore.acquire(Lane::Host, &a, 1).await;
     }
 }

@@ -13,13 +13,13 @@ fn who(tenant: u8, cluster: u8) -> Who {
 /// Entries are named by their tenant, cluster and number.
 type Item = (u8, u8, u32);
 
-fn granted(fair: &mut Fair<Item>) -> Vec<Item> {
+fn granted(fair: &mut FairQueue<Item>) -> Vec<Item> {
     std::iter::from_fn(|| fair.next()).collect()
 }
 
 #[test]
 fn a_storm_leaves_a_place_for_a_newcomer_at_once() {
-    let mut fair = Fair::new([1, 16, 1]);
+    let mut fair = FairQueue::new([1, 16, 1]);
     for number in 0..10_000 {
         fair.join(Lane::Host, &who(1, (number % 100) as u8), 4, (1, 0, number));
     }
@@ -30,7 +30,7 @@ fn a_storm_leaves_a_place_for_a_newcomer_at_once() {
 
 #[test]
 fn a_tenants_clusters_take_turns() {
-    let mut fair = Fair::new([1, 1, 1]);
+    let mut fair = FairQueue::new([1, 1, 1]);
     for number in 0..3 {
         for cluster in 0..2 {
             fair.join(Lane::Host, &who(1, cluster), 1, (1, cluster, number));
@@ -46,7 +46,7 @@ fn a_tenants_clusters_take_turns() {
 
 #[test]
 fn who_was_idle_has_saved_nothing_up() {
-    let mut fair = Fair::new([1, 1, 1]);
+    let mut fair = FairQueue::new([1, 1, 1]);
     for number in 0..100 {
         fair.join(Lane::Host, &who(1, 0), 1, (1, 0, number));
     }
@@ -68,7 +68,7 @@ fn who_was_idle_has_saved_nothing_up() {
 
 #[test]
 fn a_tenant_with_a_backlog_plans_no_more_and_others_do() {
-    let mut fair = Fair::new([8, 1, 1]);
+    let mut fair = FairQueue::new([8, 1, 1]);
     for number in 0..300 {
         fair.join(Lane::Host, &who(1, 0), 1, (1, 0, number));
     }
@@ -88,7 +88,7 @@ fn a_tenant_with_a_backlog_plans_no_more_and_others_do() {
 
 #[test]
 fn who_no_longer_waits_is_passed_over_and_leaves_nothing_behind() {
-    let mut fair = Fair::new([1, 1, 1]);
+    let mut fair = FairQueue::new([1, 1, 1]);
     let first = fair.join(Lane::Call, &who(1, 0), 1, (1, 0, 0));
     assert_eq!(granted(&mut fair), [(1, 0, 0)]);
     let second = fair.join(Lane::Call, &who(2, 0), 1, (2, 0, 1));
@@ -128,7 +128,7 @@ proptest! {
         limit in 1..10_u32,
         steps in prop::collection::vec(step(), 1..200),
     ) {
-        let mut fair = Fair::new([1, limit, 1]);
+        let mut fair = FairQueue::new([1, limit, 1]);
         let mut waiting = BTreeMap::<u32, (Who, u64)>::new();
         let mut holding = Vec::<Item>::new();
         let mut number = 0;
@@ -179,7 +179,7 @@ proptest! {
         costs in prop::collection::vec(1..5_u32, 4),
         storm in 100..400_u32,
     ) {
-        let mut fair = Fair::new([1, 1, 1]);
+        let mut fair = FairQueue::new([1, 1, 1]);
         for number in 0..storm {
             for (tenant, cost) in costs.iter().enumerate() {
                 fair.join(Lane::Host, &who(tenant as u8, (number % 7) as u8), *cost, (tenant as u8, 0, number));

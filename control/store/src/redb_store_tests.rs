@@ -1,0 +1,81 @@
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use redb::{StorageBackend, backends::FileBackend};
+
+use super::*;
+
+/// A disk that is full while the flag says so.
+#[derive(Debug)]
+struct Disk(FileBackend, Arc<AtomicBool>);
+
+impl Disk {
+    fn room(&self) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.room().and_then(|()| self.0.set_len(len))
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.room().and_then(|()| self.0.sync_data())
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.room().and_then(|()| self.0.write(offset, data))
+    }
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_was_full_is_written_to_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = Arc::clone(&full);
+    let medium = path.clone();
+    let open = move || {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        Database::builder().create_with_backend(Disk(FileBackend::new(file)?, Arc::clone(&disk)))
+    };
+    let env = Env::system();
+    let store = RedbStore::with(open.clone(), &env, &Medium(&medium), 0).unwrap();
+    let put = |key: &str| Txn::default().with(crate::Op::Put(key.to_owned(), b"x".to_vec()));
+    store.txn(put("/a")).await.unwrap();
+    full.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(store.txn(put("/b")).await.is_err());
+    }
+    assert!(store.get("/a").await.unwrap().is_some(), "reading goes on");
+    full.store(false, Ordering::SeqCst);
+    store.txn(put("/c")).await.unwrap();
+    let keys = |list: Vec<(String, Versioned)>| list.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    let before = keys(store.list("/").await.unwrap().0);
+    assert!(
+        before.contains(&"/a".to_owned()) && before.contains(&"/c".to_owned()),
+        "{before:?}"
+    );
+    drop(store);
+    // What is in memory is what is in the file, whatever became of the write that failed.
+    let store = RedbStore::with(open, &env, &Medium(&medium), 0).unwrap();
+    assert_eq!(keys(store.list("/").await.unwrap().0), before);
+}

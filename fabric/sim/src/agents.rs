@@ -14,8 +14,7 @@ use tokio::sync::broadcast;
 use crate::{
     Inner, SimWorld,
     ailments::{Ailment, Cure},
-    faults::Call,
-    interceptor::Verdict,
+    faults::{Call, Verdict},
     options::{Span, draw},
     state::{Heard, Machine, State},
 };

@@ -1,11 +1,6 @@
 //! What machines suffer from, and what cures them.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
-
-use agent_api::SILENT_AFTER;
-use fabric_api::{MachineId, Power};
-
-use crate::{Inner, state::State};
+use std::{fmt, str::FromStr};
 
 /// What a machine suffers from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,123 +73,6 @@ impl FromStr for Cure {
             "reimage" => Self::Reimage,
             "replace" => Self::Replace,
             _ => return Err(format!("there is no cure named {text}")),
-        })
-    }
-}
-
-impl Inner {
-    /// Something befalls a machine. `false` when there is no such machine.
-    pub(crate) fn ail(self: &Arc<Self>, id: &MachineId, ailment: Ailment, cure: Cure) -> bool {
-        let mut state = self.state();
-        if !state.machines.contains_key(id.as_str()) {
-            return false;
-        }
-        state
-            .ailments
-            .entry(id.to_string())
-            .or_default()
-            .insert(ailment, cure);
-        self.condition_changed(&mut state, id.as_str());
-        true
-    }
-
-    /// What this much cures is over.
-    pub(crate) fn cure(self: &Arc<Self>, state: &mut State, id: &str, by: Cure) {
-        let Some(ailments) = state.ailments.get_mut(id) else {
-            return;
-        };
-        let before = ailments.len();
-        ailments.retain(|_, cure| *cure > by);
-        let cured = ailments.len() < before;
-        if ailments.is_empty() {
-            state.ailments.remove(id);
-        }
-        if cured {
-            self.condition_changed(state, id);
-        }
-    }
-
-    /// Everything is over, for all machines.
-    pub(crate) fn heal(self: &Arc<Self>) {
-        let mut state = self.state();
-        let ids: Vec<String> = state.ailments.keys().cloned().collect();
-        state.ailments.clear();
-        for id in ids {
-            self.condition_changed(&mut state, &id);
-        }
-    }
-
-    /// The world takes notice of a machine's condition: at once, but for nodes, whose loss is noticed late.
-    fn condition_changed(self: &Arc<Self>, state: &mut State, id: &str) {
-        self.out_of_contact(state, id);
-        self.report(state, id);
-        let Some(machine) = state.machines.get(id) else {
-            return;
-        };
-        let (reaches, boot) = (state.reaches(id), machine.boot);
-        let cluster = machine.cluster().map(str::to_owned);
-        if reaches && machine.up {
-            // What was published while it was away.
-            self.dial_again(id, boot);
-        }
-        if let Some(cluster) = cluster {
-            self.etcd_changed(state, &cluster);
-            if state.works(id) {
-                self.join_nodes(state, &cluster);
-                state.cluster(&cluster).changed();
-            } else {
-                self.after_loss(state, &cluster, id);
-            }
-        }
-    }
-
-    /// A machine that cannot be heard is told of once it is silent for long.
-    pub(crate) fn out_of_contact(self: &Arc<Self>, state: &mut State, id: &str) {
-        let now = self.env.clock.monotonic();
-        let Some(heard) = state.heard.get_mut(id) else {
-            return;
-        };
-        heard.at = now;
-        let id = id.to_owned();
-        self.later(SILENT_AFTER + Duration::from_millis(1), move |inner| {
-            let silent = !inner.state().in_contact(&id);
-            if silent {
-                // Nobody may be listening.
-                let _ = inner.reports.send(id);
-            }
-        });
-    }
-}
-
-impl State {
-    fn suffers(&self, id: &str, from: &[Ailment]) -> bool {
-        self.ailments
-            .get(id)
-            .is_some_and(|ailments| from.iter().any(|ailment| ailments.contains_key(ailment)))
-    }
-
-    /// Whether the machine's agent can reach the service.
-    pub(crate) fn reaches(&self, id: &str) -> bool {
-        !self.suffers(id, &[Ailment::Silent, Ailment::Hangs])
-    }
-
-    /// Whether the machine is up and heard.
-    pub(crate) fn in_contact(&self, id: &str) -> bool {
-        self.machines
-            .get(id)
-            .is_some_and(|machine| machine.up && machine.power == Power::Running)
-            && self.reaches(id)
-    }
-
-    /// Whether a machine that is up does its work: nothing that matters fails in it.
-    pub(crate) fn works(&self, id: &str) -> bool {
-        const VITAL: [&str; 4] = ["etcd", "kube-apiserver", "kubelet", "containerd"];
-        !self.ailments.get(id).is_some_and(|ailments| {
-            ailments.keys().any(|ailment| match ailment {
-                Ailment::Silent | Ailment::DiskFull => false,
-                Ailment::Hangs | Ailment::NotReady => true,
-                Ailment::Ends(process) | Ailment::Deaf(process) => VITAL.contains(&process.as_str()),
-            })
         })
     }
 }

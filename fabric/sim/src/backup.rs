@@ -3,11 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use agent_protocol::programs::EtcdRestore;
 use base_env::Clock;
 use serde_json::Value;
 
-use crate::state::{Node, State};
+use crate::node::Node;
 
 /// What a cluster held at some time.
 #[derive(Clone, Default)]
@@ -45,33 +44,8 @@ impl Past {
     }
 
     /// The state after everything that happened in that second; the newest without one.
-    fn at(&self, moment: Option<i64>) -> Option<&Kept> {
+    pub(crate) fn at(&self, moment: Option<i64>) -> Option<&Kept> {
         let end = moment.map_or(i64::MAX, |moment| moment.div_euclid(1000) * 1000 + 999);
         self.states.range(..=end).next_back().map(|(_, kept)| kept)
-    }
-}
-
-impl State {
-    /// A cluster holds again what it, or the one that it is made from, held then.
-    pub(crate) fn go_back(&mut self, uid: &str, restore: &EtcdRestore) {
-        let source = if restore.source.is_empty() {
-            uid
-        } else {
-            restore.source.as_str()
-        };
-        let at = restore.at.map(|at| at.as_millisecond());
-        let past = self
-            .clusters
-            .get(source)
-            .and_then(|cluster| cluster.past.as_ref());
-        let mut kept = past.and_then(|past| past.at(at)).cloned().unwrap_or_default();
-        if !restore.own {
-            // Another cluster's machines mean nothing here.
-            kept.nodes.clear();
-        }
-        let cluster = self.cluster(uid);
-        cluster.nodes = kept.nodes;
-        cluster.objects = kept.objects;
-        cluster.changed();
     }
 }

@@ -12,9 +12,9 @@ use crate::{
     Inner, SimWorld,
     etcd::Etcd,
     fabric::INJECTED,
-    faults::Call,
-    interceptor::Verdict,
-    state::{Node, State},
+    faults::{Call, Verdict},
+    node::Node,
+    state::State,
 };
 
 impl Inner {

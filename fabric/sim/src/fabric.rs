@@ -9,8 +9,13 @@ use fabric_api::{
 };
 
 use crate::{
-    Inner, SimWorld, ailments::Cure, etcd::Etcd, faults::Call, interceptor::Verdict, options::draw,
-    state::Machine, violations,
+    Inner, SimWorld,
+    ailments::Cure,
+    etcd::Etcd,
+    faults::{Call, Verdict},
+    options::draw,
+    state::Machine,
+    violations,
 };
 
 /// What injected failures say.

@@ -4,7 +4,16 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use base_env::Seed;
 
-use crate::interceptor::Verdict;
+/// What is to become of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does its work.
+    Works,
+    /// It fails and does nothing.
+    Fails,
+    /// It does its work and fails all the same.
+    LosesAnswer,
+}
 
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {

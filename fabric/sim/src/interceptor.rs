@@ -2,18 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::Call;
-
-/// What is to become of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It does its work.
-    Works,
-    /// It fails and does nothing.
-    Fails,
-    /// It does its work and fails all the same.
-    LosesAnswer,
-}
+use crate::faults::{Call, Verdict};
 
 /// Stands before every call into the world. One that never returns is how a test holds a call, or kills its caller there.
 #[async_trait]

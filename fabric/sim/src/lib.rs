@@ -14,11 +14,14 @@ mod agents;
 mod ailments;
 mod backup;
 mod clusters;
+mod condition;
 mod dump;
 mod etcd;
 mod fabric;
 mod faults;
 mod interceptor;
+mod membership;
+mod node;
 mod options;
 mod state;
 mod violations;
@@ -36,8 +39,8 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 pub use ailments::{Ailment, Cure};
-pub use faults::{Call, Tally};
-pub use interceptor::{Interceptor, Verdict};
+pub use faults::{Call, Tally, Verdict};
+pub use interceptor::Interceptor;
 pub use options::{SimOptions, Span};
 use state::State;
 
@@ -320,7 +323,7 @@ impl SimWorld {
 
     /// The clusters' etcd as text: who its members are, and what each control plane machine has of it. Sorted, one thing a line.
     pub fn dump_etcd(&self) -> String {
-        etcd::dump(&self.inner.state())
+        membership::dump(&self.inner.state())
     }
 
     /// The whole world as text, sorted, without times: for golden transcripts.

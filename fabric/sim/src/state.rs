@@ -9,7 +9,6 @@ use std::{
 
 use agent_protocol::{MachineConfig, Report, programs::EtcdStatus};
 use base_env::Clock;
-use cluster_api::NodeSeen;
 use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};
 use machine_etcd::decide::Marker;
 use serde_json::Value;
@@ -20,6 +19,7 @@ use crate::{
     backup::Past,
     etcd::Etcd,
     faults::Faults,
+    node::Node,
 };
 
 #[derive(Default)]
@@ -166,20 +166,6 @@ impl Cluster {
         }
         self.changes.send_modify(|count| *count += 1);
     }
-}
-
-#[derive(Clone)]
-pub(crate) struct Node {
-    pub(crate) seen: NodeSeen,
-    pub(crate) machine: String,
-    pub(crate) address: Option<Ipv4Addr>,
-    /// Whether its kubelet waits for a serving certificate.
-    pub(crate) serving_pending: bool,
-    pub(crate) pods: u32,
-    pub(crate) draining: bool,
-    /// Labels and taints that the service set.
-    pub(crate) our_labels: BTreeSet<String>,
-    pub(crate) our_taints: BTreeSet<String>,
 }
 
 impl State {

@@ -70,6 +70,25 @@ pub struct EtcdConfig {
 }
 
 impl EtcdConfig {
+    /// The member of this name among these and nothing else: no place, no identity, nothing formed or restored. What a machine goes by
+    /// that was told nothing, and what tests begin with.
+    pub fn bare(member: &str, members: impl IntoIterator<Item = EtcdMember>) -> Self {
+        Self {
+            member: member.to_owned(),
+            members: members.into_iter().collect(),
+            formed: false,
+            data: String::new(),
+            spool: String::new(),
+            flags: Vec::new(),
+            identity: EtcdIdentity {
+                ca: String::new(),
+                certificate: String::new(),
+                key: String::new(),
+            },
+            restore: None,
+        }
+    }
+
     /// Where the program writes its status, [`EtcdStatus`]: beside the data directory.
     pub fn status(&self) -> String {
         format!("{}.status.json", self.data)

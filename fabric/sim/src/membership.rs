@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use agent_protocol::{
     MachineConfig,
-    programs::{EtcdConfig, EtcdIdentity, EtcdMember, EtcdPhase, EtcdRestore, EtcdStatus, KeeperStatus},
+    programs::{EtcdConfig, EtcdMember, EtcdPhase, EtcdRestore, EtcdStatus, KeeperStatus},
 };
 use machine_etcd::{
     client::Member,
@@ -507,21 +507,9 @@ fn etcd_config(config: Option<&MachineConfig>) -> Option<EtcdConfig> {
 }
 
 fn told_nothing(id: &str) -> EtcdConfig {
-    EtcdConfig {
-        member: id.to_owned(),
-        members: vec![EtcdMember {
-            name: id.to_owned(),
-            address: std::net::Ipv4Addr::UNSPECIFIED,
-        }],
-        formed: false,
-        data: String::new(),
-        spool: String::new(),
-        flags: Vec::new(),
-        identity: EtcdIdentity {
-            ca: String::new(),
-            certificate: String::new(),
-            key: String::new(),
-        },
-        restore: None,
-    }
+    let alone = EtcdMember {
+        name: id.to_owned(),
+        address: std::net::Ipv4Addr::UNSPECIFIED,
+    };
+    EtcdConfig::bare(id, [alone])
 }

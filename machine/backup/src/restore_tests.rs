@@ -1,4 +1,4 @@
-use agent_protocol::programs::{EtcdIdentity, EtcdMember};
+use agent_protocol::programs::EtcdMember;
 
 use super::*;
 
@@ -12,25 +12,15 @@ fn newest(members: &[&str]) -> RestoreError {
         at: 1000,
     };
     fs::write(path("spool").join(base.to_string()), "").unwrap();
+    let named = members.iter().map(|name| EtcdMember {
+        name: (*name).to_owned(),
+        address: Ipv4Addr::LOCALHOST,
+    });
     let config = EtcdConfig {
-        member: members[0].to_owned(),
-        members: members
-            .iter()
-            .map(|name| EtcdMember {
-                name: (*name).to_owned(),
-                address: Ipv4Addr::LOCALHOST,
-            })
-            .collect(),
         formed: true,
         data: path("data").display().to_string(),
         spool: path("spool").display().to_string(),
-        flags: Vec::new(),
-        identity: EtcdIdentity {
-            ca: String::new(),
-            certificate: String::new(),
-            key: String::new(),
-        },
-        restore: None,
+        ..EtcdConfig::bare(members[0], named)
     };
     let restore = Restore {
         config: &config,

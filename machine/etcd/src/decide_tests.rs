@@ -1,5 +1,5 @@
 use super::*;
-use agent_protocol::programs::{EtcdIdentity, EtcdRestore};
+use agent_protocol::programs::EtcdRestore;
 
 fn named(name: &str) -> EtcdMember {
     EtcdMember {
@@ -11,18 +11,8 @@ fn named(name: &str) -> EtcdMember {
 /// Member `a` of these.
 fn config(members: &[&str], formed: bool) -> EtcdConfig {
     EtcdConfig {
-        member: "a".into(),
-        members: members.iter().map(|name| named(name)).collect(),
         formed,
-        data: "/data".into(),
-        spool: "/spool".into(),
-        flags: Vec::new(),
-        identity: EtcdIdentity {
-            ca: String::new(),
-            certificate: String::new(),
-            key: String::new(),
-        },
-        restore: None,
+        ..EtcdConfig::bare("a", members.iter().map(|name| named(name)))
     }
 }
 

@@ -1,9 +1,6 @@
 //! The grants: client credentials, password, refresh token, device code; and the approval of device codes.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use arm_wire::PrincipalKind;
 use bytes::Bytes;
@@ -27,6 +24,8 @@ use crate::{
 
 /// Clients poll for a device code this often, in seconds.
 const INTERVAL: u64 = 2;
+/// Whoever comes while too many secrets wait to be compared is asked to wait so long.
+const BUSY: Duration = Duration::from_secs(1);
 /// Nobody has approved the device code yet.
 const PENDING: u32 = 70_016;
 
@@ -477,17 +476,16 @@ impl TokenService {
             self.throttle.retract(origin, login);
             Problem::Busy(wait)
         })?;
-        let permit = Arc::clone(&self.hashing).acquire_owned().await;
         self.hashed.fetch_add(1, Ordering::Relaxed);
         let (stored, secret) = (stored.to_owned(), secret.to_owned());
-        let right = tokio::task::spawn_blocking(move || {
-            let right = verify_secret(&stored, &secret);
-            // Not before, also when the client has gone meanwhile: threads that hash are bounded.
-            drop(permit);
-            right
-        })
-        .await
-        .unwrap_or(false);
+        let right = match self.hashing.run(move || verify_secret(&stored, &secret)).await {
+            Ok(right) => right,
+            Err(error) => {
+                tracing::error!(%error, "a secret was not compared");
+                self.throttle.retract(origin, login);
+                return Err(Problem::Busy(BUSY));
+            }
+        };
         match found {
             Some(record) if right => {
                 attempt.succeeded();

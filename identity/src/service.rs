@@ -6,12 +6,12 @@ use std::{
 };
 
 use arm_wire::Principal;
+use base_blocking::{HASHING, Pool};
 use base_env::Env;
 use bytes::Bytes;
 use control_store::Store;
 use http::{Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use crate::{
     SigningKey, TokenError,
@@ -55,7 +55,7 @@ pub struct TokenService {
     pub(crate) devices: Devices,
     pub(crate) throttle: Throttle,
     /// Hashing a secret takes a core for a while; logins may not take them all.
-    pub(crate) hashing: Arc<Semaphore>,
+    pub(crate) hashing: Pool,
     /// Secrets that were hashed.
     pub(crate) hashed: AtomicU64,
     pub(crate) refusals: Refusals,
@@ -95,7 +95,7 @@ impl TokenService {
             store,
             devices: Devices::default(),
             throttle: Throttle::default(),
-            hashing: Arc::new(Semaphore::new(1)),
+            hashing: Pool::new(HASHING),
             hashed: AtomicU64::new(0),
             refusals: Refusals::default(),
         }

@@ -17,6 +17,8 @@ use control_records::{
 use control_store::Store;
 use jiff::Timestamp;
 
+use crate::UPKEEP;
+
 /// How often small parts are merged and what expired is dropped.
 const TEND: Duration = Duration::from_secs(5 * 60);
 /// Every so many rounds, everything is verified by restoring it into memory.
@@ -35,7 +37,7 @@ pub async fn copy(env: Env, mut mirror: Mirror) {
     let mut well = true;
     loop {
         let spare = mirror.anew();
-        let worked = tokio::task::spawn_blocking(move || {
+        let worked = UPKEEP.run(move || {
             let done = mirror.round();
             (mirror, done)
         });
@@ -87,7 +89,7 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
             }
         };
         let (archive, now) = (Arc::clone(&archive), env.clock.now());
-        let work = tokio::task::spawn_blocking(move || {
+        let work = UPKEEP.run(move || {
             let mut strange = BTreeMap::new();
             for cluster in archive.clusters()? {
                 let newest = archive

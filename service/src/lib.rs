@@ -21,11 +21,15 @@ pub mod first;
 mod recipes;
 pub mod store_copies;
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, LazyLock},
+};
 
 use agent_api::Agents;
 use arm_edge::{Edge, EdgeConfig};
 use arm_kernel::{AccessControl, AllowAll, Provider, StoreLog};
+use base_blocking::Pool;
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_versions::Offered;
@@ -41,6 +45,9 @@ use tokio::sync::watch;
 pub use contain::contain;
 use credentials::SealedCredentials;
 pub use recipes::KubernetesRecipes;
+
+/// Threads for the upkeep of backups and for copies.
+pub(crate) static UPKEEP: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPKEEP));
 
 /// What the stamp is called, and by which addresses.
 #[derive(Debug, Clone)]

@@ -14,6 +14,8 @@ use control_store::{Revision, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::UPKEEP;
+
 /// How often it is looked whether the store has changed.
 const LOOK: Duration = Duration::from_secs(30);
 /// A copy is followed by a pause this many times as long as it took, so that copies of a large store take a part of a core only.
@@ -171,7 +173,7 @@ impl StoreCopies {
     async fn make(&self) -> Result<CopyStatus, StoreCopyError> {
         let snapshot = Snapshot::of(&*self.store, &self.env).await?;
         let copies = self.copies.clone();
-        let kept = tokio::task::spawn_blocking(move || copies.take(&snapshot)).await;
+        let kept = UPKEEP.run(move || copies.take(&snapshot)).await;
         let kept = kept.map_err(|_panicked| StoreCopyError::Panicked)??;
         Ok(CopyStatus::from(&kept))
     }

@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Read},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -17,12 +17,13 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
+use base_blocking::{Pool, PoolError};
 use cluster_archive::{Archive, ArchiveError};
 use cluster_backup::ObjectName;
 use control_records::{Role, directory};
 use control_store::{Store, StoreError};
 use futures::StreamExt as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::{
     Hub,
@@ -39,10 +40,10 @@ const STALLED: Duration = Duration::from_secs(30);
 /// A whole body: a base of 8 GiB at 10 MiB a second, as long as the machine's program waits.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 
-/// Bodies that come in at a time, each with a thread of its own; others wait with their first pieces.
-static UPLOADS: Semaphore = Semaphore::const_new(16);
-/// Questions to the object store under way at a time.
-static QUESTIONS: Semaphore = Semaphore::const_new(16);
+/// Bodies that come in, each with a thread of its own; others wait with their first pieces.
+static UPLOADS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPLOADS));
+/// What machines list and read.
+static RESTORES: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::RESTORES));
 
 /// Where backups are, and who may have them.
 pub struct BackupReceiver {
@@ -125,19 +126,17 @@ fn failed(error: &ArchiveError) -> Response {
 
 /// Work that blocks, on a thread for that, when it is its turn.
 async fn blocking<T: Send + 'static>(
-    turns: &'static Semaphore,
+    pool: &Pool,
     work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
 ) -> Result<T, Response> {
-    let turn = turns.acquire().await;
-    let work = move || {
-        // Given back by the thread, also when nobody waits for it any more.
-        let _turn = turn;
-        work()
-    };
-    match tokio::task::spawn_blocking(work).await {
+    match pool.run(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the service is ending")),
+        Err(PoolError::Full(_)) => Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many machines hand over or read backups; try again",
+        )),
+        Err(PoolError::CutShort(_)) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the service is ending")),
     }
 }
 
@@ -147,7 +146,7 @@ pub(crate) async fn list(
     Path(cluster): Path<String>,
 ) -> Result<Json<Vec<String>>, Response> {
     let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
-    let holding = blocking(&QUESTIONS, move || backups.archive.holding(&cluster)).await?;
+    let holding = blocking(&RESTORES, move || backups.archive.holding(&cluster)).await?;
     let names = holding.objects.iter().map(|(name, _)| name.to_string());
     Ok(Json(names.collect()))
 }
@@ -199,7 +198,7 @@ pub(crate) async fn get(
 ) -> Result<Response, Response> {
     let (backups, cluster, _) = meant(&hub, &machine, &cluster).await?;
     let name = parse(&object)?;
-    let file = blocking(&QUESTIONS, move || backups.archive.get(&cluster, &name)).await?;
+    let file = blocking(&RESTORES, move || backups.archive.get(&cluster, &name)).await?;
     // A thread for each piece and none between them: a machine that reads slowly keeps none.
     let stream = futures::stream::unfold(Some(file), |file| async move {
         let mut file = file?;
@@ -209,7 +208,7 @@ pub(crate) async fn get(
             piece.truncate(read);
             Ok::<_, io::Error>((Bytes::from(piece), file))
         };
-        match tokio::task::spawn_blocking(read).await {
+        match RESTORES.run(read).await {
             Ok(Ok((piece, _))) if piece.is_empty() => None,
             Ok(Ok((piece, file))) => Some((Ok(piece), Some(file))),
             // The answer breaks off, so that nobody takes it for whole.

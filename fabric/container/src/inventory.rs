@@ -7,7 +7,7 @@ use std::{
 
 use fabric_api::{FabricError, Inventory, MachineId, MachineSeen, NetworkId, Power};
 
-use crate::{Inner, cgroup, disk, files, namespace};
+use crate::{Inner, cgroup, disk, files, machine::DISKS, namespace};
 
 impl Inner {
     /// Everything, whole or not.
@@ -23,7 +23,8 @@ impl Inner {
             .collect();
         // A few files for each machine: not on the threads that everything else runs on.
         let inner = Arc::clone(self);
-        tokio::task::spawn_blocking(move || inner.look_for_files(&running))
+        DISKS
+            .run(move || inner.look_for_files(&running))
             .await
             .map_err(|error| FabricError::failed("list what is there", error))?
     }

@@ -1,7 +1,8 @@
 //! Machines: making, stopping, deleting.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
 
+use base_blocking::Pool;
 use fabric_api::{Attach, FabricError, MachineId, MachineSpec, NetworkId};
 use fabric_net::{machine_script, port_script};
 
@@ -240,12 +241,16 @@ fn limit(spec: &MachineSpec) -> cgroup::Limit {
     }
 }
 
+/// Threads for machines' disks and for what lies beside them.
+pub(crate) static DISKS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::DISKS));
+
 /// Work on disks, away from the threads that everything else runs on.
 pub(crate) async fn blocking(
     act: &str,
     work: impl FnOnce() -> Result<(), FabricError> + Send + 'static,
 ) -> Result<(), FabricError> {
-    tokio::task::spawn_blocking(work)
+    DISKS
+        .run(work)
         .await
         .map_err(|error| FabricError::failed(act, error))?
 }

@@ -43,11 +43,6 @@ pub(crate) use drivers::open_fabric;
 /// Two workers serve thousands of clusters; more would each keep memory of their own.
 const WORKERS: usize = 2;
 
-/// Threads for work that blocks. More than all that asks for them at a time, each with a bound of its own: one login is hashed, 16
-/// backups come, 16 questions go to the object store, one backup is tended and one copied, 32 machines' disks and networks are
-/// worked on; the rest is for files and names. So none of it waits for another kind.
-const BLOCKING: usize = 96;
-
 /// Runs the service until it is told to end.
 pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     context.require_root("run the service")?;
@@ -75,7 +70,7 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     panics::count();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
+        .max_blocking_threads(base_blocking::THREADS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -1,14 +1,18 @@
 //! What the backup API asks of the backups: a seam, so that a simulated stamp can have simulated ones.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arm_wire::ArmError;
 use async_trait::async_trait;
+use base_blocking::Pool;
 use cluster_archive::{Archive, ArchiveError, Holding, Verdict};
 use cluster_backup::diff::Preview;
 use jiff::Timestamp;
 
 use super::restore_points::not_covered;
+
+/// Threads for questions to the archive.
+static QUESTIONS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::QUESTIONS));
 
 /// The backups of clusters, by uid.
 #[async_trait]
@@ -30,7 +34,7 @@ impl ArchiveReader {
         work: impl FnOnce(&Archive) -> Result<T, ArchiveError> + Send + 'static,
     ) -> Result<T, ArmError> {
         let archive = Arc::clone(&self.0);
-        match tokio::task::spawn_blocking(move || work(&archive)).await {
+        match QUESTIONS.run(move || work(&archive)).await {
             Ok(done) => done.map_err(fault),
             Err(error) => Err(ArmError::internal(error)),
         }

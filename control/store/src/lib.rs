@@ -1,8 +1,8 @@
 //! The store: a revisioned key-value store behind a small trait, and the sealing of secrets at rest.
 //!
 //! Keys are slash-separated paths, values are bytes (JSON records, see `control/records`). Every committed transaction
-//! gets the next revision; a key remembers the revision that last changed it. Drivers: [`MemoryStore`] (simulator, tests)
-//! and [`RedbStore`] (embedded, group commit). Later etcd, behind the same trait.
+//! gets the next revision; a key remembers the revision that last changed it. Drivers: [`MemoryStore`] (tests)
+//! and [`RedbStore`] (embedded, group commit; in the simulator without a thread, in a [`MemoryFile`]). Later etcd, behind the same trait.
 //!
 //! Always true: a transaction is all or nothing and durable before `txn` returns; a watch sees every change after its
 //! revision, in order, or ends with [`StoreError::Lagged`] (then list again). When a transaction names a key twice, the
@@ -12,11 +12,13 @@
 
 mod history;
 mod memory;
+mod memory_file;
 mod records;
 mod redb_store;
 mod sealer;
 
 pub use memory::MemoryStore;
+pub use memory_file::MemoryFile;
 pub use records::{Stored, get_record, list_records, parse_record, put_record};
 pub use redb_store::RedbStore;
 pub use sealer::{SealError, Sealer};

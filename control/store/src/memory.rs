@@ -1,4 +1,4 @@
-//! A store that forgets: for the simulator and for tests.
+//! A store that forgets: for tests.
 
 use std::sync::{Mutex, PoisonError};
 

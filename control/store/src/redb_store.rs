@@ -4,6 +4,9 @@
 //! transaction that waits, judges them in order, writes those that hold as one redb transaction, and answers all of them
 //! when it is durable. Ten clusters that change at once cost one `fsync`, not ten.
 //!
+//! A store in a [`MemoryFile`] has no thread: whoever commits writes, at once. So the simulator runs this code in virtual time, which
+//! does not wait for threads.
+//!
 //! Room that is free in the file is used again, so it grows with what it holds, not with what happens. It does not shrink by
 //! itself: what was deleted is given back to the disk when the file is opened and most of it is empty.
 
@@ -12,7 +15,7 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
@@ -23,7 +26,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Change, Revision, Store, StoreError, Txn, Versioned,
+    Change, MemoryFile, Revision, Store, StoreError, Txn, Versioned,
     history::{Commit, History},
 };
 
@@ -55,9 +58,20 @@ struct Request {
 /// A store in a file. Dropping it waits for the transactions on their way, and releases the file.
 pub struct RedbStore {
     history: History,
-    /// `None` only while dropping.
-    requests: Option<mpsc::Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    writing: Writing,
+}
+
+/// Who writes.
+enum Writing {
+    /// A thread.
+    Thread {
+        /// `None` only while dropping.
+        requests: Option<mpsc::Sender<Request>>,
+        /// Ends with the requests.
+        thread: Option<JoinHandle<()>>,
+    },
+    /// Whoever commits. Held for one transaction.
+    Caller(Box<Mutex<Writer>>),
 }
 
 impl std::fmt::Debug for RedbStore {
@@ -149,6 +163,26 @@ impl RedbStore {
         catch_unwind(read).unwrap_or_else(|_panic| Err(medium.damaged("what is in it contradicts itself")))
     }
 
+    /// Opens a store in memory, empty where nothing was written to the file yet. A commit is done by the task that asks for it, and
+    /// takes no time. Other handles of the file that stores still have are cut off first, as by the death of their process.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the file holds something else than a store.
+    pub fn in_memory(file: &MemoryFile, env: &Env) -> Result<Self, StoreError> {
+        let (medium, handle) = (Medium(Path::new("in memory")), file.take_over());
+        let length = handle.length();
+        let open = move || {
+            Database::builder()
+                .set_cache_size(PAGE_CACHE_BYTES)
+                .create_with_backend(handle.clone())
+        };
+        let writer = Writer::open(open, env, &medium, length)?;
+        Ok(Self {
+            history: writer.history.clone(),
+            writing: Writing::Caller(Box::new(Mutex::new(writer))),
+        })
+    }
+
     /// Makes the file of a store that holds these records at this revision, durably, in the place of whatever has this name.
     ///
     /// # Errors
@@ -202,52 +236,26 @@ impl RedbStore {
         Ok(())
     }
 
-    /// Opens with `open`, which is asked again after the disk has failed. The file has `length` bytes.
+    /// A store that a thread writes. Opened as [`Writer::open`] says.
     fn with(
         open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
         env: &Env,
         medium: &Medium<'_>,
         length: u64,
     ) -> Result<Self, StoreError> {
-        let mut database = open().map_err(|error| medium.told(error))?;
-        // Not every damage shows by itself: a record could be read as something else.
-        if !database.check_integrity().map_err(|error| medium.told(error))? {
-            tracing::warn!(
-                "the store's file was mended: what was being written when it was last used is not in it"
-            );
-        }
-        prepare(&database, medium)?;
-        let (history, held) = load(&database).map_err(|error| medium.told(error))?;
-        if length > SMALL_BYTES && length / SPARSE > held {
-            tracing::info!(
-                length,
-                held,
-                "most of the store's file is empty: making it smaller"
-            );
-            if let Err(error) = database.compact() {
-                // All of it is still there. After a failure of the disk, redb wants the file opened again.
-                tracing::warn!(%error, "the store's file stays as large as it is");
-                drop(database);
-                database = open().map_err(|error| medium.told(error))?;
-            }
-        }
-
+        let writer = Writer::open(open, env, medium, length)?;
+        let history = writer.history.clone();
         let (requests, waiting) = mpsc::channel(BATCH);
-        let writer = Writer {
-            open: Box::new(open),
-            database: Some(database),
-            in_doubt: Vec::new(),
-            history: history.clone(),
-            clock: Arc::clone(&env.clock),
-        };
-        let writer = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(waiting))
             .map_err(|error| medium.failed(&error))?;
         Ok(Self {
             history,
-            requests: Some(requests),
-            writer: Some(writer),
+            writing: Writing::Thread {
+                requests: Some(requests),
+                thread: Some(thread),
+            },
         })
     }
 }
@@ -314,6 +322,44 @@ struct Writer {
 }
 
 impl Writer {
+    /// Opens with `open`, which is asked again after the disk has failed. The file has `length` bytes.
+    fn open(
+        open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
+        env: &Env,
+        medium: &Medium<'_>,
+        length: u64,
+    ) -> Result<Self, StoreError> {
+        let mut database = open().map_err(|error| medium.told(error))?;
+        // Not every damage shows by itself: a record could be read as something else.
+        if !database.check_integrity().map_err(|error| medium.told(error))? {
+            tracing::warn!(
+                "the store's file was mended: what was being written when it was last used is not in it"
+            );
+        }
+        prepare(&database, medium)?;
+        let (history, held) = load(&database).map_err(|error| medium.told(error))?;
+        if length > SMALL_BYTES && length / SPARSE > held {
+            tracing::info!(
+                length,
+                held,
+                "most of the store's file is empty: making it smaller"
+            );
+            if let Err(error) = database.compact() {
+                // All of it is still there. After a failure of the disk, redb wants the file opened again.
+                tracing::warn!(%error, "the store's file stays as large as it is");
+                drop(database);
+                database = open().map_err(|error| medium.told(error))?;
+            }
+        }
+        Ok(Self {
+            open: Box::new(open),
+            database: Some(database),
+            in_doubt: Vec::new(),
+            history,
+            clock: Arc::clone(&env.clock),
+        })
+    }
+
     fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
         let mut requests = Vec::with_capacity(BATCH);
         while waiting.blocking_recv_many(&mut requests, BATCH) > 0 {
@@ -425,9 +471,12 @@ impl Writer {
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
-        self.requests = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
+        let Writing::Thread { requests, thread } = &mut self.writing else {
+            return;
+        };
+        *requests = None;
+        if let Some(thread) = thread.take()
+            && thread.join().is_err()
         {
             tracing::error!("the store's writer panicked");
         }
@@ -447,11 +496,18 @@ impl Store for RedbStore {
     async fn txn(&self, txn: Txn) -> Result<Revision, StoreError> {
         let gone = || failed("commit")(&"its writer has stopped; see the log and start the service again");
         let (answer, result) = oneshot::channel();
-        let requests = self.requests.as_ref().ok_or_else(gone)?;
-        requests
-            .send(Request { txn, answer })
-            .await
-            .map_err(|_closed| gone())?;
+        let request = Request { txn, answer };
+        match &self.writing {
+            Writing::Thread { requests, .. } => {
+                let requests = requests.as_ref().ok_or_else(gone)?;
+                requests.send(request).await.map_err(|_closed| gone())?;
+            }
+            Writing::Caller(writer) => {
+                // A panic leaves what a crash leaves: the file tells what is in it.
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                writer.commit(std::iter::once(request));
+            }
+        }
         result.await.map_err(|_closed| gone())?
     }
 

@@ -59,7 +59,6 @@ async fn a_disk_that_was_full_is_written_to_again() {
     };
     let env = Env::system();
     let store = RedbStore::with(open.clone(), &env, &Medium(&medium), 0).unwrap();
-    let put = |key: &str| Txn::default().with(crate::Op::Put(key.to_owned(), b"x".to_vec()));
     store.txn(put("/a")).await.unwrap();
     full.store(true, Ordering::SeqCst);
     for _ in 0..3 {
@@ -78,4 +77,30 @@ async fn a_disk_that_was_full_is_written_to_again() {
     // What is in memory is what is in the file, whatever became of the write that failed.
     let store = RedbStore::with(open, &env, &Medium(&medium), 0).unwrap();
     assert_eq!(keys(store.list("/").await.unwrap().0), before);
+}
+
+fn put(key: &str) -> Txn {
+    Txn::default().with(crate::Op::Put(key.to_owned(), b"x".to_vec()))
+}
+
+#[tokio::test]
+async fn a_file_in_memory_outlives_the_stores_on_it_however_they_end() {
+    let (file, env) = (MemoryFile::default(), Env::simulated(1));
+    let store = RedbStore::in_memory(&file, &env).unwrap();
+    store.txn(put("/a")).await.unwrap();
+    // It ends as a process does that is killed: without a word to its file.
+    file.cut_off();
+    assert!(store.txn(put("/lost")).await.is_err());
+    drop(store);
+    let store = RedbStore::in_memory(&file, &env).unwrap();
+    assert_eq!(store.get("/lost").await.unwrap(), None);
+    let revision = store.txn(put("/b")).await.unwrap();
+    assert_eq!(revision, Revision(2));
+    // Another takes the file while it is still open.
+    let next = RedbStore::in_memory(&file, &env).unwrap();
+    assert!(store.txn(put("/lost")).await.is_err());
+    drop(store);
+    let (found, revision) = next.list("/").await.unwrap();
+    let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!((keys, revision), (vec!["/a", "/b"], Revision(2)));
 }

@@ -110,7 +110,7 @@ pub fn play(case: &Case) -> Result<Option<String>> {
     run(async || {
         let mut player = prepare(case.operation).await?;
         let problems = judge(&mut player, case).await?;
-        player.stamp.stop().await;
+        player.stamp.stop().await?;
         Ok(problems.map(|why| {
             format!(
                 "{why}\n{}\n{}",

@@ -70,7 +70,7 @@ pub fn play(seed: u64, tail: usize) -> Result<Ended> {
         let mut problems = peace(&mut player).await?;
         let seconds = (player.stamp.env.clock.monotonic() - begun).as_secs_f64();
         let (events, hash) = (player.stamp.trace.count(), player.stamp.trace.hash());
-        player.stamp.stop().await;
+        player.stamp.stop().await?;
         problems.extend(panics::take());
         if problems.is_empty() {
             log.clear();
@@ -131,7 +131,7 @@ async fn event(player: &mut Player, dice: &mut Dice) -> Result<String> {
             format!("the service will die in {points} points")
         }
         72..75 => {
-            player.stamp.kill().await;
+            player.stamp.kill().await?;
             player
                 .stamp
                 .wait(Duration::from_millis(dice.roll(30_000)))
@@ -140,7 +140,7 @@ async fn event(player: &mut Player, dice: &mut Dice) -> Result<String> {
             "killed and started".to_owned()
         }
         75..77 => {
-            player.stamp.stop().await;
+            player.stamp.stop().await?;
             player.stamp.start()?;
             "stopped and started".to_owned()
         }

@@ -9,12 +9,13 @@
 //!
 //! Owns: the stamp in one process, the faults of its store and calls, what must be true at every end ([`Stamp::check`]),
 //! and three ways to play with it. Always true: the same seed gives the same [`Trace`], to the last commit; a service that
-//! was killed does nothing any more; nothing here sleeps in real time. Called by: its tests, and `cargo xtask chaos`.
+//! was killed does nothing any more; nothing here sleeps in real time; a loop that never waits fails its run ([`run`]). Called by: its tests, and `cargo xtask chaos`.
 
 mod backups;
 pub mod cases;
 pub mod chaos;
 mod check;
+mod instant;
 mod login;
 mod operations;
 mod panics;

@@ -93,7 +93,7 @@ impl Player {
             self.say(&format!("> {line}"));
             self.command(line).await.with_context(|| format!("at '{line}'"))?;
         }
-        self.stamp.stop().await;
+        self.stamp.stop().await?;
         let panics = panics::take();
         ensure!(panics.is_empty(), "the service panicked: {panics:?}");
         Ok((self.out, self.stamp.trace.hash()))
@@ -113,8 +113,8 @@ impl Player {
         let stamp = &mut self.stamp;
         match *words {
             ["start"] => stamp.start()?,
-            ["stop"] => stamp.stop().await,
-            ["kill"] => stamp.kill().await,
+            ["stop"] => stamp.stop().await?,
+            ["kill"] => stamp.kill().await?,
             ["die", points] => stamp.steps.die_in(points.parse()?),
             ["settle"] => self.settle().await?,
             ["wait", seconds] => stamp.wait(Duration::from_secs_f64(seconds.parse()?)).await?,

@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     backups::SimBackups,
-    login,
+    instant, login,
     steps::{LifeInterceptor, Steps},
     store::{Disk, LifeStore},
     trace::Trace,
@@ -95,7 +95,7 @@ pub struct Stamp {
     pub env: Env,
     /// Machines, agents and clusters.
     pub world: SimWorld,
-    /// The store as it is on disk.
+    /// The store, and the file that it is in.
     pub disk: Arc<Disk>,
     /// The service's steps, and what befalls them.
     pub steps: Arc<Steps>,
@@ -108,21 +108,30 @@ pub struct Stamp {
     pub outage: Duration,
 }
 
-/// Runs a play in a runtime of its own, in virtual time.
+/// Runs a play in a runtime of its own, in virtual time. It fails when the service, or what it runs in, does too much in one instant: a
+/// loop that never waits would hold virtual time for ever.
 pub fn run<T>(play: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
-        .build()?
-        .block_on(play())
+        .build()?;
+    instant::begin();
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            verdict = instant::exceeded() => Err(anyhow::anyhow!(verdict)),
+            ended = play() => ended,
+        }
+    })
 }
 
 impl Stamp {
     /// A stamp with a subscription and its application; nothing runs yet.
     pub async fn new(seed: u64, options: SimOptions) -> Result<Self> {
-        let env = Env::simulated(seed);
+        let mut env = Env::simulated(seed);
+        env.clock = Arc::new(instant::Counted(env.clock));
         let trace = Arc::new(Trace::new(Arc::clone(&env.clock)));
-        let disk = Arc::new(Disk::new(env.clone(), Arc::clone(&trace)));
+        let disk = Arc::new(Disk::new(env.clone(), Arc::clone(&trace))?);
         let subscription = SubscriptionRecord {
             v: 1,
             id: SUBSCRIPTION.to_owned(),
@@ -222,7 +231,7 @@ impl Stamp {
     }
 
     /// Kills the service: nothing of it runs when this returns.
-    pub async fn kill(&mut self) {
+    pub async fn kill(&mut self) -> Result<()> {
         if let Some(service) = self.service.take() {
             self.trace.note("life the service is killed");
             self.steps.end();
@@ -232,12 +241,14 @@ impl Stamp {
                 // Cancelled, or ended by itself just before.
                 let _ = task.await;
             }
+            self.disk.crash()?;
             self.world.restart_service();
         }
+        Ok(())
     }
 
     /// Stops the service as a signal would.
-    pub async fn stop(&mut self) {
+    pub async fn stop(&mut self) -> Result<()> {
         if let Some(service) = self.service.take() {
             self.trace.note("life the service is stopped");
             service.stop.send_replace(true);
@@ -246,14 +257,16 @@ impl Stamp {
                 let _ = task.await;
             }
             self.steps.end();
+            self.disk.reopen()?;
             self.world.restart_service();
         }
+        Ok(())
     }
 
     /// Starts the service again if it died at a step.
     pub async fn revive(&mut self) -> Result<()> {
         if self.service.is_some() && !self.steps.alive() {
-            self.kill().await;
+            self.kill().await?;
             self.start()?;
         }
         Ok(())

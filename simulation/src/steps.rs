@@ -14,7 +14,7 @@ use base_env::{Clock, Seed};
 use fabric_sim::{Call, Interceptor, Verdict};
 use tokio::sync::Notify;
 
-use crate::trace::Trace;
+use crate::{instant, trace::Trace};
 
 /// What befalls a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,8 +187,11 @@ impl Steps {
         self.inner().weather = weather;
     }
 
-    /// Passes a point of a service's life; never returns in a service that is dead.
-    pub(crate) async fn point(&self, life: u64) {
+    /// Passes a point of a service's life; never returns in a service that is dead, or that does too much in one instant.
+    pub(crate) async fn point(&self, life: u64, what: &str) {
+        if instant::count(self.clock.monotonic(), || what.to_owned()) {
+            std::future::pending::<()>().await;
+        }
         let dead = {
             let mut inner = self.inner();
             inner.points += 1;
@@ -220,7 +223,7 @@ impl Steps {
 
     /// A step begins.
     pub(crate) async fn before(&self, life: u64, step: &str, commit: bool) -> Verdict {
-        self.point(life).await;
+        self.point(life, step).await;
         let fault = {
             let mut inner = self.inner();
             let number = inner.steps.len();
@@ -274,7 +277,7 @@ impl Steps {
         if dies {
             self.die(life).await;
         }
-        self.point(life).await;
+        self.point(life, step).await;
     }
 
     fn chance(&self, inner: &mut Inner, commit: bool) -> Option<Fault> {

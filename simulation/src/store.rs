@@ -1,8 +1,8 @@
-//! The store of the simulated stamp: the memory store behind faults, with watches that tell everything a moment later, in the
-//! same order each time.
+//! The store of the simulated stamp: the real one in a file in memory, behind faults, with watches that tell some things a moment later,
+//! in the same order each time.
 //!
-//! It outlives the service, as a disk does. It also looks at what is written: generations only grow, and an operation that
-//! has ended stays as it is.
+//! The file outlives the service, as a disk does; with each end of the service, the store in it is opened again, after a death as it
+//! was left. It also looks at what is written: generations only grow, and an operation that has ended stays as it is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use control_records::{
     ClusterRecord, Epoch, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, StoreRecord,
     key,
 };
-use control_store::{Change, MemoryStore, Op, Revision, Store, StoreError, Txn, Versioned};
+use control_store::{Change, MemoryFile, Op, RedbStore, Revision, Store, StoreError, Txn, Versioned};
 use fabric_sim::Verdict;
 use futures::FutureExt as _;
 use serde_json::Value;
@@ -31,15 +31,8 @@ const RANDOM: [&str; 5] = ["sealed", "tokenHash", "tokenSealed", "secretHash", "
 /// Records by key.
 pub(crate) type Records = std::collections::BTreeMap<String, control_store::Value>;
 
-struct Watcher {
-    prefix: String,
-    sender: mpsc::UnboundedSender<Change>,
-}
-
 #[derive(Default)]
 struct Inner {
-    past: Vec<Change>,
-    watchers: Vec<Watcher>,
     violations: Vec<String>,
     latency: u64,
 }
@@ -47,20 +40,55 @@ struct Inner {
 /// What is on disk.
 pub struct Disk {
     env: Env,
-    memory: MemoryStore,
+    file: MemoryFile,
+    /// The store in the file, as the last end of the service left it.
+    store: Mutex<Arc<RedbStore>>,
     trace: Arc<Trace>,
     inner: Mutex<Inner>,
 }
 
 impl Disk {
     /// Empty.
-    pub fn new(env: Env, trace: Arc<Trace>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the store refuses a new file.
+    pub fn new(env: Env, trace: Arc<Trace>) -> Result<Self, StoreError> {
+        let file = MemoryFile::default();
+        Ok(Self {
+            store: Mutex::new(Arc::new(RedbStore::in_memory(&file, &env)?)),
+            file,
             env,
-            memory: MemoryStore::new(),
             trace,
             inner: Mutex::default(),
-        }
+        })
+    }
+
+    /// The store as it is open now.
+    fn store(&self) -> Arc<RedbStore> {
+        Arc::clone(&self.store.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The process that has the store open dies, and the file is opened as it was left.
+    pub(crate) fn crash(&self) -> Result<(), StoreError> {
+        self.file.cut_off();
+        self.open()
+    }
+
+    /// The process that has the store open closes it, and the file is opened again.
+    pub(crate) fn reopen(&self) -> Result<(), StoreError> {
+        // An empty file for a moment: the one before is closed when the last of it goes.
+        let nothing = Arc::new(RedbStore::in_memory(&MemoryFile::default(), &self.env)?);
+        drop(std::mem::replace(
+            &mut *self.store.lock().unwrap_or_else(PoisonError::into_inner),
+            nothing,
+        ));
+        self.open()
+    }
+
+    fn open(&self) -> Result<(), StoreError> {
+        let opened = Arc::new(RedbStore::in_memory(&self.file, &self.env)?);
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = opened;
+        Ok(())
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -74,7 +102,7 @@ impl Disk {
 
     /// All records.
     pub(crate) async fn all(&self) -> Result<Records, StoreError> {
-        let (found, _) = self.memory.list("/").await?;
+        let (found, _) = self.store().list("/").await?;
         Ok(found.into_iter().map(|(key, found)| (key, found.value)).collect())
     }
 
@@ -91,16 +119,17 @@ impl Disk {
         let put = records
             .iter()
             .map(|(key, value)| Op::Put(key.clone(), value.to_vec()));
+        let store = self.store();
         for op in gone.chain(put) {
-            self.memory.txn(Txn::default().with(op)).await?;
+            store.txn(Txn::default().with(op)).await?;
         }
         Ok(())
     }
 
     /// How often it was put back from a copy.
     pub(crate) fn epoch(&self) -> Epoch {
-        // Memory answers at once. A new store has no epoch before it.
-        let found = self.memory.get(key::STORE).now_or_never();
+        // What is in memory is answered at once. A new store has no epoch before it.
+        let found = self.store().get(key::STORE).now_or_never();
         let found = found.and_then(Result::ok).flatten();
         let own = found.and_then(|found| read::<StoreRecord>(Some(&found.value)));
         own.map(|own| own.epoch).unwrap_or_default()
@@ -132,17 +161,18 @@ impl Disk {
         Ok(())
     }
 
-    /// Commits, tells the watches, and looks at what it means.
+    /// Commits, and looks at what it means.
     pub async fn write(&self, txn: Txn) -> Result<Revision, StoreError> {
+        let store = self.store();
         let mut before = Vec::new();
         for op in &txn.ops {
             let key = match op {
                 Op::Put(key, _) | Op::Delete(key) => key,
             };
-            before.push((key.clone(), self.memory.get(key).await?.map(|old| old.value)));
+            before.push((key.clone(), store.get(key).await?.map(|old| old.value)));
         }
         let ops = txn.ops.clone();
-        let revision = self.memory.txn(txn).await?;
+        let revision = store.txn(txn).await?;
         let mut line = format!("commit r{}", revision.0);
         let mut changes = std::collections::BTreeMap::new();
         for (op, (key, old)) in ops.into_iter().zip(before) {
@@ -162,14 +192,6 @@ impl Disk {
                 Some(value) => line.push_str(&format!(" {key}={}", fingerprint(value))),
                 None => line.push_str(&format!(" -{key}")),
             }
-            let change = Change { revision, key, value };
-            inner.watchers.retain(|watcher| {
-                !change.key.starts_with(&watcher.prefix) || watcher.sender.send(change.clone()).is_ok()
-            });
-            inner.past.push(change);
-        }
-        if inner.past.len() > 2 * BEHIND {
-            inner.past.drain(..BEHIND);
         }
         drop(inner);
         self.trace.note(&line);
@@ -228,33 +250,27 @@ impl Disk {
         }
     }
 
-    fn follow(&self, prefix: &str, from: Revision) -> mpsc::Receiver<Result<Change, StoreError>> {
-        let (sender, mut news) = mpsc::unbounded_channel();
-        let mut inner = self.inner();
-        for change in &inner.past {
-            if change.revision > from && change.key.starts_with(prefix) {
-                // The receiver is held below.
-                let _ = sender.send(change.clone());
-            }
-        }
-        inner.watchers.push(Watcher {
-            prefix: prefix.to_owned(),
-            sender,
-        });
-        drop(inner);
+    /// What a watch tells, some of it later.
+    fn follow(
+        &self,
+        prefix: &str,
+        mut news: mpsc::Receiver<Result<Change, StoreError>>,
+    ) -> mpsc::Receiver<Result<Change, StoreError>> {
         let (told, receiver) = mpsc::channel(BEHIND);
         let env = self.env.clone();
         let seed = env.seed.child("watch").child(prefix);
         tokio::spawn(async move {
             while let Some(change) = news.recv().await {
                 // Now and then, news travel slowly.
-                let chance = seed.fraction(change.revision.0);
+                let chance = change
+                    .as_ref()
+                    .map_or(1.0, |change| seed.fraction(change.revision.0));
                 if chance < 0.05 {
                     env.clock
                         .sleep(std::time::Duration::from_millis((chance * 1000.0) as u64))
                         .await;
                 }
-                if told.send(Ok(change)).await.is_err() {
+                if told.send(change).await.is_err() {
                     return;
                 }
             }
@@ -272,11 +288,11 @@ impl Disk {
 #[async_trait]
 impl Store for Disk {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
-        self.memory.get(key).await
+        self.store().get(key).await
     }
 
     async fn list(&self, prefix: &str) -> Result<(Vec<(String, Versioned)>, Revision), StoreError> {
-        self.memory.list(prefix).await
+        self.store().list(prefix).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<Revision, StoreError> {
@@ -288,7 +304,8 @@ impl Store for Disk {
         prefix: &str,
         from: Revision,
     ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
-        Ok(self.follow(prefix, from))
+        let news = self.store().watch(prefix, from).await?;
+        Ok(self.follow(prefix, news))
     }
 }
 
@@ -309,12 +326,12 @@ fn failed() -> StoreError {
 #[async_trait]
 impl Store for LifeStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
-        self.steps.point(self.life).await;
+        self.steps.point(self.life, key).await;
         self.disk.get(key).await
     }
 
     async fn list(&self, prefix: &str) -> Result<(Vec<(String, Versioned)>, Revision), StoreError> {
-        self.steps.point(self.life).await;
+        self.steps.point(self.life, prefix).await;
         self.disk.list(prefix).await
     }
 
@@ -326,7 +343,7 @@ impl Store for LifeStore {
         }
         self.disk.env.clock.sleep(self.disk.latency()).await;
         // A process that dies while it commits has committed or not.
-        self.steps.point(self.life).await;
+        self.steps.point(self.life, &step).await;
         let result = self.disk.write(txn).await;
         self.steps.after(self.life, &step).await;
         match verdict {
@@ -340,7 +357,7 @@ impl Store for LifeStore {
         prefix: &str,
         from: Revision,
     ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
-        self.steps.point(self.life).await;
+        self.steps.point(self.life, prefix).await;
         self.disk.watch(prefix, from).await
     }
 }

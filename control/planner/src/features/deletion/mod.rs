@@ -2,7 +2,7 @@
 //! in one transaction.
 
 use crate::{
-    Draft, FabricEffect, NetworkSeen, Presence, Write,
+    Draft, FabricEffect, NetworkSeen, Write,
     checks::removal,
     feature::{Feature, Instead},
     nodes,
@@ -20,14 +20,7 @@ pub(crate) const FEATURE: Feature = Feature {
 fn plan(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     for (id, machine) in &seen.machines {
-        if machine.presence == Presence::Gone {
-            nodes::forget_machine(draft, id, machine);
-        } else {
-            draft.act(
-                FabricEffect::DeleteMachine(id.clone()),
-                format!("removing {}", machine.label()),
-            );
-        }
+        nodes::remove_at_once(draft, id, machine);
     }
     if !seen.machines.is_empty() {
         return;

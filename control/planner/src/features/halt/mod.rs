@@ -2,7 +2,7 @@
 //! and its keys stay. The next request begins where these are.
 
 use crate::{
-    Draft, FabricEffect, NetworkSeen, Presence, Write,
+    Draft, FabricEffect, NetworkSeen, Write,
     checks::removal,
     feature::{Feature, Instead},
     nodes,
@@ -29,20 +29,14 @@ fn plan(draft: &mut Draft<'_>) {
     draft.observed.kubernetes_version = None;
     draft.observed.upgrading_to = None;
     for (id, machine) in &seen.machines {
-        let label = machine.label();
         if !machine.record.deleting {
             // Written down first: a machine whose removal has begun is never taken back.
-            draft.wait(format!("removing {label}"));
+            draft.wait(format!("removing {}", machine.label()));
             if draft.has_room(2) {
                 draft.write(Write::MarkMachine(id.clone()));
             }
-        } else if machine.presence == Presence::Gone {
-            nodes::forget_machine(draft, id, machine);
         } else {
-            draft.act(
-                FabricEffect::DeleteMachine(id.clone()),
-                format!("removing {label}"),
-            );
+            nodes::remove_at_once(draft, id, machine);
         }
     }
     if !seen.machines.is_empty() {

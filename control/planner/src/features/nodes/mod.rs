@@ -20,7 +20,7 @@ use crate::{
 };
 
 use placement::NodePlacement;
-pub(crate) use removal::forget_machine;
+pub(crate) use removal::remove_at_once;
 
 pub(crate) const FEATURE: Feature = Feature {
     record,

@@ -39,8 +39,20 @@ pub(super) fn removals(draft: &mut Draft<'_>) {
     }
 }
 
+/// Removes a machine and then its record, without draining it and without asking etcd: for a cluster of which nothing is to run.
+pub(crate) fn remove_at_once(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+    if machine.presence == Presence::Gone {
+        forget_machine(draft, id, machine);
+    } else {
+        draft.act(
+            FabricEffect::DeleteMachine(id.to_owned()),
+            format!("removing {}", machine.label()),
+        );
+    }
+}
+
 /// Removes the record of a machine that is gone. Not before an effect that may still write its configuration has ended.
-pub(crate) fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+fn forget_machine(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     draft.wait(format!("removing {}", machine.label()));
     if !draft.seen.busy.contains(&Subject::Config(id.to_owned())) && draft.has_room(5) {
         draft.write(Write::RemoveMachine(id.to_owned()));

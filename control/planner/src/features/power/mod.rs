@@ -42,7 +42,8 @@ fn stop(draft: &mut Draft<'_>) {
     }
     for (id, machine) in &seen.machines {
         if machine.node_name().is_some() && machine.record.deleting {
-            remove(draft, id, machine);
+            // On its way out anyway, and nobody answers who could drain it. Its node object goes after the start.
+            nodes::remove_at_once(draft, id, machine);
         } else {
             turn_off(draft, id, machine);
         }
@@ -102,18 +103,6 @@ fn wipe(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
         },
         format!("removing {}", machine.label()),
     );
-}
-
-/// A node that was on its way out anyway goes at once: nobody answers who could drain it. Its node object goes after the start.
-fn remove(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
-    if machine.presence == Presence::Gone {
-        nodes::forget_machine(draft, id, machine);
-    } else {
-        draft.act(
-            FabricEffect::DeleteMachine(id.to_owned()),
-            format!("removing {}", machine.label()),
-        );
-    }
 }
 
 fn keeps_its_disk(machine: &Machine) -> bool {

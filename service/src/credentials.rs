@@ -42,12 +42,12 @@ impl Credentials for SealedCredentials {
             .map_err(ArmError::internal)?;
         let pki: ClusterPki = serde_json::from_slice(&bytes).map_err(ArmError::internal)?;
         let host = if self.names {
-            cluster.spec.fqdn.clone()
+            cluster.spec().fqdn.clone()
         } else {
             vip.to_string()
         };
         kubeconfig(
-            &cluster.spec,
+            cluster.spec(),
             &pki,
             &format!("https://{host}:{API_PORT}"),
             kind,

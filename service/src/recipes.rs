@@ -42,7 +42,7 @@ impl KubernetesRecipes {
         else {
             return None;
         };
-        let pool = cluster.spec.pools.iter().find(|spec| spec.name == *pool)?;
+        let pool = cluster.spec().pools.iter().find(|spec| spec.name == *pool)?;
         let place = NodePlace {
             node_name: node_name.clone(),
             address: *address,
@@ -171,7 +171,7 @@ impl Recipes for KubernetesRecipes {
         let pki = read(pki)?;
         let cluster = &site.cluster;
         if let Some(place) = control_plane(site, machine) {
-            let spec = of_any_version(&cluster.spec);
+            let spec = of_any_version(cluster.spec());
             return control_plane_config(&spec, &pki, &place, now, generation)
                 .map(|config| restarted(config, machine))
                 .map_err(|error| RecipeError::new("the configuration of the control plane", error));
@@ -179,7 +179,7 @@ impl Recipes for KubernetesRecipes {
         let (mut pool, place) = self.place(cluster, machine).ok_or_else(no_pool)?;
         pool.kubernetes_version.clone_from(&machine.image);
         node_config(
-            &cluster.spec,
+            cluster.spec(),
             &pool,
             &place,
             &pki,
@@ -193,7 +193,7 @@ impl Recipes for KubernetesRecipes {
 
     fn renderers(&self, cluster: &ClusterRecord) -> Result<RendererVersions, RecipeError> {
         let version = |members| {
-            renderer_version(members, cluster.spec.network.plugin)
+            renderer_version(members, cluster.spec().network.plugin)
                 .map_err(|error| RecipeError::new("the version of configurations", error))
         };
         Ok(RendererVersions {
@@ -204,7 +204,7 @@ impl Recipes for KubernetesRecipes {
 
     fn network(&self, site: &Site, routes: Vec<RouteSpec>) -> NetworkSpec {
         network(
-            &site.cluster.spec,
+            site.cluster.spec(),
             site.network_id(),
             site.addresses.uplink,
             routes,
@@ -212,7 +212,7 @@ impl Recipes for KubernetesRecipes {
     }
 
     fn nics(&self, site: &Site, machine: &MachineRecord) -> Result<Vec<NicSpec>, RecipeError> {
-        let spec = &site.cluster.spec;
+        let spec = site.cluster.spec();
         if let Some(place) = control_plane(site, machine) {
             return Ok(control_plane_nics(
                 spec,
@@ -229,7 +229,7 @@ impl Recipes for KubernetesRecipes {
     fn wish(&self, cluster: &ClusterRecord, machine: &MachineRecord) -> Option<NodeWish> {
         let (mut pool, place) = self.place(cluster, machine)?;
         pool.kubernetes_version.clone_from(&machine.image);
-        Some(node_wish(&cluster.spec, &pool, &place))
+        Some(node_wish(cluster.spec(), &pool, &place))
     }
 
     fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError> {
@@ -242,11 +242,11 @@ impl Recipes for KubernetesRecipes {
     }
 
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError> {
-        Ok(manifests(&of_any_version(&cluster.spec), &self.addons, read))
+        Ok(manifests(&of_any_version(cluster.spec()), &self.addons, read))
     }
 
     fn addon_ailments(&self, cluster: &ClusterRecord, read: &[Value]) -> Vec<AddonAilment> {
-        cluster_addons::ailments(&cluster.spec, &self.addons, read)
+        cluster_addons::ailments(cluster.spec(), &self.addons, read)
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
 
     use cluster_bootstrap::Member;
     use cluster_spec::{NetworkProfile, PodNetworking, PoolMode};
-    use control_records::Assignment;
+    use control_records::{Assignment, DesiredState};
     use fabric_api::{StampNetwork, Uplink};
 
     use super::*;
@@ -305,15 +305,14 @@ mod tests {
         };
         Site {
             cluster: Arc::new(ClusterRecord {
-                v: 2,
+                v: 3,
                 uid: "0123456789".to_owned(),
                 subscription: "s".to_owned(),
                 resource_group: "g".to_owned(),
                 name: "c".to_owned(),
                 generation: 1,
                 pool_generations: BTreeMap::new(),
-                body: Value::Null,
-                spec,
+                state: DesiredState::of_spec(&spec),
                 sealed: BTreeMap::new(),
                 deleting: false,
                 operation: String::new(),

@@ -142,7 +142,7 @@ async fn judge(player: &mut Player, case: &Case) -> Result<Option<String>> {
     }
     // The next request works, whatever was.
     let next: &[&str] = match player.stamp.cluster("c1").await? {
-        Some(cluster) if cluster.spec.stopped => &["power c1 on"],
+        Some(cluster) if cluster.spec().stopped => &["power c1 on"],
         Some(_) => &["pool c1 np1 2"],
         None => &["create c1 np1=1"],
     };

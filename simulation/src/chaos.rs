@@ -184,10 +184,10 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
             tier: (dice.roll(3) == 0).then(|| "Standard".to_owned()),
         });
     };
-    let pools: Vec<String> = record.spec.pools.iter().map(|pool| pool.name.clone()).collect();
+    let pools: Vec<String> = record.spec().pools.iter().map(|pool| pool.name.clone()).collect();
     let pool = dice.pick(&pools).unwrap_or_else(|| "np1".to_owned());
     // Hardly anything else is accepted about one that is stopped.
-    if record.spec.stopped && dice.roll(3) > 0 {
+    if record.spec().stopped && dice.roll(3) > 0 {
         return Ok(Wish::Power {
             cluster,
             stopped: false,

@@ -41,7 +41,7 @@ impl Stamp {
                 return Ok(Some(format!("{key}: {} (problem: {problem})", observed.step)));
             }
             // Of a cluster that is off, requests lie in etcd until it is started: there is no API to answer them through.
-            if !cluster.spec.stopped && self.world.pending_serving(&cluster.uid) > 0 {
+            if !cluster.spec().stopped && self.world.pending_serving(&cluster.uid) > 0 {
                 return Ok(Some(format!("{key}: serving certificates are pending")));
             }
         }
@@ -197,13 +197,13 @@ impl Stamp {
             records
                 .clusters
                 .get(uid)
-                .is_some_and(|cluster| cluster.spec.stopped)
+                .is_some_and(|cluster| cluster.spec().stopped)
         };
         networks.retain(|uid| !stopped(uid));
         let made: BTreeSet<_> = records
             .clusters
             .values()
-            .filter(|cluster| !cluster.requests.halted && !cluster.spec.stopped)
+            .filter(|cluster| !cluster.requests.halted && !cluster.spec().stopped)
             .map(|cluster| cluster.uid.clone())
             .collect();
         same(problems, "networks and clusters", &networks, &made);
@@ -282,7 +282,7 @@ impl Stamp {
         machines: &[(&MachineRecord, &Role)],
         problems: &mut Vec<String>,
     ) {
-        let spec = &cluster.spec;
+        let spec = cluster.spec();
         if spec.stopped {
             return;
         }
@@ -325,7 +325,7 @@ impl Stamp {
         kept: &[MachineSpec],
         problems: &mut Vec<String>,
     ) {
-        let (uid, spec, name) = (&cluster.uid, &cluster.spec, &cluster.name);
+        let (uid, spec, name) = (&cluster.uid, cluster.spec(), &cluster.name);
         let halted = cluster.requests.halted;
         let own: Vec<_> = records
             .machines
@@ -434,7 +434,7 @@ impl Stamp {
         same(problems, &format!("{name}: node objects and nodes"), &seen, names);
         for node in nodes {
             let pool = cluster
-                .spec
+                .spec()
                 .pools
                 .iter()
                 .find(|pool| node.name.starts_with(&format!("aks-{}-", pool.name)));
@@ -453,7 +453,7 @@ impl Stamp {
             if node.cordoned {
                 problems.push(format!("{name}: {} is cordoned", node.name));
             }
-            if !node.ready && cluster.spec.network.plugin != PodNetworking::None {
+            if !node.ready && cluster.spec().network.plugin != PodNetworking::None {
                 problems.push(format!("{name}: {} is not ready", node.name));
             }
         }
@@ -494,7 +494,7 @@ fn is_off(records: &Records, machine: &str) -> bool {
     found
         .and_then(|machine| machine.assignment.as_ref())
         .and_then(|given| records.clusters.get(&given.cluster))
-        .is_some_and(|cluster| cluster.spec.stopped)
+        .is_some_and(|cluster| cluster.spec().stopped)
 }
 
 /// How many control plane machines a cluster is to have.
@@ -502,7 +502,7 @@ fn control_planes(cluster: &ClusterRecord) -> u32 {
     if cluster.requests.halted {
         0
     } else {
-        cluster.spec.tier.members()
+        cluster.spec().tier.members()
     }
 }
 
@@ -512,7 +512,7 @@ fn check_routes(
     ranges: usize,
     problems: &mut Vec<String>,
 ) {
-    let wanted = match cluster.spec.network.plugin {
+    let wanted = match cluster.spec().network.plugin {
         PodNetworking::Kubenet | PodNetworking::AzureOverlay => ranges,
         PodNetworking::AzureFlat | PodNetworking::None => 0,
     };

@@ -306,7 +306,7 @@ impl Player {
             .filter_map(|machine| {
                 let assignment = machine.assignment.filter(|given| given.cluster == cluster.uid)?;
                 let going = if machine.deleting { ", to go" } else { "" };
-                let image = if machine.image == cluster.spec.kubernetes_version {
+                let image = if machine.image == cluster.spec().kubernetes_version {
                     String::new()
                 } else {
                     format!(" of {}", machine.image)

@@ -261,7 +261,7 @@ fn may_return(past: &BTreeSet<Option<Desired>>, there: &Desired) -> bool {
 }
 
 fn desired(record: &ClusterRecord) -> Desired {
-    let pools = record.spec.pools.iter().map(|pool| {
+    let pools = record.spec().pools.iter().map(|pool| {
         let asked = Pool {
             count: pool.count,
             labels: pool.labels.clone(),
@@ -273,13 +273,13 @@ fn desired(record: &ClusterRecord) -> Desired {
     Desired {
         pools: pools.collect(),
         tier: tier(record),
-        version: record.spec.kubernetes_version.clone(),
-        stopped: record.spec.stopped,
+        version: record.spec().kubernetes_version.clone(),
+        stopped: record.spec().stopped,
     }
 }
 
 fn tier(record: &ClusterRecord) -> String {
-    record.body["sku"]["tier"].as_str().unwrap_or("Free").to_owned()
+    record.body()["sku"]["tier"].as_str().unwrap_or("Free").to_owned()
 }
 
 fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
@@ -462,7 +462,7 @@ impl Stamp {
         let Some(present) = self.cluster(cluster).await? else {
             return self.arm("GET", &path(cluster, ""), None).await;
         };
-        let mut body = present.body.clone();
+        let mut body = present.body().clone();
         if let Some(members) = body.as_object_mut() {
             members.remove("eTag");
         }
@@ -487,7 +487,7 @@ impl Stamp {
         let present = self.cluster(cluster).await?;
         let found = present
             .as_ref()
-            .and_then(|record| record.spec.pools.iter().find(|spec| spec.name == pool));
+            .and_then(|record| record.spec().pools.iter().find(|spec| spec.name == pool));
         let mut properties = pool_body(pool, found.map_or(1, |spec| spec.count));
         if let Some(spec) = found {
             properties["nodeLabels"] = json!(spec.labels);

@@ -67,7 +67,7 @@ impl BackupReceiver {
     async fn restores(&self, own: &str, other: &str) -> Result<bool, StoreError> {
         let cluster = directory::cluster(&*self.store, own).await?;
         Ok(cluster.is_some_and(|cluster| {
-            let restore = cluster.value.spec.restore.as_ref();
+            let restore = cluster.value.spec().restore.as_ref();
             restore.is_some_and(|restore| restore.source == other)
         }))
     }

@@ -5,10 +5,11 @@ use base_env::Env;
 use cluster_archive::DirectoryStore;
 use cluster_backup::{Change, log::LogWriter};
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
-use control_records::{Assignment, ClusterRecord, Healing, MachineRecord, Requests, Role, directory, key};
+use control_records::{
+    Assignment, ClusterRecord, DesiredState, Healing, MachineRecord, Requests, Role, directory, key,
+};
 use control_store::{MemoryStore, Sealer, Store, Txn, put_record};
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::*;
 use crate::{
@@ -50,15 +51,14 @@ fn control_plane(id: &str, cluster: &str) -> MachineRecord {
 
 fn cluster(uid: &str, source: Option<&str>) -> ClusterRecord {
     ClusterRecord {
-        v: 2,
+        v: 3,
         uid: uid.to_owned(),
         subscription: "s".to_owned(),
         resource_group: "g".to_owned(),
         name: uid.to_owned(),
         generation: 1,
         pool_generations: Default::default(),
-        body: json!({}),
-        spec: ClusterSpec {
+        state: DesiredState::of_spec(&ClusterSpec {
             name: uid.to_owned(),
             resource_group: "g".to_owned(),
             location: "local".to_owned(),
@@ -84,7 +84,7 @@ fn cluster(uid: &str, source: Option<&str>) -> ClusterRecord {
                 source: source.to_owned(),
             }),
             stopped: false,
-        },
+        }),
         sealed: Default::default(),
         deleting: false,
         operation: String::new(),

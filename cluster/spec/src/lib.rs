@@ -3,10 +3,14 @@
 //! Providers compute it from the ARM body ("desired"); planners, bootstrap and add-ons read it. Records only.
 //! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
 
+mod texts;
+
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+pub use texts::{count_or_percent, taint};
 
 /// The desired cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

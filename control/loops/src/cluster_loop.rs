@@ -287,7 +287,7 @@ impl ClusterLoop {
     fn site(&self, basis: &Basis, cluster: &Arc<ClusterRecord>, observed: &ObservedRecord) -> Option<Site> {
         let machines = basis.machines.iter().map(|machine| &*machine.value);
         Some(Site {
-            control_plane: ControlPlane::of(&cluster.spec, observed, machines),
+            control_plane: ControlPlane::of(cluster.spec(), observed, machines),
             cluster: Arc::clone(cluster),
             addresses: Addresses::of(observed)?,
             stamp: self.shared.deps.fabric.stamp_network().clone(),
@@ -343,7 +343,7 @@ impl ClusterLoop {
             let fell_silent = self.state.health.examine(
                 &mut machine,
                 &self.state.api,
-                basis.cluster.value.spec.network.plugin,
+                basis.cluster.value.spec().network.plugin,
                 &deps.settings.policy.heal,
                 now,
             );
@@ -359,7 +359,7 @@ impl ClusterLoop {
             .filter_map(Machine::api_server_ready)
             .reduce(|one, other| one || other);
         self.state.listen(api_server_ready);
-        let wanted = usize::try_from(basis.cluster.value.spec.tier.members()).unwrap_or(usize::MAX);
+        let wanted = usize::try_from(basis.cluster.value.spec().tier.members()).unwrap_or(usize::MAX);
         let members = machines
             .values()
             .filter(|machine| !machine.record.deleting && machine.node_name().is_none())

@@ -80,7 +80,7 @@ pub(crate) async fn compose(
             Write::Lease(addresses) => lease(txn, uid, basis, addresses, &mut done),
             Write::CreatePki => {
                 let name = key::pki(uid);
-                let source = match &basis.cluster.value.spec.restore {
+                let source = match &basis.cluster.value.spec().restore {
                     Some(restore) if restore.source != *uid => Some(keys_of(deps, &restore.source).await?),
                     _ => None,
                 };
@@ -388,7 +388,7 @@ async fn forget(
         .with(put_record(
             key::deleted(&cluster.uid),
             &DeletedRecord {
-                v: 2,
+                v: 3,
                 uid: cluster.uid.clone(),
                 subscription: cluster.subscription.clone(),
                 resource_group: cluster.resource_group.clone(),
@@ -420,7 +420,7 @@ async fn forget(
         }
     }
     // The group of the cluster's nodes goes with it, if it was made for it.
-    let group = key::group(&cluster.subscription, &cluster.spec.node_resource_group);
+    let group = key::group(&cluster.subscription, &cluster.spec().node_resource_group);
     if let Some(found) = get_record::<GroupRecord>(&*deps.store, &group).await?
         && found
             .value

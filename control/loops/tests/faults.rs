@@ -19,13 +19,13 @@ use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 use control_loops::{Activity, Controller, ControllerDeps, Settings};
 use control_records::{
-    ClusterRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, Requests, directory, events, key,
+    ClusterRecord, DesiredState, ObservedRecord, OperationRecord, OperationStatus, Owner, Requests,
+    directory, events, key,
 };
 use control_store::{Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record};
 use fabric_sim::{Call, Interceptor, SimOptions, SimWorld, Verdict};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use serde_json::Value;
 use service::KubernetesRecipes;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
@@ -114,15 +114,14 @@ impl Store for LaggingStore {
 fn cluster(env: &Env) -> ClusterRecord {
     let now = env.clock.now();
     ClusterRecord {
-        v: 2,
+        v: 3,
         uid: "0123456789".to_owned(),
         subscription: "s".to_owned(),
         resource_group: "g".to_owned(),
         name: "c".to_owned(),
         generation: 1,
         pool_generations: BTreeMap::from([("np1".to_owned(), 1)]),
-        body: Value::Null,
-        spec: ClusterSpec {
+        state: DesiredState::of_spec(&ClusterSpec {
             name: "c".to_owned(),
             resource_group: "g".to_owned(),
             location: "local".to_owned(),
@@ -157,7 +156,7 @@ fn cluster(env: &Env) -> ClusterRecord {
             tier: Tier::Free,
             restore: None,
             stopped: false,
-        },
+        }),
         sealed: BTreeMap::new(),
         deleting: false,
         operation: "o".to_owned(),

@@ -68,7 +68,7 @@ impl Checks {
                 }
             }
         }
-        let pools = &draft.desired.spec.pools;
+        let pools = &draft.desired.spec().pools;
         let leaving = &draft.desired.requests.leaving;
         let order = |part: &Part| match part {
             Part::Base => 0,
@@ -199,7 +199,7 @@ impl Checks {
 /// What is left of a cluster of which nothing is to be there.
 pub(crate) fn removal(draft: &Draft<'_>, checks: &mut Checks) {
     let seen = draft.seen;
-    let spec = &draft.desired.spec;
+    let spec = draft.desired.spec();
     let wanted = spec.pools.iter().map(|pool| pool.count).sum::<u32>() + spec.tier.members();
     let of = usize::try_from(wanted).unwrap_or_default();
     checks.removed(&Part::Base, seen.machines.iter(), of);

@@ -211,7 +211,7 @@ impl<'a> Draft<'a> {
     /// The control plane as it is in the store.
     pub(crate) fn control_plane(&self) -> ControlPlane {
         ControlPlane::of(
-            &self.desired.spec,
+            self.desired.spec(),
             &self.seen.observed,
             self.seen.machines.values().map(|machine| &machine.record),
         )
@@ -222,7 +222,7 @@ impl<'a> Draft<'a> {
         let frame = self.frame.get_or_init(|| {
             let addresses = Addresses::of(&self.seen.observed)?;
             let frame = Frame::new(
-                &self.desired.spec,
+                self.desired.spec(),
                 &self.seen.renderers,
                 self.seen.pki?,
                 &addresses,

@@ -15,7 +15,7 @@ pub(crate) fn generation(draft: &mut Draft<'_>, checks: &Checks) {
         .observed
         .milestones
         .insert("converged".to_owned(), draft.now);
-    for pool in &draft.desired.spec.pools {
+    for pool in &draft.desired.spec().pools {
         draft.observed.ready_nodes.entry(pool.name.clone()).or_insert(0);
     }
 }

@@ -30,6 +30,7 @@
 
 pub mod activity;
 pub mod child;
+mod desired;
 pub mod directory;
 pub mod epoch;
 pub mod events;
@@ -50,6 +51,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use child::{ChildRecord, SystemData};
+pub use desired::{
+    Decided, DecidedPool, DesiredPool, DesiredState, Malformed, Ranges, network as network_profile,
+};
 pub use directory::{NameRecord, OwnerRecord};
 pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
@@ -121,11 +125,8 @@ pub struct ClusterRecord {
     pub generation: u64,
     /// Per pool (by name): the generation of the last accepted change to it. For pool eTags and pool states.
     pub pool_generations: BTreeMap<String, u64>,
-    /// The canonical ARM body: `location`, `tags`, `sku`, `identity`, `properties`…, newest api-version, defaults filled
-    /// in, read-only and secret properties removed.
-    pub body: Value,
-    /// What the loops act on, computed from `body`.
-    pub spec: ClusterSpec,
+    /// What it is to be: the body, what was decided beside it, and the spec that follows.
+    pub state: DesiredState,
     /// Secrets of the body (service principal secret), sealed; by property path.
     pub sealed: BTreeMap<String, Vec<u8>>,
     /// Whether it is to go.
@@ -154,6 +155,16 @@ impl ClusterRecord {
     /// The key of its name.
     pub fn name_key(&self) -> String {
         key::cluster_name(&self.subscription, &self.resource_group, &self.name)
+    }
+
+    /// The canonical ARM body.
+    pub fn body(&self) -> &Value {
+        self.state.body()
+    }
+
+    /// What the loops act on.
+    pub fn spec(&self) -> &ClusterSpec {
+        self.state.spec()
     }
 }
 

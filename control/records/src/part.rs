@@ -81,8 +81,8 @@ impl Leaving {
     /// It among the parts of the cluster.
     pub fn part(&self) -> Part {
         Part::Leaving {
-            pool: self.spec.name.clone(),
-            incarnation: self.spec.incarnation.clone(),
+            pool: self.spec().name.clone(),
+            incarnation: self.spec().incarnation.clone(),
         }
     }
 }

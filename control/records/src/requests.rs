@@ -4,11 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use cluster_spec::{ClusterSpec, PoolSpec};
+use cluster_spec::PoolSpec;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::Part;
+use crate::{DesiredPool, DesiredState, Part};
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,10 +37,8 @@ pub struct Requests {
 pub struct Reached {
     /// Its generation.
     pub generation: u64,
-    /// [`crate::ClusterRecord::body`] then.
-    pub body: Value,
-    /// [`crate::ClusterRecord::spec`] then.
-    pub spec: ClusterSpec,
+    /// [`crate::ClusterRecord::state`] then.
+    pub state: DesiredState,
     /// [`crate::ClusterRecord::sealed`] then.
     pub sealed: BTreeMap<String, Vec<u8>>,
 }
@@ -50,12 +47,17 @@ pub struct Reached {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Leaving {
-    /// Its properties as they stood in the cluster's body.
-    pub body: Value,
     /// What it was to be.
-    pub spec: PoolSpec,
+    pub pool: DesiredPool,
     /// The generation that deleted it.
     pub generation: u64,
     /// The operation that did.
     pub operation: String,
+}
+
+impl Leaving {
+    /// What it was to be.
+    pub fn spec(&self) -> &PoolSpec {
+        self.pool.spec()
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use cluster_spec::{ClusterSpec, PoolSpec};
 use control_records::{
     ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, MachineRecord, MigrateError,
     NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part, SealedRecord,
@@ -19,13 +20,20 @@ use control_store::{
     Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, list_records,
     put_record,
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 /// What a stamp of the simulator had in its store when this was the format: clusters at rest, being made and deleted, a pool
 /// on its way out, operations that ended and that did not. The second has parts that were reached and aborted (one is a pool
-/// called `base`), a repair and an upgrade under way, and a state that was restored as well.
-const SNAPSHOTS: [&str; 2] = [include_str!("formats/1.json"), include_str!("formats/2.json")];
+/// called `base`), a repair and an upgrade under way, and a state that was restored as well. The third has every kind of network, a
+/// cluster that is stopped and one on its way there, labels and taints, a cluster made from another's backup, and what a member was
+/// upgraded to.
+const SNAPSHOTS: [&str; 3] = [
+    include_str!("formats/1.json"),
+    include_str!("formats/2.json"),
+    include_str!("formats/3.json"),
+];
 const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 
 async fn snapshot(text: &str) -> MemoryStore {
@@ -93,6 +101,11 @@ async fn second() -> MemoryStore {
     }
     assert_eq!(repaired, 1);
     store
+}
+
+/// A store of format 3.
+async fn third() -> MemoryStore {
+    snapshot(SNAPSHOTS[2]).await
 }
 
 /// A store of format 1, and a group that is being deleted in it.
@@ -297,8 +310,8 @@ impl Store for Broken<'static> {
 
 #[tokio::test]
 async fn a_migration_that_is_cut_short_anywhere_is_finished_by_the_next() {
-    let stores: [fn() -> Opening; 2] = [|| Box::pin(first()), || Box::pin(second())];
-    for (open, least) in stores.into_iter().zip([8, 3]) {
+    let stores: [fn() -> Opening; 3] = [|| Box::pin(first()), || Box::pin(second()), || Box::pin(third())];
+    for (open, least) in stores.into_iter().zip([8, 3, 1]) {
         let whole = open().await;
         migrate(&whole).await.unwrap();
         let wanted = all(&whole).await;
@@ -324,10 +337,10 @@ async fn a_migration_that_is_cut_short_anywhere_is_finished_by_the_next() {
 /// Everything of the present format can be read, in a store of any earlier one.
 #[tokio::test]
 async fn every_record_can_be_read() {
-    for store in [first().await, second().await] {
+    for store in [first().await, second().await, third().await] {
         migrate(&store).await.unwrap();
         let clusters = of::<ClusterRecord>(&store, "desired").await;
-        assert!(clusters.values().all(|record| record.v == 2));
+        assert!(clusters.values().all(|record| record.v == 3));
         let observed = of::<ObservedRecord>(&store, "observed").await;
         assert!(observed.values().all(|record| record.v == 2));
         assert!(!of::<MachineRecord>(&store, "machine").await.is_empty());
@@ -335,6 +348,79 @@ async fn every_record_can_be_read() {
         let (deleted, _) = list_records::<DeletedRecord>(&store, key::DELETED).await.unwrap();
         assert!(deleted.iter().any(|(_, deleted)| deleted.value.last.is_some()));
     }
+}
+
+/// What the loops act on by uid, in records of any format: of the cluster, of what was reached last, of pools on their way out.
+fn specs(all: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Value>> {
+    let mut specs = BTreeMap::new();
+    for value in all.values() {
+        let value: Value = serde_json::from_slice(value).unwrap();
+        let record = value.get("last").unwrap_or(&value);
+        let Some(uid) = record["uid"].as_str().filter(|_| record["course"].is_object()) else {
+            continue;
+        };
+        let requests = &record["course"];
+        let reached = Some(&requests["reached"]).filter(|reached| reached.is_object());
+        let leaving = requests["leaving"].as_array().into_iter().flatten();
+        let own: Vec<Value> = if record["spec"].is_object() {
+            // As a release of that format read it.
+            let cluster = |value: &Value| json!(ClusterSpec::deserialize(&value["spec"]).unwrap());
+            let pool = |value: &Value| json!(PoolSpec::deserialize(&value["spec"]).unwrap());
+            std::iter::once(cluster(record))
+                .chain(reached.map(cluster))
+                .chain(leaving.map(pool))
+                .collect()
+        } else {
+            let record = ClusterRecord::deserialize(record).unwrap();
+            let reached = record
+                .requests
+                .reached
+                .iter()
+                .map(|reached| json!(reached.state.spec()));
+            let leaving = record
+                .requests
+                .leaving
+                .iter()
+                .map(|leaving| json!(leaving.spec()));
+            std::iter::once(json!(record.spec()))
+                .chain(reached)
+                .chain(leaving)
+                .collect()
+        };
+        specs.insert(uid.to_owned(), own);
+    }
+    specs
+}
+
+#[tokio::test]
+async fn the_loops_go_on_with_what_they_acted_on() {
+    for store in [first().await, second().await, third().await] {
+        let before = specs(&all(&store).await);
+        assert!(before.len() > 3, "{} clusters", before.len());
+        assert!(before.values().any(|specs| specs.len() > 1));
+        migrate(&store).await.unwrap();
+        let after = all(&store).await;
+        assert_eq!(specs(&after), before);
+        for (key, record) in of::<Value>(&store, "desired").await {
+            let text = record.to_string();
+            assert!(
+                !text.contains("\"spec\""),
+                "{key} still has a spec beside its body"
+            );
+        }
+    }
+    let store = third().await;
+    migrate(&store).await.unwrap();
+    let all = of::<ClusterRecord>(&store, "desired").await;
+    let plugins: BTreeSet<_> = all
+        .values()
+        .map(|record| format!("{:?}", record.spec().network.plugin))
+        .collect();
+    assert!(plugins.len() >= 3, "{plugins:?}");
+    assert!(all.values().any(|record| record.spec().stopped));
+    assert!(all.values().any(|record| record.spec().restore.is_some()));
+    let pools = || all.values().flat_map(|record| &record.spec().pools);
+    assert!(pools().any(|pool| !pool.taints.is_empty() && !pool.labels.is_empty()));
 }
 
 /// The cluster of that name in the second snapshot.
@@ -425,7 +511,7 @@ async fn no_decision_rests_on_milestones() {
     assert_eq!(c1.backup_behind, Some(AT.parse().unwrap()));
     let (desired, c3) = named(&store, "c3").await;
     let restored = c3.restored.unwrap();
-    assert_eq!(restored.id, desired.spec.restore.unwrap().id);
+    assert_eq!(restored.id, desired.spec().restore.as_ref().unwrap().id);
     assert!(restored.at > desired.created_at);
     let (_, c2) = named(&store, "c2").await;
     assert_eq!(c2.restored.unwrap().id, "r2");

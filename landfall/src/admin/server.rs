@@ -239,11 +239,12 @@ fn operation_status(operation: OperationRecord) -> OperationStatus {
 }
 
 fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str) -> ClusterStatus {
-    let stopped = cluster.spec.stopped;
-    let pools = cluster.spec.pools.iter().filter(|_| !stopped);
+    let stopped = cluster.spec().stopped;
+    let pools = cluster.spec().pools.iter().filter(|_| !stopped);
     let nodes_wanted = pools.map(|pool| pool.count).sum();
     let nodes_ready = observed.ready_nodes.values().sum();
-    let bare = cluster.spec.network.plugin == PodNetworking::None && nodes_ready < nodes_wanted;
+    let bare = cluster.spec().network.plugin == PodNetworking::None && nodes_ready < nodes_wanted;
+    let wished = cluster.spec().kubernetes_version.clone();
     ClusterStatus {
         state: state.to_owned(),
         stopped,
@@ -256,9 +257,7 @@ fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str)
         resource_group: cluster.resource_group,
         name: cluster.name,
         uid: cluster.uid,
-        kubernetes_version: observed
-            .kubernetes_version
-            .unwrap_or(cluster.spec.kubernetes_version),
+        kubernetes_version: observed.kubernetes_version.unwrap_or(wished),
         vip: observed.vip,
         step: observed.step,
         operations: Vec::new(),

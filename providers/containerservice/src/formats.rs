@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use arm_kernel::{TAGS, schema::Pattern};
+use cluster_spec::count_or_percent;
 use ipnet::Ipv4Net;
 
 /// The forms that the property table names.
@@ -122,16 +123,6 @@ fn is_ssh_key(text: &str) -> bool {
     known && key && text.len() <= 16 * 1024 && !text.trim_end().contains('\n')
 }
 
-/// `5` or `33%` as (number, whether a percentage).
-pub(crate) fn count_or_percent(text: &str) -> Option<(u32, bool)> {
-    let (digits, percent) = text
-        .strip_suffix('%')
-        .map_or((text, false), |digits| (digits, true));
-    let plain = (1..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    let number = plain.then(|| digits.parse().ok()).flatten()?;
-    (number <= if percent { 100 } else { 1000 }).then_some((number, percent))
-}
-
 /// A range whose address is its first.
 pub(crate) fn cidr(text: &str) -> Option<Ipv4Net> {
     let net: Ipv4Net = text.parse().ok()?;
@@ -191,8 +182,7 @@ fn check_label(key: &str, value: &str) -> Result<(), &'static str> {
 
 /// A taint's key, value and effect.
 pub(crate) fn taint(text: &str) -> Option<(&str, &str, &str)> {
-    let (rest, effect) = text.rsplit_once(':')?;
-    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    let (key, value, effect) = cluster_spec::taint(text)?;
     (is_qualified(key)
         && is_label_value(value)
         && ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect))

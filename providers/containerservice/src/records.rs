@@ -116,11 +116,11 @@ impl<'a> At<'a> {
 }
 
 pub(crate) fn cluster_etag(record: &ClusterRecord) -> String {
-    record.body["eTag"].as_str().unwrap_or_default().to_owned()
+    record.body()["eTag"].as_str().unwrap_or_default().to_owned()
 }
 
 pub(crate) fn pool_etag(record: &ClusterRecord, pool: &str) -> Option<String> {
-    let known = record.spec.pools.iter().any(|spec| spec.name == pool);
+    let known = record.spec().pools.iter().any(|spec| spec.name == pool);
     known.then(|| {
         pool_body(record, pool)["eTag"]
             .as_str()
@@ -226,14 +226,14 @@ impl ContainerService {
         let pool = found
             .record
             .value
-            .spec
+            .spec()
             .pools
             .iter()
             .find(|pool| pool.name.eq_ignore_ascii_case(at.child));
         let leaving = found
             .view()
             .leaving(at.child)
-            .map(|leaving| leaving.spec.name.clone());
+            .map(|leaving| leaving.spec().name.clone());
         let Some(name) = pool.map(|pool| pool.name.clone()).or(leaving) else {
             return Err(at.pool_not_found());
         };

@@ -267,7 +267,7 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
             Some(Role::Node { node_name, pool, .. }) => {
                 labels.insert("role".to_owned(), "node".to_owned());
                 labels.insert("pool".to_owned(), pool.clone());
-                let spec = site.cluster.spec.pools.iter().find(|spec| spec.name == *pool);
+                let spec = site.cluster.spec().pools.iter().find(|spec| spec.name == *pool);
                 let size =
                     spec.and_then(|pool| vm_size(&pool.vm_size))
                         .ok_or_else(|| FabricError::Invalid {

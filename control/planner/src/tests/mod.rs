@@ -13,8 +13,8 @@ use agent_protocol::{
 use cluster_api::NodeSeen;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
 use control_records::{
-    Assignment, ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
-    Owner, RepairStep, Role,
+    Assignment, ClusterRecord, DesiredState, EventKind, MachineRecord, ObservedRecord, OperationRecord,
+    OperationStatus, Owner, RepairStep, Role,
 };
 use jiff::Timestamp;
 
@@ -61,15 +61,14 @@ fn pool(name: &str, count: u32) -> PoolSpec {
 
 fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
     ClusterRecord {
-        v: 2,
+        v: 3,
         uid: "0123456789".to_owned(),
         subscription: "s".to_owned(),
         resource_group: "g".to_owned(),
         name: "c".to_owned(),
         generation: 1,
         pool_generations: BTreeMap::new(),
-        body: serde_json::Value::Null,
-        spec: ClusterSpec {
+        state: DesiredState::of_spec(&ClusterSpec {
             name: "c".to_owned(),
             resource_group: "g".to_owned(),
             location: "local".to_owned(),
@@ -91,7 +90,7 @@ fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
             tier: cluster_spec::Tier::Free,
             restore: None,
             stopped: false,
-        },
+        }),
         sealed: BTreeMap::new(),
         deleting: false,
         operation: "op".to_owned(),
@@ -244,7 +243,7 @@ impl Ideal {
             self.health.examine(
                 machine,
                 &self.seen.api,
-                self.desired.spec.network.plugin,
+                self.desired.spec().network.plugin,
                 &self.policy.heal,
                 self.now,
             );
@@ -256,7 +255,7 @@ impl Ideal {
         let record = &self.seen.machines[id].record;
         assert!(
             [record.repairing().map(|(_, at)| at), record.upgrading()].contains(&Some(at))
-                || self.desired.spec.stopped && self.desired.modified_at == at,
+                || self.desired.spec().stopped && self.desired.modified_at == at,
             "written down before"
         );
         let report = self.seen.machines[id].report.as_ref();
@@ -423,7 +422,7 @@ impl Ideal {
                 self.treat(machine, RepairStep::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(
-                    machine.record.enrolled_key.is_none() || self.desired.spec.stopped,
+                    machine.record.enrolled_key.is_none() || self.desired.spec().stopped,
                     "a new token"
                 );
                 machine.presence = Presence::Absent;

@@ -8,9 +8,8 @@ use super::*;
 fn course(pools: Vec<PoolSpec>) -> Ideal {
     let mut desired = cluster(PodNetworking::Kubenet, pools);
     desired.requests.generation = 1;
-    for pool in &desired.spec.pools {
-        desired.pool_generations.insert(pool.name.clone(), 1);
-    }
+    let names = desired.spec().pools.iter().map(|pool| pool.name.clone());
+    desired.pool_generations = names.map(|name| (name, 1)).collect();
     Ideal::new(desired, nothing_yet())
 }
 
@@ -29,10 +28,12 @@ fn ask(ideal: &mut Ideal, spec: PoolSpec) -> u64 {
     desired
         .pool_generations
         .insert(spec.name.clone(), desired.generation);
-    desired.spec.pools.retain(|pool| pool.name != spec.name);
     let generation = desired.generation;
     ideal.seen.operations.push(of_pool(generation, &spec.name));
-    desired.spec.pools.push(spec);
+    desired.change_spec(|desired| {
+        desired.pools.retain(|pool| pool.name != spec.name);
+        desired.pools.push(spec);
+    });
     generation
 }
 
@@ -98,12 +99,13 @@ fn an_operation_ends_when_its_own_wish_is_there_whatever_the_others_wait_for() {
 fn a_deleted_pool_is_gone_with_its_last_machine() {
     let mut ideal = course(vec![pool("a", 1), pool("b", 2)]);
     ideal.run();
-    let b = ideal.desired.spec.pools.pop().unwrap();
+    let mut pools = ideal.desired.state.pools();
+    let b = pools.pop().unwrap();
+    ideal.desired.state = ideal.desired.state.with_pools(pools).unwrap();
     ideal.desired.pool_generations.remove("b");
     ideal.desired.generation = 2;
     ideal.desired.requests.leaving = vec![Leaving {
-        body: serde_json::Value::Null,
-        spec: b,
+        pool: b,
         generation: 2,
         operation: "op2".to_owned(),
     }];

@@ -86,9 +86,9 @@ prop_compose! {
         ideal.seen.api.change += 1;
         ideal.seen.inventory_stale = stale;
         ideal.desired.deleting = deleting;
-        ideal.desired.spec.pools = pools(&wanted);
+        ideal.desired.change_spec(|spec| spec.pools = pools(&wanted));
         if lost_pools {
-            ideal.desired.spec.pools[0].incarnation.push('x');
+            ideal.desired.change_spec(|spec| spec.pools[0].incarnation.push('x'));
         }
         if !reached {
             ideal.desired.generation = 2;
@@ -101,7 +101,7 @@ prop_compose! {
 
 impl std::fmt::Debug for Ideal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#?}\n{:#?}", self.desired.spec.pools, self.seen)
+        write!(f, "{:#?}\n{:#?}", self.desired.spec().pools, self.seen)
     }
 }
 
@@ -122,7 +122,7 @@ proptest! {
             Some(Role::Node { address, pod_range, .. }) => Some((machine, *address, *pod_range)),
             _ => None,
         }).collect();
-        let wanted: u32 = ideal.desired.spec.pools.iter().map(|pool| pool.count).sum();
+        let wanted: u32 = ideal.desired.spec().pools.iter().map(|pool| pool.count).sum();
         prop_assert_eq!(nodes.len(), wanted as usize);
         prop_assert_eq!(ideal.seen.machines.len(), wanted as usize + 1);
         let addresses: BTreeSet<_> = nodes.iter().map(|(_, address, _)| *address).collect();

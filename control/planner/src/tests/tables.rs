@@ -79,9 +79,9 @@ fn a_change_that_concerns_no_machine_touches_none() {
         "{plan:?}"
     );
 
-    ideal.desired.spec.pools[0]
-        .labels
-        .insert("team".to_owned(), "blue".to_owned());
+    ideal.desired.change_spec(|spec| {
+        spec.pools[0].labels.insert("team".to_owned(), "blue".to_owned());
+    });
     let plan = ideal.plan();
     assert_eq!(plan.effects.len(), 1);
     assert!(
@@ -116,7 +116,7 @@ fn what_is_busy_or_held_back_is_not_planned_but_told() {
 #[test]
 fn scaling_down_takes_the_highest_numbers_and_up_the_lowest_free() {
     let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 4)]);
-    ideal.desired.spec.pools[0].count = 2;
+    ideal.desired.change_spec(|spec| spec.pools[0].count = 2);
     ideal.desired.generation = 2;
     let marked: BTreeSet<_> = ideal
         .plan()
@@ -134,7 +134,7 @@ fn scaling_down_takes_the_highest_numbers_and_up_the_lowest_free() {
     );
     assert_eq!(marked.len(), 2);
     ideal.run();
-    ideal.desired.spec.pools[0].count = 3;
+    ideal.desired.change_spec(|spec| spec.pools[0].count = 3);
     ideal.desired.generation = 3;
     ideal.run();
     let names: BTreeSet<_> = ideal
@@ -149,7 +149,7 @@ fn scaling_down_takes_the_highest_numbers_and_up_the_lowest_free() {
 #[test]
 fn a_node_leaves_in_order_and_not_later_than_its_bound() {
     let mut ideal = converged(PodNetworking::Kubenet, vec![pool("a", 2)]);
-    ideal.desired.spec.pools[0].count = 1;
+    ideal.desired.change_spec(|spec| spec.pools[0].count = 1);
     ideal.desired.generation = 2;
     ideal.pass();
     let since = ideal.now;
@@ -388,10 +388,10 @@ fn a_name_is_given_again_when_its_node_object_is_gone() {
             .map(|node| node.name.clone())
             .max()
             .unwrap();
-        ideal.desired.spec.pools[0].count = 1;
+        ideal.desired.change_spec(|spec| spec.pools[0].count = 1);
         ideal.desired.generation += 1;
         ideal.run();
-        ideal.desired.spec.pools[0].count = 2;
+        ideal.desired.change_spec(|spec| spec.pools[0].count = 2);
         ideal.desired.generation += 1;
         if left_over {
             ideal.seen.api.nodes.push(NodeSeen {
@@ -434,7 +434,9 @@ fn full_ranges_are_told_with_a_way_out() {
         cluster(PodNetworking::AzureFlat, vec![pool("a", 10)]),
         nothing_yet(),
     );
-    ideal.desired.spec.network.node_range = "10.224.0.0/24".parse().unwrap();
+    ideal
+        .desired
+        .change_spec(|spec| spec.network.node_range = "10.224.0.0/24".parse().unwrap());
     // A /24 has eight blocks of 32: the first is for nodes, the last has the subnet's last address.
     let plan = ideal.plan();
     let nodes = plan
@@ -542,7 +544,7 @@ fn no_place_is_given_out_before_it_is_known_what_is_in_no_record_nor_one_that_is
     assert!(plan.look_again.is_some() && plan.unfinished);
 
     let mut more = converged(PodNetworking::Kubenet, vec![pool("np1", 1)]);
-    more.desired.spec.pools[0].count = 2;
+    more.desired.change_spec(|spec| spec.pools[0].count = 2);
     more.desired.generation += 1;
     let via = std::net::Ipv4Addr::new(10, 224, 0, 5);
     more.seen.unknown_machines = UnknownMachines::Some;

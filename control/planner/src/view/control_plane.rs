@@ -167,7 +167,7 @@ pub(crate) fn target<'a>(draft: &Draft<'a>) -> &'a str {
     let images = staying(draft)
         .into_iter()
         .map(|(_, member)| member.record.image.as_str());
-    std::iter::once(draft.desired.spec.kubernetes_version.as_str())
+    std::iter::once(draft.desired.spec().kubernetes_version.as_str())
         .chain(images)
         .max_by_key(|image| version(image))
         .unwrap_or_default()

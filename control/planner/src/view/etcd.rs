@@ -58,7 +58,7 @@ pub(crate) fn majority_bereft<'a>(members: impl Iterator<Item = &'a Machine>) ->
 /// yet.
 pub(crate) fn superseded(draft: &Draft<'_>) -> bool {
     let observed = &draft.seen.observed;
-    lost(&draft.desired.spec, observed).is_some() && pending(draft).is_some()
+    lost(draft.desired.spec(), observed).is_some() && pending(draft).is_some()
 }
 
 pub(crate) fn status(member: &Machine) -> Option<EtcdStatus> {
@@ -68,7 +68,7 @@ pub(crate) fn status(member: &Machine) -> Option<EtcdStatus> {
 /// The restore that was wished for and that nobody has seen serve yet.
 pub(crate) fn pending(draft: &Draft<'_>) -> Option<RestoreSpec> {
     let observed = &draft.seen.observed;
-    wished(&draft.desired.spec, observed).filter(|restore| !observed.has_restored(&restore.id))
+    wished(draft.desired.spec(), observed).filter(|restore| !observed.has_restored(&restore.id))
 }
 
 /// Where a member's etcd says that its data comes from.

@@ -69,7 +69,7 @@ pub(crate) fn joined(draft: &Draft<'_>, node: &str) -> bool {
         .seen
         .api
         .node(node)
-        .is_some_and(|node| node.ready || draft.desired.spec.network.plugin == PodNetworking::None)
+        .is_some_and(|node| node.ready || draft.desired.spec().network.plugin == PodNetworking::None)
 }
 
 /// What is wrong with a machine, for people: what healing does about it, or processes that keep ending.
@@ -173,7 +173,12 @@ pub(crate) fn part_of(draft: &Draft<'_>, id: &str, machine: &Machine) -> Option<
     match machine.role()? {
         Role::ControlPlane { .. } => Some(Part::Base),
         Role::Node { pool, .. } => {
-            let spec = draft.desired.spec.pools.iter().find(|spec| spec.name == *pool)?;
+            let spec = draft
+                .desired
+                .spec()
+                .pools
+                .iter()
+                .find(|spec| spec.name == *pool)?;
             let counted = index_in(machine, spec).is_some() && counts(machine, spec) && !draft.is_marked(id);
             counted.then(|| Part::pool(pool))
         }

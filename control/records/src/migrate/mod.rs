@@ -7,7 +7,9 @@
 //! readable by that step, so a step that was cut short is repeated from its beginning and ends the same. The format is
 //! written last. A store of a newer format is not touched.
 
+mod change;
 mod owners;
+mod state;
 mod words;
 
 use control_store::{Store, StoreError, Stored, Txn, get_record, put_record};
@@ -16,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::key;
 
 /// The format that this release reads and writes.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// How many records are moved in one transaction, at most.
 const BATCH: usize = 32;
 
@@ -82,6 +84,7 @@ pub async fn migrate(store: &dyn Store) -> Result<Migrated, MigrateError> {
         records += match format {
             1 => owners::run(store).await?,
             2 => words::run(store).await?,
+            3 => state::run(store).await?,
             unknown => {
                 return Err(MigrateError::Damaged {
                     key: key::FORMAT.to_owned(),

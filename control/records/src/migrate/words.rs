@@ -9,11 +9,14 @@
 
 use std::collections::BTreeMap;
 
-use control_store::{Store, Txn, Versioned, put_record};
+use control_store::Store;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{BATCH, MigrateError, damaged};
+use super::{
+    MigrateError,
+    change::{self, Change},
+};
 use crate::key;
 
 /// The format that this begins with.
@@ -21,7 +24,11 @@ const FROM: u32 = 2;
 /// How the milestone began that said when all members had lost etcd's data; the restore wished for last followed.
 const LOST: &str = "etcd_lost:";
 /// The `v` of a record that has been changed.
-const CHANGED: u32 = 2;
+const CHANGED: u64 = 2;
+const CHANGE: Change = Change {
+    from: FROM,
+    version: CHANGED,
+};
 
 /// Changes everything. Returns how many records were changed.
 pub(super) async fn run(store: &dyn Store) -> Result<usize, MigrateError> {
@@ -29,74 +36,42 @@ pub(super) async fn run(store: &dyn Store) -> Result<usize, MigrateError> {
     let mut leaving = Leaving::default();
     for (key, record) in &clusters {
         if let Some((uid, "desired")) = key::of_cluster(key) {
-            leaving.note(uid, &parse(key, record)?);
+            leaving.note(uid, &change::parse(key, FROM, record)?);
         }
     }
-    let mut changed = each(store, &clusters, |key, value| {
-        match key::of_cluster(key) {
-            Some((_, "desired")) => desired(value),
-            Some((uid, "observed")) => observed(value, uid, &leaving),
-            Some((_, rest)) if rest.starts_with("machine/") => machine(value),
-            Some((uid, rest)) if rest.starts_with("op/") => operation(value, uid, &leaving),
-            _ => return false,
-        }
-        true
-    })
-    .await?;
-    let (of_groups, _) = store.list(key::OF_GROUPS).await?;
-    changed += each(store, &of_groups, |key, value| {
-        let is_operation = key.contains("/op/");
-        if is_operation {
-            operation(value, "", &leaving);
-        }
-        is_operation
-    })
-    .await?;
-    let (deleted, _) = store.list(key::DELETED).await?;
-    changed += each(store, &deleted, |_, value| {
-        if let Some(last) = value.get_mut("last").filter(|last| last.is_object()) {
-            desired(last);
-            last["v"] = json!(CHANGED);
-        }
-        true
-    })
-    .await?;
-    Ok(changed)
-}
-
-/// Changes those of these records that have not been changed yet. `change` says whether a record is one of those that it changes.
-async fn each(
-    store: &dyn Store,
-    records: &[(String, Versioned)],
-    change: impl Fn(&str, &mut Value) -> bool,
-) -> Result<usize, MigrateError> {
-    let mut changed = 0;
-    for batch in records.chunks(BATCH) {
-        let mut txn = Txn::default();
-        for (key, record) in batch {
-            let mut value = parse(key, record)?;
-            if value["v"] == json!(CHANGED) || !change(key, &mut value) {
-                continue;
+    let mut changed = CHANGE
+        .each(store, &clusters, |key, value| {
+            match key::of_cluster(key) {
+                Some((_, "desired")) => desired(value),
+                Some((uid, "observed")) => observed(value, uid, &leaving),
+                Some((_, rest)) if rest.starts_with("machine/") => machine(value),
+                Some((uid, rest)) if rest.starts_with("op/") => operation(value, uid, &leaving),
+                _ => return Ok(false),
             }
-            value["v"] = json!(CHANGED);
-            txn = txn.at(key, record.revision).with(put_record(key.clone(), &value));
-            changed += 1;
-        }
-        if !txn.ops.is_empty() {
-            store.txn(txn).await?;
-        }
-    }
+            Ok(true)
+        })
+        .await?;
+    let (of_groups, _) = store.list(key::OF_GROUPS).await?;
+    changed += CHANGE
+        .each(store, &of_groups, |key, value| {
+            let is_operation = key.contains("/op/");
+            if is_operation {
+                operation(value, "", &leaving);
+            }
+            Ok(is_operation)
+        })
+        .await?;
+    let (deleted, _) = store.list(key::DELETED).await?;
+    changed += CHANGE
+        .each(store, &deleted, |_, value| {
+            if let Some(last) = value.get_mut("last").filter(|last| last.is_object()) {
+                desired(last);
+                last["v"] = json!(CHANGED);
+            }
+            Ok(true)
+        })
+        .await?;
     Ok(changed)
-}
-
-fn parse(key: &str, record: &Versioned) -> Result<Value, MigrateError> {
-    let value: Result<Value, _> = serde_json::from_slice(&record.value);
-    let value = value.map_err(|error| damaged(key, FROM, &error.to_string()))?;
-    if value.is_object() {
-        Ok(value)
-    } else {
-        Err(damaged(key, FROM, "it is not an object"))
-    }
 }
 
 /// Pools on their way out, by the cluster's uid.

@@ -2,7 +2,6 @@
 
 use arm_kernel::schema::Problems;
 use arm_wire::{ArmError, ErrorCode};
-use cluster_spec::PoolSpec;
 use control_records::ClusterRecord;
 use serde_json::Value;
 
@@ -11,21 +10,11 @@ pub(crate) const MAX_POOLS: usize = 100;
 /// Where pools stand in a cluster's body.
 pub(crate) const POOLS: &str = "properties.agentPoolProfiles";
 
-/// The pools of a record.
-pub(crate) fn bodies_and_specs(record: &ClusterRecord) -> Vec<(Value, PoolSpec)> {
-    record
-        .spec
-        .pools
-        .iter()
-        .map(|spec| (pool_body(record, &spec.name).clone(), spec.clone()))
-        .collect()
-}
-
 /// A pool's canonical properties.
 pub(crate) fn pool_body<'a>(record: &'a ClusterRecord, name: &str) -> &'a Value {
     static NOTHING: Value = Value::Null;
     record
-        .body
+        .body()
         .pointer("/properties/agentPoolProfiles")
         .and_then(Value::as_array)
         .into_iter()

@@ -3,8 +3,8 @@
 use arm_kernel::Tags;
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::RestoreSpec;
-use control_records::ClusterRecord;
-use serde_json::{Value, json};
+use control_records::{ClusterRecord, DesiredState};
+use serde_json::json;
 
 use super::{
     aspects::refuse_change,
@@ -22,37 +22,41 @@ pub(crate) fn tags(
     tags: Tags,
 ) -> Result<Draft, ArmError> {
     refuse_change(present)?;
-    let mut next = present.body.clone();
-    next["tags"] = json!(tags);
-    Ok(advance(
+    let tags = json!(tags);
+    let state = present.state.with(|body, _| body["tags"] = tags);
+    let state = state.map_err(ArmError::internal)?;
+    advance(
         context,
         name,
         Some(present),
-        next,
-        present.spec.clone(),
+        state,
         "ManagedClusters_UpdateTags",
         None,
-    ))
+    )
 }
 
 /// Decides the deletion of a cluster that is there and not being deleted yet.
-pub(crate) fn delete(context: &Context<'_>, name: &Name<'_>, present: &ClusterRecord) -> Draft {
+pub(crate) fn delete(
+    context: &Context<'_>,
+    name: &Name<'_>,
+    present: &ClusterRecord,
+) -> Result<Draft, ArmError> {
+    let state = present.state.clone();
     let mut draft = advance(
         context,
         name,
         Some(present),
-        present.body.clone(),
-        present.spec.clone(),
+        state,
         "ManagedClusters_Delete",
         None,
-    );
+    )?;
     draft
         .record
         .pool_generations
         .clone_from(&present.pool_generations);
     draft.record.deleting = true;
     draft.operation.deletes = true;
-    draft
+    Ok(draft)
 }
 
 /// Decides the return of a cluster's data to an earlier state, in place.
@@ -69,8 +73,12 @@ pub(crate) fn restore(
         ));
     }
     refuse_change(present)?;
-    let mut spec = present.spec.clone();
-    spec.restore = Some(restore.clone());
-    let body: Value = present.body.clone();
-    Ok(advance(context, name, Some(present), body, spec, RESTORE, None))
+    let state = restored(&present.state, restore)?;
+    advance(context, name, Some(present), state, RESTORE, None)
+}
+
+/// The state, with the data of a restore.
+pub(crate) fn restored(state: &DesiredState, restore: &RestoreSpec) -> Result<DesiredState, ArmError> {
+    let restored = state.with(|_, decided| decided.restore = Some(restore.clone()));
+    restored.map_err(ArmError::internal)
 }

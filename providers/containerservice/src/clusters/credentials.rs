@@ -55,7 +55,7 @@ async fn kubeconfig(
     kind: CredentialKind,
 ) -> Result<String, ArmError> {
     check_query(request)?;
-    if kind == CredentialKind::Admin && record.spec.disable_local_accounts {
+    if kind == CredentialKind::Admin && record.spec().disable_local_accounts {
         return Err(ArmError::new(
             ErrorCode::BAD_REQUEST,
             format!(
@@ -127,7 +127,7 @@ impl ContainerService {
             "id": format!("{id}/accessProfiles/{}", kind.name()),
             "name": kind.name(),
             "type": "Microsoft.ContainerService/managedClusters/accessProfiles",
-            "location": record.spec.location,
+            "location": record.spec().location,
             "properties": { "kubeConfig": encoded },
         })))
     }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use arm_kernel::{etag, system_data};
 use arm_wire::{ArmError, ErrorCode, Principal};
 use base_env::Ids;
-use cluster_spec::ClusterSpec;
 use cluster_versions::Version;
-use control_records::{ClusterRecord, Event, OperationRecord, Owner, Part, SystemData};
+use control_records::{
+    ClusterRecord, Decided, DesiredState, Event, OperationRecord, Owner, Part, SystemData,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -71,7 +72,7 @@ pub(crate) struct ClusterChange {
 /// Whether a request asks for the resource to be made, so that nothing it replaces can be meant.
 fn creates(present: Option<&ClusterRecord>, pool: Option<&str>) -> bool {
     let Some(present) = present else { return true };
-    pool.is_some_and(|pool| !present.spec.pools.iter().any(|spec| spec.name == pool))
+    pool.is_some_and(|pool| !present.spec().pools.iter().any(|spec| spec.name == pool))
 }
 
 /// A cluster's `systemData`.
@@ -106,19 +107,21 @@ pub(crate) fn advance(
     context: &Context<'_>,
     name: &Name<'_>,
     present: Option<&ClusterRecord>,
-    body: Value,
-    spec: ClusterSpec,
+    state: DesiredState,
     operation: &str,
     pool: Option<&str>,
-) -> Draft {
+) -> Result<Draft, ArmError> {
     let generation = present.map_or(0, |present| present.generation) + 1;
     let uid = present.map_or_else(|| context.ids.short(), |present| present.uid.clone());
     let before = |name: &str| {
         let present = present?;
-        let spec = present.spec.pools.iter().find(|pool| pool.name == name)?;
+        let spec = present.spec().pools.iter().find(|pool| pool.name == name)?;
         Some((spec, present.pool_generations.get(name).copied().unwrap_or(0)))
     };
-    let pool_generations: BTreeMap<String, u64> = spec
+    let state = state.with(|body, decided| set_etags(body, decided, &uid, generation, pool));
+    let state = state.map_err(ArmError::internal)?;
+    let pool_generations: BTreeMap<String, u64> = state
+        .spec()
         .pools
         .iter()
         .map(|spec| {
@@ -136,15 +139,14 @@ pub(crate) fn advance(
     );
     let id = context.ids.uuid().to_string();
     let mut record = ClusterRecord {
-        v: 2,
+        v: 3,
         uid: uid.clone(),
         subscription: name.subscription.to_owned(),
         resource_group: name.group.to_owned(),
         name: name.cluster.to_owned(),
         generation,
         pool_generations,
-        body,
-        spec,
+        state,
         sealed: present.map(|present| present.sealed.clone()).unwrap_or_default(),
         deleting: false,
         operation: id.clone(),
@@ -160,18 +162,17 @@ pub(crate) fn advance(
         modified_by_type: system.modified_by_type,
     };
     if record
-        .body
+        .body()
         .pointer("/properties/servicePrincipalProfile/clientId")
         == Some(&json!("msi"))
     {
         record.sealed.remove(SERVICE_PRINCIPAL_SECRET);
     }
-    set_etags(&mut record, pool);
     let resource_id = match pool {
         Some(pool) => format!("{}/agentPools/{pool}", name.id()),
         None => name.id(),
     };
-    Draft {
+    Ok(Draft {
         operation: OperationRecord {
             part: pool.map(Part::pool),
             creates: creates(present, pool),
@@ -187,26 +188,23 @@ pub(crate) fn advance(
         record,
         secrets: Vec::new(),
         makes_groups: false,
-    }
+    })
 }
 
 /// A cluster operation changes the eTags of the cluster and all pools, a pool operation only the pool's.
-fn set_etags(record: &mut ClusterRecord, pool: Option<&str>) {
+fn set_etags(body: &mut Value, decided: &Decided, uid: &str, generation: u64, pool: Option<&str>) {
     if pool.is_none() {
-        record.body["eTag"] = json!(etag(&record.uid, "", record.generation));
+        body["eTag"] = json!(etag(uid, "", generation));
     }
-    let bodies = record
-        .body
+    let bodies = body
         .pointer_mut("/properties/agentPoolProfiles")
         .and_then(Value::as_array_mut);
     for body in bodies.into_iter().flatten() {
-        let spec = record
-            .spec
-            .pools
-            .iter()
-            .find(|spec| body["name"] == json!(spec.name));
-        if let Some(spec) = spec.filter(|spec| pool.is_none_or(|pool| pool == spec.name)) {
-            body["eTag"] = json!(etag(&record.uid, &spec.incarnation, record.generation));
+        let name = body["name"].as_str().unwrap_or_default();
+        if pool.is_none_or(|pool| pool == name)
+            && let Some(own) = decided.pools.get(name)
+        {
+            body["eTag"] = json!(etag(uid, &own.incarnation, generation));
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn decide(
     let profile = properties.remove("servicePrincipalProfile");
     let client = profile.as_ref().and_then(|profile| profile["clientId"].as_str());
     let principal = client.filter(|client| !is_managed(client));
-    let before = asked.present.map(|present| &present.body);
+    let before = asked.present.map(|present| present.body());
     let old_client = before
         .and_then(|body| body.pointer("/properties/servicePrincipalProfile/clientId"))
         .and_then(Value::as_str);

@@ -316,7 +316,7 @@ impl Resource for Clusters {
                 if let Some(deletion) = deletion.filter(|_| before.record.deleting) {
                     return Ok(Decision::InProgress(deletion.id.clone()));
                 }
-                change::delete(&own, &name, before.record)
+                change::delete(&own, &name, before.record)?
             }
             Mutation::Act(Action::Command(decide)) => {
                 let before = before.ok_or_else(|| at.not_found())?;
@@ -334,7 +334,7 @@ impl Resource for Clusters {
                 recreate::decide(&own, &name, state.record(), body, restore)?
             }
         };
-        Ok(Decision::Write(draft.follow(before)))
+        Ok(Decision::Write(draft.follow(before)?))
     }
 
     async fn transaction(
@@ -366,7 +366,7 @@ impl Tagged for Clusters {
         let at = At::of(context.info.path)?;
         let before = state.before().ok_or_else(|| at.not_found())?;
         let draft = change::tags(&state.context(context), &at.name(), before.record, tags)?;
-        Ok(Decision::Write(draft.follow(Some(before))))
+        Ok(Decision::Write(draft.follow(Some(before))?))
     }
 }
 

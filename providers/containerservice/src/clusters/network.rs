@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use arm_kernel::{quote, schema::Problems};
-use arm_wire::ErrorCode;
-use cluster_spec::{NetworkProfile, PodNetworking, PoolSpec};
+use arm_wire::{ArmError, ErrorCode};
+use cluster_spec::{NetworkProfile, PodNetworking};
+use control_records::{DesiredPool, Ranges, network_profile};
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
@@ -20,19 +21,13 @@ fn net(a: u8, b: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), prefix)
 }
 
-/// The VNET made for a cluster.
-fn vnet_range() -> Ipv4Net {
-    net(10, 224, 12)
-}
-
-/// The nodes' subnet in it.
-fn node_range() -> Ipv4Net {
-    net(10, 224, 16)
-}
-
-/// The hidden subnet for the control plane's own card: the last of the VNET.
-fn control_plane_range() -> Ipv4Net {
-    Ipv4Net::new_assert(Ipv4Addr::new(10, 239, 255, 240), 28)
+/// What a new cluster's VNET is made of; its control plane is in the last subnet.
+pub(crate) fn new_ranges() -> Ranges {
+    Ranges {
+        vnet: net(10, 224, 12),
+        nodes: net(10, 224, 16),
+        control_plane: Ipv4Net::new_assert(Ipv4Addr::new(10, 239, 255, 240), 28),
+    }
 }
 
 /// Ranges that a cluster cannot use, and why.
@@ -128,15 +123,16 @@ fn range(
 
 /// Decides networking and fills the profile's defaults in.
 ///
-/// `reserved`: ranges of the stamp that clusters must keep clear of, each with what it is.
+/// `ranges`: the VNET's. `reserved`: ranges of the stamp that clusters must keep clear of, each with what it is.
 pub(crate) fn decide(
-    profile: &mut Map<String, Value>,
+    mut profile: Map<String, Value>,
+    ranges: &Ranges,
     reserved: &[(Ipv4Net, String)],
     problems: &mut Problems,
-) -> NetworkProfile {
-    let plugin = plugin(profile, problems);
-    let (pod_range, pods_asked) = range(profile, "podCidr", "podCidrs", POD_RANGE, problems);
-    let (service_range, _) = range(profile, "serviceCidr", "serviceCidrs", SERVICE_RANGE, problems);
+) -> Result<(Value, NetworkProfile), ArmError> {
+    let plugin = plugin(&profile, problems);
+    let (pod_range, pods_asked) = range(&profile, "podCidr", "podCidrs", POD_RANGE, problems);
+    let (service_range, _) = range(&profile, "serviceCidr", "serviceCidrs", SERVICE_RANGE, problems);
     let flat = plugin == PodNetworking::AzureFlat;
     if flat && pods_asked && pod_range.to_string() != POD_RANGE {
         problems.add(
@@ -147,9 +143,8 @@ pub(crate) fn decide(
     }
     // With `none`, whoever brings the plugin brings its range: one that is named here is not used, as in AKS.
     let pods = (!flat && plugin != PodNetworking::None).then_some(pod_range);
-    check_ranges(pods, service_range, reserved, problems);
-    let dns_service_ip = dns_service_ip(profile, service_range, problems);
-    let outbound = profile.get("outboundType").and_then(Value::as_str) != Some("none");
+    check_ranges(pods, service_range, ranges.vnet, reserved, problems);
+    let dns_service_ip = dns_service_ip(&profile, service_range, problems);
 
     let text = |value: &str| Value::String(value.to_owned());
     let name = match plugin {
@@ -179,21 +174,15 @@ pub(crate) fn decide(
     profile.insert("serviceCidrs".to_owned(), json!([service_range]));
     profile.insert("dnsServiceIP".to_owned(), json!(dns_service_ip));
     profile.insert("ipFamilies".to_owned(), json!(["IPv4"]));
-    NetworkProfile {
-        plugin,
-        vnet_range: vnet_range(),
-        node_range: node_range(),
-        control_plane_range: control_plane_range(),
-        pod_range: pods,
-        service_range,
-        dns_service_ip,
-        outbound,
-    }
+    let profile = Value::Object(profile);
+    let network = network_profile(&profile, ranges).map_err(ArmError::internal)?;
+    Ok((profile, network))
 }
 
 fn check_ranges(
     pods: Option<Ipv4Net>,
     services: Ipv4Net,
+    vnet: Ipv4Net,
     reserved: &[(Ipv4Net, String)],
     problems: &mut Problems,
 ) {
@@ -203,11 +192,8 @@ fn check_ranges(
         if let Some((other, why)) = forbidden().into_iter().find(|(other, _)| overlap(other, &range)) {
             let message = format!("'{name}' {range} overlaps {other} ({why}).");
             problems.add(ErrorCode::INVALID_PARAMETER, target, message);
-        } else if overlap(&range, &vnet_range()) {
-            let message = format!(
-                "'{name}' {range} overlaps the cluster's virtual network {}.",
-                vnet_range()
-            );
+        } else if overlap(&range, &vnet) {
+            let message = format!("'{name}' {range} overlaps the cluster's virtual network {vnet}.");
             problems.add(ErrorCode::SERVICE_CIDR_OVERLAP, target, message);
         } else if let Some((other, what)) = reserved.iter().find(|(other, _)| overlap(other, &range)) {
             let message = format!("'{name}' {range} overlaps {other}, {what} of this stamp.");
@@ -267,11 +253,12 @@ const NODE_ADDRESSES: u64 = 4096;
 /// gateway, rounded up to a power of two.
 pub(crate) fn check_room(
     network: &NetworkProfile,
-    pools: &[PoolSpec],
+    pools: &[DesiredPool],
     target: &str,
     problems: &mut Problems,
 ) {
-    let nodes: u64 = pools.iter().map(|pool| u64::from(pool.count)).sum();
+    let specs = || pools.iter().map(DesiredPool::spec);
+    let nodes: u64 = specs().map(|pool| u64::from(pool.count)).sum();
     // AKS: 1000 nodes on the Free tier; 400 with kubenet, whose routes fill the VNET's table.
     let most = if network.plugin == PodNetworking::Kubenet {
         400
@@ -300,8 +287,7 @@ pub(crate) fn check_room(
         }
     } else {
         let room = (1_u64 << (32 - network.node_range.prefix_len())) - NODE_ADDRESSES;
-        let needed: u64 = pools
-            .iter()
+        let needed: u64 = specs()
             .map(|pool| u64::from(pool.count) * u64::from((pool.max_pods + 1).next_power_of_two()))
             .sum();
         if needed > room {

@@ -4,6 +4,8 @@
 //! What a PUT means where it is silent: what can only be set at creation, versions and node counts stay as they are; pools
 //! that are not listed stay (nothing is deleted because a template does not know it); everything else gets its default.
 
+use std::collections::BTreeMap;
+
 use arm_ids::same_location;
 use arm_kernel::{
     quote,
@@ -11,21 +13,21 @@ use arm_kernel::{
 };
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
-use cluster_spec::{ClusterSpec, PoolMode, PoolSpec, Tier};
+use cluster_spec::PoolMode;
 use cluster_versions::{Version, check_skew};
-use control_records::ClusterRecord;
+use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
 use serde_json::{Map, Value, json};
 
 use super::{
     aspects::refuse_change,
-    body::{POOLS, bodies_and_specs, check_count, not_an_object},
+    body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
     identity, network,
 };
 use crate::{
     ProviderConfig,
     formats::is_cluster_name,
-    pools::decide::{self as pool, Present, Surroundings, carry, version_problem},
+    pools::decide::{self as pool, Surroundings, carry, version_problem},
     properties::CLUSTER,
 };
 
@@ -75,12 +77,14 @@ pub(crate) fn put(
         &mut properties,
         &mut problems,
     );
-    let mut profile = match properties.remove("networkProfile") {
+    let profile = match properties.remove("networkProfile") {
         Some(Value::Object(profile)) => profile,
         _ => Map::new(),
     };
-    let network = network::decide(&mut profile, &context.config.reserved_ranges, &mut problems);
-    properties.insert("networkProfile".to_owned(), Value::Object(profile));
+    let ranges = present.map_or_else(network::new_ranges, |present| present.state.decided().ranges);
+    let reserved = &context.config.reserved_ranges;
+    let (profile, network) = network::decide(profile, &ranges, reserved, &mut problems)?;
+    properties.insert("networkProfile".to_owned(), profile);
     let surroundings = Surroundings {
         offered: &context.config.offered,
         control_plane: version,
@@ -88,16 +92,15 @@ pub(crate) fn put(
         ids: context.ids,
         mode: PoolMode::User,
     };
-    let pools = pools(asked_pools, present, surroundings, &mut problems);
-    let specs: Vec<PoolSpec> = pools.iter().map(|(_, spec)| spec.clone()).collect();
-    for (index, spec) in specs.iter().enumerate() {
+    let pools = pools(asked_pools, present, surroundings, &mut problems)?;
+    for (index, pool) in pools.iter().enumerate() {
         let skew = |node| check_skew(node, version);
-        if let Err(error) = spec.kubernetes_version.parse().and_then(skew) {
+        if let Err(error) = pool.spec().kubernetes_version.parse().and_then(skew) {
             let target = format!("{POOLS}[{index}].orchestratorVersion");
             version_problem(&error, &target, &mut problems);
         }
     }
-    network::check_room(&network, &specs, POOLS, &mut problems);
+    network::check_room(&network, &pools, POOLS, &mut problems);
     let dns_prefix = dns_prefix(name, &mut properties);
     problems.into_result()?;
 
@@ -107,37 +110,31 @@ pub(crate) fn put(
             let ProviderConfig { location, domain, .. } = context.config;
             format!("{dns_prefix}-{hash:08x}.hcp.{location}.{domain}").to_ascii_lowercase()
         },
-        |present| present.spec.fqdn.clone(),
+        |present| present.spec().fqdn.clone(),
     );
     fill_defaults(&mut draft, &mut properties);
-    let spec = ClusterSpec {
+    let decided = Decided {
         name: name.cluster.to_owned(),
         resource_group: name.group.to_owned(),
-        location: context.config.location.clone(),
-        node_resource_group: group,
         fqdn,
         kubernetes_version: version.to_string(),
-        network,
-        pools: specs,
-        disable_local_accounts: properties["disableLocalAccounts"] == json!(true),
-        tier: tier(&draft),
-        restore: present.and_then(|present| present.spec.restore.clone()),
-        stopped: present.is_some_and(|present| present.spec.stopped),
+        ranges,
+        restore: present.and_then(|present| present.state.decided().restore.clone()),
+        pools: BTreeMap::new(),
     };
-    properties.insert(
-        "agentPoolProfiles".to_owned(),
-        Value::Array(pools.into_iter().map(|(body, _)| body).collect()),
-    );
+    properties.insert("agentPoolProfiles".to_owned(), json!([]));
     draft.insert("properties".to_owned(), Value::Object(properties));
+    let state = DesiredState::new(Value::Object(draft), decided)
+        .and_then(|frame| frame.with_pools(pools))
+        .map_err(ArmError::internal)?;
     let mut draft = advance(
         context,
         name,
         present,
-        Value::Object(draft),
-        spec,
+        state,
         "ManagedClusters_CreateOrUpdate",
         None,
-    );
+    )?;
     draft.secrets = cleaned.secrets;
     draft.makes_groups = true;
     Ok(draft)
@@ -170,18 +167,6 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
     draft.entry("tags").or_insert_with(|| json!({}));
 }
 
-/// The validation has let only known names through; a name is compared as ARM compares.
-fn tier(draft: &Map<String, Value>) -> Tier {
-    let name = draft
-        .get("sku")
-        .and_then(|sku| sku["tier"].as_str())
-        .unwrap_or_default();
-    [Tier::Standard, Tier::Premium]
-        .into_iter()
-        .find(|tier| format!("{tier:?}").eq_ignore_ascii_case(name))
-        .unwrap_or_default()
-}
-
 fn location(
     context: &Context<'_>,
     draft: &mut Map<String, Value>,
@@ -189,7 +174,7 @@ fn location(
     problems: &mut Problems,
 ) {
     let here = &context.config.location;
-    let now = present.map(|present| present.spec.location.as_str());
+    let now = present.map(|present| present.spec().location.as_str());
     let asked = draft.get("location").and_then(Value::as_str);
     match (asked, now) {
         (Some(asked), Some(now)) if !same_location(asked, now) => problems.add(
@@ -220,7 +205,7 @@ fn location(
 
 /// Keeps what can only be set at creation.
 fn carry_cluster(draft: &mut Map<String, Value>, present: &ClusterRecord, problems: &mut Problems) {
-    let mut before = present.body.clone();
+    let mut before = present.body().clone();
     if let Some(properties) = before.get_mut("properties").and_then(Value::as_object_mut) {
         properties.remove("agentPoolProfiles");
     }
@@ -264,10 +249,10 @@ fn version(
         .get("kubernetesVersion")
         .and_then(Value::as_str)
         .map(str::to_owned);
-    let now = present.and_then(|present| present.spec.kubernetes_version.parse::<Version>().ok());
+    let now = present.and_then(|present| present.spec().kubernetes_version.parse::<Version>().ok());
     let (version, shown) = match (now, asked) {
         (Some(now), None) => {
-            let shown = present.and_then(|present| present.body.pointer("/properties/kubernetesVersion"));
+            let shown = present.and_then(|present| present.body().pointer("/properties/kubernetesVersion"));
             let shown = shown.and_then(Value::as_str).map(str::to_owned);
             (now, shown.unwrap_or_else(|| now.to_string()))
         }
@@ -377,8 +362,8 @@ fn pools(
     present: Option<&ClusterRecord>,
     mut surroundings: Surroundings<'_>,
     problems: &mut Problems,
-) -> Vec<(Value, PoolSpec)> {
-    let mut pools: Vec<(Value, PoolSpec)> = present.map(bodies_and_specs).unwrap_or_default();
+) -> Result<Vec<DesiredPool>, ArmError> {
+    let mut pools = present.map(|present| present.state.pools()).unwrap_or_default();
     let asked = match asked {
         Some(Value::Array(asked)) => asked,
         // A new cluster without a word about pools gets AKS's first one.
@@ -409,19 +394,16 @@ fn pools(
         } else {
             PoolMode::User
         };
-        let place = pools.iter().position(|(_, spec)| spec.name == name);
-        let before = place.map(|place| Present {
-            body: &pools[place].0,
-            spec: &pools[place].1,
-        });
-        let decided = pool::decide(&name, draft, before, &surroundings, &path, problems);
+        let place = pools.iter().position(|pool| pool.spec().name == name);
+        let before = place.map(|place| &pools[place]);
+        let decided = pool::decide(&name, draft, before, &surroundings, &path, problems)?;
         seen.push(name);
         match place {
             Some(place) => pools[place] = decided,
             None => pools.push(decided),
         }
     }
-    if whole && !pools.iter().any(|(_, spec)| spec.mode == PoolMode::System) {
+    if whole && !pools.iter().any(|pool| pool.spec().mode == PoolMode::System) {
         problems.add(
             ErrorCode::INVALID_PARAMETER,
             POOLS,
@@ -429,5 +411,5 @@ fn pools(
         );
     }
     check_count(pools.len(), problems);
-    pools
+    Ok(pools)
 }

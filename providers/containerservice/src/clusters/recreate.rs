@@ -8,7 +8,7 @@ use control_store::{Sealer, list_records};
 use serde_json::{Value, json};
 
 use super::{
-    change::RESTORE,
+    change::{RESTORE, restored},
     draft::{Context, Draft, Name},
     put,
     transaction::secret_name,
@@ -75,7 +75,7 @@ impl ContainerService {
 
 /// What would have to be sent to have a cluster made like this one: nothing that is its own.
 pub(crate) fn desired_body(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, ArmError> {
-    let mut body = source.body.clone();
+    let mut body = source.body().clone();
     let kind = body.pointer("/identity/type").cloned();
     if let Some(members) = body.as_object_mut() {
         members.remove("eTag");
@@ -132,7 +132,7 @@ pub(crate) fn decide(
         return Err(ArmError::new(ErrorCode::CONFLICT, message).target("as"));
     }
     let mut draft = put::put(context, name, None, body)?;
-    draft.record.spec.restore = Some(restore.clone());
+    draft.record.state = restored(&draft.record.state, restore)?;
     RESTORE.clone_into(&mut draft.operation.name);
     Ok(draft)
 }

@@ -29,10 +29,10 @@ pub(crate) struct ClusterView<'a> {
 impl<'a> ClusterView<'a> {
     /// The pools that answers tell of: those of the cluster, then those on their way out.
     pub(crate) fn pool_names(&self) -> Vec<&'a str> {
-        let pools = &self.record.spec.pools;
+        let pools = &self.record.spec().pools;
         let mut names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
         for leaving in &self.record.requests.leaving {
-            let name = leaving.spec.name.as_str();
+            let name = leaving.spec().name.as_str();
             if !names.contains(&name) && !is_gone(leaving, self.observed) {
                 names.push(name);
             }
@@ -43,11 +43,11 @@ impl<'a> ClusterView<'a> {
     /// A pool on its way out, unless one of the same name has been made since.
     pub(crate) fn leaving(&self, pool: &str) -> Option<&'a Leaving> {
         let same = |spec: &PoolSpec| spec.name.eq_ignore_ascii_case(pool);
-        if self.record.spec.pools.iter().any(same) {
+        if self.record.spec().pools.iter().any(same) {
             return None;
         }
         let mut leaving = self.record.requests.leaving.iter().rev();
-        leaving.find(|leaving| same(&leaving.spec) && !is_gone(leaving, self.observed))
+        leaving.find(|leaving| same(leaving.spec()) && !is_gone(leaving, self.observed))
     }
 
     /// The operation of a pool's last change.
@@ -83,7 +83,7 @@ impl<'a> ClusterView<'a> {
     pub(crate) fn cluster(&self, api_version: &str) -> Value {
         let record = self.record;
         let state = cluster_state(record, self.observed, self.operation);
-        let mut answer = record.body.clone();
+        let mut answer = record.body().clone();
         answer["id"] = json!(self.id());
         answer["name"] = json!(record.name);
         answer["type"] = json!("Microsoft.ContainerService/managedClusters");
@@ -102,8 +102,8 @@ impl<'a> ClusterView<'a> {
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
         aspects::show(self, properties);
-        properties["fqdn"] = json!(record.spec.fqdn);
-        properties["currentKubernetesVersion"] = json!(running.unwrap_or(&record.spec.kubernetes_version));
+        properties["fqdn"] = json!(record.spec().fqdn);
+        properties["currentKubernetesVersion"] = json!(running.unwrap_or(&record.spec().kubernetes_version));
         properties["maxAgentPools"] = json!(MAX_POOLS);
         properties["resourceUID"] = json!(record.uid);
         if let Some(status) = self.status(state) {
@@ -120,18 +120,20 @@ impl<'a> ClusterView<'a> {
             Some(leaving) => {
                 let operation = self.pool_operation(&leaving.part(), Some(&leaving.operation));
                 (
-                    leaving.body.clone(),
-                    leaving.spec.kubernetes_version.as_str(),
+                    leaving.pool.body().clone(),
+                    leaving.spec().kubernetes_version.as_str(),
                     leaving_state(operation),
                 )
             }
             None => {
                 let operation =
                     self.pool_operation(&Part::pool(name), record.requests.pool_operations.get(name));
-                let pool = record.spec.pools.iter().find(|pool| pool.name == name);
+                let pool = record.spec().pools.iter().find(|pool| pool.name == name);
                 (
                     pool_body(record, name).clone(),
-                    pool.map_or(record.spec.kubernetes_version.as_str(), |pool| self.running(pool)),
+                    pool.map_or(record.spec().kubernetes_version.as_str(), |pool| {
+                        self.running(pool)
+                    }),
                     pool_state(record, name, self.observed, operation),
                 )
             }
@@ -141,7 +143,7 @@ impl<'a> ClusterView<'a> {
         aspects::show(self, &mut properties);
         properties["currentOrchestratorVersion"] = json!(version);
         // What is wished for: clients send it back, also while nodes are on their way there.
-        let wished = record.spec.pools.iter().find(|pool| pool.name == name);
+        let wished = record.spec().pools.iter().find(|pool| pool.name == name);
         let image = wished.map_or(version, |pool| pool.kubernetes_version.as_str());
         properties["nodeImageVersion"] = json!(node_image_version(image));
         properties
@@ -161,7 +163,7 @@ impl<'a> ClusterView<'a> {
         let before = record.requests.reached.as_deref().filter(|_| !there);
         before
             .and_then(|reached| {
-                let mut pools = reached.spec.pools.iter();
+                let mut pools = reached.state.spec().pools.iter();
                 pools.find(|before| before.incarnation == pool.incarnation)
             })
             .map_or(&pool.kubernetes_version, |before| &before.kubernetes_version)
@@ -190,11 +192,11 @@ impl<'a> ClusterView<'a> {
             "id": self.id(),
             "name": record.name,
             "type": "Microsoft.ContainerService/managedClusters",
-            "location": record.spec.location,
-            "tags": record.body.get("tags").cloned().unwrap_or_else(|| json!({})),
+            "location": record.spec().location,
+            "tags": record.body().get("tags").cloned().unwrap_or_else(|| json!({})),
         });
         for field in ["sku", "identity", "kind"] {
-            if let Some(value) = record.body.get(field) {
+            if let Some(value) = record.body().get(field) {
                 item[field] = value.clone();
             }
         }
@@ -209,7 +211,7 @@ impl<'a> ClusterView<'a> {
         let record = self.record;
         let profile = |version: &str, upgrades: Vec<Value>| json!({ "kubernetesVersion": version, "osType": "Linux", "upgrades": upgrades });
         let pools: Vec<Value> = record
-            .spec
+            .spec()
             .pools
             .iter()
             .map(|pool| {
@@ -218,7 +220,7 @@ impl<'a> ClusterView<'a> {
                 item
             })
             .collect();
-        let control_plane = &record.spec.kubernetes_version;
+        let control_plane = &record.spec().kubernetes_version;
         let upgrades = control_plane.parse().map(|from| offered.upgrades(from));
         json!({
             "id": format!("{}/upgradeprofiles/default", self.id()),
@@ -235,7 +237,7 @@ impl<'a> ClusterView<'a> {
     fn node_upgrades(&self, pool: &PoolSpec, offered: &Offered) -> Vec<Value> {
         let versions = (
             pool.kubernetes_version.parse(),
-            self.record.spec.kubernetes_version.parse(),
+            self.record.spec().kubernetes_version.parse(),
         );
         let (Ok(from), Ok(control_plane)) = versions else {
             return Vec::new();
@@ -245,7 +247,7 @@ impl<'a> ClusterView<'a> {
 
     /// `upgradeProfiles/default` of a pool.
     pub(crate) fn pool_upgrade_profile(&self, name: &str, offered: &Offered) -> Value {
-        let pool = self.record.spec.pools.iter().find(|pool| pool.name == name);
+        let pool = self.record.spec().pools.iter().find(|pool| pool.name == name);
         let version = pool.map_or("", |pool| pool.kubernetes_version.as_str());
         json!({
             "id": format!("{}/agentPools/{name}/upgradeProfiles/default", self.id()),
@@ -262,7 +264,7 @@ impl<'a> ClusterView<'a> {
 
     /// `availableAgentPoolVersions`.
     pub(crate) fn pool_versions(&self, offered: &Offered) -> Value {
-        let control_plane = self.record.spec.kubernetes_version.parse::<Version>().ok();
+        let control_plane = self.record.spec().kubernetes_version.parse::<Version>().ok();
         let versions: Vec<Value> = control_plane
             .map(|control_plane| offered.node_versions(control_plane))
             .unwrap_or_default()
@@ -293,7 +295,7 @@ impl<'a> ClusterView<'a> {
         let set = node_name
             .get(..node_name.len().saturating_sub(6))
             .unwrap_or(node_name);
-        let spec = &self.record.spec;
+        let spec = self.record.spec();
         let resource = arm_ids::resource_id(
             &self.record.subscription,
             &spec.node_resource_group,

@@ -11,15 +11,12 @@ use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::{ClusterSpec, PoolSpec};
 use cluster_versions::Version;
 use control_records::{
-    ClusterRecord, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
+    ClusterRecord, DesiredPool, Event, EventKind, Leaving, ObservedRecord, OperationError, OperationRecord,
     OperationStatus, Part, Reached, Requests,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{
-    body::{bodies_and_specs, pool_body},
-    draft::{ClusterChange, Context, Draft, Name, advance},
-};
+use super::draft::{ClusterChange, Context, Draft, Name, advance};
 
 /// The name of the operation that deletes a pool.
 pub(crate) const POOL_DELETE: &str = "AgentPools_Delete";
@@ -46,24 +43,31 @@ impl Before<'_> {
     }
 
     /// The state to return to: the present one if it is reached.
-    pub(crate) fn last_reached(&self) -> Option<Reached> {
+    pub(crate) fn last_reached(&self) -> Result<Option<Reached>, ArmError> {
         let record = self.record;
         if self.reached() && !record.requests.halted && !record.deleting {
-            return Some(Reached {
+            return Ok(Some(Reached {
                 generation: record.generation,
-                body: record.body.clone(),
-                spec: record.spec.clone(),
+                state: record.state.clone(),
                 sealed: record.sealed.clone(),
-            });
+            }));
         }
-        let mut reached = record.requests.reached.as_deref()?.clone();
+        let Some(reached) = record.requests.reached.as_deref() else {
+            return Ok(None);
+        };
+        let mut reached = reached.clone();
         // A pool that got there while others are still on their way has got there.
-        for (body, spec) in bodies_and_specs(record) {
-            if self.pool_reached(&spec.name) {
-                keep(&mut reached, body, spec);
+        let there = record.state.pools().into_iter();
+        let there = there.filter(|pool| self.pool_reached(&pool.spec().name));
+        let mut pools = reached.state.pools();
+        for pool in there {
+            match pools.iter_mut().find(|old| old.spec().name == pool.spec().name) {
+                Some(old) => *old = pool,
+                None => pools.push(pool),
             }
         }
-        Some(reached)
+        reached.state = reached.state.with_pools(pools).map_err(ArmError::internal)?;
+        Ok(Some(reached))
     }
 
     fn pool_reached(&self, pool: &str) -> bool {
@@ -75,45 +79,23 @@ impl Before<'_> {
     }
 }
 
-/// Puts a pool into a reached state.
-fn keep(reached: &mut Reached, body: Value, spec: PoolSpec) {
-    let bodies = reached
-        .body
-        .pointer_mut("/properties/agentPoolProfiles")
-        .and_then(Value::as_array_mut);
-    let Some(bodies) = bodies else { return };
-    match bodies.iter_mut().find(|other| other["name"] == json!(spec.name)) {
-        Some(other) => *other = body,
-        None => bodies.push(body),
-    }
-    match reached
-        .spec
-        .pools
-        .iter_mut()
-        .find(|other| other.name == spec.name)
-    {
-        Some(other) => *other = spec,
-        None => reached.spec.pools.push(spec),
-    }
-}
-
-/// Whether a deleted pool is gone, as far as view.
+/// Whether a deleted pool is gone, as far as seen.
 pub(crate) fn is_gone(leaving: &Leaving, observed: Option<&ObservedRecord>) -> bool {
     observed.is_some_and(|observed| observed.has_reached(&leaving.part(), leaving.generation))
 }
 
 impl Draft {
     /// The change, with what it makes of the requests before it: the last step of every decision.
-    pub(crate) fn follow(mut self, before: Option<Before<'_>>) -> ClusterChange {
-        let (ended, events) = follow(&mut self.record, &self.operation, before);
-        ClusterChange {
+    pub(crate) fn follow(mut self, before: Option<Before<'_>>) -> Result<ClusterChange, ArmError> {
+        let (ended, events) = follow(&mut self.record, &self.operation, before)?;
+        Ok(ClusterChange {
             record: self.record,
             operation: self.operation,
             secrets: self.secrets,
             makes_groups: self.makes_groups,
             ended,
             events,
-        }
+        })
     }
 }
 
@@ -122,7 +104,11 @@ fn follow(
     record: &mut ClusterRecord,
     operation: &OperationRecord,
     before: Option<Before<'_>>,
-) -> (Vec<OperationRecord>, Vec<Event>) {
+) -> Result<(Vec<OperationRecord>, Vec<Event>), ArmError> {
+    let reached = match before {
+        Some(before) => before.last_reached()?.map(Box::new),
+        None => None,
+    };
     let mut events = vec![accepted(record, operation, before)];
     let old = before.map(|before| &before.record.requests);
     let mut ended = Vec::new();
@@ -181,7 +167,7 @@ fn follow(
                 Some((pool.clone(), id?.clone()))
             })
             .collect(),
-        reached: before.and_then(|before| before.last_reached()).map(Box::new),
+        reached,
         // What an abort says of itself, it has said already; what earlier ones said holds for pools that stay as they are.
         aborted: record
             .requests
@@ -197,7 +183,7 @@ fn follow(
         halted: record.requests.halted && (operation.name == ABORT || operation.deletes),
         leaving: leaving(record, operation, before),
     };
-    (ended, events)
+    Ok((ended, events))
 }
 
 /// Pools on their way out after the change.
@@ -206,20 +192,16 @@ fn leaving(record: &ClusterRecord, operation: &OperationRecord, before: Option<B
         return Vec::new();
     };
     let here: BTreeSet<&str> = record
-        .spec
+        .spec()
         .pools
         .iter()
         .map(|pool| pool.incarnation.as_str())
         .collect();
-    let removed = before
-        .record
-        .spec
-        .pools
-        .iter()
-        .filter(|pool| !here.contains(pool.incarnation.as_str()))
+    let there = before.record.state.pools().into_iter();
+    let removed = there
+        .filter(|pool| !here.contains(pool.spec().incarnation.as_str()))
         .map(|pool| Leaving {
-            body: pool_body(before.record, &pool.name).clone(),
-            spec: pool.clone(),
+            pool,
             generation: record.generation,
             operation: operation.id.clone(),
         });
@@ -252,9 +234,9 @@ fn overtaken(
         });
     }
     // What is asked of any pool waits for its nodes, which come or go with this.
-    let power = before.spec.stopped != after.spec.stopped;
+    let power = before.spec().stopped != after.spec().stopped;
     match running.pool() {
-        Some(pool) => match (pool_of(&before.spec, pool), pool_of(&after.spec, pool)) {
+        Some(pool) => match (pool_of(before.spec(), pool), pool_of(after.spec(), pool)) {
             (Some(_), None) => Some(preempted_by_delete(by)),
             (Some(old), Some(new)) if !running.creates && (power || old != new) => Some(preempted(by)),
             _ => None,
@@ -266,11 +248,11 @@ fn overtaken(
                 ..spec.clone()
             };
             let kept = before
-                .spec
+                .spec()
                 .pools
                 .iter()
-                .all(|old| pool_of(&after.spec, &old.name).is_none_or(|new| new == old));
-            (frame(&before.spec) != frame(&after.spec) || !kept).then(|| preempted(by))
+                .all(|old| pool_of(after.spec(), &old.name).is_none_or(|new| new == old));
+            (frame(before.spec()) != frame(after.spec()) || !kept).then(|| preempted(by))
         }
     }
 }
@@ -308,14 +290,14 @@ fn end(operation: &OperationRecord, by: &OperationRecord, error: OperationError)
 fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<Before<'_>>) -> Event {
     let mut parts = Vec::new();
     let old = before
-        .map(|before| before.record.spec.pools.as_slice())
+        .map(|before| before.record.spec().pools.as_slice())
         .unwrap_or_default();
-    let version = &record.spec.kubernetes_version;
-    let from = before.map_or(version, |before| &before.record.spec.kubernetes_version);
+    let version = &record.spec().kubernetes_version;
+    let from = before.map_or(version, |before| &before.record.spec().kubernetes_version);
     if from != version {
         parts.push(format!("the control plane from Kubernetes {from} to {version}"));
     }
-    for pool in &record.spec.pools {
+    for pool in &record.spec().pools {
         match old.iter().find(|old| old.name == pool.name) {
             None => parts.push(format!("pool {} with {} nodes", pool.name, pool.count)),
             Some(old) if old.count != pool.count => {
@@ -334,7 +316,7 @@ fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<
     }
     let gone = old
         .iter()
-        .filter(|old| pool_of(&record.spec, &old.name).is_none());
+        .filter(|old| pool_of(record.spec(), &old.name).is_none());
     parts.extend(gone.map(|old| format!("pool {} removed", old.name)));
     let what = if parts.is_empty() || operation.deletes {
         String::new()
@@ -372,21 +354,12 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
     if !before.running.iter().any(abortable) {
         return Err(nothing_to_abort(&format!("the cluster {}", quote(&present.name))));
     }
-    let reached = before.last_reached();
-    let pools = bodies_and_specs(present)
-        .into_iter()
-        .map(|(body, spec)| returned(body, spec, reached.as_ref()));
-    let (bodies, specs): (Vec<_>, Vec<_>) = match &reached {
-        Some(_) => pools.unzip(),
-        // Never reached: the request stays as it is, for the next request to change and to continue from.
-        None => bodies_and_specs(present).into_iter().unzip(),
-    };
-    let (mut body, mut spec) = match &reached {
-        // What the state comes from stays: going back to an earlier restore would do that one again.
+    let reached = before.last_reached()?;
+    let state = match &reached {
         Some(reached) => {
-            let mut spec = reached.spec.clone();
-            spec.restore.clone_from(&present.spec.restore);
-            let mut body = reached.body.clone();
+            let pools = present.state.pools().into_iter();
+            let pools = pools.map(|pool| returned(pool, Some(reached)));
+            let pools = pools.collect::<Result<Vec<_>, _>>()?;
             // A control plane that has gone on, or has begun to, does not go back.
             let observed = before.observed.into_iter();
             let gone_on = observed.flat_map(|observed| {
@@ -394,19 +367,25 @@ pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) 
                 serves.chain(&observed.upgrading_to)
             });
             let version = |text: &String| text.parse::<Version>().ok();
-            if let Some(newest) = gone_on.max_by_key(|text| version(text))
-                && version(newest) > version(&spec.kubernetes_version)
-            {
-                spec.kubernetes_version.clone_from(newest);
-                body["properties"]["kubernetesVersion"] = json!(newest);
-            }
-            (body, spec)
+            let newest = gone_on.max_by_key(|text| version(text));
+            let frame = reached.state.with(|body, decided| {
+                // What the state comes from stays: going back to an earlier restore would do that one again.
+                decided.restore.clone_from(&present.state.decided().restore);
+                if let Some(newest) = newest
+                    && version(newest) > version(&decided.kubernetes_version)
+                {
+                    decided.kubernetes_version.clone_from(newest);
+                    body["properties"]["kubernetesVersion"] = json!(newest);
+                }
+            });
+            frame
+                .and_then(|frame| frame.with_pools(pools))
+                .map_err(ArmError::internal)?
         }
-        None => (present.body.clone(), present.spec.clone()),
+        // Never reached: the wish stays as it is, for the next request to change and to continue from.
+        None => present.state.clone(),
     };
-    body["properties"]["agentPoolProfiles"] = Value::Array(bodies);
-    spec.pools = specs;
-    let mut draft = advance(context, name, Some(present), body, spec, ABORT, None);
+    let mut draft = advance(context, name, Some(present), state, ABORT, None)?;
     let record = &mut draft.record;
     if let Some(reached) = &reached {
         record.sealed.clone_from(&reached.sealed);
@@ -439,44 +418,32 @@ pub(crate) fn abort_pool(
     if present.deleting || !before.running.iter().any(|other| runs(other) && abortable(other)) {
         return Err(nothing_to_abort(&format!("the pool {}", quote(pool))));
     }
-    let reached = before.last_reached();
-    let (bodies, specs): (Vec<_>, Vec<_>) = bodies_and_specs(present)
-        .into_iter()
-        .map(|(body, spec)| {
-            if spec.name == pool {
-                returned(body, spec, reached.as_ref())
-            } else {
-                (body, spec)
-            }
-        })
-        .unzip();
-    let mut body = present.body.clone();
-    body["properties"]["agentPoolProfiles"] = Value::Array(bodies);
-    let spec = ClusterSpec {
-        pools: specs,
-        ..present.spec.clone()
-    };
-    let mut draft = advance(context, name, Some(present), body, spec, ABORT_POOL, Some(pool));
+    let reached = before.last_reached()?;
+    let pools = present.state.pools().into_iter().map(|there| {
+        if there.spec().name == pool {
+            returned(there, reached.as_ref())
+        } else {
+            Ok(there)
+        }
+    });
+    let pools = pools.collect::<Result<Vec<_>, _>>()?;
+    let state = present.state.with_pools(pools).map_err(ArmError::internal)?;
+    let mut draft = advance(context, name, Some(present), state, ABORT_POOL, Some(pool))?;
     let generation = draft.record.generation;
     draft.record.requests.aborted.insert(Part::pool(pool), generation);
     Ok(draft)
 }
 
 /// A pool as it was reached last; without nodes if it never was.
-fn returned(mut body: Value, spec: PoolSpec, reached: Option<&Reached>) -> (Value, PoolSpec) {
-    let before = reached.and_then(|reached| {
-        let old = pool_of(&reached.spec, &spec.name).filter(|old| old.incarnation == spec.incarnation)?;
-        let bodies = reached
-            .body
-            .pointer("/properties/agentPoolProfiles")?
-            .as_array()?;
-        let body = bodies.iter().find(|body| body["name"] == json!(spec.name))?;
-        Some((body.clone(), old.clone()))
-    });
-    before.unwrap_or_else(|| {
-        body["count"] = json!(0);
-        (body, PoolSpec { count: 0, ..spec })
-    })
+fn returned(pool: DesiredPool, reached: Option<&Reached>) -> Result<DesiredPool, ArmError> {
+    let same = |old: &DesiredPool| {
+        old.spec().name == pool.spec().name && old.spec().incarnation == pool.spec().incarnation
+    };
+    let before = reached.and_then(|reached| reached.state.pools().into_iter().find(same));
+    match before {
+        Some(before) => Ok(before),
+        None => pool.emptied().map_err(ArmError::internal),
+    }
 }
 
 fn nothing_to_abort(what: &str) -> ArmError {

@@ -60,7 +60,7 @@ impl ContainerService {
     fn sealed(&self, change: &ClusterChange) -> Result<ClusterRecord, ArmError> {
         let mut record = change.record.clone();
         let client = record
-            .body
+            .body()
             .pointer("/properties/servicePrincipalProfile/clientId");
         if client.and_then(Value::as_str) == Some("msi") {
             return Ok(record);
@@ -85,7 +85,7 @@ impl ContainerService {
         }
         txn.compare
             .push(Compare::At(key::group(at.subscription, at.group), own.revision));
-        let name = &record.spec.node_resource_group;
+        let name = &record.spec().node_resource_group;
         let group_key = key::group(at.subscription, name);
         let owner = at.name().id();
         let found = self.read::<GroupRecord>(&group_key).await?;

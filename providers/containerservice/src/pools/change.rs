@@ -5,15 +5,15 @@ use arm_kernel::{
     schema::{Problems, clean},
 };
 use arm_wire::{ArmError, ErrorCode};
-use cluster_spec::{ClusterSpec, PoolMode};
-use control_records::{ClusterRecord, Part};
+use cluster_spec::PoolMode;
+use control_records::{ClusterRecord, DesiredPool, Part};
 use serde_json::Value;
 
-use super::decide::{Present, Surroundings, decide};
+use super::decide::{Surroundings, decide};
 use crate::{
     clusters::{
         aspects::refuse_change,
-        body::{POOLS, bodies_and_specs, check_count, not_an_object},
+        body::{POOLS, check_count, not_an_object},
         draft::{Context, Draft, Name, advance},
         network, requests,
     },
@@ -46,30 +46,27 @@ pub(crate) fn put_pool(
         Some(Value::Object(properties)) => properties,
         _ => serde_json::Map::new(),
     };
-    let mut pools = bodies_and_specs(present);
-    let place = pools.iter().position(|(_, spec)| spec.name == pool);
+    let mut pools = present.state.pools();
+    let place = pools.iter().position(|there| there.spec().name == pool);
     let control_plane = present
-        .spec
+        .spec()
         .kubernetes_version
         .parse()
         .map_err(ArmError::internal)?;
     let around = Surroundings {
         offered: &context.config.offered,
         control_plane,
-        plugin: present.spec.network.plugin,
+        plugin: present.spec().network.plugin,
         ids: context.ids,
         mode: PoolMode::User,
     };
-    let before = place.map(|place| Present {
-        body: &pools[place].0,
-        spec: &pools[place].1,
-    });
-    let decided = decide(pool, draft, before, &around, "properties", &mut problems);
+    let before = place.map(|place| &pools[place]);
+    let decided = decide(pool, draft, before, &around, "properties", &mut problems)?;
     match place {
         Some(place) => pools[place] = decided,
         None => pools.push(decided),
     }
-    if !pools.iter().any(|(_, spec)| spec.mode == PoolMode::System) {
+    if !pools.iter().any(|pool| pool.spec().mode == PoolMode::System) {
         problems.add(
             ErrorCode::OPERATION_NOT_ALLOWED,
             "properties.mode",
@@ -80,20 +77,9 @@ pub(crate) fn put_pool(
         );
     }
     check_count(pools.len(), &mut problems);
-    let (bodies, specs): (Vec<_>, Vec<_>) = pools.into_iter().unzip();
-    network::check_room(&present.spec.network, &specs, "properties.count", &mut problems);
+    network::check_room(&present.spec().network, &pools, "properties.count", &mut problems);
     problems.into_result()?;
-    let mut spec = present.spec.clone();
-    spec.pools = specs;
-    Ok(with_pools(
-        context,
-        name,
-        present,
-        bodies,
-        spec,
-        "AgentPools_CreateOrUpdate",
-        pool,
-    ))
+    with_pools(context, name, present, pools, "AgentPools_CreateOrUpdate", pool)
 }
 
 /// Decides a DELETE of a pool that is there.
@@ -104,23 +90,20 @@ pub(crate) fn delete_pool(
     present: &ClusterRecord,
 ) -> Result<Draft, ArmError> {
     refuse_change(present)?;
-    let mut pools = bodies_and_specs(present);
+    let mut pools = present.state.pools();
     let incarnation = pools
         .iter()
-        .find(|(_, spec)| spec.name == pool)
-        .map(|(_, spec)| spec.incarnation.clone());
-    pools.retain(|(_, spec)| spec.name != pool);
-    if !pools.iter().any(|(_, spec)| spec.mode == PoolMode::System) {
+        .find(|there| there.spec().name == pool)
+        .map(|there| there.spec().incarnation.clone());
+    pools.retain(|there| there.spec().name != pool);
+    if !pools.iter().any(|pool| pool.spec().mode == PoolMode::System) {
         let message = format!(
             "{} is the cluster's last system pool and cannot be deleted; add another system pool first, or delete the cluster.",
             quote(pool)
         );
         return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message).target(POOLS));
     }
-    let (bodies, specs): (Vec<_>, Vec<_>) = pools.into_iter().unzip();
-    let mut spec = present.spec.clone();
-    spec.pools = specs;
-    let mut draft = with_pools(context, name, present, bodies, spec, requests::POOL_DELETE, pool);
+    let mut draft = with_pools(context, name, present, pools, requests::POOL_DELETE, pool)?;
     // Not the pool of that name, which may be made anew before this one is gone.
     draft.operation.part = incarnation.map(|incarnation| Part::Leaving {
         pool: pool.to_owned(),
@@ -133,12 +116,10 @@ fn with_pools(
     context: &Context<'_>,
     name: &Name<'_>,
     present: &ClusterRecord,
-    bodies: Vec<Value>,
-    spec: ClusterSpec,
+    pools: Vec<DesiredPool>,
     operation: &str,
     pool: &str,
-) -> Draft {
-    let mut body = present.body.clone();
-    body["properties"]["agentPoolProfiles"] = Value::Array(bodies);
-    advance(context, name, Some(present), body, spec, operation, Some(pool))
+) -> Result<Draft, ArmError> {
+    let state = present.state.with_pools(pools).map_err(ArmError::internal)?;
+    advance(context, name, Some(present), state, operation, Some(pool))
 }

@@ -1,24 +1,19 @@
 //! Decides an agent pool: defaults, versions, what may not change. Pure.
 
-use std::collections::BTreeMap;
-
 use arm_kernel::{
     quote,
     schema::{Class, Kind, Node, Problems, Property},
 };
-use arm_wire::ErrorCode;
+use arm_wire::{ArmError, ErrorCode};
 use base_env::Ids;
 use cluster_spec::{
-    DEFAULT_VM_SIZE, PodNetworking, PoolMode, PoolSpec, VM_SIZES, node_image_version, vm_size,
+    DEFAULT_VM_SIZE, PodNetworking, PoolMode, VM_SIZES, count_or_percent, node_image_version, vm_size,
 };
 use cluster_versions::{Offered, Version, VersionError, check_skew};
+use control_records::{DecidedPool, DesiredPool};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    clusters::network::default_max_pods,
-    formats::{count_or_percent, taint},
-    properties::pool_members,
-};
+use crate::{clusters::network::default_max_pods, formats::taint, properties::pool_members};
 
 /// What a pool's decision depends on beyond its own body.
 pub(crate) struct Surroundings<'a> {
@@ -30,29 +25,23 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) mode: PoolMode,
 }
 
-/// A pool as it is before the request.
-pub(crate) struct Present<'a> {
-    pub(crate) body: &'a Value,
-    pub(crate) spec: &'a PoolSpec,
-}
-
-/// The pool's canonical properties (with `name`) and what the loops act on. `path` is where the properties stand in the body.
+/// The pool with its canonical properties, and the spec that follows. `path` is where the properties stand in the body.
 pub(crate) fn decide(
     name: &str,
     mut draft: Map<String, Value>,
-    present: Option<Present<'_>>,
+    present: Option<&DesiredPool>,
     around: &Surroundings<'_>,
     path: &str,
     problems: &mut Problems,
-) -> (Value, PoolSpec) {
+) -> Result<DesiredPool, ArmError> {
     let target = |field: &str| format!("{path}.{field}");
     // 0: by the size, which is what absent means.
     if draft.get("osDiskSizeGB").and_then(Value::as_i64) == Some(0) {
         draft.remove("osDiskSizeGB");
     }
-    node_image(&mut draft, present.as_ref(), path, problems);
-    if let Some(present) = &present {
-        carry(pool_members(), &mut draft, present.body, path, problems);
+    node_image(&mut draft, present, path, problems);
+    if let Some(present) = present {
+        carry(pool_members(), &mut draft, present.body(), path, problems);
     }
     let text =
         |draft: &Map<String, Value>, field: &str| draft.get(field).and_then(Value::as_str).map(str::to_owned);
@@ -63,14 +52,14 @@ pub(crate) fn decide(
             .and_then(|number| u32::try_from(number).ok())
     };
 
-    let (version, version_text) = version(&draft, present.as_ref(), around, path, problems);
+    let (version, version_text) = version(&draft, present, around, path, problems);
     let mode = match text(&draft, "mode").as_deref() {
         Some("System") => PoolMode::System,
         Some(_) => PoolMode::User,
-        None => present.as_ref().map_or(around.mode, |present| present.spec.mode),
+        None => present.map_or(around.mode, |present| present.spec().mode),
     };
     let count = number(&draft, "count")
-        .or(present.as_ref().map(|present| present.spec.count))
+        .or(present.map(|present| present.spec().count))
         .unwrap_or(1);
     if mode == PoolMode::System && count == 0 {
         problems.add(
@@ -108,32 +97,15 @@ pub(crate) fn decide(
         );
     }
     let disk = number(&draft, "osDiskSizeGB").unwrap_or(128);
-    let labels: BTreeMap<String, String> = draft
-        .get("nodeLabels")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect();
-    let taints = taints(&draft, path, problems);
-    let (surge, unavailable) = upgrade_settings(&mut draft, mode, count, path, problems);
+    check_taints(&draft, path, problems);
+    upgrade_settings(&mut draft, mode, path, problems);
 
-    let spec = PoolSpec {
-        name: name.to_owned(),
-        count,
-        vm_size: size.name.to_owned(),
-        mode,
+    let decided = DecidedPool {
         kubernetes_version: version.to_string(),
-        max_pods,
-        labels,
-        taints,
-        os_disk_gib: disk,
         incarnation: present.map_or_else(
             || incarnation(around.ids),
-            |present| present.spec.incarnation.clone(),
+            |present| present.spec().incarnation.clone(),
         ),
-        surge,
-        unavailable,
     };
     for (field, value) in [
         ("name", json!(name)),
@@ -168,7 +140,7 @@ pub(crate) fn decide(
     ] {
         draft.entry(field).or_insert(value);
     }
-    (Value::Object(draft), spec)
+    DesiredPool::new(Value::Object(draft), decided).map_err(ArmError::internal)
 }
 
 /// Eight digits, as in AKS node names.
@@ -179,18 +151,18 @@ fn incarnation(ids: &dyn Ids) -> String {
 /// The node image follows from the version; clients send back what they read.
 fn node_image(
     draft: &mut Map<String, Value>,
-    present: Option<&Present<'_>>,
+    present: Option<&DesiredPool>,
     path: &str,
     problems: &mut Problems,
 ) {
     let Some(Value::String(asked)) = draft.remove("nodeImageVersion") else {
         return;
     };
-    if present.is_none_or(|present| asked != node_image_version(&present.spec.kubernetes_version)) {
+    if present.is_none_or(|present| asked != node_image_version(&present.spec().kubernetes_version)) {
         let now = present.map_or_else(String::new, |present| {
             format!(
                 " It is {}.",
-                quote(&node_image_version(&present.spec.kubernetes_version))
+                quote(&node_image_version(&present.spec().kubernetes_version))
             )
         });
         problems.add(
@@ -218,17 +190,17 @@ pub(crate) fn version_problem(error: &VersionError, target: &str, problems: &mut
 /// The pool's version and how it is to be shown: as it was asked for.
 fn version(
     draft: &Map<String, Value>,
-    present: Option<&Present<'_>>,
+    present: Option<&DesiredPool>,
     around: &Surroundings<'_>,
     path: &str,
     problems: &mut Problems,
 ) -> (Version, String) {
     let target = format!("{path}.orchestratorVersion");
     let asked = draft.get("orchestratorVersion").and_then(Value::as_str);
-    let now = present.and_then(|present| present.spec.kubernetes_version.parse::<Version>().ok());
+    let now = present.and_then(|present| present.spec().kubernetes_version.parse::<Version>().ok());
     let before = now.unwrap_or(around.control_plane);
     let Some(asked) = asked else {
-        let shown = present.and_then(|present| present.body.get("orchestratorVersion")?.as_str());
+        let shown = present.and_then(|present| present.body().get("orchestratorVersion")?.as_str());
         return (before, shown.map_or_else(|| before.to_string(), str::to_owned));
     };
     let resolved = match asked.parse() {
@@ -251,18 +223,12 @@ fn version(
     (before, before.to_string())
 }
 
-/// `key=value:Effect`, without doubles: Kubernetes refuses a node with the same key and effect twice.
-fn taints(draft: &Map<String, Value>, path: &str, problems: &mut Problems) -> Vec<String> {
+/// Taints without doubles: Kubernetes refuses a node with the same key and effect twice.
+fn check_taints(draft: &Map<String, Value>, path: &str, problems: &mut Problems) {
     let mut seen = Vec::new();
-    let mut all = Vec::new();
-    for (index, text) in draft
-        .get("nodeTaints")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
-        let Some((key, value, effect)) = text.as_str().and_then(taint) else {
+    let taints = draft.get("nodeTaints").and_then(Value::as_array);
+    for (index, text) in taints.into_iter().flatten().enumerate() {
+        let Some((key, _, effect)) = text.as_str().and_then(taint) else {
             continue;
         };
         if seen.contains(&(key, effect)) {
@@ -273,49 +239,37 @@ fn taints(draft: &Map<String, Value>, path: &str, problems: &mut Problems) -> Ve
             );
         }
         seen.push((key, effect));
-        all.push(format!("{key}={value}:{effect}"));
     }
-    all
 }
 
 /// How many nodes beyond its `count` a pool may have while it is upgraded, and how many fewer may be ready.
-fn upgrade_settings(
-    draft: &mut Map<String, Value>,
-    mode: PoolMode,
-    count: u32,
-    path: &str,
-    problems: &mut Problems,
-) -> (u32, u32) {
+fn upgrade_settings(draft: &mut Map<String, Value>, mode: PoolMode, path: &str, problems: &mut Problems) {
     let settings = draft.entry("upgradeSettings").or_insert_with(|| json!({}));
     let Value::Object(settings) = settings else {
-        return (1, 0);
+        return;
     };
-    let entry = |settings: &mut Map<String, Value>, field: &str, default: &str| {
+    // Any share of the nodes, however small, is at least a node.
+    let some = |settings: &mut Map<String, Value>, field: &str, default: &str| {
         let value = settings.entry(field).or_insert_with(|| json!(default));
-        match value.as_str().and_then(count_or_percent) {
-            // As AKS: parts of a node are a node.
-            Some((percent, true)) => (count.saturating_mul(percent).div_ceil(100)).max(percent.min(1)),
-            Some((nodes, false)) => nodes,
-            None => 0,
-        }
+        let parsed = value.as_str().and_then(count_or_percent);
+        parsed.is_some_and(|(number, _)| number > 0)
     };
-    let unavailable = entry(settings, "maxUnavailable", "0");
-    let surge = entry(settings, "maxSurge", "10%");
-    if surge == 0 && unavailable == 0 {
+    let unavailable = some(settings, "maxUnavailable", "0");
+    let surge = some(settings, "maxSurge", "10%");
+    if !surge && !unavailable {
         problems.add(
             ErrorCode::INVALID_PARAMETER,
             format!("{path}.upgradeSettings.maxSurge"),
             "maxSurge and maxUnavailable cannot both be 0: no node could be upgraded.",
         );
     }
-    if unavailable > 0 && mode == PoolMode::System {
+    if unavailable && mode == PoolMode::System {
         problems.add(
             ErrorCode::INVALID_PARAMETER,
             format!("{path}.upgradeSettings.maxUnavailable"),
             "maxUnavailable must be 0 for a system pool.",
         );
     }
-    (surge, unavailable)
 }
 
 /// What can only be set at creation: kept where the request is silent, a problem where it says otherwise.

@@ -58,9 +58,9 @@ pub(crate) enum Action {
 
 /// The pool's name as it is, whatever the casing asked for: one that is there, or one on its way out.
 fn real_name<'a>(state: &'a State, asked: &str) -> Option<&'a str> {
-    let pools = &state.record()?.spec.pools;
+    let pools = &state.record()?.spec().pools;
     let here = pools.iter().find(|pool| pool.name.eq_ignore_ascii_case(asked));
-    let leaving = || Some(state.view(None)?.leaving(asked)?.spec.name.as_str());
+    let leaving = || Some(state.view(None)?.leaving(asked)?.spec().name.as_str());
     here.map(|pool| pool.name.as_str()).or_else(leaving)
 }
 
@@ -148,7 +148,7 @@ impl Resource for Pools {
                 requests::abort_pool(&own, &name, pool, before)?
             }
         };
-        Ok(Decision::Write(draft.follow(Some(before))))
+        Ok(Decision::Write(draft.follow(Some(before))?))
     }
 
     async fn transaction(

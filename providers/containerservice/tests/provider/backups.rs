@@ -343,7 +343,7 @@ async fn going_back_in_place_is_a_change_of_what_is_desired() {
     let (status, answer) = world.restore("c", json!({ "at": world.time(30) })).await;
     assert_eq!(status, 202, "{answer}");
     let after = world.stamp.record("c").await.unwrap();
-    let restore = after.spec.restore.unwrap();
+    let restore = after.spec().restore.clone().unwrap();
     assert_eq!(
         (restore.source, restore.at, json!(restore.id)),
         (before.uid, Some(world.ago(30)), answer["restore"].clone())
@@ -392,19 +392,19 @@ async fn a_new_cluster_is_made_like_the_other_and_has_everything_of_its_own() {
             .ends_with("/managedClusters/copy")
     );
     let copy = world.stamp.record("copy").await.unwrap();
-    let restore = copy.spec.restore.clone().unwrap();
+    let restore = copy.spec().restore.clone().unwrap();
     assert_eq!(
         (restore.source, restore.at),
         (source.uid.clone(), Some(world.ago(30)))
     );
     assert_ne!(copy.uid, source.uid);
-    assert_ne!(copy.spec.fqdn, source.spec.fqdn);
-    assert_ne!(copy.spec.node_resource_group, source.spec.node_resource_group);
-    assert_eq!(copy.spec.network, source.spec.network);
-    assert_eq!(copy.spec.tier, source.spec.tier);
-    assert_eq!(copy.body["tags"], source.body["tags"]);
+    assert_ne!(copy.spec().fqdn, source.spec().fqdn);
+    assert_ne!(copy.spec().node_resource_group, source.spec().node_resource_group);
+    assert_eq!(copy.spec().network, source.spec().network);
+    assert_eq!(copy.spec().tier, source.spec().tier);
+    assert_eq!(copy.body()["tags"], source.body()["tags"]);
     let pools = |record: &control_records::ClusterRecord| -> Vec<_> {
-        let pools = record.spec.pools.iter();
+        let pools = record.spec().pools.iter();
         pools
             .map(|pool| (pool.name.clone(), pool.count, pool.labels.clone()))
             .collect()
@@ -412,7 +412,7 @@ async fn a_new_cluster_is_made_like_the_other_and_has_everything_of_its_own() {
     assert_eq!(pools(&copy), pools(&source));
     let incarnations = |record: &control_records::ClusterRecord| -> Vec<_> {
         record
-            .spec
+            .spec()
             .pools
             .iter()
             .map(|pool| pool.incarnation.clone())
@@ -452,7 +452,7 @@ async fn a_deleted_cluster_comes_back_as_a_new_one_only() {
     assert_eq!(status, 202, "{answer}");
     let again = world.stamp.record("c").await.unwrap();
     assert_ne!(again.uid, uid);
-    assert_eq!(again.spec.restore.unwrap().source, uid);
+    assert_eq!(again.spec().restore.as_ref().unwrap().source, uid);
     // Now the name means the new one; the one before is asked for by its uid.
     let (_, new) = world.ask("Backups_Get", "c/backups/default", Value::Null).await;
     assert_eq!(new["properties"]["clusterUid"], json!(again.uid));

@@ -2,6 +2,8 @@
 
 mod backups;
 mod bodies;
+#[cfg(test)]
+mod derived;
 mod groups;
 #[cfg(test)]
 mod history;

@@ -54,7 +54,7 @@ async fn state(stamp: &Stamp, path: &str) -> String {
 }
 
 async fn counts(stamp: &Stamp) -> Vec<(String, u32)> {
-    let pools = stamp.record("c").await.unwrap().spec.pools;
+    let pools = stamp.record("c").await.unwrap().spec().pools.clone();
     pools.into_iter().map(|pool| (pool.name, pool.count)).collect()
 }
 
@@ -277,7 +277,7 @@ async fn an_abort_returns_to_what_was_reached_last() {
         "back to two; what is new stays visible without nodes; what is deleted stays deleted"
     );
     let record = stamp.record("c").await.unwrap();
-    assert_eq!(record.body["tags"], json!({}));
+    assert_eq!(record.body()["tags"], json!({}));
     assert_eq!(state(&stamp, C).await, "Canceling");
     assert_eq!(state(&stamp, POOL).await, "Canceling");
     assert_eq!(
@@ -368,7 +368,7 @@ async fn the_abort_of_a_pool_leaves_the_others_alone() {
     let scale = id(&stamp.ask("PUT", POOL, count(8)).await);
     let other = id(&stamp.ask("PUT", NP2, count(4)).await);
     let before = stamp.record("c").await.unwrap();
-    let first = before.requests.reached.as_ref().unwrap().spec.pools[0].count;
+    let first = before.requests.reached.as_ref().unwrap().state.spec().pools[0].count;
     assert_eq!(stamp.ask("POST", abort, Value::Null).await.status, 202);
     assert_eq!(operation(&stamp, &scale).await.status, OperationStatus::Canceled);
     assert_eq!(

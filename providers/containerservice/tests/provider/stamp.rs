@@ -233,9 +233,9 @@ impl Stamp {
             v: 2,
             generation: record.generation,
             vip: Some("100.64.0.9".parse().unwrap()),
-            kubernetes_version: Some(record.spec.kubernetes_version.clone()),
+            kubernetes_version: Some(record.spec().kubernetes_version.clone()),
             ready_nodes: record
-                .spec
+                .spec()
                 .pools
                 .iter()
                 .map(|pool| (pool.name.clone(), pool.count))

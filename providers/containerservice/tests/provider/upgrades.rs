@@ -33,7 +33,7 @@ async fn abort(stamp: &Stamp) {
 }
 
 async fn versions(stamp: &Stamp) -> (String, String) {
-    let spec = stamp.record("c").await.unwrap().spec;
+    let spec = stamp.record("c").await.unwrap().spec().clone();
     (spec.kubernetes_version, spec.pools[0].kubernetes_version.clone())
 }
 
@@ -187,7 +187,7 @@ async fn settings_of_an_upgrade_become_numbers_of_nodes() {
         let body = json!({ "properties": { "count": count, "mode": "User", "upgradeSettings": settings } });
         let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np2", body).await;
         assert!(answer.status < 300, "{:#}", answer.body);
-        let spec = stamp.record("c").await.unwrap().spec.pools[1].clone();
+        let spec = stamp.record("c").await.unwrap().spec().pools[1].clone();
         assert_eq!((spec.surge, spec.unavailable), expected, "{settings}");
     }
 }

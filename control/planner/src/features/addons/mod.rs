@@ -25,7 +25,7 @@ fn act(draft: &mut Draft<'_>) {
     if api.reach != Reach::Ready {
         return;
     }
-    let inputs = addons_inputs(&draft.desired.spec);
+    let inputs = addons_inputs(draft.desired.spec());
     match &api.addons {
         Some(applied) if applied.inputs == inputs => {
             if applied.change < api.change {
@@ -98,7 +98,7 @@ fn subject(addon: &str) -> String {
 
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     let applied = match &draft.seen.api.addons {
-        Some(applied) => applied.inputs == addons_inputs(&draft.desired.spec),
+        Some(applied) => applied.inputs == addons_inputs(draft.desired.spec()),
         None => draft.reached_before(),
     };
     checks.cluster(Stage::Service, "installing add-ons", applied);

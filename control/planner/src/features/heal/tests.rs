@@ -61,7 +61,7 @@ impl Ideal {
 
 pub(super) fn standing(tier: cluster_spec::Tier, pools: Vec<PoolSpec>) -> Ideal {
     let mut desired = cluster(PodNetworking::Kubenet, pools);
-    desired.spec.tier = tier;
+    desired.change_spec(|spec| spec.tier = tier);
     let mut ideal = Ideal::new(desired, nothing_yet());
     ideal.run();
     // A while goes by, so that nothing is new any more.

@@ -29,7 +29,7 @@ const MOST_MEMBERS: u32 = 6;
 /// Brings the members' records to the tier: writes down what is missing, marks what is too much, highest number first.
 fn record(draft: &mut Draft<'_>) {
     let seen = draft.seen;
-    let wanted = draft.desired.spec.tier.members();
+    let wanted = draft.desired.spec().tier.members();
     let staying = staying(draft);
     let there = u32::try_from(staying.len()).unwrap_or(u32::MAX);
     if there < wanted {
@@ -53,7 +53,7 @@ fn record(draft: &mut Draft<'_>) {
                 (*id).clone(),
                 format!(
                     "the {:?} tier has {wanted} control plane member(s): this one goes",
-                    draft.desired.spec.tier
+                    draft.desired.spec().tier
                 ),
             );
             draft.write(Write::MarkMachine((*id).clone()));
@@ -80,7 +80,7 @@ fn add(draft: &mut Draft<'_>, missing: u32) {
     let taken: Vec<_> = seen.machines.values().filter_map(member_index).collect();
     let free = (0..MOST_MEMBERS).filter(|index| {
         // A member that is in no record has its address in the VNET all the same.
-        let address = member_address(&draft.desired.spec, *index);
+        let address = member_address(draft.desired.spec(), *index);
         !taken.contains(index) && !address.is_some_and(|address| seen.kept.addresses.contains(&address))
     });
     for index in free.take(usize::try_from(missing).unwrap_or_default()) {
@@ -100,7 +100,7 @@ fn add(draft: &mut Draft<'_>, missing: u32) {
 
 /// The API servers' limits follow the tier once all members are there and well, so that restarts one at a time go unnoticed.
 fn limits(draft: &mut Draft<'_>, enough: bool) {
-    let tier = draft.desired.spec.tier;
+    let tier = draft.desired.spec().tier;
     let before = draft.seen.observed.limits;
     let follow = match before {
         _ if !formed(&draft.seen.observed) => true,
@@ -143,7 +143,7 @@ fn limits_followed(draft: &Draft<'_>) -> bool {
         }
         _ => false,
     };
-    draft.seen.observed.limits == Some(draft.desired.spec.tier)
+    draft.seen.observed.limits == Some(draft.desired.spec().tier)
         && staying(draft).iter().all(|(_, machine)| follows(machine))
 }
 
@@ -167,7 +167,7 @@ fn serving(draft: &mut Draft<'_>) {
 
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     let staying = staying(draft);
-    let wanted = usize::try_from(draft.desired.spec.tier.members()).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(draft.desired.spec().tier.members()).unwrap_or(usize::MAX);
     for (id, member) in &staying {
         let serves = member.api_server_ready().unwrap_or(draft.reached_before());
         let what = format!("waiting for the API server of {}", member.label());
@@ -176,7 +176,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     for _ in staying.len()..wanted {
         checks.missing_machine(&Part::Base);
     }
-    let tier = draft.desired.spec.tier;
+    let tier = draft.desired.spec().tier;
     // As in the store: configurations follow only then.
     let limits = draft.seen.observed.limits.is_none_or(|limits| limits == tier);
     checks.cluster(

@@ -22,7 +22,7 @@ impl Ideal {
 
     /// What a machine's configuration is to be computed from.
     fn inputs(&self, id: &str) -> String {
-        let (spec, observed) = (&self.desired.spec, &self.seen.observed);
+        let (spec, observed) = (self.desired.spec(), &self.seen.observed);
         let records = self.seen.machines.values().map(|machine| &machine.record);
         let control_plane = ControlPlane::of(spec, observed, records);
         let addresses = Addresses::of(observed).unwrap();
@@ -88,7 +88,7 @@ fn three_members_start_together_and_know_each_other() {
 fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
     let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
     let first = ideal.members();
-    ideal.desired.spec.tier = Tier::Standard;
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Standard);
     ideal.desired.generation = 2;
     // The member there is learns of the others before they start.
     let mut order = Vec::new();
@@ -113,7 +113,7 @@ fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
     );
     assert!(ideal.seen.observed.roaming);
 
-    ideal.desired.spec.tier = Tier::Free;
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Free);
     ideal.desired.generation = 3;
     ideal.run();
     assert_eq!(ideal.members(), first, "the first stays");
@@ -129,8 +129,10 @@ fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
 fn the_only_member_is_configured_anew_while_others_are_still_to_come() {
     let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
     // What restarts it has changed as well, so that nobody is well beside it whom one could wait for.
-    ideal.desired.spec.tier = Tier::Standard;
-    ideal.desired.spec.fqdn = "other.local".to_owned();
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Standard);
+    ideal
+        .desired
+        .change_spec(|spec| spec.fqdn = "other.local".to_owned());
     ideal.desired.generation = 2;
     ideal.run();
     assert_eq!(ideal.members().len(), 3);
@@ -141,7 +143,7 @@ fn the_only_member_is_configured_anew_while_others_are_still_to_come() {
 fn nobody_new_is_configured_before_it_is_seen_what_the_others_know() {
     let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
     let old = ideal.members()[0].1.clone();
-    ideal.desired.spec.tier = Tier::Standard;
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Standard);
     ideal.desired.generation = 2;
     ideal.pass();
     assert_eq!(ideal.members().len(), 3);
@@ -159,7 +161,7 @@ fn nobody_new_is_configured_before_it_is_seen_what_the_others_know() {
 #[test]
 fn etcd_may_have_been_formed_before_the_api_server_was_seen() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
-    ideal.desired.spec.tier = Tier::Free;
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Free);
     ideal.desired.generation = 2;
     for _ in 0..10 {
         ideal.seen.observed.formed = false;
@@ -343,7 +345,7 @@ fn a_member_whose_disk_is_full_serves_all_the_same() {
 #[test]
 fn members_go_when_those_who_stay_go_by_the_limits_already() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
-    ideal.desired.spec.tier = Tier::Free;
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Free);
     ideal.desired.generation = 2;
     for _ in 0..100 {
         ideal.examine();
@@ -371,7 +373,9 @@ fn members_go_when_those_who_stay_go_by_the_limits_already() {
 #[test]
 fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarted() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
-    ideal.desired.spec.fqdn = "other.local".to_owned();
+    ideal
+        .desired
+        .change_spec(|spec| spec.fqdn = "other.local".to_owned());
     ideal.desired.generation = 2;
     let members: Vec<_> = ideal.members().into_iter().map(|(_, id)| id).collect();
     let configured = |ideal: &Ideal| -> Vec<String> {
@@ -414,8 +418,10 @@ fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarte
 #[test]
 fn members_take_what_restarts_them_one_after_the_other() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
-    ideal.desired.spec.tier = Tier::Premium;
-    ideal.desired.spec.fqdn = "other.local".to_owned();
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Premium);
+    ideal
+        .desired
+        .change_spec(|spec| spec.fqdn = "other.local".to_owned());
     ideal.desired.generation = 2;
     let mut most = 0;
     for _ in 0..100 {
@@ -440,7 +446,7 @@ fn members_take_what_restarts_them_one_after_the_other() {
 fn members_that_are_to_go_are_needed_until_etcd_has_let_them_go() {
     // The host lost its power between the mark and the vote: one of three has no majority.
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
-    ideal.desired.spec.tier = Tier::Free;
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Free);
     ideal.desired.generation += 1;
     while !ideal
         .seen

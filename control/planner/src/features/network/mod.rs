@@ -20,7 +20,7 @@ fn act(draft: &mut Draft<'_>) {
     if draft.leased().is_none() || draft.waits_for_look() {
         return;
     }
-    let mut wanted = routes(&draft.desired.spec, draft.seen.machines.values());
+    let mut wanted = routes(draft.desired.spec(), draft.seen.machines.values());
     wanted.extend(draft.seen.kept.routes.iter().cloned());
     wanted.sort();
     wanted.dedup();

@@ -36,10 +36,10 @@ const NAME_PREFIX: &str = "aks-";
 /// Brings the machine records to the pools: writes down what is missing, marks what is too much, highest index first.
 fn record(draft: &mut Draft<'_>) {
     let seen = draft.seen;
-    let pools = &draft.desired.spec.pools;
+    let pools = &draft.desired.spec().pools;
     let mut places = NodePlacement::new(
         &draft.desired.uid,
-        &draft.desired.spec,
+        draft.desired.spec(),
         seen.machines.values(),
         seen.api.nodes.iter().map(|node| node.name.as_str()),
         &seen.kept,
@@ -195,7 +195,7 @@ fn objects(draft: &mut Draft<'_>) {
             draft.wait_or_adopt(unknown, format!("waiting for node {name}"));
         }
         if seen.api.reach == Reach::Ready && seen.api.node(name).is_some() {
-            let inputs = wish_inputs(&draft.desired.spec, &machine.record);
+            let inputs = wish_inputs(draft.desired.spec(), &machine.record);
             let before = seen.api.set.get(id);
             if before != Some(&inputs) {
                 draft.act_or_adopt(
@@ -235,7 +235,7 @@ fn ready_nodes(draft: &mut Draft<'_>) {
     // Before the first look, what was seen before is the best guess.
     let looked = api.reach == Reach::Ready || !api.nodes.is_empty();
     let mut ready = BTreeMap::new();
-    for pool in &draft.desired.spec.pools {
+    for pool in &draft.desired.spec().pools {
         let before = draft.seen.observed.ready_nodes.get(&pool.name);
         let now = draft.seen.machines.values().filter(|machine| {
             matches!(machine.role(), Some(Role::Node { pool: name, node_name, .. })
@@ -262,21 +262,21 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
             continue;
         };
         let wished = match seen.api.set.get(id) {
-            Some(inputs) => *inputs == wish_inputs(&draft.desired.spec, &machine.record),
+            Some(inputs) => *inputs == wish_inputs(draft.desired.spec(), &machine.record),
             None => draft.reached_before(),
         };
         let done = joined(draft, name) && wished && draft.is_quiet(&Subject::Node(name.to_owned()));
         checks.machine(draft, id, machine, format!("waiting for node {name}"), done);
     }
-    for pool in &draft.desired.spec.pools {
+    for pool in &draft.desired.spec().pools {
         pool_size(draft, pool, checks);
     }
     // Pools that were deleted; their machines that are gone count as well.
     for leaving in &draft.desired.requests.leaving {
         let left = seen.machines.iter().filter(|(_, machine)| {
-            matches!(machine.role(), Some(Role::Node { incarnation: own, .. }) if *own == leaving.spec.incarnation)
+            matches!(machine.role(), Some(Role::Node { incarnation: own, .. }) if *own == leaving.spec().incarnation)
         });
-        let of = usize::try_from(leaving.spec.count).unwrap_or_default();
+        let of = usize::try_from(leaving.spec().count).unwrap_or_default();
         checks.removed(&leaving.part(), left, of);
     }
     for machine in seen.machines.values() {
@@ -292,8 +292,13 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
 
 /// Whether a node is of a pool that is to be, or of one that is known to be on its way out.
 fn of_a_part(draft: &Draft<'_>, machine: &Machine) -> bool {
-    let pools = &draft.desired.spec.pools;
-    let leaving = draft.desired.requests.leaving.iter().map(|leaving| &leaving.spec);
+    let pools = &draft.desired.spec().pools;
+    let leaving = draft
+        .desired
+        .requests
+        .leaving
+        .iter()
+        .map(|leaving| leaving.spec());
     pools
         .iter()
         .chain(leaving)

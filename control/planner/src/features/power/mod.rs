@@ -28,7 +28,7 @@ pub(crate) const FEATURE: Feature = Feature {
     observe: started,
     checks: starting,
     instead: Some(Instead {
-        applies: |desired| desired.spec.stopped,
+        applies: |desired| desired.spec().stopped,
         plan: stop,
         checks: stopping,
     }),

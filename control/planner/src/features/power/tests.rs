@@ -11,12 +11,11 @@ impl Ideal {
         if reached {
             self.desired.requests.reached = Some(Box::new(control_records::Reached {
                 generation: self.desired.generation,
-                body: serde_json::Value::Null,
-                spec: self.desired.spec.clone(),
+                state: self.desired.state.clone(),
                 sealed: BTreeMap::new(),
             }));
         }
-        self.desired.spec.stopped = stopped;
+        self.desired.change_spec(|spec| spec.stopped = stopped);
         self.desired.generation += 1;
         self.desired.requests.generation = self.desired.generation;
         self.desired.modified_at = self.now;
@@ -267,7 +266,7 @@ fn a_preserved_node_keeps_its_disk() {
 #[test]
 fn nodes_that_were_on_their_way_out_are_gone_after_a_stop() {
     let mut ideal = running(Tier::Free, 3);
-    ideal.desired.spec.pools[0].count = 1;
+    ideal.desired.change_spec(|spec| spec.pools[0].count = 1);
     ideal.desired.generation += 1;
     ideal.pass();
     assert!(

@@ -27,7 +27,7 @@ pub(crate) const FEATURE: Feature = Feature {
 
 fn act(draft: &mut Draft<'_>) {
     majority_lost(draft);
-    let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
+    let Some(restore) = wished(draft.desired.spec(), &draft.observed) else {
         return;
     };
     if draft.observed.has_restored(&restore.id) {
@@ -76,7 +76,7 @@ fn majority_lost(draft: &mut Draft<'_>) {
     if staying.len() < 2 || !formed(&draft.observed) {
         return;
     }
-    let done = wished(&draft.desired.spec, &draft.observed)
+    let done = wished(draft.desired.spec(), &draft.observed)
         .is_none_or(|restore| draft.observed.has_restored(&restore.id));
     let waits = |machine: &Machine| machine.heard() && in_force(draft, machine) && empty(machine);
     let waiting = staying.iter().filter(|(_, machine)| waits(machine)).count();
@@ -102,7 +102,7 @@ fn majority_lost(draft: &mut Draft<'_>) {
     };
     draft.observed.etcd_lost = Some(EtcdLost {
         at: draft.now,
-        after: last(&draft.desired.spec).map(str::to_owned),
+        after: last(draft.desired.spec()).map(str::to_owned),
     });
     draft.tell(
         EventKind::Backup,
@@ -143,7 +143,7 @@ fn settle(draft: &mut Draft<'_>) {
     let since = draft.observed.restored.as_ref().map(|restored| restored.at);
     let applied = draft.seen.api.addons.as_ref().map(|addons| addons.at);
     if applied.zip(since).is_some_and(|(applied, since)| applied < since) {
-        let inputs = addons_inputs(&draft.desired.spec);
+        let inputs = addons_inputs(draft.desired.spec());
         draft.act(ApiEffect::ApplyAddons { inputs }, "installing add-ons");
     }
     let seen = draft.seen;
@@ -161,7 +161,7 @@ fn settle(draft: &mut Draft<'_>) {
 }
 
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {
-    let Some(restore) = wished(&draft.desired.spec, &draft.observed) else {
+    let Some(restore) = wished(draft.desired.spec(), &draft.observed) else {
         return;
     };
     // Seen in this very plan, it is not yet part of what nodes are configured with.

@@ -6,11 +6,13 @@ use super::{healing::standing, *};
 
 fn wish(ideal: &mut Ideal, id: &str) {
     ideal.desired.generation += 1;
-    ideal.desired.spec.restore = Some(RestoreSpec {
+    let source = ideal.desired.uid.clone();
+    let restore = RestoreSpec {
         id: id.to_owned(),
         at: Some(1_000),
-        source: ideal.desired.uid.clone(),
-    });
+        source,
+    };
+    ideal.desired.change_spec(|spec| spec.restore = Some(restore));
 }
 
 fn generation(ideal: &Ideal, control_plane: bool) -> u64 {
@@ -95,7 +97,7 @@ fn members_that_lost_everything_together_are_restored_once() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     let wished = |ideal: &Ideal| {
         let observed = &ideal.seen.observed;
-        crate::view::etcd::wished(&ideal.desired.spec, observed).map(|restore| (restore.id, restore.at))
+        crate::view::etcd::wished(ideal.desired.spec(), observed).map(|restore| (restore.id, restore.at))
     };
     for _ in 0..20 {
         ideal.pass();
@@ -172,7 +174,7 @@ fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
     machine.report = Some(std::sync::Arc::new(report));
     let plan = ideal.plan();
     assert_eq!(
-        crate::view::etcd::wished(&ideal.desired.spec, &plan.observed),
+        crate::view::etcd::wished(ideal.desired.spec(), &plan.observed),
         None
     );
 }
@@ -199,8 +201,9 @@ fn stranded(ideal: &mut Ideal, id: &str) {
 #[test]
 fn a_majority_that_lost_its_data_is_restored_once_the_rest_was_started_again_in_vain() {
     let (mut ideal, third) = two_of_three_empty();
-    let lost =
-        |plan: &Plan, ideal: &Ideal| crate::view::etcd::wished(&ideal.desired.spec, &plan.observed).is_some();
+    let lost = |plan: &Plan, ideal: &Ideal| {
+        crate::view::etcd::wished(ideal.desired.spec(), &plan.observed).is_some()
+    };
     let steps = |ideal: &mut Ideal, step: RepairStep, ago: u64| {
         let healing = &mut ideal.seen.machines.get_mut(&third).unwrap().record.healing;
         (healing.step, healing.at) = (
@@ -245,7 +248,7 @@ fn one_that_lost_its_data_is_no_majority() {
     ideal.examine();
     let plan = ideal.plan();
     assert_eq!(
-        crate::view::etcd::wished(&ideal.desired.spec, &plan.observed),
+        crate::view::etcd::wished(ideal.desired.spec(), &plan.observed),
         None
     );
 }

@@ -123,7 +123,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         let Some(Role::Node { pool, .. }) = machine.role() else {
             continue;
         };
-        let Some(spec) = draft.desired.spec.pools.iter().find(|spec| spec.name == *pool) else {
+        let Some(spec) = draft.desired.spec().pools.iter().find(|spec| spec.name == *pool) else {
             continue;
         };
         let version = &spec.kubernetes_version;

@@ -10,10 +10,12 @@ const NEW: &str = "1.37.1";
 impl Ideal {
     /// Asks for another version: of the control plane, and of the pools.
     fn upgrade(&mut self, control_plane: &str, pools: &str) {
-        self.desired.spec.kubernetes_version = control_plane.to_owned();
-        for pool in &mut self.desired.spec.pools {
-            pool.kubernetes_version = pools.to_owned();
-        }
+        self.desired.change_spec(|spec| {
+            spec.kubernetes_version = control_plane.to_owned();
+            for pool in &mut spec.pools {
+                pool.kubernetes_version = pools.to_owned();
+            }
+        });
         self.desired.generation += 1;
     }
 
@@ -128,8 +130,10 @@ fn nodes_are_replaced_one_beside_the_other_after_the_control_plane() {
 fn a_pool_may_surge_or_do_with_fewer_nodes() {
     for (surge, unavailable, most, least) in [(3, 0, 6, 3), (0, 1, 3, 2), (0, 3, 3, 0), (2, 1, 5, 2)] {
         let mut ideal = standing(Tier::Free, vec![pool("a", 3)]);
-        ideal.desired.spec.pools[0].surge = surge;
-        ideal.desired.spec.pools[0].unavailable = unavailable;
+        ideal.desired.change_spec(|spec| spec.pools[0].surge = surge);
+        ideal
+            .desired
+            .change_spec(|spec| spec.pools[0].unavailable = unavailable);
         ideal.upgrade(NEW, NEW);
         let (mut seen_most, mut seen_least) = (0, 9);
         ideal.watch(|ideal| {
@@ -218,7 +222,7 @@ fn nodes_that_are_on_their_way_turn_round() {
 fn a_pool_is_scaled_while_it_is_upgraded() {
     for count in [1, 6] {
         let mut ideal = standing(Tier::Free, vec![pool("a", 3)]);
-        ideal.desired.spec.pools[0].count = count;
+        ideal.desired.change_spec(|spec| spec.pools[0].count = count);
         ideal.upgrade(NEW, NEW);
         ideal.watch(|ideal| assert!(ideal.working() >= 3.min(count as usize)));
         assert_eq!(ideal.running(true), BTreeSet::from([NEW]));

@@ -72,7 +72,7 @@ fn turn(
 ) -> Result<Decision<Draft>, ArmError> {
     let present = before.record;
     refuse_deleting(present)?;
-    if present.spec.stopped == stopped {
+    if present.spec().stopped == stopped {
         let reached = before.observed.map_or(0, |observed| observed.generation);
         if stands(present, reached) == stopped {
             return Ok(Decision::Unchanged);
@@ -82,36 +82,26 @@ fn turn(
             return Ok(Decision::InProgress(same.id.clone()));
         }
     }
-    let mut body = present.body.clone();
-    match body.get_mut("properties").and_then(Value::as_object_mut) {
-        Some(properties) if stopped => {
-            properties.insert("powerState".to_owned(), power_state(true));
+    let state = present.state.with(|body, _| {
+        if let Some(properties) = body["properties"].as_object_mut() {
+            if stopped {
+                properties.insert("powerState".to_owned(), power_state(true));
+            } else {
+                properties.remove("powerState");
+            }
         }
-        Some(properties) => {
-            properties.remove("powerState");
-        }
-        None => {}
-    }
-    let mut spec = present.spec.clone();
-    spec.stopped = stopped;
-    Ok(Decision::Write(advance(
-        context,
-        name,
-        Some(present),
-        body,
-        spec,
-        operation,
-        None,
-    )))
+    });
+    let state = state.map_err(ArmError::internal)?;
+    advance(context, name, Some(present), state, operation, None).map(Decision::Write)
 }
 
 /// Whether the cluster stands still: as it was what it is to be last.
 fn stands(record: &ClusterRecord, reached: u64) -> bool {
     if reached >= record.generation {
-        return record.spec.stopped;
+        return record.spec().stopped;
     }
     let last = record.requests.reached.as_deref();
-    last.is_some_and(|last| last.spec.stopped)
+    last.is_some_and(|last| last.state.spec().stopped)
 }
 
 fn power_state(stopped: bool) -> Value {
@@ -119,7 +109,7 @@ fn power_state(stopped: bool) -> Value {
 }
 
 fn refuse_stopped(record: &ClusterRecord) -> Result<(), ArmError> {
-    if !record.spec.stopped {
+    if !record.spec().stopped {
         return Ok(());
     }
     let message = format!(

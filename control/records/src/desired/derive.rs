@@ -1,0 +1,141 @@
+//! From a canonical body and what was decided beside it to the spec: the only place where specs come from.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use cluster_spec::{
+    ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier, count_or_percent, taint,
+};
+use ipnet::Ipv4Net;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Decided, DecidedPool, Malformed, POOLS, Ranges};
+
+/// Nodes that a pool may have beyond its count while it is upgraded, where the body does not say.
+const SURGE: u32 = 1;
+
+pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Malformed> {
+    let bodies = body.pointer(POOLS).and_then(Value::as_array);
+    let bodies = bodies.ok_or_else(|| malformed(POOLS, "is no list"))?;
+    let mut pools: Vec<PoolSpec> = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        let name: String = required(body, "/name")?;
+        let own = decided.pools.get(&name);
+        let own = own.ok_or_else(|| malformed(&format!("{POOLS} {name}"), "was not decided about"))?;
+        if pools.iter().any(|pool| pool.name == name) {
+            return Err(malformed(&format!("{POOLS} {name}"), "is there twice"));
+        }
+        pools.push(pool(body, own)?);
+    }
+    if pools.len() != decided.pools.len() {
+        return Err(malformed(POOLS, "lacks a pool that was decided about"));
+    }
+    let profile = body.pointer("/properties/networkProfile").unwrap_or(&Value::Null);
+    Ok(ClusterSpec {
+        name: decided.name.clone(),
+        resource_group: decided.resource_group.clone(),
+        location: required(body, "/location")?,
+        node_resource_group: required(body, "/properties/nodeResourceGroup")?,
+        fqdn: decided.fqdn.clone(),
+        kubernetes_version: decided.kubernetes_version.clone(),
+        network: network(profile, &decided.ranges)?,
+        pools,
+        disable_local_accounts: optional(body, "/properties/disableLocalAccounts")?.unwrap_or_default(),
+        tier: tier(optional::<String>(body, "/sku/tier")?.as_deref()),
+        restore: decided.restore.clone(),
+        stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
+    })
+}
+
+/// Names are compared as ARM compares; what is not known to be more is free.
+fn tier(name: Option<&str>) -> Tier {
+    let named = |tier: &Tier| name.is_some_and(|name| format!("{tier:?}").eq_ignore_ascii_case(name));
+    let more = [Tier::Standard, Tier::Premium];
+    more.into_iter().find(named).unwrap_or_default()
+}
+
+/// The networking that a canonical `networkProfile` comes to.
+///
+/// # Errors
+/// When it is not canonical.
+pub fn network(profile: &Value, ranges: &Ranges) -> Result<NetworkProfile, Malformed> {
+    let plugin: String = required(profile, "/networkPlugin")?;
+    let mode: Option<String> = optional(profile, "/networkPluginMode")?;
+    Ok(NetworkProfile {
+        plugin: match (plugin.as_str(), mode.as_deref()) {
+            ("kubenet", _) => PodNetworking::Kubenet,
+            ("azure", Some("overlay")) => PodNetworking::AzureOverlay,
+            ("azure", None) => PodNetworking::AzureFlat,
+            ("none", _) => PodNetworking::None,
+            _ => return Err(malformed("/networkPlugin", "is not known")),
+        },
+        vnet_range: ranges.vnet,
+        node_range: ranges.nodes,
+        control_plane_range: ranges.control_plane,
+        pod_range: optional::<Ipv4Net>(profile, "/podCidr")?,
+        service_range: required::<Ipv4Net>(profile, "/serviceCidr")?,
+        dns_service_ip: required::<Ipv4Addr>(profile, "/dnsServiceIP")?,
+        outbound: optional::<String>(profile, "/outboundType")?.as_deref() != Some("none"),
+    })
+}
+
+pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malformed> {
+    let count = required(body, "/count")?;
+    let (surge, unavailable) = match body.get("upgradeSettings") {
+        None => (SURGE, 0),
+        Some(settings) => (
+            nodes(settings, "/maxSurge", "10%", count)?,
+            nodes(settings, "/maxUnavailable", "0", count)?,
+        ),
+    };
+    let taints: Option<Vec<String>> = optional(body, "/nodeTaints")?;
+    let taints = taints.unwrap_or_default().into_iter().map(|text| {
+        let (key, value, effect) =
+            taint(&text).ok_or_else(|| malformed("/nodeTaints", "has one that is not key=value:Effect"))?;
+        Ok(format!("{key}={value}:{effect}"))
+    });
+    Ok(PoolSpec {
+        name: required(body, "/name")?,
+        count,
+        vm_size: required(body, "/vmSize")?,
+        mode: required::<PoolMode>(body, "/mode")?,
+        kubernetes_version: decided.kubernetes_version.clone(),
+        max_pods: required(body, "/maxPods")?,
+        labels: optional::<BTreeMap<String, String>>(body, "/nodeLabels")?.unwrap_or_default(),
+        taints: taints.collect::<Result<_, _>>()?,
+        os_disk_gib: required(body, "/osDiskSizeGB")?,
+        incarnation: decided.incarnation.clone(),
+        surge,
+        unavailable,
+    })
+}
+
+/// A number of nodes, or a part of `count`. As AKS: parts of a node are a node.
+fn nodes(settings: &Value, path: &str, default: &str, count: u32) -> Result<u32, Malformed> {
+    let text: Option<String> = optional(settings, path)?;
+    match count_or_percent(text.as_deref().unwrap_or(default)) {
+        Some((percent, true)) => Ok(count.saturating_mul(percent).div_ceil(100).max(percent.min(1))),
+        Some((nodes, false)) => Ok(nodes),
+        None => Err(malformed(path, "is neither a count nor a percentage")),
+    }
+}
+
+fn required<T: DeserializeOwned>(body: &Value, path: &str) -> Result<T, Malformed> {
+    optional(body, path)?.ok_or_else(|| malformed(path, "is missing"))
+}
+
+fn optional<T: DeserializeOwned>(body: &Value, path: &str) -> Result<Option<T>, Malformed> {
+    match body.pointer(path) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => T::deserialize(value)
+            .map(Some)
+            .map_err(|_error| malformed(path, "has another type")),
+    }
+}
+
+fn malformed(path: &str, why: &'static str) -> Malformed {
+    Malformed {
+        path: path.to_owned(),
+        why,
+    }
+}

@@ -1,0 +1,263 @@
+//! What a cluster is to be: its body, what was decided beside it, and the spec that follows from both.
+//!
+//! The body is what clients ask for and read. It does not say everything: a version such as `1.36` was resolved once and does not change
+//! because a newer patch is offered; a pool of the same name may be another pool; a restore is no property of AKS. That is [`Decided`].
+//! The spec, which the loops act on, follows from the two ([`derive`]) and from nothing else.
+//!
+//! Always true: a [`DesiredState`] or [`DesiredPool`] has the spec that follows from its parts. There is no way to change one of the three
+//! alone: each change goes through the constructor. The spec is not stored; it is derived when a record is read.
+//!
+//! ```
+//! # use control_records::{DesiredState, Malformed};
+//! fn stop(state: &DesiredState) -> Result<DesiredState, Malformed> {
+//!     state.with(|body, _| body["properties"]["powerState"] = serde_json::json!({ "code": "Stopped" }))
+//! }
+//! ```
+//!
+//! ```compile_fail,E0616
+//! # use control_records::DesiredState;
+//! fn stop(state: &mut DesiredState) {
+//!     state.spec.stopped = true;
+//! }
+//! ```
+//!
+//! ```compile_fail,E0616
+//! # use control_records::DesiredState;
+//! fn tag(state: &mut DesiredState) {
+//!     state.body["tags"] = serde_json::json!({});
+//! }
+//! ```
+//!
+//! ```compile_fail,E0451
+//! # use control_records::{Decided, DesiredState};
+//! # use cluster_spec::ClusterSpec;
+//! fn put_together(body: serde_json::Value, decided: Decided, spec: ClusterSpec) -> DesiredState {
+//!     DesiredState { body, decided, spec }
+//! }
+//! ```
+
+mod derive;
+#[cfg(any(test, feature = "testkit"))]
+mod of_spec;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub use derive::network;
+
+/// Where pools stand in a body.
+const POOLS: &str = "/properties/agentPoolProfiles";
+
+/// A body from which no spec follows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the desired state is malformed: {path} {why}")]
+pub struct Malformed {
+    /// Where.
+    pub path: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// What was decided about a cluster beside its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decided {
+    /// Its name, in the casing in which the cluster as a whole was last asked for.
+    pub name: String,
+    /// Its group, in that casing.
+    pub resource_group: String,
+    /// Fully qualified domain name of the API server: made once, never changed.
+    pub fqdn: String,
+    /// The version that the body's `kubernetesVersion` stood for when it was asked for.
+    pub kubernetes_version: String,
+    /// The parts of its VNET that nobody can ask for: chosen at creation.
+    pub ranges: Ranges,
+    /// The last restore that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreSpec>,
+    /// Its pools, by name: the same as in the body.
+    pub pools: BTreeMap<String, DecidedPool>,
+}
+
+/// What was decided about a pool beside its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DecidedPool {
+    /// See [`PoolSpec::incarnation`].
+    pub incarnation: String,
+    /// The version that the body's `orchestratorVersion` stood for when it was asked for.
+    pub kubernetes_version: String,
+}
+
+/// Ranges of a cluster's VNET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ranges {
+    /// The VNET.
+    pub vnet: Ipv4Net,
+    /// The nodes' subnet.
+    pub nodes: Ipv4Net,
+    /// The hidden subnet of the control plane.
+    pub control_plane: Ipv4Net,
+}
+
+/// What a cluster is to be. See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "State")]
+pub struct DesiredState {
+    body: Value,
+    decided: Decided,
+    #[serde(skip)]
+    spec: ClusterSpec,
+}
+
+/// What a pool is to be. See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", try_from = "Pool")]
+pub struct DesiredPool {
+    body: Value,
+    decided: DecidedPool,
+    #[serde(skip)]
+    spec: PoolSpec,
+}
+
+/// What is stored of a [`DesiredState`].
+#[derive(Deserialize)]
+struct State {
+    body: Value,
+    decided: Decided,
+}
+
+/// What is stored of a [`DesiredPool`].
+#[derive(Deserialize)]
+struct Pool {
+    body: Value,
+    decided: DecidedPool,
+}
+
+impl TryFrom<State> for DesiredState {
+    type Error = Malformed;
+
+    fn try_from(State { body, decided }: State) -> Result<Self, Malformed> {
+        Self::new(body, decided)
+    }
+}
+
+impl TryFrom<Pool> for DesiredPool {
+    type Error = Malformed;
+
+    fn try_from(Pool { body, decided }: Pool) -> Result<Self, Malformed> {
+        Self::new(body, decided)
+    }
+}
+
+impl DesiredState {
+    /// The state with this canonical body (newest api-version, defaults filled in).
+    ///
+    /// # Errors
+    /// When no spec follows: the body is not canonical, or its pools are not those that were decided about.
+    pub fn new(body: Value, decided: Decided) -> Result<Self, Malformed> {
+        let spec = derive::cluster(&body, &decided)?;
+        Ok(Self { body, decided, spec })
+    }
+
+    /// The canonical ARM body: `location`, `tags`, `sku`, `identity`, `properties`…, newest api-version, defaults filled in, read-only
+    /// and secret properties removed.
+    pub fn body(&self) -> &Value {
+        &self.body
+    }
+
+    /// What was decided beside the body.
+    pub fn decided(&self) -> &Decided {
+        &self.decided
+    }
+
+    /// What follows: what the loops act on.
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    /// The state after a change of body and decisions.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(&self, change: impl FnOnce(&mut Value, &mut Decided)) -> Result<Self, Malformed> {
+        let (mut body, mut decided) = (self.body.clone(), self.decided.clone());
+        change(&mut body, &mut decided);
+        Self::new(body, decided)
+    }
+
+    /// The pools, in their order.
+    pub fn pools(&self) -> Vec<DesiredPool> {
+        let bodies = self.body.pointer(POOLS).and_then(Value::as_array);
+        let bodies = bodies.into_iter().flatten();
+        // Always as many, in the same order: the specs were derived from the bodies.
+        let pools = bodies.zip(&self.spec.pools).map(|(body, spec)| DesiredPool {
+            body: body.clone(),
+            decided: DecidedPool::of(spec),
+            spec: spec.clone(),
+        });
+        pools.collect()
+    }
+
+    /// The state with these pools, and all else as it is.
+    ///
+    /// # Errors
+    /// When two have the same name.
+    pub fn with_pools(&self, pools: Vec<DesiredPool>) -> Result<Self, Malformed> {
+        self.with(|body, decided| {
+            decided.pools = pools
+                .iter()
+                .map(|pool| (pool.spec.name.clone(), pool.decided.clone()))
+                .collect();
+            let bodies = pools.into_iter().map(|pool| pool.body).collect();
+            body["properties"]["agentPoolProfiles"] = Value::Array(bodies);
+        })
+    }
+}
+
+impl DecidedPool {
+    fn of(spec: &PoolSpec) -> Self {
+        Self {
+            incarnation: spec.incarnation.clone(),
+            kubernetes_version: spec.kubernetes_version.clone(),
+        }
+    }
+}
+
+impl DesiredPool {
+    /// The pool with these canonical properties (with `name`; newest api-version, defaults filled in).
+    ///
+    /// # Errors
+    /// When no spec follows.
+    pub fn new(body: Value, decided: DecidedPool) -> Result<Self, Malformed> {
+        let spec = derive::pool(&body, &decided)?;
+        Ok(Self { body, decided, spec })
+    }
+
+    /// Its properties as they stand in the cluster's body.
+    pub fn body(&self) -> &Value {
+        &self.body
+    }
+
+    /// What follows: what the loops act on.
+    pub fn spec(&self) -> &PoolSpec {
+        &self.spec
+    }
+
+    /// The pool without nodes.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn emptied(&self) -> Result<Self, Malformed> {
+        let mut body = self.body.clone();
+        body["count"] = json!(0);
+        Self::new(body, self.decided.clone())
+    }
+}

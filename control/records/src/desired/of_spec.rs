@@ -1,0 +1,105 @@
+//! For tests of what reads specs: the least body and decisions from which a spec follows.
+
+use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec};
+use serde_json::{Value, json};
+
+use super::{Decided, DecidedPool, DesiredPool, DesiredState, Ranges};
+use crate::ClusterRecord;
+
+impl DesiredState {
+    /// The state that this spec follows from.
+    ///
+    /// # Panics
+    /// When there is none: two pools of a name, say.
+    pub fn of_spec(spec: &ClusterSpec) -> Self {
+        let (plugin, mode) = match spec.network.plugin {
+            PodNetworking::Kubenet => ("kubenet", None),
+            PodNetworking::AzureFlat => ("azure", None),
+            PodNetworking::AzureOverlay => ("azure", Some("overlay")),
+            PodNetworking::None => ("none", None),
+        };
+        let power = if spec.stopped { "Stopped" } else { "Running" };
+        let body = json!({
+            "location": spec.location,
+            "sku": { "tier": format!("{:?}", spec.tier) },
+            "properties": {
+                "nodeResourceGroup": spec.node_resource_group,
+                "disableLocalAccounts": spec.disable_local_accounts,
+                "powerState": { "code": power },
+                "networkProfile": {
+                    "networkPlugin": plugin,
+                    "networkPluginMode": mode,
+                    "podCidr": spec.network.pod_range,
+                    "serviceCidr": spec.network.service_range,
+                    "dnsServiceIP": spec.network.dns_service_ip,
+                    "outboundType": if spec.network.outbound { "loadBalancer" } else { "none" },
+                },
+                "agentPoolProfiles": spec.pools.iter().map(pool_body).collect::<Vec<_>>(),
+            },
+        });
+        let decided = Decided {
+            name: spec.name.clone(),
+            resource_group: spec.resource_group.clone(),
+            fqdn: spec.fqdn.clone(),
+            kubernetes_version: spec.kubernetes_version.clone(),
+            ranges: Ranges {
+                vnet: spec.network.vnet_range,
+                nodes: spec.network.node_range,
+                control_plane: spec.network.control_plane_range,
+            },
+            restore: spec.restore.clone(),
+            pools: spec
+                .pools
+                .iter()
+                .map(|pool| (pool.name.clone(), DecidedPool::of(pool)))
+                .collect(),
+        };
+        let state = Self::new(body, decided).expect("a spec of a test is one that a body can ask for");
+        assert_eq!(
+            state.spec(),
+            spec,
+            "a spec of a test is one that a body can ask for"
+        );
+        state
+    }
+}
+
+impl DesiredPool {
+    /// The pool that this spec follows from.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn of_spec(spec: &PoolSpec) -> Self {
+        let pool = Self::new(pool_body(spec), DecidedPool::of(spec));
+        pool.expect("a spec of a test is one that a body can ask for")
+    }
+}
+
+impl ClusterRecord {
+    /// Has the cluster be something else.
+    ///
+    /// # Panics
+    /// As [`DesiredState::of_spec`].
+    pub fn change_spec(&mut self, change: impl FnOnce(&mut ClusterSpec)) {
+        let mut spec = self.spec().clone();
+        change(&mut spec);
+        self.state = DesiredState::of_spec(&spec);
+    }
+}
+
+fn pool_body(spec: &PoolSpec) -> Value {
+    json!({
+        "name": spec.name,
+        "count": spec.count,
+        "vmSize": spec.vm_size,
+        "mode": spec.mode,
+        "maxPods": spec.max_pods,
+        "nodeLabels": spec.labels,
+        "nodeTaints": spec.taints,
+        "osDiskSizeGB": spec.os_disk_gib,
+        "upgradeSettings": {
+            "maxSurge": spec.surge.to_string(),
+            "maxUnavailable": spec.unavailable.to_string(),
+        },
+    })
+}

@@ -1,0 +1,157 @@
+use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, Tier};
+
+use super::*;
+
+fn pool(name: &str) -> PoolSpec {
+    PoolSpec {
+        name: name.to_owned(),
+        count: 3,
+        vm_size: "Standard_B2s".to_owned(),
+        mode: PoolMode::System,
+        kubernetes_version: "1.36.3".to_owned(),
+        max_pods: 30,
+        labels: [("team".to_owned(), "blue".to_owned())].into(),
+        taints: vec!["a=b:NoSchedule".to_owned()],
+        os_disk_gib: 128,
+        incarnation: format!("{name}-1"),
+        surge: 2,
+        unavailable: 1,
+    }
+}
+
+fn spec() -> ClusterSpec {
+    ClusterSpec {
+        name: "c".to_owned(),
+        resource_group: "g".to_owned(),
+        location: "local".to_owned(),
+        node_resource_group: "mc".to_owned(),
+        fqdn: "c.local".to_owned(),
+        kubernetes_version: "1.37.1".to_owned(),
+        network: NetworkProfile {
+            plugin: PodNetworking::AzureOverlay,
+            vnet_range: "10.224.0.0/12".parse().unwrap(),
+            node_range: "10.224.0.0/16".parse().unwrap(),
+            control_plane_range: "10.239.255.240/28".parse().unwrap(),
+            pod_range: Some("10.244.0.0/16".parse().unwrap()),
+            service_range: "10.0.0.0/16".parse().unwrap(),
+            dns_service_ip: "10.0.0.10".parse().unwrap(),
+            outbound: true,
+        },
+        pools: vec![pool("a"), pool("b")],
+        disable_local_accounts: true,
+        tier: Tier::Premium,
+        restore: Some(RestoreSpec {
+            id: "r1".to_owned(),
+            at: Some(1),
+            source: "other".to_owned(),
+        }),
+        stopped: true,
+    }
+}
+
+#[test]
+fn everything_of_a_spec_follows_from_body_and_decisions() {
+    let all = [
+        PodNetworking::Kubenet,
+        PodNetworking::AzureFlat,
+        PodNetworking::AzureOverlay,
+        PodNetworking::None,
+    ];
+    for plugin in all {
+        for (stopped, tier) in [(true, Tier::Free), (false, Tier::Standard)] {
+            let mut spec = ClusterSpec {
+                stopped,
+                tier,
+                ..spec()
+            };
+            spec.network.plugin = plugin;
+            spec.network.outbound = stopped;
+            let state = DesiredState::of_spec(&spec);
+            assert_eq!(state.spec(), &spec);
+            let stored = serde_json::to_value(&state).unwrap();
+            assert!(stored.get("spec").is_none(), "{stored}");
+            assert_eq!(serde_json::from_value::<DesiredState>(stored).unwrap(), state);
+        }
+    }
+}
+
+#[test]
+fn pools_are_changed_with_what_was_decided_about_them() {
+    let state = DesiredState::of_spec(&spec());
+    let mut pools = state.pools();
+    assert_eq!(pools.len(), 2);
+    assert_eq!(pools[1].spec(), &state.spec().pools[1]);
+    pools.remove(0);
+    pools.push(DesiredPool::of_spec(&pool("c")));
+    pools[0] = pools[0].emptied().unwrap();
+    let changed = state.with_pools(pools.clone()).unwrap();
+    assert_eq!(changed.pools(), pools);
+    let names: Vec<_> = changed.decided().pools.keys().collect();
+    assert_eq!(names, ["b", "c"]);
+    assert_eq!(changed.spec().pools[0].count, 0);
+    assert_eq!(changed.spec().pools[0].incarnation, "b-1");
+    pools.push(pools[0].clone());
+    assert!(state.with_pools(pools).unwrap_err().to_string().contains("twice"));
+}
+
+#[test]
+fn shares_of_nodes_are_rounded_as_aks_does() {
+    let at = |count: u32, settings: Value| {
+        let mut body = DesiredPool::of_spec(&pool("a")).body().clone();
+        body["count"] = json!(count);
+        body["upgradeSettings"] = settings;
+        let pool = DesiredPool::new(body, DecidedPool::of(&pool("a"))).unwrap();
+        (pool.spec().surge, pool.spec().unavailable)
+    };
+    assert_eq!(
+        at(10, json!({ "maxSurge": "33%", "maxUnavailable": "10%" })),
+        (4, 1)
+    );
+    assert_eq!(
+        at(0, json!({ "maxSurge": "10%", "maxUnavailable": "0%" })),
+        (1, 0)
+    );
+    assert_eq!(at(3, json!({ "maxSurge": "5", "maxUnavailable": "2" })), (5, 2));
+    // As bodies of earlier releases are.
+    assert_eq!(at(30, json!({})), (3, 0));
+    let mut body = DesiredPool::of_spec(&pool("a")).body().clone();
+    body.as_object_mut().unwrap().remove("upgradeSettings");
+    let older = DesiredPool::new(body, DecidedPool::of(&pool("a"))).unwrap();
+    assert_eq!((older.spec().surge, older.spec().unavailable), (1, 0));
+}
+
+#[test]
+fn a_body_from_which_no_spec_follows_is_refused_by_name() {
+    let state = DesiredState::of_spec(&spec());
+    for (pointer, wrong) in [
+        ("/location", Value::Null),
+        ("/properties/nodeResourceGroup", json!(1)),
+        ("/properties/disableLocalAccounts", json!("yes")),
+        ("/properties/networkProfile/networkPlugin", json!("other")),
+        ("/properties/networkProfile/serviceCidr", json!("10.0.0.0")),
+        ("/properties/networkProfile/dnsServiceIP", Value::Null),
+        ("/properties/agentPoolProfiles", json!({})),
+        ("/properties/agentPoolProfiles/0/name", json!("other")),
+        ("/properties/agentPoolProfiles/0/count", json!(-1)),
+        ("/properties/agentPoolProfiles/0/mode", json!("Other")),
+        ("/properties/agentPoolProfiles/0/nodeTaints", json!(["a=b"])),
+        (
+            "/properties/agentPoolProfiles/0/upgradeSettings/maxSurge",
+            json!("many"),
+        ),
+    ] {
+        let refused = state.with(|body, _| *body.pointer_mut(pointer).unwrap() = wrong);
+        let Malformed { path, .. } = refused.unwrap_err();
+        let name = pointer.rsplit('/').next().unwrap();
+        assert!(
+            path.ends_with(name) || path.ends_with("other"),
+            "{pointer}: {path}"
+        );
+    }
+    let lost = state.with(|_, decided| drop(decided.pools.remove("b")));
+    assert!(lost.unwrap_err().path.ends_with('b'));
+    let more = state.with(|_, decided| {
+        decided.pools.insert("x".to_owned(), DecidedPool::of(&pool("x")));
+    });
+    assert_eq!(more.unwrap_err().path, POOLS);
+}

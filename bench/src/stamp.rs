@@ -105,6 +105,7 @@ impl SimStamp {
             env: self.env.clone(),
             store: Arc::clone(&store),
             epoch: control_records::Epoch::default(),
+            host: control_records::HostId::first(),
             sealer: Arc::clone(&self.sealer),
             fabric: self.world.fabric(),
             agents: self.world.agents(),

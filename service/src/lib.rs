@@ -34,7 +34,7 @@ use base_env::Env;
 use cluster_api::Connect;
 use cluster_versions::Offered;
 use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
-use control_records::Epoch;
+use control_records::{Epoch, HostId};
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 use identity::{IdentityConfig, SigningKey, TokenService};
@@ -217,6 +217,7 @@ impl Service {
             env: env.clone(),
             store: Arc::clone(&store),
             epoch,
+            host: HostId::first(),
             sealer,
             fabric: drivers.fabric,
             agents: drivers.agents,

@@ -356,6 +356,7 @@ mod tests {
             token_sealed: Vec::new(),
             enrolled_key: None,
             token_used: false,
+            host: control_records::HostId::first(),
             assignment: Some(Assignment {
                 cluster: "0123456789".to_owned(),
                 role,

@@ -33,6 +33,7 @@ fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
         token_sealed: Vec::new(),
         enrolled_key: Some(format!("key of {id}")),
         token_used: true,
+        host: control_records::HostId::first(),
         assignment: Some(Assignment {
             cluster: cluster.to_owned(),
             role,

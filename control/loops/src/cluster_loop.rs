@@ -19,7 +19,7 @@ use control_planner::{
     Reach, SilentMachines, StampRanges, is_served, plan,
 };
 use control_records::{
-    ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
+    ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
     PkiRecord, RepairStep, Role, key,
 };
 use control_store::{StoreError, Stored, get_record};
@@ -159,6 +159,8 @@ impl ClusterLoop {
             match next {
                 Ok(Next::Again) => {}
                 Ok(Next::Wait(until)) => self.wait(until).await,
+                // The effects that are under way end with the loop, and what it knew is old when it comes back.
+                Ok(Next::Elsewhere) => return Exit::Settled(Box::new(LoopState::new(&self.uid))),
                 Ok(Next::Settled) => {
                     self.state.settle();
                     return Exit::Settled(self.state);
@@ -182,7 +184,11 @@ impl ClusterLoop {
 
     async fn pass(&mut self) -> Result<Next, CommitError> {
         self.wakeup.pending.store(false, Ordering::SeqCst);
-        let Some((basis, observed)) = self.read().await? else {
+        let Some(fence) = self.fence().await? else {
+            tracing::info!(cluster = self.key, "another host runs the loop of this cluster");
+            return Ok(Next::Elsewhere);
+        };
+        let Some((basis, observed)) = self.read(fence).await? else {
             return Ok(Next::Gone);
         };
         let cluster = Arc::clone(&basis.cluster.value);
@@ -197,7 +203,13 @@ impl ClusterLoop {
         if !plan.writes.is_empty() || plan.observed_changed {
             return match self.commit(&basis, &plan, now).await {
                 Ok(forgotten) if forgotten => Ok(Next::Gone),
-                Ok(_) | Err(CommitError::Store(StoreError::Conflict { .. })) => Ok(Next::Again),
+                Ok(_) => Ok(Next::Again),
+                Err(CommitError::Store(StoreError::Conflict { key })) => {
+                    if key == key::fence(&self.uid) {
+                        self.state.fence = None;
+                    }
+                    Ok(Next::Again)
+                }
                 Err(error) => Err(error),
             };
         }
@@ -207,8 +219,17 @@ impl ClusterLoop {
         Ok(Next::Wait(plan.look_again))
     }
 
+    /// The right to write for the cluster, read once; `None` when it is another host's.
+    async fn fence(&mut self) -> Result<Option<Fence>, StoreError> {
+        if self.state.fence.is_none() {
+            let deps = &self.shared.deps;
+            self.state.fence = Fence::read(&*deps.store, &self.uid, &deps.host).await?;
+        }
+        Ok(self.state.fence)
+    }
+
     /// The records; `None` when the cluster is gone.
-    async fn read(&mut self) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
+    async fn read(&mut self, fence: Fence) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
         let store = &*self.shared.deps.store;
         let records = &mut self.records;
         let uid = &self.uid;
@@ -235,6 +256,7 @@ impl ClusterLoop {
             cluster,
             machines,
             operations,
+            fence,
         };
         let observed = observed.map(|observed| ObservedRecord::clone(&observed.value));
         let observed = observed.unwrap_or_default();
@@ -422,6 +444,7 @@ impl ClusterLoop {
             inventory: Arc::clone(&self.shared.inventory),
             since: self.state.since.unwrap_or_else(|| self.shared.inventory.mark()),
             uid: cluster.uid.clone(),
+            fence: basis.fence,
             site: self.site(basis, cluster, observed),
             machines: Arc::new(
                 basis
@@ -455,7 +478,10 @@ impl ClusterLoop {
     /// Commits a plan's writes. Returns whether the cluster is forgotten now.
     async fn commit(&mut self, basis: &Basis, plan: &Plan, now: Timestamp) -> Result<bool, CommitError> {
         let (txn, done) = compose(&self.shared.deps, basis, plan, now).await?;
-        self.shared.deps.store.txn(txn).await?;
+        let revision = self.shared.deps.store.txn(txn).await?;
+        if basis.fence == Fence::Unclaimed {
+            self.state.fence = Some(Fence::Held(revision));
+        }
         for event in &plan.events {
             if matches!(
                 event.kind,
@@ -545,6 +571,8 @@ enum News {
 
 /// What follows a pass.
 enum Next {
+    /// The cluster is another host's: nothing is done here. The next resync looks again.
+    Elsewhere,
     /// Plan again at once: records changed.
     Again,
     /// Wait for news, at most until then.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::rand;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
-    Assignment, ClusterRecord, DeletedRecord, Event, EventKind, GroupRecord, Healing, LeaseRecord,
+    Assignment, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing, LeaseRecord,
     MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role, Work, child,
     directory, events, key,
     unknown::{self, Kind},
@@ -54,10 +54,12 @@ pub(crate) struct Basis {
     pub(crate) observed: Option<Revision>,
     pub(crate) machines: Vec<Stored<Arc<MachineRecord>>>,
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
+    /// The loop's right to write.
+    pub(crate) fence: Fence,
 }
 
 /// A plan's writes and its observed record as one transaction, and what it will have done. It conflicts when a record of
-/// the basis has changed: plan again.
+/// the basis has changed, plan again, and when the cluster has become another host's.
 pub(crate) async fn compose(
     deps: &ControllerDeps,
     basis: &Basis,
@@ -200,6 +202,11 @@ pub(crate) async fn compose(
         ));
     }
     txn = events::append(&*deps.store, txn, uid, &told, now).await?;
+    let txn = if done.forgotten {
+        basis.fence.guard(txn, uid).delete(key::fence(uid))
+    } else {
+        basis.fence.claim(txn, uid, &deps.host)
+    };
     Ok((txn, done))
 }
 
@@ -269,6 +276,7 @@ fn machine(
             cluster: basis.cluster.value.uid.clone(),
             role: role.clone(),
         }),
+        host: deps.host.clone(),
         deleting: false,
         work: None,
         healing: Healing {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use base_env::Seed;
-use control_records::{Event, EventKind, NameRecord, directory, events, key, unknown};
+use control_records::{Event, EventKind, Fence, NameRecord, directory, events, key, unknown};
 use control_store::{Change, StoreError, Txn, list_records};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
@@ -548,7 +548,11 @@ async fn tell_of_panic(shared: &Shared, uid: &str, panics: u32) -> Result<(), St
         ),
     );
     let now = shared.deps.env.clock.now();
-    let txn = events::append(store, Txn::default(), uid, &[event], now).await?;
+    let Some(fence) = Fence::read(store, uid, &shared.deps.host).await? else {
+        return Ok(());
+    };
+    let txn = fence.guard(Txn::default(), uid);
+    let txn = events::append(store, txn, uid, &[event], now).await?;
     match store.txn(txn).await {
         // Another event of the same moment: the log tells of the fault all the same.
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),

@@ -6,7 +6,7 @@ use agent_api::Agents;
 use base_env::Env;
 use cluster_api::Connect;
 use control_planner::Policy;
-use control_records::Epoch;
+use control_records::{Epoch, HostId};
 use control_store::{Sealer, Store};
 use fabric_api::Fabric;
 
@@ -21,6 +21,8 @@ pub struct ControllerDeps {
     pub store: Arc<dyn Store>,
     /// How often the store was put back from a copy.
     pub epoch: Epoch,
+    /// The host of the stamp that this is: machines are made on it, and the loops of its clusters run here.
+    pub host: HostId,
     /// Seals what is secret in them.
     pub sealer: Arc<Sealer>,
     /// Makes machines and networks. [`Fabric::ensure_stamp`] has been called.

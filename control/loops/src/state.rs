@@ -11,6 +11,7 @@ use cluster_api::{ClusterApi, NodeSeen};
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, Health, Held, NetworkSeen, Presence, Reach, Subject,
 };
+use control_records::Fence;
 use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
@@ -24,6 +25,8 @@ use crate::{
 /// See the module.
 pub(crate) struct LoopState {
     pub(crate) uid: String,
+    /// The right to write for the cluster, once read and as long as no transaction has found it to be another host's.
+    pub(crate) fence: Option<Fence>,
     pub(crate) presence: BTreeMap<String, Presence>,
     pub(crate) inventory_stale: bool,
     /// A look at the fabric needs nothing newer than this: nothing was done to the machines since. `None`: than its own
@@ -65,6 +68,7 @@ impl LoopState {
     pub(crate) fn new(uid: &str) -> Self {
         Self {
             uid: uid.to_owned(),
+            fence: None,
             presence: BTreeMap::new(),
             inventory_stale: false,
             since: None,

@@ -19,10 +19,12 @@ use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 use control_loops::{Activity, Controller, ControllerDeps, Settings};
 use control_records::{
-    ClusterRecord, DesiredState, ObservedRecord, OperationRecord, OperationStatus, Owner, Requests,
-    directory, events, key,
+    ClusterRecord, DesiredState, FenceRecord, HostId, ObservedRecord, OperationRecord, OperationStatus,
+    Owner, Requests, directory, events, key,
 };
-use control_store::{Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record};
+use control_store::{
+    Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, put_record,
+};
 use fabric_sim::{Call, Interceptor, SimOptions, SimWorld, Verdict};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -238,6 +240,7 @@ async fn stand() -> Stand {
         env: env.clone(),
         store: Arc::clone(&store) as Arc<dyn Store>,
         epoch: control_records::Epoch::default(),
+        host: control_records::HostId::first(),
         sealer: Arc::new(Sealer::from_key(&[7; 32])),
         fabric: world.fabric(),
         agents: Arc::clone(&agents) as Arc<dyn Agents>,
@@ -416,4 +419,61 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
         .unwrap()
         .value;
     assert_eq!(ended.status, OperationStatus::Succeeded, "{:?}", ended.error);
+}
+
+impl Stand {
+    async fn own(&self, host: HostId, epoch: u64) {
+        let fence = FenceRecord { v: 1, host, epoch };
+        let put = put_record(key::fence("0123456789"), &fence);
+        self.store.txn(Txn::default().with(put)).await.unwrap();
+    }
+
+    /// All that belongs to the cluster.
+    async fn records(&self) -> Vec<(String, Versioned)> {
+        self.store.list("/c/0123456789/").await.unwrap().0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_for_a_cluster_that_another_host_has_taken_over() {
+    let stand = stand().await;
+    let machines = Arc::new(HeldMachines {
+        held: AtomicU32::new(0),
+        abandoned: AtomicU32::new(0),
+        released: Semaphore::new(0),
+    });
+    stand
+        .world
+        .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
+    stand.create().await;
+    until(&stand.env, "two machines are being made", || async {
+        machines.held.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    // The first transaction made the cluster this host's, and its machines are written down as being here.
+    let fence = get_record::<FenceRecord>(&*stand.store, &key::fence("0123456789"))
+        .await
+        .unwrap()
+        .unwrap()
+        .value;
+    assert_eq!((fence.host, fence.epoch), (HostId::first(), 1));
+    let placed = directory::machines(&*stand.store, "0123456789").await.unwrap();
+    assert!(placed.len() == 2 && placed.iter().all(|machine| machine.host == HostId::first()));
+
+    stand.own(HostId("host-2".to_owned()), 2).await;
+    let before = stand.records().await;
+    machines.released.add_permits(2);
+    stand.env.clock.sleep(Duration::from_secs(600)).await;
+    assert_eq!(stand.records().await, before);
+    assert!(!stand.reached().await);
+
+    // Given back, the loop goes on with the next news of the cluster.
+    stand.own(HostId::first(), 3).await;
+    let desired = put_record(key::desired("0123456789"), &cluster(&stand.env));
+    machines.released.add_permits(100);
+    stand.store.txn(Txn::default().with(desired)).await.unwrap();
+    until(&stand.env, "the cluster is made", || async {
+        stand.reached().await
+    })
+    .await;
 }

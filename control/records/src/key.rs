@@ -160,6 +160,11 @@ pub fn observed(uid: &str) -> String {
     format!("/c/{uid}/observed")
 }
 
+/// Which host runs a cluster's loop.
+pub fn fence(uid: &str) -> String {
+    format!("/c/{uid}/fence")
+}
+
 /// A cluster's keys and CAs.
 pub fn pki(uid: &str) -> String {
     format!("/c/{uid}/pki")

@@ -10,6 +10,7 @@
 //! | `/n/managedclusters/{s}/{group}/{name}`, lower case | [`NameRecord`]: which uid has this name |
 //! | `/c/{uid}/desired` | [`ClusterRecord`]: what the cluster is to be |
 //! | `/c/{uid}/observed` | [`ObservedRecord`]: what it is, written by the cluster's loop only |
+//! | `/c/{uid}/fence` | [`FenceRecord`]: which host runs the cluster's loop |
 //! | `/c/{uid}/pki` | [`PkiRecord`]: the cluster's CAs and keys |
 //! | `/c/{uid}/machine/{id}` | [`MachineRecord`]: written before the machine is made, removed after it is gone |
 //! | `/c/{uid}/machine-config/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
@@ -34,6 +35,7 @@ mod desired;
 pub mod directory;
 pub mod epoch;
 pub mod events;
+mod fence;
 pub mod key;
 mod machine;
 pub mod migrate;
@@ -57,6 +59,7 @@ pub use desired::{
 pub use directory::{NameRecord, OwnerRecord};
 pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
+pub use fence::{Fence, FenceRecord, HostId};
 pub use key::Owner;
 pub use machine::{Assignment, Healing, MachineRecord, RepairStep, Role, Work};
 pub use migrate::{FormatRecord, MigrateError, migrate};

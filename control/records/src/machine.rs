@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::text;
+use crate::{HostId, text};
 
 /// A machine that exists, is to exist, or is to go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct MachineRecord {
     pub enrolled_key: Option<String>,
     /// Whether the new certificate was used; from then on the token is worthless.
     pub token_used: bool,
+    /// The host of the stamp that it is on. Records from before there were several do not say it: on the first.
+    #[serde(default = "HostId::first")]
+    pub host: HostId,
     /// The cluster it was given to; `None` while it stands by.
     pub assignment: Option<Assignment>,
     /// Whether it is to go.

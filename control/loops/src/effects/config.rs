@@ -121,7 +121,8 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
         v: 1,
         sealed: job.deps.sealer.seal(&sealed_as, &bytes)?,
     };
-    let mut txn = Txn::default().with(put_record(name.as_str(), &sealed));
+    let mut txn = job.fence.guard(Txn::default(), &job.uid);
+    txn = txn.with(put_record(name.as_str(), &sealed));
     if new {
         txn = txn.absent(name);
     }

@@ -13,7 +13,7 @@ use base_env::Elapsed;
 use base_errors::chain;
 use cluster_api::{ClusterApi, ClusterError};
 use control_planner::Effect;
-use control_records::{MachineRecord, PkiRecord, Role, key};
+use control_records::{Fence, MachineRecord, PkiRecord, Role, key};
 use control_store::{SealError, StoreError, get_record};
 use fabric_api::FabricError;
 use jiff::Timestamp;
@@ -107,6 +107,8 @@ pub(crate) struct Job {
     /// A look at the fabric needs nothing that is newer.
     pub(crate) since: Mark,
     pub(crate) uid: String,
+    /// The right to write for the cluster, as it was when the effect was planned.
+    pub(crate) fence: Fence,
     /// `None` before the addresses are leased; nothing that needs them is planned then.
     pub(crate) site: Option<Site>,
     pub(crate) machines: Arc<BTreeMap<String, Arc<MachineRecord>>>,

@@ -647,6 +647,7 @@ fn machine(id: &str, role: Role) -> Machine {
             token_sealed: Vec::new(),
             enrolled_key: None,
             token_used: false,
+            host: control_records::HostId::first(),
             assignment: Some(Assignment {
                 cluster: "0123456789".to_owned(),
                 role,

@@ -220,6 +220,7 @@ async fn it_is_told_which_seconds_can_be_restored_and_how_far_shipping_is() {
         token_sealed: Vec::new(),
         enrolled_key: None,
         token_used: false,
+        host: control_records::HostId::first(),
         assignment: Some(Assignment {
             cluster: uid.clone(),
             role: Role::ControlPlane {

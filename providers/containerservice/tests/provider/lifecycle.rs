@@ -374,6 +374,7 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
             token_sealed: Vec::new(),
             enrolled_key: None,
             token_used: false,
+            host: control_records::HostId::first(),
             assignment: Some(Assignment {
                 cluster: cluster.to_owned(),
                 role: Role::Node {

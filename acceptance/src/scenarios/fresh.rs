@@ -289,7 +289,8 @@ mount --rbind /dev dev
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
 for place in $SHARED; do
-    if [ -d "$place" ]; then mkdir -p ".$place"; else mkdir -p ".${place%/*}"; : > ".$place"; fi
+    # A file may lie in a directory that is bound already: it is the host's own, and is not to be emptied.
+    if [ -d "$place" ]; then mkdir -p ".$place"; else mkdir -p ".${place%/*}"; [ -e ".$place" ] || : > ".$place"; fi
     mount --rbind "$place" ".$place"
 done
 for place in $READ_ONLY; do

@@ -160,13 +160,12 @@ impl Asked {
             | Wish::Abort { cluster } => vec![cluster.clone()],
             Wish::Restore { cluster, new, .. } => vec![new.as_ref().unwrap_or(cluster).clone()],
         };
-        // A new cluster from a backup is to be what the other is.
         let source = match wish {
             Wish::Restore {
                 cluster,
                 new: Some(_),
                 ..
-            } => self.clusters.get(cluster).cloned(),
+            } => self.source(cluster),
             _ => None,
         };
         for name in names {
@@ -191,6 +190,17 @@ impl Asked {
                 before.extend(after);
             }
         }
+    }
+
+    /// What a new cluster from a cluster's backup is to be: what the other is. Where that is on its way out, or gone, what it was last;
+    /// which of all that it ever was that is, is not known here.
+    fn source(&self, cluster: &str) -> Option<BTreeSet<Option<Desired>>> {
+        let mut source = self.clusters.get(cluster)?.clone();
+        if source.remove(&None) {
+            let past = self.past.get(cluster).into_iter().flatten();
+            source.extend(past.filter(|state| state.is_some()).cloned());
+        }
+        Some(source)
     }
 
     /// An abort was acknowledged: what is there now stays there, unless its group is on its way out. Without an answer, it may have

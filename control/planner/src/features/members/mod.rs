@@ -32,7 +32,11 @@ fn record(draft: &mut Draft<'_>) {
     let wanted = draft.desired.spec().tier.members();
     let staying = staying(draft);
     let there = u32::try_from(staying.len()).unwrap_or(u32::MAX);
-    if there < wanted {
+    if there < wanted && there > 0 && !formed(&seen.observed) {
+        // Those that are there may have formed etcd already, among themselves, although nobody has heard of it yet. Others that are
+        // told to form it with them would be an etcd of their own.
+        draft.wait("waiting for the first control plane member, to add others");
+    } else if there < wanted {
         add(draft, wanted - there);
     } else if there > wanted
         && limits_followed(draft)

@@ -84,6 +84,31 @@ fn three_members_start_together_and_know_each_other() {
     assert_eq!(ideal.seen.observed.generation, 1);
 }
 
+/// The first member may have formed etcd alone although its answer was lost: others that form it with it would be another etcd.
+#[test]
+fn a_tier_that_is_raised_before_anybody_has_heard_of_etcd_waits_for_the_first_member() {
+    let mut ideal = Ideal::new(cluster(PodNetworking::Kubenet, vec![pool("a", 1)]), nothing_yet());
+    while ideal.members().is_empty() {
+        ideal.pass();
+    }
+    assert!(!ideal.seen.observed.formed);
+    ideal.desired.change_spec(|spec| spec.tier = Tier::Standard);
+    ideal.desired.generation = 2;
+    let adds = ideal.plan().writes.iter().any(|write| {
+        matches!(
+            write,
+            Write::RecordMachine {
+                role: Role::ControlPlane { .. },
+                ..
+            }
+        )
+    });
+    assert!(!adds);
+    ideal.run();
+    assert_eq!(ideal.members().len(), 3);
+    assert_eq!(ideal.seen.observed.generation, 2);
+}
+
 #[test]
 fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
     let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);

@@ -22,7 +22,7 @@ use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
     PkiRecord, RepairStep, Role, key,
 };
-use control_store::{StoreError, Stored, get_record};
+use control_store::{StoreError, Stored};
 use jiff::Timestamp;
 use tokio::{
     sync::Notify,
@@ -111,6 +111,7 @@ pub(crate) enum Exit {
 struct RecordCaches {
     cluster: RecordCache<ClusterRecord>,
     observed: RecordCache<ObservedRecord>,
+    pki: RecordCache<PkiRecord>,
     machines: RecordCache<MachineRecord>,
     operations: RecordCache<OperationRecord>,
 }
@@ -328,7 +329,7 @@ impl ClusterLoop {
         let stamp = deps.fabric.stamp_network();
         // The last thing to wait for: what is lent must not be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
-        let pki = get_record::<PkiRecord>(&*deps.store, &key::pki(&self.uid)).await?;
+        let pki = self.records.pki.read(&*deps.store, &key::pki(&self.uid)).await?;
         let pki = pki.map(|pki| pki.value.generation);
         self.state.keys_are(pki);
         let mut machines = BTreeMap::new();

@@ -339,22 +339,30 @@ impl Interceptor for HeldMachines {
     async fn after(&self, _call: Call, _what: &str, _failure: Option<&str>) {}
 }
 
+impl HeldMachines {
+    /// A cluster is created, and its two machines are being made until they are released.
+    async fn two(stand: &Stand) -> Arc<Self> {
+        let machines = Arc::new(Self {
+            held: AtomicU32::new(0),
+            abandoned: AtomicU32::new(0),
+            released: Semaphore::new(0),
+        });
+        stand
+            .world
+            .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
+        stand.create().await;
+        until(&stand.env, "two machines are being made", || async {
+            machines.held.load(Ordering::SeqCst) == 2
+        })
+        .await;
+        machines
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_falls_behind_costs_no_work_that_is_under_way() {
     let stand = stand().await;
-    let machines = Arc::new(HeldMachines {
-        held: AtomicU32::new(0),
-        abandoned: AtomicU32::new(0),
-        released: Semaphore::new(0),
-    });
-    stand
-        .world
-        .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
-    stand.create().await;
-    until(&stand.env, "two machines are being made", || async {
-        machines.held.load(Ordering::SeqCst) == 2
-    })
-    .await;
+    let machines = HeldMachines::two(&stand).await;
     stand.store.lag.notify_one();
     until(&stand.env, "everything is read again", || async {
         stand.store.watches.load(Ordering::SeqCst) > 1
@@ -437,19 +445,7 @@ impl Stand {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_for_a_cluster_that_another_host_has_taken_over() {
     let stand = stand().await;
-    let machines = Arc::new(HeldMachines {
-        held: AtomicU32::new(0),
-        abandoned: AtomicU32::new(0),
-        released: Semaphore::new(0),
-    });
-    stand
-        .world
-        .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
-    stand.create().await;
-    until(&stand.env, "two machines are being made", || async {
-        machines.held.load(Ordering::SeqCst) == 2
-    })
-    .await;
+    let machines = HeldMachines::two(&stand).await;
     // The first transaction made the cluster this host's, and its machines are written down as being here.
     let fence = get_record::<FenceRecord>(&*stand.store, &key::fence("0123456789"))
         .await

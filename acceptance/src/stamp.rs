@@ -100,9 +100,15 @@ impl Stamp {
         state.join("fabric/machines").join(machine)
     }
 
+    /// The answer of `landfall status`.
+    pub(crate) fn status(&self) -> Result<Value> {
+        let text = run(&mut self.landfall(&["status", "--output", "json"]))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// The process id of this stamp's `landfall serve`.
     pub(crate) fn serve_pid(&self) -> Result<u32> {
-        let status: Value = serde_json::from_str(&run(&mut self.landfall(&["status", "--output", "json"]))?)?;
+        let status = self.status()?;
         let pid = status["service"]["pid"]
             .as_u64()
             .context("landfall status names no service pid")?;

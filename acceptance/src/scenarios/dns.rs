@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::workload::Cluster;
-use crate::{clients, journal::wait_for, stamp::Stamp};
+use crate::{journal::wait_for, stamp::Stamp};
 
 const NAME: &str = "db.tenant.";
 const ADDRESS: &str = "10.9.9.9";
@@ -105,9 +105,7 @@ fn answers(cluster: &Cluster) -> Result<()> {
 
 /// What is told of the cluster as its problem.
 fn problem(stamp: &Stamp, cluster: &Cluster) -> Result<Value> {
-    let status: Value = serde_json::from_str(&clients::run(
-        &mut stamp.landfall(&["status", "--output", "json"]),
-    )?)?;
+    let status = stamp.status()?;
     let clusters = status["clusters"].as_array().context("status has no clusters")?;
     let found = clusters.iter().find(|found| found["name"] == cluster.name);
     Ok(found.context("the cluster is not in the status")?["problem"].clone())

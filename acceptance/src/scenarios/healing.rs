@@ -44,7 +44,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
 
 /// Machines of a cluster with this role.
 pub(super) fn machines(stamp: &Stamp, cluster: &str, role: &str) -> Result<Vec<Value>> {
-    let status: Value = serde_json::from_str(&run(&mut stamp.landfall(&["status", "--output", "json"]))?)?;
+    let status = stamp.status()?;
     let machines = status["machines"].as_array().context("status has no machines")?;
     let of = |machine: &&Value| machine["cluster"] == cluster && machine["role"] == role;
     Ok(machines.iter().filter(of).cloned().collect())

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{GROUP, aks};
 use crate::{
-    clients::{Az, Kubectl, run},
+    clients::{Az, Kubectl},
     journal::{Journal, wait_for},
     stamp::Stamp,
 };
@@ -100,8 +100,7 @@ pub(super) fn delete(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     journal.step("clusters", "az group delete takes the rest along", || {
         az.json(&["group", "delete", "--name", GROUP, "--yes"])?;
         ensure!(az.json(&["group", "exists", "--name", GROUP])? == false);
-        let status: Value =
-            serde_json::from_str(&run(&mut stamp.landfall(&["status", "--output", "json"]))?)?;
+        let status = stamp.status()?;
         let machines = status["machines"].as_array().context("status has no machines")?;
         let strangers: Vec<_> = machines
             .iter()

@@ -85,19 +85,19 @@ impl Stamp {
         Ok(())
     }
 
+    /// Where its state is kept.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.path().join("state").join(&self.name)
+    }
+
     /// The store's file.
     pub(crate) fn store(&self) -> PathBuf {
-        self.directory
-            .path()
-            .join("state")
-            .join(&self.name)
-            .join("store.redb")
+        self.state().join("store.redb")
     }
 
     /// Where the disk of a machine is.
     pub(crate) fn machine_disk(&self, machine: &str) -> PathBuf {
-        let state = self.directory.path().join("state").join(&self.name);
-        state.join("fabric/machines").join(machine)
+        self.state().join("fabric/machines").join(machine)
     }
 
     /// The answer of `landfall status`.
@@ -193,7 +193,7 @@ impl Stamp {
             Ok(left)
         });
         left.map(drop)?;
-        let state = self.directory.path().join("state").join(&self.name);
+        let state = self.state();
         if state.exists() {
             bail!("{} is still there", state.display());
         }

@@ -115,7 +115,7 @@ fn disks_lost(
     kubectl.apply(stamp.directory.path(), &shop())?;
     next_second()?;
     // Whatever was written last is with the service by then.
-    shipped(stamp, cluster)?;
+    shipped(stamp, &format!("{GROUP}/{cluster}"))?;
     let before = objects(&kubectl)?;
     let members = machines(stamp, cluster, "control plane")?;
     ensure!(members.len() == wanted, "{members:?}");
@@ -205,11 +205,11 @@ fn shown(stamp: &Stamp, cluster: &str) -> Result<Value> {
     landfall(stamp, &["backup", "show", &format!("{GROUP}/{cluster}")])
 }
 
-/// Waits until the service has everything of before.
-fn shipped(stamp: &Stamp, cluster: &str) -> Result<()> {
+/// Waits until the service has everything of before, of the cluster `GROUP/NAME`.
+pub(super) fn shipped(stamp: &Stamp, cluster: &str) -> Result<()> {
     let now = now()?;
     wait_for("everything to be shipped", BOUND, || {
-        let backup = shown(stamp, cluster)?;
+        let backup = landfall(stamp, &["backup", "show", cluster])?;
         let spans = backup["properties"]["restorable"].as_array();
         // In any second something is written: leases, at least. Times of one form are in the order of their text.
         let until = spans.and_then(|spans| spans.last()?["until"].as_str());
@@ -349,7 +349,7 @@ fn in_place(stamp: &Stamp, kubectl: &Kubectl) -> Result<Then> {
     shop(&["create", "configmap", "of-later"])?;
     shop(&["delete", "configmap", "of-then", "stock"])?;
     kubectl.text(&["create", "namespace", "later"])?;
-    shipped(stamp, KEPT)?;
+    shipped(stamp, &format!("{GROUP}/{KEPT}"))?;
     let place = format!("{GROUP}/{KEPT}");
     let preview = landfall(
         stamp,

@@ -1,10 +1,18 @@
-//! The store's file is damaged while clusters run: the commands of the guide, as they stand there, bring it back.
+//! The store's file is damaged while clusters run, goes with the disk, goes back to an earlier time, and comes from a directory that
+//! was brought along: the commands of the guide, as they stand there, bring it back.
 
-use std::{os::unix::fs::FileExt as _, process::Command, time::Duration};
+use std::{
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use serde_json::Value;
 
+use super::{backup::shipped, text};
 use crate::{
     clients::{Az, Kubectl, attempt, run},
     journal::{Journal, wait_for},
@@ -12,11 +20,15 @@ use crate::{
 };
 
 const GUIDE: &str = include_str!("../../../docs/guides/store.md");
+/// A group that is younger than a copy.
+const LATER: &str = "later";
+/// In the guide, a copy that was brought along.
+const BROUGHT: &str = "DIRECTORY/store-ID/NAME.copy";
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     let blocks = blocks(GUIDE);
-    let [before, after] = blocks.as_slice() else {
-        anyhow::bail!("the guide has {} blocks of commands, not two", blocks.len());
+    let [before, after, another_disk, by_file] = blocks.as_slice() else {
+        anyhow::bail!("the guide has {} blocks of commands, not four", blocks.len());
     };
     let clusters: Value = az.json(&["aks", "list"])?;
     let field = |name: &str| {
@@ -64,18 +76,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
                 said.contains("Nothing: every machine"),
                 "something is unknown: {said}"
             );
-            wait_for("the cluster to be as it was", Duration::from_secs(60), || {
-                let kept = kubectl.json(&["get", "configmap", "after-the-copy"])?;
-                ensure!(kept["data"]["answer"] == "42", "{kept}");
-                ensure!(!kubectl.ready_nodes()?.is_empty(), "no node is ready");
-                let cluster = az.json(&["aks", "show", "--resource-group", &group, "--name", &cluster])?;
-                ensure!(
-                    cluster["provisioningState"] == "Succeeded",
-                    "{}",
-                    cluster["provisioningState"]
-                );
-                Ok(())
-            })?;
+            serves(az, &group, &cluster, &kubectl)?;
             let now = started(&kubectl)?;
             ensure!(now == pods, "pods were restarted: {pods:?}, now {now:?}");
             let show: Value =
@@ -114,7 +115,97 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             }
             Ok(())
         },
+    )?;
+    journal.step(
+        "store",
+        "the guide's commands after the disk: machines are made anew, the cluster comes back from its backup",
+        || {
+            run(&mut stamp.landfall(&["store", "backup"]))?;
+            shipped(stamp, &format!("{group}/{cluster}"))?;
+            stamp.power_failure()?;
+            std::fs::remove_file(stamp.store())?;
+            std::fs::remove_dir_all(stamp.state().join("fabric"))?;
+            say(journal, stamp, another_disk)?;
+            serves(az, &group, &cluster, &kubectl)
+        },
+    )?;
+    // Groups are only in the store: what is of which copy shows by them.
+    let newer = journal.step("store", "a copy of an earlier time is put back", || {
+        let at = copied(stamp)?;
+        az.json(&["group", "create", "--location", "local", "--name", LATER])?;
+        let newer = copied(stamp)?;
+        stamp.kill_service()?;
+        run(&mut stamp.landfall(&["store", "restore", "--at", &at.to_string(), "--yes"]))?;
+        run(&mut stamp.landfall(&["up"]))?;
+        let there = az.json(&["group", "exists", "--name", LATER])?;
+        ensure!(there == false, "the group is younger than the copy of {at}");
+        serves(az, &group, &cluster, &kubectl)?;
+        Ok(newer)
+    })?;
+    journal.step(
+        "store",
+        "the guide's commands with a copy in a directory that was brought along",
+        || {
+            let file = bring(
+                &stamp.state().join("backups"),
+                &stamp.directory.path().join("brought"),
+                &newer,
+            )?;
+            stamp.kill_service()?;
+            let mut commands = by_file.clone();
+            for word in commands.iter_mut().flatten().filter(|word| *word == BROUGHT) {
+                *word = file.to_string_lossy().into_owned();
+            }
+            say(journal, stamp, &commands)?;
+            let there = az.json(&["group", "exists", "--name", LATER])?;
+            ensure!(there == true, "the group is in the copy of {newer}");
+            az.json(&["group", "delete", "--name", LATER, "--yes"])?;
+            serves(az, &group, &cluster, &kubectl)
+        },
     )
+}
+
+/// Waits until the cluster is reached, has its data and a node that is ready.
+fn serves(az: &Az, group: &str, cluster: &str, kubectl: &Kubectl) -> Result<()> {
+    wait_for("the cluster to be as it was", Duration::from_secs(120), || {
+        let kept = kubectl.json(&["get", "configmap", "after-the-copy", "--request-timeout=5s"])?;
+        ensure!(kept["data"]["answer"] == "42", "{kept}");
+        ensure!(!kubectl.ready_nodes()?.is_empty(), "no node is ready");
+        let cluster = az.json(&["aks", "show", "--resource-group", group, "--name", cluster])?;
+        let state = &cluster["provisioningState"];
+        ensure!(state == "Succeeded", "{state}");
+        Ok(())
+    })
+}
+
+/// Makes a copy of the store: its time.
+fn copied(stamp: &Stamp) -> Result<Timestamp> {
+    let said = run(&mut stamp.landfall(&["store", "backup", "--output", "json"]))?;
+    let last: Value = serde_json::from_str(said.lines().last().context("it says nothing")?)?;
+    Ok(text(&last, "/copy/at")?.parse()?)
+}
+
+/// Takes the copy of a time along into another directory, with what it has to lie beside. Where it is there.
+fn bring(copies: &Path, directory: &Path, at: &Timestamp) -> Result<PathBuf> {
+    let name = format!("{:015}-", at.as_millisecond());
+    for store in std::fs::read_dir(copies)? {
+        let store = store?;
+        if !store.file_name().to_string_lossy().starts_with("store-") {
+            continue;
+        }
+        for copy in std::fs::read_dir(store.path())? {
+            let copy = copy?;
+            if copy.file_name().to_string_lossy().starts_with(&name) {
+                let target = directory.join(store.file_name());
+                std::fs::create_dir_all(&target)?;
+                std::fs::copy(store.path().join("key"), target.join("key"))?;
+                let target = target.join(copy.file_name());
+                std::fs::copy(copy.path(), &target)?;
+                return Ok(target);
+            }
+        }
+    }
+    anyhow::bail!("no copy of {at} in {}", copies.display())
 }
 
 /// The commands in a guide's blocks, without their comments.
@@ -181,8 +272,10 @@ mod tests {
     #[test]
     fn the_guide_has_the_commands_that_are_walked_through() {
         let blocks = blocks(GUIDE);
-        assert_eq!(blocks.len(), 2);
+        assert_eq!(blocks.len(), 4);
         assert_eq!(blocks[0][1], ["store", "backup"]);
         assert_eq!(blocks[1][0], ["store", "restore", "--yes"]);
+        assert_eq!(blocks[2][0], ["store", "restore", "--yes"]);
+        assert!(blocks[3][0].iter().any(|word| word == BROUGHT));
     }
 }

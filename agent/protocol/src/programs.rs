@@ -160,7 +160,7 @@ pub struct KeeperConfig {
     pub status: String,
 }
 
-/// What the keeper says about etcd.
+/// What the keeper says about etcd. All but the standing is said by the leader's machine only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeeperStatus {
@@ -172,6 +172,25 @@ pub struct KeeperStatus {
     pub leader: Option<String>,
     /// Size of the database, MiB.
     pub size_mib: u64,
+    /// How its own member stands. `None`: not known; its etcd does not answer, or the keeper is from before this was told.
+    #[serde(default)]
+    pub standing: Option<Standing>,
+}
+
+/// How a member stands in its etcd, as that etcd itself says when it is asked now: by what it has applied, with nobody else's help.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "as")]
+pub enum Standing {
+    /// It votes and knows a leader.
+    Led,
+    /// It votes and knows no leader.
+    Leaderless {
+        /// Names of all that vote, itself among them.
+        voters: Vec<String>,
+    },
+    /// It has no vote. Neither who votes nor whether there is a leader can be told by it: etcd does not list members to a learner, and a
+    /// learner does not notice that a leader is gone.
+    Learner,
 }
 
 /// `landfall-agent vip FILE`: holds an address on exactly one healthy member, with nobody else's help. The members tell each

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use agent_protocol::{
     MachineConfig,
-    programs::{EtcdConfig, EtcdMember, EtcdPhase, EtcdRestore, EtcdStatus, KeeperStatus},
+    programs::{EtcdConfig, EtcdMember, EtcdPhase, EtcdRestore, EtcdStatus, KeeperStatus, Standing},
 };
 use machine_etcd::{
     client::Member,
@@ -353,29 +353,34 @@ impl State {
         }
     }
 
-    /// What a member's keeper says: the leader's tells the membership, the others that they do not lead.
+    /// What a member's keeper says: the leader's tells the membership, each how its own member stands.
     pub(crate) fn keeper_status(&self, uid: &str, id: &str) -> Option<Value> {
         let etcd = self.etcd(uid)?;
-        let leader = self.leader(uid)?;
-        let status = if leader == id {
-            let of = |learner: bool| {
-                let mut names: Vec<String> = etcd
-                    .members
-                    .iter()
-                    .filter(|member| member.is_learner == learner)
-                    .map(label)
-                    .collect();
-                names.sort();
-                names
-            };
-            KeeperStatus {
-                voters: of(false),
-                learners: of(true),
-                leader: Some(leader),
-                ..KeeperStatus::default()
-            }
-        } else {
-            KeeperStatus::default()
+        let leader = self.leader(uid);
+        let of = |learner: bool| {
+            let mut names: Vec<String> = etcd
+                .members
+                .iter()
+                .filter(|member| member.is_learner == learner)
+                .map(label)
+                .collect();
+            names.sort();
+            names
+        };
+        // One that does not answer, or runs with data of another cluster than there is, says nothing here.
+        let own = etcd.named(id).filter(|_| self.serves_etcd(etcd, id));
+        let standing = own.map(|own| match &leader {
+            _ if own.is_learner => Standing::Learner,
+            Some(_) => Standing::Led,
+            None => Standing::Leaderless { voters: of(false) },
+        });
+        let leads = leader.as_deref() == Some(id);
+        let status = KeeperStatus {
+            voters: if leads { of(false) } else { Vec::new() },
+            learners: if leads { of(true) } else { Vec::new() },
+            leader: leader.filter(|_| leads),
+            standing,
+            ..KeeperStatus::default()
         };
         serde_json::to_value(status).ok()
     }

@@ -249,7 +249,20 @@ impl Client {
     /// # Errors
     /// When there is no leader.
     pub fn members(&self) -> Result<Vec<Member>, EtcdError> {
-        let list: wire::MemberList = self.ask("cluster/member/list", &json!({ "linearizable": true }))?;
+        self.member_list(true)
+    }
+
+    /// All members as far as this member itself has applied the log: asked even when there is no leader, but not of learners.
+    ///
+    /// # Errors
+    /// When it does not answer, or is a learner.
+    pub fn local_members(&self) -> Result<Vec<Member>, EtcdError> {
+        self.member_list(false)
+    }
+
+    fn member_list(&self, linearizable: bool) -> Result<Vec<Member>, EtcdError> {
+        let list: wire::MemberList =
+            self.ask("cluster/member/list", &json!({ "linearizable": linearizable }))?;
         Ok(list.members)
     }
 

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, time::Duration};
 
-use agent_protocol::programs::{EtcdMember, KeeperConfig, KeeperStatus};
+use agent_protocol::programs::{EtcdMember, KeeperConfig, KeeperStatus, Standing};
 use machine_program::{disk, pause};
 
 use crate::{
@@ -144,7 +144,7 @@ pub fn run(file: &Path, log: &dyn Fn(&str)) -> Result<std::convert::Infallible, 
         client: None,
         silent: BTreeMap::new(),
         stays: None,
-        shown: KeeperStatus::default(),
+        shown: None,
     };
     let mut said = String::new();
     loop {
@@ -170,7 +170,8 @@ pub struct Keeper {
     silent: BTreeMap<u64, u32>,
     /// The leader that was found to be one of those that stay, or that is not for this member to replace.
     stays: Option<u64>,
-    shown: KeeperStatus,
+    /// What is in the file. `None`: what another keeper wrote, if anything.
+    shown: Option<KeeperStatus>,
 }
 
 impl Keeper {
@@ -182,7 +183,7 @@ impl Keeper {
             client: None,
             silent: BTreeMap::new(),
             stays: None,
-            shown: KeeperStatus::default(),
+            shown: None,
         }
     }
 
@@ -191,13 +192,14 @@ impl Keeper {
     /// # Errors
     /// When etcd does not answer or refuses.
     pub fn look(&mut self, log: &dyn Fn(&str)) -> Result<Duration, EtcdError> {
-        let client = match self.client.take() {
-            Some(client) => client,
-            None => Client::new(&self.endpoint, &self.config.identity, BOUND)?,
-        };
-        let status = client.status()?;
+        let asked = self.ask();
+        // Also when etcd does not answer: what was said before, by the keeper before this one too, may not be so any more.
+        let standing = asked.as_ref().ok().map(|(_, _, standing)| standing.clone());
+        let shown = self.shown.clone().unwrap_or_default();
+        self.shows(KeeperStatus { standing, ..shown });
+        let (client, status, _) = asked?;
         if !status.leads() {
-            // The leader's machine tells about the membership; this one only that it does not.
+            // The leader's machine tells about the membership; this one only how it stands itself.
             self.show(&status, &[]);
             self.silent.clear();
             self.claim(&client, &status, log)?;
@@ -221,6 +223,15 @@ impl Keeper {
         Ok(pause)
     }
 
+    fn ask(&mut self) -> Result<(Client, Status, Standing), EtcdError> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => Client::new(&self.endpoint, &self.config.identity, BOUND)?,
+        };
+        let (status, standing) = standing(&client)?;
+        Ok((client, status, standing))
+    }
+
     /// Takes the leadership from a member that is to go. Which leaders stay does not change while this runs.
     fn claim(&mut self, client: &Client, status: &Status, log: &dyn Fn(&str)) -> Result<(), EtcdError> {
         if status.leader == 0 || status.is_learner || self.stays == Some(status.leader) {
@@ -240,9 +251,9 @@ impl Keeper {
     }
 
     fn complete(&self) -> bool {
-        let voters: BTreeSet<&String> = self.shown.voters.iter().collect();
-        self.shown.learners.is_empty()
-            && voters == self.config.members.iter().map(|member| &member.name).collect()
+        let Some(shown) = &self.shown else { return false };
+        let voters: BTreeSet<&String> = shown.voters.iter().collect();
+        shown.learners.is_empty() && voters == self.config.members.iter().map(|member| &member.name).collect()
     }
 
     fn act(
@@ -324,33 +335,53 @@ impl Keeper {
     }
 
     fn show(&mut self, status: &Status, members: &[Member]) {
-        let of = |learner: bool| {
-            let mut names: Vec<String> = members
-                .iter()
-                .filter(|member| member.is_learner == learner)
-                .map(label)
-                .collect();
-            names.sort();
-            names
-        };
         let leader = members
             .iter()
             .find(|member| member.id == status.leader)
             .map(label);
-        let now = KeeperStatus {
-            voters: of(false),
-            learners: of(true),
+        self.shows(KeeperStatus {
+            voters: names(members, false),
+            learners: names(members, true),
             leader,
             size_mib: u64::try_from(status.db_size).unwrap_or(0).div_ceil(1024 * 1024),
-        };
-        if now == self.shown {
+            standing: self.shown.as_ref().and_then(|shown| shown.standing.clone()),
+        });
+    }
+
+    fn shows(&mut self, now: KeeperStatus) {
+        if self.shown.as_ref() == Some(&now) {
             return;
         }
         let text = serde_json::to_vec(&now).unwrap_or_default();
         if disk::show(Path::new(&self.config.status), &text).is_ok() {
-            self.shown = now;
+            self.shown = Some(now);
         }
     }
+}
+
+/// How the member is, and how it stands in its etcd.
+fn standing(client: &Client) -> Result<(Status, Standing), EtcdError> {
+    let status = client.status()?;
+    let standing = if status.is_learner {
+        Standing::Learner
+    } else if status.leader != 0 {
+        Standing::Led
+    } else {
+        let voters = names(&client.local_members()?, false);
+        Standing::Leaderless { voters }
+    };
+    Ok((status, standing))
+}
+
+/// Those who learn, or those who vote, in order.
+fn names(members: &[Member], learners: bool) -> Vec<String> {
+    let mut names: Vec<String> = members
+        .iter()
+        .filter(|member| member.is_learner == learners)
+        .map(label)
+        .collect();
+    names.sort();
+    names
 }
 
 /// Its name, or its address as long as it has none.

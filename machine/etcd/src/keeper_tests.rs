@@ -160,3 +160,38 @@ fn whoever_stays_takes_the_leadership_from_a_leader_that_goes() {
     assert!(!claims(&wanted(&[3]), &members, 3, 2), "a learner cannot lead");
     assert!(!claims(&wanted(&[1]), &members, 1, 0), "nobody leads");
 }
+
+#[test]
+fn a_keeper_that_cannot_ask_takes_back_what_the_one_before_it_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let before = KeeperStatus {
+        standing: Some(Standing::Leaderless {
+            voters: vec!["m1".to_owned()],
+        }),
+        ..KeeperStatus::default()
+    };
+    fs::write(path("status.json"), serde_json::to_vec(&before).unwrap()).unwrap();
+    let identity = agent_protocol::programs::EtcdIdentity {
+        ca: path("none"),
+        certificate: path("none"),
+        key: path("none"),
+    };
+    let config = KeeperConfig {
+        member: "m1".to_owned(),
+        members: vec![named(1)],
+        identity,
+        status: path("status.json"),
+    };
+    assert!(Keeper::of(LOCAL, config).look(&|_| ()).is_err());
+    let said = fs::read(path("status.json")).unwrap();
+    let said: KeeperStatus = serde_json::from_slice(&said).unwrap();
+    assert_eq!(said.standing, None);
+}
+
+#[test]
+fn what_a_keeper_of_before_says_is_read_and_how_its_member_stands_is_not_known() {
+    let said = r#"{"voters":["m1"],"learners":[],"leader":"m1","sizeMib":3}"#;
+    let said: KeeperStatus = serde_json::from_str(said).unwrap();
+    assert_eq!((said.size_mib, said.standing), (3, None));
+}

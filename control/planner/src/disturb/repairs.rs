@@ -95,14 +95,12 @@ fn forbidden(
             let others = staying(draft);
             // Where nothing is left of so many that etcd has no majority again, nobody is to be waited for, and of whom nothing is
             // left there is nothing to be lost. Nor of anybody, once the backup is to take its place.
-            let members = || others.iter().map(|(_, machine)| *machine);
+            let lost = etcd::majority_bereft(draft, etcd::bereft);
             let repaired = |(other, machine): &(&String, &Machine)| under_repair(draft, other, machine);
             let all_gone = others
                 .iter()
                 .all(|other| etcd::bereft(other.1) || repaired(other));
-            if etcd::bereft(machine) && (all_gone || etcd::majority_bereft(members()))
-                || etcd::superseded(draft) && etcd::majority_bereft(members())
-            {
+            if etcd::bereft(machine) && (all_gone || lost) || etcd::superseded(draft) && lost {
                 return None;
             }
             if others
@@ -115,7 +113,8 @@ fn forbidden(
                 let symptom = machine.symptom.as_ref();
                 symptom.is_some_and(|symptom| matches!(symptom.ailment, Ailment::Stuck(_)))
             };
-            if stuck(machine) && others.iter().filter(|(_, machine)| stuck(machine)).count() > 1 {
+            // Where the majority is lost it is one of data, and all that have some must be started again before the backup takes its place.
+            if !lost && stuck(machine) && others.iter().filter(|(_, machine)| stuck(machine)).count() > 1 {
                 return Some(
                     "more than one control plane member is stuck, which is no matter of machines".to_owned(),
                 );

@@ -1,13 +1,17 @@
 //! etcd's data as its members report it, and the restore that it must come from.
 
 use agent_protocol::{
-    Report,
-    programs::{ETCD, EtcdPhase, EtcdStatus},
+    ProcessState, Report,
+    programs::{ETCD, EtcdPhase, EtcdStatus, KEEPER, KeeperStatus, Standing},
 };
 use cluster_spec::{ClusterSpec, RestoreSpec};
 use control_records::{EtcdLost, ObservedRecord};
 
-use crate::{Ailment, Draft, Machine};
+use super::{
+    machines::member_index,
+    majority::{self, Member},
+};
+use crate::{Ailment, Draft, Machine, Presence, UnknownMachines};
 
 /// The restore (its id) that was wished for last.
 pub(crate) fn last(spec: &ClusterSpec) -> Option<&str> {
@@ -44,14 +48,40 @@ pub(crate) fn bereft(member: &Machine) -> bool {
     symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished) || empty(member)
 }
 
-/// Whether so many of the members have nothing left that etcd never has a majority again.
-pub(crate) fn majority_bereft<'a>(members: impl Iterator<Item = &'a Machine>) -> bool {
-    let (mut all, mut left) = (0, 0);
-    for member in members {
-        all += 1;
-        left += usize::from(!bereft(member));
-    }
-    all > 1 && left <= all / 2
+/// Whether so many of the voters have nothing left that etcd never has a majority again. `bereft`: of whom nothing is left.
+pub(crate) fn majority_bereft(draft: &Draft<'_>, bereft: impl Fn(&Machine) -> bool) -> bool {
+    let members: Vec<Member<'_>> = members(draft)
+        .map(|(id, machine)| Member {
+            name: id,
+            stays: !machine.record.deleting,
+            bereft: bereft(machine),
+            standing: standing(machine),
+        })
+        .collect();
+    majority::is_lost(&members, draft.seen.unknown_machines != UnknownMachines::None)
+}
+
+/// Control plane machines, but for those that are to go and are gone.
+pub(crate) fn members<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
+    let gone = |machine: &Machine| matches!(machine.presence, Presence::Absent | Presence::Gone);
+    let machines = draft.seen.machines.iter();
+    machines.filter(move |(_, machine)| {
+        member_index(machine).is_some() && !(machine.record.deleting && gone(machine))
+    })
+}
+
+/// How a member stands in its etcd, as it says now: the machine runs and is heard, and nobody has started it again since.
+fn standing(member: &Machine) -> Option<Standing> {
+    let report = member.report.as_ref().filter(|report| {
+        member.presence == Presence::Running
+            && member.heard()
+            && member.ended_boot.as_ref() != Some(&report.boot)
+            && report
+                .processes
+                .get(KEEPER)
+                .is_some_and(|keeper| keeper.state == ProcessState::Ready)
+    })?;
+    report.status::<KeeperStatus>(KEEPER)?.standing
 }
 
 /// Whether it is written down that the newest state of the backup takes the place of what members still have, and nobody serves it

@@ -3,3 +3,4 @@
 pub(crate) mod control_plane;
 pub(crate) mod etcd;
 pub(crate) mod machines;
+pub(crate) mod majority;

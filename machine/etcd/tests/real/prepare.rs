@@ -3,7 +3,9 @@
 
 use std::{fs, path::Path, process::Command};
 
-use agent_protocol::programs::{EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus, KeeperConfig};
+use agent_protocol::programs::{
+    EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus, KeeperConfig, KeeperStatus, Standing,
+};
 use base_testkit::needs;
 use machine_etcd::{
     client::{Member, Status},
@@ -166,6 +168,60 @@ fn one_of_three_stays_though_another_leads() {
         let members = world.client(stays).members().ok()?;
         (members.len() == 1 && members[0].name == world.member(stays).name).then_some(())
     });
+}
+
+#[test]
+fn who_votes_is_told_without_a_leader_and_not_by_a_learner() {
+    if needs::file(needs::ETCD).is_none() {
+        return;
+    }
+    let world = World::new();
+    let mut etcds = vec![world.start(&world.config(0, &[0, 1], false))];
+    etcds.push(world.start(&world.config(1, &[0, 1], false)));
+    wait_for("the founders to know a leader", || {
+        world.well(0).and_then(|_| world.well(1))
+    });
+    etcds.push(world.start(&world.config(2, &[0, 1, 2], true)));
+    wait_for("the learner", || world.well(2).filter(|status| status.is_learner));
+    let mut keepers: Vec<(Keeper, String)> = [1, 2]
+        .into_iter()
+        .map(|index| {
+            let status = world.path(&format!("keeper-{index}.json")).display().to_string();
+            let config = KeeperConfig {
+                member: world.member(index).name,
+                // The learner is not wanted, so nobody makes a voter of it.
+                members: vec![world.member(0), world.member(1)],
+                identity: world.identity(),
+                status: status.clone(),
+            };
+            let endpoint = format!("https://{}:2379", world.address(index));
+            (Keeper::of(&endpoint, config), status)
+        })
+        .collect();
+    let mut standings = |what: &str, wanted: [Option<Standing>; 2]| {
+        for ((keeper, status), wanted) in keepers.iter_mut().zip(wanted) {
+            wait_for(what, || {
+                let _pause = keeper.look(&|line| eprintln!("keeper: {line}"));
+                let said: KeeperStatus = serde_json::from_slice(&fs::read(&*status).ok()?).ok()?;
+                (said.standing == wanted).then_some(())
+            });
+        }
+    };
+    // A keeper of the leader itself would let the learner go.
+    let leads = wait_for("a leader", || world.well(0)).leads();
+    if leads {
+        standings("all to be led", [Some(Standing::Led), Some(Standing::Learner)]);
+    }
+    etcds[0].kill();
+    fs::remove_dir_all(world.path("data-0")).unwrap();
+    let voters = vec!["m-0".to_owned(), "m-1".to_owned()];
+    standings(
+        "the voters to be told",
+        [Some(Standing::Leaderless { voters }), Some(Standing::Learner)],
+    );
+    etcds[1].kill();
+    etcds[2].kill();
+    standings("nothing to be known any more", [None, None]);
 }
 
 #[test]

@@ -6,15 +6,15 @@
 //! add-ons are applied to what is there now, and nodes that the restored state knows and nobody else go.
 
 use cluster_spec::RestoreSpec;
-use control_records::{EtcdLost, EventKind, RepairStep, Restored, Role};
+use control_records::{EtcdLost, EventKind, RepairStep, Restored};
 
 use crate::{
-    ApiEffect, Draft, Machine, Presence, Reach, addons_inputs,
+    ApiEffect, Draft, Machine, Reach, addons_inputs,
     checks::Checks,
     feature::Feature,
     view::{
         control_plane::{formed, staying},
-        etcd::{empty, last, restored, wished},
+        etcd::{empty, last, majority_bereft, members, restored, wished},
         machines::in_force,
     },
 };
@@ -66,7 +66,7 @@ fn told(restore: &RestoreSpec, uid: &str) -> String {
     }
 }
 
-/// So many of several members have no data left that etcd never has a majority again, each waits for another, and whoever still has
+/// So many of several voters have no data left that etcd never has a majority again, each waits for another, and whoever still has
 /// some was started again without success: then the newest state of the backup is restored. One alone does so by itself.
 ///
 /// What a member still has may lack what was acknowledged, as may the backup, which is a second behind at most while the service is
@@ -80,23 +80,16 @@ fn majority_lost(draft: &mut Draft<'_>) {
         .is_none_or(|restore| draft.observed.has_restored(&restore.id));
     let waits = |machine: &Machine| machine.heard() && in_force(draft, machine) && empty(machine);
     let waiting = staying.iter().filter(|(_, machine)| waits(machine)).count();
-    let gone = |machine: &Machine| matches!(machine.presence, Presence::Absent | Presence::Gone);
-    let hopeless = draft
-        .seen
-        .machines
-        .values()
-        .filter(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })))
-        .filter(|machine| !(machine.record.deleting && gone(machine)))
-        .all(|machine| waits(machine) || past_help(draft, machine));
-    if !done || !hopeless || waiting * 2 <= staying.len() {
+    let hopeless = members(draft).all(|(_, machine)| waits(machine) || past_help(draft, machine));
+    if !done || !hopeless || !majority_bereft(draft, waits) {
         return;
     }
     let who = if waiting == staying.len() {
         "all members of the control plane have lost etcd's data".to_owned()
     } else {
         format!(
-            "{waiting} of the {} members of the control plane have lost etcd's data, and the rest is no majority (what it has is kept \
-             beside its data directory)",
+            "{waiting} of the {} members of the control plane lost etcd's data, and the rest is no majority of those that vote (what it \
+             has is kept beside its data directory)",
             staying.len()
         )
     };

@@ -2,6 +2,8 @@
 
 use cluster_spec::{RestoreSpec, Tier};
 
+use agent_protocol::programs::Standing;
+
 use super::{healing::standing, *};
 
 fn wish(ideal: &mut Ideal, id: &str) {
@@ -251,6 +253,134 @@ fn one_that_lost_its_data_is_no_majority() {
         crate::view::etcd::wished(ideal.desired.spec(), &plan.observed),
         None
     );
+}
+
+/// Of three members the first waits with nothing in its hands; both others run, find no leader and say how they stand.
+fn one_of_three_empty(standings: [Option<Standing>; 2]) -> (Ideal, Vec<String>) {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    ideal.emptied = true;
+    ideal.world();
+    let ids = ideal.control_plane_ids();
+    for (id, standing) in ids[1..].iter().zip(standings) {
+        stranded(&mut ideal, id);
+        let machine = ideal.seen.machines.get_mut(id).unwrap();
+        let mut report = (**machine.report.as_ref().unwrap()).clone();
+        let status = KeeperStatus {
+            standing,
+            ..KeeperStatus::default()
+        };
+        report.processes.get_mut("etcd-keeper").unwrap().status = serde_json::to_value(&status).ok();
+        machine.report = Some(std::sync::Arc::new(report));
+    }
+    (ideal, ids)
+}
+
+/// Each of these members was started again long ago, in vain.
+fn started_again_in_vain(ideal: &mut Ideal, ids: &[String]) {
+    for id in ids {
+        let healing = &mut ideal.seen.machines.get_mut(id).unwrap().record.healing;
+        (healing.step, healing.at) = (
+            RepairStep::Reboot,
+            Some(ideal.now - jiff::SignedDuration::from_secs(600)),
+        );
+    }
+    ideal.examine();
+}
+
+fn leaderless(voters: &[String]) -> Option<Standing> {
+    let voters = voters.to_vec();
+    Some(Standing::Leaderless { voters })
+}
+
+#[test]
+fn a_learner_is_no_part_of_the_majority_that_is_left() {
+    let ids = standing(Tier::Standard, vec![pool("a", 1)]).control_plane_ids();
+    let (two, three) = (|| leaderless(&ids[..2]), || leaderless(&ids));
+    let (learner, led) = (|| Some(Standing::Learner), || Some(Standing::Led));
+    let cases = [
+        ("one of two voters is left", [two(), learner()], true),
+        ("two of three voters are left", [three(), three()], false),
+        ("the learner was made a voter", [two(), three()], false),
+        (
+            "the learner was made a voter, and there is a leader",
+            [two(), led()],
+            false,
+        ),
+        ("there is a leader", [led(), learner()], false),
+        ("the other is alone", [leaderless(&ids[1..2]), learner()], false),
+        ("the third says nothing", [two(), None], false),
+        ("nobody says anything, as before they could", [None, None], false),
+    ];
+    for (what, standings, restores) in cases {
+        let (mut ideal, ids) = one_of_three_empty(standings);
+        let wished =
+            |ideal: &Ideal| crate::view::etcd::wished(ideal.desired.spec(), &ideal.plan().observed).is_some();
+        ideal.examine();
+        assert!(!wished(&ideal), "{what}: not before they were started again");
+        started_again_in_vain(&mut ideal, &ids[1..2]);
+        assert!(!wished(&ideal), "{what}: not before both were");
+        started_again_in_vain(&mut ideal, &ids[1..]);
+        assert_eq!(wished(&ideal), restores, "{what}");
+    }
+}
+
+#[test]
+fn what_a_member_said_of_its_etcd_counts_only_as_long_as_it_says_so() {
+    let ids = standing(Tier::Standard, vec![pool("a", 1)]).control_plane_ids();
+    type Change = fn(&mut Machine);
+    let changes: [(&str, Change, bool); 4] = [
+        ("it says so", |_| (), true),
+        (
+            "it was started again since",
+            |machine| machine.ended_boot = machine.report.as_ref().map(|report| report.boot.clone()),
+            false,
+        ),
+        (
+            "it is not heard any more",
+            |machine| machine.contact = Some(Duration::from_secs(3600)),
+            false,
+        ),
+        (
+            "its keeper does not run",
+            |machine| {
+                let mut report = (**machine.report.as_ref().unwrap()).clone();
+                report.processes.get_mut("etcd-keeper").unwrap().state = ProcessState::BackOff;
+                machine.report = Some(std::sync::Arc::new(report));
+            },
+            false,
+        ),
+    ];
+    for (what, change, restores) in changes {
+        for changed in &ids[1..] {
+            let (mut ideal, ids) = one_of_three_empty([leaderless(&ids[..2]), Some(Standing::Learner)]);
+            started_again_in_vain(&mut ideal, &ids[1..]);
+            change(ideal.seen.machines.get_mut(changed).unwrap());
+            let plan = ideal.plan();
+            let wished = crate::view::etcd::wished(ideal.desired.spec(), &plan.observed);
+            assert_eq!(wished.is_some(), restores, "{what}");
+        }
+    }
+}
+
+#[test]
+fn who_has_data_is_started_again_one_at_a_time_where_the_majority_is_lost() {
+    let ids = standing(Tier::Standard, vec![pool("a", 1)]).control_plane_ids();
+    let reboots = |standings: [Option<Standing>; 2]| {
+        let (mut ideal, ids) = one_of_three_empty(standings);
+        started_again_in_vain(&mut ideal, &ids[1..]);
+        for id in &ids[1..] {
+            let machine = ideal.seen.machines.get_mut(id).unwrap();
+            machine.record.healing.step = RepairStep::Restart;
+        }
+        ideal.now = after(ideal.now, Duration::from_secs(300));
+        ideal.examine();
+        let reboots = |write: &&Write| matches!(write, Write::Repair { healing, work: Some(_), .. } if healing.step == RepairStep::Reboot);
+        ideal.plan().writes.iter().filter(reboots).count()
+    };
+    assert_eq!(reboots([leaderless(&ids[..2]), Some(Standing::Learner)]), 1);
+    // Stuck with a majority: nothing that a machine could be blamed for.
+    assert_eq!(reboots([leaderless(&ids), leaderless(&ids)]), 0);
+    assert_eq!(reboots([None, None]), 0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use agent_sessions::Admitted;
 use axum::{
     Extension, Json,
     body::{Body, Bytes},
@@ -27,7 +28,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Hub,
-    caller::{Admitted, fault, refuse},
+    caller::{fault, refuse},
 };
 
 /// What a machine calls its own cluster by.
@@ -76,9 +77,10 @@ impl BackupReceiver {
 /// The backups, if this stamp keeps any, and the cluster that is meant.
 async fn meant(
     hub: &Hub,
-    Admitted(machine): &Admitted,
+    machine: &Admitted,
     cluster: &str,
 ) -> Result<(Arc<BackupReceiver>, String, bool), Response> {
+    let machine = machine.machine();
     let backups = hub
         .backups()
         .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "this stamp keeps no backups"))?;

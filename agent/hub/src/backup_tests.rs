@@ -1,5 +1,6 @@
 //! The endpoints as machines meet them, behind TLS.
 
+use agent_sessions::{MachineDirectory as _, Sessions, StoreDirectory};
 use axum::body::to_bytes;
 use base_env::Env;
 use cluster_archive::DirectoryStore;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    AgentCa, MachineDirectory as _, StoreDirectory,
+    AgentCa,
     caller::{Caller, Shown},
 };
 
@@ -134,7 +135,8 @@ impl World {
         ));
         let env = Env::simulated(1);
         let ca = AgentCa::generate(env.clock.now()).unwrap();
-        let hub = Hub::new(env, ca, Arc::new(StoreDirectory::new(Arc::clone(&store))));
+        let directory_of_store = Arc::new(StoreDirectory::new(Arc::clone(&store)));
+        let hub = Hub::new(env.clone(), ca, Sessions::new(env, directory_of_store));
         hub.keep_backups(BackupReceiver {
             archive: Arc::clone(&archive),
             store: Arc::clone(&store),
@@ -290,6 +292,8 @@ async fn a_machine_that_is_being_removed_is_heard_until_its_record_is_gone() {
     assert!(
         world
             .hub
+            .inner
+            .sessions
             .contact("m1")
             .is_some_and(|ago| ago < agent_api::SILENT_AFTER)
     );

@@ -1,5 +1,6 @@
 //! Who asks: the machine that a client certificate names, admitted before anything of its request's body is read.
 
+use agent_sessions::{Admitted, Refusal};
 use axum::{
     Extension,
     extract::{Request, State},
@@ -10,7 +11,7 @@ use axum::{
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 
-use crate::{DirectoryError, Hub};
+use crate::Hub;
 
 /// What a connection has shown: the client certificate, if there was one.
 #[derive(Clone)]
@@ -23,10 +24,6 @@ pub(crate) struct Shown {
     /// SHA-256 of its key, hex.
     key: String,
 }
-
-/// The machine that asks: one of ours, with the key that it enrolled.
-#[derive(Clone)]
-pub(crate) struct Admitted(pub(crate) String);
 
 impl Shown {
     /// Name and key of the leaf that was shown. The chain was verified by TLS.
@@ -53,54 +50,20 @@ impl Shown {
     }
 }
 
-/// Why somebody is not admitted.
-pub(crate) enum Refusal {
-    Stranger,
-    Forgotten,
-    /// A machine that comes anew under an old name has a key of its own; the certificate of before is not its.
-    OtherKey,
-    Records(String, DirectoryError),
-}
-
-impl Refusal {
-    pub(crate) fn answer(&self) -> Response {
-        match self {
-            Self::Stranger => refuse(StatusCode::UNAUTHORIZED, "no client certificate"),
-            Self::Forgotten => refuse(StatusCode::FORBIDDEN, "there is no such machine"),
-            Self::OtherKey => refuse(StatusCode::FORBIDDEN, "the certificate is not the enrolled one"),
-            Self::Records(machine, error) => fault(machine, error),
-        }
-    }
-}
-
 impl Hub {
-    /// The machine that this is, if it is one of ours and not forgotten. One that is being removed is ours until its record is
-    /// gone: its pods are moved meanwhile, and its logs are wanted most when that does not get on.
-    pub(crate) async fn identify(&self, caller: &Caller) -> Result<String, Refusal> {
-        let Shown { machine, key } = caller.0.clone().ok_or(Refusal::Stranger)?;
-        let known = self.inner.directory.token(&machine).await;
-        let known = known.map_err(|error| Refusal::Records(machine.clone(), error))?;
-        match known {
-            None => Err(Refusal::Forgotten),
-            Some(known) if known.enrolled_key.as_ref() != Some(&key) => Err(Refusal::OtherKey),
-            Some(_) => Ok(machine),
-        }
+    /// The machine that this is, if it is one of ours and not forgotten.
+    pub(crate) async fn identify(&self, Caller(shown): &Caller) -> Option<String> {
+        let Shown { machine, key } = shown.as_ref()?;
+        let known = self.inner.sessions.identify(machine, key).await;
+        known.is_ok().then(|| machine.clone())
     }
 
-    /// As [`Hub::identify`], and notes that the machine was heard.
-    pub(crate) async fn admit(&self, caller: &Caller) -> Result<Admitted, Response> {
-        let machine = self.identify(caller).await.map_err(|refusal| refusal.answer())?;
-        let inner = &self.inner;
-        if inner.sessions.hear(&machine, inner.env.clock.monotonic()) {
-            inner
-                .directory
-                .token_used(&machine)
-                .await
-                .map_err(|error| fault(&machine, &error))?;
-            // Not before: what could not be written is tried again with the next request.
-            inner.sessions.token_spent(&machine);
-        }
-        Ok(Admitted(machine))
+    pub(crate) async fn admit(&self, Caller(shown): &Caller) -> Result<Admitted, Response> {
+        let Some(Shown { machine, key }) = shown else {
+            return Err(refuse(StatusCode::UNAUTHORIZED, "no client certificate"));
+        };
+        let admitted = self.inner.sessions.admit(machine, key).await;
+        admitted.map_err(|refusal| refused(machine, &refusal))
     }
 }
 
@@ -116,8 +79,18 @@ pub(crate) async fn admitted(
     Ok(next.run(request).await)
 }
 
-pub(crate) fn refuse(status: StatusCode, why: &'static str) -> Response {
-    (status, why).into_response()
+/// The answer to a machine that is refused.
+pub(crate) fn refused(machine: &str, refusal: &Refusal) -> Response {
+    let status = match refusal {
+        Refusal::Token => StatusCode::UNAUTHORIZED,
+        Refusal::Forgotten | Refusal::OtherKey => StatusCode::FORBIDDEN,
+        Refusal::Records(error) => return fault(machine, error),
+    };
+    refuse(status, refusal.to_string())
+}
+
+pub(crate) fn refuse(status: StatusCode, why: impl Into<String>) -> Response {
+    (status, why.into()).into_response()
 }
 
 pub(crate) fn fault(machine: &str, error: &dyn std::error::Error) -> Response {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use agent_protocol::{EnrollAnswer, EnrollRequest, Report, ReportAnswer};
+use agent_sessions::{Admitted, ConfigAnswer};
 use axum::{
     Extension, Json, Router,
     body::to_bytes,
@@ -16,14 +17,12 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     Hub,
     authority::SigningRequest,
     backup,
-    caller::{Admitted, admitted, fault, refuse},
-    text,
+    caller::{admitted, fault, refuse, refused},
 };
 
 /// Anybody may send this much: a name, a token and a signing request.
@@ -32,8 +31,6 @@ const REPORT_LIMIT: usize = 1024 * 1024;
 const LOG_LIMIT: usize = 16 * 1024 * 1024;
 /// An enrolment, a report or a log is sent within this time: agents wait no longer either.
 const WHOLE: Duration = Duration::from_secs(30);
-/// The longest wait for a configuration that an agent may ask for, seconds.
-const LONGEST_WAIT: u64 = 120;
 
 impl Hub {
     pub(crate) fn router(&self) -> Router {
@@ -79,31 +76,12 @@ async fn enroll(
 ) -> Result<Json<EnrollAnswer>, Response> {
     let inner = &hub.inner;
     let machine = request.machine;
-    let denied = || refuse(StatusCode::UNAUTHORIZED, "the token does not hold");
-    let state = inner
-        .directory
-        .token(&machine)
-        .await
-        .map_err(|error| fault(&machine, &error))?
-        .ok_or_else(denied)?;
-    let hash = hex::encode(Sha256::digest(request.token.as_bytes()));
-    let same =
-        aws_lc_rs::constant_time::verify_slices_are_equal(hash.as_bytes(), state.token_hash.as_bytes());
-    if same.is_err() {
-        tracing::warn!(machine, "an enrolment with a wrong token was refused");
-        return Err(denied());
-    }
+    let claim = inner.sessions.claim(&machine, &request.token).await;
+    let claim = claim.map_err(|refusal| refused(&machine, &refusal))?;
     let csr = SigningRequest::parse(&request.csr)
         .map_err(|_| refuse(StatusCode::BAD_REQUEST, "the signing request cannot be read"))?;
-    let bound = inner
-        .directory
-        .bind_key(&machine, &csr.key_hash())
-        .await
-        .map_err(|error| fault(&machine, &error))?;
-    if !bound {
-        tracing::warn!(machine, "an enrolment with a used token was refused");
-        return Err(denied());
-    }
+    let bound = inner.sessions.bind(&claim, &csr.key_hash()).await;
+    bound.map_err(|refusal| refused(&machine, &refusal))?;
     let certificate = inner
         .ca
         .sign(&csr, &machine, inner.env.clock.now())
@@ -124,70 +102,40 @@ struct Wanted {
 
 async fn config(
     State(hub): State<Hub>,
-    Extension(Admitted(machine)): Extension<Admitted>,
+    Extension(machine): Extension<Admitted>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
-    let (mut config, mut nudge) = hub.inner.sessions.listen(&machine);
-    let wait = Duration::from_secs(wanted.wait.min(LONGEST_WAIT));
-    let newer = async {
-        let found = config.wait_for(|config| {
-            config
-                .as_ref()
-                .is_some_and(|config| config.generation > wanted.after && config.level <= wanted.level)
-        });
-        // The sender goes when the machine is forgotten: then there is nothing to say.
-        found.await.ok().and_then(|config| config.clone())
-    };
-    // The agent reports when its wait ends early, and is told of the wish then.
-    let nudged = async {
-        if !hub.inner.sessions.has_wishes(&machine) {
-            let _forgotten = nudge.changed().await;
-        }
-    };
-    let clock = &hub.inner.env.clock;
-    let answer = clock
-        .timeout(wait, async {
-            tokio::select! {
-                config = newer => config,
-                () = nudged => None,
-            }
-        })
-        .await;
-    match answer {
-        Ok(Some(config)) => Json(&*config).into_response(),
-        Ok(None) if hub.inner.sessions.has_wishes(&machine) => {
-            (StatusCode::NO_CONTENT, [("landfall-report", "now")]).into_response()
-        }
-        _ => StatusCode::NO_CONTENT.into_response(),
+    let Wanted { after, wait, level } = wanted;
+    match hub.inner.sessions.config(&machine, after, level, wait).await {
+        ConfigAnswer::Newer(config) => Json(&*config).into_response(),
+        ConfigAnswer::Report => (StatusCode::NO_CONTENT, [("landfall-report", "now")]).into_response(),
+        ConfigAnswer::Nothing => StatusCode::NO_CONTENT.into_response(),
     }
 }
 
 async fn report(
     State(hub): State<Hub>,
-    Extension(Admitted(machine)): Extension<Admitted>,
+    Extension(machine): Extension<Admitted>,
     Json(report): Json<Report>,
 ) -> Json<ReportAnswer> {
-    let logs = hub.inner.sessions.accept(&machine, text::report(report));
-    let agent_sha256 = hub.offered_agent().clone();
-    Json(ReportAnswer { logs, agent_sha256 })
+    Json(hub.inner.sessions.take_report(&machine, report))
 }
 
 /// The answer to a request for a log. One that nobody asked for is not read.
 async fn logs(
     State(hub): State<Hub>,
-    Extension(Admitted(machine)): Extension<Admitted>,
+    Extension(machine): Extension<Admitted>,
     Path(request): Path<String>,
     body: axum::body::Body,
 ) -> Result<StatusCode, Response> {
     let asker = hub
         .inner
         .sessions
-        .take_log_request(&machine, &request)
+        .log_asker(&machine, &request)
         .ok_or_else(|| refuse(StatusCode::NOT_FOUND, "nobody asked for this log"))?;
     let bytes = to_bytes(body, LOG_LIMIT)
         .await
         .map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE, "the log is too long or broke off"))?;
-    // The asker may have given up.
-    let _gone = asker.send(text::log(&bytes));
+    asker.answer(&bytes);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -40,8 +40,6 @@ const HEAD_BYTES: usize = 16 * 1024;
 const UNREAD: u32 = 60_000;
 /// A certificate of the service is good for two years; a new one is shown after this long.
 const RENEW_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// Machines that fall silent together are looked for together.
-const SILENCE_STEP: Duration = Duration::from_millis(500);
 
 impl Hub {
     /// Serves agents until `shutdown` completes. `addresses` are those the listener is reached at.
@@ -62,7 +60,7 @@ impl Hub {
         let router = self.router();
         let connections = Connections::new(limits);
         tokio::pin!(shutdown);
-        let silence = self.watch_silence();
+        let silence = self.inner.sessions.watch_silence();
         tokio::pin!(silence);
         loop {
             let accepted = tokio::select! {
@@ -89,16 +87,6 @@ impl Hub {
                     self.inner.env.clock.sleep(Duration::from_millis(100)).await;
                 }
             }
-        }
-    }
-
-    /// One timer for all machines: tells of those that fell silent.
-    async fn watch_silence(&self) -> std::convert::Infallible {
-        let clock = &self.inner.env.clock;
-        loop {
-            let now = clock.monotonic();
-            let next = self.inner.sessions.note_silence(now);
-            clock.sleep(next.saturating_sub(now).max(SILENCE_STEP)).await;
         }
     }
 
@@ -158,7 +146,7 @@ impl Hub {
         };
         let caller = Caller(stream.get_ref().1.peer_certificates().and_then(Shown::of));
         // A certificate alone is no merit: a machine that was removed still has one.
-        let machine = self.identify(&caller).await.ok();
+        let machine = self.identify(&caller).await;
         if let Some(machine) = &machine {
             place.belongs_to(machine);
         }
@@ -181,18 +169,19 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use agent_sessions::{Sessions, StoreDirectory};
     use base_env::Env;
     use control_store::MemoryStore;
 
     use super::*;
-    use crate::{AgentCa, StoreDirectory};
+    use crate::AgentCa;
 
     #[tokio::test(start_paused = true)]
     async fn the_certificate_is_renewed_without_a_restart() {
         let env = Env::simulated(1);
         let ca = AgentCa::generate(env.clock.now()).unwrap();
         let directory = Arc::new(StoreDirectory::new(Arc::new(MemoryStore::new())));
-        let hub = Hub::new(env.clone(), ca, directory);
+        let hub = Hub::new(env.clone(), ca, Sessions::new(env.clone(), directory));
         let addresses = ["100.64.0.1".parse().unwrap()];
         let served = hub.certificate(&addresses).unwrap();
         let first = served.leaf();

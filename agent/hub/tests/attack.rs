@@ -8,8 +8,9 @@ use std::{
 };
 
 use agent_api::Agents as _;
-use agent_hub::{AgentCa, DirectoryError, Enrolment, Hub, Limits, MachineDirectory};
+use agent_hub::{AgentCa, Hub, Limits};
 use agent_protocol::{EnrollAnswer, EnrollRequest, Report};
+use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
 use async_trait::async_trait;
 use base_env::Env;
 use base_testkit::wait_for;
@@ -55,7 +56,7 @@ impl MachineDirectory for Directory {
 
 struct World {
     env: Env,
-    hub: Hub,
+    sessions: Sessions,
     ca: String,
     address: SocketAddr,
 }
@@ -73,18 +74,17 @@ impl World {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let pem = ca.certificate_pem().to_owned();
-        let hub = Hub::new(env.clone(), ca, Arc::new(Directory::default()));
-        let serving = hub.clone();
+        let sessions = Sessions::new(env.clone(), Arc::new(Directory::default()));
+        let hub = Hub::new(env.clone(), ca, sessions.clone());
         tokio::spawn(async move {
             let own = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-            serving
-                .serve(listener, &own, Limits::default(), std::future::pending())
+            hub.serve(listener, &own, Limits::default(), std::future::pending())
                 .await
                 .unwrap();
         });
         Self {
             env,
-            hub,
+            sessions,
             ca: pem,
             address,
         }
@@ -166,7 +166,7 @@ impl World {
             )
             .await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert_eq!(self.hub.report(MACHINE).unwrap().boot, "b");
+        assert_eq!(self.sessions.report(MACHINE).unwrap().boot, "b");
     }
 }
 

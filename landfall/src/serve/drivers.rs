@@ -7,7 +7,8 @@ use std::{
 };
 
 use agent_api::Agents;
-use agent_hub::{AgentCa, BackupReceiver, Hub, Limits, StoreDirectory};
+use agent_hub::{AgentCa, BackupReceiver, Hub, Limits};
+use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use cluster_api::Connect;
@@ -94,16 +95,17 @@ impl Drivers {
             .with_context(|| format!("cannot listen for agents at {address}"))?;
         let ca = agent_ca(places, env)?;
         let agents_ca = ca.certificate_pem().to_owned();
-        let hub = Hub::new(env.clone(), ca, Arc::new(StoreDirectory::new(Arc::clone(store))));
-        hub.offer_agent(fabric.agent_sha256());
+        let directory = Arc::new(StoreDirectory::new(Arc::clone(store)));
+        let sessions = Sessions::new(env.clone(), directory);
+        sessions.offer_agent(fabric.agent_sha256());
         Ok(Self {
             fabric,
-            agents: Arc::new(hub.clone()),
+            agents: Arc::new(sessions.clone()),
             connect: Arc::new(KubeConnect::new(env.clone(), &cluster_addons::watches())),
             agents_url: format!("https://{address}"),
             agents_ca,
             images,
-            hub,
+            hub: Hub::new(env.clone(), ca, sessions),
             listener,
             limits: Limits::for_open_files(open_files::raise()?),
             gateway,

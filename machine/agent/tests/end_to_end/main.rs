@@ -103,13 +103,13 @@ async fn from_nothing_to_running() {
 
     println!("resident memory of the agent: {} KiB", report.agent_rss_kib);
     assert!((1..=RSS_KIB).contains(&report.agent_rss_kib));
-    let mut logs = world.hub().logs(MACHINE, "fails", 1).await.unwrap();
+    let mut logs = world.sessions().logs(MACHINE, "fails", 1).await.unwrap();
     logs.truncate(12);
     assert_eq!(logs, "it is broken");
-    let agent = world.hub().logs(MACHINE, "agent", 100).await.unwrap();
+    let agent = world.sessions().logs(MACHINE, "agent", 100).await.unwrap();
     assert!(!agent.contains("there is no log"), "{agent}");
     let outside = world
-        .hub()
+        .sessions()
         .logs(MACHINE, "../../etc/landfall/seed", 10)
         .await
         .unwrap();
@@ -150,7 +150,7 @@ async fn a_change_restarts_only_what_it_concerns() {
         .report("concerned to be gone", |report| report.processes.len() == 1)
         .await;
     assert_eq!(last.processes["other"], before.processes["other"]);
-    let fallen = world.hub().report(MACHINE).unwrap();
+    let fallen = world.sessions().report(MACHINE).unwrap();
     assert_eq!(fallen.generation, 3);
 }
 
@@ -200,7 +200,7 @@ async fn a_wrong_token_stays_outside() {
     })
     .await;
     assert!(!world.book.enrolled());
-    assert!(world.hub().report(MACHINE).is_none());
+    assert!(world.sessions().report(MACHINE).is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,7 +39,7 @@ async fn another_agent_takes_over_and_nothing_else_notices() {
     let (pid, at_first) = (world.agent_pid(), world.agent_program());
 
     // What the service knows nothing of is not started at all.
-    world.hub().offer_agent(&"0".repeat(64));
+    world.sessions().offer_agent(&"0".repeat(64));
     let trace = world.path("/slipped");
     world.slip_agent(format!("#!/bin/sh\ntouch {}\n", trace.display()).as_bytes());
     world
@@ -111,8 +111,8 @@ async fn an_agent_is_not_given_what_it_is_too_old_for() {
     assert_eq!(report.agent_level, agent_protocol::LEVEL);
     world.publish(config(2, agent_protocol::LEVEL + 1, &world));
     // It was told of the log after it was not told of the configuration.
-    world.hub().logs(MACHINE, "agent", 1).await.unwrap();
-    assert_eq!(world.hub().report(MACHINE).unwrap().generation, 1);
+    world.sessions().logs(MACHINE, "agent", 1).await.unwrap();
+    assert_eq!(world.sessions().report(MACHINE).unwrap().generation, 1);
     world.publish(config(3, agent_protocol::LEVEL, &world));
     world.report("the third", |report| report.generation == 3).await;
 }

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent_api::Agents as _;
-use agent_hub::{AgentCa, DirectoryError, Enrolment, Hub, Limits, MachineDirectory};
+use agent_hub::{AgentCa, Hub, Limits};
 use agent_protocol::{File, MachineConfig, Process, Report, Seed};
+use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
 use async_trait::async_trait;
 use base_env::Env;
 use tokio::net::TcpListener;
@@ -70,7 +71,7 @@ impl Book {
 
 /// The service, while it is there.
 struct Service {
-    hub: Hub,
+    sessions: Sessions,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -119,9 +120,10 @@ impl World {
     }
 
     fn serve(&mut self, listener: TcpListener) {
-        let hub = Hub::new(self.env.clone(), self.ca.clone(), Arc::clone(&self.book) as _);
+        let sessions = Sessions::new(self.env.clone(), Arc::clone(&self.book) as _);
+        let hub = Hub::new(self.env.clone(), self.ca.clone(), sessions.clone());
         let (stop, stopped) = oneshot::channel::<()>();
-        let (server, addresses) = (hub.clone(), [self.address.ip()]);
+        let (server, addresses) = (hub, [self.address.ip()]);
         // A runtime of its own: when it is dropped, every connection is gone, as with a service that is killed.
         let served = tokio::task::spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -136,7 +138,11 @@ impl World {
                 server.serve(listener, &addresses, limits, stopped).await.unwrap();
             });
         });
-        self.service = Some(Service { hub, stop, served });
+        self.service = Some(Service {
+            sessions,
+            stop,
+            served,
+        });
     }
 
     /// The service goes away, with everything that it had in memory.
@@ -153,8 +159,8 @@ impl World {
     }
 
     /// The service.
-    pub(crate) fn hub(&self) -> &Hub {
-        &self.service.as_ref().expect("it runs").hub
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.service.as_ref().expect("it runs").sessions
     }
 
     /// Switches the machine on.
@@ -194,7 +200,7 @@ impl World {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        self.hub().offer_agent(&sum);
+        self.sessions().offer_agent(&sum);
         self.slip_agent(program);
     }
 
@@ -241,15 +247,15 @@ impl World {
 
     /// Publishes a configuration.
     pub(crate) fn publish(&self, config: MachineConfig) {
-        self.hub().publish(MACHINE, Arc::new(config));
+        self.sessions().publish(MACHINE, Arc::new(config));
     }
 
     /// Waits for a report of which this is true.
     pub(crate) async fn report(&self, what: &str, is: impl Fn(&Report) -> bool) -> Arc<Report> {
-        let mut news = self.hub().subscribe();
+        let mut news = self.sessions().subscribe();
         let found = self.env.clock.timeout(BOUND, async {
             loop {
-                if let Some(report) = self.hub().report(MACHINE).filter(|report| is(report)) {
+                if let Some(report) = self.sessions().report(MACHINE).filter(|report| is(report)) {
                     return report;
                 }
                 news.recv().await.expect("few reports, and the hub stays");
@@ -259,7 +265,7 @@ impl World {
             Ok(report) => report,
             Err(_) => panic!(
                 "waited {BOUND:?} for {what}; last seen: {:?}",
-                self.hub().report(MACHINE)
+                self.sessions().report(MACHINE)
             ),
         }
     }

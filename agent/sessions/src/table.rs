@@ -18,7 +18,7 @@ const WAKE_UPS: usize = 1024;
 const TICK: Duration = Duration::from_millis(1);
 
 /// One session per machine.
-pub(crate) struct Sessions {
+pub(crate) struct Table {
     machines: Mutex<BTreeMap<String, Session>>,
     changed: broadcast::Sender<String>,
 }
@@ -53,7 +53,7 @@ impl Default for Session {
     }
 }
 
-impl Default for Sessions {
+impl Default for Table {
     fn default() -> Self {
         Self {
             machines: Mutex::default(),
@@ -62,7 +62,7 @@ impl Default for Sessions {
     }
 }
 
-impl Sessions {
+impl Table {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Session>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,18 +238,18 @@ mod tests {
 
     #[test]
     fn an_older_configuration_never_replaces_a_newer_one() {
-        let sessions = Sessions::default();
-        sessions.publish("m", config(2));
-        sessions.publish("m", config(1));
-        let (config, _) = sessions.listen("m");
+        let table = Table::default();
+        table.publish("m", config(2));
+        table.publish("m", config(1));
+        let (config, _) = table.listen("m");
         assert_eq!(config.borrow().as_ref().unwrap().generation, 2);
     }
 
     #[test]
     fn only_news_wakes() {
-        let sessions = Sessions::default();
-        let mut wakes = sessions.subscribe();
-        sessions.accept(
+        let table = Table::default();
+        let mut wakes = table.subscribe();
+        table.accept(
             "m",
             Report {
                 sequence: 1,
@@ -257,7 +257,7 @@ mod tests {
                 ..Report::default()
             },
         );
-        sessions.accept(
+        table.accept(
             "m",
             Report {
                 sequence: 2,
@@ -266,7 +266,7 @@ mod tests {
                 ..Report::default()
             },
         );
-        sessions.accept(
+        table.accept(
             "m",
             Report {
                 sequence: 3,
@@ -277,56 +277,56 @@ mod tests {
         assert!(wakes.try_recv().is_ok());
         assert!(wakes.try_recv().is_ok());
         assert!(wakes.try_recv().is_err());
-        assert_eq!(sessions.report("m").unwrap().sequence, 3);
+        assert_eq!(table.report("m").unwrap().sequence, 3);
     }
 
     #[test]
     fn silence_wakes_once_and_so_does_coming_back() {
-        let sessions = Sessions::default();
-        let mut wakes = sessions.subscribe();
+        let table = Table::default();
+        let mut wakes = table.subscribe();
         let at = Duration::from_secs;
         // Nobody was heard of: there is nothing to wait for but the usual.
-        sessions.publish("never-heard", config(1));
-        assert_eq!(sessions.note_silence(at(0)), SILENT_AFTER);
-        sessions.hear("a", at(10));
-        sessions.hear("b", at(30));
-        assert_eq!(sessions.note_silence(at(40)), at(10) + SILENT_AFTER + TICK);
+        table.publish("never-heard", config(1));
+        assert_eq!(table.note_silence(at(0)), SILENT_AFTER);
+        table.hear("a", at(10));
+        table.hear("b", at(30));
+        assert_eq!(table.note_silence(at(40)), at(10) + SILENT_AFTER + TICK);
         assert_eq!(
-            sessions.note_silence(at(10) + SILENT_AFTER),
+            table.note_silence(at(10) + SILENT_AFTER),
             at(10) + SILENT_AFTER + TICK
         );
         assert!(wakes.try_recv().is_err());
-        let next = sessions.note_silence(at(10) + SILENT_AFTER + TICK);
+        let next = table.note_silence(at(10) + SILENT_AFTER + TICK);
         assert_eq!(next, at(30) + SILENT_AFTER + TICK);
         assert_eq!(wakes.try_recv().unwrap(), "a");
-        sessions.note_silence(at(70));
+        table.note_silence(at(70));
         assert!(wakes.try_recv().is_err());
-        sessions.hear("a", at(71));
+        table.hear("a", at(71));
         assert_eq!(wakes.try_recv().unwrap(), "a");
-        sessions.hear("a", at(72));
+        table.hear("a", at(72));
         assert!(wakes.try_recv().is_err());
     }
 
     #[test]
     fn a_token_is_spent_when_that_is_written_down() {
-        let sessions = Sessions::default();
-        assert!(sessions.hear("m", Duration::ZERO));
-        assert!(sessions.hear("m", Duration::ZERO));
-        sessions.token_spent("m");
-        assert!(!sessions.hear("m", Duration::ZERO));
+        let table = Table::default();
+        assert!(table.hear("m", Duration::ZERO));
+        assert!(table.hear("m", Duration::ZERO));
+        table.token_spent("m");
+        assert!(!table.hear("m", Duration::ZERO));
     }
 
     #[test]
     fn an_overtaken_report_is_not_kept() {
-        let sessions = Sessions::default();
-        sessions.accept(
+        let table = Table::default();
+        table.accept(
             "m",
             Report {
                 sequence: 5,
                 ..Report::default()
             },
         );
-        sessions.accept(
+        table.accept(
             "m",
             Report {
                 sequence: 4,
@@ -334,8 +334,8 @@ mod tests {
                 ..Report::default()
             },
         );
-        assert_eq!(sessions.report("m").unwrap().sequence, 5);
-        sessions.accept(
+        assert_eq!(table.report("m").unwrap().sequence, 5);
+        table.accept(
             "m",
             Report {
                 sequence: 1,
@@ -343,20 +343,20 @@ mod tests {
                 ..Report::default()
             },
         );
-        assert_eq!(sessions.report("m").unwrap().boot, "next");
+        assert_eq!(table.report("m").unwrap().boot, "next");
     }
 
     #[tokio::test]
     async fn a_log_is_taken_once_and_only_when_somebody_waits_for_it() {
-        let sessions = Sessions::default();
-        let answer = sessions.ask_log("m", "r1", "kubelet", 10);
-        assert!(sessions.take_log_request("m", "r2").is_none());
-        assert!(sessions.take_log_request("n", "r1").is_none());
-        let asker = sessions.take_log_request("m", "r1").unwrap();
-        assert!(sessions.take_log_request("m", "r1").is_none());
+        let table = Table::default();
+        let answer = table.ask_log("m", "r1", "kubelet", 10);
+        assert!(table.take_log_request("m", "r2").is_none());
+        assert!(table.take_log_request("n", "r1").is_none());
+        let asker = table.take_log_request("m", "r1").unwrap();
+        assert!(table.take_log_request("m", "r1").is_none());
         asker.send("text".to_owned()).unwrap();
         assert_eq!(answer.await.unwrap(), "text");
-        drop(sessions.ask_log("m", "r3", "kubelet", 10));
-        assert!(sessions.take_log_request("m", "r3").is_none());
+        drop(table.ask_log("m", "r3", "kubelet", 10));
+        assert!(table.take_log_request("m", "r3").is_none());
     }
 }

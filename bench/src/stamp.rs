@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, bail, ensure};
 use arm_ids::ResourcePath;
 use arm_kernel::{AccessControl, Call, Provider as _};
@@ -108,7 +109,10 @@ impl SimStamp {
             host: control_records::HostId::first(),
             sealer: Arc::clone(&self.sealer),
             fabric: self.world.fabric(),
-            agents: self.world.agents(),
+            agents: self.world.agents(Sessions::new(
+                self.env.clone(),
+                Arc::new(StoreDirectory::new(Arc::clone(&store))),
+            )),
             connect: self.world.clusters(),
             recipes: Arc::new(KubernetesRecipes {
                 host_cores: 8,
@@ -140,8 +144,7 @@ impl SimStamp {
             service.stop.send_replace(true);
             service.controller.await?;
         }
-        // What the agent hub would have lost with its process.
-        self.world.restart_service();
+        self.world.lose_service();
         Ok(())
     }
 

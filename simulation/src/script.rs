@@ -334,13 +334,15 @@ impl Player {
 
     /// What a machine's agent says that is worth a look.
     fn agent(&mut self, id: &MachineId) {
-        let agents = self.stamp.world.agents();
         let called = self.stamp.trace.told(id.as_str());
-        let Some(report) = agents.report(id.as_str()) else {
+        let heard = self.stamp.agents().and_then(|agents| {
+            let contact = agents.contact(id.as_str()).unwrap_or_default();
+            Some((agents.report(id.as_str())?, contact))
+        });
+        let Some((report, contact)) = heard else {
             self.say(&format!("agent {called}: nothing was heard"));
             return;
         };
-        let contact = agents.contact(id.as_str()).unwrap_or_default();
         let mut line = format!(
             "agent {called}: generation {}, heard {contact:?} ago",
             report.generation

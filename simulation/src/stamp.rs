@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use agent_api::Agents;
+use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, ensure};
 use arm_edge::Edge;
 use axum::body::{Body, to_bytes};
@@ -87,6 +89,7 @@ struct Running {
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     edge: Edge,
+    agents: Arc<dyn Agents>,
 }
 
 /// See the module.
@@ -187,6 +190,8 @@ impl Stamp {
             steps: Arc::clone(&self.steps),
             life,
         }));
+        let sessions = Sessions::new(env.clone(), Arc::new(StoreDirectory::new(Arc::clone(&store))));
+        let agents = self.world.agents(sessions);
         let service = service::Service::new(
             &env,
             config(),
@@ -197,7 +202,7 @@ impl Stamp {
             },
             Drivers {
                 fabric: self.world.fabric(),
-                agents: self.world.agents(),
+                agents: Arc::clone(&agents),
                 agents_url: "https://100.64.0.1:7443".to_owned(),
                 agents_ca: String::new(),
                 connect: self.world.clusters(),
@@ -221,8 +226,18 @@ impl Stamp {
             .into_iter()
             .map(|part| tokio::spawn(part.work))
             .collect();
-        self.service = Some(Running { tasks, stop, edge });
+        self.service = Some(Running {
+            tasks,
+            stop,
+            edge,
+            agents,
+        });
         Ok(())
+    }
+
+    /// The machines' agents as the service has them, while it runs.
+    pub(crate) fn agents(&self) -> Option<&Arc<dyn Agents>> {
+        self.service.as_ref().map(|service| &service.agents)
     }
 
     /// Whether a service was started and not ended; it may have died since.
@@ -235,6 +250,7 @@ impl Stamp {
         if let Some(service) = self.service.take() {
             self.trace.note("life the service is killed");
             self.steps.end();
+            self.world.lose_service();
             drop(service.edge);
             for task in service.tasks {
                 task.abort();
@@ -242,7 +258,6 @@ impl Stamp {
                 let _ = task.await;
             }
             self.disk.crash()?;
-            self.world.restart_service();
         }
         Ok(())
     }
@@ -257,8 +272,8 @@ impl Stamp {
                 let _ = task.await;
             }
             self.steps.end();
+            self.world.lose_service();
             self.disk.reopen()?;
-            self.world.restart_service();
         }
         Ok(())
     }

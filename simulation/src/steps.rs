@@ -4,7 +4,7 @@
 //! from the moment of death on, until whoever plays has dropped what is left of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -84,8 +84,8 @@ struct Inner {
     broken: Option<String>,
     /// Whether the planned fault has happened.
     happened: bool,
-    /// The step numbers of calls under way, by call.
-    under_way: BTreeMap<String, usize>,
+    /// The numbers of steps under way, by what they are: several of a kind may be.
+    under_way: BTreeMap<String, VecDeque<usize>>,
     /// Every store access and call: what the service can be killed between.
     points: u64,
     die_at: Option<u64>,
@@ -229,7 +229,11 @@ impl Steps {
             let number = inner.steps.len();
             if inner.counting {
                 inner.steps.push(step.to_owned());
-                inner.under_way.insert(step.to_owned(), number);
+                inner
+                    .under_way
+                    .entry(step.to_owned())
+                    .or_default()
+                    .push_back(number);
             }
             let planned = inner.plan.filter(|(at, _)| *at == number && inner.counting);
             if let Some((_, fault)) = planned {
@@ -269,7 +273,8 @@ impl Steps {
     pub(crate) async fn after(&self, life: u64, step: &str) {
         let dies = {
             let mut inner = self.inner();
-            let number = inner.under_way.remove(step);
+            // Of those of a kind, one is as good as another.
+            let number = inner.under_way.get_mut(step).and_then(VecDeque::pop_front);
             inner
                 .plan
                 .is_some_and(|(at, fault)| fault == Fault::DiesAfter && Some(at) == number && inner.counting)

@@ -1,5 +1,5 @@
 //! The agents of all machines, as the control loops see them. Implemented by `agent/sessions`, to which `agent/hub` brings the
-//! agents that dial in, and by `fabric/sim` (simulated ones).
+//! agents of real machines and `fabric/sim` those of simulated ones.
 //!
 //! Always true: a published configuration reaches its machine at least once, newest generation only; a report is the
 //! latest the machine sent, never merged.

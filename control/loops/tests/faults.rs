@@ -13,6 +13,7 @@ use std::{
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{MachineConfig, Report};
+use agent_sessions::{Sessions, StoreDirectory};
 use async_trait::async_trait;
 use base_env::{Clock, Env};
 use base_testkit::wait_for;
@@ -232,7 +233,10 @@ async fn stand() -> Stand {
         watches: AtomicU32::new(0),
     });
     let agents = Arc::new(FaultyAgents {
-        inner: world.agents(),
+        inner: world.agents(Sessions::new(
+            env.clone(),
+            Arc::new(StoreDirectory::new(Arc::clone(&store) as Arc<dyn Store>)),
+        )),
         panics: AtomicU32::new(0),
     });
     world.fabric().ensure_stamp().await.unwrap();

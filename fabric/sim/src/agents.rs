@@ -1,22 +1,19 @@
-//! The agents of the world's machines.
+//! The agents of the world's machines: what they do with a configuration, and what they say of it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use agent_api::{Agents, LogError};
 use agent_protocol::{
     DiskSeen, LEVEL, MachineConfig, Process, ProcessSeen, ProcessState, Report,
     programs::{ETCD, KEEPER},
 };
-use async_trait::async_trait;
 use fabric_api::Power;
-use tokio::sync::broadcast;
 
 use crate::{
-    Inner, SimWorld,
+    Inner,
     ailments::{Ailment, Cure},
-    faults::{Call, Verdict},
+    contact::Identity,
     options::{Span, draw},
-    state::{Heard, Machine, State},
+    state::{Machine, State},
 };
 
 type Ailments = BTreeMap<Ailment, Cure>;
@@ -29,9 +26,6 @@ const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Size of a simulated disk, MiB.
 const DISK_MIB: u64 = 128 * 1024;
-
-/// Lines that a log has at most.
-const LINES_MAX: u32 = 10_000;
 
 impl Inner {
     /// Does something after a while.
@@ -58,66 +52,23 @@ impl Inner {
                 return;
             };
             machine.up = true;
+            // The key is made once, and kept as long as the disk.
+            machine.identity.get_or_insert_with(|| Identity::new(&id, boot));
             let generation = machine.in_force.as_ref().map(|config| config.generation);
-            inner.report(&mut state, &id);
             // It has on disk what it needs to go on alone.
             if let Some(generation) = generation {
                 inner.start_processes(&mut state, &id, generation);
             }
-            inner.pull(&mut state, &id);
+            inner.dial(&mut state, &id, Duration::ZERO);
         });
     }
 
-    /// The service came back: the agent dials in again.
-    pub(crate) fn dial_again(self: &Arc<Self>, id: &str, boot: u64) {
-        let wait = self.delay(&self.options.config, id, "dial", boot);
-        let id = id.to_owned();
-        self.later(wait, move |inner| {
-            let mut state = inner.state();
-            if current(&mut state, &id, boot).is_some() {
-                inner.report(&mut state, &id);
-                inner.pull(&mut state, &id);
-            }
-        });
-    }
-
-    /// The agent takes what is published for it, if it is up.
-    fn pull(self: &Arc<Self>, state: &mut State, id: &str) {
-        let Some(config) = state.published.get(id).cloned() else {
-            return;
-        };
-        let Some(machine) = state.machines.get(id).filter(|machine| machine.up) else {
-            return;
-        };
-        if !state.reaches(id) {
-            return;
-        }
-        let (boot, generation) = (machine.boot, config.generation);
-        let wait = self.delay(&self.options.config, id, "config", generation);
-        let id = id.to_owned();
-        self.later(wait, move |inner| inner.take(&id, boot, &config));
-    }
-
-    fn take(self: &Arc<Self>, id: &str, boot: u64, config: &Arc<MachineConfig>) {
+    /// A configuration is put into force.
+    pub(crate) fn take(self: &Arc<Self>, id: &str, boot: u64, config: &Arc<MachineConfig>) {
         let mut state = self.state();
-        if state.forgotten.contains(id) || !state.reaches(id) {
-            return;
-        }
-        let newest = state.published.get(id).map(|config| config.generation);
-        if newest.is_some_and(|newest| newest > config.generation) {
-            // An agent is given the newest there is when it asks; this was overtaken on the way.
-            return;
-        }
-        let Some(machine) = current(&mut state, id, boot).filter(|machine| machine.up) else {
+        let Some(machine) = current(&mut state, id, boot) else {
             return;
         };
-        let have = machine.in_force.as_ref().map_or(0, |config| config.generation);
-        if config.generation <= have {
-            if config.generation < have {
-                self.refuse(&mut state, id, config.generation, have);
-            }
-            return;
-        }
         let before = machine.in_force.replace(Arc::clone(config));
         let restarts = before
             .as_ref()
@@ -135,7 +86,7 @@ impl Inner {
                 .get(id)
                 .and_then(Machine::cluster)
                 .map(str::to_owned);
-            self.report(&mut state, id);
+            self.report(&state, id);
             if let Some(cluster) = cluster {
                 self.etcd_changed(&mut state, &cluster);
             }
@@ -234,42 +185,15 @@ impl Inner {
         }
     }
 
-    /// The agent tells the service how its machine is.
-    pub(crate) fn report(&self, state: &mut State, id: &str) {
-        let Some(machine) = state.machines.get_mut(id).filter(|machine| machine.up) else {
-            return;
-        };
-        machine.sequence += 1;
-        let report = self.content(state, id);
-        self.deliver(state, id, report);
-    }
-
-    fn refuse(&self, state: &mut State, id: &str, offered: u64, have: u64) {
-        if let Some(machine) = state.machines.get_mut(id) {
-            machine.sequence += 1;
-            if let Some(mut report) = self.content(state, id) {
-                report.config_error = Some(format!(
-                    "generation {offered} is older than {have}, which is in force"
-                ));
-                self.deliver(state, id, Some(report));
-            }
+    /// The agent has something to tell the service: how its machine is.
+    pub(crate) fn report(&self, state: &State, id: &str) {
+        if let Some(machine) = state.machines.get(id) {
+            machine.wake.notify_one();
         }
     }
 
-    fn deliver(&self, state: &mut State, id: &str, report: Option<Report>) {
-        let Some(report) = report.filter(|_| !state.forgotten.contains(id) && state.reaches(id)) else {
-            return;
-        };
-        let heard = Heard {
-            report: Arc::new(report),
-            at: self.env.clock.monotonic(),
-        };
-        state.heard.insert(id.to_owned(), heard);
-        // Nobody may be listening.
-        let _ = self.reports.send(id.to_owned());
-    }
-
-    fn content(&self, state: &State, id: &str) -> Option<Report> {
+    /// What the agent says of its machine.
+    pub(crate) fn content(&self, state: &State, id: &str) -> Option<Report> {
         let machine = state.machines.get(id)?;
         let mut report = content(machine, state.ailments.get(id));
         let uid = machine.cluster().filter(|uid| machine.is_control_plane_of(uid));
@@ -391,55 +315,5 @@ fn content(machine: &Machine, ailments: Option<&Ailments>) -> Report {
             total_mib: DISK_MIB,
             free_mib: if full { 0 } else { DISK_MIB / 2 },
         }],
-    }
-}
-
-#[async_trait]
-impl Agents for SimWorld {
-    fn publish(&self, machine: &str, config: Arc<MachineConfig>) {
-        let mut state = self.inner.state();
-        state.forgotten.remove(machine);
-        state.published.insert(machine.to_owned(), config);
-        self.inner.pull(&mut state, machine);
-    }
-
-    fn forget(&self, machine: &str) {
-        let mut state = self.inner.state();
-        state.published.remove(machine);
-        state.forgotten.insert(machine.to_owned());
-        state.heard.remove(machine);
-    }
-
-    fn report(&self, machine: &str) -> Option<Arc<Report>> {
-        let state = self.inner.state();
-        Some(Arc::clone(&state.heard.get(machine)?.report))
-    }
-
-    fn contact(&self, machine: &str) -> Option<Duration> {
-        let state = self.inner.state();
-        let at = state.heard.get(machine)?.at;
-        // A machine in contact asks all the time.
-        Some(if state.in_contact(machine) {
-            Duration::ZERO
-        } else {
-            self.inner.env.clock.monotonic().saturating_sub(at)
-        })
-    }
-
-    fn subscribe(&self) -> broadcast::Receiver<String> {
-        self.inner.reports.subscribe()
-    }
-
-    async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
-        if self.inner.judge(Call::Logs, machine).await != Verdict::Works {
-            return Err(LogError::Timeout(machine.to_owned()));
-        }
-        self.inner.done(Call::Logs, machine, None).await;
-        if !self.inner.state().in_contact(machine) {
-            return Err(LogError::Away(machine.to_owned()));
-        }
-        Ok((1..=lines.min(LINES_MAX))
-            .map(|line| format!("{process} on {machine}: simulated line {line}\n"))
-            .collect())
     }
 }

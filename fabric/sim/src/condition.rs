@@ -1,9 +1,8 @@
 //! How machines are: what befalls them, what cures it, and what the world notices of it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use agent_api::SILENT_AFTER;
-use fabric_api::{MachineId, Power};
+use fabric_api::MachineId;
 
 use crate::{
     Inner,
@@ -55,17 +54,17 @@ impl Inner {
 
     /// The world takes notice of a machine's condition: at once, but for nodes, whose loss is noticed late.
     fn condition_changed(self: &Arc<Self>, state: &mut State, id: &str) {
-        self.out_of_contact(state, id);
+        if !state.reaches(id) {
+            Self::hang_up(state, id);
+        }
         self.report(state, id);
         let Some(machine) = state.machines.get(id) else {
             return;
         };
-        let (reaches, boot) = (state.reaches(id), machine.boot);
+        let boot = machine.boot;
         let cluster = machine.cluster().map(str::to_owned);
-        if reaches && machine.up {
-            // What was published while it was away.
-            self.dial_again(id, boot);
-        }
+        let wait = self.delay(&self.options.config, id, "dial", boot);
+        self.dial(state, id, wait);
         if let Some(cluster) = cluster {
             self.etcd_changed(state, &cluster);
             if state.works(id) {
@@ -75,23 +74,6 @@ impl Inner {
                 self.after_loss(state, &cluster, id);
             }
         }
-    }
-
-    /// A machine that cannot be heard is told of once it is silent for long.
-    pub(crate) fn out_of_contact(self: &Arc<Self>, state: &mut State, id: &str) {
-        let now = self.env.clock.monotonic();
-        let Some(heard) = state.heard.get_mut(id) else {
-            return;
-        };
-        heard.at = now;
-        let id = id.to_owned();
-        self.later(SILENT_AFTER + Duration::from_millis(1), move |inner| {
-            let silent = !inner.state().in_contact(&id);
-            if silent {
-                // Nobody may be listening.
-                let _ = inner.reports.send(id);
-            }
-        });
     }
 }
 
@@ -105,14 +87,6 @@ impl State {
     /// Whether the machine's agent can reach the service.
     pub(crate) fn reaches(&self, id: &str) -> bool {
         !self.suffers(id, &[Ailment::Silent, Ailment::Hangs])
-    }
-
-    /// Whether the machine is up and heard.
-    pub(crate) fn in_contact(&self, id: &str) -> bool {
-        self.machines
-            .get(id)
-            .is_some_and(|machine| machine.up && machine.power == Power::Running)
-            && self.reaches(id)
     }
 
     /// Whether a machine that is up does its work: nothing that matters fails in it.

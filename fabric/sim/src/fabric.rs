@@ -11,6 +11,7 @@ use fabric_api::{
 use crate::{
     Inner, SimWorld,
     ailments::Cure,
+    contact,
     etcd::Etcd,
     faults::{Call, Verdict},
     options::draw,
@@ -94,8 +95,8 @@ impl Inner {
         machine.ready = false;
         machine.etcd_runs = false;
         machine.registered = false;
+        machine.line = None;
         let cluster = machine.cluster().map(str::to_owned);
-        self.out_of_contact(&mut state, id.as_str());
         if let Some(cluster) = cluster {
             self.after_loss(&mut state, &cluster, id.as_str());
         }
@@ -110,9 +111,6 @@ impl Inner {
         };
         violations::machine_gone(&mut state, &machine.spec);
         state.enlist(id.as_str(), machine.cluster(), None);
-        if machine.power == Power::Running {
-            self.out_of_contact(&mut state, id.as_str());
-        }
         self.cure(&mut state, id.as_str(), Cure::Reimage);
         if let Some(cluster) = machine.cluster() {
             self.after_loss(&mut state, cluster, id.as_str());
@@ -155,7 +153,6 @@ impl Fabric for SimWorld {
             state.networks.clear();
             state.kept_disks.clear();
             state.clusters.clear();
-            state.published.clear();
             state.stamp = false;
         }
         self.inner.end(answer_lost, Call::DeleteStamp, "").await
@@ -278,6 +275,7 @@ impl Inner {
         if let Some(machine) = self.state().machines.get_mut(id.as_str()) {
             machine.power = Power::Partial;
             machine.in_force = None;
+            machine.identity = None;
         }
         self.work(id.as_str()).await;
         self.remove_machine(id);
@@ -338,6 +336,9 @@ impl Inner {
             }
             Some(machine) => {
                 machine.hash = Some(fabric_net::spec_hash(spec));
+                if let Some(token) = contact::token(&spec.seed_files) {
+                    machine.token = token;
+                }
                 let old = std::mem::replace(&mut machine.spec, known);
                 violations::image(&mut state, &old, spec);
                 violations::machine_gone(&mut state, &old);
@@ -345,10 +346,8 @@ impl Inner {
             }
             None => {
                 violations::machine(&mut state, spec);
-                state.forgotten.remove(id);
-                state
-                    .machines
-                    .insert(id.to_owned(), Machine::new(known, fabric_net::spec_hash(spec)));
+                let made = Machine::new(spec.clone(), fabric_net::spec_hash(spec));
+                state.machines.insert(id.to_owned(), made);
             }
         }
         state.enlist(id, before.as_deref(), now);

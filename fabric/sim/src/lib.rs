@@ -1,20 +1,21 @@
 //! A world without machines: fabric, agents and clusters simulated in one process, in virtual time.
 //!
 //! Owns what the real world would own: which machines exist and run, what their agents have on disk, which nodes and objects a cluster
-//! holds. The service under test comes and goes; the world stays ([`SimWorld::restart_service`]).
+//! holds. The service under test comes and goes; the world stays ([`SimWorld::agents`], [`SimWorld::lose_service`]).
 //!
 //! Always true: nothing happens but by calls and by the clock that was handed in; every delay and every chance is drawn from the seed by the
 //! name of what it is for, so that the same seed gives the same history, and one more machine disturbs no other one. A cluster lives on its
 //! control plane machines: with the last of them its nodes and objects are gone. Which cluster and node a machine belongs to is read from its
 //! labels `cluster`, `role` (`control-plane` or `node`) and `node` (else its host name).
 //!
-//! Called by: tests, scenarios and benches, in place of `fabric/container`, `agent/hub` and `cluster/client`.
+//! Called by: tests, scenarios and benches, in place of `fabric/container`, `agent/hub` and `cluster/client`. The sessions that agents dial in to are the real ones.
 
 mod agents;
 mod ailments;
 mod backup;
 mod clusters;
 mod condition;
+mod contact;
 mod dump;
 mod etcd;
 mod fabric;
@@ -31,12 +32,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use agent_api::Agents;
 use base_env::Env;
 use cluster_api::{Connect, NodeSeen};
 use fabric_api::{Fabric, MachineId, MachineSeen, MachineSpec, NetworkSpec, Power};
 use serde_json::Value;
-use tokio::sync::broadcast;
 
 pub use ailments::{Ailment, Cure};
 pub use faults::{Call, Tally, Verdict};
@@ -57,8 +56,6 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Who stands before every call, if anybody.
     interceptor: Mutex<Option<Arc<dyn Interceptor>>>,
-    /// Names of machines whose report changed.
-    pub(crate) reports: broadcast::Sender<String>,
 }
 
 impl SimWorld {
@@ -74,7 +71,6 @@ impl SimWorld {
                 options,
                 state: Mutex::new(state),
                 interceptor: Mutex::default(),
-                reports: broadcast::Sender::new(4096),
             }),
         }
     }
@@ -84,27 +80,9 @@ impl SimWorld {
         Arc::new(self.clone())
     }
 
-    /// The world's agents.
-    pub fn agents(&self) -> Arc<dyn Agents> {
-        Arc::new(self.clone())
-    }
-
     /// The way to the world's clusters.
     pub fn clusters(&self) -> Arc<dyn Connect> {
         Arc::new(self.clone())
-    }
-
-    /// The service forgets what it had in memory (published configurations, reports); its machines go on, and their agents report again
-    /// after a moment.
-    pub fn restart_service(&self) {
-        let mut state = self.inner.state();
-        state.published.clear();
-        state.heard.clear();
-        for (id, machine) in &state.machines {
-            if machine.up && state.reaches(id) {
-                self.inner.dial_again(id, machine.boot);
-            }
-        }
     }
 
     /// The next `times` calls of this kind fail before they do anything.

@@ -4,19 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
-    time::Duration,
 };
 
-use agent_protocol::{MachineConfig, Report, programs::EtcdStatus};
+use agent_protocol::{MachineConfig, programs::EtcdStatus};
 use base_env::Clock;
 use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};
 use machine_etcd::decide::Marker;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     ailments::{Ailment, Cure},
     backup::Past,
+    contact::{self, Identity, Service, Tied},
     etcd::Etcd,
     faults::Faults,
     node::Node,
@@ -37,25 +37,14 @@ pub(crate) struct State {
     /// Who has an address, by place.
     pub(crate) taken: BTreeMap<(String, Ipv4Addr), BTreeSet<String>>,
     pub(crate) clusters: BTreeMap<String, Cluster>,
-    /// What the service has published since it started.
-    pub(crate) published: BTreeMap<String, Arc<MachineConfig>>,
+    /// The service, while there is one.
+    pub(crate) service: Option<Service>,
     /// What machines suffer from, with the least that cures it. Kept by id: some of it outlives the machine.
     pub(crate) ailments: BTreeMap<String, BTreeMap<Ailment, Cure>>,
-    /// What the service heard of machines since it started.
-    pub(crate) heard: BTreeMap<String, Heard>,
-    /// Machines that the service no longer listens to.
-    pub(crate) forgotten: BTreeSet<String>,
     pub(crate) faults: Faults,
     pub(crate) violations: Vec<String>,
     /// Tells the time to the clusters' backups, where there are any.
     pub(crate) backups: Option<Arc<dyn Clock>>,
-}
-
-/// The last that the service heard of a machine.
-pub(crate) struct Heard {
-    pub(crate) report: Arc<Report>,
-    /// Monotonic time; while the machine is in contact, the present counts.
-    pub(crate) at: Duration,
 }
 
 pub(crate) struct Machine {
@@ -82,11 +71,20 @@ pub(crate) struct Machine {
     /// Whether the kubelet of this start has made its node object: it does so once.
     pub(crate) registered: bool,
     pub(crate) sequence: u64,
+    /// What it was born with to enrol; empty if with nothing.
+    pub(crate) token: String,
+    /// What it has on disk since it enrolled, or began to.
+    pub(crate) identity: Option<Identity>,
+    /// To the service, while it can be reached.
+    pub(crate) line: Option<Tied>,
+    /// There is something to report.
+    pub(crate) wake: Arc<Notify>,
 }
 
 impl Machine {
     /// One of which only the specification is there.
-    pub(crate) fn new(spec: MachineSpec, hash: String) -> Self {
+    pub(crate) fn new(mut spec: MachineSpec, hash: String) -> Self {
+        let seed_files = std::mem::take(&mut spec.seed_files);
         Self {
             spec,
             hash: Some(hash),
@@ -101,6 +99,10 @@ impl Machine {
             etcd: None,
             registered: false,
             sequence: 0,
+            token: contact::token(&seed_files).unwrap_or_default(),
+            identity: None,
+            line: None,
+            wake: Arc::default(),
         }
     }
 

@@ -1,10 +1,16 @@
 //! The world behaves as the contracts of fabric, agents and clusters say, in virtual time.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use agent_api::Agents;
 use agent_protocol::{MachineConfig, Process, ProcessState};
+use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
+use async_trait::async_trait;
 use base_env::Env;
 use base_testkit::wait_for;
 use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeWish};
@@ -16,9 +22,70 @@ use serde_json::json;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-fn world(seed: u64) -> (Env, SimWorld) {
-    let env = Env::simulated(seed);
-    (env.clone(), SimWorld::new(env, SimOptions::default()))
+/// Machines that were born without a token enrol with an empty one.
+const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// All machines are known, and which key each enrolled with.
+#[derive(Default)]
+struct Directory(Mutex<BTreeMap<String, String>>);
+
+#[async_trait]
+impl MachineDirectory for Directory {
+    async fn token(&self, machine: &str) -> Result<Option<Enrolment>, DirectoryError> {
+        Ok(Some(Enrolment {
+            token_hash: SHA256_OF_NOTHING.to_owned(),
+            enrolled_key: self.0.lock().unwrap().get(machine).cloned(),
+            token_used: false,
+        }))
+    }
+
+    async fn bind_key(&self, machine: &str, key: &str) -> Result<bool, DirectoryError> {
+        let mut keys = self.0.lock().unwrap();
+        let bound = keys.entry(machine.to_owned()).or_insert_with(|| key.to_owned());
+        Ok(bound == key)
+    }
+
+    async fn token_used(&self, _: &str) -> Result<(), DirectoryError> {
+        Ok(())
+    }
+}
+
+/// A world, its service, and what that has written down.
+struct Stand {
+    env: Env,
+    world: SimWorld,
+    agents: Arc<dyn Agents>,
+    directory: Arc<Directory>,
+}
+
+impl Stand {
+    fn new(seed: u64) -> Self {
+        let env = Env::simulated(seed);
+        let world = SimWorld::new(env.clone(), SimOptions::default());
+        let directory = Arc::new(Directory::default());
+        let agents = world.agents(Sessions::new(env.clone(), Arc::clone(&directory) as _));
+        Self {
+            env,
+            world,
+            agents,
+            directory,
+        }
+    }
+
+    async fn make(&self, id: &str, role: &str, address: &str) {
+        self.world
+            .ensure_machine(&machine(id, role, address))
+            .await
+            .unwrap();
+        self.agents.publish(id, config(role, 1));
+    }
+
+    /// The service is another one; it has the same directory.
+    fn restart_service(&mut self) {
+        self.world.lose_service();
+        let sessions = Sessions::new(self.env.clone(), Arc::clone(&self.directory) as _);
+        self.agents = self.world.agents(sessions);
+    }
 }
 
 fn network() -> NetworkSpec {
@@ -90,11 +157,6 @@ fn endpoint() -> Endpoint {
     }
 }
 
-async fn make(world: &SimWorld, id: &str, role: &str, address: &str) {
-    world.ensure_machine(&machine(id, role, address)).await.unwrap();
-    world.publish(id, config(role, 1));
-}
-
 async fn node_ready(env: &Env, api: &Arc<dyn ClusterApi>, name: &str, ready: bool) {
     wait_for(&env.clock, "the node", BOUND, async || match api.nodes().await {
         Ok(nodes) if nodes.iter().any(|node| node.name == name && node.ready == ready) => Ok(()),
@@ -104,21 +166,21 @@ async fn node_ready(env: &Env, api: &Arc<dyn ClusterApi>, name: &str, ready: boo
 }
 
 /// A cluster with a control plane and a node, ready.
-async fn cluster(seed: u64) -> (Env, SimWorld, Arc<dyn ClusterApi>) {
-    let (env, world) = world(seed);
-    world.ensure_network(&network()).await.unwrap();
-    make(&world, "cp", "control-plane", "10.224.0.4").await;
-    make(&world, "n1", "node", "10.224.0.5").await;
-    let api = world.connect("c1", &endpoint()).unwrap();
-    node_ready(&env, &api, "host-n1", true).await;
-    (env, world, api)
+async fn cluster(seed: u64) -> (Stand, Arc<dyn ClusterApi>) {
+    let stand = Stand::new(seed);
+    stand.world.ensure_network(&network()).await.unwrap();
+    stand.make("cp", "control-plane", "10.224.0.4").await;
+    stand.make("n1", "node", "10.224.0.5").await;
+    let api = stand.world.connect("c1", &endpoint()).unwrap();
+    node_ready(&stand.env, &api, "host-n1", true).await;
+    (stand, api)
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_same_seed_gives_the_same_history() {
     let mut histories = Vec::new();
     for seed in [1, 1, 2] {
-        let (env, world, _) = cluster(seed).await;
+        let (Stand { env, world, .. }, _) = cluster(seed).await;
         histories.push((env.clock.monotonic(), world.dump()));
     }
     // The clock is the runtime's: only differences are comparable.
@@ -139,45 +201,44 @@ async fn the_same_seed_gives_the_same_history() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_needs_its_own_configuration_and_an_api() {
-    let (env, world) = world(1);
+    let stand = Stand::new(1);
+    let Stand {
+        env, world, agents, ..
+    } = &stand;
     world.ensure_network(&network()).await.unwrap();
-    make(&world, "n1", "node", "10.224.0.5").await;
+    stand.make("n1", "node", "10.224.0.5").await;
     let api = world.connect("c1", &endpoint()).unwrap();
     env.clock.sleep(BOUND).await;
     assert!(matches!(api.ready().await, Err(ClusterError::Unavailable(_))));
     let mut changes = api.changes();
     changes.mark_unchanged();
-    make(&world, "cp", "control-plane", "10.224.0.4").await;
-    node_ready(&env, &api, "host-n1", true).await;
+    stand.make("cp", "control-plane", "10.224.0.4").await;
+    node_ready(env, &api, "host-n1", true).await;
     assert!(changes.has_changed().unwrap());
 
-    let report = world.report("cp").unwrap();
+    let report = agents.report("cp").unwrap();
     assert_eq!(
         (report.generation, report.processes["main"].state),
         (1, ProcessState::Ready)
     );
-    // An older configuration is refused, a newer one taken.
-    world.publish("cp", config("control-plane", 3));
+    // A newer configuration is taken.
+    agents.publish("cp", config("control-plane", 3));
     wait_for(&env.clock, "generation 3", BOUND, async || {
-        match world.report("cp") {
+        match agents.report("cp") {
             Some(report) if report.generation == 3 => Ok(()),
             other => Err(format!("{other:?}")),
         }
     })
     .await;
-    world.publish("cp", config("control-plane", 2));
-    wait_for(&env.clock, "a refusal", BOUND, async || {
-        match world.report("cp") {
-            Some(report) if report.config_error.is_some() && report.generation == 3 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    // The service keeps the newer one.
+    agents.publish("cp", config("control-plane", 2));
+    env.clock.sleep(BOUND).await;
+    assert_eq!(agents.report("cp").unwrap().generation, 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_holds_what_it_was_given() {
-    let (env, world, api) = cluster(1).await;
+    let (Stand { env, world, .. }, api) = cluster(1).await;
     let wish = NodeWish {
         name: "host-n1".into(),
         pod_range: Some("10.244.0.0/24".parse().unwrap()),
@@ -241,7 +302,12 @@ async fn a_cluster_holds_what_it_was_given() {
 
 #[tokio::test(start_paused = true)]
 async fn machines_stop_crash_vanish_and_come_back() {
-    let (env, world, api) = cluster(1).await;
+    let (
+        Stand {
+            env, world, agents, ..
+        },
+        api,
+    ) = cluster(1).await;
     assert!(world.crash(&MachineId::from("n1")));
     assert_eq!(world.power(&MachineId::from("n1")), Some(Power::Stopped));
     node_ready(&env, &api, "host-n1", false).await;
@@ -270,7 +336,7 @@ async fn machines_stop_crash_vanish_and_come_back() {
         .unwrap();
     env.clock.sleep(BOUND).await;
     assert_eq!(world.power(&MachineId::from("n2")), Some(Power::Running));
-    assert!(world.report("n2").is_none(), "it runs and says nothing");
+    assert!(agents.report("n2").is_none(), "it runs and says nothing");
     world.delete_machine(&MachineId::from("n2")).await.unwrap();
     world.delete_machine(&MachineId::from("n2")).await.unwrap();
     assert_eq!(world.violations(), Vec::<String>::new());
@@ -278,7 +344,7 @@ async fn machines_stop_crash_vanish_and_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_fail_as_told_and_are_counted() {
-    let (env, world) = world(1);
+    let Stand { env, world, .. } = Stand::new(1);
     world.fail_next(Call::EnsureNetwork, 1);
     world.lose_answer(Call::EnsureNetwork, 1);
     assert!(matches!(
@@ -330,13 +396,16 @@ async fn calls_fail_as_told_and_are_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_restarts_finds_everything_again() {
-    let (env, world, api) = cluster(1).await;
-    let before = world.dump();
-    world.restart_service();
-    assert!(world.report("cp").is_none());
-    let mut reports = world.subscribe();
+    let (mut stand, api) = cluster(1).await;
+    let before = stand.world.dump();
+    stand.restart_service();
+    let Stand {
+        env, world, agents, ..
+    } = &stand;
+    assert!(agents.report("cp").is_none());
+    let mut reports = agents.subscribe();
     reports.recv().await.unwrap();
-    wait_for(&env.clock, "reports", BOUND, async || match world.report("cp") {
+    wait_for(&env.clock, "reports", BOUND, async || match agents.report("cp") {
         Some(_) => Ok(()),
         None => Err("none".into()),
     })
@@ -344,12 +413,44 @@ async fn a_service_that_restarts_finds_everything_again() {
     assert_eq!(world.dump(), before);
     api.ready().await.unwrap();
 
-    world.forget("n1");
-    assert!(world.report("n1").is_none());
+    agents.forget("n1");
+    assert!(agents.report("n1").is_none());
     world.stall_api("c1", true);
     assert!(api.ready().await.is_err());
     world.stall_api("c1", false);
     api.ready().await.unwrap();
-    assert!(world.logs("cp", "main", 3).await.unwrap().lines().count() == 3);
-    assert!(world.logs("none", "main", 3).await.is_err());
+    assert!(agents.logs("cp", "main", 3).await.unwrap().lines().count() == 3);
+    assert!(agents.logs("none", "main", 3).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_lost_its_disk_has_another_key() {
+    let (
+        Stand {
+            env, world, agents, ..
+        },
+        _,
+    ) = cluster(1).await;
+    let id = MachineId::from("n1");
+    let boot = || agents.report("n1").map(|report| report.boot.clone());
+    let first = boot();
+    // With its disk it is the one that enrolled…
+    assert!(world.crash(&id));
+    world
+        .ensure_machine(&machine("n1", "node", "10.224.0.5"))
+        .await
+        .unwrap();
+    env.clock.sleep(BOUND).await;
+    let second = boot();
+    assert_ne!(first, second);
+    // …and without it another one, under the same name.
+    assert!(world.vanish(&id));
+    world
+        .ensure_machine(&machine("n1", "node", "10.224.0.5"))
+        .await
+        .unwrap();
+    env.clock.sleep(BOUND).await;
+    assert_eq!(world.power(&id), Some(Power::Running));
+    assert_eq!(boot(), second);
+    assert!(!agents.heard("n1"));
 }

@@ -1,0 +1,327 @@
+//! An agent's contact with the service: it enrols with its token, asks for configurations, reports, and sends logs.
+//!
+//! Here is what a real agent does (`machine/agent`); what the service answers is decided by its own code
+//! ([`agent_sessions::Sessions`]). Only TLS between the two is left out: a certificate is the name and the key that it would
+//! name. Whoever is out of reach has no line, and what was under way on it is cut off.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use agent_api::{Agents, LogError};
+use agent_protocol::{LEVEL, LogRequest, MachineConfig, Report, SEED_PATH, Seed};
+use agent_sessions::{Admitted, ConfigAnswer, Sessions};
+use async_trait::async_trait;
+use base_env::Clock;
+use fabric_api::Power;
+use tokio::{
+    sync::{Notify, broadcast},
+    task::JoinHandle,
+};
+
+use crate::{
+    Inner, SimWorld,
+    faults::{Call, Verdict},
+    state::{Machine, State},
+};
+
+/// The longest wait for a configuration that is asked for, seconds.
+const WAIT: u64 = 30;
+/// A report is sent at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(5 * 60);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// Lines that a log has at most.
+const LINES_MAX: u32 = 10_000;
+
+/// Work that ends with whoever holds this.
+pub(crate) struct Tied(JoinHandle<()>);
+
+impl Tied {
+    fn to(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The service, as agents reach it.
+pub(crate) struct Service {
+    sessions: Sessions,
+    _silence: Tied,
+}
+
+/// What an agent keeps on its disk to be known by.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    /// Stands for the key's SHA-256.
+    key: String,
+    /// Whether it has its certificate.
+    enrolled: bool,
+}
+
+impl Identity {
+    /// A key like no other: of the agent that makes it in this boot of the machine.
+    pub(crate) fn new(id: &str, boot: u64) -> Self {
+        Self {
+            key: format!("{id}-{boot}"),
+            enrolled: false,
+        }
+    }
+}
+
+/// The token that a machine is born with.
+pub(crate) fn token(seed_files: &BTreeMap<String, String>) -> Option<String> {
+    let seed: Seed = serde_json::from_str(seed_files.get(SEED_PATH)?).ok()?;
+    Some(seed.token)
+}
+
+/// Doubles up to a limit.
+struct Retry(Duration);
+
+impl Retry {
+    fn new() -> Self {
+        Self(FIRST_RETRY)
+    }
+
+    async fn wait(&mut self, clock: &Arc<dyn Clock>) {
+        clock.sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_RETRY);
+    }
+}
+
+/// A machine's line to the service.
+struct Line {
+    inner: Arc<Inner>,
+    sessions: Sessions,
+    id: String,
+    boot: u64,
+    wake: Arc<Notify>,
+}
+
+impl Line {
+    /// As long as both ends are there.
+    async fn run(self, wait: Duration) {
+        self.inner.env.clock.sleep(wait).await;
+        if let Some(key) = self.enrol().await {
+            tokio::join!(self.ask(&key), self.tell(&key));
+        }
+    }
+
+    fn of_machine<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> Option<T> {
+        self.inner.state().machines.get_mut(&self.id).map(look)
+    }
+
+    /// The key, once the service has taken it; for as long as that takes.
+    async fn enrol(&self) -> Option<String> {
+        let mut retry = Retry::new();
+        loop {
+            let (identity, token) =
+                self.of_machine(|machine| (machine.identity.clone(), machine.token.clone()))?;
+            let Identity { key, enrolled } = identity?;
+            if enrolled {
+                return Some(key);
+            }
+            let taken = match self.sessions.claim(&self.id, &token).await {
+                Ok(claim) => self.sessions.bind(&claim, &key).await,
+                Err(refusal) => Err(refusal),
+            };
+            if taken.is_ok() {
+                self.of_machine(|machine| {
+                    if let Some(identity) = &mut machine.identity {
+                        identity.enrolled = true;
+                    }
+                });
+                return Some(key);
+            }
+            retry.wait(&self.inner.env.clock).await;
+        }
+    }
+
+    /// Asks for configurations for ever.
+    async fn ask(&self, key: &str) {
+        let mut retry = Retry::new();
+        loop {
+            let Ok(machine) = self.sessions.admit(&self.id, key).await else {
+                retry.wait(&self.inner.env.clock).await;
+                continue;
+            };
+            retry = Retry::new();
+            let after = self.of_machine(|machine| {
+                let config = machine.in_force.as_ref();
+                config.map_or(0, |config| config.generation)
+            });
+            match self
+                .sessions
+                .config(&machine, after.unwrap_or(0), LEVEL, WAIT)
+                .await
+            {
+                ConfigAnswer::Newer(config) => self.take(&config).await,
+                ConfigAnswer::Report => {
+                    self.wake.notify_one();
+                    // The wish stays on the service's list until the report takes it along.
+                    self.inner.env.clock.sleep(FIRST_RETRY).await;
+                }
+                ConfigAnswer::Nothing => {}
+            }
+        }
+    }
+
+    async fn take(&self, config: &Arc<MachineConfig>) {
+        let (inner, id) = (&self.inner, &self.id);
+        let wait = inner.delay(&inner.options.config, id, "config", config.generation);
+        inner.env.clock.sleep(wait).await;
+        inner.take(id, self.boot, config);
+    }
+
+    /// Reports for ever.
+    async fn tell(&self, key: &str) {
+        let mut retry = Retry::new();
+        let clock = &self.inner.env.clock;
+        while let Some(report) = self.report() {
+            let Ok(machine) = self.sessions.admit(&self.id, key).await else {
+                retry.wait(clock).await;
+                continue;
+            };
+            retry = Retry::new();
+            for wish in self.sessions.take_report(&machine, report).logs {
+                self.send_log(&machine, &wish);
+            }
+            // Without news, it reports all the same.
+            let _news = clock.timeout(HEARTBEAT, self.wake.notified()).await;
+        }
+    }
+
+    fn report(&self) -> Option<Report> {
+        let mut state = self.inner.state();
+        state.machines.get_mut(&self.id)?.sequence += 1;
+        self.inner.content(&state, &self.id)
+    }
+
+    fn send_log(&self, machine: &Admitted, wish: &LogRequest) {
+        let LogRequest {
+            request,
+            process,
+            lines,
+        } = wish;
+        if let Some(asker) = self.sessions.log_asker(machine, request) {
+            let log: String = (1..=(*lines).min(LINES_MAX))
+                .map(|line| format!("{process} on {}: simulated line {line}\n", self.id))
+                .collect();
+            asker.answer(log.as_bytes());
+        }
+    }
+}
+
+impl Inner {
+    /// The agent dials in after a while, if there is a service that it can reach and it has no line to it.
+    pub(crate) fn dial(self: &Arc<Self>, state: &mut State, id: &str, wait: Duration) {
+        let Some(sessions) = state.service.as_ref().map(|service| service.sessions.clone()) else {
+            return;
+        };
+        let reaches = state.reaches(id);
+        let Some(machine) = state.machines.get_mut(id) else {
+            return;
+        };
+        let calls = machine.up && machine.power == Power::Running && reaches;
+        if !calls || machine.line.is_some() {
+            return;
+        }
+        let line = Line {
+            inner: Arc::clone(self),
+            sessions,
+            id: id.to_owned(),
+            boot: machine.boot,
+            wake: Arc::clone(&machine.wake),
+        };
+        machine.line = Some(Tied::to(line.run(wait)));
+    }
+
+    /// The agent's line to the service is cut.
+    pub(crate) fn hang_up(state: &mut State, id: &str) {
+        if let Some(machine) = state.machines.get_mut(id) {
+            machine.line = None;
+        }
+    }
+
+    /// From now on, agents dial in at this service.
+    fn serve(self: &Arc<Self>, sessions: &Sessions) {
+        let silence = sessions.clone();
+        let mut state = self.state();
+        state.service = Some(Service {
+            sessions: sessions.clone(),
+            _silence: Tied::to(async move { match silence.watch_silence().await {} }),
+        });
+        let up: Vec<(String, u64)> = state
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.up)
+            .map(|(id, machine)| (id.clone(), machine.boot))
+            .collect();
+        for (id, boot) in up {
+            Self::hang_up(&mut state, &id);
+            let wait = self.delay(&self.options.config, &id, "dial", boot);
+            self.dial(&mut state, &id, wait);
+        }
+    }
+}
+
+impl SimWorld {
+    /// The world's agents, which dial in at this service from now on.
+    pub fn agents(&self, sessions: Sessions) -> Arc<dyn Agents> {
+        self.inner.serve(&sessions);
+        Arc::new(Way {
+            inner: Arc::clone(&self.inner),
+            sessions,
+        })
+    }
+
+    /// The service is gone, and all lines with it; its machines go on. Their agents dial in at the next one.
+    pub fn lose_service(&self) {
+        let mut state = self.inner.state();
+        state.service = None;
+        for machine in state.machines.values_mut() {
+            machine.line = None;
+        }
+    }
+}
+
+/// The service's sessions, with faults in what takes long enough to have some.
+struct Way {
+    inner: Arc<Inner>,
+    sessions: Sessions,
+}
+
+#[async_trait]
+impl Agents for Way {
+    fn publish(&self, machine: &str, config: Arc<MachineConfig>) {
+        self.sessions.publish(machine, config);
+    }
+
+    fn forget(&self, machine: &str) {
+        self.sessions.forget(machine);
+    }
+
+    fn report(&self, machine: &str) -> Option<Arc<Report>> {
+        self.sessions.report(machine)
+    }
+
+    fn contact(&self, machine: &str) -> Option<Duration> {
+        self.sessions.contact(machine)
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<String> {
+        self.sessions.subscribe()
+    }
+
+    async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
+        if self.inner.judge(Call::Logs, machine).await != Verdict::Works {
+            return Err(LogError::Timeout(machine.to_owned()));
+        }
+        let answer = self.sessions.logs(machine, process, lines).await;
+        self.inner.done(Call::Logs, machine, None).await;
+        answer
+    }
+}

@@ -14,15 +14,17 @@ use arm_kernel::{AccessControl, Call, Provider as _};
 use arm_wire::{ArmError, Principal, PrincipalKind, Request, Trace};
 use async_trait::async_trait;
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_spec::CredentialKind;
 use control_loops::{Activity, Controller, ControllerDeps, Settings};
 use control_records::{ClusterRecord, GroupRecord, ObservedRecord, directory, key};
-use control_store::{MemoryStore, RedbStore, Sealer, Store, Txn, get_record, put_record};
+use control_store::{Store, Txn, get_record, put_record};
 use fabric_api::{StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::{API_VERSIONS, ContainerService, Credentials, NAMESPACE, ProviderConfig};
 use serde_json::{Value, json};
 use service::KubernetesRecipes;
+use storage_redb::{MemoryStore, RedbStore};
 use tokio::{sync::watch, task::JoinHandle};
 
 const GROUP: &str = "bench";

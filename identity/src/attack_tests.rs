@@ -1,7 +1,7 @@
 //! Guessing against the service in this process. What is counted is work, in virtual time.
 
 use arm_wire::PrincipalKind;
-use control_store::MemoryStore;
+use storage_redb::MemoryStore;
 
 use super::*;
 use crate::{NewPrincipal, Secret, create_principal, generate_secret};

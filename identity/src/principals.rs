@@ -117,7 +117,7 @@ pub async fn create_principal(
 mod tests {
     use super::*;
     use crate::secret::verify_secret;
-    use control_store::MemoryStore;
+    use storage_redb::MemoryStore;
 
     #[tokio::test]
     async fn a_login_keeps_its_object_id_when_made_again() {

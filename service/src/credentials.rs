@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arm_wire::ArmError;
 use async_trait::async_trait;
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_bootstrap::{API_PORT, kubeconfig};
 use cluster_pki::ClusterPki;
 use cluster_spec::CredentialKind;
 use control_records::{ClusterRecord, ObservedRecord, PkiRecord, key};
-use control_store::{Sealer, Store, get_record};
+use control_store::{Store, get_record};
 use providers_containerservice::Credentials;
 
 /// Makes kubeconfigs; each holds a certificate made for that call.

@@ -112,8 +112,8 @@ async fn write_new<T: Serialize>(store: &dyn Store, key: &str, record: &T) -> Re
 
 #[cfg(test)]
 mod tests {
-    use control_store::MemoryStore;
     use identity::verify_secret;
+    use storage_redb::MemoryStore;
 
     use super::*;
 

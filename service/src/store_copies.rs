@@ -218,9 +218,11 @@ impl StoreCopies {
 
 #[cfg(test)]
 mod tests {
+    use base_sealer::Sealer;
     use cluster_archive::{Archive, DirectoryStore, ObjectStore};
     use control_records::epoch::identify;
-    use control_store::{MemoryStore, Op, Sealer, Txn};
+    use control_store::{Op, Txn};
+    use storage_redb::MemoryStore;
 
     use super::*;
 
@@ -237,7 +239,7 @@ mod tests {
         let objects: Arc<dyn ObjectStore> =
             Arc::new(DirectoryStore::open(&directory.path().join("backups")).unwrap());
         let (env, store) = (Env::simulated(1), Arc::new(MemoryStore::new()));
-        let own = identify(&*store, &env).await.unwrap();
+        let own = identify(&*store, || env.ids.short()).await.unwrap();
         let archive = Archive::new(objects, Arc::new(Sealer::from_key(&[7; 32])));
         let kept = Copies::new(Arc::new(archive));
         let as_store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);

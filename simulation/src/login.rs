@@ -12,10 +12,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use arm_wire::PrincipalKind;
 use base_env::{Clock, Env, Seed, SeededIds};
-use control_store::{MemoryStore, Op, Store, Txn};
+use control_store::{Op, Store, Txn};
 use futures::future::BoxFuture;
 use identity::{Caller, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
 use jiff::Timestamp;
+use storage_redb::MemoryStore;
 
 use crate::stamp::{AUDIENCE, BASE, config};
 

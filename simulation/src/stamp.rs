@@ -11,12 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 use arm_edge::Edge;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
+use base_sealer::Sealer;
 use control_loops::Settings;
 use control_records::{
     ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, StoreRecord, SubscriptionRecord, key,
     migrate::FORMAT,
 };
-use control_store::{Sealer, Store, Txn, put_record};
+use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::BACKUP_API_VERSIONS;

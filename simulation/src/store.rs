@@ -14,11 +14,12 @@ use control_records::{
     ClusterRecord, Epoch, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, StoreRecord,
     key,
 };
-use control_store::{Change, MemoryFile, Op, RedbStore, Revision, Store, StoreError, Txn, Versioned};
+use control_store::{Changes, Op, Revision, Store, StoreError, Txn, Versioned};
 use fabric_sim::Verdict;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use storage_redb::{MemoryFile, RedbStore};
 use tokio::sync::mpsc;
 
 use crate::{steps::Steps, trace::Trace};
@@ -251,16 +252,12 @@ impl Disk {
     }
 
     /// What a watch tells, some of it later.
-    fn follow(
-        &self,
-        prefix: &str,
-        mut news: mpsc::Receiver<Result<Change, StoreError>>,
-    ) -> mpsc::Receiver<Result<Change, StoreError>> {
-        let (told, receiver) = mpsc::channel(BEHIND);
+    fn follow(&self, prefix: &str, mut news: Changes) -> Changes {
+        let (told, mut receiver) = mpsc::channel(BEHIND);
         let env = self.env.clone();
         let seed = env.seed.child("watch").child(prefix);
         tokio::spawn(async move {
-            while let Some(change) = news.recv().await {
+            while let Some(change) = news.next().await {
                 // Now and then, news travel slowly.
                 let chance = change
                     .as_ref()
@@ -275,7 +272,7 @@ impl Disk {
                 }
             }
         });
-        receiver
+        stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()
     }
 
     fn latency(&self) -> std::time::Duration {
@@ -299,11 +296,7 @@ impl Store for Disk {
         self.write(txn).await
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        from: Revision,
-    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError> {
         let news = self.store().watch(prefix, from).await?;
         Ok(self.follow(prefix, news))
     }
@@ -352,11 +345,7 @@ impl Store for LifeStore {
         }
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        from: Revision,
-    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError> {
         self.steps.point(self.life, prefix).await;
         self.disk.watch(prefix, from).await
     }

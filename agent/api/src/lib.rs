@@ -8,10 +8,20 @@ use std::{sync::Arc, time::Duration};
 
 use agent_protocol::{MachineConfig, Report};
 use async_trait::async_trait;
-use tokio::sync::broadcast;
+use futures::stream::BoxStream;
 
 /// A machine that was not heard of for so long is silent. Its agent asks for its configuration twice a minute at least.
 pub const SILENT_AFTER: Duration = Duration::from_secs(45);
+
+/// A machine whose report changed in content, that fell silent ([`SILENT_AFTER`]) or that came back. It carries no data: read
+/// [`Agents::report`] and [`Agents::contact`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WakeUp {
+    /// This one.
+    Machine(String),
+    /// Any may be: the reader fell behind.
+    All,
+}
 
 /// Why a log could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +50,8 @@ pub trait Agents: Send + Sync + 'static {
         self.contact(machine)
             .is_some_and(|contact| contact < SILENT_AFTER)
     }
-    /// Names of machines whose report changed in content, or that fell silent ([`SILENT_AFTER`]) or came back. A wake-up
-    /// only: read [`Agents::report`] and [`Agents::contact`].
-    fn subscribe(&self) -> broadcast::Receiver<String>;
+    /// All wake-ups from now on. Ends when no agent will ever report again.
+    fn subscribe(&self) -> BoxStream<'static, WakeUp>;
     /// The last lines of a process's log.
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError>;
 }

@@ -3,14 +3,16 @@
 use agent_sessions::{MachineDirectory as _, Sessions, StoreDirectory};
 use axum::body::to_bytes;
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_archive::DirectoryStore;
 use cluster_backup::{Change, log::LogWriter};
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
 use control_records::{
     Assignment, ClusterRecord, DesiredState, Healing, MachineRecord, Requests, Role, directory, key,
 };
-use control_store::{MemoryStore, Sealer, Store, Txn, put_record};
+use control_store::{Store, Txn, put_record};
 use jiff::Timestamp;
+use storage_redb::MemoryStore;
 
 use super::*;
 use crate::{

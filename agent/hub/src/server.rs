@@ -171,7 +171,7 @@ impl Hub {
 mod tests {
     use agent_sessions::{Sessions, StoreDirectory};
     use base_env::Env;
-    use control_store::MemoryStore;
+    use storage_redb::MemoryStore;
 
     use super::*;
     use crate::AgentCa;

@@ -25,10 +25,11 @@ use std::{
     time::Duration,
 };
 
-use agent_api::{Agents, LogError};
+use agent_api::{Agents, LogError, WakeUp};
 use agent_protocol::{MachineConfig, Report, ReportAnswer};
 use async_trait::async_trait;
 use base_env::Env;
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{broadcast, oneshot};
 
@@ -275,8 +276,8 @@ impl Agents for Sessions {
         Some(self.inner.env.clock.monotonic().saturating_sub(heard))
     }
 
-    fn subscribe(&self) -> broadcast::Receiver<String> {
-        self.inner.table.subscribe()
+    fn subscribe(&self) -> BoxStream<'static, WakeUp> {
+        wake_ups(self.inner.table.subscribe())
     }
 
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
@@ -290,4 +291,14 @@ impl Agents for Sessions {
             _ => Err(LogError::Timeout(machine.to_owned())),
         }
     }
+}
+
+/// The names that a channel tells, as wake-ups.
+fn wake_ups(names: broadcast::Receiver<String>) -> BoxStream<'static, WakeUp> {
+    stream::unfold(names, async |mut names| match names.recv().await {
+        Ok(name) => Some((WakeUp::Machine(name), names)),
+        Err(broadcast::error::RecvError::Lagged(_)) => Some((WakeUp::All, names)),
+        Err(broadcast::error::RecvError::Closed) => None,
+    })
+    .boxed()
 }

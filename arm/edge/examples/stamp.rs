@@ -9,12 +9,13 @@ use arm_kernel::{AccessControl, Provider};
 use arm_wire::PrincipalKind;
 use base_env::Env;
 use control_records::{SubscriptionRecord, key};
-use control_store::{MemoryStore, Store, Txn, put_record};
+use control_store::{Store, Txn, put_record};
 use identity::{
     EndpointTls, IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal,
     generate_secret,
 };
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use storage_redb::MemoryStore;
 
 const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
 const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";

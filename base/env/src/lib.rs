@@ -9,11 +9,10 @@
 
 mod clock;
 mod ids;
-mod seed;
 
+pub use base_seed::Seed;
 pub use clock::{Clock, Elapsed, SimClock, SystemClock};
 pub use ids::{Ids, SeededIds, SystemIds};
-pub use seed::Seed;
 
 use std::sync::Arc;
 

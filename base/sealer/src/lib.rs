@@ -1,4 +1,9 @@
-//! Secrets at rest: AES-256-GCM under the stamp's key.
+//! The sealer: secrets at rest, AES-256-GCM under a stamp's key.
+//!
+//! Always true: what was sealed under one name is not unsealed under another; a key file is whole or not there, only its owner may
+//! read it, and it is never overwritten.
+//!
+//! Called by: whoever writes a secret into the store, an archive or a copy.
 
 use std::{
     io::Read as _,

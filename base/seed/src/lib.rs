@@ -1,4 +1,8 @@
 //! A tree of seeds: one more draw in one place does not disturb any other place.
+//!
+//! Always true: pure, and stable across releases: the same seed, names and indexes give the same numbers. Not for secrets.
+//!
+//! Called by: everything with jitter or simulated chance, through `base/env` or, where decisions are pure, directly.
 
 use std::hash::{BuildHasher, Hasher};
 

@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::watch;
 
 /// Why a call did not work.
 #[derive(Debug, thiserror::Error)]
@@ -151,9 +150,18 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn drain(&self, node: &str) -> Result<Drained, ClusterError>;
     /// Removes the node object.
     async fn delete_node(&self, name: &str) -> Result<(), ClusterError>;
-    /// Counts up when nodes, pending serving requests or managed add-on objects may have changed. A wake-up only. The
-    /// connection lives as long as a receiver does, so that an idle cluster costs none unless somebody cares.
-    fn changes(&self) -> watch::Receiver<u64>;
+    /// Listens for changes of nodes, pending serving requests and managed add-on objects. The connection lives as long as what is
+    /// returned does, so that an idle cluster costs none unless somebody cares.
+    fn changes(&self) -> Arc<dyn Changes>;
+}
+
+/// Counts how often something in a cluster may have changed. A wake-up only.
+#[async_trait]
+pub trait Changes: Send + Sync + 'static {
+    /// The count now.
+    fn count(&self) -> u64;
+    /// Waits until the count is another than `seen`, and returns it; `None` when no change will be noticed any more.
+    async fn after(&self, seen: u64) -> Option<u64>;
 }
 
 /// Connects to clusters.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use aws_lc_rs::rand;
+use base_sealer::{SealError, Sealer};
 use cluster_backup::{
     BackupError, Entry, ObjectName, base,
     chain::{self, Chain, NotCovered, Span},
@@ -14,7 +15,6 @@ use cluster_backup::{
     fold::{Fold, Folded},
     log, retention,
 };
-use control_store::{SealError, Sealer};
 use zeroize::Zeroizing;
 
 use crate::{

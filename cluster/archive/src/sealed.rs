@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use control_store::Sealer;
+use base_sealer::Sealer;
 
 const PIECE: usize = 256 * 1024;
 /// What sealing adds, generously; no piece is longer.

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
+use base_sealer::Sealer;
 use cluster_backup::{
     Change, Entry, ObjectName, base::BaseWriter, chain, log::LogWriter, retention::Retention,
 };
-use control_store::Sealer;
 use jiff::Timestamp;
 
 use crate::{Archive, ArchiveError, DirectoryStore, Limits, ObjectStore};

@@ -26,12 +26,11 @@ use async_trait::async_trait;
 use base_env::Env;
 use base_errors::chain;
 use cluster_api::{
-    ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef, Watch,
+    Changes, ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef, Watch,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
 use serde_json::Value;
-use tokio::sync::watch;
 
 /// Longer than any call takes on a healthy cluster.
 const CALL: Duration = Duration::from_secs(15);
@@ -355,8 +354,8 @@ impl ClusterApi for Cluster {
         }
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
-        watches::start(&self.env, &self.client, &self.watches)
+    fn changes(&self) -> Arc<dyn Changes> {
+        Arc::new(watches::start(&self.env, &self.client, &self.watches))
     }
 }
 

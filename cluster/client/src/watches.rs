@@ -4,8 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use base_env::Env;
-use cluster_api::Watch;
+use cluster_api::{Changes, Watch};
 use futures::TryStreamExt as _;
 use kube::{
     Client,
@@ -38,9 +39,9 @@ struct Version {
     resource_version: String,
 }
 
-/// Starts the watches of nodes, of serving requests, of admission webhooks, and those that are asked for. They end when the last receiver is
+/// Starts the watches of nodes, of serving requests, of admission webhooks, and those that are asked for. They end when what is returned is
 /// dropped.
-pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> watch::Receiver<u64> {
+pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
     let serving = WatchParams::default().fields("spec.signerName=kubernetes.io/kubelet-serving");
@@ -70,7 +71,27 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> watch::Rec
             }
         });
     }
-    receiver
+    ChangeCount(receiver)
+}
+
+/// The changes that a channel counts.
+pub(crate) struct ChangeCount(watch::Receiver<u64>);
+
+#[async_trait]
+impl Changes for ChangeCount {
+    fn count(&self) -> u64 {
+        *self.0.borrow()
+    }
+
+    async fn after(&self, seen: u64) -> Option<u64> {
+        let mut counts = self.0.clone();
+        // The error says that the sender is gone.
+        counts
+            .wait_for(|count| *count != seen)
+            .await
+            .ok()
+            .map(|count| *count)
+    }
 }
 
 fn params(watch: &Watch) -> WatchParams {

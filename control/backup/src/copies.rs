@@ -171,9 +171,11 @@ fn damaged(name: &CopyName, source: io::Error) -> CopyError {
 #[cfg(test)]
 mod tests {
     use base_env::Env;
+    use base_sealer::Sealer;
     use cluster_archive::DirectoryStore;
     use control_records::epoch::identify;
-    use control_store::{MemoryStore, Op, Sealer, Store as _, Txn};
+    use control_store::{Op, Store as _, Txn};
+    use storage_redb::MemoryStore;
 
     use super::*;
 
@@ -187,7 +189,7 @@ mod tests {
     async fn copies_are_kept_sealed_and_are_no_clusters_backups() {
         let directory = tempfile::tempdir().unwrap();
         let (env, store) = (Env::system(), MemoryStore::new());
-        let own = identify(&store, &env).await.unwrap();
+        let own = identify(&store, || env.ids.short()).await.unwrap();
         let put = Op::Put("/c/u1/desired".to_owned(), b"plain text".to_vec());
         store.txn(Txn::default().with(put)).await.unwrap();
         let (copies, archive) = copies(directory.path(), 7);
@@ -230,7 +232,7 @@ mod tests {
         let mut stores = Vec::new();
         for _ in 0..2 {
             let store = MemoryStore::new();
-            stores.push(identify(&store, &env).await.unwrap().id);
+            stores.push(identify(&store, || env.ids.short()).await.unwrap().id);
             let mut snapshot = Snapshot::of(&store, &env).await.unwrap();
             for minute in 0..30 {
                 snapshot.header.at = jiff::Timestamp::from_second(minute * 60).unwrap();

@@ -199,13 +199,14 @@ impl<R: Read> Iterator for Decoded<R> {
 #[cfg(test)]
 mod tests {
     use control_records::epoch::identify;
-    use control_store::{MemoryStore, Op, Txn};
+    use control_store::{Op, Txn};
+    use storage_redb::MemoryStore;
 
     use super::*;
 
     async fn snapshot() -> Snapshot {
         let (store, env) = (MemoryStore::new(), Env::system());
-        identify(&store, &env).await.unwrap();
+        identify(&store, || env.ids.short()).await.unwrap();
         for (key, size) in [("/a", 0), ("/b", 10), ("/c/u/desired", 300_000)] {
             let put = Op::Put(key.to_owned(), vec![7; size]);
             store.txn(Txn::default().with(put)).await.unwrap();

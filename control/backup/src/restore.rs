@@ -11,7 +11,8 @@ use std::{
 
 use base_env::Env;
 use control_records::{Epoch, StoreRecord, key};
-use control_store::{RedbStore, Revision, StoreError, Versioned, put_record};
+use control_store::{Revision, StoreError, Versioned, put_record};
+use storage_redb::RedbStore;
 
 use crate::{Copies, CopyError, Header, Kept, Snapshot};
 
@@ -165,9 +166,10 @@ fn second_name(path: &Path, inode: u64) -> io::Result<Option<PathBuf>> {
 mod tests {
     use std::sync::Arc;
 
+    use base_sealer::Sealer;
     use cluster_archive::{Archive, DirectoryStore};
     use control_records::epoch::identify;
-    use control_store::{Op, Sealer, Store as _, Txn};
+    use control_store::{Op, Store as _, Txn};
 
     use super::*;
 
@@ -187,7 +189,7 @@ mod tests {
             let archive = Archive::new(objects, Arc::new(Sealer::from_key(&[7; 32])));
             let copies = Copies::new(Arc::new(archive));
             let store = RedbStore::open(&directory.path().join("store.redb"), &env).unwrap();
-            let id = identify(&store, &env).await.unwrap().id;
+            let id = identify(&store, || env.ids.short()).await.unwrap().id;
             put(&store, "then").await;
             copies.take(&Snapshot::of(&store, &env).await.unwrap()).unwrap();
             put(&store, "now").await;
@@ -212,7 +214,7 @@ mod tests {
         async fn says(&self, path: &Path) -> (String, Epoch) {
             let store = RedbStore::open(path, &self.env).unwrap();
             let value = store.get("/a").await.unwrap().unwrap().value;
-            let own = identify(&store, &self.env).await.unwrap();
+            let own = identify(&store, || self.env.ids.short()).await.unwrap();
             assert_eq!(own.id, self.id);
             (String::from_utf8(value.to_vec()).unwrap(), own.epoch)
         }

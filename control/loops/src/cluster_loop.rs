@@ -296,8 +296,10 @@ impl ClusterLoop {
         };
         match connect(&self.shared.deps, &site, &self.state.pki).await {
             Ok(api) => {
+                let changes = api.changes();
                 self.state.handle = Some(Handle {
-                    changes: api.changes(),
+                    seen: changes.count(),
+                    changes,
                     api,
                     made_at: now,
                     deaf: false,
@@ -516,7 +518,7 @@ impl ClusterLoop {
         };
         let api = async {
             match self.state.handle.as_mut().filter(|handle| !handle.deaf) {
-                Some(handle) => handle.changes.changed().await.is_ok(),
+                Some(handle) => handle.changed().await,
                 None => std::future::pending().await,
             }
         };

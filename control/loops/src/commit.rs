@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
+use base_sealer::SealError;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing, LeaseRecord,
@@ -10,7 +11,7 @@ use control_records::{
     directory, events, key,
     unknown::{self, Kind},
 };
-use control_store::{Revision, SealError, StoreError, Stored, Txn, get_record, put_record};
+use control_store::{Revision, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;

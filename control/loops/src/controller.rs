@@ -10,12 +10,17 @@ use std::{
     time::Duration,
 };
 
+use agent_api::WakeUp;
 use base_env::Seed;
 use control_records::{Event, EventKind, Fence, NameRecord, directory, events, key, unknown};
-use control_store::{Change, StoreError, Txn, list_records};
+use control_store::{Change, Changes, StoreError, Txn, list_records};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    stream::{BoxStream, Fuse},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::watch,
     task::{self, AbortHandle, JoinSet},
 };
 
@@ -88,13 +93,13 @@ impl Controller {
     /// Runs until `shutdown` says true (or its sender is gone). Effects under way are dropped then: each may be cut short
     /// at any point, and is done again after the next start. Machines and what runs in them are not touched.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
-        let mut reports = self.shared.deps.agents.subscribe();
+        let mut wake_ups = self.shared.deps.agents.subscribe().fuse();
         loop {
             let mut dispatcher = Dispatcher::new(Arc::clone(&self.shared), self.activity.clone());
             let result = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                result = dispatcher.serve(&mut reports) => result,
+                result = dispatcher.serve(&mut wake_ups) => result,
             };
             // Every loop has ended with the dispatcher. Starting over reads everything anew.
             let Err(error) = result;
@@ -134,8 +139,6 @@ struct Dispatcher {
     loops: JoinSet<Exit>,
     listeners: JoinSet<String>,
     sweeps: JoinSet<()>,
-    /// Keeps a channel open on which nothing ever comes.
-    silence: Option<broadcast::Sender<String>>,
     /// Whose loop a task is.
     tasks: HashMap<task::Id, String>,
     activity: watch::Sender<Activity>,
@@ -146,8 +149,8 @@ struct Dispatcher {
     restarts: JoinSet<String>,
 }
 
-/// The watch of the store.
-type Changes = mpsc::Receiver<Result<Change, StoreError>>;
+/// What wakes loops about machines. Ends where there are no agents; the resync goes on.
+type WakeUps = Fuse<BoxStream<'static, WakeUp>>;
 
 /// It ends by an error only; the shutdown drops it.
 type Never = std::convert::Infallible;
@@ -162,7 +165,6 @@ impl Dispatcher {
             loops: JoinSet::new(),
             listeners: JoinSet::new(),
             sweeps: JoinSet::new(),
-            silence: None,
             tasks: HashMap::new(),
             activity,
             seed,
@@ -172,7 +174,7 @@ impl Dispatcher {
         }
     }
 
-    async fn serve(&mut self, reports: &mut broadcast::Receiver<String>) -> Result<Never, StoreError> {
+    async fn serve(&mut self, wake_ups: &mut WakeUps) -> Result<Never, StoreError> {
         let (mut changes, clusters) = self.read_all().await?;
         let now = self.shared.inventory.mark();
         for uid in clusters {
@@ -187,11 +189,11 @@ impl Dispatcher {
             // the changes are taken in each round before the order below counts, so that a controller that is busy with
             // reports does not fall behind the store's watch.
             for _ in 0..CHANGES {
-                match changes.try_recv() {
-                    Ok(Ok(change)) => self.changed(&change),
-                    Ok(Err(StoreError::Lagged)) => changes = self.read_again().await?,
-                    Ok(Err(error)) => return Err(error),
-                    Err(_nothing_or_closed) => break,
+                match changes.next().now_or_never().flatten() {
+                    Some(Ok(change)) => self.changed(&change),
+                    Some(Err(StoreError::Lagged)) => changes = self.read_again().await?,
+                    Some(Err(error)) => return Err(error),
+                    None => break,
                 }
             }
             tokio::select! {
@@ -219,29 +221,8 @@ impl Dispatcher {
                     Ok(uid) => self.restart(&uid),
                     Err(error) => tracing::error!("the pause after a fault ended by another one: {error}"),
                 },
-                report = reports.recv() => match report {
-                    Ok(machine) => {
-                        let mut due = BTreeSet::from([machine]);
-                        while due.len() < REPORTS
-                            && let Ok(machine) = reports.try_recv()
-                        {
-                            due.insert(machine);
-                        }
-                        for machine in &due {
-                            if let Some(uid) = self.shared.index.owner(machine) {
-                                self.wake(&uid);
-                            }
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),
-                    // No agent will ever report again: a simulation without agents, or the end. The resync goes on.
-                    Err(broadcast::error::RecvError::Closed) => {
-                        let (sender, receiver) = broadcast::channel(1);
-                        self.silence = Some(sender);
-                        *reports = receiver;
-                    }
-                },
-                change = changes.recv() => {
+                Some(first) = wake_ups.next() => self.reported(first, wake_ups),
+                change = changes.next() => {
                     let next = match change {
                         Some(Ok(change)) => Some(change),
                         Some(Err(StoreError::Lagged)) | None => None,
@@ -252,6 +233,26 @@ impl Dispatcher {
                         None => changes = self.read_again().await?,
                     }
                 }
+            }
+        }
+    }
+
+    /// Wakes the loops of this wake-up and of those that wait behind it.
+    fn reported(&mut self, first: WakeUp, more: &mut WakeUps) {
+        let mut machines = BTreeSet::new();
+        let mut next = Some(first);
+        while let Some(wake_up) = next {
+            match wake_up {
+                WakeUp::Machine(machine) => machines.insert(machine),
+                WakeUp::All => return self.wake_all(),
+            };
+            next = (machines.len() < REPORTS)
+                .then(|| more.next().now_or_never().flatten())
+                .flatten();
+        }
+        for machine in &machines {
+            if let Some(uid) = self.shared.index.owner(machine) {
+                self.wake(&uid);
             }
         }
     }
@@ -428,10 +429,10 @@ impl Dispatcher {
                     return;
                 }
                 if let Some(handle) = state.handle.as_ref().filter(|handle| !handle.deaf) {
-                    let mut changes = handle.changes.clone();
+                    let (changes, seen) = (Arc::clone(&handle.changes), handle.seen);
                     entry.listener = Some(self.listeners.spawn(async move {
                         // An end is news too: the loop finds out what it means.
-                        let _ = changes.changed().await;
+                        let _ = changes.after(seen).await;
                         uid
                     }));
                 }

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use agent_api::Agents;
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_api::Connect;
 use control_planner::Policy;
 use control_records::{Epoch, HostId};
-use control_store::{Sealer, Store};
+use control_store::Store;
 use fabric_api::Fabric;
 
 use crate::{fair_semaphore::Limits, recipes::Recipes};

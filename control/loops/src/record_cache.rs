@@ -71,7 +71,8 @@ impl<T: DeserializeOwned> RecordCache<T> {
 
 #[cfg(test)]
 mod tests {
-    use control_store::{MemoryStore, Txn, put_record};
+    use control_store::{Txn, put_record};
+    use storage_redb::MemoryStore;
 
     use super::*;
 

@@ -7,13 +7,14 @@ use std::{
 };
 
 use base_env::Seed;
-use cluster_api::{ClusterApi, NodeSeen};
+use cluster_api::{Changes, ClusterApi, NodeSeen};
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, Health, Held, NetworkSeen, Presence, Reach, Subject,
 };
 use control_records::Fence;
+use futures::FutureExt as _;
 use jiff::Timestamp;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 
 use crate::{
     effects::{self, Failure, Outcome},
@@ -52,13 +53,26 @@ pub(crate) struct LoopState {
 /// The connection to the cluster's API.
 pub(crate) struct Handle {
     pub(crate) api: Arc<dyn ClusterApi>,
-    pub(crate) changes: watch::Receiver<u64>,
+    pub(crate) changes: Arc<dyn Changes>,
+    /// The count of changes that is dealt with.
+    pub(crate) seen: u64,
     pub(crate) made_at: Timestamp,
     /// It will tell of no more changes. A resync makes another.
     pub(crate) deaf: bool,
 }
 
 impl Handle {
+    /// Waits for the next change; whether more will be noticed.
+    pub(crate) async fn changed(&mut self) -> bool {
+        match self.changes.after(self.seen).await {
+            Some(count) => {
+                self.seen = count;
+                true
+            }
+            None => false,
+        }
+    }
+
     pub(crate) fn expired(&self, now: Timestamp, after: Duration) -> bool {
         now.duration_since(self.made_at).unsigned_abs() >= after
     }
@@ -138,15 +152,9 @@ impl LoopState {
 
     /// Notices what is not told by an effect: the API's changes, and what the control plane's agent says of it.
     pub(crate) fn listen(&mut self, api_server_ready: Option<bool>) {
-        if let Some(handle) = self.handle.as_mut().filter(|handle| !handle.deaf) {
-            match handle.changes.has_changed() {
-                Ok(true) => {
-                    handle.changes.mark_unchanged();
-                    self.api_changed(true);
-                }
-                Ok(false) => {}
-                Err(_closed) => self.api_changed(false),
-            }
+        let handle = self.handle.as_mut().filter(|handle| !handle.deaf);
+        if let Some(hears) = handle.and_then(|handle| handle.changed().now_or_never()) {
+            self.api_changed(hears);
         }
         if api_server_ready.is_some() && self.api_server_ready != api_server_ready {
             self.api_server_ready = api_server_ready;

@@ -11,11 +11,12 @@ use std::{
     time::Duration,
 };
 
-use agent_api::{Agents, LogError};
+use agent_api::{Agents, LogError, WakeUp};
 use agent_protocol::{MachineConfig, Report};
 use agent_sessions::{Sessions, StoreDirectory};
 use async_trait::async_trait;
 use base_env::{Clock, Env};
+use base_sealer::Sealer;
 use base_testkit::wait_for;
 use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 use control_loops::{Activity, Controller, ControllerDeps, Settings};
@@ -23,14 +24,13 @@ use control_records::{
     ClusterRecord, DesiredState, FenceRecord, HostId, ObservedRecord, OperationRecord, OperationStatus,
     Owner, Requests, directory, events, key,
 };
-use control_store::{
-    Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, put_record,
-};
+use control_store::{Changes, Revision, Store, StoreError, Txn, Versioned, get_record, put_record};
 use fabric_sim::{Call, Interceptor, SimOptions, SimWorld, Verdict};
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
 use jiff::Timestamp;
 use service::KubernetesRecipes;
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+use storage_redb::MemoryStore;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -58,7 +58,7 @@ impl Agents for FaultyAgents {
     fn contact(&self, machine: &str) -> Option<Duration> {
         self.inner.contact(machine)
     }
-    fn subscribe(&self) -> broadcast::Receiver<String> {
+    fn subscribe(&self) -> BoxStream<'static, WakeUp> {
         self.inner.subscribe()
     }
     async fn logs(&self, machine: &str, process: &str, lines: u32) -> Result<String, LogError> {
@@ -84,15 +84,11 @@ impl Store for LaggingStore {
     async fn txn(&self, txn: Txn) -> Result<Revision, StoreError> {
         self.inner.txn(txn).await
     }
-    async fn watch(
-        &self,
-        prefix: &str,
-        from: Revision,
-    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError> {
         self.watches.fetch_add(1, Ordering::SeqCst);
         let mut changes = self.inner.watch(prefix, from).await?;
         let lag = Arc::clone(&self.lag);
-        let (send, receive) = mpsc::channel(64);
+        let (send, mut receive) = mpsc::channel(64);
         tokio::spawn(async move {
             loop {
                 let next = tokio::select! {
@@ -102,7 +98,7 @@ impl Store for LaggingStore {
                         let _ = send.send(Err(StoreError::Lagged)).await;
                         return;
                     }
-                    next = changes.recv() => next,
+                    next = changes.next() => next,
                 };
                 let Some(change) = next else { return };
                 if send.send(change).await.is_err() {
@@ -110,7 +106,7 @@ impl Store for LaggingStore {
                 }
             }
         });
-        Ok(receive)
+        Ok(stream::poll_fn(move |context| receive.poll_recv(context)).boxed())
     }
 }
 

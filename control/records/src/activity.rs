@@ -178,7 +178,7 @@ fn superfluous<'a>(keys: &[&'a str], prefix: &str, most: usize, now: Timestamp) 
 
 #[cfg(test)]
 mod tests {
-    use control_store::MemoryStore;
+    use storage_redb::MemoryStore;
 
     use super::*;
 

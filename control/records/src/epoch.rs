@@ -7,7 +7,6 @@
 //! Always true: of two lives of a store, the later one has the larger epoch; the record is written with the first records, and then by a
 //! restore only.
 
-use base_env::Env;
 use control_store::{Store, StoreError, Txn, get_record, put_record};
 use serde::{Deserialize, Serialize};
 
@@ -49,17 +48,20 @@ pub struct StoreRecord {
     pub epoch: Epoch,
 }
 
-/// Which store this is; a store that does not say it yet is given an identity.
+/// Which store this is; a store that does not say it yet is given an identity, from `new_id`.
 ///
 /// # Errors
 /// What the store says.
-pub async fn identify(store: &dyn Store, env: &Env) -> Result<StoreRecord, StoreError> {
+pub async fn identify(
+    store: &dyn Store,
+    new_id: impl FnOnce() -> String + Send,
+) -> Result<StoreRecord, StoreError> {
     if let Some(found) = get_record::<StoreRecord>(store, key::STORE).await? {
         return Ok(found.value);
     }
     let record = StoreRecord {
         v: 1,
-        id: env.ids.short(),
+        id: new_id(),
         epoch: Epoch::default(),
     };
     let txn = Txn::default()
@@ -71,7 +73,7 @@ pub async fn identify(store: &dyn Store, env: &Env) -> Result<StoreRecord, Store
 
 #[cfg(test)]
 mod tests {
-    use control_store::MemoryStore;
+    use storage_redb::MemoryStore;
 
     use super::*;
 
@@ -90,10 +92,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_has_one_identity() {
-        let (store, env) = (MemoryStore::new(), Env::system());
-        let first = identify(&store, &env).await.unwrap();
-        assert_eq!(identify(&store, &env).await.unwrap(), first);
-        let other = identify(&MemoryStore::new(), &env).await.unwrap();
-        assert_ne!(first.id, other.id);
+        let store = MemoryStore::new();
+        let first = identify(&store, || "one".to_owned()).await.unwrap();
+        assert_eq!(first.id, "one");
+        assert_eq!(identify(&store, || "two".to_owned()).await.unwrap(), first);
     }
 }

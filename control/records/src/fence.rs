@@ -88,7 +88,7 @@ impl Fence {
 
 #[cfg(test)]
 mod tests {
-    use control_store::MemoryStore;
+    use storage_redb::MemoryStore;
 
     use super::*;
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use base_sealer::Sealer;
 use cluster_spec::{ClusterSpec, PoolSpec};
 use control_records::{
     ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, MachineRecord, MigrateError,
@@ -17,12 +18,11 @@ use control_records::{
     Work, directory, events, key, migrate, migrate::FORMAT,
 };
 use control_store::{
-    Change, MemoryStore, Revision, Sealer, Store, StoreError, Txn, Versioned, get_record, list_records,
-    put_record,
+    Changes, Revision, Store, StoreError, Txn, Versioned, get_record, list_records, put_record,
 };
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use storage_redb::MemoryStore;
 
 /// What a stamp of the simulator had in its store when this was the format: clusters at rest, being made and deleted, a pool
 /// on its way out, operations that ended and that did not. The second has parts that were reached and aborted (one is a pool
@@ -299,11 +299,7 @@ impl Store for Broken<'static> {
         self.store.txn(txn).await
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        from: Revision,
-    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError> {
         self.store.watch(prefix, from).await
     }
 }

@@ -1,32 +1,23 @@
-//! The store: a revisioned key-value store behind a small trait, and the sealing of secrets at rest.
+//! The store: a revisioned key-value store, as a contract. Pure: no runtime, no I/O.
 //!
 //! Keys are slash-separated paths, values are bytes (JSON records, see `control/records`). Every committed transaction
-//! gets the next revision; a key remembers the revision that last changed it. Drivers: [`MemoryStore`] (tests)
-//! and [`RedbStore`] (embedded, group commit; in the simulator without a thread, in a [`MemoryFile`]). Later etcd, behind the same trait.
+//! gets the next revision; a key remembers the revision that last changed it. Implemented by `storage/redb` (a file, or memory for tests).
+//! Later by etcd, behind the same trait.
 //!
 //! Always true: a transaction is all or nothing and durable before `txn` returns; a watch sees every change after its
 //! revision, in order, or ends with [`StoreError::Lagged`] (then list again). When a transaction names a key twice, the
-//! last effect wins and is the only change. Secrets are sealed ([`Sealer`]) before they come here.
+//! last effect wins and is the only change. Secrets are sealed (`base/sealer`) before they come here.
 //!
 //! Called by: providers (desired, operations), the control loops (observed, machines, leases), the agent hub (tokens).
 
-mod history;
-mod memory;
-mod memory_file;
 mod records;
-mod redb_store;
-mod sealer;
 
-pub use memory::MemoryStore;
-pub use memory_file::MemoryFile;
 pub use records::{Stored, get_record, list_records, parse_record, put_record};
-pub use redb_store::RedbStore;
-pub use sealer::{SealError, Sealer};
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use futures::stream::BoxStream;
 
 /// Conditions, and effects, that a transaction may have: what etcd takes by default, so that what is written against this
 /// trait works there.
@@ -118,6 +109,9 @@ pub struct Change {
     pub value: Option<Value>,
 }
 
+/// What a watch yields, at the pace of its reader. It ends after its first error, or with the store; dropping it ends the watch.
+pub type Changes = BoxStream<'static, Result<Change, StoreError>>;
+
 /// Why the store could not.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -176,9 +170,5 @@ pub trait Store: Send + Sync + 'static {
     /// Commits. Returns the new revision.
     async fn txn(&self, txn: Txn) -> Result<Revision, StoreError>;
     /// All changes of keys with a prefix after `from`.
-    async fn watch(
-        &self,
-        prefix: &str,
-        from: Revision,
-    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError>;
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError>;
 }

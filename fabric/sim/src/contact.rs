@@ -6,16 +6,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use agent_api::{Agents, LogError};
+use agent_api::{Agents, LogError, WakeUp};
 use agent_protocol::{LEVEL, LogRequest, MachineConfig, Report, SEED_PATH, Seed};
 use agent_sessions::{Admitted, ConfigAnswer, Sessions};
 use async_trait::async_trait;
 use base_env::Clock;
 use fabric_api::Power;
-use tokio::{
-    sync::{Notify, broadcast},
-    task::JoinHandle,
-};
+use futures::stream::BoxStream;
+use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
     Inner, SimWorld,
@@ -312,7 +310,7 @@ impl Agents for Way {
         self.sessions.contact(machine)
     }
 
-    fn subscribe(&self) -> broadcast::Receiver<String> {
+    fn subscribe(&self) -> BoxStream<'static, WakeUp> {
         self.sessions.subscribe()
     }
 

@@ -5,11 +5,12 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
+use base_sealer::Sealer;
 use control_backup::{Copies, CopyName, Kept, Snapshot};
-use control_store::{RedbStore, Sealer};
 use jiff::Timestamp;
 use serde_json::json;
 use service::store_copies::{CopyStatus, StoreStatus};
+use storage_redb::RedbStore;
 
 use super::Context;
 use crate::{
@@ -140,7 +141,7 @@ impl<'a> Stand<'a> {
             }
             let store = RedbStore::open(&self.context.places.store(), &self.context.env)?;
             control_records::migrate(&store).await?;
-            control_records::epoch::identify(&store, &self.context.env).await?;
+            control_records::epoch::identify(&store, || self.context.env.ids.short()).await?;
             let snapshot = Snapshot::of(&store, &self.context.env).await?;
             let copies = self.copies.clone();
             CopyStatus::from(&blocking(move || copies.take(&snapshot)).await?)

@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_archive::{Archive, DirectoryStore, Mirror, ObjectStore};
-use control_store::Sealer;
 use storage_s3::{S3Config, S3Store, Timing};
 use zeroize::Zeroizing;
 

@@ -14,8 +14,8 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
+use base_sealer::Sealer;
 use base_tls::ServedCertificate;
-use control_store::Sealer;
 use identity::{EndpointCa, EndpointTls};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -87,9 +87,9 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use control_store::MemoryStore;
     use fabric_api::Uplink;
     use identity::{find_principal, verify_secret};
+    use storage_redb::MemoryStore;
 
     use super::*;
 

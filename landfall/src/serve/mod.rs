@@ -19,9 +19,10 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context as _, Result};
 use arm_edge::ServerTls;
 use base_env::Env;
+use base_sealer::Sealer;
 use base_tls::ServedCertificate;
 use control_backup::Copies;
-use control_store::{Sealer, Store};
+use control_store::Store;
 use service::{Config, Part, Records, Service, contain, store_copies::StoreCopies, until};
 use tokio::{
     net::TcpListener,
@@ -109,7 +110,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             "the store was migrated"
         );
     }
-    let identity = control_records::epoch::identify(&*store, env)
+    let identity = control_records::epoch::identify(&*store, || env.ids.short())
         .await
         .with_context(|| format!("cannot use {}", places.store().display()))?;
     let config = config(places, &settings);

@@ -4,7 +4,8 @@
 
 use anyhow::{Context as _, Result};
 use control_backup::Copies;
-use control_store::{RedbStore, StoreError};
+use control_store::StoreError;
+use storage_redb::RedbStore;
 
 use crate::{commands::Context, problem::Problem};
 

@@ -2,9 +2,9 @@
 
 use std::{cell::Cell, fs, path::Path, rc::Rc, sync::Arc};
 
+use base_sealer::Sealer;
 use cluster_archive::{Archive, ArchiveError, DirectoryStore};
 use cluster_backup::{Change, ObjectName, base::BaseWriter, log::LogWriter};
-use control_store::Sealer;
 
 use super::*;
 

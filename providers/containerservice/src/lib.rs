@@ -33,8 +33,9 @@ use std::sync::Arc;
 
 use arm_kernel::Host;
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_versions::Offered;
-use control_store::{Sealer, Store};
+use control_store::Store;
 use ipnet::Ipv4Net;
 
 pub use api_versions::API_VERSIONS;

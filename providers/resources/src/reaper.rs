@@ -8,8 +8,8 @@ use base_env::Env;
 use control_records::{
     GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Owner, key,
 };
-use control_store::{Change, Store, StoreError, Stored, Txn, list_records, put_record};
-use tokio::sync::mpsc::Receiver;
+use control_store::{Changes, Store, StoreError, Stored, Txn, list_records, put_record};
+use futures::StreamExt as _;
 
 use crate::groups::DELETE;
 
@@ -105,8 +105,8 @@ impl GroupReaper {
     }
 
     /// Waits for a change worth a look.
-    async fn change(&self, watch: &mut Receiver<Result<Change, StoreError>>, busy: bool) {
-        while let Some(Ok(change)) = watch.recv().await {
+    async fn change(&self, watch: &mut Changes, busy: bool) {
+        while let Some(Ok(change)) = watch.next().await {
             // A cluster's own writes are many; a group can only be empty after a removal.
             if !busy || change.value.is_none() || change.key.starts_with(key::GROUPS) {
                 self.env.clock.sleep(DEBOUNCE).await;

@@ -8,9 +8,9 @@ use std::{
     },
 };
 
+use control_store::{Change, Changes, Compare, LARGEST_TXN, Op, Revision, StoreError, Txn, Value, Versioned};
+use futures::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
-
-use crate::{Change, Compare, LARGEST_TXN, Op, Revision, StoreError, Txn, Value, Versioned};
 
 /// Changes kept for watches that are yet to start.
 const TAIL: usize = 4096;
@@ -161,9 +161,9 @@ impl History {
         self.wake.send_replace(revision);
     }
 
-    /// Starts a watch. It ends when the receiver or the last [`History`] goes.
-    pub(crate) fn watch(&self, prefix: &str, from: Revision) -> mpsc::Receiver<Result<Change, StoreError>> {
-        let (sender, receiver) = mpsc::channel(AHEAD);
+    /// Starts a watch. It ends when its reader or the last [`History`] goes.
+    pub(crate) fn watch(&self, prefix: &str, from: Revision) -> Changes {
+        let (sender, mut receiver) = mpsc::channel(AHEAD);
         let position = Arc::new(AtomicU64::new(from.0));
         self.write().watches.push(Arc::downgrade(&position));
         let follower = Follower {
@@ -174,7 +174,7 @@ impl History {
         };
         let wake = self.wake.subscribe();
         tokio::spawn(follower.run(wake, sender));
-        receiver
+        stream::poll_fn(move |context| receiver.poll_recv(context)).boxed()
     }
 }
 

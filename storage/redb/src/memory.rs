@@ -3,9 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use control_store::{Changes, Revision, Store, StoreError, Txn, Versioned};
 
-use crate::{Change, Revision, Store, StoreError, Txn, Versioned, history::History};
+use crate::history::History;
 
 /// Keeps everything in memory. Must be used inside a tokio runtime (watches are tasks).
 #[derive(Debug)]
@@ -49,11 +49,7 @@ impl Store for MemoryStore {
         Ok(revision)
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        from: Revision,
-    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError> {
         Ok(self.history.watch(prefix, from))
     }
 }

@@ -22,11 +22,12 @@ use std::{
 
 use async_trait::async_trait;
 use base_env::{Clock, Env};
+use control_store::{Changes, Revision, Store, StoreError, Txn, Versioned};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Change, MemoryFile, Revision, Store, StoreError, Txn, Versioned,
+    MemoryFile,
     history::{Commit, History},
 };
 
@@ -511,11 +512,7 @@ impl Store for RedbStore {
         result.await.map_err(|_closed| gone())?
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        from: Revision,
-    ) -> Result<mpsc::Receiver<Result<Change, StoreError>>, StoreError> {
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError> {
         Ok(self.history.watch(prefix, from))
     }
 }

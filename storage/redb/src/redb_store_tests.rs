@@ -80,7 +80,7 @@ async fn a_disk_that_was_full_is_written_to_again() {
 }
 
 fn put(key: &str) -> Txn {
-    Txn::default().with(crate::Op::Put(key.to_owned(), b"x".to_vec()))
+    Txn::default().with(control_store::Op::Put(key.to_owned(), b"x".to_vec()))
 }
 
 #[tokio::test]

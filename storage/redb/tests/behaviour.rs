@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use base_env::Env;
 use control_store::{
-    Change, LARGEST_TXN, MemoryStore, Op, RedbStore, Revision, Store, StoreError, Txn, get_record,
-    list_records, put_record,
+    Change, LARGEST_TXN, Op, Revision, Store, StoreError, Txn, get_record, list_records, put_record,
 };
+use futures::StreamExt as _;
 use proptest::prelude::*;
+use storage_redb::{MemoryStore, RedbStore};
 
 /// A driver under test, and what keeps its file alive.
 struct Subject {
@@ -107,7 +108,7 @@ async fn a_watch_sees_what_came_after_and_then_what_comes() {
             .unwrap();
         let mut seen = Vec::new();
         for _ in 0..2 {
-            let Change { revision, key, value } = watch.recv().await.unwrap().unwrap();
+            let Change { revision, key, value } = watch.next().await.unwrap().unwrap();
             seen.push((
                 revision.0,
                 key,
@@ -122,7 +123,7 @@ async fn a_watch_sees_what_came_after_and_then_what_comes() {
             ]
         );
         drop(store);
-        assert!(watch.recv().await.is_none(), "a watch ends with its store");
+        assert!(watch.next().await.is_none(), "a watch ends with its store");
     }
 }
 
@@ -177,7 +178,7 @@ async fn a_watch_that_fell_behind_says_so_once_and_ends() {
         put_many(&store, (0..70_000).map(|index| format!("/many/{index}"))).await;
         let mut last = Revision(0);
         loop {
-            match slow.recv().await {
+            match slow.next().await {
                 Some(Ok(change)) => {
                     assert!(change.revision >= last, "in order until the end");
                     last = change.revision;
@@ -186,11 +187,11 @@ async fn a_watch_that_fell_behind_says_so_once_and_ends() {
                 other => panic!("expected a change or Lagged, got {other:?}"),
             }
         }
-        assert!(slow.recv().await.is_none());
+        assert!(slow.next().await.is_none());
         let (_, revision) = store.list("/").await.unwrap();
         let mut fresh = store.watch("/", revision).await.unwrap();
         store.txn(put("/new", "1")).await.unwrap();
-        assert_eq!(fresh.recv().await.unwrap().unwrap().key, "/new");
+        assert_eq!(fresh.next().await.unwrap().unwrap().key, "/new");
     }
 }
 
@@ -201,13 +202,13 @@ async fn a_watch_that_reads_is_not_lost_to_commits_larger_than_what_is_kept() {
         put_many(&store, (0..10_000).map(|index| format!("/{index:05}"))).await;
         store.txn(put("/last", "1")).await.unwrap();
         for index in 0..10_000 {
-            assert_eq!(watch.recv().await.unwrap().unwrap().key, format!("/{index:05}"));
+            assert_eq!(watch.next().await.unwrap().unwrap().key, format!("/{index:05}"));
         }
-        assert_eq!(watch.recv().await.unwrap().unwrap().key, "/last");
+        assert_eq!(watch.next().await.unwrap().unwrap().key, "/last");
         // Read by everybody, it is kept no longer than usual.
         store.txn(put("/more", "1")).await.unwrap();
         let mut late = store.watch("/", Revision(0)).await.unwrap();
-        assert!(matches!(late.recv().await, Some(Err(StoreError::Lagged))));
+        assert!(matches!(late.next().await, Some(Err(StoreError::Lagged))));
     }
 }
 
@@ -241,7 +242,7 @@ async fn a_closed_file_comes_back_as_it_was_and_forgets_its_history() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].0.as_str(), found[0].1.revision), ("/b", Revision(2)));
     let mut watch = subject.store.watch("/", Revision(1)).await.unwrap();
-    assert!(matches!(watch.recv().await, Some(Err(StoreError::Lagged))));
+    assert!(matches!(watch.next().await, Some(Err(StoreError::Lagged))));
     assert_eq!(subject.store.txn(put("/c", "3")).await.unwrap(), Revision(4));
 }
 
@@ -467,7 +468,7 @@ proptest! {
                     assert_eq!(&found, &model.current);
                 }
                 for expected in &model.changes[told..] {
-                    let change = watch.recv().await.unwrap().unwrap();
+                    let change = watch.next().await.unwrap().unwrap();
                     let value = change.value.map(|value| value.to_vec());
                     assert_eq!(&(change.revision.0, change.key, value), expected);
                 }

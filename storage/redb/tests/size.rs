@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use base_env::Env;
-use control_store::{LARGEST_TXN, Op, RedbStore, Store, Txn};
+use control_store::{LARGEST_TXN, Op, Store, Txn};
+use storage_redb::RedbStore;
 
 /// Records and their size, written so many at a time.
 struct Load {

@@ -8,9 +8,9 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
+use base_sealer::Sealer;
 use cluster_archive::Archive;
 use cluster_backup::{Entry, ObjectName, base::BaseWriter};
-use control_store::Sealer;
 
 use super::*;
 

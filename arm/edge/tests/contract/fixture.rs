@@ -16,11 +16,12 @@ use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
 use control_records::{GroupRecord, SubscriptionRecord, key};
-use control_store::{MemoryStore, Store, Txn, get_record, put_record};
+use control_store::{Store, Txn, get_record, put_record};
 use http::{HeaderMap, StatusCode};
 use identity::{IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
 use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
 use serde_json::{Value, json};
+use storage_redb::MemoryStore;
 use tower::ServiceExt as _;
 
 pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";

@@ -405,11 +405,12 @@ async fn drift(stand: &Stand) {
             }
         })
         .await;
-    let mut changes = stand.api.changes();
+    let changes = stand.api.changes();
+    let seen = changes.count();
     stand
         .env
         .clock
-        .timeout(LONG, changes.changed())
+        .timeout(LONG, changes.after(seen))
         .await
         .unwrap()
         .unwrap();
@@ -422,7 +423,7 @@ async fn drift(stand: &Stand) {
             stand
                 .env
                 .clock
-                .timeout(LONG, changes.clone().changed())
+                .timeout(LONG, changes.after(seen))
                 .await
                 .map_err(|error| error.to_string())?
                 .unwrap();

@@ -11,10 +11,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base_env::Elapsed;
 use base_errors::chain;
+use base_sealer::SealError;
 use cluster_api::{ClusterApi, ClusterError};
 use control_planner::Effect;
 use control_records::{Fence, MachineRecord, PkiRecord, Role, key};
-use control_store::{SealError, StoreError, get_record};
+use control_store::{StoreError, get_record};
 use fabric_api::FabricError;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;

@@ -16,6 +16,7 @@ use agent_protocol::{File, MachineConfig, Process, Report, Seed};
 use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
 use async_trait::async_trait;
 use base_env::Env;
+use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -258,7 +259,7 @@ impl World {
                 if let Some(report) = self.sessions().report(MACHINE).filter(|report| is(report)) {
                     return report;
                 }
-                news.recv().await.expect("few reports, and the hub stays");
+                news.next().await.expect("the hub stays");
             }
         });
         match found.await {

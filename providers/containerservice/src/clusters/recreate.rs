@@ -2,9 +2,10 @@
 
 use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
+use base_sealer::Sealer;
 use cluster_spec::RestoreSpec;
 use control_records::{ClusterRecord, DeletedRecord, key};
-use control_store::{Sealer, list_records};
+use control_store::list_records;
 use serde_json::{Value, json};
 
 use super::{

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use agent_api::{Agents, LogError};
+use agent_api::{Agents, LogError, WakeUp};
 use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, programs::BackupStatus};
 use arm_kernel::{AccessControl, Call, Mode, Provider as _, routes};
 use async_trait::async_trait;
@@ -13,12 +13,12 @@ use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter
 use cluster_versions::Offered;
 use control_records::{Assignment, DeletedRecord, Healing, MachineRecord, PkiRecord, Role, key};
 use control_store::{Op, put_record};
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use jiff::Timestamp;
 use providers_containerservice::{
     ArchiveReader, BackupApi, ContainerService, ProviderConfig, SERVICE_PRINCIPAL_SECRET, secret_name,
 };
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
 
 use crate::stamp::{Kubeconfigs, SUBSCRIPTION, Stamp, least};
 
@@ -36,8 +36,8 @@ impl Agents for Said {
     fn contact(&self, machine: &str) -> Option<Duration> {
         self.0.contains_key(machine).then_some(Duration::ZERO)
     }
-    fn subscribe(&self) -> broadcast::Receiver<String> {
-        broadcast::channel(1).1
+    fn subscribe(&self) -> BoxStream<'static, WakeUp> {
+        stream::empty().boxed()
     }
     async fn logs(&self, machine: &str, _: &str, _: u32) -> Result<String, LogError> {
         Err(LogError::Away(machine.to_owned()))

@@ -7,15 +7,17 @@ use arm_kernel::{AccessControl, Call, Provider, Registry};
 use arm_wire::{ArmError, Principal, PrincipalKind, Request, Response, Trace};
 use async_trait::async_trait;
 use base_env::Env;
+use base_sealer::Sealer;
 use cluster_spec::CredentialKind;
 use cluster_versions::Offered;
 use control_records::{
     ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OwnerRecord, directory, key,
 };
-use control_store::{MemoryStore, Sealer, Store, Txn, get_record, list_records, put_record};
+use control_store::{Store, Txn, get_record, list_records, put_record};
 use http::Method;
 use providers_containerservice::{ContainerService, Credentials, NAMESPACE, ProviderConfig};
 use serde_json::{Value, json};
+use storage_redb::MemoryStore;
 
 pub(crate) const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
 

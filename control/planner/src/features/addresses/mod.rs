@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-use base_env::Seed;
+use base_seed::Seed;
 use control_records::{ObservedRecord, Role};
 use ipnet::Ipv4Net;
 

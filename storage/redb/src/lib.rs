@@ -1,0 +1,17 @@
+//! The store in one file of redb, and in memory.
+//!
+//! Drivers of the contract in `control/store`: [`RedbStore`] (embedded, group commit; in the simulator without a thread, in a
+//! [`MemoryFile`]) and [`MemoryStore`] (tests, the bench). Both judge transactions and serve watches from one history in memory.
+//!
+//! Always true: what is read is committed; one writer at a time. Watches are tokio tasks, so a store is used inside a runtime.
+//!
+//! Called by: the service's assembly, which opens the store; the copies of the store, which make its file.
+
+mod history;
+mod memory;
+mod memory_file;
+mod redb_store;
+
+pub use memory::MemoryStore;
+pub use memory_file::MemoryFile;
+pub use redb_store::RedbStore;

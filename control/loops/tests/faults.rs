@@ -28,6 +28,7 @@ use control_store::{Changes, Revision, Store, StoreError, Txn, Versioned, get_re
 use fabric_sim::{Call, Interceptor, SimOptions, SimWorld, Verdict};
 use futures::{StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
 use jiff::Timestamp;
+use serde_json::Value;
 use service::KubernetesRecipes;
 use storage_redb::MemoryStore;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -437,8 +438,20 @@ impl Stand {
     }
 
     /// All that belongs to the cluster.
-    async fn records(&self) -> Vec<(String, Versioned)> {
-        self.store.list("/c/0123456789/").await.unwrap().0
+    /// The cluster's records and when they changed, without what agents change: they enrol wherever their cluster's loop runs.
+    async fn records(&self) -> Vec<(String, Option<Revision>, Value)> {
+        let (records, _) = self.store.list("/c/0123456789/").await.unwrap();
+        let own = records.into_iter().map(|(key, found)| {
+            let mut value: Value = serde_json::from_slice(&found.value).unwrap();
+            if !key.starts_with(&key::machines("0123456789")) {
+                return (key, Some(found.revision), value);
+            }
+            for field in ["enrolledKey", "tokenUsed"] {
+                value.as_object_mut().unwrap().remove(field);
+            }
+            (key, None, value)
+        });
+        own.collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `stop` and `start`: what they answer, what is refused meanwhile, how they follow each other.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
-use control_records::{OperationRecord, OperationStatus, directory};
+use control_records::{OperationRecord, OperationStatus, Part, directory};
 use serde_json::{Value, json};
 
 use crate::stamp::{Answer, Stamp, least, sent_back};
@@ -67,6 +67,32 @@ async fn a_cluster_is_stopped_and_started() {
             before.body()["properties"]["agentPoolProfiles"][0]["eTag"].clone();
     });
     assert_eq!(after.unwrap(), before.state, "nothing is left of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_runs_once_its_start_has_ended_whatever_else_goes_on() {
+    let stamp = standing().await;
+    stamp.power("stop").await;
+    stamp.reach("c").await;
+    let start = operation(&stamp, &stamp.power("start").await).await;
+    // The last that a start waits for is that nodes speak; a member may still be configured anew by then.
+    stamp
+        .observe("c", |observed| {
+            observed.stopped = false;
+            observed.reached.insert(Part::Base, start.generation);
+            observed.reached.insert(Part::pool("nodepool1"), start.generation);
+        })
+        .await;
+    let ended = OperationRecord {
+        status: OperationStatus::Succeeded,
+        ..start
+    };
+    stamp.write(control_store::put_record(ended.key(), &ended)).await;
+    assert_eq!(stamp.states().await[1..], ["Running", "Running"]);
+    assert_eq!(stamp.power("start").await.status, 204);
+    // The next request makes no difference to it.
+    stamp.ask("PATCH", C, json!({ "tags": { "a": "b" } })).await;
+    assert_eq!(stamp.states().await[1..], ["Running", "Running"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -234,6 +234,7 @@ impl Stamp {
         let observed = ObservedRecord {
             v: 2,
             generation: record.generation,
+            stopped: record.spec().stopped,
             vip: Some("100.64.0.9".parse().unwrap()),
             kubernetes_version: Some(record.spec().kubernetes_version.clone()),
             ready_nodes: record

@@ -5,7 +5,7 @@
 
 use arm_kernel::Decision;
 use arm_wire::{ArmError, ErrorCode};
-use control_records::ClusterRecord;
+use control_records::{ClusterRecord, ObservedRecord};
 use serde_json::{Value, json};
 
 use super::{
@@ -23,11 +23,7 @@ pub(crate) const ASPECT: Aspect = Aspect {
         _ => None,
     },
     show: |view, properties| {
-        let stopped = stands(
-            view.record,
-            view.observed.map_or(0, |observed| observed.generation),
-        );
-        properties["powerState"] = power_state(stopped);
+        properties["powerState"] = power_state(is_stopped(view.record, view.observed));
     },
 };
 
@@ -73,8 +69,7 @@ fn turn(
     let present = before.record;
     refuse_deleting(present)?;
     if present.spec().stopped == stopped {
-        let reached = before.observed.map_or(0, |observed| observed.generation);
-        if stands(present, reached) == stopped {
+        if is_stopped(present, before.observed) == stopped {
             return Ok(Decision::Unchanged);
         }
         let mut running = before.running.iter().rev();
@@ -95,13 +90,16 @@ fn turn(
     advance(context, name, Some(present), state, operation, None).map(Decision::Write)
 }
 
-/// Whether the cluster stands still: as it was what it is to be last.
-fn stands(record: &ClusterRecord, reached: u64) -> bool {
-    if reached >= record.generation {
-        return record.spec().stopped;
+/// Whether none of the cluster's machines runs: it was to be stopped last, and a start since then has not ended. A start ends once
+/// what it is about is there, which may be before all else of the cluster is.
+fn is_stopped(record: &ClusterRecord, observed: Option<&ObservedRecord>) -> bool {
+    let to_stop = record.spec().stopped;
+    if observed.is_some_and(|observed| observed.generation >= record.generation) {
+        return to_stop;
     }
     let last = record.requests.reached.as_deref();
-    last.is_some_and(|last| last.state.spec().stopped)
+    let started = !to_stop && observed.is_none_or(|observed| !observed.stopped);
+    last.is_some_and(|last| last.state.spec().stopped) && !started
 }
 
 fn power_state(stopped: bool) -> Value {

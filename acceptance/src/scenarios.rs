@@ -1,4 +1,4 @@
-//! The walks through the product. One stamp for all; clusters side by side.
+//! The walks through the product. Two stamps side by side, and clusters side by side on them.
 
 mod adversity;
 mod backup;
@@ -22,20 +22,78 @@ use crate::{Args, clients::Az, journal::Journal, stamp::Stamp};
 /// The resource group of everything here.
 const GROUP: &str = "acceptance";
 
-/// All of them, in an order in which each finds what it needs.
+/// Scenarios that follow each other on a stamp of their own.
+struct Walk {
+    /// Their names, for `--only`.
+    scenarios: &'static [&'static str],
+    act: fn(&Wanted<'_>, &Journal, &Stamp, &Az) -> Result<()>,
+}
+
+/// Two stamps side by side, each with a share of about the same length: what kills the service or the host's power disturbs nobody
+/// of the other.
+const WALKS: &[Walk] = &[
+    Walk {
+        scenarios: &["up", "store", "backup", "disks", "power", "plugins"],
+        act: keeping,
+    },
+    Walk {
+        scenarios: CLUSTERS,
+        act: clusters,
+    },
+];
+
+/// Those that take place in the two clusters of [`workload`].
+const CLUSTERS: &[&str] = &[
+    "workload",
+    "pools",
+    "maintenance",
+    "upgrade",
+    "healing",
+    "adversity",
+];
+
+/// Which scenarios were asked for.
+struct Wanted<'a>(Option<&'a str>);
+
+impl Wanted<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.0.is_none_or(|only| name.contains(only))
+    }
+
+    fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.has(name))
+    }
+}
+
+/// All of them: fresh machines first, for they compare what the host has before and after, then the walks side by side.
 pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
-    if args.only.as_deref().is_none_or(|only| "fresh".contains(only)) {
+    let wanted = Wanted(args.only.as_deref());
+    if wanted.has("fresh") {
         fresh::walk(args, journal)?;
     }
-    // It has stamps of its own.
-    if args.only.as_deref() == Some("fresh") {
-        return Ok(());
-    }
+    std::thread::scope(|scope| {
+        let walks: Vec<_> = WALKS
+            .iter()
+            .filter(|walk| wanted.has_any(walk.scenarios))
+            .map(|walk| scope.spawn(|| on_a_stamp(args, journal, walk, &wanted)))
+            .collect();
+        // Each is walked to its end, whatever the other comes to.
+        let outcomes: Vec<_> = walks.into_iter().map(joined).collect();
+        outcomes.into_iter().collect::<Result<()>>()
+    })
+}
+
+fn on_a_stamp(args: &Args, journal: &Journal, walk: &Walk, wanted: &Wanted<'_>) -> Result<()> {
     let mut stamp = Stamp::new(args)?;
-    journal.note(&format!("stamp {} on {}", stamp.name, stamp.listen));
-    let outcome = walk(args, journal, &mut stamp);
+    journal.note(&format!(
+        "stamp {} on {}: {}",
+        stamp.name,
+        stamp.listen,
+        walk.scenarios.join(", ")
+    ));
+    let outcome = walked(journal, &mut stamp, walk, wanted);
     if let Err(error) = &outcome {
-        journal.note(&format!("--- what the stamp says after: {error:#}"));
+        journal.note(&format!("--- what stamp {} says after: {error:#}", stamp.name));
         for arguments in [&["status"][..], &["logs"][..]] {
             if let Ok(output) = crate::clients::attempt(&mut stamp.landfall(arguments)) {
                 journal.note(&String::from_utf8_lossy(&output.stdout));
@@ -56,13 +114,17 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
     outcome.and(down)
 }
 
-fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
-    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
+fn walked(journal: &Journal, stamp: &mut Stamp, walk: &Walk, wanted: &Wanted<'_>) -> Result<()> {
     journal.step("stamp", "up: a cluster with one node through the ARM API", || {
         stamp.up()
     })?;
-    let stamp = &*stamp;
-    if wanted("up") {
+    let az = login::walk(journal, stamp)?;
+    (walk.act)(wanted, journal, stamp, &az)
+}
+
+/// What is kept, and comes back: each scenario with clusters of its own.
+fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
+    if wanted.has("up") {
         journal.step("stamp", "up again changes nothing", || {
             let pid = stamp.serve_pid()?;
             crate::clients::run(&mut stamp.landfall(&["up", "--output", "json"]))?;
@@ -70,57 +132,48 @@ fn walk(args: &Args, journal: &Journal, stamp: &mut Stamp) -> Result<()> {
             Ok(())
         })?;
     }
-    let az = login::walk(journal, stamp)?;
-    if wanted("store") {
-        store::walk(journal, stamp, &az)?;
+    if wanted.has("store") {
+        store::walk(journal, stamp, az)?;
     }
-    if wanted("backup") {
-        backup::walk(journal, stamp, &az)?;
+    if wanted.has("backup") {
+        backup::walk(journal, stamp, az)?;
     }
-    if wanted("disks") {
-        backup::disks(journal, stamp, &az)?;
+    if wanted.has("disks") {
+        backup::disks(journal, stamp, az)?;
     }
-    if wanted("power") {
-        power::walk(journal, stamp, &az)?;
+    if wanted.has("power") {
+        power::walk(journal, stamp, az)?;
     }
-    if wanted("plugins") {
-        plugins::walk(journal, stamp, &az)?;
+    if wanted.has("plugins") {
+        plugins::walk(journal, stamp, az)?;
     }
-    if ![
-        "workload",
-        "pools",
-        "maintenance",
-        "upgrade",
-        "healing",
-        "adversity",
-    ]
-    .into_iter()
-    .any(wanted)
-    {
-        return Ok(());
-    }
-    workload::create(journal, &az)?;
-    let clusters = workload::Clusters::open(journal, stamp, &az)?;
+    Ok(())
+}
+
+/// What two clusters with the same address ranges do, and what is done to them.
+fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
+    workload::create(journal, az)?;
+    let clusters = workload::Clusters::open(journal, stamp, az)?;
     // What the adversities must not disturb is made by the workload.
-    if ["workload", "upgrade", "adversity"].into_iter().any(wanted) {
+    if wanted.has_any(&["workload", "upgrade", "adversity"]) {
         clusters.walk(journal)?;
     }
-    if wanted("pools") {
-        pools::walk(journal, &az, &clusters.kubenet)?;
+    if wanted.has("pools") {
+        pools::walk(journal, az, &clusters.kubenet)?;
     }
-    if wanted("maintenance") {
-        maintenance::walk(journal, &az, &clusters.kubenet)?;
+    if wanted.has("maintenance") {
+        maintenance::walk(journal, az, &clusters.kubenet)?;
     }
-    if wanted("upgrade") {
-        upgrade::walk(journal, stamp, &az, &clusters.kubenet)?;
+    if wanted.has("upgrade") {
+        upgrade::walk(journal, stamp, az, &clusters.kubenet)?;
     }
-    if wanted("healing") {
-        healing::walk(journal, stamp, &az, &clusters)?;
+    if wanted.has("healing") {
+        healing::walk(journal, stamp, az, &clusters)?;
     }
-    if wanted("adversity") {
-        adversity::walk(journal, stamp, &az, &clusters)?;
+    if wanted.has("adversity") {
+        adversity::walk(journal, stamp, az, &clusters)?;
     }
-    workload::delete(journal, stamp, &az)
+    workload::delete(journal, stamp, az)
 }
 
 /// A string field of an answer.

@@ -14,6 +14,8 @@ use crate::{
 
 /// The cluster.
 const NAME: &str = "sleeper";
+/// Machines of its control plane.
+const MEMBERS: usize = 3;
 /// The commands are run as they stand there.
 const GUIDE: &str = include_str!("../../../docs/guides/power.md");
 const BOUND: Duration = Duration::from_secs(120);
@@ -29,8 +31,9 @@ struct Kept {
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     let [stop, start] = commands()?;
-    journal.step("power", "az aks create", || {
-        aks(az, &["create"], NAME, &["--node-count", "1", "--no-ssh-key"]).map(drop)
+    journal.step("power", "az aks create: three members", || {
+        let more = ["--node-count", "1", "--no-ssh-key", "--tier", "standard"];
+        aks(az, &["create"], NAME, &more).map(drop)
     })?;
     let kubectl = stamp.kubectl(az, GROUP, NAME)?;
     kubectl.apply(stamp.directory.path(), &workload())?;
@@ -154,19 +157,19 @@ fn follow(stamp: &Stamp, az: &Az, kubectl: &Kubectl, script: &str) -> Result<Str
     run(&mut shell)
 }
 
-/// No machine of the cluster runs, the control plane's disk is there, the nodes' are not.
+/// No machine of the cluster runs, the control plane's disks are there, the nodes' are not.
 fn off(stamp: &Stamp) -> Result<()> {
-    let member = machines(stamp, NAME, "control plane")?;
+    let members = machines(stamp, NAME, "control plane")?;
     ensure!(
-        member.len() == 1 && member[0]["power"] == "stopped",
-        "the control plane is {member:?}"
+        members.len() == MEMBERS && members.iter().all(|member| member["power"] == "stopped"),
+        "the control plane is {members:?}"
     );
     let nodes = machines(stamp, NAME, "node")?;
     ensure!(
         nodes.len() == 1 && nodes.iter().all(|node| node["power"] == "absent"),
         "nodes are {nodes:?}"
     );
-    for machine in member.iter().chain(&nodes) {
+    for machine in members.iter().chain(&nodes) {
         let id = machine["id"].as_str().context("a machine without an id")?;
         let there = stamp.machine_disk(id).exists();
         ensure!(

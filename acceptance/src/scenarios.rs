@@ -7,6 +7,7 @@ mod fresh;
 mod healing;
 mod login;
 mod maintenance;
+mod members;
 mod plugins;
 mod pools;
 mod power;
@@ -33,7 +34,7 @@ struct Walk {
 /// of the other.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &["up", "store", "backup", "disks", "power", "plugins"],
+        scenarios: &["up", "store", "backup", "disks", "power", "plugins", "members"],
         act: keeping,
     },
     Walk {
@@ -147,6 +148,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     if wanted.has("plugins") {
         plugins::walk(journal, stamp, az)?;
     }
+    if wanted.has("members") {
+        members::walk(journal, stamp, az)?;
+    }
     Ok(())
 }
 
@@ -168,7 +172,7 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
         upgrade::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("healing") {
-        healing::walk(journal, stamp, az, &clusters)?;
+        healing::walk(journal, stamp, &clusters)?;
     }
     if wanted.has("adversity") {
         adversity::walk(journal, stamp, az, &clusters)?;

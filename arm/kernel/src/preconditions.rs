@@ -2,12 +2,16 @@
 
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
+use jiff::Timestamp;
 
 use crate::resource::RequestInfo;
 
-/// The eTag of a resource, or of a part of one, whose last change was `generation`: of the form of a GUID, as clients expect.
-pub fn etag(uid: &str, part: &str, generation: u64) -> String {
-    let seed = Seed::new(generation).child(uid).child(part);
+/// The eTag of a resource, or of a part of one, whose last change was `generation`, at this time: of the form of a GUID, as clients
+/// expect. Where the store was put back from a copy, generations are given a second time: what was decided at another time is another
+/// change, and a client that goes by the one that is forgotten is refused.
+pub fn etag(uid: &str, part: &str, generation: u64, at: Timestamp) -> String {
+    let at = u64::from_ne_bytes(at.as_millisecond().to_ne_bytes());
+    let seed = Seed::new(generation ^ at.rotate_left(32)).child(uid).child(part);
     let bits = (u128::from(seed.draw(0)) << 64) | u128::from(seed.draw(1));
     let hex = format!("{bits:032x}");
     format!(
@@ -69,16 +73,18 @@ mod tests {
 
     #[test]
     fn an_etag_changes_with_each_of_its_parts() {
+        let at = |millis| Timestamp::from_millisecond(millis).expect("a time");
         let tags = [
-            etag("a", "", 1),
-            etag("a", "", 2),
-            etag("b", "", 1),
-            etag("a", "p", 1),
+            etag("a", "", 1, at(1_795_917_000_000)),
+            etag("a", "", 2, at(1_795_917_000_000)),
+            etag("b", "", 1, at(1_795_917_000_000)),
+            etag("a", "p", 1, at(1_795_917_000_000)),
+            etag("a", "", 1, at(1_795_917_000_001)),
         ];
         for (index, tag) in tags.iter().enumerate() {
             assert_eq!(tag.len(), 36);
             assert!(!tags[..index].contains(tag));
         }
-        assert_eq!(etag("a", "", 1), tags[0]);
+        assert_eq!(etag("a", "", 1, at(1_795_917_000_000)), tags[0]);
     }
 }

@@ -102,7 +102,13 @@ impl<D: Document> Resource for Child<D> {
         match (&state.cluster, &state.child) {
             (Some(cluster), Some(child)) => {
                 let part = format!("{}/{}", D::KIND, child.value.name.to_lowercase());
-                Presence::Present(etag(&cluster.record.value.uid, &part, child.value.generation))
+                let changed = child.value.system_data.modified_at;
+                Presence::Present(etag(
+                    &cluster.record.value.uid,
+                    &part,
+                    child.value.generation,
+                    changed,
+                ))
             }
             _ => Presence::Absent,
         }

@@ -109,7 +109,8 @@ impl Resource for Groups {
         // A group has no eTag in ARM. This one is never shown; it makes `If-Match` with anything but `*` fail.
         match (&state.group, place(path)) {
             (Some(group), Ok((subscription, name))) => {
-                Presence::Present(etag(&key::group(subscription, name), "", group.revision.0))
+                let (key, revision) = (key::group(subscription, name), group.revision.0);
+                Presence::Present(etag(&key, "", revision, group.value.created_at))
             }
             _ => Presence::Absent,
         }

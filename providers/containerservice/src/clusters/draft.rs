@@ -118,7 +118,11 @@ pub(crate) fn advance(
         let spec = present.spec().pools.iter().find(|pool| pool.name == name)?;
         Some((spec, present.pool_generations.get(name).copied().unwrap_or(0)))
     };
-    let state = state.with(|body, decided| set_etags(body, decided, &uid, generation, pool));
+    let state = state.with(|body, decided| {
+        set_etags(body, decided, pool, |part| {
+            etag(&uid, part, generation, context.now)
+        })
+    });
     let state = state.map_err(ArmError::internal)?;
     let pool_generations: BTreeMap<String, u64> = state
         .spec()
@@ -192,9 +196,9 @@ pub(crate) fn advance(
 }
 
 /// A cluster operation changes the eTags of the cluster and all pools, a pool operation only the pool's.
-fn set_etags(body: &mut Value, decided: &Decided, uid: &str, generation: u64, pool: Option<&str>) {
+fn set_etags(body: &mut Value, decided: &Decided, pool: Option<&str>, etag: impl Fn(&str) -> String) {
     if pool.is_none() {
-        body["eTag"] = json!(etag(uid, "", generation));
+        body["eTag"] = json!(etag(""));
     }
     let bodies = body
         .pointer_mut("/properties/agentPoolProfiles")
@@ -204,7 +208,7 @@ fn set_etags(body: &mut Value, decided: &Decided, uid: &str, generation: u64, po
         if pool.is_none_or(|pool| pool == name)
             && let Some(own) = decided.pools.get(name)
         {
-            body["eTag"] = json!(etag(uid, &own.incarnation, generation));
+            body["eTag"] = json!(etag(&own.incarnation));
         }
     }
 }

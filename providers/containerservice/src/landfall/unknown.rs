@@ -75,7 +75,7 @@ impl Resource for Unknown {
     fn presence(state: &Self::State, path: &ResourcePath) -> Presence {
         let found = state.as_ref().zip(key_of(path));
         found.map_or(Presence::Absent, |(found, key)| {
-            Presence::Present(etag(&key, "", found.revision.0))
+            Presence::Present(etag(&key, "", found.revision.0, found.value.since))
         })
     }
 

@@ -1,6 +1,6 @@
 //! Clusters and pools from creation to deletion: records, operations, states, preconditions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use arm_kernel::routes;
 use control_records::{Assignment, GroupRecord, MachineRecord, OperationStatus, Role, key};
@@ -266,6 +266,22 @@ async fn etags_guard_changes() {
     );
     let tag = stamp.get(C).await.body["eTag"].as_str().unwrap().to_owned();
     assert_eq!(stamp.send(with("DELETE", Some(&tag), None)).await.status, 202);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_etag_of_a_change_that_a_restore_of_the_store_has_forgotten_is_refused() {
+    let stamp = Stamp::new().await;
+    stamp.create("c", least()).await;
+    let copy = stamp.record("c").await.unwrap();
+    let change = |tag: &str| stamp.request("PATCH", C, json!({ "tags": { "a": tag } }));
+    let forgotten = stamp.send(change("forgotten")).await.body["eTag"].clone();
+    stamp.write(put_record(key::desired(&copy.uid), &copy)).await;
+    stamp.env.clock.sleep(Duration::from_secs(60)).await;
+    let kept = stamp.send(change("kept")).await.body["eTag"].clone();
+    assert_ne!(forgotten, kept);
+    let mut request = change("of one who knows the other only");
+    request.if_match = forgotten.as_str().map(str::to_owned);
+    assert_eq!(stamp.send(request).await.status, 412);
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,7 +99,7 @@ fn forbidden(
             let repaired = |(other, machine): &(&String, &Machine)| under_repair(draft, other, machine);
             let all_gone = others
                 .iter()
-                .all(|other| etcd::bereft(other.1) || repaired(other));
+                .all(|other| etcd::bereft(other.1) || etcd::is_untold(other.1) || repaired(other));
             if etcd::bereft(machine) && (all_gone || lost) || etcd::superseded(draft) && lost {
                 return None;
             }

@@ -11,7 +11,7 @@ use super::{
     machines::member_index,
     majority::{self, Member},
 };
-use crate::{Ailment, Draft, Machine, Presence, UnknownMachines};
+use crate::{Ailment, ConfigSeen, Draft, Machine, Presence, UnknownMachines};
 
 /// The restore (its id) that was wished for last.
 pub(crate) fn last(spec: &ClusterSpec) -> Option<&str> {
@@ -46,6 +46,12 @@ pub(crate) fn empty(member: &Machine) -> bool {
 pub(crate) fn bereft(member: &Machine) -> bool {
     let symptom = member.symptom.as_ref();
     symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished) || empty(member)
+}
+
+/// Whether a machine was never told to be a member: nothing is written down for it, and its agent has nothing in force.
+pub(crate) fn is_untold(member: &Machine) -> bool {
+    let told = member.report.as_ref().map(|report| report.generation);
+    member.config == ConfigSeen::Absent && told == Some(0)
 }
 
 /// Whether so many of the voters have nothing left that etcd never has a majority again. `bereft`: of whom nothing is left.

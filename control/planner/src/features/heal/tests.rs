@@ -318,6 +318,47 @@ fn what_has_vanished_is_made_anew_with_a_new_token_at_once() {
 }
 
 #[test]
+fn an_only_member_that_vanished_is_made_anew_though_others_were_about_to_join_it() {
+    let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
+    let id = ideal.control_plane_ids()[0].clone();
+    ideal.desired.generation += 1;
+    ideal
+        .desired
+        .change_spec(|spec| spec.tier = cluster_spec::Tier::Standard);
+    while ideal.control_plane_ids().len() < 3 {
+        ideal.pass();
+    }
+    let others: Vec<String> = ideal
+        .control_plane_ids()
+        .into_iter()
+        .filter(|other| *other != id)
+        .collect();
+    let vanished = ideal.seen.machines.get_mut(&id).unwrap();
+    vanished.record.enrolled_key = Some("key".to_owned());
+    vanished.presence = Presence::Absent;
+    // They run, and were never told anything.
+    for other in &others {
+        let other = ideal.seen.machines.get_mut(other).unwrap();
+        other.presence = Presence::Running;
+        assert_eq!(other.config, ConfigSeen::Absent);
+    }
+    let repaired = |ideal: &mut Ideal| {
+        ideal.examine();
+        ideal.now = after(ideal.now, Duration::from_secs(60));
+        ideal.examine();
+        let replaced =
+            |write: &Write| matches!(write, Write::Repair { machine, remove: true, .. } if *machine == id);
+        ideal.plan().writes.iter().any(replaced)
+    };
+    // What is on their disks is not known before they say so.
+    assert!(!repaired(&mut ideal));
+    for other in &others {
+        ideal.seen.machines.get_mut(other).unwrap().report = Some(Arc::new(Report::default()));
+    }
+    assert!(repaired(&mut ideal));
+}
+
+#[test]
 fn a_machine_that_is_being_made_has_not_vanished() {
     let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 1)]);
     let id = ideal.nodes_of("a")[0].clone();

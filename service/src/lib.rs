@@ -28,7 +28,7 @@ use std::{
 
 use agent_api::Agents;
 use arm_edge::{Edge, EdgeConfig};
-use arm_kernel::{AccessControl, AllowAll, Provider, StoreLog};
+use arm_kernel::{AccessControl, AllowAll, GroupReaper, Provider, StoreLog};
 use base_blocking::Pool;
 use base_env::Env;
 use base_sealer::Sealer;
@@ -40,7 +40,7 @@ use control_store::Store;
 use fabric_api::Fabric;
 use identity::{IdentityConfig, SigningKey, TokenService};
 use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
-use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use providers_resources::{ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
 pub use contain::contain;

@@ -5,7 +5,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arm_edge::{Edge, EdgeConfig, ServerTls};
-use arm_kernel::{AccessControl, Provider};
+use arm_kernel::{AccessControl, GroupReaper, Provider};
 use arm_wire::PrincipalKind;
 use base_env::Env;
 use control_records::{SubscriptionRecord, key};
@@ -14,7 +14,7 @@ use identity::{
     EndpointTls, IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal,
     generate_secret,
 };
-use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use providers_resources::{ResourcesConfig, ResourcesProvider};
 use storage_redb::MemoryStore;
 
 const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";

@@ -8,15 +8,20 @@
 //! A type that is a [`Resource`] says how its state is read, decided about and written; the kernel does the rest: preconditions and
 //! eTags, competing writers, status codes and headers, lists in pages, the preview of a decision without its writing.
 //!
-//! Always true: a row without a handler does not compile; no handler runs for a caller whom the [`Authorizer`] does not let do the row's
-//! action; a write is decided on what is there when it is committed, or again.
+//! A resource group goes in two steps: the request marks it and writes the operation; the [`GroupReaper`] has every provider delete what
+//! it has in it, and then removes it.
 //!
-//! Called by: the edge, and the providers.
+//! Always true: a row without a handler does not compile; no handler runs for a caller whom the [`Authorizer`] does not let do the row's
+//! action; a write is decided on what is there when it is committed, or again;
+//! either step of a group's deletion may be repeated or killed at any point.
+//!
+//! Called by: the edge, the providers, and the assembly, which runs the reaper.
 
 mod activity;
 mod call;
 mod document;
 mod filter;
+mod group_reaper;
 mod list;
 pub mod operations;
 mod preconditions;
@@ -33,6 +38,7 @@ pub use activity::{Activity, ActivityLog, ServiceLog, StoreLog};
 pub use call::{AccessControl, AllowAll, Authorizer, Call, scope_of};
 pub use document::operations_document;
 pub use filter::{FIELDS, Filter};
+pub use group_reaper::{GROUP_DELETION, GroupReaper};
 pub use list::{Items, PAGE, expands};
 pub use preconditions::etag;
 pub use provider::{Namespace, Provider, Route, routes};

@@ -2,8 +2,8 @@
 
 use arm_ids::{ResourcePath, group_id, same_location};
 use arm_kernel::{
-    Context, Decision, FIELDS, Filter, Host, Items, Mutation, Presence, Purpose, RequestInfo, Resource,
-    Tagged, Tags, etag, expands, schema::Problems,
+    Context, Decision, FIELDS, Filter, GROUP_DELETION, Host, Items, Mutation, Presence, Purpose, RequestInfo,
+    Resource, Tagged, Tags, etag, expands, schema::Problems,
 };
 use arm_wire::{ArmError, ErrorCode, Request};
 use async_trait::async_trait;
@@ -19,8 +19,6 @@ use crate::{
     validation::{GroupBody, READ_ONLY, group_body, group_name, unknown},
 };
 
-/// Operations of this name are ended by the reaper.
-pub(crate) const DELETE: &str = "ResourceGroups_Delete";
 /// What lists of resources show of each only where `$expand` asks for it.
 pub(crate) const EXPANDED: &[&str] = &["createdTime", "changedTime", "provisioningState"];
 
@@ -96,7 +94,7 @@ impl Resource for Groups {
             (Some(group), Purpose::Decision) if group.value.deleting => {
                 let operations = directory::operations(store, &Owner::group(subscription, name)).await;
                 let running = operations.map_err(store_error)?.into_iter().find(|operation| {
-                    operation.status == OperationStatus::InProgress && operation.name == DELETE
+                    operation.status == OperationStatus::InProgress && operation.name == GROUP_DELETION
                 });
                 state.deletion = running.map(|operation| operation.id);
             }
@@ -293,7 +291,7 @@ fn delete(context: &Context<'_, ResourcesConfig>, state: &State) -> Result<Decis
         deletes: true,
         ..OperationRecord::accepted(
             context.ids.uuid(),
-            DELETE,
+            GROUP_DELETION,
             group_id(&group.subscription, &group.name),
             Owner::group(&group.subscription, &group.name),
             0,

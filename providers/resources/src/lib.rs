@@ -1,14 +1,12 @@
 //! `Microsoft.Resources`: tenants, subscriptions, locations, resource providers, resource groups, and lists of resources.
 //!
-//! Always true: a group is deleted in two steps: the request marks it and writes the operation, the [`GroupReaper`] has every
-//! provider empty it and then removes it; either may be repeated or killed at any point. Deployments and what else belongs to
-//! the namespace are in the table and answer 501.
+//! Always true: the deletion of a group only marks it and writes the operation: the kernel's reaper does the rest. Deployments and what
+//! else belongs to the namespace are in the table and answer 501.
 //!
-//! Called by: the edge, which sends all paths without a namespace here, and the binary, which runs the reaper.
+//! Called by: the edge, which sends all paths without a namespace here.
 
 mod groups;
 mod providers;
-mod reaper;
 mod subscriptions;
 mod types;
 mod validation;
@@ -19,8 +17,6 @@ use arm_kernel::Provider;
 use arm_wire::{ArmError, ErrorCode, Request};
 use base_env::Env;
 use control_store::{Store, StoreError};
-
-pub use reaper::GroupReaper;
 
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.Resources";

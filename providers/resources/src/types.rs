@@ -171,7 +171,7 @@ const GROUPS: Type = kind(
         Row::exists::<Groups>("ResourceGroups_CheckExistence").at(Tenant),
         Row::put::<Groups>("ResourceGroups_CreateOrUpdate").at(Tenant),
         Row::patch_tags::<Groups>("ResourceGroups_Update").at(Tenant),
-        Row::delete::<Groups>(groups::DELETE).at(Tenant),
+        Row::delete::<Groups>(arm_kernel::GROUP_DELETION).at(Tenant),
         Row::not_yet(Action("exportTemplate"), "ResourceGroups_ExportTemplate").at(Tenant),
         Row::not_yet(Action("moveResources"), "Resources_MoveResources").at(Tenant),
         Row::not_yet(Action("validateMoveResources"), "Resources_ValidateMoveResources").at(Tenant),

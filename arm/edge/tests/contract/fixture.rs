@@ -8,8 +8,8 @@ use std::sync::{
 use arm_edge::{Edge, EdgeConfig};
 use arm_ids::{ResourcePath, resource_id};
 use arm_kernel::{
-    AccessControl, Activity, ActivityLog, Authorizer, Call, Members, Namespace, Operation, Provider,
-    ResourceType, Scope, StoreLog, Verb,
+    AccessControl, Activity, ActivityLog, Authorizer, Call, GroupReaper, Members, Namespace, Operation,
+    Provider, ResourceType, Scope, StoreLog, Verb,
 };
 use arm_wire::{ArmError, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ use control_records::{GroupRecord, SubscriptionRecord, key};
 use control_store::{Store, Txn, get_record, put_record};
 use http::{HeaderMap, StatusCode};
 use identity::{IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
-use providers_resources::{GroupReaper, ResourcesConfig, ResourcesProvider};
+use providers_resources::{ResourcesConfig, ResourcesProvider};
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
 use tower::ServiceExt as _;

@@ -1,17 +1,19 @@
 //! Ends the deletion of resource groups: level-triggered, so a lost wake-up or a restart costs at most a resync.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use arm_kernel::Provider;
 use arm_wire::ErrorCode;
 use base_env::Env;
 use control_records::{
     GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Owner, key,
 };
 use control_store::{Changes, Store, StoreError, Stored, Txn, list_records, put_record};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future};
 
-use crate::groups::DELETE;
+use crate::provider::Provider;
+
+/// The operation that deletes a resource group: those of this name end when the group is gone.
+pub const GROUP_DELETION: &str = "ResourceGroups_Delete";
 
 /// While something is to go: looks again after this, whatever the watch says.
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
@@ -56,11 +58,7 @@ impl GroupReaper {
                 }
             }
         };
-        tokio::select! {
-            biased;
-            () = shutdown => {}
-            () = work => {}
-        }
+        future::select(pin!(shutdown), pin!(work)).await;
     }
 
     /// One look at everything, then waits for a reason to look again.
@@ -167,7 +165,7 @@ impl GroupReaper {
         let own = Owner::group(&group.subscription, &group.name);
         let (mut operations, _) = list_records::<OperationRecord>(&*self.store, &own.operations()).await?;
         operations.retain(|(_, Stored { value, .. })| {
-            value.status == OperationStatus::InProgress && value.name == DELETE
+            value.status == OperationStatus::InProgress && value.name == GROUP_DELETION
         });
         Ok(operations)
     }

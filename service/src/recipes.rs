@@ -255,8 +255,8 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use cluster_bootstrap::Member;
-    use cluster_spec::{NetworkProfile, PodNetworking, PoolMode};
-    use control_records::{Assignment, DesiredState};
+    use cluster_spec::{PodNetworking, testkit};
+    use control_records::Assignment;
     use fabric_api::{StampNetwork, Uplink};
 
     use super::*;
@@ -267,63 +267,21 @@ mod tests {
     }
 
     fn site() -> Site {
-        let spec = ClusterSpec {
-            name: "c".to_owned(),
-            resource_group: "g".to_owned(),
-            location: "local".to_owned(),
-            node_resource_group: "mc".to_owned(),
-            fqdn: "c.local".to_owned(),
+        let pool = PoolSpec {
             kubernetes_version: "1.37.1".to_owned(),
-            network: NetworkProfile {
-                plugin: PodNetworking::Kubenet,
-                vnet_range: "10.224.0.0/12".parse().unwrap(),
-                node_range: "10.224.0.0/16".parse().unwrap(),
-                control_plane_range: "10.239.255.240/28".parse().unwrap(),
-                pod_range: Some("10.244.0.0/16".parse().unwrap()),
-                service_range: "10.0.0.0/16".parse().unwrap(),
-                dns_service_ip: "10.0.0.10".parse().unwrap(),
-                outbound: true,
-            },
-            pools: vec![PoolSpec {
-                name: "np1".to_owned(),
-                count: 1,
-                vm_size: "Standard_B2s".to_owned(),
-                mode: PoolMode::System,
-                kubernetes_version: "1.37.1".to_owned(),
-                max_pods: 110,
-                labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
-                taints: Vec::new(),
-                os_disk_gib: 128,
-                incarnation: "1".to_owned(),
-                surge: 1,
-                unavailable: 0,
-            }],
-            disable_local_accounts: false,
-            tier: cluster_spec::Tier::Free,
-            restore: None,
-            stopped: false,
+            max_pods: 110,
+            labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
+            incarnation: "1".to_owned(),
+            ..testkit::pool("np1", 1)
+        };
+        let spec = ClusterSpec {
+            kubernetes_version: "1.37.1".to_owned(),
+            network: testkit::network(PodNetworking::Kubenet),
+            pools: vec![pool],
+            ..testkit::cluster()
         };
         Site {
-            cluster: Arc::new(ClusterRecord {
-                v: 3,
-                uid: "0123456789".to_owned(),
-                subscription: "s".to_owned(),
-                resource_group: "g".to_owned(),
-                name: "c".to_owned(),
-                generation: 1,
-                pool_generations: BTreeMap::new(),
-                state: DesiredState::of_spec(&spec),
-                sealed: BTreeMap::new(),
-                deleting: false,
-                operation: String::new(),
-                requests: control_records::Requests::default(),
-                created_at: now(),
-                created_by: String::new(),
-                created_by_type: String::new(),
-                modified_at: now(),
-                modified_by: String::new(),
-                modified_by_type: String::new(),
-            }),
+            cluster: Arc::new(ClusterRecord::of_spec("0123456789", &spec, now())),
             addresses: Addresses {
                 vip: "100.64.24.7".parse().unwrap(),
                 uplink: "100.64.16.8".parse().unwrap(),

@@ -6,10 +6,8 @@ use base_env::Env;
 use base_sealer::Sealer;
 use cluster_archive::DirectoryStore;
 use cluster_backup::{Change, log::LogWriter};
-use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, RestoreSpec, Tier};
-use control_records::{
-    Assignment, ClusterRecord, DesiredState, Healing, MachineRecord, Requests, Role, directory, key,
-};
+use cluster_spec::{ClusterSpec, RestoreSpec, testkit};
+use control_records::{Assignment, ClusterRecord, Healing, MachineRecord, Role, directory, key};
 use control_store::{Store, Txn, put_record};
 use jiff::Timestamp;
 use storage_redb::MemoryStore;
@@ -54,52 +52,16 @@ fn control_plane(id: &str, cluster: &str) -> MachineRecord {
 }
 
 fn cluster(uid: &str, source: Option<&str>) -> ClusterRecord {
-    ClusterRecord {
-        v: 3,
-        uid: uid.to_owned(),
-        subscription: "s".to_owned(),
-        resource_group: "g".to_owned(),
+    let spec = ClusterSpec {
         name: uid.to_owned(),
-        generation: 1,
-        pool_generations: Default::default(),
-        state: DesiredState::of_spec(&ClusterSpec {
-            name: uid.to_owned(),
-            resource_group: "g".to_owned(),
-            location: "local".to_owned(),
-            node_resource_group: "mc".to_owned(),
-            fqdn: "c.local".to_owned(),
-            kubernetes_version: "1.36.3".to_owned(),
-            network: NetworkProfile {
-                plugin: PodNetworking::Kubenet,
-                vnet_range: "10.224.0.0/12".parse().unwrap(),
-                node_range: "10.224.0.0/16".parse().unwrap(),
-                control_plane_range: "10.239.255.240/28".parse().unwrap(),
-                pod_range: None,
-                service_range: "10.0.0.0/16".parse().unwrap(),
-                dns_service_ip: "10.0.0.10".parse().unwrap(),
-                outbound: true,
-            },
-            pools: Vec::new(),
-            disable_local_accounts: false,
-            tier: Tier::Free,
-            restore: source.map(|source| RestoreSpec {
-                id: "r1".to_owned(),
-                at: None,
-                source: source.to_owned(),
-            }),
-            stopped: false,
+        restore: source.map(|source| RestoreSpec {
+            id: "r1".to_owned(),
+            at: None,
+            source: source.to_owned(),
         }),
-        sealed: Default::default(),
-        deleting: false,
-        operation: String::new(),
-        requests: Requests::default(),
-        created_at: Timestamp::UNIX_EPOCH,
-        created_by: String::new(),
-        created_by_type: String::new(),
-        modified_at: Timestamp::UNIX_EPOCH,
-        modified_by: String::new(),
-        modified_by_type: String::new(),
-    }
+        ..testkit::cluster()
+    };
+    ClusterRecord::of_spec(uid, &spec, Timestamp::UNIX_EPOCH)
 }
 
 impl World {

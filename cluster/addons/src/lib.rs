@@ -212,44 +212,13 @@ fn placed(mut pod: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cluster_spec::{NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+    use cluster_spec::{PodNetworking, testkit};
 
     pub(crate) fn spec(nodes: u32) -> ClusterSpec {
         ClusterSpec {
-            name: "c".into(),
-            resource_group: "g".into(),
-            location: "local".into(),
-            node_resource_group: "MC_g_c_local".into(),
-            fqdn: "c.local".into(),
-            kubernetes_version: "1.36.3".into(),
-            network: NetworkProfile {
-                plugin: PodNetworking::Kubenet,
-                vnet_range: "10.224.0.0/12".parse().unwrap(),
-                node_range: "10.224.0.0/16".parse().unwrap(),
-                control_plane_range: "10.239.255.240/28".parse().unwrap(),
-                pod_range: "10.244.0.0/16".parse().ok(),
-                service_range: "10.0.0.0/16".parse().unwrap(),
-                dns_service_ip: "10.0.0.10".parse().unwrap(),
-                outbound: true,
-            },
-            pools: vec![PoolSpec {
-                name: "nodepool1".into(),
-                count: nodes,
-                vm_size: "Standard_DS2_v2".into(),
-                mode: PoolMode::System,
-                kubernetes_version: "1.36.3".into(),
-                max_pods: 110,
-                labels: Default::default(),
-                taints: Vec::new(),
-                os_disk_gib: 128,
-                incarnation: "1".into(),
-                surge: 1,
-                unavailable: 0,
-            }],
-            disable_local_accounts: false,
-            tier: cluster_spec::Tier::Free,
-            restore: None,
-            stopped: false,
+            network: testkit::network(PodNetworking::Kubenet),
+            pools: vec![testkit::pool("nodepool1", nodes)],
+            ..testkit::cluster()
         }
     }
 

@@ -10,7 +10,7 @@ use cluster_bootstrap::{
     kubeconfig, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, CredentialKind, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+use cluster_spec::{ClusterSpec, CredentialKind, PodNetworking, PoolMode, PoolSpec, testkit};
 use fabric_api::{Attach, NetworkId, StampNetwork, Uplink};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -52,42 +52,21 @@ fn place_of(numbers: &[u8]) -> ControlPlanePlace {
 }
 
 fn spec(plugin: PodNetworking) -> ClusterSpec {
+    let pool = PoolSpec {
+        vm_size: "Standard_DS2_v2".into(),
+        mode: PoolMode::User,
+        labels: [("tier".to_owned(), "back".to_owned())].into(),
+        taints: vec!["dedicated=back:NoSchedule".into()],
+        ..testkit::pool("blue", 1)
+    };
     ClusterSpec {
         name: "shop".into(),
         resource_group: "Retail-West".into(),
-        location: "local".into(),
         node_resource_group: "MC_Retail-West_shop_local".into(),
         fqdn: "shop-dns-1.hcp.local.example.org".into(),
-        kubernetes_version: "1.36.3".into(),
-        network: NetworkProfile {
-            plugin,
-            vnet_range: "10.224.0.0/12".parse().unwrap(),
-            node_range: "10.224.0.0/16".parse().unwrap(),
-            control_plane_range: "10.239.255.240/28".parse().unwrap(),
-            pod_range: matches!(plugin, PodNetworking::Kubenet | PodNetworking::AzureOverlay)
-                .then(|| "10.244.0.0/16".parse().unwrap()),
-            service_range: "10.0.0.0/16".parse().unwrap(),
-            dns_service_ip: "10.0.0.10".parse().unwrap(),
-            outbound: true,
-        },
-        pools: vec![PoolSpec {
-            name: "blue".into(),
-            count: 1,
-            vm_size: "Standard_DS2_v2".into(),
-            mode: PoolMode::User,
-            kubernetes_version: "1.36.3".into(),
-            max_pods: 30,
-            labels: [("tier".to_owned(), "back".to_owned())].into(),
-            taints: vec!["dedicated=back:NoSchedule".into()],
-            os_disk_gib: 128,
-            incarnation: "1".into(),
-            surge: 1,
-            unavailable: 0,
-        }],
-        disable_local_accounts: false,
-        tier: cluster_spec::Tier::Free,
-        restore: None,
-        stopped: false,
+        network: testkit::network(plugin),
+        pools: vec![pool],
+        ..testkit::cluster()
     }
 }
 

@@ -3,6 +3,8 @@
 //! Providers compute it from the ARM body ("desired"); planners, bootstrap and add-ons read it. Records only.
 //! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
 
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod texts;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};

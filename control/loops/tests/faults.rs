@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -18,11 +17,11 @@ use async_trait::async_trait;
 use base_env::{Clock, Env};
 use base_sealer::Sealer;
 use base_testkit::wait_for;
-use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
+use cluster_spec::testkit;
 use control_loops::{Activity, Controller, ControllerDeps, Settings};
 use control_records::{
-    ClusterRecord, DesiredState, FenceRecord, HostId, ObservedRecord, OperationRecord, OperationStatus,
-    Owner, Requests, directory, events, key,
+    ClusterRecord, FenceRecord, HostId, ObservedRecord, OperationRecord, OperationStatus, Owner, directory,
+    events, key,
 };
 use control_store::{Changes, Revision, Store, StoreError, Txn, Versioned, get_record, put_record};
 use fabric_sim::{Call, Interceptor, SimOptions, SimWorld, Verdict};
@@ -112,65 +111,10 @@ impl Store for LaggingStore {
 }
 
 fn cluster(env: &Env) -> ClusterRecord {
-    let now = env.clock.now();
-    ClusterRecord {
-        v: 3,
-        uid: "0123456789".to_owned(),
-        subscription: "s".to_owned(),
-        resource_group: "g".to_owned(),
-        name: "c".to_owned(),
-        generation: 1,
-        pool_generations: BTreeMap::from([("np1".to_owned(), 1)]),
-        state: DesiredState::of_spec(&ClusterSpec {
-            name: "c".to_owned(),
-            resource_group: "g".to_owned(),
-            location: "local".to_owned(),
-            node_resource_group: "mc".to_owned(),
-            fqdn: "c.local".to_owned(),
-            kubernetes_version: "1.36.3".to_owned(),
-            network: NetworkProfile {
-                plugin: PodNetworking::AzureOverlay,
-                vnet_range: "10.224.0.0/12".parse().unwrap(),
-                node_range: "10.224.0.0/16".parse().unwrap(),
-                control_plane_range: "10.239.255.240/28".parse().unwrap(),
-                pod_range: Some("10.244.0.0/16".parse().unwrap()),
-                service_range: "10.0.0.0/16".parse().unwrap(),
-                dns_service_ip: "10.0.0.10".parse().unwrap(),
-                outbound: true,
-            },
-            pools: vec![PoolSpec {
-                name: "np1".to_owned(),
-                count: 1,
-                vm_size: "Standard_B2s".to_owned(),
-                mode: PoolMode::System,
-                kubernetes_version: "1.36.3".to_owned(),
-                max_pods: 110,
-                labels: BTreeMap::new(),
-                taints: Vec::new(),
-                os_disk_gib: 128,
-                incarnation: "1".to_owned(),
-                surge: 1,
-                unavailable: 0,
-            }],
-            disable_local_accounts: false,
-            tier: Tier::Free,
-            restore: None,
-            stopped: false,
-        }),
-        sealed: BTreeMap::new(),
-        deleting: false,
-        operation: "o".to_owned(),
-        requests: Requests {
-            generation: 1,
-            ..Requests::default()
-        },
-        created_at: now,
-        created_by: String::new(),
-        created_by_type: String::new(),
-        modified_at: now,
-        modified_by: String::new(),
-        modified_by_type: String::new(),
-    }
+    let mut cluster = ClusterRecord::of_spec("0123456789", &testkit::cluster(), env.clock.now());
+    cluster.operation = "o".to_owned();
+    cluster.requests.generation = 1;
+    cluster
 }
 
 async fn until<Fut: Future<Output = bool>>(env: &Env, what: &str, mut condition: impl FnMut() -> Fut) {

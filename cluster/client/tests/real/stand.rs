@@ -12,9 +12,7 @@ use cluster_api::{ClusterApi, Connect as _, NodeWish};
 use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, NodePlace};
 use cluster_client::KubeConnect;
 use cluster_pki::ClusterPki;
-use cluster_spec::{
-    ClusterSpec, CredentialKind, DEFAULT_VM_SIZE, NetworkProfile, PodNetworking, PoolMode, PoolSpec,
-};
+use cluster_spec::{ClusterSpec, CredentialKind, DEFAULT_VM_SIZE, PodNetworking, PoolSpec, testkit};
 use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkId, NicSpec, RouteSpec, StampNetwork, Uplink};
 use fabric_container::{ContainerConfig, ContainerFabric, Images};
 use fabric_net::{Names, route_destinations, stamp_range};
@@ -59,42 +57,19 @@ pub(crate) fn layers() -> Option<Vec<PathBuf>> {
 }
 
 pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
-    let flat = matches!(plugin, PodNetworking::AzureFlat);
+    let pool = PoolSpec {
+        vm_size: DEFAULT_VM_SIZE.into(),
+        labels: [("team".to_owned(), "blue".to_owned())].into(),
+        ..testkit::pool("nodepool1", nodes)
+    };
     ClusterSpec {
         name: "real".into(),
         resource_group: "group".into(),
-        location: "local".into(),
         node_resource_group: "MC_group_real_local".into(),
         fqdn: "real-dns-1.hcp.local.landfall.internal".into(),
-        kubernetes_version: "1.36.3".into(),
-        network: NetworkProfile {
-            plugin,
-            vnet_range: "10.224.0.0/12".parse().unwrap(),
-            node_range: "10.224.0.0/16".parse().unwrap(),
-            control_plane_range: "10.239.255.240/28".parse().unwrap(),
-            pod_range: if flat { None } else { "10.244.0.0/16".parse().ok() },
-            service_range: "10.0.0.0/16".parse().unwrap(),
-            dns_service_ip: "10.0.0.10".parse().unwrap(),
-            outbound: true,
-        },
-        pools: vec![PoolSpec {
-            name: "nodepool1".into(),
-            count: nodes,
-            vm_size: DEFAULT_VM_SIZE.into(),
-            mode: PoolMode::System,
-            kubernetes_version: "1.36.3".into(),
-            max_pods: 30,
-            labels: [("team".to_owned(), "blue".to_owned())].into(),
-            taints: Vec::new(),
-            os_disk_gib: 128,
-            incarnation: "1".into(),
-            surge: 1,
-            unavailable: 0,
-        }],
-        disable_local_accounts: false,
-        tier: cluster_spec::Tier::Free,
-        restore: None,
-        stopped: false,
+        network: testkit::network(plugin),
+        pools: vec![pool],
+        ..testkit::cluster()
     }
 }
 

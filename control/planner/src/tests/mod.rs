@@ -11,10 +11,13 @@ use agent_protocol::{
     programs::{BackupStatus, EtcdPhase, EtcdStatus, KeeperStatus},
 };
 use cluster_api::NodeSeen;
-use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec};
+use cluster_spec::{
+    ClusterSpec, NetworkProfile, PodNetworking, PoolSpec,
+    testkit::{self, pool},
+};
 use control_records::{
-    Assignment, ClusterRecord, DesiredState, EventKind, MachineRecord, ObservedRecord, OperationRecord,
-    OperationStatus, Owner, RepairStep, Role,
+    Assignment, ClusterRecord, EventKind, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
+    Owner, RepairStep, Role,
 };
 use jiff::Timestamp;
 
@@ -42,65 +45,19 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_767_225_600 + second).unwrap()
 }
 
-fn pool(name: &str, count: u32) -> PoolSpec {
-    PoolSpec {
-        name: name.to_owned(),
-        count,
-        vm_size: "Standard_B2s".to_owned(),
-        mode: PoolMode::System,
-        kubernetes_version: "1.36.3".to_owned(),
-        max_pods: 30,
-        labels: BTreeMap::new(),
-        taints: Vec::new(),
-        os_disk_gib: 128,
-        incarnation: format!("{name}-1"),
-        surge: 1,
-        unavailable: 0,
-    }
-}
-
 fn cluster(plugin: PodNetworking, pools: Vec<PoolSpec>) -> ClusterRecord {
+    let spec = ClusterSpec {
+        network: NetworkProfile {
+            node_range: "10.224.0.0/22".parse().unwrap(),
+            pod_range: Some("10.244.0.0/16".parse().unwrap()),
+            ..testkit::network(plugin)
+        },
+        pools,
+        ..testkit::cluster()
+    };
     ClusterRecord {
-        v: 3,
-        uid: "0123456789".to_owned(),
-        subscription: "s".to_owned(),
-        resource_group: "g".to_owned(),
-        name: "c".to_owned(),
-        generation: 1,
         pool_generations: BTreeMap::new(),
-        state: DesiredState::of_spec(&ClusterSpec {
-            name: "c".to_owned(),
-            resource_group: "g".to_owned(),
-            location: "local".to_owned(),
-            node_resource_group: "mc".to_owned(),
-            fqdn: "c.local".to_owned(),
-            kubernetes_version: "1.36.3".to_owned(),
-            network: NetworkProfile {
-                plugin,
-                vnet_range: "10.224.0.0/12".parse().unwrap(),
-                node_range: "10.224.0.0/22".parse().unwrap(),
-                control_plane_range: "10.239.255.240/28".parse().unwrap(),
-                pod_range: Some("10.244.0.0/16".parse().unwrap()),
-                service_range: "10.0.0.0/16".parse().unwrap(),
-                dns_service_ip: "10.0.0.10".parse().unwrap(),
-                outbound: true,
-            },
-            pools,
-            disable_local_accounts: false,
-            tier: cluster_spec::Tier::Free,
-            restore: None,
-            stopped: false,
-        }),
-        sealed: BTreeMap::new(),
-        deleting: false,
-        operation: "op".to_owned(),
-        requests: control_records::Requests::default(),
-        created_at: at(0),
-        created_by: String::new(),
-        created_by_type: String::new(),
-        modified_at: at(0),
-        modified_by: String::new(),
-        modified_by_type: String::new(),
+        ..ClusterRecord::of_spec("0123456789", &spec, at(0))
     }
 }
 

@@ -1,10 +1,13 @@
 //! For tests of what reads specs: the least body and decisions from which a spec follows.
 
+use std::collections::BTreeMap;
+
 use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Decided, DecidedPool, DesiredPool, DesiredState, Ranges};
-use crate::ClusterRecord;
+use crate::{ClusterRecord, Requests};
 
 impl DesiredState {
     /// The state that this spec follows from.
@@ -76,6 +79,33 @@ impl DesiredPool {
 }
 
 impl ClusterRecord {
+    /// A cluster that was made at this time to this spec, and about which nothing was asked since.
+    ///
+    /// # Panics
+    /// As [`DesiredState::of_spec`].
+    pub fn of_spec(uid: &str, spec: &ClusterSpec, at: Timestamp) -> Self {
+        Self {
+            v: 3,
+            uid: uid.to_owned(),
+            subscription: "s".to_owned(),
+            resource_group: spec.resource_group.clone(),
+            name: spec.name.clone(),
+            generation: 1,
+            pool_generations: spec.pools.iter().map(|pool| (pool.name.clone(), 1)).collect(),
+            state: DesiredState::of_spec(spec),
+            sealed: BTreeMap::new(),
+            deleting: false,
+            operation: "op".to_owned(),
+            requests: Requests::default(),
+            created_at: at,
+            created_by: String::new(),
+            created_by_type: String::new(),
+            modified_at: at,
+            modified_by: String::new(),
+            modified_by_type: String::new(),
+        }
+    }
+
     /// Has the cluster be something else.
     ///
     /// # Panics

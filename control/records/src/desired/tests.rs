@@ -1,42 +1,21 @@
-use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, Tier};
+use cluster_spec::{ClusterSpec, PodNetworking, Tier, testkit};
 
 use super::*;
 
 fn pool(name: &str) -> PoolSpec {
     PoolSpec {
-        name: name.to_owned(),
-        count: 3,
-        vm_size: "Standard_B2s".to_owned(),
-        mode: PoolMode::System,
-        kubernetes_version: "1.36.3".to_owned(),
-        max_pods: 30,
         labels: [("team".to_owned(), "blue".to_owned())].into(),
         taints: vec!["a=b:NoSchedule".to_owned()],
-        os_disk_gib: 128,
-        incarnation: format!("{name}-1"),
         surge: 2,
         unavailable: 1,
+        ..testkit::pool(name, 3)
     }
 }
 
+/// Nothing of it is as a body that says nothing has it.
 fn spec() -> ClusterSpec {
     ClusterSpec {
-        name: "c".to_owned(),
-        resource_group: "g".to_owned(),
-        location: "local".to_owned(),
-        node_resource_group: "mc".to_owned(),
-        fqdn: "c.local".to_owned(),
         kubernetes_version: "1.37.1".to_owned(),
-        network: NetworkProfile {
-            plugin: PodNetworking::AzureOverlay,
-            vnet_range: "10.224.0.0/12".parse().unwrap(),
-            node_range: "10.224.0.0/16".parse().unwrap(),
-            control_plane_range: "10.239.255.240/28".parse().unwrap(),
-            pod_range: Some("10.244.0.0/16".parse().unwrap()),
-            service_range: "10.0.0.0/16".parse().unwrap(),
-            dns_service_ip: "10.0.0.10".parse().unwrap(),
-            outbound: true,
-        },
         pools: vec![pool("a"), pool("b")],
         disable_local_accounts: true,
         tier: Tier::Premium,
@@ -46,6 +25,7 @@ fn spec() -> ClusterSpec {
             source: "other".to_owned(),
         }),
         stopped: true,
+        ..testkit::cluster()
     }
 }
 

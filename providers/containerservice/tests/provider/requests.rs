@@ -58,6 +58,18 @@ async fn counts(stamp: &Stamp) -> Vec<(String, u32)> {
     pools.into_iter().map(|pool| (pool.name, pool.count)).collect()
 }
 
+/// A cluster of two pools that is what it is to be, and nothing is under way.
+async fn with_two_pools() -> Stamp {
+    let stamp = Stamp::new().await;
+    stamp.create("c", least()).await;
+    stamp.ask("PUT", NP2, count(1)).await;
+    stamp.reach("c").await;
+    for operation in stamp.operations().await {
+        end(&stamp, &operation.id, OperationStatus::Succeeded).await;
+    }
+    stamp
+}
+
 async fn told(stamp: &Stamp) -> Vec<(EventKind, String)> {
     let uid = stamp.record("c").await.unwrap().uid;
     let history = events::history(&*stamp.store, &uid, stamp.env.clock.now())
@@ -118,13 +130,7 @@ async fn a_chain_of_requests_that_nobody_waits_for_is_accepted_as_a_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn a_later_wish_about_the_same_thing_ends_the_earlier_one_and_nothing_else() {
-    let stamp = Stamp::new().await;
-    stamp.create("c", least()).await;
-    stamp.ask("PUT", NP2, count(1)).await;
-    stamp.reach("c").await;
-    for operation in stamp.operations().await {
-        end(&stamp, &operation.id, OperationStatus::Succeeded).await;
-    }
+    let stamp = with_two_pools().await;
     let three = id(&stamp.ask("PUT", POOL, count(3)).await);
     let other = id(&stamp.ask("PUT", NP2, count(2)).await);
     let same = id(&stamp.ask("PUT", POOL, count(3)).await);
@@ -356,13 +362,7 @@ async fn an_aborted_creation_stays_visible_and_the_next_put_works() {
 
 #[tokio::test(start_paused = true)]
 async fn the_abort_of_a_pool_leaves_the_others_alone() {
-    let stamp = Stamp::new().await;
-    stamp.create("c", least()).await;
-    stamp.ask("PUT", NP2, count(1)).await;
-    stamp.reach("c").await;
-    for operation in stamp.operations().await {
-        end(&stamp, &operation.id, OperationStatus::Succeeded).await;
-    }
+    let stamp = with_two_pools().await;
     let abort = "managedClusters/c/agentPools/nodepool1/abort";
     assert_eq!(stamp.ask("POST", abort, Value::Null).await.status, 409);
     let scale = id(&stamp.ask("PUT", POOL, count(8)).await);

@@ -1,0 +1,486 @@
+//! A world where what is planned happens at once.
+
+use super::*;
+
+/// See the module.
+pub(super) struct Ideal {
+    pub(super) desired: ClusterRecord,
+    pub(super) seen: Observation,
+    pub(super) policy: Policy,
+    pub(super) now: Timestamp,
+    pub(super) forgotten: bool,
+    pub(super) next_id: u32,
+    pub(super) ended: Vec<(String, OperationStatus)>,
+    pub(super) health: Health,
+    /// Machines that say nothing, since when, and the step that brings them back.
+    pub(super) ill: BTreeMap<String, (Timestamp, RepairStep)>,
+    /// etcd's voting members, where there is a keeper to tell.
+    pub(super) voters: BTreeSet<String>,
+    /// The restore that members' etcd says its data comes from.
+    pub(super) restored: Option<String>,
+    /// Whether all members' etcd say that they have lost what they had.
+    pub(super) emptied: bool,
+    /// What the control plane's backup program says.
+    pub(super) backup: Option<BackupStatus>,
+    pub(super) told: Vec<(Timestamp, Event)>,
+    /// By machine: how often it was started, and the image it runs since.
+    pub(super) boots: BTreeMap<String, (u32, String)>,
+    /// Configurations in the store, of machines that were stopped.
+    pub(super) stored: BTreeMap<String, ConfigSeen>,
+}
+
+impl Ideal {
+    pub(super) fn new(desired: ClusterRecord, seen: Observation) -> Self {
+        Self {
+            desired,
+            seen,
+            policy: Policy::default(),
+            now: at(1),
+            forgotten: false,
+            next_id: 0,
+            ended: Vec::new(),
+            health: Default::default(),
+            ill: BTreeMap::new(),
+            voters: BTreeSet::new(),
+            restored: None,
+            emptied: false,
+            backup: None,
+            told: Vec::new(),
+            boots: BTreeMap::new(),
+            stored: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        let first = plan(&self.desired, &self.seen, &self.policy, self.now);
+        assert_eq!(first, plan(&self.desired, &self.seen, &self.policy, self.now));
+        first
+    }
+
+    /// One pass. Returns whether anything is left.
+    pub(super) fn pass(&mut self) -> bool {
+        if !is_served(&self.desired) {
+            self.seen.api = ApiSeen {
+                change: self.seen.api.change,
+                nodes: std::mem::take(&mut self.seen.api.nodes),
+                ..ApiSeen::default()
+            };
+        }
+        self.examine();
+        let plan = self.plan();
+        self.told
+            .extend(plan.events.iter().map(|event| (self.now, event.clone())));
+        let mut subjects = BTreeSet::new();
+        for effect in &plan.effects {
+            assert!(
+                subjects.insert(effect.subject()),
+                "two effects on one subject: {:?}",
+                plan.effects
+            );
+            assert!(!self.seen.busy.contains(&effect.subject()));
+        }
+        for effect in &plan.effects {
+            self.carry_out(effect);
+        }
+        self.seen.observed = plan.observed.clone();
+        for write in &plan.writes {
+            self.write(write);
+        }
+        self.world();
+        self.now = match plan.look_again {
+            Some(at) if plan.effects.is_empty() && plan.writes.is_empty() => at.max(self.now),
+            _ => after(self.now, Duration::from_millis(100)),
+        };
+        !plan.settled() && !self.forgotten
+    }
+
+    pub(super) fn examine(&mut self) {
+        let machines = &mut self.seen.machines;
+        for (id, machine) in machines.iter_mut() {
+            machine.contact = Some(self.ill.get(id).map_or(Duration::ZERO, |(since, _)| {
+                self.now.duration_since(*since).unsigned_abs()
+            }));
+            self.health.examine(
+                machine,
+                &self.seen.api,
+                self.desired.spec().network.plugin,
+                &self.policy.heal,
+                self.now,
+            );
+        }
+    }
+
+    /// A step of a repair was done to a machine.
+    pub(super) fn treat(&mut self, id: &str, step: RepairStep, at: Timestamp) {
+        let record = &self.seen.machines[id].record;
+        assert!(
+            [record.repairing().map(|(_, at)| at), record.upgrading()].contains(&Some(at))
+                || self.desired.spec().stopped && self.desired.modified_at == at,
+            "written down before"
+        );
+        let report = self.seen.machines[id].report.as_ref();
+        let ended_boot = report.map(|report| report.boot.clone());
+        self.health.started_anew(id, at, ended_boot);
+        match self.ill.get_mut(id) {
+            Some((_, cure)) if *cure <= step => {
+                self.ill.remove(id);
+            }
+            Some((since, _)) => *since = self.now,
+            None => {}
+        }
+    }
+
+    pub(super) fn write(&mut self, write: &Write) {
+        match write {
+            Write::Lease(addresses) => {
+                for address in [addresses.vip, addresses.uplink] {
+                    assert!(
+                        self.seen.taken.insert(address) || Addresses::of(&self.seen.observed).is_some(),
+                        "{address} was taken"
+                    );
+                }
+            }
+            Write::CreatePki => {
+                assert_eq!(self.seen.pki, None);
+                self.seen.pki = Some(1);
+            }
+            Write::Repair {
+                machine,
+                work,
+                healing,
+                new_token,
+                remove,
+            } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                assert!(!remove || healing.given_up());
+                machine.record.work.clone_from(work);
+                machine.record.healing.clone_from(healing);
+                machine.record.deleting |= remove;
+                if *new_token {
+                    machine.record.enrolled_key = None;
+                }
+            }
+            Write::RenewToken(id) => {
+                let machine = self.seen.machines.get_mut(id).unwrap();
+                assert!(
+                    matches!(machine.presence, Presence::Absent | Presence::Gone),
+                    "only what is gone is made anew"
+                );
+                machine.record.enrolled_key = None;
+            }
+            Write::RecordMachine { role, image } => {
+                if let Role::ControlPlane { address, .. } = role {
+                    assert!(self.seen.taken.insert(*address), "{address} was taken");
+                }
+                let id = format!("new{}", self.next_id);
+                self.next_id += 1;
+                let mut machine = machine(&id, role.clone());
+                machine.record.image.clone_from(image);
+                self.seen.machines.insert(
+                    id,
+                    Machine {
+                        presence: Presence::Absent,
+                        config: ConfigSeen::Absent,
+                        ..machine
+                    },
+                );
+            }
+            Write::Upgrade { machine, image, work } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                assert!(machine.node_name().is_none(), "a node's image is for ever");
+                machine.record.image.clone_from(image);
+                machine.record.work.clone_from(work);
+            }
+            Write::MarkMachine(id) => {
+                let machine = self.seen.machines.get_mut(id).unwrap();
+                machine.record.deleting = true;
+                machine.drain = Some(Drain {
+                    since: self.now,
+                    left: None,
+                    held: None,
+                });
+            }
+            Write::RemoveMachine(id) => {
+                let machine = self.seen.machines.remove(id).unwrap();
+                assert_eq!(machine.presence, Presence::Gone, "a record goes last");
+            }
+            Write::Progress { id, progress } => {
+                let mut operations = self.seen.operations.iter_mut();
+                let operation = operations.find(|operation| operation.id == *id).unwrap();
+                assert!(operation.progress.percent <= progress.percent && progress.percent < 100);
+                operation.progress = progress.clone();
+            }
+            Write::EndOperation { id, status, .. } => {
+                self.seen.operations.retain(|operation| operation.id != *id);
+                self.ended.push((id.clone(), *status));
+            }
+            Write::Forget => {
+                assert!(self.seen.machines.is_empty() && self.seen.network == NetworkSeen::Gone);
+                self.forgotten = true;
+            }
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, effect: &Effect) {
+        let answers = self.api_answers();
+        let api = &mut self.seen.api;
+        match effect {
+            Effect::Fabric(FabricEffect::Look) => {
+                self.seen.inventory_stale = false;
+                for machine in self.seen.machines.values_mut() {
+                    if machine.presence == Presence::Unknown {
+                        // The fabric has what its configuration tells of.
+                        machine.presence = match machine.config {
+                            ConfigSeen::Published { .. } => Presence::Running,
+                            _ => Presence::Absent,
+                        };
+                    }
+                }
+            }
+            Effect::Config(ConfigEffect::Load(id)) => {
+                let stored = self.stored.get(id).cloned();
+                self.seen.machines.get_mut(id).unwrap().config = stored.unwrap_or(ConfigSeen::Absent);
+            }
+            Effect::Config(ConfigEffect::Render {
+                machine,
+                generation,
+                inputs,
+            }) => {
+                assert!(self.seen.pki.is_some() && Addresses::of(&self.seen.observed).is_some());
+                self.seen.machines.get_mut(machine).unwrap().config = ConfigSeen::Published {
+                    generation: *generation,
+                    inputs: inputs.clone(),
+                    made_at: self.now,
+                };
+            }
+            Effect::Fabric(FabricEffect::EnsureNetwork(routes)) => {
+                self.seen.network = NetworkSeen::Made(routes.clone())
+            }
+            Effect::Fabric(FabricEffect::EnsureMachine(id)) => {
+                assert!(
+                    matches!(self.seen.network, NetworkSeen::Made(_)),
+                    "a machine needs its network"
+                );
+                self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
+                self.boot(id);
+            }
+            Effect::Fabric(FabricEffect::StopMachine(id)) => {
+                let machine = self.seen.machines.get_mut(id).unwrap();
+                machine.presence = Presence::Stopped;
+                machine.report = None;
+                if let ConfigSeen::Published { .. } = machine.config {
+                    self.stored.insert(id.clone(), machine.config.clone());
+                    machine.config = ConfigSeen::Unknown;
+                }
+            }
+            Effect::Fabric(FabricEffect::RestartMachine { machine, at }) => {
+                self.treat(machine, RepairStep::Reboot, *at);
+                self.seen.machines.get_mut(machine).unwrap().presence = Presence::Running;
+                self.boot(machine);
+            }
+            Effect::Fabric(FabricEffect::WipeMachine { machine, at }) => {
+                self.treat(machine, RepairStep::Reimage, *at);
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                assert!(
+                    machine.record.enrolled_key.is_none() || self.desired.spec().stopped,
+                    "a new token"
+                );
+                machine.presence = Presence::Absent;
+                machine.report = None;
+            }
+            Effect::Api(ApiEffect::Look) => {
+                api.looked = api.change;
+                api.looked_at = Some(self.now);
+                api.reach = if answers { Reach::Ready } else { Reach::Away };
+            }
+            Effect::Api(ApiEffect::SetNode { machine, inputs, .. }) => {
+                api.set.insert(machine.clone(), inputs.clone());
+            }
+            Effect::Api(ApiEffect::ApproveServing) => api.approved = Some(api.change),
+            Effect::Api(ApiEffect::ApplyAddons { inputs }) => {
+                api.addons = Some(AddonsSeen {
+                    inputs: inputs.clone(),
+                    at: self.now,
+                    change: api.change,
+                    ailments: Vec::new(),
+                });
+            }
+            Effect::Api(ApiEffect::Drain { machine, node }) => {
+                assert!(api.node(node).is_some());
+                self.seen.machines.get_mut(machine).unwrap().drain = Some(Drain {
+                    since: self.now,
+                    left: Some((0, self.now)),
+                    held: None,
+                });
+            }
+            Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),
+            Effect::Fabric(FabricEffect::DeleteMachine(id))
+                if self.voters.contains(id) && !self.desired.deleting =>
+            {
+                let left = |voter: &&String| **voter != *id && !self.ill.contains_key(*voter);
+                assert!(
+                    self.voters.iter().filter(left).count() > self.voters.len() / 2,
+                    "etcd has lost its majority"
+                );
+                self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone;
+            }
+            Effect::Fabric(FabricEffect::DeleteMachine(id)) => {
+                self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone
+            }
+            Effect::Fabric(FabricEffect::DeleteNetwork) => {
+                assert!(
+                    self.seen.machines.is_empty(),
+                    "the network goes after its machines"
+                );
+                self.seen.network = NetworkSeen::Gone;
+            }
+        }
+    }
+
+    /// It starts with the image that its record names now.
+    pub(super) fn boot(&mut self, id: &str) {
+        let image = self.seen.machines[id].record.image.clone();
+        let boots = self.boots.get(id).map_or(0, |(boots, _)| *boots);
+        self.boots.insert(id.to_owned(), (boots + 1, image));
+    }
+
+    /// The image that a machine runs.
+    pub(super) fn runs(&self, id: &str) -> &str {
+        self.boots.get(id).map_or("", |(_, image)| image)
+    }
+
+    pub(super) fn api_answers(&self) -> bool {
+        self.seen.machines.values().any(|machine| {
+            machine.node_name().is_none()
+                && machine.presence == Presence::Running
+                && matches!(machine.config, ConfigSeen::Published { .. })
+        })
+    }
+
+    /// What machines do by themselves: report, serve the API, join.
+    pub(super) fn world(&mut self) {
+        let answers = self.api_answers();
+        let ill: Vec<_> = self.ill.keys().cloned().collect();
+        for id in &ill {
+            let name = self.seen.machines.get(id).and_then(Machine::node_name);
+            let nodes = &mut self.seen.api.nodes;
+            for node in nodes.iter_mut().filter(|node| Some(node.name.as_str()) == name) {
+                node.ready = false;
+            }
+        }
+        self.membership();
+        let voters = Vec::from_iter(self.voters.iter().cloned());
+        for (id, machine) in &mut self.seen.machines {
+            if ill.contains(id) {
+                continue;
+            }
+            if machine.presence != Presence::Running {
+                continue;
+            }
+            let ConfigSeen::Published { generation, .. } = machine.config else {
+                continue;
+            };
+            let mut report = Report {
+                generation,
+                boot: self.boots.get(id).map_or(0, |(boots, _)| *boots).to_string(),
+                ..Report::default()
+            };
+            match machine.node_name() {
+                None => {
+                    report
+                        .processes
+                        .insert("kube-apiserver".to_owned(), process(ProcessState::Ready));
+                    let status = KeeperStatus {
+                        voters: voters.clone(),
+                        ..KeeperStatus::default()
+                    };
+                    let etcd = EtcdStatus {
+                        phase: if self.emptied {
+                            EtcdPhase::Waiting
+                        } else {
+                            EtcdPhase::Started
+                        },
+                        why: None,
+                        restored: self.restored.clone(),
+                        empty: self.emptied,
+                    };
+                    let etcd = ProcessSeen {
+                        status: serde_json::to_value(&etcd).ok(),
+                        ..process(ProcessState::Ready)
+                    };
+                    report.processes.insert("etcd".to_owned(), etcd);
+                    let keeper = ProcessSeen {
+                        status: serde_json::to_value(&status).ok(),
+                        ..process(ProcessState::Ready)
+                    };
+                    report.processes.insert("etcd-keeper".to_owned(), keeper);
+                    let backup = self.backup.as_ref().map(|status| ProcessSeen {
+                        status: serde_json::to_value(status).ok(),
+                        ..process(ProcessState::Ready)
+                    });
+                    report
+                        .processes
+                        .extend(backup.map(|backup| ("etcd-backup".to_owned(), backup)));
+                }
+                Some(name) if answers && !machine.record.deleting => {
+                    let node = self.seen.api.nodes.iter_mut().find(|node| node.name == name);
+                    match node {
+                        Some(node) => node.ready = true,
+                        None => {
+                            self.seen.api.change += 1;
+                            self.seen.api.nodes.push(NodeSeen {
+                                name: name.to_owned(),
+                                ready: true,
+                                ..NodeSeen::default()
+                            });
+                        }
+                    }
+                }
+                Some(_) => {}
+            }
+            machine.report = Some(Arc::new(report));
+        }
+    }
+
+    /// One member joins or leaves at a time, and whoever is to go goes first.
+    pub(super) fn membership(&mut self) {
+        let member = |machine: &Machine| machine.node_name().is_none();
+        let machines = &self.seen.machines;
+        let stays = |id: &String| machines.get(id).is_some_and(|machine| !machine.record.deleting);
+        let gone = self.voters.iter().find(|id| !stays(id)).cloned();
+        let joins = machines
+            .iter()
+            .find(|(id, machine)| {
+                member(machine)
+                    && stays(id)
+                    && machine.presence == Presence::Running
+                    && matches!(machine.config, ConfigSeen::Published { .. })
+                    && !self.ill.contains_key(*id)
+                    && !self.voters.contains(*id)
+            })
+            .map(|(id, _)| id.clone());
+        if let Some(gone) = gone {
+            self.voters.remove(&gone);
+        } else {
+            self.voters.extend(joins);
+        }
+    }
+
+    /// The messages of repairs told so far.
+    pub(super) fn repairs(&self) -> Vec<&str> {
+        self.told
+            .iter()
+            .filter(|(_, event)| event.kind == EventKind::Repair)
+            .map(|(_, event)| event.message.as_str())
+            .collect()
+    }
+
+    pub(super) fn run(&mut self) -> usize {
+        for pass in 1..200 {
+            if !self.pass() {
+                return pass;
+            }
+        }
+        panic!("it does not converge: {:#?}", self.plan());
+    }
+}

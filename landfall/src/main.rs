@@ -3,6 +3,7 @@
 //! Always true: only [`printer`] writes to the terminal; every failure ends as one sentence and a next step, with exit code
 //! 1, 2 where the command line is wrong, or 130 where somebody interrupted it.
 
+mod addresses;
 mod admin;
 mod args;
 mod arm;

@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::Context;
 use crate::{
+    addresses,
     admin::AdminClient,
     args, background,
     doctor::{self, Check, Question, Verdict},
     images, printer,
     problem::Problem,
-    stamp::{self, DEFAULT_LISTEN, Settings},
+    stamp::{DEFAULT_LISTEN, Settings},
 };
 
 pub(crate) async fn run(context: &Context, args: &args::Doctor) -> Result<()> {
@@ -25,7 +26,7 @@ pub(crate) async fn run(context: &Context, args: &args::Doctor) -> Result<()> {
         None => Some(stamps.unwrap_or(DEFAULT_LISTEN)),
     };
     let cache = images::cache_dir(&context.places)?;
-    let network = stamp::network_of(&context.places, settings.as_ref(), None);
+    let network = addresses::network_of(&context.places, settings.as_ref(), None);
     let question = Question {
         state: &context.places.state,
         cache: &cache,

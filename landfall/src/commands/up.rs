@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use self::summary::Facts;
 use super::{Context, doctor::failures, kubeconfig};
 use crate::{
+    addresses,
     admin::{AdminClient, ClusterStatus},
     args,
     arm::{AKS, ArmClient, RESOURCES},
@@ -74,7 +75,7 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
         .as_ref()
         .map_or(stamp::DEFAULT_LISTEN, |settings| settings.listen);
     let wanted = args.layout.listen.unwrap_or(kept);
-    stamp::check_listen(&context.places, wanted)?;
+    addresses::check_listen(&context.places, wanted)?;
     let build = images::build_disk(&context.places, version)?;
     let state = context.places.state.clone();
     let cache = images::cache_dir(&context.places)?;
@@ -143,7 +144,7 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
 /// Tries whether this host's firewall lets machines talk: a cluster behind a closed one would wait for nothing.
 async fn network(context: &Context, args: &args::Up) -> Result<()> {
     let settings = Settings::load(&context.places)?;
-    let Some(network) = stamp::network_of(&context.places, settings.as_ref(), args.layout.uplink) else {
+    let Some(network) = addresses::network_of(&context.places, settings.as_ref(), args.layout.uplink) else {
         // Making the stamp says why.
         return Ok(());
     };
@@ -182,7 +183,7 @@ async fn image(context: &Context, version: &str) -> Result<()> {
 async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
     let step = context.printer.step("service", "Service");
     let before = Settings::load(&context.places)?;
-    let taken = stamp::taken_ranges();
+    let taken = addresses::taken_ranges();
     let cache = images::cache_dir(&context.places)?;
     let mut settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
     settings.remember_cache(&context.places, cache)?;

@@ -5,7 +5,7 @@ use fabric_api::StampNetwork;
 use fabric_probe::{Blocked, Probe};
 
 use super::Check;
-use crate::{host, packages, stamp};
+use crate::{addresses, host, packages};
 
 const NAME: &str = "network";
 
@@ -22,7 +22,7 @@ pub(super) fn checks(stamp: &str, network: StampNetwork, env: &Env) -> Vec<Check
             format!("not tried: needs {}", lacking.join(", ")),
         )];
     }
-    match Probe::new(stamp, network, &stamp::taken_ranges()).run(env) {
+    match Probe::new(stamp, network, &addresses::taken_ranges()).run(env) {
         Ok(outcome) if outcome.blocked.is_empty() => vec![Check::ok(
             NAME,
             format!(

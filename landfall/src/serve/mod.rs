@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use crate::{
-    admin, args, background,
+    addresses, admin, args, background,
     commands::Context,
     images,
     problem::Problem,
@@ -48,12 +48,12 @@ const WORKERS: usize = 2;
 pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     context.require_root("run the service")?;
     if Settings::load(&context.places)?.is_none() {
-        stamp::check_listen(
+        addresses::check_listen(
             &context.places,
             args.layout.listen.unwrap_or(stamp::DEFAULT_LISTEN),
         )?;
     }
-    let taken = stamp::taken_ranges();
+    let taken = addresses::taken_ranges();
     let cache = images::cache_dir(&context.places)?;
     let mut settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
     settings.remember_cache(&context.places, cache)?;

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     builder,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     key,
     layer::{LISTING, Layer, ROOTFS},
     lock::BuildLock,

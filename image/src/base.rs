@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, process::Command};
 use crate::{
     components::Base,
     dpkg,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     layer::{self, Layer},
     process::Runner,
 };

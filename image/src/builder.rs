@@ -18,7 +18,7 @@ use crate::{
     base,
     components::Place,
     containers,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     key,
     layer::{self, Layer},
     lock::BuildLock,

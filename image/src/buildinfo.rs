@@ -6,7 +6,7 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
-use crate::error::{At as _, ImageError};
+use crate::error::{ImageError, IoContext as _};
 
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 const INLINE_STRINGS: u8 = 2;

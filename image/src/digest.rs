@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::error::{At as _, ImageError};
+use crate::error::{ImageError, IoContext as _};
 
 /// 64 lower-case hex digits.
 pub(crate) fn of_bytes(bytes: &[u8]) -> String {

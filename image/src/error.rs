@@ -211,11 +211,11 @@ pub enum ImageError {
 }
 
 /// Says what was being done to which path when an I/O error came.
-pub(crate) trait At<T> {
+pub(crate) trait IoContext<T> {
     fn at(self, verb: &str, path: &Path) -> Result<T, ImageError>;
 }
 
-impl<T> At<T> for io::Result<T> {
+impl<T> IoContext<T> for io::Result<T> {
     fn at(self, verb: &str, path: &Path) -> Result<T, ImageError> {
         self.map_err(|source| ImageError::Io {
             what: format!("{verb} {}", path.display()),

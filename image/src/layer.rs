@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     buildinfo::BuildInfo,
     digest,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     manifest::{ContainerImage, DebianPackage, LayerRecord, ProgramRecord},
     tree::Tree,
 };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     progress::{Event, Progress},
 };
 

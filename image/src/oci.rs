@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     components::architecture,
     digest::{self, Summing},
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
 };
 
 /// What to write.

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{At as _, ImageError};
+use crate::error::{ImageError, IoContext as _};
 
 /// Where images are kept: `$LANDFALL_CACHE_DIR`, else `remembered` (what a stamp was made with), else `$XDG_CACHE_HOME/landfall`, else
 /// `.cache/landfall` in the home directory that the user database has for this user.

@@ -17,7 +17,7 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::error::{At as _, ImageError};
+use crate::error::{ImageError, IoContext as _};
 
 /// A program that does not tell its version in this time never will.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use crate::{
     buildinfo,
     components::{Component, Module, Program, architecture},
     digest,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     layer::{self, Linked},
     process::{self, Runner},
     release::{self, Download},

@@ -12,7 +12,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::{
     digest::{self, Summing},
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
 };
 
 /// No release of any component comes near.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     builder, digest,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     layer::{Layer, ROOTFS},
     lock::BuildLock,
     manifest::LayerRecord,

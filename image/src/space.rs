@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{At as _, ImageError};
+use crate::error::{ImageError, IoContext as _};
 
 /// Fails when `directory` (or the nearest directory above that is there) has less than `needed_mb` for this user.
 pub(crate) fn check(directory: &Path, needed_mb: u64, variable: &'static str) -> Result<(), ImageError> {

@@ -10,7 +10,7 @@ use base_env::Env;
 use crate::{
     archive, builder,
     components::Catalog,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     key,
     layer::ROOTFS,
     manifest::{Manifest, SCHEMA},

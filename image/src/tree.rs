@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
 };
 
 /// Every path below a root, relative, in the order of their bytes.

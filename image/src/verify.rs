@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{
     digest,
-    error::{At as _, ImageError},
+    error::{ImageError, IoContext as _},
     layer::{LISTING, Layer, ROOTFS},
     manifest::Manifest,
     store::{ImageStore, NodeImage, SBOM},

@@ -33,7 +33,7 @@ use crate::{
     ControllerDeps,
     commit::{Basis, CommitError, compose},
     effects::{self, Failure, Job, Outcome, connect},
-    fair_queue::{Lane, Who},
+    fair_queue::{Flow, Lane},
     fair_semaphore::FairSemaphore,
     gap_detector::GapDetector,
     index::Index,
@@ -122,7 +122,7 @@ pub(crate) struct ClusterLoop {
     uid: String,
     /// The key of its name, for the log.
     key: String,
-    who: Who,
+    flow: Flow,
     wakeup: Arc<Wakeup>,
     state: Box<LoopState>,
     records: RecordCaches,
@@ -141,7 +141,7 @@ impl ClusterLoop {
     ) -> Self {
         Self {
             shared,
-            who: Who::of(&key),
+            flow: Flow::of(&key),
             state: state.unwrap_or_else(|| Box::new(LoopState::new(&uid))),
             uid,
             key,
@@ -154,7 +154,7 @@ impl ClusterLoop {
 
     pub(crate) async fn run(mut self) -> Exit {
         loop {
-            let permit = self.shared.semaphore.acquire(Lane::Pass, &self.who, 1).await;
+            let permit = self.shared.semaphore.acquire(Lane::Pass, &self.flow, 1).await;
             let next = self.pass().await;
             drop(permit);
             match next {
@@ -464,12 +464,12 @@ impl ClusterLoop {
         for effect in &plan.effects {
             let job = job.clone();
             let task = {
-                let (effect, who) = (effect.clone(), self.who.clone());
+                let (effect, flow) = (effect.clone(), self.flow.clone());
                 let semaphore = Arc::clone(&self.shared.semaphore);
                 self.running.spawn(async move {
                     let (lane, cost) = effects::cost(&effect);
                     // Its bound begins when it does: how long others take is not its fault.
-                    let _permit = semaphore.acquire(lane, &who, cost).await;
+                    let _permit = semaphore.acquire(lane, &flow, cost).await;
                     job.run(&effect).await
                 })
             };

@@ -33,16 +33,16 @@ pub(crate) enum Lane {
 
 const LANES: [Lane; 3] = [Lane::Pass, Lane::Host, Lane::Call];
 
-/// For whom.
+/// Whose work it is: requests of one flow share what it is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Who {
+pub(crate) struct Flow {
     /// A subscription.
     pub(crate) tenant: Arc<str>,
     /// The key of a cluster's name.
     pub(crate) cluster: Arc<str>,
 }
 
-impl Who {
+impl Flow {
     /// The key of a cluster's name begins with its subscription: `/n/managedclusters/{s}/{group}/{name}`.
     pub(crate) fn of(name: &str) -> Self {
         Self {
@@ -117,7 +117,7 @@ impl<T> FairQueue<T> {
     }
 
     /// Joins a queue. `cost` is how much of its tenant's share the entry takes, at least 1. Returns its ticket.
-    pub(crate) fn join(&mut self, lane: Lane, who: &Who, cost: u32, item: T) -> u64 {
+    pub(crate) fn join(&mut self, lane: Lane, flow: &Flow, cost: u32, item: T) -> u64 {
         self.tickets += 1;
         let entry = Entry {
             ticket: self.tickets,
@@ -125,15 +125,15 @@ impl<T> FairQueue<T> {
             item,
         };
         let state = &mut self.lanes[lane as usize];
-        let queue = &mut self.tenants.entry(Arc::clone(&who.tenant)).or_default()[lane as usize];
+        let queue = &mut self.tenants.entry(Arc::clone(&flow.tenant)).or_default()[lane as usize];
         if queue.waiting == 0 {
             queue.got = queue.got.max(state.now);
-            state.order.insert((queue.got, Arc::clone(&who.tenant)));
+            state.order.insert((queue.got, Arc::clone(&flow.tenant)));
         }
         queue.waiting += 1;
-        let cluster = queue.clusters.entry(Arc::clone(&who.cluster)).or_default();
+        let cluster = queue.clusters.entry(Arc::clone(&flow.cluster)).or_default();
         if cluster.is_empty() {
-            queue.round.push_back(Arc::clone(&who.cluster));
+            queue.round.push_back(Arc::clone(&flow.cluster));
         }
         cluster.push_back(entry);
         self.tickets
@@ -191,27 +191,27 @@ impl<T> FairQueue<T> {
     }
 
     /// Somebody no longer waits. Nothing if the place was given already.
-    pub(crate) fn withdraw(&mut self, lane: Lane, who: &Who, ticket: u64) {
-        let Some(queues) = self.tenants.get_mut(&who.tenant) else {
+    pub(crate) fn withdraw(&mut self, lane: Lane, flow: &Flow, ticket: u64) {
+        let Some(queues) = self.tenants.get_mut(&flow.tenant) else {
             return;
         };
         let queue = &mut queues[lane as usize];
-        let Some(entries) = queue.clusters.get_mut(&who.cluster) else {
+        let Some(entries) = queue.clusters.get_mut(&flow.cluster) else {
             return;
         };
         let before = entries.len();
         entries.retain(|entry| entry.ticket != ticket);
         queue.waiting -= before - entries.len();
         if entries.is_empty() {
-            queue.clusters.remove(&who.cluster);
-            queue.round.retain(|cluster| *cluster != who.cluster);
+            queue.clusters.remove(&flow.cluster);
+            queue.round.retain(|cluster| *cluster != flow.cluster);
         }
         if queue.waiting == 0 {
             self.lanes[lane as usize]
                 .order
-                .remove(&(queue.got, Arc::clone(&who.tenant)));
+                .remove(&(queue.got, Arc::clone(&flow.tenant)));
         }
-        self.forget(&who.tenant);
+        self.forget(&flow.tenant);
     }
 
     /// A tenant that neither waits nor holds anything costs nothing; and as it holds nothing, it has nothing to make up for.

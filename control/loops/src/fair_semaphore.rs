@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::fair_queue::{FairQueue, Lane, Who};
+use crate::fair_queue::{FairQueue, Flow, Lane};
 
 /// How much may be done at the same time on this host, for all clusters together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +46,16 @@ impl FairSemaphore {
     }
 
     /// Waits for a place, and holds it as long as the permit lives.
-    pub(crate) async fn acquire(self: &Arc<Self>, lane: Lane, who: &Who, cost: u32) -> Permit {
+    pub(crate) async fn acquire(self: &Arc<Self>, lane: Lane, flow: &Flow, cost: u32) -> Permit {
         let (tell, told) = oneshot::channel();
         let mut waiting = {
             let mut fair = self.fair();
-            let ticket = fair.join(lane, who, cost, tell);
+            let ticket = fair.join(lane, flow, cost, tell);
             give(&mut fair);
             Waiting {
                 semaphore: self,
                 lane,
-                who,
+                flow,
                 ticket,
                 told,
                 seated: false,
@@ -67,7 +67,7 @@ impl FairSemaphore {
         Permit {
             semaphore: Arc::clone(self),
             lane,
-            tenant: Arc::clone(&who.tenant),
+            tenant: Arc::clone(&flow.tenant),
         }
     }
 
@@ -90,7 +90,7 @@ fn give(fair: &mut FairQueue<oneshot::Sender<()>>) {
 struct Waiting<'a> {
     semaphore: &'a Arc<FairSemaphore>,
     lane: Lane,
-    who: &'a Who,
+    flow: &'a Flow,
     ticket: u64,
     told: oneshot::Receiver<()>,
     /// Its place is a [`Permit`] now.
@@ -104,10 +104,10 @@ impl Drop for Waiting<'_> {
         }
         let mut fair = self.semaphore.fair();
         if self.told.try_recv().is_ok() {
-            fair.leave(self.lane, &self.who.tenant);
+            fair.leave(self.lane, &self.flow.tenant);
             give(&mut fair);
         } else {
-            fair.withdraw(self.lane, self.who, self.ticket);
+            fair.withdraw(self.lane, self.flow, self.ticket);
         }
     }
 }
@@ -132,8 +132,8 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn who(tenant: &str) -> Who {
-        Who::of(&format!("/n/managedclusters/{tenant}/g/c"))
+    fn flow(tenant: &str) -> Flow {
+        Flow::of(&format!("/n/managedclusters/{tenant}/g/c"))
     }
 
     #[tokio::test]
@@ -143,7 +143,7 @@ mod tests {
             host: 1,
             calls: 1,
         });
-        let (a, b, c) = (who("a"), who("b"), who("c"));
+        let (a, b, c) = (flow("a"), flow("b"), flow("c"));
         let first = semaphore.acquire(Lane::Host, &a, 1).await;
         let mut second = Box::pin(semaphore.acquire(Lane::Host, &b, 1));
         let mut third = Box::pin(semaphore.acquire(Lane::Host, &c, 1));

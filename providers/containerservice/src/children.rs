@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     clusters::{body::not_an_object, draft::refuse_deleting},
-    records::{At, Found},
+    records::{ClusterPath, StoredCluster},
 };
 
 /// What a type of documents is.
@@ -40,7 +40,7 @@ pub(crate) struct Child<D>(PhantomData<D>);
 
 /// A child and its cluster.
 pub(crate) struct State {
-    cluster: Option<Found>,
+    cluster: Option<StoredCluster>,
     child: Option<Stored<ChildRecord>>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum ChildChange {
 /// Documents have no other actions.
 pub(crate) enum Action {}
 
-fn child_id<D: Document>(cluster: &Found, name: &str) -> String {
+fn child_id<D: Document>(cluster: &StoredCluster, name: &str) -> String {
     let record = &cluster.record.value;
     arm_ids::resource_id(
         &record.subscription,
@@ -63,7 +63,7 @@ fn child_id<D: Document>(cluster: &Found, name: &str) -> String {
     )
 }
 
-fn document<D: Document>(cluster: &Found, record: &ChildRecord) -> Value {
+fn document<D: Document>(cluster: &StoredCluster, record: &ChildRecord) -> Value {
     json!({
         "id": child_id::<D>(cluster, &record.name),
         "name": record.name,
@@ -81,7 +81,7 @@ impl<D: Document> Resource for Child<D> {
     type Action = Action;
 
     async fn read(provider: &ContainerService, path: &ResourcePath, _: Purpose) -> Result<State, ArmError> {
-        let at = At::of(path)?;
+        let at = ClusterPath::of(path)?;
         let Some(cluster) = provider.find(at).await? else {
             // ARM's order: first the group is missing, then what is in it.
             provider.group(at).await?;
@@ -117,12 +117,12 @@ impl<D: Document> Resource for Child<D> {
     fn creatable(state: &State, path: &ResourcePath) -> Result<(), ArmError> {
         match &state.cluster {
             Some(_) => Ok(()),
-            None => Err(At::of(path)?.parent_not_found()),
+            None => Err(ClusterPath::of(path)?.parent_not_found()),
         }
     }
 
     fn missing(state: &State, path: &ResourcePath) -> ArmError {
-        let at = match At::of(path) {
+        let at = match ClusterPath::of(path) {
             Ok(at) => at,
             Err(error) => return error,
         };
@@ -140,7 +140,7 @@ impl<D: Document> Resource for Child<D> {
     }
 
     async fn list(provider: &ContainerService, path: &ResourcePath, _: &str) -> Result<Vec<Value>, ArmError> {
-        let cluster = provider.need(At::of(path)?).await?;
+        let cluster = provider.need(ClusterPath::of(path)?).await?;
         let prefix = child::key(&cluster.record.value.uid, D::KIND, "");
         let (children, _) = list_records::<ChildRecord>(&*provider.store, &prefix)
             .await
@@ -154,7 +154,7 @@ impl<D: Document> Resource for Child<D> {
         state: &State,
         mutation: Mutation<'_, Action>,
     ) -> Result<Decision<ChildChange>, ArmError> {
-        let at = At::of(context.info.path)?;
+        let at = ClusterPath::of(context.info.path)?;
         let present = state.child.as_ref().map(|child| &child.value);
         let body = match mutation {
             Mutation::Delete => {
@@ -194,7 +194,7 @@ impl<D: Document> Resource for Child<D> {
         state: &State,
         change: &ChildChange,
     ) -> Result<Txn, ArmError> {
-        let at = At::of(info.path)?;
+        let at = ClusterPath::of(info.path)?;
         let cluster = state.cluster.as_ref().ok_or_else(|| at.parent_not_found())?;
         let uid = &cluster.record.value.uid;
         let key = child::key(uid, D::KIND, at.child);

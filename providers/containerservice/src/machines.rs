@@ -7,7 +7,7 @@ use control_records::{MachineRecord, Role, directory};
 use crate::{
     ContainerService,
     api_versions::API_VERSIONS,
-    records::{At, Found},
+    records::{ClusterPath, StoredCluster},
 };
 
 type Row = Operation<ContainerService>;
@@ -29,7 +29,7 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
 
 impl ContainerService {
     /// The machines of a pool, in order of their numbers.
-    async fn machines(&self, found: &Found, pool: &str) -> Result<Vec<MachineRecord>, ArmError> {
+    async fn machines(&self, found: &StoredCluster, pool: &str) -> Result<Vec<MachineRecord>, ArmError> {
         let uid = &found.record.value.uid;
         let machines = directory::machines(&*self.store, uid)
             .await
@@ -53,7 +53,7 @@ impl ContainerService {
     }
 
     async fn list_machines(&self, request: &Request) -> Result<Items, ArmError> {
-        let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
+        let (found, pool) = self.need_pool(ClusterPath::of(&request.path)?).await?;
         let machines = self.machines(&found, &pool).await?;
         let view = found.view();
         let items = machines.iter().filter_map(|machine| view.machine(machine));
@@ -61,7 +61,7 @@ impl ContainerService {
     }
 
     async fn get_machine(&self, request: &Request) -> Result<Response, ArmError> {
-        let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
+        let (found, pool) = self.need_pool(ClusterPath::of(&request.path)?).await?;
         let name = request.path.name(2).unwrap_or_default();
         let machines = self.machines(&found, &pool).await?;
         let mut all = machines

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A cluster as read.
-pub(crate) struct Found {
+pub(crate) struct StoredCluster {
     pub(crate) record: Stored<ClusterRecord>,
     pub(crate) observed: Option<ObservedRecord>,
     pub(crate) operation: Option<OperationRecord>,
@@ -26,7 +26,7 @@ pub(crate) struct Found {
     pub(crate) observed_at: Option<Revision>,
 }
 
-impl Found {
+impl StoredCluster {
     pub(crate) fn view(&self) -> ClusterView<'_> {
         ClusterView {
             record: &self.record.value,
@@ -39,7 +39,7 @@ impl Found {
 
 /// The parts of the path that every route below a resource group has.
 #[derive(Clone, Copy)]
-pub(crate) struct At<'a> {
+pub(crate) struct ClusterPath<'a> {
     pub(crate) subscription: &'a str,
     pub(crate) group: &'a str,
     pub(crate) cluster: &'a str,
@@ -47,7 +47,7 @@ pub(crate) struct At<'a> {
     pub(crate) child: &'a str,
 }
 
-impl<'a> At<'a> {
+impl<'a> ClusterPath<'a> {
     pub(crate) fn of(path: &'a ResourcePath) -> Result<Self, ArmError> {
         let missing = || {
             ArmError::new(
@@ -137,7 +137,7 @@ impl ContainerService {
         get_record(&*self.store, key).await.map_err(store_error)
     }
 
-    pub(crate) async fn group(&self, at: At<'_>) -> Result<Stored<GroupRecord>, ArmError> {
+    pub(crate) async fn group(&self, at: ClusterPath<'_>) -> Result<Stored<GroupRecord>, ArmError> {
         let found = self.read(&key::group(at.subscription, at.group)).await?;
         found.ok_or_else(|| {
             ArmError::new(
@@ -147,7 +147,7 @@ impl ContainerService {
         })
     }
 
-    pub(crate) async fn around(&self, record: Stored<ClusterRecord>) -> Result<Found, ArmError> {
+    pub(crate) async fn around(&self, record: Stored<ClusterRecord>) -> Result<StoredCluster, ArmError> {
         let observed = self
             .read::<ObservedRecord>(&key::observed(&record.value.uid))
             .await?;
@@ -180,7 +180,7 @@ impl ContainerService {
                 pool_operations.insert(part, found.value);
             }
         }
-        Ok(Found {
+        Ok(StoredCluster {
             record,
             observed_at: observed.as_ref().map(|found| found.revision),
             observed: observed.map(|found| found.value),
@@ -203,7 +203,7 @@ impl ContainerService {
         Ok(running)
     }
 
-    pub(crate) async fn find(&self, at: At<'_>) -> Result<Option<Found>, ArmError> {
+    pub(crate) async fn find(&self, at: ClusterPath<'_>) -> Result<Option<StoredCluster>, ArmError> {
         let found = directory::cluster_named(&*self.store, at.subscription, at.group, at.cluster);
         match found.await.map_err(store_error)? {
             Some(record) => self.around(record).await.map(Some),
@@ -212,7 +212,7 @@ impl ContainerService {
     }
 
     /// The cluster, or 404 in ARM's order: group, then resource.
-    pub(crate) async fn need(&self, at: At<'_>) -> Result<Found, ArmError> {
+    pub(crate) async fn need(&self, at: ClusterPath<'_>) -> Result<StoredCluster, ArmError> {
         if let Some(found) = self.find(at).await? {
             return Ok(found);
         }
@@ -221,7 +221,10 @@ impl ContainerService {
     }
 
     /// The cluster and one of its pools under its real name.
-    pub(crate) async fn need_pool<'a>(&self, at: At<'a>) -> Result<(Found, String), ArmError> {
+    pub(crate) async fn need_pool<'a>(
+        &self,
+        at: ClusterPath<'a>,
+    ) -> Result<(StoredCluster, String), ArmError> {
         let found = self.need(at).await?;
         let pool = found
             .record
@@ -240,7 +243,11 @@ impl ContainerService {
         Ok((found, name))
     }
 
-    pub(crate) async fn all(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Found>, ArmError> {
+    pub(crate) async fn all(
+        &self,
+        subscription: &str,
+        group: Option<&str>,
+    ) -> Result<Vec<StoredCluster>, ArmError> {
         let records = directory::clusters(&*self.store, Some(subscription), group)
             .await
             .map_err(store_error)?;

@@ -4,7 +4,7 @@ use arm_ids::same_location;
 use arm_kernel::{Operation, ResourceType, Scope, Verb, quote};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 
-use crate::{ContainerService, api_versions::API_VERSIONS, clusters::render, records::At};
+use crate::{ContainerService, api_versions::API_VERSIONS, clusters::render, records::ClusterPath};
 
 type Row = Operation<ContainerService>;
 
@@ -59,7 +59,7 @@ pub(crate) const LOCATION_VERSIONS: ResourceType<ContainerService> = ResourceTyp
 
 impl ContainerService {
     async fn cluster_upgrades(&self, request: &Request) -> Result<Response, ArmError> {
-        let at = At::of(&request.path)?;
+        let at = ClusterPath::of(&request.path)?;
         check_default(at.child)?;
         let found = self.need(at).await?;
         Ok(Response::ok(found.view().upgrade_profile(&self.config.offered)))
@@ -67,13 +67,13 @@ impl ContainerService {
 
     async fn pool_upgrades(&self, request: &Request) -> Result<Response, ArmError> {
         check_default(request.path.name(2).unwrap_or_default())?;
-        let (found, pool) = self.need_pool(At::of(&request.path)?).await?;
+        let (found, pool) = self.need_pool(ClusterPath::of(&request.path)?).await?;
         let offered = &self.config.offered;
         Ok(Response::ok(found.view().pool_upgrade_profile(&pool, offered)))
     }
 
     async fn pool_versions(&self, request: &Request) -> Result<Response, ArmError> {
-        let found = self.need(At::of(&request.path)?).await?;
+        let found = self.need(ClusterPath::of(&request.path)?).await?;
         Ok(Response::ok(found.view().pool_versions(&self.config.offered)))
     }
 

@@ -7,8 +7,8 @@ use control_records::{ClusterRecord, DesiredState};
 use serde_json::json;
 
 use super::{
-    aspects::refuse_change,
     draft::{Context, Draft, Name, advance},
+    hooks::refuse_change,
 };
 
 /// What a restore is called as an operation.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::draft::cluster_id;
 use crate::{
     ContainerService,
-    records::{At, Found},
+    records::{ClusterPath, StoredCluster},
 };
 
 /// Makes kubeconfigs. Implemented by the binary over the cluster's keys.
@@ -91,7 +91,7 @@ impl ContainerService {
         request: &Request,
         kind: CredentialKind,
     ) -> Result<Response, ArmError> {
-        let found = self.need(At::of(&request.path)?).await?;
+        let found = self.need(ClusterPath::of(&request.path)?).await?;
         let encoded = self.kubeconfig(request, &found, kind).await?;
         Ok(Response::ok(results(kind, &encoded)))
     }
@@ -99,7 +99,7 @@ impl ContainerService {
     async fn kubeconfig(
         &self,
         request: &Request,
-        found: &Found,
+        found: &StoredCluster,
         kind: CredentialKind,
     ) -> Result<String, ArmError> {
         let record = &found.record.value;
@@ -107,7 +107,7 @@ impl ContainerService {
     }
 
     pub(super) async fn access_profile(&self, request: &Request) -> Result<Response, ArmError> {
-        let at = At::of(&request.path)?;
+        let at = ClusterPath::of(&request.path)?;
         let found = self.need(at).await?;
         let kinds = [CredentialKind::Admin, CredentialKind::User];
         let Some(kind) = kinds

@@ -2,11 +2,11 @@
 //!
 //! A cluster's pools are part of its record: [`crate::pools`] shares the state, the change and the transaction.
 
-pub(crate) mod aspects;
 pub(crate) mod body;
 pub(crate) mod change;
 pub(crate) mod credentials;
 pub(crate) mod draft;
+pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod network;
 pub(crate) mod power;
@@ -33,11 +33,11 @@ use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     api_versions::API_VERSIONS,
     properties::CLUSTER_SCHEMA,
-    records::{At, Found, cluster_etag},
+    records::{ClusterPath, StoredCluster, cluster_etag},
 };
 use draft::ClusterChange;
 use render::ClusterView;
-use requests::Before;
+use requests::Current;
 
 const PATH: &str = "managedClusters";
 
@@ -112,7 +112,7 @@ pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType 
 };
 
 /// What features make of a cluster beyond its body.
-pub(crate) const ASPECTS: &[aspects::Aspect] = &[aspects::DELETION, power::ASPECT];
+pub(crate) const FEATURES: &[hooks::FeatureHooks] = &[hooks::DELETION, power::HOOKS];
 
 /// `managedClusters` as the kernel sees them.
 pub(crate) enum Clusters {}
@@ -134,7 +134,7 @@ pub(crate) enum Action {
 
 /// Decides about a cluster that is there. Pure.
 type Decide =
-    fn(&draft::Context<'_>, &draft::Name<'_>, Before<'_>) -> Result<Decision<draft::Draft>, ArmError>;
+    fn(&draft::Context<'_>, &draft::Name<'_>, Current<'_>) -> Result<Decision<draft::Draft>, ArmError>;
 
 /// A POST without a body about a cluster.
 pub(crate) trait Command {
@@ -146,7 +146,7 @@ pub(crate) trait Command {
     fn decide(
         context: &draft::Context<'_>,
         name: &draft::Name<'_>,
-        before: Before<'_>,
+        before: Current<'_>,
     ) -> Result<Decision<draft::Draft>, ArmError>;
 
     /// Its row.
@@ -168,7 +168,7 @@ impl Command for Abort {
     fn decide(
         context: &draft::Context<'_>,
         name: &draft::Name<'_>,
-        before: Before<'_>,
+        before: Current<'_>,
     ) -> Result<Decision<draft::Draft>, ArmError> {
         requests::abort(context, name, before).map(Decision::Write)
     }
@@ -185,7 +185,7 @@ async fn command(
 
 /// What decisions about a cluster go by; nothing where it is not there.
 pub(crate) struct State {
-    pub(crate) found: Option<Found>,
+    pub(crate) found: Option<StoredCluster>,
     /// Its operations that have not ended, oldest first. Only read for decisions.
     pub(crate) running: Vec<Stored<OperationRecord>>,
     records: Vec<OperationRecord>,
@@ -194,7 +194,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) async fn read(
         provider: &ContainerService,
-        at: At<'_>,
+        at: ClusterPath<'_>,
         purpose: Purpose,
     ) -> Result<Self, ArmError> {
         let found = provider.find(at).await?;
@@ -219,8 +219,8 @@ impl State {
     }
 
     /// The cluster as it is before the request.
-    pub(crate) fn before(&self) -> Option<Before<'_>> {
-        self.found.as_ref().map(|found| Before {
+    pub(crate) fn before(&self) -> Option<Current<'_>> {
+        self.found.as_ref().map(|found| Current {
             record: &found.record.value,
             observed: found.observed.as_ref(),
             running: &self.records,
@@ -267,7 +267,7 @@ impl Resource for Clusters {
         path: &ResourcePath,
         purpose: Purpose,
     ) -> Result<State, ArmError> {
-        State::read(provider, At::of(path)?, purpose).await
+        State::read(provider, ClusterPath::of(path)?, purpose).await
     }
 
     fn presence(state: &State, _: &ResourcePath) -> Presence {
@@ -277,7 +277,7 @@ impl Resource for Clusters {
     }
 
     fn missing(_: &State, path: &ResourcePath) -> ArmError {
-        match At::of(path) {
+        match ClusterPath::of(path) {
             Ok(at) => at.not_found(),
             Err(error) => error,
         }
@@ -290,7 +290,7 @@ impl Resource for Clusters {
     ) -> Result<Vec<Value>, ArmError> {
         let subscription = path.subscription.as_deref().unwrap_or_default();
         if path.resource_group.is_some() {
-            provider.group(At::of(path)?).await?;
+            provider.group(ClusterPath::of(path)?).await?;
         }
         let all = provider.all(subscription, path.resource_group.as_deref()).await?;
         Ok(all
@@ -304,7 +304,7 @@ impl Resource for Clusters {
         state: &State,
         mutation: Mutation<'_, Action>,
     ) -> Result<Decision<ClusterChange>, ArmError> {
-        let at = At::of(context.info.path)?;
+        let at = ClusterPath::of(context.info.path)?;
         let (name, before, own) = (at.name(), state.before(), state.context(context));
         let draft = match mutation {
             Mutation::Put(body) => put::put(&own, &name, state.record(), body)?,
@@ -343,7 +343,9 @@ impl Resource for Clusters {
         state: &State,
         change: &ClusterChange,
     ) -> Result<Txn, ArmError> {
-        provider.transaction(At::of(info.path)?, state, change).await
+        provider
+            .transaction(ClusterPath::of(info.path)?, state, change)
+            .await
     }
 
     fn render(state: &State, change: Option<&ClusterChange>, _: &ResourcePath, api_version: &str) -> Value {
@@ -363,7 +365,7 @@ impl Tagged for Clusters {
         state: &State,
         tags: Tags,
     ) -> Result<Decision<ClusterChange>, ArmError> {
-        let at = At::of(context.info.path)?;
+        let at = ClusterPath::of(context.info.path)?;
         let before = state.before().ok_or_else(|| at.not_found())?;
         let draft = change::tags(&state.context(context), &at.name(), before.record, tags)?;
         Ok(Decision::Write(draft.follow(Some(before))?))
@@ -394,7 +396,7 @@ impl ContainerService {
         let clusters = self.all(subscription, Some(group)).await?;
         let mut each = Vec::new();
         for record in clusters.iter().map(|found| &found.record.value) {
-            let at = At {
+            let at = ClusterPath {
                 subscription: &record.subscription,
                 group: &record.resource_group,
                 cluster: &record.name,
@@ -415,7 +417,7 @@ impl ContainerService {
         if !path.namespace_is(NAMESPACE) || !path.type_is(PATH) {
             return Ok(None);
         }
-        let found = self.find(At::of(&path)?).await?;
+        let found = self.find(ClusterPath::of(&path)?).await?;
         Ok(found.map(|found| found.record.value))
     }
 }

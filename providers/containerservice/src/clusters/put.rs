@@ -19,9 +19,9 @@ use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
 use serde_json::{Map, Value, json};
 
 use super::{
-    aspects::refuse_change,
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
+    hooks::refuse_change,
     identity, network,
 };
 use crate::{

@@ -14,7 +14,7 @@ use super::{
     put,
     transaction::secret_name,
 };
-use crate::{ContainerService, records::At};
+use crate::{ContainerService, records::ClusterPath};
 
 /// A cluster that there is a backup of.
 pub(crate) struct Source {
@@ -46,7 +46,7 @@ impl ContainerService {
     }
 
     /// The cluster of that name; the one deleted last, where there is none; the one with that uid, where one is given.
-    pub(crate) async fn source(&self, at: At<'_>, uid: Option<&str>) -> Result<Source, ArmError> {
+    pub(crate) async fn source(&self, at: ClusterPath<'_>, uid: Option<&str>) -> Result<Source, ArmError> {
         let meant = |record: &ClusterRecord| uid.is_none_or(|uid| record.uid == uid);
         if let Some(found) = self.find(at).await?
             && meant(&found.record.value)

@@ -9,9 +9,9 @@ use control_records::{ClusterRecord, Leaving, MachineRecord, ObservedRecord, Ope
 use serde_json::{Map, Value, json};
 
 use super::{
-    aspects,
     body::{MAX_POOLS, pool_body},
     draft::{cluster_id, system_data_of},
+    hooks,
     requests::is_gone,
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
 };
@@ -101,7 +101,7 @@ impl<'a> ClusterView<'a> {
         properties["agentPoolProfiles"] = Value::Array(pools);
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
-        aspects::show(self, properties);
+        hooks::show(self, properties);
         properties["fqdn"] = json!(record.spec().fqdn);
         properties["currentKubernetesVersion"] = json!(running.unwrap_or(&record.spec().kubernetes_version));
         properties["maxAgentPools"] = json!(MAX_POOLS);
@@ -140,7 +140,7 @@ impl<'a> ClusterView<'a> {
         };
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
-        aspects::show(self, &mut properties);
+        hooks::show(self, &mut properties);
         properties["currentOrchestratorVersion"] = json!(version);
         // What is wished for: clients send it back, also while nodes are on their way there.
         let wished = record.spec().pools.iter().find(|pool| pool.name == name);

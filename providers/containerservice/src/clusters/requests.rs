@@ -29,14 +29,14 @@ const MOST_RUNNING: usize = 64;
 
 /// A cluster as it was when a request came.
 #[derive(Clone, Copy)]
-pub(crate) struct Before<'a> {
+pub(crate) struct Current<'a> {
     pub(crate) record: &'a ClusterRecord,
     pub(crate) observed: Option<&'a ObservedRecord>,
     /// Its operations that have not ended, oldest first.
     pub(crate) running: &'a [OperationRecord],
 }
 
-impl Before<'_> {
+impl Current<'_> {
     fn reached(&self) -> bool {
         self.observed
             .is_some_and(|observed| observed.generation >= self.record.generation)
@@ -86,7 +86,7 @@ pub(crate) fn is_gone(leaving: &Leaving, observed: Option<&ObservedRecord>) -> b
 
 impl Draft {
     /// The change, with what it makes of the requests before it: the last step of every decision.
-    pub(crate) fn follow(mut self, before: Option<Before<'_>>) -> Result<ClusterChange, ArmError> {
+    pub(crate) fn follow(mut self, before: Option<Current<'_>>) -> Result<ClusterChange, ArmError> {
         let (ended, events) = follow(&mut self.record, &self.operation, before)?;
         Ok(ClusterChange {
             record: self.record,
@@ -103,7 +103,7 @@ impl Draft {
 fn follow(
     record: &mut ClusterRecord,
     operation: &OperationRecord,
-    before: Option<Before<'_>>,
+    before: Option<Current<'_>>,
 ) -> Result<(Vec<OperationRecord>, Vec<Event>), ArmError> {
     let reached = match before {
         Some(before) => before.last_reached()?.map(Box::new),
@@ -187,7 +187,7 @@ fn follow(
 }
 
 /// Pools on their way out after the change.
-fn leaving(record: &ClusterRecord, operation: &OperationRecord, before: Option<Before<'_>>) -> Vec<Leaving> {
+fn leaving(record: &ClusterRecord, operation: &OperationRecord, before: Option<Current<'_>>) -> Vec<Leaving> {
     let Some(before) = before else {
         return Vec::new();
     };
@@ -287,7 +287,7 @@ fn end(operation: &OperationRecord, by: &OperationRecord, error: OperationError)
     }
 }
 
-fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<Before<'_>>) -> Event {
+fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<Current<'_>>) -> Event {
     let mut parts = Vec::new();
     let old = before
         .map(|before| before.record.spec().pools.as_slice())
@@ -341,7 +341,7 @@ fn abortable(operation: &OperationRecord) -> bool {
 
 /// Decides the abort of everything that runs for a cluster: desired returns to what was reached last. A cluster that never
 /// was is emptied and stays visible; pools that are new since stay visible without nodes. Deletions go on.
-pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Before<'_>) -> Result<Draft, ArmError> {
+pub(crate) fn abort(context: &Context<'_>, name: &Name<'_>, before: Current<'_>) -> Result<Draft, ArmError> {
     let present = before.record;
     if present.deleting {
         let message = format!(
@@ -411,7 +411,7 @@ pub(crate) fn abort_pool(
     context: &Context<'_>,
     name: &Name<'_>,
     pool: &str,
-    before: Before<'_>,
+    before: Current<'_>,
 ) -> Result<Draft, ArmError> {
     let present = before.record;
     let runs = |operation: &OperationRecord| operation.pool() == Some(pool);

@@ -5,7 +5,7 @@
 
 use control_records::{ClusterRecord, ObservedRecord, OperationRecord, OperationStatus, Part};
 
-use super::aspects::under_way;
+use super::hooks::under_way;
 
 /// A provisioning state as clients know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

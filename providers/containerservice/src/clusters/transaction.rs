@@ -10,7 +10,7 @@ use control_store::{Compare, Txn, put_record};
 use serde_json::Value;
 
 use super::{State, draft::ClusterChange};
-use crate::{ContainerService, records::At};
+use crate::{ContainerService, records::ClusterPath};
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
 pub fn secret_name(uid: &str, path: &str) -> String {
@@ -20,7 +20,7 @@ pub fn secret_name(uid: &str, path: &str) -> String {
 impl ContainerService {
     pub(super) async fn transaction(
         &self,
-        at: At<'_>,
+        at: ClusterPath<'_>,
         state: &State,
         change: &ClusterChange,
     ) -> Result<Txn, ArmError> {
@@ -77,7 +77,12 @@ impl ContainerService {
 
     /// The cluster's group, which must not begin to go between this reading and the writing, and the group of its nodes: made, or
     /// refused where it is somebody else's.
-    async fn groups(&self, at: At<'_>, record: &ClusterRecord, txn: &mut Txn) -> Result<(), ArmError> {
+    async fn groups(
+        &self,
+        at: ClusterPath<'_>,
+        record: &ClusterRecord,
+        txn: &mut Txn,
+    ) -> Result<(), ArmError> {
         let own = self.group(at).await?;
         if own.value.deleting {
             let message = format!("The resource group {} is being deleted.", quote(at.group));

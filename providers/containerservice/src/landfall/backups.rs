@@ -45,7 +45,7 @@ use crate::{
         draft::cluster_id,
         recreate::{self, Source},
     },
-    records::At,
+    records::ClusterPath,
 };
 
 /// The namespace.
@@ -129,7 +129,7 @@ impl BackupApi {
     async fn source(&self, request: &Request) -> Result<Source, ArmError> {
         let uid = request.body.get("clusterUid").and_then(Value::as_str);
         let uid = uid.or_else(|| request.query("clusterUid"));
-        self.clusters.source(At::of(&request.path)?, uid).await
+        self.clusters.source(ClusterPath::of(&request.path)?, uid).await
     }
 
     /// How far a cluster's shipping is: what the machine says that ships. Nothing of one that is silent.
@@ -285,10 +285,10 @@ impl BackupApi {
             source: source.record.uid.clone(),
         };
         let asked = |field: &str| request.body.get(field).and_then(Value::as_str);
-        let own = At::of(&request.path)?;
+        let own = ClusterPath::of(&request.path)?;
         let (at, action) = match (asked("as"), source.deleted) {
             (Some(name), _) => {
-                let at = At {
+                let at = ClusterPath {
                     cluster: name,
                     group: asked("resourceGroup").unwrap_or(own.group),
                     child: "",

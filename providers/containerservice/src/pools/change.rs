@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::decide::{Surroundings, decide};
 use crate::{
     clusters::{
-        aspects::refuse_change,
         body::{POOLS, check_count, not_an_object},
         draft::{Context, Draft, Name, advance},
+        hooks::refuse_change,
         network, requests,
     },
     formats::is_pool_name,

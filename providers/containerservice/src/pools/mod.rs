@@ -18,7 +18,7 @@ use crate::{
     api_versions::API_VERSIONS,
     clusters::{Clusters, State, draft::ClusterChange, requests},
     properties::POOL_SCHEMA,
-    records::{At, pool_etag},
+    records::{ClusterPath, pool_etag},
 };
 
 type Row = Operation<ContainerService>;
@@ -76,7 +76,7 @@ impl Resource for Pools {
         path: &ResourcePath,
         purpose: Purpose,
     ) -> Result<State, ArmError> {
-        State::read(provider, At::of(path)?, purpose).await
+        State::read(provider, ClusterPath::of(path)?, purpose).await
     }
 
     fn presence(state: &State, path: &ResourcePath) -> Presence {
@@ -91,11 +91,11 @@ impl Resource for Pools {
         if state.found.is_some() {
             return Ok(());
         }
-        Err(At::of(path)?.parent_not_found())
+        Err(ClusterPath::of(path)?.parent_not_found())
     }
 
     fn missing(state: &State, path: &ResourcePath) -> ArmError {
-        match At::of(path) {
+        match ClusterPath::of(path) {
             Ok(at) if state.found.is_some() => at.pool_not_found(),
             Ok(at) => at.not_found(),
             Err(error) => error,
@@ -107,7 +107,7 @@ impl Resource for Pools {
         path: &ResourcePath,
         api_version: &str,
     ) -> Result<Vec<Value>, ArmError> {
-        let found = provider.need(At::of(path)?).await?;
+        let found = provider.need(ClusterPath::of(path)?).await?;
         let view = found.view();
         let pools = view.pool_names().into_iter();
         Ok(pools.map(|pool| view.pool(pool, api_version)).collect())
@@ -119,7 +119,7 @@ impl Resource for Pools {
         mutation: Mutation<'_, Action>,
     ) -> Result<Decision<ClusterChange>, ArmError> {
         let path = context.info.path;
-        let at = At::of(path)?;
+        let at = ClusterPath::of(path)?;
         let (name, own) = (at.name(), state.context(context));
         let pool = real_name(state, at.child);
         let Some(before) = state.before() else {

@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::{
     Command,
-    aspects::Aspect,
     draft::{Context, Draft, Name, advance, refuse_deleting},
-    requests::Before,
+    hooks::FeatureHooks,
+    requests::Current,
 };
 
-pub(crate) const ASPECT: Aspect = Aspect {
+pub(crate) const HOOKS: FeatureHooks = FeatureHooks {
     change: refuse_stopped,
     under_way: |operation| match operation {
         Stop::NAME => Some("Stopping"),
@@ -40,7 +40,7 @@ impl Command for Stop {
     fn decide(
         context: &Context<'_>,
         name: &Name<'_>,
-        before: Before<'_>,
+        before: Current<'_>,
     ) -> Result<Decision<Draft>, ArmError> {
         turn(context, name, before, true, Self::NAME)
     }
@@ -53,7 +53,7 @@ impl Command for Start {
     fn decide(
         context: &Context<'_>,
         name: &Name<'_>,
-        before: Before<'_>,
+        before: Current<'_>,
     ) -> Result<Decision<Draft>, ArmError> {
         turn(context, name, before, false, Self::NAME)
     }
@@ -62,7 +62,7 @@ impl Command for Start {
 fn turn(
     context: &Context<'_>,
     name: &Name<'_>,
-    before: Before<'_>,
+    before: Current<'_>,
     stopped: bool,
     operation: &str,
 ) -> Result<Decision<Draft>, ArmError> {

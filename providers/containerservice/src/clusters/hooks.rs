@@ -1,14 +1,14 @@
 //! What features make of a cluster beyond its body: whether it may be changed, what a change is called while it is under way, what
-//! answers show. One line for each in [`super::ASPECTS`].
+//! answers show. One line for each in [`super::FEATURES`].
 
 use arm_wire::ArmError;
 use control_records::ClusterRecord;
 use serde_json::Value;
 
-use super::{ASPECTS, draft::refuse_deleting, render::ClusterView};
+use super::{FEATURES, draft::refuse_deleting, render::ClusterView};
 
 /// See the module.
-pub(crate) struct Aspect {
+pub(crate) struct FeatureHooks {
     /// Whether the cluster and its pools may be changed.
     pub(crate) change: fn(&ClusterRecord) -> Result<(), ArmError>,
     /// What `provisioningState` says while an operation of this name is under way, where that is not `Updating`.
@@ -18,7 +18,7 @@ pub(crate) struct Aspect {
 }
 
 /// A cluster that is being deleted is not changed.
-pub(crate) const DELETION: Aspect = Aspect {
+pub(crate) const DELETION: FeatureHooks = FeatureHooks {
     change: refuse_deleting,
     under_way: |_| None,
     show: |_, _| {},
@@ -26,17 +26,17 @@ pub(crate) const DELETION: Aspect = Aspect {
 
 /// Whether a cluster and its pools may be changed at present.
 pub(crate) fn refuse_change(record: &ClusterRecord) -> Result<(), ArmError> {
-    ASPECTS.iter().try_for_each(|aspect| (aspect.change)(record))
+    FEATURES.iter().try_for_each(|feature| (feature.change)(record))
 }
 
 /// What `provisioningState` says while an operation is under way, where a feature has a word of its own for it.
 pub(crate) fn under_way(operation: &str) -> Option<&'static str> {
-    ASPECTS.iter().find_map(|aspect| (aspect.under_way)(operation))
+    FEATURES.iter().find_map(|feature| (feature.under_way)(operation))
 }
 
 /// Fills in what features show in the properties of the cluster, or of a pool.
 pub(crate) fn show(view: &ClusterView<'_>, properties: &mut Value) {
-    for aspect in ASPECTS {
-        (aspect.show)(view, properties);
+    for feature in FEATURES {
+        (feature.show)(view, properties);
     }
 }

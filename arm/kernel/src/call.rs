@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::activity::{ActivityLog, ServiceLog};
 
-/// Says who may do what. RequestInfo once for each request, before its provider sees it, and by providers for what a body names beside
+/// Says who may do what. Asked once for each request, before its provider sees it, and by providers for what a body names beside
 /// the path.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
@@ -30,7 +30,7 @@ impl Authorizer for AllowAll {
 /// Who may, and what was done.
 #[derive(Clone)]
 pub struct AccessControl {
-    /// RequestInfo before.
+    /// Asked before.
     pub authorizer: Arc<dyn Authorizer>,
     /// Told afterwards.
     pub activity: Arc<dyn ActivityLog>,

@@ -27,6 +27,7 @@ pub mod operations;
 mod preconditions;
 mod provider;
 mod registry;
+mod request;
 mod resource;
 pub mod schema;
 pub mod system_data;
@@ -43,9 +44,10 @@ pub use list::{Items, PAGE, expands};
 pub use preconditions::etag;
 pub use provider::{Namespace, Provider, Route, routes};
 pub use registry::{GENERIC, Registry, Target};
+pub use request::RequestInfo;
 pub use resource::{
-    Context, Decision, Host, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, Written, act, delete,
-    delete_each, get, put, store_error, write,
+    Context, Decision, Host, Mode, Mutation, Presence, Purpose, Resource, Written, act, delete, delete_each,
+    get, put, store_error, write,
 };
 pub use tags::{MAX_TAGS, TAGS, Tagged, Tags, check_tag, patch_tags, read_tags};
 pub use text::quote;

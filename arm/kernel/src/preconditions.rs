@@ -4,7 +4,7 @@ use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
 use jiff::Timestamp;
 
-use crate::resource::RequestInfo;
+use crate::request::RequestInfo;
 
 /// The eTag of a resource, or of a part of one, whose last change was `generation`, at this time: of the form of a GUID, as clients
 /// expect. Where the store was put back from a copy, generations are given a second time: what was decided at another time is another

@@ -17,6 +17,7 @@ use crate::{
     list::Items,
     preconditions::{check_change, check_put},
     provider::Namespace,
+    request::RequestInfo,
     types::{Operation, Verb},
 };
 
@@ -55,37 +56,6 @@ impl<A> Clone for Mutation<'_, A> {
 }
 
 impl<A> Copy for Mutation<'_, A> {}
-
-/// Who asks, and how.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestInfo<'a> {
-    /// Of which resource, in the casing of the request.
-    pub path: &'a ResourcePath,
-    /// Who.
-    pub principal: &'a Principal,
-    /// In which api-version.
-    pub api_version: &'a str,
-    /// `If-Match`, unquoted.
-    pub if_match: Option<&'a str>,
-    /// `If-None-Match`, unquoted.
-    pub if_none_match: Option<&'a str>,
-    /// For the activity log; nothing for what no client has asked for.
-    pub trace: Option<&'a Trace>,
-}
-
-impl<'a> RequestInfo<'a> {
-    /// What a request asks.
-    pub fn of(request: &'a Request) -> Self {
-        Self {
-            path: &request.path,
-            principal: &request.principal,
-            api_version: &request.api_version,
-            if_match: request.if_match.as_deref(),
-            if_none_match: request.if_none_match.as_deref(),
-            trace: Some(&request.trace),
-        }
-    }
-}
 
 /// What a decision goes by beside the resource's state. Decisions are pure.
 pub struct Context<'a, C> {
@@ -152,7 +122,7 @@ pub trait Resource: Send + Sync + 'static {
     /// Whether it is there.
     fn presence(state: &Self::State, path: &ResourcePath) -> Presence;
 
-    /// Whether it could be made: its parent is there. RequestInfo of a PUT before anything else.
+    /// Whether it could be made: its parent is there. Asked of a PUT before anything else.
     fn creatable(_: &Self::State, _: &ResourcePath) -> Result<(), ArmError> {
         Ok(())
     }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     Call, quote,
-    resource::{Context, Decision, Host, Kind, Mode, RequestInfo, Resource, write_with},
+    request::RequestInfo,
+    resource::{Context, Decision, Host, Kind, Mode, Resource, write_with},
     schema::{Node, Pattern, Problems, Table, clean},
     types::{Operation, Verb},
 };

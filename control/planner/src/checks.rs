@@ -7,7 +7,6 @@ use control_records::Part;
 
 use crate::{
     Draft, Machine, NetworkSeen,
-    features::FEATURES,
     view::machines::{member_index, part_of},
 };
 
@@ -57,17 +56,8 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Everything that is to be there, in the order in which it comes about.
-    pub(crate) fn of(draft: &Draft<'_>) -> Self {
-        let mut checks = Self::default();
-        match draft.instead {
-            Some(instead) => (instead.checks)(draft, &mut checks),
-            None => {
-                for feature in FEATURES {
-                    (feature.checks)(draft, &mut checks);
-                }
-            }
-        }
+    /// Puts them in the order in which they come about.
+    pub(crate) fn sort(&mut self, draft: &Draft<'_>) {
         let pools = &draft.desired.spec().pools;
         let leaving = &draft.desired.requests.leaving;
         let order = |part: &Part| match part {
@@ -81,10 +71,8 @@ impl Checks {
                 1 + pools.len() + left.unwrap_or(leaving.len())
             }
         };
-        checks
-            .list
+        self.list
             .sort_by_cached_key(|check| (order(&check.part), check.stage.clone()));
-        checks
     }
 
     /// Those of some parts that are not done and can be told, in order.

@@ -7,9 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, UnknownMachines,
-    Write,
-    feature::{Instead, instead},
-    gaps, messages,
+    Write, feature::Instead, gaps, messages,
 };
 
 /// A plan being made.
@@ -44,13 +42,14 @@ impl<'a> Draft<'a> {
         seen: &'a Observation,
         policy: &'a Policy,
         now: Timestamp,
+        instead: Option<&'static Instead>,
     ) -> Self {
         Self {
             desired,
             seen,
             policy,
             now,
-            instead: instead(desired),
+            instead,
             writes: Vec::new(),
             observed: seen.observed.clone(),
             events: Vec::new(),

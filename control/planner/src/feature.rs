@@ -6,7 +6,7 @@
 
 use control_records::ClusterRecord;
 
-use crate::{Draft, checks::Checks, features::FEATURES};
+use crate::{Draft, checks::Checks};
 
 /// A thing that a cluster can do.
 pub(crate) struct Feature {
@@ -33,12 +33,6 @@ pub(crate) struct Instead {
     pub(crate) plan: fn(&mut Draft<'_>),
     /// What is to be so, and whether it is.
     pub(crate) checks: fn(&Draft<'_>, &mut Checks),
-}
-
-/// The way for a cluster to be other than there and serving, if it is to be so: the first that applies.
-pub(crate) fn instead(desired: &ClusterRecord) -> Option<&'static Instead> {
-    let all = FEATURES.iter().filter_map(|feature| feature.instead.as_ref());
-    all.into_iter().find(|instead| (instead.applies)(desired))
 }
 
 impl Feature {

@@ -33,10 +33,9 @@ mod parts;
 mod tests;
 mod view;
 
-use checks::Checks;
 use draft::Draft;
-use feature::{Feature, instead};
-use features::{FEATURES, backup, heal, nodes};
+use feature::Feature;
+use features::{FEATURES, backup, checks, heal, instead, nodes};
 
 pub use disturb::SilentMachines;
 pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
@@ -217,12 +216,12 @@ pub fn is_served(desired: &ClusterRecord) -> bool {
 
 /// Plans.
 pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: Timestamp) -> Plan {
-    let mut draft = Draft::new(desired, seen, policy, now);
+    let mut draft = Draft::new(desired, seen, policy, now, instead(desired));
     match draft.instead {
         Some(instead) => (instead.plan)(&mut draft),
         None => reach(&mut draft),
     }
-    let checks = Checks::of(&draft);
+    let checks = checks(&draft);
     if draft.instead.is_none() {
         parts::generation(&mut draft, &checks);
     }

@@ -1,6 +1,12 @@
 //! What a cluster can do, one module each.
 
-use crate::feature::Feature;
+use control_records::ClusterRecord;
+
+use crate::{
+    Draft,
+    checks::Checks,
+    feature::{Feature, Instead},
+};
 
 pub(crate) mod addons;
 pub(crate) mod addresses;
@@ -37,3 +43,24 @@ pub(crate) const FEATURES: &[Feature] = &[
     addons::FEATURE,
     restore::FEATURE,
 ];
+
+/// The way for a cluster to be other than there and serving, if it is to be so: the first that applies.
+pub(crate) fn instead(desired: &ClusterRecord) -> Option<&'static Instead> {
+    let all = FEATURES.iter().filter_map(|feature| feature.instead.as_ref());
+    all.into_iter().find(|instead| (instead.applies)(desired))
+}
+
+/// Everything that is to be there, in the order in which it comes about.
+pub(crate) fn checks(draft: &Draft<'_>) -> Checks {
+    let mut checks = Checks::default();
+    match draft.instead {
+        Some(instead) => (instead.checks)(draft, &mut checks),
+        None => {
+            for feature in FEATURES {
+                (feature.checks)(draft, &mut checks);
+            }
+        }
+    }
+    checks.sort(draft);
+    checks
+}

@@ -1,0 +1,35 @@
+//! What a request says beside its body.
+
+use arm_ids::ResourcePath;
+use arm_wire::{Principal, Request, Trace};
+
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestInfo<'a> {
+    /// Of which resource, in the casing of the request.
+    pub path: &'a ResourcePath,
+    /// Who.
+    pub principal: &'a Principal,
+    /// In which api-version.
+    pub api_version: &'a str,
+    /// `If-Match`, unquoted.
+    pub if_match: Option<&'a str>,
+    /// `If-None-Match`, unquoted.
+    pub if_none_match: Option<&'a str>,
+    /// For the activity log; nothing for what no client has asked for.
+    pub trace: Option<&'a Trace>,
+}
+
+impl<'a> RequestInfo<'a> {
+    /// What a request asks.
+    pub fn of(request: &'a Request) -> Self {
+        Self {
+            path: &request.path,
+            principal: &request.principal,
+            api_version: &request.api_version,
+            if_match: request.if_match.as_deref(),
+            if_none_match: request.if_none_match.as_deref(),
+            trace: Some(&request.trace),
+        }
+    }
+}

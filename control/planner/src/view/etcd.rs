@@ -6,6 +6,7 @@ use agent_protocol::{
 };
 use cluster_spec::{ClusterSpec, RestoreSpec};
 use control_records::{EtcdLost, ObservedRecord};
+use jiff::Timestamp;
 
 use super::{
     machines::member_index,
@@ -90,11 +91,11 @@ fn standing(member: &Machine) -> Option<Standing> {
     report.status::<KeeperStatus>(KEEPER)?.standing
 }
 
-/// Whether it is written down that the newest state of the backup takes the place of what members still have, and nobody serves it
-/// yet.
-pub(crate) fn superseded(draft: &Draft<'_>) -> bool {
-    let observed = &draft.seen.observed;
-    lost(draft.desired.spec(), observed).is_some() && pending(draft).is_some()
+/// Since when it is written down that the newest state of the backup takes the place of what members still have, as long as nobody
+/// serves it.
+pub(crate) fn superseded(draft: &Draft<'_>) -> Option<Timestamp> {
+    pending(draft)?;
+    Some(lost(draft.desired.spec(), &draft.seen.observed)?.at)
 }
 
 pub(crate) fn status(member: &Machine) -> Option<EtcdStatus> {

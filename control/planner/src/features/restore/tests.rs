@@ -363,6 +363,28 @@ fn what_a_member_said_of_its_etcd_counts_only_as_long_as_it_says_so() {
 }
 
 #[test]
+fn who_has_data_has_the_time_to_set_it_aside_before_its_machine_is_replaced() {
+    let ids = standing(Tier::Standard, vec![pool("a", 1)]).control_plane_ids();
+    let (mut ideal, ids) = one_of_three_empty([leaderless(&ids[..2]), Some(Standing::Learner)]);
+    started_again_in_vain(&mut ideal, &ids[1..]);
+    let pass = |ideal: &mut Ideal, seconds: u64| {
+        ideal.now = after(ideal.now, Duration::from_secs(seconds));
+        ideal.examine();
+        let plan = ideal.plan();
+        let repairs = |write: &&Write| matches!(write, Write::Repair { remove: true, .. });
+        ideal.seen.observed = plan.observed.clone();
+        plan.writes.iter().filter(repairs).count()
+    };
+    // Their next step has long been due when the restore is decided.
+    assert_eq!(pass(&mut ideal, 300), 0);
+    assert!(ideal.seen.observed.etcd_lost.is_some());
+    assert_eq!(pass(&mut ideal, 1), 0);
+    assert_eq!(pass(&mut ideal, 60), 0);
+    // Nobody restores: it may be just these that cannot.
+    assert_eq!(pass(&mut ideal, 120), 2);
+}
+
+#[test]
 fn who_has_data_is_started_again_one_at_a_time_where_the_majority_is_lost() {
     let ids = standing(Tier::Standard, vec![pool("a", 1)]).control_plane_ids();
     let reboots = |standings: [Option<Standing>; 2]| {

@@ -20,7 +20,7 @@ use control_records::{
 use control_store::{Op, Store, StoreError, Txn, get_record};
 use jiff::Timestamp;
 
-use crate::{call::scope_of, request::RequestInfo};
+use crate::request::{RequestInfo, scope_of};
 
 /// How many refusals are written down within [`REFUSAL_WINDOW`]; of more only the number is told, in the service's log. Each costs a commit.
 const MAX_REFUSALS: u32 = 100;

@@ -101,13 +101,3 @@ impl Call {
         Self::new(request, self.access.clone())
     }
 }
-
-/// What a path is about, for permissions: without the collection or action that it ends in.
-pub fn scope_of(path: &ResourcePath) -> ResourcePath {
-    let mut scope = path.clone();
-    scope.types.truncate(scope.names.len());
-    if scope.types.is_empty() && scope.parent.is_none() {
-        scope.namespace = None;
-    }
-    scope
-}

@@ -36,7 +36,7 @@ mod text;
 mod types;
 
 pub use activity::{Activity, ActivityLog, ServiceLog, StoreLog};
-pub use call::{AccessControl, AllowAll, Authorizer, Call, scope_of};
+pub use call::{AccessControl, AllowAll, Authorizer, Call};
 pub use document::operations_document;
 pub use filter::{FIELDS, Filter};
 pub use group_reaper::{GROUP_DELETION, GroupReaper};
@@ -44,7 +44,7 @@ pub use list::{Items, PAGE, expands};
 pub use preconditions::etag;
 pub use provider::{Namespace, Provider, Route, routes};
 pub use registry::{GENERIC, Registry, Target};
-pub use request::RequestInfo;
+pub use request::{RequestInfo, scope_of};
 pub use resource::{
     Context, Decision, Host, Mode, Mutation, Presence, Purpose, Resource, Written, act, delete, delete_each,
     get, put, store_error, write,

@@ -6,7 +6,7 @@
 //! [3:180] -A FORWARD -s 100.64.0.0/10 -j DROP
 //! ```
 
-use crate::diagnosis::{Culprit, Engine};
+use crate::culprit::{Culprit, Engine};
 
 /// The first rule, else policy, that dropped more packets in `after` than in `before`.
 pub(crate) fn dropped(before: &str, after: &str) -> Option<Culprit> {

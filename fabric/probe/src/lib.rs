@@ -14,6 +14,7 @@
 //!
 //! Blocking code: call it from `spawn_blocking`. Called by: `landfall up` and `landfall doctor`, as root.
 
+mod culprit;
 mod diagnosis;
 mod iptables;
 mod machine;
@@ -32,7 +33,7 @@ use fabric_api::{StampNetwork, Uplink};
 use fabric_net::{BLACKHOLE_METRIC, Names, NamespaceSeen, Surroundings, stamp_ruleset, stamp_script};
 use ipnet::Ipv4Net;
 
-pub use diagnosis::Culprit;
+pub use culprit::Culprit;
 
 use machine::{Machine, run};
 

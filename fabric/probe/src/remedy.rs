@@ -1,6 +1,6 @@
 //! The command that opens a path. Pure.
 
-use crate::diagnosis::{Culprit, Engine};
+use crate::culprit::{Culprit, Engine};
 
 /// A shell command that lets everything of this bridge pass where the culprit dropped it. Whoever manages that firewall is spoken to in
 /// its own words, so that the rule stays.

@@ -9,7 +9,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::diagnosis::{Culprit, Engine};
+use crate::culprit::{Culprit, Engine};
 
 /// The first drop of a packet from or to `address` on `port`.
 pub(crate) fn dropped(text: &str, address: Ipv4Addr, port: u16) -> Option<Culprit> {

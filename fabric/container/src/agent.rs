@@ -8,7 +8,7 @@ use std::path::Path;
 use fabric_api::{FabricError, MachineId};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Inner, files, machine::blocking};
+use crate::{Inner, disk_pool::blocking, files};
 
 /// In a machine's directory: bound into the machine.
 pub(crate) const DIRECTORY: &str = "agent";

@@ -18,7 +18,7 @@ use std::{
 use base_env::Env;
 use fabric_api::FabricError;
 
-use crate::{disk, exec, files};
+use crate::{exec, files};
 
 /// In a machine's directory: where the filesystem is mounted.
 pub(crate) const MOUNTED: &str = "disk";
@@ -77,15 +77,15 @@ pub(crate) fn make(dir: &Path, gib: u32) -> Result<(), FabricError> {
     files::rename(&new, &file)
 }
 
-/// The shell commands that mount it: `$1` is the file, `$2` the place.
-pub(crate) fn script() -> String {
+/// The shell commands that mount it and make directories (name and mode) in it: `$1` is the file, `$2` the place.
+pub(crate) fn script(directories: &[(&str, u32)]) -> String {
     // `discard`: what is deleted inside is given back to the host. `noinit_itable`: tables stay sparse until they are used.
     let mut script = String::from(
         "mount -t ext4 -o loop,noatime,discard,noinit_itable \"$1\" \"$2\"\n\
          # Without this each page is cached twice. Not every filesystem can.\n\
          losetup --direct-io=on \"$(findmnt -n -o SOURCE \"$2\")\" 2>/dev/null || true\n",
     );
-    for (name, mode) in disk::directories() {
+    for (name, mode) in directories {
         script += &format!("mkdir -p -m {mode:o} \"$2/{name}\"\n");
     }
     script

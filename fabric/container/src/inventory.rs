@@ -7,7 +7,7 @@ use std::{
 
 use fabric_api::{FabricError, Inventory, MachineId, MachineSeen, NetworkId, Power};
 
-use crate::{Inner, cgroup, disk, files, machine::DISKS, namespace};
+use crate::{Inner, cgroup, disk, disk_pool::DISKS, files, namespace};
 
 impl Inner {
     /// Everything, whole or not.

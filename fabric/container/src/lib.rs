@@ -26,6 +26,7 @@ mod bundle;
 mod cgroup;
 mod disk;
 mod disk_image;
+mod disk_pool;
 mod exec;
 mod files;
 mod forwarding;

@@ -1,12 +1,14 @@
 //! Machines: making, stopping, deleting.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use base_blocking::Pool;
 use fabric_api::{Attach, FabricError, MachineId, MachineSpec, NetworkId};
 use fabric_net::{machine_script, port_script};
 
-use crate::{Inner, agent, bundle::Bundle, cgroup, disk, exec, files, limits::Limits, namespace, validate};
+use crate::{
+    Inner, agent, bundle::Bundle, cgroup, disk, disk_pool::blocking, exec, files, limits::Limits, namespace,
+    validate,
+};
 
 impl Inner {
     pub(crate) async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
@@ -239,18 +241,4 @@ fn limit(spec: &MachineSpec) -> cgroup::Limit {
         memory_mib: spec.memory_mib,
         tasks: (u64::from(spec.cpu_millis) * TASKS_PER_CORE / 1000).max(LEAST_TASKS),
     }
-}
-
-/// Threads for machines' disks and for what lies beside them.
-pub(crate) static DISKS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::DISKS));
-
-/// Work on disks, away from the threads that everything else runs on.
-pub(crate) async fn blocking(
-    act: &str,
-    work: impl FnOnce() -> Result<(), FabricError> + Send + 'static,
-) -> Result<(), FabricError> {
-    DISKS
-        .run(work)
-        .await
-        .map_err(|error| FabricError::failed(act, error))?
 }

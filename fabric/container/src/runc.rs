@@ -85,7 +85,7 @@ impl Inner {
         let (file, place) = match &image {
             Some((file, place)) => {
                 disk_image::released(&self.env, &dir).await?;
-                script += &disk_image::script();
+                script += &disk_image::script(&disk::directories());
                 (file.display().to_string(), place.display().to_string())
             }
             None => Default::default(),

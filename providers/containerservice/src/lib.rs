@@ -41,7 +41,7 @@ use ipnet::Ipv4Net;
 pub use api_versions::API_VERSIONS;
 pub use clusters::{
     credentials::Credentials,
-    identity::SERVICE_PRINCIPAL_SECRET,
+    draft::SERVICE_PRINCIPAL_SECRET,
     state::{ProvisioningState, cluster_state, pool_state},
     transaction::secret_name,
 };

@@ -12,8 +12,10 @@ use control_records::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::identity::SERVICE_PRINCIPAL_SECRET;
 use crate::{NAMESPACE, ProviderConfig};
+
+/// Where the service principal's secret is kept in [`ClusterRecord::sealed`].
+pub const SERVICE_PRINCIPAL_SECRET: &str = "properties.servicePrincipalProfile.secret";
 
 /// Everything a decision depends on beside the records.
 pub(crate) struct Context<'a> {

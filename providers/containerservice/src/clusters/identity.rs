@@ -8,10 +8,8 @@ use arm_wire::ErrorCode;
 use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
 
-use super::draft::{Context, Name};
+use super::draft::{Context, Name, SERVICE_PRINCIPAL_SECRET};
 
-/// Where the service principal's secret is kept in [`ClusterRecord::sealed`].
-pub const SERVICE_PRINCIPAL_SECRET: &str = "properties.servicePrincipalProfile.secret";
 const CLIENT_ID: &str = "properties.servicePrincipalProfile.clientId";
 const KUBELET: &str = "kubeletidentity";
 

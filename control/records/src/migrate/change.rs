@@ -3,7 +3,10 @@
 use control_store::{Store, Txn, Versioned, put_record};
 use serde_json::{Value, json};
 
-use super::{BATCH, MigrateError, damaged};
+use super::format::{MigrateError, damaged};
+
+/// How many records are changed in one transaction, at most.
+pub(super) const BATCH: usize = 32;
 
 /// A step that changes records where they are.
 pub(super) struct Change {

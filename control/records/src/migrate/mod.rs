@@ -8,53 +8,16 @@
 //! written last. A store of a newer format is not touched.
 
 mod change;
+mod format;
 mod owners;
 mod state;
 mod words;
 
-use control_store::{Store, StoreError, Stored, Txn, get_record, put_record};
-use serde::{Deserialize, Serialize};
+use control_store::{Store, Stored, Txn, get_record, put_record};
 
 use crate::key;
 
-/// The format that this release reads and writes.
-pub const FORMAT: u32 = 4;
-/// How many records are moved in one transaction, at most.
-const BATCH: usize = 32;
-
-/// Which format the records have, `/format`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FormatRecord {
-    /// The format, from 2.
-    pub format: u32,
-}
-
-/// Why the records cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// A newer release wrote them.
-    #[error(
-        "the store's records have format {found} and this release knows formats up to {FORMAT}; use the release that wrote them, or a newer one"
-    )]
-    Newer {
-        /// The store's format.
-        found: u32,
-    },
-    /// A record is not what a release of that format wrote.
-    #[error("the record {key} of format {format} cannot be migrated: {why}")]
-    Damaged {
-        /// Its key.
-        key: String,
-        /// The store's format.
-        format: u32,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The store failed.
-    #[error("the store's records cannot be migrated")]
-    Store(#[from] StoreError),
-}
+pub use format::{FORMAT, FormatRecord, MigrateError};
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,12 +62,4 @@ pub async fn migrate(store: &dyn Store) -> Result<Migrated, MigrateError> {
         store.txn(txn).await?;
     }
     Ok(Migrated { from, records })
-}
-
-fn damaged(key: &str, format: u32, why: &str) -> MigrateError {
-    MigrateError::Damaged {
-        key: key.to_owned(),
-        format,
-        why: why.to_owned(),
-    }
 }

@@ -4,7 +4,10 @@
 use control_store::{Op, Store, Txn, get_record, put_record};
 use serde_json::Value;
 
-use super::{BATCH, MigrateError};
+use super::{
+    change::BATCH,
+    format::{self, MigrateError},
+};
 use crate::{
     directory::{NameRecord, OwnerRecord},
     key::{self, Owner},
@@ -149,5 +152,5 @@ fn text(key: &str, value: &Value, pointer: &str) -> Result<String, MigrateError>
 }
 
 fn damaged(key: &str, why: &str) -> MigrateError {
-    super::damaged(key, 1, why)
+    format::damaged(key, 1, why)
 }

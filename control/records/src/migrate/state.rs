@@ -9,7 +9,10 @@
 use control_store::Store;
 use serde_json::{Map, Value, json};
 
-use super::{MigrateError, change::Change, damaged};
+use super::{
+    change::Change,
+    format::{MigrateError, damaged},
+};
 use crate::key;
 
 /// The format that this begins with.

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    MigrateError,
     change::{self, Change},
+    format::MigrateError,
 };
 use crate::key;
 

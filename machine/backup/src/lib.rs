@@ -32,3 +32,12 @@ mod real_tests;
 fn now() -> i64 {
     i64::try_from(machine_program::pause::wall().as_millis()).unwrap_or(i64::MAX)
 }
+
+/// A line for the log of this process.
+#[expect(
+    clippy::print_stderr,
+    reason = "the log of a process in a machine is what it prints"
+)]
+fn say(line: &str) {
+    eprintln!("{line}");
+}

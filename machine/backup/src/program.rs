@@ -16,6 +16,7 @@ use crate::{
     now,
     record::{End, Recorder, thread},
     restore::WHOSE,
+    say,
     service::Service,
     shared::Shared,
     ship::Shipper,
@@ -138,13 +139,4 @@ impl StatusFile {
             Err(error) => say(&error.to_string()),
         }
     }
-}
-
-/// A line for the log of this process.
-#[expect(
-    clippy::print_stderr,
-    reason = "the log of a process in a machine is what it prints"
-)]
-pub(crate) fn say(line: &str) {
-    eprintln!("{line}");
 }

@@ -18,7 +18,7 @@ use cluster_backup::{
 use machine_program::pause;
 
 use crate::{
-    program::say,
+    say,
     service::{BackupSink, Failure},
     shared::Shared,
     spool::Spool,

@@ -15,6 +15,7 @@ mod backups;
 pub mod cases;
 pub mod chaos;
 mod check;
+mod config;
 mod instant;
 mod login;
 mod operations;

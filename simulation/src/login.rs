@@ -18,7 +18,7 @@ use identity::{Caller, NewPrincipal, Secret, SigningKey, TokenService, create_pr
 use jiff::Timestamp;
 use storage_redb::MemoryStore;
 
-use crate::stamp::{AUDIENCE, BASE, config};
+use crate::config::{AUDIENCE, BASE, config};
 
 const APPLICATION: &str = "c0ffee00-1111-4222-8333-444455556666";
 const SECRET: &str = "simulated";

@@ -22,37 +22,21 @@ use fabric_api::Fabric as _;
 use fabric_sim::{SimOptions, SimWorld};
 use providers_containerservice::BACKUP_API_VERSIONS;
 use serde_json::Value;
-use service::{Config, Drivers, KubernetesRecipes, Records};
+use service::{Drivers, KubernetesRecipes, Records};
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt as _;
 
 use crate::{
     backups::SimBackups,
+    config::{TENANT, config},
     instant, login,
     steps::{LifeInterceptor, Steps},
     store::{Disk, LifeStore},
     trace::Trace,
 };
 
-const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
 /// The only subscription.
 pub const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
-pub(crate) const BASE: &str = "https://arm.sim.test";
-pub(crate) const AUDIENCE: &str = "https://management.sim.test/x";
-
-/// What the stamp is called.
-pub(crate) fn config() -> Config {
-    Config {
-        name: "simulated".to_owned(),
-        location: "local".to_owned(),
-        tenant: TENANT.to_owned(),
-        tenant_name: "simulated".to_owned(),
-        domain: "sim.test".to_owned(),
-        names: true,
-        base_url: BASE.to_owned(),
-        audience: AUDIENCE.to_owned(),
-    }
-}
 
 /// An answer to a request.
 #[derive(Debug, Clone)]

@@ -1,0 +1,21 @@
+//! What the simulated stamp is called.
+
+use service::Config;
+
+pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
+pub(crate) const BASE: &str = "https://arm.sim.test";
+pub(crate) const AUDIENCE: &str = "https://management.sim.test/x";
+
+/// Names and addresses of the stamp.
+pub(crate) fn config() -> Config {
+    Config {
+        name: "simulated".to_owned(),
+        location: "local".to_owned(),
+        tenant: TENANT.to_owned(),
+        tenant_name: "simulated".to_owned(),
+        domain: "sim.test".to_owned(),
+        names: true,
+        base_url: BASE.to_owned(),
+        audience: AUDIENCE.to_owned(),
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Always true: nothing that is tried outlives its check; a check that fails names what to do.
 
+mod check;
 mod kernel;
 mod network;
 
@@ -12,76 +13,10 @@ use base_env::Env;
 use fabric_api::StampNetwork;
 use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
-use serde::Serialize;
 
 use crate::{admin::StampStatus, host, packages, printer};
 
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Verdict {
-    /// Fine.
-    Ok,
-    /// Works, but people should know.
-    Warning,
-    /// A program that it needs is not installed.
-    NotTried,
-    /// Landfall cannot run like this.
-    Failed,
-}
-
-/// A check and what came of it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Check {
-    /// What was looked at.
-    pub(crate) name: &'static str,
-    /// How it ended.
-    pub(crate) verdict: Verdict,
-    /// What was found.
-    pub(crate) found: String,
-    /// What to do, unless it is fine.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) next: Option<String>,
-}
-
-impl Check {
-    fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Ok,
-            found: found.into(),
-            next: None,
-        }
-    }
-    fn warning(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Warning,
-            found: found.into(),
-            next: Some(next.into()),
-        }
-    }
-    fn not_tried(name: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::NotTried,
-            found: found.into(),
-            next: None,
-        }
-    }
-    /// Whether a program was missing for it.
-    pub(crate) fn is_not_tried(&self) -> bool {
-        self.verdict == Verdict::NotTried
-    }
-    fn failed(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Self {
-        Self {
-            name,
-            verdict: Verdict::Failed,
-            found: found.into(),
-            next: Some(next.into()),
-        }
-    }
-}
+pub(crate) use check::{Check, Verdict};
 
 /// What the checks depend on.
 pub(crate) struct Question<'a> {

@@ -32,7 +32,7 @@ use serde::Deserialize;
 use service::store_copies::StoreCopies;
 use tokio::net::UnixListener;
 
-use super::{
+use super::status::{
     BackupLag, ClusterStatus, MachineStatus, OperationStatus, ProcessStatus, ServiceStatus, StampStatus,
 };
 use crate::{serve::panics, stamp::Settings};

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Check;
+use super::check::Check;
 use crate::{host, packages};
 
 const NAME: &str = "kernel";

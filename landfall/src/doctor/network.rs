@@ -4,7 +4,7 @@ use base_env::Env;
 use fabric_api::StampNetwork;
 use fabric_probe::{Blocked, Probe};
 
-use super::Check;
+use super::check::Check;
 use crate::{addresses, host, packages};
 
 const NAME: &str = "network";

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use service::{contain, until};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use super::{Listener, first::read, open_files};
+use super::{first::read, listener::Listener, open_files};
 use crate::{
     commands::Context,
     images::{ImagesOnDemand, NoImages},

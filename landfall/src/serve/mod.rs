@@ -7,6 +7,7 @@ pub(crate) mod backups;
 mod drivers;
 mod endpoint;
 mod first;
+mod listener;
 mod logging;
 mod open_files;
 pub(crate) mod panics;
@@ -40,6 +41,8 @@ use crate::{
 };
 
 pub(crate) use drivers::open_fabric;
+
+use listener::Listener;
 
 /// Two workers serve thousands of clusters; more would each keep memory of their own.
 const WORKERS: usize = 2;
@@ -271,21 +274,6 @@ fn endless<W: Future<Output = ()> + Send + 'static>(
             }
         }
     })
-}
-
-/// A listener that outlives whoever accepts at it: clients that come while a part begins again wait, and are not refused.
-struct Listener(std::net::TcpListener);
-
-impl Listener {
-    fn new(listener: TcpListener) -> Result<Self> {
-        Ok(Self(listener.into_std().context("cannot keep a listener")?))
-    }
-
-    /// Another handle of the same.
-    fn again(&self) -> Result<TcpListener> {
-        let handle = self.0.try_clone().and_then(TcpListener::from_std);
-        handle.context("cannot listen again")
-    }
 }
 
 async fn listen(address: SocketAddr, stamp: &str) -> Result<TcpListener> {

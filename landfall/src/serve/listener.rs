@@ -1,0 +1,19 @@
+//! A listening socket that may be served anew.
+
+use anyhow::{Context as _, Result};
+use tokio::net::TcpListener;
+
+/// A listener that outlives whoever accepts at it: clients that come while a part begins again wait, and are not refused.
+pub(super) struct Listener(std::net::TcpListener);
+
+impl Listener {
+    pub(super) fn new(listener: TcpListener) -> Result<Self> {
+        Ok(Self(listener.into_std().context("cannot keep a listener")?))
+    }
+
+    /// Another handle of the same.
+    pub(super) fn again(&self) -> Result<TcpListener> {
+        let handle = self.0.try_clone().and_then(TcpListener::from_std);
+        handle.context("cannot listen again")
+    }
+}

@@ -77,8 +77,8 @@ pub fn play(seed: u64, tail: usize) -> Result<Ended> {
         } else {
             log.push("…".to_owned());
             log.extend(player.stamp.trace.tail(tail));
-            let etcd = player.stamp.trace.told(&player.stamp.world.dump_etcd());
-            log.extend(etcd.lines().map(str::to_owned));
+            let members = player.stamp.trace.told(&player.stamp.world.dump_control_planes());
+            log.extend(members.lines().map(str::to_owned));
         }
         Ok(Ended {
             seed,

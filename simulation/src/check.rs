@@ -90,6 +90,7 @@ impl Stamp {
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut problems = self.disk.violations();
         problems.extend(self.world.violations());
+        problems.extend(self.world.vip_problems());
         let records = Records {
             clusters: self.clusters().await?,
             observed: self.of_clusters("observed").await?,

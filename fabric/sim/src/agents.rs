@@ -52,6 +52,7 @@ impl Inner {
                 return;
             };
             machine.up = true;
+            machine.hold_vip(inner.env.clock.monotonic());
             // The key is made once, and kept as long as the disk.
             machine.identity.get_or_insert_with(|| Identity::new(&id, boot));
             let generation = machine.in_force.as_ref().map(|config| config.generation);
@@ -70,6 +71,7 @@ impl Inner {
             return;
         };
         let before = machine.in_force.replace(Arc::clone(config));
+        machine.hold_vip(self.env.clock.monotonic());
         let restarts = before
             .as_ref()
             .is_some_and(|before| restarts_of(before) != restarts_of(config));

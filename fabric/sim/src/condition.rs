@@ -84,6 +84,11 @@ impl State {
             .is_some_and(|ailments| from.iter().any(|ailment| ailments.contains_key(ailment)))
     }
 
+    /// Whether nothing in the machine gets on.
+    pub(crate) fn hangs(&self, id: &str) -> bool {
+        self.suffers(id, &[Ailment::Hangs])
+    }
+
     /// Whether the machine's agent can reach the service.
     pub(crate) fn reaches(&self, id: &str) -> bool {
         !self.suffers(id, &[Ailment::Silent, Ailment::Hangs])

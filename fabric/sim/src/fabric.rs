@@ -96,6 +96,7 @@ impl Inner {
         machine.etcd_runs = false;
         machine.registered = false;
         machine.line = None;
+        machine.vip = None;
         let cluster = machine.cluster().map(str::to_owned);
         if let Some(cluster) = cluster {
             self.after_loss(&mut state, &cluster, id.as_str());

@@ -26,6 +26,7 @@ mod node;
 mod options;
 mod state;
 mod violations;
+mod vip;
 
 use std::{
     collections::BTreeMap,
@@ -299,9 +300,16 @@ impl SimWorld {
             .map(|machine| machine.power)
     }
 
-    /// The clusters' etcd as text: who its members are, and what each control plane machine has of it. Sorted, one thing a line.
-    pub fn dump_etcd(&self) -> String {
-        membership::dump(&self.inner.state())
+    /// The clusters' control planes as text: who etcd's members are, what each machine has of it, and who holds the address. Sorted, one thing
+    /// a line.
+    pub fn dump_control_planes(&self) -> String {
+        let state = self.inner.state();
+        membership::dump(&state) + &vip::dump(&state)
+    }
+
+    /// Clusters that have come to rest with their address not on exactly one machine. Empty is good.
+    pub fn vip_problems(&self) -> Vec<String> {
+        vip::problems(&self.inner.state())
     }
 
     /// The whole world as text, sorted, without times: for golden transcripts.

@@ -47,19 +47,10 @@ impl State {
         })
     }
 
-    /// Whether the API servers of a majority of the members answer.
-    pub(crate) fn served(&self, uid: &str) -> bool {
-        let Some(etcd) = self.etcd(uid) else {
-            return false;
-        };
-        let ready = |member: &&Member| {
-            self.serves_etcd(etcd, &member.name)
-                && self
-                    .machines
-                    .get(&member.name)
-                    .is_some_and(|machine| machine.ready)
-        };
-        etcd.voters().filter(ready).count() > etcd.voters().count() / 2
+    /// Whether a machine's API server answers.
+    pub(crate) fn serves_api(&self, uid: &str, id: &str) -> bool {
+        let ready = self.machines.get(id).is_some_and(|machine| machine.ready);
+        ready && self.quorum(uid) && self.etcd(uid).is_some_and(|etcd| self.serves_etcd(etcd, id))
     }
 
     /// Whether a majority of the members works.
@@ -424,6 +415,7 @@ impl Inner {
             self.members_report(state, uid);
             self.join_nodes(state, uid);
         }
+        self.vip_changed(state, uid);
     }
 
     /// All control plane machines of a cluster tell how they are.

@@ -20,6 +20,7 @@ use crate::{
     etcd::Etcd,
     faults::Faults,
     node::Node,
+    vip::{Address, Vip},
 };
 
 #[derive(Default)]
@@ -70,6 +71,8 @@ pub(crate) struct Machine {
     pub(crate) etcd: Option<EtcdStatus>,
     /// Whether the kubelet of this start has made its node object: it does so once.
     pub(crate) registered: bool,
+    /// What holds the cluster's address with the others, where that is wanted.
+    pub(crate) vip: Option<Vip>,
     pub(crate) sequence: u64,
     /// What it was born with to enrol; empty if with nothing.
     pub(crate) token: String,
@@ -98,6 +101,7 @@ impl Machine {
             etcd_runs: false,
             etcd: None,
             registered: false,
+            vip: None,
             sequence: 0,
             token: contact::token(&seed_files).unwrap_or_default(),
             identity: None,
@@ -143,6 +147,7 @@ pub(crate) struct Cluster {
     pub(crate) objects: BTreeMap<String, Value>,
     pub(crate) stalled: bool,
     pub(crate) etcd: Etcd,
+    pub(crate) address: Address,
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) past: Option<Past>,
 }
@@ -154,6 +159,7 @@ impl Default for Cluster {
             objects: BTreeMap::new(),
             stalled: false,
             etcd: Etcd::default(),
+            address: Address::default(),
             changes: watch::Sender::new(0),
             past: None,
         }
@@ -205,6 +211,7 @@ impl State {
         if self.clusters.get(uid).is_some_and(|cluster| cluster.stalled) {
             return false;
         }
-        self.quorum(uid) && self.served(uid)
+        self.at_vip(uid)
+            .is_some_and(|machine| self.serves_api(uid, machine.spec.id.as_str()))
     }
 }

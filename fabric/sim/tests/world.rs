@@ -8,7 +8,10 @@ use std::{
 };
 
 use agent_api::Agents;
-use agent_protocol::{MachineConfig, Process, ProcessState};
+use agent_protocol::{
+    File, MachineConfig, Probe, Process, ProcessState,
+    programs::{EtcdConfig, EtcdMember, VipConfig},
+};
 use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
 use async_trait::async_trait;
 use base_env::Env;
@@ -17,7 +20,7 @@ use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeWish};
 use fabric_api::{
     Attach, Fabric, FabricError, MachineId, MachineSpec, NetworkId, NetworkSpec, NicSpec, Power, SubnetSpec,
 };
-use fabric_sim::{Call, SimOptions, SimWorld};
+use fabric_sim::{Ailment, Call, Cure, SimOptions, SimWorld};
 use futures::StreamExt as _;
 use serde_json::json;
 
@@ -119,7 +122,12 @@ fn machine(id: &str, role: &str, address: &str) -> MachineSpec {
                 subnet: "nodes".into(),
             },
             address: format!("{address}/16").parse().unwrap(),
-            extra: Vec::new(),
+            // A cluster's only member has the address of its API on its card.
+            extra: if role == "control-plane" {
+                vec!["100.64.8.1".parse().unwrap()]
+            } else {
+                Vec::new()
+            },
             gateway: None,
             routes: Vec::new(),
         }],
@@ -454,4 +462,98 @@ async fn a_machine_that_lost_its_disk_has_another_key() {
     assert_eq!(world.power(&id), Some(Power::Running));
     assert_eq!(boot(), second);
     assert!(!agents.heard("n1"));
+}
+
+const MEMBERS: [(&str, &str); 3] = [
+    ("cp0", "10.224.0.4"),
+    ("cp1", "10.224.0.5"),
+    ("cp2", "10.224.0.6"),
+];
+
+/// What a member of three is told.
+fn member_config(id: &str, own: &str) -> Arc<MachineConfig> {
+    let file = |path: &str, content: String| File {
+        path: path.to_owned(),
+        mode: 0o600,
+        content,
+    };
+    let members = MEMBERS.map(|(name, address)| EtcdMember {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+    });
+    let others = MEMBERS.iter().filter(|(_, address)| *address != own);
+    let vip = VipConfig {
+        address: "100.64.8.1".parse().unwrap(),
+        interface: "eth0".to_owned(),
+        own: own.parse().unwrap(),
+        peers: others.map(|(_, address)| address.parse().unwrap()).collect(),
+        key: String::new(),
+        health: Probe::Unix { path: String::new() },
+        status: String::new(),
+    };
+    let etcd = serde_json::to_string(&EtcdConfig::bare(id, members)).unwrap();
+    Arc::new(MachineConfig {
+        files: vec![
+            file("/etc/landfall/etcd.json", etcd),
+            file("/etc/landfall/vip.json", serde_json::to_string(&vip).unwrap()),
+        ],
+        ..MachineConfig::clone(&config("control-plane", 1))
+    })
+}
+
+/// The member that the address of the cluster's API leads to.
+fn leads_to(world: &SimWorld) -> String {
+    let text = world.dump_control_planes();
+    let (_, after) = text.split_once("leads to ").unwrap();
+    after.split(':').next().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_address_of_an_api_moves_away_from_a_member_that_does_not_serve() {
+    let stand = Stand::new(1);
+    let Stand {
+        env, world, agents, ..
+    } = &stand;
+    world.ensure_network(&network()).await.unwrap();
+    for (id, address) in MEMBERS {
+        let mut spec = machine(id, "control-plane", address);
+        spec.nics[0].extra.clear();
+        world.ensure_machine(&spec).await.unwrap();
+        agents.publish(id, member_config(id, address));
+    }
+    let api = world.connect("c1", &endpoint()).unwrap();
+    let serves = || {
+        wait_for(&env.clock, "the API", BOUND, async || {
+            api.ready().await.map_err(|error| error.to_string())
+        })
+    };
+    serves().await;
+    // One that hangs still has the address on its card; one that fails lets go; one that is off is silent.
+    let befall = |number: usize, member: &MachineId| match number {
+        0 => world.ail(member, Ailment::Hangs, Cure::Replace),
+        1 => world.ail(member, Ailment::Deaf("kube-apiserver".to_owned()), Cure::Replace),
+        _ => world.crash(member),
+    };
+    for number in 0..3 {
+        let before = leads_to(world);
+        let member = MachineId::from(before.as_str());
+        assert!(befall(number, &member));
+        serves().await;
+        let now = leads_to(world);
+        assert_ne!(now, before, "{}", world.dump_control_planes());
+        // It is well again.
+        world.heal();
+        let address = MEMBERS.iter().find(|(id, _)| *id == before).unwrap().1;
+        let mut spec = machine(&before, "control-plane", address);
+        spec.nics[0].extra.clear();
+        world.ensure_machine(&spec).await.unwrap();
+        env.clock.sleep(BOUND).await;
+        serves().await;
+        assert_eq!(
+            world.vip_problems(),
+            Vec::<String>::new(),
+            "{}",
+            world.dump_control_planes()
+        );
+    }
 }

@@ -8,7 +8,8 @@
 //!
 //! Always true: a healthy holder keeps the address, whoever else comes; of two that hold it the one with the lower address keeps
 //! it; one that is not healthy lets go as soon as somebody healthy holds it, and only then, so that there is no moment without.
-//! Two at once for a moment are harmless: each of them serves. Called by `machine/agent`.
+//! Two at once for a moment are harmless: each of them serves. Called by `machine/agent`;
+//! `fabric/sim` runs [`state`] without the rest.
 
 pub mod advert;
 pub mod card;

@@ -552,7 +552,7 @@ impl ClusterLoop {
         };
         if let Some(effect) = self.running_effects.remove(&id) {
             let (seed, now) = (self.seed(), self.now());
-            self.state.effect_ended(&effect, result, seed, now);
+            effects::ended(&mut self.state, &effect, result, seed, now);
         }
     }
 

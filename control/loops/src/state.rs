@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use base_env::Seed;
 use cluster_api::{Changes, ClusterApi, NodeSeen};
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, Health, Held, NetworkSeen, Presence, Reach, Subject,
@@ -16,12 +15,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
-use crate::{
-    effects::{self, Failure, Outcome},
-    inventory::Mark,
-    pacing,
-    recipes::Secret,
-};
+use crate::{inventory::Mark, recipes::Secret};
 
 /// See the module.
 pub(crate) struct LoopState {
@@ -192,36 +186,6 @@ impl LoopState {
         }
     }
 
-    /// Takes in how an effect ended.
-    pub(crate) fn effect_ended(
-        &mut self,
-        effect: &Effect,
-        result: Result<Outcome, Failure>,
-        seed: Seed,
-        now: Timestamp,
-    ) {
-        let subject = effect.subject();
-        match result {
-            Ok(outcome) => {
-                self.held.remove(&subject);
-                effects::learn(self, outcome, now);
-            }
-            Err(Failure { why }) => {
-                effects::doubt(self, effect);
-                let attempts = self.held.get(&subject).map_or(0, |held| held.attempts) + 1;
-                let pause = pacing::pause(seed.child(&format!("{subject:?}")), attempts);
-                let until = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-                // The first failures are part of life: something is not up yet.
-                if attempts < 3 {
-                    tracing::debug!(cluster = self.uid, attempts, ?pause, "{why}");
-                } else {
-                    tracing::warn!(cluster = self.uid, attempts, ?pause, "{why}");
-                }
-                self.held.insert(subject, Held { attempts, until, why });
-            }
-        }
-    }
-
     /// A look at the fabric found this of the cluster's machines.
     pub(crate) fn found(&mut self, found: BTreeMap<String, Presence>) {
         self.inventory_stale = false;
@@ -292,53 +256,5 @@ impl LoopState {
         self.api.looked = change;
         self.api.looked_at = Some(at);
         self.api.nodes = nodes;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use control_planner::FabricEffect;
-
-    use super::*;
-    use crate::effects::FabricOutcome;
-
-    fn look(state: &mut LoopState, found: Presence) {
-        let found = BTreeMap::from([("m".to_owned(), found)]);
-        let now = Timestamp::UNIX_EPOCH;
-        state.effect_ended(
-            &FabricEffect::Look.into(),
-            Ok(Outcome::Fabric(FabricOutcome::Found(found))),
-            Seed::new(1),
-            now,
-        );
-    }
-
-    #[test]
-    fn a_look_that_is_older_than_a_machine_does_not_call_it_lost() {
-        let (mut state, now) = (LoopState::new("c"), Timestamp::UNIX_EPOCH);
-        state.recorded("m");
-        let make = Effect::from(FabricEffect::EnsureMachine("m".to_owned()));
-        // Begun before the machine, or while it was being made; ended after.
-        for look_first in [true, false] {
-            let order = if look_first {
-                [&FabricEffect::Look.into(), &make]
-            } else {
-                [&make, &FabricEffect::Look.into()]
-            };
-            state.begins(order[0], std::iter::empty());
-            state.begins(order[1], std::iter::once(order[0]));
-            state.effect_ended(
-                &make,
-                Ok(Outcome::Fabric(FabricOutcome::MachineRuns("m".to_owned()))),
-                Seed::new(1),
-                now,
-            );
-            look(&mut state, Presence::Absent);
-            assert_eq!(state.presence["m"], Presence::Running, "{order:?}");
-        }
-        // The next one knows.
-        state.begins(&FabricEffect::Look.into(), std::iter::empty());
-        look(&mut state, Presence::Absent);
-        assert_eq!(state.presence["m"], Presence::Absent);
     }
 }

@@ -9,11 +9,11 @@ mod fabric;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use base_env::Elapsed;
+use base_env::{Elapsed, Seed};
 use base_errors::chain;
 use base_sealer::SealError;
 use cluster_api::{ClusterApi, ClusterError};
-use control_planner::Effect;
+use control_planner::{Effect, Held};
 use control_records::{Fence, MachineRecord, PkiRecord, Role, key};
 use control_store::{StoreError, get_record};
 use fabric_api::FabricError;
@@ -24,13 +24,14 @@ use crate::{
     ControllerDeps, Settings,
     fair_queue::Lane,
     inventory::{InventoryCache, Mark},
+    pacing,
     recipes::{RecipeError, Secret, Site},
     state::LoopState,
 };
 
 use api::ApiOutcome;
 use config::ConfigOutcome;
-pub(crate) use fabric::FabricOutcome;
+use fabric::FabricOutcome;
 
 /// What an effect found or did.
 pub(crate) enum Outcome {
@@ -63,8 +64,38 @@ fn bound(effect: &Effect, settings: &Settings) -> Duration {
     }
 }
 
+/// Takes in how an effect ended.
+pub(crate) fn ended(
+    state: &mut LoopState,
+    effect: &Effect,
+    result: Result<Outcome, Failure>,
+    seed: Seed,
+    now: Timestamp,
+) {
+    let subject = effect.subject();
+    match result {
+        Ok(outcome) => {
+            state.held.remove(&subject);
+            learn(state, outcome, now);
+        }
+        Err(Failure { why }) => {
+            doubt(state, effect);
+            let attempts = state.held.get(&subject).map_or(0, |held| held.attempts) + 1;
+            let pause = pacing::pause(seed.child(&format!("{subject:?}")), attempts);
+            let until = now.checked_add(pause).unwrap_or(Timestamp::MAX);
+            // The first failures are part of life: something is not up yet.
+            if attempts < 3 {
+                tracing::debug!(cluster = state.uid, attempts, ?pause, "{why}");
+            } else {
+                tracing::warn!(cluster = state.uid, attempts, ?pause, "{why}");
+            }
+            state.held.insert(subject, Held { attempts, until, why });
+        }
+    }
+}
+
 /// Takes in what an effect found or did.
-pub(crate) fn learn(state: &mut LoopState, outcome: Outcome, now: Timestamp) {
+fn learn(state: &mut LoopState, outcome: Outcome, now: Timestamp) {
     match outcome {
         Outcome::Fabric(outcome) => fabric::learn(state, outcome),
         Outcome::Config(outcome) => config::learn(state, outcome),
@@ -73,7 +104,7 @@ pub(crate) fn learn(state: &mut LoopState, outcome: Outcome, now: Timestamp) {
 }
 
 /// What an effect's failure makes doubtful.
-pub(crate) fn doubt(state: &mut LoopState, effect: &Effect) {
+fn doubt(state: &mut LoopState, effect: &Effect) {
     match effect {
         Effect::Fabric(effect) => fabric::doubt(state, effect),
         Effect::Config(effect) => config::doubt(state, effect),
@@ -226,7 +257,7 @@ pub(crate) async fn connect(
 
 #[cfg(test)]
 mod tests {
-    use control_planner::{ApiEffect, ConfigEffect, FabricEffect};
+    use control_planner::{ApiEffect, ConfigEffect, FabricEffect, Presence};
 
     use super::*;
 
@@ -259,5 +290,47 @@ mod tests {
         ] {
             assert_eq!(cost(&effect).0, Lane::Call, "{effect:?}");
         }
+    }
+
+    fn look(state: &mut LoopState, found: Presence) {
+        let found = BTreeMap::from([("m".to_owned(), found)]);
+        let now = Timestamp::UNIX_EPOCH;
+        ended(
+            state,
+            &FabricEffect::Look.into(),
+            Ok(Outcome::Fabric(FabricOutcome::Found(found))),
+            Seed::new(1),
+            now,
+        );
+    }
+
+    #[test]
+    fn a_look_that_is_older_than_a_machine_does_not_call_it_lost() {
+        let (mut state, now) = (LoopState::new("c"), Timestamp::UNIX_EPOCH);
+        state.recorded("m");
+        let make = Effect::from(FabricEffect::EnsureMachine("m".to_owned()));
+        // Begun before the machine, or while it was being made; ended after.
+        for look_first in [true, false] {
+            let order = if look_first {
+                [&FabricEffect::Look.into(), &make]
+            } else {
+                [&make, &FabricEffect::Look.into()]
+            };
+            state.begins(order[0], std::iter::empty());
+            state.begins(order[1], std::iter::once(order[0]));
+            ended(
+                &mut state,
+                &make,
+                Ok(Outcome::Fabric(FabricOutcome::MachineRuns("m".to_owned()))),
+                Seed::new(1),
+                now,
+            );
+            look(&mut state, Presence::Absent);
+            assert_eq!(state.presence["m"], Presence::Running, "{order:?}");
+        }
+        // The next one knows.
+        state.begins(&FabricEffect::Look.into(), std::iter::empty());
+        look(&mut state, Presence::Absent);
+        assert_eq!(state.presence["m"], Presence::Absent);
     }
 }

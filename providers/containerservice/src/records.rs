@@ -12,7 +12,7 @@ use control_store::{Revision, Stored, get_record};
 
 use crate::{
     ContainerService, NAMESPACE,
-    clusters::{body::pool_body, draft::Name, render::ClusterView},
+    clusters::{body::pool_body, draft::Name, view::ClusterView},
 };
 
 /// A cluster as read.

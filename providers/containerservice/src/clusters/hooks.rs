@@ -5,7 +5,7 @@ use arm_wire::ArmError;
 use control_records::ClusterRecord;
 use serde_json::Value;
 
-use super::{FEATURES, draft::refuse_deleting, render::ClusterView};
+use super::{FEATURES, draft::refuse_deleting, view::ClusterView};
 
 /// See the module.
 pub(crate) struct FeatureHooks {

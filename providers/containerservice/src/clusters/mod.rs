@@ -16,6 +16,7 @@ pub(crate) mod render;
 pub(crate) mod requests;
 pub(crate) mod state;
 pub(crate) mod transaction;
+pub(crate) mod view;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
@@ -36,8 +37,8 @@ use crate::{
     records::{ClusterPath, StoredCluster, cluster_etag},
 };
 use draft::ClusterChange;
-use render::ClusterView;
 use requests::Current;
+use view::ClusterView;
 
 const PATH: &str = "managedClusters";
 

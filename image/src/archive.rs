@@ -30,7 +30,45 @@ const MOST: usize = 1_000_000;
 /// zstd's default: halves the size at the speed of a disk.
 const LEVEL: i32 = 3;
 
-pub(crate) fn export(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), ImageError> {
+impl ImageStore {
+    /// Writes the image of a version to `file`, as one compressed archive with everything in it.
+    ///
+    /// # Errors
+    /// [`ImageError::NotBuilt`] when it is not there, [`ImageError::Space`], [`ImageError::Io`].
+    pub fn export(&self, version: &str, file: &Path) -> Result<NodeImage, ImageError> {
+        let image = self.find(version)?.ok_or_else(|| ImageError::NotBuilt {
+            version: version.to_owned(),
+        })?;
+        export(self, &image, file)?;
+        Ok(image)
+    }
+
+    /// Takes in an image that [`Self::export`] wrote, after checking every digest in it.
+    ///
+    /// # Errors
+    /// [`ImageError::BadArchive`] says what is wrong with the file; nothing of it stays.
+    pub fn import(&self, file: &Path) -> Result<NodeImage, ImageError> {
+        let size = file.metadata().at("read", file)?.len();
+        let _lock = BuildLock::take(&self.paths.lock, &Silent)?;
+        let paths = &self.paths;
+        builder::sweep(&paths.scratch)?;
+        // Compressed to less than half.
+        space::check(&paths.root, size / 1_000_000 * 3, "LANDFALL_CACHE_DIR")?;
+        for directory in [&paths.scratch, &paths.layers, &paths.images] {
+            fs::create_dir_all(directory).at("create", directory)?;
+        }
+        let scratch = paths.scratch.join("import");
+        fs::create_dir_all(&scratch).at("create", &scratch)?;
+        let installed = take(self, file, &scratch);
+        // Whatever came of it, nothing half-made stays; the first error is the one to tell.
+        let swept = builder::sweep(&paths.scratch);
+        let image = installed?;
+        swept?;
+        Ok(image)
+    }
+}
+
+fn export(store: &ImageStore, image: &NodeImage, file: &Path) -> Result<(), ImageError> {
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -129,26 +167,6 @@ fn append<W: Write>(archive: &mut tar::Builder<W>, name: &str, entry: &Entry, fr
             }
         }
     }
-}
-
-pub(crate) fn import(store: &ImageStore, file: &Path) -> Result<NodeImage, ImageError> {
-    let size = file.metadata().at("read", file)?.len();
-    let _lock = BuildLock::take(&store.paths.lock, &Silent)?;
-    let paths = &store.paths;
-    builder::sweep(&paths.scratch)?;
-    // Compressed to less than half.
-    space::check(&paths.root, size / 1_000_000 * 3, "LANDFALL_CACHE_DIR")?;
-    for directory in [&paths.scratch, &paths.layers, &paths.images] {
-        fs::create_dir_all(directory).at("create", directory)?;
-    }
-    let scratch = paths.scratch.join("import");
-    fs::create_dir_all(&scratch).at("create", &scratch)?;
-    let installed = take(store, file, &scratch);
-    // Whatever came of it, nothing half-made stays; the first error is the one to tell.
-    let swept = builder::sweep(&paths.scratch);
-    let image = installed?;
-    swept?;
-    Ok(image)
 }
 
 fn take(store: &ImageStore, file: &Path, scratch: &Path) -> Result<NodeImage, ImageError> {

@@ -37,33 +37,56 @@ use crate::{
 /// Megabytes that compiling one Kubernetes version, and the shared components, take in Go's caches.
 const GO_CACHE_MB: [u64; 2] = [4500, 3500];
 
-pub(crate) fn build(
-    store: &ImageStore,
-    version: &str,
-    source: &Source,
-    progress: &dyn Progress,
-) -> Result<NodeImage, ImageError> {
-    let plan = Plan::new(&store.catalog, version, source, &store.tools, &store.paths)?;
-    let directory = store.paths.image(&plan.version, &plan.key);
-    if let Some(image) = store.load(&directory)? {
-        return Ok(image);
+impl ImageStore {
+    /// The image of this version: an existing one made from the pins of this release, whatever its source; else it is
+    /// built from `source`. Waits while another process builds. Takes minutes; kill it at any time and call it again.
+    ///
+    /// # Errors
+    /// Each names what is missing and the next step; see [`ImageError`].
+    pub fn ensure(
+        &self,
+        version: &str,
+        source: &Source,
+        progress: &dyn Progress,
+    ) -> Result<NodeImage, ImageError> {
+        match self.current(version)? {
+            Some(image) => Ok(image),
+            None => self.build(version, source, progress),
+        }
     }
-    let _lock = BuildLock::take(&store.paths.lock, progress)?;
-    // Whoever held the lock may have built just this.
-    if let Some(image) = store.load(&directory)? {
-        return Ok(image);
+
+    /// As [`Self::ensure`], but only an image from exactly this source and toolchain counts as existing.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub fn build(
+        &self,
+        version: &str,
+        source: &Source,
+        progress: &dyn Progress,
+    ) -> Result<NodeImage, ImageError> {
+        let plan = Plan::new(&self.catalog, version, source, &self.tools, &self.paths)?;
+        let directory = self.paths.image(&plan.version, &plan.key);
+        if let Some(image) = self.load(&directory)? {
+            return Ok(image);
+        }
+        let _lock = BuildLock::take(&self.paths.lock, progress)?;
+        // Whoever held the lock may have built just this.
+        if let Some(image) = self.load(&directory)? {
+            return Ok(image);
+        }
+        sweep(&self.paths.scratch)?;
+        let build = Build::new(self, &plan, progress)?;
+        let estimate = plan.estimate(&self.catalog, &self.paths)?;
+        progress.event(Event::Planned(&estimate));
+        build.preflight(estimate.disk_mb)?;
+        build.layers()?;
+        build.image(source, &directory)?;
+        sweep(&self.paths.scratch)?;
+        self.load(&directory)?.ok_or_else(|| ImageError::NotBuilt {
+            version: plan.version.clone(),
+        })
     }
-    sweep(&store.paths.scratch)?;
-    let build = Build::new(store, &plan, progress)?;
-    let estimate = plan.estimate(&store.catalog, &store.paths)?;
-    progress.event(Event::Planned(&estimate));
-    build.preflight(estimate.disk_mb)?;
-    build.layers()?;
-    build.image(source, &directory)?;
-    sweep(&store.paths.scratch)?;
-    store.load(&directory)?.ok_or_else(|| ImageError::NotBuilt {
-        version: plan.version.clone(),
-    })
 }
 
 /// Removes what a killed build left. Only the holder of the lock does this.

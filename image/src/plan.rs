@@ -17,7 +17,7 @@ use crate::{
     program::{self, Recipe},
     release::Download,
     source::{Pins, Source},
-    store::{Paths, Tools},
+    store::{ImageStore, Paths, Tools},
 };
 
 /// What building an image means on this machine now.
@@ -74,6 +74,17 @@ pub(crate) const COMMON_STEP: &str = "container images";
 pub(crate) const LAYER_STEP: &str = "node image";
 
 const PACKING_SECONDS: u64 = 4;
+
+impl ImageStore {
+    /// What [`Self::build`] would do now.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub fn estimate(&self, version: &str, source: &Source) -> Result<Estimate, ImageError> {
+        Plan::new(&self.catalog, version, source, &self.tools, &self.paths)?
+            .estimate(&self.catalog, &self.paths)
+    }
+}
 
 impl<'a> Plan<'a> {
     /// Computes all keys. Asks the Go toolchain for its version, or reads the brought-along programs.

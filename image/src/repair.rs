@@ -22,64 +22,74 @@ use crate::{
 /// Where the kernel tells what processes have mounted.
 const PROCESSES: &str = "/proc";
 
-/// What is missing, or of another kind or size. Reads no file, so it takes milliseconds where a verification takes seconds.
-pub(crate) fn glance(store: &ImageStore, image: &NodeImage) -> Result<Vec<Difference>, ImageError> {
-    let mut differences = Vec::new();
-    for record in &image.manifest.layers {
-        let place = store.paths.layer(&record.id);
-        let (layer, _) = Layer::read(&place)?;
-        let found = layer.tree.glance(&place.join(ROOTFS));
-        differences.extend(found.into_iter().map(|(path, what)| Difference {
-            path: format!("{}:/{path}", record.name),
-            what,
-        }));
-    }
-    Ok(differences)
-}
-
-/// Takes away everything of a version that is not what it was when it was made. Returns what was taken away.
-pub(crate) fn discard(store: &ImageStore, version: &str) -> Result<Vec<PathBuf>, ImageError> {
-    let paths = &store.paths;
-    let _lock = BuildLock::take(&paths.lock, &Silent)?;
-    let (mut images, mut layers) = (Vec::new(), Vec::new());
-    for directory in store.directories(version)? {
-        let Ok(Some(image)) = store.load(&directory) else {
-            images.push(directory);
-            continue;
-        };
-        let damaged = image
-            .manifest
-            .layers
-            .iter()
-            .filter(|record| is_damaged(&paths.layer(&record.id), record))
-            .map(|record| paths.layer(&record.id));
-        let before = layers.len();
-        layers.extend(damaged);
-        let sbom = fs::read(directory.join(SBOM)).map(|text| digest::of_bytes(&text));
-        if layers.len() > before || sbom.ok().as_ref() != Some(&image.manifest.sbom) {
-            images.push(directory);
+impl ImageStore {
+    /// What is missing in an image, or of another kind or size; see [`Self::verify`] for the rest. Reads no file, so it takes
+    /// milliseconds where a verification takes seconds.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] and [`ImageError::Damaged`] for a layer without a listing.
+    pub fn glance(&self, image: &NodeImage) -> Result<Vec<Difference>, ImageError> {
+        let mut differences = Vec::new();
+        for record in &image.manifest.layers {
+            let place = self.paths.layer(&record.id);
+            let (layer, _) = Layer::read(&place)?;
+            let found = layer.tree.glance(&place.join(ROOTFS));
+            differences.extend(found.into_iter().map(|(path, what)| Difference {
+                path: format!("{}:/{path}", record.name),
+                what,
+            }));
         }
+        Ok(differences)
     }
-    layers.sort();
-    layers.dedup();
-    for layer in &layers {
-        unused(layer, Path::new(PROCESSES))?;
+
+    /// Takes away what is damaged of a version, so that [`Self::ensure`] or [`Self::import`] makes it anew. Returns what
+    /// was taken away.
+    ///
+    /// # Errors
+    /// [`ImageError::InUse`] while a machine runs on it; then nothing is taken away.
+    pub fn discard(&self, version: &str) -> Result<Vec<PathBuf>, ImageError> {
+        let paths = &self.paths;
+        let _lock = BuildLock::take(&paths.lock, &Silent)?;
+        let (mut images, mut layers) = (Vec::new(), Vec::new());
+        for directory in self.directories(version)? {
+            let Ok(Some(image)) = self.load(&directory) else {
+                images.push(directory);
+                continue;
+            };
+            let damaged = image
+                .manifest
+                .layers
+                .iter()
+                .filter(|record| is_damaged(&paths.layer(&record.id), record))
+                .map(|record| paths.layer(&record.id));
+            let before = layers.len();
+            layers.extend(damaged);
+            let sbom = fs::read(directory.join(SBOM)).map(|text| digest::of_bytes(&text));
+            if layers.len() > before || sbom.ok().as_ref() != Some(&image.manifest.sbom) {
+                images.push(directory);
+            }
+        }
+        layers.sort();
+        layers.dedup();
+        for layer in &layers {
+            unused(layer, Path::new(PROCESSES))?;
+        }
+        // Programs lie in layers by hard link: one that is damaged there is damaged here, and would be used again.
+        let programs = if layers.is_empty() {
+            Vec::new()
+        } else {
+            damaged_programs(&paths.programs)?
+        };
+        let all: Vec<PathBuf> = [images, layers, programs].concat();
+        fs::create_dir_all(&paths.scratch).at("create", &paths.scratch)?;
+        for (number, place) in all.iter().enumerate() {
+            // By a rename, so that nothing is ever there by half.
+            let away = paths.scratch.join(format!("damaged-{number}"));
+            fs::rename(place, &away).at("take away", place)?;
+        }
+        builder::sweep(&paths.scratch)?;
+        Ok(all)
     }
-    // Programs lie in layers by hard link: one that is damaged there is damaged here, and would be used again.
-    let programs = if layers.is_empty() {
-        Vec::new()
-    } else {
-        damaged_programs(&paths.programs)?
-    };
-    let all: Vec<PathBuf> = [images, layers, programs].concat();
-    fs::create_dir_all(&paths.scratch).at("create", &paths.scratch)?;
-    for (number, place) in all.iter().enumerate() {
-        // By a rename, so that nothing is ever there by half.
-        let away = paths.scratch.join(format!("damaged-{number}"));
-        fs::rename(place, &away).at("take away", place)?;
-    }
-    builder::sweep(&paths.scratch)?;
-    Ok(all)
 }
 
 /// Whether the layer at `place` is other than its record and its listing say.

@@ -1,4 +1,5 @@
-//! The store of node images of one user: what is there, and the doors to building, moving and checking.
+//! The store of node images of one user: what is there. Building, moving, checking and mending add their methods to it, each in
+//! its own file.
 
 use std::{
     fs, io,
@@ -8,17 +9,11 @@ use std::{
 use base_env::Env;
 
 use crate::{
-    archive, builder,
     components::Catalog,
     error::{ImageError, IoContext as _},
     key,
     layer::ROOTFS,
     manifest::{Manifest, SCHEMA},
-    plan::{Estimate, Plan},
-    progress::Progress,
-    repair,
-    source::Source,
-    verify::{self, Difference, Verification},
 };
 
 /// Beside the manifest of an image.
@@ -190,45 +185,6 @@ impl ImageStore {
         })
     }
 
-    /// The image of this version: an existing one made from the pins of this release, whatever its source; else it is
-    /// built from `source`. Waits while another process builds. Takes minutes; kill it at any time and call it again.
-    ///
-    /// # Errors
-    /// Each names what is missing and the next step; see [`ImageError`].
-    pub fn ensure(
-        &self,
-        version: &str,
-        source: &Source,
-        progress: &dyn Progress,
-    ) -> Result<NodeImage, ImageError> {
-        match self.current(version)? {
-            Some(image) => Ok(image),
-            None => self.build(version, source, progress),
-        }
-    }
-
-    /// As [`Self::ensure`], but only an image from exactly this source and toolchain counts as existing.
-    ///
-    /// # Errors
-    /// As [`Self::ensure`].
-    pub fn build(
-        &self,
-        version: &str,
-        source: &Source,
-        progress: &dyn Progress,
-    ) -> Result<NodeImage, ImageError> {
-        builder::build(self, version, source, progress)
-    }
-
-    /// What [`Self::build`] would do now.
-    ///
-    /// # Errors
-    /// As [`Self::ensure`].
-    pub fn estimate(&self, version: &str, source: &Source) -> Result<Estimate, ImageError> {
-        Plan::new(&self.catalog, version, source, &self.tools, &self.paths)?
-            .estimate(&self.catalog, &self.paths)
-    }
-
     /// The image of a version that was made from the pins of this release, from whatever source.
     ///
     /// # Errors
@@ -268,54 +224,6 @@ impl ImageStore {
         }
         images.sort_by_key(|image| version_order(&image.version));
         Ok(images)
-    }
-
-    /// Writes the image of a version to `file`, as one compressed archive with everything in it.
-    ///
-    /// # Errors
-    /// [`ImageError::NotBuilt`] when it is not there, [`ImageError::Space`], [`ImageError::Io`].
-    pub fn export(&self, version: &str, file: &Path) -> Result<NodeImage, ImageError> {
-        let image = self.find(version)?.ok_or_else(|| ImageError::NotBuilt {
-            version: version.to_owned(),
-        })?;
-        archive::export(self, &image, file)?;
-        Ok(image)
-    }
-
-    /// Takes in an image that [`Self::export`] wrote, after checking every digest in it.
-    ///
-    /// # Errors
-    /// [`ImageError::BadArchive`] says what is wrong with the file; nothing of it stays.
-    pub fn import(&self, file: &Path) -> Result<NodeImage, ImageError> {
-        archive::import(self, file)
-    }
-
-    /// Recomputes every digest of the image of a version.
-    ///
-    /// # Errors
-    /// [`ImageError::NotBuilt`]; differences are not errors, they are in the answer.
-    pub fn verify(&self, version: &str) -> Result<Verification, ImageError> {
-        let image = self.find(version)?.ok_or_else(|| ImageError::NotBuilt {
-            version: version.to_owned(),
-        })?;
-        verify::image(self, &image)
-    }
-
-    /// What is missing in an image, or of another kind or size; see [`Self::verify`] for the rest. Takes milliseconds.
-    ///
-    /// # Errors
-    /// [`ImageError::Io`] and [`ImageError::Damaged`] for a layer without a listing.
-    pub fn glance(&self, image: &NodeImage) -> Result<Vec<Difference>, ImageError> {
-        repair::glance(self, image)
-    }
-
-    /// Takes away what is damaged of a version, so that [`Self::ensure`] or [`Self::import`] makes it anew. Returns what
-    /// was taken away.
-    ///
-    /// # Errors
-    /// [`ImageError::InUse`] while a machine runs on it; then nothing is taken away.
-    pub fn discard(&self, version: &str) -> Result<Vec<PathBuf>, ImageError> {
-        repair::discard(self, version)
     }
 
     /// The images of a version, newest first. One whose manifest cannot be read is none.

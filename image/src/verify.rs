@@ -7,7 +7,7 @@ use crate::{
     error::{ImageError, IoContext as _},
     layer::{LISTING, Layer, ROOTFS},
     manifest::Manifest,
-    store::{ImageStore, NodeImage, SBOM},
+    store::{ImageStore, SBOM},
     tree::{Content, Tree},
 };
 
@@ -41,21 +41,30 @@ impl std::fmt::Display for Difference {
     }
 }
 
-pub(crate) fn image(store: &ImageStore, image: &NodeImage) -> Result<Verification, ImageError> {
-    let mut result = Verification {
-        version: image.version.clone(),
-        key: image.key.clone(),
-        paths: 0,
-        bytes: 0,
-        differences: Vec::new(),
-    };
-    compare(
-        &image.manifest,
-        image.directory(),
-        |id| store.paths.layer(id),
-        &mut result,
-    )?;
-    Ok(result)
+impl ImageStore {
+    /// Recomputes every digest of the image of a version.
+    ///
+    /// # Errors
+    /// [`ImageError::NotBuilt`]; differences are not errors, they are in the answer.
+    pub fn verify(&self, version: &str) -> Result<Verification, ImageError> {
+        let image = self.find(version)?.ok_or_else(|| ImageError::NotBuilt {
+            version: version.to_owned(),
+        })?;
+        let mut result = Verification {
+            version: image.version.clone(),
+            key: image.key.clone(),
+            paths: 0,
+            bytes: 0,
+            differences: Vec::new(),
+        };
+        compare(
+            &image.manifest,
+            image.directory(),
+            |id| self.paths.layer(id),
+            &mut result,
+        )?;
+        Ok(result)
+    }
 }
 
 /// Compares the layers at the places that `layer` gives with the manifest.

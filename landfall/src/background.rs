@@ -5,7 +5,8 @@
 //! release from before; and by an open-file-description lock, which can be asked for without being taken.
 //!
 //! Always true: a stale file means nothing; looking whether the service runs never keeps one from starting; a process is only
-//! signalled while the service holds the lock and that process is the one that wrote the file: never one that has its pid now.
+//! signalled while the service holds the lock and that process is the one that wrote the file: never one that has its pid now; what
+//! runs under a stamp's name on this host belongs to one state directory.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -28,7 +29,7 @@ use crate::{
     admin::{AdminClient, StampStatus},
     log_file,
     problem::Problem,
-    stamp::Places,
+    stamp::{Places, Settings},
     systemd::Unit,
 };
 
@@ -136,6 +137,33 @@ pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
         },
         (false, _) => Ok(None),
     }
+}
+
+/// Refuses to work on a stamp whose name something else has on this host: machines and networks are found by that name, so
+/// they would be taken for this stamp's. `down` may clear away what lost its files.
+pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
+    let Some((state, _)) = Settings::load_running(places) else {
+        return Ok(());
+    };
+    let name = &places.name;
+    let orphan = !state.join("stamp.toml").exists();
+    let serving = pid(places)?.is_some();
+    if state != places.state && (!orphan || serving) {
+        let base = state.parent().unwrap_or(&state).display();
+        return Err(Problem::new(
+            format!("stamp {name} on this host has its files in {}", state.display()),
+            format!("set LANDFALL_STATE_DIR={base}, or take another --name"),
+        )
+        .into());
+    }
+    if state == places.state && orphan && serving && !down {
+        return Err(Problem::new(
+            format!("the files of stamp {name} were deleted while it runs"),
+            format!("clear away what is left: landfall down --purge --name {name}"),
+        )
+        .into());
+    }
+    Ok(())
 }
 
 /// Signals the service's process, if it still has this pid. Returns whether it did.
@@ -279,6 +307,7 @@ pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Layout;
 
     fn places(dir: &std::path::Path) -> Places {
         let places = Places {
@@ -302,6 +331,40 @@ mod tests {
         drop(held);
         // The file is still there, and means nothing.
         assert_eq!(pid(&places).unwrap(), None);
+    }
+
+    #[test]
+    fn a_name_that_runs_belongs_to_one_state_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Places {
+            name: "one".into(),
+            state: dir.path().join("state/one"),
+            run: dir.path().join("run/one"),
+        };
+        let settings = Settings::load_or_make(&one, &Layout::default(), &[], &Env::system()).unwrap();
+        check_home(&one, false).unwrap();
+        settings.note_running(&one).unwrap();
+        check_home(&one, false).unwrap();
+        let other = Places {
+            state: dir.path().join("elsewhere/one"),
+            ..one.clone()
+        };
+        let told = crate::problem::told(&check_home(&other, true).unwrap_err());
+        assert!(
+            told.sentence.contains(&one.state.display().to_string()),
+            "{}",
+            told.sentence
+        );
+        assert!(told.next.unwrap().contains("LANDFALL_STATE_DIR="));
+        // Its files were deleted by hand: it can still be taken down, and nothing else.
+        fs::remove_file(one.settings()).unwrap();
+        assert_eq!(Settings::load_running(&one).unwrap().1, settings);
+        check_home(&other, false).unwrap();
+        let _held = hold(&one).unwrap();
+        check_home(&one, true).unwrap();
+        let error = check_home(&one, false).unwrap_err();
+        assert!(error.to_string().contains("deleted"), "{error}");
+        assert!(check_home(&other, true).is_err());
     }
 
     #[test]

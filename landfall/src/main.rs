@@ -73,7 +73,7 @@ fn run(cli: Cli, env: Env, printer: &Printer) -> Result<()> {
         cli.command,
         Command::Image(_) | Command::Version | Command::Completion { .. } | Command::Reference
     ) {
-        stamp::check_home(&context.places, matches!(cli.command, Command::Down(_)))?;
+        background::check_home(&context.places, matches!(cli.command, Command::Down(_)))?;
     }
     if let Command::Serve(args) = &cli.command {
         return serve::run(context, args);

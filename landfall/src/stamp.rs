@@ -1,7 +1,6 @@
 //! The stamp's settings: what is known before anything runs.
 //!
-//! Always true: a stamp is made once, and its identity never changes; what runs under a stamp's name on this host belongs
-//! to one state directory.
+//! Always true: a stamp is made once, and its identity never changes.
 
 use std::{
     fs,
@@ -20,7 +19,6 @@ pub(crate) use crate::places::{Places, write_whole};
 use crate::{
     addresses::{free_range, others},
     args::{Layout, UplinkArg},
-    background,
     problem::Problem,
 };
 
@@ -293,33 +291,6 @@ pub(crate) fn not_root(act: &str) -> anyhow::Error {
     Problem::new(format!("only root may {act}"), "repeat with sudo").into()
 }
 
-/// Refuses to work on a stamp whose name something else has on this host: machines and networks are found by that name, so
-/// they would be taken for this stamp's. `down` may clear away what lost its files.
-pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
-    let Some((state, _)) = Settings::load_running(places) else {
-        return Ok(());
-    };
-    let name = &places.name;
-    let orphan = !state.join("stamp.toml").exists();
-    let serving = background::pid(places)?.is_some();
-    if state != places.state && (!orphan || serving) {
-        let base = state.parent().unwrap_or(&state).display();
-        return Err(Problem::new(
-            format!("stamp {name} on this host has its files in {}", state.display()),
-            format!("set LANDFALL_STATE_DIR={base}, or take another --name"),
-        )
-        .into());
-    }
-    if state == places.state && orphan && serving && !down {
-        return Err(Problem::new(
-            format!("the files of stamp {name} were deleted while it runs"),
-            format!("clear away what is left: landfall down --purge --name {name}"),
-        )
-        .into());
-    }
-    Ok(())
-}
-
 fn fixed(places: &Places, what: &str) -> anyhow::Error {
     Problem::usage(
         format!(
@@ -468,37 +439,6 @@ mod tests {
         let refused = Settings::load_or_make(&places, &other, &[], &Env::simulated_for_test(3)).unwrap_err();
         assert!(refused.to_string().contains("--uplink"), "{refused}");
         assert_eq!(secret(&places, "x").unwrap(), secret(&places, "x").unwrap());
-    }
-
-    #[test]
-    fn a_name_that_runs_belongs_to_one_state_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let one = places(dir.path(), "one");
-        let settings =
-            Settings::load_or_make(&one, &Layout::default(), &[], &Env::simulated_for_test(1)).unwrap();
-        check_home(&one, false).unwrap();
-        settings.note_running(&one).unwrap();
-        check_home(&one, false).unwrap();
-        let other = Places {
-            state: dir.path().join("elsewhere/one"),
-            ..one.clone()
-        };
-        let told = crate::problem::told(&check_home(&other, true).unwrap_err());
-        assert!(
-            told.sentence.contains(&one.state.display().to_string()),
-            "{}",
-            told.sentence
-        );
-        assert!(told.next.unwrap().contains("LANDFALL_STATE_DIR="));
-        // Its files were deleted by hand: it can still be taken down, and nothing else.
-        fs::remove_file(one.settings()).unwrap();
-        assert_eq!(Settings::load_running(&one).unwrap().1, settings);
-        check_home(&other, false).unwrap();
-        let _held = crate::background::hold(&one).unwrap();
-        check_home(&one, true).unwrap();
-        let error = check_home(&one, false).unwrap_err();
-        assert!(error.to_string().contains("deleted"), "{error}");
-        assert!(check_home(&other, true).is_err());
     }
 
     trait ForTest {

@@ -10,6 +10,7 @@
 //!
 //! Called by: tests, scenarios and benches, in place of `fabric/container`, `agent/hub` and `cluster/client`. The sessions that agents dial in to are the real ones.
 
+mod adverts;
 mod agents;
 mod ailments;
 mod backup;
@@ -304,12 +305,12 @@ impl SimWorld {
     /// a line.
     pub fn dump_control_planes(&self) -> String {
         let state = self.inner.state();
-        membership::dump(&state) + &vip::dump(&state)
+        membership::dump(&state) + &adverts::dump(&state)
     }
 
     /// Clusters that have come to rest with their address not on exactly one machine. Empty is good.
     pub fn vip_problems(&self) -> Vec<String> {
-        vip::problems(&self.inner.state())
+        adverts::problems(&self.inner.state())
     }
 
     /// The whole world as text, sorted, without times: for golden transcripts.

@@ -3,7 +3,7 @@
 use agent_protocol::{ProcessSeen, ProcessState};
 use control_records::Part;
 
-use crate::{Draft, Machine, Presence, Subject, checks::Checks, view::machines::ailing};
+use crate::{Draft, Machine, Presence, Subject, checks::Checks, view::complaints::ailing};
 
 /// Failures in a row after which something is called a problem: the first ones are part of life.
 const WORTH_TELLING: u32 = 3;

@@ -1,6 +1,6 @@
 //! Effects on a cluster by way of its API.
 
-use super::Subject;
+use super::subject::Subject;
 
 /// An effect on what a cluster's API holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

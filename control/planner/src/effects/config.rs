@@ -1,6 +1,6 @@
 //! Effects on what machines are configured with.
 
-use super::Subject;
+use super::subject::Subject;
 
 /// An effect on a machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use fabric_api::RouteSpec;
 use jiff::Timestamp;
 
-use super::Subject;
+use super::subject::Subject;
 
 /// An effect on the fabric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

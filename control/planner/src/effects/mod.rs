@@ -7,10 +7,12 @@
 mod api;
 mod config;
 mod fabric;
+mod subject;
 
 pub use api::ApiEffect;
 pub use config::ConfigEffect;
 pub use fabric::FabricEffect;
+pub use subject::Subject;
 
 /// Something done to the world. Repeatable, and named by what it concerns.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,28 +23,6 @@ pub enum Effect {
     Config(ConfigEffect),
     /// To the cluster, by way of its API.
     Api(ApiEffect),
-}
-
-/// What an effect concerns. Two effects with the same subject never run at the same time; a failing one holds back its
-/// subject only.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    /// The inventory.
-    Fabric,
-    /// The VNET.
-    Network,
-    /// A machine.
-    Machine(String),
-    /// A machine's configuration.
-    Config(String),
-    /// The API server as a whole.
-    Api,
-    /// A node object, by its name.
-    Node(String),
-    /// Serving certificates.
-    Serving,
-    /// Add-ons.
-    Addons,
 }
 
 impl Effect {

@@ -1,10 +1,9 @@
 //! Single machines: whether they stay, do their work, are being changed.
 
-use agent_protocol::{DiskSeen, ProcessState};
+use agent_protocol::DiskSeen;
 use cluster_spec::{PodNetworking, PoolSpec};
 use control_records::{Part, RepairStep, Role, epoch::is_first};
 
-use super::etcd;
 use crate::{ConfigSeen, Draft, Machine, Presence, Reach, Subject};
 
 /// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
@@ -70,50 +69,6 @@ pub(crate) fn joined(draft: &Draft<'_>, node: &str) -> bool {
         .api
         .node(node)
         .is_some_and(|node| node.ready || draft.desired.spec().network.plugin == PodNetworking::None)
-}
-
-/// What is wrong with a machine, for people: what healing does about it, or processes that keep ending.
-pub(crate) fn ailing(machine: &Machine) -> Option<String> {
-    let healing = &machine.record.healing;
-    if let (Some(symptom), true) = (
-        &machine.symptom,
-        healing.step > RepairStep::None || healing.held.is_some(),
-    ) {
-        let state = match &healing.held {
-            Some(held) => format!("not repaired: {held}"),
-            None => format!("{}; it is being repaired", symptom.why),
-        };
-        return Some(format!("{}: {state}", machine.label()));
-    }
-    let report = machine.report.as_ref()?;
-    if let Some(what) = etcd::data_on_its_way(report) {
-        return Some(format!("{}: {what}", machine.label()));
-    }
-    if let Some(error) = &report.config_error {
-        return Some(format!(
-            "{} cannot take its configuration: {error}",
-            machine.label()
-        ));
-    }
-    let (name, process) = report
-        .processes
-        .iter()
-        .find(|(_, process)| process.state == ProcessState::BackOff && process.restarts > 1)?;
-    let last = process.last_exit.as_deref().unwrap_or("it ended");
-    let lines = process
-        .last_lines
-        .iter()
-        .rev()
-        .take(3)
-        .rev()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(" | ");
-    Some(format!(
-        "{name} of {} keeps ending ({last}){}{lines}",
-        machine.label(),
-        if lines.is_empty() { "" } else { ": " }
-    ))
 }
 
 /// Whether a machine is still to be started with its other image. Who forgets that it was, as a new process of the service

@@ -1,0 +1,23 @@
+//! What effects concern.
+
+/// What an effect concerns. Two effects with the same subject never run at the same time; a failing one holds back its
+/// subject only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The inventory.
+    Fabric,
+    /// The VNET.
+    Network,
+    /// A machine.
+    Machine(String),
+    /// A machine's configuration.
+    Config(String),
+    /// The API server as a whole.
+    Api,
+    /// A node object, by its name.
+    Node(String),
+    /// Serving certificates.
+    Serving,
+    /// Add-ons.
+    Addons,
+}

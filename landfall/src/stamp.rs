@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::places::{Places, write_whole};
 use crate::{
-    addresses::{free_range, others},
     args::{Layout, UplinkArg},
     problem::Problem,
 };
@@ -263,6 +262,33 @@ impl Settings {
     }
 }
 
+/// The other stamps on this host.
+pub(crate) fn others(places: &Places) -> Result<Vec<(String, Settings)>> {
+    let Some(base) = places.state.parent() else {
+        return Ok(Vec::new());
+    };
+    let entries = match fs::read_dir(base) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", base.display())),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry
+            .with_context(|| format!("cannot read {}", base.display()))?
+            .file_name();
+        let Some(name) = name.to_str().filter(|name| *name != places.name) else {
+            continue;
+        };
+        let Ok(other) = Places::of(name) else { continue };
+        if let Some(settings) = Settings::load(&other)? {
+            found.push((name.to_owned(), settings));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
 impl From<UplinkArg> for Uplink {
     fn from(arg: UplinkArg) -> Self {
         match arg {
@@ -289,6 +315,21 @@ pub(crate) fn no_stamp(places: &Places) -> Problem {
 /// Root is needed.
 pub(crate) fn not_root(act: &str) -> anyhow::Error {
     Problem::new(format!("only root may {act}"), "repeat with sudo").into()
+}
+
+/// A range for a stamp: always the same for its name, unless something else has it.
+fn free_range(name: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net> {
+    fabric_net::stamp_range(name, taken).ok_or_else(|| {
+        Problem::new(
+            format!(
+                "all of {} is in use on this host, and the stamp needs a /{} of it",
+                fabric_net::STAMP_POOL,
+                fabric_net::STAMP_PREFIX
+            ),
+            "remove a stamp (landfall down --purge), or a route into that range",
+        )
+        .into()
+    })
 }
 
 fn fixed(places: &Places, what: &str) -> anyhow::Error {
@@ -439,6 +480,14 @@ mod tests {
         let refused = Settings::load_or_make(&places, &other, &[], &Env::simulated_for_test(3)).unwrap_err();
         assert!(refused.to_string().contains("--uplink"), "{refused}");
         assert_eq!(secret(&places, "x").unwrap(), secret(&places, "x").unwrap());
+    }
+
+    #[test]
+    fn a_host_without_a_free_range_says_so() {
+        let first = free_range("landfall", &[]).unwrap();
+        assert_ne!(first, free_range("landfall", &[first]).unwrap());
+        let error = free_range("x", &["100.64.0.0/10".parse().unwrap()]).unwrap_err();
+        assert!(error.to_string().contains("100.64.0.0/10"), "{error}");
     }
 
     trait ForTest {

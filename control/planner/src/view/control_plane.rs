@@ -104,7 +104,7 @@ pub(crate) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {
 }
 
 /// Whether this member serves and has taken its latest configuration. What its agent has not told since the service
-/// started counts as well as long as it is in contact.
+/// started counts as well as long as it is in contact; what it told before it was started again does not.
 pub(crate) fn healthy(machine: &Machine) -> bool {
     let ConfigSeen::Published { generation, .. } = machine.config else {
         return false;
@@ -117,6 +117,7 @@ pub(crate) fn healthy(machine: &Machine) -> bool {
         && match &machine.report {
             Some(report) => {
                 report.generation >= generation
+                    && machine.ended_boot.as_ref() != Some(&report.boot)
                     && report
                         .processes
                         .iter()

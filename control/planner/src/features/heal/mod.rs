@@ -30,7 +30,10 @@ use crate::{
     Ailment, ApiEffect, Draft, Machine, Presence, Reach, Subject, Symptom, Write,
     disturb::{Disturb, Kind, preserved},
     feature::Feature,
-    view::machines::{is_due, stands_by},
+    view::{
+        etcd,
+        machines::{is_due, stands_by},
+    },
 };
 
 pub(crate) const FEATURE: Feature = Feature {
@@ -282,15 +285,24 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
     if matches!(&symptom.ailment, Ailment::Stuck(process) if stands_by(process)) {
         step = RepairStep::Restart;
     }
-    let disturb = Disturb::Repair {
-        id,
-        machine,
-        symptom,
-        kind,
-        step,
+    let may = |draft: &Draft<'_>, step| {
+        draft.may(Disturb::Repair {
+            id,
+            machine,
+            symptom,
+            kind,
+            step,
+        })
     };
-    if let Err(why) = draft.may(disturb) {
-        return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
+    if let Err(why) = may(draft, step) {
+        // A member that must not be replaced is started again, ever more rarely: that keeps its data, and the last time it may just not
+        // have come up. Where the majority is lost, its data is about to be set aside.
+        let started = kind == Kind::Member && step > RepairStep::Reboot && healing.step == RepairStep::Reboot;
+        let again = started && !etcd::majority_bereft(draft, etcd::bereft);
+        if !again || may(draft, RepairStep::Reboot).is_err() {
+            return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
+        }
+        step = RepairStep::Reboot;
     }
     take_step(draft, id, machine, symptom, step);
 }

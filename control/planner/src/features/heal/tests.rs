@@ -295,6 +295,33 @@ fn the_only_control_plane_member_is_rebooted_ever_more_rarely_and_never_deleted(
     assert_eq!(ideal.control_plane_ids(), [id]);
 }
 
+/// With two of three members away none may be replaced; both have data, so only one of them coming up again gives a majority.
+#[test]
+fn members_that_must_not_be_replaced_are_rebooted_ever_more_rarely() {
+    let mut ideal = standing(cluster_spec::Tier::Standard, vec![pool("a", 1)]);
+    let ids = ideal.control_plane_ids();
+    // Of a large stamp: no mass.
+    ideal.seen.silent_machines = SilentMachines { silent: 2, all: 100 };
+    ideal.fall_ill(&ids[0], RepairStep::Replace);
+    ideal.fall_ill(&ids[1], RepairStep::Replace);
+    ideal.live(4 * HOUR);
+    for id in &ids[..2] {
+        let label = ideal.seen.machines[id].label().to_owned();
+        let reboots: Vec<_> = ideal
+            .told
+            .iter()
+            .filter(|(_, event)| {
+                event.subject == label && event.message.starts_with("restarting the machine")
+            })
+            .map(|(at, _)| *at)
+            .collect();
+        assert!((3..=8).contains(&reboots.len()), "{label}: {reboots:?}");
+        let pause = |index: usize| reboots[index + 1].duration_since(reboots[index]);
+        assert!(pause(reboots.len() - 2) > 2 * pause(0), "{label}: {reboots:?}");
+    }
+    assert_eq!(ideal.control_plane_ids(), ids);
+}
+
 #[test]
 fn what_has_vanished_is_made_anew_with_a_new_token_at_once() {
     for control_plane in [false, true] {

@@ -30,6 +30,8 @@ use tokio::{sync::watch, task::JoinHandle};
 const GROUP: &str = "bench";
 /// Clusters of one subscription.
 const TENANT: u32 = 100;
+/// How long what the service leaves behind may hold the store.
+const CLOSED_WITHIN: Duration = Duration::from_secs(30);
 /// Room for half a million machines and as many VIPs.
 const RANGE: &str = "100.64.0.0/12";
 
@@ -142,11 +144,23 @@ impl SimStamp {
 
     /// Ends the service as a signal does; what is left is the world.
     pub(crate) async fn stop(&mut self) -> Result<()> {
+        let mut store = None;
         if let Some(service) = self.service.take() {
             service.stop.send_replace(true);
             service.controller.await?;
+            store = Some(Arc::downgrade(&service.client.store));
         }
         self.world.lose_service();
+        // With a process its store is closed; here the last of the agents' lines to the service has to be gone.
+        let clock = &self.env.clock;
+        let deadline = clock.monotonic() + CLOSED_WITHIN;
+        while store.as_ref().is_some_and(|store| store.strong_count() > 0) {
+            ensure!(
+                clock.monotonic() < deadline,
+                "the store is still open {CLOSED_WITHIN:?} after the service has ended"
+            );
+            clock.sleep(Duration::from_millis(1)).await;
+        }
         Ok(())
     }
 

@@ -148,7 +148,10 @@ impl SimStamp {
         if let Some(service) = self.service.take() {
             service.stop.send_replace(true);
             service.controller.await?;
-            store = Some(Arc::downgrade(&service.client.store));
+            // One in memory may be asked for its contents afterwards.
+            if matches!(self.disk, Disk::File(_)) {
+                store = Some(Arc::downgrade(&service.client.store));
+            }
         }
         self.world.lose_service();
         // With a process its store is closed; here the last of the agents' lines to the service has to be gone.

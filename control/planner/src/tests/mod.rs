@@ -29,6 +29,8 @@ mod addons;
 mod backup;
 #[path = "../features/heal/tests.rs"]
 mod healing;
+#[path = "../features/heal/tests_members.rs"]
+mod healing_members;
 mod ideal;
 #[path = "../features/members/tests.rs"]
 mod members;

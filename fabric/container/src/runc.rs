@@ -10,6 +10,9 @@ use crate::{Inner, disk, disk_image, exec, files};
 /// How long a machine may take to shut down before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
+/// How often containers are listed when some go meanwhile.
+const LISTS: usize = 16;
+
 /// How often to look whether it has.
 const STOP_LOOK: Duration = Duration::from_millis(20);
 
@@ -36,7 +39,11 @@ impl Inner {
         if !self.runc_dir().exists() {
             return Ok(Vec::new());
         }
-        let text = self.runc(act, &["list", "--format", "json"]).await?;
+        let root = self.runc_dir();
+        let text = listed(&root, async || {
+            self.runc(act, &["list", "--format", "json"]).await
+        })
+        .await?;
         // `null` when there is none.
         let all: Option<Vec<Container>> =
             serde_json::from_str(&text).map_err(|error| FabricError::failed(act, error))?;
@@ -187,6 +194,28 @@ impl Inner {
     }
 }
 
+/// Lists until nothing goes meanwhile: `runc list` ends with an error when a container that it has found in its directory is deleted before
+/// it looks at it. Each further try needs another one that goes in this moment.
+async fn listed<F: Future<Output = Result<String, FabricError>>>(
+    root: &Path,
+    mut list: impl FnMut() -> F,
+) -> Result<String, FabricError> {
+    for _ in 1..LISTS {
+        match list().await {
+            Err(error) if went_meanwhile(root, &error.to_string()) => {
+                tracing::debug!(%error, "a container went while all were listed");
+            }
+            other => return other,
+        }
+    }
+    list().await
+}
+
+/// Whether `runc` misses something in the directory of its containers.
+fn went_meanwhile(root: &Path, said: &str) -> bool {
+    said.contains(&format!("stat {}/", root.display())) && said.contains("no such file or directory")
+}
+
 /// When the process was started, in clock ticks since boot; `None` when it has ended. Tells a process from a later one with its number.
 fn started_at(pid: i32) -> Option<u64> {
     if pid <= 0 {
@@ -229,6 +258,32 @@ mod tests {
         assert!(started_at(own).is_some_and(|ticks| ticks > 0));
         assert_eq!(started_at(0), None);
         assert_eq!(started_at(i32::MAX), None);
+    }
+
+    #[tokio::test]
+    async fn all_are_listed_again_when_one_went_meanwhile_and_no_other_error_is_hidden() {
+        let root = Path::new("/run/landfall/a/runc");
+        let gone = "runc ended with exit status: 1: time=\"2026-11-29T04:16:19Z\" level=error \
+                    msg=\"stat /run/landfall/a/runc/lf-a-n32a32tob3: no such file or directory\"";
+        let cases = [
+            (gone, 2, Some("[]"), 3),
+            (gone, usize::MAX, None, LISTS),
+            ("stat /usr/sbin/runc: no such file or directory", 1, None, 1),
+            ("stat /run/landfall/a/runc/lf-a-x: permission denied", 1, None, 1),
+        ];
+        for (said, failures, wanted, tries) in cases {
+            let mut tried = 0;
+            let answer = listed(root, || {
+                tried += 1;
+                std::future::ready(if tried <= failures {
+                    Err(FabricError::failed("list the machines", said))
+                } else {
+                    Ok("[]".to_owned())
+                })
+            })
+            .await;
+            assert_eq!((answer.ok().as_deref(), tried), (wanted, tries), "{said}");
+        }
     }
 
     #[test]

@@ -285,8 +285,8 @@ impl Interceptor for HeldMachines {
 }
 
 impl HeldMachines {
-    /// A cluster is created, and its two machines are being made until they are released.
-    async fn two(stand: &Stand) -> Arc<Self> {
+    /// From now on, machines of this stand are being made until they are released.
+    fn of(stand: &Stand) -> Arc<Self> {
         let machines = Arc::new(Self {
             held: AtomicU32::new(0),
             abandoned: AtomicU32::new(0),
@@ -295,6 +295,12 @@ impl HeldMachines {
         stand
             .world
             .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
+        machines
+    }
+
+    /// A cluster is created, and its two machines are being made until they are released.
+    async fn two(stand: &Stand) -> Arc<Self> {
+        let machines = Self::of(stand);
         stand.create().await;
         until(&stand.env, "two machines are being made", || async {
             machines.held.load(Ordering::SeqCst) == 2
@@ -333,14 +339,7 @@ async fn a_watch_that_falls_behind_costs_no_work_that_is_under_way() {
 #[tokio::test(start_paused = true)]
 async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
     let stand = stand().await;
-    let machines = Arc::new(HeldMachines {
-        held: AtomicU32::new(0),
-        abandoned: AtomicU32::new(0),
-        released: Semaphore::new(0),
-    });
-    stand
-        .world
-        .set_interceptor(Arc::clone(&machines) as Arc<dyn Interceptor>);
+    let machines = HeldMachines::of(&stand);
     let operation = OperationRecord {
         creates: true,
         ..OperationRecord::accepted(

@@ -143,6 +143,12 @@ impl Machine {
         self.record.assignment.as_ref().map(|assignment| &assignment.role)
     }
 
+    /// What its agent tells, and has told since it was started last.
+    pub(crate) fn current_report(&self) -> Option<&Report> {
+        let report = self.report.as_deref()?;
+        (self.ended_boot.as_ref() != Some(&report.boot)).then_some(report)
+    }
+
     /// The name of its node, if it is one.
     pub fn node_name(&self) -> Option<&str> {
         match self.role()? {

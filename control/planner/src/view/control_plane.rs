@@ -114,16 +114,15 @@ pub(crate) fn healthy(machine: &Machine) -> bool {
     machine.presence == Presence::Running
         && is_back(machine)
         && !machine.symptom.as_ref().is_some_and(ails)
-        && match &machine.report {
+        && match machine.current_report() {
             Some(report) => {
                 report.generation >= generation
-                    && machine.ended_boot.as_ref() != Some(&report.boot)
                     && report
                         .processes
                         .iter()
                         .all(|(name, process)| process.state == ProcessState::Ready || stands_by(name))
             }
-            None => machine.heard(),
+            None => machine.report.is_none() && machine.heard(),
         }
 }
 

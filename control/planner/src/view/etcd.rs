@@ -79,10 +79,9 @@ pub(crate) fn members<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String
 
 /// How a member stands in its etcd, as it says now: the machine runs and is heard, and nobody has started it again since.
 fn standing(member: &Machine) -> Option<Standing> {
-    let report = member.report.as_ref().filter(|report| {
+    let report = member.current_report().filter(|report| {
         member.presence == Presence::Running
             && member.heard()
-            && member.ended_boot.as_ref() != Some(&report.boot)
             && report
                 .processes
                 .get(KEEPER)

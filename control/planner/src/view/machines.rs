@@ -82,8 +82,7 @@ pub(crate) fn is_due(machine: &Machine) -> bool {
 /// Whether what is known of a machine is said by the image that it is to have.
 pub(crate) fn is_back(machine: &Machine) -> bool {
     let upgrading = machine.record.upgrading().is_some();
-    let boot = machine.report.as_ref().map(|report| &report.boot);
-    !upgrading || !is_due(machine) && boot.is_some() && boot != machine.ended_boot.as_ref()
+    !upgrading || !is_due(machine) && machine.current_report().is_some()
 }
 
 /// Whether a machine is one of the nodes that its pool is to have. One that healing has given up is not, nor one that is kept

@@ -40,10 +40,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         let root = self.runc_dir();
-        let text = listed(&root, async || {
-            self.runc(act, &["list", "--format", "json"]).await
-        })
-        .await?;
+        let text = listed(&root, || self.runc(act, &["list", "--format", "json"])).await?;
         // `null` when there is none.
         let all: Option<Vec<Container>> =
             serde_json::from_str(&text).map_err(|error| FabricError::failed(act, error))?;

@@ -200,6 +200,9 @@ pub enum FabricError {
     /// There is no such machine or network.
     #[error("{0} does not exist")]
     NotFound(String),
+    /// A machine that was to start on its disk has none.
+    #[error("machine {0} has no disk any more")]
+    NoDisk(MachineId),
     /// The node image is not there (yet).
     #[error("there is no node image for Kubernetes {version} yet{}", .state.as_ref().map(|state| format!(": {state}")).unwrap_or_default())]
     NoImage {
@@ -305,6 +308,12 @@ pub trait Fabric: Send + Sync + 'static {
     /// Makes a machine exist and run. A machine that runs already is left alone, whatever its specification says; one that
     /// stands still starts with the image of the specification, on the disk that it has.
     async fn ensure_machine(&self, spec: &MachineSpec) -> Result<(), FabricError>;
+
+    /// As [`Self::ensure_machine`], for a machine that has run before: it comes back as itself or not at all.
+    ///
+    /// # Errors
+    /// [`FabricError::NoDisk`] when it has no disk; then nothing is made.
+    async fn start_machine(&self, spec: &MachineSpec) -> Result<(), FabricError>;
 
     /// Stops a machine in order (the agent gets SIGTERM and its grace period), keeping its disk.
     async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError>;

@@ -250,6 +250,19 @@ impl Fabric for ContainerFabric {
         .await
     }
 
+    async fn start_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
+        let spec = spec.clone();
+        self.complete("start a machine", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("machine {}", spec.id)).await;
+            if !disk::is_whole(&inner.machine_dir(&spec.id)) {
+                return Err(FabricError::NoDisk(spec.id));
+            }
+            inner.ensure_machine(&spec).await
+        })
+        .await
+    }
+
     async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError> {
         let id = id.clone();
         self.complete("stop a machine", |inner| async move {

@@ -198,6 +198,19 @@ impl Fabric for SimWorld {
             .await
     }
 
+    async fn start_machine(&self, spec: &MachineSpec) -> Result<(), FabricError> {
+        let found = self
+            .inner
+            .state()
+            .machines
+            .get(spec.id.as_str())
+            .map(|machine| machine.power);
+        if found.is_none_or(|power| power == Power::Partial) {
+            return Err(FabricError::NoDisk(spec.id.clone()));
+        }
+        self.ensure_machine(spec).await
+    }
+
     async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError> {
         let answer_lost = self.inner.begin(Call::StopMachine, id.as_str()).await?;
         if !self.inner.state().machines.contains_key(id.as_str()) {

@@ -452,8 +452,12 @@ async fn a_machine_that_lost_its_disk_has_another_key() {
     env.clock.sleep(BOUND).await;
     let second = boot();
     assert_ne!(first, second);
-    // …and without it another one, under the same name.
+    // …and without it another one, under the same name: not where it is to come back as itself.
     assert!(world.vanish(&id));
+    let spec = machine("n1", "node", "10.224.0.5");
+    let refused = world.start_machine(&spec).await.unwrap_err();
+    assert!(matches!(refused, FabricError::NoDisk(_)), "{refused}");
+    assert_eq!(world.power(&id), None);
     world
         .ensure_machine(&machine("n1", "node", "10.224.0.5"))
         .await

@@ -22,6 +22,8 @@ pub(crate) enum FabricOutcome {
     NetworkGone,
     /// The machine runs.
     MachineRuns(String),
+    /// The machine is to start on its disk, and has none any more.
+    MachineVanished(String),
     /// The machine stands still; or there is none.
     MachineStopped { machine: String, there: bool },
     /// The machine was stopped and started, for the repair or upgrade written down then.
@@ -94,8 +96,12 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             Ok(FabricOutcome::NetworkGone)
         }
         FabricEffect::EnsureMachine(machine) => {
-            fabric.ensure_machine(&machine_spec(job, machine)?).await?;
-            Ok(FabricOutcome::MachineRuns(machine.clone()))
+            let machine = machine.clone();
+            Ok(match bring_up(job, &machine_spec(job, &machine)?).await {
+                Ok(()) => FabricOutcome::MachineRuns(machine),
+                Err(EffectError::Fabric(FabricError::NoDisk(_))) => FabricOutcome::MachineVanished(machine),
+                Err(error) => return Err(error),
+            })
         }
         FabricEffect::StopMachine(machine) => {
             let there = match fabric.stop_machine(&MachineId::from(machine.as_str())).await {
@@ -118,19 +124,18 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 Ok(()) | Err(FabricError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
-            // Without its disk it would come up as a machine that nobody knows: it has vanished.
-            if job.machine(machine)?.enrolled_key.is_some() && !is_whole(job, &spec.id).await? {
-                return Ok(FabricOutcome::MachineWiped {
-                    machine: machine.clone(),
-                    at: *at,
-                });
-            }
             let ended_boot = job.deps.agents.report(machine).map(|report| report.boot.clone());
-            fabric.ensure_machine(&spec).await?;
-            Ok(FabricOutcome::MachineRestarted {
-                machine: machine.clone(),
-                at: *at,
-                ended_boot,
+            let (machine, at) = (machine.clone(), *at);
+            Ok(match bring_up(job, &spec).await {
+                Ok(()) => FabricOutcome::MachineRestarted {
+                    machine,
+                    at,
+                    ended_boot,
+                },
+                Err(EffectError::Fabric(FabricError::NoDisk(_))) => {
+                    FabricOutcome::MachineWiped { machine, at }
+                }
+                Err(error) => return Err(error),
             })
         }
         FabricEffect::WipeMachine { machine, at } => {
@@ -158,6 +163,9 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
         FabricOutcome::NetworkGone => state.network = NetworkSeen::Gone,
         FabricOutcome::MachineRuns(machine) => {
             state.presence.insert(machine, Presence::Running);
+        }
+        FabricOutcome::MachineVanished(machine) => {
+            state.presence.insert(machine, Presence::Absent);
         }
         FabricOutcome::MachineStopped { machine, there } => state.stopped(machine, there),
         FabricOutcome::MachineRestarted {
@@ -193,14 +201,16 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
     }
 }
 
-/// Whether everything of a machine is there, whether it runs or not.
-async fn is_whole(job: &Job, id: &MachineId) -> Result<bool, EffectError> {
-    let inventory = job.inventory.listed_after(job.inventory.mark()).await?;
-    let found = inventory
-        .machines
-        .binary_search_by(|seen| seen.id.as_str().cmp(id.as_str()))
-        .ok();
-    Ok(found.is_some_and(|found| inventory.machines[found].power != Power::Partial))
+/// Makes a machine that is new. One that has enrolled before starts on its disk only: without it, it would come up with a token that is
+/// used up, and nobody would know it.
+async fn bring_up(job: &Job, spec: &MachineSpec) -> Result<(), EffectError> {
+    let fabric = &job.deps.fabric;
+    if job.machine(spec.id.as_str())?.enrolled_key.is_some() {
+        fabric.start_machine(spec).await?;
+    } else {
+        fabric.ensure_machine(spec).await?;
+    }
+    Ok(())
 }
 
 async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {

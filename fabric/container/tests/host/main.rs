@@ -337,6 +337,10 @@ fn what_was_cut_short_is_found_and_finished() {
         std::fs::write(stand.machine_dir("m").join("upper/etc/half"), "").unwrap();
         assert_eq!(power().await, Some(Power::Partial));
         std::fs::write(format!("/run/netns/{space}"), "").unwrap();
+        // It is no machine that could come back as itself.
+        let refused = fabric.start_machine(&spec).await.unwrap_err();
+        assert!(matches!(refused, FabricError::NoDisk(_)), "{refused}");
+        assert_eq!(power().await, Some(Power::Partial));
         fabric.ensure_machine(&spec).await.unwrap();
         assert_eq!(power().await, Some(Power::Running));
         assert!(!stand.output("m", "ls /etc").await.contains("half"));

@@ -120,6 +120,12 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=2"],
         &["power c1 off", "wait 1", "abort c1"],
     ),
+    // No look at the fabric comes between: it starts as one that stands still.
+    operation(
+        "start-vanished",
+        &["create c1 np1=2", "power c1 off"],
+        &["vanish control-plane-0", "power c1 on"],
+    ),
     operation(
         "delete-stopped",
         &["create c1 np1=2", "power c1 off"],

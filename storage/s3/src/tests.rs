@@ -14,6 +14,8 @@ use cluster_backup::{Entry, ObjectName, base::BaseWriter};
 
 use super::*;
 
+mod store_copies;
+
 const SECRET: &str = "a secret / with + characters";
 /// Names in a page of a list.
 const PAGE: usize = 3;

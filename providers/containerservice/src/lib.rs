@@ -47,9 +47,9 @@ pub use clusters::{
 };
 pub use compatibility::compatibility;
 pub use landfall::{
+    api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
-    history::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
 };
 
 /// The provider's namespace.

@@ -12,26 +12,21 @@
 //!
 //! Always true: but for that, it only reads.
 
-use std::sync::Arc;
-
 use arm_ids::ResourcePath;
-use arm_kernel::{Host, Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
+use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
-use base_env::Env;
 use control_records::{
     DeletedRecord, EventRecord, OperationRecord, OperationStatus, Owner,
     activity::{self, ActivityRecord},
     directory, events, key,
 };
-use control_store::{Store, list_records};
+use control_store::list_records;
 use serde_json::{Value, json};
 
-use super::unknown::UNKNOWN;
-
-/// The namespace.
-pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
-/// Its api-versions.
-pub const HISTORY_API_VERSIONS: &[&str] = &["2026-11-01"];
+use super::{
+    api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
+    unknown::UNKNOWN,
+};
 
 type Row = Operation<HistoryApi>;
 
@@ -90,33 +85,6 @@ impl Namespace for HistoryApi {
         &[&OPERATIONS, &EVENTS, &CLUSTER_EVENTS, &ACTIVITIES, &UNKNOWN];
 }
 
-/// The provider.
-pub struct HistoryApi {
-    pub(super) env: Env,
-    pub(super) store: Arc<dyn Store>,
-}
-
-impl Host for HistoryApi {
-    type Config = ();
-
-    fn config(&self) -> &() {
-        &()
-    }
-
-    fn env(&self) -> &Env {
-        &self.env
-    }
-
-    fn store(&self) -> &dyn Store {
-        &*self.store
-    }
-
-    /// Nothing here is long-running.
-    fn location(&self) -> &str {
-        ""
-    }
-}
-
 /// Whose history it is.
 struct Subject {
     uid: String,
@@ -143,11 +111,6 @@ impl Filter<'_> {
 }
 
 impl HistoryApi {
-    /// A provider over a store.
-    pub fn new(env: Env, store: Arc<dyn Store>) -> Self {
-        Self { env, store }
-    }
-
     fn filter(request: &Request) -> Filter<'_> {
         let path = &request.path;
         let subscription = path.subscription.as_deref().unwrap_or_default();

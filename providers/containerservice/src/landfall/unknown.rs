@@ -18,7 +18,7 @@ use control_records::unknown::{self, Kind, UnknownRecord};
 use control_store::{Op, Stored, Txn, get_record};
 use serde_json::{Value, json};
 
-use super::history::{HISTORY_API_VERSIONS, HistoryApi};
+use super::api::{HISTORY_API_VERSIONS, HistoryApi};
 
 type Row = Operation<HistoryApi>;
 

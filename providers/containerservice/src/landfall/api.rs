@@ -1,0 +1,46 @@
+//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::unknown`]) read and write through.
+
+use std::sync::Arc;
+
+use arm_kernel::Host;
+use base_env::Env;
+use control_store::Store;
+
+/// The namespace.
+pub const HISTORY_NAMESPACE: &str = "Landfall.ContainerService";
+/// Its api-versions.
+pub const HISTORY_API_VERSIONS: &[&str] = &["2026-11-01"];
+
+/// The provider.
+pub struct HistoryApi {
+    pub(super) env: Env,
+    pub(super) store: Arc<dyn Store>,
+}
+
+impl HistoryApi {
+    /// A provider over a store.
+    pub fn new(env: Env, store: Arc<dyn Store>) -> Self {
+        Self { env, store }
+    }
+}
+
+impl Host for HistoryApi {
+    type Config = ();
+
+    fn config(&self) -> &() {
+        &()
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Nothing here is long-running.
+    fn location(&self) -> &str {
+        ""
+    }
+}

@@ -11,7 +11,7 @@ use fabric_api::Power;
 use crate::{
     Inner,
     ailments::{Ailment, Cure},
-    contact::Identity,
+    enrolment::Identity,
     options::{Span, draw},
     state::{Machine, State},
 };

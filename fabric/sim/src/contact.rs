@@ -4,19 +4,20 @@
 //! ([`agent_sessions::Sessions`]). Only TLS between the two is left out: a certificate is the name and the key that it would
 //! name. Whoever is out of reach has no line, and what was under way on it is cut off.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError, WakeUp};
-use agent_protocol::{LEVEL, LogRequest, MachineConfig, Report, SEED_PATH, Seed};
+use agent_protocol::{LEVEL, LogRequest, MachineConfig, Report};
 use agent_sessions::{Admitted, ConfigAnswer, Sessions};
 use async_trait::async_trait;
 use base_env::Clock;
 use fabric_api::Power;
 use futures::stream::BoxStream;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::sync::Notify;
 
 use crate::{
     Inner, SimWorld,
+    enrolment::{Identity, Service, Tied},
     faults::{Call, Verdict},
     state::{Machine, State},
 };
@@ -29,52 +30,6 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// Lines that a log has at most.
 const LINES_MAX: u32 = 10_000;
-
-/// Work that ends with whoever holds this.
-pub(crate) struct Tied(JoinHandle<()>);
-
-impl Tied {
-    fn to(work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(work))
-    }
-}
-
-impl Drop for Tied {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The service, as agents reach it.
-pub(crate) struct Service {
-    sessions: Sessions,
-    _silence: Tied,
-}
-
-/// What an agent keeps on its disk to be known by.
-#[derive(Clone)]
-pub(crate) struct Identity {
-    /// Stands for the key's SHA-256.
-    key: String,
-    /// Whether it has its certificate.
-    enrolled: bool,
-}
-
-impl Identity {
-    /// A key like no other: of the agent that makes it in this boot of the machine.
-    pub(crate) fn new(id: &str, boot: u64) -> Self {
-        Self {
-            key: format!("{id}-{boot}"),
-            enrolled: false,
-        }
-    }
-}
-
-/// The token that a machine is born with.
-pub(crate) fn token(seed_files: &BTreeMap<String, String>) -> Option<String> {
-    let seed: Seed = serde_json::from_str(seed_files.get(SEED_PATH)?).ok()?;
-    Some(seed.token)
-}
 
 /// Doubles up to a limit.
 struct Retry(Duration);

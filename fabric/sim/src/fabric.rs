@@ -11,7 +11,7 @@ use fabric_api::{
 use crate::{
     Inner, SimWorld,
     ailments::Cure,
-    contact,
+    enrolment,
     etcd::Etcd,
     faults::{Call, Verdict},
     options::draw,
@@ -350,7 +350,7 @@ impl Inner {
             }
             Some(machine) => {
                 machine.hash = Some(fabric_net::spec_hash(spec));
-                if let Some(token) = contact::token(&spec.seed_files) {
+                if let Some(token) = enrolment::token(&spec.seed_files) {
                     machine.token = token;
                 }
                 let old = std::mem::replace(&mut machine.spec, known);

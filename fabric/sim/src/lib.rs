@@ -18,6 +18,7 @@ mod clusters;
 mod condition;
 mod contact;
 mod dump;
+mod enrolment;
 mod etcd;
 mod fabric;
 mod faults;

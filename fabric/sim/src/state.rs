@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     ailments::{Ailment, Cure},
     backup::Past,
-    contact::{self, Identity, Service, Tied},
+    enrolment::{self, Identity, Service, Tied},
     etcd::Etcd,
     faults::Faults,
     node::Node,
@@ -103,7 +103,7 @@ impl Machine {
             registered: false,
             vip: None,
             sequence: 0,
-            token: contact::token(&seed_files).unwrap_or_default(),
+            token: enrolment::token(&seed_files).unwrap_or_default(),
             identity: None,
             line: None,
             wake: Arc::default(),

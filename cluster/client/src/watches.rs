@@ -4,9 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use base_env::Env;
-use cluster_api::{Changes, Watch};
+use cluster_api::Watch;
+use cluster_changes::ChangeCount;
 use futures::TryStreamExt as _;
 use kube::{
     Client,
@@ -71,27 +71,7 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> ChangeCoun
             }
         });
     }
-    ChangeCount(receiver)
-}
-
-/// The changes that a channel counts.
-pub(crate) struct ChangeCount(watch::Receiver<u64>);
-
-#[async_trait]
-impl Changes for ChangeCount {
-    fn count(&self) -> u64 {
-        *self.0.borrow()
-    }
-
-    async fn after(&self, seen: u64) -> Option<u64> {
-        let mut counts = self.0.clone();
-        // The error says that the sender is gone.
-        counts
-            .wait_for(|count| *count != seen)
-            .await
-            .ok()
-            .map(|count| *count)
-    }
+    ChangeCount::new(receiver)
 }
 
 fn params(watch: &Watch) -> WatchParams {

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef,
 };
+use cluster_changes::ChangeCount;
 use fabric_api::Power;
 use serde_json::Value;
-use tokio::sync::watch;
 
 use crate::{
     Inner, SimWorld,
@@ -376,29 +376,9 @@ impl ClusterApi for SimCluster {
     }
 
     fn changes(&self) -> Arc<dyn Changes> {
-        Arc::new(ChangeCount(
+        Arc::new(ChangeCount::new(
             self.inner.state().cluster(&self.uid).changes.subscribe(),
         ))
-    }
-}
-
-/// The changes that a channel counts.
-struct ChangeCount(watch::Receiver<u64>);
-
-#[async_trait]
-impl Changes for ChangeCount {
-    fn count(&self) -> u64 {
-        *self.0.borrow()
-    }
-
-    async fn after(&self, seen: u64) -> Option<u64> {
-        let mut counts = self.0.clone();
-        // The error says that the sender is gone.
-        counts
-            .wait_for(|count| *count != seen)
-            .await
-            .ok()
-            .map(|count| *count)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The clusters' etcd, below what decides: who its members are, whose data belongs to it, whether a majority works.
 //!
 //! What a member does to have data, and what the leader's machine does about the membership, is decided by the code of the
-//! real machines (`machine_etcd::decide`, `machine_etcd::keeper`). Here is only what etcd itself would answer and do. Time is
+//! real machines (`machine_etcd::decide`, `machine_etcd::membership`). Here is only what etcd itself would answer and do. Time is
 //! left out: a step takes none, and a member that does not answer counts as lost at once.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use agent_protocol::{
 use machine_etcd::{
     client::Member,
     decide::{Data, Known, Seen, Step, decide, peer_url},
-    keeper::{self, Act},
+    membership::{self, Act},
 };
 use serde_json::Value;
 
@@ -295,13 +295,13 @@ impl State {
             .iter()
             .partition(|member| self.serves_etcd(etcd, &member.name));
         let numbers = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();
-        let seen = keeper::Seen {
+        let seen = membership::Seen {
             own: etcd.named(&leader)?.id,
             members: etcd.members.clone(),
             well: numbers(well),
             lost: numbers(lost),
         };
-        keeper::decide(&wanted, &seen)
+        membership::decide(&wanted, &seen)
     }
 
     /// What the keeper of a machine that does not lead does next.
@@ -313,7 +313,7 @@ impl State {
             .filter(|member| self.serves_etcd(etcd, &member.name));
         let mut claims = serving.filter(|member| {
             let wanted = self.told(&member.name).members;
-            keeper::claims(&wanted, &etcd.members, member.id, leader)
+            membership::claims(&wanted, &etcd.members, member.id, leader)
         });
         claims.next().map(|member| Act::GiveLeadership(member.id))
     }

@@ -8,7 +8,7 @@ use std::{
 
 use agent_protocol::programs::{BACKUP, ETCD, KEEPER};
 use machine_backup::restore::{FromBackup, Programs};
-use machine_etcd::{keeper, prepare::Prepare};
+use machine_etcd::{membership, prepare::Prepare};
 
 const USAGE: &str = "usage: landfall-agent [--root DIRECTORY [--adopt FILE] | --can-adopt FILE | --version]
        landfall-agent etcd|etcd-keeper|etcd-backup|vip FILE";
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         },
         (Some("--version"), None) => print(&format!("landfall-agent {}", env!("CARGO_PKG_VERSION"))),
         (Some(ETCD), Some(file)) => etcd(file),
-        (Some(KEEPER), Some(file)) => match keeper::run(file, &|line| log(line)) {
+        (Some(KEEPER), Some(file)) => match membership::run(file, &|line| log(line)) {
             Ok(never) => match never {},
             Err(why) => fail(&why),
         },

@@ -15,6 +15,6 @@
 pub mod client;
 pub mod decide;
 mod error;
-pub mod keeper;
+pub mod membership;
 pub mod prepare;
 mod wire;

@@ -9,7 +9,7 @@ use agent_protocol::programs::{
 use base_testkit::needs;
 use machine_etcd::{
     client::{Member, Status},
-    keeper::Keeper,
+    membership::Keeper,
     prepare::{Prepare, Restorer},
 };
 

@@ -398,5 +398,5 @@ fn label(member: &Member) -> String {
 }
 
 #[cfg(test)]
-#[path = "keeper_tests.rs"]
+#[path = "membership_tests.rs"]
 mod tests;

@@ -11,8 +11,8 @@ use crate::Probe;
 
 /// What makes etcd's data be there and then becomes etcd, as a process and as a subcommand.
 pub const ETCD: &str = "etcd";
-/// What keeps etcd's membership, likewise.
-pub const KEEPER: &str = "etcd-keeper";
+/// What controls etcd's membership, likewise. Its name, and that of its files, is from before it was called so: machines have both.
+pub const MEMBERSHIP: &str = "etcd-keeper";
 /// What ships etcd's backup, likewise.
 pub const BACKUP: &str = "etcd-backup";
 
@@ -149,21 +149,21 @@ pub struct EtcdRestore {
 /// that are not in `members` (never so many that the rest has no majority), promotes learners that have caught up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct KeeperConfig {
+pub struct MembershipConfig {
     /// Itself, by name.
     pub member: String,
     /// All members that are to be.
     pub members: Vec<EtcdMember>,
     /// To speak to the members.
     pub identity: EtcdIdentity,
-    /// Where it writes its status, [`KeeperStatus`].
+    /// Where it writes its status, [`MembershipStatus`].
     pub status: String,
 }
 
-/// What the keeper says about etcd. All but the standing is said by the leader's machine only.
+/// What the membership controller says about etcd. All but the standing is said by the leader's machine only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct KeeperStatus {
+pub struct MembershipStatus {
     /// Names of the voting members.
     pub voters: Vec<String>,
     /// Names of the learners; a member that has not started yet has its address in place of a name.
@@ -172,7 +172,7 @@ pub struct KeeperStatus {
     pub leader: Option<String>,
     /// Size of the database, MiB.
     pub size_mib: u64,
-    /// How its own member stands. `None`: not known; its etcd does not answer, or the keeper is from before this was told.
+    /// How its own member stands. `None`: not known; its etcd does not answer, or the membership controller is from before this was told.
     #[serde(default)]
     pub standing: Option<Standing>,
 }

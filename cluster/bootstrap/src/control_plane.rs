@@ -46,7 +46,7 @@ pub fn control_plane_config(
         members::forgets(place, scheduler(place)),
         members::backup(),
     ];
-    processes.extend(members::keepers(place));
+    processes.extend(members::programs_of_several(place));
     Ok(MachineConfig {
         generation,
         level: LEVEL,

@@ -9,7 +9,8 @@ use std::net::Ipv4Addr;
 use agent_protocol::{
     AGENT_PATH, Command, File, LEVEL, Probe, Process,
     programs::{
-        BACKUP, BackupConfig, ETCD, EtcdConfig, EtcdIdentity, EtcdMember, KEEPER, KeeperConfig, VipConfig,
+        BACKUP, BackupConfig, ETCD, EtcdConfig, EtcdIdentity, EtcdMember, MEMBERSHIP, MembershipConfig,
+        VipConfig,
     },
 };
 use cluster_pki::{ClusterPki, Subject};
@@ -26,7 +27,7 @@ use crate::{
 };
 
 const ETCD_CONFIG: &str = "/etc/landfall/etcd.json";
-const KEEPER_CONFIG: &str = "/etc/landfall/etcd-keeper.json";
+const MEMBERSHIP_CONFIG: &str = "/etc/landfall/etcd-keeper.json";
 const BACKUP_CONFIG: &str = "/etc/landfall/etcd-backup.json";
 const VIP_CONFIG: &str = "/etc/landfall/vip.json";
 const STATUS: &str = "/run/landfall";
@@ -92,8 +93,8 @@ pub(crate) fn files(
     place: &ControlPlanePlace,
     now: Timestamp,
 ) -> Result<Vec<File>, BootstrapError> {
-    let keeper = pki.etcd.issue(&Subject::client("landfall-keeper"), now)?;
-    let mut files = Vec::from(pair(&format!("{ETCD_PKI}/keeper"), &keeper));
+    let client = pki.etcd.issue(&Subject::client("landfall-keeper"), now)?;
+    let mut files = Vec::from(pair(&format!("{ETCD_PKI}/keeper"), &client));
     files.push(json(ETCD_CONFIG, &etcd_config(place)));
     let backup = BackupConfig {
         cluster: place.cluster.clone(),
@@ -105,13 +106,13 @@ pub(crate) fn files(
     };
     files.push(json(BACKUP_CONFIG, &backup));
     if keeps(place) {
-        let config = KeeperConfig {
+        let config = MembershipConfig {
             member: place.machine.clone(),
             members: etcd_members(place),
             identity: identity(),
             status: format!("{STATUS}/etcd-keeper.json"),
         };
-        files.push(json(KEEPER_CONFIG, &config));
+        files.push(json(MEMBERSHIP_CONFIG, &config));
     }
     if place.roaming {
         let config = VipConfig {
@@ -284,14 +285,14 @@ fn reason_to_restart(place: &ControlPlanePlace) -> u64 {
     short(&parts)
 }
 
-/// Those who keep several members together.
-pub(crate) fn keepers(place: &ControlPlanePlace) -> Vec<Process> {
+/// The programs that keep several members together.
+pub(crate) fn programs_of_several(place: &ControlPlanePlace) -> Vec<Process> {
     let status = |name: &str| Some(format!("{STATUS}/{name}.json"));
     let mut processes = Vec::new();
     if keeps(place) {
         processes.push(Process {
-            status: status(KEEPER),
-            ..beside(KEEPER, KEEPER_CONFIG, None, 2)
+            status: status(MEMBERSHIP),
+            ..beside(MEMBERSHIP, MEMBERSHIP_CONFIG, None, 2)
         });
     }
     if place.roaming {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_protocol::{
     DiskSeen, LEVEL, MachineConfig, Process, ProcessSeen, ProcessState, Report,
-    programs::{ETCD, KEEPER},
+    programs::{ETCD, MEMBERSHIP},
 };
 use fabric_api::Power;
 
@@ -208,8 +208,8 @@ impl Inner {
                 .and_then(|said| serde_json::to_value(said).ok());
         }
         if let Some(uid) = uid.filter(|_| machine.ready) {
-            if let Some(keeper) = report.processes.get_mut(KEEPER) {
-                keeper.status = state.keeper_status(uid, id);
+            if let Some(controller) = report.processes.get_mut(MEMBERSHIP) {
+                controller.status = state.membership_status(uid, id);
             }
             if !state.quorum(uid) {
                 for name in ["etcd", "kube-apiserver"] {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use agent_protocol::{
     MachineConfig,
-    programs::{EtcdConfig, EtcdMember, EtcdPhase, EtcdRestore, EtcdStatus, KeeperStatus, Standing},
+    programs::{EtcdConfig, EtcdMember, EtcdPhase, EtcdRestore, EtcdStatus, MembershipStatus, Standing},
 };
 use machine_etcd::{
     client::Member,
@@ -285,7 +285,7 @@ impl State {
             .map(|member| member.name.clone())
     }
 
-    /// What the keeper of the leader's machine does next.
+    /// What the membership controller of the leader's machine does next.
     fn next_act(&self, uid: &str) -> Option<Act> {
         let etcd = self.etcd(uid)?;
         let leader = self.leader(uid)?;
@@ -304,7 +304,7 @@ impl State {
         membership::decide(&wanted, &seen)
     }
 
-    /// What the keeper of a machine that does not lead does next.
+    /// What the membership controller of a machine that does not lead does next.
     fn claimed(&self, uid: &str) -> Option<Act> {
         let etcd = self.etcd(uid)?;
         let leader = etcd.named(&self.leader(uid)?)?.id;
@@ -344,8 +344,8 @@ impl State {
         }
     }
 
-    /// What a member's keeper says: the leader's tells the membership, each how its own member stands.
-    pub(crate) fn keeper_status(&self, uid: &str, id: &str) -> Option<Value> {
+    /// What a member's membership controller says: the leader's tells the membership, each how its own member stands.
+    pub(crate) fn membership_status(&self, uid: &str, id: &str) -> Option<Value> {
         let etcd = self.etcd(uid)?;
         let leader = self.leader(uid);
         let of = |learner: bool| {
@@ -366,12 +366,12 @@ impl State {
             None => Standing::Leaderless { voters: of(false) },
         });
         let leads = leader.as_deref() == Some(id);
-        let status = KeeperStatus {
+        let status = MembershipStatus {
             voters: if leads { of(false) } else { Vec::new() },
             learners: if leads { of(true) } else { Vec::new() },
             leader: leader.filter(|_| leads),
             standing,
-            ..KeeperStatus::default()
+            ..MembershipStatus::default()
         };
         serde_json::to_value(status).ok()
     }
@@ -385,7 +385,7 @@ impl State {
 }
 
 impl Inner {
-    /// Something happened to a control plane machine: the keeper does what is to be done, and all tell what changed.
+    /// Something happened to a control plane machine: the membership controller does what is to be done, and all tell what changed.
     pub(crate) fn etcd_changed(self: &Arc<Self>, state: &mut State, uid: &str) {
         let Some(etcd) = state.etcd(uid) else { return };
         let members = etcd.members.len();

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use agent_protocol::programs::{BACKUP, ETCD, KEEPER};
+use agent_protocol::programs::{BACKUP, ETCD, MEMBERSHIP};
 use machine_backup::restore::{FromBackup, Programs};
 use machine_etcd::{membership, prepare::Prepare};
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         },
         (Some("--version"), None) => print(&format!("landfall-agent {}", env!("CARGO_PKG_VERSION"))),
         (Some(ETCD), Some(file)) => etcd(file),
-        (Some(KEEPER), Some(file)) => match membership::run(file, &|line| log(line)) {
+        (Some(MEMBERSHIP), Some(file)) => match membership::run(file, &|line| log(line)) {
             Ok(never) => match never {},
             Err(why) => fail(&why),
         },

@@ -48,7 +48,7 @@ struct Cursor {
 
 /// What the service is known to have.
 pub(crate) struct Known<K> {
-    keeper: K,
+    service: K,
     /// The history that this is about.
     history: u64,
     bases: Vec<ObjectName>,
@@ -100,8 +100,8 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
 
     /// Finds out what the service has.
     fn learn(&self) -> Result<Known<K>, String> {
-        let keeper = (self.connect)()?;
-        let names = keeper.has().map_err(why)?;
+        let service = (self.connect)()?;
+        let names = service.has().map_err(why)?;
         let has = chain::select(&names, None).map_or(0, |chain| chain.last);
         let mut state = self.shared.state();
         let bases: Vec<ObjectName> = names
@@ -113,7 +113,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
         state.acknowledge(acknowledged);
         state.base_shipped = bases.iter().map(ObjectName::until).max().unwrap_or(0);
         Ok(Known {
-            keeper,
+            service,
             history: state.history,
             bases,
             cursor: None,
@@ -172,7 +172,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
             }
             let path = self.spool.path(&base.to_string());
             if path.exists() {
-                match known.keeper.take_file(&base, &path) {
+                match known.service.take_file(&base, &path) {
                     Ok(()) => {}
                     Err(Failure::Away(why)) => return Err(why),
                     Err(Failure::Refused(why)) => {
@@ -226,7 +226,7 @@ impl<K: BackupSink, C: Fn() -> Result<K, String>> Shipper<C> {
             let part = self.read(cursor, acknowledged, written)?;
             cursor.offset = part.end;
             if let Some(name) = part.name {
-                match known.keeper.take(&name, &part.bytes) {
+                match known.service.take(&name, &part.bytes) {
                     Ok(()) => {}
                     Err(Failure::Away(why)) => return Err(why),
                     Err(Failure::Refused(why)) => self.give_up(&name, &why),

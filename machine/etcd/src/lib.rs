@@ -4,7 +4,7 @@
 //! client     small and synchronous, etcd's v3 JSON gateway over mTLS: keys, leases, watches, members, maintenance
 //! decide     pure: what is on disk and what the others say ──► the next step to a data directory
 //! prepare    `landfall-agent etcd`: takes those steps, then becomes etcd
-//! keeper     `landfall-agent etcd-keeper`: on the leader's machine, keeps the membership as it is to be
+//! membership `landfall-agent etcd-keeper`, the membership controller: on the leader's machine, keeps the membership as it is to be
 //! ```
 //!
 //! The gateway and not gRPC: the programs are threads without a runtime, one static binary, a few MiB each.

@@ -1,4 +1,4 @@
-//! `landfall-agent etcd-keeper FILE`: the membership, as it is to be.
+//! The membership controller, `landfall-agent etcd-keeper FILE`: the membership, as it is to be.
 //!
 //! Only the leader's own machine acts, so nobody contradicts anybody; etcd itself refuses what would take the majority away,
 //! and [`decide`] does not even ask. The one thing that others do is to ask a leader for the leadership that is on its way out: such a
@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, time::Duration};
 
-use agent_protocol::programs::{EtcdMember, KeeperConfig, KeeperStatus, Standing};
+use agent_protocol::programs::{EtcdMember, MembershipConfig, MembershipStatus, Standing};
 use machine_program::{disk, pause};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 const OFTEN: Duration = Duration::from_secs(1);
 /// While all is as it is to be.
 const SELDOM: Duration = Duration::from_secs(5);
-/// One member alone changes only when its configuration does, which starts the keeper anew.
+/// One member alone changes only when its configuration does, which starts the controller anew.
 const ALONE: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_secs(10);
 /// A member that is well answers in milliseconds.
@@ -136,9 +136,9 @@ fn stays_well(voters: &[&Member], seen: &Seen, without: u64) -> bool {
 /// When the configuration cannot be read.
 pub fn run(file: &Path, log: &dyn Fn(&str)) -> Result<std::convert::Infallible, String> {
     let text = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let config: KeeperConfig =
+    let config: MembershipConfig =
         serde_json::from_slice(&text).map_err(|error| format!("cannot use {}: {error}", file.display()))?;
-    let mut keeper = Keeper {
+    let mut controller = Controller {
         endpoint: LOCAL.to_owned(),
         config,
         client: None,
@@ -148,13 +148,13 @@ pub fn run(file: &Path, log: &dyn Fn(&str)) -> Result<std::convert::Infallible, 
     };
     let mut said = String::new();
     loop {
-        let pause = keeper.look(log).unwrap_or_else(|error| {
+        let pause = controller.look(log).unwrap_or_else(|error| {
             let why = error.to_string();
             if why != said {
                 log(&why);
                 said = why;
             }
-            keeper.client = None;
+            controller.client = None;
             OFTEN
         });
         pause::sleep(pause);
@@ -162,21 +162,21 @@ pub fn run(file: &Path, log: &dyn Fn(&str)) -> Result<std::convert::Infallible, 
 }
 
 /// Looks and acts, once at a time.
-pub struct Keeper {
+pub struct Controller {
     endpoint: String,
-    config: KeeperConfig,
+    config: MembershipConfig,
     client: Option<Client>,
     /// How often who has not answered, one time after the other.
     silent: BTreeMap<u64, u32>,
     /// The leader that was found to be one of those that stay, or that is not for this member to replace.
     stays: Option<u64>,
-    /// What is in the file. `None`: what another keeper wrote, if anything.
-    shown: Option<KeeperStatus>,
+    /// What is in the file. `None`: what another controller wrote, if anything.
+    shown: Option<MembershipStatus>,
 }
 
-impl Keeper {
+impl Controller {
     /// Of the member at this address.
-    pub fn of(endpoint: &str, config: KeeperConfig) -> Self {
+    pub fn of(endpoint: &str, config: MembershipConfig) -> Self {
         Self {
             endpoint: endpoint.to_owned(),
             config,
@@ -193,10 +193,10 @@ impl Keeper {
     /// When etcd does not answer or refuses.
     pub fn look(&mut self, log: &dyn Fn(&str)) -> Result<Duration, EtcdError> {
         let asked = self.ask();
-        // Also when etcd does not answer: what was said before, by the keeper before this one too, may not be so any more.
+        // Also when etcd does not answer: what was said before, by the controller before this one too, may not be so any more.
         let standing = asked.as_ref().ok().map(|(_, _, standing)| standing.clone());
         let shown = self.shown.clone().unwrap_or_default();
-        self.shows(KeeperStatus { standing, ..shown });
+        self.shows(MembershipStatus { standing, ..shown });
         let (client, status, _) = asked?;
         if !status.leads() {
             // The leader's machine tells about the membership; this one only how it stands itself.
@@ -339,7 +339,7 @@ impl Keeper {
             .iter()
             .find(|member| member.id == status.leader)
             .map(label);
-        self.shows(KeeperStatus {
+        self.shows(MembershipStatus {
             voters: names(members, false),
             learners: names(members, true),
             leader,
@@ -348,7 +348,7 @@ impl Keeper {
         });
     }
 
-    fn shows(&mut self, now: KeeperStatus) {
+    fn shows(&mut self, now: MembershipStatus) {
         if self.shown.as_ref() == Some(&now) {
             return;
         }

@@ -162,14 +162,14 @@ fn whoever_stays_takes_the_leadership_from_a_leader_that_goes() {
 }
 
 #[test]
-fn a_keeper_that_cannot_ask_takes_back_what_the_one_before_it_said() {
+fn a_controller_that_cannot_ask_takes_back_what_the_one_before_it_said() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
-    let before = KeeperStatus {
+    let before = MembershipStatus {
         standing: Some(Standing::Leaderless {
             voters: vec!["m1".to_owned()],
         }),
-        ..KeeperStatus::default()
+        ..MembershipStatus::default()
     };
     fs::write(path("status.json"), serde_json::to_vec(&before).unwrap()).unwrap();
     let identity = agent_protocol::programs::EtcdIdentity {
@@ -177,21 +177,21 @@ fn a_keeper_that_cannot_ask_takes_back_what_the_one_before_it_said() {
         certificate: path("none"),
         key: path("none"),
     };
-    let config = KeeperConfig {
+    let config = MembershipConfig {
         member: "m1".to_owned(),
         members: vec![named(1)],
         identity,
         status: path("status.json"),
     };
-    assert!(Keeper::of(LOCAL, config).look(&|_| ()).is_err());
+    assert!(Controller::of(LOCAL, config).look(&|_| ()).is_err());
     let said = fs::read(path("status.json")).unwrap();
-    let said: KeeperStatus = serde_json::from_slice(&said).unwrap();
+    let said: MembershipStatus = serde_json::from_slice(&said).unwrap();
     assert_eq!(said.standing, None);
 }
 
 #[test]
-fn what_a_keeper_of_before_says_is_read_and_how_its_member_stands_is_not_known() {
+fn what_a_controller_of_before_says_is_read_and_how_its_member_stands_is_not_known() {
     let said = r#"{"voters":["m1"],"learners":[],"leader":"m1","sizeMib":3}"#;
-    let said: KeeperStatus = serde_json::from_str(said).unwrap();
+    let said: MembershipStatus = serde_json::from_str(said).unwrap();
     assert_eq!((said.size_mib, said.standing), (3, None));
 }

@@ -3,7 +3,7 @@
 use crate::{
     ConfigSeen, Draft, Machine, Presence, Subject,
     view::{
-        control_plane::{all_healthy, formed, healthy, keeper, split, staying},
+        control_plane::{all_healthy, formed, healthy, membership, split, staying},
         etcd,
         machines::under_repair,
     },
@@ -39,7 +39,7 @@ pub(super) fn upgrade(draft: &Draft<'_>, id: &str, member: &Machine) -> Result<(
 
 /// Members that are too many go once all are well and their leader is known: it lets the others go.
 pub(super) fn shrink(draft: &Draft<'_>) -> Result<(), String> {
-    if all_healthy(draft, None) && keeper(draft).is_some() {
+    if all_healthy(draft, None) && membership(draft).is_some() {
         return Ok(());
     }
     Err("not all control plane members are well".to_owned())
@@ -54,7 +54,7 @@ pub(super) fn may_leave(draft: &Draft<'_>, id: &str, machine: &Machine) -> bool 
     if machine.record.healing.given_up() {
         return true;
     }
-    match keeper(draft) {
+    match membership(draft) {
         Some(status) => !status
             .voters
             .iter()

@@ -14,7 +14,7 @@ pub(super) struct Ideal {
     pub(super) health: Health,
     /// Machines that say nothing, since when, and the step that brings them back.
     pub(super) ill: BTreeMap<String, (Timestamp, RepairStep)>,
-    /// etcd's voting members, where there is a keeper to tell.
+    /// etcd's voting members, where there is a membership controller to tell.
     pub(super) voters: BTreeSet<String>,
     /// The restore that members' etcd says its data comes from.
     pub(super) restored: Option<String>,
@@ -390,9 +390,9 @@ impl Ideal {
                     report
                         .processes
                         .insert("kube-apiserver".to_owned(), process(ProcessState::Ready));
-                    let status = KeeperStatus {
+                    let status = MembershipStatus {
                         voters: voters.clone(),
-                        ..KeeperStatus::default()
+                        ..MembershipStatus::default()
                     };
                     let etcd = EtcdStatus {
                         phase: if self.emptied {
@@ -409,11 +409,11 @@ impl Ideal {
                         ..process(ProcessState::Ready)
                     };
                     report.processes.insert("etcd".to_owned(), etcd);
-                    let keeper = ProcessSeen {
+                    let controller = ProcessSeen {
                         status: serde_json::to_value(&status).ok(),
                         ..process(ProcessState::Ready)
                     };
-                    report.processes.insert("etcd-keeper".to_owned(), keeper);
+                    report.processes.insert("etcd-keeper".to_owned(), controller);
                     let backup = self.backup.as_ref().map(|status| ProcessSeen {
                         status: serde_json::to_value(status).ok(),
                         ..process(ProcessState::Ready)

@@ -8,7 +8,7 @@ use std::{
 
 use agent_protocol::{
     ProcessSeen, ProcessState, Report,
-    programs::{BackupStatus, EtcdPhase, EtcdStatus, KeeperStatus},
+    programs::{BackupStatus, EtcdPhase, EtcdStatus, MembershipStatus},
 };
 use cluster_api::NodeSeen;
 use cluster_spec::{

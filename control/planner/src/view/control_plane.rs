@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::{
     ProcessState,
-    programs::{KEEPER, KeeperStatus},
+    programs::{MEMBERSHIP, MembershipStatus},
 };
 use cluster_bootstrap::{Member, member_address};
 use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec, Tier};
@@ -129,21 +129,21 @@ pub(crate) fn healthy(machine: &Machine) -> bool {
 /// Whether all members that are to stay are well, but for one that is not asked for, and belong to etcd.
 pub(crate) fn all_healthy(draft: &Draft<'_>, but: Option<&str>) -> bool {
     let staying = staying(draft);
-    let voters = keeper(draft).map(|status| status.voters);
+    let voters = membership(draft).map(|status| status.voters);
     staying
         .iter()
         .filter(|(id, _)| Some(id.as_str()) != but)
         .all(|(id, machine)| healthy(machine) && voters.as_ref().is_none_or(|voters| voters.contains(id)))
 }
 
-/// What the keeper of a staying member says about etcd: of the leader's own if it is known, else of any. What those said last
+/// What the membership controller of a staying member says about etcd: of the leader's own if it is known, else of any. What those said last
 /// who are lost by now counts for nothing.
-pub(crate) fn keeper(draft: &Draft<'_>) -> Option<KeeperStatus> {
+pub(crate) fn membership(draft: &Draft<'_>) -> Option<MembershipStatus> {
     let said: Vec<_> = staying(draft)
         .into_iter()
         .filter(|(_, machine)| machine.presence == Presence::Running && machine.heard())
         .filter_map(|(id, machine)| {
-            let status: KeeperStatus = machine.report.as_ref()?.status(KEEPER)?;
+            let status: MembershipStatus = machine.report.as_ref()?.status(MEMBERSHIP)?;
             (!status.voters.is_empty()).then_some((id, status))
         })
         .collect();

@@ -2,7 +2,7 @@
 
 use agent_protocol::{
     ProcessState, Report,
-    programs::{ETCD, EtcdPhase, EtcdStatus, KEEPER, KeeperStatus, Standing},
+    programs::{ETCD, EtcdPhase, EtcdStatus, MEMBERSHIP, MembershipStatus, Standing},
 };
 use cluster_spec::{ClusterSpec, RestoreSpec};
 use control_records::{EtcdLost, ObservedRecord};
@@ -84,10 +84,10 @@ fn standing(member: &Machine) -> Option<Standing> {
             && member.heard()
             && report
                 .processes
-                .get(KEEPER)
-                .is_some_and(|keeper| keeper.state == ProcessState::Ready)
+                .get(MEMBERSHIP)
+                .is_some_and(|controller| controller.state == ProcessState::Ready)
     })?;
-    report.status::<KeeperStatus>(KEEPER)?.standing
+    report.status::<MembershipStatus>(MEMBERSHIP)?.standing
 }
 
 /// Since when it is written down that the newest state of the backup takes the place of what members still have, as long as nobody

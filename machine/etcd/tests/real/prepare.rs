@@ -4,12 +4,12 @@
 use std::{fs, path::Path, process::Command};
 
 use agent_protocol::programs::{
-    EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus, KeeperConfig, KeeperStatus, Standing,
+    EtcdConfig, EtcdPhase, EtcdRestore, EtcdStatus, MembershipConfig, MembershipStatus, Standing,
 };
 use base_testkit::needs;
 use machine_etcd::{
     client::{Member, Status},
-    membership::Keeper,
+    membership::Controller,
     prepare::{Prepare, Restorer},
 };
 
@@ -118,7 +118,7 @@ fn three_found_lose_one_and_take_it_back_as_a_learner() {
     let joins = world.config(3, &[0, 2, 3], true);
     let third = std::thread::scope(|scope| {
         let third = scope.spawn(|| world.start(&joins));
-        // etcd adds nobody while a voter is away: the keeper has to remove that one first.
+        // etcd adds nobody while a voter is away: the membership controller has to remove that one first.
         wait_for("the refusal to be told", || {
             let status = world.status_of(&joins)?;
             (status.phase == EtcdPhase::Joining && status.why?.contains("unhealthy")).then_some(())
@@ -153,18 +153,18 @@ fn one_of_three_stays_though_another_leads() {
         .find(|index| world.well(*index).is_some_and(|status| !status.leads()));
     let stays = follows.expect("two of three follow");
     // The leader's machine is told nothing any more.
-    let mut keeper = Keeper::of(
+    let mut controller = Controller::of(
         &format!("https://{}:2379", world.address(stays)),
-        KeeperConfig {
+        MembershipConfig {
             member: world.member(stays).name,
             members: vec![world.member(stays)],
             identity: world.identity(),
-            status: world.path("keeper.json").display().to_string(),
+            status: world.path("membership.json").display().to_string(),
         },
     );
     wait_for("the others to be let go", || {
         // Refusals are looked at again.
-        let _pause = keeper.look(&|line| eprintln!("keeper: {line}"));
+        let _pause = controller.look(&|line| eprintln!("membership: {line}"));
         let members = world.client(stays).members().ok()?;
         (members.len() == 1 && members[0].name == world.member(stays).name).then_some(())
     });
@@ -183,11 +183,14 @@ fn who_votes_is_told_without_a_leader_and_not_by_a_learner() {
     });
     etcds.push(world.start(&world.config(2, &[0, 1, 2], true)));
     wait_for("the learner", || world.well(2).filter(|status| status.is_learner));
-    let mut keepers: Vec<(Keeper, String)> = [1, 2]
+    let mut controllers: Vec<(Controller, String)> = [1, 2]
         .into_iter()
         .map(|index| {
-            let status = world.path(&format!("keeper-{index}.json")).display().to_string();
-            let config = KeeperConfig {
+            let status = world
+                .path(&format!("membership-{index}.json"))
+                .display()
+                .to_string();
+            let config = MembershipConfig {
                 member: world.member(index).name,
                 // The learner is not wanted, so nobody makes a voter of it.
                 members: vec![world.member(0), world.member(1)],
@@ -195,19 +198,19 @@ fn who_votes_is_told_without_a_leader_and_not_by_a_learner() {
                 status: status.clone(),
             };
             let endpoint = format!("https://{}:2379", world.address(index));
-            (Keeper::of(&endpoint, config), status)
+            (Controller::of(&endpoint, config), status)
         })
         .collect();
     let mut standings = |what: &str, wanted: [Option<Standing>; 2]| {
-        for ((keeper, status), wanted) in keepers.iter_mut().zip(wanted) {
+        for ((controller, status), wanted) in controllers.iter_mut().zip(wanted) {
             wait_for(what, || {
-                let _pause = keeper.look(&|line| eprintln!("keeper: {line}"));
-                let said: KeeperStatus = serde_json::from_slice(&fs::read(&*status).ok()?).ok()?;
+                let _pause = controller.look(&|line| eprintln!("membership: {line}"));
+                let said: MembershipStatus = serde_json::from_slice(&fs::read(&*status).ok()?).ok()?;
                 (said.standing == wanted).then_some(())
             });
         }
     };
-    // A keeper of the leader itself would let the learner go.
+    // A membership controller of the leader itself would let the learner go.
     let leads = wait_for("a leader", || world.well(0)).leads();
     if leads {
         standings("all to be led", [Some(Standing::Led), Some(Standing::Learner)]);

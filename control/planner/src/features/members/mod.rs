@@ -12,7 +12,7 @@ use crate::{
     disturb::Disturb,
     feature::Feature,
     features::addresses::Leases,
-    view::control_plane::{all_healthy, formed, healthy, keeper, split, staying, target},
+    view::control_plane::{all_healthy, formed, healthy, membership, split, staying, target},
     view::machines::member_index,
 };
 
@@ -41,9 +41,9 @@ fn record(draft: &mut Draft<'_>) {
     } else if there > wanted
         && limits_followed(draft)
         && draft.may(Disturb::Shrink).is_ok()
-        && let Some(status) = keeper(draft)
+        && let Some(status) = membership(draft)
     {
-        // The leader stays: its keeper lets the others go, and knows that they are to.
+        // The leader stays: its membership controller lets the others go, and knows that they are to.
         let leader = status.leader;
         for (id, _) in staying
             .iter()

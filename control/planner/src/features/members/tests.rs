@@ -244,10 +244,10 @@ fn what_a_lost_leader_said_last_counts_for_nothing() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     let ids: Vec<_> = ideal.members().into_iter().map(|(_, id)| id).collect();
     let keeps = |leader: &String, voters: &[String]| {
-        let status = KeeperStatus {
+        let status = MembershipStatus {
             voters: voters.to_vec(),
             leader: Some(leader.clone()),
-            ..KeeperStatus::default()
+            ..MembershipStatus::default()
         };
         ProcessSeen {
             status: serde_json::to_value(&status).ok(),
@@ -255,13 +255,13 @@ fn what_a_lost_leader_said_last_counts_for_nothing() {
         }
     };
     // It led when the second had no vote yet, and did not come to tell of it.
-    for (id, keeper) in [
+    for (id, controller) in [
         (&ids[0], keeps(&ids[0], &[ids[0].clone(), ids[2].clone()])),
         (&ids[1], process(ProcessState::Ready)),
         (&ids[2], keeps(&ids[2], &ids)),
     ] {
         ideal.says(id, |report| {
-            drop(report.processes.insert("etcd-keeper".to_owned(), keeper))
+            drop(report.processes.insert("etcd-keeper".to_owned(), controller))
         });
     }
     let lost = ideal.seen.machines.get_mut(&ids[0]).unwrap();

@@ -265,9 +265,9 @@ fn one_of_three_empty(standings: [Option<Standing>; 2]) -> (Ideal, Vec<String>) 
         stranded(&mut ideal, id);
         let machine = ideal.seen.machines.get_mut(id).unwrap();
         let mut report = (**machine.report.as_ref().unwrap()).clone();
-        let status = KeeperStatus {
+        let status = MembershipStatus {
             standing,
-            ..KeeperStatus::default()
+            ..MembershipStatus::default()
         };
         report.processes.get_mut("etcd-keeper").unwrap().status = serde_json::to_value(&status).ok();
         machine.report = Some(std::sync::Arc::new(report));
@@ -341,7 +341,7 @@ fn what_a_member_said_of_its_etcd_counts_only_as_long_as_it_says_so() {
             false,
         ),
         (
-            "its keeper does not run",
+            "its membership controller does not run",
             |machine| {
                 let mut report = (**machine.report.as_ref().unwrap()).clone();
                 report.processes.get_mut("etcd-keeper").unwrap().state = ProcessState::BackOff;

@@ -16,7 +16,7 @@ use crate::{
     disturb::Disturb,
     feature::Feature,
     view::{
-        control_plane::{healthy, keeper, staying, target},
+        control_plane::{healthy, membership, staying, target},
         machines::{is_back, is_due, part_of},
     },
 };
@@ -65,7 +65,7 @@ fn act(draft: &mut Draft<'_>) {
     if under_way {
         return;
     }
-    let leader = keeper(draft).and_then(|status| status.leader);
+    let leader = membership(draft).and_then(|status| status.leader);
     let mut behind: Vec<_> = staying
         .iter()
         .filter(|(_, member)| member.record.image != target)

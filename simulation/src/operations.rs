@@ -61,6 +61,12 @@ pub const OPERATIONS: &[Operation] = &[
         &["pool c1 np1 3", "wait 1", "abort c1"],
     ),
     operation("abort-creation", &[], &["create c1 np1=1", "wait 1", "abort c1"]),
+    // The network is just being removed when machines are asked for again.
+    operation(
+        "abort-creation-and-go-on",
+        &[],
+        &["create c1 np1=1", "abort c1", "wait 0.1", "pool c1 np1 3"],
+    ),
     operation("restore", &["create c1 np1=2", "wait 30"], &["restore c1 10"]),
     operation(
         "restore-members",

@@ -8,7 +8,7 @@ use std::{
 
 use cluster_api::{Changes, ClusterApi, NodeSeen};
 use control_planner::{
-    ApiSeen, ConfigSeen, Drain, Effect, Health, Held, NetworkSeen, Presence, Reach, Subject,
+    ApiSeen, ConfigSeen, Drain, Effect, FabricEffect, Health, Held, NetworkSeen, Presence, Reach, Subject,
 };
 use control_records::Fence;
 use futures::FutureExt as _;
@@ -172,6 +172,10 @@ impl LoopState {
 
     /// An effect begins; these are under way.
     pub(crate) fn begins<'e>(&mut self, effect: &Effect, under_way: impl Iterator<Item = &'e Effect>) {
+        if *effect == Effect::Fabric(FabricEffect::DeleteNetwork) {
+            // What is asked for meanwhile makes no machine on it.
+            self.network = NetworkSeen::Unknown;
+        }
         match effect.subject() {
             Subject::Machine(machine) => drop(self.touched.insert(machine)),
             Subject::Fabric => {

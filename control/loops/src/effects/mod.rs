@@ -257,7 +257,7 @@ pub(crate) async fn connect(
 
 #[cfg(test)]
 mod tests {
-    use control_planner::{ApiEffect, ConfigEffect, FabricEffect, Presence};
+    use control_planner::{ApiEffect, ConfigEffect, FabricEffect, NetworkSeen, Presence};
 
     use super::*;
 
@@ -302,6 +302,19 @@ mod tests {
             Seed::new(1),
             now,
         );
+    }
+
+    #[test]
+    fn a_network_that_is_being_removed_is_not_there_any_more() {
+        let mut state = LoopState::new("c");
+        state.network = NetworkSeen::Made(Vec::new());
+        state.begins(
+            &FabricEffect::EnsureNetwork(Vec::new()).into(),
+            std::iter::empty(),
+        );
+        assert_eq!(state.network, NetworkSeen::Made(Vec::new()));
+        state.begins(&FabricEffect::DeleteNetwork.into(), std::iter::empty());
+        assert_eq!(state.network, NetworkSeen::Unknown);
     }
 
     #[test]

@@ -305,7 +305,7 @@ impl Stamp {
         };
         let version = if path.contains("providers/Landfall.") {
             BACKUP_API_VERSIONS[0]
-        } else if path.contains("managedClusters") {
+        } else if path.contains("managedClusters") && !path.contains("providers/Microsoft.Resources/") {
             "2026-06-01"
         } else {
             "2024-11-01"

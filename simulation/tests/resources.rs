@@ -102,3 +102,68 @@ fn labels_and_taints_of_a_pool_reach_old_and_new_nodes_and_leave_them() -> Resul
         Ok(())
     })
 }
+
+#[test]
+fn tags_of_a_cluster_are_a_resource_of_their_own() -> Result<()> {
+    run(async || {
+        let (mut player, _) = settled().await?;
+        let tags = format!("{CLUSTER}/providers/Microsoft.Resources/tags/default");
+        let of = |tags: Value| json!({ "properties": { "tags": tags } });
+        let patch = |operation: &str, tags: Value| {
+            let mut body = of(tags);
+            body["operation"] = json!(operation);
+            body
+        };
+        for (method, body, expected) in [
+            (
+                "PUT",
+                Some(of(json!({ "a": "1", "b": "2" }))),
+                json!({ "a": "1", "b": "2" }),
+            ),
+            (
+                "PATCH",
+                Some(patch("Merge", json!({ "A": "3" }))),
+                json!({ "A": "3", "b": "2" }),
+            ),
+            (
+                "PATCH",
+                Some(patch("Delete", json!({ "b": "2" }))),
+                json!({ "A": "3" }),
+            ),
+            ("DELETE", None, json!({})),
+        ] {
+            let before = player.stamp.arm("GET", CLUSTER, None).await?;
+            let answer = player.stamp.arm(method, &tags, body).await?;
+            ensure!(
+                answer.status == 200,
+                "{method}: {} {}",
+                answer.status,
+                answer.body
+            );
+            let shown = player.stamp.arm("GET", &tags, None).await?;
+            ensure!(
+                shown.body["properties"]["tags"] == expected,
+                "{method}: {}",
+                shown.body
+            );
+            player.command("settle").await?;
+            let after = player.stamp.arm("GET", CLUSTER, None).await?;
+            let (state, own) = (
+                &after.body["properties"]["provisioningState"],
+                &after.body["tags"],
+            );
+            ensure!(
+                own == &expected && state == "Succeeded",
+                "{method}: {state} {own}"
+            );
+            ensure!(
+                after.body["eTag"] != before.body["eTag"],
+                "{method}: a change has another eTag"
+            );
+        }
+        let none = tags.replace("/c1/", "/none/");
+        let answer = player.stamp.arm("GET", &none, None).await?;
+        ensure!(answer.status == 404, "{} {}", answer.status, answer.body);
+        Ok(())
+    })
+}

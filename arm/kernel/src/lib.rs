@@ -49,9 +49,9 @@ pub use resource::{
     Context, Decision, Host, Mode, Mutation, Presence, Purpose, Resource, Written, act, delete, delete_each,
     get, put, store_error, write,
 };
-pub use tags::{MAX_TAGS, TAGS, Tagged, Tags, check_tag, patch_tags, read_tags};
+pub use tags::{MAX_TAGS, TAGS, Tagged, Tags, TagsWish, check_tag, patch_tags, read_tags, tags_at};
 pub use text::quote;
 pub use types::{
     DeleteMembers, Handler, List, ListMembers, Members, Operation, OperationResult, Query, ResourceType, Run,
-    Scope, Shape, Verb,
+    RunTags, Scope, Shape, Verb,
 };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
-    Call,
+    Call, Mode, TagsWish,
     list::{check_query, page},
     types::{Handler, Operation, OperationResult, Query, ResourceType, Run, Scope, Verb},
 };
@@ -67,6 +67,14 @@ pub trait Provider: Send + Sync + 'static {
     async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
     /// What [`Self::handle`] would answer, without doing it. `OperationNotAllowed` for what changes nothing.
     async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
+    /// Reads or changes the tags of the resource at the call's path, of which `route` is any operation.
+    async fn tags(
+        &self,
+        route: &Route,
+        call: &Call,
+        wish: &TagsWish,
+        mode: Mode,
+    ) -> Result<Response, ArmError>;
     /// The resources of a subscription, or of one group of it, for `/resources`.
     async fn resources(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError>;
     /// Starts deleting everything of a resource group. Gives how many resources are still there.
@@ -162,6 +170,22 @@ impl<P: Namespace> Provider for P {
         };
         check_query(&call.request, row.name, row.query, false)?;
         run(self, call).await
+    }
+
+    async fn tags(
+        &self,
+        route: &Route,
+        call: &Call,
+        wish: &TagsWish,
+        mode: Mode,
+    ) -> Result<Response, ArmError> {
+        let kind = P::TYPES.get(route.place.0);
+        let run = kind.and_then(|kind| kind.operations.iter().find_map(|row| row.tags));
+        let run = run.ok_or_else(|| {
+            let message = format!("Resources of the type '{}/{}' have no tags.", P::NAME, route.path);
+            ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message)
+        })?;
+        run(self, call, wish, mode).await
     }
 
     async fn resources(&self, subscription: &str, group: Option<&str>) -> Result<Vec<Value>, ArmError> {

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use arm_ids::ResourcePath;
-use arm_wire::{ArmError, ErrorCode};
+use arm_wire::{ArmError, ErrorCode, Response};
 use http::Method;
 
 use crate::{
+    Call, Mode, TagsWish,
     provider::{Provider, Route},
     types::{Scope, Shape, Verb},
 };
@@ -107,8 +108,12 @@ impl Registry {
             self.entry(namespace)?;
         }
         let Entry { provider, routes } = self.entry(&view.namespace)?;
-        // Nothing here offers extension resources, and the generic types are reached without their namespace.
-        let reachable = path.parent.is_none() && (view.generic || !own_tenant_path(&view));
+        // The generic types are reached without their namespace, and hang on nothing.
+        let reachable = if view.generic {
+            path.parent.is_none()
+        } else {
+            !own_tenant_path(&view)
+        };
         let of_type: Vec<&Arc<Route>> = routes
             .iter()
             .filter(|route| reachable && route.scope == view.scope && same_types(route, &view.types))
@@ -153,10 +158,11 @@ impl Registry {
         match &path.namespace {
             Some(namespace) if !path.types.is_empty() && !self.is_provider_action(path) => View {
                 namespace: namespace.clone(),
-                scope: match (&path.subscription, &path.resource_group) {
-                    (_, Some(_)) => Scope::ResourceGroup,
-                    (Some(_), None) => Scope::Subscription,
-                    (None, None) => Scope::Tenant,
+                scope: match (&path.parent, &path.subscription, &path.resource_group) {
+                    (Some(_), _, _) => Scope::Resource,
+                    (None, _, Some(_)) => Scope::ResourceGroup,
+                    (None, Some(_), None) => Scope::Subscription,
+                    (None, None, None) => Scope::Tenant,
                 },
                 types: path.types.clone(),
                 generic: false,
@@ -223,6 +229,16 @@ impl Target {
                 allow,
             )
         })
+    }
+
+    /// Reads or changes the tags of the resource at the call's path, which is the one that was looked up.
+    ///
+    /// # Errors
+    /// When it is not there, has no tags or may not be changed.
+    pub async fn tags(&self, call: &Call, wish: &TagsWish, mode: Mode) -> Result<Response, ArmError> {
+        let route = self.routes.first();
+        let route = route.ok_or_else(|| ArmError::internal("a target without a route"))?;
+        self.provider.tags(route, call, wish, mode).await
     }
 
     /// The api-versions of the type, newest first.

@@ -418,7 +418,8 @@ impl<R: Resource> Written<R> {
         }
     }
 
-    fn follow(
+    /// With the headers of the operation that carries it out.
+    pub(crate) fn follow(
         &self,
         provider: &R::Provider,
         request: &Request,

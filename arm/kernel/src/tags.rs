@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     Call, quote,
     request::RequestInfo,
-    resource::{Context, Decision, Host, Kind, Mode, Resource, write_with},
+    resource::{Context, Decision, Host, Kind, Mode, Presence, Purpose, Resource, write_with},
     schema::{Node, Pattern, Problems, Table, clean},
     types::{Operation, Verb},
 };
@@ -60,6 +60,9 @@ pub fn read_tags(value: Option<&Value>, problems: &mut Problems) -> Option<Tags>
 
 /// A resource with tags. PATCH of them is the kernel's: they are replaced as a whole, and stay where the body has none.
 pub trait Tagged: Resource {
+    /// The tags of a resource that is there.
+    fn tags(state: &Self::State) -> Option<Tags>;
+
     /// Decides to give a resource that is there other tags. Pure.
     ///
     /// # Errors
@@ -124,14 +127,113 @@ pub async fn patch_tags<R: Tagged>(
     Ok(written.changed(provider, request, StatusCode::OK))
 }
 
+/// What the tags API is asked for: tags as a resource of their own, which hangs on the one that has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagsWish {
+    /// To show them.
+    Read,
+    /// To be these.
+    Replace(Tags),
+    /// To have these as well.
+    Merge(Tags),
+    /// To be without these: of one that has a value here, only if it has that value.
+    Remove(Tags),
+    /// To be none.
+    Clear,
+}
+
+impl TagsWish {
+    /// What it makes of tags. Their names ignore case.
+    fn applied(&self, present: &Tags) -> Tags {
+        let named = |tags: &Tags, name: &str| {
+            let found = tags.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.clone())
+        };
+        let mut tags = present.clone();
+        match self {
+            Self::Read => {}
+            Self::Replace(wanted) => tags.clone_from(wanted),
+            Self::Merge(wanted) => {
+                tags.retain(|name, _| named(wanted, name).is_none());
+                tags.extend(wanted.clone());
+            }
+            Self::Remove(gone) => tags.retain(|name, value| {
+                let gone = named(gone, name);
+                gone.is_none_or(|gone| !gone.is_empty() && gone != *value)
+            }),
+            Self::Clear => tags.clear(),
+        }
+        tags
+    }
+}
+
+/// Reads or changes the tags of the resource at the call's path. The answer is theirs, in the shape of the tags API; without a body where
+/// they were cleared.
+///
+/// # Errors
+/// When the resource is not there or may not be changed, and when it would have too many tags.
+pub async fn tags_at<R: Tagged>(
+    provider: &R::Provider,
+    call: &Call,
+    wish: &TagsWish,
+    mode: Mode,
+) -> Result<Response, ArmError> {
+    let request = &call.request;
+    let shown = |tags: &Tags| {
+        Response::ok(json!({
+            "id": format!("{}/providers/Microsoft.Resources/tags/default", request.path),
+            "name": "default",
+            "type": "Microsoft.Resources/tags",
+            "properties": { "tags": tags },
+        }))
+    };
+    if *wish == TagsWish::Read {
+        let state = R::read(provider, &request.path, Purpose::Answer).await?;
+        let there = R::presence(&state, &request.path) != Presence::Absent;
+        return match R::tags(&state).filter(|_| there) {
+            Some(tags) => Ok(shown(&tags)),
+            None => Err(R::missing(&state, &request.path)),
+        };
+    }
+    let written = write_with::<R>(
+        provider,
+        &RequestInfo::of(request),
+        Kind::Patch,
+        mode,
+        &|context, state| {
+            let present = R::tags(state).ok_or_else(|| R::missing(state, context.info.path))?;
+            let tags = wish.applied(&present);
+            if tags.len() > MAX_TAGS {
+                let message = format!(
+                    "The resource would have {} tags; at most {MAX_TAGS} are allowed.",
+                    tags.len()
+                );
+                return Err(ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("properties.tags"));
+            }
+            if tags == present {
+                return Ok(Decision::Unchanged);
+            }
+            R::decide_tags(context, state, tags)
+        },
+    )
+    .await?;
+    let response = match (wish, R::tags(&written.state)) {
+        (TagsWish::Clear, _) | (_, None) => Response::empty(StatusCode::OK),
+        (_, Some(before)) => shown(&wish.applied(&before)),
+    };
+    Ok(written.follow(provider, request, response, false))
+}
+
 impl<P: Host> Operation<P> {
-    /// PATCH of tags.
+    /// PATCH of tags, which the tags API reaches as well.
     pub const fn patch_tags<R: Tagged<Provider = P>>(name: &'static str) -> Self {
-        Self::write(
+        let mut row = Self::write(
             Verb::Patch,
             name,
             |provider, call| Box::pin(patch_tags::<R>(provider, call, Mode::Commit)),
             |provider, call| Box::pin(patch_tags::<R>(provider, call, Mode::Preview)),
-        )
+        );
+        row.tags = Some(|provider, call, wish, mode| Box::pin(tags_at::<R>(provider, call, wish, mode)));
+        row
     }
 }

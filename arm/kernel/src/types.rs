@@ -4,13 +4,17 @@ use arm_wire::{ArmError, Response};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{Call, list::Items, schema::Schema};
+use crate::{Call, Mode, TagsWish, list::Items, schema::Schema};
 
 /// Answers one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
 pub type Run<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Response, ArmError>>;
 
 /// Gives all items of a list; the kernel filters them and makes pages of them.
 pub type List<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Items, ArmError>>;
+
+/// Reads or changes the tags of the resource at a call's path, for the tags API.
+pub type RunTags<P> =
+    for<'a> fn(&'a P, &'a Call, &'a TagsWish, Mode) -> BoxFuture<'a, Result<Response, ArmError>>;
 
 /// Lists resources of a subscription, or of one resource group of it.
 pub type ListMembers<P> =
@@ -57,6 +61,8 @@ pub struct Operation<P: 'static> {
     pub result: OperationResult,
     /// Which `$` parameters its query may have beside `$top` and `$skiptoken`, which every list takes.
     pub query: Query,
+    /// How the tags API reaches what this operation changes; `None` for all but PATCH of tags.
+    pub tags: Option<RunTags<P>>,
     /// Who answers.
     pub handler: Handler<P>,
 }
@@ -157,6 +163,8 @@ pub enum Scope {
     Subscription,
     /// `/subscriptions/{s}/resourceGroups/{g}/providers/{ns}/…`
     ResourceGroup,
+    /// `{id of a resource}/providers/{ns}/…`: what hangs on any resource.
+    Resource,
 }
 
 /// What `operationresults` answers once an operation has succeeded.
@@ -182,6 +190,7 @@ impl<P> Operation<P> {
                 }
             },
             query: Query::NONE,
+            tags: None,
             handler,
         }
     }

@@ -3,7 +3,7 @@
 //! | page | from |
 //! |---|---|
 //! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
-//! | `compatibility.md` | `providers_containerservice::compatibility()` |
+//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources` |
 //! | `addons.md` | `cluster_addons::page()` |
 //! | `cli.md` | the binary's own command line |
 
@@ -11,6 +11,9 @@ mod cli;
 mod errors;
 
 use std::collections::BTreeMap;
+
+use arm_kernel::routes;
+use providers_resources::ResourcesProvider;
 
 const HEAD: &str =
     "<!-- Written by `cargo xtask docs`. Change the code it comes from, not this page. -->\n\n";
@@ -25,7 +28,7 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
         text.insert_str(0, HEAD);
     }
     // This page says in its own words where it comes from.
-    let compatibility = providers_containerservice::compatibility();
+    let compatibility = providers_containerservice::compatibility(&routes::<ResourcesProvider>());
     pages.insert(
         "compatibility.md".into(),
         format!("{}\n", compatibility.trim_end()),

@@ -9,8 +9,8 @@ use arm_kernel::{
 
 use crate::{API_VERSIONS, ContainerService};
 
-/// The page `docs/reference/compatibility.md`, in Markdown.
-pub fn compatibility() -> String {
+/// The page `docs/reference/compatibility.md`, in Markdown; with the operations of `resources`, `Microsoft.Resources`.
+pub fn compatibility(resources: &[Route]) -> String {
     let mut page = String::from(
         "# Compatibility with the AKS API\n\n\
          This page is generated from the tables that requests are checked with (`cargo xtask docs`); do not edit it.\n\n\
@@ -27,25 +27,7 @@ pub fn compatibility() -> String {
             routes.len()
         ),
     );
-    page.push_str("| operation | method | scope | path | permission | |\n|---|---|---|---|---|---|\n");
-    for route in &routes {
-        let scope = match route.scope {
-            Scope::Tenant => "tenant",
-            Scope::Subscription => "subscription",
-            Scope::ResourceGroup => "resource group",
-        };
-        let status = if route.works { "works" } else { "not yet" };
-        line(
-            &mut page,
-            &format!(
-                "| {} | {} | {scope} | `{}` | `{}` | {status} |",
-                route.name,
-                route.verb.method(),
-                path(route),
-                route.action()
-            ),
-        );
-    }
+    operations(&mut page, &routes);
     page.push_str(
         "\n## Properties\n\n\
          *works*: acted on. *kept*: validated and given back; nothing there yet that would act on it. *default*: only the values \
@@ -76,7 +58,37 @@ pub fn compatibility() -> String {
             );
         }
     }
+    page.push_str(
+        "\n## Resource groups, deployments and tags\n\n\
+         Of `Microsoft.Resources`. At tenant scope the path is what follows `/`; at the scope of a resource it follows the resource's id and \
+         `/providers/Microsoft.Resources/`.\n\n",
+    );
+    operations(&mut page, resources);
     page
+}
+
+/// A table of operations.
+fn operations(page: &mut String, routes: &[Route]) {
+    page.push_str("| operation | method | scope | path | permission | |\n|---|---|---|---|---|---|\n");
+    for route in routes {
+        let scope = match route.scope {
+            Scope::Tenant => "tenant",
+            Scope::Subscription => "subscription",
+            Scope::ResourceGroup => "resource group",
+            Scope::Resource => "resource",
+        };
+        let status = if route.works { "works" } else { "not yet" };
+        line(
+            page,
+            &format!(
+                "| {} | {} | {scope} | `{}` | `{}` | {status} |",
+                route.name,
+                route.verb.method(),
+                path(route),
+                route.action()
+            ),
+        );
+    }
 }
 
 /// A route's path below the namespace, e.g. `managedClusters/{name}/abort`.

@@ -177,6 +177,10 @@ impl Resource for Groups {
 }
 
 impl Tagged for Groups {
+    fn tags(state: &State) -> Option<Tags> {
+        state.group.as_ref().map(|group| group.value.tags.clone())
+    }
+
     fn decide_tags(
         context: &Context<'_, ResourcesConfig>,
         state: &State,

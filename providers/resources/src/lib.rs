@@ -1,4 +1,4 @@
-//! `Microsoft.Resources`: tenants, subscriptions, locations, resource providers, resource groups, and lists of resources.
+//! `Microsoft.Resources`: tenants, subscriptions, locations, resource providers, resource groups, lists of resources, and the tags of any of them.
 //!
 //! Always true: the deletion of a group only marks it and writes the operation: the kernel's reaper does the rest. Deployments and what
 //! else belongs to the namespace are in the table and answer 501.
@@ -8,12 +8,13 @@
 mod groups;
 mod providers;
 mod subscriptions;
+mod tags;
 mod types;
 mod validation;
 
 use std::sync::Arc;
 
-use arm_kernel::Provider;
+use arm_kernel::{Provider, Registry};
 use arm_wire::{ArmError, ErrorCode, Request};
 use base_env::Env;
 use control_store::{Store, StoreError};
@@ -41,6 +42,8 @@ pub struct ResourcesProvider {
     store: Arc<dyn Store>,
     /// All other providers: their types are listed, their resources too.
     others: Vec<Arc<dyn Provider>>,
+    /// Who answers for a resource of theirs.
+    registry: Registry,
 }
 
 impl ResourcesProvider {
@@ -55,6 +58,7 @@ impl ResourcesProvider {
             config,
             env,
             store,
+            registry: Registry::new(others.clone()),
             others,
         }
     }

@@ -3,14 +3,14 @@
 
 use arm_kernel::{
     FIELDS, Mode, Namespace, Operation, ResourceType,
-    Scope::{Subscription, Tenant},
+    Scope::{Resource, Subscription, Tenant},
     Verb::{Action, Delete, Exists, Get, List, Patch, Put},
 };
 
 use crate::{
     NAMESPACE, ResourcesProvider,
     groups::{self, Groups},
-    providers,
+    providers, tags,
 };
 
 /// The api-versions that are accepted, newest first. Azure uses several tables here (subscriptions, providers, groups,
@@ -244,8 +244,14 @@ const TAGS: Type = kind(
         Row::not_yet(Get, "Tags_GetAtScope").at(Subscription),
         Row::not_yet(Put, "Tags_CreateOrUpdateAtScope").at(Subscription),
         Row::not_yet(Patch, "Tags_UpdateAtScope").at(Subscription),
-        Row::not_yet(Get, "Tags_GetAtScope"),
-        Row::not_yet(Put, "Tags_CreateOrUpdateAtScope"),
-        Row::not_yet(Patch, "Tags_UpdateAtScope"),
+        Row::not_yet(Delete, "Tags_DeleteAtScope").at(Subscription),
+        tags::read("Tags_GetAtScope"),
+        tags::write(Put, "Tags_CreateOrUpdateAtScope"),
+        tags::write(Patch, "Tags_UpdateAtScope"),
+        tags::write(Delete, "Tags_DeleteAtScope"),
+        tags::read("Tags_GetAtScope").at(Resource),
+        tags::write(Put, "Tags_CreateOrUpdateAtScope").at(Resource),
+        tags::write(Patch, "Tags_UpdateAtScope").at(Resource),
+        tags::write(Delete, "Tags_DeleteAtScope").at(Resource),
     ],
 );

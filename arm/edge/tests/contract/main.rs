@@ -11,4 +11,5 @@ mod headers;
 mod listener;
 mod operations;
 mod resources;
+mod tags;
 mod tokens;

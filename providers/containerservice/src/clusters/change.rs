@@ -14,6 +14,13 @@ use super::{
 /// What a restore is called as an operation.
 pub(crate) const RESTORE: &str = "Backups_Restore";
 
+/// The tags that a cluster has.
+pub(crate) fn tags_of(record: &ClusterRecord) -> Tags {
+    let tags = record.body()["tags"].as_object().into_iter().flatten();
+    let texts = tags.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+    texts.collect()
+}
+
 /// Decides the replacement of a cluster's tags.
 pub(crate) fn tags(
     context: &Context<'_>,

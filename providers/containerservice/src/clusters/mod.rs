@@ -361,6 +361,10 @@ impl Resource for Clusters {
 }
 
 impl Tagged for Clusters {
+    fn tags(state: &State) -> Option<Tags> {
+        state.record().map(change::tags_of)
+    }
+
     fn decide_tags(
         context: &Context<'_, ProviderConfig>,
         state: &State,

@@ -202,6 +202,62 @@ mod tests {
         assert_eq!(names(directory.path()), ["a"]);
     }
 
+    /// Does something on a filesystem of this many bytes, which nobody else sees and which is gone afterwards.
+    fn on_a_small_disk(bytes: usize, work: impl FnOnce(&Path) + Send) {
+        use nix::{
+            mount::{MsFlags, mount},
+            sched::{CloneFlags, unshare},
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let inside = || {
+            // The mounts of this thread are its own from here on, and go with it.
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            let size = format!("size={bytes}");
+            mount(
+                Some("none"),
+                path,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                Some(size.as_str()),
+            )
+            .unwrap();
+            work(path);
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_loses_nothing() {
+        if !base_testkit::needs::root_and(&[]) {
+            return;
+        }
+        on_a_small_disk(1 << 20, |disk| {
+            let (kept, new) = (disk.join("kept"), disk.join("new"));
+            let old = vec![1; 64 << 10];
+            write(&kept, &old, 0o600).unwrap();
+            let mut others = File::create(disk.join("others")).unwrap();
+            while others.write_all(&[0; 4096]).is_ok() {}
+            for attempt in [
+                write(&kept, &[2; 64 << 10], 0o600),
+                replace(&kept, &[2; 64 << 10], 0o600),
+                create_new(&new, &[2; 64 << 10], 0o600),
+            ] {
+                assert_eq!(attempt.unwrap_err().kind(), io::ErrorKind::StorageFull);
+                assert_eq!(fs::read(&kept).unwrap(), old);
+                assert_eq!(names(disk), ["kept", "others"]);
+            }
+            // What failed is asked for again, and works as soon as there is room.
+            others.set_len(0).unwrap();
+            write(&kept, b"later", 0o600).unwrap();
+            create_new(&new, b"later, too", 0o600).unwrap();
+            assert_eq!(fs::read(&kept).unwrap(), b"later");
+            assert_eq!(fs::read(&new).unwrap(), b"later, too");
+        });
+    }
+
     #[test]
     fn directories_are_made_once() {
         let directory = tempfile::tempdir().unwrap();

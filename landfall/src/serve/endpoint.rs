@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(60 * 60);
 /// What the CA's key is sealed as.
 const CA_KEY: &str = "endpoint-ca-key";
 
+/// The file of secrets that it is kept in.
+const KEPT: &str = "endpoint.json";
+
 /// The endpoint's certificate and what it was made for.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -83,6 +86,36 @@ impl KeptCa {
     }
 }
 
+fn kept(places: &Places) -> Result<Option<Kept>> {
+    let path = places.secrets().join(KEPT);
+    let Some(text) = read(&path)? else { return Ok(None) };
+    serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// [`certificate`], or the one that there is where a new one is due and cannot be kept: a full disk must not keep the service from
+/// starting, which is what can make room. [`renew`] goes on trying.
+pub(super) fn at_start(
+    places: &Places,
+    settings: &Settings,
+    sealer: &Sealer,
+    now: Timestamp,
+) -> Result<EndpointTls> {
+    certificate(places, settings, sealer, now).or_else(|error| {
+        let (Some(kept), Some(ca_pem)) = (kept(places)?, read(&places.ca())?) else {
+            return Err(error);
+        };
+        tracing::error!(
+            error = format!("{error:#}"),
+            "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+        );
+        Ok(EndpointTls {
+            ca_pem,
+            cert_pem: kept.certificate,
+            key_pem: kept.key,
+        })
+    })
+}
+
 /// The endpoint's certificate for the names and addresses that the stamp has now; a new one if the one that there is is due.
 pub(super) fn certificate(
     places: &Places,
@@ -99,13 +132,8 @@ pub(super) fn certificate(
     } else {
         vec![settings.listen.ip()]
     };
-    let path = places.secrets().join("endpoint.json");
-    let kept: Option<Kept> = match read(&path)? {
-        Some(text) => {
-            Some(serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?)
-        }
-        None => None,
-    };
+    let path = places.secrets().join(KEPT);
+    let kept = kept(places)?;
     let issuer = match kept.as_ref().and_then(|kept| kept.issuer.clone()) {
         Some(issuer) if !issuer.is_due(now) => issuer,
         _ => KeptCa::generate(sealer, now)?,
@@ -233,6 +261,25 @@ mod tests {
         fn published(&self) -> String {
             fs::read_to_string(self.places.ca()).unwrap()
         }
+    }
+
+    #[test]
+    fn a_service_starts_with_the_certificate_that_it_has_where_it_can_keep_no_other() {
+        let env = Env::system();
+        let stand = Stand::new(&env);
+        let now = env.clock.now();
+        let start = |now| at_start(&stand.places, &stand.settings, &stand.sealer, now);
+        let in_the_way = stand.places.secrets().join(".endpoint.json.new");
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(start(now).is_err(), "there is none to go on with");
+        fs::remove_dir(&in_the_way).unwrap();
+        let first = start(now).unwrap();
+        fs::create_dir(&in_the_way).unwrap();
+        let late = now + DAY * 301;
+        let again = start(late).unwrap();
+        assert_eq!((&again.cert_pem, &again.ca_pem), (&first.cert_pem, &first.ca_pem));
+        fs::remove_dir(&in_the_way).unwrap();
+        assert_ne!(start(late).unwrap().cert_pem, first.cert_pem);
     }
 
     #[test]

@@ -97,7 +97,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let listener = listen(settings.listen, &places.name).await?;
     let sealer =
         Arc::new(Sealer::open(&places.secrets().join("sealing.key")).context("cannot open the sealing key")?);
-    let tls = endpoint::certificate(places, &settings, &sealer, env.clock.now())?;
+    let tls = endpoint::at_start(places, &settings, &sealer, env.clock.now())?;
     let certificate = ServedCertificate::from_pem(&tls.cert_pem, &tls.key_pem)
         .context("the endpoint's certificate cannot be used")?;
     let backups::Kept { archive, mirror } = backups::open(places, &settings, &sealer, env)?;

@@ -2,7 +2,9 @@
 //! records can neither delete a cluster nor stop a machine to make room.
 //!
 //! The blocks after the store's end are allocated before they are needed and belong to its file: nobody else gets them, whoever is
-//! faster. Files of secrets are small and seldom written; what is not written then is written later.
+//! faster. Files of secrets have no such room: they are small and seldom written, a write that fails leaves the old content
+//! (`base/files`), and what is not written then is written later. None of them is needed to make room: a service starts with the
+//! certificate that it has, where it cannot keep the next one.
 //!
 //! Always true: the file's length and content are not touched.
 

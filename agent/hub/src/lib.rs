@@ -16,13 +16,12 @@
 mod authority;
 mod backup;
 mod caller;
-mod connections;
 mod routes;
 mod server;
 
 pub use authority::{AgentCa, CaError, ServerIdentity};
 pub use backup::BackupReceiver;
-pub use connections::Limits;
+pub use server::limits_for_open_files;
 
 use std::sync::{Arc, OnceLock};
 

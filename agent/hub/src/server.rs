@@ -6,6 +6,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
+use base_connections::{Connections, Limits, Place};
 use base_tls::ServedCertificate;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -21,9 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    CaError, Hub, Limits,
+    CaError, Hub,
     caller::{Caller, Shown},
-    connections::{Connections, Place},
 };
 
 /// A TLS handshake takes no longer, or nobody is there.
@@ -40,6 +40,21 @@ const HEAD_BYTES: usize = 16 * 1024;
 const UNREAD: u32 = 60_000;
 /// A certificate of the service is good for two years; a new one is shown after this long.
 const RENEW_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// How many connections agents may have, in a process that may have this many files open: a part is kept for the rest of the service.
+pub fn limits_for_open_files(open_files: u64) -> Limits {
+    /// For the edge's listener, the store, disks, programs that are started.
+    const RESERVE: usize = 2048;
+    const FEWEST: usize = 256;
+    const MOST: usize = 16_384;
+    let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
+    Limits {
+        total: open_files.saturating_sub(RESERVE).clamp(FEWEST, MOST),
+        per_peer: 64,
+        // An agent needs two, its backup two more, and twice as many while one agent takes another's place.
+        per_known: 16,
+    }
+}
 
 impl Hub {
     /// Serves agents until `shutdown` completes. `addresses` are those the listener is reached at.
@@ -175,6 +190,14 @@ mod tests {
 
     use super::*;
     use crate::AgentCa;
+
+    #[test]
+    fn a_reserve_of_open_files_is_kept() {
+        let total = |open_files| limits_for_open_files(open_files).total;
+        assert_eq!(total(1024), 256);
+        assert_eq!(total(8192), 8192 - 2048);
+        assert_eq!(total(u64::MAX), 16_384);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_certificate_is_renewed_without_a_restart() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use agent_api::Agents as _;
-use agent_hub::{AgentCa, Hub, Limits};
+use agent_hub::{AgentCa, Hub, limits_for_open_files};
 use agent_protocol::{EnrollAnswer, EnrollRequest, Report};
 use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
 use async_trait::async_trait;
@@ -78,9 +78,14 @@ impl World {
         let hub = Hub::new(env.clone(), ca, sessions.clone());
         tokio::spawn(async move {
             let own = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-            hub.serve(listener, &own, Limits::default(), std::future::pending())
-                .await
-                .unwrap();
+            hub.serve(
+                listener,
+                &own,
+                limits_for_open_files(8192),
+                std::future::pending(),
+            )
+            .await
+            .unwrap();
         });
         Self {
             env,
@@ -225,7 +230,7 @@ async fn a_thousand_idle_connections_leave_room_for_an_agent_of_the_same_address
         "most of the crowd to be closed",
         BOUND,
         async || match idle.iter().filter(|stream| open(stream)).count() {
-            few if few <= Limits::default().per_peer => Ok(()),
+            few if few <= limits_for_open_files(8192).per_peer => Ok(()),
             many => Err(format!("{many} are open")),
         },
     )

@@ -1,11 +1,12 @@
 //! One request from beginning to end: the order of checks is here and nowhere else.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Activity, Call, Verb, operations, scope_of};
 use arm_wire::{ArmError, ErrorCode, Principal, Request, Trace};
 use axum::body::Body;
+use base_connections::Place;
 use control_records::{GroupRecord, SubscriptionRecord, key};
 use control_store::get_record;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
@@ -219,6 +220,10 @@ impl Edge {
         let inner = &self.inner;
         let who = inner.authenticate(&parts.headers).await?;
         *principal = Some(who.clone());
+        // From here on it does not count among the strangers at its address.
+        if let Some(place) = parts.extensions.get::<Arc<Place>>() {
+            place.belongs_to(&who.object_id);
+        }
 
         let bad = |message: &str| ArmError::new(ErrorCode::BAD_REQUEST, message);
         let mut query = query::parse(parts.uri.query().unwrap_or_default())

@@ -10,6 +10,7 @@
 
 mod answer;
 mod body;
+mod connection;
 mod handle;
 mod metadata;
 mod operations;
@@ -24,7 +25,7 @@ use control_store::Store;
 use identity::TokenService;
 
 pub use body::MAX_BODY_BYTES;
-pub use serve::{ServeError, ServerTls};
+pub use serve::{LIMITS, ServeError, ServerTls};
 
 /// What the edge is told about its stamp.
 #[derive(Debug, Clone)]

@@ -1,33 +1,32 @@
-//! The listener: TLS, time limits, a bounded number of connections, an orderly end.
+//! The listener: TLS, a bounded number of connections in all and for each client, an orderly end.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
-use axum::body::Body;
+use base_connections::{Connections, Limits};
 use base_tls::{CertificateError, ServedCertificate};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-};
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Edge, handle::Peer};
+use crate::{
+    Edge,
+    connection::{Caller, Protocol},
+};
 
-/// More clients than this wait in the kernel's queue.
-const CONNECTIONS: usize = 1024;
+/// How many connections there are at the same time. Beyond, the oldest of whoever has most goes.
+pub const LIMITS: Limits = Limits {
+    total: 1024,
+    per_peer: 128,
+    per_known: 256,
+};
 /// A TLS handshake has to be over after this.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The head of a request has to have arrived after this; also how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The head of a request has at most this size; hyper answers 431 otherwise.
-const HEAD_BYTES: usize = 64 * 1024;
+/// What was sent and is not acknowledged for so many milliseconds is never read.
+const UNREAD: u32 = 60_000;
 /// How long requests may still run when the edge ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -94,31 +93,38 @@ impl Edge {
         tracing::info!(%address, tls = tls.is_some(), "serving ARM");
         let acceptor = tls.map(|tls| TlsAcceptor::from(tls.0));
         let (ending, ended) = watch::channel(false);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Connections::new(LIMITS);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
-            let permit = Arc::clone(&permits).acquire_owned();
             let accepted = tokio::select! {
                 () = &mut shutdown => break,
                 // Reaps finished connections, so that the set does not grow.
                 Some(_) = connections.join_next() => continue,
-                accepted = async { (permit.await, listener.accept().await) } => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                (Ok(permit), Ok((stream, peer))) => {
+                Ok((stream, peer)) => {
+                    let (place, evicted) = places.open(peer.ip());
                     let (edge, acceptor, ended) = (self.clone(), acceptor.clone(), ended.clone());
                     connections.spawn(async move {
-                        edge.connection(stream, peer, acceptor, ended).await;
-                        drop(permit);
+                        let caller = Caller {
+                            peer,
+                            place: Arc::new(place),
+                            tls: acceptor.is_some(),
+                        };
+                        tokio::select! {
+                            () = edge.connection(stream, &caller, acceptor, ended) => {}
+                            // Its sender was dropped.
+                            _ = evicted => tracing::debug!(%peer, "a connection gave its place to another"),
+                        }
                     });
                 }
-                (_, Err(error)) => {
+                Err(error) => {
                     // Out of file handles, or a client that left: neither ends the service.
                     tracing::warn!(%error, "cannot accept a connection");
                     self.inner.env.clock.sleep(Duration::from_millis(100)).await;
                 }
-                (Err(_), _) => break,
             }
         }
         drop(listener);
@@ -141,64 +147,31 @@ impl Edge {
     async fn connection(
         &self,
         stream: TcpStream,
-        peer: SocketAddr,
+        caller: &Caller,
         acceptor: Option<TlsAcceptor>,
         ended: watch::Receiver<bool>,
     ) {
+        let peer = caller.peer;
         // Answers are small; waiting for more to send only costs time.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        match acceptor {
-            None => self.http(stream, peer, ended).await,
-            Some(acceptor) => match self
-                .inner
-                .env
-                .clock
-                .timeout(HANDSHAKE, acceptor.accept(stream))
-                .await
-            {
-                Ok(Ok(stream)) => self.http(stream, peer, ended).await,
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
-                Err(error) => tracing::debug!(%peer, %error, "no TLS"),
-            },
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD) {
+            tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
         }
-    }
-
-    async fn http<S>(&self, stream: S, peer: SocketAddr, mut ended: watch::Receiver<bool>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES)
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(HEAD_TIMEOUT)
-            .max_concurrent_streams(64)
-            .max_header_list_size(64 * 1024);
-        let service = service_fn(|request: hyper::Request<Incoming>| {
-            let edge = self.clone();
-            async move {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(Peer(peer.ip()));
-                Ok::<_, Infallible>(edge.handle(request).await)
-            }
-        });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            // An error means that the sender is gone, which is an end as well.
-            () = async { let _ = ended.wait_for(|ended| *ended).await; } => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+        let Some(acceptor) = acceptor else {
+            return self.http(stream, Protocol::Http1, caller, ended).await;
         };
-        if let Err(error) = result {
-            tracing::debug!(%peer, %error, "a connection ended early");
-        }
+        let clock = &self.inner.env.clock;
+        let stream = match clock.timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "no TLS"),
+            Err(error) => return tracing::debug!(%peer, %error, "no TLS"),
+        };
+        let protocol = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        self.http(stream, protocol, caller, ended).await;
     }
 }

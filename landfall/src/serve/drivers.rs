@@ -7,9 +7,10 @@ use std::{
 };
 
 use agent_api::Agents;
-use agent_hub::{AgentCa, BackupReceiver, Hub, Limits};
+use agent_hub::{AgentCa, BackupReceiver, Hub};
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result};
+use base_connections::Limits;
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_archive::Archive;
@@ -107,7 +108,7 @@ impl Drivers {
             images,
             hub: Hub::new(env.clone(), ca, sessions),
             listener,
-            limits: Limits::for_open_files(open_files::raise()?),
+            limits: agent_hub::limits_for_open_files(open_files::raise()?),
             gateway,
         })
     }

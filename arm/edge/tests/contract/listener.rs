@@ -1,8 +1,8 @@
 //! The listener: real sockets on loopback, real TLS.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use arm_edge::{ServeError, ServerTls};
+use arm_edge::{LIMITS, ServeError, ServerTls};
 use base_tls::{CertificateError, ServedCertificate};
 use identity::{EndpointCa, EndpointTls};
 use rustls::{ClientConfig, RootCertStore};
@@ -11,8 +11,9 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::oneshot,
+    task::JoinHandle,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::fixture::Stamp;
 
@@ -123,7 +124,7 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_ends_no_other() {
         let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
         (stream, shown)
     };
-    let ask = async |stream: &mut tokio_rustls::client::TlsStream<TcpStream>| {
+    let ask = async |stream: &mut TlsStream<TcpStream>| {
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n")
             .await
@@ -147,6 +148,119 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_ends_no_other() {
     let _ = before.read_to_string(&mut rest).await;
     assert!(rest.contains("HTTP/1.1 200"), "{rest}");
     server.abort();
+}
+
+/// A stamp that listens, and how to connect to it.
+struct Listening {
+    stamp: Stamp,
+    address: SocketAddr,
+    roots: RootCertStore,
+    server: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Listening {
+    async fn new() -> Self {
+        let stamp = Stamp::new().await;
+        let now = base_env::Env::system().clock.now();
+        let tls = EndpointTls::generate(&[], &[], now).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = ServerTls::from_pem(&tls.cert_pem, &tls.key_pem).unwrap();
+        let edge = stamp.edge.clone();
+        let server = tokio::spawn(edge.serve(listener, Some(served), std::future::pending()));
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(tls.ca_pem.as_bytes()).unwrap())
+            .unwrap();
+        Self {
+            stamp,
+            address,
+            roots,
+            server,
+        }
+    }
+
+    async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        client.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        connector.connect(name, stream).await.unwrap()
+    }
+
+    /// Asks for subscriptions, as the application.
+    async fn ask(&self, stream: &mut TlsStream<TcpStream>) -> String {
+        let head = format!(
+            "GET /subscriptions?api-version=2022-12-01 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {}\r\n\r\n",
+            self.stamp.token
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_only_half_is_not_waited_for() {
+    /// What a client of HTTP/2 says first: the preface, and settings of none.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let listening = Listening::new().await;
+    let cases: [(&str, &[u8]); 5] = [
+        ("http/1.1", b""),
+        ("http/1.1", b"GET /healthz HTT"),
+        ("http/1.1", b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n"),
+        ("h2", b""),
+        ("h2", PREFACE),
+    ];
+    let mut streams = Vec::new();
+    for (protocol, said) in cases {
+        let mut stream = listening.connect(protocol).await;
+        stream.write_all(said).await.unwrap();
+        streams.push(stream);
+    }
+    // From here on time passes as soon as there is nothing to do.
+    tokio::time::pause();
+    let clock = &listening.stamp.env.clock;
+    for (stream, case) in streams.iter_mut().zip(cases) {
+        // Until the other end has ended it, with or without a farewell.
+        let mut rest = Vec::new();
+        let ended = clock.timeout(Duration::from_secs(200), stream.read_to_end(&mut rest));
+        assert!(ended.await.is_ok(), "{case:?} is still there");
+    }
+}
+
+#[tokio::test]
+async fn strangers_do_not_push_out_who_is_known() {
+    let listening = Listening::new().await;
+    let mut honest = listening.connect("http/1.1").await;
+    let answer = listening.ask(&mut honest).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("strict-transport-security: max-age="), "{answer}");
+    // More than there may be from one address, all of them silent.
+    let mut crowd = Vec::new();
+    for _ in 0..LIMITS.per_peer + 10 {
+        crowd.push(TcpStream::connect(listening.address).await.unwrap());
+    }
+    // The oldest of them is gone…
+    let mut rest = Vec::new();
+    let _reset_or_end = crowd[0].read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+    // …and who has shown a token is still there, and served.
+    let answer = listening.ask(&mut honest).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent_api::Agents as _;
-use agent_hub::{AgentCa, Hub, Limits};
+use agent_hub::{AgentCa, Hub, limits_for_open_files};
 use agent_protocol::{File, MachineConfig, Process, Report, Seed};
 use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
 use async_trait::async_trait;
@@ -135,7 +135,7 @@ impl World {
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener).unwrap();
                 let stopped = async { drop(stopped.await) };
-                let limits = Limits::default();
+                let limits = limits_for_open_files(8192);
                 server.serve(listener, &addresses, limits, stopped).await.unwrap();
             });
         });

@@ -1,11 +1,13 @@
-//! How many connections there may be at the same time, and which one goes when there is one too many.
+//! How many connections a listener has at the same time, and which one goes when there is one too many.
 //!
-//! A connection belongs to the address that it comes from until it has shown the certificate of an enrolled machine; from then
-//! on it belongs to that machine. All pods and nodes of a virtual network come from one address, so nothing that pods do may
-//! count against the machines beside them.
+//! A connection belongs to the address that it comes from until its other end has shown who it is, with the certificate of an enrolled
+//! machine or with a token; from then on it belongs to that machine or principal. All pods and nodes of a virtual network, and everybody
+//! behind a translated address, come from one address: nothing that strangers do may count against those who are known.
 //!
 //! Always true: no owner has more than its share and all together have no more than `total`; who comes is let in, and the
 //! oldest goes: of the same owner when its share is used up, else of the owner that has most.
+//!
+//! Called by: the hub and the edge, for their listeners.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,52 +17,26 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Open files that the rest of the service needs: its other listener, the store, disks, programs that it starts.
-const RESERVE: usize = 2048;
-const FEWEST: usize = 256;
-const MOST: usize = 16_384;
-
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// In all.
     pub total: usize,
-    /// From one address, without a machine's certificate.
+    /// From one address, of strangers.
     pub per_peer: usize,
-    /// Of one machine. Its agent needs two, its backup two more, and twice as many while one agent takes another's place.
-    pub per_machine: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            total: 4096,
-            per_peer: 64,
-            per_machine: 16,
-        }
-    }
-}
-
-impl Limits {
-    /// For a process that may have this many files open: a part is kept for the rest of the service.
-    pub fn for_open_files(open_files: u64) -> Self {
-        let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        Self {
-            total: open_files.saturating_sub(RESERVE).clamp(FEWEST, MOST),
-            ..Self::default()
-        }
-    }
+    /// Of one machine or principal.
+    pub per_known: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     Peer(IpAddr),
-    Machine(String),
+    Known(String),
 }
 
 /// All open connections. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Connections {
+pub struct Connections {
     limits: Limits,
     table: Arc<Mutex<Table>>,
 }
@@ -80,13 +56,14 @@ struct Open {
 }
 
 /// The place of one connection, given back when dropped.
-pub(crate) struct Place {
+pub struct Place {
     number: u64,
     connections: Connections,
 }
 
 impl Connections {
-    pub(crate) fn new(limits: Limits) -> Self {
+    /// None yet, and no more than these.
+    pub fn new(limits: Limits) -> Self {
         Self {
             limits,
             table: Arc::default(),
@@ -103,7 +80,7 @@ impl Connections {
     }
 
     /// Lets a connection from this address in. The receiver ends when the connection has to go.
-    pub(crate) fn open(&self, peer: IpAddr) -> (Place, oneshot::Receiver<()>) {
+    pub fn open(&self, peer: IpAddr) -> (Place, oneshot::Receiver<()>) {
         let mut table = self.lock();
         let owner = Owner::Peer(peer.to_canonical());
         table.make_room(&owner, self.limits.per_peer);
@@ -124,15 +101,22 @@ impl Connections {
 }
 
 impl Place {
-    /// The connection has shown the certificate of this machine.
-    pub(crate) fn belongs_to(&self, machine: &str) {
+    /// The other end has shown to be this machine or principal. May be repeated.
+    pub fn belongs_to(&self, name: &str) {
         let mut table = self.connections.lock();
-        let owner = Owner::Machine(machine.to_owned());
+        let owner = Owner::Known(name.to_owned());
+        if table
+            .owners
+            .get(&owner)
+            .is_some_and(|numbers| numbers.contains(&self.number))
+        {
+            return;
+        }
         // It may have been evicted meanwhile.
         let Some(open) = table.remove(self.number) else {
             return;
         };
-        table.make_room(&owner, self.connections.limits.per_machine);
+        table.make_room(&owner, self.connections.limits.per_known);
         table.owners.entry(owner.clone()).or_default().insert(self.number);
         table.open.insert(self.number, Open { owner, ..open });
     }
@@ -181,7 +165,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         total: 10,
         per_peer: 4,
-        per_machine: 2,
+        per_known: 2,
     };
 
     fn peer(last: u8) -> IpAddr {
@@ -233,12 +217,5 @@ mod tests {
         assert_eq!(connections.count(), 10);
         assert!(!evicted(&mut few));
         drop(crowds);
-    }
-
-    #[test]
-    fn a_reserve_of_open_files_is_kept() {
-        assert_eq!(Limits::for_open_files(1024).total, FEWEST);
-        assert_eq!(Limits::for_open_files(8192).total, 8192 - RESERVE);
-        assert_eq!(Limits::for_open_files(u64::MAX).total, MOST);
     }
 }

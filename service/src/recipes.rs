@@ -125,7 +125,11 @@ fn registered_again(mut config: MachineConfig, site: &Site) -> MachineConfig {
 fn restarted(mut config: MachineConfig, machine: &MachineRecord) -> MachineConfig {
     for process in &mut config.processes {
         let times = machine.healing.restarts.get(&process.name).copied();
-        process.restart = process.restart.wrapping_add(times.unwrap_or_default());
+        let times = times.unwrap_or_default();
+        process.restart = process.restart.wrapping_add(times);
+        for restart in &mut process.goes_on_with {
+            *restart = restart.wrapping_add(times);
+        }
     }
     config
 }

@@ -30,8 +30,8 @@ pub const SEED_PATH: &str = "/etc/landfall/seed.json";
 pub const AGENT_PATH: &str = "/opt/landfall/agent/landfall-agent";
 
 /// What agents of this release can do. Counted up when a configuration may hold what agents before it do not know or would
-/// not do, and when the programs beside etcd have to be started anew to get what is new in them.
-pub const LEVEL: u32 = 1;
+/// not do. 2: [`Process::goes_on_with`].
+pub const LEVEL: u32 = 2;
 
 /// What a machine is born with.
 #[derive(Clone, Serialize, Deserialize)]
@@ -149,6 +149,9 @@ pub struct Process {
     /// A new value restarts it.
     #[serde(default)]
     pub restart: u64,
+    /// Values of `restart` from which the new one is no reason to restart: it matters to a start that comes anyway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goes_on_with: Vec<u64>,
     /// Path of a JSON file that it writes about itself (atomically), at most 8 KiB: carried in [`ProcessSeen::status`].
     #[serde(default)]
     pub status: Option<String>,

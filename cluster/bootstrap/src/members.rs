@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::{
-    AGENT_PATH, Command, File, LEVEL, Probe, Process,
+    AGENT_PATH, Command, File, Probe, Process,
     programs::{
         BACKUP, BackupConfig, ETCD, EtcdConfig, EtcdIdentity, EtcdMember, MEMBERSHIP, MembershipConfig,
         VipConfig,
@@ -147,7 +147,7 @@ fn etcd_config(place: &ControlPlanePlace) -> EtcdConfig {
         formed: place.formed,
         data: DATA.to_owned(),
         spool: SPOOL.to_owned(),
-        flags: flags(place),
+        flags: flags(place, place.limits),
         identity: identity(),
         restore: place.restore.clone(),
     }
@@ -163,7 +163,7 @@ fn quota(limits: Tier) -> u64 {
     }
 }
 
-fn flags(place: &ControlPlanePlace) -> Vec<String> {
+fn flags(place: &ControlPlanePlace, limits: Tier) -> Vec<String> {
     let own = place.at.vnet;
     vec![
         // The API server speaks to the member beside it; the other members ask here to be let in.
@@ -180,7 +180,7 @@ fn flags(place: &ControlPlanePlace) -> Vec<String> {
         format!("--peer-cert-file={ETCD_PKI}/peer.crt"),
         format!("--peer-key-file={ETCD_PKI}/peer.key"),
         "--peer-client-cert-auth=true".to_owned(),
-        format!("--quota-backend-bytes={}", quota(place.limits)),
+        format!("--quota-backend-bytes={}", quota(limits)),
         // The API server compacts every 5 minutes; this is for when it does not.
         "--auto-compaction-mode=periodic".to_owned(),
         "--auto-compaction-retention=1h".to_owned(),
@@ -210,9 +210,13 @@ pub fn bare_etcd(place: &ControlPlanePlace) -> Vec<String> {
         format!("--initial-advertise-peer-urls=https://{own}:2380"),
         format!("--initial-cluster={}", all.join(",")),
     ];
-    argv.extend(flags(place));
+    argv.extend(flags(place, place.limits));
     argv
 }
+
+/// Counted up when programs of the agent's binary have to be started anew to get what is new in them. Whoever was started by an older
+/// release goes on as it is otherwise.
+const PROGRAMS: u64 = 1;
 
 /// A program of the agent's binary.
 fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u8) -> Process {
@@ -224,8 +228,7 @@ fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u8) -> Proce
     Process {
         argv: words([AGENT_PATH, name, file]),
         env: Default::default(),
-        // Whoever was started by an older release goes on as it is, unless this one says that it matters.
-        restart: LEVEL.into(),
+        restart: PROGRAMS,
         hang_seconds: probe.as_ref().map(|_| HANG_SECONDS),
         probe,
         ..process(name, Vec::new(), health, stop_order, &[file])
@@ -244,7 +247,8 @@ pub(crate) fn etcd(place: &ControlPlanePlace) -> Process {
         env,
         // Who is a member, and whether it was formed, only matters to a start that comes anyway.
         restart_on: Vec::new(),
-        restart: reason_to_restart(place),
+        restart: reason_to_restart(place, place.limits),
+        goes_on_with: roomier(place),
         needs: vec![format!("{DATA}/member/snap/db")],
         status: Some(etcd_config(place).status()),
         ..beside(ETCD, ETCD_CONFIG, Some(probe), 1)
@@ -278,11 +282,21 @@ fn short(bytes: &[u8]) -> u64 {
 }
 
 /// What of its file a running etcd has to be restarted for.
-fn reason_to_restart(place: &ControlPlanePlace) -> u64 {
+fn reason_to_restart(place: &ControlPlanePlace, limits: Tier) -> u64 {
     let restore = place.restore.as_ref().map(|restore| &restore.id);
-    let parts =
-        serde_json::to_vec(&(flags(place), restore)).expect("configurations are plain data with string keys");
+    let parts = serde_json::to_vec(&(flags(place, limits), restore))
+        .expect("configurations are plain data with string keys");
     short(&parts)
+}
+
+/// An etcd that differs only in that its database may grow further is no reason for seconds without an API server. Releases up to the
+/// first with a quota for each tier gave the largest to all.
+fn roomier(place: &ControlPlanePlace) -> Vec<u64> {
+    let tiers = [Tier::Free, Tier::Standard];
+    let larger = tiers
+        .into_iter()
+        .filter(|tier| quota(*tier) > quota(place.limits));
+    larger.map(|tier| reason_to_restart(place, tier)).collect()
 }
 
 /// The programs that keep several members together.

@@ -10,7 +10,7 @@ use cluster_bootstrap::{
     kubeconfig, network, node_config, node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, CredentialKind, PodNetworking, PoolMode, PoolSpec, testkit};
+use cluster_spec::{ClusterSpec, CredentialKind, PodNetworking, PoolMode, PoolSpec, Tier, testkit};
 use fabric_api::{Attach, NetworkId, StampNetwork, Uplink};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -184,6 +184,25 @@ fn a_node_holds_nothing_that_is_not_its_own() {
             "https://100.64.24.1:443"
         );
     }
+}
+
+/// A release that lowers it would otherwise take the API server away from each cluster of one member for as long as etcd takes to end.
+#[test]
+fn etcd_goes_on_with_more_room_than_its_quota_and_is_restarted_for_more() {
+    let etcd = |limits: Tier| {
+        let place = ControlPlanePlace {
+            limits,
+            ..place_of(&[1])
+        };
+        let config = control_plane_config(&spec(PodNetworking::Kubenet), &pki(), &place, now(), 7).unwrap();
+        let mut processes = config.processes.into_iter();
+        processes.find(|process| process.name == "etcd").unwrap()
+    };
+    let (free, standard) = (etcd(Tier::Free), etcd(Tier::Standard));
+    assert_ne!(free.restart, standard.restart);
+    assert_eq!(free.goes_on_with, [standard.restart]);
+    assert!(standard.goes_on_with.is_empty());
+    assert_eq!(standard.restart, etcd(Tier::Premium).restart);
 }
 
 #[test]

@@ -71,5 +71,6 @@ pub(crate) fn others(
 
 /// Whether a process has to be started anew to be what it is to be. How it is watched and stopped changes as it runs.
 fn is_another(before: &Process, now: &Process) -> bool {
-    (&before.argv, &before.env, before.restart) != (&now.argv, &now.env, now.restart)
+    let restarted = before.restart != now.restart && !now.goes_on_with.contains(&before.restart);
+    restarted || (&before.argv, &before.env) != (&now.argv, &now.env)
 }

@@ -514,3 +514,21 @@ fn only_what_makes_it_another_process_restarts_it() {
     assert!(world.pid("a").is_some());
     assert_eq!(world.seen("a").hangs, 0);
 }
+
+#[test]
+fn a_new_value_restarts_a_process_unless_it_goes_on_with_the_one_before() {
+    let wanted = |restart: u64, goes_on_with: &[u64]| Process {
+        restart,
+        goes_on_with: goes_on_with.to_vec(),
+        ..process("a", 1)
+    };
+    let mut world = World::new();
+    world.configure(config(1, &[wanted(8, &[])]), &[]);
+    let first = world.pid("a").unwrap();
+    world.configure(config(2, &[wanted(2, &[8])]), &[]);
+    assert!(world.signals.is_empty());
+    assert_eq!(world.pid("a"), Some(first));
+    // The way back is none that it goes on with.
+    world.configure(config(3, &[wanted(8, &[])]), &[]);
+    assert_eq!(world.signals, [(first, Signal::SIGTERM)]);
+}

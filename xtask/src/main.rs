@@ -8,6 +8,7 @@
     reason = "a tool for developers; it has no printer"
 )]
 
+mod binaries;
 mod chaos;
 mod docs;
 mod layers;

@@ -8,9 +8,10 @@
 )]
 
 use std::{
+    ffi::OsString,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     time::Instant,
 };
 
@@ -19,7 +20,7 @@ use clap::Args;
 
 use base_testkit::needs;
 
-use crate::{binary, build_binaries, cargo, chaos, docs, layers};
+use crate::{binaries, binary, build_binaries, cargo, chaos, docs, layers};
 
 /// The Azure CLI that acceptance runs: the newest that was studied.
 const AZURE_CLI: &str = "2.91.0";
@@ -76,7 +77,31 @@ impl Totals {
     fn counted(&mut self, name: &str, command: &mut Command) {
         println!("\n== {name}");
         let begun = Instant::now();
-        match counted(command) {
+        self.came_to(name, counted(command));
+        took(name, begun);
+    }
+
+    /// The workspace's test binaries, which count each by itself.
+    fn binaries(&mut self, name: &str, environment: &[(&str, OsString)]) {
+        println!("\n== {name}");
+        let begun = Instant::now();
+        match binaries::jobs(environment) {
+            Ok(jobs) => binaries::run(jobs, |ended| {
+                println!("\n{}: {:.1} s", ended.name, ended.seconds);
+                let outcome = ended
+                    .outcome
+                    .context("cannot run it")
+                    .map(|output| shown(&output));
+                self.came_to(&ended.name, outcome);
+            }),
+            Err(error) => self.came_to(name, Err(error)),
+        }
+        took(name, begun);
+    }
+
+    /// Adds what a program that counts by itself has counted, and whether it ended well.
+    fn came_to(&mut self, name: &str, outcome: Result<(Totals, bool)>) {
+        match outcome {
             Ok((totals, success)) => {
                 self.passed += totals.passed;
                 // A program that ended badly without counting a failure did fail.
@@ -85,13 +110,23 @@ impl Totals {
                 } else {
                     totals.failed.max(1)
                 };
+                if !success {
+                    println!("FAILED {name}");
+                }
             }
             Err(error) => {
                 println!("FAILED {name}: {error:#}");
                 self.failed += 1;
             }
         }
-        took(name, begun);
+    }
+
+    /// Adds the counts of a summary line.
+    fn add(&mut self, line: &str) {
+        if let Some((passed, failed)) = counts(line) {
+            self.passed += passed;
+            self.failed += failed;
+        }
     }
 
     /// Rust counts a test that returned early as passed: those that said that they could not run are taken out and named.
@@ -147,14 +182,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let skipped = tempfile::tempdir().context("cannot make a directory")?;
     let list = skipped.path().join("skipped");
-    let mut tests = cargo();
-    tests
-        .args(["test", "--quiet", "--workspace", "--no-fail-fast"])
-        .env(needs::SKIPPED, &list);
+    let mut environment = vec![(needs::SKIPPED, list.clone().into_os_string())];
     if let Some(ready) = &ready {
-        totals.gate("programs of the node image", || ready.name_programs(&mut tests));
+        totals.gate("programs of the node image", || {
+            environment.extend(ready.programs()?);
+            Ok(())
+        });
     }
-    totals.counted("tests", &mut tests);
+    totals.binaries("tests", &environment);
     totals.without_skipped(&list)?;
     totals.gate("chaos: fixed seeds", chaos::fixed);
     totals.gate("chaos: a part of all cases", chaos::some_cases);
@@ -181,8 +216,8 @@ struct Ready {
 impl Ready {
     /// Tests that run upstream programs take them from the node image. One that it should have and has not is a fault, not a
     /// reason to skip tests.
-    fn name_programs(&self, tests: &mut Command) -> Result<()> {
-        tests.env(needs::LAYERS, std::env::join_paths(&self.layers)?);
+    fn programs(&self) -> Result<Vec<(&'static str, OsString)>> {
+        let mut named = vec![(needs::LAYERS, std::env::join_paths(&self.layers)?)];
         for (variable, program) in [(needs::ETCD, "etcd"), (needs::ETCDUTL, "etcdutl")] {
             let places = ["usr/local/bin", "usr/bin"];
             let found = self
@@ -191,9 +226,9 @@ impl Ready {
                 .flat_map(|layer| places.map(|place| layer.join(place).join(program)))
                 .find(|path| path.is_file())
                 .with_context(|| format!("the node image has no {program}"))?;
-            tests.env(variable, found);
+            named.push((variable, found.into_os_string()));
         }
-        Ok(())
+        Ok(named)
     }
 }
 
@@ -340,13 +375,21 @@ fn counted(command: &mut Command) -> Result<(Totals, bool)> {
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read the child's output")?;
         println!("{line}");
-        if let Some((passed, failed)) = counts(&line) {
-            totals.passed += passed;
-            totals.failed += failed;
-        }
+        totals.add(&line);
     }
     let success = child.wait().context("cannot wait for the child")?.success();
     Ok((totals, success))
+}
+
+/// Shows what a program wrote that has ended, and adds up as [`counted`] does.
+fn shown(output: &Output) -> (Totals, bool) {
+    let mut totals = Totals::default();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        println!("{line}");
+        totals.add(line);
+    }
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    (totals, output.status.success())
 }
 
 /// The counts of a summary line: `test result: ok. 3 passed; 0 failed; …` or `acceptance: 3 passed, 0 failed`.

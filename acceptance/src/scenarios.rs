@@ -66,22 +66,36 @@ impl Wanted<'_> {
     }
 }
 
-/// All of them: fresh machines first, for they compare what the host has before and after, then the walks side by side.
+/// All of them, side by side: fresh machines have namespaces of their own and see nothing of this host's stamps, and stamps look for
+/// what is theirs only.
 pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
     let wanted = Wanted(args.only.as_deref());
-    if wanted.has("fresh") {
-        fresh::walk(args, journal)?;
-    }
     std::thread::scope(|scope| {
-        let walks: Vec<_> = WALKS
+        let mut walks: Vec<_> = WALKS
             .iter()
             .filter(|walk| wanted.has_any(walk.scenarios))
-            .map(|walk| scope.spawn(|| on_a_stamp(args, journal, walk, &wanted)))
+            .map(|walk| {
+                scope.spawn(|| {
+                    walk_told(journal, &walk.scenarios.join(", "), || {
+                        on_a_stamp(args, journal, walk, &wanted)
+                    })
+                })
+            })
             .collect();
+        if wanted.has("fresh") {
+            walks.push(scope.spawn(|| walk_told(journal, "fresh", || fresh::walk(args, journal))));
+        }
         // Each is walked to its end, whatever the other comes to.
         let outcomes: Vec<_> = walks.into_iter().map(joined).collect();
         outcomes.into_iter().collect::<Result<()>>()
     })
+}
+
+/// Walks, and tells how long the whole took: walks should end at about the same time.
+fn walk_told(journal: &Journal, name: &str, walk: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (outcome, seconds) = crate::journal::stopwatch(walk);
+    journal.note(&format!("walk {name}: {seconds:.0} s"));
+    outcome
 }
 
 fn on_a_stamp(args: &Args, journal: &Journal, walk: &Walk, wanted: &Wanted<'_>) -> Result<()> {

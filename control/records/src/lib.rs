@@ -24,11 +24,13 @@
 //! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}` | [`PrincipalRecord`] |
+//! | `/access/…` | who may do what, and locks: see [`access`] |
 //!
 //! Always true: desired, observed and operation are three things, written by three different writers. What belongs to an
 //! owner is below its key ([`key`]); an index entry is written and removed in the transaction of what it points to
 //! ([`directory`]). [`migrate()`] runs before anything else reads, so that the rest knows only the newest format.
 
+pub mod access;
 pub mod activity;
 pub mod child;
 mod desired;

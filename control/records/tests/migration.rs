@@ -14,8 +14,8 @@ use base_sealer::Sealer;
 use cluster_spec::{ClusterSpec, PoolSpec};
 use control_records::{
     ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, MachineRecord, MigrateError,
-    NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part, SealedRecord,
-    Work, directory, events, key, migrate, migrate::FORMAT,
+    NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part, PrincipalRecord,
+    SealedRecord, Work, access, access::AssignmentRecord, directory, events, key, migrate, migrate::FORMAT,
 };
 use control_store::{
     Changes, Revision, Store, StoreError, Txn, Versioned, get_record, list_records, put_record,
@@ -327,6 +327,38 @@ async fn a_migration_that_is_cut_short_anywhere_is_finished_by_the_next() {
             cut += 1;
         }
         assert!(cut > least, "{cut} transactions");
+    }
+}
+
+/// Until format 5 every principal might do everything.
+#[tokio::test]
+async fn every_principal_keeps_what_it_might_do_and_may_lose_it_later() {
+    for store in [first().await, second().await, third().await] {
+        migrate(&store).await.unwrap();
+        let (principals, _) = list_records::<PrincipalRecord>(&store, "/principals/")
+            .await
+            .unwrap();
+        assert!(!principals.is_empty());
+        let (given, _) = list_records::<AssignmentRecord>(&store, access::ASSIGNMENTS)
+            .await
+            .unwrap();
+        let mut given: Vec<_> = given.into_iter().map(|(_, given)| given.value).collect();
+        let mut wanted: Vec<_> = principals
+            .into_iter()
+            .map(|(_, found)| found.value)
+            .map(|found| access::owner_of_all(&found.object_id, &found.kind, found.created_at).unwrap())
+            .collect();
+        given.sort_by(|a, b| a.name.cmp(&b.name));
+        wanted.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(given, wanted);
+        // Each as if it had been made by this release: so it can be removed like any other.
+        let removed = given.iter().flat_map(AssignmentRecord::removal);
+        let txn = removed.fold(Txn::default(), Txn::with);
+        store.txn(txn).await.unwrap();
+        assert_eq!(store.list("/access/").await.unwrap().0, []);
+        let again = migrate(&store).await.unwrap();
+        assert_eq!((again.from, again.records), (FORMAT, 0), "it is not done twice");
+        assert_eq!(store.list("/access/").await.unwrap().0, []);
     }
 }
 

@@ -7,6 +7,7 @@
 //! readable by that step, so a step that was cut short is repeated from its beginning and ends the same. The format is
 //! written last. A store of a newer format is not touched.
 
+mod access;
 mod change;
 mod format;
 mod owners;
@@ -48,6 +49,7 @@ pub async fn migrate(store: &dyn Store) -> Result<Migrated, MigrateError> {
             1 => owners::run(store).await?,
             2 => words::run(store).await?,
             3 => state::run(store).await?,
+            4 => access::run(store).await?,
             unknown => {
                 return Err(MigrateError::Damaged {
                     key: key::FORMAT.to_owned(),

@@ -1,10 +1,10 @@
-//! What a stamp has before anybody asks for anything: its record, its first subscription and its first principals.
+//! What a stamp has before anybody asks for anything: its record, its first subscription and its first principals, who own it.
 //!
 //! Always true: all of it follows from what is handed in, so making it again changes nothing.
 
 use arm_wire::PrincipalKind;
 use base_env::Env;
-use control_records::{StampRecord, SubscriptionRecord, key};
+use control_records::{PrincipalRecord, StampRecord, SubscriptionRecord, access, key};
 use control_store::{Store, StoreError, Txn, get_record, put_record};
 use identity::{IdentityError, NewPrincipal, Secret, create_principal, find_principal, is_outdated};
 use jiff::Timestamp;
@@ -80,12 +80,14 @@ pub async fn records(
             login: first.login.to_owned(),
             source,
         };
-        if let Some(present) = find_principal(store, first.login).await? {
+        let present = find_principal(store, first.login).await?;
+        if let Some(present) = &present {
             // Comparing a generated secret with a hash of before costs a core for a while at each login. Refresh tokens hang on
             // the hash, so only where there are none: applications.
             let renew =
                 first.kind == PrincipalKind::Application && is_outdated(&present.secret_hash, first.secret);
             if !renew {
+                own(store, env, present).await?;
                 continue;
             }
         }
@@ -95,9 +97,30 @@ pub async fn records(
             display_name: first.display_name,
             secret: first.secret,
         };
-        create_principal(store, env, new).await.map_err(failed)?;
+        let made = create_principal(store, env, new).await.map_err(failed)?;
+        own(store, env, &made).await?;
     }
     Ok(())
+}
+
+/// Makes a principal an owner of the stamp, once: what is taken away from it later stays so. May be cut short anywhere and repeated.
+async fn own(store: &dyn Store, env: &Env, principal: &PrincipalRecord) -> Result<(), StoreError> {
+    let once = access::first_grant_key(&principal.object_id);
+    if store.get(&once).await?.is_some() {
+        return Ok(());
+    }
+    let now = env.clock.now();
+    let record = access::FirstGrantRecord { v: 1, at: now };
+    let mut txn = Txn::default().absent(&once).with(put_record(once, &record));
+    if let Some(owner) = access::owner_of_all(&principal.object_id, &principal.kind, now)
+        && store.get(&owner.key()).await?.is_none()
+    {
+        txn = owner.make(txn);
+    }
+    match store.txn(txn).await {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn write_new<T: Serialize>(store: &dyn Store, key: &str, record: &T) -> Result<(), StoreError> {
@@ -154,10 +177,25 @@ mod tests {
             .await
             .unwrap();
         let (after, _) = store.list("/").await.unwrap();
-        assert_eq!(before.len(), 3, "{before:?}");
+        assert_eq!(before.len(), 6, "{before:?}");
         assert_eq!(before, after);
         let principal = find_principal(&store, "client").await.unwrap().unwrap();
         assert!(verify_secret(&principal.secret_hash, "first"));
+        // It owns the stamp, until that is taken away: then that is not given again.
+        let owner = access::owner_of_all(&principal.object_id, &principal.kind, env.clock.now()).unwrap();
+        assert!(store.get(&owner.key()).await.unwrap().is_some());
+        let txn = owner.removal().into_iter().fold(Txn::default(), Txn::with);
+        store.txn(txn).await.unwrap();
+        let again = FirstPrincipal {
+            kind: PrincipalKind::Application,
+            login: "client",
+            display_name: "landfall",
+            secret: Secret::Chosen("first"),
+        };
+        records(&env, &store, &config, "sub", env.clock.now(), &[again])
+            .await
+            .unwrap();
+        assert!(store.get(&owner.key()).await.unwrap().is_none());
     }
 
     #[tokio::test]

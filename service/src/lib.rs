@@ -28,7 +28,7 @@ use std::{
 
 use agent_api::Agents;
 use arm_edge::{Edge, EdgeConfig};
-use arm_kernel::{AccessControl, AllowAll, GroupReaper, Provider, StoreLog};
+use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, StoreLog};
 use base_blocking::Pool;
 use base_env::Env;
 use base_sealer::Sealer;
@@ -39,6 +39,7 @@ use control_records::{Epoch, HostId};
 use control_store::Store;
 use fabric_api::Fabric;
 use identity::{IdentityConfig, SigningKey, TokenService};
+use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
@@ -185,6 +186,12 @@ impl Service {
             Arc::clone(&drivers.agents),
         ));
         let clusters: Arc<dyn Provider> = clusters;
+        let authorization: Arc<dyn Provider> = Arc::new(Authorization::new(
+            env.clone(),
+            Arc::clone(&store),
+            config.tenant.clone(),
+        ));
+        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
         let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
             ResourcesConfig {
                 location: config.location.clone(),
@@ -194,7 +201,7 @@ impl Service {
             },
             env.clone(),
             Arc::clone(&store),
-            vec![Arc::clone(&clusters)],
+            vec![Arc::clone(&clusters), Arc::clone(&authorization)],
         ));
         let own: Arc<dyn Provider> = Arc::new(HistoryApi::new(env.clone(), Arc::clone(&store)));
         let tokens = TokenService::new(config.identity(), key, env.clone(), Arc::clone(&store));
@@ -208,9 +215,10 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
             Arc::new(tokens),
-            vec![Arc::clone(&clusters), resources, own, backups],
+            vec![Arc::clone(&clusters), resources, authorization, own, backups],
             AccessControl {
-                authorizer: Arc::new(AllowAll),
+                authorizer: Arc::clone(&roles) as Arc<dyn Authorizer>,
+                locks: roles,
                 activity: Arc::new(StoreLog::new(env.clone(), Arc::clone(&store))),
             },
         );

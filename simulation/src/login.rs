@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use arm_wire::PrincipalKind;
 use base_env::{Clock, Env, Seed, SeededIds};
+use control_records::{PrincipalRecord, access};
 use control_store::{Op, Store, Txn};
 use futures::future::BoxFuture;
 use identity::{Caller, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
@@ -94,6 +95,17 @@ pub(crate) fn principal() -> Result<Op> {
     });
     let (key, value) = RECORD.clone().context("cannot make the principal")?;
     Ok(Op::Put(key, value))
+}
+
+/// What makes the application an owner of the stamp.
+pub(crate) fn owner() -> Result<Txn> {
+    let Op::Put(_, record) = principal()? else {
+        anyhow::bail!("a principal is written");
+    };
+    let record: PrincipalRecord = serde_json::from_slice(&record)?;
+    let owner = access::owner_of_all(&record.object_id, &record.kind, record.created_at);
+    let owner = owner.context("the principal has no GUID")?;
+    Ok(owner.make(Txn::default()))
 }
 
 /// A value for the header `Authorization` that holds now.

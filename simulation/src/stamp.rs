@@ -140,6 +140,7 @@ impl Stamp {
             ))
             .with(put_record(key::subscription(SUBSCRIPTION), &subscription))
             .with(login::principal()?);
+        let txn = login::owner()?.ops.into_iter().fold(txn, Txn::with);
         disk.write(txn).await?;
         let world = SimWorld::new(env.clone(), options);
         world.ensure_stamp().await?;

@@ -293,10 +293,19 @@ impl Edge {
                     subscription: scope.subscription.clone(),
                 });
             }
-            inner.access.check(&who, &action, &scope).await?;
+            inner.access.admit(route.gate, &who, &action, &scope).await?;
         }
-        let is_group = target.as_ref().is_some_and(arm_kernel::Target::is_group);
-        inner.check_scope(&path, &parts.method, is_group).await?;
+        // Of an operation that is asked for, the scope is looked at once it is known who may.
+        if let Some(target) = &target {
+            inner.check_scope(&path, &parts.method, target.is_group()).await?;
+        }
+        // After all that says whether it is there, before anything is done with it.
+        if let Some(route) = route {
+            inner
+                .access
+                .check_locks(&route.permission(&path), &scope_of(&path))
+                .await?;
+        }
         let tag = |name: HeaderName| {
             parts
                 .headers
@@ -417,7 +426,12 @@ impl Inner {
     }
 
     /// The subscription exists, and the group, unless the request is about the group itself.
-    async fn check_scope(&self, path: &ResourcePath, method: &Method, is_group: bool) -> Result<(), Failure> {
+    pub(crate) async fn check_scope(
+        &self,
+        path: &ResourcePath,
+        method: &Method,
+        is_group: bool,
+    ) -> Result<(), Failure> {
         let Some(subscription) = &path.subscription else {
             return Ok(());
         };

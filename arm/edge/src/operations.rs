@@ -7,43 +7,40 @@ use arm_kernel::{
     scope_of,
 };
 use arm_wire::{ArmError, ErrorCode, Request};
-use control_records::directory;
+use control_records::{OperationRecord, directory};
 use http::Method;
 
-use crate::{
-    Inner,
-    answer::{Failure, Outcome},
-    query::plain_id,
-};
+use crate::{Inner, answer::Outcome, query::plain_id};
 
 impl Inner {
     /// Answers for an operation; `call` has passed all general checks.
     pub(crate) async fn operation(&self, poll: Poll, call: Call) -> Outcome {
         let request = &call.request;
         let path = &request.path;
-        let (location, id) = (path.name(0).unwrap_or_default(), path.name(1).unwrap_or_default());
-        let unknown = || {
+        let found = self.find(path).await?;
+        // Whoever may read operations of the whole subscription may; so may who asked for this one, and who may read what it is about.
+        // To all others an operation that there is looks like one that there is not.
+        let own = path.namespace.as_deref().unwrap_or_default();
+        let (action, scope) = (format!("{own}/{}/read", path.type_path()), scope_of(path));
+        let subscription = ResourcePath {
+            subscription: path.subscription.clone(),
+            ..ResourcePath::default()
+        };
+        let mut may = call.may(&action, &subscription).await?;
+        if let Some((operation, resource)) = found.as_ref().filter(|_| !may) {
+            may = operation.asked_by.as_ref() == Some(&request.principal.object_id)
+                || self.may_read(resource, &call).await?;
+        }
+        if !may {
+            return Err(call.refusal(&action, &scope).into());
+        }
+        self.check_scope(path, &request.method, false).await?;
+        let (operation, resource) = found.ok_or_else(|| {
             ArmError::new(
                 ErrorCode::OPERATION_NOT_FOUND,
                 "There is no such operation, or it ended more than seven days ago.",
             )
-        };
-        if !plain_id(id) || !same_location(location, &self.config.location) {
-            return Err(unknown().into());
-        }
-        let found = directory::operation(&*self.store, id)
-            .await
-            .map_err(|error| Failure::from(ArmError::internal(error)))?;
-        let operation = found.ok_or_else(unknown)?.value;
-        let resource = ResourcePath::parse(&operation.resource_id).map_err(ArmError::internal)?;
-        let same_subscription = match (&resource.subscription, &path.subscription) {
-            (Some(own), Some(asked)) => own.eq_ignore_ascii_case(asked),
-            _ => false,
-        };
-        let namespace = resource.namespace.as_deref().unwrap_or(GENERIC);
-        if !same_subscription || !path.namespace_is(namespace) {
-            return Err(unknown().into());
-        }
+        })?;
         match poll {
             Poll::Status => Ok(status(&operation, request)),
             Poll::Result => match result(&operation, &self.registry, request)? {
@@ -64,5 +61,34 @@ impl Inner {
                 }
             },
         }
+    }
+
+    /// The operation that a path names, and what it is about.
+    async fn find(&self, path: &ResourcePath) -> Result<Option<(OperationRecord, ResourcePath)>, ArmError> {
+        let (location, id) = (path.name(0).unwrap_or_default(), path.name(1).unwrap_or_default());
+        if !plain_id(id) || !same_location(location, &self.config.location) {
+            return Ok(None);
+        }
+        let found = directory::operation(&*self.store, id)
+            .await
+            .map_err(ArmError::internal)?;
+        let Some(operation) = found.map(|found| found.value) else {
+            return Ok(None);
+        };
+        let resource = ResourcePath::parse(&operation.resource_id).map_err(ArmError::internal)?;
+        let same_subscription = match (&resource.subscription, &path.subscription) {
+            (Some(own), Some(asked)) => own.eq_ignore_ascii_case(asked),
+            _ => false,
+        };
+        let namespace = resource.namespace.as_deref().unwrap_or(GENERIC);
+        let here = same_subscription && path.namespace_is(namespace);
+        Ok(here.then_some((operation, resource)))
+    }
+
+    /// Whether the caller may read a resource.
+    async fn may_read(&self, resource: &ResourcePath, call: &Call) -> Result<bool, ArmError> {
+        let target = self.registry.target(resource)?;
+        let route = target.route(&Method::GET).map_err(|(error, _)| error)?;
+        call.may(&route.permission(resource), &scope_of(resource)).await
     }
 }

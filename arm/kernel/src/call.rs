@@ -6,7 +6,10 @@ use arm_ids::ResourcePath;
 use arm_wire::{ArmError, ErrorCode, Principal, Request};
 use async_trait::async_trait;
 
-use crate::activity::{ActivityLog, ServiceLog};
+use crate::{
+    activity::{ActivityLog, ServiceLog},
+    types::Gate,
+};
 
 /// Says who may do what. Asked once for each request, before its provider sees it, and by providers for what a body names beside
 /// the path.
@@ -14,9 +17,12 @@ use crate::activity::{ActivityLog, ServiceLog};
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether `principal` may do `action` (e.g. `Microsoft.ContainerService/managedClusters/write`) at `scope`.
     async fn may(&self, principal: &Principal, action: &str, scope: &ResourcePath) -> Result<bool, ArmError>;
+
+    /// Whether `principal` may do anything at all at `scope`, above or below.
+    async fn reaches(&self, principal: &Principal, scope: &ResourcePath) -> Result<bool, ArmError>;
 }
 
-/// Everybody who has a token may do everything: until there are roles.
+/// Everybody who has a token may do everything: for tests of what else there is.
 #[derive(Debug, Clone, Copy)]
 pub struct AllowAll;
 
@@ -25,27 +31,112 @@ impl Authorizer for AllowAll {
     async fn may(&self, _: &Principal, _: &str, _: &ResourcePath) -> Result<bool, ArmError> {
         Ok(true)
     }
+
+    async fn reaches(&self, _: &Principal, _: &ResourcePath) -> Result<bool, ArmError> {
+        Ok(true)
+    }
 }
 
-/// Who may, and what was done.
+/// What a request does with what is at its scope, for locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// PUT, PATCH and POST.
+    Write,
+    /// DELETE: of all that is below as well.
+    Delete,
+}
+
+impl Change {
+    /// What an action does; nothing for those that read.
+    pub fn of(action: &str) -> Option<Self> {
+        let verb = action.rsplit('/').next().unwrap_or_default();
+        if verb.eq_ignore_ascii_case("read") {
+            None
+        } else if verb.eq_ignore_ascii_case("delete") {
+            Some(Self::Delete)
+        } else {
+            Some(Self::Write)
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// Says what is locked, for everybody.
+#[async_trait]
+pub trait Locks: Send + Sync + 'static {
+    /// The locked scopes that forbid `change` at `scope`.
+    async fn against(&self, change: Change, scope: &ResourcePath) -> Result<Vec<String>, ArmError>;
+}
+
+/// Nothing is locked.
+#[derive(Debug, Clone, Copy)]
+pub struct NoLocks;
+
+#[async_trait]
+impl Locks for NoLocks {
+    async fn against(&self, _: Change, _: &ResourcePath) -> Result<Vec<String>, ArmError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Actions on locks themselves: what is locked can be unlocked.
+const OF_LOCKS: &str = "Microsoft.Authorization/locks/";
+
+/// Who may, what is locked, and what was done.
 #[derive(Clone)]
 pub struct AccessControl {
     /// Asked before.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Asked next.
+    pub locks: Arc<dyn Locks>,
     /// Told afterwards.
     pub activity: Arc<dyn ActivityLog>,
 }
 
 impl AccessControl {
-    /// Everybody may everything, and the service's log has what was done.
+    /// Everybody may everything, nothing is locked, and the service's log has what was done.
     pub fn allow_all() -> Self {
         Self {
             authorizer: Arc::new(AllowAll),
+            locks: Arc::new(NoLocks),
             activity: Arc::new(ServiceLog),
         }
     }
 
-    /// Lets the principal through, or `AuthorizationFailed`, which tells nothing about what there is.
+    /// Lets the principal through to a row, or `AuthorizationFailed`, which tells nothing about what there is. `action` and `scope` are
+    /// those of the request.
+    ///
+    /// # Errors
+    /// When the principal may not, or that cannot be found out.
+    pub async fn admit(
+        &self,
+        gate: Gate,
+        principal: &Principal,
+        action: &str,
+        scope: &ResourcePath,
+    ) -> Result<(), ArmError> {
+        let admitted = match gate {
+            Gate::Anybody | Gate::ItemsReached => true,
+            Gate::Action => self.authorizer.may(principal, action, scope).await?,
+            // Who reaches a scope learns of it no more than that it is there.
+            Gate::Reaches | Gate::Items | Gate::ItemsByType => {
+                self.authorizer.may(principal, action, scope).await?
+                    || self.authorizer.reaches(principal, scope).await?
+            }
+        };
+        if admitted {
+            return Ok(());
+        }
+        Err(refusal(principal, action, scope))
+    }
+
+    /// Lets the principal through, or `AuthorizationFailed`.
     ///
     /// # Errors
     /// When the principal may not, or that cannot be found out.
@@ -55,16 +146,42 @@ impl AccessControl {
         action: &str,
         scope: &ResourcePath,
     ) -> Result<(), ArmError> {
-        if self.authorizer.may(principal, action, scope).await? {
+        self.admit(Gate::Action, principal, action, scope).await
+    }
+
+    /// Refuses with `ScopeLocked` what a lock forbids.
+    ///
+    /// # Errors
+    /// When there is such a lock, or that cannot be found out.
+    pub async fn check_locks(&self, action: &str, scope: &ResourcePath) -> Result<(), ArmError> {
+        let of_locks = action
+            .get(..OF_LOCKS.len())
+            .is_some_and(|begins| begins.eq_ignore_ascii_case(OF_LOCKS));
+        let Some(change) = Change::of(action).filter(|_| !of_locks) else {
+            return Ok(());
+        };
+        let locked = self.locks.against(change, scope).await?;
+        if locked.is_empty() {
             return Ok(());
         }
         let message = format!(
-            "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope '{scope}' or the \
-             scope is invalid. If access was recently granted, please refresh your credentials.",
-            principal.name, principal.object_id
+            "The scope '{scope}' cannot perform {} operation because following scope(s) are locked: '{}'. Please remove the lock and try \
+             again.",
+            change.as_str(),
+            locked.join(",")
         );
-        Err(ArmError::new(ErrorCode::AUTHORIZATION_FAILED, message))
+        Err(ArmError::new(ErrorCode::SCOPE_LOCKED, message))
     }
+}
+
+/// What is answered to those who may not: the same, whatever there is.
+pub(crate) fn refusal(principal: &Principal, action: &str, scope: &ResourcePath) -> ArmError {
+    let message = format!(
+        "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope '{scope}' or the \
+         scope is invalid. If access was recently granted, please refresh your credentials.",
+        principal.name, principal.object_id
+    );
+    ArmError::new(ErrorCode::AUTHORIZATION_FAILED, message)
 }
 
 impl std::fmt::Debug for AccessControl {
@@ -90,9 +207,37 @@ impl Call {
     /// Lets the caller through for something that the path does not name, e.g. a target in the body.
     ///
     /// # Errors
-    /// `AuthorizationFailed` when the caller may not.
+    /// `AuthorizationFailed` when the caller may not, `ScopeLocked` when nobody may.
     pub async fn check(&self, action: &str, scope: &ResourcePath) -> Result<(), ArmError> {
-        self.access.check(&self.request.principal, action, scope).await
+        self.access.check(&self.request.principal, action, scope).await?;
+        self.access.check_locks(action, scope).await
+    }
+
+    /// Whether the caller may do something.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub async fn may(&self, action: &str, scope: &ResourcePath) -> Result<bool, ArmError> {
+        self.access
+            .authorizer
+            .may(&self.request.principal, action, scope)
+            .await
+    }
+
+    /// Whether the caller may do anything at a scope, above or below.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub async fn reaches(&self, scope: &ResourcePath) -> Result<bool, ArmError> {
+        self.access
+            .authorizer
+            .reaches(&self.request.principal, scope)
+            .await
+    }
+
+    /// What is answered to a caller who may not.
+    pub fn refusal(&self, action: &str, scope: &ResourcePath) -> ArmError {
+        refusal(&self.request.principal, action, scope)
     }
 
     /// The same caller's call of something else, e.g. the resource that an operation gives.

@@ -2,10 +2,11 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use arm_access::Scope;
 use arm_wire::ErrorCode;
 use base_env::Env;
 use control_records::{
-    GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Owner, key,
+    GroupRecord, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Owner, access, key,
 };
 use control_store::{Changes, Store, StoreError, Stored, Txn, list_records, put_record};
 use futures::{StreamExt as _, future};
@@ -135,6 +136,13 @@ impl GroupReaper {
         if left > 0 {
             return Ok(false);
         }
+        // Before the group, so that another group of its name begins with nothing. Nothing new is made at a group that is being deleted.
+        let id = arm_ids::group_id(&group.subscription, &group.name);
+        let scope = Scope::parse(&id).map_err(|error| StoreError::Corrupt {
+            key: key::group(&group.subscription, &group.name),
+            why: error.to_string(),
+        })?;
+        access::remove_below(&*self.store, &scope).await?;
         let group_key = key::group(&group.subscription, &group.name);
         let mut txn = Txn::default().at(&group_key, revision).delete(&group_key);
         for (key, stored) in self.open(&group).await? {

@@ -36,7 +36,7 @@ mod text;
 mod types;
 
 pub use activity::{Activity, ActivityLog, ServiceLog, StoreLog};
-pub use call::{AccessControl, AllowAll, Authorizer, Call};
+pub use call::{AccessControl, AllowAll, Authorizer, Call, Change, Locks, NoLocks};
 pub use document::operations_document;
 pub use filter::{FIELDS, Filter};
 pub use group_reaper::{GROUP_DELETION, GroupReaper};
@@ -52,6 +52,6 @@ pub use resource::{
 pub use tags::{MAX_TAGS, TAGS, Tagged, Tags, TagsWish, check_tag, patch_tags, read_tags, tags_at};
 pub use text::quote;
 pub use types::{
-    DeleteMembers, Handler, List, ListMembers, Members, Operation, OperationResult, Query, ResourceType, Run,
-    RunTags, Scope, Shape, Verb,
+    DeleteMembers, Gate, Handler, List, ListMembers, Members, Operation, OperationResult, Query,
+    ResourceType, Run, RunTags, Scope, Shape, Verb,
 };

@@ -31,8 +31,12 @@ impl From<Vec<Value>> for Items {
 ///
 /// # Errors
 /// `BadRequest` where the query is not understood.
-pub(crate) fn page(request: &Request, fields: &[&str], items: Items) -> Result<Response, ArmError> {
-    let filter = Filter::of(request, fields)?;
+pub(crate) fn page(request: &Request, query: Query, items: Items) -> Result<Response, ArmError> {
+    let filter = if query.own_filter {
+        Filter::default()
+    } else {
+        Filter::of(request, query.filter)?
+    };
     let (top, after) = (top(request)?, after(request)?);
     let mut items: Vec<(String, Value)> = match items {
         Items::ById(mut items) => {
@@ -76,7 +80,7 @@ pub(crate) fn check_query(
         }
         let taken = match name.to_ascii_lowercase().as_str() {
             "$top" | "$skiptoken" => list,
-            "$filter" => !query.filter.is_empty(),
+            "$filter" => query.own_filter || !query.filter.is_empty(),
             "$expand" => !query.expand.is_empty(),
             _ => false,
         };

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use crate::{
     Call, Mode, TagsWish,
-    list::{check_query, page},
-    types::{Handler, Operation, OperationResult, Query, ResourceType, Run, Scope, Verb},
+    list::{Items, check_query, page},
+    request::scope_of,
+    types::{Gate, Handler, Operation, OperationResult, Query, ResourceType, Run, Scope, Verb},
 };
 
 /// What a crate writes to be a provider: its namespace and its list of types.
@@ -38,6 +39,8 @@ pub struct Route {
     pub result: OperationResult,
     /// What the `$` parameters of its query may say.
     pub query: Query,
+    /// Who may ask for it.
+    pub gate: Gate,
     permission: String,
     /// Its place in [`Namespace::TYPES`].
     place: (usize, usize),
@@ -117,8 +120,59 @@ fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize
         versions: kind.versions,
         result: row.result,
         query: row.query,
+        gate: row.gate,
         permission,
         place,
+    }
+}
+
+/// The items of a list that its caller may see.
+async fn shown(route: &Route, call: &Call, items: Items) -> Result<Items, ArmError> {
+    match route.gate {
+        Gate::Action | Gate::Anybody | Gate::Reaches => Ok(items),
+        Gate::Items | Gate::ItemsByType | Gate::ItemsReached => {
+            let scope = scope_of(&call.request.path);
+            // Who may all of it here, may it below.
+            if route.gate == Gate::Items && call.may(route.action(), &scope).await? {
+                return Ok(items);
+            }
+            match items {
+                Items::ById(items) => {
+                    let mut shown = Vec::with_capacity(items.len());
+                    for item in items {
+                        if visible(route, call, &item).await? {
+                            shown.push(item);
+                        }
+                    }
+                    Ok(Items::ById(shown))
+                }
+                Items::Keyed(items) => {
+                    let mut shown = Vec::with_capacity(items.len());
+                    for (key, item) in items {
+                        if visible(route, call, &item).await? {
+                            shown.push((key, item));
+                        }
+                    }
+                    Ok(Items::Keyed(shown))
+                }
+            }
+        }
+    }
+}
+
+async fn visible(route: &Route, call: &Call, item: &Value) -> Result<bool, ArmError> {
+    let text = |member: &str| item[member].as_str().unwrap_or_default();
+    // What does not say what it is is nobody's to see.
+    let Ok(scope) = ResourcePath::parse(text("id")) else {
+        return Ok(false);
+    };
+    if scope == ResourcePath::default() {
+        return Ok(false);
+    }
+    match route.gate {
+        Gate::ItemsReached => call.reaches(&scope).await,
+        Gate::ItemsByType => call.may(&format!("{}/read", text("type")), &scope).await,
+        Gate::Items | Gate::Action | Gate::Anybody | Gate::Reaches => call.may(route.action(), &scope).await,
     }
 }
 
@@ -150,7 +204,8 @@ impl<P: Namespace> Provider for P {
             Handler::Read(run) | Handler::Write { commit: run, .. } => run,
             Handler::List(list) => {
                 check_query(&call.request, row.name, row.query, true)?;
-                return page(&call.request, row.query.filter, list(self, call).await?);
+                let items = shown(route, call, list(self, call).await?).await?;
+                return page(&call.request, row.query, items);
             }
             Handler::NotYet => return Err(not_yet(route.name)),
         };

@@ -114,9 +114,12 @@ impl Registry {
         } else {
             !own_tenant_path(&view)
         };
+        let here = |route: &Route| {
+            reachable && (route.scope == view.scope || route.scope == Scope::Any && !view.generic)
+        };
         let of_type: Vec<&Arc<Route>> = routes
             .iter()
-            .filter(|route| reachable && route.scope == view.scope && same_types(route, &view.types))
+            .filter(|route| here(route) && same_types(route, &view.types))
             .collect();
         let found: Vec<Arc<Route>> = of_type
             .iter()

@@ -38,7 +38,11 @@ impl<'a> RequestInfo<'a> {
 pub fn scope_of(path: &ResourcePath) -> ResourcePath {
     let mut scope = path.clone();
     scope.types.truncate(scope.names.len());
-    if scope.types.is_empty() && scope.parent.is_none() {
+    if scope.types.is_empty() {
+        // What an extension hangs on.
+        if let Some(parent) = scope.parent {
+            return *parent;
+        }
         scope.namespace = None;
     }
     scope

@@ -63,8 +63,28 @@ pub struct Operation<P: 'static> {
     pub query: Query,
     /// How the tags API reaches what this operation changes; `None` for all but PATCH of tags.
     pub tags: Option<RunTags<P>>,
+    /// Who may ask for it.
+    pub gate: Gate,
     /// Who answers.
     pub handler: Handler<P>,
+}
+
+/// Who may ask for an operation. Whatever it says, a valid token is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Who may do the row's action at the path's scope.
+    Action,
+    /// Everybody: what is told is the same at every stamp, or what everybody who comes here has to know.
+    Anybody,
+    /// Who may do anything at all at the path's scope, above or below.
+    Reaches,
+    /// A list for those who may do anything at all at the scope, above or below: it shows them the items that they may do the row's
+    /// action with.
+    Items,
+    /// The same of a list of resources of many types: each needs the reading of its own type.
+    ItemsByType,
+    /// A list for everybody, which shows the items that they may do anything at all at, above or below.
+    ItemsReached,
 }
 
 /// What the `$` parameters of an operation's query may say. One that is not named here is refused by name.
@@ -72,6 +92,8 @@ pub struct Operation<P: 'static> {
 pub struct Query {
     /// The fields that `$filter` may compare, of [`crate::FIELDS`]; without any, there is no `$filter`.
     pub filter: &'static [&'static str],
+    /// Whether there is a `$filter` that the handler reads itself.
+    pub own_filter: bool,
     /// The values that `$expand` may have, separated by commas; without any, there is no `$expand`.
     pub expand: &'static [&'static str],
 }
@@ -80,6 +102,7 @@ impl Query {
     /// No `$` parameters.
     pub const NONE: Self = Self {
         filter: &[],
+        own_filter: false,
         expand: &[],
     };
 }
@@ -165,6 +188,8 @@ pub enum Scope {
     ResourceGroup,
     /// `{id of a resource}/providers/{ns}/…`: what hangs on any resource.
     Resource,
+    /// `{any scope}/providers/{ns}/…`: an extension of whatever there is, the three above and any resource.
+    Any,
 }
 
 /// What `operationresults` answers once an operation has succeeded.
@@ -191,6 +216,7 @@ impl<P> Operation<P> {
             },
             query: Query::NONE,
             tags: None,
+            gate: Gate::Action,
             handler,
         }
     }
@@ -244,10 +270,24 @@ impl<P> Operation<P> {
         self
     }
 
+    /// With a `$filter` that the handler reads itself.
+    #[must_use]
+    pub const fn own_filter(mut self) -> Self {
+        self.query.own_filter = true;
+        self
+    }
+
     /// With an `$expand` of these values.
     #[must_use]
     pub const fn expand(mut self, values: &'static [&'static str]) -> Self {
         self.query.expand = values;
+        self
+    }
+
+    /// For others than those who may do the row's action.
+    #[must_use]
+    pub const fn gate(mut self, gate: Gate) -> Self {
+        self.gate = gate;
         self
     }
 

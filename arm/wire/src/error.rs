@@ -128,6 +128,62 @@ codes! {
     AUTHORIZATION_FAILED = "AuthorizationFailed" 403,
         "The principal may not do this here.",
         "Ask for a role at this scope.";
+    /// Locked.
+    SCOPE_LOCKED = "ScopeLocked" 409,
+        "A lock forbids this at the scope, above it, or, for deletions, below.",
+        "`az lock list` shows it; whoever may delete it decides.";
+    /// That assignment, under another name.
+    ROLE_ASSIGNMENT_EXISTS = "RoleAssignmentExists" 409,
+        "The principal has this role at this scope already.",
+        "Nothing; `az role assignment list` shows it.";
+    /// An assignment is made anew, not changed.
+    ROLE_ASSIGNMENT_UPDATE_NOT_PERMITTED = "RoleAssignmentUpdateNotPermitted" 400,
+        "There is a role assignment of this name, of another principal, role or scope.",
+        "Choose another name, or delete that assignment first.";
+    /// The last who could give rights.
+    LAST_ADMIN_ASSIGNMENT = "CannotDeleteLastRbacAdminAssignment" 409,
+        "Without this role assignment nobody could give rights at the whole stamp any more.",
+        "Give somebody else a role that may, at `/`; then delete this.";
+    /// No such assignment.
+    ROLE_ASSIGNMENT_NOT_FOUND = "RoleAssignmentNotFound" 404,
+        "There is no such role assignment.",
+        "`az role assignment list --all` shows what there is.";
+    /// Too many.
+    ROLE_ASSIGNMENT_LIMIT = "RoleAssignmentLimitExceeded" 400,
+        "A subscription, or the stamp itself, has as many role assignments as it may have.",
+        "Delete some that are not needed.";
+    /// No such role.
+    ROLE_DEFINITION_DOES_NOT_EXIST = "RoleDefinitionDoesNotExist" 404,
+        "There is no such role, or it cannot be used at this scope.",
+        "`az role definition list` shows what there is.";
+    /// That name is taken.
+    ROLE_DEFINITION_WITH_SAME_NAME_EXISTS = "RoleDefinitionWithSameNameExists" 409,
+        "Another role has this name.",
+        "Choose another name.";
+    /// Too many.
+    ROLE_DEFINITION_LIMIT = "RoleDefinitionLimitExceeded" 400,
+        "The stamp has as many custom roles as it may have.",
+        "Delete some that are not needed.";
+    /// In use.
+    ROLE_DEFINITION_HAS_ASSIGNMENTS = "RoleDefinitionHasAssignments" 400,
+        "The role is assigned to somebody.",
+        "Delete the assignments first; the message says how many there are.";
+    /// Everybody's.
+    CANNOT_CHANGE_BUILT_IN_ROLE = "CannotUpdateBuiltInRoleDefinition" 403,
+        "Built-in roles cannot be changed or deleted.",
+        "Make a custom role.";
+    /// Nobody.
+    PRINCIPAL_NOT_FOUND = "PrincipalNotFound" 400,
+        "Nobody here has this object id.",
+        "Check the object id; for one that is to come, say its `principalType`.";
+    /// Somebody else.
+    UNMATCHED_PRINCIPAL_TYPE = "UnmatchedPrincipalType" 400,
+        "The principal is of another kind than `principalType` says.",
+        "Leave `principalType` out, or send the one in the message.";
+    /// No such lock.
+    LOCK_NOT_FOUND = "LockNotFound" 404,
+        "There is no such lock.",
+        "`az lock list` shows what there is.";
     /// No such subscription.
     SUBSCRIPTION_NOT_FOUND = "SubscriptionNotFound" 404,
         "There is no such subscription.",

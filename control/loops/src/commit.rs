@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use arm_access::Scope;
 use aws_lc_rs::rand;
 use base_sealer::SealError;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing, LeaseRecord,
-    MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role, Work, child,
-    directory, events, key,
+    MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role, Work, access,
+    child, directory, events, key,
     unknown::{self, Kind},
 };
 use control_store::{Revision, StoreError, Stored, Txn, get_record, put_record};
@@ -25,6 +26,8 @@ use crate::{
 const ENDED: usize = 64;
 /// Children that are removed in one transaction, at most.
 const CHILDREN: usize = 32;
+/// Effects that remove assignments and locks, for the cluster and for its group of nodes, in one transaction, at most.
+const GRANTS: usize = 8;
 
 /// Why a plan's writes could not be committed.
 #[derive(Debug, thiserror::Error)]
@@ -379,6 +382,30 @@ async fn forget(
     if first.len() < basis.operations.len() || children.len() > CHILDREN {
         return Ok(txn);
     }
+    // Who may what with the cluster, and locks, go before it does: another cluster of its name begins with nothing.
+    let group = key::group(&cluster.subscription, &cluster.spec().node_resource_group);
+    let own_group = get_record::<GroupRecord>(&*deps.store, &group)
+        .await?
+        .and_then(|found| found.value.managed_by)
+        .is_some_and(|managed_by| names(&managed_by, cluster));
+    let mut gone = vec![cluster_id(cluster)];
+    if own_group {
+        gone.push(arm_ids::group_id(
+            &cluster.subscription,
+            &cluster.spec().node_resource_group,
+        ));
+    }
+    for id in gone {
+        let scope = Scope::parse(&id).map_err(|error| StoreError::Corrupt {
+            key: key::desired(&cluster.uid),
+            why: error.to_string(),
+        })?;
+        let (removals, whole) = access::removals_below(&*deps.store, &scope, GRANTS).await?;
+        txn.ops.extend(removals);
+        if !whole {
+            return Ok(txn);
+        }
+    }
     done.forgotten = true;
     let desired = key::desired(&cluster.uid);
     let pki = get_record::<PkiRecord>(&*deps.store, &key::pki(&cluster.uid)).await?;
@@ -429,13 +456,7 @@ async fn forget(
         }
     }
     // The group of the cluster's nodes goes with it, if it was made for it.
-    let group = key::group(&cluster.subscription, &cluster.spec().node_resource_group);
-    if let Some(found) = get_record::<GroupRecord>(&*deps.store, &group).await?
-        && found
-            .value
-            .managed_by
-            .is_some_and(|managed_by| names(&managed_by, cluster))
-    {
+    if own_group {
         txn = txn.delete(group);
     }
     Ok(txn)
@@ -443,9 +464,12 @@ async fn forget(
 
 /// Whether an ARM id is this cluster's, ignoring case as ARM does.
 fn names(id: &str, cluster: &ClusterRecord) -> bool {
-    let own = format!(
+    id.to_lowercase() == cluster_id(cluster).to_lowercase()
+}
+
+fn cluster_id(cluster: &ClusterRecord) -> String {
+    format!(
         "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ContainerService/managedClusters/{}",
         cluster.subscription, cluster.resource_group, cluster.name
-    );
-    id.to_lowercase() == own.to_lowercase()
+    )
 }

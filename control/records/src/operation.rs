@@ -48,6 +48,9 @@ pub struct OperationRecord {
     pub ended_at: Option<Timestamp>,
     /// Why it failed or was cancelled.
     pub error: Option<OperationError>,
+    /// Object id of who asked for it, who may follow it to its end, whatever becomes of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
     /// What came of it, where that is more than the resource as it is by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Output>,
@@ -78,6 +81,7 @@ impl OperationRecord {
             started_at: now,
             ended_at: None,
             error: None,
+            asked_by: None,
             result: None,
         }
     }

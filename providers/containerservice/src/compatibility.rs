@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use arm_kernel::{
-    Namespace as _, Route, Scope, Shape, Verb, routes,
+    Gate, Namespace as _, Route, Scope, Shape, Verb, routes,
     schema::{Access, Class, Property},
 };
 
@@ -76,18 +76,31 @@ fn operations(page: &mut String, routes: &[Route]) {
             Scope::Subscription => "subscription",
             Scope::ResourceGroup => "resource group",
             Scope::Resource => "resource",
+            Scope::Any => "any",
         };
         let status = if route.works { "works" } else { "not yet" };
         line(
             page,
             &format!(
-                "| {} | {} | {scope} | `{}` | `{}` | {status} |",
+                "| {} | {} | {scope} | `{}` | {} | {status} |",
                 route.name,
                 route.verb.method(),
                 path(route),
-                route.action()
+                permission(route)
             ),
         );
+    }
+}
+
+/// What a caller needs.
+fn permission(route: &Route) -> String {
+    let action = route.action();
+    match route.gate {
+        Gate::Action => format!("`{action}`"),
+        Gate::Anybody => "none".to_owned(),
+        Gate::Reaches | Gate::ItemsReached => "any at, above or below it".to_owned(),
+        Gate::Items => format!("`{action}` of each item shown"),
+        Gate::ItemsByType => "reading of each item shown".to_owned(),
     }
 }
 

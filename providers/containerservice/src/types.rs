@@ -1,6 +1,6 @@
 //! The types of `Microsoft.ContainerService`: one line each.
 
-use arm_kernel::{Namespace, Operation, ResourceType, Scope, Verb, operations_document};
+use arm_kernel::{Gate, Namespace, Operation, ResourceType, Scope, Verb, operations_document};
 use arm_wire::Response;
 
 use crate::{
@@ -46,5 +46,6 @@ const OPERATIONS: ResourceType<ContainerService> = ResourceType {
     operations: &[Row::read(Verb::List, "Operations_List", |_, _| {
         Box::pin(async { Ok(Response::ok(operations_document::<ContainerService>())) })
     })
+    .gate(Gate::Anybody)
     .at(Scope::Tenant)],
 };

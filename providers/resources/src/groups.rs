@@ -293,6 +293,7 @@ fn delete(context: &Context<'_, ResourcesConfig>, state: &State) -> Result<Decis
     group.deleting = true;
     let deletion = OperationRecord {
         deletes: true,
+        asked_by: Some(context.info.principal.object_id.clone()),
         ..OperationRecord::accepted(
             context.ids.uuid(),
             GROUP_DELETION,

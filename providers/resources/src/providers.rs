@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use crate::{NAMESPACE, ResourcesProvider, store_error, subscription};
 
+/// What every subscription has registered.
+const ALWAYS: &[&str] = &["microsoft.resources", "microsoft.authorization"];
+
 /// Types of which resources have no location of their own.
 const GLOBAL: &[&str] = &["operations"];
 
@@ -145,7 +148,7 @@ impl ResourcesProvider {
             None => body["id"] = json!(format!("/providers/{namespace}")),
             Some(record) => {
                 let lower = namespace.to_ascii_lowercase();
-                let registered = namespace == NAMESPACE || record.registered.contains(&lower);
+                let registered = ALWAYS.contains(&lower.as_str()) || record.registered.contains(&lower);
                 body["id"] = json!(format!("{}/providers/{namespace}", subscription_id(&record.id)));
                 body["registrationState"] = json!(if registered { "Registered" } else { "NotRegistered" });
             }

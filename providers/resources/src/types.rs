@@ -2,7 +2,7 @@
 //! types: `/subscriptions/{s}/resourceGroups/{g}` is `subscriptions/resourceGroups`.
 
 use arm_kernel::{
-    FIELDS, Mode, Namespace, Operation, ResourceType,
+    FIELDS, Gate, Mode, Namespace, Operation, ResourceType,
     Scope::{Resource, Subscription, Tenant},
     Verb::{Action, Delete, Exists, Get, List, Patch, Put},
 };
@@ -93,6 +93,7 @@ const TENANTS: Type = kind(
     &[Row::items("Tenants_List", |provider, _| {
         Box::pin(async { Ok(provider.tenants()) })
     })
+    .gate(Gate::Anybody)
     .at(Tenant)],
 );
 const SUBSCRIPTIONS: Type = kind(
@@ -101,10 +102,12 @@ const SUBSCRIPTIONS: Type = kind(
         Row::items("Subscriptions_List", |provider, _| {
             Box::pin(provider.list_subscriptions())
         })
+        .gate(Gate::ItemsReached)
         .at(Tenant),
         Row::read(Get, "Subscriptions_Get", |provider, call| {
             Box::pin(provider.get_subscription(&call.request))
         })
+        .gate(Gate::Reaches)
         .at(Tenant),
     ],
 );
@@ -113,6 +116,7 @@ const LOCATIONS: Type = kind(
     &[Row::items("Subscriptions_ListLocations", |provider, call| {
         Box::pin(provider.locations(&call.request))
     })
+    .gate(Gate::Reaches)
     .at(Tenant)],
 );
 const TENANT_PROVIDERS: Type = kind(
@@ -122,11 +126,13 @@ const TENANT_PROVIDERS: Type = kind(
             Box::pin(provider.list_providers(&call.request))
         })
         .expand(providers::EXPANDED)
+        .gate(Gate::Anybody)
         .at(Tenant),
         Row::read(Get, "Providers_GetAtTenantScope", |provider, call| {
             Box::pin(provider.get_provider(&call.request))
         })
         .expand(providers::EXPANDED)
+        .gate(Gate::Anybody)
         .at(Tenant),
     ],
 );
@@ -137,11 +143,13 @@ const PROVIDERS: Type = kind(
             Box::pin(provider.list_providers(&call.request))
         })
         .expand(providers::EXPANDED)
+        .gate(Gate::Reaches)
         .at(Tenant),
         Row::read(Get, "Providers_Get", |provider, call| {
             Box::pin(provider.get_provider(&call.request))
         })
         .expand(providers::EXPANDED)
+        .gate(Gate::Reaches)
         .at(Tenant),
         Row::write(
             Action("register"),
@@ -166,6 +174,7 @@ const GROUPS: Type = kind(
     &[
         Row::list::<Groups>("ResourceGroups_List")
             .filter(&["tagName", "tagValue", "name", "location"])
+            .gate(Gate::Items)
             .at(Tenant),
         Row::get::<Groups>("ResourceGroups_Get").at(Tenant),
         Row::exists::<Groups>("ResourceGroups_CheckExistence").at(Tenant),
@@ -184,6 +193,7 @@ const RESOURCES: Type = kind(
     })
     .filter(FIELDS)
     .expand(groups::EXPANDED)
+    .gate(Gate::ItemsByType)
     .at(Tenant)],
 );
 const GROUP_RESOURCES: Type = kind(
@@ -193,6 +203,7 @@ const GROUP_RESOURCES: Type = kind(
     })
     .filter(FIELDS)
     .expand(groups::EXPANDED)
+    .gate(Gate::ItemsByType)
     .at(Tenant)],
 );
 const GROUP_DEPLOYMENT_OPERATIONS: Type = kind(

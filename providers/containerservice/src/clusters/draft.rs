@@ -182,6 +182,7 @@ pub(crate) fn advance(
         operation: OperationRecord {
             part: pool.map(Part::pool),
             creates: creates(present, pool),
+            asked_by: Some(context.principal.object_id.clone()),
             ..OperationRecord::accepted(
                 id,
                 operation,

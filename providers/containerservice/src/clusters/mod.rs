@@ -20,8 +20,8 @@ pub(crate) mod view;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Call, Context, Decision, FIELDS, Members, Mode, Mutation, Operation, Presence, Purpose, RequestInfo,
-    Resource, ResourceType, Scope, Tagged, Tags, Verb, act, delete_each, quote,
+    Call, Context, Decision, FIELDS, Gate, Members, Mode, Mutation, Operation, Presence, Purpose,
+    RequestInfo, Resource, ResourceType, Scope, Tagged, Tags, Verb, act, delete_each, quote,
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
@@ -57,9 +57,12 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
         Row::put::<Clusters>("ManagedClusters_CreateOrUpdate"),
         Row::patch_tags::<Clusters>("ManagedClusters_UpdateTags"),
         Row::delete::<Clusters>("ManagedClusters_Delete"),
-        Row::list::<Clusters>("ManagedClusters_ListByResourceGroup").filter(FIELDS),
+        Row::list::<Clusters>("ManagedClusters_ListByResourceGroup")
+            .filter(FIELDS)
+            .gate(Gate::Items),
         Row::list::<Clusters>("ManagedClusters_List")
             .filter(FIELDS)
+            .gate(Gate::Items)
             .at(Scope::Subscription),
         Abort::ROW,
         Row::read(

@@ -1,0 +1,123 @@
+//! The answer to whether somebody may do something, from the records: as they are at that moment, so what is given holds from the next
+//! request on and what is taken away does not.
+//!
+//! A check reads the principal's own assignments, which are few, and decides by their keys; built-in roles are part of the program. Groups
+//! have no records yet: a principal stands for itself alone.
+
+use std::{borrow::Cow, sync::Arc};
+
+use arm_access::{Permission, Scope, built_in};
+use arm_ids::ResourcePath;
+use arm_kernel::{Authorizer, Change, Locks, store_error};
+use arm_wire::{ArmError, Principal};
+use async_trait::async_trait;
+use control_records::access::{
+    LOCKS, LockLevel, LockRecord, RoleRecord, assigned, assignments_of, lock_scope, role_key,
+};
+use control_store::{Store, get_record, parse_record};
+
+/// Asks the roles that principals have.
+#[derive(Clone)]
+pub struct RoleAuthorizer {
+    store: Arc<dyn Store>,
+}
+
+impl RoleAuthorizer {
+    /// Over the records of a store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+}
+
+impl std::fmt::Debug for RoleAuthorizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RoleAuthorizer")
+    }
+}
+
+/// What a role permits; nothing where there is no such role any more.
+pub(crate) async fn permissions_of(
+    store: &dyn Store,
+    role: &str,
+) -> Result<Cow<'static, [Permission]>, ArmError> {
+    if let Some(built_in) = built_in(role) {
+        return Ok(Cow::Borrowed(&built_in.permissions));
+    }
+    let found = get_record::<RoleRecord>(store, &role_key(role))
+        .await
+        .map_err(store_error)?;
+    Ok(Cow::Owned(
+        found.map(|role| role.value.permissions).unwrap_or_default(),
+    ))
+}
+
+#[async_trait]
+impl Authorizer for RoleAuthorizer {
+    async fn may(&self, principal: &Principal, action: &str, scope: &ResourcePath) -> Result<bool, ArmError> {
+        let at = Scope::of(scope);
+        let (own, _) = self
+            .store
+            .list(&assignments_of(&principal.object_id))
+            .await
+            .map_err(store_error)?;
+        for (key, _) in &own {
+            let Some(assigned) = assigned(key).filter(|assigned| assigned.scope.contains(&at)) else {
+                continue;
+            };
+            let permissions = permissions_of(&*self.store, assigned.role).await?;
+            if permissions.iter().any(|permission| permission.permits(action)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn reaches(&self, principal: &Principal, scope: &ResourcePath) -> Result<bool, ArmError> {
+        let at = Scope::of(scope);
+        let (own, _) = self
+            .store
+            .list(&assignments_of(&principal.object_id))
+            .await
+            .map_err(store_error)?;
+        for (key, _) in &own {
+            let Some(assigned) =
+                assigned(key).filter(|assigned| assigned.scope.contains(&at) || at.contains(&assigned.scope))
+            else {
+                continue;
+            };
+            let permissions = permissions_of(&*self.store, assigned.role).await?;
+            if permissions
+                .iter()
+                .any(|permission| !permission.actions.is_empty() || !permission.data_actions.is_empty())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[async_trait]
+impl Locks for RoleAuthorizer {
+    async fn against(&self, change: Change, scope: &ResourcePath) -> Result<Vec<String>, ArmError> {
+        let at = Scope::of(scope);
+        let (locks, _) = self.store.list(LOCKS).await.map_err(store_error)?;
+        let mut against = Vec::new();
+        for (key, found) in &locks {
+            let Some(locked) = lock_scope(key) else { continue };
+            let holds = locked.contains(&at);
+            // What is below goes with what is deleted.
+            let falls = change == Change::Delete && at.contains(&locked);
+            if !holds && !falls {
+                continue;
+            }
+            let lock = parse_record::<LockRecord>(key, found).map_err(store_error)?.value;
+            if (change == Change::Delete || lock.level == LockLevel::ReadOnly)
+                && !against.contains(&lock.scope)
+            {
+                against.push(lock.scope);
+            }
+        }
+        Ok(against)
+    }
+}

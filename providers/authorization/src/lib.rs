@@ -1,0 +1,69 @@
+//! `Microsoft.Authorization`: roles, who has them where, and locks; and the answer to whether somebody may do something.
+//!
+//! All types are extensions: they hang on whatever there is, `{scope}/providers/Microsoft.Authorization/…`.
+//!
+//! Always true: what is answered is in the store, and holds from the next request on ([`RoleAuthorizer`] keeps nothing in memory); who gives
+//! a right at a scope may give rights there; nothing is made at a scope that is being deleted.
+//!
+//! Called by: the edge, for its types and for each request; the assembly.
+
+mod assignments;
+mod authorizer;
+mod body;
+mod definitions;
+mod filter;
+mod locks;
+mod permissions;
+mod place;
+mod types;
+
+use std::sync::Arc;
+
+use arm_kernel::Host;
+use base_env::Env;
+use control_store::Store;
+
+pub use authorizer::RoleAuthorizer;
+
+/// The namespace.
+pub const NAMESPACE: &str = "Microsoft.Authorization";
+
+/// The provider.
+pub struct Authorization {
+    env: Env,
+    store: Arc<dyn Store>,
+    tenant: String,
+}
+
+impl Authorization {
+    /// A provider over a store; `tenant` is the GUID of the stamp's tenant.
+    pub fn new(env: Env, store: Arc<dyn Store>, tenant: impl Into<String>) -> Self {
+        Self {
+            env,
+            store,
+            tenant: tenant.into(),
+        }
+    }
+}
+
+impl Host for Authorization {
+    /// The GUID of the tenant.
+    type Config = String;
+
+    fn config(&self) -> &String {
+        &self.tenant
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Nothing here is long-running.
+    fn location(&self) -> &str {
+        ""
+    }
+}

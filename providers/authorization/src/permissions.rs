@@ -1,0 +1,29 @@
+//! What the caller itself may at a scope.
+
+use arm_access::Scope;
+use arm_kernel::{Items, store_error};
+use arm_wire::{ArmError, Request};
+use control_records::access::{assigned, assignments_of};
+
+use crate::{Authorization, authorizer::permissions_of, definitions, place::place};
+
+/// The permissions of each role that the caller has at the scope or above it.
+pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<Items, ArmError> {
+    let store = &*provider.store;
+    let at = Scope::of(&place(&request.path));
+    let (own, _) = store
+        .list(&assignments_of(&request.principal.object_id))
+        .await
+        .map_err(store_error)?;
+    let mut all = Vec::new();
+    for (key, _) in &own {
+        if let Some(one) = assigned(key).filter(|one| one.scope.contains(&at)) {
+            let permissions = permissions_of(store, one.role).await?;
+            all.extend(definitions::permissions(&permissions));
+        }
+    }
+    // They have no ids.
+    let keyed = all.into_iter().enumerate();
+    let items = keyed.map(|(number, permission)| (format!("{number:06}"), permission));
+    Ok(Items::Keyed(items.collect()))
+}

@@ -1,0 +1,10 @@
+//! Who may do what, through the edge: every route for every kind of principal, and what roles, assignments and locks come to.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
+
+mod assignments;
+mod definitions;
+mod lists;
+mod locks;
+mod matrix;
+mod stamp;

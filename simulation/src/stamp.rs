@@ -306,6 +306,10 @@ impl Stamp {
         };
         let version = if path.contains("providers/Landfall.") {
             BACKUP_API_VERSIONS[0]
+        } else if path.contains("Microsoft.Authorization/locks") {
+            "2020-05-01"
+        } else if path.contains("Microsoft.Authorization/") {
+            "2022-04-01"
         } else if path.contains("managedClusters") && !path.contains("providers/Microsoft.Resources/") {
             "2026-06-01"
         } else {

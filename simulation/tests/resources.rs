@@ -58,6 +58,65 @@ fn children_of_a_cluster_go_with_it() -> Result<()> {
 }
 
 #[test]
+fn rights_and_locks_at_a_cluster_go_with_it() -> Result<()> {
+    run(async || {
+        let (mut player, _) = settled().await?;
+        let reader =
+            "/providers/Microsoft.Authorization/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7";
+        let below = |scope: &str, rest: &str| format!("{scope}/providers/Microsoft.Authorization/{rest}");
+        let nodes = player.stamp.cluster("c1").await?.context("no cluster")?;
+        let nodes = format!("resourceGroups/{}", nodes.spec().node_resource_group);
+        // More than are removed in one transaction.
+        for number in 0..10 {
+            let name = format!("0a0a0a0a-0000-4000-8000-0000000000{number:02}");
+            let properties = json!({
+                "roleDefinitionId": reader, "principalId": name, "principalType": "ServicePrincipal",
+            });
+            put(
+                &mut player,
+                &below(CLUSTER, &format!("roleAssignments/{name}")),
+                properties,
+            )
+            .await?;
+        }
+        let of_nodes = "0b0a0a0a-0000-4000-8000-000000000000";
+        let properties = json!({
+            "roleDefinitionId": reader, "principalId": of_nodes, "principalType": "ServicePrincipal",
+        });
+        put(
+            &mut player,
+            &below(&nodes, &format!("roleAssignments/{of_nodes}")),
+            properties,
+        )
+        .await?;
+        let pool = format!("{CLUSTER}/agentPools/np1");
+        let locks = [below(&pool, "locks/l"), below(CLUSTER, "locks/l")];
+        for lock in &locks {
+            put(&mut player, lock, json!({ "level": "CanNotDelete" })).await?;
+        }
+        let refused = player.stamp.arm("DELETE", CLUSTER, None).await?;
+        ensure!(
+            refused.status == 409 && refused.body["error"]["code"] == "ScopeLocked",
+            "{}",
+            refused.body
+        );
+        // One below the cluster is enough.
+        player.stamp.arm("DELETE", &locks[1], None).await?;
+        let refused = player.stamp.arm("DELETE", CLUSTER, None).await?;
+        ensure!(refused.body["error"]["code"] == "ScopeLocked", "{}", refused.body);
+        player.stamp.arm("DELETE", &locks[0], None).await?;
+        // The cluster's own work is not a request, so no lock stops it; a lock that comes late goes with it.
+        player.command("delete c1").await?;
+        player.command("settle").await?;
+        let access = player.stamp.records::<Value>("/access/").await?;
+        let of_cluster = |key: &&String| key.contains("managedclusters") || key.contains("/0b0a0a0a");
+        ensure!(!access.keys().any(|key| of_cluster(&key)), "{access:?}");
+        ensure!(!access.is_empty(), "the owner's own stay");
+        Ok(())
+    })
+}
+
+#[test]
 fn labels_and_taints_of_a_pool_reach_old_and_new_nodes_and_leave_them() -> Result<()> {
     run(async || {
         let (mut player, uid) = settled().await?;

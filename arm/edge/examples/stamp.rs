@@ -5,15 +5,16 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arm_edge::{Edge, EdgeConfig, ServerTls};
-use arm_kernel::{AccessControl, GroupReaper, Provider};
+use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, ServiceLog};
 use arm_wire::PrincipalKind;
 use base_env::Env;
-use control_records::{SubscriptionRecord, key};
+use control_records::{SubscriptionRecord, access, key};
 use control_store::{Store, Txn, put_record};
 use identity::{
     EndpointTls, IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal,
     generate_secret,
 };
+use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use storage_redb::MemoryStore;
 
@@ -44,6 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     store
         .txn(Txn::default().absent(&key).with(put_record(&key, &subscription)))
         .await?;
+    let mut person = String::new();
     let (secret, password) = (generate_secret(), generate_secret());
     for (kind, login, display_name, secret) in [
         (
@@ -54,7 +56,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ),
         (PrincipalKind::User, "ada@example.test", "Ada", &password),
     ] {
-        create_principal(
+        let made = create_principal(
             &*store,
             &env,
             NewPrincipal {
@@ -65,13 +67,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             },
         )
         .await?;
+        // Ada has nothing until the application gives it.
+        if kind == PrincipalKind::Application {
+            let owner = access::owner_of_all(&made.object_id, &made.kind, made.created_at);
+            let owner = owner.ok_or("the principal has no GUID")?;
+            store.txn(owner.make(Txn::default())).await?;
+        } else {
+            person = made.object_id;
+        }
     }
     let tls = EndpointTls::generate(&[], &[], env.clock.now())?;
     std::fs::write(directory.join("ca.pem"), &tls.ca_pem)?;
     std::fs::write(
         directory.join("env"),
         format!(
-            "BASE_URL={base_url}\nCLIENT={APPLICATION}\nSECRET={secret}\nUSERNAME=ada@example.test\nPASSWORD={password}\n\
+            "BASE_URL={base_url}\nCLIENT={APPLICATION}\nSECRET={secret}\nUSERNAME=ada@example.test\nPASSWORD={password}\nPERSON={person}\n\
              TENANT={TENANT}\nSUBSCRIPTION={SUBSCRIPTION}\n"
         ),
     )?;
@@ -97,12 +107,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tenant_id: TENANT.to_owned(),
         tenant_name: "Example".to_owned(),
     };
+    let authorization: Arc<dyn Provider> =
+        Arc::new(Authorization::new(env.clone(), Arc::clone(&store), TENANT));
     let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
         resources,
         env.clone(),
         Arc::clone(&store),
-        Vec::new(),
+        vec![Arc::clone(&authorization)],
     ));
+    let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
     let reaper = GroupReaper::new(env.clone(), Arc::clone(&store), Vec::new());
     tokio::spawn(async move { reaper.run(std::future::pending()).await });
     let config = EdgeConfig {
@@ -122,8 +135,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         env,
         store,
         identity,
-        vec![resources],
-        AccessControl::allow_all(),
+        vec![resources, authorization],
+        AccessControl {
+            authorizer: Arc::clone(&roles) as Arc<dyn Authorizer>,
+            locks: roles,
+            activity: Arc::new(ServiceLog),
+        },
     );
     edge.serve(
         listener,

@@ -86,9 +86,10 @@ async fn named(store: &dyn Store, name: &str) -> Result<Option<Stored<Assignment
     }
 }
 
-fn answer(record: &AssignmentRecord) -> Value {
-    let scope = ResourcePath::parse(&record.scope).unwrap_or_default();
-    let roles = match &scope.subscription {
+/// As seen from a place: roles are called as its subscription has them, so that clients find them in its list.
+fn answer(record: &AssignmentRecord, at: &ResourcePath) -> Value {
+    let own = ResourcePath::parse(&record.scope).unwrap_or_default();
+    let roles = match at.subscription.as_ref().or(own.subscription.as_ref()) {
         Some(subscription) => arm_ids::subscription_id(subscription),
         None => String::new(),
     };
@@ -238,7 +239,8 @@ impl Resource for Assignments {
         let at = Scope::of(&place(path));
         let all = all(&*provider.store, ASSIGNMENTS).await?;
         let all = all.iter().filter(|one| related(&at, &one.at()));
-        Ok(all.map(answer).collect())
+        let place = place(path);
+        Ok(all.map(|one| answer(one, &place)).collect())
     }
 
     fn decide(
@@ -330,17 +332,18 @@ impl Resource for Assignments {
         }
     }
 
-    fn render(state: &State, change: Option<&AssignmentChange>, _: &ResourcePath, _: &str) -> Value {
+    fn render(state: &State, change: Option<&AssignmentChange>, path: &ResourcePath, _: &str) -> Value {
+        let at = place(path);
         match change {
             Some(
                 AssignmentChange::Make(record)
                 | AssignmentChange::Describe(record)
                 | AssignmentChange::Delete(record),
-            ) => answer(record),
+            ) => answer(record, &at),
             None => state
                 .present
                 .as_ref()
-                .map_or(Value::Null, |present| answer(&present.value)),
+                .map_or(Value::Null, |present| answer(&present.value, &at)),
         }
     }
 
@@ -493,7 +496,8 @@ pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<
             Term::CallOf(_, id) | Term::Is(_, id) => of.push(id.to_ascii_lowercase()),
         }
     }
-    let at = Scope::of(&place(&request.path));
+    let place = place(&request.path);
+    let at = Scope::of(&place);
     let prefix = match of.first() {
         Some(id) if guid(id).is_some() => assignments_of(id),
         _ => ASSIGNMENTS.to_owned(),
@@ -507,7 +511,7 @@ pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<
                 related(&at, &one.at())
             }
     });
-    Ok(Items::ById(found.map(|one| answer(&one)).collect()))
+    Ok(Items::ById(found.map(|one| answer(&one, &place)).collect()))
 }
 
 /// DELETE: 200 with what is gone.

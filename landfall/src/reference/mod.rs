@@ -3,7 +3,7 @@
 //! | page | from |
 //! |---|---|
 //! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
-//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources` |
+//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources` and `Microsoft.Authorization` |
 //! | `addons.md` | `cluster_addons::page()` |
 //! | `cli.md` | the binary's own command line |
 
@@ -13,6 +13,7 @@ mod errors;
 use std::collections::BTreeMap;
 
 use arm_kernel::routes;
+use providers_authorization::Authorization;
 use providers_resources::ResourcesProvider;
 
 const HEAD: &str =
@@ -28,7 +29,8 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
         text.insert_str(0, HEAD);
     }
     // This page says in its own words where it comes from.
-    let compatibility = providers_containerservice::compatibility(&routes::<ResourcesProvider>());
+    let compatibility =
+        providers_containerservice::compatibility(&routes::<ResourcesProvider>(), &routes::<Authorization>());
     pages.insert(
         "compatibility.md".into(),
         format!("{}\n", compatibility.trim_end()),

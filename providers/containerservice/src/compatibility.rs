@@ -9,8 +9,9 @@ use arm_kernel::{
 
 use crate::{API_VERSIONS, ContainerService};
 
-/// The page `docs/reference/compatibility.md`, in Markdown; with the operations of `resources`, `Microsoft.Resources`.
-pub fn compatibility(resources: &[Route]) -> String {
+/// The page `docs/reference/compatibility.md`, in Markdown; with the operations of `resources`, `Microsoft.Resources`, and `authorization`,
+/// `Microsoft.Authorization`.
+pub fn compatibility(resources: &[Route], authorization: &[Route]) -> String {
     let mut page = String::from(
         "# Compatibility with the AKS API\n\n\
          This page is generated from the tables that requests are checked with (`cargo xtask docs`); do not edit it.\n\n\
@@ -64,6 +65,12 @@ pub fn compatibility(resources: &[Route]) -> String {
          `/providers/Microsoft.Resources/`.\n\n",
     );
     operations(&mut page, resources);
+    page.push_str(
+        "\n## Roles and locks\n\n\
+         Of `Microsoft.Authorization`. At any scope: the path follows `/`, or the id of a subscription, a group or a resource, and \
+         `/providers/Microsoft.Authorization/`.\n\n",
+    );
+    operations(&mut page, authorization);
     page
 }
 

@@ -138,6 +138,7 @@ fn paths(namespace: &str, route: &Route) -> Vec<String> {
         Scope::Tenant => vec![below("/")],
         Scope::Subscription => vec![below(&subscription_id())],
         Scope::ResourceGroup => vec![below(&group_id("g"))],
+        Scope::Resource => vec![below(&cluster_id("g"))],
         Scope::Any => vec![
             below("/"),
             below(&subscription_id()),

@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arm_edge::{Edge, EdgeConfig};
-use arm_kernel::{AccessControl, Call, GroupReaper, Provider, Route, ServiceLog, routes};
+use arm_kernel::{AccessControl, Call, GroupReaper, Mode, Provider, Route, ServiceLog, TagsWish, routes};
 use arm_wire::{ArmError, PrincipalKind, Response};
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
@@ -96,6 +96,10 @@ impl Provider for Shell {
     }
 
     async fn preview(&self, _: &Route, _: &Call) -> Result<Response, ArmError> {
+        Ok(Response::ok(json!({})))
+    }
+
+    async fn tags(&self, _: &Route, _: &Call, _: &TagsWish, _: Mode) -> Result<Response, ArmError> {
         Ok(Response::ok(json!({})))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Always true: every argument that means something for a stamp is checked here or in [`crate::stamp`], before any effect.
 
+mod access;
 mod backup;
 mod image;
 
@@ -10,6 +11,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use access::{Access, AccessPlace};
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
 pub(crate) use image::{Image, ImageBuild, SourceArg};
 
@@ -107,6 +109,9 @@ pub(crate) enum Command {
     /// The store that knows of all clusters: its copies, and the way back to one
     #[command(subcommand)]
     Store(Store),
+    /// Who has which role where: list, give and take away
+    #[command(subcommand)]
+    Access(Access),
     /// Show what exists and is in no record of the store, and say what of it may go
     #[command(subcommand)]
     Unknown(Unknown),

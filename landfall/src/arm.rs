@@ -25,6 +25,8 @@ pub(crate) const OWN: &str = providers_containerservice::HISTORY_API_VERSIONS[0]
 /// The api-version of `Microsoft.Resources`.
 pub(crate) const RESOURCES: &str = "2024-11-01";
 
+/// The api-version of roles and their assignments.
+pub(crate) const ROLES: &str = "2022-04-01";
 /// The api-version of `Landfall.Backup`.
 pub(crate) const BACKUP: &str = "2026-11-01";
 

@@ -1,5 +1,6 @@
 //! The commands: one file each. They decide what to show and in which order; the work is done by the crates beneath.
 
+pub(crate) mod access;
 pub(crate) mod az;
 pub(crate) mod backup;
 pub(crate) mod doctor;

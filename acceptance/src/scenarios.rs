@@ -1,5 +1,6 @@
 //! The walks through the product. Two stamps side by side, and clusters side by side on them.
 
+mod access;
 mod adversity;
 mod backup;
 mod dns;
@@ -34,7 +35,9 @@ struct Walk {
 /// of the other.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &["up", "store", "backup", "disks", "power", "plugins", "members"],
+        scenarios: &[
+            "up", "access", "store", "backup", "disks", "power", "plugins", "members",
+        ],
         act: keeping,
     },
     Walk {
@@ -146,6 +149,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
             anyhow::ensure!(pid == stamp.serve_pid()?, "the service was started anew");
             Ok(())
         })?;
+    }
+    if wanted.has("access") {
+        access::walk(journal, stamp, az)?;
     }
     if wanted.has("store") {
         store::walk(journal, stamp, az)?;

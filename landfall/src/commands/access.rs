@@ -106,7 +106,10 @@ async fn role_id(arm: &ArmClient, role: &str, scope: &str) -> Result<String> {
                 .iter()
                 .map(|role| text(role, "/properties/roleName"))
                 .collect();
-            let what = format!("there is no role '{role}' that could be given at {}", shown(scope));
+            let what = format!(
+                "there is no role '{role}' that could be given at {}",
+                shown(scope)
+            );
             Err(Problem::new(what, format!("choose one of: {}", names.join(", "))).into())
         }
     }

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::{
     Edge, Inner,
     answer::{self, Failure, Outcome},
-    body, metadata, query,
+    body, compress, metadata, query,
 };
 
 /// The address of the other end, put into the request by the listener.
@@ -55,6 +55,7 @@ impl Edge {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
         let caller = self.inner.caller(&parts);
         let method = parts.method.clone();
+        let takes_gzip = method != Method::HEAD && compress::wanted(&parts.headers);
         // The path as sent: it is ASCII without controls. Never the query or the body: they may hold what is nobody's business.
         let path = parts.uri.path().to_owned();
 
@@ -134,6 +135,9 @@ impl Edge {
             log_request!(debug);
         } else {
             log_request!(info);
+        }
+        if takes_gzip {
+            answer = compress::gzip(answer).await;
         }
         answer
     }

@@ -10,6 +10,7 @@
 
 mod answer;
 mod body;
+mod compress;
 mod connection;
 mod handle;
 mod metadata;

@@ -6,6 +6,7 @@
 mod arm;
 mod counting;
 mod create;
+mod edge;
 mod engine;
 mod floor;
 mod haste;
@@ -56,6 +57,14 @@ enum Bench {
     /// Both are made from nothing but downloaded sources, in directories of their own, one after the other as `cargo run
     /// --release -- up` does. The floor is their processor time divided by the processors.
     Setup(Setup),
+    /// What the ARM edge carries for each second of a core, and how long its clients wait, also while it is attacked
+    ///
+    /// The service is the real one with its store on disk, its listener and tokens, in a process of its own; machines, agents and the
+    /// clusters' APIs are simulated. A second of a core is one of that process' user and system time.
+    Edge(Edge),
+    /// The service of `edge`, in a process of its own
+    #[command(hide = true)]
+    EdgeServe(EdgeServe),
     /// The second part of `setup`, in a process of its own
     #[command(hide = true)]
     SetupImage(SetupImage),
@@ -131,6 +140,24 @@ struct SetupImage {
     cache: PathBuf,
 }
 
+/// `cargo xtask bench edge`.
+#[derive(Debug, Args)]
+struct Edge {
+    /// Seconds over which each of the figures is measured
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=600))]
+    seconds: u64,
+    /// Print one last line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `bench edge-serve`.
+#[derive(Debug, Args)]
+struct EdgeServe {
+    /// Where its files are
+    directory: PathBuf,
+}
+
 #[derive(Debug, Args)]
 struct Common {
     /// Print one last line of JSON
@@ -156,6 +183,8 @@ fn main() -> Result<()> {
             Bench::Idle(options) => idle::run(options).await,
             Bench::Engine(options) => engine::run(options).await,
             Bench::EnginePart(options) => engine::part(options).await,
+            Bench::Edge(options) => edge::run(options).await,
+            Bench::EdgeServe(options) => edge::serve(options).await,
             Bench::Setup(options) => setup::run(options),
             Bench::SetupImage(options) => setup::image(options),
         }

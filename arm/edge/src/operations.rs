@@ -44,7 +44,12 @@ impl Inner {
         match poll {
             Poll::Status => Ok(status(&operation, request)),
             Poll::Result => match result(&operation, &self.registry, request)? {
-                Given::Answer(response) => Ok(response),
+                Given::Answer(response) => {
+                    if operation.result.is_some() {
+                        self.may_have_output(&operation, &resource, &call).await?;
+                    }
+                    Ok(response)
+                }
                 Given::Resource => {
                     let target = self.registry.target(&resource)?;
                     let route = target.route(&Method::GET).map_err(|(error, _)| error)?;
@@ -61,6 +66,26 @@ impl Inner {
                 }
             },
         }
+    }
+
+    /// What came of an operation is for who asked for it, and for who might have: it may be more than who reads the resource is to know.
+    async fn may_have_output(
+        &self,
+        operation: &OperationRecord,
+        resource: &ResourcePath,
+        call: &Call,
+    ) -> Result<(), ArmError> {
+        if operation.asked_by.as_ref() == Some(&call.request.principal.object_id) {
+            return Ok(());
+        }
+        // One whose row is gone with an older release is nobody else's.
+        let row = self.registry.operation(&operation.name);
+        let action = row.map(|row| row.permission(resource)).unwrap_or_default();
+        let scope = scope_of(resource);
+        if !action.is_empty() && call.may(&action, &scope).await? {
+            return Ok(());
+        }
+        Err(call.refusal(&action, &scope))
     }
 
     /// The operation that a path names, and what it is about.

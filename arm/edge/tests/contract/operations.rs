@@ -3,9 +3,10 @@
 use control_records::{OperationError, OperationRecord, OperationStatus, Output, Owner, directory};
 use control_store::Txn;
 use http::StatusCode;
+use identity::find_principal;
 use serde_json::json;
 
-use crate::fixture::{SUBSCRIPTION, Stamp, THINGS};
+use crate::fixture::{APPLICATION, SUBSCRIPTION, Stamp, THINGS};
 
 async fn put(stamp: &Stamp, id: &str, change: impl FnOnce(&mut OperationRecord)) {
     let now = stamp.env.clock.now();
@@ -161,4 +162,45 @@ async fn what_an_operation_gives_is_said_by_its_row() {
         stamp.get(&path("operationresults", "made")).await.code(),
         "AuthorizationFailed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_followed_by_who_asked_for_it_and_by_who_may_read_what_it_is_about() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    let caller = find_principal(&*stamp.store, APPLICATION).await.unwrap().unwrap();
+    let output = Output::try_from(json!({ "logs": "for the asker" })).unwrap();
+    for (id, by) in [("mine", caller.object_id.as_str()), ("theirs", "somebody else")] {
+        put(&stamp, id, |op| {
+            op.status = OperationStatus::Succeeded;
+            op.asked_by = Some(by.to_owned());
+            op.result = Some(output.clone());
+        })
+        .await;
+    }
+    let forbid = |action| stamp.guard.forbidden.lock().unwrap().push(action);
+    let get = async |kind, id| {
+        let answer = stamp.get(&path(kind, id)).await;
+        (answer.status.as_u16(), answer.text)
+    };
+    // Who may read operations, or the thing, does not get what came of it; who might have asked for it does.
+    assert_eq!(get("operationresults", "theirs").await.0, 200);
+    forbid("Microsoft.Test/things/write");
+    assert_eq!(get("operations", "theirs").await.0, 200);
+    assert_eq!(get("operationresults", "theirs").await.0, 403);
+    for action in [
+        "microsoft.test/locations/operations/read",
+        "microsoft.test/locations/operationresults/read",
+    ] {
+        forbid(action);
+    }
+    assert_eq!(get("operations", "theirs").await.0, 200, "the thing may be read");
+    forbid("Microsoft.Test/things/read");
+    let (status, told) = get("operations", "theirs").await;
+    let (nothing, told_of_nothing) = get("operations", "nothing").await;
+    assert_eq!((status, nothing), (403, 403));
+    assert_eq!(told.replace("theirs", "nothing"), told_of_nothing);
+    for kind in ["operations", "operationresults"] {
+        assert_eq!(get(kind, "mine").await.0, 200, "{kind}");
+    }
 }

@@ -45,23 +45,25 @@ pub struct Grant<'a> {
 }
 
 impl Grant<'_> {
-    fn permits(&self, at: &Scope, permits: impl Fn(&Permission) -> bool) -> bool {
-        self.scope.contains(at) && self.permissions.iter().any(permits)
+    /// Whether it lets an action be done at a scope.
+    pub fn gives(&self, action: &str, at: &Scope) -> bool {
+        self.scope.contains(at) && self.permissions.iter().any(|one| one.permits(action))
+    }
+
+    /// The same of an action on data.
+    pub fn gives_data(&self, action: &str, at: &Scope) -> bool {
+        self.scope.contains(at) && self.permissions.iter().any(|one| one.permits_data(action))
     }
 }
 
 /// Whether any of these lets an action be done at a scope. What one role does not permit, another may.
 pub fn granted(grants: &[Grant<'_>], action: &str, at: &Scope) -> bool {
-    grants
-        .iter()
-        .any(|grant| grant.permits(at, |permission| permission.permits(action)))
+    grants.iter().any(|grant| grant.gives(action, at))
 }
 
 /// The same of an action on data.
 pub fn granted_data(grants: &[Grant<'_>], action: &str, at: &Scope) -> bool {
-    grants
-        .iter()
-        .any(|grant| grant.permits(at, |permission| permission.permits_data(action)))
+    grants.iter().any(|grant| grant.gives_data(action, at))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use arm_access::{Permission, Scope, built_in};
+use arm_access::{Grant, Permission, Scope, built_in};
 use arm_ids::ResourcePath;
 use arm_kernel::{Authorizer, Change, Locks, store_error};
 use arm_wire::{ArmError, Principal};
@@ -65,7 +65,11 @@ impl Authorizer for RoleAuthorizer {
                 continue;
             };
             let permissions = permissions_of(&*self.store, assigned.role).await?;
-            if permissions.iter().any(|permission| permission.permits(action)) {
+            let grant = Grant {
+                scope: assigned.scope,
+                permissions: &permissions,
+            };
+            if grant.gives(action, &at) {
                 return Ok(true);
             }
         }

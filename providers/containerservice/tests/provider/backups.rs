@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use agent_api::{Agents, LogError, WakeUp};
 use agent_protocol::{MachineConfig, ProcessSeen, ProcessState, Report, programs::BackupStatus};
-use arm_kernel::{AccessControl, Call, Mode, Provider as _, routes};
+use arm_ids::ResourcePath;
+use arm_kernel::{AccessControl, Authorizer, Call, Change as LockChange, Locks, Mode, Provider as _, routes};
+use arm_wire::{ArmError, Principal};
 use async_trait::async_trait;
 use cluster_archive::{Archive, DirectoryStore};
 use cluster_backup::{Change, Entry, ObjectName, base::BaseWriter, log::LogWriter};
@@ -117,6 +119,18 @@ impl World {
     }
 
     async fn ask_in(&self, mode: Mode, route: &str, path: &str, body: Value) -> (u16, Value) {
+        self.ask_under(AccessControl::allow_all(), mode, route, path, body)
+            .await
+    }
+
+    async fn ask_under(
+        &self,
+        access: AccessControl,
+        mode: Mode,
+        route: &str,
+        path: &str,
+        body: Value,
+    ) -> (u16, Value) {
         let provider = ContainerService::new(
             self.stamp.env.clone(),
             self.stamp.store.clone(),
@@ -149,7 +163,7 @@ impl World {
             body,
         );
         request.api_version = "2026-11-01".to_owned();
-        let call = Call::new(request, AccessControl::allow_all());
+        let call = Call::new(request, access);
         let outcome = match mode {
             Mode::Commit => api.handle(&route, &call).await,
             Mode::Preview => api.preview(&route, &call).await,
@@ -467,4 +481,51 @@ async fn a_deleted_cluster_comes_back_as_a_new_one_only() {
     assert_eq!(status, 404);
     let (_, all) = world.ask("Backups_ListClusters", "", Value::Null).await;
     assert_eq!(all["value"].as_array().unwrap().len(), 3);
+}
+
+/// Nobody may anything in the group `secret`, and nothing of the group `shut` is changed.
+struct Doors;
+
+#[async_trait]
+impl Authorizer for Doors {
+    async fn may(&self, _: &Principal, _: &str, scope: &ResourcePath) -> Result<bool, ArmError> {
+        Ok(scope.resource_group.as_deref() != Some("secret"))
+    }
+
+    async fn reaches(&self, _: &Principal, _: &ResourcePath) -> Result<bool, ArmError> {
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl Locks for Doors {
+    async fn against(&self, _: LockChange, scope: &ResourcePath) -> Result<Vec<String>, ArmError> {
+        let shut = scope.resource_group.as_deref() == Some("shut");
+        Ok(shut.then(|| scope.to_string()).into_iter().collect())
+    }
+}
+
+#[tokio::test]
+async fn what_a_restore_makes_elsewhere_needs_the_right_to_make_it_there() {
+    let world = World::new().await;
+    world.stamp.create("c", least()).await;
+    world.back_up(&world.stamp.record("c").await.unwrap().uid);
+    let at = world.time(30);
+    for (group, expected) in [
+        // Whether the group is there is nobody's business who may nothing in it.
+        ("secret", (403, "AuthorizationFailed")),
+        ("shut", (409, "ScopeLocked")),
+        ("none", (404, "ResourceGroupNotFound")),
+    ] {
+        let access = AccessControl {
+            authorizer: Arc::new(Doors),
+            locks: Arc::new(Doors),
+            ..AccessControl::allow_all()
+        };
+        let body = json!({ "at": at, "as": "copy", "resourceGroup": group });
+        let (status, answer) = world
+            .ask_under(access, Mode::Commit, "Backups_Restore", "c/restore", body)
+            .await;
+        assert_eq!((status, code(&answer)), expected, "{group}: {answer}");
+    }
 }

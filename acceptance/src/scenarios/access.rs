@@ -13,6 +13,8 @@ use crate::{
 
 /// The group of it.
 const ACCESS: &str = "access";
+/// The stamp's first cluster, and its group.
+const FIRST: &str = "landfall";
 /// The commands are run as they stand there.
 const GUIDE: &str = include_str!("../../../docs/guides/access.md");
 
@@ -102,6 +104,28 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             let said = az.fails(&["group", "delete", "--name", ACCESS, "--yes"])?;
             ensure!(said.contains("ScopeLocked"), "az says: {said}");
             follow(&guide.unlock).map(drop)
+        },
+    )?;
+    journal.step(
+        "access",
+        "a cluster's user gets its kubeconfig, and neither the administrator's nor changes",
+        || {
+            let of_cluster = ["--resource-group", FIRST, "--name", FIRST];
+            let aks = |verb: &[&'static str], more: &[&'static str]| -> Vec<&'static str> {
+                [&["aks"], verb, &of_cluster, more].concat()
+            };
+            let kubeconfig = ["--file", "-"];
+            refused(&person, &aks(&["get-credentials"], &kubeconfig))?;
+            let role = "Azure Kubernetes Service Cluster User Role";
+            let at = format!("{FIRST}/{FIRST}");
+            run(&mut stamp.landfall(&["access", "grant", role, &administrator, "--at", &at]))?;
+            let text = run(&mut person.command(&aks(&["get-credentials"], &kubeconfig)))?;
+            ensure!(text.contains("clusters:"), "{text}");
+            refused(&person, &aks(&["get-credentials", "--admin"], &kubeconfig))?;
+            refused(&person, &aks(&["stop"], &[]))?;
+            let seen = person.json(&["aks", "list"])?;
+            ensure!(seen.as_array().is_some_and(|seen| seen.len() == 1), "{seen}");
+            Ok(())
         },
     )?;
     journal.step("access", "the guide takes the role away", || {

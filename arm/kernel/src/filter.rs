@@ -1,7 +1,9 @@
-//! The part of OData that `$filter` of resource lists needs: `name eq 'value'`, joined by `and`.
+//! `$filter` of resource lists: `name eq 'value'`, joined by `and`.
 
 use arm_wire::{ArmError, ErrorCode, Request};
 use serde_json::Value;
+
+use crate::odata::{self, Term};
 
 /// What may be compared.
 pub const FIELDS: &[&str] = &[
@@ -34,11 +36,12 @@ impl Filter {
         let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
             return Ok(Self::default());
         };
-        clauses(text)
-            .and_then(|clauses| {
-                clauses
+        odata::parse(text)
+            .and_then(|terms| {
+                terms
                     .into_iter()
-                    .map(|(name, value)| {
+                    .map(|term| {
+                        let Term::Is(name, value) = term else { return None };
                         let known = FIELDS.iter().find(|field| field.eq_ignore_ascii_case(&name))?;
                         fields.contains(known).then_some((*known, value))
                     })
@@ -91,54 +94,6 @@ impl Filter {
                     || tags.is_some_and(|tags| tags.values().any(|value| value == wanted))
             }
         })
-    }
-}
-
-/// `a eq 'b' and c eq 'd'`; quotes inside a value are doubled.
-fn clauses(text: &str) -> Option<Vec<(String, String)>> {
-    let mut clauses = Vec::new();
-    let mut rest = text.trim();
-    loop {
-        let (name, after) = word(rest)?;
-        let (operator, after) = word(after)?;
-        if !operator.eq_ignore_ascii_case("eq") {
-            return None;
-        }
-        let (value, after) = quoted(after.trim_start())?;
-        clauses.push((name.to_owned(), value));
-        let after = after.trim_start();
-        if after.is_empty() {
-            return Some(clauses);
-        }
-        let (and, after) = word(after)?;
-        if !and.eq_ignore_ascii_case("and") || clauses.len() == 10 {
-            return None;
-        }
-        rest = after;
-    }
-}
-
-fn word(text: &str) -> Option<(&str, &str)> {
-    let text = text.trim_start();
-    let end = text
-        .find(|char: char| !char.is_ascii_alphanumeric())
-        .unwrap_or(text.len());
-    (end > 0).then(|| text.split_at(end))
-}
-
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut rest = text.strip_prefix('\'')?;
-    let mut value = String::new();
-    loop {
-        let (before, after) = rest.split_once('\'')?;
-        value.push_str(before);
-        match after.strip_prefix('\'') {
-            Some(after) => {
-                value.push('\'');
-                rest = after;
-            }
-            None => return Some((value, after)),
-        }
     }
 }
 

@@ -23,6 +23,7 @@ mod document;
 mod filter;
 mod group_reaper;
 mod list;
+pub mod odata;
 pub mod operations;
 mod preconditions;
 mod provider;

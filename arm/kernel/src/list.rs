@@ -82,6 +82,7 @@ pub(crate) fn check_query(
             "$top" | "$skiptoken" => list,
             "$filter" => query.own_filter || !query.filter.is_empty(),
             "$expand" => !query.expand.is_empty(),
+            "$select" => query.select,
             _ => false,
         };
         if !taken {

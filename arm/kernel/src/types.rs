@@ -94,6 +94,8 @@ pub struct Query {
     pub filter: &'static [&'static str],
     /// Whether there is a `$filter` that the handler reads itself.
     pub own_filter: bool,
+    /// Whether there is a `$select`, which the handler reads.
+    pub select: bool,
     /// The values that `$expand` may have, separated by commas; without any, there is no `$expand`.
     pub expand: &'static [&'static str],
 }
@@ -103,6 +105,7 @@ impl Query {
     pub const NONE: Self = Self {
         filter: &[],
         own_filter: false,
+        select: false,
         expand: &[],
     };
 }
@@ -274,6 +277,13 @@ impl<P> Operation<P> {
     #[must_use]
     pub const fn own_filter(mut self) -> Self {
         self.query.own_filter = true;
+        self
+    }
+
+    /// With a `$select` that the handler reads.
+    #[must_use]
+    pub const fn select(mut self) -> Self {
+        self.query.select = true;
         self
     }
 

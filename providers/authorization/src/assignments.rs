@@ -3,8 +3,9 @@
 use arm_access::{Scope, built_in};
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Call, Context, Decision, Items, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, etag, quote,
-    store_error, write,
+    Call, Context, Decision, Items, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, etag,
+    odata::{Term, terms},
+    quote, store_error, write,
 };
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use async_trait::async_trait;
@@ -24,7 +25,6 @@ use crate::{
     Authorization, NAMESPACE,
     authorizer::permissions_of,
     body::{Body, guid},
-    filter::{Term, terms},
     place::{Held, id_at, place},
 };
 
@@ -485,15 +485,17 @@ pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<
         Term::Call(name) => name == "atscope",
         Term::CallOf(name, _) => name == "assignedto",
         Term::Is(name, _) => name == "principalid",
+        Term::AtLeast(..) | Term::AtMost(..) => false,
     };
     let words = "atScope(), principalId eq '{id}' or assignedTo('{id}')";
     let mut at_scope = false;
     let mut of = Vec::new();
-    for term in terms(request, known, words)? {
+    for term in terms(request.query("$filter"), known, words)? {
         match term {
             Term::Call(_) => at_scope = true,
             // Without groups, what is assigned to somebody is what has its id.
             Term::CallOf(_, id) | Term::Is(_, id) => of.push(id.to_ascii_lowercase()),
+            Term::AtLeast(..) | Term::AtMost(..) => {}
         }
     }
     let place = place(&request.path);

@@ -3,8 +3,9 @@
 use arm_access::{BuiltIn, Permission, Scope, built_in, built_in_roles, plain_pattern};
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Call, Context, Decision, Items, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, etag, quote,
-    store_error, write,
+    Call, Context, Decision, Items, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, etag,
+    odata::{Term, terms},
+    quote, store_error, write,
 };
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use async_trait::async_trait;
@@ -18,7 +19,6 @@ use crate::{
     Authorization, NAMESPACE,
     assignments::count_of_role,
     body::{Body, guid},
-    filter::{Term, terms},
     place::{id_at, place, scope_in_body},
 };
 
@@ -501,11 +501,11 @@ async fn roles_at(store: &dyn Store, at: &ResourcePath, below: bool) -> Result<V
 pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<Items, ArmError> {
     let known = |term: &Term| match term {
         Term::Call(name) => name == "atscopeandbelow" || name == "atscope",
-        Term::CallOf(..) => false,
+        Term::CallOf(..) | Term::AtLeast(..) | Term::AtMost(..) => false,
         Term::Is(name, _) => name == "rolename" || name == "type",
     };
     let words = "atScopeAndBelow(), roleName eq '{name}' or type eq '{BuiltInRole or CustomRole}'";
-    let terms = terms(request, known, words)?;
+    let terms = terms(request.query("$filter"), known, words)?;
     let below = terms
         .iter()
         .any(|term| matches!(term, Term::Call(name) if name == "atscopeandbelow"));

@@ -11,7 +11,6 @@ mod assignments;
 mod authorizer;
 mod body;
 mod definitions;
-mod filter;
 mod locks;
 mod permissions;
 mod place;

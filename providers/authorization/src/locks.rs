@@ -3,7 +3,9 @@
 use arm_access::Scope;
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Context, Decision, Items, Mutation, Presence, Purpose, RequestInfo, Resource, etag, quote, store_error,
+    Context, Decision, Items, Mutation, Presence, Purpose, RequestInfo, Resource, etag,
+    odata::{Term, terms},
+    quote, store_error,
 };
 use arm_wire::{ArmError, ErrorCode, Request};
 use async_trait::async_trait;
@@ -15,7 +17,6 @@ use serde_json::{Value, json};
 use crate::{
     Authorization, NAMESPACE,
     body::Body,
-    filter::{Term, terms},
     place::{Held, id_at, place},
 };
 
@@ -234,7 +235,7 @@ async fn locks(store: &dyn Store, at: impl Fn(&Scope) -> bool) -> Result<Vec<Val
 /// The locks at a scope and below; with `atScope()` those that hold at it: its own and those above.
 pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<Items, ArmError> {
     let known = |term: &Term| matches!(term, Term::Call(name) if name == "atscope");
-    let at_scope = !terms(request, known, "atScope()")?.is_empty();
+    let at_scope = !terms(request.query("$filter"), known, "atScope()")?.is_empty();
     let at = Scope::of(&place(&request.path));
     let found = locks(&*provider.store, |scope| {
         if at_scope {

@@ -1,28 +1,36 @@
-//! `$filter` of this namespace: `atScope()`, `principalId eq '…'`, `assignedTo('…')`, …, joined by `and`.
+//! The part of OData that clients write into `$filter`: `name eq 'value'`, `eventTimestamp ge 2026-…`, `atScope()`, `assignedTo('…')`, …,
+//! joined by `and`. Pure.
 
-use arm_wire::{ArmError, ErrorCode, Request};
+use arm_wire::{ArmError, ErrorCode};
 
 /// The most terms of a filter.
 const MAX_TERMS: usize = 10;
 
 /// What a filter asks, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Term {
+pub enum Term {
     /// `name()`.
     Call(String),
     /// `name('value')`.
     CallOf(String, String),
     /// `name eq 'value'`.
     Is(String, String),
+    /// `name ge 'value'`.
+    AtLeast(String, String),
+    /// `name le 'value'`.
+    AtMost(String, String),
 }
 
-/// A request's filter, with names in lower case; of terms that `known` takes.
-pub(crate) fn terms(
-    request: &Request,
+/// What a `$filter` says, with names in lower case; of terms that `known` takes. `words` are those for people.
+///
+/// # Errors
+/// `BadRequest` when it is not of that form.
+pub fn terms(
+    filter: Option<&str>,
     known: impl Fn(&Term) -> bool,
     words: &str,
 ) -> Result<Vec<Term>, ArmError> {
-    let Some(text) = request.query("$filter").filter(|text| !text.trim().is_empty()) else {
+    let Some(text) = filter.filter(|text| !text.trim().is_empty()) else {
         return Ok(Vec::new());
     };
     parse(text)
@@ -33,7 +41,8 @@ pub(crate) fn terms(
         })
 }
 
-fn parse(text: &str) -> Option<Vec<Term>> {
+/// All terms of a text, with names in lower case.
+pub(crate) fn parse(text: &str) -> Option<Vec<Term>> {
     let mut terms = Vec::new();
     let mut rest = text.trim();
     loop {
@@ -45,17 +54,20 @@ fn parse(text: &str) -> Option<Vec<Term>> {
             match after.strip_prefix(')') {
                 Some(after) => (Term::Call(name), after),
                 None => {
-                    let (value, after) = quoted(after)?;
+                    let (value, after) = value(after)?;
                     (Term::CallOf(name, value), after.trim_start().strip_prefix(')')?)
                 }
             }
         } else {
             let (operator, after) = word(after)?;
-            if !operator.eq_ignore_ascii_case("eq") {
-                return None;
-            }
-            let (value, after) = quoted(after.trim_start())?;
-            (Term::Is(name, value), after)
+            let compare = match operator.to_ascii_lowercase().as_str() {
+                "eq" => Term::Is,
+                "ge" => Term::AtLeast,
+                "le" => Term::AtMost,
+                _ => return None,
+            };
+            let (value, after) = value(after.trim_start())?;
+            (compare(name, value), after)
         };
         terms.push(term);
         let after = after.trim_start();
@@ -78,13 +90,16 @@ fn word(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// A text in quotes, or a GUID without, as some clients write it; quotes inside are doubled.
-fn quoted(text: &str) -> Option<(String, &str)> {
+/// A text in quotes, or a GUID or a time without, as some clients write them; quotes inside are doubled.
+fn value(text: &str) -> Option<(String, &str)> {
     let Some(mut rest) = text.strip_prefix('\'') else {
         let end = text
-            .find(|char: char| !char.is_ascii_hexdigit() && char != '-')
+            .find(|char: char| !char.is_ascii_alphanumeric() && !"-:.+".contains(char))
             .unwrap_or(text.len());
-        return (end == 36).then(|| (text[..end].to_owned(), &text[end..]));
+        let (bare, after) = text.split_at(end);
+        let is_guid = end == 36 && bare.chars().all(|char| char.is_ascii_hexdigit() || char == '-');
+        let is_time = bare.starts_with(|char: char| char.is_ascii_digit()) && bare.contains(['T', 't']);
+        return (is_guid || is_time).then(|| (bare.to_owned(), after));
     };
     let mut value = String::new();
     loop {
@@ -126,6 +141,16 @@ mod tests {
             (
                 "principalId eq 0a0a0a0a-0000-4000-8000-00000000000a",
                 Some(vec![is("principalid", "0a0a0a0a-0000-4000-8000-00000000000a")]),
+            ),
+            (
+                "eventTimestamp ge 2026-11-29T01:02:03.000004+00:00 and eventTimestamp le '2026-11-30T00:00:00Z'",
+                Some(vec![
+                    Term::AtLeast(
+                        "eventtimestamp".to_owned(),
+                        "2026-11-29T01:02:03.000004+00:00".to_owned(),
+                    ),
+                    Term::AtMost("eventtimestamp".to_owned(), "2026-11-30T00:00:00Z".to_owned()),
+                ]),
             ),
             ("atScope() or atScope()", None),
             ("atScope(", None),

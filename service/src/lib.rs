@@ -41,6 +41,7 @@ use fabric_api::Fabric;
 use identity::{IdentityConfig, SigningKey, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
+use providers_insights::Insights;
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
@@ -191,6 +192,7 @@ impl Service {
             Arc::clone(&store),
             config.tenant.clone(),
         ));
+        let insights: Arc<dyn Provider> = Arc::new(Insights::new(Arc::clone(&store), config.tenant.clone()));
         let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
         let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
             ResourcesConfig {
@@ -201,7 +203,11 @@ impl Service {
             },
             env.clone(),
             Arc::clone(&store),
-            vec![Arc::clone(&clusters), Arc::clone(&authorization)],
+            vec![
+                Arc::clone(&clusters),
+                Arc::clone(&authorization),
+                Arc::clone(&insights),
+            ],
         ));
         let own: Arc<dyn Provider> = Arc::new(HistoryApi::new(env.clone(), Arc::clone(&store)));
         let tokens = TokenService::new(config.identity(), key, env.clone(), Arc::clone(&store));
@@ -215,7 +221,14 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
             Arc::new(tokens),
-            vec![Arc::clone(&clusters), resources, authorization, own, backups],
+            vec![
+                Arc::clone(&clusters),
+                resources,
+                authorization,
+                insights,
+                own,
+                backups,
+            ],
             AccessControl {
                 authorizer: Arc::clone(&roles) as Arc<dyn Authorizer>,
                 locks: roles,

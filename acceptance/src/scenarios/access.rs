@@ -27,6 +27,7 @@ struct Guide {
     take_away: String,
     lock: String,
     unlock: String,
+    log: String,
     without_az: String,
 }
 
@@ -104,6 +105,24 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             let said = az.fails(&["group", "delete", "--name", ACCESS, "--yes"])?;
             ensure!(said.contains("ScopeLocked"), "az says: {said}");
             follow(&guide.unlock).map(drop)
+        },
+    )?;
+    journal.step(
+        "access",
+        "the guide's activity log tells of the lock, and of the refused change",
+        || {
+            let told = follow(&guide.log)?;
+            for (action, status) in [
+                ("Microsoft.Authorization/locks/write", "Succeeded"),
+                ("Microsoft.Resources/subscriptions/resourceGroups/write", "Failed"),
+            ] {
+                ensure!(
+                    told.lines()
+                        .any(|line| line.contains(action) && line.ends_with(status)),
+                    "no {action} {status} in: {told}"
+                );
+            }
+            Ok(())
         },
     )?;
     journal.step(
@@ -215,9 +234,19 @@ fn commands() -> Result<Guide> {
         .filter_map(|rest| rest.split("```\n").next())
         .map(str::to_owned)
         .collect();
-    let blocks = <[String; 8]>::try_from(blocks)
+    let blocks = <[String; 9]>::try_from(blocks)
         .map_err(|blocks| anyhow::anyhow!("the guide has other blocks: {blocks:?}"))?;
-    let [scope, give, list, custom, take_away, lock, unlock, without_az] = blocks;
+    let [
+        scope,
+        give,
+        list,
+        custom,
+        take_away,
+        lock,
+        unlock,
+        log,
+        without_az,
+    ] = blocks;
     Ok(Guide {
         scope,
         give,
@@ -226,6 +255,7 @@ fn commands() -> Result<Guide> {
         take_away,
         lock,
         unlock,
+        log,
         without_az,
     })
 }

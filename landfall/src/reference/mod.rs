@@ -3,7 +3,7 @@
 //! | page | from |
 //! |---|---|
 //! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
-//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources` and `Microsoft.Authorization` |
+//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources`, `Microsoft.Authorization` and `Microsoft.Insights` |
 //! | `addons.md` | `cluster_addons::page()` |
 //! | `cli.md` | the binary's own command line |
 
@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 use arm_kernel::routes;
 use providers_authorization::Authorization;
+use providers_containerservice::OtherRoutes;
+use providers_insights::Insights;
 use providers_resources::ResourcesProvider;
 
 const HEAD: &str =
@@ -29,8 +31,11 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
         text.insert_str(0, HEAD);
     }
     // This page says in its own words where it comes from.
-    let compatibility =
-        providers_containerservice::compatibility(&routes::<ResourcesProvider>(), &routes::<Authorization>());
+    let compatibility = providers_containerservice::compatibility(&OtherRoutes {
+        resources: routes::<ResourcesProvider>(),
+        authorization: routes::<Authorization>(),
+        insights: routes::<Insights>(),
+    });
     pages.insert(
         "compatibility.md".into(),
         format!("{}\n", compatibility.trim_end()),

@@ -9,9 +9,19 @@ use arm_kernel::{
 
 use crate::{API_VERSIONS, ContainerService};
 
-/// The page `docs/reference/compatibility.md`, in Markdown; with the operations of `resources`, `Microsoft.Resources`, and `authorization`,
-/// `Microsoft.Authorization`.
-pub fn compatibility(resources: &[Route], authorization: &[Route]) -> String {
+/// The operations of other namespaces, for the page.
+#[derive(Debug, Default)]
+pub struct OtherRoutes {
+    /// Of `Microsoft.Resources`.
+    pub resources: Vec<Route>,
+    /// Of `Microsoft.Authorization`.
+    pub authorization: Vec<Route>,
+    /// Of `Microsoft.Insights`.
+    pub insights: Vec<Route>,
+}
+
+/// The page `docs/reference/compatibility.md`, in Markdown.
+pub fn compatibility(others: &OtherRoutes) -> String {
     let mut page = String::from(
         "# Compatibility with the AKS API\n\n\
          This page is generated from the tables that requests are checked with (`cargo xtask docs`); do not edit it.\n\n\
@@ -64,13 +74,20 @@ pub fn compatibility(resources: &[Route], authorization: &[Route]) -> String {
          Of `Microsoft.Resources`. At tenant scope the path is what follows `/`; at the scope of a resource it follows the resource's id and \
          `/providers/Microsoft.Resources/`.\n\n",
     );
-    operations(&mut page, resources);
+    operations(&mut page, &others.resources);
     page.push_str(
         "\n## Roles and locks\n\n\
          Of `Microsoft.Authorization`. At any scope: the path follows `/`, or the id of a subscription, a group or a resource, and \
          `/providers/Microsoft.Authorization/`.\n\n",
     );
-    operations(&mut page, authorization);
+    operations(&mut page, &others.authorization);
+    page.push_str(
+        "\n## The activity log\n\n\
+         Of `Microsoft.Insights`: each write, each credential that was handed out and each refusal, as long as they are kept (90 days, 5,000 \
+         of what was done and 1,000 of what was refused for each subscription). The same, oldest first, is at \
+         `Landfall.ContainerService/activities`.\n\n",
+    );
+    operations(&mut page, &others.insights);
     page
 }
 

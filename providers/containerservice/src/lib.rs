@@ -45,7 +45,7 @@ pub use clusters::{
     state::{ProvisioningState, cluster_state, pool_state},
     transaction::secret_name,
 };
-pub use compatibility::compatibility;
+pub use compatibility::{OtherRoutes, compatibility};
 pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},

@@ -500,7 +500,7 @@ fn the_tables_are_whole() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 69);
-    let page = providers_containerservice::compatibility(&[], &[]);
+    let page = providers_containerservice::compatibility(&Default::default());
     assert!(
         page.contains(
             "| ManagedClusters_CreateOrUpdate | PUT | resource group | `managedClusters/{name}` | `Microsoft.ContainerService/managedClusters/write` | works |"

@@ -19,6 +19,11 @@ pub struct Permission {
 }
 
 impl Permission {
+    /// Whether it names anything that it permits.
+    pub fn is_some(&self) -> bool {
+        !self.actions.is_empty() || !self.data_actions.is_empty()
+    }
+
     /// Whether it permits an action.
     pub fn permits(&self, action: &str) -> bool {
         named(&self.actions, &self.not_actions, action)

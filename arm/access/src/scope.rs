@@ -52,6 +52,11 @@ impl Scope {
             .strip_prefix(&self.0)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+
+    /// Whether one of both is the other or above it.
+    pub fn is_related(&self, other: &Self) -> bool {
+        self.contains(other) || other.contains(self)
+    }
 }
 
 impl fmt::Display for Scope {

@@ -25,7 +25,8 @@ use crate::{
     Authorization, NAMESPACE,
     authorizer::permissions_of,
     body::{Body, guid},
-    place::{Held, id_at, place},
+    place::{Held, before_roles, id_at, place},
+    written::done,
 };
 
 /// Assignments in a subscription, and beside all subscriptions.
@@ -89,10 +90,7 @@ async fn named(store: &dyn Store, name: &str) -> Result<Option<Stored<Assignment
 /// As seen from a place: roles are called as its subscription has them, so that clients find them in its list.
 fn answer(record: &AssignmentRecord, at: &ResourcePath) -> Value {
     let own = ResourcePath::parse(&record.scope).unwrap_or_default();
-    let roles = match at.subscription.as_ref().or(own.subscription.as_ref()) {
-        Some(subscription) => arm_ids::subscription_id(subscription),
-        None => String::new(),
-    };
+    let roles = before_roles(at.subscription.as_ref().or(own.subscription.as_ref()));
     json!({
         "id": id_at(&record.scope, "roleAssignments", &record.name),
         "name": record.name,
@@ -236,10 +234,10 @@ impl Resource for Assignments {
     }
 
     async fn list(provider: &Authorization, path: &ResourcePath, _: &str) -> Result<Vec<Value>, ArmError> {
-        let at = Scope::of(&place(path));
-        let all = all(&*provider.store, ASSIGNMENTS).await?;
-        let all = all.iter().filter(|one| related(&at, &one.at()));
         let place = place(path);
+        let at = Scope::of(&place);
+        let all = all(&*provider.store, ASSIGNMENTS).await?;
+        let all = all.iter().filter(|one| at.is_related(&one.at()));
         Ok(all.map(|one| answer(one, &place)).collect())
     }
 
@@ -474,11 +472,6 @@ async fn all(store: &dyn Store, prefix: &str) -> Result<Vec<AssignmentRecord>, A
     Ok(found.into_iter().map(|(_, found)| found.value).collect())
 }
 
-/// Whether one is at, above or below the other.
-fn related(a: &Scope, b: &Scope) -> bool {
-    a.contains(b) || b.contains(a)
-}
-
 /// The assignments at a scope, above and below; with `atScope()` without those below.
 pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<Items, ArmError> {
     let known = |term: &Term| match term {
@@ -510,7 +503,7 @@ pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<
             && if at_scope {
                 one.at().contains(&at)
             } else {
-                related(&at, &one.at())
+                at.is_related(&one.at())
             }
     });
     Ok(Items::ById(found.map(|one| answer(&one, &place)).collect()))
@@ -521,15 +514,7 @@ pub(crate) async fn delete(provider: &Authorization, call: &Call, mode: Mode) ->
     let request = &call.request;
     let info = RequestInfo::of(request);
     let written = write::<Assignments>(provider, &info, Mutation::Delete, mode).await?;
-    Ok(match &written.decision {
-        Decision::Write(change) => Response::ok(Assignments::render(
-            &written.state,
-            Some(change),
-            &request.path,
-            &request.api_version,
-        )),
-        Decision::InProgress(_) | Decision::Unchanged => Response::empty(StatusCode::NO_CONTENT),
-    })
+    Ok(done(&written, request, StatusCode::OK))
 }
 
 /// How many assignments have a role.

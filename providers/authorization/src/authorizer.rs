@@ -51,17 +51,21 @@ pub(crate) async fn permissions_of(
     ))
 }
 
-#[async_trait]
-impl Authorizer for RoleAuthorizer {
-    async fn may(&self, principal: &Principal, action: &str, scope: &ResourcePath) -> Result<bool, ArmError> {
-        let at = Scope::of(scope);
+impl RoleAuthorizer {
+    /// Whether any of a principal's roles passes, of those at scopes that matter. Only roles of such scopes are read.
+    async fn any_grant(
+        &self,
+        principal: &Principal,
+        matters: impl Fn(&Scope) -> bool + Send,
+        passes: impl Fn(&Grant<'_>) -> bool + Send,
+    ) -> Result<bool, ArmError> {
         let (own, _) = self
             .store
             .list(&assignments_of(&principal.object_id))
             .await
             .map_err(store_error)?;
         for (key, _) in &own {
-            let Some(assigned) = assigned(key).filter(|assigned| assigned.scope.contains(&at)) else {
+            let Some(assigned) = assigned(key).filter(|assigned| matters(&assigned.scope)) else {
                 continue;
             };
             let permissions = permissions_of(&*self.store, assigned.role).await?;
@@ -69,35 +73,34 @@ impl Authorizer for RoleAuthorizer {
                 scope: assigned.scope,
                 permissions: &permissions,
             };
-            if grant.gives(action, &at) {
+            if passes(&grant) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+}
+
+#[async_trait]
+impl Authorizer for RoleAuthorizer {
+    async fn may(&self, principal: &Principal, action: &str, scope: &ResourcePath) -> Result<bool, ArmError> {
+        let at = Scope::of(scope);
+        self.any_grant(
+            principal,
+            |scope| scope.contains(&at),
+            |grant| grant.gives(action, &at),
+        )
+        .await
+    }
 
     async fn reaches(&self, principal: &Principal, scope: &ResourcePath) -> Result<bool, ArmError> {
         let at = Scope::of(scope);
-        let (own, _) = self
-            .store
-            .list(&assignments_of(&principal.object_id))
-            .await
-            .map_err(store_error)?;
-        for (key, _) in &own {
-            let Some(assigned) =
-                assigned(key).filter(|assigned| assigned.scope.contains(&at) || at.contains(&assigned.scope))
-            else {
-                continue;
-            };
-            let permissions = permissions_of(&*self.store, assigned.role).await?;
-            if permissions
-                .iter()
-                .any(|permission| !permission.actions.is_empty() || !permission.data_actions.is_empty())
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.any_grant(
+            principal,
+            |scope| scope.is_related(&at),
+            |grant| grant.permissions.iter().any(Permission::is_some),
+        )
+        .await
     }
 }
 

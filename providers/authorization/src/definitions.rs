@@ -19,7 +19,8 @@ use crate::{
     Authorization, NAMESPACE,
     assignments::count_of_role,
     body::{Body, guid},
-    place::{id_at, place, scope_in_body},
+    place::{before_roles, id_at, place, scope_in_body},
+    written::done,
 };
 
 const WRITE: &str = "Microsoft.Authorization/roleDefinitions/write";
@@ -122,14 +123,6 @@ fn scopes(record: &RoleRecord) -> impl Iterator<Item = Scope> {
         .filter_map(|text| Scope::parse(text).ok())
 }
 
-/// What roles' ids begin with at a place: they are of its subscription.
-fn of_place(at: &ResourcePath) -> String {
-    match &at.subscription {
-        Some(subscription) => arm_ids::subscription_id(subscription),
-        None => String::new(),
-    }
-}
-
 #[async_trait]
 impl Resource for Definitions {
     type Provider = Authorization;
@@ -148,9 +141,7 @@ impl Resource for Definitions {
             .map_err(store_error)?;
         let at = Scope::of(&place(path));
         if purpose == Purpose::Answer {
-            custom = custom.filter(|custom| {
-                scopes(&custom.value).any(|scope| scope.contains(&at) || at.contains(&scope))
-            });
+            custom = custom.filter(|custom| scopes(&custom.value).any(|scope| scope.is_related(&at)));
         }
         Ok(State {
             built_in: built_in(&id),
@@ -248,7 +239,7 @@ impl Resource for Definitions {
     }
 
     fn render(state: &State, change: Option<&RoleChange>, path: &ResourcePath, _: &str) -> Value {
-        let at = of_place(&place(path));
+        let at = before_roles(place(path).subscription.as_ref());
         match (change, state.built_in, &state.custom) {
             (Some(RoleChange::Put(record) | RoleChange::Delete(record)), _, _) => {
                 answer_of_custom(record, &at)
@@ -356,9 +347,7 @@ fn record(id: String, body: &Value, stamped: Stamped) -> Result<RoleRecord, ArmE
             not_data_actions: patterns("notDataActions"),
         });
     }
-    let some = permissions
-        .iter()
-        .any(|permission| !permission.actions.is_empty() || !permission.data_actions.is_empty());
+    let some = permissions.iter().any(Permission::is_some);
     let count: usize = permissions
         .iter()
         .map(|one| {
@@ -467,23 +456,16 @@ async fn act(
     call: &Call,
     action: &Action,
     mode: Mode,
-    done: StatusCode,
+    status: StatusCode,
 ) -> Result<Response, ArmError> {
-    let request = &call.request;
-    let info = RequestInfo::of(request);
+    let info = RequestInfo::of(&call.request);
     let written = write::<Definitions>(provider, &info, Mutation::Act(action), mode).await?;
-    Ok(match &written.decision {
-        Decision::Write(change) => {
-            let body = Definitions::render(&written.state, Some(change), &request.path, &request.api_version);
-            Response::with(done, body)
-        }
-        Decision::InProgress(_) | Decision::Unchanged => Response::empty(StatusCode::NO_CONTENT),
-    })
+    Ok(done(&written, &call.request, status))
 }
 
 /// The roles that can be assigned at a place; or also those that can be below.
 async fn roles_at(store: &dyn Store, at: &ResourcePath, below: bool) -> Result<Vec<Value>, ArmError> {
-    let (scope, prefix) = (Scope::of(at), of_place(at));
+    let (scope, prefix) = (Scope::of(at), before_roles(at.subscription.as_ref()));
     let (custom, _) = list_records::<RoleRecord>(store, ROLES)
         .await
         .map_err(store_error)?;

@@ -15,6 +15,7 @@ mod locks;
 mod permissions;
 mod place;
 mod types;
+mod written;
 
 use std::sync::Arc;
 

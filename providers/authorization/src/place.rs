@@ -28,6 +28,11 @@ pub(crate) fn id_at(place: &str, kind: &str, name: &str) -> String {
     )
 }
 
+/// What roles' ids begin with, as a subscription has them; without one, as the stamp has them.
+pub(crate) fn before_roles(subscription: Option<&String>) -> String {
+    subscription.map_or_else(String::new, |subscription| arm_ids::subscription_id(subscription))
+}
+
 /// What has to stay as it is for something to be made at a scope: its group and its cluster, neither being deleted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Held(Vec<(String, Revision)>);

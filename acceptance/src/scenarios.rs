@@ -5,6 +5,7 @@ mod adversity;
 mod backup;
 mod dns;
 mod fresh;
+mod guide;
 mod healing;
 mod login;
 mod maintenance;

@@ -1,10 +1,8 @@
 //! Roles and locks with the commands of the guide: what is given holds at once, what is taken away does not, a restart changes neither.
 
-use std::{path::Path, process::Command};
+use anyhow::{Result, ensure};
 
-use anyhow::{Context, Result, ensure};
-
-use super::text;
+use super::{guide, login::register, text};
 use crate::{
     clients::{Az, run},
     journal::Journal,
@@ -189,20 +187,7 @@ fn login(stamp: &Stamp) -> Result<Az> {
     let mut az = stamp.fresh_az()?;
     az.config = stamp.directory.path().join("azure-person");
     std::fs::create_dir_all(&az.config)?;
-    let endpoint = format!("https://{}", stamp.listen);
-    for arguments in [
-        &[
-            "cloud",
-            "register",
-            "--name",
-            "landfall",
-            "--endpoint-resource-manager",
-            &endpoint,
-        ][..],
-        &["cloud", "set", "--name", "landfall"],
-    ] {
-        run(&mut az.command(arguments))?;
-    }
+    register(stamp, &az)?;
     let user = text(&stamp.summary, "/administrator/login")?;
     let password = std::fs::read_to_string(text(&stamp.summary, "/administrator/passwordFile")?)?;
     let password = password.trim();
@@ -260,33 +245,18 @@ fn commands() -> Result<Guide> {
     })
 }
 
-/// Runs commands of the guide in a shell, as a person would who is logged in.
+/// Runs commands of the guide.
 fn follow(stamp: &Stamp, az: &Az, principal: &str, script: &str) -> Result<String> {
-    let own = az
-        .program
-        .parent()
-        .map(Path::to_path_buf)
-        .context("no directory")?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path)))?;
     // The name is this run's; everything else of the command is the guide's.
     let landfall = stamp.landfall(&[]);
     let program = landfall.get_program().to_string_lossy().into_owned();
     let own = format!("landfall() {{ '{program}' \"$@\" --name {}; }}\n", stamp.name);
-    let mut shell = Command::new("bash");
+    let mut shell = guide::shell(stamp, az, &[], &format!("{own}{script}"))?;
     shell
-        .args(["-euo", "pipefail", "-c", &format!("{own}{script}")])
-        .current_dir(stamp.directory.path())
-        .env("PATH", path)
         .env("GROUP", ACCESS)
         .env("PRINCIPAL", principal)
         .env("KIND", "User");
-    for (name, value) in landfall.get_envs().chain(az.command(&[]).get_envs()) {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
+    guide::has_environment_of(&mut shell, &landfall);
     run(&mut shell)
 }
 

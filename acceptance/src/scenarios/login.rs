@@ -3,27 +3,29 @@
 use anyhow::{Result, ensure};
 
 use super::{GROUP, text};
-use crate::{clients::Az, journal::Journal, stamp::Stamp};
+use crate::{
+    clients::{Az, run},
+    journal::Journal,
+    stamp::Stamp,
+};
+
+/// Has an `az` know the stamp, and speak to it.
+pub(super) fn register(stamp: &Stamp, az: &Az) -> Result<()> {
+    let endpoint = format!("https://{}", stamp.listen);
+    let cloud = ["cloud", "register", "--name", "landfall"];
+    let registered = [&cloud[..], &["--endpoint-resource-manager", &endpoint]].concat();
+    run(&mut az.command(&registered))?;
+    run(&mut az.command(&["cloud", "set", "--name", "landfall"])).map(drop)
+}
 
 /// Gives an `az` that is logged in.
 pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
     let az = stamp.fresh_az()?;
-    let endpoint = format!("https://{}", stamp.listen);
     let id = text(&stamp.summary, "/servicePrincipal/clientId")?;
     let secret = std::fs::read_to_string(text(&stamp.summary, "/servicePrincipal/secretFile")?)?;
     let secret = secret.trim();
 
-    journal.step("login", "cloud register and set", || {
-        crate::clients::run(&mut az.command(&[
-            "cloud",
-            "register",
-            "--name",
-            "landfall",
-            "--endpoint-resource-manager",
-            &endpoint,
-        ]))?;
-        crate::clients::run(&mut az.command(&["cloud", "set", "--name", "landfall"])).map(drop)
-    })?;
+    journal.step("login", "cloud register and set", || register(stamp, &az))?;
     journal.step("login", "a wrong secret is refused in words", || {
         let said = az.fails(&[
             "login",

@@ -1,11 +1,11 @@
 //! A cluster is stopped and started with the commands of the guide; what was in it is there again.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{GROUP, aks, healing::machines};
+use super::{GROUP, aks, guide, healing::machines};
 use crate::{
     clients::{Az, Kubectl, run},
     journal::{Journal, wait_for},
@@ -30,7 +30,7 @@ struct Kept {
 }
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
-    let [stop, start] = commands()?;
+    let [stop, start] = guide::exactly(GUIDE)?;
     journal.step("power", "az aks create: three members", || {
         let more = ["--node-count", "1", "--no-ssh-key", "--tier", "standard"];
         aks(az, &["create"], NAME, &more).map(drop)
@@ -121,39 +121,13 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     })
 }
 
-/// The guide's blocks of commands: one that stops, one that starts.
-fn commands() -> Result<[String; 2]> {
-    let blocks: Vec<String> = GUIDE
-        .split("```sh\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .map(str::to_owned)
-        .collect();
-    let blocks = <[String; 2]>::try_from(blocks);
-    blocks.map_err(|blocks| anyhow::anyhow!("the guide has other blocks: {blocks:?}"))
-}
-
-/// Runs commands of the guide in a shell, as a person would who is logged in.
+/// Runs commands of the guide.
 fn follow(stamp: &Stamp, az: &Az, kubectl: &Kubectl, script: &str) -> Result<String> {
-    let directory = |program: &Path| program.parent().map(Path::to_path_buf).context("no directory");
-    let (az_at, kubectl_at) = (directory(&az.program)?, directory(&kubectl.program)?);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let own = [az_at, kubectl_at];
-    let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?;
-    let mut shell = Command::new("bash");
+    let mut shell = guide::shell(stamp, az, &[&kubectl.program], script)?;
     shell
-        .args(["-euo", "pipefail", "-c", script])
-        .current_dir(stamp.directory.path())
-        .env("PATH", path)
         .env("KUBECONFIG", &kubectl.kubeconfig)
         .env("GROUP", GROUP)
         .env("CLUSTER", NAME);
-    for (name, value) in az.command(&[]).get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
     run(&mut shell)
 }
 

@@ -26,7 +26,7 @@ const LATER: &str = "later";
 const BROUGHT: &str = "DIRECTORY/store-ID/NAME.copy";
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
-    let blocks = blocks(GUIDE);
+    let blocks = commands(GUIDE);
     let [before, after, another_disk, by_file] = blocks.as_slice() else {
         anyhow::bail!("the guide has {} blocks of commands, not four", blocks.len());
     };
@@ -209,15 +209,13 @@ fn bring(copies: &Path, directory: &Path, at: &Timestamp) -> Result<PathBuf> {
 }
 
 /// The commands in a guide's blocks, without their comments.
-fn blocks(guide: &str) -> Vec<Vec<Vec<String>>> {
+fn commands(guide: &str) -> Vec<Vec<Vec<String>>> {
     let command = |line: &str| {
         let line = line.split('#').next().unwrap_or_default();
         line.split_whitespace().skip(1).map(str::to_owned).collect()
     };
-    guide
-        .split("```sh\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
+    super::guide::blocks(guide)
+        .iter()
         .map(|block| {
             block
                 .lines()
@@ -271,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_guide_has_the_commands_that_are_walked_through() {
-        let blocks = blocks(GUIDE);
+        let blocks = commands(GUIDE);
         assert_eq!(blocks.len(), 4);
         assert_eq!(blocks[0][1], ["store", "backup"]);
         assert_eq!(blocks[1][0], ["store", "restore", "--yes"]);

@@ -32,6 +32,45 @@ pub(crate) struct Stamp {
     token: String,
 }
 
+/// A client that trusts this CA only.
+pub(crate) fn http(ca_pem: &[u8]) -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca_pem)?)
+        .no_proxy()
+        .timeout(Duration::from_secs(30))
+        .build()?)
+}
+
+/// A token of an application's.
+pub(crate) async fn token(
+    http: &reqwest::Client,
+    endpoint: &str,
+    application: &str,
+    secret: &str,
+    audience: &str,
+) -> Result<String> {
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", application),
+        ("client_secret", secret),
+        ("scope", &format!("{audience}/.default")),
+    ]
+    .map(|(name, value)| format!("{name}={}", encode(value)))
+    .join("&");
+    let answer: Value = http
+        .post(format!("{endpoint}/adfs/oauth2/token"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form)
+        .send()
+        .await?
+        .json()
+        .await?;
+    let token = answer["access_token"].as_str();
+    Ok(token
+        .with_context(|| format!("no token: {}", answer["error"]))?
+        .to_owned())
+}
+
 impl Stamp {
     /// `landfall up`, its first cluster deleted again, a token, a resource group.
     pub(crate) async fn start(clock: &Arc<dyn Clock>, landfall: &Path, scratch: &Path) -> Result<Self> {
@@ -68,39 +107,12 @@ impl Stamp {
                 .to_owned())
         };
         let ca = std::fs::read(field("/caFile")?)?;
-        let http = reqwest::Client::builder()
-            .tls_certs_only(reqwest::Certificate::from_pem_bundle(&ca)?)
-            .no_proxy()
-            .timeout(Duration::from_secs(30))
-            .build()?;
+        let http = http(&ca)?;
         let secret = std::fs::read_to_string(field("/servicePrincipal/secretFile")?)?;
         let endpoint = format!("https://{listen}");
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &field("/servicePrincipal/clientId")?),
-            ("client_secret", secret.trim()),
-            (
-                "scope",
-                &format!(
-                    "{}/.default",
-                    field("/audience").unwrap_or_else(|_| endpoint.clone())
-                ),
-            ),
-        ]
-        .map(|(name, value)| format!("{name}={}", encode(value)))
-        .join("&");
-        let answer: Value = http
-            .post(format!("{endpoint}/adfs/oauth2/token"))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form)
-            .send()
-            .await?
-            .json()
-            .await?;
-        let token = answer["access_token"]
-            .as_str()
-            .with_context(|| format!("no token: {}", answer["error"]))?
-            .to_owned();
+        let audience = field("/audience").unwrap_or_else(|_| endpoint.clone());
+        let application = field("/servicePrincipal/clientId")?;
+        let token = token(&http, &endpoint, &application, secret.trim(), &audience).await?;
         let stamp = Self {
             landfall: landfall.to_owned(),
             name,

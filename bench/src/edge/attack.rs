@@ -100,7 +100,7 @@ pub(super) async fn during<T>(
             }
         });
     }
-    let http = super::http(served)?;
+    let http = crate::arm::http(served.ca.as_bytes())?;
     for guesser in 0..GUESSING {
         let (http, base, counts) = (http.clone(), super::base(served), Arc::clone(&counts));
         attackers.spawn(async move {

@@ -19,7 +19,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use crate::{Edge, EdgeServe, memory};
+use crate::{Edge, EdgeServe, arm, memory};
 use server::{APPLICATION, AUDIENCE, SECRET, SUBSCRIPTION, Served};
 
 const CLUSTERS: &str = "2026-06-01";
@@ -183,37 +183,15 @@ struct Client {
     token: String,
 }
 
-/// A client that trusts the service's CA only.
-fn http(served: &Served) -> Result<reqwest::Client> {
-    Ok(reqwest::Client::builder()
-        .tls_certs_only(reqwest::Certificate::from_pem_bundle(served.ca.as_bytes())?)
-        .no_proxy()
-        .timeout(Duration::from_secs(30))
-        .build()?)
-}
-
 fn base(served: &Served) -> String {
     format!("https://{}", served.address)
 }
 
 impl Client {
     async fn new(served: &Served) -> Result<Self> {
-        let http = http(served)?;
+        let http = arm::http(served.ca.as_bytes())?;
         let base = base(served);
-        let form = format!(
-            "grant_type=client_credentials&client_id={APPLICATION}&client_secret={}&scope={AUDIENCE}/.default",
-            SECRET.replace(' ', "+").replace('\'', "%27")
-        );
-        let answer: Value = http
-            .post(format!("{base}/adfs/oauth2/token"))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(form)
-            .send()
-            .await?
-            .json()
-            .await?;
-        let token = answer["access_token"].as_str();
-        let token = token.with_context(|| format!("no token: {answer}"))?.to_owned();
+        let token = arm::token(&http, &base, APPLICATION, SECRET, AUDIENCE).await?;
         Ok(Self {
             clock: Env::system().clock,
             http,

@@ -1,7 +1,7 @@
 //! One connection: its protocol, what it is doing, and when it has done nothing for too long.
 //!
 //! Always true: nothing that a client does not do is waited for without a bound, be it HTTP/1.1 or HTTP/2: the first request's head, the
-//! next request, the reading of an answer. A request that is being answered is never cut off by these bounds.
+//! next request, the reading of an answer. No such bound runs while a request is being answered.
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 

@@ -43,37 +43,43 @@ impl Insights {
             return Err(ArmError::new(ErrorCode::NOT_FOUND, message));
         }
         let wanted = Wanted::of(request.query("$filter"))?;
-        let selected = selected(request);
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
+        self.list(subscription, &wanted, selected(request).as_deref())
+            .await
+    }
+
+    /// Events with the places that they have in the list.
+    async fn list(
+        &self,
+        subscription: &str,
+        wanted: &Wanted,
+        selected: Option<&[String]>,
+    ) -> Result<Vec<(String, Value)>, ArmError> {
         let log = activity::log(&*self.store, Some(subscription))
             .await
             .map_err(store_error)?;
-        let events = log
-            .into_iter()
-            .rev()
-            .enumerate()
-            .filter_map(|(place, (id, record))| {
-                let event = Event::of(&record, &id);
-                wanted.takes(&event).then(|| {
-                    let mut document = event.document(subscription, &self.tenant);
-                    if let (Some(selected), Some(fields)) = (&selected, document.as_object_mut()) {
-                        // Who may see an event is found by its id.
-                        fields.retain(|name, _| {
-                            name == "id" || selected.iter().any(|own| own.eq_ignore_ascii_case(name))
-                        });
-                    }
-                    // Newer ones come to be in front of a page that was given out: ids, turned round, keep their order.
-                    (newest_first(&record, place), document)
-                })
-            });
+        let events = log.into_iter().filter_map(|(id, record)| {
+            let event = Event::of(&record, &id);
+            wanted.takes(&event).then(|| {
+                let mut document = event.document(subscription, &self.tenant);
+                if let (Some(selected), Some(fields)) = (selected, document.as_object_mut()) {
+                    // Who may see an event is found by its id.
+                    fields.retain(|name, _| {
+                        name == "id" || selected.iter().any(|own| own.eq_ignore_ascii_case(name))
+                    });
+                }
+                (newest_first(&record), document)
+            })
+        });
         Ok(events.collect())
     }
 }
 
-/// The place of an event in the list: later ones first.
-fn newest_first(record: &ActivityRecord, place: usize) -> String {
+/// The place of an event in the list: later ones first. It is the event's own, so that a page goes on where the one before ended, whatever came
+/// since.
+fn newest_first(record: &ActivityRecord) -> String {
     let since_1970 = record.at.as_millisecond().max(0).unsigned_abs();
-    format!("{:020} {place:08} {}", u64::MAX - since_1970, record.request_id)
+    format!("{:020} {}", u64::MAX - since_1970, record.request_id)
 }
 
 /// The fields of `$select`, if it is there.
@@ -232,6 +238,8 @@ impl<'a> Event<'a> {
 
 #[cfg(test)]
 mod tests {
+    use control_store::{Store as _, Txn};
+
     use super::*;
 
     fn record(action: &str, status: ActivityStatus) -> ActivityRecord {
@@ -293,6 +301,40 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn an_event_keeps_its_place_when_newer_ones_come_between_two_pages() {
+        let store = std::sync::Arc::new(storage_redb::MemoryStore::new());
+        let insights = Insights::new(std::sync::Arc::clone(&store) as _, "t");
+        let keep = async |at: &str, request_id: &str| {
+            let record = ActivityRecord {
+                at: at.parse().unwrap(),
+                request_id: request_id.to_owned(),
+                ..record("Microsoft.Test/things/write", ActivityStatus::Succeeded)
+            };
+            store
+                .txn(Txn::default().with(record.put(Some("s"))))
+                .await
+                .unwrap();
+        };
+        let listed = async || -> Vec<String> {
+            let events = insights.list("s", &Wanted::default(), None).await.unwrap();
+            events.into_iter().map(|(key, _)| key).collect()
+        };
+        keep("2026-11-29T01:02:03Z", "a").await;
+        keep("2026-11-29T01:02:03Z", "b").await;
+        let before = listed().await;
+        keep("2026-11-29T01:02:04Z", "c").await;
+        let after = listed().await;
+        assert!(
+            before.iter().all(|key| after.contains(key)),
+            "{before:?} {after:?}"
+        );
+        assert!(
+            after.iter().min().is_some_and(|first| !before.contains(first)),
+            "{after:?}"
+        );
     }
 
     #[test]

@@ -86,18 +86,13 @@ pub async fn create_principal(
         let present = all
             .into_iter()
             .find(|(_, stored)| stored.value.login.eq_ignore_ascii_case(login));
-        let (object_id, created_at) = match &present {
-            Some((_, stored)) => (stored.value.object_id.clone(), stored.value.created_at),
-            None => (env.ids.uuid().to_string(), env.clock.now()),
-        };
+        let before = present.as_ref().map(|(_, stored)| stored.value.clone());
         let record = PrincipalRecord {
-            v: 1,
             login: login.to_owned(),
             kind: new.kind.as_str().to_owned(),
             display_name: new.display_name.to_owned(),
             secret_hash: secret_hash.clone(),
-            object_id,
-            created_at,
+            ..before.unwrap_or_else(|| PrincipalRecord::new(&env.ids.uuid().to_string(), env.clock.now()))
         };
         let key = key::principal(&record.object_id);
         let condition = match &present {

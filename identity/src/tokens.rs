@@ -262,6 +262,9 @@ mod tests {
             display_name: "Ada".to_owned(),
             secret_hash: "h".to_owned(),
             created_at: at(0),
+            disabled: false,
+            credentials: Vec::new(),
+            valid_from: None,
         }
     }
 

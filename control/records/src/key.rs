@@ -227,6 +227,11 @@ pub fn principal(object_id: &str) -> String {
     format!("/principals/{object_id}")
 }
 
+/// A group's key.
+pub fn group_of_principals(object_id: &str) -> String {
+    format!("/groups/{object_id}")
+}
+
 /// The cluster that a key belongs to, and the rest of the key behind it: `desired`, `machine/{id}`, …
 pub fn of_cluster(key: &str) -> Option<(&str, &str)> {
     key.strip_prefix(CLUSTERS)?.split_once('/')

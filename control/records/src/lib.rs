@@ -43,6 +43,7 @@ mod machine;
 pub mod migrate;
 mod operation;
 mod part;
+mod principal;
 pub mod requests;
 mod text;
 pub mod unknown;
@@ -70,6 +71,7 @@ pub use operation::{
     Progress,
 };
 pub use part::Part;
+pub use principal::{Credential, GroupRecord, PrincipalRecord, Proof};
 pub use requests::{Leaving, Reached, Requests};
 
 /// A subscription.
@@ -336,26 +338,6 @@ pub struct StampRecord {
     pub location: String,
     /// GUID of its tenant.
     pub tenant_id: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-/// Somebody who can log in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PrincipalRecord {
-    /// Format.
-    pub v: u32,
-    /// GUID.
-    pub object_id: String,
-    /// GUID of the application (service principals) or the user principal name (users).
-    pub login: String,
-    /// `Application` or `User`.
-    pub kind: String,
-    /// For people.
-    pub display_name: String,
-    /// Salted hash of the secret or password: `pbkdf2-sha256${iterations}${salt hex}${hash hex}`.
-    pub secret_hash: String,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -139,6 +139,41 @@ pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
     }
 }
 
+/// Like [`pid`], once a service that was killed is gone: it holds its lock until the last of its threads has ended, which takes
+/// a while on a busy host.
+pub(crate) async fn living(places: &Places, env: &Env) -> Result<Option<i32>> {
+    let deadline = env.clock.monotonic() + STOP_BOUND;
+    loop {
+        let found = pid(places)?;
+        if !found.is_some_and(ends) || env.clock.monotonic() > deadline {
+            return Ok(found);
+        }
+        env.clock.sleep(LOOK).await;
+    }
+}
+
+/// Whether the process that holds the lock is about to let go of it: it was killed, ends, or is not there any more.
+fn ends(process: i32) -> bool {
+    /// Of a process' flags in `/proc/PID/stat`: it ends (`PF_EXITING` in `include/linux/sched.h`).
+    const EXITING: u64 = 0x4;
+    /// Of the bits of pending signals: `SIGKILL`, the ninth.
+    const KILL: u64 = 1 << 8;
+    let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).ok();
+    let Some(flags) = read("stat").and_then(|stat| {
+        // The name before them, in parentheses, may hold anything.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse().ok()
+    }) else {
+        return true;
+    };
+    let killed = read("status").unwrap_or_default().lines().any(|line| {
+        let pending = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"));
+        pending.is_some_and(|bits| u64::from_str_radix(bits.trim(), 16).is_ok_and(|bits| bits & KILL != 0))
+    });
+    killed || flags & EXITING != 0
+}
+
 /// Refuses to work on a stamp whose name something else has on this host: machines and networks are found by that name, so
 /// they would be taken for this stamp's. `down` may clear away what lost its files.
 pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
@@ -192,7 +227,7 @@ fn tell(places: &Places, process: i32, signal: Signal) -> Result<bool> {
 pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampStatus, bool)> {
     let admin = AdminClient::new(places)?;
     let mut child = None;
-    if let Some(pid) = pid(places)? {
+    if let Some(pid) = living(places, env).await? {
         match admin.status().await {
             Ok(status) if status.service.version == env!("CARGO_PKG_VERSION") => return Ok((status, false)),
             // Clusters do not notice a restart of the service, so an old one is simply replaced.
@@ -447,6 +482,33 @@ mod tests {
         let other = i32::try_from(stranger.0.id()).unwrap();
         assert!(!tell(&places, other, Signal::TERM).unwrap());
         assert!(stranger.0.try_wait().unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_was_killed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let mut killed = Stranger::new();
+        let process = i32::try_from(killed.0.id()).unwrap();
+        assert!(!ends(process));
+        killed.0.kill().unwrap();
+        // Until its parent has asked for its end, it is a process without threads.
+        assert!(ends(process));
+        killed.0.wait().unwrap();
+        assert!(ends(process));
+        // Its lock is let go of a little later.
+        let held = hold(&places).unwrap();
+        fs::write(places.lock(), format!("{process} 1\n")).unwrap();
+        let letting_go = async {
+            Env::system().clock.sleep(LOOK * 3).await;
+            drop(held);
+        };
+        let env = Env::system();
+        let (found, ()) = tokio::join!(living(&places, &env), letting_go);
+        assert_eq!(found.unwrap(), None);
+        let _held = hold(&places).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(living(&places, &env).await.unwrap(), Some(own));
     }
 
     #[test]

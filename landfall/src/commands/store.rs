@@ -66,9 +66,9 @@ impl<'a> Stand<'a> {
     }
 
     /// Takes the stamp's lock, or says that a service has it and how that is ended.
-    fn hold(&self) -> Result<background::Held> {
+    async fn hold(&self) -> Result<background::Held> {
         let (places, flag) = (&self.context.places, self.context.name_flag());
-        if let Some(pid) = background::pid(places)? {
+        if let Some(pid) = background::living(places, &self.context.env).await? {
             return Err(Problem::new(
                 format!(
                     "the service of stamp {} runs (process {pid}) and has its store open",
@@ -132,10 +132,11 @@ impl<'a> Stand<'a> {
 
     async fn backup(&self) -> Result<()> {
         let step = self.context.printer.step("copy", "Copying the store");
-        let copy = if background::pid(&self.context.places)?.is_some() {
+        let running = background::living(&self.context.places, &self.context.env).await?;
+        let copy = if running.is_some() {
             AdminClient::new(&self.context.places)?.copy_store().await?
         } else {
-            let _held = self.hold()?;
+            let _held = self.hold().await?;
             if !self.context.places.store().exists() {
                 return Err(self.gone());
             }
@@ -200,7 +201,7 @@ impl<'a> Stand<'a> {
 
     async fn restore(&self, args: &args::StoreRestore) -> Result<()> {
         let (printer, flag) = (&self.context.printer, self.context.name_flag());
-        let _held = self.hold()?;
+        let _held = self.hold().await?;
         let (copies, kept) = self.choose(args).await?;
         let name = kept.name;
         if !args.yes {
@@ -250,7 +251,7 @@ impl<'a> Stand<'a> {
     }
 
     fn new_store(&self) -> Result<()> {
-        let _held = self.hold()?;
+        let _held = self.hold().await?;
         let path = self.context.places.store();
         if path.exists() {
             return Err(Problem::usage(

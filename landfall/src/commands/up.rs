@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
 async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
     let step = context.printer.step("doctor", "This host");
     let settings = Settings::load(&context.places)?;
-    let running = background::pid(&context.places)?.is_some();
+    let running = background::living(&context.places, &context.env).await?.is_some();
     let kept = settings
         .as_ref()
         .map_or(stamp::DEFAULT_LISTEN, |settings| settings.listen);

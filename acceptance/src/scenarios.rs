@@ -1,4 +1,4 @@
-//! The walks through the product. Two stamps side by side, and clusters side by side on them.
+//! The walks through the product. Three stamps side by side, and clusters side by side on them.
 
 mod access;
 mod adversity;
@@ -32,14 +32,16 @@ struct Walk {
     act: fn(&Wanted<'_>, &Journal, &Stamp, &Az) -> Result<()>,
 }
 
-/// Two stamps side by side, each with a share of about the same length: what kills the service or the host's power disturbs nobody
-/// of the other.
+/// Stamps side by side, each with a share of about the same length: what kills the service or the host's power disturbs nobody of
+/// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &[
-            "up", "access", "store", "backup", "disks", "power", "plugins", "members",
-        ],
+        scenarios: &["up", "access", "store", "backup"],
         act: keeping,
+    },
+    Walk {
+        scenarios: &["disks", "power", "plugins", "members"],
+        act: machines,
     },
     Walk {
         scenarios: CLUSTERS,
@@ -141,7 +143,7 @@ fn walked(journal: &Journal, stamp: &mut Stamp, walk: &Walk, wanted: &Wanted<'_>
     (walk.act)(wanted, journal, stamp, &az)
 }
 
-/// What is kept, and comes back: each scenario with clusters of its own.
+/// What is kept, and comes back.
 fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     if wanted.has("up") {
         journal.step("stamp", "up again changes nothing", || {
@@ -160,6 +162,11 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     if wanted.has("backup") {
         backup::walk(journal, stamp, az)?;
     }
+    Ok(())
+}
+
+/// What becomes of machines and of the disks they have: each scenario with clusters of its own.
+fn machines(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     if wanted.has("disks") {
         backup::disks(journal, stamp, az)?;
     }

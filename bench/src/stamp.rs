@@ -144,25 +144,22 @@ impl SimStamp {
 
     /// Ends the service as a signal does; what is left is the world.
     pub(crate) async fn stop(&mut self) -> Result<()> {
-        let mut store = None;
         if let Some(service) = self.service.take() {
             service.stop.send_replace(true);
             service.controller.await?;
-            // One in memory may be asked for its contents afterwards.
-            if matches!(self.disk, Disk::File(_)) {
-                store = Some(Arc::downgrade(&service.client.store));
-            }
         }
         self.world.lose_service();
-        // With a process its store is closed; here the last of the agents' lines to the service has to be gone.
-        let clock = &self.env.clock;
-        let deadline = clock.monotonic() + CLOSED_WITHIN;
-        while store.as_ref().is_some_and(|store| store.strong_count() > 0) {
-            ensure!(
-                clock.monotonic() < deadline,
-                "the store is still open {CLOSED_WITHIN:?} after the service has ended"
-            );
-            clock.sleep(Duration::from_millis(1)).await;
+        // With a process its store is closed; here the last of the agents' lines to the service has to be gone, and what they share of
+        // it.
+        if let Disk::File(path) = &self.disk {
+            let clock = &self.env.clock;
+            let deadline = clock.monotonic() + CLOSED_WITHIN;
+            while let Err(error) = open(path, &self.env) {
+                if clock.monotonic() > deadline {
+                    return Err(error.context(format!("{CLOSED_WITHIN:?} after the service has ended")));
+                }
+                clock.sleep(Duration::from_millis(10)).await;
+            }
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ pub use operation::{
     Progress,
 };
 pub use part::Part;
-pub use principal::{Credential, GroupRecord, PrincipalRecord, Proof};
+pub use principal::{Credential, PrincipalGroupRecord, PrincipalRecord, Proof};
 pub use requests::{Leaving, Reached, Requests};
 
 /// A subscription.

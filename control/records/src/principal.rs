@@ -106,7 +106,7 @@ pub enum Proof {
 /// A group of principals, at `/groups/{object id}`. What is assigned to it, its members have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct GroupRecord {
+pub struct PrincipalGroupRecord {
     /// Format.
     pub v: u32,
     /// GUID.

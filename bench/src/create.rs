@@ -1,4 +1,5 @@
-//! `bench create`: floor and product, round by round in turn, so that both see the same machine.
+//! `bench create`: floor and product, round by round in turn, so that both see the same machine. Before each, what the one before has
+//! left to be written is written: etcd waits for the disk in either.
 #![expect(clippy::print_stdout, reason = "a bench's result is what it prints")]
 
 use std::{sync::Arc, time::Duration};
@@ -31,6 +32,7 @@ pub(crate) async fn run(options: &Create) -> Result<()> {
 
     let (mut floor, mut product) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
+        nix::unistd::sync();
         let mut bare = Floor::prepare(&env, &spec, &image.layers, &scratch.path().join("floor"))?;
         let seen = bare.round(&clock, BOUND).await?;
         drop(bare);
@@ -38,6 +40,7 @@ pub(crate) async fn run(options: &Create) -> Result<()> {
         floor.push(seen);
 
         let name = format!("round{round}");
+        nix::unistd::sync();
         let seen = stamp.create(&clock, &name, &version, BOUND).await;
         if seen.is_err() {
             println!("the stamp says: {}", stamp.status()?);

@@ -159,7 +159,7 @@ fn ends(process: i32) -> bool {
     /// Of the bits of pending signals: `SIGKILL`, the ninth.
     const KILL: u64 = 1 << 8;
     let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).ok();
-    let Some(flags) = read("stat").and_then(|stat| {
+    let Some(flags): Option<u64> = read("stat").and_then(|stat| {
         // The name before them, in parentheses, may hold anything.
         stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse().ok()
     }) else {

@@ -91,6 +91,12 @@ pub struct RouteSpec {
     pub via: Ipv4Addr,
 }
 
+/// The label that says what a machine is for.
+pub const ROLE_LABEL: &str = "role";
+
+/// The role of a machine that runs a control plane: a driver gives it more of a busy host's cores than others.
+pub const CONTROL_PLANE: &str = "control-plane";
+
 /// Something that boots a node image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {

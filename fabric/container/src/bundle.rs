@@ -196,6 +196,7 @@ mod tests {
             cgroup: "/lf-x/m1/machine",
             limit: Limit {
                 cpu_millis: 1500,
+                cpu_weight: 100,
                 memory_mib: 512,
                 tasks: 16_384,
             },

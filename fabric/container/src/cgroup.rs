@@ -28,6 +28,9 @@ pub(crate) const INNER: &str = "machine";
 pub(crate) struct Limit {
     /// Thousandths of a core.
     pub(crate) cpu_millis: u32,
+    /// Its share of what cores there are while others want them as well, in the units of version 2: 100 is what a group has that nobody
+    /// gave one.
+    pub(crate) cpu_weight: u64,
     /// MiB.
     pub(crate) memory_mib: u64,
     /// Processes and threads.
@@ -36,6 +39,12 @@ pub(crate) struct Limit {
 
 /// The kernel's default, microseconds.
 pub(crate) const CPU_PERIOD: u64 = 100_000;
+
+/// The kernel's default, in the units of version 2.
+pub(crate) const CPU_WEIGHT: u64 = 100;
+
+/// The same default in the units of version 1.
+const CPU_SHARES: u64 = 1024;
 
 impl Limit {
     /// Controllers, and what is written for each: files of version 1 and of version 2.
@@ -51,6 +60,11 @@ impl Limit {
                     ("cpu.cfs_period_us", CPU_PERIOD.to_string()),
                     ("cpu.cfs_quota_us", quota.to_string()),
                     ("cpu.max", format!("{quota} {CPU_PERIOD}")),
+                    (
+                        "cpu.shares",
+                        (self.cpu_weight * CPU_SHARES / CPU_WEIGHT).to_string(),
+                    ),
+                    ("cpu.weight", self.cpu_weight.to_string()),
                 ],
             ),
             (
@@ -302,6 +316,7 @@ mod tests {
     fn limits_of_both_versions_are_set_where_they_are() {
         let limit = Limit {
             cpu_millis: 1500,
+            cpu_weight: 400,
             memory_mib: 64,
             tasks: 99,
         };
@@ -321,7 +336,11 @@ mod tests {
             place
         };
         let first = [
-            make("cpu", &[], &["cpu.cfs_period_us", "cpu.cfs_quota_us"]),
+            make(
+                "cpu",
+                &[],
+                &["cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.shares"],
+            ),
             make("memory", &[], &["memory.limit_in_bytes"]),
             make("pids", &[], &["pids.max"]),
             make("freezer", &[], &[]),
@@ -329,18 +348,20 @@ mod tests {
         confine_below(&first, "/lf/m1", limit).unwrap();
         let read = |path: &str| fs::read_to_string(host.path().join(path)).unwrap();
         assert_eq!(read("cpu/lf/m1/cpu.cfs_quota_us"), "150000");
+        assert_eq!(read("cpu/lf/m1/cpu.shares"), "4096");
         assert_eq!(read("memory/lf/m1/memory.limit_in_bytes"), "67108864");
         assert_eq!(read("pids/lf/m1/pids.max"), "99");
 
         let second = make(
             "unified",
             &["cgroup.controllers", "cgroup.subtree_control"],
-            &["cpu.max", "memory.max", "pids.max"],
+            &["cpu.max", "cpu.weight", "memory.max", "pids.max"],
         );
         confine_below(std::slice::from_ref(&second), "/lf/m1", limit).unwrap();
         assert!(read("unified/cgroup.subtree_control").starts_with("+cpu +memory +pids"));
         assert!(read("unified/lf/cgroup.subtree_control").starts_with("+cpu +memory +pids"));
         assert_eq!(read("unified/lf/m1/cpu.max"), "150000 100000");
+        assert_eq!(read("unified/lf/m1/cpu.weight"), "400");
         assert_eq!(read("unified/lf/m1/memory.max"), "67108864");
 
         let error = confine_below(&first[..2], "/lf/m1", limit)

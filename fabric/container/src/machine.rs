@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use fabric_api::{Attach, FabricError, MachineId, MachineSpec, NetworkId};
+use fabric_api::{Attach, CONTROL_PLANE, FabricError, MachineId, MachineSpec, NetworkId, ROLE_LABEL};
 use fabric_net::{machine_script, port_script};
 
 use crate::{
@@ -235,9 +235,17 @@ impl Inner {
 const TASKS_PER_CORE: u64 = 4096;
 const LEAST_TASKS: u64 = 16_384;
 
+/// How much more of a busy host's cores a control plane has than a node: what its tenants' pods do, and what a node does as it starts, keeps no
+/// cluster's API server waiting.
+const CONTROL_PLANE_WEIGHT: u64 = 4 * cgroup::CPU_WEIGHT;
+
 fn limit(spec: &MachineSpec) -> cgroup::Limit {
     cgroup::Limit {
         cpu_millis: spec.cpu_millis,
+        cpu_weight: match spec.labels.get(ROLE_LABEL).map(String::as_str) {
+            Some(CONTROL_PLANE) => CONTROL_PLANE_WEIGHT,
+            _ => cgroup::CPU_WEIGHT,
+        },
         memory_mib: spec.memory_mib,
         tasks: (u64::from(spec.cpu_millis) * TASKS_PER_CORE / 1000).max(LEAST_TASKS),
     }

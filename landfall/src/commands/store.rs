@@ -30,7 +30,7 @@ pub(crate) async fn run(context: &Context, command: &args::Store) -> Result<()> 
         args::Store::Show => stand.show().await,
         args::Store::Backup => stand.backup().await,
         args::Store::Restore(args) => stand.restore(args).await,
-        args::Store::New => stand.new_store(),
+        args::Store::New => stand.new_store().await,
     }
 }
 
@@ -250,7 +250,7 @@ impl<'a> Stand<'a> {
         Ok(())
     }
 
-    fn new_store(&self) -> Result<()> {
+    async fn new_store(&self) -> Result<()> {
         let _held = self.hold().await?;
         let path = self.context.places.store();
         if path.exists() {

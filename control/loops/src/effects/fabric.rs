@@ -6,7 +6,9 @@ use agent_protocol::{SEED_PATH, Seed as AgentSeed};
 use cluster_spec::vm_size;
 use control_planner::{FabricEffect, NetworkSeen, Presence};
 use control_records::{Role, key};
-use fabric_api::{FabricError, Inventory, MachineId, MachineSpec, Power, RouteSpec};
+use fabric_api::{
+    CONTROL_PLANE, FabricError, Inventory, MachineId, MachineSpec, Power, ROLE_LABEL, RouteSpec,
+};
 use jiff::Timestamp;
 
 use super::{EffectError, Job};
@@ -275,7 +277,7 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
     let (hostname, cpu_millis, memory_mib, disk_gib) =
         match machine.assignment.as_ref().map(|given| &given.role) {
             Some(Role::Node { node_name, pool, .. }) => {
-                labels.insert("role".to_owned(), "node".to_owned());
+                labels.insert(ROLE_LABEL.to_owned(), "node".to_owned());
                 labels.insert("pool".to_owned(), pool.clone());
                 let spec = site.cluster.spec().pools.iter().find(|spec| spec.name == *pool);
                 let size =
@@ -288,7 +290,7 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
                 (node_name.clone(), size.cores * 1000, size.memory_mib, disk)
             }
             _ => {
-                labels.insert("role".to_owned(), "control-plane".to_owned());
+                labels.insert(ROLE_LABEL.to_owned(), CONTROL_PLANE.to_owned());
                 // Members hold it among themselves, so no card of theirs tells of it.
                 labels.insert(VIP_LABEL.to_owned(), site.addresses.vip.to_string());
                 (

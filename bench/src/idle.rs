@@ -22,6 +22,7 @@ const SETTLE: Duration = Duration::from_secs(30);
 /// What was seen of a stamp with so many clusters.
 struct Seen {
     serve_rss_mb: f64,
+    serve_own_mb: f64,
     serve_cpu_percent: f64,
     agent_rss_mb: f64,
     control_plane_pss_mb: f64,
@@ -60,9 +61,10 @@ pub(crate) async fn run(options: &Idle) -> Result<()> {
         clock.sleep(SETTLE).await;
         let seen = measure(&clock, &stamp, Duration::from_secs(options.seconds)).await?;
         println!(
-            "{clusters} cluster(s)   serve {:5.1} MiB resident, {:4.2} % of a core   agent {:4.1} MiB resident   \
+            "{clusters} cluster(s)   serve {:5.1} MiB resident ({:4.1} its own), {:4.2} % of a core   agent {:4.1} MiB resident   \
              control plane {:5.1} MiB (PSS), {:4.2} % of a core",
             seen.serve_rss_mb,
+            seen.serve_own_mb,
             seen.serve_cpu_percent,
             seen.agent_rss_mb,
             seen.control_plane_pss_mb,
@@ -77,6 +79,7 @@ pub(crate) async fn run(options: &Idle) -> Result<()> {
             "{}",
             json!({
                 "serve_rss_mb": round(one.serve_rss_mb, 100.0),
+                "serve_own_mb": round(one.serve_own_mb, 100.0),
                 "serve_cpu_percent": round(one.serve_cpu_percent, 100.0),
                 "agent_rss_mb": round(one.agent_rss_mb, 100.0),
                 "control_plane_pss_mb": round(one.control_plane_pss_mb, 100.0),
@@ -132,6 +135,7 @@ async fn measure(clock: &Arc<dyn Clock>, stamp: &Stamp, window: Duration) -> Res
     }
     Ok(Seen {
         serve_rss_mb: memory::rss_mib(serve)?,
+        serve_own_mb: memory::own_mib(serve)?,
         serve_cpu_percent: used(serve),
         agent_rss_mb: median(agent_rss),
         control_plane_pss_mb: median(planes),

@@ -85,6 +85,11 @@ pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     field_kib(Path::new(&format!("/proc/{pid}/status")), "VmRSS:").map(|kib| kib / 1024.0)
 }
 
+/// What of the resident set is the process' own, MiB: the rest are pages of files, its program above all, which the kernel may take back.
+pub(crate) fn own_mib(pid: u32) -> Result<f64> {
+    field_kib(Path::new(&format!("/proc/{pid}/status")), "RssAnon:").map(|kib| kib / 1024.0)
+}
+
 /// Proportional set, MiB: a page that n processes share counts 1/n in each.
 pub(crate) fn pss_mib(pid: u32) -> Result<f64> {
     field_kib(Path::new(&format!("/proc/{pid}/smaps_rollup")), "Pss:").map(|kib| kib / 1024.0)

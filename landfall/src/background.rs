@@ -11,7 +11,8 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -229,7 +230,12 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
     let mut child = None;
     if let Some(pid) = living(places, env).await? {
         match admin.status().await {
-            Ok(status) if status.service.version == env!("CARGO_PKG_VERSION") => return Ok((status, false)),
+            Ok(status)
+                if status.service.version == env!("CARGO_PKG_VERSION")
+                    && (Unit::of(places)?.starts_us() || is_this_program(pid)) =>
+            {
+                return Ok((status, false));
+            }
             // Clusters do not notice a restart of the service, so an old one is simply replaced.
             Ok(_) => stop(places, env).await.map(drop)?,
             Err(_) => tracing::debug!(pid, "the service runs and does not answer yet"),
@@ -253,6 +259,38 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
             return Err(not_started(places, &format!("no answer after {START_BOUND:?}")).context(last));
         }
         env.clock.sleep(LOOK).await;
+    }
+}
+
+/// Whether a process runs the program that this one runs: another build of the same version is another program. What cannot be looked at is
+/// taken for the same.
+fn is_this_program(process: i32) -> bool {
+    let other = format!("/proc/{process}/exe");
+    has_same_bytes("/proc/self/exe".as_ref(), other.as_ref()).unwrap_or_else(|error| {
+        tracing::warn!(process, %error, "cannot look at the program of the service");
+        true
+    })
+}
+
+fn has_same_bytes(one: &Path, other: &Path) -> std::io::Result<bool> {
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (here, there) = (one.metadata()?, other.metadata()?);
+    if (here.dev(), here.ino()) == (there.dev(), there.ino()) {
+        return Ok(true);
+    }
+    if here.len() != there.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    loop {
+        let count = one.read(&mut left)?;
+        if count == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut right[..count])?;
+        if left[..count] != right[..count] {
+            return Ok(false);
+        }
     }
 }
 
@@ -509,6 +547,23 @@ mod tests {
         let _held = hold(&places).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(living(&places, &env).await.unwrap(), Some(own));
+    }
+
+    #[test]
+    fn another_build_is_another_program() {
+        assert!(is_this_program(i32::try_from(std::process::id()).unwrap()));
+        let stranger = Stranger::new();
+        assert!(!is_this_program(i32::try_from(stranger.0.id()).unwrap()));
+        assert!(is_this_program(i32::MAX), "there is nobody to look at");
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
+        fs::write(&one, vec![7; 100_000]).unwrap();
+        fs::write(&other, vec![7; 100_000]).unwrap();
+        assert!(has_same_bytes(&one, &other).unwrap());
+        let mut changed = vec![7; 100_000];
+        changed[99_999] = 8;
+        fs::write(&other, changed).unwrap();
+        assert!(!has_same_bytes(&one, &other).unwrap());
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn present(reference: &Path) -> Result<Vec<String>> {
 
 /// Asks the binary, which has the code that the pages are made from.
 fn pages() -> Result<BTreeMap<String, String>> {
-    crate::build_binaries()?;
+    crate::build(&["--package", "landfall"])?;
     let text = crate::output(Command::new(crate::binary("landfall")).arg("reference"))?;
     serde_json::from_str(&text).context("'landfall reference' answered no JSON")
 }

@@ -93,8 +93,13 @@ fn top() -> PathBuf {
 /// Builds the workspace's binaries and tests in one go: built one by one, crates of others would be compiled once for each
 /// set of features that somebody asks of them.
 fn build_binaries() -> Result<()> {
+    build(&["--workspace", "--bins", "--tests"])
+}
+
+fn build(what: &[&str]) -> Result<()> {
     let status = cargo()
-        .args(["build", "--quiet", "--workspace", "--bins", "--tests"])
+        .args(["build", "--quiet"])
+        .args(what)
         .status()
         .context("cannot run cargo")?;
     if !status.success() {

@@ -35,7 +35,8 @@ impl Fixture {
             create_principal(&*store, &env, new).await.unwrap();
         }
         let config = IdentityConfig {
-            issuer: "https://h/adfs".to_owned(),
+            base_url: "https://h".to_owned(),
+            shape: Shape::Aad,
             tenant_id: "t".to_owned(),
             audiences: vec!["https://arm".to_owned()],
             resources: Vec::new(),

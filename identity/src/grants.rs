@@ -17,7 +17,8 @@ use crate::{
     page,
     principals::{MAX_LOGIN_CHARS, find_principal, principal_by_id},
     secret::{DUMMY_HASH, is_costly, verify_secret},
-    service::{Shape, html, json_answer},
+    service::{html, json_answer},
+    shape::Place,
     throttle::Origin,
     tokens::{fingerprint, kind, same_resource},
 };
@@ -91,14 +92,15 @@ impl TokenService {
         &self,
         form: &Form,
         basic: Option<(String, String)>,
+        place: &Place,
         caller: &Caller,
     ) -> Response<Bytes> {
         let granted = match form.get("grant_type") {
-            Some("client_credentials") => self.client_credentials(form, basic, caller).await,
-            Some("password") => self.password(form, caller).await,
-            Some("refresh_token") => self.refresh_token(form).await,
+            Some("client_credentials") => self.client_credentials(form, basic, place, caller).await,
+            Some("password") => self.password(form, place, caller).await,
+            Some("refresh_token") => self.refresh_token(form, place).await,
             Some("device_code" | "urn:ietf:params:oauth:grant-type:device_code") => {
-                self.device_token(form).await
+                self.device_token(form, place).await
             }
             Some(_) => Err(Refusal::new(
                 "unsupported_grant_type",
@@ -150,6 +152,7 @@ impl TokenService {
         &self,
         form: &Form,
         basic: Option<(String, String)>,
+        place: &Place,
         caller: &Caller,
     ) -> Result<Value, Refusal> {
         if form.get("client_assertion").is_some() {
@@ -187,11 +190,11 @@ impl TokenService {
             "expires_in": TOKEN_LIFETIME.as_secs(),
             "ext_expires_in": TOKEN_LIFETIME.as_secs(),
             "resource": audience,
-            "access_token": self.tokens.access(&record, &record.login, &audience, self.env.clock.now()),
+            "access_token": self.tokens.access(&record, place.shape, &record.login, &audience, self.env.clock.now()),
         }))
     }
 
-    async fn password(&self, form: &Form, caller: &Caller) -> Result<Value, Refusal> {
+    async fn password(&self, form: &Form, place: &Place, caller: &Caller) -> Result<Value, Refusal> {
         let client = self.public_client(form)?;
         let user = form.get("username").ok_or_else(|| Refusal::missing("username"))?;
         let password = form.get("password").ok_or_else(|| Refusal::missing("password"))?;
@@ -201,10 +204,10 @@ impl TokenService {
             .login(user, password, PrincipalKind::User, caller)
             .await
             .map_err(Problem::refusal)?;
-        self.user_tokens(&record, &client, scope, form)
+        self.user_tokens(&record, &client, scope, form, place)
     }
 
-    async fn refresh_token(&self, form: &Form) -> Result<Value, Refusal> {
+    async fn refresh_token(&self, form: &Form, place: &Place) -> Result<Value, Refusal> {
         let client = self.public_client(form)?;
         let token = form
             .get("refresh_token")
@@ -229,10 +232,10 @@ impl TokenService {
         let record = record
             .filter(|record| fingerprint(record) == claims.fingerprint)
             .ok_or_else(stale)?;
-        self.user_tokens(&record, &client, form.get("scope"), form)
+        self.user_tokens(&record, &client, form.get("scope"), form, place)
     }
 
-    async fn device_token(&self, form: &Form) -> Result<Value, Refusal> {
+    async fn device_token(&self, form: &Form, place: &Place) -> Result<Value, Refusal> {
         let client = self.public_client(form)?;
         let code = form
             .get("device_code")
@@ -258,19 +261,13 @@ impl TokenService {
                     Refusal::unavailable()
                 })?;
                 let scope = form.get("scope").or(Some(scope.as_str()));
-                self.user_tokens(&record.ok_or_else(expired)?, &client, scope, form)
+                self.user_tokens(&record.ok_or_else(expired)?, &client, scope, form, place)
             }
         }
     }
 
     /// POST to the device code endpoint.
-    pub(crate) fn device_code(
-        &self,
-        form: &Form,
-        shape: Shape,
-        first: &str,
-        caller: &Caller,
-    ) -> Response<Bytes> {
+    pub(crate) fn device_code(&self, form: &Form, place: &Place, caller: &Caller) -> Response<Bytes> {
         let scope = form.get("scope").unwrap_or_default();
         let started = self.public_client(form).and_then(|client| {
             self.audience(form.get("scope"), form.get("resource"))?;
@@ -292,7 +289,7 @@ impl TokenService {
             Ok(codes) => codes,
             Err(refusal) => return self.refuse(&refusal, caller),
         };
-        let page = format!("{}/deviceauth", self.endpoints(shape, first, caller));
+        let page = place.endpoint("deviceauth");
         json_answer(
             StatusCode::OK,
             &json!({
@@ -362,6 +359,7 @@ impl TokenService {
         client: &str,
         scope: Option<&str>,
         form: &Form,
+        place: &Place,
     ) -> Result<Value, Refusal> {
         let audience = self.audience(scope, form.get("resource"))?;
         let now = self.env.clock.now();
@@ -371,9 +369,9 @@ impl TokenService {
             "resource": audience,
             "expires_in": TOKEN_LIFETIME.as_secs(),
             "ext_expires_in": TOKEN_LIFETIME.as_secs(),
-            "access_token": self.tokens.access(record, client, &audience, now),
+            "access_token": self.tokens.access(record, place.shape, client, &audience, now),
             "refresh_token": self.tokens.refresh(record, client, now),
-            "id_token": self.tokens.id(record, client, now),
+            "id_token": self.tokens.id(record, place.shape, client, now),
         });
         if form.get("client_info") == Some("1") {
             let info = json!({ "uid": record.object_id, "utid": self.config.tenant_id });

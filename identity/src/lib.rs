@@ -1,4 +1,4 @@
-//! Who asks: principals, their secrets, and a token service that the Azure CLI accepts as AD FS or as AAD.
+//! Who asks: principals, their secrets, and a token service that the Azure CLI accepts as AAD or as AD FS.
 //!
 //! Always true: a secret is stored as a salted hash only, and is compared in constant time; guessing is bounded before it costs anything; no secret and no token is
 //! ever logged or part of a `Debug`; a token is good for one hour, for one audience, and only while its principal exists.
@@ -15,6 +15,7 @@ mod page;
 mod principals;
 mod secret;
 mod service;
+mod shape;
 mod throttle;
 mod tokens;
 
@@ -22,5 +23,6 @@ pub use endpoint_tls::{EndpointCa, EndpointTls, TlsError};
 pub use keys::{KeyError, SigningKey};
 pub use principals::{IdentityError, NewPrincipal, create_principal, find_principal};
 pub use secret::{Secret, generate_secret, hash_secret, is_outdated, verify_secret};
-pub use service::{Caller, IdentityConfig, TokenService};
+pub use service::{Caller, TokenService};
+pub use shape::{IdentityConfig, Shape};
 pub use tokens::{TOKEN_LIFETIME, TokenError};

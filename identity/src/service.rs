@@ -1,4 +1,4 @@
-//! The token service's paths: discovery documents, keys, tokens, device codes; AD FS's shape first, AAD's beside it.
+//! The token service's paths: discovery documents, keys, tokens, device codes, in AAD's shape and in AD FS's.
 
 use std::{
     net::IpAddr,
@@ -14,28 +14,15 @@ use http::{Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    SigningKey, TokenError,
+    IdentityConfig, SigningKey, TokenError,
     device::Devices,
     form::Form,
     page,
     principals::principal_by_id,
+    shape::{ADFS, Place, Shape, Version, host},
     throttle::{Refusals, Throttle},
     tokens::{Tokens, principal},
 };
-
-/// What the token service is told.
-#[derive(Debug, Clone)]
-pub struct IdentityConfig {
-    /// The `iss` of all tokens, e.g. `https://adfs.local.landfall.test/adfs`. The first path segment has to be `adfs`:
-    /// the Azure CLI takes the tenant from it.
-    pub issuer: String,
-    /// GUID of the tenant.
-    pub tenant_id: String,
-    /// The audiences that ARM accepts; the first is what `/metadata/endpoints` announces. Trailing slashes do not matter.
-    pub audiences: Vec<String>,
-    /// Further resources that tokens are issued for (Graph, the AKS server application), not good for ARM.
-    pub resources: Vec<String>,
-}
 
 /// Where a request came from.
 #[derive(Debug, Clone)]
@@ -61,15 +48,6 @@ pub struct TokenService {
     pub(crate) refusals: Refusals,
 }
 
-/// In whose shape the caller speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// `/adfs/…`
-    AdFs,
-    /// `/{tenant}/…`
-    Aad,
-}
-
 enum Endpoint {
     OpenId,
     Keys,
@@ -87,7 +65,7 @@ impl TokenService {
         Self {
             tokens: Tokens {
                 key,
-                issuer: config.issuer.clone(),
+                issuers: [Shape::Aad, Shape::AdFs].map(|shape| config.issuer(shape)),
                 tenant_id: config.tenant_id.clone(),
             },
             config,
@@ -112,7 +90,7 @@ impl TokenService {
             .split('/')
             .find(|segment| !segment.is_empty())
             .unwrap_or_default();
-        first.eq_ignore_ascii_case("adfs") || self.is_tenant(first)
+        first.eq_ignore_ascii_case(ADFS) || self.config.is_tenant(first)
     }
 
     /// Who the bearer of an `Authorization` header is.
@@ -144,7 +122,7 @@ impl TokenService {
             .filter(|segment| !segment.is_empty())
             .map(|segment| arm_ids::decode(segment).unwrap_or_default())
             .collect();
-        let Some((shape, endpoint)) = self.endpoint(&segments) else {
+        let Some((place, endpoint)) = self.endpoint(&segments, caller) else {
             return json_answer(
                 StatusCode::NOT_FOUND,
                 &json!({ "error": "not_found", "error_description": "nothing is served at this path" }),
@@ -154,19 +132,16 @@ impl TokenService {
         let post = *request.method() == Method::POST;
         match endpoint {
             Endpoint::OpenId if get => {
-                json_answer(StatusCode::OK, &self.document(shape, &segments[0], caller))
+                json_answer(StatusCode::OK, &place.document(&self.config))
             }
             Endpoint::Keys if get => json_answer(StatusCode::OK, &self.tokens.key.jwks()),
             Endpoint::UserRealm(user) if get => json_answer(
                 StatusCode::OK,
                 &json!({ "ver": "1.0", "account_type": "Managed", "domain_name": user.rsplit('@').next(),
-                         "cloud_instance_name": host(&caller.base_url), "cloud_audience_urn": self.config.issuer }),
+                         "cloud_instance_name": host(&caller.base_url),
+                         "cloud_audience_urn": self.config.issuer(place.shape) }),
             ),
-            Endpoint::Instance if get => json_answer(
-                StatusCode::OK,
-                &json!({ "tenant_discovery_endpoint":
-                    format!("{}/{}/v2.0/.well-known/openid-configuration", caller.base_url, self.config.tenant_id) }),
-            ),
+            Endpoint::Instance if get => json_answer(StatusCode::OK, &place.instance(&self.config)),
             Endpoint::Authorize if get => html(
                 StatusCode::NOT_IMPLEMENTED,
                 "<!doctype html><title>Sign in</title><p>Sign-in in the browser is not there yet. \
@@ -191,12 +166,12 @@ impl TokenService {
                         .get(header::AUTHORIZATION)
                         .and_then(|value| value.to_str().ok())
                         .and_then(crate::form::basic);
-                    self.token(&form, basic, caller).await
+                    self.token(&form, basic, &place, caller).await
                 }
                 Err(answer) => *answer,
             },
             Endpoint::DeviceCode if post => match form(&request) {
-                Ok(form) => self.device_code(&form, shape, &segments[0], caller),
+                Ok(form) => self.device_code(&form, &place, caller),
                 Err(answer) => *answer,
             },
             Endpoint::Token | Endpoint::DeviceCode => method_not_allowed("POST"),
@@ -205,85 +180,59 @@ impl TokenService {
         }
     }
 
-    fn is_tenant(&self, segment: &str) -> bool {
-        segment.eq_ignore_ascii_case(&self.config.tenant_id)
-            || segment.eq_ignore_ascii_case("common")
-            || segment.eq_ignore_ascii_case("organizations")
-    }
-
-    fn endpoint(&self, segments: &[String]) -> Option<(Shape, Endpoint)> {
+    fn endpoint(&self, segments: &[String], caller: &Caller) -> Option<(Place, Endpoint)> {
         let lower: Vec<String> = segments
             .iter()
             .map(|segment| segment.to_ascii_lowercase())
             .collect();
         let (first, rest) = lower.split_first()?;
-        let shape = if first == "adfs" {
+        let shape = if first == ADFS {
             Shape::AdFs
-        } else if self.is_tenant(first) {
+        } else if self.config.is_tenant(first) {
             Shape::Aad
         } else {
             return None;
         };
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
-        let endpoint = match *rest.as_slice() {
-            // The second one is what the Azure CLI asks to resolve the tenant `adfs`.
-            [".well-known", "openid-configuration"]
-            | ["adfs", "v2.0", ".well-known", "openid-configuration"]
+        let (version, endpoint) = match *rest.as_slice() {
+            // Asked to resolve the tenant `adfs`: below the login endpoint of AD FS's shape, and below that of AAD's.
+            ["adfs", "v2.0", ".well-known", "openid-configuration"]
             | ["adfs", ".well-known", "openid-configuration"]
                 if shape == Shape::AdFs =>
             {
-                Endpoint::OpenId
+                (Version::V2, Endpoint::OpenId)
             }
-            ["v2.0", ".well-known", "openid-configuration"] | [".well-known", "openid-configuration"] => {
-                Endpoint::OpenId
-            }
-            ["discovery", "keys"] | ["discovery", "v2.0", "keys"] => Endpoint::Keys,
-            ["oauth2", "token"] | ["oauth2", "v2.0", "token"] => Endpoint::Token,
-            ["oauth2", "devicecode"] | ["oauth2", "v2.0", "devicecode"] => Endpoint::DeviceCode,
-            ["oauth2", "deviceauth"] | ["oauth2", "v2.0", "deviceauth"] => Endpoint::DevicePage,
-            ["oauth2", "authorize"] | ["oauth2", "v2.0", "authorize"] => Endpoint::Authorize,
-            ["userrealm", _] if first == "common" => Endpoint::UserRealm(segments[2].clone()),
-            ["discovery", "instance"] if first == "common" => Endpoint::Instance,
+            ["v2.0", ".well-known", "openid-configuration"] => (Version::V2, Endpoint::OpenId),
+            [".well-known", "openid-configuration"] => (Version::V1, Endpoint::OpenId),
+            ["discovery", "keys"] => (Version::V1, Endpoint::Keys),
+            ["discovery", "v2.0", "keys"] => (Version::V2, Endpoint::Keys),
+            ["oauth2", name] => (Version::V1, oauth(name)?),
+            ["oauth2", "v2.0", name] => (Version::V2, oauth(name)?),
+            ["userrealm", _] if first == "common" => (Version::V1, Endpoint::UserRealm(segments[2].clone())),
+            ["discovery", "instance"] if first == "common" => (Version::V1, Endpoint::Instance),
             _ => return None,
         };
-        Some((shape, endpoint))
-    }
-
-    /// The base of the endpoints in the caller's shape.
-    pub(crate) fn endpoints(&self, shape: Shape, first: &str, caller: &Caller) -> String {
-        match shape {
-            Shape::AdFs => format!("{}/adfs/oauth2", caller.base_url),
-            Shape::Aad => format!("{}/{}/oauth2/v2.0", caller.base_url, first.to_ascii_lowercase()),
-        }
-    }
-
-    fn document(&self, shape: Shape, first: &str, caller: &Caller) -> Value {
-        let oauth = self.endpoints(shape, first, caller);
-        let keys = match shape {
-            Shape::AdFs => format!("{}/adfs/discovery/keys", caller.base_url),
-            Shape::Aad => format!(
-                "{}/{}/discovery/v2.0/keys",
-                caller.base_url,
-                first.to_ascii_lowercase()
-            ),
+        let place = Place {
+            base_url: caller.base_url.clone(),
+            shape,
+            version: match shape {
+                Shape::Aad => version,
+                Shape::AdFs => Version::V2,
+            },
+            first: first.clone(),
         };
-        json!({
-            "issuer": self.config.issuer,
-            "authorization_endpoint": format!("{oauth}/authorize"),
-            "token_endpoint": format!("{oauth}/token"),
-            "device_authorization_endpoint": format!("{oauth}/devicecode"),
-            "jwks_uri": keys,
-            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
-            "grant_types_supported": ["client_credentials", "password", "refresh_token",
-                "urn:ietf:params:oauth:grant-type:device_code"],
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
-            "subject_types_supported": ["public"],
-            "scopes_supported": ["openid", "profile", "email", "offline_access"],
-            "claims_supported": ["aud", "iss", "iat", "nbf", "exp", "sub", "oid", "tid", "appid", "name", "upn",
-                "unique_name", "preferred_username"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-        })
+        Some((place, endpoint))
+    }
+}
+
+/// An endpoint below `oauth2`.
+fn oauth(name: &str) -> Option<Endpoint> {
+    match name {
+        "token" => Some(Endpoint::Token),
+        "devicecode" => Some(Endpoint::DeviceCode),
+        "deviceauth" => Some(Endpoint::DevicePage),
+        "authorize" => Some(Endpoint::Authorize),
+        _ => None,
     }
 }
 
@@ -296,10 +245,6 @@ fn form(request: &Request<Bytes>) -> Result<Form, Box<Response<Bytes>>> {
                      "error_description": "AADSTS900144: the body is not application/x-www-form-urlencoded" }),
         ))
     })
-}
-
-fn host(base_url: &str) -> &str {
-    base_url.split("://").nth(1).unwrap_or(base_url)
 }
 
 /// A JSON answer that nobody caches.

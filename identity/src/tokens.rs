@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jsonwebtoken::{Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
 
-use crate::{SigningKey, keys::ALGORITHM, secret::random};
+use crate::{SigningKey, keys::ALGORITHM, secret::random, shape::Shape};
 
 /// How long an access token or id token is good.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
@@ -81,16 +81,32 @@ pub(crate) struct Claims {
 /// Signs and checks. Pure but for the randomness of `uti`.
 pub(crate) struct Tokens {
     pub(crate) key: SigningKey,
-    pub(crate) issuer: String,
+    /// Of AAD's shape, and of AD FS's.
+    pub(crate) issuers: [String; 2],
     pub(crate) tenant_id: String,
 }
 
 impl Tokens {
-    fn claims(&self, to: &PrincipalRecord, audience: &str, now: Timestamp, lifetime: Duration) -> Claims {
+    fn issuer(&self, shape: Shape) -> &str {
+        let [aad, adfs] = &self.issuers;
+        match shape {
+            Shape::Aad => aad,
+            Shape::AdFs => adfs,
+        }
+    }
+
+    fn claims(
+        &self,
+        to: &PrincipalRecord,
+        shape: Shape,
+        audience: &str,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Claims {
         let now = now.as_second();
         let mut claims = Claims {
             aud: audience.to_owned(),
-            iss: self.issuer.clone(),
+            iss: self.issuer(shape).to_owned(),
             iat: now,
             nbf: now,
             exp: now.saturating_add_unsigned(lifetime.as_secs()),
@@ -125,30 +141,31 @@ impl Tokens {
     pub(crate) fn access(
         &self,
         to: &PrincipalRecord,
+        shape: Shape,
         client: &str,
         audience: &str,
         now: Timestamp,
     ) -> String {
-        let mut claims = self.claims(to, audience, now, TOKEN_LIFETIME);
+        let mut claims = self.claims(to, shape, audience, now, TOKEN_LIFETIME);
         client.clone_into(&mut claims.appid);
         self.sign(&claims)
     }
 
     /// An id token for the client.
-    pub(crate) fn id(&self, to: &PrincipalRecord, client: &str, now: Timestamp) -> String {
-        self.sign(&self.claims(to, client, now, TOKEN_LIFETIME))
+    pub(crate) fn id(&self, to: &PrincipalRecord, shape: Shape, client: &str, now: Timestamp) -> String {
+        self.sign(&self.claims(to, shape, client, now, TOKEN_LIFETIME))
     }
 
     /// A refresh token; worthless after the secret changed.
     pub(crate) fn refresh(&self, to: &PrincipalRecord, client: &str, now: Timestamp) -> String {
-        let mut claims = self.claims(to, &self.refresh_audience(), now, REFRESH_LIFETIME);
+        let mut claims = self.claims(to, Shape::AdFs, &self.refresh_audience(), now, REFRESH_LIFETIME);
         client.clone_into(&mut claims.appid);
         claims.fingerprint = fingerprint(to);
         self.sign(&claims)
     }
 
     fn refresh_audience(&self) -> String {
-        format!("{}/refresh", self.issuer)
+        format!("{}/refresh", self.issuer(Shape::AdFs))
     }
 
     /// The claims of a token of ours for one of `audiences`.
@@ -170,7 +187,7 @@ impl Tokens {
         let claims = decode::<Claims>(token, &self.key.decoding, &validation)
             .map_err(|_| TokenError::Malformed)?
             .claims;
-        if claims.iss != self.issuer || claims.tid != self.tenant_id {
+        if !self.issuers.contains(&claims.iss) || claims.tid != self.tenant_id {
             return Err(TokenError::Issuer);
         }
         if !audiences.iter().any(|own| same_resource(own, &claims.aud)) {
@@ -244,7 +261,7 @@ mod tests {
     fn tokens() -> Tokens {
         Tokens {
             key: SigningKey::generate().unwrap(),
-            issuer: "https://h/adfs".to_owned(),
+            issuers: ["https://h/t/v2.0", "https://h/adfs"].map(str::to_owned),
             tenant_id: "t".to_owned(),
         }
     }
@@ -271,7 +288,7 @@ mod tests {
     #[test]
     fn a_token_holds_for_its_audience_and_its_hour() {
         let tokens = tokens();
-        let token = tokens.access(&ada(), "cli", "https://a/", at(1000));
+        let token = tokens.access(&ada(), Shape::Aad, "cli", "https://a/", at(1000));
         let arm = ["https://a".to_owned()];
         assert_eq!(tokens.check(&token, &arm, at(1000)).unwrap().oid, "o");
         assert!(tokens.check(&token, &arm, at(4599)).is_ok());
@@ -288,7 +305,7 @@ mod tests {
             Err(TokenError::Audience(_))
         ));
         let other = Tokens {
-            issuer: "https://x/adfs".to_owned(),
+            issuers: ["https://x/t/v2.0", "https://x/adfs"].map(str::to_owned),
             key: SigningKey::from_pem(tokens.key.to_pem()).unwrap(),
             tenant_id: "t".to_owned(),
         };
@@ -302,7 +319,7 @@ mod tests {
     fn foreign_changed_unsigned_and_misused_tokens_do_not_hold() {
         let (tokens, stranger) = (tokens(), tokens());
         let arm = ["https://a".to_owned()];
-        let token = tokens.access(&ada(), "cli", "https://a", at(1000));
+        let token = tokens.access(&ada(), Shape::Aad, "cli", "https://a", at(1000));
         let parts: Vec<&str> = token.split('.').collect();
         let none = format!(
             "{}.{}.",
@@ -316,7 +333,7 @@ mod tests {
             parts[2]
         );
         let long = "a".repeat(MAX_TOKEN_BYTES + 1);
-        let foreign = stranger.access(&ada(), "cli", "https://a", at(1000));
+        let foreign = stranger.access(&ada(), Shape::Aad, "cli", "https://a", at(1000));
         for bad in ["", "x", "a.b.c", &none, &changed, &long, &foreign] {
             assert!(
                 matches!(tokens.check(bad, &arm, at(1000)), Err(TokenError::Malformed)),
@@ -331,7 +348,7 @@ mod tests {
         assert!(tokens.check_refresh(&refresh, "cli", at(100_000)).is_ok());
         assert!(tokens.check_refresh(&refresh, "other", at(1000)).is_err());
         assert!(tokens.check_refresh(&token, "cli", at(1000)).is_err());
-        let id = tokens.id(&ada(), "cli", at(1000));
+        let id = tokens.id(&ada(), Shape::Aad, "cli", at(1000));
         assert!(tokens.check(&id, &arm, at(1000)).is_err());
     }
 }

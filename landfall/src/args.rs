@@ -177,6 +177,12 @@ pub(crate) struct Layout {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
 
+    /// In whose words clients log in: Azure's (aad), which every client knows, or those of Azure Stack with AD FS (adfs), with which an
+    /// unmodified Azure CLI logs in at any port. Both are served always; this is the one that clients are told of [default: aad; a stamp
+    /// that an earlier release made keeps adfs]
+    #[arg(long, value_enum)]
+    pub(crate) identity: Option<IdentityArg>,
+
     /// A domain whose names lead to this stamp; without one, addresses are used and no name service is needed
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
@@ -205,6 +211,15 @@ pub(crate) enum UplinkArg {
     Host,
     /// Not at all: air-gapped
     None,
+}
+
+/// In whose words clients log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IdentityArg {
+    /// Azure's
+    Aad,
+    /// Those of Azure Stack with AD FS
+    Adfs,
 }
 
 /// `landfall down`.
@@ -268,9 +283,10 @@ Example:
   eval \"$(landfall az)\"
   az aks list -o table
 
-It logs in as the stamp's service principal. The stamp has an administrator, too, who can log in with \
-a password or a device code: az login --use-device-code --tenant adfs. The name is admin@landfall.internal \
-(admin@DOMAIN with --domain), the password in secrets/administrator in the stamp's directory.")]
+It logs in as the stamp's service principal, and prints what az needs to be told in every shell: the stamp's \
+certificate, and that it is not to ask Microsoft about the stamp (core.instance_discovery). The stamp has an \
+administrator, too, who can log in with a device code: az login --use-device-code. The name is \
+admin@landfall.internal (admin@DOMAIN with --domain), the password in secrets/administrator in the stamp's directory.")]
 pub(crate) struct Az {
     /// Use your own Azure CLI configuration instead of one beside the stamp
     #[arg(long)]

@@ -94,10 +94,7 @@ impl ArmClient {
         let login = text(&metadata, "/authentication/loginEndpoint")?;
         let audience = text(&metadata, "/authentication/audiences/0")?;
         let openid = client
-            .document(&format!(
-                "{}/.well-known/openid-configuration",
-                login.trim_end_matches('/')
-            ))
+            .document(&discovery(&metadata, login, &settings.tenant))
             .await?;
         let secret = stamp::secret(places, SECRET)?;
         let form = [
@@ -325,6 +322,17 @@ impl ArmClient {
     }
 }
 
+/// Where a login endpoint tells what else there is, in the shape that the service itself says: it may run with other settings than those that
+/// were just written.
+fn discovery(metadata: &Value, login: &str, tenant: &str) -> String {
+    let login = login.trim_end_matches('/');
+    if metadata["authentication"]["identityProvider"] == "AAD" {
+        format!("{login}/{tenant}/v2.0/.well-known/openid-configuration")
+    } else {
+        format!("{login}/.well-known/openid-configuration")
+    }
+}
+
 fn operation(answer: &Response) -> Option<String> {
     Some(
         answer
@@ -399,6 +407,25 @@ mod tests {
         let told = crate::problem::told(&error);
         assert_eq!(told.sentence, "cannot create x: No more cores (QuotaExceeded)");
         assert!(told.next.unwrap().contains("higher limit"));
+    }
+
+    #[test]
+    fn the_token_service_is_found_in_both_shapes() {
+        let of = |provider: &str, login: &str| {
+            discovery(
+                &json!({ "authentication": { "identityProvider": provider } }),
+                login,
+                "t",
+            )
+        };
+        assert_eq!(
+            of("AAD", "https://h/"),
+            "https://h/t/v2.0/.well-known/openid-configuration"
+        );
+        assert_eq!(
+            of("ADFS", "https://h/adfs"),
+            "https://h/adfs/.well-known/openid-configuration"
+        );
     }
 
     #[test]

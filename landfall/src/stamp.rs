@@ -11,13 +11,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use fabric_api::{StampNetwork, Uplink};
+use identity::Shape;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::places::{Places, write_whole};
 use crate::{
-    args::{Layout, UplinkArg},
+    args::{IdentityArg, Layout, UplinkArg},
     problem::Problem,
 };
 
@@ -41,6 +42,9 @@ pub(crate) struct Settings {
     pub(crate) client: String,
     /// Where the ARM API listens.
     pub(crate) listen: SocketAddr,
+    /// In whose words clients are told to log in.
+    #[serde(default = "identity_of_before")]
+    pub(crate) identity: Shape,
     /// A domain whose names lead here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) domain: Option<String>,
@@ -131,6 +135,7 @@ impl Settings {
                 settings.uplink_allow = allow;
             }
             settings.listen = layout.listen.unwrap_or(settings.listen);
+            settings.identity = layout.identity.map_or(settings.identity, Shape::from);
             settings.backups = layout.backups.clone().or(settings.backups);
             settings.backups_copy = layout.backups_copy.clone().or(settings.backups_copy);
             if settings != before {
@@ -155,6 +160,7 @@ impl Settings {
             subscription: env.ids.uuid().to_string(),
             client: env.ids.uuid().to_string(),
             listen,
+            identity: layout.identity.map_or(Shape::Aad, Shape::from),
             domain: layout.domain.clone(),
             range: free_range(&places.name, &taken)?,
             uplink: layout.uplink.map_or(Uplink::Host, Uplink::from),
@@ -287,6 +293,20 @@ pub(crate) fn others(places: &Places) -> Result<Vec<(String, Settings)>> {
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
+}
+
+/// What a stamp has that a release made which knew nothing else: its clients are set up for it.
+fn identity_of_before() -> Shape {
+    Shape::AdFs
+}
+
+impl From<IdentityArg> for Shape {
+    fn from(arg: IdentityArg) -> Self {
+        match arg {
+            IdentityArg::Aad => Self::Aad,
+            IdentityArg::Adfs => Self::AdFs,
+        }
+    }
 }
 
 impl From<UplinkArg> for Uplink {
@@ -480,6 +500,31 @@ mod tests {
         let refused = Settings::load_or_make(&places, &other, &[], &Env::simulated_for_test(3)).unwrap_err();
         assert!(refused.to_string().contains("--uplink"), "{refused}");
         assert_eq!(secret(&places, "x").unwrap(), secret(&places, "x").unwrap());
+    }
+
+    #[test]
+    fn a_stamp_keeps_the_shape_it_was_made_with_until_it_is_told_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path(), "one");
+        let make = |identity| {
+            let layout = Layout {
+                identity,
+                ..Layout::default()
+            };
+            Settings::load_or_make(&places, &layout, &[], &Env::simulated_for_test(1))
+                .unwrap()
+                .identity
+        };
+        assert_eq!(make(None), Shape::Aad);
+        let path = places.settings();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("identity = \"aad\""), "{text}");
+        // As a release of before has written it.
+        fs::write(&path, text.replace("identity = \"aad\"\n", "")).unwrap();
+        assert_eq!(make(None), Shape::AdFs);
+        assert_eq!(make(Some(IdentityArg::Aad)), Shape::Aad);
+        assert_eq!(make(None), Shape::Aad, "it is kept");
+        assert_eq!(make(Some(IdentityArg::Adfs)), Shape::AdFs);
     }
 
     #[test]

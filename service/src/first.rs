@@ -149,6 +149,7 @@ mod tests {
             domain: "landfall.internal".to_owned(),
             names: false,
             base_url: "https://127.0.0.1:8443".to_owned(),
+            shape: identity::Shape::Aad,
             audience: "https://management.landfall.internal/tenant".to_owned(),
         }
     }

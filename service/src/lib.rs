@@ -38,7 +38,7 @@ use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
 use control_records::{Epoch, HostId};
 use control_store::Store;
 use fabric_api::Fabric;
-use identity::{IdentityConfig, SigningKey, TokenService};
+use identity::{IdentityConfig, Shape, SigningKey, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
 use providers_insights::Insights;
@@ -69,6 +69,8 @@ pub struct Config {
     pub names: bool,
     /// The ARM API's URL without a trailing slash.
     pub base_url: String,
+    /// In whose words clients are told to log in.
+    pub shape: Shape,
     /// The audience of tokens that clients are told of. Others that are accepted: the URL, and Azure's own.
     pub audience: String,
 }
@@ -77,7 +79,8 @@ impl Config {
     /// What the token service is told.
     pub fn identity(&self) -> IdentityConfig {
         IdentityConfig {
-            issuer: format!("{}/adfs", self.base_url),
+            base_url: self.base_url.clone(),
+            shape: self.shape,
             tenant_id: self.tenant.clone(),
             // The address of the API as well: clients that are told no audience ask for the API by its URL.
             audiences: vec![

@@ -1,5 +1,6 @@
 //! What the simulated stamp is called.
 
+use identity::Shape;
 use service::Config;
 
 pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
@@ -16,6 +17,7 @@ pub(crate) fn config() -> Config {
         domain: "sim.test".to_owned(),
         names: true,
         base_url: BASE.to_owned(),
+        shape: Shape::Aad,
         audience: AUDIENCE.to_owned(),
     }
 }

@@ -11,7 +11,7 @@ use base_env::Env;
 use control_records::{SubscriptionRecord, access, key};
 use control_store::{Store, Txn, put_record};
 use identity::{
-    EndpointTls, IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal,
+    EndpointTls, IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal,
     generate_secret,
 };
 use providers_authorization::{Authorization, RoleAuthorizer};
@@ -87,7 +87,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
 
     let identity = IdentityConfig {
-        issuer: format!("{base_url}/adfs"),
+        base_url: base_url.clone(),
+        shape: Shape::Aad,
         tenant_id: TENANT.to_owned(),
         audiences: vec![
             format!("https://management.example.test/{TENANT}"),

@@ -159,19 +159,10 @@ impl Edge {
                     )
                 }
             }),
-            "/metadata/endpoints" => {
-                let audience = inner
-                    .identity
-                    .config()
-                    .audiences
-                    .first()
-                    .cloned()
-                    .unwrap_or_default();
-                Some((
-                    StatusCode::OK,
-                    metadata::document(&inner.config, &caller.base_url, &audience),
-                ))
-            }
+            "/metadata/endpoints" => Some((
+                StatusCode::OK,
+                metadata::document(&inner.config, inner.identity.config(), &caller.base_url),
+            )),
             _ => None,
         };
         if let Some((status, document)) = known {
@@ -222,7 +213,7 @@ impl Edge {
         written: &mut Option<Written>,
     ) -> Outcome {
         let inner = &self.inner;
-        let who = inner.authenticate(&parts.headers).await?;
+        let who = inner.authenticate(&parts.headers, &caller).await?;
         *principal = Some(who.clone());
         // From here on it does not count among the strangers at its address.
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
@@ -402,7 +393,11 @@ impl Inner {
         }
     }
 
-    async fn authenticate(&self, headers: &HeaderMap<HeaderValue>) -> Result<Principal, Failure> {
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap<HeaderValue>,
+        caller: &Caller,
+    ) -> Result<Principal, Failure> {
         let header = headers
             .get(header::AUTHORIZATION)
             .map(|value| value.to_str().unwrap_or("-"));
@@ -423,7 +418,7 @@ impl Inner {
                 header::WWW_AUTHENTICATE,
                 format!(
                     "Bearer authorization_uri=\"{}\"{hint}",
-                    self.identity.config().issuer
+                    self.identity.config().authority(&caller.base_url)
                 ),
             )
         })

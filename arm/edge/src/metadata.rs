@@ -1,20 +1,26 @@
 //! `/metadata/endpoints`: where a client finds everything else.
 
+use identity::{IdentityConfig, Shape};
 use serde_json::{Value, json};
 
 use crate::EdgeConfig;
 
 /// The document, for all api-versions: the union of the keys of 2015-01-01 and 2022-09-01 satisfies old and new clients.
-pub(crate) fn document(config: &EdgeConfig, base_url: &str, audience: &str) -> Value {
+pub(crate) fn document(config: &EdgeConfig, identity: &IdentityConfig, base_url: &str) -> Value {
+    // Terraform's azurerm takes whatever is not `AAD` and `common` for Azure Stack, and refuses it. The Azure CLI goes by the path: a login
+    // endpoint that ends in `adfs` needs no instance discovery on the internet.
+    let (tenant, provider) = match identity.shape {
+        Shape::Aad => ("common", "AAD"),
+        Shape::AdFs => ("adfs", "ADFS"),
+    };
     json!({
         "name": config.stamp,
         "resourceManager": base_url,
         "authentication": {
-            // The path decides: a login endpoint that ends in `adfs` needs no instance discovery on the internet.
-            "loginEndpoint": format!("{base_url}/adfs"),
-            "audiences": [audience],
-            "tenant": "adfs",
-            "identityProvider": "ADFS",
+            "loginEndpoint": identity.login_endpoint(base_url),
+            "audiences": identity.audiences.first().into_iter().collect::<Vec<_>>(),
+            "tenant": tenant,
+            "identityProvider": provider,
         },
         "gallery": base_url,
         "galleryEndpoint": base_url,

@@ -15,7 +15,7 @@ use control_records::Epoch;
 use control_store::Store;
 use fabric_api::{Fabric as _, StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
-use identity::{EndpointTls, Secret, SigningKey};
+use identity::{EndpointTls, Secret, Shape, SigningKey};
 use providers_containerservice::ArchiveReader;
 use serde::{Deserialize, Serialize};
 use service::{
@@ -59,6 +59,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
         domain: "bench.internal".to_owned(),
         names: false,
         base_url: "https://localhost".to_owned(),
+        shape: Shape::Aad,
         audience: AUDIENCE.to_owned(),
     };
     control_records::migrate(&*store).await?;

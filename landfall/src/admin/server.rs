@@ -201,6 +201,8 @@ impl Sources {
                 rss_kib: own_rss_kib(),
             },
             arm_url: self.settings.arm_url(),
+            identity: self.settings.identity.as_str().to_owned(),
+            tenant: self.settings.tenant.clone(),
             range: self.settings.range.to_string(),
             uplink: format!("{:?}", self.settings.uplink).to_lowercase(),
             clusters: answers,

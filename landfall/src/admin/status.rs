@@ -13,6 +13,12 @@ pub(crate) struct StampStatus {
     pub(crate) name: String,
     pub(crate) service: ServiceStatus,
     pub(crate) arm_url: String,
+    /// In whose words clients are told to log in: `aad` or `adfs`.
+    #[serde(default)]
+    pub(crate) identity: String,
+    /// GUID of the tenant that they log in to.
+    #[serde(default)]
+    pub(crate) tenant: String,
     pub(crate) range: String,
     pub(crate) uplink: String,
     pub(crate) clusters: Vec<ClusterStatus>,

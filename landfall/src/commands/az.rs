@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use identity::Shape;
 use serde_json::json;
 
 use super::Context;
@@ -44,16 +45,18 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
             .with_context(|| format!("cannot create {}", config.display()))?;
     }
     let cloud = format!("Landfall-{}", places.name);
+    let exports = environment(settings.identity, &places.ca(), config.as_deref());
+    let tenant = match settings.identity {
+        Shape::Aad => settings.tenant.as_str(),
+        Shape::AdFs => "adfs",
+    };
     let az = |arguments: &[&str]| -> Result<String> {
         let mut command = Command::new(&program);
         command
             .args(arguments)
-            .env("REQUESTS_CA_BUNDLE", places.ca())
+            .envs(exports.iter().map(|(name, value)| (name, value)))
             .env("AZURE_CORE_COLLECT_TELEMETRY", "false")
             .env("AZURE_CORE_NO_COLOR", "true");
-        if let Some(config) = &config {
-            command.env("AZURE_CONFIG_DIR", config);
-        }
         context.printer.detail(&format!(
             "az {} {}",
             arguments[0],
@@ -67,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
     let known = az(&["cloud", "list", "--query", "[].name", "--output", "tsv"])?;
     let url = settings.arm_url();
     if known.lines().any(|line| line.trim() == cloud) {
-        // The address may have changed; `update` reads the metadata again only for what it is given.
+        // Address and shape may have changed; `update` reads the metadata again only with this.
         az(&[
             "cloud",
             "update",
@@ -96,7 +99,7 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
         "--password",
         &secret,
         "--tenant",
-        "adfs",
+        tenant,
         "--output",
         "none",
     ])
@@ -109,17 +112,13 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
     })?;
     step.done(format!("cloud {cloud}, logged in as {}", settings.client));
 
-    let mut exports = vec![("REQUESTS_CA_BUNDLE", places.ca())];
-    if let Some(config) = config {
-        exports.push(("AZURE_CONFIG_DIR", config));
-    }
     let lines: Vec<String> = exports
         .iter()
-        .map(|(name, path)| format!("export {name}={}", host::quoted(path)))
+        .map(|(name, value)| format!("export {name}={}", host::quoted(value)))
         .collect();
     let value = json!({ "event": "result", "cloud": cloud, "arm": url, "client": settings.client,
-        "subscription": settings.subscription,
-        "environment": exports.iter().map(|(name, path)| (name.to_string(), json!(path))).collect::<serde_json::Map<_, _>>() });
+        "subscription": settings.subscription, "tenant": tenant,
+        "environment": exports.iter().map(|(name, value)| (name.to_string(), json!(value))).collect::<serde_json::Map<_, _>>() });
     context.printer.result(&value, || lines.join("\n"));
     if !context.printer.is_json() && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         context.printer.heading(&format!(
@@ -128,6 +127,19 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What `az` has to be told in every shell.
+fn environment(shape: Shape, ca: &Path, config: Option<&Path>) -> Vec<(&'static str, PathBuf)> {
+    let mut exports = vec![("REQUESTS_CA_BUNDLE", ca.to_owned())];
+    if shape == Shape::Aad {
+        // Of a login endpoint of Azure's shape that it does not know, the library of az asks a host of Microsoft's, and gives up without an answer.
+        exports.push(("AZURE_CORE_INSTANCE_DISCOVERY", "false".into()));
+    }
+    if let Some(config) = config {
+        exports.push(("AZURE_CONFIG_DIR", config.to_owned()));
+    }
+    exports
 }
 
 fn find(program: &Path) -> Result<PathBuf> {
@@ -143,4 +155,24 @@ fn find(program: &Path) -> Result<PathBuf> {
         )
         .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_az_is_told_depends_on_the_shape() {
+        let names = |shape, config| {
+            environment(shape, Path::new("/ca.pem"), config)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(Shape::Aad, Some(Path::new("/azure"))),
+            ["REQUESTS_CA_BUNDLE", "AZURE_CORE_INSTANCE_DISCOVERY", "AZURE_CONFIG_DIR"]
+        );
+        assert_eq!(names(Shape::AdFs, None), ["REQUESTS_CA_BUNDLE"]);
+    }
 }

@@ -41,6 +41,7 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
         "  ARM API  {}\n  network  {}, uplink {}\n",
         status.arm_url, status.range, status.uplink
     ));
+    page.push_str(&format!("  log-in   {}\n", log_in(&status.identity, &status.tenant)));
     if status.service.panics > 0 {
         page.push_str(&format!(
             "  faults   {} since it started, a fault of Landfall: look for 'a panic' in landfall logs, and report it\n",
@@ -202,6 +203,15 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
         ));
     }
     page
+}
+
+/// In whose words clients log in, and to which tenant.
+fn log_in(identity: &str, tenant: &str) -> String {
+    match identity {
+        "aad" => format!("as at Azure (aad), tenant {tenant}"),
+        // A service of before knew nothing else, and said nothing.
+        _ => "as at Azure Stack (adfs), tenant adfs".to_owned(),
+    }
 }
 
 fn backup(lag: Option<&BackupLag>) -> String {

@@ -187,11 +187,10 @@ async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
     let cache = images::cache_dir(&context.places)?;
     let mut settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
     settings.remember_cache(&context.places, cache)?;
-    if before
-        .as_ref()
-        .is_some_and(|before| before.listen != settings.listen)
+    if let Some(before) = &before
+        && (before.listen, before.identity) != (settings.listen, settings.identity)
     {
-        step.now("moving to another address");
+        step.now("restarting with other settings");
         background::stop(&context.places, &context.env).await?;
     }
     context.places.make()?;
@@ -436,6 +435,7 @@ fn summary(context: &Context, settings: &Settings, cluster: &Cluster, kubeconfig
         "caFile": context.places.ca(),
         "audience": settings.audience(),
         "tenantId": settings.tenant,
+        "identity": settings.identity.as_str(),
         "subscriptionId": settings.subscription,
         "servicePrincipal": {
             "clientId": settings.client,

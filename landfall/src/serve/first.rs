@@ -100,6 +100,7 @@ pub(super) mod tests {
             subscription: env.ids.uuid().to_string(),
             client: env.ids.uuid().to_string(),
             listen: stamp::DEFAULT_LISTEN,
+            identity: identity::Shape::Aad,
             domain: None,
             range: "100.64.0.0/20".parse().unwrap(),
             uplink: Uplink::None,

@@ -253,6 +253,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
         domain: settings.domain_or_own(),
         names: settings.domain.is_some(),
         base_url: settings.arm_url(),
+        shape: settings.identity,
         audience: settings.audience(),
     }
 }

@@ -18,7 +18,7 @@ use base_env::Env;
 use control_records::{GroupRecord, SubscriptionRecord, key};
 use control_store::{Store, Txn, get_record, put_record};
 use http::{HeaderMap, StatusCode};
-use identity::{IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
+use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
@@ -66,6 +66,11 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// A stamp with a subscription, principals and a token of the application, in virtual time.
     pub(crate) async fn new() -> Self {
+        Self::with_shape(Shape::Aad).await
+    }
+
+    /// The same, whose clients are told to log in in this shape.
+    pub(crate) async fn with_shape(shape: Shape) -> Self {
         let env = Env::simulated(1);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let subscription = SubscriptionRecord {
@@ -94,7 +99,8 @@ impl Stamp {
             create_principal(&*store, &env, new).await.unwrap();
         }
         let identity = IdentityConfig {
-            issuer: format!("{BASE}/adfs"),
+            base_url: BASE.to_owned(),
+            shape,
             tenant_id: TENANT.to_owned(),
             audiences: vec![AUDIENCE.to_owned(), BASE.to_owned()],
             resources: vec!["https://graph.example.test".to_owned()],

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use http::StatusCode;
+use identity::Shape;
 use serde_json::json;
 
 use crate::fixture::{APPLICATION, AUDIENCE, SUBSCRIPTION, Stamp, THINGS, VERSION, thing};
@@ -56,11 +57,12 @@ async fn one_endpoints_document_serves_old_and_new_clients() {
         let answer = stamp.send(request).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         let document = answer.body;
+        // What Terraform's azurerm insists on.
         assert_eq!(
-            document["authentication"]["loginEndpoint"],
-            "https://127.0.0.1:8443/adfs"
+            document["authentication"],
+            json!({ "loginEndpoint": "https://127.0.0.1:8443", "audiences": [AUDIENCE], "tenant": "common",
+                    "identityProvider": "AAD" })
         );
-        assert_eq!(document["authentication"]["audiences"], json!([AUDIENCE]));
         for key in [
             "name",
             "suffixes",
@@ -73,6 +75,14 @@ async fn one_endpoints_document_serves_old_and_new_clients() {
             assert!(!document[key].is_null(), "{key}");
         }
     }
+    let stack = Stamp::with_shape(Shape::AdFs).await;
+    let request = http::Request::get("/metadata/endpoints").header("host", "h:1");
+    let document = stack.send(request.body(Body::empty()).unwrap()).await.body;
+    assert_eq!(
+        document["authentication"],
+        json!({ "loginEndpoint": "https://h:1/adfs", "audiences": [AUDIENCE], "tenant": "adfs",
+                "identityProvider": "ADFS" })
+    );
     let evil = http::Request::get("/metadata/endpoints")
         .header("host", "a@b")
         .body(Body::empty())

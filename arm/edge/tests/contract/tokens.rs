@@ -41,34 +41,26 @@ async fn subscriptions(stamp: &Stamp, token: &Value) -> Answer {
 #[tokio::test(start_paused = true)]
 async fn discovery_leads_to_everything_in_both_shapes() {
     let stamp = Stamp::new().await;
-    for (path, token) in [
-        (
-            "/adfs/.well-known/openid-configuration".to_owned(),
-            "https://h:1/adfs/oauth2/token".to_owned(),
-        ),
-        (
-            "/adfs/adfs/v2.0/.well-known/openid-configuration".to_owned(),
-            "https://h:1/adfs/oauth2/token".to_owned(),
-        ),
-        (
-            format!("/{TENANT}/v2.0/.well-known/openid-configuration"),
-            format!("https://h:1/{TENANT}/oauth2/v2.0/token"),
-        ),
-        (
-            "/organizations/v2.0/.well-known/openid-configuration".to_owned(),
-            "https://h:1/organizations/oauth2/v2.0/token".to_owned(),
-        ),
+    for (path, token, tenant) in [
+        ("/adfs/.well-known/openid-configuration", "/adfs/oauth2/token", "adfs"),
+        ("/adfs/adfs/v2.0/.well-known/openid-configuration", "/adfs/oauth2/token", "adfs"),
+        // What the Azure CLI asks for the tenant `adfs` of a stamp of AAD's shape.
+        ("/adfs/v2.0/.well-known/openid-configuration", "/adfs/oauth2/token", "adfs"),
+        (&format!("/{TENANT}/v2.0/.well-known/openid-configuration"), &format!("/{TENANT}/oauth2/v2.0/token"), TENANT),
+        (&format!("/{TENANT}/.well-known/openid-configuration"), &format!("/{TENANT}/oauth2/token"), TENANT),
+        ("/organizations/v2.0/.well-known/openid-configuration", "/organizations/oauth2/v2.0/token", TENANT),
+        ("/common/v2.0/.well-known/openid-configuration", "/common/oauth2/v2.0/token", TENANT),
     ] {
-        let document = get(&stamp, &path).await;
+        let document = get(&stamp, path).await;
         assert_eq!(
             (document.status, &document.body["token_endpoint"]),
-            (StatusCode::OK, &json!(token)),
+            (StatusCode::OK, &json!(format!("https://h:1{token}"))),
             "{path}"
         );
         // What the Azure CLI takes the tenant from.
         assert_eq!(
             document.body["issuer"].as_str().unwrap().split('/').nth(3),
-            Some("adfs")
+            Some(tenant)
         );
         for key in [
             "authorization_endpoint",
@@ -89,6 +81,12 @@ async fn discovery_leads_to_everything_in_both_shapes() {
     }
     let realm = get(&stamp, "/common/userrealm/ada@example.test?api-version=1.0").await;
     assert_eq!(realm.body["account_type"], "Managed");
+    let instance = get(&stamp, "/common/discovery/instance?api-version=1.1").await;
+    assert_eq!(
+        instance.body["tenant_discovery_endpoint"],
+        format!("https://h:1/{TENANT}/v2.0/.well-known/openid-configuration")
+    );
+    assert_eq!(instance.body["metadata"][0]["aliases"], json!(["h:1"]));
     assert_eq!(get(&stamp, "/adfs/nothing").await.status, StatusCode::NOT_FOUND);
     assert_eq!(
         get(&stamp, "/adfs/oauth2/token").await.status,

@@ -12,7 +12,7 @@ use base_env::Env;
 use control_records::{PrincipalRecord, SubscriptionRecord, access, key};
 use control_store::{Store, Txn, put_record};
 use http::StatusCode;
-use identity::{IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
+use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, ContainerService, HistoryApi};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
@@ -164,7 +164,8 @@ impl Stamp {
             providers.clone(),
         )));
         let identity = IdentityConfig {
-            issuer: format!("{BASE}/adfs"),
+            base_url: BASE.to_owned(),
+            shape: Shape::Aad,
             tenant_id: TENANT.to_owned(),
             audiences: vec![AUDIENCE.to_owned()],
             resources: Vec::new(),

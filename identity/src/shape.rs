@@ -1,0 +1,197 @@
+//! In whose words clients speak to the token service: Azure's (AAD), or AD FS's, which Azure Stack has.
+//!
+//! Always true: both are served, whichever clients are told of; what follows from the shape (issuer, endpoints, discovery) is decided
+//! here and nowhere else.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The path of everything in AD FS's words. The Azure CLI takes a login endpoint that ends in it for AD FS.
+pub(crate) const ADFS: &str = "adfs";
+
+/// In whose words a client speaks, and which of them clients are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// `/{tenant}/…`, as Azure has it.
+    Aad,
+    /// `/adfs/…`
+    AdFs,
+}
+
+impl Shape {
+    /// As settings and status say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Aad => "aad",
+            Self::AdFs => ADFS,
+        }
+    }
+}
+
+/// Which of AAD's two sets of endpoints. AD FS has the second only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// What a token is for comes as `resource`; times in answers are texts.
+    V1,
+    /// What a token is for comes as `scope`.
+    V2,
+}
+
+/// What the token service is told.
+#[derive(Debug, Clone)]
+pub struct IdentityConfig {
+    /// How clients reach the stamp, without a trailing slash, e.g. `https://127.0.0.1:8443`: issuers are below it.
+    pub base_url: String,
+    /// Which shape clients are told of.
+    pub shape: Shape,
+    /// GUID of the tenant.
+    pub tenant_id: String,
+    /// The audiences that ARM accepts; the first is what `/metadata/endpoints` announces. Trailing slashes do not matter.
+    pub audiences: Vec<String>,
+    /// Further resources that tokens are issued for (Graph, the AKS server application), not good for ARM.
+    pub resources: Vec<String>,
+}
+
+impl IdentityConfig {
+    /// The `iss` of tokens that are asked for in this shape. Discovery is below it. The first segment of its path is the tenant, or
+    /// `adfs`: the Azure CLI takes the tenant from it.
+    pub fn issuer(&self, shape: Shape) -> String {
+        let base = self.base_url.trim_end_matches('/');
+        match shape {
+            Shape::Aad => format!("{base}/{}/v2.0", self.tenant_id),
+            Shape::AdFs => format!("{base}/{ADFS}"),
+        }
+    }
+
+    /// Where clients log in that reach the stamp at `base_url`: what they put a tenant behind.
+    pub fn login_endpoint(&self, base_url: &str) -> String {
+        match self.shape {
+            Shape::Aad => base_url.to_owned(),
+            Shape::AdFs => format!("{base_url}/{ADFS}"),
+        }
+    }
+
+    /// Where a client that has no token, or one that does not hold, is sent: login endpoint and tenant.
+    pub fn authority(&self, base_url: &str) -> String {
+        match self.shape {
+            Shape::Aad => format!("{base_url}/{}", self.tenant_id),
+            Shape::AdFs => format!("{base_url}/{ADFS}"),
+        }
+    }
+
+    /// Whether this is the first segment of a path in AAD's words.
+    pub(crate) fn is_tenant(&self, segment: &str) -> bool {
+        segment.eq_ignore_ascii_case(&self.tenant_id)
+            || segment.eq_ignore_ascii_case("common")
+            || segment.eq_ignore_ascii_case("organizations")
+    }
+}
+
+/// A client, as far as the path that it asked at says: how it reached us, in which shape it speaks.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// How it reached us, without a trailing slash.
+    pub(crate) base_url: String,
+    pub(crate) shape: Shape,
+    pub(crate) version: Version,
+    /// The first segment of the path, in lower case: `adfs`, a tenant, `common`, `organizations`.
+    pub(crate) first: String,
+}
+
+impl Place {
+    /// The URL of an endpoint beside the one that was asked, e.g. `token`.
+    pub(crate) fn endpoint(&self, name: &str) -> String {
+        let Self { base_url, first, .. } = self;
+        match (self.shape, self.version) {
+            (Shape::AdFs, _) | (Shape::Aad, Version::V1) => format!("{base_url}/{first}/oauth2/{name}"),
+            (Shape::Aad, Version::V2) => format!("{base_url}/{first}/oauth2/v2.0/{name}"),
+        }
+    }
+
+    /// The discovery document.
+    pub(crate) fn document(&self, config: &IdentityConfig) -> Value {
+        let Self { base_url, first, .. } = self;
+        let keys = match self.shape {
+            Shape::AdFs => format!("{base_url}/{first}/discovery/keys"),
+            Shape::Aad => format!("{base_url}/{first}/discovery/v2.0/keys"),
+        };
+        json!({
+            "issuer": config.issuer(self.shape),
+            "authorization_endpoint": self.endpoint("authorize"),
+            "token_endpoint": self.endpoint("token"),
+            "device_authorization_endpoint": self.endpoint("devicecode"),
+            "jwks_uri": keys,
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
+            "grant_types_supported": ["client_credentials", "password", "refresh_token",
+                "urn:ietf:params:oauth:grant-type:device_code"],
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "subject_types_supported": ["public"],
+            "scopes_supported": ["openid", "profile", "email", "offline_access"],
+            "claims_supported": ["aud", "iss", "iat", "nbf", "exp", "sub", "oid", "tid", "appid", "name", "upn",
+                "unique_name", "preferred_username"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        })
+    }
+
+    /// What a client learns of an authority that it does not know.
+    pub(crate) fn instance(&self, config: &IdentityConfig) -> Value {
+        let Self { base_url, .. } = self;
+        let host = host(base_url);
+        json!({
+            "tenant_discovery_endpoint":
+                format!("{base_url}/{}/v2.0/.well-known/openid-configuration", config.tenant_id),
+            "api-version": "1.1",
+            "metadata": [{ "preferred_network": host, "preferred_cache": host, "aliases": [host] }],
+        })
+    }
+}
+
+/// Host and port of a URL.
+pub(crate) fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discovery_is_below_the_issuer_that_it_names_in_both_shapes() {
+        let config = IdentityConfig {
+            base_url: "https://h:1".to_owned(),
+            shape: Shape::Aad,
+            tenant_id: "t".to_owned(),
+            audiences: Vec::new(),
+            resources: Vec::new(),
+        };
+        for (shape, first, tenant) in [(Shape::Aad, "t", "t"), (Shape::AdFs, "adfs", "adfs")] {
+            let place = Place {
+                base_url: "https://h:1".to_owned(),
+                shape,
+                version: Version::V2,
+                first: first.to_owned(),
+            };
+            let document = place.document(&config);
+            let issuer = document["issuer"].as_str().unwrap();
+            assert_eq!(issuer.split('/').nth(3), Some(tenant));
+            assert!(
+                document["token_endpoint"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("https://h:1/")
+            );
+        }
+        assert_eq!(config.login_endpoint("https://x"), "https://x");
+        assert_eq!(config.authority("https://x"), "https://x/t");
+    }
+
+    #[test]
+    fn a_host_ends_where_the_path_begins() {
+        for url in ["https://h:1", "https://h:1/a", "h:1/a?b", "https://h:1?x"] {
+            assert_eq!(host(url), "h:1", "{url}");
+        }
+    }
+}

@@ -46,6 +46,8 @@ impl Az {
             .args(arguments)
             .env("AZURE_CONFIG_DIR", &self.config)
             .env("REQUESTS_CA_BUNDLE", &self.ca)
+            // A stamp's token service is none of Microsoft's, and that is not asked.
+            .env("AZURE_CORE_INSTANCE_DISCOVERY", "false")
             .env("AZURE_CORE_COLLECT_TELEMETRY", "false")
             .env("AZURE_CORE_SURVEY_MESSAGE", "false")
             .env("AZURE_CORE_ONLY_SHOW_ERRORS", "true")

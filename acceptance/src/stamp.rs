@@ -165,7 +165,12 @@ impl Stamp {
 
     /// An `az` of its own configuration, not logged in.
     pub(crate) fn fresh_az(&self) -> Result<Az> {
-        let config = self.directory.path().join("azure");
+        self.other_az("azure")
+    }
+
+    /// The same beside others.
+    pub(crate) fn other_az(&self, name: &str) -> Result<Az> {
+        let config = self.directory.path().join(name);
         std::fs::create_dir_all(&config)?;
         let ca = self.summary["caFile"].as_str().context("up told no caFile")?;
         Ok(Az {

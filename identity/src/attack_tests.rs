@@ -4,7 +4,7 @@ use arm_wire::PrincipalKind;
 use storage_redb::MemoryStore;
 
 use super::*;
-use crate::{NewPrincipal, Secret, create_principal, generate_secret};
+use crate::{NewPrincipal, Secret, SigningKey, create_principal, generate_secret};
 
 const APPLICATION: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
 const PASSWORD: &str = "correct horse battery staple";

@@ -1,6 +1,11 @@
 //! Sign-ins that wait for a person at another device. Kept in memory: after a restart the client asks for a new code.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -22,17 +27,35 @@ pub(crate) enum Poll {
     Pending,
     /// This object id approved; the code is used up.
     Approved { object_id: String, scope: String },
+    /// Somebody said that it was not them; the code is used up.
+    Refused,
     /// Unknown, used, or too old.
     Expired,
 }
 
 struct Entry {
     user_code: String,
-    origin: Origin,
+    address: Option<IpAddr>,
     client: String,
     scope: String,
     until: Duration,
-    approved: Option<String>,
+    answer: Option<Answer>,
+}
+
+/// What a person said.
+enum Answer {
+    Approved(String),
+    Refused,
+}
+
+/// A sign-in that waits, for the page that asks whether it is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) client: String,
+    /// From where it was asked.
+    pub(crate) address: Option<IpAddr>,
+    /// How long ago.
+    pub(crate) age: Duration,
 }
 
 /// The waiting sign-ins by device code. Times are of a monotonic clock.
@@ -40,17 +63,25 @@ struct Entry {
 pub(crate) struct Devices(Mutex<HashMap<String, Entry>>);
 
 impl Devices {
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.lock().expect("nothing panics while it holds this lock")
+    }
+
     /// A new pair of device code and user code; `None` when too many wait already, in all or from there.
     pub(crate) fn start(
         &self,
         client: &str,
         scope: &str,
-        origin: Origin,
+        address: Option<IpAddr>,
         now: Duration,
     ) -> Option<(String, String)> {
-        let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
+        let mut entries = self.entries();
         entries.retain(|_, entry| entry.until > now);
-        let from_there = entries.values().filter(|entry| entry.origin == origin).count();
+        let origin = Origin::of(address);
+        let from_there = entries
+            .values()
+            .filter(|entry| Origin::of(entry.address) == origin)
+            .count();
         if entries.len() >= ENTRIES || from_there >= MAX_PER_ORIGIN {
             return None;
         }
@@ -61,54 +92,68 @@ impl Devices {
             .collect();
         let entry = Entry {
             user_code: user_code.clone(),
-            origin,
+            address,
             client: client.to_owned(),
             scope: scope.to_owned(),
             until: now + LIFETIME,
-            approved: None,
+            answer: None,
         };
         entries.insert(device_code.clone(), entry);
         Some((device_code, user_code))
     }
 
-    /// Whether a user code waits, however it was typed.
-    pub(crate) fn waits(&self, user_code: &str, now: Duration) -> bool {
+    /// What waits under a user code, however it was typed.
+    pub(crate) fn waiting(&self, user_code: &str, now: Duration) -> Option<Waiting> {
         let wanted = normal(user_code);
-        let entries = self.0.lock().expect("nothing panics while it holds this lock");
-        entries
+        let entries = self.entries();
+        let entry = entries
             .values()
-            .any(|entry| entry.user_code == wanted && entry.until > now && entry.approved.is_none())
+            .find(|entry| entry.user_code == wanted && entry.until > now && entry.answer.is_none())?;
+        Some(Waiting {
+            client: entry.client.clone(),
+            address: entry.address,
+            age: LIFETIME.saturating_sub(entry.until.saturating_sub(now)),
+        })
     }
 
     /// Approves a user code; `false` when it does not wait (any more).
     pub(crate) fn approve(&self, user_code: &str, object_id: &str, now: Duration) -> bool {
+        self.answer(user_code, Answer::Approved(object_id.to_owned()), now)
+    }
+
+    /// Refuses a user code; `false` when it does not wait (any more).
+    pub(crate) fn refuse(&self, user_code: &str, now: Duration) -> bool {
+        self.answer(user_code, Answer::Refused, now)
+    }
+
+    fn answer(&self, user_code: &str, answer: Answer, now: Duration) -> bool {
         let wanted = normal(user_code);
-        let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
+        let mut entries = self.entries();
         let found = entries
             .values_mut()
-            .find(|entry| entry.user_code == wanted && entry.until > now && entry.approved.is_none());
+            .find(|entry| entry.user_code == wanted && entry.until > now && entry.answer.is_none());
         let Some(entry) = found else { return false };
-        entry.approved = Some(object_id.to_owned());
+        entry.answer = Some(answer);
         true
     }
 
-    /// What became of a device code. An approval is given out once.
+    /// What became of a device code. An answer is given out once.
     pub(crate) fn poll(&self, device_code: &str, client: &str, now: Duration) -> Poll {
-        let mut entries = self.0.lock().expect("nothing panics while it holds this lock");
+        let mut entries = self.entries();
         match entries.get(device_code) {
             Some(entry) if entry.until > now && entry.client == client => {
-                if entry.approved.is_none() {
+                if entry.answer.is_none() {
                     return Poll::Pending;
                 }
             }
             _ => return Poll::Expired,
         }
-        match entries.remove(device_code) {
-            Some(Entry {
-                approved: Some(object_id),
-                scope,
-                ..
-            }) => Poll::Approved { object_id, scope },
+        match entries
+            .remove(device_code)
+            .map(|entry| (entry.answer, entry.scope))
+        {
+            Some((Some(Answer::Approved(object_id)), scope)) => Poll::Approved { object_id, scope },
+            Some((Some(Answer::Refused), _)) => Poll::Refused,
             _ => Poll::Expired,
         }
     }
@@ -130,7 +175,7 @@ mod tests {
     #[test]
     fn a_code_is_approved_once_and_given_out_once() {
         let (devices, second) = (Devices::default(), Duration::from_secs);
-        let (device, user) = devices.start("c", "s", Origin::of(None), second(0)).unwrap();
+        let (device, user) = devices.start("c", "s", None, second(0)).unwrap();
         assert_eq!(devices.poll(&device, "c", second(1)), Poll::Pending);
         assert_eq!(
             devices.poll(&device, "other", second(1)),
@@ -138,9 +183,15 @@ mod tests {
             "bound to its client"
         );
         let typed = format!(" {}-{}", user[..4].to_lowercase(), &user[4..]);
-        assert!(devices.waits(&typed, second(1)));
+        let waiting = Waiting {
+            client: "c".to_owned(),
+            address: None,
+            age: second(1),
+        };
+        assert_eq!(devices.waiting(&typed, second(1)), Some(waiting));
         assert!(devices.approve(&typed, "ada", second(2)));
-        assert!(!devices.approve(&user, "eve", second(2)));
+        assert!(!devices.approve(&user, "eve", second(2)) && !devices.refuse(&user, second(2)));
+        assert_eq!(devices.waiting(&typed, second(2)), None);
         let approved = Poll::Approved {
             object_id: "ada".to_owned(),
             scope: "s".to_owned(),
@@ -150,12 +201,22 @@ mod tests {
     }
 
     #[test]
+    fn a_code_that_somebody_refuses_is_over() {
+        let devices = Devices::default();
+        let (device, user) = devices.start("c", "s", None, Duration::ZERO).unwrap();
+        assert!(devices.refuse(&user, Duration::ZERO));
+        assert!(!devices.approve(&user, "ada", Duration::ZERO));
+        assert_eq!(devices.poll(&device, "c", Duration::ZERO), Poll::Refused);
+        assert_eq!(devices.poll(&device, "c", Duration::ZERO), Poll::Expired);
+    }
+
+    #[test]
     fn codes_end_and_are_bounded() {
         let devices = Devices::default();
-        let (device, user) = devices.start("c", "s", Origin::of(None), Duration::ZERO).unwrap();
+        let (device, user) = devices.start("c", "s", None, Duration::ZERO).unwrap();
         assert!(!devices.approve(&user, "ada", LIFETIME));
         assert_eq!(devices.poll(&device, "c", LIFETIME), Poll::Expired);
-        let from = |host: usize| Origin::of(Some([10, 0, 0, u8::try_from(host).unwrap()].into()));
+        let from = |host: usize| Some(IpAddr::from([10, 0, 0, u8::try_from(host).unwrap()]));
         for index in 0..ENTRIES {
             let host = index / MAX_PER_ORIGIN;
             assert!(devices.start("c", "s", from(host), LIFETIME).is_some());

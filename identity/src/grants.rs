@@ -1,388 +1,491 @@
-//! The grants: client credentials, password, refresh token, device code; and the approval of device codes.
-
-use std::{sync::atomic::Ordering, time::Duration};
-
-use arm_wire::PrincipalKind;
-use bytes::Bytes;
-use control_records::PrincipalRecord;
-use http::{HeaderValue, Response, StatusCode, header};
-use serde_json::{Value, json};
+//! The grants: client credentials, password, authorization code, device code, refresh token.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use control_records::PrincipalRecord;
+use http::{Response, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use arm_wire::PrincipalKind;
 
 use crate::{
-    Caller, TOKEN_LIFETIME, TokenService,
-    device::{LIFETIME, Poll},
+    Caller, TOKEN_LIFETIME, TokenService, assertion,
+    codes::{Brought, Redeemed},
+    device::Poll,
+    federated::IssuerError,
     form::Form,
-    page,
-    principals::{MAX_LOGIN_CHARS, find_principal, principal_by_id},
-    secret::{DUMMY_HASH, is_costly, verify_secret},
-    service::{html, json_answer},
-    shape::Place,
+    principals::{find_principal, principal_by_id},
+    refresh::{self, RefreshError},
+    refusal::{PENDING, Refusal},
+    service::json_answer,
+    shape::{Place, Version, host},
     throttle::Origin,
-    tokens::{fingerprint, kind, same_resource},
+    tokens::{CAPABLE, Subject, kind, same_resource},
 };
 
-/// Clients poll for a device code this often, in seconds.
-const INTERVAL: u64 = 2;
-/// Whoever comes while too many secrets wait to be compared is asked to wait so long.
-const BUSY: Duration = Duration::from_secs(1);
-/// Nobody has approved the device code yet.
-const PENDING: u32 = 70_016;
+/// The longest `claims`.
+const MAX_CLAIMS_BYTES: usize = 4096;
+/// Which grants there are, for those who ask for another.
+const GRANTS: &str = "client_credentials, password, authorization_code, refresh_token or device_code";
 
-/// A refusal as OAuth and the AADSTS codes know it.
-struct Refusal {
-    status: StatusCode,
-    error: &'static str,
-    /// Number behind `AADSTS`.
-    code: u32,
-    text: String,
-    retry_after: Option<Duration>,
+/// A request for a token.
+pub(crate) struct Ask<'a> {
+    pub(crate) form: &'a Form,
+    /// Client and secret of the header.
+    pub(crate) basic: Option<(String, String)>,
+    pub(crate) place: &'a Place,
+    pub(crate) caller: &'a Caller,
 }
 
-impl Refusal {
-    fn new(error: &'static str, code: u32, text: impl Into<String>) -> Self {
-        let status = if error == "invalid_client" {
-            StatusCode::UNAUTHORIZED
-        } else {
-            StatusCode::BAD_REQUEST
+/// What a client says it wants in its tokens.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WantedClaims {
+    access_token: Option<WantedOfAccess>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WantedOfAccess {
+    xms_cc: Option<Values>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Values {
+    values: Vec<String>,
+}
+
+impl Ask<'_> {
+    fn need(&self, field: &str) -> Result<&str, Refusal> {
+        self.form.get(field).ok_or_else(|| Refusal::missing(field))
+    }
+
+    /// Whether the client understands a `claims` challenge. All else that it may ask for in there, it gets anyway: a token is always new.
+    fn is_capable(&self) -> Result<bool, Refusal> {
+        let Some(text) = self.form.get("claims") else {
+            return Ok(false);
         };
-        Self {
-            status,
-            error,
-            code,
-            text: text.into(),
-            retry_after: None,
-        }
+        // A list would be taken for the fields in their order.
+        let wanted = (text.len() <= MAX_CLAIMS_BYTES && text.trim_start().starts_with('{'))
+            .then(|| serde_json::from_str::<WantedClaims>(text).ok())
+            .flatten()
+            .ok_or_else(|| {
+                Refusal::new(
+                    "invalid_request",
+                    9_002_339,
+                    "the parameter 'claims' is not a JSON object of claims",
+                )
+            })?;
+        let cc = wanted
+            .access_token
+            .and_then(|wanted| wanted.xms_cc)
+            .unwrap_or_default();
+        Ok(cc.values.iter().any(|can| can.eq_ignore_ascii_case(CAPABLE)))
     }
+}
 
-    fn missing(field: &str) -> Self {
-        Self::new(
-            "invalid_request",
-            900_144,
-            format!("the request body needs the parameter '{field}'"),
-        )
-    }
+/// Whether host and port are of whoever opens a connection there.
+fn is_this_host(host_and_port: &str) -> bool {
+    let host = match host_and_port.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => host_and_port,
+    };
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+}
 
-    fn busy(wait: Duration) -> Self {
-        let mut refusal = Self::new(
-            "temporarily_unavailable",
-            90_055,
-            "too many sign-ins are under way from there; repeat later",
-        );
-        refusal.status = StatusCode::TOO_MANY_REQUESTS;
-        refusal.retry_after = Some(wait);
-        refusal
-    }
-
-    fn unavailable() -> Self {
-        let mut refusal = Self::new(
-            "temporarily_unavailable",
-            90_033,
-            "the token service cannot reach its store; repeat",
-        );
-        refusal.status = StatusCode::SERVICE_UNAVAILABLE;
-        refusal
-    }
+/// The tokens of a person to be.
+struct Person<'a> {
+    record: &'a PrincipalRecord,
+    client: &'a str,
+    scope: Option<&'a str>,
+    resource: Option<&'a str>,
+    nonce: Option<&'a str>,
 }
 
 impl TokenService {
     /// POST to the token endpoint.
-    pub(crate) async fn token(
-        &self,
-        form: &Form,
-        basic: Option<(String, String)>,
-        place: &Place,
-        caller: &Caller,
-    ) -> Response<Bytes> {
-        let granted = match form.get("grant_type") {
-            Some("client_credentials") => self.client_credentials(form, basic, place, caller).await,
-            Some("password") => self.password(form, place, caller).await,
-            Some("refresh_token") => self.refresh_token(form, place).await,
+    pub(crate) async fn token(&self, ask: &Ask<'_>) -> Response<Bytes> {
+        let granted = match ask.form.get("grant_type") {
+            Some("client_credentials") => self.client_credentials(ask).await,
+            Some("password") => self.password(ask).await,
+            Some("authorization_code") => self.code(ask).await,
+            Some("refresh_token") => self.refresh_token(ask).await,
             Some("device_code" | "urn:ietf:params:oauth:grant-type:device_code") => {
-                self.device_token(form, place).await
+                self.device_token(ask).await
             }
             Some(_) => Err(Refusal::new(
                 "unsupported_grant_type",
                 70_003,
-                "this grant type is not supported; use client_credentials, password, refresh_token or device_code",
+                format!("this grant type is not supported; use {GRANTS}"),
             )),
             None => Err(Refusal::missing("grant_type")),
         };
         match granted {
             Ok(body) => json_answer(StatusCode::OK, &body),
-            Err(refusal) => self.refuse(&refusal, caller),
+            Err(refusal) => self.refuse(&refusal, ask.caller),
         }
     }
 
-    fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response<Bytes> {
-        // A client that waits for a person asks every few seconds; the others are counted, so that nobody fills the log.
-        if refusal.code != PENDING
-            && let Some(count) = self.refusals.note(self.env.clock.monotonic())
-        {
-            let address = caller.address;
-            tracing::info!(
-                ?address,
-                code = refusal.code,
-                error = refusal.error,
-                count,
-                "refused tokens; this is the latest"
-            );
-        }
-        let trace = self.env.ids.uuid();
-        let mut answer = json_answer(
-            refusal.status,
-            &json!({
-                "error": refusal.error,
-                "error_description": format!("AADSTS{}: {}. Trace ID: {trace}", refusal.code, refusal.text),
-                "error_codes": [refusal.code],
-                "timestamp": self.env.clock.now().to_string(),
-                "trace_id": trace,
-            }),
-        );
-        if let Some(wait) = refusal.retry_after {
-            answer
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
-        }
-        answer
+    async fn client_credentials(&self, ask: &Ask<'_>) -> Result<Value, Refusal> {
+        let audience = self.audience(ask.form.get("scope"), ask.form.get("resource"))?;
+        let is_capable = ask.is_capable()?;
+        let record = self.application(ask).await?;
+        let subject = Subject {
+            to: &record,
+            shape: ask.place.shape,
+            client: &record.login,
+            capable: is_capable,
+        };
+        Ok(self.answer_with(ask.place, subject, &audience))
     }
 
-    async fn client_credentials(
-        &self,
-        form: &Form,
-        basic: Option<(String, String)>,
-        place: &Place,
-        caller: &Caller,
-    ) -> Result<Value, Refusal> {
-        if form.get("client_assertion").is_some() {
+    /// The application that proves itself in a request: with a secret, or with a signed token.
+    async fn application(&self, ask: &Ask<'_>) -> Result<PrincipalRecord, Refusal> {
+        if let Some(text) = ask.form.get("client_assertion") {
+            return self.by_assertion(ask, text).await;
+        }
+        let (client, secret) = match &ask.basic {
+            Some((client, secret)) => (client.as_str(), secret.as_str()),
+            None => (ask.need("client_id")?, ask.need("client_secret")?),
+        };
+        self.login(client, secret, PrincipalKind::Application, ask.caller)
+            .await
+            .map_err(|problem| problem.refusal(PrincipalKind::Application))
+    }
+
+    async fn by_assertion(&self, ask: &Ask<'_>, text: &str) -> Result<PrincipalRecord, Refusal> {
+        if ask.need("client_assertion_type")? != assertion::KIND {
             return Err(Refusal::new(
-                "invalid_client",
-                700_027,
-                "service principals with certificates or federated tokens are not there yet; use a secret",
+                "invalid_request",
+                50_027,
+                format!("'client_assertion_type' has to be {}", assertion::KIND),
             ));
         }
-        let (client, secret) = match basic {
-            Some(pair) => pair,
-            None => (
-                form.get("client_id")
-                    .ok_or_else(|| Refusal::missing("client_id"))?
-                    .to_owned(),
-                form.get("client_secret")
-                    .ok_or_else(|| Refusal::missing("client_secret"))?
-                    .to_owned(),
-            ),
+        let shown = assertion::read(text)?;
+        let client = ask.form.get("client_id").unwrap_or(&shown.claims.sub);
+        let unknown = || {
+            Refusal::new(
+                "unauthorized_client",
+                700_016,
+                "there is no such application in this tenant",
+            )
         };
-        let audience = self.audience(form.get("scope"), form.get("resource"))?;
+        let record = find_principal(&*self.store, client)
+            .await
+            .map_err(|error| Refusal::store(&error))?
+            .filter(|record| kind(record) != PrincipalKind::User)
+            .ok_or_else(unknown)?;
+        let now = self.env.clock.now();
+        if shown.is_own(client) {
+            shown.check_certificate(&record, |audience| self.is_token_endpoint(audience, ask), now)?;
+        } else {
+            shown.federated(&record, now)?;
+            let keys = self.keys_of(&shown).await?;
+            shown.check_federated(&keys, now)?;
+        }
+        self.uses.count(&shown, Origin::of(ask.caller.address))?;
+        if record.disabled {
+            return Err(Refusal::new(
+                "unauthorized_client",
+                7_000_112,
+                "the application is disabled",
+            ));
+        }
+        Ok(record)
+    }
+
+    /// Whether a signed token is meant for us: for a token endpoint of ours, as we are called or as this host reaches itself, or for an issuer
+    /// of ours. Not for any name that a request says we have: a token for somebody else could be shown to us under theirs.
+    fn is_token_endpoint(&self, audience: &str, ask: &Ask<'_>) -> bool {
+        let own = self.config.base_url.trim_end_matches('/');
+        let here = Some(ask.place.base_url.as_str()).filter(|base| is_this_host(host(base)));
+        [Some(own), here].into_iter().flatten().any(|base| {
+            audience
+                .strip_prefix(base)
+                .is_some_and(|path| path.starts_with('/') && self.is_token_path(path))
+        }) || self.tokens.issuers.iter().any(|own| own == audience)
+    }
+
+    /// The keys of the issuer of a token: our own, or those of whoever knows the issuer.
+    async fn keys_of(&self, shown: &assertion::Shown<'_>) -> Result<Value, Refusal> {
+        let issuer = &shown.claims.iss;
+        if self.tokens.issuers.contains(issuer) {
+            return Ok(self.public_keys());
+        }
+        for place in self.issuers() {
+            match place.keys(issuer, &|keys| shown.is_in(keys)).await {
+                Ok(Some(keys)) => return Ok(keys),
+                Ok(None) => {}
+                Err(IssuerError::Refused(why)) => {
+                    return Err(Refusal::new(
+                        "invalid_client",
+                        700_211,
+                        format!("the keys of the issuer of the client assertion are not read: {why}"),
+                    ));
+                }
+                Err(IssuerError::Unreachable(why)) => {
+                    return Err(Refusal::unavailable(&format!(
+                        "the keys of the issuer of the client assertion cannot be read: {why}"
+                    )));
+                }
+            }
+        }
+        Err(Refusal::new(
+            "invalid_client",
+            700_211,
+            "the issuer of the client assertion is not of this stamp, and others are not asked here",
+        ))
+    }
+
+    async fn password(&self, ask: &Ask<'_>) -> Result<Value, Refusal> {
+        let client = self.public_client(ask.form)?;
+        let (user, password) = (ask.need("username")?, ask.need("password")?);
+        let (scope, resource) = (ask.form.get("scope"), ask.form.get("resource"));
+        self.audience(scope, resource)?;
+        ask.is_capable()?;
         let record = self
-            .login(&client, &secret, PrincipalKind::Application, caller)
+            .login(user, password, PrincipalKind::User, ask.caller)
+            .await
+            .map_err(|problem| problem.refusal(PrincipalKind::User))?;
+        let person = Person {
+            record: &record,
+            client: &client,
+            scope,
+            resource,
+            nonce: None,
+        };
+        Ok(self.begin(ask, &person).await?.0)
+    }
+
+    async fn code(&self, ask: &Ask<'_>) -> Result<Value, Refusal> {
+        let client = self.public_client(ask.form)?;
+        let (code, redirect_uri) = (ask.need("code")?, ask.need("redirect_uri")?);
+        let verifier = ask.need("code_verifier")?;
+        ask.is_capable()?;
+        self.check_confidential(ask, &client, redirect_uri).await?;
+        let brought = Brought {
+            client: &client,
+            redirect_uri,
+            verifier,
+        };
+        let granted = match self.codes.redeem(code, brought, self.env.clock.monotonic()) {
+            Redeemed::Good(granted) => granted,
+            Redeemed::Bad => return Err(Self::bad_code()),
+            Redeemed::Spent { object_id, family } => {
+                tracing::warn!(
+                    principal = object_id,
+                    client,
+                    "an authorization code was used twice: somebody else may have it; its sign-in is ended"
+                );
+                refresh::end(&*self.store, &object_id, &family)
+                    .await
+                    .map_err(|error| Refusal::store(&error))?;
+                return Err(Self::bad_code());
+            }
+        };
+        let record = self.person(&granted.object_id).await?;
+        let person = Person {
+            record: &record,
+            client: &client,
+            scope: granted.scope.as_deref(),
+            resource: granted.resource.as_deref(),
+            nonce: granted.nonce.as_deref(),
+        };
+        let (body, family) = self.begin(ask, &person).await?;
+        if let Some(family) = family {
+            self.codes.became(code, &record.object_id, &family);
+        }
+        Ok(body)
+    }
+
+    /// An application that has secrets proves itself, unless it runs on the host of whoever signs in, where it can keep none.
+    async fn check_confidential(
+        &self,
+        ask: &Ask<'_>,
+        client: &str,
+        redirect_uri: &str,
+    ) -> Result<(), Refusal> {
+        let shows = ask.basic.is_some()
+            || ask.form.get("client_secret").is_some()
+            || ask.form.get("client_assertion").is_some();
+        if !shows {
+            let registered = find_principal(&*self.store, client)
+                .await
+                .map_err(|error| Refusal::store(&error))?;
+            let has_secrets = registered
+                .is_some_and(|record| !record.secret_hash.is_empty() || !record.credentials.is_empty());
+            if has_secrets && !crate::authorize::is_loopback(redirect_uri) {
+                return Err(Refusal::new(
+                    "invalid_client",
+                    7_000_218,
+                    "the request body needs 'client_assertion' or 'client_secret'",
+                ));
+            }
+            return Ok(());
+        }
+        let proven = self.application(ask).await?;
+        if proven.login.eq_ignore_ascii_case(client) {
+            Ok(())
+        } else {
+            Err(Refusal::new(
+                "invalid_client",
+                700_021,
+                "the secret or assertion is of another application than 'client_id'",
+            ))
+        }
+    }
+
+    async fn refresh_token(&self, ask: &Ask<'_>) -> Result<Value, Refusal> {
+        let client = self.public_client(ask.form)?;
+        let token = ask.need("refresh_token")?;
+        let (scope, resource) = (ask.form.get("scope"), ask.form.get("resource"));
+        // Before the token is spent.
+        self.audience(scope, resource)?;
+        ask.is_capable()?;
+        let (record, next) = refresh::renew(&*self.store, &self.env, token, &client)
             .await
             .map_err(|problem| match problem {
-                Problem::Wrong => Refusal::new(
-                    "invalid_client",
-                    7_000_215,
-                    "invalid client secret provided, or there is no such application",
-                ),
-                other => other.refusal(),
+                RefreshError::Stale => {
+                    Refusal::stale("the refresh token does not hold (any more); log in again")
+                }
+                RefreshError::Spent => {
+                    Refusal::stale("the refresh token was used before, so its sign-in is ended; log in again")
+                }
+                RefreshError::Store(error) => Refusal::store(&error),
             })?;
-        Ok(json!({
-            "token_type": "Bearer",
-            "expires_in": TOKEN_LIFETIME.as_secs(),
-            "ext_expires_in": TOKEN_LIFETIME.as_secs(),
-            "resource": audience,
-            "access_token": self.tokens.access(&record, place.shape, &record.login, &audience, self.env.clock.now()),
-        }))
-    }
-
-    async fn password(&self, form: &Form, place: &Place, caller: &Caller) -> Result<Value, Refusal> {
-        let client = self.public_client(form)?;
-        let user = form.get("username").ok_or_else(|| Refusal::missing("username"))?;
-        let password = form.get("password").ok_or_else(|| Refusal::missing("password"))?;
-        let scope = form.get("scope");
-        self.audience(scope, form.get("resource"))?;
-        let record = self
-            .login(user, password, PrincipalKind::User, caller)
-            .await
-            .map_err(Problem::refusal)?;
-        self.user_tokens(&record, &client, scope, form, place)
-    }
-
-    async fn refresh_token(&self, form: &Form, place: &Place) -> Result<Value, Refusal> {
-        let client = self.public_client(form)?;
-        let token = form
-            .get("refresh_token")
-            .ok_or_else(|| Refusal::missing("refresh_token"))?;
-        let stale = || {
-            Refusal::new(
-                "invalid_grant",
-                700_082,
-                "the refresh token does not hold (any more); log in again",
-            )
+        let person = Person {
+            record: &record,
+            client: &client,
+            scope,
+            resource,
+            nonce: None,
         };
-        let claims = self
-            .tokens
-            .check_refresh(token, &client, self.env.clock.now())
-            .map_err(|_| stale())?;
-        let record = principal_by_id(&*self.store, &claims.oid)
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "cannot read a principal");
-                Refusal::unavailable()
-            })?;
-        let record = record
-            .filter(|record| fingerprint(record) == claims.fingerprint)
-            .ok_or_else(stale)?;
-        self.user_tokens(&record, &client, form.get("scope"), form, place)
+        self.tokens_of(ask, &person, Some(next))
     }
 
-    async fn device_token(&self, form: &Form, place: &Place) -> Result<Value, Refusal> {
-        let client = self.public_client(form)?;
-        let code = form
+    async fn device_token(&self, ask: &Ask<'_>) -> Result<Value, Refusal> {
+        let client = self.public_client(ask.form)?;
+        let code = ask
+            .form
             .get("device_code")
-            .or(form.get("code"))
+            .or(ask.form.get("code"))
             .ok_or_else(|| Refusal::missing("device_code"))?;
-        let expired = || {
-            Refusal::new(
-                "expired_token",
-                70_020,
-                "the device code is unknown or too old; ask for a new one",
-            )
-        };
+        ask.is_capable()?;
+        let asked = ask.form.get("scope");
+        self.audience(asked, None)?;
         match self.devices.poll(code, &client, self.env.clock.monotonic()) {
             Poll::Pending => Err(Refusal::new(
                 "authorization_pending",
                 PENDING,
                 "nobody has entered the code yet",
             )),
-            Poll::Expired => Err(expired()),
+            Poll::Refused => Err(Refusal::new(
+                "authorization_declined",
+                70_018,
+                "somebody said that this sign-in is not theirs",
+            )),
+            Poll::Expired => Err(Refusal::new(
+                "expired_token",
+                70_020,
+                "the device code is unknown or too old; ask for a new one",
+            )),
             Poll::Approved { object_id, scope } => {
-                let record = principal_by_id(&*self.store, &object_id).await.map_err(|error| {
-                    tracing::error!(%error, "cannot read a principal");
-                    Refusal::unavailable()
-                })?;
-                let scope = form.get("scope").or(Some(scope.as_str()));
-                self.user_tokens(&record.ok_or_else(expired)?, &client, scope, form, place)
+                let record = self.person(&object_id).await?;
+                let person = Person {
+                    record: &record,
+                    client: &client,
+                    scope: asked.or(Some(scope.as_str()).filter(|scope| !scope.is_empty())),
+                    resource: ask.form.get("resource"),
+                    nonce: None,
+                };
+                Ok(self.begin(ask, &person).await?.0)
             }
         }
     }
 
-    /// POST to the device code endpoint.
-    pub(crate) fn device_code(&self, form: &Form, place: &Place, caller: &Caller) -> Response<Bytes> {
-        let scope = form.get("scope").unwrap_or_default();
-        let started = self.public_client(form).and_then(|client| {
-            self.audience(form.get("scope"), form.get("resource"))?;
-            // A resource without scopes (AD FS 3) is kept as a scope, so that there is one thing to remember.
-            let scope = match form.get("resource") {
-                Some(resource) if scope.is_empty() => format!("{resource}/.default"),
-                _ => scope.to_owned(),
-            };
-            self.devices
-                .start(
-                    &client,
-                    &scope,
-                    Origin::of(caller.address),
-                    self.env.clock.monotonic(),
-                )
-                .ok_or_else(|| Refusal::busy(Duration::from_secs(30)))
-        });
-        let (device_code, user_code) = match started {
-            Ok(codes) => codes,
-            Err(refusal) => return self.refuse(&refusal, caller),
+    /// Somebody who signed in a moment ago.
+    async fn person(&self, object_id: &str) -> Result<PrincipalRecord, Refusal> {
+        let record = principal_by_id(&*self.store, object_id)
+            .await
+            .map_err(|error| Refusal::store(&error))?;
+        record
+            .filter(|record| !record.disabled)
+            .ok_or_else(|| Refusal::new("invalid_grant", 50_057, "the user account is disabled, or gone"))
+    }
+
+    /// The first tokens of a sign-in, and its family if it has one.
+    async fn begin(&self, ask: &Ask<'_>, person: &Person<'_>) -> Result<(Value, Option<String>), Refusal> {
+        // Who says nothing of scopes speaks an older dialect, in which there is one always.
+        let goes_on = person
+            .scope
+            .is_none_or(|scope| scope.split_whitespace().any(|one| one == "offline_access"));
+        let (family, token) = if goes_on {
+            refresh::begin(&*self.store, &self.env, person.record, person.client)
+                .await
+                .map(|(family, token)| (Some(family), Some(token)))
+                .map_err(|error| Refusal::store(&error))?
+        } else {
+            (None, None)
         };
-        let page = place.endpoint("deviceauth");
-        json_answer(
-            StatusCode::OK,
-            &json!({
-                "device_code": device_code,
-                "user_code": user_code,
-                "verification_uri": page,
-                "verification_url": page,
-                "expires_in": LIFETIME.as_secs(),
-                "interval": INTERVAL,
-                "message": format!("To sign in, open {page} in a browser and enter the code {user_code}"),
-            }),
-        )
-    }
-
-    /// POST of the approval page.
-    pub(crate) async fn approve(&self, form: &Form, caller: &Caller) -> Response<Bytes> {
-        let [code, user, password] =
-            ["user_code", "username", "password"].map(|field| form.get(field).unwrap_or_default());
-        let again = |status, note: &str| html(status, page::form(code, user, Some(note)));
-        if !self.devices.waits(code, self.env.clock.monotonic()) {
-            return again(
-                StatusCode::BAD_REQUEST,
-                "This code is unknown or too old. Ask the other device for a new one.",
-            );
-        }
-        match self.login(user, password, PrincipalKind::User, caller).await {
-            Ok(record) => {
-                if self
-                    .devices
-                    .approve(code, &record.object_id, self.env.clock.monotonic())
-                {
-                    tracing::info!(principal = %record.object_id, "approved a device code");
-                    html(StatusCode::OK, page::done())
-                } else {
-                    again(
-                        StatusCode::BAD_REQUEST,
-                        "This code was used meanwhile. Ask the other device for a new one.",
-                    )
-                }
-            }
-            Err(Problem::Wrong) => again(StatusCode::UNAUTHORIZED, "User name or password is wrong."),
-            Err(Problem::Wait(wait)) => again(
-                StatusCode::TOO_MANY_REQUESTS,
-                &format!(
-                    "Too many wrong passwords. Try again in {} seconds.",
-                    wait.as_secs() + 1
-                ),
-            ),
-            Err(Problem::Busy(wait)) => again(
-                StatusCode::TOO_MANY_REQUESTS,
-                &format!(
-                    "Too many sign-ins are under way. Try again in {} seconds.",
-                    wait.as_secs()
-                ),
-            ),
-            Err(Problem::Store) => again(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Signing in is not possible right now.",
-            ),
-        }
+        Ok((self.tokens_of(ask, person, token)?, family))
     }
 
     /// Tokens for a person.
-    fn user_tokens(
+    fn tokens_of(
         &self,
-        record: &PrincipalRecord,
-        client: &str,
-        scope: Option<&str>,
-        form: &Form,
-        place: &Place,
+        ask: &Ask<'_>,
+        person: &Person<'_>,
+        refresh: Option<String>,
     ) -> Result<Value, Refusal> {
-        let audience = self.audience(scope, form.get("resource"))?;
-        let now = self.env.clock.now();
-        let mut body = json!({
-            "token_type": "Bearer",
-            "scope": scope.unwrap_or_default(),
-            "resource": audience,
-            "expires_in": TOKEN_LIFETIME.as_secs(),
-            "ext_expires_in": TOKEN_LIFETIME.as_secs(),
-            "access_token": self.tokens.access(record, place.shape, client, &audience, now),
-            "refresh_token": self.tokens.refresh(record, client, now),
-            "id_token": self.tokens.id(record, place.shape, client, now),
-        });
-        if form.get("client_info") == Some("1") {
-            let info = json!({ "uid": record.object_id, "utid": self.config.tenant_id });
+        let audience = self.audience(person.scope, person.resource)?;
+        let subject = Subject {
+            to: person.record,
+            shape: ask.place.shape,
+            client: person.client,
+            capable: ask.is_capable()?,
+        };
+        let mut body = self.answer_with(ask.place, subject, &audience);
+        body["scope"] = json!(person.scope.unwrap_or_default());
+        body["id_token"] = json!(self.tokens.id(subject, person.nonce, self.env.clock.now()));
+        if let Some(refresh) = refresh {
+            body["refresh_token"] = json!(refresh);
+        }
+        if ask.form.get("client_info") == Some("1") {
+            let info = json!({ "uid": person.record.object_id, "utid": self.config.tenant_id });
             body["client_info"] = json!(URL_SAFE_NO_PAD.encode(info.to_string()));
         }
         Ok(body)
     }
 
-    /// The client of a person's sign-in: any, as there is no registry of them, but never something that could be
+    /// An answer with an access token.
+    fn answer_with(&self, place: &Place, subject: Subject<'_>, audience: &str) -> Value {
+        let (now, lifetime) = (self.env.clock.now(), TOKEN_LIFETIME.as_secs());
+        let token = self.tokens.access(subject, audience, now);
+        match place.version {
+            Version::V2 => json!({
+                "token_type": "Bearer",
+                "expires_in": lifetime,
+                "ext_expires_in": lifetime,
+                "resource": audience,
+                "access_token": token,
+            }),
+            Version::V1 => json!({
+                "token_type": "Bearer",
+                "expires_in": lifetime.to_string(),
+                "ext_expires_in": lifetime.to_string(),
+                "expires_on": now.as_second().saturating_add_unsigned(lifetime).to_string(),
+                "not_before": now.as_second().to_string(),
+                "resource": audience,
+                "access_token": token,
+            }),
+        }
+    }
+
+    /// The client of a person's sign-in: any, whether or not it is registered, but never something that could be
     /// mistaken for an audience, because it becomes the `aud` of id tokens.
-    fn public_client(&self, form: &Form) -> Result<String, Refusal> {
+    pub(crate) fn public_client(&self, form: &Form) -> Result<String, Refusal> {
         let client = form
             .get("client_id")
             .ok_or_else(|| Refusal::missing("client_id"))?;
@@ -406,7 +509,7 @@ impl TokenService {
     }
 
     /// The audience that `scope` (`{resource}/.default …`) or `resource` asks for; ARM where neither does.
-    fn audience(&self, scope: Option<&str>, resource: Option<&str>) -> Result<String, Refusal> {
+    pub(crate) fn audience(&self, scope: Option<&str>, resource: Option<&str>) -> Result<String, Refusal> {
         let from_scope = scope.unwrap_or_default().split_whitespace().find_map(|scope| {
             let plain = matches!(scope, "openid" | "profile" | "email" | "offline_access");
             (!plain).then(|| {
@@ -434,93 +537,6 @@ impl TokenService {
                         .map_or("", |first| first.trim_end_matches('/'))
                 ),
             ))
-        }
-    }
-
-    /// The principal with this login and secret.
-    async fn login(
-        &self,
-        login: &str,
-        secret: &str,
-        wanted: PrincipalKind,
-        caller: &Caller,
-    ) -> Result<PrincipalRecord, Problem> {
-        if login.chars().count() > MAX_LOGIN_CHARS {
-            return Err(Problem::Wrong);
-        }
-        // By address as well, so that nobody can lock somebody else out from afar.
-        let (origin, now) = (Origin::of(caller.address), self.env.clock.monotonic());
-        let found = find_principal(&*self.store, login)
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "cannot look up a login");
-                Problem::Store
-            })?
-            .filter(|record| kind(record) == wanted);
-        let stored = found
-            .as_ref()
-            .map_or(DUMMY_HASH, |record| record.secret_hash.as_str());
-        if !is_costly(stored) && verify_secret(stored, secret) {
-            // 256 random bits: no number of strangers at the same address keeps their owner out.
-            self.throttle.succeeded(origin, login);
-            return found.ok_or(Problem::Wrong);
-        }
-        self.throttle.attempt(origin, login, now).map_err(Problem::Wait)?;
-        if !is_costly(stored) {
-            return Err(Problem::Wrong);
-        }
-        let attempt = self.throttle.permit(origin, now).map_err(|wait| {
-            // Nothing was compared, so nothing was wrong.
-            self.throttle.retract(origin, login);
-            Problem::Busy(wait)
-        })?;
-        self.hashed.fetch_add(1, Ordering::Relaxed);
-        let (stored, secret) = (stored.to_owned(), secret.to_owned());
-        let right = match self.hashing.run(move || verify_secret(&stored, &secret)).await {
-            Ok(right) => right,
-            Err(error) => {
-                tracing::error!(%error, "a secret was not compared");
-                self.throttle.retract(origin, login);
-                return Err(Problem::Busy(BUSY));
-            }
-        };
-        match found {
-            Some(record) if right => {
-                attempt.succeeded();
-                self.throttle.succeeded(origin, login);
-                Ok(record)
-            }
-            _ => Err(Problem::Wrong),
-        }
-    }
-}
-
-/// Why nobody logged in.
-enum Problem {
-    Wrong,
-    /// Too many wrong secrets for this login.
-    Wait(Duration),
-    /// Too many attempts from that address, or in all.
-    Busy(Duration),
-    Store,
-}
-
-impl Problem {
-    fn refusal(self) -> Refusal {
-        match self {
-            Self::Wrong => Refusal::new("invalid_grant", 50_126, "user name or password is wrong"),
-            Self::Wait(wait) => {
-                let mut refusal = Refusal::new(
-                    "invalid_grant",
-                    50_053,
-                    format!("too many wrong secrets; try again in {} s", wait.as_secs() + 1),
-                );
-                refusal.status = StatusCode::TOO_MANY_REQUESTS;
-                refusal.retry_after = Some(wait);
-                refusal
-            }
-            Self::Busy(wait) => Refusal::busy(wait),
-            Self::Store => Refusal::unavailable(),
         }
     }
 }

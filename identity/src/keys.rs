@@ -1,4 +1,4 @@
-//! The key that signs tokens.
+//! A key that signs tokens.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey,
@@ -67,9 +67,9 @@ impl SigningKey {
         &self.pem
     }
 
-    /// The public half as a JSON Web Key Set.
-    pub fn jwks(&self) -> Value {
-        json!({ "keys": [self.jwk] })
+    /// The public half as a JSON Web Key.
+    pub(crate) fn jwk(&self) -> &Value {
+        &self.jwk
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
         let key = SigningKey::generate().unwrap();
         let again = SigningKey::from_pem(key.to_pem()).unwrap();
         assert_eq!(key.id, again.id);
-        let jwk = &key.jwks()["keys"][0];
+        let jwk = key.jwk();
         assert_eq!(jwk["kty"], "RSA");
         assert_eq!(jwk["alg"], "RS256");
         assert!(jwk["n"].as_str().unwrap().len() > 300);

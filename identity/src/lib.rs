@@ -1,18 +1,31 @@
 //! Who asks: principals, their secrets, and a token service that the Azure CLI accepts as AAD or as AD FS.
 //!
 //! Always true: a secret is stored as a salted hash only, and is compared in constant time; guessing is bounded before it costs anything; no secret and no token is
-//! ever logged or part of a `Debug`; a token is good for one hour, for one audience, and only while its principal exists.
+//! ever logged or part of a `Debug`; a token is good for one hour, for one audience, and only while its principal is there, enabled, and not revoked since.
 //!
 //! Called by: the edge ([`TokenService::answer`] for its HTTP paths, [`TokenService::authenticate`] for every ARM request)
 //! and the binary (first principals with [`create_principal`], [`SigningKey`], [`EndpointTls`]).
 
+mod assertion;
+mod authorize;
+mod browser;
+mod codes;
 mod device;
+mod device_page;
 mod endpoint_tls;
+mod federated;
+#[cfg(test)]
+mod flows;
 mod form;
 mod grants;
 mod keys;
+mod keys_api;
+mod login;
 mod page;
 mod principals;
+mod refresh;
+mod refusal;
+mod ring;
 mod secret;
 mod service;
 mod shape;
@@ -20,8 +33,11 @@ mod throttle;
 mod tokens;
 
 pub use endpoint_tls::{EndpointCa, EndpointTls, TlsError};
+pub use federated::{Elsewhere, Fetch, IssuerError, Issuers};
 pub use keys::{KeyError, SigningKey};
+pub use keys_api::{IDENTITY_API_VERSIONS, IDENTITY_NAMESPACE, IdentityApi};
 pub use principals::{IdentityError, NewPrincipal, create_principal, find_principal};
+pub use ring::{Listed, RingError, Rotated, SigningKeys, Wish};
 pub use secret::{Secret, generate_secret, hash_secret, is_outdated, verify_secret};
 pub use service::{Caller, TokenService};
 pub use shape::{IdentityConfig, Shape};

@@ -1,9 +1,8 @@
-//! The page where a person approves a device code. No script, no foreign origin, all text escaped.
-
-use std::fmt::Write;
+//! The pages where people sign in: with a device code, or on the way back to an application. No foreign origin, no script but one line that
+//! sends a form on, all text escaped.
 
 /// Escapes text for HTML content and attributes.
-pub(crate) fn escape(text: &str) -> String {
+fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
@@ -20,38 +19,139 @@ pub(crate) fn escape(text: &str) -> String {
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:26rem;margin:12vh auto;padding:0 1rem;color:#1b1b1b;\
 background:#fafafa}h1{font-size:1.4rem}label{display:block;margin-top:1rem}input{font:inherit;width:100%;padding:.5rem;\
-box-sizing:border-box;border:1px solid #8a8a8a;border-radius:4px}button{font:inherit;margin-top:1.5rem;padding:.5rem 1.5rem;\
-border:0;border-radius:4px;background:#0b5cad;color:#fff}.note{padding:.5rem .75rem;background:#fdecea;border-radius:4px}";
+box-sizing:border-box;border:1px solid #8a8a8a;border-radius:4px}button{font:inherit;margin:1.5rem .75rem 0 0;padding:.5rem 1.5rem;\
+border:1px solid #0b5cad;border-radius:4px;background:#0b5cad;color:#fff}button.no{background:#fff;color:#0b5cad}\
+.note{padding:.5rem .75rem;background:#fdecea;border-radius:4px}dl{display:grid;grid-template-columns:auto 1fr;gap:.25rem 1rem}\
+dt{color:#555}dd{margin:0;overflow-wrap:anywhere}";
 
-/// The `Content-Security-Policy` that fits the page; its style is the only thing it may load.
-pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// The `Content-Security-Policy` of a page: its style is all that it may load, and its forms go here and to `origins` (browsers count where a
+/// form is sent on to). A page with a script names the script's nonce.
+pub(crate) fn policy(origins: &[&str], script: Option<&str>) -> String {
+    let script = script.map_or_else(String::new, |nonce| format!(" script-src 'nonce-{nonce}';"));
+    let forms: String = origins.iter().map(|origin| format!(" {origin}")).collect();
+    format!(
+        "default-src 'none'; style-src 'unsafe-inline';{script} form-action 'self'{forms}; frame-ancestors 'none'; base-uri 'none'"
+    )
+}
 
-/// The form, with what was typed before and a note about what was wrong with it.
-pub(crate) fn form(code: &str, user: &str, note: Option<&str>) -> String {
-    let mut body = String::from("<h1>Sign in on another device</h1>");
-    if let Some(note) = note {
-        // Writing to a String does not fail.
-        let _ = write!(body, "<p class=\"note\" role=\"alert\">{}</p>", escape(note));
-    }
-    let _ = write!(
-        body,
-        "<p>Enter the code that the other device shows. Only go on if you started that sign-in yourself.</p>\
-<form method=\"post\" autocomplete=\"off\">\
-<label>Code<input name=\"user_code\" required maxlength=\"16\" value=\"{}\" autocapitalize=\"characters\"></label>\
-<label>User name<input name=\"username\" required maxlength=\"256\" value=\"{}\" autocomplete=\"username\"></label>\
-<label>Password<input name=\"password\" type=\"password\" required maxlength=\"1024\" autocomplete=\"current-password\"></label>\
-<button>Sign in</button></form>",
-        escape(code),
-        escape(user)
+fn note(text: Option<&str>) -> String {
+    text.map_or_else(String::new, |text| {
+        format!("<p class=\"note\" role=\"alert\">{}</p>", escape(text))
+    })
+}
+
+fn credentials(name: &str) -> String {
+    format!(
+        "<label>User name<input name=\"username\" required maxlength=\"256\" value=\"{}\" autocomplete=\"username\"></label>\
+<label>Password<input name=\"password\" type=\"password\" required maxlength=\"1024\" autocomplete=\"current-password\"></label>",
+        escape(name)
+    )
+}
+
+fn hidden(name: &str, value: &str) -> String {
+    format!(
+        "<input type=\"hidden\" name=\"{}\" value=\"{}\">",
+        escape(name),
+        escape(value)
+    )
+}
+
+/// Asks for a device code. It is typed, not part of a link: whoever was sent one should notice what it is for.
+pub(crate) fn device_code(problem: Option<&str>) -> String {
+    let body = format!(
+        "<h1>Sign in on another device</h1>{}<p>Enter the code that the other device shows.</p><form method=\"post\" autocomplete=\"off\">\
+<label>Code<input name=\"user_code\" required maxlength=\"16\" autocapitalize=\"characters\" autofocus></label>\
+<button>Next</button></form>",
+        note(problem)
+    );
+    page("Sign in", &body)
+}
+
+/// What a device code is for.
+pub(crate) struct DeviceRequest<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) address: &'a str,
+    pub(crate) age: &'a str,
+    pub(crate) sealed: &'a str,
+}
+
+/// Says who wants to be signed in, and asks whether that is right.
+pub(crate) fn device(request: &DeviceRequest<'_>, name: &str, problem: Option<&str>) -> String {
+    let body = format!(
+        "<h1>Sign in on another device</h1>{}<p>This is to be signed in as you:</p><dl><dt>Application</dt><dd>{}</dd>\
+<dt>At the address</dt><dd>{}</dd><dt>Asked</dt><dd>{}</dd></dl>\
+<p>Only go on if you started that yourself, on a device of yours: whoever sent you the code would be signed in as you.</p>\
+<form method=\"post\" autocomplete=\"off\">{}{}<button>Sign in</button>\
+<button class=\"no\" name=\"cancel\" value=\"1\" formnovalidate>That was not me</button></form>",
+        note(problem),
+        escape(request.client),
+        escape(request.address),
+        escape(request.age),
+        hidden("request", request.sealed),
+        credentials(name),
     );
     page("Sign in", &body)
 }
 
 /// The end of it.
-pub(crate) fn done() -> String {
+pub(crate) fn device_done(is_signed_in: bool) -> String {
+    let (title, text) = if is_signed_in {
+        (
+            "Signed in",
+            "The other device is signed in. You can close this page.",
+        )
+    } else {
+        (
+            "Refused",
+            "The other device is not signed in. You can close this page.",
+        )
+    };
+    page(title, &format!("<h1>{title}</h1><p>{text}</p>"))
+}
+
+/// Signs in for an application that gets the sign-in at an address.
+pub(crate) fn sign_in(client: &str, origin: &str, sealed: &str, name: &str, problem: Option<&str>) -> String {
+    let body = format!(
+        "<h1>Sign in</h1>{}<dl><dt>Application</dt><dd>{}</dd><dt>Goes on at</dt><dd>{}</dd></dl>\
+<form method=\"post\" autocomplete=\"off\">{}{}<button>Sign in</button>\
+<button class=\"no\" name=\"cancel\" value=\"1\" formnovalidate>Cancel</button></form>",
+        note(problem),
+        escape(client),
+        escape(origin),
+        hidden("request", sealed),
+        credentials(name),
+    );
+    page("Sign in", &body)
+}
+
+/// Sends an answer on as a form, at once where there is script, by a button where there is none.
+pub(crate) fn forward(address: &str, fields: &[(&str, String)], nonce: &str) -> String {
+    let mut inputs = String::new();
+    for (name, value) in fields {
+        inputs.push_str(&hidden(name, value));
+    }
+    let body = format!(
+        "<h1>One moment</h1><form method=\"post\" action=\"{}\">{inputs}<button>Go on</button></form>\
+<script nonce=\"{}\">document.forms[0].submit()</script>",
+        escape(address),
+        escape(nonce)
+    );
+    page("Sign in", &body)
+}
+
+/// Says that it goes on elsewhere.
+pub(crate) fn moved() -> String {
     page(
-        "Signed in",
-        "<h1>Done</h1><p>The other device is signed in. You can close this page.</p>",
+        "Sign in",
+        "<h1>One moment</h1><p>This page goes on by itself.</p>",
+    )
+}
+
+/// Says why it does not go on.
+pub(crate) fn stop(text: &str) -> String {
+    page(
+        "Sign in",
+        &format!("<h1>This does not go on</h1>{}", note(Some(text))),
     )
 }
 
@@ -67,9 +167,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_typed_stays_text() {
-        let page = form("\"><script>alert(1)</script>", "'&", Some("<b>"));
-        assert!(!page.contains("<script>") && !page.contains("<b>"));
-        assert!(page.contains("&quot;&gt;&lt;script&gt;") && page.contains("value=\"&#39;&amp;\""));
+    fn what_others_say_stays_text() {
+        let evil = "\"><script>alert(1)</script>'&<b>";
+        let request = DeviceRequest {
+            client: evil,
+            address: evil,
+            age: evil,
+            sealed: evil,
+        };
+        for page in [
+            device_code(Some(evil)),
+            device(&request, evil, Some(evil)),
+            sign_in(evil, evil, evil, evil, Some(evil)),
+            stop(evil),
+        ] {
+            assert!(!page.contains("<script") && !page.contains("<b>"), "{page}");
+            assert!(page.contains("&quot;&gt;&lt;script&gt;"), "{page}");
+        }
+        let sent = forward(evil, &[(evil, evil.to_owned())], "n");
+        assert_eq!(sent.matches("<script").count(), 1, "ours");
+    }
+
+    #[test]
+    fn a_page_may_do_nothing_but_what_it_is_for() {
+        assert_eq!(
+            policy(&["http://localhost:1"], Some("n")),
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-n'; form-action 'self' http://localhost:1; \
+             frame-ancestors 'none'; base-uri 'none'"
+        );
+        assert!(!policy(&[], None).contains("script-src"));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicU64},
+    time::Duration,
 };
 
 use arm_wire::Principal;
@@ -14,15 +15,23 @@ use http::{Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    IdentityConfig, SigningKey, TokenError,
+    IdentityConfig, Issuers, SigningKeys, TokenError,
+    assertion::Uses,
+    browser::Forms,
+    codes::Codes,
     device::Devices,
     form::Form,
-    page,
+    grants::Ask,
     principals::principal_by_id,
+    refresh,
+    ring::{Listed, RingError, Rotated, Wish},
     shape::{ADFS, Place, Shape, Version, host},
     throttle::{Refusals, Throttle},
-    tokens::{Tokens, principal},
+    tokens::{Tokens, admits, principal},
 };
+
+/// How often it is looked whether a key is due, or a sign-in over.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// Where a request came from.
 #[derive(Debug, Clone)]
@@ -40,6 +49,12 @@ pub struct TokenService {
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) devices: Devices,
+    pub(crate) codes: Codes,
+    pub(crate) forms: Forms,
+    /// Signed tokens that applications have shown.
+    pub(crate) uses: Uses,
+    /// Where keys of other issuers come from; the first that knows an issuer.
+    issuers: RwLock<Vec<Arc<dyn Issuers>>>,
     pub(crate) throttle: Throttle,
     /// Hashing a secret takes a core for a while; logins may not take them all.
     pub(crate) hashing: Pool,
@@ -60,11 +75,16 @@ enum Endpoint {
 }
 
 impl TokenService {
-    /// A token service on a store. The key comes from the caller, who keeps it.
-    pub fn new(config: IdentityConfig, key: SigningKey, env: Env, store: Arc<dyn Store>) -> Self {
+    /// A token service on a store. `keys` sign tokens: those of a store, or a single one that the caller keeps.
+    pub fn new(
+        config: IdentityConfig,
+        keys: impl Into<SigningKeys>,
+        env: Env,
+        store: Arc<dyn Store>,
+    ) -> Self {
         Self {
             tokens: Tokens {
-                key,
+                keys: keys.into(),
                 issuers: [Shape::Aad, Shape::AdFs].map(|shape| config.issuer(shape)),
                 tenant_id: config.tenant_id.clone(),
             },
@@ -72,11 +92,34 @@ impl TokenService {
             env,
             store,
             devices: Devices::default(),
+            codes: Codes::default(),
+            forms: Forms::new(),
+            uses: Uses::default(),
+            issuers: RwLock::default(),
             throttle: Throttle::default(),
             hashing: Pool::new(HASHING),
             hashed: AtomicU64::new(0),
             refusals: Refusals::default(),
         }
+    }
+
+    /// Asks there, before anywhere else, for the keys of issuers whose tokens applications show.
+    pub fn ask_first(&self, issuers: Arc<dyn Issuers>) {
+        let mut all = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(0, issuers);
+    }
+
+    /// Where keys of other issuers come from.
+    pub(crate) fn issuers(&self) -> Vec<Arc<dyn Issuers>> {
+        self.issuers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The keys that its tokens are signed with, as a JSON Web Key Set.
+    pub fn public_keys(&self) -> Value {
+        self.tokens.keys.jwks(self.env.clock.now())
     }
 
     /// What it was told.
@@ -104,13 +147,62 @@ impl TokenService {
         if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
             return Err(TokenError::Missing);
         }
-        let claims = self
-            .tokens
-            .check(token.trim(), &self.config.audiences, self.env.clock.now())?;
+        self.bearer(token.trim(), &self.config.audiences).await
+    }
+
+    /// Whose token this is, if it holds for one of `audiences`.
+    ///
+    /// # Errors
+    /// When it does not hold.
+    pub async fn bearer(&self, token: &str, audiences: &[String]) -> Result<Principal, TokenError> {
+        let claims = self.tokens.check(token, audiences, self.env.clock.now())?;
         let record = principal_by_id(&*self.store, &claims.oid)
             .await?
             .ok_or(TokenError::Gone)?;
+        admits(&record, claims.iat)?;
         Ok(principal(record, &self.config.tenant_id))
+    }
+
+    /// The `WWW-Authenticate` for somebody who came with this `Authorization` and was refused.
+    pub fn challenge(&self, problem: &TokenError, authorization: Option<&str>, caller: &Caller) -> String {
+        let token = authorization.and_then(|value| value.split_once(' '));
+        self.tokens.challenge(
+            &self.config.authority(&caller.base_url),
+            problem,
+            token.map(|(_, token)| token.trim()),
+            self.env.clock.now(),
+        )
+    }
+
+    /// Changes the keys that sign tokens.
+    ///
+    /// # Errors
+    /// When the store fails, or no key can be made.
+    pub async fn rotate_keys(&self, wish: Wish) -> Result<Rotated, RingError> {
+        self.tokens.keys.rotate(wish).await
+    }
+
+    /// The keys that sign tokens, oldest first.
+    pub fn keys(&self) -> Vec<Listed> {
+        self.tokens.keys.list(self.env.clock.now())
+    }
+
+    /// Whether its keys are kept, and rotated by time.
+    pub fn is_kept(&self) -> bool {
+        self.tokens.keys.is_kept()
+    }
+
+    /// Rotates keys that are due and forgets sign-ins that are over, for ever.
+    pub async fn tend(&self) {
+        loop {
+            if let Err(error) = self.rotate_keys(Wish::Time).await {
+                tracing::error!(%error, "the keys that sign tokens cannot be looked after; those that there are go on");
+            }
+            if let Err(error) = refresh::sweep(&*self.store, self.env.clock.now()).await {
+                tracing::error!(%error, "sign-ins that are over cannot be forgotten");
+            }
+            self.env.clock.sleep(LOOK).await;
+        }
     }
 
     /// Answers a request for one of its paths. The caller bounds the body.
@@ -131,10 +223,8 @@ impl TokenService {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let post = *request.method() == Method::POST;
         match endpoint {
-            Endpoint::OpenId if get => {
-                json_answer(StatusCode::OK, &place.document(&self.config))
-            }
-            Endpoint::Keys if get => json_answer(StatusCode::OK, &self.tokens.key.jwks()),
+            Endpoint::OpenId if get => json_answer(StatusCode::OK, &place.document(&self.config)),
+            Endpoint::Keys if get => json_answer(StatusCode::OK, &self.public_keys()),
             Endpoint::UserRealm(user) if get => json_answer(
                 StatusCode::OK,
                 &json!({ "ver": "1.0", "account_type": "Managed", "domain_name": user.rsplit('@').next(),
@@ -142,23 +232,10 @@ impl TokenService {
                          "cloud_audience_urn": self.config.issuer(place.shape) }),
             ),
             Endpoint::Instance if get => json_answer(StatusCode::OK, &place.instance(&self.config)),
-            Endpoint::Authorize if get => html(
-                StatusCode::NOT_IMPLEMENTED,
-                "<!doctype html><title>Sign in</title><p>Sign-in in the browser is not there yet. \
-                 Use <code>az login --use-device-code</code> or <code>az login --service-principal</code>."
-                    .to_owned(),
-            ),
-            Endpoint::DevicePage if get => {
-                let query = Form::parse(request.uri().query().unwrap_or_default()).unwrap_or_default();
-                html(
-                    StatusCode::OK,
-                    page::form(query.get("user_code").unwrap_or_default(), "", None),
-                )
-            }
-            Endpoint::DevicePage if post => match form(&request) {
-                Ok(form) => self.approve(&form, caller).await,
-                Err(answer) => *answer,
-            },
+            Endpoint::Authorize if get => self.authorize(&request).await,
+            Endpoint::Authorize if post => self.authorized(&request, caller).await,
+            Endpoint::DevicePage if get => Self::device_page(),
+            Endpoint::DevicePage if post => self.device_answer(&request, caller).await,
             Endpoint::Token if post => match form(&request) {
                 Ok(form) => {
                     let basic = request
@@ -166,7 +243,13 @@ impl TokenService {
                         .get(header::AUTHORIZATION)
                         .and_then(|value| value.to_str().ok())
                         .and_then(crate::form::basic);
-                    self.token(&form, basic, &place, caller).await
+                    let ask = Ask {
+                        form: &form,
+                        basic,
+                        place: &place,
+                        caller,
+                    };
+                    self.token(&ask).await
                 }
                 Err(answer) => *answer,
             },
@@ -175,9 +258,23 @@ impl TokenService {
                 Err(answer) => *answer,
             },
             Endpoint::Token | Endpoint::DeviceCode => method_not_allowed("POST"),
-            Endpoint::DevicePage => method_not_allowed("GET, POST"),
+            Endpoint::DevicePage | Endpoint::Authorize => method_not_allowed("GET, POST"),
             _ => method_not_allowed("GET"),
         }
+    }
+
+    /// Whether a path is that of a token endpoint.
+    pub(crate) fn is_token_path(&self, path: &str) -> bool {
+        let segments: Vec<String> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let nobody = Caller {
+            base_url: String::new(),
+            address: None,
+        };
+        matches!(self.endpoint(&segments, &nobody), Some((_, Endpoint::Token)))
     }
 
     fn endpoint(&self, segments: &[String], caller: &Caller) -> Option<(Place, Endpoint)> {
@@ -237,7 +334,7 @@ fn oauth(name: &str) -> Option<Endpoint> {
 }
 
 /// The body as a form, or the answer that says it is none.
-fn form(request: &Request<Bytes>) -> Result<Form, Box<Response<Bytes>>> {
+pub(crate) fn form(request: &Request<Bytes>) -> Result<Form, Box<Response<Bytes>>> {
     std::str::from_utf8(request.body()).ok().and_then(Form::parse).ok_or_else(|| {
         Box::new(json_answer(
             StatusCode::BAD_REQUEST,
@@ -256,13 +353,14 @@ pub(crate) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     )
 }
 
-/// A page that nobody caches, frames or adds to.
-pub(crate) fn html(status: StatusCode, body: String) -> Response<Bytes> {
+/// A page that nobody caches, frames or adds to, under a `Content-Security-Policy` of its own.
+pub(crate) fn html(status: StatusCode, body: String, policy: &str) -> Response<Bytes> {
     let mut answer = answer(status, "text/html; charset=utf-8", Bytes::from(body));
-    answer.headers_mut().insert(
-        header::CONTENT_SECURITY_POLICY,
-        header::HeaderValue::from_static(page::POLICY),
-    );
+    let policy =
+        header::HeaderValue::from_str(policy).expect("a policy is of ours and of addresses in visible ASCII");
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, policy);
     answer.headers_mut().insert(
         header::REFERRER_POLICY,
         header::HeaderValue::from_static("no-referrer"),

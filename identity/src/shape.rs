@@ -64,6 +64,11 @@ impl IdentityConfig {
         }
     }
 
+    /// What tokens say that they are of: every `iss` that there is.
+    pub fn issuers(&self) -> Vec<String> {
+        [Shape::Aad, Shape::AdFs].map(|shape| self.issuer(shape)).to_vec()
+    }
+
     /// Where clients log in that reach the stamp at `base_url`: what they put a tenant behind.
     pub fn login_endpoint(&self, base_url: &str) -> String {
         match self.shape {
@@ -122,11 +127,13 @@ impl Place {
             "token_endpoint": self.endpoint("token"),
             "device_authorization_endpoint": self.endpoint("devicecode"),
             "jwks_uri": keys,
-            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
-            "grant_types_supported": ["client_credentials", "password", "refresh_token",
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
+            "grant_types_supported": ["client_credentials", "password", "authorization_code", "refresh_token",
                 "urn:ietf:params:oauth:grant-type:device_code"],
             "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
+            "response_modes_supported": ["query", "fragment", "form_post"],
+            "code_challenge_methods_supported": ["S256"],
             "subject_types_supported": ["public"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "claims_supported": ["aud", "iss", "iat", "nbf", "exp", "sub", "oid", "tid", "appid", "name", "upn",

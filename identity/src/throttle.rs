@@ -59,20 +59,20 @@ impl Origin {
 }
 
 /// What was used lately, in bounded memory and constant time: what is not asked for while [`ENTRIES`] others are is forgotten.
-struct LruMap<K, V> {
+pub(crate) struct LruMap<K, V> {
     now: HashMap<K, V>,
     before: HashMap<K, V>,
 }
 
 impl<K: Hash + Eq + Clone, V> LruMap<K, V> {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             now: HashMap::new(),
             before: HashMap::new(),
         }
     }
 
-    fn entry(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
+    pub(crate) fn entry(&mut self, key: &K, new: impl FnOnce() -> V) -> &mut V {
         if !self.now.contains_key(key) {
             if self.now.len() >= ENTRIES {
                 self.before = std::mem::take(&mut self.now);

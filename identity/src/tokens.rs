@@ -1,22 +1,27 @@
-//! Tokens: what they say, how they are issued, when they hold.
+//! Tokens: what is in them, and whether one holds. JWTs, RS256.
+//!
+//! Always true: a token is signed by a key of ours, names an issuer, the tenant and an audience of ours, and holds for an hour, unless its
+//! principal is gone or disabled, or everything that it was given before was revoked.
 
 use std::time::Duration;
 
 use arm_wire::{Principal, PrincipalKind};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use control_records::PrincipalRecord;
 use control_store::StoreError;
 use jiff::Timestamp;
-use jsonwebtoken::{Header, Validation, decode, encode};
+use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use crate::{SigningKey, keys::ALGORITHM, secret::random, shape::Shape};
+use crate::{SigningKeys, keys::ALGORITHM, secret::random, shape::Shape};
 
-/// How long an access token or id token is good.
+/// How long an access token or id token is good. No token that we sign is good for longer.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
-/// How long a refresh token is good.
-const REFRESH_LIFETIME: Duration = Duration::from_secs(14 * 86_400);
 /// Longer ones are not looked at.
 const MAX_TOKEN_BYTES: usize = 8192;
+/// What a client says, and its tokens say of it, that can be sent away with a `claims` challenge and comes back with another token.
+pub(crate) const CAPABLE: &str = "cp1";
 
 /// Why a token does not hold.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +47,22 @@ pub enum TokenError {
     /// Its principal is gone.
     #[error("the principal of the access token does not exist any more")]
     Gone,
+    /// Its principal is disabled.
+    #[error("the principal of the access token is disabled")]
+    Disabled,
+    /// What its principal was given before is revoked.
+    #[error("the access token was revoked")]
+    Revoked,
     /// The store failed.
     #[error("the principal of the access token cannot be read")]
     Store(#[from] StoreError),
+}
+
+impl TokenError {
+    /// Whether another token may hold where this one does not.
+    fn is_mended_by_another(&self) -> bool {
+        matches!(self, Self::Malformed | Self::Issuer | Self::Revoked)
+    }
 }
 
 /// All claims we issue and read.
@@ -73,14 +91,30 @@ pub(crate) struct Claims {
     pub(crate) unique_name: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) preferred_username: String,
-    /// Refresh tokens only: which secret they were given for.
+    /// Id tokens only: what the client gave along, so that it knows the answer for its own.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) fingerprint: String,
+    pub(crate) nonce: String,
+    /// Access tokens only: what their client can do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) xms_cc: Vec<String>,
+}
+
+/// Whom tokens are for.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    /// Who it is.
+    pub(crate) to: &'a PrincipalRecord,
+    /// In which shape was asked.
+    pub(crate) shape: Shape,
+    /// The client that asked.
+    pub(crate) client: &'a str,
+    /// Whether the client understands a `claims` challenge.
+    pub(crate) capable: bool,
 }
 
 /// Signs and checks. Pure but for the randomness of `uti`.
 pub(crate) struct Tokens {
-    pub(crate) key: SigningKey,
+    pub(crate) keys: SigningKeys,
     /// Of AAD's shape, and of AD FS's.
     pub(crate) issuers: [String; 2],
     pub(crate) tenant_id: String,
@@ -95,21 +129,15 @@ impl Tokens {
         }
     }
 
-    fn claims(
-        &self,
-        to: &PrincipalRecord,
-        shape: Shape,
-        audience: &str,
-        now: Timestamp,
-        lifetime: Duration,
-    ) -> Claims {
-        let now = now.as_second();
+    fn claims(&self, subject: Subject<'_>, audience: &str, now: Timestamp) -> Claims {
+        let (to, from) = (subject.to, now.as_second());
         let mut claims = Claims {
             aud: audience.to_owned(),
-            iss: self.issuer(shape).to_owned(),
-            iat: now,
-            nbf: now,
-            exp: now.saturating_add_unsigned(lifetime.as_secs()),
+            iss: self.issuer(subject.shape).to_owned(),
+            // Seconds are all that fits: one that is given in the second of a revocation, after it, counts as given at its end.
+            iat: to.valid_from.map_or(from, |valid| from.max(ceil(valid))),
+            nbf: from,
+            exp: from.saturating_add_unsigned(TOKEN_LIFETIME.as_secs()),
             sub: to.object_id.clone(),
             oid: to.object_id.clone(),
             tid: self.tenant_id.clone(),
@@ -130,42 +158,28 @@ impl Tokens {
         claims
     }
 
-    fn sign(&self, claims: &Claims) -> String {
+    fn sign(&self, claims: &Claims, now: Timestamp) -> String {
+        let key = self.keys.signer(now);
         let mut header = Header::new(ALGORITHM);
-        header.kid = Some(self.key.id.clone());
-        encode(&header, claims, &self.key.encoding)
-            .expect("the key was used for its own JWK when it was loaded")
+        header.kid = Some(key.id.clone());
+        encode(&header, claims, &key.encoding).expect("the key was used for its own JWK when it was loaded")
     }
 
     /// An access token.
-    pub(crate) fn access(
-        &self,
-        to: &PrincipalRecord,
-        shape: Shape,
-        client: &str,
-        audience: &str,
-        now: Timestamp,
-    ) -> String {
-        let mut claims = self.claims(to, shape, audience, now, TOKEN_LIFETIME);
-        client.clone_into(&mut claims.appid);
-        self.sign(&claims)
+    pub(crate) fn access(&self, subject: Subject<'_>, audience: &str, now: Timestamp) -> String {
+        let mut claims = self.claims(subject, audience, now);
+        subject.client.clone_into(&mut claims.appid);
+        if subject.capable {
+            claims.xms_cc.push(CAPABLE.to_owned());
+        }
+        self.sign(&claims, now)
     }
 
     /// An id token for the client.
-    pub(crate) fn id(&self, to: &PrincipalRecord, shape: Shape, client: &str, now: Timestamp) -> String {
-        self.sign(&self.claims(to, shape, client, now, TOKEN_LIFETIME))
-    }
-
-    /// A refresh token; worthless after the secret changed.
-    pub(crate) fn refresh(&self, to: &PrincipalRecord, client: &str, now: Timestamp) -> String {
-        let mut claims = self.claims(to, Shape::AdFs, &self.refresh_audience(), now, REFRESH_LIFETIME);
-        client.clone_into(&mut claims.appid);
-        claims.fingerprint = fingerprint(to);
-        self.sign(&claims)
-    }
-
-    fn refresh_audience(&self) -> String {
-        format!("{}/refresh", self.issuer(Shape::AdFs))
+    pub(crate) fn id(&self, subject: Subject<'_>, nonce: Option<&str>, now: Timestamp) -> String {
+        let mut claims = self.claims(subject, subject.client, now);
+        claims.nonce = nonce.unwrap_or_default().to_owned();
+        self.sign(&claims, now)
     }
 
     /// The claims of a token of ours for one of `audiences`.
@@ -178,13 +192,12 @@ impl Tokens {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
-        let mut validation = Validation::new(ALGORITHM);
-        // Times, audience and issuer are checked below: against the clock that was handed in, and each with its own error.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
-        let claims = decode::<Claims>(token, &self.key.decoding, &validation)
+        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
+        let key = header
+            .kid
+            .and_then(|id| self.keys.find(&id, now))
+            .ok_or(TokenError::Malformed)?;
+        let claims = decode::<Claims>(token, &key.decoding, &signature_only(&[ALGORITHM]))
             .map_err(|_| TokenError::Malformed)?
             .claims;
         if !self.issuers.contains(&claims.iss) || claims.tid != self.tenant_id {
@@ -206,19 +219,67 @@ impl Tokens {
         Ok(claims)
     }
 
-    /// The claims of a refresh token for this client.
-    pub(crate) fn check_refresh(
+    /// What a client is told whose token does not hold: where it gets one, why this one is none, and, if it understands that, to get another
+    /// at once.
+    pub(crate) fn challenge(
         &self,
-        token: &str,
-        client: &str,
+        authority: &str,
+        problem: &TokenError,
+        token: Option<&str>,
         now: Timestamp,
-    ) -> Result<Claims, TokenError> {
-        let claims = self.check(token, &[self.refresh_audience()], now)?;
-        if claims.appid == client {
-            Ok(claims)
-        } else {
-            Err(TokenError::Malformed)
+    ) -> String {
+        let mut challenge = format!("Bearer authorization_uri=\"{authority}\"");
+        let token = token.filter(|token| token.len() <= MAX_TOKEN_BYTES);
+        if matches!(problem, TokenError::Missing) {
+            return challenge;
         }
+        // Whether this was ours is not known: the answer only tells a client to try again, which it may anyway.
+        let claims = token.and_then(|token| jsonwebtoken::dangerous::insecure_decode::<Claims>(token).ok());
+        let again = claims.is_some_and(|read| {
+            read.claims.tid == self.tenant_id && read.claims.xms_cc.iter().any(|can| can == CAPABLE)
+        });
+        if again && problem.is_mended_by_another() {
+            let wanted = json!({ "access_token": { "nbf": { "essential": true, "value": now.as_second().to_string() } } });
+            let wanted = STANDARD.encode(wanted.to_string());
+            challenge.push_str(&format!(
+                ", error=\"insufficient_claims\", error_description=\"{problem}\", claims=\"{wanted}\""
+            ));
+        } else {
+            challenge.push_str(&format!(
+                ", error=\"invalid_token\", error_description=\"{problem}\""
+            ));
+        }
+        challenge
+    }
+}
+
+/// Only the signature: times, audience and issuer are checked by whoever asks, against the clock that was handed in, and each with an error of
+/// its own.
+pub(crate) fn signature_only(algorithms: &[jsonwebtoken::Algorithm]) -> Validation {
+    let mut validation = Validation {
+        algorithms: algorithms.to_vec(),
+        validate_exp: false,
+        validate_nbf: false,
+        validate_aud: false,
+        ..Validation::default()
+    };
+    validation.required_spec_claims.clear();
+    validation
+}
+
+/// The first whole second that is not before.
+fn ceil(at: Timestamp) -> i64 {
+    at.as_second() + i64::from(at.subsec_nanosecond() > 0)
+}
+
+/// Whether a token that was given at this second holds for this principal at all.
+pub(crate) fn admits(record: &PrincipalRecord, iat: i64) -> Result<(), TokenError> {
+    if record.disabled {
+        return Err(TokenError::Disabled);
+    }
+    match record.valid_from {
+        Some(from) if iat < ceil(from) => Err(TokenError::Revoked),
+        _ => Ok(()),
     }
 }
 
@@ -256,11 +317,13 @@ pub(crate) fn principal(record: PrincipalRecord, tenant_id: &str) -> Principal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use crate::SigningKey;
 
     fn tokens() -> Tokens {
         Tokens {
-            key: SigningKey::generate().unwrap(),
+            keys: SigningKey::generate().unwrap().into(),
             issuers: ["https://h/t/v2.0", "https://h/adfs"].map(str::to_owned),
             tenant_id: "t".to_owned(),
         }
@@ -272,58 +335,60 @@ mod tests {
 
     fn ada() -> PrincipalRecord {
         PrincipalRecord {
-            v: 1,
-            object_id: "o".to_owned(),
             login: "ada@local".to_owned(),
             kind: "User".to_owned(),
             display_name: "Ada".to_owned(),
-            secret_hash: "h".to_owned(),
-            created_at: at(0),
-            disabled: false,
-            credentials: Vec::new(),
-            valid_from: None,
+            ..PrincipalRecord::new("o", at(0))
+        }
+    }
+
+    fn subject(to: &PrincipalRecord) -> Subject<'_> {
+        Subject {
+            to,
+            shape: Shape::Aad,
+            client: "cli",
+            capable: false,
         }
     }
 
     #[test]
-    fn a_token_holds_for_its_audience_and_its_hour() {
-        let tokens = tokens();
-        let token = tokens.access(&ada(), Shape::Aad, "cli", "https://a/", at(1000));
+    fn a_token_holds_for_its_audience_and_its_hour_in_both_shapes() {
+        let (tokens, ada) = (tokens(), ada());
         let arm = ["https://a".to_owned()];
-        assert_eq!(tokens.check(&token, &arm, at(1000)).unwrap().oid, "o");
-        assert!(tokens.check(&token, &arm, at(4599)).is_ok());
-        assert!(matches!(
-            tokens.check(&token, &arm, at(4600)),
-            Err(TokenError::Expired(_))
-        ));
-        assert!(matches!(
-            tokens.check(&token, &arm, at(999)),
-            Err(TokenError::NotYet(_))
-        ));
-        assert!(matches!(
-            tokens.check(&token, &["https://b".to_owned()], at(1000)),
-            Err(TokenError::Audience(_))
-        ));
-        let other = Tokens {
-            issuers: ["https://x/t/v2.0", "https://x/adfs"].map(str::to_owned),
-            key: SigningKey::from_pem(tokens.key.to_pem()).unwrap(),
-            tenant_id: "t".to_owned(),
-        };
-        assert!(matches!(
-            other.check(&token, &arm, at(1000)),
-            Err(TokenError::Issuer)
-        ));
+        for (shape, issuer) in [(Shape::Aad, "https://h/t/v2.0"), (Shape::AdFs, "https://h/adfs")] {
+            let asked = Subject {
+                shape,
+                ..subject(&ada)
+            };
+            let token = tokens.access(asked, "https://a/", at(1000));
+            let claims = tokens.check(&token, &arm, at(1000)).unwrap();
+            assert_eq!((claims.oid.as_str(), claims.iss.as_str()), ("o", issuer));
+            assert!(tokens.check(&token, &arm, at(4599)).is_ok());
+            assert!(matches!(
+                tokens.check(&token, &arm, at(4600)),
+                Err(TokenError::Expired(_))
+            ));
+            assert!(matches!(
+                tokens.check(&token, &arm, at(999)),
+                Err(TokenError::NotYet(_))
+            ));
+            assert!(matches!(
+                tokens.check(&token, &["https://b".to_owned()], at(1000)),
+                Err(TokenError::Audience(_))
+            ));
+        }
     }
 
     #[test]
     fn foreign_changed_unsigned_and_misused_tokens_do_not_hold() {
-        let (tokens, stranger) = (tokens(), tokens());
+        let (tokens, stranger, ada) = (tokens(), tokens(), ada());
         let arm = ["https://a".to_owned()];
-        let token = tokens.access(&ada(), Shape::Aad, "cli", "https://a", at(1000));
+        let token = tokens.access(subject(&ada), "https://a", at(1000));
         let parts: Vec<&str> = token.split('.').collect();
+        let kid = decode_header(&token).unwrap().kid.unwrap();
         let none = format!(
             "{}.{}.",
-            URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#),
+            URL_SAFE_NO_PAD.encode(json!({ "alg": "none", "typ": "JWT", "kid": kid }).to_string()),
             parts[1]
         );
         let changed = format!(
@@ -333,22 +398,80 @@ mod tests {
             parts[2]
         );
         let long = "a".repeat(MAX_TOKEN_BYTES + 1);
-        let foreign = stranger.access(&ada(), Shape::Aad, "cli", "https://a", at(1000));
+        let foreign = stranger.access(subject(&ada), "https://a", at(1000));
         for bad in ["", "x", "a.b.c", &none, &changed, &long, &foreign] {
             assert!(
                 matches!(tokens.check(bad, &arm, at(1000)), Err(TokenError::Malformed)),
                 "{bad}"
             );
         }
-        let refresh = tokens.refresh(&ada(), "cli", at(1000));
-        assert!(matches!(
-            tokens.check(&refresh, &arm, at(1000)),
-            Err(TokenError::Audience(_))
-        ));
-        assert!(tokens.check_refresh(&refresh, "cli", at(100_000)).is_ok());
-        assert!(tokens.check_refresh(&refresh, "other", at(1000)).is_err());
-        assert!(tokens.check_refresh(&token, "cli", at(1000)).is_err());
-        let id = tokens.id(&ada(), Shape::Aad, "cli", at(1000));
+        let id = tokens.id(subject(&ada), None, at(1000));
         assert!(tokens.check(&id, &arm, at(1000)).is_err());
+        let elsewhere = Tokens {
+            issuers: ["https://x/t/v2.0", "https://x/adfs"].map(str::to_owned),
+            ..tokens
+        };
+        assert!(matches!(
+            elsewhere.check(&token, &arm, at(1000)),
+            Err(TokenError::Issuer)
+        ));
+    }
+
+    #[test]
+    fn what_was_given_before_a_revocation_does_not_hold_and_what_after_it_does() {
+        let (tokens, mut ada) = (tokens(), ada());
+        let arm = ["https://a".to_owned()];
+        let at = |millis| Timestamp::from_millisecond(millis).unwrap();
+        let given = |ada: &PrincipalRecord, at| {
+            let token = tokens.access(subject(ada), "https://a", at);
+            tokens.check(&token, &arm, at).unwrap().iat
+        };
+        let before = given(&ada, at(10_300));
+        ada.valid_from = Some(at(10_400));
+        assert!(matches!(admits(&ada, before), Err(TokenError::Revoked)));
+        assert!(
+            admits(&ada, given(&ada, at(10_500))).is_ok(),
+            "in the same second"
+        );
+        ada.disabled = true;
+        assert!(matches!(
+            admits(&ada, given(&ada, at(20_000))),
+            Err(TokenError::Disabled)
+        ));
+    }
+
+    #[test]
+    fn who_understands_it_is_told_to_come_with_another_token() {
+        let (tokens, ada) = (tokens(), ada());
+        let capable = Subject {
+            capable: true,
+            ..subject(&ada)
+        };
+        let (can, cannot) = (
+            tokens.access(capable, "https://a", at(1000)),
+            tokens.access(subject(&ada), "https://a", at(1000)),
+        );
+        let told = |problem: &TokenError, token: &str| {
+            tokens.challenge("https://h/t", problem, Some(token), at(2000))
+        };
+        let again = told(&TokenError::Revoked, &can);
+        assert!(again.starts_with("Bearer authorization_uri=\"https://h/t\", error=\"insufficient_claims\""));
+        let claims = again.split("claims=\"").nth(1).unwrap().trim_end_matches('"');
+        let claims: serde_json::Value = serde_json::from_slice(&STANDARD.decode(claims).unwrap()).unwrap();
+        assert_eq!(
+            claims["access_token"]["nbf"],
+            json!({ "essential": true, "value": "2000" })
+        );
+        for plain in [
+            told(&TokenError::Revoked, &cannot),
+            told(&TokenError::Disabled, &can),
+            told(&TokenError::Malformed, "x"),
+        ] {
+            assert!(plain.contains("error=\"invalid_token\""), "{plain}");
+        }
+        assert_eq!(
+            tokens.challenge("https://h/t", &TokenError::Missing, None, at(0)),
+            "Bearer authorization_uri=\"https://h/t\""
+        );
     }
 }

@@ -38,7 +38,7 @@ use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
 use control_records::{Epoch, HostId};
 use control_store::Store;
 use fabric_api::Fabric;
-use identity::{IdentityConfig, Shape, SigningKey, TokenService};
+use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
 use providers_insights::Insights;
@@ -119,6 +119,8 @@ pub struct Drivers {
     pub connect: Arc<dyn Connect>,
     /// The clusters' backups.
     pub backups: Arc<dyn BackupReader>,
+    /// Asks other issuers for the keys of tokens that applications show; `None`: nobody is asked.
+    pub issuers: Option<Arc<dyn Issuers>>,
 }
 
 /// A part that runs until the service is stopped.
@@ -148,19 +150,20 @@ impl Part {
 /// The parts of the service, put together; nothing runs yet.
 pub struct Service {
     edge: Edge,
+    tokens: Arc<TokenService>,
     controller: Controller,
     reaper: GroupReaper,
     env: Env,
 }
 
 impl Service {
-    /// Puts the parts together. `key` signs tokens; `recipes` know what Kubernetes needs.
+    /// Puts the parts together. `keys` sign tokens; `recipes` know what Kubernetes needs.
     pub fn new(
         env: &Env,
         config: Config,
         records: Records,
         drivers: Drivers,
-        key: SigningKey,
+        keys: impl Into<SigningKeys>,
         recipes: Arc<dyn Recipes>,
         settings: Settings,
     ) -> Self {
@@ -213,7 +216,12 @@ impl Service {
             ],
         ));
         let own: Arc<dyn Provider> = Arc::new(HistoryApi::new(env.clone(), Arc::clone(&store)));
-        let tokens = TokenService::new(config.identity(), key, env.clone(), Arc::clone(&store));
+        let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
+        if let Some(issuers) = drivers.issuers {
+            tokens.ask_first(issuers);
+        }
+        let tokens = Arc::new(tokens);
+        let identity: Arc<dyn Provider> = Arc::new(IdentityApi::new(Arc::clone(&tokens)));
         let edge = Edge::new(
             EdgeConfig {
                 stamp: config.name,
@@ -223,7 +231,7 @@ impl Service {
             },
             env.clone(),
             Arc::clone(&store),
-            Arc::new(tokens),
+            Arc::clone(&tokens),
             vec![
                 Arc::clone(&clusters),
                 resources,
@@ -231,6 +239,7 @@ impl Service {
                 insights,
                 own,
                 backups,
+                identity,
             ],
             AccessControl {
                 authorizer: Arc::clone(&roles) as Arc<dyn Authorizer>,
@@ -254,6 +263,7 @@ impl Service {
         });
         Self {
             edge,
+            tokens,
             controller,
             reaper: GroupReaper::new(env.clone(), store, vec![clusters]),
             env: env.clone(),
@@ -274,6 +284,7 @@ impl Service {
     pub fn parts(self, stopped: &watch::Receiver<bool>) -> Vec<Part> {
         let Self {
             edge: _,
+            tokens,
             controller,
             reaper,
             env,
@@ -281,7 +292,20 @@ impl Service {
         let controller = Arc::new(controller);
         let reaper = Arc::new(reaper);
         let ending = stopped.clone();
-        vec![
+        // Keys that nobody keeps are for ever.
+        let looked_after = tokens.is_kept().then(|| {
+            let stopped = stopped.clone();
+            Part::new("keys and sign-ins", &env, &stopped.clone(), move || {
+                let (tokens, ending) = (Arc::clone(&tokens), until(stopped.clone()));
+                async move {
+                    tokio::select! {
+                        () = tokens.tend() => {}
+                        () = ending => {}
+                    }
+                }
+            })
+        });
+        let mut parts = vec![
             Part::new("control loops", &env, stopped, {
                 let stopped = stopped.clone();
                 move || {
@@ -293,7 +317,9 @@ impl Service {
                 let (reaper, ending) = (Arc::clone(&reaper), until(ending.clone()));
                 async move { reaper.run(ending).await }
             }),
-        ]
+        ];
+        parts.extend(looked_after);
+        parts
     }
 }
 

@@ -196,6 +196,7 @@ impl Stamp {
                     env: env.clone(),
                     world: self.world.clone(),
                 }),
+                issuers: None,
             },
             login::signing_key()?,
             Arc::new(KubernetesRecipes {

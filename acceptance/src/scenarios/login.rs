@@ -2,12 +2,15 @@
 
 use anyhow::{Result, ensure};
 
-use super::{GROUP, text};
+use super::{GROUP, guide, text};
 use crate::{
     clients::{Az, run},
     journal::Journal,
     stamp::Stamp,
 };
+
+/// The commands are run as they stand there.
+const GUIDE: &str = include_str!("../../../docs/guides/login.md");
 
 /// Has an `az` know the stamp, and speak to it.
 pub(super) fn register(stamp: &Stamp, az: &Az) -> Result<()> {
@@ -25,38 +28,54 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
     let secret = std::fs::read_to_string(text(&stamp.summary, "/servicePrincipal/secretFile")?)?;
     let secret = secret.trim();
 
-    journal.step("login", "cloud register and set", || register(stamp, &az))?;
-    journal.step("login", "a wrong secret is refused in words", || {
-        let said = az.fails(&[
-            "login",
-            "--service-principal",
-            "--username",
-            id,
-            "--password",
-            "wrong",
-            "--tenant",
-            "adfs",
-        ])?;
-        ensure!(said.contains("AADSTS7000215"), "az says: {said}");
+    let [as_application, as_person] = guide::exactly::<2>(GUIDE)?;
+    let follow = |block: &str| -> Result<String> {
+        let mut shell = guide::shell(stamp, &az, &[], block)?;
+        for (name, pointer) in [
+            ("CA", "/caFile"),
+            ("ENDPOINT", "/armEndpoint"),
+            ("TENANT", "/tenantId"),
+            ("CLIENT", "/servicePrincipal/clientId"),
+            ("SECRET_FILE", "/servicePrincipal/secretFile"),
+            ("USER_NAME", "/administrator/login"),
+            ("PASSWORD_FILE", "/administrator/passwordFile"),
+        ] {
+            shell.env(name, text(&stamp.summary, pointer)?);
+        }
+        run(&mut shell)
+    };
+    journal.step("login", "the guide: as an application", || {
+        let account = follow(&as_application)?;
+        ensure!(
+            account.contains("servicePrincipal") && account.contains(text(&stamp.summary, "/tenantId")?),
+            "{account}"
+        );
         Ok(())
     })?;
+    // A profile without tokens: `az` asks nobody as long as it has one.
+    let fresh = stamp.other_az("azure-wrong")?;
+    register(stamp, &fresh)?;
+    let wrong = |who: &[&str], code: &str| {
+        let said = fresh.fails(&[&["login", "--password", "wrong"], who].concat())?;
+        ensure!(said.contains(code), "az says: {said}");
+        Ok(())
+    };
+    let tenant = text(&stamp.summary, "/tenantId")?;
+    for tenant in [tenant, "adfs"] {
+        journal.step("login", "a wrong secret is refused in words", || {
+            wrong(
+                &["--service-principal", "--username", id, "--tenant", tenant],
+                "AADSTS7000215",
+            )
+        })?;
+    }
     let user = text(&stamp.summary, "/administrator/login")?;
-    let password = std::fs::read_to_string(text(&stamp.summary, "/administrator/passwordFile")?)?;
-    journal.step("login", "the administrator logs in with a password", || {
-        let mut arguments = [
-            "login",
-            "--username",
-            user,
-            "--password",
-            "wrong",
-            "--tenant",
-            "adfs",
-        ];
-        let said = az.fails(&arguments)?;
-        ensure!(said.contains("AADSTS50126"), "az says: {said}");
-        arguments[4] = password.trim();
-        let accounts = az.json(&arguments)?;
-        ensure!(accounts[0]["user"]["type"] == "user", "{accounts}");
+    journal.step("login", "a wrong password is refused in words", || {
+        wrong(&["--username", user, "--tenant", "adfs"], "AADSTS50126")
+    })?;
+    journal.step("login", "the guide: as a person", || {
+        let kind = follow(&as_person)?;
+        ensure!(kind.trim() == "user", "{kind}");
         Ok(())
     })?;
     journal.step("login", "a service principal logs in", || {
@@ -68,7 +87,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
             "--password",
             secret,
             "--tenant",
-            "adfs",
+            tenant,
         ])?;
         ensure!(accounts[0]["state"] == "Enabled", "{accounts}");
         Ok(())
@@ -103,4 +122,15 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
         Ok(())
     })?;
     Ok(az)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_blocks_that_are_followed() {
+        let [as_application, as_person] = guide::exactly::<2>(GUIDE).unwrap();
+        assert!(as_application.contains("--service-principal") && as_person.contains("--tenant adfs"));
+    }
 }

@@ -410,16 +410,9 @@ impl Inner {
                 }
                 _ => ErrorCode::INVALID_AUTHENTICATION_TOKEN,
             };
-            let hint = match problem {
-                TokenError::Missing => String::new(),
-                _ => format!(", error=\"invalid_token\", error_description=\"{problem}\"",),
-            };
             Failure::from(ArmError::new(code, format!("Authentication failed: {problem}."))).with(
                 header::WWW_AUTHENTICATE,
-                format!(
-                    "Bearer authorization_uri=\"{}\"{hint}",
-                    self.identity.config().authority(&caller.base_url)
-                ),
+                self.identity.challenge(&problem, header, caller),
             )
         })
     }

@@ -99,6 +99,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             agents_ca: String::new(),
             connect: world.clusters(),
             backups: Arc::new(ArchiveReader(Arc::new(Archive::new(objects, sealer)))),
+            issuers: None,
         },
         SigningKey::generate()?,
         Arc::new(KubernetesRecipes {

@@ -232,6 +232,21 @@ pub fn group_of_principals(object_id: &str) -> String {
     format!("/groups/{object_id}")
 }
 
+/// The keys that sign tokens.
+pub const SIGNING_KEYS: &str = "/tokens/keys";
+/// The prefix of all sign-ins.
+pub const REFRESH: &str = "/tokens/refresh/";
+
+/// The prefix of somebody's sign-ins.
+pub fn refresh_of(object_id: &str) -> String {
+    format!("{REFRESH}{object_id}/")
+}
+
+/// One of somebody's sign-ins.
+pub fn refresh(object_id: &str, family: &str) -> String {
+    format!("{REFRESH}{object_id}/{family}")
+}
+
 /// The cluster that a key belongs to, and the rest of the key behind it: `desired`, `machine/{id}`, …
 pub fn of_cluster(key: &str) -> Option<(&str, &str)> {
     key.strip_prefix(CLUSTERS)?.split_once('/')
@@ -243,6 +258,11 @@ pub mod sealed {
     /// A cluster's keys and CAs.
     pub fn pki(uid: &str) -> String {
         format!("/pki/{uid}")
+    }
+
+    /// A key that signs tokens, by its id.
+    pub fn signing_key(id: &str) -> String {
+        format!("/tokens/keys/{id}")
     }
 
     /// A machine's one-time token.

@@ -24,6 +24,7 @@
 //! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}` | [`PrincipalRecord`] |
+//! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
 //!
 //! Always true: desired, observed and operation are three things, written by three different writers. What belongs to an
@@ -45,6 +46,7 @@ mod operation;
 mod part;
 mod principal;
 pub mod requests;
+pub mod sign_in;
 mod text;
 pub mod unknown;
 
@@ -73,6 +75,7 @@ pub use operation::{
 pub use part::Part;
 pub use principal::{Credential, PrincipalGroupRecord, PrincipalRecord, Proof};
 pub use requests::{Leaving, Reached, Requests};
+pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};
 
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -34,6 +34,9 @@ pub struct PrincipalRecord {
     /// Tokens and refresh tokens issued before are good for nothing: set when everything that somebody holds is revoked.
     #[serde(default)]
     pub valid_from: Option<Timestamp>,
+    /// Where an application's sign-ins in a browser may end, beside the host of whoever signs in: exactly these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirect_uris: Vec<String>,
 }
 
 impl PrincipalRecord {
@@ -51,6 +54,7 @@ impl PrincipalRecord {
             disabled: false,
             credentials: Vec::new(),
             valid_from: None,
+            redirect_uris: Vec::new(),
         }
     }
 }

@@ -171,7 +171,11 @@ mod tests {
         };
         assert_eq!(
             names(Shape::Aad, Some(Path::new("/azure"))),
-            ["REQUESTS_CA_BUNDLE", "AZURE_CORE_INSTANCE_DISCOVERY", "AZURE_CONFIG_DIR"]
+            [
+                "REQUESTS_CA_BUNDLE",
+                "AZURE_CORE_INSTANCE_DISCOVERY",
+                "AZURE_CONFIG_DIR"
+            ]
         );
         assert_eq!(names(Shape::AdFs, None), ["REQUESTS_CA_BUNDLE"]);
     }

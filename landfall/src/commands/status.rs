@@ -41,7 +41,10 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
         "  ARM API  {}\n  network  {}, uplink {}\n",
         status.arm_url, status.range, status.uplink
     ));
-    page.push_str(&format!("  log-in   {}\n", log_in(&status.identity, &status.tenant)));
+    page.push_str(&format!(
+        "  log-in   {}\n",
+        log_in(&status.identity, &status.tenant)
+    ));
     if status.service.panics > 0 {
         page.push_str(&format!(
             "  faults   {} since it started, a fault of Landfall: look for 'a panic' in landfall logs, and report it\n",

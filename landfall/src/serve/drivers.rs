@@ -18,6 +18,7 @@ use cluster_client::KubeConnect;
 use control_store::Store;
 use fabric_api::Fabric;
 use fabric_container::{ContainerConfig, ContainerFabric};
+use identity::Issuers;
 use providers_containerservice::ArchiveReader;
 use serde::{Deserialize, Serialize};
 use service::{contain, until};
@@ -114,7 +115,11 @@ impl Drivers {
     }
 
     /// Those that the service acts through.
-    pub(super) fn of_service(&self, archive: &Arc<Archive>) -> service::Drivers {
+    pub(super) fn of_service(
+        &self,
+        archive: &Arc<Archive>,
+        issuers: Option<Arc<dyn Issuers>>,
+    ) -> service::Drivers {
         service::Drivers {
             fabric: Arc::clone(&self.fabric),
             agents: Arc::clone(&self.agents),
@@ -122,6 +127,7 @@ impl Drivers {
             agents_ca: self.agents_ca.clone(),
             connect: Arc::clone(&self.connect),
             backups: Arc::new(ArchiveReader(Arc::clone(archive))),
+            issuers,
         }
     }
 

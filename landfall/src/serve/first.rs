@@ -1,14 +1,15 @@
-//! What a stamp has in its files before anybody asks for anything: the secrets of its first principals, the key that signs tokens.
+//! What a stamp has before anybody asks for anything: its first principals, whose secrets are in its files, and the keys that sign tokens.
 //!
 //! Always true: all of it follows from the settings and from files that are made once, so making it again changes nothing.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{fs, io::ErrorKind, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use arm_wire::PrincipalKind;
 use base_env::Env;
+use base_sealer::Sealer;
 use control_store::Store;
-use identity::{Secret, SigningKey};
+use identity::{Secret, SigningKey, SigningKeys};
 use service::{Config, first::FirstPrincipal};
 
 use crate::{
@@ -16,15 +17,29 @@ use crate::{
     stamp::{self, Places, Settings},
 };
 
-/// The key that signs tokens.
-pub(super) fn signing_key(places: &Places) -> Result<SigningKey> {
+/// The keys that sign tokens. A release of before kept one in a file; it goes on, with the others in the store.
+pub(super) async fn signing_keys(
+    places: &Places,
+    env: &Env,
+    store: &Arc<dyn Store>,
+    sealer: &Arc<Sealer>,
+) -> Result<SigningKeys> {
     let path = places.secrets().join("signing.pem");
-    if let Some(pem) = read(&path)? {
-        return SigningKey::from_pem(&pem).with_context(|| format!("{} is damaged", path.display()));
+    let earlier = match read(&path)? {
+        Some(pem) => {
+            Some(SigningKey::from_pem(&pem).with_context(|| format!("{} is damaged", path.display()))?)
+        }
+        None => None,
+    };
+    let is_in_a_file = earlier.is_some();
+    let keys = SigningKeys::open(env, Arc::clone(store), Arc::clone(sealer), earlier)
+        .await
+        .context("cannot open the keys that sign tokens")?;
+    // Only now: until here a crash leaves it where it was.
+    if is_in_a_file {
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
-    let key = SigningKey::generate().context("cannot make the key that signs tokens")?;
-    stamp::write_whole(&path, key.to_pem().as_bytes(), 0o600)?;
-    Ok(key)
+    Ok(keys)
 }
 
 /// The first records, with the principals whose secrets are in the stamp's files.
@@ -109,6 +124,28 @@ pub(super) mod tests {
             backups_copy: None,
             cache: None,
             created_at: env.clock.now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_of_before_goes_on_from_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            name: "t".into(),
+            state: dir.path().join("s"),
+            run: dir.path().join("r"),
+        };
+        places.make().unwrap();
+        let (env, sealer) = (Env::system(), Arc::new(Sealer::from_key(&[7; 32])));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let file = places.secrets().join("signing.pem");
+        let key = SigningKey::generate().unwrap();
+        fs::write(&file, key.to_pem()).unwrap();
+        let alone = SigningKeys::from(key).jwks(env.clock.now());
+        for _ in 0..2 {
+            let keys = signing_keys(&places, &env, &store, &sealer).await.unwrap();
+            assert_eq!(keys.jwks(env.clock.now()), alone);
+            assert!(!file.exists());
         }
     }
 

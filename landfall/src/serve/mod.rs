@@ -7,6 +7,7 @@ pub(crate) mod backups;
 mod drivers;
 mod endpoint;
 mod first;
+mod issuers;
 mod listener;
 mod logging;
 mod open_files;
@@ -129,8 +130,8 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             epoch: identity.epoch,
             sealer: Arc::clone(&sealer),
         },
-        drivers.of_service(&archive),
-        first::signing_key(places)?,
+        drivers.of_service(&archive, issuers::of(&settings, env)?),
+        first::signing_keys(places, env, &store, &sealer).await?,
         Arc::new(recipes::of_this_host(&settings)),
         control_loops::Settings::default(),
     );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use control_records::key;
-use control_store::Txn;
+use control_store::{Txn, put_record};
 use http::StatusCode;
 use identity::find_principal;
 use serde_json::{Value, json};
@@ -42,14 +42,42 @@ async fn subscriptions(stamp: &Stamp, token: &Value) -> Answer {
 async fn discovery_leads_to_everything_in_both_shapes() {
     let stamp = Stamp::new().await;
     for (path, token, tenant) in [
-        ("/adfs/.well-known/openid-configuration", "/adfs/oauth2/token", "adfs"),
-        ("/adfs/adfs/v2.0/.well-known/openid-configuration", "/adfs/oauth2/token", "adfs"),
+        (
+            "/adfs/.well-known/openid-configuration",
+            "/adfs/oauth2/token",
+            "adfs",
+        ),
+        (
+            "/adfs/adfs/v2.0/.well-known/openid-configuration",
+            "/adfs/oauth2/token",
+            "adfs",
+        ),
         // What the Azure CLI asks for the tenant `adfs` of a stamp of AAD's shape.
-        ("/adfs/v2.0/.well-known/openid-configuration", "/adfs/oauth2/token", "adfs"),
-        (&format!("/{TENANT}/v2.0/.well-known/openid-configuration"), &format!("/{TENANT}/oauth2/v2.0/token"), TENANT),
-        (&format!("/{TENANT}/.well-known/openid-configuration"), &format!("/{TENANT}/oauth2/token"), TENANT),
-        ("/organizations/v2.0/.well-known/openid-configuration", "/organizations/oauth2/v2.0/token", TENANT),
-        ("/common/v2.0/.well-known/openid-configuration", "/common/oauth2/v2.0/token", TENANT),
+        (
+            "/adfs/v2.0/.well-known/openid-configuration",
+            "/adfs/oauth2/token",
+            "adfs",
+        ),
+        (
+            &format!("/{TENANT}/v2.0/.well-known/openid-configuration"),
+            &format!("/{TENANT}/oauth2/v2.0/token"),
+            TENANT,
+        ),
+        (
+            &format!("/{TENANT}/.well-known/openid-configuration"),
+            &format!("/{TENANT}/oauth2/token"),
+            TENANT,
+        ),
+        (
+            "/organizations/v2.0/.well-known/openid-configuration",
+            "/organizations/oauth2/v2.0/token",
+            TENANT,
+        ),
+        (
+            "/common/v2.0/.well-known/openid-configuration",
+            "/common/oauth2/v2.0/token",
+            TENANT,
+        ),
     ] {
         let document = get(&stamp, path).await;
         assert_eq!(
@@ -94,7 +122,7 @@ async fn discovery_leads_to_everything_in_both_shapes() {
     );
     assert_eq!(
         get(&stamp, "/adfs/oauth2/authorize").await.status,
-        StatusCode::NOT_IMPLEMENTED
+        StatusCode::BAD_REQUEST
     );
 }
 
@@ -144,9 +172,9 @@ async fn bad_token_requests_are_answered_as_oauth_says() {
         ),
         (
             format!("grant_type=client_credentials&{client}&client_assertion=x"),
-            401,
-            "invalid_client",
-            700_027,
+            400,
+            "invalid_request",
+            900_144,
         ),
         (
             format!("grant_type=client_credentials&{client}&client_secret={secret}&scope=https://x/.default"),
@@ -252,6 +280,53 @@ async fn applications_log_in_with_header_or_form() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_refused_is_told_where_to_get_a_token_and_to_come_again_if_that_helps() {
+    let stamp = Stamp::new().await;
+    let cp1 = "%7B%22access_token%22%3A%7B%22xms_cc%22%3A%7B%22values%22%3A%5B%22CP1%22%5D%7D%7D%7D";
+    let form = format!("grant_type=password&{PASSWORD}&scope={AUDIENCE}/.default&claims={cp1}");
+    let token = stamp.form("/adfs/oauth2/token", &form).await.body["access_token"].clone();
+    assert_eq!(subscriptions(&stamp, &token).await.status, StatusCode::OK);
+    let authority = format!("Bearer authorization_uri=\"https://arm.example.test/{TENANT}\"");
+    let nobody = get(&stamp, &format!("/subscriptions?{VERSION}")).await;
+    assert_eq!(
+        nobody.header("www-authenticate"),
+        format!("Bearer authorization_uri=\"https://h:1/{TENANT}\"")
+    );
+
+    let mut record = find_principal(&*stamp.store, USER).await.unwrap().unwrap();
+    record.valid_from = Some(stamp.env.clock.now() + jiff::SignedDuration::from_secs(1));
+    let write = async |record: &control_records::PrincipalRecord| {
+        let own = key::principal(&record.object_id);
+        stamp
+            .store
+            .txn(Txn::default().with(put_record(own, record)))
+            .await
+            .unwrap();
+    };
+    write(&record).await;
+    let revoked = subscriptions(&stamp, &token).await;
+    assert_eq!(
+        (revoked.status.as_u16(), revoked.code()),
+        (401, "InvalidAuthenticationToken")
+    );
+    let told = revoked.header("www-authenticate");
+    assert!(
+        told.starts_with(&format!("{authority}, error=\"insufficient_claims\""))
+            && told.contains("claims=\""),
+        "{told}"
+    );
+    record.valid_from = None;
+    record.disabled = true;
+    write(&record).await;
+    let disabled = subscriptions(&stamp, &token).await;
+    let told = disabled.header("www-authenticate");
+    assert!(
+        told.starts_with(&format!("{authority}, error=\"invalid_token\"")),
+        "{told}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn people_get_id_tokens_and_refresh() {
     let stamp = Stamp::new().await;
     let form = format!(
@@ -310,49 +385,37 @@ async fn a_device_code_waits_for_a_person() {
         (400, &json!("authorization_pending"))
     );
 
-    let page = get(
-        &stamp,
-        &format!("/adfs/oauth2/deviceauth?user_code={user}%22%3E%3Cscript%3E"),
-    )
-    .await;
+    let page = "/adfs/oauth2/deviceauth";
+    let shown = get(&stamp, page).await;
     assert!(
-        page.text.contains("&lt;script&gt;") && !page.text.contains("<script"),
-        "{}",
-        page.text
-    );
-    assert!(
-        page.header("content-security-policy")
+        shown
+            .header("content-security-policy")
             .contains("default-src 'none'")
     );
-    for (form, status) in [
-        (
-            "user_code=NOPE&username=ada@example.test&password=a+person's+password".to_owned(),
-            400,
-        ),
-        (
-            format!("user_code={user}&username=ada@example.test&password=wrong"),
-            401,
-        ),
-        (
-            format!(
-                "user_code={user}&username={APPLICATION}&password={}",
-                SECRET.replace(' ', "+")
-            ),
-            401,
-        ),
-        (
-            format!(
-                "user_code={}&username=ada@example.test&password=a+person's+password",
-                user.to_lowercase()
-            ),
-            200,
-        ),
-        (
-            format!("user_code={user}&username=ada@example.test&password=a+person's+password"),
-            400,
-        ),
+    let asks = stamp
+        .form(page, &format!("user_code={}", user.to_lowercase()))
+        .await;
+    assert_eq!(asks.status, StatusCode::OK, "{}", asks.text);
+    let cookie = asks.header("set-cookie").split(';').next().unwrap().to_owned();
+    let sealed = asks.text.split("name=\"request\" value=\"").nth(1).unwrap();
+    let sealed = sealed.split('"').next().unwrap().to_owned();
+    let answer = async |user: &str, password: &str, cookie: &str| {
+        let form = format!("request={sealed}&username={user}&password={password}");
+        let request = http::Request::post(page)
+            .header("cookie", cookie)
+            .body(Body::from(form))
+            .unwrap();
+        stamp.send(request).await
+    };
+    let secret = SECRET.replace(' ', "+");
+    for (name, password, cookie, status) in [
+        (USER, "a+person's+password", "", 400),
+        (USER, "wrong", &*cookie, 401),
+        (APPLICATION, &secret, &cookie, 401),
+        (USER, "a+person's+password", &cookie, 200),
+        (USER, "a+person's+password", &cookie, 400),
     ] {
-        let answer = stamp.form("/adfs/oauth2/deviceauth", &form).await;
+        let answer = answer(name, password, cookie).await;
         assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
         assert!(!answer.text.contains("a person"), "{}", answer.text);
     }

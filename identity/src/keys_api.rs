@@ -1,0 +1,108 @@
+//! `Landfall.Identity`: the keys that sign tokens, for those who look after the stamp.
+//!
+//! | | |
+//! |---|---|
+//! | GET `/providers/Landfall.Identity/signingKeys` | those that signed, the one that signs, those that will |
+//! | POST `…/signingKeys/default/rotate` | the next one signs as soon as everybody can know it |
+//! | POST `…/signingKeys/default/revoke` | somebody else has one: all end now, and with them every token; clients log in again |
+
+use std::sync::Arc;
+
+use arm_kernel::{Call, Items, Namespace, Operation, ResourceType, Scope, Verb};
+use arm_wire::{ArmError, ErrorCode, Response};
+use serde_json::{Value, json};
+
+use crate::{Listed, Rotated, TokenService, Wish};
+
+/// The namespace.
+pub const IDENTITY_NAMESPACE: &str = "Landfall.Identity";
+/// Its api-versions.
+pub const IDENTITY_API_VERSIONS: &[&str] = &["2026-11-01"];
+
+/// The provider.
+pub struct IdentityApi {
+    tokens: Arc<TokenService>,
+}
+
+impl IdentityApi {
+    /// A provider over the token service.
+    pub fn new(tokens: Arc<TokenService>) -> Self {
+        Self { tokens }
+    }
+
+    async fn change(&self, call: &Call, wish: Wish, is_preview: bool) -> Result<Response, ArmError> {
+        // There is one set of keys.
+        let name = call.request.path.name(0).unwrap_or_default();
+        if !name.eq_ignore_ascii_case("default") {
+            return Err(ArmError::new(
+                ErrorCode::RESOURCE_NOT_FOUND,
+                "The keys that sign tokens are called 'default'.",
+            ));
+        }
+        if is_preview {
+            return Ok(Response::ok(json!({})));
+        }
+        let rotated = self.tokens.rotate_keys(wish).await.map_err(ArmError::internal)?;
+        Ok(Response::ok(answer(&rotated)))
+    }
+}
+
+fn answer(rotated: &Rotated) -> Value {
+    let next = rotated.next.as_ref();
+    json!({
+        "signs": rotated.signs,
+        "next": next.map(|(id, _)| id),
+        "nextSignsFrom": next.and_then(|(_, from)| from.map(|from| from.to_string())),
+    })
+}
+
+fn item(key: &Listed) -> Value {
+    json!({
+        "id": format!("/providers/{IDENTITY_NAMESPACE}/signingKeys/{}", key.id),
+        "name": key.id,
+        "type": format!("{IDENTITY_NAMESPACE}/signingKeys"),
+        "properties": {
+            "state": key.state,
+            "publishedAt": key.published_at.map(|at| at.to_string()),
+            "signsFrom": key.signs_from.map(|at| at.to_string()),
+            "endsAt": key.ends_at.map(|at| at.to_string()),
+        },
+    })
+}
+
+type Row = Operation<IdentityApi>;
+
+const KEYS: ResourceType<IdentityApi> = ResourceType {
+    path: "signingKeys",
+    versions: IDENTITY_API_VERSIONS,
+    schema: None,
+    members: None,
+    operations: &[
+        Row::items("SigningKeys_List", |api, _| {
+            Box::pin(async {
+                let keys = api.tokens.keys().iter().map(item).collect();
+                Ok(Items::ById(keys))
+            })
+        })
+        .at(Scope::Tenant),
+        Row::write(
+            Verb::Action("rotate"),
+            "SigningKeys_Rotate",
+            |api, call| Box::pin(api.change(call, Wish::Rotate, false)),
+            |api, call| Box::pin(api.change(call, Wish::Rotate, true)),
+        )
+        .at(Scope::Tenant),
+        Row::write(
+            Verb::Action("revoke"),
+            "SigningKeys_Revoke",
+            |api, call| Box::pin(api.change(call, Wish::Revoke, false)),
+            |api, call| Box::pin(api.change(call, Wish::Revoke, true)),
+        )
+        .at(Scope::Tenant),
+    ],
+};
+
+impl Namespace for IdentityApi {
+    const NAME: &'static str = IDENTITY_NAMESPACE;
+    const TYPES: &'static [&'static ResourceType<Self>] = &[&KEYS];
+}

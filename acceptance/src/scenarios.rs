@@ -13,6 +13,7 @@ mod members;
 mod plugins;
 mod pools;
 mod power;
+mod reach;
 mod store;
 mod upgrade;
 mod workload;
@@ -36,7 +37,7 @@ struct Walk {
 /// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &["up", "access", "store", "backup"],
+        scenarios: &["up", "access", "reach", "store", "backup"],
         act: keeping,
     },
     Walk {
@@ -155,6 +156,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("access") {
         access::walk(journal, stamp, az)?;
+    }
+    if wanted.has("reach") {
+        reach::walk(journal, stamp, az)?;
     }
     if wanted.has("store") {
         store::walk(journal, stamp, az)?;

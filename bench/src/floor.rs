@@ -488,10 +488,13 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             incarnation: "floor".into(),
             surge: 1,
             unavailable: 0,
+            removed: Default::default(),
+            renewed: None,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
         restore: None,
         stopped: false,
+        access: Default::default(),
     })
 }

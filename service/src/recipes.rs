@@ -6,14 +6,15 @@ use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{AddonOptions, manifests};
 use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, control_plane_config,
-    control_plane_nics, network, node_config, node_nics, node_wish, renderer::renderer_version,
+    ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, command_objects,
+    control_plane_config, control_plane_nics, network, node_config, node_nics, node_wish,
+    renderer::renderer_version,
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec};
 use control_loops::{RecipeError, Recipes, Secret, Site};
 use control_planner::{ControlPlane, RendererVersions};
-use control_records::{ClusterRecord, MachineRecord, Role};
+use control_records::{ClusterRecord, MachineRecord, Role, command::CommandInput};
 use fabric_api::{NetworkSpec, NicSpec, RouteSpec};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -81,6 +82,7 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
         members: members.clone(),
         formed: *formed,
         roaming: *roaming,
+        always: vec![site.stamp.gateway(), site.addresses.uplink],
         limits: *limits,
         restore: restore(site),
     })
@@ -247,6 +249,15 @@ impl Recipes for KubernetesRecipes {
 
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError> {
         Ok(manifests(&of_any_version(cluster.spec()), &self.addons, read))
+    }
+
+    fn command(&self, id: &str, input: &CommandInput) -> Vec<Value> {
+        command_objects(
+            id,
+            &input.command,
+            input.context.as_deref(),
+            input.token.as_deref(),
+        )
     }
 
     fn addon_ailments(&self, cluster: &ClusterRecord, read: &[Value]) -> Vec<AddonAilment> {

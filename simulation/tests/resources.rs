@@ -1,7 +1,7 @@
 //! What ARM resources mean for a running cluster, through the real edge, provider and loops.
 
 use anyhow::{Context as _, Result, ensure};
-use control_records::{ChildRecord, child};
+use control_records::{ChildRecord, child, command::CommandRecord};
 use serde_json::{Value, json};
 use simulation::{run, script::Player};
 
@@ -223,6 +223,103 @@ fn tags_of_a_cluster_are_a_resource_of_their_own() -> Result<()> {
         let none = tags.replace("/c1/", "/none/");
         let answer = player.stamp.arm("GET", &none, None).await?;
         ensure!(answer.status == 404, "{} {}", answer.status, answer.body);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_command_runs_once_and_leaves_nothing() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let run = format!("{CLUSTER}/runCommand");
+        let asked = player
+            .stamp
+            .arm("POST", &run, Some(json!({ "command": "kubectl get nodes" })))
+            .await?;
+        ensure!(asked.status == 202, "{} {}", asked.status, asked.body);
+        let id = asked.body["id"].as_str().context("no id")?.to_owned();
+        let before = player.stamp.arm("GET", CLUSTER, None).await?;
+        player.command("wait 30").await?;
+        let came = player
+            .stamp
+            .arm("GET", &format!("{CLUSTER}/commandResults/{id}"), None)
+            .await?;
+        let properties = &came.body["properties"];
+        ensure!(
+            came.status == 200 && properties["exitCode"] == 0 && properties["logs"] == "done",
+            "{} {}",
+            came.status,
+            came.body
+        );
+        let after = player.stamp.arm("GET", CLUSTER, None).await?;
+        ensure!(after.body == before.body, "the cluster is what it was");
+        let records = player
+            .stamp
+            .records::<CommandRecord>(&CommandRecord::all(&uid))
+            .await?;
+        ensure!(
+            records.values().all(|record| !record.is_open()),
+            "nothing is left to do"
+        );
+        for line in ["delete c1", "settle"] {
+            player.command(line).await?;
+        }
+        let left = player
+            .stamp
+            .records::<CommandRecord>(&CommandRecord::all(&uid))
+            .await?;
+        ensure!(left.is_empty(), "{left:?} are left over");
+        Ok(())
+    })
+}
+
+#[test]
+fn nodes_go_by_name_and_are_made_anew() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let pool = format!("{CLUSTER}/agentPools/np1");
+        put(&mut player, &pool, json!({ "mode": "System", "count": 3 })).await?;
+        player.command("wait 600").await?;
+        let names = |player: &Player| -> Vec<String> {
+            let nodes = player.stamp.world.nodes(&uid);
+            nodes.into_iter().map(|node| node.name).collect()
+        };
+        let there = names(&player);
+        ensure!(there.len() == 3, "{there:?}");
+        let body = json!({ "machineNames": [there[0]] });
+        let asked = player
+            .stamp
+            .arm("POST", &format!("{pool}/deleteMachines"), Some(body))
+            .await?;
+        ensure!(asked.status == 202, "{} {}", asked.status, asked.body);
+        player.command("wait 600").await?;
+        ensure!(names(&player) == there[1..], "{:?} of {there:?}", names(&player));
+        let machines = player
+            .stamp
+            .arm("GET", &format!("{pool}/machines"), None)
+            .await?
+            .body;
+        let asked = player
+            .stamp
+            .arm("POST", &format!("{pool}/upgradeNodeImageVersion"), None)
+            .await?;
+        ensure!(asked.status == 202, "{} {}", asked.status, asked.body);
+        player.command("wait 1200").await?;
+        let anew = player
+            .stamp
+            .arm("GET", &format!("{pool}/machines"), None)
+            .await?
+            .body;
+        let count = |list: &Value| list["value"].as_array().map(Vec::len);
+        ensure!(
+            count(&anew) == Some(2) && anew != machines,
+            "{machines} became {anew}"
+        );
+        let cluster = player.stamp.arm("GET", CLUSTER, None).await?.body;
+        ensure!(
+            cluster["properties"]["provisioningState"] == "Succeeded",
+            "{cluster}"
+        );
         Ok(())
     })
 }

@@ -33,7 +33,7 @@ pub struct Route {
     pub name: &'static str,
     /// Whether it is there, or answers 501.
     pub works: bool,
-    /// The api-versions of the type, newest first.
+    /// The api-versions that have it, newest first.
     pub versions: &'static [&'static str],
     /// What a long-running operation of this name gives.
     pub result: OperationResult,
@@ -117,13 +117,22 @@ fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize
         scope: row.scope,
         name: row.name,
         works: !matches!(row.handler, Handler::NotYet),
-        versions: kind.versions,
+        versions: since(kind.versions, row.since),
         result: row.result,
         query: row.query,
         gate: row.gate,
         permission,
         place,
     }
+}
+
+/// The api-versions, newest first, from the one on that has it.
+fn since(versions: &'static [&'static str], first: Option<&str>) -> &'static [&'static str] {
+    // Versions are dates, so their texts compare.
+    let count = versions
+        .iter()
+        .take_while(|version| first.is_none_or(|first| **version >= first));
+    &versions[..count.count()]
 }
 
 /// The items of a list that its caller may see.

@@ -54,6 +54,8 @@ pub struct Operation<P: 'static> {
     pub verb: Verb,
     /// Where.
     pub scope: Scope,
+    /// The first api-version that has it, where that is not the type's first.
+    pub since: Option<&'static str>,
     /// The action that the caller must be allowed, where it is not the one that follows from type and verb
     /// (`{namespace}/{type}/write`). `{namespace}` stands for the namespace of the path.
     pub permission: Option<&'static str>,
@@ -210,6 +212,7 @@ impl<P> Operation<P> {
             name,
             verb,
             scope: Scope::ResourceGroup,
+            since: None,
             permission: None,
             result: match verb {
                 Verb::Put | Verb::Patch => OperationResult::Resource,
@@ -263,6 +266,13 @@ impl<P> Operation<P> {
     #[must_use]
     pub const fn at(mut self, scope: Scope) -> Self {
         self.scope = scope;
+        self
+    }
+
+    /// In api-versions from this one on.
+    #[must_use]
+    pub const fn since(mut self, version: &'static str) -> Self {
+        self.since = Some(version);
         self
     }
 

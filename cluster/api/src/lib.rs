@@ -129,6 +129,50 @@ pub struct Drained {
     pub held: Option<String>,
 }
 
+/// Where commands run.
+pub const COMMAND_NAMESPACE: &str = "aks-command";
+
+/// The name of a command's objects.
+pub fn command_name(id: &str) -> String {
+    format!("command-{id}")
+}
+
+/// How far a command is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandSeen {
+    /// Its pod is not running yet, and why, where the cluster says so.
+    Waiting(Option<String>),
+    /// It runs.
+    Running,
+    /// It has ended.
+    Ended(CommandEnd),
+}
+
+/// How a command ended.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct CommandEnd {
+    /// Its exit code, where it ended by itself.
+    pub exit_code: Option<i64>,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// What it printed, the last part of it.
+    pub logs: String,
+    /// Why it did not end by itself.
+    pub reason: Option<String>,
+}
+
+impl std::fmt::Debug for CommandEnd {
+    /// What it printed may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CommandEnd")
+            .field("exit_code", &self.exit_code)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A cluster's API.
 #[async_trait]
 pub trait ClusterApi: Send + Sync + 'static {
@@ -150,6 +194,10 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn drain(&self, node: &str) -> Result<Drained, ClusterError>;
     /// Removes the node object.
     async fn delete_node(&self, name: &str) -> Result<(), ClusterError>;
+    /// How far a command is. Where its pod is not there, these objects are applied; the pod is among them.
+    async fn command(&self, id: &str, objects: &[Value]) -> Result<CommandSeen, ClusterError>;
+    /// Removes what is a command's own: its pod, and what that was given.
+    async fn end_command(&self, id: &str) -> Result<(), ClusterError>;
     /// Listens for changes of nodes, pending serving requests and managed add-on objects. The connection lives as long as what is
     /// returned does, so that an idle cluster costs none unless somebody cares.
     fn changes(&self) -> Arc<dyn Changes>;

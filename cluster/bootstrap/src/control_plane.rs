@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    API_PORT, BootstrapError, ControlPlanePlace, kubeconfig, members, object, pair,
+    API_PORT, BootstrapError, ControlPlanePlace, access, kubeconfig, members, object, pair,
     paths::{ETCD_PKI, PKI},
     plain,
     process::{https, process},
@@ -39,6 +39,11 @@ pub fn control_plane_config(
     files.push(object(AUDIT_POLICY, &audit_policy()));
     files.push(object(AUTHENTICATION, &authentication()));
     files.extend(members::files(spec, pki, place, now)?);
+    let rules = access::Rules::of(&spec.access, place);
+    let mut setup = members::setup();
+    setup.extend(rules.setup());
+    let tasks = vec![rules.task()];
+    files.push(rules.into_file());
     let mut processes = vec![
         members::etcd(place),
         members::forgets(place, api_server(spec, pki, place)),
@@ -52,9 +57,9 @@ pub fn control_plane_config(
         level: LEVEL,
         role: "control-plane".to_owned(),
         files,
-        setup: members::setup(),
+        setup,
         processes,
-        tasks: Vec::new(),
+        tasks,
     })
 }
 

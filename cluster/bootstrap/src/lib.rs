@@ -8,6 +8,8 @@
 //! Always true: a node's configuration holds credentials of that node only; no program listens on plain HTTP beyond
 //! loopback; whatever is written into a machine is in [`agent_protocol::MachineConfig`], and nothing else is.
 
+mod access;
+mod command;
 mod containerd;
 mod control_plane;
 mod kubeconfig;
@@ -22,6 +24,7 @@ mod proxy;
 pub mod renderer;
 
 pub use cluster_addons::{MONITORING_USER, USERS_GROUP};
+pub use command::command_objects;
 pub use control_plane::control_plane_config;
 pub use kubeconfig::{admin_endpoint, kubeconfig};
 pub use members::{bare_etcd, member_address};
@@ -90,6 +93,8 @@ pub struct ControlPlanePlace {
     pub formed: bool,
     /// Whether the members hold the VIP among themselves. If not, the fabric has put it on the only one's card.
     pub roaming: bool,
+    /// Who reaches the API server however few may: the stamp's service, and the cluster's own network as it is seen outside.
+    pub always: Vec<Ipv4Addr>,
     /// The tier whose limits the API servers go by.
     pub limits: Tier,
     /// The restore that its data must come from, if any.
@@ -110,6 +115,7 @@ impl ControlPlanePlace {
             }],
             formed: false,
             roaming: false,
+            always: Vec::new(),
             limits: Tier::Free,
             restore: None,
         }

@@ -37,7 +37,7 @@ const SPOOL: &str = "/var/lib/landfall/etcd-backup";
 /// A new base of the continuous backup at least this often.
 const BASE_EVERY_SECONDS: u32 = 30 * 60;
 /// The card in the stamp's network.
-const STAMP_CARD: &str = "eth0";
+pub(crate) const STAMP_CARD: &str = "eth0";
 
 /// Azure keeps the first four addresses of a subnet to itself; control plane members have the next.
 const FIRST_MEMBER: u32 = 4;

@@ -124,11 +124,14 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             incarnation: "1".to_owned(),
             surge: 1,
             unavailable: 0,
+            removed: Default::default(),
+            renewed: None,
         }],
         disable_local_accounts: false,
         tier,
         restore: None,
         stopped: false,
+        access: Default::default(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! pages; an answer or a list that no working cluster gives is refused before it is held in memory.
 
 mod apply;
+mod command;
 mod csr;
 mod drain;
 mod enforcer;
@@ -26,7 +27,8 @@ use async_trait::async_trait;
 use base_env::Env;
 use base_errors::chain;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef, Watch,
+    Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, NodeSeen, NodeWish,
+    ObjectRef, Watch,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
@@ -213,6 +215,29 @@ impl Cluster {
         Err(failed(Some(status.as_u16()), why))
     }
 
+    /// A text.
+    async fn text(&self, act: &str, path: &str) -> Result<String, Failure> {
+        let failed = |code: Option<u16>, why: String| Failure {
+            act: act.to_owned(),
+            code,
+            why,
+        };
+        let request = http::Request::get(path)
+            .body(Vec::new().into())
+            .map_err(|error| failed(Some(400), error.to_string()))?;
+        match self.env.clock.timeout(CALL, self.answer(request)).await {
+            Err(elapsed) => Err(failed(None, elapsed.to_string())),
+            Ok(Err((code, why))) => Err(failed(code, why)),
+            Ok(Ok((status, bytes))) if status.is_success() => {
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Ok(Ok((status, _))) => Err(failed(
+                Some(status.as_u16()),
+                format!("the API server answers {status}"),
+            )),
+        }
+    }
+
     /// What the server answers, if it is not too long; else the status to take it for, and why.
     async fn answer(
         &self,
@@ -352,6 +377,14 @@ impl ClusterApi for Cluster {
             Err(failure) if !failure.is_absent() => Err(failure.into()),
             _ => Ok(()),
         }
+    }
+
+    async fn command(&self, id: &str, objects: &[Value]) -> Result<CommandSeen, ClusterError> {
+        self.follow_command(id, objects).await
+    }
+
+    async fn end_command(&self, id: &str) -> Result<(), ClusterError> {
+        self.remove_command(id).await
     }
 
     fn changes(&self) -> Arc<dyn Changes> {

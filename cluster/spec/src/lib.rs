@@ -7,12 +7,15 @@
 pub mod testkit;
 mod texts;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-pub use texts::{count_or_percent, taint};
+pub use texts::{count_or_percent, ip_range, taint};
 
 /// The desired cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,29 @@ pub struct ClusterSpec {
     /// Whether it is to stand still: its data, its addresses and its keys are kept, and none of its machines runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// Who reaches its API server.
+    #[serde(default, skip_serializing_if = "ApiAccess::is_open")]
+    pub access: ApiAccess,
+}
+
+/// Who reaches a cluster's API server at its address outside the cluster's own network. From within, and the stamp's service, always.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ApiAccess {
+    /// Everybody.
+    #[default]
+    Open,
+    /// These addresses.
+    Ranges(Vec<Ipv4Net>),
+    /// Nobody else: a private cluster.
+    Private,
+}
+
+impl ApiAccess {
+    /// Whether everybody does.
+    pub fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
 }
 
 /// A restore of a cluster's state from a backup.
@@ -147,6 +173,12 @@ pub struct PoolSpec {
     /// While it is upgraded: so many nodes fewer than [`Self::count`] may be ready.
     #[serde(default)]
     pub unavailable: u32,
+    /// Machines that are to go, whatever their number, by their ids: an id never comes again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<String>,
+    /// Nodes whose machines were made before are to be replaced by new ones, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<i64>,
 }
 
 fn one() -> u32 {

@@ -17,6 +17,7 @@ pub fn cluster() -> ClusterSpec {
         tier: Tier::Free,
         restore: None,
         stopped: false,
+        access: Default::default(),
     }
 }
 
@@ -51,5 +52,7 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         incarnation: format!("{name}-1"),
         surge: 1,
         unavailable: 0,
+        removed: Default::default(),
+        renewed: None,
     }
 }

@@ -20,7 +20,7 @@ use control_planner::{
 };
 use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
-    PkiRecord, RepairStep, Role, key,
+    PkiRecord, RepairStep, Role, command::CommandRecord, key,
 };
 use control_store::{StoreError, Stored};
 use jiff::Timestamp;
@@ -114,6 +114,7 @@ struct RecordCaches {
     pki: RecordCache<PkiRecord>,
     machines: RecordCache<MachineRecord>,
     operations: RecordCache<OperationRecord>,
+    commands: RecordCache<CommandRecord>,
 }
 
 /// See the module.
@@ -334,6 +335,19 @@ impl ClusterLoop {
         let pki = self.records.pki.read(&*deps.store, &key::pki(&self.uid)).await?;
         let pki = pki.map(|pki| pki.value.generation);
         self.state.keys_are(pki);
+        let commands = self
+            .records
+            .commands
+            .list(&*deps.store, &CommandRecord::all(&self.uid))
+            .await?;
+        let commands = commands.into_iter().filter(|command| command.value.is_open());
+        let commands: BTreeMap<_, _> = commands
+            .map(|command| {
+                let id = command.value.id.clone();
+                let again = self.state.commands.get(&id).copied();
+                (id, again)
+            })
+            .collect();
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
@@ -419,6 +433,7 @@ impl ClusterLoop {
             inventory_stale: self.state.inventory_stale,
             network: std::mem::replace(&mut self.state.network, NetworkSeen::Unknown),
             api: std::mem::take(&mut self.state.api),
+            commands,
             operations: basis
                 .operations
                 .iter()

@@ -12,7 +12,9 @@ use std::{
 
 use agent_api::WakeUp;
 use base_env::Seed;
-use control_records::{Event, EventKind, Fence, NameRecord, directory, events, key, unknown};
+use control_records::{
+    Event, EventKind, Fence, NameRecord, command::CommandRecord, directory, events, key, unknown,
+};
 use control_store::{Change, Changes, StoreError, Txn, list_records};
 use futures::{
     FutureExt as _, StreamExt as _,
@@ -326,7 +328,7 @@ impl Dispatcher {
         let value = change.value.as_deref();
         if let Some((uid, rest)) = key::of_cluster(key) {
             // Everything else below a cluster is written by its loop, or concerns it only when it looks.
-            if rest == "desired" {
+            if rest == "desired" || CommandRecord::is_key(rest) {
                 self.wake(uid);
             } else if let Some(id) = rest.strip_prefix("machine/") {
                 match value.map(|value| parse::<MachineHint>(key, value)) {

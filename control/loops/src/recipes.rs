@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use agent_protocol::MachineConfig;
 use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
-use control_records::{ClusterRecord, MachineRecord};
+use control_records::{ClusterRecord, MachineRecord, command::CommandInput};
 use fabric_api::{NetworkId, NetworkSpec, NicSpec, RouteSpec, StampNetwork};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -88,6 +88,8 @@ pub trait Recipes: Send + Sync + 'static {
     fn addons_read(&self) -> Vec<ObjectRef>;
     /// The add-ons' objects; `read` are those of [`Self::addons_read`] that are there.
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError>;
+    /// The objects that a command needs to run in a cluster.
+    fn command(&self, id: &str, input: &CommandInput) -> Vec<Value>;
     /// The add-ons that do not work, by the same `read`.
     fn addon_ailments(&self, cluster: &ClusterRecord, read: &[Value]) -> Vec<AddonAilment>;
 }

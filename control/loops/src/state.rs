@@ -34,6 +34,8 @@ pub(crate) struct LoopState {
     pub(crate) drains: BTreeMap<String, Drain>,
     pub(crate) health: Health,
     pub(crate) api: ApiSeen,
+    /// When commands that run are to be looked at again.
+    pub(crate) commands: BTreeMap<String, Timestamp>,
     pub(crate) held: BTreeMap<Subject, Held>,
     /// The cluster's CAs and keys, once read; only while the loop runs.
     pub(crate) pki: Arc<OnceCell<Secret>>,
@@ -86,6 +88,7 @@ impl LoopState {
             drains: BTreeMap::new(),
             health: Health::default(),
             api: ApiSeen::default(),
+            commands: BTreeMap::new(),
             held: BTreeMap::new(),
             pki: Arc::new(OnceCell::new()),
             pki_generation: None,

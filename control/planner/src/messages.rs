@@ -27,8 +27,10 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
     let failing = draft
         .seen
         .held
-        .values()
-        .filter(|held| held.attempts >= WORTH_TELLING)
+        .iter()
+        // What a tenant has run is no problem of the cluster.
+        .filter(|(subject, held)| held.attempts >= WORTH_TELLING && !matches!(subject, Subject::Command(_)))
+        .map(|(_, held)| held)
         .max_by_key(|held| held.attempts)
         .map(|held| held.why.clone());
     let text = match (ailing, failing) {
@@ -86,7 +88,7 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             Subject::Addons => "Installing the add-ons",
             Subject::Api | Subject::Serving => "Reaching the API server",
             Subject::Fabric => "Looking at the host's machines",
-            Subject::Machine(_) | Subject::Config(_) | Subject::Node(_) => return None,
+            Subject::Machine(_) | Subject::Config(_) | Subject::Node(_) | Subject::Command(_) => return None,
         };
         Some((what, held))
     });

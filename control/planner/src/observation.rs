@@ -49,6 +49,8 @@ pub struct Observation {
     pub api: ApiSeen,
     /// Its operations that have not ended.
     pub operations: Vec<OperationRecord>,
+    /// Commands that something is still to be done for, by id: when they are to be looked at again, where they were looked at already.
+    pub commands: BTreeMap<String, Option<Timestamp>>,
     /// When the service did not run though the clock went on, in order.
     pub gaps: Arc<[Gap]>,
     /// What effects are under way for.

@@ -17,6 +17,7 @@
 //! | `/c/{uid}/op/{id}`, `/g/{s}/{group}/op/{id}` | [`OperationRecord`] |
 //! | `/c/{uid}/event/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
 //! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster |
+//! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
@@ -34,6 +35,7 @@
 pub mod access;
 pub mod activity;
 pub mod child;
+pub mod command;
 mod desired;
 pub mod directory;
 pub mod epoch;

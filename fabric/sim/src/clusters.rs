@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, Connect, Drained, Endpoint, NodeSeen, NodeWish, ObjectRef,
+    Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, NodeSeen,
+    NodeWish, ObjectRef, command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;
@@ -370,6 +371,43 @@ impl ClusterApi for SimCluster {
             if cluster.nodes.remove(name).is_some() {
                 cluster.changed();
             }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn command(&self, id: &str, objects: &[Value]) -> Result<CommandSeen, ClusterError> {
+        self.call(Call::Command, id, |state| {
+            let cluster = state.cluster(&self.uid);
+            let pod = objects.iter().find(|object| object["kind"] == "Pod");
+            let name = pod.and_then(object_name).ok_or_else(|| ClusterError::Refused {
+                act: "run a command".into(),
+                why: "it has no pod".into(),
+            })?;
+            if cluster.objects.contains_key(&name) {
+                return Ok(CommandSeen::Ended(CommandEnd {
+                    exit_code: Some(0),
+                    logs: "done".to_owned(),
+                    ..CommandEnd::default()
+                }));
+            }
+            for object in objects {
+                cluster
+                    .objects
+                    .extend(object_name(object).map(|name| (name, object.clone())));
+            }
+            Ok(CommandSeen::Waiting(None))
+        })
+        .await
+    }
+
+    async fn end_command(&self, id: &str) -> Result<(), ClusterError> {
+        self.call(Call::EndCommand, id, |state| {
+            let own = format!("/{}", command_name(id));
+            state
+                .cluster(&self.uid)
+                .objects
+                .retain(|name, _| !name.ends_with(&own));
             Ok(())
         })
         .await

@@ -80,6 +80,10 @@ calls! {
     Drain = "drain",
     /// [`cluster_api::ClusterApi::delete_node`]
     DeleteNode = "delete-node",
+    /// [`cluster_api::ClusterApi::command`]
+    Command = "command",
+    /// [`cluster_api::ClusterApi::end_command`]
+    EndCommand = "end-command",
 }
 
 impl fmt::Display for Call {

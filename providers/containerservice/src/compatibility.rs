@@ -41,13 +41,26 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     operations(&mut page, &routes);
     page.push_str(
         "\n## Properties\n\n\
-         *works*: acted on. *kept*: validated and given back; nothing there yet that would act on it. *default*: only the values \
-         named are accepted, because they are what happens anyway. *not yet*: only false and empty are accepted; anything else is \
-         answered with `PropertyNotSupported`. Read-only properties are ignored in requests; null and empty strings mean absent; \
-         enum values ignore case.\n",
+         *effective*: acted on. *reported*: the service says it; ignored in requests. *kept, no effect yet*: validated and given back; nothing is \
+         there that would act on it. *refused*: answered with `PropertyNotSupported`, but for the values named, which are what \
+         happens anyway; where none is named, for false and empty. Null and empty strings mean absent; enum values ignore case. Each api-version \
+         shows what it has, refuses what came later, and keeps what it cannot name.\n\n",
     );
-    let schemas = ContainerService::TYPES.iter().filter_map(|kind| kind.schema);
-    for schema in schemas {
+    let schemas = || ContainerService::TYPES.iter().filter_map(|kind| kind.schema);
+    page.push_str("| | effective | reported | kept, no effect yet | refused |\n|---|---|---|---|---|\n");
+    for schema in schemas() {
+        let count = |word: &str| {
+            let properties = (schema.table)().of(schema.resource);
+            properties.filter(|property| class(property) == word).count()
+        };
+        let counts =
+            ["effective", "reported", "kept, no effect yet", "refused"].map(|word| count(word).to_string());
+        line(
+            &mut page,
+            &format!("| {} | {} |", schema.title, counts.join(" | ")),
+        );
+    }
+    for schema in schemas() {
         let title = schema.title;
         line(
             &mut page,
@@ -147,11 +160,10 @@ fn line(page: &mut String, text: &str) {
 
 fn class(property: &Property) -> &'static str {
     match (property.access, property.class) {
-        (Access::ReadOnly, _) => "read-only",
-        (_, Class::Works) => "works",
-        (_, Class::Kept) => "kept",
-        (_, Class::Default) => "default",
-        (_, Class::NotYet) => "not yet",
+        (Access::ReadOnly, _) => "reported",
+        (_, Class::Works) => "effective",
+        (_, Class::Kept) => "kept, no effect yet",
+        (_, Class::Default | Class::Present | Class::NotYet) => "refused",
         (_, Class::Group) => "",
     }
 }
@@ -159,6 +171,9 @@ fn class(property: &Property) -> &'static str {
 fn accepted(property: &Property) -> String {
     if property.access == Access::ReadOnly {
         return String::new();
+    }
+    if property.class == Class::Present {
+        return "the present value".to_owned();
     }
     let values = if property.accepts.is_empty() && property.class != Class::NotYet {
         &property.choices

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use arm_kernel::{TAGS, schema::Pattern};
-use cluster_spec::count_or_percent;
+use cluster_spec::{count_or_percent, ip_range};
 use ipnet::Ipv4Net;
 
 /// The forms that the property table names.
@@ -16,6 +16,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     Pattern::of("count-or-percent", |text| Form::CountOrPercent.check(text)),
     Pattern::of("cidr", |text| Form::Cidr.check(text)),
     Pattern::of("ipv4", |text| Form::Ipv4.check(text)),
+    Pattern::of("ip-range", |text| Form::IpRange.check(text)),
     Pattern::of("taint", |text| Form::Taint.check(text)),
     TAGS,
     Pattern::of_entries("labels", check_label, 100),
@@ -32,6 +33,7 @@ enum Form {
     CountOrPercent,
     Cidr,
     Ipv4,
+    IpRange,
     Taint,
 }
 
@@ -74,6 +76,10 @@ impl Form {
             Self::Ipv4 => (
                 text.parse::<Ipv4Addr>().is_ok(),
                 "an IPv4 address such as 10.0.0.10",
+            ),
+            Self::IpRange => (
+                ip_range(text).is_some(),
+                "an IPv4 address or range such as 203.0.113.7 or 203.0.113.0/24",
             ),
             Self::Taint => return check_taint(text),
         };
@@ -241,6 +247,11 @@ mod tests {
                 Form::Cidr,
                 vec!["10.0.0.0/16"],
                 vec!["10.0.0.1/16", "10.0.0.0", "10.0.0.0/33", "fd00::/8", "x"],
+            ),
+            (
+                Form::IpRange,
+                vec!["203.0.113.7", "203.0.113.0/24", "203.0.113.7/24", "0.0.0.0/32"],
+                vec!["", "203.0.113", "203.0.113.0/33", "2001:db8::/32", "x"],
             ),
             (Form::Ipv4, vec!["10.0.0.10"], vec!["10.0.0", "10.0.0.256", "::1"]),
             (

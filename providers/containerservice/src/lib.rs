@@ -17,7 +17,10 @@
 mod api_versions;
 mod children;
 mod clusters;
+mod commands;
 mod compatibility;
+mod conversion;
+mod empty;
 mod formats;
 mod landfall;
 mod machines;

@@ -20,16 +20,22 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     operations: &[
         Row::read(Verb::Get, "Machines_Get", |provider, call| {
             Box::pin(provider.get_machine(&call.request))
-        }),
+        })
+        .since("2024-07-01"),
         Row::items("Machines_List", |provider, call| {
             Box::pin(provider.list_machines(&call.request))
-        }),
+        })
+        .since("2024-07-01"),
     ],
 };
 
 impl ContainerService {
     /// The machines of a pool, in order of their numbers.
-    async fn machines(&self, found: &StoredCluster, pool: &str) -> Result<Vec<MachineRecord>, ArmError> {
+    pub(crate) async fn machines(
+        &self,
+        found: &StoredCluster,
+        pool: &str,
+    ) -> Result<Vec<MachineRecord>, ArmError> {
         let uid = &found.record.value.uid;
         let machines = directory::machines(&*self.store, uid)
             .await

@@ -2,16 +2,19 @@
 
 use arm_kernel::{
     Operation, ResourceType,
-    Scope::Subscription,
-    Verb::{Action, Delete, Get, List, Patch, Put},
+    Verb::{Action, Patch, Put},
 };
 
-use crate::{ContainerService, api_versions::API_VERSIONS};
+use crate::{
+    ContainerService,
+    api_versions::API_VERSIONS,
+    empty::{delete, get, list, list_all},
+};
 
 type Type = ResourceType<ContainerService>;
 type Row = Operation<ContainerService>;
 
-const fn planned(path: &'static str, operations: &'static [Row]) -> Type {
+pub(crate) const fn planned(path: &'static str, operations: &'static [Row]) -> Type {
     ResourceType {
         path,
         versions: API_VERSIONS,
@@ -21,85 +24,52 @@ const fn planned(path: &'static str, operations: &'static [Row]) -> Type {
     }
 }
 
+/// When namespaces came.
+const NAMESPACES_SINCE: &str = "2025-09-01";
+/// When snapshots came.
+const SNAPSHOTS_SINCE: &str = "2021-08-01";
+/// When trusted access came.
+pub(crate) const TRUSTED_ACCESS_SINCE: &str = "2023-09-01";
+/// When identity bindings came.
+const IDENTITY_BINDINGS_SINCE: &str = "2026-04-01";
+
 pub(crate) const NAMESPACES: Type = planned(
     "managedClusters/managedNamespaces",
     &[
-        Row::not_yet(Get, "ManagedNamespaces_Get"),
-        Row::not_yet(Put, "ManagedNamespaces_CreateOrUpdate"),
-        Row::not_yet(Patch, "ManagedNamespaces_Update"),
-        Row::not_yet(Delete, "ManagedNamespaces_Delete"),
-        Row::not_yet(List, "ManagedNamespaces_ListByManagedCluster"),
-        Row::not_yet(Action("listCredential"), "ManagedNamespaces_ListCredential"),
+        get("ManagedNamespaces_Get").since(NAMESPACES_SINCE),
+        Row::not_yet(Put, "ManagedNamespaces_CreateOrUpdate").since(NAMESPACES_SINCE),
+        Row::not_yet(Patch, "ManagedNamespaces_Update").since(NAMESPACES_SINCE),
+        delete("ManagedNamespaces_Delete").since(NAMESPACES_SINCE),
+        list("ManagedNamespaces_ListByManagedCluster").since(NAMESPACES_SINCE),
+        Row::not_yet(Action("listCredential"), "ManagedNamespaces_ListCredential").since(NAMESPACES_SINCE),
     ],
-);
-pub(crate) const COMMAND_RESULTS: Type = planned(
-    "managedClusters/commandResults",
-    &[Row::not_yet(Get, "ManagedClusters_GetCommandResult")],
 );
 pub(crate) const SNAPSHOTS: Type = planned(
     "snapshots",
     &[
-        Row::not_yet(Get, "Snapshots_Get"),
-        Row::not_yet(Put, "Snapshots_CreateOrUpdate"),
-        Row::not_yet(Patch, "Snapshots_UpdateTags"),
-        Row::not_yet(Delete, "Snapshots_Delete"),
-        Row::not_yet(List, "Snapshots_ListByResourceGroup"),
-        Row::not_yet(List, "Snapshots_List").at(Subscription),
+        get("Snapshots_Get").since(SNAPSHOTS_SINCE),
+        Row::not_yet(Put, "Snapshots_CreateOrUpdate").since(SNAPSHOTS_SINCE),
+        Row::not_yet(Patch, "Snapshots_UpdateTags").since(SNAPSHOTS_SINCE),
+        delete("Snapshots_Delete").since(SNAPSHOTS_SINCE),
+        list("Snapshots_ListByResourceGroup").since(SNAPSHOTS_SINCE),
+        list_all("Snapshots_List").since(SNAPSHOTS_SINCE),
     ],
 );
 pub(crate) const TRUSTED_ACCESS_BINDINGS: Type = planned(
     "managedClusters/trustedAccessRoleBindings",
     &[
-        Row::not_yet(Get, "TrustedAccessRoleBindings_Get"),
-        Row::not_yet(Put, "TrustedAccessRoleBindings_CreateOrUpdate"),
-        Row::not_yet(Delete, "TrustedAccessRoleBindings_Delete"),
-        Row::not_yet(List, "TrustedAccessRoleBindings_List"),
+        get("TrustedAccessRoleBindings_Get").since(TRUSTED_ACCESS_SINCE),
+        Row::not_yet(Put, "TrustedAccessRoleBindings_CreateOrUpdate").since(TRUSTED_ACCESS_SINCE),
+        delete("TrustedAccessRoleBindings_Delete").since(TRUSTED_ACCESS_SINCE),
+        list("TrustedAccessRoleBindings_List").since(TRUSTED_ACCESS_SINCE),
     ],
-);
-pub(crate) const TRUSTED_ACCESS_ROLES: Type = planned(
-    "locations/trustedAccessRoles",
-    &[Row::not_yet(List, "TrustedAccessRoles_List").at(Subscription)],
 );
 pub(crate) const IDENTITY_BINDINGS: Type = planned(
     "managedClusters/identityBindings",
     &[
-        Row::not_yet(Get, "IdentityBindings_Get"),
-        Row::not_yet(Put, "IdentityBindings_CreateOrUpdate"),
-        Row::not_yet(Delete, "IdentityBindings_Delete"),
-        Row::not_yet(List, "IdentityBindings_ListByManagedCluster"),
-    ],
-);
-pub(crate) const PRIVATE_ENDPOINTS: Type = planned(
-    "managedClusters/privateEndpointConnections",
-    &[
-        Row::not_yet(Get, "PrivateEndpointConnections_Get"),
-        Row::not_yet(Put, "PrivateEndpointConnections_Update"),
-        Row::not_yet(Delete, "PrivateEndpointConnections_Delete"),
-        Row::not_yet(List, "PrivateEndpointConnections_List"),
-    ],
-);
-pub(crate) const PRIVATE_LINKS: Type = planned(
-    "managedClusters/privateLinkResources",
-    &[Row::not_yet(List, "PrivateLinkResources_List")],
-);
-pub(crate) const OUTBOUND_ENDPOINTS: Type = planned(
-    "managedClusters/outboundNetworkDependenciesEndpoints",
-    &[Row::not_yet(
-        List,
-        "ManagedClusters_ListOutboundNetworkDependenciesEndpoints",
-    )],
-);
-pub(crate) const MESH_REVISIONS: Type = planned(
-    "locations/meshRevisionProfiles",
-    &[
-        Row::not_yet(Get, "ManagedClusters_GetMeshRevisionProfile").at(Subscription),
-        Row::not_yet(List, "ManagedClusters_ListMeshRevisionProfiles").at(Subscription),
-    ],
-);
-pub(crate) const MESH_UPGRADES: Type = planned(
-    "managedClusters/meshUpgradeProfiles",
-    &[
-        Row::not_yet(Get, "ManagedClusters_GetMeshUpgradeProfile"),
-        Row::not_yet(List, "ManagedClusters_ListMeshUpgradeProfiles"),
+        get("IdentityBindings_Get").since(IDENTITY_BINDINGS_SINCE),
+        Row::not_yet(Put, "IdentityBindings_CreateOrUpdate").since(IDENTITY_BINDINGS_SINCE),
+        delete("IdentityBindings_Delete").since(IDENTITY_BINDINGS_SINCE),
+        list("IdentityBindings_ListByManagedCluster").since(IDENTITY_BINDINGS_SINCE),
     ],
 );

@@ -4,8 +4,8 @@ use arm_kernel::{Gate, Namespace, Operation, ResourceType, Scope, Verb, operatio
 use arm_wire::Response;
 
 use crate::{
-    ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, machines, maintenance, planned, pools,
-    versions,
+    ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, commands, empty, machines,
+    maintenance, planned, pools, versions,
 };
 
 type Row = Operation<ContainerService>;
@@ -23,16 +23,16 @@ impl Namespace for ContainerService {
         &versions::LOCATION_VERSIONS,
         &maintenance::TYPE,
         &planned::NAMESPACES,
-        &planned::COMMAND_RESULTS,
+        &commands::RESULTS,
         &planned::SNAPSHOTS,
         &planned::TRUSTED_ACCESS_BINDINGS,
-        &planned::TRUSTED_ACCESS_ROLES,
+        &empty::TRUSTED_ACCESS_ROLES,
         &planned::IDENTITY_BINDINGS,
-        &planned::PRIVATE_ENDPOINTS,
-        &planned::PRIVATE_LINKS,
-        &planned::OUTBOUND_ENDPOINTS,
-        &planned::MESH_REVISIONS,
-        &planned::MESH_UPGRADES,
+        &empty::PRIVATE_ENDPOINTS,
+        &empty::PRIVATE_LINKS,
+        &empty::OUTBOUND_ENDPOINTS,
+        &empty::MESH_REVISIONS,
+        &empty::MESH_UPGRADES,
         &OPERATIONS,
     ];
 }

@@ -1,6 +1,5 @@
 //! Which Kubernetes versions there are, and where a cluster or pool can go from its own.
 
-use arm_ids::same_location;
 use arm_kernel::{Operation, ResourceType, Scope, Verb, quote};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 
@@ -54,7 +53,8 @@ pub(crate) const LOCATION_VERSIONS: ResourceType<ContainerService> = ResourceTyp
         "ManagedClusters_ListKubernetesVersions",
         |provider, call| Box::pin(async { provider.location_versions(&call.request) }),
     )
-    .at(Scope::Subscription)],
+    .at(Scope::Subscription)
+    .since("2023-03-01")],
 };
 
 impl ContainerService {
@@ -78,16 +78,8 @@ impl ContainerService {
     }
 
     fn location_versions(&self, request: &Request) -> Result<Response, ArmError> {
-        let asked = request.path.name(0).unwrap_or_default();
-        if same_location(asked, &self.config.location) {
-            return Ok(Response::ok(render::kubernetes_versions(&self.config.offered)));
-        }
-        let message = format!(
-            "The location {} is not available here; use '{}'.",
-            quote(asked),
-            self.config.location
-        );
-        Err(ArmError::new(ErrorCode::LOCATION_NOT_AVAILABLE, message).target("location"))
+        self.check_location(&request.path)?;
+        Ok(Response::ok(render::kubernetes_versions(&self.config.offered)))
     }
 }
 

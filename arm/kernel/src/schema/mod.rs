@@ -2,11 +2,13 @@
 
 mod problems;
 mod table;
+mod versions;
 mod walk;
 
 pub use problems::Problems;
 pub use table::{Access, Class, Kind, Node, Pattern, Property, Table};
-pub use walk::{Clean, clean, prune};
+pub use versions::{keep, prune};
+pub use walk::{Clean, clean};
 
 /// A type's body, for the compatibility page.
 #[derive(Clone, Copy)]

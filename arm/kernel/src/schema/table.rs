@@ -115,6 +115,8 @@ pub enum Class {
     Kept,
     /// Only the values of `accepts`: what happens anyway.
     Default,
+    /// Only the value that it has: whoever decides about the body knows which. Clients send back what they read.
+    Present,
     /// Only false and empty.
     NotYet,
     /// It has members.
@@ -286,10 +288,8 @@ fn property(line: &'static str, patterns: &[Pattern]) -> Option<Property> {
     else {
         return None;
     };
-    let (since, last) = match versions.strip_prefix("..") {
-        Some(last) => (None, Some(last)),
-        None => (Some(versions).filter(|since| !since.is_empty()), None),
-    };
+    let (since, last) = versions.split_once("..").unwrap_or((versions, ""));
+    let version = |text: &'static str| Some(text).filter(|text| !text.is_empty());
     let (minimum, maximum) = range.split_once("..").unwrap_or_default();
     let bound = |text: &str| (!text.is_empty()).then(|| text.parse().expect("bounds are numbers"));
     Some(Property {
@@ -315,12 +315,13 @@ fn property(line: &'static str, patterns: &[Pattern]) -> Option<Property> {
             _ => return None,
         },
         required: required == "required",
-        since,
-        last,
+        since: version(since),
+        last: version(last),
         class: match class {
             "works" => Class::Works,
             "kept" => Class::Kept,
             "default" => Class::Default,
+            "present" => Class::Present,
             "notyet" => Class::NotYet,
             "group" | "" => Class::Group,
             _ => return None,

@@ -362,7 +362,7 @@ impl Walk<'_> {
     /// Whether Landfall does what the value asks for.
     fn supported(&mut self, property: &Property, value: Value, target: &str) -> Option<Value> {
         let accepted = match property.class {
-            Class::Group | Class::Kept => true,
+            Class::Group | Class::Kept | Class::Present => true,
             Class::Works => property.accepts.is_empty() || is_one_of(&value, &property.accepts),
             Class::Default => is_one_of(&value, &property.accepts),
             Class::NotYet => is_nothing(&value),
@@ -391,32 +391,5 @@ fn is_one_of(value: &Value, accepts: &[&str]) -> bool {
             .iter()
             .any(|accepted| accepted.parse::<f64>().ok() == number.as_f64()),
         _ => false,
-    }
-}
-
-/// Removes what an api-version does not have from an answer.
-pub fn prune(node: &Node, value: &mut Value, api_version: &str) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| prune(node, item, api_version)),
-        Value::Object(members) if node.property.kind == Kind::ObjectsByName => {
-            members
-                .values_mut()
-                .for_each(|value| prune_members(node, value, api_version));
-        }
-        other => prune_members(node, other, api_version),
-    }
-}
-
-fn prune_members(node: &Node, value: &mut Value, api_version: &str) {
-    let Value::Object(members) = value else { return };
-    members.retain(|name, _| {
-        node.members
-            .get(name.as_str())
-            .is_none_or(|member| member.property.is_in(api_version))
-    });
-    for (name, value) in members {
-        if let Some(member) = node.members.get(name.as_str()) {
-            prune(member, value, api_version);
-        }
     }
 }

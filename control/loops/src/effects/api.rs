@@ -6,7 +6,7 @@ use cluster_api::{AddonAilment, Drained, NodeSeen};
 use control_planner::{AddonsSeen, ApiEffect, Reach};
 use jiff::Timestamp;
 
-use super::{EffectError, Job};
+use super::{EffectError, Job, commands};
 use crate::{Settings, fair_queue::Lane, state::LoopState};
 
 /// What an effect on a cluster's API found or did.
@@ -32,6 +32,8 @@ pub(crate) enum ApiOutcome {
     Drained { machine: String, drained: Drained },
     /// A node object is gone.
     NodeDeleted(String),
+    /// A command is so far; `true`: nothing is left to do for it.
+    Command(String, bool),
 }
 
 /// Its lane, and how much of its tenant's share it takes.
@@ -42,7 +44,8 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::ApproveServing
         | ApiEffect::ApplyAddons { .. }
         | ApiEffect::Drain { .. }
-        | ApiEffect::DeleteNode(_) => (Lane::Call, 1),
+        | ApiEffect::DeleteNode(_)
+        | ApiEffect::Command(_) => (Lane::Call, 1),
     }
 }
 
@@ -54,7 +57,8 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::ApproveServing
         | ApiEffect::ApplyAddons { .. }
         | ApiEffect::Drain { .. }
-        | ApiEffect::DeleteNode(_) => settings.api_bound,
+        | ApiEffect::DeleteNode(_)
+        | ApiEffect::Command(_) => settings.api_bound,
     }
 }
 
@@ -67,6 +71,7 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::ApplyAddons { .. } => "applying the add-ons".to_owned(),
         ApiEffect::Drain { node, .. } => format!("draining node {node}"),
         ApiEffect::DeleteNode(node) => format!("removing node {node}"),
+        ApiEffect::Command(id) => format!("running command {id}"),
     }
 }
 
@@ -129,6 +134,10 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.delete_node(node).await?;
             Ok(ApiOutcome::NodeDeleted(node.clone()))
         }
+        ApiEffect::Command(id) => {
+            let done = commands::step(job, id).await?;
+            Ok(ApiOutcome::Command(id.clone(), done))
+        }
     }
 }
 
@@ -159,6 +168,14 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
             }
         }
         ApiOutcome::NodeDeleted(node) => state.api.nodes.retain(|seen| seen.name != node),
+        ApiOutcome::Command(id, done) => {
+            if done {
+                state.commands.remove(&id);
+            } else {
+                let again = now.checked_add(commands::PAUSE).unwrap_or(now);
+                state.commands.insert(id, again);
+            }
+        }
     }
 }
 
@@ -176,7 +193,8 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::ApproveServing
         | ApiEffect::ApplyAddons { .. }
         | ApiEffect::Drain { .. }
-        | ApiEffect::DeleteNode(_) => {
+        | ApiEffect::DeleteNode(_)
+        | ApiEffect::Command(_) => {
             // Refused or not answered: a look tells which.
             state.api.change += 1;
         }

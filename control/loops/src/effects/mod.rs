@@ -4,6 +4,7 @@
 //! long it may take, how it is carried out, what is learnt from its end and what its failure makes doubtful.
 
 mod api;
+mod commands;
 mod config;
 mod fabric;
 

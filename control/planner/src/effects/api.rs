@@ -32,6 +32,8 @@ pub enum ApiEffect {
     },
     /// Remove a node object.
     DeleteNode(String),
+    /// Take a command one step further: run it, see how far it is, write down what came of it, remove what it left.
+    Command(String),
 }
 
 impl ApiEffect {
@@ -44,6 +46,7 @@ impl ApiEffect {
             }
             Self::ApproveServing => Subject::Serving,
             Self::ApplyAddons { .. } => Subject::Addons,
+            Self::Command(id) => Subject::Command(id.clone()),
         }
     }
 }

@@ -20,4 +20,6 @@ pub enum Subject {
     Serving,
     /// Add-ons.
     Addons,
+    /// A command, by its id.
+    Command(String),
 }

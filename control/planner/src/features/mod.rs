@@ -12,6 +12,7 @@ pub(crate) mod addons;
 pub(crate) mod addresses;
 pub(crate) mod api;
 pub(crate) mod backup;
+pub(crate) mod commands;
 pub(crate) mod configurations;
 pub(crate) mod deletion;
 pub(crate) mod halt;
@@ -41,6 +42,7 @@ pub(crate) const FEATURES: &[Feature] = &[
     members::FEATURE,
     nodes::FEATURE,
     addons::FEATURE,
+    commands::FEATURE,
     restore::FEATURE,
 ];
 

@@ -176,6 +176,7 @@ impl Ideal {
                 self.next_id += 1;
                 let mut machine = machine(&id, role.clone());
                 machine.record.image.clone_from(image);
+                machine.record.created_at = self.now;
                 self.seen.machines.insert(
                     id,
                     Machine {
@@ -312,6 +313,19 @@ impl Ideal {
                     left: Some((0, self.now)),
                     held: None,
                 });
+            }
+            Effect::Api(ApiEffect::Command(id)) => {
+                // The first look finds it running, the second one over.
+                let again = after(self.now, Duration::from_secs(1));
+                if self
+                    .seen
+                    .commands
+                    .insert(id.clone(), Some(again))
+                    .flatten()
+                    .is_some()
+                {
+                    self.seen.commands.remove(id);
+                }
             }
             Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),
             Effect::Fabric(FabricEffect::DeleteMachine(id))

@@ -27,6 +27,10 @@ use super::*;
 mod addons;
 #[path = "../features/backup/tests.rs"]
 mod backup;
+#[path = "../features/commands/tests.rs"]
+mod commands;
+#[path = "../features/configurations/tests.rs"]
+mod configurations;
 #[path = "../features/heal/tests.rs"]
 mod healing;
 #[path = "../features/heal/tests_members.rs"]
@@ -34,6 +38,8 @@ mod healing_members;
 mod ideal;
 #[path = "../features/members/tests.rs"]
 mod members;
+#[path = "../features/nodes/tests.rs"]
+mod nodes;
 mod operations;
 mod partial;
 #[path = "../features/power/tests.rs"]
@@ -85,6 +91,7 @@ fn nothing_yet() -> Observation {
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
+        commands: BTreeMap::new(),
         busy: BTreeSet::new(),
         held: BTreeMap::new(),
     }

@@ -89,8 +89,17 @@ pub(crate) fn is_back(machine: &Machine) -> bool {
 /// as evidence and has another version.
 pub(crate) fn counts(machine: &Machine, pool: &PoolSpec) -> bool {
     let healing = &machine.record.healing;
-    let evidence = healing.preserve.is_some() && machine.record.image != pool.kubernetes_version;
+    let evidence = healing.preserve.is_some() && !is_current(machine, pool);
     !healing.given_up() && !evidence
+}
+
+/// Whether a node is made as the pool is to have them: of its version, and not before its nodes were to be made anew.
+pub(crate) fn is_current(machine: &Machine, pool: &PoolSpec) -> bool {
+    let record = &machine.record;
+    let renewed = pool
+        .renewed
+        .is_none_or(|at| record.created_at.as_millisecond() >= at);
+    record.image == pool.kubernetes_version && renewed
 }
 
 /// The number of a machine in this very incarnation of the pool.

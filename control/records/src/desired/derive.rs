@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{
-    ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier, count_or_percent, taint,
+    ApiAccess, ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier, count_or_percent,
+    ip_range, taint,
 };
 use ipnet::Ipv4Net;
 use serde::de::DeserializeOwned;
@@ -43,7 +44,27 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         disable_local_accounts: optional(body, "/properties/disableLocalAccounts")?.unwrap_or_default(),
         tier: tier(optional::<String>(body, "/sku/tier")?.as_deref()),
         restore: decided.restore.clone(),
+        access: access(body)?,
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
+    })
+}
+
+/// A range that is everything is no restriction.
+fn access(body: &Value) -> Result<ApiAccess, Malformed> {
+    const PROFILE: &str = "/properties/apiServerAccessProfile";
+    if optional(body, &format!("{PROFILE}/enablePrivateCluster"))?.unwrap_or(false) {
+        return Ok(ApiAccess::Private);
+    }
+    let path = format!("{PROFILE}/authorizedIPRanges");
+    let texts: Vec<String> = optional(body, &path)?.unwrap_or_default();
+    let ranges = texts.iter().map(|text| ip_range(text));
+    let ranges: Option<Vec<_>> = ranges.collect();
+    let ranges = ranges.ok_or_else(|| malformed(&path, "has one that is no range of addresses"))?;
+    let all = ranges.iter().any(|range| range.prefix_len() == 0);
+    Ok(if ranges.is_empty() || all {
+        ApiAccess::Open
+    } else {
+        ApiAccess::Ranges(ranges)
     })
 }
 
@@ -107,6 +128,8 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         incarnation: decided.incarnation.clone(),
         surge,
         unavailable,
+        removed: decided.removed.clone(),
+        renewed: decided.renewed,
     })
 }
 

@@ -42,7 +42,7 @@ mod of_spec;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec};
 use ipnet::Ipv4Net;
@@ -93,6 +93,12 @@ pub struct DecidedPool {
     pub incarnation: String,
     /// The version that the body's `orchestratorVersion` stood for when it was asked for.
     pub kubernetes_version: String,
+    /// See [`PoolSpec::removed`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub removed: BTreeSet<String>,
+    /// See [`PoolSpec::renewed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<i64>,
 }
 
 /// Ranges of a cluster's VNET.
@@ -183,6 +189,24 @@ impl DesiredState {
         &self.spec
     }
 
+    /// Whether both ask for the same: they differ in no more than eTags.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        let asked = |state: &Self| {
+            let mut body = state.body.clone();
+            let untagged = |value: &mut Value| {
+                if let Value::Object(members) = value {
+                    members.remove("eTag");
+                }
+            };
+            if let Some(Value::Array(pools)) = body.pointer_mut(POOLS) {
+                pools.iter_mut().for_each(untagged);
+            }
+            untagged(&mut body);
+            body
+        };
+        self.decided == other.decided && asked(self) == asked(other)
+    }
+
     /// The state after a change of body and decisions.
     ///
     /// # Errors
@@ -227,6 +251,8 @@ impl DecidedPool {
         Self {
             incarnation: spec.incarnation.clone(),
             kubernetes_version: spec.kubernetes_version.clone(),
+            removed: spec.removed.clone(),
+            renewed: spec.renewed,
         }
     }
 }
@@ -251,13 +277,21 @@ impl DesiredPool {
         &self.spec
     }
 
+    /// The pool after a change of body and decisions.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(&self, change: impl FnOnce(&mut Value, &mut DecidedPool)) -> Result<Self, Malformed> {
+        let (mut body, mut decided) = (self.body.clone(), self.decided.clone());
+        change(&mut body, &mut decided);
+        Self::new(body, decided)
+    }
+
     /// The pool without nodes.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn emptied(&self) -> Result<Self, Malformed> {
-        let mut body = self.body.clone();
-        body["count"] = json!(0);
-        Self::new(body, self.decided.clone())
+        self.with(|body, _| body["count"] = json!(0))
     }
 }

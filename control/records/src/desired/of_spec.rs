@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec};
+use cluster_spec::{ApiAccess, ClusterSpec, PodNetworking, PoolSpec};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -22,6 +22,11 @@ impl DesiredState {
             PodNetworking::None => ("none", None),
         };
         let power = if spec.stopped { "Stopped" } else { "Running" };
+        let (private, ranges) = match &spec.access {
+            ApiAccess::Open => (false, &[][..]),
+            ApiAccess::Ranges(ranges) => (false, ranges.as_slice()),
+            ApiAccess::Private => (true, &[][..]),
+        };
         let body = json!({
             "location": spec.location,
             "sku": { "tier": format!("{:?}", spec.tier) },
@@ -29,6 +34,7 @@ impl DesiredState {
                 "nodeResourceGroup": spec.node_resource_group,
                 "disableLocalAccounts": spec.disable_local_accounts,
                 "powerState": { "code": power },
+                "apiServerAccessProfile": { "enablePrivateCluster": private, "authorizedIPRanges": ranges },
                 "networkProfile": {
                     "networkPlugin": plugin,
                     "networkPluginMode": mode,

@@ -2,6 +2,7 @@
 //!
 //! A cluster's pools are part of its record: [`crate::pools`] shares the state, the change and the transaction.
 
+pub(crate) mod access;
 pub(crate) mod body;
 pub(crate) mod change;
 pub(crate) mod credentials;
@@ -33,6 +34,8 @@ use serde_json::Value;
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     api_versions::API_VERSIONS,
+    commands, empty,
+    pools::Node,
     properties::CLUSTER_SCHEMA,
     records::{ClusterPath, StoredCluster, cluster_etag},
 };
@@ -64,7 +67,7 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             .filter(FIELDS)
             .gate(Gate::Items)
             .at(Scope::Subscription),
-        Abort::ROW,
+        Abort::ROW.since("2023-01-01"),
         Row::read(
             Verb::Action("listClusterAdminCredential"),
             "ManagedClusters_ListClusterAdminCredentials",
@@ -92,14 +95,12 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
         Row::not_yet(
             Verb::Action("rotateServiceAccountSigningKeys"),
             "ManagedClusters_RotateServiceAccountSigningKeys",
-        ),
+        )
+        .since("2022-09-01"),
         power::Stop::ROW,
         power::Start::ROW,
-        Row::not_yet(Verb::Action("runCommand"), "ManagedClusters_RunCommand"),
-        Row::not_yet(
-            Verb::Action("resolvePrivateLinkServiceId"),
-            "ResolvePrivateLinkServiceId_POST",
-        ),
+        commands::RUN,
+        empty::RESOLVE,
     ],
 };
 
@@ -193,6 +194,8 @@ pub(crate) struct State {
     /// Its operations that have not ended, oldest first. Only read for decisions.
     pub(crate) running: Vec<Stored<OperationRecord>>,
     records: Vec<OperationRecord>,
+    /// Nodes of the pool that is asked about. Only read for requests that name nodes.
+    pub(crate) nodes: Vec<Node>,
 }
 
 impl State {
@@ -215,6 +218,7 @@ impl State {
             found,
             records: running.iter().map(|stored| stored.value.clone()).collect(),
             running,
+            nodes: Vec::new(),
         })
     }
 
@@ -311,7 +315,13 @@ impl Resource for Clusters {
         let at = ClusterPath::of(context.info.path)?;
         let (name, before, own) = (at.name(), state.before(), state.context(context));
         let draft = match mutation {
-            Mutation::Put(body) => put::put(&own, &name, state.record(), body)?,
+            Mutation::Put(body) => {
+                let draft = put::put(&own, &name, state.record(), body)?;
+                if draft.is_so(before) {
+                    return Ok(Decision::Unchanged);
+                }
+                draft
+            }
             Mutation::Delete => {
                 let Some(before) = before else {
                     return Ok(Decision::Unchanged);

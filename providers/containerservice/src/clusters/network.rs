@@ -156,6 +156,9 @@ pub(crate) fn decide(
     if plugin == PodNetworking::AzureOverlay {
         profile.insert("networkPluginMode".to_owned(), text("overlay"));
     }
+    if matches!(plugin, PodNetworking::AzureOverlay | PodNetworking::AzureFlat) {
+        profile.entry("networkDataplane").or_insert_with(|| text("azure"));
+    }
     for (name, default) in [
         ("networkPolicy", "none"),
         ("outboundType", "loadBalancer"),

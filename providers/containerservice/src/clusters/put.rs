@@ -7,10 +7,7 @@
 use std::collections::BTreeMap;
 
 use arm_ids::same_location;
-use arm_kernel::{
-    quote,
-    schema::{Problems, clean},
-};
+use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
 use cluster_spec::PoolMode;
@@ -19,6 +16,7 @@ use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
 use serde_json::{Map, Value, json};
 
 use super::{
+    access,
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
     hooks::refuse_change,
@@ -26,6 +24,7 @@ use super::{
 };
 use crate::{
     ProviderConfig,
+    conversion::from_client,
     formats::is_cluster_name,
     pools::decide::{self as pool, Surroundings, carry, version_problem},
     properties::CLUSTER,
@@ -49,7 +48,8 @@ pub(crate) fn put(
         return Err(not_an_object());
     }
     let mut problems = Problems::default();
-    let cleaned = clean(&CLUSTER, body, context.api_version, &mut problems);
+    let before = present.map(ClusterRecord::body);
+    let cleaned = from_client(&CLUSTER, body, before, context.api_version, &mut problems);
     let mut draft = cleaned.body;
     let asked_pools = match draft.get_mut("properties").and_then(Value::as_object_mut) {
         Some(properties) => properties.remove("agentPoolProfiles"),
@@ -77,6 +77,7 @@ pub(crate) fn put(
         &mut properties,
         &mut problems,
     );
+    access::decide(&mut properties, &mut problems);
     let profile = match properties.remove("networkProfile") {
         Some(Value::Object(profile)) => profile,
         _ => Map::new(),
@@ -159,6 +160,16 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
         ("publicNetworkAccess", json!("Enabled")),
     ] {
         properties.entry(field).or_insert(default);
+    }
+    for (group, field, default) in [
+        ("autoUpgradeProfile", "nodeOSUpgradeChannel", json!("NodeImage")),
+        ("bootstrapProfile", "artifactSource", json!("Direct")),
+        ("nodeProvisioningProfile", "mode", json!("Manual")),
+        ("oidcIssuerProfile", "enabled", json!(false)),
+    ] {
+        if let Value::Object(group) = properties.entry(group).or_insert_with(|| json!({})) {
+            group.entry(field).or_insert(default);
+        }
     }
     if let Value::Object(sku) = draft.entry("sku").or_insert_with(|| json!({})) {
         sku.entry("name").or_insert_with(|| json!("Base"));

@@ -1,6 +1,6 @@
 //! A new cluster from another one's backup: what the other was to be, its state of a second, and everything else its own.
 
-use arm_kernel::{quote, store_error};
+use arm_kernel::{quote, schema::prune, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use base_sealer::Sealer;
 use cluster_spec::RestoreSpec;
@@ -14,7 +14,7 @@ use super::{
     put,
     transaction::secret_name,
 };
-use crate::{ContainerService, records::ClusterPath};
+use crate::{ContainerService, api_versions::API_VERSIONS, properties::CLUSTER, records::ClusterPath};
 
 /// A cluster that there is a backup of.
 pub(crate) struct Source {
@@ -132,7 +132,14 @@ pub(crate) fn decide(
         );
         return Err(ArmError::new(ErrorCode::CONFLICT, message).target("as"));
     }
-    let mut draft = put::put(context, name, None, body)?;
+    // A canonical body, whatever the caller's api-version, without what only older versions had.
+    let newest = Context {
+        api_version: API_VERSIONS[0],
+        ..*context
+    };
+    let mut body = body.clone();
+    prune(&CLUSTER, &mut body, newest.api_version);
+    let mut draft = put::put(&newest, name, None, &body)?;
     draft.record.state = restored(&draft.record.state, restore)?;
     RESTORE.clone_into(&mut draft.operation.name);
     Ok(draft)

@@ -1,19 +1,23 @@
 //! Answers: records as ARM resources, for the api-version asked for. Pure.
 
-use arm_kernel::{schema::prune, system_data};
+use arm_kernel::system_data;
 use cluster_spec::{PoolSpec, node_image_version};
 use cluster_versions::{Offered, Version};
 use control_records::{MachineRecord, Part, Role};
 use serde_json::{Map, Value, json};
 
 use super::{
+    access,
     body::{MAX_POOLS, pool_body},
     draft::system_data_of,
     hooks,
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
     view::ClusterView,
 };
-use crate::properties::{CLUSTER, POOL};
+use crate::{
+    conversion::to_client,
+    properties::{CLUSTER, POOL},
+};
 
 impl ClusterView<'_> {
     /// What is wrong, where the state says that something is.
@@ -25,7 +29,7 @@ impl ClusterView<'_> {
         let problem = self.observed.and_then(|observed| observed.problem.as_ref());
         let message = problem.or(error.map(|error| &error.message))?;
         let code = error.map_or("OperationNotAllowed", |error| error.code.as_str());
-        Some(json!({ "provisioningError": { "error": { "code": code, "message": message } } }))
+        Some(json!({ "provisioningError": { "code": code, "message": message } }))
     }
 
     /// A cluster.
@@ -36,7 +40,6 @@ impl ClusterView<'_> {
         answer["id"] = json!(self.id());
         answer["name"] = json!(record.name);
         answer["type"] = json!("Microsoft.ContainerService/managedClusters");
-        answer["kind"] = json!("Base");
         answer["systemData"] = system_data::document(&system_data_of(record));
         let pools: Vec<Value> = self
             .pool_names()
@@ -52,13 +55,16 @@ impl ClusterView<'_> {
         properties["powerState"] = json!({ "code": "Running" });
         hooks::show(self, properties);
         properties["fqdn"] = json!(record.spec().fqdn);
+        if let Some(name) = access::private_name(record) {
+            properties["privateFQDN"] = json!(name);
+        }
         properties["currentKubernetesVersion"] = json!(running.unwrap_or(&record.spec().kubernetes_version));
         properties["maxAgentPools"] = json!(MAX_POOLS);
         properties["resourceUID"] = json!(record.uid);
         if let Some(status) = self.status(state) {
             properties["status"] = status;
         }
-        prune(&CLUSTER, &mut answer, api_version);
+        to_client(&CLUSTER, &mut answer, api_version);
         answer
     }
 
@@ -130,7 +136,7 @@ impl ClusterView<'_> {
             "type": "Microsoft.ContainerService/managedClusters/agentPools",
             "properties": properties,
         });
-        prune(&POOL, &mut answer, api_version);
+        to_client(&POOL, &mut answer, api_version);
         answer
     }
 
@@ -144,7 +150,8 @@ impl ClusterView<'_> {
             "location": record.spec().location,
             "tags": record.body().get("tags").cloned().unwrap_or_else(|| json!({})),
         });
-        for field in ["sku", "identity", "kind"] {
+        item["kind"] = json!("Base");
+        for field in ["sku", "identity"] {
             if let Some(value) = record.body().get(field) {
                 item[field] = value.clone();
             }

@@ -85,6 +85,14 @@ pub(crate) fn is_gone(leaving: &Leaving, observed: Option<&ObservedRecord>) -> b
 }
 
 impl Draft {
+    /// Whether it asks for nothing that is not so already, by what was seen: then nothing is written.
+    pub(crate) fn is_so(&self, before: Option<Current<'_>>) -> bool {
+        let Some(before) = before else { return false };
+        let requests = &before.record.requests;
+        let settled = before.reached() && !requests.halted && requests.aborted.is_empty();
+        settled && self.secrets.is_empty() && self.record.state.asks_the_same(&before.record.state)
+    }
+
     /// The change, with what it makes of the requests before it: the last step of every decision.
     pub(crate) fn follow(mut self, before: Option<Current<'_>>) -> Result<ClusterChange, ArmError> {
         let (ended, events) = follow(&mut self.record, &self.operation, before)?;

@@ -27,12 +27,15 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     }),
     members: None,
     operations: &[
-        Operation::get::<Configurations>("MaintenanceConfigurations_Get"),
-        Operation::put::<Configurations>("MaintenanceConfigurations_CreateOrUpdate"),
-        Operation::delete::<Configurations>("MaintenanceConfigurations_Delete"),
-        Operation::list::<Configurations>("MaintenanceConfigurations_ListByManagedCluster"),
+        Operation::get::<Configurations>("MaintenanceConfigurations_Get").since(SINCE),
+        Operation::put::<Configurations>("MaintenanceConfigurations_CreateOrUpdate").since(SINCE),
+        Operation::delete::<Configurations>("MaintenanceConfigurations_Delete").since(SINCE),
+        Operation::list::<Configurations>("MaintenanceConfigurations_ListByManagedCluster").since(SINCE),
     ],
 };
+
+/// When they came.
+const SINCE: &str = "2020-12-01";
 
 type Configurations = Child<Maintenance>;
 

@@ -1,9 +1,6 @@
 //! Decisions that change one pool of a cluster. Pure.
 
-use arm_kernel::{
-    quote,
-    schema::{Problems, clean},
-};
+use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::PoolMode;
 use control_records::{ClusterRecord, DesiredPool, Part};
@@ -17,6 +14,7 @@ use crate::{
         hooks::refuse_change,
         network, requests,
     },
+    conversion::from_client,
     formats::is_pool_name,
     properties::POOL,
 };
@@ -42,13 +40,14 @@ pub(crate) fn put_pool(
     }
     refuse_stop(body)?;
     let mut problems = Problems::default();
-    let mut cleaned = clean(&POOL, body, context.api_version, &mut problems);
+    let mut pools = present.state.pools();
+    let place = pools.iter().position(|there| there.spec().name == pool);
+    let there = place.map(|place| serde_json::json!({ "properties": pools[place].body() }));
+    let mut cleaned = from_client(&POOL, body, there.as_ref(), context.api_version, &mut problems);
     let draft = match cleaned.body.remove("properties") {
         Some(Value::Object(properties)) => properties,
         _ => serde_json::Map::new(),
     };
-    let mut pools = present.state.pools();
-    let place = pools.iter().position(|there| there.spec().name == pool);
     let control_plane = present
         .spec()
         .kubernetes_version
@@ -126,7 +125,7 @@ pub(crate) fn delete_pool(
     Ok(draft)
 }
 
-fn with_pools(
+pub(super) fn with_pools(
     context: &Context<'_>,
     name: &Name<'_>,
     present: &ClusterRecord,

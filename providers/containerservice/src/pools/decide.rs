@@ -40,6 +40,8 @@ pub(crate) fn decide(
         draft.remove("osDiskSizeGB");
     }
     node_image(&mut draft, present, path, problems);
+    // Follows from what the cluster is to be.
+    draft.remove("powerState");
     if let Some(present) = present {
         carry(pool_members(), &mut draft, present.body(), path, problems);
     }
@@ -106,6 +108,8 @@ pub(crate) fn decide(
             || incarnation(around.ids),
             |present| present.spec().incarnation.clone(),
         ),
+        removed: present.map_or_else(Default::default, |present| present.spec().removed.clone()),
+        renewed: present.and_then(|present| present.spec().renewed),
     };
     for (field, value) in [
         ("name", json!(name)),
@@ -130,6 +134,7 @@ pub(crate) fn decide(
         ("kubeletDiskType", json!("OS")),
         ("osType", json!("Linux")),
         ("osSKU", json!("Ubuntu")),
+        ("workloadRuntime", json!("OCIContainer")),
         ("type", json!("VirtualMachineScaleSets")),
         ("scaleDownMode", json!("Delete")),
         ("enableAutoScaling", json!(false)),
@@ -288,11 +293,14 @@ pub(crate) fn carry(
         };
         let Some(old) = present.get(*name) else {
             // Absent at creation is a value, too (a plugin without a mode); what asks for nothing new may come later.
-            if member.property.create
-                && member.property.class == Class::Works
-                && draft.remove(*name).is_some()
-            {
+            let new = draft.get(*name).is_some_and(|new| *new != json!(false));
+            if member.property.create && member.property.class == Class::Works && new {
+                draft.remove(*name);
                 refuse(member.property, &Value::Null, &target, problems);
+            } else if let (Kind::Object, Some(Value::Object(draft))) =
+                (member.property.kind, draft.get_mut(*name))
+            {
+                carry(member, draft, &Value::Null, &target, problems);
             }
             continue;
         };

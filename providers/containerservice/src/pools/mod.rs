@@ -2,14 +2,16 @@
 
 mod change;
 pub(crate) mod decide;
+mod nodes;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Context, Decision, Mode, Mutation, Operation, Presence, Purpose, RequestInfo, Resource, ResourceType,
-    Verb, act,
+    Call, Context, Decision, Mode, Mutation, Operation, Presence, Purpose, RequestInfo, Resource,
+    ResourceType, Verb, act,
 };
-use arm_wire::ArmError;
+use arm_wire::{ArmError, Response};
 use async_trait::async_trait;
+use control_records::{MachineRecord, Role};
 use control_store::Txn;
 use serde_json::Value;
 
@@ -20,6 +22,8 @@ use crate::{
     properties::POOL_SCHEMA,
     records::{ClusterPath, pool_etag},
 };
+
+pub(crate) use nodes::Node;
 
 type Row = Operation<ContainerService>;
 
@@ -38,14 +42,30 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             requests::ABORT_POOL,
             |provider, call| Box::pin(act::<Pools>(provider, call, &Action::Abort, Mode::Commit)),
             |provider, call| Box::pin(act::<Pools>(provider, call, &Action::Abort, Mode::Preview)),
-        ),
-        Row::not_yet(Verb::Action("deleteMachines"), "AgentPools_DeleteMachines"),
-        Row::not_yet(
+        )
+        .since("2023-01-01"),
+        Row::write(
+            Verb::Action(DELETE_ACTION),
+            nodes::DELETE_MACHINES,
+            |provider, call| Box::pin(delete_machines(provider, call, Mode::Commit)),
+            |provider, call| Box::pin(delete_machines(provider, call, Mode::Preview)),
+        )
+        .since("2024-07-01"),
+        Row::write(
             Verb::Action("upgradeNodeImageVersion"),
-            "AgentPools_UpgradeNodeImageVersion",
+            nodes::UPGRADE_IMAGE,
+            |provider, call| Box::pin(act::<Pools>(provider, call, &Action::UpgradeImage, Mode::Commit)),
+            |provider, call| Box::pin(act::<Pools>(provider, call, &Action::UpgradeImage, Mode::Preview)),
         ),
     ],
 };
+
+const DELETE_ACTION: &str = "deleteMachines";
+
+async fn delete_machines(provider: &ContainerService, call: &Call, mode: Mode) -> Result<Response, ArmError> {
+    let action = Action::DeleteMachines(call.request.body.clone());
+    act::<Pools>(provider, call, &action, mode).await
+}
 
 /// `agentPools` as the kernel sees them.
 pub(crate) enum Pools {}
@@ -54,6 +74,10 @@ pub(crate) enum Pools {}
 pub(crate) enum Action {
     /// To go back to what was reached last.
     Abort,
+    /// To lose the nodes that the body names.
+    DeleteMachines(Value),
+    /// To have nodes of the newest node image.
+    UpgradeImage,
 }
 
 /// The pool's name as it is, whatever the casing asked for: one that is there, or one on its way out.
@@ -62,6 +86,17 @@ fn real_name<'a>(state: &'a State, asked: &str) -> Option<&'a str> {
     let here = pools.iter().find(|pool| pool.name.eq_ignore_ascii_case(asked));
     let leaving = || Some(state.view(None)?.leaving(asked)?.spec().name.as_str());
     here.map(|pool| pool.name.as_str()).or_else(leaving)
+}
+
+/// A machine as the node that it is.
+fn node(machine: MachineRecord) -> Option<Node> {
+    match machine.assignment?.role {
+        Role::Node { node_name, .. } => Some(Node {
+            name: node_name,
+            machine: machine.id,
+        }),
+        Role::ControlPlane { .. } => None,
+    }
 }
 
 #[async_trait]
@@ -76,7 +111,19 @@ impl Resource for Pools {
         path: &ResourcePath,
         purpose: Purpose,
     ) -> Result<State, ArmError> {
-        State::read(provider, ClusterPath::of(path)?, purpose).await
+        let at = ClusterPath::of(path)?;
+        let mut state = State::read(provider, at, purpose).await?;
+        let named = path
+            .types
+            .last()
+            .is_some_and(|last| last.eq_ignore_ascii_case(DELETE_ACTION));
+        if let Some(found) = state.found.as_ref().filter(|_| named)
+            && let Some(pool) = real_name(&state, at.child)
+        {
+            let nodes = provider.machines(found, pool).await?.into_iter();
+            state.nodes = nodes.filter_map(node).collect();
+        }
+        Ok(state)
     }
 
     fn presence(state: &State, path: &ResourcePath) -> Presence {
@@ -129,7 +176,13 @@ impl Resource for Pools {
             };
         };
         let draft = match mutation {
-            Mutation::Put(body) => change::put_pool(&own, &name, at.child, before.record, body)?,
+            Mutation::Put(body) => {
+                let draft = change::put_pool(&own, &name, at.child, before.record, body)?;
+                if draft.is_so(Some(before)) {
+                    return Ok(Decision::Unchanged);
+                }
+                draft
+            }
             Mutation::Delete => match pool {
                 None => return Ok(Decision::Unchanged),
                 Some(pool) if pool_etag(before.record, pool).is_some() => {
@@ -143,9 +196,19 @@ impl Resource for Pools {
                     return Ok(leaving.map_or(Decision::Unchanged, Decision::InProgress));
                 }
             },
-            Mutation::Act(Action::Abort) => {
+            Mutation::Act(action) => {
                 let pool = pool.ok_or_else(|| at.pool_not_found())?;
-                requests::abort_pool(&own, &name, pool, before)?
+                match action {
+                    Action::Abort => requests::abort_pool(&own, &name, pool, before)?,
+                    Action::UpgradeImage => nodes::upgrade_image(&own, &name, pool, before)?,
+                    Action::DeleteMachines(body) => {
+                        match nodes::delete_machines(&own, &name, pool, before, &state.nodes, body)? {
+                            Decision::Write(draft) => draft,
+                            Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
+                            Decision::Unchanged => return Ok(Decision::Unchanged),
+                        }
+                    }
+                }
             }
         };
         Ok(Decision::Write(draft.follow(Some(before))?))

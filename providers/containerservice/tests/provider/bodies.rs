@@ -104,11 +104,14 @@ async fn what_was_read_can_be_sent_back_and_changes_nothing() {
         stamp.reach("c").await;
         let before = stamp.record("c").await.unwrap();
         let read = stamp.get("managedClusters/c").await.body;
+        let mut request = stamp.request("GET", "managedClusters/c", Value::Null);
+        request.api_version = "2024-08-01".to_owned();
+        let older = stamp.send(request).await.body;
         // With and without what the SDK's models mark read-only; the request that made it, again; and from an older client.
         for (version, body) in [
             ("2026-06-01", read.clone()),
             ("2026-06-01", sent_back(&read)),
-            ("2024-08-01", sent_back(&read)),
+            ("2024-08-01", sent_back(&older)),
             ("2026-06-01", body),
         ] {
             let mut request = stamp.request("PUT", "managedClusters/c", body);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use arm_kernel::routes;
-use control_records::{Assignment, GroupRecord, MachineRecord, OperationStatus, Role, key};
+use control_records::{GroupRecord, OperationStatus, key};
 use control_store::{get_record, put_record};
 use providers_containerservice::{ContainerService, SERVICE_PRINCIPAL_SECRET, secret_name};
 use serde_json::{Value, json};
@@ -52,7 +52,9 @@ async fn a_cluster_is_created_reached_and_deleted() {
         stamp.get(C).await.body["properties"]["provisioningState"],
         "Succeeded"
     );
-    let answer = stamp.ask("PUT", C, least()).await;
+    let mut body = least();
+    body["tags"] = json!({ "a": "b" });
+    let answer = stamp.ask("PUT", C, body).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body["properties"]["provisioningState"], "Updating");
     assert_eq!(answer.body["properties"]["fqdn"], json!(fqdn));
@@ -382,32 +384,7 @@ async fn machines_are_the_nodes_of_a_pool_in_order() {
         ("m3", uid.as_str(), "other", 0),
         ("m4", "someoneelse", "nodepool1", 0),
     ] {
-        let machine = MachineRecord {
-            v: 2,
-            id: id.to_owned(),
-            image: "1.36.3".to_owned(),
-            token_hash: String::new(),
-            token_sealed: Vec::new(),
-            enrolled_key: None,
-            token_used: false,
-            host: control_records::HostId::first(),
-            assignment: Some(Assignment {
-                cluster: cluster.to_owned(),
-                role: Role::Node {
-                    pool: pool.to_owned(),
-                    incarnation: "12345678".to_owned(),
-                    index,
-                    node_name: format!("aks-{pool}-12345678-vmss00000{index}"),
-                    address: "10.224.0.4".parse().unwrap(),
-                    pod_range: None,
-                },
-            }),
-            deleting: false,
-            work: None,
-            healing: control_records::Healing::default(),
-            created_at: stamp.env.clock.now(),
-        };
-        stamp.write(put_record(key::machine(cluster, id), &machine)).await;
+        stamp.add_node(cluster, id, pool, index).await;
     }
     let list = stamp
         .get("managedClusters/c/agentPools/nodepool1/machines")
@@ -507,7 +484,7 @@ fn the_tables_are_whole() {
         )
     );
     assert!(
-        page.contains("| `properties.enableRBAC` | default | `true` | only at creation; RBAC is always on |")
+        page.contains("| `properties.enableRBAC` | refused | `true` | only at creation; RBAC is always on |")
     );
 }
 

@@ -405,7 +405,7 @@ async fn a_failed_operation_blocks_nothing() {
     end(&stamp, &id(&create), OperationStatus::Failed).await;
     let failed = stamp.get(C).await.body;
     assert_eq!(failed["properties"]["provisioningState"], "Failed");
-    let told = &failed["properties"]["status"]["provisioningError"]["error"];
+    let told = &failed["properties"]["status"]["provisioningError"];
     assert_eq!(told["code"], "OperationTimedOut");
     assert!(told["message"].as_str().unwrap().contains("kubelet on machine m"));
 

@@ -11,7 +11,8 @@ use base_sealer::Sealer;
 use cluster_spec::CredentialKind;
 use cluster_versions::Offered;
 use control_records::{
-    ClusterRecord, GroupRecord, ObservedRecord, OperationRecord, OwnerRecord, directory, key,
+    Assignment, ClusterRecord, GroupRecord, MachineRecord, ObservedRecord, OperationRecord, OwnerRecord,
+    Role, directory, key,
 };
 use control_store::{Store, Txn, get_record, list_records, put_record};
 use http::Method;
@@ -116,6 +117,36 @@ impl Stamp {
         };
         self.write(put_record(key::group(SUBSCRIPTION, name), &group))
             .await;
+    }
+
+    /// A node's machine, as the loop writes it down.
+    pub(crate) async fn add_node(&self, cluster: &str, id: &str, pool: &str, index: u32) {
+        let machine = MachineRecord {
+            v: 2,
+            id: id.to_owned(),
+            image: "1.36.3".to_owned(),
+            token_hash: String::new(),
+            token_sealed: Vec::new(),
+            enrolled_key: None,
+            token_used: false,
+            host: control_records::HostId::first(),
+            assignment: Some(Assignment {
+                cluster: cluster.to_owned(),
+                role: Role::Node {
+                    pool: pool.to_owned(),
+                    incarnation: "12345678".to_owned(),
+                    index,
+                    node_name: format!("aks-{pool}-12345678-vmss00000{index}"),
+                    address: "10.224.0.4".parse().unwrap(),
+                    pod_range: None,
+                },
+            }),
+            deleting: false,
+            work: None,
+            healing: control_records::Healing::default(),
+            created_at: self.env.clock.now(),
+        };
+        self.write(put_record(key::machine(cluster, id), &machine)).await;
     }
 
     pub(crate) async fn write(&self, op: control_store::Op) {

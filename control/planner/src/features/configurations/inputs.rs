@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::LEVEL;
-use cluster_spec::{ClusterSpec, PoolSpec, Tier};
+use cluster_spec::{ApiAccess, ClusterSpec, PoolSpec, Tier};
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -35,6 +35,8 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         kubernetes_version: String::new(),
         // What of it matters is in `ControlPlane`.
         tier: Tier::Free,
+        // Members take it while they serve.
+        access: ApiAccess::Open,
         restore: None,
         ..spec.clone()
     }
@@ -129,6 +131,11 @@ impl<'s> Frame<'s> {
         } else {
             fingerprint(&(members, formed, roaming, repaired))
         };
+        let rest = if spec.access.is_open() {
+            rest
+        } else {
+            fingerprint(&(rest, &spec.access))
+        };
         format!("{restarts}.{rest}")
     }
 }
@@ -150,6 +157,8 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         count: 0,
         surge: 0,
         unavailable: 0,
+        removed: Default::default(),
+        renewed: None,
         kubernetes_version: String::new(),
         ..pool.clone()
     }

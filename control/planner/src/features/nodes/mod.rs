@@ -14,7 +14,7 @@ use crate::{
     feature::Feature,
     view::{
         control_plane::{allows_nodes_of, formed},
-        machines::{counts, index_in, joined, part_of},
+        machines::{counts, index_in, is_current, joined, part_of},
     },
     wish_inputs,
 };
@@ -50,12 +50,16 @@ fn record(draft: &mut Draft<'_>) {
         let allowed = allows_nodes_of(draft, pool);
         let (marked, missing) = nodes.change(wanted, pool, allowed);
         if nodes.upgrading() && allowed {
-            draft.wait(format!(
-                "upgrading pool {} to Kubernetes {}: {} of {wanted} nodes",
-                pool.name,
-                pool.kubernetes_version,
-                nodes.new.len().min(wanted)
-            ));
+            let done = nodes.new.len().min(wanted);
+            let what = if nodes.upgrades {
+                format!(
+                    "upgrading pool {} to Kubernetes {}",
+                    pool.name, pool.kubernetes_version
+                )
+            } else {
+                format!("bringing pool {} to the newest node image", pool.name)
+            };
+            draft.wait(format!("{what}: {done} of {wanted} nodes"));
         } else if !marked.is_empty() {
             draft.wait(format!("scaling pool {} down", pool.name));
         }
@@ -118,14 +122,18 @@ fn record(draft: &mut Draft<'_>) {
 
 /// A pool's machines that count, by id, in order of their numbers.
 struct Nodes<'a> {
-    /// With the version that the pool is to have.
+    /// To go, whatever their number.
+    removed: Vec<&'a str>,
+    /// Made as the pool is to have them.
     new: Vec<&'a str>,
     /// How many of these do their work.
     ready: usize,
-    /// With another one.
+    /// Made otherwise.
     old: Vec<&'a str>,
-    /// How many with another one are on their way out.
+    /// How many of these are on their way out.
     leaving: usize,
+    /// Whether any of these is of another version.
+    upgrades: bool,
 }
 
 impl<'a> Nodes<'a> {
@@ -138,17 +146,23 @@ impl<'a> Nodes<'a> {
             .collect();
         numbered.sort_unstable_by_key(|(index, id, _)| (*index, *id));
         let mut nodes = Self {
+            removed: Vec::new(),
             new: Vec::new(),
             ready: 0,
             old: Vec::new(),
             leaving: 0,
+            upgrades: false,
         };
         for (_, id, machine) in numbered {
+            let other = machine.record.image != pool.kubernetes_version;
+            nodes.upgrades |= other && (machine.record.deleting || counts(machine, pool));
             if machine.record.deleting {
-                nodes.leaving += usize::from(machine.record.image != pool.kubernetes_version);
+                nodes.leaving += usize::from(!is_current(machine, pool));
+            } else if pool.removed.contains(id) {
+                nodes.removed.push(id);
             } else if !counts(machine, pool) {
                 // Another one is added beside it.
-            } else if machine.record.image == pool.kubernetes_version {
+            } else if is_current(machine, pool) {
                 nodes.new.push(id);
                 nodes.ready += usize::from(machine.node_name().is_some_and(|name| joined(draft, name)));
             } else {
@@ -168,7 +182,7 @@ impl<'a> Nodes<'a> {
         let size = |nodes: u32| usize::try_from(nodes).unwrap_or(usize::MAX);
         // As long as nothing can take its place, nobody goes.
         let unavailable = if allowed { size(pool.unavailable) } else { 0 };
-        let excess = self.new.iter().skip(wanted).copied();
+        let excess = self.removed.iter().chain(self.new.iter().skip(wanted)).copied();
         if !self.upgrading() {
             return (excess.collect(), wanted.saturating_sub(self.new.len()));
         }

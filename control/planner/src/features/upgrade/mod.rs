@@ -17,7 +17,7 @@ use crate::{
     feature::Feature,
     view::{
         control_plane::{healthy, membership, staying, target},
-        machines::{is_back, is_due, part_of},
+        machines::{is_back, is_current, is_due, part_of},
     },
 };
 
@@ -126,9 +126,16 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         let Some(spec) = draft.desired.spec().pools.iter().find(|spec| spec.name == *pool) else {
             continue;
         };
-        let version = &spec.kubernetes_version;
-        if part_of(draft, id, machine).is_some() && machine.record.image != *version {
-            let what = format!("upgrading {} to Kubernetes {version}", machine.label());
+        if part_of(draft, id, machine).is_some() && !is_current(machine, spec) {
+            let what = if machine.record.image == spec.kubernetes_version {
+                format!("replacing {} by one with the newest node image", machine.label())
+            } else {
+                format!(
+                    "upgrading {} to Kubernetes {}",
+                    machine.label(),
+                    spec.kubernetes_version
+                )
+            };
             checks.machine(draft, id, machine, what, false);
         }
     }

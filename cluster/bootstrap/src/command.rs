@@ -1,0 +1,135 @@
+//! A command that runs in a pod, with the node image's own kubectl.
+//!
+//! Always true: nothing is pulled; without a token the command is the cluster's administrator, with one it is whoever the token is of, and
+//! its pod's own account may do nothing; what it is given lies in a secret of its own, and is gone when the command is.
+
+use cluster_api::{COMMAND_NAMESPACE, command_name};
+use serde_json::{Value, json};
+
+use crate::images;
+
+/// The account of commands that come without a token, and its binding.
+const ACCOUNT: &str = "landfall-command";
+/// Longer than any client waits. The pod ends then, whatever it does.
+const SECONDS: u32 = 15 * 60;
+/// What it may write.
+const SCRATCH: &str = "256Mi";
+
+/// What the shell does first: unpack what came along, and be somebody.
+const SCRIPT: &str = "cd /command-files && { [ ! -e /command/context.zip ] || unzip -q -o /command/context.zip || exit 1; }; \
+    exec sh -c \"$(cat /command/command)\"";
+
+/// All objects that a command needs. `context` is a zip archive in base64.
+pub fn command_objects(id: &str, command: &str, context: Option<&str>, token: Option<&str>) -> Vec<Value> {
+    let name = command_name(id);
+    let labels =
+        json!({ "app.kubernetes.io/managed-by": "landfall", "app.kubernetes.io/component": "command" });
+    let metadata = |name: &str| json!({ "name": name, "namespace": COMMAND_NAMESPACE, "labels": labels });
+    let mut texts = json!({ "command": command });
+    let mut environment = vec![json!({ "name": "HOME", "value": "/command-files" })];
+    if let Some(token) = token {
+        texts["kubeconfig"] = json!(kubeconfig(token).to_string());
+        environment.push(json!({ "name": "KUBECONFIG", "value": "/command/kubeconfig" }));
+    }
+    let data = context.map_or_else(|| json!({}), |context| json!({ "context.zip": context }));
+    vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": COMMAND_NAMESPACE, "labels": labels } }),
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(ACCOUNT) }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": { "name": ACCOUNT, "labels": labels },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": COMMAND_NAMESPACE }],
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata(&name),
+            "stringData": texts, "data": data,
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata(&name),
+            "spec": {
+                "restartPolicy": "Never",
+                "activeDeadlineSeconds": SECONDS,
+                "terminationGracePeriodSeconds": 1,
+                "enableServiceLinks": false,
+                "serviceAccountName": if token.is_some() { "default" } else { ACCOUNT },
+                // The user is at work: it goes where there is room, also among what the cluster itself needs.
+                "tolerations": [{ "key": "CriticalAddonsOnly", "operator": "Exists" }],
+                "nodeSelector": { "kubernetes.io/os": "linux" },
+                "containers": [{
+                    "name": "command",
+                    "image": images::BUSYBOX.reference,
+                    "imagePullPolicy": "Never",
+                    "command": ["sh", "-c", SCRIPT],
+                    "env": environment,
+                    "securityContext": { "allowPrivilegeEscalation": false, "runAsUser": 65534, "runAsGroup": 65534, "capabilities": { "drop": ["ALL"] } },
+                    "resources": {
+                        "requests": { "cpu": "50m", "memory": "64Mi" },
+                        "limits": { "memory": "512Mi", "ephemeral-storage": SCRATCH },
+                    },
+                    "volumeMounts": [
+                        { "name": "command", "mountPath": "/command", "readOnly": true },
+                        { "name": "files", "mountPath": "/command-files" },
+                        { "name": "tmp", "mountPath": "/tmp" },
+                        { "name": "kubectl", "mountPath": "/bin/kubectl", "readOnly": true },
+                    ],
+                }],
+                "volumes": [
+                    { "name": "command", "secret": { "secretName": name, "defaultMode": 0o444 } },
+                    { "name": "files", "emptyDir": { "sizeLimit": SCRATCH } },
+                    { "name": "tmp", "emptyDir": { "sizeLimit": SCRATCH } },
+                    { "name": "kubectl", "hostPath": { "path": "/usr/local/bin/kubectl", "type": "File" } },
+                ],
+            },
+        }),
+    ]
+}
+
+/// The cluster as the pod reaches it, as whoever the token is of.
+fn kubeconfig(token: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "default",
+        "clusters": [{ "name": "default", "cluster": {
+            "server": "https://kubernetes.default.svc",
+            "certificate-authority": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        } }],
+        "contexts": [{ "name": "default", "context": { "cluster": "default", "user": "default" } }],
+        "users": [{ "name": "default", "user": { "token": token } }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+        objects.iter().find(|object| object["kind"] == kind).unwrap()
+    }
+
+    #[test]
+    fn a_command_is_the_administrator_or_whoever_its_token_is_of() {
+        let plain = command_objects("a1", "kubectl get nodes", None, None);
+        let pod = of_kind(&plain, "Pod");
+        assert_eq!(pod["metadata"]["name"], "command-a1");
+        assert_eq!(pod["spec"]["serviceAccountName"], ACCOUNT);
+        let secret = of_kind(&plain, "Secret");
+        assert_eq!(secret["stringData"], json!({ "command": "kubectl get nodes" }));
+        assert_eq!(secret["data"], json!({}));
+        let whose = command_objects("a1", "kubectl get nodes", Some("UEs="), Some("t0ken"));
+        let pod = of_kind(&whose, "Pod");
+        // That account is bound to nothing.
+        assert_eq!(pod["spec"]["serviceAccountName"], "default");
+        let environment = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        assert!(environment.contains(&json!({ "name": "KUBECONFIG", "value": "/command/kubeconfig" })));
+        let secret = of_kind(&whose, "Secret");
+        assert!(
+            secret["stringData"]["kubeconfig"]
+                .as_str()
+                .unwrap()
+                .contains("t0ken")
+        );
+        assert_eq!(secret["data"]["context.zip"], "UEs=");
+        // What anybody who may read pods reads.
+        assert!(!pod.to_string().contains("t0ken") && !pod.to_string().contains("get nodes"));
+    }
+}

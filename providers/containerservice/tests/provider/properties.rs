@@ -1,0 +1,550 @@
+//! Each property of the table is sent once, and does what its class says.
+
+use std::collections::BTreeSet;
+
+use control_records::ClusterRecord;
+use serde_json::{Map, Value, json};
+
+use crate::stamp::{Answer, Stamp};
+
+const TABLE: &str = include_str!("../../src/properties.tsv");
+const NEWEST: &str = "2026-08-01";
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI a@b";
+
+/// Properties that are acted on elsewhere than in the spec: where it is tested that they are.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("identity.type", "lifecycle: identities are made once and stay"),
+    (
+        "properties.apiServerAccessProfile.disableRunCommand",
+        "commands: none is taken",
+    ),
+];
+
+/// A line of the table, read with other eyes than the program's.
+#[derive(Clone)]
+struct Line {
+    resource: &'static str,
+    path: &'static str,
+    kind: &'static str,
+    access: &'static str,
+    required: bool,
+    last: &'static str,
+    class: &'static str,
+    accepts: Vec<&'static str>,
+    choices: Vec<&'static str>,
+    range: &'static str,
+    pattern: &'static str,
+}
+
+fn lines() -> Vec<Line> {
+    let list = |cell: &'static str| cell.split('|').filter(|word| !word.is_empty()).collect();
+    let each = TABLE
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parsed = each.map(|line| {
+        let cells: Vec<&'static str> = line.split('\t').collect();
+        assert_eq!(cells.len(), 13, "{line}");
+        Line {
+            resource: cells[0],
+            path: cells[1],
+            kind: cells[2],
+            access: cells[3],
+            required: cells[4] == "required",
+            last: cells[5].split_once("..").map_or("", |(_, last)| last),
+            class: cells[6],
+            accepts: list(cells[7]),
+            choices: list(cells[8]),
+            range: cells[9],
+            pattern: cells[10],
+        }
+    });
+    parsed.collect()
+}
+
+/// The path of what a property is in, without the mark of lists and maps.
+fn parent(path: &str) -> &str {
+    let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
+    parent.trim_end_matches("[]").trim_end_matches("{}")
+}
+
+impl Line {
+    fn is(&self, resource: &str, path: &str) -> bool {
+        self.resource == resource && self.path == path
+    }
+
+    /// The newest api-version that has it.
+    fn version(&self, all: &[Line]) -> &'static str {
+        let mut path = self.path;
+        loop {
+            let line = all.iter().find(|line| line.is(self.resource, path));
+            match line.map(|line| line.last) {
+                Some("") if parent(path).is_empty() => return NEWEST,
+                Some("") => path = parent(path),
+                Some(last) => return last,
+                None => return NEWEST,
+            }
+        }
+    }
+
+    fn word(&self, word: &str) -> Value {
+        match self.kind {
+            "int" | "number" => json!(word.parse::<f64>().unwrap()),
+            "bool" => json!(word == "true"),
+            "strings" => json!([word]),
+            _ => json!(word),
+        }
+    }
+
+    /// A value that the table lets pass.
+    fn good(&self) -> Value {
+        if let Some(word) = self.accepts.first() {
+            return self.word(word);
+        }
+        // Not the first choice: that is what most defaults are.
+        if let Some(word) = self.choices.last() {
+            return self.word(word);
+        }
+        match (self.kind, self.pattern) {
+            (_, "ssh-public-key") => json!(KEY),
+            ("int", _) => json!(
+                self.range
+                    .split("..")
+                    .next()
+                    .and_then(|least| least.parse::<i64>().ok())
+                    .unwrap_or(1)
+            ),
+            ("bool", _) => json!(false),
+            ("strings", _) => json!(["a"]),
+            ("strings-by-name", _) => json!({ "a": "b" }),
+            ("object" | "objects-by-name", _) => json!({}),
+            ("objects", _) => json!([{}]),
+            ("number", _) => json!(0.5),
+            _ => json!("azureuser"),
+        }
+    }
+
+    /// A value that it does not.
+    fn bad(&self) -> Value {
+        if let Some(word) = self.choices.iter().find(|word| !self.accepts.contains(*word)) {
+            return self.word(word);
+        }
+        assert!(
+            self.choices.is_empty(),
+            "{}: every value is accepted: it is not refused",
+            self.path
+        );
+        match self.kind {
+            "int" => {
+                let (least, most) = self.range.split_once("..").unwrap_or_default();
+                let bounds = [least, most, "7"]
+                    .into_iter()
+                    .filter_map(|text| text.parse::<i64>().ok());
+                json!(
+                    bounds
+                        .into_iter()
+                        .find(|bound| !self.accepts.contains(&bound.to_string().as_str()))
+                )
+            }
+            "number" => json!(0.5),
+            "bool" => json!(!self.accepts.contains(&"true")),
+            "strings" => json!(["other"]),
+            "strings-by-name" => json!({ "a": "b" }),
+            "objects" => json!([{}]),
+            "object" | "objects-by-name" => json!({ "a": {} }),
+            _ => json!("other"),
+        }
+    }
+}
+
+/// The name that stands for any in a map.
+fn entry(path: &str) -> &'static str {
+    if path.starts_with("properties.identityProfile") {
+        "kubeletidentity"
+    } else {
+        "x"
+    }
+}
+
+/// Puts a value at a path, with what is required beside it on the way.
+fn put(all: &[Line], line: &Line, value: Value, body: &mut Value) {
+    let mut place = body;
+    let mut path = String::new();
+    let segments: Vec<&str> = line.path.split('.').collect();
+    for (index, segment) in segments.iter().enumerate() {
+        let name = segment.trim_end_matches("[]").trim_end_matches("{}");
+        if !place.is_object() {
+            *place = json!({});
+        }
+        for beside in all.iter().filter(|beside| {
+            beside.required
+                && beside.resource == line.resource
+                && beside.path != line.path
+                && !path.is_empty()
+                && parent(beside.path) == path
+        }) {
+            let own = beside.path.rsplit('.').next().unwrap();
+            if place.get(own).is_none() {
+                let mut inner = Value::Null;
+                if ["object", "objects"].contains(&beside.kind) {
+                    inner = whole(all, beside);
+                }
+                place[own] = if inner.is_null() { beside.good() } else { inner };
+            }
+        }
+        path = if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        };
+        if index + 1 == segments.len() {
+            place[name] = value;
+            return;
+        }
+        place = &mut place[name];
+        if segment.ends_with("[]") {
+            if !place.is_array() {
+                *place = json!([{}]);
+            }
+            place = &mut place[0];
+            path = format!("{}[]", path);
+        } else if segment.ends_with("{}") {
+            if !place.is_object() {
+                *place = json!({});
+            }
+            place = &mut place[entry(line.path)];
+            path = format!("{}{{}}", path);
+        }
+        path = path.trim_end_matches("[]").trim_end_matches("{}").to_owned();
+    }
+}
+
+/// An object, or a list of one, with all that is required in it.
+fn whole(all: &[Line], line: &Line) -> Value {
+    let mut object = Map::new();
+    for inner in all
+        .iter()
+        .filter(|inner| inner.required && inner.resource == line.resource && parent(inner.path) == line.path)
+    {
+        let name = inner.path.rsplit('.').next().unwrap().to_owned();
+        let value = if ["object", "objects"].contains(&inner.kind) {
+            whole(all, inner)
+        } else {
+            inner.good()
+        };
+        object.insert(name, value);
+    }
+    match line.kind {
+        "objects" => json!([object]),
+        _ => json!(object),
+    }
+}
+
+fn cluster() -> Value {
+    json!({ "location": "local", "properties": { "agentPoolProfiles": [{ "name": "np1", "mode": "System", "count": 1 }] } })
+}
+
+/// What came of a body that was sent.
+struct Sent {
+    answer: Answer,
+    record: Option<ClusterRecord>,
+    /// Where in the answer the property is to be.
+    pointer: String,
+}
+
+async fn send(resource: &str, version: &'static str, body: Value) -> (Answer, Option<ClusterRecord>) {
+    let mut stamp = Stamp::new().await;
+    let path = if resource == "cluster" {
+        "managedClusters/c"
+    } else {
+        let mut around = cluster();
+        // Newer than what a pool may ask for.
+        around["properties"]["kubernetesVersion"] = json!("1.37.1");
+        stamp.create("c", around).await;
+        "managedClusters/c/agentPools/np2"
+    };
+    stamp.api_version = version;
+    let answer = stamp.ask("PUT", path, body).await;
+    (answer, stamp.record("c").await)
+}
+
+async fn send_one(all: &[Line], line: &Line, value: Value, mut body: Value) -> Sent {
+    put(all, line, value, &mut body);
+    let (answer, record) = send(line.resource, line.version(all), body).await;
+    let mut pointer = String::new();
+    for segment in line.path.split('.') {
+        let name = segment.trim_end_matches("[]").trim_end_matches("{}");
+        pointer += &format!("/{name}");
+        if segment.ends_with("[]") {
+            pointer += "/0";
+        } else if segment.ends_with("{}") {
+            pointer += &format!("/{}", entry(line.path));
+        }
+    }
+    Sent {
+        answer,
+        record,
+        pointer,
+    }
+}
+
+fn base(resource: &str) -> Value {
+    if resource == "cluster" {
+        cluster()
+    } else {
+        json!({ "properties": {} })
+    }
+}
+
+/// What was asked for: a spec without what is drawn for each cluster.
+fn spec(record: Option<&ClusterRecord>) -> Value {
+    let Some(record) = record else { return Value::Null };
+    let mut spec = json!(record.spec());
+    let name = spec["fqdn"].as_str().and_then(|fqdn| fqdn.split_once(".hcp."));
+    let prefix = name.and_then(|(label, _)| label.rsplit_once('-'));
+    spec["fqdn"] = json!(prefix.map(|(prefix, _)| prefix));
+    for pool in spec["pools"].as_array_mut().into_iter().flatten() {
+        pool["incarnation"] = Value::Null;
+    }
+    spec
+}
+
+impl Sent {
+    fn targets(&self) -> Vec<&str> {
+        let error = &self.answer.body["error"];
+        let details = error["details"].as_array().into_iter().flatten();
+        details
+            .chain([error])
+            .filter_map(|problem| problem["target"].as_str())
+            .collect()
+    }
+
+    /// Refused under the property's own name, or that of a list that it is in.
+    fn is_refused(&self, line: &Line) -> bool {
+        let path = line
+            .path
+            .replace("[]", "[0]")
+            .replace("{}", &format!(".{}", entry(line.path)));
+        // Stopping a pool is an operation that the API has no name for: it is answered like one.
+        [400, 501].contains(&self.answer.status)
+            && self.targets().iter().any(|target| {
+                path.strip_prefix(target)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            })
+    }
+}
+
+/// A body in which the property makes a difference, and values of which one does.
+fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
+    let body = base(line.resource);
+    let properties = |value: Value| json!({ "location": "local", "properties": value });
+    let (body, values) = match (line.resource, line.path) {
+        ("pool", "properties.count") => (body, vec![json!(2)]),
+        ("pool", "properties.vmSize") => (body, vec![json!("Standard_B4ms")]),
+        ("pool", "properties.osDiskSizeGB") => (body, vec![json!(64)]),
+        ("pool", "properties.maxPods") => (body, vec![json!(50)]),
+        ("pool", "properties.mode") => (body, vec![json!("System")]),
+        ("pool", "properties.orchestratorVersion") => (body, vec![json!("1.36")]),
+        ("pool", "properties.upgradeSettings.maxSurge") => (body, vec![json!("5")]),
+        ("pool", "properties.upgradeSettings.maxUnavailable") => (body, vec![json!("1")]),
+        ("pool", "properties.nodeLabels") => (body, vec![json!({ "a": "b" })]),
+        ("pool", "properties.nodeTaints") => (body, vec![json!(["k=v:NoSchedule"])]),
+        ("cluster", "properties.kubernetesVersion") => (body, vec![json!("1.37.1"), json!("1.36.3")]),
+        ("cluster", "properties.dnsPrefix") => (body, vec![json!("another")]),
+        ("cluster", "properties.agentPoolProfiles") => (
+            body,
+            vec![json!([{ "name": "np1", "mode": "System", "count": 1 }, { "name": "np2" }])],
+        ),
+        ("cluster", "properties.agentPoolProfiles[].name") => (body, vec![json!("another")]),
+        ("cluster", "properties.nodeResourceGroup") => (body, vec![json!("another")]),
+        ("cluster", "properties.networkProfile.networkPlugin") => (body, vec![json!("kubenet")]),
+        ("cluster", "properties.networkProfile.networkPluginMode") => (
+            properties(json!({ "networkProfile": { "networkPlugin": "azure" } })),
+            vec![json!("overlay")],
+        ),
+        ("cluster", "properties.networkProfile.podCidr") => (body, vec![json!("10.100.0.0/16")]),
+        ("cluster", "properties.networkProfile.podCidrs") => (body, vec![json!(["10.100.0.0/16"])]),
+        ("cluster", "properties.networkProfile.serviceCidr") => (body, vec![json!("10.5.0.0/16")]),
+        ("cluster", "properties.networkProfile.serviceCidrs") => (body, vec![json!(["10.5.0.0/16"])]),
+        ("cluster", "properties.networkProfile.dnsServiceIP") => (body, vec![json!("10.0.0.20")]),
+        ("cluster", "properties.networkProfile.outboundType") => (body, vec![json!("none")]),
+        ("cluster", "properties.apiServerAccessProfile.authorizedIPRanges") => {
+            (body, vec![json!(["203.0.113.0/24"])])
+        }
+        ("cluster", "properties.apiServerAccessProfile.enablePrivateCluster") => (body, vec![json!(true)]),
+        ("cluster", "properties.disableLocalAccounts") => (body, vec![json!(true)]),
+        ("cluster", "sku.tier") => (body, vec![json!("Standard")]),
+        _ => return None,
+    };
+    Some((body, values))
+}
+
+/// What is wrong with a class, if anything.
+async fn check(all: &[Line], line: &Line) -> Option<String> {
+    let base = base(line.resource);
+    let unchanged = spec(
+        send(line.resource, line.version(all), base.clone())
+            .await
+            .1
+            .as_ref(),
+    );
+    match (line.access, line.class) {
+        ("RO", _) => {
+            let value = line.bad_of_any();
+            let sent = send_one(all, line, value.clone(), base).await;
+            // In a list that is refused as a whole.
+            if sent.is_refused(line) && line.path.contains("[]") {
+                return None;
+            }
+            if sent.answer.status != 201 {
+                return Some(format!("reported, and refused: {:#}", sent.answer.body));
+            }
+            (sent.answer.body.pointer(&sent.pointer) == Some(&value))
+                .then(|| "reported, and taken from a request".to_owned())
+        }
+        (_, "works") => {
+            let Some((body, values)) = effective(line) else {
+                let elsewhere = ELSEWHERE.iter().any(|(path, _)| *path == line.path);
+                return (!elsewhere)
+                    .then(|| "effective, and nobody says by which value that is seen".to_owned());
+            };
+            let before = spec(
+                send(line.resource, line.version(all), body.clone())
+                    .await
+                    .1
+                    .as_ref(),
+            );
+            for value in values {
+                let sent = send_one(all, line, value, body.clone()).await;
+                if sent.answer.status == 201 && spec(sent.record.as_ref()) != before {
+                    return None;
+                }
+            }
+            Some("effective, and the spec is what it was".to_owned())
+        }
+        (access, "kept") => {
+            let mut body = base;
+            let value = if line.path == "properties.servicePrincipalProfile.clientId" {
+                json!("app")
+            } else {
+                line.good()
+            };
+            // Whether it is kept is asked where it can be asked for.
+            let unchanged = if [
+                "properties.apiServerAccessProfile.privateDNSZone",
+                "properties.apiServerAccessProfile.enablePrivateClusterPublicFQDN",
+            ]
+            .contains(&line.path)
+            {
+                body["properties"]["apiServerAccessProfile"] = json!({ "enablePrivateCluster": true });
+                spec(
+                    send(line.resource, line.version(all), body.clone())
+                        .await
+                        .1
+                        .as_ref(),
+                )
+            } else {
+                unchanged
+            };
+            if line.path.starts_with("properties.servicePrincipalProfile") {
+                body["properties"]["servicePrincipalProfile"] =
+                    json!({ "clientId": "app", "secret": "s3cret" });
+            }
+            let sent = send_one(all, line, value.clone(), body).await;
+            if sent.answer.status != 201 {
+                return Some(format!("kept, and refused: {:#}", sent.answer.body));
+            }
+            if spec(sent.record.as_ref()) != unchanged {
+                return Some("kept without effect, and the spec changes".to_owned());
+            }
+            let shown = sent.answer.body.pointer(&sent.pointer);
+            if access == "WO" {
+                let sealed = sent
+                    .record
+                    .is_some_and(|record| record.sealed.contains_key(line.path));
+                return (shown.is_some() || !sealed).then(|| "a secret that is shown, or lost".to_owned());
+            }
+            (shown != Some(&value)).then(|| format!("kept, and given back as {shown:?}"))
+        }
+        (_, "default" | "present" | "notyet") => {
+            let sent = send_one(all, line, line.bad(), base.clone()).await;
+            if !sent.is_refused(line) {
+                return Some(format!(
+                    "refused, and answered {}: {:#}",
+                    sent.answer.status, sent.answer.body
+                ));
+            }
+            for word in line.accepts.iter().filter(|_| line.class == "default") {
+                let sent = send_one(all, line, line.word(word), base.clone()).await;
+                if sent.answer.status != 201 || spec(sent.record.as_ref()) != unchanged {
+                    return Some(format!(
+                        "'{word}' is so anyway, and answered {:#}",
+                        sent.answer.body
+                    ));
+                }
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+impl Line {
+    /// A value of its type that the service would not say.
+    fn bad_of_any(&self) -> Value {
+        match self.kind {
+            "int" => json!(4711),
+            "bool" => json!(true),
+            "objects" => json!([{ "id": "bogus" }]),
+            "object" => json!({ "bogus": "bogus" }),
+            _ => json!("bogus"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_property_does_what_its_class_says() {
+    let all = lines();
+    let mut wrong = Vec::new();
+    let mut sent = 0;
+    for line in &all {
+        let class = match (line.access, line.class) {
+            ("RO", _) | (_, "works" | "kept" | "default" | "present" | "notyet") => line,
+            (_, "group") => continue,
+            _ => {
+                wrong.push(format!("{} {}: without a class", line.resource, line.path));
+                continue;
+            }
+        };
+        sent += 1;
+        if let Some(why) = check(&all, class).await {
+            wrong.push(format!("{} {}: {why}", line.resource, line.path));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\n{} of {sent}",
+        wrong.join("\n"),
+        wrong.len()
+    );
+    assert!(sent > 400, "{sent} were sent");
+}
+
+#[test]
+fn every_group_has_members_and_every_member_a_group() {
+    let all = lines();
+    let parents: BTreeSet<(&str, &str)> = all
+        .iter()
+        .map(|line| (line.resource, parent(line.path)))
+        .collect();
+    for line in &all {
+        let has = parents.contains(&(line.resource, line.path));
+        let items = line.path == "properties.agentPoolProfiles" || has;
+        assert!(line.class != "group" || items, "{} {}", line.resource, line.path);
+        let own = parent(line.path);
+        assert!(
+            own.is_empty() || all.iter().any(|other| other.is(line.resource, own)),
+            "{}",
+            line.path
+        );
+    }
+}

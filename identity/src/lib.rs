@@ -34,11 +34,14 @@ mod tokens;
 
 pub use endpoint_tls::{EndpointCa, EndpointTls, TlsError};
 pub use federated::{Elsewhere, Fetch, IssuerError, Issuers};
+pub use identity_directory::{
+    groups_of,
+    secret::{Secret, generate_secret, hash_secret, is_outdated, verify_secret},
+};
 pub use keys::{KeyError, SigningKey};
 pub use keys_api::{IDENTITY_API_VERSIONS, IDENTITY_NAMESPACE, IdentityApi};
 pub use principals::{IdentityError, NewPrincipal, create_principal, find_principal};
 pub use ring::{Listed, RingError, Rotated, SigningKeys, Wish};
-pub use secret::{Secret, generate_secret, hash_secret, is_outdated, verify_secret};
 pub use service::{Caller, TokenService};
 pub use shape::{IdentityConfig, Shape};
 pub use tokens::{TOKEN_LIFETIME, TokenError};

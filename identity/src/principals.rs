@@ -3,14 +3,11 @@
 use arm_wire::PrincipalKind;
 use base_env::Env;
 use control_records::{PrincipalRecord, key};
-use control_store::{Store, StoreError, Txn, get_record, list_records, put_record};
+use control_store::{Store, StoreError, Txn, put_record};
+use identity_directory as directory;
+pub(crate) use identity_directory::MAX_LOGIN_CHARS;
 
 use crate::secret::{MAX_SECRET_BYTES, Secret, hash_secret};
-
-/// Where all principals live.
-const PREFIX: &str = "/principals/";
-/// The longest login.
-pub(crate) const MAX_LOGIN_CHARS: usize = 256;
 
 /// Why a principal cannot be made or found.
 #[derive(Debug, thiserror::Error)]
@@ -38,30 +35,24 @@ pub struct NewPrincipal<'a> {
     pub secret: Secret<'a>,
 }
 
-/// The principal with this login, ignoring case.
+/// The principal with this login, ignoring case, disabled or not.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn find_principal(store: &dyn Store, login: &str) -> Result<Option<PrincipalRecord>, StoreError> {
-    let (all, _) = list_records::<PrincipalRecord>(store, PREFIX).await?;
-    Ok(all
-        .into_iter()
-        .map(|(_, stored)| stored.value)
-        .find(|record| record.login.eq_ignore_ascii_case(login)))
+    Ok(directory::find_login(store, login)
+        .await?
+        .map(|found| found.value))
 }
 
-/// The principal with this object id.
+/// The principal with this object id, disabled or not.
 pub(crate) async fn principal_by_id(
     store: &dyn Store,
     object_id: &str,
 ) -> Result<Option<PrincipalRecord>, StoreError> {
-    // Object ids come out of signed tokens; a slash would still reach into another record.
-    if object_id.contains('/') {
-        return Ok(None);
-    }
-    Ok(get_record(store, &key::principal(object_id))
+    Ok(directory::principal(store, object_id)
         .await?
-        .map(|stored| stored.value))
+        .map(|found| found.value))
 }
 
 /// Makes a principal. May be repeated: the same login keeps its object id and takes the new secret and name.
@@ -74,33 +65,37 @@ pub async fn create_principal(
     new: NewPrincipal<'_>,
 ) -> Result<PrincipalRecord, IdentityError> {
     let login = new.login.trim();
-    if login.is_empty() || login.chars().count() > MAX_LOGIN_CHARS || login.chars().any(char::is_control) {
+    if directory::check_login(login).is_err() {
         return Err(IdentityError::Login);
     }
     if !(1..=MAX_SECRET_BYTES).contains(&new.secret.text().len()) {
         return Err(IdentityError::Secret);
     }
     let secret_hash = hash_secret(new.secret);
+    let of = |before: PrincipalRecord| PrincipalRecord {
+        login: login.to_owned(),
+        kind: new.kind.as_str().to_owned(),
+        display_name: new.display_name.to_owned(),
+        secret_hash: secret_hash.clone(),
+        ..before
+    };
     loop {
-        let (all, _) = list_records::<PrincipalRecord>(store, PREFIX).await?;
-        let present = all
-            .into_iter()
-            .find(|(_, stored)| stored.value.login.eq_ignore_ascii_case(login));
-        let before = present.as_ref().map(|(_, stored)| stored.value.clone());
-        let record = PrincipalRecord {
-            login: login.to_owned(),
-            kind: new.kind.as_str().to_owned(),
-            display_name: new.display_name.to_owned(),
-            secret_hash: secret_hash.clone(),
-            ..before.unwrap_or_else(|| PrincipalRecord::new(&env.ids.uuid().to_string(), env.clock.now()))
+        let txn = match directory::find_login(store, login).await? {
+            Some(present) => {
+                let record = of(present.value);
+                let key = key::principal(&record.object_id);
+                let txn = Txn::default()
+                    .at(&key, present.revision)
+                    .with(put_record(key, &record));
+                (txn, record)
+            }
+            None => {
+                let record = of(PrincipalRecord::new(&env.ids.uuid().to_string(), env.clock.now()));
+                (directory::made(Txn::default(), &record), record)
+            }
         };
-        let key = key::principal(&record.object_id);
-        let condition = match &present {
-            Some((_, stored)) => Txn::default().at(&key, stored.revision),
-            None => Txn::default().absent(&key),
-        };
-        match store.txn(condition.with(put_record(&key, &record))).await {
-            Ok(_) => return Ok(record),
+        match store.txn(txn.0).await {
+            Ok(_) => return Ok(txn.1),
             // Somebody changed it meanwhile: look again.
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -139,6 +134,23 @@ mod tests {
         assert!(verify_secret(&found.secret_hash, "two") && !verify_secret(&found.secret_hash, "one"));
         assert!(find_principal(&store, "bob").await.unwrap().is_none());
         assert!(principal_by_id(&store, "../stamp").await.unwrap().is_none());
+        // Who is disabled is found by those who change that, and by nobody else.
+        let id = first.object_id;
+        assert!(principal_by_id(&store, &id).await.unwrap().is_some());
+        let writer = directory::Writer::unnoted(&store, &env);
+        let disabled = directory::update_principal(&writer, &id, |record| {
+            record.disabled = true;
+            Ok(())
+        });
+        disabled.await.unwrap();
+        assert!(principal_by_id(&store, &id).await.unwrap().is_none());
+        assert!(
+            find_principal(&store, "ada@local")
+                .await
+                .unwrap()
+                .unwrap()
+                .disabled
+        );
     }
 
     #[tokio::test]

@@ -141,13 +141,25 @@ impl TokenService {
     /// # Errors
     /// When there is no bearer token, or it does not hold for ARM.
     pub async fn authenticate(&self, authorization: Option<&str>) -> Result<Principal, TokenError> {
+        self.authenticate_for(authorization, &self.config.audiences).await
+    }
+
+    /// The same for another API, which has these audiences.
+    ///
+    /// # Errors
+    /// When there is no bearer token, or it does not hold for that API.
+    pub async fn authenticate_for(
+        &self,
+        authorization: Option<&str>,
+        audiences: &[String],
+    ) -> Result<Principal, TokenError> {
         let (scheme, token) = authorization
             .and_then(|value| value.split_once(' '))
             .ok_or(TokenError::Missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
             return Err(TokenError::Missing);
         }
-        self.bearer(token.trim(), &self.config.audiences).await
+        self.bearer(token.trim(), audiences).await
     }
 
     /// Whose token this is, if it holds for one of `audiences`.

@@ -4,7 +4,7 @@
 
 use arm_wire::PrincipalKind;
 use base_env::Env;
-use control_records::{PrincipalRecord, StampRecord, SubscriptionRecord, access, key};
+use control_records::{FirstPrincipalRecord, PrincipalRecord, StampRecord, SubscriptionRecord, access, key};
 use control_store::{Store, StoreError, Txn, get_record, put_record};
 use identity::{IdentityError, NewPrincipal, Secret, create_principal, find_principal, is_outdated};
 use jiff::Timestamp;
@@ -81,6 +81,11 @@ pub async fn records(
             source,
         };
         let present = find_principal(store, first.login).await?;
+        let once = key::first_principal(first.login);
+        if present.is_none() && store.get(&once).await?.is_some() {
+            // Somebody has removed it, or given it another login.
+            continue;
+        }
         if let Some(present) = &present {
             // Comparing a generated secret with a hash of before costs a core for a while at each login. Refresh tokens hang on
             // the hash, so only where there are none: applications.
@@ -88,6 +93,7 @@ pub async fn records(
                 first.kind == PrincipalKind::Application && is_outdated(&present.secret_hash, first.secret);
             if !renew {
                 own(store, env, present).await?;
+                write_new(store, &once, &made_now(env)).await?;
                 continue;
             }
         }
@@ -99,8 +105,16 @@ pub async fn records(
         };
         let made = create_principal(store, env, new).await.map_err(failed)?;
         own(store, env, &made).await?;
+        write_new(store, &once, &made_now(env)).await?;
     }
     Ok(())
+}
+
+fn made_now(env: &Env) -> FirstPrincipalRecord {
+    FirstPrincipalRecord {
+        v: 1,
+        at: env.clock.now(),
+    }
 }
 
 /// Makes a principal an owner of the stamp, once: what is taken away from it later stays so. May be cut short anywhere and repeated.
@@ -178,7 +192,7 @@ mod tests {
             .await
             .unwrap();
         let (after, _) = store.list("/").await.unwrap();
-        assert_eq!(before.len(), 6, "{before:?}");
+        assert_eq!(before.len(), 8, "{before:?}");
         assert_eq!(before, after);
         let principal = find_principal(&store, "client").await.unwrap().unwrap();
         assert!(verify_secret(&principal.secret_hash, "first"));
@@ -197,6 +211,29 @@ mod tests {
             .await
             .unwrap();
         assert!(store.get(&owner.key()).await.unwrap().is_none());
+        // Nor is it made again once it is removed.
+        let gone = identity_directory::unmade(Txn::default(), &principal);
+        store.txn(gone).await.unwrap();
+        records(
+            &env,
+            &store,
+            &config,
+            "sub",
+            env.clock.now(),
+            &[again_of("client")],
+        )
+        .await
+        .unwrap();
+        assert!(find_principal(&store, "client").await.unwrap().is_none());
+    }
+
+    fn again_of(login: &str) -> FirstPrincipal<'_> {
+        FirstPrincipal {
+            kind: PrincipalKind::Application,
+            login,
+            display_name: "landfall",
+            secret: Secret::Chosen("first"),
+        }
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use arm_wire::PrincipalKind;
 use base_env::{Clock, Env, Seed, SeededIds};
-use control_records::{PrincipalRecord, access};
+use control_records::{PrincipalRecord, access, key};
 use control_store::{Op, Store, Txn};
 use futures::future::BoxFuture;
 use identity::{Caller, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
@@ -75,9 +75,21 @@ fn aside<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
     })
 }
 
-/// The record of the application, made once.
-pub(crate) fn principal() -> Result<Op> {
-    static RECORD: LazyLock<Option<(String, Vec<u8>)>> = LazyLock::new(|| {
+/// A key and what it holds.
+type Record = (String, Vec<u8>);
+
+/// What makes the application known, made once.
+pub(crate) fn principal() -> Result<Txn> {
+    let mut txn = Txn::default();
+    for (key, value) in records()? {
+        txn.ops.push(Op::Put(key.clone(), value.clone()));
+    }
+    Ok(txn)
+}
+
+/// The records of the application: itself, and that it is found by its login.
+fn records() -> Result<&'static [Record]> {
+    static RECORDS: LazyLock<Option<Vec<Record>>> = LazyLock::new(|| {
         let made = aside(async {
             let store = MemoryStore::new();
             let new = NewPrincipal {
@@ -87,22 +99,24 @@ pub(crate) fn principal() -> Result<Op> {
                 secret: Secret::Generated(SECRET),
             };
             create_principal(&store, &still(Timestamp::UNIX_EPOCH), new).await?;
-            let (mut all, _) = store.list("/principals/").await?;
-            let (key, record) = all.pop().context("no principal was written")?;
-            Ok((key, record.value.to_vec()))
+            let (all, _) = store.list("/").await?;
+            Ok(all
+                .into_iter()
+                .map(|(key, found)| (key, found.value.to_vec()))
+                .collect())
         });
         made.ok()
     });
-    let (key, value) = RECORD.clone().context("cannot make the principal")?;
-    Ok(Op::Put(key, value))
+    RECORDS.as_deref().context("cannot make the principal")
 }
 
 /// What makes the application an owner of the stamp.
 pub(crate) fn owner() -> Result<Txn> {
-    let Op::Put(_, record) = principal()? else {
-        anyhow::bail!("a principal is written");
-    };
-    let record: PrincipalRecord = serde_json::from_slice(&record)?;
+    let own = records()?
+        .iter()
+        .find(|(key, _)| key.starts_with(key::PRINCIPALS));
+    let (_, record) = own.context("no principal was written")?;
+    let record: PrincipalRecord = serde_json::from_slice(record)?;
     let owner = access::owner_of_all(&record.object_id, &record.kind, record.created_at);
     let owner = owner.context("the principal has no GUID")?;
     Ok(owner.make(Txn::default()))
@@ -118,7 +132,7 @@ pub(crate) fn bearer(now: Timestamp) -> Result<String> {
     let principal = principal()?;
     let token = aside(async move {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        store.txn(Txn::default().with(principal)).await?;
+        store.txn(principal).await?;
         let made_at = Timestamp::from_second(slot * USED_S)?;
         let service = TokenService::new(config().identity(), signing_key()?, still(made_at), store);
         let form = format!(

@@ -138,9 +138,9 @@ impl Stamp {
                     epoch: Epoch::default(),
                 },
             ))
-            .with(put_record(key::subscription(SUBSCRIPTION), &subscription))
-            .with(login::principal()?);
-        let txn = login::owner()?.ops.into_iter().fold(txn, Txn::with);
+            .with(put_record(key::subscription(SUBSCRIPTION), &subscription));
+        let first = login::principal()?.ops.into_iter().chain(login::owner()?.ops);
+        let txn = first.fold(txn, Txn::with);
         disk.write(txn).await?;
         let world = SimWorld::new(env.clone(), options);
         world.ensure_stamp().await?;

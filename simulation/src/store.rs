@@ -110,7 +110,13 @@ impl Disk {
     /// Another store is put in this one's place while no service runs: these records and no others. Without any, a new one: only
     /// what the first start makes is in it.
     pub(crate) async fn become_as(&self, records: &Records) -> Result<(), StoreError> {
-        const FIRST: [&str; 4] = [key::FORMAT, key::SUBSCRIPTIONS, "/principals/", "/access/"];
+        const FIRST: [&str; 5] = [
+            key::FORMAT,
+            key::SUBSCRIPTIONS,
+            key::PRINCIPALS,
+            "/directory/",
+            "/access/",
+        ];
         let present = self.all().await?;
         let kept = |key: &str| records.is_empty() && FIRST.iter().any(|first| key.starts_with(first));
         let gone = present

@@ -1,5 +1,5 @@
-//! The part of OData that clients write into `$filter`: `name eq 'value'`, `eventTimestamp ge 2026-…`, `atScope()`, `assignedTo('…')`, …,
-//! joined by `and`. Pure.
+//! The part of OData that clients write into `$filter`: `name eq 'value'`, `eventTimestamp ge 2026-…`, `atScope()`, `assignedTo('…')`,
+//! `startswith(name,'…')`, `names/any(x:x eq '…')`, …, joined by `and`. Pure.
 
 use arm_wire::{ArmError, ErrorCode};
 
@@ -19,6 +19,10 @@ pub enum Term {
     AtLeast(String, String),
     /// `name le 'value'`.
     AtMost(String, String),
+    /// `startswith(name,'value')`.
+    Begins(String, String),
+    /// `names/any(x:x eq 'value')`.
+    AnyIs(String, String),
 }
 
 /// What a `$filter` says, with names in lower case; of terms that `known` takes. `words` are those for people.
@@ -51,13 +55,19 @@ pub(crate) fn parse(text: &str) -> Option<Vec<Term>> {
         let after = after.trim_start();
         let (term, after) = if let Some(after) = after.strip_prefix('(') {
             let after = after.trim_start();
-            match after.strip_prefix(')') {
-                Some(after) => (Term::Call(name), after),
-                None => {
-                    let (value, after) = value(after)?;
-                    (Term::CallOf(name, value), after.trim_start().strip_prefix(')')?)
-                }
+            if let Some(after) = after.strip_prefix(')') {
+                (Term::Call(name), after)
+            } else if name == "startswith" {
+                let (field, after) = word(after)?;
+                let (value, after) = value(after.trim_start().strip_prefix(',')?.trim_start())?;
+                let begins = Term::Begins(field.to_ascii_lowercase(), value);
+                (begins, after.trim_start().strip_prefix(')')?)
+            } else {
+                let (value, after) = value(after)?;
+                (Term::CallOf(name, value), after.trim_start().strip_prefix(')')?)
             }
+        } else if let Some(after) = after.strip_prefix('/') {
+            any(name, after)?
         } else {
             let (operator, after) = word(after)?;
             let compare = match operator.to_ascii_lowercase().as_str() {
@@ -82,6 +92,18 @@ pub(crate) fn parse(text: &str) -> Option<Vec<Term>> {
     }
 }
 
+/// What stands behind the slash of `names/any(x:x eq 'value')`.
+fn any(names: String, text: &str) -> Option<(Term, &str)> {
+    let (any, after) = word(text)?;
+    let (variable, after) = word(after.trim_start().strip_prefix('(')?)?;
+    let (again, after) = word(after.trim_start().strip_prefix(':')?)?;
+    let (eq, after) = word(after)?;
+    let (value, after) = value(after.trim_start())?;
+    let is_any = any.eq_ignore_ascii_case("any") && variable == again && eq.eq_ignore_ascii_case("eq");
+    let after = after.trim_start().strip_prefix(')')?;
+    is_any.then_some((Term::AnyIs(names, value), after))
+}
+
 fn word(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start();
     let end = text
@@ -90,7 +112,7 @@ fn word(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// A text in quotes, or a GUID or a time without, as some clients write them; quotes inside are doubled.
+/// A text in quotes, or a GUID, a time or a boolean without, as some clients write them; quotes inside are doubled.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(mut rest) = text.strip_prefix('\'') else {
         let end = text
@@ -99,7 +121,8 @@ fn value(text: &str) -> Option<(String, &str)> {
         let (bare, after) = text.split_at(end);
         let is_guid = end == 36 && bare.chars().all(|char| char.is_ascii_hexdigit() || char == '-');
         let is_time = bare.starts_with(|char: char| char.is_ascii_digit()) && bare.contains(['T', 't']);
-        return (is_guid || is_time).then(|| (bare.to_owned(), after));
+        let is_boolean = matches!(bare, "true" | "false");
+        return (is_guid || is_time || is_boolean).then(|| (bare.to_owned(), after));
     };
     let mut value = String::new();
     loop {
@@ -152,6 +175,24 @@ mod tests {
                     Term::AtMost("eventtimestamp".to_owned(), "2026-11-30T00:00:00Z".to_owned()),
                 ]),
             ),
+            (
+                "startswith(displayName,'it''s') and accountEnabled eq true",
+                Some(vec![
+                    Term::Begins("displayname".to_owned(), "it's".to_owned()),
+                    is("accountenabled", "true"),
+                ]),
+            ),
+            (
+                "servicePrincipalNames/any(c:c eq 'api://shop')",
+                Some(vec![Term::AnyIs(
+                    "serviceprincipalnames".to_owned(),
+                    "api://shop".to_owned(),
+                )]),
+            ),
+            ("names/any(c:d eq 'x')", None),
+            ("names/all(c:c eq 'x')", None),
+            ("names/any(c:c eq 'x'", None),
+            ("startswith('x',displayName)", None),
             ("atScope() or atScope()", None),
             ("atScope(", None),
             ("atScope", None),

@@ -30,6 +30,12 @@ pub const DELETED: &str = "/deleted/";
 pub const MACHINE_OWNERS: &str = "/owners/machine/";
 /// The prefix of the index from operations to their owners.
 pub const OPERATION_OWNERS: &str = "/owners/operation/";
+/// The prefix of all principals.
+pub const PRINCIPALS: &str = "/principals/";
+/// The prefix of all applications.
+pub const APPLICATIONS: &str = "/directory/application/";
+/// The prefix of all groups of principals.
+pub const PRINCIPAL_GROUPS: &str = "/directory/group/";
 /// The type of clusters in names.
 pub const MANAGED_CLUSTERS: &str = "managedclusters";
 
@@ -224,12 +230,56 @@ pub fn lease(pool: &str, address: Ipv4Addr) -> String {
 
 /// A principal's key.
 pub fn principal(object_id: &str) -> String {
-    format!("/principals/{object_id}")
+    format!("{PRINCIPALS}{object_id}")
 }
 
-/// A group's key.
-pub fn group_of_principals(object_id: &str) -> String {
-    format!("/groups/{object_id}")
+/// The key that says that one of the stamp's own principals was made.
+pub fn first_principal(login: &str) -> String {
+    format!("/directory/first/{}", folded(login))
+}
+
+/// The key that says who logs in with this; ASCII case is ignored.
+pub fn login(login: &str) -> String {
+    format!("/directory/login/{}", folded(login))
+}
+
+/// An application's key.
+pub fn application(object_id: &str) -> String {
+    format!("{APPLICATIONS}{}", folded(object_id))
+}
+
+/// The key of a group of principals.
+pub fn principal_group(object_id: &str) -> String {
+    format!("{PRINCIPAL_GROUPS}{}", folded(object_id))
+}
+
+/// The key that says which group of principals has this name; ASCII case is ignored.
+pub fn principal_group_name(name: &str) -> String {
+    format!("/directory/group-name/{}", folded(name))
+}
+
+/// The key that says that somebody is in a group of principals. With an empty member, the prefix of the group's members.
+pub fn member(group: &str, member: &str) -> String {
+    format!("/directory/member/{}/{}", folded(group), folded(member))
+}
+
+/// The same from the member's side. With an empty group, the prefix of the groups that the member is in.
+pub fn member_of(member: &str, group: &str) -> String {
+    format!("/directory/member-of/{}/{}", folded(member), folded(group))
+}
+
+/// The key of an identity that is a resource. With an empty name, the prefix of its group's; with an empty group, of the subscription's.
+pub fn managed_identity(subscription: &str, group: &str, name: &str) -> String {
+    let prefix = format!("/managed-identity/{}/", folded(subscription));
+    if group.is_empty() {
+        return prefix;
+    }
+    format!("{prefix}{}/{}", folded(group), folded(name))
+}
+
+/// Without regard to ASCII case, and without a slash.
+fn folded(text: &str) -> String {
+    text.to_ascii_lowercase().replace('%', "%25").replace('/', "%2f")
 }
 
 /// The keys that sign tokens.
@@ -302,6 +352,14 @@ mod tests {
         assert!(!machine("u10", "m").starts_with(&machines("u1")));
         // Machines are listed without their configurations.
         assert!(!machine_config("u1", "m").starts_with(&machines("u1")));
+    }
+
+    #[test]
+    fn what_people_choose_is_one_segment() {
+        assert_eq!(login("Ada/../X@Local"), login("ada/../x@local"));
+        assert_eq!(login("a/b").matches('/').count(), 3);
+        assert!(member_of("A", "G").starts_with(&member_of("a", "")));
+        assert!(!member("g1", "a").starts_with(&member("g", "")));
     }
 
     #[test]

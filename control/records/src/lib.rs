@@ -24,7 +24,7 @@
 //! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
 //! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
-//! | `/principals/{object id}` | [`PrincipalRecord`] |
+//! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
 //!
@@ -46,7 +46,7 @@ mod machine;
 pub mod migrate;
 mod operation;
 mod part;
-mod principal;
+pub mod principal;
 pub mod requests;
 pub mod sign_in;
 mod text;
@@ -75,7 +75,10 @@ pub use operation::{
     Progress,
 };
 pub use part::Part;
-pub use principal::{Credential, PrincipalGroupRecord, PrincipalRecord, Proof};
+pub use principal::{
+    ApplicationRecord, Credential, FirstPrincipalRecord, GroupNameRecord, LoginRecord, ManagedIdentityRecord,
+    MemberRecord, PrincipalGroupRecord, PrincipalRecord, Proof,
+};
 pub use requests::{Leaving, Reached, Requests};
 pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};
 

@@ -1,10 +1,27 @@
-//! Who can be known to a stamp: people, service principals and managed identities, the groups they are in, and what they prove
-//! themselves with.
+//! Who can be known to a stamp: people, service principals and managed identities, the applications behind them, the groups they are in,
+//! and what they prove themselves with.
 //!
-//! Always true: of a secret only a hash is kept; an object id, once given, is never given to another.
+//! | key | record |
+//! |---|---|
+//! | `/principals/{object id}` | [`PrincipalRecord`] |
+//! | `/directory/login/{login}` | [`LoginRecord`]: who logs in with this |
+//! | `/directory/first/{login}` | [`FirstPrincipalRecord`]: that one of the stamp's own was made once |
+//! | `/directory/application/{object id}` | [`ApplicationRecord`] |
+//! | `/directory/group/{object id}` | [`PrincipalGroupRecord`] |
+//! | `/directory/group-name/{name}` | [`GroupNameRecord`]: which group has this name |
+//! | `/managed-identity/{s}/{group}/{name}` | [`ManagedIdentityRecord`]: a resource, and which principal it is |
+//! | `/directory/member/{group}/{member}`, `/directory/member-of/{member}/{group}` | [`MemberRecord`]: who is in which group |
+//!
+//! Always true: of a secret only a hash is kept; an object id, once given, is never given to another; an index is written and removed with
+//! what it points to, and both records of a membership are there or neither is.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::child::SystemData;
 
 /// Somebody who can log in, at `/principals/{object id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +54,16 @@ pub struct PrincipalRecord {
     /// Where an application's sign-ins in a browser may end, beside the host of whoever signs in: exactly these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redirect_uris: Vec<String>,
+    /// A person's alias, before the `@`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nickname: Option<String>,
+    /// Object id of a service principal's application; the stamp's own first one has none. The application's credentials are among its
+    /// own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// Id of the ARM resource whose identity this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
 }
 
 impl PrincipalRecord {
@@ -55,6 +82,9 @@ impl PrincipalRecord {
             credentials: Vec::new(),
             valid_from: None,
             redirect_uris: Vec::new(),
+            nickname: None,
+            application: None,
+            resource: None,
         }
     }
 }
@@ -107,7 +137,83 @@ pub enum Proof {
     },
 }
 
-/// A group of principals, at `/groups/{object id}`. What is assigned to it, its members have.
+/// A principal that stands for a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterIdentity {
+    /// Object id.
+    pub object_id: String,
+    /// Client id. Of the cluster's own it follows from the object id: a decision that is made again makes the same.
+    pub client_id: String,
+    /// What it is beside the cluster itself: nothing, or its kubelets.
+    pub of_kubelets: bool,
+}
+
+/// The principals that stand for a cluster, as its body has them: made with it, and gone with it.
+pub fn of_cluster(body: &Value) -> Vec<ClusterIdentity> {
+    let text = |pointer: &str| body.pointer(pointer)?.as_str().map(str::to_owned);
+    let own = text("/identity/principalId").map(|object_id| ClusterIdentity {
+        client_id: beside(&object_id),
+        object_id,
+        of_kubelets: false,
+    });
+    let kubelets = "/properties/identityProfile/kubeletidentity";
+    let kubelets = text(&format!("{kubelets}/objectId")).map(|object_id| ClusterIdentity {
+        client_id: text(&format!("{kubelets}/clientId")).unwrap_or_else(|| beside(&object_id)),
+        object_id,
+        of_kubelets: true,
+    });
+    own.into_iter().chain(kubelets).collect()
+}
+
+/// Another GUID that follows from one.
+fn beside(id: &str) -> String {
+    match id.parse::<uuid::Uuid>() {
+        Ok(id) => uuid::Uuid::from_u128(id.as_u128() ^ 1).to_string(),
+        Err(_) => format!("{id}-client"),
+    }
+}
+
+/// Who logs in with this, at `/directory/login/{login, lower case}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoginRecord {
+    /// Format.
+    pub v: u32,
+    /// Object id of the principal.
+    pub principal: String,
+}
+
+/// That one of the stamp's own principals was made: whoever removes it does not find it again after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FirstPrincipalRecord {
+    /// Format.
+    pub v: u32,
+    /// When that was written down.
+    pub at: Timestamp,
+}
+
+/// What a service principal stands for, at `/directory/application/{object id}`. It can log in once it has a service principal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationRecord {
+    /// Format.
+    pub v: u32,
+    /// GUID.
+    pub object_id: String,
+    /// GUID: the client id, and the login of its service principal.
+    pub app_id: String,
+    /// For people.
+    pub display_name: String,
+    /// By which it is known as well.
+    pub identifier_uris: Vec<String>,
+    /// What it can prove itself with. Its service principal has the same.
+    pub credentials: Vec<Credential>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A group of principals, at `/directory/group/{object id}`. What is assigned to it, its members have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PrincipalGroupRecord {
@@ -119,8 +225,54 @@ pub struct PrincipalGroupRecord {
     pub display_name: String,
     /// For people.
     pub description: String,
-    /// Object ids of principals and of other groups.
-    pub members: Vec<String>,
+    /// Its alias.
+    pub nickname: String,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// Which group has this name, at `/directory/group-name/{name, lower case}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupNameRecord {
+    /// Format.
+    pub v: u32,
+    /// Object id of the group.
+    pub group: String,
+}
+
+/// That somebody, or another group, is in a group: all of it is in the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberRecord {
+    /// Format.
+    pub v: u32,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// An identity that is a resource, at `/managed-identity/{s}/{group}/{name}` in lower case. What it logs in with is its principal's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedIdentityRecord {
+    /// Format.
+    pub v: u32,
+    /// GUID of the subscription.
+    pub subscription: String,
+    /// Group, as in the request that made it.
+    pub resource_group: String,
+    /// Name, as in the request that made it.
+    pub name: String,
+    /// Region.
+    pub location: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// GUID of the tenant.
+    pub tenant_id: String,
+    /// Object id of its principal.
+    pub principal_id: String,
+    /// Login of its principal.
+    pub client_id: String,
+    /// Who made and last changed it.
+    pub system_data: SystemData,
 }

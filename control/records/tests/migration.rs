@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use base_sealer::Sealer;
 use cluster_spec::{ClusterSpec, PoolSpec};
 use control_records::{
-    ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, MachineRecord, MigrateError,
-    NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part, PrincipalRecord,
-    SealedRecord, Work, access, access::AssignmentRecord, directory, events, key, migrate, migrate::FORMAT,
+    ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, LoginRecord, MachineRecord,
+    MigrateError, NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part,
+    PrincipalRecord, SealedRecord, Work, access, access::AssignmentRecord, directory, events, key, migrate,
+    migrate::FORMAT,
 };
 use control_store::{
     Changes, Revision, Store, StoreError, Txn, Versioned, get_record, list_records, put_record,
@@ -359,6 +360,33 @@ async fn every_principal_keeps_what_it_might_do_and_may_lose_it_later() {
         let again = migrate(&store).await.unwrap();
         assert_eq!((again.from, again.records), (FORMAT, 0), "it is not done twice");
         assert_eq!(store.list("/access/").await.unwrap().0, []);
+    }
+}
+
+/// Until format 6 a login was looked for among all principals.
+#[tokio::test]
+async fn every_login_is_found_by_the_index() {
+    for store in [first().await, second().await, third().await] {
+        let twice = json!({ "v": 1, "objectId": "ffffffff-ffff-4fff-8fff-ffffffffffff", "login": "A/B%", "kind": "User",
+            "displayName": "", "secretHash": "", "createdAt": AT });
+        let txn = Txn::default().with(put_record(
+            "/principals/ffffffff-ffff-4fff-8fff-ffffffffffff",
+            &twice,
+        ));
+        store.txn(txn).await.unwrap();
+        migrate(&store).await.unwrap();
+        let (principals, _) = list_records::<PrincipalRecord>(&store, key::PRINCIPALS)
+            .await
+            .unwrap();
+        assert!(principals.len() > 1);
+        for (_, found) in &principals {
+            let index = get_record::<LoginRecord>(&store, &key::login(&found.value.login))
+                .await
+                .unwrap();
+            assert_eq!(index.unwrap().value.principal, found.value.object_id);
+        }
+        let (logins, _) = store.list("/directory/login/").await.unwrap();
+        assert_eq!(logins.len(), principals.len());
     }
 }
 

@@ -172,7 +172,7 @@ pub(super) mod tests {
             .unwrap();
         }
         let (all, _) = store.list("/").await.unwrap();
-        assert_eq!(all.len(), 10, "{all:?}");
+        assert_eq!(all.len(), 14, "{all:?}");
         let principal = find_principal(&store, &settings.client).await.unwrap().unwrap();
         assert!(verify_secret(
             &principal.secret_hash,

@@ -9,16 +9,13 @@ use arm_kernel::{
 };
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use async_trait::async_trait;
-use control_records::{
-    PrincipalRecord,
-    access::{
-        ASSIGNMENTS, AssignmentNameRecord, AssignmentRecord, RoleRecord, Stamped, assigned,
-        assignment_name_key, assignments_of, role_key,
-    },
-    key,
+use control_records::access::{
+    ASSIGNMENTS, AssignmentNameRecord, AssignmentRecord, RoleRecord, Stamped, assigned, assignment_name_key,
+    assignments_of, role_key,
 };
 use control_store::{Store, Stored, Txn, get_record, list_records, put_record};
 use http::StatusCode;
+use identity_directory::{self as directory, Without};
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,8 +28,6 @@ use crate::{
 
 /// Assignments in a subscription, and beside all subscriptions.
 const MAX_ASSIGNMENTS: usize = 4000;
-/// Who may do this at the whole stamp can give rights there.
-const GIVES_RIGHTS: &str = "Microsoft.Authorization/roleAssignments/write";
 const MAX_DESCRIPTION: usize = 1024;
 /// What bodies may hold; all but the first five are read-only or nothing here.
 const PROPERTIES: &[&str] = &[
@@ -399,12 +394,14 @@ async fn make(provider: &Authorization, record: &AssignmentRecord, held: Txn) ->
 /// What the principal is: as the records say, or, of one that is still to come, as the request says.
 async fn principal_type(provider: &Authorization, record: &AssignmentRecord) -> Result<String, ArmError> {
     let id = &record.principal;
-    let found = get_record::<PrincipalRecord>(&*provider.store, &key::principal(id))
-        .await
-        .map_err(store_error)?;
+    let store = &*provider.store;
+    let found = directory::principal(store, id).await.map_err(store_error)?;
     let asked = record.principal_type.as_str();
-    let Some(found) = found else {
-        if asked.is_empty() || asked == "User" {
+    let own = match found.as_ref().map(|found| found.value.kind.as_str()) {
+        Some("User") => "User",
+        Some(_) => "ServicePrincipal",
+        None if directory::group(store, id).await.map_err(store_error)?.is_some() => "Group",
+        None if asked.is_empty() || asked == "User" => {
             let message = format!(
                 "Principal {} does not exist in the directory {}. Check that you have the correct principal ID.",
                 id.replace('-', ""),
@@ -412,11 +409,7 @@ async fn principal_type(provider: &Authorization, record: &AssignmentRecord) -> 
             );
             return Err(ArmError::new(ErrorCode::PRINCIPAL_NOT_FOUND, message));
         }
-        return Ok(asked.to_owned());
-    };
-    let own = match found.value.kind.as_str() {
-        "User" => "User",
-        _ => "ServicePrincipal",
+        None => asked,
     };
     if !asked.is_empty() && asked != own {
         let message = format!(
@@ -429,35 +422,19 @@ async fn principal_type(provider: &Authorization, record: &AssignmentRecord) -> 
 
 /// Somebody else has to be left who can give rights at the whole stamp, and stays so until this is deleted.
 async fn keeps_an_admin(store: &dyn Store, gone: &AssignmentRecord) -> Result<Txn, ArmError> {
-    let root = Scope::root();
-    let gives = async |role: &str| -> Result<bool, ArmError> {
-        let permissions = permissions_of(store, role).await?;
-        Ok(permissions
-            .iter()
-            .any(|permission| permission.permits(GIVES_RIGHTS)))
-    };
-    if gone.at() != root || !gives(&gone.role).await? {
+    let gives = permissions_of(store, &gone.role).await?;
+    if gone.at() != Scope::root() || !gives.iter().any(|one| one.permits(directory::GIVES_RIGHTS)) {
         return Ok(Txn::default());
     }
-    let own = gone.key();
-    let (all, _) = store.list(ASSIGNMENTS).await.map_err(store_error)?;
-    for (key, found) in &all {
-        let Some(one) = assigned(key).filter(|one| one.scope == root && *key != own) else {
-            continue;
-        };
-        // Of a principal that is not there nobody can make use.
-        let there = store
-            .get(&key::principal(one.principal))
-            .await
-            .map_err(store_error)?;
-        if there.is_some() && gives(one.role).await? {
-            return Ok(Txn::default().at(key, found.revision));
-        }
-    }
-    Err(ArmError::new(
-        ErrorCode::LAST_ADMIN_ASSIGNMENT,
-        "Cannot delete the last RBAC admin assignment.",
-    ))
+    let left = directory::admin_left(store, Without::Assignment(&gone.key()))
+        .await
+        .map_err(store_error)?;
+    left.ok_or_else(|| {
+        ArmError::new(
+            ErrorCode::LAST_ADMIN_ASSIGNMENT,
+            "Cannot delete the last RBAC admin assignment.",
+        )
+    })
 }
 
 async fn list_keys(store: &dyn Store, prefix: &str) -> Result<Vec<String>, ArmError> {
@@ -478,28 +455,40 @@ pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<
         Term::Call(name) => name == "atscope",
         Term::CallOf(name, _) => name == "assignedto",
         Term::Is(name, _) => name == "principalid",
-        Term::AtLeast(..) | Term::AtMost(..) => false,
+        _ => false,
     };
     let words = "atScope(), principalId eq '{id}' or assignedTo('{id}')";
     let mut at_scope = false;
-    let mut of = Vec::new();
+    // Each term: those whose assignments it lets through.
+    let mut of: Vec<Vec<String>> = Vec::new();
     for term in terms(request.query("$filter"), known, words)? {
         match term {
             Term::Call(_) => at_scope = true,
-            // Without groups, what is assigned to somebody is what has its id.
-            Term::CallOf(_, id) | Term::Is(_, id) => of.push(id.to_ascii_lowercase()),
-            Term::AtLeast(..) | Term::AtMost(..) => {}
+            Term::Is(_, id) => of.push(vec![id.to_ascii_lowercase()]),
+            Term::CallOf(_, id) => {
+                // What is assigned to a group its members have.
+                let mut all = directory::groups_of(&*provider.store, &id)
+                    .await
+                    .map_err(store_error)?;
+                all.push(id.to_ascii_lowercase());
+                of.push(all);
+            }
+            _ => {}
         }
     }
     let place = place(&request.path);
     let at = Scope::of(&place);
-    let prefix = match of.first() {
-        Some(id) if guid(id).is_some() => assignments_of(id),
-        _ => ASSIGNMENTS.to_owned(),
-    };
-    let found = all(&*provider.store, &prefix).await?;
+    let mut found = Vec::new();
+    match of.first() {
+        Some(ids) if ids.iter().all(|id| guid(id).is_some()) => {
+            for id in ids {
+                found.extend(all(&*provider.store, &assignments_of(id)).await?);
+            }
+        }
+        _ => found = all(&*provider.store, ASSIGNMENTS).await?,
+    }
     let found = found.into_iter().filter(|one| {
-        of.iter().all(|id| one.principal == *id)
+        of.iter().all(|ids| ids.contains(&one.principal))
             && if at_scope {
                 one.at().contains(&at)
             } else {

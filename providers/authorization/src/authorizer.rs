@@ -1,20 +1,19 @@
 //! The answer to whether somebody may do something, from the records: as they are at that moment, so what is given holds from the next
 //! request on and what is taken away does not.
 //!
-//! A check reads the principal's own assignments, which are few, and decides by their keys; built-in roles are part of the program. Groups
-//! have no records yet: a principal stands for itself alone.
+//! A check reads the principal's own assignments, which are few, and decides by their keys; built-in roles are part of the program. Only
+//! where these do not suffice, those of the groups that it is in are read.
 
 use std::{borrow::Cow, sync::Arc};
 
-use arm_access::{Grant, Permission, Scope, built_in};
+use arm_access::{Grant, Permission, Scope};
 use arm_ids::ResourcePath;
 use arm_kernel::{Authorizer, Change, Locks, store_error};
 use arm_wire::{ArmError, Principal};
 use async_trait::async_trait;
-use control_records::access::{
-    LOCKS, LockLevel, LockRecord, RoleRecord, assigned, assignments_of, lock_scope, role_key,
-};
-use control_store::{Store, get_record, parse_record};
+use control_records::access::{self, LOCKS, LockLevel, LockRecord, assigned, assignments_of, lock_scope};
+use control_store::{Store, parse_record};
+use identity_directory::groups_of;
 
 /// Asks the roles that principals have.
 #[derive(Clone)]
@@ -40,28 +39,40 @@ pub(crate) async fn permissions_of(
     store: &dyn Store,
     role: &str,
 ) -> Result<Cow<'static, [Permission]>, ArmError> {
-    if let Some(built_in) = built_in(role) {
-        return Ok(Cow::Borrowed(&built_in.permissions));
-    }
-    let found = get_record::<RoleRecord>(store, &role_key(role))
-        .await
-        .map_err(store_error)?;
-    Ok(Cow::Owned(
-        found.map(|role| role.value.permissions).unwrap_or_default(),
-    ))
+    access::permissions_of(store, role).await.map_err(store_error)
 }
 
 impl RoleAuthorizer {
-    /// Whether any of a principal's roles passes, of those at scopes that matter. Only roles of such scopes are read.
+    /// Whether any of the roles that a principal has, itself or by its groups, passes, of those at scopes that matter. Only roles of such
+    /// scopes are read.
     async fn any_grant(
         &self,
         principal: &Principal,
-        matters: impl Fn(&Scope) -> bool + Send,
-        passes: impl Fn(&Grant<'_>) -> bool + Send,
+        matters: impl Fn(&Scope) -> bool + Send + Sync,
+        passes: impl Fn(&Grant<'_>) -> bool + Send + Sync,
+    ) -> Result<bool, ArmError> {
+        let own = &principal.object_id;
+        if self.grant_of(own, &matters, &passes).await? {
+            return Ok(true);
+        }
+        for group in groups_of(&*self.store, own).await.map_err(store_error)? {
+            if self.grant_of(&group, &matters, &passes).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The same of what is assigned to one principal or group.
+    async fn grant_of(
+        &self,
+        object_id: &str,
+        matters: &(impl Fn(&Scope) -> bool + Send + Sync),
+        passes: &(impl Fn(&Grant<'_>) -> bool + Send + Sync),
     ) -> Result<bool, ArmError> {
         let (own, _) = self
             .store
-            .list(&assignments_of(&principal.object_id))
+            .list(&assignments_of(object_id))
             .await
             .map_err(store_error)?;
         for (key, _) in &own {

@@ -483,8 +483,8 @@ async fn roles_at(store: &dyn Store, at: &ResourcePath, below: bool) -> Result<V
 pub(crate) async fn list(provider: &Authorization, request: &Request) -> Result<Items, ArmError> {
     let known = |term: &Term| match term {
         Term::Call(name) => name == "atscopeandbelow" || name == "atscope",
-        Term::CallOf(..) | Term::AtLeast(..) | Term::AtMost(..) => false,
         Term::Is(name, _) => name == "rolename" || name == "type",
+        _ => false,
     };
     let words = "atScopeAndBelow(), roleName eq '{name}' or type eq '{BuiltInRole or CustomRole}'";
     let terms = terms(request.query("$filter"), known, words)?;

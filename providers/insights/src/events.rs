@@ -32,7 +32,7 @@ struct Wanted {
 }
 
 impl Insights {
-    /// The events of a subscription that a request asks for, newest first.
+    /// The events of a subscription, or of what is in none, that a request asks for, newest first.
     pub(crate) async fn events(&self, request: &Request) -> Result<Vec<(String, Value)>, ArmError> {
         if !request
             .path
@@ -43,7 +43,7 @@ impl Insights {
             return Err(ArmError::new(ErrorCode::NOT_FOUND, message));
         }
         let wanted = Wanted::of(request.query("$filter"))?;
-        let subscription = request.path.subscription.as_deref().unwrap_or_default();
+        let subscription = request.path.subscription.as_deref();
         self.list(subscription, &wanted, selected(request).as_deref())
             .await
     }
@@ -51,17 +51,17 @@ impl Insights {
     /// Events with the places that they have in the list.
     async fn list(
         &self,
-        subscription: &str,
+        subscription: Option<&str>,
         wanted: &Wanted,
         selected: Option<&[String]>,
     ) -> Result<Vec<(String, Value)>, ArmError> {
-        let log = activity::log(&*self.store, Some(subscription))
+        let log = activity::log(&*self.store, subscription)
             .await
             .map_err(store_error)?;
         let events = log.into_iter().filter_map(|(id, record)| {
             let event = Event::of(&record, &id);
             wanted.takes(&event).then(|| {
-                let mut document = event.document(subscription, &self.tenant);
+                let mut document = event.document(subscription.unwrap_or_default(), &self.tenant);
                 if let (Some(selected), Some(fields)) = (selected, document.as_object_mut()) {
                     // Who may see an event is found by its id.
                     fields.retain(|name, _| {
@@ -95,7 +95,7 @@ impl Wanted {
         let known = |term: &Term| match term {
             Term::Is(name, _) => FIELDS.contains(&name.as_str()),
             Term::AtLeast(name, _) | Term::AtMost(name, _) => name == "eventtimestamp",
-            Term::Call(_) | Term::CallOf(..) => false,
+            _ => false,
         };
         let mut wanted = Self::default();
         for term in terms(filter, known, words)? {
@@ -103,7 +103,7 @@ impl Wanted {
                 Term::AtLeast(_, text) => wanted.from = Some(time(&text)?),
                 Term::AtMost(_, text) => wanted.until = Some(time(&text)?),
                 Term::Is(name, value) => wanted.fields.push((name, value)),
-                Term::Call(_) | Term::CallOf(..) => {}
+                _ => {}
             }
         }
         Ok(wanted)
@@ -319,7 +319,7 @@ mod tests {
                 .unwrap();
         };
         let listed = async || -> Vec<String> {
-            let events = insights.list("s", &Wanted::default(), None).await.unwrap();
+            let events = insights.list(Some("s"), &Wanted::default(), None).await.unwrap();
             events.into_iter().map(|(key, _)| key).collect()
         };
         keep("2026-11-29T01:02:03Z", "a").await;

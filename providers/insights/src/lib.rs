@@ -44,11 +44,20 @@ const EVENTS: ResourceType<Insights> = ResourceType {
     versions: &["2017-03-01-preview", "2015-04-01", "2014-04-01"],
     schema: None,
     members: None,
-    operations: &[Row::items("ActivityLogs_List", |provider, call| {
-        Box::pin(async { Ok(Items::Keyed(provider.events(&call.request).await?)) })
-    })
-    .own_filter()
-    .select()
-    .gate(Gate::Items)
-    .at(Scope::Subscription)],
+    operations: &[
+        Row::items("ActivityLogs_List", |provider, call| {
+            Box::pin(async { Ok(Items::Keyed(provider.events(&call.request).await?)) })
+        })
+        .own_filter()
+        .select()
+        .gate(Gate::Items)
+        .at(Scope::Subscription),
+        // What is in no subscription: the directory, roles at the stamp.
+        Row::items("TenantActivityLogs_List", |provider, call| {
+            Box::pin(async { Ok(Items::Keyed(provider.events(&call.request).await?)) })
+        })
+        .own_filter()
+        .select()
+        .at(Scope::Tenant),
+    ],
 };

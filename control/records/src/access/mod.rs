@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use locks::{LOCKS, LockLevel, LockRecord, lock_key, lock_scope};
-pub use roles::{ROLES, RoleNameRecord, RoleRecord, role_key, role_name_key};
+pub use roles::{ROLES, RoleNameRecord, RoleRecord, permissions_of, role_key, role_name_key};
 
 /// The prefix of all assignments.
 pub const ASSIGNMENTS: &str = "/access/assignment/";

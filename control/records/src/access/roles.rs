@@ -1,6 +1,9 @@
-//! Custom roles.
+//! Custom roles, and what any role permits.
 
-use arm_access::Permission;
+use std::borrow::Cow;
+
+use arm_access::{Permission, built_in};
+use control_store::{Store, StoreError, get_record};
 use serde::{Deserialize, Serialize};
 
 use super::Stamped;
@@ -47,4 +50,18 @@ pub fn role_key(id: &str) -> String {
 /// The key that says which custom role has a name; names ignore case.
 pub fn role_name_key(name: &str) -> String {
     format!("/access/role-name/{}", arm_ids::encode(&name.to_lowercase()))
+}
+
+/// What a role permits; nothing where there is no such role any more.
+///
+/// # Errors
+/// What the store says.
+pub async fn permissions_of(store: &dyn Store, role: &str) -> Result<Cow<'static, [Permission]>, StoreError> {
+    if let Some(built_in) = built_in(role) {
+        return Ok(Cow::Borrowed(&built_in.permissions));
+    }
+    let found = get_record::<RoleRecord>(store, &role_key(role)).await?;
+    Ok(Cow::Owned(
+        found.map(|role| role.value.permissions).unwrap_or_default(),
+    ))
 }

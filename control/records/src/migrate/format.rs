@@ -4,7 +4,7 @@ use control_store::StoreError;
 use serde::{Deserialize, Serialize};
 
 /// The format that this release reads and writes.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// Which format the records have, `/format`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 mod access;
 mod change;
 mod format;
+mod logins;
 mod owners;
 mod state;
 mod words;
@@ -50,6 +51,7 @@ pub async fn migrate(store: &dyn Store) -> Result<Migrated, MigrateError> {
             2 => words::run(store).await?,
             3 => state::run(store).await?,
             4 => access::run(store).await?,
+            5 => logins::run(store).await?,
             unknown => {
                 return Err(MigrateError::Damaged {
                     key: key::FORMAT.to_owned(),

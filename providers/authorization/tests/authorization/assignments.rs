@@ -1,5 +1,6 @@
 //! Assignments through the API.
 
+use identity_directory as directory;
 use serde_json::{Value, json};
 
 use crate::stamp::{
@@ -282,4 +283,53 @@ async fn rights_in_a_group_go_with_it_and_who_deleted_it_sees_it_end() {
     assert_eq!(stamp.get(&ada, &group).await.status, 403);
     assert_eq!(stamp.get(&ada, &group.replace("/g?", "/h?")).await.status, 200);
     assert_eq!(stamp.record(&ada).await.object_id, ada.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_assigned_to_a_group_its_members_have_until_they_leave_it() {
+    let stamp = Stamp::new().await;
+    let who = stamp.principal("member").await;
+    let inner = stamp.group_around(&who.id).await;
+    let outer = stamp.group_around(&inner).await;
+    let group = format!("{}?{GROUPS}", group_id("g"));
+    assert_eq!(stamp.get(&who, &group).await.status, 403);
+    let path = assignment_path(&group_id("g"), &stamp.env.ids.uuid().to_string());
+    let mut body = assignment(&role_id("Reader"), &outer);
+    body["properties"]["principalType"] = json!("User");
+    let refused = stamp.arm(&stamp.owner, "PUT", &path, Some(body.clone())).await;
+    assert_eq!(refused.code(), "UnmatchedPrincipalType", "{refused:?}");
+    body["properties"]["principalType"] = json!("Group");
+    let made = stamp.arm(&stamp.owner, "PUT", &path, Some(body)).await;
+    assert_eq!(
+        (made.status, &made.body["properties"]["principalType"]),
+        (201, &json!("Group"))
+    );
+    assert_eq!(stamp.get(&who, &group).await.status, 200);
+    // Clients ask what somebody has with everything that its groups have.
+    for (filter, count) in [("assignedTo", 1), ("principalId eq", 0)] {
+        let filter = match filter {
+            "assignedTo" => format!("assignedTo('{}')", who.id),
+            _ => format!("principalId eq '{}'", who.id),
+        };
+        let listed = stamp.get(&stamp.owner, &list(&group_id("g"), &filter)).await;
+        assert_eq!(listed.names().len(), count, "{listed:?}");
+    }
+    let permissions = format!(
+        "{}/providers/Microsoft.Authorization/permissions?{ROLES}",
+        group_id("g")
+    );
+    let permissions = stamp.get(&who, &permissions).await;
+    assert_eq!(
+        permissions.body["value"][0]["actions"],
+        json!(["*/read"]),
+        "{permissions:?}"
+    );
+    directory::remove_member(&stamp.writer(), &outer, &inner)
+        .await
+        .unwrap();
+    assert_eq!(
+        stamp.get(&who, &group).await.status,
+        403,
+        "from the next request on"
+    );
 }

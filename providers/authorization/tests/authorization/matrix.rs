@@ -16,7 +16,20 @@ struct Kind {
     letter: char,
     role: Option<&'static str>,
     scopes: Vec<String>,
-    deleted: bool,
+    becomes: Becomes,
+}
+
+/// What is done with a principal that has its role.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Becomes {
+    /// Nothing.
+    Itself,
+    /// A group has the role, and the principal is in a group of that group.
+    Member,
+    /// It is removed.
+    Deleted,
+    /// It is disabled.
+    Disabled,
 }
 
 fn kinds() -> Vec<Kind> {
@@ -24,7 +37,7 @@ fn kinds() -> Vec<Kind> {
         letter,
         role,
         scopes,
-        deleted: false,
+        becomes: Becomes::Itself,
     };
     let other = vec![format!("/subscriptions/{OTHER}"), group_id("h")];
     vec![
@@ -44,8 +57,16 @@ fn kinds() -> Vec<Kind> {
         kind('X', Some("Owner"), other),
         kind('N', None, Vec::new()),
         Kind {
-            deleted: true,
+            becomes: Becomes::Deleted,
             ..kind('D', Some("Owner"), vec!["/".to_owned()])
+        },
+        Kind {
+            becomes: Becomes::Disabled,
+            ..kind('I', Some("Owner"), vec!["/".to_owned()])
+        },
+        Kind {
+            becomes: Becomes::Member,
+            ..kind('G', Some("Contributor"), vec![subscription_id()])
         },
     ]
 }
@@ -84,8 +105,12 @@ fn begins(above: &str, below: &str) -> bool {
 }
 
 impl Kind {
+    fn is_nobody(&self) -> bool {
+        matches!(self.becomes, Becomes::Deleted | Becomes::Disabled)
+    }
+
     fn expected(&self, route: &Route, action: &str, scope: &str) -> bool {
-        if self.deleted {
+        if self.is_nobody() {
             return false;
         }
         let allowed = self.role.is_some_and(|role| known_for(role, action))
@@ -149,12 +174,12 @@ fn paths(namespace: &str, route: &Route) -> Vec<String> {
 }
 
 /// Gives a role without asking: a cluster has no record here.
-async fn give(stamp: &Stamp, who: &Who, role: &str, scope: &str) {
+async fn give(stamp: &Stamp, holder: &str, role: &str, scope: &str) {
     let now = stamp.env.clock.now();
     let record = AssignmentRecord {
         v: 1,
         name: stamp.env.ids.uuid().to_string(),
-        principal: who.id.clone(),
+        principal: holder.to_owned(),
         principal_type: "ServicePrincipal".to_owned(),
         role: role_id(role).rsplit('/').next().unwrap().to_owned(),
         scope: scope.to_owned(),
@@ -171,11 +196,17 @@ async fn everybody_may_what_their_roles_are_known_for_and_nothing_else() {
     let mut people = Vec::new();
     for kind in &kinds {
         let who = stamp.principal(&format!("matrix-{}", kind.letter)).await;
+        let holder = match kind.becomes {
+            Becomes::Member => stamp.group_around(&stamp.group_around(&who.id).await).await,
+            _ => who.id.clone(),
+        };
         for scope in &kind.scopes {
-            give(&stamp, &who, kind.role.unwrap(), scope).await;
+            give(&stamp, &holder, kind.role.unwrap(), scope).await;
         }
-        if kind.deleted {
-            stamp.forget(&who).await;
+        match kind.becomes {
+            Becomes::Deleted => stamp.forget(&who).await,
+            Becomes::Disabled => stamp.disable(&who).await,
+            Becomes::Itself | Becomes::Member => {}
         }
         people.push(who);
     }
@@ -201,7 +232,7 @@ async fn everybody_may_what_their_roles_are_known_for_and_nothing_else() {
                     if expected == refused {
                         wrong.push(format!("{} {method} {path}: {answer:?}", kind.letter));
                     }
-                    assert_eq!(answer.status == 401, kind.deleted, "{answer:?}");
+                    assert_eq!(answer.status == 401, kind.is_nobody(), "{answer:?}");
                     if answer.status == 403 && method == "GET" {
                         same_whatever_is_there(&stamp, who, &uri, answer.message()).await;
                     }

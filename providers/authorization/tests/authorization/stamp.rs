@@ -13,8 +13,10 @@ use control_records::{PrincipalRecord, SubscriptionRecord, access, key};
 use control_store::{Store, Txn, put_record};
 use http::StatusCode;
 use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
+use identity_directory as directory;
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, ContainerService, HistoryApi};
+use providers_managedidentity::ManagedIdentity;
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
@@ -150,6 +152,7 @@ impl Stamp {
             ),
             shell("Landfall.Backup", routes::<BackupApi>()),
             shell("Landfall.ContainerService", routes::<HistoryApi>()),
+            shell(providers_managedidentity::NAMESPACE, routes::<ManagedIdentity>()),
             Arc::new(Authorization::new(env.clone(), Arc::clone(&store), TENANT)),
         ];
         providers.push(Arc::new(ResourcesProvider::new(
@@ -247,6 +250,34 @@ impl Stamp {
     pub(crate) async fn forget(&self, who: &Who) {
         let txn = Txn::default().delete(key::principal(&who.id));
         self.store.txn(txn).await.unwrap();
+    }
+
+    /// Disables a principal.
+    pub(crate) async fn disable(&self, who: &Who) {
+        let writer = self.writer();
+        let off = directory::update_principal(&writer, &who.id, |record| {
+            record.disabled = true;
+            Ok(())
+        });
+        off.await.unwrap();
+    }
+
+    /// A new group with one member; its id.
+    pub(crate) async fn group_around(&self, member: &str) -> String {
+        let new = directory::NewGroup {
+            display_name: format!("around {member}"),
+            description: String::new(),
+            nickname: "around".to_owned(),
+        };
+        let group = directory::create_group(&self.writer(), new).await.unwrap();
+        directory::add_member(&self.writer(), &group.object_id, member)
+            .await
+            .unwrap();
+        group.object_id
+    }
+
+    pub(crate) fn writer(&self) -> directory::Writer<'_> {
+        directory::Writer::unnoted(&*self.store, &self.env)
     }
 
     /// What is there of a principal.

@@ -1,0 +1,165 @@
+//! Applications: made, changed, removed with their service principals.
+
+use control_records::{ApplicationRecord, Credential, key};
+use control_store::{Txn, put_record};
+
+use crate::{
+    MOST_APPLICATIONS, Without, admin_left,
+    admins::is_usable,
+    credentials::check_credentials,
+    find::{application, applications, find_login},
+    principals::delete_principal,
+    writer::{DirectoryError, Writer, check_name},
+};
+
+/// The most further names of an application.
+const MOST_URIS: usize = 20;
+const MAX_URI_CHARS: usize = 255;
+
+/// An application to be made.
+pub struct NewApplication {
+    /// For people.
+    pub display_name: String,
+    /// By which it is known as well.
+    pub identifier_uris: Vec<String>,
+    /// What it can prove itself with.
+    pub credentials: Vec<Credential>,
+}
+
+fn check(record: &ApplicationRecord) -> Result<(), DirectoryError> {
+    check_name("displayName", &record.display_name)?;
+    if record.identifier_uris.len() > MOST_URIS {
+        let must = format!("has to have at most {MOST_URIS} values");
+        return Err(DirectoryError::invalid("identifierUris", must));
+    }
+    for uri in &record.identifier_uris {
+        let scheme = uri.split_once("://").is_some_and(|(scheme, rest)| {
+            !scheme.is_empty() && scheme.chars().all(|char| char.is_ascii_alphanumeric()) && !rest.is_empty()
+        });
+        if !scheme || uri.chars().count() > MAX_URI_CHARS || uri.chars().any(|c| c.is_control() || c == ' ') {
+            let must = format!("has to have URIs of at most {MAX_URI_CHARS} characters, e.g. 'api://shop'");
+            return Err(DirectoryError::invalid("identifierUris", must));
+        }
+    }
+    check_credentials(&record.credentials)
+}
+
+/// No other application may be known by the same.
+async fn are_free(writer: &Writer<'_>, record: &ApplicationRecord) -> Result<usize, DirectoryError> {
+    let all = applications(writer.store).await?;
+    for other in all.iter().filter(|other| other.object_id != record.object_id) {
+        let taken = record.identifier_uris.iter().find(|uri| {
+            other
+                .identifier_uris
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(uri))
+        });
+        if let Some(uri) = taken {
+            return Err(DirectoryError::Taken {
+                what: "application",
+                field: "identifierUris",
+                value: uri.clone(),
+            });
+        }
+    }
+    Ok(all.len())
+}
+
+/// Makes an application. Nobody can log in as it until it has a service principal.
+///
+/// # Errors
+/// When something is not of its form, or there are too many.
+pub async fn create_application(
+    writer: &Writer<'_>,
+    new: NewApplication,
+) -> Result<ApplicationRecord, DirectoryError> {
+    let record = ApplicationRecord {
+        v: 1,
+        object_id: writer.id(),
+        app_id: writer.id(),
+        display_name: new.display_name,
+        identifier_uris: new.identifier_uris,
+        credentials: new.credentials,
+        created_at: writer.env.clock.now(),
+    };
+    check(&record)?;
+    for attempt in 1.. {
+        if are_free(writer, &record).await? >= MOST_APPLICATIONS {
+            return Err(DirectoryError::Full {
+                what: "applications",
+                most: MOST_APPLICATIONS,
+            });
+        }
+        let own = key::application(&record.object_id);
+        let txn = Txn::default().absent(&own).with(put_record(own, &record));
+        if writer.commit(txn, attempt).await? {
+            break;
+        }
+    }
+    Ok(record)
+}
+
+/// Changes an application, and its service principal's credentials and name with it. `change` may be called again where the record changed
+/// meanwhile; the ids stay.
+///
+/// # Errors
+/// When it is not there, something is not of its form, or nobody would be left who could give rights.
+pub async fn update_application(
+    writer: &Writer<'_>,
+    id: &str,
+    mut change: impl FnMut(&mut ApplicationRecord) -> Result<(), DirectoryError>,
+) -> Result<ApplicationRecord, DirectoryError> {
+    for attempt in 1.. {
+        let missing = || DirectoryError::missing("application", id);
+        let found = application(writer.store, id).await?.ok_or_else(missing)?;
+        let before = found.value;
+        let mut record = before.clone();
+        change(&mut record)?;
+        if record == before {
+            return Ok(record);
+        }
+        check(&record)?;
+        are_free(writer, &record).await?;
+        let own = key::application(&before.object_id);
+        let mut txn = Txn::default();
+        if let Some(below) = find_login(writer.store, &before.app_id).await? {
+            let mut principal = below.value.clone();
+            let of_application = |id: &str| before.credentials.iter().any(|one| one.id == id);
+            principal.credentials.retain(|one| !of_application(&one.id));
+            principal.credentials.extend(record.credentials.iter().cloned());
+            principal.display_name.clone_from(&record.display_name);
+            if is_usable(&below.value) && !is_usable(&principal) {
+                let left = admin_left(writer.store, Without::Principal(&principal.object_id)).await?;
+                txn = left.ok_or(DirectoryError::LastAdmin)?;
+            }
+            let key = key::principal(&principal.object_id);
+            txn = txn.at(&key, below.revision).with(put_record(key, &principal));
+        }
+        let txn = txn.at(&own, found.revision).with(put_record(own, &record));
+        if writer.commit(txn, attempt).await? {
+            return Ok(record);
+        }
+    }
+    unreachable!("the loop ends with an answer")
+}
+
+/// Removes an application, its service principal first.
+///
+/// # Errors
+/// When it is not there, or nobody would be left who could give rights.
+pub async fn delete_application(writer: &Writer<'_>, id: &str) -> Result<(), DirectoryError> {
+    for attempt in 1.. {
+        let missing = || DirectoryError::missing("application", id);
+        let found = application(writer.store, id).await?.ok_or_else(missing)?;
+        if let Some(below) = find_login(writer.store, &found.value.app_id).await? {
+            delete_principal(writer, &below.value.object_id).await?;
+        }
+        // A service principal that is made in between writes the record, and this begins again.
+        let own = key::application(&found.value.object_id);
+        let txn = Txn::default().at(&own, found.revision).delete(own);
+        if writer.commit(txn, attempt).await? {
+            break;
+        }
+    }
+    Ok(())
+}

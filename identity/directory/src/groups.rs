@@ -1,0 +1,158 @@
+//! Groups: made, changed, removed.
+
+use control_records::{GroupNameRecord, PrincipalGroupRecord, key};
+use control_store::{Txn, get_record, put_record};
+
+use crate::{
+    MOST_GROUPS, Without, admin_left,
+    find::group,
+    members::members,
+    principals::{BATCH, forget_memberships},
+    writer::{DirectoryError, Writer, check_name},
+};
+
+const MAX_DESCRIPTION_CHARS: usize = 1024;
+
+/// A group to be made.
+pub struct NewGroup {
+    /// For people; no other group has it.
+    pub display_name: String,
+    /// For people.
+    pub description: String,
+    /// Its alias.
+    pub nickname: String,
+}
+
+fn check(record: &PrincipalGroupRecord) -> Result<(), DirectoryError> {
+    check_name("displayName", &record.display_name)?;
+    check_name("mailNickname", &record.nickname)?;
+    if record.description.chars().count() > MAX_DESCRIPTION_CHARS {
+        let must = format!("has to have at most {MAX_DESCRIPTION_CHARS} characters");
+        return Err(DirectoryError::invalid("description", must));
+    }
+    Ok(())
+}
+
+/// Takes a name for a group, which must not be another's.
+async fn take_name(
+    writer: &Writer<'_>,
+    record: &PrincipalGroupRecord,
+    txn: Txn,
+) -> Result<Txn, DirectoryError> {
+    let name = key::principal_group_name(&record.display_name);
+    let present = get_record::<GroupNameRecord>(writer.store, &name).await?;
+    if present.is_some_and(|present| present.value.group != record.object_id) {
+        return Err(DirectoryError::Taken {
+            what: "group",
+            field: "displayName",
+            value: record.display_name.clone(),
+        });
+    }
+    let index = GroupNameRecord {
+        v: 1,
+        group: record.object_id.clone(),
+    };
+    Ok(txn.absent(&name).with(put_record(name, &index)))
+}
+
+/// Makes a group without members.
+///
+/// # Errors
+/// When its name is another's, something is not of its form, or there are too many.
+pub async fn create_group(
+    writer: &Writer<'_>,
+    new: NewGroup,
+) -> Result<PrincipalGroupRecord, DirectoryError> {
+    let record = PrincipalGroupRecord {
+        v: 1,
+        object_id: writer.id(),
+        display_name: new.display_name,
+        description: new.description,
+        nickname: new.nickname,
+        created_at: writer.env.clock.now(),
+    };
+    check(&record)?;
+    for attempt in 1.. {
+        if writer.store.list(key::PRINCIPAL_GROUPS).await?.0.len() >= MOST_GROUPS {
+            return Err(DirectoryError::Full {
+                what: "groups",
+                most: MOST_GROUPS,
+            });
+        }
+        let own = key::principal_group(&record.object_id);
+        let txn = Txn::default().absent(&own).with(put_record(own, &record));
+        let txn = take_name(writer, &record, txn).await?;
+        if writer.commit(txn, attempt).await? {
+            break;
+        }
+    }
+    Ok(record)
+}
+
+/// Changes a group. `change` may be called again where the record changed meanwhile; the id stays.
+///
+/// # Errors
+/// When it is not there, something is not of its form, or its name is another's.
+pub async fn update_group(
+    writer: &Writer<'_>,
+    id: &str,
+    mut change: impl FnMut(&mut PrincipalGroupRecord) -> Result<(), DirectoryError>,
+) -> Result<PrincipalGroupRecord, DirectoryError> {
+    for attempt in 1.. {
+        let missing = || DirectoryError::missing("group", id);
+        let found = group(writer.store, id).await?.ok_or_else(missing)?;
+        let before = found.value;
+        let mut record = before.clone();
+        change(&mut record)?;
+        if record == before {
+            return Ok(record);
+        }
+        check(&record)?;
+        let own = key::principal_group(&before.object_id);
+        let mut txn = Txn::default().at(&own, found.revision);
+        if !record.display_name.eq_ignore_ascii_case(&before.display_name) {
+            txn = txn.delete(key::principal_group_name(&before.display_name));
+            txn = take_name(writer, &record, txn).await?;
+        }
+        let txn = txn.with(put_record(own, &record));
+        if writer.commit(txn, attempt).await? {
+            return Ok(record);
+        }
+    }
+    unreachable!("the loop ends with an answer")
+}
+
+/// Removes a group: its members are taken out of it, and it out of others, before it is gone. Role assignments stay, and give nobody
+/// anything.
+///
+/// # Errors
+/// When it is not there, or nobody would be left who could give rights.
+pub async fn delete_group(writer: &Writer<'_>, id: &str) -> Result<(), DirectoryError> {
+    for attempt in 1.. {
+        let missing = || DirectoryError::missing("group", id);
+        let found = group(writer.store, id).await?.ok_or_else(missing)?;
+        let record = found.value;
+        let id = &record.object_id;
+        let left = admin_left(writer.store, Without::Group(id)).await?;
+        let txn = left.ok_or(DirectoryError::LastAdmin)?;
+        for batch in members(writer.store, id).await?.chunks(BATCH) {
+            let mut txn = batch.iter().fold(Txn::default(), |txn, member| {
+                txn.delete(key::member(id, member))
+                    .delete(key::member_of(member, id))
+            });
+            txn.ops.extend(writer.note.iter().cloned());
+            writer.store.txn(txn).await?;
+        }
+        forget_memberships(writer.store, id).await?;
+        // A membership that is made in between writes the record, and this begins again.
+        let own = key::principal_group(id);
+        let txn = txn
+            .at(&own, found.revision)
+            .delete(own)
+            .delete(key::principal_group_name(&record.display_name));
+        if writer.commit(txn, attempt).await? {
+            break;
+        }
+    }
+    Ok(())
+}

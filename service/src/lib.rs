@@ -42,6 +42,7 @@ use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenSe
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
 use providers_insights::Insights;
+use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
@@ -88,7 +89,7 @@ impl Config {
                 self.base_url.clone(),
                 "https://management.core.windows.net".to_owned(),
             ],
-            resources: Vec::new(),
+            resources: vec![format!("{}/{}", self.base_url, identity_graph::ROOT)],
         }
     }
 }
@@ -198,6 +199,15 @@ impl Service {
             Arc::clone(&store),
             config.tenant.clone(),
         ));
+        let identities: Arc<dyn Provider> = Arc::new(ManagedIdentity::new(
+            ManagedIdentityConfig {
+                location: config.location.clone(),
+                location_display: "Local".to_owned(),
+                tenant_id: config.tenant.clone(),
+            },
+            env.clone(),
+            Arc::clone(&store),
+        ));
         let insights: Arc<dyn Provider> = Arc::new(Insights::new(Arc::clone(&store), config.tenant.clone()));
         let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
         let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
@@ -212,6 +222,7 @@ impl Service {
             vec![
                 Arc::clone(&clusters),
                 Arc::clone(&authorization),
+                Arc::clone(&identities),
                 Arc::clone(&insights),
             ],
         ));
@@ -236,6 +247,7 @@ impl Service {
                 Arc::clone(&clusters),
                 resources,
                 authorization,
+                Arc::clone(&identities),
                 insights,
                 own,
                 backups,
@@ -265,7 +277,7 @@ impl Service {
             edge,
             tokens,
             controller,
-            reaper: GroupReaper::new(env.clone(), store, vec![clusters]),
+            reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities]),
             env: env.clone(),
         }
     }

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::{
     Edge, Inner,
     answer::{self, Failure, Outcome},
-    body, compress, metadata, query,
+    body, compress, graph, metadata, query,
 };
 
 /// The address of the other end, put into the request by the listener.
@@ -65,6 +65,10 @@ impl Edge {
         let trace = Trace::new(&request_id, &correlation, address);
         let (mut answer, code) = match self.plain(&parts, body, &caller).await {
             Handled::Done(answer) => (answer, ""),
+            Handled::Arm(parts, body) if graph::segments(parts.uri.path()).is_some() => {
+                self.graph(parts, body, caller, trace.clone(), &mut principal, &mut written)
+                    .await
+            }
             Handled::Arm(parts, body) => {
                 let outcome = self
                     .arm(parts, body, caller, trace.clone(), &mut principal, &mut written)
@@ -358,10 +362,10 @@ impl Edge {
 }
 
 /// A request that changes something or hands out credentials, for the activity log.
-struct Written {
-    action: String,
-    scope: String,
-    subscription: Option<String>,
+pub(crate) struct Written {
+    pub(crate) action: String,
+    pub(crate) scope: String,
+    pub(crate) subscription: Option<String>,
 }
 
 /// Whether a request is answered already.

@@ -1,7 +1,7 @@
 //! The HTTP edge: everything between a socket and a provider.
 //!
 //! Owns the order of checks, headers, error bodies, the endpoints document, and the listener with TLS; which provider answers is the
-//! kernel's ([`Registry`]). Always true: every answer has `x-ms-request-id`; every error below ARM paths has
+//! kernel's ([`Registry`]), what is below `/graph` is the directory's (`identity/graph`). Always true: every answer has `x-ms-request-id`; every error below ARM paths has
 //! ARM's form; a request reaches a provider only with a valid token, a known api-version, the permission of its row, an existing subscription and
 //! (but for the group itself) an existing resource group, and a JSON object where it has a body; a fault or panic of a
 //! provider becomes a 500 whose cause is in the log and nowhere else. Knows no Kubernetes.
@@ -12,6 +12,7 @@ mod answer;
 mod body;
 mod compress;
 mod connection;
+mod graph;
 mod handle;
 mod metadata;
 mod operations;
@@ -24,6 +25,7 @@ use arm_kernel::{AccessControl, Provider, Registry};
 use base_env::Env;
 use control_store::Store;
 use identity::TokenService;
+use identity_graph::Graph;
 
 pub use body::MAX_BODY_BYTES;
 pub use serve::{LIMITS, ServeError, ServerTls};
@@ -54,6 +56,7 @@ struct Inner {
     store: Arc<dyn Store>,
     identity: Arc<TokenService>,
     registry: Registry,
+    graph: Graph,
     access: AccessControl,
 }
 
@@ -68,6 +71,12 @@ impl Edge {
         providers: Vec<Arc<dyn Provider>>,
         access: AccessControl,
     ) -> Self {
+        let graph = Graph::new(
+            env.clone(),
+            Arc::clone(&store),
+            Arc::clone(&access.authorizer),
+            identity.config().tenant_id.clone(),
+        );
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -75,6 +84,7 @@ impl Edge {
                 store,
                 identity,
                 registry: Registry::new(providers),
+                graph,
                 access,
             }),
         }

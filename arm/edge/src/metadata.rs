@@ -3,7 +3,7 @@
 use identity::{IdentityConfig, Shape};
 use serde_json::{Value, json};
 
-use crate::EdgeConfig;
+use crate::{EdgeConfig, graph};
 
 /// The document, for all api-versions: the union of the keys of 2015-01-01 and 2022-09-01 satisfies old and new clients.
 pub(crate) fn document(config: &EdgeConfig, identity: &IdentityConfig, base_url: &str) -> Value {
@@ -27,7 +27,7 @@ pub(crate) fn document(config: &EdgeConfig, identity: &IdentityConfig, base_url:
         "graph": base_url,
         "graphAudience": base_url,
         "graphEndpoint": base_url,
-        "microsoftGraphResourceId": base_url,
+        "microsoftGraphResourceId": graph::resource_id(config),
         "portal": base_url,
         "portalEndpoint": base_url,
         "vmImageAliasDoc": format!("{base_url}/metadata/vmImageAliases"),

@@ -33,6 +33,12 @@ pub const HASHING: Kind = Kind {
     threads: 1,
     queue: 256,
 };
+/// Hashing of passwords that are set: as costly, and not to wait for strangers who guess.
+pub const PASSWORDS: Kind = Kind {
+    name: "setting of passwords",
+    threads: 1,
+    queue: 64,
+};
 /// Bodies of backups that come in, each as long as its machine sends.
 pub const UPLOADS: Kind = Kind {
     name: "uploads of backups",
@@ -65,7 +71,7 @@ pub const DISKS: Kind = Kind {
 };
 
 /// All kinds.
-pub const KINDS: &[Kind] = &[HASHING, UPLOADS, RESTORES, QUESTIONS, UPKEEP, DISKS];
+pub const KINDS: &[Kind] = &[HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, DISKS];
 /// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;
 /// Threads for work that blocks that a runtime has to have.

@@ -10,6 +10,7 @@ use control_records::{
     Assignment, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing, LeaseRecord,
     MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role, Work, access,
     child, directory, events, key,
+    principal::of_cluster,
     unknown::{self, Kind},
 };
 use control_store::{Revision, StoreError, Stored, Txn, get_record, put_record};
@@ -402,6 +403,17 @@ async fn forget(
         })?;
         let (removals, whole) = access::removals_below(&*deps.store, &scope, GRANTS).await?;
         txn.ops.extend(removals);
+        if !whole {
+            return Ok(txn);
+        }
+    }
+    // Whoever stood for it is nobody from here on.
+    for identity in of_cluster(cluster.body()) {
+        let id = cluster_id(cluster);
+        let (removals, whole) =
+            identity_directory::removals(&*deps.store, &identity.object_id, &id, GRANTS).await?;
+        txn.compare.extend(removals.compare);
+        txn.ops.extend(removals.ops);
         if !whole {
             return Ok(txn);
         }

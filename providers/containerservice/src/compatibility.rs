@@ -16,6 +16,8 @@ pub struct OtherRoutes {
     pub resources: Vec<Route>,
     /// Of `Microsoft.Authorization`.
     pub authorization: Vec<Route>,
+    /// Of `Microsoft.ManagedIdentity`.
+    pub identities: Vec<Route>,
     /// Of `Microsoft.Insights`.
     pub insights: Vec<Route>,
 }
@@ -94,6 +96,12 @@ pub fn compatibility(others: &OtherRoutes) -> String {
          `/providers/Microsoft.Authorization/`.\n\n",
     );
     operations(&mut page, &others.authorization);
+    page.push_str(
+        "\n## Managed identities\n\n\
+         Of `Microsoft.ManagedIdentity`. Each is a real principal that can be given roles. It logs in with a token of an issuer that one of \
+         its federated credentials names; there is no metadata service that hands out tokens.\n\n",
+    );
+    operations(&mut page, &others.identities);
     page.push_str(
         "\n## The activity log\n\n\
          Of `Microsoft.Insights`: each write, each credential that was handed out and each refusal, as long as they are kept (90 days, 5,000 \

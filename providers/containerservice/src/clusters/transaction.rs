@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
-use control_records::{ClusterRecord, GroupRecord, directory, events, key};
+use control_records::{
+    ClusterRecord, GroupRecord, PrincipalRecord, directory, events, key, principal::of_cluster,
+};
 use control_store::{Compare, Txn, put_record};
 use serde_json::Value;
 
@@ -15,6 +17,15 @@ use crate::{ContainerService, records::ClusterPath};
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
 pub fn secret_name(uid: &str, path: &str) -> String {
     format!("/clusters/{uid}/{path}")
+}
+
+fn cluster_id(record: &ClusterRecord) -> String {
+    arm_ids::resource_id(
+        &record.subscription,
+        &record.resource_group,
+        crate::NAMESPACE,
+        &[("managedClusters", &record.name)],
+    )
 }
 
 impl ContainerService {
@@ -49,11 +60,37 @@ impl ContainerService {
                 });
             }
         }
+        if !record.deleting {
+            txn = self.principals(&record, txn).await?;
+        }
         let txn = directory::new_operation(txn, &change.operation);
         let now = self.env.clock.now();
         events::append(&*self.store, txn, &change.record.uid, &change.events, now)
             .await
             .map_err(store_error)
+    }
+
+    /// Makes the principals that stand for the cluster, with it or with the next change of a cluster of before: clients give them rights
+    /// right after the answer.
+    async fn principals(&self, record: &ClusterRecord, mut txn: Txn) -> Result<Txn, ArmError> {
+        for identity in of_cluster(record.body()) {
+            let found = identity_directory::principal(&*self.store, &identity.object_id)
+                .await
+                .map_err(store_error)?;
+            if found.is_some() {
+                continue;
+            }
+            let suffix = if identity.of_kubelets { "-agentpool" } else { "" };
+            let principal = PrincipalRecord {
+                kind: "ManagedIdentity".to_owned(),
+                login: identity.client_id,
+                display_name: format!("{}{suffix}", record.name),
+                resource: Some(cluster_id(record)),
+                ..PrincipalRecord::new(&identity.object_id, self.env.clock.now())
+            };
+            txn = identity_directory::made(txn, &principal);
+        }
+        Ok(txn)
     }
 
     /// The record with the body's secrets sealed into it.

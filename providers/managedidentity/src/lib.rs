@@ -1,0 +1,106 @@
+//! `Microsoft.ManagedIdentity`: identities that are resources, each a real principal, and the federated credentials that they log in with.
+//!
+//! Always true: an identity's record and its principal are made in one transaction and removed in one; `principalId` and `clientId` are in
+//! the answer that makes it and stay; a federated credential is a credential of the principal and is kept nowhere else.
+//!
+//! Called by: the edge.
+
+mod body;
+mod federated;
+mod identities;
+
+use std::sync::Arc;
+
+use arm_kernel::{Gate, Host, Namespace, Operation, ResourceType, Scope, Verb, operations_document};
+use arm_wire::Response;
+use base_env::Env;
+use control_store::Store;
+
+/// The namespace.
+pub const NAMESPACE: &str = "Microsoft.ManagedIdentity";
+
+/// The api-versions, newest first. What is served has not changed between these, but for federated credentials, which came in 2022.
+pub(crate) const API_VERSIONS: &[&str] = &[
+    "2025-05-31-preview",
+    "2025-01-31-preview",
+    "2024-11-30",
+    "2023-07-31-preview",
+    "2023-01-31",
+    "2022-01-31-preview",
+    "2021-09-30-preview",
+    "2018-11-30",
+    "2015-08-31-preview",
+];
+
+/// What the provider is told about its stamp.
+#[derive(Debug, Clone)]
+pub struct ManagedIdentityConfig {
+    /// Name of the only location, e.g. `local`.
+    pub location: String,
+    /// The location for people, e.g. `Local`.
+    pub location_display: String,
+    /// GUID of the tenant.
+    pub tenant_id: String,
+}
+
+/// The provider.
+pub struct ManagedIdentity {
+    config: ManagedIdentityConfig,
+    env: Env,
+    store: Arc<dyn Store>,
+}
+
+impl ManagedIdentity {
+    /// A provider over a store.
+    pub fn new(config: ManagedIdentityConfig, env: Env, store: Arc<dyn Store>) -> Self {
+        Self { config, env, store }
+    }
+}
+
+impl Host for ManagedIdentity {
+    type Config = ManagedIdentityConfig;
+
+    fn config(&self) -> &ManagedIdentityConfig {
+        &self.config
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Nothing here is long-running.
+    fn location(&self) -> &str {
+        &self.config.location
+    }
+}
+
+impl Namespace for ManagedIdentity {
+    const NAME: &'static str = NAMESPACE;
+    const TYPES: &'static [&'static ResourceType<Self>] =
+        &[&identities::TYPE, &federated::TYPE, &SYSTEM_ASSIGNED, &OPERATIONS];
+}
+
+/// The identity of any resource, read at the resource.
+const SYSTEM_ASSIGNED: ResourceType<ManagedIdentity> = ResourceType {
+    path: "identities",
+    versions: API_VERSIONS,
+    schema: None,
+    members: None,
+    operations: &[Operation::not_yet(Verb::Get, "SystemAssignedIdentities_GetByScope").at(Scope::Resource)],
+};
+
+const OPERATIONS: ResourceType<ManagedIdentity> = ResourceType {
+    path: "operations",
+    versions: API_VERSIONS,
+    schema: None,
+    members: None,
+    operations: &[Operation::read(Verb::List, "Operations_List", |_, _| {
+        Box::pin(async { Ok(Response::ok(operations_document::<ManagedIdentity>())) })
+    })
+    .gate(Gate::Anybody)
+    .at(Scope::Tenant)],
+};

@@ -7,6 +7,7 @@ mod dns;
 mod fresh;
 mod guide;
 mod healing;
+mod identity;
 mod login;
 mod maintenance;
 mod members;
@@ -37,7 +38,7 @@ struct Walk {
 /// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &["up", "access", "reach", "store", "backup"],
+        scenarios: &["up", "access", "identity", "reach", "store", "backup"],
         act: keeping,
     },
     Walk {
@@ -156,6 +157,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("access") {
         access::walk(journal, stamp, az)?;
+    }
+    if wanted.has("identity") {
+        identity::walk(journal, stamp, az)?;
     }
     if wanted.has("reach") {
         reach::walk(journal, stamp, az)?;

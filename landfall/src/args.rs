@@ -4,6 +4,7 @@
 
 mod access;
 mod backup;
+mod identity;
 mod image;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -13,6 +14,10 @@ use clap_complete::Shell;
 
 pub(crate) use access::{Access, AccessPlace};
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
+pub(crate) use identity::{
+    Application, Certificate, Federated, Group, Identity, Member, ResetPassword, Secret, ServicePrincipal,
+    User, UserCreate,
+};
 pub(crate) use image::{Image, ImageBuild, SourceArg};
 
 /// Azure Kubernetes Service on your own machines.
@@ -112,6 +117,9 @@ pub(crate) enum Command {
     /// Who has which role where: list, give and take away
     #[command(subcommand)]
     Access(Access),
+    /// Who is known: users, groups, applications, and what they prove themselves with
+    #[command(subcommand)]
+    Identity(Identity),
     /// Show what exists and is in no record of the store, and say what of it may go
     #[command(subcommand)]
     Unknown(Unknown),

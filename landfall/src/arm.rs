@@ -68,6 +68,17 @@ impl Resolve for Here {
 impl ArmClient {
     /// Finds the token service as any client does, and logs in.
     pub(crate) async fn login(places: &Places, settings: &Settings, env: &Env) -> Result<Self> {
+        let (client, _) = Self::session(places, settings, env, "/authentication/audiences/0").await?;
+        Ok(client)
+    }
+
+    /// The same for another API, whose audience the metadata has at `pointer`; and that audience.
+    pub(crate) async fn session(
+        places: &Places,
+        settings: &Settings,
+        env: &Env,
+        pointer: &str,
+    ) -> Result<(Self, String)> {
         let ca =
             std::fs::read(places.ca()).with_context(|| format!("cannot read {}", places.ca().display()))?;
         let http = reqwest::Client::builder()
@@ -92,7 +103,7 @@ impl ArmClient {
             ))
             .await?;
         let login = text(&metadata, "/authentication/loginEndpoint")?;
-        let audience = text(&metadata, "/authentication/audiences/0")?;
+        let audience = text(&metadata, pointer)?.to_owned();
         let openid = client
             .document(&discovery(&metadata, login, &settings.tenant))
             .await?;
@@ -122,7 +133,7 @@ impl ArmClient {
             .await
             .context("the token answer")?;
         client.token = text(&token, "/access_token")?.to_owned();
-        Ok(client)
+        Ok((client, audience))
     }
 
     /// The path of the stamp's first subscription.
@@ -267,7 +278,7 @@ impl ArmClient {
         format!("{}{path}?api-version={version}", self.base)
     }
 
-    async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Response> {
+    pub(crate) async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Response> {
         let repeatable = method != Method::POST;
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
         if let Some(body) = body {
@@ -309,7 +320,7 @@ impl ArmClient {
         .into()
     }
 
-    async fn checked(&self, answer: Response, act: &str) -> Result<Response> {
+    pub(crate) async fn checked(&self, answer: Response, act: &str) -> Result<Response> {
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -381,7 +392,7 @@ fn text<'a>(document: &'a Value, pointer: &str) -> Result<&'a str> {
 }
 
 /// Percent-encodes for a form.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

@@ -10,6 +10,7 @@ mod arm;
 mod background;
 mod commands;
 mod doctor;
+mod graph;
 mod host;
 mod images;
 mod log_file;
@@ -106,6 +107,7 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Store(command) => Box::pin(commands::store::run(context, &command)).await,
         Command::Unknown(command) => Box::pin(commands::unknown::run(context, &command)).await,
         Command::Access(command) => Box::pin(commands::access::run(context, &command)).await,
+        Command::Identity(command) => Box::pin(commands::identity::run(context, &command)).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,
         Command::Events(args) => Box::pin(commands::events::run(context, &args)).await,

@@ -247,17 +247,8 @@ fn commands() -> Result<Guide> {
 
 /// Runs commands of the guide.
 fn follow(stamp: &Stamp, az: &Az, principal: &str, script: &str) -> Result<String> {
-    // The name is this run's; everything else of the command is the guide's.
-    let landfall = stamp.landfall(&[]);
-    let program = landfall.get_program().to_string_lossy().into_owned();
-    let own = format!("landfall() {{ '{program}' \"$@\" --name {}; }}\n", stamp.name);
-    let mut shell = guide::shell(stamp, az, &[], &format!("{own}{script}"))?;
-    shell
-        .env("GROUP", ACCESS)
-        .env("PRINCIPAL", principal)
-        .env("KIND", "User");
-    guide::has_environment_of(&mut shell, &landfall);
-    run(&mut shell)
+    let variables = [("GROUP", ACCESS), ("PRINCIPAL", principal), ("KIND", "User")];
+    run(&mut guide::with_landfall(stamp, az, &variables, script)?)
 }
 
 #[cfg(test)]

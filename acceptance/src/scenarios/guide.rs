@@ -39,6 +39,23 @@ pub(super) fn shell(stamp: &Stamp, az: &Az, programs: &[&Path], script: &str) ->
     Ok(shell)
 }
 
+/// The same with variables of its own, and with `landfall`, which is this stamp's.
+pub(super) fn with_landfall(
+    stamp: &Stamp,
+    az: &Az,
+    variables: &[(&str, &str)],
+    script: &str,
+) -> Result<Command> {
+    // The name is this run's; everything else of the command is the guide's.
+    let landfall = stamp.landfall(&[]);
+    let program = landfall.get_program().to_string_lossy().into_owned();
+    let own = format!("landfall() {{ '{program}' \"$@\" --name {}; }}\n", stamp.name);
+    let mut shell = shell(stamp, az, &[], &format!("{own}{script}"))?;
+    shell.envs(variables.iter().copied());
+    has_environment_of(&mut shell, &landfall);
+    Ok(shell)
+}
+
 /// Gives a command the variables of another.
 pub(super) fn has_environment_of(command: &mut Command, other: &Command) {
     for (name, value) in other.get_envs() {

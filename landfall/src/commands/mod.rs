@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod events;
+pub(crate) mod identity;
 pub(crate) mod image;
 pub(crate) mod kubeconfig;
 pub(crate) mod kubectl;

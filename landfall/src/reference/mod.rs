@@ -3,7 +3,7 @@
 //! | page | from |
 //! |---|---|
 //! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
-//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources`, `Microsoft.Authorization` and `Microsoft.Insights` |
+//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources`, `Microsoft.Authorization`, `Microsoft.ManagedIdentity` and `Microsoft.Insights` |
 //! | `addons.md` | `cluster_addons::page()` |
 //! | `cli.md` | the binary's own command line |
 
@@ -16,6 +16,7 @@ use arm_kernel::routes;
 use providers_authorization::Authorization;
 use providers_containerservice::OtherRoutes;
 use providers_insights::Insights;
+use providers_managedidentity::ManagedIdentity;
 use providers_resources::ResourcesProvider;
 
 const HEAD: &str =
@@ -34,6 +35,7 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
     let compatibility = providers_containerservice::compatibility(&OtherRoutes {
         resources: routes::<ResourcesProvider>(),
         authorization: routes::<Authorization>(),
+        identities: routes::<ManagedIdentity>(),
         insights: routes::<Insights>(),
     });
     pages.insert(

@@ -44,7 +44,14 @@ impl Edge {
         written: &mut Option<Written>,
     ) -> (http::Response<Body>, &'static str) {
         let (method, request_id) = (parts.method.clone(), trace.request_id.clone());
-        let outcome = Box::pin(self.graph_outcome(parts, body, caller, trace, principal, written)).await;
+        let mut challenge = None;
+        let outcome = match self.graph_caller(&parts, &caller, &mut challenge).await {
+            Ok(who) => {
+                *principal = Some(who.clone());
+                Box::pin(self.graph_outcome(parts, body, caller, trace, who, written)).await
+            }
+            Err(error) => Err(error),
+        };
         let (mut answer, code) = match outcome {
             Ok(response) => (answer::to_http(&method, &Ok(response)), ""),
             Err(error) => {
@@ -56,12 +63,8 @@ impl Edge {
                 if let Some(seconds) = error.retry_after {
                     insert(&mut answer, Some(header::RETRY_AFTER), &seconds.to_string());
                 }
-                if error.status == http::StatusCode::UNAUTHORIZED {
-                    let hint = format!(
-                        "Bearer realm=\"\", authorization_uri=\"{}\", client_id=\"00000003-0000-0000-c000-000000000000\"",
-                        self.inner.identity.config().issuer
-                    );
-                    insert(&mut answer, Some(header::WWW_AUTHENTICATE), &hint);
+                if let Some(challenge) = &challenge {
+                    insert(&mut answer, Some(header::WWW_AUTHENTICATE), challenge);
                 }
                 insert(&mut answer, Some(header::CACHE_CONTROL), "no-cache");
                 insert(&mut answer, Some(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
@@ -76,29 +79,41 @@ impl Edge {
         (answer, code)
     }
 
+    /// Who asks; and what to say to somebody whose token does not hold.
+    async fn graph_caller(
+        &self,
+        parts: &Parts,
+        caller: &Caller,
+        challenge: &mut Option<String>,
+    ) -> Result<Principal, GraphError> {
+        let inner = &self.inner;
+        let token = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .map(|value| value.to_str().unwrap_or("-"));
+        inner
+            .identity
+            .authenticate_for(token, &[resource_id(&inner.config)])
+            .await
+            .map_err(|problem| match problem {
+                TokenError::Store(_) => GraphError::internal(format_args!("{problem}: {problem:?}")),
+                other => {
+                    *challenge = Some(inner.identity.challenge(&other, token, caller));
+                    GraphError::token(format!("Access token validation failure: {other}."))
+                }
+            })
+    }
+
     async fn graph_outcome(
         &self,
         parts: Parts,
         body: Body,
         caller: Caller,
         mut trace: Trace,
-        principal: &mut Option<Principal>,
+        who: Principal,
         written: &mut Option<Written>,
     ) -> Result<arm_wire::Response, GraphError> {
         let inner = &self.inner;
-        let token = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .map(|value| value.to_str().unwrap_or("-"));
-        let who = inner
-            .identity
-            .authenticate_for(token, &[resource_id(&inner.config)])
-            .await
-            .map_err(|problem| match problem {
-                TokenError::Store(_) => GraphError::internal(format_args!("{problem}: {problem:?}")),
-                other => GraphError::token(format!("Access token validation failure: {other}.")),
-            })?;
-        *principal = Some(who.clone());
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
             place.belongs_to(&who.object_id);
         }

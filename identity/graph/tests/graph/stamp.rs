@@ -9,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use base_env::Env;
 use control_records::{SubscriptionRecord, access, activity::ActivityRecord, key};
 use control_store::{Store, Txn, list_records, put_record};
-use identity::{IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
+use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use serde_json::Value;
@@ -101,7 +101,8 @@ impl Stamp {
             vec![Arc::clone(&authorization)],
         ));
         let identity = IdentityConfig {
-            issuer: format!("{BASE}/adfs"),
+            base_url: BASE.to_owned(),
+            shape: Shape::Aad,
             tenant_id: TENANT.to_owned(),
             audiences: vec![ARM.to_owned()],
             resources: vec![GRAPH.to_owned()],

@@ -9,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use base_env::Env;
 use control_records::{SubscriptionRecord, key};
 use control_store::{Store, Txn, put_record};
-use identity::{IdentityConfig, NewPrincipal, Secret, SigningKey, TokenService, create_principal};
+use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
 use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use serde_json::{Value, json};
@@ -86,7 +86,8 @@ impl Stamp {
             vec![Arc::clone(&provider)],
         ));
         let identity = IdentityConfig {
-            issuer: format!("{BASE}/adfs"),
+            base_url: BASE.to_owned(),
+            shape: Shape::Aad,
             tenant_id: TENANT.to_owned(),
             audiences: vec![AUDIENCE.to_owned()],
             resources: Vec::new(),

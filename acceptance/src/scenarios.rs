@@ -2,6 +2,7 @@
 
 mod access;
 mod adversity;
+mod az_commands;
 mod backup;
 mod dns;
 mod fresh;
@@ -61,6 +62,12 @@ const CLUSTERS: &[&str] = &[
     "adversity",
 ];
 
+/// Of which each has to be asked for by its name.
+const BY_NAME: &[Walk] = &[Walk {
+    scenarios: &[az_commands::NAME],
+    act: |_, journal, stamp, az| az_commands::walk(journal, stamp, az),
+}];
+
 /// Which scenarios were asked for.
 struct Wanted<'a>(Option<&'a str>);
 
@@ -82,6 +89,11 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
         let mut walks: Vec<_> = WALKS
             .iter()
             .filter(|walk| wanted.has_any(walk.scenarios))
+            .chain(
+                BY_NAME
+                    .iter()
+                    .filter(|walk| wanted.0.is_some_and(|only| walk.scenarios.contains(&only))),
+            )
             .map(|walk| {
                 scope.spawn(|| {
                     walk_told(journal, &walk.scenarios.join(", "), || {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::az_commands;
+
 /// Writes every page, or checks that each is as it would be written.
 pub(crate) fn write(check: bool) -> Result<()> {
     let reference = crate::top().join("docs/reference");
@@ -65,5 +67,8 @@ fn present(reference: &Path) -> Result<Vec<String>> {
 fn pages() -> Result<BTreeMap<String, String>> {
     crate::build(&["--package", "landfall"])?;
     let text = crate::output(Command::new(crate::binary("landfall")).arg("reference"))?;
-    serde_json::from_str(&text).context("'landfall reference' answered no JSON")
+    let mut pages: BTreeMap<String, String> =
+        serde_json::from_str(&text).context("'landfall reference' answered no JSON")?;
+    pages.insert(az_commands::PAGE.to_owned(), az_commands::page()?);
+    Ok(pages)
 }

@@ -8,6 +8,7 @@
     reason = "a tool for developers; it has no printer"
 )]
 
+mod az_commands;
 mod binaries;
 mod chaos;
 mod docs;

@@ -42,6 +42,10 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     );
     operations(&mut page, &routes);
     page.push_str(
+        "\nOf private endpoints and private links, service meshes, trusted access, outbound dependencies, snapshots, managed namespaces and \
+         identity bindings a stamp has none: their lists are empty, and that is true.\n",
+    );
+    page.push_str(
         "\n## Properties\n\n\
          *effective*: acted on. *reported*: the service says it; ignored in requests. *kept, no effect yet*: validated and given back; nothing is \
          there that would act on it. *refused*: answered with `PropertyNotSupported`, but for the values named, which are what \

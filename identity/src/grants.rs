@@ -15,6 +15,7 @@ use crate::{
     device::Poll,
     federated::IssuerError,
     form::Form,
+    groups_of,
     principals::{find_principal, principal_by_id},
     refresh::{self, RefreshError},
     refusal::{PENDING, Refusal},
@@ -132,11 +133,13 @@ impl TokenService {
         let audience = self.audience(ask.form.get("scope"), ask.form.get("resource"))?;
         let is_capable = ask.is_capable()?;
         let record = self.application(ask).await?;
+        let groups = self.groups(&record).await?;
         let subject = Subject {
             to: &record,
             shape: ask.place.shape,
             client: &record.login,
             capable: is_capable,
+            groups: &groups,
         };
         Ok(self.answer_with(ask.place, subject, &audience))
     }
@@ -362,7 +365,7 @@ impl TokenService {
             resource,
             nonce: None,
         };
-        self.tokens_of(ask, &person, Some(next))
+        self.tokens_of(ask, &person, Some(next)).await
     }
 
     async fn device_token(&self, ask: &Ask<'_>) -> Result<Value, Refusal> {
@@ -429,22 +432,24 @@ impl TokenService {
         } else {
             (None, None)
         };
-        Ok((self.tokens_of(ask, person, token)?, family))
+        Ok((self.tokens_of(ask, person, token).await?, family))
     }
 
     /// Tokens for a person.
-    fn tokens_of(
+    async fn tokens_of(
         &self,
         ask: &Ask<'_>,
         person: &Person<'_>,
         refresh: Option<String>,
     ) -> Result<Value, Refusal> {
+        let groups = self.groups(person.record).await?;
         let audience = self.audience(person.scope, person.resource)?;
         let subject = Subject {
             to: person.record,
             shape: ask.place.shape,
             client: person.client,
             capable: ask.is_capable()?,
+            groups: &groups,
         };
         let mut body = self.answer_with(ask.place, subject, &audience);
         body["scope"] = json!(person.scope.unwrap_or_default());
@@ -457,6 +462,13 @@ impl TokenService {
             body["client_info"] = json!(URL_SAFE_NO_PAD.encode(info.to_string()));
         }
         Ok(body)
+    }
+
+    /// The groups that somebody is in.
+    async fn groups(&self, record: &PrincipalRecord) -> Result<Vec<String>, Refusal> {
+        groups_of(&*self.store, &record.object_id)
+            .await
+            .map_err(|error| Refusal::store(&error))
     }
 
     /// An answer with an access token.

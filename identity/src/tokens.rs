@@ -19,7 +19,9 @@ use crate::{SigningKeys, keys::ALGORITHM, secret::random, shape::Shape};
 /// How long an access token or id token is good. No token that we sign is good for longer.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// Longer ones are not looked at.
-const MAX_TOKEN_BYTES: usize = 8192;
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Groups that a token names. Of somebody who is in more it says only that there are some: a header has to hold it.
+const MOST_GROUPS: usize = 150;
 /// What a client says, and its tokens say of it, that can be sent away with a `claims` challenge and comes back with another token.
 pub(crate) const CAPABLE: &str = "cp1";
 
@@ -97,6 +99,12 @@ pub(crate) struct Claims {
     /// Access tokens only: what their client can do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) xms_cc: Vec<String>,
+    /// Access tokens only: the groups that the principal is in, by any way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<String>,
+    /// Access tokens only: it is in more than would fit; they are asked for at Graph.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) hasgroups: bool,
 }
 
 /// Whom tokens are for.
@@ -110,6 +118,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) client: &'a str,
     /// Whether the client understands a `claims` challenge.
     pub(crate) capable: bool,
+    /// The groups that it is in, by any way.
+    pub(crate) groups: &'a [String],
 }
 
 /// Signs and checks. Pure but for the randomness of `uti`.
@@ -171,6 +181,11 @@ impl Tokens {
         subject.client.clone_into(&mut claims.appid);
         if subject.capable {
             claims.xms_cc.push(CAPABLE.to_owned());
+        }
+        if subject.groups.len() > MOST_GROUPS {
+            claims.hasgroups = true;
+        } else {
+            claims.groups = subject.groups.to_vec();
         }
         self.sign(&claims, now)
     }
@@ -348,7 +363,31 @@ mod tests {
             shape: Shape::Aad,
             client: "cli",
             capable: false,
+            groups: &[],
         }
+    }
+
+    #[test]
+    fn a_token_names_groups_as_long_as_they_fit() {
+        let (tokens, ada) = (tokens(), ada());
+        let groups: Vec<String> = (0..=MOST_GROUPS)
+            .map(|group| format!("{group:08}-0000-4000-8000-000000000000"))
+            .collect();
+        let of = |groups| {
+            let subject = Subject {
+                groups,
+                ..subject(&ada)
+            };
+            let token = tokens.access(subject, "https://a", at(1000));
+            assert!(
+                tokens.id(subject, None, at(1000)).len() < 1500,
+                "an id token names none"
+            );
+            tokens.check(&token, &["https://a".to_owned()], at(1000)).unwrap()
+        };
+        let (all, more) = (of(&groups[1..]), of(&groups));
+        assert_eq!((all.groups.len(), all.hasgroups), (MOST_GROUPS, false));
+        assert_eq!((more.groups.len(), more.hasgroups), (0, true));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use clap_complete::Shell;
 pub(crate) use access::{Access, AccessPlace};
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
 pub(crate) use identity::{
-    Application, Certificate, Federated, Group, Identity, Member, ResetPassword, Secret, ServicePrincipal,
-    User, UserCreate,
+    Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
+    ServicePrincipal, User, UserCreate,
 };
 pub(crate) use image::{Image, ImageBuild, SourceArg};
 

@@ -38,6 +38,25 @@ pub(crate) enum Identity {
     /// Tokens of other issuers that an application may log in with
     #[command(subcommand)]
     Federated(Federated),
+    /// Have the next key sign tokens, as soon as everybody can know it; it is also done by itself, every ninety days
+    RotateKeys(RotateKeys),
+}
+
+/// `landfall identity rotate-keys`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A key is published for a day before it signs, and for an hour after it signed last, so nobody is refused because of it.
+
+With --revoke all keys end at once, and every token with them: for when somebody else has one. Programs and `az` get themselves \
+others; who is logged in stays so.")]
+pub(crate) struct RotateKeys {
+    /// End all keys now, and every token with them
+    #[arg(long)]
+    pub(crate) revoke: bool,
+
+    /// Do not ask before tokens are ended
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 /// `landfall identity user`.

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod groups;
+mod keys;
 mod users;
 
 use anyhow::Result;
@@ -16,6 +17,9 @@ use crate::{args, graph::GraphClient, printer, problem::Problem, stamp::Settings
 
 pub(crate) async fn run(context: &Context, command: &args::Identity) -> Result<()> {
     let settings = Settings::required(&context.places)?;
+    if let args::Identity::RotateKeys(wanted) = command {
+        return keys::rotate(context, &settings, wanted).await;
+    }
     let graph = GraphClient::login(&context.places, &settings, &context.env).await?;
     let session = Session {
         context,
@@ -30,6 +34,8 @@ pub(crate) async fn run(context: &Context, command: &args::Identity) -> Result<(
         args::Identity::Secret(command) => session.secret(command).await,
         args::Identity::Certificate(command) => session.certificate(command).await,
         args::Identity::Federated(command) => session.federated(command).await,
+        // Not of the directory: it was done above.
+        args::Identity::RotateKeys(_) => Ok(()),
     }
 }
 
@@ -102,6 +108,13 @@ fn is_guid(text: &str) -> bool {
 /// An object as it is found in a path.
 fn path(kind: Kind, object: &Value) -> String {
     format!("{}/{}", kind.collection(), text(object, "id"))
+}
+
+async fn confirmed(context: &Context, yes: bool, what: &str) -> Result<()> {
+    if yes || context.printer.confirm(what).await? {
+        return Ok(());
+    }
+    Err(Problem::new("nothing was done", "answer yes, or give --yes").into())
 }
 
 impl Session<'_> {
@@ -207,10 +220,7 @@ impl Session<'_> {
     }
 
     async fn confirmed(&self, yes: bool, what: &str) -> Result<()> {
-        if yes || self.context.printer.confirm(what).await? {
-            return Ok(());
-        }
-        Err(Problem::new("nothing was done", "answer yes, or give --yes").into())
+        confirmed(self.context, yes, what).await
     }
 
     /// The names of the groups that something is in, by any way.

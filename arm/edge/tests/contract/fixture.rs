@@ -15,10 +15,14 @@ use arm_wire::{ArmError, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
+use base_sealer::Sealer;
 use control_records::{GroupRecord, SubscriptionRecord, key};
 use control_store::{Store, Txn, get_record, put_record};
 use http::{HeaderMap, StatusCode};
-use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
+use identity::{
+    IdentityApi, IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, SigningKeys, TokenService,
+    create_principal,
+};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
@@ -71,8 +75,21 @@ impl Stamp {
 
     /// The same, whose clients are told to log in in this shape.
     pub(crate) async fn with_shape(shape: Shape) -> Self {
-        let env = Env::simulated(1);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        Self::of(shape, signing_key(), Env::simulated(1), store).await
+    }
+
+    /// The same, whose keys are kept and change.
+    pub(crate) async fn with_kept_keys() -> Self {
+        let (env, store): (_, Arc<dyn Store>) = (Env::simulated(1), Arc::new(MemoryStore::new()));
+        let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+        let keys = SigningKeys::open(&env, Arc::clone(&store), sealer, None)
+            .await
+            .unwrap();
+        Self::of(Shape::Aad, keys, env, store).await
+    }
+
+    async fn of(shape: Shape, keys: impl Into<SigningKeys>, env: Env, store: Arc<dyn Store>) -> Self {
         let subscription = SubscriptionRecord {
             v: 1,
             id: SUBSCRIPTION.to_owned(),
@@ -105,7 +122,8 @@ impl Stamp {
             audiences: vec![AUDIENCE.to_owned(), BASE.to_owned()],
             resources: vec!["https://graph.example.test".to_owned()],
         };
-        let identity = TokenService::new(identity, signing_key(), env.clone(), Arc::clone(&store));
+        let identity = TokenService::new(identity, keys, env.clone(), Arc::clone(&store));
+        let identity = Arc::new(identity);
         let resources = ResourcesConfig {
             location: "local".to_owned(),
             location_display: "Local Region".to_owned(),
@@ -123,7 +141,10 @@ impl Stamp {
         };
         let providers = others
             .into_iter()
-            .chain([Arc::new(own) as Arc<dyn Provider>])
+            .chain([
+                Arc::new(own) as Arc<dyn Provider>,
+                Arc::new(IdentityApi::new(Arc::clone(&identity))),
+            ])
             .collect();
         let guard = Arc::new(Guard {
             log: StoreLog::new(env.clone(), Arc::clone(&store)),
@@ -134,7 +155,7 @@ impl Stamp {
             config,
             env.clone(),
             Arc::clone(&store),
-            Arc::new(identity),
+            identity,
             providers,
             AccessControl {
                 authorizer: Arc::clone(&guard) as Arc<dyn Authorizer>,

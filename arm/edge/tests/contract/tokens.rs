@@ -456,3 +456,48 @@ async fn guessing_is_slowed_down_and_the_right_secret_waits_too() {
         StatusCode::OK
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn keys_change_on_command_and_what_is_revoked_is_refused() {
+    const KEYS: &str = "/providers/Landfall.Identity/signingKeys";
+    const OWN: &str = "api-version=2026-11-01";
+    let mut stamp = Stamp::with_kept_keys().await;
+    let act = async |stamp: &Stamp, name: &str, verb: &str| {
+        stamp
+            .arm("POST", &format!("{KEYS}/{name}/{verb}?{OWN}"), None)
+            .await
+    };
+    let states = async |stamp: &Stamp| {
+        let listed = stamp.get(&format!("{KEYS}?{OWN}")).await;
+        assert_eq!(listed.status, StatusCode::OK, "{}", listed.text);
+        let keys = listed.body["value"].as_array().unwrap().clone();
+        keys.into_iter()
+            .map(|key| key["properties"]["state"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(&stamp).await, ["signs"]);
+    let rotated = act(&stamp, "default", "rotate").await;
+    assert_eq!(rotated.status, StatusCode::OK, "{}", rotated.text);
+    assert!(
+        rotated.body["nextSignsFrom"].is_string(),
+        "not known to everybody yet"
+    );
+    assert_eq!(states(&stamp).await, ["signs", "next"]);
+    stamp.env.clock.sleep(Duration::from_secs(86_400)).await;
+    stamp.token = stamp.login().await;
+    assert_eq!(states(&stamp).await, ["ending", "signs"]);
+    assert_eq!(act(&stamp, "other", "rotate").await.code(), "ResourceNotFound");
+    let before = stamp.token.clone();
+    assert_eq!(act(&stamp, "default", "revoke").await.status, StatusCode::OK);
+    assert_eq!(
+        subscriptions(&stamp, &json!(before)).await.code(),
+        "InvalidAuthenticationToken"
+    );
+    stamp.token = stamp.login().await;
+    assert_eq!(states(&stamp).await, ["signs", "next"]);
+    *stamp.guard.forbidden.lock().unwrap() = vec!["Landfall.Identity/signingKeys/revoke/action"];
+    assert_eq!(
+        act(&stamp, "default", "revoke").await.code(),
+        "AuthorizationFailed"
+    );
+}

@@ -12,7 +12,10 @@ use base_env::Env;
 use control_records::{PrincipalRecord, SubscriptionRecord, access, key};
 use control_store::{Store, Txn, put_record};
 use http::StatusCode;
-use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
+use identity::{
+    IDENTITY_NAMESPACE, IdentityApi, IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService,
+    create_principal,
+};
 use identity_directory as directory;
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, ContainerService, HistoryApi};
@@ -153,6 +156,7 @@ impl Stamp {
             shell("Landfall.Backup", routes::<BackupApi>()),
             shell("Landfall.ContainerService", routes::<HistoryApi>()),
             shell(providers_managedidentity::NAMESPACE, routes::<ManagedIdentity>()),
+            shell(IDENTITY_NAMESPACE, routes::<IdentityApi>()),
             Arc::new(Authorization::new(env.clone(), Arc::clone(&store), TENANT)),
         ];
         providers.push(Arc::new(ResourcesProvider::new(

@@ -60,9 +60,12 @@ struct Target {
 struct Wrong(&'static str, String);
 
 impl Target {
-    /// `scheme://host:port` of the address, for the page's policy.
+    /// `scheme://host:port` of the address, for the page's policy; of a program's own scheme, which has no hosts, the scheme alone.
     fn origin(&self) -> String {
         let (scheme, rest) = self.redirect_uri.split_once("://").unwrap_or_default();
+        if !matches!(scheme, "http" | "https") {
+            return format!("{scheme}:");
+        }
         format!("{scheme}://{}", rest.split(['/', '?']).next().unwrap_or_default())
     }
 
@@ -421,6 +424,10 @@ mod tests {
             assert_eq!(answer.status(), StatusCode::SEE_OTHER);
             assert_eq!(answer.headers()[header::LOCATION], location);
         }
+        assert_eq!(
+            target("com.example.app://back", Mode::Query).origin(),
+            "com.example.app:"
+        );
         let posted = sent(&target("http://localhost:1/r", Mode::FormPost));
         assert_eq!(posted.status(), StatusCode::OK);
         let policy = posted.headers()[header::CONTENT_SECURITY_POLICY]

@@ -53,6 +53,9 @@ enum Kind {
     Group,
     Application,
     ServicePrincipal,
+    /// A service principal that is no managed identity: what has secrets and certificates of its own. A cluster's identity may be called
+    /// as the stamp's own application is.
+    Program,
 }
 
 impl Kind {
@@ -61,7 +64,7 @@ impl Kind {
             Self::User => "/users",
             Self::Group => "/groups",
             Self::Application => "/applications",
-            Self::ServicePrincipal => "/servicePrincipals",
+            Self::ServicePrincipal | Self::Program => "/servicePrincipals",
         }
     }
 
@@ -70,7 +73,7 @@ impl Kind {
             Self::User => "user",
             Self::Group => "group",
             Self::Application => "application",
-            Self::ServicePrincipal => "service principal",
+            Self::ServicePrincipal | Self::Program => "service principal",
         }
     }
 
@@ -79,7 +82,7 @@ impl Kind {
             Self::User => "user",
             Self::Group => "group",
             Self::Application => "app",
-            Self::ServicePrincipal => "sp",
+            Self::ServicePrincipal | Self::Program => "sp",
         }
     }
 
@@ -88,7 +91,7 @@ impl Kind {
         match self {
             Self::User => Some("userPrincipalName"),
             Self::Group => None,
-            Self::Application | Self::ServicePrincipal => Some("appId"),
+            Self::Application | Self::ServicePrincipal | Self::Program => Some("appId"),
         }
     }
 }
@@ -127,7 +130,11 @@ impl Session<'_> {
             return Ok(Some(found));
         }
         for field in kind.login().into_iter().chain(["displayName"]) {
-            let filter = format!("{field} eq '{quoted}'");
+            let only = match kind {
+                Kind::Program => " and servicePrincipalType eq 'Application'",
+                _ => "",
+            };
+            let filter = format!("{field} eq '{quoted}'{only}");
             let mut found = self.graph.list(kind.collection(), Some(&filter)).await?;
             if found.len() > 1 {
                 let what = format!("more than one {} is called '{name}'", kind.noun());

@@ -10,7 +10,7 @@ use super::{Kind, Session, path, text};
 use crate::{args, arm::SECRET, problem::Problem, stamp};
 
 /// What has secrets and certificates; an application's are its service principal's as well.
-const HOLDERS: &[Kind] = &[Kind::Application, Kind::ServicePrincipal];
+const HOLDERS: &[Kind] = &[Kind::Application, Kind::Program];
 /// How long a secret is good where that is not said, in days; and that of this stamp's own application.
 const DAYS: u32 = 365;
 const OWN_DAYS: u32 = 3650;

@@ -22,7 +22,7 @@ use crate::{
     service::json_answer,
     shape::{Place, Version, host},
     throttle::Origin,
-    tokens::{CAPABLE, Subject, kind, same_resource},
+    tokens::{CAPABLE, Subject, kind, same_path, same_resource},
 };
 
 /// The longest `claims`.
@@ -537,6 +537,9 @@ impl TokenService {
         if self.known_resources().any(|own| same_resource(own, wanted)) {
             // As asked for, without the slash that belongs to `/.default`.
             Ok(wanted.trim_end_matches('/').to_owned())
+        } else if let Some(own) = self.config.resources.iter().find(|own| same_path(own, wanted)) {
+            // An API of the stamp that is known by its address, which clients reach by more than one: it is one API.
+            Ok(own.trim_end_matches('/').to_owned())
         } else {
             Err(Refusal::new(
                 "invalid_resource",

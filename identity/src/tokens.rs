@@ -304,6 +304,16 @@ pub(crate) fn same_resource(a: &str, b: &str) -> bool {
         .eq_ignore_ascii_case(b.trim_end_matches('/'))
 }
 
+/// Whether two resources are URLs of the same path, which is not empty, at whatever hosts.
+pub(crate) fn same_path(a: &str, b: &str) -> bool {
+    let path = |url: &str| {
+        let rest = url.trim_end_matches('/').strip_prefix("https://")?;
+        let (_, path) = rest.split_once('/')?;
+        (!path.is_empty()).then(|| path.to_ascii_lowercase())
+    };
+    path(a).is_some() && path(a) == path(b)
+}
+
 /// What changes when the secret does, and tells nothing about it.
 pub(crate) fn fingerprint(record: &PrincipalRecord) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, record.secret_hash.as_bytes());

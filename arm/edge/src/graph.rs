@@ -20,9 +20,14 @@ use crate::{
 /// As for ARM.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where Graph is, and the audience of its tokens: what clients are told.
+/// The audience of Graph's tokens.
 pub(crate) fn resource_id(config: &EdgeConfig) -> String {
-    format!("{}/{ROOT}", config.base_url.trim_end_matches('/'))
+    resource_at(config.base_url.trim_end_matches('/'))
+}
+
+/// Where Graph is for a client that reaches the stamp at `base_url`. It asks for tokens by that address; they are for the one audience.
+pub(crate) fn resource_at(base_url: &str) -> String {
+    format!("{base_url}/{ROOT}")
 }
 
 /// The segments of a path that is one of Graph's, behind its root.

@@ -27,7 +27,7 @@ pub(crate) fn document(config: &EdgeConfig, identity: &IdentityConfig, base_url:
         "graph": base_url,
         "graphAudience": base_url,
         "graphEndpoint": base_url,
-        "microsoftGraphResourceId": graph::resource_id(config),
+        "microsoftGraphResourceId": graph::resource_at(base_url),
         "portal": base_url,
         "portalEndpoint": base_url,
         "vmImageAliasDoc": format!("{base_url}/metadata/vmImageAliases"),

@@ -106,6 +106,28 @@ async fn tokens_of_one_api_are_good_for_nothing_at_the_other() {
         .with_token(&graph, "GET", "/subscriptions?api-version=2022-12-01", None)
         .await;
     assert_eq!(at_arm.status, 401);
+    // Clients reach a stamp by more than one address, and ask for Graph by the one that they use.
+    for (resource, holds) in [
+        ("https://10.0.0.1:8443/graph", true),
+        ("https://10.0.0.1:8443/graph/", true),
+        ("https://10.0.0.1:8443", false),
+        ("https://10.0.0.1:8443/other", false),
+        ("http://10.0.0.1:8443/graph", false),
+    ] {
+        let token = stamp
+            .client_token("owner", "an application's secret", resource)
+            .await;
+        assert_eq!(token.is_some(), holds, "{resource}");
+        if let Some(token) = token {
+            assert_eq!(
+                stamp
+                    .with_token(&token, "GET", "/graph/v1.0/users", None)
+                    .await
+                    .status,
+                200
+            );
+        }
+    }
     let none = stamp.with_token("", "GET", "/graph/v1.0/users", None).await;
     assert_eq!((none.status, none.code()), (401, "InvalidAuthenticationToken"));
     assert!(none.body["error"]["innerError"]["request-id"].is_string());

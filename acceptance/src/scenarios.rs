@@ -39,7 +39,7 @@ struct Walk {
 /// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &["up", "access", "identity", "reach", "store", "backup"],
+        scenarios: &["up", "access", "reach", "store", "backup", "identity"],
         act: keeping,
     },
     Walk {
@@ -170,9 +170,6 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     if wanted.has("access") {
         access::walk(journal, stamp, az)?;
     }
-    if wanted.has("identity") {
-        identity::walk(journal, stamp, az)?;
-    }
     if wanted.has("reach") {
         reach::walk(journal, stamp, az)?;
     }
@@ -181,6 +178,10 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("backup") {
         backup::walk(journal, stamp, az)?;
+    }
+    // The last: it changes the secrets that the others log in with.
+    if wanted.has("identity") {
+        identity::walk(journal, stamp, az)?;
     }
     Ok(())
 }

@@ -207,10 +207,27 @@ pub struct ApplicationRecord {
     pub display_name: String,
     /// By which it is known as well.
     pub identifier_uris: Vec<String>,
+    /// Where sign-ins in a browser may end, of a program on a server; exactly these. Its service principal has them as well.
+    #[serde(default)]
+    pub web_redirect_uris: Vec<String>,
+    /// The same of a program on somebody's own machine.
+    #[serde(default)]
+    pub public_redirect_uris: Vec<String>,
     /// What it can prove itself with. Its service principal has the same.
     pub credentials: Vec<Credential>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+impl ApplicationRecord {
+    /// Where sign-ins may end.
+    #[must_use]
+    pub fn redirect_uris(&self) -> Vec<String> {
+        let mut all = self.web_redirect_uris.clone();
+        let more = self.public_redirect_uris.iter();
+        all.extend(more.filter(|uri| !self.web_redirect_uris.contains(uri)).cloned());
+        all
+    }
 }
 
 /// A group of principals, at `/directory/group/{object id}`. What is assigned to it, its members have.

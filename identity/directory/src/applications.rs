@@ -22,6 +22,10 @@ pub struct NewApplication {
     pub display_name: String,
     /// By which it is known as well.
     pub identifier_uris: Vec<String>,
+    /// Where sign-ins in a browser may end, of a program on a server.
+    pub web_redirect_uris: Vec<String>,
+    /// The same of a program on somebody's own machine.
+    pub public_redirect_uris: Vec<String>,
     /// What it can prove itself with.
     pub credentials: Vec<Credential>,
 }
@@ -41,7 +45,38 @@ fn check(record: &ApplicationRecord) -> Result<(), DirectoryError> {
             return Err(DirectoryError::invalid("identifierUris", must));
         }
     }
+    for (field, all) in [
+        ("web.redirectUris", &record.web_redirect_uris),
+        ("publicClient.redirectUris", &record.public_redirect_uris),
+    ] {
+        if all.len() > MOST_URIS || !all.iter().all(|uri| is_redirect_uri(uri)) {
+            let must = format!(
+                "has to have at most {MOST_URIS} URIs of at most {MAX_URI_CHARS} characters, without '#', of https, of a scheme of the \
+                 program's own, or of http at this machine, e.g. 'http://localhost:8400'"
+            );
+            return Err(DirectoryError::invalid(field, must));
+        }
+    }
     check_credentials(&record.credentials)
+}
+
+/// Whether a sign-in may end there: what everybody on the way could read is none.
+fn is_redirect_uri(uri: &str) -> bool {
+    let plain = uri
+        .chars()
+        .all(|char| char.is_ascii_graphic() && !matches!(char, '#' | '"' | '<' | '>' | '\\' | '*'));
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return false;
+    };
+    let host = rest.split(['/', ':', '?']).next().unwrap_or_default();
+    let own = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '+');
+    let allowed = match scheme.to_ascii_lowercase().as_str() {
+        "https" => !host.is_empty(),
+        "http" => matches!(host, "localhost" | "127.0.0.1" | "[::1]") || rest.starts_with("[::1]"),
+        "javascript" | "data" | "file" | "vbscript" | "blob" | "about" | "" => false,
+        other => other.chars().all(own) && other.starts_with(|char: char| char.is_ascii_alphabetic()),
+    };
+    plain && allowed && !rest.contains('@') && uri.len() <= MAX_URI_CHARS
 }
 
 /// No other application may be known by the same.
@@ -79,6 +114,8 @@ pub async fn create_application(
         app_id: writer.id(),
         display_name: new.display_name,
         identifier_uris: new.identifier_uris,
+        web_redirect_uris: new.web_redirect_uris,
+        public_redirect_uris: new.public_redirect_uris,
         credentials: new.credentials,
         created_at: writer.env.clock.now(),
     };
@@ -128,6 +165,7 @@ pub async fn update_application(
             principal.credentials.retain(|one| !of_application(&one.id));
             principal.credentials.extend(record.credentials.iter().cloned());
             principal.display_name.clone_from(&record.display_name);
+            principal.redirect_uris = record.redirect_uris();
             if is_usable(&below.value) && !is_usable(&principal) {
                 let left = admin_left(writer.store, Without::Principal(&principal.object_id)).await?;
                 txn = left.ok_or(DirectoryError::LastAdmin)?;
@@ -162,4 +200,35 @@ pub async fn delete_application(writer: &Writer<'_>, id: &str) -> Result<(), Dir
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_in_ends_where_nobody_else_reads_it() {
+        for right in [
+            "https://shop.example/back",
+            "http://localhost:8400",
+            "http://[::1]:1/x",
+            "com.example.app://back",
+        ] {
+            assert!(is_redirect_uri(right), "{right}");
+        }
+        for wrong in [
+            "",
+            "https://",
+            "http://shop.example",
+            "javascript://x",
+            "https://a#b",
+            "https://a@b",
+            "x",
+            "https://a b",
+            "https://*.example",
+            "http://localhost.evil.example",
+        ] {
+            assert!(!is_redirect_uri(wrong), "{wrong}");
+        }
+    }
 }

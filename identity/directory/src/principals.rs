@@ -122,6 +122,7 @@ pub async fn create_service_principal(
             display_name: application.display_name.clone(),
             credentials: application.credentials.clone(),
             application: Some(application.object_id.clone()),
+            redirect_uris: application.redirect_uris(),
             disabled: !enabled,
             ..PrincipalRecord::new(&object_id, writer.env.clock.now())
         };

@@ -290,6 +290,8 @@ async fn an_application_and_its_service_principal_have_the_same_credentials() {
     let new = NewApplication {
         display_name: "shop".to_owned(),
         identifier_uris: vec!["api://shop".to_owned()],
+        web_redirect_uris: vec!["https://shop.example/back".to_owned()],
+        public_redirect_uris: Vec::new(),
         credentials: vec![secret("a")],
     };
     let application = create_application(&writer, new).await.unwrap();
@@ -303,6 +305,7 @@ async fn an_application_and_its_service_principal_have_the_same_credentials() {
         .await
         .unwrap();
     assert_eq!(principal.credentials, application.credentials);
+    assert_eq!(principal.redirect_uris, ["https://shop.example/back"]);
     let twice = create_service_principal(&writer, &application.app_id, true).await;
     assert!(matches!(twice, Err(DirectoryError::Taken { .. })));
     // What the service principal has of its own stays.
@@ -314,6 +317,7 @@ async fn an_application_and_its_service_principal_have_the_same_credentials() {
     let changed = update_application(&writer, &application.object_id, |record| {
         record.credentials = vec![federated("ci", "job")];
         record.display_name = "store".to_owned();
+        record.public_redirect_uris = vec!["http://localhost".to_owned()];
         Ok(())
     });
     changed.await.unwrap();
@@ -324,9 +328,15 @@ async fn an_application_and_its_service_principal_have_the_same_credentials() {
         .value;
     let ids: Vec<&str> = found.credentials.iter().map(|one| one.id.as_str()).collect();
     assert_eq!((ids, found.display_name.as_str()), (vec!["own", "ci"], "store"));
+    assert_eq!(
+        found.redirect_uris,
+        ["https://shop.example/back", "http://localhost"]
+    );
     let other = NewApplication {
         display_name: "other".to_owned(),
         identifier_uris: vec!["API://shop".to_owned()],
+        web_redirect_uris: vec!["https://shop.example/back".to_owned()],
+        public_redirect_uris: Vec::new(),
         credentials: Vec::new(),
     };
     assert!(matches!(

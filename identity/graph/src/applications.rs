@@ -17,6 +17,8 @@ use crate::{
 struct Wish {
     display_name: Option<String>,
     identifier_uris: Option<Vec<String>>,
+    web_redirect_uris: Option<Vec<String>>,
+    public_redirect_uris: Option<Vec<String>>,
     certificates: Option<Vec<Credential>>,
 }
 
@@ -40,12 +42,19 @@ impl Graph {
             body.problem("signInAudience", "Only 'AzureADMyOrg' is there yet in Landfall.");
         }
         body.only("isFallbackPublicClient", false);
+        let mut redirect_uris = |name| {
+            let uris = body.object(name, |inner| inner.texts("redirectUris"));
+            uris.flatten()
+        };
+        let (web_redirect_uris, public_redirect_uris) = (redirect_uris("web"), redirect_uris("publicClient"));
         let own = present.map_or(&[][..], |present| &present.credentials);
         let certificates = self.certificates(&mut body, own);
         body.end()?;
         Ok(Wish {
             display_name,
             identifier_uris,
+            web_redirect_uris,
+            public_redirect_uris,
             certificates,
         })
     }
@@ -65,6 +74,8 @@ impl Graph {
                 let new = NewApplication {
                     display_name: wish.display_name.unwrap_or_default(),
                     identifier_uris: wish.identifier_uris.unwrap_or_default(),
+                    web_redirect_uris: wish.web_redirect_uris.unwrap_or_default(),
+                    public_redirect_uris: wish.public_redirect_uris.unwrap_or_default(),
                     credentials: wish.certificates.unwrap_or_default(),
                 };
                 let made = directory::create_application(&self.writer(request), new).await?;
@@ -83,8 +94,14 @@ impl Graph {
                     if let Some(name) = &wish.display_name {
                         record.display_name.clone_from(name);
                     }
-                    if let Some(uris) = &wish.identifier_uris {
-                        record.identifier_uris.clone_from(uris);
+                    for (own, asked) in [
+                        (&mut record.identifier_uris, &wish.identifier_uris),
+                        (&mut record.web_redirect_uris, &wish.web_redirect_uris),
+                        (&mut record.public_redirect_uris, &wish.public_redirect_uris),
+                    ] {
+                        if let Some(asked) = asked {
+                            own.clone_from(asked);
+                        }
                     }
                     if let Some(certificates) = &wish.certificates {
                         record.credentials.retain(|one| !show_certificate(one));

@@ -180,13 +180,13 @@ pub(crate) fn application(record: &ApplicationRecord) -> Value {
         "keyCredentials": all(&record.credentials, certificate),
         "optionalClaims": null,
         "passwordCredentials": all(&record.credentials, password),
-        "publicClient": { "redirectUris": [] },
+        "publicClient": { "redirectUris": record.public_redirect_uris },
         "publisherDomain": null,
         "requiredResourceAccess": [],
         "signInAudience": "AzureADMyOrg",
         "spa": { "redirectUris": [] },
         "tags": [],
-        "web": { "homePageUrl": null, "logoutUrl": null, "redirectUris": [] },
+        "web": { "homePageUrl": null, "logoutUrl": null, "redirectUris": record.web_redirect_uris },
     })
 }
 

@@ -79,6 +79,36 @@ async fn a_secret_is_told_once_and_holds_until_it_is_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_sign_ins_may_end_is_the_service_principals_as_well() {
+    let stamp = Stamp::new().await;
+    let (app, principal) = make(&stamp).await;
+    let path = format!("/applications/{}", app.text("id"));
+    let uris = |web: &str| json!({ "web": { "redirectUris": [web] }, "publicClient": { "redirectUris": ["http://localhost"] } });
+    assert_eq!(
+        stamp.patch(&path, uris("https://shop.example/back")).await.status,
+        204
+    );
+    let shown = stamp.get(&path).await;
+    assert_eq!(
+        shown.body["web"]["redirectUris"],
+        json!(["https://shop.example/back"])
+    );
+    let record = identity_directory::principal(&*stamp.store, &principal.text("id"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        record.value.redirect_uris,
+        ["https://shop.example/back", "http://localhost"]
+    );
+    let wrong = stamp.patch(&path, uris("http://shop.example")).await;
+    assert_eq!(
+        wrong.body["error"]["details"][0]["target"], "web.redirectUris",
+        "{wrong:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_the_service_principals_own_is_kept_apart() {
     let stamp = Stamp::new().await;
     let (app, principal) = make(&stamp).await;

@@ -56,6 +56,86 @@ fn az_create_hybrid() -> Value {
     })
 }
 
+/// The defaults of Terraform's azurerm, as a request.
+fn azurerm_create() -> Value {
+    // Too much for the macro.
+    let text = r#"{
+        "location": "local",
+        "identity": {"type": "SystemAssigned"},
+        "sku": {"name": "Base", "tier": "Free"},
+        "tags": {},
+        "properties": {
+            "kubernetesVersion": "",
+            "dnsPrefix": "c",
+            "nodeResourceGroup": "",
+            "enableRBAC": true,
+            "disableLocalAccounts": false,
+            "supportPlan": "KubernetesOfficial",
+            "addonProfiles": {},
+            "apiServerAccessProfile": {"enablePrivateCluster": false, "enablePrivateClusterPublicFQDN": false, "disableRunCommand": false},
+            "autoUpgradeProfile": {"nodeOSUpgradeChannel": "NodeImage", "upgradeChannel": "none"},
+            "oidcIssuerProfile": {"enabled": false},
+            "securityProfile": {"workloadIdentity": {"enabled": false}},
+            "metricsProfile": {"costAnalysis": {"enabled": false}},
+            "bootstrapProfile": {"artifactSource": "Direct"},
+            "nodeProvisioningProfile": {"mode": "Manual", "defaultNodePools": "Auto"},
+            "agentPoolProfiles": [
+                {
+                    "name": "default",
+                    "count": 1,
+                    "vmSize": "Standard_B2s",
+                    "mode": "System",
+                    "type": "VirtualMachineScaleSets",
+                    "osType": "Linux",
+                    "osDiskType": "Managed",
+                    "kubeletDiskType": "",
+                    "orchestratorVersion": "",
+                    "scaleDownMode": "Delete",
+                    "enableAutoScaling": false,
+                    "enableEncryptionAtHost": false,
+                    "enableFIPS": false,
+                    "enableNodePublicIP": false,
+                    "enableUltraSSD": false,
+                    "gpuInstanceProfile": "",
+                    "nodeTaints": [],
+                    "tags": {},
+                    "upgradeSettings": {"maxSurge": "10%", "nodeSoakDurationInMinutes": 0},
+                    "workloadRuntime": "OCIContainer"
+                }
+            ],
+            "networkProfile": {"networkPlugin": "kubenet", "loadBalancerSku": "standard", "outboundType": "loadBalancer", "ipFamilies": ["IPv4"]}
+        }
+    }"#;
+    serde_json::from_str(text).expect("it is JSON")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_azurerm_sends_is_true_and_a_second_time_nothing_changes() {
+    let stamp = Stamp::new().await;
+    let asked = azurerm_create();
+    let created = stamp.create("c", asked.clone()).await;
+    for pointer in [
+        "/properties/autoUpgradeProfile",
+        "/properties/oidcIssuerProfile",
+        "/properties/apiServerAccessProfile/disableRunCommand",
+        "/properties/agentPoolProfiles/0/enableEncryptionAtHost",
+        "/properties/agentPoolProfiles/0/upgradeSettings/maxSurge",
+        "/properties/networkProfile/outboundType",
+    ] {
+        assert_eq!(created.pointer(pointer), asked.pointer(pointer), "{pointer}");
+    }
+    stamp.reach("c").await;
+    let before = stamp.record("c").await.unwrap();
+    assert_eq!(stamp.ask("PUT", "managedClusters/c", asked).await.status, 200);
+    assert_eq!(stamp.record("c").await.unwrap(), before);
+    // Somebody who says nothing of upgrades is told what AKS would do, too.
+    let silent = stamp.create("d", least()).await;
+    assert_eq!(
+        silent["properties"]["autoUpgradeProfile"],
+        json!({ "nodeOSUpgradeChannel": "NodeImage" })
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_az_creates_is_answered_like_this() {
     let stamp = Stamp::new().await;

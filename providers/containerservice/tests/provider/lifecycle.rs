@@ -477,6 +477,11 @@ fn the_tables_are_whole() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), 69);
+    // As many as the SDKs of these versions have, and the list of operations.
+    for (version, count) in [("2020-11-01", 30), ("2024-08-01", 59), ("2026-08-01", 69)] {
+        let there = routes.iter().filter(|route| route.versions.contains(&version));
+        assert_eq!(there.count(), count, "{version}");
+    }
     let page = providers_containerservice::compatibility(&Default::default());
     assert!(
         page.contains(

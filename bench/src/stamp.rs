@@ -103,6 +103,7 @@ impl SimStamp {
                 domain: "bench.internal".to_owned(),
                 offered: cluster_versions::Offered::pinned(),
                 reserved_ranges: vec![(RANGE.parse()?, "the stamp's own network".to_owned())],
+                limits: control_records::usage::Limits::default(),
             },
             Arc::new(NoCredentials),
         );

@@ -206,6 +206,11 @@ pub(crate) struct Layout {
     #[arg(long, value_name = "PLACE")]
     pub(crate) backups_copy: Option<String>,
 
+    /// How much each subscription may ask for: clusters=NUMBER, nodes=NUMBER or cores=NUMBER; repeat it for more. What is not named
+    /// stays as it was, none takes all of them back [default: as much as this host has room for]
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) limit: Vec<String>,
+
     /// The key to the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
     /// stamp's secrets
     #[arg(long, value_name = "FILE")]

@@ -65,6 +65,19 @@ fn find_in(path: &OsStr, program: &str) -> Option<PathBuf> {
         .find(|file| nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok() && file.is_file())
 }
 
+/// Cores of this host.
+pub(crate) fn cores() -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u64::try_from(cores).unwrap_or(u64::MAX)
+}
+
+/// Memory of this host, where /proc says it.
+pub(crate) fn memory_mib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: u64 = text.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024)
+}
+
 /// A path as a shell reads it.
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();

@@ -18,6 +18,7 @@ mod packages;
 mod places;
 mod printer;
 mod problem;
+mod quotas;
 mod reference;
 mod serve;
 mod stamp;

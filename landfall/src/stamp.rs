@@ -20,6 +20,7 @@ pub(crate) use crate::places::{Places, write_whole};
 use crate::{
     args::{IdentityArg, Layout, UplinkArg},
     problem::Problem,
+    quotas::Quotas,
 };
 
 /// Where the ARM API listens unless told otherwise.
@@ -64,6 +65,9 @@ pub(crate) struct Settings {
     /// Where its node images are kept; found by the environment where a release before this one made the stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cache: Option<PathBuf>,
+    /// How much each of its subscriptions may ask for, where the operator has said so.
+    #[serde(default, skip_serializing_if = "Quotas::is_empty")]
+    pub(crate) limits: Quotas,
     /// When it was made.
     pub(crate) created_at: Timestamp,
 }
@@ -138,6 +142,7 @@ impl Settings {
             settings.identity = layout.identity.map_or(settings.identity, Shape::from);
             settings.backups = layout.backups.clone().or(settings.backups);
             settings.backups_copy = layout.backups_copy.clone().or(settings.backups_copy);
+            settings.limits = settings.limits.changed(&layout.limit)?;
             if settings != before {
                 settings.save(places)?;
             }
@@ -168,6 +173,7 @@ impl Settings {
             backups: layout.backups.clone(),
             backups_copy: layout.backups_copy.clone(),
             cache: None,
+            limits: Quotas::default().changed(&layout.limit)?,
             created_at: env.clock.now(),
         };
         places.make()?;

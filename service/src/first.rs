@@ -70,7 +70,15 @@ pub async fn records(
             id: subscription.to_owned(),
             display_name: config.tenant_name.clone(),
             tenant_id: config.tenant.clone(),
-            registered: vec!["microsoft.resources".into(), "microsoft.containerservice".into()],
+            registered: [
+                "microsoft.resources",
+                "microsoft.containerservice",
+                "microsoft.compute",
+                "microsoft.network",
+                "microsoft.insights",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             created_at,
         };
         write_new(store, &name, &record).await?;
@@ -165,6 +173,7 @@ mod tests {
             base_url: "https://127.0.0.1:8443".to_owned(),
             shape: identity::Shape::Aad,
             audience: "https://management.landfall.internal/tenant".to_owned(),
+            limits: control_records::usage::Limits::default(),
         }
     }
 

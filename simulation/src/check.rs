@@ -11,6 +11,7 @@ use cluster_versions::Version;
 use control_records::{
     ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
     Owner, OwnerRecord, Role, SealedRecord, directory, key, unknown,
+    usage::{self, UsageRecord},
 };
 use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkSpec, Power};
 
@@ -177,6 +178,12 @@ impl Stamp {
     }
 
     async fn check_records(&self, records: &Records, problems: &mut Vec<String>) -> Result<()> {
+        if let Some(kept) = self.record::<UsageRecord>(key::USAGE).await? {
+            let counted = usage::count(&*self.disk).await?;
+            if kept != counted {
+                problems.push(format!("clusters ask for {counted:?}; kept is {kept:?}"));
+            }
+        }
         let uids: BTreeSet<_> = records
             .clusters
             .values()

@@ -19,5 +19,6 @@ pub(crate) fn config() -> Config {
         base_url: BASE.to_owned(),
         shape: Shape::Aad,
         audience: AUDIENCE.to_owned(),
+        limits: control_records::usage::Limits::default(),
     }
 }

@@ -8,6 +8,7 @@ use arm_wire::{ArmError, ErrorCode, Principal, Request, Response, Trace};
 use async_trait::async_trait;
 use base_env::{Env, Ids};
 use control_store::{Store, StoreError, Txn};
+use futures::lock::Mutex;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -36,6 +37,11 @@ pub trait Host: Namespace {
     fn store(&self) -> &dyn Store;
     /// The region, which long-running operations are asked for at.
     fn location(&self) -> &str;
+    /// Where writes that have met at the same record wait for each other: those of a provider of which many change one record besides their
+    /// own. Without it, the last of many would lose each time.
+    fn turn(&self) -> Option<&Mutex<()>> {
+        None
+    }
 }
 
 /// What is asked of a resource.
@@ -261,6 +267,7 @@ pub(crate) async fn write_with<R: Resource>(
     decide: &Decide<'_, R>,
 ) -> Result<Written<R>, ArmError> {
     let mut attempt = 1;
+    let mut turn = None;
     loop {
         let state = R::read(provider, info.path, Purpose::Decision).await?;
         let presence = R::presence(&state, info.path);
@@ -287,6 +294,9 @@ pub(crate) async fn write_with<R: Resource>(
                     Ok(_) => info.trace.into_iter().for_each(Trace::log),
                     Err(StoreError::Conflict { .. }) if attempt < MAX_ATTEMPTS => {
                         attempt += 1;
+                        if let (None, Some(turns)) = (&turn, provider.turn()) {
+                            turn = Some(turns.lock().await);
+                        }
                         continue;
                     }
                     Err(error) => return Err(store_error(error)),

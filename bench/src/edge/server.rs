@@ -61,6 +61,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
         base_url: "https://localhost".to_owned(),
         shape: Shape::Aad,
         audience: AUDIENCE.to_owned(),
+        limits: control_records::usage::Limits::default(),
     };
     control_records::migrate(&*store).await?;
     let principal = FirstPrincipal {

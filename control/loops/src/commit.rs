@@ -12,6 +12,7 @@ use control_records::{
     child, directory, events, key,
     principal::of_cluster,
     unknown::{self, Kind},
+    usage::{Amounts, Usage},
 };
 use control_store::{Revision, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
@@ -467,6 +468,11 @@ async fn forget(
             txn = txn.delete(key);
         }
     }
+    // What it asked for is free again.
+    let (was, nothing) = (Amounts::of(cluster.spec()), Amounts::default());
+    txn = Usage::read(&*deps.store)
+        .await?
+        .change(txn, &cluster.subscription, &was, &nothing);
     // The group of the cluster's nodes goes with it, if it was made for it.
     if own_group {
         txn = txn.delete(group);

@@ -67,6 +67,9 @@ pub struct ActivityRecord {
     pub address: Option<std::net::IpAddr>,
     /// What was asked, e.g. `Microsoft.ContainerService/managedClusters/write`.
     pub action: String,
+    /// With which HTTP method; records from before this was kept do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// Of what: an ARM id.
     pub scope: String,
     /// What became of it.
@@ -190,6 +193,7 @@ mod tests {
             principal_name: "ada".to_owned(),
             principal_type: "User".to_owned(),
             address: None,
+            method: None,
             action: "Microsoft.Test/things/write".to_owned(),
             scope: "/subscriptions/S".to_owned(),
             status,

@@ -14,6 +14,8 @@ pub const FORMAT: &str = "/format";
 pub const STORE: &str = "/store";
 /// The stamp.
 pub const STAMP: &str = "/stamp";
+/// How much is asked for, see [`crate::usage`].
+pub const USAGE: &str = "/usage";
 /// The prefix of all subscriptions.
 pub const SUBSCRIPTIONS: &str = "/subscriptions/";
 /// The prefix of all groups.

@@ -25,6 +25,7 @@
 //! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
+//! | `/usage` | [`usage::UsageRecord`]: how much the clusters of each subscription ask for |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
 //!
@@ -51,6 +52,7 @@ pub mod requests;
 pub mod sign_in;
 mod text;
 pub mod unknown;
+pub mod usage;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -68,7 +70,7 @@ pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use fence::{Fence, FenceRecord, HostId};
 pub use key::Owner;
-pub use machine::{Assignment, Healing, MachineRecord, RepairStep, Role, Work};
+pub use machine::{Asked, Assignment, Healing, MachineRecord, RepairStep, Role, Work};
 pub use migrate::{FormatRecord, MigrateError, migrate};
 pub use operation::{
     MOST_OUTPUT, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Output, OutputTooLarge,

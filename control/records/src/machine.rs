@@ -127,9 +127,27 @@ pub struct Healing {
     pub replaced: u32,
     /// Kept as evidence for this reason: healing leaves it alone.
     pub preserve: Option<String>,
+    /// The step that somebody has asked for, beside what healing decides. It is kept until the machine is well again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+}
+
+/// A step that somebody has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Which.
+    pub step: RepairStep,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Healing {
+    /// The step that somebody has asked for and that nothing was done about yet. A step that was decided since is as good.
+    pub fn pending(&self) -> Option<RepairStep> {
+        let asked = self.asked.filter(|asked| self.at.is_none_or(|at| at < asked.at));
+        asked.map(|asked| asked.step)
+    }
+
     /// Whether the machine is no longer counted on: another one takes its place.
     pub fn given_up(&self) -> bool {
         self.step == RepairStep::Replace

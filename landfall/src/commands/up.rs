@@ -188,7 +188,8 @@ async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
     let mut settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
     settings.remember_cache(&context.places, cache)?;
     if let Some(before) = &before
-        && (before.listen, before.identity) != (settings.listen, settings.identity)
+        && (before.listen, before.identity, &before.limits)
+            != (settings.listen, settings.identity, &settings.limits)
     {
         step.now("restarting with other settings");
         background::stop(&context.places, &context.env).await?;

@@ -3,7 +3,7 @@
 //! | page | from |
 //! |---|---|
 //! | `errors/{Code}.md`, `errors/README.md` | `arm_wire::ERROR_CODES` |
-//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of `Microsoft.Resources`, `Microsoft.Authorization`, `Microsoft.ManagedIdentity` and `Microsoft.Insights` |
+//! | `compatibility.md` | `providers_containerservice::compatibility()`, with the operations of the other namespaces |
 //! | `addons.md` | `cluster_addons::page()` |
 //! | `cli.md` | the binary's own command line |
 
@@ -15,9 +15,10 @@ use std::collections::BTreeMap;
 use arm_kernel::routes;
 use providers_authorization::Authorization;
 use providers_containerservice::OtherRoutes;
+use providers_infrastructure::{Compute, Network};
 use providers_insights::Insights;
 use providers_managedidentity::ManagedIdentity;
-use providers_resources::ResourcesProvider;
+use providers_resources::{Features, ResourcesProvider};
 
 const HEAD: &str =
     "<!-- Written by `cargo xtask docs`. Change the code it comes from, not this page. -->\n\n";
@@ -37,6 +38,9 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
         authorization: routes::<Authorization>(),
         identities: routes::<ManagedIdentity>(),
         insights: routes::<Insights>(),
+        compute: routes::<Compute>(),
+        network: routes::<Network>(),
+        features: routes::<Features>(),
     });
     pages.insert(
         "compatibility.md".into(),

@@ -38,6 +38,7 @@ use crate::{
     commands::Context,
     images,
     problem::Problem,
+    quotas,
     stamp::{self, LOCATION, Places, Settings},
 };
 
@@ -113,6 +114,9 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             records = migrated.records,
             "the store was migrated"
         );
+    }
+    if control_records::usage::keep(&*store).await? {
+        tracing::warn!("what clusters ask for was not what was kept about it; it was counted anew");
     }
     let identity = control_records::epoch::identify(&*store, || env.ids.short())
         .await
@@ -256,6 +260,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
         base_url: settings.arm_url(),
         shape: settings.identity,
         audience: settings.audience(),
+        limits: quotas::limits(places, settings),
     }
 }
 

@@ -6,7 +6,7 @@ use cluster_addons::AddonOptions;
 use fabric_api::Uplink;
 use service::KubernetesRecipes;
 
-use crate::stamp::Settings;
+use crate::{host, stamp::Settings};
 
 /// The recipes of this release, on this host.
 pub(super) fn of_this_host(settings: &Settings) -> KubernetesRecipes {
@@ -14,27 +14,12 @@ pub(super) fn of_this_host(settings: &Settings) -> KubernetesRecipes {
         Uplink::Host => host_dns(),
         Uplink::None => Vec::new(),
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     KubernetesRecipes {
         addons: AddonOptions { upstream_dns },
-        host_cores: u32::try_from(cores).unwrap_or(u32::MAX),
-        host_memory_mib: host_memory_mib(),
+        host_cores: u32::try_from(host::cores()).unwrap_or(u32::MAX),
+        // A generous guess where it cannot be known, since it only bounds what is reserved.
+        host_memory_mib: host::memory_mib().unwrap_or(8192),
     }
-}
-
-/// Memory of this host; a generous guess where /proc does not say, since it only bounds what is reserved.
-fn host_memory_mib() -> u64 {
-    std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            text.lines()
-                .next()?
-                .split_whitespace()
-                .nth(1)?
-                .parse::<u64>()
-                .ok()
-        })
-        .map_or(8192, |kib| kib / 1024)
 }
 
 /// The host's own name servers that a machine can reach, too: not those on loopback.

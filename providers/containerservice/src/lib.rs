@@ -30,6 +30,7 @@ mod pools;
 mod properties;
 mod records;
 mod types;
+mod usages;
 mod versions;
 
 use std::sync::Arc;
@@ -38,13 +39,16 @@ use arm_kernel::Host;
 use base_env::Env;
 use base_sealer::Sealer;
 use cluster_versions::Offered;
+use control_records::usage::Limits;
 use control_store::Store;
+use futures::lock::Mutex;
 use ipnet::Ipv4Net;
 
 pub use api_versions::API_VERSIONS;
 pub use clusters::{
     credentials::Credentials,
     draft::SERVICE_PRINCIPAL_SECRET,
+    instances::NodeRepair,
     state::{ProvisioningState, cluster_state, pool_state},
     transaction::secret_name,
 };
@@ -70,6 +74,8 @@ pub struct ProviderConfig {
     /// Ranges that pods and services must keep clear of (the stamp's machine network and VIPs), each with what it is,
     /// e.g. `the machine network`.
     pub reserved_ranges: Vec<(Ipv4Net, String)>,
+    /// How much clusters may ask for.
+    pub limits: Limits,
 }
 
 /// The provider.
@@ -79,6 +85,8 @@ pub struct ContainerService {
     sealer: Arc<Sealer>,
     config: ProviderConfig,
     credentials: Arc<dyn Credentials>,
+    /// What all clusters ask for is one record.
+    turn: Mutex<()>,
 }
 
 impl ContainerService {
@@ -96,6 +104,7 @@ impl ContainerService {
             sealer,
             config,
             credentials,
+            turn: Mutex::new(()),
         }
     }
 }
@@ -117,5 +126,9 @@ impl Host for ContainerService {
 
     fn location(&self) -> &str {
         &self.config.location
+    }
+
+    fn turn(&self) -> Option<&Mutex<()>> {
+        Some(&self.turn)
     }
 }

@@ -5,7 +5,7 @@ use arm_wire::Response;
 
 use crate::{
     ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, commands, empty, machines,
-    maintenance, planned, pools, versions,
+    maintenance, planned, pools, usages, versions,
 };
 
 type Row = Operation<ContainerService>;
@@ -33,6 +33,7 @@ impl Namespace for ContainerService {
         &empty::OUTBOUND_ENDPOINTS,
         &empty::MESH_REVISIONS,
         &empty::MESH_UPGRADES,
+        &usages::TYPE,
         &OPERATIONS,
     ];
 }

@@ -3,12 +3,14 @@
 //! A cluster's pools are part of its record: [`crate::pools`] shares the state, the change and the transaction.
 
 pub(crate) mod access;
+pub(crate) mod admission;
 pub(crate) mod body;
 pub(crate) mod change;
 pub(crate) mod credentials;
 pub(crate) mod draft;
 pub(crate) mod hooks;
 pub(crate) mod identity;
+pub(crate) mod instances;
 pub(crate) mod network;
 pub(crate) mod power;
 pub(crate) mod put;
@@ -22,12 +24,12 @@ pub(crate) mod view;
 use arm_ids::ResourcePath;
 use arm_kernel::{
     Call, Context, Decision, FIELDS, Gate, Members, Mode, Mutation, Operation, Presence, Purpose,
-    RequestInfo, Resource, ResourceType, Scope, Tagged, Tags, Verb, act, delete_each, quote,
+    RequestInfo, Resource, ResourceType, Scope, Tagged, Tags, Verb, act, delete_each, quote, store_error,
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
 use cluster_spec::{CredentialKind, RestoreSpec};
-use control_records::{ClusterRecord, GroupRecord, OperationRecord, key};
+use control_records::{ClusterRecord, GroupRecord, OperationRecord, key, usage::Usage};
 use control_store::{Stored, Txn};
 use serde_json::Value;
 
@@ -193,6 +195,8 @@ pub(crate) struct State {
     pub(crate) found: Option<StoredCluster>,
     /// Its operations that have not ended, oldest first. Only read for decisions.
     pub(crate) running: Vec<Stored<OperationRecord>>,
+    /// What all clusters ask for. Only read for decisions.
+    pub(crate) usage: Usage,
     records: Vec<OperationRecord>,
     /// Nodes of the pool that is asked about. Only read for requests that name nodes.
     pub(crate) nodes: Vec<Node>,
@@ -214,8 +218,13 @@ impl State {
             }
             (Some(_), Purpose::Answer) => Vec::new(),
         };
+        let usage = match purpose {
+            Purpose::Decision => Usage::read(&*provider.store).await.map_err(store_error)?,
+            Purpose::Answer => Usage::default(),
+        };
         Ok(Self {
             found,
+            usage,
             records: running.iter().map(|stored| stored.value.clone()).collect(),
             running,
             nodes: Vec::new(),
@@ -348,7 +357,9 @@ impl Resource for Clusters {
                 recreate::decide(&own, &name, state.record(), body, restore)?
             }
         };
-        Ok(Decision::Write(draft.follow(before)?))
+        let change = draft.follow(before)?;
+        admission::admit(own.config, state, &change, body::POOLS)?;
+        Ok(Decision::Write(change))
     }
 
     async fn transaction(

@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use arm_ids::ResourcePath;
 use arm_kernel::{quote, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use control_records::{
     ClusterRecord, GroupRecord, PrincipalRecord, directory, events, key, principal::of_cluster,
+    usage::Amounts,
 };
 use control_store::{Compare, Txn, put_record};
 use serde_json::Value;
 
 use super::{State, draft::ClusterChange};
-use crate::{ContainerService, records::ClusterPath};
+use crate::{ContainerService, NAMESPACE, records::ClusterPath};
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
 pub fn secret_name(uid: &str, path: &str) -> String {
@@ -63,6 +65,9 @@ impl ContainerService {
         if !record.deleting {
             txn = self.principals(&record, txn).await?;
         }
+        let was = state.record().map(|record| Amounts::of(record.spec()));
+        let (was, asked) = (was.unwrap_or_default(), Amounts::of(record.spec()));
+        txn = state.usage.change(txn, at.subscription, &was, &asked);
         let txn = directory::new_operation(txn, &change.operation);
         let now = self.env.clock.now();
         events::append(&*self.store, txn, &change.record.uid, &change.events, now)
@@ -124,6 +129,18 @@ impl ContainerService {
         if own.value.deleting {
             let message = format!("The resource group {} is being deleted.", quote(at.group));
             return Err(ArmError::new(ErrorCode::RESOURCE_GROUP_BEING_DELETED, message));
+        }
+        let of_nodes = own
+            .value
+            .managed_by
+            .as_deref()
+            .and_then(|id| ResourcePath::parse(id).ok());
+        if of_nodes.is_some_and(|id| id.namespace_is(NAMESPACE)) {
+            let message = format!(
+                "The resource group {} holds the nodes of another cluster and goes with it; choose another group.",
+                quote(at.group)
+            );
+            return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
         }
         txn.compare
             .push(Compare::At(key::group(at.subscription, at.group), own.revision));

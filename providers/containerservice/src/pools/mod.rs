@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::{
     ContainerService, ProviderConfig,
     api_versions::API_VERSIONS,
-    clusters::{Clusters, State, draft::ClusterChange, requests},
+    clusters::{Clusters, State, admission, draft::ClusterChange, requests},
     properties::POOL_SCHEMA,
     records::{ClusterPath, pool_etag},
 };
@@ -211,7 +211,9 @@ impl Resource for Pools {
                 }
             }
         };
-        Ok(Decision::Write(draft.follow(Some(before))?))
+        let change = draft.follow(Some(before))?;
+        admission::admit(own.config, state, &change, "properties.count")?;
+        Ok(Decision::Write(change))
     }
 
     async fn transaction(

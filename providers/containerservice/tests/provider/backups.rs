@@ -140,6 +140,7 @@ impl World {
                 domain: "landfall.test".to_owned(),
                 offered: Offered::pinned(),
                 reserved_ranges: Vec::new(),
+                limits: control_records::usage::Limits::default(),
             },
             Arc::new(Kubeconfigs),
         );

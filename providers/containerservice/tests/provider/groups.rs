@@ -71,6 +71,12 @@ async fn groups_decide_whether_a_cluster_may_be_made() {
     assert_eq!((answer.status, answer.code()), (409, "Conflict"));
     assert!(stamp.record("c").await.is_none(), "nothing half made");
     stamp.create("B", least()).await;
+    let answer = stamp.ask("PUT", &path("MC_rg1_B_local", "c"), least()).await;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (400, "OperationNotAllowed"),
+        "it would go with the other cluster"
+    );
     stamp.create("a", least()).await;
     for path in [
         "managedClusters".to_owned(),

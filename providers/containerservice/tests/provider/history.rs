@@ -94,6 +94,7 @@ async fn the_activity_log_is_read_oldest_first() {
             principal_name: "ada".to_owned(),
             principal_type: "User".to_owned(),
             address: Some("192.0.2.1".parse().unwrap()),
+            method: None,
             action: "Microsoft.ContainerService/managedClusters/write".to_owned(),
             scope: "/subscriptions/s".to_owned(),
             status,

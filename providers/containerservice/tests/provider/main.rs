@@ -20,6 +20,7 @@ mod nodes;
 mod power;
 #[cfg(test)]
 mod properties;
+mod quotas;
 mod refusals;
 mod requests;
 #[cfg(test)]

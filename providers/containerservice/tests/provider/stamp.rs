@@ -12,7 +12,7 @@ use cluster_spec::CredentialKind;
 use cluster_versions::Offered;
 use control_records::{
     Assignment, ClusterRecord, GroupRecord, MachineRecord, ObservedRecord, OperationRecord, OwnerRecord,
-    Role, directory, key,
+    Role, directory, key, usage::Limits,
 };
 use control_store::{Store, Txn, get_record, list_records, put_record};
 use http::Method;
@@ -76,6 +76,15 @@ impl Stamp {
     }
 
     pub(crate) async fn offering(offered: Offered) -> Self {
+        Self::made(offered, Limits::default()).await
+    }
+
+    /// With limits.
+    pub(crate) async fn limited(limits: Limits) -> Self {
+        Self::made(Offered::pinned(), limits).await
+    }
+
+    async fn made(offered: Offered, limits: Limits) -> Self {
         let env = Env::simulated(7);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let sealer = Arc::new(Sealer::from_key(&[7; 32]));
@@ -84,6 +93,7 @@ impl Stamp {
             domain: "landfall.test".to_owned(),
             offered,
             reserved_ranges: vec![("100.64.0.0/16".parse().unwrap(), "the machine network".to_owned())],
+            limits,
         };
         let provider = Arc::new(ContainerService::new(
             env.clone(),

@@ -1,0 +1,706 @@
+//! How much is asked for, and how much may be: quotas of subscriptions and the room of the stamp.
+//!
+//! What all clusters ask for is kept as sums in one record, [`key::USAGE`], which is changed in the transaction that makes a cluster ask for
+//! more or less, or that removes it. Whoever decides that something more fits rests on the revision that he has read, so two writers never
+//! pass a limit together.
+//!
+//! Always true: the sums are those of all [`ClusterRecord`]s there are, of clusters that are stopped or on their way out as well; a record that
+//! is not there is counted anew ([`count`]) by the next who needs it. Decisions are pure ([`Limits::excesses`]), and nothing is refused that asks for
+//! no more than before: a limit that was lowered takes nothing away.
+
+use std::collections::BTreeMap;
+
+use cluster_spec::{ClusterSpec, vm_size};
+use control_store::{Revision, Store, StoreError, Stored, Txn, get_record, put_record};
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterRecord, directory, key};
+
+/// Memory that a node takes when nobody runs anything on it, MiB.
+pub const NODE_MEMORY_MIB: u64 = 192;
+/// Memory that a member of a control plane takes at least, MiB.
+pub const MEMBER_MEMORY_MIB: u64 = 384;
+/// Room on the host's disk that a machine takes at least, GiB.
+pub const MACHINE_DISK_GIB: u64 = 1;
+/// How many cores are given out for each that the host has: most nodes do nothing most of the time.
+pub const CORES_FOR_ONE: u64 = 32;
+/// Of the host's memory, this many hundredths may be promised to machines.
+const MEMORY_SHARE: u64 = 90;
+
+/// What clusters ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Amounts {
+    /// Clusters.
+    pub clusters: u64,
+    /// Members of control planes.
+    pub members: u64,
+    /// Nodes, as many as the pools' counts say.
+    pub nodes: u64,
+    /// Pools.
+    pub pools: u64,
+    /// Nodes that are there beside them while all pools are upgraded.
+    pub surge: u64,
+    /// Cores of the nodes, by family of sizes.
+    pub cores: BTreeMap<String, u64>,
+    /// Cores of the nodes that upgrades add.
+    pub surge_cores: u64,
+}
+
+impl Amounts {
+    /// What a cluster asks for.
+    pub fn of(spec: &ClusterSpec) -> Self {
+        let mut sum = Self {
+            clusters: 1,
+            members: u64::from(spec.tier.members()),
+            ..Self::default()
+        };
+        for pool in &spec.pools {
+            let (count, surge) = (u64::from(pool.count), surge_of(pool));
+            sum.pools += 1;
+            sum.nodes = sum.nodes.saturating_add(count);
+            sum.surge = sum.surge.saturating_add(surge);
+            if let Some(size) = vm_size(&pool.vm_size) {
+                let each = u64::from(size.cores);
+                let cores = sum.cores.entry(size.family().to_owned()).or_default();
+                *cores = cores.saturating_add(count.saturating_mul(each));
+                sum.surge_cores = sum.surge_cores.saturating_add(surge.saturating_mul(each));
+            }
+        }
+        sum.cores.retain(|_, cores| *cores > 0);
+        sum
+    }
+
+    /// Cores of all nodes.
+    pub fn all_cores(&self) -> u64 {
+        self.cores.values().fold(0, |sum, own| sum.saturating_add(*own))
+    }
+
+    /// Machines, with those that upgrades add.
+    pub fn machines(&self) -> u64 {
+        self.members.saturating_add(self.nodes).saturating_add(self.surge)
+    }
+
+    /// Memory that they take at least, MiB.
+    fn memory_mib(&self) -> u64 {
+        let nodes = self
+            .nodes
+            .saturating_add(self.surge)
+            .saturating_mul(NODE_MEMORY_MIB);
+        nodes.saturating_add(self.members.saturating_mul(MEMBER_MEMORY_MIB))
+    }
+
+    /// Addresses in the stamp's network beside VIPs: one for each VNET, and one for each member.
+    fn addresses(&self) -> u64 {
+        self.clusters.saturating_add(self.members)
+    }
+
+    fn combined(&self, other: &Self, with: fn(u64, u64) -> u64) -> Self {
+        let names: Vec<&String> = self.cores.keys().chain(other.cores.keys()).collect();
+        let of = |amounts: &Self, name: &str| amounts.cores.get(name).copied().unwrap_or(0);
+        let cores = names
+            .into_iter()
+            .map(|name| (name.clone(), with(of(self, name), of(other, name))))
+            .filter(|(_, cores)| *cores > 0);
+        Self {
+            clusters: with(self.clusters, other.clusters),
+            members: with(self.members, other.members),
+            nodes: with(self.nodes, other.nodes),
+            pools: with(self.pools, other.pools),
+            surge: with(self.surge, other.surge),
+            cores: cores.collect(),
+            surge_cores: with(self.surge_cores, other.surge_cores),
+        }
+    }
+
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.combined(other, u64::saturating_add)
+    }
+
+    /// What is left of it.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        self.combined(other, u64::saturating_sub)
+    }
+}
+
+/// Nodes beyond its count that a pool may have while it is upgraded. A pool without nodes has none to upgrade.
+fn surge_of(pool: &cluster_spec::PoolSpec) -> u64 {
+    match pool.count {
+        0 => 0,
+        _ => u64::from(pool.surge),
+    }
+}
+
+/// Of the pools that a change takes to another version, or to newer nodes: the nodes that are added meanwhile, and their cores.
+pub fn upgrade(before: &ClusterSpec, after: &ClusterSpec) -> (u64, u64) {
+    let mut sum = (0_u64, 0_u64);
+    for pool in &after.pools {
+        let old = before.pools.iter().find(|old| old.name == pool.name);
+        if old.is_some_and(|old| {
+            old.kubernetes_version != pool.kubernetes_version || old.renewed != pool.renewed
+        }) {
+            let surge = surge_of(pool);
+            let cores = vm_size(&pool.vm_size).map_or(0, |size| u64::from(size.cores));
+            sum.0 = sum.0.saturating_add(surge);
+            sum.1 = sum.1.saturating_add(surge.saturating_mul(cores));
+        }
+    }
+    sum
+}
+
+/// The sums, by subscription (GUID, lower case).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageRecord {
+    /// Format.
+    pub v: u32,
+    /// By subscription.
+    pub subscriptions: BTreeMap<String, Amounts>,
+}
+
+impl UsageRecord {
+    /// What the clusters of a subscription ask for.
+    pub fn of(&self, subscription: &str) -> Amounts {
+        let found = self.subscriptions.get(&subscription.to_ascii_lowercase());
+        found.cloned().unwrap_or_default()
+    }
+
+    /// What all clusters of the stamp ask for.
+    pub fn all(&self) -> Amounts {
+        self.subscriptions
+            .values()
+            .fold(Amounts::default(), |sum, own| sum.plus(own))
+    }
+
+    /// With other amounts of one cluster of a subscription.
+    #[must_use]
+    pub fn with(&self, subscription: &str, before: &Amounts, after: &Amounts) -> Self {
+        let mut record = self.clone();
+        let own = record.of(subscription).minus(before).plus(after);
+        let key = subscription.to_ascii_lowercase();
+        if own == Amounts::default() {
+            record.subscriptions.remove(&key);
+        } else {
+            record.subscriptions.insert(key, own);
+        }
+        record
+    }
+}
+
+/// The sums as they were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// What they are.
+    pub record: UsageRecord,
+    /// When they were last written; `None` where they had to be counted.
+    pub revision: Option<Revision>,
+}
+
+impl Usage {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        Ok(match get_record::<UsageRecord>(store, key::USAGE).await? {
+            Some(Stored { value, revision }) => Self {
+                record: value,
+                revision: Some(revision),
+            },
+            None => Self {
+                record: count(store).await?,
+                revision: None,
+            },
+        })
+    }
+
+    /// The transaction, with a cluster's amounts changed in the sums; it fails where those are not as they were read any more.
+    #[must_use]
+    pub fn change(&self, txn: Txn, subscription: &str, before: &Amounts, after: &Amounts) -> Txn {
+        if before == after {
+            return txn;
+        }
+        let txn = match self.revision {
+            Some(revision) => txn.at(key::USAGE, revision),
+            None => txn.absent(key::USAGE),
+        };
+        let record = UsageRecord {
+            v: 1,
+            ..self.record.with(subscription, before, after)
+        };
+        txn.with(put_record(key::USAGE, &record))
+    }
+}
+
+/// Counts what all clusters ask for.
+///
+/// # Errors
+/// What the store says.
+pub async fn count(store: &dyn Store) -> Result<UsageRecord, StoreError> {
+    let mut record = UsageRecord {
+        v: 1,
+        ..UsageRecord::default()
+    };
+    let none = Amounts::default();
+    for cluster in directory::clusters(store, None, None).await? {
+        let ClusterRecord { subscription, .. } = &cluster.value;
+        record = record.with(subscription, &none, &Amounts::of(cluster.value.spec()));
+    }
+    Ok(record)
+}
+
+/// Counts anew and keeps that, where it is not what is kept: for the start of the service, before anything else writes.
+///
+/// # Errors
+/// What the store says.
+pub async fn keep(store: &dyn Store) -> Result<bool, StoreError> {
+    let kept = get_record::<UsageRecord>(store, key::USAGE).await?;
+    let counted = count(store).await?;
+    if kept.as_ref().is_some_and(|kept| kept.value == counted) {
+        return Ok(false);
+    }
+    let txn = match &kept {
+        Some(kept) => Txn::default().at(key::USAGE, kept.revision),
+        None => Txn::default().absent(key::USAGE),
+    };
+    store.txn(txn.with(put_record(key::USAGE, &counted))).await?;
+    Ok(kept.is_some())
+}
+
+/// What there is a limit of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Quota {
+    /// Clusters of a subscription.
+    Clusters,
+    /// Nodes of a subscription.
+    Nodes,
+    /// Cores of a subscription's nodes.
+    Cores,
+    /// Memory of the stamp, MiB.
+    StampMemory,
+    /// Disk of the stamp, GiB.
+    StampDisk,
+    /// Cores of the stamp.
+    StampCores,
+    /// Addresses of the stamp for machines and VNETs.
+    StampAddresses,
+    /// Addresses of the stamp for API servers.
+    StampVips,
+}
+
+impl Quota {
+    /// What people call it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Clusters => "Managed Clusters",
+            Self::Nodes => "Nodes",
+            Self::Cores => "Total Regional Cores",
+            Self::StampMemory => "Memory of the stamp (MiB)",
+            Self::StampDisk => "Disk of the stamp (GiB)",
+            Self::StampCores => "Cores of the stamp",
+            Self::StampAddresses => "Machine addresses of the stamp",
+            Self::StampVips => "API server addresses of the stamp",
+        }
+    }
+
+    /// Whether it is one of a subscription, which the operator of a stamp sets; the others are what the hosts have.
+    pub fn is_of_subscription(self) -> bool {
+        matches!(self, Self::Clusters | Self::Nodes | Self::Cores)
+    }
+}
+
+/// A limit that would be passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Excess {
+    /// Of what.
+    pub quota: Quota,
+    /// How much there may be.
+    pub limit: u64,
+    /// How much is asked for already.
+    pub usage: u64,
+    /// How much is asked for in addition.
+    pub required: u64,
+}
+
+/// How much may be asked for. `None`: any number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Clusters of each subscription.
+    pub clusters: Option<u64>,
+    /// Nodes of each subscription.
+    pub nodes: Option<u64>,
+    /// Cores of each subscription's nodes.
+    pub cores: Option<u64>,
+    /// What the stamp has.
+    pub room: Room,
+}
+
+/// What the hosts of a stamp have for its machines. `None`: any amount.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Memory, MiB.
+    pub memory_mib: Option<u64>,
+    /// Disk, GiB.
+    pub disk_gib: Option<u64>,
+    /// Cores, as often as they are given out.
+    pub cores: Option<u64>,
+    /// Addresses for machines and VNETs.
+    pub addresses: Option<u64>,
+    /// Addresses for API servers.
+    pub vips: Option<u64>,
+}
+
+impl Room {
+    /// What a host with these has for machines. `disk_gib`: what its machines may still take, with what those that are there take
+    /// at least.
+    pub fn of_host(cores: u64, memory_mib: u64, disk_gib: Option<u64>, addresses: u64, vips: u64) -> Self {
+        Self {
+            memory_mib: Some(memory_mib.saturating_mul(MEMORY_SHARE) / 100),
+            disk_gib,
+            cores: Some(cores.saturating_mul(CORES_FOR_ONE)),
+            addresses: Some(addresses),
+            vips: Some(vips),
+        }
+    }
+}
+
+impl Limits {
+    /// As much as there is room for.
+    pub fn of_room(room: Room) -> Self {
+        let machines = |each: u64| Some(room.memory_mib? / each);
+        Self {
+            clusters: machines(MEMBER_MEMORY_MIB + 2 * NODE_MEMORY_MIB)
+                .into_iter()
+                .chain(room.vips)
+                .min(),
+            nodes: machines(NODE_MEMORY_MIB),
+            cores: room.cores,
+            room,
+        }
+    }
+
+    /// The limits that a change passes: from what one cluster asked for to what it asks for, and `upgrade` (nodes, cores) that is
+    /// needed meanwhile. Pure.
+    pub fn excesses(
+        &self,
+        usage: &UsageRecord,
+        subscription: &str,
+        before: &Amounts,
+        after: &Amounts,
+        upgrade: (u64, u64),
+    ) -> Vec<Excess> {
+        let (own, all) = (usage.of(subscription), usage.all());
+        let (others, all_others) = (own.minus(before), all.minus(before));
+        let row = |quota, limit: Option<u64>, others: u64, before: u64, after: u64| {
+            let limit = limit?;
+            let usage = others.saturating_add(before);
+            let excess = Excess {
+                quota,
+                limit,
+                usage,
+                required: after.saturating_sub(before),
+            };
+            (after > before && others.saturating_add(after) > limit).then_some(excess)
+        };
+        let room = &self.room;
+        let cores = |amounts: &Amounts| amounts.all_cores().saturating_add(amounts.surge_cores);
+        [
+            row(
+                Quota::Clusters,
+                self.clusters,
+                others.clusters,
+                before.clusters,
+                after.clusters,
+            ),
+            row(
+                Quota::Nodes,
+                self.nodes,
+                others.nodes,
+                before.nodes,
+                after.nodes.saturating_add(upgrade.0),
+            ),
+            row(
+                Quota::Cores,
+                self.cores,
+                others.all_cores(),
+                before.all_cores(),
+                after.all_cores().saturating_add(upgrade.1),
+            ),
+            row(
+                Quota::StampMemory,
+                room.memory_mib,
+                all_others.memory_mib(),
+                before.memory_mib(),
+                after.memory_mib(),
+            ),
+            row(
+                Quota::StampDisk,
+                room.disk_gib,
+                all_others.machines().saturating_mul(MACHINE_DISK_GIB),
+                before.machines().saturating_mul(MACHINE_DISK_GIB),
+                after.machines().saturating_mul(MACHINE_DISK_GIB),
+            ),
+            row(
+                Quota::StampCores,
+                room.cores,
+                cores(&all_others),
+                cores(before),
+                cores(after),
+            ),
+            row(
+                Quota::StampAddresses,
+                room.addresses,
+                all_others.addresses(),
+                before.addresses(),
+                after.addresses(),
+            ),
+            row(
+                Quota::StampVips,
+                room.vips,
+                all_others.clusters,
+                before.clusters,
+                after.clusters,
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_spec::{Tier, testkit};
+    use storage_redb::MemoryStore;
+
+    use super::*;
+
+    fn spec(tier: Tier, count: u32, surge: u32) -> ClusterSpec {
+        let mut spec = testkit::cluster();
+        spec.tier = tier;
+        spec.pools.truncate(1);
+        spec.pools[0].count = count;
+        spec.pools[0].surge = surge;
+        spec.pools[0].vm_size = "Standard_DS2_v2".to_owned();
+        spec
+    }
+
+    fn used(spec: &ClusterSpec) -> UsageRecord {
+        UsageRecord::default().with("S", &Amounts::default(), &Amounts::of(spec))
+    }
+
+    #[test]
+    fn a_cluster_asks_for_its_members_nodes_and_surge() {
+        let amounts = Amounts::of(&spec(Tier::Standard, 5, 2));
+        assert_eq!(
+            (amounts.clusters, amounts.members, amounts.nodes, amounts.surge),
+            (1, 3, 5, 2)
+        );
+        assert_eq!(
+            amounts.cores,
+            BTreeMap::from([("standardDSv2Family".to_owned(), 10)])
+        );
+        assert_eq!(amounts.surge_cores, 4);
+        assert_eq!(amounts.machines(), 10);
+        assert_eq!(amounts.memory_mib(), 7 * NODE_MEMORY_MIB + 3 * MEMBER_MEMORY_MIB);
+        assert_eq!(amounts.minus(&amounts), Amounts::default());
+        // Nothing is upgraded where there is no node.
+        assert_eq!(Amounts::of(&spec(Tier::Free, 0, 2)).surge, 0);
+    }
+
+    #[test]
+    fn what_passes_a_limit_is_named_with_its_figures() {
+        let room = Room {
+            memory_mib: Some(4096),
+            disk_gib: Some(100),
+            cores: Some(100),
+            addresses: Some(100),
+            vips: Some(100),
+        };
+        let free = |quota: &str| -> Limits {
+            let mut limits = Limits {
+                clusters: Some(1),
+                nodes: Some(4),
+                cores: Some(8),
+                room: room.clone(),
+            };
+            match quota {
+                "memory" => limits.room.memory_mib = Some(1500),
+                "disk" => limits.room.disk_gib = Some(4),
+                "stamp cores" => limits.room.cores = Some(5),
+                "addresses" => limits.room.addresses = Some(3),
+                "none" => limits = Limits::default(),
+                _ => {}
+            }
+            limits
+        };
+        // What there is: one Free cluster with one node, which counts as two while it is upgraded.
+        let now = spec(Tier::Free, 1, 1);
+        let usage = used(&now);
+        let none = Amounts::default();
+        let was = Amounts::of(&now);
+        let excess = |quota, limit, usage, required| Excess {
+            quota,
+            limit,
+            usage,
+            required,
+        };
+        for (name, limits, before, after, upgrade, expected) in [
+            (
+                "it stays as it is",
+                "",
+                &was,
+                spec(Tier::Free, 1, 1),
+                (0, 0),
+                vec![],
+            ),
+            (
+                "it fits exactly",
+                "",
+                &was,
+                spec(Tier::Free, 4, 1),
+                (0, 0),
+                vec![],
+            ),
+            (
+                "a fifth node",
+                "",
+                &was,
+                spec(Tier::Free, 5, 1),
+                (0, 0),
+                vec![excess(Quota::Nodes, 4, 1, 4), excess(Quota::Cores, 8, 2, 8)],
+            ),
+            (
+                "an upgrade needs one more than there may be",
+                "",
+                &was,
+                spec(Tier::Free, 4, 1),
+                (1, 2),
+                vec![excess(Quota::Nodes, 4, 1, 4), excess(Quota::Cores, 8, 2, 8)],
+            ),
+            (
+                "a second cluster",
+                "",
+                &none,
+                spec(Tier::Free, 1, 1),
+                (0, 0),
+                vec![excess(Quota::Clusters, 1, 1, 1)],
+            ),
+            (
+                "three members take memory, addresses and disk",
+                "memory",
+                &was,
+                spec(Tier::Standard, 1, 1),
+                (0, 0),
+                vec![excess(Quota::StampMemory, 1500, 768, 768)],
+            ),
+            (
+                "three members take addresses",
+                "addresses",
+                &was,
+                spec(Tier::Standard, 1, 1),
+                (0, 0),
+                vec![excess(Quota::StampAddresses, 3, 2, 2)],
+            ),
+            (
+                "machines take disk",
+                "disk",
+                &was,
+                spec(Tier::Free, 3, 1),
+                (0, 0),
+                vec![excess(Quota::StampDisk, 4, 3, 2)],
+            ),
+            (
+                "surge is kept free in the stamp",
+                "stamp cores",
+                &was,
+                spec(Tier::Free, 2, 1),
+                (0, 0),
+                vec![excess(Quota::StampCores, 5, 4, 2)],
+            ),
+            (
+                "no limits",
+                "none",
+                &none,
+                spec(Tier::Premium, 1000, 500),
+                (9, 9),
+                vec![],
+            ),
+        ] {
+            let found = free(limits).excesses(&usage, "s", before, &Amounts::of(&after), upgrade);
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_asks_for_less_is_let_through_whatever_the_limit_is_now() {
+        let now = spec(Tier::Standard, 9, 3);
+        let limits = Limits {
+            clusters: Some(0),
+            nodes: Some(1),
+            cores: Some(1),
+            room: Room::of_host(0, 0, Some(0), 0, 0),
+        };
+        let after = Amounts::of(&spec(Tier::Free, 8, 3));
+        assert_eq!(
+            limits.excesses(&used(&now), "s", &Amounts::of(&now), &after, (0, 0)),
+            []
+        );
+    }
+
+    #[test]
+    fn only_pools_that_go_to_another_version_need_their_surge() {
+        let before = spec(Tier::Free, 10, 3);
+        let mut after = before.clone();
+        assert_eq!(upgrade(&before, &after), (0, 0));
+        after.pools[0].kubernetes_version = "9.9.9".to_owned();
+        assert_eq!(upgrade(&before, &after), (3, 6));
+        after.pools[0].count = 0;
+        assert_eq!(upgrade(&before, &after), (0, 0));
+    }
+
+    #[test]
+    fn another_subscription_shares_the_stamp_and_not_the_quota() {
+        let now = spec(Tier::Free, 2, 1);
+        let limits = Limits {
+            clusters: Some(1),
+            nodes: Some(2),
+            cores: None,
+            room: Room {
+                memory_mib: Some(1500),
+                ..Room::default()
+            },
+        };
+        let asked = Amounts::of(&spec(Tier::Free, 1, 1));
+        let found = limits.excesses(&used(&now), "other", &Amounts::default(), &asked, (0, 0));
+        let quotas: Vec<Quota> = found.iter().map(|excess| excess.quota).collect();
+        assert_eq!(quotas, [Quota::StampMemory]);
+    }
+
+    #[tokio::test]
+    async fn two_who_read_the_same_sums_do_not_both_change_them() {
+        let store = MemoryStore::new();
+        let (none, asked) = (Amounts::default(), Amounts::of(&spec(Tier::Free, 1, 1)));
+        let read = Usage::read(&store).await.unwrap();
+        store
+            .txn(read.change(Txn::default(), "s", &none, &asked))
+            .await
+            .unwrap();
+        let second = store.txn(read.change(Txn::default(), "s", &none, &asked)).await;
+        assert!(matches!(second, Err(StoreError::Conflict { .. })), "{second:?}");
+        let read = Usage::read(&store).await.unwrap();
+        store
+            .txn(read.change(Txn::default(), "S", &none, &asked))
+            .await
+            .unwrap();
+        let read = Usage::read(&store).await.unwrap();
+        assert_eq!(read.record.of("s").clusters, 2);
+        // No clusters are recorded, so that is what a start finds.
+        assert!(keep(&store).await.unwrap());
+        assert_eq!(Usage::read(&store).await.unwrap().record.of("s"), none);
+        assert!(!keep(&store).await.unwrap());
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether what a change asks for fits: the subscription's quota, and the room of the stamp. Pure.
+//!
+//! It is asked about each change of a cluster or pool, last, when all else is decided. That the sums it goes by are still true when the
+//! change is written, the transaction sees to ([`control_records::usage`]).
+
+use arm_wire::{ArmError, Detail, ErrorCode};
+use control_records::usage::{Amounts, Excess, upgrade};
+
+use super::{State, draft::ClusterChange};
+use crate::ProviderConfig;
+
+/// Refuses what passes a limit. `target`: what of the body asks for it.
+pub(crate) fn admit(
+    config: &ProviderConfig,
+    state: &State,
+    change: &ClusterChange,
+    target: &str,
+) -> Result<(), ArmError> {
+    let (before, after) = (state.record(), &change.record);
+    let was = before
+        .map(|before| Amounts::of(before.spec()))
+        .unwrap_or_default();
+    let asked = Amounts::of(after.spec());
+    // Nodes of a cluster that stands still are upgraded when it is started; then as many are added at a time.
+    let meanwhile = before.map_or((0, 0), |before| upgrade(before.spec(), after.spec()));
+    let usage = &state.usage.record;
+    let excesses = config
+        .limits
+        .excesses(usage, &after.subscription, &was, &asked, meanwhile);
+    let details = excesses.iter().map(|excess| Detail {
+        code: ErrorCode::QUOTA_EXCEEDED,
+        message: words(excess, &config.location),
+        target: Some(target.to_owned()),
+    });
+    ArmError::from_details(details.collect()).map_or(Ok(()), |mut error| {
+        // Clients look for this code.
+        error.code = ErrorCode::QUOTA_EXCEEDED;
+        Err(error)
+    })
+}
+
+/// With the figures as ARM writes them, which clients read out.
+fn words(excess: &Excess, location: &str) -> String {
+    let Excess {
+        quota,
+        limit,
+        usage,
+        required,
+    } = excess;
+    let next = if quota.is_of_subscription() {
+        "Ask for less, or have the operator of the stamp raise the limit ('landfall up --limit')."
+    } else {
+        "Ask for less, delete something else, or give the stamp a larger host."
+    };
+    format!(
+        "Operation could not be completed as it results in exceeding approved {} quota. Additional details - Deployment Model: \
+         Resource Manager, Location: {location}, Current Limit: {limit}, Current Usage: {usage}, Additional Required: {required}, \
+         (Minimum) New Limit Required: {}. {next}",
+        quota.title(),
+        usage.saturating_add(*required)
+    )
+}

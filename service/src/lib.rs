@@ -18,36 +18,41 @@ pub mod backups;
 mod contain;
 mod credentials;
 pub mod first;
+mod nodes;
+mod readings;
 mod recipes;
 pub mod store_copies;
 
 use std::{
     pin::Pin,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use agent_api::Agents;
 use arm_edge::{Edge, EdgeConfig};
-use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, StoreLog};
+use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, Route, StoreLog};
 use base_blocking::Pool;
 use base_env::Env;
 use base_sealer::Sealer;
 use cluster_api::Connect;
 use cluster_versions::Offered;
 use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
-use control_records::{Epoch, HostId};
+use control_records::{Epoch, HostId, usage::Limits};
 use control_store::Store;
-use fabric_api::Fabric;
+use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
 use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
-use providers_insights::Insights;
+use providers_infrastructure::{Compute, Network, Stamp};
+use providers_insights::{History, Insights};
 use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
-use providers_resources::{ResourcesConfig, ResourcesProvider};
+use providers_resources::{Features, ResourcesConfig, ResourcesProvider};
 use tokio::sync::watch;
 
 pub use contain::contain;
 use credentials::SealedCredentials;
+use nodes::Nodes;
+use readings::ClusterReadings;
 pub use recipes::KubernetesRecipes;
 
 /// Threads for the upkeep of backups and for copies.
@@ -74,6 +79,8 @@ pub struct Config {
     pub shape: Shape,
     /// The audience of tokens that clients are told of. Others that are accepted: the URL, and Azure's own.
     pub audience: String,
+    /// How much its clusters may ask for.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -152,8 +159,10 @@ impl Part {
 pub struct Service {
     edge: Edge,
     tokens: Arc<TokenService>,
+    routes: Vec<(&'static str, Route)>,
     controller: Controller,
     reaper: GroupReaper,
+    history: Arc<History>,
     env: Env,
 }
 
@@ -179,6 +188,7 @@ impl Service {
                 domain: config.domain.clone(),
                 offered: Offered::pinned(),
                 reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
+                limits: config.limits.clone(),
             },
             Arc::new(SealedCredentials {
                 env: env.clone(),
@@ -193,6 +203,7 @@ impl Service {
             drivers.backups,
             Arc::clone(&drivers.agents),
         ));
+        let nodes = Arc::new(Nodes(Arc::clone(&clusters)));
         let clusters: Arc<dyn Provider> = clusters;
         let authorization: Arc<dyn Provider> = Arc::new(Authorization::new(
             env.clone(),
@@ -208,7 +219,35 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
         ));
-        let insights: Arc<dyn Provider> = Arc::new(Insights::new(Arc::clone(&store), config.tenant.clone()));
+        let history = Arc::new(History::new(
+            env.clone(),
+            Arc::new(ClusterReadings {
+                env: env.clone(),
+                store: Arc::clone(&store),
+                sealer: Arc::clone(&sealer),
+                agents: Arc::clone(&drivers.agents),
+                connect: Arc::clone(&drivers.connect),
+                handles: Mutex::default(),
+            }),
+        ));
+        let insights: Arc<dyn Provider> = Arc::new(Insights::new(
+            env.clone(),
+            Arc::clone(&store),
+            config.tenant.clone(),
+            Arc::clone(&history),
+        ));
+        let around = Stamp {
+            store: Arc::clone(&store),
+            location: config.location.clone(),
+            limits: config.limits.clone(),
+            outbound: drivers.fabric.stamp_network().uplink == Uplink::Host,
+        };
+        let compute: Arc<dyn Provider> = Arc::new(Compute {
+            stamp: around.clone(),
+            machines: nodes,
+        });
+        let network: Arc<dyn Provider> = Arc::new(Network(around));
+        let features: Arc<dyn Provider> = Arc::new(Features);
         let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
         let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
             ResourcesConfig {
@@ -224,6 +263,9 @@ impl Service {
                 Arc::clone(&authorization),
                 Arc::clone(&identities),
                 Arc::clone(&insights),
+                Arc::clone(&compute),
+                Arc::clone(&network),
+                Arc::clone(&features),
             ],
         ));
         let own: Arc<dyn Provider> = Arc::new(HistoryApi::new(env.clone(), Arc::clone(&store)));
@@ -233,6 +275,24 @@ impl Service {
         }
         let tokens = Arc::new(tokens);
         let identity: Arc<dyn Provider> = Arc::new(IdentityApi::new(Arc::clone(&tokens)));
+        let providers = vec![
+            Arc::clone(&clusters),
+            resources,
+            authorization,
+            Arc::clone(&identities),
+            insights,
+            compute,
+            network,
+            features,
+            own,
+            backups,
+            identity,
+        ];
+        let routes = providers.iter().flat_map(|provider| {
+            let routes = provider.routes().into_iter();
+            routes.map(|route| (provider.namespace(), route))
+        });
+        let routes = routes.collect();
         let edge = Edge::new(
             EdgeConfig {
                 stamp: config.name,
@@ -243,16 +303,7 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
             Arc::clone(&tokens),
-            vec![
-                Arc::clone(&clusters),
-                resources,
-                authorization,
-                Arc::clone(&identities),
-                insights,
-                own,
-                backups,
-                identity,
-            ],
+            providers,
             AccessControl {
                 authorizer: Arc::clone(&roles) as Arc<dyn Authorizer>,
                 locks: roles,
@@ -276,7 +327,9 @@ impl Service {
         Self {
             edge,
             tokens,
+            routes,
             controller,
+            history,
             reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities]),
             env: env.clone(),
         }
@@ -285,6 +338,11 @@ impl Service {
     /// The ARM API.
     pub fn edge(&self) -> Edge {
         self.edge.clone()
+    }
+
+    /// All that the ARM API offers, by namespace.
+    pub fn routes(&self) -> &[(&'static str, Route)] {
+        &self.routes
     }
 
     /// How busy the loops are.
@@ -297,8 +355,10 @@ impl Service {
         let Self {
             edge: _,
             tokens,
+            routes: _,
             controller,
             reaper,
+            history,
             env,
         } = self;
         let controller = Arc::new(controller);
@@ -328,6 +388,18 @@ impl Service {
             Part::new("deletion of resource groups", &env, stopped, move || {
                 let (reaper, ending) = (Arc::clone(&reaper), until(ending.clone()));
                 async move { reaper.run(ending).await }
+            }),
+            Part::new("metrics of clusters", &env, stopped, {
+                let stopped = stopped.clone();
+                move || {
+                    let (history, ending) = (Arc::clone(&history), until(stopped.clone()));
+                    async move {
+                        tokio::select! {
+                            () = history.run() => {}
+                            () = ending => {}
+                        }
+                    }
+                }
             }),
         ];
         parts.extend(looked_after);

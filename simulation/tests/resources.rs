@@ -323,3 +323,97 @@ fn nodes_go_by_name_and_are_made_anew() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn instances_of_a_scale_set_are_restarted_made_anew_and_replaced() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let nodes = player.stamp.cluster("c1").await?.context("no cluster")?;
+        let compute = format!(
+            "resourceGroups/{}/providers/Microsoft.Compute/virtualMachineScaleSets",
+            nodes.spec().node_resource_group
+        );
+        let sets = player.stamp.arm("GET", &compute, None).await?;
+        let set = sets.body["value"][0]["name"]
+            .as_str()
+            .context("no scale set")?
+            .to_owned();
+        let ids = |list: &Value| -> Vec<String> {
+            let items = list["value"].as_array().cloned().unwrap_or_default();
+            items
+                .iter()
+                .filter_map(|one| one["instanceId"].as_str().map(str::to_owned))
+                .collect()
+        };
+        let instances = format!("{compute}/{set}/virtualMachines");
+        let all = ids(&player.stamp.arm("GET", &instances, None).await?.body);
+        let first = all.first().context("no instance")?.clone();
+        let machine_of = async |player: &Player, id: &str| -> Result<Option<String>> {
+            let machines = player.stamp.machines().await?;
+            Ok(machines
+                .into_iter()
+                .find_map(|(key, machine)| match machine.assignment?.role {
+                    control_records::Role::Node { index, .. }
+                        if index.to_string() == id && !machine.deleting =>
+                    {
+                        Some(key)
+                    }
+                    _ => None,
+                }))
+        };
+        for (action, told) in [
+            ("restart", "restarting the machine: somebody has asked for it"),
+            ("reimage", "making the machine anew: somebody has asked for it"),
+            ("delete", "replacing the machine: somebody has asked for it"),
+        ] {
+            let before = machine_of(&player, &first).await?;
+            let body = json!({ "instanceIds": [first] });
+            let path = format!("{compute}/{set}/{action}");
+            let answer = player.stamp.arm("POST", &path, Some(body)).await?;
+            ensure!(
+                answer.status == 202,
+                "{action}: {} {}",
+                answer.status,
+                answer.body
+            );
+            player.command("settle").await?;
+            player.command("wait 1200").await?;
+            player.command("settle").await?;
+            let events = player
+                .stamp
+                .records::<control_records::EventRecord>(&control_records::key::events(&uid))
+                .await?;
+            let told = events
+                .values()
+                .filter(|event| event.event.message == told)
+                .count();
+            ensure!(told == 1, "{action} was told {told} times");
+            let machines = player.stamp.machines().await?;
+            let same = before.as_ref().is_some_and(|id| machines.contains_key(id));
+            ensure!(
+                same == (action != "delete"),
+                "{action}: {before:?} is there: {same}"
+            );
+            let there = player.stamp.arm("GET", &instances, None).await?;
+            ensure!(ids(&there.body).len() == all.len(), "{action}: {}", there.body);
+            let operations = player.stamp.operations().await?;
+            let done = operations.values().any(|operation| {
+                operation.name.to_lowercase().contains(action)
+                    && operation.status == control_records::OperationStatus::Succeeded
+            });
+            ensure!(done, "{action}: {operations:?}");
+        }
+        let none = json!({ "instanceIds": ["999"] });
+        let answer = player
+            .stamp
+            .arm("POST", &format!("{compute}/{set}/restart"), Some(none))
+            .await?;
+        ensure!(answer.status == 400, "{} {}", answer.status, answer.body);
+        let answer = player
+            .stamp
+            .arm("POST", &format!("{compute}/{set}/deallocate"), None)
+            .await?;
+        ensure!(answer.status == 501, "{} {}", answer.status, answer.body);
+        Ok(())
+    })
+}

@@ -77,7 +77,9 @@ fn walk(segments: Vec<String>) -> ResourcePath {
             path.types.push(kind);
             break;
         };
-        if kind.eq_ignore_ascii_case("providers") {
+        // Right behind a namespace it is a type of that: `Microsoft.Features/providers/{namespace}/features/{name}`.
+        let is_type = path.namespace.is_some() && path.types.is_empty();
+        if kind.eq_ignore_ascii_case("providers") && !is_type {
             let below = ResourcePath {
                 subscription: path.subscription.clone(),
                 resource_group: path.resource_group.clone(),

@@ -266,3 +266,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn right_behind_a_namespace_providers_is_a_type() {
+    let text = "/subscriptions/s/providers/Microsoft.Features/providers/Microsoft.Test/features/f";
+    let path = ResourcePath::parse(text).unwrap();
+    assert_eq!(path.namespace.as_deref(), Some("Microsoft.Features"));
+    assert_eq!(
+        (path.type_path().as_str(), path.name(1)),
+        ("providers/features", Some("f"))
+    );
+    assert!(path.parent.is_none());
+    assert_eq!(path.to_string(), text);
+    // Behind a resource it begins an extension, as ever.
+    let text = "/subscriptions/s/providers/Microsoft.Test/things/t/providers/Microsoft.Authorization/locks/l";
+    assert!(ResourcePath::parse(text).unwrap().parent.is_some());
+}

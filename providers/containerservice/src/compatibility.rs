@@ -7,7 +7,7 @@ use arm_kernel::{
     schema::{Access, Class, Property},
 };
 
-use crate::{API_VERSIONS, ContainerService};
+use crate::{API_VERSIONS, ContainerService, usages};
 
 /// The operations of other namespaces, for the page.
 #[derive(Debug, Default)]
@@ -20,6 +20,12 @@ pub struct OtherRoutes {
     pub identities: Vec<Route>,
     /// Of `Microsoft.Insights`.
     pub insights: Vec<Route>,
+    /// Of `Microsoft.Compute`.
+    pub compute: Vec<Route>,
+    /// Of `Microsoft.Network`.
+    pub network: Vec<Route>,
+    /// Of `Microsoft.Features`.
+    pub features: Vec<Route>,
 }
 
 /// The page `docs/reference/compatibility.md`, in Markdown.
@@ -32,13 +38,11 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     page.push_str(&API_VERSIONS.join(", "));
     page.push_str(".\n\n## Operations\n\n");
     let routes = routes::<ContainerService>();
-    let works = routes.iter().filter(|route| route.works).count();
+    let stable = routes.iter().filter(|route| route.path != usages::TYPE.path);
+    let (works, all) = (stable.clone().filter(|route| route.works).count(), stable.count());
     line(
         &mut page,
-        &format!(
-            "{works} of {} stable operations work; the others answer 501 and name themselves.\n",
-            routes.len()
-        ),
+        &format!("{works} of {all} stable operations work; the others answer 501 and name themselves.\n"),
     );
     operations(&mut page, &routes);
     page.push_str(
@@ -107,12 +111,30 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     );
     operations(&mut page, &others.identities);
     page.push_str(
-        "\n## The activity log\n\n\
-         Of `Microsoft.Insights`: each write, each credential that was handed out and each refusal, as long as they are kept (90 days, 5,000 \
+        "\n## The activity log and metrics\n\n\
+         Of `Microsoft.Insights`. The log has each write, each credential that was handed out and each refusal, as long as they are kept (90 days, 5,000 \
          of what was done and 1,000 of what was refused for each subscription). The same, oldest first, is at \
-         `Landfall.ContainerService/activities`.\n\n",
+         `Landfall.ContainerService/activities`. Metrics are those of clusters, under AKS' names; a cluster is read each minute from the first \
+         question about it until an hour after the last, and a day of that is kept in memory: what was before is a gap.\n\n",
     );
     operations(&mut page, &others.insights);
+    page.push_str(
+        "\n## Machines\n\n\
+         Of `Microsoft.Compute`: the pools of clusters as scale sets, their nodes as instances, and the disks of those, in the group of \
+         each cluster's nodes. They show the records of the machines and are changed through cluster and pools.\n\n",
+    );
+    operations(&mut page, &others.compute);
+    page.push_str(
+        "\n## Networks\n\n\
+         Of `Microsoft.Network`: what each cluster has, in the group of its nodes: its VNET and the subnet of its nodes, the addresses that it has \
+         leased, what stands before its API server, the rules that hold for its nodes, the routes to its pods. Networks of one's own \
+         (`vnetSubnetID`) are not there yet.\n\n",
+    );
+    operations(&mut page, &others.network);
+    page.push_str(
+        "\n## Preview features\n\nOf `Microsoft.Features`: there are none, and nothing has to be registered.\n\n",
+    );
+    operations(&mut page, &others.features);
     page
 }
 

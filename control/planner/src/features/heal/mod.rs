@@ -28,6 +28,7 @@ use ailment::KUBELET;
 
 use crate::{
     Ailment, ApiEffect, Draft, Machine, Presence, Reach, Subject, Symptom, Write,
+    checks::Checks,
     disturb::{Disturb, Kind, preserved},
     feature::Feature,
     view::{
@@ -38,6 +39,7 @@ use crate::{
 
 pub(crate) const FEATURE: Feature = Feature {
     act,
+    checks,
     ..Feature::named("heal")
 };
 
@@ -167,6 +169,10 @@ fn act(draft: &mut Draft<'_>) {
         if seen.busy.contains(&Subject::Machine(id.clone())) {
             continue;
         }
+        if let Some(step) = machine.record.healing.pending() {
+            obey(draft, id, machine, step);
+            continue;
+        }
         match &machine.symptom {
             Some(symptom) => ail(draft, id, machine, symptom),
             None => well(draft, id, machine),
@@ -178,6 +184,51 @@ fn act(draft: &mut Draft<'_>) {
                 draft.look_again_at(due);
             }
         }
+    }
+}
+
+/// Takes the step that somebody has asked for: at once, for who asks knows why.
+fn obey(draft: &mut Draft<'_>, id: &str, machine: &Machine, step: RepairStep) {
+    let before = &machine.record.healing;
+    if before.preserve.is_some() {
+        let why = format!("somebody has asked for it; {}", preserved(before));
+        return hold(draft, id, machine, &why);
+    }
+    let what = match step {
+        RepairStep::None | RepairStep::Restart => return,
+        RepairStep::Reboot => "restarting the machine",
+        RepairStep::Reimage => "making the machine anew",
+        RepairStep::Replace => "replacing the machine",
+    };
+    let healing = Healing {
+        step,
+        at: Some(draft.now),
+        attempts: 1,
+        reason: "somebody has asked for it".to_owned(),
+        held: None,
+        ..before.clone()
+    };
+    let repair = matches!(step, RepairStep::Reboot | RepairStep::Reimage).then_some((step, draft.now));
+    let work = Work::of(repair, machine.record.upgrading());
+    write(
+        draft,
+        id,
+        machine,
+        work,
+        healing,
+        format!("{what}: somebody has asked for it"),
+    );
+}
+
+/// What somebody has asked for is done, once it was begun and nothing of it is left.
+fn checks(draft: &Draft<'_>, checks: &mut Checks) {
+    for (id, machine) in &draft.seen.machines {
+        let record = &machine.record;
+        if record.deleting || record.healing.asked.is_none() {
+            continue;
+        }
+        let done = record.healing.pending().is_none() && record.repairing().is_none();
+        checks.machine(draft, id, machine, format!("repairing {}", machine.label()), done);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is done about ailing machines: tables of steps over a world where nothing helps, or only the right thing does.
 
 use agent_protocol::DiskSeen;
-use control_records::{RepairStep, Work};
+use control_records::{Asked, RepairStep, Work};
 
 use super::*;
 
@@ -535,5 +535,56 @@ fn a_node_is_not_repaired_for_what_was_seen_before_the_repair_was_due() {
         ideal.seen.busy.clear();
         ideal.seen.api.looked_at = Some(due);
         assert_eq!(repairs(&ideal.plan()), 1, "{ailment:?}: it is so still");
+    }
+}
+
+#[test]
+fn what_somebody_asks_for_is_done_once_and_not_to_what_is_preserved() {
+    for (step, told) in [
+        (
+            RepairStep::Reboot,
+            "restarting the machine: somebody has asked for it",
+        ),
+        (
+            RepairStep::Reimage,
+            "making the machine anew: somebody has asked for it",
+        ),
+        (
+            RepairStep::Replace,
+            "replacing the machine: somebody has asked for it",
+        ),
+    ] {
+        let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 2)]);
+        let id = ideal.nodes_of("a")[0].clone();
+        let asked = Asked { step, at: ideal.now };
+        let ask = |ideal: &mut Ideal| {
+            let machine = ideal.seen.machines.get_mut(&id).unwrap();
+            machine.record.healing.asked = Some(asked);
+        };
+        ask(&mut ideal);
+        ideal.live(HOUR);
+        assert_eq!(ideal.repairs()[0], told);
+        let done = ideal.repairs().into_iter().filter(|repair| *repair == told).count();
+        assert_eq!(done, 1, "{:?}", ideal.repairs());
+        assert_eq!(ideal.seen.machines.contains_key(&id), step != RepairStep::Replace);
+        assert_eq!(ideal.nodes_of("a").len(), 2);
+        assert!(ideal.seen.api.nodes.iter().all(|node| node.ready));
+
+        let mut ideal = standing(cluster_spec::Tier::Free, vec![pool("a", 2)]);
+        let id = ideal.nodes_of("a")[0].clone();
+        let machine = ideal.seen.machines.get_mut(&id).unwrap();
+        machine.record.healing.asked = Some(Asked { step, at: ideal.now });
+        machine.record.healing.preserve = Some("to look at".to_owned());
+        let name = machine.node_name().unwrap().to_owned();
+        for node in &mut ideal.seen.api.nodes {
+            if node.name == name {
+                node.preserve = Some("to look at".to_owned());
+            }
+        }
+        ideal.live(HOUR / 60);
+        assert_eq!(
+            ideal.repairs(),
+            ["not repaired: somebody has asked for it; it is preserved (to look at)"]
+        );
     }
 }

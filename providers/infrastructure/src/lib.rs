@@ -1,0 +1,68 @@
+//! What a cluster stands on, as Azure shows it in the group of its nodes: `Microsoft.Compute` (scale sets, instances, disks, sizes) and
+//! `Microsoft.Network` (the VNET, its route table and rules, addresses, what stands before the API server).
+//!
+//! Always true: every answer is computed from the records of clusters and machines when it is asked for, and nothing is shown that is not
+//! there. Nothing is kept here. What is asked of machines, [`Machines`] does; what else would change something is in the tables and answers
+//! 501 by its name: machines are made and removed by clusters and pools.
+//!
+//! Called by: the edge.
+
+mod compute;
+mod network;
+mod place;
+mod usages;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arm_kernel::Members;
+use arm_wire::{ArmError, ErrorCode};
+use control_records::usage::Limits;
+use control_store::Store;
+
+pub use compute::{Compute, Machines, Wish};
+pub use network::Network;
+
+/// What both providers read from.
+#[derive(Clone)]
+pub struct Stamp {
+    /// Records.
+    pub store: Arc<dyn Store>,
+    /// Name of the only location, e.g. `local`.
+    pub location: String,
+    /// How much clusters may ask for.
+    pub limits: Limits,
+    /// Whether the outside can be reached from VNETs at all.
+    pub outbound: bool,
+}
+
+impl Stamp {
+    /// The location of a path has to be this one.
+    pub(crate) fn check_location(&self, asked: &str) -> Result<(), ArmError> {
+        if arm_ids::same_location(asked, &self.location) {
+            return Ok(());
+        }
+        let message = format!(
+            "The location {} is not available here; use '{}'.",
+            arm_kernel::quote(asked),
+            self.location
+        );
+        Err(ArmError::new(ErrorCode::LOCATION_NOT_AVAILABLE, message).target("location"))
+    }
+}
+
+/// What is missing in a group.
+pub(crate) fn missing(kind: &str, name: &str, group: &str) -> ArmError {
+    let message = format!("The resource '{kind}/{name}' under resource group '{group}' was not found.");
+    ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message)
+}
+
+/// A type whose resources go with their cluster: the deletion of a group leaves them to it.
+pub(crate) const fn with_cluster<P>(list: arm_kernel::ListMembers<P>) -> Members<P> {
+    Members {
+        list,
+        delete: |_, _, _| Box::pin(async { Ok(0) }),
+    }
+}

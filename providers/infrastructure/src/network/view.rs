@@ -1,0 +1,286 @@
+//! Networks, addresses, rules and routes of a cluster as ARM shows them. Pure.
+
+use cluster_spec::{ApiAccess, PodNetworking};
+use control_records::Role;
+use serde_json::{Value, json};
+
+use super::{NAMESPACE, SUBNET, VNET};
+use crate::{Stamp, place::Place};
+
+/// The name of the rules of its nodes.
+const GROUP: &str = "aks-agentpool-nsg";
+/// The name of the routes to its pods.
+const TABLE: &str = "aks-agentpool-routetable";
+/// The name of what stands before its API server, and of the address of that.
+const API_SERVER: &str = "kube-apiserver";
+/// The name of the address that what leaves the VNET has.
+const OUTBOUND: &str = "aks-outbound";
+
+/// Its VNET, with the subnet of its nodes. The control plane's own part of it is not the cluster's to see.
+pub(super) fn vnets(place: &Place, _: &Stamp) -> Vec<Value> {
+    let network = &place.cluster.spec().network;
+    let mut subnet = json!({
+        "addressPrefix": network.node_range,
+        "provisioningState": state(place),
+        "networkSecurityGroup": { "id": place.id(NAMESPACE, &[("networkSecurityGroups", GROUP)]) },
+        "delegations": [],
+        "serviceEndpoints": [],
+        "privateEndpointNetworkPolicies": "Disabled",
+        "privateLinkServiceNetworkPolicies": "Enabled",
+    });
+    if has_routes(place) {
+        subnet["routeTable"] = json!({ "id": place.id(NAMESPACE, &[("routeTables", TABLE)]) });
+    }
+    let subnet = json!({
+        "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]),
+        "name": SUBNET,
+        "type": "Microsoft.Network/virtualNetworks/subnets",
+        "properties": subnet,
+    });
+    vec![place.resource(
+        NAMESPACE,
+        "virtualNetworks",
+        VNET,
+        json!({
+            "provisioningState": state(place),
+            "addressSpace": { "addressPrefixes": [network.vnet_range] },
+            "subnets": [subnet],
+            "virtualNetworkPeerings": [],
+            "enableDdosProtection": false,
+        }),
+    )]
+}
+
+fn state(place: &Place) -> &'static str {
+    if place.cluster.deleting {
+        "Deleting"
+    } else {
+        "Succeeded"
+    }
+}
+
+/// The addresses of the stamp that it has leased: its API server's, and the one that all has that leaves its VNET.
+pub(super) fn addresses(place: &Place, stamp: &Stamp) -> Vec<Value> {
+    let spec = place.cluster.spec();
+    let shown = |name: &str, address, more: &[(&str, Value)]| {
+        let mut properties = json!({
+            "provisioningState": state(place),
+            "ipAddress": address,
+            "publicIPAddressVersion": "IPv4",
+            "publicIPAllocationMethod": "Static",
+            "idleTimeoutInMinutes": 4,
+        });
+        for (name, value) in more {
+            properties[*name] = value.clone();
+        }
+        let mut shown = place.resource(NAMESPACE, "publicIPAddresses", name, properties);
+        shown["sku"] = json!({ "name": "Standard", "tier": "Regional" });
+        shown
+    };
+    let mut all = Vec::new();
+    if let Some(vip) = place.observed.vip.filter(|_| is_public(place)) {
+        let label = spec.fqdn.split('.').next().unwrap_or_default();
+        let names = json!({ "domainNameLabel": label, "fqdn": spec.fqdn });
+        all.push(shown(API_SERVER, vip, &[("dnsSettings", names)]));
+    }
+    if let Some(uplink) = place
+        .observed
+        .uplink
+        .filter(|_| stamp.outbound && spec.network.outbound)
+    {
+        all.push(shown(OUTBOUND, uplink, &[]));
+    }
+    all
+}
+
+/// Whether its API server has an address that others reach.
+fn is_public(place: &Place) -> bool {
+    place.cluster.spec().access != ApiAccess::Private
+}
+
+/// What stands before its API server: the members of the control plane hold the address among themselves.
+pub(super) fn balancers(place: &Place, _: &Stamp) -> Vec<Value> {
+    if place.observed.vip.is_none() || !is_public(place) {
+        return Vec::new();
+    }
+    let of = |kind: &str, name: &str| place.id(NAMESPACE, &[("loadBalancers", API_SERVER), (kind, name)]);
+    let address = place.id(NAMESPACE, &[("publicIPAddresses", API_SERVER)]);
+    let members: Vec<Value> = place
+        .machines
+        .iter()
+        .filter(|machine| !machine.deleting)
+        .filter_map(|machine| match machine.assignment.as_ref()?.role {
+            Role::ControlPlane { index, address } => {
+                let address = if address.is_unspecified() {
+                    place.observed.control_plane_address?
+                } else {
+                    address
+                };
+                let name = format!("member-{index}");
+                Some(json!({ "name": name, "properties": { "ipAddress": address } }))
+            }
+            Role::Node { .. } => None,
+        })
+        .collect();
+    let (front, pool, rule) = (
+        of("frontendIPConfigurations", API_SERVER),
+        of("backendAddressPools", API_SERVER),
+        of("loadBalancingRules", "https"),
+    );
+    let mut shown = place.resource(
+        NAMESPACE,
+        "loadBalancers",
+        API_SERVER,
+        json!({
+            "provisioningState": state(place),
+            "frontendIPConfigurations": [{
+                "id": front, "name": API_SERVER,
+                "properties": { "publicIPAddress": { "id": address }, "loadBalancingRules": [{ "id": rule }] },
+            }],
+            "backendAddressPools": [{
+                "id": pool, "name": API_SERVER,
+                "properties": { "loadBalancerBackendAddresses": members, "loadBalancingRules": [{ "id": rule }] },
+            }],
+            "loadBalancingRules": [{
+                "id": rule, "name": "https",
+                "properties": {
+                    "protocol": "Tcp", "frontendPort": 443, "backendPort": 443,
+                    "frontendIPConfiguration": { "id": front }, "backendAddressPool": { "id": pool },
+                },
+            }],
+            "probes": [], "inboundNatRules": [], "inboundNatPools": [], "outboundRules": [],
+        }),
+    );
+    shown["sku"] = json!({ "name": "Standard", "tier": "Regional" });
+    vec![shown]
+}
+
+/// What its nodes may be reached from, and reach. No rules can be added; these are what the fabric does.
+pub(super) fn security_groups(place: &Place, stamp: &Stamp) -> Vec<Value> {
+    let outbound = stamp.outbound && place.cluster.spec().network.outbound;
+    let rule = |priority: u32, name: &str, direction: &str, from: &str, to: &str, access: &str, why: &str| {
+        json!({
+            "id": place.id(NAMESPACE, &[("networkSecurityGroups", GROUP), ("defaultSecurityRules", name)]),
+            "name": name,
+            "properties": {
+                "priority": priority, "direction": direction, "access": access, "protocol": "*",
+                "sourcePortRange": "*", "destinationPortRange": "*",
+                "sourceAddressPrefix": from, "destinationAddressPrefix": to,
+                "description": why, "provisioningState": "Succeeded",
+            },
+        })
+    };
+    let (net, any) = ("VirtualNetwork", "*");
+    let mut rules = vec![
+        rule(
+            65000,
+            "AllowVnetInBound",
+            "Inbound",
+            net,
+            net,
+            "Allow",
+            "within the VNET",
+        ),
+        rule(
+            65500,
+            "DenyAllInBound",
+            "Inbound",
+            any,
+            any,
+            "Deny",
+            "nothing else reaches a node",
+        ),
+        rule(
+            65000,
+            "AllowVnetOutBound",
+            "Outbound",
+            net,
+            net,
+            "Allow",
+            "within the VNET",
+        ),
+    ];
+    if outbound {
+        let why = "the outside, but for the host's own networks";
+        rules.push(rule(
+            65001,
+            "AllowInternetOutBound",
+            "Outbound",
+            any,
+            "Internet",
+            "Allow",
+            why,
+        ));
+    }
+    rules.push(rule(
+        65500,
+        "DenyAllOutBound",
+        "Outbound",
+        any,
+        any,
+        "Deny",
+        "everything else",
+    ));
+    vec![place.resource(
+        NAMESPACE,
+        "networkSecurityGroups",
+        GROUP,
+        json!({
+            "provisioningState": state(place),
+            "securityRules": [],
+            "defaultSecurityRules": rules,
+            "subnets": [{ "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]) }],
+        }),
+    )]
+}
+
+/// Whether the VNET has routes to ranges of pods.
+fn has_routes(place: &Place) -> bool {
+    matches!(
+        place.cluster.spec().network.plugin,
+        PodNetworking::Kubenet | PodNetworking::AzureOverlay
+    )
+}
+
+/// The routes to the pods of each node.
+pub(super) fn route_tables(place: &Place, _: &Stamp) -> Vec<Value> {
+    if !has_routes(place) {
+        return Vec::new();
+    }
+    let mut routes: Vec<(&str, Value)> = place
+        .machines
+        .iter()
+        .filter_map(|machine| match &machine.assignment.as_ref()?.role {
+            Role::Node {
+                node_name,
+                address,
+                pod_range: Some(range),
+                ..
+            } => Some((
+                node_name.as_str(),
+                json!({
+                    "id": place.id(NAMESPACE, &[("routeTables", TABLE), ("routes", node_name)]),
+                    "name": node_name,
+                    "properties": {
+                        "addressPrefix": range, "nextHopType": "VirtualAppliance", "nextHopIpAddress": address,
+                        "provisioningState": "Succeeded", "hasBgpOverride": false,
+                    },
+                }),
+            )),
+            _ => None,
+        })
+        .collect();
+    routes.sort_by_key(|(name, _)| *name);
+    let routes: Vec<Value> = routes.into_iter().map(|(_, route)| route).collect();
+    vec![place.resource(
+        NAMESPACE,
+        "routeTables",
+        TABLE,
+        json!({
+            "provisioningState": state(place),
+            "disableBgpRoutePropagation": false,
+            "routes": routes,
+            "subnets": [{ "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]) }],
+        }),
+    )]
+}

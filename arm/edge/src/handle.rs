@@ -62,7 +62,7 @@ impl Edge {
         let mut principal = None;
         let mut written = None;
         let address = caller.address;
-        let trace = Trace::new(&request_id, &correlation, address);
+        let trace = Trace::new(&request_id, &correlation, address, method.clone());
         let (mut answer, code) = match self.plain(&parts, body, &caller).await {
             Handled::Done(answer) => (answer, ""),
             Handled::Arm(parts, body) if graph::segments(parts.uri.path()).is_some() => {
@@ -108,6 +108,7 @@ impl Edge {
                 principal,
                 address,
                 action,
+                method: method.as_str().to_owned(),
                 scope,
                 subscription,
                 status: answer.status().as_u16(),

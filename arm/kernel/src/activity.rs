@@ -38,6 +38,8 @@ pub struct Activity {
     pub address: Option<std::net::IpAddr>,
     /// What was asked, e.g. `Microsoft.ContainerService/managedClusters/write`.
     pub action: String,
+    /// With which HTTP method.
+    pub method: String,
     /// Of what.
     pub scope: String,
     /// The subscription of that, where it has one.
@@ -94,6 +96,7 @@ pub(crate) fn changed(info: &RequestInfo<'_>, operation: Option<&str>, now: Time
         principal_type: info.principal.kind.as_str().to_owned(),
         address: trace.address,
         action: trace.action.clone(),
+        method: Some(trace.method.as_str().to_owned()),
         scope: scope_of(info.path).to_string(),
         status: match operation {
             Some(_) => ActivityStatus::Accepted,
@@ -181,6 +184,7 @@ impl StoreLog {
                 principal_type: activity.principal.kind.as_str().to_owned(),
                 address: activity.address,
                 action: activity.action.clone(),
+                method: Some(activity.method.clone()),
                 scope: activity.scope.clone(),
                 status: match activity.status {
                     _ if failed => ActivityStatus::Failed,

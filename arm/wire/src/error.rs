@@ -256,6 +256,14 @@ codes! {
     UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType" 415,
         "The body is not `application/json`.",
         "Send JSON.";
+    /// Nothing moves.
+    RESOURCE_MOVE_NOT_SUPPORTED = "ResourceMoveNotSupported" 409,
+        "Resources of this type cannot be moved to another resource group or subscription.",
+        "Make it anew there; the backup of a cluster can be restored in another group (`landfall backup restore --as`).";
+    /// No such feature.
+    FEATURE_NOT_FOUND = "FeatureNotFound" 404,
+        "The provider has no such preview feature.",
+        "Nothing has to be registered: what works, works; `az feature list` shows what there is.";
     /// Quota.
     QUOTA_EXCEEDED = "QuotaExceeded" 400,
         "A limit would be exceeded; the message states it.",

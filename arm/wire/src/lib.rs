@@ -63,13 +63,16 @@ pub struct Trace {
     /// The action that it was allowed, e.g. `Microsoft.ContainerService/managedClusters/write`; empty for what no client has asked
     /// for, which is not logged.
     pub action: String,
+    /// The HTTP method.
+    pub method: Method,
     logged: Arc<AtomicBool>,
 }
 
 impl Trace {
     /// Of a request from `address`, before it is known what it may do.
-    pub fn new(request_id: &str, correlation_id: &str, address: Option<IpAddr>) -> Self {
+    pub fn new(request_id: &str, correlation_id: &str, address: Option<IpAddr>, method: Method) -> Self {
         Self {
+            method,
             request_id: request_id.to_owned(),
             correlation_id: correlation_id.to_owned(),
             address,

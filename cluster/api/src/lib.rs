@@ -192,6 +192,14 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError>;
     /// Marks unschedulable and asks each of its pods once to go.
     async fn drain(&self, node: &str) -> Result<Drained, ClusterError>;
+    /// What is at a path, as text, where that is at most `most` bytes long.
+    async fn text(&self, path: &str, most: usize) -> Result<String, ClusterError> {
+        // A cluster that has no texts refuses each.
+        Err(ClusterError::Refused {
+            act: format!("read {path}"),
+            why: format!("there is no text of at most {most} bytes"),
+        })
+    }
     /// Removes the node object.
     async fn delete_node(&self, name: &str) -> Result<(), ClusterError>;
     /// How far a command is. Where its pod is not there, these objects are applied; the pod is among them.

@@ -4,7 +4,7 @@ use cluster_api::{COMMAND_NAMESPACE, ClusterError, CommandEnd, CommandSeen, comm
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{Cluster, apply::listed};
+use crate::{ANSWER, Cluster, apply::listed};
 
 /// Bytes of what a command printed: its end is what is asked for.
 const LOGS: u32 = 256 * 1024;
@@ -30,9 +30,10 @@ impl Cluster {
         match state(&pod) {
             CommandSeen::Ended(end) => {
                 let logs = match self
-                    .text(
+                    .told(
                         "read what a command printed",
                         &format!("{}/log?limitBytes={LOGS}", path("Pod", id)),
+                        ANSWER,
                     )
                     .await
                 {

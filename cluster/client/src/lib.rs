@@ -196,7 +196,7 @@ impl Cluster {
             .header(http::header::CONTENT_TYPE, content_type)
             .body(bytes.unwrap_or_default().into())
             .map_err(|error| failed(Some(400), error.to_string()))?;
-        let answer = self.env.clock.timeout(CALL, self.answer(request)).await;
+        let answer = self.env.clock.timeout(CALL, self.answer(request, ANSWER)).await;
         let (status, bytes) = match answer {
             Err(elapsed) => return Err(failed(None, elapsed.to_string())),
             Ok(Err((code, why))) => return Err(failed(code, why)),
@@ -216,7 +216,7 @@ impl Cluster {
     }
 
     /// A text.
-    async fn text(&self, act: &str, path: &str) -> Result<String, Failure> {
+    async fn told(&self, act: &str, path: &str, most: usize) -> Result<String, Failure> {
         let failed = |code: Option<u16>, why: String| Failure {
             act: act.to_owned(),
             code,
@@ -225,7 +225,7 @@ impl Cluster {
         let request = http::Request::get(path)
             .body(Vec::new().into())
             .map_err(|error| failed(Some(400), error.to_string()))?;
-        match self.env.clock.timeout(CALL, self.answer(request)).await {
+        match self.env.clock.timeout(CALL, self.answer(request, most)).await {
             Err(elapsed) => Err(failed(None, elapsed.to_string())),
             Ok(Err((code, why))) => Err(failed(code, why)),
             Ok(Ok((status, bytes))) if status.is_success() => {
@@ -242,13 +242,14 @@ impl Cluster {
     async fn answer(
         &self,
         request: http::Request<Body>,
+        most: usize,
     ) -> Result<(http::StatusCode, Vec<u8>), (Option<u16>, String)> {
         let answer = self.client.send(request).await;
         let (parts, body) = answer.map_err(|error| (None, chain(&error)))?.into_parts();
-        match Limited::new(body, ANSWER).collect().await {
+        match Limited::new(body, most).collect().await {
             Ok(body) => Ok((parts.status, body.to_bytes().to_vec())),
             Err(error) if error.is::<LengthLimitError>() => {
-                let why = format!("the answer has more than {} MiB", ANSWER >> 20);
+                let why = format!("the answer has more than {} MiB", most >> 20);
                 Err((Some(413), why))
             }
             Err(error) => Err((None, chain(&*error))),
@@ -349,6 +350,11 @@ impl ClusterApi for Cluster {
 
     async fn nodes(&self) -> Result<Vec<NodeSeen>, ClusterError> {
         self.list_nodes().await
+    }
+
+    async fn text(&self, path: &str, most: usize) -> Result<String, ClusterError> {
+        let act = format!("read {path}");
+        Ok(self.told(&act, path, most).await?)
     }
 
     async fn set_node(&self, wish: &NodeWish) -> Result<(), ClusterError> {

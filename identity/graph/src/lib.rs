@@ -139,6 +139,7 @@ impl Graph {
             principal_type: request.principal.kind.as_str().to_owned(),
             address: trace.address,
             action,
+            method: Some(request.method.as_str().to_owned()),
             scope,
             status: ActivityStatus::Succeeded,
             http_status: None,

@@ -199,12 +199,18 @@ impl<'a> Event<'a> {
         if let Some(address) = record.address {
             request.insert("clientIpAddress".to_owned(), json!(address.to_string()));
         }
-        let method = record.action.rsplit('/').next().map(|verb| match verb {
-            "write" => "PUT",
-            "delete" => "DELETE",
-            _ => "POST",
-        });
-        request.insert("method".to_owned(), json!(method));
+        // What was logged before the method was kept tells it by its action at best.
+        let method = record
+            .method
+            .as_deref()
+            .or_else(|| match record.action.rsplit('/').next() {
+                Some("delete") => Some("DELETE"),
+                Some("action") => Some("POST"),
+                _ => None,
+            });
+        if let Some(method) = method {
+            request.insert("method".to_owned(), json!(method));
+        }
         json!({
             "id": format!("{}/events/{}/ticks/{}", record.scope, self.id, record.at.as_millisecond()),
             "eventDataId": self.id,
@@ -238,7 +244,7 @@ impl<'a> Event<'a> {
 
 #[cfg(test)]
 mod tests {
-    use control_store::{Store as _, Txn};
+    use control_store::Txn;
 
     use super::*;
 
@@ -251,6 +257,7 @@ mod tests {
             principal_type: "User".to_owned(),
             address: Some([127, 0, 0, 1].into()),
             action: action.to_owned(),
+            method: Some("PATCH".to_owned()),
             scope:
                 "/subscriptions/s/resourceGroups/Rg/providers/Microsoft.ContainerService/managedClusters/c"
                     .to_owned(),
@@ -305,8 +312,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_event_keeps_its_place_when_newer_ones_come_between_two_pages() {
-        let store = std::sync::Arc::new(storage_redb::MemoryStore::new());
-        let insights = Insights::new(std::sync::Arc::clone(&store) as _, "t");
+        let store: std::sync::Arc<dyn control_store::Store> =
+            std::sync::Arc::new(storage_redb::MemoryStore::new());
+        let insights = crate::tests::insights(&store);
         let keep = async |at: &str, request_id: &str| {
             let record = ActivityRecord {
                 at: at.parse().unwrap(),
@@ -352,8 +360,20 @@ mod tests {
         );
         assert_eq!(
             document["httpRequest"],
-            json!({ "clientIpAddress": "127.0.0.1", "method": "PUT" })
+            json!({ "clientIpAddress": "127.0.0.1", "method": "PATCH" })
         );
+        // A record from before the method was kept.
+        let before = |action: &str| {
+            let record = ActivityRecord {
+                method: None,
+                action: action.to_owned(),
+                ..record.clone()
+            };
+            Event::of(&record, "i").document("s", "t")["httpRequest"]["method"].clone()
+        };
+        assert_eq!(before("N/t/write"), Value::Null, "a PUT or a PATCH");
+        assert_eq!(before("N/t/delete"), "DELETE");
+        assert_eq!(before("N/t/abort/action"), "POST");
         assert_eq!(
             document["properties"],
             json!({ "statusCode": "202", "requestId": "r" })

@@ -1,39 +1,54 @@
-//! `Microsoft.Insights`: the activity log, as `az monitor activity-log list` and the SDKs read it.
+//! `Microsoft.Insights`: the activity log and the metrics of clusters, as `az monitor` and the SDKs read them.
 //!
-//! Always true: it only reads; the kernel and the edge write the log ([`control_records::activity`]). Somebody sees of it what happened at
-//! scopes that he may read it at.
+//! Always true: it only reads; the kernel and the edge write the log ([`control_records::activity`]), clusters say what their metrics are
+//! ([`Readings`]). Somebody sees of the log what happened at scopes that he may read it at.
 //!
-//! Called by: the edge.
+//! Called by: the edge; the assembly, which runs [`History::run`].
 
 mod events;
+mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arm_kernel::{Gate, Items, Namespace, Operation, ResourceType, Scope};
+use base_env::Env;
 use control_store::Store;
+
+pub use metrics::{History, NodeReading, Reading, Readings};
 
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.Insights";
 
 /// The provider.
 pub struct Insights {
+    env: Env,
     store: Arc<dyn Store>,
     tenant: String,
+    history: Arc<History>,
 }
 
 impl Insights {
     /// A provider over a store; `tenant` is the GUID of the stamp's tenant.
-    pub fn new(store: Arc<dyn Store>, tenant: impl Into<String>) -> Self {
+    pub fn new(env: Env, store: Arc<dyn Store>, tenant: impl Into<String>, history: Arc<History>) -> Self {
         Self {
+            env,
             store,
             tenant: tenant.into(),
+            history,
         }
     }
 }
 
 impl Namespace for Insights {
     const NAME: &'static str = NAMESPACE;
-    const TYPES: &'static [&'static ResourceType<Self>] = &[&EVENTS];
+    const TYPES: &'static [&'static ResourceType<Self>] = &[
+        &EVENTS,
+        &metrics::METRICS,
+        &metrics::DEFINITIONS,
+        &metrics::NAMESPACES,
+    ];
 }
 
 type Row = Operation<Insights>;

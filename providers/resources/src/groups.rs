@@ -19,6 +19,9 @@ use crate::{
     validation::{GroupBody, READ_ONLY, group_body, group_name, unknown},
 };
 
+/// Whose nodes have groups of their own.
+const CLUSTERS: (&str, &str) = ("Microsoft.ContainerService", "managedClusters");
+
 /// What lists of resources show of each only where `$expand` asks for it.
 pub(crate) const EXPANDED: &[&str] = &["createdTime", "changedTime", "provisioningState"];
 
@@ -52,6 +55,8 @@ pub(crate) struct State {
     group: Option<Stored<GroupRecord>>,
     /// The operation that deletes it, where one is under way.
     deletion: Option<String>,
+    /// The cluster that it was made for, while there is one: it goes with that.
+    owner: Option<String>,
 }
 
 /// What is written.
@@ -85,7 +90,11 @@ impl Resource for Groups {
             subscription: None,
             group,
             deletion: None,
+            owner: None,
         };
+        if let (Some(group), Purpose::Decision) = (&state.group, purpose) {
+            state.owner = owner(store, &group.value).await?;
+        }
         match (&state.group, purpose) {
             (_, Purpose::Answer) => {}
             (None, Purpose::Decision) => {
@@ -222,6 +231,31 @@ fn place(path: &ResourcePath) -> Result<(&str, &str), ArmError> {
     place.ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no resource group."))
 }
 
+/// The cluster that a group was made for, as far as there is one.
+async fn owner(store: &dyn Store, group: &GroupRecord) -> Result<Option<String>, ArmError> {
+    let Some(id) = &group.managed_by else {
+        return Ok(None);
+    };
+    let Ok(path) = ResourcePath::parse(id) else {
+        return Ok(None);
+    };
+    let (Some(subscription), Some(own), Some(name)) =
+        (&path.subscription, &path.resource_group, path.name(0))
+    else {
+        return Ok(None);
+    };
+    if !path.namespace_is(CLUSTERS.0) || !path.type_is(CLUSTERS.1) {
+        return Ok(None);
+    }
+    let found = directory::cluster_named(store, subscription, own, name).await;
+    let found = found.map_err(store_error)?;
+    let owns = found.is_some_and(|cluster| {
+        let nodes = &cluster.value.spec().node_resource_group;
+        nodes.eq_ignore_ascii_case(&group.name)
+    });
+    Ok(owns.then(|| id.clone()))
+}
+
 fn present<'a>(
     context: &Context<'_, ResourcesConfig>,
     state: &'a State,
@@ -286,6 +320,13 @@ fn put(
 
 fn delete(context: &Context<'_, ResourcesConfig>, state: &State) -> Result<Decision<Change>, ArmError> {
     let mut group = present(context, state)?.clone();
+    if let Some(owner) = &state.owner {
+        let message = format!(
+            "The resource group '{}' belongs to the cluster '{owner}' and goes with it; delete the cluster.",
+            group.name
+        );
+        return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
+    }
     // One deletion, however often it is asked for; one that has failed can be asked for again.
     if let Some(deletion) = &state.deletion {
         return Ok(Decision::InProgress(deletion.clone()));

@@ -5,7 +5,9 @@
 //!
 //! Called by: the edge, which sends all paths without a namespace here.
 
+mod features;
 mod groups;
+mod moves;
 mod providers;
 mod subscriptions;
 mod tags;
@@ -18,6 +20,8 @@ use arm_kernel::{Provider, Registry};
 use arm_wire::{ArmError, ErrorCode, Request};
 use base_env::Env;
 use control_store::{Store, StoreError};
+
+pub use features::{FEATURES_NAMESPACE, Features};
 
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.Resources";

@@ -10,7 +10,7 @@ use arm_kernel::{
 use crate::{
     NAMESPACE, ResourcesProvider,
     groups::{self, Groups},
-    providers, tags,
+    moves, providers, tags,
 };
 
 /// The api-versions that are accepted, newest first. Azure uses several tables here (subscriptions, providers, groups,
@@ -182,8 +182,8 @@ const GROUPS: Type = kind(
         Row::patch_tags::<Groups>("ResourceGroups_Update").at(Tenant),
         Row::delete::<Groups>(arm_kernel::GROUP_DELETION).at(Tenant),
         Row::not_yet(Action("exportTemplate"), "ResourceGroups_ExportTemplate").at(Tenant),
-        Row::not_yet(Action("moveResources"), "Resources_MoveResources").at(Tenant),
-        Row::not_yet(Action("validateMoveResources"), "Resources_ValidateMoveResources").at(Tenant),
+        moves::row("moveResources", "Resources_MoveResources"),
+        moves::row("validateMoveResources", "Resources_ValidateMoveResources"),
     ],
 );
 const RESOURCES: Type = kind(

@@ -246,3 +246,47 @@ async fn a_patch_changes_tags_and_nothing_else() {
     targets.sort_unstable();
     assert_eq!(targets, ["colour", "location", "managedBy", "tags.a", "tags.b<"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_moves_and_the_answer_says_why() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    stamp.group("other").await;
+    let of = |action: &str| format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/g/{action}?{VERSION}");
+    let thing = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/g/providers/Microsoft.Test/things/t");
+    let target = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/other");
+    let body = |ids: &[&str], target: &str| json!({ "resources": ids, "targetResourceGroup": target });
+    for action in ["moveResources", "validateMoveResources"] {
+        let answer = stamp
+            .arm("POST", &of(action), Some(body(&[&thing], &target)))
+            .await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (StatusCode::CONFLICT, "ResourceMoveNotSupported")
+        );
+        assert!(answer.text.contains("'Microsoft.Test/things'"), "{}", answer.text);
+    }
+    let missing = thing.replace("things/t", "things/none");
+    let answer = stamp
+        .arm(
+            "POST",
+            &of("moveResources"),
+            Some(body(&[&thing, &missing], &target)),
+        )
+        .await;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (StatusCode::NOT_FOUND, "ResourceNotFound")
+    );
+    let elsewhere = thing.replace("/g/", "/other/");
+    for wrong in [
+        json!({}),
+        body(&[], &target),
+        body(&[&elsewhere], &target),
+        body(&["x"], &target),
+        body(&[&thing], "x"),
+    ] {
+        let answer = stamp.arm("POST", &of("moveResources"), Some(wrong.clone())).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}: {}", answer.text);
+    }
+}

@@ -5,7 +5,6 @@
 mod access;
 mod bad_input;
 mod fixture;
-mod fuzz;
 mod groups;
 mod headers;
 mod listener;

@@ -171,6 +171,9 @@ async fn a_change_of_tags_needs_its_permission_and_is_logged() {
     let [activity] = activities.as_slice() else {
         panic!("{activities:?}");
     };
-    assert_eq!(activity.action, "Microsoft.Resources/tags/write");
+    assert_eq!(
+        (activity.action.as_str(), activity.method.as_str()),
+        ("Microsoft.Resources/tags/write", "PUT")
+    );
     assert!(activity.logged, "with the change itself");
 }

@@ -1,0 +1,233 @@
+//! What was read of clusters, in memory. Clusters are read while somebody cares: from the first question on, and for an hour after the last.
+//! So clusters that nobody asks about cost nothing, and what was before the first question, or before the service started, is a gap that
+//! answers show.
+//!
+//! Always true: nothing is kept longer than a day, nor of more than so many clusters, nor more values than so many; a cluster is read once at a
+//! time, and not again at once because many ask.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use base_env::Env;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::reading::{Point, Reading};
+
+/// How often a cluster is read.
+pub(crate) const EVERY: Duration = Duration::from_secs(60);
+/// So long after the last question.
+const CARED: Duration = Duration::from_secs(60 * 60);
+/// Samples are kept for so long.
+pub(crate) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Clusters that are read, at most: beyond, the one that nobody has asked about for longest is forgotten.
+const CLUSTERS: usize = 64;
+/// Values that are kept of a cluster, at most: beyond, the oldest go.
+const VALUES: usize = 200_000;
+/// Answers do not read again what was read a moment ago.
+const FRESH: Duration = Duration::from_secs(15);
+/// How often it is looked who is due.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Reads clusters.
+#[async_trait]
+pub trait Readings: Send + Sync + 'static {
+    /// What a cluster says now, by its uid. What cannot be had within its bounds is missing.
+    async fn read(&self, uid: &str) -> Reading;
+}
+
+/// The values of a moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) at: Timestamp,
+    pub(crate) points: Arc<Vec<Point>>,
+}
+
+#[derive(Default)]
+struct Watched {
+    /// Until when it is read, and when it was read last, by the monotonic clock.
+    until: Duration,
+    read: Option<Duration>,
+    samples: VecDeque<Sample>,
+    values: usize,
+    /// See [`Reading::points`].
+    before: BTreeMap<String, f64>,
+    /// Held while it is read.
+    turn: Arc<futures::lock::Mutex<()>>,
+}
+
+/// See the module.
+pub struct History {
+    env: Env,
+    readings: Arc<dyn Readings>,
+    clusters: Mutex<BTreeMap<String, Watched>>,
+    asked: Notify,
+}
+
+impl History {
+    /// Empty.
+    pub fn new(env: Env, readings: Arc<dyn Readings>) -> Self {
+        Self {
+            env,
+            readings,
+            clusters: Mutex::default(),
+            asked: Notify::new(),
+        }
+    }
+
+    fn clusters(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
+        // Every change below is whole, even after a panic elsewhere.
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads clusters that somebody cares for, for ever.
+    pub async fn run(&self) {
+        loop {
+            // Where nobody has asked about anything there is nothing to look for.
+            if self.clusters().is_empty() {
+                self.asked.notified().await;
+            }
+            self.env.clock.sleep(LOOK).await;
+            let now = self.env.clock.monotonic();
+            let due: Vec<String> = {
+                let mut clusters = self.clusters();
+                // One that nobody cares for and of which nothing is kept any more.
+                clusters.retain(|_, watched| {
+                    watched.until > now || watched.read.is_some_and(|read| now.saturating_sub(read) < KEPT)
+                });
+                let due = clusters.iter().filter(|(_, watched)| {
+                    watched.until > now && watched.read.is_none_or(|read| now.saturating_sub(read) >= EVERY)
+                });
+                due.map(|(uid, _)| uid.clone()).collect()
+            };
+            for uid in due {
+                self.read(&uid, EVERY).await;
+            }
+        }
+    }
+
+    /// What is kept of a cluster, with what it says now.
+    pub(crate) async fn ask(&self, uid: &str) -> Vec<Sample> {
+        {
+            let now = self.env.clock.monotonic();
+            let mut clusters = self.clusters();
+            clusters.entry(uid.to_owned()).or_default().until = now + CARED;
+            while clusters.len() > CLUSTERS {
+                let oldest = clusters
+                    .iter()
+                    .min_by_key(|(_, watched)| watched.until)
+                    .map(|(uid, _)| uid.clone());
+                match oldest {
+                    Some(oldest) => drop(clusters.remove(&oldest)),
+                    None => break,
+                }
+            }
+        }
+        self.asked.notify_one();
+        self.read(uid, FRESH).await;
+        let clusters = self.clusters();
+        let samples = clusters.get(uid).map(|watched| &watched.samples);
+        samples.into_iter().flatten().cloned().collect()
+    }
+
+    /// Reads a cluster, unless that was done within this time.
+    async fn read(&self, uid: &str, again: Duration) {
+        let turn = match self.clusters().get(uid) {
+            Some(watched) => Arc::clone(&watched.turn),
+            None => return,
+        };
+        let _turn = turn.lock().await;
+        let now = self.env.clock.monotonic();
+        let recent = |watched: &Watched| watched.read.is_some_and(|read| now.saturating_sub(read) < again);
+        if self.clusters().get(uid).is_none_or(recent) {
+            return;
+        }
+        let reading = self.readings.read(uid).await;
+        let (at, now) = (self.env.clock.now(), self.env.clock.monotonic());
+        let mut clusters = self.clusters();
+        let Some(watched) = clusters.get_mut(uid) else {
+            return;
+        };
+        watched.read = Some(now);
+        let points = reading.points(&mut watched.before);
+        watched.keep(Sample {
+            at,
+            points: Arc::new(points),
+        });
+    }
+}
+
+impl Watched {
+    fn keep(&mut self, sample: Sample) {
+        if sample.points.is_empty() {
+            return;
+        }
+        let oldest = sample.at.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
+        self.values += sample.points.len();
+        self.samples.push_back(sample);
+        while let Some(first) = self.samples.front() {
+            if first.at >= oldest && self.values <= VALUES {
+                return;
+            }
+            self.values -= first.points.len();
+            self.samples.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{super::reading::NodeReading, *};
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    #[async_trait]
+    impl Readings for Counted {
+        async fn read(&self, uid: &str) -> Reading {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let node = NodeReading {
+                name: uid.to_owned(),
+                ready: Some(true),
+                ..NodeReading::default()
+            };
+            Reading {
+                nodes: vec![node],
+                ..Reading::default()
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clusters_are_read_while_somebody_cares() {
+        let (env, readings) = (Env::simulated(1), Arc::new(Counted::default()));
+        let history = Arc::new(History::new(env.clone(), Arc::clone(&readings) as _));
+        let count = || readings.0.load(Ordering::Relaxed);
+        let running = Arc::clone(&history);
+        let task = tokio::spawn(async move { running.run().await });
+        env.clock.sleep(Duration::from_secs(3600)).await;
+        assert_eq!(count(), 0, "nobody asks");
+        let asked = futures::future::join_all((0..8).map(|_| history.ask("u1"))).await;
+        assert!(asked.iter().all(|samples| samples.len() == 1));
+        assert_eq!(count(), 1, "all get what one has read");
+        env.clock.sleep(Duration::from_secs(3600)).await;
+        let after_an_hour = count();
+        assert!((50..=61).contains(&after_an_hour), "{after_an_hour}");
+        env.clock.sleep(Duration::from_secs(3600)).await;
+        assert!(count() <= after_an_hour + 1, "nobody cares any more");
+        assert_eq!(history.ask("u1").await.len(), count());
+        env.clock.sleep(KEPT + Duration::from_secs(7200)).await;
+        assert_eq!(history.ask("u1").await.len(), 1, "a day is kept");
+        for number in 0..100 {
+            history.ask(&format!("c{number}")).await;
+        }
+        assert!(history.clusters().len() <= CLUSTERS);
+        task.abort();
+    }
+}

@@ -26,12 +26,37 @@ struct Args {
     /// The Azure CLI.
     #[arg(long)]
     az: PathBuf,
+    /// A Python with Azure's SDK, as `VERSION=PROGRAM`; repeat it for more.
+    #[arg(long, value_parser = Program::parse)]
+    sdk: Vec<Program>,
+    /// A directory with Azure's SDK for JavaScript, as `VERSION=DIRECTORY`; repeat it for more.
+    #[arg(long, value_parser = Program::parse)]
+    sdk_js: Vec<Program>,
     /// Only scenarios whose name contains this.
     #[arg(long)]
     only: Option<String>,
     /// Leave the stamp running at the end, to look around.
     #[arg(long)]
     keep: bool,
+}
+
+/// A client in one of its versions.
+#[derive(Debug, Clone)]
+struct Program {
+    version: String,
+    path: PathBuf,
+}
+
+impl Program {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (version, path) = text
+            .split_once('=')
+            .ok_or_else(|| format!("{text} is no VERSION=PROGRAM"))?;
+        Ok(Self {
+            version: version.to_owned(),
+            path: path.into(),
+        })
+    }
 }
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 mod access;
 mod adversity;
 mod az_commands;
+mod around;
 mod backup;
 mod dns;
 mod fresh;
@@ -16,6 +17,7 @@ mod plugins;
 mod pools;
 mod power;
 mod reach;
+mod sdk;
 mod store;
 mod upgrade;
 mod workload;
@@ -23,7 +25,7 @@ mod workload;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Args, clients::Az, journal::Journal, stamp::Stamp};
+use crate::{Args, Program, clients::Az, journal::Journal, stamp::Stamp};
 
 /// The resource group of everything here.
 const GROUP: &str = "acceptance";
@@ -39,7 +41,7 @@ struct Walk {
 /// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &["up", "access", "reach", "store", "backup", "identity"],
+        scenarios: &["up", "access", "reach", "around", "sdk", "store", "backup", "identity"],
         act: keeping,
     },
     Walk {
@@ -68,12 +70,16 @@ const BY_NAME: &[Walk] = &[Walk {
     act: |_, journal, stamp, az| az_commands::walk(journal, stamp, az),
 }];
 
-/// Which scenarios were asked for.
-struct Wanted<'a>(Option<&'a str>);
+/// Which scenarios were asked for, and with what.
+struct Wanted<'a> {
+    only: Option<&'a str>,
+    sdk: &'a [Program],
+    sdk_js: &'a [Program],
+}
 
 impl Wanted<'_> {
     fn has(&self, name: &str) -> bool {
-        self.0.is_none_or(|only| name.contains(only))
+        self.only.is_none_or(|only| name.contains(only))
     }
 
     fn has_any(&self, names: &[&str]) -> bool {
@@ -84,7 +90,11 @@ impl Wanted<'_> {
 /// All of them, side by side: fresh machines have namespaces of their own and see nothing of this host's stamps, and stamps look for
 /// what is theirs only.
 pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
-    let wanted = Wanted(args.only.as_deref());
+    let wanted = Wanted {
+        only: args.only.as_deref(),
+        sdk: &args.sdk,
+        sdk_js: &args.sdk_js,
+    };
     std::thread::scope(|scope| {
         let mut walks: Vec<_> = WALKS
             .iter()
@@ -92,7 +102,7 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
             .chain(
                 BY_NAME
                     .iter()
-                    .filter(|walk| wanted.0.is_some_and(|only| walk.scenarios.contains(&only))),
+                    .filter(|walk| wanted.only.is_some_and(|only| walk.scenarios.contains(&only))),
             )
             .map(|walk| {
                 scope.spawn(|| {
@@ -172,6 +182,13 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("reach") {
         reach::walk(journal, stamp, az)?;
+    }
+    if wanted.has("around") {
+        around::walk(journal, stamp, az)?;
+    }
+    if wanted.has("sdk") {
+        sdk::python(journal, stamp, az, wanted.sdk)?;
+        sdk::javascript(journal, stamp, az, wanted.sdk_js)?;
     }
     if wanted.has("store") {
         store::walk(journal, stamp, az)?;

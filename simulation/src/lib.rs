@@ -5,17 +5,20 @@
 //!  wishes ─► Stamp ─► edge ─► providers ─► store ◄─ loops ─► SimWorld        play      scripts of `scenarios/`
 //!              │                             │         │                     cases     every operation × step × fault
 //!              └── start, kill, stop      faults    faults, deaths           chaos     random requests and faults
+//!                                                                            fuzz      requests that nobody should send
 //! ```
 //!
 //! Owns: the stamp in one process, the faults of its store and calls, what must be true at every end ([`Stamp::check`]),
-//! and three ways to play with it. Always true: the same seed gives the same [`Trace`], to the last commit; a service that
-//! was killed does nothing any more; nothing here sleeps in real time; a loop that never waits fails its run ([`run`]). Called by: its tests, and `cargo xtask chaos`.
+//! and four ways to play with it. Always true: the same seed gives the same [`Trace`], to the last commit; a service that
+//! was killed does nothing any more; nothing here sleeps in real time; a loop that never waits fails its run ([`run`]). Called by: its tests, `cargo xtask chaos` and
+//! `cargo xtask fuzz`.
 
 mod backups;
 pub mod cases;
 pub mod chaos;
 mod check;
 mod config;
+pub mod fuzz;
 mod instant;
 mod login;
 mod operations;

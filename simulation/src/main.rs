@@ -1,4 +1,4 @@
-//! `simulation chaos|cases|play`: what `cargo xtask chaos` runs.
+//! `simulation chaos|cases|fuzz|play`: what `cargo xtask chaos` and `cargo xtask fuzz` run.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use serde_json::json;
-use simulation::{cases, chaos};
+use simulation::{cases, chaos, fuzz};
 
 /// The whole control plane in one process, in virtual time.
 #[derive(Parser)]
@@ -45,6 +45,8 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Requests that nobody should send, at a stamp of which nothing acts meanwhile
+    Fuzz(Fuzz),
     /// Play a script and print its transcript
     Play {
         /// The script
@@ -74,6 +76,25 @@ struct Chaos {
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct Fuzz {
+    /// How many requests
+    #[arg(long, default_value_t = 1_000_000)]
+    requests: u64,
+    /// The seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only this epoch of it
+    #[arg(long)]
+    epoch: Option<u64>,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+    /// One JSON object as the last line
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
     let outcome = match Args::parse().task {
         Task::Chaos(options) => play_chaos(&options),
@@ -83,6 +104,7 @@ fn main() -> ExitCode {
             jobs,
             json,
         } => play_cases(only.as_deref(), every, jobs, json),
+        Task::Fuzz(options) => play_fuzz(&options),
         Task::Play { script, seed } => play(&script, seed),
     };
     match outcome {
@@ -185,6 +207,67 @@ fn play_cases(only: Option<&str>, every: usize, jobs: usize, json: bool) -> Resu
     }
     if !outcome.failures.is_empty() {
         bail!("{} cases failed", outcome.failures.len());
+    }
+    Ok(())
+}
+
+fn play_fuzz(options: &Fuzz) -> Result<()> {
+    let (start, end) = match options.epoch {
+        Some(epoch) => (epoch, epoch + 1),
+        None => (0, options.requests.div_ceil(fuzz::EPOCH)),
+    };
+    let (next, all) = (AtomicU64::new(start), Mutex::new(fuzz::Ended::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let epoch = next.fetch_add(1, Ordering::Relaxed);
+                    if epoch >= end {
+                        return;
+                    }
+                    let left = options.requests.saturating_sub(epoch.saturating_mul(fuzz::EPOCH));
+                    let requests = match options.epoch {
+                        Some(_) => fuzz::EPOCH,
+                        None => left.min(fuzz::EPOCH),
+                    };
+                    let ended =
+                        fuzz::play(options.seed, epoch, requests).unwrap_or_else(|error| fuzz::Ended {
+                            problems: vec![format!("{error:#}")],
+                            ..fuzz::Ended::default()
+                        });
+                    for problem in &ended.problems {
+                        println!("{problem}");
+                        println!(
+                            "reproduce: cargo xtask fuzz --seed {} --epoch {epoch}\n",
+                            options.seed
+                        );
+                    }
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    let before = all.requests / 100_000;
+                    all.add(ended);
+                    if all.requests / 100_000 > before {
+                        println!("{} requests", all.requests);
+                    }
+                }
+            });
+        }
+    });
+    let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (requests, problems) = (all.requests, all.problems.len());
+    if options.json {
+        println!(
+            "{}",
+            json!({ "requests": requests, "statuses": all.statuses, "operations": all.operations, "problems": problems })
+        );
+    } else {
+        println!(
+            "{requests} requests, {problems} problems; answered {:?}",
+            all.statuses
+        );
+        println!("{} operations were asked for with success", all.operations.len());
+    }
+    if problems > 0 {
+        bail!("{problems} of {requests} requests were answered wrongly");
     }
     Ok(())
 }

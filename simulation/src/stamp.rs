@@ -9,6 +9,7 @@ use agent_api::Agents;
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result, ensure};
 use arm_edge::Edge;
+use arm_kernel::Route;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
 use base_sealer::Sealer;
@@ -74,6 +75,7 @@ struct Running {
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     edge: Edge,
+    routes: Vec<(&'static str, Route)>,
     agents: Arc<dyn Agents>,
 }
 
@@ -162,6 +164,11 @@ impl Stamp {
 
     /// Starts the service.
     pub fn start(&mut self) -> Result<()> {
+        self.start_with(true)
+    }
+
+    /// Starts the service, with or without what acts by itself: without, nothing is written that no request asks for.
+    pub(crate) fn start_with(&mut self, acts: bool) -> Result<()> {
         ensure!(self.service.is_none(), "the service runs already");
         self.trace.note("life the service starts");
         let env = self.env.clone();
@@ -208,15 +215,18 @@ impl Stamp {
         );
         let (stop, stopped) = watch::channel(false);
         let edge = service.edge();
-        let tasks = service
-            .parts(&stopped)
+        let routes = service.routes().to_vec();
+        let parts = service.parts(&stopped);
+        let tasks = parts
             .into_iter()
+            .filter(|_| acts)
             .map(|part| tokio::spawn(part.work))
             .collect();
         self.service = Some(Running {
             tasks,
             stop,
             edge,
+            routes,
             agents,
         });
         Ok(())
@@ -225,6 +235,19 @@ impl Stamp {
     /// The machines' agents as the service has them, while it runs.
     pub(crate) fn agents(&self) -> Option<&Arc<dyn Agents>> {
         self.service.as_ref().map(|service| &service.agents)
+    }
+
+    /// All that the ARM API offers, by namespace, while the service runs.
+    pub(crate) fn routes(&self) -> &[(&'static str, Route)] {
+        self.service.as_ref().map_or(&[], |service| &service.routes)
+    }
+
+    /// Sends a request as it is. `None` where no service runs.
+    pub(crate) async fn send(&self, request: http::Request<Body>) -> Result<Option<http::Response<Body>>> {
+        let Some(service) = &self.service else {
+            return Ok(None);
+        };
+        Ok(Some(service.edge.router().oneshot(request).await?))
     }
 
     /// Whether a service was started and not ended; it may have died since.
@@ -311,6 +334,8 @@ impl Stamp {
             "2020-05-01"
         } else if path.contains("Microsoft.Authorization/") {
             "2022-04-01"
+        } else if path.contains("providers/Microsoft.Compute/") {
+            "2024-11-01"
         } else if path.contains("managedClusters") && !path.contains("providers/Microsoft.Resources/") {
             "2026-06-01"
         } else {

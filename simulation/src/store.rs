@@ -101,6 +101,12 @@ impl Disk {
         self.inner().violations.clone()
     }
 
+    /// What is written from now on, as it happens.
+    pub(crate) async fn news(&self) -> Result<Changes, StoreError> {
+        let (_, now) = self.store().list(key::STORE).await?;
+        self.store().watch("/", now).await
+    }
+
     /// All records.
     pub(crate) async fn all(&self) -> Result<Records, StoreError> {
         let (found, _) = self.store().list("/").await?;

@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask layers|docs|test|chaos|bench`.
+//! The project's own tools: `cargo xtask layers|docs|test|chaos|fuzz|bench`.
 //!
 //! Always true: a task that finds something wrong prints what and where, and ends with exit code 1. Called by: people, and
 //! `.ci/run`.
@@ -12,7 +12,9 @@ mod az_commands;
 mod binaries;
 mod chaos;
 mod docs;
+mod fuzz;
 mod layers;
+mod sdk;
 mod test;
 
 use std::{
@@ -44,6 +46,8 @@ enum Task {
     Test(test::Options),
     /// Random requests, faults, deaths and broken machines over the simulated control plane
     Chaos(chaos::Options),
+    /// Requests that nobody should send, at the whole service in one process
+    Fuzz(fuzz::Options),
     /// Measure against the bare-process floor: `bench create|idle|engine|setup [--json]`
     #[command(disable_help_flag = true)]
     Bench {
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         Task::Docs { check } => docs::write(check),
         Task::Test(options) => test::run(&options),
         Task::Chaos(options) => chaos::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench { options } => bench(&options),
     };
     match outcome {

@@ -20,7 +20,10 @@ use clap::Args;
 
 use base_testkit::needs;
 
-use crate::{binaries, binary, build_binaries, cargo, chaos, docs, layers};
+use crate::{
+    binaries, binary, build_binaries, cargo, chaos, docs, layers,
+    sdk::{self, Sdk},
+};
 
 /// The Azure CLI that acceptance runs: the newest that was studied.
 const AZURE_CLI: &str = "2.91.0";
@@ -194,7 +197,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     totals.gate("chaos: fixed seeds", chaos::fixed);
     totals.gate("chaos: a part of all cases", chaos::some_cases);
     if let Some(ready) = &ready {
-        totals.counted("acceptance", &mut acceptance(&ready.az, options));
+        totals.counted("acceptance", &mut acceptance(ready, options));
+        if options.only.as_deref().is_none_or(|only| "sdk".contains(only)) {
+            for sdk in &ready.sdks {
+                if let Err(why) = &sdk.place {
+                    println!(
+                        "skipped acceptance sdk: {} {}: {why}",
+                        sdk.kind.package(),
+                        sdk.version
+                    );
+                    totals.skipped += 1;
+                }
+            }
+        }
     }
     println!(
         "\n{} passed, {} failed, {} skipped",
@@ -209,6 +224,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// What tests and acceptance find on this host once it is set up.
 struct Ready {
     az: PathBuf,
+    sdks: Vec<Sdk>,
     /// Of the node image that a stamp offers by default, top first.
     layers: Vec<PathBuf>,
 }
@@ -232,13 +248,18 @@ impl Ready {
     }
 }
 
-fn acceptance(az: &Path, options: &Options) -> Command {
+fn acceptance(ready: &Ready, options: &Options) -> Command {
     let mut command = Command::new(binary("acceptance"));
     command
         .arg("--landfall")
         .arg(binary("landfall"))
         .arg("--az")
-        .arg(az);
+        .arg(&ready.az);
+    for sdk in &ready.sdks {
+        if let Some(argument) = sdk.argument() {
+            command.args(argument);
+        }
+    }
     if let Some(only) = &options.only {
         command.args(["--only", only]);
     }
@@ -259,6 +280,7 @@ fn set_up() -> Result<Ready> {
     }
     Ok(Ready {
         az: azure_cli()?,
+        sdks: sdk::installed(&cache()?)?,
         layers: layers_of(cluster_versions::PINNED[0])?,
     })
 }
@@ -322,13 +344,18 @@ fn install_packages() -> Result<()> {
     Ok(())
 }
 
-/// The Azure CLI from its Python package, in the user's cache.
-fn azure_cli() -> Result<PathBuf> {
+/// Where clients are installed: in the user's cache.
+fn cache() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    let dir = cache.join(format!("landfall/az/{AZURE_CLI}"));
+    Ok(cache.join("landfall"))
+}
+
+/// The Azure CLI from its Python package, in the user's cache.
+fn azure_cli() -> Result<PathBuf> {
+    let dir = cache()?.join(format!("az/{AZURE_CLI}"));
     let az = dir.join("bin/az");
     // An installation that was cut short is there and does not run: made anew.
     let runs = Command::new(&az)

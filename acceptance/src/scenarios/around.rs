@@ -1,0 +1,261 @@
+//! What stands around a cluster: quotas with the commands of the guide, and its machines and networks as the Azure CLI shows them.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{guide, text};
+use crate::{
+    clients::{Az, Kubectl, attempt, run},
+    journal::Journal,
+    stamp::Stamp,
+};
+
+/// The first cluster of a stamp, and its group.
+const FIRST: &str = "landfall";
+/// The commands are run as they stand there.
+const GUIDE: &str = include_str!("../../../docs/guides/quotas.md");
+
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
+    let [usages, limit, scale, lift] = guide::exactly(GUIDE)?;
+    let follow = |script: &str| run(&mut shell(stamp, az, script)?);
+    journal.step(
+        "around",
+        "the guide's usages: what there is, and how much there may be",
+        || {
+            let told = follow(&usages)?;
+            for (name, value) in [("cores", 2), ("virtualMachines", 1), ("VirtualNetworks", 1)] {
+                let line = told.lines().find(|line| line.starts_with(&format!("{name}\t")));
+                let line = line.with_context(|| format!("no {name} in {told}"))?;
+                let figures: Vec<u64> = line
+                    .split('\t')
+                    .skip(1)
+                    .filter_map(|text| text.parse().ok())
+                    .collect();
+                ensure!(
+                    figures.len() == 2 && figures[0] == value && figures[1] > value,
+                    "{line}"
+                );
+            }
+            Ok(())
+        },
+    )?;
+    journal.step(
+        "around",
+        "the guide's limit: what passes it is refused with the figures",
+        || {
+            follow(&limit)?;
+            let refused = attempt(&mut shell(stamp, az, &scale)?)?;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            ensure!(!refused.status.success(), "it should have been refused");
+            for words in [
+                "QuotaExceeded",
+                "Current Limit: 3, Current Usage: 1, Additional Required: 3",
+            ] {
+                ensure!(said.contains(words), "no {words} in {said}");
+            }
+            let pool = [
+                "aks",
+                "nodepool",
+                "show",
+                "--resource-group",
+                FIRST,
+                "--cluster-name",
+                FIRST,
+                "--name",
+                "nodepool1",
+            ];
+            let pool = az.json(&pool)?;
+            ensure!(
+                pool["count"] == 1 && pool["provisioningState"] == "Succeeded",
+                "{pool}"
+            );
+            follow(&lift).map(drop)
+        },
+    )?;
+    let cluster = az.json(&["aks", "show", "--resource-group", FIRST, "--name", FIRST])?;
+    let nodes = text(&cluster, "/nodeResourceGroup")?.to_owned();
+    let kubectl = stamp.kubectl(az, FIRST, FIRST)?;
+    journal.step(
+        "around",
+        "the group of the nodes is the cluster's, and neither deleted nor written",
+        || {
+            let group = az.json(&["group", "show", "--name", &nodes])?;
+            let (owner, id) = (text(&group, "/managedBy")?, text(&cluster, "/id")?);
+            ensure!(owner.eq_ignore_ascii_case(id), "{owner} is not {id}");
+            let said = az.fails(&["group", "delete", "--name", &nodes, "--yes"])?;
+            ensure!(said.contains("delete the cluster"), "az says: {said}");
+            az.json(&["group", "show", "--name", &nodes]).map(drop)
+        },
+    )?;
+    journal.step(
+        "around",
+        "az vmss, az disk, az vm list-sizes: the machines",
+        || machines(az, &kubectl, &nodes),
+    )?;
+    journal.step(
+        "around",
+        "az network: the VNET, its addresses, routes and rules",
+        || networks(stamp, az, &nodes),
+    )?;
+    journal.step(
+        "around",
+        "az resource list: across types; az feature, az provider",
+        || {
+            let listed = az.json(&["resource", "list", "--resource-group", &nodes])?;
+            let kinds: Vec<&str> = listed
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|one| one["type"].as_str())
+                .collect();
+            for kind in [
+                "Microsoft.Compute/virtualMachineScaleSets",
+                "Microsoft.Network/virtualNetworks",
+            ] {
+                ensure!(kinds.contains(&kind), "no {kind} in {kinds:?}");
+            }
+            let clusters = az.json(&[
+                "resource",
+                "list",
+                "--resource-type",
+                "Microsoft.ContainerService/managedClusters",
+            ])?;
+            ensure!(clusters[0]["name"] == FIRST, "{clusters}");
+            let said = az.fails(&[
+                "resource",
+                "move",
+                "--ids",
+                text(&clusters, "/0/id")?,
+                "--destination-group",
+                &nodes,
+            ])?;
+            ensure!(said.contains("ResourceMoveNotSupported"), "az says: {said}");
+            let features = az.json(&["feature", "list"])?;
+            ensure!(features.as_array().is_some_and(Vec::is_empty), "{features}");
+            let said = az.fails(&[
+                "feature",
+                "register",
+                "--namespace",
+                "Microsoft.ContainerService",
+                "--name",
+                "Any",
+            ])?;
+            ensure!(said.contains("FeatureNotFound"), "az says: {said}");
+            let provider = az.json(&["provider", "show", "--namespace", "Microsoft.Compute"])?;
+            ensure!(provider["registrationState"] == "Registered", "{provider}");
+            Ok(())
+        },
+    )
+}
+
+fn machines(az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
+    let sets = az.json(&["vmss", "list", "--resource-group", nodes])?;
+    ensure!(sets.as_array().is_some_and(|sets| sets.len() == 1), "{sets}");
+    let set = text(&sets, "/0/name")?;
+    let of = ["--resource-group", nodes, "--name", set];
+    let shown = az.json(&[&["vmss", "show"], &of[..]].concat())?;
+    ensure!(shown["sku"]["capacity"] == 1, "{shown}");
+    let instances = az.json(&[&["vmss", "list-instances"], &of[..]].concat())?;
+    let name = text(&instances, "/0/osProfile/computerName")?;
+    ensure!(kubectl.ready_nodes()? == [name], "{name} is no node");
+    let number = text(&instances, "/0/instanceId")?;
+    let view = az.json(&[&["vmss", "get-instance-view", "--instance-id", number], &of[..]].concat())?;
+    let codes: Vec<&str> = view["statuses"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one["code"].as_str())
+        .collect();
+    ensure!(codes.contains(&"PowerState/running"), "{view}");
+    let provider = kubectl.text(&["get", "node", name, "-o", "jsonpath={.spec.providerID}"])?;
+    let id = text(&instances, "/0/id")?;
+    ensure!(
+        provider.trim_start_matches("azure://").eq_ignore_ascii_case(id),
+        "{provider} is not {id}"
+    );
+    let disks = az.json(&["disk", "list", "--resource-group", nodes])?;
+    ensure!(text(&disks, "/0/managedBy")?.eq_ignore_ascii_case(id), "{disks}");
+    // Its node is another one's afterwards: the API server has seen it begin again.
+    let boot = |name: &str| {
+        kubectl.text(&[
+            "get",
+            "node",
+            name,
+            "-o",
+            "jsonpath={.status.nodeInfo.bootID} {.metadata.uid}",
+        ])
+    };
+    let before = boot(name)?;
+    az.json(&[&["vmss", "reimage", "--instance-ids", number], &of[..]].concat())?;
+    ensure!(boot(name)? != before, "it is the node of before: {before}");
+    ensure!(kubectl.ready_nodes()? == [name], "{name} is no node any more");
+    let said = az.fails(&[&["vmss", "deallocate"], &of[..]].concat())?;
+    ensure!(
+        said.contains("VirtualMachineScaleSets_Deallocate"),
+        "az says: {said}"
+    );
+    let sizes = az.json(&["vm", "list-sizes", "--location", "local"])?;
+    let skus = az.json(&["vm", "list-skus", "--location", "local"])?;
+    ensure!(
+        sizes.as_array().map(Vec::len) == skus.as_array().map(Vec::len),
+        "{sizes} {skus}"
+    );
+    Ok(())
+}
+
+fn networks(stamp: &Stamp, az: &Az, nodes: &str) -> Result<()> {
+    let of = ["--resource-group", nodes];
+    let vnets = az.json(&[&["network", "vnet", "list"], &of[..]].concat())?;
+    let name = text(&vnets, "/0/name")?;
+    let subnets = az.json(
+        &[
+            &["network", "vnet", "subnet", "list", "--vnet-name", name],
+            &of[..],
+        ]
+        .concat(),
+    )?;
+    ensure!(subnets == vnets[0]["subnets"], "{subnets}");
+    let addresses = az.json(&[&["network", "public-ip", "list"], &of[..]].concat())?;
+    let status = stamp.status()?;
+    let (vip, shown) = (
+        text(&status, "/clusters/0/vip")?,
+        text(&addresses, "/0/ipAddress")?,
+    );
+    ensure!(vip == shown, "{shown} is not {vip}");
+    for list in ["lb", "nsg", "route-table"] {
+        let found = az.json(&[&["network", list, "list"], &of[..]].concat())?;
+        ensure!(
+            found.as_array().is_some_and(|found| !found.is_empty()),
+            "no {list}"
+        );
+    }
+    let said = az.fails(&[&["network", "vnet", "create", "--name", "own"], &of[..]].concat())?;
+    ensure!(said.contains("VirtualNetworks_CreateOrUpdate"), "az says: {said}");
+    let none: Value = az.json(&[&["network", "nic", "list"], &of[..]].concat())?;
+    ensure!(none.as_array().is_some_and(Vec::is_empty), "{none}");
+    Ok(())
+}
+
+/// A shell that runs commands of the guide.
+fn shell(stamp: &Stamp, az: &Az, script: &str) -> Result<std::process::Command> {
+    // The name is this run's; everything else of the command is the guide's.
+    let landfall = stamp.landfall(&[]);
+    let program = landfall.get_program().to_string_lossy().into_owned();
+    let own = format!("landfall() {{ '{program}' \"$@\" --name {}; }}\n", stamp.name);
+    let mut shell = guide::shell(stamp, az, &[], &format!("{own}{script}"))?;
+    shell.env("GROUP", FIRST).env("CLUSTER", FIRST);
+    guide::has_environment_of(&mut shell, &landfall);
+    Ok(shell)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_blocks_that_are_followed() {
+        let [usages, limit, scale, lift] = guide::exactly::<4>(GUIDE).unwrap();
+        assert!(usages.contains("list-usage") && limit.starts_with("landfall up --limit nodes=3"));
+        assert!(scale.contains("nodepool scale") && lift.ends_with("--limit none\n"));
+    }
+}

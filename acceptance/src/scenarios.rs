@@ -2,8 +2,8 @@
 
 mod access;
 mod adversity;
-mod az_commands;
 mod around;
+mod az_commands;
 mod backup;
 mod dns;
 mod fresh;
@@ -41,7 +41,9 @@ struct Walk {
 /// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
 const WALKS: &[Walk] = &[
     Walk {
-        scenarios: &["up", "access", "reach", "around", "sdk", "store", "backup", "identity"],
+        scenarios: &[
+            "up", "access", "reach", "around", "sdk", "store", "backup", "identity",
+        ],
         act: keeping,
     },
     Walk {

@@ -28,8 +28,6 @@ pub(crate) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 const CLUSTERS: usize = 64;
 /// Values that are kept of a cluster, at most: beyond, the oldest go.
 const VALUES: usize = 200_000;
-/// Answers do not read again what was read a moment ago.
-const FRESH: Duration = Duration::from_secs(15);
 /// How often it is looked who is due.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -105,7 +103,7 @@ impl History {
                 due.map(|(uid, _)| uid.clone()).collect()
             };
             for uid in due {
-                self.read(&uid, EVERY).await;
+                self.read(&uid).await;
             }
         }
     }
@@ -128,21 +126,21 @@ impl History {
             }
         }
         self.asked.notify_one();
-        self.read(uid, FRESH).await;
+        self.read(uid).await;
         let clusters = self.clusters();
         let samples = clusters.get(uid).map(|watched| &watched.samples);
         samples.into_iter().flatten().cloned().collect()
     }
 
-    /// Reads a cluster, unless that was done within this time.
-    async fn read(&self, uid: &str, again: Duration) {
+    /// Reads a cluster, unless that was done a moment ago: two samples of a minute would count what they count twice.
+    async fn read(&self, uid: &str) {
         let turn = match self.clusters().get(uid) {
             Some(watched) => Arc::clone(&watched.turn),
             None => return,
         };
         let _turn = turn.lock().await;
         let now = self.env.clock.monotonic();
-        let recent = |watched: &Watched| watched.read.is_some_and(|read| now.saturating_sub(read) < again);
+        let recent = |watched: &Watched| watched.read.is_some_and(|read| now.saturating_sub(read) < EVERY);
         if self.clusters().get(uid).is_none_or(recent) {
             return;
         }

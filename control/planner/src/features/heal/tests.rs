@@ -564,7 +564,11 @@ fn what_somebody_asks_for_is_done_once_and_not_to_what_is_preserved() {
         ask(&mut ideal);
         ideal.live(HOUR);
         assert_eq!(ideal.repairs()[0], told);
-        let done = ideal.repairs().into_iter().filter(|repair| *repair == told).count();
+        let done = ideal
+            .repairs()
+            .into_iter()
+            .filter(|repair| *repair == told)
+            .count();
         assert_eq!(done, 1, "{:?}", ideal.repairs());
         assert_eq!(ideal.seen.machines.contains_key(&id), step != RepairStep::Replace);
         assert_eq!(ideal.nodes_of("a").len(), 2);

@@ -43,10 +43,27 @@ pub(crate) fn empty(member: &Machine) -> bool {
     status(member).is_some_and(|status| status.phase == EtcdPhase::Waiting && status.empty)
 }
 
-/// Whether nothing is left of a member's data: its machine has vanished, or its etcd waits with nothing in its hands.
-pub(crate) fn bereft(member: &Machine) -> bool {
+/// Whether a member's etcd waits with data of before a restore that was seen to serve: in a majority of such nobody has what counts, and
+/// none of them starts with what it has.
+pub(crate) fn outdated(draft: &Draft<'_>, member: &Machine) -> bool {
+    let Some(restore) = wished(draft.desired.spec(), &draft.observed) else {
+        return false;
+    };
+    draft.observed.has_restored(&restore.id)
+        && status(member).is_some_and(|status| {
+            status.phase == EtcdPhase::Waiting
+                && !status.empty
+                && status.restored.as_ref() != Some(&restore.id)
+        })
+}
+
+/// Whether nothing that counts is left of a member's data: its machine has vanished, or its etcd waits with nothing in its hands, or with
+/// what was before a restore.
+pub(crate) fn bereft(draft: &Draft<'_>, member: &Machine) -> bool {
     let symptom = member.symptom.as_ref();
-    symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished) || empty(member)
+    symptom.is_some_and(|symptom| symptom.ailment == Ailment::Vanished)
+        || empty(member)
+        || outdated(draft, member)
 }
 
 /// Whether a machine was never told to be a member: nothing is written down for it, and its agent has nothing in force.

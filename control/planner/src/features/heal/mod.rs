@@ -349,7 +349,7 @@ fn ail(draft: &mut Draft<'_>, id: &str, machine: &Machine, symptom: &Symptom) {
         // A member that must not be replaced is started again, ever more rarely: that keeps its data, and the last time it may just not
         // have come up. Where the majority is lost, its data is about to be set aside.
         let started = kind == Kind::Member && step > RepairStep::Reboot && healing.step == RepairStep::Reboot;
-        let again = started && !etcd::majority_bereft(draft, etcd::bereft);
+        let again = started && !etcd::majority_bereft(draft, |member| etcd::bereft(draft, member));
         if !again || may(draft, RepairStep::Reboot).is_err() {
             return hold(draft, id, machine, &format!("{}; {why}", symptom.why));
         }

@@ -14,7 +14,7 @@ use crate::{
     feature::Feature,
     view::{
         control_plane::{formed, staying},
-        etcd::{empty, last, majority_bereft, members, restored, wished},
+        etcd::{empty, last, majority_bereft, members, outdated, restored, wished},
         machines::in_force,
     },
 };
@@ -69,6 +69,8 @@ fn told(restore: &RestoreSpec, uid: &str) -> String {
 /// So many of several voters have no data left that etcd never has a majority again, each waits for another, and whoever still has
 /// some was started again without success: then the newest state of the backup is restored. One alone does so by itself.
 ///
+/// What a member still has of before a restore that was seen to serve counts as nothing: etcd has gone on without it.
+///
 /// What a member still has may lack what was acknowledged, as may the backup, which is a second behind at most while the service is
 /// heard; it is set aside on that member's disk.
 fn majority_lost(draft: &mut Draft<'_>) {
@@ -78,13 +80,17 @@ fn majority_lost(draft: &mut Draft<'_>) {
     }
     let done = wished(draft.desired.spec(), &draft.observed)
         .is_none_or(|restore| draft.observed.has_restored(&restore.id));
-    let waits = |machine: &Machine| machine.heard() && in_force(draft, machine) && empty(machine);
+    let waits = |machine: &Machine| {
+        machine.heard() && in_force(draft, machine) && (empty(machine) || outdated(draft, machine))
+    };
     let waiting = staying.iter().filter(|(_, machine)| waits(machine)).count();
     let hopeless = members(draft).all(|(_, machine)| waits(machine) || past_help(draft, machine));
     if !done || !hopeless || !majority_bereft(draft, waits) {
         return;
     }
-    let who = if waiting == staying.len() {
+    let who = if staying.iter().any(|(_, machine)| outdated(draft, machine)) {
+        "the members of the control plane that had the restored state have lost it, and the others have what was before".to_owned()
+    } else if waiting == staying.len() {
         "all members of the control plane have lost etcd's data".to_owned()
     } else {
         format!(

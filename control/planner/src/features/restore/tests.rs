@@ -2,7 +2,7 @@
 
 use cluster_spec::{RestoreSpec, Tier};
 
-use agent_protocol::programs::Standing;
+use agent_protocol::programs::{EtcdPhase, EtcdStatus, Standing};
 
 use super::{healing::standing, *};
 
@@ -229,6 +229,45 @@ fn a_majority_that_lost_its_data_is_restored_once_the_rest_was_started_again_in_
     // Well again, it is no reason to throw away what it has.
     let plan = ideal.plan();
     assert!(!lost(&plan, &ideal));
+}
+
+#[test]
+fn who_alone_had_the_restored_state_and_is_gone_takes_it_along() {
+    let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
+    wish(&mut ideal, "r1");
+    ideal.restored = Some("r1".to_owned());
+    ideal.run();
+    assert!(ideal.seen.observed.has_restored("r1"));
+    let ids = ideal.control_plane_ids();
+    let says = |ideal: &mut Ideal, id: &str, status: &EtcdStatus| {
+        stranded(ideal, id);
+        let machine = ideal.seen.machines.get_mut(id).unwrap();
+        let mut report = (**machine.report.as_ref().unwrap()).clone();
+        let told = serde_json::to_value(status).unwrap();
+        report.processes.get_mut("etcd").unwrap().status = Some(told);
+        machine.report = Some(std::sync::Arc::new(report));
+    };
+    let waiting = |restored: Option<&str>| EtcdStatus {
+        phase: EtcdPhase::Waiting,
+        why: Some("another member that has a leader".to_owned()),
+        restored: restored.map(str::to_owned),
+        empty: false,
+    };
+    let lost = |ideal: &mut Ideal| {
+        ideal.examine();
+        ideal.plan().observed.etcd_lost.is_some()
+    };
+    for id in &ids[1..] {
+        says(&mut ideal, id, &waiting(None));
+    }
+    assert!(!lost(&mut ideal), "one serves the restored state");
+    let first = ideal.seen.machines.get_mut(&ids[0]).unwrap();
+    (first.record.deleting, first.presence) = (true, Presence::Gone);
+    // One of the others has come as far.
+    says(&mut ideal, &ids[1], &waiting(Some("r1")));
+    assert!(!lost(&mut ideal));
+    says(&mut ideal, &ids[1], &waiting(Some("an older one")));
+    assert!(lost(&mut ideal));
 }
 
 #[test]

@@ -9,11 +9,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use base_env::Env;
 use fabric_api::Uplink;
@@ -34,22 +33,16 @@ const BOUND: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 256 * 1024;
 
 /// Asks other issuers, if the stamp reaches the outside at all.
-pub(super) fn of(settings: &Settings, env: &Env) -> Result<Option<Arc<dyn Issuers>>> {
+pub(super) fn of(settings: &Settings, env: &Env) -> Option<Arc<dyn Issuers>> {
     if settings.uplink == Uplink::None {
-        return Ok(None);
+        return None;
     }
     let allowed: Arc<[Ipv4Net]> = settings.uplink_allow.clone().into();
-    let http = reqwest::Client::builder()
-        .dns_resolver(Arc::new(Outside(Arc::clone(&allowed))))
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .https_only(true)
-        .timeout(BOUND)
-        .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .context("cannot prepare reading what other issuers publish")?;
-    let fetch = Arc::new(Web { http, allowed });
-    Ok(Some(Arc::new(Elsewhere::new(env, fetch))))
+    let fetch = Arc::new(Web {
+        http: OnceLock::new(),
+        allowed,
+    });
+    Some(Arc::new(Elsewhere::new(env, fetch)))
 }
 
 /// Whether an issuer may have this address.
@@ -93,11 +86,34 @@ impl Resolve for Outside {
 }
 
 struct Web {
-    http: reqwest::Client,
+    /// Made when somebody is asked for the first time: a host without root certificates runs a stamp all the same.
+    http: OnceLock<reqwest::Client>,
     allowed: Arc<[Ipv4Net]>,
 }
 
 impl Web {
+    fn client(&self) -> Result<&reqwest::Client, IssuerError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let http = reqwest::Client::builder()
+            .dns_resolver(Arc::new(Outside(Arc::clone(&self.allowed))))
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .https_only(true)
+            .timeout(BOUND)
+            .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| {
+                tracing::warn!(error = %base_errors::chain(&error), "cannot prepare reading what other issuers publish");
+                IssuerError::Unreachable(
+                    "the stamp's host has no root certificates that an issuer could be checked with; install ca-certificates there"
+                        .to_owned(),
+                )
+            })?;
+        Ok(self.http.get_or_init(|| http))
+    }
+
     /// An address that stands in the URL is not resolved.
     fn check(&self, url: &str) -> Result<Url, IssuerError> {
         let refused = |why: &str| IssuerError::Refused(why.to_owned());
@@ -121,7 +137,7 @@ impl Fetch for Web {
         let host = url.host_str().unwrap_or_default().to_owned();
         let away = |why: String| IssuerError::Unreachable(format!("{host}: {why}"));
         let mut answer = self
-            .http
+            .client()?
             .get(url)
             .send()
             .await
@@ -186,7 +202,7 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let allowed: Arc<[Ipv4Net]> = Arc::new([]);
         let web = Web {
-            http: reqwest::Client::new(),
+            http: OnceLock::new(),
             allowed,
         };
         for bad in [

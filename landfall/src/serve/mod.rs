@@ -134,7 +134,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             epoch: identity.epoch,
             sealer: Arc::clone(&sealer),
         },
-        drivers.of_service(&archive, issuers::of(&settings, env)?),
+        drivers.of_service(&archive, issuers::of(&settings, env)),
         first::signing_keys(places, env, &store, &sealer).await?,
         Arc::new(recipes::of_this_host(&settings)),
         control_loops::Settings::default(),

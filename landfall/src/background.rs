@@ -99,9 +99,15 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
 
 /// When a process started, in ticks since the host did; `None` when there is no such process.
 fn started(pid: u32) -> Option<u64> {
+    stat(pid, 22)
+}
+
+/// A field of a process' `/proc/PID/stat`, numbered as in `proc(5)`, from the third on; `None` when there is no such process.
+fn stat(pid: u32, field: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it, in parentheses, may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let after_name = stat.rsplit_once(')')?.1;
+    after_name.split_whitespace().nth(field - 3)?.parse().ok()
 }
 
 /// The process id of the stamp's service, if it runs; 0 while it is not known.
@@ -159,14 +165,11 @@ fn ends(process: i32) -> bool {
     const EXITING: u64 = 0x4;
     /// Of the bits of pending signals: `SIGKILL`, the ninth.
     const KILL: u64 = 1 << 8;
-    let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).ok();
-    let Some(flags): Option<u64> = read("stat").and_then(|stat| {
-        // The name before them, in parentheses, may hold anything.
-        stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse().ok()
-    }) else {
+    let Some(flags) = u32::try_from(process).ok().and_then(|pid| stat(pid, 9)) else {
         return true;
     };
-    let killed = read("status").unwrap_or_default().lines().any(|line| {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let killed = status.lines().any(|line| {
         let pending = line
             .strip_prefix("SigPnd:")
             .or_else(|| line.strip_prefix("ShdPnd:"));

@@ -3,10 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+
+use crate::loaded::Loaded;
 
 /// Runs a command to its end and gives its output; an error holds what it said.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
@@ -36,14 +39,41 @@ pub(crate) struct Az {
     pub(crate) program: PathBuf,
     pub(crate) config: PathBuf,
     pub(crate) ca: PathBuf,
+    /// A process of it that has its modules loaded, where many commands follow.
+    loaded: Option<Arc<Loaded>>,
 }
 
 impl Az {
+    /// One with a configuration directory of its own.
+    pub(crate) fn new(program: PathBuf, config: PathBuf, ca: PathBuf) -> Self {
+        Self {
+            program,
+            config,
+            ca,
+            loaded: None,
+        }
+    }
+
+    /// The same, with its modules loaded once for all commands to come.
+    pub(crate) fn loaded(mut self) -> Result<Self> {
+        self.loaded = Some(Arc::new(Loaded::start(&self)?));
+        Ok(self)
+    }
+
     /// `az …`, ready to run.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.with_settings(Command::new(&self.program));
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// Its Python, with the same settings.
+    pub(crate) fn interpreter(&self) -> Command {
+        self.with_settings(Command::new(self.program.with_file_name("python3")))
+    }
+
+    fn with_settings(&self, mut command: Command) -> Command {
+        command
             .env("AZURE_CONFIG_DIR", &self.config)
             .env("REQUESTS_CA_BUNDLE", &self.ca)
             // A stamp's token service is none of Microsoft's, and that is not asked.
@@ -53,13 +83,18 @@ impl Az {
             .env("AZURE_CORE_ONLY_SHOW_ERRORS", "true")
             .env("AZURE_EXTENSION_USE_DYNAMIC_INSTALL", "no")
             .env_remove("HTTPS_PROXY")
-            .env_remove("https_proxy");
+            .env_remove("https_proxy")
+            // What Python has compiled once is kept, as it is wherever people use it: it would compile all modules of each command anew.
+            .env_remove("PYTHONDONTWRITEBYTECODE");
         command
     }
 
     /// Runs `az` and reads its JSON; `Null` where it says nothing.
     pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let text = run(self.command(arguments).args(["--output", "json"]))?;
+        let (success, text, said) = self.ended(&[arguments, &["--output", "json"]].concat())?;
+        if !success {
+            bail!("az {arguments:?} failed\n{text}{said}");
+        }
         if text.trim().is_empty() {
             return Ok(Value::Null);
         }
@@ -68,11 +103,26 @@ impl Az {
 
     /// Runs `az`, which has to fail; gives what it said on standard error.
     pub(crate) fn fails(&self, arguments: &[&str]) -> Result<String> {
-        let output = attempt(&mut self.command(arguments))?;
-        if output.status.success() {
+        let (success, _, said) = self.ended(arguments)?;
+        if success {
             bail!("az {arguments:?} should have failed");
         }
-        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+        Ok(said)
+    }
+
+    /// Runs `az` to its end: whether it went well, what it printed, and what it said on standard error.
+    fn ended(&self, arguments: &[&str]) -> Result<(bool, String, String)> {
+        if let Some(loaded) = &self.loaded {
+            let answer = loaded.run(arguments)?;
+            return Ok((answer.code == 0, answer.out, answer.err));
+        }
+        let output = attempt(&mut self.command(arguments))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        ))
     }
 }
 

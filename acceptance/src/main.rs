@@ -10,6 +10,7 @@
 mod clients;
 mod host;
 mod journal;
+mod loaded;
 mod scenarios;
 mod stamp;
 
@@ -32,6 +33,18 @@ struct Args {
     /// A directory with Azure's SDK for JavaScript, as `VERSION=DIRECTORY`; repeat it for more.
     #[arg(long, value_parser = Program::parse)]
     sdk_js: Vec<Program>,
+    /// kubelogin; without it, who is known to a cluster is not tried.
+    #[arg(long)]
+    kubelogin: Option<PathBuf>,
+    /// The Azure CLI that still has the profile of Azure Stack, for the scenario `lts`.
+    #[arg(long)]
+    az_lts: Option<PathBuf>,
+    /// Terraform, for the scenario `terraform`.
+    #[arg(long)]
+    terraform: Option<PathBuf>,
+    /// A directory with Terraform's provider `azurerm`, for the scenario `terraform`.
+    #[arg(long)]
+    azurerm: Option<PathBuf>,
     /// Only scenarios whose name contains this.
     #[arg(long)]
     only: Option<String>,

@@ -5,22 +5,31 @@ mod adversity;
 mod around;
 mod az_commands;
 mod backup;
+mod balancers;
+mod credentials;
 mod dns;
 mod fresh;
 mod guide;
 mod healing;
 mod identity;
+mod kubernetes_access;
 mod login;
+mod lts;
 mod maintenance;
 mod members;
+mod networks;
 mod plugins;
 mod pools;
 mod power;
 mod reach;
 mod sdk;
+mod sign_in;
 mod store;
+mod terraform;
 mod upgrade;
 mod workload;
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -34,31 +43,55 @@ const GROUP: &str = "acceptance";
 struct Walk {
     /// Their names, for `--only`.
     scenarios: &'static [&'static str],
+    /// In whose words the stamp's clients are told to log in.
+    shape: &'static str,
+    /// Has the client of the walk log in.
+    log_in: fn(&Wanted<'_>, &Journal, &Stamp) -> Result<Az>,
     act: fn(&Wanted<'_>, &Journal, &Stamp, &Az) -> Result<()>,
+}
+
+impl Walk {
+    /// A walk with the newest Azure CLI, as it is by default.
+    const fn new(
+        scenarios: &'static [&'static str],
+        act: fn(&Wanted<'_>, &Journal, &Stamp, &Az) -> Result<()>,
+    ) -> Self {
+        Self {
+            scenarios,
+            shape: "aad",
+            log_in: |_, journal, stamp| login::walk(journal, stamp),
+            act,
+        }
+    }
 }
 
 /// Stamps side by side, each with a share of about the same length: what kills the service or the host's power disturbs nobody of
 /// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
 const WALKS: &[Walk] = &[
-    Walk {
-        scenarios: &[
-            "up", "access", "reach", "around", "sdk", "store", "backup", "identity",
+    Walk::new(
+        &[
+            "up",
+            "login",
+            "access",
+            "reach",
+            "credentials",
+            kubernetes_access::NAME,
+            "around",
+            "sdk",
+            "store",
+            "backup",
+            "identity",
         ],
-        act: keeping,
-    },
-    Walk {
-        scenarios: &["disks", "power", "plugins", "members"],
-        act: machines,
-    },
-    Walk {
-        scenarios: CLUSTERS,
-        act: clusters,
-    },
+        keeping,
+    ),
+    Walk::new(&["disks", "power", "plugins", "members"], machines),
+    Walk::new(CLUSTERS, clusters),
 ];
 
 /// Those that take place in the two clusters of [`workload`].
 const CLUSTERS: &[&str] = &[
     "workload",
+    balancers::NAME,
     "pools",
     "maintenance",
     "upgrade",
@@ -67,16 +100,34 @@ const CLUSTERS: &[&str] = &[
 ];
 
 /// Of which each has to be asked for by its name.
-const BY_NAME: &[Walk] = &[Walk {
-    scenarios: &[az_commands::NAME],
-    act: |_, journal, stamp, az| az_commands::walk(journal, stamp, az),
-}];
+const BY_NAME: &[Walk] = &[
+    Walk::new(&[az_commands::NAME], |_, journal, stamp, az| {
+        az_commands::walk(journal, stamp, az)
+    }),
+    // Not yet walked to its end: two clusters in one VNET have not been seen on machines.
+    Walk::new(&["networks"], |_, journal, stamp, az| {
+        networks::walk(journal, stamp, az)
+    }),
+    Walk {
+        scenarios: &[lts::NAME],
+        shape: "adfs",
+        log_in: |wanted, journal, stamp| lts::log_in(journal, stamp, wanted.az_lts),
+        act: |_, journal, stamp, az| lts::walk(journal, stamp, az),
+    },
+    Walk::new(&[terraform::NAME], |wanted, journal, stamp, az| {
+        terraform::walk(journal, stamp, az, wanted.terraform, wanted.azurerm)
+    }),
+];
 
 /// Which scenarios were asked for, and with what.
 struct Wanted<'a> {
     only: Option<&'a str>,
     sdk: &'a [Program],
     sdk_js: &'a [Program],
+    kubelogin: Option<&'a Path>,
+    az_lts: Option<&'a Path>,
+    terraform: Option<&'a Path>,
+    azurerm: Option<&'a Path>,
 }
 
 impl Wanted<'_> {
@@ -96,6 +147,10 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
         only: args.only.as_deref(),
         sdk: &args.sdk,
         sdk_js: &args.sdk_js,
+        kubelogin: args.kubelogin.as_deref(),
+        az_lts: args.az_lts.as_deref(),
+        terraform: args.terraform.as_deref(),
+        azurerm: args.azurerm.as_deref(),
     };
     std::thread::scope(|scope| {
         let mut walks: Vec<_> = WALKS
@@ -163,9 +218,9 @@ fn on_a_stamp(args: &Args, journal: &Journal, walk: &Walk, wanted: &Wanted<'_>) 
 
 fn walked(journal: &Journal, stamp: &mut Stamp, walk: &Walk, wanted: &Wanted<'_>) -> Result<()> {
     journal.step("stamp", "up: a cluster with one node through the ARM API", || {
-        stamp.up()
+        stamp.up(walk.shape)
     })?;
-    let az = login::walk(journal, stamp)?;
+    let az = (walk.log_in)(wanted, journal, stamp)?;
     (walk.act)(wanted, journal, stamp, &az)
 }
 
@@ -179,11 +234,21 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
             Ok(())
         })?;
     }
+    if wanted.has("login") {
+        sign_in::walk(journal, stamp)?;
+    }
     if wanted.has("access") {
         access::walk(journal, stamp, az)?;
     }
     if wanted.has("reach") {
         reach::walk(journal, stamp, az)?;
+    }
+    // Before its users log in by the directory, for good.
+    if wanted.has("credentials") {
+        credentials::walk(journal, stamp, az)?;
+    }
+    if let (Some(kubelogin), true) = (wanted.kubelogin, wanted.has(kubernetes_access::NAME)) {
+        kubernetes_access::walk(journal, stamp, az, kubelogin)?;
     }
     if wanted.has("around") {
         around::walk(journal, stamp, az)?;
@@ -229,6 +294,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     // What the adversities must not disturb is made by the workload.
     if wanted.has_any(&["workload", "upgrade", "adversity"]) {
         clusters.walk(journal)?;
+    }
+    if wanted.has(balancers::NAME) {
+        balancers::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("pools") {
         pools::walk(journal, az, &clusters.kubenet)?;

@@ -1,7 +1,6 @@
 //! A stamp of this run's own: made by `landfall up`, taken down and checked for left-overs at the end.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -38,8 +37,7 @@ impl Stamp {
         let directory = tempfile::Builder::new()
             .prefix("landfall-acceptance-")
             .tempdir()?;
-        // The port is free now; nobody else on a test machine takes it in the next second.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = base_testkit::port();
         let before = Host::look(&format!("acc{port}"))?;
         Ok(Self {
             name: format!("acc{port}"),
@@ -63,13 +61,15 @@ impl Stamp {
     }
 
     /// `landfall up`: everything, through the stamp's first cluster.
-    pub(crate) fn up(&mut self) -> Result<()> {
+    pub(crate) fn up(&mut self, shape: &str) -> Result<()> {
         let text = run(&mut self.landfall(&[
             "up",
             "--uplink",
             "none",
             "--listen",
             &self.listen,
+            "--identity",
+            shape,
             "--nodes",
             "1",
             "--output",
@@ -173,11 +173,7 @@ impl Stamp {
         let config = self.directory.path().join(name);
         std::fs::create_dir_all(&config)?;
         let ca = self.summary["caFile"].as_str().context("up told no caFile")?;
-        Ok(Az {
-            program: self.az.clone(),
-            config,
-            ca: ca.into(),
-        })
+        Ok(Az::new(self.az.clone(), config, ca.into()))
     }
 
     /// Whether the service answers again.

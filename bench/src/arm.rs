@@ -34,11 +34,15 @@ pub(crate) struct Stamp {
 
 /// A client that trusts this CA only.
 pub(crate) fn http(ca_pem: &[u8]) -> Result<reqwest::Client> {
+    Ok(builder(ca_pem)?.build()?)
+}
+
+/// The same, of which more is to be said.
+pub(crate) fn builder(ca_pem: &[u8]) -> Result<reqwest::ClientBuilder> {
     Ok(reqwest::Client::builder()
         .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca_pem)?)
         .no_proxy()
-        .timeout(Duration::from_secs(30))
-        .build()?)
+        .timeout(Duration::from_secs(30)))
 }
 
 /// A token of an application's.
@@ -74,7 +78,7 @@ pub(crate) async fn token(
 impl Stamp {
     /// `landfall up`, its first cluster deleted again, a token, a resource group.
     pub(crate) async fn start(clock: &Arc<dyn Clock>, landfall: &Path, scratch: &Path) -> Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = base_testkit::port();
         let (name, state) = (format!("bench{port}"), scratch.join("state"));
         let listen = format!("127.0.0.1:{port}");
         let output = command(

@@ -7,13 +7,40 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout},
+    cell::Cell,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use mimalloc::MiMalloc;
 
-/// Bytes allocated and not freed, as they were asked for.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
+/// Threads that count without waiting for each other.
+const COUNTS: usize = 16;
+
+/// Alone in its cache lines: two threads that count in one wait for each other at each allocation, which the service that is measured
+/// does not.
+#[repr(align(128))]
+struct Count(AtomicUsize);
+
+/// Bytes allocated and not freed, as they were asked for: the sum. One count alone says nothing, as one thread frees what another has
+/// allocated; it may be below zero, so all of them wrap.
+static LIVE: [Count; COUNTS] = [const { Count(AtomicUsize::new(0)) }; COUNTS];
+/// Threads that have counted.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Which count is this thread's. Neither made nor dropped by code, so that an allocator may use it at any time.
+    static OWN: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The count of this thread.
+fn live() -> &'static AtomicUsize {
+    let own = OWN.get().unwrap_or_else(|| {
+        let own = THREADS.fetch_add(1, Ordering::Relaxed) % COUNTS;
+        OWN.set(Some(own));
+        own
+    });
+    &LIVE[own].0
+}
 
 /// The allocator that `landfall` has.
 static ALLOCATES: MiMalloc = MiMalloc;
@@ -27,26 +54,25 @@ static ALLOCATOR: Counting = Counting;
 // contract of `GlobalAlloc` is kept by keeping it there; the count is beside it and touches no memory of the caller.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        live().fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
         unsafe { ALLOCATES.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        live().fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
         unsafe { ALLOCATES.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LIVE.fetch_add(size, Ordering::Relaxed);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        live().fetch_add(size.wrapping_sub(layout.size()), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
         unsafe { ALLOCATES.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        live().fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as the caller promised us.
         unsafe { ALLOCATES.dealloc(pointer, layout) }
     }
@@ -54,11 +80,15 @@ unsafe impl GlobalAlloc for Counting {
 
 /// KiB allocated and not freed.
 pub(crate) fn live_kib() -> f64 {
+    // While others count on, it may be off by what they do meanwhile, and so below zero where little is held.
+    let sum = LIVE.iter().fold(0_usize, |sum, count| {
+        sum.wrapping_add(count.0.load(Ordering::Relaxed))
+    });
     #[expect(
         clippy::cast_precision_loss,
         reason = "a count of bytes, shown with three digits"
     )]
-    let bytes = LIVE.load(Ordering::Relaxed) as f64;
+    let bytes = sum.cast_signed() as f64;
     bytes / 1024.0
 }
 

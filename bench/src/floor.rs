@@ -474,6 +474,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             service_range: "10.0.0.0/16".parse()?,
             dns_service_ip: Ipv4Addr::new(10, 0, 0, 10),
             outbound: true,
+            vnet: None,
         },
         pools: vec![PoolSpec {
             name: "nodepool1".into(),
@@ -490,11 +491,15 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             unavailable: 0,
             removed: Default::default(),
             renewed: None,
+            subnet: None,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
         restore: None,
         stopped: false,
         access: Default::default(),
+        issuer: None,
+        workload_identity: false,
+        directory: None,
     })
 }

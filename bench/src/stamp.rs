@@ -15,9 +15,11 @@ use arm_wire::{ArmError, Principal, PrincipalKind, Request, Trace};
 use async_trait::async_trait;
 use base_env::Env;
 use base_sealer::Sealer;
-use cluster_spec::CredentialKind;
+use cluster_spec::{DirectoryAccess, TokenFormat};
 use control_loops::{Activity, Controller, ControllerDeps, Settings};
-use control_records::{ClusterRecord, GroupRecord, ObservedRecord, directory, key};
+use control_records::{
+    ClusterRecord, GroupRecord, ObservedRecord, credential::CredentialRecord, directory, key,
+};
 use control_store::{Store, Txn, get_record, put_record};
 use fabric_api::{StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
@@ -100,10 +102,13 @@ impl SimStamp {
             Arc::clone(&self.sealer),
             ProviderConfig {
                 location: "local".to_owned(),
+                url: "https://stamp.test:8443".to_owned(),
+                tenant: "00000000-0000-0000-0000-00000000000f".to_owned(),
                 domain: "bench.internal".to_owned(),
                 offered: cluster_versions::Offered::pinned(),
                 reserved_ranges: vec![(RANGE.parse()?, "the stamp's own network".to_owned())],
                 limits: control_records::usage::Limits::default(),
+                credential_lifetime: Duration::from_secs(8 * 60 * 60),
             },
             Arc::new(NoCredentials),
         );
@@ -358,11 +363,30 @@ struct NoCredentials;
 
 #[async_trait]
 impl Credentials for NoCredentials {
+    async fn certificate(
+        &self,
+        _cluster: &ClusterRecord,
+        _credential: &CredentialRecord,
+    ) -> Result<Option<Vec<u8>>, ArmError> {
+        Ok(None)
+    }
+
     async fn kubeconfig(
         &self,
         _cluster: &ClusterRecord,
         _observed: &ObservedRecord,
-        _kind: CredentialKind,
+        _credential: &CredentialRecord,
+        _certificate: &[u8],
+    ) -> Result<Option<String>, ArmError> {
+        Ok(None)
+    }
+
+    async fn directory_kubeconfig(
+        &self,
+        _cluster: &ClusterRecord,
+        _observed: &ObservedRecord,
+        _directory: &DirectoryAccess,
+        _format: TokenFormat,
     ) -> Result<Option<String>, ArmError> {
         Ok(None)
     }

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use base_env::Env;
+use identity_directory::{ISSUER_IS, is_issuer};
 use serde_json::Value;
 
 use crate::shape::host;
@@ -21,8 +22,6 @@ const FRESH: Duration = Duration::from_secs(3600);
 const AGAIN: Duration = Duration::from_secs(60);
 /// Issuers that are remembered.
 const ISSUERS: usize = 256;
-/// The longest name of an issuer.
-const MAX_BYTES: usize = 512;
 
 /// Why an issuer's keys cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -116,13 +115,9 @@ impl Issuers for Elsewhere {
         issuer: &str,
         is_enough: &(dyn for<'a> Fn(&'a Value) -> bool + Sync),
     ) -> Result<Option<Value>, IssuerError> {
-        if !issuer.starts_with("https://")
-            || issuer.len() > MAX_BYTES
-            || issuer.contains(['?', '#', '@', '\\'])
-        {
-            return Err(IssuerError::Refused(
-                "an issuer has to be an https address without query, fragment and user".to_owned(),
-            ));
+        // Credentials of before may name what is refused today.
+        if !is_issuer(issuer) {
+            return Err(IssuerError::Refused(format!("an issuer has to be {ISSUER_IS}")));
         }
         let slot = self.slot(issuer);
         // Those who ask at the same time wait for one answer.

@@ -20,6 +20,7 @@ mod form;
 mod grants;
 mod keys;
 mod keys_api;
+mod known;
 mod login;
 mod page;
 mod principals;

@@ -22,12 +22,12 @@ use crate::{
     device::Devices,
     form::Form,
     grants::Ask,
-    principals::principal_by_id,
+    known::Known,
     refresh,
     ring::{Listed, RingError, Rotated, Wish},
     shape::{ADFS, Place, Shape, Version, host},
     throttle::{Refusals, Throttle},
-    tokens::{Tokens, admits, principal},
+    tokens::{Tokens, Verified, admits, principal},
 };
 
 /// How often it is looked whether a key is due, or a sign-in over.
@@ -48,6 +48,8 @@ pub struct TokenService {
     pub(crate) tokens: Tokens,
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
+    /// Who has asked lately.
+    known: Known,
     pub(crate) devices: Devices,
     pub(crate) codes: Codes,
     pub(crate) forms: Forms,
@@ -85,12 +87,14 @@ impl TokenService {
         Self {
             tokens: Tokens {
                 keys: keys.into(),
+                verified: Verified::default(),
                 issuers: [Shape::Aad, Shape::AdFs].map(|shape| config.issuer(shape)),
                 tenant_id: config.tenant_id.clone(),
             },
             config,
             env,
             store,
+            known: Known::default(),
             devices: Devices::default(),
             codes: Codes::default(),
             forms: Forms::new(),
@@ -136,6 +140,14 @@ impl TokenService {
         first.eq_ignore_ascii_case(ADFS) || self.config.is_tenant(first)
     }
 
+    /// Whether this path is one that programs ask at: discovery, keys, tokens. Not one of the pages that people sign in with.
+    pub fn serves_programs(&self, path: &str) -> bool {
+        matches!(
+            self.endpoint_at(path),
+            Some(Endpoint::OpenId | Endpoint::Keys | Endpoint::Token | Endpoint::Instance)
+        )
+    }
+
     /// Who the bearer of an `Authorization` header is.
     ///
     /// # Errors
@@ -167,12 +179,12 @@ impl TokenService {
     /// # Errors
     /// When it does not hold.
     pub async fn bearer(&self, token: &str, audiences: &[String]) -> Result<Principal, TokenError> {
-        let claims = self.tokens.check(token, audiences, self.env.clock.now())?;
-        let record = principal_by_id(&*self.store, &claims.oid)
-            .await?
-            .ok_or(TokenError::Gone)?;
-        admits(&record, claims.iat)?;
-        Ok(principal(record, &self.config.tenant_id))
+        let signed = self.tokens.check(token, audiences, self.env.clock.now())?;
+        let claims = &signed.claims;
+        let found = self.known.principal(&*self.store, &claims.oid).await?;
+        let found = found.ok_or(TokenError::Gone)?;
+        admits(&found.value, claims.iat)?;
+        Ok(principal(&found.value, &self.config.tenant_id))
     }
 
     /// The `WWW-Authenticate` for somebody who came with this `Authorization` and was refused.
@@ -277,6 +289,10 @@ impl TokenService {
 
     /// Whether a path is that of a token endpoint.
     pub(crate) fn is_token_path(&self, path: &str) -> bool {
+        matches!(self.endpoint_at(path), Some(Endpoint::Token))
+    }
+
+    fn endpoint_at(&self, path: &str) -> Option<Endpoint> {
         let segments: Vec<String> = path
             .split('/')
             .filter(|segment| !segment.is_empty())
@@ -286,7 +302,7 @@ impl TokenService {
             base_url: String::new(),
             address: None,
         };
-        matches!(self.endpoint(&segments, &nobody), Some((_, Endpoint::Token)))
+        self.endpoint(&segments, &nobody).map(|(_, endpoint)| endpoint)
     }
 
     fn endpoint(&self, segments: &[String], caller: &Caller) -> Option<(Place, Endpoint)> {

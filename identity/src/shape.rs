@@ -58,9 +58,14 @@ impl IdentityConfig {
     /// `adfs`: the Azure CLI takes the tenant from it.
     pub fn issuer(&self, shape: Shape) -> String {
         let base = self.base_url.trim_end_matches('/');
+        format!("{base}{}", self.issuer_path(shape))
+    }
+
+    /// The path of [`Self::issuer`]. Discovery is below it wherever the stamp is reached.
+    pub fn issuer_path(&self, shape: Shape) -> String {
         match shape {
-            Shape::Aad => format!("{base}/{}/v2.0", self.tenant_id),
-            Shape::AdFs => format!("{base}/{ADFS}"),
+            Shape::Aad => format!("/{}/v2.0", self.tenant_id),
+            Shape::AdFs => format!("/{ADFS}"),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Always true: a token is signed by a key of ours, names an issuer, the tenant and an audience of ours, and holds for an hour, unless its
 //! principal is gone or disabled, or everything that it was given before was revoked.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use arm_wire::{Principal, PrincipalKind};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -11,6 +11,7 @@ use control_records::PrincipalRecord;
 use control_store::StoreError;
 use jiff::Timestamp;
 use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -107,6 +108,42 @@ pub(crate) struct Claims {
     pub(crate) hasgroups: bool,
 }
 
+/// Tokens whose signature was found good are remembered, so many of them: checking one takes longer than all else that a request for
+/// something small costs. What is no token of ours is not, so strangers cannot push others out.
+const MOST_VERIFIED: usize = 1024;
+
+/// A token with a good signature.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    /// The id of the key that signed it.
+    key: String,
+    /// What is in it.
+    pub(crate) claims: Claims,
+}
+
+/// The SHA-256 of a token: who holds the memory of the service still has no token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Digest([u8; 32]);
+
+impl Digest {
+    fn of(token: &str) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+}
+
+/// Tokens whose signature was found good. Whether they hold is decided anew each time.
+#[derive(Debug)]
+pub(crate) struct Verified(Cache<Digest, Arc<Signed>>);
+
+impl Default for Verified {
+    fn default() -> Self {
+        Self(Cache::new(MOST_VERIFIED))
+    }
+}
+
 /// Whom tokens are for.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
@@ -125,6 +162,8 @@ pub(crate) struct Subject<'a> {
 /// Signs and checks. Pure but for the randomness of `uti`.
 pub(crate) struct Tokens {
     pub(crate) keys: SigningKeys,
+    /// What is in tokens whose signature was found good.
+    pub(crate) verified: Verified,
     /// Of AAD's shape, and of AD FS's.
     pub(crate) issuers: [String; 2],
     pub(crate) tenant_id: String,
@@ -203,18 +242,12 @@ impl Tokens {
         token: &str,
         audiences: &[String],
         now: Timestamp,
-    ) -> Result<Claims, TokenError> {
+    ) -> Result<Arc<Signed>, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
-        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
-        let key = header
-            .kid
-            .and_then(|id| self.keys.find(&id, now))
-            .ok_or(TokenError::Malformed)?;
-        let claims = decode::<Claims>(token, &key.decoding, &signature_only(&[ALGORITHM]))
-            .map_err(|_| TokenError::Malformed)?
-            .claims;
+        let signed = self.signed(token, now)?;
+        let claims = &signed.claims;
         if !self.issuers.contains(&claims.iss) || claims.tid != self.tenant_id {
             return Err(TokenError::Issuer);
         }
@@ -231,7 +264,32 @@ impl Tokens {
         if now < from {
             return Err(TokenError::NotYet(from));
         }
-        Ok(claims)
+        Ok(signed)
+    }
+
+    /// What is in a token that a key of ours has signed. That it has is looked at once; that the key is still one of ours, each time.
+    fn signed(&self, token: &str, now: Timestamp) -> Result<Arc<Signed>, TokenError> {
+        let digest = Digest::of(token);
+        if let Some(signed) = self.verified.0.get(&digest) {
+            return match self.keys.find(&signed.key, now) {
+                Some(_) => Ok(signed),
+                None => Err(TokenError::Malformed),
+            };
+        }
+        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
+        let key = header
+            .kid
+            .and_then(|id| self.keys.find(&id, now))
+            .ok_or(TokenError::Malformed)?;
+        let claims = decode::<Claims>(token, &key.decoding, &signature_only(&[ALGORITHM]))
+            .map_err(|_| TokenError::Malformed)?
+            .claims;
+        let signed = Arc::new(Signed {
+            key: key.id.clone(),
+            claims,
+        });
+        self.verified.0.insert(digest, Arc::clone(&signed));
+        Ok(signed)
     }
 
     /// What a client is told whose token does not hold: where it gets one, why this one is none, and, if it understands that, to get another
@@ -330,11 +388,11 @@ pub(crate) fn kind(record: &PrincipalRecord) -> PrincipalKind {
 }
 
 /// A record as the edge hands it to providers.
-pub(crate) fn principal(record: PrincipalRecord, tenant_id: &str) -> Principal {
+pub(crate) fn principal(record: &PrincipalRecord, tenant_id: &str) -> Principal {
     Principal {
-        kind: kind(&record),
-        object_id: record.object_id,
-        name: record.login,
+        kind: kind(record),
+        object_id: record.object_id.clone(),
+        name: record.login.clone(),
         tenant_id: tenant_id.to_owned(),
     }
 }
@@ -342,13 +400,17 @@ pub(crate) fn principal(record: PrincipalRecord, tenant_id: &str) -> Principal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base_env::Env;
+    use base_sealer::Sealer;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use storage_redb::MemoryStore;
 
-    use crate::SigningKey;
+    use crate::{SigningKey, Wish};
 
     fn tokens() -> Tokens {
         Tokens {
             keys: SigningKey::generate().unwrap().into(),
+            verified: Verified::default(),
             issuers: ["https://h/t/v2.0", "https://h/adfs"].map(str::to_owned),
             tenant_id: "t".to_owned(),
         }
@@ -393,7 +455,8 @@ mod tests {
                 tokens.id(subject, None, at(1000)).len() < 1500,
                 "an id token names none"
             );
-            tokens.check(&token, &["https://a".to_owned()], at(1000)).unwrap()
+            let signed = tokens.check(&token, &["https://a".to_owned()], at(1000));
+            signed.unwrap().claims.clone()
         };
         let (all, more) = (of(&groups[1..]), of(&groups));
         assert_eq!((all.groups.len(), all.hasgroups), (MOST_GROUPS, false));
@@ -410,7 +473,8 @@ mod tests {
                 ..subject(&ada)
             };
             let token = tokens.access(asked, "https://a/", at(1000));
-            let claims = tokens.check(&token, &arm, at(1000)).unwrap();
+            let signed = tokens.check(&token, &arm, at(1000)).unwrap();
+            let claims = &signed.claims;
             assert_eq!((claims.oid.as_str(), claims.iss.as_str()), ("o", issuer));
             assert!(tokens.check(&token, &arm, at(4599)).is_ok());
             assert!(matches!(
@@ -466,6 +530,32 @@ mod tests {
         ));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_was_seen_before_holds_no_longer_than_its_key() {
+        let env = Env::simulated(1);
+        let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+        let keys = SigningKeys::open(&env, Arc::new(MemoryStore::new()), sealer, None);
+        let tokens = Tokens {
+            keys: keys.await.unwrap(),
+            ..tokens()
+        };
+        let (arm, now) = (["https://a".to_owned()], env.clock.now());
+        let token = tokens.access(subject(&ada()), "https://a", now);
+        for _ in 0..2 {
+            assert!(tokens.check(&token, &arm, now).is_ok());
+        }
+        let elsewhere = ["https://b".to_owned()];
+        assert!(matches!(
+            tokens.check(&token, &elsewhere, now),
+            Err(TokenError::Audience(_))
+        ));
+        tokens.keys.rotate(Wish::Revoke).await.unwrap();
+        assert!(matches!(
+            tokens.check(&token, &arm, now),
+            Err(TokenError::Malformed)
+        ));
+    }
+
     #[test]
     fn what_was_given_before_a_revocation_does_not_hold_and_what_after_it_does() {
         let (tokens, mut ada) = (tokens(), ada());
@@ -473,7 +563,7 @@ mod tests {
         let at = |millis| Timestamp::from_millisecond(millis).unwrap();
         let given = |ada: &PrincipalRecord, at| {
             let token = tokens.access(subject(ada), "https://a", at);
-            tokens.check(&token, &arm, at).unwrap().iat
+            tokens.check(&token, &arm, at).unwrap().claims.iat
         };
         let before = given(&ada, at(10_300));
         ada.valid_from = Some(at(10_400));

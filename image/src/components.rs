@@ -367,7 +367,8 @@ mod tests {
 
     #[test]
     fn the_folders_hold_nothing_but_go_mod_and_go_sum() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../components");
+        // A test runs in its crate's folder; where it was compiled may be another checkout.
+        let root = std::path::Path::new("../components");
         let mut folders = 0;
         for entry in std::fs::read_dir(root)
             .unwrap()

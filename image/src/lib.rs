@@ -10,7 +10,7 @@
 //! - everything in the store is named by a key computed from what it is made of, is complete, and never changes again:
 //!   it is made in a scratch directory and renamed into place;
 //! - whoever builds holds the store's lock; whoever reads needs none;
-//! - each finished program is kept at once, so a build that was killed goes on where it stopped;
+//! - each finished program is kept at once, so a build that was killed goes on where it stopped; what it had started has ended with it;
 //! - nothing here needs a registry, a container daemon or a checkout: the pinned components are inside this crate.
 //!
 //! Blocking code: call it from `spawn_blocking`. Called by: the `image`, `up` and `serve` commands, benches.

@@ -1,10 +1,14 @@
 //! Running the programs that build, and asking programs for their version.
+//!
+//! Always true: no program outlives the thread that started it and waits for it, however that ends; each is the head of a process group of
+//! its own, so that what it starts is stopped with it, and what it sends to its group reaches nobody else. Of one that builds, the group is
+//! told to end as well: a compiler's parts, and what has mounted something and has to take it away.
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read as _},
-    os::fd::OwnedFd,
+    io::{self, Read as _, Write as _},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -15,7 +19,13 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    io::{Errno, retry_on_intr},
+    process::{
+        Pid, Signal, WaitId, WaitIdOptions, getpid, getppid, kill_process_group,
+        set_parent_process_death_signal, waitid,
+    },
+};
 
 use crate::error::{ImageError, IoContext as _};
 
@@ -23,13 +33,17 @@ use crate::error::{ImageError, IoContext as _};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What is kept of an answer.
 const ANSWER: u64 = 1 << 16;
+/// Is told of a step's process group, then waits until it is told that the step has ended. Who should tell it is gone when there is nothing
+/// more to be read.
+const KEEP: &str = "read -r group && { read -r ended || kill -s TERM -- \"-$group\"; }";
 
 /// Runs commands one after the other per lane, and can stop those of all lanes.
 #[derive(Debug, Default)]
 pub(crate) struct Runner {
     stopped: AtomicBool,
     next: AtomicU64,
-    running: Mutex<BTreeMap<u64, OwnedFd>>,
+    /// Process groups, by number of the run. Their heads are not collected yet, so each number is surely theirs.
+    running: Mutex<BTreeMap<u64, Pid>>,
 }
 
 impl Runner {
@@ -37,10 +51,10 @@ impl Runner {
     pub(crate) fn stop(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         self.stopped.store(true, Ordering::SeqCst);
-        for handle in running.values() {
+        for group in running.values() {
             // Not SIGINT: whatever a shell starts in the background inherits to ignore that. It may have just ended, which
             // is what is wanted.
-            if let Err(error) = pidfd_send_signal(handle, Signal::TERM) {
+            if let Err(error) = kill_process_group(*group, Signal::TERM) {
                 tracing::debug!(%error, "a build step could not be interrupted");
             }
         }
@@ -57,6 +71,8 @@ impl Runner {
             .stdin(Stdio::null())
             .stdout(output.try_clone().at("write", log)?)
             .stderr(output);
+        // It is there before the step is: there is no moment in which the step is nobody's.
+        let mut keeper = Keeper::start();
         let (mut child, number) = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             if self.is_stopped() {
@@ -68,18 +84,23 @@ impl Runner {
                 what: format!("start {:?}", command.get_program()),
                 source,
             })?;
+            if let Some(keeper) = &mut keeper {
+                keeper.keep(&child);
+            }
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if let Some(handle) = handle(&child) {
-                running.insert(number, handle);
+            if let Some(group) = group(&child) {
+                running.insert(number, group);
             }
             (child, number)
         };
-        let status = child.wait();
+        let ended = ended(&child);
         self.running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&number);
-        let status = status.at("wait for", log)?;
+        drop(keeper);
+        ended.at("wait for", log)?;
+        let status = child.wait().at("wait for", log)?;
         if status.success() {
             return Ok(());
         }
@@ -92,16 +113,100 @@ impl Runner {
     }
 }
 
-fn handle(child: &Child) -> Option<OwnedFd> {
-    // Of a child that was not waited for, so the number is surely its own. Kernels before 5.3 have no handles; there a
-    // failing build waits for the other lane's current step.
-    let pid = Pid::from_raw(i32::try_from(child.id()).ok()?)?;
-    pidfd_open(pid, PidfdFlags::empty()).ok()
+/// The process group that a child is the head of.
+fn group(child: &Child) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(child.id()).ok()?)
 }
 
+/// Waits until a child has ended, and leaves it to be collected: until then its number is nobody else's.
+fn ended(child: &Child) -> io::Result<()> {
+    let pid = group(child).ok_or_else(|| io::Error::other("it has no number"))?;
+    retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
+    Ok(())
+}
+
+/// A process that outlives this one, by so much that it can tell a step's process group to end.
+struct Keeper {
+    child: Child,
+    /// Whether it has a step to keep.
+    keeps: bool,
+}
+
+impl Keeper {
+    /// One that has nothing to keep yet.
+    fn start() -> Option<Self> {
+        let started = Command::new("/bin/sh")
+            .args(["-c", KEEP])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // What a terminal sends to this process is not for it.
+            .process_group(0)
+            .spawn();
+        started
+            .inspect_err(|error| {
+                tracing::warn!(%error, "should this process be killed, parts of a build may go on for a while");
+            })
+            .ok()
+            .map(|child| Self { child, keeps: false })
+    }
+
+    /// Gives it a step that has not been collected.
+    fn keep(&mut self, step: &Child) {
+        self.tell(&format!("{}\n", step.id()));
+        self.keeps = true;
+    }
+
+    fn tell(&mut self, line: &str) {
+        let told = self
+            .child
+            .stdin
+            .as_mut()
+            .map(|input| input.write_all(line.as_bytes()));
+        // One that does not hear it has been killed, and has nothing to do any more.
+        if let Some(Err(error)) = told {
+            tracing::debug!(%error, "a build step's keeper is gone");
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if self.keeps {
+            self.tell("ended\n");
+        }
+        drop(self.child.stdin.take());
+        if let Err(error) = self.child.wait() {
+            tracing::debug!(%error, "a build step's keeper cannot be waited for");
+        }
+    }
+}
+
+/// Has a program be the head of a group of its own, and end with the thread that starts it.
+fn tie(command: &mut Command) {
+    let parent = getpid();
+    command.process_group(0);
+    #[expect(unsafe_code, reason = "nothing else reaches between fork and exec")]
+    // SAFETY: between fork and exec; both are plain system calls that allocate nothing and take no lock.
+    unsafe {
+        command.pre_exec(move || {
+            // Not a signal that it may ignore: a compiler that nobody waits for works on for many minutes.
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            // Who has died before that was asked for is not heard of again.
+            if getppid() != Some(parent) {
+                return Err(Errno::SRCH.into());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Starts a program that ends with this thread.
+///
 /// A program that was just written can be busy for a moment: a child of another thread, between fork and exec, still
 /// holds the writer's descriptor.
 fn spawn(command: &mut Command) -> io::Result<Child> {
+    tie(command);
     let mut tries = 0;
     loop {
         match command.spawn() {
@@ -272,6 +377,99 @@ mod tests {
         });
         let refused = runner.run("next", &mut shell("exit 0"), &dir.path().join("b"));
         assert!(matches!(refused, Err(ImageError::Stopped { .. })));
+    }
+
+    #[test]
+    fn stopping_ends_what_a_program_has_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let (runner, told) = (Runner::default(), dir.path().join("a"));
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| runner.run("long", &mut shell("sleep 600 & echo $!; wait"), &told));
+            let [child] = numbers_in(&told);
+            runner.stop();
+            assert!(run.join().unwrap().is_err());
+            wait_for("its child to end", || (!is_there(child)).then_some(()));
+        });
+    }
+
+    fn wait_for<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+        let clock = base_env::Env::system().clock;
+        let begun = clock.monotonic();
+        loop {
+            if let Some(seen) = seen() {
+                return seen;
+            }
+            assert!(
+                clock.monotonic() - begun < Duration::from_secs(60),
+                "waited for {what}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// The numbers that a program writes on a line.
+    fn numbers_in<const N: usize>(file: &Path) -> [i32; N] {
+        wait_for("numbers", || {
+            let text = std::fs::read_to_string(file).ok()?;
+            let line = text.strip_suffix('\n')?;
+            let all: Vec<i32> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+            all.try_into().ok()
+        })
+    }
+
+    /// Whether a process runs; one that has ended and is not collected does not.
+    fn is_there(pid: i32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    }
+
+    /// Where [`as_a_builder`] writes. Its test is started again by the one below it, in a process that can be killed.
+    const BUILDER: &str = "LANDFALL_TEST_BUILDER";
+
+    #[test]
+    fn as_a_builder() {
+        if let Some(log) = std::env::var_os(BUILDER) {
+            // It does not listen, what it has started does.
+            let build = "sleep 600 & echo $$ $!; trap '' TERM; while :; do sleep 1; done";
+            let end = Runner::default().run("build", &mut shell(build), Path::new(&log));
+            panic!("the build has ended: {end:?}");
+        }
+    }
+
+    #[test]
+    fn what_builds_ends_with_who_builds_also_when_that_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut builder = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "process::tests::as_a_builder"])
+            .env(BUILDER, &log)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let both = numbers_in::<2>(&log);
+        assert!(both.into_iter().all(is_there));
+        // As 'kill -9' does.
+        builder.kill().unwrap();
+        builder.wait().unwrap();
+        wait_for("both to end", || (!both.into_iter().any(is_there)).then_some(()));
+    }
+
+    #[test]
+    fn a_keeper_that_is_told_of_the_end_ends_nothing() {
+        let mut other = shell("read -r line")
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut keeper = Keeper::start().unwrap();
+        keeper.keep(&other);
+        drop(keeper);
+        // Nor does one that never had anything to keep.
+        drop(Keeper::start().unwrap());
+        assert!(other.try_wait().unwrap().is_none());
+        drop(other.stdin.take());
+        other.wait().unwrap();
     }
 
     #[test]

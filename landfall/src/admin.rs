@@ -5,10 +5,12 @@
 //! | `GET /status` | [`StampStatus`] |
 //! | `GET /logs/{machine}/{process}?lines=N` | text; 404 where there is no such machine, 503 where its agent is away |
 //!
+//! | `POST /kubeconfig/{uid}` | the operator's kubeconfig of a cluster, text; 404 where there is none |
 //! | `POST /store/copy` | [`CopyStatus`], when a copy of the store has been made and read back |
 //!
 //! Always true: it changes nothing in the stamp. Whatever changes something goes through the ARM API, as for every other client.
-//! Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`.
+//! The operator's kubeconfig is no credential of the cluster's that others could ask for: whoever opens the socket has the cluster's keys.
+//! Called by: `up`, `status`, `logs`, `down`, `doctor`, `store`, `kubectl`, `kubeconfig`.
 
 mod server;
 mod status;
@@ -66,6 +68,13 @@ impl AdminClient {
         let request = self.http.post("http://landfall/store/copy").timeout(COPY_BOUND);
         let answer = self.answer(request).await?;
         answer.json().await.context("the service's answer cannot be read")
+    }
+
+    /// The operator's kubeconfig of a cluster, for an hour.
+    pub(crate) async fn kubeconfig(&self, uid: &str) -> Result<String> {
+        let request = self.http.post(format!("http://landfall/kubeconfig/{uid}"));
+        let answer = self.answer(request).await?;
+        answer.text().await.context("the service's answer cannot be read")
     }
 
     /// The end of a log.

@@ -4,6 +4,7 @@
 
 mod access;
 mod backup;
+mod credentials;
 mod identity;
 mod image;
 
@@ -14,6 +15,7 @@ use clap_complete::Shell;
 
 pub(crate) use access::{Access, AccessPlace};
 pub(crate) use backup::{Backup, BackupRestore, Store, StoreRestore};
+pub(crate) use credentials::Credentials;
 pub(crate) use identity::{
     Application, Certificate, Federated, Group, Identity, Member, ResetPassword, RotateKeys, Secret,
     ServicePrincipal, User, UserCreate,
@@ -104,6 +106,11 @@ pub(crate) enum Command {
     Az(Az),
     /// Print the administrator's kubeconfig of a cluster
     Kubeconfig(Kubeconfig),
+    /// Print how to get kubelogin, which signs in to clusters that know the directory
+    Kubelogin,
+    /// The kubeconfigs of clusters that were handed out: list them, and take one back
+    #[command(subcommand)]
+    Credentials(Credentials),
     /// Run the node image's own kubectl as administrator of a cluster
     Kubectl(Kubectl),
     /// Print the end of a log: of the service, of a machine's agent, or of a process in a machine
@@ -205,6 +212,11 @@ pub(crate) struct Layout {
     /// Where a copy of them is kept besides, some seconds behind: as --backups
     #[arg(long, value_name = "PLACE")]
     pub(crate) backups_copy: Option<String>,
+
+    /// How many hours kubeconfigs are good that are handed out, e.g. by `az aks get-credentials`; those that were handed out before keep
+    /// their end [default: 8]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=720))]
+    pub(crate) kubeconfig_hours: Option<u32>,
 
     /// How much each subscription may ask for: clusters=NUMBER, nodes=NUMBER or cores=NUMBER; repeat it for more. What is not named
     /// stays as it was, none takes all of them back [default: as much as this host has room for]
@@ -315,7 +327,10 @@ pub(crate) struct Az {
 #[command(after_help = "\
 Example:
   landfall kubeconfig > cluster.kubeconfig
-  kubectl --kubeconfig cluster.kubeconfig get nodes")]
+  kubectl --kubeconfig cluster.kubeconfig get nodes
+
+It is good for hours (`landfall up --kubeconfig-hours`), and can be taken back: landfall credentials revoke. Of a cluster
+whose local accounts are disabled, it is the operator's own, for an hour.")]
 pub(crate) struct Kubeconfig {
     /// Which cluster, as NAME or GROUP/NAME; may be left out where there is only one
     pub(crate) cluster: Option<String>,

@@ -6,7 +6,11 @@ mod check;
 mod kernel;
 mod network;
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
@@ -77,6 +81,7 @@ pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
     }
     checks.push(control_groups());
     checks.push(disk_limits(fabric_container::disk_limits_possible()));
+    checks.push(name_servers(&fabric_container::host_name_servers()));
     checks.push(memory());
     checks.extend(disks(question));
     if let Some(listen) = question.listen {
@@ -205,6 +210,22 @@ fn disk_limits(possible: Result<(), &'static str>) -> Check {
     }
 }
 
+/// Whether pods will be able to look up names outside: `found` are those that machines are told of.
+fn name_servers(found: &[Ipv4Addr]) -> Check {
+    let name = "name servers";
+    if found.is_empty() {
+        return Check::warning(
+            name,
+            "this host has none that a machine can reach (they cannot reach its loopback, and have no IPv6): pods look up \
+             no names outside their cluster",
+            "put a name server with an IPv4 address beyond loopback into /etc/resolv.conf, or let this host's resolver \
+             listen at one; the service takes it over when it starts again. With --uplink none nothing is missing",
+        );
+    }
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    Check::ok(name, format!("machines ask {}", found.join(", ")))
+}
+
 fn memory() -> Check {
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text
@@ -320,6 +341,16 @@ mod tests {
         assert!(check.found.contains("osDiskSizeGB"));
         assert!(check.next.unwrap().contains("loop"));
         assert_eq!(disk_limits(Ok(())).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_host_without_a_name_server_for_machines_is_told_so() {
+        let check = name_servers(&[]);
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(check.next.unwrap().contains("/etc/resolv.conf"));
+        let check = name_servers(&["192.0.2.1".parse().unwrap()]);
+        assert_eq!(check.verdict, Verdict::Ok);
+        assert!(check.found.contains("192.0.2.1"));
     }
 
     #[test]

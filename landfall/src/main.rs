@@ -103,6 +103,8 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Doctor(args) => commands::doctor::run(context, &args).await,
         Command::Az(args) => commands::az::run(context, &args).await,
         Command::Kubeconfig(args) => commands::kubeconfig::run(context, &args).await,
+        Command::Kubelogin => commands::kubelogin::run(context),
+        Command::Credentials(command) => Box::pin(commands::credentials::run(context, &command)).await,
         Command::Kubectl(args) => commands::kubectl::run(context, &args).await,
         Command::Logs(args) => commands::logs::run(context, &args).await,
         Command::Store(command) => Box::pin(commands::store::run(context, &command)).await,

@@ -65,6 +65,9 @@ pub(crate) struct Settings {
     /// Where its node images are kept; found by the environment where a release before this one made the stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cache: Option<PathBuf>,
+    /// How many hours kubeconfigs are good that are handed out.
+    #[serde(default = "kubeconfig_hours")]
+    pub(crate) kubeconfig_hours: u32,
     /// How much each of its subscriptions may ask for, where the operator has said so.
     #[serde(default, skip_serializing_if = "Quotas::is_empty")]
     pub(crate) limits: Quotas,
@@ -142,6 +145,7 @@ impl Settings {
             settings.identity = layout.identity.map_or(settings.identity, Shape::from);
             settings.backups = layout.backups.clone().or(settings.backups);
             settings.backups_copy = layout.backups_copy.clone().or(settings.backups_copy);
+            settings.kubeconfig_hours = layout.kubeconfig_hours.unwrap_or(settings.kubeconfig_hours);
             settings.limits = settings.limits.changed(&layout.limit)?;
             if settings != before {
                 settings.save(places)?;
@@ -173,6 +177,7 @@ impl Settings {
             backups: layout.backups.clone(),
             backups_copy: layout.backups_copy.clone(),
             cache: None,
+            kubeconfig_hours: layout.kubeconfig_hours.unwrap_or_else(kubeconfig_hours),
             limits: Quotas::default().changed(&layout.limit)?,
             created_at: env.clock.now(),
         };
@@ -299,6 +304,11 @@ pub(crate) fn others(places: &Places) -> Result<Vec<(String, Settings)>> {
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
+}
+
+/// A working day.
+fn kubeconfig_hours() -> u32 {
+    8
 }
 
 /// What a stamp has that a release made which knew nothing else: its clients are set up for it.

@@ -70,15 +70,8 @@ pub async fn records(
             id: subscription.to_owned(),
             display_name: config.tenant_name.clone(),
             tenant_id: config.tenant.clone(),
-            registered: [
-                "microsoft.resources",
-                "microsoft.containerservice",
-                "microsoft.compute",
-                "microsoft.network",
-                "microsoft.insights",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            registered: Vec::new(),
+            unregistered: Vec::new(),
             created_at,
         };
         write_new(store, &name, &record).await?;
@@ -174,6 +167,7 @@ mod tests {
             shape: identity::Shape::Aad,
             audience: "https://management.landfall.internal/tenant".to_owned(),
             limits: control_records::usage::Limits::default(),
+            credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
         }
     }
 

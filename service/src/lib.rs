@@ -14,10 +14,12 @@
 //! good, and no other part at all.
 //! Called by: the binary, `simulation`.
 
+mod access_reviews;
 pub mod backups;
 mod contain;
 mod credentials;
 pub mod first;
+mod issuers;
 mod nodes;
 mod readings;
 mod recipes;
@@ -26,9 +28,11 @@ pub mod store_copies;
 use std::{
     pin::Pin,
     sync::{Arc, LazyLock, Mutex},
+    time::Duration,
 };
 
-use agent_api::Agents;
+use access_reviews::ClusterReviews;
+use agent_api::{AccessReviews, Agents};
 use arm_edge::{Edge, EdgeConfig};
 use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, Route, StoreLog};
 use base_blocking::Pool;
@@ -51,6 +55,8 @@ use tokio::sync::watch;
 
 pub use contain::contain;
 use credentials::SealedCredentials;
+pub use credentials::{CredentialError, operator_kubeconfig};
+use issuers::ClusterIssuers;
 use nodes::Nodes;
 use readings::ClusterReadings;
 pub use recipes::KubernetesRecipes;
@@ -81,6 +87,8 @@ pub struct Config {
     pub audience: String,
     /// How much its clusters may ask for.
     pub limits: Limits,
+    /// How long credentials of clusters that are handed out are good.
+    pub credential_lifetime: Duration,
 }
 
 impl Config {
@@ -96,7 +104,10 @@ impl Config {
                 self.base_url.clone(),
                 "https://management.core.windows.net".to_owned(),
             ],
-            resources: vec![format!("{}/{}", self.base_url, identity_graph::ROOT)],
+            resources: vec![
+                format!("{}/{}", self.base_url, identity_graph::ROOT),
+                cluster_bootstrap::SERVER_APPLICATION.to_owned(),
+            ],
         }
     }
 }
@@ -159,6 +170,7 @@ impl Part {
 pub struct Service {
     edge: Edge,
     tokens: Arc<TokenService>,
+    reviews: Arc<dyn AccessReviews>,
     routes: Vec<(&'static str, Route)>,
     controller: Controller,
     reaper: GroupReaper,
@@ -185,16 +197,20 @@ impl Service {
             Arc::clone(&sealer),
             ProviderConfig {
                 location: config.location.clone(),
+                url: config.base_url.trim_end_matches('/').to_owned(),
+                tenant: config.tenant.clone(),
                 domain: config.domain.clone(),
                 offered: Offered::pinned(),
                 reserved_ranges: vec![(range, "the stamp's own network".to_owned())],
                 limits: config.limits.clone(),
+                credential_lifetime: config.credential_lifetime,
             },
             Arc::new(SealedCredentials {
                 env: env.clone(),
                 store: Arc::clone(&store),
                 sealer: Arc::clone(&sealer),
                 names: config.names,
+                authority: format!("{}/", config.base_url.trim_end_matches('/')),
             }),
         ));
         let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
@@ -241,14 +257,22 @@ impl Service {
             location: config.location.clone(),
             limits: config.limits.clone(),
             outbound: drivers.fabric.stamp_network().uplink == Uplink::Host,
+            reserved: vec![(range, "the stamp's own network".to_owned())],
         };
         let compute: Arc<dyn Provider> = Arc::new(Compute {
             stamp: around.clone(),
             machines: nodes,
         });
-        let network: Arc<dyn Provider> = Arc::new(Network(around));
+        let network: Arc<dyn Provider> = Arc::new(Network {
+            stamp: around,
+            env: env.clone(),
+        });
         let features: Arc<dyn Provider> = Arc::new(Features);
         let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
+        let reviews = Arc::new(ClusterReviews {
+            store: Arc::clone(&store),
+            roles: Arc::clone(&roles),
+        });
         let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
             ResourcesConfig {
                 location: config.location.clone(),
@@ -273,6 +297,12 @@ impl Service {
         if let Some(issuers) = drivers.issuers {
             tokens.ask_first(issuers);
         }
+        let issuers = Arc::new(ClusterIssuers {
+            store: Arc::clone(&store),
+            sealer: Arc::clone(&sealer),
+        });
+        // Before anybody elsewhere: what is in the records is asked for nowhere else, and always can be.
+        tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
         let tokens = Arc::new(tokens);
         let identity: Arc<dyn Provider> = Arc::new(IdentityApi::new(Arc::clone(&tokens)));
         let providers = vec![
@@ -310,6 +340,7 @@ impl Service {
                 activity: Arc::new(StoreLog::new(env.clone(), Arc::clone(&store))),
             },
         );
+        edge.publish(issuers);
         let controller = Controller::new(ControllerDeps {
             env: env.clone(),
             store: Arc::clone(&store),
@@ -327,6 +358,7 @@ impl Service {
         Self {
             edge,
             tokens,
+            reviews,
             routes,
             controller,
             history,
@@ -338,6 +370,16 @@ impl Service {
     /// The ARM API.
     pub fn edge(&self) -> Edge {
         self.edge.clone()
+    }
+
+    /// Who issues tokens.
+    pub fn tokens(&self) -> Arc<TokenService> {
+        Arc::clone(&self.tokens)
+    }
+
+    /// What role assignments permit in clusters.
+    pub fn reviews(&self) -> Arc<dyn AccessReviews> {
+        Arc::clone(&self.reviews)
     }
 
     /// All that the ARM API offers, by namespace.
@@ -355,6 +397,7 @@ impl Service {
         let Self {
             edge: _,
             tokens,
+            reviews: _,
             routes: _,
             controller,
             reaper,

@@ -17,7 +17,7 @@ impl Machines for Nodes {
         let repair = NodeRepair {
             pool: wish.pool.clone(),
             nodes: wish.nodes.clone(),
-            step: wish.step,
+            order: wish.order,
             name: wish.name,
         };
         self.0.repair_nodes(call, &repair, mode).await

@@ -3,19 +3,21 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
-use cluster_addons::{AddonOptions, manifests};
+use cluster_addons::{
+    AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, manifests,
+};
 use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, NodePlace, admin_endpoint, command_objects,
-    control_plane_config, control_plane_nics, network, node_config, node_nics, node_wish,
-    renderer::renderer_version,
+    ControlPlaneAddresses, ControlPlanePlace, NodePlace, TokenAuthority, admin_endpoint, command_objects,
+    control_plane_config, control_plane_nics, guard, network, node_config, node_nics, node_wish,
+    renderer::{Sample, renderer_version},
 };
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec};
-use control_loops::{RecipeError, Recipes, Secret, Site};
-use control_planner::{ControlPlane, RendererVersions};
+use control_loops::{CredentialObjects, RecipeError, Recipes, Secret, Site};
+use control_planner::{ControlPlane, CredentialsWish, NetworkLayout, RendererVersions};
 use control_records::{ClusterRecord, MachineRecord, Role, command::CommandInput};
-use fabric_api::{NetworkSpec, NicSpec, RouteSpec};
+use fabric_api::{NetworkSpec, NicSpec};
 use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -29,6 +31,8 @@ pub struct KubernetesRecipes {
     pub host_memory_mib: u64,
     /// What add-ons depend on beside the cluster.
     pub addons: AddonOptions,
+    /// Where those that the directory knows get their tokens.
+    pub authority: TokenAuthority,
 }
 
 impl KubernetesRecipes {
@@ -54,6 +58,15 @@ impl KubernetesRecipes {
             host_memory_mib: self.host_memory_mib,
         };
         Some((pool.clone(), place))
+    }
+}
+
+impl KubernetesRecipes {
+    /// A version of configurations that say where tokens come from.
+    fn with_authority(&self, version: &str) -> Result<String, RecipeError> {
+        let parts = serde_json::to_string(&(version, &self.authority))
+            .map_err(|error| RecipeError::new("the version of configurations", error))?;
+        Ok(format!("{:016x}", base_env::Seed::new(0).child(&parts).value()))
     }
 }
 
@@ -85,6 +98,7 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
         always: vec![site.stamp.gateway(), site.addresses.uplink],
         limits: *limits,
         restore: restore(site),
+        authority: TokenAuthority::default(),
     })
 }
 
@@ -177,6 +191,10 @@ impl Recipes for KubernetesRecipes {
         let pki = read(pki)?;
         let cluster = &site.cluster;
         if let Some(place) = control_plane(site, machine) {
+            let place = ControlPlanePlace {
+                authority: self.authority.clone(),
+                ..place
+            };
             let spec = of_any_version(cluster.spec());
             return control_plane_config(&spec, &pki, &place, now, generation)
                 .map(|config| restarted(config, machine))
@@ -198,23 +216,32 @@ impl Recipes for KubernetesRecipes {
     }
 
     fn renderers(&self, cluster: &ClusterRecord) -> Result<RendererVersions, RecipeError> {
-        let version = |members| {
-            renderer_version(members, cluster.spec().network.plugin)
+        let spec = cluster.spec();
+        let version = |samples| {
+            renderer_version(samples, spec.network.plugin)
                 .map_err(|error| RecipeError::new("the version of configurations", error))
         };
+        let mut members = if spec.issuer.is_some() || spec.directory.is_some() {
+            version(Sample::AUTHENTICATED)?
+        } else {
+            version(Sample::MEMBERS)?
+        };
+        if spec.directory.is_some() {
+            members = self.with_authority(&members)?;
+        }
         Ok(RendererVersions {
-            members: version(true)?,
-            nodes: version(false)?,
+            members,
+            nodes: version(Sample::NODES)?,
         })
     }
 
-    fn network(&self, site: &Site, routes: Vec<RouteSpec>) -> NetworkSpec {
-        network(
-            site.cluster.spec(),
-            site.network_id(),
-            site.addresses.uplink,
-            routes,
-        )
+    fn network(&self, site: &Site, layout: &NetworkLayout) -> NetworkSpec {
+        let (spec, at) = (site.cluster.spec(), &site.addresses);
+        let mut made = network(spec, site.network_id(), at.uplink, layout.routes.clone());
+        // Where nodes find their API, and their agents the service.
+        guard(&mut made, spec, &layout.guards, &[at.vip, site.stamp.gateway()]);
+        made.balancers.clone_from(&layout.balancers);
+        made
     }
 
     fn nics(&self, site: &Site, machine: &MachineRecord) -> Result<Vec<NicSpec>, RecipeError> {
@@ -249,6 +276,17 @@ impl Recipes for KubernetesRecipes {
 
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError> {
         Ok(manifests(&of_any_version(cluster.spec()), &self.addons, read))
+    }
+
+    fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects {
+        let granted = wish.granted.iter();
+        let withdrawn = wish.withdrawn.iter();
+        CredentialObjects {
+            of: CREDENTIAL_BINDINGS,
+            own: is_credential_binding,
+            granted: granted.map(|(id, kind)| credential_binding(*kind, id)).collect(),
+            withdrawn: withdrawn.map(|(id, kind)| credential_user(*kind, id)).collect(),
+        }
     }
 
     fn command(&self, id: &str, input: &CommandInput) -> Vec<Value> {
@@ -365,6 +403,7 @@ mod tests {
             host_cores: 2,
             host_memory_mib: 8192,
             addons: AddonOptions::default(),
+            authority: TokenAuthority::default(),
         }
     }
 

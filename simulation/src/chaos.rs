@@ -1,12 +1,12 @@
 //! Chaos: random requests, faults, deaths and broken machines; then peace, in which everything must become as it has to be.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
 use base_env::Seed;
 use cluster_versions::PINNED;
 use fabric_api::MachineId;
-use fabric_sim::{Ailment, Call, Cure};
+use fabric_sim::{Ailment, Call, Cure, Planted};
 use serde::Serialize;
 
 use crate::{CONTROL_PLANE, Weather, Wish, panics, run, script::Player};
@@ -284,14 +284,21 @@ async fn machine(player: &Player, dice: &mut Dice) -> Result<String> {
     })
 }
 
-async fn cluster(player: &Player, dice: &mut Dice) -> Result<String> {
+async fn cluster(player: &mut Player, dice: &mut Dice) -> Result<String> {
     let clusters = player.stamp.clusters().await?;
     let clusters: Vec<_> = clusters.into_values().collect();
     let Some(cluster) = dice.pick(&clusters) else {
         return Ok("no cluster to break".to_owned());
     };
+    let roll = dice.roll(9);
+    if roll >= 6 {
+        return Ok(service(player, dice, &cluster.uid, &cluster.name));
+    }
+    if roll >= 3 {
+        return credential(player, dice, &cluster.name).await;
+    }
     let world = &player.stamp.world;
-    Ok(match dice.roll(3) {
+    Ok(match roll {
         0 => {
             world.stall_api(&cluster.uid, true);
             format!("the API of {} stalls", cluster.name)
@@ -305,4 +312,47 @@ async fn cluster(player: &Player, dice: &mut Dice) -> Result<String> {
             format!("something happens in {}", cluster.name)
         }
     })
+}
+
+/// A Service of type LoadBalancer comes, changes or goes.
+fn service(player: &Player, dice: &mut Dice, uid: &str, cluster: &str) -> String {
+    let name = format!("s{}", dice.roll(4));
+    let world = &player.stamp.world;
+    if dice.roll(3) == 0 {
+        let there = world.remove_service(uid, &name);
+        return format!("the Service {name} of {cluster} is deleted: {there}");
+    }
+    let mut service = Planted {
+        name,
+        ports: vec![80, 443],
+        local: dice.roll(3) == 0,
+        ..Planted::default()
+    };
+    service.ports.truncate(1 + usize::from(dice.roll(2) == 0));
+    if dice.roll(3) == 0 {
+        let internal = "service.beta.kubernetes.io/azure-load-balancer-internal";
+        service.annotations.insert(internal.to_owned(), "true".to_owned());
+    } else if dice.roll(3) == 0 {
+        // Few of them, so that several Services of several clusters ask for the same.
+        let network = player.stamp.world.vips();
+        let last = u32::from(network.network()) + 10 + u32::try_from(dice.roll(3)).unwrap_or_default();
+        service.address = Some(Ipv4Addr::from(last).to_string());
+    }
+    world.plant_service(uid, &service);
+    format!("a Service comes to {cluster}: {service:?}")
+}
+
+/// A credential is handed out, or one is taken back.
+async fn credential(player: &mut Player, dice: &mut Dice, cluster: &str) -> Result<String> {
+    let known = player.credentials(cluster).await?;
+    let good = known.iter().any(|(record, _)| record.revoked.is_none());
+    let line = if good && dice.roll(2) == 0 {
+        format!("revoke {cluster}")
+    } else {
+        let kind = dice.pick(&["Admin", "User", "MonitoringUser"]).unwrap_or("Admin");
+        format!("credential {cluster} {kind}")
+    };
+    player.command(&line).await?;
+    let answer = player.transcript().lines().last().unwrap_or_default();
+    Ok(format!("{line}: {answer}"))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     time::Duration,
 };
 
@@ -105,6 +106,16 @@ impl Stamp {
             let kept = unknown.get(&cluster.uid).map(Vec::as_slice).unwrap_or_default();
             self.check_cluster(&records, cluster, kept, &mut problems);
         }
+        self.check_credentials(&records.clusters, &records.observed, &mut problems)
+            .await?;
+        self.check_balancers(
+            &records.clusters,
+            &records.observed,
+            &records.machines,
+            &mut problems,
+        )
+        .await?;
+        self.check_filters(&records.clusters, &mut problems).await?;
         self.check_operations(&records, &mut problems);
         problems.truncate(20);
         Ok(problems)
@@ -134,10 +145,15 @@ impl Stamp {
         let mut there = self.world.machines();
         there.retain(|machine| !unknown.iter().any(|found| found.id == machine.id.as_str()));
         let in_fabric: BTreeSet<_> = there.iter().map(|machine| machine.id.to_string()).collect();
-        // Of a stopped cluster, disks of the control plane may be there, as far as they were made, and no node.
+        // Of a stopped cluster, disks of the control plane may be there, as far as they were made, and no node. One that was turned
+        // off keeps its disk, unless it has not run since its disk was made anew, or at all.
         let disks = records.machines.values().filter(|machine| {
-            let member = matches!(role(machine), Some(Role::ControlPlane { .. }));
-            !is_off(records, &machine.id) || member && in_fabric.contains(&machine.id)
+            let found = in_fabric.contains(&machine.id);
+            if is_stopped(records, &machine.id) {
+                found && matches!(role(machine), Some(Role::ControlPlane { .. }))
+            } else {
+                found || !machine.healing.off || machine.enrolled_key.is_some()
+            }
         });
         same(
             problems,
@@ -148,7 +164,7 @@ impl Stamp {
         for machine in there {
             if is_off(records, machine.id.as_str()) {
                 if machine.power == Power::Running {
-                    problems.push(format!("machine {} of a stopped cluster runs", machine.id));
+                    problems.push(format!("machine {} runs, and is to be off", machine.id));
                 }
             } else if machine.power != Power::Running {
                 problems.push(format!(
@@ -167,11 +183,11 @@ impl Stamp {
         let configs = self.of_clusters::<SealedRecord>("machine-config").await?;
         let configured: BTreeSet<_> = configs.into_keys().collect();
         let mut ids = ids;
-        ids.retain(|id| !is_off(records, id) || configured.contains(id));
+        ids.retain(|id| !is_stopped(records, id) || configured.contains(id));
         same(problems, "configurations and machines", &configured, &ids);
         let going = records.machines.values().filter(|machine| machine.deleting);
         // A member goes when etcd lets it go, which has to run for that.
-        for machine in going.filter(|machine| !is_off(records, &machine.id)) {
+        for machine in going.filter(|machine| !is_stopped(records, &machine.id)) {
             problems.push(format!("machine {} is still to go", machine.id));
         }
         Ok(())
@@ -403,10 +419,17 @@ impl Stamp {
                 problems.push(format!("{name}: two nodes at {}", card.address.addr()));
             }
         }
-        self.check_nodes(cluster, &names, problems);
+        let off = turned_off(records, uid, None);
+        self.check_nodes(cluster, &names, &off, problems);
         let network = self.world.networks();
         let network = network.iter().find(|network| network.id.as_str() == uid);
-        check_routes(cluster, network, ranges.len() + kept.len(), problems);
+        let neighbours = neighbours(records, cluster);
+        for address in neighbours.intersection(&addresses) {
+            problems.push(format!(
+                "{name}: a node of another cluster in its VNET is at {address} too"
+            ));
+        }
+        check_routes(cluster, network, ranges.len() + kept.len(), &neighbours, problems);
         if let Some(observed) = records.observed.get(uid) {
             // Members that have all lost their data since are restored once more, under a name of the planner's.
             if let Some(restore) = &spec.restore
@@ -422,10 +445,12 @@ impl Stamp {
             }
             for pool in &spec.pools {
                 let ready = observed.ready_nodes.get(&pool.name).copied();
-                if ready != Some(pool.count) && spec.network.plugin != PodNetworking::None {
+                let off = turned_off(records, uid, Some(&pool.name)).len();
+                let wanted = pool.count.saturating_sub(u32::try_from(off).unwrap_or(u32::MAX));
+                if ready != Some(wanted) && spec.network.plugin != PodNetworking::None {
                     problems.push(format!(
-                        "{name}: ready nodes of {}: {ready:?}, not {}",
-                        pool.name, pool.count
+                        "{name}: ready nodes of {}: {ready:?}, not {wanted}",
+                        pool.name
                     ));
                 }
             }
@@ -435,7 +460,13 @@ impl Stamp {
         }
     }
 
-    fn check_nodes(&self, cluster: &ClusterRecord, names: &BTreeSet<String>, problems: &mut Vec<String>) {
+    fn check_nodes(
+        &self,
+        cluster: &ClusterRecord,
+        names: &BTreeSet<String>,
+        off: &BTreeSet<String>,
+        problems: &mut Vec<String>,
+    ) {
         let name = &cluster.name;
         let nodes = self.world.nodes(&cluster.uid);
         let seen: BTreeSet<_> = nodes.iter().map(|node| node.name.clone()).collect();
@@ -461,7 +492,10 @@ impl Stamp {
             if node.cordoned {
                 problems.push(format!("{name}: {} is cordoned", node.name));
             }
-            if !node.ready && cluster.spec().network.plugin != PodNetworking::None {
+            if !node.ready
+                && !off.contains(&node.name)
+                && cluster.spec().network.plugin != PodNetworking::None
+            {
                 problems.push(format!("{name}: {} is not ready", node.name));
             }
         }
@@ -497,12 +531,32 @@ fn role(machine: &MachineRecord) -> Option<&Role> {
 }
 
 /// Whether a machine is of a cluster that is stopped.
-fn is_off(records: &Records, machine: &str) -> bool {
+fn is_stopped(records: &Records, machine: &str) -> bool {
     let found = records.machines.values().find(|record| record.id == machine);
     found
         .and_then(|machine| machine.assignment.as_ref())
         .and_then(|given| records.clusters.get(&given.cluster))
         .is_some_and(|cluster| cluster.spec().stopped)
+}
+
+/// Whether a machine is not to run: of a cluster that is stopped, or turned off by somebody.
+fn is_off(records: &Records, machine: &str) -> bool {
+    let mut off = records.machines.values().filter(|record| record.healing.off);
+    off.any(|record| record.id == machine) || is_stopped(records, machine)
+}
+
+/// Names of a cluster's nodes that somebody has turned off, of one pool or of all.
+fn turned_off(records: &Records, uid: &str, pool: Option<&str>) -> BTreeSet<String> {
+    let off = records.machines.values().filter(|machine| machine.healing.off);
+    let given = off.filter_map(|machine| machine.assignment.as_ref());
+    let own = given.filter(|given| given.cluster == uid);
+    own.filter_map(|given| match &given.role {
+        Role::Node {
+            pool: of, node_name, ..
+        } if pool.is_none_or(|pool| of == pool) => Some(node_name.clone()),
+        _ => None,
+    })
+    .collect()
 }
 
 /// How many control plane machines a cluster is to have.
@@ -514,17 +568,53 @@ fn control_planes(cluster: &ClusterRecord) -> u32 {
     }
 }
 
+/// Addresses of nodes that other clusters have in the tenant's VNET that a cluster is in.
+fn neighbours(records: &Records, cluster: &ClusterRecord) -> BTreeSet<Ipv4Addr> {
+    let vnet = |cluster: &ClusterRecord| cluster.spec().network.vnet.as_ref().map(|vnet| vnet.uid.clone());
+    let Some(own) = vnet(cluster) else {
+        return BTreeSet::new();
+    };
+    let assignments = records
+        .machines
+        .values()
+        .filter_map(|machine| machine.assignment.as_ref());
+    let others = assignments.filter(|given| given.cluster != cluster.uid);
+    let inside =
+        others.filter(|given| records.clusters.get(&given.cluster).and_then(vnet).as_ref() == Some(&own));
+    inside
+        .filter_map(|given| match given.role {
+            Role::Node { address, .. } => Some(address),
+            Role::ControlPlane { .. } => None,
+        })
+        .collect()
+}
+
 fn check_routes(
     cluster: &ClusterRecord,
     network: Option<&NetworkSpec>,
     ranges: usize,
+    neighbours: &BTreeSet<Ipv4Addr>,
     problems: &mut Vec<String>,
 ) {
     let wanted = match cluster.spec().network.plugin {
         PodNetworking::Kubenet | PodNetworking::AzureOverlay => ranges,
         PodNetworking::AzureFlat | PodNetworking::None => 0,
     };
-    let there = network.map_or(0, |network| network.routes.len());
+    let routes = network
+        .map(|network| network.routes.as_slice())
+        .unwrap_or_default();
+    let (to_others, own): (Vec<_>, Vec<_>) = routes
+        .iter()
+        .partition(|route| neighbours.contains(&route.to.addr()));
+    if to_others.len() != neighbours.len() {
+        let found = to_others.len();
+        problems.push(format!(
+            "{}: {found} routes to other clusters' nodes, not {}",
+            cluster.name,
+            neighbours.len()
+        ));
+    }
+    let there = own.len();
     if there != wanted {
         problems.push(format!("{}: {there} routes, not {wanted}", cluster.name));
     }

@@ -3,9 +3,12 @@
 use identity::Shape;
 use service::Config;
 
-pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
+/// The only tenant.
+pub const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
 pub(crate) const BASE: &str = "https://arm.sim.test";
 pub(crate) const AUDIENCE: &str = "https://management.sim.test/x";
+/// What Graph's tokens are for.
+pub(crate) const GRAPH: &str = "https://arm.sim.test/graph";
 
 /// Names and addresses of the stamp.
 pub(crate) fn config() -> Config {
@@ -20,5 +23,6 @@ pub(crate) fn config() -> Config {
         shape: Shape::Aad,
         audience: AUDIENCE.to_owned(),
         limits: control_records::usage::Limits::default(),
+        credential_lifetime: std::time::Duration::from_secs(8 * 60 * 60),
     }
 }

@@ -14,22 +14,26 @@
 //! `cargo xtask fuzz`.
 
 mod backups;
+mod balancers;
 pub mod cases;
 pub mod chaos;
 mod check;
 mod config;
+mod credentials;
 pub mod fuzz;
 mod instant;
 mod login;
 mod operations;
 mod panics;
 pub mod script;
+mod security;
 mod stamp;
 mod steps;
 mod store;
 mod trace;
 mod wishes;
 
+pub use config::TENANT;
 pub use operations::{OPERATIONS, Operation};
 pub use stamp::{Answer, SUBSCRIPTION, Stamp, run};
 pub use steps::{Fault, Steps, Weather};

@@ -122,11 +122,24 @@ pub(crate) fn owner() -> Result<Txn> {
     Ok(owner.make(Txn::default()))
 }
 
-/// A value for the header `Authorization` that holds now.
+/// The form that asks for a token of the application for a resource.
+pub(crate) fn form(resource: &str) -> String {
+    format!(
+        "grant_type=client_credentials&client_id={APPLICATION}&client_secret={SECRET}&scope={resource}/.default"
+    )
+}
+
+/// A value for the header `Authorization` that holds now, for ARM.
 pub(crate) fn bearer(now: Timestamp) -> Result<String> {
-    static KEPT: Mutex<BTreeMap<i64, String>> = Mutex::new(BTreeMap::new());
+    bearer_for(now, AUDIENCE)
+}
+
+/// The same for a resource.
+pub(crate) fn bearer_for(now: Timestamp, resource: &'static str) -> Result<String> {
+    static KEPT: Mutex<BTreeMap<(i64, &str), String>> = Mutex::new(BTreeMap::new());
     let slot = now.as_second() / USED_S;
-    if let Some(token) = KEPT.lock().unwrap_or_else(PoisonError::into_inner).get(&slot) {
+    let kept = (slot, resource);
+    if let Some(token) = KEPT.lock().unwrap_or_else(PoisonError::into_inner).get(&kept) {
         return Ok(token.clone());
     }
     let principal = principal()?;
@@ -135,12 +148,9 @@ pub(crate) fn bearer(now: Timestamp) -> Result<String> {
         store.txn(principal).await?;
         let made_at = Timestamp::from_second(slot * USED_S)?;
         let service = TokenService::new(config().identity(), signing_key()?, still(made_at), store);
-        let form = format!(
-            "grant_type=client_credentials&client_id={APPLICATION}&client_secret={SECRET}&scope={AUDIENCE}/.default"
-        );
         let request = http::Request::post("/adfs/oauth2/token")
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(form.into_bytes().into())?;
+            .body(form(resource).into_bytes().into())?;
         let caller = Caller {
             base_url: BASE.to_owned(),
             address: None,
@@ -154,6 +164,6 @@ pub(crate) fn bearer(now: Timestamp) -> Result<String> {
     })?;
     KEPT.lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .insert(slot, token.clone());
+        .insert(kept, token.clone());
     Ok(token)
 }

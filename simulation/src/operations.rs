@@ -83,6 +83,12 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1", "wait 30"],
         &["restore c1 10 c2"],
     ),
+    operation("credential", &["create c1 np1=1"], &["credential c1 Admin"]),
+    operation(
+        "credential-revoke",
+        &["create c1 np1=1", "credential c1 Admin", "credential c1 User"],
+        &["revoke c1"],
+    ),
     operation("upgrade", &["create c1 np1=2"], &["upgrade c1 1.37.1"]),
     operation(
         "upgrade-members",

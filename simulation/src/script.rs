@@ -15,6 +15,12 @@
 //! | `power C off`, `power C on` | the POST that stops a cluster, that starts it |
 //! | `restore C SECONDS [NEW]` | the POST that takes a cluster's state so many seconds back, or makes another one with it |
 //! | `object C NAME [VALUE]` | puts an object into a cluster, as its users do; without a value, shows it |
+//! | `service C NAME PORT,… [internal] [local] [on=NODE,…] [address=ADDRESS]` | puts a Service of type LoadBalancer into a cluster, or changes it; `on`: where its endpoints are |
+//! | `drop-service C NAME` | deletes a Service |
+//! | `services C` | prints where the addresses of a cluster's Services lead, and what was told of each last |
+//! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
+//! | `revoke C` | the POST that takes the oldest good credential back |
+//! | `credentials C` | prints those that are known, and whether the cluster grants them |
 //! | `settle` | waits until nothing is left to do, then checks that all is there once and nothing is left over |
 //! | `wait SECONDS` | lets time pass |
 //! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: they do their work first |
@@ -23,6 +29,7 @@
 //! | `crash NAME`, `vanish NAME` | the machine whose name begins or ends so stops, is gone |
 //! | `damage NAME` | what the fabric has written down about such a machine cannot be read any more |
 //! | `ail NAME AILMENT CURE` | something befalls it: `silent`, `hangs`, `not-ready`, `disk-full`, `ends:PROCESS`, `deaf:PROCESS`; cured by `process`, `reboot`, `reimage`, `replace` |
+//! | `lose-key NAME` | the disk of such a machine has lost the key that the machine is known by |
 //! | `fail-boots COUNT` | the next machines that start never come up |
 //! | `stall C`, `unstall C` | the cluster's API does not answer, does again |
 //! | `heal` | all machines and APIs are well |
@@ -45,13 +52,13 @@ use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
 use serde_json::json;
 
-use crate::{Asked, Stamp, Weather, Wish, panics, store::Records};
+use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records};
 
 /// The longest that anything in a script may take.
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Calls that only look; they are in the trace, but not in transcripts.
-const LOOKS: [&str; 4] = ["list", "nodes", "ready", "logs"];
+const LOOKS: [&str; 5] = ["list", "nodes", "services", "ready", "logs"];
 
 /// Plays commands on a stamp.
 pub struct Player {
@@ -99,7 +106,7 @@ impl Player {
         Ok((self.out, self.stamp.trace.hash()))
     }
 
-    fn say(&mut self, line: &str) {
+    pub(crate) fn say(&mut self, line: &str) {
         self.out.push_str(line);
         self.out.push('\n');
     }
@@ -152,6 +159,11 @@ impl Player {
                     stamp.world.damage_metadata(&id);
                 }
             }
+            ["lose-key", name] => {
+                for id in machines(stamp, name).await? {
+                    stamp.world.lose_key(&id);
+                }
+            }
             ["ail", name, ailment, cure] => {
                 let ailment: fabric_sim::Ailment = ailment.parse().map_err(anyhow::Error::msg)?;
                 let cure = cure.parse().map_err(anyhow::Error::msg)?;
@@ -171,6 +183,24 @@ impl Player {
                 let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
                 let found = stamp.world.object(&cluster.uid, object);
                 self.say(&found.map_or_else(|| "none".to_owned(), |value| value.to_string()));
+            }
+            ["service", name, service, ports, ref rest @ ..] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                let service = planted(service, ports, rest)?;
+                stamp.world.plant_service(&cluster.uid, &service);
+            }
+            ["drop-service", name, service] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                let there = stamp.world.remove_service(&cluster.uid, service);
+                ensure!(there, "there is no such Service");
+            }
+            ["services", name] => self.services(name).await?,
+            ["credential", name, kind] => self.credential(name, kind).await?,
+            ["revoke", name] => self.revoke(name).await?,
+            ["credentials", name] => {
+                for (_, line) in self.credentials(name).await? {
+                    self.say(&line);
+                }
             }
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
             ["save-store"] => self.saved = stamp.disk.all().await?,
@@ -500,6 +530,7 @@ fn orphans(stamp: &Stamp) {
         reserved: Vec::new(),
         routes: Vec::new(),
         uplink: std::net::Ipv4Addr::new(100, 64, 7, 250),
+        balancers: Vec::new(),
     });
 }
 

@@ -127,7 +127,8 @@ impl Stamp {
             id: SUBSCRIPTION.to_owned(),
             display_name: "simulated".to_owned(),
             tenant_id: TENANT.to_owned(),
-            registered: vec!["microsoft.resources".into(), "microsoft.containerservice".into()],
+            registered: Vec::new(),
+            unregistered: Vec::new(),
             created_at: env.clock.now(),
         };
         let txn = Txn::default()
@@ -238,16 +239,37 @@ impl Stamp {
     }
 
     /// All that the ARM API offers, by namespace, while the service runs.
-    pub(crate) fn routes(&self) -> &[(&'static str, Route)] {
+    pub fn routes(&self) -> &[(&'static str, Route)] {
         self.service.as_ref().map_or(&[], |service| &service.routes)
     }
 
     /// Sends a request as it is. `None` where no service runs.
-    pub(crate) async fn send(&self, request: http::Request<Body>) -> Result<Option<http::Response<Body>>> {
+    pub async fn send(&self, request: http::Request<Body>) -> Result<Option<http::Response<Body>>> {
         let Some(service) = &self.service else {
             return Ok(None);
         };
         Ok(Some(service.edge.router().oneshot(request).await?))
+    }
+
+    /// Goes on without what acts by itself: nothing is written then that no request asks for.
+    pub async fn hold(&mut self) -> Result<()> {
+        self.stop().await?;
+        self.start_with(false)
+    }
+
+    /// A token of the stamp's application for a resource, from the service that runs.
+    pub async fn token(&self, resource: &str) -> Result<String> {
+        let request = http::Request::post(format!("/{TENANT}/oauth2/v2.0/token"))
+            .header("host", "arm.sim.test")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(login::form(resource)))?;
+        let answer = self.send(request).await?.context("no service runs")?;
+        let body = to_bytes(answer.into_body(), usize::MAX).await?;
+        let body: Value = serde_json::from_slice(&body)?;
+        let token = body["access_token"].as_str();
+        Ok(token
+            .with_context(|| format!("no token was given: {body}"))?
+            .to_owned())
     }
 
     /// Whether a service was started and not ended; it may have died since.
@@ -336,6 +358,8 @@ impl Stamp {
             "2022-04-01"
         } else if path.contains("providers/Microsoft.Compute/") {
             "2024-11-01"
+        } else if path.contains("providers/Microsoft.Network/") {
+            "2025-07-01"
         } else if path.contains("managedClusters") && !path.contains("providers/Microsoft.Resources/") {
             "2026-06-01"
         } else {

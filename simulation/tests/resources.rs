@@ -1,5 +1,7 @@
 //! What ARM resources mean for a running cluster, through the real edge, provider and loops.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use control_records::{ChildRecord, child, command::CommandRecord};
 use serde_json::{Value, json};
@@ -324,6 +326,73 @@ fn nodes_go_by_name_and_are_made_anew() -> Result<()> {
     })
 }
 
+/// Nothing is left to do, and nothing is wrong.
+async fn converged(player: &mut Player) -> Result<()> {
+    let problems = player.stamp.converge(Duration::from_secs(30 * 60)).await?;
+    ensure!(problems.is_empty(), "{problems:#?}");
+    Ok(())
+}
+
+#[test]
+fn clusters_in_one_vnet_share_its_addresses_and_lead_to_each_other() -> Result<()> {
+    run(async || {
+        let mut player = Player::new(1).await?;
+        for line in ["start", "create c0 np1=1", "settle"] {
+            player.command(line).await?;
+        }
+        let network = "resourceGroups/rg/providers/Microsoft.Network/virtualNetworks";
+        let vnet = json!({ "location": "local", "properties": {
+            "addressSpace": { "addressPrefixes": ["10.1.0.0/16"] },
+            "subnets": [{ "name": "a", "properties": { "addressPrefix": "10.1.0.0/28" } }],
+        } });
+        let made = player
+            .stamp
+            .arm("PUT", &format!("{network}/v"), Some(vnet))
+            .await?;
+        ensure!(made.status == 201, "{} {}", made.status, made.body);
+        let subnet = made.body["properties"]["subnets"][0]["id"].clone();
+        let of = |name: &str| {
+            format!("resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/{name}")
+        };
+        let body = |count: u32| {
+            json!({ "location": "local", "properties": { "agentPoolProfiles": [
+                { "name": "np1", "mode": "System", "count": count, "vnetSubnetID": subnet },
+            ] } })
+        };
+        // At the same time: they reach for the same addresses.
+        for name in ["c1", "c2"] {
+            let answer = player.stamp.arm("PUT", &of(name), Some(body(3))).await?;
+            ensure!(answer.status == 201, "{} {}", answer.status, answer.body);
+        }
+        converged(&mut player).await?;
+        let full = player.stamp.arm("PUT", &of("c3"), Some(body(6))).await?;
+        ensure!(full.body["error"]["code"] == "SubnetIsFull", "{}", full.body);
+        let used = player.stamp.arm("DELETE", &format!("{network}/v"), None).await?;
+        ensure!(
+            used.body["error"]["code"] == "InUseSubnetCannotBeDeleted",
+            "{}",
+            used.body
+        );
+        // One that grows is led to by the other; one that goes leaves its addresses.
+        let answer = player.stamp.arm("PUT", &of("c1"), Some(body(5))).await?;
+        ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
+        converged(&mut player).await?;
+        player.stamp.arm("DELETE", &of("c1"), None).await?;
+        converged(&mut player).await?;
+        let leases = player
+            .stamp
+            .records::<control_records::LeaseRecord>(control_records::key::LEASES)
+            .await?;
+        let inside = leases.keys().filter(|key| key.contains("/10.1.0.")).count();
+        ensure!(inside == 3, "{leases:?}");
+        player.stamp.arm("DELETE", &of("c2"), None).await?;
+        converged(&mut player).await?;
+        let gone = player.stamp.arm("DELETE", &format!("{network}/v"), None).await?;
+        ensure!(gone.status == 200, "{} {}", gone.status, gone.body);
+        Ok(())
+    })
+}
+
 #[test]
 fn instances_of_a_scale_set_are_restarted_made_anew_and_replaced() -> Result<()> {
     run(async || {
@@ -409,11 +478,35 @@ fn instances_of_a_scale_set_are_restarted_made_anew_and_replaced() -> Result<()>
             .arm("POST", &format!("{compute}/{set}/restart"), Some(none))
             .await?;
         ensure!(answer.status == 400, "{} {}", answer.status, answer.body);
-        let answer = player
-            .stamp
-            .arm("POST", &format!("{compute}/{set}/deallocate"), None)
-            .await?;
-        ensure!(answer.status == 501, "{} {}", answer.status, answer.body);
+        // Off, whatever happens meanwhile, and on again: the same machine.
+        let now = ids(&player.stamp.arm("GET", &instances, None).await?.body);
+        let body = json!({ "instanceIds": [now.first()] });
+        let state = async |player: &mut Player| -> Result<String> {
+            let view = format!("{instances}/{}/instanceView", now.first().context("no instance")?);
+            let view = player.stamp.arm("GET", &view, None).await?;
+            Ok(view.body["statuses"][1]["code"].to_string())
+        };
+        let before = player.stamp.machines().await?;
+        for (action, power) in [("deallocate", "deallocated"), ("start", "running")] {
+            let path = format!("{compute}/{set}/{action}");
+            let answer = player.stamp.arm("POST", &path, Some(body.clone())).await?;
+            ensure!(
+                answer.status == 202,
+                "{action}: {} {}",
+                answer.status,
+                answer.body
+            );
+            player.command("settle").await?;
+            player.command("wait 3600").await?;
+            player.command("settle").await?;
+            let state = state(&mut player).await?;
+            ensure!(
+                state.contains(&format!("PowerState/{power}")),
+                "{action}: {state}"
+            );
+        }
+        let after = player.stamp.machines().await?;
+        ensure!(before.keys().eq(after.keys()), "{before:?} {after:?}");
         Ok(())
     })
 }

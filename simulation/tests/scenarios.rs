@@ -2,13 +2,10 @@
 //!
 //! With `BLESS=1` in the environment, the transcripts are written instead.
 
-use std::path::PathBuf;
-
 use simulation::{run, script::Player};
 
-fn scenarios() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scenarios")
-}
+/// A test runs in its crate's folder; where it was compiled may be another checkout.
+const SCENARIOS: &str = "../scenarios";
 
 /// The transcript and the hash of the trace.
 fn play(script: &str, seed: u64) -> (String, String) {
@@ -22,7 +19,7 @@ fn play(script: &str, seed: u64) -> (String, String) {
 fn scenarios_go_as_their_transcripts_say() {
     let bless = std::env::var_os("BLESS").is_some();
     let only = std::env::var("ONLY").unwrap_or_default();
-    let mut scripts: Vec<_> = std::fs::read_dir(scenarios())
+    let mut scripts: Vec<_> = std::fs::read_dir(SCENARIOS)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "cmd"))

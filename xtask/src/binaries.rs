@@ -121,6 +121,8 @@ fn listed(line: &str) -> Result<Option<Job>> {
         .arg("--quiet")
         .current_dir(folder)
         .env("CARGO_MANIFEST_DIR", folder)
+        // Snapshots of this checkout, wherever the test was compiled: a target directory may be shared by several.
+        .env("INSTA_WORKSPACE_ROOT", crate::top())
         .env("CARGO_PKG_NAME", package);
     // A crate's own tests, by the crate's name alone.
     let own = target.kind.iter().all(|kind| kind != "test");

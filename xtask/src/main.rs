@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask layers|docs|test|chaos|fuzz|bench`.
+//! The project's own tools: `cargo xtask layers|docs|test|acceptance-lts|terraform|chaos|fuzz|bench`.
 //!
 //! Always true: a task that finds something wrong prints what and where, and ends with exit code 1. Called by: people, and
 //! `.ci/run`.
@@ -8,17 +8,21 @@
     reason = "a tool for developers; it has no printer"
 )]
 
+mod az;
 mod az_commands;
 mod binaries;
 mod chaos;
+mod clients;
 mod docs;
 mod fuzz;
+mod kubelogin;
 mod layers;
 mod sdk;
+mod terraform;
 mod test;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -44,11 +48,15 @@ enum Task {
     },
     /// Set up what the tests need, and run all of them
     Test(test::Options),
+    /// Acceptance with the Azure CLI of long-term support, in the profile of Azure Stack
+    AcceptanceLts,
+    /// Acceptance with Terraform and its provider azurerm, which is compiled once
+    Terraform(clients::TerraformOptions),
     /// Random requests, faults, deaths and broken machines over the simulated control plane
     Chaos(chaos::Options),
     /// Requests that nobody should send, at the whole service in one process
     Fuzz(fuzz::Options),
-    /// Measure against the bare-process floor: `bench create|idle|engine|setup [--json]`
+    /// Measure against the bare-process floor: `bench create|idle|engine|edge|attack|setup [--json]`
     #[command(disable_help_flag = true)]
     Bench {
         /// What the bench itself takes; `--help` lists it
@@ -62,6 +70,8 @@ fn main() -> ExitCode {
         Task::Layers => layers::check(),
         Task::Docs { check } => docs::write(check),
         Task::Test(options) => test::run(&options),
+        Task::AcceptanceLts => clients::lts(),
+        Task::Terraform(options) => clients::terraform(&options),
         Task::Chaos(options) => chaos::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench { options } => bench(&options),
@@ -125,6 +135,16 @@ fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(top());
     command
+}
+
+/// Go in a module. Proxies and checksum databases are the user's; what else a user may have set decides nothing.
+fn go(module: &Path) -> Command {
+    let mut go = Command::new("go");
+    go.current_dir(module)
+        .env("GOFLAGS", "")
+        .env("GOWORK", "off")
+        .env("CGO_ENABLED", "0");
+    go
 }
 
 /// Runs to the end and returns what it wrote.

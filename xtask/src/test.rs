@@ -21,12 +21,9 @@ use clap::Args;
 use base_testkit::needs;
 
 use crate::{
-    binaries, binary, build_binaries, cargo, chaos, docs, layers,
+    az, binaries, binary, build_binaries, cargo, chaos, docs, kubelogin, layers,
     sdk::{self, Sdk},
 };
-
-/// The Azure CLI that acceptance runs: the newest that was studied.
-const AZURE_CLI: &str = "2.91.0";
 
 /// Packages that only tests need; what the product needs, `landfall up` knows.
 const PACKAGES: &[(&str, &str)] = &[
@@ -198,7 +195,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     totals.gate("chaos: a part of all cases", chaos::some_cases);
     if let Some(ready) = &ready {
         totals.counted("acceptance", &mut acceptance(ready, options));
-        if options.only.as_deref().is_none_or(|only| "sdk".contains(only)) {
+        let asked = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
+        if let (Err(why), true) = (&ready.kubelogin, asked("kubernetes-access")) {
+            println!("skipped acceptance kubernetes-access: kubelogin: {why}");
+            totals.skipped += 1;
+        }
+        if asked("sdk") {
             for sdk in &ready.sdks {
                 if let Err(why) = &sdk.place {
                     println!(
@@ -222,9 +224,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// What tests and acceptance find on this host once it is set up.
-struct Ready {
-    az: PathBuf,
+pub(crate) struct Ready {
+    pub(crate) az: PathBuf,
     sdks: Vec<Sdk>,
+    /// kubelogin, or why there is none.
+    kubelogin: Result<PathBuf, String>,
     /// Of the node image that a stamp offers by default, top first.
     layers: Vec<PathBuf>,
 }
@@ -260,6 +264,9 @@ fn acceptance(ready: &Ready, options: &Options) -> Command {
             command.args(argument);
         }
     }
+    if let Ok(kubelogin) = &ready.kubelogin {
+        command.arg("--kubelogin").arg(kubelogin);
+    }
     if let Some(only) = &options.only {
         command.args(["--only", only]);
     }
@@ -267,7 +274,7 @@ fn acceptance(ready: &Ready, options: &Options) -> Command {
 }
 
 /// Everything that tests of real programs and acceptance need: packages, the binary, the node images, the Azure CLI.
-fn set_up() -> Result<Ready> {
+pub(crate) fn set_up() -> Result<Ready> {
     if crate::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!(
             "acceptance makes machines and networks, which only root may; repeat as root, or with --no-acceptance"
@@ -279,8 +286,9 @@ fn set_up() -> Result<Ready> {
         status(Command::new(binary("landfall")).args(["image", "build", "--kubernetes", version]))?;
     }
     Ok(Ready {
-        az: azure_cli()?,
+        az: az::installed(&cache()?, az::NEWEST)?,
         sdks: sdk::installed(&cache()?)?,
+        kubelogin: kubelogin::built(&cache()?)?,
         layers: layers_of(cluster_versions::PINNED[0])?,
     })
 }
@@ -345,7 +353,7 @@ fn install_packages() -> Result<()> {
 }
 
 /// Where clients are installed: in the user's cache.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
@@ -353,36 +361,7 @@ fn cache() -> Result<PathBuf> {
     Ok(cache.join("landfall"))
 }
 
-/// The Azure CLI from its Python package, in the user's cache.
-fn azure_cli() -> Result<PathBuf> {
-    let dir = cache()?.join(format!("az/{AZURE_CLI}"));
-    let az = dir.join("bin/az");
-    // An installation that was cut short is there and does not run: made anew.
-    let runs = Command::new(&az)
-        .arg("version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if runs.is_ok_and(|status| status.success()) {
-        return Ok(az);
-    }
-    println!(
-        "installing azure-cli {AZURE_CLI} into {} (about a minute)",
-        dir.display()
-    );
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    }
-    status(Command::new("python3").args(["-m", "venv"]).arg(&dir))?;
-    status(
-        Command::new(dir.join("bin/pip"))
-            .args(["install", "--quiet", "--disable-pip-version-check"])
-            .arg(format!("azure-cli=={AZURE_CLI}")),
-    )?;
-    Ok(az)
-}
-
-fn status(command: &mut Command) -> Result<()> {
+pub(crate) fn status(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.status().with_context(|| format!("cannot run {name}"))?;
     if !status.success() {

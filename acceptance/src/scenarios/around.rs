@@ -1,12 +1,14 @@
 //! What stands around a cluster: quotas with the commands of the guide, and its machines and networks as the Azure CLI shows them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{guide, text};
 use crate::{
     clients::{Az, Kubectl, attempt, run},
-    journal::Journal,
+    journal::{Journal, wait_for},
     stamp::Stamp,
 };
 
@@ -16,7 +18,7 @@ const FIRST: &str = "landfall";
 const GUIDE: &str = include_str!("../../../docs/guides/quotas.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
-    let [usages, limit, scale, lift] = guide::exactly(GUIDE)?;
+    let [usages, limit, scale, lift, providers] = guide::exactly(GUIDE)?;
     let follow = |script: &str| run(&mut shell(stamp, az, script)?);
     journal.step(
         "around",
@@ -72,6 +74,28 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             follow(&lift).map(drop)
         },
     )?;
+    journal.step(
+        "around",
+        "the guide's provider: unregistered and registered; one that is used is neither",
+        || {
+            let told = follow(&providers)?;
+            let states: Vec<&str> = told
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .collect();
+            ensure!(states == ["Unregistered", "Registered"], "{told}");
+            let used = [
+                "provider",
+                "unregister",
+                "--namespace",
+                "Microsoft.ContainerService",
+            ];
+            let said = az.fails(&used)?;
+            ensure!(said.contains("cannot be unregistered"), "az says: {said}");
+            Ok(())
+        },
+    )?;
     let cluster = az.json(&["aks", "show", "--resource-group", FIRST, "--name", FIRST])?;
     let nodes = text(&cluster, "/nodeResourceGroup")?.to_owned();
     let kubectl = stamp.kubectl(az, FIRST, FIRST)?;
@@ -86,6 +110,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             ensure!(said.contains("delete the cluster"), "az says: {said}");
             az.json(&["group", "show", "--name", &nodes]).map(drop)
         },
+    )?;
+    journal.step(
+        "around",
+        "az monitor metrics: CPU and memory of the node, as they are read from the cluster",
+        || metrics(az, text(&cluster, "/id")?),
     )?;
     journal.step(
         "around",
@@ -148,6 +177,43 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )
 }
 
+/// What metrics-server says of the node comes with its second look at it, and is read once a minute from the first question on.
+fn metrics(az: &Az, cluster: &str) -> Result<()> {
+    const CPU: &str = "node_cpu_usage_percentage";
+    const MEMORY: &str = "node_memory_working_set_percentage";
+    let of = ["--resource", cluster];
+    let defined = az.json(&[&["monitor", "metrics", "list-definitions"], &of[..]].concat())?;
+    for name in [CPU, MEMORY] {
+        let mut all = defined.as_array().into_iter().flatten();
+        let found = all.find(|one| one["name"]["value"] == name);
+        let found = found.with_context(|| format!("no {name} in {defined}"))?;
+        ensure!(found["unit"] == "Percent", "{found}");
+    }
+    let list = [
+        &["monitor", "metrics", "list", "--metrics", CPU, MEMORY],
+        &["--aggregation", "Average", "--interval", "1m", "--offset", "1h"][..],
+        &of[..],
+    ]
+    .concat();
+    wait_for("values of the node", Duration::from_secs(300), || {
+        let told = az.json(&list)?;
+        for name in [CPU, MEMORY] {
+            let last = last_value(&told, name).with_context(|| format!("no value of {name} in {told}"))?;
+            // A little over its size: what is read is of some seconds.
+            ensure!(last > 0.0 && last < 110.0, "{name}: {last}");
+        }
+        Ok(())
+    })
+}
+
+/// The newest value of a metric, where there is one: minutes in which nothing was read have none.
+fn last_value(told: &Value, name: &str) -> Option<f64> {
+    let mut metrics = told["value"].as_array()?.iter();
+    let metric = metrics.find(|metric| metric["name"]["value"] == name)?;
+    let data = metric["timeseries"][0]["data"].as_array()?;
+    data.iter().rev().find_map(|one| one["average"].as_f64())
+}
+
 fn machines(az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
     let sets = az.json(&["vmss", "list", "--resource-group", nodes])?;
     ensure!(sets.as_array().is_some_and(|sets| sets.len() == 1), "{sets}");
@@ -189,10 +255,25 @@ fn machines(az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
     az.json(&[&["vmss", "reimage", "--instance-ids", number], &of[..]].concat())?;
     ensure!(boot(name)? != before, "it is the node of before: {before}");
     ensure!(kubectl.ready_nodes()? == [name], "{name} is no node any more");
-    let said = az.fails(&[&["vmss", "deallocate"], &of[..]].concat())?;
+    let same = boot(name)?;
+    let one = [&["--instance-ids", number], &of[..]].concat();
+    az.json(&[&["vmss", "deallocate"], &one[..]].concat())?;
+    let view = az.json(&[&["vmss", "get-instance-view", "--instance-id", number], &of[..]].concat())?;
+    ensure!(view.to_string().contains("PowerState/deallocated"), "{view}");
+    let said = az.fails(&[&["vmss", "restart"], &one[..]].concat())?;
+    ensure!(said.contains("is deallocated"), "az says: {said}");
+    wait_for("its node to be missed", Duration::from_secs(120), || {
+        ensure!(kubectl.ready_nodes()?.is_empty(), "it is ready still");
+        Ok(())
+    })?;
+    az.json(&[&["vmss", "start"], &one[..]].concat())?;
+    wait_for("its node to be back", Duration::from_secs(120), || {
+        ensure!(kubectl.ready_nodes()? == [name], "it is not ready");
+        Ok(())
+    })?;
     ensure!(
-        said.contains("VirtualMachineScaleSets_Deallocate"),
-        "az says: {said}"
+        boot(name)?.split_once(' ').map(|(_, uid)| uid) == same.split_once(' ').map(|(_, uid)| uid),
+        "it is another node"
     );
     let sizes = az.json(&["vm", "list-sizes", "--location", "local"])?;
     let skus = az.json(&["vm", "list-skus", "--location", "local"])?;
@@ -229,8 +310,8 @@ fn networks(stamp: &Stamp, az: &Az, nodes: &str) -> Result<()> {
             "no {list}"
         );
     }
-    let said = az.fails(&[&["network", "vnet", "create", "--name", "own"], &of[..]].concat())?;
-    ensure!(said.contains("VirtualNetworks_CreateOrUpdate"), "az says: {said}");
+    let said = az.fails(&[&["network", "vnet", "delete", "--name", name], &of[..]].concat())?;
+    ensure!(said.contains("goes with it"), "az says: {said}");
     let none: Value = az.json(&[&["network", "nic", "list"], &of[..]].concat())?;
     ensure!(none.as_array().is_some_and(Vec::is_empty), "{none}");
     Ok(())
@@ -250,12 +331,32 @@ fn shell(stamp: &Stamp, az: &Az, script: &str) -> Result<std::process::Command> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
+    fn the_newest_value_counts_and_gaps_are_none() {
+        let data = json!([
+            { "timeStamp": "2026-11-29T02:00:00Z" },
+            { "timeStamp": "2026-11-29T02:01:00Z", "average": 3.5 },
+            { "timeStamp": "2026-11-29T02:02:00Z", "average": 4.5 },
+            { "timeStamp": "2026-11-29T02:03:00Z", "average": null },
+        ]);
+        let told = json!({ "value": [
+            { "name": { "value": "a" }, "timeseries": [{ "data": data }] },
+            { "name": { "value": "b" }, "timeseries": [] },
+        ]});
+        assert_eq!(last_value(&told, "a"), Some(4.5));
+        assert_eq!(last_value(&told, "b"), None);
+        assert_eq!(last_value(&told, "c"), None);
+    }
+
+    #[test]
     fn the_guide_has_the_blocks_that_are_followed() {
-        let [usages, limit, scale, lift] = guide::exactly::<4>(GUIDE).unwrap();
+        let [usages, limit, scale, lift, providers] = guide::exactly::<5>(GUIDE).unwrap();
         assert!(usages.contains("list-usage") && limit.starts_with("landfall up --limit nodes=3"));
         assert!(scale.contains("nodepool scale") && lift.ends_with("--limit none\n"));
+        assert!(providers.contains("provider unregister") && providers.contains("provider register"));
     }
 }

@@ -6,77 +6,30 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
 
 use super::GROUP;
-use crate::{clients::Az, journal::Journal, stamp::Stamp};
+use crate::{
+    clients::Az,
+    journal::Journal,
+    loaded::{Answer, Loaded},
+    stamp::Stamp,
+};
 
 /// The name of this scenario.
 pub(super) const NAME: &str = "az-commands";
 const TABLE: &str = include_str!("../../az_commands.tsv");
 const CLUSTER: &str = "commands";
 
-/// The Azure CLI in one process that has its modules loaded.
-struct Runner {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Runner {
-    fn start(az: &Az) -> Result<Self> {
-        let interpreter = az.program.with_file_name("python3");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("az_commands.py");
-        let prepared = az.command(&[]);
-        let mut command = Command::new(interpreter);
-        command.arg(script);
-        for (name, value) in prepared.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start the Azure CLI's interpreter")?;
-        Ok(Self {
-            input: child.stdin.take().context("no standard input")?,
-            output: BufReader::new(child.stdout.take().context("no standard output")?),
-            child,
-        })
-    }
-
-    fn ask(&mut self, arguments: &[String]) -> Result<Value> {
-        writeln!(self.input, "{}", json!(arguments))?;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("az {arguments:?} answered {line:?}"))
-    }
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        // It ends with its input; who kills it makes sure.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 /// What came of a command, in a word.
-fn outcome(answer: &Value) -> String {
-    if answer["code"] == 0 {
+fn outcome(answer: &Answer) -> String {
+    if answer.code == 0 {
         return "works".to_owned();
     }
-    let said = answer["err"].as_str().unwrap_or_default();
+    let said = answer.err.as_str();
     // The client asks a host of its own choice, which is not to be reached from here.
     if ["NameResolutionError", "urlopen error"]
         .iter()
@@ -98,20 +51,15 @@ fn outcome(answer: &Value) -> String {
 }
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
-    let mut runner = Runner::start(az)?;
+    let loaded = Loaded::start(az)?;
     let lines: Vec<Vec<&str>> = TABLE
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.split('\t').collect())
         .collect();
     journal.step(NAME, "the table has every command that there is", || {
-        let real = runner.ask(&[])?;
-        let real: BTreeSet<&str> = real
-            .as_array()
-            .context("no list")?
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let real = loaded.run(&[])?.names;
+        let real: BTreeSet<&str> = real.iter().map(String::as_str).collect();
         let own: BTreeSet<String> = lines.iter().map(|line| format!("aks {}", line[0])).collect();
         let own: BTreeSet<&str> = own.iter().map(String::as_str).collect();
         ensure!(own == real, "different: {:?}", own.symmetric_difference(&real));
@@ -154,18 +102,15 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         let recording = std::env::var_os("RECORD").is_some();
         journal
             .step(NAME, &step, || {
-                let answer = runner.ask(&words)?;
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                let answer = loaded.run(&words)?;
                 found = outcome(&answer);
                 ensure!(
                     recording || found == *expected,
                     "{found}, and the table says {expected}: {}",
-                    answer["err"].as_str().unwrap_or_default()
+                    answer.err
                 );
-                ensure!(
-                    !found.starts_with("TRACEBACK"),
-                    "{}",
-                    answer["err"].as_str().unwrap_or_default()
-                );
+                ensure!(!found.starts_with("TRACEBACK"), "{}", answer.err);
                 Ok(())
             })
             .or_else(|error| if recording { Ok(()) } else { Err(error) })?;
@@ -197,7 +142,8 @@ fn machine_of(az: &Az) -> Result<String> {
 }
 
 fn record(came: &BTreeMap<&str, String>) -> Result<()> {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("az_commands.tsv");
+    // Of the checkout in whose top folder this runs, wherever it was compiled.
+    let path = Path::new("acceptance/az_commands.tsv");
     let mut text = String::new();
     for line in TABLE.lines() {
         let mut cells: Vec<&str> = line.split('\t').collect();

@@ -176,6 +176,8 @@ fn objects(kubectl: &Kubectl) -> Result<BTreeSet<String>> {
         })
         // The API server keeps whom aggregated API servers trust there: each cluster its own.
         .filter(|line| !line.contains("extension-apiserver-authentication "))
+        // And its own credentials: those of another cluster are worth nothing in a copy of it.
+        .filter(|line| !line.contains(" landfall:credential:"))
         .collect())
 }
 

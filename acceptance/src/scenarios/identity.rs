@@ -10,6 +10,8 @@ use crate::{
     stamp::Stamp,
 };
 
+/// The first cluster of a stamp, and its group.
+const FIRST: &str = "landfall";
 /// The group of it.
 const IDENTITY: &str = "identity";
 const ADA: &str = "ada@example.org";
@@ -28,10 +30,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         reset,
         federated,
         managed,
+        assigned,
         own,
         remove,
         log,
-    ] = guide::exactly::<11>(GUIDE)?;
+    ] = guide::exactly::<12>(GUIDE)?;
     let location = az.json(&["account", "list-locations"])?;
     let location = text(&location, "/0/name")?;
     let group = az.json(&["group", "create", "--name", IDENTITY, "--location", location])?;
@@ -40,6 +43,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     let follow = |block: &str| -> Result<String> {
         let variables = [
             ("GROUP", IDENTITY),
+            ("CLUSTER", FIRST),
+            ("CLUSTER_GROUP", FIRST),
             ("SCOPE", scope),
             ("PASSWORD", PASSWORD),
             ("NEW_PASSWORD", NEW_PASSWORD),
@@ -164,6 +169,27 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             Ok(())
         },
     )?;
+    journal.step(
+        "identity",
+        "the guide gives a cluster the identity, and one of its own again",
+        || {
+            let deploy = [
+                "identity",
+                "show",
+                "--name",
+                "deploy",
+                "--resource-group",
+                IDENTITY,
+            ];
+            let deploy = az.json(&deploy)?;
+            let told = follow(&assigned)?;
+            let shown = format!("UserAssigned\n{}", text(&deploy, "/principalId")?);
+            ensure!(told.contains(&shown), "no {shown} in {told}");
+            let cluster = az.json(&["aks", "show", "--resource-group", FIRST, "--name", FIRST])?;
+            ensure!(text(&cluster, "/identity/type")? == "SystemAssigned", "{cluster}");
+            Ok(())
+        },
+    )?;
     journal.step("identity", "a cluster's identity is a principal", || {
         let cluster = az.json(&[
             "aks",
@@ -229,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_guide_has_the_blocks_that_are_followed() {
-        let blocks = guide::exactly::<11>(GUIDE).unwrap();
+        let blocks = guide::exactly::<12>(GUIDE).unwrap();
         for (at, word) in [
             "user create",
             "disable",
@@ -238,6 +264,8 @@ mod tests {
             "create-for-rbac",
             "secret reset builds",
             "federated add",
+            "identity create",
+            "--assign-identity",
         ]
         .iter()
         .enumerate()

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The commands are run as they stand there.
-const GUIDE: &str = include_str!("../../../docs/guides/login.md");
+pub(super) const GUIDE: &str = include_str!("../../../docs/guides/login.md");
 
 /// Has an `az` know the stamp, and speak to it.
 pub(super) fn register(stamp: &Stamp, az: &Az) -> Result<()> {
@@ -21,6 +21,22 @@ pub(super) fn register(stamp: &Stamp, az: &Az) -> Result<()> {
     run(&mut az.command(&["cloud", "set", "--name", "landfall"])).map(drop)
 }
 
+/// What the guides call what `landfall up` told.
+pub(super) fn addresses(stamp: &Stamp) -> Result<Vec<(&'static str, &str)>> {
+    [
+        ("CA", "/caFile"),
+        ("ENDPOINT", "/armEndpoint"),
+        ("TENANT", "/tenantId"),
+        ("CLIENT", "/servicePrincipal/clientId"),
+        ("SECRET_FILE", "/servicePrincipal/secretFile"),
+        ("USER_NAME", "/administrator/login"),
+        ("PASSWORD_FILE", "/administrator/passwordFile"),
+    ]
+    .into_iter()
+    .map(|(name, pointer)| Ok((name, text(&stamp.summary, pointer)?)))
+    .collect()
+}
+
 /// Gives an `az` that is logged in.
 pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
     let az = stamp.fresh_az()?;
@@ -28,20 +44,10 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
     let secret = std::fs::read_to_string(text(&stamp.summary, "/servicePrincipal/secretFile")?)?;
     let secret = secret.trim();
 
-    let [as_application, as_person] = guide::exactly::<2>(GUIDE)?;
+    let [as_application, _, as_person] = guide::exactly::<3>(GUIDE)?;
     let follow = |block: &str| -> Result<String> {
         let mut shell = guide::shell(stamp, &az, &[], block)?;
-        for (name, pointer) in [
-            ("CA", "/caFile"),
-            ("ENDPOINT", "/armEndpoint"),
-            ("TENANT", "/tenantId"),
-            ("CLIENT", "/servicePrincipal/clientId"),
-            ("SECRET_FILE", "/servicePrincipal/secretFile"),
-            ("USER_NAME", "/administrator/login"),
-            ("PASSWORD_FILE", "/administrator/passwordFile"),
-        ] {
-            shell.env(name, text(&stamp.summary, pointer)?);
-        }
+        shell.envs(addresses(stamp)?);
         run(&mut shell)
     };
     journal.step("login", "the guide: as an application", || {
@@ -121,7 +127,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<Az> {
         ensure!(said.contains("ResourceNotFound"), "az says: {said}");
         Ok(())
     })?;
-    Ok(az)
+    az.loaded()
 }
 
 #[cfg(test)]
@@ -130,7 +136,8 @@ mod tests {
 
     #[test]
     fn the_guide_has_the_blocks_that_are_followed() {
-        let [as_application, as_person] = guide::exactly::<2>(GUIDE).unwrap();
+        let [as_application, with_certificate, as_person] = guide::exactly::<3>(GUIDE).unwrap();
         assert!(as_application.contains("--service-principal") && as_person.contains("--tenant adfs"));
+        assert!(with_certificate.contains("--certificate"));
     }
 }

@@ -13,8 +13,14 @@ import time
 import uuid
 from importlib import metadata
 
+import browser
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
-from azure.identity import ClientSecretCredential
+from azure.identity import (
+    CertificateCredential,
+    ClientSecretCredential,
+    DeviceCodeCredential,
+    WorkloadIdentityCredential,
+)
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.containerservice import ContainerServiceClient
 from azure.mgmt.containerservice import models
@@ -27,12 +33,30 @@ SUBSCRIPTION = os.environ["SUBSCRIPTION"]
 AUDIENCE = os.environ["AUDIENCE"]
 GROUP = os.environ["GROUP"]
 CLUSTER = "sdk"
+# The authority is not one of Azure's, so nobody is to be asked about it.
+AUTHORITY = {"authority": ENDPOINT, "disable_instance_discovery": True}
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 
 
 def credential(secret):
-    # The authority is not one of Azure's, so nobody is to be asked about it.
-    return ClientSecretCredential(TENANT, CLIENT, secret, authority=ENDPOINT, disable_instance_discovery=True)
+    return ClientSecretCredential(TENANT, CLIENT, secret, **AUTHORITY)
+
+
+def approve(address, code, _):
+    """What a person does who is shown a device code."""
+    person = {"username": os.environ["USER_NAME"], "password": os.environ["PASSWORD"]}
+    *_, last = browser.pages(address, [{"user_code": code}, person])
+    check(last.status == 200, f"the last page: {last.text()}")
+
+
+def others():
+    """Other ways to log in."""
+    program = os.environ["PROGRAM"]
+    yield "certificate", CertificateCredential(TENANT, program, os.environ["CERTIFICATE"], **AUTHORITY)
+    yield "workload identity", WorkloadIdentityCredential(
+        tenant_id=TENANT, client_id=program, token_file_path=os.environ["ASSERTION_FILE"], **AUTHORITY
+    )
+    yield "device code", DeviceCodeCredential(tenant_id=TENANT, prompt_callback=approve, **AUTHORITY)
 
 
 def told(what, **found):
@@ -55,13 +79,15 @@ def refused(what, status, code, act):
     sys.exit(f"not as it has to be: {what} was accepted")
 
 
+COMMON = {"base_url": ENDPOINT, "credential_scopes": [AUDIENCE + "/.default"]}
+
+
 def clients(secret):
-    common = {"base_url": ENDPOINT, "credential_scopes": [AUDIENCE + "/.default"]}
     own = credential(secret)
     return (
-        ContainerServiceClient(own, SUBSCRIPTION, **common),
-        ResourceManagementClient(own, SUBSCRIPTION, **common),
-        AuthorizationManagementClient(own, SUBSCRIPTION, **common),
+        ContainerServiceClient(own, SUBSCRIPTION, **COMMON),
+        ResourceManagementClient(own, SUBSCRIPTION, **COMMON),
+        AuthorizationManagementClient(own, SUBSCRIPTION, **COMMON),
     )
 
 
@@ -101,6 +127,10 @@ def main():
     groups = resources.resource_groups
     before = [cluster.name for cluster in aks.managed_clusters.list()]
     told("list", clusters=before)
+    for way, own in others():
+        listed = ContainerServiceClient(own, SUBSCRIPTION, **COMMON).managed_clusters.list()
+        check([cluster.name for cluster in listed] == before, f"the list with {way}")
+        told("login", way=way)
     group = groups.create_or_update(GROUP, {"location": "local", "tags": {"for": "sdk"}})
     check(group.properties.provisioning_state == "Succeeded", f"the group: {group}")
     check(any(one.name == GROUP for one in groups.list()), "the group is not listed")

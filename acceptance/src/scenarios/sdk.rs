@@ -1,11 +1,12 @@
 //! Azure's SDKs for Python and JavaScript: applications that speak ARM speak to a stamp without a change.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
 
-use super::text;
+use super::{sign_in::BROWSER, text};
 use crate::{
     Program,
     clients::{Az, run},
@@ -20,14 +21,23 @@ const JAVASCRIPT: &str = include_str!("sdk.mjs");
 
 /// Drives the stamp with each installed generation of the SDK for Python.
 pub(super) fn python(journal: &Journal, stamp: &Stamp, az: &Az, programs: &[Program]) -> Result<()> {
+    if programs.is_empty() {
+        return Ok(());
+    }
+    let proofs = journal.step(
+        "sdk",
+        "a program gets a certificate, and trusts tokens of an issuer",
+        || Proofs::make(stamp, az),
+    )?;
     for (number, program) in programs.iter().enumerate() {
         let what = format!(
-            "azure-mgmt-containerservice {} lists, creates, scales, tags, deletes, and gets errors in ARM's words",
+            "azure-mgmt-containerservice {} logs in in each way, lists, creates, scales, tags, deletes, and gets errors in ARM's words",
             program.version
         );
         journal.step("sdk", &what, || {
             let mut command = Command::new(&program.path);
-            command.args(["-c", PYTHON]);
+            command.args(["-c", PYTHON]).env_remove("PYTHONDONTWRITEBYTECODE");
+            proofs.told(stamp, &mut command)?;
             drive(stamp, az, program, &mut command, &format!("sdk{number}"))
         })?;
     }
@@ -54,6 +64,76 @@ pub(super) fn javascript(journal: &Journal, stamp: &Stamp, az: &Az, programs: &[
         })?;
     }
     Ok(())
+}
+
+/// What a program proves itself with beside a secret.
+struct Proofs {
+    client: String,
+    certificate: String,
+    /// A file with a token of an issuer that the program trusts.
+    assertion: PathBuf,
+    /// Where Python finds the browser of who signs in with a device code.
+    modules: PathBuf,
+}
+
+impl Proofs {
+    fn make(stamp: &Stamp, az: &Az) -> Result<Self> {
+        let modules = stamp.directory.path().join("python");
+        std::fs::create_dir_all(&modules)?;
+        std::fs::write(modules.join("browser.py"), BROWSER)?;
+        let scope = az.json(&["account", "show"])?;
+        let scope = format!("/subscriptions/{}", text(&scope, "/id")?);
+        let create = ["ad", "sp", "create-for-rbac", "--name", "sdk", "--create-cert"];
+        let role = ["--role", "Reader", "--scopes", &scope, "--output", "json"];
+        // The Azure CLI writes the file into the home directory.
+        let made = run(az.command(&create).args(role).env("HOME", &modules))?;
+        let made: Value = serde_json::from_str(&made)?;
+        let client = text(&made, "/appId")?.to_owned();
+        // A stamp without an uplink asks no other issuer for its keys, and knows its own: the program trusts tokens of the stamp's application.
+        let token = az.json(&["account", "get-access-token"])?;
+        let token = text(&token, "/accessToken")?;
+        let assertion = modules.join("assertion");
+        std::fs::write(&assertion, token)?;
+        let claims = claims(token)?;
+        let trusted = json!({
+            "name": "own", "issuer": claims["iss"], "subject": claims["sub"], "audiences": [claims["aud"]],
+        })
+        .to_string();
+        let trust = [
+            "ad",
+            "app",
+            "federated-credential",
+            "create",
+            "--id",
+            &client,
+            "--parameters",
+        ];
+        az.json(&[&trust[..], &[trusted.as_str()]].concat())?;
+        Ok(Self {
+            client,
+            assertion,
+            certificate: text(&made, "/fileWithCertAndPrivateKey")?.to_owned(),
+            modules,
+        })
+    }
+
+    fn told(&self, stamp: &Stamp, command: &mut Command) -> Result<()> {
+        let password = std::fs::read_to_string(text(&stamp.summary, "/administrator/passwordFile")?)?;
+        command
+            .env("PYTHONPATH", &self.modules)
+            .env("PROGRAM", &self.client)
+            .env("CERTIFICATE", &self.certificate)
+            .env("ASSERTION_FILE", &self.assertion)
+            .env("USER_NAME", text(&stamp.summary, "/administrator/login")?)
+            .env("PASSWORD", password.trim());
+        Ok(())
+    }
+}
+
+/// What a token says.
+fn claims(token: &str) -> Result<Value> {
+    let claims = token.split('.').nth(1).context("the token has no claims")?;
+    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?)
 }
 
 /// Runs a program that tells what it has tried, to its end.

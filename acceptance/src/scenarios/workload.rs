@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The image of all test pods; built into the node image, so nothing is pulled.
-const BUSYBOX: &str = "landfall.dev/busybox:1";
+pub(super) const BUSYBOX: &str = "landfall.dev/busybox:1";
 
 /// A cluster and how to speak to it.
 pub(super) struct Cluster {

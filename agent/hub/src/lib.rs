@@ -5,10 +5,12 @@
 //! agent ── config (certificate, long poll) ──► sessions ──► the newest configuration, as soon as there is one
 //! agent ── report (certificate) ──► sessions: kept, and the loops are woken
 //! etcd-backup ── base, log (certificate) ──► archive; and back, for a restore
+//! API servers ── access review (certificate) ──► role assignments
+//! API servers, pods ── discovery, keys, tokens ──► token service
 //! ```
 //!
 //! Only the transport, the CA and backups are here; what is decided about enrolment, configurations and reports is in
-//! [`agent_sessions`].
+//! [`agent_sessions`], what about tokens in [`identity`].
 //!
 //! Always true: who asks is the common name of the certificate that this stamp's agent CA signed, never what the request
 //! says; who is not admitted has nothing read but the head of its request.
@@ -16,15 +18,19 @@
 mod authority;
 mod backup;
 mod caller;
+mod reviews;
 mod routes;
 mod server;
+mod tokens;
 
 pub use authority::{AgentCa, CaError, ServerIdentity};
 pub use backup::BackupReceiver;
 pub use server::limits_for_open_files;
+pub use tokens::{ISSUERS, TokenDoor};
 
 use std::sync::{Arc, OnceLock};
 
+use agent_api::AccessReviews;
 use agent_sessions::Sessions;
 use base_env::Env;
 
@@ -39,6 +45,8 @@ struct Inner {
     ca: AgentCa,
     sessions: Sessions,
     backups: OnceLock<Arc<BackupReceiver>>,
+    tokens: OnceLock<TokenDoor>,
+    reviews: OnceLock<Arc<dyn AccessReviews>>,
 }
 
 impl Hub {
@@ -50,6 +58,8 @@ impl Hub {
                 ca,
                 sessions,
                 backups: OnceLock::new(),
+                tokens: OnceLock::new(),
+                reviews: OnceLock::new(),
             }),
         }
     }
@@ -57,6 +67,16 @@ impl Hub {
     /// From now on, machines' backups are kept there. Given once.
     pub fn keep_backups(&self, backups: BackupReceiver) {
         let _given_before = self.inner.backups.set(Arc::new(backups));
+    }
+
+    /// From now on, programs in machines get tokens here. Given once.
+    pub fn give_tokens(&self, door: TokenDoor) {
+        let _given_before = self.inner.tokens.set(door);
+    }
+
+    /// From now on, API servers are told what role assignments permit. Given once.
+    pub fn decide_reviews(&self, reviews: Arc<dyn AccessReviews>) {
+        let _given_before = self.inner.reviews.set(reviews);
     }
 
     fn backups(&self) -> Option<Arc<BackupReceiver>> {

@@ -23,11 +23,14 @@ use crate::{
     authority::SigningRequest,
     backup,
     caller::{admitted, fault, refuse, refused},
+    reviews, tokens,
 };
 
 /// Anybody may send this much: a name, a token and a signing request.
 const ENROLL_LIMIT: usize = 8 * 1024;
 const REPORT_LIMIT: usize = 1024 * 1024;
+/// Who asks is named with all groups.
+const REVIEW_LIMIT: usize = 256 * 1024;
 const LOG_LIMIT: usize = 16 * 1024 * 1024;
 /// An enrolment, a report or a log is sent within this time: agents wait no longer either.
 const WHOLE: Duration = Duration::from_secs(30);
@@ -44,6 +47,12 @@ impl Hub {
                     .layer(timely.clone()),
             )
             .route("/agent/v1/logs/{request}", post(logs).layer(timely.clone()))
+            .route(
+                "/agent/v1/access-review",
+                post(reviews::review)
+                    .layer(DefaultBodyLimit::max(REVIEW_LIMIT))
+                    .layer(timely.clone()),
+            )
             .route("/agent/v1/backup/{cluster}", get(backup::list))
             .route(
                 "/agent/v1/backup/{cluster}/{object}",
@@ -56,9 +65,13 @@ impl Hub {
             "/agent/v1/enroll",
             post(enroll)
                 .layer(DefaultBodyLimit::max(ENROLL_LIMIT))
-                .layer(timely),
+                .layer(timely.clone()),
         );
-        of_machines.merge(of_strangers).with_state(self.clone())
+        let of_programs = Router::new().fallback(tokens::answer).layer(timely);
+        of_machines
+            .merge(of_strangers)
+            .merge(of_programs)
+            .with_state(self.clone())
     }
 }
 

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     CaError, Hub,
     caller::{Caller, Shown},
+    tokens::Peer,
 };
 
 /// A TLS handshake takes no longer, or nobody is there.
@@ -90,7 +91,7 @@ impl Hub {
                     let (hub, acceptor, router) = (self.clone(), acceptor.clone(), router.clone());
                     tokio::spawn(async move {
                         tokio::select! {
-                            () = hub.connection(stream, &place, &acceptor, router) => {}
+                            () = hub.connection(stream, peer.ip(), &place, &acceptor, router) => {}
                             // Its sender was dropped.
                             _ = evicted => tracing::debug!(%peer, "a connection gave its place to another"),
                         }
@@ -151,7 +152,14 @@ impl Hub {
         Ok(config)
     }
 
-    async fn connection(&self, stream: TcpStream, place: &Place, acceptor: &TlsAcceptor, router: Router) {
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        place: &Place,
+        acceptor: &TlsAcceptor,
+        router: Router,
+    ) {
         // Small messages, each waited for.
         let _unsupported = stream.set_nodelay(true);
         let _unsupported = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD);
@@ -165,7 +173,7 @@ impl Hub {
         if let Some(machine) = &machine {
             place.belongs_to(machine);
         }
-        let service = TowerToHyperService::new(router.layer(Extension(caller)));
+        let service = TowerToHyperService::new(router.layer(Extension(Peer(peer))).layer(Extension(caller)));
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())

@@ -7,13 +7,14 @@ use std::{
     time::Duration,
 };
 
-use agent_api::Agents as _;
-use agent_hub::{AgentCa, Hub, limits_for_open_files};
+use agent_api::{AccessReviews, Agents as _, ReviewError, ReviewSpec};
+use agent_hub::{AgentCa, Hub, TokenDoor, limits_for_open_files};
 use agent_protocol::{EnrollAnswer, EnrollRequest, Report};
 use agent_sessions::{DirectoryError, Enrolment, MachineDirectory, Sessions};
 use async_trait::async_trait;
 use base_env::Env;
 use base_testkit::wait_for;
+use identity::{IdentityConfig, Shape, SigningKey, TokenService};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -57,6 +58,7 @@ impl MachineDirectory for Directory {
 struct World {
     env: Env,
     sessions: Sessions,
+    hub: Hub,
     ca: String,
     address: SocketAddr,
 }
@@ -76,20 +78,21 @@ impl World {
         let pem = ca.certificate_pem().to_owned();
         let sessions = Sessions::new(env.clone(), Arc::new(Directory::default()));
         let hub = Hub::new(env.clone(), ca, sessions.clone());
+        let serving = hub.clone();
         tokio::spawn(async move {
             let own = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
-            hub.serve(
+            let served = serving.serve(
                 listener,
                 &own,
                 limits_for_open_files(8192),
                 std::future::pending(),
-            )
-            .await
-            .unwrap();
+            );
+            served.await.unwrap();
         });
         Self {
             env,
             sessions,
+            hub,
             ca: pem,
             address,
         }
@@ -123,9 +126,13 @@ impl World {
 
     /// One request and the whole answer.
     async fn ask(&self, identity: Option<(&str, &KeyPair)>, path: &str, body: &str) -> String {
+        self.send("POST", identity, path, body).await
+    }
+
+    async fn send(&self, method: &str, identity: Option<(&str, &KeyPair)>, path: &str, body: &str) -> String {
         let mut stream = self.dial(identity).await;
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: hub\r\nconnection: close\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -136,8 +143,8 @@ impl World {
         String::from_utf8(answer).unwrap()
     }
 
-    /// Enrols and reports, as an agent does.
-    async fn honest(&self) {
+    /// Enrols, as an agent does: its certificate and key.
+    async fn enrolled(&self) -> (String, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let csr = CertificateParams::default()
             .serialize_request(&key)
@@ -159,6 +166,12 @@ impl World {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         let EnrollAnswer { certificate } = serde_json::from_str(body).unwrap();
+        (certificate, key)
+    }
+
+    /// Enrols and reports, as an agent does.
+    async fn honest(&self) {
+        let (certificate, key) = self.enrolled().await;
         let report = Report {
             boot: "b".to_owned(),
             ..Report::default()
@@ -253,4 +266,112 @@ async fn a_stranger_who_says_nothing_is_not_waited_for() {
             .unwrap_or_else(|_| panic!("waited for after {first:?}"))
             .ok();
     }
+}
+
+/// Permits reading, to one person, as far as a machine of ours asks.
+struct Readers;
+
+#[async_trait]
+impl AccessReviews for Readers {
+    async fn permits(&self, machine: &str, asked: &ReviewSpec) -> Result<bool, ReviewError> {
+        assert_eq!(machine, MACHINE, "whatever was sent");
+        let verb = asked
+            .resource_attributes
+            .as_ref()
+            .map(|asked| asked.verb.as_str());
+        Ok(asked.uid == "ada" && verb == Some("get"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_machines_are_told_what_role_assignments_permit() {
+    const PATH: &str = "/agent/v1/access-review";
+    let world = World::new(Env::system()).await;
+    let (certificate, key) = world.enrolled().await;
+    let own = Some((certificate.as_str(), &key));
+    let review = |uid: &str, verb: &str| {
+        serde_json::json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "machine": "m-2",
+            "spec": { "user": "u", "groups": ["g"], "uid": uid, "resourceAttributes": { "verb": verb, "resource": "pods", "version": "v1" } },
+            "status": { "allowed": true }
+        })
+        .to_string()
+    };
+    let nobody = world.ask(own, PATH, &review("ada", "get")).await;
+    assert!(nobody.starts_with("HTTP/1.1 404"), "{nobody}");
+    world.hub.decide_reviews(Arc::new(Readers));
+    for (identity, uid, verb, status, allowed) in [
+        (own, "ada", "get", 200, Some(true)),
+        (own, "ada", "delete", 200, Some(false)),
+        (own, "eve", "get", 200, Some(false)),
+        (None, "ada", "get", 401, None),
+    ] {
+        let answer = world.ask(identity, PATH, &review(uid, verb)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let said = serde_json::from_str::<serde_json::Value>(body).ok();
+        let said = said.and_then(|said| said["status"]["allowed"].as_bool());
+        assert_eq!(said, allowed, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_get_tokens_and_no_pages() {
+    let world = World::new(Env::system()).await;
+    let document = "/tenant/v2.0/.well-known/openid-configuration";
+    let before = world.send("GET", None, document, "").await;
+    assert!(before.starts_with("HTTP/1.1 404"), "{before}");
+    let config = IdentityConfig {
+        base_url: "https://stamp.test:8443".to_owned(),
+        shape: Shape::Aad,
+        tenant_id: "tenant".to_owned(),
+        audiences: vec!["https://stamp.test:8443".to_owned()],
+        resources: Vec::new(),
+    };
+    let store = Arc::new(storage_redb::MemoryStore::new());
+    world.hub.give_tokens(TokenDoor {
+        tokens: Arc::new(TokenService::new(
+            config,
+            SigningKey::generate().unwrap(),
+            world.env.clone(),
+            store,
+        )),
+        url: "https://100.64.16.1:7443".to_owned(),
+    });
+    let discovery = world.send("GET", None, document, "").await;
+    assert!(discovery.starts_with("HTTP/1.1 200"), "{discovery}");
+    // Libraries take a document of whom they asked, API servers one of whom tokens are of.
+    let here = r#""issuer":"https://100.64.16.1:7443/tenant/v2.0""#;
+    assert!(discovery.contains(here), "{discovery}");
+    let checks = world.send("GET", None, &format!("/issuer{document}"), "").await;
+    let stamp = r#""issuer":"https://stamp.test:8443/tenant/v2.0""#;
+    assert!(checks.contains(stamp), "{checks}");
+    let keys = r#""jwks_uri":"https://100.64.16.1:7443/tenant/discovery/v2.0/keys""#;
+    assert!(discovery.contains(keys), "{discovery}");
+    let keys = world.send("GET", None, "/tenant/discovery/v2.0/keys", "").await;
+    assert!(keys.contains(r#""alg":"RS256""#), "{keys}");
+    let form = world
+        .ask(None, "/tenant/oauth2/v2.0/token", "grant_type=client_credentials")
+        .await;
+    assert!(
+        form.starts_with("HTTP/1.1 4") && form.contains("AADSTS"),
+        "{form}"
+    );
+    for path in [
+        "/tenant/oauth2/v2.0/authorize",
+        "/tenant/oauth2/v2.0/devicecode",
+        "/common/oauth2/deviceauth",
+        "/subscriptions",
+        "/issuer",
+        "/issuer/subscriptions",
+        "/issuer/common/oauth2/deviceauth",
+        "/",
+    ] {
+        let answer = world.send("GET", None, path, "").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+    let long = "x=".to_owned() + &"y".repeat(80 * 1024);
+    let answer = world.ask(None, "/tenant/oauth2/v2.0/token", &long).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    world.honest().await;
 }

@@ -30,8 +30,8 @@ pub const SEED_PATH: &str = "/etc/landfall/seed.json";
 pub const AGENT_PATH: &str = "/opt/landfall/agent/landfall-agent";
 
 /// What agents of this release can do. Counted up when a configuration may hold what agents before it do not know or would
-/// not do. 2: [`Process::goes_on_with`].
-pub const LEVEL: u32 = 2;
+/// not do. 2: [`Process::goes_on_with`]. 3: [`Process::after`].
+pub const LEVEL: u32 = 3;
 
 /// What a machine is born with.
 #[derive(Clone, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub struct MachineConfig {
     pub files: Vec<File>,
     /// Commands to run once per boot, in order, each idempotent; before any process.
     pub setup: Vec<Command>,
-    /// Processes to keep running. All start at once; a start order is expressed by retrying.
+    /// Processes to keep running. All start at once, but for those that come after others ([`Process::after`]).
     pub processes: Vec<Process>,
     /// Commands to run once per boot beside the processes, each retried until it succeeds (e.g. image imports).
     pub tasks: Vec<Task>,
@@ -146,6 +146,10 @@ pub struct Process {
     /// disk: it is killed and started again.
     #[serde(default)]
     pub needs: Vec<String>,
+    /// Names of processes that have to be ready whenever this one is started; what is no process of the machine is not waited for. For
+    /// programs that end where another is not there yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
     /// A new value restarts it.
     #[serde(default)]
     pub restart: u64,

@@ -157,7 +157,13 @@ impl Sessions {
     /// When its token was used or is bound to another key, it is to be removed, or that cannot be written down now.
     pub async fn bind(&self, Claim(machine): &Claim, key: &str) -> Result<(), Refusal> {
         if !self.inner.directory.bind_key(machine, key).await? {
-            tracing::warn!(machine, "an enrolment with a used token was refused");
+            // An agent asks again and again.
+            if self.inner.table.lose_key(machine) {
+                tracing::warn!(
+                    machine,
+                    "an enrolment with a used token was refused: the machine's disk has lost its key, or somebody has its token"
+                );
+            }
             return Err(Refusal::Token);
         }
         Ok(())
@@ -201,6 +207,7 @@ impl Sessions {
         wait: u64,
     ) -> ConfigAnswer {
         let table = &self.inner.table;
+        let line = Line::begin(self, machine);
         let (mut config, mut nudge) = table.listen(machine);
         let newer = async {
             let found = config.wait_for(|config| {
@@ -226,6 +233,7 @@ impl Sessions {
                 }
             })
             .await;
+        line.answered();
         match answer {
             Ok(Some(config)) => ConfigAnswer::Newer(config),
             Ok(None) if table.has_wishes(machine) => ConfigAnswer::Report,
@@ -257,6 +265,36 @@ impl Sessions {
     }
 }
 
+/// A line on which an agent waits for its next configuration. It is dropped unanswered when the agent's end of it is gone.
+struct Line<'a> {
+    sessions: &'a Sessions,
+    machine: &'a str,
+    answered: bool,
+}
+
+impl<'a> Line<'a> {
+    fn begin(sessions: &'a Sessions, machine: &'a str) -> Self {
+        sessions.inner.table.line_begins(machine);
+        Self {
+            sessions,
+            machine,
+            answered: false,
+        }
+    }
+
+    fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let inner = &self.sessions.inner;
+        let now = (!self.answered).then(|| inner.env.clock.monotonic());
+        inner.table.line_ends(self.machine, now);
+    }
+}
+
 #[async_trait]
 impl Agents for Sessions {
     fn publish(&self, machine: &str, config: Arc<MachineConfig>) {
@@ -274,6 +312,15 @@ impl Agents for Sessions {
     fn contact(&self, machine: &str) -> Option<Duration> {
         let heard = self.inner.table.heard(machine)?;
         Some(self.inner.env.clock.monotonic().saturating_sub(heard))
+    }
+
+    fn hung_up(&self, machine: &str) -> Option<Duration> {
+        let since = self.inner.table.hung_up(machine)?;
+        Some(self.inner.env.clock.monotonic().saturating_sub(since))
+    }
+
+    fn has_lost_key(&self, machine: &str) -> bool {
+        self.inner.table.has_lost_key(machine)
     }
 
     fn subscribe(&self) -> BoxStream<'static, WakeUp> {

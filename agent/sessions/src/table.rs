@@ -29,7 +29,15 @@ struct Session {
     heard: Option<Duration>,
     /// Whether listeners were told that this machine is silent.
     silent: bool,
+    /// Lines on which it waits for its next configuration.
+    lines: u32,
+    /// When the last of them ended at its end, where it has not called since.
+    hung_up: Option<Duration>,
+    /// Whether somebody asks about that: others are not woken.
+    watched: bool,
     token_spent: bool,
+    /// Whether its agent has asked to be enrolled with the right token and another key than before, and was not heard of since.
+    lost_key: bool,
     /// Requests for logs that the agent does not know of yet.
     wishes: Vec<LogRequest>,
     /// Who waits for a log, by request.
@@ -45,7 +53,11 @@ impl Default for Session {
             report: None,
             heard: None,
             silent: false,
+            lines: 0,
+            hung_up: None,
+            watched: false,
             token_spent: false,
+            lost_key: false,
             wishes: Vec::new(),
             waiting: BTreeMap::new(),
             nudge: watch::Sender::new(0),
@@ -103,13 +115,64 @@ impl Table {
         let mut sessions = self.lock();
         let session = sessions.entry(machine.to_owned()).or_default();
         session.heard = Some(now);
-        let back = std::mem::replace(&mut session.silent, false);
+        session.lost_key = false;
+        let called_again = session.hung_up.take().is_some() && session.watched;
+        let back = std::mem::replace(&mut session.silent, false) || called_again;
         let unspent = !session.token_spent;
         drop(sessions);
         if back {
             self.wake(machine);
         }
         unspent
+    }
+
+    /// The machine waits for its next configuration.
+    pub(crate) fn line_begins(&self, machine: &str) {
+        self.lock().entry(machine.to_owned()).or_default().lines += 1;
+    }
+
+    /// It does so no more on one of its lines; `unanswered`: since now, and without an answer.
+    pub(crate) fn line_ends(&self, machine: &str, unanswered: Option<Duration>) {
+        let mut sessions = self.lock();
+        // It may have been forgotten meanwhile.
+        let Some(session) = sessions.get_mut(machine) else {
+            return;
+        };
+        session.lines = session.lines.saturating_sub(1);
+        if unanswered.is_none() || session.lines > 0 {
+            return;
+        }
+        session.hung_up = unanswered;
+        let watched = session.watched;
+        drop(sessions);
+        if watched {
+            self.wake(machine);
+        }
+    }
+
+    /// When the machine hung up, if it has not called since. From now on, changes of that wake.
+    pub(crate) fn hung_up(&self, machine: &str) -> Option<Duration> {
+        let mut sessions = self.lock();
+        let session = sessions.get_mut(machine)?;
+        session.watched = true;
+        session.hung_up
+    }
+
+    /// The machine asked to be enrolled once more, with another key. Whether that is news.
+    pub(crate) fn lose_key(&self, machine: &str) -> bool {
+        let mut sessions = self.lock();
+        let session = sessions.entry(machine.to_owned()).or_default();
+        let news = !std::mem::replace(&mut session.lost_key, true);
+        drop(sessions);
+        if news {
+            self.wake(machine);
+        }
+        news
+    }
+
+    /// Whether the machine has done so, and was not heard of since.
+    pub(crate) fn has_lost_key(&self, machine: &str) -> bool {
+        self.lock().get(machine).is_some_and(|session| session.lost_key)
     }
 
     /// It is written down that this machine's token is spent.
@@ -243,6 +306,53 @@ mod tests {
         table.publish("m", config(1));
         let (config, _) = table.listen("m");
         assert_eq!(config.borrow().as_ref().unwrap().generation, 2);
+    }
+
+    #[test]
+    fn a_machine_that_enrols_with_another_key_has_lost_its_own() {
+        let table = Table::default();
+        let mut wakes = table.subscribe();
+        assert!(!table.has_lost_key("m"));
+        assert!(table.lose_key("m"));
+        assert_eq!(wakes.try_recv().ok().as_deref(), Some("m"));
+        assert!(!table.lose_key("m"), "it asks again and again");
+        assert!(wakes.try_recv().is_err());
+        assert!(table.has_lost_key("m"));
+        // It was somebody else who asked: the machine itself is there.
+        table.hear("m", Duration::ZERO);
+        assert!(!table.has_lost_key("m"));
+        table.lose_key("m");
+        // Made anew.
+        table.forget("m");
+        assert!(!table.has_lost_key("m"));
+    }
+
+    #[test]
+    fn a_line_that_ends_unanswered_is_told_to_who_asks() {
+        let table = Table::default();
+        let mut wakes = table.subscribe();
+        let at = Duration::from_secs;
+        table.line_begins("m");
+        table.line_ends("m", Some(at(1)));
+        assert!(wakes.try_recv().is_err(), "nobody has asked");
+        assert_eq!(table.hung_up("m"), Some(at(1)));
+        table.hear("m", at(2));
+        assert_eq!(wakes.try_recv().ok().as_deref(), Some("m"), "it calls again");
+        assert_eq!(table.hung_up("m"), None);
+        // The agent of before gives way to another one.
+        table.line_begins("m");
+        table.line_begins("m");
+        table.line_ends("m", Some(at(3)));
+        assert_eq!(table.hung_up("m"), None);
+        table.line_ends("m", None);
+        assert_eq!(table.hung_up("m"), None, "it was answered");
+        table.line_begins("m");
+        table.line_ends("m", Some(at(4)));
+        assert_eq!(wakes.try_recv().ok().as_deref(), Some("m"));
+        assert_eq!(table.hung_up("m"), Some(at(4)));
+        table.forget("m");
+        table.line_ends("m", Some(at(5)));
+        assert_eq!(table.hung_up("m"), None);
     }
 
     #[test]

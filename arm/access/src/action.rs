@@ -13,6 +13,10 @@ pub fn matches(pattern: &str, action: &str) -> bool {
         match pattern.get(p) {
             Some(b'*') => {
                 p += 1;
+                if p == pattern.len() {
+                    // The last star takes all that is left.
+                    return true;
+                }
                 star = Some((p, a));
             }
             Some(byte) if byte.eq_ignore_ascii_case(&action[a]) => {

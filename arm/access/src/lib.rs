@@ -1,4 +1,4 @@
-//! Who may do what: actions, roles, scopes and the decision about them. No I/O.
+//! Who may do what: actions, roles, scopes and the decision about them, also in clusters. No I/O.
 //!
 //! A role is a list of what may be done and what of that may not ([`Permission`]); an assignment gives a role to a principal at a scope,
 //! for it and all that is below. A principal may do what any of its assignments grants; what no assignment grants, nobody may.
@@ -10,10 +10,12 @@
 
 mod action;
 mod builtin;
+mod kubernetes;
 mod role;
 mod scope;
 
 pub use action::{matches, plain_pattern};
 pub use builtin::{BuiltIn, OWNER, built_in, built_in_roles};
+pub use kubernetes::Asked;
 pub use role::{Grant, Permission, granted, granted_data};
 pub use scope::Scope;

@@ -1,8 +1,11 @@
 //! Scopes: where an assignment or a lock holds.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use arm_ids::{PathError, ResourcePath};
+
+/// Bytes that the path of most resources fits into.
+const ROOM: usize = 192;
 
 /// A place: the stamp (`/`), a subscription, a resource group, a resource or what hangs on it; and all that is below.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +22,9 @@ impl Scope {
 
     /// The scope of a path.
     pub fn of(path: &ResourcePath) -> Self {
-        let mut text = path.to_string();
+        let mut text = String::with_capacity(ROOM);
+        // Writing to a String does not fail.
+        let _ = write!(text, "{path}");
         text.make_ascii_lowercase();
         if text == "/" {
             text.clear();

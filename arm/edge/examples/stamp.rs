@@ -39,6 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         display_name: "Example".to_owned(),
         tenant_id: TENANT.to_owned(),
         registered: Vec::new(),
+        unregistered: Vec::new(),
         created_at: env.clock.now(),
     };
     let key = key::subscription(SUBSCRIPTION);

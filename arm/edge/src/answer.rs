@@ -1,12 +1,29 @@
-//! Answers: from a provider's [`Response`] or an [`ArmError`] to HTTP.
+//! Answers: from a provider's [`Response`], a kept [`Text`] or an [`ArmError`] to HTTP.
 
+use std::sync::Arc;
+
+use arm_kernel::Text;
 use arm_wire::{ArmError, ErrorCode, Response};
 use axum::body::Body;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
+use crate::compress;
+
 /// A request's outcome: a response, or an error with headers of its own.
 pub(crate) type Outcome = Result<Response, Failure>;
+
+/// The same, where the answer may be a text that is kept.
+pub(crate) type Told = Result<Answer, Failure>;
+
+/// What is answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// This.
+    Made(Response),
+    /// 200 with this.
+    Kept(Arc<Text>),
+}
 
 /// An error and what it needs beside its body.
 #[derive(Debug)]
@@ -59,25 +76,42 @@ pub(crate) fn to_http(method: &Method, outcome: &Outcome) -> http::Response<Body
     if *method == Method::HEAD {
         *answer.body_mut() = Body::empty();
     }
+    guard(&mut answer);
     answer
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    answer.headers_mut().insert(
+}
+
+/// The HTTP form of a text, which is packed where the client takes that.
+pub(crate) fn text_to_http(text: &Text, takes_gzip: bool) -> http::Response<Body> {
+    let packed = (takes_gzip && compress::is_worth_it(text.plain().len()))
+        .then(|| text.packed(|plain| compress::pack(plain).ok()))
+        .flatten();
+    let mut answer = http::Response::new(Body::from(packed.unwrap_or(text.plain()).clone()));
+    answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    if packed.is_some() {
+        compress::told(answer.headers_mut());
+    }
+    guard(&mut answer);
+    answer
+}
+
+/// Nobody keeps an answer without asking, nor guesses what it is.
+fn guard(answer: &mut http::Response<Body>) {
+    let headers = answer.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    answer
 }
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// A plain JSON answer.
 pub(crate) fn json(status: StatusCode, body: Option<&Value>) -> http::Response<Body> {
     let mut answer = http::Response::new(body.map_or_else(Body::empty, |body| Body::from(body.to_string())));
     *answer.status_mut() = status;
     if body.is_some() {
-        answer.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json; charset=utf-8"),
-        );
+        answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
     }
     answer
 }

@@ -7,7 +7,25 @@ use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, header};
 
 /// What is smaller fits into a packet as it is.
-const SMALLEST: u64 = 1400;
+const SMALLEST: usize = 1400;
+
+/// Whether so many bytes are packed at all.
+pub(crate) fn is_worth_it(length: usize) -> bool {
+    length >= SMALLEST
+}
+
+/// Packs.
+pub(crate) fn pack(plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+    encoder.write_all(plain)?;
+    encoder.finish()
+}
+
+/// Says that the body is packed.
+pub(crate) fn told(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+}
 
 /// Whether a client takes gzip: it is named, or everything is, and not with a weight of nothing.
 pub(crate) fn wanted(headers: &HeaderMap) -> bool {
@@ -38,7 +56,7 @@ pub(crate) async fn gzip(answer: http::Response<Body>) -> http::Response<Body> {
         .body()
         .size_hint()
         .exact()
-        .is_some_and(|size| size >= SMALLEST);
+        .is_some_and(|size| usize::try_from(size).is_ok_and(is_worth_it));
     if !large || answer.headers().contains_key(header::CONTENT_ENCODING) {
         return answer;
     }
@@ -47,16 +65,9 @@ pub(crate) async fn gzip(answer: http::Response<Body>) -> http::Response<Body> {
         // A body in memory does not fail; without one the client sees that it is missing.
         return http::Response::from_parts(parts, Body::empty());
     };
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
-    let packed = encoder.write_all(&plain).and_then(|()| encoder.finish());
-    let body = match packed {
+    let body = match pack(&plain) {
         Ok(packed) => {
-            parts
-                .headers
-                .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts
-                .headers
-                .insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+            told(&mut parts.headers);
             Body::from(packed)
         }
         Err(_) => Body::from(plain),

@@ -3,7 +3,16 @@
 //! Always true: nothing that a client does not do is waited for without a bound, be it HTTP/1.1 or HTTP/2: the first request's head, the
 //! next request, the reading of an answer. No such bound runs while a request is being answered.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use base_connections::Place;
@@ -35,54 +44,74 @@ const STREAMS: u32 = 32;
 /// Browsers and clients that know it do not come without TLS again for a year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
-/// What a connection has been asked.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a connection has been asked. Written by its requests, and looked at when it may be overdue: a request wakes nobody.
+#[derive(Debug)]
 struct Activity {
     /// Whether there was a request at all.
-    begun: bool,
+    begun: AtomicBool,
     /// Requests that are being answered.
-    running: usize,
+    running: AtomicUsize,
+    /// When the last one was answered, milliseconds of the monotonic clock; before the first, when the connection was made.
+    idle_since: AtomicU64,
 }
 
 /// A request that is being answered.
-struct Running<'a>(&'a watch::Sender<Activity>);
+struct Running<'a> {
+    clock: &'a dyn Clock,
+    activity: &'a Activity,
+}
 
 impl<'a> Running<'a> {
-    fn begin(activity: &'a watch::Sender<Activity>) -> Self {
-        activity.send_modify(|activity| {
-            activity.begun = true;
-            activity.running += 1;
-        });
-        Self(activity)
+    fn begin(clock: &'a dyn Clock, activity: &'a Activity) -> Self {
+        activity.begun.store(true, Ordering::Relaxed);
+        activity.running.fetch_add(1, Ordering::AcqRel);
+        Self { clock, activity }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|activity| activity.running -= 1);
+        let now = millis(self.clock.monotonic());
+        self.activity.idle_since.store(now, Ordering::Release);
+        self.activity.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Activity {
+    fn new(clock: &dyn Clock) -> Self {
+        Self {
+            begun: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(millis(clock.monotonic())),
+        }
+    }
+
+    /// How long it may still do nothing; `None` when that is over.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let bound = if self.begun.load(Ordering::Relaxed) {
+            IDLE
+        } else {
+            FIRST_HEAD
+        };
+        // While something is answered no bound runs; it begins once that is over.
+        if self.running.load(Ordering::Acquire) > 0 {
+            return Some(bound);
+        }
+        let idle = millis(now).saturating_sub(self.idle_since.load(Ordering::Acquire));
+        bound
+            .checked_sub(Duration::from_millis(idle))
+            .filter(|left| !left.is_zero())
     }
 }
 
 /// Ends when the connection has done nothing for too long.
-async fn overdue(clock: &dyn Clock, mut activity: watch::Receiver<Activity>) {
-    loop {
-        let present = *activity.borrow_and_update();
-        let wait = match present {
-            Activity { running: 1.., .. } => None,
-            Activity { begun: false, .. } => Some(FIRST_HEAD),
-            Activity { begun: true, .. } => Some(IDLE),
-        };
-        let elapsed = async {
-            match wait {
-                Some(wait) => clock.sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            // The sender lives as long as the connection, which ends this future with it.
-            _ = activity.changed() => {}
-            () = elapsed => return,
-        }
+async fn overdue(clock: &dyn Clock, activity: &Activity) {
+    while let Some(left) = activity.left(clock.monotonic()) {
+        clock.sleep(left).await;
     }
 }
 
@@ -115,8 +144,8 @@ impl Edge {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let clock = &*self.inner.env.clock;
-        let (activity, seen) = watch::channel(Activity::default());
-        let activity = Arc::new(activity);
+        let activity = Arc::new(Activity::new(clock));
+        let seen = Arc::clone(&activity);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let (edge, activity) = (self.clone(), Arc::clone(&activity));
             let mut request = request.map(Body::new);
@@ -124,7 +153,8 @@ impl Edge {
             request.extensions_mut().insert(Arc::clone(&caller.place));
             let tls = caller.tls;
             async move {
-                let _running = Running::begin(&activity);
+                let clock = Arc::clone(&edge.inner.env.clock);
+                let _running = Running::begin(&*clock, &activity);
                 let mut answer = edge.handle(request).await;
                 if tls {
                     answer
@@ -136,7 +166,7 @@ impl Edge {
         });
         let ends = async {
             tokio::select! {
-                () = overdue(clock, seen) => {}
+                () = overdue(clock, &seen) => {}
                 // An error means that the sender is gone, which is an end as well.
                 _ = ended.wait_for(|ended| *ended) => {}
             }
@@ -174,5 +204,37 @@ impl Edge {
         if let Err(error) = result {
             tracing::debug!(peer = %caller.peer, %error, "a connection ended early");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base_env::Env;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_overdue_when_it_does_nothing_and_never_while_it_is_answered() {
+        let env = Env::simulated(1);
+        let clock = &*env.clock;
+        let since = |begun: Duration| clock.monotonic().saturating_sub(begun);
+
+        let silent = Activity::new(clock);
+        overdue(clock, &silent).await;
+        assert_eq!(since(Duration::ZERO), FIRST_HEAD);
+
+        let begun = clock.monotonic();
+        let asked = Activity::new(clock);
+        let answering = async {
+            clock.sleep(Duration::from_secs(5)).await;
+            let running = Running::begin(clock, &asked);
+            let other = Running::begin(clock, &asked);
+            clock.sleep(Duration::from_secs(100)).await;
+            drop(other);
+            clock.sleep(Duration::from_secs(100)).await;
+            drop(running);
+        };
+        tokio::join!(answering, overdue(clock, &asked));
+        assert_eq!(since(begun), Duration::from_secs(205) + IDLE);
     }
 }

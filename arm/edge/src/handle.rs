@@ -1,22 +1,24 @@
 //! One request from beginning to end: the order of checks is here and nowhere else.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Activity, Call, Verb, operations, scope_of};
-use arm_wire::{ArmError, ErrorCode, Principal, Request, Trace};
+use arm_wire::{ArmError, Detail, ErrorCode, Principal, Request, Trace};
 use axum::body::Body;
 use base_connections::Place;
+use base_env::Elapsed;
 use control_records::{GroupRecord, SubscriptionRecord, key};
-use control_store::get_record;
+use control_store::{get_record, parse_record};
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use identity::{Caller, TokenError};
 use serde_json::json;
 
 use crate::{
     Edge, Inner,
-    answer::{self, Failure, Outcome},
-    body, compress, graph, metadata, query,
+    answer::{self, Answer, Failure, Told},
+    body, compress, graph, metadata, published, query,
 };
 
 /// The address of the other end, put into the request by the listener.
@@ -25,6 +27,8 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// ARM promises an answer within a minute.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest of the paths that are known as a whole ([`Edge::plain`]), with all the slashes that are taken for one each.
+const LONGEST_KNOWN: usize = "//metadata//endpoints".len();
 /// Forms of the token service are small.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
@@ -59,30 +63,30 @@ impl Edge {
         // The path as sent: it is ASCII without controls. Never the query or the body: they may hold what is nobody's business.
         let path = parts.uri.path().to_owned();
 
-        let mut principal = None;
-        let mut written = None;
+        let mut seen = Seen::default();
         let address = caller.address;
         let trace = Trace::new(&request_id, &correlation, address, method.clone());
-        let (mut answer, code) = match self.plain(&parts, body, &caller).await {
+        let (mut answer, code) = match self.plain(parts, body, &caller).await {
             Handled::Done(answer) => (answer, ""),
             Handled::Arm(parts, body) if graph::segments(parts.uri.path()).is_some() => {
-                self.graph(parts, body, caller, trace.clone(), &mut principal, &mut written)
+                let Seen {
+                    principal, written, ..
+                } = &mut seen;
+                self.graph(parts, body, caller, trace.clone(), principal, written)
                     .await
             }
             Handled::Arm(parts, body) => {
-                let outcome = self
-                    .arm(parts, body, caller, trace.clone(), &mut principal, &mut written)
-                    .await;
-                let code = match &outcome {
-                    Ok(_) => "",
+                match self.arm(parts, body, caller, trace.clone(), &mut seen).await {
+                    Ok(Answer::Kept(text)) => (answer::text_to_http(&text, takes_gzip), ""),
+                    Ok(Answer::Made(response)) => (answer::to_http(&method, &Ok(response)), ""),
                     Err(failure) => {
                         if let Some(cause) = &failure.error.internal {
                             tracing::error!(request_id, cause, "a request failed inside");
                         }
-                        failure.error.code.code
+                        let code = failure.error.code.code;
+                        (answer::to_http(&method, &Err(failure)), code)
                     }
-                };
-                (answer::to_http(&method, &outcome), code)
+                }
             }
         };
         answer::insert(&mut answer, Some(REQUEST_ID), &request_id);
@@ -91,26 +95,19 @@ impl Edge {
             answer::insert(&mut answer, Some(CLIENT_ID), client_id);
         }
         // Clients poll by the second; that they do is no news.
-        let poll = method == Method::GET
-            && answer.status().is_success()
-            && ResourcePath::parse(&path).is_ok_and(|path| operations::poll_of(&path).is_some());
-        if let Some((
-            principal,
-            Written {
-                action,
-                scope,
-                subscription,
-            },
-        )) = principal.clone().zip(written)
-        {
+        let poll = seen.poll && method == Method::GET && answer.status().is_success();
+        let Seen {
+            principal, written, ..
+        } = seen;
+        if let (Some(principal), Some(written)) = (&principal, written) {
             let activity = Activity {
                 at: env.clock.now(),
-                principal,
+                principal: principal.clone(),
                 address,
-                action,
+                action: written.action,
                 method: method.as_str().to_owned(),
-                scope,
-                subscription,
+                scope: written.scope,
+                subscription: written.subscription,
                 status: answer.status().as_u16(),
                 code,
                 correlation_id: correlation.clone(),
@@ -147,11 +144,15 @@ impl Edge {
         answer
     }
 
-    /// What needs no token: health, the endpoints document, the token service.
-    async fn plain(&self, parts: &Parts, body: Body, caller: &Caller) -> Handled {
+    /// What needs no token: health, the endpoints document, what is published, the token service.
+    async fn plain(&self, parts: Parts, body: Body, caller: &Caller) -> Handled {
         let inner = &self.inner;
         let path = parts.uri.path().trim_end_matches('/');
-        let collapsed = path.replace("//", "/").to_ascii_lowercase();
+        let collapsed = if path.len() <= LONGEST_KNOWN {
+            path.replace("//", "/").to_ascii_lowercase()
+        } else {
+            String::new()
+        };
         let known = match collapsed.as_str() {
             "/healthz" => Some((StatusCode::OK, json!({ "status": "ok" }))),
             "/readyz" => Some(match inner.store.get(key::STAMP).await {
@@ -187,39 +188,30 @@ impl Edge {
             }
             return Handled::Done(answer);
         }
-        if !inner.identity.serves(&collapsed) {
-            return Handled::Arm(parts.clone(), body);
+        if let Some(documents) = inner.published.get().filter(|documents| documents.serves(path)) {
+            return Handled::Done(published::answer(&**documents, &parts.method, path).await);
         }
+        if !inner.identity.serves(path) {
+            return Handled::Arm(parts, body);
+        }
+        let is_head = parts.method == Method::HEAD;
         let form = match body::read(&inner.env, body, MAX_FORM_BYTES).await {
             Ok(form) => form,
             Err(error) => return Handled::Done(answer::to_http(&parts.method, &Err(error.into()))),
         };
+        // Boxed: the future of every request, which is moved a few times, would have room for all that logging in needs.
         let answer = inner
             .identity
-            .answer(http::Request::from_parts(parts.clone(), form), caller)
-            .await;
-        Handled::Done(answer.map(|bytes| {
-            if parts.method == Method::HEAD {
-                Body::empty()
-            } else {
-                Body::from(bytes)
-            }
-        }))
+            .answer(http::Request::from_parts(parts, form), caller);
+        let answer = Box::pin(answer).await;
+        Handled::Done(answer.map(|bytes| if is_head { Body::empty() } else { Body::from(bytes) }))
     }
 
     /// Everything else is ARM's.
-    async fn arm(
-        &self,
-        parts: Parts,
-        body: Body,
-        caller: Caller,
-        mut trace: Trace,
-        principal: &mut Option<Principal>,
-        written: &mut Option<Written>,
-    ) -> Outcome {
+    async fn arm(&self, parts: Parts, body: Body, caller: Caller, mut trace: Trace, seen: &mut Seen) -> Told {
         let inner = &self.inner;
         let who = inner.authenticate(&parts.headers, &caller).await?;
-        *principal = Some(who.clone());
+        seen.principal = Some(who.clone());
         // From here on it does not count among the strangers at its address.
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
             place.belongs_to(&who.object_id);
@@ -246,15 +238,17 @@ impl Edge {
         let path = ResourcePath::parse(parts.uri.path())
             .map_err(|error| bad(&format!("The request path cannot be understood: {error}.")))?;
         let operation = operations::poll_of(&path);
+        seen.poll = operation.is_some();
         let target = match operation {
             Some(_) => None,
             None => Some(inner.registry.target(&path)?),
         };
-        let versions = match &target {
-            Some(target) => target.versions().to_vec(),
+        let versions: Cow<'_, [&'static str]> = match &target {
+            Some(target) => target.versions().into(),
             None => inner
                 .registry
-                .versions(path.namespace.as_deref().unwrap_or_default())?,
+                .versions(path.namespace.as_deref().unwrap_or_default())?
+                .into(),
         };
         let version = versions
             .iter()
@@ -283,28 +277,27 @@ impl Edge {
                 return Err(not_allowed((error, "GET".to_owned())));
             }
         };
-        if let Some(route) = route {
-            let (action, scope) = (route.permission(&path), scope_of(&path));
+        let asked = route.map(|route| (route.permission(&path), scope_of(&path)));
+        if let Some((route, (action, scope))) = route.zip(asked.as_ref()) {
             if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists) {
-                trace.action.clone_from(&action);
-                *written = Some(Written {
+                trace.action.clone_from(action);
+                seen.written = Some(Written {
                     action: action.clone(),
                     scope: scope.to_string(),
                     subscription: scope.subscription.clone(),
                 });
             }
-            inner.access.admit(route.gate, &who, &action, &scope).await?;
+            inner.access.admit(route.gate, &who, action, scope).await?;
         }
         // Of an operation that is asked for, the scope is looked at once it is known who may.
         if let Some(target) = &target {
             inner.check_scope(&path, &parts.method, target.is_group()).await?;
+            let namespace = target.provider.namespace();
+            inner.check_registered(&path, &parts.method, namespace).await?;
         }
         // After all that says whether it is there, before anything is done with it.
-        if let Some(route) = route {
-            inner
-                .access
-                .check_locks(&route.permission(&path), &scope_of(&path))
-                .await?;
+        if let Some((action, scope)) = &asked {
+            inner.access.check_locks(action, scope).await?;
         }
         let tag = |name: HeaderName| {
             parts
@@ -332,6 +325,20 @@ impl Edge {
             trace,
         };
         let call = Call::new(request, inner.access.clone());
+        if let Some((target, route)) = target.as_ref().zip(route).filter(|(_, route)| route.told) {
+            // Nothing is begun that would have to be ended, so there is no task of its own.
+            let telling = AssertUnwindSafe(target.provider.tell(route, &call)).catch_unwind();
+            match inner.env.clock.timeout(REQUEST_TIMEOUT, telling).await {
+                Ok(Ok(Ok(Some(text)))) => return Ok(Answer::Kept(text)),
+                // It is made below.
+                Ok(Ok(Ok(None))) => {}
+                Ok(Ok(Err(error))) => return Err(error.into()),
+                Ok(Err(_panic)) => {
+                    return Err(ArmError::internal("the handler panicked; the log says where").into());
+                }
+                Err(elapsed) => return Err(late(elapsed)),
+            }
+        }
         let answerer = target
             .as_ref()
             .zip(route)
@@ -348,18 +355,29 @@ impl Edge {
             }
         });
         match inner.env.clock.timeout(REQUEST_TIMEOUT, task).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => outcome.map(Answer::Made),
             Ok(Err(panic)) => Err(ArmError::internal(format_args!("the handler panicked: {panic}")).into()),
-            Err(elapsed) => {
-                let mut error = ArmError::new(
-                    ErrorCode::SERVICE_UNAVAILABLE,
-                    "The request takes longer than a minute; it goes on. Read the resource to see how it went.",
-                );
-                error.internal = Some(elapsed.to_string());
-                Err(error.into())
-            }
+            Err(elapsed) => Err(late(elapsed)),
         }
     }
+}
+
+fn late(elapsed: Elapsed) -> Failure {
+    let mut error = ArmError::new(
+        ErrorCode::SERVICE_UNAVAILABLE,
+        "The request takes longer than a minute; it goes on. Read the resource to see how it went.",
+    );
+    error.internal = Some(elapsed.to_string());
+    error.into()
+}
+
+/// What is to be told of a request beside its answer.
+#[derive(Default)]
+struct Seen {
+    principal: Option<Principal>,
+    written: Option<Written>,
+    /// Whether it asks how an operation goes.
+    poll: bool,
 }
 
 /// A request that changes something or hands out credentials, for the activity log.
@@ -422,6 +440,39 @@ impl Inner {
         })
     }
 
+    /// The subscription uses the provider, of which something is to be made or done. What is there is read and deleted all the same: there
+    /// is nothing, or it came at the moment in which the provider was given up.
+    async fn check_registered(
+        &self,
+        path: &ResourcePath,
+        method: &Method,
+        namespace: &str,
+    ) -> Result<(), Failure> {
+        let (Some(subscription), &(Method::PUT | Method::PATCH | Method::POST)) =
+            (&path.subscription, method)
+        else {
+            return Ok(());
+        };
+        let found = get_record::<SubscriptionRecord>(&*self.store, &key::subscription(subscription)).await;
+        let found = found.map_err(ArmError::internal)?;
+        if found.is_none_or(|found| found.value.uses(namespace)) {
+            return Ok(());
+        }
+        // Clients read the namespace out of these words.
+        let message = format!(
+            "The subscription is not registered to use namespace '{namespace}'. See https://aka.ms/rps-not-found for how to register \
+             subscriptions."
+        );
+        let code = ErrorCode::MISSING_SUBSCRIPTION_REGISTRATION;
+        let mut error = ArmError::new(code, message.clone());
+        error.details.push(Detail {
+            code,
+            message,
+            target: Some(namespace.to_owned()),
+        });
+        Err(error.into())
+    }
+
     /// The subscription exists, and the group, unless the request is about the group itself.
     pub(crate) async fn check_scope(
         &self,
@@ -432,7 +483,7 @@ impl Inner {
         let Some(subscription) = &path.subscription else {
             return Ok(());
         };
-        let found = get_record::<SubscriptionRecord>(&*self.store, &key::subscription(subscription)).await;
+        let found = self.store.get(&key::subscription(subscription)).await;
         if found.map_err(ArmError::internal)?.is_none() {
             return Err(ArmError::new(
                 ErrorCode::SUBSCRIPTION_NOT_FOUND,
@@ -443,14 +494,17 @@ impl Inner {
         let Some(group) = path.resource_group.as_ref().filter(|_| !is_group) else {
             return Ok(());
         };
-        let found = get_record::<GroupRecord>(&*self.store, &key::group(subscription, group)).await;
-        match found.map_err(ArmError::internal)? {
+        let key = key::group(subscription, group);
+        let found = self.store.get(&key).await.map_err(ArmError::internal)?;
+        let makes = *method == Method::PUT;
+        let group_of = |found| parse_record::<GroupRecord>(&key, found).map_err(ArmError::internal);
+        match &found {
             None => Err(ArmError::new(
                 ErrorCode::RESOURCE_GROUP_NOT_FOUND,
                 format!("Resource group '{group}' could not be found."),
             )
             .into()),
-            Some(found) if found.value.deleting && *method == Method::PUT => Err(ArmError::new(
+            Some(found) if makes && group_of(found)?.value.deleting => Err(ArmError::new(
                 ErrorCode::RESOURCE_GROUP_BEING_DELETED,
                 format!("The resource group '{group}' is being deleted; nothing can be created in it."),
             )

@@ -16,10 +16,11 @@ mod graph;
 mod handle;
 mod metadata;
 mod operations;
+mod published;
 mod query;
 mod serve;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arm_kernel::{AccessControl, Provider, Registry};
 use base_env::Env;
@@ -28,6 +29,7 @@ use identity::TokenService;
 use identity_graph::Graph;
 
 pub use body::MAX_BODY_BYTES;
+pub use published::{Published, PublishedError};
 pub use serve::{LIMITS, ServeError, ServerTls};
 
 /// What the edge is told about its stamp.
@@ -58,6 +60,7 @@ struct Inner {
     registry: Registry,
     graph: Graph,
     access: AccessControl,
+    published: OnceLock<Arc<dyn Published>>,
 }
 
 impl Edge {
@@ -86,8 +89,14 @@ impl Edge {
                 registry: Registry::new(providers),
                 graph,
                 access,
+                published: OnceLock::new(),
             }),
         }
+    }
+
+    /// From now on, these documents are there for anybody. Given once.
+    pub fn publish(&self, documents: Arc<dyn Published>) {
+        let _given_before = self.inner.published.set(documents);
     }
 
     /// The edge as an axum service: one handler for everything.

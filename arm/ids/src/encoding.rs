@@ -6,6 +6,9 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 /// Decodes `%XX`; `None` when that is malformed or not UTF-8. A `+` stays a `+`: that is a rule of forms, not of paths.
 pub fn decode(raw: &str) -> Option<String> {
+    if !raw.contains('%') {
+        return Some(raw.to_owned());
+    }
     let mut after = raw.split('%').skip(1);
     let whole = after.all(|rest| {
         let digits = rest.as_bytes();
@@ -30,7 +33,13 @@ pub fn parse_query(text: &str, most: usize) -> Option<Vec<(String, String)>> {
             return None;
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let field = |text: &str| decode(&text.replace('+', " "));
+        let field = |text: &str| {
+            if text.contains('+') {
+                decode(&text.replace('+', " "))
+            } else {
+                decode(text)
+            }
+        };
         fields.push((field(name)?, field(value)?));
     }
     Some(fields)

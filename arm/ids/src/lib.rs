@@ -1,6 +1,6 @@
 //! ARM paths and identifiers: parse, compare, print. No I/O.
 //!
-//! Always true: comparison ignores case, printing keeps the caller's casing of names; empty segments (`//`) are
+//! Always true: comparison ignores the case of ASCII letters ([`same_name`]), printing keeps the caller's casing of names; empty segments (`//`) are
 //! collapsed (the Azure CLI sends them); whatever the bytes, parsing ends in a [`ResourcePath`] or a [`PathError`].
 //!
 //! Called by: the edge (every request), providers (ids in bodies and in answers).
@@ -84,12 +84,12 @@ impl ResourcePath {
     /// Whether both name the same thing, ignoring case as ARM does.
     pub fn same(&self, other: &Self) -> bool {
         let option = |a: &Option<String>, b: &Option<String>| match (a, b) {
-            (Some(a), Some(b)) => equal(a, b),
+            (Some(a), Some(b)) => same_name(a, b),
             (None, None) => true,
             _ => false,
         };
         let list =
-            |a: &[String], b: &[String]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b));
+            |a: &[String], b: &[String]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_name(a, b));
         option(&self.subscription, &other.subscription)
             && option(&self.resource_group, &other.resource_group)
             && option(&self.namespace, &other.namespace)
@@ -105,21 +105,23 @@ impl ResourcePath {
 
 /// Whether two location names are the same: ARM ignores case and blanks.
 pub fn same_location(a: &str, b: &str) -> bool {
-    let plain = |text: &str| -> Vec<char> {
-        text.chars()
-            .filter(|char| !char.is_whitespace())
-            .flat_map(char::to_lowercase)
-            .collect()
+    let plain = |text: &str| {
+        let mut text = folded(text);
+        text.retain(|char| !char.is_whitespace());
+        text
     };
     plain(a) == plain(b)
 }
 
-/// Names may be Unicode, so ASCII folding is not enough.
-fn equal(a: &str, b: &str) -> bool {
+/// Whether two names are the same: in ARM the case of ASCII letters makes no difference, and nothing else makes none. `Ä` and `ä` are two
+/// names, in ids as in the keys of records and in the scopes of rights.
+pub fn same_name(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
-        || a.chars()
-            .flat_map(char::to_lowercase)
-            .eq(b.chars().flat_map(char::to_lowercase))
+}
+
+/// A name so that it equals all those that are the same.
+pub fn folded(name: &str) -> String {
+    name.to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ fn segment(raw: &str, position: usize) -> Result<String, PathError> {
     if text.is_empty() || text == "." || text == ".." || text.chars().any(char::is_control) {
         return Err(PathError::Characters(position));
     }
-    if text.chars().count() > MAX_SEGMENT_CHARS {
+    // No text has more characters than bytes.
+    if text.len() > MAX_SEGMENT_CHARS && text.chars().count() > MAX_SEGMENT_CHARS {
         return Err(PathError::SegmentTooLong(position));
     }
     Ok(text)
@@ -80,16 +81,16 @@ fn walk(segments: Vec<String>) -> ResourcePath {
         // Right behind a namespace it is a type of that: `Microsoft.Features/providers/{namespace}/features/{name}`.
         let is_type = path.namespace.is_some() && path.types.is_empty();
         if kind.eq_ignore_ascii_case("providers") && !is_type {
-            let below = ResourcePath {
-                subscription: path.subscription.clone(),
-                resource_group: path.resource_group.clone(),
-                namespace: Some(name),
-                ..ResourcePath::default()
-            };
-            let above = std::mem::replace(&mut path, below);
-            if above.namespace.is_some() || !above.types.is_empty() {
+            if path.namespace.is_some() || !path.types.is_empty() {
+                let below = ResourcePath {
+                    subscription: path.subscription.clone(),
+                    resource_group: path.resource_group.clone(),
+                    ..ResourcePath::default()
+                };
+                let above = std::mem::replace(&mut path, below);
                 path.parent = Some(Box::new(above));
             }
+            path.namespace = Some(name);
         } else {
             path.types.push(kind);
             path.names.push(name);

@@ -67,16 +67,24 @@ struct Segment<'a>(&'a str);
 
 impl Display for Segment<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for char in self.0.chars() {
-            if matches!(char, '%' | '/' | '?' | '#' | ' ' | '\\') || char.is_control() {
+        let mut rest = self.0;
+        // Every request prints its path a few times, and hardly a name has such a character: what is between them is written at once.
+        while let Some(at) = rest.find(changes_meaning) {
+            let (before, after) = rest.split_at(at);
+            f.write_str(before)?;
+            let mut chars = after.chars();
+            if let Some(char) = chars.next() {
                 let mut bytes = [0; 4];
                 for byte in char.encode_utf8(&mut bytes).bytes() {
                     write!(f, "%{byte:02X}")?;
                 }
-            } else {
-                f.write_char(char)?;
             }
+            rest = chars.as_str();
         }
-        Ok(())
+        f.write_str(rest)
     }
+}
+
+fn changes_meaning(char: char) -> bool {
+    matches!(char, '%' | '/' | '?' | '#' | ' ' | '\\') || char.is_control()
 }

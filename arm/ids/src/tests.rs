@@ -208,8 +208,12 @@ fn what_cannot_be_a_path_is_refused_with_its_place() {
 }
 
 #[test]
-fn comparison_ignores_case_and_nothing_else() {
-    let a = parse("/subscriptions/S/resourceGroups/GRÜN/providers/Microsoft.X/Tops/N");
+fn comparison_ignores_the_case_of_ascii_letters_and_nothing_else() {
+    let a = parse("/subscriptions/S/resourceGroups/GRüN/providers/Microsoft.X/Tops/N");
+    assert!(!a.same(&parse(
+        "/subscriptions/S/resourceGroups/GRÜN/providers/Microsoft.X/Tops/N"
+    )));
+    assert!(crate::same_location("We St", "west") && !crate::same_location("Ä", "ä"));
     assert!(a.same(&parse(
         "/Subscriptions/s/resourcegroups/grün//providers/microsoft.x/tops/n"
     )));

@@ -22,7 +22,8 @@ use jiff::Timestamp;
 
 use crate::request::{RequestInfo, scope_of};
 
-/// How many refusals are written down within [`REFUSAL_WINDOW`]; of more only the number is told, in the service's log. Each costs a commit.
+/// How many refusals of a subscription are written down within [`REFUSAL_WINDOW`]; of more only the number is told, in the service's log. Each
+/// costs a commit. Those of one subscription keep nobody from reading those of another.
 const MAX_REFUSALS: u32 = 100;
 /// See [`MAX_REFUSALS`].
 const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
@@ -122,8 +123,8 @@ pub struct StoreLog {
 struct State {
     /// By subscription: records since its log was trimmed last.
     since_trim: HashMap<Option<String>, usize>,
-    /// When the present window of refusals began, and how many there were in it.
-    window: Option<(Duration, u32)>,
+    /// By subscription, of those that there are: when the present window of refusals began, and how many there were in it.
+    windows: HashMap<Option<String>, (Duration, u32)>,
 }
 
 impl StoreLog {
@@ -142,22 +143,27 @@ impl StoreLog {
             .expect("nothing panics while it holds this lock")
     }
 
-    /// Whether one more refusal is written down.
-    fn takes_refusal(&self) -> bool {
+    /// Whether one more refusal in a subscription is written down.
+    fn takes_refusal(&self, subscription: Option<&str>) -> bool {
         let now = self.env.clock.monotonic();
         let mut state = self.state();
-        let (began, count) = match state.window {
+        let own = subscription.map(arm_ids::folded);
+        let (began, count) = match state.windows.get(&own).copied() {
             Some((began, count)) if now.saturating_sub(began) < REFUSAL_WINDOW => (began, count),
             Some((_, count)) => {
                 let dropped = count.saturating_sub(MAX_REFUSALS);
                 if dropped > 0 {
-                    tracing::warn!(dropped, "refused requests came too fast for the activity log");
+                    tracing::warn!(
+                        dropped,
+                        subscription = subscription.unwrap_or_default(),
+                        "refused requests came too fast for the activity log"
+                    );
                 }
                 (now, 0)
             }
             None => (now, 0),
         };
-        state.window = Some((began, count.saturating_add(1)));
+        state.windows.insert(own, (began, count.saturating_add(1)));
         count < MAX_REFUSALS
     }
 
@@ -173,7 +179,7 @@ impl StoreLog {
         }
         if !activity.logged {
             let failed = activity.status >= 400;
-            if failed && !self.takes_refusal() {
+            if failed && !self.takes_refusal(subscription) {
                 return Ok(());
             }
             let record = ActivityRecord {

@@ -224,6 +224,49 @@ impl Call {
             .await
     }
 
+    /// Whether somebody else may do something, e.g. an identity that the caller lets something else have.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub async fn may_other(
+        &self,
+        principal: &Principal,
+        action: &str,
+        scope: &ResourcePath,
+    ) -> Result<bool, ArmError> {
+        self.access.authorizer.may(principal, action, scope).await
+    }
+
+    /// Lets the caller through for other resources that a body names, or says of all that it may not do that with, in one answer and
+    /// whether they are there or not, `LinkedAuthorizationFailed`. `own` is the action of the request itself.
+    ///
+    /// # Errors
+    /// When the caller may not, or that cannot be found out.
+    pub async fn check_linked(
+        &self,
+        own: &str,
+        action: &str,
+        linked: &[ResourcePath],
+    ) -> Result<(), ArmError> {
+        let mut refused = Vec::new();
+        for scope in linked {
+            if !self.may(action, scope).await? {
+                refused.push(scope.to_string());
+            }
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let Principal { name, object_id, .. } = &self.request.principal;
+        let message = format!(
+            "The client '{name}' with object id '{object_id}' has permission to perform action '{own}' on scope '{}'; however, it does \
+             not have permission to perform action '{action}' on the linked scope(s) '{}' or the linked scope(s) are invalid.",
+            crate::scope_of(&self.request.path),
+            refused.join(",")
+        );
+        Err(ArmError::new(ErrorCode::LINKED_AUTHORIZATION_FAILED, message))
+    }
+
     /// Whether the caller may do anything at a scope, above or below.
     ///
     /// # Errors

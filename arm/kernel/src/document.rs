@@ -7,11 +7,25 @@ use crate::provider::{Namespace, routes};
 /// The document.
 pub fn operations_document<P: Namespace>() -> Value {
     let namespace = P::NAME;
-    let register = json!({
-        "name": format!("{namespace}/register/action"),
-        "isDataAction": false,
-        "display": { "provider": namespace, "resource": "Subscription", "operation": "Register",
-            "description": "Registers the subscription with the provider." },
+    let registering = [
+        (
+            "register",
+            "Register",
+            "Registers the subscription with the provider.",
+        ),
+        (
+            "unregister",
+            "Unregister",
+            "Has the subscription not use the provider any more.",
+        ),
+    ]
+    .map(|(action, operation, description)| {
+        json!({
+            "name": format!("{namespace}/{action}/action"),
+            "isDataAction": false,
+            "display": { "provider": namespace, "resource": "Subscription", "operation": operation,
+                "description": description },
+        })
     });
     let mut actions: Vec<(String, &str)> = routes::<P>()
         .into_iter()
@@ -27,6 +41,6 @@ pub fn operations_document<P: Namespace>() -> Value {
             "display": { "provider": namespace, "resource": resource, "operation": name.rsplit('/').next(), "description": name },
         })
     });
-    let value: Vec<Value> = std::iter::once(register).chain(rest).collect();
+    let value: Vec<Value> = registering.into_iter().chain(rest).collect();
     json!({ "value": value })
 }

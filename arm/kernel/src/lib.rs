@@ -13,6 +13,7 @@
 //!
 //! Always true: a row without a handler does not compile; no handler runs for a caller whom the [`Authorizer`] does not let do the row's
 //! action; a write is decided on what is there when it is committed, or again;
+//! an answer that was kept is the one that would be made now ([`Kept`]);
 //! either step of a group's deletion may be repeated or killed at any point.
 //!
 //! Called by: the edge, the providers, and the assembly, which runs the reaper.
@@ -22,6 +23,7 @@ mod call;
 mod document;
 mod filter;
 mod group_reaper;
+mod kept;
 mod list;
 pub mod odata;
 pub mod operations;
@@ -41,6 +43,7 @@ pub use call::{AccessControl, AllowAll, Authorizer, Call, Change, Locks, NoLocks
 pub use document::operations_document;
 pub use filter::{FIELDS, Filter};
 pub use group_reaper::{GROUP_DELETION, GroupReaper};
+pub use kept::{Keeper, Kept, Shown, Text};
 pub use list::{Items, PAGE, expands};
 pub use preconditions::etag;
 pub use provider::{Namespace, Provider, Route, routes};
@@ -54,5 +57,5 @@ pub use tags::{MAX_TAGS, TAGS, Tagged, Tags, TagsWish, check_tag, patch_tags, re
 pub use text::quote;
 pub use types::{
     DeleteMembers, Gate, Handler, List, ListMembers, Members, Operation, OperationResult, Query,
-    ResourceType, Run, RunTags, Scope, Shape, Verb,
+    ResourceType, Run, RunTags, Scope, Shape, Tell, Told, Verb,
 };

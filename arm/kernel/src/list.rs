@@ -1,10 +1,12 @@
 //! Lists: `$filter`, `$expand`, `$top`, `$skiptoken`, `nextLink`. Pure.
 
+use std::sync::Arc;
+
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::{Query, filter::Filter, quote};
+use crate::{Query, filter::Filter, kept::Text, quote};
 
 /// The most items of a page, and what a page has where `$top` does not say.
 pub const PAGE: usize = 1000;
@@ -14,11 +16,23 @@ pub const PAGE: usize = 1000;
 /// Lists that need more than a page are in the order of their items' keys, and a page begins after the last key of the page before: what
 /// is made or deleted between two pages does not make others appear twice or not at all.
 #[derive(Debug)]
-pub enum Items {
+pub enum Items<T = Value> {
     /// Their keys are their ids, which ignore case. A list that fits into a page is in the order given.
-    ById(Vec<Value>),
+    ById(Vec<T>),
     /// With their keys, in whose order they are listed. Two items of one key count as one.
-    Keyed(Vec<(String, Value)>),
+    Keyed(Vec<(String, T)>),
+}
+
+/// An item of a list.
+pub(crate) trait Listed: Send + Sync {
+    /// What lists compare: `id`, `name`, `type`, `location`, `tags`; and maybe more.
+    fn facts(&self) -> &Value;
+}
+
+impl Listed for Value {
+    fn facts(&self) -> &Value {
+        self
+    }
 }
 
 impl From<Vec<Value>> for Items {
@@ -27,42 +41,75 @@ impl From<Vec<Value>> for Items {
     }
 }
 
-/// A list's answer: the items that `$filter` lets through, at most `$top` or [`PAGE`] of them, and where the rest is to be had.
+/// A list's answer.
 ///
 /// # Errors
 /// `BadRequest` where the query is not understood.
 pub(crate) fn page(request: &Request, query: Query, items: Items) -> Result<Response, ArmError> {
+    let (value, link) = cut(request, query, items)?;
+    let mut body = json!({ "value": value });
+    if let Some(link) = link {
+        body["nextLink"] = json!(link);
+    }
+    Ok(Response::ok(body))
+}
+
+/// The same of items that are texts.
+///
+/// # Errors
+/// As [`page`].
+pub(crate) fn text_page(request: &Request, query: Query, items: Items<Arc<Text>>) -> Result<Text, ArmError> {
+    let (value, link) = cut(request, query, items)?;
+    let length: usize = value.iter().map(|text| text.plain().len() + 1).sum();
+    let mut body = Vec::with_capacity(length + 512);
+    body.extend_from_slice(b"{\"value\":[");
+    for (number, text) in value.iter().enumerate() {
+        if number > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(text.plain());
+    }
+    body.push(b']');
+    if let Some(link) = link {
+        body.extend_from_slice(b",\"nextLink\":");
+        body.extend_from_slice(json!(link).to_string().as_bytes());
+    }
+    body.push(b'}');
+    Ok(Text::once(body))
+}
+
+/// The items that `$filter` lets through, at most `$top` or [`PAGE`] of them, and where the rest is to be had.
+fn cut<T: Listed>(
+    request: &Request,
+    query: Query,
+    items: Items<T>,
+) -> Result<(Vec<T>, Option<String>), ArmError> {
     let filter = if query.own_filter {
         Filter::default()
     } else {
         Filter::of(request, query.filter)?
     };
     let (top, after) = (top(request)?, after(request)?);
-    let mut items: Vec<(String, Value)> = match items {
+    let mut items: Vec<(String, T)> = match items {
         Items::ById(mut items) => {
-            items.retain(|item| filter.admits(item));
+            items.retain(|item| filter.admits(item.facts()));
             if after.is_none() && items.len() <= top {
-                return Ok(Response::ok(json!({ "value": items })));
+                return Ok((items, None));
             }
-            items.into_iter().map(|item| (id(&item), item)).collect()
+            items.into_iter().map(|item| (id(item.facts()), item)).collect()
         }
         Items::Keyed(items) => items
             .into_iter()
-            .filter(|(_, item)| filter.admits(item))
+            .filter(|(_, item)| filter.admits(item.facts()))
             .collect(),
     };
     items.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut rest = items
         .into_iter()
         .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after));
-    let page: Vec<(String, Value)> = rest.by_ref().take(top).collect();
+    let page: Vec<(String, T)> = rest.by_ref().take(top).collect();
     let link = rest.next().and(page.last()).map(|(last, _)| next(request, last));
-    let value: Vec<Value> = page.into_iter().map(|(_, item)| item).collect();
-    let mut body = json!({ "value": value });
-    if let Some(link) = link {
-        body["nextLink"] = json!(link);
-    }
-    Ok(Response::ok(body))
+    Ok((page.into_iter().map(|(_, item)| item).collect(), link))
 }
 
 /// Refuses `$` parameters that an operation does not have, by name: what was asked with them would silently be missing in the answer.
@@ -119,7 +166,7 @@ pub fn expands(request: &Request, value: &str) -> bool {
 
 /// Ids ignore case. Where they are not unique, names beside them are.
 fn id(item: &Value) -> String {
-    let text = |member: &str| item[member].as_str().unwrap_or_default().to_lowercase();
+    let text = |member: &str| arm_ids::folded(item[member].as_str().unwrap_or_default());
     format!("{}\0{}", text("id"), text("name"))
 }
 

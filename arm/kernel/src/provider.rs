@@ -1,5 +1,7 @@
 //! A provider as the edge sees it: its types erased to routes.
 
+use std::sync::Arc;
+
 use arm_ids::ResourcePath;
 use arm_wire::{ArmError, ErrorCode, Response};
 use async_trait::async_trait;
@@ -7,9 +9,10 @@ use serde_json::Value;
 
 use crate::{
     Call, Mode, TagsWish,
-    list::{Items, check_query, page},
+    kept::Text,
+    list::{Items, Listed, check_query, page, text_page},
     request::scope_of,
-    types::{Gate, Handler, Operation, OperationResult, Query, ResourceType, Run, Scope, Verb},
+    types::{Gate, Handler, Operation, OperationResult, Query, ResourceType, Run, Scope, Tell, Verb},
 };
 
 /// What a crate writes to be a provider: its namespace and its list of types.
@@ -41,6 +44,8 @@ pub struct Route {
     pub query: Query,
     /// Who may ask for it.
     pub gate: Gate,
+    /// Whether its answers are kept as text, see [`Provider::tell`].
+    pub told: bool,
     permission: String,
     /// Its place in [`Namespace::TYPES`].
     place: (usize, usize),
@@ -54,6 +59,9 @@ impl Route {
 
     /// The action that the caller must be allowed for a request to `path`.
     pub fn permission(&self, path: &ResourcePath) -> String {
+        if !self.permission.contains('{') {
+            return self.permission.clone();
+        }
         let namespace = path.namespace.as_deref().unwrap_or_default();
         self.permission.replace("{namespace}", namespace)
     }
@@ -68,6 +76,10 @@ pub trait Provider: Send + Sync + 'static {
     fn routes(&self) -> Vec<Route>;
     /// Answers a call of one of its routes.
     async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
+    /// The text of what [`Self::handle`] would answer with 200 to a call that reads; `None` of a route that keeps none: then it is made.
+    async fn tell(&self, _: &Route, _: &Call) -> Result<Option<Arc<Text>>, ArmError> {
+        Ok(None)
+    }
     /// What [`Self::handle`] would answer, without doing it. `OperationNotAllowed` for what changes nothing.
     async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;
     /// Reads or changes the tags of the resource at the call's path, of which `route` is any operation.
@@ -121,6 +133,7 @@ fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize
         result: row.result,
         query: row.query,
         gate: row.gate,
+        told: row.tell.is_some(),
         permission,
         place,
     }
@@ -136,7 +149,7 @@ fn since(versions: &'static [&'static str], first: Option<&str>) -> &'static [&'
 }
 
 /// The items of a list that its caller may see.
-async fn shown(route: &Route, call: &Call, items: Items) -> Result<Items, ArmError> {
+async fn shown<T: Listed>(route: &Route, call: &Call, items: Items<T>) -> Result<Items<T>, ArmError> {
     match route.gate {
         Gate::Action | Gate::Anybody | Gate::Reaches => Ok(items),
         Gate::Items | Gate::ItemsByType | Gate::ItemsReached => {
@@ -149,7 +162,7 @@ async fn shown(route: &Route, call: &Call, items: Items) -> Result<Items, ArmErr
                 Items::ById(items) => {
                     let mut shown = Vec::with_capacity(items.len());
                     for item in items {
-                        if visible(route, call, &item).await? {
+                        if visible(route, call, item.facts()).await? {
                             shown.push(item);
                         }
                     }
@@ -158,7 +171,7 @@ async fn shown(route: &Route, call: &Call, items: Items) -> Result<Items, ArmErr
                 Items::Keyed(items) => {
                     let mut shown = Vec::with_capacity(items.len());
                     for (key, item) in items {
-                        if visible(route, call, &item).await? {
+                        if visible(route, call, item.facts()).await? {
                             shown.push((key, item));
                         }
                     }
@@ -220,6 +233,26 @@ impl<P: Namespace> Provider for P {
         };
         check_query(&call.request, row.name, row.query, false)?;
         run(self, call).await
+    }
+
+    async fn tell(&self, route: &Route, call: &Call) -> Result<Option<Arc<Text>>, ArmError> {
+        let row = row::<P>(route)?;
+        let Some(tell) = &row.tell else { return Ok(None) };
+        let request = &call.request;
+        let list = matches!(tell, Tell::All(_));
+        check_query(request, row.name, row.query, list)?;
+        let version = route.versions.iter().find(|own| **own == request.api_version);
+        let Some(version) = version.copied() else {
+            return Ok(None);
+        };
+        match tell {
+            Tell::One(tell) => tell(self, call, version).await.map(Some),
+            Tell::All(tell) => {
+                let items = Items::ById(tell(self, call, version).await?);
+                let items = shown(route, call, items).await?;
+                text_page(request, row.query, items).map(|page| Some(Arc::new(page)))
+            }
+        }
     }
 
     async fn preview(&self, route: &Route, call: &Call) -> Result<Response, ArmError> {

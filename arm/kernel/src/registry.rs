@@ -30,10 +30,10 @@ pub struct Registry {
 }
 
 /// A path as the tables know it.
-struct View {
-    namespace: String,
+struct View<'a> {
+    namespace: &'a str,
     scope: Scope,
-    types: Vec<String>,
+    types: Vec<&'a str>,
     /// Whether it was looked up as one of [`GENERIC`].
     generic: bool,
     shapes: &'static [Shape],
@@ -102,12 +102,12 @@ impl Registry {
     pub fn target(&self, path: &ResourcePath) -> Result<Target, ArmError> {
         let view = self.view(path);
         if !view.generic {
-            self.entry(&view.namespace)?;
+            self.entry(view.namespace)?;
         } else if let Some(namespace) = &path.namespace {
             // `/subscriptions/{s}/providers/{ns}`: the namespace is the name of the item.
             self.entry(namespace)?;
         }
-        let Entry { provider, routes } = self.entry(&view.namespace)?;
+        let Entry { provider, routes } = self.entry(view.namespace)?;
         // The generic types are reached without their namespace, and hang on nothing.
         let reachable = if view.generic {
             path.parent.is_none()
@@ -150,7 +150,7 @@ impl Registry {
         ))
     }
 
-    fn view(&self, path: &ResourcePath) -> View {
+    fn view<'a>(&self, path: &'a ResourcePath) -> View<'a> {
         const ITEM: &[Shape] = &[Shape::Item];
         const OPEN: &[Shape] = &[Shape::Collection, Shape::Action];
         let shapes = if path.types.len() > path.names.len() {
@@ -160,31 +160,31 @@ impl Registry {
         };
         match &path.namespace {
             Some(namespace) if !path.types.is_empty() && !self.is_provider_action(path) => View {
-                namespace: namespace.clone(),
+                namespace,
                 scope: match (&path.parent, &path.subscription, &path.resource_group) {
                     (Some(_), _, _) => Scope::Resource,
                     (None, _, Some(_)) => Scope::ResourceGroup,
                     (None, Some(_), None) => Scope::Subscription,
                     (None, None, None) => Scope::Tenant,
                 },
-                types: path.types.clone(),
+                types: path.types.iter().map(String::as_str).collect(),
                 generic: false,
                 shapes,
             },
             _ => {
                 let mut types = Vec::new();
                 if path.subscription.is_some() {
-                    types.push("subscriptions".to_owned());
+                    types.push("subscriptions");
                 }
                 if path.resource_group.is_some() {
-                    types.push("resourceGroups".to_owned());
+                    types.push("resourceGroups");
                 }
                 if path.namespace.is_some() {
-                    types.push("providers".to_owned());
+                    types.push("providers");
                 }
-                types.extend(path.types.iter().cloned());
+                types.extend(path.types.iter().map(String::as_str));
                 View {
-                    namespace: GENERIC.to_owned(),
+                    namespace: GENERIC,
                     scope: Scope::Tenant,
                     types,
                     generic: true,
@@ -258,15 +258,20 @@ impl Target {
     }
 }
 
-fn own_tenant_path(view: &View) -> bool {
+fn own_tenant_path(view: &View<'_>) -> bool {
     view.scope == Scope::Tenant && view.namespace.eq_ignore_ascii_case(GENERIC)
 }
 
-fn same_types(route: &Route, types: &[String]) -> bool {
+fn same_types(route: &Route, types: &[&str]) -> bool {
     let action = match route.verb {
         Verb::Action(action) => Some(action),
         _ => None,
     };
+    // Every request looks at all rows of its provider; hardly one of them is as long, which is told sooner than what it says.
+    let long = route.path.len() + action.map_or(0, |action| 1 + action.len());
+    if types.iter().map(|kind| kind.len() + 1).sum::<usize>() != long + 1 {
+        return false;
+    }
     let mut own = route.path.split('/').chain(action);
     types
         .iter()

@@ -15,11 +15,12 @@ use serde_json::Value;
 
 use crate::{
     Call, activity,
+    kept::{self, Keeper, Shown},
     list::Items,
     preconditions::{check_change, check_put},
     provider::Namespace,
     request::RequestInfo,
-    types::{Operation, Verb},
+    types::{Operation, Tell, Verb},
 };
 
 /// How often a decision is made again because the records changed meanwhile. A few writers at most compete for a resource.
@@ -143,6 +144,15 @@ pub trait Resource: Send + Sync + 'static {
         api_version: &str,
     ) -> Result<Vec<Value>, ArmError>;
 
+    /// Reads into the state what a mutation names beside the path: other resources in a body. Before each decision.
+    async fn read_named(
+        _: &Self::Provider,
+        _: &mut Self::State,
+        _: Mutation<'_, Self::Action>,
+    ) -> Result<(), ArmError> {
+        Ok(())
+    }
+
     /// Decides. Pure.
     fn decide(
         context: &Context<'_, <Self::Provider as Host>::Config>,
@@ -243,7 +253,7 @@ pub async fn write<R: Resource>(
         Mutation::Delete => Kind::Delete,
         Mutation::Act(_) => Kind::Act,
     };
-    write_with(provider, info, kind, mode, &|context, state| {
+    write_with(provider, info, kind, Some(mutation), mode, &|context, state| {
         R::decide(context, state, mutation)
     })
     .await
@@ -258,18 +268,19 @@ type Decide<'a, R> = dyn Fn(
     + Sync
     + 'a;
 
-/// [`write`], where `decide` decides.
+/// [`write`], where `decide` decides about `mutation`, or about something that names nothing.
 pub(crate) async fn write_with<R: Resource>(
     provider: &R::Provider,
     info: &RequestInfo<'_>,
     kind: Kind,
+    mutation: Option<Mutation<'_, R::Action>>,
     mode: Mode,
     decide: &Decide<'_, R>,
 ) -> Result<Written<R>, ArmError> {
     let mut attempt = 1;
     let mut turn = None;
     loop {
-        let state = R::read(provider, info.path, Purpose::Decision).await?;
+        let mut state = R::read(provider, info.path, Purpose::Decision).await?;
         let presence = R::presence(&state, info.path);
         if kind == Kind::Put {
             R::creatable(&state, info.path)?;
@@ -277,6 +288,9 @@ pub(crate) async fn write_with<R: Resource>(
         preconditions(info, &presence, kind)?;
         if kind == Kind::Patch && !matches!(presence, Presence::Present(_)) {
             return Err(R::missing(&state, info.path));
+        }
+        if let Some(mutation) = mutation {
+            R::read_named(provider, &mut state, mutation).await?;
         }
         let context = Context {
             config: provider.config(),
@@ -479,6 +493,30 @@ impl<P: Host> Operation<P> {
         Self::read(Verb::Get, name, |provider, call| {
             Box::pin(get::<R>(provider, call))
         })
+    }
+
+    /// GET of one whose answers are kept.
+    pub const fn get_kept<R: Shown<Provider = P>>(name: &'static str) -> Self
+    where
+        P: Keeper,
+    {
+        let mut row = Self::get::<R>(name);
+        row.tell = Some(Tell::One(|provider, call, api_version| {
+            Box::pin(kept::one::<R>(provider, &call.request.path, api_version))
+        }));
+        row
+    }
+
+    /// GET of all, of which the answers are kept.
+    pub const fn list_kept<R: Shown<Provider = P>>(name: &'static str) -> Self
+    where
+        P: Keeper,
+    {
+        let mut row = Self::list::<R>(name);
+        row.tell = Some(Tell::All(|provider, call, api_version| {
+            Box::pin(kept::all::<R>(provider, &call.request.path, api_version))
+        }));
+        row
     }
 
     /// HEAD of one: 204 where it is there.

@@ -120,6 +120,7 @@ pub async fn patch_tags<R: Tagged>(
         provider,
         &RequestInfo::of(request),
         Kind::Patch,
+        None,
         mode,
         &|context, state| decide::<R>(context, state, &request.body),
     )
@@ -199,6 +200,7 @@ pub async fn tags_at<R: Tagged>(
         provider,
         &RequestInfo::of(request),
         Kind::Patch,
+        None,
         mode,
         &|context, state| {
             let present = R::tags(state).ok_or_else(|| R::missing(state, context.info.path))?;

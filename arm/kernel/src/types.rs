@@ -1,16 +1,21 @@
 //! What a resource type is: one value, with everything that is served of it.
 
+use std::sync::Arc;
+
 use arm_wire::{ArmError, Response};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{Call, Mode, TagsWish, list::Items, schema::Schema};
+use crate::{Call, Mode, TagsWish, kept::Text, list::Items, schema::Schema};
 
 /// Answers one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
 pub type Run<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Response, ArmError>>;
 
 /// Gives all items of a list; the kernel filters them and makes pages of them.
 pub type List<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Items, ArmError>>;
+
+/// Gives the text of one answer, or of all items of a list, in an api-version.
+pub type Told<P, T> = for<'a> fn(&'a P, &'a Call, &'static str) -> BoxFuture<'a, Result<T, ArmError>>;
 
 /// Reads or changes the tags of the resource at a call's path, for the tags API.
 pub type RunTags<P> =
@@ -69,6 +74,16 @@ pub struct Operation<P: 'static> {
     pub gate: Gate,
     /// Who answers.
     pub handler: Handler<P>,
+    /// Who has the same answers as text, kept; `None` where each is made when it is asked for.
+    pub tell: Option<Tell<P>>,
+}
+
+/// Who has answers as text.
+pub enum Tell<P: 'static> {
+    /// Of one resource.
+    One(Told<P, Arc<Text>>),
+    /// Of all items of a list; the kernel filters them and makes pages of them.
+    All(Told<P, Vec<Arc<Text>>>),
 }
 
 /// Who may ask for an operation. Whatever it says, a valid token is needed.
@@ -224,6 +239,7 @@ impl<P> Operation<P> {
             tags: None,
             gate: Gate::Action,
             handler,
+            tell: None,
         }
     }
 

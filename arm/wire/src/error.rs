@@ -80,6 +80,42 @@ codes! {
     INSUFFICIENT_SUBNET_SIZE = "InsufficientSubnetSize" 400,
         "A range has too few addresses for the nodes and pods asked for.",
         "Ask for fewer nodes or pods, or for a larger range.";
+    /// No room left in a tenant's subnet.
+    SUBNET_IS_FULL = "SubnetIsFull" 400,
+        "A subnet has fewer free addresses than are asked for.",
+        "Ask for fewer nodes, use another subnet, or free addresses of this one; the message has the figures.";
+    /// A range that is none.
+    INVALID_CIDR_NOTATION = "InvalidCIDRNotation" 400,
+        "An address prefix is not one of IPv4, or has bits set behind its length.",
+        "Send the prefix that the message names, e.g. `10.1.0.0/16`.";
+    /// A subnet that cannot be.
+    NETCFG_INVALID_SUBNET = "NetcfgInvalidSubnet" 400,
+        "A subnet's name or range is not valid in its virtual network: ranges are from /2 to /29.",
+        "Choose another one.";
+    /// Outside its VNET.
+    NETCFG_SUBNET_OUTSIDE = "NetcfgSubnetRangeOutsideVnet" 400,
+        "A subnet's range is outside the address space of its virtual network.",
+        "Choose a range inside, or add one to the virtual network's address space first.";
+    /// Over another one.
+    NETCFG_SUBNET_RANGES_OVERLAP = "NetcfgSubnetRangesOverlap" 400,
+        "A subnet's range overlaps that of another subnet of its virtual network.",
+        "Choose a range that is free; `az network vnet subnet list` shows what is not.";
+    /// Somebody is in it.
+    IN_USE_SUBNET = "InUseSubnetCannotBeDeleted" 400,
+        "A subnet, or a virtual network with it, cannot be deleted or moved while a cluster's nodes are in it.",
+        "Delete the node pools or clusters that the message names; wait until they are gone.";
+    /// Subnets go by it.
+    IN_USE_SECURITY_GROUP = "InUseNetworkSecurityGroupCannotBeDeleted" 400,
+        "A network security group cannot be deleted while subnets go by it.",
+        "Take it away from the subnets that the message names first.";
+    /// Two rules at one place.
+    SECURITY_RULE_CONFLICT = "SecurityRuleConflict" 400,
+        "Two rules of a network security group have the same priority and direction.",
+        "Give one of them another priority.";
+    /// A reference to nothing.
+    INVALID_RESOURCE_REFERENCE = "InvalidResourceReference" 400,
+        "The body names a resource that is not there, or that is of another kind.",
+        "Check the id; make the resource first.";
     /// Not possible in this state or ever.
     OPERATION_NOT_ALLOWED = "OperationNotAllowed" 400,
         "The change is not allowed; the message says why and what is.",
@@ -128,6 +164,18 @@ codes! {
     AUTHORIZATION_FAILED = "AuthorizationFailed" 403,
         "The principal may not do this here.",
         "Ask for a role at this scope.";
+    /// Not allowed at what a body names.
+    LINKED_AUTHORIZATION_FAILED = "LinkedAuthorizationFailed" 403,
+        "The principal may do this here, but not with another resource that the body names, or there is no such resource.",
+        "Ask for a role with the action in the message at the scope in the message, e.g. 'Managed Identity Operator' at an identity.";
+    /// An identity cannot be given.
+    FAILED_IDENTITY_OPERATION = "FailedIdentityOperation" 400,
+        "A user-assigned identity that the body names does not exist, or does no longer.",
+        "Make the identity (`az identity create`), or name another one.";
+    /// The cluster's identity may not give the kubelets theirs.
+    CUSTOM_KUBELET_IDENTITY_MISSING_PERMISSION = "CustomKubeletIdentityMissingPermissionError" 400,
+        "The cluster's identity may not assign the identity that the kubelets are to have.",
+        "Give the cluster's identity the role 'Managed Identity Operator' at the kubelets' identity.";
     /// Locked.
     SCOPE_LOCKED = "ScopeLocked" 409,
         "A lock forbids this at the scope, above it, or, for deletions, below.",
@@ -188,6 +236,10 @@ codes! {
     SUBSCRIPTION_NOT_FOUND = "SubscriptionNotFound" 404,
         "There is no such subscription.",
         "`az account list` shows yours.";
+    /// The subscription does not use the provider.
+    MISSING_SUBSCRIPTION_REGISTRATION = "MissingSubscriptionRegistration" 409,
+        "The subscription has unregistered the resource provider.",
+        "`az provider register --namespace …` registers it again; the message names it.";
     /// No such group.
     RESOURCE_GROUP_NOT_FOUND = "ResourceGroupNotFound" 404,
         "There is no such resource group.",

@@ -1,12 +1,16 @@
-//! What tests share: waiting for a condition with a bound, nothing that sleeps blindly, and telling that a test cannot run here.
+//! What tests share: waiting for a condition with a bound, nothing that sleeps blindly, free ports, and telling that a test cannot run
+//! here.
 //!
 //! Only ever a dev-dependency (or a dependency of the acceptance suite and xtask).
 
 pub mod needs;
+mod ports;
 
 use std::{sync::Arc, time::Duration};
 
 use base_env::Clock;
+
+pub use ports::port;
 
 /// Polls `condition` until it yields a value, for at most `bound`; panics with the last status otherwise.
 ///

@@ -5,7 +5,10 @@
 //! second of that process' user and system time, whatever the clients take.
 
 mod attack;
+mod attacked;
 mod server;
+
+pub(crate) use attacked::run as attacked;
 
 use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
@@ -33,6 +36,14 @@ const CONNECTIONS: usize = 4;
 const RATE: u32 = 500;
 /// Durable PUTs, one after the other.
 const PUTS: u32 = 300;
+/// Who attacks here: from the address of the honest client.
+const CROWD: attack::Crowd = attack::Crowd {
+    silent: 1000,
+    heads: 50,
+    bodies: 50,
+    guessing: 8,
+    addresses: 0,
+};
 
 /// What is printed last.
 #[derive(Debug, Serialize)]
@@ -62,7 +73,7 @@ pub(crate) async fn run(options: &Edge) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("landfall-bench-").tempdir()?;
     let service = Service::start(scratch.path()).await?;
     let client = Arc::new(Client::new(&service.served).await?);
-    client.clusters().await?;
+    client.clusters(LISTED).await?;
     let time = Duration::from_secs(options.seconds);
 
     let one = client.cluster(0);
@@ -77,7 +88,8 @@ pub(crate) async fn run(options: &Edge) -> Result<()> {
     );
     let put_ms = client.puts().await?;
     println!("a durable PUT                       {put_ms:9.2} ms, the median");
-    let (attacked, attacks) = attack::during(&service.served, client.waits(&one, RATE / 10, time)).await?;
+    let (attacked, attacks) =
+        attack::during(&service.served, CROWD, client.waits(&one, RATE / 10, time)).await?;
     let p99_ms_attacked = p99(attacked);
     println!(
         "{} GETs a second while attacked      {p99_ms_attacked:9.2} ms, 99 of 100; {attacks}",
@@ -236,10 +248,10 @@ impl Client {
         self.put(&path, GROUPS, &body).await
     }
 
-    /// Has the clusters that are asked for.
-    async fn clusters(&self) -> Result<()> {
+    /// Has so many clusters.
+    async fn clusters(&self, count: u32) -> Result<()> {
         self.group(0).await?;
-        let puts = futures::stream::iter(0..LISTED).map(|number| async move {
+        let puts = futures::stream::iter(0..count).map(|number| async move {
             let body = json!({
                 "location": "local",
                 "identity": { "type": "SystemAssigned" },
@@ -256,7 +268,7 @@ impl Client {
         }
         // Until all are there, the service has other work.
         let deadline = self.clock.monotonic() + Duration::from_secs(300);
-        for number in 0..LISTED {
+        for number in 0..count {
             let path = self.cluster(number);
             loop {
                 let body: Value = serde_json::from_slice(&self.get(&path, CLUSTERS).await?)?;

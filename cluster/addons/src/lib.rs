@@ -10,12 +10,15 @@
 //! To add one: a folder with its value, a line in [`ADDONS`], its golden (`tests/golden/`), and its image in
 //! `components/components.toml`.
 
+mod directory;
 mod dns;
 mod health;
 mod metrics;
 mod page;
+mod policy;
 mod preserve;
 mod roles;
+mod workload;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -25,10 +28,18 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use page::page;
-pub use roles::{MONITORING_USER, USERS_GROUP};
+pub use roles::{CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding};
 
 /// All add-ons, in the order in which they are applied.
-pub const ADDONS: &[Addon] = &[roles::ROLES, preserve::NODE_PRESERVE, dns::DNS, metrics::METRICS];
+pub const ADDONS: &[Addon] = &[
+    roles::ROLES,
+    preserve::NODE_PRESERVE,
+    policy::NETWORK_POLICY,
+    workload::WORKLOAD_IDENTITY,
+    directory::ADMINS,
+    dns::DNS,
+    metrics::METRICS,
+];
 
 /// The label (key, value) of every managed object.
 pub const MANAGED_LABEL: (&str, &str) = ("kubernetes.azure.com/managedby", "aks");
@@ -115,6 +126,12 @@ pub struct Image {
 pub struct AddonOptions {
     /// Where names outside the cluster are looked up; nowhere if empty (a stamp without an uplink).
     pub upstream_dns: Vec<IpAddr>,
+    /// The URL of the stamp's token service as pods reach it, with a trailing slash.
+    pub authority: String,
+    /// PEM of the CA of its certificate.
+    pub authority_ca: String,
+    /// GUID of the tenant that it knows.
+    pub tenant: String,
 }
 
 /// The objects of all add-ons that a cluster has, in an order in which they can be applied. `read` are those of [`reads`]
@@ -123,11 +140,14 @@ pub fn manifests(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> 
     let place = Place { spec, options, read };
     let wanted = ADDONS.iter().filter(|addon| (addon.wanted)(spec));
     let mut objects: Vec<Value> = wanted.flat_map(|addon| (addon.objects)(&place)).collect();
-    for object in &mut objects {
-        object["metadata"]["labels"][MANAGED_LABEL.0] = json!(MANAGED_LABEL.1);
-        object["metadata"]["labels"]["addonmanager.kubernetes.io/mode"] = json!("Reconcile");
-    }
+    objects.iter_mut().for_each(label);
     objects
+}
+
+/// Says that an object is managed.
+fn label(object: &mut Value) {
+    object["metadata"]["labels"][MANAGED_LABEL.0] = json!(MANAGED_LABEL.1);
+    object["metadata"]["labels"]["addonmanager.kubernetes.io/mode"] = json!("Reconcile");
 }
 
 /// What is watched in every cluster: each kind once.
@@ -234,6 +254,9 @@ mod tests {
     fn what_is_rendered_is_pinned() {
         let options = AddonOptions {
             upstream_dns: vec!["192.0.2.53".parse().unwrap()],
+            authority: "https://100.64.16.1:7443/".to_owned(),
+            authority_ca: "CA".to_owned(),
+            tenant: "00000000-0000-0000-0000-00000000000f".to_owned(),
         };
         for addon in ADDONS {
             let objects = (addon.objects)(&Place {
@@ -242,9 +265,8 @@ mod tests {
                 read: &[],
             });
             let text = serde_json::to_string_pretty(&objects).unwrap() + "\n";
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/golden")
-                .join(format!("{}.json", addon.name));
+            // A test runs in its crate's folder; where it was compiled may be another checkout.
+            let path = std::path::Path::new("tests/golden").join(format!("{}.json", addon.name));
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(&path, &text).unwrap();
@@ -337,10 +359,14 @@ mod tests {
 
         let options = AddonOptions {
             upstream_dns: vec!["192.0.2.53".parse().unwrap()],
+            ..AddonOptions::default()
         };
         let outside = manifests(&spec(5), &options, &[]);
         assert_eq!(find(&outside, "Deployment", "coredns")["spec"]["replicas"], 2);
         let corefile = &find(&outside, "ConfigMap", "coredns")["data"]["Corefile"];
         assert!(corefile.as_str().unwrap().contains("forward . 192.0.2.53"));
+        // Of the cluster's own names, neither what is there nor what is not is kept.
+        let kept = "    cache 30 {\n        disable success cluster.local\n        disable denial cluster.local\n    }\n";
+        assert!(corefile.as_str().unwrap().contains(kept), "{corefile}");
     }
 }

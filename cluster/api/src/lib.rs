@@ -3,12 +3,16 @@
 //!
 //! Always true: every call may be repeated; "not there" is success for deletions.
 
+mod services;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde_json::Value;
+
+pub use services::{Ingress, Note, ServiceSeen, ServiceWish};
 
 /// Why a call did not work.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +177,9 @@ impl std::fmt::Debug for CommandEnd {
     }
 }
 
+/// Says by an object's name whether it is one of a set.
+pub type IsOwn = fn(&str) -> bool;
+
 /// A cluster's API.
 #[async_trait]
 pub trait ClusterApi: Send + Sync + 'static {
@@ -190,6 +197,15 @@ pub trait ClusterApi: Send + Sync + 'static {
     /// Server-side applies all objects (forced, field manager `landfall`), each of them, whatever becomes of the others.
     /// Returns how many changed. Admission webhooks of others are kept away from the cluster's own namespaces first.
     async fn apply(&self, objects: &[Value]) -> Result<u32, ClusterError>;
+    /// Makes the objects that a watch selects, as far as `own` says so by their names, be exactly these. Those of the names in `gone` go
+    /// first, whatever else becomes of them. Returns how many changed.
+    async fn replace(
+        &self,
+        of: &Watch,
+        own: IsOwn,
+        objects: &[Value],
+        gone: &[String],
+    ) -> Result<u32, ClusterError>;
     /// Marks unschedulable and asks each of its pods once to go.
     async fn drain(&self, node: &str) -> Result<Drained, ClusterError>;
     /// What is at a path, as text, where that is at most `most` bytes long.
@@ -206,7 +222,13 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn command(&self, id: &str, objects: &[Value]) -> Result<CommandSeen, ClusterError>;
     /// Removes what is a command's own: its pod, and what that was given.
     async fn end_command(&self, id: &str) -> Result<(), ClusterError>;
-    /// Listens for changes of nodes, pending serving requests and managed add-on objects. The connection lives as long as what is
+    /// All Services of type LoadBalancer.
+    async fn services(&self) -> Result<Vec<ServiceSeen>, ClusterError>;
+    /// Brings a Service's status and finalizer to the wish, and tells its note. A Service that does not exist (any more), or has another
+    /// uid, is success.
+    async fn set_service(&self, wish: &ServiceWish) -> Result<(), ClusterError>;
+    /// Listens for changes of nodes, pending serving requests, Services of type LoadBalancer (and of endpoints, where one of these goes by
+    /// them) and managed add-on objects. The connection lives as long as what is
     /// returned does, so that an idle cluster costs none unless somebody cares.
     fn changes(&self) -> Arc<dyn Changes>;
 }

@@ -11,6 +11,8 @@ pub(crate) fn config() -> String {
         r#"version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
+# As on any node. It is refused, and said in the log, where the host has no CAP_SYS_RESOURCE to give.
+oom_score = -999
 # A containerd that cannot serve pods has to end, so that it is started again, and not to linger as a socket that accepts.
 required_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
 
@@ -23,7 +25,7 @@ required_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
     sandbox = "{pause}"
 
 [plugins."io.containerd.cri.v1.runtime"]
-  # Scores may not be lowered below the machine's own without CAP_SYS_RESOURCE.
+  # No lower than its own, which pods may always have: with oom_score in force that is what the kubelet asks for.
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["/opt/cni/bin"]

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    API_PORT, BootstrapError, ControlPlanePlace, access, kubeconfig, members, object, pair,
+    API_PORT, BootstrapError, ControlPlanePlace, TokenAuthority, access, directory, kubeconfig, members,
+    object, pair,
     paths::{ETCD_PKI, PKI},
     plain,
     process::{https, process},
@@ -20,6 +21,16 @@ const ENCRYPTION: &str = "/etc/kubernetes/encryption.json";
 const AUDIT_POLICY: &str = "/etc/kubernetes/audit-policy.json";
 /// Read again by the API server itself when it changes.
 const AUTHENTICATION: &str = "/etc/kubernetes/authentication.json";
+/// Where an issuer's keys are, below its URL. As the API server has it.
+pub const ISSUER_KEYS: &str = "openid/v1/jwks";
+/// Admission plug-ins beside upstream's own choice: those that AKS documents, which act on annotations of namespaces and on taints. None of
+/// them needs a file.
+const ADMISSION: [&str; 4] = [
+    "NodeRestriction",
+    "PodNodeSelector",
+    "PodTolerationRestriction",
+    "ExtendedResourceToleration",
+];
 const AUDIT_LOG: &str = "/var/log/landfall/audit.log";
 
 /// What a control plane machine is to be.
@@ -37,7 +48,10 @@ pub fn control_plane_config(
     files.extend(clients(pki, now)?);
     files.push(object(ENCRYPTION, &encryption(pki)));
     files.push(object(AUDIT_POLICY, &audit_policy()));
-    files.push(object(AUTHENTICATION, &authentication()));
+    files.push(object(AUTHENTICATION, &authentication(spec, &place.authority)));
+    if directory::asks(spec) {
+        files.extend(directory::authorization(&place.authority));
+    }
     files.extend(members::files(spec, pki, place, now)?);
     let rules = access::Rules::of(&spec.access, place);
     let mut setup = members::setup();
@@ -219,14 +233,18 @@ fn audit_policy() -> Value {
 }
 
 /// Nobody is anonymous, except to ask whether the server lives.
-fn authentication() -> Value {
-    json!({
+fn authentication(spec: &ClusterSpec, authority: &TokenAuthority) -> Value {
+    let mut configuration = json!({
         "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
         "anonymous": {
             "enabled": true,
             "conditions": [{ "path": "/livez" }, { "path": "/readyz" }, { "path": "/healthz" }]
         }
-    })
+    });
+    if let Some(directory) = &spec.directory {
+        configuration["jwt"] = directory::authenticators(directory, authority).into();
+    }
+    configuration
 }
 
 /// Requests that change something, and others, that are served at the same time (AKS service limits).
@@ -242,6 +260,28 @@ fn former_key(number: usize) -> String {
     format!("{PKI}/sa-former-{number}.pub")
 }
 
+/// Who issues tokens: the first signs, all are taken. So what pods have from before the cluster got an issuer that others know goes on.
+fn issuers(spec: &ClusterSpec) -> Vec<String> {
+    let own = format!("--service-account-issuer=https://{}", spec.fqdn);
+    match &spec.issuer {
+        None => vec![own],
+        Some(issuer) => vec![
+            format!("--service-account-issuer={issuer}"),
+            own,
+            // Nobody outside reaches the address that the API server would name.
+            format!("--service-account-jwks-uri={issuer}{ISSUER_KEYS}"),
+        ],
+    }
+}
+
+fn authorizers(spec: &ClusterSpec) -> String {
+    if directory::asks(spec) {
+        format!("--authorization-config={}", directory::AUTHORIZATION)
+    } else {
+        "--authorization-mode=Node,RBAC".to_owned()
+    }
+}
+
 fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -> Process {
     let (mutating, others) = in_flight(place.limits);
     let mut flags = vec![
@@ -250,8 +290,8 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         format!("--secure-port={API_PORT}"),
         "--allow-privileged=true".to_owned(),
         format!("--authentication-config={AUTHENTICATION}"),
-        "--authorization-mode=Node,RBAC".to_owned(),
-        "--enable-admission-plugins=NodeRestriction".to_owned(),
+        authorizers(spec),
+        format!("--enable-admission-plugins={}", ADMISSION.join(",")),
         format!("--client-ca-file={PKI}/ca.crt"),
         format!("--tls-cert-file={PKI}/apiserver.crt"),
         format!("--tls-private-key-file={PKI}/apiserver.key"),
@@ -262,7 +302,9 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         format!("--etcd-keyfile={ETCD_PKI}/client.key"),
         format!("--encryption-provider-config={ENCRYPTION}"),
         format!("--service-cluster-ip-range={}", spec.network.service_range),
-        format!("--service-account-issuer=https://{}", spec.fqdn),
+    ];
+    flags.extend(issuers(spec));
+    flags.extend([
         format!("--service-account-key-file={PKI}/sa.pub"),
         format!("--service-account-signing-key-file={PKI}/sa.key"),
         format!("--kubelet-client-certificate={PKI}/apiserver-kubelet-client.crt"),
@@ -289,7 +331,7 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
         // refused. With one member as well, which may be restarted for a tier that has more.
         "--shutdown-delay-duration=3s".to_owned(),
         "--profiling=false".to_owned(),
-    ];
+    ]);
     // Tokens in secrets of a state that comes from another cluster. Those of its pods name another issuer and are refused.
     flags.extend(
         (0..pki.former.len()).map(|number| format!("--service-account-key-file={}", former_key(number))),

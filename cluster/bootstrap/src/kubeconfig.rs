@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use cluster_addons::{MONITORING_USER, USERS_GROUP};
+use cluster_addons::credential_user;
 use cluster_api::Endpoint;
 use cluster_pki::{Certificate, ClusterPki, Subject};
 use cluster_spec::{ClusterSpec, CredentialKind};
@@ -12,48 +12,89 @@ use serde_json::{Value, json};
 
 use crate::{API_PORT, BootstrapError};
 
-/// Who the user credential is.
-const USER: &str = "landfall:cluster-user";
+/// The stamp's operator: root on its host, who has the cluster's keys anyway.
+const OPERATOR: &str = "landfall:operator";
+
+/// Whom a kubeconfig is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Bearer<'a> {
+    /// A credential, by its id: a user of its own, whose rights are a binding in the cluster.
+    Credential(CredentialKind, &'a str),
+    /// The stamp's operator, whatever the cluster's roles say.
+    Operator,
+}
+
+impl Bearer<'_> {
+    /// What it is named as.
+    fn kind(self) -> CredentialKind {
+        match self {
+            Self::Credential(kind, _) => kind,
+            Self::Operator => CredentialKind::Admin,
+        }
+    }
+
+    fn subject(self) -> Subject {
+        match self {
+            // Not the entry's name: a common name has at most 64 characters, a resource group alone may have 90.
+            Self::Credential(kind, id) => Subject::client(&credential_user(kind, id)),
+            Self::Operator => Subject::client(OPERATOR).group("system:masters"),
+        }
+    }
+}
 
 /// The name AKS gives the user entry.
-fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
+pub(crate) fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
     format!("{}_{}_{}", kind.name(), spec.resource_group, spec.name)
 }
 
 /// The name AKS gives the context.
-fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
+pub(crate) fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
     match kind {
         CredentialKind::Admin => format!("{}-admin", spec.name),
         CredentialKind::User | CredentialKind::Monitoring => spec.name.clone(),
     }
 }
 
-fn subject(kind: CredentialKind) -> Subject {
-    match kind {
-        CredentialKind::Admin => Subject::client("masterclient").group("system:masters"),
-        // Not the entry's name: a common name has at most 64 characters, a resource group alone may have 90.
-        CredentialKind::User => Subject::client(USER).group(USERS_GROUP),
-        CredentialKind::Monitoring => Subject::client(MONITORING_USER),
-    }
-}
-
-/// A kubeconfig for a person, with a certificate made for this call.
+/// What somebody shows to a cluster: a certificate that is good until `until`.
 ///
 /// # Errors
 /// When the certificate cannot be made.
+pub fn client_certificate(
+    pki: &ClusterPki,
+    bearer: Bearer<'_>,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Certificate, BootstrapError> {
+    Ok(pki.cluster.issue_until(&bearer.subject(), now, until)?)
+}
+
+/// A kubeconfig for somebody who shows this certificate.
 pub fn kubeconfig(
     spec: &ClusterSpec,
     pki: &ClusterPki,
     server: &str,
-    kind: CredentialKind,
-    now: Timestamp,
-) -> Result<String, BootstrapError> {
-    let certificate = pki.cluster.issue(&subject(kind), now)?;
+    bearer: Bearer<'_>,
+    certificate: &Certificate,
+) -> String {
+    let kind = bearer.kind();
     let (user, context) = (user(kind, spec), context(kind, spec));
-    let (user, context) = (scalar(&user), scalar(&context));
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let (certificate, key) = (encode(&certificate.certificate), encode(&certificate.key));
+    let credential = format!("    client-certificate-data: {certificate}\n    client-key-data: {key}\n");
+    document(spec, pki, server, (&user, &context), &credential)
+}
+
+/// A kubeconfig of a cluster with one user, named by user and context, who shows `credential` (lines below `user:`).
+pub(crate) fn document(
+    spec: &ClusterSpec,
+    pki: &ClusterPki,
+    server: &str,
+    (user, context): (&str, &str),
+    credential: &str,
+) -> String {
+    let (user, context) = (scalar(user), scalar(context));
     // YAML by hand, as people open this file: base64, an address, and names.
-    Ok(format!(
+    format!(
         "apiVersion: v1\n\
          kind: Config\n\
          preferences: {{}}\n\
@@ -63,17 +104,15 @@ pub fn kubeconfig(
          - context:\n    cluster: {cluster}\n    user: {user}\n  name: {context}\n\
          current-context: {context}\n\
          users:\n\
-         - name: {user}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n",
-        ca = encode(&pki.cluster.certificate),
+         - name: {user}\n  user:\n{credential}",
+        ca = base64::engine::general_purpose::STANDARD.encode(&pki.cluster.certificate),
         cluster = scalar(&spec.name),
-        certificate = encode(&certificate.certificate),
-        key = encode(&certificate.key),
-    ))
+    )
 }
 
 /// A name in YAML: as it is, or quoted where a reader could take it for something else than text (a cluster may be called
 /// `123`, `1e3` or `on`).
-fn scalar(name: &str) -> Cow<'_, str> {
+pub(crate) fn scalar(name: &str) -> Cow<'_, str> {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && !WORDS.iter().any(|word| name.eq_ignore_ascii_case(word));

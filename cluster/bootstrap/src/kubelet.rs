@@ -9,6 +9,8 @@ use crate::{NodePlace, containerd, paths::CA_FILE};
 
 pub(crate) const CONFIG: &str = "/etc/kubernetes/kubelet.json";
 pub(crate) const KUBECONFIG: &str = "/etc/kubernetes/kubelet.kubeconfig";
+/// Pods that are files, where AKS has them. The node image has the directory.
+const STATIC_PODS: &str = "/etc/kubernetes/manifests";
 /// What it is known by until it has renewed its certificate by itself, without ending.
 pub(crate) const IDENTITY: &str = "/etc/kubernetes/pki/kubelet-client";
 
@@ -41,8 +43,8 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "cgroupRoot": "/",
         "failCgroupV1": false,
         "failSwapOn": false,
-        // It may not be lowered without CAP_SYS_RESOURCE, which a machine does not have.
-        "oomScoreAdj": 0,
+        // As on any node. A host that has not CAP_SYS_RESOURCE to give refuses it: the kubelet says so and goes on with the machine's own.
+        "oomScoreAdj": -999,
         "kubeReserved": { "cpu": format!("{}m", reserved.cpu_millis), "memory": format!("{}Mi", reserved.memory_mib) },
         "systemReserved": { "cpu": format!("{beyond_cores}"), "memory": format!("{beyond_memory}Mi") },
         "enforceNodeAllocatable": ["pods"],
@@ -56,6 +58,11 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "nodeStatusUpdateFrequency": "10s",
         "protectKernelDefaults": false,
         "makeIPTablesUtilChains": true,
+        // What says nothing of a seccomp profile goes by the container runtime's own.
+        "seccompDefault": true,
+        // A large image holds nobody else's up.
+        "serializeImagePulls": false,
+        "staticPodPath": STATIC_PODS,
         "healthzBindAddress": "127.0.0.1",
         "healthzPort": 10248,
         "readOnlyPort": 0,

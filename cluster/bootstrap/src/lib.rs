@@ -12,6 +12,9 @@ mod access;
 mod command;
 mod containerd;
 mod control_plane;
+mod directory;
+mod exec;
+mod guards;
 mod kubeconfig;
 mod kubelet;
 mod members;
@@ -23,10 +26,12 @@ mod process;
 mod proxy;
 pub mod renderer;
 
-pub use cluster_addons::{MONITORING_USER, USERS_GROUP};
 pub use command::command_objects;
-pub use control_plane::control_plane_config;
-pub use kubeconfig::{admin_endpoint, kubeconfig};
+pub use control_plane::{ISSUER_KEYS, control_plane_config};
+pub use directory::{CLIENT_APPLICATION, REVIEW_PATH, SERVER_APPLICATION, TokenAuthority};
+pub use exec::directory_kubeconfig;
+pub use guards::guard;
+pub use kubeconfig::{Bearer, admin_endpoint, client_certificate, kubeconfig};
 pub use members::{bare_etcd, member_address};
 pub use network::{CONTROL_PLANE_SUBNET, NODE_SUBNET, control_plane_nics, network, node_nics};
 pub use node::{node_config, node_wish};
@@ -99,6 +104,8 @@ pub struct ControlPlanePlace {
     pub limits: Tier,
     /// The restore that its data must come from, if any.
     pub restore: Option<EtcdRestore>,
+    /// Where those that the stamp's directory knows get their tokens. Only counts in clusters that take them.
+    pub authority: TokenAuthority,
 }
 
 impl ControlPlanePlace {
@@ -118,6 +125,7 @@ impl ControlPlanePlace {
             always: Vec::new(),
             limits: Tier::Free,
             restore: None,
+            authority: TokenAuthority::default(),
         }
     }
 }

@@ -18,21 +18,35 @@ fn gateway(range: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(range.network()) + 1)
 }
 
-/// The VNET with its route table.
+/// The name of a subnet of a tenant's VNET: of one VNET, no two have the same range.
+fn tenant_subnet(range: Ipv4Net) -> String {
+    format!("nodes-{}", range.to_string().replace(['.', '/'], "-"))
+}
+
+/// The VNET with its route table. In a tenant's VNET, that is the cluster's part of it: the subnets that its nodes are in, and routes to the
+/// nodes of others.
 pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<RouteSpec>) -> NetworkSpec {
     let profile = &spec.network;
     let subnet = |name: &str, range: Ipv4Net| SubnetSpec {
         name: name.to_owned(),
         range,
         gateway: gateway(range),
+        filter: None,
     };
     NetworkSpec {
         id,
-        address_space: vec![profile.vnet_range],
-        subnets: vec![
-            subnet(NODE_SUBNET, profile.node_range),
-            subnet(CONTROL_PLANE_SUBNET, profile.control_plane_range),
-        ],
+        address_space: profile.space().to_vec(),
+        subnets: match &profile.vnet {
+            Some(vnet) => vnet
+                .subnets
+                .iter()
+                .map(|range| subnet(&tenant_subnet(*range), *range))
+                .collect(),
+            None => vec![subnet(NODE_SUBNET, profile.node_range)],
+        }
+        .into_iter()
+        .chain([subnet(CONTROL_PLANE_SUBNET, profile.control_plane_range)])
+        .collect(),
         reserved: profile
             .pod_range
             .into_iter()
@@ -40,6 +54,7 @@ pub fn network(spec: &ClusterSpec, id: NetworkId, uplink: Ipv4Addr, routes: Vec<
             .collect(),
         routes,
         uplink,
+        balancers: Vec::new(),
     }
 }
 
@@ -55,7 +70,11 @@ pub fn control_plane_nics(
 ) -> Vec<NicSpec> {
     let profile = &spec.network;
     let via = gateway(profile.control_plane_range);
-    let inside = [Some(profile.node_range), profile.pod_range];
+    // A tenant's subnets come and go; its address space stays.
+    let nodes = match &profile.vnet {
+        Some(vnet) => vnet.space.clone(),
+        None => vec![profile.node_range],
+    };
     vec![
         NicSpec {
             name: "eth0".to_owned(),
@@ -74,9 +93,9 @@ pub fn control_plane_nics(
             address: within(at.vnet, profile.control_plane_range),
             extra: Vec::new(),
             gateway: None,
-            routes: inside
+            routes: nodes
                 .into_iter()
-                .flatten()
+                .chain(profile.pod_range)
                 .map(|to| RouteSpec { to, via })
                 .collect(),
         },
@@ -85,12 +104,15 @@ pub fn control_plane_nics(
 
 /// A node has one card.
 pub fn node_nics(spec: &ClusterSpec, network: &NetworkId, node: &NodePlace) -> Vec<NicSpec> {
-    let range = spec.network.node_range;
+    let range = spec.network.subnet_of(node.address);
     vec![NicSpec {
         name: "eth0".to_owned(),
         attach: Attach::Subnet {
             network: network.clone(),
-            subnet: NODE_SUBNET.to_owned(),
+            subnet: match &spec.network.vnet {
+                Some(_) => tenant_subnet(range),
+                None => NODE_SUBNET.to_owned(),
+            },
         },
         address: within(node.address, range),
         extra: Vec::new(),

@@ -73,17 +73,21 @@ pub fn node_config(
                     path: containerd::SOCKET.to_owned(),
                 },
             ),
-            process(
-                "kubelet",
-                kubelet::flags(node, &labels),
-                &[kubelet::CONFIG, kubelet::KUBECONFIG],
-                3,
-                Probe::Http {
-                    url: "http://127.0.0.1:10248/healthz".to_owned(),
-                    ca: None,
-                    identity: None,
-                },
-            ),
+            Process {
+                // It ends where it finds no container runtime, and each start is an event of the node.
+                after: words(["containerd"]),
+                ..process(
+                    "kubelet",
+                    kubelet::flags(node, &labels),
+                    &[kubelet::CONFIG, kubelet::KUBECONFIG],
+                    3,
+                    Probe::Http {
+                        url: "http://127.0.0.1:10248/healthz".to_owned(),
+                        ca: None,
+                        identity: None,
+                    },
+                )
+            },
             process(
                 "kube-proxy",
                 vec![format!("--config={}", proxy::CONFIG)],

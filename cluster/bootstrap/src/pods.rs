@@ -106,7 +106,8 @@ pub(crate) fn nat(spec: &ClusterSpec, node: &NodePlace, vip: Ipv4Addr) -> String
         (_, Some(from)) => {
             let inside = profile.pod_range.unwrap_or(profile.vnet_range);
             let translate = format!("ip saddr {from} ip daddr != {inside} oifname \"eth0\" masquerade");
-            let vnet = profile.vnet_range;
+            let space: Vec<String> = profile.space().iter().map(ToString::to_string).collect();
+            let vnet = space.join(", ");
             let own = match profile.pod_range {
                 Some(pods) => format!("{vip}, {vnet}, {pods}"),
                 None => format!("{vip}, {vnet}"),

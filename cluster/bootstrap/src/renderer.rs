@@ -13,13 +13,13 @@ use std::{
 
 use agent_protocol::MachineConfig;
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
+use cluster_spec::{ClusterSpec, DirectoryAccess, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    BootstrapError, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, control_plane_config,
-    node_config,
+    BootstrapError, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, TokenAuthority,
+    control_plane_config, node_config,
 };
 
 /// What is rendered.
@@ -27,41 +27,46 @@ use crate::{
 pub enum Sample {
     /// A control plane member of a cluster of this tier.
     Member(Tier),
+    /// A control plane member of a cluster that has an issuer and takes tokens of the stamp's token service.
+    Authenticated,
     /// A node.
     Node,
 }
 
 impl Sample {
     /// All that make up a version of members.
-    pub const MEMBERS: [Self; 3] = [
+    pub const MEMBERS: &'static [Self] = &[
         Self::Member(Tier::Free),
         Self::Member(Tier::Standard),
         Self::Member(Tier::Premium),
     ];
+    /// The same for clusters that have an issuer or take tokens of the stamp's token service: what only they have changes no other.
+    pub const AUTHENTICATED: &'static [Self] = &[
+        Self::Member(Tier::Free),
+        Self::Member(Tier::Standard),
+        Self::Member(Tier::Premium),
+        Self::Authenticated,
+    ];
+    /// All that make up a version of nodes.
+    pub const NODES: &'static [Self] = &[Self::Node];
 }
 
 const VIP: Ipv4Addr = Ipv4Addr::new(100, 64, 24, 1);
 /// 2026-01-01T00:00:00Z
 const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
-/// The version of what is rendered for control plane members (`members`) or nodes of a cluster with this plugin: 16 digits.
-/// Computed once in a process.
+/// The version of what is rendered for these samples in a cluster with this plugin: 16 digits. Computed once in a process.
 ///
 /// # Errors
 /// When the keys of a sample cannot be made.
-pub fn renderer_version(members: bool, plugin: PodNetworking) -> Result<String, BootstrapError> {
-    static KNOWN: Mutex<BTreeMap<(bool, String), String>> = Mutex::new(BTreeMap::new());
+pub fn renderer_version(samples: &[Sample], plugin: PodNetworking) -> Result<String, BootstrapError> {
+    static KNOWN: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
     // A single insertion: whole even after a panic.
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (members, format!("{plugin:?}"));
+    let key = format!("{samples:?} {plugin:?}");
     if let Some(version) = known.get(&key) {
         return Ok(version.clone());
     }
-    let samples: &[Sample] = if members {
-        &Sample::MEMBERS
-    } else {
-        &[Sample::Node]
-    };
     let mut digest = Sha256::new();
     for sample in samples {
         digest.update(rendered(*sample, plugin)?);
@@ -82,6 +87,30 @@ pub fn rendered(sample: Sample, plugin: PodNetworking) -> Result<String, Bootstr
         Sample::Member(tier) => {
             let spec = spec(plugin, tier);
             control_plane_config(&spec, &pki, &member(tier), NOW, 1)?
+        }
+        Sample::Authenticated => {
+            let spec = ClusterSpec {
+                issuer: Some("https://stamp.example.org/oidc/sample/".to_owned()),
+                directory: Some(DirectoryAccess {
+                    tenant: "00000000-0000-0000-0000-00000000000f".to_owned(),
+                    admins: Vec::new(),
+                    roles: true,
+                }),
+                ..spec(plugin, Tier::Free)
+            };
+            let place = ControlPlanePlace {
+                authority: TokenAuthority {
+                    url: "https://100.64.16.1:7443".to_owned(),
+                    ca: "CA".to_owned(),
+                    tenant: "00000000-0000-0000-0000-00000000000f".to_owned(),
+                    issuers: vec![(
+                        "https://stamp.example.org/t/v2.0".to_owned(),
+                        "/t/v2.0".to_owned(),
+                    )],
+                },
+                ..member(Tier::Free)
+            };
+            control_plane_config(&spec, &pki, &place, NOW, 1)?
         }
         Sample::Node => {
             let spec = spec(plugin, Tier::Free);
@@ -110,6 +139,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             service_range: range("10.0.0.0/16"),
             dns_service_ip: Ipv4Addr::new(10, 0, 0, 10),
             outbound: true,
+            vnet: None,
         },
         pools: vec![PoolSpec {
             name: "blue".to_owned(),
@@ -126,12 +156,16 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             unavailable: 0,
             removed: Default::default(),
             renewed: None,
+            subnet: None,
         }],
         disable_local_accounts: false,
         tier,
         restore: None,
         stopped: false,
         access: Default::default(),
+        issuer: None,
+        workload_identity: false,
+        directory: None,
     }
 }
 

@@ -6,11 +6,15 @@ use std::net::Ipv4Addr;
 use agent_protocol::{MachineConfig, Probe};
 use base64::Engine as _;
 use cluster_bootstrap::{
-    ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, control_plane_config, control_plane_nics,
-    kubeconfig, network, node_config, node_nics, node_wish,
+    Bearer, ControlPlaneAddresses, ControlPlanePlace, Member, NodePlace, TokenAuthority, client_certificate,
+    control_plane_config, control_plane_nics, directory_kubeconfig, kubeconfig, network, node_config,
+    node_nics, node_wish,
 };
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, CredentialKind, PodNetworking, PoolMode, PoolSpec, Tier, testkit};
+use cluster_spec::{
+    ClusterSpec, CredentialKind, DirectoryAccess, PodNetworking, PoolMode, PoolSpec, Tier, TokenFormat,
+    testkit,
+};
 use fabric_api::{Attach, NetworkId, StampNetwork, Uplink};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -296,6 +300,17 @@ fn stopping_goes_from_clients_to_servers() {
 }
 
 #[test]
+fn starting_goes_from_servers_to_clients_where_clients_would_end() {
+    let node = node(&spec(PodNetworking::Kubenet), &pki());
+    let find = |name: &str| node.processes.iter().find(|process| process.name == name);
+    assert_eq!(find("kubelet").unwrap().after, ["containerd"]);
+    // Whoever is waited for is there, and waits for nobody: it would be waited for without end.
+    for name in node.processes.iter().flat_map(|process| &process.after) {
+        assert!(find(name).unwrap().after.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn each_plugin_gives_pods_addresses_its_own_way() {
     let pki = pki();
     let cni = |plugin| {
@@ -373,7 +388,49 @@ fn a_kubelet_says_what_the_size_has_whatever_the_host_has() {
         "azure:///subscriptions/0000/resourceGroups/mc_retail-west_shop_local/providers/Microsoft.Compute/virtualMachineScaleSets/aks-blue-12345678-vmss/virtualMachines/10"
     );
     assert_eq!(kubelet["registerWithTaints"][0]["key"], "dedicated");
-    assert_eq!(kubelet["oomScoreAdj"], 0);
+}
+
+#[test]
+fn a_kubelet_behaves_as_on_aks() {
+    for plugin in PLUGINS {
+        let config = node(&spec(plugin), &pki());
+        let kubelet = object(&config, "/etc/kubernetes/kubelet.json");
+        assert_eq!(kubelet["seccompDefault"], true);
+        assert_eq!(kubelet["serializeImagePulls"], false);
+        assert_eq!(kubelet["staticPodPath"], "/etc/kubernetes/manifests");
+        // The pods of a containerd that has its score may have what the kubelet gives them, and it does not fail where it has not.
+        assert_eq!(kubelet["oomScoreAdj"], -999);
+        let containerd = file(&config, "/etc/containerd/config.toml");
+        assert!(
+            containerd.contains("\noom_score = -999\n")
+                && containerd.contains("restrict_oom_score_adj = true")
+        );
+    }
+}
+
+#[test]
+fn an_api_server_admits_as_on_aks() {
+    let config =
+        control_plane_config(&spec(PodNetworking::Kubenet), &pki(), &place_of(&[1]), now(), 7).unwrap();
+    let server = config
+        .processes
+        .iter()
+        .find(|process| process.name == "kube-apiserver")
+        .unwrap();
+    let plugins = server
+        .argv
+        .iter()
+        .find_map(|flag| flag.strip_prefix("--enable-admission-plugins="))
+        .unwrap();
+    assert_eq!(
+        plugins.split(',').collect::<Vec<_>>(),
+        [
+            "NodeRestriction",
+            "PodNodeSelector",
+            "PodTolerationRestriction",
+            "ExtendedResourceToleration"
+        ]
+    );
 }
 
 #[test]
@@ -432,27 +489,35 @@ fn labels_are_as_aks_gives_them_and_always_valid() {
 fn kubeconfigs_are_named_as_aks_names_them() {
     let spec = spec(PodNetworking::Kubenet);
     let pki = pki();
-    for (kind, context, user, subject) in [
+    let until = now() + jiff::SignedDuration::from_hours(8);
+    for (bearer, context, user, subject) in [
         (
-            CredentialKind::Admin,
+            Bearer::Credential(CredentialKind::Admin, "a1"),
             "shop-admin",
             "clusterAdmin_Retail-West_shop",
-            "O=system:masters, CN=masterclient",
+            "CN=landfall:credential:admin:a1",
         ),
         (
-            CredentialKind::User,
+            Bearer::Credential(CredentialKind::User, "a2"),
             "shop",
             "clusterUser_Retail-West_shop",
-            "O=landfall:cluster-users, CN=landfall:cluster-user",
+            "CN=landfall:credential:user:a2",
         ),
         (
-            CredentialKind::Monitoring,
+            Bearer::Credential(CredentialKind::Monitoring, "a3"),
             "shop",
             "clusterMonitoringUser_Retail-West_shop",
-            "CN=landfall:monitoring",
+            "CN=landfall:credential:monitoring:a3",
+        ),
+        (
+            Bearer::Operator,
+            "shop-admin",
+            "clusterAdmin_Retail-West_shop",
+            "O=system:masters, CN=landfall:operator",
         ),
     ] {
-        let text = kubeconfig(&spec, &pki, "https://100.64.24.1:443", kind, now()).unwrap();
+        let certificate = client_certificate(&pki, bearer, now(), until).unwrap();
+        let text = kubeconfig(&spec, &pki, "https://100.64.24.1:443", bearer, &certificate);
         let line = |start: &str| {
             text.lines()
                 .find_map(|line| line.trim().strip_prefix(start))
@@ -466,7 +531,9 @@ fn kubeconfigs_are_named_as_aks_names_them() {
             .decode(certificate)
             .unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
-        assert_eq!(pem.parse_x509().unwrap().subject().to_string(), subject);
+        let parsed = pem.parse_x509().unwrap();
+        assert_eq!(parsed.subject().to_string(), subject);
+        assert_eq!(parsed.validity().not_after.timestamp(), until.as_second());
     }
 }
 
@@ -542,4 +609,142 @@ fn on_cgroup_v2_everything_moves_to_a_leaf_and_controllers_are_handed_on() {
     assert_eq!(run(&v2("cpuset memory pids\n")).0, Some(1));
     // Version 1: nothing to do, and nothing is made.
     assert_eq!(run(&[]), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn an_issuer_that_others_know_signs_and_the_one_of_before_is_still_taken() {
+    let flags = |spec: &ClusterSpec| -> Vec<String> {
+        let config = control_plane_config(spec, &pki(), &place_of(&[1]), now(), 1).unwrap();
+        let server = config
+            .processes
+            .into_iter()
+            .find(|process| process.name == "kube-apiserver");
+        server.unwrap().argv
+    };
+    let before = flags(&spec(PodNetworking::Kubenet));
+    let known = flags(&ClusterSpec {
+        issuer: Some("https://stamp.example.org/oidc/u/".to_owned()),
+        ..spec(PodNetworking::Kubenet)
+    });
+    let of = |flags: &[String], name: &str| -> Vec<String> {
+        let named = flags.iter().filter_map(|flag| flag.strip_prefix(name));
+        named.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        of(&known, "--service-account-issuer="),
+        [
+            "https://stamp.example.org/oidc/u/",
+            "https://shop-dns-1.hcp.local.example.org"
+        ]
+    );
+    assert_eq!(
+        of(&known, "--service-account-jwks-uri="),
+        ["https://stamp.example.org/oidc/u/openid/v1/jwks"]
+    );
+    // All else, in its order, as it was.
+    let rest: Vec<&String> = known
+        .iter()
+        .filter(|flag| !flag.contains("https://stamp.example.org"))
+        .collect();
+    assert_eq!(rest, before.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn those_of_the_directory_are_known_by_a_file_and_role_assignments_by_a_question() {
+    let directory = |roles| ClusterSpec {
+        directory: Some(DirectoryAccess {
+            tenant: "tenant".to_owned(),
+            admins: vec!["admins".to_owned()],
+            roles,
+        }),
+        ..spec(PodNetworking::Kubenet)
+    };
+    let place = ControlPlanePlace {
+        authority: TokenAuthority {
+            url: "https://100.64.16.1:7443".to_owned(),
+            ca: "CA".to_owned(),
+            tenant: "tenant".to_owned(),
+            issuers: vec![
+                ("https://s/tenant/v2.0".to_owned(), "/tenant/v2.0".to_owned()),
+                ("https://s/adfs".to_owned(), "/adfs".to_owned()),
+            ],
+        },
+        ..place_of(&[1])
+    };
+    let config = |spec: &ClusterSpec| control_plane_config(spec, &pki(), &place, now(), 1).unwrap();
+    let server = |config: &MachineConfig| {
+        let server = config
+            .processes
+            .iter()
+            .find(|process| process.name == "kube-apiserver");
+        server.unwrap().clone()
+    };
+    let (plain, known, asks) = (
+        config(&spec(PodNetworking::Kubenet)),
+        config(&directory(false)),
+        config(&directory(true)),
+    );
+    assert_eq!(server(&plain), server(&known), "nothing restarts for it");
+    let authentication = |config: &MachineConfig| object(config, "/etc/kubernetes/authentication.json");
+    assert!(authentication(&plain).get("jwt").is_none());
+    let jwt = authentication(&known)["jwt"].clone();
+    assert_eq!(jwt[0]["issuer"]["url"], "https://s/tenant/v2.0");
+    assert_eq!(
+        jwt[1]["issuer"]["discoveryURL"],
+        "https://100.64.16.1:7443/adfs/.well-known/openid-configuration"
+    );
+    assert_eq!(
+        jwt[0]["issuer"]["audiences"],
+        serde_json::json!(["6dae42f8-4368-4678-94ff-3960e28e3630"])
+    );
+    assert_eq!(authentication(&asks), authentication(&known));
+    let argv = server(&asks).argv;
+    assert!(argv.contains(&"--authorization-config=/etc/kubernetes/authorization.json".to_owned()));
+    assert!(!argv.iter().any(|flag| flag.starts_with("--authorization-mode")));
+    let authorizers = object(&asks, "/etc/kubernetes/authorization.json")["authorizers"].clone();
+    let kinds: Vec<&Value> = (0..3).map(|number| &authorizers[number]["type"]).collect();
+    assert_eq!(kinds, ["Node", "RBAC", "Webhook"]);
+    assert_eq!(authorizers[2]["webhook"]["failurePolicy"], "NoOpinion");
+    let webhook = object(&asks, "/etc/kubernetes/role-assignments.kubeconfig");
+    assert_eq!(
+        webhook["clusters"][0]["cluster"]["server"],
+        "https://100.64.16.1:7443/agent/v1/access-review"
+    );
+}
+
+#[test]
+fn a_kubeconfig_of_the_directory_holds_no_credential() {
+    let (spec, pki) = (spec(PodNetworking::Kubenet), pki());
+    let config = |format| {
+        directory_kubeconfig(
+            &spec,
+            "tenant",
+            &pki,
+            "https://vip:443",
+            "https://stamp:8443/",
+            format,
+        )
+    };
+    let exec = config(TokenFormat::Exec);
+    for words in [
+        "name: clusterUser_Retail-West_shop",
+        "command: kubelogin",
+        "- \"get-token\"",
+        "- \"6dae42f8-4368-4678-94ff-3960e28e3630\"",
+        "- \"--authority-host\"\n      - \"https://stamp:8443/\"",
+        "- \"--disable-instance-discovery\"",
+    ] {
+        assert!(exec.contains(words), "{words} in {exec}");
+    }
+    let azure = config(TokenFormat::Azure);
+    assert!(
+        azure.contains("      name: azure\n") && azure.contains("        tenant-id: tenant\n"),
+        "{azure}"
+    );
+    for config in [exec, azure] {
+        assert!(
+            !config.contains("client-key") && !config.contains("PRIVATE"),
+            "{config}"
+        );
+    }
 }

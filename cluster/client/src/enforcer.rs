@@ -95,7 +95,7 @@ impl Cluster {
                             changed.join(", ")
                         );
                         tracing::info!(configuration = name, "{message}");
-                        self.tell(&configuration, kind, "AdmissionsEnforced", &message)
+                        self.tell(&configuration, kind, true, "AdmissionsEnforced", &message)
                             .await;
                     }
                     // It is looked at again with the next change, which this is.

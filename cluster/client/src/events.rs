@@ -10,28 +10,29 @@ const NAMESPACE: &str = "default";
 const LONGEST: usize = 1024;
 
 impl Cluster {
-    /// Tells something about an object without a namespace. Once for each state of the object: its name follows from both.
-    /// That nobody could be told stops nothing.
-    pub(crate) async fn tell(&self, about: &Value, kind: &str, reason: &str, message: &str) {
+    /// Tells something about an object. Once for each state of the object: its name follows from both. That nobody could be told stops
+    /// nothing.
+    pub(crate) async fn tell(&self, about: &Value, kind: &str, warning: bool, reason: &str, message: &str) {
         let metadata = &about["metadata"];
         let text = |name: &str| metadata[name].as_str().unwrap_or_default();
+        let namespace = metadata["namespace"].as_str().unwrap_or(NAMESPACE);
         let now = self.env.clock.now().to_string();
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {
-                "namespace": NAMESPACE,
+                "namespace": namespace,
                 "name": format!("{}.{}.{}", text("name"), reason.to_lowercase(), text("resourceVersion"))
             },
             "involvedObject": {
                 "apiVersion": about["apiVersion"], "kind": kind, "name": text("name"), "uid": text("uid"),
-                "resourceVersion": text("resourceVersion")
+                "namespace": metadata["namespace"], "resourceVersion": text("resourceVersion")
             },
-            "type": "Warning", "reason": reason,
+            "type": if warning { "Warning" } else { "Normal" }, "reason": reason,
             "message": message.chars().take(LONGEST).collect::<String>(),
             "source": { "component": "landfall" },
             "firstTimestamp": now, "lastTimestamp": now, "count": 1
         });
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/events");
+        let path = format!("/api/v1/namespaces/{namespace}/events");
         match self
             .call(
                 "write an event",

@@ -14,6 +14,8 @@ mod events;
 #[cfg(test)]
 mod fake;
 mod nodes;
+mod replace;
+mod services;
 mod serving;
 mod watches;
 
@@ -27,12 +29,13 @@ use async_trait::async_trait;
 use base_env::Env;
 use base_errors::chain;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, NodeSeen, NodeWish,
-    ObjectRef, Watch,
+    Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen, NodeWish,
+    ObjectRef, ServiceSeen, ServiceWish, Watch,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// Longer than any call takes on a healthy cluster.
 const CALL: Duration = Duration::from_secs(15);
@@ -82,6 +85,8 @@ struct Cluster {
     applied: Mutex<BTreeMap<String, Value>>,
     /// Uids of the serving certificates that were compared with their requests, of those that are still there.
     checked: Mutex<BTreeSet<String>>,
+    /// Names of Services of type LoadBalancer that go by where their endpoints are, as seen last.
+    local_services: watch::Sender<BTreeSet<String>>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -169,6 +174,7 @@ impl Cluster {
             watches,
             applied: Mutex::default(),
             checked: Mutex::default(),
+            local_services: watch::Sender::default(),
         }
     }
 
@@ -373,6 +379,16 @@ impl ClusterApi for Cluster {
         self.apply_all(objects).await
     }
 
+    async fn replace(
+        &self,
+        of: &Watch,
+        own: IsOwn,
+        objects: &[Value],
+        gone: &[String],
+    ) -> Result<u32, ClusterError> {
+        self.replace_all(of, own, objects, gone).await
+    }
+
     async fn drain(&self, node: &str) -> Result<Drained, ClusterError> {
         self.drain_once(node).await
     }
@@ -393,8 +409,17 @@ impl ClusterApi for Cluster {
         self.remove_command(id).await
     }
 
+    async fn services(&self) -> Result<Vec<ServiceSeen>, ClusterError> {
+        self.list_services().await
+    }
+
+    async fn set_service(&self, wish: &ServiceWish) -> Result<(), ClusterError> {
+        self.bring_service(wish).await
+    }
+
     fn changes(&self) -> Arc<dyn Changes> {
-        Arc::new(watches::start(&self.env, &self.client, &self.watches))
+        let local = self.local_services.subscribe();
+        Arc::new(watches::start(&self.env, &self.client, &self.watches, local))
     }
 }
 

@@ -98,6 +98,7 @@ impl Cluster {
             self.tell(
                 request,
                 "CertificateSigningRequest",
+                true,
                 "ServingCertificateMismatch",
                 &message,
             )

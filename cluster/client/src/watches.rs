@@ -2,7 +2,7 @@
 //!
 //! Only the metadata of objects is asked for, and nothing of it is kept but the version to go on from.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use base_env::Env;
 use cluster_api::Watch;
@@ -16,7 +16,7 @@ use kube::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::{apply, enforcer::CONFIGURATIONS};
+use crate::{apply, enforcer::CONFIGURATIONS, services};
 
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
@@ -39,15 +39,22 @@ struct Version {
     resource_version: String,
 }
 
-/// Starts the watches of nodes, of serving requests, of admission webhooks, and those that are asked for. They end when what is returned is
-/// dropped.
-pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> ChangeCount {
+/// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, and those that are asked for;
+/// that of endpoints while there are Services of `local` names. They end when what is returned is dropped.
+pub(crate) fn start(
+    env: &Env,
+    client: &Client,
+    watches: &[Watch],
+    local: watch::Receiver<BTreeSet<String>>,
+) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
     let serving = WatchParams::default().fields("spec.signerName=kubernetes.io/kubelet-serving");
+    let balanced = WatchParams::default().fields(services::FIELDS);
     let all = [
         ("/api/v1/nodes".to_owned(), WatchParams::default()),
         (crate::serving::LIST.to_owned(), serving),
+        (services::PATH.to_owned(), balanced),
     ]
     .into_iter()
     .chain(CONFIGURATIONS.map(|(path, _)| (path.to_owned(), WatchParams::default())))
@@ -56,13 +63,7 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> ChangeCoun
         (path, params(watch))
     }));
     for (path, params) in all {
-        let mut follower = Follower {
-            client: client.clone(),
-            path,
-            params,
-            version: String::new(),
-            failures: 0,
-        };
+        let mut follower = Follower::new(client.clone(), path, params);
         let (env, sender) = (env.clone(), Arc::clone(&sender));
         tokio::spawn(async move {
             tokio::select! {
@@ -71,6 +72,13 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch]) -> ChangeCoun
             }
         });
     }
+    let (env, client) = (env.clone(), client.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sender.closed() => {}
+            () = services::follow_endpoints(&env, &client, &sender, local) => {}
+        }
+    });
     ChangeCount::new(receiver)
 }
 
@@ -83,7 +91,7 @@ fn params(watch: &Watch) -> WatchParams {
 }
 
 /// Follows one kind of object.
-struct Follower {
+pub(crate) struct Follower {
     client: Client,
     path: String,
     params: WatchParams,
@@ -94,7 +102,18 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(&mut self, env: &Env, sender: &watch::Sender<u64>) {
+    pub(crate) fn new(client: Client, path: String, params: WatchParams) -> Self {
+        Self {
+            client,
+            path,
+            params,
+            version: String::new(),
+            failures: 0,
+        }
+    }
+
+    /// For ever.
+    pub(crate) async fn follow(&mut self, env: &Env, sender: &watch::Sender<u64>) {
         loop {
             // The server ends every watch after some minutes; that is no failure.
             if let Err(why) = self.once(env, sender).await {

@@ -7,6 +7,7 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
     SanType, SerialNumber,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{Authority, PkiError, new_key};
 
@@ -80,7 +81,7 @@ impl Subject {
 }
 
 /// A certificate and its key, both PEM.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Certificate {
     /// The certificate.
     pub certificate: String,
@@ -94,6 +95,19 @@ impl Authority {
     /// # Errors
     /// When the library refuses, or `now` is outside the range of certificates.
     pub fn issue(&self, subject: &Subject, now: Timestamp) -> Result<Certificate, PkiError> {
+        self.issue_until(subject, now, after_years(now, LEAF_YEARS)?)
+    }
+
+    /// The same, good until `until`.
+    ///
+    /// # Errors
+    /// When the library refuses, or a time is outside the range of certificates.
+    pub fn issue_until(
+        &self,
+        subject: &Subject,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Certificate, PkiError> {
         let refused = |error| PkiError::Certificate(subject.name.clone(), error);
         let ca_key = KeyPair::from_pem(&self.key).map_err(refused)?;
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, ca_key).map_err(refused)?;
@@ -123,7 +137,7 @@ impl Authority {
         params.extended_key_usages.clone_from(&subject.usages);
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);
-        validity(&mut params, now, LEAF_YEARS)?;
+        validity(&mut params, now, until)?;
         let certificate = params.signed_by(&key, &issuer).map_err(refused)?;
         Ok(Certificate {
             certificate: certificate.pem(),
@@ -141,15 +155,24 @@ pub(crate) fn serial() -> Result<SerialNumber, PkiError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// From a little before `now` for so many years of 365 days.
-pub(crate) fn validity(params: &mut CertificateParams, now: Timestamp, years: i64) -> Result<(), PkiError> {
+/// So many years of 365 days later.
+pub(crate) fn after_years(now: Timestamp, years: i64) -> Result<Timestamp, PkiError> {
+    let hours = years * 365 * 24;
+    now.checked_add(hours.hours()).map_err(|_| PkiError::Time(now))
+}
+
+/// From a little before `now` until `until`.
+pub(crate) fn validity(
+    params: &mut CertificateParams,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<(), PkiError> {
     let at = |moment: Timestamp| {
-        time::OffsetDateTime::from_unix_timestamp(moment.as_second()).map_err(|_| PkiError::Time(now))
+        time::OffsetDateTime::from_unix_timestamp(moment.as_second()).map_err(|_| PkiError::Time(moment))
     };
-    let moved = |hours: i64| now.checked_add(hours.hours()).map_err(|_| PkiError::Time(now));
     params.not_before = at(now
         .checked_sub(BACKDATE_MINUTES.minutes())
         .map_err(|_| PkiError::Time(now))?)?;
-    params.not_after = at(moved(years * 365 * 24)?)?;
+    params.not_after = at(until)?;
     Ok(())
 }

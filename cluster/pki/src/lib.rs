@@ -8,8 +8,10 @@
 //! (extended key usage, names); nothing here prints a key: there is no `Debug` of one.
 
 mod issue;
+mod jwks;
 
 pub use issue::{Certificate, Subject};
+pub use jwks::SERVICE_ACCOUNT_ALGORITHM;
 
 use jiff::Timestamp;
 use rcgen::{
@@ -31,6 +33,9 @@ pub enum PkiError {
     /// The operating system gave no random bytes.
     #[error("cannot make a random key")]
     Random,
+    /// The public key of service accounts is not one on P-256.
+    #[error("the public key of the cluster's service accounts is not one that this release makes")]
+    PublicKey,
 }
 
 /// The format that this release writes, and the only one there has been.
@@ -166,7 +171,7 @@ fn authority(name: &str, now: Timestamp) -> Result<Authority, PkiError> {
         KeyUsagePurpose::DigitalSignature,
     ];
     params.serial_number = Some(issue::serial()?);
-    issue::validity(&mut params, now, CA_YEARS)?;
+    issue::validity(&mut params, now, issue::after_years(now, CA_YEARS)?)?;
     let certificate = params
         .self_signed(&key)
         .map_err(|error| PkiError::Certificate(name.to_owned(), error))?;
@@ -236,6 +241,14 @@ mod tests {
             );
             assert_eq!(parsed.is_ca(), years == 30);
         }
+        let until = now() + jiff::SignedDuration::from_hours(8);
+        let short = pki
+            .cluster
+            .issue_until(&Subject::client("u"), now(), until)
+            .unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(short.certificate.as_bytes()).unwrap();
+        let validity = pem.parse_x509().unwrap().validity().clone();
+        assert_eq!(validity.not_after.timestamp(), until.as_second());
     }
 
     #[test]

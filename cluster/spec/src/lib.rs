@@ -51,6 +51,29 @@ pub struct ClusterSpec {
     /// Who reaches its API server.
     #[serde(default, skip_serializing_if = "ApiAccess::is_open")]
     pub access: ApiAccess,
+    /// The issuer of its service accounts' tokens under which others know it: a URL. `None`: nobody outside is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Whether pods that ask for it get a token to show to the stamp's token service.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workload_identity: bool,
+    /// How those that the stamp's directory knows are known to its API server. `None`: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryAccess>,
+}
+
+/// How those that the stamp's directory knows (users, service principals, managed identities) are known to a cluster's API server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectoryAccess {
+    /// The tenant whose tokens are taken.
+    pub tenant: String,
+    /// Groups, by their object ids, whose members administer the cluster.
+    #[serde(default)]
+    pub admins: Vec<String>,
+    /// Whether the stamp's role assignments say what they may do, beside the cluster's own roles.
+    #[serde(default)]
+    pub roles: bool,
 }
 
 /// Who reaches a cluster's API server at its address outside the cluster's own network. From within, and the stamp's service, always.
@@ -127,6 +150,38 @@ pub struct NetworkProfile {
     pub dns_service_ip: Ipv4Addr,
     /// Whether pods may leave the cluster at all.
     pub outbound: bool,
+    /// The tenant's VNET that its nodes are in; `None`: in one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnet: Option<TenantVnet>,
+}
+
+/// What a cluster knows of a tenant's VNET that its nodes are in. As long as they are, none of it changes but that subnets come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantVnet {
+    /// Its identity.
+    pub uid: String,
+    /// Its address space.
+    pub space: Vec<Ipv4Net>,
+    /// Ranges of the subnets that pools of the cluster are in or were in, in order.
+    pub subnets: BTreeSet<Ipv4Net>,
+}
+
+impl NetworkProfile {
+    /// All ranges of the VNET.
+    pub fn space(&self) -> &[Ipv4Net] {
+        match &self.vnet {
+            Some(vnet) => &vnet.space,
+            None => std::slice::from_ref(&self.vnet_range),
+        }
+    }
+
+    /// The range of the subnet that a node's address is in.
+    pub fn subnet_of(&self, address: Ipv4Addr) -> Ipv4Net {
+        let mut subnets = self.vnet.iter().flat_map(|vnet| &vnet.subnets);
+        let found = subnets.find(|range| range.contains(&address));
+        found.copied().unwrap_or(self.node_range)
+    }
 }
 
 /// How pods get addresses.
@@ -179,6 +234,9 @@ pub struct PoolSpec {
     /// Nodes whose machines were made before are to be replaced by new ones, milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed: Option<i64>,
+    /// The subnet of a tenant's VNET that its nodes are in; `None`: [`NetworkProfile::node_range`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Ipv4Net>,
 }
 
 fn one() -> u32 {
@@ -339,13 +397,14 @@ pub const VM_SIZES: &[VmSize] = &[
 ];
 
 /// Which of AKS's credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum CredentialKind {
-    /// `listClusterAdminCredential`: `system:masters`, whatever RBAC says.
+    /// `listClusterAdminCredential`: may do everything.
     Admin,
-    /// `listClusterUserCredential`.
+    /// `listClusterUserCredential`: works with what is in namespaces, but for the cluster's own.
     User,
-    /// `listClusterMonitoringUserCredential`.
+    /// `listClusterMonitoringUserCredential`: reads, and no secrets.
     Monitoring,
 }
 
@@ -358,6 +417,24 @@ impl CredentialKind {
             Self::Monitoring => "clusterMonitoringUser",
         }
     }
+
+    /// In a word: `admin`, `user` or `monitoring`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::User => "user",
+            Self::Monitoring => "monitoring",
+        }
+    }
+}
+
+/// How a kubeconfig says where tokens come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    /// A program of its own, kubelogin.
+    Exec,
+    /// What kubectl itself could do until 1.26; kubelogin makes the other of it.
+    Azure,
 }
 
 /// The name of the node image of a Kubernetes version, as AKS writes such names: `nodeImageVersion` in answers and the label

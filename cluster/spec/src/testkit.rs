@@ -18,6 +18,9 @@ pub fn cluster() -> ClusterSpec {
         restore: None,
         stopped: false,
         access: Default::default(),
+        issuer: None,
+        workload_identity: false,
+        directory: None,
     }
 }
 
@@ -34,6 +37,7 @@ pub fn network(plugin: PodNetworking) -> NetworkProfile {
         service_range: range("10.0.0.0/16"),
         dns_service_ip: [10, 0, 0, 10].into(),
         outbound: true,
+        vnet: None,
     }
 }
 
@@ -54,5 +58,6 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         unavailable: 0,
         removed: Default::default(),
         renewed: None,
+        subnet: None,
     }
 }

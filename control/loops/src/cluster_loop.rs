@@ -5,29 +5,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use base_env::Seed;
 use base_errors::chain;
 use control_planner::{
-    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, NetworkSeen, Observation, Plan, Presence,
-    Reach, SilentMachines, StampRanges, is_served, plan,
+    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Neighbours, NetworkSeen, Observation, Plan,
+    Presence, Reach, SilentMachines, StampRanges, is_served, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
-    PkiRecord, RepairStep, Role, command::CommandRecord, key,
+    PkiRecord, RepairStep, Role, balancer::BalancerRecord, command::CommandRecord,
+    credential::CredentialRecord, key,
 };
 use control_store::{StoreError, Stored};
 use jiff::Timestamp;
-use tokio::{
-    sync::Notify,
-    task::{JoinError, JoinSet},
-};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::{
     ControllerDeps,
@@ -37,11 +32,12 @@ use crate::{
     fair_semaphore::FairSemaphore,
     gap_detector::GapDetector,
     index::Index,
-    inventory::{InventoryCache, Mark},
+    inventory::InventoryCache,
     recipes::Site,
     record_cache::RecordCache,
     silent_machines::{self, SilentMachinesCache},
     state::{Handle, LoopState},
+    wakeup::{Resync, Wakeup},
 };
 
 /// A store that cannot be read or written is tried again after this.
@@ -57,45 +53,6 @@ pub(crate) struct Shared {
     pub(crate) semaphore: Arc<FairSemaphore>,
     pub(crate) silent_machines: SilentMachinesCache,
     pub(crate) gap_detector: GapDetector,
-}
-
-/// The order to look at everything again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Resync {
-    /// When it was given, if there was no loop: nothing was done to the cluster's machines since then.
-    pub(crate) since: Option<Mark>,
-}
-
-/// How the controller wakes a loop. Carries no data: the loop reads everything itself.
-#[derive(Debug, Default)]
-pub(crate) struct Wakeup {
-    pending: AtomicBool,
-    resync: Mutex<Option<Resync>>,
-    notify: Notify,
-}
-
-impl Wakeup {
-    /// Something may have changed.
-    pub(crate) fn notify(&self) {
-        self.pending.store(true, Ordering::SeqCst);
-        self.notify.notify_one();
-    }
-
-    /// All that is known is due to be looked at again.
-    pub(crate) fn notify_resync(&self, resync: Resync) {
-        *self.resync() = Some(resync);
-        self.notify();
-    }
-
-    fn resync(&self) -> MutexGuard<'_, Option<Resync>> {
-        // One assignment cannot be cut short.
-        self.resync.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it was notified since the last pass began.
-    pub(crate) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::SeqCst)
-    }
 }
 
 /// How a loop ended.
@@ -115,6 +72,8 @@ struct RecordCaches {
     machines: RecordCache<MachineRecord>,
     operations: RecordCache<OperationRecord>,
     commands: RecordCache<CommandRecord>,
+    credentials: RecordCache<CredentialRecord>,
+    balancers: RecordCache<BalancerRecord>,
 }
 
 /// See the module.
@@ -185,7 +144,7 @@ impl ClusterLoop {
     }
 
     async fn pass(&mut self) -> Result<Next, CommitError> {
-        self.wakeup.pending.store(false, Ordering::SeqCst);
+        self.wakeup.begin();
         let Some(fence) = self.fence().await? else {
             tracing::info!(cluster = self.key, "another host runs the loop of this cluster");
             return Ok(Next::Elsewhere);
@@ -209,6 +168,10 @@ impl ClusterLoop {
                 Err(CommitError::Store(StoreError::Conflict { key })) => {
                     if key == key::fence(&self.uid) {
                         self.state.fence = None;
+                    }
+                    if key.starts_with(key::LEASES) {
+                        // The index is about to hear who has it.
+                        tokio::task::yield_now().await;
                     }
                     Ok(Next::Again)
                 }
@@ -240,6 +203,13 @@ impl ClusterLoop {
         };
         let observed = records.observed.read(store, &key::observed(uid)).await?;
         let machines = records.machines.list(store, &key::machines(uid)).await?;
+        let credentials = records
+            .credentials
+            .list(store, &CredentialRecord::all(uid))
+            .await?;
+        let some = observed.as_ref().is_some_and(|observed| observed.value.balanced);
+        let prefix = BalancerRecord::all(uid);
+        let balancers = records.balancers.list_if(some, store, &prefix).await?;
         let owner = Owner::cluster(uid.as_str());
         let requests = &cluster.value.requests;
         let open: BTreeSet<_> = requests
@@ -258,6 +228,8 @@ impl ClusterLoop {
             cluster,
             machines,
             operations,
+            credentials,
+            balancers,
             fence,
         };
         let observed = observed.map(|observed| ObservedRecord::clone(&observed.value));
@@ -267,7 +239,7 @@ impl ClusterLoop {
 
     /// Brings the state up to date with what no effect reports.
     fn refresh(&mut self) {
-        if let Some(Resync { since }) = self.wakeup.resync().take() {
+        if let Some(Resync { since }) = self.wakeup.take_resync() {
             self.state.grow_stale(since);
         }
     }
@@ -361,8 +333,15 @@ impl ClusterLoop {
                     held: None,
                 });
             }
+            // One that has lost its key is not the machine that the service knows, whatever else is left of it.
+            let presence = match self.state.presence.get(&id).copied() {
+                Some(Presence::Running) if !record.deleting && deps.agents.has_lost_key(&id) => {
+                    Presence::Absent
+                }
+                known => known.unwrap_or(Presence::Unknown),
+            };
             let mut machine = Machine {
-                presence: self.state.presence.get(&id).copied().unwrap_or(Presence::Unknown),
+                presence,
                 config: self
                     .state
                     .configs
@@ -372,6 +351,9 @@ impl ClusterLoop {
                 report: deps.agents.report(&id),
                 drain: self.state.drains.get(&id).cloned(),
                 contact: deps.agents.contact(&id),
+                hung_up: (!basis.balancers.is_empty())
+                    .then(|| deps.agents.hung_up(&id))
+                    .flatten(),
                 running_since: None,
                 symptom: None,
                 well_since: None,
@@ -414,6 +396,14 @@ impl ClusterLoop {
             },
             unknown_machines: self.shared.index.unknown_machines(&self.uid),
             kept: self.shared.index.kept_places(&self.uid),
+            neighbours: match &basis.cluster.value.spec().network.vnet {
+                Some(vnet) => self.shared.index.neighbours(&vnet.uid, &self.uid),
+                None => Neighbours::default(),
+            },
+            guards: match &basis.cluster.value.spec().network.vnet {
+                Some(vnet) => self.shared.index.guards(&vnet.uid),
+                None => BTreeMap::new(),
+            },
             silent_machines: if matters {
                 let now = deps.env.clock.monotonic();
                 self.shared
@@ -422,7 +412,10 @@ impl ClusterLoop {
             } else {
                 SilentMachines::default()
             },
-            taken: if Addresses::of(&observed).is_none() || members < wanted {
+            taken: if Addresses::of(&observed).is_none()
+                || members < wanted
+                || self.state.lacks_one(&basis.balancers)
+            {
                 self.shared.index.taken()
             } else {
                 BTreeSet::new()
@@ -433,6 +426,16 @@ impl ClusterLoop {
             inventory_stale: self.state.inventory_stale,
             network: std::mem::replace(&mut self.state.network, NetworkSeen::Unknown),
             api: std::mem::take(&mut self.state.api),
+            credentials: basis
+                .credentials
+                .iter()
+                .map(|credential| Arc::clone(&credential.value))
+                .collect(),
+            balancers: basis
+                .balancers
+                .iter()
+                .map(|balancer| Arc::clone(&balancer.value))
+                .collect(),
             commands,
             operations: basis
                 .operations
@@ -510,9 +513,11 @@ impl ClusterLoop {
         }
         for id in &done.recorded {
             self.state.recorded(id);
+            // Here and not only from the watch of the store, which may be behind: its agent is heard as soon as it is made.
+            self.shared.index.add_machine(id, &self.uid, false);
         }
-        for key in &done.leased {
-            self.shared.index.add_lease(key);
+        for (key, holder) in &done.leased {
+            self.shared.index.add_lease(key, holder);
         }
         for id in &done.removed {
             self.state.removed(id);
@@ -542,7 +547,7 @@ impl ClusterLoop {
             biased;
             Some(ended) = self.running.join_next_with_id() => News::EffectEnded(ended),
             hears = api => News::Api { hears },
-            () = self.wakeup.notify.notified() => News::Wakeup,
+            () = self.wakeup.notified() => News::Wakeup,
             () = timer => News::Time,
         };
         match news {

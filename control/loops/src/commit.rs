@@ -9,7 +9,10 @@ use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing, LeaseRecord,
     MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role, Work, access,
-    child, directory, events, key,
+    balancer::BalancerRecord,
+    child,
+    credential::{CredentialRecord, Revoked},
+    directory, events, key,
     principal::of_cluster,
     unknown::{self, Kind},
     usage::{Amounts, Usage},
@@ -50,8 +53,8 @@ pub(crate) struct Committed {
     pub(crate) recorded: Vec<String>,
     pub(crate) removed: Vec<String>,
     pub(crate) forgotten: bool,
-    /// Keys of leases.
-    pub(crate) leased: Vec<String>,
+    /// Keys of leases, with what holds them.
+    pub(crate) leased: Vec<(String, String)>,
 }
 
 /// The records that a plan was made from, with their revisions.
@@ -60,6 +63,8 @@ pub(crate) struct Basis {
     pub(crate) observed: Option<Revision>,
     pub(crate) machines: Vec<Stored<Arc<MachineRecord>>>,
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
+    pub(crate) credentials: Vec<Stored<Arc<CredentialRecord>>>,
+    pub(crate) balancers: Vec<Stored<Arc<BalancerRecord>>>,
     /// The loop's right to write.
     pub(crate) fence: Fence,
 }
@@ -103,13 +108,12 @@ pub(crate) async fn compose(
             Write::RecordMachine { role, image } => {
                 let machine = machine(deps, basis, role, image, now)?;
                 done.recorded.push(machine.id.clone());
-                if let Role::ControlPlane { address, .. } = role {
-                    let lease = key::lease("machines", *address);
+                if let Some(lease) = lease_of(basis, role) {
                     let record = LeaseRecord {
                         v: 1,
                         owner: format!("cluster/{uid}/machine/{}", machine.id),
                     };
-                    done.leased.push(lease.clone());
+                    done.leased.push((lease.clone(), record.owner.clone()));
                     txn = txn.absent(&lease).with(put_record(lease, &record));
                 }
                 directory::new_machine(txn, uid, &machine)
@@ -160,15 +164,38 @@ pub(crate) async fn compose(
                     .find(|machine| machine.value.id == *id)
                     .and_then(|machine| machine.value.assignment.as_ref())
                     .map(|assignment| &assignment.role);
-                // One from before members had leases of their own keeps the cluster's until that is gone.
-                if let Some(Role::ControlPlane { address, .. }) = role
-                    && !address.is_unspecified()
-                {
-                    txn = txn.delete(key::lease("machines", *address));
+                if let Some(lease) = role.and_then(|role| lease_of(basis, role)) {
+                    txn = txn.delete(lease);
                 }
                 done.removed.push(id.clone());
                 directory::remove_machine(txn, uid, id, now)
             }
+            Write::RevokeCredential(id) => change_credential(txn, basis, id, |credential| {
+                Some(CredentialRecord {
+                    revoked: Some(Revoked { at: now, by: None }),
+                    ..credential
+                })
+            }),
+            Write::ForgetCredential(id) => change_credential(txn, basis, id, |_| None),
+            Write::RecordBalancer {
+                uid: service,
+                namespace,
+                name,
+                address,
+                internal,
+            } => {
+                let record = BalancerRecord {
+                    v: 1,
+                    uid: service.clone(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    address: *address,
+                    internal: *internal,
+                    created_at: now,
+                };
+                record_balancer(txn, basis, &record, &mut done)
+            }
+            Write::ForgetBalancer(service) => forget_balancer(txn, basis, service),
             Write::Progress { id, progress } => {
                 let operation = basis
                     .operations
@@ -240,10 +267,24 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &m
             v: 1,
             owner: format!("cluster/{uid}/{what}"),
         };
-        done.leased.push(key.clone());
+        done.leased.push((key.clone(), record.owner.clone()));
         txn = txn.absent(&key).with(put_record(key, &record));
     }
     txn
+}
+
+/// The key of the lease that a machine has: of a member's address in the stamp's network, of a node's in a tenant's VNET.
+fn lease_of(basis: &Basis, role: &Role) -> Option<String> {
+    match role {
+        // One from before members had leases of their own keeps the cluster's until that is gone.
+        Role::ControlPlane { address, .. } => {
+            (!address.is_unspecified()).then(|| key::lease("machines", *address))
+        }
+        Role::Node { address, .. } => {
+            let vnet = basis.cluster.value.spec().network.vnet.as_ref()?;
+            Some(key::lease(&vnet.uid, *address))
+        }
+    }
 }
 
 /// A machine's record as it is from now on; nothing where it is gone meanwhile.
@@ -260,6 +301,70 @@ fn change_machine(
     let changed = change(MachineRecord::clone(value))?;
     let key = key::machine(&basis.cluster.value.uid, id);
     Ok(txn.at(&key, *revision).with(put_record(key, &changed)))
+}
+
+/// A credential's record as it is from now on, or its removal; nothing where it is gone meanwhile.
+fn change_credential(
+    txn: Txn,
+    basis: &Basis,
+    id: &str,
+    change: impl FnOnce(CredentialRecord) -> Option<CredentialRecord>,
+) -> Txn {
+    let found = basis
+        .credentials
+        .iter()
+        .find(|credential| credential.value.id == id);
+    let Some(Stored { revision, value }) = found else {
+        return txn;
+    };
+    let uid = &basis.cluster.value.uid;
+    let key = CredentialRecord::key(uid, id);
+    // Either way it is not handed out again.
+    let txn = txn
+        .at(&key, *revision)
+        .delete(CredentialRecord::certificate_key(uid, id));
+    match change(CredentialRecord::clone(value)) {
+        Some(changed) => txn.with(put_record(key, &changed)),
+        None => txn.delete(key),
+    }
+}
+
+/// A load balancer, with the lease of its address where others could take that.
+fn record_balancer(mut txn: Txn, basis: &Basis, record: &BalancerRecord, done: &mut Committed) -> Txn {
+    let cluster = &basis.cluster.value.uid;
+    if let Some(lease) = balancer_lease(basis, record) {
+        let held = LeaseRecord {
+            v: 1,
+            owner: BalancerRecord::holder(cluster, &record.uid),
+        };
+        done.leased.push((lease.clone(), held.owner.clone()));
+        txn = txn.absent(&lease).with(put_record(lease, &held));
+    }
+    let key = BalancerRecord::key(cluster, &record.uid);
+    txn.absent(&key).with(put_record(key, record))
+}
+
+/// A load balancer goes, and with it its lease; nothing where it is gone meanwhile.
+fn forget_balancer(txn: Txn, basis: &Basis, service: &str) -> Txn {
+    let mut known = basis.balancers.iter();
+    let Some(Stored { revision, value }) = known.find(|balancer| balancer.value.uid == service) else {
+        return txn;
+    };
+    let key = BalancerRecord::key(&basis.cluster.value.uid, service);
+    let txn = txn.at(&key, *revision).delete(key);
+    match balancer_lease(basis, value) {
+        Some(lease) => txn.delete(lease),
+        None => txn,
+    }
+}
+
+fn balancer_lease(basis: &Basis, record: &BalancerRecord) -> Option<String> {
+    let vnet = basis.cluster.value.spec().network.vnet.as_ref();
+    BalancerRecord::lease(
+        record.internal,
+        record.address,
+        vnet.map(|vnet| vnet.uid.as_str()),
+    )
 }
 
 /// A new machine: an identity and a one-time token that nobody else has.

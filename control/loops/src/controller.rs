@@ -13,14 +13,19 @@ use std::{
 use agent_api::WakeUp;
 use base_env::Seed;
 use control_records::{
-    Event, EventKind, Fence, NameRecord, command::CommandRecord, directory, events, key, unknown,
+    Event, EventKind, Fence, LeaseRecord, NameRecord,
+    command::CommandRecord,
+    credential::CredentialRecord,
+    directory, events, key,
+    network::{self, NetworkRecord},
+    unknown,
 };
 use control_store::{Change, Changes, StoreError, Txn, list_records};
 use futures::{
     FutureExt as _, StreamExt as _,
     stream::{BoxStream, Fuse},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use tokio::{
     sync::watch,
     task::{self, AbortHandle, JoinSet},
@@ -28,15 +33,16 @@ use tokio::{
 
 use crate::{
     ControllerDeps,
-    cluster_loop::{ClusterLoop, Exit, Resync, Shared, Wakeup},
+    cluster_loop::{ClusterLoop, Exit, Shared},
     fair_semaphore::FairSemaphore,
     gap_detector::GapDetector,
-    index::Index,
+    index::{Index, parse},
     inventory::{InventoryCache, Mark},
     pacing,
     silent_machines::SilentMachinesCache,
     state::LoopState,
     sweep,
+    wakeup::{Resync, Wakeup},
 };
 
 /// A resync period is cut into this many slices, so that a thousand clusters are not looked at in the same moment.
@@ -292,14 +298,17 @@ impl Dispatcher {
             let own = list_records::<MachineHint>(&*store, &key::machines(&name.uid))
                 .await?
                 .0;
-            machines.extend(
-                own.into_iter()
-                    .map(|(_, machine)| (machine.value.id, name.uid.clone(), machine.value.deleting)),
-            );
+            machines.extend(own.into_iter().map(|(_, machine)| {
+                let leaves = machine.value.leaves();
+                (machine.value.id, name.uid.clone(), leaves)
+            }));
         }
-        let (leases, _) = store.list(key::LEASES).await?;
-        let leases = leases.into_iter().map(|(key, _)| key);
+        let (leases, _) = list_records::<LeaseRecord>(&*store, key::LEASES).await?;
+        let leases = leases.into_iter().map(|(key, lease)| (key, lease.value.owner));
         self.shared.index.set(machines, leases);
+        let (networks, _) = list_records::<NetworkRecord>(&*store, network::NETWORK).await?;
+        let networks = networks.into_iter().map(|(key, record)| (key, record.value));
+        self.shared.index.set_networks(networks);
         let mut uids = BTreeSet::new();
         for name in names {
             self.add(&name.uid, name.key);
@@ -328,11 +337,11 @@ impl Dispatcher {
         let value = change.value.as_deref();
         if let Some((uid, rest)) = key::of_cluster(key) {
             // Everything else below a cluster is written by its loop, or concerns it only when it looks.
-            if rest == "desired" || CommandRecord::is_key(rest) {
+            if rest == "desired" || CommandRecord::is_key(rest) || CredentialRecord::is_key(rest) {
                 self.wake(uid);
             } else if let Some(id) = rest.strip_prefix("machine/") {
                 match value.map(|value| parse::<MachineHint>(key, value)) {
-                    Some(Some(machine)) => index.add_machine(id, uid, machine.deleting),
+                    Some(Some(machine)) => index.add_machine(id, uid, machine.leaves()),
                     Some(None) => {}
                     None => index.remove_machine(id),
                 }
@@ -354,10 +363,9 @@ impl Dispatcher {
         } else if key.starts_with(unknown::UNKNOWN) && value.is_none() {
             // It may go, as a person says, or is known by now.
             self.sweep();
-        } else if key.starts_with(key::LEASES) {
-            match value {
-                Some(_) => index.add_lease(key),
-                None => index.remove_lease(key),
+        } else {
+            for uid in index.changed(key, value) {
+                self.wake(&uid);
             }
         }
     }
@@ -530,6 +538,21 @@ impl Dispatcher {
 struct MachineHint {
     id: String,
     deleting: bool,
+    #[serde(default)]
+    healing: HealingHint,
+}
+
+#[derive(Default, Deserialize)]
+struct HealingHint {
+    #[serde(default)]
+    off: bool,
+}
+
+impl MachineHint {
+    /// Whether it is to be silent.
+    fn leaves(&self) -> bool {
+        self.deleting || self.healing.off
+    }
 }
 
 /// Puts into a cluster's history that its loop panicked.
@@ -560,15 +583,5 @@ async fn tell_of_panic(shared: &Shared, uid: &str, panics: u32) -> Result<(), St
         // Another event of the same moment: the log tells of the fault all the same.
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
-    }
-}
-
-fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
-    match serde_json::from_slice(value) {
-        Ok(record) => Some(record),
-        Err(error) => {
-            tracing::error!(key, %error, "the record cannot be read and is left out");
-            None
-        }
     }
 }

@@ -10,8 +10,16 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use control_planner::{KeptPlaces, UnknownMachines};
-use fabric_api::{Attach, MachineSpec, NetworkSpec};
+use control_planner::{KeptPlaces, Neighbours, UnknownMachines};
+use control_records::{
+    LeaseRecord, key,
+    network::{self, NetworkRecord},
+};
+use fabric_api::{Attach, MachineSpec, NetworkSpec, RouteSpec, Side};
+use ipnet::Ipv4Net;
+use serde::de::DeserializeOwned;
+
+use crate::security_groups::{Guards, SecurityGroups};
 
 /// The label of control plane machines that says where their API is served.
 pub(crate) const VIP_LABEL: &str = "vip";
@@ -68,11 +76,20 @@ impl Unknown {
             .iter()
             .filter(|route| places.addresses.contains(&route.via));
         places.routes = theirs.cloned().collect();
+        self.add_balancers(network);
     }
 
     /// A network that is in no record.
     pub(crate) fn add_network(&mut self, network: &NetworkSpec) {
         self.addresses.insert(network.uplink);
+        self.add_balancers(network);
+    }
+
+    /// What a network has of the stamp's addresses for its load balancers.
+    fn add_balancers(&mut self, network: &NetworkSpec) {
+        let outside = network.balancers.iter();
+        let outside = outside.filter(|balancer| balancer.side == Side::Stamp);
+        self.addresses.extend(outside.map(|balancer| balancer.address));
     }
 }
 
@@ -80,12 +97,18 @@ impl Unknown {
 struct Inner {
     /// By machine: the uid of its cluster.
     owners: BTreeMap<String, String>,
-    /// Machines that are to go.
+    /// Machines that are to go, or that somebody has turned off.
     leaving: BTreeSet<String>,
     /// Uids of clusters that nobody is to serve.
     off: BTreeSet<String>,
-    /// Leased addresses.
+    /// Leased addresses of the stamp.
     taken: BTreeSet<Ipv4Addr>,
+    /// By the uid of a tenant's VNET: leased addresses in it, each with the uid of the cluster that has it.
+    vnets: BTreeMap<String, BTreeMap<Ipv4Addr, String>>,
+    /// By the uid of a cluster: its VNET's address in the stamp's network.
+    uplinks: BTreeMap<String, Ipv4Addr>,
+    /// Security groups of tenants, and subnets that go by them.
+    security_groups: SecurityGroups,
     /// `None` before the first look.
     unknown: Option<Unknown>,
 }
@@ -100,11 +123,12 @@ impl Index {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There are these machines, with their owners and whether they are to go, and these keys of leases, and no others.
+    /// There are these machines, with their owners and whether they are to go, and these leases by their keys and with what holds each, and
+    /// no others.
     pub(crate) fn set(
         &self,
         machines: impl IntoIterator<Item = (String, String, bool)>,
-        leases: impl IntoIterator<Item = String>,
+        leases: impl IntoIterator<Item = (String, String)>,
     ) {
         let (mut owners, mut going) = (BTreeMap::new(), BTreeSet::new());
         for (id, uid, leaving) in machines {
@@ -113,11 +137,15 @@ impl Index {
             }
             owners.insert(id, uid);
         }
-        let taken = leases.into_iter().filter_map(|key| address_of(&key)).collect();
         let mut inner = self.inner();
         inner.owners = owners;
         inner.leaving = going;
-        inner.taken = taken;
+        inner.taken.clear();
+        inner.vnets.clear();
+        inner.uplinks.clear();
+        for (key, holder) in leases {
+            inner.add_lease(&key, &holder);
+        }
     }
 
     /// A machine of a cluster, and whether it is to go.
@@ -186,17 +214,101 @@ impl Index {
         (all, silent)
     }
 
-    /// A lease, by its key.
-    pub(crate) fn add_lease(&self, key: &str) {
-        if let Some(address) = address_of(key) {
-            self.inner().taken.insert(address);
-        }
+    /// Something changed that is not of one cluster. Gives the uids of clusters that have to know: their networks lead to each other's
+    /// nodes, and go by the rules of their subnets.
+    pub(crate) fn changed(&self, key: &str, value: Option<&[u8]>) -> BTreeSet<String> {
+        let told = if key.starts_with(key::LEASES) {
+            match value {
+                Some(value) => {
+                    parse::<LeaseRecord>(key, value).map(|lease| self.add_lease(key, &lease.owner))
+                }
+                None => Some(self.remove_lease(key)),
+            }
+        } else if key.starts_with(network::NETWORK) {
+            match value {
+                Some(value) => parse(key, value).map(|record| self.set_network(key, &record)),
+                None => Some(self.remove_network(key)),
+            }
+        } else {
+            None
+        };
+        told.unwrap_or_default()
     }
 
-    pub(crate) fn remove_lease(&self, key: &str) {
-        if let Some(address) = address_of(key) {
-            self.inner().taken.remove(&address);
+    /// A lease, by its key, and what holds it. Gives the uids of other clusters that have to know: those in the same tenant's VNET.
+    pub(crate) fn add_lease(&self, key: &str, holder: &str) -> BTreeSet<String> {
+        let mut inner = self.inner();
+        inner.add_lease(key, holder);
+        let Some(own) = uid_of(holder) else {
+            return BTreeSet::new();
+        };
+        let mut others = inner.in_vnet_of(key);
+        if holder.ends_with("/uplink") {
+            // Its nodes may have been told of before the way to them.
+            let with_it = inner
+                .vnets
+                .values()
+                .filter(|vnet| vnet.values().any(|uid| uid == own));
+            others.extend(with_it.flat_map(|vnet| vnet.values().cloned()));
         }
+        others.remove(own);
+        others
+    }
+
+    /// A lease is over. Gives what [`Self::add_lease`] gives.
+    fn remove_lease(&self, key: &str) -> BTreeSet<String> {
+        let mut inner = self.inner();
+        if let Some((pool, address)) = place_of(key) {
+            match inner.vnets.get_mut(pool) {
+                Some(vnet) => drop(vnet.remove(&address)),
+                None => {
+                    inner.taken.remove(&address);
+                    inner.uplinks.retain(|_, uplink| *uplink != address);
+                }
+            }
+        }
+        inner.in_vnet_of(key)
+    }
+
+    /// What clusters other than this one have in a tenant's VNET.
+    pub(crate) fn neighbours(&self, vnet: &str, own: &str) -> Neighbours {
+        let inner = self.inner();
+        let leases = inner.vnets.get(vnet).into_iter().flatten();
+        let mut neighbours = Neighbours::default();
+        for (address, uid) in leases.filter(|(_, uid)| *uid != own) {
+            neighbours.addresses.insert(*address);
+            neighbours
+                .routes
+                .extend(inner.uplinks.get(uid).map(|via| RouteSpec {
+                    to: Ipv4Net::from(*address),
+                    via: *via,
+                }));
+        }
+        neighbours
+    }
+
+    /// There are these resources of `Microsoft.Network`, by their keys, and no others.
+    pub(crate) fn set_networks(&self, networks: impl IntoIterator<Item = (String, NetworkRecord)>) {
+        let mut groups = SecurityGroups::default();
+        for (key, record) in networks {
+            groups.set(&key, &record);
+        }
+        self.inner().security_groups = groups;
+    }
+
+    /// A resource of `Microsoft.Network` is this, by its key. Gives the uids of clusters that have to know.
+    fn set_network(&self, key: &str, record: &NetworkRecord) -> BTreeSet<String> {
+        self.inner().security_groups.set(key, record)
+    }
+
+    /// There is no such resource any more. Gives what [`Self::set_network`] gives.
+    fn remove_network(&self, key: &str) -> BTreeSet<String> {
+        self.inner().security_groups.remove(key)
+    }
+
+    /// The rules of the subnets of a tenant's VNET that go by a security group.
+    pub(crate) fn guards(&self, vnet: &str) -> Guards {
+        self.inner().security_groups.of(vnet)
     }
 
     /// All addresses that are leased, or that something has that is in no record.
@@ -208,14 +320,60 @@ impl Index {
     }
 }
 
-/// A lease's key says which address it is of.
-fn address_of(key: &str) -> Option<Ipv4Addr> {
-    key.rsplit('/').next()?.parse().ok()
+impl Inner {
+    fn add_lease(&mut self, key: &str, holder: &str) {
+        let Some((pool, address)) = place_of(key) else {
+            return;
+        };
+        if !STAMP_POOLS.contains(&pool) {
+            let uid = uid_of(holder).unwrap_or_default().to_owned();
+            self.vnets
+                .entry(pool.to_owned())
+                .or_default()
+                .insert(address, uid);
+            return;
+        }
+        self.taken.insert(address);
+        if let Some(uid) = uid_of(holder).filter(|_| holder.ends_with("/uplink")) {
+            self.uplinks.insert(uid.to_owned(), address);
+        }
+    }
+
+    /// The clusters in the tenant's VNET that a lease is of.
+    fn in_vnet_of(&self, key: &str) -> BTreeSet<String> {
+        let vnet = place_of(key).and_then(|(pool, _)| self.vnets.get(pool));
+        vnet.into_iter().flat_map(|vnet| vnet.values().cloned()).collect()
+    }
+}
+
+/// What a record says; `None`, and told in the log, where it cannot be read.
+pub(crate) fn parse<T: DeserializeOwned>(key: &str, value: &[u8]) -> Option<T> {
+    match serde_json::from_slice(value) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::error!(key, %error, "the record cannot be read and is left out");
+            None
+        }
+    }
+}
+
+/// Pools of addresses of the stamp. Any other is a tenant's VNET, by its uid.
+const STAMP_POOLS: [&str; 2] = ["machines", "vips"];
+
+/// A lease's key says which address it is of, and of which pool.
+fn place_of(key: &str) -> Option<(&str, Ipv4Addr)> {
+    let (pool, address) = key.strip_prefix(key::LEASES)?.split_once('/')?;
+    Some((pool, address.parse().ok()?))
+}
+
+/// The cluster that holds a lease.
+fn uid_of(holder: &str) -> Option<&str> {
+    holder.strip_prefix("cluster/")?.split('/').next()
 }
 
 #[cfg(test)]
 mod tests {
-    use fabric_api::{MachineId, NetworkId, NicSpec, RouteSpec};
+    use fabric_api::{MachineId, NetworkId, NicSpec};
 
     use super::*;
 
@@ -264,6 +422,45 @@ mod tests {
     }
 
     #[test]
+    fn clusters_in_a_tenants_vnet_know_each_others_nodes() {
+        let index = Index::default();
+        let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        for (key, holder) in [
+            ("/leases/machines/100.64.0.4", "cluster/a/uplink"),
+            ("/leases/machines/100.64.0.5", "cluster/b/uplink"),
+            ("/leases/machines/100.64.0.6", "cluster/b/machine/m"),
+            ("/leases/v1/10.1.0.4", "cluster/a/machine/x"),
+        ] {
+            assert!(index.add_lease(key, holder).is_empty(), "{key}");
+        }
+        let told = index.add_lease("/leases/v1/10.1.0.5", "cluster/b/machine/y");
+        assert_eq!(told, ["a".to_owned()].into());
+        // Another VNET may have the same addresses.
+        assert!(
+            index
+                .add_lease("/leases/v2/10.1.0.5", "cluster/c/machine/z")
+                .is_empty()
+        );
+        let neighbours = index.neighbours("v1", "a");
+        assert_eq!(neighbours.addresses, [address("10.1.0.5")].into());
+        let route = RouteSpec {
+            to: "10.1.0.5/32".parse().unwrap(),
+            via: address("100.64.0.5"),
+        };
+        assert_eq!(neighbours.routes, [route]);
+        assert_eq!(
+            index.neighbours("v1", "b").addresses,
+            [address("10.1.0.4")].into()
+        );
+        assert!(
+            !index.taken().contains(&address("10.1.0.4")),
+            "it is none of the stamp's"
+        );
+        assert_eq!(index.remove_lease("/leases/v1/10.1.0.5"), ["a".to_owned()].into());
+        assert_eq!(index.neighbours("v1", "a"), Neighbours::default());
+    }
+
+    #[test]
     fn what_is_in_no_record_keeps_its_addresses_and_routes() {
         let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
         let card = |attach, own: &str, extra: &[&str]| NicSpec {
@@ -306,6 +503,7 @@ mod tests {
                 route("10.244.1.0/24", "10.224.0.5"),
             ],
             uplink: address("100.64.0.9"),
+            balancers: Vec::new(),
         };
         let mut unknown = Unknown::default();
         unknown.add_machine("a", Some("u"), Some(&member));
@@ -313,7 +511,7 @@ mod tests {
         unknown.add_routes("u", &network);
         unknown.add_network(&network);
         let index = Index::default();
-        index.add_lease("/leases/machines/100.64.0.4");
+        index.add_lease("/leases/machines/100.64.0.4", "cluster/v/uplink");
         index.set_unknown(unknown);
         let taken: Vec<String> = index.taken().iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -29,11 +29,13 @@ mod inventory;
 mod pacing;
 mod recipes;
 mod record_cache;
+mod security_groups;
 mod silent_machines;
 mod state;
 mod sweep;
+mod wakeup;
 
 pub use controller::{Activity, Controller};
 pub use deps::{ControllerDeps, Settings};
 pub use fair_semaphore::Limits;
-pub use recipes::{RecipeError, Recipes, Secret, Site, network_id};
+pub use recipes::{CredentialObjects, RecipeError, Recipes, Secret, Site, network_id};

@@ -3,14 +3,14 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use agent_protocol::MachineConfig;
-use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
+use cluster_api::{AddonAilment, Endpoint, IsOwn, NodeWish, ObjectRef, Watch};
 use control_records::{ClusterRecord, MachineRecord, command::CommandInput};
-use fabric_api::{NetworkId, NetworkSpec, NicSpec, RouteSpec, StampNetwork};
+use fabric_api::{NetworkId, NetworkSpec, NicSpec, StampNetwork};
 use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use control_planner::{Addresses, ControlPlane, RendererVersions};
+use control_planner::{Addresses, ControlPlane, CredentialsWish, NetworkLayout, RendererVersions};
 
 /// Bytes that are wiped when dropped.
 pub type Secret = Zeroizing<Vec<u8>>;
@@ -61,6 +61,19 @@ pub fn network_id(uid: &str) -> NetworkId {
     NetworkId::from(uid)
 }
 
+/// What credentials hang on in a cluster.
+#[derive(Debug, Clone)]
+pub struct CredentialObjects {
+    /// Where they are found, among others.
+    pub of: Watch,
+    /// Which of those are credentials', by their names.
+    pub own: IsOwn,
+    /// Those of credentials that work.
+    pub granted: Vec<Value>,
+    /// Names of those of credentials that are not to work any more.
+    pub withdrawn: Vec<String>,
+}
+
 /// Computes, without side effects. Certificates inside are fresh each time.
 pub trait Recipes: Send + Sync + 'static {
     /// A cluster's CAs and keys, in a form that only the recipes read. `source`: those of the cluster whose state it begins with.
@@ -77,7 +90,7 @@ pub trait Recipes: Send + Sync + 'static {
     /// Versions of what renders the configurations of a cluster's machines.
     fn renderers(&self, cluster: &ClusterRecord) -> Result<RendererVersions, RecipeError>;
     /// The VNET.
-    fn network(&self, site: &Site, routes: Vec<RouteSpec>) -> NetworkSpec;
+    fn network(&self, site: &Site, layout: &NetworkLayout) -> NetworkSpec;
     /// A machine's network cards.
     fn nics(&self, site: &Site, machine: &MachineRecord) -> Result<Vec<NicSpec>, RecipeError>;
     /// What is wanted of a machine's node object; `None` for a machine that is no node of a pool of the cluster.
@@ -88,6 +101,8 @@ pub trait Recipes: Send + Sync + 'static {
     fn addons_read(&self) -> Vec<ObjectRef>;
     /// The add-ons' objects; `read` are those of [`Self::addons_read`] that are there.
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError>;
+    /// What credentials hang on in a cluster.
+    fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects;
     /// The objects that a command needs to run in a cluster.
     fn command(&self, id: &str, input: &CommandInput) -> Vec<Value>;
     /// The add-ons that do not work, by the same `read`.

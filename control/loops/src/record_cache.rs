@@ -39,6 +39,20 @@ impl<T: DeserializeOwned> RecordCache<T> {
         Ok(Some(read))
     }
 
+    /// As [`Self::list`], where there are `some`; where not, the store is not asked.
+    pub(crate) async fn list_if(
+        &mut self,
+        some: bool,
+        store: &dyn Store,
+        prefix: &str,
+    ) -> Result<Vec<Stored<Arc<T>>>, StoreError> {
+        if some {
+            self.list(store, prefix).await
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
     /// All records with a prefix, in the order of their keys, as they are in the store now.
     pub(crate) async fn list(
         &mut self,

@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
-use cluster_api::{Changes, ClusterApi, NodeSeen};
+use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish};
+use cluster_balancers::Wish;
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, FabricEffect, Health, Held, NetworkSeen, Presence, Reach, Subject,
 };
-use control_records::Fence;
+use control_records::{Fence, balancer::BalancerRecord};
+use control_store::Stored;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
@@ -263,5 +265,42 @@ impl LoopState {
         self.api.looked = change;
         self.api.looked_at = Some(at);
         self.api.nodes = nodes;
+    }
+
+    /// A look found what its Services of type LoadBalancer ask for; `None`: it is not known better than before.
+    pub(crate) fn api_told_services(&mut self, services: Option<Vec<Wish>>) {
+        let Some(services) = services else { return };
+        let api = &mut self.api;
+        api.told
+            .retain(|uid, _| services.iter().any(|service| service.uid == *uid));
+        // Who is let go once more is let go all the same.
+        api.released.clear();
+        api.services = Some(services);
+    }
+
+    /// Whether a Service asks for a load balancer that is not among these.
+    pub(crate) fn lacks_one(&self, balancers: &[Stored<Arc<BalancerRecord>>]) -> bool {
+        let known = |uid: &str| balancers.iter().any(|balancer| balancer.value.uid == uid);
+        let mut services = self.api.services.iter().flatten();
+        services.any(|service| !known(&service.uid))
+    }
+
+    /// A Service was brought to a wish: it is so until the next look says otherwise.
+    pub(crate) fn service_set(&mut self, wish: &ServiceWish) {
+        let api = &mut self.api;
+        if let Some(note) = &wish.note {
+            api.told.insert(wish.uid.clone(), note.message.clone());
+        }
+        let mut services = api.services.iter_mut().flatten();
+        let Some(service) = services.find(|service| service.uid == wish.uid) else {
+            api.released.insert(wish.uid.clone());
+            return;
+        };
+        service.finalizer = wish.finalizer.unwrap_or(service.finalizer);
+        service.shown = match wish.ingress {
+            Ingress::AsItIs => service.shown,
+            Ingress::Nothing => None,
+            Ingress::At(address) => Some(address),
+        };
     }
 }

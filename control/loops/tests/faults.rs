@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,8 @@ impl Agents for FaultyAgents {
 struct LaggingStore {
     inner: MemoryStore,
     lag: Arc<Notify>,
+    /// Whether watches are so far behind that they tell nothing of machines while the test runs.
+    late: Arc<AtomicBool>,
     watches: AtomicU32,
 }
 
@@ -87,7 +89,7 @@ impl Store for LaggingStore {
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Changes, StoreError> {
         self.watches.fetch_add(1, Ordering::SeqCst);
         let mut changes = self.inner.watch(prefix, from).await?;
-        let lag = Arc::clone(&self.lag);
+        let (lag, late) = (Arc::clone(&self.lag), Arc::clone(&self.late));
         let (send, mut receive) = mpsc::channel(64);
         tokio::spawn(async move {
             loop {
@@ -101,6 +103,12 @@ impl Store for LaggingStore {
                     next = changes.next() => next,
                 };
                 let Some(change) = next else { return };
+                let of_machine = change
+                    .as_ref()
+                    .is_ok_and(|change| change.key.contains("/machine/"));
+                if of_machine && late.load(Ordering::SeqCst) {
+                    continue;
+                }
                 if send.send(change).await.is_err() {
                     return;
                 }
@@ -171,6 +179,7 @@ async fn stand() -> Stand {
     let store = Arc::new(LaggingStore {
         inner: MemoryStore::new(),
         lag: Arc::new(Notify::new()),
+        late: Arc::new(AtomicBool::new(false)),
         watches: AtomicU32::new(0),
     });
     let agents = Arc::new(FaultyAgents {
@@ -252,6 +261,23 @@ async fn a_loop_that_panics_is_started_again_counted_and_told() {
         .collect();
     // The first and the second in a row; the third not, so that a lasting fault does not fill the history.
     assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_are_heard_before_the_watch_tells_of_their_machines() {
+    let mut took = Vec::new();
+    for late in [false, true] {
+        let stand = stand().await;
+        stand.store.late.store(late, Ordering::SeqCst);
+        let begun = stand.env.clock.monotonic();
+        stand.create().await;
+        until(&stand.env, "the cluster is made", || async {
+            stand.reached().await
+        })
+        .await;
+        took.push(stand.env.clock.monotonic() - begun);
+    }
+    assert_eq!(took[0], took[1], "nothing was waited for");
 }
 
 /// Holds machines that are being made, and counts those that nobody waits for any more.

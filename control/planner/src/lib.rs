@@ -13,6 +13,7 @@
 //! | a machine | its record, the network |
 //! | a machine's configuration | its record, leases, PKI; *not* the machine |
 //! | node objects, add-ons | the API server |
+//! | addresses of load balancers | the API server; the network, to be told of |
 //!
 //! Always true: planning twice from the same things gives the same plan; a plan without anything in it means that the
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
@@ -41,6 +42,7 @@ pub use disturb::SilentMachines;
 pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
 pub use features::{
     configurations::inputs::{Frame, RendererVersions, addons_inputs, wish_inputs},
+    credentials::CredentialsWish,
     heal::{
         HealPolicy,
         ailment::{Ailment, Symptom},
@@ -51,8 +53,8 @@ pub use features::{
 };
 pub use gaps::Gap;
 pub use observation::{
-    AddonsSeen, Addresses, ApiSeen, ConfigSeen, Drain, Held, KeptPlaces, Machine, NetworkSeen, Observation,
-    Presence, Reach, StampRanges, UnknownMachines,
+    AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
+    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, StampRanges, UnknownMachines,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::control_plane::{ControlPlane, member};
@@ -166,6 +168,25 @@ pub enum Write {
     },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),
+    /// A credential is taken back because local accounts are off.
+    RevokeCredential(String),
+    /// A credential has ended and is in the cluster no more: its record goes.
+    ForgetCredential(String),
+    /// Write a load balancer down, and take its address.
+    RecordBalancer {
+        /// The Service's uid.
+        uid: String,
+        /// The Service's namespace.
+        namespace: String,
+        /// The Service's name.
+        name: String,
+        /// Its address.
+        address: Ipv4Addr,
+        /// Whether that is one of the nodes' subnet.
+        internal: bool,
+    },
+    /// The load balancer of the Service with this uid is gone: its record goes, and its address is free.
+    ForgetBalancer(String),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -202,6 +223,10 @@ impl Write {
             | Self::RenewToken(_)
             | Self::Repair { .. }
             | Self::Upgrade { .. }
+            | Self::RevokeCredential(_)
+            | Self::ForgetCredential(_)
+            | Self::RecordBalancer { .. }
+            | Self::ForgetBalancer(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,

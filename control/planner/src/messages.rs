@@ -29,7 +29,9 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
         .held
         .iter()
         // What a tenant has run is no problem of the cluster.
-        .filter(|(subject, held)| held.attempts >= WORTH_TELLING && !matches!(subject, Subject::Command(_)))
+        .filter(|(subject, held)| {
+            held.attempts >= WORTH_TELLING && !matches!(subject, Subject::Command(_) | Subject::Service(_))
+        })
         .map(|(_, held)| held)
         .max_by_key(|held| held.attempts)
         .map(|held| held.why.clone());
@@ -86,9 +88,14 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
         let what = match subject {
             Subject::Network => "Making the network",
             Subject::Addons => "Installing the add-ons",
+            Subject::Credentials => "Granting credentials",
             Subject::Api | Subject::Serving => "Reaching the API server",
             Subject::Fabric => "Looking at the host's machines",
-            Subject::Machine(_) | Subject::Config(_) | Subject::Node(_) | Subject::Command(_) => return None,
+            Subject::Machine(_)
+            | Subject::Config(_)
+            | Subject::Node(_)
+            | Subject::Command(_)
+            | Subject::Service(_) => return None,
         };
         Some((what, held))
     });

@@ -10,12 +10,19 @@ use std::{
 use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
 use cluster_api::{AddonAilment, NodeSeen};
-use control_records::{MachineRecord, ObservedRecord, OperationRecord, Role};
-use fabric_api::RouteSpec;
+use cluster_balancers::Wish;
+use cluster_security::Rule;
+use control_records::{
+    MachineRecord, ObservedRecord, OperationRecord, Role, balancer::BalancerRecord,
+    credential::CredentialRecord,
+};
+use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use crate::{Gap, RendererVersions, SilentMachines, Subject, Symptom};
+use crate::{
+    Gap, RendererVersions, SilentMachines, Subject, Symptom, features::credentials::CredentialsWish,
+};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
@@ -31,7 +38,7 @@ pub struct Observation {
     pub pki: Option<u64>,
     /// The stamp's ranges.
     pub stamp: StampRanges,
-    /// Addresses of the stamp that are leased, by anybody. Only looked at while this cluster lacks one.
+    /// Addresses of the stamp that are leased, by anybody. Only looked at while this cluster, or a Service in it, lacks one.
     pub taken: BTreeSet<Ipv4Addr>,
     /// The cluster's machines by id.
     pub machines: BTreeMap<String, Machine>,
@@ -41,6 +48,10 @@ pub struct Observation {
     pub unknown_machines: UnknownMachines,
     /// What these have in its VNET.
     pub kept: KeptPlaces,
+    /// What others have in its VNET, where that is a tenant's.
+    pub neighbours: Neighbours,
+    /// The rules of subnets that go by a security group, by their ranges, in a tenant's VNET.
+    pub guards: BTreeMap<Ipv4Net, Arc<[Rule]>>,
     /// How many of the stamp's machines are silent. Only looked at while one of this cluster's is.
     pub silent_machines: SilentMachines,
     /// Its VNET.
@@ -49,6 +60,10 @@ pub struct Observation {
     pub api: ApiSeen,
     /// Its operations that have not ended.
     pub operations: Vec<OperationRecord>,
+    /// Credentials that were handed out and are known, in the order of their ids.
+    pub credentials: Vec<Arc<CredentialRecord>>,
+    /// The load balancers that are written down, in the order of their Services' uids.
+    pub balancers: Vec<Arc<BalancerRecord>>,
     /// Commands that something is still to be done for, by id: when they are to be looked at again, where they were looked at already.
     pub commands: BTreeMap<String, Option<Timestamp>>,
     /// When the service did not run though the clock went on, in order.
@@ -82,6 +97,44 @@ pub struct KeptPlaces {
     pub addresses: BTreeSet<Ipv4Addr>,
     /// The routes to their pods.
     pub routes: Vec<RouteSpec>,
+}
+
+/// What other clusters have in a tenant's VNET.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Neighbours {
+    /// Addresses of their nodes.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// The way to each of these: by its cluster's uplink.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// What a VNET is to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NetworkLayout {
+    /// Ranges of a tenant's subnets that nodes are in; none in a VNET of the cluster's own, whose subnets are always the same.
+    pub subnets: Vec<Ipv4Net>,
+    /// The route table.
+    pub routes: Vec<RouteSpec>,
+    /// The rules of those of the subnets that go by a security group.
+    pub guards: BTreeMap<Ipv4Net, Arc<[Rule]>>,
+    /// The addresses of load balancers, and where they lead to, in order.
+    pub balancers: Vec<Balancer>,
+    /// Addresses of load balancers that lead to wherever they lead: since this process began, nothing has been seen of what they are for.
+    pub kept_balancers: BTreeSet<Ipv4Addr>,
+}
+
+impl NetworkLayout {
+    /// Whether an address is one of a load balancer.
+    pub(crate) fn balances(&self, address: Ipv4Addr) -> bool {
+        self.kept_balancers.contains(&address)
+            || self.balancers.iter().any(|balancer| balancer.address == address)
+    }
+
+    /// Whether new connections may go to a machine at this address, as far as is known.
+    pub(crate) fn leads_to(&self, machine: Ipv4Addr) -> bool {
+        let mut ports = self.balancers.iter().flat_map(|balancer| &balancer.ports);
+        ports.any(|port| port.machines.contains(&machine))
+    }
 }
 
 /// Where leases come from.
@@ -127,6 +180,8 @@ pub struct Machine {
     pub drain: Option<Drain>,
     /// How long ago it was heard of, since the service started.
     pub contact: Option<Duration>,
+    /// How long ago its agent hung up, where it has not called since. Only looked at where there are load balancers.
+    pub hung_up: Option<Duration>,
     /// Since when this process has known it to run.
     pub running_since: Option<Timestamp>,
     /// What is wrong with it.
@@ -241,8 +296,8 @@ pub struct Drain {
 pub enum NetworkSeen {
     /// Not made in the life of this process; it may be there all the same.
     Unknown,
-    /// There, with these routes.
-    Made(Vec<RouteSpec>),
+    /// There, with these subnets, routes and rules.
+    Made(NetworkLayout),
     /// Removed.
     Gone,
 }
@@ -262,10 +317,18 @@ pub struct ApiSeen {
     pub looked_at: Option<Timestamp>,
     /// Its nodes at the last look.
     pub nodes: Vec<NodeSeen>,
+    /// What its Services of type LoadBalancer ask for, at the last look; `None`: this process has not looked yet.
+    pub services: Option<Vec<Wish>>,
+    /// By the uid of a Service: what was told of it last.
+    pub told: BTreeMap<String, String>,
+    /// Uids of Services that are no more of type LoadBalancer, or gone, and were let go since the last look.
+    pub released: BTreeSet<String>,
     /// The count at which serving certificates were approved last; `None`: not yet.
     pub approved: Option<u64>,
     /// The add-ons as applied last.
     pub addons: Option<AddonsSeen>,
+    /// The credentials as set last.
+    pub credentials: Option<CredentialsSeen>,
     /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
 }
@@ -279,8 +342,12 @@ impl Default for ApiSeen {
             looked: 0,
             looked_at: None,
             nodes: Vec::new(),
+            services: None,
+            told: BTreeMap::new(),
+            released: BTreeSet::new(),
             approved: None,
             addons: None,
+            credentials: None,
             set: BTreeMap::new(),
         }
     }
@@ -304,6 +371,17 @@ pub struct AddonsSeen {
     pub change: u64,
     /// Those of them that did not work then.
     pub ailments: Vec<AddonAilment>,
+}
+
+/// The credentials as set last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialsSeen {
+    /// What each of them may.
+    pub wish: CredentialsWish,
+    /// When.
+    pub at: Timestamp,
+    /// The count of changes when that began.
+    pub change: u64,
 }
 
 /// Whether the API server answers.

@@ -67,6 +67,28 @@ pub async fn cluster_names(
     Ok((names, revision))
 }
 
+/// The groups and names of clusters of a subscription, or of a group of it, in lower case; in order. Nothing is read of the clusters.
+///
+/// # Errors
+/// What the store says.
+pub async fn cluster_places(
+    store: &dyn Store,
+    subscription: &str,
+    group: Option<&str>,
+) -> Result<Vec<(String, String)>, StoreError> {
+    let all = key::names_of(key::MANAGED_CLUSTERS, subscription);
+    let prefix = match group {
+        Some(group) => key::cluster_name(subscription, group, ""),
+        None => all.clone(),
+    };
+    let (found, _) = store.list(&prefix).await?;
+    let places = found.iter().filter_map(|(key, _)| {
+        let (group, name) = key.strip_prefix(&all)?.split_once('/')?;
+        Some((group.to_owned(), name.to_owned()))
+    });
+    Ok(places.collect())
+}
+
 /// What a cluster is to be, by its uid.
 ///
 /// # Errors

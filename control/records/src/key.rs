@@ -225,7 +225,7 @@ pub fn operation_owner(id: &str) -> String {
     format!("{OPERATION_OWNERS}{id}")
 }
 
-/// A lease's key; `pool` is `machines` or `vips`.
+/// A lease's key; `pool` is `machines`, `vips` or the uid of a tenant's VNET.
 pub fn lease(pool: &str, address: Ipv4Addr) -> String {
     format!("{LEASES}{pool}/{address}")
 }
@@ -312,6 +312,11 @@ pub mod sealed {
         format!("/pki/{uid}")
     }
 
+    /// The certificate of a credential of a cluster.
+    pub fn credential(uid: &str, id: &str) -> String {
+        format!("/credentials/{uid}/{id}")
+    }
+
     /// A key that signs tokens, by its id.
     pub fn signing_key(id: &str) -> String {
         format!("/tokens/keys/{id}")
@@ -362,6 +367,27 @@ mod tests {
         assert_eq!(login("a/b").matches('/').count(), 3);
         assert!(member_of("A", "G").starts_with(&member_of("a", "")));
         assert!(!member("g1", "a").starts_with(&member("g", "")));
+    }
+
+    proptest::proptest! {
+        /// Ids, keys and scopes of rights: two names are the same to all of them, or to none.
+        #[test]
+        fn one_rule_says_which_names_are_the_same(a in "[aAbBäÄßſKk]{1,3}", b in "[aAbBäÄßſKk]{1,3}") {
+            let same = arm_ids::same_name(&a, &b);
+            let path = |name: &str| arm_ids::ResourcePath {
+                subscription: Some("s".to_owned()),
+                resource_group: Some(name.to_owned()),
+                ..arm_ids::ResourcePath::default()
+            };
+            proptest::prop_assert_eq!(arm_ids::folded(&a) == arm_ids::folded(&b), same);
+            proptest::prop_assert_eq!(path(&a).same(&path(&b)), same);
+            proptest::prop_assert_eq!(group("s", &a) == group("s", &b), same);
+            proptest::prop_assert_eq!(cluster_name("s", "g", &a) == cluster_name("s", "g", &b), same);
+            proptest::prop_assert_eq!(managed_identity("s", &a, "n") == managed_identity("s", &b, "n"), same);
+            proptest::prop_assert_eq!(Owner::group("s", &a) == Owner::group("s", &b), same);
+            let scope = |name: &str| arm_access::Scope::of(&path(name));
+            proptest::prop_assert_eq!(scope(&a) == scope(&b), same);
+        }
     }
 
     #[test]

@@ -17,7 +17,10 @@
 //! | `/c/{uid}/op/{id}`, `/g/{s}/{group}/op/{id}` | [`OperationRecord`] |
 //! | `/c/{uid}/event/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
 //! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster |
+//! | `/c/{uid}/child/balancers/{uid of a Service}` | the address of a load balancer in the cluster ([`balancer`]) |
 //! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
+//! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
+//! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
@@ -25,6 +28,7 @@
 //! | `/activity/{s}/{done or refused}/{when}-{request id}` | [`activity::ActivityRecord`]: who asked for what, and what was answered |
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
+//! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
 //! | `/usage` | [`usage::UsageRecord`]: how much the clusters of each subscription ask for |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
@@ -35,8 +39,10 @@
 
 pub mod access;
 pub mod activity;
+pub mod balancer;
 pub mod child;
 pub mod command;
+pub mod credential;
 mod desired;
 pub mod directory;
 pub mod epoch;
@@ -45,6 +51,7 @@ mod fence;
 pub mod key;
 mod machine;
 pub mod migrate;
+pub mod network;
 mod operation;
 mod part;
 pub mod principal;
@@ -54,7 +61,10 @@ mod text;
 pub mod unknown;
 pub mod usage;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
@@ -70,7 +80,7 @@ pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use fence::{Fence, FenceRecord, HostId};
 pub use key::Owner;
-pub use machine::{Asked, Assignment, Healing, MachineRecord, RepairStep, Role, Work};
+pub use machine::{Asked, Assignment, Healing, MachineRecord, NodeOrder, RepairStep, Role, Work};
 pub use migrate::{FormatRecord, MigrateError, migrate};
 pub use operation::{
     MOST_OUTPUT, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Output, OutputTooLarge,
@@ -96,10 +106,36 @@ pub struct SubscriptionRecord {
     pub display_name: String,
     /// GUID of its tenant.
     pub tenant_id: String,
-    /// Registered resource providers, lower case.
+    /// Resource providers that releases of before wrote down as registered. All are, but for `unregistered`.
     pub registered: Vec<String>,
+    /// Resource providers that the subscription does not use, lower case: what needs one is refused until it is registered again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unregistered: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// Namespaces that nobody registers, lower case: what a subscription is managed with, and the stamp's own.
+const NEVER_REGISTERED: [&str; 3] = [
+    "microsoft.authorization",
+    "microsoft.features",
+    "microsoft.resources",
+];
+/// See [`NEVER_REGISTERED`].
+const OWN_NAMESPACES: &str = "landfall.";
+
+/// Whether a resource provider has to be registered to be used.
+pub fn needs_registration(namespace: &str) -> bool {
+    let lower = namespace.to_ascii_lowercase();
+    !NEVER_REGISTERED.contains(&lower.as_str()) && !lower.starts_with(OWN_NAMESPACES)
+}
+
+impl SubscriptionRecord {
+    /// Whether it may use a resource provider. A provider that a newer release brings can be used at once.
+    pub fn uses(&self, namespace: &str) -> bool {
+        let same = |other: &String| other.eq_ignore_ascii_case(namespace);
+        !needs_registration(namespace) || !self.unregistered.iter().any(same)
+    }
 }
 
 /// A resource group.
@@ -221,6 +257,12 @@ pub struct ObservedRecord {
     /// By add-on: why it does not work, as long as that is told.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addons: BTreeMap<String, String>,
+    /// The credentials that work in the cluster, by their ids: what was granted there last ([`credential`]).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub credentials: BTreeSet<String>,
+    /// Whether Services of the cluster have load balancers ([`balancer`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub balanced: bool,
     /// Whether machines of it were stopped on purpose and are not all known to be back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
@@ -332,7 +374,8 @@ fn first_generation() -> u64 {
 pub struct LeaseRecord {
     /// Format.
     pub v: u32,
-    /// What holds it: `cluster/{uid}/vip`, `cluster/{uid}/uplink`, `cluster/{uid}/machine/{id}`.
+    /// What holds it: `cluster/{uid}/vip`, `cluster/{uid}/uplink`, `cluster/{uid}/machine/{id}`, `cluster/{uid}/balancer/{uid of a
+    /// Service}`.
     pub owner: String,
 }
 

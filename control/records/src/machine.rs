@@ -127,9 +127,23 @@ pub struct Healing {
     pub replaced: u32,
     /// Kept as evidence for this reason: healing leaves it alone.
     pub preserve: Option<String>,
+    /// Somebody has turned it off: it stands still, and healing leaves it alone until it is turned on again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub off: bool,
     /// The step that somebody has asked for, beside what healing decides. It is kept until the machine is well again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+}
+
+/// What somebody asks of a node's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeOrder {
+    /// This step of a repair.
+    Repair(RepairStep),
+    /// To stand still, its disk as it is.
+    Off,
+    /// To run again.
+    On,
 }
 
 /// A step that somebody has asked for.

@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 
+use arm_ids::ResourcePath;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -148,7 +149,8 @@ pub struct ClusterIdentity {
     pub of_kubelets: bool,
 }
 
-/// The principals that stand for a cluster, as its body has them: made with it, and gone with it.
+/// The principals that stand for a cluster, as its body has them: made with it, and gone with it. Identities that are resources of their own
+/// and were only assigned to it are not among them.
 pub fn of_cluster(body: &Value) -> Vec<ClusterIdentity> {
     let text = |pointer: &str| body.pointer(pointer)?.as_str().map(str::to_owned);
     let own = text("/identity/principalId").map(|object_id| ClusterIdentity {
@@ -156,13 +158,28 @@ pub fn of_cluster(body: &Value) -> Vec<ClusterIdentity> {
         object_id,
         of_kubelets: false,
     });
-    let kubelets = "/properties/identityProfile/kubeletidentity";
-    let kubelets = text(&format!("{kubelets}/objectId")).map(|object_id| ClusterIdentity {
-        client_id: text(&format!("{kubelets}/clientId")).unwrap_or_else(|| beside(&object_id)),
+    let kubelets_at = "/properties/identityProfile/kubeletidentity";
+    let made = has_made_kubelet_identity(body);
+    let kubelets = text(&format!("{kubelets_at}/objectId")).filter(|_| made);
+    let kubelets = kubelets.map(|object_id| ClusterIdentity {
+        client_id: text(&format!("{kubelets_at}/clientId")).unwrap_or_else(|| beside(&object_id)),
         object_id,
         of_kubelets: true,
     });
     own.into_iter().chain(kubelets).collect()
+}
+
+/// Whether the identity of a cluster's kubelets was made for it: its id is in the group of the nodes.
+pub fn has_made_kubelet_identity(body: &Value) -> bool {
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
+    let group = text("/properties/nodeResourceGroup").unwrap_or_default();
+    let id = text("/properties/identityProfile/kubeletidentity/resourceId");
+    // One without an id is of a cluster of before, when there were no others.
+    id.is_none_or(|id| {
+        let path = ResourcePath::parse(id).ok();
+        let own = path.and_then(|path| path.resource_group);
+        own.is_some_and(|own| own.eq_ignore_ascii_case(group))
+    })
 }
 
 /// Another GUID that follows from one.
@@ -292,4 +309,38 @@ pub struct ManagedIdentityRecord {
     pub client_id: String,
     /// Who made and last changed it.
     pub system_data: SystemData,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_identity_that_was_only_assigned_does_not_go_with_the_cluster() {
+        let body = |identity: Value, kubelet_group: &str| {
+            json!({
+                "identity": identity,
+                "properties": {
+                    "nodeResourceGroup": "MC_g_c_local",
+                    "identityProfile": { "kubeletidentity": {
+                        "resourceId": format!(
+                            "/subscriptions/s/resourceGroups/{kubelet_group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/k"
+                        ),
+                        "objectId": "kubelets", "clientId": "client",
+                    }},
+                },
+            })
+        };
+        let ids =
+            |body: &Value| -> Vec<String> { of_cluster(body).into_iter().map(|one| one.object_id).collect() };
+        let system = json!({ "type": "SystemAssigned", "principalId": "own" });
+        let user =
+            json!({ "type": "UserAssigned", "userAssignedIdentities": { "id": { "principalId": "other" } } });
+        assert_eq!(ids(&body(system.clone(), "mc_G_c_local")), ["own", "kubelets"]);
+        assert_eq!(ids(&body(user.clone(), "MC_g_c_local")), ["kubelets"]);
+        assert_eq!(ids(&body(user, "g")), [""; 0]);
+        assert_eq!(ids(&body(system, "g")), ["own"]);
+    }
 }

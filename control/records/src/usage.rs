@@ -95,34 +95,50 @@ impl Amounts {
         self.clusters.saturating_add(self.members)
     }
 
-    fn combined(&self, other: &Self, with: fn(u64, u64) -> u64) -> Self {
-        let names: Vec<&String> = self.cores.keys().chain(other.cores.keys()).collect();
-        let of = |amounts: &Self, name: &str| amounts.cores.get(name).copied().unwrap_or(0);
-        let cores = names
-            .into_iter()
-            .map(|name| (name.clone(), with(of(self, name), of(other, name))))
-            .filter(|(_, cores)| *cores > 0);
-        Self {
-            clusters: with(self.clusters, other.clusters),
-            members: with(self.members, other.members),
-            nodes: with(self.nodes, other.nodes),
-            pools: with(self.pools, other.pools),
-            surge: with(self.surge, other.surge),
-            cores: cores.collect(),
-            surge_cores: with(self.surge_cores, other.surge_cores),
+    /// Changes each number by the other's. A family of sizes without cores is left out.
+    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+        for (own, other) in [
+            (&mut self.clusters, other.clusters),
+            (&mut self.members, other.members),
+            (&mut self.nodes, other.nodes),
+            (&mut self.pools, other.pools),
+            (&mut self.surge, other.surge),
+            (&mut self.surge_cores, other.surge_cores),
+        ] {
+            *own = with(*own, other);
         }
+        for (family, other) in &other.cores {
+            let cores = with(self.cores.get(family).copied().unwrap_or(0), *other);
+            match self.cores.get_mut(family) {
+                _ if cores == 0 => {
+                    self.cores.remove(family);
+                }
+                Some(own) => *own = cores,
+                None => {
+                    self.cores.insert(family.clone(), cores);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.combine(other, u64::saturating_add);
     }
 
     /// The sum of both.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
-        self.combined(other, u64::saturating_add)
+        let mut sum = self.clone();
+        sum.add(other);
+        sum
     }
 
     /// What is left of it.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
-        self.combined(other, u64::saturating_sub)
+        let mut left = self.clone();
+        left.combine(other, u64::saturating_sub);
+        left
     }
 }
 
@@ -170,9 +186,17 @@ impl UsageRecord {
 
     /// What all clusters of the stamp ask for.
     pub fn all(&self) -> Amounts {
-        self.subscriptions
-            .values()
-            .fold(Amounts::default(), |sum, own| sum.plus(own))
+        let mut sum = Amounts::default();
+        for own in self.subscriptions.values() {
+            sum.add(own);
+        }
+        sum
+    }
+
+    /// Counts a cluster of a subscription in.
+    fn add(&mut self, subscription: &str, amounts: &Amounts) {
+        let key = subscription.to_ascii_lowercase();
+        self.subscriptions.entry(key).or_default().add(amounts);
     }
 
     /// With other amounts of one cluster of a subscription.
@@ -235,7 +259,7 @@ impl Usage {
     }
 }
 
-/// Counts what all clusters ask for.
+/// Counts what all clusters ask for: each is read once and forgotten.
 ///
 /// # Errors
 /// What the store says.
@@ -244,10 +268,12 @@ pub async fn count(store: &dyn Store) -> Result<UsageRecord, StoreError> {
         v: 1,
         ..UsageRecord::default()
     };
-    let none = Amounts::default();
-    for cluster in directory::clusters(store, None, None).await? {
-        let ClusterRecord { subscription, .. } = &cluster.value;
-        record = record.with(subscription, &none, &Amounts::of(cluster.value.spec()));
+    let (names, _) = directory::cluster_names(store, None, None).await?;
+    for name in names {
+        if let Some(Stored { value, .. }) = directory::cluster(store, &name.uid).await? {
+            let ClusterRecord { subscription, .. } = &value;
+            record.add(subscription, &Amounts::of(value.spec()));
+        }
     }
     Ok(record)
 }
@@ -678,6 +704,33 @@ mod tests {
         let found = limits.excesses(&used(&now), "other", &Amounts::default(), &asked, (0, 0));
         let quotas: Vec<Quota> = found.iter().map(|excess| excess.quota).collect();
         assert_eq!(quotas, [Quota::StampMemory]);
+    }
+
+    #[test]
+    fn sums_are_those_of_all_in_whatever_order_they_come() {
+        let clusters = [
+            ("S", spec(Tier::Free, 2, 1)),
+            ("t", spec(Tier::Standard, 3, 0)),
+            ("s", spec(Tier::Premium, 0, 1)),
+        ];
+        let none = Amounts::default();
+        let mut added = UsageRecord::default();
+        let mut one_by_one = UsageRecord::default();
+        for (subscription, spec) in &clusters {
+            added.add(subscription, &Amounts::of(spec));
+            one_by_one = one_by_one.with(subscription, &none, &Amounts::of(spec));
+        }
+        assert_eq!(added, one_by_one);
+        assert_eq!((added.of("s").clusters, added.of("T").members), (2, 3));
+        assert_eq!(added.all(), added.of("s").plus(&added.of("t")));
+        for (subscription, spec) in &clusters {
+            one_by_one = one_by_one.with(subscription, &Amounts::of(spec), &none);
+        }
+        assert_eq!(
+            one_by_one,
+            UsageRecord::default(),
+            "nothing is left of what is gone"
+        );
     }
 
     #[tokio::test]

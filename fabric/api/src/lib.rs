@@ -10,11 +10,17 @@
 //!   it after a crash, and nothing of another stamp;
 //! * what it made goes on when the service stops.
 
+mod balancer;
+mod filter;
+
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+pub use balancer::{BalancedPort, Balancer, Side};
+pub use filter::{Filter, FilterRule, PortRange, Protocol};
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -69,6 +75,9 @@ pub struct NetworkSpec {
     pub routes: Vec<RouteSpec>,
     /// Its address in the stamp's network. Outbound traffic is translated to it.
     pub uplink: Ipv4Addr,
+    /// Addresses of its router that lead to its machines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub balancers: Vec<Balancer>,
 }
 
 /// A subnet of a VNET.
@@ -80,6 +89,9 @@ pub struct SubnetSpec {
     pub range: Ipv4Net,
     /// The router's address in it (Azure: the first usable one).
     pub gateway: Ipv4Addr,
+    /// What may pass to and from its machines; `None`: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
 }
 
 /// A route of a VNET's route table.
@@ -299,7 +311,7 @@ pub trait Fabric: Send + Sync + 'static {
     /// Removes everything this stamp owns: machines, networks, the stamp's network, files.
     async fn delete_stamp(&self) -> Result<(), FabricError>;
 
-    /// Makes a VNET be as specified: creates it, adds and removes subnets and routes.
+    /// Makes a VNET be as specified: creates it, adds and removes subnets and routes, replaces filters. Machines in it are left alone.
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<(), FabricError>;
 
     /// Removes a VNET. Its machines must be gone.

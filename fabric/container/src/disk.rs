@@ -241,18 +241,28 @@ impl Names {
     }
 }
 
+/// Where the host's name servers are written down, the first that has any counts: what the host itself goes by; and where that is a resolver
+/// of its own on loopback, which a machine cannot reach, what that one asks: systemd-resolved, NetworkManager with dnsmasq, dnsmasq with
+/// resolvconf.
+const RESOLV: [&str; 4] = [
+    "/etc/resolv.conf",
+    "/run/systemd/resolve/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+    "/run/dnsmasq/resolv.conf",
+];
+
 /// The host's name servers, as far as a machine can reach them.
 fn host_resolv() -> String {
-    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"]
+    RESOLV
         .into_iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .map(|text| reachable_nameservers(&text))
-        .find(|text| text.contains("nameserver"))
+        .find(|text| text.lines().any(|line| line.starts_with("nameserver")))
         .unwrap_or_else(|| "# The host has no name server that a machine can reach.\n".into())
 }
 
-/// The name servers that machines are told of.
-pub(crate) fn host_name_servers() -> Vec<std::net::Ipv4Addr> {
+/// The name servers of this host that machines are told of, where they have a way to the outside: those with an IPv4 address beyond loopback.
+pub fn host_name_servers() -> Vec<std::net::Ipv4Addr> {
     host_resolv()
         .lines()
         .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
@@ -553,5 +563,7 @@ mod tests {
         let text =
             "# x\nnameserver 127.0.0.53\nnameserver 192.0.2.7\nnameserver ::1\nsearch a.b\nsortlist z\n";
         assert_eq!(reachable_nameservers(text), "nameserver 192.0.2.7\nsearch a.b\n");
+        // A host with IPv6 alone has none that a machine could ask.
+        assert_eq!(reachable_nameservers("nameserver 2001:db8::53\n"), "");
     }
 }

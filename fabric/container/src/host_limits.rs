@@ -12,6 +12,12 @@ const LEAST: &[(&str, u64)] = &[
     // Numbers of processes are the host's, and each machine may have thousands ([`crate::cgroup::Limit`]): 32768, the default of small
     // hosts, would be used up by two machines. The most that the kernel takes.
     ("kernel/pid_max", 4_194_304),
+    // The kernel has one table of neighbours for all network namespaces, and whatever a pod or a machine talks to beside it is in there: with
+    // the default of 1024, a few hundred pods push each other out and connections fail at random. As on AKS' nodes. The most comes
+    // first, so that it is never below what follows.
+    ("net/ipv4/neigh/default/gc_thresh3", 16_384),
+    ("net/ipv4/neigh/default/gc_thresh2", 8192),
+    ("net/ipv4/neigh/default/gc_thresh1", 4096),
 ];
 
 /// Raises what is too low.
@@ -46,6 +52,9 @@ mod tests {
         fs::create_dir_all(&inotify).unwrap();
         fs::write(inotify.join("max_user_instances"), "128\n").unwrap();
         fs::write(inotify.join("max_user_watches"), "9999999\n").unwrap();
+        let neighbours = root.path().join("net/ipv4/neigh/default");
+        fs::create_dir_all(&neighbours).unwrap();
+        fs::write(neighbours.join("gc_thresh3"), "1024\n").unwrap();
         raise_below(root.path());
         assert_eq!(
             fs::read_to_string(inotify.join("max_user_instances")).unwrap(),
@@ -54,6 +63,10 @@ mod tests {
         assert_eq!(
             fs::read_to_string(inotify.join("max_user_watches")).unwrap(),
             "9999999\n"
+        );
+        assert_eq!(
+            fs::read_to_string(neighbours.join("gc_thresh3")).unwrap(),
+            "16384"
         );
     }
 }

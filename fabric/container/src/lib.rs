@@ -56,6 +56,7 @@ use fabric_net::Names;
 use ipnet::Ipv4Net;
 use tokio::sync::RwLock;
 
+pub use crate::disk::host_name_servers;
 pub use crate::disk_image::possible as disk_limits_possible;
 use crate::locks::Locks;
 

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use fabric_api::{Attach, CONTROL_PLANE, FabricError, MachineId, MachineSpec, NetworkId, ROLE_LABEL};
+use fabric_api::{
+    Attach, CONTROL_PLANE, FabricError, MachineId, MachineSpec, NetworkId, NicSpec, ROLE_LABEL,
+};
 use fabric_net::{machine_script, port_script};
 
 use crate::{
@@ -108,12 +110,13 @@ impl Inner {
         let act = format!("plug in machine {}", spec.id);
         let name = self.names.machine_namespace(&spec.id);
         let mut host = vec![format!("netns add {name}")];
-        let mut networks: BTreeMap<&NetworkId, Vec<String>> = BTreeMap::new();
+        let mut networks: BTreeMap<&NetworkId, Vec<(&NicSpec, &str)>> = BTreeMap::new();
         for card in &spec.nics {
-            let lines = port_script(&self.names, spec, card);
             match &card.attach {
-                Attach::Stamp => host.extend(lines),
-                Attach::Subnet { network, .. } => networks.entry(network).or_default().extend(lines),
+                Attach::Stamp => host.extend(port_script(&self.names, spec, card, false)),
+                Attach::Subnet { network, subnet } => {
+                    networks.entry(network).or_default().push((card, subnet));
+                }
             }
         }
         if host.len() > 1 {
@@ -123,8 +126,19 @@ impl Inner {
             self.network_is_there(network).await?;
         }
         exec::ip_batch(&self.env, &act, None, &host).await?;
-        for (network, lines) in networks {
+        for (network, cards) in networks {
             let inside = self.names.network_namespace(network);
+            // Held until the cards are there: a filter that comes meanwhile is to find them.
+            let _lock = self.locks.hold(&format!("network {network}")).await;
+            let made = self.saved_network(network)?;
+            let filtered = |name: &str| {
+                let mut subnets = made.iter().flat_map(|made| &made.subnets);
+                subnets.any(|subnet| subnet.name == name && subnet.filter.is_some())
+            };
+            let lines: Vec<String> = cards
+                .iter()
+                .flat_map(|(card, subnet)| port_script(&self.names, spec, card, filtered(subnet)))
+                .collect();
             exec::ip_batch(&self.env, &act, Some(&inside), &lines).await?;
         }
         exec::ip_batch(&self.env, &act, Some(&name), &machine_script(spec)).await

@@ -2,20 +2,21 @@
 
 use std::path::Path;
 
-use fabric_api::{FabricError, NetworkId, NetworkSpec};
+use fabric_api::{Attach, FabricError, NetworkId, NetworkSpec, Uplink};
 use fabric_net::{
-    NamespaceSeen, VNET_SYSCTLS, parse_links, parse_routes, vnet_ruleset, vnet_script, vnet_uplink_script,
+    NamespaceSeen, bridge_sysctls, parse_links, parse_routes, subnet_bridge, vnet_bridge_sysctls,
+    vnet_ruleset, vnet_script, vnet_sysctls, vnet_turned, vnet_uplink_script,
 };
 
 use crate::{
-    Inner, exec, files,
+    Inner, disk, exec, files,
     namespace::{self, Namespace},
     validate,
 };
 
 impl Inner {
     pub(crate) async fn ensure_network(&self, spec: &NetworkSpec) -> Result<(), FabricError> {
-        validate::network(spec, self.config.network.range)?;
+        validate::network(spec, &self.config.network)?;
         let dir = self.network_dir(&spec.id);
         let text = serde_json::to_vec_pretty(spec)
             .map_err(|error| FabricError::failed("write a network's specification", error))?;
@@ -65,26 +66,105 @@ impl Inner {
 
         let (rules, seen) = tokio::join!(self.rules(&act, spec, &name), self.look_into(&act, &name));
         rules?;
-        let script = vnet_script(spec, &self.config.network, &seen?);
-        exec::ip_batch(&self.env, &act, Some(&name), &script).await
+        let seen = seen?;
+        let script = vnet_script(spec, &self.config.network, &seen);
+        exec::ip_batch(&self.env, &act, Some(&name), &script).await?;
+        self.answer_for_machines(&act, spec, &name, &seen).await?;
+        self.forget_neighbours(&act, spec, &seen).await
     }
 
     /// Sets the sysctls and the rules inside the namespace.
     async fn rules(&self, act: &str, spec: &NetworkSpec, name: &str) -> Result<(), FabricError> {
-        let mut script: Vec<String> = VNET_SYSCTLS
+        let mut script: Vec<String> = vnet_sysctls(spec)
             .iter()
             .map(|(key, value)| format!("echo {value} >/proc/sys/net/ipv4/{key}"))
             .collect();
+        let where_there_is_one =
+            |path: String, value: &str| format!("{{ [ ! -e {path} ] || echo {value} >{path}; }}");
+        // Those of bridges that are not there yet come after them.
+        let bridges = bridge_sysctls(&spec.subnets);
+        script.extend(
+            bridges
+                .iter()
+                .map(|(key, value)| where_there_is_one(format!("/proc/sys/net/ipv4/{key}"), value)),
+        );
+        script.extend(
+            vnet_bridge_sysctls(spec)
+                .iter()
+                .map(|(key, value)| where_there_is_one(format!("/proc/sys/net/{key}"), value)),
+        );
         script.push("exec nft -f -".into());
         let script = script.join(" && ");
+        let servers = match self.config.network.uplink {
+            Uplink::None => Vec::new(),
+            Uplink::Host => disk::host_name_servers(),
+        };
         let argv = ["ip", "netns", "exec", name, "sh", "-c", &script];
-        exec::run(&self.env, act, &argv, Some(&vnet_ruleset(spec)))
+        exec::run(&self.env, act, &argv, Some(&vnet_ruleset(spec, &servers)))
             .await
             .map(drop)
     }
 
+    /// Sets the sysctls of bridges that were just made and whose subnet has a filter.
+    async fn answer_for_machines(
+        &self,
+        act: &str,
+        spec: &NetworkSpec,
+        name: &str,
+        before: &NamespaceSeen,
+    ) -> Result<(), FabricError> {
+        let made = spec.subnets.iter().filter(|subnet| {
+            let bridge = subnet_bridge(&subnet.name);
+            subnet.filter.is_some() && !before.links.iter().any(|link| link.name == bridge)
+        });
+        let script: Vec<String> = bridge_sysctls(made)
+            .iter()
+            .map(|(key, value)| format!("echo {value} >/proc/sys/net/ipv4/{key}"))
+            .collect();
+        if script.is_empty() {
+            return Ok(());
+        }
+        let script = script.join(" && ");
+        let argv = ["ip", "netns", "exec", name, "sh", "-c", &script];
+        exec::run(&self.env, act, &argv, None).await.map(drop)
+    }
+
+    /// Machines whose neighbours are reached another way since ask for them again. Left to themselves, they find out after some seconds in
+    /// which they reach nobody.
+    async fn forget_neighbours(
+        &self,
+        act: &str,
+        spec: &NetworkSpec,
+        before: &NamespaceSeen,
+    ) -> Result<(), FabricError> {
+        let turned = vnet_turned(spec, before);
+        if turned.is_empty() {
+            return Ok(());
+        }
+        for id in files::names_in(&self.machines_dir()).map_err(|error| FabricError::failed(act, error))? {
+            let Some(saved) = disk::Saved::read(&self.machines_dir().join(&id))? else {
+                continue;
+            };
+            let machine = &saved.spec;
+            let cards = machine.nics.iter().filter(|card| {
+                let port = self.names.port(&machine.id, &card.name);
+                matches!(&card.attach, Attach::Subnet { network, .. } if *network == spec.id)
+                    && turned.iter().any(|(turned, _)| *turned == port)
+            });
+            let lines: Vec<String> = cards
+                .map(|card| format!("neigh flush dev {}", card.name))
+                .collect();
+            let inside = self.names.machine_namespace(&machine.id);
+            if let Some(error) = exec::ip_batch_anyway(&self.env, act, Some(&inside), &lines).await {
+                // It may be on its way out. One that stays finds out by itself.
+                tracing::info!(machine = %machine.id, "it was not told that its neighbours are reached another way: {error}");
+            }
+        }
+        Ok(())
+    }
+
     async fn look_into(&self, act: &str, name: &str) -> Result<NamespaceSeen, FabricError> {
-        let links = ["ip", "-n", name, "-j", "address", "show"];
+        let links = ["ip", "-n", name, "-j", "-d", "address", "show"];
         let routes = ["ip", "-n", name, "-j", "-4", "route", "show", "table", "main"];
         let (links, routes) = tokio::join!(
             exec::run(&self.env, act, &links, None),

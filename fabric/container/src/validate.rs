@@ -3,10 +3,13 @@
 
 use std::{
     collections::BTreeSet,
+    net::Ipv4Addr,
     path::{Component, Path},
 };
 
-use fabric_api::{Attach, FabricError, MachineSpec, NetworkSpec};
+use fabric_api::{
+    Attach, BalancedPort, Balancer, FabricError, MachineSpec, NetworkSpec, Protocol, Side, StampNetwork,
+};
 
 use crate::{ContainerConfig, disk};
 
@@ -44,7 +47,7 @@ pub(crate) fn identity(what: &str, id: &str) -> Result<(), FabricError> {
     }
 }
 
-pub(crate) fn network(spec: &NetworkSpec, stamp: ipnet::Ipv4Net) -> Result<(), FabricError> {
+pub(crate) fn network(spec: &NetworkSpec, stamp: &StampNetwork) -> Result<(), FabricError> {
     identity("network", spec.id.as_str())?;
     let mut names = BTreeSet::new();
     for subnet in &spec.subnets {
@@ -57,11 +60,78 @@ pub(crate) fn network(spec: &NetworkSpec, stamp: ipnet::Ipv4Net) -> Result<(), F
                 "it is outside the subnet's range",
             ));
         }
+        let filters = subnet.filter.iter();
+        let mut rules = filters.flat_map(|filter| filter.inbound.iter().chain(&filter.outbound));
+        if rules.any(|rule| {
+            let mut ports = rule.from_ports.iter().chain(&rule.to_ports);
+            ports.any(|range| range.first > range.last)
+        }) {
+            return Err(invalid(
+                &format!("filter of subnet {}", subnet.name),
+                "a range of ports ends before it begins",
+            ));
+        }
     }
-    if !stamp.contains(&spec.uplink) {
+    if !stamp.range.contains(&spec.uplink) {
         return Err(invalid("uplink address", "it is outside the stamp's network"));
     }
+    let mut taken = BTreeSet::new();
+    for balancer in &spec.balancers {
+        let what = format!("balancer {}", balancer.address);
+        balancer_address(spec, stamp, balancer).map_err(|why| invalid(&what, why))?;
+        for port in &balancer.ports {
+            balanced_port(spec, port).map_err(|why| invalid(&format!("{what}, port {}", port.port), why))?;
+            if !taken.insert((balancer.address, port.protocol, port.port)) {
+                return Err(invalid(
+                    &format!("{what}, port {}", port.port),
+                    "use each protocol and port of an address once",
+                ));
+            }
+        }
+    }
     Ok(())
+}
+
+/// Why a balancer cannot have its address.
+fn balancer_address(
+    spec: &NetworkSpec,
+    stamp: &StampNetwork,
+    balancer: &Balancer,
+) -> Result<(), &'static str> {
+    let address = balancer.address;
+    match balancer.side {
+        Side::Stamp if stamp.vips().contains(&address) => Ok(()),
+        Side::Stamp => Err("use one of the stamp's VIPs, which are the upper half of its range"),
+        Side::Subnet => {
+            let mut subnets = spec.subnets.iter();
+            let subnet = subnets
+                .find(|subnet| subnet.range.contains(&address))
+                .ok_or("use an address of one of the VNET's subnets")?;
+            let reserved = [subnet.gateway, subnet.range.network(), subnet.range.broadcast()];
+            if reserved.contains(&address) {
+                Err("use an address that is neither the subnet's gateway nor its first or last one")
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why there cannot be such a port.
+fn balanced_port(spec: &NetworkSpec, port: &BalancedPort) -> Result<(), &'static str> {
+    match port.protocol {
+        Protocol::Tcp | Protocol::Udp => {}
+        Protocol::Any | Protocol::Icmp | Protocol::Esp | Protocol::Ah => return Err("use TCP or UDP"),
+    }
+    if port.port == 0 || port.target == 0 {
+        return Err("use ports from 1 to 65535, at the address and at the machines");
+    }
+    let inside = |machine: &Ipv4Addr| spec.subnets.iter().any(|subnet| subnet.range.contains(machine));
+    if port.machines.iter().all(inside) {
+        Ok(())
+    } else {
+        Err("use machines that are in the VNET's subnets")
+    }
 }
 
 pub(crate) fn machine(spec: &MachineSpec) -> Result<(), FabricError> {
@@ -189,5 +259,81 @@ mod tests {
         assert!(plain_path("x", Path::new("/a,b")).is_err());
         assert!(plain_path("x", Path::new("a")).is_err());
         assert!(plain_path("x", Path::new("/a b")).is_ok());
+    }
+
+    #[test]
+    fn a_balancer_has_an_address_of_its_side_and_each_port_once() {
+        let stamp = StampNetwork {
+            range: "100.64.16.0/20".parse().unwrap(),
+            uplink: fabric_api::Uplink::None,
+        };
+        let balancers = |address: &str, side: Side, ports: &[(Protocol, u16, u16, &str)]| {
+            let ports = ports
+                .iter()
+                .map(|(protocol, port, target, machine)| BalancedPort {
+                    protocol: *protocol,
+                    port: *port,
+                    target: *target,
+                    machines: [machine.parse().unwrap()].into(),
+                    sticky: false,
+                });
+            let balancer = Balancer {
+                address: address.parse().unwrap(),
+                side,
+                ports: ports.collect(),
+                sources: Vec::new(),
+            };
+            let spec = NetworkSpec {
+                id: fabric_api::NetworkId::from("na"),
+                address_space: vec!["10.224.0.0/12".parse().unwrap()],
+                subnets: vec![fabric_api::SubnetSpec {
+                    name: "nodes".into(),
+                    range: "10.224.0.0/16".parse().unwrap(),
+                    gateway: "10.224.0.1".parse().unwrap(),
+                    filter: None,
+                }],
+                reserved: Vec::new(),
+                routes: Vec::new(),
+                uplink: "100.64.16.10".parse().unwrap(),
+                balancers: vec![balancer],
+            };
+            network(&spec, &stamp)
+                .map_err(|error| error.to_string())
+                .err()
+                .unwrap_or_default()
+        };
+        let http = (Protocol::Tcp, 80, 30080, "10.224.0.4");
+        let dns = (Protocol::Udp, 80, 30053, "10.224.0.4");
+        assert_eq!(balancers("100.64.24.5", Side::Stamp, &[http, dns]), "");
+        assert_eq!(balancers("10.224.255.250", Side::Subnet, &[http]), "");
+        for (address, side) in [
+            ("100.64.16.5", Side::Stamp),
+            ("100.64.32.5", Side::Stamp),
+            ("10.224.0.9", Side::Stamp),
+            ("100.64.24.5", Side::Subnet),
+            ("10.225.0.9", Side::Subnet),
+            ("10.224.0.1", Side::Subnet),
+            ("10.224.0.0", Side::Subnet),
+            ("10.224.255.255", Side::Subnet),
+        ] {
+            let error = balancers(address, side, &[http]);
+            assert!(
+                error.starts_with(&format!("invalid balancer {address}: use ")),
+                "{error}"
+            );
+        }
+        for ports in [
+            &[http, http][..],
+            &[(Protocol::Any, 80, 30080, "10.224.0.4")],
+            &[(Protocol::Icmp, 80, 30080, "10.224.0.4")],
+            &[(Protocol::Tcp, 80, 0, "10.224.0.4")],
+            &[(Protocol::Tcp, 80, 30080, "10.230.0.4")],
+        ] {
+            let error = balancers("100.64.24.5", Side::Stamp, ports);
+            assert!(
+                error.starts_with("invalid balancer 100.64.24.5, port 80: use "),
+                "{error}"
+            );
+        }
     }
 }

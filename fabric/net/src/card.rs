@@ -19,22 +19,30 @@ pub fn mac(address: Ipv4Addr) -> String {
 }
 
 /// The lines that plug a card into its network: to be run on the host (stamp) or in the VNET's namespace (subnet). The machine's
-/// namespace is there; the card appears in it.
-pub fn port_script(names: &Names, machine: &MachineSpec, card: &NicSpec) -> Vec<String> {
+/// namespace is there; the card appears in it. `isolated`: its subnet has a filter, so that its frames go to the router and nowhere else.
+pub fn port_script(names: &Names, machine: &MachineSpec, card: &NicSpec, isolated: bool) -> Vec<String> {
     let port = names.port(&machine.id, &card.name);
     let bridge = match &card.attach {
         Attach::Stamp => names.bridge(),
         Attach::Subnet { subnet, .. } => subnet_bridge(subnet),
     };
-    vec![
-        format!(
-            "link add {port} master {bridge} type veth peer name {} address {} netns {}",
-            card.name,
-            card_mac(card),
-            names.machine_namespace(&machine.id)
-        ),
-        format!("link set {port} up"),
-    ]
+    let mut script = vec![format!(
+        "link add {port} master {bridge} type veth peer name {} address {} netns {}",
+        card.name,
+        card_mac(card),
+        names.machine_namespace(&machine.id)
+    )];
+    if isolated {
+        script.push(isolation(&port, true));
+    }
+    script.push(format!("link set {port} up"));
+    script
+}
+
+/// The line that makes a port of a bridge exchange frames with the bridge alone, or with all ports again.
+pub(crate) fn isolation(port: &str, isolated: bool) -> String {
+    let word = if isolated { "on" } else { "off" };
+    format!("link set {port} type bridge_slave isolated {word}")
 }
 
 /// The script that sets addresses and routes inside a machine's new namespace, after all cards are plugged in.
@@ -121,7 +129,7 @@ mod tests {
                 "route replace 10.224.0.0/12 via 10.239.0.1 dev eth1",
             ]
         );
-        let script = port_script(&names, &machine, &machine.nics[0]);
+        let script = port_script(&names, &machine, &machine.nics[0], false);
         // The hardware address follows the VIP.
         assert!(
             script[0].contains("peer name eth0 address 0a:6c:64:40:18:03"),
@@ -129,7 +137,14 @@ mod tests {
             script[0]
         );
         assert!(script[0].contains(&format!("master {}", names.bridge())));
-        let script = port_script(&names, &machine, &machine.nics[1]);
+        let script = port_script(&names, &machine, &machine.nics[1], false);
         assert!(script[0].contains(&format!("master {}", subnet_bridge("control-plane"))));
+        assert_eq!(script.len(), 2);
+        // Not for a moment is it up and plugged into what it must not reach.
+        let script = port_script(&names, &machine, &machine.nics[1], true);
+        assert!(
+            script[1].ends_with("type bridge_slave isolated on") && script[2].ends_with(" up"),
+            "{script:?}"
+        );
     }
 }

@@ -7,7 +7,9 @@
 //!
 //! Called by: the drivers (`fabric/container` runs these scripts, `fabric/sim` hashes specifications) and the binary, which chooses a range.
 
+mod balancer;
 mod card;
+mod filter;
 mod hash;
 mod link;
 mod names;
@@ -22,5 +24,6 @@ pub use names::{Names, subnet_bridge};
 pub use ranges::{STAMP_POOL, STAMP_PREFIX, route_destinations, stamp_range};
 pub use ruleset::{Surroundings, private_ranges, stamp_ruleset, vnet_ruleset};
 pub use vnet::{
-    BLACKHOLE_METRIC, NamespaceSeen, UPLINK, VNET_SYSCTLS, stamp_script, vnet_script, vnet_uplink_script,
+    BLACKHOLE_METRIC, NamespaceSeen, UPLINK, VNET_SYSCTLS, bridge_sysctls, stamp_script, vnet_bridge_sysctls,
+    vnet_script, vnet_sysctls, vnet_turned, vnet_uplink_script,
 };

@@ -17,6 +17,8 @@ pub struct LinkSeen {
     pub name: String,
     /// The bridge it is plugged into.
     pub master: Option<String>,
+    /// Whether it is a port of a bridge that exchanges frames with the bridge alone. `false` where `ip` was not asked for details.
+    pub isolated: bool,
     /// Whether it is administratively up.
     pub up: bool,
     /// Its IPv4 addresses.
@@ -43,9 +45,23 @@ struct RawLink {
     ifname: String,
     master: Option<String>,
     #[serde(default)]
+    linkinfo: RawDetails,
+    #[serde(default)]
     flags: Vec<String>,
     #[serde(default)]
     addr_info: Vec<RawAddress>,
+}
+
+#[derive(Default, Deserialize)]
+struct RawDetails {
+    #[serde(default)]
+    info_slave_data: RawPort,
+}
+
+#[derive(Default, Deserialize)]
+struct RawPort {
+    #[serde(default)]
+    isolated: bool,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +80,7 @@ struct RawRoute {
     protocol: Option<String>,
 }
 
-/// Reads `ip -j -4 address show` (or without `-4`: other families are left out).
+/// Reads `ip -j -4 address show` (or without `-4`: other families are left out; or with `-d`, for details).
 ///
 /// # Errors
 /// When it is not what `ip` prints.
@@ -76,6 +92,7 @@ pub fn parse_links(json: &str) -> Result<Vec<LinkSeen>, ReadError> {
         .map(|link| LinkSeen {
             name: link.ifname,
             master: link.master,
+            isolated: link.linkinfo.info_slave_data.isolated,
             up: link.flags.iter().any(|flag| flag == "UP"),
             addresses: link
                 .addr_info
@@ -141,6 +158,14 @@ mod tests {
         assert!(links[0].up && links[0].addresses.is_empty());
         assert_eq!(links[1].master.as_deref(), Some("br0"));
         assert_eq!(links[1].addresses, ["10.1.0.1/24".parse().unwrap()]);
+        assert!(!links[0].isolated && !links[1].isolated);
+        let ports = parse_links(
+            r#"[{"ifname":"lfp1","master":"sub1","linkinfo":{"info_kind":"veth","info_slave_kind":"bridge",
+                "info_slave_data":{"state":"forwarding","isolated":true}}},
+               {"ifname":"sub1","linkinfo":{"info_kind":"bridge","info_data":{"stp_state":0}}}]"#,
+        )
+        .unwrap();
+        assert!(ports[0].isolated && !ports[1].isolated);
         let routes = parse_routes(
             r#"[{"dst":"default","gateway":"100.64.0.1","dev":"uplink","flags":[]},{"type":"unreachable","dst":"10.0.0.0/8","metric":4096},
                {"dst":"10.1.0.0/24","dev":"sub1","protocol":"kernel"},{"dst":"10.244.1.5","gateway":"10.1.0.4"}]"#,

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use fabric_api::{NetworkSpec, StampNetwork, Uplink};
 use ipnet::Ipv4Net;
 
-use crate::{Names, UPLINK, names::BRIDGE_PREFIX};
+use crate::{Names, UPLINK, balancer, filter::chains, names::BRIDGE_PREFIX, vnet::peers};
 
 /// What a stamp's rules depend on beside its network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
 }
 
 /// An anonymous set.
-fn set<T: std::fmt::Display>(elements: &[T]) -> String {
+pub(crate) fn set<T: std::fmt::Display>(elements: &[T]) -> String {
     let elements: Vec<String> = elements.iter().map(ToString::to_string).collect();
     format!("{{ {} }}", elements.join(", "))
 }
@@ -130,16 +130,32 @@ fn set<T: std::fmt::Display>(elements: &[T]) -> String {
 /// The rules inside a VNET's namespace, for `nft -f -` run there.
 ///
 /// Outbound traffic is translated to the VNET's uplink address, and what cannot be translated does not leave; nothing comes in by the uplink
-/// that was not asked for.
-pub fn vnet_ruleset(network: &NetworkSpec) -> String {
-    let uplink = network.uplink;
+/// that was not asked for. Other networks of the same VNET are an exception: addresses of the VNET come and go as they are, from and to the
+/// addresses that there are routes to; and so are balancers: what is asked of them goes on to their machines. Subnets with a filter have chains
+/// of their own, which see the machine as the destination. `name_servers`: those that machines were told of.
+pub fn vnet_ruleset(network: &NetworkSpec, name_servers: &[Ipv4Addr]) -> String {
+    let (uplink, filters) = (network.uplink, chains(network, name_servers));
+    let peers: Vec<Ipv4Addr> = peers(network).map(|route| route.to.addr()).collect();
+    let (mut come, mut go) = (String::new(), String::new());
+    if !peers.is_empty() {
+        let (peers, own) = (set(&peers), set(&network.address_space));
+        come = format!("ip saddr {peers} ip daddr {own} accept\n");
+        go = format!("oifname \"{UPLINK}\" ip daddr {peers} ip saddr {own} accept\n");
+    }
+    let balancer::Rules {
+        input,
+        forward,
+        postrouting,
+        translated,
+        chains: balancers,
+    } = balancer::rules(network, &peers);
     format!(
         r#"table inet landfall
 delete table inet landfall
 table inet landfall {{
 chain input {{
 type filter hook input priority filter; policy accept;
-iifname != "{UPLINK}" accept
+{input}iifname != "{UPLINK}" accept
 ct state established,related accept
 drop
 }}
@@ -148,17 +164,17 @@ type filter hook forward priority filter; policy accept;
 oifname "{UPLINK}" ct state invalid drop
 iifname != "{UPLINK}" accept
 ct state established,related accept
-drop
+{come}{forward}drop
 }}
 chain postrouting {{
 type nat hook postrouting priority srcnat; policy accept;
-oifname "{UPLINK}" meta nfproto ipv4 ip saddr != {uplink} snat ip to {uplink}
+{go}{postrouting}oifname "{UPLINK}" meta nfproto ipv4 ip saddr != {uplink} snat ip to {uplink}
 }}
 chain translated {{
 type filter hook postrouting priority srcnat + 10; policy accept;
-oifname "{UPLINK}" meta nfproto ipv4 ip saddr != {uplink} drop
+{go}{translated}oifname "{UPLINK}" meta nfproto ipv4 ip saddr != {uplink} drop
 }}
-}}
+{balancers}{filters}}}
 "#
     )
 }
@@ -183,12 +199,78 @@ mod tests {
         }
     }
 
+    fn filter_rule(
+        allow: bool,
+        protocol: &str,
+        from: &[&str],
+        to: &[&str],
+        ports: Option<(u16, u16)>,
+    ) -> serde_json::Value {
+        let range = |(first, last): (u16, u16)| serde_json::json!([{ "first": first, "last": last }]);
+        serde_json::json!({
+            "allow": allow, "protocol": protocol, "from": from, "from_ports": range((0, u16::MAX)),
+            "to": to, "to_ports": range(ports.unwrap_or((0, u16::MAX))),
+        })
+    }
+
     /// The rules are what keeps a host safe: each change shows as one of the text. `BLESS=1` writes what is now.
     #[test]
     fn rules_are_as_they_were_reviewed() {
         let names = Names::new("a");
         let vnet: NetworkSpec = serde_json::from_value(serde_json::json!({
             "id": "na", "address_space": ["10.224.0.0/12"], "subnets": [], "reserved": [], "routes": [], "uplink": "100.64.16.10"
+        }))
+        .unwrap();
+        let mut shared = vnet.clone();
+        shared.address_space.push("10.1.0.0/16".parse().unwrap());
+        shared.routes.push(fabric_api::RouteSpec {
+            to: "10.1.0.5/32".parse().unwrap(),
+            via: "100.64.16.12".parse().unwrap(),
+        });
+        let filtered: NetworkSpec = serde_json::from_value(serde_json::json!({
+            "id": "na", "address_space": ["10.1.0.0/16"], "reserved": [], "routes": [], "uplink": "100.64.16.10",
+            "subnets": [
+                { "name": "nodes-10-1-0-0-24", "range": "10.1.0.0/24", "gateway": "10.1.0.1", "filter": {
+                    "inbound": [
+                        filter_rule(true, "any", &["172.30.0.0/16"], &["0.0.0.0/0"], None),
+                        filter_rule(false, "tcp", &["10.1.0.0/16"], &["10.1.0.4/32", "10.1.0.8/29"], Some((8000, 8080))),
+                        filter_rule(true, "any", &["10.1.0.0/16"], &["10.1.0.0/16"], None),
+                        filter_rule(false, "any", &["0.0.0.0/0"], &["0.0.0.0/0"], None),
+                    ],
+                    "outbound": [
+                        filter_rule(true, "any", &["0.0.0.0/0"], &["100.64.24.1/32", "172.30.0.0/16"], None),
+                        filter_rule(false, "any", &["0.0.0.0/0"], &["0.0.0.0/0"], Some((25, 25))),
+                        filter_rule(true, "any", &["0.0.0.0/0"], &["0.0.0.0/0"], None),
+                    ],
+                } },
+                { "name": "control-plane", "range": "172.30.0.0/16", "gateway": "172.30.0.1" },
+            ],
+        }))
+        .unwrap();
+        let balanced: NetworkSpec = serde_json::from_value(serde_json::json!({
+            "id": "na", "address_space": ["10.1.0.0/16"], "reserved": ["10.244.0.0/16"], "uplink": "100.64.16.10",
+            "subnets": [
+                { "name": "nodes", "range": "10.1.0.0/24", "gateway": "10.1.0.1" },
+                { "name": "filtered", "range": "10.1.1.0/24", "gateway": "10.1.1.1", "filter": {
+                    "inbound": [filter_rule(true, "tcp", &["0.0.0.0/0"], &["0.0.0.0/0"], Some((30443, 30443)))],
+                    "outbound": [filter_rule(true, "any", &["0.0.0.0/0"], &["0.0.0.0/0"], None)],
+                } },
+            ],
+            "routes": [{ "to": "10.244.0.0/24", "via": "10.1.0.4" }, { "to": "10.244.1.0/24", "via": "10.1.1.4" }],
+            "balancers": [
+                { "address": "100.64.24.5", "side": "stamp", "ports": [
+                    { "protocol": "tcp", "port": 80, "target": 30080, "machines": ["10.1.0.4", "10.1.0.5"] },
+                    { "protocol": "tcp", "port": 81, "target": 30081, "machines": [] },
+                    { "protocol": "udp", "port": 53, "target": 30053, "machines": ["10.1.0.4"] },
+                    { "protocol": "udp", "port": 54, "target": 30054, "machines": [] },
+                ] },
+                { "address": "100.64.24.6", "side": "stamp", "sources": ["10.0.0.0/8", "10.1.0.0/16", "100.64.16.0/20"], "ports": [
+                    { "protocol": "tcp", "port": 443, "target": 30443, "machines": ["10.1.0.4", "10.1.1.4"], "sticky": true },
+                ] },
+                { "address": "10.1.0.250", "side": "subnet", "ports": [
+                    { "protocol": "tcp", "port": 80, "target": 30080, "machines": ["10.1.0.4", "10.1.0.5"] },
+                ] },
+            ],
         }))
         .unwrap();
         let bare = Surroundings {
@@ -208,10 +290,13 @@ mod tests {
                 "stamp-uplink-host-bare",
                 stamp_ruleset(&names, &stamp(Uplink::Host), &bare),
             ),
-            ("vnet", vnet_ruleset(&vnet)),
+            ("vnet", vnet_ruleset(&vnet, &around().name_servers)),
+            ("vnet-shared", vnet_ruleset(&shared, &around().name_servers)),
+            ("vnet-filters", vnet_ruleset(&filtered, &around().name_servers)),
+            ("vnet-balancers", vnet_ruleset(&balanced, &[])),
         ] {
-            let golden =
-                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/ruleset/{name}.nft"));
+            // A test runs in its crate's folder; where it was compiled may be another checkout.
+            let golden = std::path::PathBuf::from(format!("src/ruleset/{name}.nft"));
             if std::env::var_os("BLESS").is_some() {
                 std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
                 std::fs::write(&golden, &text).unwrap();

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use fabric_api::{NetworkSpec, StampNetwork};
+use fabric_api::{NetworkSpec, RouteSpec, Side, StampNetwork, SubnetSpec};
 use ipnet::Ipv4Net;
 
-use crate::{LinkSeen, Names, RouteSeen, card::mac, subnet_bridge};
+use crate::{
+    LinkSeen, Names, RouteSeen, balancer,
+    card::{isolation, mac},
+    subnet_bridge,
+};
 
 /// The VNET's card to the stamp's network, inside its namespace.
 pub const UPLINK: &str = "uplink";
@@ -23,6 +27,70 @@ pub const VNET_SYSCTLS: &[(&str, &str)] = &[
     ("conf/all/send_redirects", "0"),
     ("conf/default/send_redirects", "0"),
 ];
+
+/// The same where it leads to networks of others in the same VNET: each answers for the addresses that it knows the way to, as nobody is on
+/// the wire but the router. Where there are balancers, neighbours are told when a card gets an address, which somebody else may have had.
+pub fn vnet_sysctls(spec: &NetworkSpec) -> Vec<(&'static str, &'static str)> {
+    let mut settings = VNET_SYSCTLS.to_vec();
+    if peers(spec).next().is_some() {
+        settings.push(("conf/all/proxy_arp", "1"));
+    }
+    if !spec.balancers.is_empty() {
+        settings.push(("conf/all/arp_notify", "1"));
+    }
+    settings
+}
+
+/// Settings of a VNET's namespace (below `/proc/sys/net/`), with their values, which are there only where the host has loaded `br_netfilter`.
+///
+/// Rules are shown frames between machines of a bridge then. What a balancer sends back to the bridge that it came from would not be routed
+/// but bridged: not to the machine that asked, and not between machines that a filter keeps apart.
+pub fn vnet_bridge_sysctls(spec: &NetworkSpec) -> &'static [(&'static str, &'static str)] {
+    if spec.balancers.is_empty() {
+        &[]
+    } else {
+        &[("bridge/bridge-nf-call-iptables", "0")]
+    }
+}
+
+/// Settings of the bridges of a VNET's subnets (below `/proc/sys/net/ipv4/`), with their values; those of a bridge are there once it is.
+///
+/// In a subnet with a filter, machines do not reach each other past the router: it answers for all of them, at once, and forwards.
+pub fn bridge_sysctls<'s>(subnets: impl IntoIterator<Item = &'s SubnetSpec>) -> Vec<(String, &'static str)> {
+    let mut settings = Vec::new();
+    for subnet in subnets {
+        let bridge = subnet_bridge(&subnet.name);
+        let filtered = subnet.filter.is_some();
+        settings.push((
+            format!("conf/{bridge}/proxy_arp_pvlan"),
+            if filtered { "1" } else { "0" },
+        ));
+        if filtered {
+            settings.push((format!("neigh/{bridge}/proxy_delay"), "0"));
+        }
+    }
+    settings
+}
+
+/// Ports of machines whose neighbours are reached another way from now on: each with whether it is by the router.
+pub fn vnet_turned(spec: &NetworkSpec, seen: &NamespaceSeen) -> Vec<(String, bool)> {
+    let filtered: BTreeMap<String, bool> = spec
+        .subnets
+        .iter()
+        .map(|subnet| (subnet_bridge(&subnet.name), subnet.filter.is_some()))
+        .collect();
+    let ports = seen.links.iter().filter_map(|link| {
+        let wanted = *filtered.get(link.master.as_ref()?)?;
+        (link.isolated != wanted).then(|| (link.name.clone(), wanted))
+    });
+    ports.collect()
+}
+
+/// Routes to addresses that are in another network of the same VNET: by way of that one's uplink.
+pub(crate) fn peers(spec: &NetworkSpec) -> impl Iterator<Item = &RouteSpec> {
+    let inside = |via: Ipv4Addr| spec.subnets.iter().any(|subnet| subnet.range.contains(&via));
+    spec.routes.iter().filter(move |route| !inside(route.via))
+}
 
 /// What is in a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +118,7 @@ pub fn stamp_script(
     let gateway = network.gateway();
     let address = within(gateway, network.range);
     let mut script = Vec::new();
-    bridge_script(seen, &bridge, address, &mut script);
+    bridge_script(seen, &bridge, address, &[], &mut script);
     // The range is the stamp's: what nobody answers for goes nowhere, also while the bridge is down.
     script.push(format!(
         "route replace unreachable {} metric {BLACKHOLE_METRIC}",
@@ -104,12 +172,25 @@ pub fn vnet_script(spec: &NetworkSpec, stamp: &StampNetwork, seen: &NamespaceSee
             script.push(format!("link delete {}", link.name));
         }
     }
+    let inside = balancer::addresses(spec, Side::Subnet);
     for (bridge, address) in &wanted {
-        bridge_script(seen, bridge, *address, &mut script);
+        let balanced = inside
+            .iter()
+            .copied()
+            .filter(|balanced| address.contains(balanced));
+        let balanced: Vec<Ipv4Net> = balanced.map(Ipv4Net::from).collect();
+        bridge_script(seen, bridge, *address, &balanced, &mut script);
     }
+    script.extend(
+        vnet_turned(spec, seen)
+            .iter()
+            .map(|(port, isolated)| isolation(port, *isolated)),
+    );
 
     let uplink = within(spec.uplink, stamp.range);
-    addresses_script(seen.link(UPLINK), UPLINK, uplink, &mut script);
+    let outside = balancer::addresses(spec, Side::Stamp);
+    let outside: Vec<Ipv4Net> = outside.into_iter().map(Ipv4Net::from).collect();
+    addresses_script(seen.link(UPLINK), UPLINK, uplink, &outside, &mut script);
     if !seen.link(UPLINK).is_some_and(|link| link.up) {
         script.push(format!("link set {UPLINK} up"));
     }
@@ -165,9 +246,15 @@ pub fn vnet_script(spec: &NetworkSpec, stamp: &StampNetwork, seen: &NamespaceSee
     script
 }
 
-/// A bridge with one address, up. Its hardware address follows from its IP address: it would change with every port otherwise, and
-/// neighbours would talk to nobody for a while.
-fn bridge_script(seen: &NamespaceSeen, bridge: &str, address: Ipv4Net, script: &mut Vec<String>) {
+/// A bridge with its own address and those of balancers, up. Its hardware address follows from its own IP address: it would change with
+/// every port otherwise, and neighbours would talk to nobody for a while.
+fn bridge_script(
+    seen: &NamespaceSeen,
+    bridge: &str,
+    address: Ipv4Net,
+    balanced: &[Ipv4Net],
+    script: &mut Vec<String>,
+) {
     let link = seen.link(bridge);
     if link.is_none() {
         script.push(format!(
@@ -175,19 +262,39 @@ fn bridge_script(seen: &NamespaceSeen, bridge: &str, address: Ipv4Net, script: &
             mac(address.addr())
         ));
     }
-    addresses_script(link, bridge, address, script);
+    addresses_script(link, bridge, address, balanced, script);
     if !link.is_some_and(|link| link.up) {
         script.push(format!("link set {bridge} up"));
     }
 }
 
-fn addresses_script(seen: Option<&LinkSeen>, link: &str, address: Ipv4Net, script: &mut Vec<String>) {
+/// The link has its own address and those of balancers, and no other.
+fn addresses_script(
+    seen: Option<&LinkSeen>,
+    link: &str,
+    own: Ipv4Net,
+    balanced: &[Ipv4Net],
+    script: &mut Vec<String>,
+) {
     let there = seen.map_or(&[][..], |seen| &seen.addresses);
-    for other in there.iter().filter(|other| **other != address) {
-        script.push(format!("address delete {other} dev {link}"));
+    for other in there {
+        if *other != own && !balanced.contains(other) {
+            script.push(format!("address delete {other} dev {link}"));
+        }
     }
-    if !there.contains(&address) {
-        script.push(format!("address add {address} dev {link}"));
+    if !there.contains(&own) {
+        script.push(format!("address add {own} dev {link}"));
+    }
+    let new = balanced.iter().filter(|address| !there.contains(address));
+    let new: Vec<String> = new
+        .map(|address| format!("address add {address} dev {link}"))
+        .collect();
+    let told = !new.is_empty() && seen.is_some_and(|seen| seen.up);
+    script.extend(new);
+    if told {
+        // Neighbours may remember somebody else under it. A card that is given its hardware address, though it has it, tells them all of its
+        // addresses (`arp_notify`), as one does that comes up.
+        script.push(format!("link set {link} address {}", mac(own.addr())));
     }
 }
 
@@ -199,7 +306,7 @@ fn within(address: Ipv4Addr, range: Ipv4Net) -> Ipv4Net {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fabric_api::{NetworkId, RouteSpec, SubnetSpec, Uplink};
+    use fabric_api::{Balancer, NetworkId, Uplink};
 
     fn stamp() -> StampNetwork {
         StampNetwork {
@@ -216,6 +323,7 @@ mod tests {
                 name: "nodes".into(),
                 range: "10.224.0.0/16".parse().unwrap(),
                 gateway: "10.224.0.1".parse().unwrap(),
+                filter: None,
             }],
             reserved: vec!["10.244.0.0/16".parse().unwrap()],
             routes: vec![RouteSpec {
@@ -223,6 +331,7 @@ mod tests {
                 via: "10.224.0.4".parse().unwrap(),
             }],
             uplink: "100.64.16.9".parse().unwrap(),
+            balancers: Vec::new(),
         }
     }
 
@@ -231,6 +340,7 @@ mod tests {
         let link = |name: &str, address: &str| LinkSeen {
             name: name.into(),
             master: None,
+            isolated: false,
             up: true,
             addresses: vec![address.parse().unwrap()],
         };
@@ -247,6 +357,7 @@ mod tests {
                 link(&subnet_bridge("nodes"), "10.224.0.1/16"),
                 LinkSeen {
                     name: "lfp0123".into(),
+                    isolated: false,
                     master: Some(subnet_bridge("nodes")),
                     up: true,
                     addresses: Vec::new(),
@@ -314,11 +425,123 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_others_in_the_vnet_are_answered_for() {
+        assert_eq!(
+            vnet_sysctls(&vnet()),
+            VNET_SYSCTLS,
+            "as it always was without any"
+        );
+        let mut spec = vnet();
+        spec.routes.push(RouteSpec {
+            to: "10.224.0.9/32".parse().unwrap(),
+            via: "100.64.16.12".parse().unwrap(),
+        });
+        assert!(vnet_sysctls(&spec).contains(&("conf/all/proxy_arp", "1")));
+        assert_eq!(
+            vnet_script(&spec, &stamp(), &made()),
+            ["route replace 10.224.0.9/32 via 100.64.16.12"]
+        );
+    }
+
+    #[test]
+    fn addresses_of_balancers_come_are_told_and_go() {
+        let at = |address: &str, side| Balancer {
+            address: address.parse().unwrap(),
+            side,
+            ports: Vec::new(),
+            sources: Vec::new(),
+        };
+        let bridge = subnet_bridge("nodes");
+        let mut spec = vnet();
+        spec.balancers = vec![
+            at("100.64.24.6", Side::Stamp),
+            at("100.64.24.5", Side::Stamp),
+            at("10.224.255.250", Side::Subnet),
+        ];
+        let coming = [
+            format!("address add 10.224.255.250/32 dev {bridge}"),
+            format!("link set {bridge} address 0a:6c:0a:e0:00:01"),
+            "address add 100.64.24.5/32 dev uplink".to_owned(),
+            "address add 100.64.24.6/32 dev uplink".to_owned(),
+            "link set uplink address 0a:6c:64:40:10:09".to_owned(),
+        ];
+        assert_eq!(vnet_script(&spec, &stamp(), &made()), coming);
+        assert!(vnet_sysctls(&spec).contains(&("conf/all/arp_notify", "1")));
+        assert_eq!(
+            vnet_bridge_sysctls(&spec),
+            [("bridge/bridge-nf-call-iptables", "0")]
+        );
+        assert!(vnet_bridge_sysctls(&vnet()).is_empty());
+        // In a new namespace, cards tell it as they come up.
+        let script = vnet_script(&spec, &stamp(), &NamespaceSeen::default());
+        let lines_with = |what: &str| script.iter().filter(|line| line.contains(what)).count();
+        assert_eq!(
+            (lines_with("/32 dev"), lines_with("link set uplink address")),
+            (3, 0)
+        );
+
+        let mut seen = made();
+        for link in &mut seen.links {
+            let has: &[&str] = match link.name.as_str() {
+                UPLINK => &["100.64.24.5/32", "100.64.24.6/32"],
+                name if name == bridge => &["10.224.255.250/32"],
+                _ => &[],
+            };
+            link.addresses
+                .extend(has.iter().map(|text| text.parse::<Ipv4Net>().unwrap()));
+        }
+        assert_eq!(vnet_script(&spec, &stamp(), &seen), [""; 0]);
+        spec.balancers.remove(1);
+        assert_eq!(
+            vnet_script(&spec, &stamp(), &seen),
+            ["address delete 100.64.24.5/32 dev uplink"]
+        );
+        let going = [
+            format!("address delete 10.224.255.250/32 dev {bridge}"),
+            "address delete 100.64.24.5/32 dev uplink".to_owned(),
+            "address delete 100.64.24.6/32 dev uplink".to_owned(),
+        ];
+        assert_eq!(vnet_script(&vnet(), &stamp(), &seen), going);
+    }
+
+    #[test]
+    fn machines_of_a_filtered_subnet_reach_each_other_by_the_router() {
+        let mut spec = vnet();
+        spec.subnets[0].filter = Some(fabric_api::Filter::default());
+        let bridge = subnet_bridge("nodes");
+        assert_eq!(
+            bridge_sysctls(&spec.subnets),
+            [
+                (format!("conf/{bridge}/proxy_arp_pvlan"), "1"),
+                (format!("neigh/{bridge}/proxy_delay"), "0")
+            ]
+        );
+        assert_eq!(
+            vnet_script(&spec, &stamp(), &made()),
+            ["link set lfp0123 type bridge_slave isolated on"]
+        );
+        assert_eq!(vnet_turned(&spec, &made()), [("lfp0123".to_owned(), true)]);
+        let mut isolated = made();
+        isolated.links[3].isolated = true;
+        assert_eq!(vnet_script(&spec, &stamp(), &isolated), [""; 0]);
+        // The group is taken away from the subnet.
+        assert_eq!(
+            vnet_script(&vnet(), &stamp(), &isolated),
+            ["link set lfp0123 type bridge_slave isolated off"]
+        );
+        assert_eq!(
+            bridge_sysctls(&vnet().subnets),
+            [(format!("conf/{bridge}/proxy_arp_pvlan"), "0")]
+        );
+    }
+
+    #[test]
     fn a_stamp_bridge_that_was_made_again_takes_its_ports_back() {
         let names = Names::new("a");
         let orphan = LinkSeen {
             name: "lfp1".into(),
             master: None,
+            isolated: false,
             up: true,
             addresses: Vec::new(),
         };

@@ -1,11 +1,14 @@
 //! The world's clusters.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, NodeSeen,
-    NodeWish, ObjectRef, command_name,
+    Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen,
+    NodeWish, ObjectRef, ServiceSeen, ServiceWish, Watch, command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;
@@ -17,6 +20,7 @@ use crate::{
     fabric::INJECTED,
     faults::{Call, Verdict},
     node::Node,
+    services,
     state::State,
 };
 
@@ -335,6 +339,41 @@ impl ClusterApi for SimCluster {
         .await
     }
 
+    async fn replace(
+        &self,
+        of: &Watch,
+        own: IsOwn,
+        objects: &[Value],
+        gone: &[String],
+    ) -> Result<u32, ClusterError> {
+        self.call(Call::Replace, "", |state| {
+            let prefix = format!("{}/{} ", of.version, of.kind);
+            let wanted: BTreeMap<String, &Value> = objects
+                .iter()
+                .filter_map(|object| Some((object_name(object)?, object)))
+                .collect();
+            let cluster = state.cluster(&self.uid);
+            let before = cluster.objects.len();
+            cluster.objects.retain(|name, _| {
+                let of_kind = name.strip_prefix(&prefix);
+                let over = |own_name: &str| own(own_name) || gone.iter().any(|gone| gone == own_name);
+                wanted.contains_key(name) || !of_kind.is_some_and(over)
+            });
+            let mut changed = before - cluster.objects.len();
+            for (name, object) in wanted {
+                if cluster.objects.get(&name) != Some(object) {
+                    cluster.objects.insert(name, object.clone());
+                    changed += 1;
+                }
+            }
+            if changed > 0 {
+                cluster.changed();
+            }
+            Ok(u32::try_from(changed).unwrap_or(u32::MAX))
+        })
+        .await
+    }
+
     async fn drain(&self, node: &str) -> Result<Drained, ClusterError> {
         self.call(Call::Drain, node, |state| {
             let cluster = state.cluster(&self.uid);
@@ -408,6 +447,30 @@ impl ClusterApi for SimCluster {
                 .cluster(&self.uid)
                 .objects
                 .retain(|name, _| !name.ends_with(&own));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn services(&self) -> Result<Vec<ServiceSeen>, ClusterError> {
+        // Where there are none, it comes with the look at the nodes: it takes no time and is no step of its own.
+        let none = {
+            let mut state = self.inner.state();
+            state.api_ready(&self.uid) && services::seen(state.cluster(&self.uid)).is_empty()
+        };
+        if none {
+            return Ok(Vec::new());
+        }
+        self.call(Call::Services, "", |state| {
+            Ok(services::seen(state.cluster(&self.uid)))
+        })
+        .await
+    }
+
+    async fn set_service(&self, wish: &ServiceWish) -> Result<(), ClusterError> {
+        let what = format!("{}/{}", wish.namespace, wish.name);
+        self.call(Call::SetService, &what, |state| {
+            services::set(state.cluster(&self.uid), wish);
             Ok(())
         })
         .await

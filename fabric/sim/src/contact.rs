@@ -192,6 +192,22 @@ impl Inner {
         machine.line = Some(Tied::to(line.run(wait)));
     }
 
+    /// A machine's disk has lost the key; its agent starts again and makes another one. `false` when there is no such machine.
+    pub(crate) fn lose_key(self: &Arc<Self>, id: &str) -> bool {
+        let mut state = self.state();
+        let Some(identity) = state
+            .machines
+            .get_mut(id)
+            .and_then(|machine| machine.identity.as_mut())
+        else {
+            return false;
+        };
+        *identity = identity.anew();
+        Self::hang_up(&mut state, id);
+        self.dial(&mut state, id, Duration::ZERO);
+        true
+    }
+
     /// The agent's line to the service is cut.
     pub(crate) fn hang_up(state: &mut State, id: &str) {
         if let Some(machine) = state.machines.get_mut(id) {
@@ -263,6 +279,14 @@ impl Agents for Way {
 
     fn contact(&self, machine: &str) -> Option<Duration> {
         self.sessions.contact(machine)
+    }
+
+    fn hung_up(&self, machine: &str) -> Option<Duration> {
+        self.sessions.hung_up(machine)
+    }
+
+    fn has_lost_key(&self, machine: &str) -> bool {
+        self.sessions.has_lost_key(machine)
     }
 
     fn subscribe(&self) -> BoxStream<'static, WakeUp> {

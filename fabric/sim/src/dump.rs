@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use fabric_api::Power;
+use fabric_api::{BalancedPort, FilterRule, Power};
 
 use crate::state::{Machine, State};
 
@@ -32,6 +32,29 @@ pub(crate) fn dump(state: &State) -> String {
         )]);
         for route in &network.routes {
             line(&[format!("  route {} via {}", route.to, route.via)]);
+        }
+        for (subnet, filter) in network
+            .subnets
+            .iter()
+            .filter_map(|subnet| Some((subnet, subnet.filter.as_ref()?)))
+        {
+            let rules = |rules: &[FilterRule]| -> String {
+                let letters = rules.iter().map(|rule| if rule.allow { 'a' } else { 'd' });
+                letters.collect()
+            };
+            line(&[format!(
+                "  filter {} in={} out={}",
+                subnet.name,
+                rules(&filter.inbound),
+                rules(&filter.outbound)
+            )]);
+        }
+        for balancer in &network.balancers {
+            let ports = balancer.ports.iter().map(balanced_port);
+            let mut parts = vec![format!("  balancer {} {:?}", balancer.address, balancer.side)];
+            parts.extend(ports);
+            parts.extend(balancer.sources.iter().map(|range| format!("from={range}")));
+            line(&parts);
         }
     }
     for machine in state.machines.values() {
@@ -74,6 +97,18 @@ pub(crate) fn dump(state: &State) -> String {
         }
     }
     text
+}
+
+fn balanced_port(port: &BalancedPort) -> String {
+    let machines: Vec<String> = port.machines.iter().map(ToString::to_string).collect();
+    format!(
+        "{:?}/{}->{}={}{}",
+        port.protocol,
+        port.port,
+        port.target,
+        machines.join(","),
+        if port.sticky { ",sticky" } else { "" }
+    )
 }
 
 fn machine_line(machine: &Machine) -> Vec<String> {

@@ -46,6 +46,16 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Another key, made because the disk has lost the one of before.
+    pub(crate) fn anew(&self) -> Self {
+        Self {
+            key: format!("{}-anew", self.key),
+            enrolled: false,
+        }
+    }
+}
+
 /// The token that a machine is born with.
 pub(crate) fn token(seed_files: &BTreeMap<String, String>) -> Option<String> {
     let seed: Seed = serde_json::from_str(seed_files.get(SEED_PATH)?).ok()?;

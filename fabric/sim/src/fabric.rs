@@ -1,11 +1,11 @@
 //! The world as a fabric.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
 use fabric_api::{
     Attach, Fabric, FabricError, Inventory, MachineId, MachineSeen, MachineSpec, NetworkId, NetworkSpec,
-    Power, StampNetwork,
+    Power, Protocol, StampNetwork,
 };
 
 use crate::{
@@ -118,6 +118,32 @@ impl Inner {
             self.bury(&mut state, cluster);
         }
         true
+    }
+}
+
+impl SimWorld {
+    /// The running machines that a connection to a balancer's address gets to; `None` where there is no such port.
+    pub fn reached(&self, address: Ipv4Addr, protocol: Protocol, port: u16) -> Option<BTreeSet<MachineId>> {
+        let state = self.inner.state();
+        let networks = state.networks.values();
+        let mut balanced = networks.flat_map(move |network| {
+            let balancers = network.balancers.iter();
+            let here = balancers.filter(move |balancer| balancer.address == address);
+            let ports = here.flat_map(|balancer| &balancer.ports);
+            ports
+                .filter(move |found| found.protocol == protocol && found.port == port)
+                .map(move |found| (&network.id, found))
+        });
+        let (network, found) = balanced.next()?;
+        let machines = state.machines.values().filter(|machine| {
+            let mut cards = machine.spec.nics.iter();
+            machine.power == Power::Running
+                && cards.any(|card| {
+                    matches!(&card.attach, Attach::Subnet { network: of, .. } if of == network)
+                        && found.machines.contains(&card.address.addr())
+                })
+        });
+        Some(machines.map(|machine| machine.spec.id.clone()).collect())
     }
 }
 

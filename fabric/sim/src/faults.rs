@@ -76,10 +76,16 @@ calls! {
     ApproveServing = "approve-serving",
     /// [`cluster_api::ClusterApi::apply`]
     Apply = "apply",
+    /// [`cluster_api::ClusterApi::replace`]
+    Replace = "replace",
     /// [`cluster_api::ClusterApi::drain`]
     Drain = "drain",
     /// [`cluster_api::ClusterApi::delete_node`]
     DeleteNode = "delete-node",
+    /// [`cluster_api::ClusterApi::services`]
+    Services = "services",
+    /// [`cluster_api::ClusterApi::set_service`]
+    SetService = "set-service",
     /// [`cluster_api::ClusterApi::command`]
     Command = "command",
     /// [`cluster_api::ClusterApi::end_command`]

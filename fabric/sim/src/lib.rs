@@ -26,6 +26,7 @@ mod interceptor;
 mod membership;
 mod node;
 mod options;
+mod services;
 mod state;
 mod violations;
 mod vip;
@@ -44,6 +45,7 @@ pub use ailments::{Ailment, Cure};
 pub use faults::{Call, Tally, Verdict};
 pub use interceptor::Interceptor;
 pub use options::{SimOptions, Span};
+pub use services::Planted;
 use state::State;
 
 /// The world. Cheap to clone: all clones are the same world. Its calls and their consequences need a tokio runtime around them, with
@@ -115,6 +117,11 @@ impl SimWorld {
     /// Something befalls a machine, until this much is done about it. `false` when there is no such machine.
     pub fn ail(&self, machine: &MachineId, ailment: Ailment, cure: Cure) -> bool {
         self.inner.ail(machine, ailment, cure)
+    }
+
+    /// A machine's disk has lost the key that the machine is known by, and nothing else. `false` when there is no such machine.
+    pub fn lose_key(&self, machine: &MachineId) -> bool {
+        self.inner.lose_key(machine.as_str())
     }
 
     /// Machines that suffer from something, and from what.

@@ -1,9 +1,9 @@
 //! What must never be asked of a fabric.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_versions::Version;
-use fabric_api::{Attach, MachineSpec, NetworkSpec, Power};
+use fabric_api::{Attach, MachineSpec, NetworkId, NetworkSpec, Power, Side};
 
 use crate::state::State;
 
@@ -26,8 +26,43 @@ fn addresses(spec: &MachineSpec) -> Vec<(String, Ipv4Addr)> {
         .collect()
 }
 
+/// Networks of which a balancer has the address of such a card.
+fn balancing<'s>(
+    networks: &'s BTreeMap<NetworkId, NetworkSpec>,
+    attach: &Attach,
+    address: Ipv4Addr,
+) -> Vec<&'s NetworkSpec> {
+    match attach {
+        Attach::Stamp => {
+            let all = networks.values();
+            all.filter(|network| balances(network, Side::Stamp, address))
+                .collect()
+        }
+        Attach::Subnet { network, .. } => {
+            let own = networks.get(network).into_iter();
+            own.filter(|network| balances(network, Side::Subnet, address))
+                .collect()
+        }
+    }
+}
+
+fn balances(network: &NetworkSpec, side: Side, address: Ipv4Addr) -> bool {
+    let mut balancers = network.balancers.iter();
+    balancers.any(|balancer| balancer.side == side && balancer.address == address)
+}
+
 /// Notes addresses of a new machine that somebody else has.
 pub(crate) fn machine(state: &mut State, spec: &MachineSpec) {
+    for card in &spec.nics {
+        for address in std::iter::once(card.address.addr()).chain(card.extra.iter().copied()) {
+            for network in balancing(&state.networks, &card.attach, address) {
+                state.violations.push(format!(
+                    "a balancer of network {} and machine {} both have {address}",
+                    network.id, spec.id
+                ));
+            }
+        }
+    }
     for (place, address) in addresses(spec) {
         // Most addresses are in networks of their own: thousands of networks are not walked through for those.
         let networks = if place == STAMP {
@@ -66,25 +101,48 @@ pub(crate) fn machine_gone(state: &mut State, spec: &MachineSpec) {
     }
 }
 
-/// Notes an uplink address of a new network that somebody else has.
+/// Notes addresses of a network's uplink and balancers that somebody else has.
 pub(crate) fn network(state: &mut State, spec: &NetworkSpec) {
     let known = state.networks.get(&spec.id);
-    if known.is_some_and(|known| known.uplink == spec.uplink) {
-        // Said when it was made, if there was something to say.
-        return;
-    }
-    let taken = state
-        .networks
-        .values()
-        .filter(|other| other.id != spec.id && other.uplink == spec.uplink)
-        .map(|other| {
+    let mut told = Vec::new();
+    let others = || state.networks.values().filter(|other| other.id != spec.id);
+    // Of what was so before, it was said when it became so, if there was something to say.
+    if known.is_none_or(|known| known.uplink != spec.uplink) {
+        let taken = others().filter(|other| other.uplink == spec.uplink);
+        told.extend(taken.map(|other| {
             format!(
                 "networks {} and {} both have the uplink {}",
                 other.id, spec.id, spec.uplink
             )
-        });
-    let taken: Vec<String> = taken.collect();
-    state.violations.extend(taken);
+        }));
+    }
+    for balancer in &spec.balancers {
+        let (side, address) = (balancer.side, balancer.address);
+        if known.is_some_and(|known| balances(known, side, address)) {
+            continue;
+        }
+        let place = match side {
+            Side::Stamp => {
+                let taken = others().filter(|other| balances(other, side, address));
+                told.extend(taken.map(|other| {
+                    format!(
+                        "balancers of networks {} and {} both have {address} in {STAMP}",
+                        other.id, spec.id
+                    )
+                }));
+                STAMP.to_owned()
+            }
+            Side::Subnet => format!("network {}", spec.id),
+        };
+        let machines = state.taken.get(&(place, address)).into_iter().flatten();
+        told.extend(machines.map(|machine| {
+            format!(
+                "a balancer of network {} and machine {machine} both have {address}",
+                spec.id
+            )
+        }));
+    }
+    state.violations.extend(told);
 }
 
 /// Notes a machine that is to start with an older image than it had, on the disk that the newer one wrote.

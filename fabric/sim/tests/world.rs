@@ -100,10 +100,12 @@ fn network() -> NetworkSpec {
             name: "nodes".into(),
             range: "10.224.0.0/16".parse().unwrap(),
             gateway: "10.224.0.1".parse().unwrap(),
+            filter: None,
         }],
         reserved: Vec::new(),
         routes: Vec::new(),
         uplink: "100.64.0.9".parse().unwrap(),
+        balancers: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     credentials::check_credentials,
     find::{application, applications, find_login},
     principals::delete_principal,
-    writer::{DirectoryError, Writer, check_name},
+    writer::{Decided, DirectoryError, Writer, changed, check_name, needed},
 };
 
 /// The most further names of an application.
@@ -120,20 +120,20 @@ pub async fn create_application(
         created_at: writer.env.clock.now(),
     };
     check(&record)?;
-    for attempt in 1.. {
-        if are_free(writer, &record).await? >= MOST_APPLICATIONS {
-            return Err(DirectoryError::Full {
-                what: "applications",
-                most: MOST_APPLICATIONS,
-            });
-        }
-        let own = key::application(&record.object_id);
-        let txn = Txn::default().absent(&own).with(put_record(own, &record));
-        if writer.commit(txn, attempt).await? {
-            break;
-        }
-    }
-    Ok(record)
+    let made = writer.decide(record, |writer, record| {
+        Box::pin(async move {
+            if are_free(writer, record).await? >= MOST_APPLICATIONS {
+                return Err(DirectoryError::Full {
+                    what: "applications",
+                    most: MOST_APPLICATIONS,
+                });
+            }
+            let own = key::application(&record.object_id);
+            let txn = Txn::default().absent(&own).with(put_record(own, record));
+            Ok(Decided::Write(txn, record.clone()))
+        })
+    });
+    made.await
 }
 
 /// Changes an application, and its service principal's credentials and name with it. `change` may be called again where the record changed
@@ -144,41 +144,38 @@ pub async fn create_application(
 pub async fn update_application(
     writer: &Writer<'_>,
     id: &str,
-    mut change: impl FnMut(&mut ApplicationRecord) -> Result<(), DirectoryError>,
+    change: impl FnMut(&mut ApplicationRecord) -> Result<(), DirectoryError> + Send,
 ) -> Result<ApplicationRecord, DirectoryError> {
-    for attempt in 1.. {
-        let missing = || DirectoryError::missing("application", id);
-        let found = application(writer.store, id).await?.ok_or_else(missing)?;
-        let before = found.value;
-        let mut record = before.clone();
-        change(&mut record)?;
-        if record == before {
-            return Ok(record);
-        }
-        check(&record)?;
-        are_free(writer, &record).await?;
-        let own = key::application(&before.object_id);
-        let mut txn = Txn::default();
-        if let Some(below) = find_login(writer.store, &before.app_id).await? {
-            let mut principal = below.value.clone();
-            let of_application = |id: &str| before.credentials.iter().any(|one| one.id == id);
-            principal.credentials.retain(|one| !of_application(&one.id));
-            principal.credentials.extend(record.credentials.iter().cloned());
-            principal.display_name.clone_from(&record.display_name);
-            principal.redirect_uris = record.redirect_uris();
-            if is_usable(&below.value) && !is_usable(&principal) {
-                let left = admin_left(writer.store, Without::Principal(&principal.object_id)).await?;
-                txn = left.ok_or(DirectoryError::LastAdmin)?;
+    let changed = writer.decide((id, change), |writer, (id, change)| {
+        Box::pin(async move {
+            let found = needed(application(writer.store, id).await?, "application", id)?;
+            let before = found.value;
+            let Some(record) = changed(&before, change)? else {
+                return Ok(Decided::Unchanged(before));
+            };
+            check(&record)?;
+            are_free(writer, &record).await?;
+            let own = key::application(&before.object_id);
+            let mut txn = Txn::default();
+            if let Some(below) = find_login(writer.store, &before.app_id).await? {
+                let mut principal = below.value.clone();
+                let of_application = |id: &str| before.credentials.iter().any(|one| one.id == id);
+                principal.credentials.retain(|one| !of_application(&one.id));
+                principal.credentials.extend(record.credentials.iter().cloned());
+                principal.display_name.clone_from(&record.display_name);
+                principal.redirect_uris = record.redirect_uris();
+                if is_usable(&below.value) && !is_usable(&principal) {
+                    let left = admin_left(writer.store, Without::Principal(&principal.object_id)).await?;
+                    txn = left.ok_or(DirectoryError::LastAdmin)?;
+                }
+                let key = key::principal(&principal.object_id);
+                txn = txn.at(&key, below.revision).with(put_record(key, &principal));
             }
-            let key = key::principal(&principal.object_id);
-            txn = txn.at(&key, below.revision).with(put_record(key, &principal));
-        }
-        let txn = txn.at(&own, found.revision).with(put_record(own, &record));
-        if writer.commit(txn, attempt).await? {
-            return Ok(record);
-        }
-    }
-    unreachable!("the loop ends with an answer")
+            let txn = txn.at(&own, found.revision).with(put_record(own, &record));
+            Ok(Decided::Write(txn, record))
+        })
+    });
+    changed.await
 }
 
 /// Removes an application, its service principal first.
@@ -186,20 +183,19 @@ pub async fn update_application(
 /// # Errors
 /// When it is not there, or nobody would be left who could give rights.
 pub async fn delete_application(writer: &Writer<'_>, id: &str) -> Result<(), DirectoryError> {
-    for attempt in 1.. {
-        let missing = || DirectoryError::missing("application", id);
-        let found = application(writer.store, id).await?.ok_or_else(missing)?;
-        if let Some(below) = find_login(writer.store, &found.value.app_id).await? {
-            delete_principal(writer, &below.value.object_id).await?;
-        }
-        // A service principal that is made in between writes the record, and this begins again.
-        let own = key::application(&found.value.object_id);
-        let txn = Txn::default().at(&own, found.revision).delete(own);
-        if writer.commit(txn, attempt).await? {
-            break;
-        }
-    }
-    Ok(())
+    let removed = writer.decide(id, |writer, id| {
+        Box::pin(async move {
+            let found = needed(application(writer.store, id).await?, "application", id)?;
+            if let Some(below) = find_login(writer.store, &found.value.app_id).await? {
+                delete_principal(writer, &below.value.object_id).await?;
+            }
+            // A service principal that is made in between writes the record, and this begins again.
+            let own = key::application(&found.value.object_id);
+            let txn = Txn::default().at(&own, found.revision).delete(own);
+            Ok(Decided::Write(txn, ()))
+        })
+    });
+    removed.await
 }
 
 #[cfg(test)]

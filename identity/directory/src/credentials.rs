@@ -13,6 +13,22 @@ const MOST_AUDIENCES: usize = 5;
 const MAX_TEXT: usize = 600;
 const MAX_CERTIFICATE: usize = 16 * 1024;
 
+/// What an issuer has to be, for messages.
+pub const ISSUER_IS: &str = "an https address of at most 600 bytes, without query, fragment and user, e.g. 'https://token.example.org'";
+
+/// Whether the keys of an issuer can be asked for at its address. A new credential names only such; one that was made before this was
+/// looked at stays, and is good for nothing.
+pub fn is_issuer(issuer: &str) -> bool {
+    let Some(rest) = issuer.strip_prefix("https://") else {
+        return false;
+    };
+    let plain =
+        |char: char| !char.is_control() && !char.is_whitespace() && !matches!(char, '?' | '#' | '@' | '\\');
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    let has_host = !host.is_empty();
+    has_host && issuer.len() <= MAX_TEXT && rest.chars().all(plain)
+}
+
 fn text(field: &'static str, text: &str) -> Result<(), DirectoryError> {
     if (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control) {
         return Ok(());
@@ -107,4 +123,55 @@ pub fn check_credentials(all: &[Credential]) -> Result<(), DirectoryError> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_what_can_be_asked_over_https() {
+        for right in [
+            "https://token.example.org",
+            "https://token.example.org:8443/oidc/abc/",
+            "https://[2001:db8::1]/x",
+        ] {
+            assert!(is_issuer(right), "{right}");
+        }
+        for wrong in [
+            "",
+            "token.example.org",
+            "http://token.example.org",
+            "http://localhost:8080",
+            "HTTPS://token.example.org",
+            "https://",
+            "https:///x",
+            "https://:8443",
+            "https://user@token.example.org",
+            "https://token.example.org?x=1",
+            "https://token.example.org#x",
+            "https://token.example.org\\x",
+            "https://token.example.org /x",
+            &format!("https://{}", "x".repeat(600)),
+        ] {
+            assert!(!is_issuer(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_credential_of_before_stays_beside_new_ones() {
+        let old = Credential {
+            id: "1".to_owned(),
+            display_name: String::new(),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            proof: Proof::Federated {
+                name: "ci".to_owned(),
+                issuer: "http://token.example.org".to_owned(),
+                subject: "s".to_owned(),
+                audiences: vec!["a".to_owned()],
+            },
+        };
+        assert!(check_credentials(&[old]).is_ok());
+    }
 }

@@ -8,6 +8,11 @@ pub(crate) fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= 64 && !id.contains('/')
 }
 
+/// The key of the principal with this object id; `None` where nobody can have it.
+pub fn principal_key(id: &str) -> Option<String> {
+    is_id(id).then(|| key::principal(&id.to_ascii_lowercase()))
+}
+
 async fn by_id<T: serde::de::DeserializeOwned>(
     store: &dyn Store,
     id: &str,

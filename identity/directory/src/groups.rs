@@ -8,7 +8,7 @@ use crate::{
     find::group,
     members::members,
     principals::{BATCH, forget_memberships},
-    writer::{DirectoryError, Writer, check_name},
+    writer::{Decided, DirectoryError, Writer, changed, check_name, needed},
 };
 
 const MAX_DESCRIPTION_CHARS: usize = 1024;
@@ -72,21 +72,21 @@ pub async fn create_group(
         created_at: writer.env.clock.now(),
     };
     check(&record)?;
-    for attempt in 1.. {
-        if writer.store.list(key::PRINCIPAL_GROUPS).await?.0.len() >= MOST_GROUPS {
-            return Err(DirectoryError::Full {
-                what: "groups",
-                most: MOST_GROUPS,
-            });
-        }
-        let own = key::principal_group(&record.object_id);
-        let txn = Txn::default().absent(&own).with(put_record(own, &record));
-        let txn = take_name(writer, &record, txn).await?;
-        if writer.commit(txn, attempt).await? {
-            break;
-        }
-    }
-    Ok(record)
+    let made = writer.decide(record, |writer, record| {
+        Box::pin(async move {
+            if writer.store.list(key::PRINCIPAL_GROUPS).await?.0.len() >= MOST_GROUPS {
+                return Err(DirectoryError::Full {
+                    what: "groups",
+                    most: MOST_GROUPS,
+                });
+            }
+            let own = key::principal_group(&record.object_id);
+            let txn = Txn::default().absent(&own).with(put_record(own, record));
+            let txn = take_name(writer, record, txn).await?;
+            Ok(Decided::Write(txn, record.clone()))
+        })
+    });
+    made.await
 }
 
 /// Changes a group. `change` may be called again where the record changed meanwhile; the id stays.
@@ -96,30 +96,26 @@ pub async fn create_group(
 pub async fn update_group(
     writer: &Writer<'_>,
     id: &str,
-    mut change: impl FnMut(&mut PrincipalGroupRecord) -> Result<(), DirectoryError>,
+    change: impl FnMut(&mut PrincipalGroupRecord) -> Result<(), DirectoryError> + Send,
 ) -> Result<PrincipalGroupRecord, DirectoryError> {
-    for attempt in 1.. {
-        let missing = || DirectoryError::missing("group", id);
-        let found = group(writer.store, id).await?.ok_or_else(missing)?;
-        let before = found.value;
-        let mut record = before.clone();
-        change(&mut record)?;
-        if record == before {
-            return Ok(record);
-        }
-        check(&record)?;
-        let own = key::principal_group(&before.object_id);
-        let mut txn = Txn::default().at(&own, found.revision);
-        if !record.display_name.eq_ignore_ascii_case(&before.display_name) {
-            txn = txn.delete(key::principal_group_name(&before.display_name));
-            txn = take_name(writer, &record, txn).await?;
-        }
-        let txn = txn.with(put_record(own, &record));
-        if writer.commit(txn, attempt).await? {
-            return Ok(record);
-        }
-    }
-    unreachable!("the loop ends with an answer")
+    let changed = writer.decide((id, change), |writer, (id, change)| {
+        Box::pin(async move {
+            let found = needed(group(writer.store, id).await?, "group", id)?;
+            let before = found.value;
+            let Some(record) = changed(&before, change)? else {
+                return Ok(Decided::Unchanged(before));
+            };
+            check(&record)?;
+            let own = key::principal_group(&before.object_id);
+            let mut txn = Txn::default().at(&own, found.revision);
+            if !record.display_name.eq_ignore_ascii_case(&before.display_name) {
+                txn = txn.delete(key::principal_group_name(&before.display_name));
+                txn = take_name(writer, &record, txn).await?;
+            }
+            Ok(Decided::Write(txn.with(put_record(own, &record)), record))
+        })
+    });
+    changed.await
 }
 
 /// Removes a group: its members are taken out of it, and it out of others, before it is gone. Role assignments stay, and give nobody
@@ -128,31 +124,30 @@ pub async fn update_group(
 /// # Errors
 /// When it is not there, or nobody would be left who could give rights.
 pub async fn delete_group(writer: &Writer<'_>, id: &str) -> Result<(), DirectoryError> {
-    for attempt in 1.. {
-        let missing = || DirectoryError::missing("group", id);
-        let found = group(writer.store, id).await?.ok_or_else(missing)?;
-        let record = found.value;
-        let id = &record.object_id;
-        let left = admin_left(writer.store, Without::Group(id)).await?;
-        let txn = left.ok_or(DirectoryError::LastAdmin)?;
-        for batch in members(writer.store, id).await?.chunks(BATCH) {
-            let mut txn = batch.iter().fold(Txn::default(), |txn, member| {
-                txn.delete(key::member(id, member))
-                    .delete(key::member_of(member, id))
-            });
-            txn.ops.extend(writer.note.iter().cloned());
-            writer.store.txn(txn).await?;
-        }
-        forget_memberships(writer.store, id).await?;
-        // A membership that is made in between writes the record, and this begins again.
-        let own = key::principal_group(id);
-        let txn = txn
-            .at(&own, found.revision)
-            .delete(own)
-            .delete(key::principal_group_name(&record.display_name));
-        if writer.commit(txn, attempt).await? {
-            break;
-        }
-    }
-    Ok(())
+    let removed = writer.decide(id, |writer, id| {
+        Box::pin(async move {
+            let found = needed(group(writer.store, id).await?, "group", id)?;
+            let record = found.value;
+            let id = &record.object_id;
+            let left = admin_left(writer.store, Without::Group(id)).await?;
+            let txn = left.ok_or(DirectoryError::LastAdmin)?;
+            for batch in members(writer.store, id).await?.chunks(BATCH) {
+                let mut txn = batch.iter().fold(Txn::default(), |txn, member| {
+                    txn.delete(key::member(id, member))
+                        .delete(key::member_of(member, id))
+                });
+                txn.ops.extend(writer.note.iter().cloned());
+                writer.store.txn(txn).await?;
+            }
+            forget_memberships(writer.store, id).await?;
+            // A membership that is made in between writes the record, and this begins again.
+            let own = key::principal_group(id);
+            let txn = txn
+                .at(&own, found.revision)
+                .delete(own)
+                .delete(key::principal_group_name(&record.display_name));
+            Ok(Decided::Write(txn, ()))
+        })
+    });
+    removed.await
 }

@@ -25,8 +25,11 @@ mod writer;
 
 pub use admins::{GIVES_RIGHTS, Without, admin_left};
 pub use applications::{NewApplication, create_application, delete_application, update_application};
-pub use credentials::{MOST_CREDENTIALS, check_credentials};
-pub use find::{application, application_of, applications, find_login, group, groups, principal, principals};
+pub use credentials::{ISSUER_IS, MOST_CREDENTIALS, check_credentials, is_issuer};
+pub use find::{
+    application, application_of, applications, find_login, group, groups, principal, principal_key,
+    principals,
+};
 pub use groups::{NewGroup, create_group, delete_group, update_group};
 pub use members::{add_member, all_members, groups_of, is_member, members, memberships, remove_member};
 pub use principals::{

@@ -8,7 +8,7 @@ use control_store::{Store, StoreError, Txn, put_record};
 use crate::{
     MOST_GROUPS, MOST_MEMBERS, MOST_MEMBERSHIPS, Without, admin_left,
     find::{group, is_id, principal},
-    writer::{DirectoryError, Writer},
+    writer::{Decided, DirectoryError, Writer, needed},
 };
 
 /// The last segments of the keys with a prefix.
@@ -96,57 +96,56 @@ pub async fn is_member(store: &dyn Store, group: &str, member: &str) -> Result<b
 /// # Errors
 /// When either is not there, it is a member already, or there are too many.
 pub async fn add_member(writer: &Writer<'_>, into: &str, member: &str) -> Result<(), DirectoryError> {
-    let store = writer.store;
-    for attempt in 1.. {
-        let missing = || DirectoryError::missing("group", into);
-        let found = group(store, into).await?.ok_or_else(missing)?;
-        // Both are written as they are: whoever removes one at this moment has to look again who is a member.
-        let group_key = key::principal_group(&found.value.object_id);
-        let txn = Txn::default()
-            .at(&group_key, found.revision)
-            .with(put_record(group_key, &found.value));
-        let (id, txn) = if let Some(found) = principal(store, member).await? {
-            let key = key::principal(&found.value.object_id);
-            let txn = txn.at(&key, found.revision).with(put_record(key, &found.value));
-            (found.value.object_id, txn)
-        } else if let Some(other) = group(store, member).await? {
-            if other.value.object_id == found.value.object_id {
-                let must = "cannot be the group itself";
-                return Err(DirectoryError::invalid("member", must));
+    let added = writer.decide((into, member), |writer, (into, member)| {
+        Box::pin(async move {
+            let store = writer.store;
+            let found = needed(group(store, into).await?, "group", into)?;
+            // Both are written as they are: whoever removes one at this moment has to look again who is a member.
+            let group_key = key::principal_group(&found.value.object_id);
+            let txn = Txn::default()
+                .at(&group_key, found.revision)
+                .with(put_record(group_key, &found.value));
+            let (id, txn) = if let Some(found) = principal(store, member).await? {
+                let key = key::principal(&found.value.object_id);
+                let txn = txn.at(&key, found.revision).with(put_record(key, &found.value));
+                (found.value.object_id, txn)
+            } else if let Some(other) = group(store, member).await? {
+                if other.value.object_id == found.value.object_id {
+                    let must = "cannot be the group itself";
+                    return Err(DirectoryError::invalid("member", must));
+                }
+                let key = key::principal_group(&other.value.object_id);
+                let txn = txn.at(&key, other.revision).with(put_record(key, &other.value));
+                (other.value.object_id, txn)
+            } else {
+                return Err(DirectoryError::missing("member", member));
+            };
+            let into = &found.value.object_id;
+            let (down, up) = (key::member(into, &id), key::member_of(&id, into));
+            if store.get(&down).await?.is_some() {
+                return Err(DirectoryError::MemberAlready { member: id });
             }
-            let key = key::principal_group(&other.value.object_id);
-            let txn = txn.at(&key, other.revision).with(put_record(key, &other.value));
-            (other.value.object_id, txn)
-        } else {
-            return Err(DirectoryError::missing("member", member));
-        };
-        let into = &found.value.object_id;
-        let (down, up) = (key::member(into, &id), key::member_of(&id, into));
-        if store.get(&down).await?.is_some() {
-            return Err(DirectoryError::MemberAlready { member: id });
-        }
-        if members(store, into).await?.len() >= MOST_MEMBERS {
-            return Err(DirectoryError::Full {
-                what: "members",
-                most: MOST_MEMBERS,
-            });
-        }
-        if memberships(store, &id).await?.len() >= MOST_MEMBERSHIPS {
-            return Err(DirectoryError::Full {
-                what: "groups that it is in",
-                most: MOST_MEMBERSHIPS,
-            });
-        }
-        let record = MemberRecord {
-            v: 1,
-            since: writer.env.clock.now(),
-        };
-        let txn = txn.with(put_record(down, &record)).with(put_record(up, &record));
-        if writer.commit(txn, attempt).await? {
-            break;
-        }
-    }
-    Ok(())
+            if members(store, into).await?.len() >= MOST_MEMBERS {
+                return Err(DirectoryError::Full {
+                    what: "members",
+                    most: MOST_MEMBERS,
+                });
+            }
+            if memberships(store, &id).await?.len() >= MOST_MEMBERSHIPS {
+                return Err(DirectoryError::Full {
+                    what: "groups that it is in",
+                    most: MOST_MEMBERSHIPS,
+                });
+            }
+            let record = MemberRecord {
+                v: 1,
+                since: writer.env.clock.now(),
+            };
+            let txn = txn.with(put_record(down, &record)).with(put_record(up, &record));
+            Ok(Decided::Write(txn, ()))
+        })
+    });
+    added.await
 }
 
 /// Takes a member out of a group.
@@ -154,20 +153,20 @@ pub async fn add_member(writer: &Writer<'_>, into: &str, member: &str) -> Result
 /// # Errors
 /// When it is not in it, or nobody would be left who could give rights.
 pub async fn remove_member(writer: &Writer<'_>, from: &str, member: &str) -> Result<(), DirectoryError> {
-    let store = writer.store;
-    for attempt in 1.. {
-        if !is_id(from) || !is_id(member) || !is_member(store, from, member).await? {
-            return Err(DirectoryError::missing("member", member));
-        }
-        let without = Without::Member { group: from, member };
-        let txn = admin_left(store, without)
-            .await?
-            .ok_or(DirectoryError::LastAdmin)?
-            .delete(key::member(from, member))
-            .delete(key::member_of(member, from));
-        if writer.commit(txn, attempt).await? {
-            break;
-        }
-    }
-    Ok(())
+    let removed = writer.decide((from, member), |writer, (from, member)| {
+        Box::pin(async move {
+            let store = writer.store;
+            if !is_id(from) || !is_id(member) || !is_member(store, from, member).await? {
+                return Err(DirectoryError::missing("member", member));
+            }
+            let without = Without::Member { group: from, member };
+            let txn = admin_left(store, without)
+                .await?
+                .ok_or(DirectoryError::LastAdmin)?
+                .delete(key::member(from, member))
+                .delete(key::member_of(member, from));
+            Ok(Decided::Write(txn, ()))
+        })
+    });
+    removed.await
 }

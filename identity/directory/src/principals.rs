@@ -9,7 +9,7 @@ use crate::{
     credentials::check_credentials,
     find::{application_of, find_login, principal},
     members::memberships,
-    writer::{DirectoryError, Writer, check_login, check_name},
+    writer::{Decided, DirectoryError, Writer, changed, check_login, check_name, needed},
 };
 
 /// Memberships that are removed in one transaction.
@@ -79,16 +79,16 @@ pub async fn create(
     check(&record)?;
     record.object_id = writer.id();
     record.created_at = writer.env.clock.now();
-    for attempt in 1.. {
-        has_room(writer.store).await?;
-        let own = key::principal(&record.object_id);
-        let txn = Txn::default().absent(&own).with(put_record(own, &record));
-        let txn = take_login(writer.store, &record, txn).await?;
-        if writer.commit(txn, attempt).await? {
-            break;
-        }
-    }
-    Ok(record)
+    let made = writer.decide(record, |writer, record| {
+        Box::pin(async move {
+            has_room(writer.store).await?;
+            let own = key::principal(&record.object_id);
+            let txn = Txn::default().absent(&own).with(put_record(own, record));
+            let txn = take_login(writer.store, record, txn).await?;
+            Ok(Decided::Write(txn, record.clone()))
+        })
+    });
+    made.await
 }
 
 async fn has_room(store: &dyn Store) -> Result<(), DirectoryError> {
@@ -110,38 +110,37 @@ pub async fn create_service_principal(
     app_id: &str,
     enabled: bool,
 ) -> Result<PrincipalRecord, DirectoryError> {
-    let object_id = writer.id();
-    for attempt in 1.. {
-        has_room(writer.store).await?;
-        let missing = || DirectoryError::missing("application", app_id);
-        let found = application_of(writer.store, app_id).await?.ok_or_else(missing)?;
-        let application = found.value;
-        let record = PrincipalRecord {
-            login: application.app_id.clone(),
-            kind: "Application".to_owned(),
-            display_name: application.display_name.clone(),
-            credentials: application.credentials.clone(),
-            application: Some(application.object_id.clone()),
-            redirect_uris: application.redirect_uris(),
-            disabled: !enabled,
-            ..PrincipalRecord::new(&object_id, writer.env.clock.now())
-        };
-        let (own, above) = (
-            key::principal(&object_id),
-            key::application(&application.object_id),
-        );
-        // The application is written as it is: whoever changes it at this moment has to look again whether it has one.
-        let txn = Txn::default()
-            .absent(&own)
-            .at(&above, found.revision)
-            .with(put_record(own, &record))
-            .with(put_record(above, &application));
-        let txn = take_login(writer.store, &record, txn).await?;
-        if writer.commit(txn, attempt).await? {
-            return Ok(record);
-        }
-    }
-    unreachable!("the loop ends with an answer")
+    let asked = (app_id, enabled, writer.id());
+    let made = writer.decide(asked, |writer, (app_id, enabled, object_id)| {
+        Box::pin(async move {
+            has_room(writer.store).await?;
+            let found = needed(application_of(writer.store, app_id).await?, "application", app_id)?;
+            let application = found.value;
+            let record = PrincipalRecord {
+                login: application.app_id.clone(),
+                kind: "Application".to_owned(),
+                display_name: application.display_name.clone(),
+                credentials: application.credentials.clone(),
+                application: Some(application.object_id.clone()),
+                redirect_uris: application.redirect_uris(),
+                disabled: !*enabled,
+                ..PrincipalRecord::new(object_id, writer.env.clock.now())
+            };
+            let (own, above) = (
+                key::principal(object_id),
+                key::application(&application.object_id),
+            );
+            // The application is written as it is: whoever changes it at this moment has to look again whether it has one.
+            let txn = Txn::default()
+                .absent(&own)
+                .at(&above, found.revision)
+                .with(put_record(own, &record))
+                .with(put_record(above, &application));
+            let txn = take_login(writer.store, &record, txn).await?;
+            Ok(Decided::Write(txn, record))
+        })
+    });
+    made.await
 }
 
 /// Changes a principal. `change` may be called again where the record changed meanwhile; object id, kind and what it belongs to stay.
@@ -151,35 +150,31 @@ pub async fn create_service_principal(
 pub async fn update_principal(
     writer: &Writer<'_>,
     id: &str,
-    mut change: impl FnMut(&mut PrincipalRecord) -> Result<(), DirectoryError>,
+    change: impl FnMut(&mut PrincipalRecord) -> Result<(), DirectoryError> + Send,
 ) -> Result<PrincipalRecord, DirectoryError> {
-    for attempt in 1.. {
-        let missing = || DirectoryError::missing("principal", id);
-        let found = principal(writer.store, id).await?.ok_or_else(missing)?;
-        let before = found.value;
-        let mut record = before.clone();
-        change(&mut record)?;
-        if record == before {
-            return Ok(record);
-        }
-        check(&record)?;
-        let own = key::principal(&before.object_id);
-        let mut txn = if is_usable(&before) && !is_usable(&record) {
-            let left = admin_left(writer.store, Without::Principal(&before.object_id)).await?;
-            left.ok_or(DirectoryError::LastAdmin)?
-        } else {
-            Txn::default()
-        };
-        txn = txn.at(&own, found.revision);
-        if !record.login.eq_ignore_ascii_case(&before.login) {
-            txn = take_login(writer.store, &record, txn.delete(key::login(&before.login))).await?;
-        }
-        let txn = txn.with(put_record(own, &record));
-        if writer.commit(txn, attempt).await? {
-            return Ok(record);
-        }
-    }
-    unreachable!("the loop ends with an answer")
+    let changed = writer.decide((id, change), |writer, (id, change)| {
+        Box::pin(async move {
+            let found = needed(principal(writer.store, id).await?, "principal", id)?;
+            let before = found.value;
+            let Some(record) = changed(&before, change)? else {
+                return Ok(Decided::Unchanged(before));
+            };
+            check(&record)?;
+            let own = key::principal(&before.object_id);
+            let mut txn = if is_usable(&before) && !is_usable(&record) {
+                let left = admin_left(writer.store, Without::Principal(&before.object_id)).await?;
+                left.ok_or(DirectoryError::LastAdmin)?
+            } else {
+                Txn::default()
+            };
+            txn = txn.at(&own, found.revision);
+            if !record.login.eq_ignore_ascii_case(&before.login) {
+                txn = take_login(writer.store, &record, txn.delete(key::login(&before.login))).await?;
+            }
+            Ok(Decided::Write(txn.with(put_record(own, &record)), record))
+        })
+    });
+    changed.await
 }
 
 /// Takes something out of all groups that it is in, before it is removed.
@@ -233,18 +228,17 @@ pub async fn removals(
 /// # Errors
 /// When it is not there, or nobody would be left who could give rights.
 pub async fn delete_principal(writer: &Writer<'_>, id: &str) -> Result<PrincipalRecord, DirectoryError> {
-    for attempt in 1.. {
-        let missing = || DirectoryError::missing("principal", id);
-        let found = principal(writer.store, id).await?.ok_or_else(missing)?;
-        let record = found.value;
-        let left = admin_left(writer.store, Without::Principal(&record.object_id)).await?;
-        let txn = left.ok_or(DirectoryError::LastAdmin)?;
-        forget_memberships(writer.store, &record.object_id).await?;
-        // A membership that is made in between writes the record, and this begins again.
-        let txn = unmade(txn.at(key::principal(&record.object_id), found.revision), &record);
-        if writer.commit(txn, attempt).await? {
-            return Ok(record);
-        }
-    }
-    unreachable!("the loop ends with an answer")
+    let removed = writer.decide(id, |writer, id| {
+        Box::pin(async move {
+            let found = needed(principal(writer.store, id).await?, "principal", id)?;
+            let record = found.value;
+            let left = admin_left(writer.store, Without::Principal(&record.object_id)).await?;
+            let txn = left.ok_or(DirectoryError::LastAdmin)?;
+            forget_memberships(writer.store, &record.object_id).await?;
+            // A membership that is made in between writes the record, and this begins again.
+            let txn = unmade(txn.at(key::principal(&record.object_id), found.revision), &record);
+            Ok(Decided::Write(txn, record))
+        })
+    });
+    removed.await
 }

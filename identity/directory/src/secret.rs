@@ -48,9 +48,15 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// A new secret of 32 random bytes, as text.
+/// A new secret of 32 random bytes, as text. It does not begin like an option: programs that are given it as an argument of its own, as
+/// `az login --password` is, would take it for one.
 pub fn generate_secret() -> String {
-    URL_SAFE_NO_PAD.encode(random::<32>())
+    loop {
+        let secret = URL_SAFE_NO_PAD.encode(random::<32>());
+        if !secret.starts_with('-') {
+            return secret;
+        }
+    }
 }
 
 /// A salted hash to store.
@@ -132,6 +138,12 @@ pub const DUMMY_HASH: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_generated_secret_does_not_begin_like_an_option() {
+        // One of 64 would.
+        assert!((0..2_000).all(|_| !generate_secret().starts_with('-')));
+    }
 
     #[test]
     fn only_the_secret_itself_matches() {

@@ -1,12 +1,26 @@
 //! Who writes, and why it is not written.
 
+use std::pin::Pin;
+
 use base_env::Env;
 use control_store::{Op, Store, StoreError, Txn};
 
 use crate::{MAX_LOGIN_CHARS, MAX_NAME_CHARS};
 
-/// How often a change is decided again because the records changed meanwhile.
-pub(crate) const MAX_ATTEMPTS: usize = 16;
+/// How often a change is decided because the records changed meanwhile.
+const MAX_ATTEMPTS: usize = 16;
+
+/// What a decision comes to, each with what its change answers.
+pub(crate) enum Decided<T> {
+    /// This is to be written, where nothing that it rests on changed.
+    Write(Txn, T),
+    /// All is as it is to be.
+    Unchanged(T),
+}
+
+/// A decision on its way: it reads the records itself.
+pub(crate) type Deciding<'a, T> =
+    Pin<Box<dyn Future<Output = Result<Decided<T>, DirectoryError>> + Send + 'a>>;
 
 /// Who writes to the directory, and what is written with each change: the line of the activity log.
 pub struct Writer<'a> {
@@ -89,6 +103,21 @@ impl DirectoryError {
     }
 }
 
+/// What was looked for by this id.
+pub(crate) fn needed<T>(found: Option<T>, what: &'static str, id: &str) -> Result<T, DirectoryError> {
+    found.ok_or_else(|| DirectoryError::missing(what, id))
+}
+
+/// What a change makes of a record; `None`: the same.
+pub(crate) fn changed<R: Clone + PartialEq>(
+    before: &R,
+    change: impl FnOnce(&mut R) -> Result<(), DirectoryError>,
+) -> Result<Option<R>, DirectoryError> {
+    let mut record = before.clone();
+    change(&mut record)?;
+    Ok((record != *before).then_some(record))
+}
+
 impl Writer<'_> {
     /// A change without a line in the log: what the stamp does of its own accord.
     pub fn unnoted<'a>(store: &'a dyn Store, env: &'a Env) -> Writer<'a> {
@@ -105,16 +134,28 @@ impl Writer<'_> {
         self.env.ids.uuid().to_string()
     }
 
-    /// Commits; `false` where the records changed meanwhile and `attempt` may be followed by another.
-    pub(crate) async fn commit(&self, mut txn: Txn, attempt: usize) -> Result<bool, DirectoryError> {
-        txn.ops.extend(self.note.iter().cloned());
-        match self.store.txn(txn).await {
-            Ok(_) => {
-                (self.done)();
-                Ok(true)
+    /// Has a change decided and writes it, with its line of the log; it is decided again where what it rests on changed meanwhile. `asked` is
+    /// what the decision goes by beside the records: handed in, as what a closure captures could not be lent to a future again and again.
+    pub(crate) async fn decide<S: Send, T: Send>(
+        &self,
+        mut asked: S,
+        decision: impl for<'a> Fn(&'a Self, &'a mut S) -> Deciding<'a, T> + Send + Sync,
+    ) -> Result<T, DirectoryError> {
+        let mut attempt = 1;
+        loop {
+            let (mut txn, answer) = match decision(self, &mut asked).await? {
+                Decided::Write(txn, answer) => (txn, answer),
+                Decided::Unchanged(answer) => return Ok(answer),
+            };
+            txn.ops.extend(self.note.iter().cloned());
+            match self.store.txn(txn).await {
+                Ok(_) => {
+                    (self.done)();
+                    return Ok(answer);
+                }
+                Err(StoreError::Conflict { .. }) if attempt < MAX_ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error.into()),
             }
-            Err(StoreError::Conflict { .. }) if attempt < MAX_ATTEMPTS => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 }

@@ -166,7 +166,7 @@ impl Graph {
         &self,
         id: &str,
         request: &Request,
-        change: impl Fn(&mut ApplicationRecord),
+        change: impl Fn(&mut ApplicationRecord) + Send + Sync,
     ) -> Result<ApplicationRecord, GraphError> {
         let writer = self.writer(request);
         let changed = directory::update_application(&writer, id, |record| {

@@ -4,7 +4,10 @@ use arm_wire::Response;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use control_records::{Credential, Proof};
 use http::StatusCode;
-use identity_directory::secret::{Secret, generate_secret, hash_secret};
+use identity_directory::{
+    ISSUER_IS, is_issuer,
+    secret::{Secret, generate_secret, hash_secret},
+};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -198,6 +201,12 @@ impl Graph {
             if let Some(asked) = asked {
                 if member == "name" && !is_new && asked != own {
                     body.problem("name", "It cannot be changed.");
+                }
+                if member == "issuer" && !asked.is_empty() && !is_issuer(asked) {
+                    body.problem(
+                        "issuer",
+                        format!("It has to be {ISSUER_IS}; keys are asked for over https only."),
+                    );
                 }
                 asked.clone_into(own);
             }

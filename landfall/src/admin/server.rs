@@ -20,6 +20,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use base_env::Env;
+use base_errors::chain;
+use base_sealer::Sealer;
 use cluster_spec::PodNetworking;
 use control_records::{
     ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key, unknown,
@@ -29,7 +32,7 @@ use fabric_api::{Fabric, MachineSeen, Power};
 use jiff::Timestamp;
 use providers_containerservice::cluster_state;
 use serde::Deserialize;
-use service::store_copies::StoreCopies;
+use service::{operator_kubeconfig, store_copies::StoreCopies};
 use tokio::net::UnixListener;
 
 use super::status::{
@@ -41,8 +44,10 @@ use crate::{serve::panics, stamp::Settings};
 pub(crate) struct Sources {
     pub(crate) name: String,
     pub(crate) settings: Settings,
+    pub(crate) env: Env,
     pub(crate) started_at: Timestamp,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) sealer: Arc<Sealer>,
     pub(crate) copies: Arc<StoreCopies>,
     pub(crate) agents: Arc<dyn Agents>,
     pub(crate) fabric: Arc<dyn Fabric>,
@@ -71,6 +76,7 @@ pub(crate) async fn serve(
     let router = Router::new()
         .route("/status", get(status))
         .route("/store/copy", post(copy_store))
+        .route("/kubeconfig/{uid}", post(kubeconfig))
         .route("/logs/{machine}/{process}", get(logs))
         .with_state(sources);
     axum::serve(listener, router)
@@ -93,6 +99,27 @@ async fn copy_store(State(sources): State<Arc<Sources>>) -> Response {
     match sources.copies.take().await {
         Ok(copy) => Json(copy).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn kubeconfig(State(sources): State<Arc<Sources>>, UrlPath(uid): UrlPath<String>) -> Response {
+    let Sources {
+        env, store, sealer, ..
+    } = &*sources;
+    match operator_kubeconfig(env, &**store, sealer, &uid).await {
+        Ok(Some(text)) => {
+            tracing::info!(target: "activity", cluster = uid, "the operator's kubeconfig was handed out");
+            text.into_response()
+        }
+        Ok(None) => {
+            let why = "the cluster is still being created and has no endpoint yet, or it is gone";
+            (StatusCode::NOT_FOUND, why).into_response()
+        }
+        Err(error) => {
+            let why = chain(&error);
+            tracing::error!(cluster = uid, "the operator's kubeconfig cannot be made: {why}");
+            (StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+        }
     }
 }
 
@@ -250,6 +277,7 @@ fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str)
     ClusterStatus {
         state: state.to_owned(),
         stopped,
+        local_accounts_disabled: cluster.spec().disable_local_accounts,
         nodes_wanted,
         nodes_ready,
         hint: bare.then(|| {

@@ -72,6 +72,9 @@ pub(crate) struct ClusterStatus {
     /// Whether it is to stand still: no machine of it is to run.
     #[serde(default)]
     pub(crate) stopped: bool,
+    /// Whether it hands out no credentials of its own.
+    #[serde(default)]
+    pub(crate) local_accounts_disabled: bool,
     pub(crate) kubernetes_version: String,
     pub(crate) vip: Option<Ipv4Addr>,
     pub(crate) nodes_ready: u32,

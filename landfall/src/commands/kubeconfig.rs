@@ -1,4 +1,5 @@
-//! `landfall kubeconfig`: the administrator's credential of a cluster, from the ARM API as `az aks get-credentials` gets it.
+//! `landfall kubeconfig`: the administrator's credential of a cluster, from the ARM API as `az aks get-credentials` gets it; the operator's
+//! own where the cluster hands out none.
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,19 +16,34 @@ use crate::{
 
 pub(crate) async fn run(context: &Context, args: &args::Kubeconfig) -> Result<()> {
     let settings = Settings::required(&context.places)?;
-    let status = AdminClient::new(&context.places)?.status().await?;
+    let admin = AdminClient::new(&context.places)?;
+    let status = admin.status().await?;
     let cluster = choose(&status.clusters, args.cluster.as_deref(), &context.name_flag())?;
     let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
-    let text = fetch(&arm, &cluster.resource_group, &cluster.name).await?;
+    let text = fetch(context, &arm, &admin, cluster).await?;
     context.printer.text("kubeconfig", &text);
     Ok(())
 }
 
 /// Gets the administrator's kubeconfig.
-pub(crate) async fn fetch(arm: &ArmClient, group: &str, cluster: &str) -> Result<String> {
+pub(crate) async fn fetch(
+    context: &Context,
+    arm: &ArmClient,
+    admin: &AdminClient,
+    cluster: &ClusterStatus,
+) -> Result<String> {
+    if cluster.local_accounts_disabled {
+        context.printer.warn(&format!(
+            "the local accounts of cluster {} are disabled; this is the operator's own kubeconfig, for an hour",
+            cluster.name
+        ));
+        return admin.kubeconfig(&cluster.uid).await;
+    }
     let path = format!(
-        "{}/resourceGroups/{group}/providers/Microsoft.ContainerService/managedClusters/{cluster}/listClusterAdminCredential",
-        arm.subscription()
+        "{}/resourceGroups/{}/providers/Microsoft.ContainerService/managedClusters/{}/listClusterAdminCredential",
+        arm.subscription(),
+        cluster.resource_group,
+        cluster.name
     );
     let answer = arm.post(&path, AKS).await?;
     let encoded = answer

@@ -1,4 +1,5 @@
-//! `landfall kubectl`: the node image's own kubectl, as administrator of a cluster.
+//! `landfall kubectl`: the node image's own kubectl, as the operator of the stamp: administrator of every cluster, also of one whose local
+//! accounts are disabled. Only root may.
 //!
 //! Always true: the kubeconfig is in memory only, readable by this process and what becomes of it; kubectl takes this process' place, so
 //! that terminal, signals and exit code are its own.
@@ -14,30 +15,24 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::{
-    Context,
-    kubeconfig::{choose, fetch},
-};
+use super::{Context, kubeconfig::choose};
 use crate::{
     admin::{AdminClient, ClusterStatus},
-    args,
-    arm::ArmClient,
-    images,
+    args, images,
     problem::Problem,
-    stamp::Settings,
 };
 
 /// Shows up in /proc only.
 const MEMORY_FILE: &CStr = c"landfall-kubeconfig";
 
 pub(crate) async fn run(context: &Context, args: &args::Kubectl) -> Result<()> {
-    let settings = Settings::required(&context.places)?;
-    let status = AdminClient::new(&context.places)?.status().await?;
+    let admin = AdminClient::new(&context.places)?;
+    let status = admin.status().await?;
     let cluster = choose(&status.clusters, args.cluster.as_deref(), &context.name_flag())?;
     let program = program(context, cluster)?;
-    let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
-    let text = fetch(&arm, &cluster.resource_group, &cluster.name).await?;
-    let (text, host) = local(&text, cluster);
+    // The operator's own, at the cluster's address: whatever was made of its credentials and of its name here.
+    let text = admin.kubeconfig(&cluster.uid).await?;
+    let host = cluster.vip.map_or_else(String::new, |vip| vip.to_string());
 
     // Without MFD_CLOEXEC: kubectl, and the plugins that it runs, open it by its number.
     let mut file: std::fs::File = memfd_create(MEMORY_FILE, MFdFlags::empty())
@@ -78,24 +73,6 @@ fn program(context: &Context, cluster: &ClusterStatus) -> Result<PathBuf> {
         })
 }
 
-/// The kubeconfig with the API server's address instead of its name, which this host need not be able to resolve; and the host that is
-/// in it. The certificate has both.
-fn local(kubeconfig: &str, cluster: &ClusterStatus) -> (String, String) {
-    const BEFORE: &str = "    server: https://";
-    let Some(line) = kubeconfig.lines().find(|line| line.starts_with(BEFORE)) else {
-        return (kubeconfig.to_owned(), String::new());
-    };
-    let address = &line[BEFORE.len()..];
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "443"));
-    match cluster.vip {
-        Some(vip) => (
-            kubeconfig.replace(line, &format!("{BEFORE}{vip}:{port}")),
-            vip.to_string(),
-        ),
-        None => (kubeconfig.to_owned(), host.to_owned()),
-    }
-}
-
 fn exempted(present: Option<OsString>, host: &str) -> OsString {
     match present {
         Some(mut list) if !list.is_empty() => {
@@ -110,25 +87,6 @@ fn exempted(present: Option<OsString>, host: &str) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_api_server_is_reached_by_its_address() {
-        let cluster: ClusterStatus = serde_json::from_value(serde_json::json!({
-            "resourceGroup": "g", "name": "c", "uid": "u", "state": "Succeeded", "kubernetesVersion": "1.36.3",
-            "vip": "100.64.24.9", "nodesReady": 1, "nodesWanted": 1, "step": "",
-            "createdAt": "2026-01-01T00:00:00Z", "milestones": {}
-        }))
-        .unwrap();
-        let text = "clusters:\n- cluster:\n    certificate-authority-data: QQ==\n    server: https://c.hcp.local.example.test:443\n";
-        let (changed, host) = local(text, &cluster);
-        assert!(
-            changed.ends_with("    server: https://100.64.24.9:443\n"),
-            "{changed}"
-        );
-        assert_eq!(host, "100.64.24.9");
-        let (same, host) = local(text, &ClusterStatus { vip: None, ..cluster });
-        assert_eq!((same.as_str(), host.as_str()), (text, "c.hcp.local.example.test"));
-    }
 
     #[test]
     fn proxies_of_before_stay_exempted() {

@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod az;
 pub(crate) mod backup;
+pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod events;
@@ -10,6 +11,7 @@ pub(crate) mod identity;
 pub(crate) mod image;
 pub(crate) mod kubeconfig;
 pub(crate) mod kubectl;
+pub(crate) mod kubelogin;
 pub(crate) mod logs;
 pub(crate) mod operation;
 pub(crate) mod service;

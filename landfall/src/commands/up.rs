@@ -188,8 +188,17 @@ async fn service(context: &Context, args: &args::Up) -> Result<Settings> {
     let mut settings = Settings::load_or_make(&context.places, &args.layout, &taken, &context.env)?;
     settings.remember_cache(&context.places, cache)?;
     if let Some(before) = &before
-        && (before.listen, before.identity, &before.limits)
-            != (settings.listen, settings.identity, &settings.limits)
+        && (
+            before.listen,
+            before.identity,
+            &before.limits,
+            before.kubeconfig_hours,
+        ) != (
+            settings.listen,
+            settings.identity,
+            &settings.limits,
+            settings.kubeconfig_hours,
+        )
     {
         step.now("restarting with other settings");
         background::stop(&context.places, &context.env).await?;
@@ -415,7 +424,11 @@ async fn tell(context: &Context, step: &Step) {
 
 /// Keeps the administrator's kubeconfig beside the stamp.
 async fn credentials(context: &Context, arm: &ArmClient) -> Result<PathBuf> {
-    let text = kubeconfig::fetch(arm, GROUP, CLUSTER).await?;
+    let admin = AdminClient::new(&context.places)?;
+    let status = admin.status().await?;
+    let cluster = status.clusters.iter().find(|cluster| is_first(cluster));
+    let cluster = cluster.context("the cluster was deleted meanwhile")?;
+    let text = kubeconfig::fetch(context, arm, &admin, cluster).await?;
     let path = context.places.secrets().join(format!("{CLUSTER}.kubeconfig"));
     stamp::write_whole(&path, text.as_bytes(), 0o600)?;
     Ok(path)

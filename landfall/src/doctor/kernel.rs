@@ -71,6 +71,12 @@ const FEATURES: &[Feature] = &[
                  mount -t overlay overlay -o \"lowerdir=$d/l,upperdir=$d/u,workdir=$d/w\" \"$d/m\" && umount \"$d/m\" && umount \"$d\"",
         config: "CONFIG_OVERLAY_FS (module overlay)",
     },
+    Feature {
+        name: "seccomp filters",
+        programs: &["unshare"],
+        script: "test -e /proc/sys/kernel/seccomp/actions_avail",
+        config: "CONFIG_SECCOMP_FILTER (pods run with the container runtime's profile)",
+    },
 ];
 
 /// Features that can be tried now, and the programs that the others lack.
@@ -191,7 +197,8 @@ mod tests {
                 "bridges",
                 "virtual links",
                 "unreachable routes",
-                "overlay file systems"
+                "overlay file systems",
+                "seccomp filters"
             ]
         );
         assert_eq!((plan.untried, plan.lacking.as_slice()), (2, &["nft"][..]));
@@ -216,7 +223,7 @@ mod tests {
     /// What a script runs is declared: the word is looked for as a command, not inside the text of a rule.
     #[test]
     fn scripts_run_only_what_they_name() {
-        const EVERYWHERE: &[&str] = &["true", "printf", "trap", "mkdir"];
+        const EVERYWHERE: &[&str] = &["true", "printf", "trap", "mkdir", "test"];
         for feature in FEATURES {
             for command in feature.script.split("&&").flat_map(|part| part.split(" | ")) {
                 let word = command.split_whitespace().next().unwrap();

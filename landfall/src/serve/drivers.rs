@@ -7,21 +7,22 @@ use std::{
 };
 
 use agent_api::Agents;
-use agent_hub::{AgentCa, BackupReceiver, Hub};
+use agent_hub::{AgentCa, BackupReceiver, Hub, TokenDoor};
 use agent_sessions::{Sessions, StoreDirectory};
 use anyhow::{Context as _, Result};
 use base_connections::Limits;
 use base_env::Env;
 use cluster_api::Connect;
 use cluster_archive::Archive;
+use cluster_bootstrap::TokenAuthority;
 use cluster_client::KubeConnect;
 use control_store::Store;
 use fabric_api::Fabric;
 use fabric_container::{ContainerConfig, ContainerFabric};
-use identity::Issuers;
+use identity::{IdentityConfig, Issuers, Shape};
 use providers_containerservice::ArchiveReader;
 use serde::{Deserialize, Serialize};
-use service::{contain, until};
+use service::{Service, contain, until};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::{first::read, listener::Listener, open_files};
@@ -137,6 +138,30 @@ impl Drivers {
             archive: Arc::clone(archive),
             store: Arc::clone(store),
         });
+    }
+
+    /// Where machines and pods get tokens.
+    pub(super) fn authority(&self, identity: &IdentityConfig) -> TokenAuthority {
+        TokenAuthority {
+            url: self.agents_url.clone(),
+            ca: self.agents_ca.clone(),
+            tenant: identity.tenant_id.clone(),
+            issuers: [Shape::Aad, Shape::AdFs]
+                .map(|shape| {
+                    let path = format!("{}{}", agent_hub::ISSUERS, identity.issuer_path(shape));
+                    (identity.issuer(shape), path)
+                })
+                .into(),
+        }
+    }
+
+    /// Machines and pods get tokens from now on, and API servers learn what role assignments permit.
+    pub(super) fn answer_for(&self, service: &Service) {
+        self.hub.give_tokens(TokenDoor {
+            tokens: service.tokens(),
+            url: self.agents_url.clone(),
+        });
+        self.hub.decide_reviews(service.reviews());
     }
 
     /// What of image building is going on, for people.

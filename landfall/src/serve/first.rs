@@ -123,6 +123,7 @@ pub(super) mod tests {
             backups: None,
             backups_copy: None,
             cache: None,
+            kubeconfig_hours: 8,
             limits: crate::quotas::Quotas::default(),
             created_at: env.clock.now(),
         }

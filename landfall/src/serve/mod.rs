@@ -16,7 +16,7 @@ mod recipes;
 mod reserve;
 mod store;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use arm_edge::ServerTls;
@@ -124,6 +124,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let config = config(places, &settings);
     first::records(&*store, places, &settings, &config, env).await?;
 
+    let identity_config = config.identity();
     let drivers = drivers::Drivers::start(context, &settings, &store).await?;
     drivers.keep_backups(&archive, &store);
     let service = Service::new(
@@ -136,9 +137,14 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         },
         drivers.of_service(&archive, issuers::of(&settings, env)),
         first::signing_keys(places, env, &store, &sealer).await?,
-        Arc::new(recipes::of_this_host(&settings)),
+        Arc::new(recipes::of_this_host(
+            &settings,
+            drivers.authority(&identity_config),
+        )),
         control_loops::Settings::default(),
     );
+
+    drivers.answer_for(&service);
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
@@ -150,7 +156,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     }));
     parts.push(endless("renewal of the endpoint's certificate", env, &stopped, {
         let (places, settings, env) = (places.clone(), settings.clone(), env.clone());
-        let certificate = certificate.clone();
+        let (sealer, certificate) = (Arc::clone(&sealer), certificate.clone());
         move || {
             endpoint::renew(
                 places.clone(),
@@ -206,8 +212,10 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     let sources = Arc::new(admin::Sources {
         name: places.name.clone(),
         settings,
+        env: env.clone(),
         started_at: env.clock.now(),
         store,
+        sealer: Arc::clone(&sealer),
         copies,
         agents: Arc::clone(&drivers.agents),
         fabric: Arc::clone(&drivers.fabric),
@@ -261,6 +269,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
         shape: settings.identity,
         audience: settings.audience(),
         limits: quotas::limits(places, settings),
+        credential_lifetime: Duration::from_secs(u64::from(settings.kubeconfig_hours) * 60 * 60),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What to do next: pure. Events and the time in, actions out.
 //!
 //! ```text
-//! configuration ──► setup, command by command ──► all processes and tasks at once
+//! configuration ──► setup, command by command ──► all processes and tasks at once; who comes after others, once those are ready
 //!
 //! process:  Waiting ──start──► Running ──exit──► Waiting (back-off 0.1 s … 10 s; forgotten after 30 s of running)
 //!                                 ├─ does not answer for too long, or what it needs has vanished ──► SIGKILL ──exit──► Waiting
@@ -206,7 +206,9 @@ impl Supervisor {
             _ => None,
         };
         let hanging = self.setup_running.as_ref().and_then(|run| run.kill_at);
-        let units = self.units.values().filter_map(|unit| match unit.phase {
+        let held = self.held();
+        let units = self.units.iter().filter_map(|(job, unit)| match unit.phase {
+            Phase::Waiting(_) if held.contains(job) => None,
             // In every other stage it is not time that they wait for.
             Phase::Waiting(at) if self.stage == Stage::Up => Some(at),
             Phase::Stopping {
@@ -485,9 +487,24 @@ impl Supervisor {
         }
     }
 
+    /// Processes that are not to be started yet: one that they come after is not ready. The answer to its probe, or another configuration,
+    /// is what they wait for.
+    fn held(&self) -> BTreeSet<Job> {
+        let is_there = |name: &String| {
+            let unit = self.units.get(&Job::Process(name.clone()));
+            unit.is_none_or(|unit| matches!(unit.phase, Phase::Running { .. }) && unit.ready == Some(true))
+        };
+        let processes = self.config.iter().flat_map(|config| &config.processes);
+        processes
+            .filter(|process| !process.after.iter().all(is_there))
+            .map(|process| Job::Process(process.name.clone()))
+            .collect()
+    }
+
     fn start_due(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let held = self.held();
         for (job, unit) in &mut self.units {
-            if matches!(unit.phase, Phase::Waiting(at) if now >= at) {
+            if matches!(unit.phase, Phase::Waiting(at) if now >= at) && !held.contains(job) {
                 unit.phase = Phase::Starting;
                 actions.push(Action::Start(job.clone()));
             }

@@ -516,6 +516,50 @@ fn only_what_makes_it_another_process_restarts_it() {
 }
 
 #[test]
+fn who_comes_after_another_is_started_once_that_is_ready() {
+    let mut world = World::new();
+    let second = Process {
+        after: vec!["first".into(), "nobody".into()],
+        ..process("second", 2)
+    };
+    world.configure(config(1, &[process("first", 1), second]), &[]);
+    let first = world.pid("first").unwrap();
+    assert_eq!(world.pid("second"), None);
+    // Time is not what it waits for.
+    assert_eq!(world.supervisor.next_deadline(), None);
+    world.pass(STABLE);
+    assert_eq!(world.pid("second"), None);
+    assert_eq!(
+        world.supervisor.processes()["second"].state,
+        ProcessState::Starting
+    );
+    world.probed("first", true, world.now);
+    let second = world.pid("second").unwrap();
+
+    // Once it runs it goes on without; when it is started again, it waits again.
+    world.exit(first, false);
+    assert_eq!(world.pid("second"), Some(second));
+    world.exit(second, false);
+    world.pass(FIRST_BACK_OFF);
+    assert!(world.pid("first").is_some());
+    assert_eq!(world.pid("second"), None);
+    world.probed("first", true, world.now);
+    assert!(world.pid("second").is_some());
+
+    // One that is being stopped, to be what it is now, was ready; that does not count.
+    let (first, second) = (world.pid("first").unwrap(), world.pid("second").unwrap());
+    let mut next = config(2, &[process("first", 1), process("second", 2)]);
+    next.processes[1].after = vec!["first".into()];
+    world.configure(next, &["/etc/first", "/etc/second"]);
+    world.exit(second, true);
+    assert_eq!(world.pid("second"), None);
+    world.exit(first, true);
+    assert_eq!(world.pid("second"), None);
+    world.probed("first", true, world.now);
+    assert!(world.pid("second").is_some());
+}
+
+#[test]
 fn a_new_value_restarts_a_process_unless_it_goes_on_with_the_one_before() {
     let wanted = |restart: u64, goes_on_with: &[u64]| Process {
         restart,

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 use agent_protocol::programs::{
     BackupConfig, BackupStatus, EtcdConfig, EtcdIdentity, EtcdMember, EtcdRestore,
 };
-use base_testkit::needs;
+use base_testkit::{needs, port};
 use cluster_pki::{ClusterPki, Subject};
 use jiff::Timestamp;
 use machine_etcd::client::{Client, EtcdError, Write};
@@ -54,11 +54,6 @@ fn program(variable: &str) -> PathBuf {
     std::env::var_os(variable)
         .unwrap_or_else(|| panic!("{variable} names the program"))
         .into()
-}
-
-fn port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 struct World {

@@ -1,5 +1,7 @@
 //! Role assignments: who has which role where.
 
+use std::sync::OnceLock;
+
 use arm_access::{Scope, built_in};
 use arm_ids::ResourcePath;
 use arm_kernel::{
@@ -54,6 +56,8 @@ pub(crate) struct State {
     /// Whether it is one of the scope that is asked about.
     here: bool,
     held: Held,
+    /// What the principal of a new one turned out to be, where the request does not say: for the answer.
+    principal_type: OnceLock<String>,
 }
 
 /// What is written.
@@ -202,7 +206,12 @@ impl Resource for Assignments {
             Purpose::Decision if !here => Held::read(store, &at).await?,
             Purpose::Decision | Purpose::Answer => Held::default(),
         };
-        Ok(State { present, here, held })
+        Ok(State {
+            present,
+            here,
+            held,
+            principal_type: OnceLock::new(),
+        })
     }
 
     fn presence(state: &State, _: &ResourcePath) -> Presence {
@@ -308,7 +317,7 @@ impl Resource for Assignments {
     ) -> Result<Txn, ArmError> {
         let store = &*provider.store;
         match (change, &state.present) {
-            (AssignmentChange::Make(record), _) => make(provider, record, state.held.txn()).await,
+            (AssignmentChange::Make(record), _) => make(provider, record, state).await,
             (AssignmentChange::Describe(record), Some(present)) => {
                 let key = record.key();
                 Ok(Txn::default()
@@ -328,11 +337,13 @@ impl Resource for Assignments {
     fn render(state: &State, change: Option<&AssignmentChange>, path: &ResourcePath, _: &str) -> Value {
         let at = place(path);
         match change {
-            Some(
-                AssignmentChange::Make(record)
-                | AssignmentChange::Describe(record)
-                | AssignmentChange::Delete(record),
-            ) => answer(record, &at),
+            Some(AssignmentChange::Make(record)) => match state.principal_type.get() {
+                Some(principal_type) => answer(&typed(record, principal_type), &at),
+                None => answer(record, &at),
+            },
+            Some(AssignmentChange::Describe(record) | AssignmentChange::Delete(record)) => {
+                answer(record, &at)
+            }
             None => state
                 .present
                 .as_ref()
@@ -345,11 +356,19 @@ impl Resource for Assignments {
     }
 }
 
+/// The same, of a principal that is known to be of this type.
+fn typed(record: &AssignmentRecord, principal_type: &str) -> AssignmentRecord {
+    AssignmentRecord {
+        principal_type: principal_type.to_owned(),
+        ..record.clone()
+    }
+}
+
 /// A new assignment: its role and principal are there, and it is not made twice.
-async fn make(provider: &Authorization, record: &AssignmentRecord, held: Txn) -> Result<Txn, ArmError> {
+async fn make(provider: &Authorization, record: &AssignmentRecord, state: &State) -> Result<Txn, ArmError> {
     let store = &*provider.store;
     let scope = record.at();
-    let mut txn = held;
+    let mut txn = state.held.txn();
     if built_in(&record.role).is_none() {
         let key = role_key(&record.role);
         let role = get_record::<RoleRecord>(store, &key).await.map_err(store_error)?;
@@ -384,11 +403,8 @@ async fn make(provider: &Authorization, record: &AssignmentRecord, held: Txn) ->
         let message = format!("No more role assignments can be created: at most {MAX_ASSIGNMENTS} are kept.");
         return Err(ArmError::new(ErrorCode::ROLE_ASSIGNMENT_LIMIT, message));
     }
-    let record = AssignmentRecord {
-        principal_type,
-        ..record.clone()
-    };
-    Ok(record.make(txn))
+    let principal_type = state.principal_type.get_or_init(|| principal_type);
+    Ok(typed(record, principal_type).make(txn))
 }
 
 /// What the principal is: as the records say, or, of one that is still to come, as the request says.

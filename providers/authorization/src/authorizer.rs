@@ -12,7 +12,7 @@ use arm_kernel::{Authorizer, Change, Locks, store_error};
 use arm_wire::{ArmError, Principal};
 use async_trait::async_trait;
 use control_records::access::{self, LOCKS, LockLevel, LockRecord, assigned, assignments_of, lock_scope};
-use control_store::{Store, parse_record};
+use control_store::{Store, StoreError, parse_record};
 use identity_directory::groups_of;
 
 /// Asks the roles that principals have.
@@ -58,6 +58,37 @@ impl RoleAuthorizer {
         for group in groups_of(&*self.store, own).await.map_err(store_error)? {
             if self.grant_of(&group, &matters, &passes).await? {
                 return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a principal may do an action on data at a scope. One that is disabled or gone may nothing.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub async fn may_data(&self, object_id: &str, action: &str, at: &Scope) -> Result<bool, StoreError> {
+        let object_id = object_id.to_ascii_lowercase();
+        let known = identity_directory::principal(&*self.store, &object_id).await?;
+        if known.is_none_or(|known| known.value.disabled) {
+            return Ok(false);
+        }
+        let mut who = vec![object_id.clone()];
+        who.extend(groups_of(&*self.store, &object_id).await?);
+        for one in &who {
+            let (all, _) = self.store.list(&assignments_of(one)).await?;
+            for (key, _) in &all {
+                let Some(assigned) = assigned(key).filter(|assigned| assigned.scope.contains(at)) else {
+                    continue;
+                };
+                let permissions = access::permissions_of(&*self.store, assigned.role).await?;
+                let grant = Grant {
+                    scope: assigned.scope,
+                    permissions: &permissions,
+                };
+                if grant.gives_data(action, at) {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)

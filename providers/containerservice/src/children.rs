@@ -101,7 +101,7 @@ impl<D: Document> Resource for Child<D> {
     fn presence(state: &State, _: &ResourcePath) -> Presence {
         match (&state.cluster, &state.child) {
             (Some(cluster), Some(child)) => {
-                let part = format!("{}/{}", D::KIND, child.value.name.to_lowercase());
+                let part = format!("{}/{}", D::KIND, arm_ids::folded(&child.value.name));
                 let changed = child.value.system_data.modified_at;
                 Presence::Present(etag(
                     &cluster.record.value.uid,

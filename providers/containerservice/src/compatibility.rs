@@ -127,8 +127,9 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     page.push_str(
         "\n## Networks\n\n\
          Of `Microsoft.Network`: what each cluster has, in the group of its nodes: its VNET and the subnet of its nodes, the addresses that it has \
-         leased, what stands before its API server, the rules that hold for its nodes, the routes to its pods. Networks of one's own \
-         (`vnetSubnetID`) are not there yet.\n\n",
+         leased, what stands before its API server, the rules that hold for its nodes, the routes to its pods; and the virtual networks, subnets and \
+         network security groups that tenants make. Clusters can be put into those subnets (`vnetSubnetID`, [guide](../guides/networks.md)); rules of \
+         security groups that subnets go by hold for the nodes in them.\n\n",
     );
     operations(&mut page, &others.network);
     page.push_str(

@@ -18,6 +18,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     Pattern::of("ipv4", |text| Form::Ipv4.check(text)),
     Pattern::of("ip-range", |text| Form::IpRange.check(text)),
     Pattern::of("taint", |text| Form::Taint.check(text)),
+    Pattern::of("guid", |text| Form::Guid.check(text)),
     TAGS,
     Pattern::of_entries("labels", check_label, 100),
 ];
@@ -35,6 +36,7 @@ enum Form {
     Ipv4,
     IpRange,
     Taint,
+    Guid,
 }
 
 impl Form {
@@ -82,9 +84,21 @@ impl Form {
                 "an IPv4 address or range such as 203.0.113.7 or 203.0.113.0/24",
             ),
             Self::Taint => return check_taint(text),
+            Self::Guid => (
+                is_guid(text),
+                "a GUID: 32 hexadecimal digits in groups of 8-4-4-4-12",
+            ),
         };
         holds.then_some(()).ok_or(form)
     }
+}
+
+fn is_guid(text: &str) -> bool {
+    let groups = text.split('-').map(|group| {
+        let digits = group.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digits.then_some(group.len())
+    });
+    groups.eq([8, 4, 4, 4, 12].map(Some))
 }
 
 /// Letters and digits, in between also `inner`.

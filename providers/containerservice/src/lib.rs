@@ -33,9 +33,9 @@ mod types;
 mod usages;
 mod versions;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use arm_kernel::Host;
+use arm_kernel::{Host, Keeper, Kept};
 use base_env::Env;
 use base_sealer::Sealer;
 use cluster_versions::Offered;
@@ -46,6 +46,7 @@ use ipnet::Ipv4Net;
 
 pub use api_versions::API_VERSIONS;
 pub use clusters::{
+    authentication::ISSUERS,
     credentials::Credentials,
     draft::SERVICE_PRINCIPAL_SECRET,
     instances::NodeRepair,
@@ -67,6 +68,10 @@ pub const NAMESPACE: &str = "Microsoft.ContainerService";
 pub struct ProviderConfig {
     /// The stamp's only region, e.g. `local`.
     pub location: String,
+    /// The URL of its ARM API without a trailing slash: what clusters' issuers publish is below it.
+    pub url: String,
+    /// GUID of its tenant.
+    pub tenant: String,
     /// The stamp's DNS domain: API servers are `{prefix}-{hash}.hcp.{location}.{domain}`.
     pub domain: String,
     /// The versions that clusters can have.
@@ -76,6 +81,8 @@ pub struct ProviderConfig {
     pub reserved_ranges: Vec<(Ipv4Net, String)>,
     /// How much clusters may ask for.
     pub limits: Limits,
+    /// How long credentials of clusters that are handed out are good.
+    pub credential_lifetime: Duration,
 }
 
 /// The provider.
@@ -83,10 +90,11 @@ pub struct ContainerService {
     env: Env,
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
-    config: ProviderConfig,
+    config: Arc<ProviderConfig>,
     credentials: Arc<dyn Credentials>,
     /// What all clusters ask for is one record.
     turn: Mutex<()>,
+    kept: Arc<Kept>,
 }
 
 impl ContainerService {
@@ -102,9 +110,10 @@ impl ContainerService {
             env,
             store,
             sealer,
-            config,
+            config: Arc::new(config),
             credentials,
             turn: Mutex::new(()),
+            kept: Arc::default(),
         }
     }
 }
@@ -130,5 +139,27 @@ impl Host for ContainerService {
 
     fn turn(&self) -> Option<&Mutex<()>> {
         Some(&self.turn)
+    }
+}
+
+impl Keeper for ContainerService {
+    fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    fn shared(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    fn reading(&self, store: Arc<dyn Store>) -> Self {
+        Self {
+            env: self.env.clone(),
+            store,
+            sealer: Arc::clone(&self.sealer),
+            config: Arc::clone(&self.config),
+            credentials: Arc::clone(&self.credentials),
+            turn: Mutex::new(()),
+            kept: Arc::clone(&self.kept),
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! What a cluster stands on, as Azure shows it in the group of its nodes: `Microsoft.Compute` (scale sets, instances, disks, sizes) and
 //! `Microsoft.Network` (the VNET, its route table and rules, addresses, what stands before the API server).
 //!
-//! Always true: every answer is computed from the records of clusters and machines when it is asked for, and nothing is shown that is not
-//! there. Nothing is kept here. What is asked of machines, [`Machines`] does; what else would change something is in the tables and answers
+//! Always true: every answer about a cluster is computed from the records of clusters and machines when it is asked for, and nothing is
+//! shown that is not there. Kept are only the networks that tenants make. What is asked of machines, [`Machines`] does; what else would change something is in the tables and answers
 //! 501 by its name: machines are made and removed by clusters and pools.
 //!
 //! Called by: the edge.
@@ -21,6 +21,7 @@ use arm_kernel::Members;
 use arm_wire::{ArmError, ErrorCode};
 use control_records::usage::Limits;
 use control_store::Store;
+use ipnet::Ipv4Net;
 
 pub use compute::{Compute, Machines, Wish};
 pub use network::Network;
@@ -36,6 +37,8 @@ pub struct Stamp {
     pub limits: Limits,
     /// Whether the outside can be reached from VNETs at all.
     pub outbound: bool,
+    /// Ranges of the stamp that VNETs must keep clear of, each with what it is.
+    pub reserved: Vec<(Ipv4Net, String)>,
 }
 
 impl Stamp {

@@ -5,8 +5,10 @@ use arm_kernel::store_error;
 use arm_wire::ArmError;
 use cluster_spec::PoolSpec;
 use control_planner::node_name;
-use control_records::{ClusterRecord, MachineRecord, ObservedRecord, Role, directory, key};
-use control_store::{Store, get_record};
+use control_records::{
+    ClusterRecord, MachineRecord, ObservedRecord, Role, balancer::BalancerRecord, directory, key,
+};
+use control_store::{Store, get_record, list_records};
 use serde_json::{Map, Value, json};
 
 /// A cluster and what it stands on.
@@ -14,6 +16,8 @@ pub(crate) struct Place {
     pub(crate) cluster: ClusterRecord,
     pub(crate) observed: ObservedRecord,
     pub(crate) machines: Vec<MachineRecord>,
+    /// The load balancers of its Services, in the order of the Services' uids.
+    pub(crate) balancers: Vec<BalancerRecord>,
 }
 
 /// A pool as a scale set.
@@ -48,10 +52,19 @@ pub(crate) async fn places(
         }
         let observed = get_record::<ObservedRecord>(store, &key::observed(&cluster.uid)).await;
         let observed = observed.map_err(store_error)?;
+        let balancers = match &observed {
+            Some(observed) if observed.value.balanced => {
+                let found = list_records(store, &BalancerRecord::all(&cluster.uid)).await;
+                let (found, _) = found.map_err(store_error)?;
+                found.into_iter().map(|(_, found)| found.value).collect()
+            }
+            _ => Vec::new(),
+        };
         let machines = directory::machines(store, &cluster.uid).await;
         places.push(Place {
             observed: observed.map(|found| found.value).unwrap_or_default(),
             machines: machines.map_err(store_error)?,
+            balancers,
             cluster,
         });
     }
@@ -153,6 +166,7 @@ pub(crate) enum State {
     Running,
     Updating,
     Deleting,
+    Stopping,
     Off,
 }
 
@@ -162,8 +176,10 @@ impl Instance<'_> {
         let runs = seen.is_some_and(|seen| seen.runs);
         if self.machine.deleting || place.cluster.deleting {
             State::Deleting
-        } else if place.is_off() {
+        } else if place.is_off() || self.machine.healing.off && !runs {
             State::Off
+        } else if self.machine.healing.off {
+            State::Stopping
         } else if self.machine.work.is_some() {
             State::Updating
         } else if runs {
@@ -180,7 +196,7 @@ impl State {
         match self {
             Self::Creating => "Creating",
             Self::Running | Self::Off => "Succeeded",
-            Self::Updating => "Updating",
+            Self::Updating | Self::Stopping => "Updating",
             Self::Deleting => "Deleting",
         }
     }
@@ -191,6 +207,7 @@ impl State {
             Self::Creating | Self::Updating => ("PowerState/starting", "VM starting"),
             Self::Running => ("PowerState/running", "VM running"),
             Self::Deleting => ("PowerState/stopping", "VM stopping"),
+            Self::Stopping => ("PowerState/deallocating", "VM deallocating"),
             Self::Off => ("PowerState/deallocated", "VM deallocated"),
         }
     }

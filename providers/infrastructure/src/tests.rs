@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use arm_ids::ResourcePath;
 use arm_kernel::{AccessControl, Call, Mode, Registry};
 use arm_wire::{ArmError, Principal, PrincipalKind, Request, Response, Trace};
+use base_env::Env;
 use cluster_spec::{PodNetworking, testkit};
 use control_records::{
-    Assignment, ClusterRecord, Healing, HostId, MachineRecord, ObservedRecord, RepairStep, Reported, Role,
-    Work, directory, key,
+    Assignment, ClusterRecord, GroupRecord, Healing, HostId, MachineRecord, ObservedRecord, RepairStep,
+    Reported, Role, Work,
+    balancer::BalancerRecord,
+    directory, key,
     usage::{Limits, Room},
 };
-use control_store::{Store, Txn, put_record};
+use control_store::{Store, Txn, get_record, put_record};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
@@ -27,13 +30,13 @@ struct Nobody;
 impl Machines for Nobody {
     async fn ask(&self, _: &Call, wish: &Wish, _: Mode) -> Result<Response, ArmError> {
         Ok(Response::ok(json!({
-            "pool": wish.pool.to_string(), "nodes": wish.nodes, "step": wish.step, "name": wish.name,
+            "pool": wish.pool.to_string(), "nodes": wish.nodes, "order": format!("{:?}", wish.order), "name": wish.name,
         })))
     }
 }
 
-struct Asked {
-    store: Arc<dyn Store>,
+pub(crate) struct Asked {
+    pub(crate) store: Arc<dyn Store>,
     registry: Registry,
 }
 
@@ -78,7 +81,7 @@ fn node(id: &str, cluster: &ClusterRecord, pool: usize, index: u32) -> MachineRe
 }
 
 impl Asked {
-    async fn new(stopped: bool, plugin: PodNetworking) -> Self {
+    pub(crate) async fn new(stopped: bool, plugin: PodNetworking) -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let mut spec = testkit::cluster();
         spec.network = testkit::network(plugin);
@@ -135,6 +138,19 @@ impl Asked {
         for machine in &machines {
             txn = directory::new_machine(txn, "u1", machine);
         }
+        for name in ["g", "mc"] {
+            let group = GroupRecord {
+                v: 1,
+                subscription: "s".to_owned(),
+                name: name.to_owned(),
+                location: "local".to_owned(),
+                tags: BTreeMap::new(),
+                managed_by: None,
+                deleting: false,
+                created_at: at(),
+            };
+            txn = txn.with(put_record(key::group("s", name), &group));
+        }
         store.txn(txn).await.unwrap();
         let stamp = Stamp {
             store: Arc::clone(&store),
@@ -146,13 +162,20 @@ impl Asked {
                 room: Room::default(),
             },
             outbound: true,
+            reserved: vec![(
+                "100.64.0.0/20".parse().unwrap(),
+                "the stamp's own network".to_owned(),
+            )],
         };
         let registry = Registry::new(vec![
             Arc::new(Compute {
                 stamp: stamp.clone(),
                 machines: Arc::new(Nobody),
             }),
-            Arc::new(Network(stamp)),
+            Arc::new(Network {
+                stamp,
+                env: Env::simulated(1),
+            }),
         ]);
         Self { store, registry }
     }
@@ -163,6 +186,19 @@ impl Asked {
     }
 
     async fn ask(&self, method: http::Method, path: &str, body: Value) -> Value {
+        match self.send(method, path, body).await {
+            Ok(response) => response.body.unwrap_or_default(),
+            Err(error) => error.body(),
+        }
+    }
+
+    /// Asks as somebody who may do everything.
+    pub(crate) async fn send(
+        &self,
+        method: http::Method,
+        path: &str,
+        body: Value,
+    ) -> Result<Response, ArmError> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let path = ResourcePath::parse(&format!("/subscriptions/s/{path}")).unwrap();
         let target = self.registry.target(&path).unwrap();
@@ -189,10 +225,16 @@ impl Asked {
             trace: Trace::default(),
         };
         let call = Call::new(request, AccessControl::allow_all());
-        match target.provider.handle(route, &call).await {
-            Ok(response) => response.body.unwrap_or_default(),
-            Err(error) => error.body(),
-        }
+        target.provider.handle(route, &call).await
+    }
+
+    /// All providers remove what they have in a group, as the reaper has them do; how much is left.
+    pub(crate) async fn empty_group(&self, group: &str) -> usize {
+        let path = ResourcePath::parse(&format!(
+            "/subscriptions/s/resourceGroups/{group}/providers/Microsoft.Network/virtualNetworks"
+        ));
+        let target = self.registry.target(&path.unwrap()).unwrap();
+        target.provider.delete_resource_group("s", group).await.unwrap()
     }
 
     async fn names(&self, path: &str) -> Vec<String> {
@@ -317,6 +359,42 @@ async fn machines_of_a_stopped_cluster_are_deallocated() {
 }
 
 #[tokio::test]
+async fn the_address_of_a_service_is_one_of_the_clusters() {
+    let asked = Asked::new(false, PodNetworking::AzureOverlay).await;
+    let service = |uid: &str, internal, address: &str| BalancerRecord {
+        v: 1,
+        uid: uid.to_owned(),
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        address: address.parse().unwrap(),
+        internal,
+        created_at: at(),
+    };
+    let own = key::observed("u1");
+    let observed = get_record::<ObservedRecord>(&*asked.store, &own).await.unwrap();
+    let observed = ObservedRecord {
+        balanced: true,
+        ..observed.unwrap().value
+    };
+    let outside = service("0b3f9d1e-7c55-4c0a-9a55-1f6f0a6b7c8d", false, "100.64.8.7");
+    let inside = service("1b3f9d1e-7c55-4c0a-9a55-1f6f0a6b7c8d", true, "10.224.255.254");
+    let txn = [outside, inside]
+        .iter()
+        .fold(Txn::default().with(put_record(own, &observed)), |txn, record| {
+            txn.with(put_record(BalancerRecord::key("u1", &record.uid), record))
+        });
+    asked.store.txn(txn).await.unwrap();
+    let name = "kubernetes-a0b3f9d1e7c554c0a9a551f6f0a6b7c8";
+    assert_eq!(
+        asked.names(&format!("{NETWORK}/publicIPAddresses")).await,
+        ["kube-apiserver", "aks-outbound", name]
+    );
+    let address = asked.get(&format!("{NETWORK}/publicIPAddresses/{name}")).await;
+    assert_eq!(address["properties"]["ipAddress"], "100.64.8.7");
+    assert_eq!(address["tags"]["k8s-azure-service"], "shop/web");
+}
+
+#[tokio::test]
 async fn a_cluster_has_the_networks_that_it_really_has() {
     let asked = Asked::new(false, PodNetworking::AzureOverlay).await;
     let vnet = asked.get(&format!("{NETWORK}/virtualNetworks/aks-vnet")).await;
@@ -426,6 +504,7 @@ async fn sizes_and_usages_are_those_that_are_gone_by() {
         .get("providers/Microsoft.Network/locations/local/usages")
         .await;
     assert_eq!(of(&network, "VirtualNetworks"), (1, 5));
+    assert_eq!(of(&network, "PublicIPAddresses"), (1, 5));
     let id = network["value"][0]["id"].as_str().unwrap();
     assert_eq!(
         id,
@@ -443,14 +522,17 @@ async fn what_is_asked_of_instances_is_asked_of_their_pool() {
     let restart = post(format!("{set}/restart"), Value::Null).await;
     assert_eq!(
         restart,
-        json!({ "pool": pool, "nodes": null, "step": "Reboot", "name": "VirtualMachineScaleSets_Restart" })
+        json!({ "pool": pool, "nodes": null, "order": "Repair(Reboot)", "name": "VirtualMachineScaleSets_Restart" })
     );
     let some = json!({ "instanceIds": ["40"] });
     assert_eq!(
         post(format!("{set}/reimage"), some.clone()).await["nodes"],
         json!([40])
     );
-    assert_eq!(post(format!("{set}/delete"), some).await["step"], "Replace");
+    assert_eq!(
+        post(format!("{set}/delete"), some).await["order"],
+        "Repair(Replace)"
+    );
     assert_eq!(
         post(format!("{set}/delete"), Value::Null).await["error"]["target"],
         "instanceIds"
@@ -466,7 +548,14 @@ async fn what_is_asked_of_instances_is_asked_of_their_pool() {
             Value::Null,
         )
         .await;
-    assert_eq!((&gone["step"], &gone["nodes"]), (&json!("Replace"), &json!([0])));
+    assert_eq!(
+        (&gone["order"], &gone["nodes"]),
+        (&json!("Repair(Replace)"), &json!([0]))
+    );
+    let off = post(format!("{set}/deallocate"), json!({ "instanceIds": ["40"] })).await;
+    assert_eq!((&off["order"], &off["nodes"]), (&json!("Off"), &json!([40])));
+    let on = post(format!("{set}/virtualMachines/40/start"), Value::Null).await;
+    assert_eq!((&on["order"], &on["nodes"]), (&json!("On"), &json!([40])));
     for wrong in [
         format!("{set}/virtualMachines/x/restart"),
         format!("{set}x/restart"),

@@ -2,27 +2,17 @@
 
 use arm_ids::subscription_id;
 use arm_kernel::store_error;
-use arm_wire::ArmError;
+use arm_wire::{ArmError, ErrorCode};
 use cluster_spec::VM_FAMILIES;
 use control_records::usage::{Amounts, Limits, Usage};
 use serde_json::{Value, json};
 
 use crate::Stamp;
 
-/// What there is of a subscription.
-pub(crate) struct Own {
-    pub(crate) amounts: Amounts,
-    /// Of the whole stamp.
-    pub(crate) all: Amounts,
-}
-
-/// Reads it.
-pub(crate) async fn of(stamp: &Stamp, subscription: &str) -> Result<Own, ArmError> {
+/// What there is of a subscription. What others have is nobody else's to read.
+pub(crate) async fn of(stamp: &Stamp, subscription: &str) -> Result<Amounts, ArmError> {
     let usage = Usage::read(&*stamp.store).await.map_err(store_error)?;
-    Ok(Own {
-        amounts: usage.record.of(subscription),
-        all: usage.record.all(),
-    })
+    Ok(usage.record.of(subscription))
 }
 
 /// A limit as clients read it: a number, whether there is one or not.
@@ -41,8 +31,7 @@ fn line(name: &str, title: &str, value: u64, most: Option<u64>) -> Value {
 }
 
 /// `Microsoft.Compute/locations/{l}/usages`.
-pub(crate) fn compute(own: &Own, limits: &Limits) -> Value {
-    let amounts = &own.amounts;
+pub(crate) fn compute(amounts: &Amounts, limits: &Limits) -> Value {
     let mut lines = vec![
         line("cores", "Total Regional vCPUs", amounts.all_cores(), limits.cores),
         line("virtualMachines", "Virtual Machines", amounts.nodes, limits.nodes),
@@ -61,8 +50,14 @@ pub(crate) fn compute(own: &Own, limits: &Limits) -> Value {
 }
 
 /// `Microsoft.Network/locations/{l}/usages`.
-pub(crate) fn network(own: &Own, stamp: &Stamp, subscription: &str) -> Value {
-    let (amounts, room) = (&own.amounts, &stamp.limits.room);
+pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> Value {
+    // A cluster has one address of those of the stamp, so that it can have no more than there are.
+    let addresses = stamp
+        .limits
+        .clusters
+        .into_iter()
+        .chain(stamp.limits.room.vips)
+        .min();
     let lines = [
         (
             "VirtualNetworks",
@@ -73,8 +68,8 @@ pub(crate) fn network(own: &Own, stamp: &Stamp, subscription: &str) -> Value {
         (
             "PublicIPAddresses",
             "Public IP Addresses",
-            own.all.clusters,
-            room.vips,
+            amounts.clusters,
+            addresses,
         ),
         (
             "LoadBalancers",
@@ -99,4 +94,39 @@ pub(crate) fn network(own: &Own, stamp: &Stamp, subscription: &str) -> Value {
         line
     });
     json!({ "value": lines.collect::<Vec<_>>() })
+}
+
+/// What is refused because a subscription has as many of a type as it may, `most`: with the figures as ARM writes them.
+pub(crate) fn exceeded(
+    kind: &str,
+    most: usize,
+    there: usize,
+    location: &str,
+    subscription: &str,
+) -> ArmError {
+    let message = format!(
+        "Operation could not be completed as it results in exceeding approved {kind} quota. Additional details - Deployment Model: Resource \
+         Manager, Location: {location}, Current Limit: {most}, Current Usage: {there}, Additional Required: 1, (Minimum) New Limit \
+         Required: {}. This is the limit of the subscription '{subscription}'. Delete one that nothing uses.",
+        there.saturating_add(1)
+    );
+    ArmError::new(ErrorCode::QUOTA_EXCEEDED, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_that_has_all_it_may_is_told_the_figures() {
+        let error = exceeded("virtualNetworks", 1000, 1000, "local", "s");
+        assert_eq!(error.code, ErrorCode::QUOTA_EXCEEDED);
+        for words in [
+            "approved virtualNetworks quota",
+            "Current Limit: 1000, Current Usage: 1000, Additional Required: 1, (Minimum) New Limit Required: 1001",
+            "the limit of the subscription 's'",
+        ] {
+            assert!(error.message.contains(words), "{}", error.message);
+        }
+    }
 }

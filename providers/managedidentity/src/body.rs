@@ -2,6 +2,7 @@
 
 use arm_kernel::{Tags, quote, read_tags, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
+use identity_directory::{ISSUER_IS, is_issuer};
 use serde_json::{Map, Value};
 
 /// What comes back in a PUT because clients send what they read.
@@ -129,6 +130,13 @@ pub(crate) fn federated(body: &Value) -> Result<FederatedBody, ArmError> {
         }
     };
     let (issuer, subject) = (text("issuer"), text("subject"));
+    if !issuer.is_empty() && !is_issuer(&issuer) {
+        let message = format!(
+            "The request format was unexpected. The 'issuer' of a Federated Identity Credential has to be {ISSUER_IS}; keys are asked \
+             for over https only."
+        );
+        problems.add(ErrorCode::BAD_REQUEST, "properties.issuer", message);
+    }
     let audiences = match properties.get("audiences") {
         None | Some(Value::Null) => {
             let message = "'properties.audiences' is required.";
@@ -238,6 +246,13 @@ mod tests {
         let right =
             json!({ "properties": { "issuer": "https://i", "subject": "s", "audiences": ["a"] }, "id": "x" });
         assert!(federated(&right).is_ok());
+        let plain = json!({ "properties": { "issuer": "http://i", "subject": "s", "audiences": ["a"] } });
+        let error = federated(&plain).unwrap_err();
+        assert_eq!(
+            (error.code, error.target.as_deref()),
+            (ErrorCode::BAD_REQUEST, Some("properties.issuer")),
+            "{error:?}"
+        );
         for (text, ok) in [
             ("ci-1_a", true),
             ("-ci", false),

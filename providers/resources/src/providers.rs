@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use arm_ids::subscription_id;
 use arm_kernel::{Items, Mode, Provider, expands};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
-use control_records::{SubscriptionRecord, key};
+use control_records::{SubscriptionRecord, key, needs_registration};
 use control_store::{StoreError, Txn, put_record};
 use serde_json::{Value, json};
 
 use crate::{NAMESPACE, ResourcesProvider, store_error, subscription};
-
-/// What every subscription has registered.
-const ALWAYS: &[&str] = &["microsoft.resources", "microsoft.authorization"];
 
 /// Types of which resources have no location of their own.
 const GLOBAL: &[&str] = &["operations"];
@@ -40,7 +37,7 @@ impl ResourcesProvider {
         )))
     }
 
-    /// Registers a provider for the subscription, or no longer.
+    /// Registers a provider for the subscription, or no longer: that, only where there is nothing of it.
     pub(crate) async fn register(
         &self,
         request: &Request,
@@ -48,38 +45,64 @@ impl ResourcesProvider {
         mode: Mode,
     ) -> Result<Response, ArmError> {
         let provider = self.provider(request)?;
-        let name = provider.namespace().to_ascii_lowercase();
-        loop {
-            let mut found = self.subscription(subscription(request)?).await?;
-            if found.value.registered.contains(&name) != wanted {
-                if wanted {
-                    found.value.registered.push(name.clone());
-                } else {
-                    found.value.registered.retain(|other| *other != name);
-                }
-                let key = key::subscription(&found.value.id);
-                if mode == Mode::Preview {
-                    return Ok(Response::ok(self.provider_body(
-                        provider,
-                        Some(&found.value),
-                        false,
-                    )));
-                }
-                let txn = Txn::default()
-                    .at(&key, found.revision)
-                    .with(put_record(&key, &found.value));
-                match self.store.txn(txn).await {
-                    Ok(_) => {}
-                    Err(StoreError::Conflict { .. }) => continue,
-                    Err(error) => return Err(store_error(error)),
+        let (namespace, id) = (provider.namespace(), subscription(request)?);
+        let mut record = self.subscription(id).await?.value;
+        if record.uses(namespace) != wanted {
+            if !needs_registration(namespace) {
+                let message = format!("Every subscription uses '{namespace}'; it cannot be unregistered.");
+                return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
+            }
+            if !wanted {
+                self.check_unused(provider, id).await?;
+            }
+            set_registered(&mut record, namespace, wanted);
+            if mode == Mode::Commit {
+                record = self.set_registered(id, namespace, wanted).await?;
+                // What was let in before that, and is there only now, has its provider.
+                if !wanted && let Err(used) = self.check_unused(provider, id).await {
+                    self.set_registered(id, namespace, true).await?;
+                    return Err(used);
                 }
             }
-            return Ok(Response::ok(self.provider_body(
-                provider,
-                Some(&found.value),
-                false,
-            )));
         }
+        Ok(Response::ok(self.provider_body(provider, Some(&record), false)))
+    }
+
+    /// Writes down whether a subscription uses a provider.
+    async fn set_registered(
+        &self,
+        id: &str,
+        namespace: &str,
+        wanted: bool,
+    ) -> Result<SubscriptionRecord, ArmError> {
+        loop {
+            let mut found = self.subscription(id).await?;
+            set_registered(&mut found.value, namespace, wanted);
+            let key = key::subscription(&found.value.id);
+            let txn = Txn::default()
+                .at(&key, found.revision)
+                .with(put_record(&key, &found.value));
+            match self.store.txn(txn).await {
+                Ok(_) => return Ok(found.value),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(store_error(error)),
+            }
+        }
+    }
+
+    /// Refuses to give a provider up of which there is something in a subscription.
+    async fn check_unused(&self, provider: &dyn Provider, subscription: &str) -> Result<(), ArmError> {
+        let resources = provider.resources(subscription, None).await?;
+        let Some(first) = resources.first() else {
+            return Ok(());
+        };
+        let message = format!(
+            "The resource provider '{}' cannot be unregistered: the subscription has {} of its resources, among them '{}'. Delete them first.",
+            provider.namespace(),
+            resources.len(),
+            first["id"].as_str().unwrap_or_default()
+        );
+        Err(ArmError::new(ErrorCode::CONFLICT, message))
     }
 
     fn provider(&self, request: &Request) -> Result<&dyn Provider, ArmError> {
@@ -139,20 +162,37 @@ impl ResourcesProvider {
                 kind
             })
             .collect();
+        let policy = if needs_registration(namespace) {
+            "RegistrationRequired"
+        } else {
+            "RegistrationFree"
+        };
         let mut body = json!({
             "namespace": namespace,
-            "registrationPolicy": "RegistrationRequired",
+            "registrationPolicy": policy,
             "resourceTypes": types,
         });
         match subscription {
             None => body["id"] = json!(format!("/providers/{namespace}")),
             Some(record) => {
-                let lower = namespace.to_ascii_lowercase();
-                let registered = ALWAYS.contains(&lower.as_str()) || record.registered.contains(&lower);
+                let state = if record.uses(namespace) {
+                    "Registered"
+                } else {
+                    "Unregistered"
+                };
                 body["id"] = json!(format!("{}/providers/{namespace}", subscription_id(&record.id)));
-                body["registrationState"] = json!(if registered { "Registered" } else { "NotRegistered" });
+                body["registrationState"] = json!(state);
             }
         }
         body
+    }
+}
+
+fn set_registered(record: &mut SubscriptionRecord, namespace: &str, wanted: bool) {
+    record
+        .unregistered
+        .retain(|other| !other.eq_ignore_ascii_case(namespace));
+    if !wanted {
+        record.unregistered.push(namespace.to_ascii_lowercase());
     }
 }

@@ -1,6 +1,6 @@
 //! Fuzzing: requests that nobody should send, at the whole service in one process, and what must be true of every answer.
 //!
-//! Requests are made from what the API offers (its routes and property tables) and from what it has answered, and then broken:
+//! Requests are made from what the API offers (its routes and property tables, and what Graph has) and from what it has answered, and then broken:
 //! body, path, query, headers ([`requests`], [`bodies`]). While they are sent, nothing of the service acts by itself, so all that is written is
 //! a request's doing; between rounds everything acts until it is settled, so that requests meet clusters in every state.
 //!
@@ -25,9 +25,9 @@ use serde_json::Value;
 
 use self::{
     dice::Dice,
-    requests::{Sent, Shaker},
+    requests::{Bearers, Sent, Shaker},
 };
-use crate::{login, panics, run, stamp::Stamp};
+use crate::{config, login, panics, run, stamp::Stamp};
 
 /// Requests that are sent to one stamp before a new one takes its place.
 pub const EPOCH: u64 = 2_000;
@@ -81,7 +81,7 @@ pub fn play(seed: u64, epoch: u64, requests: u64) -> Result<Ended> {
                 settle(&mut stamp).await?;
                 news = stamp.disk.news().await?;
             }
-            let sent = shaker.next(login::bearer(stamp.env.clock.now())?);
+            let sent = shaker.next(bearers(&stamp)?);
             ended.requests += 1;
             let answer = ask(&stamp, &mut news, &sent, &mut ended).await?;
             if let Some((status, body)) = answer {
@@ -90,6 +90,14 @@ pub fn play(seed: u64, epoch: u64, requests: u64) -> Result<Ended> {
         }
         stamp.kill().await?;
         Ok(ended)
+    })
+}
+
+fn bearers(stamp: &Stamp) -> Result<Bearers> {
+    let now = stamp.env.clock.now();
+    Ok(Bearers {
+        arm: login::bearer(now)?,
+        graph: login::bearer_for(now, config::GRAPH)?,
     })
 }
 

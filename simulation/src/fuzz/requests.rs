@@ -1,5 +1,8 @@
 //! Requests: one of the API's, made from a route, and then broken in path, query and headers.
 
+mod graph;
+mod token;
+
 use std::{collections::BTreeMap, fmt};
 
 use arm_kernel::{Route, Scope, Shape, Verb};
@@ -8,7 +11,7 @@ use http::Request;
 use serde_json::Value;
 
 use super::{bodies, dice::Dice};
-use crate::{SUBSCRIPTION, config::TENANT};
+use crate::SUBSCRIPTION;
 
 /// So many answers of a type are kept to be sent back.
 const KEPT: usize = 8;
@@ -54,6 +57,14 @@ impl fmt::Display for Sent {
     }
 }
 
+/// Values for the header `Authorization` that hold now.
+pub(super) struct Bearers {
+    /// For ARM.
+    pub(super) arm: String,
+    /// For Graph, which takes no other.
+    pub(super) graph: String,
+}
+
 /// Makes requests.
 pub(super) struct Shaker {
     dice: Dice,
@@ -97,15 +108,20 @@ impl Shaker {
             let names = self.names.entry(kind).or_default();
             keep(names, item["name"].as_str().map(str::to_owned));
             keep(names, item["instanceId"].as_str().map(str::to_owned));
+            if sent.kind.starts_with(graph::KIND) {
+                keep(names, item["id"].as_str().map(str::to_owned));
+            }
             let seen = self.seen.entry(sent.kind.clone()).or_default();
             keep(seen, Some(item.clone()));
         }
     }
 
     /// The next one.
-    pub(super) fn next(&mut self, bearer: String) -> Sent {
-        if self.dice.once_in(25) {
-            return self.token();
+    pub(super) fn next(&mut self, bearers: Bearers) -> Sent {
+        match self.dice.roll(25) {
+            0 => return self.token(),
+            1 => return self.graph(bearers.graph),
+            _ => {}
         }
         let mut at = self.dice.roll(self.routes.len());
         if !self.routes[at].1.works {
@@ -121,7 +137,7 @@ impl Shaker {
         let query = self.query(&route);
         let mut headers = vec![
             ("host".to_owned(), b"arm.sim.test".to_vec()),
-            ("authorization".to_owned(), bearer.into_bytes()),
+            ("authorization".to_owned(), bearers.arm.into_bytes()),
         ];
         let body = self.body(namespace, &route);
         if !body.is_empty() {
@@ -456,127 +472,6 @@ impl Shaker {
             sent.headers.retain(|(own, _)| own != name);
         }
         sent.headers.push((name.to_owned(), value));
-    }
-
-    /// A request of the token service, or of what else needs no token.
-    fn token(&mut self) -> Sent {
-        const PATHS: &[&str] = &[
-            "/adfs/oauth2/token",
-            "/adfs/oauth2/devicecode",
-            "/adfs/oauth2/deviceauth",
-            "/adfs/oauth2/authorize",
-            "/adfs/discovery/keys",
-            "/adfs/.well-known/openid-configuration",
-            "/adfs/adfs/v2.0/.well-known/openid-configuration",
-            "/{t}/oauth2/v2.0/token",
-            "/{t}/oauth2/v2.0/devicecode",
-            "/{t}/v2.0/.well-known/openid-configuration",
-            "/{t}/discovery/v2.0/keys",
-            "/common/userrealm/a",
-            "/common/discovery/instance",
-            "/organizations/oauth2/v2.0/token",
-            "/metadata/endpoints",
-            "/healthz",
-            "/readyz",
-            "/",
-            "/adfs",
-            "/{t}/oauth2/v2.0/authorize",
-            "/{t}/oauth2/v2.0/logout",
-            "/v1.0/servicePrincipals",
-            "/v1.0/users",
-            "/v1.0/me",
-        ];
-        const FIELDS: &[&str] = &[
-            "grant_type",
-            "client_id",
-            "client_secret",
-            "scope",
-            "resource",
-            "username",
-            "password",
-            "refresh_token",
-            "device_code",
-            "code",
-            "client_assertion",
-            "client_assertion_type",
-            "claims",
-            "client_info",
-            "redirect_uri",
-            "code_verifier",
-            "user_code",
-            "state",
-            "decision",
-            "response_type",
-            "code_challenge",
-            "code_challenge_method",
-            "nonce",
-            "response_mode",
-            "assertion",
-            "requested_token_use",
-        ];
-        const VALUES: &[&str] = &[
-            "client_credentials",
-            "password",
-            "refresh_token",
-            "urn:ietf:params:oauth:grant-type:device_code",
-            "authorization_code",
-            "urn:ietf:params:oauth:grant-type:jwt-bearer",
-            "c0ffee00-1111-4222-8333-444455556666",
-            "simulated",
-            "https://management.sim.test/x/.default",
-            "openid profile offline_access",
-            "a@b",
-            "x.y.z",
-            "eyJhbGciOiJub25lIn0.e30.",
-            "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjEuNX0.AAAA",
-            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-            "{\"access_token\":{\"xms_cc\":{\"values\":[\"CP1\"]}}}",
-            "1",
-            "code",
-            "S256",
-            "http://localhost:8400",
-            "https://evil.example",
-            "04b07795-8ddb-461a-bbee-02f9e1bf7b46",
-        ];
-        let dice = &mut self.dice;
-        let path = dice.pick(PATHS).replace("{t}", TENANT);
-        let mut form = Vec::new();
-        for _ in 0..dice.roll(8) {
-            let value = if dice.once_in(4) {
-                dice.text()
-            } else {
-                dice.pick(VALUES).to_owned()
-            };
-            form.push(format!("{}={}", dice.pick(FIELDS), arm_ids::encode(&value)));
-        }
-        let form = form.join("&");
-        let get = dice.once_in(2);
-        let mut body = if get {
-            Vec::new()
-        } else {
-            form.clone().into_bytes()
-        };
-        if dice.once_in(10) {
-            body.push(0xff);
-        }
-        let mut sent = Sent {
-            method: if get { "GET" } else { "POST" }.to_owned(),
-            target: if get { format!("{path}?{form}") } else { path },
-            headers: vec![
-                ("host".to_owned(), b"arm.sim.test".to_vec()),
-                (
-                    "content-type".to_owned(),
-                    b"application/x-www-form-urlencoded".to_vec(),
-                ),
-            ],
-            body,
-            operation: None,
-            kind: String::new(),
-        };
-        if dice.once_in(4) {
-            self.shake(&mut sent);
-        }
-        sent
     }
 }
 

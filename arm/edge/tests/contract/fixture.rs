@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use arm_edge::{Edge, EdgeConfig};
@@ -96,6 +96,7 @@ impl Stamp {
             display_name: "Example".to_owned(),
             tenant_id: TENANT.to_owned(),
             registered: Vec::new(),
+            unregistered: Vec::new(),
             created_at: env.clock.now(),
         };
         let key = key::subscription(SUBSCRIPTION);
@@ -281,6 +282,8 @@ pub(crate) struct Things {
     pub(crate) left: AtomicUsize,
     /// How often it was asked to empty a group.
     pub(crate) asked: AtomicUsize,
+    /// Whether it has no resources.
+    pub(crate) none: AtomicBool,
 }
 
 const VERSIONS: &[&str] = &["2026-01-01", "2025-01-01"];
@@ -336,7 +339,16 @@ const THING: Kind = ResourceType {
     versions: VERSIONS,
     schema: None,
     members: Some(Members {
-        list: |_, subscription, group| Box::pin(async move { Ok(listed(subscription, group)) }),
+        list: |things, subscription, group| {
+            Box::pin(async move {
+                let none = things.none.load(Ordering::Relaxed);
+                Ok(if none {
+                    Vec::new()
+                } else {
+                    listed(subscription, group)
+                })
+            })
+        },
         delete: |things, _, _| Box::pin(async { Ok(things.emptied()) }),
     }),
     operations: &[

@@ -9,6 +9,7 @@ mod groups;
 mod headers;
 mod listener;
 mod operations;
+mod published;
 mod resources;
 mod tags;
 mod tokens;

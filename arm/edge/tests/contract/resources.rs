@@ -1,9 +1,11 @@
 //! Subscriptions, tenants, locations, providers, lists of resources.
 
+use std::sync::atomic::Ordering;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::fixture::{SUBSCRIPTION, Stamp, TENANT, VERSION};
+use crate::fixture::{SUBSCRIPTION, Stamp, TENANT, VERSION, thing};
 
 fn at(rest: &str) -> String {
     format!("/subscriptions/{SUBSCRIPTION}{rest}?{VERSION}")
@@ -39,7 +41,7 @@ async fn providers_are_listed_from_their_tables_and_registered() {
         .collect();
     assert_eq!(names, ["Microsoft.Test", "Microsoft.Resources"]);
     let test = stamp.get(&at("/providers/microsoft.test")).await.body;
-    assert_eq!(test["registrationState"], "NotRegistered");
+    assert_eq!(test["registrationState"], "Registered");
     let things = test["resourceTypes"]
         .as_array()
         .unwrap()
@@ -47,10 +49,19 @@ async fn providers_are_listed_from_their_tables_and_registered() {
         .find(|kind| kind["resourceType"] == "things")
         .unwrap();
     assert_eq!(things["apiVersions"], json!(["2026-01-01", "2025-01-01"]));
+    let used = at("/providers/Microsoft.Test/unregister");
+    let used = stamp.arm("POST", &used, None).await;
+    assert_eq!((used.status, used.code()), (StatusCode::CONFLICT, "Conflict"));
+    assert!(used.text.contains("/things/t'"), "{}", used.text);
+    let free = at("/providers/Microsoft.Resources/unregister");
+    assert_eq!(stamp.arm("POST", &free, None).await.code(), "OperationNotAllowed");
+    stamp.things.none.store(true, Ordering::Relaxed);
     for (action, state) in [
         ("register", "Registered"),
+        ("unregister", "Unregistered"),
+        ("unregister", "Unregistered"),
         ("register", "Registered"),
-        ("unregister", "NotRegistered"),
+        ("unregister", "Unregistered"),
     ] {
         let done = stamp
             .arm("POST", &at(&format!("/providers/Microsoft.Test/{action}")), None)
@@ -63,6 +74,32 @@ async fn providers_are_listed_from_their_tables_and_registered() {
             stamp.get(&at("/providers/Microsoft.Test")).await.body["registrationState"],
             state
         );
+    }
+    // Nothing is made or done with it until it is registered again; reading and deleting goes on.
+    stamp.group("g").await;
+    for (method, path, refused) in [
+        ("PUT", "things/x", true),
+        ("POST", "things/x/poke", true),
+        ("GET", "things/x", false),
+        ("GET", "things", false),
+        ("DELETE", "things/x", false),
+    ] {
+        let body = (method == "PUT").then(|| json!({}));
+        let answer = stamp.arm(method, &thing(path), body).await;
+        assert_eq!(
+            answer.status == StatusCode::CONFLICT,
+            refused,
+            "{method} {path}: {}",
+            answer.text
+        );
+        if refused {
+            let error = &answer.body["error"];
+            assert_eq!(error["code"], "MissingSubscriptionRegistration");
+            // As the Azure CLI reads it out.
+            let named = error["message"].as_str().unwrap().rsplit_once('\'').unwrap().0;
+            assert_eq!(named.split_once('\'').unwrap().1, "Microsoft.Test");
+            assert_eq!(error["details"][0]["target"], "Microsoft.Test");
+        }
     }
     let tenant = stamp
         .get(&format!("/providers/Microsoft.Test?{VERSION}"))

@@ -114,6 +114,9 @@ fn health(place: &Place<'_>, addon: &Addon) -> Option<Ailment> {
 }
 
 /// Names of the cluster; names outside only where there is somebody to ask; what the tenant adds.
+///
+/// Answers about the cluster's own names are not kept, as with kubeadm: they come from memory anyway, and one that is kept outlives what it
+/// tells of. A name that was asked for before its pod was there would not exist for another half a minute.
 fn corefile(options: &AddonOptions, custom: &Custom) -> String {
     let (within, behind) = custom.imports();
     let forward = if options.upstream_dns.is_empty() {
@@ -126,7 +129,8 @@ fn corefile(options: &AddonOptions, custom: &Custom) -> String {
         ".:53 {{\n    errors\n    health {{\n        lameduck 5s\n    }}\n    ready\n    \
          kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        pods insecure\n        \
          fallthrough in-addr.arpa ip6.arpa\n        ttl 30\n    }}\n    prometheus :9153\n{forward}    \
-         cache 30\n    loop\n    reload\n    loadbalance\n{within}}}\n{behind}"
+         cache 30 {{\n        disable success cluster.local\n        disable denial cluster.local\n    }}\n    \
+         loop\n    reload\n    loadbalance\n{within}}}\n{behind}"
     )
 }
 

@@ -1,15 +1,59 @@
 //! Who may do what, of those that Landfall itself makes credentials for.
+//!
+//! A credential that is handed out is a user of its own, and what it may do hangs on one binding of its own
+//! ([`credential_binding`]): taking that away takes the credential away, at once and without a restart. The bindings are no part of the
+//! add-on: the control loops keep them, by what the store says.
 
-use cluster_api::Watch;
+use cluster_api::{COMMAND_NAMESPACE, Watch};
+use cluster_spec::CredentialKind;
 use serde_json::{Value, json};
 
-use crate::{Addon, Edits, health, managed};
+use crate::{Addon, Edits, health, label, managed};
 
-/// The group that AKS's user credential stands for here, bound to `cluster-admin`. A group of its own, not `system:masters`,
-/// so that an administrator can take it away.
-pub const USERS_GROUP: &str = "landfall:cluster-users";
-/// Who the monitoring credential is, bound to a read-only role.
-pub const MONITORING_USER: &str = "landfall:monitoring";
+/// What the user credential may do.
+const USER_ROLE: &str = "landfall:cluster-user";
+/// What the monitoring credential may do.
+const MONITORING_ROLE: &str = "landfall:cluster-monitoring";
+/// The policy that keeps user credentials out of the cluster's own namespaces.
+const USER_POLICY: &str = "landfall-cluster-users";
+/// What every credential's user name and binding begin with.
+const CREDENTIALS: &str = "landfall:credential:";
+
+/// Bindings of credentials that releases handed out which kept no record of them: they are removed.
+const RETIRED: [&str; 3] = [
+    "landfall:cluster-users",
+    "landfall:monitoring:nodes",
+    "landfall:monitoring:view",
+];
+
+/// Where bindings of credentials are found, among others.
+pub const CREDENTIAL_BINDINGS: Watch = managed("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None);
+
+/// The cluster's own namespaces, in which a pod may be made whoever its service account is.
+const OWN_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", COMMAND_NAMESPACE];
+
+/// Who a credential is in its cluster; also the name of its binding.
+pub fn credential_user(kind: CredentialKind, id: &str) -> String {
+    format!("{CREDENTIALS}{}:{id}", kind.word())
+}
+
+/// All that a credential may do.
+pub fn credential_binding(kind: CredentialKind, id: &str) -> Value {
+    let role = match kind {
+        CredentialKind::Admin => "cluster-admin",
+        CredentialKind::User => USER_ROLE,
+        CredentialKind::Monitoring => MONITORING_ROLE,
+    };
+    let name = credential_user(kind, id);
+    let mut binding = binding(&name, role, "User", &name);
+    label(&mut binding);
+    binding
+}
+
+/// Whether a binding is a credential's, of this release or of one before.
+pub fn is_credential_binding(name: &str) -> bool {
+    name.starts_with(CREDENTIALS) || RETIRED.contains(&name)
+}
 
 pub(crate) const ROLES: Addon = Addon {
     name: "roles",
@@ -29,14 +73,31 @@ const WATCHES: [Watch; 2] = [
     managed("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None),
 ];
 
+fn binding(name: &str, role: &str, kind: &str, subject: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
+        "subjects": [{ "kind": kind, "name": subject, "apiGroup": "rbac.authorization.k8s.io" }]
+    })
+}
+
+fn role(name: &str, labels: &Value, rules: &Value) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": { "name": name, "labels": labels },
+        "rules": rules,
+    })
+}
+
+/// A role whose rules Kubernetes gathers from others.
+fn gathered(name: &str, selectors: &Value) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": name },
+        "aggregationRule": { "clusterRoleSelectors": selectors },
+    })
+}
+
 fn objects() -> Vec<Value> {
-    let binding = |name: &str, role: &str, kind: &str, subject: &str| {
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": name },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
-            "subjects": [{ "kind": kind, "name": subject, "apiGroup": "rbac.authorization.k8s.io" }]
-        })
-    };
     vec![
         // The API server towards kubelets: logs, exec, port-forward.
         binding(
@@ -52,21 +113,165 @@ fn objects() -> Vec<Value> {
             "Group",
             "system:nodes",
         ),
-        // AKS without Entra ID: the user credential may do everything.
-        binding(USERS_GROUP, "cluster-admin", "Group", USERS_GROUP),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": MONITORING_USER },
-            "rules": [
+        gathered(
+            USER_ROLE,
+            &json!([
+                { "matchLabels": { "landfall.dev/aggregate-to-cluster-user": "true" } },
+                { "matchLabels": { "rbac.authorization.k8s.io/aggregate-to-view": "true" } },
+                // What charts bring for their own types; what Kubernetes brings lets users be any service account, cluster-wide.
+                {
+                    "matchLabels": { "rbac.authorization.k8s.io/aggregate-to-edit": "true" },
+                    "matchExpressions": [{ "key": "kubernetes.io/bootstrapping", "operator": "DoesNotExist" }]
+                }
+            ]),
+        ),
+        role(
+            "landfall:aggregate-to-cluster-user",
+            &json!({ "landfall.dev/aggregate-to-cluster-user": "true" }),
+            &user_rules(),
+        ),
+        gathered(
+            MONITORING_ROLE,
+            &json!([
+                { "matchLabels": { "landfall.dev/aggregate-to-cluster-monitoring": "true" } },
+                { "matchLabels": { "rbac.authorization.k8s.io/aggregate-to-view": "true" } }
+            ]),
+        ),
+        role(
+            "landfall:aggregate-to-cluster-monitoring",
+            &json!({ "landfall.dev/aggregate-to-cluster-monitoring": "true" }),
+            &json!([
                 { "apiGroups": [""], "resources": ["nodes", "nodes/metrics", "nodes/stats"], "verbs": ["get", "list", "watch"] },
                 { "nonResourceURLs": ["/metrics"], "verbs": ["get"] }
-            ]
-        }),
-        binding(
-            "landfall:monitoring:nodes",
-            MONITORING_USER,
-            "User",
-            MONITORING_USER,
+            ]),
         ),
-        binding("landfall:monitoring:view", "view", "User", MONITORING_USER),
+        user_policy(),
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": { "name": USER_POLICY },
+            "spec": { "policyName": USER_POLICY, "validationActions": ["Deny"] }
+        }),
     ]
+}
+
+/// What users change in namespaces, and what of the cluster they read. Neither roles and their bindings, nor tokens of service accounts,
+/// nor anything in a service account's name.
+fn user_rules() -> Value {
+    let change = [
+        "create",
+        "delete",
+        "deletecollection",
+        "get",
+        "list",
+        "patch",
+        "update",
+        "watch",
+    ];
+    let read = ["get", "list", "watch"];
+    json!([
+        {
+            "apiGroups": [""],
+            "resources": [
+                "configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "pods/attach", "pods/ephemeralcontainers",
+                "pods/exec", "pods/portforward", "pods/proxy", "replicationcontrollers", "replicationcontrollers/scale", "secrets",
+                "serviceaccounts", "services", "services/proxy"
+            ],
+            "verbs": change
+        },
+        { "apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"] },
+        { "apiGroups": [""], "resources": ["namespaces"], "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"] },
+        {
+            "apiGroups": ["apps"],
+            "resources": [
+                "daemonsets", "deployments", "deployments/rollback", "deployments/scale", "replicasets", "replicasets/scale",
+                "statefulsets", "statefulsets/scale"
+            ],
+            "verbs": change
+        },
+        { "apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": change },
+        { "apiGroups": ["batch"], "resources": ["cronjobs", "jobs"], "verbs": change },
+        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": change },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": read },
+        { "apiGroups": ["networking.k8s.io"], "resources": ["ingresses", "networkpolicies"], "verbs": change },
+        { "apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": change },
+        { "apiGroups": [""], "resources": ["nodes", "persistentvolumes"], "verbs": read },
+        { "apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": read },
+        { "apiGroups": ["networking.k8s.io"], "resources": ["ingressclasses"], "verbs": read },
+        { "apiGroups": ["scheduling.k8s.io"], "resources": ["priorityclasses"], "verbs": read },
+        { "apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": read }
+    ])
+}
+
+/// Users change nothing in the cluster's own namespaces: whoever makes a pod there is any service account there, and some of those may do
+/// everything.
+fn user_policy() -> Value {
+    let user = format!("{CREDENTIALS}{}:", CredentialKind::User.word());
+    let own: Vec<String> = OWN_NAMESPACES
+        .iter()
+        .map(|namespace| format!("'{namespace}'"))
+        .collect();
+    let own = own.join(", ");
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": USER_POLICY },
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE", "DELETE", "CONNECT"], "resources": ["*/*"]
+            }] },
+            "matchConditions": [
+                { "name": "cluster-user", "expression": format!("request.userInfo.username.startsWith('{user}')") },
+                { "name": "own-namespace", "expression": format!("has(request.namespace) && request.namespace in [{own}]") }
+            ],
+            "validations": [{
+                "expression": "false",
+                "message": "a cluster user changes nothing in the cluster's own namespaces; an administrator may (az aks get-credentials --admin)"
+            }]
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_a_user_with_one_binding_and_in_no_group() {
+        for (kind, role) in [
+            (CredentialKind::Admin, "cluster-admin"),
+            (CredentialKind::User, USER_ROLE),
+            (CredentialKind::Monitoring, MONITORING_ROLE),
+        ] {
+            let binding = credential_binding(kind, "a1");
+            let user = credential_user(kind, "a1");
+            assert_eq!(binding["metadata"]["name"], user);
+            assert!(is_credential_binding(&user) && user.len() <= 64, "{user}");
+            assert_eq!(binding["roleRef"]["name"], role);
+            assert_eq!(
+                binding["subjects"],
+                json!([{ "kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io" }])
+            );
+        }
+        for own in objects() {
+            let name = own["metadata"]["name"].as_str().unwrap();
+            assert!(!is_credential_binding(name), "{name} is the add-on's");
+        }
+    }
+
+    #[test]
+    fn users_are_nobody_else_and_change_nobodys_rights() {
+        let rules = user_rules();
+        for rule in rules.as_array().unwrap() {
+            let verbs = rule["verbs"].as_array().unwrap();
+            assert!(
+                ["*", "impersonate", "bind", "escalate"]
+                    .iter()
+                    .all(|verb| !verbs.contains(&json!(verb))),
+                "{rule}"
+            );
+            assert_ne!(rule["apiGroups"], json!(["rbac.authorization.k8s.io"]));
+            let resources = rule["resources"].as_array().unwrap();
+            assert!(!resources.contains(&json!("serviceaccounts/token")) && !resources.contains(&json!("*")));
+        }
+    }
 }

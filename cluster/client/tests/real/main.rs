@@ -8,6 +8,7 @@
     reason = "a test may panic, and says what it measured"
 )]
 
+mod credentials;
 mod stand;
 
 use std::time::Duration;
@@ -331,19 +332,7 @@ async fn rights(stand: &Stand) {
         assert_eq!(stand.anonymously(path).await, Err(401), "{path}");
     }
 
-    stand.kubectl_as("user", "create namespace theirs").await.unwrap();
-    for (arguments, may) in [
-        ("get nodes", true),
-        ("get pods -A", true),
-        ("get secrets -A", false),
-        ("create namespace x", false),
-    ] {
-        assert_eq!(
-            stand.kubectl_as("monitoring", arguments).await.is_ok(),
-            may,
-            "{arguments}"
-        );
-    }
+    credentials::may(stand).await;
 
     // Beyond loopback listen the API server, for everybody, and etcd, for other members and with their certificates only.
     let sockets = stand

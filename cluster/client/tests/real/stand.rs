@@ -9,7 +9,7 @@ use agent_protocol::{
 use base_env::Env;
 use base_testkit::needs;
 use cluster_api::{ClusterApi, Connect as _, NodeWish};
-use cluster_bootstrap::{ControlPlaneAddresses, ControlPlanePlace, NodePlace};
+use cluster_bootstrap::{Bearer, ControlPlaneAddresses, ControlPlanePlace, NodePlace};
 use cluster_client::KubeConnect;
 use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, CredentialKind, DEFAULT_VM_SIZE, PodNetworking, PoolSpec, testkit};
@@ -23,9 +23,6 @@ const AGENT: &str = "#!/bin/sh\ntrap 'trap \"\" TERM; kill -TERM -1; sleep 3; ex
 
 pub(crate) const NETWORK: &str = "vnet";
 pub(crate) const CONTROL_PLANE: &str = "cp";
-
-/// Where the administrator's kubeconfig lies in the control plane machine.
-const ADMIN: &str = "/root/admin.kubeconfig";
 
 struct OneImage(Vec<PathBuf>);
 
@@ -181,32 +178,30 @@ impl Stand {
             self.fabric.stamp_network(),
         );
         let mut machine = machine(CONTROL_PLANE, "control-plane", &config, nics);
-        let kubeconfig = cluster_bootstrap::kubeconfig(
-            &self.spec,
-            &self.pki,
-            &format!("https://{}", self.at.vip),
-            CredentialKind::Admin,
-            now,
-        )
-        .unwrap();
-        machine.seed_files.insert(ADMIN.into(), kubeconfig);
-        for (name, kind) in [
-            ("user", CredentialKind::User),
-            ("monitoring", CredentialKind::Monitoring),
+        for (name, bearer) in [
+            ("admin", Bearer::Operator),
+            ("one", Bearer::Credential(CredentialKind::Admin, "one")),
+            ("user", Bearer::Credential(CredentialKind::User, "user")),
+            (
+                "monitoring",
+                Bearer::Credential(CredentialKind::Monitoring, "monitoring"),
+            ),
         ] {
-            let text = cluster_bootstrap::kubeconfig(
-                &self.spec,
-                &self.pki,
-                &format!("https://{}", self.at.vip),
-                kind,
-                now,
-            )
-            .unwrap();
+            let text = self.kubeconfig(bearer, Duration::from_secs(60 * 60));
             machine
                 .seed_files
                 .insert(format!("/root/{name}.kubeconfig"), text);
         }
         machine
+    }
+
+    /// A kubeconfig that is good for so long.
+    pub(crate) fn kubeconfig(&self, bearer: Bearer<'_>, lasts: Duration) -> String {
+        let now = self.env.clock.now();
+        let server = format!("https://{}", self.at.vip);
+        let until = now.checked_add(lasts).unwrap();
+        let certificate = cluster_bootstrap::client_certificate(&self.pki, bearer, now, until).unwrap();
+        cluster_bootstrap::kubeconfig(&self.spec, &self.pki, &server, bearer, &certificate)
     }
 
     pub(crate) fn node(&self, place: &NodePlace) -> MachineSpec {

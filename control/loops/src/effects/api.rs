@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use cluster_api::{AddonAilment, Drained, NodeSeen};
-use control_planner::{AddonsSeen, ApiEffect, Reach};
+use base_errors::chain;
+use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish};
+use cluster_balancers::Wish;
+use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, Reach};
 use jiff::Timestamp;
 
 use super::{EffectError, Job, commands};
@@ -17,6 +19,8 @@ pub(crate) enum ApiOutcome {
         /// When the look began.
         at: Timestamp,
         nodes: Vec<NodeSeen>,
+        /// What its Services of type LoadBalancer ask for; `None`: it does not say, and what is known of them goes on.
+        services: Option<Vec<Wish>>,
     },
     /// A node object is as wished.
     NodeSet { machine: String, inputs: String },
@@ -28,12 +32,16 @@ pub(crate) enum ApiOutcome {
         change: u64,
         ailments: Vec<AddonAilment>,
     },
+    /// Credentials work as they should, and no others.
+    CredentialsSet { wish: CredentialsWish, change: u64 },
     /// Pods were evicted once.
     Drained { machine: String, drained: Drained },
     /// A node object is gone.
     NodeDeleted(String),
     /// A command is so far; `true`: nothing is left to do for it.
     Command(String, bool),
+    /// A Service is as wished.
+    ServiceSet(ServiceWish),
 }
 
 /// Its lane, and how much of its tenant's share it takes.
@@ -43,9 +51,11 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::SetNode { .. }
         | ApiEffect::ApproveServing
         | ApiEffect::ApplyAddons { .. }
+        | ApiEffect::SetCredentials(_)
         | ApiEffect::Drain { .. }
         | ApiEffect::DeleteNode(_)
-        | ApiEffect::Command(_) => (Lane::Call, 1),
+        | ApiEffect::Command(_)
+        | ApiEffect::SetService(_) => (Lane::Call, 1),
     }
 }
 
@@ -56,9 +66,11 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::SetNode { .. }
         | ApiEffect::ApproveServing
         | ApiEffect::ApplyAddons { .. }
+        | ApiEffect::SetCredentials(_)
         | ApiEffect::Drain { .. }
         | ApiEffect::DeleteNode(_)
-        | ApiEffect::Command(_) => settings.api_bound,
+        | ApiEffect::Command(_)
+        | ApiEffect::SetService(_) => settings.api_bound,
     }
 }
 
@@ -69,9 +81,11 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::SetNode { node, .. } => format!("labelling node {node}"),
         ApiEffect::ApproveServing => "approving serving certificates".to_owned(),
         ApiEffect::ApplyAddons { .. } => "applying the add-ons".to_owned(),
+        ApiEffect::SetCredentials(_) => "granting credentials".to_owned(),
         ApiEffect::Drain { node, .. } => format!("draining node {node}"),
         ApiEffect::DeleteNode(node) => format!("removing node {node}"),
         ApiEffect::Command(id) => format!("running command {id}"),
+        ApiEffect::SetService(wish) => format!("writing to the Service {}/{}", wish.namespace, wish.name),
     }
 }
 
@@ -89,6 +103,7 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
                 change: job.change,
                 at,
                 nodes: api.nodes().await?,
+                services: services(job).await?,
             })
         }
         ApiEffect::SetNode { machine, inputs, .. } => {
@@ -126,6 +141,20 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
                 ailments: recipes.addon_ailments(&site.cluster, &read),
             })
         }
+        ApiEffect::SetCredentials(wish) => {
+            let bindings = recipes.credentials(wish);
+            let changed = job
+                .api()?
+                .replace(&bindings.of, bindings.own, &bindings.granted, &bindings.withdrawn)
+                .await?;
+            if changed > 0 {
+                tracing::info!(cluster = job.uid, changed, "granted or withdrew credentials");
+            }
+            Ok(ApiOutcome::CredentialsSet {
+                wish: wish.clone(),
+                change: job.change,
+            })
+        }
         ApiEffect::Drain { machine, node } => Ok(ApiOutcome::Drained {
             machine: machine.clone(),
             drained: job.api()?.drain(node).await?,
@@ -138,13 +167,47 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             let done = commands::step(job, id).await?;
             Ok(ApiOutcome::Command(id.clone(), done))
         }
+        ApiEffect::SetService(wish) => {
+            job.api()?.set_service(wish).await?;
+            Ok(ApiOutcome::ServiceSet(wish.clone()))
+        }
+    }
+}
+
+/// What the cluster's Services of type LoadBalancer ask for. A tenant may have so many of them that they are not read: the cluster answers
+/// all the same.
+async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
+    match job.api()?.services().await {
+        Ok(found) => {
+            let wishes = found
+                .into_iter()
+                .filter_map(|service| Wish::read(&service.object, service.endpoints));
+            Ok(Some(wishes.collect()))
+        }
+        Err(error @ ClusterError::Refused { .. }) => {
+            tracing::warn!(
+                cluster = job.uid,
+                "load balancers stay as they are: {}",
+                chain(&error)
+            );
+            Ok(None)
+        }
+        Err(error @ ClusterError::Unavailable(_)) => Err(error.into()),
     }
 }
 
 /// Takes in how it ended.
 pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) {
     match outcome {
-        ApiOutcome::Answers { change, at, nodes } => state.api_answered(change, at, nodes),
+        ApiOutcome::Answers {
+            change,
+            at,
+            nodes,
+            services,
+        } => {
+            state.api_answered(change, at, nodes);
+            state.api_told_services(services);
+        }
         ApiOutcome::NodeSet { machine, inputs } => {
             state.api.set.insert(machine, inputs);
         }
@@ -159,6 +222,13 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
                 at: now,
                 change,
                 ailments,
+            });
+        }
+        ApiOutcome::CredentialsSet { wish, change } => {
+            state.api.credentials = Some(CredentialsSeen {
+                wish,
+                at: now,
+                change,
             });
         }
         ApiOutcome::Drained { machine, drained } => {
@@ -176,6 +246,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
                 state.commands.insert(id, again);
             }
         }
+        ApiOutcome::ServiceSet(wish) => state.service_set(&wish),
     }
 }
 
@@ -192,9 +263,11 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         ApiEffect::SetNode { .. }
         | ApiEffect::ApproveServing
         | ApiEffect::ApplyAddons { .. }
+        | ApiEffect::SetCredentials(_)
         | ApiEffect::Drain { .. }
         | ApiEffect::DeleteNode(_)
-        | ApiEffect::Command(_) => {
+        | ApiEffect::Command(_)
+        | ApiEffect::SetService(_) => {
             // Refused or not answered: a look tells which.
             state.api.change += 1;
         }

@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use agent_protocol::{SEED_PATH, Seed as AgentSeed};
 use cluster_spec::vm_size;
-use control_planner::{FabricEffect, NetworkSeen, Presence};
+use control_planner::{FabricEffect, NetworkLayout, NetworkSeen, Presence};
 use control_records::{Role, key};
-use fabric_api::{
-    CONTROL_PLANE, FabricError, Inventory, MachineId, MachineSpec, Power, ROLE_LABEL, RouteSpec,
-};
+use fabric_api::{CONTROL_PLANE, FabricError, Inventory, MachineId, MachineSpec, Power, ROLE_LABEL};
 use jiff::Timestamp;
 
 use super::{EffectError, Job};
@@ -19,7 +17,7 @@ pub(crate) enum FabricOutcome {
     /// The machines that there are, as far as they are this cluster's.
     Found(BTreeMap<String, Presence>),
     /// The VNET is there.
-    NetworkMade(Vec<RouteSpec>),
+    NetworkMade(NetworkLayout),
     /// The VNET is gone.
     NetworkGone,
     /// The machine runs.
@@ -88,10 +86,18 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
     let fabric = &job.deps.fabric;
     match effect {
         FabricEffect::Look => look(job).await,
-        FabricEffect::EnsureNetwork(routes) => {
-            let spec = job.deps.recipes.network(job.site()?, routes.clone());
+        FabricEffect::EnsureNetwork(layout) => {
+            let mut spec = job.deps.recipes.network(job.site()?, layout);
+            if !layout.kept_balancers.is_empty() {
+                // Of these, only the fabric knows what they are for.
+                let before = fabric.network(&spec.id).await?;
+                let before = before.into_iter().flat_map(|before| before.balancers);
+                spec.balancers
+                    .extend(before.filter(|balancer| layout.kept_balancers.contains(&balancer.address)));
+                spec.balancers.sort();
+            }
             fabric.ensure_network(&spec).await?;
-            Ok(FabricOutcome::NetworkMade(routes.clone()))
+            Ok(FabricOutcome::NetworkMade(layout.clone()))
         }
         FabricEffect::DeleteNetwork => {
             fabric.delete_network(&network_id(&job.uid)).await?;
@@ -161,7 +167,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
 pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
     match outcome {
         FabricOutcome::Found(found) => state.found(found),
-        FabricOutcome::NetworkMade(routes) => state.network = NetworkSeen::Made(routes),
+        FabricOutcome::NetworkMade(layout) => state.network = NetworkSeen::Made(layout),
         FabricOutcome::NetworkGone => state.network = NetworkSeen::Gone,
         FabricOutcome::MachineRuns(machine) => {
             state.presence.insert(machine, Presence::Running);

@@ -258,7 +258,7 @@ pub(crate) async fn connect(
 
 #[cfg(test)]
 mod tests {
-    use control_planner::{ApiEffect, ConfigEffect, FabricEffect, NetworkSeen, Presence};
+    use control_planner::{ApiEffect, ConfigEffect, FabricEffect, NetworkLayout, NetworkSeen, Presence};
 
     use super::*;
 
@@ -278,7 +278,7 @@ mod tests {
                 at,
             },
             FabricEffect::DeleteMachine(machine()),
-            FabricEffect::EnsureNetwork(Vec::new()),
+            FabricEffect::EnsureNetwork(NetworkLayout::default()),
             FabricEffect::DeleteNetwork,
         ] {
             let effect = Effect::from(effect);
@@ -308,12 +308,12 @@ mod tests {
     #[test]
     fn a_network_that_is_being_removed_is_not_there_any_more() {
         let mut state = LoopState::new("c");
-        state.network = NetworkSeen::Made(Vec::new());
+        state.network = NetworkSeen::Made(NetworkLayout::default());
         state.begins(
-            &FabricEffect::EnsureNetwork(Vec::new()).into(),
+            &FabricEffect::EnsureNetwork(NetworkLayout::default()).into(),
             std::iter::empty(),
         );
-        assert_eq!(state.network, NetworkSeen::Made(Vec::new()));
+        assert_eq!(state.network, NetworkSeen::Made(NetworkLayout::default()));
         state.begins(&FabricEffect::DeleteNetwork.into(), std::iter::empty());
         assert_eq!(state.network, NetworkSeen::Unknown);
     }

@@ -1,6 +1,9 @@
 //! Effects on a cluster by way of its API.
 
+use cluster_api::ServiceWish;
+
 use super::subject::Subject;
+use crate::features::credentials::CredentialsWish;
 
 /// An effect on what a cluster's API holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +26,8 @@ pub enum ApiEffect {
         /// [`crate::addons_inputs`] they are computed from.
         inputs: String,
     },
+    /// Make credentials work, and others not any more.
+    SetCredentials(CredentialsWish),
     /// Cordon a node and evict its pods once.
     Drain {
         /// Whose node.
@@ -34,6 +39,8 @@ pub enum ApiEffect {
     DeleteNode(String),
     /// Take a command one step further: run it, see how far it is, write down what came of it, remove what it left.
     Command(String),
+    /// Write to a Service what becomes of its load balancer.
+    SetService(ServiceWish),
 }
 
 impl ApiEffect {
@@ -46,7 +53,9 @@ impl ApiEffect {
             }
             Self::ApproveServing => Subject::Serving,
             Self::ApplyAddons { .. } => Subject::Addons,
+            Self::SetCredentials(_) => Subject::Credentials,
             Self::Command(id) => Subject::Command(id.clone()),
+            Self::SetService(wish) => Subject::Service(wish.uid.clone()),
         }
     }
 }

@@ -1,17 +1,17 @@
 //! Effects on machines and networks.
 
-use fabric_api::RouteSpec;
 use jiff::Timestamp;
 
 use super::subject::Subject;
+use crate::NetworkLayout;
 
 /// An effect on the fabric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FabricEffect {
     /// See which of the cluster's machines there are.
     Look,
-    /// Make the VNET be there with these routes.
-    EnsureNetwork(Vec<RouteSpec>),
+    /// Make the VNET be there with these subnets, routes and rules.
+    EnsureNetwork(NetworkLayout),
     /// Remove the VNET.
     DeleteNetwork,
     /// Make a machine be there and run.

@@ -20,6 +20,10 @@ pub enum Subject {
     Serving,
     /// Add-ons.
     Addons,
+    /// Credentials.
+    Credentials,
     /// A command, by its id.
     Command(String),
+    /// A Service of type LoadBalancer, by its uid.
+    Service(String),
 }

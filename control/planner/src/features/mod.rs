@@ -12,8 +12,10 @@ pub(crate) mod addons;
 pub(crate) mod addresses;
 pub(crate) mod api;
 pub(crate) mod backup;
+pub(crate) mod balancers;
 pub(crate) mod commands;
 pub(crate) mod configurations;
+pub(crate) mod credentials;
 pub(crate) mod deletion;
 pub(crate) mod halt;
 pub(crate) mod heal;
@@ -42,6 +44,8 @@ pub(crate) const FEATURES: &[Feature] = &[
     members::FEATURE,
     nodes::FEATURE,
     addons::FEATURE,
+    credentials::FEATURE,
+    balancers::FEATURE,
     commands::FEATURE,
     restore::FEATURE,
 ];

@@ -1,5 +1,8 @@
 //! A world where what is planned happens at once.
 
+use cluster_api::Ingress;
+use control_records::balancer::BalancerRecord;
+
 use super::*;
 
 /// See the module.
@@ -205,6 +208,58 @@ impl Ideal {
                 let machine = self.seen.machines.remove(id).unwrap();
                 assert_eq!(machine.presence, Presence::Gone, "a record goes last");
             }
+            Write::RevokeCredential(id) => {
+                let mut records = self.seen.credentials.iter_mut();
+                let record = records.find(|record| record.id == *id).unwrap();
+                assert!(record.revoked.is_none());
+                Arc::make_mut(record).revoked = Some(control_records::credential::Revoked {
+                    at: self.now,
+                    by: None,
+                });
+            }
+            Write::ForgetCredential(id) => self.seen.credentials.retain(|record| record.id != *id),
+            Write::RecordBalancer {
+                uid,
+                namespace,
+                name,
+                address,
+                internal,
+            } => {
+                let mut others = self.seen.balancers.iter();
+                assert!(
+                    others.all(|other| other.address != *address && other.uid != *uid),
+                    "{address} was taken"
+                );
+                assert!(
+                    *internal || self.seen.taken.insert(*address),
+                    "{address} was taken"
+                );
+                let record = BalancerRecord {
+                    v: 1,
+                    uid: uid.clone(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    address: *address,
+                    internal: *internal,
+                    created_at: self.now,
+                };
+                self.seen.balancers.push(Arc::new(record));
+                self.seen.balancers.sort_by(|one, other| one.uid.cmp(&other.uid));
+            }
+            Write::ForgetBalancer(uid) => {
+                let record = self
+                    .seen
+                    .balancers
+                    .iter()
+                    .find(|record| record.uid == *uid)
+                    .unwrap();
+                let address = record.address;
+                if let NetworkSeen::Made(layout) = &self.seen.network {
+                    assert!(!layout.balances(address), "a record goes last");
+                }
+                self.seen.taken.remove(&address);
+                self.seen.balancers.retain(|record| record.uid != *uid);
+            }
             Write::Progress { id, progress } => {
                 let mut operations = self.seen.operations.iter_mut();
                 let operation = operations.find(|operation| operation.id == *id).unwrap();
@@ -254,8 +309,8 @@ impl Ideal {
                     made_at: self.now,
                 };
             }
-            Effect::Fabric(FabricEffect::EnsureNetwork(routes)) => {
-                self.seen.network = NetworkSeen::Made(routes.clone())
+            Effect::Fabric(FabricEffect::EnsureNetwork(layout)) => {
+                self.seen.network = NetworkSeen::Made(layout.clone())
             }
             Effect::Fabric(FabricEffect::EnsureMachine(id)) => {
                 assert!(
@@ -306,6 +361,14 @@ impl Ideal {
                     ailments: Vec::new(),
                 });
             }
+            Effect::Api(ApiEffect::SetCredentials(wish)) => {
+                // As with objects of add-ons: what was seen last may say that the API is there when it is no more.
+                api.credentials = Some(CredentialsSeen {
+                    wish: wish.clone(),
+                    at: self.now,
+                    change: api.change,
+                });
+            }
             Effect::Api(ApiEffect::Drain { machine, node }) => {
                 assert!(api.node(node).is_some());
                 self.seen.machines.get_mut(machine).unwrap().drain = Some(Drain {
@@ -326,6 +389,27 @@ impl Ideal {
                 {
                     self.seen.commands.remove(id);
                 }
+            }
+            Effect::Api(ApiEffect::SetService(wish)) => {
+                api.told.extend(
+                    wish.note
+                        .as_ref()
+                        .map(|note| (wish.uid.clone(), note.message.clone())),
+                );
+                let services = api.services.get_or_insert_default();
+                match services.iter_mut().find(|service| service.uid == wish.uid) {
+                    None => drop(api.released.insert(wish.uid.clone())),
+                    Some(service) => {
+                        service.finalizer = wish.finalizer.unwrap_or(service.finalizer);
+                        service.shown = match wish.ingress {
+                            Ingress::AsItIs => service.shown,
+                            Ingress::Nothing => None,
+                            Ingress::At(address) => Some(address),
+                        };
+                    }
+                }
+                // What nobody keeps any more is gone.
+                services.retain(|service| !service.deleting || service.finalizer);
             }
             Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),
             Effect::Fabric(FabricEffect::DeleteMachine(id))

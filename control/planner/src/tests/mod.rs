@@ -27,10 +27,14 @@ use super::*;
 mod addons;
 #[path = "../features/backup/tests.rs"]
 mod backup;
+#[path = "../features/balancers/tests.rs"]
+mod balancers;
 #[path = "../features/commands/tests.rs"]
 mod commands;
 #[path = "../features/configurations/tests.rs"]
 mod configurations;
+#[path = "../features/credentials/tests.rs"]
+mod credentials;
 #[path = "../features/heal/tests.rs"]
 mod healing;
 #[path = "../features/heal/tests_members.rs"]
@@ -38,6 +42,8 @@ mod healing_members;
 mod ideal;
 #[path = "../features/members/tests.rs"]
 mod members;
+#[path = "../features/network/tests.rs"]
+mod network;
 #[path = "../features/nodes/tests.rs"]
 mod nodes;
 mod operations;
@@ -86,11 +92,15 @@ fn nothing_yet() -> Observation {
         inventory_stale: false,
         unknown_machines: UnknownMachines::None,
         kept: KeptPlaces::default(),
+        neighbours: Neighbours::default(),
+        guards: BTreeMap::new(),
         silent_machines: SilentMachines::default(),
         gaps: Arc::default(),
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
+        credentials: Vec::new(),
+        balancers: Vec::new(),
         commands: BTreeMap::new(),
         busy: BTreeSet::new(),
         held: BTreeMap::new(),
@@ -148,6 +158,7 @@ fn machine(id: &str, role: Role) -> Machine {
         report: None,
         drain: None,
         contact: Some(Duration::ZERO),
+        hung_up: None,
         running_since: None,
         symptom: None,
         well_since: None,

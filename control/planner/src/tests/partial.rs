@@ -72,7 +72,7 @@ prop_compose! {
         match network {
             0 => ideal.seen.network = NetworkSeen::Unknown,
             1 => ideal.seen.network = NetworkSeen::Gone,
-            2 => ideal.seen.network = NetworkSeen::Made(Vec::new()),
+            2 => ideal.seen.network = NetworkSeen::Made(NetworkLayout::default()),
             _ => {}
         }
         for index in 0..strays {

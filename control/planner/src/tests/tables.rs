@@ -555,7 +555,7 @@ fn no_place_is_given_out_before_it_is_known_what_is_in_no_record_nor_one_that_is
     }];
     let plan = more.plan();
     let route_stays = plan.effects.iter().any(|effect| {
-        matches!(effect, Effect::Fabric(FabricEffect::EnsureNetwork(routes)) if routes.contains(&more.seen.kept.routes[0]))
+        matches!(effect, Effect::Fabric(FabricEffect::EnsureNetwork(layout)) if layout.routes.contains(&more.seen.kept.routes[0]))
     });
     assert!(route_stays, "{plan:?}");
     let role = plan.writes.iter().find_map(|write| match write {

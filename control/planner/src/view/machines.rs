@@ -4,7 +4,7 @@ use agent_protocol::DiskSeen;
 use cluster_spec::{PodNetworking, PoolSpec};
 use control_records::{Part, RepairStep, Role, epoch::is_first};
 
-use crate::{ConfigSeen, Draft, Machine, Presence, Reach, Subject};
+use crate::{ConfigSeen, Draft, Machine, NetworkSeen, Presence, Reach, Subject};
 
 /// Whether a process stands by etcd: its failing is told and it is started again, and no machine is taken away for it.
 pub(crate) fn stands_by(process: &str) -> bool {
@@ -33,6 +33,19 @@ pub(crate) fn wants_look(draft: &Draft<'_>) -> bool {
     seen.inventory_stale || seen.machines.iter().any(unknown)
 }
 
+/// Whether the VNET is there, and in it the subnet that a machine is to be plugged into.
+pub(crate) fn has_its_subnet(draft: &Draft<'_>, machine: &Machine) -> bool {
+    let NetworkSeen::Made(layout) = &draft.seen.network else {
+        return false;
+    };
+    match machine.role() {
+        Some(Role::Node { address, .. }) if draft.desired.spec().network.vnet.is_some() => {
+            layout.subnets.iter().any(|range| range.contains(address))
+        }
+        _ => true,
+    }
+}
+
 pub(crate) fn staying<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
     draft
         .seen
@@ -46,6 +59,10 @@ pub(crate) fn in_force(draft: &Draft<'_>, machine: &Machine) -> bool {
     let ConfigSeen::Published { generation, .. } = machine.config else {
         return false;
     };
+    if machine.record.healing.off && machine.presence != Presence::Running {
+        // It takes it when it runs again.
+        return true;
+    }
     match &machine.report {
         Some(report) => report.generation >= generation,
         // After a restart of the service, an agent that has nothing new to say keeps silent for a while. What was in

@@ -5,3 +5,4 @@ pub(crate) mod control_plane;
 pub(crate) mod etcd;
 pub(crate) mod machines;
 pub(crate) mod majority;
+pub(crate) mod rotation;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{
-    ApiAccess, ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier, count_or_percent,
-    ip_range, taint,
+    ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier,
+    count_or_percent, ip_range, taint,
 };
 use ipnet::Ipv4Net;
 use serde::de::DeserializeOwned;
@@ -39,12 +39,22 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         node_resource_group: required(body, "/properties/nodeResourceGroup")?,
         fqdn: decided.fqdn.clone(),
         kubernetes_version: decided.kubernetes_version.clone(),
-        network: network(profile, &decided.ranges)?,
+        network: NetworkProfile {
+            vnet: decided.vnet.clone(),
+            ..network(profile, &decided.ranges)?
+        },
         pools,
         disable_local_accounts: optional(body, "/properties/disableLocalAccounts")?.unwrap_or_default(),
         tier: tier(optional::<String>(body, "/sku/tier")?.as_deref()),
         restore: decided.restore.clone(),
         access: access(body)?,
+        issuer: match optional(body, "/properties/oidcIssuerProfile/enabled")? {
+            Some(true) => decided.issuer.clone(),
+            _ => None,
+        },
+        workload_identity: optional(body, "/properties/securityProfile/workloadIdentity/enabled")?
+            .unwrap_or_default(),
+        directory: directory(body)?,
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
     })
 }
@@ -68,6 +78,20 @@ fn access(body: &Value) -> Result<ApiAccess, Malformed> {
     })
 }
 
+/// Who `aadProfile` lets be known.
+fn directory(body: &Value) -> Result<Option<DirectoryAccess>, Malformed> {
+    const PROFILE: &str = "/properties/aadProfile";
+    let field = |name: &str| format!("{PROFILE}/{name}");
+    if optional(body, &field("managed"))? != Some(true) {
+        return Ok(None);
+    }
+    Ok(Some(DirectoryAccess {
+        tenant: required(body, &field("tenantID"))?,
+        admins: optional(body, &field("adminGroupObjectIDs"))?.unwrap_or_default(),
+        roles: optional(body, &field("enableAzureRBAC"))?.unwrap_or_default(),
+    }))
+}
+
 /// Names are compared as ARM compares; what is not known to be more is free.
 fn tier(name: Option<&str>) -> Tier {
     let named = |tier: &Tier| name.is_some_and(|name| format!("{tier:?}").eq_ignore_ascii_case(name));
@@ -75,7 +99,7 @@ fn tier(name: Option<&str>) -> Tier {
     more.into_iter().find(named).unwrap_or_default()
 }
 
-/// The networking that a canonical `networkProfile` comes to.
+/// The networking that a canonical `networkProfile` comes to, in a VNET of the cluster's own.
 ///
 /// # Errors
 /// When it is not canonical.
@@ -97,6 +121,7 @@ pub fn network(profile: &Value, ranges: &Ranges) -> Result<NetworkProfile, Malfo
         service_range: required::<Ipv4Net>(profile, "/serviceCidr")?,
         dns_service_ip: required::<Ipv4Addr>(profile, "/dnsServiceIP")?,
         outbound: optional::<String>(profile, "/outboundType")?.as_deref() != Some("none"),
+        vnet: None,
     })
 }
 
@@ -130,6 +155,7 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         unavailable,
         removed: decided.removed.clone(),
         renewed: decided.renewed,
+        subnet: decided.subnet,
     })
 }
 

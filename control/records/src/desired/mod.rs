@@ -44,7 +44,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec};
+use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec, TenantVnet};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -78,9 +78,15 @@ pub struct Decided {
     pub kubernetes_version: String,
     /// The parts of its VNET that nobody can ask for: chosen at creation.
     pub ranges: Ranges,
+    /// The tenant's VNET that its nodes are in, chosen at creation; only subnets are added. Then [`Self::ranges`] are of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnet: Option<TenantVnet>,
     /// The last restore that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreSpec>,
+    /// The URL of its issuer, once it was asked for one: others trust it by this name, so it stays when the stamp gets another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// Its pools, by name: the same as in the body.
     pub pools: BTreeMap<String, DecidedPool>,
 }
@@ -99,6 +105,9 @@ pub struct DecidedPool {
     /// See [`PoolSpec::renewed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed: Option<i64>,
+    /// The range of the subnet that the body's `vnetSubnetID` stood for: it does not change while nodes are in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Ipv4Net>,
 }
 
 /// Ranges of a cluster's VNET.
@@ -253,6 +262,7 @@ impl DecidedPool {
             kubernetes_version: spec.kubernetes_version.clone(),
             removed: spec.removed.clone(),
             renewed: spec.renewed,
+            subnet: spec.subnet,
         }
     }
 }

@@ -34,6 +34,14 @@ impl DesiredState {
                 "nodeResourceGroup": spec.node_resource_group,
                 "disableLocalAccounts": spec.disable_local_accounts,
                 "powerState": { "code": power },
+                "oidcIssuerProfile": { "enabled": spec.issuer.is_some() },
+                "securityProfile": { "workloadIdentity": { "enabled": spec.workload_identity } },
+                "aadProfile": spec.directory.as_ref().map(|directory| json!({
+                    "managed": true,
+                    "tenantID": directory.tenant,
+                    "adminGroupObjectIDs": directory.admins,
+                    "enableAzureRBAC": directory.roles,
+                })),
                 "apiServerAccessProfile": { "enablePrivateCluster": private, "authorizedIPRanges": ranges },
                 "networkProfile": {
                     "networkPlugin": plugin,
@@ -56,7 +64,9 @@ impl DesiredState {
                 nodes: spec.network.node_range,
                 control_plane: spec.network.control_plane_range,
             },
+            vnet: spec.network.vnet.clone(),
             restore: spec.restore.clone(),
+            issuer: spec.issuer.clone(),
             pools: spec
                 .pools
                 .iter()

@@ -1,4 +1,4 @@
-use cluster_spec::{ClusterSpec, PodNetworking, Tier, testkit};
+use cluster_spec::{ClusterSpec, DirectoryAccess, PodNetworking, Tier, testkit};
 
 use super::*;
 
@@ -25,6 +25,13 @@ fn spec() -> ClusterSpec {
             source: "other".to_owned(),
         }),
         stopped: true,
+        issuer: Some("https://h/oidc/u/".to_owned()),
+        workload_identity: true,
+        directory: Some(DirectoryAccess {
+            tenant: "t".to_owned(),
+            admins: vec!["admins".to_owned()],
+            roles: true,
+        }),
         ..testkit::cluster()
     }
 }

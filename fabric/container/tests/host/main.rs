@@ -9,7 +9,9 @@
     reason = "a test may panic, and says what it measured"
 )]
 
+mod balancers;
 mod disks;
+mod filters;
 #[path = "../stand/mod.rs"]
 mod stand;
 

@@ -320,6 +320,7 @@ pub(crate) fn network(stand: &Stand, id: &str, uplink: u32) -> NetworkSpec {
         name: name.into(),
         range: range.parse().unwrap(),
         gateway: gateway.parse().unwrap(),
+        filter: None,
     };
     NetworkSpec {
         id: NetworkId::from(id),
@@ -331,6 +332,7 @@ pub(crate) fn network(stand: &Stand, id: &str, uplink: u32) -> NetworkSpec {
         reserved: vec!["10.244.0.0/16".parse().unwrap()],
         routes: Vec::new(),
         uplink: stand.address(uplink),
+        balancers: Vec::new(),
     }
 }
 

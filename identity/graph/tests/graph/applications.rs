@@ -259,6 +259,19 @@ async fn federated_credentials_have_names_of_their_own() {
         ("release", "https://i.example")
     );
     assert_eq!(stamp.patch(&one, json!({ "name": "x" })).await.status, 400);
+    let plain =
+        json!({ "name": "plain", "issuer": "http://i.example", "subject": "plain", "audiences": ["a"] });
+    for refused in [
+        stamp.post(&all, plain).await,
+        stamp.patch(&one, json!({ "issuer": "http://i.example" })).await,
+    ] {
+        let details = &refused.body["error"]["details"];
+        assert_eq!(
+            (refused.status, details[0]["target"].as_str()),
+            (400, Some("issuer")),
+            "{refused:?}"
+        );
+    }
     assert_eq!(stamp.get(&all).await.all("name"), ["ci"]);
     assert_eq!(
         stamp.delete(&format!("{all}/{}", made.text("id"))).await.status,

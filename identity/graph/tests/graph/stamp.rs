@@ -1,60 +1,15 @@
 //! A stamp in memory: the real edge, token service and roles.
 
-use std::sync::{Arc, LazyLock};
+use std::{ops::Deref, sync::Arc};
 
-use arm_edge::{Edge, EdgeConfig};
 use arm_kernel::{AccessControl, Authorizer, Provider, StoreLog};
+pub(crate) use arm_testkit::{ARM, Answer, GRAPH, PASSWORD, TENANT};
+use arm_testkit::{Parts, SECRET};
 use arm_wire::PrincipalKind;
-use axum::body::{Body, to_bytes};
-use base_env::Env;
-use control_records::{SubscriptionRecord, access, activity::ActivityRecord, key};
-use control_store::{Store, Txn, list_records, put_record};
-use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
+use control_records::{access, activity::ActivityRecord};
+use control_store::{Txn, list_records};
 use providers_authorization::{Authorization, RoleAuthorizer};
-use providers_resources::{ResourcesConfig, ResourcesProvider};
 use serde_json::Value;
-use storage_redb::MemoryStore;
-use tower::ServiceExt as _;
-
-pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
-const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
-const BASE: &str = "https://arm.example.test";
-pub(crate) const GRAPH: &str = "https://arm.example.test/graph";
-pub(crate) const ARM: &str = "https://management.example.test/x";
-const SECRET: &str = "an application's secret";
-pub(crate) const PASSWORD: &str = "Correct horse 1";
-
-/// An answer, read.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Value,
-}
-
-impl Answer {
-    pub(crate) fn code(&self) -> &str {
-        self.body["error"]["code"].as_str().unwrap_or_default()
-    }
-
-    pub(crate) fn message(&self) -> &str {
-        self.body["error"]["message"].as_str().unwrap_or_default()
-    }
-
-    pub(crate) fn text(&self, member: &str) -> String {
-        let text = self.body[member].as_str();
-        text.unwrap_or_else(|| panic!("{member}: {self:?}")).to_owned()
-    }
-
-    /// A member of each item of a list.
-    pub(crate) fn all(&self, member: &str) -> Vec<&str> {
-        let items = self.body["value"]
-            .as_array()
-            .unwrap_or_else(|| panic!("{self:?}"));
-        let mut all: Vec<&str> = items.iter().map(|item| item[member].as_str().unwrap()).collect();
-        all.sort_unstable();
-        all
-    }
-}
 
 /// Somebody with tokens of both APIs.
 #[derive(Debug, Clone)]
@@ -66,107 +21,42 @@ pub(crate) struct Who {
 }
 
 pub(crate) struct Stamp {
-    pub(crate) env: Env,
-    pub(crate) store: Arc<dyn Store>,
-    edge: Edge,
+    inner: arm_testkit::Stamp,
     /// Owner of everything.
     pub(crate) owner: Who,
 }
 
+impl Deref for Stamp {
+    type Target = arm_testkit::Stamp;
+
+    fn deref(&self) -> &arm_testkit::Stamp {
+        &self.inner
+    }
+}
+
 impl Stamp {
     pub(crate) async fn new() -> Self {
-        let env = Env::simulated(1);
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let subscription = SubscriptionRecord {
-            v: 1,
-            id: SUBSCRIPTION.to_owned(),
-            display_name: "Example".to_owned(),
-            tenant_id: TENANT.to_owned(),
-            registered: Vec::new(),
-            created_at: env.clock.now(),
-        };
-        let txn = Txn::default().with(put_record(key::subscription(SUBSCRIPTION), &subscription));
-        store.txn(txn).await.unwrap();
-        let authorization: Arc<dyn Provider> =
-            Arc::new(Authorization::new(env.clone(), Arc::clone(&store), TENANT));
-        let resources: Arc<dyn Provider> = Arc::new(ResourcesProvider::new(
-            ResourcesConfig {
-                location: "local".to_owned(),
-                location_display: "Local".to_owned(),
-                tenant_id: TENANT.to_owned(),
-                tenant_name: "Example".to_owned(),
-            },
-            env.clone(),
-            Arc::clone(&store),
-            vec![Arc::clone(&authorization)],
-        ));
-        let identity = IdentityConfig {
-            base_url: BASE.to_owned(),
-            shape: Shape::Aad,
-            tenant_id: TENANT.to_owned(),
-            audiences: vec![ARM.to_owned()],
-            resources: vec![GRAPH.to_owned()],
-        };
-        let tokens = TokenService::new(identity, signing_key(), env.clone(), Arc::clone(&store));
-        let roles = Arc::new(RoleAuthorizer::new(Arc::clone(&store)));
-        let edge = Edge::new(
-            EdgeConfig {
-                stamp: "example".to_owned(),
-                base_url: BASE.to_owned(),
-                domain: "example.test".to_owned(),
-                location: "local".to_owned(),
-            },
-            env.clone(),
-            Arc::clone(&store),
-            Arc::new(tokens),
-            vec![authorization, resources],
-            AccessControl {
-                authorizer: Arc::clone(&roles) as Arc<dyn Authorizer>,
-                locks: roles,
-                activity: Arc::new(StoreLog::new(env.clone(), Arc::clone(&store))),
-            },
-        );
-        let nobody = Who {
-            id: String::new(),
-            login: String::new(),
-            graph: String::new(),
-            arm: String::new(),
-        };
-        let mut stamp = Self {
-            env,
-            store,
-            edge,
-            owner: nobody,
-        };
-        stamp.owner = stamp.somebody(PrincipalKind::Application, "owner").await;
-        let owner = access::owner_of_all(&stamp.owner.id, "Application", stamp.env.clock.now()).unwrap();
-        stamp.store.txn(owner.make(Txn::default())).await.unwrap();
-        stamp
+        let inner = arm_testkit::Stamp::new(&[], |env, store| {
+            let roles = Arc::new(RoleAuthorizer::new(Arc::clone(store)));
+            let own = Authorization::new(env.clone(), Arc::clone(store), TENANT);
+            Parts {
+                providers: vec![Arc::new(own) as Arc<dyn Provider>],
+                access: AccessControl {
+                    authorizer: Arc::clone(&roles) as Arc<dyn Authorizer>,
+                    locks: roles,
+                    activity: Arc::new(StoreLog::new(env.clone(), Arc::clone(store))),
+                },
+            }
+        })
+        .await;
+        let owner = somebody(&inner, PrincipalKind::Application, "owner").await;
+        inner.make_owner(&owner.id).await;
+        Self { inner, owner }
     }
 
     /// A new principal, who may nothing, with tokens.
     pub(crate) async fn somebody(&self, kind: PrincipalKind, login: &str) -> Who {
-        let secret = match kind {
-            PrincipalKind::Application => Secret::Generated(SECRET),
-            PrincipalKind::User => Secret::Chosen(PASSWORD),
-        };
-        let new = NewPrincipal {
-            kind,
-            login,
-            display_name: login,
-            secret,
-        };
-        let made = create_principal(&*self.store, &self.env, new).await.unwrap();
-        let of = async |audience: &str| match kind {
-            PrincipalKind::Application => self.client_token(login, SECRET, audience).await,
-            PrincipalKind::User => self.password_token(login, PASSWORD, audience).await,
-        };
-        Who {
-            id: made.object_id,
-            login: login.to_owned(),
-            graph: of(GRAPH).await.unwrap(),
-            arm: of(ARM).await.unwrap(),
-        }
+        somebody(&self.inner, kind, login).await
     }
 
     /// Somebody with the rights of a role at the whole stamp.
@@ -185,54 +75,6 @@ impl Stamp {
         self.store.txn(record.make(Txn::default())).await.unwrap();
     }
 
-    /// A token of an application; nothing where it gets none.
-    pub(crate) async fn client_token(&self, client: &str, secret: &str, audience: &str) -> Option<String> {
-        self.token(&[
-            ("grant_type", "client_credentials"),
-            ("client_id", client),
-            ("client_secret", secret),
-            ("scope", &format!("{audience}/.default")),
-        ])
-        .await
-    }
-
-    /// A token of a person; nothing where it gets none.
-    pub(crate) async fn password_token(&self, login: &str, password: &str, audience: &str) -> Option<String> {
-        self.token(&[
-            ("grant_type", "password"),
-            ("client_id", "04b07795-8ddb-461a-bbee-02f9e1bf7b46"),
-            ("username", login),
-            ("password", password),
-            ("scope", &format!("{audience}/.default")),
-        ])
-        .await
-    }
-
-    async fn token(&self, form: &[(&str, &str)]) -> Option<String> {
-        let form: Vec<String> = form
-            .iter()
-            .map(|(name, value)| format!("{name}={}", arm_ids::encode(value)))
-            .collect();
-        let request = http::Request::post("/adfs/oauth2/token")
-            .header("host", "arm.example.test")
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(Body::from(form.join("&")))
-            .unwrap();
-        let answer = self.send(request).await;
-        answer.body["access_token"].as_str().map(str::to_owned)
-    }
-
-    async fn send(&self, request: http::Request<Body>) -> Answer {
-        let answer = self.edge.router().oneshot(request).await.unwrap();
-        let status = answer.status().as_u16();
-        assert!(answer.headers().contains_key("x-ms-request-id"));
-        let bytes = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
-        Answer {
-            status,
-            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        }
-    }
-
     /// Sends a request with a token.
     pub(crate) async fn with_token(
         &self,
@@ -241,17 +83,7 @@ impl Stamp {
         path: &str,
         body: Option<Value>,
     ) -> Answer {
-        let path = path.replace(' ', "%20").replace('"', "%22");
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "arm.example.test")
-            .header("authorization", format!("Bearer {token}"));
-        if body.is_some() {
-            request = request.header("content-type", "application/json");
-        }
-        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-        self.send(request.body(body).unwrap()).await
+        self.inner.ask(token, method, path, body).await
     }
 
     /// Asks Graph.
@@ -288,6 +120,20 @@ impl Stamp {
     }
 }
 
+async fn somebody(stamp: &arm_testkit::Stamp, kind: PrincipalKind, login: &str) -> Who {
+    let id = stamp.principal(kind, login).await;
+    let of = async |audience: &str| match kind {
+        PrincipalKind::Application => stamp.client_token(login, SECRET, audience).await,
+        PrincipalKind::User => stamp.password_token(login, PASSWORD, audience).await,
+    };
+    Who {
+        id,
+        login: login.to_owned(),
+        graph: of(GRAPH).await.unwrap(),
+        arm: of(ARM).await.unwrap(),
+    }
+}
+
 fn arm_access_role(name: &str) -> String {
     // Owner, Contributor and Reader, by their ids.
     match name {
@@ -296,10 +142,4 @@ fn arm_access_role(name: &str) -> String {
         other => panic!("{other}"),
     }
     .to_owned()
-}
-
-/// Making an RSA key takes a while; one is enough for all tests.
-fn signing_key() -> SigningKey {
-    static PEM: LazyLock<String> = LazyLock::new(|| SigningKey::generate().unwrap().to_pem().to_owned());
-    SigningKey::from_pem(&PEM).unwrap()
 }

@@ -1,5 +1,6 @@
 //! Every route of the registry for every kind of principal. What is expected follows from what the roles are known for, not from their
-//! patterns; the whole table is kept beside the test, to be read by people.
+//! patterns; the whole table is kept beside the test, to be read by people. That no operation of a stamp is without a row is a test of
+//! the simulation, which knows all that is routed.
 
 use std::fmt::Write as _;
 
@@ -241,7 +242,7 @@ async fn everybody_may_what_their_roles_are_known_for_and_nothing_else() {
                     .replace(SUBSCRIPTION, "{s}")
                     .replace("0a0a0a0a-0000-4000-8000-000000000000", "{guid}");
                 // Writing to a String does not fail.
-                let _ = writeln!(table, "{letters} {method} {shown}  {action}");
+                let _ = writeln!(table, "{letters} {method} {shown}  {action}  {}", route.name);
             }
         }
     }

@@ -29,7 +29,7 @@ pub(crate) fn admit(
         .excesses(usage, &after.subscription, &was, &asked, meanwhile);
     let details = excesses.iter().map(|excess| Detail {
         code: ErrorCode::QUOTA_EXCEEDED,
-        message: words(excess, &config.location),
+        message: words(excess, &config.location, &after.subscription),
         target: Some(target.to_owned()),
     });
     ArmError::from_details(details.collect()).map_or(Ok(()), |mut error| {
@@ -39,8 +39,8 @@ pub(crate) fn admit(
     })
 }
 
-/// With the figures as ARM writes them, which clients read out.
-fn words(excess: &Excess, location: &str) -> String {
+/// With the figures as ARM writes them, which clients read out, and whose limit it is.
+fn words(excess: &Excess, location: &str, subscription: &str) -> String {
     let Excess {
         quota,
         limit,
@@ -48,9 +48,14 @@ fn words(excess: &Excess, location: &str) -> String {
         required,
     } = excess;
     let next = if quota.is_of_subscription() {
-        "Ask for less, or have the operator of the stamp raise the limit ('landfall up --limit')."
+        format!(
+            "This is the limit of the subscription '{subscription}'. Ask for less, or have the operator of the stamp raise it \
+             ('landfall up --limit')."
+        )
     } else {
-        "Ask for less, delete something else, or give the stamp a larger host."
+        "This is the limit of the stamp, for all its subscriptions together. Ask for less, delete something else, or give the stamp a \
+         larger host."
+            .to_owned()
     };
     format!(
         "Operation could not be completed as it results in exceeding approved {} quota. Additional details - Deployment Model: \

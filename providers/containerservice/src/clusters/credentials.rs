@@ -1,29 +1,103 @@
-//! Kubeconfigs: who makes them, and when they are refused.
+//! Kubeconfigs: which one a caller gets, that it is written down before it is handed out, and when it is refused.
+//!
+//! Always true: a kubeconfig with a certificate has a record of its own ([`CredentialRecord`]), which says who asked for it and ends when
+//! the certificate does; of each kind so many are good at a time. What it may do hangs on that record: the cluster's loop grants it in the
+//! cluster, and takes it away when the record says so. Who asks again gets the same one for half of its time, to the last byte, as AKS
+//! gives it: clients that find another under the same name stop and ask what to do.
 
-use arm_kernel::quote;
+use std::{collections::BTreeMap, time::Duration};
+
+use arm_ids::ResourcePath;
+use arm_kernel::{
+    Call, Context, Decision, Mode, Mutation, Presence, Purpose, RequestInfo, Resource, quote, store_error,
+    write,
+};
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use async_trait::async_trait;
+use base_env::Env;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cluster_spec::CredentialKind;
-use control_records::{ClusterRecord, ObservedRecord};
+use cluster_spec::{CredentialKind, DirectoryAccess, TokenFormat};
+use control_records::{ClusterRecord, ObservedRecord, SealedRecord, credential::CredentialRecord, key};
+use control_store::{Store, StoreError, Stored, Txn, get_record, list_records, put_record};
+use futures::StreamExt as _;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::draft::cluster_id;
+use super::{
+    draft::{cluster_id, refuse_deleting},
+    local_accounts,
+};
 use crate::{
-    ContainerService,
+    ContainerService, ProviderConfig,
     records::{ClusterPath, StoredCluster},
 };
+
+/// Credentials of a kind that are known at a time, in a cluster. Nobody uses up those of another kind.
+const MOST: usize = 200;
+/// Records of ended ones that are removed with one that is new.
+const FORGOTTEN: usize = 32;
+/// How long an answer waits for the cluster's loop: a moment where the API server answers, which is when it waits at all. On a host that is
+/// busy with other clusters it takes longer, and a kubeconfig that is refused is worse than one that is late.
+const WAIT: Duration = Duration::from_secs(30);
 
 /// Makes kubeconfigs. Implemented by the binary over the cluster's keys.
 #[async_trait]
 pub trait Credentials: Send + Sync + 'static {
-    /// A kubeconfig (YAML) for a cluster; `None` while the cluster has no keys or endpoint yet.
+    /// A certificate with its key for a credential, sealed; `None` while the cluster has no keys yet.
+    async fn certificate(
+        &self,
+        cluster: &ClusterRecord,
+        credential: &CredentialRecord,
+    ) -> Result<Option<Vec<u8>>, ArmError>;
+
+    /// The kubeconfig (YAML) of a credential with its sealed certificate; `None` while the cluster has no keys or endpoint yet.
     async fn kubeconfig(
         &self,
         cluster: &ClusterRecord,
         observed: &ObservedRecord,
-        kind: CredentialKind,
+        credential: &CredentialRecord,
+        certificate: &[u8],
     ) -> Result<Option<String>, ArmError>;
+
+    /// The same for whoever the directory knows, without any credential in it.
+    async fn directory_kubeconfig(
+        &self,
+        cluster: &ClusterRecord,
+        observed: &ObservedRecord,
+        directory: &DirectoryAccess,
+        format: TokenFormat,
+    ) -> Result<Option<String>, ArmError>;
+}
+
+/// How it says where tokens come from, if the query asks for one. As AKS: kubectl without an `azure` of its own is what people have.
+fn token_format(request: &Request) -> TokenFormat {
+    match request.query("format") {
+        Some(format) if format.eq_ignore_ascii_case("azure") => TokenFormat::Azure,
+        _ => TokenFormat::Exec,
+    }
+}
+
+/// Which kubeconfig a caller gets.
+enum Given<'a> {
+    /// One with a certificate of the cluster's own, of this kind.
+    Certificate(CredentialKind),
+    /// One for whoever the directory knows, without any credential in it.
+    Directory(&'a DirectoryAccess, TokenFormat),
+}
+
+/// Decides it: by what is asked for, and by whom the cluster knows.
+fn given<'a>(
+    record: &'a ClusterRecord,
+    kind: CredentialKind,
+    request: &Request,
+) -> Result<Given<'a>, ArmError> {
+    match (&record.spec().directory, kind) {
+        (Some(directory), CredentialKind::User) => Ok(Given::Directory(directory, token_format(request))),
+        _ => {
+            local_accounts::refuse(record)?;
+            Ok(Given::Certificate(kind))
+        }
+    }
 }
 
 fn check_query(request: &Request) -> Result<(), ArmError> {
@@ -46,89 +120,343 @@ fn check_query(request: &Request) -> Result<(), ArmError> {
     Ok(())
 }
 
-/// The kubeconfig, base64 encoded as in answers.
-async fn kubeconfig(
-    source: &dyn Credentials,
-    request: &Request,
-    record: &ClusterRecord,
-    observed: Option<&ObservedRecord>,
-    kind: CredentialKind,
-) -> Result<String, ArmError> {
-    check_query(request)?;
-    if kind == CredentialKind::Admin && record.spec().disable_local_accounts {
-        return Err(ArmError::new(
-            ErrorCode::BAD_REQUEST,
-            format!(
-                "Getting the static credential is not allowed: the cluster '{}' has disableLocalAccounts set.",
-                record.name
-            ),
-        ));
-    }
-    let ready = observed.filter(|observed| observed.vip.is_some());
-    let made = match ready {
-        Some(observed) => source.kubeconfig(record, observed, kind).await?,
-        None => None,
-    };
-    made.map(|text| STANDARD.encode(text)).ok_or_else(|| {
-        ArmError::new(
-            ErrorCode::CONFLICT,
-            format!(
-                "The cluster '{}' is still being created and has no endpoint yet; ask again when its provisioningState is Succeeded.",
-                record.name
-            ),
-        )
-    })
+fn too_early(record: &ClusterRecord) -> ArmError {
+    ArmError::new(
+        ErrorCode::CONFLICT,
+        format!(
+            "The cluster '{}' is still being created and has no endpoint yet; ask again when its provisioningState is Succeeded.",
+            record.name
+        ),
+    )
+}
+
+fn taken_back(record: &ClusterRecord) -> ArmError {
+    ArmError::new(
+        ErrorCode::CONFLICT,
+        format!(
+            "The credential of the cluster {} that was to be handed out was taken back meanwhile; ask again.",
+            quote(&record.name)
+        ),
+    )
 }
 
 /// `CredentialResults`.
-fn results(kind: CredentialKind, encoded: &str) -> Value {
-    json!({ "kubeconfigs": [{ "name": kind.name(), "value": encoded }] })
+fn results(kind: CredentialKind, encoded: Option<&str>) -> Value {
+    let made = encoded.map(|encoded| json!({ "name": kind.name(), "value": encoded }));
+    json!({ "kubeconfigs": Vec::from_iter(made) })
+}
+
+/// Credentials as the kernel sees them, where they are handed out.
+enum HandedOut {}
+
+struct State {
+    /// When it was read: one moment says what is handed out again, where that is decided and where it is answered.
+    now: Timestamp,
+    cluster: StoredCluster,
+    credentials: Vec<Stored<CredentialRecord>>,
+    /// Their certificates, sealed, by their ids. Earlier releases kept none.
+    certificates: BTreeMap<String, Vec<u8>>,
+}
+
+impl State {
+    /// The one that is handed out again to who asks, with its certificate.
+    fn again(
+        &self,
+        kind: CredentialKind,
+        asked_by: &str,
+        lifetime: Duration,
+    ) -> Option<(&CredentialRecord, &[u8])> {
+        let known = self.credentials.iter().map(|found| &found.value);
+        known
+            .filter(|known| known.kind == kind && known.is_handed_out_again(asked_by, self.now, lifetime))
+            .filter_map(|known| Some((known, self.certificates.get(&known.id)?.as_slice())))
+            .max_by_key(|(known, _)| known.expires_at)
+    }
+}
+
+/// A credential that is written down.
+struct New {
+    record: CredentialRecord,
+    /// Those that have ended and are no longer kept.
+    forgotten: Vec<String>,
+}
+
+#[async_trait]
+impl Resource for HandedOut {
+    type Provider = ContainerService;
+    type State = State;
+    type Change = New;
+    type Action = CredentialKind;
+
+    async fn read(provider: &ContainerService, path: &ResourcePath, _: Purpose) -> Result<State, ArmError> {
+        let cluster = provider.need(ClusterPath::of(path)?).await?;
+        let uid = &cluster.record.value.uid;
+        let (credentials, _) = list_records(&*provider.store, &CredentialRecord::all(uid))
+            .await
+            .map_err(store_error)?;
+        let prefix = CredentialRecord::certificate_key(uid, "");
+        let (certificates, _) = list_records::<SealedRecord>(&*provider.store, &prefix)
+            .await
+            .map_err(store_error)?;
+        Ok(State {
+            now: provider.env.clock.now(),
+            credentials: credentials.into_iter().map(|(_, found)| found).collect(),
+            certificates: certificates
+                .into_iter()
+                .map(|(key, found)| (key[prefix.len()..].to_owned(), found.value.sealed))
+                .collect(),
+            cluster,
+        })
+    }
+
+    fn presence(_: &State, _: &ResourcePath) -> Presence {
+        Presence::Absent
+    }
+
+    fn missing(_: &State, path: &ResourcePath) -> ArmError {
+        match ClusterPath::of(path) {
+            Ok(at) => at.not_found(),
+            Err(error) => error,
+        }
+    }
+
+    async fn list(_: &ContainerService, _: &ResourcePath, _: &str) -> Result<Vec<Value>, ArmError> {
+        Ok(Vec::new())
+    }
+
+    fn decide(
+        context: &Context<'_, ProviderConfig>,
+        state: &State,
+        mutation: Mutation<'_, CredentialKind>,
+    ) -> Result<Decision<New>, ArmError> {
+        let Mutation::Act(kind) = mutation else {
+            return Err(ArmError::internal("credentials are asked for and nothing else"));
+        };
+        let cluster = &state.cluster.record.value;
+        local_accounts::refuse(cluster)?;
+        refuse_deleting(cluster)?;
+        let ready = state.cluster.observed.as_ref();
+        if ready.is_none_or(|observed| observed.vip.is_none()) {
+            return Err(too_early(cluster));
+        }
+        let lifetime = context.config.credential_lifetime;
+        let asked_by = &context.info.principal.object_id;
+        if state.again(*kind, asked_by, lifetime).is_some() {
+            return Ok(Decision::Unchanged);
+        }
+        let known = state.credentials.iter().map(|found| &found.value);
+        let (ended, good): (Vec<_>, Vec<_>) = known.partition(|known| known.has_expired(context.now));
+        if good.iter().filter(|good| good.kind == *kind).count() >= MOST {
+            let next = good.iter().filter(|good| good.kind == *kind);
+            let next = next.map(|good| good.expires_at).min().unwrap_or(context.now);
+            let message = format!(
+                "{MOST} credentials of this kind were handed out for the cluster {} and have not ended; the next one ends at {next}. Keep \
+                 those that you have rather than asking for new ones each time.",
+                quote(&cluster.name)
+            );
+            return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message));
+        }
+        let trace = context.info.trace;
+        Ok(Decision::Write(New {
+            record: CredentialRecord {
+                v: 1,
+                id: context.ids.short(),
+                kind: *kind,
+                asked_by: asked_by.clone(),
+                asked_by_name: context.info.principal.name.clone(),
+                address: trace.and_then(|trace| trace.address),
+                issued_at: context.now,
+                expires_at: context.now.checked_add(lifetime).map_err(ArmError::internal)?,
+                revoked: None,
+            },
+            forgotten: ended
+                .iter()
+                .take(FORGOTTEN)
+                .map(|ended| ended.id.clone())
+                .collect(),
+        }))
+    }
+
+    async fn transaction(
+        provider: &ContainerService,
+        _: &RequestInfo<'_>,
+        state: &State,
+        change: &New,
+    ) -> Result<Txn, ArmError> {
+        let cluster = &state.cluster.record.value;
+        let uid = &cluster.uid;
+        let own = CredentialRecord::key(uid, &change.record.id);
+        let made = provider.credentials.certificate(cluster, &change.record).await?;
+        let certificate = SealedRecord {
+            v: 1,
+            sealed: made.ok_or_else(|| too_early(cluster))?,
+        };
+        // A cluster that begins to go meanwhile, or whose local accounts are disabled, hands out nothing more.
+        let txn = Txn::default()
+            .at(key::desired(uid), state.cluster.record.revision)
+            .absent(own.as_str())
+            .with(put_record(own, &change.record))
+            .with(put_record(
+                CredentialRecord::certificate_key(uid, &change.record.id),
+                &certificate,
+            ));
+        let forgotten = change.forgotten.iter();
+        Ok(forgotten.fold(txn, |txn, id| {
+            txn.delete(CredentialRecord::key(uid, id))
+                .delete(CredentialRecord::certificate_key(uid, id))
+        }))
+    }
+
+    fn render(_: &State, _: Option<&New>, _: &ResourcePath, _: &str) -> Value {
+        Value::Null
+    }
+
+    fn operation(_: &New) -> Option<&str> {
+        None
+    }
+}
+
+/// Waits, not for long, until the loop of a cluster has granted a credential, or taken it away. Whether it has.
+pub(crate) async fn until_granted(
+    env: &Env,
+    store: &dyn Store,
+    uid: &str,
+    id: &str,
+    granted: bool,
+) -> Result<bool, ArmError> {
+    let own = key::observed(uid);
+    let seen = async {
+        loop {
+            let (observed, revision) = list_records::<ObservedRecord>(store, &own).await?;
+            let works = observed
+                .iter()
+                .any(|(_, observed)| observed.value.credentials.contains(id));
+            if works == granted {
+                return Ok::<_, StoreError>(());
+            }
+            let mut changes = store.watch(&own, revision).await?;
+            match changes.next().await {
+                // It tells that there is something to be read, and no more.
+                Some(Ok(_) | Err(StoreError::Lagged)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return std::future::pending().await,
+            }
+        }
+    };
+    match env.clock.timeout(WAIT, seen).await {
+        Ok(seen) => seen.map(|()| true).map_err(store_error),
+        Err(_elapsed) => Ok(false),
+    }
 }
 
 impl ContainerService {
     pub(super) async fn credential(
         &self,
-        request: &Request,
+        call: &Call,
         kind: CredentialKind,
+        mode: Mode,
     ) -> Result<Response, ArmError> {
-        let found = self.need(ClusterPath::of(&request.path)?).await?;
-        let encoded = self.kubeconfig(request, &found, kind).await?;
-        Ok(Response::ok(results(kind, &encoded)))
+        let (_, encoded) = self.hand_out(&call.request, kind, mode).await?;
+        Ok(Response::ok(results(kind, encoded.as_deref())))
     }
 
-    async fn kubeconfig(
+    /// The kubeconfig, base64 encoded as in answers; nothing in a preview.
+    async fn hand_out(
         &self,
         request: &Request,
-        found: &StoredCluster,
         kind: CredentialKind,
-    ) -> Result<String, ArmError> {
+        mode: Mode,
+    ) -> Result<(ClusterRecord, Option<String>), ArmError> {
+        let found = self.need(ClusterPath::of(&request.path)?).await?;
+        check_query(request)?;
         let record = &found.record.value;
-        kubeconfig(&*self.credentials, request, record, found.observed.as_ref(), kind).await
+        match given(record, kind, request)? {
+            Given::Certificate(kind) => self.certificate(request, kind, mode).await,
+            Given::Directory(directory, format) => {
+                let observed = found.observed.as_ref();
+                let observed = observed.filter(|observed| observed.vip.is_some());
+                let observed = observed.ok_or_else(|| too_early(record))?;
+                let made = self
+                    .credentials
+                    .directory_kubeconfig(record, observed, directory, format)
+                    .await?;
+                let made = made.ok_or_else(|| too_early(record))?;
+                let encoded = (mode == Mode::Commit).then(|| STANDARD.encode(made));
+                Ok((record.clone(), encoded))
+            }
+        }
     }
 
-    pub(super) async fn access_profile(&self, request: &Request) -> Result<Response, ArmError> {
+    async fn certificate(
+        &self,
+        request: &Request,
+        kind: CredentialKind,
+        mode: Mode,
+    ) -> Result<(ClusterRecord, Option<String>), ArmError> {
+        let info = RequestInfo::of(request);
+        let written = write::<HandedOut>(self, &info, Mutation::Act(&kind), mode).await?;
+        let state = written.state;
+        let cluster = &state.cluster.record.value;
+        if mode == Mode::Preview {
+            return Ok((cluster.clone(), None));
+        }
+        let new;
+        let (own, certificate) = match &written.decision {
+            Decision::Write(New { record, .. }) => {
+                let kept = CredentialRecord::certificate_key(&cluster.uid, &record.id);
+                let kept = get_record::<SealedRecord>(&*self.store, &kept)
+                    .await
+                    .map_err(store_error)?;
+                new = kept.ok_or_else(|| taken_back(cluster))?.value.sealed;
+                (record, new.as_slice())
+            }
+            Decision::InProgress(_) | Decision::Unchanged => {
+                let lifetime = self.config.credential_lifetime;
+                let again = state.again(kind, &info.principal.object_id, lifetime);
+                again.ok_or_else(|| taken_back(cluster))?
+            }
+        };
+        let observed = state.cluster.observed.clone().unwrap_or_default();
+        let made = self
+            .credentials
+            .kubeconfig(cluster, &observed, own, certificate)
+            .await?;
+        let made = made.ok_or_else(|| too_early(cluster))?;
+        // Before its API server has answered once, and while it stands still, nothing can be granted; it follows.
+        if observed.formed && !cluster.spec().stopped {
+            // Nor where it does not answer now: whoever has the credential is told by the cluster, then.
+            until_granted(&self.env, &*self.store, &cluster.uid, &own.id, true).await?;
+        }
+        Ok((cluster.clone(), Some(STANDARD.encode(made))))
+    }
+
+    pub(super) async fn access_profile(&self, call: &Call, mode: Mode) -> Result<Response, ArmError> {
+        let request = &call.request;
         let at = ClusterPath::of(&request.path)?;
-        let found = self.need(at).await?;
         let kinds = [CredentialKind::Admin, CredentialKind::User];
         let Some(kind) = kinds
             .into_iter()
             .find(|kind| kind.name().eq_ignore_ascii_case(at.child))
         else {
+            self.need(at).await?;
             let message = format!(
                 "There is no access profile {}; use clusterAdmin or clusterUser.",
                 quote(at.child)
             );
             return Err(ArmError::new(ErrorCode::RESOURCE_NOT_FOUND, message));
         };
-        let encoded = self.kubeconfig(request, &found, kind).await?;
-        let record = &found.record.value;
+        let (record, encoded) = self.hand_out(request, kind, mode).await?;
         let id = cluster_id(&record.subscription, &record.resource_group, &record.name);
+        let mut properties = json!({});
+        if let Some(encoded) = encoded {
+            properties["kubeConfig"] = json!(encoded);
+        }
         Ok(Response::ok(json!({
             "id": format!("{id}/accessProfiles/{}", kind.name()),
             "name": kind.name(),
             "type": "Microsoft.ContainerService/managedClusters/accessProfiles",
             "location": record.spec().location,
-            "properties": { "kubeConfig": encoded },
+            "properties": properties,
         })))
     }
 }

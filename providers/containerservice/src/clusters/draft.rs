@@ -12,6 +12,8 @@ use control_records::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::named::Named;
+use super::subnets::Vnet;
 use crate::{NAMESPACE, ProviderConfig};
 
 /// Where the service principal's secret is kept in [`ClusterRecord::sealed`].
@@ -24,6 +26,10 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     pub(crate) principal: &'a Principal,
     pub(crate) api_version: &'a str,
+    /// Identities that the body names, those that there are.
+    pub(crate) named: &'a Named,
+    /// Tenants' VNETs of the subscription.
+    pub(crate) vnets: &'a [Vnet],
     /// The oldest version that the control plane runs, once it has run.
     pub(crate) running: Option<Version>,
 }

@@ -1,4 +1,4 @@
-//! What is asked of single nodes: to be restarted, made anew, or replaced. It is written into the records of their machines and done by the
+//! What is asked of single nodes: to be restarted, made anew, replaced, turned off or on. It is written into the records of their machines and done by the
 //! planner, as a change of their pool: so it has an operation, and ends when the pool is as it is to be again.
 
 use arm_ids::ResourcePath;
@@ -8,7 +8,7 @@ use arm_kernel::{
 };
 use arm_wire::{ArmError, ErrorCode, Response};
 use async_trait::async_trait;
-use control_records::{Asked, Healing, MachineRecord, RepairStep, Role, key};
+use control_records::{Asked, Healing, MachineRecord, NodeOrder, RepairStep, Role, key};
 use control_store::{Compare, Stored, Txn, list_records, put_record};
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub struct NodeRepair {
     /// Which of it, by their numbers; `None`: all.
     pub nodes: Option<Vec<u32>>,
     /// What.
-    pub step: RepairStep,
+    pub order: NodeOrder,
     /// What it is called as an operation.
     pub name: &'static str,
 }
@@ -145,13 +145,32 @@ impl Resource for Instances {
             if repair.nodes.as_ref().is_some_and(|nodes| !nodes.contains(&index)) {
                 continue;
             }
+            let before = &machine.value.healing;
+            let asked = |step| {
+                let asked = Asked {
+                    step,
+                    at: context.now,
+                };
+                (false, Some(asked))
+            };
+            let (off, asked) = match repair.order {
+                NodeOrder::Repair(RepairStep::Replace) => asked(RepairStep::Replace),
+                NodeOrder::Repair(_) if before.off => {
+                    let message =
+                        format!("The instance {index} is deallocated; start it first ('az vmss start').");
+                    return Err(
+                        ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message).target("instanceIds")
+                    );
+                }
+                NodeOrder::Repair(step) => asked(step),
+                NodeOrder::Off => (true, before.asked),
+                NodeOrder::On => (false, before.asked),
+            };
             let record = MachineRecord {
                 healing: Healing {
-                    asked: Some(Asked {
-                        step: repair.step,
-                        at: context.now,
-                    }),
-                    ..machine.value.healing.clone()
+                    off,
+                    asked,
+                    ..before.clone()
                 },
                 ..machine.value.clone()
             };

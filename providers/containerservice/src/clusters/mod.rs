@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod admission;
+pub(crate) mod authentication;
 pub(crate) mod body;
 pub(crate) mod change;
 pub(crate) mod credentials;
@@ -11,26 +12,33 @@ pub(crate) mod draft;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod instances;
+pub(crate) mod local_accounts;
+pub(crate) mod named;
 pub(crate) mod network;
 pub(crate) mod power;
 pub(crate) mod put;
 pub(crate) mod recreate;
 pub(crate) mod render;
 pub(crate) mod requests;
+pub(crate) mod resets;
 pub(crate) mod state;
+pub(crate) mod subnets;
 pub(crate) mod transaction;
 pub(crate) mod view;
+
+use std::collections::BTreeMap;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
     Call, Context, Decision, FIELDS, Gate, Members, Mode, Mutation, Operation, Presence, Purpose,
-    RequestInfo, Resource, ResourceType, Scope, Tagged, Tags, Verb, act, delete_each, quote, store_error,
+    RequestInfo, Resource, ResourceType, Scope, Shown, Tagged, Tags, Verb, act, delete_each, quote,
+    store_error,
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind, Response};
 use async_trait::async_trait;
 use cluster_spec::{CredentialKind, RestoreSpec};
-use control_records::{ClusterRecord, GroupRecord, OperationRecord, key, usage::Usage};
-use control_store::{Stored, Txn};
+use control_records::{ClusterRecord, GroupRecord, OperationRecord, directory, key, usage::Usage};
+use control_store::{Revision, Stored, Txn};
 use serde_json::Value;
 
 use crate::{
@@ -42,6 +50,7 @@ use crate::{
     records::{ClusterPath, StoredCluster, cluster_etag},
 };
 use draft::ClusterChange;
+use named::Named;
 use requests::Current;
 use view::ClusterView;
 
@@ -58,38 +67,53 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
         delete: |provider, subscription, group| Box::pin(provider.delete_group(subscription, group)),
     }),
     operations: &[
-        Row::get::<Clusters>("ManagedClusters_Get"),
-        Row::put::<Clusters>("ManagedClusters_CreateOrUpdate"),
+        Row::get_kept::<Clusters>("ManagedClusters_Get"),
+        Row::write(
+            Verb::Put,
+            "ManagedClusters_CreateOrUpdate",
+            |provider, call| Box::pin(named::put_cluster(provider, call, Mode::Commit)),
+            |provider, call| Box::pin(named::put_cluster(provider, call, Mode::Preview)),
+        ),
         Row::patch_tags::<Clusters>("ManagedClusters_UpdateTags"),
         Row::delete::<Clusters>("ManagedClusters_Delete"),
-        Row::list::<Clusters>("ManagedClusters_ListByResourceGroup")
+        Row::list_kept::<Clusters>("ManagedClusters_ListByResourceGroup")
             .filter(FIELDS)
             .gate(Gate::Items),
-        Row::list::<Clusters>("ManagedClusters_List")
+        Row::list_kept::<Clusters>("ManagedClusters_List")
             .filter(FIELDS)
             .gate(Gate::Items)
             .at(Scope::Subscription),
         Abort::ROW.since("2023-01-01"),
-        Row::read(
+        Row::write(
             Verb::Action("listClusterAdminCredential"),
             "ManagedClusters_ListClusterAdminCredentials",
-            |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::Admin)),
+            |provider, call| Box::pin(provider.credential(call, CredentialKind::Admin, Mode::Commit)),
+            |provider, call| Box::pin(provider.credential(call, CredentialKind::Admin, Mode::Preview)),
         ),
-        Row::read(
+        Row::write(
             Verb::Action("listClusterUserCredential"),
             "ManagedClusters_ListClusterUserCredentials",
-            |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::User)),
+            |provider, call| Box::pin(provider.credential(call, CredentialKind::User, Mode::Commit)),
+            |provider, call| Box::pin(provider.credential(call, CredentialKind::User, Mode::Preview)),
         ),
-        Row::read(
+        Row::write(
             Verb::Action("listClusterMonitoringUserCredential"),
             "ManagedClusters_ListClusterMonitoringUserCredentials",
-            |provider, call| Box::pin(provider.credential(&call.request, CredentialKind::Monitoring)),
+            |provider, call| Box::pin(provider.credential(call, CredentialKind::Monitoring, Mode::Commit)),
+            |provider, call| Box::pin(provider.credential(call, CredentialKind::Monitoring, Mode::Preview)),
         ),
-        Row::not_yet(
+        Row::write(
             Verb::Action("resetServicePrincipalProfile"),
-            "ManagedClusters_ResetServicePrincipalProfile",
+            resets::SERVICE_PRINCIPAL,
+            |provider, call| Box::pin(reset(provider, call, resets::service_principal, Mode::Commit)),
+            |provider, call| Box::pin(reset(provider, call, resets::service_principal, Mode::Preview)),
         ),
-        Row::not_yet(Verb::Action("resetAADProfile"), "ManagedClusters_ResetAADProfile"),
+        Row::write(
+            Verb::Action("resetAADProfile"),
+            resets::AAD,
+            |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Commit)),
+            |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Preview)),
+        ),
         Row::not_yet(
             Verb::Action("rotateClusterCertificates"),
             "ManagedClusters_RotateClusterCertificates",
@@ -111,10 +135,11 @@ pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType 
     versions: API_VERSIONS,
     schema: None,
     members: None,
-    operations: &[Row::read(
+    operations: &[Row::write(
         Verb::Action("listCredential"),
         "ManagedClusters_GetAccessProfile",
-        |provider, call| Box::pin(provider.access_profile(&call.request)),
+        |provider, call| Box::pin(provider.access_profile(call, Mode::Commit)),
+        |provider, call| Box::pin(provider.access_profile(call, Mode::Preview)),
     )],
 };
 
@@ -128,6 +153,8 @@ pub(crate) enum Clusters {}
 pub(crate) enum Action {
     /// A [`Command`].
     Command(Decide),
+    /// One profile of it, by the body.
+    Reset(resets::Reset, Value),
     /// To go back to an earlier state of its data.
     Restore(RestoreSpec),
     /// To be made from another cluster's backup; where it is to be there must be none.
@@ -190,6 +217,16 @@ async fn command(
     act::<Clusters>(provider, call, &Action::Command(decide), mode).await
 }
 
+async fn reset(
+    provider: &ContainerService,
+    call: &Call,
+    decide: resets::Reset,
+    mode: Mode,
+) -> Result<Response, ArmError> {
+    let body = call.request.body.clone();
+    act::<Clusters>(provider, call, &Action::Reset(decide, body), mode).await
+}
+
 /// What decisions about a cluster go by; nothing where it is not there.
 pub(crate) struct State {
     pub(crate) found: Option<StoredCluster>,
@@ -197,9 +234,15 @@ pub(crate) struct State {
     pub(crate) running: Vec<Stored<OperationRecord>>,
     /// What all clusters ask for. Only read for decisions.
     pub(crate) usage: Usage,
+    /// Tenants' VNETs of the subscription. Only read for decisions.
+    pub(crate) vnets: Vec<subnets::Vnet>,
     records: Vec<OperationRecord>,
     /// Nodes of the pool that is asked about. Only read for requests that name nodes.
     pub(crate) nodes: Vec<Node>,
+    /// Identities that a body names.
+    pub(crate) named: Named,
+    /// The keys of these, and as of when they are.
+    pub(crate) named_at: BTreeMap<String, Revision>,
 }
 
 impl State {
@@ -222,12 +265,19 @@ impl State {
             Purpose::Decision => Usage::read(&*provider.store).await.map_err(store_error)?,
             Purpose::Answer => Usage::default(),
         };
+        let vnets = match purpose {
+            Purpose::Decision => subnets::read(&*provider.store, at.subscription).await?,
+            Purpose::Answer => Vec::new(),
+        };
         Ok(Self {
             found,
             usage,
+            vnets,
             records: running.iter().map(|stored| stored.value.clone()).collect(),
             running,
             nodes: Vec::new(),
+            named: Named::default(),
+            named_at: BTreeMap::new(),
         })
     }
 
@@ -259,7 +309,7 @@ impl State {
     }
 
     /// What decisions go by beside requests and records.
-    pub(crate) fn context<'a>(&self, context: &Context<'a, ProviderConfig>) -> draft::Context<'a> {
+    pub(crate) fn context<'a>(&'a self, context: &Context<'a, ProviderConfig>) -> draft::Context<'a> {
         let observed = self.found.as_ref().and_then(|found| found.observed.as_ref());
         draft::Context {
             config: context.config,
@@ -267,6 +317,8 @@ impl State {
             now: context.now,
             principal: context.info.principal,
             api_version: context.info.api_version,
+            named: &self.named,
+            vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
         }
     }
@@ -316,6 +368,14 @@ impl Resource for Clusters {
             .collect())
     }
 
+    async fn read_named(
+        provider: &ContainerService,
+        state: &mut State,
+        mutation: Mutation<'_, Action>,
+    ) -> Result<(), ArmError> {
+        provider.read_identities(state, mutation).await
+    }
+
     fn decide(
         context: &Context<'_, ProviderConfig>,
         state: &State,
@@ -344,6 +404,14 @@ impl Resource for Clusters {
             Mutation::Act(Action::Command(decide)) => {
                 let before = before.ok_or_else(|| at.not_found())?;
                 match decide(&own, &name, before)? {
+                    Decision::Write(draft) => draft,
+                    Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
+                    Decision::Unchanged => return Ok(Decision::Unchanged),
+                }
+            }
+            Mutation::Act(Action::Reset(decide, body)) => {
+                let before = before.ok_or_else(|| at.not_found())?;
+                match decide(&own, &name, before, body)? {
                     Decision::Write(draft) => draft,
                     Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
                     Decision::Unchanged => return Ok(Decision::Unchanged),
@@ -381,6 +449,29 @@ impl Resource for Clusters {
 
     fn operation(change: &ClusterChange) -> Option<&str> {
         Some(&change.operation.id)
+    }
+}
+
+#[async_trait]
+impl Shown for Clusters {
+    async fn paths(provider: &ContainerService, path: &ResourcePath) -> Result<Vec<ResourcePath>, ArmError> {
+        let subscription = path.subscription.as_deref().unwrap_or_default();
+        if path.resource_group.is_some() {
+            provider.group(ClusterPath::of(path)?).await?;
+        }
+        let (group, store) = (path.resource_group.as_deref(), &*provider.store);
+        let places = directory::cluster_places(store, subscription, group).await;
+        let at = |(group, cluster): &(String, String)| {
+            let child = "";
+            ClusterPath {
+                subscription,
+                group,
+                cluster,
+                child,
+            }
+            .path()
+        };
+        Ok(places.map_err(store_error)?.iter().map(at).collect())
     }
 }
 

@@ -30,8 +30,14 @@ pub(crate) fn new_ranges() -> Ranges {
     }
 }
 
+/// The subnet of the control plane in a tenant's VNET: hidden from it, in a range that no VNET of a cluster may have. Each cluster's part of a
+/// VNET has its own, so it may be the same for all.
+pub(crate) fn control_plane_range() -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 30, 0, 0), 28)
+}
+
 /// Ranges that a cluster cannot use, and why.
-fn forbidden() -> [(Ipv4Net, &'static str); 8] {
+pub(crate) fn forbidden() -> [(Ipv4Net, &'static str); 8] {
     [
         (net(169, 254, 16), "link-local addresses"),
         (net(172, 30, 16), "reserved by AKS"),
@@ -47,7 +53,7 @@ fn forbidden() -> [(Ipv4Net, &'static str); 8] {
     ]
 }
 
-fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+pub(crate) fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
@@ -123,10 +129,11 @@ fn range(
 
 /// Decides networking and fills the profile's defaults in.
 ///
-/// `ranges`: the VNET's. `reserved`: ranges of the stamp that clusters must keep clear of, each with what it is.
+/// `ranges`: the VNET's. `space`: its address space, where it is a tenant's. `reserved`: ranges of the stamp that clusters must keep clear of, each with what it is.
 pub(crate) fn decide(
     mut profile: Map<String, Value>,
     ranges: &Ranges,
+    space: Option<&[Ipv4Net]>,
     reserved: &[(Ipv4Net, String)],
     problems: &mut Problems,
 ) -> Result<(Value, NetworkProfile), ArmError> {
@@ -134,6 +141,14 @@ pub(crate) fn decide(
     let (pod_range, pods_asked) = range(&profile, "podCidr", "podCidrs", POD_RANGE, problems);
     let (service_range, _) = range(&profile, "serviceCidr", "serviceCidrs", SERVICE_RANGE, problems);
     let flat = plugin == PodNetworking::AzureFlat;
+    if flat && space.is_some() {
+        problems.add(
+            ErrorCode::PROPERTY_NOT_SUPPORTED,
+            format!("{TARGET}.networkPluginMode"),
+            "With networkPlugin 'azure' pods have addresses of the nodes' subnet, which is not supported in a subnet of one's own yet; set \
+             networkPluginMode to 'overlay', or networkPlugin to 'kubenet'.",
+        );
+    }
     if flat && pods_asked && pod_range.to_string() != POD_RANGE {
         problems.add(
             ErrorCode::INVALID_PARAMETER,
@@ -143,7 +158,8 @@ pub(crate) fn decide(
     }
     // With `none`, whoever brings the plugin brings its range: one that is named here is not used, as in AKS.
     let pods = (!flat && plugin != PodNetworking::None).then_some(pod_range);
-    check_ranges(pods, service_range, ranges.vnet, reserved, problems);
+    let space = space.unwrap_or(std::slice::from_ref(&ranges.vnet));
+    check_ranges(pods, service_range, space, reserved, problems);
     let dns_service_ip = dns_service_ip(&profile, service_range, problems);
 
     let text = |value: &str| Value::String(value.to_owned());
@@ -185,7 +201,7 @@ pub(crate) fn decide(
 fn check_ranges(
     pods: Option<Ipv4Net>,
     services: Ipv4Net,
-    vnet: Ipv4Net,
+    space: &[Ipv4Net],
     reserved: &[(Ipv4Net, String)],
     problems: &mut Problems,
 ) {
@@ -195,7 +211,7 @@ fn check_ranges(
         if let Some((other, why)) = forbidden().into_iter().find(|(other, _)| overlap(other, &range)) {
             let message = format!("'{name}' {range} overlaps {other} ({why}).");
             problems.add(ErrorCode::INVALID_PARAMETER, target, message);
-        } else if overlap(&range, &vnet) {
+        } else if let Some(vnet) = space.iter().find(|vnet| overlap(&range, vnet)) {
             let message = format!("'{name}' {range} overlaps the cluster's virtual network {vnet}.");
             problems.add(ErrorCode::SERVICE_CIDR_OVERLAP, target, message);
         } else if let Some((other, what)) = reserved.iter().find(|(other, _)| overlap(other, &range)) {
@@ -288,8 +304,8 @@ pub(crate) fn check_room(
                 format!("'podCidr' {pods} is too small: each of the {nodes} nodes needs a /24 of it."),
             );
         }
-    } else {
-        let room = (1_u64 << (32 - network.node_range.prefix_len())) - NODE_ADDRESSES;
+    } else if let Some(room) = (1_u64 << (32 - network.node_range.prefix_len())).checked_sub(NODE_ADDRESSES) {
+        // In a tenant's subnet, which may be smaller than that, pods have no addresses: it is refused as such.
         let needed: u64 = specs()
             .map(|pool| u64::from(pool.count) * u64::from((pool.max_pods + 1).next_power_of_two()))
             .sum();

@@ -16,11 +16,11 @@ use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
 use serde_json::{Map, Value, json};
 
 use super::{
-    access,
+    access, authentication,
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
     hooks::refuse_change,
-    identity, network,
+    identity, local_accounts, network, subnets,
 };
 use crate::{
     ProviderConfig,
@@ -78,13 +78,18 @@ pub(crate) fn put(
         &mut problems,
     );
     access::decide(&mut properties, &mut problems);
+    authentication::decide(context.config, &mut properties, before, &mut problems);
+    local_accounts::decide(&properties, present, &mut problems);
     let profile = match properties.remove("networkProfile") {
         Some(Value::Object(profile)) => profile,
         _ => Map::new(),
     };
-    let ranges = present.map_or_else(network::new_ranges, |present| present.state.decided().ranges);
+    let place = subnets::Place::of(context.vnets, present, asked_pools.as_ref());
+    let new_ranges = || place.ranges().unwrap_or_else(network::new_ranges);
+    let ranges = present.map_or_else(new_ranges, |present| present.state.decided().ranges);
     let reserved = &context.config.reserved_ranges;
-    let (profile, network) = network::decide(profile, &ranges, reserved, &mut problems)?;
+    let space = place.is_tenants().then(|| place.space());
+    let (profile, network) = network::decide(profile, &ranges, space.as_deref(), reserved, &mut problems)?;
     properties.insert("networkProfile".to_owned(), profile);
     let surroundings = Surroundings {
         offered: &context.config.offered,
@@ -92,6 +97,7 @@ pub(crate) fn put(
         plugin: network.plugin,
         ids: context.ids,
         mode: PoolMode::User,
+        place: &place,
     };
     let pools = pools(asked_pools, present, surroundings, &mut problems)?;
     for (index, pool) in pools.iter().enumerate() {
@@ -102,6 +108,7 @@ pub(crate) fn put(
         }
     }
     network::check_room(&network, &pools, POOLS, &mut problems);
+    place.check_room(&pools, POOLS, &mut problems);
     let dns_prefix = dns_prefix(name, &mut properties);
     problems.into_result()?;
 
@@ -120,7 +127,9 @@ pub(crate) fn put(
         fqdn,
         kubernetes_version: version.to_string(),
         ranges,
+        vnet: place.decided(&pools),
         restore: present.and_then(|present| present.state.decided().restore.clone()),
+        issuer: present.and_then(|present| present.state.decided().issuer.clone()),
         pools: BTreeMap::new(),
     };
     properties.insert("agentPoolProfiles".to_owned(), json!([]));
@@ -136,6 +145,8 @@ pub(crate) fn put(
         "ManagedClusters_CreateOrUpdate",
         None,
     )?;
+    draft.record.state =
+        authentication::with_issuer(context.config, &draft.record).map_err(ArmError::internal)?;
     draft.secrets = cleaned.secrets;
     draft.makes_groups = true;
     Ok(draft)

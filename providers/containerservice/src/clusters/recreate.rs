@@ -4,13 +4,14 @@ use arm_kernel::{quote, schema::prune, store_error};
 use arm_wire::{ArmError, ErrorCode};
 use base_sealer::Sealer;
 use cluster_spec::RestoreSpec;
-use control_records::{ClusterRecord, DeletedRecord, key};
+use control_records::{ClusterRecord, DeletedRecord, key, principal::has_made_kubelet_identity};
 use control_store::list_records;
 use serde_json::{Value, json};
 
 use super::{
     change::{RESTORE, restored},
     draft::{Context, Draft, Name},
+    identity::ASSIGNED,
     put,
     transaction::secret_name,
 };
@@ -77,17 +78,21 @@ impl ContainerService {
 /// What would have to be sent to have a cluster made like this one: nothing that is its own.
 pub(crate) fn desired_body(source: &ClusterRecord, sealer: &Sealer) -> Result<Value, ArmError> {
     let mut body = source.body().clone();
-    let kind = body.pointer("/identity/type").cloned();
     if let Some(members) = body.as_object_mut() {
         members.remove("eTag");
-        members.remove("identity");
-        if let Some(kind) = kind {
-            members.insert("identity".to_owned(), json!({ "type": kind }));
+        // Of identities that are resources of their own, the same; of those that are the cluster's, one of its own.
+        if let Some(Value::Object(mut identity)) = members.remove("identity") {
+            identity.retain(|name, _| ["type", ASSIGNED].contains(&name.as_str()));
+            members.insert("identity".to_owned(), Value::Object(identity));
         }
     }
+    let made = has_made_kubelet_identity(&body);
     if let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) {
-        for own in ["nodeResourceGroup", "dnsPrefix", "fqdn", "identityProfile"] {
+        for own in ["nodeResourceGroup", "dnsPrefix", "fqdn"] {
             properties.remove(own);
+        }
+        if made {
+            properties.remove("identityProfile");
         }
         if properties
             .get("servicePrincipalProfile")

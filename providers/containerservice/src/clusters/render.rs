@@ -58,6 +58,9 @@ impl ClusterView<'_> {
         if let Some(name) = access::private_name(record) {
             properties["privateFQDN"] = json!(name);
         }
+        if let Some(issuer) = &record.spec().issuer {
+            properties["oidcIssuerProfile"]["issuerURL"] = json!(issuer);
+        }
         properties["currentKubernetesVersion"] = json!(running.unwrap_or(&record.spec().kubernetes_version));
         properties["maxAgentPools"] = json!(MAX_POOLS);
         properties["resourceUID"] = json!(record.uid);

@@ -13,8 +13,11 @@ use control_records::{
 use control_store::{Compare, Txn, put_record};
 use serde_json::Value;
 
-use super::{State, draft::ClusterChange};
+use super::{State, draft::ClusterChange, named::resting_on, subnets};
 use crate::{ContainerService, NAMESPACE, records::ClusterPath};
+
+/// Effects that remove a principal that stood for a cluster, with its memberships.
+const MOST_REMOVALS: usize = 24;
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
 pub fn secret_name(uid: &str, path: &str) -> String {
@@ -62,8 +65,13 @@ impl ContainerService {
                 });
             }
         }
+        txn = resting_on(txn, &state.named_at);
         if !record.deleting {
             txn = self.principals(&record, txn).await?;
+            if let Some(before) = state.record() {
+                txn = self.former_principals(before, &record, txn).await?;
+            }
+            txn = subnets::joined(txn, &state.vnets, &record);
         }
         let was = state.record().map(|record| Amounts::of(record.spec()));
         let (was, asked) = (was.unwrap_or_default(), Amounts::of(record.spec()));
@@ -94,6 +102,36 @@ impl ContainerService {
                 ..PrincipalRecord::new(&identity.object_id, self.env.clock.now())
             };
             txn = identity_directory::made(txn, &principal);
+        }
+        Ok(txn)
+    }
+
+    /// Removes the principals that stood for the cluster and do no longer: it has been given an identity that is a resource of its own.
+    async fn former_principals(
+        &self,
+        before: &ClusterRecord,
+        record: &ClusterRecord,
+        mut txn: Txn,
+    ) -> Result<Txn, ArmError> {
+        let now = of_cluster(record.body());
+        for former in of_cluster(before.body()) {
+            if now.iter().any(|own| own.object_id == former.object_id) {
+                continue;
+            }
+            let id = cluster_id(before);
+            let (removals, whole) =
+                identity_directory::removals(&*self.store, &former.object_id, &id, MOST_REMOVALS)
+                    .await
+                    .map_err(store_error)?;
+            if !whole {
+                let message = format!(
+                    "The cluster's identity '{}' is in too many groups to be given up in one step; take it out of some.",
+                    former.object_id
+                );
+                return Err(ArmError::new(ErrorCode::CONFLICT, message));
+            }
+            txn.compare.extend(removals.compare);
+            txn.ops.extend(removals.ops);
         }
         Ok(txn)
     }

@@ -1,4 +1,4 @@
-//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::unknown`]) read and write through.
+//! The provider of `Landfall.ContainerService`, which its types ([`super::history`], [`super::credentials`], [`super::unknown`]) read and write through.
 
 use std::sync::Arc;
 

@@ -44,6 +44,7 @@ use crate::{
         change::RESTORE,
         draft::cluster_id,
         recreate::{self, Source},
+        subnets::check_joins,
     },
     records::ClusterPath,
 };
@@ -295,6 +296,7 @@ impl BackupApi {
                     ..own
                 };
                 let body = recreate::desired_body(&source.record, &self.clusters.sealer)?;
+                check_joins(call, &at.path(), &body).await?;
                 let restore = restore.clone();
                 (at, Action::Recreate { body, restore })
             }
@@ -310,6 +312,9 @@ impl BackupApi {
         // The path is not what is changed: that is a cluster, here or in another group.
         let path = at.path();
         call.check(WRITE, &path).await?;
+        if let Action::Recreate { body, .. } = &action {
+            self.clusters.may_assign(call, at, body).await?;
+        }
         let polled = polled(request);
         let info = RequestInfo {
             path: &path,

@@ -8,9 +8,10 @@
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/events` | the history of one |
 //! | `{SUB}/providers/Landfall.ContainerService/activities` | who asked for which change or credentials, and what was answered, oldest first; `?after={id}` |
 //!
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks and backups that are in no record; [`super::unknown`] |
 //!
-//! Always true: but for that, it only reads.
+//! Always true: but for those two, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 use super::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
+    credentials::CREDENTIALS,
     unknown::UNKNOWN,
 };
 
@@ -81,8 +83,14 @@ const ACTIVITIES: ResourceType<HistoryApi> = ResourceType {
 
 impl Namespace for HistoryApi {
     const NAME: &'static str = HISTORY_NAMESPACE;
-    const TYPES: &'static [&'static ResourceType<Self>] =
-        &[&OPERATIONS, &EVENTS, &CLUSTER_EVENTS, &ACTIVITIES, &UNKNOWN];
+    const TYPES: &'static [&'static ResourceType<Self>] = &[
+        &OPERATIONS,
+        &EVENTS,
+        &CLUSTER_EVENTS,
+        &ACTIVITIES,
+        &CREDENTIALS,
+        &UNKNOWN,
+    ];
 }
 
 /// Whose history it is.

@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod archive;
 pub(crate) mod backups;
+mod credentials;
 mod history;
 mod restore_points;
 mod unknown;

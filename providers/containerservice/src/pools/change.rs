@@ -13,6 +13,7 @@ use crate::{
         draft::{Context, Draft, Name, advance},
         hooks::refuse_change,
         network, requests,
+        subnets::Place,
     },
     conversion::from_client,
     formats::is_pool_name,
@@ -53,7 +54,9 @@ pub(crate) fn put_pool(
         .kubernetes_version
         .parse()
         .map_err(ArmError::internal)?;
+    let subnets = Place::of(context.vnets, Some(present), None);
     let around = Surroundings {
+        place: &subnets,
         offered: &context.config.offered,
         control_plane,
         plugin: present.spec().network.plugin,
@@ -78,8 +81,20 @@ pub(crate) fn put_pool(
     }
     check_count(pools.len(), &mut problems);
     network::check_room(&present.spec().network, &pools, "properties.count", &mut problems);
+    subnets.check_room(&pools, "properties.count", &mut problems);
     problems.into_result()?;
-    with_pools(context, name, present, pools, "AgentPools_CreateOrUpdate", pool)
+    let vnet = subnets.decided(&pools);
+    let state = present.state.with(|_, decided| decided.vnet = vnet);
+    let state = state.and_then(|state| state.with_pools(pools));
+    let state = state.map_err(ArmError::internal)?;
+    advance(
+        context,
+        name,
+        Some(present),
+        state,
+        "AgentPools_CreateOrUpdate",
+        Some(pool),
+    )
 }
 
 /// Stopping one pool is not there yet. No operation of the API is about it, which could answer so by its name: `az aks nodepool stop`

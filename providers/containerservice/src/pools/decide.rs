@@ -13,7 +13,11 @@ use cluster_versions::{Offered, Version, VersionError, check_skew};
 use control_records::{DecidedPool, DesiredPool};
 use serde_json::{Map, Value, json};
 
-use crate::{clusters::network::default_max_pods, formats::taint, properties::pool_members};
+use crate::{
+    clusters::{network::default_max_pods, subnets::Place},
+    formats::taint,
+    properties::pool_members,
+};
 
 /// What a pool's decision depends on beyond its own body.
 pub(crate) struct Surroundings<'a> {
@@ -23,6 +27,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) ids: &'a dyn Ids,
     /// What a new pool is for where it does not say.
     pub(crate) mode: PoolMode,
+    /// Where it is put.
+    pub(crate) place: &'a Place<'a>,
 }
 
 /// The pool with its canonical properties, and the spec that follows. `path` is where the properties stand in the body.
@@ -54,6 +60,10 @@ pub(crate) fn decide(
             .and_then(|number| u32::try_from(number).ok())
     };
 
+    let subnet = match present {
+        Some(present) => present.spec().subnet,
+        None => around.place.subnet(&mut draft, path, problems),
+    };
     let (version, version_text) = version(&draft, present, around, path, problems);
     let mode = match text(&draft, "mode").as_deref() {
         Some("System") => PoolMode::System,
@@ -110,6 +120,7 @@ pub(crate) fn decide(
         ),
         removed: present.map_or_else(Default::default, |present| present.spec().removed.clone()),
         renewed: present.and_then(|present| present.spec().renewed),
+        subnet,
     };
     for (field, value) in [
         ("name", json!(name)),
@@ -134,7 +145,6 @@ pub(crate) fn decide(
         ("kubeletDiskType", json!("OS")),
         ("osType", json!("Linux")),
         ("osSKU", json!("Ubuntu")),
-        ("workloadRuntime", json!("OCIContainer")),
         ("type", json!("VirtualMachineScaleSets")),
         ("scaleDownMode", json!("Delete")),
         ("enableAutoScaling", json!(false)),

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::{
     ContainerService, ProviderConfig,
     api_versions::API_VERSIONS,
-    clusters::{Clusters, State, admission, draft::ClusterChange, requests},
+    clusters::{Clusters, State, admission, draft::ClusterChange, requests, subnets},
     properties::POOL_SCHEMA,
     records::{ClusterPath, pool_etag},
 };
@@ -34,7 +34,12 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
     members: None,
     operations: &[
         Row::get::<Pools>("AgentPools_Get"),
-        Row::put::<Pools>("AgentPools_CreateOrUpdate"),
+        Row::write(
+            Verb::Put,
+            "AgentPools_CreateOrUpdate",
+            |provider, call| Box::pin(subnets::put_joined::<Pools>(provider, call, Mode::Commit)),
+            |provider, call| Box::pin(subnets::put_joined::<Pools>(provider, call, Mode::Preview)),
+        ),
         Row::delete::<Pools>(requests::POOL_DELETE),
         Row::list::<Pools>("AgentPools_List"),
         Row::write(

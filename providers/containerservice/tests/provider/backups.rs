@@ -137,9 +137,12 @@ impl World {
             self.stamp.sealer.clone(),
             ProviderConfig {
                 location: "local".to_owned(),
+                url: "https://stamp.test:8443".to_owned(),
+                tenant: "00000000-0000-0000-0000-00000000000f".to_owned(),
                 domain: "landfall.test".to_owned(),
                 offered: Offered::pinned(),
                 reserved_ranges: Vec::new(),
+                credential_lifetime: std::time::Duration::from_secs(60),
                 limits: control_records::usage::Limits::default(),
             },
             Arc::new(Kubeconfigs),

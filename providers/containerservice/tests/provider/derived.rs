@@ -44,13 +44,12 @@ fn step() -> impl Strategy<Value = Step> {
             prop::sample::select(vec!["Free", "standard", "Premium"]),
             prop::option::of(prop::sample::select(vec!["1.36", "1.36.3", "1.37.1"])),
             prop::option::of(prop::sample::select(vec!["kubenet", "azure", "none"])),
-            any::<bool>(),
         )
-            .prop_map(|(tier, version, plugin, local)| {
+            .prop_map(|(tier, version, plugin)| {
                 let body = json!({
                     "location": "local", "sku": { "name": "Base", "tier": tier },
                     "properties": {
-                        "kubernetesVersion": version, "disableLocalAccounts": local,
+                        "kubernetesVersion": version,
                         "networkProfile": { "networkPlugin": plugin },
                     },
                 });

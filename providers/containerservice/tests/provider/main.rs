@@ -2,10 +2,14 @@
 
 #[cfg(test)]
 mod access;
+#[cfg(test)]
+mod authentication;
 mod backups;
 mod bodies;
 #[cfg(test)]
 mod commands;
+#[cfg(test)]
+mod credentials;
 #[cfg(test)]
 mod derived;
 #[cfg(test)]
@@ -13,6 +17,10 @@ mod empty;
 mod groups;
 #[cfg(test)]
 mod history;
+#[cfg(test)]
+mod identities;
+#[cfg(test)]
+mod kept;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
@@ -26,6 +34,8 @@ mod requests;
 #[cfg(test)]
 mod stamp;
 mod states;
+#[cfg(test)]
+mod subnets;
 mod upgrades;
 #[cfg(test)]
 mod versions;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use control_records::ClusterRecord;
 use serde_json::{Map, Value, json};
 
-use crate::stamp::{Answer, Stamp};
+use crate::stamp::{Answer, IDENTITY, Stamp};
 
 const TABLE: &str = include_str!("../../src/properties.tsv");
 const NEWEST: &str = "2026-08-01";
@@ -15,8 +15,20 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI a@b";
 const ELSEWHERE: &[(&str, &str)] = &[
     ("identity.type", "lifecycle: identities are made once and stay"),
     (
+        "properties.identityProfile{}.resourceId",
+        "identities: kubelets have what they are given",
+    ),
+    (
+        "properties.vnetSubnetID",
+        "subnets: it names what has to be there first",
+    ),
+    (
         "properties.apiServerAccessProfile.disableRunCommand",
         "commands: none is taken",
+    ),
+    (
+        "properties.aadProfile.tenantID",
+        "authentication: another tenant is refused",
     ),
 ];
 
@@ -160,6 +172,8 @@ impl Line {
 fn entry(path: &str) -> &'static str {
     if path.starts_with("properties.identityProfile") {
         "kubeletidentity"
+    } else if path.starts_with("identity.userAssignedIdentities") {
+        IDENTITY
     } else {
         "x"
     }
@@ -253,6 +267,7 @@ struct Sent {
 
 async fn send(resource: &str, version: &'static str, body: Value) -> (Answer, Option<ClusterRecord>) {
     let mut stamp = Stamp::new().await;
+    stamp.add_identity("own").await;
     let path = if resource == "cluster" {
         "managedClusters/c"
     } else {
@@ -277,7 +292,7 @@ async fn send_one(all: &[Line], line: &Line, value: Value, mut body: Value) -> S
         if segment.ends_with("[]") {
             pointer += "/0";
         } else if segment.ends_with("{}") {
-            pointer += &format!("/{}", entry(line.path));
+            pointer += &format!("/{}", entry(line.path).replace('/', "~1"));
         }
     }
     Sent {
@@ -299,6 +314,10 @@ fn base(resource: &str) -> Value {
 fn spec(record: Option<&ClusterRecord>) -> Value {
     let Some(record) = record else { return Value::Null };
     let mut spec = json!(record.spec());
+    // What is drawn of the issuer's name is the cluster's uid.
+    if record.spec().issuer.is_some() {
+        spec["issuer"] = json!(true);
+    }
     let name = spec["fqdn"].as_str().and_then(|fqdn| fqdn.split_once(".hcp."));
     let prefix = name.and_then(|(label, _)| label.rsplit_once('-'));
     spec["fqdn"] = json!(prefix.map(|(prefix, _)| prefix));
@@ -371,7 +390,24 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
             (body, vec![json!(["203.0.113.0/24"])])
         }
         ("cluster", "properties.apiServerAccessProfile.enablePrivateCluster") => (body, vec![json!(true)]),
-        ("cluster", "properties.disableLocalAccounts") => (body, vec![json!(true)]),
+        ("cluster", "properties.disableLocalAccounts") => (
+            properties(json!({ "aadProfile": { "managed": true } })),
+            vec![json!(true)],
+        ),
+        ("cluster", "properties.oidcIssuerProfile.enabled") => (body, vec![json!(true)]),
+        ("cluster", "properties.securityProfile.workloadIdentity.enabled") => (
+            properties(json!({ "oidcIssuerProfile": { "enabled": true } })),
+            vec![json!(true)],
+        ),
+        ("cluster", "properties.aadProfile.managed") => (body, vec![json!(true)]),
+        ("cluster", "properties.aadProfile.enableAzureRBAC") => (
+            properties(json!({ "aadProfile": { "managed": true } })),
+            vec![json!(true)],
+        ),
+        ("cluster", "properties.aadProfile.adminGroupObjectIDs") => (
+            properties(json!({ "aadProfile": { "managed": true } })),
+            vec![json!(["11111111-0000-4000-8000-000000000001"])],
+        ),
         ("cluster", "sku.tier") => (body, vec![json!("Standard")]),
         _ => return None,
     };
@@ -390,6 +426,10 @@ async fn check(all: &[Line], line: &Line) -> Option<String> {
     match (line.access, line.class) {
         ("RO", _) => {
             let value = line.bad_of_any();
+            let mut base = base;
+            if line.path.starts_with("identity.userAssignedIdentities") {
+                base["identity"] = json!({ "type": "UserAssigned" });
+            }
             let sent = send_one(all, line, value.clone(), base).await;
             // In a list that is refused as a whole.
             if sent.is_refused(line) && line.path.contains("[]") {

@@ -218,6 +218,73 @@ async fn many_who_ask_at_once_pass_no_limit_together() {
 }
 
 #[tokio::test]
+async fn what_others_have_counts_in_the_stamp_and_not_in_the_subscription() {
+    let mut tight = limits(1, 100, 100);
+    tight.room.vips = Some(2);
+    let stamp = Stamp::limited(tight).await;
+    // Another subscription has one cluster, and whoever asks has none.
+    let others = UsageRecord::default().with(
+        "0b0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b",
+        &Amounts::default(),
+        &Amounts {
+            clusters: 1,
+            members: 1,
+            ..Amounts::default()
+        },
+    );
+    let both = |clusters: u64| {
+        let own = Amounts {
+            clusters,
+            ..Amounts::default()
+        };
+        others.with(SUBSCRIPTION, &Amounts::default(), &own)
+    };
+    let keep = async |sums: UsageRecord| stamp.write(control_store::put_record(key::USAGE, &sums)).await;
+    let ask = async || {
+        let answer = stamp.ask("PUT", "managedClusters/b", body(1, "Free")).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        answer
+    };
+    // The subscription's is full, the stamp's is not.
+    let own = format!("This is the limit of the subscription '{SUBSCRIPTION}'");
+    keep(UsageRecord::default().with(
+        SUBSCRIPTION,
+        &Amounts::default(),
+        &Amounts {
+            clusters: 1,
+            ..Amounts::default()
+        },
+    ))
+    .await;
+    let answer = ask().await;
+    refused(
+        &answer,
+        &["Managed Clusters", "Current Limit: 1", "Current Usage: 1", &own],
+    );
+    assert!(
+        !answer.body.to_string().contains("limit of the stamp"),
+        "{answer:?}"
+    );
+    // Both are: each is told with its own figures.
+    keep(both(1)).await;
+    let answer = ask().await;
+    refused(
+        &answer,
+        &[
+            &own,
+            "API server addresses of the stamp",
+            "This is the limit of the stamp",
+            "Current Limit: 2, Current Usage: 2",
+        ],
+    );
+    // What others have is nothing of the subscription's.
+    keep(others.clone()).await;
+    let answer = stamp.ask("PUT", "managedClusters/b", body(1, "Free")).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(used(&stamp).await.clusters, 1);
+}
+
+#[tokio::test]
 async fn sums_that_are_not_there_are_counted() {
     let stamp = Stamp::limited(limits(2, 100, 100)).await;
     stamp.create("a", least()).await;

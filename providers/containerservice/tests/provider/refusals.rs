@@ -22,6 +22,8 @@ struct Case {
     /// The targets of all problems, where there are several.
     #[serde(default)]
     targets: Vec<String>,
+    /// What its message has in it.
+    words: String,
 }
 
 /// What the cases meet: `c` (overlay, two pools: np1 System, np2 User), `flat`, `kubenet`, `sp` (a service principal).
@@ -81,7 +83,7 @@ async fn bad_input_is_refused_by_name() {
             && (case.targets.is_empty() || details == case.targets)
             && error["message"]
                 .as_str()
-                .is_some_and(|message| message.len() > 20);
+                .is_some_and(|message| message.len() > 20 && message.contains(&case.words));
         if !same {
             wrong.push(format!("{}: {} {:#}", case.name, answer.status, answer.body));
         }

@@ -188,7 +188,7 @@ async fn a_creation_is_overtaken_by_a_deletion_only() {
         .ask(
             "PUT",
             C,
-            json!({ "location": "local", "properties": { "disableLocalAccounts": true } }),
+            json!({ "location": "local", "sku": { "name": "Base", "tier": "Standard" } }),
         )
         .await;
     stamp.ask("PUT", POOL, count(4)).await;

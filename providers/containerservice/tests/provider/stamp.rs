@@ -1,6 +1,6 @@
 //! A stamp for tests: one subscription, one group, a provider, and an edge that only finds routes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arm_ids::ResourcePath;
 use arm_kernel::{AccessControl, Call, Provider, Registry};
@@ -8,31 +8,60 @@ use arm_wire::{ArmError, Principal, PrincipalKind, Request, Response, Trace};
 use async_trait::async_trait;
 use base_env::Env;
 use base_sealer::Sealer;
-use cluster_spec::CredentialKind;
+use cluster_spec::{DirectoryAccess, TokenFormat};
 use cluster_versions::Offered;
 use control_records::{
-    Assignment, ClusterRecord, GroupRecord, MachineRecord, ObservedRecord, OperationRecord, OwnerRecord,
-    Role, directory, key, usage::Limits,
+    Assignment, ClusterRecord, GroupRecord, MachineRecord, ManagedIdentityRecord, ObservedRecord,
+    OperationRecord, OwnerRecord, PrincipalRecord, Role, SystemData, credential::CredentialRecord, directory,
+    key, usage::Limits,
 };
 use control_store::{Store, Txn, get_record, list_records, put_record};
 use http::Method;
-use providers_containerservice::{ContainerService, Credentials, NAMESPACE, ProviderConfig};
+pub(crate) use providers_containerservice::NAMESPACE;
+use providers_containerservice::{ContainerService, Credentials, ProviderConfig};
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
 
 pub(crate) const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
 
+/// What [`Stamp::add_identity`] makes under the name `own`.
+pub(crate) const IDENTITY: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/rg1/providers/\
+                                   Microsoft.ManagedIdentity/userAssignedIdentities/own";
+
 pub(crate) struct Kubeconfigs;
 
 #[async_trait]
 impl Credentials for Kubeconfigs {
+    async fn certificate(
+        &self,
+        _: &ClusterRecord,
+        credential: &CredentialRecord,
+    ) -> Result<Option<Vec<u8>>, ArmError> {
+        Ok(Some(credential.id.clone().into_bytes()))
+    }
+
     async fn kubeconfig(
         &self,
         cluster: &ClusterRecord,
         _: &ObservedRecord,
-        kind: CredentialKind,
+        credential: &CredentialRecord,
+        certificate: &[u8],
     ) -> Result<Option<String>, ArmError> {
-        Ok(Some(format!("{} of {}", kind.name(), cluster.name)))
+        assert_eq!(certificate, credential.id.as_bytes());
+        Ok(Some(format!("{} of {}", credential.kind.name(), cluster.name)))
+    }
+
+    async fn directory_kubeconfig(
+        &self,
+        cluster: &ClusterRecord,
+        _: &ObservedRecord,
+        directory: &DirectoryAccess,
+        format: TokenFormat,
+    ) -> Result<Option<String>, ArmError> {
+        Ok(Some(format!(
+            "{format:?} of {} for {}",
+            cluster.name, directory.tenant
+        )))
     }
 }
 
@@ -90,10 +119,13 @@ impl Stamp {
         let sealer = Arc::new(Sealer::from_key(&[7; 32]));
         let config = ProviderConfig {
             location: "local".to_owned(),
+            url: "https://stamp.test:8443".to_owned(),
+            tenant: "00000000-0000-0000-0000-00000000000f".to_owned(),
             domain: "landfall.test".to_owned(),
             offered,
             reserved_ranges: vec![("100.64.0.0/16".parse().unwrap(), "the machine network".to_owned())],
             limits,
+            credential_lifetime: Duration::from_secs(8 * 60 * 60),
         };
         let provider = Arc::new(ContainerService::new(
             env.clone(),
@@ -127,6 +159,51 @@ impl Stamp {
         };
         self.write(put_record(key::group(SUBSCRIPTION, name), &group))
             .await;
+    }
+
+    /// A user-assigned identity, as its provider writes it down; the object id of its principal.
+    pub(crate) async fn add_identity(&self, name: &str) -> String {
+        let (principal_id, client_id) = (self.env.ids.uuid().to_string(), self.env.ids.uuid().to_string());
+        let now = self.env.clock.now();
+        let record = ManagedIdentityRecord {
+            v: 1,
+            subscription: SUBSCRIPTION.to_owned(),
+            resource_group: "rg1".to_owned(),
+            name: name.to_owned(),
+            location: "local".to_owned(),
+            tags: Default::default(),
+            tenant_id: "99999999-0000-0000-0000-000000000000".to_owned(),
+            principal_id: principal_id.clone(),
+            client_id: client_id.clone(),
+            system_data: SystemData {
+                created_at: now,
+                created_by: "tester".to_owned(),
+                created_by_type: "Application".to_owned(),
+                modified_at: now,
+                modified_by: "tester".to_owned(),
+                modified_by_type: "Application".to_owned(),
+            },
+        };
+        let principal = PrincipalRecord {
+            kind: "ManagedIdentity".to_owned(),
+            login: client_id,
+            display_name: name.to_owned(),
+            resource: Some(IDENTITY.replace("/own", &format!("/{name}"))),
+            ..PrincipalRecord::new(&principal_id, now)
+        };
+        let key = key::managed_identity(SUBSCRIPTION, "rg1", name);
+        let txn = Txn::default().with(put_record(key, &record));
+        self.store
+            .txn(identity_directory::made(txn, &principal))
+            .await
+            .unwrap();
+        principal_id
+    }
+
+    /// Whether somebody with this object id is known.
+    pub(crate) async fn knows(&self, object_id: &str) -> bool {
+        let found = identity_directory::principal(&*self.store, object_id).await;
+        found.unwrap().is_some()
     }
 
     /// A node's machine, as the loop writes it down.
@@ -200,15 +277,15 @@ impl Stamp {
 
     /// Finds the route as the edge does, and asks the provider.
     pub(crate) async fn send(&self, request: Request) -> Answer {
+        self.send_as(request, AccessControl::allow_all()).await
+    }
+
+    /// The same for somebody who may not everything.
+    pub(crate) async fn send_as(&self, request: Request, access: AccessControl) -> Answer {
         let target = self.registry.target(&request.path).unwrap();
         let route = target.route(&request.method).unwrap();
         assert!(route.works, "{}", route.name);
-        answer(
-            target
-                .provider
-                .handle(route, &Call::new(request, AccessControl::allow_all()))
-                .await,
-        )
+        answer(target.provider.handle(route, &Call::new(request, access)).await)
     }
 
     /// What the request would be answered, without doing it.
@@ -291,7 +368,7 @@ impl Stamp {
     }
 }
 
-fn answer(outcome: Result<Response, ArmError>) -> Answer {
+pub(crate) fn answer(outcome: Result<Response, ArmError>) -> Answer {
     match outcome {
         Ok(Response {
             status,

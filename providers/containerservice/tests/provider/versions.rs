@@ -41,7 +41,6 @@ fn bodies() -> impl Strategy<Value = Value> {
                 properties["agentPoolProfiles"][1]["gpuProfile"] = json!({ "driver": "None" });
             }
             if access {
-                properties["disableLocalAccounts"] = json!(true);
                 properties["httpProxyConfig"] = json!({ "enabled": false });
             }
             if spot {

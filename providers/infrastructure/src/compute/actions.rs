@@ -1,10 +1,10 @@
-//! What is asked of instances: to be restarted, made anew, or replaced by another. The planner does it, as a change of the pool.
+//! What is asked of instances: to be restarted, made anew, replaced by another, turned off or on. The planner does it, as a change of the pool.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Call, Mode, quote};
 use arm_wire::{ArmError, ErrorCode, Response};
 use async_trait::async_trait;
-use control_records::RepairStep;
+use control_records::{NodeOrder, RepairStep};
 use serde_json::Value;
 
 use super::Compute;
@@ -17,7 +17,7 @@ pub struct Wish {
     /// The numbers of its nodes; `None`: all.
     pub nodes: Option<Vec<u32>>,
     /// What.
-    pub step: RepairStep,
+    pub order: NodeOrder,
     /// What it is called as an operation.
     pub name: &'static str,
 }
@@ -36,7 +36,7 @@ impl Compute {
     pub(super) async fn repair(
         &self,
         call: &Call,
-        step: RepairStep,
+        order: NodeOrder,
         name: &'static str,
         mode: Mode,
     ) -> Result<Response, ArmError> {
@@ -45,7 +45,7 @@ impl Compute {
             Some(one) => Some(vec![number(one).ok_or_else(|| no_number(one))?]),
             None => named(&request.body)?,
         };
-        if nodes.is_none() && step == RepairStep::Replace {
+        if nodes.is_none() && order == NodeOrder::Repair(RepairStep::Replace) {
             let message = "The request needs a body with 'instanceIds', a list of at least one.";
             return Err(ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("instanceIds"));
         }
@@ -66,7 +66,7 @@ impl Compute {
         let wish = Wish {
             pool,
             nodes,
-            step,
+            order,
             name,
         };
         self.machines.ask(call, &wish, mode).await

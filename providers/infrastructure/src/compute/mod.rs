@@ -12,7 +12,7 @@ use arm_kernel::{
     expands,
 };
 use arm_wire::{ArmError, Request, Response};
-use control_records::RepairStep;
+use control_records::{NodeOrder, RepairStep};
 use serde_json::{Value, json};
 
 use crate::{
@@ -127,8 +127,8 @@ const SCALE_SETS: Type = ResourceType {
             REIMAGE,
             REIMAGE_ALL,
             DELETE,
-            Row::not_yet(Action("deallocate"), "VirtualMachineScaleSets_Deallocate"),
-            Row::not_yet(Action("start"), "VirtualMachineScaleSets_Start"),
+            DEALLOCATE,
+            START,
             Row::not_yet(Action("poweroff"), "VirtualMachineScaleSets_PowerOff"),
             Row::not_yet(Action("redeploy"), "VirtualMachineScaleSets_Redeploy"),
             Row::not_yet(Action("manualupgrade"), "VirtualMachineScaleSets_UpdateInstances"),
@@ -138,12 +138,12 @@ const SCALE_SETS: Type = ResourceType {
 
 /// A row of what is asked of machines.
 macro_rules! repair {
-    ($verb:expr, $name:literal, $step:expr) => {
+    ($verb:expr, $name:literal, $order:expr) => {
         Row::write(
             $verb,
             $name,
-            |provider, call| Box::pin(provider.repair(call, $step, $name, Mode::Commit)),
-            |provider, call| Box::pin(provider.repair(call, $step, $name, Mode::Preview)),
+            |provider, call| Box::pin(provider.repair(call, $order, $name, Mode::Commit)),
+            |provider, call| Box::pin(provider.repair(call, $order, $name, Mode::Preview)),
         )
     };
 }
@@ -151,40 +151,57 @@ macro_rules! repair {
 const RESTART: Row = repair!(
     Action("restart"),
     "VirtualMachineScaleSets_Restart",
-    RepairStep::Reboot
+    NodeOrder::Repair(RepairStep::Reboot)
 );
 const REIMAGE: Row = repair!(
     Action("reimage"),
     "VirtualMachineScaleSets_Reimage",
-    RepairStep::Reimage
+    NodeOrder::Repair(RepairStep::Reimage)
 );
 // With the disks for data, of which there are none.
 const REIMAGE_ALL: Row = repair!(
     Action("reimageall"),
     "VirtualMachineScaleSets_ReimageAll",
-    RepairStep::Reimage
+    NodeOrder::Repair(RepairStep::Reimage)
 );
 const REIMAGE_ALL_OF_ONE: Row = repair!(
     Action("reimageall"),
     "VirtualMachineScaleSetVMs_ReimageAll",
-    RepairStep::Reimage
+    NodeOrder::Repair(RepairStep::Reimage)
 );
 const DELETE: Row = repair!(
     Action("delete"),
     "VirtualMachineScaleSets_DeleteInstances",
-    RepairStep::Replace
+    NodeOrder::Repair(RepairStep::Replace)
 );
 const RESTART_ONE: Row = repair!(
     Action("restart"),
     "VirtualMachineScaleSetVMs_Restart",
-    RepairStep::Reboot
+    NodeOrder::Repair(RepairStep::Reboot)
 );
 const REIMAGE_ONE: Row = repair!(
     Action("reimage"),
     "VirtualMachineScaleSetVMs_Reimage",
-    RepairStep::Reimage
+    NodeOrder::Repair(RepairStep::Reimage)
 );
-const DELETE_ONE: Row = repair!(Delete, "VirtualMachineScaleSetVMs_Delete", RepairStep::Replace);
+const DELETE_ONE: Row = repair!(
+    Delete,
+    "VirtualMachineScaleSetVMs_Delete",
+    NodeOrder::Repair(RepairStep::Replace)
+);
+
+const DEALLOCATE: Row = repair!(
+    Action("deallocate"),
+    "VirtualMachineScaleSets_Deallocate",
+    NodeOrder::Off
+);
+const START: Row = repair!(Action("start"), "VirtualMachineScaleSets_Start", NodeOrder::On);
+const DEALLOCATE_ONE: Row = repair!(
+    Action("deallocate"),
+    "VirtualMachineScaleSetVMs_Deallocate",
+    NodeOrder::Off
+);
+const START_ONE: Row = repair!(Action("start"), "VirtualMachineScaleSetVMs_Start", NodeOrder::On);
 
 const SET_VIEW: Type = kind(
     "virtualMachineScaleSets/instanceView",
@@ -214,8 +231,8 @@ const SET_INSTANCES: Type = kind(
         RESTART_ONE,
         REIMAGE_ONE,
         REIMAGE_ALL_OF_ONE,
-        Row::not_yet(Action("deallocate"), "VirtualMachineScaleSetVMs_Deallocate"),
-        Row::not_yet(Action("start"), "VirtualMachineScaleSetVMs_Start"),
+        DEALLOCATE_ONE,
+        START_ONE,
         Row::not_yet(Action("poweroff"), "VirtualMachineScaleSetVMs_PowerOff"),
         Row::not_yet(Action("redeploy"), "VirtualMachineScaleSetVMs_Redeploy"),
         Row::not_yet(Action("runCommand"), "VirtualMachineScaleSetVMs_RunCommand"),

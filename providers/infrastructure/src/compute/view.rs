@@ -49,7 +49,7 @@ pub(crate) fn set(set: &Set<'_>) -> Value {
                             "properties": {
                                 "primary": true,
                                 "privateIPAddressVersion": "IPv4",
-                                "subnet": { "id": subnet(place) },
+                                "subnet": { "id": subnet(place, &pool.name) },
                             },
                         }],
                     },
@@ -79,7 +79,16 @@ fn is_settled(state: State) -> bool {
     matches!(state, State::Running | State::Off)
 }
 
-fn subnet(place: &Place) -> String {
+fn subnet(place: &Place, pool: &str) -> String {
+    let pools = place
+        .cluster
+        .body()
+        .pointer("/properties/agentPoolProfiles")
+        .and_then(Value::as_array);
+    let own = pools.into_iter().flatten().find(|own| own["name"] == pool);
+    if let Some(id) = own.and_then(|own| own["vnetSubnetID"].as_str()) {
+        return id.to_owned();
+    }
     place.id(NETWORK, &[("virtualNetworks", VNET), ("subnets", SUBNET)])
 }
 
@@ -147,7 +156,7 @@ pub(super) fn instance(set: &Set<'_>, instance: &Instance<'_>, with_status: bool
                     "primary": true,
                     "privateIPAddressVersion": "IPv4",
                     "privateIPAddress": instance.address,
-                    "subnet": { "id": subnet(place) },
+                    "subnet": { "id": subnet(place, &pool.name) },
                 },
             }] },
         }] },

@@ -1,5 +1,6 @@
-//! `Microsoft.Network`: what each cluster has of networks, in the group of its nodes. VNETs of one's own are not there yet.
+//! `Microsoft.Network`: what each cluster has of networks, in the group of its nodes; and VNETs and security groups that tenants make.
 
+pub(crate) mod own;
 mod view;
 
 use arm_kernel::{
@@ -7,6 +8,7 @@ use arm_kernel::{
     Verb::{Delete, Get, List, Patch, Put},
 };
 use arm_wire::{ArmError, Request, Response};
+use base_env::Env;
 use serde_json::Value;
 
 use crate::{
@@ -54,19 +56,34 @@ const VERSIONS: &[&str] = &[
 ];
 
 /// The provider.
-pub struct Network(pub Stamp);
+pub struct Network {
+    /// Where it reads from.
+    pub stamp: Stamp,
+    /// Clock and identities.
+    pub env: Env,
+}
 
 impl Namespace for Network {
     const NAME: &'static str = NAMESPACE;
     const TYPES: &'static [&'static ResourceType<Self>] = &[
-        &VNETS, &SUBNETS, &ADDRESSES, &BALANCERS, &POOLS, &RULES, &TABLES, &ROUTES, &CARDS, &USAGES,
+        &own::VNETS,
+        &own::SUBNETS,
+        &ADDRESSES,
+        &BALANCERS,
+        &POOLS,
+        &own::GROUPS,
+        &own::RULES,
+        &TABLES,
+        &ROUTES,
+        &CARDS,
+        &USAGES,
     ];
 }
 
 type Row = Operation<Network>;
 type Type = ResourceType<Network>;
 /// All of a type that a cluster has.
-type Of = fn(&Place, &Stamp) -> Vec<Value>;
+pub(crate) type Of = fn(&Place, &Stamp) -> Vec<Value>;
 
 const fn kind(path: &'static str, operations: &'static [Row]) -> Type {
     ResourceType {
@@ -126,30 +143,6 @@ macro_rules! part {
 /// What clients ask to have written out; nothing is ever left out here.
 const EXPANDED: &[&str] = &["ipConfigurations", "ipConfigurations/networkInterface"];
 
-const VNETS: Type = of_clusters!(
-    "virtualNetworks",
-    view::vnets,
-    "VirtualNetworks_Get",
-    "VirtualNetworks_List",
-    "VirtualNetworks_ListAll",
-    [
-        Row::not_yet(Put, "VirtualNetworks_CreateOrUpdate"),
-        Row::not_yet(Patch, "VirtualNetworks_UpdateTags"),
-        Row::not_yet(Delete, "VirtualNetworks_Delete"),
-    ]
-);
-const SUBNETS: Type = part!(
-    "virtualNetworks/subnets",
-    view::vnets,
-    "virtualNetworks",
-    "subnets",
-    "Subnets_Get",
-    "Subnets_List",
-    [
-        Row::not_yet(Put, "Subnets_CreateOrUpdate"),
-        Row::not_yet(Delete, "Subnets_Delete"),
-    ]
-);
 const ADDRESSES: Type = of_clusters!(
     "publicIPAddresses",
     view::addresses,
@@ -182,18 +175,6 @@ const POOLS: Type = part!(
     "LoadBalancerBackendAddressPools_Get",
     "LoadBalancerBackendAddressPools_List",
     []
-);
-const RULES: Type = of_clusters!(
-    "networkSecurityGroups",
-    view::security_groups,
-    "NetworkSecurityGroups_Get",
-    "NetworkSecurityGroups_List",
-    "NetworkSecurityGroups_ListAll",
-    [
-        Row::not_yet(Put, "NetworkSecurityGroups_CreateOrUpdate"),
-        Row::not_yet(Patch, "NetworkSecurityGroups_UpdateTags"),
-        Row::not_yet(Delete, "NetworkSecurityGroups_Delete"),
-    ]
 );
 const TABLES: Type = of_clusters!(
     "routeTables",
@@ -245,8 +226,8 @@ const USAGES: Type = kind(
 
 impl Network {
     async fn found(&self, subscription: &str, group: Option<&str>, of: Of) -> Result<Vec<Value>, ArmError> {
-        let places = places(&*self.0.store, subscription, group).await?;
-        Ok(places.iter().flat_map(|place| of(place, &self.0)).collect())
+        let places = places(&*self.stamp.store, subscription, group).await?;
+        Ok(places.iter().flat_map(|place| of(place, &self.stamp)).collect())
     }
 
     async fn all(&self, request: &Request, of: Of) -> Result<Items, ArmError> {
@@ -315,10 +296,11 @@ impl Network {
     }
 
     async fn usages(&self, request: &Request) -> Result<Response, ArmError> {
-        self.0.check_location(request.path.name(0).unwrap_or_default())?;
+        self.stamp
+            .check_location(request.path.name(0).unwrap_or_default())?;
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
-        let own = usages::of(&self.0, subscription).await?;
-        Ok(Response::ok(usages::network(&own, &self.0, subscription)))
+        let own = usages::of(&self.stamp, subscription).await?;
+        Ok(Response::ok(usages::network(&own, &self.stamp, subscription)))
     }
 }
 

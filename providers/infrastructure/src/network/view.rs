@@ -19,6 +19,10 @@ const OUTBOUND: &str = "aks-outbound";
 /// Its VNET, with the subnet of its nodes. The control plane's own part of it is not the cluster's to see.
 pub(super) fn vnets(place: &Place, _: &Stamp) -> Vec<Value> {
     let network = &place.cluster.spec().network;
+    if network.vnet.is_some() {
+        // It is the tenant's, and shown where it was made.
+        return Vec::new();
+    }
     let mut subnet = json!({
         "addressPrefix": network.node_range,
         "provisioningState": state(place),
@@ -51,6 +55,24 @@ pub(super) fn vnets(place: &Place, _: &Stamp) -> Vec<Value> {
     )]
 }
 
+/// The subnets that rules and routes of a cluster are for, by their ids: its own, or the tenant's that its pools are in.
+fn subnets(place: &Place) -> Vec<Value> {
+    if place.cluster.spec().network.vnet.is_none() {
+        return vec![json!({ "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]) })];
+    }
+    let pools = place
+        .cluster
+        .body()
+        .pointer("/properties/agentPoolProfiles")
+        .and_then(Value::as_array);
+    let ids = pools
+        .into_iter()
+        .flatten()
+        .filter_map(|pool| pool["vnetSubnetID"].as_str());
+    let ids: std::collections::BTreeSet<&str> = ids.collect();
+    ids.into_iter().map(|id| json!({ "id": id })).collect()
+}
+
 fn state(place: &Place) -> &'static str {
     if place.cluster.deleting {
         "Deleting"
@@ -59,7 +81,8 @@ fn state(place: &Place) -> &'static str {
     }
 }
 
-/// The addresses of the stamp that it has leased: its API server's, and the one that all has that leaves its VNET.
+/// The addresses of the stamp that it has leased: its API server's, the one that all has that leaves its VNET, and those of its Services
+/// of type LoadBalancer, named and tagged as AKS does.
 pub(super) fn addresses(place: &Place, stamp: &Stamp) -> Vec<Value> {
     let spec = place.cluster.spec();
     let shown = |name: &str, address, more: &[(&str, Value)]| {
@@ -90,7 +113,19 @@ pub(super) fn addresses(place: &Place, stamp: &Stamp) -> Vec<Value> {
     {
         all.push(shown(OUTBOUND, uplink, &[]));
     }
+    for balancer in place.balancers.iter().filter(|balancer| !balancer.internal) {
+        let mut address = shown(&service_address(&balancer.uid), balancer.address, &[]);
+        address["tags"]["k8s-azure-cluster-name"] = json!("kubernetes");
+        address["tags"]["k8s-azure-service"] = json!(format!("{}/{}", balancer.namespace, balancer.name));
+        all.push(address);
+    }
     all
+}
+
+/// What the address of a Service is called, by the Service's uid: `a` and the first 31 of its digits.
+fn service_address(uid: &str) -> String {
+    let digits: String = uid.chars().filter(char::is_ascii_alphanumeric).take(31).collect();
+    format!("kubernetes-a{digits}")
 }
 
 /// Whether its API server has an address that others reach.
@@ -229,7 +264,7 @@ pub(super) fn security_groups(place: &Place, stamp: &Stamp) -> Vec<Value> {
             "provisioningState": state(place),
             "securityRules": [],
             "defaultSecurityRules": rules,
-            "subnets": [{ "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]) }],
+            "subnets": subnets(place),
         }),
     )]
 }
@@ -280,7 +315,7 @@ pub(super) fn route_tables(place: &Place, _: &Stamp) -> Vec<Value> {
             "provisioningState": state(place),
             "disableBgpRoutePropagation": false,
             "routes": routes,
-            "subnets": [{ "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]) }],
+            "subnets": subnets(place),
         }),
     )]
 }

@@ -144,8 +144,10 @@ impl History {
         if self.clusters().get(uid).is_none_or(recent) {
             return;
         }
+        // Of when it was asked for: whoever names his own present as the end of a timespan gets what was read for him, however long that took.
+        let at = self.env.clock.now();
         let reading = self.readings.read(uid).await;
-        let (at, now) = (self.env.clock.now(), self.env.clock.monotonic());
+        let now = self.env.clock.monotonic();
         let mut clusters = self.clusters();
         let Some(watched) = clusters.get_mut(uid) else {
             return;

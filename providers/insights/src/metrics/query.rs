@@ -16,8 +16,8 @@ use super::{
     history::Sample,
 };
 
-/// The most values of a series.
-const MOST: i64 = 1_440;
+/// The most values of a series: those of a day and, as hardly a day begins with an interval, one more.
+const MOST: i64 = 1_441;
 /// The most series of a metric where `top` does not say.
 const SERIES: usize = 10;
 /// The grains that there are.
@@ -386,6 +386,19 @@ mod tests {
                 "{value}"
             );
         }
+    }
+
+    #[test]
+    fn a_day_is_answered_whatever_second_it_begins_with() {
+        for day in [
+            "2026-11-28T02:00:00Z/2026-11-29T02:00:00Z",
+            "2026-11-28T02:00:25.5Z/2026-11-29T02:00:25.5Z",
+        ] {
+            assert!(asked(&[("timespan", day)]).is_ok(), "{day}");
+        }
+        let more = ("timespan", "2026-11-28T02:00:25.5Z/2026-11-29T02:01:25.5Z");
+        let error = asked(&[more]).unwrap_err();
+        assert_eq!(error.target.as_deref(), Some("timespan"));
     }
 
     #[test]

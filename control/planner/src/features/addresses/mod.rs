@@ -83,6 +83,19 @@ impl<'a> Leases<'a> {
         })
     }
 
+    /// A Service's, of this uid.
+    pub(crate) fn balancer(&mut self, service: &str) -> Option<Ipv4Addr> {
+        self.take(self.ranges.vips, 0, &format!("balancer-{service}"))
+    }
+
+    /// This very one of the VIPs, where it is free.
+    pub(crate) fn chosen(&mut self, address: Ipv4Addr) -> Option<Ipv4Addr> {
+        let range = self.ranges.vips;
+        let usable = range.contains(&address) && address != range.network() && address != range.broadcast();
+        let free = usable && !self.taken.contains(&address) && self.chosen.insert(address);
+        free.then_some(address)
+    }
+
     /// A control plane member's.
     pub(crate) fn member(&mut self, index: u32) -> Option<Ipv4Addr> {
         let machines = self.ranges.machines;

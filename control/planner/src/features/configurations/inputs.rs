@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::LEVEL;
-use cluster_spec::{ApiAccess, ClusterSpec, PoolSpec, Tier};
+use cluster_spec::{ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PoolSpec, TenantVnet, Tier};
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -38,7 +38,36 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         // Members take it while they serve.
         access: ApiAccess::Open,
         restore: None,
+        // What of these matters to whom is said below.
+        issuer: None,
+        workload_identity: false,
+        directory: None,
+        // Its loop and its providers alone go by it.
+        disable_local_accounts: false,
+        // A subnet more is nothing to the machines that there are.
+        network: NetworkProfile {
+            vnet: spec.network.vnet.as_ref().map(|vnet| TenantVnet {
+                subnets: Default::default(),
+                ..vnet.clone()
+            }),
+            ..spec.network.clone()
+        },
         ..spec.clone()
+    }
+}
+
+/// The same with what control plane members have to be restarted for: an API server has flags for its issuers, and for whom it asks what is
+/// permitted. Whose tokens it takes is in a file that it reads again.
+fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
+    let asks = spec.directory.as_ref().filter(|directory| directory.roles);
+    ClusterSpec {
+        issuer: spec.issuer.clone(),
+        directory: asks.map(|_| DirectoryAccess {
+            tenant: String::new(),
+            admins: Vec::new(),
+            roles: true,
+        }),
+        ..frame(spec)
     }
 }
 
@@ -62,16 +91,12 @@ impl<'s> Frame<'s> {
         addresses: &Addresses,
         control_plane: ControlPlane,
     ) -> Self {
-        let member = frame(spec);
         Self {
             spec,
             versions,
             keys,
-            node: ClusterSpec {
-                disable_local_accounts: false,
-                ..member.clone()
-            },
-            member,
+            node: frame(spec),
+            member: member_frame(spec),
             vip: addresses.vip,
             control_plane,
         }
@@ -136,6 +161,10 @@ impl<'s> Frame<'s> {
         } else {
             fingerprint(&(rest, &spec.access))
         };
+        let rest = match &spec.directory {
+            None => rest,
+            Some(directory) => fingerprint(&(rest, &directory.tenant)),
+        };
         format!("{restarts}.{rest}")
     }
 }
@@ -185,5 +214,5 @@ pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
 
 /// What the add-ons are computed from. Kept in memory only: a new process applies them anew.
 pub fn addons_inputs(spec: &ClusterSpec) -> String {
-    fingerprint(&frame(spec))
+    fingerprint(&(frame(spec), &spec.issuer, spec.workload_identity, &spec.directory))
 }

@@ -1,6 +1,6 @@
 //! What machines are configured with, and what they have to be restarted for.
 
-use cluster_spec::{ApiAccess, Tier};
+use cluster_spec::{ApiAccess, ClusterSpec, DirectoryAccess, Tier};
 
 use super::{healing::standing, *};
 
@@ -42,4 +42,46 @@ fn who_reaches_the_server_changes_while_it_serves_and_is_no_business_of_nodes() 
     ideal.desired.generation += 1;
     ideal.run();
     assert_eq!(inputs(&ideal).0, open);
+}
+
+#[test]
+fn whose_tokens_are_taken_changes_while_it_serves_and_whose_are_issued_does_not() {
+    let restarts = |inputs: &str| inputs.split('.').next().map(str::to_owned);
+    let directory = |roles, admins: &[&str]| DirectoryAccess {
+        tenant: "t".to_owned(),
+        admins: admins.iter().map(|admin| (*admin).to_owned()).collect(),
+        roles,
+    };
+    let mut ideal = standing(Tier::Free, vec![pool("a", 2)]);
+    let (plain, nodes) = inputs(&ideal);
+    let mut change = |change: &dyn Fn(&mut ClusterSpec)| {
+        ideal.desired.change_spec(|spec| change(spec));
+        ideal.desired.generation += 1;
+        ideal.run();
+        let (member, now) = inputs(&ideal);
+        assert_eq!(now, nodes, "it is no business of nodes");
+        member
+    };
+    let known = change(&|spec| spec.directory = Some(directory(false, &[])));
+    assert_eq!(
+        restarts(&known),
+        restarts(&plain),
+        "the API server reads the file again"
+    );
+    assert_ne!(known, plain);
+    let admins = change(&|spec| spec.directory = Some(directory(false, &["a"])));
+    assert_eq!(admins, known, "a binding in the cluster");
+    let roles = change(&|spec| spec.directory = Some(directory(true, &["a"])));
+    assert_ne!(restarts(&roles), restarts(&known));
+    let issuer = change(&|spec| spec.issuer = Some("https://h/oidc/u/".to_owned()));
+    assert_ne!(restarts(&issuer), restarts(&roles));
+    let workloads = change(&|spec| spec.workload_identity = true);
+    assert_eq!(workloads, issuer, "a policy in the cluster");
+    // As a release that knew of no such thing configured it.
+    let before = change(&|spec| {
+        spec.directory = None;
+        spec.issuer = None;
+        spec.workload_identity = false;
+    });
+    assert_eq!(before, plain);
 }

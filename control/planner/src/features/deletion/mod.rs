@@ -5,6 +5,7 @@ use crate::{
     Draft, FabricEffect, NetworkSeen, Write,
     checks::removal,
     feature::{Feature, Instead},
+    features::balancers,
     nodes,
 };
 
@@ -27,6 +28,8 @@ fn plan(draft: &mut Draft<'_>) {
     }
     if seen.network != NetworkSeen::Gone {
         draft.act(FabricEffect::DeleteNetwork, "removing the network");
+    } else if balancers::forget_all(draft) {
+        draft.wait("removing records");
     } else if seen.busy.is_empty() {
         draft.write(Write::Forget);
     } else {

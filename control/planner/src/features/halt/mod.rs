@@ -5,6 +5,7 @@ use crate::{
     Draft, FabricEffect, NetworkSeen, Write,
     checks::removal,
     feature::{Feature, Instead},
+    features::balancers,
     nodes,
 };
 
@@ -48,6 +49,8 @@ fn plan(draft: &mut Draft<'_>) {
             FabricEffect::DeleteNetwork,
             "removing the network",
         );
+    } else if balancers::forget_all(draft) {
+        draft.wait("removing machines");
     } else if seen.busy.is_empty() {
         draft.observed.generation = draft.desired.generation.max(draft.observed.generation);
     } else {

@@ -173,6 +173,9 @@ fn act(draft: &mut Draft<'_>) {
             obey(draft, id, machine, step);
             continue;
         }
+        if machine.record.healing.off {
+            continue;
+        }
         match &machine.symptom {
             Some(symptom) => ail(draft, id, machine, symptom),
             None => well(draft, id, machine),

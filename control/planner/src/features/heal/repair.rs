@@ -3,7 +3,10 @@
 use control_records::{Healing, RepairStep, Work};
 use jiff::Timestamp;
 
-use crate::{Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write, view::control_plane::formed};
+use crate::{
+    Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write,
+    view::{control_plane::formed, rotation},
+};
 
 /// Does the step that was written down at that time, and writes down that it is done.
 pub(crate) fn carry_out(
@@ -96,6 +99,7 @@ fn drained(draft: &mut Draft<'_>, machine: &Machine) -> Drained {
         Some(Ailment::Vanished | Ailment::Silent | Ailment::NotReady | Ailment::Stuck(_))
     );
     match drain.left {
+        None if rotation::gets_connections(draft, machine) => Drained::Wait,
         None => Drained::Ask(machine.label().to_owned()),
         Some((left, _)) if left == 0 || !hears => Drained::Enough,
         Some((_, at)) => {

@@ -1,12 +1,12 @@
-//! Machines: there and running.
+//! Machines: there and running, or off where somebody has turned them off.
 
 use crate::{
-    Draft, FabricEffect, NetworkSeen, Presence, Subject,
+    Draft, FabricEffect, Machine, Presence, Subject,
     checks::Checks,
     feature::Feature,
     view::{
         control_plane::waits_for_vip,
-        machines::{staying, wants_look, wiping},
+        machines::{has_its_subnet, staying, wants_look, wiping},
     },
 };
 
@@ -23,6 +23,10 @@ fn act(draft: &mut Draft<'_>) {
         draft.act_quietly(FabricEffect::Look);
     }
     for (id, machine) in staying(draft) {
+        if machine.record.healing.off {
+            turn_off(draft, id, machine);
+            continue;
+        }
         match machine.presence {
             Presence::Running | Presence::Unknown => {}
             // What is to be wiped is not started first; what has vanished needs a new token.
@@ -35,7 +39,7 @@ fn act(draft: &mut Draft<'_>) {
             }
             Presence::Absent | Presence::Partial | Presence::Stopped | Presence::Gone => {
                 let why = format!("starting {}", machine.label());
-                if matches!(draft.seen.network, NetworkSeen::Made(_)) {
+                if has_its_subnet(draft, machine) {
                     draft.act(FabricEffect::EnsureMachine(id.clone()), why);
                 } else {
                     draft.wait(why);
@@ -45,8 +49,31 @@ fn act(draft: &mut Draft<'_>) {
     }
 }
 
+/// A machine that somebody has turned off stands still, its disk as it is. Nobody is asked, and nothing is drained: who asks knows why.
+fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
+    let what = format!("stopping {}", machine.label());
+    match machine.presence {
+        Presence::Unknown => draft.wait_or_adopt(true, what),
+        Presence::Running | Presence::Partial if machine.record.repairing().is_some() => draft.wait(what),
+        Presence::Running | Presence::Partial => {
+            draft.act(FabricEffect::StopMachine(id.to_owned()), what);
+        }
+        Presence::Stopped | Presence::Absent | Presence::Gone => {}
+    }
+}
+
 fn checks(draft: &Draft<'_>, checks: &mut Checks) {
     for (id, machine) in staying(draft) {
+        if machine.record.healing.off {
+            let known = matches!(
+                machine.presence,
+                Presence::Stopped | Presence::Absent | Presence::Gone
+            );
+            let off = (known || machine.presence == Presence::Unknown && draft.reached_before())
+                && draft.is_quiet(&Subject::Machine(id.clone()));
+            checks.machine(draft, id, machine, format!("stopping {}", machine.label()), off);
+            continue;
+        }
         let unknown = machine.presence == Presence::Unknown && draft.reached_before();
         let runs = (machine.presence == Presence::Running || unknown)
             && draft.is_quiet(&Subject::Machine(id.clone()))

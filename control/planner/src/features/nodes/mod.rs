@@ -43,6 +43,8 @@ fn record(draft: &mut Draft<'_>) {
         seen.machines.values(),
         seen.api.nodes.iter().map(|node| node.name.as_str()),
         &seen.kept,
+        &seen.neighbours,
+        &seen.balancers,
     );
     for pool in pools {
         let nodes = Nodes::of(draft, pool);
@@ -204,7 +206,7 @@ fn objects(draft: &mut Draft<'_>) {
         let Some(name) = machine.node_name().filter(|_| !machine.record.deleting) else {
             continue;
         };
-        if !joined(draft, name) {
+        if !joined(draft, name) && !machine.record.healing.off {
             let unknown = seen.api.reach == Reach::Unknown;
             draft.wait_or_adopt(unknown, format!("waiting for node {name}"));
         }
@@ -279,7 +281,9 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
             Some(inputs) => *inputs == wish_inputs(draft.desired.spec(), &machine.record),
             None => draft.reached_before(),
         };
-        let done = joined(draft, name) && wished && draft.is_quiet(&Subject::Node(name.to_owned()));
+        // One that is off is none that is waited for.
+        let there = joined(draft, name) || machine.record.healing.off;
+        let done = there && wished && draft.is_quiet(&Subject::Node(name.to_owned()));
         checks.machine(draft, id, machine, format!("waiting for node {name}"), done);
     }
     for pool in &draft.desired.spec().pools {

@@ -1,13 +1,13 @@
 //! Where nodes go: numbers, names, addresses and pod ranges. Pure choices, lowest first.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use base_seed::Seed;
 use cluster_spec::{ClusterSpec, PodNetworking, PoolSpec};
-use control_records::Role;
+use control_records::{Role, balancer::BalancerRecord};
 use ipnet::Ipv4Net;
 
-use crate::{KeptPlaces, Machine, nth};
+use crate::{KeptPlaces, Machine, Neighbours, nth};
 
 /// Azure keeps the first four addresses of a subnet to itself; nodes start after them.
 pub const NODE_OFFSET: u32 = 4;
@@ -54,15 +54,19 @@ impl<'a> NodePlacement<'a> {
         machines: impl IntoIterator<Item = &'m Machine>,
         objects: impl IntoIterator<Item = &'a str>,
         kept: &KeptPlaces,
+        neighbours: &Neighbours,
+        balancers: &[Arc<BalancerRecord>],
     ) -> Self {
         let mut places = Self {
             uid,
             spec,
-            addresses: kept.addresses.clone(),
+            addresses: kept.addresses.union(&neighbours.addresses).copied().collect(),
             pod_ranges: kept.routes.iter().map(|route| route.to).collect(),
             numbers: BTreeSet::new(),
             objects: objects.into_iter().collect(),
         };
+        let internal = balancers.iter().filter(|balancer| balancer.internal);
+        places.addresses.extend(internal.map(|balancer| balancer.address));
         for machine in machines {
             if let Some(Role::Node {
                 pool,
@@ -88,7 +92,7 @@ impl<'a> NodePlacement<'a> {
             PodNetworking::AzureFlat => Some(self.block(pool.max_pods)?),
             PodNetworking::None => None,
         };
-        let node_range = self.spec.network.node_range;
+        let node_range = pool.subnet.unwrap_or(self.spec.network.node_range);
         let last = u32::from(node_range.broadcast()) - u32::from(node_range.network());
         let address = (NODE_OFFSET..last)
             .filter_map(|index| nth(node_range, index))

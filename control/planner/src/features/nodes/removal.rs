@@ -2,6 +2,7 @@
 
 use crate::{
     ApiEffect, Draft, FabricEffect, Machine, NetworkSeen, Presence, Reach, Subject, Write, disturb::Disturb,
+    view::rotation,
 };
 
 /// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
@@ -82,7 +83,9 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
     };
     // A machine that never ran, or whose cluster never answered, has no pods to care for.
     let never_worked = !draft.seen.observed.formed && api.reach != Reach::Ready;
-    if never_worked || machine.presence == Presence::Absent {
+    // Of one that is off nobody hears, and it has stood still since somebody said so.
+    let off = machine.record.healing.off && machine.presence == Presence::Stopped;
+    if never_worked || off || machine.presence == Presence::Absent {
         return match api.node(name) {
             Some(_) if api.reach == Reach::Ready => Leave::DeleteNode(name.to_owned()),
             _ => Leave::Ready,
@@ -123,6 +126,9 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
                 let why = held.map(|why| format!("; {why}")).unwrap_or_default();
                 Leave::Wait(format!("draining node {name}: {left} pods to go{why}"))
             }
+        }
+        None if rotation::gets_connections(draft, machine) => {
+            Leave::Wait(format!("taking node {name} out of load balancing"))
         }
         None => Leave::Drain(name.to_owned()),
     }

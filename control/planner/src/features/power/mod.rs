@@ -139,7 +139,8 @@ fn stopping(draft: &Draft<'_>, checks: &mut Checks) {
 /// Nodes of which only etcd tells so far: what it says of them is from before the cluster was stopped.
 fn unheard<'a>(draft: &Draft<'a>) -> impl Iterator<Item = (&'a String, &'a Machine)> + use<'a> {
     let runs = |process: &ProcessSeen| matches!(process.state, ProcessState::Ready | ProcessState::Stopped);
-    let nodes = staying(draft).filter(|(_, machine)| machine.node_name().is_some());
+    let nodes =
+        staying(draft).filter(|(_, machine)| machine.node_name().is_some() && !machine.record.healing.off);
     nodes.filter(move |(_, machine)| {
         let report = machine.report.as_ref();
         report.is_none_or(|report| !report.processes.values().all(runs))

@@ -1,0 +1,213 @@
+//! Services of type LoadBalancer: addresses that answer, outside and inside, and who is behind them.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    guide,
+    workload::{BUSYBOX, Cluster},
+};
+use crate::{
+    clients::{Az, run},
+    journal::{Journal, wait_for},
+    stamp::Stamp,
+};
+
+/// How this scenario is called.
+pub(super) const NAME: &str = "balancers";
+
+/// No answer takes longer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// A change of what is behind an address takes less.
+const CHANGE: Duration = Duration::from_secs(15);
+
+/// The Services: reached from outside; from the cluster's own network; with the source address kept; by nobody who is here.
+const SERVICES: [&str; 4] = ["outside", "inside", "near", "closed"];
+
+/// Its block is run as it stands there.
+const GUIDE: &str = include_str!("../../../docs/guides/load-balancers.md");
+
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
+    journal.step(NAME, "the guide: a Deployment behind an address", || {
+        let [block] = guide::exactly::<1>(GUIDE)?;
+        let kubectl = &cluster.kubectl;
+        let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
+        shell
+            .env("KUBECONFIG", &kubectl.kubeconfig)
+            // There is no registry to reach from here.
+            .env("IMAGE", BUSYBOX);
+        let said = run(&mut shell)?;
+        let pod = said.lines().last().unwrap_or_default();
+        ensure!(pod.starts_with("hello-"), "{said}");
+        kubectl.text(&["delete", "service,deployment", "hello"]).map(drop)
+    })?;
+    let addresses = journal.step(NAME, "each Service gets an address, told in its status", || {
+        cluster.apply(&objects())?;
+        cluster
+            .kubectl
+            .text(&["rollout", "status", "deployment/balanced", "--timeout=60s"])?;
+        let mut addresses = Vec::new();
+        for service in SERVICES {
+            addresses.push(wait_for("an address", Duration::from_secs(30), || {
+                address(cluster, service)
+            })?);
+        }
+        let different: BTreeSet<_> = addresses.iter().collect();
+        ensure!(different.len() == SERVICES.len(), "{addresses:?}");
+        Ok(addresses)
+    })?;
+    let [outside, inside, near, closed] = *addresses.as_slice() else {
+        anyhow::bail!("there are {} addresses", addresses.len());
+    };
+    journal.step(NAME, "the host is answered, by both pods in turn", || {
+        let mut heard = BTreeSet::new();
+        wait_for("answers from both pods", CHANGE, || {
+            heard.insert(ask(outside)?.0);
+            ensure!(heard.len() == 2, "heard only {heard:?}");
+            Ok(())
+        })
+    })?;
+    journal.step(
+        NAME,
+        "an internal one answers in the cluster's own network",
+        || {
+            let url = format!("http://{inside}/");
+            wait_for("an answer", CHANGE, || {
+                let answer = cluster.kubectl.text(&[
+                    "exec",
+                    "deployment/balanced",
+                    "--",
+                    "timeout",
+                    "3",
+                    "wget",
+                    "-q",
+                    "-O",
+                    "-",
+                    &url,
+                ])?;
+                ensure!(answer.starts_with("balanced-"), "{answer}");
+                Ok(())
+            })
+        },
+    )?;
+    journal.step(
+        NAME,
+        "externalTrafficPolicy: Local keeps the source address",
+        || {
+            let (pod, own) = wait_for("an answer", CHANGE, || ask(near))?;
+            let log = cluster.kubectl.text(&["logs", &pod])?;
+            ensure!(log.contains(&own.to_string()), "{pod} did not see {own}: {log}");
+            Ok(())
+        },
+    )?;
+    journal.step(NAME, "loadBalancerSourceRanges keep others out", || {
+        ensure!(ask(closed).is_err(), "{closed} answers");
+        Ok(())
+    })?;
+    journal.step(NAME, "a node that is cordoned leaves, and comes back", || {
+        let (pod, _) = ask(near)?;
+        let node = cluster.kubectl.json(&["get", "pod", &pod])?;
+        let node = super::text(&node, "/spec/nodeName")?.to_owned();
+        cluster.kubectl.text(&["cordon", &node])?;
+        let left = wait_for("the node to leave", CHANGE, || {
+            for _ in 0..10 {
+                let (other, _) = ask(near)?;
+                ensure!(other != pod, "{pod} still answers");
+            }
+            Ok(())
+        });
+        cluster.kubectl.text(&["uncordon", &node])?;
+        left?;
+        wait_for("the node to come back", CHANGE, || {
+            let (again, _) = ask(near)?;
+            ensure!(again == pod, "{pod} does not answer");
+            Ok(())
+        })
+    })?;
+    journal.step(NAME, "a Service that is deleted takes its address along", || {
+        let mut delete = vec!["delete", "service", "--timeout=30s"];
+        delete.extend(SERVICES);
+        cluster.kubectl.text(&delete)?;
+        for gone in [outside, near] {
+            ensure!(ask(gone).is_err(), "{gone} still answers");
+        }
+        cluster
+            .kubectl
+            .text(&["delete", "deployment", "balanced"])
+            .map(drop)
+    })
+}
+
+/// The address that a Service's status tells of.
+fn address(cluster: &Cluster, service: &str) -> Result<IpAddr> {
+    let found = cluster.kubectl.json(&["get", "service", service])?;
+    let ingress = &found["status"]["loadBalancer"]["ingress"][0];
+    ensure!(ingress["ipMode"] == "VIP", "{service}: {ingress}");
+    let address = ingress["ip"].as_str().context("no address")?;
+    Ok(address.parse()?)
+}
+
+/// Asks over a connection of its own: the name of the pod that answers, and the address that it was asked from.
+fn ask(address: IpAddr) -> Result<(String, IpAddr)> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, 80), ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default().trim();
+    ensure!(body.starts_with("balanced-"), "{address} answers {answer:?}");
+    Ok((body.to_owned(), stream.local_addr()?.ip()))
+}
+
+/// Two pods, one a node, each answering with its own name and writing down who asks; the Services in front of them.
+fn objects() -> Value {
+    let serve =
+        "mkdir /tmp/www && hostname > /tmp/www/index.html && exec httpd -f -vv -p 8080 -h /tmp/www 2>&1";
+    let service = |name: &str, annotations: Value, more: Value| {
+        let mut spec = json!({
+            "type": "LoadBalancer", "selector": { "app": "balanced" }, "ports": [{ "port": 80, "targetPort": 8080 }]
+        });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "annotations": annotations }, "spec": spec
+        })
+    };
+    let internal = json!({ "service.beta.kubernetes.io/azure-load-balancer-internal": "true" });
+    json!({ "apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "balanced" },
+            "spec": {
+                "replicas": 2,
+                "selector": { "matchLabels": { "app": "balanced" } },
+                "template": {
+                    "metadata": { "labels": { "app": "balanced" } },
+                    "spec": {
+                        "terminationGracePeriodSeconds": 0,
+                        "topologySpreadConstraints": [{
+                            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+                            "labelSelector": { "matchLabels": { "app": "balanced" } }
+                        }],
+                        "containers": [{
+                            "name": "web", "image": BUSYBOX, "imagePullPolicy": "Never",
+                            "command": ["sh", "-c", serve],
+                            "ports": [{ "containerPort": 8080 }]
+                        }]
+                    }
+                }
+            }
+        },
+        service("outside", json!({}), json!({})),
+        service("inside", internal, json!({})),
+        service("near", json!({}), json!({ "externalTrafficPolicy": "Local" })),
+        service("closed", json!({}), json!({ "loadBalancerSourceRanges": ["192.0.2.0/24"] })),
+    ]})
+}

@@ -1,0 +1,382 @@
+//! Who is known to a cluster's API server, with the commands of the guide: pods by tokens of the cluster, people and programs by tokens of the
+//! stamp, with kubelogin; and what role assignments give them.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{guide, login::register, text};
+use crate::{
+    clients::{Az, attempt, run},
+    journal::{Journal, wait_for},
+    stamp::Stamp,
+};
+
+pub(super) const NAME: &str = "kubernetes-access";
+const GUIDE: &str = include_str!("../../../docs/guides/kubernetes-access.md");
+const GROUP: &str = "landfall";
+const CLUSTER: &str = "landfall";
+
+/// What every step needs.
+struct Walk<'a> {
+    stamp: &'a Stamp,
+    az: &'a Az,
+    kubelogin: &'a Path,
+    kubectl: PathBuf,
+}
+
+impl Walk<'_> {
+    fn told(&self, pointer: &str) -> Result<&str> {
+        text(&self.stamp.summary, pointer)
+    }
+
+    fn directory(&self) -> &Path {
+        self.stamp.directory.path()
+    }
+
+    /// A block of the guide, ready to run.
+    fn block(&self, block: &str) -> Result<Command> {
+        let programs = [self.kubelogin, self.kubectl.as_path()];
+        let mut shell = guide::shell(self.stamp, self.az, &programs, block)?;
+        shell
+            .env("GROUP", GROUP)
+            .env("CLUSTER", CLUSTER)
+            .env("ENDPOINT", self.told("/armEndpoint")?)
+            .env("TENANT", self.told("/tenantId")?)
+            .env("CA", self.told("/caFile")?)
+            .env("HOME", self.directory());
+        Ok(shell)
+    }
+
+    fn follow(&self, block: &str) -> Result<String> {
+        run(&mut self.block(block)?)
+    }
+
+    /// kubectl as somebody whom kubelogin finds by these variables.
+    fn as_somebody(&self, variables: &[(&str, &str)], arguments: &str) -> Result<Command> {
+        let mut shell = self.block(&format!("kubectl {arguments}"))?;
+        shell
+            .env("KUBECONFIG", "kubeconfig")
+            .env("SSL_CERT_FILE", self.told("/caFile")?)
+            // Tokens of one are not those of another.
+            .env("KUBECACHEDIR", self.directory().join("kubelogin"))
+            .envs(variables.iter().copied());
+        Ok(shell)
+    }
+
+    fn admin(&self, arguments: &str) -> Result<String> {
+        run(self
+            .block(&format!("kubectl {arguments}"))?
+            .env("KUBECONFIG", "admin.kubeconfig"))
+    }
+}
+
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) -> Result<()> {
+    let [issuer, pods, sign_in, program, roles] = guide::exactly::<5>(GUIDE)?;
+    let walk = Walk {
+        stamp,
+        az,
+        kubelogin,
+        kubectl: stamp.kubectl_program()?,
+    };
+    journal.step(
+        NAME,
+        "a cluster that runs becomes an issuer that anybody can read",
+        || {
+            let said = walk.follow(&issuer)?;
+            let mut documents = serde_json::Deserializer::from_str(&said).into_iter::<Value>();
+            let (discovery, keys) = (
+                documents.next().context("no document")??,
+                documents.next().context("no keys")??,
+            );
+            let url = text(&discovery, "/issuer")?;
+            ensure!(
+                url.starts_with(walk.told("/armEndpoint")?),
+                "{url} is not where the stamp is"
+            );
+            ensure!(text(&discovery, "/jwks_uri")? == format!("{url}openid/v1/jwks"));
+            // What the API server says of itself is the same.
+            let kubectl = stamp.kubectl(az, GROUP, CLUSTER)?;
+            wait_for("the API server to issue for it", Duration::from_secs(60), || {
+                let own = kubectl.text(&["get", "--raw", "/.well-known/openid-configuration"])?;
+                let own: Value = serde_json::from_str(&own)?;
+                ensure!(
+                    own["issuer"] == discovery["issuer"] && own["jwks_uri"] == discovery["jwks_uri"],
+                    "{own}"
+                );
+                Ok(())
+            })?;
+            let own: Value = serde_json::from_str(&kubectl.text(&["get", "--raw", "/openid/v1/jwks"])?)?;
+            ensure!(own["keys"][0] == keys["keys"][0], "{own} is not {keys}");
+            ensure!(!kubectl.ready_nodes()?.is_empty());
+            Ok(())
+        },
+    )?;
+    let shop = journal.step(NAME, "a pod is given a token and told where to show it", || {
+        // The policy comes with the add-ons.
+        let kubectl = stamp.kubectl(az, GROUP, CLUSTER)?;
+        wait_for("the policy", Duration::from_secs(60), || {
+            kubectl.text(&["get", "mutatingadmissionpolicybinding", "landfall-workload-identity"])
+        })?;
+        let said = walk.follow(&pods)?;
+        let identity = az.json(&["identity", "show", "--resource-group", GROUP, "--name", "shop"])?;
+        let client = text(&identity, "/clientId")?.to_owned();
+        let tenant = walk.told("/tenantId")?;
+        ensure!(said.contains(&format!("{client} {tenant} https://")), "{said}");
+        let token = walk.admin("exec shop -- cat /var/run/secrets/azure/tokens/azure-identity-token")?;
+        std::fs::write(walk.directory().join("token"), token.trim())?;
+        // The service account of another pod, and a pod without the label, are left alone.
+        let plain = walk.admin(
+            "run plain --image landfall.dev/busybox:1 --image-pull-policy Never --dry-run=server --output json --command -- true",
+        )?;
+        ensure!(!plain.contains("azure-identity-token"), "{plain}");
+        Ok(client)
+    })?;
+    journal.step(NAME, "pods reach the token service", || {
+        let said = walk.admin(
+            "exec shop -- sh -c 'wget -q -T 5 --no-check-certificate -O - ${AZURE_AUTHORITY_HOST}common/discovery/instance || nc -w 3 $(echo $AZURE_AUTHORITY_HOST | tr -c 0-9. \" \" | tr -s \" \") </dev/null && echo reached'",
+        )?;
+        ensure!(said.contains("reached") || said.contains("tenant_discovery_endpoint"), "{said}");
+        Ok(())
+    })?;
+    journal.step(
+        NAME,
+        "a program of an administrators' group signs in with its secret",
+        || {
+            walk.follow(&sign_in)?;
+            // The API server reads the service's keys a moment after it is told.
+            let said = wait_for(
+                "the API server to take its tokens",
+                Duration::from_secs(90),
+                || walk.follow(&program),
+            )?;
+            let deployer = az.json(&["ad", "sp", "list", "--display-name", "deployer"])?;
+            ensure!(said.contains(text(&deployer, "/0/id")?), "{said}");
+            ensure!(said.contains("Ready"), "{said}");
+            let written = std::fs::read_to_string(walk.directory().join("kubeconfig"))?;
+            ensure!(
+                !written.contains("client-key-data") && written.contains("kubelogin"),
+                "{written}"
+            );
+            Ok(())
+        },
+    )?;
+    let endpoint = format!("{}/", walk.told("/armEndpoint")?);
+    let token = walk.directory().join("token").to_string_lossy().into_owned();
+    let tenant = walk.told("/tenantId")?.to_owned();
+    let as_shop = [
+        ("AAD_LOGIN_METHOD", "workloadidentity"),
+        ("AZURE_CLIENT_ID", shop.as_str()),
+        ("AZURE_FEDERATED_TOKEN_FILE", token.as_str()),
+        ("AZURE_AUTHORITY_HOST", endpoint.as_str()),
+        ("AZURE_TENANT_ID", tenant.as_str()),
+    ];
+    let may = |what: &str| -> Result<bool> {
+        let output = attempt(&mut walk.as_somebody(&as_shop, &format!("auth can-i {what}"))?)?;
+        match String::from_utf8_lossy(&output.stdout).trim() {
+            "yes" => Ok(true),
+            // With the authorizer's reason, if it has given one.
+            no if no == "no" || no.starts_with("no - ") => Ok(false),
+            other => bail!("{other} {}", String::from_utf8_lossy(&output.stderr)),
+        }
+    };
+    journal.step(
+        NAME,
+        "a pod's token is exchanged, and is known without any right",
+        || {
+            ensure!(!may("get pods --namespace dev")?);
+            let said = run(&mut walk.as_somebody(&as_shop, "auth whoami")?)?;
+            let identity = az.json(&["identity", "show", "--resource-group", GROUP, "--name", "shop"])?;
+            ensure!(said.contains(text(&identity, "/principalId")?), "{said}");
+            Ok(())
+        },
+    )?;
+    journal.step(
+        NAME,
+        "a role assignment at a namespace counts there and nowhere else",
+        || {
+            walk.admin("create namespace dev")?;
+            let scope = walk.follow(&roles)?;
+            ensure!(scope.trim().ends_with("/namespaces/dev"), "{scope}");
+            wait_for("the API server to ask", Duration::from_secs(90), || {
+                ensure!(may("create deployments.apps --namespace dev")?);
+                Ok(())
+            })?;
+            for (what, permitted) in [
+                ("get secrets --namespace dev", true),
+                ("create pods/exec --namespace dev", true),
+                (
+                    "create rolebindings.rbac.authorization.k8s.io --namespace dev",
+                    false,
+                ),
+                ("update resourcequotas --namespace dev", false),
+                ("get pods --namespace default", false),
+                ("get nodes", false),
+            ] {
+                ensure!(may(what)? == permitted, "{what}: {}", !permitted);
+            }
+            run(&mut walk.as_somebody(&as_shop, "create configmap made --namespace dev")?).map(drop)
+        },
+    )?;
+    journal.step(NAME, "who is logged in with az", || {
+        let config = az.config.to_string_lossy().into_owned();
+        // The stamp's own application: known, and no administrator of the cluster.
+        let variables = [
+            ("AAD_LOGIN_METHOD", "azurecli"),
+            ("AZURE_CONFIG_DIR", config.as_str()),
+        ];
+        let said = run(&mut walk.as_somebody(&variables, "auth whoami")?)?;
+        let client = walk.told("/servicePrincipal/clientId")?;
+        let own = az.json(&["ad", "sp", "show", "--id", client])?;
+        ensure!(said.contains(text(&own, "/id")?), "{said}");
+        Ok(())
+    })?;
+    journal.step(NAME, "a person signs in by a code in a browser", || person(&walk))?;
+    journal.step(
+        NAME,
+        "while the service is away, who has a token is known and may what it could",
+        || away(&walk, &as_shop),
+    )
+}
+
+/// kubelogin waits while a person enters its code.
+fn person(walk: &Walk<'_>) -> Result<()> {
+    let mut shell = walk.as_somebody(&[("AAD_LOGIN_METHOD", "devicecode")], "auth whoami")?;
+    let mut child = shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let told = child.stderr.take().context("no standard error")?;
+    let mut lines = BufReader::new(told).lines();
+    let message = loop {
+        let line = lines.next().context("kubelogin told no code")??;
+        if line.contains("enter the code") {
+            break line;
+        }
+    };
+    let code = message
+        .trim_end()
+        .rsplit(' ')
+        .next()
+        .context("no code")?
+        .to_owned();
+    let page = message
+        .split_whitespace()
+        .find(|word| word.starts_with("https://"))
+        .context("no page")?
+        .to_owned();
+    let cookies = walk.directory().join("cookies");
+    let password = std::fs::read_to_string(walk.told("/administrator/passwordFile")?)?;
+    let ca = walk.told("/caFile")?;
+    let browse = |fields: &[(&str, &str)]| -> Result<String> {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--noproxy",
+            "*",
+            "--cacert",
+            ca,
+            "--cookie",
+        ])
+        .arg(&cookies)
+        .arg("--cookie-jar")
+        .arg(&cookies);
+        for (name, value) in fields {
+            curl.args(["--data-urlencode", &format!("{name}={value}")]);
+        }
+        run(curl.arg(&page))
+    };
+    let shown = browse(&[("user_code", &code)])?;
+    let sealed = shown
+        .split("name=\"request\" value=\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .context("the page has no form")?;
+    let login = walk.told("/administrator/login")?;
+    browse(&[
+        ("request", sealed),
+        ("username", login),
+        ("password", password.trim()),
+    ])?;
+    let mut said = String::new();
+    child
+        .stdout
+        .take()
+        .context("no standard output")?
+        .read_to_string(&mut said)?;
+    let status = child.wait()?;
+    ensure!(status.success() && said.contains(login), "{status}: {said}");
+    Ok(())
+}
+
+/// The keys of tokens, and decisions, are kept by the API server.
+fn away(walk: &Walk<'_>, as_shop: &[(&str, &str)]) -> Result<()> {
+    let server_id = "6dae42f8-4368-4678-94ff-3960e28e3630";
+    let authority = format!("{}/", walk.told("/armEndpoint")?);
+    let mut get = walk.block(&format!(
+        "kubelogin get-token --login workloadidentity --server-id {server_id} --authority-host {authority} --disable-instance-discovery"
+    ))?;
+    get.env("SSL_CERT_FILE", walk.told("/caFile")?)
+        .env("KUBECACHEDIR", walk.directory().join("kubelogin"))
+        .envs(as_shop.iter().copied());
+    let credential: Value = serde_json::from_str(&run(&mut get)?)?;
+    let token = text(&credential, "/status/token")?;
+    let server = walk.admin("config view --minify --output jsonpath={.clusters[0].cluster.server}")?;
+    let ask = || -> Result<String> {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--insecure",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "10",
+            "--header",
+        ])
+        .arg(format!("Authorization: Bearer {token}"))
+        .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
+        .arg(format!("{}/api/v1/namespaces/dev/configmaps/made", server.trim()));
+        run(&mut curl)
+    };
+    ensure!(ask()?.trim() == "200", "before: {}", ask()?);
+    walk.stamp.kill_service()?;
+    let during = ask()?;
+    run(&mut walk.stamp.landfall(&["up", "--output", "json"]))?;
+    walk.stamp.wait_for_service(Duration::from_secs(60))?;
+    ensure!(during.trim() == "200", "while the service was away: {during}");
+    // And it is asked again.
+    register(walk.stamp, &walk.stamp.other_az("azure-after")?)?;
+    ensure!(ask()?.trim() == "200", "afterwards: {}", ask()?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_has_the_blocks_that_are_followed() {
+        let blocks = guide::exactly::<5>(GUIDE).unwrap();
+        for (at, word) in [
+            "--enable-oidc-issuer",
+            "azure.workload.identity/use=true",
+            "--enable-aad",
+            "AAD_LOGIN_METHOD=spn",
+            "--enable-azure-rbac",
+        ]
+        .iter()
+        .enumerate()
+        {
+            assert!(blocks[at].contains(word), "{word}");
+        }
+    }
+}

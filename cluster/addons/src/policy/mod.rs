@@ -1,0 +1,93 @@
+//! Says at admission that nothing enforces a NetworkPolicy: the cluster has no network policy engine (`networkPolicy: none`), and an object
+//! that is taken and ignored looks like protection.
+//!
+//! Always true: nothing is refused. A cluster whose tenant brings the network plugin (`networkPlugin: none`) is not warned: that plugin may well
+//! enforce policies.
+
+use cluster_spec::PodNetworking;
+use serde_json::{Value, json};
+
+use crate::{Addon, Edits, health};
+
+pub(crate) const NETWORK_POLICY: Addon = Addon {
+    name: "network-policy-warning",
+    about: "A NetworkPolicy is answered with a warning that nothing enforces it (not with `networkPlugin: none`)",
+    images: &[],
+    // Who takes it off does without warnings until the add-ons are applied again: no reason for two more watches.
+    watches: &[],
+    reads: &[],
+    deployments: &[],
+    health: health::available,
+    edits: Edits::PutBack,
+    // A cluster keeps its plugin, so there is never one to take away.
+    wanted: |spec| spec.network.plugin != PodNetworking::None,
+    objects: |_| objects(),
+};
+
+const VERSION: &str = "admissionregistration.k8s.io/v1";
+const NAME: &str = "landfall-network-policy-warning";
+/// On one line: the API server refuses a message that has more.
+const MESSAGE: &str = "nothing enforces this NetworkPolicy: the cluster has no network policy engine (networkPolicy is none); what reaches nodes is \
+    restricted with a network security group of their subnet (docs/guides/networks.md), traffic between pods only by an engine that you install";
+
+fn objects() -> Vec<Value> {
+    vec![
+        json!({
+            "apiVersion": VERSION, "kind": "ValidatingAdmissionPolicy", "metadata": { "name": NAME },
+            "spec": {
+                // A warning that cannot be given is no reason to refuse anything.
+                "failurePolicy": "Ignore",
+                "matchConstraints": { "resourceRules": [{
+                    "apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+                    "resources": ["networkpolicies"]
+                }] },
+                "validations": [{ "expression": "false", "message": MESSAGE }]
+            }
+        }),
+        json!({
+            "apiVersion": VERSION, "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": NAME },
+            "spec": { "policyName": NAME, "validationActions": ["Warn"] }
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AddonOptions, manifests};
+    use cluster_spec::{ClusterSpec, testkit};
+
+    #[test]
+    fn it_warns_and_refuses_nothing_wherever_pods_network_is_ours() {
+        for plugin in [
+            PodNetworking::Kubenet,
+            PodNetworking::AzureFlat,
+            PodNetworking::AzureOverlay,
+            PodNetworking::None,
+        ] {
+            let spec = ClusterSpec {
+                network: testkit::network(plugin),
+                ..testkit::cluster()
+            };
+            let all = manifests(&spec, &AddonOptions::default(), &[]);
+            let ours: Vec<&Value> = all
+                .iter()
+                .filter(|object| object["metadata"]["name"] == NAME)
+                .collect();
+            if plugin == PodNetworking::None {
+                assert!(ours.is_empty(), "{ours:?}");
+                continue;
+            }
+            let [policy, binding] = ours.as_slice() else {
+                panic!("{plugin:?}: {ours:?}")
+            };
+            assert_eq!(policy["spec"]["failurePolicy"], "Ignore");
+            assert_eq!(binding["spec"]["validationActions"], json!(["Warn"]));
+        }
+    }
+
+    #[test]
+    fn the_warning_is_one_that_the_api_server_takes() {
+        assert!(!MESSAGE.contains('\n') && MESSAGE.trim() == MESSAGE);
+    }
+}

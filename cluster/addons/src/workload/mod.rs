@@ -1,0 +1,194 @@
+//! Workload identity: a pod that says so by a label is given a token of its service account for the stamp's token service, and told where
+//! that is and who it is to be there. What it is given is called as azure-workload-identity's webhook calls it, because SDKs read it.
+//!
+//! An admission policy in the API server does it: no pod has to run for others to start. A service account is what the policy is evaluated
+//! with, once for each of the namespace, and its condition takes the one that is the pod's.
+//!
+//! Always true: what a pod has already is kept; a pod without the label is not looked at; where workload identity is switched off again, the
+//! policy is still there and matches nothing.
+
+use serde_json::{Value, json};
+
+use crate::{Addon, Edits, Place, health};
+
+pub(crate) const WORKLOAD_IDENTITY: Addon = Addon {
+    name: "workload-identity",
+    about: "Pods labelled `azure.workload.identity/use` get a token for the stamp's token service (with `securityProfile.workloadIdentity`)",
+    images: &[],
+    watches: &[],
+    reads: &[],
+    deployments: &[],
+    health: health::available,
+    edits: Edits::PutBack,
+    // An issuer stays, so this is put right once more when it is switched off.
+    wanted: |spec| spec.issuer.is_some(),
+    objects,
+};
+
+const VERSION: &str = "admissionregistration.k8s.io/v1";
+const NAME: &str = "landfall-workload-identity";
+const LABEL: &str = "azure.workload.identity/use";
+/// What tokens are for.
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+const VOLUME: &str = "azure-identity-token";
+const FILE: &str = "azure-identity-token";
+const DIRECTORY: &str = "/var/run/secrets/azure/tokens";
+
+fn objects(place: &Place<'_>) -> Vec<Value> {
+    vec![
+        json!({
+            "apiVersion": VERSION, "kind": "MutatingAdmissionPolicy", "metadata": { "name": NAME },
+            "spec": {
+                "failurePolicy": "Fail",
+                // A container that another policy or webhook adds gets it as well.
+                "reinvocationPolicy": "IfNeeded",
+                "paramKind": { "apiVersion": "v1", "kind": "ServiceAccount" },
+                "matchConstraints": {
+                    "objectSelector": { "matchLabels": { LABEL: "true" } },
+                    "resourceRules": [{
+                        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]
+                    }]
+                },
+                "matchConditions": [
+                    { "name": "switched-on", "expression": place.spec.workload_identity.to_string() },
+                    {
+                        "name": "the-pods-own-service-account",
+                        "expression": "params.metadata.name == object.spec.?serviceAccountName.orValue('default')"
+                    }
+                ],
+                "variables": variables(place),
+                "mutations": [
+                    { "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": containers() } },
+                    { "patchType": "JSONPatch", "jsonPatch": { "expression": volume() } }
+                ]
+            }
+        }),
+        json!({
+            "apiVersion": VERSION, "kind": "MutatingAdmissionPolicyBinding", "metadata": { "name": NAME },
+            "spec": {
+                "policyName": NAME,
+                // All of the pod's namespace.
+                "paramRef": { "selector": {}, "parameterNotFoundAction": "Allow" }
+            }
+        }),
+        // For people: pods of other namespaces cannot mount it.
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "landfall-token-service", "namespace": "kube-public" },
+            "data": {
+                "authority": place.options.authority, "tenant": place.options.tenant, "ca.crt": place.options.authority_ca
+            }
+        }),
+    ]
+}
+
+/// What several expressions need.
+fn variables(place: &Place<'_>) -> Value {
+    let account =
+        |name: &str| format!("params.metadata.?annotations[?'azure.workload.identity/{name}'].orValue('')");
+    let pod =
+        |name: &str| format!("object.metadata.?annotations[?'azure.workload.identity/{name}'].orValue('')");
+    let quoted = |text: &str| json!(text).to_string();
+    let lifetime = "service-account-token-expiration";
+    json!([
+        { "name": "client", "expression": account("client-id") },
+        { "name": "ownTenant", "expression": account("tenant-id") },
+        {
+            "name": "tenant",
+            "expression": format!("variables.ownTenant == '' ? {} : variables.ownTenant", quoted(&place.options.tenant))
+        },
+        { "name": "authority", "expression": quoted(&place.options.authority) },
+        { "name": "file", "expression": quoted(&format!("{DIRECTORY}/{FILE}")) },
+        {
+            "name": "skipped",
+            "expression": format!("{}.split(';').map(name, name.trim())", pod("skip-containers"))
+        },
+        {
+            "name": "lifetime",
+            "expression": format!(
+                "int({own} != '' ? {own} : ({account} != '' ? {account} : '3600'))",
+                own = pod(lifetime),
+                account = account(lifetime)
+            )
+        }
+    ])
+}
+
+/// Environment and mount of each container that is not skipped; what it has itself is left alone.
+fn containers() -> String {
+    let list = |field: &str| {
+        let kind = format!("Object.spec.{field}");
+        let env: Vec<String> = [
+            ("AZURE_CLIENT_ID", "client"),
+            ("AZURE_TENANT_ID", "tenant"),
+            ("AZURE_FEDERATED_TOKEN_FILE", "file"),
+            ("AZURE_AUTHORITY_HOST", "authority"),
+        ]
+        .iter()
+        .map(|(name, variable)| format!("{kind}.env{{name: '{name}', value: variables.{variable}}}"))
+        .collect();
+        format!(
+            "{field}: object.spec.?{field}.orValue([]).filter(one, !(one.name in variables.skipped)).map(one, {kind}{{\
+             name: one.name, \
+             env: [{env}].filter(entry, !one.?env.orValue([]).exists(own, own.name == entry.name)), \
+             volumeMounts: one.?volumeMounts.orValue([]).exists(own, own.mountPath == '{DIRECTORY}') ? [] : \
+             [{kind}.volumeMounts{{name: '{VOLUME}', mountPath: '{DIRECTORY}', readOnly: true}}]}})",
+            env = env.join(", ")
+        )
+    };
+    format!(
+        "Object{{spec: Object.spec{{{}, {}}}}}",
+        list("containers"),
+        list("initContainers")
+    )
+}
+
+/// The volume with the token. Sources of a projected volume are one value, which an apply configuration may not set.
+fn volume() -> String {
+    let kind = "Object.spec.volumes";
+    let token = format!(
+        "{kind}.projected.sources.serviceAccountToken{{path: '{FILE}', audience: '{AUDIENCE}', expirationSeconds: \
+         variables.lifetime}}"
+    );
+    let volume = format!(
+        "{kind}{{name: '{VOLUME}', projected: {kind}.projected{{defaultMode: 420, sources: \
+         [{kind}.projected.sources{{serviceAccountToken: {token}}}]}}}}"
+    );
+    // A list of objects as one value is more than the API server of 1.36 can take: first the list, then what is in it.
+    format!(
+        "object.spec.?volumes.orValue([]).exists(own, own.name == '{VOLUME}') ? [] : ((has(object.spec.volumes) ? [] : \
+         [JSONPatch{{op: 'add', path: '/spec/volumes', value: []}}]) + \
+         [JSONPatch{{op: 'add', path: '/spec/volumes/-', value: {volume}}}])"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AddonOptions;
+    use cluster_spec::{ClusterSpec, testkit};
+
+    fn policy(workload_identity: bool) -> Value {
+        let spec = ClusterSpec {
+            issuer: Some("https://h/oidc/u/".to_owned()),
+            workload_identity,
+            ..testkit::cluster()
+        };
+        let options = AddonOptions::default();
+        objects(&Place {
+            spec: &spec,
+            options: &options,
+            read: &[],
+        })
+        .remove(0)
+    }
+
+    #[test]
+    fn switched_off_it_matches_nothing_and_is_otherwise_the_same() {
+        let (on, mut off) = (policy(true), policy(false));
+        let condition = &mut off["spec"]["matchConditions"][0]["expression"];
+        assert_eq!(*condition, "false");
+        *condition = json!("true");
+        assert_eq!(on, off);
+    }
+}

@@ -1,0 +1,229 @@
+//! The annotations of load balancers that AKS knows, each with what becomes of it here.
+//!
+//! Always true: one table; an annotation that is not in it is told as unknown, so that nobody believes in one that nobody reads.
+
+/// What all of them begin with.
+pub(crate) const PREFIX: &str = "service.beta.kubernetes.io/";
+
+/// Makes it an internal one.
+pub(crate) const INTERNAL: &str = "azure-load-balancer-internal";
+/// In which subnet an internal one is.
+pub(crate) const SUBNET: &str = "azure-load-balancer-internal-subnet";
+/// The address that it is to have.
+pub(crate) const ADDRESS: &str = "azure-load-balancer-ipv4";
+/// Who may connect, Kubernetes' own.
+pub(crate) const SOURCES: &str = "load-balancer-source-ranges";
+/// Who may connect, AKS' own.
+pub(crate) const IP_RANGES: &str = "azure-allowed-ip-ranges";
+/// Who may connect, by service tags.
+pub(crate) const SERVICE_TAGS: &str = "azure-allowed-service-tags";
+/// What the name of an annotation about one port ends with that takes the port out.
+const NO_RULE: &str = "_no_lb_rule";
+
+/// What becomes of an annotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It does what it says.
+    Effective,
+    /// It is kept and does nothing; the sentence says why.
+    NoEffect,
+    /// A Service with it gets no load balancer: without what it asks for, the Service would be another one.
+    Refused,
+}
+
+/// An annotation that AKS knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Annotation {
+    /// Its name without `service.beta.kubernetes.io/`.
+    pub name: &'static str,
+    /// What becomes of it.
+    pub class: Class,
+    /// Why, or what it does: half a sentence.
+    pub about: &'static str,
+}
+
+const fn row(name: &'static str, class: Class, about: &'static str) -> Annotation {
+    Annotation { name, class, about }
+}
+
+/// All of them.
+pub const ANNOTATIONS: &[Annotation] = &[
+    row(
+        INTERNAL,
+        Class::Effective,
+        "the address is one of the nodes' subnet",
+    ),
+    row(
+        SUBNET,
+        Class::Effective,
+        "the subnet that the address is of: aks-subnet",
+    ),
+    row(ADDRESS, Class::Effective, "the address, as spec.loadBalancerIP"),
+    row(
+        SOURCES,
+        Class::Effective,
+        "who may connect, as spec.loadBalancerSourceRanges",
+    ),
+    row(IP_RANGES, Class::Effective, "ranges that may connect as well"),
+    row(
+        SERVICE_TAGS,
+        Class::Effective,
+        "service tags that may connect: VirtualNetwork, Internet",
+    ),
+    row(
+        "azure-deny-all-except-load-balancer-source-ranges",
+        Class::Effective,
+        "nobody connects who is in none of the ranges, the VNET included; that is always so here",
+    ),
+    row(
+        "azure-pip-name",
+        Class::Refused,
+        "there are no public IP resources to name; name the address with azure-load-balancer-ipv4",
+    ),
+    row("azure-pip-name-ipv6", Class::Refused, "there is no IPv6"),
+    row(
+        "azure-pip-prefix-id",
+        Class::Refused,
+        "there are no public IP prefixes; name the address with azure-load-balancer-ipv4",
+    ),
+    row("azure-pip-prefix-id-ipv6", Class::Refused, "there is no IPv6"),
+    row("azure-load-balancer-ipv6", Class::Refused, "there is no IPv6"),
+    row(
+        "azure-additional-public-ips",
+        Class::Refused,
+        "a Service has one address",
+    ),
+    row(
+        "azure-load-balancer-enable-high-availability-ports",
+        Class::Refused,
+        "ports are named one by one; list them in spec.ports",
+    ),
+    row(
+        "azure-load-balancer-resource-group",
+        Class::NoEffect,
+        "addresses are in no resource group",
+    ),
+    row(
+        "azure-load-balancer-mode",
+        Class::NoEffect,
+        "all nodes are behind it",
+    ),
+    row(
+        "azure-load-balancer-configurations",
+        Class::NoEffect,
+        "there is one load balancer for a cluster",
+    ),
+    row("azure-dns-label-name", Class::NoEffect, "addresses get no names"),
+    row(
+        "azure-shared-securityrule",
+        Class::NoEffect,
+        "no rules of security groups are written for a Service",
+    ),
+    row("azure-pip-tags", Class::NoEffect, "addresses have no tags"),
+    row("azure-pip-ip-tags", Class::NoEffect, "addresses have no tags"),
+    row(
+        "azure-load-balancer-tcp-idle-timeout",
+        Class::NoEffect,
+        "the host's own timeouts go for connections",
+    ),
+    row(
+        "azure-load-balancer-disable-tcp-reset",
+        Class::NoEffect,
+        "the host's own timeouts go for connections",
+    ),
+    row(
+        "azure-disable-load-balancer-floating-ip",
+        Class::NoEffect,
+        "nodes always see connections at the node port",
+    ),
+    row(
+        "azure-load-balancer-health-probe-protocol",
+        Class::NoEffect,
+        NO_PROBES,
+    ),
+    row(
+        "azure-load-balancer-health-probe-request-path",
+        Class::NoEffect,
+        NO_PROBES,
+    ),
+    row(
+        "azure-load-balancer-health-probe-interval",
+        Class::NoEffect,
+        NO_PROBES,
+    ),
+    row(
+        "azure-load-balancer-health-probe-num-of-probe",
+        Class::NoEffect,
+        NO_PROBES,
+    ),
+    row("azure-pls-create", Class::NoEffect, NO_PRIVATE_LINK),
+    row("azure-pls-name", Class::NoEffect, NO_PRIVATE_LINK),
+    row("azure-pls-resource-group", Class::NoEffect, NO_PRIVATE_LINK),
+    row(
+        "azure-pls-ip-configuration-subnet",
+        Class::NoEffect,
+        NO_PRIVATE_LINK,
+    ),
+    row(
+        "azure-pls-ip-configuration-ip-address-count",
+        Class::NoEffect,
+        NO_PRIVATE_LINK,
+    ),
+    row(
+        "azure-pls-ip-configuration-ip-address",
+        Class::NoEffect,
+        NO_PRIVATE_LINK,
+    ),
+    row("azure-pls-fqdns", Class::NoEffect, NO_PRIVATE_LINK),
+    row("azure-pls-proxy-protocol", Class::NoEffect, NO_PRIVATE_LINK),
+    row("azure-pls-visibility", Class::NoEffect, NO_PRIVATE_LINK),
+    row("azure-pls-auto-approval", Class::NoEffect, NO_PRIVATE_LINK),
+];
+
+const NO_PROBES: &str = "nothing is probed: nodes are in rotation by what is known of them";
+const NO_PRIVATE_LINK: &str = "there is no private link service";
+
+/// What is to be said of an annotation of this name, without the prefix: what becomes of it and why. `None`: it is none of AKS'.
+pub(crate) fn class_of(name: &str) -> Option<(Class, &'static str)> {
+    if let Some(known) = ANNOTATIONS.iter().find(|known| known.name == name) {
+        return Some((known.class, known.about));
+    }
+    if name.starts_with("port_") {
+        return Some(if name.ends_with(NO_RULE) {
+            (Class::Effective, "the port is left out")
+        } else {
+            (Class::NoEffect, NO_PROBES)
+        });
+    }
+    name.starts_with("azure-")
+        .then_some((Class::NoEffect, "it is not known"))
+}
+
+/// The annotation that takes a port out, without the prefix.
+pub(crate) fn no_rule(port: u16) -> String {
+    format!("port_{port}{NO_RULE}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_has_one_row_and_a_reason() {
+        let names: BTreeSet<_> = ANNOTATIONS.iter().map(|known| known.name).collect();
+        assert_eq!(names.len(), ANNOTATIONS.len());
+        assert!(ANNOTATIONS.iter().all(|known| !known.about.is_empty()));
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_told_as_unknown_if_it_looks_like_azures() {
+        let class = |name: &str| class_of(name).map(|(class, _)| class);
+        assert_eq!(class("azure-load-balancer-sky"), Some(Class::NoEffect));
+        assert_eq!(class("aws-load-balancer-type"), None);
+        assert_eq!(class("port_80_health-probe_interval"), Some(Class::NoEffect));
+        assert_eq!(class(&no_rule(80)), Some(Class::Effective));
+        assert_eq!(class("azure-pip-name"), Some(Class::Refused));
+    }
+}

@@ -1,0 +1,320 @@
+//! Load balancers: what a Kubernetes Service of type LoadBalancer asks for.
+//!
+//! Owns the reading of the object with its annotations, and nothing of what is made of it: addresses, rotation and routers are others'.
+//!
+//! Always true: pure; what cannot be done as it was asked for is refused with a sentence that names the field or the annotation, and is
+//! never done otherwise; what has no effect is told as well.
+//!
+//! Called by: the loops (what a look at the cluster found), the planner (what follows from it).
+
+mod annotations;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use cluster_security::Addresses;
+use fabric_api::Protocol;
+use serde_json::Value;
+
+pub use annotations::{ANNOTATIONS, Annotation, Class};
+
+use annotations::{ADDRESS, INTERNAL, IP_RANGES, PREFIX, SERVICE_TAGS, SOURCES, SUBNET, class_of, no_rule};
+
+/// What keeps a Service until its load balancer is gone; upstream's name for it.
+pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
+/// Nodes with this label are in no rotation, whatever its value.
+pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// How traffic that is for a Service's address is treated inside the cluster: kube-proxy takes it at once.
+pub const IP_MODE: &str = "VIP";
+/// A Service has no more ports than Azure's load balancer has rules.
+const MOST_PORTS: usize = 250;
+/// Ranges that may connect, at most.
+const MOST_SOURCES: usize = 200;
+
+/// What a Service asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.uid`: one that is made anew under its name has another.
+    pub uid: String,
+    /// Somebody has deleted it.
+    pub deleting: bool,
+    /// Whether it has the [`FINALIZER`].
+    pub finalizer: bool,
+    /// The address that its status tells of; `None`: none, or not in the way that it is to be told.
+    pub shown: Option<Ipv4Addr>,
+    /// Whether its address is one of the cluster's own network.
+    pub internal: bool,
+    /// The subnet that an internal one is to be in, by its name.
+    pub subnet: Option<String>,
+    /// The address that it is to have.
+    pub address: Option<Ipv4Addr>,
+    /// Its ports, in order.
+    pub ports: Vec<Port>,
+    /// Whether only nodes with an endpoint of it are in rotation (`externalTrafficPolicy: Local`).
+    pub local: bool,
+    /// Nodes with a ready endpoint of it; known where it is [`Self::local`].
+    pub endpoints: BTreeSet<String>,
+    /// Whether all connections of a client go to the same node.
+    pub sticky: bool,
+    /// Who may connect; empty: everybody.
+    pub sources: Vec<Addresses>,
+    /// Why it gets no load balancer: a sentence with a next step.
+    pub refusal: Option<String>,
+    /// What of it has no effect: half a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// At its address.
+    pub port: u16,
+    /// At the nodes.
+    pub node_port: u16,
+}
+
+impl Wish {
+    /// What a Service asks for; `None` for one that asks for nothing of us: of another type, or of another load balancer's class.
+    pub fn read(service: &Value, endpoints: BTreeSet<String>) -> Option<Self> {
+        let (metadata, spec) = (&service["metadata"], &service["spec"]);
+        let text = |name: &str| metadata[name].as_str().map(str::to_owned);
+        if spec["type"] != "LoadBalancer" || spec["loadBalancerClass"].is_string() {
+            return None;
+        }
+        let asked = Annotations::of(metadata);
+        let mut finalizers = metadata["finalizers"].as_array().into_iter().flatten();
+        let mut wish = Self {
+            namespace: text("namespace")?,
+            name: text("name")?,
+            uid: text("uid")?,
+            deleting: metadata["deletionTimestamp"].is_string(),
+            finalizer: finalizers.any(|found| found == FINALIZER),
+            shown: shown(&service["status"]),
+            internal: asked.is_true(INTERNAL),
+            subnet: asked.get(SUBNET).map(str::to_owned),
+            address: None,
+            ports: Vec::new(),
+            local: is_local(service),
+            endpoints,
+            sticky: spec["sessionAffinity"] == "ClientIP",
+            sources: Vec::new(),
+            refusal: None,
+            notes: asked.notes(),
+        };
+        if let Err(why) = wish.fill(spec, &asked) {
+            wish.refusal = Some(why);
+        }
+        Some(wish)
+    }
+
+    /// `namespace/name`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// What may be wrong with it.
+    fn fill(&mut self, spec: &Value, asked: &Annotations<'_>) -> Result<(), String> {
+        asked.refused()?;
+        if self.subnet.is_some() && !self.internal {
+            return Err(format!(
+                "the annotation {PREFIX}{SUBNET} goes with {PREFIX}{INTERNAL}: \"true\" only; set that, or remove it"
+            ));
+        }
+        let families = spec["ipFamilies"].as_array().into_iter().flatten();
+        let mut families = families.filter_map(Value::as_str).peekable();
+        if families.peek().is_some() && !families.any(|family| family == "IPv4") {
+            return Err("spec.ipFamilies: load balancers have IPv4 addresses only; add IPv4".to_owned());
+        }
+        self.address = match (asked.get(ADDRESS), spec["loadBalancerIP"].as_str()) {
+            (Some(text), _) => Some(address(&format!("the annotation {PREFIX}{ADDRESS}"), text)?),
+            (None, Some("") | None) => None,
+            (None, Some(text)) => Some(address("spec.loadBalancerIP", text)?),
+        };
+        self.ports = ports(spec, asked)?;
+        self.sources = sources(spec, asked)?;
+        Ok(())
+    }
+}
+
+/// Whether only nodes with an endpoint of a Service are in rotation, so that its endpoints have to be known.
+pub fn is_local(service: &Value) -> bool {
+    service["spec"]["externalTrafficPolicy"] == "Local"
+}
+
+/// A Service's annotations that begin with [`PREFIX`], by the rest of their names.
+struct Annotations<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Annotations<'a> {
+    fn of(metadata: &'a Value) -> Self {
+        let all = metadata["annotations"].as_object().into_iter().flatten();
+        let own = all.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str()?.trim())));
+        Self(own.collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).copied().filter(|value| !value.is_empty())
+    }
+
+    fn is_true(&self, name: &str) -> bool {
+        self.get(name)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// What is in a list with commas.
+    fn list(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        let items = self.get(name).into_iter().flat_map(|value| value.split(','));
+        items.map(str::trim).filter(|item| !item.is_empty())
+    }
+
+    /// An annotation that says no asks for nothing.
+    fn asking(&self) -> impl Iterator<Item = (&'a str, Class, &'static str)> {
+        let asking = self
+            .0
+            .iter()
+            .filter(|(_, value)| !value.is_empty() && !value.eq_ignore_ascii_case("false"));
+        asking.filter_map(|(name, _)| class_of(name).map(|(class, about)| (*name, class, about)))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let without = self.asking().filter(|(_, class, _)| *class == Class::NoEffect);
+        without
+            .map(|(name, _, about)| format!("{PREFIX}{name} has no effect: {about}"))
+            .collect()
+    }
+
+    fn refused(&self) -> Result<(), String> {
+        match self.asking().find(|(_, class, _)| *class == Class::Refused) {
+            Some((name, _, about)) => Err(format!(
+                "the annotation {PREFIX}{name} cannot be followed: {about}; remove it"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The address that a status tells of, where that is the only one and told as it is to be.
+fn shown(status: &Value) -> Option<Ipv4Addr> {
+    let ingress = status["loadBalancer"]["ingress"].as_array()?;
+    match ingress.as_slice() {
+        [only] if only["ipMode"] == IP_MODE => only["ip"].as_str()?.parse().ok(),
+        _ => None,
+    }
+}
+
+fn address(field: &str, text: &str) -> Result<Ipv4Addr, String> {
+    text.parse()
+        .map_err(|_| format!("{field}: {text:?} is no IPv4 address; give one, or remove it"))
+}
+
+fn ports(spec: &Value, asked: &Annotations<'_>) -> Result<Vec<Port>, String> {
+    let all = spec["ports"].as_array().into_iter().flatten();
+    let mut ports = Vec::new();
+    for entry in all {
+        let number = |field: &str| {
+            let number = entry[field]
+                .as_u64()
+                .and_then(|number| u16::try_from(number).ok());
+            number.filter(|number| *number > 0)
+        };
+        let port = number("port").ok_or("spec.ports: a port has no number; give each one")?;
+        if asked.is_true(&no_rule(port)) {
+            continue;
+        }
+        let protocol = match entry["protocol"].as_str().unwrap_or("TCP") {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            other => {
+                return Err(format!(
+                    "spec.ports: port {port} is of protocol {other}; load balancers have TCP and UDP"
+                ));
+            }
+        };
+        let node_port = number("nodePort").ok_or_else(|| {
+            format!(
+                "spec.ports: port {port} has no nodePort, by which nodes are reached; set spec.allocateLoadBalancerNodePorts to \
+                 true, or give the port a nodePort"
+            )
+        })?;
+        ports.push(Port {
+            protocol,
+            port,
+            node_port,
+        });
+    }
+    ports.sort_unstable();
+    if ports.is_empty() {
+        return Err("spec.ports: there is no port to balance; add one".to_owned());
+    }
+    if ports.len() > MOST_PORTS {
+        return Err(format!(
+            "spec.ports: there are {}, and at most {MOST_PORTS} can be balanced; make several Services",
+            ports.len()
+        ));
+    }
+    Ok(ports)
+}
+
+/// Who may connect: ranges of the spec, else of Kubernetes' annotation; beside them what AKS' annotations add.
+fn sources(spec: &Value, asked: &Annotations<'_>) -> Result<Vec<Addresses>, String> {
+    let mut sources = Vec::new();
+    let mut add = |field: &str, text: &str| match Addresses::parse(text) {
+        Some(range @ Addresses::Range(_)) => {
+            sources.push(range);
+            Ok(())
+        }
+        _ => Err(format!(
+            "{field}: {text:?} is no IPv4 range such as 10.0.0.0/8; correct it, or remove it"
+        )),
+    };
+    let own: Vec<&str> = spec["loadBalancerSourceRanges"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::trim)
+        .collect();
+    if own.is_empty() {
+        for text in asked.list(SOURCES) {
+            add(&format!("the annotation {PREFIX}{SOURCES}"), text)?;
+        }
+    }
+    for text in own {
+        add("spec.loadBalancerSourceRanges", text)?;
+    }
+    for text in asked.list(IP_RANGES) {
+        add(&format!("the annotation {PREFIX}{IP_RANGES}"), text)?;
+    }
+    for text in asked.list(SERVICE_TAGS) {
+        match Addresses::parse(text) {
+            Some(word @ (Addresses::Any | Addresses::VirtualNetwork | Addresses::Internet)) => {
+                sources.push(word)
+            }
+            Some(Addresses::LoadBalancer | Addresses::Range(_)) | None => {
+                return Err(format!(
+                    "the annotation {PREFIX}{SERVICE_TAGS}: the ranges of {text:?} are not known here; VirtualNetwork and Internet \
+                     are, and {PREFIX}{IP_RANGES} takes ranges"
+                ));
+            }
+        }
+    }
+    sources.sort_unstable();
+    sources.dedup();
+    if sources.len() > MOST_SOURCES {
+        return Err(format!(
+            "spec.loadBalancerSourceRanges: there are {}, and at most {MOST_SOURCES} are taken; join some of them",
+            sources.len()
+        ));
+    }
+    Ok(sources)
+}
+
+#[cfg(test)]
+mod tests;

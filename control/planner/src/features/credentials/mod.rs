@@ -1,0 +1,102 @@
+//! Credentials that were handed out: what is granted in the cluster is what their records say, and nothing else.
+//!
+//! Each has a binding of its own in the cluster. One that is taken back loses it as soon as anybody answers there; one that has ended by
+//! itself is refused by its certificate, and its binding goes with the next look.
+
+use std::collections::BTreeMap;
+
+use cluster_spec::CredentialKind;
+
+use crate::{ApiEffect, Draft, Reach, Subject, Write, checks::Checks, feature::Feature};
+
+pub(crate) const FEATURE: Feature = Feature {
+    record,
+    act,
+    checks,
+    ..Feature::named("credentials")
+};
+
+/// What credentials may, by their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CredentialsWish {
+    /// Those that are to work.
+    pub granted: BTreeMap<String, CredentialKind>,
+    /// Those that would still work by themselves and are not to.
+    pub withdrawn: BTreeMap<String, CredentialKind>,
+}
+
+fn wish(draft: &Draft<'_>) -> CredentialsWish {
+    let off = draft.desired.spec().disable_local_accounts;
+    let mut wish = CredentialsWish::default();
+    for record in &draft.seen.credentials {
+        if record.has_expired(draft.now) {
+            continue;
+        }
+        let of = if off || record.revoked.is_some() {
+            &mut wish.withdrawn
+        } else {
+            &mut wish.granted
+        };
+        of.insert(record.id.clone(), record.kind);
+    }
+    wish
+}
+
+/// Where local accounts are off, whatever was handed out is taken back for good: it does not come back with them.
+fn record(draft: &mut Draft<'_>) {
+    if !draft.desired.spec().disable_local_accounts {
+        return;
+    }
+    let seen = draft.seen;
+    for record in &seen.credentials {
+        if record.is_good(draft.now) && draft.has_room(2) {
+            draft.write(Write::RevokeCredential(record.id.clone()));
+        }
+    }
+}
+
+fn act(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    if seen.api.reach != Reach::Ready {
+        return;
+    }
+    let wish = wish(draft);
+    match &seen.api.credentials {
+        Some(set) if set.wish == wish && !is_older_than_restore(draft) => {
+            if set.change < seen.api.change {
+                let due = draft.after(set.at, draft.policy.addons_pause);
+                if due <= draft.now {
+                    draft.act_quietly(ApiEffect::SetCredentials(wish));
+                } else {
+                    draft.look_again_at(due);
+                }
+            }
+        }
+        _ => draft.act_quietly(ApiEffect::SetCredentials(wish)),
+    }
+    if let Some(set) = &seen.api.credentials {
+        draft.observed.credentials = set.wish.granted.keys().cloned().collect();
+    }
+    for record in &seen.credentials {
+        let over = record.has_expired(draft.now) && !seen.observed.credentials.contains(&record.id);
+        if over && draft.has_room(2) {
+            draft.write(Write::ForgetCredential(record.id.clone()));
+        }
+    }
+}
+
+/// Whether what the cluster holds was set back since credentials were granted in it.
+fn is_older_than_restore(draft: &Draft<'_>) -> bool {
+    let since = draft.observed.restored.as_ref().map(|restored| restored.at);
+    let set = draft.seen.api.credentials.as_ref().map(|set| set.at);
+    set.zip(since).is_some_and(|(set, since)| set < since)
+}
+
+fn checks(draft: &Draft<'_>, checks: &mut Checks) {
+    let set = match &draft.seen.api.credentials {
+        Some(set) => set.wish == wish(draft) && !is_older_than_restore(draft),
+        None => draft.reached_before(),
+    };
+    let granted = set && draft.is_quiet(&Subject::Credentials);
+    checks.routine("granting credentials", granted);
+}

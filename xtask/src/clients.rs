@@ -1,0 +1,65 @@
+//! Acceptance with clients that are too heavy for every run, each under a command of its own: an older Azure CLI, and Terraform with the
+//! provider that it needs.
+//!
+//! Always true: what is installed or compiled is kept in the user's cache by its content, and is made once; what can be missing on a host is
+//! found out before anything takes long.
+
+use std::{path::Path, process::Command};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    az, binary, build, terraform,
+    test::{self, cache, status},
+};
+
+/// `cargo xtask terraform`.
+#[derive(Args)]
+pub(crate) struct TerraformOptions {
+    /// Only compile what is compiled, and run nothing; needs no root
+    #[arg(long)]
+    set_up: bool,
+}
+
+/// The long-term release of the Azure CLI in the profile of Azure Stack.
+pub(crate) fn lts() -> Result<()> {
+    let ready = set_up()?;
+    let lts = az::installed(&cache()?, az::LTS)?;
+    acceptance(&ready, "lts", &[("--az-lts", &lts)])
+}
+
+/// Terraform with the provider `azurerm`.
+pub(crate) fn terraform(options: &TerraformOptions) -> Result<()> {
+    // An hour of compiling is no time to find out that one is not root.
+    let ready = if options.set_up { None } else { Some(set_up()?) };
+    let program = terraform::program(&cache()?)?;
+    let azurerm = terraform::provider(&cache()?)?;
+    match ready {
+        Some(ready) => acceptance(
+            &ready,
+            "terraform",
+            &[("--terraform", &program), ("--azurerm", &azurerm)],
+        ),
+        None => Ok(()),
+    }
+}
+
+fn set_up() -> Result<test::Ready> {
+    build(&["--workspace", "--bins"])?;
+    test::set_up()
+}
+
+fn acceptance(ready: &test::Ready, only: &str, programs: &[(&str, &Path)]) -> Result<()> {
+    let mut command = Command::new(binary("acceptance"));
+    command
+        .arg("--landfall")
+        .arg(binary("landfall"))
+        .arg("--az")
+        .arg(&ready.az)
+        .args(["--only", only]);
+    for (option, program) in programs {
+        command.arg(option).arg(program);
+    }
+    status(&mut command)
+}

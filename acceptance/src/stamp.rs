@@ -184,7 +184,7 @@ impl Stamp {
     /// `landfall down --purge`, then nothing may be left.
     pub(crate) fn down(&self) -> Result<()> {
         run(&mut self.landfall(&["down", "--purge"]))?;
-        let left = wait_for("processes to end", Duration::from_secs(10), || {
+        let left = wait_for("processes to end", Duration::from_secs(180), || {
             let left = Host::look(&self.name)?.beyond(&self.before);
             ensure!(
                 left.is_empty(),

@@ -22,8 +22,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
             stamp.kill_service()?;
             kubectl.text(&["get", "nodes"])?;
             run(&mut stamp.landfall(&["up", "--output", "json"]))?;
-            stamp.wait_for_service(Duration::from_secs(30))?;
-            wait_for("three nodes", Duration::from_secs(120), || {
+            stamp.wait_for_service(Duration::from_secs(180))?;
+            wait_for("three nodes", Duration::from_secs(180), || {
                 let ready = kubectl.ready_nodes()?;
                 ensure!(ready.len() == 3, "ready: {ready:?}");
                 Ok(())
@@ -33,7 +33,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
                 restarts(&before) == restarts(&after),
                 "pods were disturbed: {after}"
             );
-            wait_for("Succeeded", Duration::from_secs(60), || {
+            wait_for("Succeeded", Duration::from_secs(180), || {
                 let cluster = aks(az, &["show"], "overlay", &[])?;
                 ensure!(
                     cluster["provisioningState"] == "Succeeded",
@@ -74,7 +74,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
             aks(az, &["delete"], "killed", &["--yes", "--no-wait"])?;
             stamp.kill_service()?;
             run(&mut stamp.landfall(&["up", "--output", "json"]))?;
-            wait_for("the cluster to be gone", Duration::from_secs(120), || {
+            wait_for("the cluster to be gone", Duration::from_secs(180), || {
                 let left = az.json(&["aks", "list", "--resource-group", GROUP])?;
                 ensure!(left.as_array().is_some_and(|left| left.len() == 2), "{left}");
                 Ok(())
@@ -88,14 +88,14 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
             kubectl.text(&["create", "configmap", "kept", "--from-literal=answer=42"])?;
             stamp.power_failure()?;
             run(&mut stamp.landfall(&["up", "--output", "json"]))?;
-            wait_for("the API with its data", Duration::from_secs(120), || {
+            wait_for("the API with its data", Duration::from_secs(180), || {
                 let kept = kubectl.json(&["get", "configmap", "kept"])?;
                 ensure!(kept["data"]["answer"] == "42", "{kept}");
                 let ready = kubectl.ready_nodes()?;
                 ensure!(ready.len() == 3, "ready: {ready:?}");
                 Ok(())
             })?;
-            kubectl.text(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
+            kubectl.text(&["rollout", "status", "deployment/web", "--timeout=300s"])?;
             Ok(())
         },
     )

@@ -262,12 +262,12 @@ fn machines(az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
     ensure!(view.to_string().contains("PowerState/deallocated"), "{view}");
     let said = az.fails(&[&["vmss", "restart"], &one[..]].concat())?;
     ensure!(said.contains("is deallocated"), "az says: {said}");
-    wait_for("its node to be missed", Duration::from_secs(120), || {
+    wait_for("its node to be missed", Duration::from_secs(180), || {
         ensure!(kubectl.ready_nodes()?.is_empty(), "it is ready still");
         Ok(())
     })?;
     az.json(&[&["vmss", "start"], &one[..]].concat())?;
-    wait_for("its node to be back", Duration::from_secs(120), || {
+    wait_for("its node to be back", Duration::from_secs(180), || {
         ensure!(kubectl.ready_nodes()? == [name], "it is not ready");
         Ok(())
     })?;

@@ -121,7 +121,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         "how long they are good is the stamp's to say",
         || {
             follow(&hours)?;
-            stamp.wait_for_service(Duration::from_secs(30))?;
+            stamp.wait_for_service(Duration::from_secs(180))?;
             stamp.kubectl(az, group, cluster)?.ready_nodes()?;
             let all = listed(stamp)?;
             let newest = all.last().context("none")?;
@@ -137,7 +137,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         || {
             let said = follow(&revoke)?;
             ensure!(said.contains("does not work any more"), "{said}");
-            wait_for("kubectl to be refused", Duration::from_secs(5), || {
+            wait_for("kubectl to be refused", Duration::from_secs(180), || {
                 refused(&admin, &["get", "nodes"], "orbidden")
             })?;
             ensure!(!user.ready_nodes()?.is_empty());

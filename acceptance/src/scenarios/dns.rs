@@ -43,7 +43,7 @@ pub(super) fn break_custom(cluster: &Cluster) -> Result<()> {
 
 /// Names are answered, also in a cluster whose nodes are all new.
 pub(super) fn answered(cluster: &Cluster) -> Result<()> {
-    wait_for("an answer of DNS", Duration::from_secs(60), || answers(cluster))
+    wait_for("an answer of DNS", Duration::from_secs(180), || answers(cluster))
 }
 
 /// Tenant and operator are told of the broken one; without it, all is well again.

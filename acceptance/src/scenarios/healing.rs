@@ -24,7 +24,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, clusters: &Clusters) -> Res
     })?;
     programs(journal, stamp, &clusters.overlay)?;
     journal.step("healing", "the node that was deleted is back by itself", || {
-        wait_for("the node", Duration::from_secs(120), || {
+        wait_for("the node", Duration::from_secs(180), || {
             let ready = kubectl.ready_nodes()?;
             ensure!(ready.contains(deleted), "ready: {ready:?}");
             Ok(())
@@ -96,7 +96,7 @@ fn programs(journal: &Journal, stamp: &Stamp, cluster: &Cluster) -> Result<()> {
                         });
                         waits.into_iter().try_for_each(joined)
                     })?;
-                    wait_for("all nodes ready", Duration::from_secs(60), || {
+                    wait_for("all nodes ready", Duration::from_secs(180), || {
                         let ready = cluster.kubectl.ready_nodes()?;
                         ensure!(ready.len() == wanted, "ready: {ready:?}");
                         Ok(())
@@ -135,7 +135,7 @@ impl Victim {
     fn back(&self) -> Result<()> {
         wait_for(
             &format!("another {}", self.program),
-            Duration::from_secs(120),
+            Duration::from_secs(180),
             || {
                 let now = pids(&self.machine, Some(self.program))?;
                 ensure!(

@@ -103,7 +103,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
             ensure!(text(&discovery, "/jwks_uri")? == format!("{url}openid/v1/jwks"));
             // What the API server says of itself is the same.
             let kubectl = stamp.kubectl(az, GROUP, CLUSTER)?;
-            wait_for("the API server to issue for it", Duration::from_secs(60), || {
+            wait_for("the API server to issue for it", Duration::from_secs(180), || {
                 let own = kubectl.text(&["get", "--raw", "/.well-known/openid-configuration"])?;
                 let own: Value = serde_json::from_str(&own)?;
                 ensure!(
@@ -121,7 +121,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
     let shop = journal.step(NAME, "a pod is given a token and told where to show it", || {
         // The policy comes with the add-ons.
         let kubectl = stamp.kubectl(az, GROUP, CLUSTER)?;
-        wait_for("the policy", Duration::from_secs(60), || {
+        wait_for("the policy", Duration::from_secs(180), || {
             kubectl.text(&["get", "mutatingadmissionpolicybinding", "landfall-workload-identity"])
         })?;
         let said = walk.follow(&pods)?;
@@ -153,7 +153,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
             // The API server reads the service's keys a moment after it is told.
             let said = wait_for(
                 "the API server to take its tokens",
-                Duration::from_secs(90),
+                Duration::from_secs(180),
                 || walk.follow(&program),
             )?;
             let deployer = az.json(&["ad", "sp", "list", "--display-name", "deployer"])?;
@@ -204,7 +204,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
             walk.admin("create namespace dev")?;
             let scope = walk.follow(&roles)?;
             ensure!(scope.trim().ends_with("/namespaces/dev"), "{scope}");
-            wait_for("the API server to ask", Duration::from_secs(90), || {
+            wait_for("the API server to ask", Duration::from_secs(180), || {
                 ensure!(may("create deployments.apps --namespace dev")?);
                 Ok(())
             })?;
@@ -351,7 +351,7 @@ fn away(walk: &Walk<'_>, as_shop: &[(&str, &str)]) -> Result<()> {
     walk.stamp.kill_service()?;
     let during = ask()?;
     run(&mut walk.stamp.landfall(&["up", "--output", "json"]))?;
-    walk.stamp.wait_for_service(Duration::from_secs(60))?;
+    walk.stamp.wait_for_service(Duration::from_secs(180))?;
     ensure!(during.trim() == "200", "while the service was away: {during}");
     // And it is asked again.
     register(walk.stamp, &walk.stamp.other_az("azure-after")?)?;

@@ -95,7 +95,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             stamp.power_failure()?;
             run(&mut stamp.landfall(&["up", "--output", "json"]))?;
             three(stamp, &BTreeSet::new())?;
-            wait_for("the data", Duration::from_secs(60), kept)?;
+            wait_for("the data", Duration::from_secs(180), kept)?;
             ensure!(ids()? == before, "{before:?} are {:?} now", ids()?);
             Ok(())
         },

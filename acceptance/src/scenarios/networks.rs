@@ -19,7 +19,7 @@ const SECOND: &str = "right";
 const GUIDE: &str = include_str!("../../../docs/guides/networks.md");
 /// Where each node of the first cluster answers.
 const PORT: u16 = 8099;
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_secs(180);
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     let [make, create, pool, close, open, leave, refused, remove] = guide::exactly(GUIDE)?;
@@ -106,10 +106,10 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         "from a pod of each cluster to each node of the first",
         || {
             first.apply(stamp.directory.path(), &servers())?;
-            first.text(&["rollout", "status", "daemonset/server", "--timeout=120s"])?;
+            first.text(&["rollout", "status", "daemonset/server", "--timeout=300s"])?;
             for kubectl in [&first, &second] {
                 kubectl.apply(stamp.directory.path(), &client())?;
-                kubectl.text(&["wait", "--for=condition=Ready", "pod/client", "--timeout=120s"])?;
+                kubectl.text(&["wait", "--for=condition=Ready", "pod/client", "--timeout=300s"])?;
                 for node in &nodes {
                     let url = format!("http://{node}:{PORT}/");
                     wait_for("an answer across the virtual network", BOUND, || {

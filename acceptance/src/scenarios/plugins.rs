@@ -83,7 +83,7 @@ fn bare(journal: &Journal, cluster: &Cluster) -> Result<()> {
         "bare",
         "without a plugin the node waits for one, and says so",
         || {
-            wait_for("the node to say why", Duration::from_secs(30), || {
+            wait_for("the node to say why", Duration::from_secs(180), || {
                 let nodes = cluster.kubectl.json(&["get", "nodes"])?;
                 let conditions = nodes["items"][0]["status"]["conditions"]
                     .as_array()

@@ -104,7 +104,7 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
     )?;
     journal.step("pools", "az aks nodepool scale down to 1", || {
         nodepool(az, "scale", cluster, EXTRA, &["--node-count", "1"])?;
-        wait_for("one node", Duration::from_secs(10), || {
+        wait_for("one node", Duration::from_secs(180), || {
             let nodes = cluster
                 .kubectl
                 .text(&["get", "nodes", "-l", "agentpool=extra", "--no-headers"])?;

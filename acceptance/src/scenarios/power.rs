@@ -18,7 +18,7 @@ const NAME: &str = "sleeper";
 const MEMBERS: usize = 3;
 /// The commands are run as they stand there.
 const GUIDE: &str = include_str!("../../../docs/guides/power.md");
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_secs(180);
 
 /// What is to be the same after a start.
 #[derive(Debug, PartialEq)]
@@ -37,7 +37,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     })?;
     let kubectl = stamp.kubectl(az, GROUP, NAME)?;
     kubectl.apply(stamp.directory.path(), &workload())?;
-    kubectl.text(&["rollout", "status", "deployment/sleeper", "--timeout=120s"])?;
+    kubectl.text(&["rollout", "status", "deployment/sleeper", "--timeout=300s"])?;
     let before = kept(&kubectl)?;
 
     journal.step("power", "the guide's az aks stop: no machine runs", || {
@@ -81,11 +81,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         || {
             stamp.kill_service()?;
             run(&mut stamp.landfall(&["up", "--output", "json"]))?;
-            stamp.wait_for_service(Duration::from_secs(30))?;
+            stamp.wait_for_service(Duration::from_secs(180))?;
             off(stamp)?;
             stamp.power_failure()?;
             run(&mut stamp.landfall(&["up", "--output", "json"]))?;
-            stamp.wait_for_service(Duration::from_secs(30))?;
+            stamp.wait_for_service(Duration::from_secs(180))?;
             off(stamp)
         },
     )?;

@@ -67,7 +67,7 @@ fn reaches(server: &str, from: Option<&str>) -> Result<bool> {
 }
 
 fn settle(server: &str, from: Option<&str>, reached: bool) -> Result<()> {
-    wait_for("the rules", Duration::from_secs(10), || {
+    wait_for("the rules", Duration::from_secs(180), || {
         ensure!(
             reaches(server, from)? == reached,
             "{from:?} reaches {server}: {}",
@@ -159,7 +159,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         ensure!(ran["exitCode"] == 7, "{ran}");
         ensure!(text(&ran, "/logs")?.contains("hello from a file"), "{ran}");
         let kubectl = stamp.kubectl(az, &group, &cluster)?;
-        wait_for("nothing to be left of it", Duration::from_secs(20), || {
+        wait_for("nothing to be left of it", Duration::from_secs(180), || {
             let left = kubectl.text(&[
                 "get",
                 "pods,secrets",

@@ -167,7 +167,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
 
 /// Waits until the cluster is reached, has its data and a node that is ready.
 fn serves(az: &Az, group: &str, cluster: &str, kubectl: &Kubectl) -> Result<()> {
-    wait_for("the cluster to be as it was", Duration::from_secs(120), || {
+    wait_for("the cluster to be as it was", Duration::from_secs(180), || {
         let kept = kubectl.json(&["get", "configmap", "after-the-copy", "--request-timeout=5s"])?;
         ensure!(kept["data"]["answer"] == "42", "{kept}");
         ensure!(!kubectl.ready_nodes()?.is_empty(), "no node is ready");

@@ -123,7 +123,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
             ensure!(after.len() == before, "{after:?}");
             let new = format!("v{to}");
             ensure!(after.iter().all(|(_, version)| *version == new), "{after:?}");
-            wait_for("all replicas", Duration::from_secs(60), || {
+            wait_for("all replicas", Duration::from_secs(180), || {
                 let web = kubectl.json(&["get", "deployment", "web"])?;
                 ensure!(
                     web["status"]["availableReplicas"] == web["spec"]["replicas"],

@@ -230,7 +230,7 @@ impl Cluster {
     pub(super) fn deploy(&self) -> Result<()> {
         self.apply(&web())?;
         self.kubectl
-            .text(&["rollout", "status", "deployment/web", "--timeout=120s"])?;
+            .text(&["rollout", "status", "deployment/web", "--timeout=300s"])?;
         let pods = self.pods()?;
         let nodes: std::collections::BTreeSet<_> = pods.iter().map(|(_, node)| node).collect();
         ensure!(nodes.len() == 2, "pods are not on both nodes: {pods:?}");
@@ -256,7 +256,7 @@ impl Cluster {
     pub(super) fn service_by_name(&self) -> Result<()> {
         for (pod, _) in self.pods()? {
             let mut heard = std::collections::BTreeSet::new();
-            wait_for("answers from both pods", Duration::from_secs(60), || {
+            wait_for("answers from both pods", Duration::from_secs(180), || {
                 let url = "http://web.default.svc.cluster.local/";
                 let answer = self
                     .kubectl
@@ -281,7 +281,7 @@ impl Cluster {
         let pod = &self.pods()?[0].0;
         for address in self.addresses()?.0 {
             let url = format!("http://{address}:{port}/");
-            wait_for("the NodePort", Duration::from_secs(30), || {
+            wait_for("the NodePort", Duration::from_secs(180), || {
                 let answer = self
                     .kubectl
                     .text(&["exec", pod, "--", "timeout", "5", "wget", "-q", "-O", "-", &url])?;
@@ -338,7 +338,7 @@ impl Cluster {
     }
 
     fn top(&self) -> Result<()> {
-        wait_for("metrics", Duration::from_secs(120), || {
+        wait_for("metrics", Duration::from_secs(180), || {
             let nodes = self.kubectl.text(&["top", "nodes", "--no-headers"])?;
             ensure!(
                 nodes.lines().count() == 2 && !nodes.contains("<unknown>"),
@@ -371,7 +371,7 @@ impl Cluster {
             "deployment/coredns",
             &format!("coredns={BUSYBOX}"),
         ])?;
-        wait_for("the change to be put back", Duration::from_secs(60), || {
+        wait_for("the change to be put back", Duration::from_secs(180), || {
             let now = image(&self.kubectl)?;
             if now == before {
                 Ok(())
@@ -385,7 +385,7 @@ impl Cluster {
             "rollout",
             "status",
             "deployment/coredns",
-            "--timeout=120s",
+            "--timeout=300s",
         ])?;
         Ok(())
     }

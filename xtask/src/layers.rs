@@ -4,6 +4,10 @@
 //! `words`, `knowledge` and `state` (records over the store) also on crates of the same layer (cargo forbids circles). Nothing below a
 //! crate of a pure layer, in this workspace or elsewhere, is an async runtime: contracts, knowledge and decisions know no threads, timers
 //! or sockets. Development dependencies are free: tests may look at anything.
+//!
+//! A dependency that no source file names is a fault as well ([`unused`]).
+
+mod unused;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -82,6 +86,8 @@ struct Dependency {
     name: String,
     kind: Option<String>,
     path: Option<String>,
+    /// What the package calls it, where that is another name.
+    rename: Option<String>,
 }
 
 impl Package {
@@ -107,12 +113,13 @@ pub(crate) fn check() -> Result<()> {
         .retain(|package| metadata.workspace_members.contains(&package.id));
     let mut violations = violations(&metadata.packages, &crate::top().to_string_lossy());
     violations.extend(runtimes);
+    violations.extend(unused::check(&metadata.packages)?);
     for violation in &violations {
         println!("{violation}");
     }
     if violations.is_empty() {
         println!(
-            "layers: {} crates, every arrow points down, no runtime below the pure",
+            "layers: {} crates, every arrow points down, no runtime below the pure, every dependency is used",
             metadata.packages.len()
         );
         return Ok(());

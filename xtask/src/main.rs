@@ -38,7 +38,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Check that every crate depends on lower layers only
+    /// Check that every crate depends on lower layers only, and on nothing that it does not use
     Layers,
     /// Write the generated reference pages under docs/reference
     Docs {

@@ -29,6 +29,9 @@ pub struct KubernetesRecipes {
     pub host_cores: u32,
     /// Its memory, MiB.
     pub host_memory_mib: u64,
+    /// Whether it can limit a node's disk to the size that its pool asks for. A machine that was made when it could not is no exception:
+    /// nobody knows it from outside, and its pool's next upgrade makes it anew.
+    pub disk_limits: bool,
     /// What add-ons depend on beside the cluster.
     pub addons: AddonOptions,
     /// Where those that the directory knows get their tokens.
@@ -49,6 +52,8 @@ impl KubernetesRecipes {
         };
         let pool = cluster.spec().pools.iter().find(|spec| spec.name == *pool)?;
         let place = NodePlace {
+            // As the effect that makes the machine has it: a pool without a size limits nothing.
+            own_disk: self.disk_limits && pool.os_disk_gib > 0,
             node_name: node_name.clone(),
             address: *address,
             pod_range: *pod_range,
@@ -402,6 +407,7 @@ mod tests {
         KubernetesRecipes {
             host_cores: 2,
             host_memory_mib: 8192,
+            disk_limits: false,
             addons: AddonOptions::default(),
             authority: TokenAuthority::default(),
         }

@@ -20,7 +20,7 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
     // that Allocatable is what a machine of this size has.
     let beyond_cores = node.host_cores.saturating_sub(size.cores);
     let beyond_memory = node.host_memory_mib.saturating_sub(size.memory_mib);
-    json!({
+    let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "authentication": {
             "anonymous": { "enabled": false },
@@ -48,11 +48,6 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "kubeReserved": { "cpu": format!("{}m", reserved.cpu_millis), "memory": format!("{}Mi", reserved.memory_mib) },
         "systemReserved": { "cpu": format!("{beyond_cores}"), "memory": format!("{beyond_memory}Mi") },
         "enforceNodeAllocatable": ["pods"],
-        // The disk is the host's and shared: a share of it says nothing about this machine.
-        "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%" },
-        // For the same reason images go by age, not by how full the disk is; those of the node image are pinned.
-        "imageGCHighThresholdPercent": 100,
-        "imageMaximumGCAge": "168h",
         "containerLogMaxSize": "50Mi",
         "containerLogMaxFiles": 5,
         "nodeStatusUpdateFrequency": "10s",
@@ -67,7 +62,31 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
         "healthzPort": 10248,
         "readOnlyPort": 0,
         "volumePluginDir": "/var/lib/kubelet/volumeplugins"
-    })
+    });
+    if let (Some(members), Value::Object(disk)) = (config.as_object_mut(), disk(node.own_disk)) {
+        members.extend(disk);
+    }
+    config
+}
+
+/// When pods are evicted and images removed. Images of the node image are pinned when they are imported (`node::import`), and the kubelet
+/// removes no pinned image, neither for its thresholds nor under disk pressure.
+fn disk(own: bool) -> Value {
+    if own {
+        // As on AKS. Images lie on the same filesystem, so its one threshold holds for both: unused images are removed first.
+        json!({
+            "evictionHard": { "memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%" },
+            "imageGCHighThresholdPercent": 85,
+            "imageGCLowThresholdPercent": 80
+        })
+    } else {
+        // The host's disk, shared: how full it is says nothing about this machine. Images are removed by age.
+        json!({
+            "evictionHard": { "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%" },
+            "imageGCHighThresholdPercent": 100,
+            "imageMaximumGCAge": "168h"
+        })
+    }
 }
 
 pub(crate) fn flags(node: &NodePlace, labels: &BTreeMap<String, String>) -> Vec<String> {

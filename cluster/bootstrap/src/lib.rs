@@ -148,6 +148,8 @@ pub struct NodePlace {
     pub host_cores: u32,
     /// Memory of the host it runs on, MiB.
     pub host_memory_mib: u64,
+    /// Whether its disk is a filesystem of its own size, not the host's disk.
+    pub own_disk: bool,
 }
 
 /// Why a machine's configuration could not be computed.

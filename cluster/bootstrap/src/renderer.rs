@@ -29,8 +29,10 @@ pub enum Sample {
     Member(Tier),
     /// A control plane member of a cluster that has an issuer and takes tokens of the stamp's token service.
     Authenticated,
-    /// A node.
+    /// A node with a disk of its own.
     Node,
+    /// A node on the host's disk.
+    NodeOnSharedDisk,
 }
 
 impl Sample {
@@ -48,7 +50,7 @@ impl Sample {
         Self::Authenticated,
     ];
     /// All that make up a version of nodes.
-    pub const NODES: &'static [Self] = &[Self::Node];
+    pub const NODES: &'static [Self] = &[Self::Node, Self::NodeOnSharedDisk];
 }
 
 const VIP: Ipv4Addr = Ipv4Addr::new(100, 64, 24, 1);
@@ -112,9 +114,10 @@ pub fn rendered(sample: Sample, plugin: PodNetworking) -> Result<String, Bootstr
             };
             control_plane_config(&spec, &pki, &place, NOW, 1)?
         }
-        Sample::Node => {
+        Sample::Node | Sample::NodeOnSharedDisk => {
             let spec = spec(plugin, Tier::Free);
-            node_config(&spec, &spec.pools[0], &node(plugin), &pki, VIP, NOW, 1)?
+            let place = node(plugin, sample == Sample::Node);
+            node_config(&spec, &spec.pools[0], &place, &pki, VIP, NOW, 1)?
         }
     };
     Ok(without_keys(&text(&config), &pki))
@@ -193,7 +196,7 @@ fn member(tier: Tier) -> ControlPlanePlace {
     }
 }
 
-fn node(plugin: PodNetworking) -> NodePlace {
+fn node(plugin: PodNetworking, own_disk: bool) -> NodePlace {
     NodePlace {
         node_name: "aks-blue-12345678-vmss00000a".to_owned(),
         address: Ipv4Addr::new(10, 224, 0, 14),
@@ -206,6 +209,7 @@ fn node(plugin: PodNetworking) -> NodePlace {
         machine: "m1".to_owned(),
         host_cores: 16,
         host_memory_mib: 65_536,
+        own_disk,
     }
 }
 

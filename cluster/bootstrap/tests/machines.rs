@@ -87,6 +87,7 @@ fn place(plugin: PodNetworking) -> NodePlace {
         machine: "m1".into(),
         host_cores: 16,
         host_memory_mib: 65_536,
+        own_disk: true,
     }
 }
 
@@ -404,6 +405,47 @@ fn a_kubelet_behaves_as_on_aks() {
         assert!(
             containerd.contains("\noom_score = -999\n")
                 && containerd.contains("restrict_oom_score_adj = true")
+        );
+    }
+}
+
+#[test]
+fn a_kubelet_goes_by_its_disk_only_where_it_has_one_of_its_own() {
+    let spec = spec(PodNetworking::Kubenet);
+    let kubelet = |own_disk| {
+        let place = NodePlace {
+            own_disk,
+            ..place(PodNetworking::Kubenet)
+        };
+        let config = node_config(&spec, &spec.pools[0], &place, &pki(), VIP, now(), 1).unwrap();
+        object(&config, "/etc/kubernetes/kubelet.json")
+    };
+    let own = kubelet(true);
+    assert_eq!(
+        own["evictionHard"],
+        serde_json::json!({ "memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%" })
+    );
+    assert_eq!(own["imageGCHighThresholdPercent"], 85);
+    assert_eq!(own["imageGCLowThresholdPercent"], 80);
+    assert!(own["imageMaximumGCAge"].is_null());
+    let shared = kubelet(false);
+    assert_eq!(shared["evictionHard"]["nodefs.available"], "1%");
+    assert_eq!(shared["imageGCHighThresholdPercent"], 100);
+    assert_eq!(shared["imageMaximumGCAge"], "168h");
+}
+
+#[test]
+fn images_of_the_node_image_are_pinned() {
+    // Nothing can pull them again, so no garbage collection may take them.
+    let tasks = node(&spec(PodNetworking::Kubenet), &pki()).tasks;
+    assert!(tasks.len() > 2);
+    for task in tasks {
+        let label = task.argv.iter().skip_while(|word| *word != "--label").nth(1);
+        assert_eq!(
+            label.map(String::as_str),
+            Some("io.cri-containerd.pinned=pinned"),
+            "{}",
+            task.name
         );
     }
 }

@@ -21,6 +21,7 @@ fn what_is_rendered_is_pinned() {
             (Sample::Member(Tier::Premium), "member-premium"),
             (Sample::Authenticated, "authenticated"),
             (Sample::Node, "node"),
+            (Sample::NodeOnSharedDisk, "node-shared-disk"),
         ] {
             let text = rendered(sample, plugin).unwrap();
             let again = rendered(sample, plugin).unwrap();

@@ -31,5 +31,6 @@ pub(super) fn of_this_host(settings: &Settings, authority: TokenAuthority) -> Ku
         host_cores: u32::try_from(host::cores()).unwrap_or(u32::MAX),
         // A generous guess where it cannot be known, since it only bounds what is reserved.
         host_memory_mib: host::memory_mib().unwrap_or(8192),
+        disk_limits: fabric_container::disk_limits_possible().is_ok(),
     }
 }

@@ -356,6 +356,7 @@ fn node_place(spec: &ClusterSpec, index: u32) -> NodePlace {
         machine: format!("n{index}"),
         host_cores: 2,
         host_memory_mib: 16384,
+        own_disk: false,
     }
 }
 

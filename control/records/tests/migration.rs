@@ -29,11 +29,14 @@ use storage_redb::MemoryStore;
 /// on its way out, operations that ended and that did not. The second has parts that were reached and aborted (one is a pool
 /// called `base`), a repair and an upgrade under way, and a state that was restored as well. The third has every kind of network, a
 /// cluster that is stopped and one on its way there, labels and taints, a cluster made from another's backup, and what a member was
-/// upgraded to.
-const SNAPSHOTS: [&str; 3] = [
+/// upgraded to. The fourth is the third as releases of that format kept it, with its clusters' fences and a person; of the machines'
+/// configurations, which no step reads, it has one. The fifth has roles, assignments, a lock, credentials and a sign-in as well.
+const SNAPSHOTS: [&str; 5] = [
     include_str!("formats/1.json"),
     include_str!("formats/2.json"),
     include_str!("formats/3.json"),
+    include_str!("formats/4.json"),
+    include_str!("formats/5.json"),
 ];
 const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 
@@ -107,6 +110,16 @@ async fn second() -> MemoryStore {
 /// A store of format 3.
 async fn third() -> MemoryStore {
     snapshot(SNAPSHOTS[2]).await
+}
+
+/// A store of format 4.
+async fn fourth() -> MemoryStore {
+    snapshot(SNAPSHOTS[3]).await
+}
+
+/// A store of format 5.
+async fn fifth() -> MemoryStore {
+    snapshot(SNAPSHOTS[4]).await
 }
 
 /// A store of format 1, and a group that is being deleted in it.
@@ -307,8 +320,14 @@ impl Store for Broken<'static> {
 
 #[tokio::test]
 async fn a_migration_that_is_cut_short_anywhere_is_finished_by_the_next() {
-    let stores: [fn() -> Opening; 3] = [|| Box::pin(first()), || Box::pin(second()), || Box::pin(third())];
-    for (open, least) in stores.into_iter().zip([8, 3, 1]) {
+    let stores: [fn() -> Opening; 5] = [
+        || Box::pin(first()),
+        || Box::pin(second()),
+        || Box::pin(third()),
+        || Box::pin(fourth()),
+        || Box::pin(fifth()),
+    ];
+    for (open, least) in stores.into_iter().zip([8, 3, 1, 1, 1]) {
         let whole = open().await;
         migrate(&whole).await.unwrap();
         let wanted = all(&whole).await;
@@ -334,7 +353,7 @@ async fn a_migration_that_is_cut_short_anywhere_is_finished_by_the_next() {
 /// Until format 5 every principal might do everything.
 #[tokio::test]
 async fn every_principal_keeps_what_it_might_do_and_may_lose_it_later() {
-    for store in [first().await, second().await, third().await] {
+    for store in [first().await, second().await, third().await, fourth().await] {
         migrate(&store).await.unwrap();
         let (principals, _) = list_records::<PrincipalRecord>(&store, "/principals/")
             .await
@@ -363,10 +382,46 @@ async fn every_principal_keeps_what_it_might_do_and_may_lose_it_later() {
     }
 }
 
+/// Since format 5 rights are what was given.
+#[tokio::test]
+async fn rights_of_the_fifth_format_are_left_as_they_are() {
+    let store = fifth().await;
+    let (before, _) = store.list("/access/").await.unwrap();
+    let done = migrate(&store).await.unwrap();
+    assert_eq!((done.from, done.records), (5, 2), "one login of each principal");
+    assert_eq!(store.list("/access/").await.unwrap().0, before);
+    let (given, _) = list_records::<AssignmentRecord>(&store, access::ASSIGNMENTS)
+        .await
+        .unwrap();
+    assert_eq!(given.len(), 2);
+    for (key, given) in given {
+        assert_eq!(given.value.key(), key);
+    }
+    let (roles, _) = list_records::<access::RoleRecord>(&store, access::ROLES)
+        .await
+        .unwrap();
+    assert_eq!(roles.len(), 1);
+    let (locks, _) = list_records::<access::LockRecord>(&store, access::LOCKS)
+        .await
+        .unwrap();
+    assert_eq!(locks[0].1.value.key(), locks[0].0);
+    let (principals, _) = list_records::<PrincipalRecord>(&store, key::PRINCIPALS)
+        .await
+        .unwrap();
+    let mut credentials = principals.iter().map(|(_, found)| &found.value.credentials);
+    assert!(credentials.any(|credentials| !credentials.is_empty()));
+}
+
 /// Until format 6 a login was looked for among all principals.
 #[tokio::test]
 async fn every_login_is_found_by_the_index() {
-    for store in [first().await, second().await, third().await] {
+    for store in [
+        first().await,
+        second().await,
+        third().await,
+        fourth().await,
+        fifth().await,
+    ] {
         let twice = json!({ "v": 1, "objectId": "ffffffff-ffff-4fff-8fff-ffffffffffff", "login": "A/B%", "kind": "User",
             "displayName": "", "secretHash": "", "createdAt": AT });
         let txn = Txn::default().with(put_record(
@@ -393,7 +448,13 @@ async fn every_login_is_found_by_the_index() {
 /// Everything of the present format can be read, in a store of any earlier one.
 #[tokio::test]
 async fn every_record_can_be_read() {
-    for store in [first().await, second().await, third().await] {
+    for store in [
+        first().await,
+        second().await,
+        third().await,
+        fourth().await,
+        fifth().await,
+    ] {
         migrate(&store).await.unwrap();
         let clusters = of::<ClusterRecord>(&store, "desired").await;
         assert!(clusters.values().all(|record| record.v == 3));
@@ -450,7 +511,13 @@ fn specs(all: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Value>> {
 
 #[tokio::test]
 async fn the_loops_go_on_with_what_they_acted_on() {
-    for store in [first().await, second().await, third().await] {
+    for store in [
+        first().await,
+        second().await,
+        third().await,
+        fourth().await,
+        fifth().await,
+    ] {
         let before = specs(&all(&store).await);
         assert!(before.len() > 3, "{} clusters", before.len());
         assert!(before.values().any(|specs| specs.len() > 1));

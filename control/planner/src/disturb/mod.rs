@@ -1,8 +1,11 @@
-//! One question for everything that takes a machine away for a while or for good: may this be disturbed now?
+//! Whether a machine may be disturbed now: asked before a control plane member is upgraded, configured or removed, and before a machine of
+//! any role is repaired.
 //!
 //! Always true: of several control plane members the planner disturbs one at a time, and none that etcd's quorum or the API needs;
 //! what looks like one cause for many machines is not answered by treating them all; a preserved machine is left alone.
-//! Whatever else is to hold up changes (maintenance windows) is asked here too.
+//!
+//! Not asked: when nodes leave for a smaller pool, an upgrade or a deletion (`features::nodes` has bounds of its own), and when a cluster is
+//! halted. Maintenance windows are kept, and nothing goes by them.
 
 mod members;
 mod repairs;

@@ -19,7 +19,7 @@ use crate::{
     wish_inputs,
 };
 
-use placement::NodePlacement;
+use placement::{NAME_PREFIX, NodePlacement};
 pub(crate) use removal::remove_at_once;
 
 pub(crate) const FEATURE: Feature = Feature {
@@ -29,9 +29,6 @@ pub(crate) const FEATURE: Feature = Feature {
     checks,
     ..Feature::named("nodes")
 };
-
-/// Every node that the service makes has this prefix; a node with another one is somebody else's.
-const NAME_PREFIX: &str = "aks-";
 
 /// Brings the machine records to the pools: writes down what is missing, marks what is too much, highest index first.
 fn record(draft: &mut Draft<'_>) {

@@ -15,11 +15,14 @@ pub const NODE_OFFSET: u32 = 4;
 /// The pods' range of a node where it has one of its own.
 const POD_PREFIX: u8 = 24;
 
+/// Every node that the service makes has this prefix; a node with another one is somebody else's.
+pub(crate) const NAME_PREFIX: &str = "aks-";
+
 /// The name of a node, as in AKS: the pool, a number that tells pools of the same name apart (other clusters, other
 /// incarnations), and the index in base 36.
 pub fn node_name(uid: &str, pool: &PoolSpec, index: u32) -> String {
     let number = Seed::new(0).child(uid).child(&pool.incarnation).value() % 100_000_000;
-    format!("aks-{}-{number:08}-vmss{:0>6}", pool.name, base36(index))
+    format!("{NAME_PREFIX}{}-{number:08}-vmss{:0>6}", pool.name, base36(index))
 }
 
 fn base36(mut number: u32) -> String {

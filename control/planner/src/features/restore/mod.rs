@@ -12,6 +12,7 @@ use crate::{
     ApiEffect, Draft, Machine, Reach, addons_inputs,
     checks::Checks,
     feature::Feature,
+    features::nodes::placement::NAME_PREFIX,
     view::{
         control_plane::{formed, staying},
         etcd::{empty, last, majority_bereft, members, outdated, restored, wished},
@@ -152,7 +153,7 @@ fn settle(draft: &mut Draft<'_>) {
             .values()
             .any(|machine| machine.node_name() == Some(node.name.as_str()));
         // Only those that Landfall once made: no machine stands behind them any more.
-        if !known && node.name.starts_with("aks-") {
+        if !known && node.name.starts_with(NAME_PREFIX) {
             let why = format!("removing node {}, which has no machine any more", node.name);
             draft.act(ApiEffect::DeleteNode(node.name.clone()), why);
         }

@@ -1,7 +1,7 @@
-//! Tokens: what is in them, and whether one holds. JWTs, RS256.
+//! Tokens: their claims and their validity. JWTs, RS256.
 //!
-//! Always true: a token is signed by a key of ours, names an issuer, the tenant and an audience of ours, and holds for an hour, unless its
-//! principal is gone or disabled, or everything that it was given before was revoked.
+//! Always true: a token is signed by one of our keys, names our issuer, the tenant and an audience of ours, and is valid for an hour, unless
+//! its principal is removed or disabled, or all earlier tokens of the principal were revoked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,16 +17,16 @@ use serde_json::json;
 
 use crate::{SigningKeys, keys::ALGORITHM, secret::random, shape::Shape};
 
-/// How long an access token or id token is good. No token that we sign is good for longer.
+/// Lifetime of access tokens and id tokens. No token that we sign is valid for longer.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
-/// Longer ones are not looked at.
+/// Longer tokens are refused unread.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
-/// Groups that a token names. Of somebody who is in more it says only that there are some: a header has to hold it.
+/// Groups in a token. A token of a principal with more groups only states that there are some: a header must hold the token.
 const MOST_GROUPS: usize = 150;
-/// What a client says, and its tokens say of it, that can be sent away with a `claims` challenge and comes back with another token.
+/// The capability that a client declares, and its tokens repeat, for being sent to fetch another token with a `claims` challenge.
 pub(crate) const CAPABLE: &str = "cp1";
 
-/// Why a token does not hold.
+/// Why a token is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// There is no `Authorization: Bearer` header.
@@ -35,25 +35,25 @@ pub enum TokenError {
     /// Not a JWT of ours.
     #[error("the access token is malformed or was signed by somebody else")]
     Malformed,
-    /// For somebody else.
+    /// Another audience.
     #[error("the access token is for another audience; ask for '{0}/.default'")]
     Audience(String),
-    /// Of somebody else.
+    /// Another issuer.
     #[error("the access token is of another issuer")]
     Issuer,
-    /// Too old.
+    /// Expired.
     #[error("the access token expired at {0}")]
     Expired(Timestamp),
-    /// Too young.
+    /// Not valid yet.
     #[error("the access token is not valid before {0}")]
     NotYet(Timestamp),
-    /// Its principal is gone.
+    /// The principal does not exist any more.
     #[error("the principal of the access token does not exist any more")]
     Gone,
-    /// Its principal is disabled.
+    /// The principal is disabled.
     #[error("the principal of the access token is disabled")]
     Disabled,
-    /// What its principal was given before is revoked.
+    /// Earlier tokens of the principal were revoked.
     #[error("the access token was revoked")]
     Revoked,
     /// The store failed.
@@ -62,13 +62,13 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// Whether another token may hold where this one does not.
+    /// Whether another token may be valid where this one is not.
     fn is_mended_by_another(&self) -> bool {
         matches!(self, Self::Malformed | Self::Issuer | Self::Revoked)
     }
 }
 
-/// All claims we issue and read.
+/// All claims that we issue and read.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Claims {
@@ -94,34 +94,34 @@ pub(crate) struct Claims {
     pub(crate) unique_name: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) preferred_username: String,
-    /// Id tokens only: what the client gave along, so that it knows the answer for its own.
+    /// Id tokens only: the value that the client sent, to match the answer with its request.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) nonce: String,
-    /// Access tokens only: what their client can do.
+    /// Access tokens only: capabilities of the client.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) xms_cc: Vec<String>,
-    /// Access tokens only: the groups that the principal is in, by any way.
+    /// Access tokens only: the groups of the principal, direct and nested.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) groups: Vec<String>,
-    /// Access tokens only: it is in more than would fit; they are asked for at Graph.
+    /// Access tokens only: there are more groups than fit; clients read them from Graph.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hasgroups: bool,
 }
 
-/// Tokens whose signature was found good are remembered, so many of them: checking one takes longer than all else that a request for
-/// something small costs. What is no token of ours is not, so strangers cannot push others out.
+/// Number of tokens whose verified signature is remembered: a verification takes longer than all other work of a small request.
+/// Only tokens of ours are remembered, so other callers cannot displace them.
 const MOST_VERIFIED: usize = 1024;
 
-/// A token with a good signature.
+/// A token with a verified signature.
 #[derive(Debug)]
 pub(crate) struct Signed {
-    /// The id of the key that signed it.
+    /// The id of the signing key.
     key: String,
-    /// What is in it.
+    /// Its claims.
     pub(crate) claims: Claims,
 }
 
-/// The SHA-256 of a token: who holds the memory of the service still has no token.
+/// The SHA-256 of a token, so that the memory of the service holds no token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Digest([u8; 32]);
 
@@ -134,7 +134,7 @@ impl Digest {
     }
 }
 
-/// Tokens whose signature was found good. Whether they hold is decided anew each time.
+/// Tokens with a verified signature. Their validity is decided at each use.
 #[derive(Debug)]
 pub(crate) struct Verified(Cache<Digest, Arc<Signed>>);
 
@@ -144,27 +144,27 @@ impl Default for Verified {
     }
 }
 
-/// Whom tokens are for.
+/// The subject of tokens.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
-    /// Who it is.
+    /// The principal.
     pub(crate) to: &'a PrincipalRecord,
-    /// In which shape was asked.
+    /// The shape of the request.
     pub(crate) shape: Shape,
-    /// The client that asked.
+    /// The client of the request.
     pub(crate) client: &'a str,
     /// Whether the client understands a `claims` challenge.
     pub(crate) capable: bool,
-    /// The groups that it is in, by any way.
+    /// The groups of the principal, direct and nested.
     pub(crate) groups: &'a [String],
 }
 
-/// Signs and checks. Pure but for the randomness of `uti`.
+/// Signs and checks tokens. Pure but for the randomness of `uti`.
 pub(crate) struct Tokens {
     pub(crate) keys: SigningKeys,
-    /// What is in tokens whose signature was found good.
+    /// Claims of tokens with a verified signature.
     pub(crate) verified: Verified,
-    /// Of AAD's shape, and of AD FS's.
+    /// The issuers of AAD's shape, and of AD FS's.
     pub(crate) issuers: [String; 2],
     pub(crate) tenant_id: String,
 }
@@ -183,7 +183,7 @@ impl Tokens {
         let mut claims = Claims {
             aud: audience.to_owned(),
             iss: self.issuer(subject.shape).to_owned(),
-            // Seconds are all that fits: one that is given in the second of a revocation, after it, counts as given at its end.
+            // Claims have seconds only: a token issued within the second of a revocation, after it, counts as issued at the end of that second.
             iat: to.valid_from.map_or(from, |valid| from.max(ceil(valid))),
             nbf: from,
             exp: from.saturating_add_unsigned(TOKEN_LIFETIME.as_secs()),
@@ -267,7 +267,7 @@ impl Tokens {
         Ok(signed)
     }
 
-    /// What is in a token that a key of ours has signed. That it has is looked at once; that the key is still one of ours, each time.
+    /// The claims of a token that one of our keys has signed. The signature is verified once; whether the key is still ours, at each use.
     fn signed(&self, token: &str, now: Timestamp) -> Result<Arc<Signed>, TokenError> {
         let digest = Digest::of(token);
         if let Some(signed) = self.verified.0.get(&digest) {
@@ -292,8 +292,8 @@ impl Tokens {
         Ok(signed)
     }
 
-    /// What a client is told whose token does not hold: where it gets one, why this one is none, and, if it understands that, to get another
-    /// at once.
+    /// The challenge for a client whose token is not valid: the token endpoint, the reason, and, for clients with that capability, the request
+    /// to fetch another token at once.
     pub(crate) fn challenge(
         &self,
         authority: &str,
@@ -306,7 +306,7 @@ impl Tokens {
         if matches!(problem, TokenError::Missing) {
             return challenge;
         }
-        // Whether this was ours is not known: the answer only tells a client to try again, which it may anyway.
+        // The origin of the token is unknown here: the challenge only makes a client try again, which is always allowed.
         let claims = token.and_then(|token| jsonwebtoken::dangerous::insecure_decode::<Claims>(token).ok());
         let again = claims.is_some_and(|read| {
             read.claims.tid == self.tenant_id && read.claims.xms_cc.iter().any(|can| can == CAPABLE)
@@ -326,7 +326,7 @@ impl Tokens {
     }
 }
 
-/// Only the signature: times, audience and issuer are checked by whoever asks, against the clock that was handed in, and each with an error of
+/// Only the signature: callers check times, audience and issuer against the clock that is handed in, each with an error of
 /// its own.
 pub(crate) fn signature_only(algorithms: &[jsonwebtoken::Algorithm]) -> Validation {
     let mut validation = Validation {
@@ -340,12 +340,12 @@ pub(crate) fn signature_only(algorithms: &[jsonwebtoken::Algorithm]) -> Validati
     validation
 }
 
-/// The first whole second that is not before.
+/// The first whole second that is not earlier.
 fn ceil(at: Timestamp) -> i64 {
     at.as_second() + i64::from(at.subsec_nanosecond() > 0)
 }
 
-/// Whether a token that was given at this second holds for this principal at all.
+/// Whether a token issued at this second is valid for this principal at all.
 pub(crate) fn admits(record: &PrincipalRecord, iat: i64) -> Result<(), TokenError> {
     if record.disabled {
         return Err(TokenError::Disabled);
@@ -372,13 +372,13 @@ pub(crate) fn same_path(a: &str, b: &str) -> bool {
     path(a).is_some() && path(a) == path(b)
 }
 
-/// What changes when the secret does, and tells nothing about it.
+/// A value that changes with the secret and reveals nothing of it.
 pub(crate) fn fingerprint(record: &PrincipalRecord) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, record.secret_hash.as_bytes());
     hex::encode(&digest.as_ref()[..16])
 }
 
-/// A record's kind.
+/// The record's kind.
 pub(crate) fn kind(record: &PrincipalRecord) -> PrincipalKind {
     if record.kind == PrincipalKind::User.as_str() {
         PrincipalKind::User
@@ -387,7 +387,7 @@ pub(crate) fn kind(record: &PrincipalRecord) -> PrincipalKind {
     }
 }
 
-/// A record as the edge hands it to providers.
+/// The record as the edge passes it to providers.
 pub(crate) fn principal(record: &PrincipalRecord, tenant_id: &str) -> Principal {
     Principal {
         kind: kind(record),

@@ -1,4 +1,4 @@
-//! What can go wrong with node images, each as one sentence with a next step.
+//! Errors of node images, each as one sentence with a next step.
 
 use std::{io, path::Path};
 
@@ -6,10 +6,10 @@ use std::{io, path::Path};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// Neither a variable nor the user database says where the cache is.
+    /// The place of the cache is neither in a variable nor in the user database.
     #[error("there is no place for the cache: set LANDFALL_CACHE_DIR to a directory")]
     NoCacheDirectory,
-    /// Somebody else could change what root runs.
+    /// Another user could change programs that root runs.
     #[error(
         "{path} is no safe place for what root runs, since {part} {why}: give it to root (chown root:root {part}; chmod go-w {part}), or \
          choose another place with LANDFALL_CACHE_DIR"
@@ -17,17 +17,17 @@ pub enum ImageError {
     UnsafeCache {
         /// The cache, or the program.
         path: String,
-        /// The part of the path that is at fault.
+        /// The part of the path with the problem.
         part: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// Nothing is pinned for this version.
+    /// There are no pins for this version.
     #[error("kubernetes {version} is not among the versions that can be built: {known}")]
     UnknownVersion {
-        /// As asked for.
+        /// The requested version.
         version: String,
-        /// The versions that are, separated by commas.
+        /// The versions with pins, separated by commas.
         known: String,
     },
     /// The version is not in the store.
@@ -36,7 +36,7 @@ pub enum ImageError {
          {version}' or bring one with 'landfall image import'"
     )]
     NotBuilt {
-        /// As asked for.
+        /// The requested version.
         version: String,
     },
     /// The `modules` source needs Go.
@@ -45,17 +45,17 @@ pub enum ImageError {
          image with 'landfall image import'"
     )]
     NoGo {
-        /// What the newest pinned module asks for.
+        /// The minimum of the newest pinned module.
         at_least: String,
     },
-    /// The Go toolchain does not do what it should.
+    /// A command of the Go toolchain failed.
     #[error("'go {command}' failed: {detail}; install Go {at_least} or newer from https://go.dev/dl")]
     Go {
         /// The subcommand.
         command: String,
-        /// The last thing it said.
+        /// Its last output.
         detail: String,
-        /// What the newest pinned module asks for.
+        /// The minimum of the newest pinned module.
         at_least: String,
     },
     /// The base layer needs mmdebstrap.
@@ -69,7 +69,7 @@ pub enum ImageError {
         "building a node image needs root, for the owners of the files in it: repeat the command with sudo"
     )]
     NotRoot,
-    /// Something outside does not answer.
+    /// A remote host does not answer.
     #[error(
         "{what} needs the network and it does not answer ({detail}): check the connection and proxy settings and \
          repeat, or bring a finished image with 'landfall image import'"
@@ -77,7 +77,7 @@ pub enum ImageError {
     Network {
         /// The step.
         what: String,
-        /// The line that said so.
+        /// The line of output with the error.
         detail: String,
     },
     /// The disk is too full to start, or became full.
@@ -86,13 +86,13 @@ pub enum ImageError {
          larger disk with {variable}"
     )]
     Space {
-        /// Where.
+        /// The directory.
         directory: String,
-        /// Megabytes that are there.
+        /// Free megabytes.
         free_mb: u64,
-        /// Megabytes that are needed.
+        /// Required megabytes.
         needed_mb: u64,
-        /// What moves the directory.
+        /// The variable that selects another directory.
         variable: &'static str,
     },
     /// A program that builds something failed.
@@ -100,45 +100,45 @@ pub enum ImageError {
     Failed {
         /// The step.
         what: String,
-        /// Its last line.
+        /// The last line of its output.
         detail: String,
-        /// The whole log.
+        /// The file with all output.
         log: String,
     },
-    /// Another step failed first and this one was stopped.
+    /// The step was stopped because another step failed first.
     #[error("{what} was stopped because another step failed")]
     Stopped {
         /// The step.
         what: String,
     },
-    /// A brought-along program is not there.
+    /// A program is missing in the given directory.
     #[error("{program} is not in {directory}: put the file there, or use another source")]
     NoProgram {
         /// File name.
         program: String,
-        /// Where it was looked for.
+        /// The directory that was searched.
         directory: String,
     },
-    /// A program is of another version than the one pinned.
+    /// A program is of another version than the pinned one.
     #[error("{program} says it is '{said}' and version {wanted} is pinned: bring that version")]
     WrongVersion {
         /// File name.
         program: String,
-        /// What is pinned.
+        /// The pinned version.
         wanted: String,
-        /// First line of what it answered.
+        /// The first line of its answer.
         said: String,
     },
-    /// A program cannot be asked for its version.
+    /// A program does not answer with its version.
     #[error("{program} cannot be run to ask for its version: check that it is a program for this machine")]
     Unaskable {
         /// File name.
         program: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A release download has no known checksum.
+    /// There is no pin for a download.
     #[error(
         "no SHA-256 is pinned for {url}: add it under [sha256] in a file and name that file with --pins, or use the \
          source 'modules'"
@@ -147,70 +147,70 @@ pub enum ImageError {
         /// The download.
         url: String,
     },
-    /// The file with checksums is not one.
+    /// The file with pins is malformed.
     #[error(
         "the pin file {path} cannot be used ({detail}): it needs lines '\"URL\" = \"64 hex digits\"' under [sha256]"
     )]
     BadPins {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The problem.
         detail: String,
     },
-    /// A download is not what was pinned.
+    /// A download differs from its pin.
     #[error("{url} has SHA-256 {got} and {wanted} is pinned: do not use it; check the pin and the mirror")]
     PinMismatch {
         /// The download.
         url: String,
-        /// The pin.
+        /// The pinned SHA-256.
         wanted: String,
-        /// What came.
+        /// The SHA-256 of the download.
         got: String,
     },
-    /// A download failed for a reason that is not the network.
+    /// A download failed for another reason than the network.
     #[error("{url} cannot be downloaded ({detail}): check the address of the mirror")]
     Download {
         /// The download.
         url: String,
-        /// Status or reason.
+        /// HTTP status or reason.
         detail: String,
     },
-    /// An archive has another shape than expected.
+    /// An archive has another structure than expected.
     #[error("{archive} cannot be used: {detail}")]
     BadArchive {
-        /// Which.
+        /// The archive.
         archive: String,
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
-    /// Something in the store cannot be read as what it should be.
+    /// A file in the store is damaged.
     #[error("{path} is damaged ({detail}): remove {remove} and build or import the image again")]
     Damaged {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The problem.
         detail: String,
-        /// What to remove.
+        /// The path to remove.
         remove: String,
     },
-    /// A damaged layer cannot be taken away.
+    /// A damaged layer cannot be removed.
     #[error("{layer} is damaged and machines run on it: stop their stamps with 'landfall down' and repeat")]
     InUse {
         /// Its directory.
         layer: String,
     },
-    /// Files and directories.
+    /// An operation on files or directories failed.
     #[error("cannot {what}")]
     Io {
         /// Verb and path.
         what: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
 }
 
-/// Says what was being done to which path when an I/O error came.
+/// Adds the action and the path to an I/O error.
 pub(crate) trait IoContext<T> {
     fn at(self, verb: &str, path: &Path) -> Result<T, ImageError>;
 }

@@ -1,4 +1,4 @@
-//! Scripts: a command file in, a transcript out; the difference to the golden transcript is the review.
+//! Scripts: commands in, a transcript out; reviews read the difference to the golden transcript.
 //!
 //! `scenarios/{name}.cmd` is played and compared with `scenarios/{name}.out`. One command a line, `#` starts a comment:
 //!
@@ -7,41 +7,41 @@
 //! | `create C POOL=COUNT… [plugin=kubenet, azure, overlay, none] [tier=Free, Standard, Premium]` | the PUT of a cluster |
 //! | `pool C POOL COUNT` | the PUT of a pool: scales it, or adds it |
 //! | `drop C POOL` | the DELETE of a pool |
-//! | `label C POOL KEY=VALUE`, `taint C POOL KEY=VALUE:EFFECT` | the PUT of a pool with one more |
+//! | `label C POOL KEY=VALUE`, `taint C POOL KEY=VALUE:EFFECT` | the PUT of a pool with one more label or taint |
 //! | `tier C TIER` | the PUT of a cluster with another tier |
-//! | `upgrade C VERSION [POOL, control-plane]` | the PUT of a cluster with another version for all, for its control plane only, or of a pool |
-//! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all of them |
-//! | `abort C` | the POST that aborts what is under way |
-//! | `power C off`, `power C on` | the POST that stops a cluster, that starts it |
-//! | `restore C SECONDS [NEW]` | the POST that takes a cluster's state so many seconds back, or makes another one with it |
-//! | `object C NAME [VALUE]` | puts an object into a cluster, as its users do; without a value, shows it |
-//! | `service C NAME PORT,… [internal] [local] [on=NODE,…] [address=ADDRESS]` | puts a Service of type LoadBalancer into a cluster, or changes it; `on`: where its endpoints are |
+//! | `upgrade C VERSION [POOL, control-plane]` | the PUT of a cluster with another version for all parts, for its control plane only, or of a pool |
+//! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all clusters |
+//! | `abort C` | the POST that aborts the running operation |
+//! | `power C off`, `power C on` | the POST that stops, that starts a cluster |
+//! | `restore C SECONDS [NEW]` | the POST that restores a cluster's state of that many seconds ago, in place or as another cluster |
+//! | `object C NAME [VALUE]` | writes an object into a cluster, as its users do; without a value, prints it |
+//! | `service C NAME PORT,… [internal] [local] [on=NODE,…] [address=ADDRESS]` | writes a Service of type LoadBalancer into a cluster; `on`: the nodes of its endpoints |
 //! | `drop-service C NAME` | deletes a Service |
-//! | `services C` | prints where the addresses of a cluster's Services lead, and what was told of each last |
+//! | `services C` | prints the targets of the addresses of a cluster's Services, and the last status of each |
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
-//! | `revoke C` | the POST that takes the oldest good credential back |
-//! | `credentials C` | prints those that are known, and whether the cluster grants them |
-//! | `settle` | waits until nothing is left to do, then checks that all is there once and nothing is left over |
+//! | `revoke C` | the POST that revokes the oldest valid credential |
+//! | `credentials C` | prints the known credentials, and whether the cluster grants them |
+//! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
-//! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: they do their work first |
+//! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: after they have done their work |
 //! | `outage CALLS COMMITS` | from now on this part (0 to 1) of all calls, of all commits, fails; `calm` ends it |
-//! | `pods NODE COUNT` | pods of the nodes whose name ends so do not leave |
-//! | `crash NAME`, `vanish NAME` | the machine whose name begins or ends so stops, is gone |
-//! | `damage NAME` | what the fabric has written down about such a machine cannot be read any more |
-//! | `ail NAME AILMENT CURE` | something befalls it: `silent`, `hangs`, `not-ready`, `disk-full`, `ends:PROCESS`, `deaf:PROCESS`; cured by `process`, `reboot`, `reimage`, `replace` |
-//! | `lose-key NAME` | the disk of such a machine has lost the key that the machine is known by |
-//! | `fail-boots COUNT` | the next machines that start never come up |
-//! | `stall C`, `unstall C` | the cluster's API does not answer, does again |
-//! | `heal` | all machines and APIs are well |
-//! | `orphans` | puts a machine and a network there that are in no record |
-//! | `unknown` | prints what is in no record; `may-go KIND`: the DELETE of all `machine`s, `network`s of it |
-//! | `save-store`, `lose-store`, `restore-store` | while no service runs: keeps what is in the store, has a new one, has what was kept |
-//! | `copy-store`, `put-back-store` | makes a copy of the store; while no service runs, puts the store back from it |
-//! | `resync SECONDS` | the resync period, for the next start |
-//! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed so many store accesses and calls from now |
-//! | `show C`, `operations`, `trace`, `records`, `commits`, `world` | print; `trace`: the calls since the last time |
+//! | `pods NODE COUNT` | pods that do not leave the nodes whose name ends in NODE |
+//! | `crash NAME`, `vanish NAME` | the machine whose name begins or ends in NAME stops, is gone |
+//! | `damage NAME` | the records of the fabric about such a machine become unreadable |
+//! | `ail NAME AILMENT CURE` | an ailment: `silent`, `hangs`, `not-ready`, `disk-full`, `ends:PROCESS`, `deaf:PROCESS`; cured by `process`, `reboot`, `reimage`, `replace` |
+//! | `lose-key NAME` | the disk of such a machine loses the key that identifies the machine |
+//! | `fail-boots COUNT` | the next machines that start never become ready |
+//! | `stall C`, `unstall C` | the cluster's API stops answering, answers again |
+//! | `heal` | all machines and APIs become healthy |
+//! | `orphans` | makes a machine and a network that are in no record |
+//! | `unknown` | prints resources that are in no record; `may-go KIND`: the DELETE of all such `machine`s, `network`s |
+//! | `save-store`, `lose-store`, `restore-store` | while no service runs: saves the content of the store, makes a new store, writes the saved content back |
+//! | `copy-store`, `put-back-store` | makes a copy of the store; while no service runs, restores the store from it |
+//! | `resync SECONDS` | the resync period, from the next start on |
+//! | `start`, `stop`, `kill`, `die POINTS` | the service; `die`: killed after so many store accesses and calls |
+//! | `show C`, `operations`, `trace`, `records`, `commits`, `world` | print; `trace`: the calls since the last `trace` |
 //!
-//! A machine is called as its node, or `control-plane-0` and so on.
+//! A machine is called by the name of its node, or `control-plane-0` and so on.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -54,27 +54,27 @@ use serde_json::json;
 
 use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records};
 
-/// The longest that anything in a script may take.
+/// Time limit of each command.
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Calls that only look; they are in the trace, but not in transcripts.
+/// Calls without effects; they are in the trace, but not in transcripts.
 const LOOKS: [&str; 5] = ["list", "nodes", "services", "ready", "logs"];
 
 /// Plays commands on a stamp.
 pub struct Player {
     /// The stamp.
     pub stamp: Stamp,
-    /// What was asked for.
+    /// The wishes of the requests so far.
     pub asked: Asked,
-    /// The store as it was when it was saved.
+    /// The store as it was saved.
     saved: Records,
-    /// A copy of the store, and what was asked for until then.
+    /// A copy of the store, with the wishes of the requests until then.
     copied: (Vec<u8>, Asked),
     out: String,
 }
 
 impl Player {
-    /// On an empty stamp; the service does not run yet.
+    /// Begins with an empty stamp; the service does not run yet.
     pub async fn new(seed: u64) -> Result<Self> {
         panics::watch();
         let options = SimOptions {
@@ -90,7 +90,7 @@ impl Player {
         })
     }
 
-    /// Plays a script; the transcript.
+    /// Plays a script; returns the transcript.
     pub async fn play(mut self, script: &str) -> Result<(String, String)> {
         for line in script.lines().map(str::trim_end) {
             if line.is_empty() || line.starts_with('#') {
@@ -208,7 +208,7 @@ impl Player {
             ["copy-store"] => self.copied = (stamp.disk.copy().await?, self.asked.clone()),
             ["put-back-store"] => {
                 stamp.disk.put_back(&self.copied.0).await?;
-                // What was asked for later is forgotten with everything else.
+                // Later wishes are lost with the later state of the store.
                 self.asked = self.copied.1.clone();
             }
             ["unknown"] => {
@@ -268,7 +268,7 @@ impl Player {
         Ok(())
     }
 
-    /// Asks for something and notes what has to be there from now on.
+    /// Sends a request and notes the state that is expected from now on.
     pub async fn ask(&mut self, wish: &Wish) -> Result<()> {
         let answer = self.stamp.ask(wish).await?;
         self.asked.heard(wish, &answer);
@@ -362,7 +362,7 @@ impl Player {
         Ok(())
     }
 
-    /// What a machine's agent says that is worth a look.
+    /// The parts of an agent's report that are printed.
     fn agent(&mut self, id: &MachineId) {
         let called = self.stamp.trace.told(id.as_str());
         let heard = self.stamp.agents().and_then(|agents| {
@@ -411,7 +411,7 @@ impl Player {
         Ok(())
     }
 
-    /// What was printed so far.
+    /// The transcript so far.
     pub fn transcript(&self) -> &str {
         &self.out
     }
@@ -492,7 +492,7 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
     }))
 }
 
-/// The machines that are called so.
+/// The machines with this name.
 pub(crate) async fn machines(stamp: &Stamp, name: &str) -> Result<Vec<MachineId>> {
     let records = stamp.machines().await?;
     let found: Vec<MachineId> = records

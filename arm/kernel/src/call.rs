@@ -1,4 +1,4 @@
-//! A call, and who may make it.
+//! A call, and the permission for it.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::{
     types::Gate,
 };
 
-/// Says who may do what. Asked once for each request, before its provider sees it, and by providers for what a body names beside
+/// Permissions. Checked once for each request, before its provider sees it, and by providers for resources that a body names beside
 /// the path.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether `principal` may do `action` (e.g. `Microsoft.ContainerService/managedClusters/write`) at `scope`.
     async fn may(&self, principal: &Principal, action: &str, scope: &ResourcePath) -> Result<bool, ArmError>;
 
-    /// Whether `principal` may do anything at all at `scope`, above or below.
+    /// Whether `principal` may do any action at `scope`, above or below.
     async fn reaches(&self, principal: &Principal, scope: &ResourcePath) -> Result<bool, ArmError>;
 }
 
-/// Everybody who has a token may do everything: for tests of what else there is.
+/// Permits every action to every caller with a token: for tests of other subjects.
 #[derive(Debug, Clone, Copy)]
 pub struct AllowAll;
 
@@ -37,17 +37,17 @@ impl Authorizer for AllowAll {
     }
 }
 
-/// What a request does with what is at its scope, for locks.
+/// The effect of a request on its scope, for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// PUT, PATCH and POST.
     Write,
-    /// DELETE: of all that is below as well.
+    /// DELETE: affects all resources below as well.
     Delete,
 }
 
 impl Change {
-    /// What an action does; nothing for those that read.
+    /// The effect of an action; none for reads.
     pub fn of(action: &str) -> Option<Self> {
         let verb = action.rsplit('/').next().unwrap_or_default();
         if verb.eq_ignore_ascii_case("read") {
@@ -67,14 +67,14 @@ impl Change {
     }
 }
 
-/// Says what is locked, for everybody.
+/// Locks, which hold for every caller.
 #[async_trait]
 pub trait Locks: Send + Sync + 'static {
     /// The locked scopes that forbid `change` at `scope`.
     async fn against(&self, change: Change, scope: &ResourcePath) -> Result<Vec<String>, ArmError>;
 }
 
-/// Nothing is locked.
+/// No locks.
 #[derive(Debug, Clone, Copy)]
 pub struct NoLocks;
 
@@ -85,22 +85,22 @@ impl Locks for NoLocks {
     }
 }
 
-/// Actions on locks themselves: what is locked can be unlocked.
+/// Actions on locks themselves are exempt: locks can be removed.
 const OF_LOCKS: &str = "Microsoft.Authorization/locks/";
 
-/// Who may, what is locked, and what was done.
+/// Permissions, locks, and the log of what was done.
 #[derive(Clone)]
 pub struct AccessControl {
-    /// Asked before.
+    /// Checked first.
     pub authorizer: Arc<dyn Authorizer>,
-    /// Asked next.
+    /// Checked second.
     pub locks: Arc<dyn Locks>,
-    /// Told afterwards.
+    /// Informed afterwards.
     pub activity: Arc<dyn ActivityLog>,
 }
 
 impl AccessControl {
-    /// Everybody may everything, nothing is locked, and the service's log has what was done.
+    /// Every action is permitted, there are no locks, and the log is the service's.
     pub fn allow_all() -> Self {
         Self {
             authorizer: Arc::new(AllowAll),
@@ -109,11 +109,11 @@ impl AccessControl {
         }
     }
 
-    /// Lets the principal through to a row, or `AuthorizationFailed`, which tells nothing about what there is. `action` and `scope` are
-    /// those of the request.
+    /// Lets the principal through to a row, or fails with `AuthorizationFailed`, which does not reveal whether a resource exists. `action` and
+    /// `scope` are those of the request.
     ///
     /// # Errors
-    /// When the principal may not, or that cannot be found out.
+    /// When the principal has no permission, or the check fails.
     pub async fn admit(
         &self,
         gate: Gate,
@@ -124,7 +124,7 @@ impl AccessControl {
         let admitted = match gate {
             Gate::Anybody | Gate::ItemsReached => true,
             Gate::Action => self.authorizer.may(principal, action, scope).await?,
-            // Who reaches a scope learns of it no more than that it is there.
+            // A principal with any right at a scope learns only that the scope exists.
             Gate::Reaches | Gate::Items | Gate::ItemsByType => {
                 self.authorizer.may(principal, action, scope).await?
                     || self.authorizer.reaches(principal, scope).await?
@@ -136,10 +136,10 @@ impl AccessControl {
         Err(refusal(principal, action, scope))
     }
 
-    /// Lets the principal through, or `AuthorizationFailed`.
+    /// Lets the principal through, or fails with `AuthorizationFailed`.
     ///
     /// # Errors
-    /// When the principal may not, or that cannot be found out.
+    /// When the principal has no permission, or the check fails.
     pub async fn check(
         &self,
         principal: &Principal,
@@ -149,10 +149,10 @@ impl AccessControl {
         self.admit(Gate::Action, principal, action, scope).await
     }
 
-    /// Refuses with `ScopeLocked` what a lock forbids.
+    /// Fails with `ScopeLocked` where a lock forbids the change.
     ///
     /// # Errors
-    /// When there is such a lock, or that cannot be found out.
+    /// When there is such a lock, or the check fails.
     pub async fn check_locks(&self, action: &str, scope: &ResourcePath) -> Result<(), ArmError> {
         let of_locks = action
             .get(..OF_LOCKS.len())
@@ -174,7 +174,7 @@ impl AccessControl {
     }
 }
 
-/// What is answered to those who may not: the same, whatever there is.
+/// The answer without permission: the same whether the resource exists or not.
 pub(crate) fn refusal(principal: &Principal, action: &str, scope: &ResourcePath) -> ArmError {
     let message = format!(
         "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope '{scope}' or the \
@@ -193,30 +193,30 @@ impl std::fmt::Debug for AccessControl {
 /// A request on its way to a handler.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What was asked.
+    /// The request.
     pub request: Request,
     access: AccessControl,
 }
 
 impl Call {
-    /// A request that was let through `access`.
+    /// A request that `access` let through.
     pub fn new(request: Request, access: AccessControl) -> Self {
         Self { request, access }
     }
 
-    /// Lets the caller through for something that the path does not name, e.g. a target in the body.
+    /// Lets the caller through for a resource that the path does not name, e.g. a target in the body.
     ///
     /// # Errors
-    /// `AuthorizationFailed` when the caller may not, `ScopeLocked` when nobody may.
+    /// `AuthorizationFailed` when the caller has no permission, `ScopeLocked` when a lock forbids the change.
     pub async fn check(&self, action: &str, scope: &ResourcePath) -> Result<(), ArmError> {
         self.access.check(&self.request.principal, action, scope).await?;
         self.access.check_locks(action, scope).await
     }
 
-    /// Whether the caller may do something.
+    /// Whether the caller has a permission.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// When the check fails.
     pub async fn may(&self, action: &str, scope: &ResourcePath) -> Result<bool, ArmError> {
         self.access
             .authorizer
@@ -224,10 +224,10 @@ impl Call {
             .await
     }
 
-    /// Whether somebody else may do something, e.g. an identity that the caller lets something else have.
+    /// Whether another principal has a permission, e.g. an identity that the caller assigns to a resource.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// When the check fails.
     pub async fn may_other(
         &self,
         principal: &Principal,
@@ -237,11 +237,11 @@ impl Call {
         self.access.authorizer.may(principal, action, scope).await
     }
 
-    /// Lets the caller through for other resources that a body names, or says of all that it may not do that with, in one answer and
-    /// whether they are there or not, `LinkedAuthorizationFailed`. `own` is the action of the request itself.
+    /// Lets the caller through for other resources that a body names. Without permission, all of them are named in one
+    /// `LinkedAuthorizationFailed`, whether they exist or not. `own` is the action of the request itself.
     ///
     /// # Errors
-    /// When the caller may not, or that cannot be found out.
+    /// When the caller has no permission, or the check fails.
     pub async fn check_linked(
         &self,
         own: &str,
@@ -267,10 +267,10 @@ impl Call {
         Err(ArmError::new(ErrorCode::LINKED_AUTHORIZATION_FAILED, message))
     }
 
-    /// Whether the caller may do anything at a scope, above or below.
+    /// Whether the caller may do any action at a scope, above or below.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// When the check fails.
     pub async fn reaches(&self, scope: &ResourcePath) -> Result<bool, ArmError> {
         self.access
             .authorizer
@@ -278,12 +278,12 @@ impl Call {
             .await
     }
 
-    /// What is answered to a caller who may not.
+    /// The answer to a caller without permission.
     pub fn refusal(&self, action: &str, scope: &ResourcePath) -> ArmError {
         refusal(&self.request.principal, action, scope)
     }
 
-    /// The same caller's call of something else, e.g. the resource that an operation gives.
+    /// The same caller's call of another row, e.g. of the resource that an operation returns.
     #[must_use]
     pub fn with(&self, request: Request) -> Self {
         Self::new(request, self.access.clone())

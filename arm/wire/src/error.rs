@@ -1,18 +1,18 @@
-//! Errors as ARM clients know them.
+//! Errors in the form that ARM clients expect.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-/// A stable error code and the HTTP status it comes with.
+/// A stable error code with its HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorCode {
     /// PascalCase, as AKS and ARM use it.
     pub code: &'static str,
-    /// The status it is answered with.
+    /// The HTTP status.
     pub status: u16,
-    /// One sentence for the generated page: when it happens.
+    /// One sentence for the generated page: the cause.
     pub when: &'static str,
-    /// One sentence for the generated page: what to do.
+    /// One sentence for the generated page: the remedy.
     pub remedy: &'static str,
 }
 
@@ -22,7 +22,7 @@ macro_rules! codes {
             $($(#[$doc])* pub const $name: ErrorCode =
                 ErrorCode { code: $code, status: $status, when: $when, remedy: $remedy };)*
         }
-        /// Every code there is, in order of declaration; `cargo xtask docs` writes a page for each.
+        /// All codes, in order of declaration; `cargo xtask docs` writes a page for each.
         pub const ERROR_CODES: &[ErrorCode] = &[$(ErrorCode::$name),*];
     };
 }
@@ -36,11 +36,11 @@ codes! {
     INVALID_PARAMETER = "InvalidParameter" 400,
         "A field has a wrong type, an unknown enum value, or is outside its range or pattern.",
         "Correct the field in `target`; `details` lists every problem of the body.";
-    /// A field this version does not have.
+    /// A field that this api-version does not have.
     UNKNOWN_PROPERTY = "UnknownProperty" 400,
         "The body has a property that the API does not know.",
         "Check the spelling, or remove the property in `target`.";
-    /// A known field that Landfall does not act on yet.
+    /// A known field that Landfall does not implement yet.
     PROPERTY_NOT_SUPPORTED = "PropertyNotSupported" 400,
         "The body asks for something that Landfall does not do yet. Nothing is dropped silently.",
         "Remove the property in `target`, or give it the value that the message names. The compatibility page lists what works.";
@@ -60,7 +60,7 @@ codes! {
     INVALID_RESOURCE_NAME = "InvalidResourceName" 400,
         "A name in the path does not match its pattern.",
         "Choose a name of the pattern in the message.";
-    /// Not offered here.
+    /// Not offered by this stamp.
     K8S_VERSION_NOT_SUPPORTED = "K8sVersionNotSupported" 400,
         "This Kubernetes version is not offered here.",
         "Choose one of the versions in the message; `az aks get-versions` lists them.";
@@ -84,11 +84,11 @@ codes! {
     SUBNET_IS_FULL = "SubnetIsFull" 400,
         "A subnet has fewer free addresses than are asked for.",
         "Ask for fewer nodes, use another subnet, or free addresses of this one; the message has the figures.";
-    /// A range that is none.
+    /// A malformed range.
     INVALID_CIDR_NOTATION = "InvalidCIDRNotation" 400,
         "An address prefix is not one of IPv4, or has bits set behind its length.",
         "Send the prefix that the message names, e.g. `10.1.0.0/16`.";
-    /// A subnet that cannot be.
+    /// An invalid subnet.
     NETCFG_INVALID_SUBNET = "NetcfgInvalidSubnet" 400,
         "A subnet's name or range is not valid in its virtual network: ranges are from /2 to /29.",
         "Choose another one.";
@@ -96,27 +96,27 @@ codes! {
     NETCFG_SUBNET_OUTSIDE = "NetcfgSubnetRangeOutsideVnet" 400,
         "A subnet's range is outside the address space of its virtual network.",
         "Choose a range inside, or add one to the virtual network's address space first.";
-    /// Over another one.
+    /// Overlaps another subnet.
     NETCFG_SUBNET_RANGES_OVERLAP = "NetcfgSubnetRangesOverlap" 400,
         "A subnet's range overlaps that of another subnet of its virtual network.",
         "Choose a range that is free; `az network vnet subnet list` shows what is not.";
-    /// Somebody is in it.
+    /// The subnet is in use.
     IN_USE_SUBNET = "InUseSubnetCannotBeDeleted" 400,
         "A subnet, or a virtual network with it, cannot be deleted or moved while a cluster's nodes are in it.",
         "Delete the node pools or clusters that the message names; wait until they are gone.";
-    /// Subnets go by it.
+    /// The security group is in use by subnets.
     IN_USE_SECURITY_GROUP = "InUseNetworkSecurityGroupCannotBeDeleted" 400,
         "A network security group cannot be deleted while subnets go by it.",
         "Take it away from the subnets that the message names first.";
-    /// Two rules at one place.
+    /// Two rules with the same priority.
     SECURITY_RULE_CONFLICT = "SecurityRuleConflict" 400,
         "Two rules of a network security group have the same priority and direction.",
         "Give one of them another priority.";
-    /// A reference to nothing.
+    /// A reference to a resource that does not exist.
     INVALID_RESOURCE_REFERENCE = "InvalidResourceReference" 400,
         "The body names a resource that is not there, or that is of another kind.",
         "Check the id; make the resource first.";
-    /// Not possible in this state or ever.
+    /// Not possible in this state, or never.
     OPERATION_NOT_ALLOWED = "OperationNotAllowed" 400,
         "The change is not allowed; the message says why and what is.",
         "Follow the message.";
@@ -152,27 +152,27 @@ codes! {
     AUTHENTICATION_FAILED = "AuthenticationFailed" 401,
         "There is no bearer token.",
         "Log in: `landfall az` prepares the Azure CLI.";
-    /// A token that does not hold.
+    /// An invalid token.
     INVALID_AUTHENTICATION_TOKEN = "InvalidAuthenticationToken" 401,
         "The token is malformed, was signed by somebody else, or is for another audience.",
         "Log in again.";
-    /// An old token.
+    /// An expired token.
     EXPIRED_AUTHENTICATION_TOKEN = "ExpiredAuthenticationToken" 401,
         "The token has expired.",
         "Log in again.";
-    /// Not allowed.
+    /// No permission.
     AUTHORIZATION_FAILED = "AuthorizationFailed" 403,
         "The principal may not do this here.",
         "Ask for a role at this scope.";
-    /// Not allowed at what a body names.
+    /// No permission for a resource that the body names.
     LINKED_AUTHORIZATION_FAILED = "LinkedAuthorizationFailed" 403,
         "The principal may do this here, but not with another resource that the body names, or there is no such resource.",
         "Ask for a role with the action in the message at the scope in the message, e.g. 'Managed Identity Operator' at an identity.";
-    /// An identity cannot be given.
+    /// An identity that cannot be assigned.
     FAILED_IDENTITY_OPERATION = "FailedIdentityOperation" 400,
         "A user-assigned identity that the body names does not exist, or does no longer.",
         "Make the identity (`az identity create`), or name another one.";
-    /// The cluster's identity may not give the kubelets theirs.
+    /// The cluster's identity lacks permission to assign the kubelets'.
     CUSTOM_KUBELET_IDENTITY_MISSING_PERMISSION = "CustomKubeletIdentityMissingPermissionError" 400,
         "The cluster's identity may not assign the identity that the kubelets are to have.",
         "Give the cluster's identity the role 'Managed Identity Operator' at the kubelets' identity.";
@@ -180,15 +180,15 @@ codes! {
     SCOPE_LOCKED = "ScopeLocked" 409,
         "A lock forbids this at the scope, above it, or, for deletions, below.",
         "`az lock list` shows it; whoever may delete it decides.";
-    /// That assignment, under another name.
+    /// The same assignment exists under another name.
     ROLE_ASSIGNMENT_EXISTS = "RoleAssignmentExists" 409,
         "The principal has this role at this scope already.",
         "Nothing; `az role assignment list` shows it.";
-    /// An assignment is made anew, not changed.
+    /// Assignments cannot be changed.
     ROLE_ASSIGNMENT_UPDATE_NOT_PERMITTED = "RoleAssignmentUpdateNotPermitted" 400,
         "There is a role assignment of this name, of another principal, role or scope.",
         "Choose another name, or delete that assignment first.";
-    /// The last who could give rights.
+    /// The last assignment that permits granting roles.
     LAST_ADMIN_ASSIGNMENT = "CannotDeleteLastRbacAdminAssignment" 409,
         "Without this role assignment nobody could give rights at the whole stamp any more.",
         "Give somebody else a role that may, at `/`; then delete this.";
@@ -196,7 +196,7 @@ codes! {
     ROLE_ASSIGNMENT_NOT_FOUND = "RoleAssignmentNotFound" 404,
         "There is no such role assignment.",
         "`az role assignment list --all` shows what there is.";
-    /// Too many.
+    /// Too many assignments.
     ROLE_ASSIGNMENT_LIMIT = "RoleAssignmentLimitExceeded" 400,
         "A subscription, or the stamp itself, has as many role assignments as it may have.",
         "Delete some that are not needed.";
@@ -204,27 +204,27 @@ codes! {
     ROLE_DEFINITION_DOES_NOT_EXIST = "RoleDefinitionDoesNotExist" 404,
         "There is no such role, or it cannot be used at this scope.",
         "`az role definition list` shows what there is.";
-    /// That name is taken.
+    /// The name of the role is in use.
     ROLE_DEFINITION_WITH_SAME_NAME_EXISTS = "RoleDefinitionWithSameNameExists" 409,
         "Another role has this name.",
         "Choose another name.";
-    /// Too many.
+    /// Too many custom roles.
     ROLE_DEFINITION_LIMIT = "RoleDefinitionLimitExceeded" 400,
         "The stamp has as many custom roles as it may have.",
         "Delete some that are not needed.";
-    /// In use.
+    /// The role is in use.
     ROLE_DEFINITION_HAS_ASSIGNMENTS = "RoleDefinitionHasAssignments" 400,
         "The role is assigned to somebody.",
         "Delete the assignments first; the message says how many there are.";
-    /// Everybody's.
+    /// A built-in role.
     CANNOT_CHANGE_BUILT_IN_ROLE = "CannotUpdateBuiltInRoleDefinition" 403,
         "Built-in roles cannot be changed or deleted.",
         "Make a custom role.";
-    /// Nobody.
+    /// No such principal.
     PRINCIPAL_NOT_FOUND = "PrincipalNotFound" 400,
         "Nobody here has this object id.",
         "Check the object id; for one that is to come, say its `principalType`.";
-    /// Somebody else.
+    /// A principal of another type.
     UNMATCHED_PRINCIPAL_TYPE = "UnmatchedPrincipalType" 400,
         "The principal is of another kind than `principalType` says.",
         "Leave `principalType` out, or send the one in the message.";
@@ -276,7 +276,7 @@ codes! {
     CONFLICT = "Conflict" 409,
         "The request cannot be merged with what is going on.",
         "Wait for it to end, or abort it.";
-    /// An operation whose place a later request took.
+    /// An operation that a later request replaced.
     PREEMPTED = "AKSOperationPreempted" 409,
         "A later request about the same resource asks for something else. The operation was ended for it; the work goes on towards the later request.",
         "Nothing; the message names the later operation. Repeat the request if the earlier request is the right one.";
@@ -284,11 +284,11 @@ codes! {
     OPERATION_CANCELED = "OperationCanceled" 409,
         "The operation was aborted on request. The cluster returns to what it was to be when it was last complete.",
         "Nothing; the next request is accepted as always.";
-    /// An operation that a deletion overtook.
+    /// An operation that a deletion replaced.
     PREEMPTED_BY_DELETE = "AKSOperationPreemptedByDelete" 409,
         "The operation was cancelled because its cluster is being deleted.",
         "Nothing; wait for the deletion, then make the cluster anew if it is still wanted.";
-    /// An operation that ran out of time.
+    /// An operation that exceeded its time.
     OPERATION_TIMED_OUT = "OperationTimedOut" 504,
         "The operation was not finished within its bound. It is told as failed and blocks nothing; the work goes on.",
         "The message names the machine and what its log says last; `landfall status` shows whether it got on since.";
@@ -308,7 +308,7 @@ codes! {
     UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType" 415,
         "The body is not `application/json`.",
         "Send JSON.";
-    /// Nothing moves.
+    /// Resources cannot be moved.
     RESOURCE_MOVE_NOT_SUPPORTED = "ResourceMoveNotSupported" 409,
         "Resources of this type cannot be moved to another resource group or subscription.",
         "Make it anew there; the backup of a cluster can be restored in another group (`landfall backup restore --as`).";
@@ -320,15 +320,15 @@ codes! {
     QUOTA_EXCEEDED = "QuotaExceeded" 400,
         "A limit would be exceeded; the message states it.",
         "Ask for less, or for a higher limit.";
-    /// Our fault.
+    /// An internal error.
     INTERNAL = "InternalServerError" 500,
         "Landfall has a fault or cannot reach its store. The log has the cause under the request id.",
         "Repeat; if it persists, report it with the request id.";
-    /// Not yet.
+    /// Not implemented yet.
     NOT_IMPLEMENTED = "NotImplemented" 501,
         "The operation is part of the API and not there yet in Landfall.",
         "The compatibility page lists what works.";
-    /// Cannot now.
+    /// Temporarily unavailable.
     SERVICE_UNAVAILABLE = "ServiceUnavailable" 503,
         "Something needed is not there at the moment.",
         "Repeat after `Retry-After`.";
@@ -339,9 +339,9 @@ codes! {
 pub struct Detail {
     /// Its code.
     pub code: ErrorCode,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// Which field, as a path such as `properties.agentPoolProfiles[0].count`.
+    /// The field, as a path such as `properties.agentPoolProfiles[0].count`.
     pub target: Option<String>,
 }
 
@@ -349,15 +349,15 @@ pub struct Detail {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", code.code)]
 pub struct ArmError {
-    /// Code and status.
+    /// Code and HTTP status.
     pub code: ErrorCode,
-    /// What is wrong and what to do next, for the caller.
+    /// The problem and the remedy, for the caller.
     pub message: String,
-    /// Which field or part.
+    /// The field or part.
     pub target: Option<String>,
-    /// Every problem, where there are several.
+    /// All problems, where there are several.
     pub details: Vec<Detail>,
-    /// What happened inside, for the log only.
+    /// The internal cause, for the log only.
     pub internal: Option<String>,
 }
 
@@ -373,14 +373,14 @@ impl ArmError {
         }
     }
 
-    /// Names the field.
+    /// Adds the field.
     #[must_use]
     pub fn target(mut self, target: impl Into<String>) -> Self {
         self.target = Some(target.into());
         self
     }
 
-    /// A fault of ours: the caller sees a general sentence, the log the cause.
+    /// An internal error: the caller gets a general sentence, the log the cause.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         let mut error = Self::new(
             ErrorCode::INTERNAL,
@@ -390,7 +390,7 @@ impl ArmError {
         error
     }
 
-    /// All problems of a body in one answer: a single one stands for itself, several become a `ValidationError`.
+    /// All problems of a body in one answer: one problem is its own answer, several become a `ValidationError`.
     pub fn from_details(mut details: Vec<Detail>) -> Option<Self> {
         match details.len() {
             0 => None,

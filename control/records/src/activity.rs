@@ -1,8 +1,8 @@
-//! The activity log: who asked for what change, or for credentials, and what was answered.
+//! The activity log: requests for changes or credentials with their callers and outcomes.
 //!
-//! A change that the kernel writes is logged in the transaction that makes it. What is refused, and what is handed out, is logged once it
-//! is answered. Each subscription has a log of its own, so that nobody flushes another's; what was refused is kept apart from what was
-//! done, so that refusals do not flush it.
+//! A change that the kernel writes is logged in its own transaction. Refusals and credentials that were handed out are logged after the
+//! answer. Each subscription has its own log, so that no subscription displaces another's records; refusals are kept apart from
+//! completed requests for the same reason.
 //!
 //! Always true: of a subscription at most [`MAX_DONE`] and [`MAX_REFUSED`] records are kept, plus [`TRIM_EVERY`], none older than
 //! [`KEPT_FOR`]. A log is never read to decide anything.
@@ -15,25 +15,25 @@ use serde::{Deserialize, Serialize};
 
 /// The prefix of all activity logs.
 pub const ACTIVITY: &str = "/activity/";
-/// How many records of what was done are kept for each subscription. The oldest go first.
+/// Number of records of completed requests kept for each subscription. The oldest go first.
 pub const MAX_DONE: usize = 5_000;
-/// How many records of what was refused are kept for each subscription.
+/// Number of records of refused requests kept for each subscription.
 pub const MAX_REFUSED: usize = 1_000;
-/// After so many new records of a subscription, those beyond the bounds are removed.
+/// Number of new records of a subscription after which records beyond the bounds are removed.
 pub const TRIM_EVERY: usize = 64;
-/// How long a record is kept.
+/// Age up to which a record is kept.
 pub const KEPT_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// Removals of one transaction.
+/// Removals in one transaction.
 const BATCH: usize = 100;
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActivityStatus {
-    /// It is carried out by a long-running operation.
+    /// Accepted: a long-running operation carries it out.
     Accepted,
-    /// It is done.
+    /// Done.
     Succeeded,
-    /// It was refused, or failed.
+    /// Refused, or failed.
     Failed,
 }
 
@@ -54,33 +54,33 @@ impl ActivityStatus {
 pub struct ActivityRecord {
     /// Format.
     pub v: u32,
-    /// When.
+    /// Time of the request.
     pub at: Timestamp,
-    /// Object id of who asked.
+    /// Object id of the caller.
     pub principal: String,
-    /// Its application id or user principal name.
+    /// Application id or user principal name of the caller.
     pub principal_name: String,
-    /// `Application` or `User`.
+    /// Kind of the caller: `Application` or `User`.
     pub principal_type: String,
-    /// From where, as far as known.
+    /// Address of the caller, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<std::net::IpAddr>,
-    /// What was asked, e.g. `Microsoft.ContainerService/managedClusters/write`.
+    /// The action, e.g. `Microsoft.ContainerService/managedClusters/write`.
     pub action: String,
-    /// With which HTTP method; records from before this was kept do not say it.
+    /// HTTP method; older records have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Of what: an ARM id.
+    /// ARM id of the resource.
     pub scope: String,
-    /// What became of it.
+    /// Outcome.
     pub status: ActivityStatus,
-    /// The HTTP status of the answer; nothing where the record was written before the answer, with the change.
+    /// HTTP status of the answer; none where the record was written with the change, before the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
-    /// The error's code.
+    /// Error code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The long-running operation.
+    /// Name of the long-running operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
     /// `x-ms-correlation-request-id`.
@@ -90,7 +90,7 @@ pub struct ActivityRecord {
 }
 
 impl ActivityRecord {
-    /// Its key in the log of `subscription`, `None` for what is in no subscription that there is.
+    /// Its key in the log of `subscription`; `None` for requests in no existing subscription.
     pub fn key(&self, subscription: Option<&str>) -> String {
         let kind = match self.status {
             ActivityStatus::Accepted | ActivityStatus::Succeeded => Kind::Done,
@@ -99,7 +99,7 @@ impl ActivityRecord {
         format!("{}{}", prefix(subscription, kind), self.id())
     }
 
-    /// Its id, in the order of time across logs.
+    /// Its id: ids are in the order of time across logs.
     pub fn id(&self) -> String {
         format!("{}-{}", moment(self.at), self.request_id)
     }
@@ -134,7 +134,7 @@ fn moment(at: Timestamp) -> String {
 /// The log of a subscription with its ids, oldest first.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub async fn log(
     store: &dyn Store,
     subscription: Option<&str>,
@@ -150,10 +150,10 @@ pub async fn log(
     Ok(all)
 }
 
-/// Removes from a subscription's log what is too much or too old.
+/// Removes the records of a subscription that are too many or too old.
 ///
 /// # Errors
-/// What the store says.
+/// Errors of the store.
 pub async fn trim(store: &dyn Store, subscription: Option<&str>, now: Timestamp) -> Result<(), StoreError> {
     for (kind, most) in [(Kind::Done, MAX_DONE), (Kind::Refused, MAX_REFUSED)] {
         let prefix = prefix(subscription, kind);
@@ -167,7 +167,7 @@ pub async fn trim(store: &dyn Store, subscription: Option<&str>, now: Timestamp)
     Ok(())
 }
 
-/// Which of these keys, in order, are to go.
+/// The keys, of these in order, that are to be removed.
 fn superfluous<'a>(keys: &[&'a str], prefix: &str, most: usize, now: Timestamp) -> Vec<&'a str> {
     let oldest = moment(now.checked_sub(KEPT_FOR).unwrap_or(Timestamp::MIN));
     let oldest = format!("{prefix}{oldest}");
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(kept.len(), MAX_REFUSED + 1);
         assert_eq!(kept[0].1, done, "what was done stays, oldest first");
         assert_eq!(log(&store, Some("other")).await.unwrap(), []);
-        // Years later nothing of it is left.
+        // All records have expired years later.
         let later = done.at.checked_add(KEPT_FOR * 2).unwrap();
         trim(&store, Some("s"), later).await.unwrap();
         assert_eq!(log(&store, Some("s")).await.unwrap(), []);

@@ -1,5 +1,5 @@
-//! What is looked at now and then, apart from processes that end and answer: paths that must not vanish, what programs write
-//! about themselves, how full disks are, how large the agent is.
+//! Periodic observations beside exits and probes of processes: paths that must not vanish, status files of
+//! programs, disk usage, the size of the agent.
 
 use std::{
     collections::BTreeMap,
@@ -15,15 +15,15 @@ use serde_json::Value;
 
 use crate::Paths;
 
-/// A status is no longer than this.
+/// Longer status files are ignored.
 const LONGEST: u64 = 8 * 1024;
-/// Directories whose disks matter to some machine.
+/// Directories on disks that matter to some machine.
 const DIRECTORIES: &[&str] = &["/", "/var/lib/etcd", "/var/lib/containerd"];
 const MIB: u64 = 1024 * 1024;
-/// Percent of filling at which it is told, however little has changed.
+/// Percentages of usage that are reported however small the change.
 const FULL: &[u64] = &[95, 99];
 
-/// The first of these paths that is not there, by process that is ready.
+/// The first of these paths that is missing, by process that is ready.
 pub(crate) fn vanished(paths: &Paths, process: &Process) -> Option<String> {
     process
         .needs
@@ -35,7 +35,7 @@ pub(crate) fn vanished(paths: &Paths, process: &Process) -> Option<String> {
         .cloned()
 }
 
-/// What programs write about themselves.
+/// The status files of programs.
 #[derive(Default)]
 pub(crate) struct Statuses {
     known: BTreeMap<String, Known>,
@@ -43,13 +43,13 @@ pub(crate) struct Statuses {
 
 #[derive(Default, PartialEq)]
 struct Known {
-    /// Inode, size, time of change: another file, or the same written anew.
+    /// Inode, size, time of change: they differ for another file and for a rewritten one.
     stamp: Option<(u64, u64, i64, i64)>,
     value: Option<Value>,
 }
 
 impl Statuses {
-    /// Looks at the files of these processes. `true` if any says something else than before.
+    /// Reads the status files of these processes. `true` if any content has changed.
     pub(crate) fn look(&mut self, paths: &Paths, processes: &[Process]) -> bool {
         self.known
             .retain(|name, _| processes.iter().any(|process| process.name == *name));
@@ -71,13 +71,13 @@ impl Statuses {
         changed
     }
 
-    /// What this one says.
+    /// The status of this process.
     pub(crate) fn of(&self, name: &str) -> Option<Value> {
         self.known.get(name)?.value.clone()
     }
 }
 
-/// What is too long or no JSON says nothing.
+/// Content that is too long or no JSON counts as none.
 fn read(path: &Path) -> Option<Value> {
     let mut text = Vec::new();
     File::open(path)
@@ -113,7 +113,7 @@ pub(crate) fn disks(paths: &Paths) -> Vec<DiskSeen> {
     disks
 }
 
-/// Whether this is worth telling, after that was told: a tenth more or less, or one of the last steps before it is full.
+/// Whether this usage is to be reported after that one was: a change of a tenth, or one of the last steps before the disk is full.
 pub(crate) fn is_news(told: &[DiskSeen], now: &[DiskSeen]) -> bool {
     let used = |disk: &DiskSeen| 100 - (disk.free_mib.saturating_mul(100) / disk.total_mib.max(1)).min(100);
     told.len() != now.len()
@@ -122,7 +122,7 @@ pub(crate) fn is_news(told: &[DiskSeen], now: &[DiskSeen]) -> bool {
             told.path != now.path
                 || before.abs_diff(after) >= 10
                 || FULL.iter().any(|step| before < *step && after >= *step)
-                // Back by a little is not back: what is at the edge would be told again and again.
+                // A small decrease is not reported: usage at a threshold would be reported again and again.
                 || FULL.iter().any(|step| before >= *step && after + 2 < *step)
         })
 }

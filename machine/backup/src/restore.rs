@@ -1,9 +1,9 @@
 //! From a backup to a data directory that etcd starts with.
 //!
-//! The state of the moment is written into an etcd of its own, beside, on loopback, on an empty directory; `etcdutl` makes the
-//! member's data directory of its database. In this it raises the revision above every one that clients may know and
-//! marks everything up to there as compacted: whoever watches on from a revision of before is told to list anew, so that
-//! no cache of a future that did not happen stays.
+//! The state of the moment is written into a temporary etcd on loopback with an empty directory; `etcdutl` makes the
+//! member's data directory of its database. It raises the revision above every one that clients may know and
+//! marks all earlier revisions as compacted: a client that watches from an earlier revision must list anew, so that
+//! no cache keeps states of the abandoned history.
 
 use std::{
     fs::{self, File},
@@ -30,21 +30,21 @@ use crate::{
     spool::Spool,
 };
 
-/// What etcd acknowledged and no backup saw: at a few thousand writes a second, minutes of them.
+/// Revisions that etcd may have acknowledged beyond the newest in a backup: minutes at a few thousand writes a second.
 const UNSEEN: i64 = 1_000_000;
 /// Changes in one transaction…
 const CHANGES: usize = 1000;
-/// …and bytes, about.
+/// …and their approximate size in bytes.
 const BYTES: usize = 2 * 1024 * 1024;
-/// Kubernetes' own length for what it gives a lease to; for leases whose length is not known.
+/// Kubernetes' own length of leases; for leases of unknown length.
 const LEASE_SECONDS: i64 = 3600;
 const START_BOUND: Duration = Duration::from_secs(30);
 const ASK_BOUND: Duration = Duration::from_secs(60);
 
-/// The name of the file in a spool that says whose it is.
+/// Name of the file in a spool that names its cluster.
 pub(crate) const WHOSE: &str = "cluster";
 
-/// Where etcd's programs are.
+/// Paths of etcd's programs.
 #[derive(Debug, Clone)]
 pub struct Programs {
     /// The server.
@@ -62,54 +62,54 @@ impl Default for Programs {
     }
 }
 
-/// Why a restore did not work. Nothing was changed then.
+/// Why a restore failed. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// There is no backup of that moment.
     #[error("there is no backup to restore: {why}{}", near(.source))]
     NotCovered {
-        /// Where was looked.
+        /// The place that was searched.
         why: String,
-        /// What is near.
+        /// The nearest moments.
         #[source]
         source: NotCovered,
     },
     /// A file of the backup cannot be used.
     #[error("{name} of the backup cannot be used: {source}")]
     Object {
-        /// Which.
+        /// The file.
         name: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: BackupError,
     },
-    /// It cannot be had.
+    /// A file cannot be fetched.
     #[error("{name} of the backup cannot be had: {why}")]
     Fetch {
-        /// Which.
+        /// The file.
         name: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// The etcd beside did not do what it was to.
+    /// The temporary etcd did not behave as expected.
     #[error("cannot write the restored state: {0}")]
     Etcd(#[from] EtcdError),
     /// A program failed.
     #[error("{program} failed: {why}")]
     Program {
-        /// Which.
+        /// The program.
         program: &'static str,
-        /// What it said last.
+        /// Its last output.
         why: String,
     },
     /// The disk.
     #[error("cannot {act} {path}: {source}")]
     Disk {
-        /// What was being done.
+        /// The action.
         act: &'static str,
-        /// To what.
+        /// The path.
         path: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: std::io::Error,
     },
@@ -138,21 +138,21 @@ fn disk<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) ->
     }
 }
 
-/// What was restored.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// What it holds.
+    /// Its content.
     pub totals: Totals,
-    /// The last revision of the backup that is in it.
+    /// The last revision of the backup in it.
     pub revision: i64,
-    /// The last moment that the backup tells of, milliseconds since 1970.
+    /// The last moment of the backup, milliseconds since 1970.
     pub until: i64,
 }
 
 /// Restores on one machine.
 #[derive(Debug, Clone)]
 pub struct Restore<'a> {
-    /// The member that it is for.
+    /// The member that receives the data.
     pub config: &'a EtcdConfig,
     /// `/` except in tests.
     pub root: &'a Path,
@@ -167,11 +167,11 @@ enum Place {
 }
 
 impl Restore<'_> {
-    /// Makes `into`, which is not there, a data directory with the state that is wished for; the newest of its own cluster's
-    /// without a wish. The member is then the only one of a new cluster. What is done on the way is in a directory beside.
+    /// Makes a data directory with the requested state at `into`, which must not exist; without a request, of the newest state of the
+    /// member's own cluster. The member is then the only one of a new cluster. Intermediate files are in a directory beside.
     ///
     /// # Errors
-    /// When there is no such state, or something fails: then there is no `into`.
+    /// When there is no such state, or a step fails: then there is no `into`.
     pub fn run(&self, wish: Option<&EtcdRestore>, into: &Path) -> Result<Restored, RestoreError> {
         let mut beside = into.as_os_str().to_owned();
         beside.push(".restoring");
@@ -181,7 +181,7 @@ impl Restore<'_> {
         }
         fs::create_dir_all(&work).map_err(disk("create", &work))?;
         let restored = self.restore(wish, into, &work);
-        // A left-over is removed the next time.
+        // A left-over is removed at the next restore.
         let _stays = fs::remove_dir_all(&work);
         restored
     }
@@ -195,7 +195,7 @@ impl Restore<'_> {
         let spool = Spool::at(Path::new(&self.config.spool));
         let whose = fs::read_to_string(spool.path(WHOSE)).ok();
         let own = wish.is_none_or(|wish| wish.own);
-        // A machine that lost everything has no word of whose it was.
+        // A machine that lost all data does not know its cluster.
         let here = own && wish.is_none_or(|wish| whose.as_ref().is_none_or(|whose| *whose == wish.source));
         let cluster = wish.filter(|_| !own).map_or(OWN, |wish| wish.source.as_str());
 
@@ -218,8 +218,8 @@ impl Restore<'_> {
             .and_then(|wish| wish.at)
             .map(|at| end_of_second(at.as_millisecond()));
         let here: Vec<ObjectName> = places.iter().map(|(name, _)| *name).collect();
-        // What an only member has here is newer than what the service has, always: for the newest it need not be asked. One of
-        // several has what was when it led last, and must not take that for the newest.
+        // The data of an only member is always newer than the service's: for the newest state the service need not be asked. The data of one
+        // of several members is as of its last time as leader, and must not be taken for the newest.
         let stale = cut.is_none() && self.config.members.len() > 1 && !here.is_empty();
         let found = chain::select(&here, cut).ok().filter(|_| !stale);
         let service = Service::of_machine(self.root);
@@ -278,7 +278,7 @@ impl Restore<'_> {
                 places.iter().find(|(known, _)| known == name),
             ) {
                 (Ok(()), _) => {}
-                // The end of a log on this disk may be torn; its name says how far it is whole.
+                // The end of a log on this disk may be torn; its name has the length of the whole part.
                 (Err(BackupError::Torn { .. } | BackupError::Damaged { .. }), Some((_, Place::Here(_)))) => {}
                 (Err(source), _) => return Err(object(source)),
             }
@@ -322,7 +322,7 @@ impl Restore<'_> {
         })
     }
 
-    /// Writes the state; what it holds, the backup's revision, and etcd's own.
+    /// Writes the state; returns its content, the backup's revision, and etcd's own.
     fn write(
         &self,
         etcd: &Beside,
@@ -333,7 +333,7 @@ impl Restore<'_> {
     ) -> Result<(Totals, i64, i64), RestoreError> {
         let mut revision = 0;
         let mut failure: Option<EtcdError> = None;
-        // Leases are known at the end, so what has one waits.
+        // Leases are known at the end, so keys with a lease wait.
         let mut leased: Vec<Entry> = Vec::new();
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let mut send = |writes: &mut Vec<Write>| -> Result<(), BackupError> {
@@ -392,7 +392,7 @@ impl Restore<'_> {
         Ok((folded.totals, folded.revision, revision))
     }
 
-    /// A data directory for the member, of a database.
+    /// Makes a data directory for the member from a database.
     fn finish(&self, database: &Path, raise: i64, made: &Path) -> Result<(), RestoreError> {
         let address = self
             .config
@@ -401,7 +401,7 @@ impl Restore<'_> {
             .find(|member| member.name == self.config.member)
             .map_or(Ipv4Addr::LOCALHOST, |member| member.address);
         let peer = format!("https://{address}:2380");
-        // A cluster of its own: members of the one before cannot take it for theirs.
+        // A cluster with an id of its own: members of the earlier cluster cannot mistake it for theirs.
         let token = self
             .config
             .restore
@@ -439,8 +439,7 @@ fn put(entry: &Entry) -> Write {
     }
 }
 
-/// What of another cluster's state is about its machines: the new cluster has others. Pods are made again by whoever made
-/// them.
+/// Keys that describe the machines of another cluster: the new cluster has others. Pods are made again by their controllers.
 fn stays_behind(key: &[u8]) -> bool {
     [
         &b"/registry/minions/"[..],
@@ -450,7 +449,7 @@ fn stays_behind(key: &[u8]) -> bool {
         b"/registry/certificatesigningrequests/",
         b"/registry/pods/",
         b"/registry/volumeattachments/",
-        // Whom aggregated API servers trust: the new cluster's own CAs, which its API server writes there, and nobody else's.
+        // The CAs that aggregated API servers trust: the new cluster's own, which its API server writes there, and no others.
         b"/registry/configmaps/kube-system/extension-apiserver-authentication",
     ]
     .iter()
@@ -475,7 +474,7 @@ fn sync_all(path: &Path) -> Result<(), RestoreError> {
         .map_err(disk("sync", path))
 }
 
-/// An etcd for the time of a restore: alone, on loopback, on an empty directory.
+/// The temporary etcd of a restore: one member, on loopback, with an empty directory.
 struct Beside {
     child: Child,
     client: Client,
@@ -512,7 +511,7 @@ impl Beside {
                 &peer,
             ])
             .args(["--initial-cluster", &format!("beside={peer}")])
-            // It lives for seconds; what it wrote is made durable once, at the end.
+            // It lives for seconds; its writes are made durable once, at the end.
             .arg("--unsafe-no-fsync")
             .args(["--heartbeat-interval", "10", "--election-timeout", "100"])
             .args(["--max-txn-ops", "4096", "--max-request-bytes", "67108864"])
@@ -542,7 +541,7 @@ impl Beside {
         }
     }
 
-    /// Ends it, so that everything is in its database; where that is.
+    /// Stops it, so that all writes are in its database; returns the path of that.
     fn stop(mut self) -> Result<PathBuf, RestoreError> {
         let failed = |why: String| RestoreError::Program { program: "etcd", why };
         let pid = i32::try_from(self.child.id()).unwrap_or(i32::MAX);
@@ -555,7 +554,7 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // After `stop` there is nobody any more.
+        // After `stop` there is no process.
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
@@ -568,7 +567,7 @@ pub struct FromBackup {
     pub root: PathBuf,
     /// etcd's programs.
     pub programs: Programs,
-    /// Hears what was restored.
+    /// Receives the result.
     pub log: fn(&str),
 }
 

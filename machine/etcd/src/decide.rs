@@ -1,14 +1,14 @@
-//! What to do next so that a member has a data directory: pure. What was seen in, one step out; then it is looked again.
+//! The next step on the way to a data directory: pure. The state seen goes in, one step comes out; afterwards the state is read again.
 
 use agent_protocol::programs::{EtcdConfig, EtcdMember, EtcdRestore};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Member;
 
-/// So many quick ends in a row, and it is the data that etcd cannot start with.
+/// After this number of quick exits in a row the data counts as the cause.
 pub const QUICK_EXITS: u32 = 3;
 
-/// What is kept beside the data directory, so that it survives it.
+/// The record beside the data directory; it survives the loss of that directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Marker {
@@ -16,17 +16,17 @@ pub struct Marker {
     pub had_data: bool,
     /// The restore that the data comes from.
     pub restore: Option<String>,
-    /// The membership that was begun to be joined with; its number must not be used again with empty hands.
+    /// The membership that a join was begun with; without data its number must not be used again.
     pub joined: Option<u64>,
-    /// The cluster that was joined, by etcd's number for it; 0: none was.
+    /// etcd's id of the cluster that was joined; 0: none.
     pub cluster: u64,
-    /// Data was set aside and etcd has not been ready since: then it was not the data.
+    /// Data was set aside and etcd has not been ready since: the data was not the cause.
     pub aside: bool,
 }
 
 impl Marker {
-    /// A member can join the cluster that a restore made before it is told of that restore. Once it is, its data is known by the
-    /// cluster's number. `restored`: the number of the cluster that [`EtcdConfig::restore`] makes. Gives whether that was news.
+    /// Notes the restore of a cluster that was joined before the restore was configured here. The data is recognised by the
+    /// cluster's id. `restored`: the id of the cluster that [`EtcdConfig::restore`] makes. Returns whether the marker changed.
     pub fn recognise(&mut self, config: &EtcdConfig, data: Data, restored: Option<u64>) -> bool {
         let Some(restore) = &config.restore else {
             return false;
@@ -42,89 +42,89 @@ impl Marker {
     }
 }
 
-/// What is in the place of the data directory.
+/// The content of the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Data {
     /// Nothing.
     None,
-    /// Something that is no data of etcd, or a part of it only.
+    /// Something other than etcd data, or only a part of it.
     Part,
     /// Log and database.
     Whole,
 }
 
-/// What another member says that has a leader.
+/// The answer of another member that has a leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Who says it.
+    /// Name of the member.
     pub by: String,
     /// Whether its cluster is the one of [`EtcdConfig::restore`]; true if there is none.
     pub restored: bool,
-    /// etcd's number for its cluster.
+    /// etcd's id of its cluster.
     pub cluster: u64,
-    /// The members.
+    /// The members of that cluster.
     pub members: Vec<Member>,
 }
 
-/// What was seen.
+/// The state seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// On disk.
+    /// The data directory.
     pub data: Data,
-    /// Beside it.
+    /// The record beside it.
     pub marker: Marker,
-    /// How often etcd ended quickly, one time after the other, without ever being ready.
+    /// Number of quick exits of etcd in a row, without readiness in between.
     pub quick_exits: u32,
-    /// Whether the disk has room; without, no etcd starts with any data.
+    /// Whether the disk has free space; without it etcd cannot start with any data.
     pub room: bool,
-    /// What others say; `None`: not asked yet. One that does not answer or has no leader is not in it.
+    /// Answers of the other members; `None`: not requested yet. A member without an answer or a leader is not listed.
     pub others: Option<Vec<Known>>,
 }
 
-/// What to do.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The others have to be asked.
+    /// Request the state of the other members.
     Ask,
-    /// Become etcd with the data that is there.
+    /// Start etcd with the data on disk.
     Start,
-    /// Become etcd as a founder, together with all members of the configuration.
+    /// Start etcd as a founder, together with all members of the configuration.
     Found,
-    /// Become etcd as the member that it was added as.
+    /// Start etcd as the member that was added for it.
     Join {
-        /// Its number.
+        /// Id of the member.
         member: u64,
-        /// etcd's number for the cluster.
+        /// etcd's id of the cluster.
         cluster: u64,
         /// All members.
         members: Vec<Member>,
     },
-    /// Have this one add it, as a learner.
+    /// Request to be added as a learner.
     Add {
-        /// By name.
+        /// Name of the member that receives the request.
         via: String,
     },
-    /// Have this one remove its own old membership.
+    /// Request the removal of its own old membership.
     Leave {
-        /// By name.
+        /// Name of the member that receives the request.
         via: String,
-        /// The membership.
+        /// Id of the membership.
         member: u64,
     },
-    /// Restore: what is asked for, or (`wished` false) the newest.
+    /// Restore from a backup: the configured state, or (`wished` false) the newest.
     Restore {
-        /// Whether [`EtcdConfig::restore`] asks for it.
+        /// Whether [`EtcdConfig::restore`] is the reason.
         wished: bool,
     },
-    /// Move what is there aside.
+    /// Move the data directory aside.
     SetAside,
-    /// Throw away what is there: everybody goes back to a restore that another member has done.
+    /// Delete the data directory: all members return to a restore that another member has done.
     Discard,
-    /// Look again later.
+    /// Read the state again later.
     Wait(String),
 }
 
-/// Where a member's peers reach it.
+/// The URL for a member's peers.
 pub fn peer_url(member: &EtcdMember) -> String {
     format!("https://{}:2380", member.address)
 }
@@ -136,8 +136,8 @@ pub fn decide(config: &EtcdConfig, seen: &Seen) -> Step {
         && seen.marker.restore.as_ref() != Some(&restore.id)
         && restore.done
     {
-        // It was done by others, or before everything here was lost. Whoever has data of another history meets none of its own
-        // any more, unless it is alone.
+        // The restore was done by another member, or before all data here was lost. Data of the earlier history has no peers any more,
+        // unless the member is the only one.
         if seen.data != Data::None && !alone {
             return match &seen.others {
                 None => Step::Ask,
@@ -151,7 +151,7 @@ pub fn decide(config: &EtcdConfig, seen: &Seen) -> Step {
         && seen.marker.restore.as_ref() != Some(&restore.id)
     {
         let there = |name: &String| config.members.iter().any(|member| member.name == *name);
-        // Whoever was to restore and is gone: it is up to whoever is left alone.
+        // The member chosen for the restore is gone and this one is the only member left: it restores.
         if restore.by == config.member || (alone && !there(&restore.by)) {
             return Step::Restore { wished: true };
         }
@@ -186,8 +186,8 @@ pub fn decide(config: &EtcdConfig, seen: &Seen) -> Step {
     }
 }
 
-/// What becomes of data that a restore takes the place of. Nobody wished for the newest state: it is restored because too few had any
-/// data left, and what this member has may hold what no backup saw.
+/// The fate of data that a restore replaces. A restore of the newest state was not requested: it happens because too few members had
+/// data left, and the data of this member may hold changes that no backup has.
 fn give_up(restore: &EtcdRestore) -> Step {
     if restore.at.is_none() {
         Step::SetAside
@@ -196,7 +196,7 @@ fn give_up(restore: &EtcdRestore) -> Step {
     }
 }
 
-/// The way into a cluster that others know.
+/// The way into a cluster that other members know.
 fn enter(config: &EtcdConfig, seen: &Seen, known: &Known) -> Step {
     let own = config
         .members
@@ -215,7 +215,7 @@ fn enter(config: &EtcdConfig, seen: &Seen, known: &Known) -> Step {
                 && seen.marker == Marker::default()
                 && !config.formed =>
         {
-            // A founder that is late.
+            // A founder that starts late.
             Step::Found
         }
         Some(member)
@@ -227,7 +227,7 @@ fn enter(config: &EtcdConfig, seen: &Seen, known: &Known) -> Step {
                 members: known.members.clone(),
             }
         }
-        // With what it had under this number it has voted and acknowledged: with empty hands it is somebody else.
+        // The member with this id has voted and acknowledged; without its data, this process must not act under that id.
         Some(member) => Step::Leave {
             via,
             member: member.id,

@@ -1,4 +1,4 @@
-//! `landfall-agent etcd FILE`: makes the data directory be there, then becomes etcd.
+//! `landfall-agent etcd FILE`: provides the data directory, then becomes etcd.
 
 use std::{
     fs, io,
@@ -17,53 +17,53 @@ use crate::{
     decide::{Data, Known, Marker, Seen, Step, decide, peer_url},
 };
 
-/// In the environment: how often the process ended quickly in a row without ever being ready. The supervisor sets it.
+/// Environment variable with the number of quick exits in a row without readiness in between. The supervisor sets it.
 pub const QUICK_EXITS: &str = "LANDFALL_QUICK_EXITS";
 
-/// A member that is well answers in milliseconds; one that is not must not hold up the start.
+/// A healthy member answers in milliseconds; an unhealthy one must not delay the start.
 const ASK: Duration = Duration::from_millis(700);
-/// A change of the membership waits for a majority's disks.
+/// A change of the membership waits for the disks of a majority.
 const CHANGE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(500);
-/// After a restore that did not work.
+/// Pause after a failed restore.
 const RESTORE_AGAIN: Duration = Duration::from_secs(3);
-/// With less than this, a disk is full for etcd: a log file alone takes 64 MB.
+/// With less free space than this, a disk counts as full for etcd: a log file alone takes 64 MB.
 const ROOM: u64 = 80 * 1024 * 1024;
 /// The flag that bounds the database.
 const QUOTA: &str = "--quota-backend-bytes=";
-/// So much more than there is may a database grow whatever its quota.
+/// Growth beyond its present size that a database is allowed whatever its quota.
 const ROOM_TO_GROW: u64 = 256 * 1024 * 1024;
 
-/// Makes data directories of backups. Implemented by `machine/backup`.
+/// Makes data directories from backups. Implemented by `machine/backup`.
 pub trait Restorer: Sync {
-    /// Makes `into`, which is not there, a data directory with the state that is wished for; the newest of its own cluster's
-    /// without a wish. The member is then the only one of a new cluster, whose token is the id of `config.restore` if
-    /// there is one, so that the others can tell it by its number.
+    /// Makes a data directory with the requested state at `into`, which must not exist; without a request, of the newest state of the
+    /// member's own cluster. The member is then the only one of a new cluster, whose token is the id of `config.restore` if
+    /// there is one, so that other members recognise the cluster by its id.
     ///
     /// # Errors
-    /// Why there is none; then there is no `into`.
+    /// The reason, in words; then there is no `into`.
     fn restore(&self, config: &EtcdConfig, wish: Option<&EtcdRestore>, into: &Path) -> Result<(), String>;
 }
 
-/// Why a member does not come about.
+/// Why a member cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// The configuration is not one.
+    /// The configuration cannot be read.
     #[error("cannot use {path}: {why}")]
     Config {
         /// The file.
         path: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// The disk does not do what it should.
+    /// The disk failed.
     #[error("cannot {act} {path}")]
     Disk {
-        /// What was being done.
+        /// The action.
         act: &'static str,
-        /// To what.
+        /// The path.
         path: String,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// A file cannot be kept.
@@ -79,7 +79,7 @@ fn failed<'a>(act: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Pr
     }
 }
 
-/// A member on its way.
+/// A member in preparation.
 pub struct Prepare<'a> {
     config: EtcdConfig,
     program: PathBuf,
@@ -89,7 +89,7 @@ pub struct Prepare<'a> {
 }
 
 impl<'a> Prepare<'a> {
-    /// From the file that tells what it is to be. `log` hears what is being done.
+    /// Reads the configuration of the member from the file. `log` receives a line for each step.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -121,10 +121,10 @@ impl<'a> Prepare<'a> {
         })
     }
 
-    /// Goes on until etcd can start, for as long as it takes; gives the command that is etcd.
+    /// Repeats steps until etcd can start, without a time limit; returns the command that starts etcd.
     ///
     /// # Errors
-    /// When the disk does not do what it should.
+    /// When the disk fails.
     pub fn run(&self) -> Result<Command, PrepareError> {
         let mut marker = self.marker();
         if self.quick_exits == 0 && marker.aside {
@@ -219,7 +219,7 @@ impl<'a> Prepare<'a> {
                 remove(&into)?;
                 match self.restorer.restore(&self.config, wish, &into) {
                     Ok(()) => {
-                        // The newest state is nobody's wish: what is here may hold what no backup saw.
+                        // The restore of the newest state was not requested: the data here may hold changes that no backup has.
                         if wish.is_some_and(|wish| wish.at.is_none()) && data.exists() {
                             let aside = self.aside()?;
                             (self.log)(&format!("what there was is now {}", aside.display()));
@@ -227,7 +227,7 @@ impl<'a> Prepare<'a> {
                         }
                         remove(data)?;
                         fs::rename(&into, data).map_err(failed("create", data))?;
-                        // The order matters: a marker without its data would pass old data off as restored.
+                        // The order matters: a marker without its data would present old data as restored.
                         marker.restore = self.config.restore.as_ref().map(|restore| restore.id.clone());
                         marker.had_data = true;
                         marker.cluster = 0;
@@ -267,7 +267,7 @@ impl<'a> Prepare<'a> {
         Ok(None)
     }
 
-    /// Has another member change the membership. Whether that worked is seen when it is looked again.
+    /// Requests a change of the membership from another member. The next look shows the result.
     fn change(
         &self,
         via: &str,
@@ -301,9 +301,9 @@ impl<'a> Prepare<'a> {
         Client::new(&format!("https://{address}:2379"), &self.config.identity, bound)
     }
 
-    /// What the others say, all asked at once.
+    /// The answers of the other members, all requested at once.
     fn others(&self) -> Vec<Known> {
-        // Once it is done, whoever did it may be another machine by now: there is only one cluster left to be found.
+        // A finished restore may have been done by another machine than the configured one: only one cluster is left to be found.
         let done = self.config.restore.as_ref().is_some_and(|restore| restore.done);
         let expected = self.restored_cluster().filter(|_| !done);
         let ask = |name: &str| -> Option<Known> {
@@ -333,7 +333,7 @@ impl<'a> Prepare<'a> {
         })
     }
 
-    /// The number of the cluster that the restore of the configuration makes.
+    /// The id of the cluster that the configured restore makes.
     fn restored_cluster(&self) -> Option<u64> {
         let restore = self.config.restore.as_ref()?;
         let mut members = self.config.members.iter();
@@ -357,7 +357,7 @@ impl<'a> Prepare<'a> {
             .collect()
     }
 
-    /// Names and peer URLs as the cluster knows them. Who has not started has no name there: any will do.
+    /// Names and peer URLs as the cluster knows them. A member that has not started has no name there: any name will do.
     fn named(&self, members: &[Member]) -> Vec<(String, String)> {
         let own = self.own_url();
         let name = |member: &Member| match member {
@@ -415,7 +415,7 @@ impl<'a> Prepare<'a> {
         let empty = fs::read_dir(data).map_or(true, |mut entries| entries.next().is_none());
         match (logs, database) {
             (true, true) => Data::Whole,
-            // Opened before the log is made: a first start that was cut short, which has promised nothing.
+            // The directory was opened before the log was made: an interrupted first start, which has promised nothing.
             (false, _) if empty || !self.marker().had_data => Data::None,
             _ => Data::Part,
         }
@@ -426,11 +426,11 @@ impl<'a> Prepare<'a> {
         let directory = data.parent().unwrap_or(data);
         statvfs(directory)
             .map(|found| found.blocks_available().saturating_mul(found.fragment_size()) >= ROOM)
-            // What cannot be looked at is not known to be full.
+            // A disk that cannot be examined is not known to be full.
             .unwrap_or(true)
     }
 
-    /// A free name for what is set aside; what was set aside before goes.
+    /// A free name for data that is set aside; data that was set aside before is removed.
     fn aside(&self) -> Result<PathBuf, PrepareError> {
         let data = Path::new(&self.config.data);
         let (directory, name) = (
@@ -456,7 +456,7 @@ impl<'a> Prepare<'a> {
         beside(Path::new(&self.config.data), "marker.json")
     }
 
-    /// A damaged marker says what is safe: that there was data.
+    /// A damaged marker counts as the safe case: there was data.
     fn marker(&self) -> Marker {
         match fs::read(self.marker_path()) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or(Marker {
@@ -482,13 +482,13 @@ impl<'a> Prepare<'a> {
                 && self.data() == Data::None,
         };
         let text = serde_json::to_vec(&status).unwrap_or_default();
-        // It is for people and for the loops; etcd does not depend on it.
+        // The status is for people and for the loops; etcd does not depend on it.
         let _full = disk::show(Path::new(&self.config.status()), &text);
     }
 }
 
-/// The flags for a database of this size. One that has outgrown the quota, because its tier was lowered, goes on with room of its own:
-/// else etcd would take no write from its start on, not even those that make it smaller.
+/// The flags for a database of this size. A database that exceeds the quota, because its tier was lowered, gets a larger one: otherwise
+/// etcd would refuse all writes from its start on, including those that make the database smaller.
 fn with_room(flags: &[String], database: u64) -> Vec<String> {
     let roomy = |flag: &String| {
         let quota: u64 = flag.strip_prefix(QUOTA)?.parse().ok()?;
@@ -522,7 +522,7 @@ fn remove(path: &Path) -> Result<(), PrepareError> {
     }
 }
 
-/// The number that etcd gives a cluster which began with one member, at this URL and under this token.
+/// The id that etcd gives a cluster that began with one member, at this URL and with this token.
 fn cluster_id(peer: &str, token: &str) -> u64 {
     use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
     let number = |bytes: &[u8]| {

@@ -1,14 +1,14 @@
 //! The embedded store: one redb file, one writer thread, group commit.
 //!
-//! All current values are also in memory, so reading never touches the disk. Writing does: the thread takes every
-//! transaction that waits, judges them in order, writes those that hold as one redb transaction, and answers all of them
+//! All current values are also in memory, so reads never touch the disk. Writes do: the thread takes all pending
+//! transactions, checks them in order, writes the valid ones as one redb transaction, and answers all of them
 //! when it is durable. Ten clusters that change at once cost one `fsync`, not ten.
 //!
-//! A store in a [`MemoryFile`] has no thread: whoever commits writes, at once. So the simulator runs this code in virtual time, which
+//! A store in a [`MemoryFile`] has no thread: the caller of a commit writes at once. So the simulator runs this code in virtual time, which
 //! does not wait for threads.
 //!
-//! Room that is free in the file is used again, so it grows with what it holds, not with what happens. It does not shrink by
-//! itself: what was deleted is given back to the disk when the file is opened and most of it is empty.
+//! Free space in the file is used again, so the file grows with its content, not with the number of changes. It does not shrink by
+//! itself: space of deleted records returns to the disk when the file is opened and most of it is empty.
 
 use std::{
     io::ErrorKind,
@@ -39,16 +39,16 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 1;
 /// Transactions in one durable commit, at most: bounds the memory and the time of one commit.
 const BATCH: usize = 512;
-/// The values are in memory already: redb needs room for the pages it writes only. Its default is 1 GiB.
+/// The values are in memory already: redb needs space only for the pages that it writes. Its default is 1 GiB.
 const PAGE_CACHE_BYTES: usize = 4 << 20;
-/// A file up to this size is left as it is when opened, however little is in it…
+/// A file up to this size is not compacted when it is opened, however small its content…
 const SMALL_BYTES: u64 = 16 << 20;
-/// …and a larger one unless it is this many times as large as what it holds. Full pages, values in powers of two: twice as
-/// large is as good as it gets, and three times is common.
+/// …and a larger one is compacted only if it is this many times as large as its content. With full pages and values in powers of two, twice
+/// as large is the minimum, and three times is common.
 const SPARSE: u64 = 4;
-/// Bytes of records in one commit of a file that is made as a whole.
+/// Bytes of records in one commit of a file that is made in one go.
 const BULK_BYTES: usize = 8 << 20;
-/// A commit that takes longer is worth a line in the log.
+/// A commit that takes longer is logged.
 const SLOW: Duration = Duration::from_secs(1);
 
 struct Request {
@@ -56,13 +56,13 @@ struct Request {
     answer: oneshot::Sender<Result<Revision, StoreError>>,
 }
 
-/// A store in a file. Dropping it waits for the transactions on their way, and releases the file.
+/// A store in a file. Dropping it waits for pending transactions, and releases the file.
 pub struct RedbStore {
     history: History,
     writing: Writing,
 }
 
-/// Who writes.
+/// The writer.
 enum Writing {
     /// A thread.
     Thread {
@@ -71,7 +71,7 @@ enum Writing {
         /// Ends with the requests.
         thread: Option<JoinHandle<()>>,
     },
-    /// Whoever commits. Held for one transaction.
+    /// The caller of the commit. Held for one transaction.
     Caller(Box<Mutex<Writer>>),
 }
 
@@ -88,7 +88,7 @@ fn failed(act: &str) -> impl Fn(&dyn std::fmt::Display) -> StoreError + '_ {
     }
 }
 
-/// A file that is being opened or made, for what is said of it.
+/// A file that is being opened or made, for error messages.
 struct Medium<'a>(&'a Path);
 
 impl Medium<'_> {
@@ -103,7 +103,7 @@ impl Medium<'_> {
         }
     }
 
-    /// What redb says: that the file is not what it wrote is told apart from everything else, which may pass.
+    /// An error of redb: a file with other content than was written is distinguished from all other errors, which may be transient.
     fn told(&self, error: impl Into<redb::Error>) -> StoreError {
         match error.into() {
             redb::Error::DatabaseAlreadyOpen => {
@@ -115,7 +115,7 @@ impl Medium<'_> {
             {
                 self.damaged(error.to_string())
             }
-            // A table of ours that is not there, or not as we make it.
+            // A table of ours is missing or has another type.
             error @ (redb::Error::TableDoesNotExist(_)
             | redb::Error::TableTypeMismatch { .. }
             | redb::Error::TypeDefinitionChanged { .. }) => self.damaged(error.to_string()),
@@ -132,18 +132,18 @@ fn open_file(path: &Path) -> Result<Database, redb::DatabaseError> {
 }
 
 impl RedbStore {
-    /// Opens the file, making it with mode 0600 if there is none; its directory must exist. Blocks for as long as
-    /// reading the file takes. A file that is damaged is left as it is.
+    /// Opens the file; creates it with mode 0600 if there is none; its directory must exist. Blocks until the file
+    /// is read. A damaged file is left as it is.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when it is not what the store wrote; [`StoreError::Io`] when it cannot be opened (in use by another
-    /// process, say) or was written by a newer release.
+    /// [`StoreError::Damaged`] when its content is not what the store wrote; [`StoreError::Io`] when it cannot be opened (for example, another
+    /// process has it open) or a newer release wrote it.
     pub fn open(path: &Path, env: &Env) -> Result<Self, StoreError> {
         let medium = Medium(path);
         let length = match path.metadata() {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Never there half-made: so one that is empty was not made by us.
+                // It is never created half-made: an empty file is not one of ours.
                 let mut beside = path.as_os_str().to_owned();
                 beside.push(".new");
                 let beside = PathBuf::from(beside);
@@ -159,16 +159,16 @@ impl RedbStore {
             return Err(medium.damaged("it is empty"));
         }
         let opened = path.to_owned();
-        // What redb takes for granted of a file may not hold in a damaged one.
+        // A damaged file may violate assumptions of redb.
         let read = AssertUnwindSafe(|| Self::with(move || open_file(&opened), env, &medium, length));
         catch_unwind(read).unwrap_or_else(|_panic| Err(medium.damaged("what is in it contradicts itself")))
     }
 
-    /// Opens a store in memory, empty where nothing was written to the file yet. A commit is done by the task that asks for it, and
-    /// takes no time. Other handles of the file that stores still have are cut off first, as by the death of their process.
+    /// Opens a store in memory; it is empty if nothing was written to the file yet. The task that requests a commit does it, and it
+    /// takes no time. Handles of the file in other stores are cut off first, as by the death of their process.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when the file holds something else than a store.
+    /// [`StoreError::Damaged`] when the file does not hold a store.
     pub fn in_memory(file: &MemoryFile, env: &Env) -> Result<Self, StoreError> {
         let (medium, handle) = (Medium(Path::new("in memory")), file.take_over());
         let length = handle.length();
@@ -184,10 +184,10 @@ impl RedbStore {
         })
     }
 
-    /// Makes the file of a store that holds these records at this revision, durably, in the place of whatever has this name.
+    /// Makes the file of a store with these records at this revision, durably; a file with this name is replaced.
     ///
     /// # Errors
-    /// The first error among the records, or [`StoreError::Io`]; then what is left is of no use.
+    /// The first error among the records, or [`StoreError::Io`]; the remaining file is then of no use.
     pub fn write_new<E: From<StoreError>>(
         path: &Path,
         revision: Revision,
@@ -237,7 +237,7 @@ impl RedbStore {
         Ok(())
     }
 
-    /// A store that a thread writes. Opened as [`Writer::open`] says.
+    /// A store with a writer thread. Opened as [`Writer::open`] describes.
     fn with(
         open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
         env: &Env,
@@ -261,7 +261,7 @@ impl RedbStore {
     }
 }
 
-/// Makes a new file ours, and refuses one from the future.
+/// Initialises a new file, and refuses one of a newer release.
 fn prepare(database: &Database, medium: &Medium<'_>) -> Result<(), StoreError> {
     let write = || -> Result<u64, redb::Error> {
         let txn = database.begin_write()?;
@@ -287,7 +287,7 @@ fn prepare(database: &Database, medium: &Medium<'_>) -> Result<(), StoreError> {
     }
 }
 
-/// What the file holds, and how many bytes of keys and values that is.
+/// The content of the file, and the number of bytes of keys and values.
 fn load(database: &Database) -> Result<(History, u64), redb::Error> {
     let txn = database.begin_read()?;
     let revision = txn
@@ -311,19 +311,19 @@ fn load(database: &Database) -> Result<(History, u64), redb::Error> {
     Ok((History::new(Revision(revision), values), held))
 }
 
-/// The only one who writes.
+/// The only writer.
 struct Writer {
     open: Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send>,
-    /// `None` after the disk failed: redb writes no more to a file that failed once, it has to be opened again.
+    /// `None` after the disk failed: redb does not write to a file after a failure until it is opened again.
     database: Option<Database>,
-    /// What was being written when the disk failed; the file tells whether it is in it.
+    /// The transactions in the commit during which the disk failed; the file shows whether they are in it.
     in_doubt: Vec<Commit>,
     history: History,
     clock: Arc<dyn Clock>,
 }
 
 impl Writer {
-    /// Opens with `open`, which is asked again after the disk has failed. The file has `length` bytes.
+    /// Opens with `open`, which is called again after the disk has failed. The file has `length` bytes.
     fn open(
         open: impl Fn() -> Result<Database, redb::DatabaseError> + Send + 'static,
         env: &Env,
@@ -331,7 +331,7 @@ impl Writer {
         length: u64,
     ) -> Result<Self, StoreError> {
         let mut database = open().map_err(|error| medium.told(error))?;
-        // Not every damage shows by itself: a record could be read as something else.
+        // Some damage is not detected by redb: a record could be read with other content.
         if !database.check_integrity().map_err(|error| medium.told(error))? {
             tracing::warn!(
                 "the store's file was mended: what was being written when it was last used is not in it"
@@ -346,7 +346,7 @@ impl Writer {
                 "most of the store's file is empty: making it smaller"
             );
             if let Err(error) = database.compact() {
-                // All of it is still there. After a failure of the disk, redb wants the file opened again.
+                // The content is unchanged. After a failure of the disk, redb requires the file to be opened again.
                 tracing::warn!(%error, "the store's file stays as large as it is");
                 drop(database);
                 database = open().map_err(|error| medium.told(error))?;
@@ -427,7 +427,7 @@ impl Writer {
                     self.history.publish(commits);
                 }
                 for (answer, result) in answers {
-                    // Whoever asked may have been dropped; the transaction happened all the same.
+                    // The caller may have been dropped; the transaction is done all the same.
                     let _ = answer.send(result);
                 }
             }
@@ -504,7 +504,7 @@ impl Store for RedbStore {
                 requests.send(request).await.map_err(|_closed| gone())?;
             }
             Writing::Caller(writer) => {
-                // A panic leaves what a crash leaves: the file tells what is in it.
+                // A panic has the effect of a crash: the file shows which transactions are in it.
                 let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
                 writer.commit(std::iter::once(request));
             }

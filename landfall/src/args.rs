@@ -1,6 +1,6 @@
-//! The command line: what can be typed, and the help that people read first.
+//! The command line: commands, arguments, and their help.
 //!
-//! Always true: every argument that means something for a stamp is checked here or in [`crate::stamp`], before any effect.
+//! Always true: every argument that concerns a stamp is checked here or in [`crate::stamp`], before any effect.
 
 mod access;
 mod backup;
@@ -72,7 +72,7 @@ pub(crate) struct Global {
     )]
     pub(crate) quiet: bool,
 
-    /// Print details: causes of errors, every check, every program that is run
+    /// Print details: causes of errors, all checks, all programs that are run
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub(crate) verbose: bool,
 }
@@ -89,9 +89,9 @@ pub(crate) enum Output {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// From a fresh machine to a running cluster; run it again at any time, it goes on where it stopped
+    /// Make a running cluster on a fresh machine; can be repeated at any time, and continues where it stopped
     Up(Up),
-    /// Stop everything of the stamp; with `--purge` delete it
+    /// Stop the whole stamp; with `--purge` delete it
     Down(Down),
     /// Show the stamp, its clusters and their machines
     Status,
@@ -100,40 +100,40 @@ pub(crate) enum Command {
     /// Let systemd start the stamp at boot, and again after a fault
     #[command(subcommand)]
     Service(Service),
-    /// Try what this host can do, and name what is missing
+    /// Check the capabilities of this host, and name missing ones
     Doctor(Doctor),
-    /// Register this stamp with the Azure CLI, log in, and print what to export
+    /// Register this stamp with the Azure CLI, log in, and print the variables to export
     Az(Az),
     /// Print the administrator's kubeconfig of a cluster
     Kubeconfig(Kubeconfig),
-    /// Print how to get kubelogin, which signs in to clusters that know the directory
+    /// Print how to get kubelogin, the sign-in to clusters that use the stamp's directory
     Kubelogin,
-    /// The kubeconfigs of clusters that were handed out: list them, and take one back
+    /// List the kubeconfigs of clusters that were handed out, and revoke one
     #[command(subcommand)]
     Credentials(Credentials),
     /// Run the node image's own kubectl as administrator of a cluster
     Kubectl(Kubectl),
     /// Print the end of a log: of the service, of a machine's agent, or of a process in a machine
     Logs(Logs),
-    /// List, show and abort what was asked of clusters
+    /// List, show and abort operations of clusters
     #[command(subcommand)]
     Operation(Operation),
-    /// The store that knows of all clusters: its copies, and the way back to one
+    /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),
-    /// Who has which role where: list, give and take away
+    /// Role assignments: list, create and delete
     #[command(subcommand)]
     Access(Access),
-    /// Who is known: users, groups, applications, and what they prove themselves with
+    /// The stamp's directory: users, groups, applications, and their credentials
     #[command(subcommand)]
     Identity(Identity),
-    /// Show what exists and is in no record of the store, and say what of it may go
+    /// Show resources that are in no record of the store, and allow their deletion
     #[command(subcommand)]
     Unknown(Unknown),
-    /// Go back to any second of a cluster: what can be restored, whether it can, and the way back
+    /// Backups of clusters: list restorable moments, preview a restore, and restore
     #[command(subcommand)]
     Backup(Backup),
-    /// Tell what happened to clusters and why; of deleted ones for a week
+    /// Show the events of clusters with their reasons; of deleted clusters for a week
     Events(Events),
     /// Build, list, move and verify node images
     #[command(subcommand)]
@@ -170,7 +170,7 @@ pub(crate) struct Up {
     #[arg(long, value_name = "VERSION")]
     pub(crate) kubernetes: Option<String>,
 
-    /// How the stamp is laid out; kept, so it need not be repeated
+    /// The layout of the stamp; kept, so it need not be repeated
     #[command(flatten)]
     pub(crate) layout: Layout,
 }
@@ -178,12 +178,12 @@ pub(crate) struct Up {
 /// Options that shape a stamp when it is made.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Layout {
-    /// Whether clusters may reach the outside: through this host, or not at all [default: host]
+    /// Outbound access of clusters: through this host, or none [default: host]
     #[arg(long, value_enum)]
     pub(crate) uplink: Option<UplinkArg>,
 
-    /// A range of this host's own networks or addresses that clusters may reach, e.g. 192.168.1.0/24; repeat it for more. What is given
-    /// replaces what was given before, none takes all of it back [default: none: private networks that the host has routes to, its
+    /// A range of this host's own networks or addresses that clusters may reach, e.g. 192.168.1.0/24; repeat it for more. The given ranges
+    /// replace earlier ones, none removes all [default: none: private networks that the host has routes to, its
     /// own addresses and cloud metadata are out of reach]
     #[arg(long, value_name = "CIDR")]
     pub(crate) uplink_allow: Vec<String>,
@@ -192,44 +192,44 @@ pub(crate) struct Layout {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// In whose words clients log in: Azure's (aad), which every client knows, or those of Azure Stack with AD FS (adfs), with which an
-    /// unmodified Azure CLI logs in at any port. Both are served always; this is the one that clients are told of [default: aad; a stamp
-    /// that an earlier release made keeps adfs]
+    /// The login protocol of clients: Azure's (aad), which every client supports, or that of Azure Stack with AD FS (adfs), with which an
+    /// unmodified Azure CLI logs in at any port. Both are always served; this one is announced to clients [default: aad; a stamp of an
+    /// earlier release keeps adfs]
     #[arg(long, value_enum)]
     pub(crate) identity: Option<IdentityArg>,
 
-    /// A domain whose names lead to this stamp; without one, addresses are used and no name service is needed
+    /// A domain whose names resolve to this stamp; without one, addresses are used and no name service is needed
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) domain: Option<String>,
 
-    /// Where backups of clusters are kept: a directory, best of another disk, or a bucket as
+    /// Where backups of clusters are kept: a directory, preferably on another disk, or a bucket as
     /// s3://BUCKET/PREFIX?endpoint=https://HOST:PORT&region=REGION&ca=FILE (all after ? may be left out; &allow_http=true
     /// allows an endpoint on another host without TLS)
     /// [default: beside the stamp's files]
     #[arg(long, value_name = "PLACE")]
     pub(crate) backups: Option<String>,
 
-    /// Where a copy of them is kept besides, some seconds behind: as --backups
+    /// Where a second copy of the backups is kept, some seconds behind; as --backups
     #[arg(long, value_name = "PLACE")]
     pub(crate) backups_copy: Option<String>,
 
-    /// How many hours kubeconfigs are good that are handed out, e.g. by `az aks get-credentials`; those that were handed out before keep
-    /// their end [default: 8]
+    /// Validity of kubeconfigs in hours, e.g. from `az aks get-credentials`; kubeconfigs that were handed out before keep their expiry
+    /// [default: 8]
     #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=720))]
     pub(crate) kubeconfig_hours: Option<u32>,
 
-    /// How much each subscription may ask for: clusters=NUMBER, nodes=NUMBER or cores=NUMBER; repeat it for more. What is not named
-    /// stays as it was, none takes all of them back [default: as much as this host has room for]
+    /// A quota of each subscription: clusters=NUMBER, nodes=NUMBER or cores=NUMBER; repeat it for more. Other quotas stay as they
+    /// are, none removes all [default: as much as this host has room for]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) limit: Vec<String>,
 
-    /// The key to the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
+    /// The key of the bucket: a file with the access key's id in the first line and the secret in the second. It is kept with the
     /// stamp's secrets
     #[arg(long, value_name = "FILE")]
     pub(crate) backups_key: Option<PathBuf>,
 }
 
-/// Whether a stamp's traffic may leave the host.
+/// Outbound access of a stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum UplinkArg {
     /// Through this host, translated to its address
@@ -238,12 +238,12 @@ pub(crate) enum UplinkArg {
     None,
 }
 
-/// In whose words clients log in.
+/// The login protocol of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum IdentityArg {
     /// Azure's
     Aad,
-    /// Those of Azure Stack with AD FS
+    /// That of Azure Stack with AD FS
     Adfs,
 }
 
@@ -251,7 +251,7 @@ pub(crate) enum IdentityArg {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 After `down` nothing of the stamp runs on this host: no process, mount, network namespace, link, \
-route, firewall rule or run file is left. What is on disk stays under /var/lib/landfall/STAMP: the \
+route, firewall rule or run file is left. Its files on disk stay under /var/lib/landfall/STAMP: the \
 stamp's keys, its store, and the disks of its machines. `landfall up` starts it all again, and \
 clusters come back with their data.
 
@@ -274,7 +274,7 @@ pub(crate) struct Serve {
     #[arg(long, hide = true)]
     pub(crate) background: bool,
 
-    /// How the stamp is laid out, if it is not made yet
+    /// The layout of the stamp, if it is not made yet
     #[command(flatten)]
     pub(crate) layout: Layout,
 }
@@ -308,8 +308,8 @@ Example:
   eval \"$(landfall az)\"
   az aks list -o table
 
-It logs in as the stamp's service principal, and prints what az needs to be told in every shell: the stamp's \
-certificate, and that it is not to ask Microsoft about the stamp (core.instance_discovery). The stamp has an \
+It logs in as the stamp's service principal, and prints the settings that az needs in every shell: the stamp's \
+certificate, and that az must not ask Microsoft about the stamp (core.instance_discovery). The stamp has an \
 administrator, too, who can log in with a device code: az login --use-device-code. The name is \
 admin@landfall.internal (admin@DOMAIN with --domain), the password in secrets/administrator in the stamp's directory.")]
 pub(crate) struct Az {
@@ -329,7 +329,7 @@ Example:
   landfall kubeconfig > cluster.kubeconfig
   kubectl --kubeconfig cluster.kubeconfig get nodes
 
-It is good for hours (`landfall up --kubeconfig-hours`), and can be taken back: landfall credentials revoke. Of a cluster
+It is valid for hours (`landfall up --kubeconfig-hours`), and can be revoked: landfall credentials revoke. Of a cluster
 whose local accounts are disabled, it is the operator's own, for an hour.")]
 pub(crate) struct Kubeconfig {
     /// Which cluster, as NAME or GROUP/NAME; may be left out where there is only one
@@ -351,7 +351,7 @@ pub(crate) struct Kubectl {
     #[arg(long, value_name = "CLUSTER")]
     pub(crate) cluster: Option<String>,
 
-    /// What kubectl is to do
+    /// Arguments of kubectl
     #[arg(
         value_name = "ARGUMENTS",
         trailing_var_arg = true,
@@ -377,7 +377,7 @@ pub(crate) struct Logs {
     #[arg(requires = "of")]
     pub(crate) process: Option<String>,
 
-    /// How many lines
+    /// Number of lines
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) lines: u32,
 }
@@ -387,7 +387,7 @@ pub(crate) struct Logs {
 pub(crate) enum Unknown {
     /// List machines, networks and backups that are in no record of the store: it is new, or older than they are
     List,
-    /// Say that one of them may go: a machine goes with its disk, a backup seven days after its newest change
+    /// Allow the deletion of one: a machine goes with its disk, a backup seven days after its newest change
     Delete {
         /// Its name, as the list has it
         name: String,
@@ -401,7 +401,7 @@ pub(crate) enum Unknown {
 /// `landfall operation`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operation {
-    /// List operations, the newest first, with how far they are; ended ones for a week
+    /// List operations with their progress, the newest first; ended ones for a week
     List {
         /// A cluster, as NAME or GROUP/NAME [default: all]
         cluster: Option<String>,
@@ -410,30 +410,30 @@ pub(crate) enum Operation {
         #[arg(long)]
         active: bool,
     },
-    /// Show one operation: how far it is, what it waits for, why it failed
+    /// Show one operation: its progress, its obstacles, its error
     Show {
         /// Its id, or the beginning of it
         operation: String,
     },
-    /// Abort what is running for a cluster, as `az aks operation-abort` does
+    /// Abort the running operations of a cluster, as `az aks operation-abort` does
     Abort(OperationAbort),
 }
 
 /// `landfall operation abort`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What is asked for returns to what was reached last: a pool being scaled goes back to the number of nodes it had.
+The desired state returns to the state reached last: a pool being scaled goes back to the number of nodes it had.
 A cluster that is being created is emptied and stays visible as Canceled; a new pool stays visible without nodes.
 The next request is accepted as always. Deletions cannot be taken back.")]
 pub(crate) struct OperationAbort {
     /// The cluster, as NAME or GROUP/NAME
     pub(crate) cluster: String,
 
-    /// Only what is running for this pool
+    /// Only the running operations of this pool
     #[arg(long, value_name = "POOL")]
     pub(crate) pool: Option<String>,
 
-    /// Do not wait until everything is back
+    /// Do not wait until the earlier state is reached
     #[arg(long)]
     pub(crate) no_wait: bool,
 }
@@ -448,11 +448,11 @@ pub(crate) struct Events {
     /// A cluster, as NAME or GROUP/NAME [default: all]
     pub(crate) cluster: Option<String>,
 
-    /// Go on telling what happens, until interrupted
+    /// Print new events until interrupted
     #[arg(long, short)]
     pub(crate) follow: bool,
 
-    /// How many of the last ones
+    /// Number of events, the last ones
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) lines: u32,
 }

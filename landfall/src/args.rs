@@ -7,6 +7,7 @@ mod backup;
 mod credentials;
 mod identity;
 mod image;
+mod subscription;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
@@ -21,6 +22,7 @@ pub(crate) use identity::{
     ServicePrincipal, User, UserCreate,
 };
 pub(crate) use image::{Image, ImageBuild, SourceArg};
+pub(crate) use subscription::Subscription;
 
 /// Azure Kubernetes Service on your own machines.
 #[derive(Debug, Parser)]
@@ -121,6 +123,9 @@ pub(crate) enum Command {
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),
+    /// Subscriptions, and whether anything may be changed in them: list, disable and enable
+    #[command(subcommand)]
+    Subscription(Subscription),
     /// Role assignments: list, create and delete
     #[command(subcommand)]
     Access(Access),
@@ -385,9 +390,9 @@ pub(crate) struct Logs {
 /// `landfall unknown`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Unknown {
-    /// List machines, networks and backups that are in no record of the store: it is new, or older than they are
+    /// List machines, networks, volumes and backups that are in no record of the store: it is new, or older than they are
     List,
-    /// Allow the deletion of one: a machine goes with its disk, a backup seven days after its newest change
+    /// Allow the deletion of one: a machine goes with its disk, a volume with its content, a backup seven days after its newest change
     Delete {
         /// Its name, as the list has it
         name: String,

@@ -4,7 +4,9 @@
 
 use arm_wire::PrincipalKind;
 use base_env::Env;
-use control_records::{FirstPrincipalRecord, PrincipalRecord, StampRecord, SubscriptionRecord, access, key};
+use control_records::{
+    FirstPrincipalRecord, PrincipalRecord, StampRecord, SubscriptionRecord, SubscriptionState, access, key,
+};
 use control_store::{Store, StoreError, Txn, get_record, put_record};
 use identity::{IdentityError, NewPrincipal, Secret, create_principal, find_principal, is_outdated};
 use jiff::Timestamp;
@@ -72,6 +74,7 @@ pub async fn records(
             tenant_id: config.tenant.clone(),
             registered: Vec::new(),
             unregistered: Vec::new(),
+            state: SubscriptionState::Enabled,
             created_at,
         };
         write_new(store, &name, &record).await?;

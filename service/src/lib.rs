@@ -50,7 +50,7 @@ use providers_containerservice::{BackupApi, BackupReader, ContainerService, Hist
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
 use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
-use providers_resources::{Features, ResourcesConfig, ResourcesProvider};
+use providers_resources::{Features, ResourcesConfig, ResourcesProvider, Subscriptions};
 use tokio::sync::watch;
 
 pub use contain::contain;
@@ -305,6 +305,7 @@ impl Service {
         tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
         let tokens = Arc::new(tokens);
         let identity: Arc<dyn Provider> = Arc::new(IdentityApi::new(Arc::clone(&tokens)));
+        let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(Arc::clone(&store)));
         let providers = vec![
             Arc::clone(&clusters),
             resources,
@@ -317,6 +318,7 @@ impl Service {
             own,
             backups,
             identity,
+            subscriptions,
         ];
         let routes = providers.iter().flat_map(|provider| {
             let routes = provider.routes().into_iter();

@@ -15,8 +15,8 @@ use base_env::Env;
 use base_sealer::Sealer;
 use control_loops::Settings;
 use control_records::{
-    ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, StoreRecord, SubscriptionRecord, key,
-    migrate::FORMAT,
+    ClusterRecord, Epoch, FormatRecord, MachineRecord, OperationRecord, StoreRecord, SubscriptionRecord,
+    SubscriptionState, key, migrate::FORMAT,
 };
 use control_store::{Store, Txn, put_record};
 use fabric_api::Fabric as _;
@@ -129,6 +129,7 @@ impl Stamp {
             tenant_id: TENANT.to_owned(),
             registered: Vec::new(),
             unregistered: Vec::new(),
+            state: SubscriptionState::Enabled,
             created_at: env.clock.now(),
         };
         let txn = Txn::default()

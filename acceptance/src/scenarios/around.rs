@@ -18,7 +18,7 @@ const FIRST: &str = "landfall";
 const GUIDE: &str = include_str!("../../../docs/guides/quotas.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
-    let [usages, limit, scale, lift, providers] = guide::exactly(GUIDE)?;
+    let [usages, limit, scale, lift, subscriptions, providers] = guide::exactly(GUIDE)?;
     let follow = |script: &str| run(&mut shell(stamp, az, script)?);
     journal.step(
         "around",
@@ -73,6 +73,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             );
             follow(&lift).map(drop)
         },
+    )?;
+    journal.step(
+        "around",
+        "the guide's subscription: disabled, it is read and nothing is made in it",
+        || disabled(stamp, az, &subscriptions),
     )?;
     journal.step(
         "around",
@@ -317,6 +322,48 @@ fn networks(stamp: &Stamp, az: &Az, nodes: &str) -> Result<()> {
     Ok(())
 }
 
+/// A subscription is disabled and enabled again, by the lines of the guide's block.
+fn disabled(stamp: &Stamp, az: &Az, block: &str) -> Result<()> {
+    let lines: Vec<&str> = block.lines().collect();
+    let [list, disable, enable] = lines[..] else {
+        anyhow::bail!("the guide says something else: {block}");
+    };
+    let follow = |line: &str| run(&mut shell(stamp, az, line)?);
+    let listed = |state: &str| -> Result<()> {
+        let told = follow(list)?;
+        ensure!(told.contains(state), "{told}");
+        Ok(())
+    };
+    listed("Enabled")?;
+    follow(disable)?;
+    let looked = (|| -> Result<()> {
+        listed("Disabled")?;
+        let late = ["group", "create", "--name", "late", "--location", "local"];
+        let get = [
+            "aks",
+            "get-credentials",
+            "--resource-group",
+            FIRST,
+            "--name",
+            FIRST,
+            "--admin",
+            "--file",
+            "late.kubeconfig",
+        ];
+        for refused in [&late[..], &get[..]] {
+            let said = az.fails(refused)?;
+            ensure!(said.contains("ReadOnlyDisabledSubscription"), "az says: {said}");
+        }
+        let cluster = az.json(&["aks", "show", "--resource-group", FIRST, "--name", FIRST])?;
+        ensure!(cluster["powerState"]["code"] == "Running", "{cluster}");
+        Ok(())
+    })();
+    // Whatever was seen: what comes after has to be able to write.
+    follow(enable)?;
+    looked?;
+    listed("Enabled")
+}
+
 /// A shell that runs commands of the guide.
 fn shell(stamp: &Stamp, az: &Az, script: &str) -> Result<std::process::Command> {
     // The name is this run's; everything else of the command is the guide's.
@@ -354,9 +401,14 @@ mod tests {
 
     #[test]
     fn the_guide_has_the_blocks_that_are_followed() {
-        let [usages, limit, scale, lift, providers] = guide::exactly::<5>(GUIDE).unwrap();
+        let [usages, limit, scale, lift, subscriptions, providers] = guide::exactly::<6>(GUIDE).unwrap();
         assert!(usages.contains("list-usage") && limit.starts_with("landfall up --limit nodes=3"));
         assert!(scale.contains("nodepool scale") && lift.ends_with("--limit none\n"));
+        let words: Vec<&str> = subscriptions
+            .lines()
+            .filter_map(|line| line.strip_prefix("landfall subscription "))
+            .collect();
+        assert_eq!(words, ["list", "disable", "enable"]);
         assert!(providers.contains("provider unregister") && providers.contains("provider register"));
     }
 }

@@ -242,7 +242,113 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
         NAME,
         "while the service is away, who has a token is known and may what it could",
         || away(&walk, &as_shop),
+    )?;
+    journal.step(NAME, "a kubeconfig for old versions of kubectl", || {
+        old_format(&walk)
+    })?;
+    // The last: it ends the administrator's kubeconfig that the steps before go by.
+    journal.step(
+        NAME,
+        "without local accounts no certificate counts, whenever it was handed out",
+        || local_accounts(&walk),
     )
+}
+
+/// `az aks` of the cluster.
+fn aks<'a>(verb: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [
+        &["aks", verb, "--resource-group", GROUP, "--name", CLUSTER][..],
+        more,
+    ]
+    .concat()
+}
+
+/// What kubectl had a plug-in of its own for, until 1.26.
+fn old_format(walk: &Walk<'_>) -> Result<()> {
+    let file = walk.directory().join("azure.kubeconfig");
+    let name = file.to_string_lossy().into_owned();
+    let more = [
+        "--format",
+        "azure",
+        "--overwrite-existing",
+        "--file",
+        name.as_str(),
+    ];
+    run(&mut walk.az.command(&aks("get-credentials", &more)))?;
+    let written = std::fs::read_to_string(&file)?;
+    let tenant = walk.told("/tenantId")?;
+    for word in [
+        "auth-provider",
+        "name: azure",
+        "apiserver-id: 6dae42f8-4368-4678-94ff-3960e28e3630",
+        tenant,
+    ] {
+        ensure!(written.contains(word), "{word} is not in {written}");
+    }
+    for word in ["client-key-data", "token:", "exec:"] {
+        ensure!(!written.contains(word), "{word} is in {written}");
+    }
+    Ok(())
+}
+
+/// Gets an administrator's kubeconfig.
+fn get_admin(file: &str) -> Vec<&str> {
+    aks(
+        "get-credentials",
+        &["--admin", "--overwrite-existing", "--file", file],
+    )
+}
+
+/// Local accounts are disabled and enabled again.
+fn local_accounts(walk: &Walk<'_>) -> Result<()> {
+    let file = |name: &str| walk.directory().join(name).to_string_lossy().into_owned();
+    let (old, new) = (file("old.kubeconfig"), file("admin.kubeconfig"));
+    let nodes = |kubeconfig: &str| -> Result<std::process::Output> {
+        attempt(
+            walk.block("kubectl get nodes --output name")?
+                .env("KUBECONFIG", kubeconfig),
+        )
+    };
+    let refused = |kubeconfig: &str| -> Result<()> {
+        let output = nodes(kubeconfig)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && said.contains("Forbidden"),
+            "{}: {said}",
+            output.status
+        );
+        Ok(())
+    };
+    run(&mut walk.az.command(&get_admin(&old)))?;
+    let before = nodes(&old)?;
+    ensure!(before.status.success() && !before.stdout.is_empty(), "{before:?}");
+
+    let cluster = walk.az.json(&aks("update", &["--disable-local-accounts"]))?;
+    ensure!(cluster["disableLocalAccounts"] == true, "{cluster}");
+    wait_for(
+        "the old kubeconfig to be refused",
+        Duration::from_secs(180),
+        || refused(&old),
+    )?;
+    let said = walk.az.fails(&get_admin(&new))?;
+    ensure!(
+        said.contains(
+            "Getting static credential is not allowed because this cluster is set to disable local accounts"
+        ),
+        "{said}"
+    );
+
+    let cluster = walk.az.json(&aks("update", &["--enable-local-accounts"]))?;
+    ensure!(cluster["disableLocalAccounts"] == false, "{cluster}");
+    // A new one, in the place of the one that the steps before went by. It is granted before it is handed out.
+    run(&mut walk.az.command(&get_admin(&new)))?;
+    let after = nodes(&new)?;
+    ensure!(
+        after.status.success() && after.stdout == before.stdout,
+        "{after:?}"
+    );
+    // For good.
+    refused(&old)
 }
 
 /// kubelogin waits while a person enters its code.

@@ -8,7 +8,7 @@ use arm_edge::{Edge, EdgeConfig, ServerTls};
 use arm_kernel::{AccessControl, Authorizer, GroupReaper, Provider, ServiceLog};
 use arm_wire::PrincipalKind;
 use base_env::Env;
-use control_records::{SubscriptionRecord, access, key};
+use control_records::{SubscriptionRecord, SubscriptionState, access, key};
 use control_store::{Store, Txn, put_record};
 use identity::{
     EndpointTls, IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal,
@@ -40,6 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tenant_id: TENANT.to_owned(),
         registered: Vec::new(),
         unregistered: Vec::new(),
+        state: SubscriptionState::Enabled,
         created_at: env.clock.now(),
     };
     let key = key::subscription(SUBSCRIPTION);

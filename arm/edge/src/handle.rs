@@ -8,7 +8,7 @@ use arm_wire::{ArmError, Detail, ErrorCode, Principal, Request, Trace};
 use axum::body::Body;
 use base_connections::Place;
 use base_env::Elapsed;
-use control_records::{GroupRecord, SubscriptionRecord, key};
+use control_records::{GroupRecord, SubscriptionRecord, SubscriptionState, key};
 use control_store::{get_record, parse_record};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
@@ -29,6 +29,9 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest of the paths that are known as a whole ([`Edge::plain`]), with all the slashes that are taken for one each.
 const LONGEST_KNOWN: usize = "//metadata//endpoints".len();
+/// The one action that is done in a disabled subscription as well, and not Azure's: a kubeconfig that was handed out is taken back, which
+/// is a deletion in all but its method.
+const TAKES_BACK: Verb = Verb::Action("revoke");
 /// Forms of the token service are small.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
@@ -116,6 +119,13 @@ impl Edge {
             };
             self.inner.access.activity.record(activity).await;
         }
+        // Nobody's in particular: anybody can send as many as the network carries.
+        let stranger = answer.status() == StatusCode::UNAUTHORIZED && principal.is_none();
+        let told = if stranger {
+            self.inner.strangers.note(env.clock.monotonic())
+        } else {
+            Some(0)
+        };
         macro_rules! log_request {
             ($level:ident) => {
                 tracing::$level!(
@@ -126,6 +136,8 @@ impl Edge {
                     ms = u64::try_from((env.clock.monotonic() - started).as_millis()).unwrap_or(u64::MAX),
                     request_id,
                     client_request_id = client_id.as_deref().unwrap_or(""),
+                    address = address.map(tracing::field::display),
+                    left_out = told.filter(|left_out| *left_out > 0),
                     principal = principal
                         .as_ref()
                         .map_or("", |principal: &Principal| principal.object_id.as_str()),
@@ -133,10 +145,10 @@ impl Edge {
                 )
             };
         }
-        if poll {
-            log_request!(debug);
-        } else {
-            log_request!(info);
+        match told {
+            None => {}
+            Some(_) if poll => log_request!(debug),
+            Some(_) => log_request!(info),
         }
         if takes_gzip {
             answer = compress::gzip(answer).await;
@@ -292,8 +304,10 @@ impl Edge {
         // Of an operation that is asked for, the scope is looked at once it is known who may.
         if let Some(target) = &target {
             inner.check_scope(&path, &parts.method, target.is_group()).await?;
+        }
+        if let Some((target, route)) = target.as_ref().zip(route) {
             let namespace = target.provider.namespace();
-            inner.check_registered(&path, &parts.method, namespace).await?;
+            inner.check_subscription(&path, route.verb, namespace).await?;
         }
         // After all that says whether it is there, before anything is done with it.
         if let Some((action, scope)) = &asked {
@@ -440,22 +454,37 @@ impl Inner {
         })
     }
 
-    /// The subscription uses the provider, of which something is to be made or done. What is there is read and deleted all the same: there
-    /// is nothing, or it came at the moment in which the provider was given up.
-    async fn check_registered(
+    /// The subscription is enabled, and uses the provider of which something is to be made or done.
+    ///
+    /// What is there is read and deleted all the same. Of a provider that is given up there is nothing, or it came at that moment. Of
+    /// a disabled subscription Azure's documentation of subscription states says the same: PUT, PATCH and every POST are refused, those that
+    /// only read (`listClusterUserCredential`) among them, GET and DELETE go on; so does ARM's contract with resource providers, for `Suspended`.
+    async fn check_subscription(
         &self,
         path: &ResourcePath,
-        method: &Method,
+        verb: Verb,
         namespace: &str,
     ) -> Result<(), Failure> {
-        let (Some(subscription), &(Method::PUT | Method::PATCH | Method::POST)) =
-            (&path.subscription, method)
+        let (Some(subscription), Verb::Put | Verb::Patch | Verb::Action(_)) = (&path.subscription, verb)
         else {
             return Ok(());
         };
         let found = get_record::<SubscriptionRecord>(&*self.store, &key::subscription(subscription)).await;
-        let found = found.map_err(ArmError::internal)?;
-        if found.is_none_or(|found| found.value.uses(namespace)) {
+        let Some(found) = found.map_err(ArmError::internal)? else {
+            return Ok(());
+        };
+        if found.value.state == SubscriptionState::Disabled && verb != TAKES_BACK {
+            // Word for word: clients have it in their own help, and people search for it.
+            return Err(ArmError::new(
+                ErrorCode::READ_ONLY_DISABLED_SUBSCRIPTION,
+                format!(
+                    "The subscription '{subscription}' is disabled and therefore marked as read only. You cannot perform any write actions \
+                     on this subscription until it is re-enabled."
+                ),
+            )
+            .into());
+        }
+        if found.value.uses(namespace) {
             return Ok(());
         }
         // Clients read the namespace out of these words.

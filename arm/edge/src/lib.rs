@@ -2,9 +2,9 @@
 //!
 //! Owns the order of checks, headers, error bodies, the endpoints document, and the listener with TLS; which provider answers is the
 //! kernel's ([`Registry`]), what is below `/graph` is the directory's (`identity/graph`). Always true: every answer has `x-ms-request-id`; every error below ARM paths has
-//! ARM's form; a request reaches a provider only with a valid token, a known api-version, the permission of its row, an existing subscription and
-//! (but for the group itself) an existing resource group, and a JSON object where it has a body; a fault or panic of a
-//! provider becomes a 500 whose cause is in the log and nowhere else. Knows no Kubernetes.
+//! ARM's form; a request reaches a provider only with a valid token, a known api-version, the permission of its row, an existing subscription
+//! (an enabled one, where something is made or changed) and (but for the group itself) an existing resource group, and a JSON object where
+//! it has a body; a fault or panic of a provider becomes a 500 whose cause is in the log and nowhere else. Knows no Kubernetes.
 //!
 //! Called by: the binary ([`Edge::serve`]) and tests ([`Edge::router`]).
 
@@ -19,6 +19,7 @@ mod operations;
 mod published;
 mod query;
 mod serve;
+mod strangers;
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,6 +28,8 @@ use base_env::Env;
 use control_store::Store;
 use identity::TokenService;
 use identity_graph::Graph;
+
+use self::strangers::Strangers;
 
 pub use body::MAX_BODY_BYTES;
 pub use published::{Published, PublishedError};
@@ -61,6 +64,7 @@ struct Inner {
     graph: Graph,
     access: AccessControl,
     published: OnceLock<Arc<dyn Published>>,
+    strangers: Strangers,
 }
 
 impl Edge {
@@ -90,6 +94,7 @@ impl Edge {
                 graph,
                 access,
                 published: OnceLock::new(),
+                strangers: Strangers::default(),
             }),
         }
     }

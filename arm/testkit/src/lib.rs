@@ -10,7 +10,7 @@ use arm_kernel::{AccessControl, GroupReaper, Provider};
 use arm_wire::PrincipalKind;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
-use control_records::{SubscriptionRecord, access, key};
+use control_records::{SubscriptionRecord, SubscriptionState, access, key};
 use control_store::{Store, Txn, put_record};
 use identity::{IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, TokenService, create_principal};
 use providers_resources::{ResourcesConfig, ResourcesProvider};
@@ -123,6 +123,7 @@ impl Stamp {
                 tenant_id: TENANT.to_owned(),
                 registered: Vec::new(),
                 unregistered: Vec::new(),
+                state: SubscriptionState::Enabled,
                 created_at: env.clock.now(),
             };
             write(

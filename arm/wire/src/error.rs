@@ -236,6 +236,10 @@ codes! {
     SUBSCRIPTION_NOT_FOUND = "SubscriptionNotFound" 404,
         "There is no such subscription.",
         "`az account list` shows yours.";
+    /// Nothing is changed in the subscription.
+    READ_ONLY_DISABLED_SUBSCRIPTION = "ReadOnlyDisabledSubscription" 409,
+        "The operator of the stamp has disabled the subscription: it is read, and what is in it can be deleted, and nothing else.",
+        "Ask the operator to enable it again (`landfall subscription enable`).";
     /// The subscription does not use the provider.
     MISSING_SUBSCRIPTION_REGISTRATION = "MissingSubscriptionRegistration" 409,
         "The subscription has unregistered the resource provider.",

@@ -111,8 +111,32 @@ pub struct SubscriptionRecord {
     /// Resource providers that the subscription does not use, lower case: what needs one is refused until it is registered again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unregistered: Vec<String>,
+    /// What may be done in it. Records of before have none: nothing was ever disabled then.
+    #[serde(default)]
+    pub state: SubscriptionState,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// What may be done in a subscription, in ARM's words. Azure's other states (`Warned`, `PastDue`, `Expired`) tell of bills, and nobody gets
+/// one here; a subscription that is deleted has no record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SubscriptionState {
+    /// Everything.
+    #[default]
+    Enabled,
+    /// It is read, and what is in it can be deleted; nothing is made or changed.
+    Disabled,
+}
+
+impl SubscriptionState {
+    /// As ARM names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "Enabled",
+            Self::Disabled => "Disabled",
+        }
+    }
 }
 
 /// Namespaces that nobody registers, lower case: what a subscription is managed with, and the stamp's own.

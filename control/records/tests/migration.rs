@@ -15,8 +15,8 @@ use cluster_spec::{ClusterSpec, PoolSpec};
 use control_records::{
     ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, LoginRecord, MachineRecord,
     MigrateError, NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part,
-    PrincipalRecord, SealedRecord, Work, access, access::AssignmentRecord, directory, events, key, migrate,
-    migrate::FORMAT,
+    PrincipalRecord, SealedRecord, SubscriptionRecord, SubscriptionState, Work, access,
+    access::AssignmentRecord, directory, events, key, migrate, migrate::FORMAT,
 };
 use control_store::{
     Changes, Revision, Store, StoreError, Txn, Versioned, get_record, list_records, put_record,
@@ -507,6 +507,22 @@ fn specs(all: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Value>> {
         specs.insert(uid.to_owned(), own);
     }
     specs
+}
+
+#[tokio::test]
+async fn a_subscription_of_before_can_be_changed_in() {
+    for store in [first().await, second().await, third().await] {
+        migrate(&store).await.unwrap();
+        let (all, _) = list_records::<SubscriptionRecord>(&store, key::SUBSCRIPTIONS)
+            .await
+            .unwrap();
+        assert!(!all.is_empty());
+        for (key, found) in all {
+            assert_eq!(found.value.state, SubscriptionState::Enabled, "{key}");
+        }
+    }
+    let disabled = SubscriptionState::Disabled;
+    assert_eq!(json!(disabled), disabled.as_str());
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ pub(crate) mod operation;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod store;
+pub(crate) mod subscription;
 pub(crate) mod unknown;
 pub(crate) mod up;
 

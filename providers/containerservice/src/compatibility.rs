@@ -127,7 +127,8 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     page.push_str(
         "\n## Networks\n\n\
          Of `Microsoft.Network`: what each cluster has, in the group of its nodes: its VNET and the subnet of its nodes, the addresses that it has \
-         leased, what stands before its API server, the rules that hold for its nodes, the routes to its pods; and the virtual networks, subnets and \
+         leased, what stands before its API server and before its Services of type LoadBalancer (`kubernetes`, `kubernetes-internal`: frontends and \
+         nodes; ports are the cluster's to tell, so there are no rules and no probes), the rules that hold for its nodes, the routes to its pods; and the virtual networks, subnets and \
          network security groups that tenants make. Clusters can be put into those subnets (`vnetSubnetID`, [guide](../guides/networks.md)); rules of \
          security groups that subnets go by hold for the nodes in them.\n\n",
     );

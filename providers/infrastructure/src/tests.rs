@@ -9,12 +9,10 @@ use base_env::Env;
 use cluster_spec::{PodNetworking, testkit};
 use control_records::{
     Assignment, ClusterRecord, GroupRecord, Healing, HostId, MachineRecord, ObservedRecord, RepairStep,
-    Reported, Role, Work,
-    balancer::BalancerRecord,
-    directory, key,
+    Reported, Role, Work, directory, key,
     usage::{Limits, Room},
 };
-use control_store::{Store, Txn, get_record, put_record};
+use control_store::{Store, Txn, put_record};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
@@ -40,7 +38,7 @@ pub(crate) struct Asked {
     registry: Registry,
 }
 
-fn at() -> Timestamp {
+pub(crate) fn at() -> Timestamp {
     AT.parse().unwrap()
 }
 
@@ -181,7 +179,7 @@ impl Asked {
     }
 
     /// Asks with GET, `path` below the subscription; the error's body where it is refused.
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         self.ask(http::Method::GET, path, Value::Null).await
     }
 
@@ -237,7 +235,7 @@ impl Asked {
         target.provider.delete_resource_group("s", group).await.unwrap()
     }
 
-    async fn names(&self, path: &str) -> Vec<String> {
+    pub(crate) async fn names(&self, path: &str) -> Vec<String> {
         let list = self.get(path).await;
         let items = list["value"].as_array().unwrap_or_else(|| panic!("{list}"));
         items
@@ -248,7 +246,7 @@ impl Asked {
 }
 
 const COMPUTE: &str = "resourceGroups/MC/providers/Microsoft.Compute";
-const NETWORK: &str = "resourceGroups/mc/providers/Microsoft.Network";
+pub(crate) const NETWORK: &str = "resourceGroups/mc/providers/Microsoft.Network";
 
 #[tokio::test]
 async fn pools_are_scale_sets_and_nodes_their_instances() {
@@ -356,42 +354,6 @@ async fn machines_of_a_stopped_cluster_are_deallocated() {
     );
     let disks = asked.get(&format!("{COMPUTE}/disks")).await;
     assert_eq!(disks["value"][0]["properties"]["diskState"], "Reserved");
-}
-
-#[tokio::test]
-async fn the_address_of_a_service_is_one_of_the_clusters() {
-    let asked = Asked::new(false, PodNetworking::AzureOverlay).await;
-    let service = |uid: &str, internal, address: &str| BalancerRecord {
-        v: 1,
-        uid: uid.to_owned(),
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-        address: address.parse().unwrap(),
-        internal,
-        created_at: at(),
-    };
-    let own = key::observed("u1");
-    let observed = get_record::<ObservedRecord>(&*asked.store, &own).await.unwrap();
-    let observed = ObservedRecord {
-        balanced: true,
-        ..observed.unwrap().value
-    };
-    let outside = service("0b3f9d1e-7c55-4c0a-9a55-1f6f0a6b7c8d", false, "100.64.8.7");
-    let inside = service("1b3f9d1e-7c55-4c0a-9a55-1f6f0a6b7c8d", true, "10.224.255.254");
-    let txn = [outside, inside]
-        .iter()
-        .fold(Txn::default().with(put_record(own, &observed)), |txn, record| {
-            txn.with(put_record(BalancerRecord::key("u1", &record.uid), record))
-        });
-    asked.store.txn(txn).await.unwrap();
-    let name = "kubernetes-a0b3f9d1e7c554c0a9a551f6f0a6b7c8";
-    assert_eq!(
-        asked.names(&format!("{NETWORK}/publicIPAddresses")).await,
-        ["kube-apiserver", "aks-outbound", name]
-    );
-    let address = asked.get(&format!("{NETWORK}/publicIPAddresses/{name}")).await;
-    assert_eq!(address["properties"]["ipAddress"], "100.64.8.7");
-    assert_eq!(address["tags"]["k8s-azure-service"], "shop/web");
 }
 
 #[tokio::test]

@@ -1,13 +1,15 @@
 //! `Microsoft.ManagedIdentity`: identities that are resources, each a real principal, and the federated credentials that they log in with.
 //!
 //! Always true: an identity's record and its principal are made in one transaction and removed in one; `principalId` and `clientId` are in
-//! the answer that makes it and stay; a federated credential is a credential of the principal and is kept nowhere else.
+//! the answer that makes it and stay; a federated credential is a credential of the principal and is kept nowhere else. The identity that
+//! goes with a resource (`identities/default`) is that resource's: it is only shown here.
 //!
 //! Called by: the edge.
 
 mod body;
 mod federated;
 mod identities;
+mod system;
 
 use std::sync::Arc;
 
@@ -81,17 +83,8 @@ impl Host for ManagedIdentity {
 impl Namespace for ManagedIdentity {
     const NAME: &'static str = NAMESPACE;
     const TYPES: &'static [&'static ResourceType<Self>] =
-        &[&identities::TYPE, &federated::TYPE, &SYSTEM_ASSIGNED, &OPERATIONS];
+        &[&identities::TYPE, &federated::TYPE, &system::TYPE, &OPERATIONS];
 }
-
-/// The identity of any resource, read at the resource.
-const SYSTEM_ASSIGNED: ResourceType<ManagedIdentity> = ResourceType {
-    path: "identities",
-    versions: API_VERSIONS,
-    schema: None,
-    members: None,
-    operations: &[Operation::not_yet(Verb::Get, "SystemAssignedIdentities_GetByScope").at(Scope::Resource)],
-};
 
 const OPERATIONS: ResourceType<ManagedIdentity> = ResourceType {
     path: "operations",

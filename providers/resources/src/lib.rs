@@ -9,6 +9,7 @@ mod features;
 mod groups;
 mod moves;
 mod providers;
+mod states;
 mod subscriptions;
 mod tags;
 mod types;
@@ -22,6 +23,7 @@ use base_env::Env;
 use control_store::{Store, StoreError};
 
 pub use features::{FEATURES_NAMESPACE, Features};
+pub use states::{SUBSCRIPTIONS_API_VERSIONS, SUBSCRIPTIONS_NAMESPACE, Subscriptions};
 
 /// The namespace.
 pub const NAMESPACE: &str = "Microsoft.Resources";

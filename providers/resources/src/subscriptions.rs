@@ -4,7 +4,7 @@ use arm_ids::subscription_id;
 use arm_kernel::Items;
 use arm_wire::{ArmError, ErrorCode, Request, Response};
 use control_records::{SubscriptionRecord, key};
-use control_store::{Stored, get_record, list_records};
+use control_store::{Store, Stored, get_record, list_records};
 use serde_json::{Value, json};
 
 use crate::{ResourcesProvider, store_error, subscription};
@@ -53,16 +53,21 @@ impl ResourcesProvider {
 
     /// A subscription.
     pub(crate) async fn subscription(&self, id: &str) -> Result<Stored<SubscriptionRecord>, ArmError> {
-        let found = get_record(&*self.store, &key::subscription(id))
-            .await
-            .map_err(store_error)?;
-        found.ok_or_else(|| {
-            ArmError::new(
-                ErrorCode::SUBSCRIPTION_NOT_FOUND,
-                format!("The subscription '{id}' could not be found."),
-            )
-        })
+        find(&*self.store, id).await
     }
+}
+
+/// A subscription.
+pub(crate) async fn find(store: &dyn Store, id: &str) -> Result<Stored<SubscriptionRecord>, ArmError> {
+    let found = get_record(store, &key::subscription(id))
+        .await
+        .map_err(store_error)?;
+    found.ok_or_else(|| {
+        ArmError::new(
+            ErrorCode::SUBSCRIPTION_NOT_FOUND,
+            format!("The subscription '{id}' could not be found."),
+        )
+    })
 }
 
 fn subscription_body(record: &SubscriptionRecord) -> Value {
@@ -71,7 +76,7 @@ fn subscription_body(record: &SubscriptionRecord) -> Value {
         "subscriptionId": record.id,
         "tenantId": record.tenant_id,
         "displayName": record.display_name,
-        "state": "Enabled",
+        "state": record.state.as_str(),
         "authorizationSource": "RoleBased",
         "managedByTenants": [],
         "subscriptionPolicies": {

@@ -6,7 +6,7 @@ use control_records::activity::{self, ActivityStatus};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::fixture::{APPLICATION, Answer, SUBSCRIPTION, Stamp, group, thing};
+use crate::fixture::{APPLICATION, Answer, DISABLED, SUBSCRIPTION, Stamp, VERSION, group, thing};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_permission_does_not_reach_its_provider_and_learns_nothing() {
@@ -185,6 +185,109 @@ async fn refusals_that_come_too_fast_do_not_cost_a_commit_each() {
     stamp.env.clock.sleep(Duration::from_secs(11)).await;
     stamp.arm("PUT", &group("bad*name"), Some(json!({}))).await;
     assert_eq!(log().await, 102);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_disabled_subscription_nothing_is_made_or_changed() {
+    let stamp = Stamp::new().await;
+    stamp.disabled().await;
+    stamp.group("g").await;
+    let of = |path: &str| path.replace(SUBSCRIPTION, DISABLED);
+    let state = async |id: &str| {
+        let found = stamp.get(&format!("/subscriptions/{id}?{VERSION}")).await;
+        let listed = stamp.get(&format!("/subscriptions?{VERSION}")).await;
+        let listed = listed.body["value"].as_array().unwrap().clone();
+        assert!(listed.contains(&found.body), "{listed:?}");
+        found.body["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(DISABLED).await, "Disabled");
+    // Every verb, and whether it goes on.
+    for (method, path, goes_on) in [
+        ("GET", group("g"), true),
+        ("HEAD", group("g"), true),
+        ("PUT", group("g"), false),
+        ("PATCH", group("g"), false),
+        ("GET", thing("things"), true),
+        ("GET", thing("things/t"), true),
+        ("PUT", thing("things/t"), false),
+        ("POST", thing("things/t/poke"), false),
+        // Not to be mistaken for what takes a credential back.
+        ("POST", thing("things/t/link"), false),
+        ("DELETE", thing("things/t"), true),
+        ("DELETE", group("g"), true),
+    ] {
+        let body = matches!(method, "PUT" | "PATCH").then(|| json!({ "location": "local" }));
+        let enabled = stamp.arm(method, &path, body.clone()).await;
+        assert!(enabled.status.is_success(), "{method} {path}: {}", enabled.text);
+        let answer = stamp.arm(method, &of(&path), body).await;
+        if goes_on {
+            assert_eq!(answer.status, enabled.status, "{method} {path}: {}", answer.text);
+            continue;
+        }
+        assert_eq!(
+            (answer.status, answer.code()),
+            (StatusCode::CONFLICT, "ReadOnlyDisabledSubscription"),
+            "{method} {path}"
+        );
+        assert_eq!(
+            answer.body["error"]["message"],
+            format!(
+                "The subscription '{DISABLED}' is disabled and therefore marked as read only. You cannot perform any write actions on this \
+                 subscription until it is re-enabled."
+            )
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_write_does_not_learn_that_a_subscription_is_disabled() {
+    let stamp = Stamp::new().await;
+    stamp.disabled().await;
+    let forbidden = "Microsoft.Test/things/write";
+    stamp.guard.forbidden.lock().unwrap().push(forbidden);
+    let path = thing("things/t").replace(SUBSCRIPTION, DISABLED);
+    let answer = stamp.arm("PUT", &path, Some(json!({}))).await;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (StatusCode::FORBIDDEN, "AuthorizationFailed")
+    );
+    assert!(!answer.text.contains("disabled"), "{}", answer.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_disables_a_subscription_and_enables_it_again() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    let say = async |word: &str| {
+        let path = format!(
+            "/providers/Landfall.Subscription/subscriptions/{SUBSCRIPTION}/{word}?api-version=2026-11-01"
+        );
+        stamp.arm("POST", &path, None).await
+    };
+    // Said twice, it is so all the same, and nothing is written for it.
+    for (word, state, status) in [
+        ("enable", "Enabled", StatusCode::OK),
+        ("disable", "Disabled", StatusCode::CONFLICT),
+        ("disable", "Disabled", StatusCode::CONFLICT),
+        ("enable", "Enabled", StatusCode::OK),
+    ] {
+        let said = say(word).await;
+        assert_eq!(
+            (said.status, &said.body["state"]),
+            (StatusCode::OK, &json!(state)),
+            "{}",
+            said.text
+        );
+        let read = stamp
+            .get(&format!("/subscriptions/{SUBSCRIPTION}?{VERSION}"))
+            .await;
+        assert_eq!(read.body["state"], state);
+        let put = stamp.arm("PUT", &thing("things/t"), Some(json!({}))).await;
+        assert_eq!(put.status, status, "{word}: {}", put.text);
+    }
+    let forbidden = "Landfall.Subscription/subscriptions/enable/action";
+    stamp.guard.forbidden.lock().unwrap().push(forbidden);
+    assert_eq!(say("enable").await.code(), "AuthorizationFailed");
 }
 
 #[tokio::test(start_paused = true)]

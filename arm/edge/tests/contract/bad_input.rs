@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::fixture::{SUBSCRIPTION, Stamp};
+use crate::fixture::{DISABLED, SUBSCRIPTION, Stamp};
 
 /// method, path, token, content type, body, status, code, target, words; `-` for nothing
 const TABLE: &str = include_str!("bad_input.tsv");
@@ -23,6 +23,7 @@ fn body(text: &str) -> Body {
 async fn every_bad_request_has_its_status_code_and_target() {
     let stamp = Stamp::new().await;
     stamp.group("g").await;
+    stamp.disabled().await;
     let old = stamp.token.clone();
     stamp.env.clock.sleep(std::time::Duration::from_secs(3600)).await;
     let good = stamp.login().await;
@@ -46,7 +47,7 @@ async fn every_bad_request_has_its_status_code_and_target() {
         let status: u16 = status.parse().unwrap();
         let mut request = http::Request::builder()
             .method(method)
-            .uri(path.replace("{s}", SUBSCRIPTION))
+            .uri(path.replace("{s}", SUBSCRIPTION).replace("{d}", DISABLED))
             .header("host", "arm.example.test");
         request = match token {
             "none" => request,

@@ -16,20 +16,22 @@ use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use base_env::Env;
 use base_sealer::Sealer;
-use control_records::{GroupRecord, SubscriptionRecord, key};
+use control_records::{GroupRecord, SubscriptionRecord, SubscriptionState, key};
 use control_store::{Store, Txn, get_record, put_record};
 use http::{HeaderMap, StatusCode};
 use identity::{
     IdentityApi, IdentityConfig, NewPrincipal, Secret, Shape, SigningKey, SigningKeys, TokenService,
     create_principal,
 };
-use providers_resources::{ResourcesConfig, ResourcesProvider};
+use providers_resources::{ResourcesConfig, ResourcesProvider, Subscriptions};
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
 use tower::ServiceExt as _;
 
 pub(crate) const TENANT: &str = "7b9c1c7e-0f5a-4f7a-9c39-6a1f0c5d2e01";
 pub(crate) const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
+/// A subscription that is disabled, see [`Stamp::disabled`].
+pub(crate) const DISABLED: &str = "d15ab1ed-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 pub(crate) const APPLICATION: &str = "c0ffee00-1111-4222-8333-444455556666";
 pub(crate) const SECRET: &str = "an application's secret";
 pub(crate) const USER: &str = "ada@example.test";
@@ -97,6 +99,7 @@ impl Stamp {
             tenant_id: TENANT.to_owned(),
             registered: Vec::new(),
             unregistered: Vec::new(),
+            state: SubscriptionState::Enabled,
             created_at: env.clock.now(),
         };
         let key = key::subscription(SUBSCRIPTION);
@@ -145,6 +148,7 @@ impl Stamp {
             .chain([
                 Arc::new(own) as Arc<dyn Provider>,
                 Arc::new(IdentityApi::new(Arc::clone(&identity))),
+                Arc::new(Subscriptions::new(Arc::clone(&store))),
             ])
             .collect();
         let guard = Arc::new(Guard {
@@ -236,6 +240,35 @@ impl Stamp {
             .arm("PUT", &group(name), Some(json!({ "location": "local" })))
             .await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    }
+
+    /// Makes another subscription, with the group `g`, which is disabled.
+    pub(crate) async fn disabled(&self) {
+        let now = self.env.clock.now();
+        let subscription = SubscriptionRecord {
+            v: 1,
+            id: DISABLED.to_owned(),
+            display_name: "Example that is disabled".to_owned(),
+            tenant_id: TENANT.to_owned(),
+            registered: Vec::new(),
+            unregistered: Vec::new(),
+            state: SubscriptionState::Disabled,
+            created_at: now,
+        };
+        let group = GroupRecord {
+            v: 1,
+            subscription: DISABLED.to_owned(),
+            name: "g".to_owned(),
+            location: "local".to_owned(),
+            tags: std::collections::BTreeMap::new(),
+            managed_by: None,
+            deleting: false,
+            created_at: now,
+        };
+        let txn = Txn::default()
+            .with(put_record(key::subscription(DISABLED), &subscription))
+            .with(put_record(key::group(DISABLED, "g"), &group));
+        self.store.txn(txn).await.unwrap();
     }
 
     /// Whether a group's record is there.

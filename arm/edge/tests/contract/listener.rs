@@ -150,9 +150,12 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_ends_no_other() {
     server.abort();
 }
 
+/// What a client of HTTP/2 says first: the preface, and settings of none.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 /// A stamp that listens, and how to connect to it.
-struct Listening {
-    stamp: Stamp,
+pub(crate) struct Listening {
+    pub(crate) stamp: Stamp,
     address: SocketAddr,
     roots: RootCertStore,
     server: JoinHandle<Result<(), ServeError>>,
@@ -165,7 +168,7 @@ impl Drop for Listening {
 }
 
 impl Listening {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let stamp = Stamp::new().await;
         let now = base_env::Env::system().clock.now();
         let tls = EndpointTls::generate(&[], &[], now).unwrap();
@@ -186,7 +189,7 @@ impl Listening {
         }
     }
 
-    async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
+    pub(crate) async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -215,8 +218,6 @@ impl Listening {
 
 #[tokio::test]
 async fn who_says_nothing_or_only_half_is_not_waited_for() {
-    /// What a client of HTTP/2 says first: the preface, and settings of none.
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let listening = Listening::new().await;
     let cases: [(&str, &[u8]); 5] = [
         ("http/1.1", b""),

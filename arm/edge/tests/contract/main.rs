@@ -11,5 +11,6 @@ mod listener;
 mod operations;
 mod published;
 mod resources;
+mod slow;
 mod tags;
 mod tokens;

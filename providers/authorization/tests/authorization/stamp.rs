@@ -18,7 +18,7 @@ use providers_containerservice::{BackupApi, ContainerService, HistoryApi};
 use providers_infrastructure::{Compute, Network};
 use providers_insights::Insights;
 use providers_managedidentity::ManagedIdentity;
-use providers_resources::Features;
+use providers_resources::{Features, Subscriptions};
 use serde_json::{Value, json};
 
 pub(crate) const OTHER: &str = "0b0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
@@ -117,6 +117,7 @@ impl Stamp {
                     shell(Network::NAME, routes::<Network>()),
                     shell(Insights::NAME, routes::<Insights>()),
                     shell(Features::NAME, routes::<Features>()),
+                    shell(Subscriptions::NAME, routes::<Subscriptions>()),
                     Arc::new(Authorization::new(env.clone(), Arc::clone(store), TENANT)),
                 ],
                 access: AccessControl {

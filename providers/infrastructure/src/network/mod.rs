@@ -1,6 +1,9 @@
 //! `Microsoft.Network`: what each cluster has of networks, in the group of its nodes; and VNETs and security groups that tenants make.
 
 pub(crate) mod own;
+mod services;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use arm_kernel::{

@@ -4,7 +4,7 @@ use cluster_spec::{ApiAccess, PodNetworking};
 use control_records::Role;
 use serde_json::{Value, json};
 
-use super::{NAMESPACE, SUBNET, VNET};
+use super::{NAMESPACE, SUBNET, VNET, services};
 use crate::{Stamp, place::Place};
 
 /// The name of the rules of its nodes.
@@ -55,10 +55,19 @@ pub(super) fn vnets(place: &Place, _: &Stamp) -> Vec<Value> {
     )]
 }
 
-/// The subnets that rules and routes of a cluster are for, by their ids: its own, or the tenant's that its pools are in.
-fn subnets(place: &Place) -> Vec<Value> {
-    if place.cluster.spec().network.vnet.is_none() {
-        return vec![json!({ "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]) })];
+/// The subnet of the VNET that was made for it, by its id; nothing in a tenant's.
+fn own_subnet(place: &Place) -> Vec<Value> {
+    if place.cluster.spec().network.vnet.is_some() {
+        return Vec::new();
+    }
+    vec![json!({ "id": place.id(NAMESPACE, &[("virtualNetworks", VNET), ("subnets", SUBNET)]) })]
+}
+
+/// The subnets that its nodes are in, by their ids: its own, or the tenant's that its pools are in.
+pub(super) fn subnets(place: &Place) -> Vec<Value> {
+    let own = own_subnet(place);
+    if !own.is_empty() {
+        return own;
     }
     let pools = place
         .cluster
@@ -73,7 +82,7 @@ fn subnets(place: &Place) -> Vec<Value> {
     ids.into_iter().map(|id| json!({ "id": id })).collect()
 }
 
-fn state(place: &Place) -> &'static str {
+pub(super) fn state(place: &Place) -> &'static str {
     if place.cluster.deleting {
         "Deleting"
     } else {
@@ -114,7 +123,7 @@ pub(super) fn addresses(place: &Place, stamp: &Stamp) -> Vec<Value> {
         all.push(shown(OUTBOUND, uplink, &[]));
     }
     for balancer in place.balancers.iter().filter(|balancer| !balancer.internal) {
-        let mut address = shown(&service_address(&balancer.uid), balancer.address, &[]);
+        let mut address = shown(&services::address_name(balancer), balancer.address, &[]);
         address["tags"]["k8s-azure-cluster-name"] = json!("kubernetes");
         address["tags"]["k8s-azure-service"] = json!(format!("{}/{}", balancer.namespace, balancer.name));
         all.push(address);
@@ -122,21 +131,23 @@ pub(super) fn addresses(place: &Place, stamp: &Stamp) -> Vec<Value> {
     all
 }
 
-/// What the address of a Service is called, by the Service's uid: `a` and the first 31 of its digits.
-fn service_address(uid: &str) -> String {
-    let digits: String = uid.chars().filter(char::is_ascii_alphanumeric).take(31).collect();
-    format!("kubernetes-a{digits}")
-}
-
 /// Whether its API server has an address that others reach.
 fn is_public(place: &Place) -> bool {
     place.cluster.spec().access != ApiAccess::Private
 }
 
-/// What stands before its API server: the members of the control plane hold the address among themselves.
+/// What stands before its API server, and before its Services.
 pub(super) fn balancers(place: &Place, _: &Stamp) -> Vec<Value> {
+    api_server(place)
+        .into_iter()
+        .chain(services::balancers(place))
+        .collect()
+}
+
+/// What stands before its API server: the members of the control plane hold the address among themselves.
+fn api_server(place: &Place) -> Option<Value> {
     if place.observed.vip.is_none() || !is_public(place) {
-        return Vec::new();
+        return None;
     }
     let of = |kind: &str, name: &str| place.id(NAMESPACE, &[("loadBalancers", API_SERVER), (kind, name)]);
     let address = place.id(NAMESPACE, &[("publicIPAddresses", API_SERVER)]);
@@ -187,10 +198,13 @@ pub(super) fn balancers(place: &Place, _: &Stamp) -> Vec<Value> {
         }),
     );
     shown["sku"] = json!({ "name": "Standard", "tier": "Regional" });
-    vec![shown]
+    Some(shown)
 }
 
 /// What its nodes may be reached from, and reach. No rules can be added; these are what the fabric does.
+///
+/// They are those of the VNET that was made for the cluster. Of a tenant's, each subnet goes by the group that it names, or by none: this one
+/// is behind no subnet then, as with AKS, which sets it at the nodes' cards.
 pub(super) fn security_groups(place: &Place, stamp: &Stamp) -> Vec<Value> {
     let outbound = stamp.outbound && place.cluster.spec().network.outbound;
     let rule = |priority: u32, name: &str, direction: &str, from: &str, to: &str, access: &str, why: &str| {
@@ -235,6 +249,19 @@ pub(super) fn security_groups(place: &Place, stamp: &Stamp) -> Vec<Value> {
             "within the VNET",
         ),
     ];
+    // Within the VNET they need no rule.
+    if place.balancers.iter().any(|service| !service.internal) {
+        let why = "what comes to the address of a Service, at the Service's ports and from where its source ranges say";
+        rules.push(rule(
+            65001,
+            "AllowAzureLoadBalancerInBound",
+            "Inbound",
+            "AzureLoadBalancer",
+            any,
+            "Allow",
+            why,
+        ));
+    }
     if outbound {
         let why = "the outside, but for the host's own networks";
         rules.push(rule(
@@ -264,7 +291,7 @@ pub(super) fn security_groups(place: &Place, stamp: &Stamp) -> Vec<Value> {
             "provisioningState": state(place),
             "securityRules": [],
             "defaultSecurityRules": rules,
-            "subnets": subnets(place),
+            "subnets": own_subnet(place),
         }),
     )]
 }

@@ -1,5 +1,7 @@
 //! Identities and their credentials.
 
+use control_records::{ClusterRecord, directory as records};
+use control_store::Txn;
 use identity_directory as directory;
 use serde_json::{Value, json};
 
@@ -162,6 +164,85 @@ async fn federated_credentials_are_the_principals() {
     assert_eq!(stamp.ask("DELETE", &one, None).await.status, 200);
     assert_eq!(stamp.ask("DELETE", &one, None).await.status, 204);
     assert_eq!(stamp.ask("GET", &one, None).await.status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_identity_of_a_cluster_is_read_at_the_cluster() {
+    let stamp = Stamp::new().await;
+    let (principal, client) = (
+        "0a0a0a0a-0000-4000-8000-000000000002",
+        // As the principal is made that stands for it: a GUID that follows from the other.
+        "0a0a0a0a-0000-4000-8000-000000000003",
+    );
+    let clusters = [
+        (
+            "c",
+            json!({ "type": "SystemAssigned", "principalId": principal, "tenantId": TENANT }),
+        ),
+        (
+            "user",
+            json!({ "type": "UserAssigned", "userAssignedIdentities": { "id": { "principalId": principal } } }),
+        ),
+        ("none", Value::Null),
+    ];
+    for (name, identity) in clusters {
+        let spec = cluster_spec::ClusterSpec {
+            name: name.to_owned(),
+            ..cluster_spec::testkit::cluster()
+        };
+        let mut cluster = ClusterRecord::of_spec(&format!("uid-{name}"), &spec, stamp.env.clock.now());
+        cluster.subscription = SUBSCRIPTION.to_owned();
+        cluster.state = cluster.state.with(|body, _| body["identity"] = identity).unwrap();
+        let made = records::new_cluster(Txn::default(), &cluster);
+        stamp.store.txn(made).await.unwrap();
+    }
+    let at = |cluster: &str, rest: &str| {
+        let group = arm_ids::group_id(SUBSCRIPTION, "g");
+        format!(
+            "{group}/providers/Microsoft.ContainerService/managedClusters/{cluster}/providers/Microsoft.ManagedIdentity/identities/{rest}"
+        )
+    };
+    let id = at("c", "default");
+    for name in ["default", "Default"] {
+        let read = stamp
+            .ask("GET", &format!("{}?{VERSION}", at("c", name)), None)
+            .await;
+        assert_eq!(read.status, 200, "{read:?}");
+        assert_eq!(read.body["id"], id);
+        assert_eq!(
+            (&read.body["name"], &read.body["type"], &read.body["location"]),
+            (
+                &json!("default"),
+                &json!("Microsoft.ManagedIdentity/identities"),
+                &json!("local")
+            )
+        );
+        assert_eq!(
+            read.body["properties"],
+            json!({ "tenantId": TENANT, "principalId": principal, "clientId": client })
+        );
+    }
+    for (cluster, name) in [
+        ("c", "other"),
+        ("user", "default"),
+        ("none", "default"),
+        ("missing", "default"),
+        // What hangs on a cluster has none.
+        ("c/agentPools/np1", "default"),
+    ] {
+        let read = stamp
+            .ask("GET", &format!("{}?{VERSION}", at(cluster, name)), None)
+            .await;
+        assert_eq!(
+            (read.status, read.code()),
+            (404, "ResourceNotFound"),
+            "{cluster} {name}: {read:?}"
+        );
+    }
+    let put = stamp
+        .ask("PUT", &format!("{id}?{VERSION}"), Some(json!({})))
+        .await;
+    assert_eq!(put.status, 405, "{put:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,46 @@
+//! Requests of strangers in the service's log: who shows no token that holds writes at most one line a second of it.
+//!
+//! The log is bounded in size, and whoever reaches the port could push everything else out of it.
+
+use std::{sync::Mutex, time::Duration};
+
+/// No two lines are closer.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// When the last line was written, and how many were left out since.
+#[derive(Default)]
+pub(crate) struct Strangers(Mutex<(Option<Duration>, u64)>);
+
+impl Strangers {
+    /// Whether a line is written of one more, and then how many were left out before it.
+    pub(crate) fn note(&self, now: Duration) -> Option<u64> {
+        let mut strangers = self.0.lock().expect("nothing panics while it holds this lock");
+        let (told, left_out) = &mut *strangers;
+        if told.is_some_and(|told| now.saturating_sub(told) < INTERVAL) {
+            *left_out += 1;
+            return None;
+        }
+        *told = Some(now);
+        Some(std::mem::take(left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_line_a_second_that_tells_its_size() {
+        let strangers = Strangers::default();
+        let at = |millis| strangers.note(Duration::from_millis(millis));
+        assert_eq!(at(0), Some(0));
+        for millis in 1..1000 {
+            assert_eq!(at(millis), None, "{millis}");
+        }
+        assert_eq!(at(1000), Some(999));
+        assert_eq!(at(1999), None);
+        // However late: none is forgotten.
+        assert_eq!(at(60_000), Some(1));
+        assert_eq!(at(61_000), Some(0));
+    }
+}

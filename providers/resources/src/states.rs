@@ -1,0 +1,94 @@
+//! `Landfall.Subscription`: which subscriptions may be changed in, for those who look after the stamp.
+//!
+//! | | |
+//! |---|---|
+//! | POST `/providers/Landfall.Subscription/subscriptions/{id}/disable` | it is read, and what is in it can be deleted; nothing else |
+//! | POST `…/subscriptions/{id}/enable` | everything again |
+//!
+//! Azure's own operations (`Microsoft.Subscription/cancel`, `enable`) hang on the subscription, and its owner may do both. What an operator
+//! has said is not its owner's to take back, so these hang on the stamp: a role at `/` is needed.
+
+use std::sync::Arc;
+
+use arm_ids::subscription_id;
+use arm_kernel::{Call, Mode, Namespace, Operation, ResourceType, Scope, Verb};
+use arm_wire::{ArmError, Response};
+use control_records::{SubscriptionState, key};
+use control_store::{Store, StoreError, Txn, put_record};
+use serde_json::json;
+
+use crate::{store_error, subscriptions::find};
+
+/// The namespace.
+pub const SUBSCRIPTIONS_NAMESPACE: &str = "Landfall.Subscription";
+/// Its api-versions.
+pub const SUBSCRIPTIONS_API_VERSIONS: &[&str] = &["2026-11-01"];
+
+/// The provider.
+pub struct Subscriptions {
+    store: Arc<dyn Store>,
+}
+
+impl Subscriptions {
+    /// A provider over the store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Writes down what may be done in a subscription. What is said twice is said once: nothing is written then.
+    async fn set(&self, call: &Call, state: SubscriptionState, mode: Mode) -> Result<Response, ArmError> {
+        let id = call.request.path.name(0).unwrap_or_default();
+        loop {
+            let mut found = find(&*self.store, id).await?;
+            let told = json!({
+                "id": subscription_id(&found.value.id),
+                "subscriptionId": found.value.id,
+                "displayName": found.value.display_name,
+                "state": state.as_str(),
+            });
+            if found.value.state == state || mode == Mode::Preview {
+                return Ok(Response::ok(told));
+            }
+            found.value.state = state;
+            let key = key::subscription(&found.value.id);
+            let txn = Txn::default()
+                .at(&key, found.revision)
+                .with(put_record(&key, &found.value));
+            match self.store.txn(txn).await {
+                Ok(_) => return Ok(Response::ok(told)),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(store_error(error)),
+            }
+        }
+    }
+}
+
+type Row = Operation<Subscriptions>;
+
+const SUBSCRIPTIONS: ResourceType<Subscriptions> = ResourceType {
+    path: "subscriptions",
+    versions: SUBSCRIPTIONS_API_VERSIONS,
+    schema: None,
+    members: None,
+    operations: &[
+        Row::write(
+            Verb::Action("disable"),
+            "Subscriptions_Disable",
+            |own, call| Box::pin(own.set(call, SubscriptionState::Disabled, Mode::Commit)),
+            |own, call| Box::pin(own.set(call, SubscriptionState::Disabled, Mode::Preview)),
+        )
+        .at(Scope::Tenant),
+        Row::write(
+            Verb::Action("enable"),
+            "Subscriptions_Enable",
+            |own, call| Box::pin(own.set(call, SubscriptionState::Enabled, Mode::Commit)),
+            |own, call| Box::pin(own.set(call, SubscriptionState::Enabled, Mode::Preview)),
+        )
+        .at(Scope::Tenant),
+    ],
+};
+
+impl Namespace for Subscriptions {
+    const NAME: &'static str = SUBSCRIPTIONS_NAMESPACE;
+    const TYPES: &'static [&'static ResourceType<Self>] = &[&SUBSCRIPTIONS];
+}

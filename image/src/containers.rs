@@ -18,7 +18,10 @@ pub(crate) fn images(
     base: &Path,
     programs: &BTreeMap<String, PathBuf>,
 ) -> Result<Vec<Image>, ImageError> {
-    let mut images = vec![pause(base)?, busybox(base)?];
+    let mut images = vec![
+        pause(base, references::PAUSE)?,
+        busybox(base, references::BUSYBOX)?,
+    ];
     for component in catalog
         .components
         .iter()
@@ -38,8 +41,8 @@ pub(crate) fn images(
                 reference: reference(component, program),
                 created: component.build_date.clone(),
                 entrypoint: vec![format!("/{}", program.name)],
-                command: Vec::new(),
                 files,
+                ..Image::default()
             });
         }
     }
@@ -57,18 +60,26 @@ pub(crate) fn name(reference: &str) -> &str {
     last.split(':').next().unwrap_or(last)
 }
 
-/// catatonit is made for this: `-P` starts nothing, it waits and reaps what the other containers of a pod leave.
-fn pause(base: &Path) -> Result<Image, ImageError> {
+/// What holds a pod together, from a tree with Debian's catatonit, which is made for this: `-P` starts nothing, it waits and reaps what the
+/// other containers of the pod leave.
+///
+/// # Errors
+/// [`ImageError::NoProgram`] when there is none in the tree.
+pub fn pause(base: &Path, reference: &str) -> Result<Image, ImageError> {
     Ok(Image {
-        reference: references::PAUSE.to_owned(),
+        reference: reference.to_owned(),
         created: EPOCH.to_owned(),
         entrypoint: vec!["/pause".to_owned(), "-P".to_owned()],
-        command: Vec::new(),
         files: vec![file("pause", 0o755, program(base, "catatonit")?)],
+        ..Image::default()
     })
 }
 
-fn busybox(base: &Path) -> Result<Image, ImageError> {
+/// A shell and small programs, from a tree with Debian's static busybox.
+///
+/// # Errors
+/// [`ImageError::NoProgram`] when there is none in the tree, and others when it does not say what it can do.
+pub fn busybox(base: &Path, reference: &str) -> Result<Image, ImageError> {
     let program = program(base, "busybox")?;
     let applets = process::ask(&program, &["--list"])?;
     let mut files = skeleton();
@@ -86,11 +97,11 @@ fn busybox(base: &Path) -> Result<Image, ImageError> {
         target: "busybox".to_owned(),
     }));
     Ok(Image {
-        reference: references::BUSYBOX.to_owned(),
+        reference: reference.to_owned(),
         created: EPOCH.to_owned(),
-        entrypoint: Vec::new(),
         command: vec!["sh".to_owned()],
         files,
+        ..Image::default()
     })
 }
 

@@ -58,6 +58,14 @@ pub use source::{Release, Source};
 pub use store::{ImageStore, NodeImage, Tools};
 pub use verify::{Difference, Verification};
 
+/// Container images as archives that a node can import. Callers: conformance, which makes those of upstream's tests.
+pub mod container {
+    pub use crate::{
+        containers::{busybox, pause},
+        oci::{Image, Member, Written, write},
+    };
+}
+
 /// References of the container images that every node image carries, and where they lie inside a machine.
 pub mod references {
     /// Waits and reaps: the sandbox of every pod.

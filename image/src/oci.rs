@@ -3,6 +3,7 @@
 //! Uncompressed, because the archive is imported each time a node starts and unpacking would cost more than reading.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -17,52 +18,75 @@ use crate::{
 };
 
 /// What to write.
-#[derive(Debug)]
-pub(crate) struct Image {
-    pub(crate) reference: String,
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// What pods call it.
+    pub reference: String,
     /// RFC 3339; part of the digest, so it belongs to the content and not to the moment.
-    pub(crate) created: String,
-    pub(crate) entrypoint: Vec<String>,
-    pub(crate) command: Vec<String>,
+    pub created: String,
+    /// What always runs.
+    pub entrypoint: Vec<String>,
+    /// What runs where a pod says nothing else, or what the entrypoint is given.
+    pub command: Vec<String>,
+    /// Whose rights it has, as a number; empty for root.
+    pub user: String,
+    /// Said about the image. Two images of the same files are told apart by them.
+    pub labels: BTreeMap<String, String>,
     /// In the order of the archive.
-    pub(crate) files: Vec<Member>,
+    pub files: Vec<Member>,
 }
 
 /// One path of the layer, without a leading slash. Owned by root.
-#[derive(Debug)]
-pub(crate) enum Member {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Member {
+    /// A directory, which comes before what is in it.
     Directory {
+        /// Where.
         path: String,
+        /// Twelve bits, as `chmod` takes them.
         mode: u32,
     },
     /// Copied from the host.
     File {
+        /// Where.
         path: String,
+        /// Twelve bits, as `chmod` takes them.
         mode: u32,
+        /// Where its content is on this host.
         from: PathBuf,
     },
+    /// A small file that everybody may read.
     Text {
+        /// Where.
         path: String,
+        /// All of it.
         content: String,
     },
+    /// A symbolic link.
     Link {
+        /// Where.
         path: String,
+        /// What it points to.
         target: String,
     },
 }
 
 /// What was written.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Written {
+pub struct Written {
     /// Of the image manifest, `sha256:…`.
-    pub(crate) digest: String,
+    pub digest: String,
     /// Of the archive.
-    pub(crate) sha256: String,
-    pub(crate) size: u64,
+    pub sha256: String,
+    /// Of the archive, in bytes.
+    pub size: u64,
 }
 
 /// Writes `image` to `file`. The same content gives the same bytes.
-pub(crate) fn write(image: &Image, file: &Path) -> Result<Written, ImageError> {
+///
+/// # Errors
+/// [`ImageError::Io`] when a file of it cannot be read or the archive cannot be written.
+pub fn write(image: &Image, file: &Path) -> Result<Written, ImageError> {
     // Twice: once to know the digest that the archive must name before the layer, once to write it. The sizes are small
     // and it spares a temporary file.
     let (layer, size, _) = {
@@ -70,7 +94,7 @@ pub(crate) fn write(image: &Image, file: &Path) -> Result<Written, ImageError> {
         layer_tar(image, &mut sum).at("pack files for", file)?;
         sum.finish()
     };
-    let config = encode(&json!({
+    let mut config = json!({
         "created": image.created,
         "architecture": architecture(),
         "os": "linux",
@@ -82,7 +106,15 @@ pub(crate) fn write(image: &Image, file: &Path) -> Result<Written, ImageError> {
         },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
         "history": [{ "created": image.created, "created_by": "landfall image build" }],
-    }));
+    });
+    // Left out where there is nothing to say, so that images of nodes are what they always were, byte for byte.
+    if !image.user.is_empty() {
+        config["config"]["User"] = json!(image.user);
+    }
+    if !image.labels.is_empty() {
+        config["config"]["Labels"] = json!(image.labels);
+    }
+    let config = encode(&config);
     let manifest = encode(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -204,7 +236,6 @@ mod tests {
             reference: "landfall.dev/x:1".to_owned(),
             created: "2026-01-01T00:00:00Z".to_owned(),
             entrypoint: vec!["/x".to_owned()],
-            command: Vec::new(),
             files: vec![
                 Member::Directory {
                     path: "tmp".to_owned(),
@@ -224,7 +255,38 @@ mod tests {
                     target: "x".to_owned(),
                 },
             ],
+            ..Image::default()
         }
+    }
+
+    #[test]
+    fn labels_make_another_image_of_the_same_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::write(&program, "x").unwrap();
+        let plain = image(program);
+        let mut other = plain.clone();
+        other.user = "1234".to_owned();
+        other.labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let written: Vec<_> = [&plain, &other]
+            .into_iter()
+            .map(|image| {
+                let file = dir.path().join("x.tar");
+                let digest = write(image, &file).unwrap().digest;
+                (digest, std::fs::read(file).unwrap())
+            })
+            .collect();
+        assert_ne!(written[0].0, written[1].0);
+        let says = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        for text in [r#""User":"1234""#, r#""Labels":{"a":"b"}"#] {
+            assert!(says(&written[1].1, text) && !says(&written[0].1, text), "{text}");
+        }
+        let layer = |archive: &[u8]| {
+            let text = String::from_utf8_lossy(archive);
+            let at = text.find("diff_ids").unwrap();
+            text[at..at + 90].to_owned()
+        };
+        assert_eq!(layer(&written[0].1), layer(&written[1].1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask layers|docs|test|acceptance-lts|terraform|chaos|fuzz|bench`.
+//! The project's own tools: `cargo xtask layers|docs|test|acceptance-lts|terraform|conformance|chaos|fuzz|bench`.
 //!
 //! Always true: a task that finds something wrong prints what and where, and ends with exit code 1. Called by: people, and
 //! `.ci/run`.
@@ -13,6 +13,7 @@ mod az_commands;
 mod binaries;
 mod chaos;
 mod clients;
+mod conformance;
 mod docs;
 mod fuzz;
 mod kubelogin;
@@ -52,6 +53,13 @@ enum Task {
     AcceptanceLts,
     /// Acceptance with Terraform and its provider azurerm, which is compiled once
     Terraform(clients::TerraformOptions),
+    /// Upstream's end-to-end tests against a stamp of this checkout
+    #[command(disable_help_flag = true)]
+    Conformance {
+        /// What the tests themselves take; `--help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Random requests, faults, deaths and broken machines over the simulated control plane
     Chaos(chaos::Options),
     /// Requests that nobody should send, at the whole service in one process
@@ -72,6 +80,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::AcceptanceLts => clients::lts(),
         Task::Terraform(options) => clients::terraform(&options),
+        Task::Conformance { options } => conformance::run(&options),
         Task::Chaos(options) => chaos::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench { options } => bench(&options),

@@ -317,7 +317,8 @@ fn present(program: &str) -> bool {
         .any(|dir| dir.join(program).is_file())
 }
 
-fn install_packages() -> Result<()> {
+/// Installs what the tests need of Debian's packages and is not there.
+pub(crate) fn install_packages() -> Result<()> {
     let mut missing: Vec<&str> = PACKAGES
         .iter()
         .filter(|(program, _)| !present(program))

@@ -1,0 +1,32 @@
+//! `cargo xtask conformance`: upstream's end-to-end tests, in a program of their own (`conformance`), so that the other tasks need none of
+//! what it needs.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{
+    binary, build,
+    test::{cache, install_packages, status},
+    top,
+};
+
+/// Builds what is tried and what tries it, and hands over.
+pub(crate) fn run(options: &[String]) -> Result<()> {
+    // All at once: built one by one, crates of others would be compiled once for each set of features.
+    build(&["--workspace", "--bins"])?;
+    let only_tells = ["--help", "-h", "--list"];
+    if !options.iter().any(|option| only_tells.contains(&option.as_str())) {
+        install_packages()?;
+    }
+    status(
+        Command::new(binary("conformance"))
+            .arg("--landfall")
+            .arg(binary("landfall"))
+            .arg("--cache")
+            .arg(cache()?)
+            .arg("--checkout")
+            .arg(top())
+            .args(options),
+    )
+}

@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::loaded::Loaded;
 
+/// So many lines of a list are told where something failed.
+const LAST: usize = 40;
+
 /// Runs a command to its end and gives its output; an error holds what it said.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = attempt(command)?;
@@ -150,6 +153,49 @@ impl Kubectl {
     pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = run(self.command(arguments).args(["-o", "json"]))?;
         serde_json::from_str(&text).with_context(|| format!("kubectl {arguments:?} did not print JSON"))
+    }
+
+    /// Waits until a workload of the namespace `default` is rolled out.
+    pub(crate) fn rolled_out(&self, what: &str) -> Result<()> {
+        self.rolled_out_in("default", what)
+    }
+
+    /// Waits until a workload of a namespace is rolled out. How long that takes depends on what else the host does.
+    pub(crate) fn rolled_out_in(&self, namespace: &str, what: &str) -> Result<()> {
+        self.explained(namespace, &["rollout", "status", what, "--timeout=300s"])
+    }
+
+    /// Waits until a pod of the namespace `default` is ready.
+    pub(crate) fn pod_ready(&self, pod: &str) -> Result<()> {
+        let pod = format!("pod/{pod}");
+        self.explained(
+            "default",
+            &["wait", "--for=condition=Ready", &pod, "--timeout=300s"],
+        )
+    }
+
+    /// Runs kubectl in a namespace; an error tells as well of the pods there are, and of what happened last.
+    fn explained(&self, namespace: &str, arguments: &[&str]) -> Result<()> {
+        let within = ["--namespace", namespace];
+        let Err(error) = self.text(&[&within[..], arguments].concat()) else {
+            return Ok(());
+        };
+        let mut told = String::new();
+        for look in [
+            &["get", "pods", "--output", "wide"][..],
+            &["get", "events", "--sort-by", ".lastTimestamp"],
+        ] {
+            let output = attempt(&mut self.command(&[&within[..], look].concat()))?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.len().saturating_sub(LAST);
+            for line in &lines[last..] {
+                told.push_str("\n        ");
+                told.push_str(line);
+            }
+            told.push_str(&String::from_utf8_lossy(&output.stderr));
+        }
+        bail!("{error:#}{told}")
     }
 
     /// Applies a manifest.

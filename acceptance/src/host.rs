@@ -16,7 +16,7 @@ use crate::clients::run;
 pub(crate) struct Host(BTreeSet<String>);
 
 impl Host {
-    /// Looks at processes, mounts, network namespaces, links, routes, nftables, and control groups of this stamp. Somebody
+    /// Looks at processes, mounts, loop devices, network namespaces, links, routes, nftables, and control groups of this stamp. Somebody
     /// else's stamp beside it is none of our business, and comes and goes as it likes.
     pub(crate) fn look(stamp: &str) -> Result<Self> {
         let names = Names::new(stamp);
@@ -62,6 +62,16 @@ impl Host {
                 .filter(|line| line.contains(tag) || line.contains(&format!("/{stamp}/")))
                 .collect(),
         );
+        for device in std::fs::read_dir("/sys/block")?.flatten() {
+            // A device that holds no file has none to tell.
+            let Ok(file) = std::fs::read_to_string(device.path().join("loop/backing_file")) else {
+                continue;
+            };
+            if file.contains(&format!("/{stamp}/")) {
+                let name = device.file_name();
+                add("loop", vec![&*format!("{} {file}", name.to_string_lossy())]);
+            }
+        }
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
             let group = hierarchy.path().join("landfall").join(stamp);
             if group.is_dir() {
@@ -166,6 +176,11 @@ pub(crate) fn power_failure(stamp: &str, before: &Host) -> Result<()> {
     mounts.sort_by_key(|path| std::cmp::Reverse(path.len()));
     for path in mounts {
         crate::clients::attempt(Command::new("umount").args(["--lazy", &path]))?;
+    }
+    for device in of("loop") {
+        // Those of machines' disks may have gone with their mounts.
+        let name = device.split(' ').next().unwrap_or_default();
+        crate::clients::attempt(Command::new("losetup").args(["--detach", &format!("/dev/{name}")]))?;
     }
     for namespace in of("namespace") {
         crate::clients::attempt(Command::new("ip").args(["netns", "delete", &namespace]))?;

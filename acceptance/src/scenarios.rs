@@ -27,6 +27,7 @@ mod sign_in;
 mod store;
 mod terraform;
 mod upgrade;
+mod volumes;
 mod workload;
 
 use std::path::Path;
@@ -92,6 +93,7 @@ const WALKS: &[Walk] = &[
 const CLUSTERS: &[&str] = &[
     "workload",
     balancers::NAME,
+    volumes::NAME,
     "pools",
     "maintenance",
     "upgrade",
@@ -297,6 +299,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has(balancers::NAME) {
         balancers::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
+    if wanted.has(volumes::NAME) {
+        volumes::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("pools") {
         pools::walk(journal, az, &clusters.kubenet)?;

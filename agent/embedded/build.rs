@@ -16,6 +16,7 @@ const SOURCES: &[&str] = &[
     "cluster/backup",
     "machine/agent",
     "machine/backup",
+    "machine/csi",
     "machine/etcd",
     "machine/program",
     "machine/vip",

@@ -502,5 +502,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         issuer: None,
         workload_identity: false,
         directory: None,
+        // The driver of disks is a program of ours.
+        disks_off: true,
     })
 }

@@ -126,7 +126,7 @@ pub(crate) fn sample(specs: Vec<Spec>, count: usize, seed: u64) -> Vec<Spec> {
     let mut turns: Vec<_> = groups
         .into_values()
         .map(|mut group| {
-            group.sort_by(|a, b| a.0.cmp(&b.0));
+            group.sort_by_key(|one| one.0);
             group.into_iter().map(|(_, spec)| spec)
         })
         .collect();

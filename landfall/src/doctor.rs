@@ -107,7 +107,7 @@ pub(crate) fn examine_stamp(status: &StampStatus, now: Timestamp, flag: &str) ->
         0 => Check::ok("unknown", "everything that exists is in a record of the store"),
         number => Check::warning(
             "unknown",
-            format!("{number} machines, networks or backups are in no record of the store, and are kept"),
+            format!("{number} machines, networks, volumes or backups are in no record of the store, and are kept"),
             format!("see them: landfall unknown list{flag}; an older store than they are: landfall store show{flag}"),
         ),
     });
@@ -197,14 +197,19 @@ fn control_groups() -> Check {
     )
 }
 
-/// Whether a node's disk can have the size that was asked for. Without, nodes work, and one that fills its disk fills the host's.
+/// Whether a node's disk can have the size that was asked for, and claims get volumes: both are loop devices. Without, nodes work, and one that
+/// fills its disk fills the host's; a claim waits for ever.
 fn disk_limits(possible: Result<(), &'static str>) -> Check {
     let name = "disk limits";
     match possible {
-        Ok(()) => Check::ok(name, "a node's disk can be held to its osDiskSizeGB"),
+        Ok(()) => Check::ok(
+            name,
+            "a node's disk can be held to its osDiskSizeGB, and PersistentVolumeClaims can have volumes",
+        ),
         Err(why) => Check::warning(
             name,
-            "a node can fill the host's disk: osDiskSizeGB cannot be kept to",
+            "a node can fill the host's disk, since osDiskSizeGB cannot be kept to, and PersistentVolumeClaims get no volumes: they stay \
+             Pending",
             why,
         ),
     }
@@ -339,6 +344,7 @@ mod tests {
         ));
         assert_eq!(check.verdict, Verdict::Warning);
         assert!(check.found.contains("osDiskSizeGB"));
+        assert!(check.found.contains("PersistentVolumeClaims get no volumes"));
         assert!(check.next.unwrap().contains("loop"));
         assert_eq!(disk_limits(Ok(())).verdict, Verdict::Ok);
     }

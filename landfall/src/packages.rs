@@ -23,10 +23,12 @@ const PROGRAMS: &[Program] = &[
     program("nft", "nftables"),
     program("mount", "mount"),
     program("unshare", "util-linux"),
-    // A node's disk is a filesystem of its own.
+    // A node's disk is a filesystem of its own, and a claim's volume a loop device.
     program("mkfs.ext4", "e2fsprogs"),
     program("losetup", "mount"),
     program("findmnt", "util-linux"),
+    // A volume may begin as a copy of another one.
+    program("cp", "coreutils"),
     Program {
         name: "mmdebstrap",
         package: "mmdebstrap",
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_follows_from_what_is_there() {
-        let server = |program: &str| ["ip", "mount", "losetup"].contains(&program);
+        let server = |program: &str| ["ip", "mount", "losetup", "cp"].contains(&program);
         let always = ["runc", "nftables", "util-linux", "e2fsprogs"];
         assert_eq!(lacking(false, server), always, "each once");
         assert_eq!(

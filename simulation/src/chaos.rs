@@ -6,7 +6,7 @@ use anyhow::Result;
 use base_env::Seed;
 use cluster_versions::PINNED;
 use fabric_api::MachineId;
-use fabric_sim::{Ailment, Call, Cure, Planted};
+use fabric_sim::{Ailment, Call, Cure, Planted, PlantedClaim};
 use serde::Serialize;
 
 use crate::{CONTROL_PLANE, Weather, Wish, panics, run, script::Player};
@@ -163,8 +163,9 @@ async fn event(player: &mut Player, dice: &mut Dice) -> Result<String> {
             }
             format!("{call} fails {times} times")
         }
-        86..97 => machine(player, dice).await?,
-        _ => cluster(player, dice).await?,
+        86..95 => machine(player, dice).await?,
+        95..98 => cluster(player, dice).await?,
+        _ => claims(player, dice).await?,
     })
 }
 
@@ -340,6 +341,50 @@ fn service(player: &Player, dice: &mut Dice, uid: &str, cluster: &str) -> String
     }
     world.plant_service(uid, &service);
     format!("a Service comes to {cluster}: {service:?}")
+}
+
+/// Claims of a cluster come, are used, move, grow, are left or go.
+async fn claims(player: &Player, dice: &mut Dice) -> Result<String> {
+    let clusters = player.stamp.clusters().await?;
+    let clusters: Vec<_> = clusters.into_values().collect();
+    let Some(cluster) = dice.pick(&clusters) else {
+        return Ok("no cluster for a claim".to_owned());
+    };
+    let mut told = Vec::new();
+    for _ in 0..1 + dice.roll(3) {
+        told.push(claim(player, dice, &cluster.uid));
+    }
+    Ok(format!("{}: {}", cluster.name, told.join("; ")))
+}
+
+fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
+    let world = &player.stamp.world;
+    let name = format!("v{}", dice.roll(3));
+    let planted = PlantedClaim {
+        name: name.clone(),
+        gib: 1 + dice.roll(3),
+        ..PlantedClaim::default()
+    };
+    let nodes: Vec<String> = world.nodes(uid).into_iter().map(|node| node.name).collect();
+    let node = dice.pick(&nodes);
+    let fresh = world.plant_claim(uid, &planted);
+    let act = dice.roll(8);
+    let done = match act {
+        // Most of them are used at once.
+        _ if fresh && act > 0 => world.use_claim(uid, &name, node.as_deref()),
+        _ if fresh => true,
+        0..4 => world.use_claim(uid, &name, node.as_deref()),
+        4 => world.leave_claim(uid, &name),
+        5 => world.grow_claim(uid, &name, 4 + dice.roll(4)),
+        // It is kept while it is used.
+        6 => world.remove_claim(uid, &name),
+        _ => world.leave_claim(uid, &name) | world.remove_claim(uid, &name),
+    };
+    let node = node.map_or_else(|| "-".to_owned(), |node| player.stamp.trace.told(&node));
+    format!(
+        "claim {name}, {}, {act} on {node}: {done}",
+        if fresh { "new" } else { "there" }
+    )
 }
 
 /// A credential is handed out, or one is taken back.

@@ -115,6 +115,13 @@ impl Stamp {
             &mut problems,
         )
         .await?;
+        self.check_volumes(
+            &records.clusters,
+            &records.observed,
+            &records.machines,
+            &mut problems,
+        )
+        .await?;
         self.check_filters(&records.clusters, &mut problems).await?;
         self.check_operations(&records, &mut problems);
         problems.truncate(20);

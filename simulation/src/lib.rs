@@ -31,6 +31,7 @@ mod stamp;
 mod steps;
 mod store;
 mod trace;
+mod volumes;
 mod wishes;
 
 pub use config::TENANT;

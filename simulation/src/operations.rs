@@ -89,6 +89,36 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1", "credential c1 Admin", "credential c1 User"],
         &["revoke c1"],
     ),
+    operation(
+        "volume",
+        &["create c1 np1=2"],
+        &["claim c1 data 4", "use c1 data vmss000000"],
+    ),
+    operation(
+        "volume-move",
+        &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000000"],
+        &["use c1 data vmss000001"],
+    ),
+    operation(
+        "volume-grow",
+        &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000000"],
+        &["grow c1 data 9"],
+    ),
+    operation(
+        "volume-delete",
+        &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000000"],
+        &["leave c1 data", "drop-claim c1 data"],
+    ),
+    operation(
+        "volume-of-a-lost-node",
+        &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000001"],
+        &["vanish vmss000001", "use c1 data vmss000000"],
+    ),
+    operation(
+        "delete-with-volumes",
+        &["create c1 np1=2", "claim c1 data 4", "use c1 data vmss000000"],
+        &["delete c1"],
+    ),
     operation("upgrade", &["create c1 np1=2"], &["upgrade c1 1.37.1"]),
     operation(
         "upgrade-members",

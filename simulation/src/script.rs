@@ -18,6 +18,11 @@
 //! | `service C NAME PORT,… [internal] [local] [on=NODE,…] [address=ADDRESS]` | writes a Service of type LoadBalancer into a cluster; `on`: the nodes of its endpoints |
 //! | `drop-service C NAME` | deletes a Service |
 //! | `services C` | prints the targets of the addresses of a cluster's Services, and the last status of each |
+//! | `class C NAME [retain] [immediate]` | puts a storage class of the disk driver into a cluster |
+//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM]` | puts a claim for a volume into a cluster; `from`: it begins as a copy |
+//! | `use C CLAIM [NODE]`, `leave C CLAIM` | a pod with the claim comes to the node whose name ends so, else to the first that takes it, from wherever it was; it ends |
+//! | `grow C CLAIM GIB`, `drop-claim C CLAIM` | a claim asks for more, is deleted |
+//! | `volumes [C]` | prints the claims of a cluster and what is there for them; without a cluster, what is in the fabric |
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |
@@ -34,7 +39,7 @@
 //! | `stall C`, `unstall C` | the cluster's API stops answering, answers again |
 //! | `heal` | all machines and APIs become healthy |
 //! | `orphans` | makes a machine and a network that are in no record |
-//! | `unknown` | prints resources that are in no record; `may-go KIND`: the DELETE of all such `machine`s, `network`s |
+//! | `unknown` | prints resources that are in no record; `may-go KIND`: the DELETE of all such `machine`s, `network`s, `volume`s |
 //! | `save-store`, `lose-store`, `restore-store` | while no service runs: saves the content of the store, makes a new store, writes the saved content back |
 //! | `copy-store`, `put-back-store` | makes a copy of the store; while no service runs, restores the store from it |
 //! | `resync SECONDS` | the resync period, from the next start on |
@@ -52,13 +57,13 @@ use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
 use serde_json::json;
 
-use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records};
+use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records, volumes};
 
 /// Time limit of each command.
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Calls without effects; they are in the trace, but not in transcripts.
-const LOOKS: [&str; 5] = ["list", "nodes", "services", "ready", "logs"];
+const LOOKS: [&str; 6] = ["list", "nodes", "services", "volumes", "ready", "logs"];
 
 /// Plays commands on a stamp.
 pub struct Player {
@@ -195,6 +200,16 @@ impl Player {
                 ensure!(there, "there is no such Service");
             }
             ["services", name] => self.services(name).await?,
+            [
+                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim",
+                name,
+                ref rest @ ..,
+            ] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                volumes::change(&stamp.world, &cluster.uid, words[0], rest)?;
+            }
+            ["volumes"] => self.all_volumes(),
+            ["volumes", name] => self.volumes(name).await?,
             ["credential", name, kind] => self.credential(name, kind).await?,
             ["revoke", name] => self.revoke(name).await?,
             ["credentials", name] => {

@@ -12,7 +12,7 @@ use base_env::Env;
 use control_backup::Snapshot;
 use control_records::{
     ClusterRecord, Epoch, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Role, StoreRecord,
-    key,
+    key, volume::VolumeRecord,
 };
 use control_store::{Changes, Op, Revision, Store, StoreError, Txn, Versioned};
 use fabric_sim::Verdict;
@@ -221,6 +221,18 @@ impl Disk {
                     None => "standby".to_owned(),
                 };
                 self.trace.name(id, &name);
+            }
+        } else if let Some(id) = kind.strip_prefix("child/volumes/") {
+            let (old, new) = (read::<VolumeRecord>(old), read::<VolumeRecord>(new));
+            if let Some(new) = &new {
+                self.trace.name(id, &new.name);
+            }
+            if let (Some(old), Some(new)) = (old, new)
+                && (old.deleting && !new.deleting || new.bytes < old.bytes || new.name != old.name)
+            {
+                inner
+                    .violations
+                    .push(format!("{key}: a volume shrank, or its deletion was taken back"));
             }
         } else if kind == "desired" {
             let (old, new) = (read::<ClusterRecord>(old), read::<ClusterRecord>(new));

@@ -95,8 +95,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, clusters: &Cluster
                 ensure!(ready.len() == 3, "ready: {ready:?}");
                 Ok(())
             })?;
-            kubectl.text(&["rollout", "status", "deployment/web", "--timeout=300s"])?;
-            Ok(())
+            kubectl.rolled_out("deployment/web")
         },
     )
 }

@@ -69,6 +69,20 @@ pub(super) fn pids(machine: &str, program: Option<&str>) -> Result<BTreeSet<u32>
         .collect())
 }
 
+/// The first process of a machine: with it, all others end.
+pub(super) fn init(machine: &str) -> Result<u32> {
+    let is_first = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let mut lines = status.lines();
+        let numbers = lines.find_map(|line| line.strip_prefix("NSpid:"));
+        // As it is called here, and as it is called in the machine. Pods have names of their own.
+        let numbers: Vec<&str> = numbers.unwrap_or_default().split_whitespace().collect();
+        numbers.len() == 2 && numbers[1] == "1"
+    };
+    let first = pids(machine, None)?.into_iter().find(is_first);
+    first.with_context(|| format!("{machine} has no first process"))
+}
+
 pub(super) fn signal(signal: &str, pid: u32) -> Result<()> {
     run(Command::new("kill").args([signal, &pid.to_string()])).map(drop)
 }

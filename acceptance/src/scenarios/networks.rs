@@ -106,7 +106,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         "from a pod of each cluster to each node of the first",
         || {
             first.apply(stamp.directory.path(), &servers())?;
-            first.text(&["rollout", "status", "daemonset/server", "--timeout=300s"])?;
+            first.rolled_out("daemonset/server")?;
             for kubectl in [&first, &second] {
                 kubectl.apply(stamp.directory.path(), &client())?;
                 kubectl.text(&["wait", "--for=condition=Ready", "pod/client", "--timeout=300s"])?;

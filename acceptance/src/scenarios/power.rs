@@ -37,7 +37,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     })?;
     let kubectl = stamp.kubectl(az, GROUP, NAME)?;
     kubectl.apply(stamp.directory.path(), &workload())?;
-    kubectl.text(&["rollout", "status", "deployment/sleeper", "--timeout=300s"])?;
+    kubectl.rolled_out("deployment/sleeper")?;
     let before = kept(&kubectl)?;
 
     journal.step("power", "the guide's az aks stop: no machine runs", || {

@@ -32,6 +32,11 @@ impl Cluster {
     pub(super) fn apply(&self, manifest: &Value) -> Result<()> {
         self.kubectl.apply(&self.scratch, manifest)
     }
+
+    /// Waits until a workload is rolled out; an error tells of its pods and of what happened last.
+    pub(super) fn rolled_out(&self, what: &str) -> Result<()> {
+        self.kubectl.rolled_out(what)
+    }
 }
 
 /// The two clusters.
@@ -229,8 +234,7 @@ impl Cluster {
 
     pub(super) fn deploy(&self) -> Result<()> {
         self.apply(&web())?;
-        self.kubectl
-            .text(&["rollout", "status", "deployment/web", "--timeout=300s"])?;
+        self.rolled_out("deployment/web")?;
         let pods = self.pods()?;
         let nodes: std::collections::BTreeSet<_> = pods.iter().map(|(_, node)| node).collect();
         ensure!(nodes.len() == 2, "pods are not on both nodes: {pods:?}");
@@ -379,15 +383,7 @@ impl Cluster {
                 bail!("the image is {now}")
             }
         })?;
-        self.kubectl.text(&[
-            "-n",
-            "kube-system",
-            "rollout",
-            "status",
-            "deployment/coredns",
-            "--timeout=300s",
-        ])?;
-        Ok(())
+        self.kubectl.rolled_out_in("kube-system", "deployment/coredns")
     }
 }
 

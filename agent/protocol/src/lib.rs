@@ -30,8 +30,8 @@ pub const SEED_PATH: &str = "/etc/landfall/seed.json";
 pub const AGENT_PATH: &str = "/opt/landfall/agent/landfall-agent";
 
 /// What agents of this release can do. Counted up when a configuration may hold what agents before it do not know or would
-/// not do. 2: [`Process::goes_on_with`]. 3: [`Process::after`].
-pub const LEVEL: u32 = 3;
+/// not do. 2: [`Process::goes_on_with`]. 3: [`Process::after`]. 4: the program [`programs::CSI`].
+pub const LEVEL: u32 = 4;
 
 /// What a machine is born with.
 #[derive(Clone, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
-//! What the programs beside etcd are told: subcommands of the agent's binary, each run as an ordinary process of a control
-//! plane machine (`landfall-agent etcd FILE`, `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`), each reading its
-//! own JSON file. Written by `cluster/bootstrap`, read by the programs.
+//! What the programs beside etcd and beside a kubelet are told: subcommands of the agent's binary, each run as an ordinary process of a
+//! control plane machine (`landfall-agent etcd FILE`, `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`) or of a node
+//! (`… csi-disk FILE`), each reading its own JSON file. Written by `cluster/bootstrap`, read by the programs.
 
 use std::net::Ipv4Addr;
 
@@ -15,6 +15,8 @@ pub const ETCD: &str = "etcd";
 pub const MEMBERSHIP: &str = "etcd-keeper";
 /// What ships etcd's backup, likewise.
 pub const BACKUP: &str = "etcd-backup";
+/// The node's part of the driver of disks, likewise.
+pub const CSI: &str = "csi-disk";
 
 /// A member of an etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -267,4 +269,21 @@ pub struct BackupStatus {
     /// What that was the last time.
     #[serde(default)]
     pub gave_up: Option<String>,
+}
+
+/// `landfall-agent csi-disk FILE`: makes volumes that the machine was given ready for pods, as its kubelet asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiConfig {
+    /// The driver's name.
+    pub driver: String,
+    /// The node's name.
+    pub node: String,
+    /// How many volumes the node may have.
+    pub most_volumes: u32,
+    /// The socket that the kubelet calls at.
+    pub socket: String,
+    /// The socket by which the kubelet finds the driver. Its name has an `@` in it: a kubelet names the whole path where HTTP has a host, with
+    /// percent signs, which may only stand before an `@` there.
+    pub registration: String,
 }

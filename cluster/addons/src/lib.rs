@@ -18,6 +18,7 @@ mod page;
 mod policy;
 mod preserve;
 mod roles;
+mod storage;
 mod workload;
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -37,6 +38,7 @@ pub const ADDONS: &[Addon] = &[
     policy::NETWORK_POLICY,
     workload::WORKLOAD_IDENTITY,
     directory::ADMINS,
+    storage::DISKS,
     dns::DNS,
     metrics::METRICS,
 ];
@@ -45,6 +47,8 @@ pub const ADDONS: &[Addon] = &[
 pub const MANAGED_LABEL: (&str, &str) = ("kubernetes.azure.com/managedby", "aks");
 /// It as a selector.
 const MANAGED: &str = "kubernetes.azure.com/managedby=aks";
+/// The label that says in AKS' words what becomes of edits.
+const MODE: &str = "addonmanager.kubernetes.io/mode";
 /// The namespace of what has one.
 const KUBE_SYSTEM: Option<&str> = Some("kube-system");
 
@@ -110,6 +114,9 @@ pub struct Ailment {
 pub enum Edits {
     /// Fields that the add-on sets, and objects that were deleted, are put back; fields that it does not set stay.
     PutBack,
+    /// StorageClasses that are there stay as they are. All else is put back, and what was deleted is made again, when the add-ons are applied
+    /// the next time.
+    Kept,
 }
 
 /// A container image that is part of every node image.
@@ -147,7 +154,10 @@ pub fn manifests(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> 
 /// Says that an object is managed.
 fn label(object: &mut Value) {
     object["metadata"]["labels"][MANAGED_LABEL.0] = json!(MANAGED_LABEL.1);
-    object["metadata"]["labels"]["addonmanager.kubernetes.io/mode"] = json!("Reconcile");
+    let mode = &mut object["metadata"]["labels"][MODE];
+    if mode.is_null() {
+        *mode = json!("Reconcile");
+    }
 }
 
 /// What is watched in every cluster: each kind once.

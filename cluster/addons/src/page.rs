@@ -73,5 +73,8 @@ fn images(addon: &Addon) -> String {
 fn edits(edits: Edits) -> &'static str {
     match edits {
         Edits::PutBack => "what the add-on sets is put back within half a minute; what it does not set stays",
+        Edits::Kept => {
+            "a StorageClass that is there stays as the tenant has it; all else is put back when the cluster is changed"
+        }
     }
 }

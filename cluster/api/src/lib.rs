@@ -4,6 +4,7 @@
 //! Always true: every call may be repeated; "not there" is success for deletions.
 
 mod services;
+mod volumes;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use services::{Ingress, Note, ServiceSeen, ServiceWish};
+pub use volumes::{ClaimRef, VolumeObjects, VolumeWish};
 
 /// Why a call did not work.
 #[derive(Debug, thiserror::Error)]
@@ -227,9 +229,15 @@ pub trait ClusterApi: Send + Sync + 'static {
     /// Brings a Service's status and finalizer to the wish, and tells its note. A Service that does not exist (any more), or has another
     /// uid, is success.
     async fn set_service(&self, wish: &ServiceWish) -> Result<(), ClusterError>;
+    /// What it holds of volumes: claims, persistent volumes, attachments, storage classes. All of them, whoever's driver they go by; no claims
+    /// where neither a class nor a persistent volume is of the disk driver.
+    async fn volumes(&self) -> Result<VolumeObjects, ClusterError>;
+    /// Brings an object that has to do with a volume to the wish. One that does not exist (any more), or has another uid, is success.
+    async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError>;
     /// Listens for changes of nodes, pending serving requests, Services of type LoadBalancer (and of endpoints, where one of these goes by
-    /// them) and managed add-on objects. The connection lives as long as what is
-    /// returned does, so that an idle cluster costs none unless somebody cares.
+    /// them), claims (and of persistent volumes and their attachments, where [`Self::volumes`] has found some of the disk driver), and
+    /// managed add-on objects. The connection lives as long as what is returned does, so that an idle cluster costs none unless somebody
+    /// cares.
     fn changes(&self) -> Arc<dyn Changes>;
 }
 

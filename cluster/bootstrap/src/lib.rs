@@ -25,6 +25,7 @@ mod pods;
 mod process;
 mod proxy;
 pub mod renderer;
+mod volumes;
 
 pub use command::command_objects;
 pub use control_plane::{ISSUER_KEYS, control_plane_config};
@@ -198,6 +199,12 @@ fn pair(path: &str, certificate: &Certificate) -> [File; 2] {
 /// A file with an object in it. JSON is YAML, so every Kubernetes component reads it.
 fn object(path: &str, value: &serde_json::Value) -> File {
     secret(path, value.to_string())
+}
+
+/// A file that one of the agent's programs reads.
+fn configuration(path: &str, content: &impl serde::Serialize) -> File {
+    let text = serde_json::to_string(content).expect("configurations are plain data with string keys");
+    secret(path, text)
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {

@@ -16,14 +16,13 @@ use agent_protocol::{
 use cluster_pki::{ClusterPki, Subject};
 use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    API_PORT, BootstrapError, ControlPlanePlace, pair,
+    API_PORT, BootstrapError, ControlPlanePlace, configuration, pair,
     paths::ETCD_PKI,
     process::{HANG_SECONDS, https, process},
-    secret, words,
+    words,
 };
 
 const ETCD_CONFIG: &str = "/etc/landfall/etcd.json";
@@ -82,11 +81,6 @@ fn identity() -> EtcdIdentity {
     }
 }
 
-fn json(path: &str, config: &impl Serialize) -> File {
-    let text = serde_json::to_string(config).expect("configurations are plain data with string keys");
-    secret(path, text)
-}
-
 pub(crate) fn files(
     spec: &ClusterSpec,
     pki: &ClusterPki,
@@ -95,7 +89,7 @@ pub(crate) fn files(
 ) -> Result<Vec<File>, BootstrapError> {
     let client = pki.etcd.issue(&Subject::client("landfall-keeper"), now)?;
     let mut files = Vec::from(pair(&format!("{ETCD_PKI}/keeper"), &client));
-    files.push(json(ETCD_CONFIG, &etcd_config(place)));
+    files.push(configuration(ETCD_CONFIG, &etcd_config(place)));
     let backup = BackupConfig {
         cluster: place.cluster.clone(),
         member: place.machine.clone(),
@@ -104,7 +98,7 @@ pub(crate) fn files(
         base_every_seconds: BASE_EVERY_SECONDS,
         status: format!("{STATUS}/etcd-backup.json"),
     };
-    files.push(json(BACKUP_CONFIG, &backup));
+    files.push(configuration(BACKUP_CONFIG, &backup));
     if keeps(place) {
         let config = MembershipConfig {
             member: place.machine.clone(),
@@ -112,7 +106,7 @@ pub(crate) fn files(
             identity: identity(),
             status: format!("{STATUS}/etcd-keeper.json"),
         };
-        files.push(json(MEMBERSHIP_CONFIG, &config));
+        files.push(configuration(MEMBERSHIP_CONFIG, &config));
     }
     if place.roaming {
         let config = VipConfig {
@@ -128,7 +122,7 @@ pub(crate) fn files(
             health: https(API_PORT, "/readyz"),
             status: format!("{STATUS}/vip.json"),
         };
-        files.push(json(VIP_CONFIG, &config));
+        files.push(configuration(VIP_CONFIG, &config));
     }
     Ok(files)
 }
@@ -219,7 +213,7 @@ pub fn bare_etcd(place: &ControlPlanePlace) -> Vec<String> {
 const PROGRAMS: u64 = 1;
 
 /// A program of the agent's binary.
-fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u8) -> Process {
+pub(crate) fn beside(name: &str, file: &str, probe: Option<Probe>, stop_order: u8) -> Process {
     let health = Probe::Http {
         url: String::new(),
         ca: None,

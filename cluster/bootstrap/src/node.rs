@@ -11,7 +11,10 @@ use jiff::Timestamp;
 
 use crate::{
     API_PORT, BootstrapError, NodePlace, containerd, images, kubeconfig, kubelet, object, pair,
-    paths::CA_FILE, plain, pods, process::HANG_SECONDS, proxy, words,
+    paths::CA_FILE,
+    plain, pods,
+    process::{HANG_SECONDS, PATH},
+    proxy, volumes, words,
 };
 
 const NAT_FILE: &str = "/etc/landfall/nat.nft";
@@ -55,51 +58,54 @@ pub fn node_config(
     files.extend(pair(kubelet::IDENTITY, &kubelet_client));
     files.extend(pair(proxy::IDENTITY, &proxy_client));
     files.extend(pods::cni(spec, node)?);
+    files.extend(volumes::file(spec, node, size));
 
     let labels = kubelet::own_labels(&node_labels(spec, pool, node));
+    let mut processes = vec![
+        process(
+            "containerd",
+            words(["--config", containerd::CONFIG]),
+            &[containerd::CONFIG],
+            1,
+            Probe::Unix {
+                path: containerd::SOCKET.to_owned(),
+            },
+        ),
+        Process {
+            // It ends where it finds no container runtime, and each start is an event of the node.
+            after: words(["containerd"]),
+            ..process(
+                "kubelet",
+                kubelet::flags(node, &labels),
+                &[kubelet::CONFIG, kubelet::KUBECONFIG],
+                3,
+                Probe::Http {
+                    url: "http://127.0.0.1:10248/healthz".to_owned(),
+                    ca: None,
+                    identity: None,
+                },
+            )
+        },
+        process(
+            "kube-proxy",
+            vec![format!("--config={}", proxy::CONFIG)],
+            &[proxy::CONFIG, proxy::KUBECONFIG],
+            2,
+            Probe::Http {
+                url: "http://127.0.0.1:10256/livez".to_owned(),
+                ca: None,
+                identity: None,
+            },
+        ),
+    ];
+    processes.extend(volumes::process(spec));
     Ok(MachineConfig {
         generation,
         level: LEVEL,
         role: "node".to_owned(),
         files,
         setup: setup(spec),
-        processes: vec![
-            process(
-                "containerd",
-                words(["--config", containerd::CONFIG]),
-                &[containerd::CONFIG],
-                1,
-                Probe::Unix {
-                    path: containerd::SOCKET.to_owned(),
-                },
-            ),
-            Process {
-                // It ends where it finds no container runtime, and each start is an event of the node.
-                after: words(["containerd"]),
-                ..process(
-                    "kubelet",
-                    kubelet::flags(node, &labels),
-                    &[kubelet::CONFIG, kubelet::KUBECONFIG],
-                    3,
-                    Probe::Http {
-                        url: "http://127.0.0.1:10248/healthz".to_owned(),
-                        ca: None,
-                        identity: None,
-                    },
-                )
-            },
-            process(
-                "kube-proxy",
-                vec![format!("--config={}", proxy::CONFIG)],
-                &[proxy::CONFIG, proxy::KUBECONFIG],
-                2,
-                Probe::Http {
-                    url: "http://127.0.0.1:10256/livez".to_owned(),
-                    ca: None,
-                    identity: None,
-                },
-            ),
-        ],
+        processes,
         // Pause first: without it no pod starts at all.
         tasks: [images::PAUSE, images::BUSYBOX]
             .into_iter()
@@ -115,10 +121,7 @@ fn process(name: &str, flags: Vec<String>, restart_on: &[&str], stop_order: u8, 
     Process {
         name: name.to_owned(),
         argv,
-        env: BTreeMap::from([(
-            "PATH".to_owned(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        )]),
+        env: BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]),
         probe: Some(probe),
         restart_on: restart_on.iter().map(|path| (*path).to_owned()).collect(),
         stop_order,

@@ -10,6 +10,9 @@ use crate::paths::PKI;
 /// and the start is no slower.
 const GOGC: &str = "25";
 
+/// Where programs of a machine find others.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Long enough for a busy host, short enough that nobody waits for a program that will not answer.
 pub(crate) const HANG_SECONDS: u32 = 30;
 

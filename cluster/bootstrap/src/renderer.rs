@@ -169,6 +169,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         issuer: None,
         workload_identity: false,
         directory: None,
+        disks_off: false,
     }
 }
 

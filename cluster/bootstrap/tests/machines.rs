@@ -297,7 +297,9 @@ fn stopping_goes_from_clients_to_servers() {
     assert!(order(&control_plane, "kube-scheduler") > order(&control_plane, "kube-apiserver"));
     assert!(order(&control_plane, "kube-apiserver") > order(&control_plane, "etcd"));
     let node = node(&spec(PodNetworking::Kubenet), &pki);
-    assert!(order(&node, "kubelet") > order(&node, "containerd"));
+    for served in ["containerd", "csi-disk"] {
+        assert!(order(&node, "kubelet") > order(&node, served), "{served}");
+    }
 }
 
 #[test]

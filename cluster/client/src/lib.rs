@@ -13,10 +13,12 @@ mod enforcer;
 mod events;
 #[cfg(test)]
 mod fake;
+mod finalizers;
 mod nodes;
 mod replace;
 mod services;
 mod serving;
+mod volumes;
 mod watches;
 
 use std::{
@@ -30,7 +32,7 @@ use base_env::Env;
 use base_errors::chain;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen, NodeWish,
-    ObjectRef, ServiceSeen, ServiceWish, Watch,
+    ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
@@ -87,6 +89,8 @@ struct Cluster {
     checked: Mutex<BTreeSet<String>>,
     /// Names of Services of type LoadBalancer that go by where their endpoints are, as seen last.
     local_services: watch::Sender<BTreeSet<String>>,
+    /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
+    has_volumes: watch::Sender<bool>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -175,6 +179,7 @@ impl Cluster {
             applied: Mutex::default(),
             checked: Mutex::default(),
             local_services: watch::Sender::default(),
+            has_volumes: watch::Sender::default(),
         }
     }
 
@@ -417,9 +422,20 @@ impl ClusterApi for Cluster {
         self.bring_service(wish).await
     }
 
+    async fn volumes(&self) -> Result<VolumeObjects, ClusterError> {
+        self.list_volumes().await
+    }
+
+    async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError> {
+        self.bring_volume(wish).await
+    }
+
     fn changes(&self) -> Arc<dyn Changes> {
-        let local = self.local_services.subscribe();
-        Arc::new(watches::start(&self.env, &self.client, &self.watches, local))
+        let there = watches::There {
+            local_services: self.local_services.subscribe(),
+            volumes: self.has_volumes.subscribe(),
+        };
+        Arc::new(watches::start(&self.env, &self.client, &self.watches, there))
     }
 }
 

@@ -12,7 +12,7 @@ use kube::api::WatchParams;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{Cluster, Failure};
+use crate::{Cluster, Failure, finalizers};
 
 /// Where Services are.
 pub(crate) const PATH: &str = "/api/v1/services";
@@ -85,7 +85,8 @@ impl Cluster {
     async fn write_service(&self, path: &str, mut service: Value, wish: &ServiceWish) -> Result<(), Failure> {
         // Who lets a Service go does so last: nothing can be written to it afterwards.
         let status = status_patch(&service, wish.ingress);
-        let mut tells = status.is_some() || finalizer_patch(&service, wish.finalizer).is_some();
+        let finalizer = |service: &Value| finalizers::patch(service, FINALIZER, wish.finalizer?);
+        let mut tells = status.is_some() || finalizer(&service).is_some();
         if let Some(patch) = status {
             let path = format!("{path}/status");
             service = self.merge("write the status of a Service", &path, &patch).await?;
@@ -96,7 +97,7 @@ impl Cluster {
             self.tell(&service, "Service", note.warning, note.reason, &note.message)
                 .await;
         }
-        if let Some(patch) = finalizer_patch(&service, wish.finalizer) {
+        if let Some(patch) = finalizer(&service) {
             self.merge("write the finalizers of a Service", path, &patch)
                 .await?;
         }
@@ -174,21 +175,6 @@ fn status_patch(service: &Value, ingress: Ingress) -> Option<Value> {
     Some(json!({
         "metadata": { "uid": service["metadata"]["uid"] },
         "status": { "loadBalancer": wanted }
-    }))
-}
-
-/// What has to change in the finalizers, if anything.
-fn finalizer_patch(service: &Value, wanted: Option<bool>) -> Option<Value> {
-    let metadata = &service["metadata"];
-    let mut finalizers: Vec<Value> = metadata["finalizers"].as_array().cloned().unwrap_or_default();
-    let there = finalizers.iter().any(|found| found == FINALIZER);
-    match wanted {
-        Some(true) if !there => finalizers.push(json!(FINALIZER)),
-        Some(false) if there => finalizers.retain(|found| found != FINALIZER),
-        Some(_) | None => return None,
-    }
-    Some(json!({
-        "metadata": { "resourceVersion": metadata["resourceVersion"], "finalizers": finalizers }
     }))
 }
 

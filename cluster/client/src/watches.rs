@@ -16,7 +16,7 @@ use kube::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::{apply, enforcer::CONFIGURATIONS, services};
+use crate::{apply, enforcer::CONFIGURATIONS, services, volumes};
 
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
@@ -39,14 +39,18 @@ struct Version {
     resource_version: String,
 }
 
-/// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, and those that are asked for;
-/// that of endpoints while there are Services of `local` names. They end when what is returned is dropped.
-pub(crate) fn start(
-    env: &Env,
-    client: &Client,
-    watches: &[Watch],
-    local: watch::Receiver<BTreeSet<String>>,
-) -> ChangeCount {
+/// What further watches depend on.
+pub(crate) struct There {
+    /// Names of Services whose endpoints count.
+    pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
+    /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
+    pub(crate) volumes: watch::Receiver<bool>,
+}
+
+/// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, of claims for volumes, and
+/// those that are asked for; those of endpoints, of PersistentVolumes and of VolumeAttachments while there is reason to. They end when what
+/// is returned is dropped.
+pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
     let serving = WatchParams::default().fields("spec.signerName=kubernetes.io/kubelet-serving");
@@ -55,6 +59,7 @@ pub(crate) fn start(
         ("/api/v1/nodes".to_owned(), WatchParams::default()),
         (crate::serving::LIST.to_owned(), serving),
         (services::PATH.to_owned(), balanced),
+        (volumes::CLAIMS.to_owned(), WatchParams::default()),
     ]
     .into_iter()
     .chain(CONFIGURATIONS.map(|(path, _)| (path.to_owned(), WatchParams::default())))
@@ -72,11 +77,21 @@ pub(crate) fn start(
             }
         });
     }
+    for path in [volumes::VOLUMES, volumes::ATTACHMENTS] {
+        let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
+        let in_use = there.volumes.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = volumes::follow(&env, &client, &sender, path, in_use) => {}
+            }
+        });
+    }
     let (env, client) = (env.clone(), client.clone());
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            () = services::follow_endpoints(&env, &client, &sender, local) => {}
+            () = services::follow_endpoints(&env, &client, &sender, there.local_services) => {}
         }
     });
     ChangeCount::new(receiver)

@@ -60,6 +60,9 @@ pub struct ClusterSpec {
     /// How those that the stamp's directory knows are known to its API server. `None`: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryAccess>,
+    /// Whether the driver of disks is off (`storageProfile.diskCSIDriver.enabled: false`): nothing is provisioned, attached or detached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disks_off: bool,
 }
 
 /// How those that the stamp's directory knows (users, service principals, managed identities) are known to a cluster's API server.

@@ -21,6 +21,7 @@ pub fn cluster() -> ClusterSpec {
         issuer: None,
         workload_identity: false,
         directory: None,
+        disks_off: false,
     }
 }
 

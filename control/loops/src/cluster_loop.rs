@@ -16,9 +16,8 @@ use control_planner::{
     Presence, Reach, SilentMachines, StampRanges, is_served, plan,
 };
 use control_records::{
-    ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner,
-    PkiRecord, RepairStep, Role, balancer::BalancerRecord, command::CommandRecord,
-    credential::CredentialRecord, key,
+    ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, RepairStep, Role,
+    command::CommandRecord, key,
 };
 use control_store::{StoreError, Stored};
 use jiff::Timestamp;
@@ -26,6 +25,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::{
     ControllerDeps,
+    basis::RecordCaches,
     commit::{Basis, CommitError, compose},
     effects::{self, Failure, Job, Outcome, connect},
     fair_queue::{Flow, Lane},
@@ -34,7 +34,6 @@ use crate::{
     index::Index,
     inventory::InventoryCache,
     recipes::Site,
-    record_cache::RecordCache,
     silent_machines::{self, SilentMachinesCache},
     state::{Handle, LoopState},
     wakeup::{Resync, Wakeup},
@@ -61,19 +60,6 @@ pub(crate) enum Exit {
     Settled(Box<LoopState>),
     /// There is no such cluster any more.
     Gone,
-}
-
-/// Only while the loop runs.
-#[derive(Default)]
-struct RecordCaches {
-    cluster: RecordCache<ClusterRecord>,
-    observed: RecordCache<ObservedRecord>,
-    pki: RecordCache<PkiRecord>,
-    machines: RecordCache<MachineRecord>,
-    operations: RecordCache<OperationRecord>,
-    commands: RecordCache<CommandRecord>,
-    credentials: RecordCache<CredentialRecord>,
-    balancers: RecordCache<BalancerRecord>,
 }
 
 /// See the module.
@@ -149,7 +135,8 @@ impl ClusterLoop {
             tracing::info!(cluster = self.key, "another host runs the loop of this cluster");
             return Ok(Next::Elsewhere);
         };
-        let Some((basis, observed)) = self.read(fence).await? else {
+        let store = &*self.shared.deps.store;
+        let Some((basis, observed)) = self.records.read(store, &self.uid, fence).await? else {
             return Ok(Next::Gone);
         };
         let cluster = Arc::clone(&basis.cluster.value);
@@ -191,50 +178,6 @@ impl ClusterLoop {
             self.state.fence = Fence::read(&*deps.store, &self.uid, &deps.host).await?;
         }
         Ok(self.state.fence)
-    }
-
-    /// The records; `None` when the cluster is gone.
-    async fn read(&mut self, fence: Fence) -> Result<Option<(Basis, ObservedRecord)>, StoreError> {
-        let store = &*self.shared.deps.store;
-        let records = &mut self.records;
-        let uid = &self.uid;
-        let Some(cluster) = records.cluster.read(store, &key::desired(uid)).await? else {
-            return Ok(None);
-        };
-        let observed = records.observed.read(store, &key::observed(uid)).await?;
-        let machines = records.machines.list(store, &key::machines(uid)).await?;
-        let credentials = records
-            .credentials
-            .list(store, &CredentialRecord::all(uid))
-            .await?;
-        let some = observed.as_ref().is_some_and(|observed| observed.value.balanced);
-        let prefix = BalancerRecord::all(uid);
-        let balancers = records.balancers.list_if(some, store, &prefix).await?;
-        let owner = Owner::cluster(uid.as_str());
-        let requests = &cluster.value.requests;
-        let open: BTreeSet<_> = requests
-            .running
-            .iter()
-            .chain([&cluster.value.operation])
-            .collect();
-        let mut operations = Vec::new();
-        for id in open {
-            let operation = records.operations.read(store, &owner.operation(id)).await?;
-            operations
-                .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
-        }
-        let basis = Basis {
-            observed: observed.as_ref().map(|observed| observed.revision),
-            cluster,
-            machines,
-            operations,
-            credentials,
-            balancers,
-            fence,
-        };
-        let observed = observed.map(|observed| ObservedRecord::clone(&observed.value));
-        let observed = observed.unwrap_or_default();
-        Ok(Some((basis, observed)))
     }
 
     /// Brings the state up to date with what no effect reports.
@@ -436,6 +379,12 @@ impl ClusterLoop {
                 .iter()
                 .map(|balancer| Arc::clone(&balancer.value))
                 .collect(),
+            volumes: basis
+                .volumes
+                .iter()
+                .map(|volume| Arc::clone(&volume.value))
+                .collect(),
+            volumes_there: self.state.lend_volumes(),
             commands,
             operations: basis
                 .operations
@@ -452,6 +401,7 @@ impl ClusterLoop {
         self.state.network = seen.network;
         self.state.api = seen.api;
         self.state.held = seen.held;
+        self.state.take_volumes_back(seen.volumes_there);
         seen.observed
     }
 
@@ -472,6 +422,13 @@ impl ClusterLoop {
                     .machines
                     .iter()
                     .map(|machine| (machine.value.id.clone(), Arc::clone(&machine.value)))
+                    .collect(),
+            ),
+            volumes: Arc::new(
+                basis
+                    .volumes
+                    .iter()
+                    .map(|volume| (volume.value.id.clone(), Arc::clone(&volume.value)))
                     .collect(),
             ),
             pki: Arc::clone(&self.state.pki),

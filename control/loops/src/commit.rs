@@ -1,5 +1,7 @@
 //! Turns a plan's writes into one transaction: identities, tokens and keys are made here, decisions are not.
 
+mod children;
+
 use std::sync::Arc;
 
 use arm_access::Scope;
@@ -16,6 +18,7 @@ use control_records::{
     principal::of_cluster,
     unknown::{self, Kind},
     usage::{Amounts, Usage},
+    volume::VolumeRecord,
 };
 use control_store::{Revision, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
@@ -25,6 +28,10 @@ use zeroize::Zeroizing;
 use crate::{
     ControllerDeps,
     recipes::{RecipeError, network_id},
+};
+
+use children::{
+    change_credential, change_volume, forget_balancer, forget_volume, record_balancer, record_volume,
 };
 
 /// Operations that are ended in one transaction, at most.
@@ -65,6 +72,7 @@ pub(crate) struct Basis {
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) credentials: Vec<Stored<Arc<CredentialRecord>>>,
     pub(crate) balancers: Vec<Stored<Arc<BalancerRecord>>>,
+    pub(crate) volumes: Vec<Stored<Arc<VolumeRecord>>>,
     /// The loop's right to write.
     pub(crate) fence: Fence,
 }
@@ -196,6 +204,21 @@ pub(crate) async fn compose(
                 record_balancer(txn, basis, &record, &mut done)
             }
             Write::ForgetBalancer(service) => forget_balancer(txn, basis, service),
+            Write::RecordVolume(volume) => record_volume(txn, basis, volume, now),
+            Write::GrowVolume { volume, bytes } => change_volume(txn, basis, volume, |volume| VolumeRecord {
+                bytes: *bytes,
+                ..volume
+            }),
+            Write::VolumePublished(id) => change_volume(txn, basis, id, |volume| VolumeRecord {
+                object: String::new(),
+                published: true,
+                ..volume
+            }),
+            Write::MarkVolume(id) => change_volume(txn, basis, id, |volume| VolumeRecord {
+                deleting: true,
+                ..volume
+            }),
+            Write::ForgetVolume(id) => forget_volume(txn, basis, id, now),
             Write::Progress { id, progress } => {
                 let operation = basis
                     .operations
@@ -301,70 +324,6 @@ fn change_machine(
     let changed = change(MachineRecord::clone(value))?;
     let key = key::machine(&basis.cluster.value.uid, id);
     Ok(txn.at(&key, *revision).with(put_record(key, &changed)))
-}
-
-/// A credential's record as it is from now on, or its removal; nothing where it is gone meanwhile.
-fn change_credential(
-    txn: Txn,
-    basis: &Basis,
-    id: &str,
-    change: impl FnOnce(CredentialRecord) -> Option<CredentialRecord>,
-) -> Txn {
-    let found = basis
-        .credentials
-        .iter()
-        .find(|credential| credential.value.id == id);
-    let Some(Stored { revision, value }) = found else {
-        return txn;
-    };
-    let uid = &basis.cluster.value.uid;
-    let key = CredentialRecord::key(uid, id);
-    // Either way it is not handed out again.
-    let txn = txn
-        .at(&key, *revision)
-        .delete(CredentialRecord::certificate_key(uid, id));
-    match change(CredentialRecord::clone(value)) {
-        Some(changed) => txn.with(put_record(key, &changed)),
-        None => txn.delete(key),
-    }
-}
-
-/// A load balancer, with the lease of its address where others could take that.
-fn record_balancer(mut txn: Txn, basis: &Basis, record: &BalancerRecord, done: &mut Committed) -> Txn {
-    let cluster = &basis.cluster.value.uid;
-    if let Some(lease) = balancer_lease(basis, record) {
-        let held = LeaseRecord {
-            v: 1,
-            owner: BalancerRecord::holder(cluster, &record.uid),
-        };
-        done.leased.push((lease.clone(), held.owner.clone()));
-        txn = txn.absent(&lease).with(put_record(lease, &held));
-    }
-    let key = BalancerRecord::key(cluster, &record.uid);
-    txn.absent(&key).with(put_record(key, record))
-}
-
-/// A load balancer goes, and with it its lease; nothing where it is gone meanwhile.
-fn forget_balancer(txn: Txn, basis: &Basis, service: &str) -> Txn {
-    let mut known = basis.balancers.iter();
-    let Some(Stored { revision, value }) = known.find(|balancer| balancer.value.uid == service) else {
-        return txn;
-    };
-    let key = BalancerRecord::key(&basis.cluster.value.uid, service);
-    let txn = txn.at(&key, *revision).delete(key);
-    match balancer_lease(basis, value) {
-        Some(lease) => txn.delete(lease),
-        None => txn,
-    }
-}
-
-fn balancer_lease(basis: &Basis, record: &BalancerRecord) -> Option<String> {
-    let vnet = basis.cluster.value.spec().network.vnet.as_ref();
-    BalancerRecord::lease(
-        record.internal,
-        record.address,
-        vnet.map(|vnet| vnet.uid.as_str()),
-    )
 }
 
 /// A new machine: an identity and a one-time token that nobody else has.

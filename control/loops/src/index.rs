@@ -21,6 +21,8 @@ use serde::de::DeserializeOwned;
 
 use crate::security_groups::{Guards, SecurityGroups};
 
+/// The label of machines and volumes that says whose they are: the uid of a cluster.
+pub(crate) const CLUSTER_LABEL: &str = "cluster";
 /// The label of control plane machines that says where their API is served.
 pub(crate) const VIP_LABEL: &str = "vip";
 

@@ -16,6 +16,7 @@
 //! * a cluster that is what it is to be costs no task, no timer and no thread;
 //! * operations follow the cluster: losing all of them changes nothing else.
 
+mod basis;
 mod cluster_loop;
 mod commit;
 mod controller;

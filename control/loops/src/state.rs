@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish};
+use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish};
 use cluster_balancers::Wish;
+use cluster_volumes::Storage;
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, FabricEffect, Health, Held, NetworkSeen, Presence, Reach, Subject,
+    VolumeThere,
 };
 use control_records::{Fence, balancer::BalancerRecord};
 use control_store::Stored;
@@ -31,6 +33,12 @@ pub(crate) struct LoopState {
     pub(crate) since: Option<Mark>,
     /// Machines that something was done to since the present look at the fabric began: what it finds of them may be older.
     touched: BTreeSet<String>,
+    /// The cluster's volumes that there are in the fabric; `None` before the first look.
+    volumes: Option<BTreeMap<String, VolumeThere>>,
+    /// Volumes that something failed for: what is known of them may be wrong.
+    doubted_volumes: BTreeSet<String>,
+    /// Volumes that something was done to since the present look at the fabric began.
+    touched_volumes: BTreeSet<String>,
     pub(crate) network: NetworkSeen,
     pub(crate) configs: BTreeMap<String, ConfigSeen>,
     pub(crate) drains: BTreeMap<String, Drain>,
@@ -85,6 +93,9 @@ impl LoopState {
             inventory_stale: false,
             since: None,
             touched: BTreeSet::new(),
+            volumes: None,
+            doubted_volumes: BTreeSet::new(),
+            touched_volumes: BTreeSet::new(),
             network: NetworkSeen::Unknown,
             configs: BTreeMap::new(),
             drains: BTreeMap::new(),
@@ -183,13 +194,22 @@ impl LoopState {
         }
         match effect.subject() {
             Subject::Machine(machine) => drop(self.touched.insert(machine)),
+            Subject::Volume(volume) => {
+                // What was listed before says nothing of it.
+                self.since = None;
+                self.touched_volumes.insert(volume);
+            }
             Subject::Fabric => {
                 self.since = None;
-                let machine = |effect: &Effect| match effect.subject() {
-                    Subject::Machine(machine) => Some(machine),
-                    _ => None,
-                };
-                self.touched = under_way.filter_map(machine).collect();
+                self.touched.clear();
+                self.touched_volumes.clear();
+                for effect in under_way {
+                    match effect.subject() {
+                        Subject::Machine(machine) => drop(self.touched.insert(machine)),
+                        Subject::Volume(volume) => drop(self.touched_volumes.insert(volume)),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -208,6 +228,67 @@ impl LoopState {
             if *known != Presence::Gone {
                 *known = presence;
             }
+        }
+    }
+
+    /// A look at the fabric found these of the cluster's volumes, and no others.
+    pub(crate) fn found_volumes(&mut self, mut found: BTreeMap<String, VolumeThere>) {
+        let before = self.volumes.take();
+        for volume in &self.touched_volumes {
+            // The effect on it tells.
+            let known = before.as_ref().map(|before| before.get(volume).cloned());
+            match known {
+                Some(Some(known)) => drop(found.insert(volume.clone(), known)),
+                Some(None) => drop(found.remove(volume)),
+                None => drop(self.doubted_volumes.insert(volume.clone())),
+            }
+        }
+        let touched = &self.touched_volumes;
+        self.doubted_volumes.retain(|volume| touched.contains(volume));
+        self.volumes = Some(found);
+    }
+
+    /// An effect on a volume failed: the fabric has to say what there is of it.
+    pub(crate) fn doubt_volume(&mut self, volume: &str) {
+        self.doubted_volumes.insert(volume.to_owned());
+    }
+
+    /// A volume is there, and has at least this size.
+    pub(crate) fn volume_made(&mut self, volume: String, bytes: u64) {
+        if let Some(volumes) = &mut self.volumes {
+            let there = volumes.entry(volume).or_insert(VolumeThere {
+                bytes,
+                attached: None,
+            });
+            there.bytes = there.bytes.max(bytes);
+        }
+    }
+
+    /// A volume was given to a machine, or is nobody's.
+    pub(crate) fn volume_given(&mut self, volume: &str, machine: Option<String>) {
+        let known = self.volumes.as_mut().and_then(|volumes| volumes.get_mut(volume));
+        match known {
+            Some(there) => there.attached = machine,
+            None => self.doubt_volume(volume),
+        }
+    }
+
+    /// A volume was removed.
+    pub(crate) fn volume_gone(&mut self, volume: &str) {
+        if let Some(volumes) = &mut self.volumes {
+            volumes.remove(volume);
+        }
+    }
+
+    /// What the fabric has of volumes, as long as nothing of it is in doubt. It is lent: see [`Self::take_volumes_back`].
+    pub(crate) fn lend_volumes(&mut self) -> Option<BTreeMap<String, VolumeThere>> {
+        self.volumes.take_if(|_| self.doubted_volumes.is_empty())
+    }
+
+    /// What was lent comes back.
+    pub(crate) fn take_volumes_back(&mut self, lent: Option<BTreeMap<String, VolumeThere>>) {
+        if lent.is_some() {
+            self.volumes = lent;
         }
     }
 
@@ -267,15 +348,29 @@ impl LoopState {
         self.api.nodes = nodes;
     }
 
-    /// A look found what its Services of type LoadBalancer ask for; `None`: it is not known better than before.
-    pub(crate) fn api_told_services(&mut self, services: Option<Vec<Wish>>) {
-        let Some(services) = services else { return };
+    /// A look found what its Services of type LoadBalancer ask for, and what it holds of volumes; `None`: it is not known better than before.
+    pub(crate) fn api_told(&mut self, services: Option<Vec<Wish>>, storage: Option<Storage>) {
         let api = &mut self.api;
+        if services.is_some() {
+            // Who is let go once more is let go all the same.
+            api.released.clear();
+            api.services = services;
+        }
+        if storage.is_some() {
+            // What is published once more is left as it is.
+            api.published.clear();
+            api.storage = storage;
+        }
+        let services: BTreeSet<&str> = api
+            .services
+            .iter()
+            .flatten()
+            .map(|wish| wish.uid.as_str())
+            .collect();
+        let claims = api.storage.iter().flat_map(|storage| &storage.claims);
+        let claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
         api.told
-            .retain(|uid, _| services.iter().any(|service| service.uid == *uid));
-        // Who is let go once more is let go all the same.
-        api.released.clear();
-        api.services = Some(services);
+            .retain(|uid, _| services.contains(uid.as_str()) || claims.contains(uid.as_str()));
     }
 
     /// Whether a Service asks for a load balancer that is not among these.
@@ -302,5 +397,139 @@ impl LoopState {
             Ingress::Nothing => None,
             Ingress::At(address) => Some(address),
         };
+    }
+
+    /// An object that has to do with a volume was brought to a wish: it is so until the next look says otherwise.
+    pub(crate) fn volume_set(&mut self, wish: VolumeWish) {
+        let api = &mut self.api;
+        let Some(storage) = &mut api.storage else { return };
+        let (volumes, attachments) = (&mut storage.volumes, &mut storage.attachments);
+        match wish {
+            VolumeWish::Publish { name, .. } => {
+                api.published.insert(name);
+            }
+            VolumeWish::Grown { uid, bytes, .. } => {
+                let mut known = volumes.iter_mut();
+                if let Some(volume) = known.find(|volume| volume.uid == uid) {
+                    volume.bytes = volume.bytes.max(bytes);
+                }
+            }
+            VolumeWish::Remove { uid, .. } => volumes.retain(|volume| volume.uid != uid),
+            VolumeWish::Hold { uid, .. } => {
+                let mut known = attachments.iter_mut();
+                if let Some(attachment) = known.find(|attachment| attachment.uid == uid) {
+                    attachment.held = true;
+                }
+            }
+            VolumeWish::Attached { uid, .. } => {
+                let mut known = attachments.iter_mut();
+                if let Some(attachment) = known.find(|attachment| attachment.uid == uid) {
+                    attachment.attached = true;
+                }
+            }
+            VolumeWish::Detached { uid, .. } => attachments.retain(|attachment| attachment.uid != uid),
+            VolumeWish::Withdraw { uid, .. } => {
+                let mut known = attachments.iter_mut();
+                if let Some(attachment) = known.find(|attachment| attachment.uid == uid) {
+                    attachment.deleting = true;
+                }
+                // What nobody keeps is gone.
+                attachments.retain(|attachment| attachment.uid != uid || attachment.held);
+            }
+            VolumeWish::Tell { claim, note } => {
+                api.told.insert(claim.uid, note.message);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_api::{ClaimRef, Note};
+    use cluster_volumes::{Attachment, Claim, Stage};
+
+    use super::*;
+
+    fn attachment(name: &str, held: bool) -> Attachment {
+        Attachment {
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            volume: "pvc-u1".to_owned(),
+            node: "n".to_owned(),
+            attached: false,
+            held,
+            deleting: false,
+        }
+    }
+
+    fn claim() -> ClaimRef {
+        ClaimRef {
+            namespace: "shop".to_owned(),
+            name: "data".to_owned(),
+            uid: "u1".to_owned(),
+        }
+    }
+
+    fn seen() -> Storage {
+        Storage {
+            claims: vec![Claim {
+                claim: claim(),
+                volume: "pvc-u1".to_owned(),
+                bytes: 1,
+                deleting: false,
+                stage: Stage::Refused("no".to_owned()),
+            }],
+            volumes: Vec::new(),
+            attachments: vec![attachment("a", false), attachment("b", true)],
+        }
+    }
+
+    #[test]
+    fn what_is_written_of_volumes_is_so_until_the_next_look() {
+        let mut state = LoopState::new("c");
+        state.api_told(Some(Vec::new()), Some(seen()));
+        let of = |name: &str| (name.to_owned(), name.to_owned());
+        let (name, uid) = of("a");
+        state.volume_set(VolumeWish::Hold { name, uid });
+        let (name, uid) = of("a");
+        state.volume_set(VolumeWish::Attached { name, uid });
+        let (name, uid) = of("b");
+        state.volume_set(VolumeWish::Withdraw { name, uid });
+        let known = state.api.storage.as_ref().unwrap();
+        assert!(known.attachments[0].held && known.attachments[0].attached);
+        assert!(known.attachments[1].deleting, "its finalizer keeps it");
+        let (name, uid) = of("b");
+        state.volume_set(VolumeWish::Detached { name, uid });
+        assert_eq!(state.api.storage.as_ref().unwrap().attachments.len(), 1);
+        state.volume_set(VolumeWish::Publish {
+            name: "pvc-u1".to_owned(),
+            object: "{}".to_owned(),
+        });
+        assert!(state.api.published.contains("pvc-u1"));
+        // A listing that was refused tells nothing.
+        state.api_told(Some(Vec::new()), None);
+        assert_eq!(state.api.storage.as_ref().unwrap().attachments.len(), 1);
+        assert!(!state.api.published.is_empty());
+        state.api_told(Some(Vec::new()), Some(seen()));
+        assert_eq!(state.api.storage, Some(seen()));
+        assert!(state.api.published.is_empty());
+    }
+
+    #[test]
+    fn what_was_told_of_a_claim_is_known_as_long_as_it_is_there() {
+        let mut state = LoopState::new("c");
+        state.api_told(Some(Vec::new()), Some(seen()));
+        state.volume_set(VolumeWish::Tell {
+            claim: claim(),
+            note: Note {
+                warning: true,
+                reason: "ProvisioningFailed",
+                message: "no".to_owned(),
+            },
+        });
+        state.api_told(Some(Vec::new()), Some(seen()));
+        assert_eq!(state.api.told["u1"], "no");
+        state.api_told(Some(Vec::new()), Some(Storage::default()));
+        assert!(state.api.told.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! Removes what nobody owns: machines and networks that were this store's and have no record any more, records without a
-//! cluster, operations that ended long ago, and what is told of clusters that were deleted long ago. Machines and networks
+//! Removes what nobody owns: machines, networks and volumes that were this store's and have no record any more, records without a
+//! cluster, operations that ended long ago, and what is told of clusters that were deleted long ago. Machines, networks and volumes
 //! that this store does not know are kept and written down as unknown.
 //!
 //! Always true: the fabric is listed *before* the records are read. What is made is written down first and its record is
@@ -10,13 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use control_records::{
     DeletedRecord, LeaseRecord, OwnerRecord, RepairStep, directory, events, key,
     unknown::{self, Kind, is_removed},
+    volume::VolumeRecord,
 };
 use control_store::{LARGEST_TXN, Store, StoreError, Stored, Txn, get_record, list_records};
-use fabric_api::{FabricError, MachineId};
+use fabric_api::{FabricError, Inventory, MachineId};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{cluster_loop::Shared, index::Unknown, recipes::network_id};
+use crate::{
+    cluster_loop::Shared,
+    index::{CLUSTER_LABEL, Unknown},
+    recipes::network_id,
+};
 
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
@@ -81,7 +86,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
         {
             orphans.remove(id);
             let spec = deps.fabric.machine(&machine.id).await?;
-            let cluster = machine.labels.get("cluster").map(String::as_str);
+            let cluster = machine.labels.get(CLUSTER_LABEL).map(String::as_str);
             kept.add_machine(id, cluster, spec.as_ref());
             unknown.insert(id.to_owned(), machine.labels.clone());
         }
@@ -106,6 +111,7 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
     shared.index.set_unknown(kept);
     tell_unknown(store, Kind::Machine, unknown, now).await?;
     tell_unknown(store, Kind::Network, unknown_networks, now).await?;
+    volumes(shared, &inventory, now).await?;
     orphans.extend(vanished.keys().cloned());
     for id in &orphans {
         tracing::warn!(machine = id, "removing a machine that belongs to no cluster");
@@ -170,6 +176,50 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
             store
                 .txn(Txn::default().at(&key, lease.revision).delete(&key))
                 .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Volumes, listed before: one without a record goes only where it is known to have been this store's.
+async fn volumes(shared: &Shared, inventory: &Inventory, now: Timestamp) -> Result<(), SweepError> {
+    let store = &*shared.deps.store;
+    let fabric = &shared.deps.fabric;
+    let (mut unknown, mut orphans) = (BTreeMap::new(), Vec::new());
+    for volume in &inventory.volumes {
+        // One that does not say whose it is may well be in a record.
+        let Some(uid) = volume.labels.get(CLUSTER_LABEL) else {
+            continue;
+        };
+        let id = volume.id.as_str();
+        if store.get(&VolumeRecord::key(uid, id)).await?.is_some() {
+            continue;
+        }
+        if is_removed(store, Kind::Volume, id).await? {
+            orphans.push(volume);
+        } else {
+            unknown.insert(id.to_owned(), volume.labels.clone());
+        }
+    }
+    tell_unknown(store, Kind::Volume, unknown, now).await?;
+    for volume in orphans {
+        let id = volume.id.as_str();
+        // Asked again: one of the same name may have been written down meanwhile.
+        if !is_removed(store, Kind::Volume, id).await? {
+            continue;
+        }
+        tracing::warn!(volume = id, "removing a volume that belongs to no cluster");
+        let removal = async {
+            if volume.attached.is_some() {
+                fabric.detach_volume(&volume.id).await?;
+            }
+            fabric.delete_volume(&volume.id).await
+        };
+        if let Err(error) = bounded(shared, removal).await {
+            tracing::warn!(
+                volume = id,
+                "a volume that belongs to no cluster stays for now: {error}"
+            );
         }
     }
     Ok(())

@@ -235,7 +235,9 @@ impl<'a> Draft<'a> {
     pub(crate) fn finish(mut self) -> Plan {
         self.observed.v = 2;
         self.observed.step = messages::step(&self);
-        self.observed.problem = messages::problem(&self).or_else(|| messages::addons(&self));
+        self.observed.problem = messages::problem(&self)
+            .or_else(|| messages::addons(&self))
+            .or_else(|| messages::volumes(&self));
         let observed_changed = self.observed != self.seen.observed && !self.writes.contains(&Write::Forget);
         debug_assert!(
             self.events.is_empty() || observed_changed || !self.writes.is_empty(),

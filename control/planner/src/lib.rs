@@ -14,6 +14,7 @@
 //! | a machine's configuration | its record, leases, PKI; *not* the machine |
 //! | node objects, add-ons | the API server |
 //! | addresses of load balancers | the API server; the network, to be told of |
+//! | volumes of claims | the API server; a look at the fabric |
 //!
 //! Always true: planning twice from the same things gives the same plan; a plan without anything in it means that the
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
@@ -55,12 +56,14 @@ pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
     Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, StampRanges, UnknownMachines,
+    VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::control_plane::{ControlPlane, member};
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use cluster_api::ClaimRef;
 use control_records::{
     ClusterRecord, Event, Healing, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
     Progress, Role, Work,
@@ -187,6 +190,21 @@ pub enum Write {
     },
     /// The load balancer of the Service with this uid is gone: its record goes, and its address is free.
     ForgetBalancer(String),
+    /// Write a volume down that is to be made for a claim.
+    RecordVolume(NewVolume),
+    /// A volume is to be larger.
+    GrowVolume {
+        /// Its id.
+        volume: String,
+        /// Its size from now on.
+        bytes: u64,
+    },
+    /// The PersistentVolume of the volume with this id was seen in the cluster.
+    VolumePublished(String),
+    /// The volume of this id is to go, and all that is on it.
+    MarkVolume(String),
+    /// The volume of this id is gone: its record goes.
+    ForgetVolume(String),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -205,6 +223,25 @@ pub enum Write {
     },
     /// Everything is gone: remove all the cluster's records, end its operations.
     Forget,
+}
+
+/// A volume that is to be made for a claim: see [`control_records::volume::VolumeRecord`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVolume {
+    /// Its id.
+    pub id: String,
+    /// The PersistentVolume's name.
+    pub name: String,
+    /// Whose claim.
+    pub claim: ClaimRef,
+    /// Its size.
+    pub bytes: u64,
+    /// The SKU asked for.
+    pub sku: String,
+    /// The id of the volume that it begins as a copy of.
+    pub source: Option<String>,
+    /// The PersistentVolume as JSON; empty where the cluster has it already.
+    pub object: String,
 }
 
 /// Effects on the store that machines' records and events of one plan may have: with all else that a plan writes, they are
@@ -227,6 +264,11 @@ impl Write {
             | Self::ForgetCredential(_)
             | Self::RecordBalancer { .. }
             | Self::ForgetBalancer(_)
+            | Self::RecordVolume(_)
+            | Self::GrowVolume { .. }
+            | Self::VolumePublished(_)
+            | Self::MarkVolume(_)
+            | Self::ForgetVolume(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,

@@ -28,9 +28,13 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
         .seen
         .held
         .iter()
-        // What a tenant has run is no problem of the cluster.
+        // What a tenant has run or made is no problem of the cluster.
         .filter(|(subject, held)| {
-            held.attempts >= WORTH_TELLING && !matches!(subject, Subject::Command(_) | Subject::Service(_))
+            let tenants = matches!(
+                subject,
+                Subject::Command(_) | Subject::Service(_) | Subject::VolumeObject(_)
+            );
+            held.attempts >= WORTH_TELLING && !tenants
         })
         .map(|(_, held)| held)
         .max_by_key(|held| held.attempts)
@@ -51,6 +55,12 @@ pub(crate) fn addons(draft: &Draft<'_>) -> Option<String> {
         .iter()
         .map(|(name, why)| format!("the add-on {name} does not work: {why}"))
         .collect();
+    (!all.is_empty()).then(|| cut(&all.join("; "), MOST_CHARS))
+}
+
+/// What is wrong with volumes.
+pub(crate) fn volumes(draft: &Draft<'_>) -> Option<String> {
+    let all: Vec<&str> = draft.observed.lost_volumes.values().map(String::as_str).collect();
     (!all.is_empty()).then(|| cut(&all.join("; "), MOST_CHARS))
 }
 
@@ -95,7 +105,9 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             | Subject::Config(_)
             | Subject::Node(_)
             | Subject::Command(_)
-            | Subject::Service(_) => return None,
+            | Subject::Service(_)
+            | Subject::Volume(_)
+            | Subject::VolumeObject(_) => return None,
         };
         Some((what, held))
     });

@@ -12,9 +12,10 @@ use agent_protocol::{ProcessState, Report};
 use cluster_api::{AddonAilment, NodeSeen};
 use cluster_balancers::Wish;
 use cluster_security::Rule;
+use cluster_volumes::Storage;
 use control_records::{
     MachineRecord, ObservedRecord, OperationRecord, Role, balancer::BalancerRecord,
-    credential::CredentialRecord,
+    credential::CredentialRecord, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
@@ -64,6 +65,11 @@ pub struct Observation {
     pub credentials: Vec<Arc<CredentialRecord>>,
     /// The load balancers that are written down, in the order of their Services' uids.
     pub balancers: Vec<Arc<BalancerRecord>>,
+    /// The volumes that are written down, in the order of their ids.
+    pub volumes: Vec<Arc<VolumeRecord>>,
+    /// The cluster's volumes that there are in the fabric, by their ids, written down or not; `None`: this process has not looked yet, or
+    /// what it saw is in doubt.
+    pub volumes_there: Option<BTreeMap<String, VolumeThere>>,
     /// Commands that something is still to be done for, by id: when they are to be looked at again, where they were looked at already.
     pub commands: BTreeMap<String, Option<Timestamp>>,
     /// When the service did not run though the clock went on, in order.
@@ -302,6 +308,22 @@ pub enum NetworkSeen {
     Gone,
 }
 
+/// A volume in the fabric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeThere {
+    /// Its size; 0 while it is there in part.
+    pub bytes: u64,
+    /// The machine that has it; it may be none of the cluster's any more.
+    pub attached: Option<String>,
+}
+
+impl VolumeThere {
+    /// Whether it is there as a whole: neither its creation nor its deletion was cut short.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.bytes > 0
+    }
+}
+
 /// What is known of the API server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiSeen {
@@ -319,7 +341,11 @@ pub struct ApiSeen {
     pub nodes: Vec<NodeSeen>,
     /// What its Services of type LoadBalancer ask for, at the last look; `None`: this process has not looked yet.
     pub services: Option<Vec<Wish>>,
-    /// By the uid of a Service: what was told of it last.
+    /// What it holds of volumes, at the last look; `None`: this process has not looked yet.
+    pub storage: Option<Storage>,
+    /// Names of PersistentVolumes that were published since the last look.
+    pub published: BTreeSet<String>,
+    /// By the uid of a Service or a claim: what was told of it last.
     pub told: BTreeMap<String, String>,
     /// Uids of Services that are no more of type LoadBalancer, or gone, and were let go since the last look.
     pub released: BTreeSet<String>,
@@ -343,6 +369,8 @@ impl Default for ApiSeen {
             looked_at: None,
             nodes: Vec::new(),
             services: None,
+            storage: None,
+            published: BTreeSet::new(),
             told: BTreeMap::new(),
             released: BTreeSet::new(),
             approved: None,

@@ -18,6 +18,7 @@
 //! | `/c/{uid}/event/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
 //! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster |
 //! | `/c/{uid}/child/balancers/{uid of a Service}` | the address of a load balancer in the cluster ([`balancer`]) |
+//! | `/c/{uid}/child/volumes/{id}` | a volume of a claim in the cluster ([`volume`]) |
 //! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
 //! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
@@ -60,6 +61,7 @@ pub mod sign_in;
 mod text;
 pub mod unknown;
 pub mod usage;
+pub mod volume;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -287,6 +289,12 @@ pub struct ObservedRecord {
     /// Whether Services of the cluster have load balancers ([`balancer`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub balanced: bool,
+    /// Whether there are volumes of claims of the cluster ([`volume`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub volumes: bool,
+    /// By the id of a volume that is not in the fabric any more although it is to be there: what is told of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost_volumes: BTreeMap<String, String>,
     /// Whether machines of it were stopped on purpose and are not all known to be back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,

@@ -1,7 +1,7 @@
 //! What exists and is in no record of this store, and what this store knows to have been its own and removed.
 //!
 //! A store may be new, older than what it describes, or damaged. So nothing is removed because the store does not tell of it:
-//! machines, networks and backups are removed only where a [`RemovedRecord`] says that they were this store's and were to
+//! machines, networks, volumes and backups are removed only where a [`RemovedRecord`] says that they were this store's and were to
 //! go. Everything else that is found is written down as an [`UnknownRecord`], shown to people and kept. A person who wants it
 //! gone has a [`RemovedRecord`] written.
 //!
@@ -30,19 +30,22 @@ pub enum Kind {
     Machine,
     /// A network of the fabric.
     Network,
+    /// A volume of the fabric, with all that is on it.
+    Volume,
     /// A cluster's backup.
     Backup,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 3] = [Self::Machine, Self::Network, Self::Backup];
+    pub const ALL: [Self; 4] = [Self::Machine, Self::Network, Self::Volume, Self::Backup];
 
     /// As in keys and answers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Machine => "machine",
             Self::Network => "network",
+            Self::Volume => "volume",
             Self::Backup => "backup",
         }
     }
@@ -61,7 +64,7 @@ impl FromStr for Kind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is not one of machine, network, backup"))
+            .ok_or_else(|| format!("{text:?} is not one of machine, network, volume, backup"))
     }
 }
 
@@ -73,9 +76,9 @@ pub struct UnknownRecord {
     pub v: u32,
     /// What kind of thing.
     pub kind: Kind,
-    /// Its identity: a machine's, a network's, or the cluster's uid of a backup.
+    /// Its identity: a machine's, a network's, a volume's, or the cluster's uid of a backup.
     pub id: String,
-    /// What it says of itself: the labels of a machine.
+    /// What it says of itself: the labels of a machine or a volume.
     pub labels: BTreeMap<String, String>,
     /// When it was first found.
     pub since: Timestamp,

@@ -12,6 +12,7 @@
 
 mod balancer;
 mod filter;
+mod volume;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use balancer::{BalancedPort, Balancer, Side};
 pub use filter::{Filter, FilterRule, PortRange, Protocol};
+pub use volume::{VolumeSeen, VolumeSpec};
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -58,6 +60,10 @@ name!(
 name!(
     /// A network's (VNET's) identity, `[a-z0-9]{1,12}`.
     NetworkId
+);
+name!(
+    /// A volume's identity, `[a-z0-9]{1,12}`.
+    VolumeId
 );
 
 /// A VNET: an address space of its own, which may overlap any other VNET's.
@@ -202,6 +208,9 @@ pub struct Inventory {
     pub networks: Vec<NetworkId>,
     /// Machines of which an earlier disk is kept ([`Fabric::reset_machine`]), in order of their ids. There may be no machine of that id.
     pub kept_disks: Vec<MachineId>,
+    /// Volumes, in order of their ids.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSeen>,
 }
 
 /// Why the fabric could not do it. Coarse, because the answer is always one of: fix the input, wait, or tell a person.
@@ -215,7 +224,7 @@ pub enum FabricError {
         /// Why not.
         why: String,
     },
-    /// There is no such machine or network.
+    /// There is no such machine, network or volume.
     #[error("{0} does not exist")]
     NotFound(String),
     /// A machine that was to start on its disk has none.
@@ -308,7 +317,7 @@ pub trait Fabric: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Removes everything this stamp owns: machines, networks, the stamp's network, files.
+    /// Removes everything this stamp owns: machines, networks, volumes, the stamp's network, files.
     async fn delete_stamp(&self) -> Result<(), FabricError>;
 
     /// Makes a VNET be as specified: creates it, adds and removes subnets and routes, replaces filters. Machines in it are left alone.
@@ -345,6 +354,33 @@ pub trait Fabric: Send + Sync + 'static {
 
     /// Deletes the disk that was kept of a machine, if there is one: the machine serves again.
     async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError>;
+
+    /// Makes a volume exist and be at least as large as specified: one that is smaller grows, while a machine has it, too. Nothing that is
+    /// written on it is lost.
+    ///
+    /// # Errors
+    /// [`FabricError::NotFound`] when it is to begin as a copy of a volume that is not there; [`FabricError::Failed`] when it was there once and
+    /// the driver has lost what was on it: no empty volume takes its place.
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<(), FabricError>;
+
+    /// Removes a volume and all that is on it.
+    ///
+    /// # Errors
+    /// [`FabricError::Failed`] while a machine has it.
+    async fn delete_volume(&self, id: &VolumeId) -> Result<(), FabricError>;
+
+    /// Gives a volume to a machine that runs, as a block device. It keeps it when it stops and starts; after a reboot of the host it has to
+    /// be given again.
+    ///
+    /// # Errors
+    /// [`FabricError::NotFound`] for a volume or a running machine that is not there; [`FabricError::Failed`] while another machine has it.
+    async fn attach_volume(&self, id: &VolumeId, machine: &MachineId) -> Result<(), FabricError>;
+
+    /// Takes a volume from the machine that has it, whichever that is.
+    ///
+    /// # Errors
+    /// [`FabricError::Failed`] while something in that machine uses it; then the machine still has it, and may lose it as soon as that ends.
+    async fn detach_volume(&self, id: &VolumeId) -> Result<(), FabricError>;
 
     /// The specification that a machine was made from last, without what was put into it; `None` where there is no such machine, or
     /// what is written down about it cannot be read.

@@ -18,21 +18,20 @@ use std::{
 use base_env::Env;
 use fabric_api::FabricError;
 
-use crate::{exec, files};
+use crate::{exec, files, loop_device};
 
 /// In a machine's directory: where the filesystem is mounted.
 pub(crate) const MOUNTED: &str = "disk";
 
-/// For how long and how often the kernel is asked whether it has let go.
+/// For how long the kernel is asked whether it has let go.
 const RELEASE: Duration = Duration::from_secs(20);
-const LOOK: Duration = Duration::from_millis(20);
 
 /// The file of a machine's disk; there is none if the disk has no limit.
 pub(crate) fn of(dir: &Path) -> PathBuf {
     dir.join("disk.img")
 }
 
-/// Whether this host can limit disks; else what is missing.
+/// Whether this host can limit disks and have volumes; else what is missing.
 pub fn possible() -> Result<(), &'static str> {
     let programs = ["mkfs.ext4", "losetup", "findmnt"];
     let there = |program: &&str| {
@@ -94,50 +93,18 @@ pub(crate) fn script(directories: &[(&str, u32)]) -> String {
 /// Waits until no loop device holds the file: the one of the machine's last start ends with its last process.
 pub(crate) async fn released(env: &Env, dir: &Path) -> Result<(), FabricError> {
     let file = of(dir);
-    let deadline = env.clock.monotonic() + RELEASE;
-    while let Some(device) = holder(Path::new("/sys/block"), &file) {
-        if env.clock.monotonic() >= deadline {
-            let why = format!("{device} still holds {}", file.display());
-            return Err(FabricError::failed("mount a machine's disk", why));
-        }
-        env.clock.sleep(LOOK).await;
-    }
-    Ok(())
-}
-
-/// The loop device that holds a file.
-fn holder(devices: &Path, file: &Path) -> Option<String> {
-    let names = files::names_in(devices).unwrap_or_default();
-    names.into_iter().find(|name| {
-        let backing = devices.join(name).join("loop/backing_file");
-        fs::read_to_string(backing).is_ok_and(|backing| Path::new(backing.trim_end_matches('\n')) == file)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_in_use_is_found_by_its_loop_device() {
-        let devices = tempfile::tempdir().unwrap();
-        for (name, backing) in [
-            ("loop0", Some("/a/other.img")),
-            ("loop1", Some("/a/disk.img")),
-            ("vda", None),
-        ] {
-            let place = devices.path().join(name).join("loop");
-            if let Some(backing) = backing {
-                fs::create_dir_all(&place).unwrap();
-                fs::write(place.join("backing_file"), format!("{backing}\n")).unwrap();
-            } else {
-                fs::create_dir_all(devices.path().join(name)).unwrap();
-            }
-        }
-        assert_eq!(
-            holder(devices.path(), Path::new("/a/disk.img")),
-            Some("loop1".to_owned())
-        );
-        assert_eq!(holder(devices.path(), Path::new("/a/disk")), None);
+    // A file that is gone is of a disk of before.
+    let holding = || {
+        loop_device::holding(&file).map(|mut devices| {
+            devices.retain(|device| !device.deleted);
+            devices
+        })
+    };
+    match loop_device::released(env, RELEASE, holding).await? {
+        None => Ok(()),
+        Some(device) => Err(FabricError::failed(
+            "mount a machine's disk",
+            format!("{} still holds {}", device.path(), file.display()),
+        )),
     }
 }

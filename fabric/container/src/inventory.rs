@@ -49,6 +49,7 @@ impl Inner {
             machines,
             networks: networks.into_iter().collect(),
             kept_disks: ids(files::names_in(&self.kept_dir()).map_err(failed)?).collect(),
+            volumes: self.volumes()?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Machines as containers on this host: the driver for laptops, tests and single hosts.
 //!
-//! Owns: OCI bundles run by Debian's `runc`, their disks below the state directory, network namespaces for VNETs and machines, the stamp's
-//! bridge, its nftables table, its control groups.
+//! Owns: OCI bundles run by Debian's `runc`, their disks and the volumes they get below the state directory, the loop devices of these, network
+//! namespaces for VNETs and machines, the stamp's bridge, its nftables table, its control groups.
 //!
 //! Always true:
 //! * a machine's directory with its specification is written before anything else of it exists and removed after everything else is gone.
@@ -11,7 +11,7 @@
 //! * everything on the host is named by [`fabric_net::Names`], and nothing else of the host is touched: no flush, no policy, no sysctl but
 //!   `ip_forward` with [`Uplink::Host`](fabric_api::Uplink::Host), put back with the last stamp, and limits that are too low;
 //! * machines are nobody's children: they go on when the service ends;
-//! * an operation runs to its end even if its caller goes away, one at a time for each machine and each VNET.
+//! * an operation runs to its end even if its caller goes away, one at a time for each machine, each VNET and each volume.
 //!
 //! # How far a machine can be trusted
 //! A machine must be able to run containers of its own, so it gets all capabilities of the service, no seccomp filter, its control group
@@ -34,12 +34,14 @@ mod host_limits;
 mod inventory;
 mod limits;
 mod locks;
+mod loop_device;
 mod machine;
 mod namespace;
 mod network;
 mod runc;
 mod stamp;
 mod validate;
+mod volume;
 
 use std::{
     borrow::Cow,
@@ -50,7 +52,8 @@ use std::{
 use async_trait::async_trait;
 use base_env::Env;
 use fabric_api::{
-    Fabric, FabricError, Inventory, MachineId, MachineSpec, NetworkId, NetworkSpec, StampNetwork,
+    Fabric, FabricError, Inventory, MachineId, MachineSpec, NetworkId, NetworkSpec, StampNetwork, VolumeId,
+    VolumeSpec,
 };
 use fabric_net::Names;
 use ipnet::Ipv4Net;
@@ -78,7 +81,7 @@ pub trait Images: Send + Sync + 'static {
 pub struct ContainerConfig {
     /// The stamp's name, `[a-z0-9][a-z0-9-]{0,31}`. Two drivers with the same name on one host are the same stamp.
     pub stamp: String,
-    /// Where disks are kept, e.g. `/var/lib/landfall/{stamp}`: `machines/`, `kept/` and `networks/` below it are the driver's. On a filesystem
+    /// Where disks are kept, e.g. `/var/lib/landfall/{stamp}`: `machines/`, `kept/`, `networks/` and `volumes/` below it are the driver's. On a filesystem
     /// that can carry an overlay (not itself one).
     pub state_dir: PathBuf,
     /// Where runtime state is kept, e.g. `/run/landfall/{stamp}`: `runc/` below it is the driver's. May be lost with a reboot.
@@ -300,6 +303,46 @@ impl Fabric for ContainerFabric {
             let _whole = inner.whole.read().await;
             let _lock = inner.locks.hold(&format!("machine {id}")).await;
             inner.delete_kept_disk(&id).await
+        })
+        .await
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<(), FabricError> {
+        let spec = spec.clone();
+        self.complete("make a volume", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("volume {}", spec.id)).await;
+            inner.ensure_volume(&spec).await
+        })
+        .await
+    }
+
+    async fn delete_volume(&self, id: &VolumeId) -> Result<(), FabricError> {
+        let id = id.clone();
+        self.complete("delete a volume", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("volume {id}")).await;
+            inner.delete_volume(&id).await
+        })
+        .await
+    }
+
+    async fn attach_volume(&self, id: &VolumeId, machine: &MachineId) -> Result<(), FabricError> {
+        let (id, machine) = (id.clone(), machine.clone());
+        self.complete("give a volume to a machine", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("volume {id}")).await;
+            inner.attach_volume(&id, &machine).await
+        })
+        .await
+    }
+
+    async fn detach_volume(&self, id: &VolumeId) -> Result<(), FabricError> {
+        let id = id.clone();
+        self.complete("take a volume from a machine", |inner| async move {
+            let _whole = inner.whole.read().await;
+            let _lock = inner.locks.hold(&format!("volume {id}")).await;
+            inner.detach_volume(&id).await
         })
         .await
     }

@@ -209,6 +209,7 @@ impl Inner {
         self.remove_container(id).await?;
         cgroup::remove(&self.env, &self.names.machine_cgroup(id)).await?;
         self.forget_container(id)?;
+        self.release_stacked_of(&act, id).await?;
         let ports = spec.map(|spec| self.host_ports(spec)).unwrap_or_default();
         self.remove_links_and_namespace(&act, &ports, &self.names.machine_namespace(id))
             .await?;

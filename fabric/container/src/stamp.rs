@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::{Inner, cgroup, disk, exec, files, forwarding, host_limits, namespace};
 
-/// Machines that are stopped or deleted at the same time with their stamp.
+/// Machines that are stopped or deleted, and volumes that are taken from them, at the same time with their stamp.
 const AT_A_TIME: usize = 8;
 
 impl Inner {
@@ -67,7 +67,7 @@ impl Inner {
     /// Takes down all that is not on disk.
     pub(crate) async fn stop_stamp(self: &Arc<Self>) -> Result<(), FabricError> {
         let inventory = self.inventory().await?;
-        self.for_all(&inventory.machines, |inner, id| async move {
+        self.for_all(ids(&inventory.machines), |inner, id| async move {
             match inner.stop_machine(&id).await {
                 // It has no disk: what there is of it is left over from a deletion.
                 Err(FabricError::NotFound(_)) => inner.delete_machine(&id).await,
@@ -75,6 +75,7 @@ impl Inner {
             }
         })
         .await?;
+        self.detach_volumes().await?;
         for network in &inventory.networks {
             self.unplug_network(network).await?;
         }
@@ -83,33 +84,43 @@ impl Inner {
 
     pub(crate) async fn delete_stamp(self: &Arc<Self>) -> Result<(), FabricError> {
         let inventory = self.inventory().await?;
-        self.for_all(&inventory.machines, |inner, id| async move {
+        self.for_all(ids(&inventory.machines), |inner, id| async move {
             inner.delete_machine(&id).await
         })
         .await?;
+        self.detach_volumes().await?;
         for network in &inventory.networks {
             self.delete_network(network).await?;
         }
         self.remove_stamp_network().await?;
+        self.delete_volumes().await?;
         files::remove_tree(&self.machines_dir())?;
         files::remove_tree(&self.kept_dir())?;
         files::remove_tree(&self.networks_dir())?;
         files::remove_if_empty(&self.config.state_dir)
     }
 
-    /// Does something to all machines, several at a time. All are tried; one of the errors is given back.
-    async fn for_all<F, Fut>(self: &Arc<Self>, machines: &[MachineSeen], act: F) -> Result<(), FabricError>
+    /// Takes away the loop devices of all volumes. Machines that had them are down.
+    async fn detach_volumes(self: &Arc<Self>) -> Result<(), FabricError> {
+        self.for_all(self.held_volumes()?, |inner, id| async move {
+            inner.detach_volume(&id).await
+        })
+        .await
+    }
+
+    /// Does something to all of these, several at a time. All are tried; one of the errors is given back.
+    async fn for_all<I, F, Fut>(self: &Arc<Self>, all: Vec<I>, act: F) -> Result<(), FabricError>
     where
-        F: Fn(Arc<Self>, MachineId) -> Fut,
+        F: Fn(Arc<Self>, I) -> Fut,
         Fut: Future<Output = Result<(), FabricError>> + Send + 'static,
     {
         let mut running = JoinSet::new();
         let mut failed = None;
-        for machine in machines {
+        for one in all {
             if running.len() >= AT_A_TIME {
                 failed = outcome(running.join_next().await).or(failed);
             }
-            running.spawn(act(Arc::clone(self), machine.id.clone()));
+            running.spawn(act(Arc::clone(self), one));
         }
         while let Some(result) = running.join_next().await {
             failed = outcome(Some(result)).or(failed);
@@ -149,9 +160,13 @@ impl Inner {
     }
 }
 
+fn ids(machines: &[MachineSeen]) -> Vec<MachineId> {
+    machines.iter().map(|machine| machine.id.clone()).collect()
+}
+
 fn outcome(result: Option<Result<Result<(), FabricError>, tokio::task::JoinError>>) -> Option<FabricError> {
     match result? {
         Ok(result) => result.err(),
-        Err(error) => Some(FabricError::failed("stop or delete a machine", error)),
+        Err(error) => Some(FabricError::failed("stop or delete what the stamp has", error)),
     }
 }

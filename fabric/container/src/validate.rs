@@ -9,12 +9,17 @@ use std::{
 
 use fabric_api::{
     Attach, BalancedPort, Balancer, FabricError, MachineSpec, NetworkSpec, Protocol, Side, StampNetwork,
+    VolumeSpec,
 };
 
 use crate::{ContainerConfig, disk};
 
 /// Bytes of seed files a machine may have.
 const SEED_MAX: usize = 4 << 20;
+
+/// Sizes of volumes go in steps of so many bytes, up to so many.
+const VOLUME_STEP: u64 = 1 << 20;
+const VOLUME_MAX: u64 = 32 << 40;
 
 pub(crate) fn config(config: &ContainerConfig) -> Result<(), FabricError> {
     if !word(&config.stamp, 32, "-") || config.stamp.starts_with('-') {
@@ -181,6 +186,26 @@ pub(crate) fn machine(spec: &MachineSpec) -> Result<(), FabricError> {
     Ok(())
 }
 
+pub(crate) fn volume(spec: &VolumeSpec) -> Result<(), FabricError> {
+    identity("volume", spec.id.as_str())?;
+    if spec.bytes == 0 || !spec.bytes.is_multiple_of(VOLUME_STEP) || spec.bytes > VOLUME_MAX {
+        return Err(invalid(
+            &format!("size of volume {}", spec.id),
+            "use a multiple of 1 MiB that is more than none and at most 32 TiB",
+        ));
+    }
+    if let Some(source) = &spec.source {
+        identity("source volume", source.as_str())?;
+        if *source == spec.id {
+            return Err(invalid(
+                &format!("source of volume {}", spec.id),
+                "use another volume",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A path that can be written into mount options and scripts as it is.
 pub(crate) fn plain_path(what: &str, path: &Path) -> Result<(), FabricError> {
     let text = path
@@ -259,6 +284,42 @@ mod tests {
         assert!(plain_path("x", Path::new("/a,b")).is_err());
         assert!(plain_path("x", Path::new("a")).is_err());
         assert!(plain_path("x", Path::new("/a b")).is_ok());
+    }
+
+    #[test]
+    fn a_volume_has_a_whole_size_and_is_no_copy_of_itself() {
+        let of = |id: &str, bytes: u64, source: Option<&str>| {
+            let spec = VolumeSpec {
+                id: id.into(),
+                bytes,
+                source: source.map(Into::into),
+                labels: Default::default(),
+            };
+            volume(&spec)
+                .map_err(|error| error.to_string())
+                .err()
+                .unwrap_or_default()
+        };
+        for bytes in [1 << 20, 5 << 30, 32 << 40] {
+            assert_eq!(of("v1", bytes, None), "");
+        }
+        assert_eq!(of("v1", 1 << 20, Some("v2")), "");
+        for bytes in [0, 1, (1 << 20) + 512, (32 << 40) + (1 << 20)] {
+            let error = of("v1", bytes, None);
+            assert!(
+                error.starts_with("invalid size of volume v1: use a multiple of 1 MiB"),
+                "{error}"
+            );
+        }
+        assert_eq!(
+            of("v1", 1 << 20, Some("v1")),
+            "invalid source of volume v1: use another volume"
+        );
+        for id in ["", "../x", "V1", "0123456789abc"] {
+            assert!(of(id, 1 << 20, None).starts_with("invalid volume id: "), "{id}");
+            let error = of("v1", 1 << 20, Some(id));
+            assert!(error.starts_with("invalid source volume id: "), "{id}: {error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen,
-    NodeWish, ObjectRef, ServiceSeen, ServiceWish, Watch, command_name,
+    NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch, command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;
@@ -22,6 +22,7 @@ use crate::{
     node::Node,
     services,
     state::State,
+    volumes,
 };
 
 impl Inner {
@@ -78,6 +79,7 @@ impl Inner {
             }
         }
         if changed {
+            volumes::settle(cluster);
             cluster.changed();
         }
     }
@@ -137,7 +139,7 @@ impl Inner {
     }
 }
 
-fn new_node(name: &str, machine: &str, address: Option<std::net::Ipv4Addr>, pods: u32) -> Node {
+pub(crate) fn new_node(name: &str, machine: &str, address: Option<std::net::Ipv4Addr>, pods: u32) -> Node {
     let mut seen = NodeSeen {
         name: name.to_owned(),
         ..NodeSeen::default()
@@ -332,6 +334,7 @@ impl ClusterApi for SimCluster {
                 }
             }
             if changed > 0 {
+                volumes::settle(cluster);
                 cluster.changed();
             }
             Ok(changed)
@@ -367,6 +370,7 @@ impl ClusterApi for SimCluster {
                 }
             }
             if changed > 0 {
+                volumes::settle(cluster);
                 cluster.changed();
             }
             Ok(u32::try_from(changed).unwrap_or(u32::MAX))
@@ -408,6 +412,7 @@ impl ClusterApi for SimCluster {
         self.call(Call::DeleteNode, name, |state| {
             let cluster = state.cluster(&self.uid);
             if cluster.nodes.remove(name).is_some() {
+                self.inner.lost_node(cluster, &self.uid, name);
                 cluster.changed();
             }
             Ok(())
@@ -472,6 +477,28 @@ impl ClusterApi for SimCluster {
         self.call(Call::SetService, &what, |state| {
             services::set(state.cluster(&self.uid), wish);
             Ok(())
+        })
+        .await
+    }
+
+    async fn volumes(&self) -> Result<VolumeObjects, ClusterError> {
+        // As with Services: where there are none, it is no step of its own.
+        let none = {
+            let mut state = self.inner.state();
+            state.api_ready(&self.uid) && volumes::is_empty(state.cluster(&self.uid))
+        };
+        if none {
+            return Ok(VolumeObjects::default());
+        }
+        self.call(Call::Volumes, "", |state| {
+            Ok(volumes::seen(state.cluster(&self.uid)))
+        })
+        .await
+    }
+
+    async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError> {
+        self.call(Call::SetVolume, &volumes::describe(wish), |state| {
+            volumes::set(state.cluster(&self.uid), wish)
         })
         .await
     }

@@ -60,6 +60,15 @@ pub(crate) fn dump(state: &State) -> String {
     for machine in state.machines.values() {
         line(&machine_line(machine));
     }
+    for disk in state.disks.values() {
+        let attached = disk.attached.as_ref();
+        line(&[
+            format!("volume {} bytes={}", disk.spec.id, disk.spec.bytes),
+            attached
+                .map(|machine| format!("machine={machine}"))
+                .unwrap_or_default(),
+        ]);
+    }
     for (uid, cluster) in &state.clusters {
         if cluster.nodes.is_empty() && cluster.objects.is_empty() && !state.api_ready(uid) {
             continue;

@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 use async_trait::async_trait;
 use fabric_api::{
     Attach, Fabric, FabricError, Inventory, MachineId, MachineSeen, MachineSpec, NetworkId, NetworkSpec,
-    Power, Protocol, StampNetwork,
+    Power, Protocol, StampNetwork, VolumeId, VolumeSpec,
 };
 
 use crate::{
     Inner, SimWorld,
     ailments::Cure,
-    enrolment,
+    disks, enrolment,
     etcd::Etcd,
     faults::{Call, Verdict},
     options::draw,
@@ -65,7 +65,24 @@ impl Inner {
         }
     }
 
-    /// The time that the fabric takes for one step of a machine's or network's life.
+    /// [`Self::end`] of a call that the fabric may have refused.
+    async fn conclude(
+        &self,
+        answer_lost: bool,
+        call: Call,
+        what: &str,
+        outcome: Result<(), FabricError>,
+    ) -> Result<(), FabricError> {
+        match outcome {
+            Ok(()) => self.end(answer_lost, call, what).await,
+            Err(error) => {
+                self.done(call, what, Some(&error.to_string())).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The time that the fabric takes for one step of a machine's, network's or volume's life.
     async fn work(&self, what: &str) {
         let index = self
             .state()
@@ -165,7 +182,11 @@ impl Fabric for SimWorld {
         for id in ids {
             self.inner.power_off(&MachineId(id));
         }
-        self.inner.state().stamp = false;
+        {
+            let mut state = self.inner.state();
+            disks::let_go(&mut state);
+            state.stamp = false;
+        }
         self.inner.end(answer_lost, Call::StopStamp, "").await
     }
 
@@ -179,6 +200,8 @@ impl Fabric for SimWorld {
             let mut state = self.inner.state();
             state.networks.clear();
             state.kept_disks.clear();
+            state.disks.clear();
+            state.deleted_disks.clear();
             state.clusters.clear();
             state.stamp = false;
         }
@@ -280,6 +303,42 @@ impl Fabric for SimWorld {
             .await
     }
 
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<(), FabricError> {
+        let (call, what) = (Call::EnsureVolume, spec.id.as_str());
+        let answer_lost = self.inner.begin(call, what).await?;
+        let mut outcome = self.inner.write_down_disk(spec);
+        if outcome.is_ok() {
+            // A caller that goes away here leaves a volume in part, as a crash of the service does.
+            self.inner.work(what).await;
+            outcome = self.inner.complete_disk(spec);
+        }
+        self.inner.conclude(answer_lost, call, what, outcome).await
+    }
+
+    async fn delete_volume(&self, id: &VolumeId) -> Result<(), FabricError> {
+        let (call, what) = (Call::DeleteVolume, id.as_str());
+        let answer_lost = self.inner.begin(call, what).await?;
+        self.inner.work(what).await;
+        let outcome = self.inner.delete_disk(id);
+        self.inner.conclude(answer_lost, call, what, outcome).await
+    }
+
+    async fn attach_volume(&self, id: &VolumeId, machine: &MachineId) -> Result<(), FabricError> {
+        let (call, what) = (Call::AttachVolume, id.as_str());
+        let answer_lost = self.inner.begin(call, what).await?;
+        self.inner.work(what).await;
+        let outcome = self.inner.attach_disk(id, machine);
+        self.inner.conclude(answer_lost, call, what, outcome).await
+    }
+
+    async fn detach_volume(&self, id: &VolumeId) -> Result<(), FabricError> {
+        let (call, what) = (Call::DetachVolume, id.as_str());
+        let answer_lost = self.inner.begin(call, what).await?;
+        self.inner.work(what).await;
+        let outcome = self.inner.detach_disk(id);
+        self.inner.conclude(answer_lost, call, what, outcome).await
+    }
+
     async fn machine(&self, id: &MachineId) -> Result<Option<MachineSpec>, FabricError> {
         let state = self.inner.state();
         let found = state.machines.get(id.as_str());
@@ -301,6 +360,7 @@ impl Fabric for SimWorld {
             machines: state.machines.values().map(seen).collect(),
             networks: state.networks.keys().cloned().collect(),
             kept_disks: state.kept_disks.iter().cloned().map(MachineId).collect(),
+            volumes: state.disks.values().map(disks::seen).collect(),
         })
     }
 }

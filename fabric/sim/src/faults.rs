@@ -60,6 +60,14 @@ calls! {
     ResetMachine = "reset-machine",
     /// [`fabric_api::Fabric::delete_kept_disk`]
     DeleteKeptDisk = "delete-kept-disk",
+    /// [`fabric_api::Fabric::ensure_volume`]
+    EnsureVolume = "ensure-volume",
+    /// [`fabric_api::Fabric::delete_volume`]
+    DeleteVolume = "delete-volume",
+    /// [`fabric_api::Fabric::attach_volume`]
+    AttachVolume = "attach-volume",
+    /// [`fabric_api::Fabric::detach_volume`]
+    DetachVolume = "detach-volume",
     /// [`fabric_api::Fabric::list`]
     List = "list",
     /// [`agent_api::Agents::logs`]
@@ -86,6 +94,10 @@ calls! {
     Services = "services",
     /// [`cluster_api::ClusterApi::set_service`]
     SetService = "set-service",
+    /// [`cluster_api::ClusterApi::volumes`]
+    Volumes = "volumes",
+    /// [`cluster_api::ClusterApi::set_volume`]
+    SetVolume = "set-volume",
     /// [`cluster_api::ClusterApi::command`]
     Command = "command",
     /// [`cluster_api::ClusterApi::end_command`]

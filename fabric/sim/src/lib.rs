@@ -1,7 +1,7 @@
 //! A world without machines: fabric, agents and clusters simulated in one process, in virtual time.
 //!
-//! Owns what the real world would own: which machines exist and run, what their agents have on disk, which nodes and objects a cluster
-//! holds. The service under test comes and goes; the world stays ([`SimWorld::agents`], [`SimWorld::lose_service`]).
+//! Owns what the real world would own: which machines exist and run, what their agents have on disk, which volumes there are and who has them,
+//! which nodes and objects a cluster holds. The service under test comes and goes; the world stays ([`SimWorld::agents`], [`SimWorld::lose_service`]).
 //!
 //! Always true: nothing happens but by calls and by the clock that was handed in; every delay and every chance is drawn from the seed by the
 //! name of what it is for, so that the same seed gives the same history, and one more machine disturbs no other one. A cluster lives on its
@@ -17,6 +17,7 @@ mod backup;
 mod clusters;
 mod condition;
 mod contact;
+mod disks;
 mod dump;
 mod enrolment;
 mod etcd;
@@ -30,6 +31,7 @@ mod services;
 mod state;
 mod violations;
 mod vip;
+mod volumes;
 
 use std::{
     collections::BTreeMap,
@@ -47,6 +49,7 @@ pub use interceptor::Interceptor;
 pub use options::{SimOptions, Span};
 pub use services::Planted;
 use state::State;
+pub use volumes::PlantedClaim;
 
 /// The world. Cheap to clone: all clones are the same world. Its calls and their consequences need a tokio runtime around them, with
 /// paused time if the clock is a virtual one.
@@ -295,7 +298,8 @@ impl SimWorld {
         self.inner.state().faults.tallies()
     }
 
-    /// What a real host would not have survived: one address on two machines, a network removed under its machines. Empty is good.
+    /// What a real host would not have survived: one address on two machines, a network removed under its machines, a volume that is made anew
+    /// where there was one with something on it. Empty is good.
     pub fn violations(&self) -> Vec<String> {
         self.inner.state().violations.clone()
     }

@@ -17,7 +17,7 @@ use machine_etcd::{
 };
 use serde_json::Value;
 
-use crate::{Inner, etcd::Etcd, state::State};
+use crate::{Inner, etcd::Etcd, state::State, volumes};
 
 /// More steps than any way to a data directory takes: those that follow each other at once.
 const STEPS: usize = 16;
@@ -217,6 +217,7 @@ impl State {
         let cluster = self.cluster(uid);
         cluster.nodes = kept.nodes;
         cluster.objects = kept.objects;
+        volumes::begin_again(cluster);
         cluster.changed();
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use agent_protocol::{MachineConfig, programs::EtcdStatus};
 use base_env::Clock;
-use fabric_api::{MachineSpec, NetworkId, NetworkSpec, Power};
+use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec, Power, VolumeId, VolumeSpec};
 use machine_etcd::decide::Marker;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -31,6 +31,10 @@ pub(crate) struct State {
     pub(crate) machines: BTreeMap<String, Machine>,
     /// Machines of which an earlier disk is kept.
     pub(crate) kept_disks: BTreeSet<String>,
+    /// Volumes that machines may have.
+    pub(crate) disks: BTreeMap<VolumeId, Disk>,
+    /// Volumes that were deleted with something on them.
+    pub(crate) deleted_disks: BTreeSet<VolumeId>,
     /// How often each machine was started. Kept by id: one that is made anew under its own name begins no boot of before.
     pub(crate) boots: BTreeMap<String, u64>,
     /// Machines by the cluster in their label: a world of thousands must not be walked through for each of them.
@@ -46,6 +50,18 @@ pub(crate) struct State {
     pub(crate) violations: Vec<String>,
     /// Tells the time to the clusters' backups, where there are any.
     pub(crate) backups: Option<Arc<dyn Clock>>,
+}
+
+/// A volume as the fabric has it.
+pub(crate) struct Disk {
+    /// As it was asked for last; with the size that it has.
+    pub(crate) spec: VolumeSpec,
+    /// The machine that has it. There may be no such machine any more.
+    pub(crate) attached: Option<MachineId>,
+    /// Whether something in that machine uses it, as a test says.
+    pub(crate) used: bool,
+    /// Whether there may be something on it: a machine had it, or it is a copy of such a one.
+    pub(crate) written: bool,
 }
 
 pub(crate) struct Machine {

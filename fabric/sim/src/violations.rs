@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_versions::Version;
-use fabric_api::{Attach, MachineSpec, NetworkId, NetworkSpec, Power, Side};
+use fabric_api::{Attach, MachineSpec, NetworkId, NetworkSpec, Power, Side, VolumeId, VolumeSpec};
 
 use crate::state::State;
 
@@ -152,6 +152,26 @@ pub(crate) fn image(state: &mut State, before: &MachineSpec, now: &MachineSpec) 
             "machine {} goes back from {} to {}",
             now.id, before.image, now.image
         ));
+    }
+}
+
+/// Notes a volume that is asked for anew after it was deleted with something on it: whoever had written that would find nothing.
+pub(crate) fn volume(state: &mut State, spec: &VolumeSpec) {
+    if state.deleted_disks.contains(&spec.id) {
+        let told = format!(
+            "volume {} is to be made again, and what was on it is deleted",
+            spec.id
+        );
+        state.violations.push(told);
+    }
+}
+
+/// Notes a volume that is to be deleted while a machine has it.
+pub(crate) fn volume_gone(state: &mut State, id: &VolumeId) {
+    let found = state.disks.get(id);
+    if let Some(machine) = found.and_then(|found| found.attached.as_ref()) {
+        let told = format!("volume {id} is to be deleted, and machine {machine} has it");
+        state.violations.push(told);
     }
 }
 

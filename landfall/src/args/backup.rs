@@ -76,7 +76,7 @@ pub(crate) enum Store {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The store that is there is kept beside the new one, as store.redb.kept-MILLISECONDS. Machines go on meanwhile.
-What happened after the copy is unknown to the store: machines, networks and backups that it does not know are kept and shown by
+What happened after the copy is unknown to the store: machines, networks, volumes and backups that it does not know are kept and shown by
 `landfall unknown list`. What it knows becomes again as it was then.")]
 pub(crate) struct StoreRestore {
     /// The newest copy that is not younger, e.g. 2026-11-21T12:41:07Z [default: the newest]

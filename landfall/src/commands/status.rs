@@ -63,7 +63,7 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
     }
     if !status.unknown.is_empty() {
         page.push_str(&format!(
-            "  unknown  {} machines, networks or backups are in no record of the store: see landfall unknown list{flag}\n",
+            "  unknown  {} machines, networks, volumes or backups are in no record of the store: see landfall unknown list{flag}\n",
             status.unknown.len()
         ));
     }

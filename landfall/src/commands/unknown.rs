@@ -40,7 +40,8 @@ async fn list(context: &Context, arm: &ArmClient, path: &str) -> Result<()> {
 
 fn page(unknown: &[Value], flag: &str) -> String {
     if unknown.is_empty() {
-        return "Nothing: every machine, network and backup is in a record of the store.\n".to_owned();
+        return "Nothing: every machine, network, volume and backup is in a record of the store.\n"
+            .to_owned();
     }
     let text = |value: &Value, pointer: &str| {
         let found = value.pointer(pointer).and_then(Value::as_str);

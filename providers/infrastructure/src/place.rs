@@ -7,6 +7,7 @@ use cluster_spec::PoolSpec;
 use control_planner::node_name;
 use control_records::{
     ClusterRecord, MachineRecord, ObservedRecord, Role, balancer::BalancerRecord, directory, key,
+    volume::VolumeRecord,
 };
 use control_store::{Store, get_record, list_records};
 use serde_json::{Map, Value, json};
@@ -18,6 +19,8 @@ pub(crate) struct Place {
     pub(crate) machines: Vec<MachineRecord>,
     /// The load balancers of its Services, in the order of the Services' uids.
     pub(crate) balancers: Vec<BalancerRecord>,
+    /// The volumes of its claims, in the order of their ids.
+    pub(crate) volumes: Vec<VolumeRecord>,
 }
 
 /// A pool as a scale set.
@@ -60,11 +63,20 @@ pub(crate) async fn places(
             }
             _ => Vec::new(),
         };
+        let volumes = match &observed {
+            Some(observed) if observed.value.volumes => {
+                let found = list_records(store, &VolumeRecord::all(&cluster.uid)).await;
+                let (found, _) = found.map_err(store_error)?;
+                found.into_iter().map(|(_, found)| found.value).collect()
+            }
+            _ => Vec::new(),
+        };
         let machines = directory::machines(store, &cluster.uid).await;
         places.push(Place {
             observed: observed.map(|found| found.value).unwrap_or_default(),
             machines: machines.map_err(store_error)?,
             balancers,
+            volumes,
             cluster,
         });
     }

@@ -11,8 +11,9 @@ use control_records::{
     Assignment, ClusterRecord, GroupRecord, Healing, HostId, MachineRecord, ObservedRecord, RepairStep,
     Reported, Role, Work, directory, key,
     usage::{Limits, Room},
+    volume::VolumeRecord,
 };
-use control_store::{Store, Txn, put_record};
+use control_store::{Store, Txn, get_record, put_record};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use storage_redb::MemoryStore;
@@ -354,6 +355,87 @@ async fn machines_of_a_stopped_cluster_are_deallocated() {
     );
     let disks = asked.get(&format!("{COMPUTE}/disks")).await;
     assert_eq!(disks["value"][0]["properties"]["diskState"], "Reserved");
+}
+
+#[tokio::test]
+async fn the_volume_of_a_claim_is_a_disk() {
+    let asked = Asked::new(false, PodNetworking::AzureOverlay).await;
+    let of_nodes = asked.names(&format!("{COMPUTE}/disks")).await;
+    let own = key::observed("u1");
+    let observed = get_record::<ObservedRecord>(&*asked.store, &own).await.unwrap();
+    let observed = ObservedRecord {
+        volumes: true,
+        ..observed.unwrap().value
+    };
+    let first = VolumeRecord {
+        v: 1,
+        id: "v1".to_owned(),
+        name: "pvc-1".to_owned(),
+        claim: "1".to_owned(),
+        claim_namespace: "shop".to_owned(),
+        claim_name: "data".to_owned(),
+        bytes: 5 << 30,
+        sku: "Premium_LRS".to_owned(),
+        source: None,
+        object: String::new(),
+        published: true,
+        deleting: false,
+        created_at: at(),
+    };
+    let copy = VolumeRecord {
+        id: "v2".to_owned(),
+        name: "pvc-2".to_owned(),
+        source: Some("v1".to_owned()),
+        published: false,
+        ..first.clone()
+    };
+    let found_again = VolumeRecord {
+        id: "v3".to_owned(),
+        name: "pvc-3".to_owned(),
+        claim_name: String::new(),
+        sku: String::new(),
+        deleting: true,
+        ..first.clone()
+    };
+    let txn = [first, copy, found_again]
+        .iter()
+        .fold(Txn::default().with(put_record(own, &observed)), |txn, record| {
+            txn.with(put_record(VolumeRecord::key("u1", &record.id), record))
+        });
+    asked.store.txn(txn).await.unwrap();
+    let disks = asked.names(&format!("{COMPUTE}/disks")).await;
+    assert_eq!(
+        disks,
+        [&of_nodes[..], &["pvc-1", "pvc-2", "pvc-3"].map(str::to_owned)].concat()
+    );
+    assert_eq!(asked.names("providers/Microsoft.Compute/disks").await, disks);
+
+    let disk = asked.get(&format!("{COMPUTE}/disks/PVC-1")).await;
+    assert_eq!(disk["sku"], json!({ "name": "Premium_LRS", "tier": "Premium" }));
+    let properties = &disk["properties"];
+    assert_eq!(
+        (&properties["diskSizeGB"], &properties["provisioningState"]),
+        (&json!(5), &json!("Succeeded"))
+    );
+    assert_eq!(properties["creationData"], json!({ "createOption": "Empty" }));
+    let tags = &disk["tags"];
+    assert_eq!(tags["kubernetes.io-created-for-pv-name"], "pvc-1");
+    assert_eq!(tags["kubernetes.io-created-for-pvc-name"], "data");
+    assert_eq!(tags["kubernetes.io-created-for-pvc-namespace"], "shop");
+    assert_eq!(tags["k8s-azure-created-by"], "kubernetes-azure-dd");
+    assert_eq!(tags["aks-managed-cluster-rg"], "g");
+    // Nobody knows who has it, unless the fabric is asked.
+    assert!(properties["diskState"].is_null() && disk["managedBy"].is_null());
+
+    let copy = asked.get(&format!("{COMPUTE}/disks/pvc-2")).await;
+    assert_eq!(copy["properties"]["provisioningState"], "Creating");
+    let source = copy["properties"]["creationData"]["sourceResourceId"]
+        .as_str()
+        .unwrap();
+    assert!(source.ends_with("/disks/pvc-1"), "{source}");
+    let going = asked.get(&format!("{COMPUTE}/disks/pvc-3")).await;
+    assert_eq!(going["properties"]["provisioningState"], "Deleting");
+    assert!(going["sku"].is_null() && going["tags"]["kubernetes.io-created-for-pvc-name"].is_null());
 }
 
 #[tokio::test]

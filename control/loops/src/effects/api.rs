@@ -1,10 +1,11 @@
-//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions.
+//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes.
 
 use std::time::Duration;
 
 use base_errors::chain;
-use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish};
+use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish, VolumeWish};
 use cluster_balancers::Wish;
+use cluster_volumes::Storage;
 use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, Reach};
 use jiff::Timestamp;
 
@@ -21,6 +22,8 @@ pub(crate) enum ApiOutcome {
         nodes: Vec<NodeSeen>,
         /// What its Services of type LoadBalancer ask for; `None`: it does not say, and what is known of them goes on.
         services: Option<Vec<Wish>>,
+        /// What it holds of volumes; `None`: as for Services.
+        storage: Option<Storage>,
     },
     /// A node object is as wished.
     NodeSet { machine: String, inputs: String },
@@ -42,6 +45,8 @@ pub(crate) enum ApiOutcome {
     Command(String, bool),
     /// A Service is as wished.
     ServiceSet(ServiceWish),
+    /// An object that has to do with a volume is as wished.
+    VolumeSet(VolumeWish),
 }
 
 /// Its lane, and how much of its tenant's share it takes.
@@ -55,7 +60,8 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::Drain { .. }
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
-        | ApiEffect::SetService(_) => (Lane::Call, 1),
+        | ApiEffect::SetService(_)
+        | ApiEffect::SetVolume(_) => (Lane::Call, 1),
     }
 }
 
@@ -70,7 +76,8 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::Drain { .. }
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
-        | ApiEffect::SetService(_) => settings.api_bound,
+        | ApiEffect::SetService(_)
+        | ApiEffect::SetVolume(_) => settings.api_bound,
     }
 }
 
@@ -86,6 +93,7 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::DeleteNode(node) => format!("removing node {node}"),
         ApiEffect::Command(id) => format!("running command {id}"),
         ApiEffect::SetService(wish) => format!("writing to the Service {}/{}", wish.namespace, wish.name),
+        ApiEffect::SetVolume(wish) => format!("writing to the {}", wish.object()),
     }
 }
 
@@ -99,11 +107,14 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             if !job.api_ready {
                 api.ready().await?;
             }
+            let nodes = api.nodes().await?;
+            let (services, storage) = tokio::try_join!(services(job), storage(job))?;
             Ok(ApiOutcome::Answers {
                 change: job.change,
                 at,
-                nodes: api.nodes().await?,
-                services: services(job).await?,
+                nodes,
+                services,
+                storage,
             })
         }
         ApiEffect::SetNode { machine, inputs, .. } => {
@@ -171,6 +182,10 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.set_service(wish).await?;
             Ok(ApiOutcome::ServiceSet(wish.clone()))
         }
+        ApiEffect::SetVolume(wish) => {
+            job.api()?.set_volume(wish).await?;
+            Ok(ApiOutcome::VolumeSet(wish.clone()))
+        }
     }
 }
 
@@ -196,6 +211,18 @@ async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
     }
 }
 
+/// What the cluster holds of volumes. It may have too many objects for them to be read, as for Services.
+async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
+    match job.api()?.volumes().await {
+        Ok(objects) => Ok(Some(Storage::read(&objects))),
+        Err(error @ ClusterError::Refused { .. }) => {
+            tracing::warn!(cluster = job.uid, "volumes stay as they are: {}", chain(&error));
+            Ok(None)
+        }
+        Err(error @ ClusterError::Unavailable(_)) => Err(error.into()),
+    }
+}
+
 /// Takes in how it ended.
 pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) {
     match outcome {
@@ -204,9 +231,10 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
             at,
             nodes,
             services,
+            storage,
         } => {
             state.api_answered(change, at, nodes);
-            state.api_told_services(services);
+            state.api_told(services, storage);
         }
         ApiOutcome::NodeSet { machine, inputs } => {
             state.api.set.insert(machine, inputs);
@@ -247,6 +275,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
             }
         }
         ApiOutcome::ServiceSet(wish) => state.service_set(&wish),
+        ApiOutcome::VolumeSet(wish) => state.volume_set(wish),
     }
 }
 
@@ -267,7 +296,8 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::Drain { .. }
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
-        | ApiEffect::SetService(_) => {
+        | ApiEffect::SetService(_)
+        | ApiEffect::SetVolume(_) => {
             // Refused or not answered: a look tells which.
             state.api.change += 1;
         }

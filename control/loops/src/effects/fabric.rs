@@ -1,21 +1,32 @@
-//! Effects on machines and networks: looking, making, starting again, removing.
+//! Effects on machines, networks and volumes: looking, making, starting again, giving, removing.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use agent_protocol::{SEED_PATH, Seed as AgentSeed};
 use cluster_spec::vm_size;
-use control_planner::{FabricEffect, NetworkLayout, NetworkSeen, Presence};
+use control_planner::{FabricEffect, NetworkLayout, NetworkSeen, Presence, VolumeThere};
 use control_records::{Role, key};
-use fabric_api::{CONTROL_PLANE, FabricError, Inventory, MachineId, MachineSpec, Power, ROLE_LABEL};
+use fabric_api::{
+    CONTROL_PLANE, FabricError, Inventory, MachineId, MachineSpec, Power, ROLE_LABEL, VolumeId, VolumeSpec,
+};
 use jiff::Timestamp;
 
 use super::{EffectError, Job};
-use crate::{Settings, fair_queue::Lane, index::VIP_LABEL, recipes::network_id, state::LoopState};
+use crate::{
+    Settings,
+    fair_queue::Lane,
+    index::{CLUSTER_LABEL, VIP_LABEL},
+    recipes::network_id,
+    state::LoopState,
+};
 
 /// What an effect on the fabric found or did.
 pub(crate) enum FabricOutcome {
-    /// The machines that there are, as far as they are this cluster's.
-    Found(BTreeMap<String, Presence>),
+    /// The machines and volumes that there are, as far as they are this cluster's.
+    Found {
+        machines: BTreeMap<String, Presence>,
+        volumes: BTreeMap<String, VolumeThere>,
+    },
     /// The VNET is there.
     NetworkMade(NetworkLayout),
     /// The VNET is gone.
@@ -37,6 +48,14 @@ pub(crate) enum FabricOutcome {
     MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
     MachineGone(String),
+    /// The volume is there, and at least so large.
+    VolumeMade { volume: String, bytes: u64 },
+    /// The machine has the volume.
+    VolumeAttached { volume: String, machine: String },
+    /// Nobody has the volume.
+    VolumeDetached(String),
+    /// The volume is gone.
+    VolumeGone(String),
 }
 
 /// Its lane, and how much of its tenant's share it takes: a machine is made of many small things.
@@ -44,12 +63,15 @@ pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
     match effect {
         // One listing serves all who wait for it.
         FabricEffect::Look => (Lane::Call, 1),
+        FabricEffect::AttachVolume { .. } | FabricEffect::DetachVolume(_) => (Lane::Host, 1),
         FabricEffect::EnsureMachine(_) | FabricEffect::RestartMachine { .. } => (Lane::Host, 4),
         FabricEffect::StopMachine(_)
         | FabricEffect::WipeMachine { .. }
         | FabricEffect::DeleteMachine(_)
         | FabricEffect::EnsureNetwork(_)
-        | FabricEffect::DeleteNetwork => (Lane::Host, 2),
+        | FabricEffect::DeleteNetwork
+        | FabricEffect::EnsureVolume { .. }
+        | FabricEffect::DeleteVolume(_) => (Lane::Host, 2),
     }
 }
 
@@ -63,7 +85,11 @@ pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
         | FabricEffect::StopMachine(_)
         | FabricEffect::RestartMachine { .. }
         | FabricEffect::WipeMachine { .. }
-        | FabricEffect::DeleteMachine(_) => settings.fabric_bound,
+        | FabricEffect::DeleteMachine(_)
+        | FabricEffect::EnsureVolume { .. }
+        | FabricEffect::AttachVolume { .. }
+        | FabricEffect::DetachVolume(_)
+        | FabricEffect::DeleteVolume(_) => settings.fabric_bound,
     }
 }
 
@@ -78,6 +104,12 @@ pub(super) fn describe(job: &Job, effect: &FabricEffect) -> String {
         FabricEffect::RestartMachine { machine, .. } => format!("restarting {}", job.label(machine)),
         FabricEffect::WipeMachine { machine, .. } => format!("making {} anew", job.label(machine)),
         FabricEffect::DeleteMachine(id) => format!("removing {}", job.label(id)),
+        FabricEffect::EnsureVolume { volume, .. } => format!("making {}", job.volume_label(volume)),
+        FabricEffect::AttachVolume { volume, machine } => {
+            format!("giving {} to {}", job.volume_label(volume), job.label(machine))
+        }
+        FabricEffect::DetachVolume(id) => format!("detaching {}", job.volume_label(id)),
+        FabricEffect::DeleteVolume(id) => format!("removing {}", job.volume_label(id)),
     }
 }
 
@@ -160,13 +192,54 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             job.deps.agents.forget(machine);
             Ok(FabricOutcome::MachineGone(machine.clone()))
         }
+        FabricEffect::EnsureVolume {
+            volume,
+            bytes,
+            source,
+        } => {
+            let labels = BTreeMap::from([
+                (CLUSTER_LABEL.to_owned(), job.uid.clone()),
+                ("cluster-name".to_owned(), job.site()?.cluster.name.clone()),
+                ("volume".to_owned(), job.volume(volume)?.name.clone()),
+            ]);
+            let spec = VolumeSpec {
+                id: VolumeId::from(volume.as_str()),
+                bytes: *bytes,
+                source: source.as_deref().map(VolumeId::from),
+                labels,
+            };
+            fabric.ensure_volume(&spec).await?;
+            Ok(FabricOutcome::VolumeMade {
+                volume: volume.clone(),
+                bytes: *bytes,
+            })
+        }
+        FabricEffect::AttachVolume { volume, machine } => {
+            let (id, to) = (VolumeId::from(volume.as_str()), MachineId::from(machine.as_str()));
+            fabric.attach_volume(&id, &to).await?;
+            Ok(FabricOutcome::VolumeAttached {
+                volume: volume.clone(),
+                machine: machine.clone(),
+            })
+        }
+        FabricEffect::DetachVolume(volume) => {
+            fabric.detach_volume(&VolumeId::from(volume.as_str())).await?;
+            Ok(FabricOutcome::VolumeDetached(volume.clone()))
+        }
+        FabricEffect::DeleteVolume(volume) => {
+            fabric.delete_volume(&VolumeId::from(volume.as_str())).await?;
+            Ok(FabricOutcome::VolumeGone(volume.clone()))
+        }
     }
 }
 
 /// Takes in how it ended.
 pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
     match outcome {
-        FabricOutcome::Found(found) => state.found(found),
+        FabricOutcome::Found { machines, volumes } => {
+            state.found(machines);
+            state.found_volumes(volumes);
+        }
         FabricOutcome::NetworkMade(layout) => state.network = NetworkSeen::Made(layout),
         FabricOutcome::NetworkGone => state.network = NetworkSeen::Gone,
         FabricOutcome::MachineRuns(machine) => {
@@ -188,6 +261,10 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
         FabricOutcome::MachineGone(machine) => {
             state.presence.insert(machine, Presence::Gone);
         }
+        FabricOutcome::VolumeMade { volume, bytes } => state.volume_made(volume, bytes),
+        FabricOutcome::VolumeAttached { volume, machine } => state.volume_given(&volume, Some(machine)),
+        FabricOutcome::VolumeDetached(volume) => state.volume_given(&volume, None),
+        FabricOutcome::VolumeGone(volume) => state.volume_gone(&volume),
     }
 }
 
@@ -205,6 +282,10 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
             state.doubt_machines();
         }
         FabricEffect::EnsureNetwork(_) => state.network = NetworkSeen::Unknown,
+        FabricEffect::EnsureVolume { volume, .. }
+        | FabricEffect::AttachVolume { volume, .. }
+        | FabricEffect::DetachVolume(volume)
+        | FabricEffect::DeleteVolume(volume) => state.doubt_volume(volume),
         FabricEffect::Look | FabricEffect::DeleteMachine(_) | FabricEffect::DeleteNetwork => {}
     }
 }
@@ -224,7 +305,7 @@ async fn bring_up(job: &Job, spec: &MachineSpec) -> Result<(), EffectError> {
 async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
     let inventory = job.inventory.listed_after(job.since).await?;
     rewrite_metadata(job, &inventory).await?;
-    let found = job
+    let machines = job
         .machines
         .iter()
         .map(|(id, record)| {
@@ -244,7 +325,21 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
             (id.clone(), presence)
         })
         .collect();
-    Ok(FabricOutcome::Found(found))
+    // Those in no record, too: the store may be older than they are.
+    let own = inventory.volumes.iter().filter(|seen| {
+        seen.labels.get(CLUSTER_LABEL) == Some(&job.uid) || job.volumes.contains_key(seen.id.as_str())
+    });
+    let volumes = own.map(|seen| {
+        let there = VolumeThere {
+            bytes: seen.bytes,
+            attached: seen.attached.as_ref().map(|machine| machine.0.clone()),
+        };
+        (seen.id.0.clone(), there)
+    });
+    Ok(FabricOutcome::Found {
+        machines,
+        volumes: volumes.collect(),
+    })
 }
 
 /// What the fabric wrote down about a machine that runs and cannot read any more is written anew, from its record. The machine is left alone;
@@ -277,7 +372,7 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
     };
     let seed = serde_json::to_string(&seed).expect("a seed is plain data");
     let mut labels = BTreeMap::from([
-        ("cluster".to_owned(), job.uid.clone()),
+        (CLUSTER_LABEL.to_owned(), job.uid.clone()),
         ("cluster-name".to_owned(), site.cluster.name.clone()),
     ]);
     let (hostname, cpu_millis, memory_mib, disk_gib) =

@@ -15,7 +15,7 @@ use base_errors::chain;
 use base_sealer::SealError;
 use cluster_api::{ClusterApi, ClusterError};
 use control_planner::{Effect, Held};
-use control_records::{Fence, MachineRecord, PkiRecord, Role, key};
+use control_records::{Fence, MachineRecord, PkiRecord, Role, key, volume::VolumeRecord};
 use control_store::{StoreError, get_record};
 use fabric_api::FabricError;
 use jiff::Timestamp;
@@ -145,6 +145,7 @@ pub(crate) struct Job {
     /// `None` before the addresses are leased; nothing that needs them is planned then.
     pub(crate) site: Option<Site>,
     pub(crate) machines: Arc<BTreeMap<String, Arc<MachineRecord>>>,
+    pub(crate) volumes: Arc<BTreeMap<String, Arc<VolumeRecord>>>,
     pub(crate) pki: Arc<OnceCell<Secret>>,
     pub(crate) api: Option<Arc<dyn ClusterApi>>,
     /// Whether the API server has answered before.
@@ -198,6 +199,14 @@ impl Job {
         }
     }
 
+    /// A volume, for people.
+    fn volume_label(&self, id: &str) -> String {
+        match self.volumes.get(id) {
+            Some(volume) => format!("the volume {}", volume.name),
+            None => format!("the volume {id}"),
+        }
+    }
+
     fn site(&self) -> Result<&Site, EffectError> {
         self.site
             .as_ref()
@@ -209,6 +218,13 @@ impl Job {
             .get(id)
             .map(|machine| &**machine)
             .ok_or_else(|| EffectError::Missing(key::machine(&self.uid, id)))
+    }
+
+    fn volume(&self, id: &str) -> Result<&VolumeRecord, EffectError> {
+        self.volumes
+            .get(id)
+            .map(|volume| &**volume)
+            .ok_or_else(|| EffectError::Missing(VolumeRecord::key(&self.uid, id)))
     }
 
     fn api(&self) -> Result<&Arc<dyn ClusterApi>, EffectError> {
@@ -258,7 +274,9 @@ pub(crate) async fn connect(
 
 #[cfg(test)]
 mod tests {
-    use control_planner::{ApiEffect, ConfigEffect, FabricEffect, NetworkLayout, NetworkSeen, Presence};
+    use control_planner::{
+        ApiEffect, ConfigEffect, FabricEffect, NetworkLayout, NetworkSeen, Presence, VolumeThere,
+    };
 
     use super::*;
 
@@ -280,6 +298,13 @@ mod tests {
             FabricEffect::DeleteMachine(machine()),
             FabricEffect::EnsureNetwork(NetworkLayout::default()),
             FabricEffect::DeleteNetwork,
+            ensure(),
+            FabricEffect::AttachVolume {
+                volume: "v".to_owned(),
+                machine: machine(),
+            },
+            FabricEffect::DetachVolume("v".to_owned()),
+            FabricEffect::DeleteVolume("v".to_owned()),
         ] {
             let effect = Effect::from(effect);
             assert_eq!(cost(&effect).0, Lane::Host, "{effect:?}");
@@ -293,16 +318,115 @@ mod tests {
         }
     }
 
-    fn look(state: &mut LoopState, found: Presence) {
-        let found = BTreeMap::from([("m".to_owned(), found)]);
-        let now = Timestamp::UNIX_EPOCH;
+    fn looked(
+        state: &mut LoopState,
+        machines: BTreeMap<String, Presence>,
+        volumes: BTreeMap<String, VolumeThere>,
+    ) {
         ended(
             state,
             &FabricEffect::Look.into(),
-            Ok(Outcome::Fabric(FabricOutcome::Found(found))),
+            Ok(Outcome::Fabric(FabricOutcome::Found { machines, volumes })),
             Seed::new(1),
-            now,
+            Timestamp::UNIX_EPOCH,
         );
+    }
+
+    fn look(state: &mut LoopState, found: Presence) {
+        let machines = BTreeMap::from([("m".to_owned(), found)]);
+        looked(state, machines, BTreeMap::new());
+    }
+
+    fn ensure() -> FabricEffect {
+        FabricEffect::EnsureVolume {
+            volume: "v".to_owned(),
+            bytes: 1,
+            source: None,
+        }
+    }
+
+    /// What is known of volumes, if anything.
+    fn volumes(state: &mut LoopState) -> Option<BTreeMap<String, VolumeThere>> {
+        let lent = state.lend_volumes();
+        state.take_volumes_back(lent.clone());
+        lent
+    }
+
+    #[test]
+    fn a_look_that_is_older_than_a_volume_does_not_call_it_lost() {
+        let (mut state, now) = (LoopState::new("c"), Timestamp::UNIX_EPOCH);
+        assert_eq!(volumes(&mut state), None, "nobody has looked");
+        looked(&mut state, BTreeMap::new(), BTreeMap::new());
+        let make = Effect::from(ensure());
+        let attach = Effect::from(FabricEffect::AttachVolume {
+            volume: "v".to_owned(),
+            machine: "m".to_owned(),
+        });
+        // The look begins before the volume is made and ends after.
+        state.begins(&FabricEffect::Look.into(), std::iter::empty());
+        for (effect, outcome) in [
+            (
+                &make,
+                FabricOutcome::VolumeMade {
+                    volume: "v".to_owned(),
+                    bytes: 1,
+                },
+            ),
+            (
+                &attach,
+                FabricOutcome::VolumeAttached {
+                    volume: "v".to_owned(),
+                    machine: "m".to_owned(),
+                },
+            ),
+        ] {
+            state.begins(effect, std::iter::empty());
+            ended(
+                &mut state,
+                effect,
+                Ok(Outcome::Fabric(outcome)),
+                Seed::new(1),
+                now,
+            );
+        }
+        looked(&mut state, BTreeMap::new(), BTreeMap::new());
+        let there = VolumeThere {
+            bytes: 1,
+            attached: Some("m".to_owned()),
+        };
+        assert_eq!(
+            volumes(&mut state),
+            Some(BTreeMap::from([("v".to_owned(), there)]))
+        );
+        // The next one knows.
+        state.begins(&FabricEffect::Look.into(), std::iter::empty());
+        looked(&mut state, BTreeMap::new(), BTreeMap::new());
+        assert_eq!(volumes(&mut state), Some(BTreeMap::new()));
+    }
+
+    #[test]
+    fn what_failed_on_a_volume_is_looked_at_before_anything_follows_from_it() {
+        let (mut state, now) = (LoopState::new("c"), Timestamp::UNIX_EPOCH);
+        looked(&mut state, BTreeMap::new(), BTreeMap::new());
+        let make = Effect::from(ensure());
+        let failed = || Err(Failure { why: "no".to_owned() });
+        state.begins(&make, std::iter::empty());
+        // It begins while the volume may still be made, so it says nothing of it.
+        state.begins(&FabricEffect::Look.into(), std::iter::once(&make));
+        ended(&mut state, &make, failed(), Seed::new(1), now);
+        assert_eq!(volumes(&mut state), None);
+        looked(&mut state, BTreeMap::new(), BTreeMap::new());
+        assert_eq!(volumes(&mut state), None);
+        let there = BTreeMap::from([(
+            "v".to_owned(),
+            VolumeThere {
+                bytes: 1,
+                attached: None,
+            },
+        )]);
+        state.begins(&FabricEffect::Look.into(), std::iter::empty());
+        looked(&mut state, BTreeMap::new(), there.clone());
+        assert_eq!(volumes(&mut state), Some(there));
     }
 
     #[test]

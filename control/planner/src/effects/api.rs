@@ -1,6 +1,6 @@
 //! Effects on a cluster by way of its API.
 
-use cluster_api::ServiceWish;
+use cluster_api::{ServiceWish, VolumeWish};
 
 use super::subject::Subject;
 use crate::features::credentials::CredentialsWish;
@@ -41,6 +41,8 @@ pub enum ApiEffect {
     Command(String),
     /// Write to a Service what becomes of its load balancer.
     SetService(ServiceWish),
+    /// Write to an object that has to do with a volume.
+    SetVolume(VolumeWish),
 }
 
 impl ApiEffect {
@@ -56,6 +58,7 @@ impl ApiEffect {
             Self::SetCredentials(_) => Subject::Credentials,
             Self::Command(id) => Subject::Command(id.clone()),
             Self::SetService(wish) => Subject::Service(wish.uid.clone()),
+            Self::SetVolume(wish) => Subject::VolumeObject(wish.object()),
         }
     }
 }

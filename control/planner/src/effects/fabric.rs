@@ -1,4 +1,4 @@
-//! Effects on machines and networks.
+//! Effects on machines, networks and volumes.
 
 use jiff::Timestamp;
 
@@ -34,6 +34,26 @@ pub enum FabricEffect {
     },
     /// Remove a machine and its disk.
     DeleteMachine(String),
+    /// Make a volume be there and be at least so large.
+    EnsureVolume {
+        /// Its id.
+        volume: String,
+        /// Its size.
+        bytes: u64,
+        /// The volume that it begins as a copy of.
+        source: Option<String>,
+    },
+    /// Give a volume to a machine.
+    AttachVolume {
+        /// Its id.
+        volume: String,
+        /// Which machine.
+        machine: String,
+    },
+    /// Take a volume from the machine that has it.
+    DetachVolume(String),
+    /// Remove a volume and what is on it.
+    DeleteVolume(String),
 }
 
 impl FabricEffect {
@@ -47,6 +67,10 @@ impl FabricEffect {
             | Self::RestartMachine { machine, .. }
             | Self::WipeMachine { machine, .. }
             | Self::DeleteMachine(machine) => Subject::Machine(machine.clone()),
+            Self::EnsureVolume { volume, .. }
+            | Self::AttachVolume { volume, .. }
+            | Self::DetachVolume(volume)
+            | Self::DeleteVolume(volume) => Subject::Volume(volume.clone()),
         }
     }
 }

@@ -26,4 +26,8 @@ pub enum Subject {
     Command(String),
     /// A Service of type LoadBalancer, by its uid.
     Service(String),
+    /// A volume in the fabric, by its id.
+    Volume(String),
+    /// An object in the cluster that has to do with a volume: [`cluster_api::VolumeWish::object`].
+    VolumeObject(String),
 }

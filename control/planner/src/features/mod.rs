@@ -27,6 +27,7 @@ pub(crate) mod pki;
 pub(crate) mod power;
 pub(crate) mod restore;
 pub(crate) mod upgrade;
+pub(crate) mod volumes;
 
 /// Everything that a cluster can do, in the order in which it is planned.
 pub(crate) const FEATURES: &[Feature] = &[
@@ -46,6 +47,7 @@ pub(crate) const FEATURES: &[Feature] = &[
     addons::FEATURE,
     credentials::FEATURE,
     balancers::FEATURE,
+    volumes::FEATURE,
     commands::FEATURE,
     restore::FEATURE,
 ];

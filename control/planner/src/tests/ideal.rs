@@ -30,6 +30,8 @@ pub(super) struct Ideal {
     pub(super) boots: BTreeMap<String, (u32, String)>,
     /// Configurations in the store, of machines that were stopped.
     pub(super) stored: BTreeMap<String, ConfigSeen>,
+    /// Volumes in the fabric.
+    pub(super) disks: BTreeMap<String, VolumeThere>,
 }
 
 impl Ideal {
@@ -51,6 +53,7 @@ impl Ideal {
             told: Vec::new(),
             boots: BTreeMap::new(),
             stored: BTreeMap::new(),
+            disks: BTreeMap::new(),
         }
     }
 
@@ -260,6 +263,11 @@ impl Ideal {
                 self.seen.taken.remove(&address);
                 self.seen.balancers.retain(|record| record.uid != *uid);
             }
+            Write::RecordVolume(_)
+            | Write::GrowVolume { .. }
+            | Write::VolumePublished(_)
+            | Write::MarkVolume(_)
+            | Write::ForgetVolume(_) => self.write_volume(write),
             Write::Progress { id, progress } => {
                 let mut operations = self.seen.operations.iter_mut();
                 let operation = operations.find(|operation| operation.id == *id).unwrap();
@@ -272,6 +280,7 @@ impl Ideal {
             }
             Write::Forget => {
                 assert!(self.seen.machines.is_empty() && self.seen.network == NetworkSeen::Gone);
+                assert!(self.seen.volumes.is_empty(), "a record goes last");
                 self.forgotten = true;
             }
         }
@@ -283,6 +292,7 @@ impl Ideal {
         match effect {
             Effect::Fabric(FabricEffect::Look) => {
                 self.seen.inventory_stale = false;
+                self.seen.volumes_there = Some(self.disks.clone());
                 for machine in self.seen.machines.values_mut() {
                     if machine.presence == Presence::Unknown {
                         // The fabric has what its configuration tells of.
@@ -411,6 +421,13 @@ impl Ideal {
                 // What nobody keeps any more is gone.
                 services.retain(|service| !service.deleting || service.finalizer);
             }
+            Effect::Api(ApiEffect::SetVolume(wish)) => self.set_volume(wish),
+            Effect::Fabric(
+                effect @ (FabricEffect::EnsureVolume { .. }
+                | FabricEffect::AttachVolume { .. }
+                | FabricEffect::DetachVolume(_)
+                | FabricEffect::DeleteVolume(_)),
+            ) => self.do_to_volume(effect),
             Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),
             Effect::Fabric(FabricEffect::DeleteMachine(id))
                 if self.voters.contains(id) && !self.desired.deleting =>

@@ -40,6 +40,7 @@ mod healing;
 #[path = "../features/heal/tests_members.rs"]
 mod healing_members;
 mod ideal;
+mod ideal_volumes;
 #[path = "../features/members/tests.rs"]
 mod members;
 #[path = "../features/network/tests.rs"]
@@ -55,6 +56,10 @@ mod restore;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;
+#[path = "../features/volumes/tests.rs"]
+mod volumes;
+#[path = "../features/volumes/tests_attachments.rs"]
+mod volumes_attachments;
 
 use ideal::Ideal;
 
@@ -101,6 +106,8 @@ fn nothing_yet() -> Observation {
         operations: Vec::new(),
         credentials: Vec::new(),
         balancers: Vec::new(),
+        volumes: Vec::new(),
+        volumes_there: None,
         commands: BTreeMap::new(),
         busy: BTreeSet::new(),
         held: BTreeMap::new(),

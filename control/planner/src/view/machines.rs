@@ -24,13 +24,14 @@ pub(crate) fn wiping(machine: &Machine) -> bool {
 }
 
 /// Whether the fabric is to be looked through. A look tells nothing of a machine that something is done to: that will tell itself,
-/// and looking until it does would never end.
+/// and looking until it does would never end. Volumes are found by the same look.
 pub(crate) fn wants_look(draft: &Draft<'_>) -> bool {
     let seen = draft.seen;
     let unknown = |(id, machine): (&String, &Machine)| {
         machine.presence == Presence::Unknown && !seen.busy.contains(&Subject::Machine(id.clone()))
     };
-    seen.inventory_stale || seen.machines.iter().any(unknown)
+    let volumes = seen.volumes_there.is_none() && !seen.volumes.is_empty();
+    seen.inventory_stale || volumes || seen.machines.iter().any(unknown)
 }
 
 /// Whether the VNET is there, and in it the subnet that a machine is to be plugged into.

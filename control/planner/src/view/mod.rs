@@ -6,3 +6,4 @@ pub(crate) mod etcd;
 pub(crate) mod machines;
 pub(crate) mod majority;
 pub(crate) mod rotation;
+pub(crate) mod volumes;

@@ -55,6 +55,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         workload_identity: optional(body, "/properties/securityProfile/workloadIdentity/enabled")?
             .unwrap_or_default(),
         directory: directory(body)?,
+        disks_off: optional(body, "/properties/storageProfile/diskCSIDriver/enabled")? == Some(false),
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
     })
 }

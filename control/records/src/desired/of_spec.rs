@@ -42,6 +42,7 @@ impl DesiredState {
                     "adminGroupObjectIDs": directory.admins,
                     "enableAzureRBAC": directory.roles,
                 })),
+                "storageProfile": { "diskCSIDriver": { "enabled": !spec.disks_off } },
                 "apiServerAccessProfile": { "enablePrivateCluster": private, "authorizedIPRanges": ranges },
                 "networkProfile": {
                     "networkPlugin": plugin,

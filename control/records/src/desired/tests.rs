@@ -32,6 +32,7 @@ fn spec() -> ClusterSpec {
             admins: vec!["admins".to_owned()],
             roles: true,
         }),
+        disks_off: true,
         ..testkit::cluster()
     }
 }

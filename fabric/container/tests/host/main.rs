@@ -14,6 +14,7 @@ mod disks;
 mod filters;
 #[path = "../stand/mod.rs"]
 mod stand;
+mod volumes;
 
 use std::{sync::Arc, time::Duration};
 

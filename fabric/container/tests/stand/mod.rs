@@ -131,6 +131,12 @@ impl Stand {
             );
         }
         assert!(!self.run_dir().join("runc").exists());
+        // The last of a machine's disk goes in the kernel's own time; a volume is waited for.
+        let volumes = self.place.path().canonicalize().unwrap().join("state/volumes");
+        for device in fs::read_dir("/sys/block").unwrap().flatten() {
+            let held = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+            assert!(!Path::new(&held).starts_with(&volumes), "{held}");
+        }
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {

@@ -182,6 +182,12 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
             group.entry(field).or_insert(default);
         }
     }
+    let storage = properties.entry("storageProfile").or_insert_with(|| json!({}));
+    if let Value::Object(storage) = storage
+        && let Value::Object(disks) = storage.entry("diskCSIDriver").or_insert_with(|| json!({}))
+    {
+        disks.entry("enabled").or_insert(json!(true));
+    }
     if let Value::Object(sku) = draft.entry("sku").or_insert_with(|| json!({})) {
         sku.entry("name").or_insert_with(|| json!("Base"));
         sku.entry("tier").or_insert_with(|| json!("Free"));

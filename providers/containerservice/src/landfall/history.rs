@@ -9,7 +9,7 @@
 //! | `{SUB}/providers/Landfall.ContainerService/activities` | who asked for which change or credentials, and what was answered, oldest first; `?after={id}` |
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
-//! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks and backups that are in no record; [`super::unknown`] |
+//! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
 //! Always true: but for those two, it only reads.
 

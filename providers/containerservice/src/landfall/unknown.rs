@@ -5,7 +5,7 @@
 //! |---|---|
 //! | GET `{SUB}/providers/Landfall.ContainerService/unknown` | all of it |
 //! | GET `…/unknown/{kind}.{id}` | one, `machine.k3v1q09a2b` |
-//! | DELETE `…/unknown/{kind}.{id}` | it may go: a machine with its disk or a network within minutes; a backup as that of a deleted cluster, seven days after its newest change |
+//! | DELETE `…/unknown/{kind}.{id}` | it may go: a machine with its disk, a network or a volume within minutes; a backup as that of a deleted cluster, seven days after its newest change |
 
 use arm_ids::ResourcePath;
 use arm_kernel::{

@@ -353,9 +353,9 @@ fn disks(place: &Place) -> Vec<Value> {
         let instances = set.instances().into_iter();
         instances.map(move |instance| (set, instance))
     });
-    instances
-        .map(|(set, instance)| view::disk(set, &instance))
-        .collect()
+    let of_instances = instances.map(|(set, instance)| view::disk(set, &instance));
+    let of_claims = place.volumes.iter().map(|volume| view::volume(place, volume));
+    of_instances.chain(of_claims).collect()
 }
 
 impl Compute {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cluster_spec::{PoolMode, node_image_version};
+use control_records::volume::VolumeRecord;
 use serde_json::{Value, json};
 
 use super::{DISKS, INSTANCES, NAMESPACE, SETS};
@@ -227,6 +228,68 @@ pub(super) fn disk(set: &Set<'_>, instance: &Instance<'_>) -> Value {
     );
     shown["managedBy"] = json!(instance_id(set, instance));
     shown
+}
+
+/// The disk of a claim. Who has it is not in the records, so nothing is said of that.
+pub(super) fn volume(place: &Place, record: &VolumeRecord) -> Value {
+    let state = match () {
+        () if record.deleting || place.cluster.deleting => "Deleting",
+        () if record.published => "Succeeded",
+        () => "Creating",
+    };
+    let mut shown = place.resource(
+        NAMESPACE,
+        DISKS,
+        &record.name,
+        json!({
+            "diskSizeGB": record.bytes.div_ceil(1 << 30),
+            "diskSizeBytes": record.bytes,
+            "provisioningState": state,
+            "timeCreated": record.created_at.to_string(),
+            "creationData": creation(place, record),
+            "uniqueId": record.id,
+        }),
+    );
+    // One that was found again without its record has less to tell.
+    if !record.sku.is_empty() {
+        shown["sku"] = json!({ "name": record.sku, "tier": tier(&record.sku) });
+    }
+    // As Azure's driver marks what it makes.
+    for (name, value) in [
+        ("k8s-azure-created-by", "kubernetes-azure-dd"),
+        ("kubernetes.io-created-for-pv-name", record.name.as_str()),
+        ("kubernetes.io-created-for-pvc-name", record.claim_name.as_str()),
+        (
+            "kubernetes.io-created-for-pvc-namespace",
+            record.claim_namespace.as_str(),
+        ),
+    ] {
+        if !value.is_empty() {
+            shown["tags"][name] = json!(value);
+        }
+    }
+    shown
+}
+
+/// What a disk of a claim began as.
+fn creation(place: &Place, record: &VolumeRecord) -> Value {
+    let Some(source) = &record.source else {
+        return json!({ "createOption": "Empty" });
+    };
+    let mut shown = json!({ "createOption": "Copy" });
+    // It may have gone since.
+    if let Some(source) = place.volumes.iter().find(|other| other.id == *source) {
+        shown["sourceResourceId"] = json!(place.id(NAMESPACE, &[(DISKS, &source.name)]));
+    }
+    shown
+}
+
+fn tier(sku: &str) -> &'static str {
+    match sku {
+        _ if sku.starts_with("Premium") => "Premium",
+        _ if sku.starts_with("Ultra") => "Ultra",
+        _ => "Standard",
+    }
 }
 
 /// A line in lists of resources.

@@ -67,6 +67,8 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
             admins: Vec::new(),
             roles: true,
         }),
+        // The driver of disks runs on nodes.
+        disks_off: false,
         ..frame(spec)
     }
 }

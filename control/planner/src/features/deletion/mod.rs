@@ -1,11 +1,11 @@
-//! The plan of a cluster that is to go: its machines at once and without ceremony, then the network, then the records,
-//! in one transaction.
+//! The plan of a cluster that is to go: its machines at once and without ceremony, then its volumes, then the
+//! network, then the records, in one transaction.
 
 use crate::{
     Draft, FabricEffect, NetworkSeen, Write,
     checks::removal,
     feature::{Feature, Instead},
-    features::balancers,
+    features::{balancers, volumes},
     nodes,
 };
 
@@ -24,6 +24,9 @@ fn plan(draft: &mut Draft<'_>) {
         nodes::remove_at_once(draft, id, machine);
     }
     if !seen.machines.is_empty() {
+        return;
+    }
+    if volumes::remove_all(draft) {
         return;
     }
     if seen.network != NetworkSeen::Gone {

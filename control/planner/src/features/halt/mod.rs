@@ -1,11 +1,11 @@
-//! The plan of a cluster whose creation was aborted: its machines and its network go, its record, its name, its addresses
+//! The plan of a cluster whose creation was aborted: its machines, its volumes and its network go, its record, its name, its addresses
 //! and its keys stay. The next request begins where these are.
 
 use crate::{
     Draft, FabricEffect, NetworkSeen, Write,
     checks::removal,
     feature::{Feature, Instead},
-    features::balancers,
+    features::{balancers, volumes},
     nodes,
 };
 
@@ -41,6 +41,9 @@ fn plan(draft: &mut Draft<'_>) {
         }
     }
     if !seen.machines.is_empty() {
+        return;
+    }
+    if volumes::remove_all(draft) {
         return;
     }
     if seen.network != NetworkSeen::Gone {

@@ -1,8 +1,9 @@
 //! How machines leave a cluster that stays: drained within bounds, the node object removed, the machine removed, forgotten.
 
 use crate::{
-    ApiEffect, Draft, FabricEffect, Machine, NetworkSeen, Presence, Reach, Subject, Write, disturb::Disturb,
-    view::rotation,
+    ApiEffect, Draft, FabricEffect, Machine, NetworkSeen, Presence, Reach, Subject, Write,
+    disturb::Disturb,
+    view::{rotation, volumes},
 };
 
 /// Nodes on their way out of a cluster that stays: drain within bounds, remove the object, remove the machine, forget it.
@@ -113,6 +114,11 @@ fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
         // Its pods were asked, and nobody is there to hear it. It goes before its node object does: nothing that ran on it
         // starts elsewhere while it may still run here.
         Some(_) if machine.record.healing.given_up() && !machine.heard() => Leave::Ready,
+        // Volumes are detached right after the pods have ended. If the node were gone before, the cluster would wait for minutes
+        // until it gives them to another one.
+        Some((0, _)) if !out_of_time && volumes::has_some(draft, name) => {
+            Leave::Wait(format!("waiting for the volumes of node {name} to be detached"))
+        }
         Some((0, _)) if !out_of_time => Leave::DeleteNode(name.to_owned()),
         // Twice the bound: the API refuses to remove the node, for whatever reason. The machine goes all the same.
         _ if draft.now >= draft.after(deadline, draft.policy.drain_bound) => Leave::Ready,

@@ -1,0 +1,385 @@
+//! Volumes for claims: data that outlives pods, nodes' machines and the service, on one node at a time.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    aks, guide,
+    healing::{id, init, machines, signal},
+    text,
+    workload::{BUSYBOX, Cluster},
+};
+use crate::{
+    clients::{Az, run},
+    journal::{Journal, wait_for},
+    stamp::Stamp,
+};
+
+/// How this scenario is called.
+pub(super) const NAME: &str = "volumes";
+
+/// Everything is waited for so long: the host is busy with other clusters, and nothing here asserts a time.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Its block is run as it stands there.
+const GUIDE: &str = include_str!("../../../docs/guides/volumes.md");
+
+/// The pod that writes all the time.
+const WRITER: &str = "deployment/kept";
+/// A line for each start of that pod: the node.
+const STARTS: &str = "/data/starts";
+/// A line for each second that it wrote in.
+const BEATS: &str = "/data/beats";
+
+pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    journal.step(NAME, "the guide: what a pod writes is there for the next", || {
+        let [block] = guide::exactly::<1>(GUIDE)?;
+        let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
+        shell
+            .env("KUBECONFIG", &kubectl.kubeconfig)
+            // There is no registry to reach from here.
+            .env("IMAGE", BUSYBOX);
+        let said = run(&mut shell)?;
+        let mut last = said.lines().rev();
+        let (second, first) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
+        ensure!(
+            first.starts_with("notes-") && second.starts_with("notes-") && first != second,
+            "{said}"
+        );
+        kubectl
+            .text(&["delete", "deployment,pvc", "notes", "--timeout=180s"])
+            .map(drop)
+    })?;
+    let volume = journal.step(
+        NAME,
+        "a claim without a class gets a volume once a pod uses it, and az shows it",
+        || claimed(stamp, az, cluster),
+    )?;
+    journal.step(NAME, "it grows while it is mounted", || grows(cluster))?;
+    journal.step(
+        NAME,
+        "kill -9 of the service while a pod writes: it goes on writing",
+        || goes_on(stamp, cluster),
+    )?;
+    journal.step(
+        NAME,
+        "the node's machine dies and comes back: so does the pod, with its data",
+        || comes_back(stamp, cluster),
+    )?;
+    journal.step(
+        NAME,
+        "a pod comes up on the other node with its data, and no two nodes have it",
+        || moves(cluster, &volume),
+    )?;
+    journal.step(NAME, "a copy of a claim has its content", || copied(cluster))?;
+    journal.step(
+        NAME,
+        "a block device is written to and read by the next pod",
+        || block(cluster),
+    )?;
+    journal.step(NAME, "fsGroup: who is not root may write", || group(cluster))?;
+    journal.step(NAME, "what cannot be had is told in an event", || {
+        refused(cluster)
+    })?;
+    journal.step(NAME, "claims that are deleted leave nothing", || {
+        ensure!(!on_host(stamp)?.is_empty(), "the host shows no volume at all");
+        kubectl.text(&["delete", "deployment", "kept", "--timeout=180s"])?;
+        kubectl.text(&["delete", "pvc", "--all", "--timeout=180s"])?;
+        wait_for("the volumes to be gone", PATIENCE, || {
+            let volumes = kubectl.json(&["get", "pv"])?;
+            ensure!(
+                volumes["items"].as_array().is_some_and(Vec::is_empty),
+                "{volumes}"
+            );
+            let left = on_host(stamp)?;
+            ensure!(left.is_empty(), "left on the host: {left:?}");
+            Ok(())
+        })
+    })
+}
+
+fn claimed(stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<String> {
+    cluster.apply(&list(&[claim("kept", "1Gi", json!({})), writer()]))?;
+    cluster.rolled_out(WRITER)?;
+    let claim = cluster.kubectl.json(&["get", "pvc", "kept"])?;
+    ensure!(claim["spec"]["storageClassName"] == "default", "{claim}");
+    let volume = text(&claim, "/spec/volumeName")?;
+    let shown = aks(az, &["show"], cluster.name, &[])?;
+    let nodes = text(&shown, "/nodeResourceGroup")?;
+    let disk = az.json(&["disk", "show", "--resource-group", nodes, "--name", volume])?;
+    ensure!(
+        disk["tags"]["kubernetes.io-created-for-pvc-name"] == "kept",
+        "{disk}"
+    );
+    ensure!(disk["diskSizeGB"] == 1 || disk["diskSizeGb"] == 1, "{disk}");
+    ensure!(!on_host(stamp)?.is_empty(), "the host shows no volume");
+    Ok(volume.to_owned())
+}
+
+fn grows(cluster: &Cluster) -> Result<()> {
+    let patch = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
+    cluster
+        .kubectl
+        .text(&["patch", "pvc", "kept", "--patch", patch])?;
+    wait_for("the filesystem to be larger", PATIENCE, || {
+        let said = within(cluster, WRITER, "df -P -m /data | tail -n 1")?;
+        let size = said.split_whitespace().nth(1).context("df tells no size")?;
+        ensure!(size.parse::<u32>()? > 1_500, "it has {size} MiB: {said}");
+        Ok(())
+    })?;
+    wait_for("the claim to tell so", PATIENCE, || {
+        let claim = cluster.kubectl.json(&["get", "pvc", "kept"])?;
+        ensure!(claim["status"]["capacity"]["storage"] == "2Gi", "{claim}");
+        Ok(())
+    })
+}
+
+fn goes_on(stamp: &Stamp, cluster: &Cluster) -> Result<()> {
+    let before = lines(cluster, BEATS)?.len();
+    stamp.kill_service()?;
+    let went_on = wait_for("more to be written", PATIENCE, || {
+        let now = lines(cluster, BEATS)?.len();
+        ensure!(now > before + 2, "{now} lines, {before} before");
+        Ok(())
+    });
+    run(&mut stamp.landfall(&["up", "--output", "json"]))?;
+    stamp.wait_for_service(PATIENCE)?;
+    went_on
+}
+
+fn comes_back(stamp: &Stamp, cluster: &Cluster) -> Result<()> {
+    let (_, node) = pod(cluster)?;
+    let before = lines(cluster, STARTS)?;
+    let all = machines(stamp, cluster.name, "node")?;
+    let machine = all.iter().find(|machine| machine["name"] == node.as_str());
+    let machine = machine.with_context(|| format!("{node} has no machine"))?;
+    signal("-KILL", init(id(machine)?)?)?;
+    wait_for("the pod to be back", PATIENCE, || {
+        let now = lines(cluster, STARTS)?;
+        ensure!(
+            now.len() > before.len() && now.starts_with(&before),
+            "{now:?}, before: {before:?}"
+        );
+        Ok(())
+    })?;
+    wait_for("all nodes to be ready", PATIENCE, || {
+        let ready = cluster.kubectl.ready_nodes()?;
+        ensure!(ready.len() == 2, "ready: {ready:?}");
+        Ok(())
+    })
+}
+
+fn moves(cluster: &Cluster, volume: &str) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let (pod, node) = pod(cluster)?;
+    let before = lines(cluster, STARTS)?;
+    kubectl.text(&["cordon", &node])?;
+    let mut most = 0;
+    let moved = kubectl
+        .text(&["delete", "pod", &pod, "--wait=false"])
+        .and_then(|_| {
+            wait_for("the pod on the other node", PATIENCE, || {
+                most = most.max(holders(cluster, volume)?);
+                let now = lines(cluster, STARTS)?;
+                ensure!(
+                    now.len() > before.len() && now.starts_with(&before) && now.last() != Some(&node),
+                    "{now:?}, before: {before:?}"
+                );
+                Ok(())
+            })
+        });
+    kubectl.text(&["uncordon", &node])?;
+    moved?;
+    ensure!(most <= 1, "{most} nodes had it at a time");
+    Ok(())
+}
+
+/// How many nodes the cluster says have a volume.
+fn holders(cluster: &Cluster, volume: &str) -> Result<usize> {
+    let attachments = cluster.kubectl.json(&["get", "volumeattachments"])?;
+    let items = attachments["items"].as_array().context("no items")?.iter();
+    let held = items.filter(|one| {
+        one["spec"]["source"]["persistentVolumeName"] == volume && one["status"]["attached"] == true
+    });
+    Ok(held.count())
+}
+
+fn copied(cluster: &Cluster) -> Result<()> {
+    within(cluster, WRITER, "sync")?;
+    let before = lines(cluster, STARTS)?;
+    let source = json!({ "dataSource": { "kind": "PersistentVolumeClaim", "name": "kept" } });
+    let user = sleeper("copy", json!({}), json!({ "volumeMounts": [mount()] }));
+    cluster.apply(&list(&[claim("copy", "2Gi", source), user]))?;
+    cluster.kubectl.pod_ready("copy")?;
+    let said = within(cluster, "pod/copy", &format!("cat {STARTS}"))?;
+    ensure!(
+        said.lines().eq(before.iter().map(String::as_str)),
+        "{said}, and it is a copy of {before:?}"
+    );
+    gone(cluster, "copy")
+}
+
+fn block(cluster: &Cluster) -> Result<()> {
+    let devices = json!({ "volumeDevices": [{ "name": "data", "devicePath": "/dev/raw" }] });
+    let user = sleeper("raw", json!({}), devices);
+    let claim = claim("raw", "1Gi", json!({ "volumeMode": "Block" }));
+    cluster.apply(&list(&[claim, user.clone()]))?;
+    cluster.kubectl.pod_ready("raw")?;
+    within(
+        cluster,
+        "pod/raw",
+        "test -b /dev/raw && echo as it is > /dev/raw && sync",
+    )?;
+    cluster
+        .kubectl
+        .text(&["delete", "pod", "raw", "--timeout=180s"])?;
+    cluster.apply(&user)?;
+    cluster.kubectl.pod_ready("raw")?;
+    let said = within(cluster, "pod/raw", "head -n 1 /dev/raw")?;
+    ensure!(said.trim() == "as it is", "{said:?}");
+    gone(cluster, "raw")
+}
+
+fn group(cluster: &Cluster) -> Result<()> {
+    let who = json!({ "securityContext": { "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000 } });
+    let user = sleeper("group", who, json!({ "volumeMounts": [mount()] }));
+    cluster.apply(&list(&[claim("group", "1Gi", json!({})), user]))?;
+    cluster.kubectl.pod_ready("group")?;
+    let said = within(
+        cluster,
+        "pod/group",
+        "echo mine > /data/mine; stat -c %u:%g /data/mine",
+    )?;
+    ensure!(said.trim() == "1000:2000", "{said}");
+    gone(cluster, "group")
+}
+
+fn refused(cluster: &Cluster) -> Result<()> {
+    let modes = json!({ "accessModes": ["ReadWriteMany"] });
+    let user = sleeper("shared", json!({}), json!({ "volumeMounts": [mount()] }));
+    cluster.apply(&list(&[claim("shared", "1Gi", modes), user]))?;
+    wait_for("an event of the claim", PATIENCE, || {
+        let of = "--field-selector=involvedObject.name=shared,reason=ProvisioningFailed";
+        let events = cluster.kubectl.json(&["get", "events", of])?;
+        let message = text(&events, "/items/0/message")?;
+        ensure!(message.contains("ReadWriteMany"), "{message}");
+        Ok(())
+    })?;
+    gone(cluster, "shared")
+}
+
+/// A pod and its claim are deleted.
+fn gone(cluster: &Cluster, name: &str) -> Result<()> {
+    let both = [format!("pod/{name}"), format!("pvc/{name}")];
+    let both = both.each_ref().map(String::as_str);
+    let delete = [&["delete"][..], &both, &["--timeout=180s"]].concat();
+    cluster.kubectl.text(&delete).map(drop)
+}
+
+/// What the host has of volumes: their directories, and loop devices that have one.
+fn on_host(stamp: &Stamp) -> Result<Vec<String>> {
+    let volumes = stamp.state().join("fabric/volumes");
+    let mut left = Vec::new();
+    // There is no directory before the first of them.
+    for entry in std::fs::read_dir(&volumes).into_iter().flatten().flatten() {
+        left.push(entry.path().display().to_string());
+    }
+    for device in std::fs::read_dir("/sys/block")?.flatten() {
+        let backing = device.path().join("loop/backing_file");
+        let backing = std::fs::read_to_string(backing).unwrap_or_default();
+        if Path::new(backing.trim()).starts_with(&volumes) {
+            left.push(format!("{}: {}", device.path().display(), backing.trim()));
+        }
+    }
+    Ok(left)
+}
+
+/// The writer's pod that is to stay, and its node.
+fn pod(cluster: &Cluster) -> Result<(String, String)> {
+    let pods = cluster.kubectl.json(&["get", "pods", "--selector", "app=kept"])?;
+    let mut pods = pods["items"].as_array().context("no items")?.iter();
+    let staying = pods.find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let pod = staying.context("the writer has no pod")?;
+    Ok((
+        text(pod, "/metadata/name")?.to_owned(),
+        text(pod, "/spec/nodeName")?.to_owned(),
+    ))
+}
+
+/// Runs a line of shell in a pod.
+fn within(cluster: &Cluster, pod: &str, script: &str) -> Result<String> {
+    cluster.kubectl.text(&["exec", pod, "--", "sh", "-c", script])
+}
+
+/// The lines of a file of the writer's.
+fn lines(cluster: &Cluster, file: &str) -> Result<Vec<String>> {
+    let said = within(cluster, WRITER, &format!("cat {file}"))?;
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
+fn list(items: &[Value]) -> Value {
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+fn mount() -> Value {
+    json!({ "name": "data", "mountPath": "/data" })
+}
+
+/// A claim for one node at a time, with other fields of its specification.
+fn claim(name: &str, size: &str, more: Value) -> Value {
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": size } }
+    });
+    with(&mut spec, more);
+    json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name }, "spec": spec })
+}
+
+fn with(object: &mut Value, more: Value) {
+    for (field, value) in more.as_object().into_iter().flatten() {
+        object[field] = value.clone();
+    }
+}
+
+/// A pod that has the claim of its name and does nothing, with other fields of its specification and of its container.
+fn sleeper(name: &str, more: Value, of_container: Value) -> Value {
+    let mut container = json!({
+        "name": "sleeper", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "86400"]
+    });
+    with(&mut container, of_container);
+    let mut spec = json!({
+        "terminationGracePeriodSeconds": 0,
+        "containers": [container],
+        "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": name } }]
+    });
+    with(&mut spec, more);
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": spec })
+}
+
+/// One pod at a time that writes down where it starts, and then a line each second.
+fn writer() -> Value {
+    let script = format!("echo $NODE >> {STARTS}; while true; do date >> {BEATS}; sleep 1; done");
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "kept" },
+        "spec": {
+            "replicas": 1,
+            "strategy": { "type": "Recreate" },
+            "selector": { "matchLabels": { "app": "kept" } },
+            "template": {
+                "metadata": { "labels": { "app": "kept" } },
+                "spec": {
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{
+                        "name": "writer", "image": BUSYBOX, "imagePullPolicy": "Never",
+                        "command": ["sh", "-c", script],
+                        "env": [{ "name": "NODE", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } }],
+                        "volumeMounts": [mount()]
+                    }],
+                    "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "kept" } }]
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,150 @@
+//! Disks for claims: the driver as the cluster knows it, and the StorageClasses that AKS has.
+//!
+//! No pod belongs to it: the stamp's service provisions and attaches, and a program of each node's machine mounts
+//! (`cluster/bootstrap/src/volumes.rs`).
+//!
+//! Always true: a StorageClass that is there stays as it is, as AKS keeps them (`EnsureExists`): a tenant takes the annotation off `default`
+//! that makes it the cluster's default, or makes a class of one of these names anew. One that was deleted is made again. What a class asks for
+//! cannot be changed in Kubernetes: whatever a later release has in its place is for clusters that do not have the class yet.
+
+use cluster_api::ObjectRef;
+use cluster_volumes::DRIVER;
+use serde_json::{Value, json};
+
+use crate::{Addon, Edits, MODE, Place, health};
+
+pub(crate) const DISKS: Addon = Addon {
+    name: "disks",
+    about: "StorageClasses for disks that outlive pods and nodes (not with `storageProfile.diskCSIDriver.enabled: false`)",
+    images: &[],
+    // Who deletes one has it back with the next change of anything else: no reason for two more watches.
+    watches: &[],
+    reads: &READS,
+    deployments: &[],
+    health: health::available,
+    edits: Edits::Kept,
+    wanted: |spec| !spec.disks_off,
+    objects,
+};
+
+const VERSION: &str = "storage.k8s.io/v1";
+const KIND: &str = "StorageClass";
+
+/// The class of claims that name none.
+const DEFAULT: &str = "default";
+const MANAGED: &str = "managed";
+const MANAGED_CSI: &str = "managed-csi";
+const MANAGED_PREMIUM: &str = "managed-premium";
+const MANAGED_CSI_PREMIUM: &str = "managed-csi-premium";
+
+const STANDARD: &str = "StandardSSD_LRS";
+const PREMIUM: &str = "Premium_LRS";
+
+const READS: [ObjectRef; 5] = [
+    class_ref(DEFAULT),
+    class_ref(MANAGED),
+    class_ref(MANAGED_CSI),
+    class_ref(MANAGED_PREMIUM),
+    class_ref(MANAGED_CSI_PREMIUM),
+];
+
+const fn class_ref(name: &'static str) -> ObjectRef {
+    ObjectRef {
+        version: VERSION,
+        kind: KIND,
+        namespace: None,
+        name,
+    }
+}
+
+fn objects(place: &Place<'_>) -> Vec<Value> {
+    let driver = json!({
+        "apiVersion": VERSION, "kind": "CSIDriver", "metadata": { "name": DRIVER },
+        "spec": {
+            "attachRequired": true,
+            "podInfoOnMount": false,
+            "fsGroupPolicy": "File",
+            "volumeLifecycleModes": ["Persistent"],
+            "storageCapacity": false
+        }
+    });
+    let classes = READS
+        .iter()
+        .filter(|class| place.find(class).is_none())
+        .map(|found| class(found.name));
+    std::iter::once(driver).chain(classes).collect()
+}
+
+/// The two oldest are written as they were before there was CSI.
+fn class(name: &str) -> Value {
+    let old = |sku: &str| json!({ "cachingmode": "ReadOnly", "kind": "Managed", "storageaccounttype": sku });
+    let parameters = match name {
+        MANAGED => old(STANDARD),
+        MANAGED_PREMIUM => old(PREMIUM),
+        MANAGED_CSI_PREMIUM => json!({ "skuname": PREMIUM }),
+        _ => json!({ "skuname": STANDARD }),
+    };
+    let mut class = json!({
+        "apiVersion": VERSION, "kind": KIND,
+        "metadata": { "name": name, "labels": { "kubernetes.io/cluster-service": "true", MODE: "EnsureExists" } },
+        "provisioner": DRIVER,
+        "parameters": parameters,
+        "reclaimPolicy": "Delete",
+        // The node of the pod that is to use it is known first.
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true
+    });
+    if name == DEFAULT {
+        class["metadata"]["annotations"] = json!({ "storageclass.kubernetes.io/is-default-class": "true" });
+    }
+    class
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_spec::{ClusterSpec, testkit};
+
+    use super::*;
+    use crate::{AddonOptions, manifests};
+
+    fn names(spec: &ClusterSpec, read: &[Value]) -> Vec<String> {
+        manifests(spec, &AddonOptions::default(), read)
+            .iter()
+            .filter(|object| object["apiVersion"] == VERSION)
+            .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn one_class_is_the_default_and_all_wait_for_a_pod() {
+        let all = manifests(&testkit::cluster(), &AddonOptions::default(), &[]);
+        let classes: Vec<&Value> = all.iter().filter(|object| object["kind"] == KIND).collect();
+        assert_eq!(classes.len(), READS.len());
+        let defaults = classes
+            .iter()
+            .filter(|class| class["metadata"]["annotations"].is_object());
+        assert_eq!(defaults.count(), 1);
+        for class in classes {
+            assert_eq!(class["volumeBindingMode"], "WaitForFirstConsumer");
+            assert_eq!(class["metadata"]["labels"][MODE], "EnsureExists");
+        }
+    }
+
+    #[test]
+    fn a_class_that_is_there_is_its_tenants() {
+        let mut mine = class(DEFAULT);
+        mine["metadata"]["annotations"] = Value::Null;
+        mine["parameters"] = json!({ "skuname": PREMIUM });
+        let others = [DRIVER, MANAGED, MANAGED_CSI, MANAGED_PREMIUM, MANAGED_CSI_PREMIUM];
+        assert_eq!(names(&testkit::cluster(), &[mine]), others);
+    }
+
+    #[test]
+    fn a_cluster_without_the_driver_gets_none() {
+        let spec = ClusterSpec {
+            disks_off: true,
+            ..testkit::cluster()
+        };
+        assert_eq!(names(&spec, &[]), [""; 0]);
+    }
+}

@@ -1,0 +1,369 @@
+//! Volumes: what is seen of claims and of what they are bound to, and what the service writes to these objects.
+//!
+//! Always true: an object with another uid than the wish is left alone, and one that is not there is success; claims are read only where
+//! there is a StorageClass or a PersistentVolume of the driver; PersistentVolumes and VolumeAttachments are listened to only while there
+//! are some of the driver.
+
+use base_env::Env;
+use cluster_api::{ClaimRef, ClusterError, Note, VolumeObjects, VolumeWish};
+use cluster_volumes::{ATTACHMENT_FINALIZER, DRIVER, VOLUME_FINALIZER, quantity};
+use kube::api::WatchParams;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::{Cluster, Failure, finalizers, watches::Follower};
+
+/// Where claims are.
+pub(crate) const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
+/// Where PersistentVolumes are.
+pub(crate) const VOLUMES: &str = "/api/v1/persistentvolumes";
+/// Where VolumeAttachments are.
+pub(crate) const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+/// Where StorageClasses are.
+const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
+/// Others write to these objects as well; a few rounds settle who was first.
+const ATTEMPTS: usize = 5;
+/// The condition of a claim whose volume has grown, and whose node is to follow.
+const RESIZE_PENDING: &str = "FileSystemResizePending";
+/// The same in its status.
+const NODE_PENDING: &str = "NodeResizePending";
+/// The conditions that tell how far the growing of a claim's volume is: one replaces the others.
+const RESIZE_CONDITIONS: [&str; 4] = [
+    RESIZE_PENDING,
+    "Resizing",
+    "ControllerResizeError",
+    "NodeResizeError",
+];
+
+/// What is to be done with one object.
+enum Step<'a> {
+    /// A PersistentVolume has this capacity.
+    Grow(u64),
+    /// A claim is told that its volume has this capacity.
+    Follow(u64),
+    /// A PersistentVolume goes, and our finalizer with it.
+    Remove,
+    /// An object is deleted.
+    Delete,
+    /// A VolumeAttachment gets our finalizer.
+    Hold,
+    /// A VolumeAttachment is told to be attached.
+    Attached,
+    /// A VolumeAttachment is told to be detached, and loses our finalizer.
+    Detached,
+    /// An event of a claim.
+    Tell(&'a Note),
+}
+
+impl Cluster {
+    pub(crate) async fn list_volumes(&self) -> Result<VolumeObjects, ClusterError> {
+        let (classes, volumes) = tokio::try_join!(
+            self.list("list StorageClasses", CLASSES),
+            self.list("list PersistentVolumes", VOLUMES),
+        )?;
+        let any_volume = volumes
+            .iter()
+            .any(|volume| volume["spec"]["csi"]["driver"] == DRIVER);
+        let any_class = classes.iter().any(|class| class["provisioner"] == DRIVER);
+        let claims = async {
+            if any_class || any_volume {
+                self.list("list PersistentVolumeClaims", CLAIMS).await
+            } else {
+                Ok(Vec::new())
+            }
+        };
+        // After the PersistentVolumes: one that is seen as released gets no further attachment.
+        let (claims, attachments) =
+            tokio::try_join!(claims, self.list("list VolumeAttachments", ATTACHMENTS))?;
+        let any = any_volume
+            || attachments
+                .iter()
+                .any(|attachment| attachment["spec"]["attacher"] == DRIVER);
+        self.has_volumes
+            .send_if_modified(|before| std::mem::replace(before, any) != any);
+        Ok(VolumeObjects {
+            claims,
+            volumes,
+            attachments,
+            classes,
+        })
+    }
+
+    pub(crate) async fn bring_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError> {
+        let volume = |name: &str| format!("{VOLUMES}/{name}");
+        let attachment = |name: &str| format!("{ATTACHMENTS}/{name}");
+        let (path, uid, step) = match wish {
+            VolumeWish::Publish { name, object } => return self.publish(name, object).await,
+            VolumeWish::Grown {
+                name,
+                uid,
+                bytes,
+                claim,
+            } => {
+                self.settle(&volume(name), uid, &Step::Grow(*bytes)).await?;
+                // If this process dies here, the growth is seen as not told of: see `cluster_volumes::Volume::bytes`.
+                match claim {
+                    Some(claim) => (path_of(claim), &claim.uid, Step::Follow(*bytes)),
+                    None => return Ok(()),
+                }
+            }
+            VolumeWish::Remove { name, uid } => (volume(name), uid, Step::Remove),
+            VolumeWish::Hold { name, uid } => (attachment(name), uid, Step::Hold),
+            VolumeWish::Attached { name, uid } => (attachment(name), uid, Step::Attached),
+            VolumeWish::Detached { name, uid } => (attachment(name), uid, Step::Detached),
+            VolumeWish::Withdraw { name, uid } => (attachment(name), uid, Step::Delete),
+            VolumeWish::Tell { claim, note } => (path_of(claim), &claim.uid, Step::Tell(note)),
+        };
+        self.settle(&path, uid, &step).await
+    }
+
+    /// Makes a PersistentVolume; one of its name that is there already is success.
+    async fn publish(&self, name: &str, object: &str) -> Result<(), ClusterError> {
+        let object: Value = serde_json::from_str(object).map_err(|error| ClusterError::Refused {
+            act: format!("publish the PersistentVolume {name}"),
+            why: error.to_string(),
+        })?;
+        match self
+            .call(
+                "publish a PersistentVolume",
+                http::Method::POST,
+                VOLUMES,
+                "application/json",
+                Some(&object),
+            )
+            .await
+        {
+            Err(failure) if !failure.is_conflict() => Err(failure.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a step with the object at a path, if it is there and has this uid.
+    async fn settle(&self, path: &str, uid: &str, step: &Step<'_>) -> Result<(), ClusterError> {
+        let mut outcome = Ok(());
+        for _ in 0..ATTEMPTS {
+            let object = match self.get("read an object of a volume", path).await {
+                Err(failure) if failure.is_absent() => return Ok(()),
+                other => other?,
+            };
+            if object["metadata"]["uid"] != uid {
+                return Ok(());
+            }
+            outcome = self.step(path, object, step).await;
+            if !outcome.as_ref().is_err_and(Failure::is_conflict) {
+                break;
+            }
+        }
+        match outcome {
+            // It went meanwhile.
+            Err(failure) if failure.is_absent() => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    async fn step(&self, path: &str, mut object: Value, step: &Step<'_>) -> Result<(), Failure> {
+        let status = format!("{path}/status");
+        match step {
+            Step::Grow(bytes) => {
+                if let Some(patch) = grown(&object, *bytes) {
+                    self.merge("write the capacity of a PersistentVolume", path, &patch)
+                        .await?;
+                }
+            }
+            Step::Follow(bytes) => {
+                let now = self.env.clock.now().to_string();
+                if let Some(patch) = follows(&object, *bytes, &now) {
+                    let act = "write the status of a PersistentVolumeClaim";
+                    object = self.merge(act, &status, &patch).await?;
+                    let message = "The disk has grown, and its node follows when a pod uses it";
+                    self.tell(
+                        &object,
+                        "PersistentVolumeClaim",
+                        false,
+                        "FileSystemResizeRequired",
+                        message,
+                    )
+                    .await;
+                }
+            }
+            Step::Remove => {
+                if !is_deleting(&object) {
+                    self.delete_exactly("delete a PersistentVolume", path, &object)
+                        .await?;
+                    // It is still there as long as it has a finalizer.
+                    let found = self.get("read a PersistentVolume", path).await?;
+                    if found["metadata"]["uid"] != object["metadata"]["uid"] {
+                        return Ok(());
+                    }
+                    object = found;
+                }
+                if let Some(patch) = finalizers::patch(&object, VOLUME_FINALIZER, false) {
+                    self.merge("write the finalizers of a PersistentVolume", path, &patch)
+                        .await?;
+                }
+            }
+            Step::Delete => {
+                if !is_deleting(&object) {
+                    self.delete_exactly("delete a VolumeAttachment", path, &object)
+                        .await?;
+                }
+            }
+            Step::Hold => {
+                // What is being deleted takes no more finalizers.
+                let patch = finalizers::patch(&object, ATTACHMENT_FINALIZER, true);
+                if let Some(patch) = patch.filter(|_| !is_deleting(&object)) {
+                    self.merge("write the finalizers of a VolumeAttachment", path, &patch)
+                        .await?;
+                }
+            }
+            Step::Attached | Step::Detached => {
+                let attached = matches!(step, Step::Attached);
+                if let Some(patch) = attached_patch(&object, attached) {
+                    let act = "write the status of a VolumeAttachment";
+                    object = self.merge(act, &status, &patch).await?;
+                }
+                // Who lets it go does so last: nothing can be written to it afterwards.
+                let release = finalizers::patch(&object, ATTACHMENT_FINALIZER, false);
+                if let Some(patch) = release.filter(|_| !attached) {
+                    self.merge("write the finalizers of a VolumeAttachment", path, &patch)
+                        .await?;
+                }
+            }
+            Step::Tell(note) => {
+                self.tell(
+                    &object,
+                    "PersistentVolumeClaim",
+                    note.warning,
+                    note.reason,
+                    &note.message,
+                )
+                .await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes an object, and no other of its name.
+    async fn delete_exactly(&self, act: &str, path: &str, object: &Value) -> Result<(), Failure> {
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": object["metadata"]["uid"] }
+        });
+        self.call(
+            act,
+            http::Method::DELETE,
+            path,
+            "application/json",
+            Some(&options),
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+fn path_of(claim: &ClaimRef) -> String {
+    format!(
+        "/api/v1/namespaces/{}/persistentvolumeclaims/{}",
+        claim.namespace, claim.name
+    )
+}
+
+fn is_deleting(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// A quantity of an object, in bytes.
+fn bytes_of(value: &Value) -> Option<u64> {
+    value.as_str().and_then(quantity::read)
+}
+
+/// What has to change in a PersistentVolume for it to have this capacity at least, if anything.
+fn grown(volume: &Value, bytes: u64) -> Option<Value> {
+    let there = bytes_of(&volume["spec"]["capacity"]["storage"]);
+    if there.is_some_and(|there| there >= bytes) {
+        return None;
+    }
+    Some(json!({
+        "metadata": { "uid": volume["metadata"]["uid"] },
+        "spec": { "capacity": { "storage": quantity::write(bytes) } }
+    }))
+}
+
+/// What has to change in a claim's status for its node to follow what its volume has grown to, if anything. The kubelet follows what is
+/// pending only, and takes status and conditions away when it has.
+fn follows(claim: &Value, bytes: u64, now: &str) -> Option<Value> {
+    let status = &claim["status"];
+    // One that has no capacity yet gets it from its PersistentVolume.
+    if bytes_of(&status["capacity"]["storage"]).is_none_or(|has| has >= bytes) {
+        return None;
+    }
+    let told = bytes_of(&status["allocatedResources"]["storage"]) == Some(bytes);
+    let stage = status["allocatedResourceStatuses"]["storage"].as_str();
+    if told && matches!(stage, Some(NODE_PENDING | "NodeResizeInProgress")) {
+        return None;
+    }
+    let kind = |condition: &Value| condition["type"].as_str().unwrap_or_default().to_owned();
+    let there = status["conditions"].as_array().cloned().unwrap_or_default();
+    let (resizing, mut conditions): (Vec<Value>, Vec<Value>) = there
+        .into_iter()
+        .partition(|condition| RESIZE_CONDITIONS.contains(&kind(condition).as_str()));
+    let pending = resizing
+        .into_iter()
+        .find(|condition| kind(condition) == RESIZE_PENDING && condition["status"] == "True");
+    conditions.push(pending.unwrap_or_else(|| {
+        json!({
+            "type": RESIZE_PENDING, "status": "True", "lastTransitionTime": now,
+            "message": "The filesystem grows on the node that has the disk, when a pod uses it"
+        })
+    }));
+    Some(json!({
+        "metadata": {
+            "uid": claim["metadata"]["uid"], "resourceVersion": claim["metadata"]["resourceVersion"]
+        },
+        "status": {
+            "allocatedResources": { "storage": quantity::write(bytes) },
+            "allocatedResourceStatuses": { "storage": NODE_PENDING },
+            "conditions": conditions
+        }
+    }))
+}
+
+/// What has to change in the status of a VolumeAttachment, if anything.
+fn attached_patch(attachment: &Value, attached: bool) -> Option<Value> {
+    let status = &attachment["status"];
+    let errors = [&status["attachError"], &status["detachError"]];
+    if status["attached"] == attached && errors.iter().all(|error| error.is_null()) {
+        return None;
+    }
+    Some(json!({
+        "metadata": { "uid": attachment["metadata"]["uid"] },
+        "status": { "attached": attached, "attachError": null, "detachError": null }
+    }))
+}
+
+/// Follows a list of these objects, as they change, and nothing while there are none of the driver.
+pub(crate) async fn follow(
+    env: &Env,
+    client: &kube::Client,
+    sender: &watch::Sender<u64>,
+    path: &str,
+    mut in_use: watch::Receiver<bool>,
+) {
+    loop {
+        let wanted = *in_use.borrow_and_update();
+        if !wanted {
+            if in_use.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let mut follower = Follower::new(client.clone(), path.to_owned(), WatchParams::default());
+        tokio::select! {
+            changed = in_use.changed() => if changed.is_err() { return },
+            () = follower.follow(env, sender) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "volumes_tests.rs"]
+mod tests;

@@ -1,0 +1,65 @@
+//! A volume's names, and its PersistentVolume.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Claim, DRIVER, Recipe, VOLUME_ATTRIBUTE, VOLUME_FINALIZER, quantity};
+
+/// What says which driver provisioned a PersistentVolume: Kubernetes leaves its deletion to that.
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+
+/// The id in the fabric of a cluster's volume: 12 characters of `0-9a-v`. Stable across releases: volumes are found by it.
+pub fn id(cluster: &str, volume: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+    let mut hash = Sha256::new();
+    for part in [cluster, volume] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let characters = hash.finalize();
+    characters
+        .iter()
+        .take(12)
+        .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+        .collect()
+}
+
+/// The id of a volume's disk, as Azure writes it.
+pub fn handle(subscription: &str, node_resource_group: &str, volume: &str) -> String {
+    format!(
+        "/subscriptions/{subscription}/resourceGroups/{node_resource_group}/providers/Microsoft.Compute/disks/{volume}"
+    )
+}
+
+/// The PersistentVolume of a claim. It has no node affinity: any node may be given the disk.
+pub fn persistent_volume(claim: &Claim, recipe: &Recipe, handle: &str, id: &str) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": { "name": claim.volume, "annotations": { PROVISIONED_BY: DRIVER } },
+        "spec": {
+            "capacity": { "storage": quantity::write(claim.bytes) },
+            "accessModes": recipe.access_modes,
+            "claimRef": {
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "namespace": claim.claim.namespace, "name": claim.claim.name, "uid": claim.claim.uid
+            },
+            "persistentVolumeReclaimPolicy": if recipe.deletes { "Delete" } else { "Retain" },
+            "storageClassName": recipe.class,
+            "volumeMode": if recipe.block { "Block" } else { "Filesystem" },
+            "csi": {
+                "driver": DRIVER, "volumeHandle": handle,
+                "volumeAttributes": { VOLUME_ATTRIBUTE: id, "skuName": recipe.sku }
+            }
+        }
+    });
+    if recipe.deletes {
+        object["metadata"]["finalizers"] = json!([VOLUME_FINALIZER]);
+    }
+    if !recipe.mount_options.is_empty() {
+        object["spec"]["mountOptions"] = json!(recipe.mount_options);
+    }
+    if !recipe.block {
+        object["spec"]["csi"]["fsType"] = json!(recipe.fs_type);
+    }
+    object
+}

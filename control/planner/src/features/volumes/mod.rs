@@ -1,0 +1,287 @@
+//! Volumes of PersistentVolumeClaims: from a claim to a disk that a node has, and back.
+//!
+//! | step | coming | going |
+//! |---|---|---|
+//! | 1 | the volume is written down, with its PersistentVolume | the PersistentVolume is released: the record is marked |
+//! | 2 | the fabric makes the volume | the fabric takes it from whoever has it, and removes it |
+//! | 3 | the PersistentVolume is published | the PersistentVolume is removed |
+//! | 4 | it was seen in the cluster: the record says so | the record goes |
+//!
+//! Who has a volume meanwhile is said by VolumeAttachments: [`attachments`].
+//!
+//! Always true: a volume is removed only where its PersistentVolume was seen to be given up, or with its cluster; a record goes only once
+//! neither the fabric nor the cluster has anything of it, nor may get it by what is under way; a volume that was published is never made
+//! anew, and a PersistentVolume that is missing is no sign that its volume is to go: the cluster may be one of an earlier time. Claims are
+//! their tenants': whether a cluster is what it is to be does not depend on them, so nothing here is a check.
+
+mod attachments;
+mod claims;
+mod objects;
+
+use std::collections::BTreeMap;
+
+use cluster_api::VolumeWish;
+use cluster_volumes::{Storage, id};
+use control_records::{EventKind, volume::VolumeRecord};
+
+use crate::{
+    ApiEffect, Draft, FabricEffect, Observation, Reach, Subject, VolumeThere, Write, feature::Feature,
+};
+
+use objects::Objects;
+
+pub(crate) const FEATURE: Feature = Feature {
+    record,
+    act,
+    observe,
+    ..Feature::named("volumes")
+};
+
+fn record(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    let Some(storage) = known(draft) else {
+        return;
+    };
+    let objects = Objects::of(seen, storage);
+    let mut left = seen.volumes.len();
+    for record in &seen.volumes {
+        let Some(write) = conclusion(seen, &objects, record) else {
+            continue;
+        };
+        if draft.has_room(2) {
+            left -= usize::from(matches!(write, Write::ForgetVolume(_)));
+            draft.write(write);
+        }
+    }
+    let assigned = claims::assign(draft, storage, &objects).into_iter();
+    let new = assigned.filter_map(|(_, volume)| volume.ok());
+    for volume in new.chain(claims::found_again(draft, &objects)) {
+        if !draft.has_room(2) {
+            break;
+        }
+        draft.write(Write::RecordVolume(volume));
+        left += 1;
+    }
+    draft.observed.volumes = left > 0;
+}
+
+/// What the cluster holds of volumes, while it answers and its driver of disks is on.
+fn known<'a>(draft: &Draft<'a>) -> Option<&'a Storage> {
+    let seen = draft.seen;
+    let storage = seen.api.storage.as_ref();
+    storage.filter(|_| seen.api.reach == Reach::Ready && !draft.desired.spec().disks_off)
+}
+
+/// What is to be written of a volume next.
+fn conclusion(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) -> Option<Write> {
+    let id = || record.id.clone();
+    let volumes = objects.volumes(record);
+    if record.deleting {
+        return (is_gone(seen, record) && volumes.is_empty()).then(|| Write::ForgetVolume(id()));
+    }
+    if !record.published {
+        return (!volumes.is_empty()).then(|| Write::VolumePublished(id()));
+    }
+    if is_given_up(seen, objects, record) {
+        return Some(Write::MarkVolume(id()));
+    }
+    let asked = claims::asked(objects, record);
+    (asked > record.bytes).then(|| Write::GrowVolume {
+        volume: id(),
+        bytes: asked,
+    })
+}
+
+/// Whether a volume is to go: its PersistentVolume is given up, no node has it, and no other one is still to be copied from it.
+fn is_given_up(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) -> bool {
+    let volumes = objects.volumes(record);
+    let is_copied = |other: &VolumeRecord| {
+        other.source.as_ref() == Some(&record.id) && !other.published && !is_there(seen, other)
+    };
+    !volumes.is_empty()
+        && volumes.iter().all(|volume| objects.is_given_up(volume))
+        && objects.attachments(record).is_empty()
+        && !seen.volumes.iter().any(|other| is_copied(other))
+}
+
+/// Whether the fabric is known to have a volume, as a whole.
+fn is_there(seen: &Observation, record: &VolumeRecord) -> bool {
+    let there = seen.volumes_there.as_ref();
+    let found = there.and_then(|there| there.get(&record.id));
+    found.is_some_and(VolumeThere::is_whole)
+}
+
+/// Whether the fabric is known not to have a volume, and nothing is under way that may make it.
+fn is_gone(seen: &Observation, record: &VolumeRecord) -> bool {
+    let there = seen.volumes_there.as_ref();
+    there.is_some_and(|there| !there.contains_key(&record.id))
+        && !seen.busy.contains(&Subject::Volume(record.id.clone()))
+}
+
+fn act(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    let Some(storage) = known(draft) else {
+        return;
+    };
+    let objects = Objects::of(seen, storage);
+    claims::tell(draft, storage, &objects);
+    // Where volumes are written down and it is not known, machines and volumes are about to be looked for.
+    let Some(there) = &seen.volumes_there else {
+        return;
+    };
+    for record in &seen.volumes {
+        let found = there.get(&record.id);
+        if record.deleting {
+            remove(draft, &objects, record, found);
+        } else {
+            keep(draft, &objects, record, found);
+        }
+    }
+    strangers(draft, &objects, there);
+}
+
+/// A volume that is to stay; `found`: what the fabric has of it.
+fn keep(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, found: Option<&VolumeThere>) {
+    // First: of one volume one thing is done at a time, and a volume that cannot grow serves all the same.
+    attachments::serve(draft, objects, record, found);
+    // One that was published and is gone is told of. An empty one in its place would be taken for what was on it.
+    let to_make = match found {
+        Some(found) => found.bytes < record.bytes,
+        None => !record.published,
+    };
+    if to_make {
+        draft.act_quietly(FabricEffect::EnsureVolume {
+            volume: record.id.clone(),
+            bytes: record.bytes,
+            source: record.source.clone(),
+        });
+    }
+    if let Some(found) = found {
+        claims::show(draft, objects, record, found);
+    }
+}
+
+/// A volume that is to go.
+fn remove(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, found: Option<&VolumeThere>) {
+    let has = found.and_then(|found| found.attached.as_deref());
+    attachments::let_go(draft, objects, record, has);
+    match found {
+        Some(found) => draft.act_quietly(removal(record, found)),
+        None => {
+            for volume in objects.volumes(record) {
+                draft.act_quietly(ApiEffect::SetVolume(VolumeWish::Remove {
+                    name: volume.name.clone(),
+                    uid: volume.uid.clone(),
+                }));
+            }
+        }
+    }
+}
+
+fn removal(record: &VolumeRecord, found: &VolumeThere) -> FabricEffect {
+    match found.attached {
+        Some(_) => FabricEffect::DetachVolume(record.id.clone()),
+        None => FabricEffect::DeleteVolume(record.id.clone()),
+    }
+}
+
+/// Objects that name volumes which are not the cluster's: they came with another cluster's backup, or what they stood for went after the
+/// cluster's own. Nobody else would ever let go of them.
+fn strangers(draft: &mut Draft<'_>, objects: &Objects<'_>, there: &BTreeMap<String, VolumeThere>) {
+    let uid = &draft.desired.uid;
+    // These are about to be written down again.
+    let strange = |name: &str| !there.contains_key(&id(uid, name));
+    let volumes = objects.strange_volumes.iter().copied();
+    let volumes: Vec<_> = volumes.filter(|volume| strange(&volume.name)).collect();
+    let attachments = objects.strange_attachments.iter().copied();
+    let attachments: Vec<_> = attachments
+        .filter(|attachment| strange(&attachment.volume))
+        .collect();
+    for attachment in attachments.iter().filter(|attachment| attachment.deleting) {
+        attachments::detached(draft, attachment);
+    }
+    for volume in volumes {
+        let attached = attachments
+            .iter()
+            .any(|attachment| attachment.volume == volume.name);
+        if !attached && (objects.is_given_up(volume) || objects.goes_alone(volume)) {
+            draft.act_quietly(ApiEffect::SetVolume(VolumeWish::Remove {
+                name: volume.name.clone(),
+                uid: volume.uid.clone(),
+            }));
+        }
+    }
+}
+
+/// Tells, once each, that a volume is lost, and that this is over.
+fn observe(draft: &mut Draft<'_>) {
+    let seen = draft.seen;
+    let known = |id: &String| seen.volumes.iter().any(|record| record.id == *id);
+    draft.observed.lost_volumes.retain(|id, _| known(id));
+    if seen.volumes_there.is_none() {
+        return;
+    }
+    for record in &seen.volumes {
+        let lost = record.published && !record.deleting && is_gone(seen, record);
+        let told = draft.observed.lost_volumes.contains_key(&record.id);
+        if lost == told || !draft.has_room(1) {
+            continue;
+        }
+        let subject = format!("the volume {}", record.name);
+        if lost {
+            let why = format!(
+                "it is not there any more, and what was on it is lost: delete the claim {}/{}, and make another one from what was saved \
+                 elsewhere",
+                record.claim_namespace, record.claim_name
+            );
+            draft
+                .observed
+                .lost_volumes
+                .insert(record.id.clone(), format!("{subject}: {why}"));
+            draft.tell(EventKind::ProblemBegan, subject, why);
+        } else {
+            draft.observed.lost_volumes.remove(&record.id);
+            let why = if record.deleting {
+                "it is to go"
+            } else {
+                "it is there again"
+            };
+            draft.tell(EventKind::ProblemEnded, subject, why);
+        }
+    }
+}
+
+/// Removes the volumes of a cluster of which nothing is left. Whether there were any.
+pub(crate) fn remove_all(draft: &mut Draft<'_>) -> bool {
+    let seen = draft.seen;
+    draft.observed.lost_volumes.clear();
+    draft.observed.volumes = !seen.volumes.is_empty();
+    if seen.volumes.is_empty() {
+        return false;
+    }
+    draft.wait("removing volumes");
+    let Some(there) = &seen.volumes_there else {
+        draft.act_quietly(FabricEffect::Look);
+        return true;
+    };
+    let mut left = seen.volumes.len();
+    for record in &seen.volumes {
+        if !record.deleting && !draft.desired.deleting {
+            // Written down first: the next request may come while some of them are gone.
+            if draft.has_room(2) {
+                draft.write(Write::MarkVolume(record.id.clone()));
+            }
+            continue;
+        }
+        match there.get(&record.id) {
+            Some(found) => draft.act_quietly(removal(record, found)),
+            None if is_gone(seen, record) && draft.has_room(2) => {
+                draft.write(Write::ForgetVolume(record.id.clone()));
+                left -= 1;
+            }
+            None => {}
+        }
+    }
+    draft.observed.volumes = left > 0;
+    true
+}

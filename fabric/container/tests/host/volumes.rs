@@ -1,0 +1,366 @@
+//! Volumes: who has them, what is on them, and that nothing of them is lost or left.
+
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use fabric_api::{Fabric as _, FabricError, MachineId, VolumeId, VolumeSeen, VolumeSpec};
+use fabric_container::ContainerFabric;
+
+use crate::{
+    run,
+    stand::{Stand, machine, on_stamp, wait},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Runs a test with two machines, `a1` and `a2`, where volumes are possible.
+fn run_with_machines(name: &str, test: impl AsyncFnOnce(&Stand)) {
+    run(name, async |stand| {
+        if let Err(why) = fabric_container::disk_limits_possible() {
+            base_testkit::needs::skipped(why);
+            return;
+        }
+        for (id, number) in [("a1", 20), ("a2", 21)] {
+            start(stand, id, number).await;
+        }
+        test(stand).await;
+    });
+}
+
+async fn start(stand: &Stand, id: &str, number: u32) {
+    let spec = machine(id, vec![on_stamp(stand, number, None)]);
+    stand.fabric.ensure_machine(&spec).await.unwrap();
+}
+
+fn volume(id: &str, mib: u64) -> VolumeSpec {
+    VolumeSpec {
+        id: VolumeId::from(id),
+        bytes: mib * MIB,
+        source: None,
+        labels: BTreeMap::from([("cluster".to_owned(), "c1".to_owned())]),
+    }
+}
+
+async fn seen(stand: &Stand, id: &str) -> Option<VolumeSeen> {
+    let volumes = stand.fabric.list().await.unwrap().volumes;
+    volumes.into_iter().find(|volume| volume.id.as_str() == id)
+}
+
+async fn holder(stand: &Stand, id: &str) -> Option<MachineId> {
+    seen(stand, id).await.unwrap().attached
+}
+
+fn image(stand: &Stand, id: &str) -> PathBuf {
+    stand.state_dir().join("volumes").join(id).join("volume.img")
+}
+
+/// A volume as a machine finds it in `/sys/block`: number of the device and MiB.
+async fn found(stand: &Stand, machine: &str, id: &str) -> Option<(String, u64)> {
+    // Volumes of other tests are on this host as well.
+    let volumes = stand.state_dir().canonicalize().unwrap().join("volumes");
+    let look = format!(
+        "for d in /sys/block/loop*; do case \"$(cat $d/loop/backing_file 2>/dev/null)\" in \
+         {}/{id}/volume.img*) echo $(cat $d/dev) $(cat $d/size);; esac; done",
+        volumes.display()
+    );
+    let text = stand.output(machine, &look).await;
+    let (number, sectors) = text.trim().split_once(' ')?;
+    Some((number.to_owned(), sectors.parse::<u64>().unwrap() * 512 / MIB))
+}
+
+/// Makes a device node for a volume in a machine: `/dev/ID`.
+async fn node(stand: &Stand, machine: &str, id: &str) {
+    let (number, _) = found(stand, machine, id).await.unwrap();
+    let (major, minor) = number.split_once(':').unwrap();
+    let make = format!("rm -f /dev/{id}; /bin/busybox mknod /dev/{id} b {major} {minor}");
+    stand.output(machine, &make).await;
+}
+
+/// Writes a line. It is on the volume when the device is closed.
+async fn write(stand: &Stand, machine: &str, id: &str, text: &str) {
+    node(stand, machine, id).await;
+    let write = format!("echo {text} > /dev/{id} && echo done");
+    assert_eq!(stand.output(machine, &write).await, "done\n");
+}
+
+/// The first line of what is on a volume.
+async fn read(stand: &Stand, machine: &str, id: &str) -> String {
+    node(stand, machine, id).await;
+    let read = format!("dd if=/dev/{id} bs=512 count=1 2>/dev/null");
+    let text = stand.output(machine, &read).await;
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn failure(result: Result<(), FabricError>) -> String {
+    let error = result.unwrap_err();
+    assert!(matches!(error, FabricError::Failed { .. }), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_volume_outlives_the_machines_that_have_it() {
+    run_with_machines("volume", async |stand| {
+        let fabric = &stand.fabric;
+        let (one, two) = (MachineId::from("a1"), MachineId::from("a2"));
+        let mut spec = volume("v1", 64);
+        let id = spec.id.clone();
+        for _ in 0..2 {
+            fabric.ensure_volume(&spec).await.unwrap();
+        }
+        let expected = VolumeSeen {
+            id: id.clone(),
+            bytes: 64 * MIB,
+            labels: spec.labels.clone(),
+            attached: None,
+        };
+        assert_eq!(seen(stand, "v1").await, Some(expected.clone()));
+        let file = std::fs::metadata(image(stand, "v1")).unwrap();
+        assert!(file.blocks() < 1024, "room is taken as it is written to");
+        assert_eq!(file.mode() & 0o777, 0o600);
+        assert_eq!(found(stand, "a1", "v1").await, None);
+
+        for _ in 0..2 {
+            fabric.attach_volume(&id, &one).await.unwrap();
+        }
+        let attached = VolumeSeen {
+            attached: Some(one.clone()),
+            ..expected
+        };
+        assert_eq!(seen(stand, "v1").await, Some(attached));
+        assert_eq!(found(stand, "a1", "v1").await.unwrap().1, 64);
+        write(stand, "a1", "v1", "kept").await;
+
+        // Grows under the machine; never shrinks.
+        spec.bytes = 96 * MIB;
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert_eq!(found(stand, "a1", "v1").await.unwrap().1, 96);
+        spec.bytes = 32 * MIB;
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert_eq!(found(stand, "a1", "v1").await.unwrap().1, 96);
+        assert_eq!(read(stand, "a1", "v1").await, "kept");
+
+        // A file that grew while its device did not: the volume is as large as the machine has it, and the next call finishes.
+        let longer = std::fs::OpenOptions::new()
+            .write(true)
+            .open(image(stand, "v1"))
+            .unwrap();
+        longer.set_len(128 * MIB).unwrap();
+        assert_eq!(seen(stand, "v1").await.unwrap().bytes, 96 * MIB);
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert_eq!(seen(stand, "v1").await.unwrap().bytes, 128 * MIB);
+        assert_eq!(found(stand, "a1", "v1").await.unwrap().1, 128);
+
+        // One machine at a time, and no deletion meanwhile.
+        let refused = failure(fabric.attach_volume(&id, &two).await);
+        assert!(refused.ends_with("machine a1 has it"), "{refused}");
+        let refused = failure(fabric.delete_volume(&id).await);
+        assert!(refused.ends_with("machine a1 has it"), "{refused}");
+
+        // Another driver, as after a crash, finds it by what is on the host.
+        let another = ContainerFabric::new(stand.env.clone(), stand.config()).unwrap();
+        let volumes = another.list().await.unwrap().volumes;
+        assert_eq!(volumes.len(), 1);
+        assert_eq!(volumes[0].attached, Some(one.clone()));
+
+        // The machine keeps it when it stops and starts.
+        fabric.stop_machine(&one).await.unwrap();
+        assert_eq!(holder(stand, "v1").await, Some(one.clone()));
+        assert!(matches!(
+            fabric.attach_volume(&id, &one).await,
+            Err(FabricError::NotFound(_))
+        ));
+        start(stand, "a1", 20).await;
+        assert_eq!(read(stand, "a1", "v1").await, "kept");
+        // And is named when it is gone.
+        fabric.delete_machine(&one).await.unwrap();
+        assert_eq!(holder(stand, "v1").await, Some(one));
+        failure(fabric.attach_volume(&id, &two).await);
+
+        for _ in 0..2 {
+            fabric.detach_volume(&id).await.unwrap();
+        }
+        assert_eq!(holder(stand, "v1").await, None);
+        assert_eq!(found(stand, "a2", "v1").await, None);
+        fabric.attach_volume(&id, &two).await.unwrap();
+        assert_eq!(read(stand, "a2", "v1").await, "kept");
+        fabric.detach_volume(&id).await.unwrap();
+        for _ in 0..2 {
+            fabric.delete_volume(&id).await.unwrap();
+        }
+        assert_eq!(seen(stand, "v1").await, None);
+        assert!(!stand.state_dir().join("volumes/v1").exists());
+    });
+}
+
+#[test]
+fn a_volume_in_use_stays_where_it_is() {
+    run_with_machines("used", async |stand| {
+        let fabric = &stand.fabric;
+        let (one, two) = (MachineId::from("a1"), MachineId::from("a2"));
+        let id = VolumeId::from("v1");
+        fabric.ensure_volume(&volume("v1", 64)).await.unwrap();
+        fabric.attach_volume(&id, &one).await.unwrap();
+        node(stand, "a1", "v1").await;
+        let hold = "/bin/busybox sleep 1000 3</dev/v1 >/dev/null 2>&1 & echo $!";
+        let user = stand.output("a1", hold).await;
+
+        let refused = failure(fabric.detach_volume(&id).await);
+        assert!(
+            refused.contains("something in machine a1 still uses it"),
+            "{refused}"
+        );
+        assert_eq!(holder(stand, "v1").await, Some(one.clone()));
+        failure(fabric.attach_volume(&id, &two).await);
+        failure(fabric.delete_volume(&id).await);
+        fabric.attach_volume(&id, &one).await.unwrap();
+
+        // It goes with what uses it.
+        stand
+            .output("a1", &format!("/bin/busybox kill -9 {}", user.trim()))
+            .await;
+        wait(stand, "nobody to have it", async || {
+            match holder(stand, "v1").await {
+                None => Ok(()),
+                Some(machine) => Err(machine.to_string()),
+            }
+        })
+        .await;
+        fabric.detach_volume(&id).await.unwrap();
+        fabric.attach_volume(&id, &two).await.unwrap();
+
+        // Who had it was lost: it is given to another one, but not while it is used.
+        node(stand, "a2", "v1").await;
+        let user = stand.output("a2", hold).await;
+        let attached = stand.state_dir().join("volumes/v1/attached");
+        std::fs::write(&attached, "").unwrap();
+        let refused = failure(fabric.attach_volume(&id, &one).await);
+        assert!(refused.contains("something still uses it"), "{refused}");
+        stand
+            .output("a2", &format!("/bin/busybox kill -9 {}", user.trim()))
+            .await;
+        wait(stand, "the device to be gone", async || {
+            match found(stand, "a1", "v1").await {
+                None => Ok(()),
+                Some((number, _)) => Err(number),
+            }
+        })
+        .await;
+        fabric.attach_volume(&id, &one).await.unwrap();
+        std::fs::write(&attached, "").unwrap();
+        fabric.attach_volume(&id, &two).await.unwrap();
+        assert_eq!(holder(stand, "v1").await, Some(two));
+    });
+}
+
+#[test]
+fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
+    run_with_machines("reboot", async |stand| {
+        let fabric = &stand.fabric;
+        let (one, two) = (MachineId::from("a1"), MachineId::from("a2"));
+        let (id, copy) = (VolumeId::from("v1"), VolumeId::from("v2"));
+        fabric.ensure_volume(&volume("v1", 64)).await.unwrap();
+        fabric.attach_volume(&id, &one).await.unwrap();
+        write(stand, "a1", "v1", "kept").await;
+
+        // The host lost the device, and `attached` names the machine: nobody has it, and whoever asks gets it.
+        let (number, _) = found(stand, "a1", "v1").await.unwrap();
+        let device = format!("/dev/loop{}", number.rsplit_once(':').unwrap().1);
+        stand.host(&["losetup", "--detach", &device]).await;
+        assert_eq!(holder(stand, "v1").await, None);
+        for machine in [&one, &two] {
+            fabric.attach_volume(&id, machine).await.unwrap();
+            assert_eq!(holder(stand, "v1").await.as_ref(), Some(machine));
+            fabric.detach_volume(&id).await.unwrap();
+        }
+
+        // A copy of it, larger; the source is where it was.
+        let of = |source: &VolumeId| VolumeSpec {
+            source: Some(source.clone()),
+            ..volume("v2", 128)
+        };
+        let missing = fabric.ensure_volume(&of(&VolumeId::from("none"))).await;
+        assert!(
+            matches!(&missing, Err(FabricError::NotFound(what)) if what == "volume none"),
+            "{missing:?}"
+        );
+        assert_eq!(seen(stand, "v2").await, None);
+        fabric.ensure_volume(&of(&id)).await.unwrap();
+        fabric.attach_volume(&id, &one).await.unwrap();
+        fabric.attach_volume(&copy, &one).await.unwrap();
+        write(stand, "a1", "v1", "changed").await;
+        assert_eq!(read(stand, "a1", "v2").await, "kept");
+        assert_eq!(seen(stand, "v2").await.unwrap().bytes, 128 * MIB);
+
+        fabric.stop_stamp().await.unwrap();
+        stand.nothing_but_disks().await;
+        for id in ["v1", "v2"] {
+            assert!(image(stand, id).exists());
+            assert_eq!(holder(stand, id).await, None);
+        }
+        fabric.ensure_stamp().await.unwrap();
+        start(stand, "a2", 21).await;
+        for id in [&id, &copy] {
+            fabric.attach_volume(id, &two).await.unwrap();
+        }
+        assert_eq!(read(stand, "a2", "v1").await, "changed");
+        assert_eq!(read(stand, "a2", "v2").await, "kept");
+        // Attached as they are, they go with the stamp when it is closed.
+    });
+}
+
+#[test]
+fn what_is_lost_or_cut_short_is_told_and_finished() {
+    run_with_machines("lost", async |stand| {
+        let fabric = &stand.fabric;
+        let one = MachineId::from("a1");
+        let spec = volume("v1", 64);
+        let dir = stand.state_dir().join("volumes/v1");
+
+        // A creation that was cut short after the first files.
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("volume.new"), "half").unwrap();
+        let half = seen(stand, "v1").await.unwrap();
+        assert_eq!(
+            (half.bytes, half.labels, half.attached),
+            (0, BTreeMap::new(), None)
+        );
+        assert!(matches!(
+            fabric.attach_volume(&spec.id, &one).await,
+            Err(FabricError::NotFound(what)) if what == "volume v1"
+        ));
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert!(!dir.join("volume.new").exists());
+        fabric.attach_volume(&spec.id, &one).await.unwrap();
+        write(stand, "a1", "v1", "kept").await;
+
+        // What is written down about it is lost: it is what it was.
+        for damage in ["", "{\"v\":1,\"ma"] {
+            std::fs::write(dir.join("spec.json"), damage).unwrap();
+            let found = seen(stand, "v1").await.unwrap();
+            assert_eq!((found.bytes, found.labels), (64 * MIB, BTreeMap::new()));
+            assert_eq!(found.attached, Some(one.clone()));
+            fabric.ensure_volume(&spec).await.unwrap();
+            assert_eq!(seen(stand, "v1").await.unwrap().labels, spec.labels);
+            assert_eq!(read(stand, "a1", "v1").await, "kept");
+        }
+        assert!(matches!(
+            fabric.attach_volume(&spec.id, &MachineId::from("none")).await,
+            Err(FabricError::NotFound(_))
+        ));
+        assert!(matches!(
+            fabric.ensure_volume(&volume("v2", 0)).await,
+            Err(FabricError::Invalid { .. })
+        ));
+
+        // Its file is lost under the machine: the device goes all the same, and no empty volume takes its place.
+        std::fs::remove_file(dir.join("volume.img")).unwrap();
+        fabric.detach_volume(&spec.id).await.unwrap();
+        let told = failure(fabric.ensure_volume(&spec).await);
+        assert!(told.contains("what was on it is lost"), "{told}");
+        assert!(matches!(
+            fabric.attach_volume(&spec.id, &one).await,
+            Err(FabricError::NotFound(_))
+        ));
+        fabric.delete_volume(&spec.id).await.unwrap();
+        assert!(!dir.exists());
+    });
+}

@@ -1,0 +1,446 @@
+//! Claims, persistent volumes and their attachments in the world's clusters.
+//!
+//! They are objects among the others, as tests plant them and as the service writes them; storage classes are those that were applied. What a
+//! real cluster's own controllers do to them is done here, whenever something has changed ([`controllers`]): a claim is told who is to provision
+//! for it, at once or when a pod that uses it has a node, as its class says; it is bound to the volume that names it; a volume without its
+//! claim is released; a claim that is used is attached to its user's node, and never to two nodes at a time; what is deleted is there as long
+//! as something keeps it. A claim has one user, a pod that goes with its node.
+
+mod controllers;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cluster_api::{ClusterError, VolumeObjects, VolumeWish};
+use cluster_volumes::{ATTACHMENT_FINALIZER, VOLUME_FINALIZER};
+use serde_json::{Value, json};
+
+use crate::{Inner, SimWorld, state::Cluster};
+
+pub(crate) use controllers::{begin_again, settle};
+use controllers::{leave, user};
+
+/// What keys of claims begin with.
+const CLAIM: &str = "v1/PersistentVolumeClaim ";
+/// What keys of persistent volumes begin with.
+const VOLUME: &str = "v1/PersistentVolume ";
+/// What keys of attachments begin with.
+const ATTACHMENT: &str = "storage.k8s.io/v1/VolumeAttachment ";
+/// What keys of storage classes begin with.
+const CLASS: &str = "storage.k8s.io/v1/StorageClass ";
+/// What keys of what was told of claims begin with, before their namespaces; Services may have the same names.
+const TOLD: &str = "v1/Event claims.";
+/// An annotation of the world's own: the node of the pod that uses a claim.
+const USER: &str = "simulated-user";
+/// What keeps a claim that is used.
+const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+/// What keeps a persistent volume that is bound.
+const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// When anything was deleted.
+const DELETED: &str = "2026-01-01T00:00:00Z";
+/// So long an attachment to a node that is gone is left alone: nobody says that the node has let go of the volume.
+const LET_GO: Duration = Duration::from_secs(6 * 60);
+
+type Objects = BTreeMap<String, Value>;
+
+/// A claim that a test plants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlantedClaim {
+    /// Its name; its namespace is `default`.
+    pub name: String,
+    /// How much it asks for, in GiB.
+    pub gib: u64,
+    /// Its storage class.
+    pub class: String,
+    /// Its access modes.
+    pub access_modes: Vec<String>,
+    /// Whether it asks for a block device, not for a filesystem.
+    pub block: bool,
+    /// The claim that it begins as a copy of.
+    pub source: Option<String>,
+}
+
+impl Default for PlantedClaim {
+    fn default() -> Self {
+        Self {
+            name: "data".to_owned(),
+            gib: 1,
+            class: "default".to_owned(),
+            access_modes: vec!["ReadWriteOnce".to_owned()],
+            block: false,
+            source: None,
+        }
+    }
+}
+
+impl PlantedClaim {
+    /// The object, as the API server has it: `number` tells it from all others.
+    fn object(&self, number: u64) -> Value {
+        let mut claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "namespace": "default", "name": self.name, "uid": format!("{}-{number}", self.name),
+                "annotations": {}, "finalizers": [CLAIM_PROTECTION]
+            },
+            "spec": {
+                "accessModes": self.access_modes, "storageClassName": self.class,
+                "volumeMode": if self.block { "Block" } else { "Filesystem" },
+                "resources": { "requests": { "storage": format!("{}Gi", self.gib) } }
+            },
+            "status": { "phase": "Pending" }
+        });
+        if let Some(source) = &self.source {
+            claim["spec"]["dataSource"] = json!({ "kind": "PersistentVolumeClaim", "name": source });
+        }
+        claim
+    }
+}
+
+fn claim_key(namespace: &str, name: &str) -> String {
+    format!("{CLAIM}{namespace}/{name}")
+}
+
+fn own(name: &str) -> String {
+    claim_key("default", name)
+}
+
+fn told_key(namespace: &str, name: &str) -> String {
+    format!("{TOLD}{namespace}/{name}")
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn quantity(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 30) {
+        format!("{}Gi", bytes >> 30)
+    } else {
+        bytes.to_string()
+    }
+}
+
+fn of_kind<'o>(objects: &'o Objects, kind: &'static str) -> impl Iterator<Item = (&'o String, &'o Value)> {
+    let from = objects.range(kind.to_owned()..);
+    from.take_while(move |(key, _)| key.starts_with(kind))
+}
+
+fn keys(objects: &Objects, kind: &'static str) -> Vec<String> {
+    of_kind(objects, kind).map(|(key, _)| key.clone()).collect()
+}
+
+/// The object of this key, unless it is another one by now.
+fn same<'o>(objects: &'o mut Objects, key: &str, uid: &str) -> Option<&'o mut Value> {
+    let found = objects.get_mut(key);
+    found.filter(|object| object["metadata"]["uid"] == uid)
+}
+
+fn is_deleted(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+fn is_kept(object: &Value) -> bool {
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|finalizers| !finalizers.is_empty())
+}
+
+fn hold(object: &mut Value, finalizer: &str) {
+    let finalizers = &mut object["metadata"]["finalizers"];
+    match finalizers.as_array_mut() {
+        Some(there) if there.iter().any(|one| one == finalizer) => {}
+        Some(there) => there.push(json!(finalizer)),
+        None => *finalizers = json!([finalizer]),
+    }
+}
+
+fn let_go(object: &mut Value, finalizer: &str) {
+    let finalizers = object.pointer_mut("/metadata/finalizers");
+    if let Some(finalizers) = finalizers.and_then(Value::as_array_mut) {
+        finalizers.retain(|one| one != finalizer);
+    }
+}
+
+/// Deletes an object: it is there as long as somebody keeps it.
+fn delete(objects: &mut Objects, key: &str) {
+    let Some(object) = objects.get_mut(key) else {
+        return;
+    };
+    if is_kept(object) {
+        object["metadata"]["deletionTimestamp"] = json!(DELETED);
+    } else {
+        objects.remove(key);
+    }
+}
+
+/// What a cluster holds of volumes.
+pub(crate) fn seen(cluster: &Cluster) -> VolumeObjects {
+    let all = |kind: &'static str| -> Vec<Value> {
+        let found = of_kind(&cluster.objects, kind);
+        found.map(|(_, object)| object.clone()).collect()
+    };
+    VolumeObjects {
+        claims: all(CLAIM),
+        volumes: all(VOLUME),
+        attachments: all(ATTACHMENT),
+        classes: all(CLASS),
+    }
+}
+
+/// Whether a cluster holds nothing of volumes but classes.
+pub(crate) fn is_empty(cluster: &Cluster) -> bool {
+    let mut kinds = [CLAIM, VOLUME, ATTACHMENT].into_iter();
+    kinds.all(|kind| of_kind(&cluster.objects, kind).next().is_none())
+}
+
+/// What is written, in a few words.
+pub(crate) fn describe(wish: &VolumeWish) -> String {
+    match wish {
+        VolumeWish::Publish { name, .. } => format!("publish {name}"),
+        VolumeWish::Grown { name, .. } => format!("grown {name}"),
+        VolumeWish::Remove { name, .. } => format!("remove {name}"),
+        VolumeWish::Hold { name, .. } => format!("hold {name}"),
+        VolumeWish::Attached { name, .. } => format!("attached {name}"),
+        VolumeWish::Detached { name, .. } => format!("detached {name}"),
+        VolumeWish::Withdraw { name, .. } => format!("withdraw {name}"),
+        VolumeWish::Tell { claim, .. } => format!("tell {}/{}", claim.namespace, claim.name),
+    }
+}
+
+/// Brings an object to a wish; its cluster's controllers do what follows.
+pub(crate) fn set(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
+    let before = seen(cluster);
+    write(cluster, wish)?;
+    settle(cluster);
+    if seen(cluster) != before {
+        cluster.changed();
+    }
+    Ok(())
+}
+
+fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
+    let number = *cluster.changes.borrow() + 1;
+    let objects = &mut cluster.objects;
+    match wish {
+        VolumeWish::Publish { name, object } => publish(objects, name, object, number)?,
+        VolumeWish::Grown {
+            name,
+            uid,
+            bytes,
+            claim,
+        } => {
+            let Some(volume) = same(objects, &format!("{VOLUME}{name}"), uid) else {
+                return Ok(());
+            };
+            let size = quantity(*bytes);
+            volume["spec"]["capacity"]["storage"] = json!(size);
+            let Some(claim) = claim else {
+                return Ok(());
+            };
+            let key = claim_key(&claim.namespace, &claim.name);
+            if let Some(claim) = same(objects, &key, &claim.uid) {
+                let status = &mut claim["status"];
+                status["allocatedResources"] = json!({ "storage": size });
+                status["allocatedResourceStatuses"] = json!({ "storage": "NodeResizePending" });
+                status["conditions"] = json!([{ "type": "FileSystemResizePending", "status": "True" }]);
+            }
+        }
+        VolumeWish::Remove { name, uid } => {
+            let key = format!("{VOLUME}{name}");
+            if let Some(volume) = same(objects, &key, uid) {
+                let_go(volume, VOLUME_FINALIZER);
+                delete(objects, &key);
+            }
+        }
+        VolumeWish::Hold { name, uid } => {
+            let attachment = same(objects, &format!("{ATTACHMENT}{name}"), uid);
+            // Nobody may keep what is deleted already.
+            if let Some(attachment) = attachment.filter(|attachment| !is_deleted(attachment)) {
+                hold(attachment, ATTACHMENT_FINALIZER);
+            }
+        }
+        VolumeWish::Attached { name, uid } => {
+            if let Some(attachment) = same(objects, &format!("{ATTACHMENT}{name}"), uid) {
+                attachment["status"] = json!({ "attached": true });
+            }
+        }
+        VolumeWish::Detached { name, uid } => {
+            if let Some(attachment) = same(objects, &format!("{ATTACHMENT}{name}"), uid) {
+                attachment["status"] = json!({ "attached": false });
+                let_go(attachment, ATTACHMENT_FINALIZER);
+            }
+        }
+        VolumeWish::Withdraw { name, uid } => {
+            let key = format!("{ATTACHMENT}{name}");
+            if same(objects, &key, uid).is_some() {
+                delete(objects, &key);
+            }
+        }
+        VolumeWish::Tell { claim, note } => {
+            let key = claim_key(&claim.namespace, &claim.name);
+            if same(objects, &key, &claim.uid).is_some() {
+                let told = json!(format!("{}: {}", note.reason, note.message));
+                objects.insert(told_key(&claim.namespace, &claim.name), told);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A persistent volume is there from now on, unless it was.
+fn publish(objects: &mut Objects, name: &str, object: &str, number: u64) -> Result<(), ClusterError> {
+    let key = format!("{VOLUME}{name}");
+    if objects.contains_key(&key) {
+        return Ok(());
+    }
+    let refused = |why: String| ClusterError::Refused {
+        act: format!("create the PersistentVolume {name}"),
+        why,
+    };
+    let mut volume: Value = serde_json::from_str(object).map_err(|error| refused(error.to_string()))?;
+    if volume["kind"] != "PersistentVolume" || volume["metadata"]["name"] != name {
+        return Err(refused("it is of another kind or name".to_owned()));
+    }
+    volume["metadata"]["uid"] = json!(format!("{name}-{number}"));
+    hold(&mut volume, VOLUME_PROTECTION);
+    volume["status"]["phase"] = json!("Available");
+    objects.insert(key, volume);
+    Ok(())
+}
+
+fn plant(cluster: &mut Cluster, claim: &PlantedClaim) -> bool {
+    let key = own(&claim.name);
+    let fresh = !cluster.objects.contains_key(&key);
+    if fresh {
+        let number = *cluster.changes.borrow() + 1;
+        cluster.objects.insert(key, claim.object(number));
+    }
+    fresh
+}
+
+fn use_on(cluster: &mut Cluster, name: &str, node: Option<&str>) -> bool {
+    let mut nodes = cluster.nodes.values().map(|node| &node.seen);
+    let found = nodes.find(|seen| match node {
+        Some(end) => seen.name.ends_with(end),
+        None => seen.ready && !seen.cordoned,
+    });
+    let Some(node) = found.map(|seen| seen.name.clone()) else {
+        return false;
+    };
+    let claim = cluster.objects.get_mut(&own(name));
+    let Some(claim) = claim.filter(|claim| !is_deleted(claim)) else {
+        return false;
+    };
+    claim["metadata"]["annotations"][USER] = json!(node);
+    true
+}
+
+fn grow(cluster: &mut Cluster, name: &str, gib: u64) -> bool {
+    let Some(claim) = cluster.objects.get(&own(name)) else {
+        return false;
+    };
+    let class = format!("{CLASS}{}", text(&claim["spec"]["storageClassName"]));
+    let class = cluster.objects.get(&class);
+    let grows = class.is_some_and(|class| class["allowVolumeExpansion"] == true);
+    let size = claim["spec"]["resources"]["requests"]["storage"].as_str();
+    let size = size.and_then(|size| size.strip_suffix("Gi")?.parse::<u64>().ok());
+    if !grows || claim["status"]["phase"] != "Bound" || size.is_none_or(|size| size >= gib) {
+        return false;
+    }
+    if let Some(claim) = cluster.objects.get_mut(&own(name)) {
+        claim["spec"]["resources"]["requests"]["storage"] = json!(format!("{gib}Gi"));
+    }
+    true
+}
+
+impl Inner {
+    /// A node object is gone: attachments to it are deleted once it has been long enough.
+    pub(crate) fn lost_node(self: &Arc<Self>, cluster: &mut Cluster, uid: &str, node: &str) {
+        settle(cluster);
+        let mut attachments = of_kind(&cluster.objects, ATTACHMENT);
+        if !attachments.any(|(_, attachment)| attachment["spec"]["nodeName"] == node) {
+            return;
+        }
+        let (uid, node) = (uid.to_owned(), node.to_owned());
+        self.later(LET_GO, move |inner| {
+            let mut state = inner.state();
+            let cluster = state.clusters.get_mut(&uid);
+            let Some(cluster) = cluster.filter(|cluster| !cluster.nodes.contains_key(&node)) else {
+                return;
+            };
+            let before = seen(cluster);
+            for key in keys(&cluster.objects, ATTACHMENT) {
+                if cluster.objects[&key]["spec"]["nodeName"] == node.as_str() {
+                    delete(&mut cluster.objects, &key);
+                }
+            }
+            settle(cluster);
+            if seen(cluster) != before {
+                cluster.changed();
+            }
+        });
+    }
+}
+
+impl SimWorld {
+    /// Puts a claim into a cluster, as a user would. `false` when there is one of that name.
+    pub fn plant_claim(&self, cluster: &str, claim: &PlantedClaim) -> bool {
+        self.change_claims(cluster, |cluster| plant(cluster, claim))
+    }
+
+    /// Deletes a claim, as a user would: it is there as long as a pod uses it. `false` when there is none.
+    pub fn remove_claim(&self, cluster: &str, name: &str) -> bool {
+        self.change_claims(cluster, |cluster| {
+            let key = own(name);
+            let there = cluster.objects.contains_key(&key);
+            delete(&mut cluster.objects, &key);
+            there
+        })
+    }
+
+    /// A claim asks for so many GiB from now on. `false` where a cluster refuses that: it has no volume yet, or one that is as large, or
+    /// its class does not let it grow.
+    pub fn grow_claim(&self, cluster: &str, name: &str, gib: u64) -> bool {
+        self.change_claims(cluster, |cluster| grow(cluster, name, gib))
+    }
+
+    /// A pod that uses a claim comes to the node whose name ends so, or else to the first that takes pods; one that uses it elsewhere ends.
+    /// `false` when there is no such claim or node.
+    pub fn use_claim(&self, cluster: &str, name: &str, node: Option<&str>) -> bool {
+        self.change_claims(cluster, |cluster| use_on(cluster, name, node))
+    }
+
+    /// The pod that uses a claim ends. `false` when there is none.
+    pub fn leave_claim(&self, cluster: &str, name: &str) -> bool {
+        self.change_claims(cluster, |cluster| {
+            let claim = cluster.objects.get_mut(&own(name));
+            let used = claim.filter(|claim| user(claim).is_some());
+            used.map(leave).is_some()
+        })
+    }
+
+    fn change_claims(&self, cluster: &str, act: impl FnOnce(&mut Cluster) -> bool) -> bool {
+        let mut state = self.inner.state();
+        let cluster = state.cluster(cluster);
+        let done = act(cluster);
+        if done {
+            settle(cluster);
+            cluster.changed();
+        }
+        done
+    }
+
+    /// What a cluster holds of volumes.
+    pub fn storage(&self, cluster: &str) -> VolumeObjects {
+        let state = self.inner.state();
+        state.clusters.get(cluster).map(seen).unwrap_or_default()
+    }
+
+    /// What was told of a claim last.
+    pub fn told_of_claim(&self, cluster: &str, name: &str) -> Option<String> {
+        let state = self.inner.state();
+        let objects = &state.clusters.get(cluster)?.objects;
+        let told = objects.get(&told_key("default", name))?;
+        told.as_str().map(str::to_owned)
+    }
+}

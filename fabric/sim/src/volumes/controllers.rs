@@ -1,0 +1,229 @@
+//! What a cluster's own controllers make of claims, volumes and attachments: the scheduler, the binder, the attacher, the kubelets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_volumes::DRIVER;
+use serde_json::{Value, json};
+
+use super::{
+    ATTACHMENT, CLAIM, CLAIM_PROTECTION, CLASS, Objects, TOLD, USER, VOLUME, VOLUME_PROTECTION, claim_key,
+    delete, is_deleted, is_empty, is_kept, keys, let_go, of_kind, same, seen, text,
+};
+use crate::state::Cluster;
+
+/// Whose claim it is to provision for.
+pub(super) const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// The same by its older name, which is still written.
+const PROVISIONER_BEFORE: &str = "volume.beta.kubernetes.io/storage-provisioner";
+/// The node that the first pod with a claim is to come to.
+pub(super) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// What the cluster's own controllers make of what there is.
+pub(crate) fn settle(cluster: &mut Cluster) {
+    if is_empty(cluster) {
+        return;
+    }
+    loop {
+        let before = seen(cluster);
+        end_of_users(cluster);
+        choose(&mut cluster.objects);
+        bind(&mut cluster.objects);
+        expand(&mut cluster.objects);
+        attach(cluster);
+        sweep(&mut cluster.objects);
+        if seen(cluster) == before {
+            return;
+        }
+    }
+}
+
+/// The same after the cluster went back to an earlier state: its controllers have just begun, and wait for no node that they do not find.
+pub(crate) fn begin_again(cluster: &mut Cluster) {
+    settle(cluster);
+    for key in keys(&cluster.objects, ATTACHMENT) {
+        let node = text(&cluster.objects[&key]["spec"]["nodeName"]);
+        if !cluster.nodes.contains_key(&node) {
+            delete(&mut cluster.objects, &key);
+        }
+    }
+    settle(cluster);
+}
+
+/// Pods go with their nodes.
+fn end_of_users(cluster: &mut Cluster) {
+    for key in keys(&cluster.objects, CLAIM) {
+        let Some(claim) = cluster.objects.get_mut(&key) else {
+            continue;
+        };
+        let lost = user(claim).is_some_and(|node| !cluster.nodes.contains_key(&node));
+        if lost {
+            leave(claim);
+        }
+    }
+}
+
+/// The node of the pod that uses a claim.
+pub(super) fn user(claim: &Value) -> Option<String> {
+    let user = claim["metadata"]["annotations"][USER].as_str();
+    user.map(str::to_owned)
+}
+
+/// The pod that uses a claim ends.
+pub(super) fn leave(claim: &mut Value) {
+    let annotations = claim.pointer_mut("/metadata/annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+        annotations.remove(USER);
+    }
+}
+
+/// Claims without a volume are told who is to provision one, once their classes say so.
+fn choose(objects: &mut Objects) {
+    let classes: BTreeMap<String, bool> = of_kind(objects, CLASS)
+        .filter(|(_, class)| class["provisioner"] == DRIVER)
+        .map(|(_, class)| {
+            let waits = class["volumeBindingMode"] == "WaitForFirstConsumer";
+            (text(&class["metadata"]["name"]), waits)
+        })
+        .collect();
+    for key in keys(objects, CLAIM) {
+        let Some(claim) = objects.get_mut(&key) else {
+            continue;
+        };
+        let Some(waits) = classes.get(&text(&claim["spec"]["storageClassName"])) else {
+            continue;
+        };
+        if claim["spec"]["volumeName"].is_string() || is_deleted(claim) {
+            continue;
+        }
+        let user = user(claim);
+        let annotations = &mut claim["metadata"]["annotations"];
+        if *waits && !annotations[SELECTED_NODE].is_string() {
+            let Some(node) = user else { continue };
+            annotations[SELECTED_NODE] = json!(node);
+        }
+        annotations[PROVISIONER] = json!(DRIVER);
+        annotations[PROVISIONER_BEFORE] = json!(DRIVER);
+    }
+}
+
+/// Volumes and the claims that they name find each other; a volume whose claim is gone is released.
+fn bind(objects: &mut Objects) {
+    for key in keys(objects, VOLUME) {
+        let Some(volume) = objects.get(&key) else {
+            continue;
+        };
+        let (reference, spec) = (&volume["spec"]["claimRef"], &volume["spec"]);
+        let (name, uid) = (text(&volume["metadata"]["name"]), text(&reference["uid"]));
+        if uid.is_empty() {
+            continue;
+        }
+        let (capacity, modes) = (spec["capacity"].clone(), spec["accessModes"].clone());
+        let claim = claim_key(&text(&reference["namespace"]), &text(&reference["name"]));
+        let phase = match same(objects, &claim, &uid) {
+            None => "Released",
+            Some(claim) => match claim["spec"]["volumeName"].as_str() {
+                Some(there) if there == name => "Bound",
+                Some(_) => continue,
+                None => {
+                    claim["spec"]["volumeName"] = json!(name);
+                    claim["status"] = json!({ "phase": "Bound", "accessModes": modes, "capacity": capacity });
+                    "Bound"
+                }
+            },
+        };
+        if let Some(volume) = objects.get_mut(&key) {
+            volume["status"]["phase"] = json!(phase);
+        }
+    }
+}
+
+/// A node that has a volume that has grown makes use of it all.
+fn expand(objects: &mut Objects) {
+    let attached: BTreeSet<String> = of_kind(objects, ATTACHMENT)
+        .filter(|(_, attachment)| attachment["status"]["attached"] == true)
+        .map(|(_, attachment)| text(&attachment["spec"]["source"]["persistentVolumeName"]))
+        .collect();
+    for key in keys(objects, CLAIM) {
+        let Some(claim) = objects.get(&key) else {
+            continue;
+        };
+        let volume = text(&claim["spec"]["volumeName"]);
+        if claim["status"]["allocatedResourceStatuses"].is_null() || !attached.contains(&volume) {
+            continue;
+        }
+        let volume = objects.get(&format!("{VOLUME}{volume}"));
+        let Some(capacity) = volume.map(|volume| volume["spec"]["capacity"].clone()) else {
+            continue;
+        };
+        if let Some(status) = objects
+            .get_mut(&key)
+            .and_then(|claim| claim["status"].as_object_mut())
+        {
+            status.insert("capacity".to_owned(), capacity);
+            for done in ["allocatedResources", "allocatedResourceStatuses", "conditions"] {
+                status.remove(done);
+            }
+        }
+    }
+}
+
+/// A claim that is used is attached to its user's node, once no other node has it.
+fn attach(cluster: &mut Cluster) {
+    let wanted: BTreeMap<String, String> = of_kind(&cluster.objects, CLAIM)
+        .filter(|(_, claim)| claim["status"]["phase"] == "Bound")
+        .filter_map(|(_, claim)| Some((text(&claim["spec"]["volumeName"]), user(claim)?)))
+        .collect();
+    let mut taken = BTreeSet::new();
+    for key in keys(&cluster.objects, ATTACHMENT) {
+        let Some(attachment) = cluster.objects.get(&key) else {
+            continue;
+        };
+        let volume = text(&attachment["spec"]["source"]["persistentVolumeName"]);
+        let node = text(&attachment["spec"]["nodeName"]);
+        // A node that is gone does not say that it has let go.
+        let heard = cluster.nodes.contains_key(&node);
+        if heard && wanted.get(&volume) != Some(&node) {
+            delete(&mut cluster.objects, &key);
+        }
+        if cluster.objects.contains_key(&key) {
+            taken.insert(volume);
+        }
+    }
+    let number = *cluster.changes.borrow() + 1;
+    for (volume, node) in wanted {
+        if taken.contains(&volume) || !cluster.objects.contains_key(&format!("{VOLUME}{volume}")) {
+            continue;
+        }
+        let name = format!("csi-{volume}-{node}");
+        let attachment = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment",
+            "metadata": { "name": name, "uid": format!("{name}-{number}") },
+            "spec": { "attacher": DRIVER, "nodeName": node, "source": { "persistentVolumeName": volume } },
+            "status": { "attached": false }
+        });
+        cluster.objects.insert(format!("{ATTACHMENT}{name}"), attachment);
+    }
+}
+
+/// What is deleted goes once nothing keeps it: a claim is kept by its user, a volume by its claim, all by others' finalizers.
+fn sweep(objects: &mut Objects) {
+    for kind in [CLAIM, VOLUME, ATTACHMENT] {
+        for key in keys(objects, kind) {
+            let Some(object) = objects.get_mut(&key).filter(|object| is_deleted(object)) else {
+                continue;
+            };
+            if kind == CLAIM && user(object).is_none() {
+                let_go(object, CLAIM_PROTECTION);
+            }
+            if kind == VOLUME && object["status"]["phase"] != "Bound" {
+                let_go(object, VOLUME_PROTECTION);
+            }
+            if !is_kept(object) {
+                objects.remove(&key);
+                if let Some(name) = key.strip_prefix(CLAIM) {
+                    objects.remove(&format!("{TOLD}{name}"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! What each call has to do, given what is seen. Pure.
+//!
+//! Always true: what is there already is not made again; a device whose content is not known to be ours or nothing is never formatted.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::{
+    content::Content,
+    device::{Device, Number},
+    grpc::{Code, Status},
+    mount::Mount,
+    wire::{
+        ExpandRequest, PublishRequest, StageRequest, StatsRequest, UnpublishRequest, UnstageRequest,
+        VolumeCapability, access,
+    },
+};
+
+/// The attribute of a PersistentVolume that tells its volume's id in the fabric: part of a call's `volume_context`.
+pub(crate) const VOLUME_ATTRIBUTE: &str = "landfall.dev/volume";
+/// The only filesystem.
+const EXT4: &str = "ext4";
+/// A filesystem that is so much smaller than its device is to grow. Less may be what no block fits into.
+const GROWTH: u64 = 1 << 20;
+/// What volumes are mounted with before what is asked for: what is deleted is given back to the host, and tables stay sparse until they are
+/// used.
+const OPTIONS: [&str; 2] = ["discard", "noinit_itable"];
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make a filesystem on the device of this node.
+    Format(PathBuf),
+    /// Mount the filesystem on the device of `node`.
+    Mount {
+        node: PathBuf,
+        to: PathBuf,
+        options: Vec<String>,
+    },
+    /// Check the filesystem on the device of this node, and mend it where that loses nothing.
+    Check(PathBuf),
+    /// Let the filesystem on the device of this node become as large as that.
+    Grow(PathBuf),
+    /// Have a directory be there.
+    Directory(PathBuf),
+    /// Have a file be there.
+    File(PathBuf),
+    /// Have what is at `from` be seen at `to`.
+    Bind { from: PathBuf, to: PathBuf },
+    /// Have nobody write by the mount at this place.
+    ReadOnly(PathBuf),
+    /// Remove the last mount at this place.
+    Unmount(PathBuf),
+    /// Remove a file or an empty directory, if it is there.
+    Remove(PathBuf),
+}
+
+/// How a volume is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// As a device.
+    Block,
+    /// By its filesystem.
+    Mount,
+}
+
+/// What `NodeStageVolume` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stage {
+    /// The volume, as the cluster knows it.
+    pub(crate) handle: String,
+    /// The volume, as the fabric knows it.
+    pub(crate) id: String,
+    pub(crate) staging: PathBuf,
+    pub(crate) access: Access,
+    /// With what its filesystem is mounted.
+    flags: Vec<String>,
+}
+
+/// What `NodeUnstageVolume` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unstage {
+    pub(crate) handle: String,
+    staging: PathBuf,
+}
+
+/// What `NodePublishVolume` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Publish {
+    pub(crate) handle: String,
+    pub(crate) id: String,
+    pub(crate) staging: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) access: Access,
+    read_only: bool,
+}
+
+/// What `NodeUnpublishVolume` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpublish {
+    pub(crate) handle: String,
+    target: PathBuf,
+}
+
+/// What `NodeExpandVolume` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expand {
+    pub(crate) handle: String,
+    /// The least that it has to have afterwards.
+    least: u64,
+    /// The most.
+    most: Option<u64>,
+}
+
+/// What is there of a volume that is to be published.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen<'m> {
+    /// What is mounted where it is staged.
+    pub(crate) staged: Option<&'m Mount>,
+    /// What is mounted at the target.
+    pub(crate) target: Option<&'m Mount>,
+    /// The device of the volume's node.
+    pub(crate) node: Option<Number>,
+    /// The device that the target itself is.
+    pub(crate) device: Option<Number>,
+}
+
+impl Stage {
+    pub(crate) fn read(request: &StageRequest) -> Result<Self, Status> {
+        let (access, flags, _) = capability(request.volume_capability.as_ref())?;
+        Ok(Self {
+            handle: handle(&request.volume_id)?,
+            id: id(&request.volume_context)?,
+            staging: path("staging_target_path", &request.staging_target_path)?,
+            access,
+            flags,
+        })
+    }
+
+    /// Whether something else than this device is mounted in the volume's place.
+    pub(crate) fn fits(&self, device: &Device, there: Option<&Mount>) -> Result<(), Status> {
+        match there {
+            Some(mount) if mount.device != device.number => Err(Status::internal(format!(
+                "the volume is device {}, and device {} is mounted at {}",
+                device.number,
+                mount.device,
+                self.staging.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What there is to do for a volume with a filesystem that [fits](Self::fits), whose device has this node. `online`: whether a filesystem
+    /// can grow while it is mounted.
+    pub(crate) fn steps(
+        &self,
+        node: &Path,
+        device: &Device,
+        content: Content,
+        there: Option<&Mount>,
+        online: bool,
+    ) -> Result<Vec<Step>, Status> {
+        let mut steps = Vec::new();
+        let grows = is_small(content, device.bytes);
+        if there.is_none() {
+            match content {
+                // One that was not checked does not grow without being mounted.
+                Content::Filesystem { .. } if grows && !online => {
+                    steps.extend([Step::Check(node.to_owned()), Step::Grow(node.to_owned())]);
+                }
+                Content::Filesystem { .. } => {}
+                Content::Empty | Content::Unfinished => steps.push(Step::Format(node.to_owned())),
+                Content::Other => {
+                    return Err(Status::new(
+                        Code::FailedPrecondition,
+                        format!(
+                            "the volume {} holds data that is no {EXT4} filesystem: it is not formatted. Use it with volumeMode Block, or \
+                             remove what is on it",
+                            self.id
+                        ),
+                    ));
+                }
+            }
+            let options = OPTIONS.iter().map(|option| (*option).to_owned());
+            steps.push(Step::Mount {
+                node: node.to_owned(),
+                to: self.staging.clone(),
+                options: options.chain(self.flags.iter().cloned()).collect(),
+            });
+        }
+        if grows && online {
+            steps.push(Step::Grow(node.to_owned()));
+        }
+        Ok(steps)
+    }
+}
+
+impl Unstage {
+    pub(crate) fn read(request: &UnstageRequest) -> Result<Self, Status> {
+        Ok(Self {
+            handle: handle(&request.volume_id)?,
+            staging: path("staging_target_path", &request.staging_target_path)?,
+        })
+    }
+
+    pub(crate) fn steps(&self, node: &Path, mounts: &[Mount]) -> Vec<Step> {
+        let mut steps = unmounted(&self.staging, mounts);
+        steps.push(Step::Remove(node.to_owned()));
+        steps
+    }
+}
+
+impl Publish {
+    pub(crate) fn read(request: &PublishRequest) -> Result<Self, Status> {
+        let (access, _, reads) = capability(request.volume_capability.as_ref())?;
+        Ok(Self {
+            handle: handle(&request.volume_id)?,
+            id: id(&request.volume_context)?,
+            staging: path("staging_target_path", &request.staging_target_path)?,
+            target: path("target_path", &request.target_path)?,
+            access,
+            read_only: request.readonly || reads,
+        })
+    }
+
+    pub(crate) fn steps(&self, node: &Path, device: &Device, seen: Seen<'_>) -> Result<Vec<Step>, Status> {
+        match self.access {
+            Access::Block => self.device(node, device, seen),
+            Access::Mount => self.filesystem(device, seen),
+        }
+    }
+
+    /// Who may write to a device is said where the container gets it: a mount of its node that is read-only would keep nobody from it.
+    fn device(&self, node: &Path, device: &Device, seen: Seen<'_>) -> Result<Vec<Step>, Status> {
+        if seen.node != Some(device.number) {
+            return Err(self.unstaged());
+        }
+        match seen.target {
+            Some(_) if seen.device == Some(device.number) => Ok(Vec::new()),
+            Some(mount) => Err(self.taken(mount)),
+            None => Ok(vec![
+                Step::File(self.target.clone()),
+                Step::Bind {
+                    from: node.to_owned(),
+                    to: self.target.clone(),
+                },
+            ]),
+        }
+    }
+
+    fn filesystem(&self, device: &Device, seen: Seen<'_>) -> Result<Vec<Step>, Status> {
+        if seen.staged.is_none_or(|mount| mount.device != device.number) {
+            return Err(self.unstaged());
+        }
+        let read_only = self.read_only.then(|| Step::ReadOnly(self.target.clone()));
+        match seen.target {
+            // It was cut off before it was done.
+            Some(mount) if mount.device == device.number && !mount.is_read_only() => {
+                Ok(read_only.into_iter().collect())
+            }
+            Some(mount) if mount.device == device.number && self.read_only => Ok(Vec::new()),
+            Some(mount) => Err(self.taken(mount)),
+            None => {
+                let mut steps = vec![
+                    Step::Directory(self.target.clone()),
+                    Step::Bind {
+                        from: self.staging.clone(),
+                        to: self.target.clone(),
+                    },
+                ];
+                steps.extend(read_only);
+                Ok(steps)
+            }
+        }
+    }
+
+    fn unstaged(&self) -> Status {
+        Status::new(
+            Code::FailedPrecondition,
+            format!(
+                "the volume {} is not staged at {}",
+                self.id,
+                self.staging.display()
+            ),
+        )
+    }
+
+    fn taken(&self, mount: &Mount) -> Status {
+        let how = if mount.is_read_only() { ", read-only" } else { "" };
+        Status::new(
+            Code::AlreadyExists,
+            format!(
+                "something else is mounted at {}: device {}{how}",
+                self.target.display(),
+                mount.device
+            ),
+        )
+    }
+}
+
+impl Unpublish {
+    pub(crate) fn read(request: &UnpublishRequest) -> Result<Self, Status> {
+        Ok(Self {
+            handle: handle(&request.volume_id)?,
+            target: path("target_path", &request.target_path)?,
+        })
+    }
+
+    pub(crate) fn steps(&self, mounts: &[Mount]) -> Vec<Step> {
+        let mut steps = unmounted(&self.target, mounts);
+        steps.push(Step::Remove(self.target.clone()));
+        steps
+    }
+}
+
+impl Expand {
+    pub(crate) fn read(request: &ExpandRequest) -> Result<Self, Status> {
+        path("volume_path", &request.volume_path)?;
+        let range = request.capacity_range.clone().unwrap_or_default();
+        let bytes = |field: &str, bytes: i64| {
+            u64::try_from(bytes).map_err(|_negative| {
+                invalid(format!("capacity_range.{field} is {bytes}: it cannot be below 0"))
+            })
+        };
+        Ok(Self {
+            handle: handle(&request.volume_id)?,
+            least: bytes("required_bytes", range.required_bytes)?,
+            most: Some(bytes("limit_bytes", range.limit_bytes)?).filter(|most| *most > 0),
+        })
+    }
+
+    /// What there is to do for a volume whose device has so many bytes. `mounted`: the content of the device, where its filesystem is mounted.
+    /// `online`: whether a filesystem can grow while it is.
+    pub(crate) fn steps(
+        &self,
+        node: &Path,
+        bytes: u64,
+        mounted: Option<Content>,
+        online: bool,
+    ) -> Result<Vec<Step>, Status> {
+        if bytes < self.least {
+            return Err(Status::new(
+                // It is asked again: the device grows first, and this call is early.
+                Code::Unavailable,
+                format!(
+                    "the volume's device has {bytes} bytes, and {} are asked for: it has not grown yet",
+                    self.least
+                ),
+            ));
+        }
+        if let Some(most) = self.most.filter(|most| *most < bytes) {
+            return Err(Status::new(
+                Code::OutOfRange,
+                format!("the volume's device has {bytes} bytes, and capacity_range.limit_bytes is {most}"),
+            ));
+        }
+        match mounted {
+            Some(content) if is_small(content, bytes) && online => Ok(vec![Step::Grow(node.to_owned())]),
+            Some(content) if is_small(content, bytes) => Err(Status::new(
+                // As kubelets understand it: not while it is used.
+                Code::FailedPrecondition,
+                "the device has grown, and its filesystem does when it is mounted the next time: this host lets nobody do it before \
+                 (CAP_SYS_RESOURCE). End the pods that use the volume, and start them again",
+            )),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The path that `NodeGetVolumeStats` asks about.
+pub(crate) fn asked(request: &StatsRequest) -> Result<PathBuf, Status> {
+    handle(&request.volume_id)?;
+    path("volume_path", &request.volume_path)
+}
+
+/// The device of a volume that this node has.
+pub(crate) fn only(id: &str, found: &[Device]) -> Result<Device, Status> {
+    match found {
+        [device] => Ok(*device),
+        [] => Err(Status::new(
+            Code::NotFound,
+            format!("the volume {id} is not attached to this node"),
+        )),
+        // Whose is which cannot be told: nothing is written to either.
+        [..] => Err(Status::new(
+            Code::FailedPrecondition,
+            format!("{} devices hold the volume {id}: there may be one", found.len()),
+        )),
+    }
+}
+
+/// The name of a volume's node: by what each call knows of it.
+pub(crate) fn node_name(handle: &str) -> String {
+    hex::encode(&digest(&SHA256, handle.as_bytes()).as_ref()[..8])
+}
+
+/// Whether there is a filesystem that is to grow.
+fn is_small(content: Content, device: u64) -> bool {
+    matches!(content, Content::Filesystem { bytes } if device >= bytes.saturating_add(GROWTH))
+}
+
+fn unmounted(path: &Path, mounts: &[Mount]) -> Vec<Step> {
+    let there = mounts.iter().filter(|mount| mount.at == path);
+    there.map(|_| Step::Unmount(path.to_owned())).collect()
+}
+
+fn invalid(message: impl Into<String>) -> Status {
+    Status::new(Code::InvalidArgument, message)
+}
+
+fn handle(text: &str) -> Result<String, Status> {
+    if text.is_empty() {
+        return Err(invalid("volume_id is missing"));
+    }
+    Ok(text.to_owned())
+}
+
+fn id(context: &BTreeMap<String, String>) -> Result<String, Status> {
+    let id = context.get(VOLUME_ATTRIBUTE).ok_or_else(|| {
+        invalid(format!(
+            "volume_context has no '{VOLUME_ATTRIBUTE}': the PersistentVolume lacks this attribute"
+        ))
+    })?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !(1..=63).contains(&id.len()) || !id.bytes().all(plain) {
+        return Err(invalid(format!(
+            "volume_context '{VOLUME_ATTRIBUTE}' is '{id}': it must be 1 to 63 of a-z, 0-9 and -"
+        )));
+    }
+    Ok(id.clone())
+}
+
+fn path(field: &str, text: &str) -> Result<PathBuf, Status> {
+    if text.is_empty() {
+        return Err(invalid(format!("{field} is missing")));
+    }
+    let path = Path::new(text);
+    let above = path.components().any(|part| part == Component::ParentDir);
+    if !path.is_absolute() || above || text.contains('\0') {
+        return Err(invalid(format!(
+            "{field} is '{}': it must be an absolute path without '..'",
+            text.escape_default()
+        )));
+    }
+    // As the kernel tells of mounts: without a slash at its end.
+    Ok(path.components().collect())
+}
+
+/// How a volume is used, with which flags, and whether it is only read.
+fn capability(capability: Option<&VolumeCapability>) -> Result<(Access, Vec<String>, bool), Status> {
+    let capability = capability.ok_or_else(|| invalid("volume_capability is missing"))?;
+    let mode = capability.access_mode.as_ref().map_or(0, |mode| mode.mode);
+    let reads = match mode {
+        access::SINGLE_NODE_WRITER | access::SINGLE_NODE_SINGLE_WRITER | access::SINGLE_NODE_MULTI_WRITER => {
+            false
+        }
+        access::SINGLE_NODE_READER_ONLY | access::MULTI_NODE_READER_ONLY => true,
+        0 => return Err(invalid("volume_capability.access_mode is missing")),
+        _ => {
+            return Err(invalid(format!(
+                "volume_capability.access_mode is {mode}: one node at a time has a volume (ReadWriteOnce, ReadWriteOncePod)"
+            )));
+        }
+    };
+    match (&capability.block, &capability.mount) {
+        (Some(_), None) => Ok((Access::Block, Vec::new(), reads)),
+        (None, Some(mount)) => {
+            if !["", EXT4].contains(&mount.fs_type.as_str()) {
+                return Err(invalid(format!(
+                    "volume_capability.mount.fs_type is '{}': it must be {EXT4}",
+                    mount.fs_type
+                )));
+            }
+            let odd = |flag: &&String| flag.is_empty() || flag.contains([',', '\0']);
+            if let Some(flag) = mount.mount_flags.iter().find(odd) {
+                return Err(invalid(format!(
+                    "volume_capability.mount.mount_flags has '{}': each must be one option",
+                    flag.escape_default()
+                )));
+            }
+            Ok((Access::Mount, mount.mount_flags.clone(), reads))
+        }
+        _ => Err(invalid("volume_capability has to say one of block and mount")),
+    }
+}
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

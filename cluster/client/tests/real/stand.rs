@@ -19,7 +19,8 @@ use fabric_net::{Names, route_destinations, stamp_range};
 use tokio::process::Command;
 
 /// Does what an agent would: set-up, then everything at once, each kept running; told to stop, it stops.
-const AGENT: &str = "#!/bin/sh\ntrap 'trap \"\" TERM; kill -TERM -1; sleep 3; exit 0' TERM\nsh /etc/landfall/run.sh &\nwait $!\nwhile :; do sleep 60 & wait $!; done\n";
+/// It has no programs of its own: one that is asked for would begin everything once more.
+const AGENT: &str = "#!/bin/sh\n[ $# = 0 ] || { sleep 60; exit 2; }\ntrap 'trap \"\" TERM; kill -TERM -1; sleep 3; exit 0' TERM\nsh /etc/landfall/run.sh &\nwait $!\nwhile :; do sleep 60 & wait $!; done\n";
 
 pub(crate) const NETWORK: &str = "vnet";
 pub(crate) const CONTROL_PLANE: &str = "cp";
@@ -66,6 +67,8 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
         fqdn: "real-dns-1.hcp.local.landfall.internal".into(),
         network: testkit::network(plugin),
         pools: vec![pool],
+        // Their driver is a program of the agent's, which is not there.
+        disks_off: true,
         ..testkit::cluster()
     }
 }

@@ -58,7 +58,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         "a claim without a class gets a volume once a pod uses it, and az shows it",
         || claimed(stamp, az, cluster),
     )?;
-    journal.step(NAME, "it grows while it is mounted", || grows(cluster))?;
+    journal.step(
+        NAME,
+        "it grows, while it is mounted where the host permits that",
+        || grows(journal, cluster),
+    )?;
     journal.step(
         NAME,
         "kill -9 of the service while a pod writes: it goes on writing",
@@ -119,11 +123,28 @@ fn claimed(stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<String> {
     Ok(volume.to_owned())
 }
 
-fn grows(cluster: &Cluster) -> Result<()> {
+/// A machine has what capabilities its host has to give, and the kernel lets a mounted filesystem grow for `CAP_SYS_RESOURCE` only. Without it, a
+/// filesystem grows when the next pod uses it.
+fn grows(journal: &Journal, cluster: &Cluster) -> Result<()> {
     let patch = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
     cluster
         .kubectl
         .text(&["patch", "pvc", "kept", "--patch", patch])?;
+    if !grows_mounted()? {
+        wait_for("the claim to tell what it waits for", PATIENCE, || {
+            let claim = cluster.kubectl.json(&["get", "pvc", "kept"])?;
+            let conditions = claim["status"]["conditions"].as_array();
+            let mut told = conditions.into_iter().flatten();
+            ensure!(
+                told.any(|told| told["type"] == "FileSystemResizePending"),
+                "{claim}"
+            );
+            Ok(())
+        })?;
+        journal.note("volumes: this host has no CAP_SYS_RESOURCE to give: the pod is started again");
+        cluster.kubectl.text(&["rollout", "restart", WRITER])?;
+        cluster.rolled_out(WRITER)?;
+    }
     wait_for("the filesystem to be larger", PATIENCE, || {
         let said = within(cluster, WRITER, "df -P -m /data | tail -n 1")?;
         let size = said.split_whitespace().nth(1).context("df tells no size")?;
@@ -135,6 +156,15 @@ fn grows(cluster: &Cluster) -> Result<()> {
         ensure!(claim["status"]["capacity"]["storage"] == "2Gi", "{claim}");
         Ok(())
     })
+}
+
+/// Whether this host has `CAP_SYS_RESOURCE` to give, by what this process has.
+fn grows_mounted() -> Result<bool> {
+    const SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = u64::from_str_radix(held.context("no capabilities are told")?.trim(), 16)?;
+    Ok(held & (1 << SYS_RESOURCE) != 0)
 }
 
 fn goes_on(stamp: &Stamp, cluster: &Cluster) -> Result<()> {

@@ -70,7 +70,14 @@ pub fn cluster_state(
     if let Some(state) = aborted(record, &Part::Base, reached >= record.generation, operation) {
         return state;
     }
-    if reached >= record.generation {
+    // What an operation asked for is there part by part, a moment before all of the cluster is said to be: who has waited for the operation is not
+    // told then that it goes on.
+    let is_whole = |operation: &OperationRecord| {
+        operation.status == OperationStatus::Succeeded
+            && operation.part.is_none()
+            && operation.generation >= record.generation
+    };
+    if reached >= record.generation || operation.is_some_and(is_whole) {
         return ProvisioningState::Succeeded;
     }
     // What a stopped creation leaves behind is not a cluster that could be updated.

@@ -69,3 +69,25 @@ async fn the_state_follows_from_desired_observed_and_operation() {
         assert_eq!(state.as_str(), pool, "{row:?}");
     }
 }
+
+/// An operation ends once each part that it is about is there. Whoever waited for it reads the cluster next.
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_an_operation_is_not_told_that_it_goes_on() {
+    let stamp = Stamp::new().await;
+    stamp.create("c", least()).await;
+    let record: ClusterRecord = stamp.record("c").await.unwrap();
+    let mut operation = stamp.operations().await.remove(0);
+    let state = |operation: &OperationRecord| {
+        let observed = ObservedRecord::default();
+        cluster_state(&record, Some(&observed), Some(operation)).as_str()
+    };
+    assert_eq!(state(&operation), "Creating");
+    operation.status = OperationStatus::Succeeded;
+    assert_eq!(state(&operation), "Succeeded");
+    // It was about less than what is asked for now.
+    operation.generation -= 1;
+    assert_eq!(state(&operation), "Creating");
+    operation.generation += 1;
+    operation.part = Some(control_records::Part::Base);
+    assert_eq!(state(&operation), "Creating");
+}

@@ -141,8 +141,23 @@ fn grows(journal: &Journal, cluster: &Cluster) -> Result<()> {
             );
             Ok(())
         })?;
-        journal.note("volumes: this host has no CAP_SYS_RESOURCE to give: the pod is started again");
-        cluster.kubectl.text(&["rollout", "restart", WRITER])?;
+        journal.note("volumes: this host has no CAP_SYS_RESOURCE to give: the pod ends and is started again");
+        let scale = |replicas: &str| {
+            let replicas = format!("--replicas={replicas}");
+            cluster.kubectl.text(&["scale", WRITER, &replicas])
+        };
+        scale("0")?;
+        // A pod that follows at once finds the filesystem mounted still.
+        wait_for("no node to have the volume", PATIENCE, || {
+            let claim = cluster.kubectl.json(&["get", "pvc", "kept"])?;
+            let attachments = cluster.kubectl.json(&["get", "volumeattachments"])?;
+            let mut all = attachments["items"].as_array().context("no list")?.iter();
+            let has =
+                |one: &Value| one["spec"]["source"]["persistentVolumeName"] == claim["spec"]["volumeName"];
+            ensure!(!all.any(has), "{attachments}");
+            Ok(())
+        })?;
+        scale("1")?;
         cluster.rolled_out(WRITER)?;
     }
     wait_for("the filesystem to be larger", PATIENCE, || {

@@ -364,7 +364,7 @@ impl Expand {
                 // As kubelets understand it: not while it is used.
                 Code::FailedPrecondition,
                 "the device has grown, and its filesystem does when it is mounted the next time: this host lets nobody do it before \
-                 (CAP_SYS_RESOURCE). End the pods that use the volume, and start them again",
+                 (CAP_SYS_RESOURCE). End the pods that use the volume, and start them again once the node does not have it any more",
             )),
             _ => Ok(Vec::new()),
         }

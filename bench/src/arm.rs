@@ -22,14 +22,19 @@ const GROUP: &str = "bench";
 
 /// A running stamp that nobody else uses.
 pub(crate) struct Stamp {
-    landfall: PathBuf,
-    name: String,
-    state: PathBuf,
+    own: Own,
     http: reqwest::Client,
     endpoint: String,
     subscription: String,
     location: String,
     token: String,
+}
+
+/// What is on the host under the stamp's name. It goes with this, also where `up` did not come to its end.
+struct Own {
+    landfall: PathBuf,
+    name: String,
+    state: PathBuf,
 }
 
 /// A client that trusts this CA only.
@@ -79,16 +84,16 @@ impl Stamp {
     /// `landfall up`, its first cluster deleted again, a token, a resource group.
     pub(crate) async fn start(clock: &Arc<dyn Clock>, landfall: &Path, scratch: &Path) -> Result<Self> {
         let port = base_testkit::port();
-        let (name, state) = (format!("bench{port}"), scratch.join("state"));
+        let own = Own {
+            landfall: landfall.to_owned(),
+            name: format!("bench{port}"),
+            state: scratch.join("state"),
+        };
         let listen = format!("127.0.0.1:{port}");
-        let output = command(
-            landfall,
-            &name,
-            &state,
-            &["up", "--uplink", "none", "--listen", &listen, "--output", "json"],
-        )
-        .output()
-        .context("cannot start landfall")?;
+        let output = own
+            .command(&["up", "--uplink", "none", "--listen", &listen, "--output", "json"])
+            .output()
+            .context("cannot start landfall")?;
         if !output.status.success() {
             bail!(
                 "landfall up ended with {}: {}",
@@ -118,9 +123,7 @@ impl Stamp {
         let application = field("/servicePrincipal/clientId")?;
         let token = token(&http, &endpoint, &application, secret.trim(), &audience).await?;
         let stamp = Self {
-            landfall: landfall.to_owned(),
-            name,
-            state,
+            own,
             http,
             endpoint,
             subscription: field("/subscriptionId")?,
@@ -187,6 +190,19 @@ impl Stamp {
         version: &str,
         bound: Duration,
     ) -> Result<Milestones> {
+        let (_, milestones) = self.cluster(clock, name, version, 1, bound).await?;
+        Ok(milestones)
+    }
+
+    /// The same with so many nodes, of which the first one is waited for, and who speaks to its API.
+    pub(crate) async fn cluster(
+        &self,
+        clock: &Arc<dyn Clock>,
+        name: &str,
+        version: &str,
+        nodes: u32,
+        bound: Duration,
+    ) -> Result<(Kube, Milestones)> {
         let id = self.cluster_id(name);
         let body = json!({
             "location": self.location,
@@ -194,7 +210,7 @@ impl Stamp {
                 "dnsPrefix": name,
                 "kubernetesVersion": version,
                 "networkProfile": { "networkPlugin": "kubenet" },
-                "agentPoolProfiles": [{ "name": "nodepool1", "count": 1, "mode": "System", "vmSize": "Standard_DS2_v2" }]
+                "agentPoolProfiles": [{ "name": "nodepool1", "count": nodes, "mode": "System", "vmSize": "Standard_DS2_v2" }]
             }
         });
         let (status, answer) = self.call("PUT", &id, API_VERSION, Some(body)).await?;
@@ -223,9 +239,9 @@ impl Stamp {
         };
         use base64::Engine as _;
         let kubeconfig = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(kubeconfig)?)?;
-        Kube::new(&endpoint_of(&kubeconfig)?)?
-            .follow(clock, start, bound)
-            .await
+        let kube = Kube::new(&endpoint_of(&kubeconfig)?)?;
+        let milestones = kube.follow(clock, start, bound).await?;
+        Ok((kube, milestones))
     }
 
     /// Deletes a cluster and waits until it is gone.
@@ -256,20 +272,27 @@ impl Stamp {
 
     /// What `landfall status` says.
     pub(crate) fn status(&self) -> Result<Value> {
-        let output = command(
-            &self.landfall,
-            &self.name,
-            &self.state,
-            &["status", "--output", "json"],
-        )
-        .output()?;
+        let output = self.own.command(&["status", "--output", "json"]).output()?;
         serde_json::from_slice(&output.stdout).context("landfall status did not print JSON")
     }
 }
 
-impl Drop for Stamp {
+impl Own {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.landfall);
+        command
+            .args(arguments)
+            .args(["--name", &self.name])
+            .env("LANDFALL_STATE_DIR", &self.state)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Own {
     fn drop(&mut self) {
-        let status = command(&self.landfall, &self.name, &self.state, &["down", "--purge"])
+        let status = self
+            .command(&["down", "--purge"])
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .status();
@@ -283,16 +306,6 @@ impl Drop for Stamp {
 #[expect(clippy::print_stderr, reason = "the only place left to say it")]
 fn warn_left(name: &str) {
     eprintln!("the stamp {name} could not be taken down; run `landfall down --purge --name {name}`");
-}
-
-fn command(landfall: &Path, name: &str, state: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(landfall);
-    command
-        .args(arguments)
-        .args(["--name", name])
-        .env("LANDFALL_STATE_DIR", state)
-        .stdin(Stdio::null());
-    command
 }
 
 /// Percent-encoding of a form value.

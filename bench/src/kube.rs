@@ -4,14 +4,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base_env::Clock;
 use cluster_api::Endpoint;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 /// How often a milestone is asked for.
-const POLL: Duration = Duration::from_millis(25);
+pub(crate) const POLL: Duration = Duration::from_millis(25);
 
 /// Seconds from the start of a round.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -88,7 +88,8 @@ impl Kube {
         })
     }
 
-    async fn get(&self, path: &str) -> Option<(u16, Value)> {
+    /// What is at a path, and the status of the answer; `None` where nothing answers.
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, Value)> {
         let answer = self
             .http
             .get(format!("{}{path}", self.server))
@@ -108,6 +109,59 @@ impl Kube {
             .await
             .ok()?;
         Some(answer.status().as_u16())
+    }
+
+    /// Makes an object at the path of its kind.
+    pub(crate) async fn create(&self, path: &str, object: &Value) -> Result<()> {
+        let url = format!("{}{path}", self.server);
+        let answer = self.http.post(url).json(object).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status.is_success(), "POST {path} answered {status}: {text}");
+        Ok(())
+    }
+
+    /// Has an object deleted, and waits until it is gone.
+    pub(crate) async fn delete(&self, clock: &Arc<dyn Clock>, path: &str, bound: Duration) -> Result<()> {
+        let answer = self.http.delete(format!("{}{path}", self.server)).send().await?;
+        let status = answer.status().as_u16();
+        ensure!(
+            (200..300).contains(&status) || status == 404,
+            "DELETE {path} answered {status}"
+        );
+        self.gone(clock, path, bound).await
+    }
+
+    /// Waits until nothing is at a path.
+    pub(crate) async fn gone(&self, clock: &Arc<dyn Clock>, path: &str, bound: Duration) -> Result<()> {
+        self.until(clock, path, bound, |status, _| (status == 404).then_some(()))
+            .await
+    }
+
+    /// Asks for what is at a path until the status and the object are what is waited for.
+    pub(crate) async fn until<T>(
+        &self,
+        clock: &Arc<dyn Clock>,
+        path: &str,
+        bound: Duration,
+        found: impl Fn(u16, &Value) -> Option<T>,
+    ) -> Result<T> {
+        let deadline = clock.monotonic() + bound;
+        loop {
+            let seen = self.get(path).await;
+            if let Some(found) = seen.as_ref().and_then(|(status, object)| found(*status, object)) {
+                return Ok(found);
+            }
+            ensure!(
+                clock.monotonic() < deadline,
+                "{path} is not as it should be after {bound:?}: {}",
+                seen.map_or_else(
+                    || "nothing answers".to_owned(),
+                    |(status, object)| format!("{status}, {object}")
+                )
+            );
+            clock.sleep(POLL).await;
+        }
     }
 
     /// Follows a cluster from nothing to a running pod. `since_start` is the round's own stopwatch.
@@ -161,7 +215,8 @@ impl Kube {
     }
 }
 
-fn is_ready(node: &Value) -> bool {
+/// Whether a node has the condition Ready.
+pub(crate) fn is_ready(node: &Value) -> bool {
     node["status"]["conditions"].as_array().is_some_and(|conditions| {
         conditions
             .iter()

@@ -6,6 +6,7 @@
 mod arm;
 mod counting;
 mod create;
+mod data;
 mod edge;
 mod engine;
 mod floor;
@@ -52,6 +53,15 @@ enum Bench {
     /// passed for the service and by the clusters: 1 mCPU is a thousandth of a core. Time goes two to five times as fast for the
     /// service meanwhile. It says what looking at a cluster that needs nothing costs, and all that goes over all clusters.
     Engine(Engine),
+    /// What a load balancer, a volume and its claim cost a workload, against the same program as a bare process on the host
+    ///
+    /// A stamp of its own with one cluster of two nodes. Requests: many short ones over HTTP/1.1 from the host, through a load balancer's
+    /// address to a pod, against a bare process over the loopback; `lb_rps_ratio` and `lb_p99_added_ms` are of connections that are kept and
+    /// of a Service with no other setting. Writes: 4 KiB each, at random places, each on the disk before the next one begins, on the filesystem of
+    /// a claim in a pod against the filesystem that has the volumes' files; `disk_iops_ratio` is of one or of four at a time, whichever is worse.
+    /// Claims: from a claim and its pod to the start of the pod's container, and the same pod without a claim (`claim_to_mounted_s`).
+    /// Client and server share the host's processors, so a ratio is of all that both of them take.
+    Data(Data),
     /// Where the time of a fresh machine's first command goes: compiling the service, building the node image
     ///
     /// Both are made from nothing but downloaded sources, in directories of their own, one after the other as `cargo run
@@ -129,6 +139,22 @@ struct EnginePart {
     seconds: u64,
 }
 
+/// `cargo xtask bench data`.
+#[derive(Debug, Args)]
+struct Data {
+    /// Seconds of each measurement of requests and of writes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Rounds of each of them, bare and through Landfall in turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// Where the stamp is with its volumes: a directory on a disk [default: /var/tmp]
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// `cargo xtask bench setup`.
 #[derive(Debug, Args)]
 struct Setup {
@@ -199,6 +225,7 @@ fn main() -> Result<()> {
         match &command.bench {
             Bench::Create(options) => create::run(options).await,
             Bench::Idle(options) => idle::run(options).await,
+            Bench::Data(options) => data::run(options).await,
             Bench::Engine(options) => engine::run(options).await,
             Bench::EnginePart(options) => engine::part(options).await,
             Bench::Edge(options) => edge::run(options).await,

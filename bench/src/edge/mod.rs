@@ -345,7 +345,8 @@ fn subscription() -> String {
     format!("/subscriptions/{SUBSCRIPTION}")
 }
 
-fn p99(all: Vec<f64>) -> f64 {
+/// The value that 99 of a hundred do not exceed.
+pub(crate) fn p99(all: Vec<f64>) -> f64 {
     percentile(all, 99)
 }
 

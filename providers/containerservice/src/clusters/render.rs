@@ -228,7 +228,9 @@ impl ClusterView<'_> {
             .map(|control_plane| offered.node_versions(control_plane))
             .unwrap_or_default()
             .into_iter()
-            .map(|version| json!({ "version": version, "default": Some(version) == control_plane, "isPreview": false }))
+            .map(|version| {
+                json!({ "kubernetesVersion": version, "default": Some(version) == control_plane, "isPreview": false })
+            })
             .collect();
         json!({
             "id": format!("{}/availableAgentPoolVersions/default", self.id()),

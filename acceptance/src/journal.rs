@@ -12,6 +12,9 @@ use std::{
 
 use anyhow::Result;
 
+/// Whatever is waited for has so long: the host may be busy with other clusters, and nothing asserts a time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Counts and prints. Shared between scenarios that run beside each other.
 #[derive(Default)]
 pub(crate) struct Journal {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clients::{Az, run},
-    journal::{Journal, wait_for},
+    journal::{Journal, PATIENCE, wait_for},
     stamp::Stamp,
 };
 
@@ -25,8 +25,6 @@ pub(super) const NAME: &str = "balancers";
 
 /// No answer takes longer.
 const ANSWER: Duration = Duration::from_secs(3);
-/// Everything else is waited for so long: the host is busy with other clusters, and nothing here asserts a time.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The Services: reached from outside; from the cluster's own network; with the source address kept; by nobody who is here.
 const SERVICES: [&str; 4] = ["outside", "inside", "near", "closed"];

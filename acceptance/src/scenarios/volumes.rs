@@ -1,6 +1,6 @@
 //! Volumes for claims: data that outlives pods, nodes' machines and the service, on one node at a time.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -13,15 +13,12 @@ use super::{
 };
 use crate::{
     clients::{Az, run},
-    journal::{Journal, wait_for},
+    journal::{Journal, PATIENCE, wait_for},
     stamp::Stamp,
 };
 
 /// How this scenario is called.
 pub(super) const NAME: &str = "volumes";
-
-/// Everything is waited for so long: the host is busy with other clusters, and nothing here asserts a time.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Its block is run as it stands there.
 const GUIDE: &str = include_str!("../../../docs/guides/volumes.md");

@@ -41,6 +41,9 @@ const LOG_BOUND: Duration = Duration::from_secs(20);
 const CONTACT: Duration = Duration::from_secs(90);
 /// The longest wait for a configuration that an agent may ask for, seconds.
 const LONGEST_WAIT: u64 = 120;
+/// An agent that asks for its configuration and has not reported for so long is asked for a report. It reports by itself when it
+/// finds that the service was away; it does not find that when the service comes back between two of its requests.
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
 /// Machines that fall silent together are looked for together.
 const SILENCE_STEP: Duration = Duration::from_millis(500);
 
@@ -218,13 +221,20 @@ impl Sessions {
             // The sender goes when the machine is forgotten: then there is nothing to say.
             found.await.ok().and_then(|config| config.clone())
         };
+        let clock = &self.inner.env.clock;
         // The agent reports when its wait ends early, and is told of the wish then.
         let nudged = async {
-            if !table.has_wishes(machine) {
-                let _forgotten = nudge.changed().await;
+            if table.has_wishes(machine) {
+                return;
             }
+            if table.report(machine).is_none() {
+                let wished = clock.timeout(REPORT_WITHIN, nudge.changed()).await.is_ok();
+                if wished || table.report(machine).is_none() {
+                    return;
+                }
+            }
+            let _forgotten = nudge.changed().await;
         };
-        let clock = &self.inner.env.clock;
         let answer = clock
             .timeout(Duration::from_secs(wait.min(LONGEST_WAIT)), async {
                 tokio::select! {
@@ -236,7 +246,7 @@ impl Sessions {
         line.answered();
         match answer {
             Ok(Some(config)) => ConfigAnswer::Newer(config),
-            Ok(None) if table.has_wishes(machine) => ConfigAnswer::Report,
+            Ok(None) if table.wants_report(machine) => ConfigAnswer::Report,
             _ => ConfigAnswer::Nothing,
         }
     }
@@ -348,4 +358,55 @@ fn wake_ups(names: broadcast::Receiver<String>) -> BoxStream<'static, WakeUp> {
         Err(broadcast::error::RecvError::Closed) => None,
     })
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_redb::MemoryStore;
+
+    use super::*;
+
+    fn sessions() -> Sessions {
+        let directory = StoreDirectory::new(Arc::new(MemoryStore::new()));
+        Sessions::new(Env::simulated(1), Arc::new(directory))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_has_not_reported_is_asked_to() {
+        let sessions = sessions();
+        let machine = Admitted("m".to_owned());
+        let clock = sessions.inner.env.clock.clone();
+        let config = Arc::new(MachineConfig {
+            generation: 7,
+            ..MachineConfig::default()
+        });
+        sessions.publish("m", Arc::clone(&config));
+        // A service that was started again, and an agent that has the configuration already.
+        let asked = clock.monotonic();
+        assert_eq!(sessions.config(&machine, 7, 0, 30).await, ConfigAnswer::Report);
+        assert_eq!(clock.monotonic() - asked, REPORT_WITHIN);
+        assert_eq!(
+            sessions.config(&machine, 6, 0, 30).await,
+            ConfigAnswer::Newer(config)
+        );
+
+        sessions.take_report(&machine, Report::default());
+        let asked = clock.monotonic();
+        assert_eq!(sessions.config(&machine, 7, 0, 30).await, ConfigAnswer::Nothing);
+        assert_eq!(clock.monotonic() - asked, Duration::from_secs(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_reports_meanwhile_goes_on_waiting() {
+        let sessions = sessions();
+        let machine = Admitted("m".to_owned());
+        let clock = sessions.inner.env.clock.clone();
+        let asked = clock.monotonic();
+        let (answer, ()) = tokio::join!(sessions.config(&machine, 0, 0, 30), async {
+            clock.sleep(REPORT_WITHIN / 2).await;
+            sessions.take_report(&machine, Report::default());
+        });
+        assert_eq!(answer, ConfigAnswer::Nothing);
+        assert_eq!(clock.monotonic() - asked, Duration::from_secs(30));
+    }
 }

@@ -271,6 +271,13 @@ impl Table {
             .is_some_and(|session| !session.wishes.is_empty())
     }
 
+    /// Whether a report is wanted now: there is none, or requests for logs go with its answer.
+    pub(crate) fn wants_report(&self, machine: &str) -> bool {
+        let sessions = self.lock();
+        let session = sessions.get(machine);
+        session.is_some_and(|session| session.report.is_none() || !session.wishes.is_empty())
+    }
+
     /// The one who asked for this log, if anybody did and still waits: it is answered once.
     pub(crate) fn take_log_request(&self, machine: &str, request: &str) -> Option<oneshot::Sender<String>> {
         let asker = self.lock().get_mut(machine)?.waiting.remove(request)?;

@@ -371,6 +371,7 @@ fn machine_status(
         deleting: record.deleting,
         kept_disk: false,
         in_contact: report.is_some(),
+        boot: report.map(|report| report.boot.clone()),
         agent_rss_kib: report.map(|report| report.agent_rss_kib),
         config_error: report.and_then(|report| report.config_error.clone()),
         processes: report

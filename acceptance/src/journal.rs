@@ -6,11 +6,16 @@
 #![expect(clippy::print_stdout, reason = "the lines are what this program is for")]
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
+
+use crate::calls::Ledger;
 
 /// Whatever is waited for has so long: the host may be busy with other clusters, and nothing asserts a time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -20,6 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) struct Journal {
     passed: AtomicU32,
     failed: AtomicU32,
+    calls: Arc<Ledger>,
 }
 
 impl Journal {
@@ -47,6 +53,11 @@ impl Journal {
         let outcome = outcome?;
         self.note(&format!("{who}: {what} {seconds:.1} s"));
         Ok(outcome)
+    }
+
+    /// What was called in all stamps.
+    pub(crate) fn calls(&self) -> &Arc<Ledger> {
+        &self.calls
     }
 
     /// A line that is not a step.

@@ -7,6 +7,7 @@
 //! Always true: a step checks what came back, not only that something did; waiting is for a condition with a bound;
 //! whatever fails, the stamp is taken down.
 
+mod calls;
 mod clients;
 mod host;
 mod journal;

@@ -177,7 +177,26 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
         // Each is walked to its end, whatever the other comes to.
         let outcomes: Vec<_> = walks.into_iter().map(joined).collect();
         outcomes.into_iter().collect::<Result<()>>()
-    })
+    })?;
+    called(&wanted, journal)
+}
+
+/// Tells which operations were called by which clients; once all was walked with all clients, that is to be every operation that works.
+fn called(wanted: &Wanted<'_>, journal: &Journal) -> Result<()> {
+    let sum = journal.calls().sum();
+    journal.note(&sum.table());
+    if wanted.only.is_some() {
+        return Ok(());
+    }
+    if wanted.sdk.is_empty() || wanted.sdk_js.is_empty() {
+        journal.note("not every operation has to be called: an SDK is missing");
+        return Ok(());
+    }
+    journal.step(
+        "clients",
+        "each operation that works was called by a real client",
+        || sum.check(),
+    )
 }
 
 /// Walks, and tells how long the whole took: walks should end at about the same time.
@@ -188,14 +207,17 @@ fn walk_told(journal: &Journal, name: &str, walk: impl FnOnce() -> Result<()>) -
 }
 
 fn on_a_stamp(args: &Args, journal: &Journal, walk: &Walk, wanted: &Wanted<'_>) -> Result<()> {
-    let mut stamp = Stamp::new(args)?;
+    let mut stamp = Stamp::new(args, journal.calls())?;
     journal.note(&format!(
         "stamp {} on {}: {}",
         stamp.name,
         stamp.listen,
         walk.scenarios.join(", ")
     ));
-    let outcome = walked(journal, &mut stamp, walk, wanted);
+    let name = stamp.name.clone();
+    let outcome = journal
+        .calls()
+        .meanwhile(&name, || walked(journal, &mut stamp, walk, wanted));
     if let Err(error) = &outcome {
         journal.note(&format!("--- what stamp {} says after: {error:#}", stamp.name));
         for arguments in [&["status"][..], &["logs"][..]] {

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     Args,
+    calls::Ledger,
     clients::{Az, Kubectl, run},
     host::Host,
     journal::wait_for,
@@ -27,13 +29,14 @@ pub(crate) struct Stamp {
     landfall: PathBuf,
     az: PathBuf,
     before: Host,
+    calls: Arc<Ledger>,
     /// The answer of `landfall up --output json`.
     pub(crate) summary: Value,
 }
 
 impl Stamp {
-    /// Chooses a name and a port, and looks at the host first.
-    pub(crate) fn new(args: &Args) -> Result<Self> {
+    /// Chooses a name and a port, and looks at the host first. What is called in it goes into `calls`.
+    pub(crate) fn new(args: &Args, calls: &Arc<Ledger>) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("landfall-acceptance-")
             .tempdir()?;
@@ -46,12 +49,17 @@ impl Stamp {
             landfall: args.landfall.canonicalize().context("--landfall")?,
             az: args.az.clone(),
             before,
+            calls: Arc::clone(calls),
             summary: Value::Null,
         })
     }
 
     /// `landfall … ` for this stamp, ready to run.
     pub(crate) fn landfall(&self, arguments: &[&str]) -> Command {
+        // These end the service, or may start it anew.
+        if matches!(arguments, ["up" | "down" | "service", ..]) {
+            self.calls.read(&self.name);
+        }
         let mut command = Command::new(&self.landfall);
         command
             .args(arguments)
@@ -117,6 +125,7 @@ impl Stamp {
 
     /// `kill -9` of the service; its clusters have to go on.
     pub(crate) fn kill_service(&self) -> Result<()> {
+        self.calls.read(&self.name);
         let pid = self.serve_pid()?;
         run(Command::new("kill").args(["-9", &pid.to_string()])).map(drop)
     }

@@ -3,8 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /status` | [`StampStatus`] |
+//! | `GET /calls` | which operations were called by which clients since the service began, see [`server`]; for acceptance |
 //! | `GET /logs/{machine}/{process}?lines=N` | text; 404 where there is no such machine, 503 where its agent is away |
-//!
 //! | `POST /kubeconfig/{uid}` | the operator's kubeconfig of a cluster, text; 404 where there is none |
 //! | `POST /store/copy` | [`CopyStatus`], when a copy of the store has been made and read back |
 //!

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{guide, text};
 use crate::{
     clients::{Az, Kubectl, attempt, run},
-    journal::{Journal, wait_for},
+    journal::{Journal, PATIENCE, wait_for},
     stamp::Stamp,
 };
 
@@ -126,6 +126,14 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         "az vmss, az disk, az vm list-sizes: the machines",
         || machines(az, &kubectl, &nodes),
     )?;
+    journal.step(
+        "around",
+        "az vmss restart starts a machine again; one that is deleted is replaced",
+        || restarted_and_replaced(stamp, az, &kubectl, &nodes),
+    )?;
+    journal.step("around", "az rest: what clusters have of their quotas", || {
+        usages(az, text(&cluster, "/id")?)
+    })?;
     journal.step(
         "around",
         "az network: the VNET, its addresses, routes and rules",
@@ -286,6 +294,81 @@ fn machines(az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
         sizes.as_array().map(Vec::len) == skus.as_array().map(Vec::len),
         "{sizes} {skus}"
     );
+    Ok(())
+}
+
+/// The machine that is a node, as the stamp tells of it.
+fn machine_of(stamp: &Stamp, node: &str) -> Result<Value> {
+    let status = stamp.status()?;
+    let mut all = status["machines"].as_array().into_iter().flatten();
+    let found = all.find(|machine| machine["name"] == node && machine["deleting"] == false);
+    found.cloned().with_context(|| format!("no machine is {node}"))
+}
+
+fn restarted_and_replaced(stamp: &Stamp, az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
+    let sets = az.json(&["vmss", "list", "--resource-group", nodes])?;
+    let of = ["--resource-group", nodes, "--name", text(&sets, "/0/name")?];
+    // The only instance, and the node that it is.
+    let instance = || -> Result<(String, String)> {
+        let instances = az.json(&[&["vmss", "list-instances"], &of[..]].concat())?;
+        ensure!(
+            instances.as_array().is_some_and(|all| all.len() == 1),
+            "{instances}"
+        );
+        let (number, node) = ("/0/instanceId", "/0/osProfile/computerName");
+        Ok((
+            text(&instances, number)?.to_owned(),
+            text(&instances, node)?.to_owned(),
+        ))
+    };
+    let uid = |node: &str| kubectl.text(&["get", "node", node, "-o", "jsonpath={.metadata.uid}"]);
+    let (number, node) = instance()?;
+    let (before, own) = (machine_of(stamp, &node)?, uid(&node)?);
+    az.json(&[&["vmss", "restart", "--instance-ids", &number], &of[..]].concat())?;
+    wait_for("the machine to be back", PATIENCE, || {
+        let now = machine_of(stamp, &node)?;
+        ensure!(
+            text(&now, "/id")? == text(&before, "/id")?,
+            "it is another machine"
+        );
+        ensure!(
+            text(&now, "/boot")? != text(&before, "/boot")?,
+            "it has not started again"
+        );
+        ensure!(kubectl.ready_nodes()? == [node.as_str()], "{node} is not ready");
+        Ok(())
+    })?;
+    ensure!(uid(&node)? == own, "it is another node");
+    az.json(&[&["vmss", "delete-instances", "--instance-ids", &number], &of[..]].concat())?;
+    wait_for("another machine in its place", PATIENCE, || {
+        let (_, node) = instance()?;
+        let now = machine_of(stamp, &node)?;
+        ensure!(
+            text(&now, "/id")? != text(&before, "/id")?,
+            "it is the machine of before"
+        );
+        ensure!(kubectl.ready_nodes()? == [node.as_str()], "{node} is not ready");
+        ensure!(uid(&node)? != own, "it is the node of before");
+        Ok(())
+    })
+}
+
+/// How many clusters and nodes there are in the subscription: no command of the Azure CLI asks for that.
+fn usages(az: &Az, cluster: &str) -> Result<()> {
+    let subscription = cluster
+        .split('/')
+        .nth(2)
+        .context("the cluster's id is malformed")?;
+    let path = format!(
+        "/subscriptions/{subscription}/providers/Microsoft.ContainerService/locations/local/usages?api-version=2026-06-01"
+    );
+    let told = az.json(&["rest", "--method", "get", "--url", &path])?;
+    for (name, value) in [("ManagedClusters", 1), ("Nodes", 1)] {
+        let mut lines = told["value"].as_array().into_iter().flatten();
+        let line = lines.find(|line| line["name"]["value"] == name);
+        let line = line.with_context(|| format!("no {name} in {told}"))?;
+        ensure!(line["currentValue"] == value, "{line}");
+    }
     Ok(())
 }
 

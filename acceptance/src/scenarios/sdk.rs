@@ -31,7 +31,7 @@ pub(super) fn python(journal: &Journal, stamp: &Stamp, az: &Az, programs: &[Prog
     )?;
     for (number, program) in programs.iter().enumerate() {
         let what = format!(
-            "azure-mgmt-containerservice {} logs in in each way, lists, creates, scales, tags, deletes, and gets errors in ARM's words",
+            "azure-mgmt-containerservice {} logs in in each way, calls what the other clients have no command for, and gets errors in ARM's words",
             program.version
         );
         journal.step("sdk", &what, || {
@@ -48,7 +48,7 @@ pub(super) fn python(journal: &Journal, stamp: &Stamp, az: &Az, programs: &[Prog
 pub(super) fn javascript(journal: &Journal, stamp: &Stamp, az: &Az, programs: &[Program]) -> Result<()> {
     for (number, program) in programs.iter().enumerate() {
         let what = format!(
-            "@azure/arm-containerservice {} lists, creates, scales, tags, deletes, and gets errors in ARM's words",
+            "@azure/arm-containerservice {} lists, creates, scales, tags, changes the principal, deletes, and gets errors in ARM's words",
             program.version
         );
         journal.step("sdk", &what, || {

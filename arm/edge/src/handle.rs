@@ -19,6 +19,7 @@ use crate::{
     Edge, Inner,
     answer::{self, Answer, Failure, Told},
     body, compress, graph, metadata, published, query,
+    tally::Client,
 };
 
 /// The address of the other end, put into the request by the listener.
@@ -62,6 +63,7 @@ impl Edge {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
         let caller = self.inner.caller(&parts);
         let method = parts.method.clone();
+        let client = Client::of(&parts.headers);
         let takes_gzip = method != Method::HEAD && compress::wanted(&parts.headers);
         // The path as sent: it is ASCII without controls. Never the query or the body: they may hold what is nobody's business.
         let path = parts.uri.path().to_owned();
@@ -92,6 +94,9 @@ impl Edge {
                 }
             }
         };
+        if let Some(operation) = seen.operation {
+            self.inner.tally.note(operation, client, answer.status());
+        }
         answer::insert(&mut answer, Some(REQUEST_ID), &request_id);
         answer::insert(&mut answer, Some(CORRELATION_ID), &correlation);
         if let Some(client_id) = client_id.as_deref().filter(|_| returns) {
@@ -290,6 +295,8 @@ impl Edge {
             }
         };
         let asked = route.map(|route| (route.permission(&path), scope_of(&path)));
+        let called = target.as_ref().zip(route);
+        seen.operation = called.map(|(target, route)| (target.provider.namespace(), route.name));
         if let Some((route, (action, scope))) = route.zip(asked.as_ref()) {
             if !matches!(route.verb, Verb::Get | Verb::List | Verb::Exists) {
                 trace.action.clone_from(action);
@@ -390,6 +397,8 @@ fn late(elapsed: Elapsed) -> Failure {
 struct Seen {
     principal: Option<Principal>,
     written: Option<Written>,
+    /// Which operation it calls: namespace and name.
+    operation: Option<(&'static str, &'static str)>,
     /// Whether it asks how an operation goes.
     poll: bool,
 }

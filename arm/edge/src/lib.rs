@@ -20,6 +20,7 @@ mod published;
 mod query;
 mod serve;
 mod strangers;
+mod tally;
 
 use std::sync::{Arc, OnceLock};
 
@@ -29,11 +30,12 @@ use control_store::Store;
 use identity::TokenService;
 use identity_graph::Graph;
 
-use self::strangers::Strangers;
+use self::{strangers::Strangers, tally::Tally};
 
 pub use body::MAX_BODY_BYTES;
 pub use published::{Published, PublishedError};
 pub use serve::{LIMITS, ServeError, ServerTls};
+pub use tally::{Called, Calls, Client};
 
 /// What the edge is told about its stamp.
 #[derive(Debug, Clone)]
@@ -65,6 +67,7 @@ struct Inner {
     access: AccessControl,
     published: OnceLock<Arc<dyn Published>>,
     strangers: Strangers,
+    tally: Tally,
 }
 
 impl Edge {
@@ -84,6 +87,11 @@ impl Edge {
             Arc::clone(&access.authorizer),
             identity.config().tenant_id.clone(),
         );
+        let tally = Tally::new(providers.iter().flat_map(|provider| {
+            let namespace = provider.namespace();
+            let routes = provider.routes().into_iter();
+            routes.map(move |route| (namespace, route.name, route.works))
+        }));
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -95,6 +103,7 @@ impl Edge {
                 access,
                 published: OnceLock::new(),
                 strangers: Strangers::default(),
+                tally,
             }),
         }
     }
@@ -102,6 +111,11 @@ impl Edge {
     /// From now on, these documents are there for anybody. Given once.
     pub fn publish(&self, documents: Arc<dyn Published>) {
         let _given_before = self.inner.published.set(documents);
+    }
+
+    /// Which operations were called by which kinds of clients since this edge was made, in the order of their names.
+    pub fn calls(&self) -> Vec<Calls> {
+        self.inner.tally.told()
     }
 
     /// The edge as an axum service: one handler for everything.

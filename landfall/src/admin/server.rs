@@ -13,6 +13,7 @@ use agent_protocol::{
     programs::{BACKUP, BackupStatus},
 };
 use anyhow::{Context as _, Result};
+use arm_edge::Edge;
 use axum::{
     Json, Router,
     extract::{Path as UrlPath, Query, State},
@@ -32,6 +33,7 @@ use fabric_api::{Fabric, MachineSeen, Power};
 use jiff::Timestamp;
 use providers_containerservice::cluster_state;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use service::{operator_kubeconfig, store_copies::StoreCopies};
 use tokio::net::UnixListener;
 
@@ -46,6 +48,7 @@ pub(crate) struct Sources {
     pub(crate) settings: Settings,
     pub(crate) env: Env,
     pub(crate) started_at: Timestamp,
+    pub(crate) edge: Edge,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) copies: Arc<StoreCopies>,
@@ -75,6 +78,7 @@ pub(crate) async fn serve(
         .with_context(|| format!("cannot protect {}", socket.display()))?;
     let router = Router::new()
         .route("/status", get(status))
+        .route("/calls", get(calls))
         .route("/store/copy", post(copy_store))
         .route("/kubeconfig/{uid}", post(kubeconfig))
         .route("/logs/{machine}/{process}", get(logs))
@@ -93,6 +97,10 @@ async fn status(State(sources): State<Arc<Sources>>) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response()
         }
     }
+}
+
+async fn calls(State(sources): State<Arc<Sources>>) -> Json<Value> {
+    Json(sources.calls())
 }
 
 async fn copy_store(State(sources): State<Arc<Sources>>) -> Response {
@@ -152,6 +160,27 @@ async fn logs(
 }
 
 impl Sources {
+    /// `process`: whose counters these are, they begin at zero with each; `operations`: of each that there is, whether it works and how often
+    /// which client has called it.
+    fn calls(&self) -> Value {
+        let operations = self.edge.calls().into_iter().map(|calls| {
+            let clients = calls.called.into_iter().map(|called| {
+                let counts = json!({ "done": called.done, "missing": called.missing });
+                (called.client.as_str().to_owned(), counts)
+            });
+            json!({
+                "namespace": calls.namespace,
+                "operation": calls.operation,
+                "works": calls.works,
+                "clients": clients.collect::<Map<String, Value>>(),
+            })
+        });
+        json!({
+            "process": { "pid": std::process::id(), "startedAt": self.started_at },
+            "operations": operations.collect::<Vec<Value>>(),
+        })
+    }
+
     async fn status(&self) -> Result<StampStatus> {
         let store = &*self.store;
         let clusters = directory::clusters(store, None, None).await?;
@@ -342,6 +371,7 @@ fn machine_status(
         deleting: record.deleting,
         kept_disk: false,
         in_contact: report.is_some(),
+        boot: report.map(|report| report.boot.clone()),
         agent_rss_kib: report.map(|report| report.agent_rss_kib),
         config_error: report.and_then(|report| report.config_error.clone()),
         processes: report

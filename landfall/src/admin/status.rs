@@ -140,6 +140,9 @@ pub(crate) struct MachineStatus {
     pub(crate) kept_disk: bool,
     /// Whether its agent reported since the service started.
     pub(crate) in_contact: bool,
+    /// Another one each time that the machine starts, by what its agent reported last.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
     pub(crate) agent_rss_kib: Option<u64>,
     pub(crate) config_error: Option<String>,
     pub(crate) processes: Vec<ProcessStatus>,

@@ -194,6 +194,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     }
     let server_tls = ServerTls::new(&certificate)?;
     let listener = Listener::new(listener)?;
+    let called = edge.clone();
     tasks.spawn({
         let (env, stopped) = (env.clone(), stopped.clone());
         async move {
@@ -214,6 +215,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         settings,
         env: env.clone(),
         started_at: env.clock.now(),
+        edge: called,
         store,
         sealer: Arc::clone(&sealer),
         copies,

@@ -12,6 +12,7 @@ mod clients;
 mod host;
 mod journal;
 mod loaded;
+mod part;
 mod scenarios;
 mod stamp;
 
@@ -47,8 +48,11 @@ struct Args {
     #[arg(long)]
     azurerm: Option<PathBuf>,
     /// Only scenarios whose name contains this.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "part")]
     only: Option<String>,
+    /// Only one of several parts that together are all scenarios, as `K/N`.
+    #[arg(long, value_parser = part::Part::parse)]
+    part: Option<part::Part>,
     /// Leave the stamp running at the end, to look around.
     #[arg(long)]
     keep: bool,

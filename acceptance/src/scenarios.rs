@@ -35,14 +35,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Args, Program, clients::Az, journal::Journal, stamp::Stamp};
+use crate::{Args, Program, clients::Az, journal::Journal, part::Choice, stamp::Stamp};
 
 /// The resource group of everything here.
 const GROUP: &str = "acceptance";
 
 /// Scenarios that follow each other on a stamp of their own.
 struct Walk {
-    /// Their names, for `--only`.
+    /// Their names, for `--only` and `--part`.
     scenarios: &'static [&'static str],
     /// In whose words the stamp's clients are told to log in.
     shape: &'static str,
@@ -123,7 +123,7 @@ const BY_NAME: &[Walk] = &[
 
 /// Which scenarios were asked for, and with what.
 struct Wanted<'a> {
-    only: Option<&'a str>,
+    choice: Choice<'a>,
     sdk: &'a [Program],
     sdk_js: &'a [Program],
     kubelogin: Option<&'a Path>,
@@ -134,7 +134,8 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn has(&self, name: &str) -> bool {
-        self.only.is_none_or(|only| name.contains(only))
+        let all = WALKS.iter().flat_map(|walk| walk.scenarios);
+        self.choice.has(name, all.copied().chain([fresh::NAME]))
     }
 
     fn has_any(&self, names: &[&str]) -> bool {
@@ -146,7 +147,7 @@ impl Wanted<'_> {
 /// what is theirs only.
 pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
     let wanted = Wanted {
-        only: args.only.as_deref(),
+        choice: Choice::new(args.only.as_deref(), args.part),
         sdk: &args.sdk,
         sdk_js: &args.sdk_js,
         kubelogin: args.kubelogin.as_deref(),
@@ -161,7 +162,7 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
             .chain(
                 BY_NAME
                     .iter()
-                    .filter(|walk| wanted.only.is_some_and(|only| walk.scenarios.contains(&only))),
+                    .filter(|walk| walk.scenarios.iter().any(|name| wanted.choice.is(name))),
             )
             .map(|walk| {
                 scope.spawn(|| {
@@ -171,8 +172,8 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
                 })
             })
             .collect();
-        if wanted.has("fresh") {
-            walks.push(scope.spawn(|| walk_told(journal, "fresh", || fresh::walk(args, journal))));
+        if wanted.has(fresh::NAME) {
+            walks.push(scope.spawn(|| walk_told(journal, fresh::NAME, || fresh::walk(args, journal))));
         }
         // Each is walked to its end, whatever the other comes to.
         let outcomes: Vec<_> = walks.into_iter().map(joined).collect();
@@ -185,7 +186,7 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
 fn called(wanted: &Wanted<'_>, journal: &Journal) -> Result<()> {
     let sum = journal.calls().sum();
     journal.note(&sum.table());
-    if wanted.only.is_some() {
+    if !wanted.choice.is_all() {
         return Ok(());
     }
     if wanted.sdk.is_empty() || wanted.sdk_js.is_empty() {

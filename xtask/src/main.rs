@@ -1,4 +1,4 @@
-//! The project's own tools: `cargo xtask layers|docs|test|acceptance-lts|terraform|conformance|chaos|fuzz|bench`.
+//! The project's own tools: `cargo xtask layers|docs|test|acceptance|acceptance-lts|terraform|conformance|chaos|fuzz|bench`.
 //!
 //! Always true: a task that finds something wrong prints what and where, and ends with exit code 1. Called by: people, and
 //! `.ci/run`.
@@ -47,8 +47,10 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Set up what the tests need, and run all of them
+    /// Set up what the tests need, and run all of them; of acceptance the part that this commit chooses
     Test(test::Options),
+    /// All of acceptance: a real stamp, real clusters, the real Azure CLI
+    Acceptance(test::AcceptanceOptions),
     /// Acceptance with the Azure CLI of long-term support, in the profile of Azure Stack
     AcceptanceLts,
     /// Acceptance with Terraform and its provider azurerm, which is compiled once
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Task::Layers => layers::check(),
         Task::Docs { check } => docs::write(check),
         Task::Test(options) => test::run(&options),
+        Task::Acceptance(options) => test::acceptance(&options),
         Task::AcceptanceLts => clients::lts(),
         Task::Terraform(options) => clients::terraform(&options),
         Task::Conformance { options } => conformance::run(&options),

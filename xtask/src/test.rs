@@ -1,4 +1,5 @@
-//! `cargo xtask test`: README's second command. Sets up what the tests need, then runs all of them.
+//! `cargo xtask test`: README's second command. Sets up what the tests need, then runs all of them, and of acceptance the part that this
+//! commit chooses. `cargo xtask acceptance` plays all of acceptance.
 //!
 //! Always true: set-up is repeatable and cached; every part runs even when an earlier one failed; a test that could not run on
 //! this host counts as skipped and is named; the last line is `N passed, N failed, N skipped`, and the exit code says the same.
@@ -40,14 +41,64 @@ const PACKAGES: &[(&str, &str)] = &[
 #[derive(Args)]
 pub(crate) struct Options {
     /// Leave out acceptance (a real stamp, real clusters, the real Azure CLI); needs neither root nor Go then
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "part"])]
     no_acceptance: bool,
-    /// Of acceptance, only scenarios whose name contains this
-    #[arg(long, value_name = "TEXT", conflicts_with = "no_acceptance")]
-    only: Option<String>,
+    #[command(flatten)]
+    acceptance: AcceptanceOptions,
     /// Only set up what the tests need (packages, node images, the Azure CLI), and run nothing
-    #[arg(long, conflicts_with_all = ["no_acceptance", "only"])]
+    #[arg(long, conflicts_with_all = ["no_acceptance", "only", "part"])]
     set_up: bool,
+}
+
+/// Which scenarios of acceptance to play.
+#[derive(Args)]
+pub(crate) struct AcceptanceOptions {
+    /// Of acceptance, only scenarios whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Of acceptance, one of several parts that together are all scenarios
+    #[arg(long, value_name = "K/N", conflicts_with = "only")]
+    part: Option<String>,
+}
+
+/// Into how many parts acceptance is cut for tests of a change: all of it takes longer than everything else together.
+const PARTS: u64 = 3;
+
+impl AcceptanceOptions {
+    /// With the part that the present commit chooses, where nothing was asked for: each commit plays the same part whenever it is tried,
+    /// and a few commits play all.
+    fn of_commit(&self) -> Self {
+        let part = self.part.clone().or_else(|| match self.only {
+            Some(_) => None,
+            None => Some(format!("{}/{PARTS}", part_of(&commit()))),
+        });
+        Self {
+            only: self.only.clone(),
+            part,
+        }
+    }
+
+    fn asks_for(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| name.contains(only))
+    }
+}
+
+/// The id of the present commit; empty where the checkout has none.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    let output = git.args(["rev-parse", "HEAD"]).current_dir(crate::top()).output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
+/// The part of acceptance, from 1, that a commit chooses.
+fn part_of(commit: &str) -> u64 {
+    let digits = commit
+        .get(..8)
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    digits.unwrap_or_default() % PARTS + 1
 }
 
 /// Counts of what ran.
@@ -119,6 +170,42 @@ impl Totals {
                 self.failed += 1;
             }
         }
+    }
+
+    /// Acceptance, and which of it could not run for want of a client.
+    fn acceptance(&mut self, ready: &Ready, options: &AcceptanceOptions) {
+        if let Some(part) = &options.part {
+            println!("\nacceptance: part {part}; all of it: cargo xtask acceptance");
+        }
+        self.counted("acceptance", &mut acceptance_of(ready, options));
+        if let (Err(why), true) = (&ready.kubelogin, options.asks_for("kubernetes-access")) {
+            println!("skipped acceptance kubernetes-access: kubelogin: {why}");
+            self.skipped += 1;
+        }
+        if options.asks_for("sdk") {
+            for sdk in &ready.sdks {
+                if let Err(why) = &sdk.place {
+                    println!(
+                        "skipped acceptance sdk: {} {}: {why}",
+                        sdk.kind.package(),
+                        sdk.version
+                    );
+                    self.skipped += 1;
+                }
+            }
+        }
+    }
+
+    /// The last line, and whether nothing failed.
+    fn told(&self) -> Result<()> {
+        println!(
+            "\n{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        );
+        if self.failed > 0 {
+            bail!("{} failed", self.failed)
+        }
+        Ok(())
     }
 
     /// Adds the counts of a summary line.
@@ -194,33 +281,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     totals.gate("chaos: fixed seeds", chaos::fixed);
     totals.gate("chaos: a part of all cases", chaos::some_cases);
     if let Some(ready) = &ready {
-        totals.counted("acceptance", &mut acceptance(ready, options));
-        let asked = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
-        if let (Err(why), true) = (&ready.kubelogin, asked("kubernetes-access")) {
-            println!("skipped acceptance kubernetes-access: kubelogin: {why}");
-            totals.skipped += 1;
-        }
-        if asked("sdk") {
-            for sdk in &ready.sdks {
-                if let Err(why) = &sdk.place {
-                    println!(
-                        "skipped acceptance sdk: {} {}: {why}",
-                        sdk.kind.package(),
-                        sdk.version
-                    );
-                    totals.skipped += 1;
-                }
-            }
-        }
+        totals.acceptance(ready, &options.acceptance.of_commit());
     }
-    println!(
-        "\n{} passed, {} failed, {} skipped",
-        totals.passed, totals.failed, totals.skipped
-    );
-    if totals.failed > 0 {
-        bail!("{} failed", totals.failed)
-    }
-    Ok(())
+    totals.told()
+}
+
+/// `cargo xtask acceptance`: all of it, or what was asked for.
+pub(crate) fn acceptance(options: &AcceptanceOptions) -> Result<()> {
+    build_binaries()?;
+    let ready = set_up()?;
+    let mut totals = Totals::default();
+    totals.acceptance(&ready, options);
+    totals.told()
 }
 
 /// What tests and acceptance find on this host once it is set up.
@@ -252,7 +324,7 @@ impl Ready {
     }
 }
 
-fn acceptance(ready: &Ready, options: &Options) -> Command {
+fn acceptance_of(ready: &Ready, options: &AcceptanceOptions) -> Command {
     let mut command = Command::new(binary("acceptance"));
     command
         .arg("--landfall")
@@ -269,6 +341,9 @@ fn acceptance(ready: &Ready, options: &Options) -> Command {
     }
     if let Some(only) = &options.only {
         command.args(["--only", only]);
+    }
+    if let Some(part) = &options.part {
+        command.args(["--part", part]);
     }
     command
 }
@@ -418,6 +493,14 @@ fn counts(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_chooses_its_part() {
+        assert_eq!(part_of("00000000ffffffff"), 1);
+        assert_eq!(part_of("00000004ffffffff"), 2);
+        assert_eq!(part_of("fffffffe"), 3);
+        assert_eq!(part_of(""), 1, "no repository");
+    }
 
     #[test]
     fn summaries_are_counted_and_other_lines_are_not() {

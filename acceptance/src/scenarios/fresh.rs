@@ -22,6 +22,9 @@ use crate::{
     journal::Journal,
 };
 
+/// The scenario's name.
+pub(super) const NAME: &str = "fresh";
+
 /// The stamp's name in both: another of the same name on this host would share its control groups.
 const STAMP: &str = "fresh";
 

@@ -14,7 +14,7 @@ use arm_wire::{ArmError, ErrorCode, Response};
 use control_records::{ChildRecord, child::IDENTITY_BINDINGS};
 use serde_json::{Map, Value, json};
 
-use super::{MOST, TABLE, check_name, found, named, put_bound};
+use super::{MOST, TABLE, check_name, delete_bound, found, named, put_bound};
 use crate::{
     ContainerService, ProvisioningState,
     api_versions::API_VERSIONS,
@@ -48,7 +48,13 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             |provider, call| Box::pin(put_identity(provider, call, Mode::Preview)),
         )
         .since(SINCE),
-        Row::delete::<Bindings>("IdentityBindings_Delete").since(SINCE),
+        Row::write(
+            Verb::Delete,
+            "IdentityBindings_Delete",
+            |provider, call| Box::pin(delete_bound::<Identity>(provider, call, Mode::Commit)),
+            |provider, call| Box::pin(delete_bound::<Identity>(provider, call, Mode::Preview)),
+        )
+        .since(SINCE),
         Row::list::<Bindings>("IdentityBindings_ListByManagedCluster").since(SINCE),
     ],
 };

@@ -11,11 +11,12 @@ use std::sync::LazyLock;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Call, Mode, put, quote,
+    Call, Mode, delete, put, quote,
     schema::{Problems, Table},
 };
 use arm_wire::{ArmError, ErrorCode, Response};
 use control_records::ManagedIdentityRecord;
+use http::StatusCode;
 use serde_json::Value;
 
 use crate::{
@@ -92,4 +93,17 @@ async fn put_bound<D: Document>(
         call.check_linked(own, action, &[identity]).await?;
     }
     put::<Child<D>>(provider, call, mode).await
+}
+
+/// DELETE of a binding: 204, whether it was there or not. Clients of the API take nothing else for an answer that has no operation.
+async fn delete_bound<D: Document>(
+    provider: &ContainerService,
+    call: &Call,
+    mode: Mode,
+) -> Result<Response, ArmError> {
+    let answer = delete::<Child<D>>(provider, call, mode).await?;
+    Ok(Response {
+        status: StatusCode::NO_CONTENT,
+        ..answer
+    })
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
-    Call, Items, Mode, Operation, Purpose, Resource as _, ResourceType, Scope, Verb, delete, get, quote,
+    Call, Items, Mode, Operation, Purpose, Resource as _, ResourceType, Scope, Verb, get, quote,
     schema::{Node, Problems, Schema},
 };
 use arm_wire::{ArmError, ErrorCode, Response};
@@ -17,7 +17,7 @@ use control_records::{ChildRecord, ObservedRecord, child::TRUSTED_BINDINGS};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{MOST, TABLE, check_name, found, named, put_bound};
+use super::{MOST, TABLE, check_name, delete_bound, found, named, put_bound};
 use crate::{
     ContainerService, ProvisioningState,
     api_versions::API_VERSIONS,
@@ -56,7 +56,7 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             Verb::Delete,
             "TrustedAccessRoleBindings_Delete",
             |provider, call| Box::pin(delete_trusted(provider, call)),
-            |provider, call| Box::pin(delete::<Bindings>(provider, call, Mode::Preview)),
+            |provider, call| Box::pin(delete_bound::<Trusted>(provider, call, Mode::Preview)),
         )
         .since(SINCE),
         Row::list::<Bindings>("TrustedAccessRoleBindings_List").since(SINCE),
@@ -229,7 +229,7 @@ async fn put_trusted(provider: &ContainerService, call: &Call, mode: Mode) -> Re
 }
 
 async fn delete_trusted(provider: &ContainerService, call: &Call) -> Result<Response, ArmError> {
-    let answer = delete::<Bindings>(provider, call, Mode::Commit).await?;
+    let answer = delete_bound::<Trusted>(provider, call, Mode::Commit).await?;
     let path = &call.request.path;
     let name = ClusterPath::of(path)?.child.to_ascii_lowercase();
     let state = Bindings::read(provider, path, Purpose::Answer).await?;

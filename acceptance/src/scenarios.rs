@@ -6,6 +6,7 @@ mod around;
 mod az_commands;
 mod backup;
 mod balancers;
+mod bindings;
 mod credentials;
 mod dns;
 mod fresh;

@@ -40,6 +40,12 @@ const LONGEST: f64 = 86_400.0;
 /// How often one may be shown: libraries show the same one for each resource, as long as it is good.
 const MOST_USES: u32 = 64;
 
+/// What a token is for that is shown by way of an identity binding, before the client id. The cluster's API server makes one only for a service
+/// account that may be the identity.
+const BINDING: &str = "api://AKSIdentityBinding/";
+/// What subjects of service accounts begin with.
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+
 /// The claims that count. All others are nobody's business.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Claims {
@@ -228,6 +234,14 @@ impl Shown<'_> {
             code,
             format!("the application has no federated credential for the {what} of the client assertion"),
         ))
+    }
+
+    /// Whether this is a token that a cluster made for one of its service accounts to be this managed identity ([`BINDING`]).
+    pub(crate) fn is_by_binding(&self, identity: &PrincipalRecord) -> bool {
+        let audience = format!("{BINDING}{}", identity.login);
+        identity.resource.is_some()
+            && self.claims.sub.starts_with(SERVICE_ACCOUNT)
+            && self.claims.aud.any(|one| one == audience)
     }
 
     /// Checks a token of another issuer, with its keys.

@@ -43,6 +43,11 @@ pub trait Issuers: Send + Sync {
         issuer: &str,
         is_enough: &(dyn for<'a> Fn(&'a Value) -> bool + Sync),
     ) -> Result<Option<Value>, IssuerError>;
+
+    /// Whether the issuer is a cluster that is bound to a principal, by its object id: then the cluster says who of its own may be it.
+    async fn binds(&self, _issuer: &str, _principal: &str) -> Result<bool, IssuerError> {
+        Ok(false)
+    }
 }
 
 /// Reads documents of others.

@@ -184,7 +184,9 @@ impl TokenService {
         if shown.is_own(client) {
             shown.check_certificate(&record, |audience| self.is_token_endpoint(audience, ask), now)?;
         } else {
-            shown.federated(&record, now)?;
+            if !(shown.is_by_binding(&record) && self.binds(&shown, &record).await?) {
+                shown.federated(&record, now)?;
+            }
             let keys = self.keys_of(&shown).await?;
             shown.check_federated(&keys, now)?;
         }
@@ -209,6 +211,22 @@ impl TokenService {
                 .strip_prefix(base)
                 .is_some_and(|path| path.starts_with('/') && self.is_token_path(path))
         }) || self.tokens.issuers.iter().any(|own| own == audience)
+    }
+
+    /// Whether the issuer of a token is a cluster that is bound to this identity.
+    async fn binds(&self, shown: &assertion::Shown<'_>, identity: &PrincipalRecord) -> Result<bool, Refusal> {
+        for place in self.issuers() {
+            let bound = place.binds(&shown.claims.iss, &identity.object_id).await;
+            let bound = bound.map_err(|why| {
+                Refusal::unavailable(&format!(
+                    "the identity bindings of a cluster cannot be read: {why}"
+                ))
+            })?;
+            if bound {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The keys of the issuer of a token: our own, or those of whoever knows the issuer.

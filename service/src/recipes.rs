@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use agent_protocol::{MachineConfig, programs::EtcdRestore};
 use cluster_addons::{
     AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, manifests,
+    trusted_binding,
 };
 use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef};
 use cluster_bootstrap::{
@@ -13,7 +14,7 @@ use cluster_bootstrap::{
     renderer::{Sample, renderer_version},
 };
 use cluster_pki::ClusterPki;
-use cluster_spec::{ClusterSpec, PoolSpec};
+use cluster_spec::{ClusterSpec, PoolSpec, TrustedRole};
 use control_loops::{CredentialObjects, RecipeError, Recipes, Secret, Site};
 use control_planner::{ControlPlane, CredentialsWish, NetworkLayout, RendererVersions};
 use control_records::{ClusterRecord, MachineRecord, Role, command::CommandInput};
@@ -286,10 +287,18 @@ impl Recipes for KubernetesRecipes {
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects {
         let granted = wish.granted.iter();
         let withdrawn = wish.withdrawn.iter();
+        // A role that this release does not know gives nothing.
+        let trusted = wish.trusted.iter().flat_map(|(name, grant)| {
+            let roles = grant.roles.iter().filter_map(|role| TrustedRole::named(role));
+            roles.map(|role| trusted_binding(name, role, &grant.principal))
+        });
         CredentialObjects {
             of: CREDENTIAL_BINDINGS,
             own: is_credential_binding,
-            granted: granted.map(|(id, kind)| credential_binding(*kind, id)).collect(),
+            granted: granted
+                .map(|(id, kind)| credential_binding(*kind, id))
+                .chain(trusted)
+                .collect(),
             withdrawn: withdrawn.map(|(id, kind)| credential_user(*kind, id)).collect(),
         }
     }

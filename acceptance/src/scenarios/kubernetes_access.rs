@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{guide, login::register, text};
+use super::{bindings, guide, login::register, text};
 use crate::{
     clients::{Az, attempt, run},
     journal::{Journal, wait_for},
@@ -20,28 +20,28 @@ use crate::{
 
 pub(super) const NAME: &str = "kubernetes-access";
 const GUIDE: &str = include_str!("../../../docs/guides/kubernetes-access.md");
-const GROUP: &str = "landfall";
-const CLUSTER: &str = "landfall";
+pub(super) const GROUP: &str = "landfall";
+pub(super) const CLUSTER: &str = "landfall";
 
 /// What every step needs.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     stamp: &'a Stamp,
-    az: &'a Az,
+    pub(super) az: &'a Az,
     kubelogin: &'a Path,
     kubectl: PathBuf,
 }
 
 impl Walk<'_> {
-    fn told(&self, pointer: &str) -> Result<&str> {
+    pub(super) fn told(&self, pointer: &str) -> Result<&str> {
         text(&self.stamp.summary, pointer)
     }
 
-    fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         self.stamp.directory.path()
     }
 
     /// A block of the guide, ready to run.
-    fn block(&self, block: &str) -> Result<Command> {
+    pub(super) fn block(&self, block: &str) -> Result<Command> {
         let programs = [self.kubelogin, self.kubectl.as_path()];
         let mut shell = guide::shell(self.stamp, self.az, &programs, block)?;
         shell
@@ -54,12 +54,12 @@ impl Walk<'_> {
         Ok(shell)
     }
 
-    fn follow(&self, block: &str) -> Result<String> {
+    pub(super) fn follow(&self, block: &str) -> Result<String> {
         run(&mut self.block(block)?)
     }
 
     /// kubectl as somebody whom kubelogin finds by these variables.
-    fn as_somebody(&self, variables: &[(&str, &str)], arguments: &str) -> Result<Command> {
+    pub(super) fn as_somebody(&self, variables: &[(&str, &str)], arguments: &str) -> Result<Command> {
         let mut shell = self.block(&format!("kubectl {arguments}"))?;
         shell
             .env("KUBECONFIG", "kubeconfig")
@@ -70,7 +70,7 @@ impl Walk<'_> {
         Ok(shell)
     }
 
-    fn admin(&self, arguments: &str) -> Result<String> {
+    pub(super) fn admin(&self, arguments: &str) -> Result<String> {
         run(self
             .block(&format!("kubectl {arguments}"))?
             .env("KUBECONFIG", "admin.kubeconfig"))
@@ -78,7 +78,7 @@ impl Walk<'_> {
 }
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) -> Result<()> {
-    let [issuer, pods, sign_in, program, roles] = guide::exactly::<5>(GUIDE)?;
+    let [issuer, pods, bound, sign_in, program, trusted, roles] = guide::exactly::<7>(GUIDE)?;
     let walk = Walk {
         stamp,
         az,
@@ -145,6 +145,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
         ensure!(said.contains("reached") || said.contains("tenant_discovery_endpoint"), "{said}");
         Ok(())
     })?;
+    let till = journal.step(
+        NAME,
+        "a service account that may is given a token for an identity binding, and no other is",
+        || bindings::bind(&walk, &bound),
+    )?;
     journal.step(
         NAME,
         "a program of an administrators' group signs in with its secret",
@@ -196,6 +201,16 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
             ensure!(said.contains(text(&identity, "/principalId")?), "{said}");
             Ok(())
         },
+    )?;
+    journal.step(
+        NAME,
+        "an identity that is trusted may what its role says, as long as it is",
+        || bindings::trust(&walk, &trusted, &till),
+    )?;
+    journal.step(
+        NAME,
+        "without the identity binding its token is good for nothing",
+        || bindings::unbind(&walk, &till),
     )?;
     journal.step(
         NAME,
@@ -471,12 +486,14 @@ mod tests {
 
     #[test]
     fn the_guide_has_the_blocks_that_are_followed() {
-        let blocks = guide::exactly::<5>(GUIDE).unwrap();
+        let blocks = guide::exactly::<7>(GUIDE).unwrap();
         for (at, word) in [
             "--enable-oidc-issuer",
             "azure.workload.identity/use=true",
+            "az aks identity-binding create",
             "--enable-aad",
             "AAD_LOGIN_METHOD=spn",
+            "az aks trustedaccess rolebinding create",
             "--enable-azure-rbac",
         ]
         .iter()

@@ -13,12 +13,14 @@
 mod directory;
 mod dns;
 mod health;
+mod identity_bindings;
 mod metrics;
 mod page;
 mod policy;
 mod preserve;
 mod roles;
 mod storage;
+mod trusted;
 mod workload;
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -29,7 +31,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use page::page;
-pub use roles::{CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding};
+pub use roles::{
+    CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, trusted_binding,
+};
 
 /// All add-ons, in the order in which they are applied.
 pub const ADDONS: &[Addon] = &[
@@ -37,7 +41,9 @@ pub const ADDONS: &[Addon] = &[
     preserve::NODE_PRESERVE,
     policy::NETWORK_POLICY,
     workload::WORKLOAD_IDENTITY,
+    identity_bindings::IDENTITY_BINDINGS,
     directory::ADMINS,
+    trusted::TRUSTED_ACCESS,
     storage::DISKS,
     dns::DNS,
     metrics::METRICS,

@@ -6,6 +6,7 @@
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod texts;
+mod trusted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use texts::{count_or_percent, ip_range, taint};
+pub use trusted::{TRUSTED_ROLES, TRUSTED_SOURCE, TrustedRole, TrustedRule};
 
 /// The desired cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

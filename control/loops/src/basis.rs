@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use control_records::{
-    ClusterRecord, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, PkiRecord,
-    balancer::BalancerRecord, command::CommandRecord, credential::CredentialRecord, key,
-    volume::VolumeRecord,
+    ChildRecord, ClusterRecord, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
+    Owner, PkiRecord, balancer::BalancerRecord, child, command::CommandRecord, credential::CredentialRecord,
+    key, volume::VolumeRecord,
 };
 use control_store::{Store, StoreError};
 
@@ -21,6 +21,7 @@ pub(crate) struct RecordCaches {
     operations: RecordCache<OperationRecord>,
     pub(crate) commands: RecordCache<CommandRecord>,
     credentials: RecordCache<CredentialRecord>,
+    trusted: RecordCache<ChildRecord>,
     balancers: RecordCache<BalancerRecord>,
     volumes: RecordCache<VolumeRecord>,
 }
@@ -39,6 +40,8 @@ impl RecordCaches {
         let observed = self.observed.read(store, &key::observed(uid)).await?;
         let machines = self.machines.list(store, &key::machines(uid)).await?;
         let credentials = self.credentials.list(store, &CredentialRecord::all(uid)).await?;
+        let prefix = child::key(uid, child::TRUSTED_BINDINGS, "");
+        let trusted = self.trusted.list(store, &prefix).await?;
         let some = observed.as_ref().is_some_and(|observed| observed.value.balanced);
         let prefix = BalancerRecord::all(uid);
         let balancers = self.balancers.list_if(some, store, &prefix).await?;
@@ -64,6 +67,7 @@ impl RecordCaches {
             machines,
             operations,
             credentials,
+            trusted,
             balancers,
             volumes,
             fence,

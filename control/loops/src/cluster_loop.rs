@@ -374,6 +374,11 @@ impl ClusterLoop {
                 .iter()
                 .map(|credential| Arc::clone(&credential.value))
                 .collect(),
+            trusted: basis
+                .trusted
+                .iter()
+                .map(|binding| Arc::clone(&binding.value))
+                .collect(),
             balancers: basis
                 .balancers
                 .iter()

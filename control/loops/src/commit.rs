@@ -9,8 +9,9 @@ use aws_lc_rs::rand;
 use base_sealer::SealError;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
-    Assignment, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing, LeaseRecord,
-    MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role, Work, access,
+    Assignment, ChildRecord, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing,
+    LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role,
+    Work, access,
     balancer::BalancerRecord,
     child,
     credential::{CredentialRecord, Revoked},
@@ -71,6 +72,7 @@ pub(crate) struct Basis {
     pub(crate) machines: Vec<Stored<Arc<MachineRecord>>>,
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) credentials: Vec<Stored<Arc<CredentialRecord>>>,
+    pub(crate) trusted: Vec<Stored<Arc<ChildRecord>>>,
     pub(crate) balancers: Vec<Stored<Arc<BalancerRecord>>>,
     pub(crate) volumes: Vec<Stored<Arc<VolumeRecord>>>,
     /// The loop's right to write.

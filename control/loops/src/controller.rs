@@ -13,7 +13,7 @@ use std::{
 use agent_api::WakeUp;
 use base_env::Seed;
 use control_records::{
-    Event, EventKind, Fence, LeaseRecord, NameRecord,
+    Event, EventKind, Fence, LeaseRecord, NameRecord, child,
     command::CommandRecord,
     credential::CredentialRecord,
     directory, events, key,
@@ -337,7 +337,10 @@ impl Dispatcher {
         let value = change.value.as_deref();
         if let Some((uid, rest)) = key::of_cluster(key) {
             // Everything else below a cluster is written by its loop, or concerns it only when it looks.
-            if rest == "desired" || CommandRecord::is_key(rest) || CredentialRecord::is_key(rest) {
+            let asks = CommandRecord::is_key(rest)
+                || CredentialRecord::is_key(rest)
+                || child::is_trusted_binding(rest);
+            if rest == "desired" || asks {
                 self.wake(uid);
             } else if let Some(id) = rest.strip_prefix("machine/") {
                 match value.map(|value| parse::<MachineHint>(key, value)) {

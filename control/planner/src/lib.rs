@@ -43,7 +43,7 @@ pub use disturb::SilentMachines;
 pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
 pub use features::{
     configurations::inputs::{Frame, RendererVersions, addons_inputs, wish_inputs},
-    credentials::CredentialsWish,
+    credentials::{CredentialsWish, TrustedGrant},
     heal::{
         HealPolicy,
         ailment::{Ailment, Symptom},

@@ -14,7 +14,7 @@ use cluster_balancers::Wish;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
 use control_records::{
-    MachineRecord, ObservedRecord, OperationRecord, Role, balancer::BalancerRecord,
+    ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, balancer::BalancerRecord,
     credential::CredentialRecord, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
@@ -63,6 +63,8 @@ pub struct Observation {
     pub operations: Vec<OperationRecord>,
     /// Credentials that were handed out and are known, in the order of their ids.
     pub credentials: Vec<Arc<CredentialRecord>>,
+    /// Its trusted access role bindings, in the order of their names.
+    pub trusted: Vec<Arc<ChildRecord>>,
     /// The load balancers that are written down, in the order of their Services' uids.
     pub balancers: Vec<Arc<BalancerRecord>>,
     /// The volumes that are written down, in the order of their ids.

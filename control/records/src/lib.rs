@@ -16,7 +16,7 @@
 //! | `/c/{uid}/machine-config/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
 //! | `/c/{uid}/op/{id}`, `/g/{s}/{group}/op/{id}` | [`OperationRecord`] |
 //! | `/c/{uid}/event/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
-//! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster |
+//! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster ([`child`]) |
 //! | `/c/{uid}/child/balancers/{uid of a Service}` | the address of a load balancer in the cluster ([`balancer`]) |
 //! | `/c/{uid}/child/volumes/{id}` | a volume of a claim in the cluster ([`volume`]) |
 //! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
@@ -286,6 +286,10 @@ pub struct ObservedRecord {
     /// The credentials that work in the cluster, by their ids: what was granted there last ([`credential`]).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub credentials: BTreeSet<String>,
+    /// The trusted access role bindings that work in the cluster, by their names in lower case, each with the time of the change that was
+    /// granted there last ([`child::TRUSTED_BINDINGS`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trusted: BTreeMap<String, Timestamp>,
     /// Whether Services of the cluster have load balancers ([`balancer`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub balanced: bool,

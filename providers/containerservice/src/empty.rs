@@ -1,19 +1,15 @@
 //! Types of which a stamp has none, and says so: lists are empty, one that is asked for is not there, one that is to go is gone.
 //!
 //! Always true: what they hang on (cluster, group, location) is looked for first, so that an empty list is about something that is there.
-//! Nothing outside a stamp is needed by a cluster: node images carry all that it is made of. There are no service meshes, no services of
-//! others that would be trusted with a cluster, and no private link service: a private cluster is reached in its own network.
+//! Nothing outside a stamp is needed by a cluster: node images carry all that it is made of. There are no service meshes, and no private
+//! link service: a private cluster is reached in its own network.
 
 use arm_ids::{ResourcePath, same_location};
 use arm_kernel::{Items, Operation, ResourceType, Scope, Verb, quote};
 use arm_wire::{ArmError, ErrorCode, Response};
 use http::StatusCode;
 
-use crate::{
-    ContainerService, NAMESPACE,
-    planned::{TRUSTED_ACCESS_SINCE, planned},
-    records::ClusterPath,
-};
+use crate::{ContainerService, NAMESPACE, planned::planned, records::ClusterPath};
 
 type Type = ResourceType<ContainerService>;
 type Row = Operation<ContainerService>;
@@ -21,10 +17,6 @@ type Row = Operation<ContainerService>;
 /// When meshes came.
 const MESH_SINCE: &str = "2023-08-01";
 
-pub(crate) const TRUSTED_ACCESS_ROLES: Type = planned(
-    "locations/trustedAccessRoles",
-    &[list_at_location("TrustedAccessRoles_List").since(TRUSTED_ACCESS_SINCE)],
-);
 pub(crate) const PRIVATE_ENDPOINTS: Type = planned(
     "managedClusters/privateEndpointConnections",
     &[

@@ -4,7 +4,7 @@ use arm_kernel::{Gate, Namespace, Operation, ResourceType, Scope, Verb, operatio
 use arm_wire::Response;
 
 use crate::{
-    ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, commands, empty, machines,
+    ContainerService, NAMESPACE, api_versions::API_VERSIONS, bindings, clusters, commands, empty, machines,
     maintenance, planned, pools, usages, versions,
 };
 
@@ -25,9 +25,9 @@ impl Namespace for ContainerService {
         &planned::NAMESPACES,
         &commands::RESULTS,
         &planned::SNAPSHOTS,
-        &planned::TRUSTED_ACCESS_BINDINGS,
-        &empty::TRUSTED_ACCESS_ROLES,
-        &planned::IDENTITY_BINDINGS,
+        &bindings::trusted::TYPE,
+        &bindings::trusted::ROLES,
+        &bindings::identities::TYPE,
         &empty::PRIVATE_ENDPOINTS,
         &empty::PRIVATE_LINKS,
         &empty::OUTBOUND_ENDPOINTS,

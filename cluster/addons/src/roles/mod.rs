@@ -2,13 +2,14 @@
 //!
 //! A credential that is handed out is a user of its own, and what it may do hangs on one binding of its own
 //! ([`credential_binding`]): taking that away takes the credential away, at once and without a restart. The bindings are no part of the
-//! add-on: the control loops keep them, by what the store says.
+//! add-on: the control loops keep them, by what the store says. So are those of principals that are trusted with a cluster
+//! ([`trusted_binding`]).
 
 use cluster_api::{COMMAND_NAMESPACE, Watch};
-use cluster_spec::CredentialKind;
+use cluster_spec::{CredentialKind, TrustedRole};
 use serde_json::{Value, json};
 
-use crate::{Addon, Edits, health, label, managed};
+use crate::{Addon, Edits, health, label, managed, trusted::role_name};
 
 /// What the user credential may do.
 const USER_ROLE: &str = "landfall:cluster-user";
@@ -18,6 +19,9 @@ const MONITORING_ROLE: &str = "landfall:cluster-monitoring";
 const USER_POLICY: &str = "landfall-cluster-users";
 /// What every credential's user name and binding begin with.
 const CREDENTIALS: &str = "landfall:credential:";
+
+/// What the binding of every trusted principal begins with.
+const TRUSTED: &str = "landfall:trusted:";
 
 /// Bindings of credentials that releases handed out which kept no record of them: they are removed.
 const RETIRED: [&str; 3] = [
@@ -50,9 +54,18 @@ pub fn credential_binding(kind: CredentialKind, id: &str) -> Value {
     binding
 }
 
-/// Whether a binding is a credential's, of this release or of one before.
+/// A role that a trusted access role binding, by its name in lower case, gives to a principal of the stamp's directory. The API server knows
+/// it by its object id, as every principal that is not a person.
+pub fn trusted_binding(name: &str, role: &TrustedRole, principal: &str) -> Value {
+    let name = format!("{TRUSTED}{name}:{}", role.name);
+    let mut binding = binding(&name, &role_name(role), "User", principal);
+    label(&mut binding);
+    binding
+}
+
+/// Whether a binding is a credential's, of this release or of one before, or a trusted principal's.
 pub fn is_credential_binding(name: &str) -> bool {
-    name.starts_with(CREDENTIALS) || RETIRED.contains(&name)
+    name.starts_with(CREDENTIALS) || name.starts_with(TRUSTED) || RETIRED.contains(&name)
 }
 
 pub(crate) const ROLES: Addon = Addon {
@@ -234,6 +247,23 @@ fn user_policy() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cluster_spec::TRUSTED_ROLES;
+
+    #[test]
+    fn a_trusted_principal_is_a_user_with_a_binding_for_each_role() {
+        for role in TRUSTED_ROLES {
+            let binding = trusted_binding("backup", role, "8e1");
+            let name = format!("landfall:trusted:backup:{}", role.name);
+            assert!(is_credential_binding(&name));
+            assert_eq!(binding["metadata"]["name"], name);
+            assert_eq!(binding["roleRef"]["name"], role_name(role));
+            assert!(!is_credential_binding(&role_name(role)));
+            assert_eq!(
+                binding["subjects"],
+                json!([{ "kind": "User", "name": "8e1", "apiGroup": "rbac.authorization.k8s.io" }])
+            );
+        }
+    }
 
     #[test]
     fn a_credential_is_a_user_with_one_binding_and_in_no_group() {

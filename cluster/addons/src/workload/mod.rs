@@ -6,10 +6,12 @@
 //!
 //! Always true: what a pod has already is kept; a pod without the label is not looked at; where workload identity is switched off again, the
 //! policy is still there and matches nothing.
+//!
+//! A pod that says that it uses an identity binding gets a token for that instead ([`crate::identity_bindings`]).
 
 use serde_json::{Value, json};
 
-use crate::{Addon, Edits, Place, health};
+use crate::{Addon, Edits, Place, health, identity_bindings::AUDIENCE as OF_BINDING};
 
 pub(crate) const WORKLOAD_IDENTITY: Addon = Addon {
     name: "workload-identity",
@@ -110,6 +112,13 @@ fn variables(place: &Place<'_>) -> Value {
                 own = pod(lifetime),
                 account = account(lifetime)
             )
+        },
+        {
+            "name": "audience",
+            "expression": format!(
+                "{} == 'true' ? '{OF_BINDING}' + variables.client : '{AUDIENCE}'",
+                pod("use-identity-binding")
+            )
         }
     ])
 }
@@ -147,8 +156,8 @@ fn containers() -> String {
 fn volume() -> String {
     let kind = "Object.spec.volumes";
     let token = format!(
-        "{kind}.projected.sources.serviceAccountToken{{path: '{FILE}', audience: '{AUDIENCE}', expirationSeconds: \
-         variables.lifetime}}"
+        "{kind}.projected.sources.serviceAccountToken{{path: '{FILE}', audience: variables.audience, \
+         expirationSeconds: variables.lifetime}}"
     );
     let volume = format!(
         "{kind}{{name: '{VOLUME}', projected: {kind}.projected{{defaultMode: 420, sources: \

@@ -105,6 +105,7 @@ fn nothing_yet() -> Observation {
         api: ApiSeen::default(),
         operations: Vec::new(),
         credentials: Vec::new(),
+        trusted: Vec::new(),
         balancers: Vec::new(),
         volumes: Vec::new(),
         volumes_there: None,

@@ -324,14 +324,25 @@ pub(crate) async fn until_granted(
     id: &str,
     granted: bool,
 ) -> Result<bool, ArmError> {
+    until(env, store, uid, |observed| {
+        observed.is_some_and(|observed| observed.credentials.contains(id)) == granted
+    })
+    .await
+}
+
+/// Waits, not for long, until what a loop has observed of its cluster is so. Whether it is.
+pub(crate) async fn until(
+    env: &Env,
+    store: &dyn Store,
+    uid: &str,
+    is_so: impl Fn(Option<&ObservedRecord>) -> bool + Send + Sync,
+) -> Result<bool, ArmError> {
     let own = key::observed(uid);
     let seen = async {
         loop {
             let (observed, revision) = list_records::<ObservedRecord>(store, &own).await?;
-            let works = observed
-                .iter()
-                .any(|(_, observed)| observed.value.credentials.contains(id));
-            if works == granted {
+            let observed = observed.first().map(|(_, observed)| &observed.value);
+            if is_so(observed) {
                 return Ok::<_, StoreError>(());
             }
             let mut changes = store.watch(&own, revision).await?;

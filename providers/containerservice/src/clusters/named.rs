@@ -31,7 +31,8 @@ pub(crate) fn identity_path(id: &str) -> Option<Scope> {
     path_of(id).map(|path| Scope::of(&path))
 }
 
-fn path_of(id: &str) -> Option<ResourcePath> {
+/// The id of an identity as a path; `None` for anything else.
+pub(crate) fn path_of(id: &str) -> Option<ResourcePath> {
     let path = ResourcePath::parse(id).ok()?;
     let is_one = path.resource_group.is_some()
         && path.parent.is_none()
@@ -121,7 +122,7 @@ impl ContainerService {
         Err(error.target(format!("properties.identityProfile.{KUBELET}.resourceId")))
     }
 
-    async fn identity_at(
+    pub(crate) async fn identity_at(
         &self,
         path: &ResourcePath,
     ) -> Result<Option<Stored<ManagedIdentityRecord>>, ArmError> {
@@ -148,7 +149,8 @@ impl ContainerService {
     }
 }
 
-fn key_of(path: &ResourcePath) -> String {
+/// The key of an identity's record.
+pub(crate) fn key_of(path: &ResourcePath) -> String {
     key::managed_identity(
         path.subscription.as_deref().unwrap_or_default(),
         path.resource_group.as_deref().unwrap_or_default(),

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     ContainerService,
     api_versions::API_VERSIONS,
-    children::{Child, Document},
+    children::{Asked, Child, Document},
 };
 
 pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
@@ -78,6 +78,8 @@ pub(crate) enum Maintenance {}
 
 impl Document for Maintenance {
     const KIND: &'static str = "maintenanceConfigurations";
+    // There is one of each name.
+    const MOST: usize = NAMES.len();
 
     fn tree() -> &'static Node {
         &TREE
@@ -93,7 +95,8 @@ impl Document for Maintenance {
         }
     }
 
-    fn complete(name: &str, properties: &mut Map<String, Value>, problems: &mut Problems) {
+    fn complete(asked: &Asked<'_>, properties: &mut Map<String, Value>, problems: &mut Problems) {
+        let name = asked.name;
         let Some(name) = NAMES.iter().find(|own| own.eq_ignore_ascii_case(name)) else {
             let message = format!(
                 "There is no maintenance configuration {}; use one of {}.",

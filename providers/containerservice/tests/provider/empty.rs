@@ -16,11 +16,8 @@ async fn there_is_none_and_it_says_so() {
         "managedClusters/c/privateLinkResources",
         "managedClusters/c/outboundNetworkDependenciesEndpoints",
         "managedClusters/c/meshUpgradeProfiles",
-        "managedClusters/c/trustedAccessRoleBindings",
-        "managedClusters/c/identityBindings",
         "managedClusters/c/managedNamespaces",
         "snapshots",
-        &format!("{location}/trustedAccessRoles"),
         &format!("{location}/meshRevisionProfiles"),
         &format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerService/snapshots"),
     ] {
@@ -33,8 +30,6 @@ async fn there_is_none_and_it_says_so() {
     }
     for (parent, kind) in [
         ("managedClusters/c/", "privateEndpointConnections"),
-        ("managedClusters/c/", "trustedAccessRoleBindings"),
-        ("managedClusters/c/", "identityBindings"),
         ("managedClusters/c/", "managedNamespaces"),
         ("", "snapshots"),
     ] {

@@ -5,6 +5,8 @@ mod access;
 #[cfg(test)]
 mod authentication;
 mod backups;
+#[cfg(test)]
+mod bindings;
 mod bodies;
 #[cfg(test)]
 mod commands;

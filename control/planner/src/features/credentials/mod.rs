@@ -1,11 +1,14 @@
-//! Credentials that were handed out: what is granted in the cluster is what their records say, and nothing else.
+//! Credentials that were handed out, and principals that are trusted with a cluster: what is granted in it is what their records say, and
+//! nothing else.
 //!
 //! Each has a binding of its own in the cluster. One that is taken back loses it as soon as anybody answers there; one that has ended by
 //! itself is refused by its certificate, and its binding goes with the next look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::CredentialKind;
+use control_records::ChildRecord;
+use jiff::Timestamp;
 
 use crate::{ApiEffect, Draft, Reach, Subject, Write, checks::Checks, feature::Feature};
 
@@ -23,6 +26,33 @@ pub struct CredentialsWish {
     pub granted: BTreeMap<String, CredentialKind>,
     /// Those that would still work by themselves and are not to.
     pub withdrawn: BTreeMap<String, CredentialKind>,
+    /// What trusted access role bindings give, by their names in lower case.
+    pub trusted: BTreeMap<String, TrustedGrant>,
+}
+
+/// What a trusted access role binding gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TrustedGrant {
+    /// Object id of the principal that gets it.
+    pub principal: String,
+    /// Its roles, as requests name them.
+    pub roles: BTreeSet<String>,
+    /// When the binding was last changed.
+    pub changed_at: Timestamp,
+}
+
+impl TrustedGrant {
+    /// Reads a binding; `None` for one that binds nobody.
+    fn of(record: &ChildRecord) -> Option<Self> {
+        let roles = record.properties["roles"].as_array().into_iter().flatten();
+        Some(Self {
+            principal: record.principal.clone()?,
+            roles: roles
+                .filter_map(|role| role.as_str().map(str::to_owned))
+                .collect(),
+            changed_at: record.system_data.modified_at,
+        })
+    }
 }
 
 fn wish(draft: &Draft<'_>) -> CredentialsWish {
@@ -38,6 +68,11 @@ fn wish(draft: &Draft<'_>) -> CredentialsWish {
             &mut wish.granted
         };
         of.insert(record.id.clone(), record.kind);
+    }
+    for record in &draft.seen.trusted {
+        if let Some(grant) = TrustedGrant::of(record) {
+            wish.trusted.insert(record.name.to_ascii_lowercase(), grant);
+        }
     }
     wish
 }
@@ -76,6 +111,10 @@ fn act(draft: &mut Draft<'_>) {
     }
     if let Some(set) = &seen.api.credentials {
         draft.observed.credentials = set.wish.granted.keys().cloned().collect();
+        let trusted = set.wish.trusted.iter();
+        draft.observed.trusted = trusted
+            .map(|(name, grant)| (name.clone(), grant.changed_at))
+            .collect();
     }
     for record in &seen.credentials {
         let over = record.has_expired(draft.now) && !seen.observed.credentials.contains(&record.id);

@@ -32,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) vnets: &'a [Vnet],
     /// The oldest version that the control plane runs, once it has run.
     pub(crate) running: Option<Version>,
+    /// Whether answers tell of the cluster, and so of each of its pools, as stopped.
+    pub(crate) shown_stopped: bool,
 }
 
 /// Which cluster, in the casing of the request.

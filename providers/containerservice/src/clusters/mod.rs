@@ -320,6 +320,9 @@ impl State {
             named: &self.named,
             vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
+            shown_stopped: self
+                .record()
+                .is_some_and(|record| power::is_stopped(record, observed)),
         }
     }
 }

@@ -98,6 +98,7 @@ pub(crate) fn put(
         ids: context.ids,
         mode: PoolMode::User,
         place: &place,
+        shown_stopped: context.shown_stopped,
     };
     let pools = pools(asked_pools, present, surroundings, &mut problems)?;
     for (index, pool) in pools.iter().enumerate() {

@@ -14,7 +14,7 @@ use control_records::{DecidedPool, DesiredPool};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    clusters::{network::default_max_pods, subnets::Place},
+    clusters::{network::default_max_pods, power::power_state, subnets::Place},
     formats::taint,
     properties::pool_members,
 };
@@ -29,6 +29,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) mode: PoolMode,
     /// Where it is put.
     pub(crate) place: &'a Place<'a>,
+    /// Whether answers tell of each pool of the cluster as stopped, because the cluster is.
+    pub(crate) shown_stopped: bool,
 }
 
 /// The pool with its canonical properties, and the spec that follows. `path` is where the properties stand in the body.
@@ -46,8 +48,7 @@ pub(crate) fn decide(
         draft.remove("osDiskSizeGB");
     }
     node_image(&mut draft, present, path, problems);
-    // Follows from what the cluster is to be.
-    draft.remove("powerState");
+    let stopped = is_to_stop(&mut draft, present, around);
     if let Some(present) = present {
         carry(pool_members(), &mut draft, present.body(), path, problems);
     }
@@ -79,6 +80,16 @@ pub(crate) fn decide(
             target("count"),
             format!(
                 "The system pool {} needs at least 1 node; only user pools may have 0.",
+                quote(name)
+            ),
+        );
+    }
+    if mode == PoolMode::System && stopped {
+        problems.add(
+            ErrorCode::OPERATION_NOT_ALLOWED,
+            target("powerState.code"),
+            format!(
+                "The system pool {} cannot be stopped; only user pools can. 'az aks stop' stops the whole cluster.",
                 quote(name)
             ),
         );
@@ -140,6 +151,9 @@ pub(crate) fn decide(
     ] {
         draft.insert(field.to_owned(), value);
     }
+    if stopped {
+        draft.insert("powerState".to_owned(), power_state(true));
+    }
     for (field, value) in [
         ("osDiskType", json!("Managed")),
         ("kubeletDiskType", json!("OS")),
@@ -156,6 +170,23 @@ pub(crate) fn decide(
         draft.entry(field).or_insert(value);
     }
     DesiredPool::new(Value::Object(draft), decided).map_err(ArmError::internal)
+}
+
+/// Whether the pool is to have no nodes for now; as before, where the request does not say. In a cluster that is stopped or starts, all pools are
+/// shown as stopped: what is sent back of that asks for nothing.
+fn is_to_stop(
+    draft: &mut Map<String, Value>,
+    present: Option<&DesiredPool>,
+    around: &Surroundings<'_>,
+) -> bool {
+    let asked = draft.remove("powerState");
+    let asked = asked.as_ref().and_then(|state| state["code"].as_str());
+    let before = present.map(|present| present.spec().stopped);
+    match asked {
+        Some("Stopped") if around.shown_stopped => before.unwrap_or(true),
+        Some(code) => code == "Stopped",
+        None => before.unwrap_or_default(),
+    }
 }
 
 /// Eight digits, as in AKS node names.

@@ -61,6 +61,7 @@ pub(crate) fn put_pool(
         plugin: present.spec().network.plugin,
         ids: context.ids,
         mode: PoolMode::User,
+        snapshots: context.snapshots,
         shown_stopped: context.shown_stopped,
     };
     let before = place.map(|place| &pools[place]);

@@ -10,13 +10,15 @@ use cluster_spec::{
     DEFAULT_VM_SIZE, PodNetworking, PoolMode, VM_SIZES, count_or_percent, node_image_version, vm_size,
 };
 use cluster_versions::{Offered, Version, VersionError, check_skew};
-use control_records::{DecidedPool, DesiredPool};
+use control_records::{DecidedPool, DesiredPool, SnapshotRecord};
 use serde_json::{Map, Value, json};
 
+use super::snapshot;
 use crate::{
     clusters::{network::default_max_pods, power::power_state, subnets::Place},
     formats::taint,
     properties::pool_members,
+    snapshots::named as snapshots,
 };
 
 /// What a pool's decision depends on beyond its own body.
@@ -29,6 +31,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) mode: PoolMode,
     /// Where it is put.
     pub(crate) place: &'a Place<'a>,
+    /// Snapshots that the request names.
+    pub(crate) snapshots: &'a snapshots::Named,
     /// Whether answers tell of each pool of the cluster as stopped, because the cluster is.
     pub(crate) shown_stopped: bool,
 }
@@ -47,7 +51,8 @@ pub(crate) fn decide(
     if draft.get("osDiskSizeGB").and_then(Value::as_i64) == Some(0) {
         draft.remove("osDiskSizeGB");
     }
-    node_image(&mut draft, present, path, problems);
+    let snapshot = snapshot::take(&mut draft, present, around, path, problems);
+    node_image(&mut draft, present, snapshot, path, problems);
     let stopped = is_to_stop(&mut draft, present, around);
     if let Some(present) = present {
         carry(pool_members(), &mut draft, present.body(), path, problems);
@@ -194,16 +199,20 @@ fn incarnation(ids: &dyn Ids) -> String {
     format!("{:08}", ids.uuid().as_u128() % 100_000_000)
 }
 
-/// The node image follows from the version; clients send back what they read.
+/// The node image follows from the version, or from the snapshot that the request names; clients send back what they read.
 fn node_image(
     draft: &mut Map<String, Value>,
     present: Option<&DesiredPool>,
+    snapshot: Option<&SnapshotRecord>,
     path: &str,
     problems: &mut Problems,
 ) {
     let Some(Value::String(asked)) = draft.remove("nodeImageVersion") else {
         return;
     };
+    if snapshot.is_some_and(|snapshot| snapshot.node_image_version == asked) {
+        return;
+    }
     if present.is_none_or(|present| asked != node_image_version(&present.spec().kubernetes_version)) {
         let now = present.map_or_else(String::new, |present| {
             format!(

@@ -453,7 +453,9 @@ impl Stamp {
             for pool in &spec.pools {
                 let ready = observed.ready_nodes.get(&pool.name).copied();
                 let off = turned_off(records, uid, Some(&pool.name)).len();
-                let wanted = pool.wanted().saturating_sub(u32::try_from(off).unwrap_or(u32::MAX));
+                let wanted = pool
+                    .wanted()
+                    .saturating_sub(u32::try_from(off).unwrap_or(u32::MAX));
                 if ready != Some(wanted) && spec.network.plugin != PodNetworking::None {
                     problems.push(format!(
                         "{name}: ready nodes of {}: {ready:?}, not {wanted}",

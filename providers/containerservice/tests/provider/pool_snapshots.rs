@@ -260,7 +260,9 @@ async fn a_node_image_that_is_gone_is_said_to_be() {
     // Another release, which has no 1.36.
     let stamp = Stamp::offering(Offered::new(["1.37.1"], None).unwrap()).await;
     for (key, found) in before.store.list("/").await.unwrap().0 {
-        stamp.write(control_store::Op::Put(key, found.value.to_vec())).await;
+        stamp
+            .write(control_store::Op::Put(key, found.value.to_vec()))
+            .await;
     }
     let answer = from(&stamp, "np3", SNAPSHOT, json!({})).await;
     refused(&answer, "OperationNotAllowed", SOURCE);

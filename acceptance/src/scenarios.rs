@@ -328,7 +328,7 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
         volumes::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("pools") {
-        pools::walk(journal, az, &clusters.kubenet)?;
+        pools::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("maintenance") {
         maintenance::walk(journal, az, &clusters.kubenet)?;

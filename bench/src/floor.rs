@@ -493,6 +493,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             removed: Default::default(),
             renewed: None,
             subnet: None,
+            stopped: false,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,

@@ -410,8 +410,8 @@ impl Stamp {
         let wanted: BTreeMap<&str, u32> = spec
             .pools
             .iter()
-            .filter(|pool| pool.count > 0 && !halted)
-            .map(|pool| (pool.name.as_str(), pool.count))
+            .filter(|pool| pool.wanted() > 0 && !halted)
+            .map(|pool| (pool.name.as_str(), pool.wanted()))
             .collect();
         if nodes != wanted {
             problems.push(format!("{name}: machines by pool {nodes:?}, wanted {wanted:?}"));
@@ -453,7 +453,9 @@ impl Stamp {
             for pool in &spec.pools {
                 let ready = observed.ready_nodes.get(&pool.name).copied();
                 let off = turned_off(records, uid, Some(&pool.name)).len();
-                let wanted = pool.count.saturating_sub(u32::try_from(off).unwrap_or(u32::MAX));
+                let wanted = pool
+                    .wanted()
+                    .saturating_sub(u32::try_from(off).unwrap_or(u32::MAX));
                 if ready != Some(wanted) && spec.network.plugin != PodNetworking::None {
                     problems.push(format!(
                         "{name}: ready nodes of {}: {ready:?}, not {wanted}",

@@ -334,6 +334,53 @@ async fn converged(player: &mut Player) -> Result<()> {
 }
 
 #[test]
+fn a_pool_is_stopped_and_comes_back_under_its_names() -> Result<()> {
+    run(async || {
+        let (mut player, uid) = settled().await?;
+        let pool = format!("{CLUSTER}/agentPools/np2");
+        put(
+            &mut player,
+            &pool,
+            json!({ "count": 2, "vmSize": "Standard_B2s" }),
+        )
+        .await?;
+        converged(&mut player).await?;
+        let names = |player: &Player| -> Vec<String> {
+            let nodes = player.stamp.world.nodes(&uid);
+            nodes.into_iter().map(|node| node.name).collect()
+        };
+        let there = names(&player);
+        ensure!(there.len() == 3, "{there:?}");
+        let power = |code: &str| json!({ "powerState": { "code": code } });
+        put(&mut player, &pool, power("Stopped")).await?;
+        // Whoever stops it need not live to see it.
+        for line in ["wait 5", "kill", "start"] {
+            player.command(line).await?;
+        }
+        converged(&mut player).await?;
+        let left = names(&player);
+        ensure!(left.len() == 1 && !left[0].contains("np2"), "{left:?}");
+        let shown = player.stamp.arm("GET", &pool, None).await?.body;
+        let properties = &shown["properties"];
+        ensure!(
+            properties["powerState"]["code"] == "Stopped"
+                && properties["count"] == 2
+                && properties["provisioningState"] == "Succeeded",
+            "{shown}"
+        );
+        // The cluster as a whole goes and comes; the pool stays as it is.
+        for line in ["power c1 off", "settle", "power c1 on", "settle"] {
+            player.command(line).await?;
+        }
+        ensure!(names(&player) == left, "{:?}", names(&player));
+        put(&mut player, &pool, power("Running")).await?;
+        converged(&mut player).await?;
+        ensure!(names(&player) == there, "{:?} of {there:?}", names(&player));
+        Ok(())
+    })
+}
+
+#[test]
 fn clusters_in_one_vnet_share_its_addresses_and_lead_to_each_other() -> Result<()> {
     run(async || {
         let mut player = Player::new(1).await?;

@@ -160,6 +160,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             removed: Default::default(),
             renewed: None,
             subnet: None,
+            stopped: false,
         }],
         disable_local_accounts: false,
         tier,

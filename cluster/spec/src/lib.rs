@@ -209,7 +209,7 @@ pub enum PodNetworking {
 pub struct PoolSpec {
     /// `[a-z][a-z0-9]{0,11}`.
     pub name: String,
-    /// How many nodes.
+    /// How many nodes it has when it is not stopped; see [`Self::wanted`].
     pub count: u32,
     /// ARM size name; see [`VmSize`].
     pub vm_size: String,
@@ -242,6 +242,16 @@ pub struct PoolSpec {
     /// The subnet of a tenant's VNET that its nodes are in; `None`: [`NetworkProfile::node_range`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Ipv4Net>,
+    /// Whether it has no nodes for now (`az aks nodepool stop`); [`Self::count`] says how many come with its start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}
+
+impl PoolSpec {
+    /// How many nodes are to be there: none while it is stopped.
+    pub fn wanted(&self) -> u32 {
+        if self.stopped { 0 } else { self.count }
+    }
 }
 
 fn one() -> u32 {

@@ -60,5 +60,6 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         removed: Default::default(),
         renewed: None,
         subnet: None,
+        stopped: false,
     }
 }

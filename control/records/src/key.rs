@@ -279,6 +279,15 @@ pub fn managed_identity(subscription: &str, group: &str, name: &str) -> String {
     format!("{prefix}{}/{}", folded(group), folded(name))
 }
 
+/// The key of a snapshot of an agent pool. With an empty name, the prefix of its group's; with an empty group, of the subscription's.
+pub fn snapshot(subscription: &str, group: &str, name: &str) -> String {
+    let prefix = format!("/snapshots/{}/", folded(subscription));
+    if group.is_empty() {
+        return prefix;
+    }
+    format!("{prefix}{}/{}", folded(group), folded(name))
+}
+
 /// Without regard to ASCII case, and without a slash.
 fn folded(text: &str) -> String {
     text.to_ascii_lowercase().replace('%', "%25").replace('/', "%2f")
@@ -384,6 +393,7 @@ mod tests {
             proptest::prop_assert_eq!(group("s", &a) == group("s", &b), same);
             proptest::prop_assert_eq!(cluster_name("s", "g", &a) == cluster_name("s", "g", &b), same);
             proptest::prop_assert_eq!(managed_identity("s", &a, "n") == managed_identity("s", &b, "n"), same);
+            proptest::prop_assert_eq!(snapshot("s", &a, "n") == snapshot("s", &b, "n"), same);
             proptest::prop_assert_eq!(Owner::group("s", &a) == Owner::group("s", &b), same);
             let scope = |name: &str| arm_access::Scope::of(&path(name));
             proptest::prop_assert_eq!(scope(&a) == scope(&b), same);

@@ -30,6 +30,7 @@
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
+//! | `/snapshots/{s}/{group}/{name}`, lower case | [`SnapshotRecord`]: what an agent pool was when it was taken |
 //! | `/usage` | [`usage::UsageRecord`]: how much the clusters of each subscription ask for |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
@@ -58,6 +59,7 @@ mod part;
 pub mod principal;
 pub mod requests;
 pub mod sign_in;
+mod snapshot;
 mod text;
 pub mod unknown;
 pub mod usage;
@@ -95,6 +97,7 @@ pub use principal::{
 };
 pub use requests::{Leaving, Reached, Requests};
 pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};
+pub use snapshot::SnapshotRecord;
 
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

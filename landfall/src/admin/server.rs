@@ -299,7 +299,7 @@ fn operation_status(operation: OperationRecord) -> OperationStatus {
 fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str) -> ClusterStatus {
     let stopped = cluster.spec().stopped;
     let pools = cluster.spec().pools.iter().filter(|_| !stopped);
-    let nodes_wanted = pools.map(|pool| pool.count).sum();
+    let nodes_wanted = pools.map(|pool| pool.wanted()).sum();
     let nodes_ready = observed.ready_nodes.values().sum();
     let bare = cluster.spec().network.plugin == PodNetworking::None && nodes_ready < nodes_wanted;
     let wished = cluster.spec().kubernetes_version.clone();

@@ -1,6 +1,6 @@
 //! Types of which a stamp has none, and says so: lists are empty, one that is asked for is not there, one that is to go is gone.
 //!
-//! Always true: what they hang on (cluster, group, location) is looked for first, so that an empty list is about something that is there.
+//! Always true: what they hang on (cluster, location) is looked for first, so that an empty list is about something that is there.
 //! Nothing outside a stamp is needed by a cluster: node images carry all that it is made of. There are no service meshes, and no private
 //! link service: a private cluster is reached in its own network.
 
@@ -83,12 +83,12 @@ pub(crate) const RESOLVE: Row = Row::read(
     },
 );
 
-/// One, below a cluster or in a group.
+/// One, below a cluster.
 pub(crate) const fn get(name: &'static str) -> Row {
     Row::read(Verb::Get, name, run_missing)
 }
 
-/// All, below a cluster or in a group.
+/// All, below a cluster.
 pub(crate) const fn list(name: &'static str) -> Row {
     Row::items(name, |provider, call| {
         Box::pin(async {
@@ -96,11 +96,6 @@ pub(crate) const fn list(name: &'static str) -> Row {
             Ok(Items::ById(Vec::new()))
         })
     })
-}
-
-/// All of a subscription.
-pub(crate) const fn list_all(name: &'static str) -> Row {
-    Row::items(name, |_, _| Box::pin(async { Ok(Items::ById(Vec::new())) })).at(Scope::Subscription)
 }
 
 /// All at a location.
@@ -114,7 +109,7 @@ const fn list_at_location(name: &'static str) -> Row {
     .at(Scope::Subscription)
 }
 
-/// To be gone, below a cluster or in a group: it is.
+/// To be gone, below a cluster: it is.
 pub(crate) const fn delete(name: &'static str) -> Row {
     Row::write(Verb::Delete, name, run_gone, run_gone)
 }
@@ -151,14 +146,9 @@ fn no(path: &ResourcePath, place: usize) -> ArmError {
 }
 
 impl ContainerService {
-    /// The cluster that it would hang on, or the group that it would be in.
+    /// The cluster that it would hang on.
     async fn find_holder(&self, path: &ResourcePath) -> Result<(), ArmError> {
-        let at = ClusterPath::of(path)?;
-        if path.types.len() > 1 {
-            self.need(at).await.map(drop)
-        } else {
-            self.group(at).await.map(drop)
-        }
+        self.need(ClusterPath::of(path)?).await.map(drop)
     }
 
     /// The location that the path names, which must be the stamp's.

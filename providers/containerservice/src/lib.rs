@@ -30,6 +30,7 @@ mod planned;
 mod pools;
 mod properties;
 mod records;
+mod snapshots;
 mod types;
 mod usages;
 mod versions;

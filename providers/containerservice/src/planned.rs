@@ -8,7 +8,7 @@ use arm_kernel::{
 use crate::{
     ContainerService,
     api_versions::API_VERSIONS,
-    empty::{delete, get, list, list_all},
+    empty::{delete, get, list},
 };
 
 type Type = ResourceType<ContainerService>;
@@ -26,8 +26,6 @@ pub(crate) const fn planned(path: &'static str, operations: &'static [Row]) -> T
 
 /// When namespaces came.
 const NAMESPACES_SINCE: &str = "2025-09-01";
-/// When snapshots came.
-const SNAPSHOTS_SINCE: &str = "2021-08-01";
 
 pub(crate) const NAMESPACES: Type = planned(
     "managedClusters/managedNamespaces",
@@ -38,16 +36,5 @@ pub(crate) const NAMESPACES: Type = planned(
         delete("ManagedNamespaces_Delete").since(NAMESPACES_SINCE),
         list("ManagedNamespaces_ListByManagedCluster").since(NAMESPACES_SINCE),
         Row::not_yet(Action("listCredential"), "ManagedNamespaces_ListCredential").since(NAMESPACES_SINCE),
-    ],
-);
-pub(crate) const SNAPSHOTS: Type = planned(
-    "snapshots",
-    &[
-        get("Snapshots_Get").since(SNAPSHOTS_SINCE),
-        Row::not_yet(Put, "Snapshots_CreateOrUpdate").since(SNAPSHOTS_SINCE),
-        Row::not_yet(Patch, "Snapshots_UpdateTags").since(SNAPSHOTS_SINCE),
-        delete("Snapshots_Delete").since(SNAPSHOTS_SINCE),
-        list("Snapshots_ListByResourceGroup").since(SNAPSHOTS_SINCE),
-        list_all("Snapshots_List").since(SNAPSHOTS_SINCE),
     ],
 );

@@ -5,7 +5,7 @@ use arm_wire::Response;
 
 use crate::{
     ContainerService, NAMESPACE, api_versions::API_VERSIONS, bindings, clusters, commands, empty, machines,
-    maintenance, planned, pools, usages, versions,
+    maintenance, planned, pools, snapshots, usages, versions,
 };
 
 type Row = Operation<ContainerService>;
@@ -24,7 +24,7 @@ impl Namespace for ContainerService {
         &maintenance::TYPE,
         &planned::NAMESPACES,
         &commands::RESULTS,
-        &planned::SNAPSHOTS,
+        &snapshots::TYPE,
         &bindings::trusted::TYPE,
         &bindings::trusted::ROLES,
         &bindings::identities::TYPE,

@@ -49,7 +49,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     for (name, text) in custom.annotations() {
         annotations[name] = json!(text);
     }
-    let nodes: u32 = spec.pools.iter().map(|pool| pool.count).sum();
+    let nodes: u32 = spec.pools.iter().map(|pool| pool.wanted()).sum();
     let labels = json!({ "k8s-app": "kube-dns" });
     let named = |name: &str| json!({ "name": name, "namespace": "kube-system" });
     let mut objects = vec![

@@ -157,6 +157,7 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         removed: decided.removed.clone(),
         renewed: decided.renewed,
         subnet: decided.subnet,
+        stopped: optional::<String>(body, "/powerState/code")?.as_deref() == Some("Stopped"),
     })
 }
 

@@ -135,7 +135,7 @@ impl ClusterRecord {
 }
 
 fn pool_body(spec: &PoolSpec) -> Value {
-    json!({
+    let mut body = json!({
         "name": spec.name,
         "count": spec.count,
         "vmSize": spec.vm_size,
@@ -148,5 +148,9 @@ fn pool_body(spec: &PoolSpec) -> Value {
             "maxSurge": spec.surge.to_string(),
             "maxUnavailable": spec.unavailable.to_string(),
         },
-    })
+    });
+    if spec.stopped {
+        body["powerState"] = json!({ "code": "Stopped" });
+    }
+    body
 }

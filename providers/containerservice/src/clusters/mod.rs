@@ -48,6 +48,7 @@ use crate::{
     pools::Node,
     properties::CLUSTER_SCHEMA,
     records::{ClusterPath, StoredCluster, cluster_etag},
+    snapshots::named as snapshots,
 };
 use draft::ClusterChange;
 use named::Named;
@@ -241,7 +242,9 @@ pub(crate) struct State {
     pub(crate) nodes: Vec<Node>,
     /// Identities that a body names.
     pub(crate) named: Named,
-    /// The keys of these, and as of when they are.
+    /// Snapshots that a body names.
+    pub(crate) snapshots: snapshots::Named,
+    /// The keys of these two, and as of when they are.
     pub(crate) named_at: BTreeMap<String, Revision>,
 }
 
@@ -277,6 +280,7 @@ impl State {
             running,
             nodes: Vec::new(),
             named: Named::default(),
+            snapshots: snapshots::Named::default(),
             named_at: BTreeMap::new(),
         })
     }
@@ -318,8 +322,12 @@ impl State {
             principal: context.info.principal,
             api_version: context.info.api_version,
             named: &self.named,
+            snapshots: &self.snapshots,
             vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
+            shown_stopped: self
+                .record()
+                .is_some_and(|record| power::is_stopped(record, observed)),
         }
     }
 }
@@ -373,6 +381,9 @@ impl Resource for Clusters {
         state: &mut State,
         mutation: Mutation<'_, Action>,
     ) -> Result<(), ArmError> {
+        if let Mutation::Put(body) = mutation {
+            provider.read_snapshots(state, body).await?;
+        }
         provider.read_identities(state, mutation).await
     }
 

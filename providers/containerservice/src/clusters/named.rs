@@ -158,7 +158,7 @@ pub(crate) fn key_of(path: &ResourcePath) -> String {
     )
 }
 
-/// The transaction, if the identities that it was decided by are as they were.
+/// The transaction, if the identities and snapshots that it was decided by are as they were.
 pub(super) fn resting_on(txn: Txn, named_at: &BTreeMap<String, Revision>) -> Txn {
     named_at
         .iter()

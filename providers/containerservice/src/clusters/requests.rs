@@ -308,6 +308,10 @@ fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<
     for pool in &record.spec().pools {
         match old.iter().find(|old| old.name == pool.name) {
             None => parts.push(format!("pool {} with {} nodes", pool.name, pool.count)),
+            Some(old) if old.stopped != pool.stopped => {
+                let done = if pool.stopped { "stopped" } else { "started" };
+                parts.push(format!("pool {} {done}", pool.name));
+            }
             Some(old) if old.count != pool.count => {
                 parts.push(format!(
                     "pool {} from {} to {} nodes",

@@ -27,6 +27,10 @@ mod lifecycle;
 mod maintenance;
 #[cfg(test)]
 mod nodes;
+#[cfg(test)]
+mod pool_power;
+#[cfg(test)]
+mod pool_snapshots;
 mod power;
 #[cfg(test)]
 mod properties;

@@ -190,6 +190,7 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         unavailable: 0,
         removed: Default::default(),
         renewed: None,
+        stopped: false,
         kubernetes_version: String::new(),
         ..pool.clone()
     }

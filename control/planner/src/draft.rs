@@ -103,8 +103,8 @@ impl<'a> Draft<'a> {
     /// Plans a write.
     pub(crate) fn write(&mut self, write: Write) {
         match &write {
-            Write::MarkMachine(machine) => {
-                self.marked.insert(machine.clone());
+            Write::MarkMachine(permit) => {
+                self.marked.insert(permit.machine().to_owned());
             }
             Write::Repair {
                 machine,

@@ -39,7 +39,7 @@ use draft::Draft;
 use feature::Feature;
 use features::{FEATURES, backup, checks, heal, instead, nodes};
 
-pub use disturb::SilentMachines;
+pub use disturb::{Permit, SilentMachines};
 pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
 pub use features::{
     configurations::inputs::{Frame, RendererVersions, addons_inputs, wish_inputs},
@@ -144,7 +144,7 @@ pub enum Write {
         image: String,
     },
     /// A machine is to go.
-    MarkMachine(String),
+    MarkMachine(Permit),
     /// A machine's disk is gone and it is to be made anew under its own name: it gets a new one-time token.
     RenewToken(String),
     /// A step of a repair begins, ends or is held back.

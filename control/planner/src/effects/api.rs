@@ -3,7 +3,7 @@
 use cluster_api::{ServiceWish, VolumeWish};
 
 use super::subject::Subject;
-use crate::features::credentials::CredentialsWish;
+use crate::{Permit, features::credentials::CredentialsWish};
 
 /// An effect on what a cluster's API holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ pub enum ApiEffect {
     /// Cordon a node and evict its pods once.
     Drain {
         /// Whose node.
-        machine: String,
+        machine: Permit,
         /// The node.
         node: String,
     },

@@ -11,6 +11,7 @@ use control_records::{Part, Role};
 use crate::{
     ApiEffect, Draft, Machine, Reach, Subject, UnknownMachines, Write,
     checks::{Checks, Stage},
+    disturb::Disturb,
     feature::Feature,
     view::{
         control_plane::{allows_nodes_of, formed},
@@ -66,7 +67,7 @@ fn record(draft: &mut Draft<'_>) {
             if !draft.has_room(2) {
                 break;
             }
-            draft.write(Write::MarkMachine(id.to_owned()));
+            draft.mark(Disturb::Retire { id });
         }
         if !allowed {
             // What the control plane is waited for with is told where it is taken on.
@@ -113,7 +114,7 @@ fn record(draft: &mut Draft<'_>) {
         {
             draft.wait(format!("removing pool {pool}"));
             if draft.has_room(2) {
-                draft.write(Write::MarkMachine(id.clone()));
+                draft.mark(Disturb::Retire { id });
             }
         }
     }

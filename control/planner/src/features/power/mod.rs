@@ -19,6 +19,7 @@ use control_records::Part;
 use crate::{
     Draft, FabricEffect, Machine, Presence, Reach, Subject, Write,
     checks::{Checks, Stage},
+    disturb::Disturb,
     feature::{Feature, Instead},
     nodes,
     view::machines::{part_of, staying, wants_look},
@@ -74,8 +75,9 @@ fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     match machine.presence {
         // The look tells.
         Presence::Unknown => draft.wait_or_adopt(true, format!("stopping {label}")),
-        Presence::Running | Presence::Partial => draft.act(
-            FabricEffect::StopMachine(id.to_owned()),
+        Presence::Running | Presence::Partial => draft.disturb(
+            Disturb::TurnOff { id },
+            FabricEffect::StopMachine,
             format!("stopping {label}"),
         ),
         Presence::Stopped if keeps_its_disk(machine) => {}
@@ -96,11 +98,10 @@ fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
 }
 
 fn wipe(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
-    draft.act(
-        FabricEffect::WipeMachine {
-            machine: id.to_owned(),
-            at: draft.desired.modified_at,
-        },
+    let at = draft.desired.modified_at;
+    draft.disturb(
+        Disturb::TurnOff { id },
+        |machine| FabricEffect::WipeMachine { machine, at },
         format!("removing {}", machine.label()),
     );
 }

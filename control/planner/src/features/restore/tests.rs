@@ -457,7 +457,9 @@ fn whoever_restores_goes_first_and_the_others_follow_when_it_has() {
                     .effects
                     .into_iter()
                     .filter_map(|effect| match effect {
-                        Effect::Config(ConfigEffect::Render { machine, .. }) => Some(machine),
+                        Effect::Config(ConfigEffect::Render { machine, .. }) => {
+                            Some(machine.machine().to_owned())
+                        }
                         _ => None,
                     }),
             );

@@ -6,8 +6,8 @@ use control_records::{ClusterRecord, Event, EventKind, ObservedRecord, Work};
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, UnknownMachines,
-    Write, feature::Instead, gaps, messages,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, Subject, UnknownMachines, Write,
+    feature::Instead, gaps,
 };
 
 /// A plan being made.
@@ -230,29 +230,5 @@ impl<'a> Draft<'a> {
             Some(Rc::new(frame))
         });
         frame.clone()
-    }
-
-    pub(crate) fn finish(mut self) -> Plan {
-        self.observed.v = 2;
-        self.observed.step = messages::step(&self);
-        self.observed.problem = messages::problem(&self)
-            .or_else(|| messages::addons(&self))
-            .or_else(|| messages::volumes(&self));
-        let observed_changed = self.observed != self.seen.observed && !self.writes.contains(&Write::Forget);
-        debug_assert!(
-            self.events.is_empty() || observed_changed || !self.writes.is_empty(),
-            "told of nothing that changes: {:?}",
-            self.events
-        );
-        Plan {
-            observed_changed,
-            events: self.events,
-            writes: self.writes,
-            observed: self.observed,
-            effects: self.effects,
-            waits: self.waits,
-            unfinished: self.unfinished,
-            look_again: self.look_again,
-        }
     }
 }

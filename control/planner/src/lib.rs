@@ -25,6 +25,7 @@ mod draft;
 mod effects;
 mod feature;
 mod features;
+mod finish;
 mod gaps;
 mod history;
 mod messages;
@@ -39,15 +40,14 @@ use draft::Draft;
 use feature::Feature;
 use features::{FEATURES, backup, checks, heal, instead, nodes};
 
-pub use disturb::{Permit, SilentMachines};
-pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
+pub use disturb::Permit;
+pub use effects::{ApiEffect, ConfigEffect, CredentialsWish, Effect, FabricEffect, Subject};
 pub use features::{
-    configurations::inputs::{Frame, RendererVersions, addons_inputs, wish_inputs},
-    credentials::CredentialsWish,
+    configurations::inputs::{Frame, addons_inputs, wish_inputs},
     heal::{
         HealPolicy,
-        ailment::{Ailment, Symptom},
         health::Health,
+        symptom::{Ailment, Symptom},
     },
     network::routes,
     nodes::placement::{NODE_OFFSET, node_name},
@@ -55,11 +55,11 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, StampRanges, UnknownMachines,
-    VolumeThere,
+    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
+    StampRanges, UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
-pub use view::control_plane::{ControlPlane, member};
+pub use view::recorded::{ControlPlane, member};
 
 use std::{net::Ipv4Addr, time::Duration};
 

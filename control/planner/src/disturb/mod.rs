@@ -14,7 +14,6 @@ mod permit;
 mod repairs;
 
 pub use permit::Permit;
-pub use repairs::SilentMachines;
 pub(crate) use repairs::{Kind, preserved};
 
 use control_records::{RepairStep, Role};

@@ -2,8 +2,8 @@
 
 use cluster_api::{ServiceWish, VolumeWish};
 
-use super::subject::Subject;
-use crate::{Permit, features::credentials::CredentialsWish};
+use super::{credentials::CredentialsWish, subject::Subject};
+use crate::Permit;
 
 /// An effect on what a cluster's API holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

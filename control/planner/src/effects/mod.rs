@@ -6,11 +6,13 @@
 
 mod api;
 mod config;
+mod credentials;
 mod fabric;
 mod subject;
 
 pub use api::ApiEffect;
 pub use config::ConfigEffect;
+pub use credentials::CredentialsWish;
 pub use fabric::FabricEffect;
 pub use subject::Subject;
 

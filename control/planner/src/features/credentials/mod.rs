@@ -3,11 +3,7 @@
 //! Each has a binding of its own in the cluster. One that is taken back loses it as soon as anybody answers there; one that has ended by
 //! itself is refused by its certificate, and its binding goes with the next look.
 
-use std::collections::BTreeMap;
-
-use cluster_spec::CredentialKind;
-
-use crate::{ApiEffect, Draft, Reach, Subject, Write, checks::Checks, feature::Feature};
+use crate::{ApiEffect, CredentialsWish, Draft, Reach, Subject, Write, checks::Checks, feature::Feature};
 
 pub(crate) const FEATURE: Feature = Feature {
     record,
@@ -15,15 +11,6 @@ pub(crate) const FEATURE: Feature = Feature {
     checks,
     ..Feature::named("credentials")
 };
-
-/// What credentials may, by their ids.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CredentialsWish {
-    /// Those that are to work.
-    pub granted: BTreeMap<String, CredentialKind>,
-    /// Those that would still work by themselves and are not to.
-    pub withdrawn: BTreeMap<String, CredentialKind>,
-}
 
 fn wish(draft: &Draft<'_>) -> CredentialsWish {
     let off = draft.desired.spec().disable_local_accounts;

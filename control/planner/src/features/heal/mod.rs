@@ -23,6 +23,7 @@ use jiff::Timestamp;
 pub(crate) mod ailment;
 pub(crate) mod health;
 mod repair;
+pub(crate) mod symptom;
 
 use ailment::KUBELET;
 

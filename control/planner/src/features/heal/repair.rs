@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::{
     Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write,
     disturb::Disturb,
-    view::{control_plane::formed, rotation},
+    view::{recorded::formed, rotation},
 };
 
 /// Does the step that was written down at that time, and writes down that it is done.

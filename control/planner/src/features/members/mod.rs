@@ -12,8 +12,8 @@ use crate::{
     disturb::Disturb,
     feature::Feature,
     features::addresses::Leases,
-    view::control_plane::{all_healthy, formed, healthy, membership, split, staying, target},
-    view::machines::member_index,
+    view::control_plane::{all_healthy, healthy, membership, split, staying, target},
+    view::{machines::member_index, recorded::formed},
 };
 
 pub(crate) const FEATURE: Feature = Feature {

@@ -14,8 +14,9 @@ use crate::{
     disturb::Disturb,
     feature::Feature,
     view::{
-        control_plane::{allows_nodes_of, formed},
+        control_plane::allows_nodes_of,
         machines::{counts, index_in, is_current, joined, part_of},
+        recorded::formed,
     },
     wish_inputs,
 };

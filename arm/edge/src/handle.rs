@@ -19,6 +19,7 @@ use crate::{
     Edge, Inner,
     answer::{self, Answer, Failure, Told},
     body, compress, graph, metadata, published, query,
+    written::Written,
 };
 
 /// The address of the other end, put into the request by the listener.
@@ -392,13 +393,6 @@ struct Seen {
     written: Option<Written>,
     /// Whether it asks how an operation goes.
     poll: bool,
-}
-
-/// A request that changes something or hands out credentials, for the activity log.
-pub(crate) struct Written {
-    pub(crate) action: String,
-    pub(crate) scope: String,
-    pub(crate) subscription: Option<String>,
 }
 
 /// Whether a request is answered already.

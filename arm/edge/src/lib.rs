@@ -20,6 +20,7 @@ mod published;
 mod query;
 mod serve;
 mod strangers;
+mod written;
 
 use std::sync::{Arc, OnceLock};
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, Subject, UnknownMachines, Write,
-    feature::Instead, gaps,
+    gaps,
 };
 
 /// A plan being made.
@@ -16,8 +16,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) seen: &'a Observation,
     pub(crate) policy: &'a Policy,
     pub(crate) now: Timestamp,
-    /// How the cluster is to be other than there and serving, if so.
-    pub(crate) instead: Option<&'static Instead>,
+    /// Whether the cluster is to be there and serving.
+    pub(crate) served: bool,
     pub(crate) writes: Vec<Write>,
     pub(crate) observed: ObservedRecord,
     pub(crate) events: Vec<Event>,
@@ -42,14 +42,14 @@ impl<'a> Draft<'a> {
         seen: &'a Observation,
         policy: &'a Policy,
         now: Timestamp,
-        instead: Option<&'static Instead>,
+        served: bool,
     ) -> Self {
         Self {
             desired,
             seen,
             policy,
             now,
-            instead,
+            served,
             writes: Vec::new(),
             observed: seen.observed.clone(),
             events: Vec::new(),

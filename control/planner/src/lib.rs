@@ -283,13 +283,14 @@ pub fn is_served(desired: &ClusterRecord) -> bool {
 
 /// Plans.
 pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: Timestamp) -> Plan {
-    let mut draft = Draft::new(desired, seen, policy, now, instead(desired));
-    match draft.instead {
+    let instead = instead(desired);
+    let mut draft = Draft::new(desired, seen, policy, now, instead.is_none());
+    match instead {
         Some(instead) => (instead.plan)(&mut draft),
         None => reach(&mut draft),
     }
-    let checks = checks(&draft);
-    if draft.instead.is_none() {
+    let checks = checks(&draft, instead);
+    if draft.served {
         parts::generation(&mut draft, &checks);
     }
     parts::reached(&mut draft, &checks);

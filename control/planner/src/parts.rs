@@ -26,7 +26,7 @@ pub(crate) fn reached(draft: &mut Draft<'_>, checks: &Checks) {
         draft.observed.reached.clear();
         return;
     }
-    if draft.instead.is_some() {
+    if !draft.served {
         return;
     }
     let leaving = &draft.desired.requests.leaving;

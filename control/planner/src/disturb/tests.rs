@@ -93,7 +93,7 @@ fn a_preserved_machine_is_not_repaired_for_the_asking_and_goes_with_its_cluster(
     let id = ideal.nodes_of("a")[0].clone();
     let machine = ideal.seen.machines.get_mut(&id).unwrap();
     machine.record.healing.preserve = Some("evidence".to_owned());
-    let draft = Draft::new(&ideal.desired, &ideal.seen, &ideal.policy, ideal.now, None);
+    let draft = Draft::new(&ideal.desired, &ideal.seen, &ideal.policy, ideal.now, true);
     let (id, machine) = (id.as_str(), &ideal.seen.machines[&id]);
     assert_eq!(
         draft.may(Disturb::Order { id, machine }),

@@ -42,7 +42,7 @@ pub use identity_directory::{
 pub use keys::{KeyError, SigningKey};
 pub use keys_api::{IDENTITY_API_VERSIONS, IDENTITY_NAMESPACE, IdentityApi};
 pub use principals::{IdentityError, NewPrincipal, create_principal, find_principal};
-pub use ring::{Listed, RingError, Rotated, SigningKeys, Wish};
+pub use ring::{Listed, RingError, Rotated, SigningKeys, TOKEN_LIFETIME, Wish};
 pub use service::{Caller, TokenService};
 pub use shape::{IdentityConfig, Shape};
-pub use tokens::{TOKEN_LIFETIME, TokenError};
+pub use tokens::TokenError;

@@ -21,8 +21,10 @@ use control_store::{Store, StoreError, Txn, get_record, put_record};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{KeyError, SigningKey, TOKEN_LIFETIME};
+use crate::{KeyError, SigningKey};
 
+/// Lifetime of access tokens and id tokens. No token that we sign is valid for longer.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// A key signs for so long.
 const PERIOD: Duration = Duration::from_secs(90 * 86_400);
 /// It is published for so long before.

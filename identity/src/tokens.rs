@@ -3,7 +3,7 @@
 //! Always true: a token is signed by one of our keys, names our issuer, the tenant and an audience of ours, and is valid for an hour, unless
 //! its principal is removed or disabled, or all earlier tokens of the principal were revoked.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arm_wire::{Principal, PrincipalKind};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,10 +15,8 @@ use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{SigningKeys, keys::ALGORITHM, secret::random, shape::Shape};
+use crate::{SigningKeys, TOKEN_LIFETIME, keys::ALGORITHM, secret::random, shape::Shape};
 
-/// Lifetime of access tokens and id tokens. No token that we sign is valid for longer.
-pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// Longer tokens are refused unread.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Groups in a token. A token of a principal with more groups only states that there are some: a header must hold the token.

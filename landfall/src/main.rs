@@ -13,6 +13,7 @@ mod doctor;
 mod graph;
 mod host;
 mod images;
+mod limits;
 mod log_file;
 mod packages;
 mod places;

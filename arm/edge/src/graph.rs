@@ -12,9 +12,8 @@ use identity_graph::{GraphError, ROOT, Request, Route, VERSION};
 use crate::{
     Edge, EdgeConfig,
     answer::{self, insert},
-    body,
-    handle::Written,
-    query,
+    body, query,
+    written::Written,
 };
 
 /// As for ARM.

@@ -20,6 +20,7 @@ use crate::{
     answer::{self, Answer, Failure, Told},
     body, compress, graph, metadata, published, query,
     tally::Client,
+    written::Written,
 };
 
 /// The address of the other end, put into the request by the listener.
@@ -401,13 +402,6 @@ struct Seen {
     operation: Option<(&'static str, &'static str)>,
     /// Whether it asks how an operation goes.
     poll: bool,
-}
-
-/// A request that changes something or hands out credentials, for the activity log.
-pub(crate) struct Written {
-    pub(crate) action: String,
-    pub(crate) scope: String,
-    pub(crate) subscription: Option<String>,
 }
 
 /// Whether a request is answered already.

@@ -21,6 +21,7 @@ mod query;
 mod serve;
 mod strangers;
 mod tally;
+mod written;
 
 use std::sync::{Arc, OnceLock};
 

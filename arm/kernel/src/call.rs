@@ -7,8 +7,8 @@ use arm_wire::{ArmError, ErrorCode, Principal, Request};
 use async_trait::async_trait;
 
 use crate::{
+    Gate,
     activity::{ActivityLog, ServiceLog},
-    types::Gate,
 };
 
 /// Permissions. Checked once for each request, before its provider sees it, and by providers for resources that a body names beside

@@ -22,13 +22,16 @@ mod activity;
 mod call;
 mod document;
 mod filter;
+mod gate;
 mod group_reaper;
 mod kept;
 mod list;
+mod mode;
 pub mod odata;
 pub mod operations;
 mod preconditions;
 mod provider;
+mod query;
 mod registry;
 mod request;
 mod resource;
@@ -42,20 +45,23 @@ pub use activity::{Activity, ActivityLog, ServiceLog, StoreLog};
 pub use call::{AccessControl, AllowAll, Authorizer, Call, Change, Locks, NoLocks};
 pub use document::operations_document;
 pub use filter::{FIELDS, Filter};
+pub use gate::Gate;
 pub use group_reaper::{GROUP_DELETION, GroupReaper};
 pub use kept::{Keeper, Kept, Shown, Text};
 pub use list::{Items, PAGE, expands};
+pub use mode::Mode;
 pub use preconditions::etag;
 pub use provider::{Namespace, Provider, Route, routes};
+pub use query::Query;
 pub use registry::{GENERIC, Registry, Target};
 pub use request::{RequestInfo, scope_of};
 pub use resource::{
-    Context, Decision, Host, Mode, Mutation, Presence, Purpose, Resource, Written, act, delete, delete_each,
-    get, put, store_error, write,
+    Context, Decision, Host, Mutation, Presence, Purpose, Resource, Written, act, delete, delete_each, get,
+    put, store_error, write,
 };
 pub use tags::{MAX_TAGS, TAGS, Tagged, Tags, TagsWish, check_tag, patch_tags, read_tags, tags_at};
 pub use text::quote;
 pub use types::{
-    DeleteMembers, Gate, Handler, List, ListMembers, Members, Operation, OperationResult, Query,
-    ResourceType, Run, RunTags, Scope, Shape, Tell, Told, Verb,
+    DeleteMembers, Handler, List, ListMembers, Members, Operation, OperationResult, ResourceType, Run,
+    RunTags, Scope, Shape, Tell, Told, Verb,
 };

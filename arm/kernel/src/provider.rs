@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
-    Call, Mode, TagsWish,
+    Call, Gate, Mode, Query, TagsWish,
     kept::Text,
     list::{Items, Listed, check_query, page, text_page},
     request::scope_of,
-    types::{Gate, Handler, Operation, OperationResult, Query, ResourceType, Run, Scope, Tell, Verb},
+    types::{Handler, Operation, OperationResult, ResourceType, Run, Scope, Tell, Verb},
 };
 
 /// What a crate writes to be a provider: its namespace and its list of types.

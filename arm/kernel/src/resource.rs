@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    Call, activity,
+    Call, Mode, activity,
     kept::{self, Keeper, Shown},
     list::Items,
     preconditions::{check_change, check_put},
@@ -179,15 +179,6 @@ pub trait Resource: Send + Sync + 'static {
 
     /// The long-running operation that carries the change out; `None` where it is done once it is written.
     fn operation(change: &Self::Change) -> Option<&str>;
-}
-
-/// Whether a decision is also carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// It is written.
-    Commit,
-    /// It is only answered.
-    Preview,
 }
 
 /// A decision and what it went by.

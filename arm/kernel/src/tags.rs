@@ -7,9 +7,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    Call, quote,
+    Call, Mode, quote,
     request::RequestInfo,
-    resource::{Context, Decision, Host, Kind, Mode, Presence, Purpose, Resource, write_with},
+    resource::{Context, Decision, Host, Kind, Presence, Purpose, Resource, write_with},
     schema::{Node, Pattern, Problems, Table, clean},
     types::{Operation, Verb},
 };

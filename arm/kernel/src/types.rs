@@ -6,7 +6,7 @@ use arm_wire::{ArmError, Response};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{Call, Mode, TagsWish, kept::Text, list::Items, schema::Schema};
+use crate::{Call, Gate, Mode, Query, TagsWish, kept::Text, list::Items, schema::Schema};
 
 /// Answers one call. In a row: `|provider, call| Box::pin(provider.get_cluster(call))`.
 pub type Run<P> = for<'a> fn(&'a P, &'a Call) -> BoxFuture<'a, Result<Response, ArmError>>;
@@ -84,47 +84,6 @@ pub enum Tell<P: 'static> {
     One(Told<P, Arc<Text>>),
     /// Of all items of a list; the kernel filters them and makes pages of them.
     All(Told<P, Vec<Arc<Text>>>),
-}
-
-/// Who may ask for an operation. Whatever it says, a valid token is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// Who may do the row's action at the path's scope.
-    Action,
-    /// Everybody: what is told is the same at every stamp, or what everybody who comes here has to know.
-    Anybody,
-    /// Who may do anything at all at the path's scope, above or below.
-    Reaches,
-    /// A list for those who may do anything at all at the scope, above or below: it shows them the items that they may do the row's
-    /// action with.
-    Items,
-    /// The same of a list of resources of many types: each needs the reading of its own type.
-    ItemsByType,
-    /// A list for everybody, which shows the items that they may do anything at all at, above or below.
-    ItemsReached,
-}
-
-/// What the `$` parameters of an operation's query may say. One that is not named here is refused by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Query {
-    /// The fields that `$filter` may compare, of [`crate::FIELDS`]; without any, there is no `$filter`.
-    pub filter: &'static [&'static str],
-    /// Whether there is a `$filter` that the handler reads itself.
-    pub own_filter: bool,
-    /// Whether there is a `$select`, which the handler reads.
-    pub select: bool,
-    /// The values that `$expand` may have, separated by commas; without any, there is no `$expand`.
-    pub expand: &'static [&'static str],
-}
-
-impl Query {
-    /// No `$` parameters.
-    pub const NONE: Self = Self {
-        filter: &[],
-        own_filter: false,
-        select: false,
-        expand: &[],
-    };
 }
 
 /// Who answers an operation.

@@ -128,7 +128,7 @@ pub(crate) async fn compose(
                 }
                 directory::new_machine(txn, uid, &machine)
             }
-            Write::MarkMachine(id) => change_machine(txn, basis, id, |machine| {
+            Write::MarkMachine(permit) => change_machine(txn, basis, permit.machine(), |machine| {
                 Ok(MachineRecord {
                     deleting: true,
                     ..machine

@@ -132,21 +132,24 @@ async fn fabric(shared: &Shared) -> Result<(), SweepError> {
             .await?;
     }
     let mut serving = Vec::new();
-    for id in &inventory.kept_disks {
-        if let Some((_, machine)) = directory::machine(store, id.as_str()).await?
+    for disk in &inventory.kept_disks {
+        if let Some((_, machine)) = directory::machine(store, disk.machine.as_str()).await?
             && machine.value.healing.step == RepairStep::None
         {
-            serving.push(id.clone());
+            serving.push(disk);
         }
     }
-    for id in serving {
-        // It was made anew and has served for a while: what it had before is not needed any more.
+    for disk in serving {
+        // It was made anew and has served for a while: what it had before is not needed any more. What was set aside since the fabric was
+        // listed stays.
+        let (machine, name) = (disk.machine.as_str(), disk.to_string());
         tracing::info!(
-            machine = id.as_str(),
-            "deleting the kept disk of a machine that serves again"
+            machine,
+            disk = name,
+            "deleting a kept disk of a machine that serves again"
         );
-        if let Err(error) = bounded(shared, deps.fabric.delete_kept_disk(&id)).await {
-            tracing::warn!(machine = id.as_str(), "a kept disk stays for now: {error}");
+        if let Err(error) = bounded(shared, deps.fabric.delete_kept_disk(disk)).await {
+            tracing::warn!(machine, disk = name, "a kept disk stays for now: {error}");
         }
     }
     for id in strange() {

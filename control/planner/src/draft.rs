@@ -2,12 +2,12 @@
 
 use std::{cell::OnceCell, collections::BTreeSet, rc::Rc, time::Duration};
 
-use control_records::{ClusterRecord, Event, EventKind, ObservedRecord, Work};
+use control_records::{ClusterRecord, Event, EventKind, Milestone, ObservedRecord, Work};
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, UnknownMachines,
-    Write, feature::Instead, gaps, messages,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, Subject, UnknownMachines, Write,
+    gaps,
 };
 
 /// A plan being made.
@@ -16,8 +16,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) seen: &'a Observation,
     pub(crate) policy: &'a Policy,
     pub(crate) now: Timestamp,
-    /// How the cluster is to be other than there and serving, if so.
-    pub(crate) instead: Option<&'static Instead>,
+    /// Whether the cluster is to be there and serving.
+    pub(crate) served: bool,
     pub(crate) writes: Vec<Write>,
     pub(crate) observed: ObservedRecord,
     pub(crate) events: Vec<Event>,
@@ -42,14 +42,14 @@ impl<'a> Draft<'a> {
         seen: &'a Observation,
         policy: &'a Policy,
         now: Timestamp,
-        instead: Option<&'static Instead>,
+        served: bool,
     ) -> Self {
         Self {
             desired,
             seen,
             policy,
             now,
-            instead,
+            served,
             writes: Vec::new(),
             observed: seen.observed.clone(),
             events: Vec::new(),
@@ -103,8 +103,8 @@ impl<'a> Draft<'a> {
     /// Plans a write.
     pub(crate) fn write(&mut self, write: Write) {
         match &write {
-            Write::MarkMachine(machine) => {
-                self.marked.insert(machine.clone());
+            Write::MarkMachine(permit) => {
+                self.marked.insert(permit.machine().to_owned());
             }
             Write::Repair {
                 machine,
@@ -185,11 +185,8 @@ impl<'a> Draft<'a> {
         self.look_again = Some(self.look_again.map_or(at, |before| before.min(at)));
     }
 
-    pub(crate) fn milestone(&mut self, name: &str) {
-        self.observed
-            .milestones
-            .entry(name.to_owned())
-            .or_insert(self.now);
+    pub(crate) fn milestone(&mut self, milestone: Milestone) {
+        self.observed.came_about(milestone, self.now);
     }
 
     /// Tells what happened, once: together with a write of this plan or with a change of `observed` that keeps the next
@@ -230,29 +227,5 @@ impl<'a> Draft<'a> {
             Some(Rc::new(frame))
         });
         frame.clone()
-    }
-
-    pub(crate) fn finish(mut self) -> Plan {
-        self.observed.v = 2;
-        self.observed.step = messages::step(&self);
-        self.observed.problem = messages::problem(&self)
-            .or_else(|| messages::addons(&self))
-            .or_else(|| messages::volumes(&self));
-        let observed_changed = self.observed != self.seen.observed && !self.writes.contains(&Write::Forget);
-        debug_assert!(
-            self.events.is_empty() || observed_changed || !self.writes.is_empty(),
-            "told of nothing that changes: {:?}",
-            self.events
-        );
-        Plan {
-            observed_changed,
-            events: self.events,
-            writes: self.writes,
-            observed: self.observed,
-            effects: self.effects,
-            waits: self.waits,
-            unfinished: self.unfinished,
-            look_again: self.look_again,
-        }
     }
 }

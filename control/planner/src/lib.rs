@@ -25,6 +25,7 @@ mod draft;
 mod effects;
 mod feature;
 mod features;
+mod finish;
 mod gaps;
 mod history;
 mod messages;
@@ -39,15 +40,14 @@ use draft::Draft;
 use feature::Feature;
 use features::{FEATURES, backup, checks, heal, instead, nodes};
 
-pub use disturb::SilentMachines;
-pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
+pub use disturb::Permit;
+pub use effects::{ApiEffect, ConfigEffect, CredentialsWish, Effect, FabricEffect, Subject, TrustedGrant};
 pub use features::{
-    configurations::inputs::{Frame, RendererVersions, addons_inputs, wish_inputs},
-    credentials::{CredentialsWish, TrustedGrant},
+    configurations::inputs::{Frame, addons_inputs, wish_inputs},
     heal::{
         HealPolicy,
-        ailment::{Ailment, Symptom},
         health::Health,
+        symptom::{Ailment, Symptom},
     },
     network::routes,
     nodes::placement::{NODE_OFFSET, node_name},
@@ -55,18 +55,18 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, StampRanges, UnknownMachines,
-    VolumeThere,
+    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
+    StampRanges, UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
-pub use view::control_plane::{ControlPlane, member};
+pub use view::recorded::{ControlPlane, member};
 
 use std::{net::Ipv4Addr, time::Duration};
 
 use cluster_api::ClaimRef;
 use control_records::{
-    ClusterRecord, Event, Healing, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
-    Progress, Role, Work,
+    ClusterRecord, Event, Healing, Milestone, OPERATION_BOUND, ObservedRecord, OperationError,
+    OperationStatus, Progress, Role, Work,
 };
 use jiff::Timestamp;
 
@@ -144,7 +144,7 @@ pub enum Write {
         image: String,
     },
     /// A machine is to go.
-    MarkMachine(String),
+    MarkMachine(Permit),
     /// A machine's disk is gone and it is to be made anew under its own name: it gets a new one-time token.
     RenewToken(String),
     /// A step of a repair begins, ends or is held back.
@@ -283,13 +283,14 @@ pub fn is_served(desired: &ClusterRecord) -> bool {
 
 /// Plans.
 pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: Timestamp) -> Plan {
-    let mut draft = Draft::new(desired, seen, policy, now, instead(desired));
-    match draft.instead {
+    let instead = instead(desired);
+    let mut draft = Draft::new(desired, seen, policy, now, instead.is_none());
+    match instead {
         Some(instead) => (instead.plan)(&mut draft),
         None => reach(&mut draft),
     }
-    let checks = checks(&draft);
-    if draft.instead.is_none() {
+    let checks = checks(&draft, instead);
+    if draft.served {
         parts::generation(&mut draft, &checks);
     }
     parts::reached(&mut draft, &checks);
@@ -303,9 +304,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: T
 fn reach(draft: &mut Draft<'_>) {
     draft
         .observed
-        .milestones
-        .entry("accepted".to_owned())
-        .or_insert(draft.desired.created_at);
+        .came_about(Milestone::Accepted, draft.desired.created_at);
     for step in [
         |feature: &Feature| feature.record,
         |feature: &Feature| feature.act,

@@ -21,9 +21,7 @@ use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use crate::{
-    Gap, RendererVersions, SilentMachines, Subject, Symptom, features::credentials::CredentialsWish,
-};
+use crate::{CredentialsWish, Gap, Subject, Symptom};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
@@ -171,6 +169,25 @@ impl Addresses {
             uplink: observed.uplink?,
         })
     }
+}
+
+/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
+/// that renders something else reaches machines that there are, and no other does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RendererVersions {
+    /// Of control plane members.
+    pub members: String,
+    /// Of nodes.
+    pub nodes: String,
+}
+
+/// How many of the stamp's machines are silent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SilentMachines {
+    /// Those that are not heard of, or not yet.
+    pub silent: usize,
+    /// All that there are to be.
+    pub all: usize,
 }
 
 /// A machine of the cluster.

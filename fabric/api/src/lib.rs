@@ -199,6 +199,68 @@ pub struct MachineSeen {
     pub spec_hash: Option<String>,
 }
 
+/// So many disks with a database are kept of a machine: the next one stays where it is, and its machine with it, until somebody makes room.
+pub const MOST_KEPT_DISKS: usize = 8;
+
+/// A disk with a database that was set aside when its machine was made anew ([`Fabric::reset_machine`]). Its name is the machine's for the
+/// first one, followed by `.2` for the second.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeptDisk {
+    /// Whose disk it was. There may be no such machine any more.
+    pub machine: MachineId,
+    /// Counts the machine's kept disks, from 1, the oldest first.
+    pub number: u32,
+}
+
+impl KeptDisk {
+    /// The place of the next disk that is set aside, beside those that are kept; of other machines there may be some among them.
+    ///
+    /// # Errors
+    /// [`FabricError::Failed`] when there are [`MOST_KEPT_DISKS`] of the machine.
+    pub fn next<'a>(
+        machine: &MachineId,
+        kept: impl IntoIterator<Item = &'a Self>,
+    ) -> Result<Self, FabricError> {
+        let of_machine = kept.into_iter().filter(|disk| disk.machine == *machine);
+        let (count, last) = of_machine.fold((0, 0), |(count, last), disk| (count + 1, disk.number.max(last)));
+        if count < MOST_KEPT_DISKS {
+            return Ok(Self {
+                machine: machine.clone(),
+                number: last + 1,
+            });
+        }
+        Err(FabricError::failed(
+            format!("make machine {machine} anew"),
+            format!(
+                "{count} earlier disks of it, each with a database, are kept already, and no more of them are: look for what the machine \
+                 is lost by, and remove the disks that nobody needs"
+            ),
+        ))
+    }
+}
+
+impl std::fmt::Display for KeptDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.number {
+            1 => write!(f, "{}", self.machine),
+            number => write!(f, "{}.{number}", self.machine),
+        }
+    }
+}
+
+impl From<&str> for KeptDisk {
+    fn from(name: &str) -> Self {
+        let numbered = name.rsplit_once('.').and_then(|(machine, number)| {
+            Some((machine, number.parse::<u32>().ok().filter(|number| *number > 1)?))
+        });
+        let (machine, number) = numbered.unwrap_or((name, 1));
+        Self {
+            machine: machine.into(),
+            number,
+        }
+    }
+}
+
 /// All that a stamp owns in the fabric.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
@@ -206,8 +268,8 @@ pub struct Inventory {
     pub machines: Vec<MachineSeen>,
     /// Networks, in order of their ids.
     pub networks: Vec<NetworkId>,
-    /// Machines of which an earlier disk is kept ([`Fabric::reset_machine`]), in order of their ids. There may be no machine of that id.
-    pub kept_disks: Vec<MachineId>,
+    /// Disks that are kept of machines that were made anew, in order of their machines and their numbers.
+    pub kept_disks: Vec<KeptDisk>,
     /// Volumes, in order of their ids.
     #[serde(default)]
     pub volumes: Vec<VolumeSeen>,
@@ -345,15 +407,18 @@ pub trait Fabric: Send + Sync + 'static {
     /// Stops a machine in order (the agent gets SIGTERM and its grace period), keeping its disk.
     async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError>;
 
-    /// Removes a machine and its disk, running or not, and a kept disk of it: it is not wanted any more.
+    /// Removes a machine and its disk, running or not, and all kept disks of it: it is not wanted any more.
     async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError>;
 
     /// Takes a machine's disk away from it, running or not: the next `ensure_machine` makes a new one. A disk that holds a database is set
-    /// aside and kept. One disk is kept for each machine, the first one: what comes after it was made anew already.
+    /// aside and kept, beside those that were before it.
+    ///
+    /// # Errors
+    /// [`FabricError::Failed`] when [`MOST_KEPT_DISKS`] of the machine are kept; then its disk stays where it is.
     async fn reset_machine(&self, id: &MachineId) -> Result<(), FabricError>;
 
-    /// Deletes the disk that was kept of a machine, if there is one: the machine serves again.
-    async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError>;
+    /// Deletes a disk that was kept, if it is there, and no other one: its machine serves again.
+    async fn delete_kept_disk(&self, disk: &KeptDisk) -> Result<(), FabricError>;
 
     /// Makes a volume exist and be at least as large as specified: one that is smaller grows, while a machine has it, too. Nothing that is
     /// written on it is lost.
@@ -389,4 +454,30 @@ pub trait Fabric: Send + Sync + 'static {
     async fn network(&self, id: &NetworkId) -> Result<Option<NetworkSpec>, FabricError>;
     /// All that this stamp owns.
     async fn list(&self) -> Result<Inventory, FabricError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_disks_have_names_of_their_own_and_are_bounded() {
+        let machine = MachineId::from("m");
+        let mut kept: Vec<KeptDisk> = ["a", "m", "m.3"].map(KeptDisk::from).into();
+        let names: Vec<String> = kept.iter().map(KeptDisk::to_string).collect();
+        assert_eq!(names, ["a", "m", "m.3"]);
+        assert_eq!((kept[1].number, kept[2].number), (1, 3));
+        // No number comes again while a later one is kept.
+        for number in 4..=9 {
+            let next = KeptDisk::next(&machine, &kept).unwrap();
+            assert_eq!(next.number, number);
+            kept.push(next);
+        }
+        let full = KeptDisk::next(&machine, &kept).unwrap_err().to_string();
+        assert!(
+            full.starts_with("cannot make machine m anew: 8 earlier disks of it"),
+            "{full}"
+        );
+        assert_eq!(KeptDisk::next(&"a".into(), &kept).unwrap().number, 2);
+    }
 }

@@ -135,6 +135,11 @@ pub(crate) fn holds_database(dir: &Path) -> bool {
     files::names_in(&dir.join(DATABASE_VOLUME)).map_or(true, |names| !names.is_empty())
 }
 
+/// Whether the disk of a machine that is made anew is set aside and kept, rather than deleted.
+pub(crate) fn is_to_be_kept(dir: &Path) -> bool {
+    is_whole(dir) && holds_database(dir)
+}
+
 /// Where a volume lies, as seen from the machine's mount namespace.
 pub(crate) fn volume(dir: &Path, name: &str) -> PathBuf {
     inside(dir).join(name)

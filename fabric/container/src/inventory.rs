@@ -48,7 +48,7 @@ impl Inner {
         Ok(Inventory {
             machines,
             networks: networks.into_iter().collect(),
-            kept_disks: ids(files::names_in(&self.kept_dir()).map_err(failed)?).collect(),
+            kept_disks: self.kept_disks()?,
             volumes: self.volumes()?,
         })
     }

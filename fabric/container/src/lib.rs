@@ -52,8 +52,8 @@ use std::{
 use async_trait::async_trait;
 use base_env::Env;
 use fabric_api::{
-    Fabric, FabricError, Inventory, MachineId, MachineSpec, NetworkId, NetworkSpec, StampNetwork, VolumeId,
-    VolumeSpec,
+    Fabric, FabricError, Inventory, KeptDisk, MachineId, MachineSpec, NetworkId, NetworkSpec, StampNetwork,
+    VolumeId, VolumeSpec,
 };
 use fabric_net::Names;
 use ipnet::Ipv4Net;
@@ -167,9 +167,22 @@ impl Inner {
         self.machines_dir().join(id.as_str())
     }
 
-    /// Disks of machines that were made anew.
+    /// Disks of machines that were made anew, each under its name.
     pub(crate) fn kept_dir(&self) -> PathBuf {
         self.config.state_dir.join("kept")
+    }
+
+    pub(crate) fn kept_disk_dir(&self, disk: &KeptDisk) -> PathBuf {
+        self.kept_dir().join(disk.to_string())
+    }
+
+    /// All disks that are kept, in order of their machines and their numbers.
+    pub(crate) fn kept_disks(&self) -> Result<Vec<KeptDisk>, FabricError> {
+        let names = files::names_in(&self.kept_dir())
+            .map_err(|error| FabricError::failed("list the kept disks", error))?;
+        let mut disks: Vec<KeptDisk> = names.iter().map(|name| name.as_str().into()).collect();
+        disks.sort_unstable();
+        Ok(disks)
     }
 
     pub(crate) fn networks_dir(&self) -> PathBuf {
@@ -297,12 +310,12 @@ impl Fabric for ContainerFabric {
         .await
     }
 
-    async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError> {
-        let id = id.clone();
+    async fn delete_kept_disk(&self, disk: &KeptDisk) -> Result<(), FabricError> {
+        let disk = disk.clone();
         self.complete("delete a kept disk", |inner| async move {
             let _whole = inner.whole.read().await;
-            let _lock = inner.locks.hold(&format!("machine {id}")).await;
-            inner.delete_kept_disk(&id).await
+            let _lock = inner.locks.hold(&format!("machine {}", disk.machine)).await;
+            inner.delete_kept_disk(&disk).await
         })
         .await
     }

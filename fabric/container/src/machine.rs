@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use fabric_api::{
-    Attach, CONTROL_PLANE, FabricError, MachineId, MachineSpec, NetworkId, NicSpec, ROLE_LABEL,
+    Attach, CONTROL_PLANE, FabricError, KeptDisk, MachineId, MachineSpec, NetworkId, NicSpec, ROLE_LABEL,
 };
 use fabric_net::{machine_script, port_script};
 
@@ -161,14 +161,20 @@ impl Inner {
 
     pub(crate) async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
         validate::identity("machine", id.as_str())?;
-        let (dir, kept) = (self.machine_dir(id), self.kept_dir().join(id.as_str()));
+        let dir = self.machine_dir(id);
         disk::condemn(&dir)?;
         let saved = disk::Saved::read(&dir)?;
         self.tear_down(id, saved.as_ref().map(|saved| &saved.spec))
             .await?;
+        let kept: Vec<PathBuf> = self
+            .kept_disks()?
+            .iter()
+            .filter(|disk| disk.machine == *id)
+            .map(|disk| self.kept_disk_dir(disk))
+            .collect();
         let act = format!("delete the disk of machine {id}");
         blocking(&act, move || {
-            disk::delete(&kept)?;
+            kept.iter().try_for_each(|kept| disk::delete(kept))?;
             disk::delete(&dir)
         })
         .await
@@ -177,17 +183,23 @@ impl Inner {
     pub(crate) async fn reset_machine(&self, id: &MachineId) -> Result<(), FabricError> {
         validate::identity("machine", id.as_str())?;
         let (dir, all_kept) = (self.machine_dir(id), self.kept_dir());
+        let place = match KeptDisk::next(id, &self.kept_disks()?) {
+            // A machine whose disk could not be kept is left as it is.
+            Err(full) if disk::is_to_be_kept(&dir) => return Err(full),
+            place => place.map(|disk| self.kept_disk_dir(&disk)),
+        };
         let saved = disk::Saved::read(&dir)?;
         self.tear_down(id, saved.as_ref().map(|saved| &saved.spec))
             .await?;
-        let kept = all_kept.join(id.as_str());
         let act = format!("take the disk away from machine {id}");
         let id = id.clone();
         blocking(&act, move || {
-            if !disk::is_whole(&dir) || !disk::holds_database(&dir) || kept.exists() {
+            // Looked at again: the machine may have written the first of it as it went down.
+            if !disk::is_to_be_kept(&dir) {
                 disk::condemn(&dir)?;
                 return disk::delete(&dir);
             }
+            let kept = place?;
             files::make_dir(&all_kept)?;
             files::rename(&dir, &kept)?;
             tracing::warn!(machine = %id, disk = %kept.display(), "a disk with a database is set aside and kept");
@@ -196,10 +208,10 @@ impl Inner {
         .await
     }
 
-    pub(crate) async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError> {
-        validate::identity("machine", id.as_str())?;
-        let kept = self.kept_dir().join(id.as_str());
-        let act = format!("delete the kept disk of machine {id}");
+    pub(crate) async fn delete_kept_disk(&self, disk: &KeptDisk) -> Result<(), FabricError> {
+        validate::identity("machine", disk.machine.as_str())?;
+        let kept = self.kept_disk_dir(disk);
+        let act = format!("delete the kept disk {disk}");
         blocking(&act, move || disk::delete(&kept)).await
     }
 

@@ -12,7 +12,7 @@ use std::{
 use fabric_api::{BalancedPort, Balancer, NetworkSpec, Protocol, Side, SubnetSpec};
 use ipnet::Ipv4Net;
 
-use crate::{UPLINK, ruleset::set};
+use crate::{UPLINK, set::set};
 
 /// Clients of a sticky port are sorted into so many slots, each of which belongs to one machine: of a few machines, none gets more than
 /// about a tenth more than another.

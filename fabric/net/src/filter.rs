@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use fabric_api::{Filter, FilterRule, NetworkSpec, PortRange, Protocol};
 use ipnet::Ipv4Net;
 
-use crate::{ruleset::set, subnet_bridge};
+use crate::{set::set, subnet_bridge};
 
 /// The chains; nothing where no subnet has a filter. `name_servers`: asked at port 53 by every machine, whatever its subnet's rules say.
 ///

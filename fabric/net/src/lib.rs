@@ -15,15 +15,16 @@ mod link;
 mod names;
 mod ranges;
 mod ruleset;
+mod set;
 mod vnet;
 
 pub use card::{card_mac, mac, machine_script, port_script};
 pub use hash::{short_hash, spec_hash};
 pub use link::{LinkSeen, ReadError, RouteSeen, parse_links, parse_routes};
-pub use names::{Names, subnet_bridge};
+pub use names::{Names, UPLINK, subnet_bridge};
 pub use ranges::{STAMP_POOL, STAMP_PREFIX, route_destinations, stamp_range};
 pub use ruleset::{Surroundings, private_ranges, stamp_ruleset, vnet_ruleset};
 pub use vnet::{
-    BLACKHOLE_METRIC, NamespaceSeen, UPLINK, VNET_SYSCTLS, bridge_sysctls, stamp_script, vnet_bridge_sysctls,
+    BLACKHOLE_METRIC, NamespaceSeen, VNET_SYSCTLS, bridge_sysctls, stamp_script, vnet_bridge_sysctls,
     vnet_script, vnet_sysctls, vnet_turned, vnet_uplink_script,
 };

@@ -7,6 +7,9 @@ use crate::short_hash;
 /// Longest name of a network link that Linux takes (`IFNAMSIZ` less the final zero).
 const LINK_MAX: usize = 15;
 
+/// The VNET's card to the stamp's network, inside its namespace.
+pub const UPLINK: &str = "uplink";
+
 /// All stamp bridges begin so; rules that keep stamps apart match it.
 pub(crate) const BRIDGE_PREFIX: &str = "lfs";
 

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use fabric_api::{NetworkSpec, StampNetwork, Uplink};
 use ipnet::Ipv4Net;
 
-use crate::{Names, UPLINK, balancer, filter::chains, names::BRIDGE_PREFIX, vnet::peers};
+use crate::{Names, UPLINK, balancer, filter::chains, names::BRIDGE_PREFIX, set::set, vnet::peers};
 
 /// What a stamp's rules depend on beside its network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,12 +119,6 @@ pub fn stamp_ruleset(names: &Names, network: &StampNetwork, around: &Surrounding
     }
     lines.push("}".into());
     lines.join("\n") + "\n"
-}
-
-/// An anonymous set.
-pub(crate) fn set<T: std::fmt::Display>(elements: &[T]) -> String {
-    let elements: Vec<String> = elements.iter().map(ToString::to_string).collect();
-    format!("{{ {} }}", elements.join(", "))
 }
 
 /// The rules inside a VNET's namespace, for `nft -f -` run there.

@@ -6,13 +6,10 @@ use fabric_api::{NetworkSpec, RouteSpec, Side, StampNetwork, SubnetSpec};
 use ipnet::Ipv4Net;
 
 use crate::{
-    LinkSeen, Names, RouteSeen, balancer,
+    LinkSeen, Names, RouteSeen, UPLINK, balancer,
     card::{isolation, mac},
     subnet_bridge,
 };
-
-/// The VNET's card to the stamp's network, inside its namespace.
-pub const UPLINK: &str = "uplink";
 
 /// Metric of the `unreachable` routes that keep a range from leaving by the default route: worse than any other.
 pub const BLACKHOLE_METRIC: u32 = 4096;

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
 use fabric_api::{
-    Attach, Fabric, FabricError, Inventory, MachineId, MachineSeen, MachineSpec, NetworkId, NetworkSpec,
-    Power, Protocol, StampNetwork, VolumeId, VolumeSpec,
+    Attach, Fabric, FabricError, Inventory, KeptDisk, MachineId, MachineSeen, MachineSpec, NetworkId,
+    NetworkSpec, Power, Protocol, StampNetwork, VolumeId, VolumeSpec,
 };
 
 use crate::{
@@ -272,7 +272,7 @@ impl Fabric for SimWorld {
 
     async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError> {
         let answer_lost = self.inner.begin(Call::DeleteMachine, id.as_str()).await?;
-        self.inner.state().kept_disks.remove(id.as_str());
+        self.inner.state().kept_disks.retain(|disk| disk.machine != *id);
         self.inner.take_away(id).await;
         self.inner
             .end(answer_lost, Call::DeleteMachine, id.as_str())
@@ -283,24 +283,22 @@ impl Fabric for SimWorld {
         let answer_lost = self.inner.begin(Call::ResetMachine, id.as_str()).await?;
         {
             let mut state = self.inner.state();
-            let holds_database = state
-                .machines
-                .get(id.as_str())
-                .is_some_and(|machine| machine.data.is_some());
-            if holds_database {
-                state.kept_disks.insert(id.to_string());
+            let found = state.machines.get(id.as_str());
+            // What is there in part is what an earlier call has begun to take away, and has set aside.
+            if found.is_some_and(|machine| machine.data.is_some() && machine.power != Power::Partial) {
+                let disk = KeptDisk::next(id, &state.kept_disks)?;
+                state.kept_disks.insert(disk);
             }
         }
         self.inner.take_away(id).await;
         self.inner.end(answer_lost, Call::ResetMachine, id.as_str()).await
     }
 
-    async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError> {
-        let answer_lost = self.inner.begin(Call::DeleteKeptDisk, id.as_str()).await?;
-        self.inner.state().kept_disks.remove(id.as_str());
-        self.inner
-            .end(answer_lost, Call::DeleteKeptDisk, id.as_str())
-            .await
+    async fn delete_kept_disk(&self, disk: &KeptDisk) -> Result<(), FabricError> {
+        let (call, name) = (Call::DeleteKeptDisk, disk.to_string());
+        let answer_lost = self.inner.begin(call, &name).await?;
+        self.inner.state().kept_disks.remove(disk);
+        self.inner.end(answer_lost, call, &name).await
     }
 
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<(), FabricError> {
@@ -359,7 +357,7 @@ impl Fabric for SimWorld {
         Ok(Inventory {
             machines: state.machines.values().map(seen).collect(),
             networks: state.networks.keys().cloned().collect(),
-            kept_disks: state.kept_disks.iter().cloned().map(MachineId).collect(),
+            kept_disks: state.kept_disks.iter().cloned().collect(),
             volumes: state.disks.values().map(disks::seen).collect(),
         })
     }

@@ -40,7 +40,7 @@ use std::{
 
 use base_env::Env;
 use cluster_api::{Connect, NodeSeen};
-use fabric_api::{Fabric, MachineId, MachineSeen, MachineSpec, NetworkSpec, Power};
+use fabric_api::{Fabric, KeptDisk, MachineId, MachineSeen, MachineSpec, NetworkSpec, Power};
 use serde_json::Value;
 
 pub use ailments::{Ailment, Cure};
@@ -239,10 +239,9 @@ impl SimWorld {
         found.map(|machine| machine.hash = None).is_some()
     }
 
-    /// Machines of which an earlier disk is kept, in order of their ids.
-    pub fn kept_disks(&self) -> Vec<MachineId> {
-        let state = self.inner.state();
-        state.kept_disks.iter().cloned().map(MachineId).collect()
+    /// Disks that are kept of machines that were made anew, in order of their machines and their numbers.
+    pub fn kept_disks(&self) -> Vec<KeptDisk> {
+        self.inner.state().kept_disks.iter().cloned().collect()
     }
 
     /// While stalled, the cluster's API does not answer, though its machine runs.

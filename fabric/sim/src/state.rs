@@ -8,7 +8,7 @@ use std::{
 
 use agent_protocol::{MachineConfig, programs::EtcdStatus};
 use base_env::Clock;
-use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec, Power, VolumeId, VolumeSpec};
+use fabric_api::{KeptDisk, MachineId, MachineSpec, NetworkId, NetworkSpec, Power, VolumeId, VolumeSpec};
 use machine_etcd::decide::Marker;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -29,8 +29,8 @@ pub(crate) struct State {
     pub(crate) stamp: bool,
     pub(crate) networks: BTreeMap<NetworkId, NetworkSpec>,
     pub(crate) machines: BTreeMap<String, Machine>,
-    /// Machines of which an earlier disk is kept.
-    pub(crate) kept_disks: BTreeSet<String>,
+    /// Disks that are kept of machines that were made anew.
+    pub(crate) kept_disks: BTreeSet<KeptDisk>,
     /// Volumes that machines may have.
     pub(crate) disks: BTreeMap<VolumeId, Disk>,
     /// Volumes that were deleted with something on them.

@@ -18,7 +18,8 @@ use base_env::Env;
 use base_testkit::wait_for;
 use cluster_api::{ClusterApi, ClusterError, Connect, Endpoint, NodeWish};
 use fabric_api::{
-    Attach, Fabric, FabricError, MachineId, MachineSpec, NetworkId, NetworkSpec, NicSpec, Power, SubnetSpec,
+    Attach, Fabric, FabricError, KeptDisk, MachineId, MachineSpec, NetworkId, NetworkSpec, NicSpec, Power,
+    SubnetSpec,
 };
 use fabric_sim::{Ailment, Call, Cure, SimOptions, SimWorld};
 use futures::StreamExt as _;
@@ -562,4 +563,40 @@ async fn the_address_of_an_api_moves_away_from_a_member_that_does_not_serve() {
             world.dump_control_planes()
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_disk_with_a_database_is_kept_until_it_is_let_go() {
+    let mut stand = Stand::new(1);
+    let id = MachineId::from("cp1");
+    let disk = |number| KeptDisk {
+        machine: id.clone(),
+        number,
+    };
+    for round in 1..=2 {
+        stand.world.ensure_network(&network()).await.unwrap();
+        for (id, address) in MEMBERS {
+            let mut spec = machine(id, "control-plane", address);
+            spec.nics[0].extra.clear();
+            stand.world.ensure_machine(&spec).await.unwrap();
+            stand.agents.publish(id, member_config(id, address));
+        }
+        let api = stand.world.connect("c1", &endpoint()).unwrap();
+        wait_for(&stand.env.clock, "the API", BOUND, async || {
+            api.ready().await.map_err(|error| error.to_string())
+        })
+        .await;
+        for (id, _) in MEMBERS.into_iter().chain(MEMBERS) {
+            stand.world.reset_machine(&MachineId::from(id)).await.unwrap();
+        }
+        assert_eq!(stand.world.kept_disks().len(), 3 * round);
+        // Their next disks have other keys.
+        stand.directory.0.lock().unwrap().clear();
+        stand.restart_service();
+    }
+    stand.world.delete_kept_disk(&disk(1)).await.unwrap();
+    let kept = stand.world.list().await.unwrap().kept_disks;
+    assert!(!kept.contains(&disk(1)) && kept.contains(&disk(2)), "{kept:?}");
+    stand.world.delete_machine(&id).await.unwrap();
+    assert_eq!(stand.world.kept_disks().len(), 4);
 }

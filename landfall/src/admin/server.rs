@@ -1,11 +1,6 @@
 //! The service's side of the private API.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{
@@ -189,7 +184,11 @@ impl Sources {
             machines.extend(directory::machines(store, &cluster.value.uid).await?);
         }
         let inventory = self.fabric.list().await?;
-        let kept: BTreeSet<String> = inventory.kept_disks.into_iter().map(|id| id.0).collect();
+        let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for disk in inventory.kept_disks {
+            let name = disk.to_string();
+            kept.entry(disk.machine.0).or_default().push(name);
+        }
         let seen: BTreeMap<String, MachineSeen> = inventory
             .machines
             .into_iter()
@@ -204,7 +203,7 @@ impl Sources {
             .map(|record| {
                 let report = self.agents.report(&record.id);
                 MachineStatus {
-                    kept_disk: kept.contains(&record.id),
+                    kept_disks: kept.remove(&record.id).unwrap_or_default(),
                     ..machine_status(record, &names, seen.get(&record.id), report.as_deref())
                 }
             })
@@ -369,7 +368,7 @@ fn machine_status(
         }
         .to_owned(),
         deleting: record.deleting,
-        kept_disk: false,
+        kept_disks: Vec::new(),
         in_contact: report.is_some(),
         boot: report.map(|report| report.boot.clone()),
         agent_rss_kib: report.map(|report| report.agent_rss_kib),

@@ -135,9 +135,9 @@ pub(crate) struct MachineStatus {
     /// `running`, `stopped`, `partial` or `absent`.
     pub(crate) power: String,
     pub(crate) deleting: bool,
-    /// Whether an earlier disk of it, with a database, is kept.
+    /// Earlier disks of it, with a database, that are kept: their names, the oldest first.
     #[serde(default)]
-    pub(crate) kept_disk: bool,
+    pub(crate) kept_disks: Vec<String>,
     /// Whether its agent reported since the service started.
     pub(crate) in_contact: bool,
     /// Another one each time that the machine starts, by what its agent reported last.
@@ -161,13 +161,22 @@ impl MachineStatus {
             return Some(error.clone());
         }
         let kept = || {
+            let (disks, are) = match self.kept_disks.len() {
+                1 => ("disk", "is"),
+                _ => ("disks", "are"),
+            };
+            let places: Vec<String> = self
+                .kept_disks
+                .iter()
+                .map(|disk| format!("fabric/kept/{disk}"))
+                .collect();
             format!(
-                "was made anew; its earlier disk is kept in fabric/kept/{} below the stamp's files until it has served for ten minutes",
-                self.id
+                "was made anew; its earlier {disks} {are} kept in {} below the stamp's files until it has served for ten minutes",
+                places.join(", ")
             )
         };
         let Some(bad) = self.processes.iter().find(|process| process.state != "ready") else {
-            return self.kept_disk.then(kept);
+            return (!self.kept_disks.is_empty()).then(kept);
         };
         let exit = bad
             .last_exit

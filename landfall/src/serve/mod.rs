@@ -36,9 +36,8 @@ use tokio::{
 use crate::{
     addresses, admin, args, background,
     commands::Context,
-    images,
+    images, limits,
     problem::Problem,
-    quotas,
     stamp::{self, LOCATION, Places, Settings},
 };
 
@@ -270,7 +269,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
         base_url: settings.arm_url(),
         shape: settings.identity,
         audience: settings.audience(),
-        limits: quotas::limits(places, settings),
+        limits: limits::limits(places, settings),
         credential_lifetime: Duration::from_secs(u64::from(settings.kubeconfig_hours) * 60 * 60),
     }
 }

@@ -167,7 +167,7 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             })
         }
         ApiEffect::Drain { machine, node } => Ok(ApiOutcome::Drained {
-            machine: machine.clone(),
+            machine: machine.machine().to_owned(),
             drained: job.api()?.drain(node).await?,
         }),
         ApiEffect::DeleteNode(node) => {

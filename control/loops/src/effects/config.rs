@@ -47,22 +47,25 @@ pub(super) fn bound(effect: &ConfigEffect, settings: &Settings) -> Duration {
 pub(super) fn describe(job: &Job, effect: &ConfigEffect) -> String {
     match effect {
         ConfigEffect::Load(id) => format!("reading the configuration of {}", job.label(id)),
-        ConfigEffect::Render { machine, .. } => format!("configuring {}", job.label(machine)),
+        ConfigEffect::Render { machine, .. } => format!("configuring {}", job.label(machine.machine())),
     }
 }
 
 /// Carries it out.
 pub(super) async fn act(job: &Job, effect: &ConfigEffect) -> Result<ConfigOutcome, EffectError> {
     let (machine, config) = match effect {
-        ConfigEffect::Load(machine) => (machine, load(job, machine).await?),
+        ConfigEffect::Load(machine) => (machine.as_str(), load(job, machine).await?),
         ConfigEffect::Render {
             machine,
             generation,
             inputs,
-        } => (machine, render(job, machine, *generation, inputs).await?),
+        } => {
+            let machine = machine.machine();
+            (machine, render(job, machine, *generation, inputs).await?)
+        }
     };
     Ok(ConfigOutcome {
-        machine: machine.clone(),
+        machine: machine.to_owned(),
         config,
     })
 }
@@ -77,7 +80,8 @@ pub(super) fn learn(state: &mut LoopState, outcome: ConfigOutcome) {
 pub(super) fn doubt(state: &mut LoopState, effect: &ConfigEffect) {
     match effect {
         ConfigEffect::Render { machine, .. } => {
-            state.configs.insert(machine.clone(), ConfigSeen::Unknown);
+            let machine = machine.machine().to_owned();
+            state.configs.insert(machine, ConfigSeen::Unknown);
         }
         ConfigEffect::Load(_) => {}
     }

@@ -100,10 +100,14 @@ pub(super) fn describe(job: &Job, effect: &FabricEffect) -> String {
         FabricEffect::EnsureNetwork(_) => "making the network".to_owned(),
         FabricEffect::DeleteNetwork => "removing the network".to_owned(),
         FabricEffect::EnsureMachine(id) => format!("starting {}", job.label(id)),
-        FabricEffect::StopMachine(id) => format!("stopping {}", job.label(id)),
-        FabricEffect::RestartMachine { machine, .. } => format!("restarting {}", job.label(machine)),
-        FabricEffect::WipeMachine { machine, .. } => format!("making {} anew", job.label(machine)),
-        FabricEffect::DeleteMachine(id) => format!("removing {}", job.label(id)),
+        FabricEffect::StopMachine(permit) => format!("stopping {}", job.label(permit.machine())),
+        FabricEffect::RestartMachine { machine, .. } => {
+            format!("restarting {}", job.label(machine.machine()))
+        }
+        FabricEffect::WipeMachine { machine, .. } => {
+            format!("making {} anew", job.label(machine.machine()))
+        }
+        FabricEffect::DeleteMachine(permit) => format!("removing {}", job.label(permit.machine())),
         FabricEffect::EnsureVolume { volume, .. } => format!("making {}", job.volume_label(volume)),
         FabricEffect::AttachVolume { volume, machine } => {
             format!("giving {} to {}", job.volume_label(volume), job.label(machine))
@@ -143,8 +147,9 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 Err(error) => return Err(error),
             })
         }
-        FabricEffect::StopMachine(machine) => {
-            let there = match fabric.stop_machine(&MachineId::from(machine.as_str())).await {
+        FabricEffect::StopMachine(permit) => {
+            let machine = permit.machine();
+            let there = match fabric.stop_machine(&MachineId::from(machine)).await {
                 Ok(()) => true,
                 Err(FabricError::NotFound(_)) => false,
                 Err(error) => return Err(error.into()),
@@ -152,11 +157,12 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             // What it said last says nothing about its next start.
             job.deps.agents.forget(machine);
             Ok(FabricOutcome::MachineStopped {
-                machine: machine.clone(),
+                machine: machine.to_owned(),
                 there,
             })
         }
-        FabricEffect::RestartMachine { machine, at } => {
+        FabricEffect::RestartMachine { machine: permit, at } => {
+            let machine = permit.machine();
             let spec = machine_spec(job, machine)?;
             // A machine that could not start again is not stopped.
             fabric.ensure_image(&spec.image).await?;
@@ -165,7 +171,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 Err(error) => return Err(error.into()),
             }
             let ended_boot = job.deps.agents.report(machine).map(|report| report.boot.clone());
-            let (machine, at) = (machine.clone(), *at);
+            let (machine, at) = (machine.to_owned(), *at);
             Ok(match bring_up(job, &spec).await {
                 Ok(()) => FabricOutcome::MachineRestarted {
                     machine,
@@ -178,19 +184,21 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 Err(error) => return Err(error),
             })
         }
-        FabricEffect::WipeMachine { machine, at } => {
+        FabricEffect::WipeMachine { machine: permit, at } => {
+            let machine = permit.machine();
             // A disk with a database is set aside and kept.
-            fabric.reset_machine(&MachineId::from(machine.as_str())).await?;
+            fabric.reset_machine(&MachineId::from(machine)).await?;
             job.deps.agents.forget(machine);
             Ok(FabricOutcome::MachineWiped {
-                machine: machine.clone(),
+                machine: machine.to_owned(),
                 at: *at,
             })
         }
-        FabricEffect::DeleteMachine(machine) => {
-            fabric.delete_machine(&MachineId::from(machine.as_str())).await?;
+        FabricEffect::DeleteMachine(permit) => {
+            let machine = permit.machine();
+            fabric.delete_machine(&MachineId::from(machine)).await?;
             job.deps.agents.forget(machine);
-            Ok(FabricOutcome::MachineGone(machine.clone()))
+            Ok(FabricOutcome::MachineGone(machine.to_owned()))
         }
         FabricEffect::EnsureVolume {
             volume,
@@ -271,14 +279,18 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
 /// What its failure makes doubtful.
 pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
     match effect {
-        FabricEffect::EnsureMachine(machine)
-        | FabricEffect::RestartMachine { machine, .. }
-        | FabricEffect::WipeMachine { machine, .. } => {
+        FabricEffect::EnsureMachine(machine) => {
             state.presence.insert(machine.clone(), Presence::Partial);
         }
+        FabricEffect::RestartMachine { machine: permit, .. }
+        | FabricEffect::WipeMachine { machine: permit, .. } => {
+            let machine = permit.machine().to_owned();
+            state.presence.insert(machine, Presence::Partial);
+        }
         // It runs, or it does not: the fabric knows.
-        FabricEffect::StopMachine(machine) => {
-            state.presence.insert(machine.clone(), Presence::Unknown);
+        FabricEffect::StopMachine(permit) => {
+            let machine = permit.machine().to_owned();
+            state.presence.insert(machine, Presence::Unknown);
             state.doubt_machines();
         }
         FabricEffect::EnsureNetwork(_) => state.network = NetworkSeen::Unknown,

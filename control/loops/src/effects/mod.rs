@@ -275,7 +275,7 @@ pub(crate) async fn connect(
 #[cfg(test)]
 mod tests {
     use control_planner::{
-        ApiEffect, ConfigEffect, FabricEffect, NetworkLayout, NetworkSeen, Presence, VolumeThere,
+        ApiEffect, ConfigEffect, FabricEffect, NetworkLayout, NetworkSeen, Permit, Presence, VolumeThere,
     };
 
     use super::*;
@@ -283,19 +283,20 @@ mod tests {
     #[test]
     fn what_the_host_has_to_do_for_a_machine_takes_the_host_lane() {
         let machine = || "m".to_owned();
+        let permit = || Permit::assumed("m");
         let at = Timestamp::UNIX_EPOCH;
         for effect in [
             FabricEffect::EnsureMachine(machine()),
             FabricEffect::RestartMachine {
-                machine: machine(),
+                machine: permit(),
                 at,
             },
-            FabricEffect::StopMachine(machine()),
+            FabricEffect::StopMachine(permit()),
             FabricEffect::WipeMachine {
-                machine: machine(),
+                machine: permit(),
                 at,
             },
-            FabricEffect::DeleteMachine(machine()),
+            FabricEffect::DeleteMachine(permit()),
             FabricEffect::EnsureNetwork(NetworkLayout::default()),
             FabricEffect::DeleteNetwork,
             ensure(),

@@ -2,8 +2,8 @@
 
 use cluster_api::{ServiceWish, VolumeWish};
 
-use super::subject::Subject;
-use crate::features::credentials::CredentialsWish;
+use super::{credentials::CredentialsWish, subject::Subject};
+use crate::Permit;
 
 /// An effect on what a cluster's API holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ pub enum ApiEffect {
     /// Cordon a node and evict its pods once.
     Drain {
         /// Whose node.
-        machine: String,
+        machine: Permit,
         /// The node.
         node: String,
     },

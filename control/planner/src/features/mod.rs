@@ -59,9 +59,9 @@ pub(crate) fn instead(desired: &ClusterRecord) -> Option<&'static Instead> {
 }
 
 /// Everything that is to be there, in the order in which it comes about.
-pub(crate) fn checks(draft: &Draft<'_>) -> Checks {
+pub(crate) fn checks(draft: &Draft<'_>, instead: Option<&Instead>) -> Checks {
     let mut checks = Checks::default();
-    match draft.instead {
+    match instead {
         Some(instead) => (instead.checks)(draft, &mut checks),
         None => {
             for feature in FEATURES {

@@ -198,8 +198,8 @@ impl Ideal {
                 machine.record.image.clone_from(image);
                 machine.record.work.clone_from(work);
             }
-            Write::MarkMachine(id) => {
-                let machine = self.seen.machines.get_mut(id).unwrap();
+            Write::MarkMachine(permit) => {
+                let machine = self.seen.machines.get_mut(permit.machine()).unwrap();
                 machine.record.deleting = true;
                 machine.drain = Some(Drain {
                     since: self.now,
@@ -313,7 +313,7 @@ impl Ideal {
                 inputs,
             }) => {
                 assert!(self.seen.pki.is_some() && Addresses::of(&self.seen.observed).is_some());
-                self.seen.machines.get_mut(machine).unwrap().config = ConfigSeen::Published {
+                self.seen.machines.get_mut(machine.machine()).unwrap().config = ConfigSeen::Published {
                     generation: *generation,
                     inputs: inputs.clone(),
                     made_at: self.now,
@@ -330,21 +330,24 @@ impl Ideal {
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
                 self.boot(id);
             }
-            Effect::Fabric(FabricEffect::StopMachine(id)) => {
+            Effect::Fabric(FabricEffect::StopMachine(permit)) => {
+                let id = permit.machine();
                 let machine = self.seen.machines.get_mut(id).unwrap();
                 machine.presence = Presence::Stopped;
                 machine.report = None;
                 if let ConfigSeen::Published { .. } = machine.config {
-                    self.stored.insert(id.clone(), machine.config.clone());
+                    self.stored.insert(id.to_owned(), machine.config.clone());
                     machine.config = ConfigSeen::Unknown;
                 }
             }
             Effect::Fabric(FabricEffect::RestartMachine { machine, at }) => {
+                let machine = machine.machine();
                 self.treat(machine, RepairStep::Reboot, *at);
                 self.seen.machines.get_mut(machine).unwrap().presence = Presence::Running;
                 self.boot(machine);
             }
             Effect::Fabric(FabricEffect::WipeMachine { machine, at }) => {
+                let machine = machine.machine();
                 self.treat(machine, RepairStep::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(
@@ -381,7 +384,7 @@ impl Ideal {
             }
             Effect::Api(ApiEffect::Drain { machine, node }) => {
                 assert!(api.node(node).is_some());
-                self.seen.machines.get_mut(machine).unwrap().drain = Some(Drain {
+                self.seen.machines.get_mut(machine.machine()).unwrap().drain = Some(Drain {
                     since: self.now,
                     left: Some((0, self.now)),
                     held: None,
@@ -429,18 +432,19 @@ impl Ideal {
                 | FabricEffect::DeleteVolume(_)),
             ) => self.do_to_volume(effect),
             Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),
-            Effect::Fabric(FabricEffect::DeleteMachine(id))
-                if self.voters.contains(id) && !self.desired.deleting =>
+            Effect::Fabric(FabricEffect::DeleteMachine(permit))
+                if self.voters.contains(permit.machine()) && !self.desired.deleting =>
             {
-                let left = |voter: &&String| **voter != *id && !self.ill.contains_key(*voter);
+                let id = permit.machine();
+                let left = |voter: &&String| *voter != id && !self.ill.contains_key(*voter);
                 assert!(
                     self.voters.iter().filter(left).count() > self.voters.len() / 2,
                     "etcd has lost its majority"
                 );
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone;
             }
-            Effect::Fabric(FabricEffect::DeleteMachine(id)) => {
-                self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone
+            Effect::Fabric(FabricEffect::DeleteMachine(permit)) => {
+                self.seen.machines.get_mut(permit.machine()).unwrap().presence = Presence::Gone
             }
             Effect::Fabric(FabricEffect::DeleteNetwork) => {
                 assert!(

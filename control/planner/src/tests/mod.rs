@@ -35,6 +35,8 @@ mod commands;
 mod configurations;
 #[path = "../features/credentials/tests.rs"]
 mod credentials;
+#[path = "../disturb/tests.rs"]
+mod disturbances;
 #[path = "../features/heal/tests.rs"]
 mod healing;
 #[path = "../features/heal/tests_members.rs"]

@@ -1,6 +1,6 @@
 //! What machines keep: their disks, what is written down about them, and what is set aside when one is made anew.
 
-use fabric_api::{Fabric as _, Power};
+use fabric_api::{Fabric as _, KeptDisk, Power};
 
 use crate::{
     run,
@@ -208,14 +208,18 @@ fn a_disk_with_a_database_is_kept_when_its_machine_is_made_anew() {
         let spec = machine("m", vec![on_stamp(stand, 20, None)]);
         let id = &spec.id;
         let kept = || async { fabric.list().await.unwrap().kept_disks };
-        let db = stand.state_dir().join("kept/m/etcd/db");
+        let disk = |number| KeptDisk {
+            machine: id.clone(),
+            number,
+        };
+        let db = |name: &str| stand.state_dir().join("kept").join(name).join("etcd/db");
         // A node has none: nothing is kept of it.
         fabric.ensure_machine(&spec).await.unwrap();
         fabric.reset_machine(id).await.unwrap();
         assert!(fabric.list().await.unwrap().machines.is_empty());
         assert_eq!(kept().await, []);
 
-        for round in ["first", "second"] {
+        for (number, round) in [(1, "first"), (2, "second"), (3, "third")] {
             fabric.ensure_machine(&spec).await.unwrap();
             assert_eq!(stand.output("m", "ls /var/lib/etcd").await, "", "a new disk");
             stand
@@ -224,20 +228,26 @@ fn a_disk_with_a_database_is_kept_when_its_machine_is_made_anew() {
             fabric.reset_machine(id).await.unwrap();
             fabric.reset_machine(id).await.unwrap();
             assert!(fabric.list().await.unwrap().machines.is_empty());
-            assert_eq!(kept().await, std::slice::from_ref(id));
-            assert_eq!(std::fs::read_to_string(&db).unwrap(), "first\n");
+            let all: Vec<KeptDisk> = (1..=number).map(disk).collect();
+            assert_eq!(kept().await, all);
         }
-        fabric.delete_kept_disk(id).await.unwrap();
-        fabric.delete_kept_disk(id).await.unwrap();
-        assert_eq!(kept().await, []);
+        // Each is let go alone, and what is left has its place for itself.
+        for _ in 0..2 {
+            fabric.delete_kept_disk(&disk(2)).await.unwrap();
+        }
+        assert_eq!(kept().await, [disk(1), disk(3)]);
+        for (name, content) in [("m", "first\n"), ("m.3", "third\n")] {
+            assert_eq!(std::fs::read_to_string(db(name)).unwrap(), content);
+        }
 
         // Whoever deletes the machine means all of it.
         fabric.ensure_machine(&spec).await.unwrap();
-        stand.output("m", "echo third > /var/lib/etcd/db").await;
+        stand.output("m", "echo fourth > /var/lib/etcd/db").await;
         fabric.reset_machine(id).await.unwrap();
+        assert_eq!(kept().await, [disk(1), disk(3), disk(4)]);
         fabric.ensure_machine(&spec).await.unwrap();
         fabric.delete_machine(id).await.unwrap();
         assert_eq!(kept().await, []);
-        assert!(!db.exists());
+        assert!(!db("m").exists());
     });
 }

@@ -11,13 +11,11 @@ use control_records::{ManagedIdentityRecord, key};
 use control_store::{Revision, Stored, Txn, get_record};
 use serde_json::Value;
 
-use super::{
-    Action, Clusters, State,
-    identity::{ASSIGNED, KUBELET},
-    subnets,
-};
+use super::{Action, Clusters, State, subnets};
 use crate::{ContainerService, records::ClusterPath};
 
+pub(crate) const KUBELET: &str = "kubeletidentity";
+pub(crate) const ASSIGNED: &str = "userAssignedIdentities";
 const ASSIGN: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action";
 const WRITE: &str = "Microsoft.ContainerService/managedClusters/write";
 /// More than are named by anybody who means it; what is wrong with more is said all the same.

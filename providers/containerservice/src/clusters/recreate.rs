@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     change::{RESTORE, restored},
     draft::{Context, Draft, Name},
-    identity::ASSIGNED,
+    named::ASSIGNED,
     put,
     transaction::secret_name,
 };

@@ -9,17 +9,7 @@ use control_records::{MachineRecord, Role};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Addresses, ControlPlane};
-
-/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
-/// that renders something else reaches machines that there are, and no other does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RendererVersions {
-    /// Of control plane members.
-    pub members: String,
-    /// Of nodes.
-    pub nodes: String,
-}
+use crate::{Addresses, ControlPlane, RendererVersions};
 
 fn fingerprint(parts: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(parts).expect("specifications are plain data with string keys");

@@ -2,8 +2,6 @@
 
 pub(crate) mod inputs;
 
-use control_records::Role;
-
 use crate::{
     ConfigEffect, ConfigSeen, Draft, Subject, after,
     checks::Checks,
@@ -40,20 +38,18 @@ fn act(draft: &mut Draft<'_>) {
             } => (*before != inputs || after(*made_at, draft.policy.renew_after) <= draft.now)
                 .then_some(generation + 1),
         };
-        let member = matches!(machine.role(), Some(Role::ControlPlane { .. }));
-        let disturb = Disturb::Configure {
-            id,
-            member: machine,
-            inputs: &inputs,
+        let Some(generation) = next else {
+            if !in_force(draft, machine) {
+                draft.wait(why());
+            }
+            continue;
         };
-        if next.is_some() && member && draft.may(disturb).is_err() {
-            draft.wait(format!(
-                "waiting for the other control plane members, to configure {}",
-                machine.label()
-            ));
-            draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
-        } else if let Some(generation) = next {
-            let machine = id.clone();
+        let permit = draft.may(Disturb::Configure {
+            id,
+            machine,
+            inputs: &inputs,
+        });
+        if let Ok(machine) = permit {
             draft.act(
                 ConfigEffect::Render {
                     machine,
@@ -62,8 +58,12 @@ fn act(draft: &mut Draft<'_>) {
                 },
                 why(),
             );
-        } else if !in_force(draft, machine) {
-            draft.wait(why());
+        } else {
+            draft.wait(format!(
+                "waiting for the other control plane members, to configure {}",
+                machine.label()
+            ));
+            draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
         }
     }
 }

@@ -4,13 +4,11 @@
 //! Each has a binding of its own in the cluster. One that is taken back loses it as soon as anybody answers there; one that has ended by
 //! itself is refused by its certificate, and its binding goes with the next look.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use cluster_spec::CredentialKind;
 use control_records::ChildRecord;
-use jiff::Timestamp;
 
-use crate::{ApiEffect, Draft, Reach, Subject, Write, checks::Checks, feature::Feature};
+use crate::{
+    ApiEffect, CredentialsWish, Draft, Reach, Subject, TrustedGrant, Write, checks::Checks, feature::Feature,
+};
 
 pub(crate) const FEATURE: Feature = Feature {
     record,
@@ -19,40 +17,16 @@ pub(crate) const FEATURE: Feature = Feature {
     ..Feature::named("credentials")
 };
 
-/// What credentials may, by their ids.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CredentialsWish {
-    /// Those that are to work.
-    pub granted: BTreeMap<String, CredentialKind>,
-    /// Those that would still work by themselves and are not to.
-    pub withdrawn: BTreeMap<String, CredentialKind>,
-    /// What trusted access role bindings give, by their names in lower case.
-    pub trusted: BTreeMap<String, TrustedGrant>,
-}
-
-/// What a trusted access role binding gives.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TrustedGrant {
-    /// Object id of the principal that gets it.
-    pub principal: String,
-    /// Its roles, as requests name them.
-    pub roles: BTreeSet<String>,
-    /// When the binding was last changed.
-    pub changed_at: Timestamp,
-}
-
-impl TrustedGrant {
-    /// Reads a binding; `None` for one that binds nobody.
-    fn of(record: &ChildRecord) -> Option<Self> {
-        let roles = record.properties["roles"].as_array().into_iter().flatten();
-        Some(Self {
-            principal: record.principal.clone()?,
-            roles: roles
-                .filter_map(|role| role.as_str().map(str::to_owned))
-                .collect(),
-            changed_at: record.system_data.modified_at,
-        })
-    }
+/// What a trusted access role binding gives; `None` for one that binds nobody.
+fn trusted_grant(record: &ChildRecord) -> Option<TrustedGrant> {
+    let roles = record.properties["roles"].as_array().into_iter().flatten();
+    Some(TrustedGrant {
+        principal: record.principal.clone()?,
+        roles: roles
+            .filter_map(|role| role.as_str().map(str::to_owned))
+            .collect(),
+        changed_at: record.system_data.modified_at,
+    })
 }
 
 fn wish(draft: &Draft<'_>) -> CredentialsWish {
@@ -70,7 +44,7 @@ fn wish(draft: &Draft<'_>) -> CredentialsWish {
         of.insert(record.id.clone(), record.kind);
     }
     for record in &draft.seen.trusted {
-        if let Some(grant) = TrustedGrant::of(record) {
+        if let Some(grant) = trusted_grant(record) {
             wish.trusted.insert(record.name.to_ascii_lowercase(), grant);
         }
     }

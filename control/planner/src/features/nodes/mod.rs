@@ -6,15 +6,17 @@ mod removal;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::PoolSpec;
-use control_records::{Part, Role};
+use control_records::{Milestone, Part, Role};
 
 use crate::{
     ApiEffect, Draft, Machine, Reach, Subject, UnknownMachines, Write,
     checks::{Checks, Stage},
+    disturb::Disturb,
     feature::Feature,
     view::{
-        control_plane::{allows_nodes_of, formed},
+        control_plane::allows_nodes_of,
         machines::{counts, index_in, is_current, joined, part_of},
+        recorded::formed,
     },
     wish_inputs,
 };
@@ -66,7 +68,7 @@ fn record(draft: &mut Draft<'_>) {
             if !draft.has_room(2) {
                 break;
             }
-            draft.write(Write::MarkMachine(id.to_owned()));
+            draft.mark(Disturb::Retire { id });
         }
         if !allowed {
             // What the control plane is waited for with is told where it is taken on.
@@ -113,7 +115,7 @@ fn record(draft: &mut Draft<'_>) {
         {
             draft.wait(format!("removing pool {pool}"));
             if draft.has_room(2) {
-                draft.write(Write::MarkMachine(id.clone()));
+                draft.mark(Disturb::Retire { id });
             }
         }
     }
@@ -272,7 +274,7 @@ fn ready_nodes(draft: &mut Draft<'_>) {
         }
     }
     if ready.values().any(|count| *count > 0) {
-        draft.milestone("node_ready");
+        draft.milestone(Milestone::NodeReady);
     }
     draft.observed.ready_nodes = ready;
 }

@@ -1,0 +1,24 @@
+//! The `$` parameters of a query.
+
+/// What the `$` parameters of an operation's query may say. One that is not named here is refused by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query {
+    /// The fields that `$filter` may compare, of [`crate::FIELDS`]; without any, there is no `$filter`.
+    pub filter: &'static [&'static str],
+    /// Whether there is a `$filter` that the handler reads itself.
+    pub own_filter: bool,
+    /// Whether there is a `$select`, which the handler reads.
+    pub select: bool,
+    /// The values that `$expand` may have, separated by commas; without any, there is no `$expand`.
+    pub expand: &'static [&'static str],
+}
+
+impl Query {
+    /// No `$` parameters.
+    pub const NONE: Self = Self {
+        filter: &[],
+        own_filter: false,
+        select: false,
+        expand: &[],
+    };
+}

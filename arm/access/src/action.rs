@@ -3,7 +3,7 @@
 /// The longest pattern that a role may have.
 const MAX_PATTERN: usize = 256;
 
-/// Whether a pattern names an action: `*` stands for any text, also an empty one and one with slashes.
+/// Whether a pattern matches an action. `*` matches any text, including the empty text and text with slashes.
 pub fn matches(pattern: &str, action: &str) -> bool {
     let (pattern, action) = (pattern.as_bytes(), action.as_bytes());
     let (mut p, mut a) = (0, 0);

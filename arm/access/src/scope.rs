@@ -7,7 +7,8 @@ use arm_ids::{PathError, ResourcePath};
 /// Bytes that the path of most resources fits into.
 const ROOM: usize = 192;
 
-/// A place: the stamp (`/`), a subscription, a resource group, a resource or what hangs on it; and all that is below.
+/// A scope: the stamp (`/`), a subscription, a resource group, a resource or an extension of one, with all
+/// scopes below.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope(
     /// The canonical path in lower case, empty for `/`.

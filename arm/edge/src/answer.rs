@@ -1,4 +1,4 @@
-//! Answers: from a provider's [`Response`], a kept [`Text`] or an [`ArmError`] to HTTP.
+//! Responses: from a provider's [`Response`], a cached [`Text`] or an [`ArmError`] to HTTP.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::compress;
 
-/// A request's outcome: a response, or an error with headers of its own.
+/// A request's outcome: a response, or an error with additional headers.
 pub(crate) type Outcome = Result<Response, Failure>;
 
-/// The same, where the answer may be a text that is kept.
+/// The same, where the response may be a cached text.
 pub(crate) type Told = Result<Answer, Failure>;
 
-/// What is answered.
+/// A successful response.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// This.
@@ -25,7 +25,7 @@ pub(crate) enum Answer {
     Kept(Arc<Text>),
 }
 
-/// An error and what it needs beside its body.
+/// An error and the headers of its response.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Box<ArmError>,
@@ -48,7 +48,7 @@ impl Failure {
     }
 }
 
-/// The HTTP form. A HEAD is answered without a body, whatever the provider gave.
+/// The HTTP form. The response to HEAD has no body.
 pub(crate) fn to_http(method: &Method, outcome: &Outcome) -> http::Response<Body> {
     let mut answer = match outcome {
         Ok(response) => {
@@ -94,7 +94,7 @@ pub(crate) fn text_to_http(text: &Text, takes_gzip: bool) -> http::Response<Body
     answer
 }
 
-/// Nobody keeps an answer without asking, nor guesses what it is.
+/// Headers against caching without validation and against content sniffing.
 fn guard(answer: &mut http::Response<Body>) {
     let headers = answer.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -48,7 +48,7 @@ pub(crate) async fn read(env: &Env, body: Body, limit: usize) -> Result<Bytes, A
     })?
 }
 
-/// The body of an ARM request: an object for PUT and PATCH, an object or nothing for POST, ignored otherwise.
+/// The body of an ARM request: an object for PUT and PATCH, an object or empty for POST, ignored otherwise.
 pub(crate) async fn json(
     env: &Env,
     method: &Method,

@@ -1,4 +1,4 @@
-//! Microsoft Graph's part of the stamp: `/graph/v1.0/…`, with tokens and errors of its own.
+//! Microsoft Graph's part of the stamp: `/graph/v1.0/…`, with its own tokens and error format.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +37,7 @@ pub(crate) fn segments(path: &str) -> Option<Vec<Option<String>>> {
 }
 
 impl Edge {
-    /// Answers a request; gives its error's code.
+    /// Processes a request; gives the response and its error code.
     pub(crate) async fn graph(
         &self,
         parts: Parts,
@@ -83,7 +83,7 @@ impl Edge {
         (answer, code)
     }
 
-    /// Who asks; and what to say to somebody whose token does not hold.
+    /// The caller; or the error for an invalid token.
     async fn graph_caller(
         &self,
         parts: &Parts,
@@ -156,7 +156,7 @@ impl Edge {
             trace,
         };
         let edge = self.clone();
-        // A task of its own: a client that hangs up does not stop a change half-way, and a panic ends here.
+        // A separate task: a client that hangs up does not stop a change half-way, and a panic ends here.
         let task = tokio::spawn(async move { edge.inner.graph.answer(&route, &request).await });
         match inner.env.clock.timeout(REQUEST_TIMEOUT, task).await {
             Ok(Ok(outcome)) => outcome,

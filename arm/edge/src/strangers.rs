@@ -1,6 +1,7 @@
-//! Requests of strangers in the service's log: who shows no token that holds writes at most one line a second of it.
+//! Unauthenticated requests in the service's log: at most one line a second.
 //!
-//! The log is bounded in size, and whoever reaches the port could push everything else out of it.
+//! The log is bounded in size, and otherwise any client that reaches the port could push all other lines out
+//! of it.
 
 use std::{sync::Mutex, time::Duration};
 

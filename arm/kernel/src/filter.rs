@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::odata::{self, Term};
 
-/// What may be compared.
+/// The fields that a filter may compare.
 pub const FIELDS: &[&str] = &[
     "resourceGroup",
     "resourceType",
@@ -28,10 +28,10 @@ impl Filter {
         Self::parse(request.query("$filter"), fields)
     }
 
-    /// Parses; no filter lets everything through.
+    /// Parses a filter; no filter matches all entries.
     ///
     /// # Errors
-    /// When it is not of that form, or compares something else than `fields`.
+    /// When it is not of that form, or compares other fields than `fields`.
     pub fn parse(text: Option<&str>, fields: &[&str]) -> Result<Self, ArmError> {
         let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
             return Ok(Self::default());

@@ -16,15 +16,15 @@ use crate::provider::Provider;
 /// The operation that deletes a resource group: those of this name end when the group is gone.
 pub const GROUP_DELETION: &str = "ResourceGroups_Delete";
 
-/// While something is to go: looks again after this, whatever the watch says.
+/// Interval while a deletion is in progress, in case the watch reports no change.
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
-/// While nothing is: a safety net only.
+/// Interval without deletions: a safety net only.
 const IDLE_INTERVAL: Duration = Duration::from_secs(300);
 /// Changes come in bursts; one look is enough for all of a burst.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// An operation that is not done by then ends as failed and says what it waits for; the group is emptied all the same.
+/// After this time an operation fails and names the remaining resources; the group is emptied all the same.
 const DELETION_TIMEOUT: Duration = OPERATION_BOUND;
-/// How often operations are looked through for those that take too long.
+/// How often overdue operations are looked for.
 const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How many of the resources that are left are named.
 const MAX_NAMED: usize = 3;
@@ -62,10 +62,10 @@ impl GroupReaper {
         future::select(pin!(shutdown), pin!(work)).await;
     }
 
-    /// One look at everything, then waits for a reason to look again.
+    /// One pass over all groups, then waits for a change or the interval.
     async fn round(&self, looked: &mut Duration) -> Result<(), StoreError> {
         let (groups, revision) = list_records::<GroupRecord>(&*self.store, key::GROUPS).await?;
-        // Watched from before the work, so that what happens meanwhile is seen.
+        // The watch begins before the work, so that changes during it are noticed.
         let deleting: Vec<_> = groups
             .into_iter()
             .filter(|(_, stored)| stored.value.deleting)
@@ -136,7 +136,8 @@ impl GroupReaper {
         if left > 0 {
             return Ok(false);
         }
-        // Before the group, so that another group of its name begins with nothing. Nothing new is made at a group that is being deleted.
+        // Before the group, so that a later group of this name begins without them. A group that is being
+        // deleted accepts no new ones.
         let id = arm_ids::group_id(&group.subscription, &group.name);
         let scope = Scope::parse(&id).map_err(|error| StoreError::Corrupt {
             key: key::group(&group.subscription, &group.name),
@@ -162,7 +163,7 @@ impl GroupReaper {
                 );
                 Ok(true)
             }
-            // Another deletion was asked for meanwhile: its operation has to be ended as well.
+            // Another deletion was requested meanwhile: its operation has to be ended as well.
             Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -178,7 +179,7 @@ impl GroupReaper {
         Ok(operations)
     }
 
-    /// Ends the operations that have waited too long. Nobody waits for ever for what cannot be removed.
+    /// Ends operations that have waited too long, so that no client waits for ever.
     async fn give_up_waiting(&self, group: &GroupRecord) -> Result<(), StoreError> {
         let now = self.env.clock.now();
         let mut overdue = self.open(group).await?;
@@ -215,7 +216,7 @@ impl GroupReaper {
         }
     }
 
-    /// What is left in a group, for people.
+    /// The remaining resources of a group, for messages.
     async fn still_there(&self, group: &GroupRecord) -> String {
         let mut names = Vec::new();
         for provider in &self.providers {

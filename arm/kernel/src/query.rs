@@ -1,6 +1,6 @@
 //! The `$` parameters of a query.
 
-/// What the `$` parameters of an operation's query may say. One that is not named here is refused by name.
+/// The `$` parameters that an operation's query may have. Others are refused by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query {
     /// The fields that `$filter` may compare, of [`crate::FIELDS`]; without any, there is no `$filter`.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::fixture::{DISABLED, SUBSCRIPTION, Stamp};
 
-/// method, path, token, content type, body, status, code, target, words; `-` for nothing
+/// method, path, token, content type, body, status, code, target, words; `-` for an absent value
 const TABLE: &str = include_str!("bad_input.tsv");
 
 fn body(text: &str) -> Body {

@@ -1,10 +1,11 @@
-//! `Landfall.Identity`: the keys that sign tokens, for those who look after the stamp.
+//! `Landfall.Identity`: the keys that sign tokens, for administrators of the stamp.
 //!
 //! | | |
 //! |---|---|
-//! | GET `/providers/Landfall.Identity/signingKeys` | those that signed, the one that signs, those that will |
-//! | POST `…/signingKeys/default/rotate` | the next one signs as soon as everybody can know it |
-//! | POST `…/signingKeys/default/revoke` | somebody else has one: all end now, and with them every token; clients log in again |
+//! | GET `/providers/Landfall.Identity/signingKeys` | the previous, current and next keys |
+//! | POST `…/signingKeys/default/rotate` | the next key signs as soon as all clients can have fetched it |
+//! | POST `…/signingKeys/default/revoke` | for a stolen key: all keys end now, and with them every token;
+//! clients log in again |
 
 use std::sync::Arc;
 

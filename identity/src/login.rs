@@ -1,7 +1,7 @@
-//! Logging in with a secret: whose it is, and what guessing may cost.
+//! Login with a secret: finding the principal, and limits on the cost of guessing.
 //!
-//! Always true: an attempt is counted before it costs anything; that a principal is disabled, or a secret over, is told only to those who
-//! have the secret.
+//! Always true: an attempt is counted before it costs work; that a principal is disabled, or a secret
+//! expired, is shown only to clients that have the secret.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -21,9 +21,9 @@ use crate::{
     tokens::kind,
 };
 
-/// Whoever comes while too many secrets wait to be compared is asked to wait so long.
+/// The time to wait for a client that comes while too many secrets wait to be compared.
 const BUSY: Duration = Duration::from_secs(1);
-/// Hashes that are compared at most in an attempt, of those that cost something.
+/// The most slow hashes that an attempt compares.
 const MOST_COSTLY: usize = 4;
 
 /// A hash that a secret may have, and whether that is over.
@@ -49,12 +49,12 @@ fn candidates(record: &PrincipalRecord, now: Timestamp) -> Vec<Candidate> {
     first.into_iter().chain(more).collect()
 }
 
-/// What no secret is hashed as any more.
+/// Whether a hash is of an outdated kind.
 fn is_of_before(hash: &str) -> bool {
     hash.starts_with("pbkdf2-sha256$")
 }
 
-/// Why nobody logged in.
+/// The reason of a failed login.
 #[derive(Debug)]
 pub(crate) enum Problem {
     Wrong,
@@ -76,7 +76,7 @@ impl From<StoreError> for Problem {
 }
 
 impl Problem {
-    /// The refusal of somebody of this kind.
+    /// The refusal for a principal of this kind.
     pub(crate) fn refusal(self, of: PrincipalKind) -> Refusal {
         let person = of == PrincipalKind::User;
         match self {
@@ -149,7 +149,7 @@ impl TokenService {
         if login.chars().count() > MAX_LOGIN_CHARS {
             return Err(Problem::Wrong);
         }
-        // By address as well, so that nobody can lock somebody else out from afar.
+        // Also by address, so that no client can lock out users at other addresses.
         let (origin, now) = (Origin::of(caller.address), self.env.clock.monotonic());
         let found = find_principal(&*self.store, login)
             .await?
@@ -179,7 +179,7 @@ impl TokenService {
             return Err(Problem::Wrong);
         }
         let attempt = self.throttle.permit(origin, now).map_err(|wait| {
-            // Nothing was compared, so nothing was wrong.
+            // No hash was compared, so the attempt does not count.
             self.throttle.retract(origin, login);
             Problem::Busy(wait)
         })?;

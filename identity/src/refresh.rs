@@ -1,10 +1,11 @@
-//! Refresh tokens: a sign-in goes on without the password, one token after another.
+//! Refresh tokens: they continue a sign-in without the password, each use giving the next token.
 //!
-//! A sign-in is a *family* of tokens, of which one is good at a time. A token has what all of its family have in common (so that a spent
-//! one is told from one that was made up) and what is its own.
+//! A sign-in is a *family* of tokens, of which one is valid at a time. A token consists of a part that its
+//! whole family has (so that a used token can be told from an invented one) and a part of its own.
 //!
-//! Always true: a token is good once; one that is used again ends its family, because then two have it; a family ends fourteen days
-//! after its last use, ninety after the sign-in, with the password, with [`PrincipalRecord::valid_from`], and with its person.
+//! Always true: a token is valid once; a second use ends its family, because one of the two uses is by a
+//! thief; a family ends fourteen days after its last use, ninety after the sign-in, with the password, with
+//! [`PrincipalRecord::valid_from`], and with its person.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::{secret::random, tokens::fingerprint};
 const IDLE: Duration = Duration::from_secs(14 * 86_400);
 /// And in any case so long after the sign-in.
 const LONGEST: Duration = Duration::from_secs(90 * 86_400);
-/// Sign-ins of a person at a time; the one that was used least lately gives way. All of them fit into a transaction.
+/// Sign-ins of a person at a time; the least recently used one is ended. All of them fit into a transaction.
 pub(crate) const MOST_FAMILIES: usize = 100;
 /// Bytes that a family's tokens have in common, and that are each one's own.
 const COMMON: usize = 16;
@@ -150,7 +151,7 @@ pub(crate) async fn begin(
     Ok((token.family.clone(), token.text()))
 }
 
-/// Uses a token: whose it is, and the next one.
+/// Uses a token: gives its person, and the next token.
 pub(crate) async fn renew(
     store: &dyn Store,
     env: &Env,
@@ -163,7 +164,7 @@ pub(crate) async fn renew(
         let now = env.clock.now();
         let found: Stored<RefreshRecord> = get_record(store, &own).await?.ok_or(RefreshError::Stale)?;
         let mut record = found.value;
-        // A stranger who made it up ends nothing, and neither does a client that it was not given to.
+        // An invented token ends no family, nor does a token of another client.
         if !same(&record.family_hash, &hash(&token.common)) || record.client != client {
             return Err(RefreshError::Stale);
         }
@@ -196,7 +197,7 @@ pub(crate) async fn renew(
                 token.own = next;
                 return Ok((principal, token.text()));
             }
-            // Somebody used it meanwhile, or its password was hashed anew: look again.
+            // The token was used meanwhile, or the password was hashed anew: read again.
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -211,7 +212,8 @@ pub(crate) async fn end(store: &dyn Store, object_id: &str, family: &str) -> Res
         .map(drop)
 }
 
-/// Adds to a transaction that somebody's password is hashed in another way: it is the same one, so whoever is signed in stays so.
+/// Adds the family's new password hash to a transaction: the password is the same, so the person stays signed
+/// in.
 pub(crate) async fn rehashed(
     store: &dyn Store,
     before: &PrincipalRecord,
@@ -230,7 +232,7 @@ pub(crate) async fn rehashed(
     Ok(txn)
 }
 
-/// Forgets families that have ended, and those of people who are gone. Returns how many.
+/// Removes families that have ended, and those of principals that no longer exist. Returns their number.
 pub(crate) async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreError> {
     let (present, _) = list_records::<RefreshRecord>(store, key::REFRESH).await?;
     let mut forgotten = 0;
@@ -313,7 +315,7 @@ mod tests {
         let second = stand.renew(&first).await.unwrap();
         let third = stand.renew(&second).await.unwrap();
         assert!(matches!(stand.renew(&first).await, Err(RefreshError::Spent)));
-        // Whoever has the newest has lost it, too: nobody knows who of the two is the thief.
+        // The newest token is invalid as well: the thief may have either.
         assert!(matches!(stand.renew(&third).await, Err(RefreshError::Stale)));
         assert!(stand.renew(&other).await.is_ok(), "another sign-in goes on");
         assert_eq!(stand.families().await, 1);

@@ -1,12 +1,13 @@
-//! The keys that sign tokens, one after another.
+//! The keys that sign tokens, and their rotation.
 //!
 //! ```text
 //!  made, published ──(a day at least)──► signs ──(90 days, or a command)──► checks only ──(an hour)──► forgotten
 //! ```
 //!
-//! Always true: there is one key that signs; a key was published for a day before it signs, so that whoever keeps our keys for a while
-//! has it by then; a key that signs no more is published until its last token has ended; so no client is refused because of a rotation.
-//! Only [`Wish::Revoke`], for a key that somebody else has, ends tokens before their time. Private keys are sealed in the store.
+//! Always true: one key signs; it was published for a day before, so that clients that cache our keys have it
+//! by then; a previous key stays published until its last token has ended; so no client is refused because of
+//! a rotation. Only [`Wish::Revoke`], for a stolen key, ends tokens before their time. Private keys are
+//! sealed in the store.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -34,14 +35,14 @@ const SKEW: Duration = Duration::from_secs(300);
 /// How often a change is decided again because the record changed meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
-/// What is wanted of the keys.
+/// A requested change of the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// What time brings.
+    /// The scheduled rotation.
     Time,
     /// The next key signs as soon as it may.
     Rotate,
-    /// Somebody else has a key: all of them end now, and with them every token.
+    /// A key was stolen: all of them end now, and with them every token.
     Revoke,
 }
 
@@ -62,12 +63,12 @@ pub enum RingError {
     Busy(#[from] PoolError),
 }
 
-/// What became of a rotation.
+/// The result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotated {
     /// The `kid` of the key that signs now.
     pub signs: String,
-    /// The one that signs next, and from when on if that is decided.
+    /// The key that signs next, and from when on if that is decided.
     pub next: Option<(String, Option<Timestamp>)>,
 }
 
@@ -76,7 +77,7 @@ pub struct Rotated {
 pub struct Listed {
     /// Its `kid`.
     pub id: String,
-    /// `signs`, `next`, or `ending`: only what it signed is still good.
+    /// `signs`, `next`, or `ending`: only its earlier signatures are still valid.
     pub state: &'static str,
     /// Since when clients can read it; `None`: for ever.
     pub published_at: Option<Timestamp>,
@@ -99,7 +100,8 @@ fn signer(keys: &[SigningKeyRecord], now: Timestamp) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-/// The keys as they are to be, without those that are [`missing`], and whether one that is made now is to sign as soon as it may: pure.
+/// The keys after a change, without those that are [`missing`], and whether a new key is to sign as soon as
+/// possible. Pure.
 fn advance(mut keys: Vec<SigningKeyRecord>, wish: Wish, now: Timestamp) -> (Vec<SigningKeyRecord>, bool) {
     if wish == Wish::Revoke {
         keys.clear();
@@ -130,7 +132,7 @@ fn advance(mut keys: Vec<SigningKeyRecord>, wish: Wish, now: Timestamp) -> (Vec<
     (keys, is_owed)
 }
 
-/// How many keys have to be made: one that signs, and one that will.
+/// How many keys have to be made, so that there is one that signs, and a next one.
 fn missing(keys: &[SigningKeyRecord], now: Timestamp) -> usize {
     let waits = keys
         .iter()
@@ -244,7 +246,7 @@ impl SigningKeys {
         Some(Arc::clone(&found.1))
     }
 
-    /// The public halves as a JSON Web Key Set: those that signed, the one that signs, the one that will.
+    /// The public keys as a JSON Web Key Set: previous, current and next ones.
     pub fn jwks(&self, now: Timestamp) -> Value {
         let ring = self.ring();
         let live = ring
@@ -276,10 +278,10 @@ impl SigningKeys {
             .collect()
     }
 
-    /// Changes the keys, and says what signs then.
+    /// Changes the keys, and gives the state after that.
     ///
     /// # Errors
-    /// When the store fails, or no key can be made. Keys that are kept nowhere are not changed.
+    /// When the store fails, or no key can be made; also for keys without a store, which cannot be changed.
     pub async fn rotate(&self, wish: Wish) -> Result<Rotated, RingError> {
         self.change(wish, None, false).await?;
         let now = self
@@ -296,8 +298,8 @@ impl SigningKeys {
         })
     }
 
-    /// Decides, makes the keys that are missing, writes, and uses what was written. At the start only one that signs is made, if there is none:
-    /// making takes a while, and the next has time.
+    /// Decides, makes the missing keys, writes, and uses them. At the start only a signing key is made, if
+    /// there is none: making one takes a while, and the next one is not urgent.
     async fn change(
         &self,
         wish: Wish,
@@ -412,7 +414,7 @@ mod tests {
         Timestamp::from_second(hours * 3600).unwrap()
     }
 
-    /// What [`SigningKeys::change`] does, without making real keys.
+    /// The same as [`SigningKeys::change`], without real keys.
     fn step(keys: Vec<SigningKeyRecord>, wish: Wish, now: Timestamp) -> Vec<SigningKeyRecord> {
         let (mut keys, is_owed) = advance(keys, wish, now);
         for _ in 0..missing(&keys, now) {
@@ -429,9 +431,9 @@ mod tests {
     #[test]
     fn a_year_of_hours_with_and_without_commands_refuses_no_token() {
         assert_eq!(year(None), 5, "one each ninety days");
-        // What comes by command is not due for another ninety days.
+        // A rotation by command restarts the ninety days.
         assert_eq!(year(Some(1000)), 9);
-        // More commands than keys can be known by then.
+        // More commands than clients can follow.
         assert!(year(Some(5)) > 250);
     }
 
@@ -447,7 +449,7 @@ mod tests {
             };
             keys = step(keys, wish, now);
             let signs = signs(&keys, now).to_owned();
-            // A token is good for an hour: whatever signed the last one is still there.
+            // A token is valid for an hour, so a key is published for an hour after its last signature.
             given.push((now, signs.clone()));
             given.retain(|(from, _)| later(*from, TOKEN_LIFETIME) >= now);
             for (_, id) in &given {

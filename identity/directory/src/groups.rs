@@ -58,7 +58,7 @@ async fn take_name(
 /// Makes a group without members.
 ///
 /// # Errors
-/// When its name is another's, something is not of its form, or there are too many.
+/// When its name is taken, a field is invalid, or there are too many groups.
 pub async fn create_group(
     writer: &Writer<'_>,
     new: NewGroup,
@@ -92,7 +92,7 @@ pub async fn create_group(
 /// Changes a group. `change` may be called again where the record changed meanwhile; the id stays.
 ///
 /// # Errors
-/// When it is not there, something is not of its form, or its name is another's.
+/// When it does not exist, a field is invalid, or its name is taken.
 pub async fn update_group(
     writer: &Writer<'_>,
     id: &str,
@@ -118,11 +118,11 @@ pub async fn update_group(
     changed.await
 }
 
-/// Removes a group: its members are taken out of it, and it out of others, before it is gone. Role assignments stay, and give nobody
-/// anything.
+/// Removes a group, after its members were removed from it and it from other groups. Role assignments stay,
+/// without effect.
 ///
 /// # Errors
-/// When it is not there, or nobody would be left who could give rights.
+/// When it does not exist, or no administrator would be left.
 pub async fn delete_group(writer: &Writer<'_>, id: &str) -> Result<(), DirectoryError> {
     let removed = writer.decide(id, |writer, id| {
         Box::pin(async move {

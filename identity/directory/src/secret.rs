@@ -1,4 +1,4 @@
-//! Secrets: made, hashed, compared.
+//! Secrets: generation, hashing, comparison.
 //!
 //! | secret | stored as | comparing costs |
 //! |---|---|---|
@@ -6,8 +6,8 @@
 //! | chosen by a person | argon2id, as a PHC string | 19 MiB, tens of milliseconds of a core |
 //! | either, from before | `pbkdf2-sha256$ITERATIONS$SALT$HASH` | hundreds of milliseconds of a core |
 //!
-//! A slow hash protects secrets that can be guessed. 256 random bits cannot, so for them it would only let strangers spend our
-//! processor.
+//! A slow hash protects secrets that can be guessed. 256 random bits cannot be guessed, so for them it would
+//! only let clients without credentials use up our processor.
 
 use std::num::NonZeroU32;
 
@@ -28,12 +28,12 @@ pub const MAX_SECRET_BYTES: usize = 1024;
 pub enum Secret<'a> {
     /// Made at random, with 256 bits: [`generate_secret`], or as good.
     Generated(&'a str),
-    /// Chosen by a person, or not known to be random.
+    /// Chosen by a person, or of unknown origin.
     Chosen(&'a str),
 }
 
 impl<'a> Secret<'a> {
-    /// It itself.
+    /// The secret as text.
     pub fn text(self) -> &'a str {
         match self {
             Self::Generated(text) | Self::Chosen(text) => text,
@@ -48,8 +48,8 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// A new secret of 32 random bytes, as text. It does not begin like an option: programs that are given it as an argument of its own, as
-/// `az login --password` is, would take it for one.
+/// A new secret of 32 random bytes, as text. It does not begin with `-`: a program that takes it as a
+/// separate argument, such as `az login --password`, would take it for an option.
 pub fn generate_secret() -> String {
     loop {
         let secret = URL_SAFE_NO_PAD.encode(random::<32>());
@@ -86,7 +86,7 @@ fn sha256(salt: &[u8], secret: &str) -> [u8; 32] {
     hash
 }
 
-/// Whether comparing with this stored hash costs the processor something.
+/// Whether comparing with this stored hash takes much processor time.
 pub fn is_costly(stored: &str) -> bool {
     !stored.starts_with("sha256$")
 }

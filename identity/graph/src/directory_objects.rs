@@ -77,7 +77,7 @@ impl Graph {
         let all = self.reads_all(request).await?;
         let mut objects = Vec::new();
         for id in ids.unwrap_or_default() {
-            // Whoever may read nothing else is shown itself.
+            // A caller without permission to read the directory sees only itself.
             if !all && !id.eq_ignore_ascii_case(&request.principal.object_id) {
                 continue;
             }
@@ -98,7 +98,7 @@ impl Graph {
         ))
     }
 
-    /// What is asked of something that can be a member.
+    /// Requests about an object that can be a member.
     pub(crate) async fn of_member(
         &self,
         id: &str,

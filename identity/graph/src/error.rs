@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 pub struct GraphError {
     /// The status.
     pub status: StatusCode,
-    /// As Graph's clients know it.
+    /// The error code of Graph.
     pub code: &'static str,
     /// For people.
     pub message: String,
     /// Which fields of the body are wrong, and why.
     pub details: Vec<(String, String)>,
-    /// What went wrong inside: for the log and nobody else.
+    /// The cause of an internal error: only for the log.
     pub internal: Option<String>,
     /// After how many seconds it may be tried again.
     pub retry_after: Option<u64>,
@@ -75,7 +75,7 @@ impl GraphError {
         )
     }
 
-    /// Who may not.
+    /// The caller has no permission.
     pub(crate) fn denied() -> Self {
         let message = "Insufficient privileges to complete the operation.";
         Self::new(StatusCode::FORBIDDEN, "Authorization_RequestDenied", message)
@@ -86,7 +86,7 @@ impl GraphError {
         Self::new(StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken", message)
     }
 
-    /// A body that is not what it has to be.
+    /// The error of an invalid body.
     pub fn content(error: &ArmError) -> Self {
         let mut own = Self::new(error.status(), "Request_BadRequest", error.message.clone());
         own.internal.clone_from(&error.internal);

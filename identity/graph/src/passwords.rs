@@ -1,4 +1,4 @@
-//! Passwords that people choose: what they have to be, and that nobody guesses one with a token that was found.
+//! Passwords of people: their rules, and a limit of guesses by the holder of a stolen token.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,8 @@ const LONGEST: usize = 256;
 const WRONG: u32 = 5;
 /// How long.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Those who are remembered. Who is pushed out has to be somebody with a token, of whom there are not many.
+/// Callers whose attempts are counted. Only callers with a valid token take a place, and there are few of
+/// them.
 const REMEMBERED: usize = 4096;
 
 /// Wrong passwords by principal.
@@ -24,7 +25,7 @@ const REMEMBERED: usize = 4096;
 pub(crate) struct Guesses(Mutex<HashMap<String, (u32, Duration)>>);
 
 impl Guesses {
-    /// Counts an attempt before it costs anything; `false` where there were too many.
+    /// Counts an attempt before any work; `false` where there were too many.
     fn attempt(&self, who: &str, now: Duration) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (_, at)| now.saturating_sub(*at) < PAUSE);
@@ -78,7 +79,7 @@ impl Graph {
             .map_err(|error| GraphError::busy(format!("{error}."), 2))
     }
 
-    /// Whether somebody's password is this one.
+    /// Whether this is the principal's password.
     pub(crate) async fn is_password(
         &self,
         who: &str,

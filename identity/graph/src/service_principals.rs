@@ -164,7 +164,7 @@ impl Graph {
                 record.display_name.clone_from(name);
             }
             if let Some(certificates) = &certificates {
-                // What is the application's stays.
+                // The application's credentials stay.
                 record.credentials.retain(|one| {
                     !show_certificate(one) || show::is_applications(application.as_ref(), &one.id)
                 });
@@ -225,7 +225,7 @@ impl Graph {
     }
 }
 
-/// What is a resource's is changed and removed with it.
+/// A resource's identity is changed and removed only with the resource.
 fn unmanaged(record: &PrincipalRecord, what: &str) -> Result<(), GraphError> {
     match &record.resource {
         None => Ok(()),

@@ -73,7 +73,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     ] {
         assert_eq!(stand.token(&form).await.refusal(), refusal, "{form}");
     }
-    // For somebody else, shown to us under their name.
+    // Issued for another server, and presented to us with its `Host`.
     let elsewhere = "https://evil.example.com";
     let stolen = signed_for(elsewhere, APPLICATION, stand.now(), "7");
     let shown = stand
@@ -124,7 +124,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     );
 }
 
-/// Knows one issuer.
+/// A source with one issuer.
 struct One(Value);
 
 #[async_trait::async_trait]
@@ -203,7 +203,7 @@ async fn an_application_shows_a_token_of_an_issuer_that_it_trusts() {
         let token = issued(issuer, stand.now());
         assert_eq!(stand.token(&ask(&token)).await.refusal(), refusal, "{issuer}");
     }
-    // One that says it is of this stamp has to be signed by this stamp.
+    // A token that claims to be of this stamp has to be signed by this stamp.
     let own = issued(&format!("https://h/{TENANT}/v2.0"), stand.now());
     assert_eq!(stand.token(&ask(&own)).await.refusal(), (401, 700_027));
     stand.env.clock.sleep(Duration::from_secs(361)).await;

@@ -1,4 +1,4 @@
-//! Events of the activity log: which are asked for, and their form.
+//! Events of the activity log: filters, and their form.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
@@ -23,7 +23,7 @@ const FIELDS: [&str; 7] = [
     "status",
 ];
 
-/// What is asked for.
+/// A filter.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
     from: Option<Timestamp>,
@@ -32,7 +32,7 @@ struct Wanted {
 }
 
 impl Insights {
-    /// The events of a subscription, or of what is in none, that a request asks for, newest first.
+    /// The events that match a request, newest first: of a subscription, or those outside all subscriptions.
     pub(crate) async fn events(&self, request: &Request) -> Result<Vec<(String, Value)>, ArmError> {
         if !request
             .path
@@ -63,7 +63,7 @@ impl Insights {
             wanted.takes(&event).then(|| {
                 let mut document = event.document(subscription.unwrap_or_default(), &self.tenant);
                 if let (Some(selected), Some(fields)) = (selected, document.as_object_mut()) {
-                    // Who may see an event is found by its id.
+                    // The permission to see an event is checked by its id.
                     fields.retain(|name, _| {
                         name == "id" || selected.iter().any(|own| own.eq_ignore_ascii_case(name))
                     });
@@ -75,8 +75,8 @@ impl Insights {
     }
 }
 
-/// The place of an event in the list: later ones first. It is the event's own, so that a page goes on where the one before ended, whatever came
-/// since.
+/// The sort key of an event: later ones first. It depends on the event only, so a page goes on where the one
+/// before ended, even after new events.
 fn newest_first(record: &ActivityRecord) -> String {
     let since_1970 = record.at.as_millisecond().max(0).unsigned_abs();
     format!("{:020} {}", u64::MAX - since_1970, record.request_id)
@@ -199,7 +199,7 @@ impl<'a> Event<'a> {
         if let Some(address) = record.address {
             request.insert("clientIpAddress".to_owned(), json!(address.to_string()));
         }
-        // What was logged before the method was kept tells it by its action at best.
+        // Events logged before the method was stored show it by their action, as far as possible.
         let method = record
             .method
             .as_deref()

@@ -42,7 +42,7 @@ pub(crate) struct State {
     principal: Stored<PrincipalRecord>,
 }
 
-/// What is written.
+/// The change to be written.
 pub(crate) struct Change {
     principal: PrincipalRecord,
     /// The credential, after the change.

@@ -11,7 +11,7 @@ use super::{
     hooks::refuse_change,
 };
 
-/// What a restore is called as an operation.
+/// The operation name of a restore.
 pub(crate) const RESTORE: &str = "Backups_Restore";
 
 /// The tags that a cluster has.

@@ -1,4 +1,4 @@
-//! What an answer about a cluster is made from. Pure.
+//! The data of a response about a cluster. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use control_records::{ClusterRecord, Leaving, ObservedRecord, OperationRecord, P
 
 use super::{draft::cluster_id, requests::is_gone};
 
-/// A cluster and what is known about it.
+/// A cluster with its records.
 pub(crate) struct ClusterView<'a> {
     pub(crate) record: &'a ClusterRecord,
     pub(crate) observed: Option<&'a ObservedRecord>,
@@ -17,7 +17,7 @@ pub(crate) struct ClusterView<'a> {
 }
 
 impl<'a> ClusterView<'a> {
-    /// The pools that answers tell of: those of the cluster, then those on their way out.
+    /// The pools in responses: those of the cluster, then those that are being deleted.
     pub(crate) fn pool_names(&self) -> Vec<&'a str> {
         let pools = &self.record.spec().pools;
         let mut names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();

@@ -1,5 +1,5 @@
-//! `Landfall.ContainerService`: what Landfall tells that AKS' API has no place for. A namespace of its own, so that nobody
-//! takes it for Azure's.
+//! `Landfall.ContainerService`: information for which AKS' API has no place. A separate namespace, so that it
+//! is not mistaken for Azure's.
 //!
 //! | GET | |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
-//! Always true: but for those two, it only reads.
+//! Always true: except for those two, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -93,7 +93,7 @@ impl Namespace for HistoryApi {
     ];
 }
 
-/// Whose history it is.
+/// The cluster of a history.
 struct Subject {
     uid: String,
     group: String,
@@ -101,7 +101,7 @@ struct Subject {
     deleted: bool,
 }
 
-/// What a query leaves of all clusters; names ignore case.
+/// The conditions of a query; names ignore case.
 struct Filter<'a> {
     subscription: &'a str,
     group: Option<&'a str>,
@@ -187,7 +187,7 @@ impl HistoryApi {
             })
     }
 
-    /// Clusters and what is left of deleted ones.
+    /// Clusters, and deleted ones with remaining records.
     async fn subjects(&self, filter: &Filter<'_>) -> Result<Vec<Subject>, ArmError> {
         let store = &*self.store;
         let (deleted, _) = list_records::<DeletedRecord>(store, key::DELETED)

@@ -1,4 +1,4 @@
-//! What Landfall offers beside AKS: namespaces of its own, so that nobody takes them for Azure's.
+//! Landfall's additions to AKS: separate namespaces, so that they are not mistaken for Azure's.
 
 pub(crate) mod api;
 pub(crate) mod archive;

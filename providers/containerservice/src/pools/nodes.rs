@@ -1,7 +1,7 @@
-//! What is asked of a pool's nodes: that some go, that all are made anew from the newest node image. Pure.
+//! Requests to delete nodes of a pool, or to reimage all of them with the newest node image. Pure.
 //!
-//! Always true: a node that is to go is meant by its machine, which never comes again; a node of the same name that is made later is
-//! another one and stays.
+//! Always true: a node to be deleted is identified by its machine, whose id is never reused; a later node of
+//! the same name stays.
 
 use std::collections::BTreeSet;
 
@@ -67,7 +67,7 @@ pub(crate) fn delete_machines(
         );
         return Err(ArmError::new(ErrorCode::OPERATION_NOT_ALLOWED, message).target(NAMES));
     }
-    // Those that are gone are forgotten here.
+    // Nodes that no longer exist are removed from the list.
     let known = |id: &String| nodes.iter().any(|node| node.machine == *id);
     *there = there
         .with(|body, decided| {

@@ -15,7 +15,7 @@ const C: &str = "managedClusters/c";
 const ADMIN: &str = "managedClusters/c/listClusterAdminCredential";
 const USER: &str = "managedClusters/c/listClusterUserCredential";
 
-/// A cluster that serves, as far as its record says.
+/// A cluster whose record says that it serves.
 async fn serving() -> Stamp {
     let stamp = Stamp::new().await;
     stamp.create("c", least()).await;
@@ -218,7 +218,7 @@ async fn so_many_of_a_kind_are_good_and_what_has_ended_makes_room() {
             .write(put_record(CredentialRecord::key(&uid, &of.id), &of))
             .await;
     }
-    // Those that were written by hand have no certificate, as if an earlier release had handed them out.
+    // Records written by the test have no certificate, like those of an earlier release.
     let revoke = format!("/{}/revoke", first.id);
     let revoked = own(&stamp, Mode::Commit, "Credentials_Revoke", &revoke).await;
     assert_eq!(revoked.status, 200);

@@ -1,4 +1,4 @@
-//! `Landfall.ContainerService`: lists in pages, and what is unknown.
+//! `Landfall.ContainerService`: lists in pages, and unknown items.
 
 use std::collections::BTreeMap;
 

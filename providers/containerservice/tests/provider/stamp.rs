@@ -24,7 +24,7 @@ use storage_redb::MemoryStore;
 
 pub(crate) const SUBSCRIPTION: &str = "00000000-1111-2222-3333-444444444444";
 
-/// What [`Stamp::add_identity`] makes under the name `own`.
+/// The identity of [`Stamp::add_identity`] with the name `own`.
 pub(crate) const IDENTITY: &str = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/rg1/providers/\
                                    Microsoft.ManagedIdentity/userAssignedIdentities/own";
 
@@ -74,7 +74,7 @@ pub(crate) struct Stamp {
     pub(crate) api_version: &'static str,
 }
 
-/// What came back, error or not.
+/// A response, error or not.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -200,7 +200,7 @@ impl Stamp {
         principal_id
     }
 
-    /// Whether somebody with this object id is known.
+    /// Whether a principal with this object id exists.
     pub(crate) async fn knows(&self, object_id: &str) -> bool {
         let found = identity_directory::principal(&*self.store, object_id).await;
         found.unwrap().is_some()
@@ -275,12 +275,12 @@ impl Stamp {
         }
     }
 
-    /// Finds the route as the edge does, and asks the provider.
+    /// Finds the route as the edge does, and calls the provider.
     pub(crate) async fn send(&self, request: Request) -> Answer {
         self.send_as(request, AccessControl::allow_all()).await
     }
 
-    /// The same for somebody who may not everything.
+    /// The same for a caller with limited permissions.
     pub(crate) async fn send_as(&self, request: Request, access: AccessControl) -> Answer {
         let target = self.registry.target(&request.path).unwrap();
         let route = target.route(&request.method).unwrap();
@@ -288,7 +288,7 @@ impl Stamp {
         answer(target.provider.handle(route, &Call::new(request, access)).await)
     }
 
-    /// What the request would be answered, without doing it.
+    /// The response that the request would get, without its effect.
     pub(crate) async fn preview(&self, method: &str, path: &str, body: Value) -> Answer {
         let request = self.request(method, path, body);
         let target = self.registry.target(&request.path).unwrap();
@@ -335,7 +335,7 @@ impl Stamp {
         all.into_iter().map(|stored| stored.value).collect()
     }
 
-    /// What the loop would write about what is there.
+    /// Writes the observed state, as the loop would.
     pub(crate) async fn observe(&self, name: &str, change: impl FnOnce(&mut ObservedRecord)) {
         let uid = self.record(name).await.unwrap().uid;
         let found = get_record::<ObservedRecord>(&*self.store, &key::observed(&uid))
@@ -346,7 +346,7 @@ impl Stamp {
         self.write(put_record(key::observed(&uid), &observed)).await;
     }
 
-    /// What the loop would write once everything is there.
+    /// Writes the observed state of a cluster that is complete, as the loop would.
     pub(crate) async fn reach(&self, name: &str) {
         let record = self.record(name).await.unwrap();
         let observed = ObservedRecord {
@@ -392,7 +392,8 @@ pub(crate) fn least() -> Value {
     json!({ "location": "local" })
 }
 
-/// What the Azure CLI drops before it sends back what it read: the properties that the SDK's models mark read-only.
+/// Removes the properties that the SDK's models mark read-only, as the Azure CLI does before it sends back a
+/// body that it read.
 pub(crate) fn sent_back(answer: &Value) -> Value {
     let mut body = answer.clone();
     let drop = |value: &mut Value, names: &[&str]| {

@@ -1,4 +1,4 @@
-//! Requests for another version of Kubernetes: what is offered, what is accepted, what an abort makes of it.
+//! Requests for another version of Kubernetes: offered versions, accepted ones, and the effect of an abort.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use cluster_versions::Offered;
@@ -15,7 +15,7 @@ async fn stamp() -> Stamp {
     Stamp::offering(Offered::new(versions, Some("1.35.1")).unwrap()).await
 }
 
-/// The PUT of the cluster as `az aks upgrade` does it: what is there is read, its versions are changed, it is sent back.
+/// The PUT of `az aks upgrade`: the cluster is read, its versions are changed, it is sent back.
 async fn upgrade(stamp: &Stamp, control_plane: &str, pools: Option<&str>) -> crate::stamp::Answer {
     let mut body = sent_back(&stamp.get(C).await.body);
     body["properties"]["kubernetesVersion"] = json!(control_plane);
@@ -211,7 +211,7 @@ async fn an_abort_takes_back_what_can_be_taken_back() {
     let shown = stamp.get(C).await.body;
     assert_eq!(shown["properties"]["kubernetesVersion"], "1.36.3");
 
-    // Begun, and nothing serves yet: it goes on all the same.
+    // Begun, and no new member serves yet: it goes on all the same.
     stamp.reach("c").await;
     upgrade(&stamp, "1.37.1", None).await;
     let begun = |observed: &mut ObservedRecord| observed.upgrading_to = Some("1.37.1".to_owned());

@@ -1,4 +1,5 @@
-//! What is asked of instances: to be restarted, made anew, replaced by another, turned off or on. The planner does it, as a change of the pool.
+//! Requests to restart, reimage, replace, stop or start instances. The planner carries them out, as a change
+//! of the pool.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Call, Mode, quote};
@@ -9,26 +10,26 @@ use serde_json::Value;
 
 use super::Compute;
 
-/// What is asked of the machines of a pool.
+/// A request for machines of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     /// The pool's ARM path.
     pub pool: ResourcePath,
     /// The numbers of its nodes; `None`: all.
     pub nodes: Option<Vec<u32>>,
-    /// What.
+    /// The order.
     pub order: NodeOrder,
-    /// What it is called as an operation.
+    /// Its operation name.
     pub name: &'static str,
 }
 
-/// Who does what is asked of machines.
+/// The implementation of requests for machines.
 #[async_trait]
 pub trait Machines: Send + Sync + 'static {
-    /// Does it, for a caller who may.
+    /// Writes the request, for a caller with permission.
     ///
     /// # Errors
-    /// When a node is not there, or the cluster may not be changed now.
+    /// When a node does not exist, or the cluster may not be changed now.
     async fn ask(&self, call: &Call, wish: &Wish, mode: Mode) -> Result<Response, ArmError>;
 }
 

@@ -33,7 +33,8 @@ pub(crate) const INSTANCES: &str = "virtualMachines";
 /// Where disks are.
 pub(crate) const DISKS: &str = "disks";
 
-/// The api-versions that are accepted, newest first. Azure has a table for each type; what is served has the same shape in all.
+/// The accepted api-versions, newest first. Azure has a list for each type; the supported part has the same
+/// shape in all.
 const VERSIONS: &[&str] = &[
     "2026-04-01",
     "2025-11-01",
@@ -66,7 +67,7 @@ const VERSIONS: &[&str] = &[
 pub struct Compute {
     /// Where it reads from.
     pub stamp: Stamp,
-    /// Who does what is asked of machines.
+    /// The implementation of requests for machines.
     pub machines: Arc<dyn Machines>,
 }
 
@@ -136,7 +137,7 @@ const SCALE_SETS: Type = ResourceType {
     )
 };
 
-/// A row of what is asked of machines.
+/// A row of a request for machines.
 macro_rules! repair {
     ($verb:expr, $name:literal, $order:expr) => {
         Row::write(
@@ -378,7 +379,7 @@ impl Compute {
         Ok(places.iter().flat_map(of).map(view::summary).collect())
     }
 
-    /// Answers about the set of a path.
+    /// Serves a request for the set of a path.
     async fn set(
         &self,
         request: &Request,
@@ -407,7 +408,7 @@ impl Compute {
         answer(set)
     }
 
-    /// Answers about the instance of a path.
+    /// Serves a request for the instance of a path.
     async fn instance(
         &self,
         request: &Request,

@@ -1,4 +1,5 @@
-//! `Microsoft.Network`: what each cluster has of networks, in the group of its nodes; and VNETs and security groups that tenants make.
+//! `Microsoft.Network`: the network resources of each cluster, in its node resource group; and VNETs and
+//! security groups that tenants make.
 
 pub(crate) mod own;
 mod services;
@@ -124,7 +125,7 @@ macro_rules! of_clusters {
     };
 }
 
-/// A part of a resource, listed and shown by itself.
+/// A part of a resource that is also a resource type.
 macro_rules! part {
     ($path:literal, $of:path, $parent:literal, $member:literal, $get:literal, $list:literal, [$($more:expr),* $(,)?]) => {
         kind(
@@ -143,7 +144,7 @@ macro_rules! part {
     };
 }
 
-/// What clients ask to have written out; nothing is ever left out here.
+/// Values of `$expand` that clients send; these parts are always shown.
 const EXPANDED: &[&str] = &["ipConfigurations", "ipConfigurations/networkInterface"];
 
 const ADDRESSES: Type = of_clusters!(

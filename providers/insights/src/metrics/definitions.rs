@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// What a value counts, as clients name it.
+/// The unit of a value, as clients name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Count,
@@ -29,9 +29,9 @@ pub(crate) struct Definition {
     pub(crate) title: &'static str,
     about: &'static str,
     pub(crate) unit: Unit,
-    /// How values are taken together where nobody says.
+    /// The default aggregation.
     pub(crate) primary: &'static str,
-    /// By what its series are told apart.
+    /// The dimensions that distinguish its series.
     pub(crate) dimensions: &'static [&'static str],
 }
 
@@ -149,7 +149,7 @@ impl Definition {
         })
     }
 
-    /// The unit as answers name it.
+    /// The unit as responses name it.
     pub(crate) fn unit(&self) -> &'static str {
         self.unit.as_str()
     }

@@ -171,7 +171,7 @@ async fn the_identity_of_a_cluster_is_read_at_the_cluster() {
     let stamp = Stamp::new().await;
     let (principal, client) = (
         "0a0a0a0a-0000-4000-8000-000000000002",
-        // As the principal is made that stands for it: a GUID that follows from the other.
+        // The client id: a GUID that follows from the object id, as for the principal itself.
         "0a0a0a0a-0000-4000-8000-000000000003",
     );
     let clusters = [
@@ -227,7 +227,7 @@ async fn the_identity_of_a_cluster_is_read_at_the_cluster() {
         ("user", "default"),
         ("none", "default"),
         ("missing", "default"),
-        // What hangs on a cluster has none.
+        // Child resources of a cluster have none.
         ("c/agentPools/np1", "default"),
     ] {
         let read = stamp

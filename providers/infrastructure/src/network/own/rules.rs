@@ -1,4 +1,4 @@
-//! Network security groups and their rules: what they may be, and how they are shown. Pure.
+//! Network security groups and their rules: validation and rendering. Pure.
 
 use std::collections::BTreeSet;
 

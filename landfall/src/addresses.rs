@@ -1,4 +1,4 @@
-//! What other stamps, and routes, have of this host's addresses already.
+//! Address ranges of this host that other stamps or routes already use.
 
 use std::net::SocketAddr;
 
@@ -40,7 +40,7 @@ fn next_port(listen: SocketAddr, others: &[(String, Settings)]) -> SocketAddr {
 
 /// Ranges that this host routes somewhere.
 pub(crate) fn taken_ranges() -> Vec<Ipv4Net> {
-    // Without an answer nothing is known to be taken; the fabric reports a clash when it makes the network.
+    // If the program fails, no range counts as taken; the fabric reports a clash when it makes the network.
     crate::host::run("ip", &["-4", "-j", "route", "show", "table", "all"])
         .and_then(|json| Ok(fabric_net::route_destinations(&json)?))
         .inspect_err(|error| tracing::debug!(%error, "the host's routes are not known"))

@@ -1,12 +1,14 @@
-//! The service in the background: who runs it, starting it, stopping it.
+//! The service as a background process: finding, starting and stopping it.
 //!
-//! A stamp's service holds `serve.lock` in the run directory, which only root may enter, as long as it lives, with its pid and
-//! the time at which it started in the file. It is held twice: by `flock`, so that there is one service a stamp, also beside a
-//! release from before; and by an open-file-description lock, which can be asked for without being taken.
+//! A stamp's service holds `serve.lock` in the run directory, which only root may enter, as long as it lives,
+//! with its pid and its start time in the file. It holds two locks: a `flock`, so that there is one service
+//! per stamp, also beside an earlier release; and an open-file-description lock, which can be queried without
+//! taking it.
 //!
-//! Always true: a stale file means nothing; looking whether the service runs never keeps one from starting; a process is only
-//! signalled while the service holds the lock and that process is the one that wrote the file: never one that has its pid now; what
-//! runs under a stamp's name on this host belongs to one state directory.
+//! Always true: a stale file has no meaning; querying whether the service runs never keeps one from starting;
+//! a process is only signalled while the service holds the lock and that process is the one that wrote the
+//! file, never another process that now has its pid; the name of a stamp belongs to one state directory of
+//! this host.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -38,7 +40,7 @@ use crate::{
 const START_BOUND: Duration = Duration::from_secs(60);
 /// How long it may take to end in order; it never waits for machines.
 const STOP_BOUND: Duration = Duration::from_secs(20);
-/// How often conditions of another process are looked at; there is nothing to be woken by.
+/// Interval at which conditions of another process are polled; there is no event to wait for.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Holds the stamp's lock. Kept by the service as long as it lives.
@@ -46,7 +48,7 @@ pub(crate) struct Held {
     _lock: Flock<File>,
 }
 
-/// Takes the stamp's lock for this process, or says that a service has it.
+/// Takes the stamp's lock for this process, or fails because a service has it.
 pub(crate) fn hold(places: &Places) -> Result<Held> {
     let path = places.lock();
     let file = OpenOptions::new()
@@ -105,12 +107,12 @@ fn started(pid: u32) -> Option<u64> {
 /// A field of a process' `/proc/PID/stat`, numbered as in `proc(5)`, from the third on; `None` when there is no such process.
 fn stat(pid: u32, field: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it, in parentheses, may hold anything.
+    // The process name in parentheses before it may contain any characters.
     let after_name = stat.rsplit_once(')')?.1;
     after_name.split_whitespace().nth(field - 3)?.parse().ok()
 }
 
-/// The process id of the stamp's service, if it runs; 0 while it is not known.
+/// The process id of the stamp's service, if it runs; 0 while it is not yet written.
 pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
     let path = places.lock();
     let mut file = match File::open(&path) {
@@ -125,7 +127,7 @@ pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
     fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked))
         .with_context(|| format!("cannot ask for the lock {}", path.display()))?;
     let held = libc::c_int::from(asked.l_type) != libc::F_UNLCK;
-    // After the lock was looked at: who held it then had written, or has just started.
+    // Read after the lock was queried: its holder has written the file by then, or has just started.
     let mut text = String::new();
     file.read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", path.display()))?;
@@ -178,8 +180,9 @@ fn ends(process: i32) -> bool {
     killed || flags & EXITING != 0
 }
 
-/// Refuses to work on a stamp whose name something else has on this host: machines and networks are found by that name, so
-/// they would be taken for this stamp's. `down` may clear away what lost its files.
+/// Refuses to work on a stamp whose name another state directory uses on this host: machines and networks are
+/// found by name, so those would be taken for this stamp's. `down` may remove a stamp whose files were
+/// deleted.
 pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
     let Some((state, _)) = Settings::load_running(places) else {
         return Ok(());
@@ -215,7 +218,7 @@ fn tell(places: &Places, process: i32, signal: Signal) -> Result<bool> {
         Err(rustix::io::Errno::SRCH) => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("cannot find process {process}")),
     };
-    // The handle stays with this process, whoever has its pid later; so look again, now that there is one.
+    // The pidfd refers to this process even if its pid is reused; so check again, now that there is one.
     if pid(places)? != Some(process) {
         return Ok(false);
     }
@@ -265,8 +268,8 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
     }
 }
 
-/// Whether a process runs the program that this one runs: another build of the same version is another program. What cannot be looked at is
-/// taken for the same.
+/// Whether a process runs the same program file as this one: another build of the same version is another
+/// program. If it cannot be read, it counts as the same.
 fn is_this_program(process: i32) -> bool {
     let other = format!("/proc/{process}/exe");
     has_same_bytes("/proc/self/exe".as_ref(), other.as_ref()).unwrap_or_else(|error| {
@@ -321,7 +324,8 @@ fn start(places: &Places) -> Result<Option<Child>> {
 }
 
 fn not_started(places: &Places, why: &str) -> anyhow::Error {
-    // What a service says before it has a log (a taken port, a damaged store) is in its output, as a person reads it.
+    // Errors of a service before it opens its log (a taken port, a damaged store) are in its output, in
+    // readable form.
     let said = fs::read_to_string(places.state.join("log/serve.out")).unwrap_or_default();
     let field = |name: &str| {
         said.lines()
@@ -370,7 +374,7 @@ pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
             if signal == Signal::KILL {
                 anyhow::bail!("process {first} does not end, even when killed");
             }
-            // Everything it does can be repeated, so killing it is safe.
+            // All its work can be repeated, so killing it is safe.
             signal = Signal::KILL;
             told = 0;
             deadline += STOP_BOUND;
@@ -405,7 +409,7 @@ mod tests {
         assert_eq!(pid(&places).unwrap(), Some(own));
         assert!(hold(&places).err().unwrap().to_string().contains("runs already"));
         drop(held);
-        // The file is still there, and means nothing.
+        // The file is still there, but has no meaning without the lock.
         assert_eq!(pid(&places).unwrap(), None);
     }
 
@@ -432,7 +436,7 @@ mod tests {
             told.sentence
         );
         assert!(told.next.unwrap().contains("LANDFALL_STATE_DIR="));
-        // Its files were deleted by hand: it can still be taken down, and nothing else.
+        // After its files were deleted by hand, `down` still works, and no other command.
         fs::remove_file(one.settings()).unwrap();
         assert_eq!(Settings::load_running(&one).unwrap().1, settings);
         check_home(&other, false).unwrap();
@@ -458,7 +462,8 @@ mod tests {
 
     #[test]
     fn looking_keeps_nobody_from_starting() {
-        // In a process of its own: between fork and exec, a child of another test would hold this one's lock as well.
+        // In a separate process: between fork and exec, a child of another test would hold this one's lock as
+        // well.
         const ALONE: &str = "LANDFALL_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
             let alone = Command::new(std::env::current_exe().unwrap())
@@ -511,12 +516,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         let mut stranger = Stranger::new();
-        // The service is dead; somebody else holds the old lock on its file.
+        // The service is dead; another process holds the old lock on its file.
         fs::write(places.lock(), format!("{} 1\n", stranger.0.id())).unwrap();
         let shared = Flock::lock(File::open(places.lock()).unwrap(), FlockArg::LockSharedNonblock);
         assert!(!stop(&places, &Env::system()).await.unwrap());
         drop(shared);
-        // The service lives and has not written yet.
+        // The service lives and has not yet written its pid.
         let _held = hold(&places).unwrap();
         fs::write(places.lock(), format!("{} 1\n", stranger.0.id())).unwrap();
         assert_eq!(pid(&places).unwrap(), Some(0));

@@ -1,7 +1,7 @@
-//! Programs of the host, run and listened to.
+//! Running programs of the host.
 //!
-//! Always true: a failure names the program and its last words; nothing of a program reaches the terminal by itself; a program that
-//! [`find`] finds is the one that [`run`] runs.
+//! Always true: an error names the program and its last output; output of a program never goes directly to
+//! the terminal; [`run`] runs the same file that [`find`] finds.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 /// Searched after PATH: `sudo`, `su` and service managers do not always have the administrator's directories in it.
 const MORE: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/local/go/bin"];
 
-/// Runs a program to its end. Returns what it wrote to standard output.
+/// Runs a program to its end. Returns its standard output.
 pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String> {
     run_command(Command::new(program).args(arguments))
 }
@@ -71,7 +71,7 @@ pub(crate) fn cores() -> u64 {
     u64::try_from(cores).unwrap_or(u64::MAX)
 }
 
-/// Memory of this host, where /proc says it.
+/// Memory of this host, if /proc shows it.
 pub(crate) fn memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kib: u64 = text.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;

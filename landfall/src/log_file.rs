@@ -24,7 +24,7 @@ struct Current {
     file: File,
     size: u64,
     limit: u64,
-    /// Lines that could not be written since the last one that could.
+    /// Lines lost since the last successful write.
     lost: u64,
 }
 
@@ -101,7 +101,7 @@ impl Current {
 impl Write for &LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Never an error: whoever logs would report it on an output that is on the same full disk, and die of that.
+        // Never an error: the logging library would report it on an output on the same full disk, and panic.
         if current.line(line).is_err() {
             current.lost += 1;
         }

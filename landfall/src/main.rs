@@ -1,7 +1,7 @@
-//! The `landfall` binary: commands, wiring, progress, nothing else.
+//! The `landfall` binary: only commands, wiring and progress.
 //!
-//! Always true: only [`printer`] writes to the terminal; every failure ends as one sentence and a next step, with exit code
-//! 1, 2 where the command line is wrong, or 130 where somebody interrupted it.
+//! Always true: only [`printer`] writes to the terminal; every error ends as one sentence and a next step,
+//! with exit code 1, 2 for a wrong command line, or 130 after an interruption.
 
 mod addresses;
 mod admin;
@@ -39,8 +39,8 @@ use crate::{
     stamp::Places,
 };
 
-/// With many clusters, small things come and go at each look; the system's allocator took a third of the service's CPU time
-/// (`cargo xtask bench engine`).
+/// With many clusters, many small allocations are made and freed at each observation; the system's allocator
+/// took a third of the service's CPU time (`cargo xtask bench engine`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -23,7 +23,7 @@ const PROGRAMS: &[Program] = &[
     program("nft", "nftables"),
     program("mount", "mount"),
     program("unshare", "util-linux"),
-    // A node's disk is a filesystem of its own, and a claim's volume a loop device.
+    // A node's disk is a separate filesystem, and a claim's volume a loop device.
     program("mkfs.ext4", "e2fsprogs"),
     program("losetup", "mount"),
     program("findmnt", "util-linux"),

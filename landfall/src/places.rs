@@ -7,7 +7,8 @@
 //! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
 //! | `…/log/` | the service's log, bounded |
 //! | `…/ca.pem` | the certificate that clients of the ARM API trust |
-//! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and whose runtime state it is |
+//! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and the settings of the
+//! running stamp |
 //!
 //! Always true: paths are absolute, since the service works in `/`; files are written whole or not at all.
 
@@ -30,7 +31,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// The places of the stamp of this name. Touches nothing.
+    /// The places of the stamp of this name. No file is touched.
     pub(crate) fn of(name: &str) -> Result<Self> {
         let good = (1..=20).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -78,7 +79,7 @@ impl Places {
     pub(crate) fn ca(&self) -> PathBuf {
         self.state.join("ca.pem")
     }
-    /// What runs under this name on this host, and where its files are.
+    /// The settings of the stamp that runs under this name on this host, with its state directory.
     pub(crate) fn running(&self) -> PathBuf {
         self.run.join("stamp.toml")
     }
@@ -102,7 +103,7 @@ impl Places {
                 .mode(mode)
                 .create(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
-            // One that is there may be of a release from before, or of a careless hand.
+            // An existing file may have another mode, from an earlier release or by hand.
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))
                 .with_context(|| format!("cannot protect {}", path.display()))?;
         }

@@ -1,4 +1,4 @@
-//! The stamp's settings: what is known before anything runs.
+//! The stamp's settings: the facts that are known before the service runs.
 //!
 //! Always true: a stamp is made once, and its identity never changes.
 
@@ -23,14 +23,14 @@ use crate::{
     quotas::Quotas,
 };
 
-/// Where the ARM API listens unless told otherwise.
+/// The default address of the ARM API.
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 
 /// The one region of a stamp.
 pub(crate) const LOCATION: &str = "local";
 
-/// What a stamp is: decided when it is made, read ever after.
+/// A stamp's settings: decided when it is made, only read later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// Format.
@@ -43,17 +43,17 @@ pub(crate) struct Settings {
     pub(crate) client: String,
     /// Where the ARM API listens.
     pub(crate) listen: SocketAddr,
-    /// In whose words clients are told to log in.
+    /// The protocol of logins that is announced to clients.
     #[serde(default = "identity_of_before")]
     pub(crate) identity: Shape,
-    /// A domain whose names lead here.
+    /// A domain whose names resolve to the stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) domain: Option<String>,
     /// The stamp's own range.
     pub(crate) range: Ipv4Net,
     /// Whether its traffic may leave the host.
     pub(crate) uplink: Uplink,
-    /// What clusters may reach though it lies in one of the host's own networks.
+    /// Networks of the host that clusters may reach all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) uplink_allow: Vec<Ipv4Net>,
     /// Where backups of clusters are kept; beside the stamp's other files if not given.
@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     /// How many hours kubeconfigs are good that are handed out.
     #[serde(default = "kubeconfig_hours")]
     pub(crate) kubeconfig_hours: u32,
-    /// How much each of its subscriptions may ask for, where the operator has said so.
+    /// The operator's limits of its subscriptions.
     #[serde(default, skip_serializing_if = "Quotas::is_empty")]
     pub(crate) limits: Quotas,
     /// When it was made.
@@ -197,7 +197,7 @@ impl Settings {
         }
     }
 
-    /// Keeps where the node images are: whatever starts the service later may have another environment, or none.
+    /// Stores the place of the node images: the service may later be started with another environment.
     pub(crate) fn remember_cache(&mut self, places: &Places, cache: PathBuf) -> Result<()> {
         if self.cache.as_ref() == Some(&cache) {
             return Ok(());
@@ -211,7 +211,7 @@ impl Settings {
         write_whole(&places.settings(), text.as_bytes(), 0o644)
     }
 
-    /// Notes beside the runtime state whose it is.
+    /// Writes the settings beside the runtime state.
     pub(crate) fn note_running(&self, places: &Places) -> Result<()> {
         let running = Running {
             state: places.state.clone(),
@@ -221,7 +221,8 @@ impl Settings {
         write_whole(&places.running(), text.as_bytes(), 0o644)
     }
 
-    /// What runs under this name on this host, as far as it was noted, and where its files are.
+    /// The settings of the stamp that runs under this name on this host, as far as they were written, and its
+    /// state directory.
     pub(crate) fn load_running(places: &Places) -> Option<(PathBuf, Self)> {
         let running: Running = toml::from_str(&fs::read_to_string(places.running()).ok()?).ok()?;
         Some((running.state, running.settings))
@@ -257,19 +258,19 @@ impl Settings {
         format!("https://management.{}/{}", self.domain_or_own(), self.tenant)
     }
 
-    /// The first user: whoever logs in with a password or a device code.
+    /// The first user, for logins with a password or a device code.
     pub(crate) fn administrator(&self) -> String {
         format!("admin@{}", self.domain_or_own())
     }
 
-    /// The domain, or one that is no public name for a stamp without.
+    /// The domain; for a stamp without one, a name that is not public.
     pub(crate) fn domain_or_own(&self) -> String {
         self.domain
             .clone()
             .unwrap_or_else(|| "landfall.internal".to_owned())
     }
 
-    /// Where this host itself reaches the ARM API: no name service needed.
+    /// The address of the ARM API for this host itself: no name resolution needed.
     pub(crate) fn local_address(&self) -> SocketAddr {
         if self.listen.ip().is_unspecified() {
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.listen.port())
@@ -311,7 +312,8 @@ fn kubeconfig_hours() -> u32 {
     8
 }
 
-/// What a stamp has that a release made which knew nothing else: its clients are set up for it.
+/// The protocol of a stamp that was made by an earlier release, which had only this one: its clients are set
+/// up for it.
 fn identity_of_before() -> Shape {
     Shape::AdFs
 }
@@ -353,7 +355,7 @@ pub(crate) fn not_root(act: &str) -> anyhow::Error {
     Problem::new(format!("only root may {act}"), "repeat with sudo").into()
 }
 
-/// A range for a stamp: always the same for its name, unless something else has it.
+/// A range for a stamp: always the same for its name, unless it is in use.
 fn free_range(name: &str, taken: &[Ipv4Net]) -> Result<Ipv4Net> {
     fabric_net::stamp_range(name, taken).ok_or_else(|| {
         Problem::new(
@@ -422,7 +424,7 @@ pub(crate) fn secret(places: &Places, name: &str) -> Result<String> {
 /// The file with the key to the bucket that backups are kept in.
 pub(crate) const BACKUPS_KEY: &str = "backups-key";
 
-/// What `--uplink-allow` says; `None` if it was not given.
+/// The networks of `--uplink-allow`; `None` if it was not given.
 fn allowed(layout: &Layout) -> Result<Option<Vec<Ipv4Net>>> {
     match layout.uplink_allow.as_slice() {
         [] => Ok(None),

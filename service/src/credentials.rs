@@ -15,7 +15,7 @@ use control_records::{ClusterRecord, ObservedRecord, PkiRecord, credential::Cred
 use control_store::{Store, StoreError, get_record};
 use providers_containerservice::Credentials;
 
-/// How long the operator's kubeconfig is good. It is asked for anew each time.
+/// Validity of the operator's kubeconfig. A new one is made for each request.
 const OPERATOR: Duration = Duration::from_secs(60 * 60);
 
 /// Makes certificates of credentials, and kubeconfigs.
@@ -23,7 +23,7 @@ pub(crate) struct SealedCredentials {
     pub(crate) env: Env,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sealer: Arc<Sealer>,
-    /// Whether clients resolve the clusters' names; else the kubeconfig says the address.
+    /// Whether clients resolve the clusters' names; else the kubeconfig has the address.
     pub(crate) names: bool,
     /// Where people sign in, with a trailing slash.
     pub(crate) authority: String,
@@ -124,7 +124,7 @@ pub enum CredentialError {
     /// Its keys cannot be opened.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// They are not what was written.
+    /// They cannot be unsealed or parsed.
     #[error(transparent)]
     Keys(#[from] serde_json::Error),
     /// The certificate cannot be made.
@@ -141,8 +141,9 @@ async fn keys(store: &dyn Store, sealer: &Sealer, uid: &str) -> Result<Option<Cl
     Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
-/// The kubeconfig of the stamp's operator, root on its host: for an hour, at the cluster's address, and whatever was made of its local
-/// accounts and roles. No client of the ARM API can get it. `None`: there is no such cluster, or it has no endpoint yet.
+/// The kubeconfig of the stamp's operator, root on its host: for an hour, at the cluster's address,
+/// independent of the cluster's local accounts and roles. No client of the ARM API can get it. `None`: the
+/// cluster does not exist, or has no endpoint yet.
 ///
 /// # Errors
 /// When the cluster's keys cannot be read.

@@ -1,6 +1,7 @@
-//! What a stamp has before anybody asks for anything: its record, its first subscription and its first principals, who own it.
+//! The initial records of a stamp: its own record, its first subscription and its first principals, who own
+//! it.
 //!
-//! Always true: all of it follows from what is handed in, so making it again changes nothing.
+//! Always true: all of them follow from the arguments, so making them again changes nothing.
 
 use arm_wire::PrincipalKind;
 use base_env::Env;
@@ -33,11 +34,11 @@ pub enum FirstError {
 
 /// A principal that is there from the start.
 pub struct FirstPrincipal<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: PrincipalKind,
-    /// What it logs in with: a GUID or a name.
+    /// Its login: a GUID or a name.
     pub login: &'a str,
-    /// What people call it.
+    /// Its display name.
     pub display_name: &'a str,
     /// Its secret.
     pub secret: Secret<'a>,
@@ -87,7 +88,7 @@ pub async fn records(
         let present = find_principal(store, first.login).await?;
         let once = key::first_principal(first.login);
         if present.is_none() && store.get(&once).await?.is_some() {
-            // Somebody has removed it, or given it another login.
+            // It was removed, or given another login.
             continue;
         }
         if let Some(present) = &present {
@@ -121,7 +122,8 @@ fn made_now(env: &Env) -> FirstPrincipalRecord {
     }
 }
 
-/// Makes a principal an owner of the stamp, once: what is taken away from it later stays so. May be cut short anywhere and repeated.
+/// Makes a principal an owner of the stamp, once: a later removal of the assignment is permanent. May be
+/// interrupted anywhere and repeated.
 async fn own(store: &dyn Store, env: &Env, principal: &PrincipalRecord) -> Result<(), StoreError> {
     let once = access::first_grant_key(&principal.object_id);
     if store.get(&once).await?.is_some() {

@@ -1,4 +1,4 @@
-//! The service of a stamp, put together: the one place that knows which parts there are and which of them is given what.
+//! The service of a stamp, assembled: the one place that lists its parts and their dependencies.
 //!
 //! ```text
 //!           token service ─► edge (ARM)
@@ -7,12 +7,12 @@
 //!    └────────────────────────────────────┘     group reaper
 //! ```
 //!
-//! Given: time, chance and identity; a store and the key that seals what is secret in it; the drivers; what the stamp is
-//! called. Nothing here opens a file, listens at an address or reads the environment: that is the program's part.
+//! Arguments: clock, random numbers and ids; a store and the key that seals its secrets; the drivers; the
+//! stamp's names. Nothing here opens a file, listens at an address or reads the environment: that is the
+//! program's part.
 //!
-//! Always true: `landfall serve` and the simulated stamp are this assembly, and differ in what they hand in; a panic ends no part for
-//! good, and no other part at all.
-//! Called by: the binary, `simulation`.
+//! Always true: `landfall serve` and the simulated stamp are this assembly, and differ only in the arguments;
+//! a panic ends no part for good, and no other part at all. Called by: the binary, `simulation`.
 
 mod access_reviews;
 pub mod backups;
@@ -64,7 +64,7 @@ pub use recipes::KubernetesRecipes;
 /// Threads for the upkeep of backups and for copies.
 pub(crate) static UPKEEP: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::UPKEEP));
 
-/// What the stamp is called, and by which addresses.
+/// The stamp's names and addresses.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Name of the stamp.
@@ -73,32 +73,33 @@ pub struct Config {
     pub location: String,
     /// GUID of its tenant.
     pub tenant: String,
-    /// What people call the tenant.
+    /// The display name of the tenant.
     pub tenant_name: String,
     /// The domain of clusters' names and of suffixes in the endpoints document.
     pub domain: String,
-    /// Whether clients resolve names in that domain; else kubeconfigs say addresses.
+    /// Whether clients resolve names in that domain; else kubeconfigs have addresses.
     pub names: bool,
     /// The ARM API's URL without a trailing slash.
     pub base_url: String,
-    /// In whose words clients are told to log in.
+    /// The protocol of logins that is announced to clients.
     pub shape: Shape,
-    /// The audience of tokens that clients are told of. Others that are accepted: the URL, and Azure's own.
+    /// The audience of tokens that is announced to clients. Others are accepted as well: the URL, and Azure's
+    /// own.
     pub audience: String,
-    /// How much its clusters may ask for.
+    /// Limits of its clusters.
     pub limits: Limits,
     /// How long credentials of clusters that are handed out are good.
     pub credential_lifetime: Duration,
 }
 
 impl Config {
-    /// What the token service is told.
+    /// The configuration of the token service.
     pub fn identity(&self) -> IdentityConfig {
         IdentityConfig {
             base_url: self.base_url.clone(),
             shape: self.shape,
             tenant_id: self.tenant.clone(),
-            // The address of the API as well: clients that are told no audience ask for the API by its URL.
+            // The address of the API as well: clients without a configured audience use the API's URL.
             audiences: vec![
                 self.audience.clone(),
                 self.base_url.clone(),
@@ -112,18 +113,18 @@ impl Config {
     }
 }
 
-/// What records are kept in.
+/// The stores of records.
 #[derive(Clone)]
 pub struct Records {
     /// The store.
     pub store: Arc<dyn Store>,
     /// How often it was put back from a copy.
     pub epoch: Epoch,
-    /// Seals what is secret in it.
+    /// Seals the secrets in it.
     pub sealer: Arc<Sealer>,
 }
 
-/// What touches the world.
+/// The drivers.
 #[derive(Clone)]
 pub struct Drivers {
     /// Makes machines and networks. [`Fabric::ensure_stamp`] has been called.
@@ -138,13 +139,14 @@ pub struct Drivers {
     pub connect: Arc<dyn Connect>,
     /// The clusters' backups.
     pub backups: Arc<dyn BackupReader>,
-    /// Asks other issuers for the keys of tokens that applications show; `None`: nobody is asked.
+    /// Fetches other issuers' keys for tokens that applications present; `None`: no other issuers are
+    /// accepted.
     pub issuers: Option<Arc<dyn Issuers>>,
 }
 
 /// A part that runs until the service is stopped.
 pub struct Part {
-    /// What it is, for logs.
+    /// Its name in logs.
     pub name: &'static str,
     /// Its work. It ends when the service is stopped, and not before.
     pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -166,7 +168,7 @@ impl Part {
     }
 }
 
-/// The parts of the service, put together; nothing runs yet.
+/// The assembled parts of the service, not yet running.
 pub struct Service {
     edge: Edge,
     tokens: Arc<TokenService>,
@@ -179,7 +181,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Puts the parts together. `keys` sign tokens; `recipes` know what Kubernetes needs.
+    /// Assembles the parts. `keys` sign tokens; `recipes` make the configurations of Kubernetes.
     pub fn new(
         env: &Env,
         config: Config,
@@ -301,7 +303,8 @@ impl Service {
             store: Arc::clone(&store),
             sealer: Arc::clone(&sealer),
         });
-        // Before anybody elsewhere: what is in the records is asked for nowhere else, and always can be.
+        // Before other sources: the keys of issuers in the records are always available here, and are fetched
+        // nowhere else.
         tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
         let tokens = Arc::new(tokens);
         let identity: Arc<dyn Provider> = Arc::new(IdentityApi::new(Arc::clone(&tokens)));
@@ -374,12 +377,12 @@ impl Service {
         self.edge.clone()
     }
 
-    /// Who issues tokens.
+    /// The token service.
     pub fn tokens(&self) -> Arc<TokenService> {
         Arc::clone(&self.tokens)
     }
 
-    /// What role assignments permit in clusters.
+    /// The decisions of role assignments in clusters.
     pub fn reviews(&self) -> Arc<dyn AccessReviews> {
         Arc::clone(&self.reviews)
     }
@@ -394,7 +397,7 @@ impl Service {
         self.controller.activity()
     }
 
-    /// What has to run, each part as a task of its own, until `stopped` says so.
+    /// The parts to run, each as a separate task, until `stopped`.
     pub fn parts(self, stopped: &watch::Receiver<bool>) -> Vec<Part> {
         let Self {
             edge: _,
@@ -409,7 +412,7 @@ impl Service {
         let controller = Arc::new(controller);
         let reaper = Arc::new(reaper);
         let ending = stopped.clone();
-        // Keys that nobody keeps are for ever.
+        // Keys without a store are never rotated.
         let looked_after = tokens.is_kept().then(|| {
             let stopped = stopped.clone();
             Part::new("keys and sign-ins", &env, &stopped.clone(), move || {
@@ -454,6 +457,6 @@ impl Service {
 
 /// Completes when the service is stopped.
 pub async fn until(mut stopped: watch::Receiver<bool>) {
-    // The sender is gone only when everything ends.
+    // The sender is gone only when the whole process ends.
     drop(stopped.wait_for(|stop| *stop).await);
 }

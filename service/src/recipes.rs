@@ -30,12 +30,12 @@ pub struct KubernetesRecipes {
     pub host_cores: u32,
     /// Its memory, MiB.
     pub host_memory_mib: u64,
-    /// Whether it can limit a node's disk to the size that its pool asks for. A machine that was made when it could not is no exception:
-    /// nobody knows it from outside, and its pool's next upgrade makes it anew.
+    /// Whether it can limit a node's disk to the size of its pool. A machine made when it could not is
+    /// treated the same: that is not visible from outside, and its pool's next upgrade makes it anew.
     pub disk_limits: bool,
-    /// What add-ons depend on beside the cluster.
+    /// Options of add-ons beside the cluster.
     pub addons: AddonOptions,
-    /// Where those that the directory knows get their tokens.
+    /// The token service for principals of the directory.
     pub authority: TokenAuthority,
 }
 
@@ -53,7 +53,7 @@ impl KubernetesRecipes {
         };
         let pool = cluster.spec().pools.iter().find(|spec| spec.name == *pool)?;
         let place = NodePlace {
-            // As the effect that makes the machine has it: a pool without a size limits nothing.
+            // As in the effect that makes the machine: a pool without a disk size has no limit.
             own_disk: self.disk_limits && pool.os_disk_gib > 0,
             node_name: node_name.clone(),
             address: *address,
@@ -68,7 +68,7 @@ impl KubernetesRecipes {
 }
 
 impl KubernetesRecipes {
-    /// A version of configurations that say where tokens come from.
+    /// A version of configurations that name the token service.
     fn with_authority(&self, version: &str) -> Result<String, RecipeError> {
         let parts = serde_json::to_string(&(version, &self.authority))
             .map_err(|error| RecipeError::new("the version of configurations", error))?;
@@ -128,7 +128,8 @@ fn restore(site: &Site) -> Option<EtcdRestore> {
     })
 }
 
-/// After a restore, kubelets register their nodes again and look anew at what is to run: pods that are no more go.
+/// After a restore, kubelets register their nodes again and fetch their pods anew: pods that no longer exist
+/// are stopped.
 fn registered_again(mut config: MachineConfig, site: &Site) -> MachineConfig {
     if let Some(id) = &site.control_plane.restored {
         let mark = u64::from(base_env::Seed::new(0).child(id).value() as u32);
@@ -287,7 +288,7 @@ impl Recipes for KubernetesRecipes {
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects {
         let granted = wish.granted.iter();
         let withdrawn = wish.withdrawn.iter();
-        // A role that this release does not know gives nothing.
+        // A role that is unknown to this release grants nothing.
         let trusted = wish.trusted.iter().flat_map(|(name, grant)| {
             let roles = grant.roles.iter().filter_map(|role| TrustedRole::named(role));
             roles.map(|role| trusted_binding(name, role, &grant.principal))

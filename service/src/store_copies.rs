@@ -1,6 +1,7 @@
-//! The store's own backup: a copy of it soon after it changed.
+//! Backups of the store itself: a copy soon after each change.
 //!
-//! Always true: a store that does not change is not copied again; what goes wrong is told and tried again, and ends nothing else.
+//! Always true: an unchanged store is not copied again; a failure is reported and retried, and ends no other
+//! work.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -20,7 +21,7 @@ use crate::UPKEEP;
 const LOOK: Duration = Duration::from_secs(30);
 /// A copy is followed by a pause this many times as long as it took, so that copies of a large store take a part of a core only.
 const PAUSE: u32 = 20;
-/// After this without a copy of what has changed, something is wrong, whatever it is.
+/// A change without a copy after this time is reported as a problem.
 pub const LATE: Duration = Duration::from_secs(10 * 60);
 
 /// Why there is no copy.
@@ -77,14 +78,14 @@ pub struct StoreStatus {
     pub revision: u64,
     /// The newest copy that was made since the service started.
     pub copy: Option<CopyStatus>,
-    /// Since when there is something in the store that is in no copy.
+    /// Since when the store has changes that are in no copy.
     pub behind_since: Option<Timestamp>,
     /// Why the last copy was not made.
     pub problem: Option<String>,
 }
 
 impl StoreStatus {
-    /// What a person has to know: that copies fail, or do not come.
+    /// A problem for the operator: copies fail, or are late.
     pub fn complaint(&self, now: Timestamp) -> Option<String> {
         if let Some(problem) = &self.problem {
             return Some(format!("the store is not copied: {problem}"));
@@ -114,7 +115,7 @@ pub struct StoreCopies {
 }
 
 impl StoreCopies {
-    /// Nothing is done yet. `own` says which store it is.
+    /// Without any copy yet. `own` identifies the store.
     pub fn new(env: &Env, store: Arc<dyn Store>, own: StoreRecord, copies: Copies) -> Self {
         Self {
             env: env.clone(),
@@ -154,7 +155,7 @@ impl StoreCopies {
     /// Makes a copy now.
     ///
     /// # Errors
-    /// When there is none; the status tells it as well.
+    /// When it fails; the status shows the error as well.
     pub async fn take(&self) -> Result<CopyStatus, StoreCopyError> {
         let _one = self.one.lock().await;
         let made = self.make().await;
@@ -263,7 +264,7 @@ mod tests {
             self.kept.of(&id).unwrap().len()
         }
 
-        /// Work that blocks takes real time while the clock stands still.
+        /// Blocking work takes real time while the clock is paused.
         #[expect(
             clippy::disallowed_methods,
             reason = "virtual time does not pass for threads that block"

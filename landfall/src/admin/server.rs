@@ -37,7 +37,7 @@ use super::status::{
 };
 use crate::{serve::panics, stamp::Settings};
 
-/// What the answers are made from.
+/// The sources of the responses.
 pub(crate) struct Sources {
     pub(crate) name: String,
     pub(crate) settings: Settings,
@@ -53,7 +53,7 @@ pub(crate) struct Sources {
     pub(crate) image_builds: Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync>,
 }
 
-/// Answers until `stop` is done.
+/// Serves requests until `stop` is done.
 pub(crate) async fn serve(
     socket: &Path,
     sources: Arc<Sources>,
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
         }
         _ => {}
     }
-    // Made in a directory that only root may enter, so nobody gets in between the two.
+    // Made in a directory that only root may enter, so no other user can connect before the mode is set.
     let listener =
         UnixListener::bind(socket).with_context(|| format!("cannot listen at {}", socket.display()))?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
@@ -155,8 +155,8 @@ async fn logs(
 }
 
 impl Sources {
-    /// `process`: whose counters these are, they begin at zero with each; `operations`: of each that there is, whether it works and how often
-    /// which client has called it.
+    /// `process`: the id of this process, as the counters begin at zero with each; `operations`: for each
+    /// operation, whether it is implemented and how often which client has called it.
     fn calls(&self) -> Value {
         let operations = self.edge.calls().into_iter().map(|calls| {
             let clients = calls.called.into_iter().map(|called| {
@@ -270,7 +270,8 @@ impl Sources {
 }
 
 impl Sources {
-    /// What a machine says of the backup that it ships; nothing of one that is silent or does not ship.
+    /// The shipping of a backup as the machine reports it; `None` for a machine that is silent or does not
+    /// ship.
     fn backup(&self, machine: &str) -> Option<BackupLag> {
         if !self.agents.heard(machine) {
             return None;
@@ -346,7 +347,8 @@ fn machine_status(
     };
     MachineStatus {
         id: record.id.clone(),
-        // A machine of a cluster whose record is gone is on its way out; it still says whose it was.
+        // A machine of a cluster whose record is gone is being deleted; its assignment still names the
+        // cluster.
         cluster: record.assignment.as_ref().map(|assignment| {
             clusters
                 .get(assignment.cluster.as_str())
@@ -390,7 +392,7 @@ fn machine_status(
     }
 }
 
-/// Resident memory of this process; 0 where /proc cannot say.
+/// Resident memory of this process; 0 where /proc cannot be read.
 fn own_rss_kib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()

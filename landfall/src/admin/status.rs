@@ -1,4 +1,4 @@
-//! A stamp's state, as the service answers it and the commands show it.
+//! A stamp's state, as the service reports it and the commands show it.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -13,7 +13,7 @@ pub(crate) struct StampStatus {
     pub(crate) name: String,
     pub(crate) service: ServiceStatus,
     pub(crate) arm_url: String,
-    /// In whose words clients are told to log in: `aad` or `adfs`.
+    /// The protocol of logins that is announced to clients: `aad` or `adfs`.
     #[serde(default)]
     pub(crate) identity: String,
     /// GUID of the tenant that they log in to.
@@ -22,12 +22,12 @@ pub(crate) struct StampStatus {
     pub(crate) range: String,
     pub(crate) uplink: String,
     pub(crate) clusters: Vec<ClusterStatus>,
-    /// Node images that are being built because a cluster asked for them, and what is going on.
+    /// Node images that are being built because a cluster needs them, with the current step.
     pub(crate) image_builds: BTreeMap<String, String>,
     /// The store and its newest copy.
     #[serde(default)]
     pub(crate) store: Option<StoreStatus>,
-    /// What exists and is in no record of the store.
+    /// Machines, networks, volumes and backups without a record in the store.
     #[serde(default)]
     pub(crate) unknown: Vec<control_records::unknown::UnknownRecord>,
     /// All machines, those of a cluster together.
@@ -67,29 +67,29 @@ pub(crate) struct ClusterStatus {
     pub(crate) resource_group: String,
     pub(crate) name: String,
     pub(crate) uid: String,
-    /// As ARM says it: Succeeded, Creating, Updating, Deleting.
+    /// As in ARM: Succeeded, Creating, Updating, Deleting.
     pub(crate) state: String,
-    /// Whether it is to stand still: no machine of it is to run.
+    /// Whether it is stopped: none of its machines is to run.
     #[serde(default)]
     pub(crate) stopped: bool,
-    /// Whether it hands out no credentials of its own.
+    /// Whether its local accounts are disabled.
     #[serde(default)]
     pub(crate) local_accounts_disabled: bool,
     pub(crate) kubernetes_version: String,
     pub(crate) vip: Option<Ipv4Addr>,
     pub(crate) nodes_ready: u32,
     pub(crate) nodes_wanted: u32,
-    /// What people have to do themselves before nodes are Ready.
+    /// Steps that the user has to do before nodes are Ready.
     #[serde(default)]
     pub(crate) hint: Option<String>,
-    /// What is going on, for people.
+    /// The current step, for people.
     pub(crate) step: String,
     /// Requests that have not ended, oldest first.
     #[serde(default)]
     pub(crate) operations: Vec<OperationStatus>,
     /// The last problem, for people.
     pub(crate) problem: Option<String>,
-    /// How far the service's copy of its etcd is; `None` while no machine says that it ships.
+    /// How far the service's copy of its etcd is; `None` while no machine reports that it ships.
     #[serde(default)]
     pub(crate) backup: Option<BackupLag>,
     pub(crate) created_at: Timestamp,
@@ -123,7 +123,7 @@ pub(crate) struct OperationStatus {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MachineStatus {
     pub(crate) id: String,
-    /// Its cluster's name; `None` while it stands by.
+    /// Its cluster's name; `None` for a standby machine.
     pub(crate) cluster: Option<String>,
     pub(crate) cluster_uid: Option<String>,
     /// The node's name, or `control-plane-0`.
@@ -140,7 +140,7 @@ pub(crate) struct MachineStatus {
     pub(crate) kept_disks: Vec<String>,
     /// Whether its agent reported since the service started.
     pub(crate) in_contact: bool,
-    /// Another one each time that the machine starts, by what its agent reported last.
+    /// The machine's boot id, different after each start, as its agent last reported it.
     #[serde(default)]
     pub(crate) boot: Option<String>,
     pub(crate) agent_rss_kib: Option<u64>,
@@ -149,7 +149,7 @@ pub(crate) struct MachineStatus {
 }
 
 impl MachineStatus {
-    /// The first thing that is not as it should be.
+    /// The first problem of the stamp.
     pub(crate) fn complaint(&self) -> Option<String> {
         if self.power != "running" {
             return Some(format!("is {}", self.power));

@@ -1,5 +1,4 @@
-//! `landfall credentials`: the kubeconfigs of clusters that were handed out, and the word that one of them is not to work any more. Through
-//! the ARM API.
+//! `landfall credentials`: the issued kubeconfigs of clusters, and their revocation. Through the ARM API.
 
 use anyhow::Result;
 use owo_colors::OwoColorize as _;
@@ -38,7 +37,7 @@ pub(crate) async fn run(context: &Context, command: &args::Credentials) -> Resul
             let clusters: Vec<&ClusterStatus> = status.clusters.iter().collect();
             let all = read(&arm, &clusters).await?;
             let mut revoked = Vec::new();
-            // All of them are known before the first goes.
+            // All of them are looked up before the first is revoked.
             for path in found(&all, ids, &context.name_flag())? {
                 revoked.push(arm.post(&format!("{path}/revoke"), OWN).await?);
             }
@@ -128,7 +127,7 @@ fn page(all: &[Value], flag: &str) -> String {
     )
 }
 
-/// What has become of one.
+/// The state of a credential.
 fn told(one: &Value) -> String {
     let (name, cluster) = (text(one, "name"), text(one, "cluster"));
     match text(one, "state") {

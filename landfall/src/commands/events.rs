@@ -1,4 +1,4 @@
-//! `landfall events`: what happened to clusters and why, also to deleted ones, from the ARM API.
+//! `landfall events`: the history of clusters, also of deleted ones, from the ARM API.
 
 use std::time::Duration;
 

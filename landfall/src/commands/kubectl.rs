@@ -1,8 +1,8 @@
-//! `landfall kubectl`: the node image's own kubectl, as the operator of the stamp: administrator of every cluster, also of one whose local
-//! accounts are disabled. Only root may.
+//! `landfall kubectl`: the node image's kubectl, with the permissions of the stamp's operator: administrator
+//! of every cluster, even one with disabled local accounts. Requires root.
 //!
-//! Always true: the kubeconfig is in memory only, readable by this process and what becomes of it; kubectl takes this process' place, so
-//! that terminal, signals and exit code are its own.
+//! Always true: the kubeconfig is in memory only, readable by this process and its successor; kubectl
+//! replaces this process by exec, so that terminal, signals and exit code are its own.
 
 use std::{
     ffi::{CStr, OsString},
@@ -30,7 +30,8 @@ pub(crate) async fn run(context: &Context, args: &args::Kubectl) -> Result<()> {
     let status = admin.status().await?;
     let cluster = choose(&status.clusters, args.cluster.as_deref(), &context.name_flag())?;
     let program = program(context, cluster)?;
-    // The operator's own, at the cluster's address: whatever was made of its credentials and of its name here.
+    // The operator's kubeconfig, by address: independent of the cluster's local accounts and of name
+    // resolution on this host.
     let text = admin.kubeconfig(&cluster.uid).await?;
     let host = cluster.vip.map_or_else(String::new, |vip| vip.to_string());
 

@@ -1,4 +1,5 @@
-//! `landfall kubelogin`: how to get the program that signs in to clusters which know the directory, and what it has to be told of this stamp.
+//! `landfall kubelogin`: installing the program that signs in to clusters with directory integration, and its
+//! settings for this stamp.
 
 use anyhow::Result;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! `landfall status`: the stamp, its clusters, their machines, and what is not as it should be.
+//! `landfall status`: the stamp, its clusters, their machines, and any problems.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -208,11 +208,11 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     page
 }
 
-/// In whose words clients log in, and to which tenant.
+/// The protocol and the tenant of logins.
 fn log_in(identity: &str, tenant: &str) -> String {
     match identity {
         "aad" => format!("as at Azure (aad), tenant {tenant}"),
-        // A service of before knew nothing else, and said nothing.
+        // Earlier releases supported only this one, and did not report it.
         _ => "as at Azure Stack (adfs), tenant adfs".to_owned(),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn run(context: &Context, command: &args::Store) -> Result<()> 
     }
 }
 
-/// A stamp whose store is looked after.
+/// The stamp of a command.
 struct Stand<'a> {
     context: &'a Context,
     settings: Settings,
@@ -65,7 +65,7 @@ impl<'a> Stand<'a> {
         })
     }
 
-    /// Takes the stamp's lock, or says that a service has it and how that is ended.
+    /// Takes the stamp's lock, or fails with the command that stops the service.
     async fn hold(&self) -> Result<background::Held> {
         let (places, flag) = (&self.context.places, self.context.name_flag());
         if let Some(pid) = background::living(places, &self.context.env).await? {
@@ -96,7 +96,7 @@ impl<'a> Stand<'a> {
         .await
     }
 
-    /// What the service says of the store, if it runs.
+    /// The store's status from the service, if it runs.
     async fn status(&self) -> Result<Option<StoreStatus>> {
         if background::pid(&self.context.places)?.is_none() {
             return Ok(None);
@@ -164,7 +164,7 @@ impl<'a> Stand<'a> {
         .into()
     }
 
-    /// The identity of the store whose file is there, if it can be read.
+    /// The identity of the present store file, if it can be read.
     async fn present(&self) -> Option<String> {
         let path = self.context.places.store();
         if !path.exists() {
@@ -333,7 +333,7 @@ fn choose<'a>(all: &'a [Kept], store: Option<&str>, at: Option<Timestamp>) -> Re
     })
 }
 
-/// What `show` prints.
+/// The output of `show`.
 struct Page<'a> {
     file: &'a Path,
     there: bool,

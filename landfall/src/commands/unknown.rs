@@ -1,4 +1,5 @@
-//! `landfall unknown`: what exists and is in no record of the store, and the word that it may go. Through the ARM API.
+//! `landfall unknown`: machines, networks, volumes and backups without a record in the store, and their
+//! release for deletion. Through the ARM API.
 
 use anyhow::Result;
 use serde_json::{Value, json};

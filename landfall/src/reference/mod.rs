@@ -32,7 +32,7 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
     for text in pages.values_mut() {
         text.insert_str(0, HEAD);
     }
-    // This page says in its own words where it comes from.
+    // This page itself names its source.
     let compatibility = providers_containerservice::compatibility(&OtherRoutes {
         resources: routes::<ResourcesProvider>(),
         authorization: routes::<Authorization>(),

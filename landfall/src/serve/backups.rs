@@ -27,7 +27,7 @@ const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Where backups go.
 pub(crate) struct Kept {
     pub(crate) archive: Arc<Archive>,
-    /// What keeps a copy, if one is wished for.
+    /// Keeps a second copy, if configured.
     pub(crate) mirror: Option<Mirror>,
 }
 
@@ -57,12 +57,12 @@ pub(crate) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, e
     })
 }
 
-/// Where they are unless told otherwise.
+/// The default place.
 fn own(places: &Places) -> PathBuf {
     places.state.join("backups")
 }
 
-/// What people are told of where backups are: the place, and that of the copy.
+/// The places of the backups and of their copy, for messages.
 pub(crate) fn told(places: &Places, settings: &Settings) -> Vec<String> {
     let first = settings.backups.clone();
     let first = first.unwrap_or_else(|| own(places).display().to_string());
@@ -125,7 +125,7 @@ fn object_store(place: &str, places: &Places, env: &Env) -> Result<Arc<dyn Objec
     let (waiting, runtime) = (env.clone(), tokio::runtime::Handle::current());
     let pauses = AtomicU64::new(0);
     let pause = move |least: Duration| {
-        // Jitter, so that what failed together is not repeated together.
+        // Jitter, so that requests that failed together are not repeated together.
         let fraction = waiting.seed.fraction(pauses.fetch_add(1, Ordering::Relaxed));
         runtime.block_on(waiting.clock.sleep(least + least.mul_f64(fraction)));
     };

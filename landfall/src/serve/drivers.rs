@@ -1,4 +1,4 @@
-//! What touches the world: machines and networks, the agents in them, the clusters' APIs, node images.
+//! The drivers of a service: machines and networks, the agents in them, the clusters' APIs, node images.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ use crate::{
 /// Where agents dial, at the stamp's gateway address.
 const AGENT_PORT: u16 = 7443;
 
-/// The fabric of a stamp, for taking it down: builds nothing.
+/// The fabric of a stamp, for removing it: builds no images.
 pub(crate) fn open_fabric(context: &Context, settings: &Settings) -> Result<Arc<dyn Fabric>> {
     let images = Arc::new(NoImages);
     Ok(Arc::new(fabric(&context.env, &context.places, settings, images)?))
@@ -115,7 +115,7 @@ impl Drivers {
         })
     }
 
-    /// Those that the service acts through.
+    /// The drivers that the service uses.
     pub(super) fn of_service(
         &self,
         archive: &Arc<Archive>,
@@ -155,7 +155,7 @@ impl Drivers {
         }
     }
 
-    /// Machines and pods get tokens from now on, and API servers learn what role assignments permit.
+    /// From now on machines and pods get tokens, and API servers get the decisions of role assignments.
     pub(super) fn answer_for(&self, service: &Service) {
         self.hub.give_tokens(TokenDoor {
             tokens: service.tokens(),
@@ -164,13 +164,13 @@ impl Drivers {
         self.hub.decide_reviews(service.reviews());
     }
 
-    /// What of image building is going on, for people.
+    /// Running image builds with their current step, for people.
     pub(super) fn image_builds(&self) -> Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync> {
         let images = Arc::clone(&self.images);
         Box::new(move || images.under_way())
     }
 
-    /// Serves agents until `stopped` says so.
+    /// Serves agents until `stopped`.
     pub(super) fn serve(
         self,
         tasks: &mut JoinSet<Result<()>>,

@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 
-/// A listener that outlives whoever accepts at it: clients that come while a part begins again wait, and are not refused.
+/// A listener that outlives the part that accepts from it: clients that connect while the part is restarted
+/// wait, and are not refused.
 pub(super) struct Listener(std::net::TcpListener);
 
 impl Listener {

@@ -45,10 +45,10 @@ pub(crate) use drivers::open_fabric;
 
 use listener::Listener;
 
-/// Two workers serve thousands of clusters; more would each keep memory of their own.
+/// Two workers serve thousands of clusters; each further one would need memory.
 const WORKERS: usize = 2;
 
-/// Runs the service until it is told to end.
+/// Runs the service until it is asked to end.
 pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     context.require_root("run the service")?;
     if Settings::load(&context.places)?.is_none() {
@@ -235,8 +235,8 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     drivers.serve(&mut tasks, env.clone(), stopped)?;
     tracing::info!("ready");
 
-    // A panic ends no part for good. One that ends without being told, e.g. because its socket cannot be made, takes the others along: a
-    // service that half runs helps nobody.
+    // A panic ends no part for good. A part that ends without a request, e.g. because its socket cannot be
+    // made, ends the service: half a service is of no use.
     let outcome = tokio::select! {
         () = told_to_end()? => Ok(()),
         Some(ended) = tasks.join_next() => match ended {
@@ -257,7 +257,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
     outcome
 }
 
-/// What the stamp is called, as the service has to know it.
+/// The names and addresses of the stamp, for the service.
 fn config(places: &Places, settings: &Settings) -> Config {
     Config {
         name: places.name.clone(),
@@ -274,7 +274,7 @@ fn config(places: &Places, settings: &Settings) -> Config {
     }
 }
 
-/// A part whose work has no end of its own.
+/// A part that ends only when it is stopped.
 fn endless<W: Future<Output = ()> + Send + 'static>(
     name: &'static str,
     env: &Env,
@@ -313,7 +313,7 @@ async fn listen(address: SocketAddr, stamp: &str) -> Result<TcpListener> {
     })
 }
 
-/// Ends when somebody asks the service to end.
+/// Ends on a signal to end the service.
 fn told_to_end() -> Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;

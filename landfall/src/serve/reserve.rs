@@ -1,10 +1,10 @@
 //! Room for the store on a disk that others fill: machines and backups share the stamp's disk, and a service that cannot write its
 //! records can neither delete a cluster nor stop a machine to make room.
 //!
-//! The blocks after the store's end are allocated before they are needed and belong to its file: nobody else gets them, whoever is
-//! faster. Files of secrets have no such room: they are small and seldom written, a write that fails leaves the old content
-//! (`base/files`), and what is not written then is written later. None of them is needed to make room: a service starts with the
-//! certificate that it has, where it cannot keep the next one.
+//! The blocks after the store's end are allocated in advance and belong to its file, so no other program can
+//! take them. Files of secrets have no such room: they are small and seldom written, a failed write leaves
+//! the old content (`base/files`) and is repeated later. None of them is needed to make room: a service
+//! starts with its present certificate if it cannot write the next one.
 //!
 //! Always true: the file's length and content are not touched.
 
@@ -96,7 +96,7 @@ mod tests {
         hold(&store).unwrap();
         let (somebody, own) = (full("somebody"), full("store.redb"));
         let kept = fs::read(&store).unwrap().starts_with(b"records");
-        // On a full disk it is said, and what there is stays.
+        // On a full disk an error is reported, and the store is unchanged.
         let said = hold(&store).is_err();
         mount("umount", &[]);
         assert!((10..20).contains(&somebody), "{somebody}");

@@ -1,6 +1,7 @@
-//! Opens the stamp's store, or says what is wrong with it and which command mends it.
+//! Opens the stamp's store, or fails with the problem and the command that repairs it.
 //!
-//! Always true: a store that is damaged or gone is neither mended nor made anew here; that takes a person.
+//! Always true: a damaged or missing store is neither repaired nor made anew here; a person has to decide
+//! that.
 
 use anyhow::{Context as _, Result};
 use control_backup::Copies;

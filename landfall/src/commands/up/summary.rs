@@ -11,11 +11,11 @@ use crate::{
     systemd::{self, Unit},
 };
 
-/// What the commands depend on.
+/// The facts that the printed commands depend on.
 pub(super) struct Facts {
     /// How this program is called from here.
     pub(super) landfall: String,
-    /// ` --name STAMP`, or nothing.
+    /// ` --name STAMP`, or empty.
     pub(super) flag: String,
     pub(super) kubeconfig: PathBuf,
     /// Whether PATH leads to a kubectl.
@@ -67,7 +67,7 @@ impl Facts {
         lines
     }
 
-    /// What is not there, in words.
+    /// Missing programs, as a sentence.
     pub(super) fn remark(&self) -> Option<&'static str> {
         (!self.az).then_some(
             "The Azure CLI is not on PATH; README.md says how to get it and how to log in with it.",
@@ -75,8 +75,8 @@ impl Facts {
     }
 }
 
-/// How this program is called from here: by its name where PATH leads to it, else by its path; with the environment that says
-/// where the stamp is, which the next shell may not have.
+/// How to call this program from here: by its name if PATH leads to it, else by its path; with the
+/// environment variables of the stamp's place, which the next shell may not have.
 fn landfall() -> String {
     let mut words = Vec::new();
     for name in ["LANDFALL_STATE_DIR", "LANDFALL_RUN_DIR"] {

@@ -5,9 +5,9 @@
 pub struct Operation {
     /// For people.
     pub name: &'static str,
-    /// What is there before; it settles first.
+    /// The commands before; they settle first.
     pub before: &'static [&'static str],
-    /// What is tried.
+    /// The tested commands.
     pub act: &'static [&'static str],
 }
 
@@ -61,7 +61,7 @@ pub const OPERATIONS: &[Operation] = &[
         &["pool c1 np1 3", "wait 1", "abort c1"],
     ),
     operation("abort-creation", &[], &["create c1 np1=1", "wait 1", "abort c1"]),
-    // The network is just being removed when machines are asked for again.
+    // The network is just being removed when machines are requested again.
     operation(
         "abort-creation-and-go-on",
         &[],
@@ -162,7 +162,7 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=2"],
         &["power c1 off", "wait 1", "abort c1"],
     ),
-    // No look at the fabric comes between: it starts as one that stands still.
+    // No look at the fabric comes between: it starts as a stopped one.
     operation(
         "start-vanished",
         &["create c1 np1=2", "power c1 off"],

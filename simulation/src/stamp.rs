@@ -39,10 +39,10 @@ use crate::{
 /// The only subscription.
 pub const SUBSCRIPTION: &str = "5a0e2b6c-93d1-4b6f-8d0a-1c2d3e4f5a6b";
 
-/// An answer to a request.
+/// A response to a request.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The HTTP status; 0 when nobody answered: the service was away, or died meanwhile.
+    /// The HTTP status; 0 without a response: the service did not run, or died meanwhile.
     pub status: u16,
     /// JSON, or null.
     pub body: Value,
@@ -81,15 +81,15 @@ struct Running {
 
 /// See the module.
 pub struct Stamp {
-    /// Time, chance and identity of everything in it.
+    /// Clock, random numbers and ids of all parts.
     pub env: Env,
     /// Machines, agents and clusters.
     pub world: SimWorld,
     /// The store, and the file that it is in.
     pub disk: Arc<Disk>,
-    /// The service's steps, and what befalls them.
+    /// The service's steps, and their faults.
     pub steps: Arc<Steps>,
-    /// What happened.
+    /// The trace of events.
     pub trace: Arc<Trace>,
     /// For the next start.
     pub settings: Settings,
@@ -98,8 +98,8 @@ pub struct Stamp {
     pub outage: Duration,
 }
 
-/// Runs a play in a runtime of its own, in virtual time. It fails when the service, or what it runs in, does too much in one instant: a
-/// loop that never waits would hold virtual time for ever.
+/// Runs a play in a separate runtime, in virtual time. It fails when the service, or the simulated world,
+/// does too much in one instant: a loop that never waits would stop virtual time for ever.
 pub fn run<T>(play: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -116,7 +116,7 @@ pub fn run<T>(play: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
 }
 
 impl Stamp {
-    /// A stamp with a subscription and its application; nothing runs yet.
+    /// A stamp with a subscription and its application, without a running service.
     pub async fn new(seed: u64, options: SimOptions) -> Result<Self> {
         let mut env = Env::simulated(seed);
         env.clock = Arc::new(instant::Counted(env.clock));
@@ -169,7 +169,7 @@ impl Stamp {
         self.start_with(true)
     }
 
-    /// Starts the service, with or without what acts by itself: without, nothing is written that no request asks for.
+    /// Starts the service, with or without background work: without, only requests cause writes.
     pub(crate) fn start_with(&mut self, acts: bool) -> Result<()> {
         ensure!(self.service.is_none(), "the service runs already");
         self.trace.note("life the service starts");
@@ -252,7 +252,7 @@ impl Stamp {
         Ok(Some(service.edge.router().oneshot(request).await?))
     }
 
-    /// Goes on without what acts by itself: nothing is written then that no request asks for.
+    /// Continues without background work: only requests cause writes then.
     pub async fn hold(&mut self) -> Result<()> {
         self.stop().await?;
         self.start_with(false)
@@ -278,7 +278,7 @@ impl Stamp {
         self.service.is_some()
     }
 
-    /// Kills the service: nothing of it runs when this returns.
+    /// Kills the service: no part of it runs when this returns.
     pub async fn kill(&mut self) -> Result<()> {
         if let Some(service) = self.service.take() {
             self.trace.note("life the service is killed");
@@ -287,7 +287,7 @@ impl Stamp {
             drop(service.edge);
             for task in service.tasks {
                 task.abort();
-                // Cancelled, or ended by itself just before.
+                // Cancelled, or ended just before.
                 let _ = task.await;
             }
             self.disk.crash()?;
@@ -331,7 +331,7 @@ impl Stamp {
             if self.service.is_some() {
                 let steps = Arc::clone(&self.steps);
                 let clock = Arc::clone(&self.env.clock);
-                // A dead service is found dead at once; somebody needs a moment to start another.
+                // A dead service is noticed at once; starting another one takes a moment.
                 let _ = clock.timeout(left, steps.died()).await;
                 self.revive().await?;
             } else {

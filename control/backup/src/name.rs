@@ -12,7 +12,7 @@ const NEWEST: usize = 10;
 const HOURS: usize = 24;
 /// … and of each day.
 const DAYS: usize = 14;
-/// What all copies of a store may take in bytes. The newest two stay in any case.
+/// The most bytes of all copies of a store. The newest two are kept in any case.
 const BUDGET: u64 = 8 * 1024 * 1024 * 1024;
 /// The end of each name.
 const END: &str = ".copy";

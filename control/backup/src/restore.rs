@@ -16,7 +16,7 @@ use storage_redb::RedbStore;
 
 use crate::{Copies, CopyError, Header, Kept, Snapshot};
 
-/// Why a store could not be put back. The one that was there still is.
+/// Why a store could not be restored. The previous one is still in place.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The copy cannot be read.
@@ -39,10 +39,10 @@ pub enum RestoreError {
     },
 }
 
-/// What was done.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// What the copy said of itself.
+    /// The header of the copy.
     pub header: Header,
     /// The epoch that begins.
     pub epoch: Epoch,
@@ -52,10 +52,10 @@ pub struct Restored {
     pub kept_file: Option<PathBuf>,
 }
 
-/// Puts the store's file at `path` back from a copy. The caller sees to it that nothing has the store open.
+/// Restores the store's file at `path` from a copy. The caller ensures that no process has the store open.
 ///
 /// # Errors
-/// [`RestoreError`]; then the file is as it was, or already the new one.
+/// [`RestoreError`]; then the file is unchanged, or already the new one.
 pub async fn restore(
     path: &Path,
     copies: &Copies,

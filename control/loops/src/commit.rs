@@ -55,13 +55,13 @@ pub(crate) enum CommitError {
     NoRandomness,
 }
 
-/// What a commit did, for the loop's state and the index.
+/// The result of a commit, for the loop's state and the index.
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
     pub(crate) recorded: Vec<String>,
     pub(crate) removed: Vec<String>,
     pub(crate) forgotten: bool,
-    /// Keys of leases, with what holds them.
+    /// Keys of leases, with their holders.
     pub(crate) leased: Vec<(String, String)>,
 }
 
@@ -79,8 +79,8 @@ pub(crate) struct Basis {
     pub(crate) fence: Fence,
 }
 
-/// A plan's writes and its observed record as one transaction, and what it will have done. It conflicts when a record of
-/// the basis has changed, plan again, and when the cluster has become another host's.
+/// A plan's writes and its observed record as one transaction, and its result. It conflicts when a record of
+/// the basis has changed (then plan again), and when another host has taken over the cluster.
 pub(crate) async fn compose(
     deps: &ControllerDeps,
     basis: &Basis,
@@ -156,7 +156,7 @@ pub(crate) async fn compose(
             })?,
             Write::Upgrade { machine, image, work } => {
                 if work.as_ref().and_then(Work::upgrade).is_some() {
-                    // Not when something else is asked for by now: what has begun is not taken back.
+                    // Not after a newer request: an upgrade that has begun is not reverted.
                     txn = txn.at(key::desired(uid), basis.cluster.revision);
                 }
                 change_machine(txn, basis, machine, |machine| {
@@ -301,7 +301,7 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &m
 /// The key of the lease that a machine has: of a member's address in the stamp's network, of a node's in a tenant's VNET.
 fn lease_of(basis: &Basis, role: &Role) -> Option<String> {
     match role {
-        // One from before members had leases of their own keeps the cluster's until that is gone.
+        // A member made before members had their own leases uses the cluster's until it is gone.
         Role::ControlPlane { address, .. } => {
             (!address.is_unspecified()).then(|| key::lease("machines", *address))
         }
@@ -312,7 +312,7 @@ fn lease_of(basis: &Basis, role: &Role) -> Option<String> {
     }
 }
 
-/// A machine's record as it is from now on; nothing where it is gone meanwhile.
+/// A machine's changed record; no change if it no longer exists.
 fn change_machine(
     txn: Txn,
     basis: &Basis,
@@ -328,7 +328,7 @@ fn change_machine(
     Ok(txn.at(&key, *revision).with(put_record(key, &changed)))
 }
 
-/// A new machine: an identity and a one-time token that nobody else has.
+/// A new machine: an id and a unique one-time token.
 fn machine(
     deps: &ControllerDeps,
     basis: &Basis,
@@ -361,7 +361,7 @@ fn machine(
     renewed(deps, record)
 }
 
-/// The machine with a one-time token that nobody has used.
+/// The machine with an unused one-time token.
 fn renewed(deps: &ControllerDeps, machine: MachineRecord) -> Result<MachineRecord, CommitError> {
     let mut random = Zeroizing::new([0; 32]);
     rand::fill(random.as_mut()).map_err(|_unspecified| CommitError::NoRandomness)?;
@@ -416,8 +416,8 @@ fn end(
     txn.at(&key, operation.revision).with(put_record(key, &ended))
 }
 
-/// Removes everything that is the cluster's, and ends its operations. Where these are too many for one transaction, some are
-/// ended first; the next plan goes on.
+/// Removes all records of the cluster, and ends its operations. If these are too many for one transaction,
+/// some are ended first; the next plan continues.
 async fn forget(
     deps: &ControllerDeps,
     mut txn: Txn,
@@ -450,7 +450,8 @@ async fn forget(
     if first.len() < basis.operations.len() || children.len() > CHILDREN {
         return Ok(txn);
     }
-    // Who may what with the cluster, and locks, go before it does: another cluster of its name begins with nothing.
+    // Role assignments and locks are removed before the cluster, so that a later cluster of its name begins
+    // without them.
     let group = key::group(&cluster.subscription, &cluster.spec().node_resource_group);
     let own_group = get_record::<GroupRecord>(&*deps.store, &group)
         .await?
@@ -474,7 +475,7 @@ async fn forget(
             return Ok(txn);
         }
     }
-    // Whoever stood for it is nobody from here on.
+    // The cluster's identities are removed.
     for identity in of_cluster(cluster.body()) {
         let id = cluster_id(cluster);
         let (removals, whole) =
@@ -534,7 +535,7 @@ async fn forget(
             txn = txn.delete(key);
         }
     }
-    // What it asked for is free again.
+    // Its amounts no longer count as used.
     let (was, nothing) = (Amounts::of(cluster.spec()), Amounts::default());
     txn = Usage::read(&*deps.store)
         .await?

@@ -1,8 +1,9 @@
-//! The controller: hears news and starts the loop of the cluster they concern.
+//! The controller: receives notifications and starts the loops of the clusters that they concern.
 //!
-//! News carry no data; a loop reads everything itself, so the same path runs after a request, after a restart and after
-//! a missed message. A cluster that is what it is to be has no loop and no timer: only an entry here, and a listener on
-//! its API. All of them are looked at again in the course of each resync period, a slice at a time.
+//! Notifications carry no data; a loop reads all records itself, so the same path runs after a request, after
+//! a restart and after a lost notification. A cluster that has reached its desired state has no loop and no
+//! timer: only an entry here, and a listener on its API. All clusters are checked again in each resync
+//! period, a slice at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -55,7 +56,7 @@ const REPORTS: usize = 1024;
 /// Changes of the store that are taken in at once.
 const CHANGES: usize = 1024;
 
-/// Brings every cluster of the stamp to what it is to be. One at a time over a store.
+/// Brings every cluster of the stamp to its desired state. One at a time over a store.
 pub struct Controller {
     shared: Arc<Shared>,
     activity: watch::Sender<Activity>,
@@ -64,16 +65,16 @@ pub struct Controller {
 /// How busy a controller is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Clusters it knows.
+    /// Known clusters.
     pub clusters: usize,
-    /// Those that have a loop at the moment: something is to be done, waited for or looked at.
+    /// Clusters with a running loop, which acts, waits or observes.
     pub busy: usize,
     /// Loops that ended by a panic since the process began. Each was started again.
     pub panics: u64,
 }
 
 impl Controller {
-    /// Does nothing yet.
+    /// A controller that does not run yet.
     pub fn new(deps: ControllerDeps) -> Self {
         let deps = Arc::new(deps);
         Self {
@@ -98,8 +99,9 @@ impl Controller {
         self.activity.subscribe()
     }
 
-    /// Runs until `shutdown` says true (or its sender is gone). Effects under way are dropped then: each may be cut short
-    /// at any point, and is done again after the next start. Machines and what runs in them are not touched.
+    /// Runs until `shutdown` is true (or its sender is gone). Running effects are dropped then: each may be
+    /// interrupted at any point, and is repeated after the next start. Machines and their processes are not
+    /// touched.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         let mut wake_ups = self.shared.deps.agents.subscribe().fuse();
         loop {
@@ -109,7 +111,7 @@ impl Controller {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 result = dispatcher.serve(&mut wake_ups) => result,
             };
-            // Every loop has ended with the dispatcher. Starting over reads everything anew.
+            // Every loop has ended with the dispatcher. A restart reads all records again.
             let Err(error) = result;
             tracing::error!("the control loops start over: {error}");
             tokio::select! {
@@ -121,7 +123,7 @@ impl Controller {
     }
 }
 
-/// A cluster as the controller knows it.
+/// The controller's entry of a cluster.
 struct Entry {
     /// The key of its name.
     name: String,
@@ -131,9 +133,9 @@ struct Entry {
     panics: u32,
     /// It is started again after a pause: see [`Dispatcher::panicked`].
     restarting: bool,
-    /// What its loop knew when it settled.
+    /// The state of its loop when it settled.
     state: Option<Box<LoopState>>,
-    /// Hears its API while no loop does.
+    /// Listens to its API while no loop does.
     listener: Option<AbortHandle>,
 }
 
@@ -147,7 +149,7 @@ struct Dispatcher {
     loops: JoinSet<Exit>,
     listeners: JoinSet<String>,
     sweeps: JoinSet<()>,
-    /// Whose loop a task is.
+    /// The clusters of the loops' tasks.
     tasks: HashMap<task::Id, String>,
     activity: watch::Sender<Activity>,
     seed: Seed,
@@ -157,7 +159,7 @@ struct Dispatcher {
     restarts: JoinSet<String>,
 }
 
-/// What wakes loops about machines. Ends where there are no agents; the resync goes on.
+/// Wake-ups of loops about machines. Ends without agents; the resync goes on.
 type WakeUps = Fuse<BoxStream<'static, WakeUp>>;
 
 /// It ends by an error only; the shutdown drops it.
@@ -208,14 +210,14 @@ impl Dispatcher {
                 // In this order and not by lot: the same seed gives the same history.
                 biased;
                 () = &mut tick => {
-                    // Looked at now and then also where nothing is to be done, so that gaps are known for where they began.
+                    // Checked regularly even without work, so that the start of a gap is known.
                     self.shared.gap_detector.gaps(&*clock);
                     self.resync();
                     tick = clock.sleep(self.pause());
                 }
                 Some(ended) = self.loops.join_next_with_id() => self.ended(ended),
                 Some(heard) = self.listeners.join_next() => {
-                    // An aborted listener says nothing.
+                    // An aborted listener reports no change.
                     if let Ok(uid) = heard {
                         self.wake(&uid);
                     }
@@ -245,7 +247,7 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes the loops of this wake-up and of those that wait behind it.
+    /// Wakes the loops of this wake-up and of those queued behind it.
     fn reported(&mut self, first: WakeUp, more: &mut WakeUps) {
         let mut machines = BTreeSet::new();
         let mut next = Some(first);
@@ -265,7 +267,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells how busy it is, where that changed.
+    /// Publishes the number of busy clusters, if it changed.
     fn publish_activity(&self) {
         let now = Activity {
             clusters: self.entries.len(),
@@ -276,22 +278,22 @@ impl Dispatcher {
             .send_if_modified(|before| std::mem::replace(before, now) != now);
     }
 
-    /// The watch fell behind. Everything is read anew and every loop looks at its records again; those that run go on, and so does
-    /// what they are doing: a controller with too much to do must not throw away what it has done.
+    /// The watch fell behind. All records are read again and every loop is woken; running loops and their
+    /// effects continue, as an overloaded controller must not lose completed work.
     async fn read_again(&mut self) -> Result<Changes, StoreError> {
         tracing::warn!("the watch of the store fell behind: reading everything again");
         let (changes, clusters) = self.read_all().await?;
         self.uids.retain(|_, uid| clusters.contains(uid));
-        // Those that are gone too: their loops see for themselves.
+        // Deleted clusters too: their loops find that out.
         self.wake_all();
         Ok(changes)
     }
 
-    /// Reads what there is. Returns all changes since, and the uids of the clusters.
+    /// Reads all records. Returns the changes from then on, and the uids of the clusters.
     async fn read_all(&mut self) -> Result<(Changes, BTreeSet<String>), StoreError> {
         let store = Arc::clone(&self.shared.deps.store);
         let (names, revision) = directory::cluster_names(&*store, None, None).await?;
-        // What changes between the readings is told by the watch as well: saying it twice does no harm.
+        // Changes between the readings are reported by the watch as well: twice does no harm.
         let changes = store.watch("/", revision).await?;
         let mut machines = Vec::new();
         for name in &names {
@@ -317,7 +319,7 @@ impl Dispatcher {
         Ok((changes, uids))
     }
 
-    /// A cluster has this name. Another one that had it is gone, as its loop finds out.
+    /// Adds a cluster. An earlier one of the same name is deleted, as its loop finds out.
     fn add(&mut self, uid: &str, name: String) {
         self.uids.insert(name.clone(), uid.to_owned());
         self.entries.entry(uid.to_owned()).or_insert_with(|| Entry {
@@ -336,7 +338,7 @@ impl Dispatcher {
         let index = &self.shared.index;
         let value = change.value.as_deref();
         if let Some((uid, rest)) = key::of_cluster(key) {
-            // Everything else below a cluster is written by its loop, or concerns it only when it looks.
+            // All other child records are written by the cluster's loop, or are read at its next pass.
             let asks = CommandRecord::is_key(rest)
                 || CredentialRecord::is_key(rest)
                 || child::is_trusted_binding(rest);
@@ -364,7 +366,7 @@ impl Dispatcher {
                 }
             }
         } else if key.starts_with(unknown::UNKNOWN) && value.is_none() {
-            // It may go, as a person says, or is known by now.
+            // A person has released the item for deletion, or it now has a record.
             self.sweep();
         } else {
             for uid in index.changed(key, value) {
@@ -380,7 +382,7 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes a cluster with the order to look at everything.
+    /// Wakes a cluster for a resync.
     fn wake_for_resync(&mut self, uid: &str, now: Mark) {
         if let Some(entry) = self.entries.get_mut(uid) {
             let since = (!entry.running).then_some(now);
@@ -389,7 +391,8 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes the cluster's loop, and starts it if there is none. Nothing for a cluster that has no name (yet).
+    /// Wakes the cluster's loop, and starts it if there is none. No effect for a cluster without a name
+    /// (yet).
     fn wake(&mut self, uid: &str) {
         let Some(entry) = self.entries.get_mut(uid) else {
             return;
@@ -444,7 +447,7 @@ impl Dispatcher {
                 if let Some(handle) = state.handle.as_ref().filter(|handle| !handle.deaf) {
                     let (changes, seen) = (Arc::clone(&handle.changes), handle.seen);
                     entry.listener = Some(self.listeners.spawn(async move {
-                        // An end is news too: the loop finds out what it means.
+                        // The end of a connection is a notification too: the loop finds out the cause.
                         let _ = changes.after(seen).await;
                         uid
                     }));
@@ -454,8 +457,9 @@ impl Dispatcher {
         }
     }
 
-    /// The loop of a cluster panicked. The others go on; this one is started again after a pause that grows with each time, for
-    /// the cause is most likely still there. Notifications that came meanwhile are not lost: the next loop reads everything.
+    /// The loop of a cluster panicked. Other loops are not affected; this one is restarted after a pause that
+    /// grows with each panic, as the cause is most likely still there. Notifications meanwhile are not lost:
+    /// the next loop reads all records.
     fn panicked(&mut self, uid: String, error: &task::JoinError) {
         let Some(entry) = self.entries.get_mut(&uid) else {
             return;
@@ -502,7 +506,7 @@ impl Dispatcher {
         slice.mul_f64(0.9 + 0.2 * self.seed.fraction(self.slice))
     }
 
-    /// Wakes a slice of the clusters with the order to look at everything; sweeps once a period.
+    /// Wakes a slice of the clusters for a resync; sweeps once a period.
     fn resync(&mut self) {
         let turn = self.slice % SLICES;
         self.slice += 1;
@@ -521,7 +525,7 @@ impl Dispatcher {
         }
     }
 
-    /// The slice of the clusters that one belongs to: it follows from its name.
+    /// The slice of a cluster: it follows from its name.
     fn slice_of(&self, name: &str) -> u64 {
         let path = name.trim_start_matches(&key::names(key::MANAGED_CLUSTERS));
         self.seed.child(&format!("/clusters/{path}")).value() % SLICES
@@ -583,7 +587,7 @@ async fn tell_of_panic(shared: &Shared, uid: &str, panics: u32) -> Result<(), St
     let txn = fence.guard(Txn::default(), uid);
     let txn = events::append(store, txn, uid, &[event], now).await?;
     match store.txn(txn).await {
-        // Another event of the same moment: the log tells of the fault all the same.
+        // There is another event of the same time; the log has the fault all the same.
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
     }

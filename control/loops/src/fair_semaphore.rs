@@ -1,4 +1,4 @@
-//! Where those who want to do something wait until they may: [`FairQueue`] with wake-ups.
+//! An asynchronous semaphore over [`FairQueue`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,8 @@ pub struct Limits {
     pub passes: u32,
     /// Machines and networks that are made or removed.
     pub host: u32,
-    /// Looks, configurations, and calls to clusters' APIs. Each may wait for its answer as long as its bound.
+    /// Looks, configurations, and calls to clusters' APIs. Each may wait for its response as long as its time
+    /// limit.
     pub calls: u32,
 }
 
@@ -41,7 +42,7 @@ impl FairSemaphore {
     }
 
     fn fair(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<()>>> {
-        // Nothing below panics halfway through a change, so a poisoned lock still guards whole data.
+        // No code below panics halfway through a change, so a poisoned lock still guards consistent data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,15 +79,16 @@ impl FairSemaphore {
     }
 }
 
-/// Tells everybody who has a place now. Under the lock, so that nobody is between waiting and being told.
+/// Notifies all entries that have a place now. Under the lock, so that no entry is between waiting and
+/// notified.
 fn give(fair: &mut FairQueue<oneshot::Sender<()>>) {
     while let Some(tell) = fair.next() {
-        // Whoever no longer listens gives the place back by itself: see `Waiting`.
+        // An entry whose receiver is gone returns its place itself: see `Waiting`.
         let _ = tell.send(());
     }
 }
 
-/// Somebody in a queue. Dropped when they give up.
+/// An entry in a queue. Withdrawn when it is dropped.
 struct Waiting<'a> {
     semaphore: &'a Arc<FairSemaphore>,
     lane: Lane,

@@ -1,6 +1,6 @@
-//! Which rules go for which subnet of tenants' VNETs, and which clusters have to know when they change.
+//! Security rules of the subnets of tenants' VNETs, and the clusters that depend on them.
 //!
-//! A copy of what the store says, as [`crate::index`] has it.
+//! A copy of the store's records, as in [`crate::index`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,8 @@ pub(crate) struct SecurityGroups {
 }
 
 impl SecurityGroups {
-    /// A resource of `Microsoft.Network` is this, by its key. Gives the uids of clusters whose networks may have to change.
+    /// Sets a resource of `Microsoft.Network`, by its key. Gives the uids of clusters whose networks may have
+    /// to change.
     pub(crate) fn set(&mut self, key: &str, record: &NetworkRecord) -> BTreeSet<String> {
         if network::is_of(key, network::SECURITY_GROUPS) {
             let rules = record.security_rules().unwrap_or_else(|error| {
@@ -68,7 +69,7 @@ impl SecurityGroups {
         }
     }
 
-    /// There is no such record any more. Gives what [`Self::set`] gives.
+    /// Removes such a record. The result is as for [`Self::set`].
     pub(crate) fn remove(&mut self, key: &str) -> BTreeSet<String> {
         self.vnets.retain(|_, vnet| vnet.key != key);
         match self.rules.remove(key) {
@@ -77,7 +78,7 @@ impl SecurityGroups {
         }
     }
 
-    /// The rules of a VNET's subnets. A group that is not known has none of its own.
+    /// The rules of a VNET's subnets. An unknown group has no rules.
     pub(crate) fn of(&self, vnet: &str) -> Guards {
         let groups = self.vnets.get(vnet).into_iter().flat_map(|vnet| &vnet.groups);
         groups

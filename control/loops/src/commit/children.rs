@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::{Basis, Committed};
 
-/// A credential's record as it is from now on, or its removal; nothing where it is gone meanwhile.
+/// A credential's changed record, or its removal; no change if it no longer exists.
 pub(super) fn change_credential(
     txn: Txn,
     basis: &Basis,
@@ -61,7 +61,7 @@ pub(super) fn record_balancer(
     txn.absent(&key).with(put_record(key, record))
 }
 
-/// A load balancer goes, and with it its lease; nothing where it is gone meanwhile.
+/// Removes a load balancer together with its lease; no change if it no longer exists.
 pub(super) fn forget_balancer(txn: Txn, basis: &Basis, service: &str) -> Txn {
     let mut known = basis.balancers.iter();
     let Some(Stored { revision, value }) = known.find(|balancer| balancer.value.uid == service) else {
@@ -108,7 +108,7 @@ pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Ti
         .delete(unknown::removed_key(Kind::Volume, &record.id))
 }
 
-/// A volume's record as it is from now on; nothing where it is gone meanwhile.
+/// A volume's changed record; no change if it no longer exists.
 pub(super) fn change_volume(
     txn: Txn,
     basis: &Basis,
@@ -123,7 +123,8 @@ pub(super) fn change_volume(
     txn.at(&key, *revision).with(put_record(key, &changed))
 }
 
-/// The record of a volume that is gone goes. What is left of it may be removed wherever it is found. Nothing where it is gone meanwhile.
+/// Removes the record of a deleted volume. Remains of it may be removed wherever they are found. No change if
+/// the record no longer exists.
 pub(super) fn forget_volume(txn: Txn, basis: &Basis, id: &str, now: Timestamp) -> Txn {
     let Some(Stored { revision, .. }) = volume(basis, id) else {
         return txn;

@@ -12,17 +12,18 @@ use jiff::Timestamp;
 use super::{EffectError, Job, commands};
 use crate::{Settings, fair_queue::Lane, state::LoopState};
 
-/// What an effect on a cluster's API found or did.
+/// The result of an effect on a cluster's API.
 pub(crate) enum ApiOutcome {
-    /// The API server answers.
+    /// The API server responds.
     Answers {
         change: u64,
         /// When the look began.
         at: Timestamp,
         nodes: Vec<NodeSeen>,
-        /// What its Services of type LoadBalancer ask for; `None`: it does not say, and what is known of them goes on.
+        /// The wishes of its Services of type LoadBalancer; `None`: they were not read, and the previous ones
+        /// stay.
         services: Option<Vec<Wish>>,
-        /// What it holds of volumes; `None`: as for Services.
+        /// Its objects about volumes; `None`: as for Services.
         storage: Option<Storage>,
     },
     /// A node object is as wished.
@@ -41,7 +42,7 @@ pub(crate) enum ApiOutcome {
     Drained { machine: String, drained: Drained },
     /// A node object is gone.
     NodeDeleted(String),
-    /// A command is so far; `true`: nothing is left to do for it.
+    /// The present step of a command; `true`: no work is left for it.
     Command(String, bool),
     /// A Service is as wished.
     ServiceSet(ServiceWish),
@@ -81,7 +82,7 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
     }
 }
 
-/// What is being done, for people.
+/// A description of the effect, for people.
 pub(super) fn describe(effect: &ApiEffect) -> String {
     match effect {
         ApiEffect::Look => "looking at the API server".to_owned(),
@@ -189,8 +190,8 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
     }
 }
 
-/// What the cluster's Services of type LoadBalancer ask for. A tenant may have so many of them that they are not read: the cluster answers
-/// all the same.
+/// The wishes of the cluster's Services of type LoadBalancer. `None` if a tenant has too many of them to be
+/// read; the look succeeds all the same.
 async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
     match job.api()?.services().await {
         Ok(found) => {
@@ -211,7 +212,7 @@ async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
     }
 }
 
-/// What the cluster holds of volumes. It may have too many objects for them to be read, as for Services.
+/// The cluster's objects about volumes. `None` if there are too many to be read, as for Services.
 async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
     match job.api()?.volumes().await {
         Ok(objects) => Ok(Some(Storage::read(&objects))),
@@ -279,7 +280,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
     }
 }
 
-/// What its failure makes doubtful.
+/// The parts of the state that are uncertain after its failure.
 pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
     match effect {
         ApiEffect::Look => {
@@ -298,7 +299,7 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
         | ApiEffect::SetVolume(_) => {
-            // Refused or not answered: a look tells which.
+            // Refused, or without a response: a look shows which.
             state.api.change += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! Effects on what machines are configured with: rendered, sealed, stored, published.
+//! Effects on the configurations of machines: rendered, sealed, stored, published.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ struct StoredConfig {
     config: MachineConfig,
 }
 
-/// What is known of a machine's configuration after an effect on it: published, or that there is none.
+/// The state of a machine's configuration after an effect on it: published, or none.
 pub(crate) struct ConfigOutcome {
     pub(crate) machine: String,
     pub(crate) config: ConfigSeen,
@@ -43,7 +43,7 @@ pub(super) fn bound(effect: &ConfigEffect, settings: &Settings) -> Duration {
     }
 }
 
-/// What is being done, for people.
+/// A description of the effect, for people.
 pub(super) fn describe(job: &Job, effect: &ConfigEffect) -> String {
     match effect {
         ConfigEffect::Load(id) => format!("reading the configuration of {}", job.label(id)),
@@ -76,7 +76,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: ConfigOutcome) {
     state.configs.insert(machine, config);
 }
 
-/// What its failure makes doubtful.
+/// The parts of the state that are uncertain after its failure.
 pub(super) fn doubt(state: &mut LoopState, effect: &ConfigEffect) {
     match effect {
         ConfigEffect::Render { machine, .. } => {
@@ -131,7 +131,7 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
         txn = txn.absent(name);
     }
     job.deps.store.txn(txn).await?;
-    // Only what is in the store goes out: after a restart, the same generation must mean the same thing.
+    // Only a stored configuration is published: after a restart, a generation must have the same content.
     Ok(publish(job, machine, stored))
 }
 

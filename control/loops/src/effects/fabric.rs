@@ -20,7 +20,7 @@ use crate::{
     state::LoopState,
 };
 
-/// What an effect on the fabric found or did.
+/// The result of an effect on the fabric.
 pub(crate) enum FabricOutcome {
     /// The machines and volumes that there are, as far as they are this cluster's.
     Found {
@@ -35,13 +35,13 @@ pub(crate) enum FabricOutcome {
     MachineRuns(String),
     /// The machine is to start on its disk, and has none any more.
     MachineVanished(String),
-    /// The machine stands still; or there is none.
+    /// The machine is stopped, or does not exist.
     MachineStopped { machine: String, there: bool },
     /// The machine was stopped and started, for the repair or upgrade written down then.
     MachineRestarted {
         machine: String,
         at: Timestamp,
-        /// The boot before, as far as it was heard of.
+        /// The previous boot, if it was reported.
         ended_boot: Option<String>,
     },
     /// The machine and its disk are gone, to be made anew, for the repair written down then.
@@ -52,16 +52,16 @@ pub(crate) enum FabricOutcome {
     VolumeMade { volume: String, bytes: u64 },
     /// The machine has the volume.
     VolumeAttached { volume: String, machine: String },
-    /// Nobody has the volume.
+    /// The volume is attached to no machine.
     VolumeDetached(String),
     /// The volume is gone.
     VolumeGone(String),
 }
 
-/// Its lane, and how much of its tenant's share it takes: a machine is made of many small things.
+/// Its lane, and its cost in the tenant's share: making a machine consists of many small steps.
 pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
     match effect {
-        // One listing serves all who wait for it.
+        // One listing is shared by all waiting loops.
         FabricEffect::Look => (Lane::Call, 1),
         FabricEffect::AttachVolume { .. } | FabricEffect::DetachVolume(_) => (Lane::Host, 1),
         FabricEffect::EnsureMachine(_) | FabricEffect::RestartMachine { .. } => (Lane::Host, 4),
@@ -93,7 +93,7 @@ pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
     }
 }
 
-/// What is being done, for people.
+/// A description of the effect, for people.
 pub(super) fn describe(job: &Job, effect: &FabricEffect) -> String {
     match effect {
         FabricEffect::Look => "looking for machines".to_owned(),
@@ -125,7 +125,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
         FabricEffect::EnsureNetwork(layout) => {
             let mut spec = job.deps.recipes.network(job.site()?, layout);
             if !layout.kept_balancers.is_empty() {
-                // Of these, only the fabric knows what they are for.
+                // The purpose of these is known to the fabric only.
                 let before = fabric.network(&spec.id).await?;
                 let before = before.into_iter().flat_map(|before| before.balancers);
                 spec.balancers
@@ -154,7 +154,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 Err(FabricError::NotFound(_)) => false,
                 Err(error) => return Err(error.into()),
             };
-            // What it said last says nothing about its next start.
+            // The last report does not describe the machine's next start.
             job.deps.agents.forget(machine);
             Ok(FabricOutcome::MachineStopped {
                 machine: machine.to_owned(),
@@ -276,7 +276,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
     }
 }
 
-/// What its failure makes doubtful.
+/// The parts of the state that are uncertain after its failure.
 pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
     match effect {
         FabricEffect::EnsureMachine(machine) => {
@@ -287,7 +287,7 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
             let machine = permit.machine().to_owned();
             state.presence.insert(machine, Presence::Partial);
         }
-        // It runs, or it does not: the fabric knows.
+        // It runs, or it does not: the fabric has to be asked.
         FabricEffect::StopMachine(permit) => {
             let machine = permit.machine().to_owned();
             state.presence.insert(machine, Presence::Unknown);
@@ -302,8 +302,8 @@ pub(super) fn doubt(state: &mut LoopState, effect: &FabricEffect) {
     }
 }
 
-/// Makes a machine that is new. One that has enrolled before starts on its disk only: without it, it would come up with a token that is
-/// used up, and nobody would know it.
+/// Makes a new machine. A machine that has enrolled starts only with its disk: without it, it would have a
+/// used token and no key, so its agent could not authenticate.
 async fn bring_up(job: &Job, spec: &MachineSpec) -> Result<(), EffectError> {
     let fabric = &job.deps.fabric;
     if job.machine(spec.id.as_str())?.enrolled_key.is_some() {
@@ -329,7 +329,7 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
             let presence = match power {
                 None => Presence::Absent,
                 Some(Power::Running) => Presence::Running,
-                // It was whole once, and its disk is not there any more: what is left of it is not the machine.
+                // It was complete once, and its disk is missing: the rest cannot run as this machine.
                 Some(Power::Partial) if record.enrolled_key.is_some() && !record.deleting => Presence::Absent,
                 Some(Power::Stopped) => Presence::Stopped,
                 Some(Power::Partial) => Presence::Partial,
@@ -354,8 +354,8 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
     })
 }
 
-/// What the fabric wrote down about a machine that runs and cannot read any more is written anew, from its record. The machine is left alone;
-/// of one that stands still it is written anew when it starts.
+/// Writes the fabric's unreadable metadata of a running machine anew, from its record. The machine is not
+/// touched; the metadata of a stopped machine is written when it starts.
 async fn rewrite_metadata(job: &Job, inventory: &Inventory) -> Result<(), EffectError> {
     for seen in &inventory.machines {
         let damaged = seen.power == Power::Running && seen.spec_hash.is_none();
@@ -404,7 +404,8 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
             }
             _ => {
                 labels.insert(ROLE_LABEL.to_owned(), CONTROL_PLANE.to_owned());
-                // Members hold it among themselves, so no card of theirs tells of it.
+                // The members pass the VIP among themselves, so no network interface has it permanently: the
+                // label shows it.
                 labels.insert(VIP_LABEL.to_owned(), site.addresses.vip.to_string());
                 (
                     match site
@@ -418,7 +419,7 @@ fn machine_spec(job: &Job, id: &str) -> Result<MachineSpec, EffectError> {
                     },
                     settings.control_plane_cpu_millis,
                     settings.control_plane_memory_mib,
-                    // It runs nobody's pods, and etcd bounds itself.
+                    // It runs no tenants' pods, and etcd limits its own size.
                     None,
                 )
             }

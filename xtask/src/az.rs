@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::test::status;
 
-/// What acceptance runs: the newest that was studied.
+/// The version that acceptance runs: the newest one that was studied.
 pub(crate) const NEWEST: &str = "2.91.0";
 /// The release of long-term support that still has the profile of Azure Stack.
 pub(crate) const LTS: &str = "2.66.1";
@@ -43,7 +43,7 @@ pub(crate) fn installed(cache: &Path, version: &str) -> Result<PathBuf> {
             .args(["install", "--quiet", "--disable-pip-version-check"])
             .arg(format!("azure-cli=={version}")),
     )?;
-    // An older release may be installed with a newer Python than it knows.
+    // An older release may be installed with a newer Python than it supports.
     if !runs() {
         bail!(
             "azure-cli {version} is installed and does not run; '{} version' says why",

@@ -1,8 +1,8 @@
-//! Acceptance with clients that are too heavy for every run, each under a command of its own: an older Azure CLI, and Terraform with the
-//! provider that it needs.
+//! Acceptance with clients that are too heavy for every run, each under a separate command: an older Azure
+//! CLI, and Terraform with its provider.
 //!
-//! Always true: what is installed or compiled is kept in the user's cache by its content, and is made once; what can be missing on a host is
-//! found out before anything takes long.
+//! Always true: installed and compiled programs are kept in the user's cache by their content, and are made
+//! once; missing prerequisites of the host are reported before any long step.
 
 use std::{path::Path, process::Command};
 

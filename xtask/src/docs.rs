@@ -63,7 +63,7 @@ fn present(reference: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Asks the binary, which has the code that the pages are made from.
+/// Gets the pages from the binary, which contains the code that they are made from.
 fn pages() -> Result<BTreeMap<String, String>> {
     crate::build(&["--package", "landfall"])?;
     let text = crate::output(Command::new(crate::binary("landfall")).arg("reference"))?;

@@ -1,7 +1,8 @@
-//! kubelogin in the user's cache, built from its Go module: what signs in to clusters that know the directory, in acceptance.
+//! kubelogin in the user's cache, built from its Go module: the program that signs in to clusters with
+//! directory integration, for acceptance.
 //!
-//! Always true: which version, and what it is made of, is pinned beside this program (`xtask/kubelogin`); the directory's name follows from
-//! that, so another version is another directory.
+//! Always true: its version and its sources are pinned beside this program (`xtask/kubelogin`); the
+//! directory's name follows from them, so another version is another directory.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 const MODULE: &str = "github.com/Azure/kubelogin";
 const GO_MOD: &str = include_str!("../kubelogin/go.mod");
 const GO_SUM: &str = include_str!("../kubelogin/go.sum");
-/// What Go says where it reaches nobody.
+/// Go's errors without a network.
 const UNREACHED: [&str; 4] = [
     "no such host",
     "network is unreachable",

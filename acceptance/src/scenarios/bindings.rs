@@ -9,7 +9,7 @@ use super::{
 };
 use crate::clients::{attempt, run};
 
-/// The application that stands for the API servers of all clusters.
+/// The application that represents the API servers of all clusters.
 const SERVER: &str = "6dae42f8-4368-4678-94ff-3960e28e3630";
 
 /// A pod that is an identity by the cluster's binding: its client id. Its token is kept in a file.
@@ -58,7 +58,7 @@ fn of_binding(verb: &str) -> [&str; 9] {
     ]
 }
 
-/// What kubelogin finds the identity by.
+/// The environment variables by which kubelogin finds the identity.
 fn variables<'v>(
     client: &'v str,
     token: &'v str,

@@ -1,4 +1,4 @@
-//! Programs are killed and stopped, a node object is deleted: everything comes back without help.
+//! Programs are killed and stopped, a node object is deleted: all of them are repaired automatically.
 
 use std::{collections::BTreeSet, path::Path, process::Command, time::Duration};
 
@@ -75,7 +75,7 @@ pub(super) fn init(machine: &str) -> Result<u32> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let mut lines = status.lines();
         let numbers = lines.find_map(|line| line.strip_prefix("NSpid:"));
-        // As it is called here, and as it is called in the machine. Pods have names of their own.
+        // The process's ids here and in the machine. Pods have further PID namespaces.
         let numbers: Vec<&str> = numbers.unwrap_or_default().split_whitespace().collect();
         numbers.len() == 2 && numbers[1] == "1"
     };
@@ -89,7 +89,7 @@ pub(super) fn signal(signal: &str, pid: u32) -> Result<()> {
 
 fn programs(journal: &Journal, stamp: &Stamp, cluster: &Cluster) -> Result<()> {
     for name in ["-KILL", "-STOP"] {
-        // One of a node and one of the control plane at a time: each is seen to come back by itself.
+        // One of a node and one of the control plane at a time: each must be restarted.
         for [first, second] in [["kubelet", "etcd"], ["containerd", "kube-apiserver"]] {
             journal.step(
                 "healing",
@@ -168,7 +168,7 @@ pub(super) fn destroy(stamp: &Stamp, machine: &str) -> Result<()> {
     let space = namespace(machine)?;
     run(Command::new("ip").args(["-n", &space, "link", "set", "eth0", "down"]))?;
     for pid in pids(machine, None)? {
-        // What goes with its parent is gone already.
+        // Children that ended with their parent are gone already.
         attempt(Command::new("kill").args(["-9", &pid.to_string()]))?;
     }
     let disk = stamp.machine_disk(machine);

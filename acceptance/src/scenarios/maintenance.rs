@@ -1,4 +1,4 @@
-//! Maintenance configurations and tags: what is kept of a cluster beside what is made of it.
+//! Maintenance configurations and tags: settings that do not change the cluster's machines.
 
 use anyhow::{Result, ensure};
 use serde_json::Value;

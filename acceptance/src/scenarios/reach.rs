@@ -1,5 +1,5 @@
-//! Who reaches a cluster's API server, as the guide says it, with addresses of this host that nobody else has; and a command that needs no
-//! way to it.
+//! Authorised ranges of a cluster's API server, as in the guide, with additional addresses of this host; and
+//! a command that needs no connection to it.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -46,7 +46,7 @@ impl Drop for Addresses {
     }
 }
 
-/// Whether the API server answers who comes from this address; `None`: from the host's own.
+/// Whether the API server responds to a client at this address; `None`: at the host's own.
 fn reaches(server: &str, from: Option<&str>) -> Result<bool> {
     let mut command = Command::new("curl");
     command.args([

@@ -19,11 +19,11 @@ use crate::{
     stamp::Stamp,
 };
 
-/// What a person at another device has, as far as signing in needs it.
+/// A program that acts as the browser of a person at another device.
 pub(super) const BROWSER: &str = include_str!("browser.py");
 /// The first cluster of a stamp.
 const FIRST: &str = "landfall";
-/// What the guide calls its program.
+/// The guide's name of its program.
 const PROGRAM: &str = "nightly";
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp) -> Result<()> {
@@ -179,7 +179,8 @@ impl Waiting {
         }
     }
 
-    /// A person opens the page, types the code, and fills in the form that says who asks; gives the pages.
+    /// A person opens the page, types the code, and fills in the form that names the application; gives the
+    /// pages.
     fn browse(&self, az: &Az, answer: &Value) -> Result<Vec<Value>> {
         let forms = json!([{ "user_code": self.code }, answer]);
         let mut python = Command::new(az.program.with_file_name("python3"));
@@ -207,7 +208,7 @@ impl Waiting {
         Ok(pages)
     }
 
-    /// What `az` came to, and what else it said.
+    /// The result of `az`, and its remaining output.
     fn end(mut self) -> Result<Output> {
         let mut stderr = Vec::new();
         std::io::Read::read_to_end(&mut self.stderr, &mut stderr)?;
@@ -227,7 +228,7 @@ impl Drop for Waiting {
     }
 }
 
-/// The address and the code of a line that tells both.
+/// The address and the code of a line that contains both.
 fn told(line: &str) -> Option<(String, String)> {
     let address = line
         .split_whitespace()

@@ -17,13 +17,14 @@ const SIZE: u64 = 256 * 1024 * 1024;
 /// How much is written at a time.
 const BLOCK: usize = 4096;
 
-/// Past the page cache, the kernel takes what lies at a block's boundary only.
+/// Direct I/O, without the page cache, needs buffers aligned to a block.
 #[repr(align(4096))]
 struct Block([u8; BLOCK]);
 
 static CONTENT: Block = Block([0x5a; BLOCK]);
 
-/// Makes the file, written from end to end: a block that was never written costs the filesystem a note of its own at its first write.
+/// Makes the file, written from end to end: the first write of an unwritten block costs the filesystem an
+/// additional metadata update.
 pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     let mut file = File::create(directory.join(FILE))?;
     let chunk = vec![0xa5; 1024 * 1024];

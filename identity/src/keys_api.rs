@@ -4,8 +4,7 @@
 //! |---|---|
 //! | GET `/providers/Landfall.Identity/signingKeys` | the previous, current and next keys |
 //! | POST `…/signingKeys/default/rotate` | the next key signs as soon as all clients can have fetched it |
-//! | POST `…/signingKeys/default/revoke` | for a stolen key: all keys end now, and with them every token;
-//! clients log in again |
+//! | POST `…/signingKeys/default/revoke` | for a stolen key: all keys end now, and with them every token; clients log in again |
 
 use std::sync::Arc;
 

@@ -7,8 +7,7 @@
 //! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
 //! | `…/log/` | the service's log, bounded |
 //! | `…/ca.pem` | the certificate that clients of the ARM API trust |
-//! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and the settings of the
-//! running stamp |
+//! | `/run/landfall/STAMP/` | (0700) lock with the service's pid, admin socket, and the settings of the running stamp |
 //!
 //! Always true: paths are absolute, since the service works in `/`; files are written whole or not at all.
 

@@ -3,8 +3,7 @@
 //! | part | content |
 //! |---|---|
 //! | a line of JSON | [`Header`] |
-//! | for each record, in order of keys | length of the key (4 bytes), of the value (4), revision (8), all
-//! little-endian; key; value |
+//! | for each record, in order of keys | length of the key (4 bytes), of the value (4), revision (8), all little-endian; key; value |
 //!
 //! Always true: a truncated copy, or one with bytes after its last record, is refused.
 

@@ -9,7 +9,7 @@
 //! * no place is free while an entry may take it;
 //! * of two waiting tenants, neither gets more than one entry's cost ahead of the other;
 //! * a tenant holds less than [`SHARE`] times the free places: however long its queue, another tenant finds a
-//! place;
+//!   place;
 //! * a tenant with [`BACKLOG`] waiting effects makes no further plans: its own memory use is bounded.
 
 use std::{

@@ -406,8 +406,8 @@ impl Stand {
         self.store.txn(Txn::default().with(put)).await.unwrap();
     }
 
-    /// The cluster's records and their revisions, without those that agents change: agents enrol wherever their
-    /// cluster's loop runs.
+    /// The cluster's records and their revisions, without those that agents change: agents enrol wherever
+    /// their cluster's loop runs.
     async fn records(&self) -> Vec<(String, Option<Revision>, Value)> {
         let (records, _) = self.store.list("/c/0123456789/").await.unwrap();
         let own = records.into_iter().map(|(key, found)| {

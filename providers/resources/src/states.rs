@@ -2,8 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | POST `/providers/Landfall.Subscription/subscriptions/{id}/disable` | it can be read, and its resources
-//! can be deleted; all else is refused |
+//! | POST `/providers/Landfall.Subscription/subscriptions/{id}/disable` | it can be read, and its resources can be deleted; all else is refused |
 //! | POST `…/subscriptions/{id}/enable` | all requests are accepted again |
 //!
 //! Azure's own operations (`Microsoft.Subscription/cancel`, `enable`) are at the subscription's scope, and

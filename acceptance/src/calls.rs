@@ -44,7 +44,7 @@ const OF_NOTHING: [&str; 6] = [
 pub(crate) struct Ledger(Mutex<BTreeMap<String, Value>>);
 
 impl Ledger {
-    /// Reads the counters of a stamp, if its service is there.
+    /// Reads the counters of a stamp, if its service runs.
     pub(crate) fn read(&self, stamp: &str) {
         let Ok(told) = ask(stamp) else { return };
         let process = format!("{stamp} {}", told["process"]);

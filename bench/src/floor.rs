@@ -70,7 +70,7 @@ impl Floor {
         };
         let place = ControlPlanePlace::alone("floor", at);
         let mut control_plane = cluster_bootstrap::control_plane_config(spec, &pki, &place, now, 1)?;
-        // Nor are there the agent's own programs.
+        // Without the agent's own programs.
         control_plane.processes.retain(|process| process.name != BACKUP);
         for process in &mut control_plane.processes {
             // A bare etcd has no prepared data.

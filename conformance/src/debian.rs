@@ -77,7 +77,7 @@ pub(crate) fn recipe() -> String {
     format!("{SUITE} {PACKAGES:?} {LEFT_OUT:?} {USERS} {GROUPS} {LOOKUPS}")
 }
 
-/// The packages, unpacked where they are not there.
+/// The packages, unpacked if necessary.
 pub(crate) fn have(place: &Place) -> Result<()> {
     let dir = place.debian();
     if dir.is_dir() {

@@ -29,7 +29,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens it, and makes it where it is not there.
+    /// Opens it, and makes it if necessary.
     pub(crate) fn open(checkout: &Path, cache: &Path, version: &'static str) -> Result<Self> {
         let module = checkout.join(format!("conformance/kubernetes-{}", minor(version)));
         let mut parts = Vec::new();

@@ -189,7 +189,7 @@ impl ArmClient {
         }
     }
 
-    /// An action that goes on.
+    /// A long-running action.
     pub(crate) async fn act(&self, path: &str, version: &str) -> Result<Accepted> {
         let answer = self.send(Method::POST, &self.url(path, version), None).await?;
         let answer = self.checked(answer, "abort").await?;

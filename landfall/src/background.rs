@@ -161,7 +161,8 @@ pub(crate) async fn living(places: &Places, env: &Env) -> Result<Option<i32>> {
     }
 }
 
-/// Whether the process that holds the lock is about to let go of it: it was killed, ends, or is not there any more.
+/// Whether the process that holds the lock is about to release it: it was killed, is ending, or no longer
+/// exists.
 fn ends(process: i32) -> bool {
     /// Of a process' flags in `/proc/PID/stat`: it ends (`PF_EXITING` in `include/linux/sched.h`).
     const EXITING: u64 = 0x4;
@@ -538,7 +539,7 @@ mod tests {
         let process = i32::try_from(killed.0.id()).unwrap();
         assert!(!ends(process));
         killed.0.kill().unwrap();
-        // Until its parent has asked for its end, it is a process without threads.
+        // Until its parent has waited for it, it is a process without threads.
         assert!(ends(process));
         killed.0.wait().unwrap();
         assert!(ends(process));

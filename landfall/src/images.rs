@@ -31,7 +31,7 @@ pub(crate) fn store(places: &Places) -> Result<ImageStore> {
     ImageStore::open(cache_dir(places)?).map_err(problem)
 }
 
-/// Bytes of disk that building the image of a version needs; `None` where it is there.
+/// Bytes of disk that building the image of a version needs; `None` if the image exists.
 pub(crate) fn build_disk(places: &Places, version: &str) -> Result<Option<u64>> {
     /// Measured, with empty caches; for a host where the plan cannot be made yet (no Go).
     const EVERYTHING: u64 = 8_000_000_000;

@@ -29,7 +29,7 @@ struct Current {
 }
 
 impl LogFile {
-    /// Opens the log and goes on at its end.
+    /// Opens the log and appends to it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Self::with_limit(path, LIMIT)
     }

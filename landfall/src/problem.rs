@@ -31,7 +31,7 @@ impl Problem {
         }
     }
 
-    /// The command line is wrong.
+    /// A problem of the command line.
     pub(crate) fn usage(sentence: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
             code: 2,
@@ -115,7 +115,7 @@ pub(crate) fn told(error: &anyhow::Error) -> ErrorParts {
     }
 }
 
-/// The exit code: 2 where the command line is wrong, 130 after an interruption, else 1.
+/// The exit code: 2 for a wrong command line, 130 after an interruption, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     error
         .chain()

@@ -121,8 +121,8 @@ impl Settings {
         Self::load(places)?.ok_or_else(|| no_stamp(places).into())
     }
 
-    /// Loads the stamp's settings, or makes the stamp. Changes that can be made to a stamp that is there (`--listen`) are
-    /// made; others are refused.
+    /// Loads the stamp's settings, or makes the stamp. Permitted changes of an existing stamp (`--listen`)
+    /// are made; others are refused.
     pub(crate) fn load_or_make(
         places: &Places,
         layout: &Layout,

@@ -183,7 +183,7 @@ fn look_after(
 /// Whether the store knows the cluster of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// It is there.
+    /// It exists.
     Alive,
     /// It was this store's, and was deleted.
     Deleted,

@@ -32,7 +32,7 @@ pub enum FirstError {
     },
 }
 
-/// A principal that is there from the start.
+/// An initial principal.
 pub struct FirstPrincipal<'a> {
     /// Its kind.
     pub kind: PrincipalKind,
@@ -44,7 +44,7 @@ pub struct FirstPrincipal<'a> {
     pub secret: Secret<'a>,
 }
 
-/// Makes the first records where they are not there.
+/// Makes the initial records that do not exist.
 ///
 /// # Errors
 /// When the store fails.
@@ -92,8 +92,9 @@ pub async fn records(
             continue;
         }
         if let Some(present) = &present {
-            // Comparing a generated secret with a hash of before costs a core for a while at each login. Refresh tokens hang on
-            // the hash, so only where there are none: applications.
+            // Comparing a generated secret with a hash of an earlier release costs much processor time at
+            // each login. Refresh tokens depend on the hash, so it is renewed only for principals without
+            // them: applications.
             let renew =
                 first.kind == PrincipalKind::Application && is_outdated(&present.secret_hash, first.secret);
             if !renew {

@@ -21,7 +21,7 @@ use crate::{Fault, OPERATIONS, Operation, panics, run, script::Player};
 
 /// The time limit of convergence after all faults are lifted.
 const BOUND: Duration = Duration::from_secs(30 * 60);
-/// How much longer than the operations' bound a fault that is there for ever lasts.
+/// How much longer than the operations' bound a permanent fault lasts.
 const BEYOND: Duration = Duration::from_secs(3 * 60);
 
 /// One case.
@@ -62,7 +62,7 @@ pub struct Failure {
 async fn prepare(operation: Operation) -> Result<Player> {
     let mut player = Player::new(1).await?;
     player.command("start").await?;
-    // The group is there; an operation is about clusters.
+    // The group exists before; the operations are about clusters.
     player.ask(&crate::Wish::Group).await?;
     for line in operation.before {
         player.command(line).await?;

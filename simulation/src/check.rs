@@ -421,7 +421,7 @@ impl Stamp {
         if halted {
             return;
         }
-        // Machines that are in no record are there, with their nodes and routes.
+        // Unknown machines exist, with their nodes and routes.
         names.extend(kept.iter().map(|machine| machine.hostname.clone()));
         for card in kept.iter().flat_map(|machine| &machine.nics) {
             if !addresses.insert(card.address.addr()) {

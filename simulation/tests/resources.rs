@@ -107,7 +107,8 @@ fn rights_and_locks_at_a_cluster_go_with_it() -> Result<()> {
         let refused = player.stamp.arm("DELETE", CLUSTER, None).await?;
         ensure!(refused.body["error"]["code"] == "ScopeLocked", "{}", refused.body);
         player.stamp.arm("DELETE", &locks[0], None).await?;
-        // The cluster's own work is not a request, so no lock stops it; a lock that comes late goes with it.
+        // The cluster's own work is not a request, so no lock stops it; a lock that is made late is deleted
+        // with it.
         player.command("delete c1").await?;
         player.command("settle").await?;
         let access = player.stamp.records::<Value>("/access/").await?;

@@ -73,7 +73,7 @@ fn rules_are_taken_to_every_cluster_in_the_subnet_and_no_machine_is_touched() ->
         let place = format!("{NETWORK}/virtualNetworks/v");
         let made = put(&mut player, &place, vnet(true)).await?;
         let subnet = made["properties"]["subnets"][0]["id"].clone();
-        // A subnet that goes by a group takes nodes.
+        // A subnet with a security group takes nodes.
         for name in ["c1", "c2"] {
             let body = json!({ "location": "local", "properties": { "agentPoolProfiles": [
                 { "name": "np1", "mode": "System", "count": 1, "vnetSubnetID": subnet },

@@ -14,11 +14,11 @@ pub(crate) const NEWEST: &str = "2.91.0";
 /// The release of long-term support that still has the profile of Azure Stack.
 pub(crate) const LTS: &str = "2.66.1";
 
-/// The program of a version, installed where it is not there.
+/// The program of a version, installed if necessary.
 pub(crate) fn installed(cache: &Path, version: &str) -> Result<PathBuf> {
     let dir = cache.join(format!("az/{version}"));
     let az = dir.join("bin/az");
-    // An installation that was cut short is there and does not run: made anew.
+    // An interrupted installation exists but does not run: made anew.
     let runs = || {
         let told = Command::new(&az)
             .arg("version")

@@ -49,7 +49,7 @@ pub(crate) fn write(check: bool) -> Result<()> {
     Ok(())
 }
 
-/// Generated pages that are there now.
+/// The present generated pages.
 fn present(reference: &Path) -> Result<Vec<String>> {
     let errors = reference.join("errors");
     if !errors.is_dir() {

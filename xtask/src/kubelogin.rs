@@ -23,7 +23,7 @@ const UNREACHED: [&str; 4] = [
     "i/o timeout",
 ];
 
-/// The program, built where it is not there; or why there is none.
+/// The program, built if necessary; or why there is none.
 pub(crate) fn built(cache: &Path) -> Result<Result<PathBuf, String>> {
     let version = version().context("xtask/kubelogin/go.mod names no version of kubelogin")?;
     let mut key = DefaultHasher::new();
@@ -42,7 +42,7 @@ pub(crate) fn built(cache: &Path) -> Result<Result<PathBuf, String>> {
         let path = dir.join(name);
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    // The name is there only once it is whole.
+    // The file has its name only once it is complete.
     let part = dir.join("kubelogin.part");
     let mut go = crate::go(&dir);
     go.args(["build", "-trimpath", "-mod=readonly", "-ldflags=-s -w", "-o"])

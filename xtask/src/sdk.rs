@@ -82,7 +82,7 @@ impl Sdk {
     }
 }
 
-/// All versions, installed below `cache` where they are not there.
+/// All versions, installed below `cache` if necessary.
 pub(crate) fn installed(cache: &Path) -> Result<Vec<Sdk>> {
     VERSIONS
         .into_iter()

@@ -31,7 +31,7 @@ const FLAGS: &[&str] = &[
     "-ldflags=-s -w",
 ];
 
-/// The directory with the provider, compiled where it is not there.
+/// The directory with the provider, compiled if necessary.
 pub(crate) fn provider(cache: &Path) -> Result<PathBuf> {
     let module = crate::top().join("acceptance/terraform");
     let mut parts = Vec::new();

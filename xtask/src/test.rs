@@ -372,7 +372,7 @@ pub(crate) fn set_up() -> Result<Ready> {
     })
 }
 
-/// The layers of a node image that is there, top first.
+/// The layers of an existing node image, top first.
 fn layers_of(version: &str) -> Result<Vec<PathBuf>> {
     let text = crate::output(Command::new(binary("landfall")).args(["image", "list", "--output", "json"]))?;
     let images: Vec<serde_json::Value> =

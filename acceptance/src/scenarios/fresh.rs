@@ -147,7 +147,7 @@ struct Tests {
 }
 
 impl Kit {
-    /// The binary, Rust, Go and the node images that are there.
+    /// The binary, Rust, Go and the existing node images.
     fn of_stamp(args: &Args) -> Result<Self> {
         let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
         let landfall = args.landfall.canonicalize().context("--landfall")?;

@@ -131,7 +131,7 @@ fn follow(stamp: &Stamp, az: &Az, kubectl: &Kubectl, script: &str) -> Result<Str
     run(&mut shell)
 }
 
-/// No machine of the cluster runs, the control plane's disks are there, the nodes' are not.
+/// No machine of the cluster runs; the control plane's disks exist, the nodes' do not.
 fn off(stamp: &Stamp) -> Result<()> {
     let members = machines(stamp, NAME, "control plane")?;
     ensure!(

@@ -19,7 +19,7 @@ const INSIDE: &str = "203.0.113.7";
 const OUTSIDE: &str = "198.51.100.7";
 const PRIVATE: &str = "hidden";
 
-/// Addresses on loopback, as long as this is there.
+/// Addresses on loopback, removed when this is dropped.
 struct Addresses;
 
 impl Addresses {
@@ -34,7 +34,7 @@ impl Addresses {
 impl Drop for Addresses {
     fn drop(&mut self) {
         for address in [INSIDE, OUTSIDE] {
-            // It goes with the last try to use it.
+            // Removed with the last attempt to use it.
             drop(attempt(Command::new("ip").args([
                 "address",
                 "delete",

@@ -24,7 +24,8 @@ pub(crate) fn resource_id(config: &EdgeConfig) -> String {
     resource_at(config.base_url.trim_end_matches('/'))
 }
 
-/// Where Graph is for a client that reaches the stamp at `base_url`. It asks for tokens by that address; they are for the one audience.
+/// The address of Graph for a client that reaches the stamp at `base_url`. The client requests tokens for
+/// that address; all of them have the one audience.
 pub(crate) fn resource_at(base_url: &str) -> String {
     format!("{base_url}/{ROOT}")
 }

@@ -50,7 +50,7 @@ pub enum ServeError {
 pub struct ServerTls(Arc<ServerConfig>);
 
 impl ServerTls {
-    /// Shows this certificate, and from its replacement on the new one; connections that are there go on.
+    /// Serves this certificate, and after its replacement the new one; open connections continue.
     ///
     /// # Errors
     /// When the library refuses.

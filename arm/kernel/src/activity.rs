@@ -67,7 +67,8 @@ pub trait ActivityLog: Send + Sync + 'static {
     async fn record(&self, activity: Activity);
 }
 
-/// The activity log as lines of the service's log, under the target `activity`: for tests, and for what the store does not take.
+/// The activity log as lines of the service's log, under the target `activity`: for tests, and for entries
+/// that the store does not take.
 #[derive(Debug, Clone, Copy)]
 pub struct ServiceLog;
 

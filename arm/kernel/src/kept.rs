@@ -249,7 +249,7 @@ async fn find<R: Shown>(
 /// GET of one, as text.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub(crate) async fn one<R: Shown>(
     provider: &R::Provider,
     path: &ResourcePath,

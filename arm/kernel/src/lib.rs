@@ -1,4 +1,4 @@
-//! The resource kernel: what all ARM resources have in common.
+//! The resource kernel: the common part of all ARM resources.
 //!
 //! A resource type is one value ([`ResourceType`]): path, api-versions, the schema of its bodies
 //! ([`schema`]), and a row for each operation with its verb, the permission it needs, the result of a

@@ -29,7 +29,7 @@ pub struct Registry {
     entries: Vec<Entry>,
 }
 
-/// A path as the tables know it.
+/// The parts of a path that the tables compare.
 struct View<'a> {
     namespace: &'a str,
     scope: Scope,

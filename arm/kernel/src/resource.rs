@@ -1,4 +1,4 @@
-//! Reading and writing of resources: what is the same for all of them.
+//! Reading and writing of resources: the part common to all of them.
 //!
 //! A write is read → preconditions → decide → transaction, again from the start after a conflict with another
 //! writer. The steps before the transaction alone are the preview.
@@ -85,7 +85,7 @@ pub enum Purpose {
     Decision,
 }
 
-/// Whether a resource is there.
+/// Whether a resource exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
     /// It is, with this eTag.
@@ -126,7 +126,7 @@ pub trait Resource: Send + Sync + 'static {
         purpose: Purpose,
     ) -> Result<Self::State, ArmError>;
 
-    /// Whether it is there.
+    /// Whether it exists.
     fn presence(state: &Self::State, path: &ResourcePath) -> Presence;
 
     /// Whether it could be made: its parent exists. Checked first for a PUT.
@@ -316,7 +316,7 @@ pub(crate) async fn write_with<R: Resource>(
 /// GET of one.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub async fn get<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
     let request = &call.request;
     let state = R::read(provider, &request.path, Purpose::Answer).await?;
@@ -332,7 +332,7 @@ pub async fn get<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Res
 /// HEAD of one.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 async fn exists<R: Resource>(provider: &R::Provider, call: &Call) -> Result<Response, ArmError> {
     get::<R>(provider, call).await?;
     Ok(Response::empty(StatusCode::NO_CONTENT))
@@ -512,7 +512,7 @@ impl<P: Host> Operation<P> {
         row
     }
 
-    /// HEAD of one: 204 where it is there.
+    /// HEAD of one: 204 if it exists.
     pub const fn exists<R: Resource<Provider = P>>(name: &'static str) -> Self {
         Self::read(Verb::Exists, name, |provider, call| {
             Box::pin(exists::<R>(provider, call))

@@ -60,10 +60,10 @@ pub fn read_tags(value: Option<&Value>, problems: &mut Problems) -> Option<Tags>
 
 /// A resource with tags. PATCH of them is the kernel's: they are replaced as a whole, and stay where the body has none.
 pub trait Tagged: Resource {
-    /// The tags of a resource that is there.
+    /// The tags of an existing resource.
     fn tags(state: &Self::State) -> Option<Tags>;
 
-    /// Decides to give a resource that is there other tags. Pure.
+    /// Decides to change the tags of an existing resource. Pure.
     ///
     /// # Errors
     /// When it may not be changed.
@@ -109,7 +109,7 @@ fn decide<R: Tagged>(
 /// PATCH of tags.
 ///
 /// # Errors
-/// When the resource is not there or may not be changed, and all problems of the body.
+/// When the resource does not exist or may not be changed, and all problems of the body.
 pub async fn patch_tags<R: Tagged>(
     provider: &R::Provider,
     call: &Call,

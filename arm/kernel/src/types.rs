@@ -234,7 +234,7 @@ impl<P> Operation<P> {
         Self::new(verb, name, Handler::Write { commit, preview })
     }
 
-    /// An operation of the API that is not there yet.
+    /// An operation of the API that is not implemented.
     pub const fn not_yet(verb: Verb, name: &'static str) -> Self {
         Self::new(verb, name, Handler::NotYet)
     }

@@ -1,4 +1,4 @@
-//! Small durable writes at random places of a file that is there already, as databases write.
+//! Small durable writes at random places of an existing file, as databases write.
 
 use std::{
     fs::{File, OpenOptions},
@@ -34,8 +34,8 @@ pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes as long as it goes on, so many blocks at a time; each is on the disk before the next one of its kind begins. How many were
-/// written.
+/// Writes this many blocks concurrently, as long as `goes_on`; each is on the disk before the next one of its
+/// sequence begins. Gives the number of writes.
 pub(crate) fn write(directory: &Path, in_flight: u32, goes_on: impl Fn() -> bool + Sync) -> io::Result<u64> {
     let file = OpenOptions::new()
         .write(true)

@@ -162,7 +162,7 @@ impl Client {
         pace: Duration,
         count: u32,
     ) -> Result<Vec<f64>> {
-        // A connection that is kept is there before.
+        // A kept connection is opened before.
         self.ask().await?;
         let mut waits = Vec::new();
         for number in 0..count {

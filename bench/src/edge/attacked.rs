@@ -20,11 +20,11 @@ use crate::{Attack as Options, arm};
 const RATE: u32 = 100;
 /// One in this many requests uses a new connection.
 const OWN: u32 = 10;
-/// Clusters that are there.
+/// The stamp's clusters.
 const THERE: u32 = 10;
 /// Passwords that have to be guessed while it is measured.
 const GUESSES: u64 = 100_000;
-/// However few were guessed, no attack goes on for longer.
+/// The longest time of an attack, even with few guesses.
 const MOST: Duration = Duration::from_secs(60);
 
 /// The addresses that each kind comes from: none uses up the share of one address, all together use up all places.

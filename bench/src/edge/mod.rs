@@ -267,7 +267,7 @@ impl Client {
         while let Some(done) = puts.next().await {
             done?;
         }
-        // Until all are there, the service has other work.
+        // Until all clusters are complete, the service has other work.
         let deadline = self.clock.monotonic() + Duration::from_secs(300);
         for number in 0..count {
             let path = self.cluster(number);

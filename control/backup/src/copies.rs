@@ -30,7 +30,7 @@ pub enum CopyError {
     },
 }
 
-/// A copy that is there.
+/// An existing copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The store's identity.

@@ -1,7 +1,8 @@
-//! Puts a store's file back from a copy.
+//! Restores a store's file from a copy.
 //!
-//! In this order, so that it may be killed anywhere and be repeated: the new file is written beside, opened, and copied into the
-//! archive with its epoch; the file that is there gets a second name; the new one takes its place.
+//! In this order, so that it may be killed anywhere and be repeated: the new file is written beside the
+//! present one, opened, and copied into the archive with its epoch; the present file gets a second name; the
+//! new one takes its place.
 
 use std::{
     io,
@@ -105,7 +106,7 @@ pub async fn restore(
     })
 }
 
-/// The epoch of the store that is there, as far as it can be read and is the same one.
+/// The epoch of the present store, if it can be read and has the same identity.
 async fn present_epoch(path: &Path, id: &str, env: &Env) -> Option<Epoch> {
     if !path.exists() {
         return None;
@@ -124,7 +125,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The file that is there gets a second name, durably; then the new one takes its place.
+/// Gives the present file a second name, durably; then the new one takes its place.
 fn exchange(path: &Path, new: &Path, env: &Env) -> Result<Option<PathBuf>, RestoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -150,7 +151,7 @@ fn exchange(path: &Path, new: &Path, env: &Env) -> Result<Option<PathBuf>, Resto
     Ok(kept)
 }
 
-/// Another name in the same directory of the file that is there.
+/// Another name of the present file in the same directory.
 fn second_name(path: &Path, inode: u64) -> io::Result<Option<PathBuf>> {
     let folder = path.parent().unwrap_or(Path::new("."));
     for entry in std::fs::read_dir(folder)? {

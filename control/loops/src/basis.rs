@@ -1,4 +1,4 @@
-//! The records that a pass of a cluster's loop goes by, as they were read last.
+//! The records that a pass of a cluster's loop depends on, as last read.
 
 use std::collections::BTreeSet;
 

@@ -540,7 +540,7 @@ async fn forget(
     txn = Usage::read(&*deps.store)
         .await?
         .change(txn, &cluster.subscription, &was, &nothing);
-    // The group of the cluster's nodes goes with it, if it was made for it.
+    // The cluster's node resource group is deleted with it, if it was made for it.
     if own_group {
         txn = txn.delete(group);
     }

@@ -100,7 +100,7 @@ pub trait Recipes: Send + Sync + 'static {
     fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError>;
     /// Objects in the cluster that the add-ons' objects depend on.
     fn addons_read(&self) -> Vec<ObjectRef>;
-    /// The add-ons' objects; `read` are those of [`Self::addons_read`] that are there.
+    /// The add-ons' objects; `read` are the existing ones of [`Self::addons_read`].
     fn addons(&self, cluster: &ClusterRecord, read: &[Value]) -> Result<Vec<Value>, RecipeError>;
     /// The objects of credentials in a cluster.
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects;

@@ -256,7 +256,7 @@ impl LoopState {
         self.doubted_volumes.insert(volume.to_owned());
     }
 
-    /// A volume is there, and has at least this size.
+    /// A volume exists, and has at least this size.
     pub(crate) fn volume_made(&mut self, volume: String, bytes: u64) {
         if let Some(volumes) = &mut self.volumes {
             let there = volumes.entry(volume).or_insert(VolumeThere {

@@ -303,7 +303,7 @@ async fn histories(shared: &Shared) -> Result<(), SweepError> {
             let txn = batch.iter().fold(Txn::default(), |txn, (key, _)| txn.delete(key));
             store.txn(txn).await?;
         }
-        // Last: as long as it is there, a sweep that was cut short goes on.
+        // Last: as long as it exists, an interrupted sweep continues.
         retry_later(store.txn(Txn::default().at(&key, revision).delete(key)).await)?;
     }
     Ok(())

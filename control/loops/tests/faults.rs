@@ -445,7 +445,7 @@ async fn nothing_is_written_for_a_cluster_that_another_host_has_taken_over() {
     assert_eq!(stand.records().await, before);
     assert!(!stand.reached().await);
 
-    // Given back, the loop goes on with the next news of the cluster.
+    // After the cluster is returned, the loop continues with the next notification.
     stand.own(HostId::first(), 3).await;
     let desired = put_record(key::desired("0123456789"), &cluster(&stand.env));
     machines.released.add_permits(100);

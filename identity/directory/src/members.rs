@@ -94,7 +94,7 @@ pub async fn is_member(store: &dyn Store, group: &str, member: &str) -> Result<b
 /// Puts a principal or a group into a group.
 ///
 /// # Errors
-/// When either is not there, it is a member already, or there are too many.
+/// When either does not exist, it is a member already, or there are too many.
 pub async fn add_member(writer: &Writer<'_>, into: &str, member: &str) -> Result<(), DirectoryError> {
     let added = writer.decide((into, member), |writer, (into, member)| {
         Box::pin(async move {

@@ -74,7 +74,7 @@ impl<'a> Body<'a> {
         boolean
     }
 
-    /// A boolean of which only one value is there.
+    /// A boolean of which only one value is supported.
     pub(crate) fn only(&mut self, name: &'static str, wanted: bool) {
         if self.boolean(name).is_some_and(|asked| asked != wanted) {
             self.problem(name, format!("Only {wanted} is there yet in Landfall."));
@@ -164,7 +164,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Ends the reading: all that is wrong with it.
+    /// Ends the reading: gives all problems.
     pub(crate) fn end(mut self) -> Result<(), GraphError> {
         self.unknown();
         let mut problems = std::mem::take(&mut self.problems);

@@ -55,7 +55,7 @@ impl Graph {
         Ok(found.map(|found| ("application", show::application(&found.value))))
     }
 
-    /// The objects of these ids that are there, each with its type.
+    /// The existing objects of these ids, each with its type.
     pub(crate) async fn listed(&self, ids: Vec<String>, request: &Request) -> Result<Response, GraphError> {
         let mut objects = Vec::with_capacity(ids.len());
         for id in ids {

@@ -111,7 +111,7 @@ impl GraphError {
         error
     }
 
-    /// A request that took too long; it goes on.
+    /// The error for a request that took too long; its work continues.
     pub fn late() -> Self {
         let message =
             "The request takes longer than a minute; it goes on. Read the object to see how it went.";

@@ -20,7 +20,7 @@ pub enum Route {
     Applications(At),
     /// `/directoryObjects`.
     Objects(At),
-    /// Part of Graph, and not there yet.
+    /// A part of Graph that is not implemented.
     NotYet(&'static str),
 }
 

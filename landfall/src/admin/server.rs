@@ -59,7 +59,7 @@ pub(crate) async fn serve(
     sources: Arc<Sources>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    // We hold the stamp's lock, so a socket that is there is a dead service's.
+    // We hold the stamp's lock, so an existing socket is a dead service's.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", socket.display()));

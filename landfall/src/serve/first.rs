@@ -19,7 +19,8 @@ use crate::{
     stamp::{self, Places, Settings},
 };
 
-/// The keys that sign tokens. A release of before kept one in a file; it goes on, with the others in the store.
+/// The keys that sign tokens. An earlier release kept one in a file; it is used further, with the others in
+/// the store.
 pub(super) async fn signing_keys(
     places: &Places,
     env: &Env,

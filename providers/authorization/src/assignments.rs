@@ -364,7 +364,7 @@ fn typed(record: &AssignmentRecord, principal_type: &str) -> AssignmentRecord {
     }
 }
 
-/// A new assignment: its role and principal are there, and it is not made twice.
+/// A new assignment: checks that its role and principal exist, and that it is not a duplicate.
 async fn make(provider: &Authorization, record: &AssignmentRecord, state: &State) -> Result<Txn, ArmError> {
     let store = &*provider.store;
     let scope = record.at();

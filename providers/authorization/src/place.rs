@@ -1,4 +1,4 @@
-//! The scope that an extension hangs on.
+//! The scope of an extension resource.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{quote, store_error};

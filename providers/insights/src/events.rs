@@ -82,7 +82,7 @@ fn newest_first(record: &ActivityRecord) -> String {
     format!("{:020} {}", u64::MAX - since_1970, record.request_id)
 }
 
-/// The fields of `$select`, if it is there.
+/// The fields of `$select`, if it is given.
 fn selected(request: &Request) -> Option<Vec<String>> {
     let text = request.query("$select").filter(|text| !text.trim().is_empty())?;
     Some(text.split(',').map(|name| name.trim().to_owned()).collect())

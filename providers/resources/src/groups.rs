@@ -50,12 +50,12 @@ pub(crate) enum Groups {}
 
 /// A group and the records that decisions about it depend on.
 pub(crate) struct State {
-    /// Read where the group is not there, for the spelling of its id.
+    /// Read if the group does not exist, for the spelling of its id.
     subscription: Option<SubscriptionRecord>,
     group: Option<Stored<GroupRecord>>,
     /// The operation that deletes it, where one is under way.
     deletion: Option<String>,
-    /// The cluster that it was made for, while there is one: it goes with that.
+    /// The cluster that it was made for, while that exists: both are deleted together.
     owner: Option<String>,
 }
 

@@ -24,7 +24,7 @@ async fn a_request_without_permission_does_not_reach_its_provider_and_learns_not
         ("GET", thing("things")),
         ("PUT", thing("things/t")),
         ("POST", thing("things/t/poke")),
-        // Not even that the group is not there.
+        // Not even that the group does not exist.
         ("GET", missing),
     ] {
         let body = (method != "GET").then(|| json!({}));

@@ -271,7 +271,7 @@ impl Stamp {
         self.store.txn(txn).await.unwrap();
     }
 
-    /// Whether a group's record is there.
+    /// Whether a group's record exists.
     pub(crate) async fn has_group(&self, name: &str) -> bool {
         get_record::<GroupRecord>(&*self.store, &key::group(SUBSCRIPTION, name))
             .await
@@ -311,7 +311,7 @@ pub(crate) fn thing(rest: &str) -> String {
 /// A provider that does what tests need, including errors that a provider should never make.
 #[derive(Default)]
 pub(crate) struct Things {
-    /// How many resources are left in groups that are emptied; one goes with each call.
+    /// How many resources are left in groups that are emptied; each call removes one.
     pub(crate) left: AtomicUsize,
     /// How often it was called to empty a group.
     pub(crate) asked: AtomicUsize,

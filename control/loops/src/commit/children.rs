@@ -84,7 +84,7 @@ fn balancer_lease(basis: &Basis, record: &BalancerRecord) -> Option<String> {
     )
 }
 
-/// A volume that is to be made, or that is there and was in no record.
+/// Records a volume that is to be made, or that exists without a record.
 pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Timestamp) -> Txn {
     let record = VolumeRecord {
         v: 1,

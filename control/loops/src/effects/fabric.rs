@@ -27,7 +27,7 @@ pub(crate) enum FabricOutcome {
         machines: BTreeMap<String, Presence>,
         volumes: BTreeMap<String, VolumeThere>,
     },
-    /// The VNET is there.
+    /// The VNET exists.
     NetworkMade(NetworkLayout),
     /// The VNET is gone.
     NetworkGone,
@@ -48,7 +48,7 @@ pub(crate) enum FabricOutcome {
     MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
     MachineGone(String),
-    /// The volume is there, and at least so large.
+    /// The volume exists, and is at least this large.
     VolumeMade { volume: String, bytes: u64 },
     /// The machine has the volume.
     VolumeAttached { volume: String, machine: String },

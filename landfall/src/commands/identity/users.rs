@@ -85,7 +85,7 @@ impl Session<'_> {
             .await?;
         let mut value = json!({ "id": found["id"] });
         let mut sentence = format!("{login} has another password, and has to log in again.\n");
-        // The administrator's is in a file, which `landfall up` names: it goes on holding.
+        // The administrator's password is in a file, which `landfall up` names: that file must stay correct.
         if login.eq_ignore_ascii_case(&self.settings.administrator()) {
             let file = self.context.places.secrets().join(ADMINISTRATOR);
             stamp::write_whole(&file, password.as_bytes(), 0o600)?;

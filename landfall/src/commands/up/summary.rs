@@ -39,7 +39,7 @@ impl Facts {
         }
     }
 
-    /// Titles and commands; a line without a title goes on with the one before.
+    /// Titles and commands; a line without a title continues the one before.
     pub(super) fn commands(&self) -> Vec<(&'static str, String)> {
         let (me, flag) = (&self.landfall, &self.flag);
         let mut lines = Vec::new();

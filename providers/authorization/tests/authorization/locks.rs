@@ -128,7 +128,7 @@ async fn what_has_something_locked_in_it_is_not_deleted() {
         .await;
     assert_eq!(unlock.code(), "AuthorizationFailed");
     assert_eq!(stamp.get(&contributor, &lock(&resource, "l")).await.status, 200);
-    // The resource's own lock goes with its group, once that goes.
+    // The resource's own lock is deleted with its group.
     assert_eq!(
         stamp
             .arm(owner, "DELETE", &lock(&resource, "l"), None)

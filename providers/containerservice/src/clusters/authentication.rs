@@ -141,7 +141,7 @@ pub(crate) fn directory(
     properties.insert(PROFILE.to_owned(), profile);
 }
 
-/// A member that is an object, made if it is not there.
+/// A member that is an object, added if it is absent.
 fn object<'a>(properties: &'a mut Map<String, Value>, name: &str) -> &'a mut Value {
     let member = properties.entry(name).or_insert_with(|| json!({}));
     if !member.is_object() {

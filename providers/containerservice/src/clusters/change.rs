@@ -42,7 +42,7 @@ pub(crate) fn tags(
     )
 }
 
-/// Decides the deletion of a cluster that is there and not being deleted yet.
+/// Decides the deletion of an existing cluster that is not being deleted yet.
 pub(crate) fn delete(
     context: &Context<'_>,
     name: &Name<'_>,

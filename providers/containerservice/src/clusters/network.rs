@@ -129,7 +129,8 @@ fn range(
 
 /// Decides networking and fills the profile's defaults in.
 ///
-/// `ranges`: the VNET's. `space`: its address space, where it is a tenant's. `reserved`: ranges of the stamp that clusters must keep clear of, each with what it is.
+/// `ranges`: the VNET's. `space`: its address space, if it is a tenant's. `reserved`: ranges of the stamp
+/// that clusters must not overlap, each with its use.
 pub(crate) fn decide(
     mut profile: Map<String, Value>,
     ranges: &Ranges,

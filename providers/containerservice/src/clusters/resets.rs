@@ -17,7 +17,7 @@ use crate::{conversion::from_client, properties::CLUSTER};
 type Profile = (Map<String, Value>, Vec<(String, String)>);
 /// The outcome of a request.
 type Outcome = Result<Decision<Draft>, ArmError>;
-/// Decides about a cluster that is there, by a body. Pure.
+/// Decides about an existing cluster, by a body. Pure.
 pub(crate) type Reset = fn(&Context<'_>, &Name<'_>, Current<'_>, &Value) -> Outcome;
 
 pub(crate) const AAD: &str = "ManagedClusters_ResetAADProfile";

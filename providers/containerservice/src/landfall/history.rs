@@ -141,7 +141,7 @@ impl HistoryApi {
         let active = request
             .query("active")
             .is_some_and(|active| active.eq_ignore_ascii_case("true"));
-        // Those of deleted clusters are there as long as their history is.
+        // Events of deleted clusters are kept as long as their history.
         let mut all = Vec::new();
         for subject in self.subjects(&filter).await? {
             let owner = Owner::Cluster(subject.uid);

@@ -438,7 +438,7 @@ async fn a_new_cluster_is_made_like_the_other_and_has_everything_of_its_own() {
             .collect()
     };
     assert_ne!(incarnations(&copy), incarnations(&source));
-    // The secret is there, sealed under the new cluster's name.
+    // The copy has the secret, sealed under the new cluster's name.
     let sealed = &copy.sealed[SERVICE_PRINCIPAL_SECRET];
     let name = secret_name(&copy.uid, SERVICE_PRINCIPAL_SECRET);
     assert_eq!(

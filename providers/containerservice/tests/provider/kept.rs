@@ -20,7 +20,7 @@ const NAMES: [&str; 3] = ["a", "b", "Cc"];
 enum Step {
     /// A method, a path below the cluster, and a body.
     Ask(usize, &'static str, &'static str, Value),
-    /// All of it is there.
+    /// The desired state is reached.
     Reach(usize),
     /// A change of the observed state.
     Observe(usize, u32),

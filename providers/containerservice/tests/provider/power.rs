@@ -1,4 +1,4 @@
-//! `stop` and `start`: what they answer, what is refused meanwhile, how they follow each other.
+//! `stop` and `start`: their responses, refusals meanwhile, and their order.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use control_records::{OperationRecord, OperationStatus, Part, directory};

@@ -209,7 +209,7 @@ async fn a_subnet_has_room_for_all_that_are_in_it_and_no_more() {
     let more = json!({ "properties": { "count": 3, "mode": "System" } });
     let answer = stamp.ask("PUT", "managedClusters/c/agentPools/np1", more).await;
     refused(&answer, "SubnetIsFull", "properties.count");
-    // Nodes that are there count for as long as they are.
+    // Existing nodes count until they are gone.
     let uid = stamp.record("d").await.unwrap().uid;
     for last in 4..7 {
         let lease = LeaseRecord {

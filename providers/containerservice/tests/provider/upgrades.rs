@@ -203,7 +203,7 @@ async fn an_abort_takes_back_what_can_be_taken_back() {
 
     stamp.reach("c").await;
     upgrade(&stamp, "1.36.3", Some("1.36.3")).await;
-    // The control plane is there, its nodes are not.
+    // The control plane is complete, its nodes are not.
     let serves = |observed: &mut ObservedRecord| observed.kubernetes_version = Some("1.36.3".to_owned());
     stamp.observe("c", serves).await;
     abort(&stamp).await;

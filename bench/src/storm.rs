@@ -93,7 +93,7 @@ mod tests {
         let seen = run().unwrap();
         assert!(
             seen.storm > 10 * seen.alone && seen.within > 4 * seen.alone,
-            "the storm is too short to be in anybody's way: {seen:?}"
+            "the storm is too short to have an effect: {seen:?}"
         );
         assert!(
             seen.beside < seen.alone * 3 / 2,

@@ -92,9 +92,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("registry.k8s.io/pause", Kind::Pause),
     (
         "gcr.io/k8s-authenticated-test/agnhost",
-        Kind::Missing(
-            "is there only for who has its owner's key; tests that ask for it run at provider gce alone",
-        ),
+        Kind::Missing("needs its owner's key to pull; tests that use it run at provider gce alone"),
     ),
     (
         "invalid.registry.k8s.io/invalid/alpine",

@@ -186,7 +186,7 @@ fn build(place: &Place, program: &Program, path: &Path) -> Result<()> {
         .context("cannot run go")?;
     if !status.success() {
         bail!(
-            "{} cannot be compiled: go ended with {status}; what it says is above. Repeated, it goes on where it stopped",
+            "{} cannot be compiled: go ended with {status}; its output is above. When repeated, it continues where it stopped",
             program.name
         );
     }

@@ -31,13 +31,14 @@ use crate::{
 
 /// The value of `client_assertion_type`.
 pub(crate) const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// Longer tokens are not looked at.
+/// Longer tokens are refused.
 const MAX_BYTES: usize = 16 * 1024;
-/// Clocks of clients may be wrong by this much, in seconds.
+/// The largest error of clients' clocks, in seconds.
 const SKEW: f64 = 300.0;
 /// The longest validity of a token that an application signs itself, in seconds.
 const LONGEST: f64 = 86_400.0;
-/// How often one may be shown: libraries show the same one for each resource, as long as it is good.
+/// How often a token may be presented: libraries present the same one for each resource, as long as it is
+/// valid.
 const MOST_USES: u32 = 64;
 
 /// The audience of a token that is presented by way of an identity binding, followed by the client id. The
@@ -154,7 +155,7 @@ impl Shown<'_> {
         decode::<Value>(self.text, key, &signature_only(algorithms)).is_ok()
     }
 
-    /// Checks a token that an application signed with a certificate that its record has.
+    /// Verifies a token that an application signed with a certificate in its record.
     pub(crate) fn check_certificate(
         &self,
         application: &PrincipalRecord,
@@ -236,7 +237,8 @@ impl Shown<'_> {
         ))
     }
 
-    /// Whether this is a token that a cluster made for one of its service accounts to be this managed identity ([`BINDING`]).
+    /// Whether this is a token that a cluster issued to a service account for this managed identity
+    /// ([`BINDING`]).
     pub(crate) fn is_by_binding(&self, identity: &PrincipalRecord) -> bool {
         let audience = format!("{BINDING}{}", identity.login);
         identity.resource.is_some()
@@ -244,7 +246,7 @@ impl Shown<'_> {
             && self.claims.aud.any(|one| one == audience)
     }
 
-    /// Checks a token of another issuer, with its keys.
+    /// Verifies a token of another issuer, with its keys.
     pub(crate) fn check_federated(&self, keys: &Value, now: Timestamp) -> Result<(), Refusal> {
         let kid = self.header.kid.as_deref();
         let keys = keys["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -328,7 +330,7 @@ impl Thumbprint {
     }
 }
 
-/// The key of a certificate that is good now.
+/// The key of a certificate that is valid now.
 fn public_key(credential: &Credential, der: &[u8], now: Timestamp) -> Result<DecodingKey, Refusal> {
     let unusable = || {
         refused(

@@ -1,4 +1,4 @@
-//! Tokens that applications sign, or have from others: pure.
+//! Tokens that applications sign, or get from other issuers. Pure.
 
 use std::sync::LazyLock;
 

@@ -105,7 +105,7 @@ async fn a_hundred_thousand_guesses_cost_little_and_keep_nobody_out() {
     assert!(hashed <= 30, "{hashed} of 100000 guesses were hashed");
     assert_eq!(refused + hashed, 100_000);
 
-    // The secret of 256 random bits is good from the very address, at once and without a hash.
+    // The secret of 256 random bits is accepted from the attacker's address, at once and without a slow hash.
     let honest = fixture.application(&fixture.secret, 1).await;
     assert_eq!(honest.status(), StatusCode::OK);
     assert_eq!(fixture.hashed(), hashed);

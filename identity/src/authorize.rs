@@ -128,7 +128,7 @@ pub(crate) fn is_loopback(address: &str) -> bool {
             .is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"))
 }
 
-/// Whether a text can be an address that a browser is sent to at all.
+/// Whether a text is a valid address for a redirect.
 fn is_plain(address: &str) -> bool {
     !address.is_empty()
         && address.len() <= MAX_BYTES
@@ -148,7 +148,7 @@ fn bounded(form: &Form, name: &'static str) -> Result<Option<String>, Wrong> {
 }
 
 impl TokenService {
-    /// Whether a browser may be sent there with a code of this client.
+    /// Whether a browser may be redirected there with a code of this client.
     async fn may_be_sent(&self, client: &str, address: &str) -> Result<bool, control_store::StoreError> {
         if !is_plain(address) {
             return Ok(false);
@@ -299,7 +299,10 @@ impl TokenService {
             state: wanted.state.clone(),
         };
         if typed.get("cancel").is_some() {
-            return target.fail(Wrong("access_denied", "AADSTS65004: nobody signed in".to_owned()));
+            return target.fail(Wrong(
+                "access_denied",
+                "AADSTS65004: the user declined to sign in".to_owned(),
+            ));
         }
         let [name, password] = ["username", "password"].map(|field| typed.get(field).unwrap_or_default());
         let person = match self.login(name, password, PrincipalKind::User, caller).await {

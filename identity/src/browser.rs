@@ -16,9 +16,9 @@ use crate::secret::random;
 
 /// The prefix restricts the cookie to this host and to TLS.
 const COOKIE: &str = "__Host-landfall-sign-in";
-/// How long a form is good, in seconds.
+/// Validity of a form, in seconds.
 const LIFETIME: i64 = 900;
-/// Longer forms are not looked at.
+/// Longer forms are refused.
 const MAX_SEALED_BYTES: usize = 32 * 1024;
 
 /// The purpose of a form.
@@ -57,10 +57,11 @@ impl Visitor {
         }
     }
 
-    /// Gives a new one its cookie.
+    /// Sets the cookie of a new browser.
     pub(crate) fn remember(&self, headers: &mut HeaderMap) {
         if self.is_new {
-            // Lax: a form that another site sends does not bring it along; a link there does, and only shows a form.
+            // Lax: the cookie is not sent with a form of another site; it is with a link from there, which
+            // only shows a form.
             let cookie = format!("{COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax", self.id);
             headers.insert(
                 header::SET_COOKIE,

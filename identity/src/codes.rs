@@ -15,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::secret::random;
 
-/// How long a code is good.
+/// Validity of a code.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(120);
 /// How long a used code is remembered: a second use shows that it was stolen.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -27,7 +27,7 @@ const ENTRIES: usize = 10_000;
 pub(crate) struct Granted {
     pub(crate) object_id: String,
     pub(crate) client: String,
-    /// Where the code was sent.
+    /// The address that the code was sent to.
     pub(crate) redirect_uri: String,
     /// SHA-256 of the client's secret, in base64.
     pub(crate) challenge: String,
@@ -49,7 +49,7 @@ pub(crate) struct Brought<'a> {
 pub(crate) enum Redeemed {
     /// For this.
     Good(Box<Granted>),
-    /// It was used before: the sign-in that came of it is not safe.
+    /// It was used before: the sign-in that resulted from it is not safe.
     Spent { object_id: String, family: String },
     /// Not valid.
     Bad,
@@ -66,7 +66,7 @@ enum State {
     Spent(Option<(String, String)>),
 }
 
-/// The codes under way, by their hash. Times are of a monotonic clock.
+/// Unused codes, by their hash. Times are of a monotonic clock.
 #[derive(Default)]
 pub(crate) struct Codes(Mutex<HashMap<[u8; 32], Entry>>);
 
@@ -76,7 +76,7 @@ fn hash(text: &str) -> [u8; 32] {
     hash
 }
 
-/// Whether a secret of a client's has the form that it has to have.
+/// Whether a client's secret has the required form.
 fn is_verifier(text: &str) -> bool {
     (43..=128).contains(&text.len())
         && text
@@ -104,7 +104,7 @@ impl Codes {
         self.0.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// A new code; `None` when too many are under way.
+    /// A new code; `None` when there are too many.
     pub(crate) fn issue(&self, granted: Granted, now: Duration) -> Option<String> {
         let mut entries = self.entries();
         if entries.len() >= ENTRIES {
@@ -145,7 +145,7 @@ impl Codes {
         }
     }
 
-    /// Notes which sign-in came of a code that was used.
+    /// Records the sign-in that resulted from a used code.
     pub(crate) fn became(&self, code: &str, object_id: &str, family: &str) {
         if let Some(entry) = self.entries().get_mut(&hash(code)) {
             entry.state = State::Spent(Some((object_id.to_owned(), family.to_owned())));

@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{secret::random, throttle::Origin};
 
-/// How long a code is good.
+/// Validity of a code.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(900);
 /// How many may wait at a time.
 const ENTRIES: usize = 1000;
@@ -26,7 +26,7 @@ const ALPHABET: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 pub(crate) enum Poll {
     /// Not yet approved.
     Pending,
-    /// This object id approved; the code is used up.
+    /// Approved with this object id; the code is used up.
     Approved { object_id: String, scope: String },
     /// Denied by a person; the code is used up.
     Refused,
@@ -68,7 +68,8 @@ impl Devices {
         self.0.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// A new pair of device code and user code; `None` when too many wait already, in all or from there.
+    /// A new pair of device code and user code; `None` when there are too many, in total or from this
+    /// address.
     pub(crate) fn start(
         &self,
         client: &str,

@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::secret::random;
 
-/// How long the CA is good.
+/// Validity of the CA.
 const CA_DAYS: i64 = 3650;
-/// How long the certificate is good; clients accept no more than 825 days.
+/// Validity of the certificate; clients accept no more than 825 days.
 const LEAF_DAYS: i64 = 397;
 
 /// Why a certificate cannot be made.
@@ -35,7 +35,7 @@ pub struct EndpointCa {
 }
 
 impl EndpointCa {
-    /// How long a CA is good.
+    /// Validity of a CA.
     pub const LIFETIME: SignedDuration = SignedDuration::from_hours(24 * CA_DAYS);
 
     /// A new CA, good from a day before `now` (clocks differ).
@@ -51,7 +51,7 @@ impl EndpointCa {
             .push(DnType::OrganizationalUnitName, hex::encode(random::<8>()));
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // RFC 5280 wants it, and Python 3.13 (VERIFY_X509_STRICT) insists.
+        // RFC 5280 requires it, and Python 3.13 (VERIFY_X509_STRICT) enforces it.
         ca.use_authority_key_identifier_extension = true;
         let certificate = ca.self_signed(&key).map_err(TlsError::Make)?;
         Ok(Self {
@@ -60,7 +60,7 @@ impl EndpointCa {
         })
     }
 
-    /// A CA that was kept.
+    /// A stored CA.
     ///
     /// # Errors
     /// When it is not a certificate and a key.
@@ -134,7 +134,7 @@ pub struct EndpointTls {
 }
 
 impl EndpointTls {
-    /// A certificate of a CA that is not kept: for endpoints that do not outlive it.
+    /// A certificate of a CA that is not stored: for endpoints that do not outlive it.
     ///
     /// # Errors
     /// When a name is not a DNS name.

@@ -18,14 +18,14 @@ use serde_json::Value;
 
 use crate::shape::host;
 
-/// Documents are good for so long.
+/// Time that documents are cached.
 const FRESH: Duration = Duration::from_secs(3600);
 /// Time after which keys are fetched again, for a token with an unknown key, or after any failure.
 const AGAIN: Duration = Duration::from_secs(60);
 /// Issuers that are remembered.
 const ISSUERS: usize = 256;
 
-/// Why an issuer's keys cannot be had.
+/// The reason why an issuer's keys are not available.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IssuerError {
     /// The issuer is not allowed.
@@ -36,7 +36,7 @@ pub enum IssuerError {
     Unreachable(String),
 }
 
-/// Where keys of issuers come from.
+/// A source of issuers' keys.
 #[async_trait]
 pub trait Issuers: Send + Sync {
     /// The issuer's JSON Web Key Set; `None` for issuers of other sources. `is_enough` says whether the
@@ -57,7 +57,7 @@ pub trait Issuers: Send + Sync {
 /// Reads documents of others.
 #[async_trait]
 pub trait Fetch: Send + Sync {
-    /// The JSON at this address, which is `https`: bounded in time and size, without following where it sends us.
+    /// The JSON at this address, which is `https`: bounded in time and size, without redirects.
     async fn json(&self, url: &str) -> Result<Value, IssuerError>;
 }
 
@@ -143,7 +143,7 @@ impl Issuers for Elsewhere {
             let fetched = self.fetch(issuer).await;
             let before = kept.take();
             let keys = match (fetched, before) {
-                // The issuer is away for a moment; its keys are still its keys.
+                // The issuer is temporarily unreachable; its cached keys are still valid.
                 (Err(IssuerError::Unreachable(why)), Some(Kept { keys: Ok(keys), at }))
                     if is_enough(&keys) && now.saturating_sub(at) < 24 * FRESH =>
                 {

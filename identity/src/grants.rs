@@ -69,7 +69,7 @@ impl Ask<'_> {
         let Some(text) = self.form.get("claims") else {
             return Ok(false);
         };
-        // A list would be taken for the fields in their order.
+        // A list would be deserialized as the fields in their order.
         let wanted = (text.len() <= MAX_CLAIMS_BYTES && text.trim_start().starts_with('{'))
             .then(|| serde_json::from_str::<WantedClaims>(text).ok())
             .flatten()
@@ -97,7 +97,7 @@ fn is_this_host(host_and_port: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// The tokens of a person to be.
+/// The person that tokens are for.
 struct Person<'a> {
     record: &'a PrincipalRecord,
     client: &'a str,
@@ -300,7 +300,7 @@ impl TokenService {
                 tracing::warn!(
                     principal = object_id,
                     client,
-                    "an authorization code was used twice: somebody else may have it; its sign-in is ended"
+                    "an authorization code was used twice: it may be stolen; its sign-in is ended"
                 );
                 refresh::end(&*self.store, &object_id, &family)
                     .await
@@ -365,7 +365,7 @@ impl TokenService {
         let client = self.public_client(ask.form)?;
         let token = ask.need("refresh_token")?;
         let (scope, resource) = (ask.form.get("scope"), ask.form.get("resource"));
-        // Before the token is spent.
+        // Checked before the token is used up.
         self.audience(scope, resource)?;
         ask.is_capable()?;
         let (record, next) = refresh::renew(&*self.store, &self.env, token, &client)
@@ -403,12 +403,12 @@ impl TokenService {
             Poll::Pending => Err(Refusal::new(
                 "authorization_pending",
                 PENDING,
-                "nobody has entered the code yet",
+                "the code has not been entered yet",
             )),
             Poll::Refused => Err(Refusal::new(
                 "authorization_declined",
                 70_018,
-                "somebody said that this sign-in is not theirs",
+                "the sign-in was denied",
             )),
             Poll::Expired => Err(Refusal::new(
                 "expired_token",

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// RSA: every OIDC client accepts RS256 by default (kube-apiserver by default accepts no other).
 pub(crate) const ALGORITHM: Algorithm = Algorithm::RS256;
 
-/// Why a signing key cannot be had.
+/// The reason why there is no signing key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The key could not be made.

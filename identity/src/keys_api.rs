@@ -31,7 +31,7 @@ impl IdentityApi {
     }
 
     async fn change(&self, call: &Call, wish: Wish, is_preview: bool) -> Result<Response, ArmError> {
-        // There is one set of keys.
+        // There is only one set of keys.
         let name = call.request.path.name(0).unwrap_or_default();
         if !name.eq_ignore_ascii_case("default") {
             return Err(ArmError::new(

@@ -26,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(1);
 /// The most slow hashes that an attempt compares.
 const MOST_COSTLY: usize = 4;
 
-/// A hash that a secret may have, and whether that is over.
+/// A hash to compare with a secret, and whether it has expired.
 struct Candidate {
     hash: String,
     over: bool,
@@ -58,13 +58,13 @@ fn is_of_before(hash: &str) -> bool {
 #[derive(Debug)]
 pub(crate) enum Problem {
     Wrong,
-    /// The secret is right, and its time is over.
+    /// The secret is right, but has expired.
     Over,
-    /// The secret is right, and its principal is disabled.
+    /// The secret is right, but its principal is disabled.
     Disabled,
     /// Too many wrong secrets for this login.
     Wait(Duration),
-    /// Too many attempts from that address, or in all.
+    /// Too many attempts from that address, or in total.
     Busy(Duration),
     Store(StoreError),
 }
@@ -104,7 +104,7 @@ impl Problem {
         }
     }
 
-    /// The same for a person in front of a page.
+    /// The message for a page.
     pub(crate) fn in_words(&self) -> (StatusCode, String) {
         match self {
             Self::Wrong | Self::Over => (
@@ -170,7 +170,8 @@ impl TokenService {
         if let Some(record) = &found
             && !matching.is_empty()
         {
-            // 256 random bits: no number of strangers at the same address keeps their owner out.
+            // A secret of 256 random bits cannot be guessed, so failed attempts from the same address do not
+            // lock its owner out.
             self.throttle.succeeded(origin, login);
             return admit(record.clone(), matching.iter().all(|candidate| candidate.over));
         }
@@ -215,7 +216,7 @@ impl TokenService {
         admit(record, right.over)
     }
 
-    /// Keeps a password in the form of today. Where that fails it is done at the next login.
+    /// Stores the password's hash in the current form. If that fails, the next login tries again.
     async fn rehash(&self, record: PrincipalRecord, old: &str, anew: String) -> PrincipalRecord {
         if record.secret_hash != old {
             return record;
@@ -249,7 +250,7 @@ impl TokenService {
             .at(&own, found.revision)
             .with(put_record(&own, &after));
         let txn = refresh::rehashed(&*self.store, &found.value, &after, txn).await?;
-        // One condition is for the principal; the others fit beside it only up to a bound.
+        // One condition is for the principal; the others fit beside it only up to the limit.
         if txn.compare.len() > control_store::LARGEST_TXN {
             return Ok(None);
         }

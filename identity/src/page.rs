@@ -110,7 +110,7 @@ pub(crate) fn device_done(is_signed_in: bool) -> String {
     page(title, &format!("<h1>{title}</h1><p>{text}</p>"))
 }
 
-/// Signs in for an application that gets the sign-in at an address.
+/// The page to sign in for an application, which gets the result at an address.
 pub(crate) fn sign_in(client: &str, origin: &str, sealed: &str, name: &str, problem: Option<&str>) -> String {
     let body = format!(
         "<h1>Sign in</h1>{}<dl><dt>Application</dt><dd>{}</dd><dt>Goes on at</dt><dd>{}</dd></dl>\

@@ -18,22 +18,22 @@ use jiff::Timestamp;
 
 use crate::{secret::random, tokens::fingerprint};
 
-/// A family ends when it was not used for so long.
+/// A family ends after this time without use.
 const IDLE: Duration = Duration::from_secs(14 * 86_400);
-/// And in any case so long after the sign-in.
+/// And in any case this long after the sign-in.
 const LONGEST: Duration = Duration::from_secs(90 * 86_400);
 /// Sign-ins of a person at a time; the least recently used one is ended. All of them fit into a transaction.
 pub(crate) const MOST_FAMILIES: usize = 100;
-/// Bytes that a family's tokens have in common, and that are each one's own.
+/// Bytes common to a family's tokens, and bytes of each token alone.
 const COMMON: usize = 16;
 const OWN: usize = 32;
-/// Longer texts are not looked at.
+/// Longer texts are refused.
 const MAX_TOKEN_BYTES: usize = 512;
 
-/// Why a refresh token is not good.
+/// The reason why a refresh token is not valid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
-    /// It is none of ours, of another client, or its family has ended.
+    /// It is not ours, belongs to another client, or its family has ended.
     #[error("the refresh token does not hold (any more)")]
     Stale,
     /// It was used before; its family is ended.
@@ -102,7 +102,7 @@ fn ends(record: &RefreshRecord) -> Timestamp {
     after(record.renewed_at, IDLE).min(after(record.created_at, LONGEST))
 }
 
-/// Whether a family is still its person's.
+/// Whether a family is still valid for its person.
 fn holds(record: &RefreshRecord, principal: &PrincipalRecord, now: Timestamp) -> bool {
     now < ends(record)
         && !principal.disabled
@@ -110,7 +110,7 @@ fn holds(record: &RefreshRecord, principal: &PrincipalRecord, now: Timestamp) ->
         && record.fingerprint == fingerprint(principal)
 }
 
-/// Begins a family: the name of it, and its first token.
+/// Begins a family: gives its id, and its first token.
 pub(crate) async fn begin(
     store: &dyn Store,
     env: &Env,
@@ -143,7 +143,7 @@ pub(crate) async fn begin(
     };
     let own = key::refresh(&token.object_id, &token.family);
     let mut txn = Txn::default().absent(&own).with(put_record(&own, &record));
-    // A person may have more only where two signed in at once.
+    // A person can only have more after simultaneous sign-ins.
     for (key, _) in gone.into_iter().take(MOST_FAMILIES) {
         txn = txn.delete(key);
     }
@@ -172,7 +172,7 @@ pub(crate) async fn renew(
             tracing::warn!(
                 principal = record.principal,
                 client,
-                "a refresh token was used twice: somebody else may have it; its sign-in is ended"
+                "a refresh token was used twice: it may be stolen; its sign-in is ended"
             );
             end(store, &token.object_id, &token.family).await?;
             return Err(RefreshError::Spent);

@@ -12,7 +12,7 @@ use crate::{Caller, TokenService, service::json_answer};
 /// The device code is not yet approved.
 pub(crate) const PENDING: u32 = 70_016;
 
-/// Why no token is given.
+/// The reason why no token is issued.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -47,7 +47,7 @@ impl Refusal {
         )
     }
 
-    /// A person's sign-in that does not hold any more.
+    /// A person's sign-in that is no longer valid.
     pub(crate) fn stale(text: &str) -> Self {
         Self::new("invalid_grant", 700_082, text)
     }
@@ -69,7 +69,7 @@ impl Refusal {
         refusal
     }
 
-    /// The store failed; the log has why.
+    /// The store failed; the log has the cause.
     pub(crate) fn store(error: &StoreError) -> Self {
         tracing::error!(%error, "the token service cannot use its store");
         Self::unavailable("the token service cannot reach its store; repeat")

@@ -26,11 +26,11 @@ use crate::{KeyError, SigningKey};
 
 /// Lifetime of access tokens and id tokens. No token that we sign is valid for longer.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
-/// A key signs for so long.
+/// Time that a key signs.
 const PERIOD: Duration = Duration::from_secs(90 * 86_400);
-/// It is published for so long before.
+/// Time that a key is published before it signs.
 const LEAD: Duration = Duration::from_secs(86_400);
-/// Clocks of others may be wrong by this much.
+/// The largest error of other hosts' clocks.
 const SKEW: Duration = Duration::from_secs(300);
 /// How often a change is decided again because the record changed meanwhile.
 const MAX_ATTEMPTS: usize = 8;
@@ -40,13 +40,13 @@ const MAX_ATTEMPTS: usize = 8;
 pub enum Wish {
     /// The scheduled rotation.
     Time,
-    /// The next key signs as soon as it may.
+    /// The next key signs as early as possible.
     Rotate,
     /// A key was stolen: all of them end now, and with them every token.
     Revoke,
 }
 
-/// Why keys cannot be had or changed.
+/// The reason why keys are not available or cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     /// The store failed.
@@ -58,7 +58,7 @@ pub enum RingError {
     /// A key cannot be sealed or unsealed.
     #[error("a key that signs tokens cannot be kept")]
     Seal(#[from] SealError),
-    /// No thread could be had for making a key.
+    /// No thread was available for making a key.
     #[error("a key that signs tokens cannot be made now")]
     Busy(#[from] PoolError),
 }
@@ -79,9 +79,9 @@ pub struct Listed {
     pub id: String,
     /// `signs`, `next`, or `ending`: only its earlier signatures are still valid.
     pub state: &'static str,
-    /// Since when clients can read it; `None`: for ever.
+    /// Since when clients can fetch it; `None`: always.
     pub published_at: Option<Timestamp>,
-    /// From when on it signs; `None`: when it is its turn.
+    /// The time from which it signs; `None`: not decided yet.
     pub signs_from: Option<Timestamp>,
     /// When it is forgotten.
     pub ends_at: Option<Timestamp>,
@@ -140,7 +140,7 @@ fn missing(keys: &[SigningKeyRecord], now: Timestamp) -> usize {
     usize::from(signer(keys, now).is_none()) + usize::from(!waits)
 }
 
-/// Adds a key: it signs where none does, and waits otherwise, for its turn or until it may.
+/// Adds a key: it signs if none does; otherwise it waits for the rotation, or until it may sign.
 fn add(keys: &mut Vec<SigningKeyRecord>, id: &str, sealed: String, is_owed: bool, now: Timestamp) {
     let signs_from = match signer(keys, now) {
         None => Some(now),
@@ -174,7 +174,7 @@ pub struct SigningKeys {
 }
 
 impl From<SigningKey> for SigningKeys {
-    /// A single key for ever, kept nowhere.
+    /// A single permanent key, without a store.
     fn from(key: SigningKey) -> Self {
         let record = SigningKeyRecord {
             id: key.id.clone(),
@@ -192,7 +192,8 @@ impl From<SigningKey> for SigningKeys {
 }
 
 impl SigningKeys {
-    /// The keys of a store. Where it has none, `earlier` is its first; a release of before kept it elsewhere.
+    /// The keys of a store. If it has none, `earlier` is its first one; an earlier release stored it
+    /// elsewhere.
     ///
     /// # Errors
     /// When the store fails, or a key in it cannot be used.
@@ -216,7 +217,7 @@ impl SigningKeys {
         Ok(keys)
     }
 
-    /// Whether they are kept and rotated.
+    /// Whether they are stored and rotated.
     pub fn is_kept(&self) -> bool {
         self.kept.is_some()
     }
@@ -237,7 +238,7 @@ impl SigningKeys {
         Arc::clone(key)
     }
 
-    /// A key that tokens may still be signed with.
+    /// A key with which valid tokens may be signed.
     pub(crate) fn find(&self, id: &str, now: Timestamp) -> Option<Arc<SigningKey>> {
         let ring = self.ring();
         let found = ring
@@ -256,7 +257,7 @@ impl SigningKeys {
         json!({ "keys": keys })
     }
 
-    /// The keys that there are, oldest first.
+    /// The present keys, oldest first.
     pub fn list(&self, now: Timestamp) -> Vec<Listed> {
         let signs = self.signer(now);
         let given = |at: Timestamp| (at > Timestamp::MIN).then_some(at);
@@ -437,7 +438,8 @@ mod tests {
         assert!(year(Some(5)) > 250);
     }
 
-    /// A year of looking each hour, with a command after each so many. How many keys signed.
+    /// Simulates a year with an hourly check, and a command after each so many. Gives the number of keys that
+    /// signed.
     fn year(commands: Option<i64>) -> usize {
         let mut keys = Vec::new();
         let (mut given, mut signers) = (Vec::new(), std::collections::BTreeSet::new());

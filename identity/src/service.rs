@@ -30,13 +30,13 @@ use crate::{
     tokens::{Tokens, Verified, admits, principal},
 };
 
-/// How often it is looked whether a key is due, or a sign-in over.
+/// Interval of the check for due keys and ended sign-ins.
 const LOOK: Duration = Duration::from_secs(600);
 
-/// Where a request came from.
+/// The source of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// How the caller reached us, e.g. `https://127.0.0.1:8443`.
+    /// The address at which the caller reached us, e.g. `https://127.0.0.1:8443`.
     pub base_url: String,
     /// From which address.
     pub address: Option<IpAddr>,
@@ -53,12 +53,12 @@ pub struct TokenService {
     pub(crate) devices: Devices,
     pub(crate) codes: Codes,
     pub(crate) forms: Forms,
-    /// Signed tokens that applications have shown.
+    /// Signed tokens that applications have presented.
     pub(crate) uses: Uses,
     /// Sources of other issuers' keys; the first that has an issuer is used.
     issuers: RwLock<Vec<Arc<dyn Issuers>>>,
     pub(crate) throttle: Throttle,
-    /// Hashing a secret takes a core for a while; logins may not take them all.
+    /// Hashing a secret takes a core for a while; logins must not take all cores.
     pub(crate) hashing: Pool,
     /// Secrets that were hashed.
     pub(crate) hashed: AtomicU64,
@@ -114,7 +114,7 @@ impl TokenService {
         all.insert(0, issuers);
     }
 
-    /// Where keys of other issuers come from.
+    /// The sources of other issuers' keys.
     pub(crate) fn issuers(&self) -> Vec<Arc<dyn Issuers>> {
         self.issuers
             .read()
@@ -160,7 +160,7 @@ impl TokenService {
     /// The same for another API, which has these audiences.
     ///
     /// # Errors
-    /// When there is no bearer token, or it does not hold for that API.
+    /// When there is no bearer token, or it is not valid for that API.
     pub async fn authenticate_for(
         &self,
         authorization: Option<&str>,
@@ -212,12 +212,12 @@ impl TokenService {
         self.tokens.keys.list(self.env.clock.now())
     }
 
-    /// Whether its keys are kept, and rotated by time.
+    /// Whether its keys are stored, and rotated by time.
     pub fn is_kept(&self) -> bool {
         self.tokens.keys.is_kept()
     }
 
-    /// Rotates keys that are due and forgets sign-ins that are over, for ever.
+    /// Rotates keys that are due and removes ended sign-ins, for ever.
     pub async fn tend(&self) {
         loop {
             if let Err(error) = self.rotate_keys(Wish::Time).await {

@@ -29,7 +29,7 @@ impl Shape {
     }
 }
 
-/// Which of AAD's two sets of endpoints. AD FS has the second only.
+/// AAD's two sets of endpoints. AD FS has the second only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     /// The audience comes as `resource`; times in responses are texts.
@@ -41,7 +41,8 @@ pub(crate) enum Version {
 /// Configuration of the token service.
 #[derive(Debug, Clone)]
 pub struct IdentityConfig {
-    /// How clients reach the stamp, without a trailing slash, e.g. `https://127.0.0.1:8443`: issuers are below it.
+    /// The address of the stamp for clients, without a trailing slash, e.g. `https://127.0.0.1:8443`: issuers
+    /// are below it.
     pub base_url: String,
     /// The shape that is announced to clients.
     pub shape: Shape,
@@ -49,7 +50,7 @@ pub struct IdentityConfig {
     pub tenant_id: String,
     /// The audiences that ARM accepts; the first is what `/metadata/endpoints` announces. Trailing slashes do not matter.
     pub audiences: Vec<String>,
-    /// Further resources that tokens are issued for (Graph, the AKS server application), not good for ARM.
+    /// Further resources that tokens are issued for (Graph, the AKS server application), not valid for ARM.
     pub resources: Vec<String>,
 }
 
@@ -61,7 +62,7 @@ impl IdentityConfig {
         format!("{base}{}", self.issuer_path(shape))
     }
 
-    /// The path of [`Self::issuer`]. Discovery is below it wherever the stamp is reached.
+    /// The path of [`Self::issuer`]. Discovery is below it at each address of the stamp.
     pub fn issuer_path(&self, shape: Shape) -> String {
         match shape {
             Shape::Aad => format!("/{}/v2.0", self.tenant_id),
@@ -101,7 +102,7 @@ impl IdentityConfig {
 /// Properties of a client that follow from its request's path: the address it used, and the shape.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// How it reached us, without a trailing slash.
+    /// The address that it used, without a trailing slash.
     pub(crate) base_url: String,
     pub(crate) shape: Shape,
     pub(crate) version: Version,

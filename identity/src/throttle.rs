@@ -26,18 +26,18 @@ use std::{
 const FREE: u32 = 5;
 /// The longest wait after a failure.
 const MAX_DELAY: Duration = Duration::from_secs(60);
-/// After this long without a failure all is forgotten.
+/// After this long without a failure, earlier ones are forgotten.
 const ENTRY_LIFETIME: Duration = Duration::from_secs(900);
-/// Logins, and addresses, that are remembered at least; twice as many at most.
+/// Logins, and addresses, that are remembered: at least this many, at most twice as many.
 const ENTRIES: usize = 10_000;
 
-/// Attempts that an address has at once.
+/// Attempts that an address has initially.
 const BURST: u32 = 30;
 /// One more after this.
 const REFILL: Duration = Duration::from_secs(1);
-/// Attempts of an address under way at a time.
+/// Concurrent attempts of an address.
 const MAX_CONCURRENT: u32 = 4;
-/// Attempts of all addresses that wait or are under way.
+/// Attempts of all addresses that wait or run.
 const MAX_QUEUED: usize = 16;
 /// Interval of log lines about refusals.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -101,7 +101,7 @@ struct Failures {
 #[derive(Clone, Copy)]
 struct Budget {
     left: u32,
-    /// Until when attempts were added.
+    /// The time up to which attempts were added.
     since: Duration,
     under_way: u32,
 }
@@ -177,7 +177,7 @@ impl Throttle {
         }
     }
 
-    /// Permission for an attempt that costs the processor; or how long to wait for one.
+    /// Permission for an attempt with a slow hash; or the time to wait for one.
     pub(crate) fn permit(&self, origin: Origin, now: Duration) -> Result<Permit<'_>, Duration> {
         let mut state = self.state();
         let budget = state.origins.entry(&origin, || Budget {
@@ -228,7 +228,7 @@ impl Refusals {
 }
 
 impl Permit<'_> {
-    /// The attempt was right: it does not count against the address.
+    /// The attempt succeeded: it does not count against the address.
     pub(crate) fn succeeded(&self) {
         if let Some(budget) = self.throttle.state().origins.get(&self.origin) {
             budget.left = budget.left.saturating_add(1).min(BURST);

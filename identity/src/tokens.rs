@@ -31,7 +31,7 @@ pub enum TokenError {
     #[error("the Authorization header with a bearer token is missing")]
     Missing,
     /// Not a JWT of ours.
-    #[error("the access token is malformed or was signed by somebody else")]
+    #[error("the access token is malformed or was not signed by this stamp")]
     Malformed,
     /// Another audience.
     #[error("the access token is for another audience; ask for '{0}/.default'")]

@@ -314,7 +314,7 @@ impl ArmClient {
     fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
         Problem::new(
             format!("the ARM API at {} does not answer", self.base),
-            "landfall up starts it; landfall logs tells what it is doing",
+            "landfall up starts it; landfall logs shows its log",
         )
         .because(error)
         .into()

@@ -202,7 +202,7 @@ pub(crate) fn check_home(places: &Places, down: bool) -> Result<()> {
     if state == places.state && orphan && serving && !down {
         return Err(Problem::new(
             format!("the files of stamp {name} were deleted while it runs"),
-            format!("clear away what is left: landfall down --purge --name {name}"),
+            format!("remove the remains: landfall down --purge --name {name}"),
         )
         .into());
     }

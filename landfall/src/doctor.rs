@@ -95,7 +95,7 @@ pub(crate) fn examine_stamp(status: &StampStatus, now: Timestamp, flag: &str) ->
     let mut checks = Vec::new();
     if let Some(store) = &status.store {
         let next = format!(
-            "look at what is said and at the place: landfall store show{flag}; try again: landfall store backup{flag}"
+            "check the error and the place: landfall store show{flag}; try again: landfall store backup{flag}"
         );
         checks.push(match (store.complaint(now), &store.copy) {
             (Some(complaint), _) => Check::warning("store", complaint, next),

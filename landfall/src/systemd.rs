@@ -59,7 +59,7 @@ impl Unit {
         Err(Problem::new(
             "this host is not run by systemd, so there is no service to install",
             format!(
-                "let whatever starts programs at boot here run, as root: {} up{flag}",
+                "run this at boot, as root: {} up{flag}",
                 host::quoted(&self.program)
             ),
         )

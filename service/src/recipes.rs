@@ -164,7 +164,7 @@ fn read(pki: &Secret) -> Result<ClusterPki, RecipeError> {
 
 /// A machine of a pool that is no longer there gets no configuration: it is on its way out.
 fn no_pool() -> RecipeError {
-    RecipeError::new("the configuration of a node", "its pool is not there any more")
+    RecipeError::new("the configuration of a node", "its pool no longer exists")
 }
 
 /// Members and add-ons are alike for all versions: an upgrade is one restart.

@@ -202,7 +202,7 @@ impl Stamp {
         }
         for service in known {
             problems.push(format!(
-                "{name}: an address is written down for {service}, which is not there"
+                "{name}: an address is recorded for {service}, which does not exist"
             ));
         }
     }

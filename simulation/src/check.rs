@@ -256,7 +256,10 @@ impl Stamp {
             let uid = lease.owner.split('/').nth(1).unwrap_or_default();
             let machine = lease.owner.starts_with("machine/") && records.machines.contains_key(uid);
             if !uids.contains(uid) && !machine {
-                problems.push(format!("{key} is leased by {}, which is not there", lease.owner));
+                problems.push(format!(
+                    "{key} is leased by {}, which does not exist",
+                    lease.owner
+                ));
             }
             if !owners.insert(&lease.owner) {
                 problems.push(format!("{} has two addresses", lease.owner));

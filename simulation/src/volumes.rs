@@ -306,7 +306,7 @@ impl Stamp {
             }
             if wanted.get(id) != Some(&at.as_str()) {
                 problems.push(format!(
-                    "{name}: {} is at {at}, and nobody uses it there",
+                    "{name}: {} is at {at}, and no pod uses it there",
                     record.name
                 ));
             }

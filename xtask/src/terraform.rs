@@ -121,7 +121,7 @@ fn compile(module: &Path, package: &str, program: &Path) -> Result<()> {
 fn run(command: &mut Command) -> Result<()> {
     let status = command.status().context("cannot run go")?;
     if !status.success() {
-        bail!("go ended with {status}; what it says is above. Repeated, it goes on where it stopped");
+        bail!("go ended with {status}; its output is above. When repeated, it continues where it stopped");
     }
     Ok(())
 }

@@ -135,7 +135,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             let new = told
                 .lines()
                 .find_map(|line| line.strip_prefix("secret"))
-                .context("no secret is told")?
+                .context("the output has no secret")?
                 .trim();
             let arguments = |secret| ["--service-principal", "--username", &client, "--password", secret];
             ensure!(
@@ -245,9 +245,9 @@ fn log_in(stamp: &Stamp, config: &str, who: &[&str]) -> Result<Az> {
 
 /// The first JSON object of a text.
 fn first_object(text: &str) -> Result<Value> {
-    let begins = text.find('{').context("no JSON is told")?;
+    let begins = text.find('{').context("the output has no JSON")?;
     let mut values = serde_json::Deserializer::from_str(&text[begins..]).into_iter::<Value>();
-    Ok(values.next().context("no JSON is told")??)
+    Ok(values.next().context("the output has no JSON")??)
 }
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
             run(&mut walk.as_somebody(&as_shop, "create configmap made --namespace dev")?).map(drop)
         },
     )?;
-    journal.step(NAME, "who is logged in with az", || {
+    journal.step(NAME, "the principal that is logged in with az", || {
         let config = az.config.to_string_lossy().into_owned();
         // The stamp's own application: authenticated, but no administrator of the cluster.
         let variables = [
@@ -255,7 +255,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, kubelogin: &Path) 
     journal.step(NAME, "a person signs in by a code in a browser", || person(&walk))?;
     journal.step(
         NAME,
-        "while the service is away, who has a token is known and may what it could",
+        "while the service is down, tokens and permissions still work",
         || away(&walk, &as_shop),
     )?;
     journal.step(NAME, "a kubeconfig for old versions of kubectl", || {

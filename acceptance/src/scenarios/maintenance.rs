@@ -112,7 +112,7 @@ pub(super) fn walk(journal: &Journal, az: &Az, cluster: &Cluster) -> Result<()> 
         ensure!(schedule["absoluteMonthly"].is_null(), "a PUT replaces: {shown}");
         Ok(())
     })?;
-    journal.step("maintenance", "what is wrong is refused by name", || {
+    journal.step("maintenance", "invalid bodies are refused by name", || {
         let wrong = |more: &[&str], says: &str| {
             let mut asked = vec!["--name", "aksManagedAutoUpgradeSchedule"];
             asked.extend(more);

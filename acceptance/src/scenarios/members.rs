@@ -139,7 +139,7 @@ fn holder(stamp: &Stamp, kubectl: &Kubectl) -> Result<String> {
             return Ok(id(&machine)?.to_owned());
         }
     }
-    anyhow::bail!("nobody holds the VIP {vip}")
+    anyhow::bail!("no member holds the VIP {vip}")
 }
 
 /// A client that sends requests without a pause, one at a time, while another step runs.

@@ -120,7 +120,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         settle(&server, Some(INSIDE), true)?;
         settle(&server, Some(OUTSIDE), true)
     })?;
-    journal.step("reach", "with ranges, who is in them, and the host", || {
+    journal.step("reach", "with ranges: clients in them, and the host", || {
         ranges("[\"203.0.113.0/24\"]")?;
         settle(&server, Some(OUTSIDE), false)?;
         settle(&server, Some(INSIDE), true)?;

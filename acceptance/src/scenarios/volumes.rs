@@ -81,10 +81,10 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         "a block device is written to and read by the next pod",
         || block(cluster),
     )?;
-    journal.step(NAME, "fsGroup: who is not root may write", || group(cluster))?;
-    journal.step(NAME, "what cannot be had is told in an event", || {
-        refused(cluster)
+    journal.step(NAME, "fsGroup: a user other than root may write", || {
+        group(cluster)
     })?;
+    journal.step(NAME, "an impossible request has an event", || refused(cluster))?;
     journal.step(NAME, "claims that are deleted leave nothing", || {
         ensure!(!on_host(stamp)?.is_empty(), "the host shows no volume at all");
         kubectl.text(&["delete", "deployment", "kept", "--timeout=180s"])?;

@@ -31,7 +31,7 @@ pub fn built_in_roles() -> &'static [BuiltIn] {
     &ROLES
 }
 
-/// The one with this id, in lower case.
+/// The role with this id, in lower case.
 pub fn built_in(id: &str) -> Option<&'static BuiltIn> {
     BY_ID.get(id).copied()
 }

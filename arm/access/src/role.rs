@@ -50,12 +50,12 @@ pub struct Grant<'a> {
 }
 
 impl Grant<'_> {
-    /// Whether it lets an action be done at a scope.
+    /// Whether it permits an action at a scope.
     pub fn gives(&self, action: &str, at: &Scope) -> bool {
         self.scope.contains(at) && self.permissions.iter().any(|one| one.permits(action))
     }
 
-    /// The same of an action on data.
+    /// The same for a data action.
     pub fn gives_data(&self, action: &str, at: &Scope) -> bool {
         self.scope.contains(at) && self.permissions.iter().any(|one| one.permits_data(action))
     }
@@ -67,7 +67,7 @@ pub fn granted(grants: &[Grant<'_>], action: &str, at: &Scope) -> bool {
     grants.iter().any(|grant| grant.gives(action, at))
 }
 
-/// The same of an action on data.
+/// The same for a data action.
 pub fn granted_data(grants: &[Grant<'_>], action: &str, at: &Scope) -> bool {
     grants.iter().any(|grant| grant.gives_data(action, at))
 }

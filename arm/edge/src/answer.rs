@@ -80,7 +80,7 @@ pub(crate) fn to_http(method: &Method, outcome: &Outcome) -> http::Response<Body
     answer
 }
 
-/// The HTTP form of a text, which is packed where the client takes that.
+/// The HTTP form of a text, compressed if the client accepts that.
 pub(crate) fn text_to_http(text: &Text, takes_gzip: bool) -> http::Response<Body> {
     let packed = (takes_gzip && compress::is_worth_it(text.plain().len()))
         .then(|| text.packed(|plain| compress::pack(plain).ok()))

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 /// A smaller response fits into one packet as it is.
 const SMALLEST: usize = 1400;
 
-/// Whether so many bytes are packed at all.
+/// Whether a body of this many bytes is compressed.
 pub(crate) fn is_worth_it(length: usize) -> bool {
     length >= SMALLEST
 }

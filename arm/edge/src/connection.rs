@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{Edge, handle::Peer};
 
-/// The head of the first request has to have arrived after this.
+/// Time limit for the head of the first request.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
 /// How long a connection is kept between two requests; also the time limit for a request's head and for the
 /// reading of a response.
@@ -118,7 +118,7 @@ async fn overdue(clock: &dyn Clock, activity: &Activity) {
     }
 }
 
-/// The protocols that there are.
+/// The supported protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// HTTP/1.1, also without TLS.
@@ -127,7 +127,7 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Where a connection comes from, and its place among the others.
+/// The source of a connection, and its place among the others.
 pub(crate) struct Caller {
     pub(crate) peer: SocketAddr,
     pub(crate) place: Arc<Place>,

@@ -1,4 +1,4 @@
-//! One request from beginning to end: the order of checks is here and nowhere else.
+//! One request from beginning to end: only this module defines the order of checks.
 
 use std::{borrow::Cow, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -31,8 +31,8 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest of the fixed paths ([`Edge::plain`]), with all its slashes doubled.
 const LONGEST_KNOWN: usize = "//metadata//endpoints".len();
-/// The one action that is done in a disabled subscription as well, and not Azure's: a kubeconfig that was handed out is taken back, which
-/// is a deletion in all but its method.
+/// The only action, not one of Azure's, that is permitted in a disabled subscription as well: revoking a
+/// kubeconfig, which is a deletion in all but its method.
 const TAKES_BACK: Verb = Verb::Action("revoke");
 /// Forms of the token service are small.
 const MAX_FORM_BYTES: usize = 64 * 1024;
@@ -104,7 +104,7 @@ impl Edge {
         if let Some(client_id) = client_id.as_deref().filter(|_| returns) {
             answer::insert(&mut answer, Some(CLIENT_ID), client_id);
         }
-        // Clients poll by the second; that they do is no news.
+        // Clients poll every second, which is not worth a log line.
         let poll = seen.poll && method == Method::GET && answer.status().is_success();
         let Seen {
             principal, written, ..
@@ -218,7 +218,8 @@ impl Edge {
             Ok(form) => form,
             Err(error) => return Handled::Done(answer::to_http(&parts.method, &Err(error.into()))),
         };
-        // Boxed: the future of every request, which is moved a few times, would have room for all that logging in needs.
+        // Boxed: otherwise the future of every request, which is moved a few times, would include the space
+        // that logging in needs.
         let answer = inner
             .identity
             .answer(http::Request::from_parts(parts, form), caller);
@@ -231,7 +232,7 @@ impl Edge {
         let inner = &self.inner;
         let who = inner.authenticate(&parts.headers, &caller).await?;
         seen.principal = Some(who.clone());
-        // From here on it does not count among the strangers at its address.
+        // From here on the connection does not count as an unauthenticated one of its address.
         if let Some(place) = parts.extensions.get::<Arc<Place>>() {
             place.belongs_to(&who.object_id);
         }
@@ -399,7 +400,7 @@ fn late(elapsed: Elapsed) -> Failure {
 struct Seen {
     principal: Option<Principal>,
     written: Option<Written>,
-    /// Which operation it calls: namespace and name.
+    /// The operation: namespace and name.
     operation: Option<(&'static str, &'static str)>,
     /// Whether it polls an operation.
     poll: bool,

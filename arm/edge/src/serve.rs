@@ -1,4 +1,4 @@
-//! The listener: TLS, a bounded number of connections in all and for each client, an orderly end.
+//! The listener: TLS, a bounded number of connections in total and per client, an orderly shutdown.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ pub const LIMITS: Limits = Limits {
     per_peer: 128,
     per_known: 256,
 };
-/// A TLS handshake has to be over after this.
+/// Time limit of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection whose peer acknowledges no data for this many milliseconds is closed.
 const UNREAD: u32 = 60_000;
@@ -83,7 +83,7 @@ impl Edge {
     /// Serves until `shutdown`, then lets running requests end for some seconds. Plain HTTP without `tls`.
     ///
     /// # Errors
-    /// When the listener is of no use.
+    /// When the listener is unusable.
     pub async fn serve(
         self,
         listener: TcpListener,

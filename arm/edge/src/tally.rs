@@ -43,9 +43,9 @@ const MARKS: [(&str, Client); 6] = [
     ("landfall/", Client::Landfall),
 ];
 
-/// How many kinds there are.
+/// The number of kinds.
 const KINDS: usize = 7;
-/// So many bytes of a name are looked at.
+/// The number of bytes of a name that are searched.
 const LOOKED_AT: usize = 512;
 
 impl Client {
@@ -107,7 +107,7 @@ pub struct Calls {
     pub operation: &'static str,
     /// Whether it is implemented, or answers 501.
     pub works: bool,
-    /// By whom it was called; kinds that have not called it are left out.
+    /// The kinds of clients that have called it.
     pub called: Vec<Called>,
 }
 

@@ -32,7 +32,7 @@ pub fn resource_id(subscription: &str, group: &str, namespace: &str, pairs: &[(&
     id
 }
 
-/// The canonical path: parsing it gives the same [`ResourcePath`] again. `/` for the empty one.
+/// The canonical path: parsing it gives the same [`ResourcePath`] again. `/` for the empty path.
 impl Display for ResourcePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.parent {

@@ -45,9 +45,9 @@ pub struct Activity {
     pub method: String,
     /// The scope of the action.
     pub scope: String,
-    /// The subscription of that, where it has one.
+    /// The subscription of the scope, if it has one.
     pub subscription: Option<String>,
-    /// The HTTP status it was answered with.
+    /// The HTTP status of the response.
     pub status: u16,
     /// The error's code; empty where there was none.
     pub code: &'static str,
@@ -55,7 +55,7 @@ pub struct Activity {
     pub correlation_id: String,
     /// `x-ms-request-id`.
     pub request_id: String,
-    /// Whether it was logged with the change that it made.
+    /// Whether it was logged in the transaction of its change.
     pub logged: bool,
 }
 
@@ -148,7 +148,7 @@ impl StoreLog {
             .expect("nothing panics while it holds this lock")
     }
 
-    /// Whether one more refusal in a subscription is written down.
+    /// Whether another refusal in a subscription is written.
     fn takes_refusal(&self, subscription: Option<&str>) -> bool {
         let now = self.env.clock.monotonic();
         let mut state = self.state();
@@ -236,7 +236,7 @@ impl StoreLog {
 impl ActivityLog for StoreLog {
     async fn record(&self, activity: Activity) {
         if let Err(error) = self.keep(&activity).await {
-            tracing::error!(%error, "the store does not take the activity log; here is what it should have");
+            tracing::error!(%error, "the activity log cannot be written to the store; its entry follows");
             ServiceLog.record(activity).await;
         }
     }

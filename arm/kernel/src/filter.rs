@@ -15,7 +15,7 @@ pub const FIELDS: &[&str] = &[
     "tagValue",
 ];
 
-/// A parsed filter: all have to hold.
+/// A parsed filter: all terms have to match.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Filter(Vec<(&'static str, String)>);
 
@@ -23,7 +23,7 @@ impl Filter {
     /// A request's `$filter`, which may compare `fields`.
     ///
     /// # Errors
-    /// When it is not understood.
+    /// When it is invalid.
     pub fn of(request: &Request, fields: &[&str]) -> Result<Self, ArmError> {
         Self::parse(request.query("$filter"), fields)
     }
@@ -68,7 +68,7 @@ impl Filter {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether a resource (with `id`, `name`, `type`, `location`, `tags`) is let through.
+    /// Whether a resource (with `id`, `name`, `type`, `location`, `tags`) matches.
     pub fn admits(&self, resource: &Value) -> bool {
         let text = |field: &str| resource[field].as_str().unwrap_or_default();
         let tags = resource["tags"].as_object();

@@ -1,4 +1,5 @@
-//! Ends the deletion of resource groups: level-triggered, so a lost wake-up or a restart costs at most a resync.
+//! Completes the deletion of resource groups: level-triggered, so a lost wake-up or a restart costs at most a
+//! resync.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -20,13 +21,13 @@ pub const GROUP_DELETION: &str = "ResourceGroups_Delete";
 const BUSY_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval without deletions: a safety net only.
 const IDLE_INTERVAL: Duration = Duration::from_secs(300);
-/// Changes come in bursts; one look is enough for all of a burst.
+/// Changes come in bursts; one pass is enough for a whole burst.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// After this time an operation fails and names the remaining resources; the group is emptied all the same.
 const DELETION_TIMEOUT: Duration = OPERATION_BOUND;
 /// How often overdue operations are looked for.
 const OVERDUE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// How many of the resources that are left are named.
+/// The number of remaining resources that a message names.
 const MAX_NAMED: usize = 3;
 /// After the store failed.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ pub struct GroupReaper {
 }
 
 impl GroupReaper {
-    /// A reaper; `providers` are all that may have resources in groups.
+    /// A reaper; `providers` are all providers with resources in groups.
     pub fn new(env: Env, store: Arc<dyn Store>, providers: Vec<Arc<dyn Provider>>) -> Self {
         Self {
             env,
@@ -94,7 +95,7 @@ impl GroupReaper {
             return Ok(());
         }
         let jitter = patience.mul_f64(0.1 * self.env.seed.child("group-reaper").fraction(revision.0));
-        // Elapsed is as good a reason to look again as a change.
+        // A time-out leads to another pass just like a change.
         let _ = self
             .env
             .clock
@@ -103,7 +104,7 @@ impl GroupReaper {
         Ok(())
     }
 
-    /// Waits for a change worth a look.
+    /// Waits for a relevant change.
     async fn change(&self, watch: &mut Changes, busy: bool) {
         while let Some(Ok(change)) = watch.next().await {
             // A cluster's own writes are many; a group can only be empty after a removal.
@@ -116,7 +117,7 @@ impl GroupReaper {
         self.env.clock.sleep(DEBOUNCE).await;
     }
 
-    /// Has every provider empty the group, and removes it once it is empty. Whether it is gone.
+    /// Has every provider empty the group, and removes it once it is empty. Gives whether it is gone.
     async fn reap(&self, group: GroupRecord, revision: control_store::Revision) -> Result<bool, StoreError> {
         let mut left = 0_usize;
         for provider in &self.providers {
@@ -126,7 +127,7 @@ impl GroupReaper {
             {
                 Ok(count) => left = left.saturating_add(count),
                 Err(error) => {
-                    // One provider's trouble must not keep the others from starting.
+                    // A failure of one provider must not keep the others from starting.
                     tracing::warn!(provider = provider.namespace(), group = group.name, %error, cause = error.internal,
                         "a provider cannot empty a resource group yet");
                     left = left.saturating_add(1);
@@ -210,7 +211,7 @@ impl GroupReaper {
             txn = txn.at(&key, stored.revision).with(put_record(&key, &ended));
         }
         match self.store.txn(txn).await {
-            // The next look decides anew.
+            // The next pass decides anew.
             Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -229,7 +230,7 @@ impl GroupReaper {
                     provider = provider.namespace(),
                     group = group.name,
                     %error,
-                    "a provider cannot tell what is left in a resource group"
+                    "a provider cannot list the remaining resources of a resource group"
                 ),
             }
         }

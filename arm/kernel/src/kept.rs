@@ -31,7 +31,7 @@ use crate::{
 
 /// Bytes of all texts that a provider caches, with their keys and dependencies.
 const LARGEST: u64 = 64 << 20;
-/// About so many of them: room in the table, no bound.
+/// The initial capacity of the table, not a limit.
 const ABOUT: usize = 512;
 /// The approximate overhead of an entry beside its texts.
 const BESIDE: usize = 512;
@@ -44,7 +44,7 @@ pub trait Keeper: Host {
     fn kept(&self) -> &Kept;
     /// Its store, to be shared.
     fn shared(&self) -> &Arc<dyn Store>;
-    /// The same provider, reading from this store.
+    /// The same provider, with this store for reading.
     #[must_use]
     fn reading(&self, store: Arc<dyn Store>) -> Self;
 }
@@ -82,7 +82,7 @@ impl Default for Kept {
 }
 
 impl Kept {
-    /// None yet, and never more than so many bytes.
+    /// An empty cache, limited to this many bytes.
     fn new(largest: u64) -> Self {
         Self(Cache::with_weighter(ABOUT, largest, Bytewise))
     }
@@ -112,7 +112,7 @@ impl Text {
             }
         }
         let keys: usize = rests_on.iter().map(|(key, _)| key.len() + 40).sum();
-        // Packed it is smaller than plain, or not kept.
+        // The compressed text is smaller than the plain one, or not kept.
         let weight = 2 * plain.len() + keys + BESIDE;
         Self {
             plain,
@@ -148,7 +148,7 @@ impl Text {
         packed.as_ref()
     }
 
-    /// Whether all that it was made from is as it was.
+    /// Whether all its dependencies are unchanged.
     async fn holds(&self, store: &dyn Store) -> Result<bool, StoreError> {
         for (key, revision) in &self.rests_on {
             let now = store.get(key).await?.map(|found| found.revision);

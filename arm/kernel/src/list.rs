@@ -18,7 +18,7 @@ pub const PAGE: usize = 1000;
 /// or not at all.
 #[derive(Debug)]
 pub enum Items<T = Value> {
-    /// Their keys are their ids, which ignore case. A list that fits into a page is in the order given.
+    /// The keys are the items' ids, which ignore case. A list that fits into a page keeps its order.
     ById(Vec<T>),
     /// Items with their keys, which define the order. Two items with the same key count as one.
     Keyed(Vec<(String, T)>),
@@ -58,7 +58,7 @@ pub(crate) fn page(request: &Request, query: Query, items: Items) -> Result<Resp
 /// The same of items that are texts.
 ///
 /// # Errors
-/// As [`page`].
+/// Those of [`page`].
 pub(crate) fn text_page(request: &Request, query: Query, items: Items<Arc<Text>>) -> Result<Text, ArmError> {
     let (value, link) = cut(request, query, items)?;
     let length: usize = value.iter().map(|text| text.plain().len() + 1).sum();
@@ -79,7 +79,7 @@ pub(crate) fn text_page(request: &Request, query: Query, items: Items<Arc<Text>>
     Ok(Text::once(body))
 }
 
-/// The items that `$filter` lets through, at most `$top` or [`PAGE`] of them, and where the rest is to be had.
+/// The items that match `$filter`, at most `$top` or [`PAGE`] of them, and the link to the rest.
 fn cut<T: Listed>(
     request: &Request,
     query: Query,
@@ -166,7 +166,7 @@ pub fn expands(request: &Request, value: &str) -> bool {
     expanded(request).any(|asked| asked.eq_ignore_ascii_case(value))
 }
 
-/// Ids ignore case. Where they are not unique, names beside them are.
+/// Ids ignore case. If they are not unique, the names make them so.
 fn id(item: &Value) -> String {
     let text = |member: &str| arm_ids::folded(item[member].as_str().unwrap_or_default());
     format!("{}\0{}", text("id"), text("name"))

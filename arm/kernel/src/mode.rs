@@ -1,4 +1,4 @@
-//! Whether a request is one, or a preview.
+//! Whether a request is carried out, or is a preview.
 
 /// Whether a decision is also carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -143,7 +143,7 @@ fn route<P: Namespace>(kind: &ResourceType<P>, row: &Operation<P>, place: (usize
 
 /// The api-versions, newest first, from the one on that has it.
 fn since(versions: &'static [&'static str], first: Option<&str>) -> &'static [&'static str] {
-    // Versions are dates, so their texts compare.
+    // Versions are dates, so they compare as texts.
     let count = versions
         .iter()
         .take_while(|version| first.is_none_or(|first| **version >= first));

@@ -23,7 +23,8 @@ use crate::{
     types::{Operation, Tell, Verb},
 };
 
-/// How often a decision is made again because the records changed meanwhile. A few writers at most compete for a resource.
+/// How often a decision is made again because the records changed meanwhile. At most a few writers compete
+/// for a resource.
 const MAX_ATTEMPTS: usize = 16;
 
 /// A provider whose resources are kept in the store.
@@ -34,12 +35,12 @@ pub trait Host: Namespace {
     fn config(&self) -> &Self::Config;
     /// Clock and identities.
     fn env(&self) -> &Env;
-    /// Where records are.
+    /// The store of its records.
     fn store(&self) -> &dyn Store;
     /// The region, which is part of the URLs of long-running operations.
     fn location(&self) -> &str;
-    /// Where writes that have met at the same record wait for each other: those of a provider of which many change one record besides their
-    /// own. Without it, the last of many would lose each time.
+    /// A mutex for writes that conflicted on the same record: for providers with many changes that write one
+    /// common record. Without it, one of many writers would lose each time.
     fn turn(&self) -> Option<&Mutex<()>> {
         None
     }
@@ -48,9 +49,9 @@ pub trait Host: Namespace {
 /// A requested change of a resource.
 #[derive(Debug)]
 pub enum Mutation<'a, A> {
-    /// To be this.
+    /// PUT with this body.
     Put(&'a Value),
-    /// To go.
+    /// DELETE.
     Delete,
     /// An action of the type.
     Act(&'a A),
@@ -88,9 +89,9 @@ pub enum Purpose {
 /// Whether a resource exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// It is, with this eTag.
+    /// It exists, with this eTag.
     Present(String),
-    /// It was deleted and is still to be seen until it is gone.
+    /// Its deletion is in progress; it is shown until it is gone.
     Deleting,
     /// It is not.
     Absent,
@@ -99,7 +100,7 @@ pub enum Presence {
 /// The outcome of a decision.
 #[derive(Debug)]
 pub enum Decision<C> {
-    /// This is to be written.
+    /// The change is to be written.
     Write(C),
     /// An earlier request already has this effect: its operation.
     InProgress(String),
@@ -207,9 +208,9 @@ pub fn store_error(error: StoreError) -> ArmError {
 /// Which preconditions a change has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It may make the resource.
+    /// It may create the resource.
     Put,
-    /// The resource has to be there.
+    /// The resource has to exist.
     Patch,
     /// It may be gone already.
     Delete,

@@ -1,4 +1,4 @@
-//! Tags: the same for all resources.
+//! Tags of resources, the same for all types.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -58,7 +58,8 @@ pub fn read_tags(value: Option<&Value>, problems: &mut Problems) -> Option<Tags>
     Some(texts.collect())
 }
 
-/// A resource with tags. PATCH of them is the kernel's: they are replaced as a whole, and stay where the body has none.
+/// A resource with tags. The kernel implements their PATCH: they are replaced as a whole, and unchanged if
+/// the body has none.
 pub trait Tagged: Resource {
     /// The tags of an existing resource.
     fn tags(state: &Self::State) -> Option<Tags>;
@@ -135,7 +136,7 @@ pub enum TagsWish {
     Read,
     /// To be these.
     Replace(Tags),
-    /// To have these as well.
+    /// Add or replace these.
     Merge(Tags),
     /// Remove these: a tag with a value here only if it has that value.
     Remove(Tags),

@@ -60,7 +60,7 @@ pub struct Operation<P: 'static> {
     pub verb: Verb,
     /// Where.
     pub scope: Scope,
-    /// The first api-version that has it, where that is not the type's first.
+    /// The first api-version with it, if that is not the type's first.
     pub since: Option<&'static str>,
     /// The action that the caller needs permission for, where it is not the default of type and verb
     /// (`{namespace}/{type}/write`). `{namespace}` stands for the namespace of the path.
@@ -93,7 +93,7 @@ pub enum Handler<P: 'static> {
     Read(Run<P>),
     /// A function that gives all items.
     List(List<P>),
-    /// A function that decides before it writes: the decision can be had without the writing.
+    /// A function that decides before it writes: the decision is available without the write.
     Write {
         /// Decides and writes.
         commit: Run<P>,
@@ -212,7 +212,7 @@ impl<P> Operation<P> {
     pub const fn read(verb: Verb, name: &'static str, run: Run<P>) -> Self {
         assert!(
             matches!(verb, Verb::Get | Verb::Exists | Verb::List | Verb::Action(_)),
-            "what is written can be previewed: make the row with Operation::write"
+            "an operation that writes needs a preview: make the row with Operation::write"
         );
         Self::new(verb, name, Handler::Read(run))
     }

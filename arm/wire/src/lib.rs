@@ -51,7 +51,7 @@ impl PrincipalKind {
     }
 }
 
-/// How a request is found again in logs, where it came from, and whether the activity log has it.
+/// The ids of a request in logs, its source, and whether the activity log has it.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     /// `x-ms-request-id`.

@@ -93,7 +93,7 @@ impl Copies {
             return Ok(());
         }
         Err(failed(io::Error::other(
-            "it was read back and is not what was written",
+            "it was read back and differs from the written one",
         )))
     }
 

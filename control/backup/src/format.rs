@@ -64,7 +64,7 @@ impl Snapshot {
         };
         let own = records
             .binary_search_by(|(name, _)| name.as_str().cmp(key::STORE))
-            .map_err(|_absent| corrupt("it is not there".to_owned()))?;
+            .map_err(|_absent| corrupt("it does not exist".to_owned()))?;
         let own: StoreRecord =
             serde_json::from_slice(&records[own].1.value).map_err(|error| corrupt(error.to_string()))?;
         Ok(Self {

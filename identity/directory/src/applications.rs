@@ -1,4 +1,4 @@
-//! Applications: made, changed, removed with their service principals.
+//! Applications: creation, changes, and deletion together with their service principals.
 
 use control_records::{ApplicationRecord, Credential, key};
 use control_store::{Txn, put_record};
@@ -22,7 +22,7 @@ pub struct NewApplication {
     pub display_name: String,
     /// Alternative names of the application.
     pub identifier_uris: Vec<String>,
-    /// Where sign-ins in a browser may end, of a program on a server.
+    /// Redirect addresses of sign-ins for a program on a server.
     pub web_redirect_uris: Vec<String>,
     /// The same for programs on a user's own machine.
     pub public_redirect_uris: Vec<String>,
@@ -189,7 +189,7 @@ pub async fn delete_application(writer: &Writer<'_>, id: &str) -> Result<(), Dir
             if let Some(below) = find_login(writer.store, &found.value.app_id).await? {
                 delete_principal(writer, &below.value.object_id).await?;
             }
-            // A service principal that is made in between writes the record, and this begins again.
+            // A service principal that is made meanwhile changes the record, and this starts again.
             let own = key::application(&found.value.object_id);
             let txn = Txn::default().at(&own, found.revision).delete(own);
             Ok(Decided::Write(txn, ()))

@@ -45,7 +45,7 @@ pub async fn find_login(
         return Ok(None);
     };
     let found: Option<Stored<PrincipalRecord>> = principal(store, &index.value.principal).await?;
-    // Between two readings it may have got another.
+    // The principal may have got another login between the two reads.
     Ok(found.filter(|found| found.value.login.eq_ignore_ascii_case(login)))
 }
 

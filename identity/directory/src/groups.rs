@@ -33,7 +33,7 @@ fn check(record: &PrincipalGroupRecord) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// Takes a name for a group, which must not be another's.
+/// Takes a name for a group; fails if another group has it.
 async fn take_name(
     writer: &Writer<'_>,
     record: &PrincipalGroupRecord,
@@ -140,7 +140,7 @@ pub async fn delete_group(writer: &Writer<'_>, id: &str) -> Result<(), Directory
                 writer.store.txn(txn).await?;
             }
             forget_memberships(writer.store, id).await?;
-            // A membership that is made in between writes the record, and this begins again.
+            // A membership that is made meanwhile changes the record, and this starts again.
             let own = key::principal_group(id);
             let txn = txn
                 .at(&own, found.revision)

@@ -15,7 +15,7 @@ use crate::{
 /// Memberships that are removed in one transaction.
 pub(crate) const BATCH: usize = 40;
 
-/// Adds a new principal and its place in the index of logins, which must be free.
+/// Adds a new principal and its login's index entry, which must not exist.
 #[must_use]
 pub fn made(txn: Txn, record: &PrincipalRecord) -> Txn {
     let (own, login) = (key::principal(&record.object_id), key::login(&record.login));
@@ -25,7 +25,8 @@ pub fn made(txn: Txn, record: &PrincipalRecord) -> Txn {
         .with(put_record(login, &index(record)))
 }
 
-/// Removes a principal and its place in the index of logins. Its memberships go before: [`forget_memberships`].
+/// Removes a principal and its login's index entry. Its memberships are removed before:
+/// [`forget_memberships`].
 #[must_use]
 pub fn unmade(txn: Txn, record: &PrincipalRecord) -> Txn {
     txn.delete(key::principal(&record.object_id))
@@ -101,7 +102,7 @@ async fn has_room(store: &dyn Store) -> Result<(), DirectoryError> {
     })
 }
 
-/// Makes the service principal of an application; it is called as the application, and has its credentials.
+/// Makes the service principal of an application, with the application's name and credentials.
 ///
 /// # Errors
 /// When there is no such application, or it has one.
@@ -216,7 +217,7 @@ pub async fn removals(
     let groups = memberships(store, id).await?;
     let fits = most.saturating_sub(2) / 2;
     let whole = groups.len() <= fits;
-    // A membership that is made in between writes the record.
+    // A membership that is made meanwhile changes the record.
     let txn = Txn::default().at(key::principal(&found.value.object_id), found.revision);
     let txn = groups.iter().take(fits).fold(txn, |txn, group| {
         txn.delete(key::member(group, id))
@@ -237,7 +238,7 @@ pub async fn delete_principal(writer: &Writer<'_>, id: &str) -> Result<Principal
             let left = admin_left(writer.store, Without::Principal(&record.object_id)).await?;
             let txn = left.ok_or(DirectoryError::LastAdmin)?;
             forget_memberships(writer.store, &record.object_id).await?;
-            // A membership that is made in between writes the record, and this begins again.
+            // A membership that is made meanwhile changes the record, and this starts again.
             let txn = unmade(txn.at(key::principal(&record.object_id), found.revision), &record);
             Ok(Decided::Write(txn, record))
         })

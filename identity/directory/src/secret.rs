@@ -18,15 +18,15 @@ use argon2::{
 use aws_lc_rs::{constant_time, digest, pbkdf2, rand};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// More than this in a stored hash would be an attack on our processor.
+/// More iterations in a stored hash would be an attack on our processor.
 const MOST_ITERATIONS: u32 = 10_000_000;
-/// The longest secret that is looked at, in bytes.
+/// The longest secret that is checked, in bytes.
 pub const MAX_SECRET_BYTES: usize = 1024;
 
 /// A secret to be stored.
 #[derive(Clone, Copy)]
 pub enum Secret<'a> {
-    /// Made at random, with 256 bits: [`generate_secret`], or as good.
+    /// Random, with 256 bits, from [`generate_secret`] or equivalent.
     Generated(&'a str),
     /// Chosen by a person, or of unknown origin.
     Chosen(&'a str),
@@ -91,7 +91,7 @@ pub fn is_costly(stored: &str) -> bool {
     !stored.starts_with("sha256$")
 }
 
-/// Whether a secret is the one behind a stored hash, in constant time. `false` for a hash that is none.
+/// Whether a secret matches a stored hash, in constant time. `false` for an invalid hash.
 pub fn verify_secret(stored: &str, secret: &str) -> bool {
     if secret.len() > MAX_SECRET_BYTES {
         return false;
@@ -126,12 +126,12 @@ pub fn verify_secret(stored: &str, secret: &str) -> bool {
     }
 }
 
-/// Whether a stored hash is of this secret, and of a form that it would not be given today.
+/// Whether a stored hash matches this secret, but has an outdated form.
 pub fn is_outdated(stored: &str, secret: Secret<'_>) -> bool {
     matches!(secret, Secret::Generated(_)) && is_costly(stored) && verify_secret(stored, secret.text())
 }
 
-/// A hash that no secret has, so that an unknown login costs as much time as a person's.
+/// A hash that no secret matches, so that an unknown login costs as much time as a person's.
 pub const DUMMY_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 

@@ -14,7 +14,7 @@ const MAX_ATTEMPTS: usize = 16;
 pub(crate) enum Decided<T> {
     /// To be written, if none of the records that it depends on changed.
     Write(Txn, T),
-    /// All is as it is to be.
+    /// No change is needed.
     Unchanged(T),
 }
 
@@ -28,7 +28,7 @@ pub struct Writer<'a> {
     pub store: &'a dyn Store,
     /// Clock and identities.
     pub env: &'a Env,
-    /// Written in each transaction of a change; writing it twice has to be as writing it once.
+    /// Written in each transaction of a change; writing it twice must have the same effect as once.
     pub note: Vec<Op>,
     /// Called after a change was committed together with the note.
     pub done: Box<dyn Fn() + Send + Sync + 'a>,
@@ -58,7 +58,7 @@ pub enum DirectoryError {
         /// The value.
         value: String,
     },
-    /// A value is not of its form.
+    /// A value is invalid.
     #[error("{field} {must}")]
     Invalid {
         /// Which field.
@@ -66,12 +66,12 @@ pub enum DirectoryError {
         /// The valid form.
         must: String,
     },
-    /// There are as many as there may be.
+    /// The limit is reached.
     #[error("there are {most} {what} already, which is the most")]
     Full {
         /// The kind of the objects.
         what: &'static str,
-        /// How many there may be.
+        /// The limit.
         most: usize,
     },
     /// It is a member already.
@@ -82,7 +82,7 @@ pub enum DirectoryError {
     },
     /// No administrator would be left.
     #[error(
-        "nobody would be left who could give rights at the whole stamp; make another owner at '/' before"
+        "no principal would be left that can assign roles at the whole stamp; make another owner at '/' before"
     )]
     LastAdmin,
 }

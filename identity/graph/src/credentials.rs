@@ -15,7 +15,7 @@ use crate::{Graph, GraphError, Request, body::Body, show};
 
 /// Validity of a secret whose end is not given.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
-/// Clients' clocks may differ by so much.
+/// The largest difference of clients' clocks.
 const SKEW: SignedDuration = SignedDuration::from_mins(10);
 
 /// A new secret: the credential to be stored, and the secret itself, shown once.
@@ -51,7 +51,7 @@ fn span(body: &mut Body<'_>, now: Timestamp, lifetime: SignedDuration) -> Timest
     if time(body, "startDateTime").is_some_and(|start| start > now + SKEW) {
         body.problem(
             "startDateTime",
-            "Credentials that begin later are not there yet in Landfall.",
+            "Landfall does not support credentials that begin later yet.",
         );
     }
     let end = time(body, "endDateTime").unwrap_or(now + lifetime);
@@ -249,7 +249,7 @@ pub(crate) fn remove_secret(all: &mut Vec<Credential>, id: &str) -> Result<(), G
     Ok(())
 }
 
-/// Whether it is a certificate.
+/// Whether a credential is a certificate.
 pub(crate) fn show_certificate(one: &Credential) -> bool {
     matches!(one.proof, Proof::Certificate { .. })
 }

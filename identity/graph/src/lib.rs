@@ -64,7 +64,7 @@ pub struct Request {
     pub body: Value,
     /// The caller.
     pub principal: Principal,
-    /// Where the caller reached this API, e.g. `https://127.0.0.1:8443/graph/v1.0`.
+    /// The address at which the caller reached this API, e.g. `https://127.0.0.1:8443/graph/v1.0`.
     pub base_url: String,
     /// For the activity log.
     pub trace: Trace,

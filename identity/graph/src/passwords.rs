@@ -12,7 +12,7 @@ use crate::{Graph, GraphError};
 
 const SHORTEST: usize = 8;
 const LONGEST: usize = 256;
-/// After so many wrong ones the next is not looked at for a while.
+/// After this many wrong passwords, further ones are refused for a while.
 const WRONG: u32 = 5;
 /// How long.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ impl Guesses {
     }
 }
 
-/// Why a password is not taken.
+/// The reason why a password is not accepted, if there is one.
 pub(crate) fn refused(password: &str, login: &str) -> Option<String> {
     let length = password.chars().count();
     let alias = login.split('@').next().unwrap_or_default().to_lowercase();
@@ -70,7 +70,7 @@ pub(crate) fn refused(password: &str, login: &str) -> Option<String> {
 }
 
 impl Graph {
-    /// The hash of a password, made aside.
+    /// The hash of a password, computed on another thread.
     pub(crate) async fn hash(&self, password: &str) -> Result<String, GraphError> {
         let password = password.to_owned();
         self.hashing

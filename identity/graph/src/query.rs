@@ -23,7 +23,7 @@ pub(crate) fn check(request: &Request, known: &[&str]) -> Result<(), GraphError>
             && !known.iter().any(|known| known.eq_ignore_ascii_case(name))
         {
             let name: String = name.chars().take(32).collect();
-            let message = format!("The query parameter '{name}' is not there yet; leave it out.");
+            let message = format!("The query parameter '{name}' is not supported yet; leave it out.");
             return Err(GraphError::query(message));
         }
     }

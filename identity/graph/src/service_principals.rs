@@ -202,7 +202,7 @@ impl Graph {
     ) -> Result<Response, GraphError> {
         let id = Self::removed_key(request)?;
         let application = self.application_of(record).await?;
-        // The first secret is called as its principal.
+        // The first secret has the principal's id as its key.
         let is_first = id.eq_ignore_ascii_case(&record.object_id) && !record.secret_hash.is_empty();
         if show::is_applications(application.as_ref(), &id) {
             let message = format!("The password credential '{id}' is the application's; remove it there.");

@@ -158,7 +158,7 @@ async fn a_browser_is_sent_nowhere_but_to_its_own_host_or_what_is_registered() {
     ] {
         assert_eq!(at(address, client).await.status, 400, "{address}");
     }
-    // An application with a secret has to show it, too.
+    // An application with a secret has to present it, too.
     let path = authorize("")
         .replace(REDIRECT, &arm_ids::encode(shop))
         .replace("client_id=cli", &format!("client_id={APPLICATION}"));

@@ -347,7 +347,7 @@ impl Asked<'_> {
         if !args.yes {
             printer.heading(&changes(&preview));
             let what = format!(
-                "{} goes back to {at}: what was changed since is lost, and its API is away for some seconds.",
+                "{} is restored to {at}: later changes are lost, and its API is unavailable for some seconds.",
                 self.label
             );
             if !printer.confirm(&what).await? {

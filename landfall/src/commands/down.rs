@@ -64,7 +64,10 @@ pub(crate) async fn run(context: &Context, args: &args::Down) -> Result<()> {
             .delete_stamp()
             .await
             .context("cannot delete what the stamp has")?;
-        let left = fabric.list().await.context("cannot see what is left")?;
+        let left = fabric
+            .list()
+            .await
+            .context("cannot list the remaining machines")?;
         if !left.machines.is_empty() || !left.networks.is_empty() {
             return Err(Problem::new(
                 format!(

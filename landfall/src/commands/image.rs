@@ -226,7 +226,7 @@ async fn verify(context: &Context, version: Option<&str>, repair: bool) -> Resul
     }
     if !bad.is_empty() {
         return Err(Problem::new(
-            format!("the node image of {} is not what was built", bad.join(", ")),
+            format!("the node image of {} is damaged", bad.join(", ")),
             format!(
                 "stop what runs on it (landfall down), then: landfall image verify --repair {}",
                 bad[0]

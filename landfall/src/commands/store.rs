@@ -206,7 +206,7 @@ impl<'a> Stand<'a> {
         let name = kept.name;
         if !args.yes {
             let what = format!(
-                "The store goes back to {}: what was asked for since is forgotten. The present store is kept beside it.",
+                "The store is restored to {}: later requests are lost. The present store is kept beside it.",
                 name.time()
             );
             if !printer.confirm(&what).await? {
@@ -225,7 +225,7 @@ impl<'a> Stand<'a> {
         })
         .await
         .context("putting the store back failed")?
-        .context("the store was not put back; the one that was there still is")?;
+        .context("the store was not restored; the previous one is still in place")?;
         step.done(format!(
             "{} records as of {}",
             restored.header.records,
@@ -242,7 +242,7 @@ impl<'a> Stand<'a> {
                     page.push_str(&format!("The store that was there is now {}.\n", kept.display()));
                 }
                 page.push_str(&format!(
-                    "Start the service: landfall up{flag}\nThen see what it does not know: landfall unknown list{flag}"
+                    "Start the service: landfall up{flag}\nThen list what it has no record of: landfall unknown list{flag}"
                 ));
                 page
             },
@@ -256,7 +256,7 @@ impl<'a> Stand<'a> {
         if path.exists() {
             return Err(Problem::usage(
                 format!("there is a store: {}", path.display()),
-                "move it away first; a new store knows no cluster",
+                "move it away first; a new store has no clusters",
             )
             .into());
         }

@@ -57,7 +57,7 @@ fn page(unknown: &[Value], flag: &str) -> String {
         })
         .collect();
     format!(
-        "{}\nThe store is new, or older than these. They are kept; what is not wanted goes with: landfall unknown delete{flag} NAME\n",
+        "{}\nThe store is new, or older than these. They are kept; delete those that are not needed: landfall unknown delete{flag} NAME\n",
         printer::table(&["NAME", "CLUSTER", "ROLE", "FOUND"], rows)
     )
 }

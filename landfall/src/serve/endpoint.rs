@@ -108,7 +108,7 @@ pub(super) fn at_start(
         };
         tracing::error!(
             error = format!("{error:#}"),
-            "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+            "the certificate of the ARM API cannot be renewed; the present one stays in use"
         );
         Ok(EndpointTls {
             ca_pem,
@@ -213,7 +213,7 @@ pub(super) async fn renew(
         if let Err(error) = renewed {
             tracing::error!(
                 error = format!("{error:#}"),
-                "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+                "the certificate of the ARM API cannot be renewed; the present one stays in use"
             );
         }
     }

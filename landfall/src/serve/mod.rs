@@ -115,7 +115,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         );
     }
     if control_records::usage::keep(&*store).await? {
-        tracing::warn!("what clusters ask for was not what was kept about it; it was counted anew");
+        tracing::warn!("the recorded usage of clusters was wrong; it was counted again");
     }
     let identity = control_records::epoch::identify(&*store, || env.ids.short())
         .await
@@ -315,8 +315,8 @@ async fn listen(address: SocketAddr, stamp: &str) -> Result<TcpListener> {
 
 /// Ends on a signal to end the service.
 fn told_to_end() -> Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot hear SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -29,11 +29,11 @@ pub(super) async fn keep(env: Env, store: PathBuf) {
             .context("the store's room cannot be looked at")
             .and_then(|kept| kept);
         match &kept {
-            Ok(()) if !well => tracing::info!("the store has room of its own again"),
+            Ok(()) if !well => tracing::info!("the store has reserved space again"),
             Ok(()) => {}
             Err(error) if well => tracing::error!(
                 error = format!("{error:#}"),
-                "the disk of the stamp is full: soon nothing can be written down; delete what is not needed, e.g. clusters or backups"
+                "the disk of the stamp is full: soon no record can be written; delete clusters or backups that are not needed"
             ),
             Err(_said_already) => {}
         }

@@ -28,7 +28,7 @@ use crate::{
     written::done,
 };
 
-/// Assignments in a subscription, and beside all subscriptions.
+/// The most assignments in a subscription, and outside all subscriptions.
 const MAX_ASSIGNMENTS: usize = 4000;
 const MAX_DESCRIPTION: usize = 1024;
 /// The members of bodies; all but the first five are read-only or have no effect here.
@@ -70,7 +70,7 @@ pub(crate) enum AssignmentChange {
 /// There are no other actions.
 pub(crate) enum Action {}
 
-/// The assignment of a name.
+/// The assignment with a name.
 async fn named(store: &dyn Store, name: &str) -> Result<Option<Stored<AssignmentRecord>>, ArmError> {
     if guid(name).is_none() {
         return Ok(None);
@@ -86,7 +86,8 @@ async fn named(store: &dyn Store, name: &str) -> Result<Option<Stored<Assignment
     }
 }
 
-/// As seen from a place: roles are called as its subscription has them, so that clients find them in its list.
+/// The form in responses at a scope: role ids have the scope's subscription, so that clients find them in its
+/// list.
 fn answer(record: &AssignmentRecord, at: &ResourcePath) -> Value {
     let own = ResourcePath::parse(&record.scope).unwrap_or_default();
     let roles = before_roles(at.subscription.as_ref().or(own.subscription.as_ref()));
@@ -124,7 +125,7 @@ fn wish(body: &Value) -> Result<Wish, ArmError> {
     for name in ["condition", "delegatedManagedIdentityResourceId"] {
         if body.value(name).is_some() {
             // Ignoring it would grant more than was requested.
-            let message = format!("'{name}' is not there yet in Landfall; leave it out.");
+            let message = format!("'{name}' is not supported yet in Landfall; leave it out.");
             body.problems.add(
                 ErrorCode::PROPERTY_NOT_SUPPORTED,
                 format!("properties.{name}"),
@@ -330,7 +331,7 @@ impl Resource for Assignments {
                     .at(record.key(), present.revision);
                 Ok(record.removal().into_iter().fold(txn, Txn::with))
             }
-            (_, None) => Err(ArmError::internal("an assignment that is not there is changed")),
+            (_, None) => Err(ArmError::internal("an assignment that does not exist is changed")),
         }
     }
 

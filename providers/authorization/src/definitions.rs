@@ -25,9 +25,9 @@ use crate::{
 
 const WRITE: &str = "Microsoft.Authorization/roleDefinitions/write";
 const DELETE: &str = "Microsoft.Authorization/roleDefinitions/delete";
-/// Custom roles of a stamp.
+/// The most custom roles of a stamp.
 const MAX_ROLES: usize = 5000;
-/// Places where a role can be assigned.
+/// The most scopes where a role can be assigned.
 const MAX_SCOPES: usize = 100;
 /// Patterns of a role.
 const MAX_PATTERNS: usize = 1000;
@@ -433,7 +433,7 @@ async fn checked(
     Ok(checked)
 }
 
-/// PUT: 201, as ARM has it, also for a role that was there.
+/// PUT: 201, as in ARM, also for an existing role.
 pub(crate) async fn put(provider: &Authorization, call: &Call, mode: Mode) -> Result<Response, ArmError> {
     let body = &call.request.body;
     let action = Action {

@@ -24,7 +24,7 @@ const PROPERTIES: &[&str] = &["level", "notes", "owners"];
 const MAX_NAME: usize = 260;
 const MAX_NOTES: usize = 512;
 const MAX_OWNERS: usize = 20;
-/// Locks of a stamp: each change looks through all of them.
+/// The most locks of a stamp: each change checks all of them.
 const MAX_LOCKS: usize = 2000;
 
 /// Locks as the kernel sees them.

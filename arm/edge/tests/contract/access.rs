@@ -311,7 +311,7 @@ async fn lists_come_in_pages() {
         let Some(next) = page.body["nextLink"].as_str() else {
             break;
         };
-        // Between two pages, one of the first goes and another comes before it.
+        // Between two pages, a group is added before all others.
         link = next.strip_prefix(crate::fixture::BASE).unwrap().to_owned();
         if names.len() == 2 {
             stamp.group("0").await;

@@ -250,7 +250,7 @@ async fn strangers_do_not_push_out_who_is_known() {
     let answer = listening.ask(&mut honest).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("strict-transport-security: max-age="), "{answer}");
-    // More than there may be from one address, all of them silent.
+    // More connections than permitted from one address, all of them silent.
     let mut crowd = Vec::new();
     for _ in 0..LIMITS.per_peer + 10 {
         crowd.push(TcpStream::connect(listening.address).await.unwrap());

@@ -1,4 +1,5 @@
-//! Clients that are slow, on real sockets and in virtual time: it passes at once while both ends wait, and only then.
+//! Slow clients, on real sockets and in virtual time, which passes at once while both ends wait, and only
+//! then.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -159,14 +160,14 @@ async fn a_body_that_comes_in_drops_is_not_waited_for() {
     let mut stream = listening.connect("http/1.1").await;
     let head = put(&listening, "g", true);
     stream.write_all(head.as_bytes()).await.unwrap();
-    // From here on it is read.
+    // From here on the body is read.
     says(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n").await;
     tokio::time::pause();
     for part in ["{", "\"", "l"] {
         stream.write_all(part.as_bytes()).await.unwrap();
         clock.sleep(Duration::from_secs(9)).await;
     }
-    // The bound is of the whole body, thirty seconds: no part begins it anew.
+    // The time limit of thirty seconds is for the whole body: further parts do not restart it.
     let mut rest = Vec::new();
     let ended = clock.timeout(Duration::from_secs(20), says(&mut stream, "HTTP/1.1 400"));
     assert!(ended.await.is_ok(), "it is still waited for");
@@ -232,7 +233,7 @@ async fn an_answer_that_nobody_makes_room_for_is_given_up_on_http_2() {
     assert_eq!(answer[0], STATUS_200);
     tokio::time::pause();
     clock.sleep(Duration::from_secs(200)).await;
-    // The first window of it is on its way, and the end behind it; that comes in its own time.
+    // The first window of it is on the wire, with the end behind it; bytes on the wire take real time.
     tokio::time::resume();
     let mut rest = Vec::new();
     let ended = clock.timeout(Duration::from_secs(30), stream.read_to_end(&mut rest));

@@ -25,7 +25,7 @@ impl Problems {
         });
     }
 
-    /// Whether no more are taken.
+    /// Whether further problems are left out.
     pub fn is_full(&self) -> bool {
         self.details.len() >= MAX_PROBLEMS
     }

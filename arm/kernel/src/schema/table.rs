@@ -109,7 +109,7 @@ pub enum Access {
 /// How the service treats a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It is acted on (only on the values of `accepts`, where there are any).
+    /// It has an effect (only with the values of `accepts`, if there are any).
     Works,
     /// It is validated and shown, but has no effect yet.
     Kept,
@@ -139,7 +139,7 @@ pub struct Property {
     pub required: bool,
     /// First api-version, where known to be later than the oldest accepted one.
     pub since: Option<&'static str>,
-    /// Last api-version, where it went away.
+    /// The last api-version, if it was removed since.
     pub last: Option<&'static str>,
     /// How the service treats it.
     pub class: Class,

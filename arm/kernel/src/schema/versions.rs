@@ -72,7 +72,7 @@ pub fn keep(node: &Node, body: &mut Map<String, Value>, present: &Value, api_ver
     }
 }
 
-/// The item of a list that is meant: of the same name, or, where items have none, at the same place.
+/// The corresponding item of a list: with the same name, or, if items have none, at the same index.
 fn same_item<'a>(list: &'a Value, place: usize, item: &Value) -> Option<&'a Value> {
     let items = list.as_array()?;
     match item.get("name") {

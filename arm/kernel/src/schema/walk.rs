@@ -16,7 +16,7 @@ const LONGEST_NAME: usize = 512;
 /// The most items of a list of numbers.
 const MOST_NUMBERS: usize = 100;
 
-/// A body that went through the table.
+/// A cleaned body.
 #[derive(Default)]
 pub struct Clean {
     /// The clean body.
@@ -338,7 +338,7 @@ impl Walk<'_> {
             } else {
                 let message = format!("'{target}' must be an object.");
                 self.problems.add(ErrorCode::INVALID_PARAMETER, target, message);
-                // Keeps the places of the items that follow.
+                // Keeps the index of the following items.
                 clean.push(Value::Object(Map::new()));
             }
         }

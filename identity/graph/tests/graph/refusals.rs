@@ -69,7 +69,7 @@ async fn owners_change_it_readers_read_it_others_neither() {
             }
         }
     }
-    // A refusal is written down.
+    // A refusal is logged.
     let refused = stamp
         .log()
         .await

@@ -75,7 +75,7 @@ impl Session<'_> {
                 Ok(())
             }
             args::Group::Delete { group, yes } => {
-                let with = "; its members lose what it gives them";
+                let with = "; its members lose its roles";
                 self.remove(Kind::Group, group, *yes, with).await
             }
             args::Group::Member(command) => self.member(command).await,

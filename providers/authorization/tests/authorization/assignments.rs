@@ -95,7 +95,7 @@ async fn wrong_assignments_are_refused_in_arms_words() {
     ] {
         assert_eq!(put(&scope, NAME, body).await, refused(400, wanted));
     }
-    // A name is had once in all.
+    // A name is unique in the stamp.
     assert_eq!(
         put(&group_id("h"), NAME, assignment(&reader, &ada.id)).await,
         refused(400, "RoleAssignmentUpdateNotPermitted")

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::stamp::{OTHER, SUBSCRIPTION, Stamp, Who, cluster_id, group_id, role_id, subscription_id};
 
-/// A kind of principal: a letter for the table, a role, and where it has it.
+/// A kind of principal: a letter for the table, a role, and its scope.
 struct Kind {
     letter: char,
     role: Option<&'static str>,
@@ -174,7 +174,7 @@ fn paths(namespace: &str, route: &Route) -> Vec<String> {
     }
 }
 
-/// Gives a role without asking: a cluster has no record here.
+/// Assigns a role without the API: a cluster has no record here.
 async fn give(stamp: &Stamp, holder: &str, role: &str, scope: &str) {
     let now = stamp.env.clock.now();
     let record = AssignmentRecord {

@@ -93,7 +93,7 @@ pub(crate) fn directory(
         problems.add(
             ErrorCode::PROPERTY_CHANGE_NOT_ALLOWED,
             target("managed"),
-            "A cluster that knows the directory cannot stop to know it.",
+            "Directory integration of a cluster cannot be disabled.",
         );
     }
     if before.is_none() && managed != Some(true) {
@@ -127,7 +127,7 @@ pub(crate) fn directory(
         problems.add(
             ErrorCode::INVALID_PARAMETER,
             "properties.enableRBAC",
-            "A cluster that knows the directory has Kubernetes' roles enabled: leave enableRBAC out.",
+            "A cluster with directory integration has Kubernetes' roles enabled: leave enableRBAC out.",
         );
     }
     let mut profile = json!({ "adminGroupObjectIDs": [], "enableAzureRBAC": false });

@@ -100,7 +100,7 @@ pub(super) fn check_cluster(cluster: &StoredCluster, input: &CommandInput) -> Re
     }
     if properties["aadProfile"]["managed"] == true && input.token.is_none() {
         let message = format!(
-            "The cluster {} knows its users by their tokens: send the caller's as 'clusterToken'.",
+            "The cluster {} authenticates users by their tokens: send the caller's as 'clusterToken'.",
             quote(&record.name)
         );
         return refuse(message, "clusterToken");

@@ -1,4 +1,4 @@
-//! A stamp of this run's own: made by `landfall up`, taken down and checked for left-overs at the end.
+//! A stamp for this run only: made by `landfall up`, taken down and checked for left-overs at the end.
 
 use std::{
     path::{Path, PathBuf},
@@ -123,7 +123,7 @@ impl Stamp {
         Ok(u32::try_from(pid)?)
     }
 
-    /// `kill -9` of the service; its clusters have to go on.
+    /// `kill -9` of the service; its clusters must keep running.
     pub(crate) fn kill_service(&self) -> Result<()> {
         self.calls.read(&self.name);
         let pid = self.serve_pid()?;

@@ -1,4 +1,4 @@
-//! A clock that can be made to go faster: an idle stamp is watched for a quarter of an hour in some minutes.
+//! A clock with adjustable speed: an idle stamp is observed for a quarter of an hour in some minutes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

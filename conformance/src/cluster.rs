@@ -18,7 +18,7 @@ use crate::{
     place::{last_words, ran},
 };
 
-/// Where the pods are that load images.
+/// The namespace of the pods that load images.
 const NAMESPACE: &str = "conformance-images";
 
 /// A running stamp with its cluster.
@@ -155,7 +155,7 @@ impl Cluster {
         serde_json::from_slice(&text).with_context(|| format!("kubectl {arguments:?} did not print JSON"))
     }
 
-    /// Brings the images onto every node that has them not.
+    /// Loads the images onto every node without them.
     pub(crate) fn load(&self, images: &Images) -> Result<()> {
         let nodes = self.json(&["get", "nodes"])?;
         let nodes: Vec<&str> = nodes["items"]
@@ -272,7 +272,7 @@ impl Cluster {
         command
     }
 
-    /// Takes a stamp down that was made for this run.
+    /// Takes down a stamp that was made for this run.
     pub(crate) fn down(&self) -> Result<()> {
         if self.state.is_none() {
             println!("stamp {} is kept", self.name);

@@ -72,7 +72,7 @@ const GROUPS: &str = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\nuser-defined-
 /// Without it the C library queries a name server before `/etc/hosts`.
 const LOOKUPS: &str = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n";
 
-/// All that decides, for the key of a place.
+/// The inputs, for the key of a place.
 pub(crate) fn recipe() -> String {
     format!("{SUITE} {PACKAGES:?} {LEFT_OUT:?} {USERS} {GROUPS} {LOOKUPS}")
 }

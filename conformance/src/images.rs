@@ -107,7 +107,7 @@ const KINDS: &[(&str, Kind)] = &[
 /// Raised when the same kinds are made in another way.
 const RECIPE: u32 = 1;
 
-/// All that decides besides programs and packages, for the key of a place.
+/// The inputs besides programs and packages, for the key of a place.
 pub(crate) fn recipe() -> String {
     format!(
         "{RECIPE} {KINDS:?} {NGINX} {} {OS_RELEASE}",

@@ -91,7 +91,7 @@ const ENVIRONMENT: [(&str, &str); 7] = [
     ("GOAMD64", "v1"),
 ];
 
-/// All that decides besides the modules, for the key of a place.
+/// The inputs besides the modules, for the key of a place.
 pub(crate) fn recipe(version: &str) -> String {
     format!("{ALL:?} {COMPILER:?} {ENVIRONMENT:?} {}", stamps(version))
 }

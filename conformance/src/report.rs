@@ -136,7 +136,7 @@ fn first_line(message: &str) -> String {
     line.unwrap_or_default().chars().take(300).collect()
 }
 
-/// Just the chosen tests, each with a result: the worst, where there are two of a name.
+/// Exactly the chosen tests, each with a result: the worst, if two have the same name.
 pub(crate) fn complete(names: &[&str], found: Found, without: &str) -> Vec<Outcome> {
     let mut by_name: BTreeMap<String, Outcome> = BTreeMap::new();
     for outcome in found.outcomes {

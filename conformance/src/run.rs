@@ -25,7 +25,7 @@ use crate::{
 pub(crate) struct Setting<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) cluster: &'a Cluster,
-    /// How many at a time.
+    /// The number of parallel tests.
     pub(crate) parallel: u32,
 }
 

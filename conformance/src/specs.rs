@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Spec {
     /// As in reports: the texts of its containers, and its own.
     pub(crate) name: String,
-    /// Whether others would disturb it, or it them.
+    /// Whether it must not run in parallel with others.
     pub(crate) serial: bool,
 }
 

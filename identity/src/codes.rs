@@ -47,7 +47,7 @@ pub(crate) struct Brought<'a> {
 /// The result of redeeming a code.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Redeemed {
-    /// For this.
+    /// Valid, for this sign-in.
     Good(Box<Granted>),
     /// It was used before: the sign-in that resulted from it is not safe.
     Spent { object_id: String, family: String },

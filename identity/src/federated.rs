@@ -22,7 +22,7 @@ use crate::shape::host;
 const FRESH: Duration = Duration::from_secs(3600);
 /// Time after which keys are fetched again, for a token with an unknown key, or after any failure.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Issuers that are remembered.
+/// The most issuers in the cache.
 const ISSUERS: usize = 256;
 
 /// The reason why an issuer's keys are not available.

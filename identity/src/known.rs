@@ -10,7 +10,7 @@ use control_store::{Store, StoreError, Stored, parse_record};
 use identity_directory::principal_key;
 use quick_cache::sync::Cache;
 
-/// So many of them.
+/// The most principals in the cache.
 const MOST_KNOWN: usize = 1024;
 
 /// Principals by their keys.

@@ -94,7 +94,7 @@ pub(crate) fn device(request: &DeviceRequest<'_>, name: &str, problem: Option<&s
     page("Sign in", &body)
 }
 
-/// The end of it.
+/// The last page.
 pub(crate) fn device_done(is_signed_in: bool) -> String {
     let (title, text) = if is_signed_in {
         (

@@ -83,7 +83,7 @@ pub struct Listed {
     pub published_at: Option<Timestamp>,
     /// The time from which it signs; `None`: not decided yet.
     pub signs_from: Option<Timestamp>,
-    /// When it is forgotten.
+    /// When it is removed.
     pub ends_at: Option<Timestamp>,
 }
 

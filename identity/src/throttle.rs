@@ -33,7 +33,7 @@ const ENTRIES: usize = 10_000;
 
 /// Attempts that an address has initially.
 const BURST: u32 = 30;
-/// One more after this.
+/// Time after which another attempt is added.
 const REFILL: Duration = Duration::from_secs(1);
 /// Concurrent attempts of an address.
 const MAX_CONCURRENT: u32 = 4;

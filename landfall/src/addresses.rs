@@ -13,7 +13,7 @@ use crate::{
     stamp::{Settings, others},
 };
 
-/// Refuses an address that another stamp of this host has, whether it runs or not.
+/// Refuses an address that another stamp of this host has, running or not.
 pub(crate) fn check_listen(places: &Places, listen: SocketAddr) -> Result<()> {
     let others = others(places)?;
     let Some((other, _)) = others.iter().find(|(_, settings)| settings.listen == listen) else {
@@ -38,7 +38,7 @@ fn next_port(listen: SocketAddr, others: &[(String, Settings)]) -> SocketAddr {
     next
 }
 
-/// Ranges that this host routes somewhere.
+/// Ranges that this host has routes for.
 pub(crate) fn taken_ranges() -> Vec<Ipv4Net> {
     // If the program fails, no range counts as taken; the fabric reports a clash when it makes the network.
     crate::host::run("ip", &["-4", "-j", "route", "show", "table", "all"])
@@ -47,7 +47,7 @@ pub(crate) fn taken_ranges() -> Vec<Ipv4Net> {
         .unwrap_or_default()
 }
 
-/// The network that a stamp has, or will have; `None` where this host has no range left for it.
+/// The present or future network of a stamp; `None` if this host has no free range for it.
 pub(crate) fn network_of(
     places: &Places,
     settings: Option<&Settings>,

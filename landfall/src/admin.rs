@@ -32,7 +32,7 @@ use crate::{
 /// Time limit of a response; log tails come from the machine's agent.
 const BOUND: Duration = Duration::from_secs(15);
 
-/// How long a copy of the store may take to be made, kept and read back.
+/// Time limit for making a copy of the store, storing it and reading it back.
 const COPY_BOUND: Duration = Duration::from_secs(30 * 60);
 
 /// The commands' side.
@@ -58,7 +58,7 @@ impl AdminClient {
         })
     }
 
-    /// The stamp's state. Fails with a hint where the service does not run.
+    /// The stamp's state. Fails with a hint if the service does not run.
     pub(crate) async fn status(&self) -> Result<StampStatus> {
         let answer = self.get("/status").await?;
         answer.json().await.context("the service's answer cannot be read")

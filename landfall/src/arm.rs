@@ -35,7 +35,7 @@ pub(crate) const SECRET: &str = "service-principal";
 /// Name of the administrator's password file, for logins as a person (password, device code).
 pub(crate) const ADMINISTRATOR: &str = "administrator";
 
-/// How long one request may take.
+/// Time limit of a request.
 const BOUND: Duration = Duration::from_secs(30);
 /// Pauses before each further try of a request whose connection broke.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
@@ -55,7 +55,7 @@ pub(crate) struct Accepted {
     pub(crate) operation: Option<String>,
 }
 
-/// Every name leads to this host: a stamp's names need no name service here.
+/// Resolves every name to this host: a stamp's names need no name service here.
 struct Here(SocketAddr);
 
 impl Resolve for Here {

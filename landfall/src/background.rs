@@ -36,9 +36,9 @@ use crate::{
     systemd::Unit,
 };
 
-/// How long a service may take to open its store and listen.
+/// Time limit of a service to open its store and listen.
 const START_BOUND: Duration = Duration::from_secs(60);
-/// How long it may take to end in order; it never waits for machines.
+/// Time limit of a service to end; it never waits for machines.
 const STOP_BOUND: Duration = Duration::from_secs(20);
 /// Interval at which conditions of another process are polled; there is no event to wait for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -138,7 +138,7 @@ pub(crate) fn pid(places: &Places) -> Result<Option<i32>> {
             Ok(Some(pid.parse().ok().filter(|_| same).unwrap_or(0)))
         }
         (true, _) => Ok(Some(0)),
-        // A release from before wrote the pid alone, and holds only the other lock.
+        // An earlier release wrote the pid alone, and holds only the other lock.
         (false, [pid]) => match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_) => Ok(None),
             Err((_, Errno::EWOULDBLOCK)) => Ok(Some(pid.parse().unwrap_or(0))),
@@ -243,7 +243,7 @@ pub(crate) async fn ensure_running(places: &Places, env: &Env) -> Result<(StampS
             {
                 return Ok((status, false));
             }
-            // Clusters do not notice a restart of the service, so an old one is simply replaced.
+            // A restart of the service does not affect clusters, so an old one is simply replaced.
             Ok(_) => stop(places, env).await.map(drop)?,
             Err(_) => tracing::debug!(pid, "the service runs and does not answer yet"),
         }
@@ -301,7 +301,7 @@ fn has_same_bytes(one: &Path, other: &Path) -> std::io::Result<bool> {
     }
 }
 
-/// Starts the service; the child, unless systemd is the one to run it.
+/// Starts the service; gives the child, unless systemd runs it.
 fn start(places: &Places) -> Result<Option<Child>> {
     let unit = Unit::of(places)?;
     if unit.starts_us() {
@@ -357,12 +357,12 @@ fn not_started(places: &Places, why: &str) -> anyhow::Error {
     .into()
 }
 
-/// Stops the service, if it runs, and waits for its end. Clusters go on. Returns whether it ran.
+/// Stops the service, if it runs, and waits for its end. Clusters keep running. Returns whether it ran.
 pub(crate) async fn stop(places: &Places, env: &Env) -> Result<bool> {
     let Some(first) = pid(places)? else {
         return Ok(false);
     };
-    // A service that systemd runs is ended by it, or it would be started again.
+    // A service that systemd runs must be stopped by systemd, or it would be started again.
     Unit::of(places)?.stop();
     let mut signal = Signal::TERM;
     let mut deadline = env.clock.monotonic() + STOP_BOUND;
@@ -452,7 +452,7 @@ mod tests {
     fn only_root_gets_at_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        // As a release from before left it.
+        // As an earlier release left it.
         fs::create_dir_all(dir.path().join("r")).unwrap();
         fs::set_permissions(dir.path().join("r"), Permissions::from_mode(0o755)).unwrap();
         fs::write(dir.path().join("r/serve.lock"), "7\n").unwrap();
@@ -492,7 +492,7 @@ mod tests {
         });
     }
 
-    /// A process that has the pid that a service had before.
+    /// A process with the pid of an earlier service.
     struct Stranger(Child);
 
     impl Stranger {
@@ -543,7 +543,7 @@ mod tests {
         assert!(ends(process));
         killed.0.wait().unwrap();
         assert!(ends(process));
-        // Its lock is let go of a little later.
+        // Its lock is released a little later.
         let held = hold(&places).unwrap();
         fs::write(places.lock(), format!("{process} 1\n")).unwrap();
         let letting_go = async {

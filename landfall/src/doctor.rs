@@ -24,11 +24,11 @@ pub(crate) use check::{Check, Verdict};
 
 /// The inputs of the checks.
 pub(crate) struct Question<'a> {
-    /// Where the stamp's files (and machines' disks) will be.
+    /// The place of the stamp's files (and machines' disks).
     pub(crate) state: &'a Path,
-    /// Where node images are kept and built.
+    /// The place where node images are stored and built.
     pub(crate) cache: &'a Path,
-    /// Bytes that building a node image from source needs there; `None` where none has to be built.
+    /// Bytes that building a node image from source needs there; `None` if none has to be built.
     pub(crate) build: Option<u64>,
     /// An address that has to be free; `None` if the stamp itself listens there already.
     pub(crate) listen: Option<SocketAddr>,
@@ -42,7 +42,7 @@ const STAMP_DISK: u64 = 1_500_000_000;
 const LEAST_MEMORY: u64 = 1_200_000_000;
 const GOOD_MEMORY: u64 = 2_500_000_000;
 
-/// Makes every check. Takes about half a second; up to ten where a firewall has to be looked into.
+/// Runs every check. Takes about half a second; up to ten if a firewall has to be examined.
 pub(crate) fn examine(question: &Question<'_>, env: &Env) -> Vec<Check> {
     let root = nix::unistd::geteuid().is_root();
     let mut checks = vec![
@@ -114,12 +114,12 @@ pub(crate) fn examine_stamp(status: &StampStatus, now: Timestamp, flag: &str) ->
     checks
 }
 
-/// The kernel's checks again, after a program that they need has been installed.
+/// The kernel's checks again, after one of their programs was installed.
 pub(crate) fn examine_kernel() -> Vec<Check> {
     kernel::checks()
 }
 
-/// Whether the host's firewall lets a stamp's machines talk.
+/// Whether the host's firewall lets a stamp's machines communicate.
 pub(crate) fn examine_network(stamp: &str, network: StampNetwork, env: &Env) -> Vec<Check> {
     network::checks(stamp, network, env)
 }
@@ -284,7 +284,7 @@ fn disks(question: &Question<'_>) -> Vec<Check> {
         .collect()
 }
 
-/// Bytes free where `path` is or will be.
+/// Free bytes at the present or future path.
 fn free(path: &Path) -> Result<u64> {
     let existing = path
         .ancestors()

@@ -1,5 +1,5 @@
-//! A client of our own directory API (Microsoft Graph's part of the stamp), as [`crate::arm`] is of the ARM API: with the service
-//! principal's secret, and with no privilege that another client lacks.
+//! A client of our own directory API (Microsoft Graph's part of the stamp), like [`crate::arm`] for the ARM
+//! API: with the service principal's secret, and without privileges over other clients.
 
 use anyhow::{Context as _, Result, ensure};
 use base_env::Env;

@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Searched after PATH: `sudo`, `su` and service managers do not always have the administrator's directories in it.
+/// Searched after PATH: with `sudo`, `su` and service managers, PATH may lack the administrator's
+/// directories.
 const MORE: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/local/go/bin"];
 
 /// Runs a program to its end. Returns its standard output.
@@ -45,16 +46,16 @@ pub(crate) fn run_command(command: &mut Command) -> Result<String> {
 pub(crate) fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::env::split_paths(&path).chain(MORE.map(PathBuf::from));
-    // A directory of PATH cannot hold the separator that it was split at.
+    // A directory of PATH cannot contain the separator.
     std::env::join_paths(all).unwrap_or(path)
 }
 
-/// Where a program is, if it is installed.
+/// The path of a program, if it is installed.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     find_in(&search_path(), program)
 }
 
-/// Where a shell of the user's finds a program by its name alone.
+/// The path at which a user's shell finds a program by its name.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     find_in(&std::env::var_os("PATH")?, program)
 }
@@ -78,7 +79,7 @@ pub(crate) fn memory_mib() -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// A path as a shell reads it.
+/// A path in shell syntax.
 pub(crate) fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     if text

@@ -20,7 +20,7 @@ use crate::{
     stamp::{Places, Settings},
 };
 
-/// Where the images of a stamp are kept, whether it is made yet or not.
+/// The place of a stamp's images, whether the stamp is made yet or not.
 pub(crate) fn cache_dir(places: &Places) -> Result<PathBuf> {
     let remembered = Settings::load(places)?.and_then(|settings| settings.cache);
     image::cache_dir(remembered.as_deref()).map_err(problem)
@@ -33,7 +33,7 @@ pub(crate) fn store(places: &Places) -> Result<ImageStore> {
 
 /// Bytes of disk that building the image of a version needs; `None` if the image exists.
 pub(crate) fn build_disk(places: &Places, version: &str) -> Result<Option<u64>> {
-    /// Measured, with empty caches; for a host where the plan cannot be made yet (no Go).
+    /// Measured, with empty caches; for a host where the plan cannot be made yet (without Go).
     const EVERYTHING: u64 = 8_000_000_000;
     let store = store(places)?;
     if store.find(version).map_err(problem)?.is_some() {
@@ -45,7 +45,7 @@ pub(crate) fn build_disk(places: &Places, version: &str) -> Result<Option<u64>> 
     ))
 }
 
-/// The version that a first cluster gets.
+/// The version of a first cluster.
 pub(crate) fn preferred_version() -> String {
     Offered::pinned().default_version().to_string()
 }
@@ -64,7 +64,7 @@ pub(crate) fn resolve(text: &str) -> Result<String> {
         })
 }
 
-/// Where a version's own kubectl is on this host.
+/// The path of a version's own kubectl on this host.
 pub(crate) fn kubectl(places: &Places, version: &str) -> Result<Option<PathBuf>> {
     Ok(store(places)?
         .find(version)
@@ -94,11 +94,11 @@ pub(crate) fn damage(places: &Places, version: &str) -> Result<Option<Problem>> 
     }))
 }
 
-/// Which image of a version will do.
+/// The accepted images of a version.
 pub(crate) enum Wanted {
     /// The present image; else one built from source.
     Any,
-    /// One from this source only.
+    /// Only one from this source.
     From(Source),
 }
 
@@ -229,7 +229,7 @@ pub(crate) fn problem(error: ImageError) -> anyhow::Error {
     }
 }
 
-/// No images: for a fabric that is only taken down.
+/// No images: for a fabric that is only removed.
 pub(crate) struct NoImages;
 
 impl fabric_container::Images for NoImages {

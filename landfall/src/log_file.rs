@@ -1,6 +1,7 @@
 //! The service's log in the background: bounded, so that a stamp can run for years.
 //!
-//! Always true: a disk that is full costs lines and never the service; at most two files of [`LIMIT`] bytes, the older one with `.1` at its end; a line is in one file only.
+//! Always true: a full disk loses lines but never stops the service; at most two files of [`LIMIT`] bytes,
+//! the older one with `.1` at its end; a line is in one file only.
 
 use std::{
     fs::{File, OpenOptions},

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, env: Env, printer: &Printer) -> Result<()> {
-    // One provider for all TLS in the process. The second call of two would fail; there is one.
+    // One cryptographic provider for all TLS in the process. A second call would fail; there is only one.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("the cryptographic provider is set twice"))?;

@@ -1,7 +1,7 @@
-//! Programs of the host that Landfall runs, and the Debian packages that have them.
+//! Programs of the host that Landfall runs, with their Debian packages.
 //!
-//! Always true: a program that is run anywhere is in [`PROGRAMS`], so that `up` installs it and a check that needs it can name its
-//! package.
+//! Always true: each program that is run is in [`PROGRAMS`], so that `up` installs it and a check that needs
+//! it can name its package.
 
 use std::{path::Path, process::Command};
 
@@ -27,7 +27,7 @@ const PROGRAMS: &[Program] = &[
     program("mkfs.ext4", "e2fsprogs"),
     program("losetup", "mount"),
     program("findmnt", "util-linux"),
-    // A volume may begin as a copy of another one.
+    // A volume may be made as a copy of another one.
     program("cp", "coreutils"),
     Program {
         name: "mmdebstrap",
@@ -101,7 +101,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive");
         host::run_command(&mut command)
     };
-    // On a fresh machine the package lists are empty or old; fetching them is only needed then.
+    // On a fresh machine the package lists are empty or outdated; they are fetched only then.
     if install().is_err() {
         host::run("apt-get", &["update", "--quiet"])
             .context("cannot fetch Debian's package lists")

@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result};
 
 use crate::problem::Problem;
 
-/// Where a stamp's files are.
+/// The paths of a stamp's files.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     pub(crate) name: String,
@@ -89,7 +89,7 @@ impl Places {
         self.run.join("admin.sock")
     }
 
-    /// Makes the directories, with the modes that they are to have.
+    /// Makes the directories, with the right modes.
     pub(crate) fn make(&self) -> Result<()> {
         for (path, mode) in [
             (self.state.clone(), 0o755),
@@ -110,7 +110,7 @@ impl Places {
     }
 }
 
-/// Writes a file whole or not at all, durably.
+/// Writes a file atomically and durably.
 pub(crate) fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     base_files::write(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
 }

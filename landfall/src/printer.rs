@@ -42,7 +42,7 @@ pub(crate) struct Printer {
 struct Inner {
     output: Output,
     level: Level,
-    /// Whether steps are lines that move.
+    /// Whether a running step is a line that is updated.
     moving: bool,
     bars: MultiProgress,
     clock: Arc<dyn Clock>,
@@ -111,7 +111,7 @@ impl Printer {
         step
     }
 
-    /// A sentence for people on the way.
+    /// A sentence about the progress.
     pub(crate) fn note(&self, text: &str) {
         if self.is_json() {
             self.json_line(&json!({ "event": "note", "text": text }));
@@ -136,7 +136,7 @@ impl Printer {
         }
     }
 
-    /// A line of layout on the way (headings, blank lines); not in JSON.
+    /// A heading or a blank line between steps; not in JSON.
     pub(crate) fn heading(&self, text: &str) {
         if !self.is_json() && self.inner.level >= Level::Normal {
             self.line(text);
@@ -183,7 +183,7 @@ impl Printer {
         }
     }
 
-    /// Why the command failed: one sentence, the way on, and with `--verbose` the causes.
+    /// Prints the error: one sentence, the next step, and with `--verbose` the causes.
     pub(crate) fn problem(&self, error: &anyhow::Error) {
         let told = problem::told(error);
         if self.is_json() {
@@ -256,7 +256,7 @@ impl Step {
         }
     }
 
-    /// It is done.
+    /// Marks it as done.
     pub(crate) fn done(self, detail: impl AsRef<str>) {
         self.end("done", "✓", detail.as_ref());
     }

@@ -70,7 +70,7 @@ impl std::error::Error for Problem {
     }
 }
 
-/// An error, taken apart for printing.
+/// The parts of an error for printing.
 pub(crate) struct ErrorParts {
     pub(crate) sentence: String,
     pub(crate) next: Option<String>,

@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     pub(crate) subscription: String,
     /// GUID of the service principal's application, the one `landfall az` logs in with.
     pub(crate) client: String,
-    /// Where the ARM API listens.
+    /// The listen address of the ARM API.
     pub(crate) listen: SocketAddr,
     /// The protocol of logins that is announced to clients.
     #[serde(default = "identity_of_before")]
@@ -56,16 +56,16 @@ pub(crate) struct Settings {
     /// Networks of the host that clusters may reach all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) uplink_allow: Vec<Ipv4Net>,
-    /// Where backups of clusters are kept; beside the stamp's other files if not given.
+    /// The place of the clusters' backups; by default beside the stamp's other files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backups: Option<String>,
-    /// Where a copy of them is kept.
+    /// The place of their copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) backups_copy: Option<String>,
-    /// Where its node images are kept; found by the environment where a release before this one made the stamp.
+    /// The place of its node images; from the environment if an earlier release made the stamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cache: Option<PathBuf>,
-    /// How many hours kubeconfigs are good that are handed out.
+    /// Validity of issued kubeconfigs, hours.
     #[serde(default = "kubeconfig_hours")]
     pub(crate) kubeconfig_hours: u32,
     /// The operator's limits of its subscriptions.
@@ -89,7 +89,7 @@ impl Settings {
         let path = places.settings();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            // Beside the stamps there may be a file.
+            // The directory of stamps may also contain files.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -116,7 +116,7 @@ impl Settings {
         Ok(Some(settings))
     }
 
-    /// The settings of a stamp that has to be there.
+    /// The settings of an existing stamp.
     pub(crate) fn required(places: &Places) -> Result<Self> {
         Self::load(places)?.ok_or_else(|| no_stamp(places).into())
     }
@@ -186,7 +186,7 @@ impl Settings {
         settings.save_new(places)
     }
 
-    /// Saves new settings unless another process was faster; then those are the settings.
+    /// Saves new settings unless another process did so first; then gives those.
     fn save_new(self, places: &Places) -> Result<Self> {
         let text = toml::to_string_pretty(&self).context("cannot write the settings")?;
         match base_files::create_new(&places.settings(), text.as_bytes(), 0o644) {
@@ -253,7 +253,8 @@ impl Settings {
         format!("https://{}:{}", self.host(), self.listen.port())
     }
 
-    /// The audience of tokens for the ARM API: a name, not an address, so that it stays when `--listen` changes.
+    /// The audience of tokens for the ARM API: a name, not an address, so that it does not change with
+    /// `--listen`.
     pub(crate) fn audience(&self) -> String {
         format!("https://management.{}/{}", self.domain_or_own(), self.tenant)
     }
@@ -336,7 +337,7 @@ impl From<UplinkArg> for Uplink {
     }
 }
 
-/// There is no such stamp.
+/// The error for a missing stamp.
 pub(crate) fn no_stamp(places: &Places) -> Problem {
     let name = &places.name;
     let flag = if name == "landfall" {
@@ -537,7 +538,7 @@ mod tests {
         let path = places.settings();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("identity = \"aad\""), "{text}");
-        // As a release of before has written it.
+        // As an earlier release wrote it.
         fs::write(&path, text.replace("identity = \"aad\"\n", "")).unwrap();
         assert_eq!(make(None), Shape::AdFs);
         assert_eq!(make(Some(IdentityArg::Aad)), Shape::Aad);

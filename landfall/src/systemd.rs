@@ -19,9 +19,9 @@ use crate::{
     problem::Problem,
 };
 
-/// There while systemd runs this host (`sd_booted(3)`).
+/// Exists while systemd runs this host (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
-/// Where an administrator's units are.
+/// The directory of administrators' units.
 const UNITS: &str = "/etc/systemd/system";
 
 /// The unit of a stamp.
@@ -113,7 +113,7 @@ impl Unit {
     }
 
     pub(crate) fn start(&self) -> Result<()> {
-        // A unit that failed too often is not started otherwise.
+        // Otherwise a unit that failed too often would not be started.
         drop(systemctl(&["reset-failed", &self.name()]));
         systemctl(&["start", &self.name()])
     }
@@ -127,7 +127,7 @@ impl Unit {
         }
     }
 
-    /// Takes the unit away, its service with it. Returns whether it was there.
+    /// Removes the unit, and stops its service. Returns whether it existed.
     pub(crate) fn remove(&self) -> Result<bool> {
         if !self.is_installed() {
             return Ok(false);
@@ -188,7 +188,7 @@ fn word(text: &str) -> String {
     quoted
 }
 
-/// A path where systemd takes no quotes.
+/// A path in settings for which systemd accepts no quotes.
 fn plain(path: &Path) -> String {
     path.display().to_string().replace('%', "%%")
 }

@@ -20,7 +20,7 @@ pub(crate) struct ClusterReviews {
 }
 
 impl ClusterReviews {
-    /// The cluster that this is a control plane machine of, if role assignments count in it.
+    /// The cluster of this control plane machine, if role assignments apply in it.
     async fn cluster(&self, machine: &str) -> Result<Option<ClusterRecord>, StoreError> {
         let Some((_, found)) = directory::machine(&*self.store, machine).await? else {
             return Ok(None);

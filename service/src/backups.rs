@@ -27,9 +27,9 @@ const VERIFY_EVERY: u32 = 12;
 /// records of the deleted cluster.
 const AFTER_DELETION_MS: i64 = events::KEPT_AFTER_DELETION.as_secs().cast_signed() * 1000;
 
-/// How often the copy is brought up to date.
+/// Interval of updates of the copy.
 const COPY: Duration = Duration::from_secs(5);
-/// After it failed.
+/// The pause after a failure.
 const COPY_AGAIN: Duration = Duration::from_secs(60);
 
 /// By cluster: labels that are shown beside its uid for an unknown backup.
@@ -73,7 +73,7 @@ pub async fn copy(env: Env, mut mirror: Mirror) {
 pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
     let mut round: u32 = 0;
     loop {
-        // Jitter, so that stamps of one host do not all read at once.
+        // Jitter, so that several stamps of a host do not read at the same time.
         let jitter = TEND.mul_f64(0.2 * env.seed.fraction(u64::from(round)));
         env.clock.sleep(TEND + jitter).await;
         round = round.wrapping_add(1);
@@ -185,7 +185,7 @@ fn look_after(
 enum Known {
     /// It exists.
     Alive,
-    /// It was this store's, and was deleted.
+    /// It was made by this store, and was deleted.
     Deleted,
     /// Unknown.
     Not,
@@ -194,9 +194,9 @@ enum Known {
 /// The decision about a backup.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// It is looked after: merged, thinned out.
+    /// It is merged and thinned out.
     Tend,
-    /// It goes as a whole.
+    /// It is deleted.
     Forget,
     /// It is kept unchanged.
     Keep,

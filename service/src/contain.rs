@@ -12,11 +12,11 @@ use tokio::sync::watch;
 
 use crate::until;
 
-/// Before a part begins again the first time; twice as long each further time.
+/// The pause before the first restart of a part; twice as long each further time.
 const FIRST: Duration = Duration::from_secs(1);
 /// At most.
 const LONGEST: Duration = Duration::from_secs(60);
-/// A part that went well for so long is forgiven.
+/// A part that ran this long without a panic starts with the first pause again.
 const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 
 /// Runs a part until it ends; `begin` starts it, and restarts it after a panic. When the service is stopped

@@ -25,7 +25,7 @@ pub(crate) struct SealedCredentials {
     pub(crate) sealer: Arc<Sealer>,
     /// Whether clients resolve the clusters' names; else the kubeconfig has the address.
     pub(crate) names: bool,
-    /// Where people sign in, with a trailing slash.
+    /// The address where people sign in, with a trailing slash.
     pub(crate) authority: String,
 }
 
@@ -37,7 +37,7 @@ impl SealedCredentials {
             .map_err(ArmError::internal)
     }
 
-    /// The URL of a cluster's API server, as people reach it.
+    /// The URL of a cluster's API server, for users.
     fn server(&self, cluster: &ClusterRecord, vip: Ipv4Addr) -> String {
         let host = if self.names {
             cluster.spec().fqdn.clone()
@@ -121,7 +121,7 @@ pub enum CredentialError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its keys cannot be opened.
+    /// Its keys cannot be unsealed.
     #[error(transparent)]
     Seal(#[from] SealError),
     /// They cannot be unsealed or parsed.

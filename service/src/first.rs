@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(before, after);
         let principal = find_principal(&store, "client").await.unwrap().unwrap();
         assert!(verify_secret(&principal.secret_hash, "first"));
-        // It owns the stamp, until that is taken away: then that is not given again.
+        // It owns the stamp, until the assignment is removed: that is not made again.
         let owner = access::owner_of_all(&principal.object_id, &principal.kind, env.clock.now()).unwrap();
         assert!(store.get(&owner.key()).await.unwrap().is_some());
         let txn = owner.removal().into_iter().fold(Txn::default(), Txn::with);
@@ -220,7 +220,7 @@ mod tests {
             .await
             .unwrap();
         assert!(store.get(&owner.key()).await.unwrap().is_none());
-        // Nor is it made again once it is removed.
+        // Nor is a removed principal made again.
         let gone = identity_directory::unmade(Txn::default(), &principal);
         store.txn(gone).await.unwrap();
         records(
@@ -263,7 +263,7 @@ mod tests {
                 find_principal(store, "client").await.unwrap().unwrap()
             }
         };
-        // As a slow hash was stored for every secret.
+        // With a slow hash for every secret, as earlier.
         let before = make(Secret::Chosen("of before")).await;
         let other = make(Secret::Generated("another")).await;
         assert_eq!(other.secret_hash, before.secret_hash, "it is not that secret");

@@ -55,7 +55,7 @@ impl ClusterIssuers {
     }
 }
 
-/// The uid in the URL of an issuer that looks like one of a stamp's.
+/// The uid in the URL of an issuer that has the form of a stamp's.
 fn uid_of(issuer: &str) -> Option<&str> {
     let (before, uid) = issuer.strip_suffix('/')?.rsplit_once('/')?;
     before.ends_with(&format!("/{ISSUERS}")).then_some(uid)

@@ -88,7 +88,7 @@ pub struct Config {
     pub audience: String,
     /// Limits of its clusters.
     pub limits: Limits,
-    /// How long credentials of clusters that are handed out are good.
+    /// Validity of issued credentials of clusters.
     pub credential_lifetime: Duration,
 }
 
@@ -118,7 +118,7 @@ impl Config {
 pub struct Records {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// How often it was put back from a copy.
+    /// How often the store was restored from a copy.
     pub epoch: Epoch,
     /// Seals the secrets in it.
     pub sealer: Arc<Sealer>,
@@ -131,7 +131,7 @@ pub struct Drivers {
     pub fabric: Arc<dyn Fabric>,
     /// The machines' agents.
     pub agents: Arc<dyn Agents>,
-    /// Where agents find the service, e.g. `https://100.64.16.1:7443`.
+    /// The service's address for agents, e.g. `https://100.64.16.1:7443`.
     pub agents_url: String,
     /// PEM of the CA that agents trust and enrol with.
     pub agents_ca: String,
@@ -148,12 +148,12 @@ pub struct Drivers {
 pub struct Part {
     /// Its name in logs.
     pub name: &'static str,
-    /// Its work. It ends when the service is stopped, and not before.
+    /// Its work. It ends only when the service is stopped.
     pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Part {
-    /// A part that `begin` begins, after a panic once more.
+    /// A part that `begin` starts, and restarts after a panic.
     pub fn new<W: Future<Output = ()> + Send + 'static>(
         name: &'static str,
         env: &Env,
@@ -392,7 +392,7 @@ impl Service {
         &self.routes
     }
 
-    /// How busy the loops are.
+    /// The activity of the loops.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.controller.activity()
     }

@@ -19,14 +19,14 @@ use control_records::{ClusterRecord, ObservedRecord, PkiRecord, Role, directory,
 use control_store::{Store, get_record};
 use providers_insights::{NodeReading, Reading, Readings};
 
-/// The longest that one text may take.
+/// Time limit of a response.
 const BOUND: Duration = Duration::from_secs(10);
 /// The largest response: a larger one is a gap.
 const MOST: usize = 16 << 20;
-/// A connection is made anew after this: its certificate does not last for ever.
+/// A connection is renewed after this: its certificate expires.
 const CONNECTED: Duration = Duration::from_secs(30 * 60);
 
-/// A connection, to where, and since when.
+/// A connection, its address, and the time when it was made.
 type Handle = (Arc<dyn ClusterApi>, Ipv4Addr, Duration);
 
 /// See the module.

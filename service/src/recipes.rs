@@ -80,7 +80,7 @@ fn role(machine: &MachineRecord) -> Option<&Role> {
     machine.assignment.as_ref().map(|assignment| &assignment.role)
 }
 
-/// A control plane machine among the others; `None` for a node, and for a member that is to go.
+/// A member of the control plane; `None` for a node, and for a member that is being removed.
 fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePlace> {
     let ControlPlane {
         members,
@@ -108,7 +108,7 @@ fn control_plane(site: &Site, machine: &MachineRecord) -> Option<ControlPlanePla
     })
 }
 
-/// The restore that etcd's data must come from; the first member does it.
+/// The restore of etcd's data; the first member carries it out.
 fn restore(site: &Site) -> Option<EtcdRestore> {
     let ControlPlane {
         members,
@@ -144,7 +144,7 @@ fn registered_again(mut config: MachineConfig, site: &Site) -> MachineConfig {
     config
 }
 
-/// A process that healing wants restarted gets a value it never had.
+/// A process that healing restarts gets a new value.
 fn restarted(mut config: MachineConfig, machine: &MachineRecord) -> MachineConfig {
     for process in &mut config.processes {
         let times = machine.healing.restarts.get(&process.name).copied();
@@ -162,12 +162,12 @@ fn read(pki: &Secret) -> Result<ClusterPki, RecipeError> {
         .map_err(|error| RecipeError::new("a certificate from the cluster's keys", error))
 }
 
-/// A machine of a pool that is no longer there gets no configuration: it is on its way out.
+/// A machine of a removed pool gets no configuration: it is being deleted.
 fn no_pool() -> RecipeError {
     RecipeError::new("the configuration of a node", "its pool no longer exists")
 }
 
-/// Members and add-ons are alike for all versions: an upgrade is one restart.
+/// Members and add-ons are the same for all versions: an upgrade needs one restart.
 fn of_any_version(spec: &ClusterSpec) -> ClusterSpec {
     ClusterSpec {
         kubernetes_version: String::new(),
@@ -245,7 +245,7 @@ impl Recipes for KubernetesRecipes {
     fn network(&self, site: &Site, layout: &NetworkLayout) -> NetworkSpec {
         let (spec, at) = (site.cluster.spec(), &site.addresses);
         let mut made = network(spec, site.network_id(), at.uplink, layout.routes.clone());
-        // Where nodes find their API, and their agents the service.
+        // The addresses of the API for nodes, and of the service for their agents.
         guard(&mut made, spec, &layout.guards, &[at.vip, site.stamp.gateway()]);
         made.balancers.clone_from(&layout.balancers);
         made
@@ -430,7 +430,7 @@ mod tests {
         let control_plane = control_plane_machine();
         let config = recipes.config(&site, &control_plane, &pki, now(), 3).unwrap();
         assert_eq!((config.generation, config.role.as_str()), (3, "control-plane"));
-        // The planner waits for the process of this name.
+        // The planner waits for the process with this name.
         assert!(
             config
                 .processes

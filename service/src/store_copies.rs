@@ -17,14 +17,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::UPKEEP;
 
-/// How often it is looked whether the store has changed.
+/// Interval of the check whether the store has changed.
 const LOOK: Duration = Duration::from_secs(30);
-/// A copy is followed by a pause this many times as long as it took, so that copies of a large store take a part of a core only.
+/// A copy is followed by a pause this many times as long, so that copies of a large store use only a part of
+/// a core.
 const PAUSE: u32 = 20;
 /// A change without a copy after this time is reported as a problem.
 pub const LATE: Duration = Duration::from_secs(10 * 60);
 
-/// Why there is no copy.
+/// The reason of a failed copy.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreCopyError {
     /// The store cannot be read.
@@ -72,7 +73,7 @@ impl From<&Kept> for CopyStatus {
 pub struct StoreStatus {
     /// The store's identity.
     pub id: String,
-    /// How often it was put back from a copy.
+    /// How often the store was restored from a copy.
     pub epoch: u32,
     /// Its revision.
     pub revision: u64,
@@ -80,7 +81,7 @@ pub struct StoreStatus {
     pub copy: Option<CopyStatus>,
     /// Since when the store has changes that are in no copy.
     pub behind_since: Option<Timestamp>,
-    /// Why the last copy was not made.
+    /// The reason why the last copy failed.
     pub problem: Option<String>,
 }
 

@@ -73,7 +73,7 @@ impl Player {
     }
 }
 
-/// Where a load balancer leads.
+/// The targets of a load balancer.
 fn leads(made: &Balancer) -> String {
     let side = match made.side {
         Side::Stamp => "the stamp",

@@ -120,7 +120,7 @@ async fn event(player: &mut Player, dice: &mut Dice) -> Result<String> {
             format!("{wish:?}: {answer}")
         }
         40..65 => {
-            // Mostly moments, sometimes longer than any bound.
+            // Mostly short times, sometimes longer than any time limit.
             let most = [800, 5_000, 60_000, 1_500_000];
             let millis = dice.pick(&most).map_or(0, |most| dice.roll(most));
             player.stamp.wait(Duration::from_millis(millis)).await?;

@@ -67,7 +67,7 @@ impl Stamp {
             match self.unsettled().await? {
                 None => return Ok(Ok(took)),
                 Some(left) if took >= bound => return Ok(Err(left)),
-                // The longer it takes, the less often one need look.
+                // The longer it takes, the longer the interval.
                 Some(_) => self.wait(Duration::from_millis(100).max(took / 50)).await?,
             }
         }
@@ -194,7 +194,7 @@ impl Stamp {
         ids.retain(|id| !is_stopped(records, id) || configured.contains(id));
         same(problems, "configurations and machines", &configured, &ids);
         let going = records.machines.values().filter(|machine| machine.deleting);
-        // A member goes when etcd lets it go, which has to run for that.
+        // A member is removed from etcd first, which has to run for that.
         for machine in going.filter(|machine| !is_stopped(records, &machine.id)) {
             problems.push(format!("machine {} is still to go", machine.id));
         }

@@ -31,7 +31,7 @@ impl Player {
         Ok(())
     }
 
-    /// Takes the oldest good credential back.
+    /// Revokes the oldest valid credential.
     pub(crate) async fn revoke(&mut self, name: &str) -> Result<()> {
         let Some(cluster) = self.stamp.cluster(name).await? else {
             self.say("there is no such cluster");

@@ -130,7 +130,7 @@ pub(crate) fn form(resource: &str) -> String {
     )
 }
 
-/// A value for the header `Authorization` that holds now, for ARM.
+/// A value of the header `Authorization` that is valid now, for ARM.
 pub(crate) fn bearer(now: Timestamp) -> Result<String> {
     bearer_for(now, AUDIENCE)
 }

@@ -1,4 +1,4 @@
-//! That the rules of tenants' security groups are where the nodes are.
+//! Checks that the rules of tenants' security groups are in effect at the nodes.
 
 use std::collections::BTreeMap;
 

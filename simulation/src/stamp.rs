@@ -1,6 +1,6 @@
 //! A stamp in one process: the whole control plane over a simulated world, in virtual time.
 //!
-//! The service ([`Stamp::start`], [`Stamp::kill`]) comes and goes; the disk and the world stay. Requests go through the real
+//! The service ([`Stamp::start`], [`Stamp::kill`]) is started and stopped; the disk and the world stay. Requests go through the real
 //! edge with a real token, only without sockets.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -239,7 +239,7 @@ impl Stamp {
         self.service.as_ref().map(|service| &service.agents)
     }
 
-    /// All that the ARM API offers, by namespace, while the service runs.
+    /// The routes of the ARM API, by namespace, while the service runs.
     pub fn routes(&self) -> &[(&'static str, Route)] {
         self.service.as_ref().map_or(&[], |service| &service.routes)
     }

@@ -128,7 +128,7 @@ impl Steps {
         inner.life
     }
 
-    /// The service is no more.
+    /// The service has ended.
     pub(crate) fn end(&self) {
         self.inner().alive = false;
     }
@@ -273,7 +273,7 @@ impl Steps {
     pub(crate) async fn after(&self, life: u64, step: &str) {
         let dies = {
             let mut inner = self.inner();
-            // Of those of a kind, one is as good as another.
+            // Any of those with the same description.
             let number = inner.under_way.get_mut(step).and_then(VecDeque::pop_front);
             inner
                 .plan

@@ -78,7 +78,7 @@ impl Disk {
 
     /// The process that has the store open closes it, and the file is opened again.
     pub(crate) fn reopen(&self) -> Result<(), StoreError> {
-        // An empty file for a moment: the one before is closed when the last of it goes.
+        // An empty store meanwhile: the earlier one is closed when its last reference is dropped.
         let nothing = Arc::new(RedbStore::in_memory(&MemoryFile::default(), &self.env)?);
         drop(std::mem::replace(
             &mut *self.store.lock().unwrap_or_else(PoisonError::into_inner),
@@ -283,7 +283,7 @@ impl Disk {
         let seed = env.seed.child("watch").child(prefix);
         tokio::spawn(async move {
             while let Some(change) = news.next().await {
-                // Now and then, news travel slowly.
+                // Some changes are delayed.
                 let chance = change
                     .as_ref()
                     .map_or(1.0, |change| seed.fraction(change.revision.0));

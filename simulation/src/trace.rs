@@ -24,7 +24,7 @@ struct Inner {
     count: u64,
     /// Lines that [`Trace::take`] has given out.
     taken: u64,
-    /// Machines and clusters as people call them.
+    /// The names of machines and clusters.
     names: BTreeMap<String, String>,
 }
 
@@ -62,7 +62,7 @@ impl Trace {
         }
     }
 
-    /// People call this identity by that name from now on.
+    /// Shows this name instead of the id from now on.
     pub fn name(&self, id: &str, name: &str) {
         self.inner().names.insert(id.to_owned(), name.to_owned());
     }

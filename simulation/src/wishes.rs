@@ -140,7 +140,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Takes in how a wish was answered.
+    /// Updates the expected state after a response.
     pub fn heard(&mut self, wish: &Wish, answer: &Answer) {
         if answer.refused() {
             return;

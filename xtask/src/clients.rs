@@ -31,7 +31,7 @@ pub(crate) fn lts() -> Result<()> {
 
 /// Terraform with the provider `azurerm`.
 pub(crate) fn terraform(options: &TerraformOptions) -> Result<()> {
-    // An hour of compiling is no time to find out that one is not root.
+    // Fails before an hour of compiling if the user is not root.
     let ready = if options.set_up { None } else { Some(set_up()?) };
     let program = terraform::program(&cache()?)?;
     let azurerm = terraform::provider(&cache()?)?;

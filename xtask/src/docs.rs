@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they cannot lie. The binary
+//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they are always true. The binary
 //! makes them (`landfall/src/reference`); here they are written or compared.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};

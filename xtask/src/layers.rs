@@ -128,7 +128,7 @@ pub(crate) fn check() -> Result<()> {
     bail!("{} faults of the layers", violations.len())
 }
 
-/// Pure crates that depend on an async runtime, each with the way there.
+/// Pure crates that depend on an async runtime, each with the path to it.
 fn runtimes(metadata: &Metadata) -> Vec<String> {
     let names: HashMap<&str, &str> = metadata
         .packages

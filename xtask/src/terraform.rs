@@ -76,7 +76,7 @@ pub(crate) fn program(cache: &Path) -> Result<PathBuf> {
 /// Where a program is, or will be.
 struct Place {
     dir: PathBuf,
-    /// Where it is made.
+    /// The place of an incomplete one.
     unfinished: PathBuf,
 }
 

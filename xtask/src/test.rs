@@ -174,7 +174,7 @@ impl Totals {
         }
     }
 
-    /// Acceptance, and which of it could not run for want of a client.
+    /// Acceptance, with the scenarios that could not run without a client.
     fn acceptance(&mut self, ready: &Ready, options: &AcceptanceOptions) {
         if let Some(part) = &options.part {
             println!("\nacceptance: part {part}; all of it: cargo xtask acceptance");

@@ -29,7 +29,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// The cluster that suffers.
+/// The cluster whose data is destroyed.
 const KEPT: &str = "kept";
 /// The cluster that is made of its backup.
 const COPY: &str = "copy";
@@ -37,7 +37,7 @@ const COPY: &str = "copy";
 const AGAIN: &str = "again";
 /// The cluster of one member that loses its disk.
 const ONE: &str = "one";
-/// The cluster of three members that all do.
+/// The cluster of three members that lose their disks.
 const THREE: &str = "three";
 /// Kinds of objects that are compared by name and uid. Without those that Kubernetes itself writes all the
 /// time.
@@ -110,7 +110,7 @@ fn disks_lost(
     tier: &str,
     wanted: usize,
 ) -> Result<()> {
-    // Of a stamp with fewer machines, three that fall silent together are held for a matter of the host.
+    // With fewer machines in the stamp, three that fall silent together count as a failure of the host.
     let more = ["--node-count", "4", "--no-ssh-key", "--tier", tier];
     aks(az, &["create"], cluster, &more)?;
     let kubectl = stamp.kubectl(az, GROUP, cluster)?;
@@ -176,7 +176,7 @@ fn objects(kubectl: &Kubectl) -> Result<BTreeSet<String>> {
                 .map(|pointer| text(item, pointer))
                 .join(" ")
         })
-        // The API server keeps whom aggregated API servers trust there: each cluster its own.
+        // It contains the CA that aggregated API servers trust: each cluster has its own.
         .filter(|line| !line.contains("extension-apiserver-authentication "))
         // And its own credentials: a copy of a cluster does not contain those of the original.
         .filter(|line| !line.contains(" landfall:credential:"))

@@ -20,7 +20,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// How this scenario is called.
+/// The name of this scenario.
 pub(super) const NAME: &str = "balancers";
 
 /// Time limit of a response.

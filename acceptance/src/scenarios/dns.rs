@@ -12,7 +12,7 @@ const NAME: &str = "db.tenant.";
 const ADDRESS: &str = "10.9.9.9";
 /// Add-ons are compared every half a minute, and pods are rolled one after the other.
 const ROLLED: Duration = Duration::from_secs(180);
-/// A rollout that does not get on has failed after two minutes.
+/// A rollout without progress fails after two minutes.
 const TOLD: Duration = Duration::from_secs(300);
 
 /// A name of the tenant's own is answered.

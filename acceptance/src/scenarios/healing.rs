@@ -125,7 +125,7 @@ fn programs(journal: &Journal, stamp: &Stamp, cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A process that is about to suffer.
+/// A process that is to be killed or stopped.
 struct Victim {
     machine: String,
     program: &'static str,
@@ -145,7 +145,7 @@ impl Victim {
         })
     }
 
-    /// Waits until another one does its work.
+    /// Waits until another process has replaced it.
     fn back(&self) -> Result<()> {
         wait_for(
             &format!("another {}", self.program),
@@ -163,7 +163,7 @@ impl Victim {
     }
 }
 
-/// The plug is pulled, and the disk is gone.
+/// Kills a machine, and deletes its disk.
 pub(super) fn destroy(stamp: &Stamp, machine: &str) -> Result<()> {
     let space = namespace(machine)?;
     run(Command::new("ip").args(["-n", &space, "link", "set", "eth0", "down"]))?;

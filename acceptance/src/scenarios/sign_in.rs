@@ -138,7 +138,7 @@ fn said(output: &Output) -> String {
 struct Waiting {
     child: Child,
     stderr: BufReader<ChildStderr>,
-    /// Where the person is to go, and with which code.
+    /// The address and the code for the person.
     address: String,
     code: String,
 }
@@ -218,7 +218,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // It has ended, or is not to wait for a quarter of an hour.
+        // It has ended, or must not wait for a quarter of an hour.
         drop(self.child.kill());
         drop(self.child.wait());
     }

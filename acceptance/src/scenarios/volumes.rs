@@ -17,7 +17,7 @@ use crate::{
     stamp::Stamp,
 };
 
-/// How this scenario is called.
+/// The name of this scenario.
 pub(super) const NAME: &str = "volumes";
 
 /// Its block is run verbatim.

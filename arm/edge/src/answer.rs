@@ -19,9 +19,9 @@ pub(crate) type Told = Result<Answer, Failure>;
 /// A successful response.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// This.
+    /// A response of a handler.
     Made(Response),
-    /// 200 with this.
+    /// 200 with a cached text.
     Kept(Arc<Text>),
 }
 

@@ -40,7 +40,7 @@ const FACTS: [&str; 5] = ["id", "name", "type", "location", "tags"];
 
 /// A provider with a cache of responses.
 pub trait Keeper: Host {
-    /// Where it keeps them.
+    /// The cache.
     fn kept(&self) -> &Kept;
     /// Its store, to be shared.
     fn shared(&self) -> &Arc<dyn Store>;
@@ -134,7 +134,7 @@ impl Text {
         }
     }
 
-    /// As it is.
+    /// The uncompressed text.
     pub fn plain(&self) -> &Bytes {
         &self.plain
     }

@@ -3,8 +3,8 @@
 /// Whether a decision is also carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It is written.
+    /// The decision is written.
     Commit,
-    /// It is only answered.
+    /// The response is given without a write.
     Preview,
 }

@@ -74,7 +74,7 @@ pub fn status(operation: &OperationRecord, request: &Request) -> Response {
 /// The result of an `operationresults` request.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
-    /// This.
+    /// This response.
     Answer(Response),
     /// The resource, as it is read now.
     Resource,

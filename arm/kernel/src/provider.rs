@@ -19,7 +19,7 @@ use crate::{
 pub trait Namespace: Sized + Send + Sync + 'static {
     /// E.g. `Microsoft.ContainerService`.
     const NAME: &'static str;
-    /// All that it offers.
+    /// Its resource types.
     const TYPES: &'static [&'static ResourceType<Self>];
 }
 
@@ -72,7 +72,7 @@ impl Route {
 pub trait Provider: Send + Sync + 'static {
     /// Its namespace, e.g. `Microsoft.ContainerService`.
     fn namespace(&self) -> &'static str;
-    /// All that it offers.
+    /// Its routes.
     fn routes(&self) -> Vec<Route>;
     /// Serves a call of one of its routes.
     async fn handle(&self, route: &Route, call: &Call) -> Result<Response, ArmError>;

@@ -80,7 +80,7 @@ pub struct Context<'a, C> {
 /// The purpose of reading a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To be shown.
+    /// For a response.
     Answer,
     /// For a decision: includes the operations that the decision may end or supersede.
     Decision,
@@ -93,7 +93,7 @@ pub enum Presence {
     Present(String),
     /// Its deletion is in progress; it is shown until it is gone.
     Deleting,
-    /// It is not.
+    /// It does not exist.
     Absent,
 }
 
@@ -104,7 +104,7 @@ pub enum Decision<C> {
     Write(C),
     /// An earlier request already has this effect: its operation.
     InProgress(String),
-    /// It is so already.
+    /// The state is as requested already.
     Unchanged,
 }
 

@@ -132,15 +132,15 @@ pub async fn patch_tags<R: Tagged>(
 /// A request of the tags API, which shows the tags of a resource as an extension resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagsWish {
-    /// To show them.
+    /// Show them.
     Read,
-    /// To be these.
+    /// Replace all of them by these.
     Replace(Tags),
     /// Add or replace these.
     Merge(Tags),
     /// Remove these: a tag with a value here only if it has that value.
     Remove(Tags),
-    /// To be none.
+    /// Remove all of them.
     Clear,
 }
 

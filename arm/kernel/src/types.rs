@@ -40,7 +40,7 @@ pub struct ResourceType<P: 'static> {
     /// How its resources are listed in `/resources` and deleted with their resource group. `None` for types
     /// that are not directly in a group: child resources are deleted with their parent.
     pub members: Option<Members<P>>,
-    /// All that is offered.
+    /// Its operations.
     pub operations: &'static [Operation<P>],
 }
 

@@ -41,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Pause of a disconnected attacker.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How many attack at the same time.
+/// The numbers of concurrent attackers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Crowd {
     /// Silent connections.
@@ -151,7 +151,7 @@ impl Attack {
                 })
             })
             .context("cannot start a thread for the attackers")?;
-        // The crowd has to be there first.
+        // All attackers have to be connected first.
         clock.sleep(Duration::from_secs(2)).await;
         Ok(Self { counts, end, thread })
     }
@@ -317,7 +317,7 @@ impl Attackers {
     }
 }
 
-/// Where one of a kind comes from.
+/// The source address of an attacker.
 fn address(crowd: Crowd, kind: u8, number: usize) -> Ipv4Addr {
     if crowd.addresses == 0 {
         return Ipv4Addr::LOCALHOST;

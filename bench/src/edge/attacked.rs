@@ -85,7 +85,7 @@ struct Waits {
     /// Times of the answered requests, milliseconds.
     answered: Vec<f64>,
     failed: u64,
-    /// Why the first of them failed.
+    /// The error of the first failure.
     why: Option<String>,
 }
 

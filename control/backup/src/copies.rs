@@ -1,4 +1,4 @@
-//! Where copies are kept: a folder of the archive for each store.
+//! The storage of copies: a folder of the archive for each store.
 
 use std::{
     io::{self, Read},
@@ -109,7 +109,7 @@ impl Copies {
         Ok(())
     }
 
-    /// Identities of all stores that there are copies of: of this stamp, and of ones that it had before.
+    /// Identities of all stores with copies: of this stamp, and of earlier ones.
     ///
     /// # Errors
     /// When the archive fails.
@@ -208,7 +208,7 @@ mod tests {
         // Another stamp's key decrypts none of them.
         let (others, _) = super::tests::copies(directory.path(), 8);
         assert!(others.open(&own.id, &kept.name).is_err());
-        // Damage is found when it is read.
+        // Damage is detected on reading.
         let mut damaged = text;
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;

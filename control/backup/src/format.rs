@@ -34,7 +34,7 @@ pub struct Header {
     pub id: String,
     /// Its epoch.
     pub epoch: Epoch,
-    /// The revision that all of it is from.
+    /// The revision of the copy.
     pub revision: Revision,
     /// When it was made.
     pub at: Timestamp,
@@ -119,7 +119,7 @@ fn damaged(why: impl std::fmt::Display) -> io::Error {
 /// Begins to read a copy.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidData`] when it is none, or of a newer release; those of `source`.
+/// [`io::ErrorKind::InvalidData`] when it is no copy, or of a newer release; errors of `source`.
 pub fn decode<R: Read>(source: R) -> io::Result<(Header, Decoded<R>)> {
     let mut source = BufReader::new(zstd::Decoder::new(source)?);
     let mut line = String::new();

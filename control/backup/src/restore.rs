@@ -26,10 +26,10 @@ pub enum RestoreError {
     /// The new file cannot be written or read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The archive cannot keep the epoch that begins.
+    /// The archive cannot store the new epoch.
     #[error("the new epoch of the store cannot be written down beside its copies")]
     Epoch(#[source] CopyError),
-    /// A file cannot take its place.
+    /// A file cannot be put in its place.
     #[error("{path} cannot be put in its place: {source}")]
     File {
         /// Which.
@@ -45,11 +45,11 @@ pub enum RestoreError {
 pub struct Restored {
     /// The header of the copy.
     pub header: Header,
-    /// The epoch that begins.
+    /// The new epoch.
     pub epoch: Epoch,
     /// Its first copy.
     pub copy: Kept,
-    /// Where the file that was there is now.
+    /// The new place of the previous file.
     pub kept_file: Option<PathBuf>,
 }
 
@@ -73,7 +73,7 @@ pub async fn restore(
         id: header.id.clone(),
         epoch,
     };
-    // Revisions go on behind those of the copy.
+    // Revisions continue after those of the copy.
     let revision = Revision(header.revision.0 + 1);
     let control_store::Op::Put(_, own) = put_record(key::STORE, &own) else {
         unreachable!("a record is put")
@@ -134,7 +134,7 @@ fn exchange(path: &Path, new: &Path, env: &Env) -> Result<Option<PathBuf>, Resto
     let folder = path.parent().unwrap_or(Path::new("."));
     let kept = match path.metadata() {
         Ok(present) => Some(match second_name(path, present.ino()).map_err(failed(path))? {
-            // A restore that was killed at this point gave it.
+            // A restore that was killed at this point made it.
             Some(kept) => kept,
             None => {
                 let kept = with_ending(path, &format!("kept-{}", env.clock.now().as_millisecond()));
@@ -235,7 +235,7 @@ mod tests {
             stand.says(&first.kept_file.unwrap()).await,
             ("now".to_owned(), Epoch(0))
         );
-        // From the same copy again, and with no file at all: never the same epoch.
+        // From the same copy again, and without a file: never the same epoch.
         stand.restore().await.unwrap();
         assert_eq!(stand.says(&stand.path()).await.1, Epoch(2));
         std::fs::remove_file(stand.path()).unwrap();

@@ -41,9 +41,9 @@ use crate::{
     wakeup::{Resync, Wakeup},
 };
 
-/// A store that cannot be read or written is tried again after this.
+/// The pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// The administrator's certificate in a connection is made anew after this.
+/// Age at which a connection's administrator certificate is renewed.
 const RECONNECT_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The shared parts of all loops.
@@ -60,7 +60,7 @@ pub(crate) struct Shared {
 pub(crate) enum Exit {
     /// The cluster has reached its desired state.
     Settled(Box<LoopState>),
-    /// There is no such cluster any more.
+    /// The cluster no longer exists.
     Gone,
 }
 
@@ -174,7 +174,7 @@ impl ClusterLoop {
         Ok(Next::Wait(plan.look_again))
     }
 
-    /// The right to write for the cluster, read once; `None` when it is another host's.
+    /// The permission to write for the cluster, read once; `None` when it is another host's.
     async fn fence(&mut self) -> Result<Option<Fence>, StoreError> {
         if self.state.fence.is_none() {
             let deps = &self.shared.deps;
@@ -238,8 +238,8 @@ impl ClusterLoop {
         })
     }
 
-    /// The observation that the plan is made from. Large parts of the state are lent to it and not copied: see
-    /// [`Self::take_back`].
+    /// The observation that the plan is made from. Large parts of the state are moved into it and not copied:
+    /// see [`Self::take_back`].
     async fn seen(
         &mut self,
         basis: &Basis,
@@ -320,7 +320,7 @@ impl ClusterLoop {
             }
             machines.insert(id, machine);
         }
-        // Any of them is enough.
+        // Any of them is sufficient.
         let api_server_ready = machines
             .values()
             .filter(|machine| matches!(machine.role(), Some(Role::ControlPlane { .. })))
@@ -452,7 +452,7 @@ impl ClusterLoop {
                 let semaphore = Arc::clone(&self.shared.semaphore);
                 self.running.spawn(async move {
                     let (lane, cost) = effects::cost(&effect);
-                    // Its bound begins when it does: how long others take is not its fault.
+                    // Its time limit begins here: waiting for other effects does not count.
                     let _permit = semaphore.acquire(lane, &flow, cost).await;
                     job.run(&effect).await
                 })
@@ -462,7 +462,7 @@ impl ClusterLoop {
         }
     }
 
-    /// Commits a plan's writes. Returns whether the cluster is forgotten now.
+    /// Commits a plan's writes. Returns whether the cluster's records are removed now.
     async fn commit(&mut self, basis: &Basis, plan: &Plan, now: Timestamp) -> Result<bool, CommitError> {
         let (txn, done) = compose(&self.shared.deps, basis, plan, now).await?;
         let revision = self.shared.deps.store.txn(txn).await?;
@@ -492,7 +492,8 @@ impl ClusterLoop {
         Ok(done.forgotten)
     }
 
-    /// Waits for news: an effect that ended, a wake-up, the API, or the time to look again.
+    /// Waits for a notification: an effect that ended, a wake-up, a change of the API, or the time of the
+    /// next check.
     async fn wait(&mut self, until: Option<Timestamp>) {
         let clock = Arc::clone(&self.shared.deps.env.clock);
         let pause = until
@@ -510,7 +511,7 @@ impl ClusterLoop {
             }
         };
         let news = tokio::select! {
-            // Not by lot: the same seed gives the same history.
+            // Not at random: the same seed gives the same history.
             biased;
             Some(ended) = self.running.join_next_with_id() => News::EffectEnded(ended),
             hears = api => News::Api { hears },
@@ -565,10 +566,10 @@ enum Next {
     Elsewhere,
     /// Plan again at once: records changed.
     Again,
-    /// Wait for news, at most until then.
+    /// Wait for a notification, at most until then.
     Wait(Option<Timestamp>),
     /// No work is left.
     Settled,
-    /// There is no such cluster any more.
+    /// The cluster no longer exists.
     Gone,
 }

@@ -1,4 +1,4 @@
-//! Turns a plan's writes into one transaction: identities, tokens and keys are made here, decisions are not.
+//! Turns a plan's writes into one transaction: ids, tokens and keys are made here; decisions are not.
 
 mod children;
 
@@ -35,11 +35,12 @@ use children::{
     change_credential, change_volume, forget_balancer, forget_volume, record_balancer, record_volume,
 };
 
-/// Operations that are ended in one transaction, at most.
+/// The most operations that are ended in one transaction.
 const ENDED: usize = 64;
-/// Children that are removed in one transaction, at most.
+/// The most children that are removed in one transaction.
 const CHILDREN: usize = 32;
-/// Effects that remove assignments and locks, for the cluster and for its group of nodes, in one transaction, at most.
+/// The most effects that remove assignments and locks of the cluster and of its node resource group in one
+/// transaction.
 const GRANTS: usize = 8;
 
 /// Why a plan's writes could not be committed.
@@ -75,7 +76,7 @@ pub(crate) struct Basis {
     pub(crate) trusted: Vec<Stored<Arc<ChildRecord>>>,
     pub(crate) balancers: Vec<Stored<Arc<BalancerRecord>>>,
     pub(crate) volumes: Vec<Stored<Arc<VolumeRecord>>>,
-    /// The loop's right to write.
+    /// The loop's permission to write.
     pub(crate) fence: Fence,
 }
 
@@ -268,7 +269,7 @@ pub(crate) async fn compose(
     Ok((txn, done))
 }
 
-/// The keys of the cluster that the state of another begins with, whether it is still there or deleted.
+/// The keys of the cluster that another one's state starts from, whether it exists or is deleted.
 async fn keys_of(deps: &ControllerDeps, uid: &str) -> Result<Zeroizing<Vec<u8>>, CommitError> {
     let found = match get_record::<PkiRecord>(&*deps.store, &key::pki(uid)).await? {
         Some(found) => Some(found.value),
@@ -298,7 +299,8 @@ fn lease(mut txn: Txn, uid: &str, basis: &Basis, addresses: &Addresses, done: &m
     txn
 }
 
-/// The key of the lease that a machine has: of a member's address in the stamp's network, of a node's in a tenant's VNET.
+/// The key of a machine's lease: of a member's address in the stamp's network, or of a node's in a tenant's
+/// VNET.
 fn lease_of(basis: &Basis, role: &Role) -> Option<String> {
     match role {
         // A member made before members had their own leases uses the cluster's until it is gone.
@@ -377,7 +379,7 @@ fn renewed(deps: &ControllerDeps, machine: MachineRecord) -> Result<MachineRecor
     })
 }
 
-/// How many machines in this place healing has given up already: it grows more patient with each.
+/// How many machines in this place healing has already replaced: its pauses grow with each.
 fn replaced(basis: &Basis, role: &Role) -> u32 {
     let same = |other: &Role| match (role, other) {
         (Role::ControlPlane { .. }, Role::ControlPlane { .. }) => true,
@@ -525,7 +527,7 @@ async fn forget(
         ("machines", observed.uplink),
         ("machines", observed.control_plane_address),
     ];
-    // The sweep finds any other.
+    // The sweep finds all others.
     for (pool, address) in leases {
         let Some(key) = address.map(|address| key::lease(pool, address)) else {
             continue;

@@ -46,14 +46,16 @@ use crate::{
     wakeup::{Resync, Wakeup},
 };
 
-/// A resync period is cut into this many slices, so that a thousand clusters are not looked at in the same moment.
+/// A resync period is cut into this many slices, so that a thousand clusters are not checked at the same
+/// time.
 const SLICES: u64 = 10;
-/// A store that cannot be read is tried again after this.
+/// The pause after a failure of the store.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reports that are taken in at once: hundreds of machines that boot together must not make the channel overflow.
+/// The most reports that are processed at once: hundreds of machines that boot together must not make the
+/// channel overflow.
 const REPORTS: usize = 1024;
-/// Changes of the store that are taken in at once.
+/// The most changes of the store that are processed at once.
 const CHANGES: usize = 1024;
 
 /// Brings every cluster of the stamp to its desired state. One at a time over a store.
@@ -62,14 +64,14 @@ pub struct Controller {
     activity: watch::Sender<Activity>,
 }
 
-/// How busy a controller is.
+/// The activity of a controller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Known clusters.
     pub clusters: usize,
     /// Clusters with a running loop, which acts, waits or observes.
     pub busy: usize,
-    /// Loops that ended by a panic since the process began. Each was started again.
+    /// Loops that ended by a panic since the process began. Each was restarted.
     pub panics: u64,
 }
 
@@ -94,7 +96,7 @@ impl Controller {
         }
     }
 
-    /// How busy it is, from now on.
+    /// Its activity, from now on.
     pub fn activity(&self) -> watch::Receiver<Activity> {
         self.activity.subscribe()
     }
@@ -131,7 +133,7 @@ struct Entry {
     running: bool,
     /// Panics of its loop since it last settled.
     panics: u32,
-    /// It is started again after a pause: see [`Dispatcher::panicked`].
+    /// It is restarted after a pause: see [`Dispatcher::panicked`].
     restarting: bool,
     /// The state of its loop when it settled.
     state: Option<Box<LoopState>>,
@@ -139,7 +141,7 @@ struct Entry {
     listener: Option<AbortHandle>,
 }
 
-/// Wakes the loops: one life of the controller, between its start and an error of the store.
+/// Wakes the loops, from the start of the controller until an error of the store.
 struct Dispatcher {
     shared: Arc<Shared>,
     /// By uid.
@@ -155,7 +157,7 @@ struct Dispatcher {
     seed: Seed,
     slice: u64,
     panics: u64,
-    /// Pauses before loops that panicked are started again; each ends with the uid of its cluster.
+    /// Pauses before the restart of loops that panicked; each ends with the uid of its cluster.
     restarts: JoinSet<String>,
 }
 
@@ -195,9 +197,9 @@ impl Dispatcher {
         let mut tick = clock.sleep(self.pause());
         loop {
             self.publish_activity();
-            // Changes of the store and reports come in masses. Neither may keep the other, or an end, waiting for ever: some of
-            // the changes are taken in each round before the order below counts, so that a controller that is busy with
-            // reports does not fall behind the store's watch.
+            // Changes of the store and reports come in large numbers. Neither may delay the other, or the
+            // shutdown, for ever: some of the changes are processed in each round before the order below
+            // applies, so that a controller that is busy with reports does not fall behind the store's watch.
             for _ in 0..CHANGES {
                 match changes.next().now_or_never().flatten() {
                     Some(Ok(change)) => self.changed(&change),
@@ -207,7 +209,7 @@ impl Dispatcher {
                 }
             }
             tokio::select! {
-                // In this order and not by lot: the same seed gives the same history.
+                // In this order and not at random: the same seed gives the same history.
                 biased;
                 () = &mut tick => {
                     // Checked regularly even without work, so that the start of a gap is known.
@@ -492,7 +494,7 @@ impl Dispatcher {
         });
     }
 
-    /// The pause before a loop is started again is over.
+    /// The pause before the restart of a loop is over.
     fn restart(&mut self, uid: &str) {
         if let Some(entry) = self.entries.get_mut(uid) {
             entry.restarting = false;
@@ -531,7 +533,7 @@ impl Dispatcher {
         self.seed.child(&format!("/clusters/{path}")).value() % SLICES
     }
 
-    /// Starts a sweep, unless one is under way.
+    /// Starts a sweep, unless one is running.
     fn sweep(&mut self) {
         if self.sweeps.is_empty() {
             let shared = Arc::clone(&self.shared);
@@ -540,7 +542,7 @@ impl Dispatcher {
     }
 }
 
-/// The little of a machine's record that matters here: most of it is not parsed.
+/// The needed members of a machine's record: most of it is not parsed.
 #[derive(Deserialize)]
 struct MachineHint {
     id: String,
@@ -556,13 +558,13 @@ struct HealingHint {
 }
 
 impl MachineHint {
-    /// Whether it is to be silent.
+    /// Whether it is expected to be silent.
     fn leaves(&self) -> bool {
         self.deleting || self.healing.off
     }
 }
 
-/// Puts into a cluster's history that its loop panicked.
+/// Adds the panic of its loop to a cluster's history.
 async fn tell_of_panic(shared: &Shared, uid: &str, panics: u32) -> Result<(), StoreError> {
     let store = &*shared.deps.store;
     if store.get(&key::desired(uid)).await?.is_none() {

@@ -20,9 +20,9 @@ pub struct ControllerDeps {
     pub env: Env,
     /// Records.
     pub store: Arc<dyn Store>,
-    /// How often the store was put back from a copy.
+    /// How often the store was restored from a copy.
     pub epoch: Epoch,
-    /// The host of the stamp that this is: machines are made on it, and the loops of its clusters run here.
+    /// This host of the stamp: machines are made on it, and the loops of its clusters run here.
     pub host: HostId,
     /// Seals the secrets in them.
     pub sealer: Arc<Sealer>,
@@ -34,7 +34,7 @@ pub struct ControllerDeps {
     pub connect: Arc<dyn Connect>,
     /// The configurations of Kubernetes: the service's, except in tests.
     pub recipes: Arc<dyn Recipes>,
-    /// Where agents find the service, e.g. `https://100.64.16.1:7443`.
+    /// The service's address for agents, e.g. `https://100.64.16.1:7443`.
     pub service_url: String,
     /// PEM of the CA that agents trust and enrol with.
     pub agent_ca: String,
@@ -47,7 +47,7 @@ pub struct ControllerDeps {
 pub struct Settings {
     /// The planner's policy.
     pub policy: Policy,
-    /// How much may be done at the same time; shared out fairly among subscriptions.
+    /// Limits of concurrent work; shared fairly among subscriptions.
     pub limits: Limits,
     /// The interval of a full check without a notification, give or take a tenth.
     pub resync: Duration,
@@ -57,9 +57,9 @@ pub struct Settings {
     pub control_plane_cpu_millis: u32,
     /// Memory limit of a control plane machine, MiB.
     pub control_plane_memory_mib: u64,
-    /// The longest that one effect on the fabric may take.
+    /// Time limit of an effect on the fabric.
     pub fabric_bound: Duration,
-    /// The longest that one effect on a cluster's API may take.
+    /// Time limit of an effect on a cluster's API.
     pub api_bound: Duration,
 }
 

@@ -185,7 +185,7 @@ impl<T> FairQueue<T> {
         Some(entry.item)
     }
 
-    /// A place is free again.
+    /// Returns a place.
     pub(crate) fn leave(&mut self, lane: Lane, tenant: &Arc<str>) {
         if let Some(queues) = self.tenants.get_mut(tenant) {
             queues[lane as usize].held -= 1;

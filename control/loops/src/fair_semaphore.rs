@@ -6,10 +6,11 @@ use tokio::sync::oneshot;
 
 use crate::fair_queue::{FairQueue, Flow, Lane};
 
-/// How much may be done at the same time on this host, for all clusters together.
+/// Limits of concurrent work on this host, for all clusters together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Clusters that are read, planned and committed. Enough of them make one commit of the store of many.
+    /// Clusters that are read, planned and committed. With enough of them, the store combines many commits
+    /// into one.
     pub passes: u32,
     /// Machines and networks that are made or removed.
     pub host: u32,
@@ -72,7 +73,7 @@ impl FairSemaphore {
         }
     }
 
-    /// How many wait in a lane.
+    /// The number of waiting entries in a lane.
     #[cfg(test)]
     pub(crate) fn waiting(&self, lane: Lane) -> usize {
         self.fair().waiting(lane)
@@ -95,7 +96,7 @@ struct Waiting<'a> {
     flow: &'a Flow,
     ticket: u64,
     told: oneshot::Receiver<()>,
-    /// Its place is a [`Permit`] now.
+    /// It has a place now, as a [`Permit`].
     seated: bool,
 }
 
@@ -114,7 +115,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A place that is held.
+/// A place in use.
 #[derive(Debug)]
 pub(crate) struct Permit {
     semaphore: Arc<FairSemaphore>,
@@ -153,7 +154,7 @@ mod tests {
         assert!(futures::poll!(&mut third).is_pending());
         assert_eq!(semaphore.waiting(Lane::Host), 2);
         drop(first);
-        // The second has its place by now but has not looked: giving up passes it on.
+        // The second has a place by now but has not noticed it: giving up passes it on.
         drop(second);
         let third = third.await;
         assert_eq!(semaphore.waiting(Lane::Host), 0);

@@ -13,7 +13,7 @@ use base_env::Clock;
 use control_planner::Gap;
 use jiff::Timestamp;
 
-/// Less is no gap: clocks are corrected all the time.
+/// Shorter differences are not gaps: clocks are corrected all the time.
 const SHORTEST: Duration = Duration::from_secs(5);
 /// The number of gaps that are remembered. Any work that began before all of them has ended.
 const REMEMBERED: usize = 64;

@@ -82,7 +82,7 @@ impl Unknown {
         self.add_balancers(network);
     }
 
-    /// A network that is in no record.
+    /// Adds a network without a record.
     pub(crate) fn add_network(&mut self, network: &NetworkSpec) {
         self.addresses.insert(network.uplink);
         self.add_balancers(network);
@@ -110,7 +110,7 @@ struct Inner {
     vnets: BTreeMap<String, BTreeMap<Ipv4Addr, String>>,
     /// By the uid of a cluster: its VNET's address in the stamp's network.
     uplinks: BTreeMap<String, Ipv4Addr>,
-    /// Security groups of tenants, and subnets that go by them.
+    /// Security groups of tenants, and the subnets that use them.
     security_groups: SecurityGroups,
     /// `None` before the first look.
     unknown: Option<Unknown>,
@@ -151,7 +151,7 @@ impl Index {
         }
     }
 
-    /// A machine of a cluster, and whether it is to go.
+    /// Adds a machine of a cluster; `leaving`: whether it is being deleted.
     pub(crate) fn add_machine(&self, id: &str, uid: &str, leaving: bool) {
         let mut inner = self.inner();
         inner.owners.insert(id.to_owned(), uid.to_owned());
@@ -162,7 +162,7 @@ impl Index {
         }
     }
 
-    /// Whether the machines of a cluster are off on purpose, or on their way out.
+    /// Sets whether the machines of a cluster are stopped on purpose, or being deleted.
     pub(crate) fn set_off(&self, uid: &str, off: bool) {
         let mut inner = self.inner();
         if !off {
@@ -183,12 +183,12 @@ impl Index {
         self.inner().owners.get(machine).cloned()
     }
 
-    /// The fabric was looked through: this is in no record.
+    /// Sets the items of the fabric that have no record.
     pub(crate) fn set_unknown(&self, unknown: Unknown) {
         self.inner().unknown = Some(unknown);
     }
 
-    /// Whether there are machines of a cluster that are in no record.
+    /// Whether a cluster has machines without a record.
     pub(crate) fn unknown_machines(&self, uid: &str) -> UnknownMachines {
         match &self.inner().unknown {
             None => UnknownMachines::NotLooked,
@@ -292,7 +292,7 @@ impl Index {
         neighbours
     }
 
-    /// There are these resources of `Microsoft.Network`, by their keys, and no others.
+    /// Sets all resources of `Microsoft.Network`, by their keys.
     pub(crate) fn set_networks(&self, networks: impl IntoIterator<Item = (String, NetworkRecord)>) {
         let mut groups = SecurityGroups::default();
         for (key, record) in networks {
@@ -311,7 +311,7 @@ impl Index {
         self.inner().security_groups.remove(key)
     }
 
-    /// The rules of the subnets of a tenant's VNET that go by a security group.
+    /// The rules of the subnets of a tenant's VNET with a security group.
     pub(crate) fn guards(&self, vnet: &str) -> Guards {
         self.inner().security_groups.of(vnet)
     }
@@ -344,7 +344,7 @@ impl Inner {
         }
     }
 
-    /// The clusters in the tenant's VNET that a lease is of.
+    /// The clusters in the tenant's VNET of a lease.
     fn in_vnet_of(&self, key: &str) -> BTreeSet<String> {
         let vnet = place_of(key).and_then(|(pool, _)| self.vnets.get(pool));
         vnet.into_iter().flat_map(|vnet| vnet.values().cloned()).collect()

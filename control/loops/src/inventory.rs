@@ -57,7 +57,7 @@ impl InventoryCache {
         Mark(self.marks.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// A listing that was begun after `since`.
+    /// A listing that began after `since`.
     pub(crate) async fn listed_after(&self, since: Mark) -> Result<Arc<Inventory>, FabricError> {
         let mut last = self.last.lock().await;
         if let Some(last) = &*last {

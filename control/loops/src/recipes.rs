@@ -36,7 +36,7 @@ impl RecipeError {
     }
 }
 
-/// A cluster and where it is.
+/// A cluster with its addresses.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// The desired state.
@@ -56,7 +56,7 @@ impl Site {
     }
 }
 
-/// The identity of a cluster's VNET, and the other way round: a network's id is its cluster's uid.
+/// The id of a cluster's VNET. A network's id is its cluster's uid.
 pub fn network_id(uid: &str) -> NetworkId {
     NetworkId::from(uid)
 }
@@ -64,17 +64,17 @@ pub fn network_id(uid: &str) -> NetworkId {
 /// The objects of credentials in a cluster.
 #[derive(Debug, Clone)]
 pub struct CredentialObjects {
-    /// Where they are found, among others.
+    /// The objects to be searched for them.
     pub of: Watch,
-    /// Which of those are credentials', by their names.
+    /// Which of those belong to credentials, by their names.
     pub own: IsOwn,
-    /// Those of credentials that work.
+    /// Objects of valid credentials.
     pub granted: Vec<Value>,
-    /// Names of those of credentials that are not to work any more.
+    /// Names of objects of revoked credentials.
     pub withdrawn: Vec<String>,
 }
 
-/// Computes, without side effects. Certificates inside are fresh each time.
+/// Computes, without side effects. Certificates in the results are new each time.
 pub trait Recipes: Send + Sync + 'static {
     /// A cluster's CAs and keys, in a form that only the recipes read. `source`: those of the cluster whose
     /// state it starts from.
@@ -96,7 +96,7 @@ pub trait Recipes: Send + Sync + 'static {
     fn nics(&self, site: &Site, machine: &MachineRecord) -> Result<Vec<NicSpec>, RecipeError>;
     /// The desired node object of a machine; `None` for a machine that is no node of a pool of the cluster.
     fn wish(&self, cluster: &ClusterRecord, machine: &MachineRecord) -> Option<NodeWish>;
-    /// How to reach the cluster as its administrator.
+    /// The administrator's access to the cluster.
     fn endpoint(&self, pki: &Secret, vip: Ipv4Addr, now: Timestamp) -> Result<Endpoint, RecipeError>;
     /// Objects in the cluster that the add-ons' objects depend on.
     fn addons_read(&self) -> Vec<ObjectRef>;
@@ -106,6 +106,6 @@ pub trait Recipes: Send + Sync + 'static {
     fn credentials(&self, wish: &CredentialsWish) -> CredentialObjects;
     /// The objects that a command needs to run in a cluster.
     fn command(&self, id: &str, input: &CommandInput) -> Vec<Value>;
-    /// The add-ons that do not work, by the same `read`.
+    /// The failing add-ons, by the same `read`.
     fn addon_ailments(&self, cluster: &ClusterRecord, read: &[Value]) -> Vec<AddonAilment>;
 }

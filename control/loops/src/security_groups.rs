@@ -11,16 +11,16 @@ use cluster_security::{Rule, nothing_passes};
 use control_records::network::{self, NetworkRecord};
 use ipnet::Ipv4Net;
 
-/// The rules of subnets that go by a security group, by their ranges.
+/// The rules of subnets with a security group, by their ranges.
 pub(crate) type Guards = BTreeMap<Ipv4Net, Arc<[Rule]>>;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Vnet {
     /// Of its record.
     key: String,
-    /// The keys of the groups that its subnets go by.
+    /// The keys of its subnets' groups.
     groups: BTreeMap<Ipv4Net, String>,
-    /// Uids of clusters that are in it, or were.
+    /// Uids of clusters that are or were in it.
     clusters: BTreeSet<String>,
 }
 
@@ -43,7 +43,7 @@ impl SecurityGroups {
                 nothing_passes()
             });
             let known = self.rules.insert(key.to_owned(), rules.as_slice().into());
-            // It is written anew with each subnet that begins to go by it.
+            // It is written anew for each subnet that begins to use it.
             if known.is_some_and(|known| *known == *rules) {
                 return BTreeSet::new();
             }

@@ -14,7 +14,8 @@ use jiff::Timestamp;
 
 use crate::index::Index;
 
-/// A count is good for so long. Far less than any patience: a machine that is silent when a repair is due has been silent for longer.
+/// Validity of a count. Much shorter than any patience: a machine that is silent when a repair is due has
+/// been silent for longer.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// See the module.

@@ -25,7 +25,7 @@ use crate::{inventory::Mark, recipes::Secret};
 /// See the module.
 pub(crate) struct LoopState {
     pub(crate) uid: String,
-    /// The right to write for the cluster, once read and as long as no transaction has found it to be another host's.
+    /// The permission to write for the cluster, once read, until a transaction finds it to be another host's.
     pub(crate) fence: Option<Fence>,
     pub(crate) presence: BTreeMap<String, Presence>,
     pub(crate) inventory_stale: bool,
@@ -35,7 +35,7 @@ pub(crate) struct LoopState {
     /// Machines that were changed since the running look at the fabric began: its result for them may be
     /// outdated.
     touched: BTreeSet<String>,
-    /// The cluster's volumes that there are in the fabric; `None` before the first look.
+    /// The cluster's volumes in the fabric; `None` before the first look.
     volumes: Option<BTreeMap<String, VolumeThere>>,
     /// Volumes with a failed effect: their known state may be wrong.
     doubted_volumes: BTreeSet<String>,
@@ -46,12 +46,12 @@ pub(crate) struct LoopState {
     pub(crate) drains: BTreeMap<String, Drain>,
     pub(crate) health: Health,
     pub(crate) api: ApiSeen,
-    /// When commands that run are to be looked at again.
+    /// When running commands are to be checked again.
     pub(crate) commands: BTreeMap<String, Timestamp>,
     pub(crate) held: BTreeMap<Subject, Held>,
     /// The cluster's CAs and keys, once read; only while the loop runs.
     pub(crate) pki: Arc<OnceCell<Secret>>,
-    /// The generation of the keys that `pki` and `handle` go by.
+    /// The generation of the keys of `pki` and `handle`.
     pki_generation: Option<u64>,
     pub(crate) handle: Option<Handle>,
     /// The last report of the control plane's agent about its API server.
@@ -62,7 +62,7 @@ pub(crate) struct LoopState {
 pub(crate) struct Handle {
     pub(crate) api: Arc<dyn ClusterApi>,
     pub(crate) changes: Arc<dyn Changes>,
-    /// The count of changes that is dealt with.
+    /// The count of changes that were processed.
     pub(crate) seen: u64,
     pub(crate) made_at: Timestamp,
     /// It will report no more changes. A resync makes another one.
@@ -70,7 +70,7 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Waits for the next change; whether more will be noticed.
+    /// Waits for the next change; gives whether more will be noticed.
     pub(crate) async fn changed(&mut self) -> bool {
         match self.changes.after(self.seen).await {
             Some(count) => {
@@ -127,13 +127,13 @@ impl LoopState {
         self.handle = self.handle.take().filter(|handle| !handle.deaf);
     }
 
-    /// The fabric has to be looked at as it is now: a machine may be gone.
+    /// The fabric has to be listed anew: a machine may be gone.
     pub(crate) fn doubt_machines(&mut self) {
         self.inventory_stale = true;
         self.since = None;
     }
 
-    /// A machine was written down just now: the fabric cannot have it.
+    /// A machine was recorded just now: it cannot be in the fabric yet.
     pub(crate) fn recorded(&mut self, machine: &str) {
         self.presence.insert(machine.to_owned(), Presence::Absent);
         self.configs.insert(machine.to_owned(), ConfigSeen::Absent);
@@ -148,7 +148,7 @@ impl LoopState {
         self.api.set.remove(machine);
     }
 
-    /// Lets go of keys of another generation, and of the connection that was made with them.
+    /// Drops keys of another generation, and the connection that was made with them.
     pub(crate) fn keys_are(&mut self, generation: Option<u64>) {
         if self.pki_generation != generation {
             self.pki_generation = generation;
@@ -299,14 +299,14 @@ impl LoopState {
     pub(crate) fn wiped(&mut self, machine: String, at: Timestamp) {
         self.health.started_anew(&machine, at, None);
         self.drains.remove(&machine);
-        // The hub has forgotten it too: published again when it is read again.
+        // The hub has dropped it too: published again when it is read again.
         self.configs.insert(machine.clone(), ConfigSeen::Unknown);
         self.presence.insert(machine, Presence::Absent);
     }
 
-    /// A machine was stopped in order; or there was none.
+    /// A machine was stopped; or there was none.
     pub(crate) fn stopped(&mut self, machine: String, there: bool) {
-        // The hub has forgotten it: published again when it is read again.
+        // The hub has dropped it: published again when it is read again.
         self.configs.insert(machine.clone(), ConfigSeen::Unknown);
         let presence = if there {
             Presence::Stopped
@@ -326,7 +326,7 @@ impl LoopState {
         };
     }
 
-    /// The API server answered a look that began at `at`.
+    /// The API server responded to a look that began at `at`.
     pub(crate) fn api_answered(&mut self, change: u64, at: Timestamp, nodes: Vec<NodeSeen>) {
         let ready = |nodes: &[NodeSeen]| -> BTreeSet<String> {
             nodes
@@ -341,7 +341,7 @@ impl LoopState {
         }
         let lost = |before: &NodeSeen| !nodes.iter().any(|node| node.name == before.name);
         if self.api.nodes.iter().any(lost) {
-            // An object that comes back comes back bare.
+            // A node object that is made anew lacks the earlier settings.
             self.api.set.clear();
         }
         self.api.reach = Reach::Ready;

@@ -247,7 +247,7 @@ async fn tell_unknown(
     Ok(())
 }
 
-/// A call that hangs must not be the end of all sweeping.
+/// A call that hangs must not end all sweeping.
 async fn bounded(
     shared: &Shared,
     call: impl Future<Output = Result<(), FabricError>>,
@@ -257,7 +257,7 @@ async fn bounded(
     ended.unwrap_or_else(|elapsed| Err(FabricError::failed("remove it", elapsed)))
 }
 
-/// Operations that ended long ago go, an owner at a time.
+/// Removes operations that ended long ago, an owner at a time.
 async fn operations(shared: &Shared) -> Result<(), SweepError> {
     let store = &*shared.deps.store;
     let now = shared.deps.env.clock.now();
@@ -280,7 +280,7 @@ async fn operations(shared: &Shared) -> Result<(), SweepError> {
     Ok(())
 }
 
-/// The little of an operation's record that matters here.
+/// The needed members of an operation's record.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Ended {

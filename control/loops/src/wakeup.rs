@@ -1,4 +1,4 @@
-//! How the controller wakes a loop.
+//! Wake-ups of loops by the controller.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -38,7 +38,7 @@ impl Wakeup {
     }
 
     fn resync(&self) -> MutexGuard<'_, Option<Resync>> {
-        // One assignment cannot be cut short.
+        // A single assignment cannot be interrupted by a panic.
         self.resync.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,5 @@
-//! The controller contains its own faults: a loop that panics is started again, and a watch that falls behind costs no work
-//! that is under way.
+//! The controller contains its own faults: a loop that panics is restarted, and a watch that falls behind
+//! does not interrupt running work.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -259,7 +259,7 @@ async fn a_loop_that_panics_is_started_again_counted_and_told() {
         .iter()
         .filter(|(_, event)| event.event.message.contains("fault of the service"))
         .collect();
-    // The first and the second in a row; the third not, so that a lasting fault does not fill the history.
+    // The first and the second in a row; not the third, so that a lasting fault does not fill the history.
     assert_eq!(told.len(), 2, "{told:?}");
 }
 
@@ -324,7 +324,7 @@ impl HeldMachines {
         machines
     }
 
-    /// A cluster is created, and its two machines are being made until they are released.
+    /// A cluster is created; making its two machines blocks until they are released.
     async fn two(stand: &Stand) -> Arc<Self> {
         let machines = Self::of(stand);
         stand.create().await;
@@ -384,7 +384,7 @@ async fn an_operation_does_not_run_out_of_time_while_the_host_is_suspended() {
         machines.held.load(Ordering::SeqCst) == 2
     })
     .await;
-    // The lid is closed for a night.
+    // The host is suspended for a night.
     *stand.suspended.lock().unwrap() = Duration::from_secs(8 * 60 * 60);
     machines.released.add_permits(2);
     until(&stand.env, "the cluster is made", || async {

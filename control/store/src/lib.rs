@@ -113,7 +113,7 @@ pub struct Change {
 /// dropping it ends the watch.
 pub type Changes = BoxStream<'static, Result<Change, StoreError>>;
 
-/// Why the store could not.
+/// The reason of a failed call of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A condition of the transaction did not hold: read again and decide again.
@@ -122,7 +122,7 @@ pub enum StoreError {
         /// Which key.
         key: String,
     },
-    /// A transaction has more than [`LARGEST_TXN`] conditions or effects: a fault of its author.
+    /// A transaction has more than [`LARGEST_TXN`] conditions or effects: a bug.
     #[error(
         "a transaction of {conditions} conditions and {effects} effects is too large, at most {LARGEST_TXN} of each are taken"
     )]

@@ -7,7 +7,7 @@ use crate::writer::DirectoryError;
 
 /// Credentials of a principal or application.
 pub const MOST_CREDENTIALS: usize = 50;
-/// Federated ones among them.
+/// The most federated credentials.
 const MOST_FEDERATED: usize = 20;
 const MOST_AUDIENCES: usize = 5;
 const MAX_TEXT: usize = 600;

@@ -27,7 +27,7 @@ pub enum Route {
 /// Where in a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum At {
-    /// All of it.
+    /// The whole collection.
     All,
     /// One, by its id or another name.
     One(Name),
@@ -35,7 +35,7 @@ pub enum At {
     Of(Name, String, Vec<String>),
 }
 
-/// How one is called.
+/// A name of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
     /// By an id, or a user principal name.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service::store_copies::StoreStatus;
 
-/// A stamp as its service sees it.
+/// A stamp, as its service reports it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StampStatus {
@@ -96,13 +96,13 @@ pub(crate) struct ClusterStatus {
     pub(crate) milestones: BTreeMap<String, Timestamp>,
 }
 
-/// How far the continuous backup is.
+/// The progress of the continuous backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct BackupLag {
     /// Age of the oldest change that the service does not have.
     pub(crate) behind_seconds: u64,
-    /// Why it does not get on.
+    /// The reason of a lack of progress.
     pub(crate) problem: Option<String>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct MachineStatus {
     /// `running`, `stopped`, `partial` or `absent`.
     pub(crate) power: String,
     pub(crate) deleting: bool,
-    /// Earlier disks of it, with a database, that are kept: their names, the oldest first.
+    /// Earlier disks of it, with a database, that are kept: their names, oldest first.
     #[serde(default)]
     pub(crate) kept_disks: Vec<String>,
     /// Whether its agent reported since the service started.

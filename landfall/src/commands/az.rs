@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: &args::Az) -> Result<()> {
     let known = az(&["cloud", "list", "--query", "[].name", "--output", "tsv"])?;
     let url = settings.arm_url();
     if known.lines().any(|line| line.trim() == cloud) {
-        // Address and shape may have changed; `update` reads the metadata again only with this.
+        // Address and shape may have changed; only this makes `update` read the metadata again.
         az(&[
             "cloud",
             "update",

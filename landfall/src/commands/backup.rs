@@ -19,7 +19,7 @@ use crate::{
 
 /// How long a restore is waited for: longer than its own time limit, so that its own error is shown.
 const BOUND: Duration = OPERATION_BOUND.saturating_add(Duration::from_secs(60));
-/// Rows of a preview that people read.
+/// The most rows of a preview in the output.
 const ROWS: usize = 20;
 
 /// A cluster, and the client for requests about it.
@@ -29,7 +29,7 @@ struct Asked<'a> {
     /// ` GROUP/NAME` for hints.
     label: String,
     path: String,
-    /// Which of the clusters of that name.
+    /// Identifies one of several clusters of that name.
     body: Value,
 }
 
@@ -275,7 +275,7 @@ impl Asked<'_> {
         })
     }
 
-    /// A new cluster with the state of then.
+    /// Restores as a new cluster.
     async fn anew(&self, args: &args::BackupRestore, new: &str) -> Result<()> {
         let (printer, flag) = (&self.context.printer, self.context.name_flag());
         let at = self.moment(&args.at)?;

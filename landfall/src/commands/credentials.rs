@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context, command: &args::Credentials) -> Resul
     }
 }
 
-/// The credentials of these clusters, in the order in which they were handed out.
+/// The credentials of these clusters, in the order of their issue.
 async fn read(arm: &ArmClient, clusters: &[&ClusterStatus]) -> Result<Vec<Value>> {
     let mut all = Vec::new();
     for cluster in clusters {
@@ -72,7 +72,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("-")
 }
 
-/// Where the credentials of these ids are.
+/// The paths of the credentials with these ids.
 fn found<'a>(all: &'a [Value], ids: &[String], flag: &str) -> Result<Vec<&'a str>> {
     let each = ids.iter().map(|id| {
         let one = all.iter().find(|one| text(one, "name").eq_ignore_ascii_case(id));

@@ -13,7 +13,7 @@ use crate::{
     stamp::Settings,
 };
 
-/// Between two looks when following.
+/// Interval of polls when following.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(context: &Context, args: &args::Events) -> Result<()> {

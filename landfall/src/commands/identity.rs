@@ -35,7 +35,7 @@ pub(crate) async fn run(context: &Context, command: &args::Identity) -> Result<(
         args::Identity::Secret(command) => session.secret(command).await,
         args::Identity::Certificate(command) => session.certificate(command).await,
         args::Identity::Federated(command) => session.federated(command).await,
-        // Not of the directory: it was done above.
+        // Not a command of the directory: it was handled above.
         args::Identity::RotateKeys(_) => Ok(()),
     }
 }
@@ -109,7 +109,7 @@ fn is_guid(text: &str) -> bool {
         })
 }
 
-/// An object as it is found in a path.
+/// An object's path.
 fn path(kind: Kind, object: &Value) -> String {
     format!("{}/{}", kind.collection(), text(object, "id"))
 }
@@ -122,7 +122,7 @@ async fn confirmed(context: &Context, yes: bool, what: &str) -> Result<()> {
 }
 
 impl Session<'_> {
-    /// The object of a name, if there is one; an error where more than one is called so.
+    /// The object with a name, if there is one; an error if there are several.
     async fn look(&self, kind: Kind, name: &str) -> Result<Option<Value>> {
         let quoted = name.replace('\'', "''");
         if is_guid(name)
@@ -153,7 +153,7 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// The object of a name.
+    /// The object with a name.
     async fn find(&self, kind: Kind, name: &str) -> Result<Value> {
         if let Some(found) = self.look(kind, name).await? {
             return Ok(found);

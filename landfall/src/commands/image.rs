@@ -94,7 +94,7 @@ async fn build(context: &Context, args: &args::ImageBuild) -> Result<()> {
     Ok(())
 }
 
-/// Without `--source` any image will do; with it, only one from there.
+/// Without `--source` any image is accepted; with it, only one from there.
 fn wanted(args: &args::ImageBuild) -> Result<images::Wanted> {
     Ok(match args.source {
         None if args.from.is_none() => images::Wanted::Any,

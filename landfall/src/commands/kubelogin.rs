@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Context;
 use crate::{host, stamp::Settings};
 
-/// The version that is tried with this release.
+/// The version that is tested with this release.
 const VERSION: &str = "v0.2.20";
 
 pub(crate) fn run(context: &Context) -> Result<()> {

@@ -1,6 +1,7 @@
-//! `landfall store`: the store's copies, and the way back to one.
+//! `landfall store`: copies of the store, and restoring one.
 //!
-//! Always true: the store's file is touched only while this process holds the stamp's lock, so no service has it open.
+//! Always true: the store's file is touched only while this process holds the stamp's lock, so no service has
+//! it open.
 
 use std::{path::Path, sync::Arc};
 
@@ -288,7 +289,7 @@ fn moment(text: &str) -> Result<Timestamp> {
     })
 }
 
-/// The copy that a file is, by its path.
+/// The copy in a file, by its path.
 fn named(file: &Path) -> Result<Kept> {
     let text = |path: Option<&Path>| {
         let name = path.and_then(Path::file_name).and_then(|name| name.to_str());

@@ -34,7 +34,7 @@ const GROUP: &str = "landfall";
 const CLUSTER: &str = "landfall";
 const POOL: &str = "nodepool1";
 
-/// How long the first cluster may take: seconds usually, but a busy host pulls, starts and syncs slowly.
+/// Time limit of the first cluster: seconds usually, but a busy host pulls, starts and syncs slowly.
 const CLUSTER_BOUND: Duration = Duration::from_secs(15 * 60);
 /// Interval at which the service is polled while machines start; there is no event to wait for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context, args: &args::Up) -> Result<()> {
     network(context, args).await?;
     image(context, &version).await?;
     let settings = service(context, args).await?;
-    // Once more: now forwarding is on, and the links are the stamp's own.
+    // Checked again: now forwarding is enabled, and the links are the stamp's own.
     network(context, args).await?;
     let arm = ArmClient::login(&context.places, &settings, &context.env).await?;
     group(context, &arm).await?;
@@ -79,7 +79,7 @@ async fn host(context: &Context, args: &args::Up, version: &str) -> Result<()> {
     let build = images::build_disk(&context.places, version)?;
     let state = context.places.state.clone();
     let cache = images::cache_dir(&context.places)?;
-    // A stamp's own service may have the port; another program may not.
+    // The stamp's own service may use the port; another program may not.
     let listen = (!running || wanted != kept).then_some(wanted);
     let env = context.env.clone();
     let examine = move || {
@@ -422,7 +422,7 @@ async fn tell(context: &Context, step: &Step) {
     }
 }
 
-/// Keeps the administrator's kubeconfig beside the stamp.
+/// Stores the administrator's kubeconfig beside the stamp.
 async fn credentials(context: &Context, arm: &ArmClient) -> Result<PathBuf> {
     let admin = AdminClient::new(&context.places)?;
     let status = admin.status().await?;

@@ -10,9 +10,9 @@ pub(crate) enum Verdict {
     Ok,
     /// Works, with a warning.
     Warning,
-    /// A program that it needs is not installed.
+    /// A program that the check needs is not installed.
     NotTried,
-    /// Landfall cannot run like this.
+    /// Landfall cannot run in this state.
     Failed,
 }
 
@@ -21,7 +21,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Check {
     /// The subject.
     pub(crate) name: &'static str,
-    /// How it ended.
+    /// The result.
     pub(crate) verdict: Verdict,
     /// The finding.
     pub(crate) found: String,
@@ -55,7 +55,7 @@ impl Check {
             next: None,
         }
     }
-    /// Whether a program was missing for it.
+    /// Whether a program for the check was missing.
     pub(crate) fn is_not_tried(&self) -> bool {
         self.verdict == Verdict::NotTried
     }

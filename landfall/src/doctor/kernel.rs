@@ -79,7 +79,7 @@ const FEATURES: &[Feature] = &[
     },
 ];
 
-/// Features that can be tried now, and the programs that the others lack.
+/// Features that can be tested now, and the missing programs of the others.
 struct Plan<'f> {
     tried: Vec<&'f Feature>,
     untried: usize,

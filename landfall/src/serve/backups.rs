@@ -1,4 +1,4 @@
-//! Where the clusters' backups are kept: the places that a stamp's settings name.
+//! The places of the clusters' backups, from a stamp's settings.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ use crate::{
     stamp::{BACKUPS_KEY, Places, Settings},
 };
 
-/// Where an object store's CAs are looked for.
+/// The system's CA certificates, for object stores.
 const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where backups go.
@@ -72,7 +72,7 @@ pub(crate) fn told(places: &Places, settings: &Settings) -> Vec<String> {
         .collect()
 }
 
-/// The archive that a file lies in: `DIRECTORY/store-ID/NAME.copy`, with the folder's key beside it.
+/// The archive of a copy's file: `DIRECTORY/store-ID/NAME.copy`, with the folder's key beside it.
 pub(crate) fn archive_around(file: &Path, sealer: &Arc<Sealer>) -> Result<Arc<Archive>> {
     let root = file
         .parent()

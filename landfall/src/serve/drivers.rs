@@ -32,7 +32,7 @@ use crate::{
     stamp::{self, Places, Settings},
 };
 
-/// Where agents dial, at the stamp's gateway address.
+/// The port for agents, at the stamp's gateway address.
 const AGENT_PORT: u16 = 7443;
 
 /// The fabric of a stamp, for removing it: builds no images.
@@ -76,7 +76,7 @@ pub(super) struct Drivers {
 }
 
 impl Drivers {
-    /// Makes the stamp's network be there and listens for agents in it.
+    /// Makes sure that the stamp's network exists and listens for agents in it.
     pub(super) async fn start(
         context: &Context,
         settings: &Settings,
@@ -132,7 +132,7 @@ impl Drivers {
         }
     }
 
-    /// Machines hand their backups over from now on.
+    /// Accepts backups of machines from now on.
     pub(super) fn keep_backups(&self, archive: &Arc<Archive>, store: &Arc<dyn Store>) {
         self.hub.keep_backups(BackupReceiver {
             archive: Arc::clone(archive),
@@ -140,7 +140,7 @@ impl Drivers {
         });
     }
 
-    /// Where machines and pods get tokens.
+    /// The address of the token service for machines and pods.
     pub(super) fn authority(&self, identity: &IdentityConfig) -> TokenAuthority {
         TokenAuthority {
             url: self.agents_url.clone(),

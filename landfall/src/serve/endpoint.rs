@@ -26,16 +26,16 @@ use zeroize::Zeroizing;
 use super::first::read;
 use crate::stamp::{self, LOCATION, Places, Settings};
 
-/// A certificate is made anew this long after it was made; it is good for 397 days.
+/// Age at which a certificate is renewed; it is valid for 397 days.
 const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(300 * 24);
-/// A CA that is good for less than this gets a successor.
+/// A CA with less than this validity left gets a successor.
 const CA_RESERVE: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
-/// How often it is looked whether a certificate is due.
+/// Interval of the check whether a certificate is due.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 /// The name under which the CA's key is sealed.
 const CA_KEY: &str = "endpoint-ca-key";
 
-/// The file of secrets that it is kept in.
+/// The file of secrets that has it.
 const KEPT: &str = "endpoint.json";
 
 /// The endpoint's certificate and the names and addresses that it is for.

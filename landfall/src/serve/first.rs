@@ -38,7 +38,7 @@ pub(super) async fn signing_keys(
     let keys = SigningKeys::open(env, Arc::clone(store), Arc::clone(sealer), earlier)
         .await
         .context("cannot open the keys that sign tokens")?;
-    // Only now: until here a crash leaves it where it was.
+    // Only now: a crash before this leaves it in its old place.
     if is_in_a_file {
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     }

@@ -28,9 +28,9 @@ use serde_json::Value;
 
 use crate::stamp::Settings;
 
-/// How long a document may take.
+/// Time limit of a document.
 const BOUND: Duration = Duration::from_secs(5);
-/// The largest one.
+/// The largest document.
 const MAX_BYTES: usize = 256 * 1024;
 
 /// A source for other issuers, if the stamp has access to outside networks at all.

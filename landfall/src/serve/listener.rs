@@ -1,4 +1,4 @@
-//! A listening socket that may be served anew.
+//! A listening socket that can be served again.
 
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Where the service's log goes.
+//! The destination of the service's log.
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
-//! `landfall serve`: the process around the service: its lock, its log, its files and sockets, its drivers, its end.
+//! `landfall serve`: the process of the service: its lock, its log, its files and sockets, its drivers, its
+//! shutdown.
 //!
-//! Always true: one service a stamp (it holds the lock); it may be killed at any point; machines go on without it and are
-//! found again when it starts.
+//! Always true: one service per stamp (it holds the lock); it may be killed at any point; machines keep
+//! running and are found again when it starts.
 
 pub(crate) mod backups;
 mod drivers;
@@ -65,7 +66,8 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     let _held = background::hold(&context.places)?;
     settings.note_running(&context.places)?;
     if args.background {
-        // Away from the terminal that started us: its end is not ours. Fails only for a group's leader, which is away already.
+        // A separate session, so that the end of the terminal does not end this process. Fails only for a
+        // group leader, which has its own already.
         let _ = nix::unistd::setsid();
     }
     logging::start(
@@ -83,7 +85,7 @@ pub(crate) fn run(context: Context, args: &args::Serve) -> Result<()> {
     if let Err(error) = &outcome {
         tracing::error!(error = format!("{error:#}"), "the service ends");
     }
-    // Blocking work (a build in the background) is not waited for: it can be done again.
+    // Blocking work (a build in the background) is not waited for: it can be repeated.
     runtime.shutdown_background();
     outcome
 }

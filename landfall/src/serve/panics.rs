@@ -33,7 +33,7 @@ fn said<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
     }
 }
 
-/// How many there were since the service started.
+/// The number of panics since the service started.
 pub(crate) fn counted() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }

@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result};
 use base_env::Env;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// So much the store may grow on a full disk: the records of hundreds of machines.
+/// Space for the store to grow on a full disk: the records of hundreds of machines.
 const RESERVE: i64 = 64 << 20;
-/// How often it is filled up: the store grows into it, and gives it back when it becomes smaller.
+/// Interval of restoring the reserve: the store grows into it.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Keeps the reserve for ever.

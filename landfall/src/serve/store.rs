@@ -10,7 +10,7 @@ use storage_redb::RedbStore;
 
 use crate::{commands::Context, problem::Problem};
 
-/// The stamp's store. A new one is made where there never was one.
+/// The stamp's store. A new one is made if there never was one.
 pub(super) async fn open(context: &Context, copies: &Copies) -> Result<RedbStore> {
     let (path, flag) = (context.places.store(), context.name_flag());
     if !path.exists() && has_copies(copies).await? {
@@ -38,7 +38,8 @@ pub(super) async fn open(context: &Context, copies: &Copies) -> Result<RedbStore
     }
 }
 
-/// Whether there is a copy that this stamp's key opens. One of a stamp of the same name that was deleted is none.
+/// Whether there is a copy that this stamp's key decrypts. A copy of a deleted stamp of the same name does
+/// not count.
 async fn has_copies(copies: &Copies) -> Result<bool> {
     let copies = copies.clone();
     let looked = tokio::task::spawn_blocking(move || {

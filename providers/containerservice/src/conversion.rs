@@ -10,7 +10,7 @@
 use arm_kernel::schema::{Clean, Node, Problems, clean, keep, prune};
 use serde_json::{Map, Value, json};
 
-/// A value that was called otherwise up to an api-version.
+/// A value that was renamed after an api-version.
 struct Renamed {
     pointer: &'static str,
     last: &'static str,

@@ -37,7 +37,7 @@ pub struct Stamp {
     pub location: String,
     /// The limits of clusters.
     pub limits: Limits,
-    /// Whether the outside can be reached from VNETs at all.
+    /// Whether VNETs have outbound access at all.
     pub outbound: bool,
     /// Ranges of the stamp that VNETs must not overlap, each with its use.
     pub reserved: Vec<(Ipv4Net, String)>,

@@ -1,4 +1,4 @@
-//! Clusters with their machines, as the groups of their nodes see them.
+//! Clusters with their machines, for their node resource groups.
 
 use arm_ids::resource_id;
 use arm_kernel::store_error;
@@ -136,14 +136,14 @@ impl Place {
         tags
     }
 
-    /// Whether its machines are off on purpose.
+    /// Whether its machines are stopped on purpose.
     pub(crate) fn is_off(&self) -> bool {
         self.cluster.spec().stopped
     }
 }
 
 impl<'a> Set<'a> {
-    /// Its instances, in the order of their numbers. Those of an earlier pool of the same name are not.
+    /// Its instances, in the order of their numbers. Those of an earlier pool of the same name are excluded.
     pub(crate) fn instances(&self) -> Vec<Instance<'a>> {
         let place = self.place;
         let mut found: Vec<Instance<'a>> = place

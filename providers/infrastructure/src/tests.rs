@@ -109,7 +109,7 @@ impl Asked {
             reason: "its agent says nothing".to_owned(),
             ..Healing::default()
         };
-        // Of a pool of that name that is gone.
+        // Of a deleted pool with that name.
         let mut before = node("m3", &cluster, 0, 7);
         if let Some(Assignment {
             role: Role::Node { incarnation, .. },
@@ -276,7 +276,7 @@ async fn pools_are_scale_sets_and_nodes_their_instances() {
     );
     assert_eq!(set["tags"]["aks-managed-poolName"], "np1");
 
-    // The one of an earlier pool of that name is not shown.
+    // The node of an earlier pool of that name is not shown.
     let instances = asked
         .get(&format!("{at}/virtualMachines?$expand=instanceView"))
         .await;
@@ -530,7 +530,7 @@ async fn sizes_and_usages_are_those_that_are_gone_by() {
         .get("providers/Microsoft.Compute/skus?$filter=location eq 'mars'")
         .await;
     assert_eq!(elsewhere["value"], json!([]));
-    // No sums are kept yet: they are counted.
+    // Without stored sums, they are counted.
     assert!(asked.store.get(key::USAGE).await.unwrap().is_none());
     let usages = asked.get(&format!("{locations}/local/usages")).await;
     let of = |usages: &Value, name: &str| -> (u64, u64) {

@@ -15,9 +15,9 @@ pub(crate) async fn of(stamp: &Stamp, subscription: &str) -> Result<Amounts, Arm
     Ok(usage.record.of(subscription))
 }
 
-/// A limit as clients read it: a number, whether there is one or not.
+/// A limit in the form for clients: a number in any case.
 fn limit(limit: Option<u64>) -> u64 {
-    // The largest that every client can hold.
+    // The largest value that every client can hold.
     limit.unwrap_or(i32::MAX as u64).min(i32::MAX as u64)
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn compute(amounts: &Amounts, limits: &Limits) -> Value {
 
 /// `Microsoft.Network/locations/{l}/usages`.
 pub(crate) fn network(amounts: &Amounts, stamp: &Stamp, subscription: &str) -> Value {
-    // A cluster has one address of those of the stamp, so that it can have no more than there are.
+    // A cluster needs one address of the stamp, so their number is a limit as well.
     let addresses = stamp
         .limits
         .clusters

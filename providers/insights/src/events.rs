@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Insights;
 
-/// Fields that events are chosen by, in lower case. Each is compared without case.
+/// The fields of filters, in lower case. All are compared without case.
 const FIELDS: [&str; 7] = [
     "resourcegroupname",
     "resourceid",
@@ -48,7 +48,7 @@ impl Insights {
             .await
     }
 
-    /// Events with the places that they have in the list.
+    /// Events with their sort keys.
     async fn list(
         &self,
         subscription: Option<&str>,
@@ -127,7 +127,7 @@ impl Wanted {
     }
 }
 
-/// A time of a filter; without a zone it is one of UTC, as the Azure CLI writes it.
+/// A time in a filter; without a zone it is UTC, as the Azure CLI writes it.
 fn time(text: &str) -> Result<Timestamp, ArmError> {
     let zoned = text.parse::<Timestamp>().ok();
     let plain = || {
@@ -143,7 +143,7 @@ fn time(text: &str) -> Result<Timestamp, ArmError> {
     })
 }
 
-/// A line of the log as an event.
+/// An entry of the log as an event.
 struct Event<'a> {
     record: &'a ActivityRecord,
     id: &'a str,
@@ -362,7 +362,7 @@ mod tests {
             document["httpRequest"],
             json!({ "clientIpAddress": "127.0.0.1", "method": "PATCH" })
         );
-        // A record from before the method was kept.
+        // A record made before the method was stored.
         let before = |action: &str| {
             let record = ActivityRecord {
                 method: None,

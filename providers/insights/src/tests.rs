@@ -201,7 +201,7 @@ async fn what_metrics_server_says_of_nodes_is_what_az_shows() {
         };
         [of(0), of(1)]
     };
-    // As everywhere but in a simulation, no minute begins just now.
+    // As outside simulations, the time is not at the beginning of a minute.
     env.clock.sleep(Duration::from_secs(25)).await;
     let none = values().await;
     let nothing: [Vec<f64>; 2] = Default::default();

@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields that several problems are of.
+    /// The fields of several problems.
     fn targets(error: &ArmError) -> Vec<&str> {
         let many = error.details.iter().filter_map(|detail| detail.target.as_deref());
         let mut all: Vec<&str> = many.collect();

@@ -17,7 +17,7 @@ use crate::{API_VERSIONS, ManagedIdentity, ManagedIdentityConfig, NAMESPACE, bod
 
 /// Identities of a subscription.
 const MOST_IDENTITIES: usize = 1000;
-/// Effects that may go with an identity beside its own: memberships, role assignments at it.
+/// The most further effects of deleting an identity: memberships, role assignments at it.
 const MOST_REMOVALS: usize = 80;
 /// The shortest name.
 const SHORTEST_NAME: usize = 3;
@@ -81,7 +81,7 @@ impl Change {
 /// There are no other actions.
 pub(crate) enum Action {}
 
-/// Where a path's identity is.
+/// The parts of an identity's path.
 pub(crate) struct Place<'a> {
     pub(crate) subscription: &'a str,
     pub(crate) group: &'a str,
@@ -395,7 +395,7 @@ impl Tagged for Identities {
     }
 }
 
-/// All of a subscription, or of one group of it.
+/// All identities of a subscription, or of one group of it.
 async fn records(
     provider: &ManagedIdentity,
     subscription: &str,
@@ -434,6 +434,6 @@ async fn delete_all(provider: &ManagedIdentity, subscription: &str, group: &str)
         each.push((path, by));
     }
     delete_each::<Identities>(provider, &each, API_VERSIONS[0]).await?;
-    // They are gone at once.
+    // They are deleted at once.
     Ok(records(provider, subscription, Some(group)).await?.len())
 }

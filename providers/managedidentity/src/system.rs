@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{API_VERSIONS, ManagedIdentity, NAMESPACE};
 
-/// The only name that such an identity has.
+/// The only name of such an identity.
 const NAME: &str = "default";
 
 pub(crate) const TYPE: ResourceType<ManagedIdentity> = ResourceType {

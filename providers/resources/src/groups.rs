@@ -53,7 +53,7 @@ pub(crate) struct State {
     /// Read if the group does not exist, for the spelling of its id.
     subscription: Option<SubscriptionRecord>,
     group: Option<Stored<GroupRecord>>,
-    /// The operation that deletes it, where one is under way.
+    /// The operation that deletes it, if there is one.
     deletion: Option<String>,
     /// The cluster that it was made for, while that exists: both are deleted together.
     owner: Option<String>,
@@ -231,7 +231,7 @@ fn place(path: &ResourcePath) -> Result<(&str, &str), ArmError> {
     place.ok_or_else(|| ArmError::new(ErrorCode::NOT_FOUND, "The path has no resource group."))
 }
 
-/// The cluster that a group was made for, as far as there is one.
+/// The cluster that a group was made for, if there is one.
 async fn owner(store: &dyn Store, group: &GroupRecord) -> Result<Option<String>, ArmError> {
     let Some(id) = &group.managed_by else {
         return Ok(None);

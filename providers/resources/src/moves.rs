@@ -58,7 +58,7 @@ impl ResourcesProvider {
     }
 }
 
-/// The resources that a body names: of the group of the path, and to another one.
+/// The resources in a body: of the group of the path, and to another one.
 fn asked(body: &Value, subscription: &str, group: &str) -> Result<Vec<ResourcePath>, ArmError> {
     let mut problems = Problems::default();
     let ids = body["resources"]

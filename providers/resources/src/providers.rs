@@ -69,7 +69,7 @@ impl ResourcesProvider {
         Ok(Response::ok(self.provider_body(provider, Some(&record), false)))
     }
 
-    /// Writes down whether a subscription uses a provider.
+    /// Records whether a subscription uses a provider.
     async fn set_registered(
         &self,
         id: &str,
@@ -153,7 +153,7 @@ impl ResourcesProvider {
                 let mut kind = json!({
                     "resourceType": path,
                     "locations": locations,
-                    // `az resource` takes the first.
+                    // `az resource` uses the first.
                     "apiVersions": versions,
                     "capabilities": "None",
                 });

@@ -57,7 +57,7 @@ impl ResourcesProvider {
                     return Err(ArmError::new(ErrorCode::NOT_FOUND, message));
                 }
                 request.path = (**resource).clone();
-                // The tags' api-version is none of the resource's.
+                // The api-version of tags does not apply to the resource.
                 let newest = target.versions().first().copied().unwrap_or_default();
                 newest.clone_into(&mut request.api_version);
                 target.tags(&call.with(request), &wish, mode).await

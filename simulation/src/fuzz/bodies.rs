@@ -85,7 +85,7 @@ pub(super) fn season(body: &mut Value, schema: &Schema, dice: &mut Dice) {
     }
 }
 
-/// A value as the table wants it, in range or beside it.
+/// A value of the right type, inside or outside its range.
 fn of_kind(property: &Property, dice: &mut Dice) -> Value {
     let text = |dice: &mut Dice| match dice.one_of(&property.choices) {
         Some(choice) if !dice.once_in(4) => json!(choice),

@@ -31,7 +31,7 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// For HTTP; `None` where that cannot carry it.
+    /// The HTTP request; `None` if HTTP does not permit it.
     pub(super) fn request(&self) -> Option<Request<Body>> {
         let mut request = Request::builder()
             .method(self.method.as_bytes())
@@ -57,7 +57,7 @@ impl fmt::Display for Sent {
     }
 }
 
-/// Values for the header `Authorization` that hold now.
+/// Values of the header `Authorization` that are valid now.
 pub(super) struct Bearers {
     /// For ARM.
     pub(super) arm: String,

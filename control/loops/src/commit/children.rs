@@ -31,7 +31,7 @@ pub(super) fn change_credential(
     };
     let uid = &basis.cluster.value.uid;
     let key = CredentialRecord::key(uid, id);
-    // Either way it is not handed out again.
+    // In either case it is not handed out again.
     let txn = txn
         .at(&key, *revision)
         .delete(CredentialRecord::certificate_key(uid, id));
@@ -41,7 +41,7 @@ pub(super) fn change_credential(
     }
 }
 
-/// A load balancer, with the lease of its address where others could take that.
+/// Records a load balancer, with the lease of its address if others could use that.
 pub(super) fn record_balancer(
     mut txn: Txn,
     basis: &Basis,
@@ -102,7 +102,7 @@ pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Ti
         created_at: now,
     };
     let key = VolumeRecord::key(&basis.cluster.value.uid, &record.id);
-    // Its id follows from its name, so one of before that was removed may have had it.
+    // Its id follows from its name, so an earlier removed one may have had it.
     txn.absent(&key)
         .with(put_record(key, &record))
         .delete(unknown::removed_key(Kind::Volume, &record.id))

@@ -26,17 +26,17 @@ pub(crate) enum ApiOutcome {
         /// Its objects about volumes; `None`: as for Services.
         storage: Option<Storage>,
     },
-    /// A node object is as wished.
+    /// A node object has its desired state.
     NodeSet { machine: String, inputs: String },
     /// Serving certificates were approved.
     Approved { change: u64 },
-    /// Add-ons are as they should be.
+    /// Add-ons have their desired state.
     AddonsApplied {
         inputs: String,
         change: u64,
         ailments: Vec<AddonAilment>,
     },
-    /// Credentials work as they should, and no others.
+    /// Credentials have their desired state.
     CredentialsSet { wish: CredentialsWish, change: u64 },
     /// Pods were evicted once.
     Drained { machine: String, drained: Drained },
@@ -44,13 +44,13 @@ pub(crate) enum ApiOutcome {
     NodeDeleted(String),
     /// The present step of a command; `true`: no work is left for it.
     Command(String, bool),
-    /// A Service is as wished.
+    /// A Service has its desired state.
     ServiceSet(ServiceWish),
-    /// An object that has to do with a volume is as wished.
+    /// An object of a volume has its desired state.
     VolumeSet(VolumeWish),
 }
 
-/// Its lane, and how much of its tenant's share it takes.
+/// Its lane, and its cost in the tenant's share.
 pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
     match effect {
         ApiEffect::Look
@@ -66,7 +66,7 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
     }
 }
 
-/// The longest that it may take.
+/// Its time limit.
 pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
     match effect {
         ApiEffect::Look
@@ -224,7 +224,7 @@ async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
     }
 }
 
-/// Takes in how it ended.
+/// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) {
     match outcome {
         ApiOutcome::Answers {

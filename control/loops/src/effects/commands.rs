@@ -18,12 +18,12 @@ use super::{EffectError, Job};
 
 /// Interval between two checks of a running command.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
-/// A pod that does not run by then does not get to: there is no room, or no node.
+/// A pod that does not run by then fails: there is no room, or no node.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 /// Longer than a pod may run in any case.
 const ENDS_WITHIN: Duration = Duration::from_secs(20 * 60);
 
-/// Takes it a step further; whether that was the last.
+/// Carries out the next step; gives whether it was the last.
 pub(super) async fn step(job: &Job, id: &str) -> Result<bool, EffectError> {
     let key = CommandRecord::key(&job.uid, id);
     let Some(stored) = get_record::<CommandRecord>(&*job.deps.store, &key).await? else {

@@ -29,14 +29,14 @@ pub(crate) struct ConfigOutcome {
     pub(crate) config: ConfigSeen,
 }
 
-/// Its lane, and how much of its tenant's share it takes.
+/// Its lane, and its cost in the tenant's share.
 pub(super) fn cost(effect: &ConfigEffect) -> (Lane, u32) {
     match effect {
         ConfigEffect::Load(_) | ConfigEffect::Render { .. } => (Lane::Call, 1),
     }
 }
 
-/// The longest that it may take.
+/// Its time limit.
 pub(super) fn bound(effect: &ConfigEffect, settings: &Settings) -> Duration {
     match effect {
         ConfigEffect::Load(_) | ConfigEffect::Render { .. } => settings.fabric_bound,
@@ -70,7 +70,7 @@ pub(super) async fn act(job: &Job, effect: &ConfigEffect) -> Result<ConfigOutcom
     })
 }
 
-/// Takes in how it ended.
+/// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: ConfigOutcome) {
     let ConfigOutcome { machine, config } = outcome;
     state.configs.insert(machine, config);
@@ -136,7 +136,8 @@ async fn render(job: &Job, machine: &str, generation: u64, inputs: &str) -> Resu
 }
 
 fn publish(job: &Job, machine: &str, mut stored: StoredConfig) -> ConfigSeen {
-    // Of a store that was put back: its machine may have one of a larger number, or another one of this number, and would not take this.
+    // After a restore of the store, its machine may have a larger generation, or another configuration with
+    // this one, and would not accept this.
     let generation = job.deps.epoch.lift(stored.config.generation);
     stored.config.generation = generation;
     job.deps.agents.publish(machine, Arc::new(stored.config));

@@ -1,4 +1,4 @@
-//! Effects on machines, networks and volumes: looking, making, starting again, giving, removing.
+//! Effects on machines, networks and volumes: listing, making, restarting, attaching, removing.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 
 /// The result of an effect on the fabric.
 pub(crate) enum FabricOutcome {
-    /// The machines and volumes that there are, as far as they are this cluster's.
+    /// The machines and volumes of this cluster in the fabric.
     Found {
         machines: BTreeMap<String, Presence>,
         volumes: BTreeMap<String, VolumeThere>,
@@ -33,24 +33,24 @@ pub(crate) enum FabricOutcome {
     NetworkGone,
     /// The machine runs.
     MachineRuns(String),
-    /// The machine is to start on its disk, and has none any more.
+    /// The machine is to start with its disk, which no longer exists.
     MachineVanished(String),
     /// The machine is stopped, or does not exist.
     MachineStopped { machine: String, there: bool },
-    /// The machine was stopped and started, for the repair or upgrade written down then.
+    /// The machine was stopped and started, for the repair or upgrade recorded at that time.
     MachineRestarted {
         machine: String,
         at: Timestamp,
         /// The previous boot, if it was reported.
         ended_boot: Option<String>,
     },
-    /// The machine and its disk are gone, to be made anew, for the repair written down then.
+    /// The machine and its disk were removed, to be made anew, for the repair recorded at that time.
     MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
     MachineGone(String),
     /// The volume exists, and is at least this large.
     VolumeMade { volume: String, bytes: u64 },
-    /// The machine has the volume.
+    /// The volume is attached to the machine.
     VolumeAttached { volume: String, machine: String },
     /// The volume is attached to no machine.
     VolumeDetached(String),
@@ -75,7 +75,7 @@ pub(super) fn cost(effect: &FabricEffect) -> (Lane, u32) {
     }
 }
 
-/// The longest that it may take.
+/// Its time limit.
 pub(super) fn bound(effect: &FabricEffect, settings: &Settings) -> Duration {
     match effect {
         FabricEffect::Look
@@ -241,7 +241,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
     }
 }
 
-/// Takes in how it ended.
+/// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
     match outcome {
         FabricOutcome::Found { machines, volumes } => {
@@ -337,7 +337,7 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
             (id.clone(), presence)
         })
         .collect();
-    // Those in no record, too: the store may be older than they are.
+    // Including volumes without a record: the store may be older than they are.
     let own = inventory.volumes.iter().filter(|seen| {
         seen.labels.get(CLUSTER_LABEL) == Some(&job.uid) || job.volumes.contains_key(seen.id.as_str())
     });

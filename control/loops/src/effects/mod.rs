@@ -42,14 +42,14 @@ pub(crate) enum Outcome {
     Api(ApiOutcome),
 }
 
-/// An effect that did not work.
+/// A failed effect.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The action and the cause of its failure, for people.
     pub(crate) why: String,
 }
 
-/// Which lane an effect takes, and how much of its tenant's share.
+/// The lane of an effect, and its cost in the tenant's share.
 pub(crate) fn cost(effect: &Effect) -> (Lane, u32) {
     match effect {
         Effect::Fabric(effect) => fabric::cost(effect),
@@ -66,7 +66,7 @@ fn bound(effect: &Effect, settings: &Settings) -> Duration {
     }
 }
 
-/// Takes in how an effect ended.
+/// Updates the state with an effect's end.
 pub(crate) fn ended(
     state: &mut LoopState,
     effect: &Effect,
@@ -114,7 +114,7 @@ fn doubt(state: &mut LoopState, effect: &Effect) {
     }
 }
 
-/// Why an effect did not work.
+/// The reason of an effect's failure.
 #[derive(Debug, thiserror::Error)]
 enum EffectError {
     #[error(transparent)]
@@ -133,7 +133,7 @@ enum EffectError {
     Missing(String),
 }
 
-/// All that one effect may use: a snapshot of the moment it was planned.
+/// The inputs of an effect: a snapshot of the time when it was planned.
 #[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) deps: Arc<ControllerDeps>,
@@ -141,7 +141,7 @@ pub(crate) struct Job {
     /// The oldest listing that a look at the fabric may use.
     pub(crate) since: Mark,
     pub(crate) uid: String,
-    /// The right to write for the cluster, as it was when the effect was planned.
+    /// The permission to write for the cluster, as it was when the effect was planned.
     pub(crate) fence: Fence,
     /// `None` before the addresses are leased; no effect that needs them is planned then.
     pub(crate) site: Option<Site>,

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Kind, Session, path, text};
 use crate::{args, arm::ADMINISTRATOR, problem::Problem, stamp};
 
-/// The longest password that is read.
+/// The longest password in a file.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 
 impl Session<'_> {
@@ -106,7 +106,7 @@ fn password(file: Option<&Path>) -> Result<(String, bool)> {
         loop {
             let made = generate_secret();
             let has = |kind: fn(&u8) -> bool| made.as_bytes().iter().any(kind);
-            // As the directory wants passwords to be; almost every one is.
+            // The directory's rules of passwords; almost every generated one fulfils them.
             if has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_digit) {
                 return Ok((made, true));
             }

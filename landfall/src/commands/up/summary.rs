@@ -13,7 +13,7 @@ use crate::{
 
 /// The facts that the printed commands depend on.
 pub(super) struct Facts {
-    /// How this program is called from here.
+    /// The command that calls this program from here.
     pub(super) landfall: String,
     /// ` --name STAMP`, or empty.
     pub(super) flag: String,
@@ -22,7 +22,7 @@ pub(super) struct Facts {
     pub(super) kubectl: bool,
     /// Whether PATH leads to an az.
     pub(super) az: bool,
-    /// Whether the stamp could start at boot and does not.
+    /// Whether the stamp could be started at boot but is not.
     pub(super) offer_boot: bool,
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn aad(context: &Context<'_>, name: &Name<'_>, before: Current<'_>, b
     Ok(Decision::Write(draft))
 }
 
-/// The service principal that a cluster has instead of a managed identity: another secret, or another principal.
+/// The service principal of a cluster without managed identity: another secret, or another principal.
 pub(crate) fn service_principal(
     context: &Context<'_>,
     name: &Name<'_>,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{State, draft::ClusterChange, named::resting_on, subnets};
 use crate::{ContainerService, NAMESPACE, records::ClusterPath};
 
-/// Effects that remove a principal that stood for a cluster, with its memberships.
+/// The most effects for removing a former principal of the cluster, with its memberships.
 const MOST_REMOVALS: usize = 24;
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].

@@ -12,7 +12,7 @@ pub(crate) struct ClusterView<'a> {
     pub(crate) record: &'a ClusterRecord,
     pub(crate) observed: Option<&'a ObservedRecord>,
     pub(crate) operation: Option<&'a OperationRecord>,
-    /// By pool, or pool on its way out: the operation of its last change, where that is not the cluster's.
+    /// By pool, existing or being deleted: the operation of its last change, if that is not the cluster's.
     pub(crate) pool_operations: Option<&'a BTreeMap<Part, OperationRecord>>,
 }
 
@@ -30,7 +30,7 @@ impl<'a> ClusterView<'a> {
         names
     }
 
-    /// A pool on its way out, unless one of the same name has been made since.
+    /// A pool that is being deleted, unless one of the same name was made since.
     pub(crate) fn leaving(&self, pool: &str) -> Option<&'a Leaving> {
         let same = |spec: &PoolSpec| spec.name.eq_ignore_ascii_case(pool);
         if self.record.spec().pools.iter().any(same) {

@@ -80,7 +80,7 @@ struct State {
 struct New {
     record: CommandRecord,
     input: CommandInput,
-    /// Commands that are no longer kept.
+    /// Commands to be removed.
     forgotten: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ impl Resource for Commands {
         Ok(Decision::Write(New {
             record: CommandRecord {
                 v: 1,
-                // Clients find it in a path by letters, digits and underscores.
+                // Clients parse it from a path by letters, digits and underscores.
                 id: context.ids.uuid().simple().to_string(),
                 asked_by: context.info.principal.object_id.clone(),
                 accepted_at: context.now,
@@ -167,7 +167,7 @@ impl Resource for Commands {
                 .map_err(ArmError::internal)?,
         };
         let own = CommandRecord::key(uid, id);
-        // A cluster that begins to go meanwhile takes no more commands.
+        // A cluster whose deletion begins meanwhile accepts no more commands.
         let txn = Txn::default()
             .at(key::desired(uid), state.cluster.record.revision)
             .absent(own.as_str())
@@ -301,7 +301,7 @@ impl ContainerService {
             return Ok(with_location(response, request, at, &record.id));
         }
         let part = CommandRecord::part_key(uid, &record.id, Part::Output);
-        // It may have been forgotten in this moment.
+        // It may have been removed just now.
         let Some(sealed) = self.read::<SealedRecord>(&part).await? else {
             return Err(no_command(at));
         };

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::restore_points::not_covered;
 
-/// Threads for questions to the archive.
+/// Threads for reading the archive.
 static QUESTIONS: LazyLock<Pool> = LazyLock::new(|| Pool::new(base_blocking::QUESTIONS));
 
 /// The backups of clusters, by uid.
@@ -25,7 +25,7 @@ pub trait BackupReader: Send + Sync + 'static {
     async fn verify(&self, cluster: &str, now: Timestamp) -> Result<Verdict, ArmError>;
 }
 
-/// An archive: its work blocks, and is done on threads for that.
+/// An archive: its calls block, and run on separate threads.
 pub struct ArchiveReader(pub Arc<Archive>);
 
 impl ArchiveReader {

@@ -126,7 +126,7 @@ impl BackupApi {
         }
     }
 
-    /// The cluster that a request is about, be it there or deleted.
+    /// The cluster of a request, existing or deleted.
     async fn source(&self, request: &Request) -> Result<Source, ArmError> {
         let uid = request.body.get("clusterUid").and_then(Value::as_str);
         let uid = uid.or_else(|| request.query("clusterUid"));
@@ -277,7 +277,7 @@ impl BackupApi {
         let request = &call.request;
         let source = self.source(request).await?;
         let moment = self.moment(request)?;
-        // Refused now, not by a machine that has stopped already.
+        // Refused now, instead of by a machine that has stopped already.
         let names = self.backups.holding(&source.record.uid).await?.names();
         chain::select(&names, Some(end_of_second(moment))).map_err(|why| not_covered(&why))?;
         let restore = RestoreSpec {

@@ -46,10 +46,10 @@ pub(super) const CREDENTIALS: ResourceType<HistoryApi> = ResourceType {
     ],
 };
 
-/// Credentials as the kernel sees them, where they are looked after.
+/// The resource type of issued credentials.
 enum Handed {}
 
-/// To take one back.
+/// The action that revokes one.
 struct Revoke;
 
 /// A cluster with its observed state.

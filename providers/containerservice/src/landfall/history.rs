@@ -238,7 +238,7 @@ impl HistoryApi {
                 .map_err(store_error)?;
             for (id, event) in events {
                 if id.as_str() > after {
-                    // Two clusters may have events of one id.
+                    // Events of two clusters may have the same id.
                     let key = format!("{id} {}", subject.uid);
                     items.push((key, event_json(subject, &id, &event)));
                 }
@@ -259,7 +259,7 @@ impl HistoryApi {
     }
 }
 
-/// The place of an operation in lists: later ones first.
+/// The sort key of an operation: later ones first.
 fn newest_first(operation: &OperationRecord) -> String {
     let since_1970 = operation
         .started_at

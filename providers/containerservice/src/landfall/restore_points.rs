@@ -16,7 +16,7 @@ pub(crate) fn refused(message: String) -> ArmError {
     ArmError::new(ErrorCode::INVALID_PARAMETER, message).target("at")
 }
 
-/// A moment that cannot be restored.
+/// The error for a time that cannot be restored.
 pub(crate) fn not_covered(why: &NotCovered) -> ArmError {
     match why {
         NotCovered::Nothing => ArmError::new(

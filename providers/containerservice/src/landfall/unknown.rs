@@ -49,7 +49,7 @@ fn answer(record: &UnknownRecord) -> Value {
 /// The resource type of unknown items.
 enum Unknown {}
 
-/// It never changes but by going.
+/// Its only change is its release.
 enum Action {}
 
 /// The key of a name `{kind}.{id}`.
@@ -62,7 +62,7 @@ fn key_of(path: &ResourcePath) -> Option<String> {
 impl Resource for Unknown {
     type Provider = HistoryApi;
     type State = Option<Stored<UnknownRecord>>;
-    /// The record that lets it go.
+    /// The record that releases it.
     type Change = Op;
     type Action = Action;
 

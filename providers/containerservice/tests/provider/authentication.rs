@@ -48,7 +48,7 @@ async fn an_issuer_has_a_name_from_the_first_answer_on_and_keeps_it() {
     }
     let off = with(json!({ "oidcIssuerProfile": { "enabled": false } }));
     refused(&stamp, C, off, "properties.oidcIssuerProfile.enabled").await;
-    // A cluster of before gets one by an update.
+    // A cluster of an earlier release gets one by an update.
     let plain = stamp.create("d", least()).await;
     assert_eq!(
         plain["properties"]["oidcIssuerProfile"],

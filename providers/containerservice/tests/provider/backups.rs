@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// Milliseconds since 1970, this many seconds before it all began.
+    /// Milliseconds since 1970, this many seconds before the test began.
     fn ago(&self, seconds: i64) -> i64 {
         self.begun.as_millisecond() - seconds * 1000
     }
@@ -183,7 +183,7 @@ impl World {
             .await
     }
 
-    /// The cluster is gone, as the loop leaves it.
+    /// Deletes the cluster, as the loop does.
     async fn delete(&self, name: &str) -> String {
         let record = self.stamp.record(name).await.unwrap();
         let uid = record.uid.clone();
@@ -445,7 +445,7 @@ async fn a_new_cluster_is_made_like_the_other_and_has_everything_of_its_own() {
         world.stamp.sealer.unseal(&name, sealed).unwrap().as_slice(),
         b"hush"
     );
-    // The source is as it was.
+    // The source is unchanged.
     assert_eq!(world.stamp.record("c").await.unwrap(), source);
 }
 

@@ -58,7 +58,7 @@ fn az_create_hybrid() -> Value {
 
 /// The defaults of Terraform's azurerm, as a request.
 fn azurerm_create() -> Value {
-    // Too much for the macro.
+    // Too large for the macro.
     let text = r#"{
         "location": "local",
         "identity": {"type": "SystemAssigned"},
@@ -351,7 +351,8 @@ async fn labels_and_taints_that_a_put_does_not_name_are_none() {
     stamp.create("c", least()).await;
     let path = "managedClusters/c/agentPools/np";
     let pool = json!({ "properties": { "count": 1, "nodeLabels": { "a": "1" }, "nodeTaints": ["k=v:NoSchedule"], "tags": { "t": "1" } } });
-    // ARM: a PUT replaces. Absent, null and empty are the same; a client that means to keep them sends them back, as az does.
+    // In ARM, a PUT replaces. Absent, null and empty are the same; a client that wants to keep them sends
+    // them back, as az does.
     for silent in [
         json!({ "properties": { "count": 2 } }),
         json!({ "properties": { "count": 2, "nodeLabels": null, "nodeTaints": null, "tags": null } }),

@@ -14,7 +14,7 @@ enum Step {
     Ask(&'static str, String, Value),
     /// The desired state is reached.
     Reach,
-    /// The control plane has gone on to this version, and no more.
+    /// Only the control plane has reached this version.
     GoneOn(&'static str),
 }
 
@@ -70,7 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn state_follows(state: &DesiredState) -> Result<(), TestCaseError> {
     let again = DesiredState::new(state.body().clone(), state.decided().clone());
     prop_assert_eq!(again.as_ref(), Ok(state));
-    // Pools taken out and put back are the same, one by one too.
+    // Removing all pools and adding them again, also one by one, gives the same body.
     for pool in state.pools() {
         let again: DesiredPool = serde_json::from_value(json!(pool)).unwrap();
         prop_assert_eq!(again, pool);

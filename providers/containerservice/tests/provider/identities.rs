@@ -96,7 +96,7 @@ async fn kubelets_have_what_they_are_given() {
     assert_eq!(kubelet["objectId"], json!(kubelets));
     let again = put(&stamp, sent_back(&made)).await;
     assert_eq!(again.status, 200, "{:#}", again.body);
-    // Figures that clients send along have to be its own.
+    // Ids that clients send along have to be the identity's own.
     let mut other = with_kubelet(user("own"), "kubelets");
     other["properties"]["identityProfile"]["kubeletidentity"]["objectId"] = json!("other");
     refused(
@@ -104,7 +104,7 @@ async fn kubelets_have_what_they_are_given() {
         "InvalidParameter",
         "properties.identityProfile.kubeletidentity.objectId",
     );
-    // They go with an identity of one's own for the cluster.
+    // They need a user-assigned identity of the cluster.
     let target = "properties.identityProfile.kubeletidentity.resourceId";
     let system = json!({ "type": "SystemAssigned" });
     refused(
@@ -289,7 +289,7 @@ async fn only_who_may_assign_an_identity_gives_it_to_a_cluster() {
         "LinkedAuthorizationFailed"
     );
     assert!(stamp.record("c").await.is_none());
-    // The cluster's identity hands the kubelets theirs.
+    // The cluster's identity may assign the kubelets' identity.
     stamp.add_identity("kubelets").await;
     let target = "properties.identityProfile.kubeletidentity.resourceId";
     let kubelets = ask(with_kubelet(user("own"), "kubelets")).await;

@@ -26,9 +26,9 @@ enum Step {
     Observe(usize, u32),
     /// Its operations end.
     End(usize, bool),
-    /// It is gone.
+    /// The cluster is deleted.
     Gone(usize),
-    /// Its group is gone, or there again.
+    /// Its group is deleted, or made again.
     Group(bool),
     /// No change: the request is repeated.
     Nothing,

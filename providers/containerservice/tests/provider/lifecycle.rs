@@ -162,7 +162,7 @@ async fn pools_are_added_scaled_and_deleted_inside_the_cluster() {
     assert_eq!((last.status, last.code()), (400, "OperationNotAllowed"));
     let deletion = stamp.ask("DELETE", np2, Value::Null).await;
     assert_eq!(deletion.status, 202);
-    // Visible and listed until its machines are gone, and no longer.
+    // Shown and listed until its machines are gone.
     let going = stamp.get(np2).await;
     assert_eq!(
         (going.status, &going.body["properties"]["provisioningState"]),

@@ -69,7 +69,7 @@ async fn configurations_are_kept_listed_changed_and_deleted() {
         15
     );
     stamp.ask("DELETE", &node_os, Value::Null).await;
-    // They need their cluster, and are no change of it.
+    // They need their cluster, but do not change it.
     let generation = stamp.record("c").await.unwrap().generation;
     assert_eq!(generation, 1);
     let elsewhere = "managedClusters/none/maintenanceConfigurations/default";

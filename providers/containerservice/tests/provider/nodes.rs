@@ -1,4 +1,4 @@
-//! Nodes that are to go by name, and nodes that are to be of the newest node image.
+//! Deleting nodes by name, and reimaging nodes with the newest node image.
 
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ async fn nodes_go_by_name() {
         answer.header("azure-asyncoperation")
     );
     assert_eq!(pool(&stamp).await, (2, vec!["m1".to_owned()]));
-    // All of a user pool.
+    // All nodes of a user pool.
     assert_eq!(
         delete(&stamp, "np2", json!([name("np2", 0), name("np2", 2)]))
             .await
@@ -64,7 +64,7 @@ async fn nodes_go_by_name() {
         pool(&stamp).await,
         (0, vec!["m0".to_owned(), "m1".to_owned(), "m2".to_owned()])
     );
-    // A scaling keeps them; a request after they are gone forgets them.
+    // Scaling keeps them; a request after their deletion removes them from the record.
     assert_eq!(
         stamp
             .ask("PUT", POOL, json!({ "properties": { "count": 2 } }))

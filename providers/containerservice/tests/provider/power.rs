@@ -90,7 +90,7 @@ async fn a_cluster_runs_once_its_start_has_ended_whatever_else_goes_on() {
     stamp.write(control_store::put_record(ended.key(), &ended)).await;
     assert_eq!(stamp.states().await[1..], ["Running", "Running"]);
     assert_eq!(stamp.power("start").await.status, 204);
-    // The next request makes no difference to it.
+    // The next request does not change that.
     stamp.ask("PATCH", C, json!({ "tags": { "a": "b" } })).await;
     assert_eq!(stamp.states().await[1..], ["Running", "Running"]);
 }

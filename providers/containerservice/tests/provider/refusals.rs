@@ -217,7 +217,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Random JSON put at random places of a body that is right.
+/// Random JSON at random places of a valid body.
 fn mutated() -> impl Strategy<Value = Value> {
     let places = prop::sample::select(vec![
         "/properties",

@@ -1,4 +1,4 @@
-//! Requests about a cluster that is being worked on: they queue and merge, the last request wins, an abort goes back.
+//! Requests during the work of an earlier one: they queue and merge, the last request wins, an abort reverts.
 #![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use arm_kernel::{AccessControl, Call, Provider as _, routes};
@@ -348,7 +348,7 @@ async fn an_aborted_creation_stays_visible_and_the_next_put_works() {
     assert_eq!(state(&stamp, C).await, "Succeeded");
     assert_eq!(state(&stamp, POOL).await, "Succeeded");
 
-    // And aborted once more: a cluster that was there is not emptied.
+    // And aborted once more: an existing cluster is not emptied.
     stamp.ask("PUT", POOL, count(9)).await;
     assert_eq!(
         stamp

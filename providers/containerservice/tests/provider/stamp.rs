@@ -1,4 +1,4 @@
-//! A stamp for tests: one subscription, one group, a provider, and an edge that only finds routes.
+//! A stamp for tests: one subscription, one group, a provider, and an edge that only looks up routes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -161,7 +161,7 @@ impl Stamp {
             .await;
     }
 
-    /// A user-assigned identity, as its provider writes it down; the object id of its principal.
+    /// Records a user-assigned identity, as its provider does; gives the object id of its principal.
     pub(crate) async fn add_identity(&self, name: &str) -> String {
         let (principal_id, client_id) = (self.env.ids.uuid().to_string(), self.env.ids.uuid().to_string());
         let now = self.env.clock.now();
@@ -206,7 +206,7 @@ impl Stamp {
         found.unwrap().is_some()
     }
 
-    /// A node's machine, as the loop writes it down.
+    /// Records a node's machine, as the loop does.
     pub(crate) async fn add_node(&self, cluster: &str, id: &str, pool: &str, index: u32) {
         let machine = MachineRecord {
             v: 2,
@@ -309,7 +309,7 @@ impl Stamp {
         self.ask("GET", path, Value::Null).await
     }
 
-    /// A cluster that must be accepted.
+    /// Makes a cluster; the request must be accepted.
     pub(crate) async fn create(&self, name: &str, body: Value) -> Value {
         let answer = self.ask("PUT", &format!("managedClusters/{name}"), body).await;
         assert_eq!(answer.status, 201, "{:#}", answer.body);
@@ -387,7 +387,7 @@ pub(crate) fn answer(outcome: Result<Response, ArmError>) -> Answer {
     }
 }
 
-/// The least that makes a cluster.
+/// The smallest body of a cluster.
 pub(crate) fn least() -> Value {
     json!({ "location": "local" })
 }
@@ -427,7 +427,7 @@ fn drop_one(members: &mut serde_json::Map<String, Value>, name: &str) {
     members.remove(name);
 }
 
-/// The names in a list, as they come.
+/// The names in a list, in its order.
 pub(crate) fn names(list: &Value) -> Vec<&str> {
     list["value"]
         .as_array()

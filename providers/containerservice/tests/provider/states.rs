@@ -37,7 +37,7 @@ async fn the_state_follows_from_desired_observed_and_operation() {
         // A failure that ended without a request.
         (false, 2, Some(2), Some(Failed), "Succeeded", "Succeeded"),
         (false, 2, Some(2), None, "Succeeded", "Succeeded"),
-        // The cluster moves on, the pool is not concerned.
+        // The cluster changes, the pool does not.
         (false, 3, Some(2), Some(InProgress), "Updating", "Succeeded"),
         (false, 3, Some(2), Some(Failed), "Failed", "Succeeded"),
         (true, 3, Some(2), Some(InProgress), "Deleting", "Deleting"),

@@ -95,7 +95,7 @@ async fn what_is_offered_is_what_is_accepted() {
         "1.36.3"
     );
 
-    // Both at once, and once more while it is under way: read, and sent back.
+    // Both at once, and once more during the upgrade: read, and sent back.
     let answer = upgrade(&stamp, "1.37.1", Some("1.37.1")).await;
     assert_eq!(answer.status, 200, "{:#}", answer.body);
     assert_eq!(versions(&stamp).await, ("1.37.1".to_owned(), "1.37.1".to_owned()));
@@ -144,7 +144,7 @@ async fn what_cannot_be_is_refused_with_a_way_out() {
     }
     assert_eq!(versions(&stamp).await, ("1.35.1".to_owned(), "1.35.1".to_owned()));
 
-    // An upgrade that is under way is no step of the next one.
+    // A running upgrade does not count as a step towards the next one.
     assert_eq!(upgrade(&stamp, "1.36.3", None).await.status, 200);
     let answer = upgrade(&stamp, "1.37.1", None).await;
     assert_eq!(answer.status, 400, "{:#}", answer.body);

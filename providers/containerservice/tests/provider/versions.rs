@@ -11,7 +11,7 @@ const C: &str = "managedClusters/c";
 const NP2: &str = "managedClusters/c/agentPools/np2";
 const NEWEST: &str = "2026-08-01";
 
-/// Parts of a body that came at different times, each at will.
+/// Properties of a body that were added at different times, each at random.
 fn bodies() -> impl Strategy<Value = Value> {
     (
         prop::sample::select(vec!["Free", "Standard", "Premium"]),
@@ -85,7 +85,7 @@ async fn round_trips(body: Value) -> Result<(), TestCaseError> {
             ] {
                 let answer = stamp.ask("PUT", path, body).await;
                 prop_assert_eq!(answer.status, 200, "{} {} {:#}", version, path, answer.body);
-                // No operation: it is so.
+                // No operation: the state is as requested.
                 prop_assert_eq!(
                     answer.header("azure-asyncoperation"),
                     None,

@@ -74,7 +74,7 @@ impl Compute {
     }
 }
 
-/// The instances that a body names; `None` where it means all.
+/// The instances in a body; `None` for all.
 fn named(body: &Value) -> Result<Option<Vec<u32>>, ArmError> {
     let ids = match body.get("instanceIds") {
         None | Some(Value::Null) => return Ok(None),
@@ -98,7 +98,7 @@ fn named(body: &Value) -> Result<Option<Vec<u32>>, ArmError> {
     numbers.collect::<Result<_, _>>().map(Some)
 }
 
-/// As they are shown: without a sign, and without zeros before it.
+/// As in responses: without a sign, and without leading zeros.
 fn number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)

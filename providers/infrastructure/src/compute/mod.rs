@@ -28,7 +28,7 @@ pub(crate) use view::summary;
 pub(crate) const NAMESPACE: &str = "Microsoft.Compute";
 /// Where scale sets are.
 pub(crate) const SETS: &str = "virtualMachineScaleSets";
-/// Where instances are, below their set.
+/// The path of instances, below their set.
 pub(crate) const INSTANCES: &str = "virtualMachines";
 /// Where disks are.
 pub(crate) const DISKS: &str = "disks";
@@ -65,7 +65,7 @@ const VERSIONS: &[&str] = &[
 
 /// The provider.
 pub struct Compute {
-    /// Where it reads from.
+    /// The source of its data.
     pub stamp: Stamp,
     /// The implementation of requests for machines.
     pub machines: Arc<dyn Machines>,
@@ -159,7 +159,7 @@ const REIMAGE: Row = repair!(
     "VirtualMachineScaleSets_Reimage",
     NodeOrder::Repair(RepairStep::Reimage)
 );
-// With the disks for data, of which there are none.
+// Including the data disks, of which there are none.
 const REIMAGE_ALL: Row = repair!(
     Action("reimageall"),
     "VirtualMachineScaleSets_ReimageAll",
@@ -253,7 +253,7 @@ const INSTANCE_VIEW: Type = kind(
     )],
 );
 
-/// Machines that are of no scale set: there are none.
+/// Machines outside scale sets: there are none.
 const MACHINES: Type = kind(
     "virtualMachines",
     &[
@@ -360,7 +360,7 @@ fn disks(place: &Place) -> Vec<Value> {
 }
 
 impl Compute {
-    /// All of a group, or of a subscription.
+    /// All resources of a group, or of a subscription.
     async fn all(&self, request: &Request, of: fn(&Place) -> Vec<Value>) -> Result<Items, ArmError> {
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
         let group = request.path.resource_group.as_deref();
@@ -368,7 +368,7 @@ impl Compute {
         Ok(Items::ById(places.iter().flat_map(of).collect()))
     }
 
-    /// The lines in lists of resources.
+    /// The items of lists of resources.
     async fn summaries(
         &self,
         subscription: &str,
@@ -389,7 +389,7 @@ impl Compute {
             .await
     }
 
-    /// The set of a path, and the cluster that it is of.
+    /// The set of a path, with its cluster.
     pub(super) async fn of_set<T>(
         &self,
         request: &Request,

@@ -61,7 +61,7 @@ const VERSIONS: &[&str] = &[
 
 /// The provider.
 pub struct Network {
-    /// Where it reads from.
+    /// The source of its data.
     pub stamp: Stamp,
     /// Clock and identities.
     pub env: Env,
@@ -86,7 +86,7 @@ impl Namespace for Network {
 
 type Row = Operation<Network>;
 type Type = ResourceType<Network>;
-/// All of a type that a cluster has.
+/// All resources of a type that a cluster has.
 pub(crate) type Of = fn(&Place, &Stamp) -> Vec<Value>;
 
 const fn kind(path: &'static str, operations: &'static [Row]) -> Type {
@@ -99,7 +99,7 @@ const fn kind(path: &'static str, operations: &'static [Row]) -> Type {
     }
 }
 
-/// A type of which each cluster has some in the group of its nodes.
+/// A type with resources of each cluster in its node resource group.
 macro_rules! of_clusters {
     ($path:literal, $of:path, $get:literal, $list:literal, $all:literal, [$($more:expr),* $(,)?]) => {
         ResourceType {
@@ -204,7 +204,7 @@ const ROUTES: Type = part!(
         Row::not_yet(Delete, "Routes_Delete"),
     ]
 );
-/// Cards that are of no scale set: there are none.
+/// Network interfaces outside scale sets: there are none.
 const CARDS: Type = kind(
     "networkInterfaces",
     &[

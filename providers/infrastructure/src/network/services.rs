@@ -14,9 +14,9 @@ use super::{
 };
 use crate::place::{Place, Set};
 
-/// The one before addresses of the stamp. Its backend pool has the same name.
+/// The load balancer of addresses of the stamp. Its backend pool has the same name.
 const OUTSIDE: &str = "kubernetes";
-/// The one before addresses of the nodes' subnet.
+/// The load balancer of addresses of the nodes' subnet.
 const INSIDE: &str = "kubernetes-internal";
 
 /// The resource name of a Service's address.

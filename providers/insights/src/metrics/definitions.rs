@@ -1,4 +1,4 @@
-//! The metrics that a cluster has, under AKS' names.
+//! The metrics of a cluster, with AKS' names.
 
 use serde_json::{Value, json};
 
@@ -118,7 +118,7 @@ pub(crate) const METRICS: &[Definition] = &[
     },
 ];
 
-/// Ways of taking values together.
+/// The aggregations.
 pub(crate) const AGGREGATIONS: [&str; 5] = ["Average", "Minimum", "Maximum", "Total", "Count"];
 
 /// The metric of this name.
@@ -129,7 +129,7 @@ pub(crate) fn metric(name: &str) -> Option<&'static Definition> {
 }
 
 impl Definition {
-    /// As `metricDefinitions` has it.
+    /// The form in `metricDefinitions`.
     pub(crate) fn document(&self, resource: &str) -> Value {
         let named = |name: &&str| json!({ "value": name, "localizedValue": name });
         let dimensions: Vec<Value> = self.dimensions.iter().map(named).collect();

@@ -18,15 +18,15 @@ use tokio::sync::Notify;
 
 use super::reading::{Point, Reading};
 
-/// How often a cluster is read.
+/// Interval of samples.
 pub(crate) const EVERY: Duration = Duration::from_secs(60);
-/// So long after the last question.
+/// Time of sampling after the last request.
 const CARED: Duration = Duration::from_secs(60 * 60);
-/// Samples are kept for so long.
+/// Time that samples are kept.
 pub(crate) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most clusters that are sampled: beyond, the one with the oldest last request is dropped.
 const CLUSTERS: usize = 64;
-/// Values that are kept of a cluster, at most: beyond, the oldest go.
+/// The most values of a cluster: beyond, the oldest are dropped.
 const VALUES: usize = 200_000;
 /// Interval of the check which clusters are due.
 const LOOK: Duration = Duration::from_secs(5);
@@ -48,14 +48,14 @@ pub(crate) struct Sample {
 
 #[derive(Default)]
 struct Watched {
-    /// Until when it is read, and when it was read last, by the monotonic clock.
+    /// Until when it is sampled, and when it was last sampled, by the monotonic clock.
     until: Duration,
     read: Option<Duration>,
     samples: VecDeque<Sample>,
     values: usize,
     /// See [`Reading::points`].
     before: BTreeMap<String, f64>,
-    /// Held while it is read.
+    /// Held while it is being sampled.
     turn: Arc<futures::lock::Mutex<()>>,
 }
 
@@ -79,7 +79,7 @@ impl History {
     }
 
     fn clusters(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
-        // Every change below is whole, even after a panic elsewhere.
+        // Every change below is complete, even after a panic elsewhere.
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

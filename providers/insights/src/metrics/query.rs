@@ -16,11 +16,11 @@ use super::{
     history::Sample,
 };
 
-/// The most values of a series: those of a day and, as hardly a day begins with an interval, one more.
+/// The most values of a series: those of a day and, as hardly any day begins with an interval, one more.
 const MOST: i64 = 1_441;
 /// The most series of a metric without `top`.
 const SERIES: usize = 10;
-/// The grains that there are.
+/// The supported grains.
 const GRAINS: &[(&str, i64)] = &[
     ("PT1M", 60),
     ("PT5M", 5 * 60),
@@ -40,14 +40,14 @@ pub(crate) struct Wanted {
     until: Timestamp,
     grain: (&'static str, i64),
     aggregations: Vec<&'static str>,
-    /// Dimensions and the values that they are to have; `None`: any.
+    /// Dimensions with the required values; `None`: any.
     filter: Vec<(String, Option<String>)>,
     top: usize,
-    /// Only which series there are.
+    /// Only the list of series.
     metadata: bool,
 }
 
-/// The beginning of the interval that a time is in.
+/// The beginning of the interval that contains a time.
 fn floor(at: Timestamp, seconds: i64) -> Timestamp {
     let second = at.as_second();
     Timestamp::from_second(second - second.rem_euclid(seconds)).unwrap_or(at)
@@ -164,7 +164,7 @@ impl Wanted {
         })
     }
 
-    /// By dimensions that the filter names: each its series; else one of all.
+    /// A series for each value of dimensions in the filter; otherwise one in total.
     fn series(&self, metric: &Definition, samples: &[Sample]) -> Vec<Value> {
         let mut found: BTreeMap<Vec<(&str, &str)>, BTreeMap<i64, Bucket>> = BTreeMap::new();
         let within = samples

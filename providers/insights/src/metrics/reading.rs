@@ -13,7 +13,7 @@ pub struct NodeReading {
     pub pool: String,
     /// Cores of its size.
     pub cores: u32,
-    /// Memory of its size, MiB.
+    /// Memory of its VM size, MiB.
     pub memory_mib: u64,
     /// Its disk, as its agent reports: size and free space, MiB.
     pub disk_mib: Option<(u64, u64)>,
@@ -24,7 +24,7 @@ pub struct NodeReading {
 /// Input data. Where some could not be read, it and the values derived from it are missing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
-    /// The nodes that there are.
+    /// The nodes.
     pub nodes: Vec<NodeReading>,
     /// `/apis/metrics.k8s.io/v1beta1/nodes`.
     pub usage: Option<String>,
@@ -43,7 +43,8 @@ pub(crate) struct Point {
 }
 
 impl Reading {
-    /// The values. `before`: how many requests the API server had answered when it was read last, by code.
+    /// The values. `before`: the number of requests that the API server had answered at the last sample, by
+    /// code.
     pub(crate) fn points(&self, before: &mut BTreeMap<String, f64>) -> Vec<Point> {
         let mut points = Vec::new();
         self.nodes_into(&mut points);

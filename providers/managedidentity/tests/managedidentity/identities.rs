@@ -40,7 +40,7 @@ async fn an_identity_is_a_principal_as_long_as_it_is_there() {
         (principal.as_str(), "ManagedIdentity")
     );
     assert_eq!(record.resource.as_deref(), made.body["id"].as_str());
-    // Again, in another casing: the same.
+    // Repeated in another letter case: the same.
     let again = stamp.ask("PUT", &of("/deploy"), body()).await;
     assert_eq!((again.status, &again.body), (200, &made.body));
     let patched = stamp
@@ -66,7 +66,7 @@ async fn an_identity_is_a_principal_as_long_as_it_is_there() {
         let listed = stamp.ask("GET", &list, None).await;
         assert_eq!(listed.body["value"][0]["name"], "Deploy", "{list}: {listed:?}");
     }
-    // It leaves its groups with it.
+    // Its memberships are deleted with it.
     let writer = directory::Writer::unnoted(&*stamp.store, &stamp.env);
     let group = directory::NewGroup {
         display_name: "g".to_owned(),

@@ -1,7 +1,7 @@
 //! A stamp in one process: the whole control plane over a simulated world, in virtual time.
 //!
-//! The service ([`Stamp::start`], [`Stamp::kill`]) is started and stopped; the disk and the world stay. Requests go through the real
-//! edge with a real token, only without sockets.
+//! The service ([`Stamp::start`], [`Stamp::kill`]) is started and stopped; the disk and the world stay.
+//! Requests go through the real edge with a real token, only without sockets.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they are always true. The binary
-//! makes them (`landfall/src/reference`); here they are written or compared.
+//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they are always
+//! true. The binary makes them (`landfall/src/reference`); here they are written or compared.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 

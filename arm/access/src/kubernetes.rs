@@ -7,7 +7,8 @@ use crate::Scope;
 /// The prefix of all these actions.
 const CLUSTERS: &str = "Microsoft.ContainerService/managedClusters";
 
-/// The attributes of a request to a cluster's API, as in a `SubjectAccessReview`. Absent attributes are empty.
+/// The attributes of a request to a cluster's API, as in a `SubjectAccessReview`. Absent attributes are
+/// empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked<'a> {
     /// E.g. `get`.

@@ -1,4 +1,5 @@
-//! The pages under `docs/reference` that are made from the code, so that they are always true. `cargo xtask docs` writes them.
+//! The pages under `docs/reference` that are made from the code, so that they are always true. `cargo xtask
+//! docs` writes them.
 //!
 //! | page | from |
 //! |---|---|

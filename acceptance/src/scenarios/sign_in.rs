@@ -94,30 +94,34 @@ fn certificates(journal: &Journal, stamp: &Stamp) -> Result<()> {
             Ok(())
         },
     )?;
-    journal.step("login", "a removed certificate is refused", || {
-        let tenant = text(&stamp.summary, "/tenantId")?;
-        let secret = format!("@{}", text(&stamp.summary, "/servicePrincipal/secretFile")?);
-        let own = text(&stamp.summary, "/servicePrincipal/clientId")?;
-        let login = ["login", "--service-principal", "--tenant", tenant, "--username"];
-        maker.json(&[&login[..], &[own, "--password", &secret]].concat())?;
-        let found = maker.json(&["ad", "app", "list", "--display-name", PROGRAM])?;
-        let client = text(&found, "/0/appId")?;
-        let keys = maker.json(&["ad", "app", "credential", "list", "--id", client, "--cert"])?;
-        let key = text(&keys, "/0/keyId")?;
-        let delete = ["ad", "app", "credential", "delete", "--cert", "--id", client];
-        maker.json(&[&delete[..], &["--key-id", key]].concat())?;
-        let file = std::fs::read_dir(&home)?
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|kind| kind == "pem"))
-            .context("no certificate was written")?;
-        let fresh = stamp.other_az("azure-certificate")?;
-        register(stamp, &fresh)?;
-        let file = file.to_string_lossy();
-        let refused = fresh.fails(&[&login[..], &[client, "--certificate", &file]].concat())?;
-        ensure!(refused.contains("AADSTS700027"), "az says: {refused}");
-        maker.json(&["ad", "app", "delete", "--id", client]).map(drop)
-    })
+    journal.step(
+        "login",
+        "a certificate that was deleted is refused from then on",
+        || {
+            let tenant = text(&stamp.summary, "/tenantId")?;
+            let secret = format!("@{}", text(&stamp.summary, "/servicePrincipal/secretFile")?);
+            let own = text(&stamp.summary, "/servicePrincipal/clientId")?;
+            let login = ["login", "--service-principal", "--tenant", tenant, "--username"];
+            maker.json(&[&login[..], &[own, "--password", &secret]].concat())?;
+            let found = maker.json(&["ad", "app", "list", "--display-name", PROGRAM])?;
+            let client = text(&found, "/0/appId")?;
+            let keys = maker.json(&["ad", "app", "credential", "list", "--id", client, "--cert"])?;
+            let key = text(&keys, "/0/keyId")?;
+            let delete = ["ad", "app", "credential", "delete", "--cert", "--id", client];
+            maker.json(&[&delete[..], &["--key-id", key]].concat())?;
+            let file = std::fs::read_dir(&home)?
+                .filter_map(Result::ok)
+                .map(|entry| entry.path())
+                .find(|path| path.extension().is_some_and(|kind| kind == "pem"))
+                .context("no certificate was written")?;
+            let fresh = stamp.other_az("azure-certificate")?;
+            register(stamp, &fresh)?;
+            let file = file.to_string_lossy();
+            let refused = fresh.fails(&[&login[..], &[client, "--certificate", &file]].concat())?;
+            ensure!(refused.contains("AADSTS700027"), "az says: {refused}");
+            maker.json(&["ad", "app", "delete", "--id", client]).map(drop)
+        },
+    )
 }
 
 fn has_the_first_cluster(az: &Az) -> Result<()> {

@@ -109,6 +109,7 @@ pub(crate) async fn compose(
                 let sealed = PkiRecord {
                     v: 1,
                     generation: 1,
+                    rotation: Rotation::default(),
                     sealed: deps.sealer.seal(&key::sealed::pki(uid), &pki)?,
                 };
                 txn.absent(&name).with(put_record(name, &sealed))

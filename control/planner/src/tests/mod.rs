@@ -88,6 +88,7 @@ fn nothing_yet() -> Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
         pki: None,
+        rotation: Default::default(),
         stamp: StampRanges {
             machines: "100.64.16.0/21".parse().unwrap(),
             vips: "100.64.24.0/21".parse().unwrap(),

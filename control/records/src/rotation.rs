@@ -160,7 +160,10 @@ mod tests {
             ]
         );
         assert_eq!((rotation.round, rotation.former_until), (1, None));
-        assert_eq!((rotation.authorities.begun, rotation.service_accounts.begun), (7, 8));
+        assert_eq!(
+            (rotation.authorities.begun, rotation.service_accounts.begun),
+            (7, 8)
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Whether a machine may be disturbed now: asked before a control plane member is upgraded, configured or removed, and before a machine of
-//! any role is repaired.
+//! Whether a machine may be disturbed now: asked before a control plane member is upgraded, configured or removed, before a node is
+//! configured, and before a machine of any role is repaired.
 //!
 //! Always true: of several control plane members the planner disturbs one at a time, and none that etcd's quorum or the API needs;
 //! what looks like one cause for many machines is not answered by treating them all; a preserved machine is left alone.
@@ -8,6 +8,7 @@
 //! halted. Maintenance windows are kept, and nothing goes by them.
 
 mod members;
+mod nodes;
 mod repairs;
 
 pub use repairs::SilentMachines;
@@ -28,6 +29,8 @@ pub(crate) enum Disturb<'d> {
         member: &'d Machine,
         inputs: &'d str,
     },
+    /// A node takes another configuration, and may have to start programs again for it.
+    ConfigureNode { id: &'d str, node: &'d Machine },
     /// Control plane members that are too many are to go.
     Shrink,
     /// A control plane member that is to go is removed.
@@ -54,6 +57,7 @@ impl Draft<'_> {
                     Err("the other control plane members come first".to_owned())
                 }
             }
+            Disturb::ConfigureNode { id, node } => nodes::configure(self, id, node),
             Disturb::Shrink => members::shrink(self),
             Disturb::Remove { id, member } => {
                 if members::may_leave(self, id, member) {

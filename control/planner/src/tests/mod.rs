@@ -53,6 +53,8 @@ mod partial;
 mod power;
 #[path = "../features/restore/tests.rs"]
 mod restore;
+#[path = "../features/rotation/tests.rs"]
+mod rotation;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;

@@ -41,16 +41,25 @@ fn act(draft: &mut Draft<'_>) {
                 .then_some(generation + 1),
         };
         let member = matches!(machine.role(), Some(Role::ControlPlane { .. }));
-        let disturb = Disturb::Configure {
-            id,
-            member: machine,
-            inputs: &inputs,
+        let disturb = if member {
+            Disturb::Configure {
+                id,
+                member: machine,
+                inputs: &inputs,
+            }
+        } else {
+            Disturb::ConfigureNode { id, node: machine }
         };
-        if next.is_some() && member && draft.may(disturb).is_err() {
-            draft.wait(format!(
-                "waiting for the other control plane members, to configure {}",
-                machine.label()
-            ));
+        let obstacle = next.and_then(|_| draft.may(disturb).err());
+        if let Some(obstacle) = obstacle {
+            draft.wait(if member {
+                format!(
+                    "waiting for the other control plane members, to configure {}",
+                    machine.label()
+                )
+            } else {
+                format!("waiting to configure {}: {obstacle}", machine.label())
+            });
             draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
         } else if let Some(generation) = next {
             let machine = id.clone();

@@ -243,7 +243,9 @@ impl Stamp {
             let rotation = &pki.rotation;
             let done = |turn: Turn| turn.phase == Phase::Done;
             if !done(rotation.authorities) || !done(rotation.service_accounts) {
-                problems.push(format!("the keys of cluster {uid} stay between two: {rotation:?}"));
+                problems.push(format!(
+                    "the keys of cluster {uid} stay between two: {rotation:?}"
+                ));
             }
         }
         let mut keys: BTreeSet<_> = pkis.into_keys().collect();

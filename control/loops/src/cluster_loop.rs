@@ -465,7 +465,7 @@ impl ClusterLoop {
         for event in &plan.events {
             if matches!(
                 event.kind,
-                EventKind::Repair | EventKind::Member | EventKind::Upgrade
+                EventKind::Repair | EventKind::Member | EventKind::Upgrade | EventKind::Rotation
             ) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }

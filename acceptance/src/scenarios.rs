@@ -23,6 +23,7 @@ mod plugins;
 mod pools;
 mod power;
 mod reach;
+mod rotation;
 mod sdk;
 mod sign_in;
 mod store;

@@ -13,6 +13,7 @@
 //! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all clusters |
 //! | `abort C` | the POST that aborts the running operation |
 //! | `power C off`, `power C on` | the POST that stops, that starts a cluster |
+//! | `rotate C certificates`, `rotate C keys` | the POST that replaces a cluster's CAs, the key of its service accounts |
 //! | `restore C SECONDS [NEW]` | the POST that restores a cluster's state of that many seconds ago, in place or as another cluster |
 //! | `object C NAME [VALUE]` | writes an object into a cluster, as its users do; without a value, prints it |
 //! | `service C NAME PORT,… [internal] [local] [on=NODE,…] [address=ADDRESS]` | writes a Service of type LoadBalancer into a cluster; `on`: the nodes of its endpoints |
@@ -497,6 +498,10 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
         ["power", cluster, to @ ("off" | "on")] => Wish::Power {
             cluster: own(cluster),
             stopped: *to == "off",
+        },
+        ["rotate", cluster, what @ ("certificates" | "keys")] => Wish::Rotate {
+            cluster: own(cluster),
+            keys: *what == "keys",
         },
         ["restore", cluster, ago, new @ ..] => Wish::Restore {
             cluster: own(cluster),

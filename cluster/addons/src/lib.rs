@@ -21,6 +21,7 @@ mod preserve;
 mod roles;
 mod storage;
 mod trusted;
+mod trust;
 mod workload;
 
 use std::{collections::BTreeSet, net::IpAddr};
@@ -154,6 +155,7 @@ pub fn manifests(spec: &ClusterSpec, options: &AddonOptions, read: &[Value]) -> 
     let wanted = ADDONS.iter().filter(|addon| (addon.wanted)(spec));
     let mut objects: Vec<Value> = wanted.flat_map(|addon| (addon.objects)(&place)).collect();
     objects.iter_mut().for_each(label);
+    trust::stamp(&place, &mut objects);
     objects
 }
 
@@ -180,6 +182,7 @@ pub fn reads() -> Vec<ObjectRef> {
             let deployments = addon.deployments.iter().map(|name| health::deployment(name));
             addon.reads.iter().copied().chain(deployments)
         })
+        .chain([trust::PUBLISHED])
         .collect();
     all.into_iter().collect()
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     API_PORT, BootstrapError, ControlPlanePlace, TokenAuthority, access, directory, kubeconfig, members,
     object, pair,
-    paths::{ETCD_PKI, PKI},
+    paths::{CA_FILE, ETCD_CA_FILE, ETCD_PKI, PKI},
     plain,
     process::{https, process},
     secret,
@@ -32,6 +32,10 @@ const ADMISSION: [&str; 4] = [
     "ExtendedResourceToleration",
 ];
 const AUDIT_LOG: &str = "/var/log/landfall/audit.log";
+/// The one CA that the controller manager signs with: it takes no file with two.
+const SIGNING_CA: &str = "/etc/kubernetes/pki/signing-ca.crt";
+/// The key that signs service accounts' tokens.
+const SERVICE_ACCOUNT_KEY: &str = "/etc/kubernetes/pki/sa.key";
 
 /// What a control plane machine is to be.
 ///
@@ -109,16 +113,15 @@ fn certificates(
     }
     let local = |subject: Subject| subject.dns("localhost").ip(Ipv4Addr::LOCALHOST);
     let mut files = vec![
-        plain(&format!("{PKI}/ca.crt"), pki.cluster.certificate.as_str()),
+        plain(CA_FILE, pki.trusted_cluster()),
+        plain(SIGNING_CA, pki.cluster.certificate.as_str()),
         secret(&format!("{PKI}/ca.key"), pki.cluster.key.as_str()),
-        plain(
-            &format!("{PKI}/front-proxy-ca.crt"),
-            pki.front_proxy.certificate.as_str(),
-        ),
-        plain(&format!("{ETCD_PKI}/ca.crt"), pki.etcd.certificate.as_str()),
-        secret(&format!("{PKI}/sa.key"), pki.service_account_key.as_str()),
-        plain(&format!("{PKI}/sa.pub"), pki.service_account_public_key.as_str()),
+        plain(&format!("{PKI}/front-proxy-ca.crt"), pki.trusted_front_proxy()),
+        plain(ETCD_CA_FILE, pki.trusted_etcd()),
+        secret(SERVICE_ACCOUNT_KEY, pki.service_account_key.as_str()),
     ];
+    let service_accounts = pki.service_account_public_keys().enumerate();
+    files.extend(service_accounts.map(|(number, key)| plain(&service_account_key(number), key)));
     files.extend(
         pki.former
             .iter()
@@ -255,6 +258,14 @@ fn in_flight(tier: Tier) -> (u32, u32) {
     }
 }
 
+/// Where the keys are that service accounts' tokens are checked with: first that of the one that signs.
+fn service_account_key(number: usize) -> String {
+    match number {
+        0 => format!("{PKI}/sa.pub"),
+        number => format!("{PKI}/sa-{number}.pub"),
+    }
+}
+
 /// Where the key is that a former cluster's long-lived tokens are recognised by.
 fn former_key(number: usize) -> String {
     format!("{PKI}/sa-former-{number}.pub")
@@ -305,8 +316,8 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
     ];
     flags.extend(issuers(spec));
     flags.extend([
-        format!("--service-account-key-file={PKI}/sa.pub"),
-        format!("--service-account-signing-key-file={PKI}/sa.key"),
+        format!("--service-account-key-file={}", service_account_key(0)),
+        format!("--service-account-signing-key-file={SERVICE_ACCOUNT_KEY}"),
         format!("--kubelet-client-certificate={PKI}/apiserver-kubelet-client.crt"),
         format!("--kubelet-client-key={PKI}/apiserver-kubelet-client.key"),
         format!("--kubelet-certificate-authority={PKI}/ca.crt"),
@@ -336,7 +347,16 @@ fn api_server(spec: &ClusterSpec, pki: &ClusterPki, place: &ControlPlanePlace) -
     flags.extend(
         (0..pki.former.len()).map(|number| format!("--service-account-key-file={}", former_key(number))),
     );
-    let restart_on = [ENCRYPTION, AUDIT_POLICY];
+    // While one key takes the place of another.
+    let others = 1..pki.service_account_public_keys().count();
+    flags.extend(others.map(|number| format!("--service-account-key-file={}", service_account_key(number))));
+    let restart_on = [
+        ENCRYPTION,
+        AUDIT_POLICY,
+        CA_FILE,
+        ETCD_CA_FILE,
+        SERVICE_ACCOUNT_KEY,
+    ];
     Process {
         // Requests are done with in a moment. What it waits for after that are watches, which do not end by themselves, and
         // nobody is let in meanwhile.
@@ -370,8 +390,8 @@ fn controller_manager(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process 
         // Health may be asked for by anybody on loopback; nothing else may.
         "--authorization-always-allow-paths=/healthz,/readyz,/livez".to_owned(),
         format!("--root-ca-file={PKI}/ca.crt"),
-        format!("--service-account-private-key-file={PKI}/sa.key"),
-        format!("--cluster-signing-cert-file={PKI}/ca.crt"),
+        format!("--service-account-private-key-file={SERVICE_ACCOUNT_KEY}"),
+        format!("--cluster-signing-cert-file={SIGNING_CA}"),
         format!("--cluster-signing-key-file={PKI}/ca.key"),
         "--cluster-signing-duration=8760h".to_owned(),
         "--use-service-account-credentials=true".to_owned(),
@@ -389,7 +409,7 @@ fn controller_manager(spec: &ClusterSpec, place: &ControlPlanePlace) -> Process 
         flags.into(),
         https(10257, "/healthz"),
         3,
-        &[&kubeconfig],
+        &[&kubeconfig, CA_FILE, SIGNING_CA, SERVICE_ACCOUNT_KEY],
     )
 }
 
@@ -413,6 +433,6 @@ fn scheduler(place: &ControlPlanePlace) -> Process {
         flags.into(),
         https(10259, "/healthz"),
         3,
-        &[&kubeconfig],
+        &[&kubeconfig, CA_FILE],
     )
 }

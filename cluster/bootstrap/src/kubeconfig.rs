@@ -105,7 +105,7 @@ pub(crate) fn document(
          current-context: {context}\n\
          users:\n\
          - name: {user}\n  user:\n{credential}",
-        ca = base64::engine::general_purpose::STANDARD.encode(&pki.cluster.certificate),
+        ca = base64::engine::general_purpose::STANDARD.encode(pki.trusted_cluster()),
         cluster = scalar(&spec.name),
     )
 }
@@ -136,7 +136,7 @@ pub fn admin_endpoint(
     let Certificate { certificate, key } = pki.cluster.issue(&subject, now)?;
     Ok(Endpoint {
         server: format!("https://{vip}:{API_PORT}"),
-        ca: pki.cluster.certificate.clone(),
+        ca: pki.trusted_cluster(),
         certificate,
         key,
     })

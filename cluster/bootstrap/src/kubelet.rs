@@ -89,7 +89,16 @@ fn disk(own: bool) -> Value {
     }
 }
 
-pub(crate) fn flags(node: &NodePlace, labels: &BTreeMap<String, String>) -> Vec<String> {
+/// Where a kubelet keeps what the cluster has signed for it: elsewhere once that is not to be shown any more, so that it asks anew.
+fn signed(signings: u32) -> String {
+    match signings {
+        0 => "/var/lib/kubelet/pki".to_owned(),
+        signings => format!("/var/lib/kubelet/pki-{signings}"),
+    }
+}
+
+/// `signings`: see [`cluster_pki::ClusterPki::signings`].
+pub(crate) fn flags(node: &NodePlace, labels: &BTreeMap<String, String>, signings: u32) -> Vec<String> {
     let labels = labels
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
@@ -98,7 +107,7 @@ pub(crate) fn flags(node: &NodePlace, labels: &BTreeMap<String, String>) -> Vec<
     vec![
         format!("--config={CONFIG}"),
         format!("--kubeconfig={KUBECONFIG}"),
-        "--cert-dir=/var/lib/kubelet/pki".to_owned(),
+        format!("--cert-dir={}", signed(signings)),
         "--root-dir=/var/lib/kubelet".to_owned(),
         format!("--hostname-override={}", node.node_name),
         format!("--node-ip={}", node.address),

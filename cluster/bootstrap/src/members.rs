@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     API_PORT, BootstrapError, ControlPlanePlace, configuration, pair,
-    paths::ETCD_PKI,
+    paths::{ETCD_CA_FILE, ETCD_PKI},
     process::{HANG_SECONDS, https, process},
     words,
 };
@@ -239,8 +239,9 @@ pub(crate) fn etcd(place: &ControlPlanePlace) -> Process {
     let env = process("etcd", Vec::new(), probe.clone(), 1, &[]).env;
     Process {
         env,
-        // Who is a member, and whether it was formed, only matters to a start that comes anyway.
-        restart_on: Vec::new(),
+        // Who is a member, and whether it was formed, only matters to a start that comes anyway. Its certificates it reads again, and not whom
+        // it trusts.
+        restart_on: words([ETCD_CA_FILE]),
         restart: reason_to_restart(place, place.limits),
         goes_on_with: roomier(place),
         needs: vec![format!("{DATA}/member/snap/db")],
@@ -255,6 +256,7 @@ pub(crate) fn backup() -> Process {
     Process {
         // A few threads that allocate little: one arena for all of them.
         env: [("MALLOC_ARENA_MAX".to_owned(), "1".to_owned())].into(),
+        restart_on: words([BACKUP_CONFIG, ETCD_CA_FILE]),
         status: Some(format!("{STATUS}/etcd-backup.json")),
         ..process
     }
@@ -300,6 +302,7 @@ pub(crate) fn programs_of_several(place: &ControlPlanePlace) -> Vec<Process> {
     if keeps(place) {
         processes.push(Process {
             status: status(MEMBERSHIP),
+            restart_on: words([MEMBERSHIP_CONFIG, ETCD_CA_FILE]),
             ..beside(MEMBERSHIP, MEMBERSHIP_CONFIG, None, 2)
         });
     }

@@ -41,7 +41,7 @@ pub fn node_config(
     let proxy_client = pki.cluster.issue(&Subject::client("system:kube-proxy"), now)?;
 
     let mut files = vec![
-        plain(CA_FILE, pki.cluster.certificate.as_str()),
+        plain(CA_FILE, pki.trusted_cluster()),
         object(
             kubelet::KUBECONFIG,
             &kubeconfig::component(&server, CA_FILE, &user, kubelet::IDENTITY),
@@ -76,8 +76,8 @@ pub fn node_config(
             after: words(["containerd"]),
             ..process(
                 "kubelet",
-                kubelet::flags(node, &labels),
-                &[kubelet::CONFIG, kubelet::KUBECONFIG],
+                kubelet::flags(node, &labels, pki.signings()),
+                &[kubelet::CONFIG, kubelet::KUBECONFIG, CA_FILE],
                 3,
                 Probe::Http {
                     url: "http://127.0.0.1:10248/healthz".to_owned(),
@@ -86,17 +86,21 @@ pub fn node_config(
                 },
             )
         },
-        process(
-            "kube-proxy",
-            vec![format!("--config={}", proxy::CONFIG)],
-            &[proxy::CONFIG, proxy::KUBECONFIG],
-            2,
-            Probe::Http {
-                url: "http://127.0.0.1:10256/livez".to_owned(),
-                ca: None,
-                identity: None,
-            },
-        ),
+        Process {
+            // What it shows to the API server it reads again by itself, but only from time to time.
+            restart: pki.signings().into(),
+            ..process(
+                "kube-proxy",
+                vec![format!("--config={}", proxy::CONFIG)],
+                &[proxy::CONFIG, proxy::KUBECONFIG, CA_FILE],
+                2,
+                Probe::Http {
+                    url: "http://127.0.0.1:10256/livez".to_owned(),
+                    ca: None,
+                    identity: None,
+                },
+            )
+        },
     ];
     processes.extend(volumes::process(spec));
     Ok(MachineConfig {

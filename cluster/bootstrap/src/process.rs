@@ -16,7 +16,7 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// Long enough for a busy host, short enough that nobody waits for a program that will not answer.
 pub(crate) const HANG_SECONDS: u32 = 30;
 
-/// `restart_on`: certificates are read again by the programs themselves; these files are not.
+/// `restart_on`: certificates are read again by the programs themselves; these files are not, CAs among them.
 pub(crate) fn process(
     name: &str,
     flags: Vec<String>,

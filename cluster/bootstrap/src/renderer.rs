@@ -171,6 +171,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        rotations: Default::default(),
     }
 }
 

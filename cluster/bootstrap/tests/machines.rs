@@ -211,6 +211,94 @@ fn etcd_goes_on_with_more_room_than_its_quota_and_is_restarted_for_more() {
 }
 
 #[test]
+fn machines_trust_what_is_to_come_and_begin_anew_for_each_step() {
+    let spec = spec(PodNetworking::Kubenet);
+    let mut pki = pki();
+    let configs = |pki: &ClusterPki| {
+        [
+            control_plane_config(&spec, pki, &place_of(&[1]), now(), 7).unwrap(),
+            node(&spec, pki),
+        ]
+    };
+    let mut steps = vec![configs(&pki)];
+    pki.trust_new_authorities(now()).unwrap();
+    steps.push(configs(&pki));
+    pki.issue_from_new_authorities();
+    steps.push(configs(&pki));
+    pki.drop_former_authorities();
+    steps.push(configs(&pki));
+    let known = |config: &MachineConfig, path: &str| {
+        let file = config.files.iter().find(|file| file.path == path).unwrap();
+        file.content.matches("BEGIN CERTIFICATE").count()
+    };
+    for (step, count) in steps.iter().zip([1, 2, 2, 1]) {
+        for config in step {
+            assert_eq!(known(config, "/etc/kubernetes/pki/ca.crt"), count);
+        }
+        assert_eq!(known(&step[0], "/etc/kubernetes/pki/etcd/ca.crt"), count);
+        assert_eq!(known(&step[0], "/etc/kubernetes/pki/front-proxy-ca.crt"), count);
+        assert_eq!(known(&step[0], "/etc/kubernetes/pki/signing-ca.crt"), 1);
+    }
+    let begins_anew = |before: &MachineConfig, after: &MachineConfig, name: &str| {
+        let of = |config: &MachineConfig| {
+            let found = config.processes.iter().find(|process| process.name == name);
+            found.unwrap().clone()
+        };
+        let content = |config: &MachineConfig, path: &String| {
+            let found = config.files.iter().find(|file| file.path == *path);
+            found.map(|file| file.content.clone())
+        };
+        let (old, new) = (of(before), of(after));
+        let read = |path: &String| content(before, path) != content(after, path);
+        old.argv != new.argv || old.restart != new.restart || new.restart_on.iter().any(read)
+    };
+    for (number, pair) in steps.windows(2).enumerate() {
+        let [[member, node], [member_then, node_then]] = [&pair[0], &pair[1]];
+        // What it shows, and whom it signs for, a server takes while it runs; whom it trusts it does not.
+        let trust = number != 1;
+        for name in ["etcd", "etcd-backup", "kube-apiserver", "kube-scheduler"] {
+            assert_eq!(begins_anew(member, member_then, name), trust, "{name} {number}");
+        }
+        assert!(begins_anew(member, member_then, "kube-controller-manager"));
+        for name in ["kubelet", "kube-proxy"] {
+            assert!(begins_anew(node, node_then, name), "{name} {number}");
+        }
+        assert!(!begins_anew(node, node_then, "containerd"));
+    }
+}
+
+#[test]
+fn tokens_of_each_known_key_are_taken() {
+    let spec = spec(PodNetworking::Kubenet);
+    let mut pki = pki();
+    let keys = |pki: &ClusterPki| {
+        let config = control_plane_config(&spec, pki, &place_of(&[1]), now(), 7).unwrap();
+        for path in named(&config) {
+            file(&config, path);
+        }
+        let server = config
+            .processes
+            .iter()
+            .find(|process| process.name == "kube-apiserver");
+        let flags = server.unwrap().argv.clone().into_iter();
+        flags
+            .filter(|flag| flag.starts_with("--service-account-key-file="))
+            .count()
+    };
+    let mut counts = vec![keys(&pki)];
+    pki.trust_new_service_account_key().unwrap();
+    counts.push(keys(&pki));
+    pki.sign_with_new_service_account_key();
+    counts.push(keys(&pki));
+    pki.trust_new_service_account_key().unwrap();
+    counts.push(keys(&pki));
+    pki.drop_former_service_account_key();
+    pki.withdraw_new_service_account_key();
+    counts.push(keys(&pki));
+    assert_eq!(counts, [1, 2, 2, 3, 1]);
+}
+
+#[test]
 fn new_certificates_restart_nothing() {
     let spec = spec(PodNetworking::Kubenet);
     let pki = pki();

@@ -1,7 +1,7 @@
 //! A cluster's own certificate authorities and keys, and the certificates made from them.
 //!
 //! Three CAs a cluster (cluster, etcd, front proxy), ECDSA P-256; one key for service account tokens; one key that
-//! encrypts secrets in etcd. Called by `cluster/bootstrap` (files of machines, kubeconfigs) and by the control loops, which
+//! encrypts secrets in etcd. All but the last can be replaced while the cluster serves ([`ClusterPki::trust_new_authorities`]). Called by `cluster/bootstrap` (files of machines, kubeconfigs) and by the control loops, which
 //! keep the whole sealed in the store.
 //!
 //! Always true: no two clusters share a key; a certificate says who it is for (CN, O) and nothing more than it needs
@@ -9,9 +9,11 @@
 
 mod issue;
 mod jwks;
+mod rotate;
 
 pub use issue::{Certificate, Subject};
 pub use jwks::SERVICE_ACCOUNT_ALGORITHM;
+pub use rotate::{Authorities, FormerAuthorities, ServiceAccountKey};
 
 use jiff::Timestamp;
 use rcgen::{
@@ -91,6 +93,28 @@ pub struct ClusterPki {
     /// What is needed to read a state that comes from other clusters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<FormerKeys>,
+    /// How often other authorities took the place of those before.
+    #[zeroize(skip)]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub round: u32,
+    /// Authorities that are to take the place of the present ones: trusted, and nothing is issued by them yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Authorities>,
+    /// Authorities whose place the present ones took: trusted, and nothing is issued by them any more.
+    #[zeroize(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_authorities: Option<FormerAuthorities>,
+    /// The key that is to sign service account tokens next: tokens signed with it are taken already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_service_account_key: Option<ServiceAccountKey>,
+    /// PEM of the public half of the key before: tokens signed with it are still taken.
+    #[zeroize(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_service_account_key: Option<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn first_key() -> String {
@@ -119,19 +143,25 @@ impl ClusterPki {
     /// When the system has no randomness or `now` is outside the range of certificates.
     pub fn generate(now: Timestamp) -> Result<Self, PkiError> {
         use base64::Engine as _;
-        let service_account = new_key("service accounts")?;
+        let service_account = ServiceAccountKey::generate()?;
+        let authorities = Authorities::generate(0, now)?;
         let mut secret = [0_u8; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| PkiError::Random)?;
         Ok(Self {
             v: FORMAT,
-            cluster: authority("landfall-cluster-ca", now)?,
-            etcd: authority("landfall-etcd-ca", now)?,
-            front_proxy: authority("landfall-front-proxy-ca", now)?,
-            service_account_public_key: service_account.public_key_pem(),
-            service_account_key: service_account.serialize_pem(),
+            cluster: authorities.cluster.clone(),
+            etcd: authorities.etcd.clone(),
+            front_proxy: authorities.front_proxy.clone(),
+            service_account_public_key: service_account.public_key.clone(),
+            service_account_key: service_account.key.clone(),
             encryption_key: base64::engine::general_purpose::STANDARD.encode(secret),
             encryption_key_name: first_key(),
             former: Vec::new(),
+            round: 0,
+            next: None,
+            former_authorities: None,
+            next_service_account_key: None,
+            former_service_account_key: None,
         })
     }
 

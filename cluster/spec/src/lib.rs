@@ -65,6 +65,27 @@ pub struct ClusterSpec {
     /// Whether the driver of disks is off (`storageProfile.diskCSIDriver.enabled: false`): nothing is provisioned, attached or detached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disks_off: bool,
+    /// The last replacements of its CAs and keys that were asked for.
+    #[serde(default, skip_serializing_if = "Rotations::are_none")]
+    pub rotations: Rotations,
+}
+
+/// When replacements of a cluster's CAs and keys were asked for last: milliseconds since 1970; 0: never. What is asked for later than what
+/// was begun last is begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rotations {
+    /// Of its CAs (cluster, etcd, front proxy) and all certificates of theirs.
+    pub certificates: i64,
+    /// Of the key that signs its service accounts' tokens.
+    pub service_account_keys: i64,
+}
+
+impl Rotations {
+    /// Whether none was ever asked for.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How those that the stamp's directory knows (users, service principals, managed identities) are known to a cluster's API server.

@@ -248,6 +248,7 @@ impl ClusterLoop {
         // The last thing to wait for: what is lent must not be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
         let pki = self.records.pki.read(&*deps.store, &key::pki(&self.uid)).await?;
+        let rotation = pki.as_ref().map(|pki| pki.value.rotation.clone());
         let pki = pki.map(|pki| pki.value.generation);
         self.state.keys_are(pki);
         let commands = self
@@ -333,6 +334,7 @@ impl ClusterLoop {
         Ok(Observation {
             renderers,
             pki,
+            rotation: rotation.unwrap_or_default(),
             stamp: StampRanges {
                 machines: stamp.machines(),
                 vips: stamp.vips(),
@@ -468,7 +470,7 @@ impl ClusterLoop {
         for event in &plan.events {
             if matches!(
                 event.kind,
-                EventKind::Repair | EventKind::Member | EventKind::Upgrade
+                EventKind::Repair | EventKind::Member | EventKind::Upgrade | EventKind::Rotation
             ) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }

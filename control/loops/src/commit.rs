@@ -10,8 +10,8 @@ use base_sealer::SealError;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ChildRecord, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing,
-    LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role,
-    Work, access,
+    KeyStep, LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord,
+    Requests, Role, Rotation, Work, access,
     balancer::BalancerRecord,
     child,
     credential::{CredentialRecord, Revoked},
@@ -111,10 +111,12 @@ pub(crate) async fn compose(
                 let sealed = PkiRecord {
                     v: 1,
                     generation: 1,
+                    rotation: Rotation::default(),
                     sealed: deps.sealer.seal(&key::sealed::pki(uid), &pki)?,
                 };
                 txn.absent(&name).with(put_record(name, &sealed))
             }
+            Write::StepKeys { generation, step } => step_keys(deps, txn, uid, *generation, step, now).await?,
             Write::RecordMachine { role, image } => {
                 let machine = machine(deps, basis, role, image, now)?;
                 done.recorded.push(machine.id.clone());
@@ -266,6 +268,32 @@ pub(crate) async fn compose(
         basis.fence.claim(txn, uid, &deps.host)
     };
     Ok((txn, done))
+}
+
+/// A step of the replacement of a cluster's keys, from those of this generation.
+async fn step_keys(
+    deps: &ControllerDeps,
+    txn: Txn,
+    uid: &str,
+    generation: u64,
+    step: &KeyStep,
+    now: Timestamp,
+) -> Result<Txn, CommitError> {
+    let name = key::pki(uid);
+    let found = get_record::<PkiRecord>(&*deps.store, &name).await?;
+    let Some(Stored { revision, value }) = found.filter(|found| found.value.generation == generation) else {
+        return Err(StoreError::Conflict { key: name }.into());
+    };
+    let sealed_as = key::sealed::pki(uid);
+    let keys = deps.sealer.unseal(&sealed_as, &value.sealed)?;
+    let next = deps.recipes.step_pki(&keys, step, now)?;
+    let record = PkiRecord {
+        v: 1,
+        generation: generation + 1,
+        rotation: value.rotation.after(step),
+        sealed: deps.sealer.seal(&sealed_as, &next)?,
+    };
+    Ok(txn.at(&name, revision).with(put_record(name, &record)))
 }
 
 /// The keys of the cluster that the state of another begins with, whether it is still there or deleted.

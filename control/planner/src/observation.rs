@@ -14,7 +14,7 @@ use cluster_balancers::Wish;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
 use control_records::{
-    ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, balancer::BalancerRecord,
+    ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, Rotation, balancer::BalancerRecord,
     credential::CredentialRecord, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
@@ -35,6 +35,8 @@ pub struct Observation {
     pub renderers: RendererVersions,
     /// The generation of the cluster's CAs and keys; `None`: there are none yet.
     pub pki: Option<u64>,
+    /// How far their replacement is.
+    pub rotation: Rotation,
     /// The stamp's ranges.
     pub stamp: StampRanges,
     /// Addresses of the stamp that are leased, by anybody. Only looked at while this cluster, or a Service in it, lacks one.

@@ -37,6 +37,9 @@ pub struct CredentialRecord {
     pub issued_at: Timestamp,
     /// When it ends by itself.
     pub expires_at: Timestamp,
+    /// The round of the cluster's CAs that its certificate is of: [`crate::Rotation::round`]. It ends with them.
+    #[serde(default)]
+    pub round: u32,
     /// That it was taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Revoked>,
@@ -113,6 +116,7 @@ mod tests {
             address: Some([127, 0, 0, 1].into()),
             issued_at: Timestamp::UNIX_EPOCH,
             expires_at: Timestamp::from_second(60).unwrap(),
+            round: 0,
             revoked: None,
         }
     }

@@ -58,6 +58,7 @@ mod operation;
 mod part;
 pub mod principal;
 pub mod requests;
+pub mod rotation;
 pub mod sign_in;
 mod snapshot;
 mod text;
@@ -96,6 +97,7 @@ pub use principal::{
     MemberRecord, PrincipalGroupRecord, PrincipalRecord, Proof,
 };
 pub use requests::{Leaving, Reached, Requests};
+pub use rotation::{KeyStep, Phase, Rotation, Turn};
 pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};
 pub use snapshot::SnapshotRecord;
 
@@ -436,6 +438,9 @@ pub struct PkiRecord {
     /// Grows by one with each change of them, from 1 on: what is computed from an older one is computed anew.
     #[serde(default = "first_generation")]
     pub generation: u64,
+    /// How far their replacement is.
+    #[serde(default, skip_serializing_if = "Rotation::is_none")]
+    pub rotation: Rotation,
     /// Nonce and ciphertext, as in [`SealedRecord`].
     #[serde(with = "text")]
     pub sealed: Vec<u8>,

@@ -26,6 +26,7 @@ pub(crate) mod nodes;
 pub(crate) mod pki;
 pub(crate) mod power;
 pub(crate) mod restore;
+pub(crate) mod rotation;
 pub(crate) mod upgrade;
 pub(crate) mod volumes;
 
@@ -45,6 +46,7 @@ pub(crate) const FEATURES: &[Feature] = &[
     members::FEATURE,
     nodes::FEATURE,
     addons::FEATURE,
+    rotation::FEATURE,
     credentials::FEATURE,
     balancers::FEATURE,
     volumes::FEATURE,

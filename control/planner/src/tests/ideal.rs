@@ -150,6 +150,11 @@ impl Ideal {
                 assert_eq!(self.seen.pki, None);
                 self.seen.pki = Some(1);
             }
+            Write::StepKeys { generation, step } => {
+                assert_eq!(self.seen.pki, Some(*generation));
+                self.seen.pki = Some(generation + 1);
+                self.seen.rotation = self.seen.rotation.after(step);
+            }
             Write::Repair {
                 machine,
                 work,

@@ -55,6 +55,8 @@ mod partial;
 mod power;
 #[path = "../features/restore/tests.rs"]
 mod restore;
+#[path = "../features/rotation/tests.rs"]
+mod rotation;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;
@@ -90,6 +92,7 @@ fn nothing_yet() -> Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
         pki: None,
+        rotation: Default::default(),
         stamp: StampRanges {
             machines: "100.64.16.0/21".parse().unwrap(),
             vips: "100.64.24.0/21".parse().unwrap(),

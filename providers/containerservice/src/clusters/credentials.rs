@@ -4,6 +4,7 @@
 //! the certificate does; of each kind so many are good at a time. What it may do hangs on that record: the cluster's loop grants it in the
 //! cluster, and takes it away when the record says so. Who asks again gets the same one for half of its time, to the last byte, as AKS
 //! gives it: clients that find another under the same name stop and ask what to do.
+//! Once the cluster's CAs are replaced, it is another one: those of before are about to be refused.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,8 +18,10 @@ use async_trait::async_trait;
 use base_env::Env;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cluster_spec::{CredentialKind, DirectoryAccess, TokenFormat};
-use control_records::{ClusterRecord, ObservedRecord, SealedRecord, credential::CredentialRecord, key};
-use control_store::{Store, StoreError, Stored, Txn, get_record, list_records, put_record};
+use control_records::{
+    ClusterRecord, ObservedRecord, PkiRecord, SealedRecord, credential::CredentialRecord, key,
+};
+use control_store::{Revision, Store, StoreError, Stored, Txn, get_record, list_records, put_record};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -156,10 +159,16 @@ struct State {
     credentials: Vec<Stored<CredentialRecord>>,
     /// Their certificates, sealed, by their ids. Earlier releases kept none.
     certificates: BTreeMap<String, Vec<u8>>,
+    /// How often the cluster's CAs were replaced, and as of when; nothing while it has no keys.
+    keys: Option<(u32, Revision)>,
 }
 
 impl State {
-    /// The one that is handed out again to who asks, with its certificate.
+    fn round(&self) -> u32 {
+        self.keys.map_or(0, |(round, _)| round)
+    }
+
+    /// The one that is handed out again to who asks, with its certificate: none of CAs that were replaced since.
     fn again(
         &self,
         kind: CredentialKind,
@@ -168,7 +177,8 @@ impl State {
     ) -> Option<(&CredentialRecord, &[u8])> {
         let known = self.credentials.iter().map(|found| &found.value);
         known
-            .filter(|known| known.kind == kind && known.is_handed_out_again(asked_by, self.now, lifetime))
+            .filter(|known| known.kind == kind && known.round == self.round())
+            .filter(|known| known.is_handed_out_again(asked_by, self.now, lifetime))
             .filter_map(|known| Some((known, self.certificates.get(&known.id)?.as_slice())))
             .max_by_key(|(known, _)| known.expires_at)
     }
@@ -198,8 +208,12 @@ impl Resource for HandedOut {
         let (certificates, _) = list_records::<SealedRecord>(&*provider.store, &prefix)
             .await
             .map_err(store_error)?;
+        let keys = get_record::<PkiRecord>(&*provider.store, &key::pki(uid))
+            .await
+            .map_err(store_error)?;
         Ok(State {
             now: provider.env.clock.now(),
+            keys: keys.map(|keys| (keys.value.rotation.round, keys.revision)),
             credentials: credentials.into_iter().map(|(_, found)| found).collect(),
             certificates: certificates
                 .into_iter()
@@ -267,6 +281,7 @@ impl Resource for HandedOut {
                 address: trace.and_then(|trace| trace.address),
                 issued_at: context.now,
                 expires_at: context.now.checked_add(lifetime).map_err(ArmError::internal)?,
+                round: state.round(),
                 revoked: None,
             },
             forgotten: ended
@@ -300,6 +315,11 @@ impl Resource for HandedOut {
                 CredentialRecord::certificate_key(uid, &change.record.id),
                 &certificate,
             ));
+        // Nor one of CAs that are replaced meanwhile.
+        let txn = match state.keys {
+            Some((_, revision)) => txn.at(key::pki(uid), revision),
+            None => txn,
+        };
         let forgotten = change.forgotten.iter();
         Ok(forgotten.fold(txn, |txn, id| {
             txn.delete(CredentialRecord::key(uid, id))

@@ -37,6 +37,7 @@ mod properties;
 mod quotas;
 mod refusals;
 mod requests;
+mod rotation;
 #[cfg(test)]
 mod stamp;
 mod states;

@@ -21,6 +21,7 @@ fn hand_out(ideal: &mut Ideal, id: &str, kind: CredentialKind, lasts: Duration) 
         address: None,
         issued_at: ideal.now,
         expires_at: after(ideal.now, lasts),
+        round: 0,
         revoked: None,
     };
     ideal.seen.credentials.push(Arc::new(record));

@@ -57,6 +57,7 @@ mod operation;
 mod part;
 pub mod principal;
 pub mod requests;
+pub mod sealed;
 pub mod sign_in;
 mod text;
 pub mod unknown;

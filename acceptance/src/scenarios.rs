@@ -23,6 +23,7 @@ mod pools;
 mod power;
 mod reach;
 mod sdk;
+mod secrets;
 mod sign_in;
 mod store;
 mod terraform;
@@ -80,6 +81,7 @@ const WALKS: &[Walk] = &[
             "around",
             "sdk",
             "store",
+            "secrets",
             "backup",
             "identity",
         ],
@@ -261,6 +263,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("store") {
         store::walk(journal, stamp, az)?;
+    }
+    if wanted.has("secrets") {
+        secrets::walk(journal, stamp, az)?;
     }
     if wanted.has("backup") {
         backup::walk(journal, stamp, az)?;

@@ -72,12 +72,11 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         "secrets",
         "the guide's commands: the first key is dropped, and nothing needs it",
         || {
-            run(&mut guide::with_landfall(
-                stamp,
-                az,
-                &[("KEY", &first)],
-                &drop_key,
-            )?)?;
+            // It may have sealed until a moment ago.
+            wait_for("the key to be dropped", PATIENCE, || {
+                let variables = [("KEY", first.as_str())];
+                run(&mut guide::with_landfall(stamp, az, &variables, &drop_key)?)
+            })?;
             stamp.kill_service()?;
             run(&mut stamp.landfall(&["up"]))?;
             settled(stamp, 2)?;

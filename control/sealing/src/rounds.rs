@@ -84,6 +84,15 @@ impl Look {
     }
 }
 
+/// What the store is gone through for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// To seal anew what is due.
+    Seal,
+    /// To count.
+    Count,
+}
+
 /// A key and what was last seen of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStatus {
@@ -190,7 +199,8 @@ impl Sealing {
                 "The key {id} has sealed until a moment ago; ask again in two minutes."
             ));
         }
-        let look = self.look().await?;
+        // What is refused writes nothing.
+        let look = self.look(Aim::Count).await?;
         if let Some(problem) = &look.problem {
             return refused(format!(
                 "Whether something is sealed with the key {id} cannot be found out: {problem}."
@@ -200,7 +210,7 @@ impl Sealing {
             0 => {}
             left => {
                 return refused(format!(
-                    "{left} values are sealed with the key {id}; they are being sealed anew, ask again later."
+                    "{left} values are sealed with the key {id}; make another one, or wait until they are sealed anew with it."
                 ));
             }
         }
@@ -264,10 +274,10 @@ impl Sealing {
     /// When the store fails, or the keys cannot be kept. What was sealed anew until then is.
     pub async fn round(&self) -> Result<Look, SealingError> {
         let _one = self.round.lock().await;
-        self.look().await
+        self.look(Aim::Seal).await
     }
 
-    async fn look(&self) -> Result<Look, SealingError> {
+    async fn look(&self, aim: Aim) -> Result<Look, SealingError> {
         // What was found of a key that sealed meanwhile says nothing about it.
         let begun_with = self.sealer.current();
         let mut look = Look {
@@ -276,7 +286,7 @@ impl Sealing {
             oldest_copy: None,
             problem: None,
         };
-        self.seal_store(&mut look).await?;
+        self.seal_store(aim, &mut look).await?;
         for place in &self.places {
             let name = place.name();
             let place = Arc::clone(place);
@@ -320,11 +330,11 @@ impl Sealing {
         Ok(())
     }
 
-    /// Seals anew in the store until nothing is due, and counts what is there then.
-    async fn seal_store(&self, look: &mut Look) -> Result<(), SealingError> {
+    /// Seals anew in the store until nothing is due, if that is the aim, and counts what is there then.
+    async fn seal_store(&self, aim: Aim, look: &mut Look) -> Result<(), SealingError> {
         for pass in 1.. {
             let (counted, due) = self.find(look).await?;
-            if due.is_empty() || pass == PASSES {
+            if due.is_empty() || pass == PASSES || aim == Aim::Count {
                 for (key, number) in counted {
                     look.count(key, STORE, number);
                 }

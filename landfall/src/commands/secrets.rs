@@ -73,7 +73,7 @@ async fn rotate(context: &Context, arm: &ArmClient, no_wait: bool) -> Result<()>
         keys = arm.list(&path(""), version, &[]).await?;
     }
     let seals = keys.iter().find(|key| state(key) == "seals");
-    let seals = seals.map(|key| text(key, "name")).unwrap_or("-").to_owned();
+    let seals = seals.map_or("-", |key| text(key, "name")).to_owned();
     let is_done = is_done(&keys);
     step.done(if is_done {
         format!("everything is sealed with {seals}")

@@ -210,7 +210,7 @@ impl Sealing {
             0 => {}
             left => {
                 return refused(format!(
-                    "{left} values are sealed with the key {id}; make another one, or wait until they are sealed anew with it."
+                    "{left} values are sealed with the key {id}; they are sealed anew in the background, ask again later."
                 ));
             }
         }

@@ -25,6 +25,7 @@ mod power;
 mod reach;
 mod rotation;
 mod sdk;
+mod secrets;
 mod sign_in;
 mod store;
 mod terraform;
@@ -82,6 +83,7 @@ const WALKS: &[Walk] = &[
             "around",
             "sdk",
             "store",
+            "secrets",
             "backup",
             "identity",
         ],
@@ -286,6 +288,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     }
     if wanted.has("store") {
         store::walk(journal, stamp, az)?;
+    }
+    if wanted.has("secrets") {
+        secrets::walk(journal, stamp, az)?;
     }
     if wanted.has("backup") {
         backup::walk(journal, stamp, az)?;

@@ -63,6 +63,12 @@ pub const UPKEEP: Kind = Kind {
     threads: 3,
     queue: 16,
 };
+/// Sealing anew of what other keys have sealed outside the store, and the file of the keys.
+pub const SEALING: Kind = Kind {
+    name: "sealing with another key",
+    threads: 1,
+    queue: 16,
+};
 /// Machines' disks: as many as the loops work on at a time, and listings.
 pub const DISKS: Kind = Kind {
     name: "work on disks",
@@ -71,7 +77,9 @@ pub const DISKS: Kind = Kind {
 };
 
 /// All kinds.
-pub const KINDS: &[Kind] = &[HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, DISKS];
+pub const KINDS: &[Kind] = &[
+    HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, SEALING, DISKS,
+];
 /// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;
 /// Threads for work that blocks that a runtime has to have.

@@ -18,14 +18,12 @@ use cluster_backup::{
 use zeroize::Zeroizing;
 
 use crate::{
-    ObjectStore,
+    ObjectStore, folder_key,
     sealed::{SealedReader, SealedWriter},
 };
 
 /// How the folders of stores begin; uids of clusters have no dash.
 pub const STORES: &str = "store-";
-/// The name of a cluster's key in its folder.
-pub(crate) const KEY: &str = "key";
 /// A part of a log is read whole before it is kept.
 const LARGEST_PART: u64 = 128 * 1024 * 1024;
 /// Twice what etcd may hold at most (8 GiB): no base of ours is larger.
@@ -173,16 +171,14 @@ impl Archive {
         if let Some(key) = &*known {
             return Ok(Arc::clone(key));
         }
-        let name = format!("{cluster}/{KEY}");
-        let bytes = match self.objects.get(&name) {
-            Ok(mut file) => {
-                let mut sealed = Vec::new();
-                file.read_to_end(&mut sealed).map_err(storage("read", &name))?;
-                self.stamp
-                    .unseal(&name, &sealed)
-                    .map_err(|error| ArchiveError::from((cluster, error)))?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+        let name = folder_key::path(cluster);
+        let found = folder_key::read(&*self.objects, cluster).map_err(storage("read", &name))?;
+        let bytes = match found {
+            Some(sealed) => self
+                .stamp
+                .unseal(&name, &sealed)
+                .map_err(|error| ArchiveError::from((cluster, error)))?,
+            None if make => {
                 let mut bytes = Zeroizing::new(vec![0; 32]);
                 rand::fill(&mut bytes).map_err(|_unspecified| ArchiveError::Key {
                     cluster: cluster.to_owned(),
@@ -197,7 +193,7 @@ impl Archive {
                     .map_err(storage("kept", &name))?;
                 bytes
             }
-            Err(error) => return Err(storage("read", &name)(error)),
+            None => return Err(storage("read", &name)(io::ErrorKind::NotFound.into())),
         };
         let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| ArchiveError::Key {
             cluster: cluster.to_owned(),
@@ -206,6 +202,23 @@ impl Archive {
         let key = Arc::new(Sealer::from_key(bytes));
         *known = Some(Arc::clone(&key));
         Ok(key)
+    }
+
+    /// Which of the stamp's keys each folder's key is sealed with, by its id; folders of other stamps are left out. With `anew`, each is sealed
+    /// with the one that seals. It may be cut short anywhere, and be repeated.
+    ///
+    /// # Errors
+    /// When the object store fails.
+    pub fn folder_keys(&self, anew: bool) -> Result<BTreeMap<String, String>, ArchiveError> {
+        let act = if anew { "kept" } else { "read" };
+        let mut keys = BTreeMap::new();
+        for folder in self.folders()? {
+            let found = folder_key::sealed_with(&*self.objects, &self.stamp, &folder, anew);
+            if let Some(id) = found.map_err(storage(act, &folder_key::path(&folder)))? {
+                keys.insert(folder, id);
+            }
+        }
+        Ok(keys)
     }
 
     /// Keeps a file of a cluster, if it is whole and what its name says.

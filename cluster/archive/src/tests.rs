@@ -1,6 +1,7 @@
 //! The archive over a directory.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     sync::{Arc, Mutex, mpsc},
     time::Duration,
@@ -85,6 +86,39 @@ fn what_is_kept_comes_back_and_is_sealed_in_the_object_store() {
         Arc::new(Sealer::from_key(&[8; 32])),
     );
     assert!(matches!(other.index("u1", None), Err(ArchiveError::Key { .. })));
+}
+
+#[test]
+fn folders_keys_are_sealed_anew_and_open_what_they_sealed_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let stamp = Arc::new(Sealer::from_key(&[7; 32]));
+    let of = |stamp: &Arc<Sealer>| {
+        let objects = DirectoryStore::open(directory.path()).unwrap();
+        Archive::new(Arc::new(objects), Arc::clone(stamp))
+    };
+    let before = of(&stamp);
+    for folder in ["u1", "u2"] {
+        let (name, bytes) = base(3, 30);
+        before.put(folder, name, bytes.as_slice()).unwrap();
+    }
+    // Of another stamp that keeps its backups in the same place.
+    let (name, bytes) = base(3, 30);
+    let others = Arc::new(Sealer::from_key(&[8; 32]));
+    of(&others).put("other", name, bytes.as_slice()).unwrap();
+    let first = stamp.current();
+    let second = stamp.rotate(NOW).unwrap();
+    let both = |id: &String| BTreeMap::from(["u1", "u2"].map(|folder| (folder.to_owned(), id.clone())));
+    assert_eq!(before.folder_keys(false).unwrap(), both(&first));
+    for _ in 0..2 {
+        assert_eq!(before.folder_keys(true).unwrap(), both(&second));
+    }
+    stamp.drop_key(&first).unwrap();
+    let after = of(&stamp);
+    assert_eq!(after.index("u1", None).unwrap().0.len(), 3);
+    assert_eq!(of(&others).index("other", None).unwrap().0.len(), 3);
+    let (name, bytes) = part(4);
+    after.put("u1", name, bytes.as_slice()).unwrap();
+    assert_eq!(before.index("u1", None).unwrap().0.len(), 4);
 }
 
 #[test]

@@ -59,6 +59,7 @@ mod part;
 pub mod principal;
 pub mod requests;
 pub mod rotation;
+pub mod sealed;
 pub mod sign_in;
 mod snapshot;
 mod text;

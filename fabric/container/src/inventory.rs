@@ -26,11 +26,11 @@ impl Inner {
         DISKS
             .run(move || inner.look_for_files(&running))
             .await
-            .map_err(|error| FabricError::failed("list what is there", error))?
+            .map_err(|error| FabricError::failed("list machines, networks and volumes", error))?
     }
 
     fn look_for_files(&self, running: &BTreeMap<MachineId, bool>) -> Result<Inventory, FabricError> {
-        let failed = |error| FabricError::failed("list what is there", error);
+        let failed = |error| FabricError::failed("list machines, networks and volumes", error);
         let ids = |names: Vec<String>| names.into_iter().map(MachineId);
         let mut machines: BTreeSet<MachineId> = running.keys().cloned().collect();
         machines.extend(ids(files::names_in(&self.machines_dir()).map_err(failed)?));

@@ -158,7 +158,7 @@ impl Inner {
             let inside = self.names.machine_namespace(&machine.id);
             if let Some(error) = exec::ip_batch_anyway(&self.env, act, Some(&inside), &lines).await {
                 // The machine may be ending. Otherwise it notices by itself.
-                tracing::info!(machine = %machine.id, "it was not told that its neighbours are reached another way: {error}");
+                tracing::info!(machine = %machine.id, "its neighbour table was not cleared: {error}");
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ impl Inner {
 
     /// The links on the host that belong to the stamp's bridge, from the specifications.
     pub(crate) fn known_ports(&self) -> Result<Vec<String>, FabricError> {
-        let act = "look for what is plugged into the stamp's network";
+        let act = "list the links of the stamp's network";
         let failed = |error| FabricError::failed(act, error);
         let mut ports = Vec::new();
         for name in files::names_in(&self.networks_dir()).map_err(failed)? {

@@ -168,6 +168,6 @@ fn ids(machines: &[MachineSeen]) -> Vec<MachineId> {
 fn outcome(result: Option<Result<Result<(), FabricError>, tokio::task::JoinError>>) -> Option<FabricError> {
     match result? {
         Ok(result) => result.err(),
-        Err(error) => Some(FabricError::failed("stop or delete what the stamp has", error)),
+        Err(error) => Some(FabricError::failed("stop or delete parts of the stamp", error)),
     }
 }

@@ -186,7 +186,7 @@ impl Inner {
         // device, losetup would fail and leave the device.
         let argv = ["losetup", "--direct-io=on", device];
         if let Err(error) = exec::run(&self.env, act, &argv, None).await {
-            tracing::debug!(%error, "what is on a volume is cached twice");
+            tracing::debug!(%error, "the data of a volume is cached twice");
         }
         Ok(())
     }

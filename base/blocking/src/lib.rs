@@ -65,7 +65,7 @@ pub const UPKEEP: Kind = Kind {
     threads: 3,
     queue: 16,
 };
-/// Machines' disks: as many as the loops handle at a time, and listings.
+/// Machines' disks: as many as the loops work on at a time, and listings.
 pub const DISKS: Kind = Kind {
     name: "work on disks",
     threads: 36,
@@ -74,7 +74,7 @@ pub const DISKS: Kind = Kind {
 
 /// All kinds.
 pub const KINDS: &[Kind] = &[HASHING, PASSWORDS, UPLOADS, RESTORES, QUESTIONS, UPKEEP, DISKS];
-/// Threads for other work: name resolution, an image build, the service's own few files.
+/// For what is of no kind: names that are looked up, a build of an image, the service's own few files.
 const OTHERS: usize = 16;
 /// The number of threads for blocking work that a runtime needs.
 pub const THREADS: usize = {

@@ -1,9 +1,9 @@
 //! The sealer: secrets at rest, AES-256-GCM under a stamp's key.
 //!
-//! Always true: a secret that was sealed under one name cannot be unsealed under another; a key file is
-//! complete or absent, only its owner may read it, and it is never overwritten.
+//! Always true: what was sealed under one name is not unsealed under another; a key file is whole or not there, only its owner may
+//! read it, and it is never overwritten.
 //!
-//! Called by: code that writes a secret into the store, an archive or a copy.
+//! Called by: whoever writes a secret into the store, an archive or a copy.
 
 use std::{
     io::Read as _,
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 /// Bytes of the key.
 const KEY_LEN: usize = 32;
-/// The first byte of every sealed secret: nonce and ciphertext under one key follow.
+/// The first byte of everything sealed: nonce and ciphertext under one key follow.
 const FORMAT: u8 = 1;
 
 /// The reason why sealing or unsealing failed.
@@ -35,7 +35,7 @@ pub enum SealError {
         /// The reason, and a remedy.
         why: String,
     },
-    /// The text was not sealed under this name with this key.
+    /// The text is not what was sealed under this name with this key.
     #[error("{name} cannot be unsealed: it is damaged, or was sealed with another key")]
     Unseal {
         /// The name.
@@ -49,8 +49,8 @@ pub enum SealError {
     },
 }
 
-/// Seals and unseals with one key. A secret is bound to the name under which it is sealed: the secret of one
-/// record cannot be passed off as that of another.
+/// Seals and unseals with one key. The name under which a secret is sealed is bound to it: what was sealed as one record
+/// cannot be passed off as another.
 pub struct Sealer {
     key: RandomizedNonceKey,
 }
@@ -62,10 +62,10 @@ impl std::fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// Reads the key from `path`; creates a new one there (mode 0600, durable) if the file does not exist.
+    /// Reads the key from `path`; makes a new one there (mode 0600, durable) if there is no such file.
     ///
     /// # Errors
-    /// [`SealError::KeyFile`]: not readable, not 32 bytes, or accessible to others than its owner.
+    /// [`SealError::KeyFile`]: not readable, not 32 bytes, or open to others than its owner.
     pub fn open(path: &Path) -> Result<Self, SealError> {
         match read_key(path)? {
             Some(key) => Ok(Self::from_key(&key)),
@@ -153,7 +153,7 @@ fn read_key(path: &Path) -> Result<Option<Zeroizing<[u8; KEY_LEN]>>, SealError> 
     Ok(Some(key))
 }
 
-/// Creates the key file, which is never half-written or overwritten.
+/// The file is never there half-written, and never overwritten.
 fn create_key(path: &Path) -> Result<Sealer, SealError> {
     let failed = |why: String| SealError::KeyFile {
         act: "create",
@@ -165,8 +165,8 @@ fn create_key(path: &Path) -> Result<Sealer, SealError> {
     match base_files::create_new(path, key.as_ref(), 0o600) {
         Ok(()) => Ok(Sealer::from_key(&key)),
         Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::AlreadyExists => {
-            // Another process was first: its key counts.
-            let key = read_key(path)?.ok_or_else(|| failed("the file appears and disappears".to_owned()))?;
+            // Somebody else was first: theirs counts.
+            let key = read_key(path)?.ok_or_else(|| failed("it comes and goes".to_owned()))?;
             Ok(Sealer::from_key(&key))
         }
         Err(error) => Err(failed(error.to_string())),

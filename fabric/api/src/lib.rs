@@ -201,15 +201,14 @@ pub struct MachineSeen {
     pub spec_hash: Option<String>,
 }
 
-/// Everything that a stamp owns in the fabric.
+/// All that a stamp owns in the fabric.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Machines, in order of their ids.
     pub machines: Vec<MachineSeen>,
     /// Networks, in order of their ids.
     pub networks: Vec<NetworkId>,
-    /// Machines of which an earlier disk is kept ([`Fabric::reset_machine`]), in order of their ids. The
-    /// machine itself may no longer exist.
+    /// Machines of which an earlier disk is kept ([`Fabric::reset_machine`]), in order of their ids. There may be no machine of that id.
     pub kept_disks: Vec<MachineId>,
     /// Volumes, in order of their ids.
     #[serde(default)]
@@ -352,15 +351,14 @@ pub trait Fabric: Send + Sync + 'static {
     /// Stops a machine in order (the agent gets SIGTERM and its grace period), keeping its disk.
     async fn stop_machine(&self, id: &MachineId) -> Result<(), FabricError>;
 
-    /// Removes a machine and its disk, running or not, and its kept disk.
+    /// Removes a machine and its disk, running or not, and a kept disk of it: it is not wanted any more.
     async fn delete_machine(&self, id: &MachineId) -> Result<(), FabricError>;
 
-    /// Removes a machine's disk, running or not: the next `ensure_machine` creates a new one. A disk that
-    /// holds a database is set aside and kept. One disk is kept for each machine, the first one: later disks
-    /// were created after the data was lost.
+    /// Takes a machine's disk away from it, running or not: the next `ensure_machine` makes a new one. A disk that holds a database is set
+    /// aside and kept. One disk is kept for each machine, the first one: what comes after it was made anew already.
     async fn reset_machine(&self, id: &MachineId) -> Result<(), FabricError>;
 
-    /// Deletes the kept disk of a machine, if there is one: the machine serves again.
+    /// Deletes the disk that was kept of a machine, if there is one: the machine serves again.
     async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError>;
 
     /// Creates a volume with at least the specified size: a smaller one grows, also while it is attached.

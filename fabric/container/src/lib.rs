@@ -174,7 +174,7 @@ impl Inner {
         self.machines_dir().join(id.as_str())
     }
 
-    /// Kept disks of machines that got a new one.
+    /// Disks of machines that were made anew.
     pub(crate) fn kept_dir(&self) -> PathBuf {
         self.config.state_dir.join("kept")
     }

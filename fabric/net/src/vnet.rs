@@ -11,7 +11,7 @@ use crate::{
     subnet_bridge,
 };
 
-/// The VNET's interface to the stamp's network, inside its namespace.
+/// The VNET's card to the stamp's network, inside its namespace.
 pub const UPLINK: &str = "uplink";
 
 /// Metric of the `unreachable` routes that keep a range from leaving by the default route: worse than any other.

@@ -31,7 +31,7 @@ pub(crate) struct State {
     pub(crate) machines: BTreeMap<String, Machine>,
     /// Machines of which an earlier disk is kept.
     pub(crate) kept_disks: BTreeSet<String>,
-    /// Volumes of the fabric.
+    /// Volumes that machines may have.
     pub(crate) disks: BTreeMap<VolumeId, Disk>,
     /// Volumes that were deleted with data.
     pub(crate) deleted_disks: BTreeSet<VolumeId>,

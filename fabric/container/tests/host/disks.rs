@@ -209,7 +209,7 @@ fn a_disk_with_a_database_is_kept_when_its_machine_is_made_anew() {
         let id = &spec.id;
         let kept = || async { fabric.list().await.unwrap().kept_disks };
         let db = stand.state_dir().join("kept/m/etcd/db");
-        // A node has no database: its disk is not kept.
+        // A node has none: nothing is kept of it.
         fabric.ensure_machine(&spec).await.unwrap();
         fabric.reset_machine(id).await.unwrap();
         assert!(fabric.list().await.unwrap().machines.is_empty());

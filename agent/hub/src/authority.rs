@@ -21,7 +21,7 @@ pub enum CaError {
     /// The service's TLS could not be set up.
     #[error("cannot set up TLS for agents")]
     Tls(#[from] rustls::Error),
-    /// A time outside what a certificate can hold.
+    /// A time outside the range of certificates.
     #[error("{0} is not a time that a certificate can hold")]
     Time(Timestamp),
 }

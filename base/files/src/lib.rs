@@ -8,7 +8,7 @@
 //! * a function that has returned `Ok` has the content on disk, except for [`replace`], which documents it;
 //! * the temporary file is called `.{name}.new`; one that is left over from a crash is overwritten by the next write;
 //! * the mode is exactly the requested one, whatever the umask and a left-over file have;
-//! * one writer at a time for a path: callers hold a lock of their own. [`create_new`] alone may be raced.
+//! * one writer at a time for a path: callers hold their own lock. [`create_new`] alone may be raced.
 //!
 //! Errors are plain [`io::Error`]s without the path: callers add the action. Called by all code that keeps
 //! small files.

@@ -271,7 +271,7 @@ fn sources(spec: &Value, asked: &Annotations<'_>) -> Result<Vec<Addresses>, Stri
             Ok(())
         }
         _ => Err(format!(
-            "{field}: {text:?} is no IPv4 range such as 10.0.0.0/8; correct it, or remove it"
+            "{field}: {text:?} is not an IPv4 range such as 10.0.0.0/8; correct it, or remove it"
         )),
     };
     let own: Vec<&str> = spec["loadBalancerSourceRanges"]

@@ -43,12 +43,12 @@ impl Bearer<'_> {
     }
 }
 
-/// The name AKS gives the user entry.
+/// AKS' name of the user entry.
 pub(crate) fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
     format!("{}_{}_{}", kind.name(), spec.resource_group, spec.name)
 }
 
-/// The name AKS gives the context.
+/// AKS' name of the context.
 pub(crate) fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
     match kind {
         CredentialKind::Admin => format!("{}-admin", spec.name),

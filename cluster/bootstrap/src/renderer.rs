@@ -30,7 +30,7 @@ pub enum Sample {
     /// A control plane member of a cluster with a public issuer that accepts tokens of the stamp's token
     /// service.
     Authenticated,
-    /// A node with a disk of its own.
+    /// A node with its own disk.
     Node,
     /// A node on the host's disk.
     NodeOnSharedDisk,

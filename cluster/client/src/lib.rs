@@ -306,10 +306,10 @@ impl Cluster {
                 return Ok(items);
             };
             let why = if items.len() > MOST {
-                format!("there are more than {MOST} objects at {path}; remove those that nobody needs")
+                format!("there are more than {MOST} objects at {path}; remove unused ones")
             } else if bytes > LIST {
                 format!(
-                    "the objects at {path} have more than {} MiB; remove those that nobody needs, or what makes them large",
+                    "the objects at {path} have more than {} MiB; remove unused or large ones",
                     LIST >> 20
                 )
             } else {

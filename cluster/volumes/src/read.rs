@@ -294,7 +294,7 @@ fn attachment(object: &Value) -> Option<Attachment> {
 fn size(spec: &Value) -> Result<u64, String> {
     let asked = text(&spec["resources"]["requests"]["storage"]).unwrap_or_default();
     let Some(bytes) = quantity::read(asked) else {
-        return Err(format!("{SIZE}: {asked:?} is no size such as 10Gi; ask for one"));
+        return Err(format!("{SIZE}: {asked:?} is not a size such as 10Gi; set one"));
     };
     let gib = bytes.div_ceil(GIB).max(1);
     if gib > MOST_GIB {

@@ -240,7 +240,7 @@ fn remove(path: &Path) -> Result<(), String> {
 pub(crate) fn remove_socket(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Ok(seen) if seen.file_type().is_socket() => remove(path),
-        Ok(_) => Err(format!("{} is there, and is no socket", path.display())),
+        Ok(_) => Err(format!("{} exists and is not a socket", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("look at", path)(error)),
     }

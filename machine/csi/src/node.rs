@@ -349,7 +349,7 @@ impl Expand {
                 // The kubelet retries: the device grows first, and this call is early.
                 Code::Unavailable,
                 format!(
-                    "the volume's device has {bytes} bytes, and {} are asked for: it has not grown yet",
+                    "the volume's device has {bytes} bytes, but {} are requested: it has not grown yet",
                     self.least
                 ),
             ));
@@ -365,8 +365,8 @@ impl Expand {
             Some(content) if is_small(content, bytes) => Err(Status::new(
                 // kubelets read this code as: not while the volume is in use.
                 Code::FailedPrecondition,
-                "the device has grown, and its filesystem does when it is mounted the next time: this host lets nobody do it before \
-                 (CAP_SYS_RESOURCE). End the pods that use the volume, and start them again once the node does not have it any more",
+                "the device has grown; its filesystem grows at the next mount: this host does not permit it before \
+                 (CAP_SYS_RESOURCE). End the pods that use the volume, and start them again once the volume is detached from the node",
             )),
             _ => Ok(Vec::new()),
         }

@@ -115,7 +115,8 @@ pub fn decide(wanted: &[EtcdMember], seen: &Seen) -> Option<Act> {
     }
 }
 
-/// Whether the member `own`, which does not lead, is to have the leadership: it is wanted, and the leader is not.
+/// Whether the member `own`, which does not lead, should take the leadership: it is wanted, and the leader is
+/// not.
 pub fn claims(wanted: &[EtcdMember], members: &[Member], own: u64, leader: u64) -> bool {
     let voter = |id: u64| {
         members

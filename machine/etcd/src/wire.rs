@@ -250,18 +250,18 @@ struct Watched {
     events: Vec<Event>,
 }
 
-/// What a watch gives at once.
+/// The events of one message of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The revision of the store when this was sent: everything up to it was given when there are no events (progress);
-    /// with events, everything up to the last one's.
+    /// The store's revision. Without events (progress): all changes up to it were sent; with events: all up
+    /// to the last event's.
     pub revision: i64,
     /// Changes, in order; those of one revision are never divided.
     pub events: Vec<Event>,
 }
 
 impl Streamed {
-    /// The changes in it; `None` for the word that the watch has begun.
+    /// The changes in it; `None` for the confirmation of the watch's creation.
     pub(crate) fn batch(self) -> Result<Option<Batch>, EtcdError> {
         if let Some(failure) = self.error {
             return Err(failure.into_error("watch"));

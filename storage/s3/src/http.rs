@@ -39,9 +39,7 @@ impl Client {
             })
             .collect();
         if ca.is_some() && roots.is_empty() {
-            return Err(crate::invalid(
-                "there is no certificate in what it is to be trusted by",
-            ));
+            return Err(crate::invalid("the CA file contains no certificate"));
         }
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&roots))

@@ -1,4 +1,4 @@
-//! Real etcd members on loopback addresses, each with a directory of its own.
+//! Real etcd members on loopback addresses, each with its own directory.
 
 use std::{
     fs,

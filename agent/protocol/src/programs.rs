@@ -1,6 +1,6 @@
 //! Configurations and status files of the programs beside etcd and beside a kubelet: subcommands of the
-//! agent's binary, each run as an ordinary process of a control plane machine (`landfall-agent etcd FILE`, `…
-//! etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`) or of a node (`… csi-disk FILE`), each with its own
+//! agent's binary, each run as an ordinary process of a control plane machine (`landfall-agent etcd FILE`,
+//! `… etcd-keeper FILE`, `… vip FILE`, `… etcd-backup FILE`) or of a node (`… csi-disk FILE`), each with its own
 //! JSON file. Written by `cluster/bootstrap`, read by the programs.
 
 use std::net::Ipv4Addr;

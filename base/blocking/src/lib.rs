@@ -8,8 +8,8 @@
 //! work that does not fit into a kind's queue is refused at once; a thread is counted until its work has
 //! ended, also when the caller no longer waits.
 //!
-//! Called by: all parts of the service that read or write files, hash, or use an object store. `landfall
-//! serve` sizes its runtime by it.
+//! Called by: all parts of the service that read or write files, hash, or use an object store.
+//! `landfall serve` sizes its runtime by it.
 
 use std::sync::{
     Arc,

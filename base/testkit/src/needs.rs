@@ -9,8 +9,8 @@ use std::{
     thread,
 };
 
-/// The path of the file that skipped tests are written to, one line each: `NAME: WHY`. Set by `cargo xtask
-/// test`, which counts them.
+/// The path of the file that skipped tests are written to, one line each: `NAME: WHY`. Set by
+/// `cargo xtask test`, which counts them.
 pub const SKIPPED: &str = "LANDFALL_TEST_SKIPPED";
 /// The path of etcd.
 pub const ETCD: &str = "LANDFALL_TEST_ETCD";

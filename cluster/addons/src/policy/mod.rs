@@ -1,8 +1,8 @@
 //! Warns at admission that a NetworkPolicy is not enforced: the cluster has no network policy engine
 //! (`networkPolicy: none`), and an object that is accepted and ignored looks like protection.
 //!
-//! Always true: no request is refused. A cluster whose tenant brings the network plugin (`networkPlugin:
-//! none`) gets no warning: that plugin may enforce policies.
+//! Always true: no request is refused. A cluster whose tenant brings the network plugin
+//! (`networkPlugin: none`) gets no warning: that plugin may enforce policies.
 
 use cluster_spec::PodNetworking;
 use serde_json::{Value, json};

@@ -46,7 +46,7 @@ const LONGEST_WAIT: u64 = 120;
 /// reports by itself after noticing that the service was away; it does not notice that when the service
 /// restarts between two of its requests.
 const REPORT_WITHIN: Duration = Duration::from_secs(1);
-/// Silent machines are reported in steps of this length.
+/// The shortest pause between two checks for silence: machines that fall silent together are reported together.
 const SILENCE_STEP: Duration = Duration::from_millis(500);
 
 /// The sessions with all machines' agents. Cheap to clone.

@@ -164,7 +164,7 @@ pub struct CommandEnd {
     pub started_at: Option<Timestamp>,
     /// The time of its end.
     pub finished_at: Option<Timestamp>,
-    /// The end of its output.
+    /// Its output, up to a size limit.
     pub logs: String,
     /// The reason why it did not exit by itself.
     pub reason: Option<String>,

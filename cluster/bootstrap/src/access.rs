@@ -24,7 +24,7 @@ impl Rules {
     /// The rules of a member.
     pub(crate) fn of(access: &ApiAccess, place: &ControlPlanePlace) -> Self {
         let text = ruleset(access, &place.always);
-        // The task's name contains the hash, so that it runs again for another file.
+        // The path contains the hash, so that the task that loads it runs again for other rules.
         let hash = hex::encode(&Sha256::digest(text.as_bytes())[..4]);
         Self {
             file: plain(&format!("/etc/landfall/access-{hash}.nft"), text),
@@ -149,7 +149,7 @@ mod tests {
         let private = Rules::of(&ApiAccess::Private, &place());
         assert_eq!(open.setup(), None);
         assert_eq!(private.setup().unwrap().argv, private.task().argv);
-        // A task with another name runs again.
+        // A task that differs under the same name runs again.
         assert_ne!(open.task(), private.task());
         assert_eq!(private.task(), Rules::of(&ApiAccess::Private, &place()).task());
         assert!(private.task().argv.contains(&private.into_file().path));

@@ -16,7 +16,7 @@ const SECONDS: u32 = 15 * 60;
 /// The size limit of its writable volume.
 const SCRATCH: &str = "256Mi";
 
-/// The first commands of the shell: unpack the context, and log in.
+/// The pod's script: unpacks the context, then runs the command.
 const SCRIPT: &str = "cd /command-files && { [ ! -e /command/context.zip ] || unzip -q -o /command/context.zip || exit 1; }; \
     exec sh -c \"$(cat /command/command)\"";
 

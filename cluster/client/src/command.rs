@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{ANSWER, Cluster, apply::listed};
 
-/// The size limit of a command's output, of which the end is read.
+/// The size limit of a command's output, bytes; the rest is cut off.
 const LOGS: u32 = 256 * 1024;
 
 fn path(kind: &str, id: &str) -> String {

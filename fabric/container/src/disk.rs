@@ -137,7 +137,7 @@ pub(crate) fn holds_database(dir: &Path) -> bool {
     files::names_in(&dir.join(DATABASE_VOLUME)).map_or(true, |names| !names.is_empty())
 }
 
-/// The path of a volume, as seen from the machine's mount namespace.
+/// Where a volume lies, as seen from the machine's mount namespace.
 pub(crate) fn volume(dir: &Path, name: &str) -> PathBuf {
     inside(dir).join(name)
 }

@@ -46,7 +46,7 @@ pub(crate) fn put_back(links: &str) -> Result<(), FabricError> {
         return Ok(());
     }
     match fs::write(SWITCH, "0") {
-        // A host that denies the write has denied switching it on as well.
+        // Without the file, it could not be switched on either.
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(FabricError::failed(act, error)),
         _ => {}
     }

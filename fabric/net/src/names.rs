@@ -7,7 +7,7 @@ use crate::short_hash;
 /// Longest name of a network link in Linux (`IFNAMSIZ` less the final zero).
 const LINK_MAX: usize = 15;
 
-/// The prefix of all stamps' bridges; rules that isolate stamps match it.
+/// All stamp bridges begin so; rules that keep stamps apart match it.
 pub(crate) const BRIDGE_PREFIX: &str = "lfs";
 
 /// The names of one stamp. Every name holds a hash of the stamp's name, so that two stamps on a host never clash.

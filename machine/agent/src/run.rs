@@ -126,7 +126,7 @@ pub fn run(root: &Path, adopt: Option<&Path>) -> ExitCode {
         (Some(kept), config) => {
             machine.supervisor = Supervisor::again(config, kept, pause::monotonic());
             machine.feed(Event::Tick);
-            // Children that ended during the handover raise no further signal.
+            // Signals of children that ended during the handover may be lost.
             machine.reap();
         }
         // The configuration in force is restored, whether the service is reachable or not.

@@ -4,9 +4,9 @@
 //! After an upgrade of the service, the file at [`agent_protocol::AGENT_PATH`] is another agent, and the
 //! service announces its SHA-256. The file is opened once and its sum checked. If it matches, the candidate
 //! runs as a child process to check whether it can read the state to be handed over
-//! (`landfall-agent --can-adopt FILE`). Then this agent writes its state and replaces itself (`exec`): the process id stays,
-//! so all children remain children, and blocked signals stay pending. A candidate that fails the check is not
-//! tried again; this agent stays.
+//! (`landfall-agent --can-adopt FILE`). Then this agent writes its state and replaces itself (`exec`): the
+//! process id stays, so all children remain children, and blocked signals stay pending. A candidate that fails
+//! the check is not tried again; this agent stays.
 //!
 //! Always true: the started file is the very file that was summed; a candidate that does not start is never
 //! used; the handed-over state can be read by the next release and, for the way back, by the previous one.

@@ -573,7 +573,7 @@ fn a_new_value_restarts_a_process_unless_it_goes_on_with_the_one_before() {
     world.configure(config(2, &[wanted(2, &[8])]), &[]);
     assert!(world.signals.is_empty());
     assert_eq!(world.pid("a"), Some(first));
-    // A removed dependency no longer holds it.
+    // The change back is not in `goes_on_with`: the process restarts.
     world.configure(config(3, &[wanted(8, &[])]), &[]);
     assert_eq!(world.signals, [(first, Signal::SIGTERM)]);
 }

@@ -82,7 +82,7 @@ fn away(error: EtcdError) -> End {
 /// The start of a session.
 struct Start {
     revision: i64,
-    /// No change before this revision is recorded.
+    /// The earliest time that changes are recorded with, milliseconds since 1970.
     seen: i64,
     /// The log to continue.
     log: i64,

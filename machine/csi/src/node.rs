@@ -169,7 +169,7 @@ impl Stage {
         let grows = is_small(content, device.bytes);
         if there.is_none() {
             match content {
-                // An unchecked filesystem is not grown offline.
+                // An unmounted filesystem must be checked before it can grow.
                 Content::Filesystem { .. } if grows && !online => {
                     steps.extend([Step::Check(node.to_owned()), Step::Grow(node.to_owned())]);
                 }

@@ -110,7 +110,7 @@ async fn an_agent_is_not_given_what_it_is_too_old_for() {
     let report = world.report("the first", |report| report.generation == 1).await;
     assert_eq!(report.agent_level, agent_protocol::LEVEL);
     world.publish(config(2, agent_protocol::LEVEL + 1, &world));
-    // The log request was answered after an unanswered poll for a configuration.
+    // The agent receives the log request after a poll that did not return the configuration.
     world.sessions().logs(MACHINE, "agent", 1).await.unwrap();
     assert_eq!(world.sessions().report(MACHINE).unwrap().generation, 1);
     world.publish(config(3, agent_protocol::LEVEL, &world));

@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 
 use crate::{API_PORT, BootstrapError};
 
-/// The stamp's operator: root on its host, who has the cluster's keys anyway.
+/// The stamp's operator: root on its host, with access to the cluster's keys in any case.
 const OPERATOR: &str = "landfall:operator";
 
-/// Whom a kubeconfig is for.
+/// The user of a kubeconfig.
 #[derive(Debug, Clone, Copy)]
 pub enum Bearer<'a> {
-    /// A credential, by its id: a user of its own, whose rights are a binding in the cluster.
+    /// A credential, by its id: a separate user, whose rights are a binding in the cluster.
     Credential(CredentialKind, &'a str),
     /// The stamp's operator, whatever the cluster's roles say.
     Operator,
 }
 
 impl Bearer<'_> {
-    /// What it is named as.
+    /// The kind that determines the names in the file.
     fn kind(self) -> CredentialKind {
         match self {
             Self::Credential(kind, _) => kind,
@@ -35,19 +35,20 @@ impl Bearer<'_> {
 
     fn subject(self) -> Subject {
         match self {
-            // Not the entry's name: a common name has at most 64 characters, a resource group alone may have 90.
+            // Not the entry's name: a common name has at most 64 characters, a resource group alone may have
+            // 90.
             Self::Credential(kind, id) => Subject::client(&credential_user(kind, id)),
             Self::Operator => Subject::client(OPERATOR).group("system:masters"),
         }
     }
 }
 
-/// The name AKS gives the user entry.
+/// AKS' name of the user entry.
 pub(crate) fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
     format!("{}_{}_{}", kind.name(), spec.resource_group, spec.name)
 }
 
-/// The name AKS gives the context.
+/// AKS' name of the context.
 pub(crate) fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
     match kind {
         CredentialKind::Admin => format!("{}-admin", spec.name),
@@ -55,7 +56,7 @@ pub(crate) fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
     }
 }
 
-/// What somebody shows to a cluster: a certificate that is good until `until`.
+/// A client certificate for a bearer, valid until `until`.
 ///
 /// # Errors
 /// When the certificate cannot be made.
@@ -68,7 +69,7 @@ pub fn client_certificate(
     Ok(pki.cluster.issue_until(&bearer.subject(), now, until)?)
 }
 
-/// A kubeconfig for somebody who shows this certificate.
+/// A kubeconfig with this client certificate.
 pub fn kubeconfig(
     spec: &ClusterSpec,
     pki: &ClusterPki,
@@ -84,7 +85,8 @@ pub fn kubeconfig(
     document(spec, pki, server, (&user, &context), &credential)
 }
 
-/// A kubeconfig of a cluster with one user, named by user and context, who shows `credential` (lines below `user:`).
+/// A kubeconfig of a cluster with one user, with these names of user and context, and `credential` (lines
+/// below `user:`).
 pub(crate) fn document(
     spec: &ClusterSpec,
     pki: &ClusterPki,
@@ -93,7 +95,7 @@ pub(crate) fn document(
     credential: &str,
 ) -> String {
     let (user, context) = (scalar(user), scalar(context));
-    // YAML by hand, as people open this file: base64, an address, and names.
+    // YAML written by hand, because people read this file: base64, an address, and names.
     format!(
         "apiVersion: v1\n\
          kind: Config\n\
@@ -110,8 +112,8 @@ pub(crate) fn document(
     )
 }
 
-/// A name in YAML: as it is, or quoted where a reader could take it for something else than text (a cluster may be called
-/// `123`, `1e3` or `on`).
+/// A name in YAML: plain, or quoted if a parser could take it for something other than text (a cluster may be
+/// called `123`, `1e3` or `on`).
 pub(crate) fn scalar(name: &str) -> Cow<'_, str> {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -123,7 +125,7 @@ pub(crate) fn scalar(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// How the service itself reaches a cluster.
+/// The service's own access to a cluster.
 ///
 /// # Errors
 /// When the certificate cannot be made.
@@ -142,8 +144,8 @@ pub fn admin_endpoint(
     })
 }
 
-/// A kubeconfig for a component. Its credential lies beside it, as `{identity}.crt` and `{identity}.key`: what is in files
-/// of its own is read again when it changes, so that a renewed certificate needs no restart.
+/// A kubeconfig for a component. Its credential is in separate files, `{identity}.crt` and `{identity}.key`:
+/// files are reloaded when they change, so that a renewed certificate needs no restart.
 pub(crate) fn component(server: &str, ca_file: &str, user: &str, identity: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "default",

@@ -41,7 +41,7 @@ fn one_of_several_does_not_take_what_it_has_for_the_newest() {
         matches!(&error, RestoreError::Fetch { name, .. } if name == "what the service has"),
         "{error}"
     );
-    // A single member continues from its own backup, up to the missing etcd.
+    // A single member uses its own backup, and fails only because there is no etcd.
     let error = newest(&["a"]);
     assert!(
         matches!(error, RestoreError::Program { .. } | RestoreError::Etcd(_)),

@@ -210,7 +210,7 @@ fn a_device_is_published_as_a_file() {
         },
     ];
     assert_eq!(steps(staged), Ok(made));
-    // The mount has the device of the filesystem that has the node.
+    // The mount's device is that of the filesystem with the node, not the volume's.
     let there = mount_of(Number { major: 0, minor: 5 }, TARGET, "rw");
     let target = Some(&there);
     let published = Seen {

@@ -460,7 +460,7 @@ fn a_completion_whose_answer_is_lost_is_found_done() {
     let content = pattern(2 * SMALL_PART);
     let mut upload = Upload::new(&store, "stamp a/x/c/large".to_owned());
     upload.write_all(&content).unwrap();
-    // The second part fails three times without an answer; then the completion, whose answer is lost.
+    // The answer to the second part is lost twice, then that to the completion.
     for _ in 0..3 {
         stand.fault(Fault::AnswerLost);
     }

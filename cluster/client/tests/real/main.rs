@@ -335,8 +335,7 @@ async fn rights(stand: &Stand) {
 
     credentials::may(stand).await;
 
-    // Only the API server listens beyond loopback for all clients, and etcd for clients with its
-    // certificates.
+    // Beyond loopback only the API server listens, for all clients, and etcd, for clients with its certificates.
     let sockets = stand
         .inside(stand::CONTROL_PLANE, "ss -Hlnt | awk '{print $4}'")
         .await

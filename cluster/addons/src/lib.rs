@@ -29,7 +29,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use page::page;
-pub use roles::{CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding};
+pub use roles::{
+    CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, namespace_binding,
+};
 
 /// All add-ons, in the order in which they are applied.
 pub const ADDONS: &[Addon] = &[

@@ -25,6 +25,7 @@ mod fabric;
 mod faults;
 mod interceptor;
 mod membership;
+mod namespaces;
 mod node;
 mod options;
 mod services;

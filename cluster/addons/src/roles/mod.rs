@@ -50,6 +50,23 @@ pub fn credential_binding(kind: CredentialKind, id: &str) -> Value {
     binding
 }
 
+/// Who works in a namespace and nowhere else: the users of these credentials, with what a cluster's user may, there. Not in the cluster's
+/// own namespaces, whatever their name: the policy that keeps cluster users out of those goes by the user's name.
+pub fn namespace_binding<'a>(namespace: &str, name: &str, ids: impl Iterator<Item = &'a String>) -> Value {
+    let subjects: Vec<Value> = ids
+        .map(|id| {
+            let user = credential_user(CredentialKind::User, id);
+            json!({ "kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io" })
+        })
+        .collect();
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": { "namespace": namespace, "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER_ROLE },
+        "subjects": subjects
+    })
+}
+
 /// Whether a binding is a credential's, of this release or of one before.
 pub fn is_credential_binding(name: &str) -> bool {
     name.starts_with(CREDENTIALS) || RETIRED.contains(&name)

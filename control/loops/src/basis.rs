@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use control_records::{
     ClusterRecord, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, PkiRecord,
     balancer::BalancerRecord, command::CommandRecord, credential::CredentialRecord, key,
-    volume::VolumeRecord,
+    namespace::NamespaceRecord, volume::VolumeRecord,
 };
 use control_store::{Store, StoreError};
 
@@ -21,6 +21,7 @@ pub(crate) struct RecordCaches {
     operations: RecordCache<OperationRecord>,
     pub(crate) commands: RecordCache<CommandRecord>,
     credentials: RecordCache<CredentialRecord>,
+    namespaces: RecordCache<NamespaceRecord>,
     balancers: RecordCache<BalancerRecord>,
     volumes: RecordCache<VolumeRecord>,
 }
@@ -39,6 +40,7 @@ impl RecordCaches {
         let observed = self.observed.read(store, &key::observed(uid)).await?;
         let machines = self.machines.list(store, &key::machines(uid)).await?;
         let credentials = self.credentials.list(store, &CredentialRecord::all(uid)).await?;
+        let namespaces = self.namespaces.list(store, &NamespaceRecord::all(uid)).await?;
         let some = observed.as_ref().is_some_and(|observed| observed.value.balanced);
         let prefix = BalancerRecord::all(uid);
         let balancers = self.balancers.list_if(some, store, &prefix).await?;
@@ -58,12 +60,23 @@ impl RecordCaches {
             operations
                 .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
         }
+        let mut namespace_operations = Vec::new();
+        for id in namespaces
+            .iter()
+            .flat_map(|namespace| &namespace.value.operations)
+        {
+            let operation = self.operations.read(store, &owner.operation(id)).await?;
+            namespace_operations
+                .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
+        }
         let basis = Basis {
             observed: observed.as_ref().map(|observed| observed.revision),
             cluster,
             machines,
             operations,
             credentials,
+            namespaces,
+            namespace_operations,
             balancers,
             volumes,
             fence,

@@ -17,6 +17,7 @@ use control_records::{
     command::CommandRecord,
     credential::CredentialRecord,
     directory, events, key,
+    namespace::NamespaceRecord,
     network::{self, NetworkRecord},
     unknown,
 };
@@ -337,7 +338,10 @@ impl Dispatcher {
         let value = change.value.as_deref();
         if let Some((uid, rest)) = key::of_cluster(key) {
             // Everything else below a cluster is written by its loop, or concerns it only when it looks.
-            if rest == "desired" || CommandRecord::is_key(rest) || CredentialRecord::is_key(rest) {
+            let asked = CommandRecord::is_key(rest)
+                || CredentialRecord::is_key(rest)
+                || NamespaceRecord::is_key(rest);
+            if rest == "desired" || asked {
                 self.wake(uid);
             } else if let Some(id) = rest.strip_prefix("machine/") {
                 match value.map(|value| parse::<MachineHint>(key, value)) {

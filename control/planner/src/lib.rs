@@ -37,7 +37,7 @@ mod view;
 
 use draft::Draft;
 use feature::Feature;
-use features::{FEATURES, backup, checks, heal, instead, nodes};
+use features::{FEATURES, backup, checks, heal, instead, namespaces, nodes};
 
 pub use disturb::SilentMachines;
 pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
@@ -55,8 +55,8 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, StampRanges, UnknownMachines,
-    VolumeThere,
+    NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, StampRanges,
+    UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::control_plane::{ControlPlane, member};
@@ -205,6 +205,8 @@ pub enum Write {
     MarkVolume(String),
     /// The volume of this id is gone: its record goes.
     ForgetVolume(String),
+    /// Nothing of the managed namespace of this name is the stamp's any more: its record goes, and who may what with it.
+    ForgetNamespace(String),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -269,6 +271,7 @@ impl Write {
             | Self::VolumePublished(_)
             | Self::MarkVolume(_)
             | Self::ForgetVolume(_)
+            | Self::ForgetNamespace(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,
@@ -296,6 +299,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: T
     history::plan(&mut draft);
     backup::plan(&mut draft);
     operations::plan(&mut draft, &checks);
+    namespaces::plan_operations(&mut draft);
     draft.finish()
 }
 

@@ -46,7 +46,7 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     );
     operations(&mut page, &routes);
     page.push_str(
-        "\nOf private endpoints and private links, service meshes, trusted access, outbound dependencies, snapshots, managed namespaces and \
+        "\nOf private endpoints and private links, service meshes, trusted access, outbound dependencies, snapshots and \
          identity bindings a stamp has none: their lists are empty, and that is true.\n",
     );
     page.push_str(

@@ -25,6 +25,7 @@ mod formats;
 mod landfall;
 mod machines;
 mod maintenance;
+mod namespaces;
 mod planned;
 mod pools;
 mod properties;

@@ -2,7 +2,7 @@
 
 use arm_kernel::{
     Operation, ResourceType,
-    Verb::{Action, Patch, Put},
+    Verb::{Patch, Put},
 };
 
 use crate::{
@@ -24,8 +24,6 @@ pub(crate) const fn planned(path: &'static str, operations: &'static [Row]) -> T
     }
 }
 
-/// When namespaces came.
-const NAMESPACES_SINCE: &str = "2025-09-01";
 /// When snapshots came.
 const SNAPSHOTS_SINCE: &str = "2021-08-01";
 /// When trusted access came.
@@ -33,17 +31,6 @@ pub(crate) const TRUSTED_ACCESS_SINCE: &str = "2023-09-01";
 /// When identity bindings came.
 const IDENTITY_BINDINGS_SINCE: &str = "2026-04-01";
 
-pub(crate) const NAMESPACES: Type = planned(
-    "managedClusters/managedNamespaces",
-    &[
-        get("ManagedNamespaces_Get").since(NAMESPACES_SINCE),
-        Row::not_yet(Put, "ManagedNamespaces_CreateOrUpdate").since(NAMESPACES_SINCE),
-        Row::not_yet(Patch, "ManagedNamespaces_Update").since(NAMESPACES_SINCE),
-        delete("ManagedNamespaces_Delete").since(NAMESPACES_SINCE),
-        list("ManagedNamespaces_ListByManagedCluster").since(NAMESPACES_SINCE),
-        Row::not_yet(Action("listCredential"), "ManagedNamespaces_ListCredential").since(NAMESPACES_SINCE),
-    ],
-);
 pub(crate) const SNAPSHOTS: Type = planned(
     "snapshots",
     &[

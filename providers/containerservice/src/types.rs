@@ -5,7 +5,7 @@ use arm_wire::Response;
 
 use crate::{
     ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, commands, empty, machines,
-    maintenance, planned, pools, usages, versions,
+    maintenance, namespaces, planned, pools, usages, versions,
 };
 
 type Row = Operation<ContainerService>;
@@ -22,7 +22,7 @@ impl Namespace for ContainerService {
         &versions::POOL_VERSIONS,
         &versions::LOCATION_VERSIONS,
         &maintenance::TYPE,
-        &planned::NAMESPACES,
+        &namespaces::TYPE,
         &commands::RESULTS,
         &planned::SNAPSHOTS,
         &planned::TRUSTED_ACCESS_BINDINGS,

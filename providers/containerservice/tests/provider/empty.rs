@@ -18,7 +18,6 @@ async fn there_is_none_and_it_says_so() {
         "managedClusters/c/meshUpgradeProfiles",
         "managedClusters/c/trustedAccessRoleBindings",
         "managedClusters/c/identityBindings",
-        "managedClusters/c/managedNamespaces",
         "snapshots",
         &format!("{location}/trustedAccessRoles"),
         &format!("{location}/meshRevisionProfiles"),
@@ -35,7 +34,6 @@ async fn there_is_none_and_it_says_so() {
         ("managedClusters/c/", "privateEndpointConnections"),
         ("managedClusters/c/", "trustedAccessRoleBindings"),
         ("managedClusters/c/", "identityBindings"),
-        ("managedClusters/c/", "managedNamespaces"),
         ("", "snapshots"),
     ] {
         let one = format!("{parent}{kind}/x");

@@ -82,7 +82,7 @@ fn what_is_rendered_is_pinned() {
             json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
                 "metadata": { "namespace": "dev", "name": "landfall:namespace-users", "labels": label },
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "landfall:cluster-user" },
+                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit" },
                 "subjects": [{
                     "kind": "User", "name": "landfall:credential:user:a1", "apiGroup": "rbac.authorization.k8s.io"
                 }]

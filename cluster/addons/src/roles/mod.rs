@@ -12,6 +12,8 @@ use crate::{Addon, Edits, health, label, managed};
 
 /// What the user credential may do.
 const USER_ROLE: &str = "landfall:cluster-user";
+/// What the credential of a namespace may do in it.
+const NAMESPACE_ROLE: &str = "edit";
 /// What the monitoring credential may do.
 const MONITORING_ROLE: &str = "landfall:cluster-monitoring";
 /// The policy that keeps user credentials out of the cluster's own namespaces.
@@ -50,8 +52,8 @@ pub fn credential_binding(kind: CredentialKind, id: &str) -> Value {
     binding
 }
 
-/// Who works in a namespace and nowhere else: the users of these credentials, with what a cluster's user may, there. Not in the cluster's
-/// own namespaces, whatever their name: the policy that keeps cluster users out of those goes by the user's name.
+/// Who works in a namespace and nowhere else: the users of these credentials, with what Kubernetes' own `edit` lets them do there. Not with
+/// what a cluster's user may: a right to namespaces that is bound in one of them is a right to that Namespace itself.
 pub fn namespace_binding<'a>(namespace: &str, name: &str, ids: impl Iterator<Item = &'a String>) -> Value {
     let subjects: Vec<Value> = ids
         .map(|id| {
@@ -62,7 +64,7 @@ pub fn namespace_binding<'a>(namespace: &str, name: &str, ids: impl Iterator<Ite
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": { "namespace": namespace, "name": name },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER_ROLE },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAMESPACE_ROLE },
         "subjects": subjects
     })
 }

@@ -24,6 +24,8 @@ mod kept;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
+mod namespaces;
+#[cfg(test)]
 mod nodes;
 mod power;
 #[cfg(test)]

@@ -237,7 +237,10 @@ mod tests {
         );
         assert!(cluster.managed.borrow().contains("dev"));
         let applied = fake::paths(&log, &Method::PATCH);
-        assert!(applied[0].starts_with(&format!("{DEV}?")), "the Namespace comes first: {applied:?}");
+        assert!(
+            applied[0].starts_with(&format!("{DEV}?")),
+            "the Namespace comes first: {applied:?}"
+        );
         // What is not asked for any more goes, with the same name or not.
         wish.users.clear();
         wish.spec.network = None;
@@ -248,7 +251,10 @@ mod tests {
             cluster.bring_namespace(&wish).await.unwrap(),
             NamespaceSeen::Going(None)
         );
-        assert_eq!(cluster.bring_namespace(&wish).await.unwrap(), NamespaceSeen::Released);
+        assert_eq!(
+            cluster.bring_namespace(&wish).await.unwrap(),
+            NamespaceSeen::Released
+        );
         assert!(cluster.managed.borrow().is_empty());
     }
 
@@ -261,11 +267,22 @@ mod tests {
         for policy in [AdoptionPolicy::Never, AdoptionPolicy::IfIdentical] {
             wish.spec.adoption = policy;
             let seen = cluster.bring_namespace(&wish).await.unwrap();
-            assert!(matches!(&seen, NamespaceSeen::Refused(why) if why.contains("exists")), "{seen:?}");
+            assert!(
+                matches!(&seen, NamespaceSeen::Refused(why) if why.contains("exists")),
+                "{seen:?}"
+            );
         }
         wish.released = true;
-        assert_eq!(cluster.bring_namespace(&wish).await.unwrap(), NamespaceSeen::Released);
-        let changed = log.lock().unwrap().iter().filter(|asked| asked.method != Method::GET).count();
+        assert_eq!(
+            cluster.bring_namespace(&wish).await.unwrap(),
+            NamespaceSeen::Released
+        );
+        let changed = log
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|asked| asked.method != Method::GET)
+            .count();
         assert_eq!(changed, 0);
     }
 
@@ -277,7 +294,10 @@ mod tests {
         let mut wish = wish();
         wish.spec.deletion = DeletePolicy::Keep;
         wish.released = true;
-        assert_eq!(cluster.bring_namespace(&wish).await.unwrap(), NamespaceSeen::Released);
+        assert_eq!(
+            cluster.bring_namespace(&wish).await.unwrap(),
+            NamespaceSeen::Released
+        );
         let merged = fake::paths(&log, &Method::PATCH);
         assert_eq!(merged.last().map(String::as_str), Some(DEV), "{merged:?}");
         assert_eq!(fake::paths(&log, &Method::DELETE).len(), 1);

@@ -174,20 +174,34 @@ fn is_going(namespace: &Value) -> bool {
 /// What keeps a Namespace that is being deleted, in Kubernetes' words.
 fn keeper(namespace: &Value) -> Option<String> {
     let conditions = namespace["status"]["conditions"].as_array()?;
-    let told = conditions.iter().filter(|condition| condition["status"] == "True");
-    let told: Vec<&str> = told.filter_map(|condition| condition["message"].as_str()).collect();
+    let told = conditions
+        .iter()
+        .filter(|condition| condition["status"] == "True");
+    let told: Vec<&str> = told
+        .filter_map(|condition| condition["message"].as_str())
+        .collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
 
 /// What a Namespace has that is not as wished, if anything.
 fn difference(wish: &NamespaceWish, found: &Found<'_>) -> Option<String> {
     let metadata = &found.namespace?["metadata"];
-    let not_theirs = [NAME_LABEL, LABEL.0, OWNER, "kubectl.kubernetes.io/last-applied-configuration"];
-    for (what, wanted) in [("labels", &wish.spec.labels), ("annotations", &wish.spec.annotations)] {
+    let not_theirs = [
+        NAME_LABEL,
+        LABEL.0,
+        OWNER,
+        "kubectl.kubernetes.io/last-applied-configuration",
+    ];
+    for (what, wanted) in [
+        ("labels", &wish.spec.labels),
+        ("annotations", &wish.spec.annotations),
+    ] {
         let there = metadata[what].as_object();
         let there = there.into_iter().flatten();
         let there = there.filter(|(name, _)| !not_theirs.contains(&name.as_str()));
-        let wanted = wanted.iter().filter(|(name, _)| !not_theirs.contains(&name.as_str()));
+        let wanted = wanted
+            .iter()
+            .filter(|(name, _)| !not_theirs.contains(&name.as_str()));
         let there = there.map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()));
         if !there.eq(wanted.map(|(name, value)| (name.as_str(), value.as_str()))) {
             return Some(format!("its {what} are others"));
@@ -208,7 +222,12 @@ fn difference(wish: &NamespaceWish, found: &Found<'_>) -> Option<String> {
         let list = |name: &str| spec[name].as_array().cloned().unwrap_or_default();
         let mut types = list("policyTypes");
         types.sort_by_key(ToString::to_string);
-        (spec["podSelector"].clone(), types, list("ingress"), list("egress"))
+        (
+            spec["podSelector"].clone(),
+            types,
+            list("ingress"),
+            list("egress"),
+        )
     };
     let wanted = network_policy(wish);
     if found.policy.map(rules) != wanted.as_ref().map(rules) {
@@ -229,7 +248,12 @@ pub fn objects(wish: &NamespaceWish) -> Vec<Value> {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": { "name": wish.name, "labels": labels, "annotations": annotations }
     });
-    let hard = wish.spec.quota.as_ref().map(amounts).filter(|hard| !hard.is_empty());
+    let hard = wish
+        .spec
+        .quota
+        .as_ref()
+        .map(amounts)
+        .filter(|hard| !hard.is_empty());
     let quota = hard.map(|hard| {
         json!({
             "apiVersion": QUOTA_PART.version, "kind": QUOTA_PART.kind, "metadata": metadata(wish, QUOTA),
@@ -260,8 +284,12 @@ fn amounts(quota: &NamespaceQuota) -> Map<String, Value> {
         ("requests.cpu", &quota.cpu_request),
         ("requests.memory", &quota.memory_request),
     ];
-    let given = all.into_iter().filter_map(|(name, amount)| Some((name, amount.as_ref()?)));
-    given.map(|(name, amount)| (name.to_owned(), json!(amount))).collect()
+    let given = all
+        .into_iter()
+        .filter_map(|(name, amount)| Some((name, amount.as_ref()?)));
+    given
+        .map(|(name, amount)| (name.to_owned(), json!(amount)))
+        .collect()
 }
 
 fn network_policy(wish: &NamespaceWish) -> Option<Value> {

@@ -14,10 +14,19 @@ pub fn quantity(text: &str) -> Option<u128> {
     let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if text.len() > LONGEST || whole.is_empty() || !digits(whole) || !digits(fraction) || number.ends_with('.') {
+    if text.len() > LONGEST
+        || whole.is_empty()
+        || !digits(whole)
+        || !digits(fraction)
+        || number.ends_with('.')
+    {
         return None;
     }
-    let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(FRACTION).collect();
+    let fraction: String = fraction
+        .chars()
+        .chain(std::iter::repeat('0'))
+        .take(FRACTION)
+        .collect();
     let billionths: u128 = format!("{whole}{fraction}").parse().ok()?;
     let (times, over) = match suffix {
         "" => (1, 1),
@@ -67,8 +76,21 @@ mod tests {
     #[test]
     fn what_is_no_quantity_is_none() {
         for wrong in [
-            "", "m", "-1", "+1", "1.", ".5", "1.2.3", "1 Gi", "1gi", "1KB", "x", "1e3", "Gi1",
-            "999999999999999999999999999999Ei", "000000000000000000000000000000001",
+            "",
+            "m",
+            "-1",
+            "+1",
+            "1.",
+            ".5",
+            "1.2.3",
+            "1 Gi",
+            "1gi",
+            "1KB",
+            "x",
+            "1e3",
+            "Gi1",
+            "999999999999999999999999999999Ei",
+            "000000000000000000000000000000001",
         ] {
             assert_eq!(quantity(wrong), None, "{wrong}");
         }

@@ -8,7 +8,9 @@ use super::*;
 
 fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     let pairs = pairs.iter();
-    pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn wish(adoption: AdoptionPolicy, deletion: DeletePolicy) -> NamespaceWish {
@@ -128,7 +130,11 @@ fn a_namespace_of_somebody_else_is_taken_over_as_the_policy_says() {
         let mut wish = wish(policy, DeletePolicy::Keep);
         assert_eq!(next(&wish, &Found::default()), Next::Apply, "there is none");
         let decided = next(&wish, &of(&plain));
-        assert_eq!(matches!(decided, Next::Refuse(_)), refused, "{policy:?}: {decided:?}");
+        assert_eq!(
+            matches!(decided, Next::Refuse(_)),
+            refused,
+            "{policy:?}: {decided:?}"
+        );
         // Another resource's is somebody else's.
         let other = namespace(&[], &[(OWNER, "r0")]);
         assert_eq!(matches!(next(&wish, &of(&other)), Next::Refuse(_)), refused);
@@ -161,23 +167,56 @@ fn identical_is_what_a_namespace_is_that_was_managed_before() {
         other => panic!("{why}: {other:?}"),
     };
     refuses(&Found { quota: None, ..found }, "ResourceQuota");
-    refuses(&Found { policy: None, ..found }, "NetworkPolicy");
+    refuses(
+        &Found {
+            policy: None,
+            ..found
+        },
+        "NetworkPolicy",
+    );
     let mut less = quota.clone();
     less["spec"]["hard"]["requests.cpu"] = json!("2");
-    refuses(&Found { quota: Some(&less), ..found }, "ResourceQuota");
+    refuses(
+        &Found {
+            quota: Some(&less),
+            ..found
+        },
+        "ResourceQuota",
+    );
     let mut open = policy.clone();
     open["spec"]["ingress"] = json!([{}]);
-    refuses(&Found { policy: Some(&open), ..found }, "NetworkPolicy");
+    refuses(
+        &Found {
+            policy: Some(&open),
+            ..found
+        },
+        "NetworkPolicy",
+    );
     let more = namespace(&[("team", "blue"), ("a", "b")], &[("owner", "ada")]);
-    refuses(&Found { namespace: Some(&more), ..found }, "labels");
+    refuses(
+        &Found {
+            namespace: Some(&more),
+            ..found
+        },
+        "labels",
+    );
     let other = namespace(&[("team", "blue")], &[("owner", "bob")]);
-    refuses(&Found { namespace: Some(&other), ..found }, "annotations");
+    refuses(
+        &Found {
+            namespace: Some(&other),
+            ..found
+        },
+        "annotations",
+    );
 }
 
 #[test]
 fn what_is_given_up_stays_or_goes_and_never_somebody_elses() {
     let (own, other) = (namespace(&[], &[(OWNER, "r1")]), namespace(&[], &[]));
-    for (policy, expected) in [(DeletePolicy::Keep, Next::LetGo), (DeletePolicy::Delete, Next::Remove)] {
+    for (policy, expected) in [
+        (DeletePolicy::Keep, Next::LetGo),
+        (DeletePolicy::Delete, Next::Remove),
+    ] {
         let wish = NamespaceWish {
             released: true,
             ..wish(AdoptionPolicy::Always, policy)
@@ -237,7 +276,13 @@ fn as_json_a_spec_has_arms_names() {
 
 #[test]
 fn the_systems_namespaces_are_known() {
-    for name in ["kube-system", "default", "gatekeeper-system", "aks-istio-ingress", "aks-command"] {
+    for name in [
+        "kube-system",
+        "default",
+        "gatekeeper-system",
+        "aks-istio-ingress",
+        "aks-command",
+    ] {
         assert!(is_system(name), "{name}");
     }
     for name in ["dev", "kube", "defaults", "system"] {

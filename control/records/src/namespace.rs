@@ -122,7 +122,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let text = serde_json::to_string(&record()).unwrap();
-        assert!(text.contains(r#""spec":{"adoptionPolicy":"Never","deletePolicy":"Keep"}"#), "{text}");
+        assert!(
+            text.contains(r#""spec":{"adoptionPolicy":"Never","deletePolicy":"Keep"}"#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<NamespaceRecord>(&text).unwrap(), record());
     }
 

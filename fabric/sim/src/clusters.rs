@@ -8,7 +8,8 @@ use std::{
 use async_trait::async_trait;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn,
-    NamespaceSeen, NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch, command_name,
+    NamespaceSeen, NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects,
+    VolumeWish, Watch, command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;

@@ -48,8 +48,8 @@ fn ask(ideal: &mut Ideal, mut wanted: NamespaceRecord, deletes: bool) -> String 
     };
     ideal.seen.namespace_operations.push(operation);
     wanted.deleting = deletes;
-    let before = ideal.seen.namespaces.iter();
-    let before = before.find(|before| before.name == wanted.name);
+    let mut known = ideal.seen.namespaces.iter();
+    let before = known.find(|before| before.name == wanted.name);
     wanted.operations = before.map(|before| before.operations.clone()).unwrap_or_default();
     wanted.operations.push(id.clone());
     ideal.seen.namespaces.retain(|before| before.name != wanted.name);

@@ -18,6 +18,7 @@ mod login;
 mod lts;
 mod maintenance;
 mod members;
+mod namespaces;
 mod networks;
 mod plugins;
 mod pools;
@@ -98,6 +99,7 @@ const CLUSTERS: &[&str] = &[
     "workload",
     balancers::NAME,
     volumes::NAME,
+    namespaces::NAME,
     "pools",
     "maintenance",
     "upgrade",
@@ -332,6 +334,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has(volumes::NAME) {
         volumes::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
+    if wanted.has(namespaces::NAME) {
+        namespaces::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("pools") {
         pools::walk(journal, stamp, az, &clusters.kubenet)?;

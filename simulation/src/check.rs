@@ -108,6 +108,8 @@ impl Stamp {
         }
         self.check_credentials(&records.clusters, &records.observed, &mut problems)
             .await?;
+        self.check_namespaces(&records.clusters, &records.observed, &mut problems)
+            .await?;
         self.check_balancers(
             &records.clusters,
             &records.observed,

@@ -89,6 +89,12 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1", "credential c1 Admin", "credential c1 User"],
         &["revoke c1"],
     ),
+    operation("namespace", &["create c1 np1=1"], &["namespace c1 dev cpu=2"]),
+    operation(
+        "namespace-delete",
+        &["create c1 np1=1", "namespace c1 dev delete=Delete"],
+        &["drop-namespace c1 dev"],
+    ),
     operation(
         "volume",
         &["create c1 np1=2"],

@@ -27,6 +27,9 @@
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |
+//! | `namespace C NAME [adopt=POLICY] [delete=POLICY] [label=KEY:VALUE] [cpu=QUANTITY]`, `drop-namespace C NAME` | the PUT, the DELETE of a managed namespace |
+//! | `own-namespace C NAME` | a user makes a Namespace in a cluster |
+//! | `namespaces C` | prints the managed namespaces of a cluster, and whether the cluster has them |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
 //! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: after they have done their work |
@@ -218,6 +221,15 @@ impl Player {
                     self.say(&line);
                 }
             }
+            ["namespace", name, namespace, ref words @ ..] => {
+                self.namespace(name, namespace, Some(words)).await?;
+            }
+            ["drop-namespace", name, namespace] => self.namespace(name, namespace, None).await?,
+            ["own-namespace", name, namespace] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                crate::namespaces::plant(&stamp.world, &cluster.uid, namespace);
+            }
+            ["namespaces", name] => self.namespaces(name).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
             ["save-store"] => self.saved = stamp.disk.all().await?,
             ["restore-store"] => stamp.disk.become_as(&self.saved).await?,

@@ -3,6 +3,7 @@
 //!
 //! Always true: every call may be repeated; "not there" is success for deletions.
 
+mod namespaces;
 mod services;
 mod volumes;
 
@@ -13,6 +14,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use namespaces::{NamespaceSeen, NamespaceWish};
 pub use services::{Ingress, Note, ServiceSeen, ServiceWish};
 pub use volumes::{ClaimRef, VolumeObjects, VolumeWish};
 
@@ -236,9 +238,11 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn volumes(&self) -> Result<VolumeObjects, ClusterError>;
     /// Brings an object that has to do with a volume to the wish. One that does not exist (any more), or has another uid, is success.
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError>;
+    /// Brings a managed namespace to the wish: the Namespace, its quota, its network policy, and who may work in it.
+    async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError>;
     /// Listens for changes of nodes, pending serving requests, Services of type LoadBalancer (and of endpoints, where one of these goes by
-    /// them), claims (and of persistent volumes and their attachments, where [`Self::volumes`] has found some of the disk driver), and
-    /// managed add-on objects. The connection lives as long as what is returned does, so that an idle cluster costs none unless somebody
+    /// them), claims (and of persistent volumes and their attachments, where [`Self::volumes`] has found some of the disk driver), managed
+    /// namespaces and their network policies (where [`Self::set_namespace`] has set some), and managed add-on objects. The connection lives as long as what is returned does, so that an idle cluster costs none unless somebody
     /// cares.
     fn changes(&self) -> Arc<dyn Changes>;
 }

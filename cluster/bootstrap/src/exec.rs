@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::{
     directory::{CLIENT_APPLICATION, SERVER_APPLICATION},
-    kubeconfig::{context, document, user},
+    kubeconfig::{Entry, document},
 };
 
-/// A kubeconfig for all users with a token of the tenant. `authority`: the URL for logins, with a trailing
-/// slash.
+/// A kubeconfig for all users with a token of the tenant; in `namespace`, where there is one. `authority`: the
+/// URL for logins, with a trailing slash.
 pub fn directory_kubeconfig(
     spec: &ClusterSpec,
     tenant: &str,
@@ -19,9 +19,9 @@ pub fn directory_kubeconfig(
     server: &str,
     authority: &str,
     format: TokenFormat,
+    namespace: Option<&str>,
 ) -> String {
     let kind = CredentialKind::User;
-    let (user, context) = (user(kind, spec), context(kind, spec));
     let source = match format {
         TokenFormat::Exec => exec(tenant, authority),
         TokenFormat::Azure => format!(
@@ -35,7 +35,7 @@ pub fn directory_kubeconfig(
              \x20     name: azure\n"
         ),
     };
-    document(spec, pki, server, (&user, &context), &source)
+    document(spec, pki, server, &Entry::of(kind, spec, namespace), &source)
 }
 
 fn exec(tenant: &str, authority: &str) -> String {

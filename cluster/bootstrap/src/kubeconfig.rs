@@ -44,12 +44,12 @@ impl Bearer<'_> {
 }
 
 /// AKS' name of the user entry.
-pub(crate) fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
+fn user(kind: CredentialKind, spec: &ClusterSpec) -> String {
     format!("{}_{}_{}", kind.name(), spec.resource_group, spec.name)
 }
 
 /// AKS' name of the context.
-pub(crate) fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
+fn context(kind: CredentialKind, spec: &ClusterSpec) -> String {
     match kind {
         CredentialKind::Admin => format!("{}-admin", spec.name),
         CredentialKind::User | CredentialKind::Monitoring => spec.name.clone(),
@@ -69,32 +69,58 @@ pub fn client_certificate(
     Ok(pki.cluster.issue_until(&bearer.subject(), now, until)?)
 }
 
-/// A kubeconfig with this client certificate.
+/// A kubeconfig with this client certificate; in `namespace`, where there is one, under names of its own.
 pub fn kubeconfig(
     spec: &ClusterSpec,
     pki: &ClusterPki,
     server: &str,
     bearer: Bearer<'_>,
     certificate: &Certificate,
+    namespace: Option<&str>,
 ) -> String {
     let kind = bearer.kind();
-    let (user, context) = (user(kind, spec), context(kind, spec));
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let (certificate, key) = (encode(&certificate.certificate), encode(&certificate.key));
     let credential = format!("    client-certificate-data: {certificate}\n    client-key-data: {key}\n");
-    document(spec, pki, server, (&user, &context), &credential)
+    document(spec, pki, server, &Entry::of(kind, spec, namespace), &credential)
 }
 
-/// A kubeconfig of a cluster with one user, with these names of user and context, and `credential` (lines
-/// below `user:`).
+/// The entries of a kubeconfig: one user and one context.
+pub(crate) struct Entry<'a> {
+    user: String,
+    context: String,
+    /// Where commands work that do not say where.
+    namespace: Option<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    /// Those of a kind, as AKS names them. Of a namespace they have its name as well, so that one file can hold several and the cluster's.
+    pub(crate) fn of(kind: CredentialKind, spec: &ClusterSpec, namespace: Option<&'a str>) -> Self {
+        let (mut user, mut context) = (user(kind, spec), context(kind, spec));
+        if let Some(namespace) = namespace {
+            user = format!("{user}_{namespace}");
+            context = format!("{context}_{namespace}");
+        }
+        Self {
+            user,
+            context,
+            namespace,
+        }
+    }
+}
+
+/// A kubeconfig of a cluster with one user and `credential` (lines below `user:`).
 pub(crate) fn document(
     spec: &ClusterSpec,
     pki: &ClusterPki,
     server: &str,
-    (user, context): (&str, &str),
+    entry: &Entry<'_>,
     credential: &str,
 ) -> String {
-    let (user, context) = (scalar(user), scalar(context));
+    let (user, context) = (scalar(&entry.user), scalar(&entry.context));
+    let namespace = entry.namespace.map_or_else(String::new, |namespace| {
+        format!("    namespace: {}\n", scalar(namespace))
+    });
     // YAML written by hand, because people read this file: base64, an address, and names.
     format!(
         "apiVersion: v1\n\
@@ -103,7 +129,7 @@ pub(crate) fn document(
          clusters:\n\
          - cluster:\n    certificate-authority-data: {ca}\n    server: {server}\n  name: {cluster}\n\
          contexts:\n\
-         - context:\n    cluster: {cluster}\n    user: {user}\n  name: {context}\n\
+         - context:\n    cluster: {cluster}\n{namespace}    user: {user}\n  name: {context}\n\
          current-context: {context}\n\
          users:\n\
          - name: {user}\n  user:\n{credential}",

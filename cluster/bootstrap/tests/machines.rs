@@ -651,7 +651,7 @@ fn kubeconfigs_are_named_as_aks_names_them() {
         ),
     ] {
         let certificate = client_certificate(&pki, bearer, now(), until).unwrap();
-        let text = kubeconfig(&spec, &pki, "https://100.64.24.1:443", bearer, &certificate);
+        let text = kubeconfig(&spec, &pki, "https://100.64.24.1:443", bearer, &certificate, None);
         let line = |start: &str| {
             text.lines()
                 .find_map(|line| line.trim().strip_prefix(start))
@@ -668,6 +668,22 @@ fn kubeconfigs_are_named_as_aks_names_them() {
         let parsed = pem.parse_x509().unwrap();
         assert_eq!(parsed.subject().to_string(), subject);
         assert_eq!(parsed.validity().not_after.timestamp(), until.as_second());
+    }
+}
+
+#[test]
+fn a_kubeconfig_of_a_namespace_has_names_of_its_own() {
+    let (spec, pki) = (spec(PodNetworking::Kubenet), pki());
+    let bearer = Bearer::Credential(CredentialKind::User, "a4");
+    let until = now().checked_add(std::time::Duration::from_secs(60)).unwrap();
+    let certificate = client_certificate(&pki, bearer, now(), until).unwrap();
+    let text = kubeconfig(&spec, &pki, "https://v:443", bearer, &certificate, Some("dev"));
+    for line in [
+        "    namespace: dev\n    user: clusterUser_Retail-West_shop_dev\n  name: shop_dev\n",
+        "current-context: shop_dev\n",
+        "- name: clusterUser_Retail-West_shop_dev\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
     }
 }
 
@@ -857,6 +873,7 @@ fn a_kubeconfig_of_the_directory_holds_no_credential() {
             "https://vip:443",
             "https://stamp:8443/",
             format,
+            None,
         )
     };
     let exec = config(TokenFormat::Exec);

@@ -59,7 +59,8 @@ impl Cluster {
         Ok(found)
     }
 
-    async fn apply_one(&self, object: &Value) -> Result<bool, ClusterError> {
+    /// Applies one object; whether it changed.
+    pub(crate) async fn apply_one(&self, object: &Value) -> Result<bool, ClusterError> {
         let path = path(object).ok_or_else(|| ClusterError::Refused {
             act: "apply an object".to_owned(),
             why: "it has no kind, apiVersion or name".to_owned(),

@@ -15,6 +15,7 @@ mod events;
 #[cfg(test)]
 mod fake;
 mod finalizers;
+mod namespaces;
 mod nodes;
 mod replace;
 mod services;
@@ -32,8 +33,8 @@ use async_trait::async_trait;
 use base_env::Env;
 use base_errors::chain;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen, NodeWish,
-    ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch,
+    Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NamespaceSeen,
+    NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
@@ -92,6 +93,8 @@ struct Cluster {
     local_services: watch::Sender<BTreeSet<String>>,
     /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
     has_volumes: watch::Sender<bool>,
+    /// Names of the managed namespaces that were set.
+    managed: watch::Sender<BTreeSet<String>>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -181,6 +184,7 @@ impl Cluster {
             checked: Mutex::default(),
             local_services: watch::Sender::default(),
             has_volumes: watch::Sender::default(),
+            managed: watch::Sender::default(),
         }
     }
 
@@ -431,10 +435,15 @@ impl ClusterApi for Cluster {
         self.bring_volume(wish).await
     }
 
+    async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError> {
+        self.bring_namespace(wish).await
+    }
+
     fn changes(&self) -> Arc<dyn Changes> {
         let there = watches::There {
             local_services: self.local_services.subscribe(),
             volumes: self.has_volumes.subscribe(),
+            managed: self.managed.subscribe(),
         };
         Arc::new(watches::start(&self.env, &self.client, &self.watches, there))
     }

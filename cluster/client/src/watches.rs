@@ -16,7 +16,7 @@ use kube::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::{apply, enforcer::CONFIGURATIONS, services, volumes};
+use crate::{apply, enforcer::CONFIGURATIONS, namespaces, services, volumes};
 
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
@@ -45,11 +45,13 @@ pub(crate) struct There {
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
     /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
     pub(crate) volumes: watch::Receiver<bool>,
+    /// Names of the managed namespaces that were set.
+    pub(crate) managed: watch::Receiver<BTreeSet<String>>,
 }
 
 /// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, of claims for volumes, and
-/// those that are asked for; those of endpoints, of PersistentVolumes and of VolumeAttachments while there is reason to. They end when what
-/// is returned is dropped.
+/// those that are asked for; those of endpoints, of PersistentVolumes, of VolumeAttachments and of managed namespaces while there is reason
+/// to. They end when what is returned is dropped.
 pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
@@ -84,6 +86,16 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There)
             tokio::select! {
                 () = sender.closed() => {}
                 () = volumes::follow(&env, &client, &sender, path, in_use) => {}
+            }
+        });
+    }
+    for number in 0..namespaces::KINDS {
+        let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
+        let managed = there.managed.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = namespaces::follow(&env, &client, &sender, number, managed) => {}
             }
         });
     }

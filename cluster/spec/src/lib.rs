@@ -4,6 +4,7 @@
 //! Providers compute it from the ARM body ("desired"); planners, bootstrap and add-ons read it. Records only.
 //! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
 
+mod namespace;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod texts;
@@ -17,6 +18,9 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use namespace::{
+    AdoptionPolicy, DeletePolicy, NamespaceNetwork, NamespaceQuota, NamespaceSpec, NetworkRule,
+};
 pub use texts::{count_or_percent, ip_range, taint};
 pub use trusted::{TRUSTED_ROLES, TRUSTED_SOURCE, TrustedRole, TrustedRule};
 

@@ -264,6 +264,8 @@ impl ClusterLoop {
                 (id, again)
             })
             .collect();
+        let known = |name: &String| basis.namespaces.iter().any(|one| one.value.name == *name);
+        self.state.api.namespaces.retain(|name, _| known(name));
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
@@ -381,6 +383,11 @@ impl ClusterLoop {
                 .iter()
                 .map(|binding| Arc::clone(&binding.value))
                 .collect(),
+            namespaces: basis
+                .namespaces
+                .iter()
+                .map(|namespace| Arc::clone(&namespace.value))
+                .collect(),
             balancers: basis
                 .balancers
                 .iter()
@@ -395,6 +402,11 @@ impl ClusterLoop {
             commands,
             operations: basis
                 .operations
+                .iter()
+                .map(|operation| OperationRecord::clone(&operation.value))
+                .collect(),
+            namespace_operations: basis
+                .namespace_operations
                 .iter()
                 .map(|operation| OperationRecord::clone(&operation.value))
                 .collect(),

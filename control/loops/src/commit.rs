@@ -16,6 +16,7 @@ use control_records::{
     child,
     credential::{CredentialRecord, Revoked},
     directory, events, key,
+    namespace::NamespaceRecord,
     principal::of_cluster,
     unknown::{self, Kind},
     usage::{Amounts, Usage},
@@ -32,7 +33,8 @@ use crate::{
 };
 
 use children::{
-    change_credential, change_volume, forget_balancer, forget_volume, record_balancer, record_volume,
+    change_credential, change_volume, forget_balancer, forget_namespace, forget_volume, record_balancer,
+    record_volume,
 };
 
 /// Operations that are ended in one transaction, at most.
@@ -73,10 +75,24 @@ pub(crate) struct Basis {
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) credentials: Vec<Stored<Arc<CredentialRecord>>>,
     pub(crate) trusted: Vec<Stored<Arc<ChildRecord>>>,
+    pub(crate) namespaces: Vec<Stored<Arc<NamespaceRecord>>>,
+    /// Operations of these that have not ended.
+    pub(crate) namespace_operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) balancers: Vec<Stored<Arc<BalancerRecord>>>,
     pub(crate) volumes: Vec<Stored<Arc<VolumeRecord>>>,
     /// The loop's right to write.
     pub(crate) fence: Fence,
+}
+
+impl Basis {
+    /// Its operations that have not ended, whatever of it they are about.
+    fn all_operations(&self) -> impl Iterator<Item = &Stored<Arc<OperationRecord>>> {
+        self.operations.iter().chain(&self.namespace_operations)
+    }
+
+    fn operation(&self, id: &str) -> Option<&Stored<Arc<OperationRecord>>> {
+        self.all_operations().find(|operation| operation.value.id == id)
+    }
 }
 
 /// A plan's writes and its observed record as one transaction, and what it will have done. It conflicts when a record of
@@ -223,33 +239,22 @@ pub(crate) async fn compose(
                 ..volume
             }),
             Write::ForgetVolume(id) => forget_volume(txn, basis, id, now),
-            Write::Progress { id, progress } => {
-                let operation = basis
-                    .operations
-                    .iter()
-                    .find(|operation| operation.value.id == *id);
-                match operation {
-                    Some(operation) => {
-                        let next = OperationRecord {
-                            progress: progress.clone(),
-                            ..OperationRecord::clone(&operation.value)
-                        };
-                        let key = next.key();
-                        txn.at(&key, operation.revision).with(put_record(key, &next))
-                    }
-                    None => txn,
+            Write::ForgetNamespace(name) => forget_namespace(deps, txn, basis, name).await?,
+            Write::Progress { id, progress } => match basis.operation(id) {
+                Some(operation) => {
+                    let next = OperationRecord {
+                        progress: progress.clone(),
+                        ..OperationRecord::clone(&operation.value)
+                    };
+                    let key = next.key();
+                    txn.at(&key, operation.revision).with(put_record(key, &next))
                 }
-            }
-            Write::EndOperation { id, status, error } => {
-                match basis
-                    .operations
-                    .iter()
-                    .find(|operation| operation.value.id == *id)
-                {
-                    Some(operation) => end(txn, operation, *status, error.clone(), now),
-                    None => txn,
-                }
-            }
+                None => txn,
+            },
+            Write::EndOperation { id, status, error } => match basis.operation(id) {
+                Some(operation) => end(txn, operation, *status, error.clone(), now),
+                None => txn,
+            },
             Write::Forget => forget(deps, txn, basis, plan, now, &mut done).await?,
         };
     }
@@ -455,8 +460,8 @@ async fn forget(
     done: &mut Committed,
 ) -> Result<Txn, CommitError> {
     let cluster = &basis.cluster.value;
-    let first = &basis.operations[..basis.operations.len().min(ENDED)];
-    for operation in first {
+    let operations = basis.all_operations().count();
+    for operation in basis.all_operations().take(ENDED) {
         let (status, error) = if operation.value.deletes {
             (OperationStatus::Succeeded, None)
         } else {
@@ -475,7 +480,7 @@ async fn forget(
     for (key, _) in children.iter().take(CHILDREN) {
         txn = txn.delete(key);
     }
-    if first.len() < basis.operations.len() || children.len() > CHILDREN {
+    if operations > ENDED || children.len() > CHILDREN {
         return Ok(txn);
     }
     // Who may what with the cluster, and locks, go before it does: another cluster of its name begins with nothing.

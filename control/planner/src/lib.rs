@@ -39,7 +39,7 @@ mod view;
 
 use draft::Draft;
 use feature::Feature;
-use features::{FEATURES, backup, checks, heal, instead, nodes};
+use features::{FEATURES, backup, checks, heal, instead, namespaces, nodes};
 
 pub use disturb::Permit;
 pub use effects::{ApiEffect, ConfigEffect, CredentialsWish, Effect, FabricEffect, Subject, TrustedGrant};
@@ -56,8 +56,8 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
-    StampRanges, UnknownMachines, VolumeThere,
+    NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions,
+    SilentMachines, StampRanges, UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::recorded::{ControlPlane, member};
@@ -223,6 +223,8 @@ pub enum Write {
     MarkVolume(String),
     /// The volume of this id is gone: its record goes.
     ForgetVolume(String),
+    /// Nothing of the managed namespace of this name is the stamp's any more: its record goes, and who may what with it.
+    ForgetNamespace(String),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -288,6 +290,7 @@ impl Write {
             | Self::VolumePublished(_)
             | Self::MarkVolume(_)
             | Self::ForgetVolume(_)
+            | Self::ForgetNamespace(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,
@@ -316,6 +319,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: T
     history::plan(&mut draft);
     backup::plan(&mut draft);
     operations::plan(&mut draft, &checks);
+    namespaces::plan_operations(&mut draft);
     draft.finish()
 }
 

@@ -20,6 +20,7 @@
 //! | `/c/{uid}/child/balancers/{uid of a Service}` | the address of a load balancer in the cluster ([`balancer`]) |
 //! | `/c/{uid}/child/volumes/{id}` | a volume of a claim in the cluster ([`volume`]) |
 //! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
+//! | `/c/{uid}/child/managednamespaces/{name}` | a managed namespace of the cluster ([`namespace`]) |
 //! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
@@ -53,6 +54,7 @@ mod fence;
 pub mod key;
 mod machine;
 pub mod migrate;
+pub mod namespace;
 pub mod network;
 mod operation;
 mod part;
@@ -296,6 +298,9 @@ pub struct ObservedRecord {
     /// granted there last ([`child::TRUSTED_BINDINGS`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trusted: BTreeMap<String, Timestamp>,
+    /// By name: what was seen of managed namespaces ([`namespace`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, namespace::NamespaceState>,
     /// Whether Services of the cluster have load balancers ([`balancer`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub balanced: bool,

@@ -7,8 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use cluster_api::{
-    Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen,
-    NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch, command_name,
+    Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn,
+    NamespaceSeen, NamespaceWish, NodeSeen, NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects,
+    VolumeWish, Watch, command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;
@@ -19,6 +20,7 @@ use crate::{
     etcd::Etcd,
     fabric::INJECTED,
     faults::{Call, Verdict},
+    namespaces,
     node::Node,
     services,
     state::State,
@@ -499,6 +501,18 @@ impl ClusterApi for SimCluster {
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError> {
         self.call(Call::SetVolume, &volumes::describe(wish), |state| {
             volumes::set(state.cluster(&self.uid), wish)
+        })
+        .await
+    }
+
+    async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError> {
+        self.call(Call::SetNamespace, &wish.name, |state| {
+            let cluster = state.cluster(&self.uid);
+            let (changed, seen) = namespaces::set(cluster, wish);
+            if changed {
+                cluster.changed();
+            }
+            Ok(seen)
         })
         .await
     }

@@ -98,6 +98,8 @@ calls! {
     Volumes = "volumes",
     /// [`cluster_api::ClusterApi::set_volume`]
     SetVolume = "set-volume",
+    /// [`cluster_api::ClusterApi::set_namespace`]
+    SetNamespace = "set-namespace",
     /// [`cluster_api::ClusterApi::command`]
     Command = "command",
     /// [`cluster_api::ClusterApi::end_command`]

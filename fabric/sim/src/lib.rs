@@ -28,6 +28,7 @@ mod fabric;
 mod faults;
 mod interceptor;
 mod membership;
+mod namespaces;
 mod node;
 mod options;
 mod services;

@@ -13,6 +13,8 @@ use crate::{Addon, Edits, health, label, managed, trusted::role_name};
 
 /// What the user credential may do.
 const USER_ROLE: &str = "landfall:cluster-user";
+/// The role of the credential of a namespace, in it.
+const NAMESPACE_ROLE: &str = "edit";
 /// The role of monitoring credentials.
 const MONITORING_ROLE: &str = "landfall:cluster-monitoring";
 /// The policy that keeps user credentials out of the cluster's own namespaces.
@@ -61,6 +63,23 @@ pub fn trusted_binding(name: &str, role: &TrustedRole, principal: &str) -> Value
     let mut binding = binding(&name, &role_name(role), "User", principal);
     label(&mut binding);
     binding
+}
+
+/// Who works in a namespace and nowhere else: the users of these credentials, with what Kubernetes' own `edit` lets them do there. Not with
+/// what a cluster's user may: a right to namespaces that is bound in one of them is a right to that Namespace itself.
+pub fn namespace_binding<'a>(namespace: &str, name: &str, ids: impl Iterator<Item = &'a String>) -> Value {
+    let subjects: Vec<Value> = ids
+        .map(|id| {
+            let user = credential_user(CredentialKind::User, id);
+            json!({ "kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io" })
+        })
+        .collect();
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": { "namespace": namespace, "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAMESPACE_ROLE },
+        "subjects": subjects
+    })
 }
 
 /// Whether a binding is a credential's, of this release or of one before, or a trusted principal's.

@@ -206,7 +206,7 @@ impl Stand {
         let server = format!("https://{}", self.at.vip);
         let until = now.checked_add(lasts).unwrap();
         let certificate = cluster_bootstrap::client_certificate(&self.pki, bearer, now, until).unwrap();
-        cluster_bootstrap::kubeconfig(&self.spec, &self.pki, &server, bearer, &certificate)
+        cluster_bootstrap::kubeconfig(&self.spec, &self.pki, &server, bearer, &certificate, None)
     }
 
     pub(crate) fn node(&self, place: &NodePlace) -> MachineSpec {

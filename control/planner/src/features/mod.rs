@@ -21,6 +21,7 @@ pub(crate) mod halt;
 pub(crate) mod heal;
 pub(crate) mod machines;
 pub(crate) mod members;
+pub(crate) mod namespaces;
 pub(crate) mod network;
 pub(crate) mod nodes;
 pub(crate) mod pki;
@@ -48,6 +49,8 @@ pub(crate) const FEATURES: &[Feature] = &[
     addons::FEATURE,
     rotation::FEATURE,
     credentials::FEATURE,
+    // After them: it says of its own credentials whether they work.
+    namespaces::FEATURE,
     balancers::FEATURE,
     volumes::FEATURE,
     commands::FEATURE,

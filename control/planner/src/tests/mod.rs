@@ -42,9 +42,12 @@ mod healing;
 #[path = "../features/heal/tests_members.rs"]
 mod healing_members;
 mod ideal;
+mod ideal_namespaces;
 mod ideal_volumes;
 #[path = "../features/members/tests.rs"]
 mod members;
+#[path = "../features/namespaces/tests.rs"]
+mod namespaces;
 #[path = "../features/network/tests.rs"]
 mod network;
 #[path = "../features/nodes/tests.rs"]
@@ -109,8 +112,10 @@ fn nothing_yet() -> Observation {
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
+        namespace_operations: Vec::new(),
         credentials: Vec::new(),
         trusted: Vec::new(),
+        namespaces: Vec::new(),
         balancers: Vec::new(),
         volumes: Vec::new(),
         volumes_there: None,

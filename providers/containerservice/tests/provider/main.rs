@@ -26,6 +26,8 @@ mod kept;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
+mod namespaces;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod pool_power;

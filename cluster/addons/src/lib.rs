@@ -20,8 +20,8 @@ mod policy;
 mod preserve;
 mod roles;
 mod storage;
-mod trusted;
 mod trust;
+mod trusted;
 mod workload;
 
 use std::{collections::BTreeSet, net::IpAddr};

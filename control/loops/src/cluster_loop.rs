@@ -521,13 +521,13 @@ impl ClusterLoop {
         let news = tokio::select! {
             // Not by lot: the same seed gives the same history.
             biased;
-            Some(ended) = self.running.join_next_with_id() => News::EffectEnded(ended),
+            Some(ended) = self.running.join_next_with_id() => News::EffectEnded(Box::new(ended)),
             hears = api => News::Api { hears },
             () = self.wakeup.notified() => News::Wakeup,
             () = timer => News::Time,
         };
         match news {
-            News::EffectEnded(ended) => self.effect_ended(ended),
+            News::EffectEnded(ended) => self.effect_ended(*ended),
             News::Api { hears } => self.state.api_changed(hears),
             News::Wakeup | News::Time => {}
         }
@@ -562,7 +562,7 @@ type EffectEnd = Result<(tokio::task::Id, Result<Outcome, Failure>), JoinError>;
 
 /// Why a loop woke.
 enum News {
-    EffectEnded(EffectEnd),
+    EffectEnded(Box<EffectEnd>),
     Api { hears: bool },
     Wakeup,
     Time,

@@ -374,7 +374,7 @@ mod tests {
             places: stand.places.clone(),
             settings: stand.settings.clone(),
             sealer: Arc::clone(&stand.sealer),
-            env: env.clone(),
+            env,
         };
         for _ in 0..2 {
             assert_eq!(

@@ -247,6 +247,7 @@ fn a_credential_of_a_namespace_is_granted_there_and_nowhere_else() {
         address: None,
         issued_at: ideal.now,
         expires_at: after(ideal.now, Duration::from_secs(3600)),
+        round: 0,
         revoked: None,
     };
     ideal.seen.credentials.push(Arc::new(credential));

@@ -30,10 +30,9 @@ const NAMESPACE: &str = "Microsoft.ContainerService";
 /// Clients as their makers release them, by the names that the service has for them.
 const REAL: [&str; 5] = ["az", "python", "javascript", "terraform", "curl"];
 /// Operations on resources that a stamp never has: a 404 is their correct response.
-const OF_NOTHING: [&str; 6] = [
+const OF_NOTHING: [&str; 5] = [
     "ManagedClusters_GetMeshRevisionProfile",
     "ManagedClusters_GetMeshUpgradeProfile",
-    "ManagedNamespaces_Get",
     "PrivateEndpointConnections_Get",
     "PrivateEndpointConnections_Update",
     "ResolvePrivateLinkServiceId_POST",

@@ -505,5 +505,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         directory: None,
         // The driver of disks is a program of ours.
         disks_off: true,
+        rotations: Default::default(),
     })
 }

@@ -18,6 +18,7 @@ use control_records::{
     command::CommandRecord,
     credential::CredentialRecord,
     directory, events, key,
+    namespace::NamespaceRecord,
     network::{self, NetworkRecord},
     unknown,
 };
@@ -343,6 +344,7 @@ impl Dispatcher {
             // All other child records are written by the cluster's loop, or are read at its next pass.
             let asks = CommandRecord::is_key(rest)
                 || CredentialRecord::is_key(rest)
+                || NamespaceRecord::is_key(rest)
                 || child::is_trusted_binding(rest);
             if rest == "desired" || asks {
                 self.wake(uid);

@@ -1,12 +1,14 @@
-//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes.
+//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes, managed namespaces.
 
 use std::time::Duration;
 
 use base_errors::chain;
-use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish, VolumeWish};
+use cluster_api::{
+    AddonAilment, ClusterError, Drained, NamespaceSeen, NamespaceWish, NodeSeen, ServiceWish, VolumeWish,
+};
 use cluster_balancers::Wish;
 use cluster_volumes::Storage;
-use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, Reach};
+use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, NamespaceSet, Reach};
 use jiff::Timestamp;
 
 use super::{EffectError, Job, commands};
@@ -48,6 +50,12 @@ pub(crate) enum ApiOutcome {
     ServiceSet(ServiceWish),
     /// An object of a volume has its desired state.
     VolumeSet(VolumeWish),
+    /// What became of a managed namespace.
+    NamespaceSet {
+        wish: NamespaceWish,
+        seen: NamespaceSeen,
+        change: u64,
+    },
 }
 
 /// Its lane, and its cost in the tenant's share.
@@ -62,7 +70,8 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => (Lane::Call, 1),
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::SetNamespace(_) => (Lane::Call, 1),
     }
 }
 
@@ -78,7 +87,8 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => settings.api_bound,
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::SetNamespace(_) => settings.api_bound,
     }
 }
 
@@ -95,6 +105,7 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::Command(id) => format!("running command {id}"),
         ApiEffect::SetService(wish) => format!("writing to the Service {}/{}", wish.namespace, wish.name),
         ApiEffect::SetVolume(wish) => format!("writing to the {}", wish.object()),
+        ApiEffect::SetNamespace(wish) => format!("bringing the namespace {} to what it is to be", wish.name),
     }
 }
 
@@ -187,6 +198,11 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.set_volume(wish).await?;
             Ok(ApiOutcome::VolumeSet(wish.clone()))
         }
+        ApiEffect::SetNamespace(wish) => Ok(ApiOutcome::NamespaceSet {
+            seen: job.api()?.set_namespace(wish).await?,
+            wish: wish.clone(),
+            change: job.change,
+        }),
     }
 }
 
@@ -277,6 +293,15 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
         }
         ApiOutcome::ServiceSet(wish) => state.service_set(&wish),
         ApiOutcome::VolumeSet(wish) => state.volume_set(wish),
+        ApiOutcome::NamespaceSet { wish, seen, change } => {
+            let set = NamespaceSet {
+                at: now,
+                seen,
+                change,
+                wish,
+            };
+            state.api.namespaces.insert(set.wish.name.clone(), set);
+        }
     }
 }
 
@@ -298,7 +323,8 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => {
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::SetNamespace(_) => {
             // Refused, or without a response: a look shows which.
             state.api.change += 1;
         }

@@ -32,6 +32,8 @@ pub(super) struct Ideal {
     pub(super) stored: BTreeMap<String, ConfigSeen>,
     /// Volumes in the fabric.
     pub(super) disks: BTreeMap<String, VolumeThere>,
+    /// Names of Namespaces that nobody manages.
+    pub(super) strangers: BTreeSet<String>,
 }
 
 impl Ideal {
@@ -54,6 +56,7 @@ impl Ideal {
             boots: BTreeMap::new(),
             stored: BTreeMap::new(),
             disks: BTreeMap::new(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -149,6 +152,11 @@ impl Ideal {
             Write::CreatePki => {
                 assert_eq!(self.seen.pki, None);
                 self.seen.pki = Some(1);
+            }
+            Write::StepKeys { generation, step } => {
+                assert_eq!(self.seen.pki, Some(*generation));
+                self.seen.pki = Some(generation + 1);
+                self.seen.rotation = self.seen.rotation.after(step);
             }
             Write::Repair {
                 machine,
@@ -268,14 +276,19 @@ impl Ideal {
             | Write::VolumePublished(_)
             | Write::MarkVolume(_)
             | Write::ForgetVolume(_) => self.write_volume(write),
+            Write::ForgetNamespace(name) => self.forget_namespace(name),
             Write::Progress { id, progress } => {
-                let mut operations = self.seen.operations.iter_mut();
+                let operations = self.seen.operations.iter_mut();
+                let mut operations = operations.chain(&mut self.seen.namespace_operations);
                 let operation = operations.find(|operation| operation.id == *id).unwrap();
                 assert!(operation.progress.percent <= progress.percent && progress.percent < 100);
                 operation.progress = progress.clone();
             }
             Write::EndOperation { id, status, .. } => {
                 self.seen.operations.retain(|operation| operation.id != *id);
+                self.seen
+                    .namespace_operations
+                    .retain(|operation| operation.id != *id);
                 self.ended.push((id.clone(), *status));
             }
             Write::Forget => {
@@ -425,6 +438,7 @@ impl Ideal {
                 services.retain(|service| !service.deleting || service.finalizer);
             }
             Effect::Api(ApiEffect::SetVolume(wish)) => self.set_volume(wish),
+            Effect::Api(ApiEffect::SetNamespace(wish)) => self.set_namespace(wish),
             Effect::Fabric(
                 effect @ (FabricEffect::EnsureVolume { .. }
                 | FabricEffect::AttachVolume { .. }

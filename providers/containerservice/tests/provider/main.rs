@@ -26,6 +26,8 @@ mod kept;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
+mod namespaces;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod pool_power;
@@ -37,6 +39,7 @@ mod properties;
 mod quotas;
 mod refusals;
 mod requests;
+mod rotation;
 #[cfg(test)]
 mod stamp;
 mod states;

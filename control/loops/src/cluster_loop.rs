@@ -12,8 +12,8 @@ use std::{
 use base_env::Seed;
 use base_errors::chain;
 use control_planner::{
-    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Neighbours, NetworkSeen, Observation, Plan,
-    Presence, Reach, SilentMachines, StampRanges, is_served, plan,
+    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Maintenance, Neighbours, NetworkSeen,
+    Observation, Plan, Presence, Reach, SilentMachines, StampRanges, is_served, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, RepairStep, Role,
@@ -247,6 +247,13 @@ impl ClusterLoop {
         let stamp = deps.fabric.stamp_network();
         // The last thing to wait for: what is lent must not be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
+        // Only a newer release than the one that configured the machines is planned work.
+        let known = observed.renderers.as_ref();
+        let maintenance = if known.is_some_and(|known| *known != renderers) {
+            self.records.maintenance(&*deps.store, &self.uid).await?
+        } else {
+            Maintenance::default()
+        };
         let pki = self.records.pki.read(&*deps.store, &key::pki(&self.uid)).await?;
         let pki = pki.map(|pki| pki.value.generation);
         self.state.keys_are(pki);
@@ -332,6 +339,7 @@ impl ClusterLoop {
         let matters = silent_machines::matters(symptoms, &deps.settings.policy.heal, now);
         Ok(Observation {
             renderers,
+            maintenance,
             pki,
             stamp: StampRanges {
                 machines: stamp.machines(),
@@ -463,7 +471,7 @@ impl ClusterLoop {
         for event in &plan.events {
             if matches!(
                 event.kind,
-                EventKind::Repair | EventKind::Member | EventKind::Upgrade
+                EventKind::Repair | EventKind::Member | EventKind::Upgrade | EventKind::Planned
             ) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }

@@ -18,7 +18,7 @@ use control_records::{
     credential::CredentialRecord,
     directory, events, key,
     network::{self, NetworkRecord},
-    unknown,
+    planned, unknown,
 };
 use control_store::{Change, Changes, StoreError, Txn, list_records};
 use futures::{
@@ -337,7 +337,11 @@ impl Dispatcher {
         let value = change.value.as_deref();
         if let Some((uid, rest)) = key::of_cluster(key) {
             // Everything else below a cluster is written by its loop, or concerns it only when it looks.
-            if rest == "desired" || CommandRecord::is_key(rest) || CredentialRecord::is_key(rest) {
+            if rest == "desired"
+                || CommandRecord::is_key(rest)
+                || CredentialRecord::is_key(rest)
+                || planned::is_configuration(rest)
+            {
                 self.wake(uid);
             } else if let Some(id) = rest.strip_prefix("machine/") {
                 match value.map(|value| parse::<MachineHint>(key, value)) {
@@ -360,6 +364,8 @@ impl Dispatcher {
                     }
                 }
             }
+        } else if key == planned::HOLD {
+            self.wake_all();
         } else if key.starts_with(unknown::UNKNOWN) && value.is_none() {
             // It may go, as a person says, or is known by now.
             self.sweep();

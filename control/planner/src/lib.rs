@@ -55,8 +55,8 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
-    StampRanges, UnknownMachines, VolumeThere,
+    Maintenance, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions,
+    SilentMachines, StampRanges, UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::recorded::{ControlPlane, member};

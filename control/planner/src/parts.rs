@@ -11,6 +11,9 @@ pub(crate) fn generation(draft: &mut Draft<'_>, checks: &Checks) {
         return;
     }
     draft.observed.generation = draft.desired.generation;
+    if draft.observed.renderers.is_none() {
+        draft.observed.renderers = Some(draft.seen.renderers.clone());
+    }
     draft
         .observed
         .milestones

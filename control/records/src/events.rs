@@ -58,6 +58,8 @@ pub enum EventKind {
     Member,
     /// A machine goes on to another version of Kubernetes.
     Upgrade,
+    /// Planned work waits: for its window, or for an operator.
+    Planned,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -101,6 +103,7 @@ impl EventKind {
             Self::Repair => "Repair",
             Self::Member => "Member",
             Self::Upgrade => "Upgrade",
+            Self::Planned => "Planned",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

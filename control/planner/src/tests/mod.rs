@@ -89,6 +89,7 @@ fn nothing_yet() -> Observation {
     Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
+        maintenance: Maintenance::default(),
         pki: None,
         stamp: StampRanges {
             machines: "100.64.16.0/21".parse().unwrap(),

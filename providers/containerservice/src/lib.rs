@@ -15,6 +15,7 @@
 //! Called by: the edge, through [`Provider`](arm_kernel::Provider). The service wires [`Credentials`] to what knows the clusters' keys.
 
 mod api_versions;
+mod channels;
 mod children;
 mod clusters;
 mod commands;
@@ -45,6 +46,7 @@ use futures::lock::Mutex;
 use ipnet::Ipv4Net;
 
 pub use api_versions::API_VERSIONS;
+pub use channels::{Next, NodeImages, SameImages};
 pub use clusters::{
     authentication::ISSUERS,
     credentials::Credentials,

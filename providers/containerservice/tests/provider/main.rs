@@ -7,6 +7,8 @@ mod authentication;
 mod backups;
 mod bodies;
 #[cfg(test)]
+mod channels;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod credentials;

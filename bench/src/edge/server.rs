@@ -16,7 +16,7 @@ use control_store::Store;
 use fabric_api::{Fabric as _, StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
 use identity::{EndpointTls, Secret, Shape, SigningKey};
-use providers_containerservice::ArchiveReader;
+use providers_containerservice::{ArchiveReader, SameImages};
 use serde::{Deserialize, Serialize};
 use service::{
     Config, Drivers, KubernetesRecipes, Records, Service,
@@ -102,6 +102,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             connect: world.clusters(),
             backups: Arc::new(ArchiveReader(Arc::new(Archive::new(objects, sealer)))),
             issuers: None,
+            images: Arc::new(SameImages),
         },
         SigningKey::generate()?,
         Arc::new(KubernetesRecipes {

@@ -129,6 +129,7 @@ impl Drivers {
             connect: Arc::clone(&self.connect),
             backups: Arc::new(ArchiveReader(Arc::clone(archive))),
             issuers,
+            images: Arc::<ImagesOnDemand>::clone(&self.images),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Mutex, time::Duration};
 
 use cluster_versions::Offered;
 use control_records::{
-    Assignment, EventKind, MachineRecord, Role, SubscriptionState, events, key,
+    EventKind, SubscriptionState, events, key,
     planned::{HOLD, HoldRecord, Paused, WaitingRecord, waiting_key},
 };
 use control_store::{get_record, put_record};
@@ -202,7 +202,7 @@ struct Built(Mutex<Option<Timestamp>>);
 
 impl NodeImages for Built {
     fn built_at(&self, version: &str) -> Option<Timestamp> {
-        self.0.lock().unwrap().filter(|_| version == "1.35.1")
+        self.0.lock().unwrap().filter(|_| version == "1.36.3")
     }
 }
 
@@ -217,7 +217,7 @@ async fn nodes_that_are_older_than_their_image_are_replaced_where_the_channel_sa
             true,
         ),
     ] {
-        let stamp = Stamp::offering(Offered::new(["1.35.1"], None).unwrap()).await;
+        let stamp = Stamp::offering(Offered::new(["1.36.3"], None).unwrap()).await;
         let mut body = least();
         body["properties"] = json!({ "autoUpgradeProfile": profile });
         stamp.create("c", body).await;
@@ -225,7 +225,7 @@ async fn nodes_that_are_older_than_their_image_are_replaced_where_the_channel_sa
         stamp.end_operations().await;
         let record = stamp.record("c").await.unwrap();
         let pool = &record.spec().pools[0];
-        stamp.make_node(&record.uid, &pool.name, &pool.incarnation).await;
+        stamp.add_node(&record.uid, "m0", &pool.name, 0).await;
         let images = Built::default();
         let follow = async || stamp.provider.follow(&record.uid, &images).await.unwrap();
         follow().await;
@@ -274,36 +274,5 @@ impl Stamp {
             };
             self.write(put_record(ended.key(), &ended)).await;
         }
-    }
-
-    /// A node that is made now.
-    async fn make_node(&self, uid: &str, pool: &str, incarnation: &str) {
-        let record = MachineRecord {
-            v: 1,
-            id: "machine000".to_owned(),
-            image: "1.35.1".to_owned(),
-            token_hash: String::new(),
-            token_sealed: Vec::new(),
-            enrolled_key: None,
-            token_used: false,
-            host: control_records::HostId::first(),
-            assignment: Some(Assignment {
-                cluster: uid.to_owned(),
-                role: Role::Node {
-                    pool: pool.to_owned(),
-                    incarnation: incarnation.to_owned(),
-                    index: 0,
-                    node_name: "aks-n-0".to_owned(),
-                    address: "10.224.0.4".parse().unwrap(),
-                    pod_range: None,
-                },
-            }),
-            deleting: false,
-            work: None,
-            healing: control_records::Healing::default(),
-            created_at: self.env.clock.now(),
-        };
-        let key = format!("{}machine000", key::machines(uid));
-        self.write(put_record(key, &record)).await;
     }
 }

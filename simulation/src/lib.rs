@@ -32,6 +32,7 @@ mod steps;
 mod store;
 mod trace;
 mod volumes;
+mod windows;
 mod wishes;
 
 pub use config::TENANT;

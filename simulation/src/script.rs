@@ -26,6 +26,11 @@
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |
+//! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
+//! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
+//! | `waits C` | prints what planned work of a cluster waits for |
+//! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
+//! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
 //! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: after they have done their work |
@@ -217,6 +222,14 @@ impl Player {
                     self.say(&line);
                 }
             }
+            ["channel", name, channel] => self.channel(name, channel).await?,
+            ["window", name, configuration, day, time, hours] => {
+                self.window(name, configuration, [day, time, hours]).await?;
+            }
+            ["waits", name] => self.waits(name).await?,
+            ["upgraded", name, version] => self.upgraded(name, version).await?,
+            ["hold", reason] => self.hold(Some(reason)).await?,
+            ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
             ["save-store"] => self.saved = stamp.disk.all().await?,
             ["restore-store"] => stamp.disk.become_as(&self.saved).await?,

@@ -68,7 +68,7 @@ impl Agenda {
             self.later.remove(uid);
         } else if rest == "desired"
             || planned::is_configuration(rest)
-            || rest == "observed" && self.reached.contains(uid)
+            || self.reached.contains(uid) && (rest == "observed" || rest.starts_with("op/"))
         {
             self.known.insert(uid.to_owned());
             self.now.insert(uid.to_owned());

@@ -8,7 +8,7 @@ use cluster_maintenance::{UpgradeChannel, Versions};
 use cluster_spec::ClusterSpec;
 use cluster_versions::Version;
 use control_records::{MachineRecord, Role};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::clusters::{
@@ -31,7 +31,10 @@ pub(super) fn versions(spec: &ClusterSpec) -> Option<Versions> {
     })
 }
 
-/// Pools with a node that was made before the newest image of its version was built (`built`, by version).
+/// A node is older than an image that was built so much later: the first nodes of a version are written down before its image is built.
+const OLDER: SignedDuration = SignedDuration::from_hours(24);
+
+/// Pools with a node that was made well before the newest image of its version was built (`built`, by version).
 pub(super) fn outdated(
     spec: &ClusterSpec,
     machines: &[MachineRecord],
@@ -41,7 +44,8 @@ pub(super) fn outdated(
         .iter()
         .filter(|machine| {
             let built = built.get(machine.image.as_str());
-            !machine.deleting && built.is_some_and(|built| machine.created_at < *built)
+            let older = |built: &Timestamp| built.duration_since(machine.created_at) > OLDER;
+            !machine.deleting && built.is_some_and(older)
         })
         .filter_map(|machine| match &machine.assignment.as_ref()?.role {
             Role::Node { pool, .. } => Some(pool.as_str()),

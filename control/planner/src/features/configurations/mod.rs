@@ -105,6 +105,10 @@ fn observe(draft: &mut Draft<'_>) {
     let Some(frame) = draft.frame() else {
         return;
     };
+    if staying(draft).any(|(_, machine)| machine.config == ConfigSeen::Unknown) {
+        // After a start: what was told before is as true as it was.
+        return;
+    }
     let older = draft.older_frame();
     let taken = |machine: &Machine| match &machine.config {
         ConfigSeen::Published { inputs, .. } => *inputs == frame.config_inputs(&machine.record),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use base_env::Env;
-use cluster_archive::{Archive, Mirror};
+use cluster_archive::{Archive, ArchiveError, Mirror};
 use cluster_backup::retention::Retention;
 use control_records::{
     directory, events,
@@ -31,6 +31,9 @@ const AFTER_DELETION_MS: i64 = events::KEPT_AFTER_DELETION.as_secs().cast_signed
 const COPY: Duration = Duration::from_secs(5);
 /// After it failed.
 const COPY_AGAIN: Duration = Duration::from_secs(60);
+
+/// By cluster: what is told beside its uid of a backup that nobody knows.
+type Labels = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Keeps the copy up to date for ever.
 pub async fn copy(env: Env, mut mirror: Mirror) {
@@ -89,51 +92,17 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
             }
         };
         let (archive, now) = (Arc::clone(&archive), env.clock.now());
-        let work = UPKEEP.run(move || {
-            let mut strange = BTreeMap::new();
-            for cluster in archive.clusters()? {
-                let newest = archive
-                    .holding(&cluster)?
-                    .objects
-                    .iter()
-                    .map(|(name, _)| name.until())
-                    .max();
-                let known = if alive.contains(&cluster) {
-                    Known::Alive
-                } else if removed.contains(&unknown::removed_key(Kind::Backup, &cluster)) {
-                    Known::Deleted
-                } else {
-                    Known::Not
-                };
-                match fate(known, newest, now) {
-                    Fate::Keep => {
-                        strange.insert(cluster, BTreeMap::new());
-                        continue;
-                    }
-                    Fate::Forget => {
-                        tracing::info!(cluster, "the backups of a deleted cluster have expired");
-                        archive.forget(&cluster)?;
-                        continue;
-                    }
-                    Fate::Tend => {}
-                }
-                let tended = archive.tend(&cluster, &Retention::default(), now)?;
-                tracing::debug!(cluster, ?tended, "tended a backup");
-                if round % VERIFY_EVERY == 1 && known == Known::Alive {
-                    let verdict = archive.verify(&cluster, now)?;
-                    match &verdict.problem {
-                        None => tracing::info!(
-                            cluster,
-                            keys = verdict.keys,
-                            checked = verdict.checked,
-                            "a backup is good"
-                        ),
-                        Some(problem) => tracing::error!(cluster, problem, "a backup is not good"),
-                    }
-                }
+        let known = move |cluster: &str| {
+            if alive.contains(cluster) {
+                Known::Alive
+            } else if removed.contains(&unknown::removed_key(Kind::Backup, cluster)) {
+                Known::Deleted
+            } else {
+                Known::Not
             }
-            Ok::<_, cluster_archive::ArchiveError>(strange)
-        });
+        };
+        let verify = round % VERIFY_EVERY == 1;
+        let work = UPKEEP.run(move || look_after(&archive, known, verify, now));
         let strange = match work.await {
             Ok(Ok(strange)) => strange,
             Ok(Err(error)) => {
@@ -158,6 +127,56 @@ pub async fn tend(env: Env, store: Arc<dyn Store>, archive: Arc<Archive>) {
             Err(error) => tracing::warn!(%error, "unknown backups are not written down"),
         }
     }
+}
+
+/// Looks once at all that the archive has: merges, thins out, forgets; where `verify` says so, restores into memory what is to be there.
+/// Blocks. Returns the clusters of which `known` knows nothing: their backups are kept as they are.
+///
+/// # Errors
+/// When the object store fails; what was done until then is done.
+fn look_after(
+    archive: &Archive,
+    known: impl Fn(&str) -> Known,
+    verify: bool,
+    now: Timestamp,
+) -> Result<Labels, ArchiveError> {
+    let mut strange = Labels::new();
+    for cluster in archive.clusters()? {
+        let newest = archive
+            .holding(&cluster)?
+            .objects
+            .iter()
+            .map(|(name, _)| name.until())
+            .max();
+        let known = known(&cluster);
+        match fate(known, newest, now) {
+            Fate::Keep => {
+                strange.insert(cluster, BTreeMap::new());
+                continue;
+            }
+            Fate::Forget => {
+                tracing::info!(cluster, "the backups of a deleted cluster have expired");
+                archive.forget(&cluster)?;
+                continue;
+            }
+            Fate::Tend => {}
+        }
+        let tended = archive.tend(&cluster, &Retention::default(), now)?;
+        tracing::debug!(cluster, ?tended, "tended a backup");
+        if verify && known == Known::Alive {
+            let verdict = archive.verify(&cluster, now)?;
+            match &verdict.problem {
+                None => tracing::info!(
+                    cluster,
+                    keys = verdict.keys,
+                    checked = verdict.checked,
+                    "a backup is good"
+                ),
+                Some(problem) => tracing::error!(cluster, problem, "a backup is not good"),
+            }
+        }
+    }
+    Ok(strange)
 }
 
 /// What the store knows of the cluster of a backup.
@@ -196,7 +215,40 @@ fn fate(known: Known, newest: Option<i64>, now: Timestamp) -> Fate {
 
 #[cfg(test)]
 mod tests {
+    use base_sealer::Sealer;
+    use cluster_archive::DirectoryStore;
+    use cluster_backup::{ObjectName, base::BaseWriter};
+
     use super::*;
+
+    #[test]
+    fn what_is_alive_stays_what_is_strange_is_told_and_what_has_expired_goes() {
+        const DAY: i64 = 24 * 60 * 60 * 1000;
+        let directory = tempfile::tempdir().unwrap();
+        let objects = DirectoryStore::open(directory.path()).unwrap();
+        let archive = Archive::new(Arc::new(objects), Arc::new(Sealer::from_key(&[7; 32])));
+        let put = |cluster: &str, at: i64| {
+            let (bytes, _) = BaseWriter::new(1, at).finish(&[]).unwrap();
+            let name = ObjectName::Base { revision: 1, at };
+            archive.put(cluster, name, bytes.as_slice()).unwrap();
+        };
+        for (cluster, at) in [("alive", 0), ("deleted", 0), ("lately", 99 * DAY), ("strange", 0)] {
+            put(cluster, at);
+        }
+        let known = |cluster: &str| match cluster {
+            "alive" => Known::Alive,
+            "deleted" | "lately" => Known::Deleted,
+            _ => Known::Not,
+        };
+        let now = Timestamp::from_millisecond(100 * DAY).unwrap();
+        for _ in 0..2 {
+            let strange = look_after(&archive, known, true, now).unwrap();
+            assert_eq!(strange.into_keys().collect::<Vec<_>>(), ["strange"]);
+            assert_eq!(archive.clusters().unwrap(), ["alive", "lately", "strange"]);
+        }
+        let verdict = archive.verify("alive", now).unwrap();
+        assert_eq!(verdict.problem, None);
+    }
 
     #[test]
     fn a_backup_of_a_cluster_that_the_store_does_not_know_is_kept_as_it_is() {

@@ -1,4 +1,6 @@
 //! The simulated world's backups, as the backup API sees them: every second since a cluster first held something.
+//!
+//! In place of the archive, whose files the machines' own programs write and whose work is done on threads: see `docs/architecture.md`.
 
 use arm_wire::{ArmError, ErrorCode};
 use async_trait::async_trait;

@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, collections::BTreeSet, rc::Rc, time::Duration};
 
-use control_records::{ClusterRecord, Event, EventKind, ObservedRecord, Work};
+use control_records::{ClusterRecord, Event, EventKind, Milestone, ObservedRecord, Work};
 use jiff::Timestamp;
 
 use crate::{
@@ -185,11 +185,8 @@ impl<'a> Draft<'a> {
         self.look_again = Some(self.look_again.map_or(at, |before| before.min(at)));
     }
 
-    pub(crate) fn milestone(&mut self, name: &str) {
-        self.observed
-            .milestones
-            .entry(name.to_owned())
-            .or_insert(self.now);
+    pub(crate) fn milestone(&mut self, milestone: Milestone) {
+        self.observed.came_about(milestone, self.now);
     }
 
     /// Tells what happened, once: together with a write of this plan or with a change of `observed` that keeps the next

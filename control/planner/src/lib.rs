@@ -65,8 +65,8 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use cluster_api::ClaimRef;
 use control_records::{
-    ClusterRecord, Event, Healing, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
-    Progress, Role, Work,
+    ClusterRecord, Event, Healing, Milestone, OPERATION_BOUND, ObservedRecord, OperationError,
+    OperationStatus, Progress, Role, Work,
 };
 use jiff::Timestamp;
 
@@ -304,9 +304,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: T
 fn reach(draft: &mut Draft<'_>) {
     draft
         .observed
-        .milestones
-        .entry("accepted".to_owned())
-        .or_insert(draft.desired.created_at);
+        .came_about(Milestone::Accepted, draft.desired.created_at);
     for step in [
         |feature: &Feature| feature.record,
         |feature: &Feature| feature.act,

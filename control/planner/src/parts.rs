@@ -1,7 +1,7 @@
 //! Which parts of a cluster an operation is about, and which of them have got there. An operation about one part ends when that
 //! part is there, whatever goes on in the others.
 
-use control_records::{OperationRecord, Part};
+use control_records::{Milestone, OperationRecord, Part};
 
 use crate::{Draft, checks::Checks};
 
@@ -14,10 +14,7 @@ pub(crate) fn generation(draft: &mut Draft<'_>, checks: &Checks) {
     if draft.observed.renderers.is_none() {
         draft.observed.renderers = Some(draft.seen.renderers.clone());
     }
-    draft
-        .observed
-        .milestones
-        .insert("converged".to_owned(), draft.now);
+    draft.observed.came_about(Milestone::Converged, draft.now);
     for pool in &draft.desired.spec().pools {
         draft.observed.ready_nodes.entry(pool.name.clone()).or_insert(0);
     }

@@ -328,12 +328,50 @@ pub struct ObservedRecord {
     pub step: String,
     /// The last problem, for people, with a next step; cleared when it is over.
     pub problem: Option<String>,
-    /// When something first came about: `accepted`, `api_ready`, `node_ready`, `converged`. For people and for the bench: nothing
-    /// is decided by them.
+    /// When something first came about, by [`Milestone`]; stores of before may have others. For people and for the bench: nothing is decided
+    /// by them.
     pub milestones: BTreeMap<String, Timestamp>,
 }
 
+/// What comes about in a cluster's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Milestone {
+    /// Its creation was accepted.
+    Accepted,
+    /// An API server answered.
+    ApiReady,
+    /// A node was ready.
+    NodeReady,
+    /// It was what it was to be. Each time, the last one counts.
+    Converged,
+}
+
+impl Milestone {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::ApiReady => "api_ready",
+            Self::NodeReady => "node_ready",
+            Self::Converged => "converged",
+        }
+    }
+}
+
 impl ObservedRecord {
+    /// Notes when something came about.
+    pub fn came_about(&mut self, milestone: Milestone, at: Timestamp) {
+        let name = milestone.as_str().to_owned();
+        match milestone {
+            Milestone::Converged => {
+                self.milestones.insert(name, at);
+            }
+            Milestone::Accepted | Milestone::ApiReady | Milestone::NodeReady => {
+                self.milestones.entry(name).or_insert(at);
+            }
+        }
+    }
+
     /// Whether the state comes from this restore.
     pub fn has_restored(&self, id: &str) -> bool {
         self.restored.as_ref().is_some_and(|restored| restored.id == id)

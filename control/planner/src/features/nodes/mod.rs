@@ -6,7 +6,7 @@ mod removal;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::PoolSpec;
-use control_records::{Part, Role};
+use control_records::{Milestone, Part, Role};
 
 use crate::{
     ApiEffect, Draft, Machine, Reach, Subject, UnknownMachines, Write,
@@ -265,7 +265,7 @@ fn ready_nodes(draft: &mut Draft<'_>) {
         }
     }
     if ready.values().any(|count| *count > 0) {
-        draft.milestone("node_ready");
+        draft.milestone(Milestone::NodeReady);
     }
     draft.observed.ready_nodes = ready;
 }

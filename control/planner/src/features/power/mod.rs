@@ -14,7 +14,7 @@
 //! only once the disk is gone; healing and everybody else has nothing to do while the cluster is to be stopped.
 
 use agent_protocol::{ProcessSeen, ProcessState};
-use control_records::Part;
+use control_records::{Milestone, Part};
 
 use crate::{
     Draft, FabricEffect, Machine, Presence, Reach, Subject, Write,
@@ -62,10 +62,7 @@ fn stop(draft: &mut Draft<'_>) {
         draft.wait_or_adopt(true, "stopping machines");
     } else if !draft.unfinished && draft.writes.is_empty() && !draft.reached_before() {
         draft.observed.generation = draft.desired.generation;
-        draft
-            .observed
-            .milestones
-            .insert("converged".to_owned(), draft.now);
+        draft.observed.came_about(Milestone::Converged, draft.now);
     }
 }
 

@@ -344,7 +344,7 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
         pools::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("maintenance") {
-        maintenance::walk(journal, az, &clusters.kubenet)?;
+        maintenance::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("upgrade") {
         upgrade::walk(journal, stamp, az, &clusters.kubenet)?;

@@ -346,6 +346,18 @@ impl fabric_container::Images for ImagesOnDemand {
     }
 }
 
+impl providers_containerservice::NodeImages for ImagesOnDemand {
+    fn built_at(&self, version: &str) -> Option<jiff::Timestamp> {
+        match self.store.find(version) {
+            Ok(image) => image.map(|image| image.manifest.created),
+            Err(error) => {
+                tracing::error!(version, %error, "the node images cannot be read");
+                None
+            }
+        }
+    }
+}
+
 /// Keeps the progress of a background build for `status`.
 struct Teller {
     version: String,

@@ -16,6 +16,7 @@
 
 mod access_reviews;
 pub mod backups;
+mod channels;
 mod contain;
 mod credentials;
 pub mod first;
@@ -47,13 +48,16 @@ use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
-use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
+use providers_containerservice::{
+    BackupApi, BackupReader, ContainerService, HistoryApi, NodeImages, ProviderConfig,
+};
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
 use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
 use providers_resources::{Features, ResourcesConfig, ResourcesProvider, Subscriptions};
 use tokio::sync::watch;
 
+use channels::Channels;
 pub use contain::contain;
 use credentials::SealedCredentials;
 pub use credentials::{CredentialError, operator_kubeconfig};
@@ -145,6 +149,8 @@ pub struct Drivers {
     pub issuers: Option<Arc<dyn Issuers>>,
     /// What is sealed with the stamp's keys outside the store.
     pub sealed: Vec<Arc<dyn SealedPlace>>,
+    /// What is known of node images.
+    pub images: Arc<dyn NodeImages>,
 }
 
 /// A part that runs until the service is stopped.
@@ -181,6 +187,7 @@ pub struct Service {
     reaper: GroupReaper,
     history: Arc<History>,
     sealing: Arc<Sealing>,
+    channels: Channels,
     env: Env,
 }
 
@@ -226,6 +233,12 @@ impl Service {
             Arc::clone(&drivers.agents),
         ));
         let nodes = Arc::new(Nodes(Arc::clone(&clusters)));
+        let channels = Channels {
+            env: env.clone(),
+            store: Arc::clone(&store),
+            clusters: Arc::clone(&clusters),
+            images: drivers.images,
+        };
         let clusters: Arc<dyn Provider> = clusters;
         let authorization: Arc<dyn Provider> = Arc::new(Authorization::new(
             env.clone(),
@@ -379,6 +392,7 @@ impl Service {
             controller,
             history,
             sealing,
+            channels,
             reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities]),
             env: env.clone(),
         }
@@ -420,8 +434,10 @@ impl Service {
             reaper,
             history,
             sealing,
+            channels,
             env,
         } = self;
+        let channels = Arc::new(channels);
         let controller = Arc::new(controller);
         let reaper = Arc::new(reaper);
         let ending = stopped.clone();
@@ -457,6 +473,18 @@ impl Service {
                     async move {
                         tokio::select! {
                             () = history.run() => {}
+                            () = ending => {}
+                        }
+                    }
+                }
+            }),
+            Part::new("upgrades by channels", &env, stopped, {
+                let stopped = stopped.clone();
+                move || {
+                    let (channels, ending) = (Arc::clone(&channels), until(stopped.clone()));
+                    async move {
+                        tokio::select! {
+                            () = channels.run() => {}
                             () = ending => {}
                         }
                     }

@@ -33,6 +33,7 @@ mod steps;
 mod store;
 mod trace;
 mod volumes;
+mod windows;
 mod wishes;
 
 pub use config::TENANT;

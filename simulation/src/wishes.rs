@@ -361,7 +361,7 @@ fn next(state: Option<Desired>, wish: &Wish) -> Option<Desired> {
     Some(next)
 }
 
-fn path(cluster: &str, rest: &str) -> String {
+pub(crate) fn path(cluster: &str, rest: &str) -> String {
     format!("resourceGroups/{GROUP}/providers/{NAMESPACE}/managedClusters/{cluster}{rest}")
 }
 
@@ -485,7 +485,11 @@ impl Stamp {
     }
 
     /// Reads the cluster, changes the body and sends it back.
-    async fn put_again(&mut self, cluster: &str, change: impl FnOnce(&mut Value)) -> Result<Answer> {
+    pub(crate) async fn put_again(
+        &mut self,
+        cluster: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Answer> {
         let Some(present) = self.cluster(cluster).await? else {
             return self.arm("GET", &path(cluster, ""), None).await;
         };

@@ -16,7 +16,7 @@ use control_store::Store;
 use fabric_api::{Fabric as _, StampNetwork, Uplink};
 use fabric_sim::{SimOptions, SimWorld};
 use identity::{EndpointTls, Secret, Shape, SigningKey};
-use providers_containerservice::ArchiveReader;
+use providers_containerservice::{ArchiveReader, SameImages};
 use serde::{Deserialize, Serialize};
 use service::{
     Config, Drivers, KubernetesRecipes, Records, Service,
@@ -103,6 +103,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             backups: Arc::new(ArchiveReader(Arc::new(Archive::new(objects, sealer)))),
             issuers: None,
             sealed: Vec::new(),
+            images: Arc::new(SameImages),
         },
         SigningKey::generate()?,
         Arc::new(KubernetesRecipes {

@@ -14,8 +14,8 @@ use std::{
 use base_env::Seed;
 use base_errors::chain;
 use control_planner::{
-    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Neighbours, NetworkSeen, Observation, Plan,
-    Presence, Reach, SilentMachines, StampRanges, is_served, plan,
+    Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Maintenance, Neighbours, NetworkSeen,
+    Observation, Plan, Presence, Reach, SilentMachines, StampRanges, is_served, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, RepairStep, Role,
@@ -251,6 +251,13 @@ impl ClusterLoop {
         // The last await that can fail: after it the observation takes data out of the state, which must not
         // be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
+        // Only a newer release than the one that configured the machines is planned work.
+        let known = observed.renderers.as_ref();
+        let maintenance = if known.is_some_and(|known| *known != renderers) {
+            self.records.maintenance(&*deps.store, &self.uid).await?
+        } else {
+            Maintenance::default()
+        };
         let pki = self.records.pki.read(&*deps.store, &key::pki(&self.uid)).await?;
         let rotation = pki.as_ref().map(|pki| pki.value.rotation.clone());
         let pki = pki.map(|pki| pki.value.generation);
@@ -339,6 +346,7 @@ impl ClusterLoop {
         let matters = silent_machines::matters(symptoms, &deps.settings.policy.heal, now);
         Ok(Observation {
             renderers,
+            maintenance,
             pki,
             rotation: rotation.unwrap_or_default(),
             stamp: StampRanges {
@@ -486,7 +494,11 @@ impl ClusterLoop {
         for event in &plan.events {
             if matches!(
                 event.kind,
-                EventKind::Repair | EventKind::Member | EventKind::Upgrade | EventKind::Rotation
+                EventKind::Repair
+                    | EventKind::Member
+                    | EventKind::Upgrade
+                    | EventKind::Rotation
+                    | EventKind::Planned
             ) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }

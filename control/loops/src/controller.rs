@@ -20,7 +20,7 @@ use control_records::{
     directory, events, key,
     namespace::NamespaceRecord,
     network::{self, NetworkRecord},
-    unknown,
+    planned, unknown,
 };
 use control_store::{Change, Changes, StoreError, Txn, list_records};
 use futures::{
@@ -345,7 +345,8 @@ impl Dispatcher {
             let asks = CommandRecord::is_key(rest)
                 || CredentialRecord::is_key(rest)
                 || NamespaceRecord::is_key(rest)
-                || child::is_trusted_binding(rest);
+                || child::is_trusted_binding(rest)
+                || planned::is_configuration(rest);
             if rest == "desired" || asks {
                 self.wake(uid);
             } else if let Some(id) = rest.strip_prefix("machine/") {
@@ -369,6 +370,8 @@ impl Dispatcher {
                     }
                 }
             }
+        } else if key == planned::HOLD {
+            self.wake_all();
         } else if key.starts_with(unknown::UNKNOWN) && value.is_none() {
             // A person has released the item for deletion, or it now has a record.
             self.sweep();

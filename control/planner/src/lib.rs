@@ -56,7 +56,8 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions,
+    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
+    RendererVersions,
     SilentMachines, StampRanges, UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};

@@ -11,11 +11,13 @@ use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
 use cluster_api::{AddonAilment, NamespaceSeen, NamespaceWish, NodeSeen};
 use cluster_balancers::Wish;
+use cluster_maintenance::Calendar;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
+pub use control_records::RendererVersions;
 use control_records::{
     ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, Rotation, balancer::BalancerRecord,
-    credential::CredentialRecord, namespace::NamespaceRecord, volume::VolumeRecord,
+    credential::CredentialRecord, namespace::NamespaceRecord, planned::Paused, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
@@ -33,6 +35,8 @@ pub struct Observation {
     pub observed: ObservedRecord,
     /// What would render the configurations of its machines now.
     pub renderers: RendererVersions,
+    /// What planned work goes by. Only looked at while there is some.
+    pub maintenance: Maintenance,
     /// The generation of the cluster's CAs and keys; `None`: there are none yet.
     pub pki: Option<u64>,
     /// How far their replacement is.
@@ -84,6 +88,15 @@ pub struct Observation {
     pub busy: BTreeSet<Subject>,
     /// What failed lately.
     pub held: BTreeMap<Subject, Held>,
+}
+
+/// What planned work of a cluster goes by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Since when and why an operator holds it up in the whole stamp.
+    pub paused: Option<Paused>,
+    /// The windows for releases of the service (the configuration `default`); `None`: it may be done at any time.
+    pub releases: Option<Calendar>,
 }
 
 /// Whether there are machines of a cluster that are in no record: then the store is older than the cluster.
@@ -175,16 +188,6 @@ impl Addresses {
             uplink: observed.uplink?,
         })
     }
-}
-
-/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
-/// that renders something else reaches machines that there are, and no other does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RendererVersions {
-    /// Of control plane members.
-    pub members: String,
-    /// Of nodes.
-    pub nodes: String,
 }
 
 /// How many of the stamp's machines are silent.

@@ -60,6 +60,8 @@ pub enum EventKind {
     Upgrade,
     /// A step of the replacement of CAs or keys.
     Rotation,
+    /// Planned work waits: for its window, or for an operator.
+    Planned,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -104,6 +106,7 @@ impl EventKind {
             Self::Member => "Member",
             Self::Upgrade => "Upgrade",
             Self::Rotation => "Rotation",
+            Self::Planned => "Planned",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

@@ -21,7 +21,9 @@ use base_errors::chain;
 use base_sealer::Sealer;
 use cluster_spec::PodNetworking;
 use control_records::{
-    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key, unknown,
+    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key,
+    planned::{self, WaitingRecord},
+    unknown,
 };
 use control_store::{Store, get_record};
 use fabric_api::{Fabric, MachineSeen, Power};
@@ -241,8 +243,12 @@ impl Sources {
                         .map(operation_status),
                 );
             }
+            let upgrade = get_record::<WaitingRecord>(store, &planned::waiting_key(&cluster.uid)).await?;
+            let waits = upgrade.map(|stored| stored.value.waiting).into_iter();
+            let waits = waits.chain(observed.release_waits.clone()).collect();
             let mut status = cluster_status(cluster, observed, state.as_str());
             status.operations = running;
+            status.waits = waits;
             status.backup = backups.remove(&status.uid);
             answers.push(status);
         }
@@ -264,6 +270,7 @@ impl Sources {
             image_builds: (self.image_builds)(),
             store: Some(self.copies.status().await?),
             unknown: unknown::list(store).await?,
+            paused: planned::paused(store).await?,
             machines,
         })
     }
@@ -321,6 +328,7 @@ fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str)
         step: observed.step,
         operations: Vec::new(),
         problem: observed.problem,
+        waits: Vec::new(),
         backup: None,
         created_at: cluster.created_at,
         milestones: observed.milestones,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use control_records::planned::{Paused, Waiting};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use service::store_copies::StoreStatus;
@@ -30,6 +31,9 @@ pub(crate) struct StampStatus {
     /// Machines, networks, volumes and backups without a record in the store.
     #[serde(default)]
     pub(crate) unknown: Vec<control_records::unknown::UnknownRecord>,
+    /// Since when and why planned work is held up, if it is.
+    #[serde(default)]
+    pub(crate) paused: Option<Paused>,
     /// All machines, those of a cluster together.
     pub(crate) machines: Vec<MachineStatus>,
 }
@@ -89,6 +93,9 @@ pub(crate) struct ClusterStatus {
     pub(crate) operations: Vec<OperationStatus>,
     /// The last problem, for people.
     pub(crate) problem: Option<String>,
+    /// Planned work of it that waits.
+    #[serde(default)]
+    pub(crate) waits: Vec<Waiting>,
     /// How far the service's copy of its etcd is; `None` while no machine reports that it ships.
     #[serde(default)]
     pub(crate) backup: Option<BackupLag>,

@@ -13,6 +13,7 @@ pub(crate) mod kubeconfig;
 pub(crate) mod kubectl;
 pub(crate) mod kubelogin;
 pub(crate) mod logs;
+pub(crate) mod maintenance;
 pub(crate) mod operation;
 pub(crate) mod secrets;
 pub(crate) mod service;

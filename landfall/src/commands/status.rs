@@ -61,6 +61,13 @@ fn page(status: &StampStatus, now: Timestamp, flag: &str) -> String {
             (None, None) => {}
         }
     }
+    if let Some(paused) = &status.paused {
+        page.push_str(&format!(
+            "  planned  {} since {}: see landfall maintenance status{flag}\n",
+            paused.obstacle(),
+            paused.at
+        ));
+    }
     if !status.unknown.is_empty() {
         page.push_str(&format!(
             "  unknown  {} machines, networks, volumes or backups are in no record of the store: see landfall unknown list{flag}\n",
@@ -174,6 +181,9 @@ fn cluster_page(cluster: &ClusterStatus, machines: &[&MachineStatus], now: Times
     }
     if !cluster.step.is_empty() {
         page.push_str(&format!("  now:     {}\n", cluster.step));
+    }
+    for waits in &cluster.waits {
+        page.push_str(&format!("  planned: {}\n", waits.sentence()));
     }
     if let Some(hint) = &cluster.hint {
         page.push_str(&format!("  note:    {hint}\n"));

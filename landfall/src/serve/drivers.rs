@@ -132,6 +132,7 @@ impl Drivers {
             backups: Arc::new(ArchiveReader(Arc::clone(archive))),
             issuers,
             sealed,
+            images: Arc::<ImagesOnDemand>::clone(&self.images),
         }
     }
 

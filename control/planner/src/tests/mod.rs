@@ -94,6 +94,7 @@ fn nothing_yet() -> Observation {
     Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
+        maintenance: Maintenance::default(),
         pki: None,
         rotation: Default::default(),
         stamp: StampRanges {

@@ -11,7 +11,9 @@
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
-//! Always true: except for those two, it only reads.
+//! | `/providers/Landfall.ContainerService/maintenance/stamp` | whether planned work is held up in the stamp; [`super::maintenance`] |
+//!
+//! Always true: except for these three, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -27,6 +29,7 @@ use serde_json::{Value, json};
 use super::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     credentials::CREDENTIALS,
+    maintenance::MAINTENANCE,
     unknown::UNKNOWN,
 };
 
@@ -90,6 +93,7 @@ impl Namespace for HistoryApi {
         &ACTIVITIES,
         &CREDENTIALS,
         &UNKNOWN,
+        &MAINTENANCE,
     ];
 }
 

@@ -5,5 +5,6 @@ pub(crate) mod archive;
 pub(crate) mod backups;
 mod credentials;
 mod history;
+mod maintenance;
 mod restore_points;
 mod unknown;

@@ -1,5 +1,4 @@
 //! Upgrades by channels: what is asked for, when, and what waits.
-#![expect(clippy::unwrap_used, reason = "the helpers of these tests panic as tests do")]
 
 use std::{sync::Mutex, time::Duration};
 

@@ -40,14 +40,14 @@ pub fn compatibility(others: &OtherRoutes) -> String {
     let routes = routes::<ContainerService>();
     let stable = routes.iter().filter(|route| route.path != usages::TYPE.path);
     let (works, all) = (stable.clone().filter(|route| route.works).count(), stable.count());
-    let others = if works == all {
+    let rest = if works == all {
         ""
     } else {
         "; the others answer 501 and name themselves"
     };
     line(
         &mut page,
-        &format!("{works} of {all} stable operations work{others}.\n"),
+        &format!("{works} of {all} stable operations work{rest}.\n"),
     );
     operations(&mut page, &routes);
     page.push_str(

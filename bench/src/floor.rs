@@ -490,6 +490,9 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             incarnation: "floor".into(),
             surge: 1,
             unavailable: 0,
+            drain_minutes: cluster_spec::DRAIN_MINUTES,
+            soak_minutes: 0,
+            undrainable: Default::default(),
             removed: Default::default(),
             renewed: None,
             subnet: None,
@@ -506,5 +509,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         // The driver of disks is a program of ours.
         disks_off: true,
         rotations: Default::default(),
+        forced_until: None,
     })
 }

@@ -127,6 +127,7 @@ mod tests {
             }),
             deleting: false,
             work: None,
+            emptying: None,
             healing: Healing::default(),
             created_at: now(),
         }

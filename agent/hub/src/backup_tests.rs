@@ -41,6 +41,7 @@ fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
         }),
         deleting: false,
         work: None,
+        emptying: None,
         healing: Healing::default(),
         created_at: Timestamp::UNIX_EPOCH,
     }

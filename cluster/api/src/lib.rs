@@ -71,6 +71,9 @@ pub struct NodeSeen {
 /// Somebody wants to look at a node as it is: healing leaves it alone. The annotation's value says why.
 pub const PRESERVE: &str = "landfall.dev/preserve";
 
+/// The label of a node that could not be drained and was put aside, and its value, as in AKS.
+pub const QUARANTINED: (&str, &str) = ("kubernetes.azure.com/upgrade-status", "Quarantined");
+
 /// What the service wants of a node object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeWish {
@@ -82,6 +85,9 @@ pub struct NodeWish {
     pub labels: BTreeMap<String, String>,
     /// Taints that are ours, `key=value:Effect`, likewise.
     pub taints: Vec<String>,
+    /// The node takes pods, unless somebody else than the service says that it does not: what [`ClusterApi::drain`] has marked it with is
+    /// taken back.
+    pub takes_pods: bool,
     /// The node's only address: its kubelet's serving certificate is approved for this and its name, nothing else.
     pub address: Option<Ipv4Addr>,
 }

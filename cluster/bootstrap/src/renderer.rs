@@ -157,6 +157,9 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             incarnation: "1".to_owned(),
             surge: 1,
             unavailable: 0,
+            drain_minutes: cluster_spec::DRAIN_MINUTES,
+            soak_minutes: 0,
+            undrainable: Default::default(),
             removed: Default::default(),
             renewed: None,
             subnet: None,
@@ -172,6 +175,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         directory: None,
         disks_off: false,
         rotations: Default::default(),
+        forced_until: None,
     }
 }
 

@@ -6,7 +6,7 @@ use cluster_api::{ClusterError, Drained};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::{Cluster, Failure};
+use crate::{Cluster, Failure, nodes::CORDONED};
 
 /// Pods that are asked at the same time: one whose webhook does not answer keeps its call for seconds.
 const PARALLEL: usize = 16;
@@ -30,7 +30,10 @@ impl Cluster {
             .merge(
                 "cordon a node",
                 &path,
-                &json!({ "spec": { "unschedulable": true } }),
+                &json!({
+                    "metadata": { "annotations": { CORDONED: "drained" } },
+                    "spec": { "unschedulable": true }
+                }),
             )
             .await
         {

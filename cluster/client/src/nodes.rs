@@ -9,6 +9,8 @@ use crate::{Cluster, Failure};
 
 /// Which labels and taints are ours, so that those we no longer want can be told from those that others set.
 const OURS: &str = "landfall.dev/managed";
+/// On nodes that the service has marked unschedulable.
+pub(crate) const CORDONED: &str = "landfall.dev/cordoned";
 /// A kubelet writes to its node as well; a few rounds settle who was first.
 const ATTEMPTS: usize = 5;
 
@@ -156,14 +158,22 @@ fn patch(node: &Value, wish: &NodeWish) -> Option<Value> {
         spec.insert("podCIDR".to_owned(), json!(range));
         spec.insert("podCIDRs".to_owned(), json!([range]));
     }
+    let mut annotations = Map::new();
+    let cordoned = node["metadata"]["annotations"][CORDONED].is_string();
+    if wish.takes_pods && cordoned {
+        spec.insert("unschedulable".to_owned(), Value::Null);
+        annotations.insert(CORDONED.to_owned(), Value::Null);
+    }
     if label_changes.is_empty() && spec.is_empty() && now == before {
         return None;
     }
+    let ours = json!({ "labels": now.labels, "taints": now.taints }).to_string();
+    annotations.insert(OURS.to_owned(), json!(ours));
     Some(json!({
         "metadata": {
             "resourceVersion": node["metadata"]["resourceVersion"],
             "labels": label_changes,
-            "annotations": { OURS: json!({ "labels": now.labels, "taints": now.taints }).to_string() }
+            "annotations": annotations
         },
         "spec": spec
     }))
@@ -209,6 +219,7 @@ mod tests {
                 .map(|(name, value)| ((*name).into(), (*value).into()))
                 .collect(),
             taints: taints.iter().map(|taint| (*taint).into()).collect(),
+            takes_pods: false,
             address: None,
         }
     }
@@ -257,6 +268,25 @@ mod tests {
         let second = merged(first.clone(), &patch(&first, &wish(&[("b", "3")], &[])).unwrap());
         assert_eq!(second["metadata"]["labels"], json!({ "b": "3", "theirs": "x" }));
         assert_eq!(seen(&second).taints, ["node.kubernetes.io/not-ready:NoSchedule"]);
+    }
+
+    #[test]
+    fn only_what_a_drain_has_cordoned_takes_pods_again() {
+        let cordoned = |annotations: Value| json!({ "metadata": { "annotations": annotations }, "spec": { "unschedulable": true } });
+        let takes_pods = NodeWish {
+            takes_pods: true,
+            ..wish(&[], &[])
+        };
+        let by_us = cordoned(json!({ CORDONED: "drained" }));
+        let after = merged(by_us.clone(), &patch(&by_us, &takes_pods).unwrap());
+        assert!(!seen(&after).cordoned);
+        assert_eq!(patch(&after, &takes_pods), None);
+        let aside = merged(by_us.clone(), &patch(&by_us, &wish(&[], &[])).unwrap());
+        assert!(seen(&aside).cordoned);
+        // Somebody has done so with kubectl.
+        let by_them = cordoned(json!({}));
+        let after = merged(by_them.clone(), &patch(&by_them, &takes_pods).unwrap());
+        assert!(seen(&after).cordoned);
     }
 
     #[test]

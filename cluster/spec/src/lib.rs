@@ -68,6 +68,9 @@ pub struct ClusterSpec {
     /// The last replacements of its CAs and keys that were asked for.
     #[serde(default, skip_serializing_if = "Rotations::are_none")]
     pub rotations: Rotations,
+    /// Until when upgrades that begin pass over what would refuse them (`overrideSettings` with `forceUpgrade`), milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_until: Option<i64>,
 }
 
 /// When replacements of a cluster's CAs and keys were asked for last: milliseconds since 1970; 0: never. What is asked for later than what
@@ -254,6 +257,15 @@ pub struct PoolSpec {
     /// While it is upgraded: so many nodes fewer than [`Self::count`] may be ready.
     #[serde(default)]
     pub unavailable: u32,
+    /// While it is upgraded: so long may pods hold up the node that they are on, minutes, 1 to 1440.
+    #[serde(default = "drain_minutes", skip_serializing_if = "is_drain_default")]
+    pub drain_minutes: u32,
+    /// While it is upgraded: so long a node that is empty is kept before it goes and the next one begins, minutes, 0 to 30.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub soak_minutes: u32,
+    /// What becomes of a node whose pods do not leave it in time.
+    #[serde(default, skip_serializing_if = "Undrainable::is_default")]
+    pub undrainable: Undrainable,
     /// Machines that are to go, whatever their number, by their ids: an id never comes again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub removed: BTreeSet<String>,
@@ -275,8 +287,40 @@ impl PoolSpec {
     }
 }
 
+/// The time that pods have to leave a node where a pool does not say, minutes: AKS' default.
+pub const DRAIN_MINUTES: u32 = 30;
+
 fn one() -> u32 {
     1
+}
+
+fn drain_minutes() -> u32 {
+    DRAIN_MINUTES
+}
+
+fn is_drain_default(minutes: &u32) -> bool {
+    *minutes == DRAIN_MINUTES
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// What becomes of a node that is to be replaced and whose pods do not leave it in time (`undrainableNodeBehavior`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Undrainable {
+    /// It takes pods again and keeps its version; the upgrade of its pool ends there.
+    #[default]
+    Schedule,
+    /// It takes no more pods and is put aside; another one does its work, and the upgrade goes on.
+    Cordon,
+}
+
+impl Undrainable {
+    /// Whether it is what happens where nothing is asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a pool is for.

@@ -23,6 +23,7 @@ pub fn cluster() -> ClusterSpec {
         directory: None,
         disks_off: false,
         rotations: Default::default(),
+        forced_until: None,
     }
 }
 
@@ -58,6 +59,9 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         incarnation: format!("{name}-1"),
         surge: 1,
         unavailable: 0,
+        drain_minutes: crate::DRAIN_MINUTES,
+        soak_minutes: 0,
+        undrainable: Default::default(),
         removed: Default::default(),
         renewed: None,
         subnet: None,

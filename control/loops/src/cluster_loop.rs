@@ -13,7 +13,7 @@ use base_env::Seed;
 use base_errors::chain;
 use control_planner::{
     Addresses, ConfigSeen, ControlPlane, Drain, Effect, Machine, Neighbours, NetworkSeen, Observation, Plan,
-    Presence, Reach, SilentMachines, StampRanges, is_served, plan,
+    Presence, Reach, SilentMachines, StampRanges, Write, is_served, plan,
 };
 use control_records::{
     ClusterRecord, EventKind, Fence, MachineRecord, ObservedRecord, OperationRecord, RepairStep, Role,
@@ -270,7 +270,9 @@ impl ClusterLoop {
             let wiped = record
                 .repairing()
                 .is_some_and(|(step, _)| step == RepairStep::Reimage);
-            if record.deleting || wiped {
+            let emptied = record.emptying.as_ref();
+            let emptied = emptied.is_some_and(|emptying| emptying.given_up.is_none());
+            if record.deleting || wiped || emptied {
                 self.state.drains.entry(id.clone()).or_insert(Drain {
                     since: now,
                     left: None,
@@ -485,6 +487,15 @@ impl ClusterLoop {
         }
         for id in &done.removed {
             self.state.removed(id);
+        }
+        for write in &plan.writes {
+            match write {
+                Write::MarkMachine(machine) => self.state.drains_anew(machine.machine(), false),
+                Write::Empty { machine, emptying } => {
+                    self.state.drains_anew(machine.machine(), emptying.is_none());
+                }
+                _ => {}
+            }
         }
         Ok(done.forgotten)
     }

@@ -169,6 +169,12 @@ pub(crate) async fn compose(
                     })
                 })?
             }
+            Write::Empty { machine, emptying } => change_machine(txn, basis, machine.machine(), |machine| {
+                Ok(MachineRecord {
+                    emptying: emptying.clone(),
+                    ..machine
+                })
+            })?,
             Write::RemoveMachine(id) => {
                 let role = basis
                     .machines
@@ -379,6 +385,7 @@ fn machine(
         host: deps.host.clone(),
         deleting: false,
         work: None,
+        emptying: None,
         healing: Healing {
             replaced: replaced(basis, role),
             ..Healing::default()

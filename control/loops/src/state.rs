@@ -145,6 +145,15 @@ impl LoopState {
         self.api.set.remove(machine);
     }
 
+    /// How far the node of a machine is drained counts for nothing from here on: it begins anew, or ends. `stays`: the node takes pods again,
+    /// and its object is to be set for that.
+    pub(crate) fn drains_anew(&mut self, machine: &str, stays: bool) {
+        self.drains.remove(machine);
+        if stays {
+            self.api.set.remove(machine);
+        }
+    }
+
     /// Lets go of keys of another generation, and of the connection that was made with them.
     pub(crate) fn keys_are(&mut self, generation: Option<u64>) {
         if self.pki_generation != generation {

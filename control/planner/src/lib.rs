@@ -59,15 +59,15 @@ pub use observation::{
     Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
     StampRanges, UnknownMachines, VolumeThere,
 };
-pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
+pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT, POD_DRAIN_FAILURE};
 pub use view::recorded::{ControlPlane, member};
 
 use std::{net::Ipv4Addr, time::Duration};
 
 use cluster_api::ClaimRef;
 use control_records::{
-    ClusterRecord, Event, Healing, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord, OperationError,
-    OperationStatus, Progress, Role, Work,
+    ClusterRecord, Emptying, Event, Healing, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord,
+    OperationError, OperationStatus, Progress, Role, Work,
 };
 use jiff::Timestamp;
 
@@ -187,6 +187,13 @@ pub enum Write {
         /// What is being done with it from now on.
         work: Option<Work>,
     },
+    /// How far a node is emptied that another one is to take the place of, from now on; `None`: it stays.
+    Empty {
+        /// Whose machine.
+        machine: Permit,
+        /// How far.
+        emptying: Option<Emptying>,
+    },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),
     /// A credential is taken back because local accounts are off.
@@ -279,6 +286,7 @@ impl Write {
             | Self::RenewToken(_)
             | Self::Repair { .. }
             | Self::Upgrade { .. }
+            | Self::Empty { .. }
             | Self::RevokeCredential(_)
             | Self::ForgetCredential(_)
             | Self::RecordBalancer { .. }

@@ -176,7 +176,7 @@ fn of_machine(draft: &Draft<'_>, id: &str, machine: &Machine) -> Option<String> 
         ));
     }
     machine.node_name().map(|node| {
-        if machine.record.deleting {
+        if machine.record.deleting || machine.record.emptying.is_some() {
             format!("Node {node} is not gone yet: its pods may hold it up. Next: kubectl get pods -A -o wide, and look for disruption budgets.")
         } else {
             format!(

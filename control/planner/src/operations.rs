@@ -1,16 +1,33 @@
 //! How operations go on and end. They follow the cluster and never lead it: losing all of them changes nothing else.
 //!
 //! An operation ends well as soon as what it asked for is there, whatever else is going on; it is called failed when it
-//! is out of time, and says why. That a later request takes its place is decided where requests are.
+//! is out of time, or when a node cannot be emptied that it would replace, and says why. Its time follows the work: while nodes are
+//! replaced, each that begins gives it the time that one may take. That a later request takes its place is decided where requests are.
 
+use std::time::Duration;
+
+use cluster_spec::PoolSpec;
 use control_records::{Event, EventKind, OperationError, OperationRecord, OperationStatus, Part, Progress};
+use jiff::Timestamp;
 
-use crate::{Draft, Write, checks::Checks, messages, parts};
+use crate::{
+    Draft, Write,
+    checks::Checks,
+    messages,
+    nodes::emptying::undrained_of,
+    parts,
+    view::{
+        complaints::undrained,
+        machines::{index_in, is_current},
+    },
+};
 
 /// The code of an operation that ran out of time.
 pub const OPERATION_TIMED_OUT: &str = "OperationTimedOut";
 /// The code of an operation that a deletion overtook.
 pub const OPERATION_PREEMPTED: &str = "AKSOperationPreemptedByDelete";
+/// The code of an operation that replaces nodes of which one could not be emptied.
+pub const POD_DRAIN_FAILURE: &str = "PodDrainFailure";
 
 pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
     let seen = draft.seen;
@@ -25,11 +42,17 @@ pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
         if !draft.has_room(3) {
             return;
         }
+        let until = operation.progress.until.max(until(draft, operation));
         let deadline = draft.after(operation.started_at, draft.policy.operation_bound);
+        let deadline = until.map_or(deadline, |until| until.max(deadline));
         let end = if draft.desired.deleting && !operation.deletes {
             Some((OperationStatus::Canceled, Some(preempted(draft))))
         } else if !draft.desired.deleting && parts::is_reached(draft, operation) {
             Some((OperationStatus::Succeeded, None))
+        } else if !draft.desired.deleting
+            && let Some(error) = undrainable(draft, operation, checks)
+        {
+            Some((OperationStatus::Failed, Some(error)))
         } else if deadline <= draft.now {
             let error = timed_out(draft, operation, checks);
             Some((OperationStatus::Failed, Some(error)))
@@ -47,7 +70,10 @@ pub(crate) fn plan(draft: &mut Draft<'_>, checks: &Checks) {
             }
             None => {
                 draft.look_again_at(deadline);
-                let progress = progress(draft, operation, checks);
+                let progress = Progress {
+                    until,
+                    ..progress(draft, operation, checks)
+                };
                 if progress != operation.progress {
                     draft.write(Write::Progress {
                         id: operation.id.clone(),
@@ -73,7 +99,93 @@ fn progress(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> 
         before: Some(before),
         percent: percent.min(99).max(operation.progress.percent),
         step: step(draft, &scope, checks),
+        until: operation.progress.until,
     }
+}
+
+/// The pools that an operation is about.
+fn pools<'a>(draft: &Draft<'a>, operation: &OperationRecord) -> Vec<&'a PoolSpec> {
+    let scope = parts::scope(draft, operation);
+    let pools = draft.desired.spec().pools.iter();
+    pools
+        .filter(|pool| scope.contains(&Part::pool(&pool.name)))
+        .collect()
+}
+
+/// Until when it is not out of time, while nodes of its pools are replaced: the last step of that was begun so lately that it may still be
+/// under way.
+fn until(draft: &Draft<'_>, operation: &OperationRecord) -> Option<Timestamp> {
+    let pools = pools(draft, operation).into_iter();
+    let ends = pools.filter_map(|pool| {
+        let machines = draft.seen.machines.values();
+        let own = || {
+            machines
+                .clone()
+                .filter(move |machine| index_in(machine, pool).is_some())
+        };
+        if own().all(|machine| is_current(machine, pool)) {
+            return None;
+        }
+        let begun = own().filter_map(|machine| {
+            let record = &machine.record;
+            match &record.emptying {
+                Some(emptying) => Some(emptying.empty.unwrap_or(emptying.since)),
+                // One in the place of another that did not come up is no step.
+                None if is_current(machine, pool) && record.healing.replaced == 0 => Some(record.created_at),
+                None => None,
+            }
+        });
+        let begun = begun.filter(|at| *at >= operation.started_at).max()?;
+        let minutes = u64::from(pool.drain_minutes) + u64::from(pool.soak_minutes);
+        Some(draft.after(
+            begun,
+            draft.policy.operation_bound + Duration::from_secs(60 * minutes),
+        ))
+    });
+    ends.max()
+}
+
+/// That nodes of an operation's pools could not be emptied and nothing else is left to do; where they do their work on, nothing else is done.
+fn undrainable(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) -> Option<OperationError> {
+    let pools = pools(draft, operation).into_iter();
+    let found = pools.flat_map(|pool| undrained_of(draft, pool).map(move |(node, why)| (pool, node, why)));
+    let found: Vec<_> = found.collect();
+    let (pool, node, given_up) = *found
+        .iter()
+        .find(|(_, _, given_up)| !given_up.quarantined)
+        .or_else(|| found.first())?;
+    if given_up.quarantined {
+        let scope = parts::scope(draft, operation);
+        let told: Vec<String> = found
+            .iter()
+            .map(|(_, node, given_up)| undrained(node, given_up))
+            .collect();
+        if checks.open(&scope).any(|check| !told.contains(&check.what)) {
+            return None;
+        }
+    }
+    let name = node.label();
+    let others = match found.len() {
+        1 => String::new(),
+        all => format!(" (and {} more)", all - 1),
+    };
+    let fate = if given_up.quarantined {
+        "It is cordoned and has the label kubernetes.azure.com/upgrade-status=Quarantined; another node does its work."
+            .to_owned()
+    } else {
+        format!(
+            "It takes pods again and stays as it is, and no other node of pool {} is replaced.",
+            pool.name
+        )
+    };
+    Some(OperationError {
+        code: POD_DRAIN_FAILURE.to_owned(),
+        message: format!(
+            "Drain node {name}{others} failed when evicting its pods, for they had not left within {} minutes: {}. {fate} Next: kubectl \
+             get pods -A --field-selector spec.nodeName={name}, and kubectl get pdb -A for disruption budgets that allow nothing; then ask again.",
+            pool.drain_minutes, given_up.why
+        ),
+    })
 }
 
 /// What is going on for these parts.
@@ -128,10 +240,14 @@ fn timed_out(draft: &Draft<'_>, operation: &OperationRecord, checks: &Checks) ->
     let step = step(draft, &scope, checks);
     let stopped = if step.is_empty() { "finishing" } else { &step };
     let cause = messages::cause(draft, &scope, checks).map_or_else(String::new, |cause| format!(" {cause}"));
+    let within = match operation.progress.until {
+        None => format!("was not done within {minutes} minutes"),
+        Some(_) => "has replaced nodes and does not get on".to_owned(),
+    };
     OperationError {
         code: OPERATION_TIMED_OUT.to_owned(),
         message: format!(
-            "{} of '{}' was not done within {minutes} minutes. It stopped at: {stopped}.{cause} Landfall goes on trying and \
+            "{} of '{}' {within}. It stopped at: {stopped}.{cause} Landfall goes on trying and \
              the cluster heals by itself once the cause is gone; the next request is accepted as always.",
             operation.name, draft.desired.name
         ),

@@ -86,7 +86,9 @@ pub use epoch::{Epoch, StoreRecord};
 pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use fence::{Fence, FenceRecord, HostId};
 pub use key::Owner;
-pub use machine::{Asked, Assignment, Healing, MachineRecord, NodeOrder, RepairStep, Role, Work};
+pub use machine::{
+    Asked, Assignment, Emptying, GivenUp, Healing, MachineRecord, NodeOrder, RepairStep, Role, Work,
+};
 pub use migrate::{FormatRecord, MigrateError, migrate};
 pub use operation::{
     MOST_OUTPUT, OPERATION_BOUND, OperationError, OperationRecord, OperationStatus, Output, OutputTooLarge,

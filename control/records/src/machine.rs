@@ -39,6 +39,9 @@ pub struct MachineRecord {
     /// What is being done with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// How far the node is emptied that another one is to take the place of; it is not to go before it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptying: Option<Emptying>,
     /// What healing remembers of it.
     #[serde(default)]
     pub healing: Healing,
@@ -104,6 +107,45 @@ impl Work {
             Self::Upgrade { since } => Some(*since),
         }
     }
+}
+
+/// How far a node is emptied whose pool is to have another one in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Emptying {
+    /// Since when its pods are asked to go.
+    pub since: Timestamp,
+    /// When none was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty: Option<Timestamp>,
+    /// That it was given up. A later request begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
+}
+
+impl Emptying {
+    /// One that begins now.
+    pub fn begun(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            empty: None,
+            given_up: None,
+        }
+    }
+}
+
+/// Why a node was not emptied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    /// When that was decided.
+    pub at: Timestamp,
+    /// The newest request about its pool by then, by its generation.
+    pub generation: u64,
+    /// Whether it is put aside, without new pods, and another one does its work. If not, it takes pods again.
+    pub quarantined: bool,
+    /// What held it up, for people.
+    pub why: String,
 }
 
 /// What healing remembers of a machine: it outlasts the [`Work`] that it decides on.

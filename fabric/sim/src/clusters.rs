@@ -153,6 +153,7 @@ pub(crate) fn new_node(name: &str, machine: &str, address: Option<std::net::Ipv4
         serving_pending: true,
         pods,
         draining: false,
+        drained: false,
         our_labels: BTreeSet::new(),
         our_taints: BTreeSet::new(),
     }
@@ -262,6 +263,9 @@ impl ClusterApi for SimCluster {
                     .map(|(name, value)| (name.clone(), value.clone())),
             );
             node.our_labels = wish.labels.keys().cloned().collect();
+            if wish.takes_pods && std::mem::take(&mut node.drained) {
+                node.seen.cordoned = false;
+            }
             let ours = std::mem::take(&mut node.our_taints);
             node.seen
                 .taints
@@ -385,6 +389,7 @@ impl ClusterApi for SimCluster {
                 return Ok(Drained::default());
             };
             let fresh = !std::mem::replace(&mut found.seen.cordoned, true);
+            found.drained = true;
             if found.pods > 0 && !std::mem::replace(&mut found.draining, true) {
                 let wait = self
                     .inner

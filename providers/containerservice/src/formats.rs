@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use arm_kernel::{TAGS, schema::Pattern};
 use cluster_spec::{count_or_percent, ip_range};
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 
 /// The forms that the property table names.
 pub(crate) const PATTERNS: &[Pattern] = &[
@@ -19,6 +20,7 @@ pub(crate) const PATTERNS: &[Pattern] = &[
     Pattern::of("ip-range", |text| Form::IpRange.check(text)),
     Pattern::of("taint", |text| Form::Taint.check(text)),
     Pattern::of("guid", |text| Form::Guid.check(text)),
+    Pattern::of("date-time", |text| Form::DateTime.check(text)),
     TAGS,
     Pattern::of_entries("labels", check_label, 100),
 ];
@@ -37,6 +39,7 @@ enum Form {
     IpRange,
     Taint,
     Guid,
+    DateTime,
 }
 
 impl Form {
@@ -87,6 +90,10 @@ impl Form {
             Self::Guid => (
                 is_guid(text),
                 "a GUID: 32 hexadecimal digits in groups of 8-4-4-4-12",
+            ),
+            Self::DateTime => (
+                text.parse::<Timestamp>().is_ok(),
+                "a time such as 2026-12-31T01:00:00Z",
             ),
         };
         holds.then_some(()).ok_or(form)

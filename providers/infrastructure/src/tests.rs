@@ -59,6 +59,7 @@ fn machine(id: &str, role: Role) -> MachineRecord {
         }),
         deleting: false,
         work: None,
+        emptying: None,
         healing: Healing::default(),
         created_at: at(),
     }

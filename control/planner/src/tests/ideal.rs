@@ -32,6 +32,8 @@ pub(super) struct Ideal {
     pub(super) stored: BTreeMap<String, ConfigSeen>,
     /// Volumes in the fabric.
     pub(super) disks: BTreeMap<String, VolumeThere>,
+    /// Machines of nodes whose pods may not be evicted.
+    pub(super) stubborn: BTreeSet<String>,
 }
 
 impl Ideal {
@@ -54,6 +56,7 @@ impl Ideal {
             boots: BTreeMap::new(),
             stored: BTreeMap::new(),
             disks: BTreeMap::new(),
+            stubborn: BTreeSet::new(),
         }
     }
 
@@ -202,6 +205,16 @@ impl Ideal {
                 assert!(machine.node_name().is_none(), "a node's image is for ever");
                 machine.record.image.clone_from(image);
                 machine.record.work.clone_from(work);
+            }
+            Write::Empty { machine, emptying } => {
+                let machine = self.seen.machines.get_mut(machine.machine()).unwrap();
+                assert!(machine.node_name().is_some() && !machine.record.deleting);
+                machine.drain = emptying.as_ref().map(|_| Drain {
+                    since: self.now,
+                    left: None,
+                    held: None,
+                });
+                machine.record.emptying.clone_from(emptying);
             }
             Write::MarkMachine(permit) => {
                 let machine = self.seen.machines.get_mut(permit.machine()).unwrap();
@@ -389,10 +402,11 @@ impl Ideal {
             }
             Effect::Api(ApiEffect::Drain { machine, node }) => {
                 assert!(api.node(node).is_some());
+                let stays = self.stubborn.contains(machine.machine());
                 self.seen.machines.get_mut(machine.machine()).unwrap().drain = Some(Drain {
                     since: self.now,
-                    left: Some((0, self.now)),
-                    held: None,
+                    left: Some((if stays { 3 } else { 0 }, self.now)),
+                    held: stays.then(|| "pod d/aa: two disruption budgets".to_owned()),
                 });
             }
             Effect::Api(ApiEffect::Command(id)) => {

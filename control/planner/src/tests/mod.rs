@@ -60,6 +60,8 @@ mod rotation;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;
+#[path = "../features/upgrade/tests_settings.rs"]
+mod upgrade_settings;
 #[path = "../features/volumes/tests.rs"]
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
@@ -163,6 +165,7 @@ fn machine(id: &str, role: Role) -> Machine {
             }),
             deleting: false,
             work: None,
+            emptying: None,
             healing: Healing::default(),
             created_at: at(0),
         },

@@ -52,6 +52,9 @@ impl DesiredState {
                     "dnsServiceIP": spec.network.dns_service_ip,
                     "outboundType": if spec.network.outbound { "loadBalancer" } else { "none" },
                 },
+                "upgradeSettings": spec.forced_until.and_then(|until| Timestamp::from_millisecond(until).ok()).map(|until| json!({
+                    "overrideSettings": { "forceUpgrade": true, "until": until.to_string() },
+                })),
                 "agentPoolProfiles": spec.pools.iter().map(pool_body).collect::<Vec<_>>(),
             },
         });
@@ -148,6 +151,9 @@ fn pool_body(spec: &PoolSpec) -> Value {
         "upgradeSettings": {
             "maxSurge": spec.surge.to_string(),
             "maxUnavailable": spec.unavailable.to_string(),
+            "drainTimeoutInMinutes": spec.drain_minutes,
+            "nodeSoakDurationInMinutes": spec.soak_minutes,
+            "undrainableNodeBehavior": spec.undrainable,
         },
     });
     if spec.stopped {

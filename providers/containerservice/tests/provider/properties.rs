@@ -369,6 +369,19 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
         ("pool", "properties.orchestratorVersion") => (body, vec![json!("1.36")]),
         ("pool", "properties.upgradeSettings.maxSurge") => (body, vec![json!("5")]),
         ("pool", "properties.upgradeSettings.maxUnavailable") => (body, vec![json!("1")]),
+        ("pool", "properties.upgradeSettings.drainTimeoutInMinutes") => (body, vec![json!(45)]),
+        ("pool", "properties.upgradeSettings.nodeSoakDurationInMinutes") => (body, vec![json!(5)]),
+        ("pool", "properties.upgradeSettings.undrainableNodeBehavior") => (body, vec![json!("Cordon")]),
+        ("cluster", "properties.upgradeSettings.overrideSettings.forceUpgrade") => (
+            properties(
+                json!({ "upgradeSettings": { "overrideSettings": { "until": "2030-01-01T00:00:00Z" } } }),
+            ),
+            vec![json!(true)],
+        ),
+        ("cluster", "properties.upgradeSettings.overrideSettings.until") => (
+            properties(json!({ "upgradeSettings": { "overrideSettings": { "forceUpgrade": true } } })),
+            vec![json!("2030-01-01T00:00:00Z")],
+        ),
         ("pool", "properties.nodeLabels") => (body, vec![json!({ "a": "b" })]),
         ("pool", "properties.nodeTaints") => (body, vec![json!(["k=v:NoSchedule"])]),
         ("cluster", "properties.kubernetesVersion") => (body, vec![json!("1.37.1"), json!("1.36.3")]),

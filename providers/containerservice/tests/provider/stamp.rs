@@ -230,6 +230,7 @@ impl Stamp {
             }),
             deleting: false,
             work: None,
+            emptying: None,
             healing: control_records::Healing::default(),
             created_at: self.env.clock.now(),
         };

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use agent_protocol::LEVEL;
 use cluster_spec::{
-    ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PoolSpec, Rotations, TenantVnet, Tier,
+    ApiAccess, ClusterSpec, DRAIN_MINUTES, DirectoryAccess, NetworkProfile, PoolSpec, Rotations, TenantVnet,
+    Tier, Undrainable,
 };
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
@@ -38,6 +39,7 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         disable_local_accounts: false,
         // What they come to is the generation of the keys.
         rotations: Rotations::default(),
+        forced_until: None,
         // A subnet more is nothing to the machines that there are.
         network: NetworkProfile {
             vnet: spec.network.vnet.as_ref().map(|vnet| TenantVnet {
@@ -182,6 +184,9 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         count: 0,
         surge: 0,
         unavailable: 0,
+        drain_minutes: DRAIN_MINUTES,
+        soak_minutes: 0,
+        undrainable: Undrainable::default(),
         removed: Default::default(),
         renewed: None,
         stopped: false,
@@ -206,7 +211,15 @@ pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
         Some(Role::Node { pool, .. }) => spec.pools.iter().find(|spec| spec.name == *pool).map(one_of),
         _ => None,
     };
-    fingerprint(&(frame(spec), &machine.image, role, pool))
+    // A node that was given up is put aside, or takes pods again.
+    match machine
+        .emptying
+        .as_ref()
+        .and_then(|emptying| emptying.given_up.as_ref())
+    {
+        None => fingerprint(&(frame(spec), &machine.image, role, pool)),
+        Some(given_up) => fingerprint(&(frame(spec), &machine.image, role, pool, given_up.quarantined)),
+    }
 }
 
 /// What the add-ons are computed from. Kept in memory only: a new process applies them anew.

@@ -1,0 +1,261 @@
+//! How a node leaves that another one takes the place of: its pods have the time that its pool gives them, and it goes once it is empty
+//! and was so for as long as its pool says. What holds it up longer is not overrun: the node is given up, and takes pods again or is put aside.
+//!
+//! Always true: a node that is emptied is not marked as to go before it is empty; when its pods were first asked to go is written down, so
+//! that a restart of the service gives them no more time; one that was given up is tried again only for a later request.
+
+use std::time::Duration;
+
+use cluster_spec::{PoolSpec, Undrainable};
+use control_records::{Emptying, EventKind, GivenUp, Part};
+use jiff::Timestamp;
+
+use crate::{
+    ApiEffect, Draft, Machine, Presence, Reach, Write,
+    checks::{Checks, Stage},
+    disturb::Disturb,
+    view::{
+        complaints::undrained,
+        machines::{given_up, index_in, is_current, is_emptied, joined},
+        recorded::formed,
+        rotation,
+    },
+};
+
+/// A minute, of what pools say.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Pods that stay are asked again at least so often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The newest request about a pool, by its generation. One about the cluster as a whole is about each of its pools.
+pub(super) fn asked(draft: &Draft<'_>, pool: &PoolSpec) -> u64 {
+    let own = draft.desired.pool_generations.get(&pool.name).copied();
+    own.unwrap_or_default().max(draft.desired.requests.generation)
+}
+
+/// Nodes that are to stay after all, and nodes that were given up and of which somebody has asked again.
+pub(super) fn turn_round(draft: &mut Draft<'_>, pool: &PoolSpec) {
+    let seen = draft.seen;
+    let asked = asked(draft, pool);
+    for (id, machine) in &seen.machines {
+        let Some(emptying) = &machine.record.emptying else {
+            continue;
+        };
+        if index_in(machine, pool).is_none() || machine.record.deleting {
+            continue;
+        }
+        let next = if is_current(machine, pool) {
+            None
+        } else {
+            match &emptying.given_up {
+                Some(given_up) if given_up.generation < asked => {
+                    // Another one does its work already, so there is nothing to wait for.
+                    given_up.quarantined.then(|| Emptying::begun(draft.now))
+                }
+                Some(given_up) => {
+                    draft.wait(undrained(machine, given_up));
+                    continue;
+                }
+                None => continue,
+            }
+        };
+        if !draft.has_room(2) {
+            return;
+        }
+        write(draft, id, next);
+    }
+}
+
+/// Begins to empty a node.
+pub(super) fn begin(draft: &mut Draft<'_>, id: &str) {
+    write(draft, id, Some(Emptying::begun(draft.now)));
+}
+
+fn write(draft: &mut Draft<'_>, id: &str, emptying: Option<Emptying>) {
+    let begins = emptying
+        .as_ref()
+        .is_some_and(|emptying| emptying.since == draft.now);
+    let disturb = if begins {
+        Disturb::Retire { id }
+    } else {
+        Disturb::Proceed { id }
+    };
+    let label = draft.seen.machines.get(id).map_or(id, Machine::label);
+    match draft.may(disturb) {
+        Ok(machine) => {
+            draft.wait(format!("draining node {label}"));
+            draft.write(Write::Empty { machine, emptying });
+        }
+        Err(obstacle) => draft.wait(format!("draining node {label}: {obstacle}")),
+    }
+}
+
+/// What is next for a node that is emptied.
+enum Next {
+    Wait(String),
+    Ask(String),
+    /// This is written down.
+    Note(Emptying),
+    /// It goes.
+    Go,
+}
+
+/// Empties the nodes that are to be emptied.
+pub(super) fn act(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    let seen = draft.seen;
+    for pool in &desired.spec().pools {
+        for (id, machine) in &seen.machines {
+            let own = index_in(machine, pool).is_some() && !machine.record.deleting && !draft.is_marked(id);
+            let Some(emptying) = machine
+                .record
+                .emptying
+                .as_ref()
+                .filter(|_| own && is_emptied(machine))
+            else {
+                continue;
+            };
+            if is_current(machine, pool) {
+                continue;
+            }
+            match next(draft, machine, emptying, pool) {
+                Next::Wait(why) => draft.wait(why),
+                Next::Ask(node) => {
+                    let why = format!("draining node {node}");
+                    draft.disturb(
+                        Disturb::Drain { id },
+                        |machine| ApiEffect::Drain { machine, node },
+                        why,
+                    );
+                }
+                Next::Note(emptying) => {
+                    if !draft.has_room(2) {
+                        return;
+                    }
+                    if let Some(given_up) = &emptying.given_up {
+                        let message = format!(
+                            "could not be drained within {} minutes: {}",
+                            pool.drain_minutes, given_up.why
+                        );
+                        draft.tell(EventKind::Upgrade, machine.label(), message);
+                    }
+                    write(draft, id, Some(emptying));
+                }
+                Next::Go => {
+                    if !draft.has_room(2) {
+                        return;
+                    }
+                    draft.wait(format!("removing {}", machine.label()));
+                    draft.mark(Disturb::Proceed { id });
+                }
+            }
+        }
+    }
+}
+
+fn next(draft: &mut Draft<'_>, machine: &Machine, emptying: &Emptying, pool: &PoolSpec) -> Next {
+    let api = &draft.seen.api;
+    let Some(name) = machine.node_name() else {
+        return Next::Go;
+    };
+    let off = machine.record.healing.off && machine.presence == Presence::Stopped;
+    let never_worked = !formed(&draft.seen.observed) && api.reach != Reach::Ready;
+    if off || never_worked || matches!(machine.presence, Presence::Absent | Presence::Gone) {
+        return Next::Go;
+    }
+    if api.reach != Reach::Ready {
+        return Next::Wait(format!("waiting for the API server, to drain node {name}"));
+    }
+    if api.node(name).is_none() {
+        return Next::Go;
+    }
+    if let Some(empty) = emptying.empty {
+        let until = draft.after(empty, MINUTE * pool.soak_minutes);
+        if draft.now >= until {
+            return Next::Go;
+        }
+        draft.look_again_at(until);
+        return Next::Wait(format!("node {name} is empty; it is kept until {until}"));
+    }
+    let drain = machine.drain.as_ref();
+    let held = drain.and_then(|drain| drain.held.as_deref());
+    match drain.and_then(|drain| drain.left) {
+        Some((0, _)) if pool.soak_minutes == 0 => return Next::Go,
+        Some((0, _)) => {
+            return Next::Note(Emptying {
+                empty: Some(draft.now),
+                ..emptying.clone()
+            });
+        }
+        // Its pods were asked, and nobody is there to hear it.
+        Some(_) if !machine.heard() && !joined(draft, name) => return Next::Go,
+        _ => {}
+    }
+    let deadline = draft.after(emptying.since, MINUTE * pool.drain_minutes);
+    let asked_once = drain.is_some_and(|drain| drain.left.is_some());
+    // Pods that this process has not asked yet are asked once, however late.
+    if draft.now >= deadline && asked_once {
+        return Next::Note(Emptying {
+            given_up: Some(GivenUp {
+                at: draft.now,
+                generation: asked(draft, pool),
+                quarantined: pool.undrainable == Undrainable::Cordon,
+                why: match held {
+                    Some(why) => why.to_owned(),
+                    None => "its pods have not ended".to_owned(),
+                },
+            }),
+            ..emptying.clone()
+        });
+    }
+    if draft.now < deadline {
+        draft.look_again_at(deadline);
+    }
+    match drain.and_then(|drain| drain.left) {
+        None if rotation::gets_connections(draft, machine) => {
+            Next::Wait(format!("taking node {name} out of load balancing"))
+        }
+        None => Next::Ask(name.to_owned()),
+        Some((left, at)) => {
+            let again = draft.after(at, pause(draft, emptying.since, at));
+            if again <= draft.now {
+                return Next::Ask(name.to_owned());
+            }
+            draft.look_again_at(again);
+            let why = held.map(|why| format!("; {why}")).unwrap_or_default();
+            Next::Wait(format!("draining node {name}: {left} pods to go{why}"))
+        }
+    }
+}
+
+/// The longer pods stay, the less often they are asked.
+fn pause(draft: &Draft<'_>, since: Timestamp, at: Timestamp) -> Duration {
+    let so_far = at.duration_since(since).unsigned_abs();
+    draft.policy.drain_pause.max((so_far / 60).min(LONGEST_PAUSE))
+}
+
+/// A node that was put aside is one that its pool still has to be rid of, though another one does its work.
+pub(super) fn checks(draft: &Draft<'_>, checks: &mut Checks) {
+    for pool in &draft.desired.spec().pools {
+        for (machine, given_up) in undrained_of(draft, pool) {
+            if given_up.quarantined {
+                let what = undrained(machine, given_up);
+                checks.part(&Part::pool(&pool.name), Stage::Membership, what, false);
+            }
+        }
+    }
+}
+
+/// The nodes of a pool that were given up, and that nobody has asked again of.
+pub(crate) fn undrained_of<'a>(
+    draft: &Draft<'a>,
+    pool: &PoolSpec,
+) -> impl Iterator<Item = (&'a Machine, &'a GivenUp)> {
+    let asked = asked(draft, pool);
+    let machines = draft.seen.machines.values();
+    machines.filter_map(move |machine| {
+        let stays = index_in(machine, pool).is_some() && !machine.record.deleting;
+        let given_up = given_up(machine).filter(|given_up| stays && given_up.generation >= asked)?;
+        (!is_current(machine, pool)).then_some((machine, given_up))
+    })
+}

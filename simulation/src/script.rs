@@ -10,6 +10,7 @@
 //! | `label C POOL KEY=VALUE`, `taint C POOL KEY=VALUE:EFFECT` | the PUT of a pool with one more label or taint |
 //! | `tier C TIER` | the PUT of a cluster with another tier |
 //! | `upgrade C VERSION [POOL, control-plane]` | the PUT of a cluster with another version for all parts, for its control plane only, or of a pool |
+//! | `settings C POOL FIELD=VALUE…` | the PUT of a pool with these upgrade settings: `surge`, `unavailable`, `drain` and `soak` (minutes), `undrainable` (`Schedule`, `Cordon`) |
 //! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all clusters |
 //! | `abort C` | the POST that aborts the running operation |
 //! | `power C off`, `power C on` | the POST that stops, that starts a cluster |
@@ -56,7 +57,7 @@ use control_records::{ObservedRecord, Role, key, unknown};
 use control_store::Store as _;
 use fabric_api::{MachineId, MachineSpec, NetworkId, NetworkSpec};
 use fabric_sim::{Call, SimOptions};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Records, volumes};
 
@@ -149,6 +150,10 @@ impl Player {
                         }
                     }
                 }
+            }
+            ["settings", cluster, pool, ref rest @ ..] => {
+                let answer = stamp.set_upgrades(cluster, pool, upgrade_settings(rest)?).await?;
+                self.say(&format!("{}", answer.status));
             }
             ["crash", name] => {
                 for id in machines(stamp, name).await? {
@@ -510,6 +515,23 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
         },
         _ => return Ok(None),
     }))
+}
+
+/// `upgradeSettings` of a pool.
+fn upgrade_settings(words: &[&str]) -> Result<Value> {
+    let mut settings = json!({});
+    for word in words {
+        let (name, value) = word.split_once('=').context("a word without '='")?;
+        match name {
+            "surge" => settings["maxSurge"] = json!(value),
+            "unavailable" => settings["maxUnavailable"] = json!(value),
+            "drain" => settings["drainTimeoutInMinutes"] = json!(value.parse::<u32>()?),
+            "soak" => settings["nodeSoakDurationInMinutes"] = json!(value.parse::<u32>()?),
+            "undrainable" => settings["undrainableNodeBehavior"] = json!(value),
+            _ => bail!("there is no such setting of upgrades"),
+        }
+    }
+    Ok(settings)
 }
 
 /// The machines with this name.

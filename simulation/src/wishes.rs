@@ -504,6 +504,19 @@ impl Stamp {
         self.arm("PUT", &path(cluster, ""), Some(body)).await
     }
 
+    /// The PUT of a pool with other settings of its upgrades. Nothing that is checked when all is settled depends on them.
+    pub(crate) async fn set_upgrades(
+        &mut self,
+        cluster: &str,
+        pool: &str,
+        settings: Value,
+    ) -> Result<Answer> {
+        self.put_pool(cluster, pool, |properties| {
+            properties["upgradeSettings"] = settings
+        })
+        .await
+    }
+
     async fn put_pool(
         &mut self,
         cluster: &str,

@@ -48,7 +48,11 @@ fn until_it_ends(ideal: &mut Ideal) -> (OperationStatus, Duration) {
 fn come_to_rest(ideal: &mut Ideal) {
     for _ in 0..500 {
         let plan = ideal.plan();
-        let going = ideal.seen.machines.values().any(|machine| machine.record.deleting);
+        let going = ideal
+            .seen
+            .machines
+            .values()
+            .any(|machine| machine.record.deleting);
         if plan.effects.is_empty() && plan.writes.is_empty() && !going {
             return;
         }

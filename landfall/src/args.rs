@@ -9,6 +9,7 @@ mod identity;
 mod image;
 mod secrets;
 mod subscription;
+mod upgrade;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
@@ -25,6 +26,7 @@ pub(crate) use identity::{
 pub(crate) use image::{Image, ImageBuild, SourceArg};
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
+pub(crate) use upgrade::{Upgrade, UpgradePlan};
 
 /// Azure Kubernetes Service on your own machines.
 #[derive(Debug, Parser)]
@@ -122,6 +124,9 @@ pub(crate) enum Command {
     /// List, show and abort operations of clusters
     #[command(subcommand)]
     Operation(Operation),
+    /// Upgrades of clusters: tell what one would meet, before anything moves
+    #[command(subcommand)]
+    Upgrade(Upgrade),
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),

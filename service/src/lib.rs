@@ -47,7 +47,10 @@ use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
 use providers_authorization::{Authorization, RoleAuthorizer};
-use providers_containerservice::{BackupApi, BackupReader, ContainerService, HistoryApi, ProviderConfig};
+use providers_containerservice::{
+    BackupApi, BackupReader, ClusterReader, ContainerService, HistoryApi, ProviderConfig, Rehearsals,
+    UpgradeGuard,
+};
 use providers_infrastructure::{Compute, Network, Stamp};
 use providers_insights::{History, Insights};
 use providers_managedidentity::{ManagedIdentity, ManagedIdentityConfig};
@@ -195,7 +198,16 @@ impl Service {
     ) -> Self {
         let Records { store, epoch, sealer } = records;
         let range = drivers.fabric.stamp_network().range;
-        let clusters = Arc::new(ContainerService::new(
+        let readings = Arc::new(ClusterReadings {
+            env: env.clone(),
+            store: Arc::clone(&store),
+            sealer: Arc::clone(&sealer),
+            agents: Arc::clone(&drivers.agents),
+            connect: Arc::clone(&drivers.connect),
+            handles: Mutex::default(),
+        });
+        let guard = Arc::new(UpgradeGuard::new(Arc::clone(&readings) as Arc<dyn ClusterReader>));
+        let clusters = ContainerService::new(
             env.clone(),
             Arc::clone(&store),
             Arc::clone(&sealer),
@@ -216,7 +228,8 @@ impl Service {
                 names: config.names,
                 authority: format!("{}/", config.base_url.trim_end_matches('/')),
             }),
-        ));
+        );
+        let clusters = Arc::new(clusters.guarded(Arc::clone(&guard)));
         let backups: Arc<dyn Provider> = Arc::new(BackupApi::new(
             env.clone(),
             Arc::clone(&clusters),
@@ -239,17 +252,7 @@ impl Service {
             env.clone(),
             Arc::clone(&store),
         ));
-        let history = Arc::new(History::new(
-            env.clone(),
-            Arc::new(ClusterReadings {
-                env: env.clone(),
-                store: Arc::clone(&store),
-                sealer: Arc::clone(&sealer),
-                agents: Arc::clone(&drivers.agents),
-                connect: Arc::clone(&drivers.connect),
-                handles: Mutex::default(),
-            }),
-        ));
+        let history = Arc::new(History::new(env.clone(), readings));
         let insights: Arc<dyn Provider> = Arc::new(Insights::new(
             env.clone(),
             Arc::clone(&store),
@@ -296,7 +299,12 @@ impl Service {
                 Arc::clone(&features),
             ],
         ));
-        let own: Arc<dyn Provider> = Arc::new(HistoryApi::new(env.clone(), Arc::clone(&store)));
+        let own = HistoryApi::new(env.clone(), Arc::clone(&store)).rehearsing(Rehearsals {
+            guard,
+            offered: Offered::pinned(),
+            limits: config.limits.clone(),
+        });
+        let own: Arc<dyn Provider> = Arc::new(own);
         let tokens = TokenService::new(config.identity(), keys, env.clone(), Arc::clone(&store));
         if let Some(issuers) = drivers.issuers {
             tokens.ask_first(issuers);

@@ -30,6 +30,7 @@ mod planned;
 mod pools;
 mod properties;
 mod records;
+mod rehearsal;
 mod snapshots;
 mod types;
 mod usages;
@@ -60,7 +61,9 @@ pub use landfall::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     archive::{ArchiveReader, BackupReader},
     backups::{BACKUP_API_VERSIONS, BACKUP_NAMESPACE, BackupApi},
+    upgrade_plans::Rehearsals,
 };
+pub use rehearsal::{ClusterReader, UpgradeGuard};
 
 /// The provider's namespace.
 pub const NAMESPACE: &str = "Microsoft.ContainerService";
@@ -97,6 +100,8 @@ pub struct ContainerService {
     /// What all clusters ask for is one record.
     turn: Mutex<()>,
     kept: Arc<Kept>,
+    /// Knows which APIs are in use in clusters; `None`: nobody does.
+    guard: Option<Arc<UpgradeGuard>>,
 }
 
 impl ContainerService {
@@ -116,6 +121,16 @@ impl ContainerService {
             credentials,
             turn: Mutex::new(()),
             kept: Arc::default(),
+            guard: None,
+        }
+    }
+
+    /// The same, that refuses upgrades to a version without an API that is in use.
+    #[must_use]
+    pub fn guarded(self, guard: Arc<UpgradeGuard>) -> Self {
+        Self {
+            guard: Some(guard),
+            ..self
         }
     }
 }
@@ -162,6 +177,7 @@ impl Keeper for ContainerService {
             credentials: Arc::clone(&self.credentials),
             turn: Mutex::new(()),
             kept: Arc::clone(&self.kept),
+            guard: self.guard.clone(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod rotation;
 pub(crate) mod state;
 pub(crate) mod subnets;
 pub(crate) mod transaction;
+mod upgrade_guard;
 pub(crate) mod view;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ use crate::{
     pools::Node,
     properties::CLUSTER_SCHEMA,
     records::{ClusterPath, StoredCluster, cluster_etag},
+    rehearsal::seen::Use,
     snapshots::named as snapshots,
 };
 use draft::ClusterChange;
@@ -238,6 +240,8 @@ pub(crate) struct State {
     pub(crate) named: Named,
     /// Snapshots that a body names.
     pub(crate) snapshots: snapshots::Named,
+    /// APIs with an end that are in use. Only read for bodies that ask for another minor release.
+    uses: Vec<Use>,
     /// The keys of these two, and as of when they are.
     pub(crate) named_at: BTreeMap<String, Revision>,
 }
@@ -275,6 +279,7 @@ impl State {
             nodes: Vec::new(),
             named: Named::default(),
             snapshots: snapshots::Named::default(),
+            uses: Vec::new(),
             named_at: BTreeMap::new(),
         })
     }
@@ -317,6 +322,7 @@ impl State {
             api_version: context.info.api_version,
             named: &self.named,
             snapshots: &self.snapshots,
+            uses: &self.uses,
             vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
             shown_stopped: self
@@ -377,6 +383,7 @@ impl Resource for Clusters {
     ) -> Result<(), ArmError> {
         if let Mutation::Put(body) = mutation {
             provider.read_snapshots(state, body).await?;
+            upgrade_guard::read(provider, state, body).await;
         }
         provider.read_identities(state, mutation).await
     }

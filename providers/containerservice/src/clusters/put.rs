@@ -20,7 +20,7 @@ use super::{
     body::{POOLS, check_count, not_an_object},
     draft::{Context, Draft, Name, advance},
     hooks::refuse_change,
-    identity, local_accounts, network, subnets,
+    identity, local_accounts, network, subnets, upgrade_guard,
 };
 use crate::{
     ProviderConfig,
@@ -66,6 +66,7 @@ pub(crate) fn put(
     };
     let first = snapshots::version(asked_pools.as_ref(), context.snapshots, &context.config.offered);
     let version = version(context, &mut properties, present, first.as_deref(), &mut problems);
+    upgrade_guard::check(context, present, version, &properties, &mut problems);
     let group = node_resource_group(context, name, &mut properties, &mut problems);
     identity::decide(
         &identity::IdentityInput {

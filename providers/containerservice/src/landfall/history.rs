@@ -9,9 +9,10 @@
 //! | `{SUB}/providers/Landfall.ContainerService/activities` | who asked for which change or credentials, and what was answered, oldest first; `?after={id}` |
 //!
 //! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/credentials` | credentials that were handed out; [`super::credentials`] |
+//! | `{RG}/providers/Landfall.ContainerService/managedClusters/{name}/upgradePlans/{version}` | what an upgrade would meet; [`super::upgrade_plans`] |
 //! | `{SUB}/providers/Landfall.ContainerService/unknown` | machines, networks, volumes and backups that are in no record; [`super::unknown`] |
 //!
-//! Always true: but for those two, it only reads.
+//! Always true: but for credentials and what is unknown, it only reads.
 
 use arm_ids::ResourcePath;
 use arm_kernel::{Items, Namespace, Operation, ResourceType, Scope, Verb, quote, store_error};
@@ -28,6 +29,7 @@ use super::{
     api::{HISTORY_API_VERSIONS, HISTORY_NAMESPACE, HistoryApi},
     credentials::CREDENTIALS,
     unknown::UNKNOWN,
+    upgrade_plans::UPGRADE_PLANS,
 };
 
 type Row = Operation<HistoryApi>;
@@ -90,6 +92,7 @@ impl Namespace for HistoryApi {
         &ACTIVITIES,
         &CREDENTIALS,
         &UNKNOWN,
+        &UPGRADE_PLANS,
     ];
 }
 

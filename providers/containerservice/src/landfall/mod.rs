@@ -7,3 +7,4 @@ mod credentials;
 mod history;
 mod restore_points;
 mod unknown;
+pub(crate) mod upgrade_plans;

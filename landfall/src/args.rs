@@ -26,7 +26,7 @@ pub(crate) use identity::{
 pub(crate) use image::{Image, ImageBuild, SourceArg};
 pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
-pub(crate) use upgrade::{Upgrade, UpgradePlan};
+pub(crate) use upgrade::Upgrade;
 
 /// Azure Kubernetes Service on your own machines.
 #[derive(Debug, Parser)]

@@ -255,6 +255,8 @@ fn overtaken(
                 pools: Vec::new(),
                 // What is replaced under a cluster takes nobody's place.
                 rotations: Default::default(),
+                // It counts for what is asked for later.
+                forced_until: None,
                 ..spec.clone()
             };
             let kept = before

@@ -275,6 +275,7 @@ impl ClusterLoop {
             if record.deleting || wiped || emptied {
                 self.state.drains.entry(id.clone()).or_insert(Drain {
                     since: now,
+                    asked: None,
                     left: None,
                     held: None,
                 });

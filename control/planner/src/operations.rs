@@ -126,21 +126,24 @@ fn until(draft: &Draft<'_>, operation: &OperationRecord) -> Option<Timestamp> {
         if own().all(|machine| is_current(machine, pool)) {
             return None;
         }
-        let begun = own().filter_map(|machine| {
+        let minutes = |minutes: u32| Duration::from_secs(60 * u64::from(minutes));
+        let steps = own().filter_map(|machine| {
             let record = &machine.record;
-            match &record.emptying {
-                Some(emptying) => Some(emptying.empty.unwrap_or(emptying.since)),
+            let (begun, takes) = match &record.emptying {
+                Some(emptying) => match emptying.empty {
+                    Some(empty) => (empty, minutes(pool.soak_minutes)),
+                    None => (emptying.since, minutes(pool.drain_minutes)),
+                },
                 // One in the place of another that did not come up is no step.
-                None if is_current(machine, pool) && record.healing.replaced == 0 => Some(record.created_at),
-                None => None,
-            }
+                None if is_current(machine, pool) && record.healing.replaced == 0 => {
+                    (record.created_at, Duration::ZERO)
+                }
+                None => return None,
+            };
+            let takes = draft.policy.operation_bound + takes;
+            (begun >= operation.started_at).then(|| draft.after(begun, takes))
         });
-        let begun = begun.filter(|at| *at >= operation.started_at).max()?;
-        let minutes = u64::from(pool.drain_minutes) + u64::from(pool.soak_minutes);
-        Some(draft.after(
-            begun,
-            draft.policy.operation_bound + Duration::from_secs(60 * minutes),
-        ))
+        steps.max()
     });
     ends.max()
 }

@@ -261,6 +261,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
         }
         ApiOutcome::Drained { machine, drained } => {
             if let Some(drain) = state.drains.get_mut(&machine) {
+                drain.asked.get_or_insert(now);
                 drain.left = Some((drained.left, now));
                 drain.held = drained.held;
             }

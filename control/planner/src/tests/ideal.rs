@@ -211,6 +211,7 @@ impl Ideal {
                 assert!(machine.node_name().is_some() && !machine.record.deleting);
                 machine.drain = emptying.as_ref().map(|_| Drain {
                     since: self.now,
+                    asked: None,
                     left: None,
                     held: None,
                 });
@@ -221,6 +222,7 @@ impl Ideal {
                 machine.record.deleting = true;
                 machine.drain = Some(Drain {
                     since: self.now,
+                    asked: None,
                     left: None,
                     held: None,
                 });
@@ -403,8 +405,11 @@ impl Ideal {
             Effect::Api(ApiEffect::Drain { machine, node }) => {
                 assert!(api.node(node).is_some());
                 let stays = self.stubborn.contains(machine.machine());
-                self.seen.machines.get_mut(machine.machine()).unwrap().drain = Some(Drain {
+                let drain = &mut self.seen.machines.get_mut(machine.machine()).unwrap().drain;
+                let asked = drain.as_ref().and_then(|drain| drain.asked);
+                *drain = Some(Drain {
                     since: self.now,
+                    asked: asked.or(Some(self.now)),
                     left: Some((if stays { 3 } else { 0 }, self.now)),
                     held: stays.then(|| "pod d/aa: two disruption budgets".to_owned()),
                 });

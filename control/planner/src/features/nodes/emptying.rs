@@ -191,10 +191,15 @@ fn next(draft: &mut Draft<'_>, machine: &Machine, emptying: &Emptying, pool: &Po
         Some(_) if !machine.heard() && !joined(draft, name) => return Next::Go,
         _ => {}
     }
-    let deadline = draft.after(emptying.since, MINUTE * pool.drain_minutes);
-    let asked_once = drain.is_some_and(|drain| drain.left.is_some());
-    // Pods that this process has not asked yet are asked once, however late.
-    if draft.now >= deadline && asked_once {
+    let patience = MINUTE * pool.drain_minutes;
+    let deadline = draft.after(emptying.since, patience);
+    // Where pods could not be asked, they have a little time from when they were.
+    let first = drain.and_then(|drain| drain.asked);
+    let first = first.map(|first| draft.after(first, draft.policy.drain_bound.min(patience)));
+    let deadline = first.map_or(deadline, |first| first.max(deadline));
+    // They are asked a last time when their time is over: what was answered before may be old.
+    let last = drain.and_then(|drain| drain.left).map(|(_, at)| at);
+    if last.is_some_and(|last| last >= deadline) {
         return Next::Note(Emptying {
             given_up: Some(GivenUp {
                 at: draft.now,
@@ -218,7 +223,7 @@ fn next(draft: &mut Draft<'_>, machine: &Machine, emptying: &Emptying, pool: &Po
         None => Next::Ask(name.to_owned()),
         Some((left, at)) => {
             let again = draft.after(at, pause(draft, emptying.since, at));
-            if again <= draft.now {
+            if again <= draft.now || draft.now >= deadline {
                 return Next::Ask(name.to_owned());
             }
             draft.look_again_at(again);

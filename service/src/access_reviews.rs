@@ -128,6 +128,7 @@ mod tests {
             deleting: false,
             work: None,
             emptying: None,
+            inherited: None,
             healing: Healing::default(),
             created_at: now(),
         }

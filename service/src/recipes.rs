@@ -7,7 +7,7 @@ use cluster_addons::{
     AddonOptions, CREDENTIAL_BINDINGS, credential_binding, credential_user, is_credential_binding, manifests,
     trusted_binding,
 };
-use cluster_api::{AddonAilment, Endpoint, NodeWish, ObjectRef, QUARANTINED};
+use cluster_api::{AddonAilment, Endpoint, NodeMarks, NodeWish, ObjectRef, QUARANTINED};
 use cluster_bootstrap::{
     ControlPlaneAddresses, ControlPlanePlace, NodePlace, TokenAuthority, admin_endpoint, command_objects,
     control_plane_config, control_plane_nics, guard, network, node_config, node_nics, node_wish,
@@ -309,6 +309,14 @@ impl Recipes for KubernetesRecipes {
             .emptying
             .as_ref()
             .map(|emptying| emptying.given_up.as_ref());
+        wish.inherited = machine.inherited.as_ref().map(|inherited| {
+            let marks = NodeMarks {
+                labels: inherited.labels.clone(),
+                annotations: inherited.annotations.clone(),
+                taints: inherited.taints.clone(),
+            };
+            (inherited.from.clone(), marks)
+        });
         // A repair drains a node as well.
         wish.takes_pods = machine.repairing().is_none();
         match given_up {
@@ -442,6 +450,7 @@ mod tests {
             deleting: false,
             work: None,
             emptying: None,
+            inherited: None,
             healing: control_records::Healing::default(),
             created_at: now(),
         }

@@ -202,6 +202,7 @@ fn held(
                 "spec": { "maxUnavailable": 0, "selector": { "matchLabels": { "app": HELD } } },
             }))?;
             cluster.rolled_out("deployment/held")?;
+            kubectl.text(&["label", "nodes", "-l", &format!("agentpool={HELD}"), "disk=fast"])?;
             let told = follow(&plan)?;
             ensure!(told.contains("HoldsUp") && told.contains("default/held"), "{told}");
             Ok(())
@@ -243,7 +244,7 @@ fn held(
     )?;
     journal.step(
         "upgrade",
-        "without the budget the same upgrade goes on; the pool goes",
+        "without the budget the same upgrade goes on, and a label of kubectl is on the new node; the pool goes",
         || {
             kubectl.text(&["delete", "poddisruptionbudget", HELD])?;
             let pool = nodepool(
@@ -254,6 +255,8 @@ fn held(
                 &["--kubernetes-version", to, "--yes"],
             )?;
             ensure!(pool["currentOrchestratorVersion"] == *to, "{pool}");
+            let labelled = kubectl.text(&["get", "nodes", "-l", "disk=fast", "-o", "name"])?;
+            ensure!(labelled.contains(HELD), "the label is on {labelled:?}");
             cluster.rolled_out("deployment/held")?;
             kubectl.text(&["delete", "deployment", HELD])?;
             nodepool(az, "delete", cluster, HELD, &[]).map(drop)

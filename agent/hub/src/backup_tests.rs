@@ -42,6 +42,7 @@ fn machine(id: &str, cluster: &str, role: Role) -> MachineRecord {
         deleting: false,
         work: None,
         emptying: None,
+        inherited: None,
         healing: Healing::default(),
         created_at: Timestamp::UNIX_EPOCH,
     }

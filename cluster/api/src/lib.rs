@@ -66,6 +66,26 @@ pub struct NodeSeen {
     pub problem: Option<String>,
     /// The annotation [`PRESERVE`]: why it is to be left as it is.
     pub preserve: Option<String>,
+    /// What people put on it with kubectl.
+    pub marks: NodeMarks,
+}
+
+/// What people put on a node with kubectl: neither the service's own nor what belongs to the node itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeMarks {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Taints, `key=value:Effect`.
+    pub taints: Vec<String>,
+}
+
+impl NodeMarks {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.annotations.is_empty() && self.taints.is_empty()
+    }
 }
 
 /// Somebody wants to look at a node as it is: healing leaves it alone. The annotation's value says why.
@@ -85,6 +105,9 @@ pub struct NodeWish {
     pub labels: BTreeMap<String, String>,
     /// Taints that are ours, `key=value:Effect`, likewise.
     pub taints: Vec<String>,
+    /// What was put on the node of this name, whose place it takes: it gets that once, as far as it has nothing of its own there, and
+    /// whoever takes it away later is not contradicted.
+    pub inherited: Option<(String, NodeMarks)>,
     /// The node takes pods, unless somebody else than the service says that it does not: what [`ClusterApi::drain`] has marked it with is
     /// taken back.
     pub takes_pods: bool,

@@ -197,6 +197,7 @@ pub fn node_wish(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> NodeW
         pod_range: node.pod_range.filter(|_| spec.network.pod_range.is_some()),
         labels: node_labels(spec, pool, node),
         taints: pool.taints.clone(),
+        inherited: None,
         takes_pods: true,
         address: Some(node.address),
     }

@@ -169,6 +169,10 @@ pub(crate) async fn compose(
                     })
                 })?
             }
+            Write::Inherit { machine, inherited } => change_machine(txn, basis, machine, |mut machine| {
+                machine.inherited = Some(inherited.clone());
+                Ok(machine)
+            })?,
             Write::Empty { machine, emptying } => change_machine(txn, basis, machine.machine(), |machine| {
                 Ok(MachineRecord {
                     emptying: emptying.clone(),
@@ -386,6 +390,7 @@ fn machine(
         deleting: false,
         work: None,
         emptying: None,
+        inherited: None,
         healing: Healing {
             replaced: replaced(basis, role),
             ..Healing::default()

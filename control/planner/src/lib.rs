@@ -66,7 +66,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use cluster_api::ClaimRef;
 use control_records::{
-    ClusterRecord, Emptying, Event, Healing, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord,
+    ClusterRecord, Emptying, Event, Healing, Inherited, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord,
     OperationError, OperationStatus, Progress, Role, Work,
 };
 use jiff::Timestamp;
@@ -194,6 +194,13 @@ pub enum Write {
         /// How far.
         emptying: Option<Emptying>,
     },
+    /// What people had put on a node is to be on the node of this machine, which takes its place.
+    Inherit {
+        /// Whose machine.
+        machine: String,
+        /// What.
+        inherited: Inherited,
+    },
     /// A machine is gone: remove its record and its configuration.
     RemoveMachine(String),
     /// A credential is taken back because local accounts are off.
@@ -287,6 +294,7 @@ impl Write {
             | Self::Repair { .. }
             | Self::Upgrade { .. }
             | Self::Empty { .. }
+            | Self::Inherit { .. }
             | Self::RevokeCredential(_)
             | Self::ForgetCredential(_)
             | Self::RecordBalancer { .. }

@@ -87,7 +87,8 @@ pub use events::{DeletedRecord, Event, EventKind, EventRecord};
 pub use fence::{Fence, FenceRecord, HostId};
 pub use key::Owner;
 pub use machine::{
-    Asked, Assignment, Emptying, GivenUp, Healing, MachineRecord, NodeOrder, RepairStep, Role, Work,
+    Asked, Assignment, Emptying, GivenUp, Healing, Inherited, MachineRecord, NodeOrder, RepairStep, Role,
+    Work,
 };
 pub use migrate::{FormatRecord, MigrateError, migrate};
 pub use operation::{

@@ -42,6 +42,9 @@ pub struct MachineRecord {
     /// How far the node is emptied that another one is to take the place of; it is not to go before it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emptying: Option<Emptying>,
+    /// What its node gets of the one whose place it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<Inherited>,
     /// What healing remembers of it.
     #[serde(default)]
     pub healing: Healing,
@@ -146,6 +149,20 @@ pub struct GivenUp {
     pub quarantined: bool,
     /// What held it up, for people.
     pub why: String,
+}
+
+/// What people had put on a node with kubectl when another one took its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inherited {
+    /// The name of the node that had it.
+    pub from: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Taints, `key=value:Effect`.
+    pub taints: Vec<String>,
 }
 
 /// What healing remembers of a machine: it outlasts the [`Work`] that it decides on.

@@ -60,6 +60,7 @@ fn machine(id: &str, role: Role) -> MachineRecord {
         deleting: false,
         work: None,
         emptying: None,
+        inherited: None,
         healing: Healing::default(),
         created_at: at(),
     }

@@ -206,6 +206,10 @@ impl Ideal {
                 machine.record.image.clone_from(image);
                 machine.record.work.clone_from(work);
             }
+            Write::Inherit { machine, inherited } => {
+                let machine = self.seen.machines.get_mut(machine).unwrap();
+                machine.record.inherited = Some(inherited.clone());
+            }
             Write::Empty { machine, emptying } => {
                 let machine = self.seen.machines.get_mut(machine.machine()).unwrap();
                 assert!(machine.node_name().is_some() && !machine.record.deleting);

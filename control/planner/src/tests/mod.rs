@@ -166,6 +166,7 @@ fn machine(id: &str, role: Role) -> Machine {
             deleting: false,
             work: None,
             emptying: None,
+            inherited: None,
             healing: Healing::default(),
             created_at: at(0),
         },

@@ -212,14 +212,22 @@ pub fn wish_inputs(spec: &ClusterSpec, machine: &MachineRecord) -> String {
         _ => None,
     };
     // A node that was given up is put aside, or takes pods again.
-    match machine
+    let given_up = machine
         .emptying
         .as_ref()
-        .and_then(|emptying| emptying.given_up.as_ref())
-    {
-        None => fingerprint(&(frame(spec), &machine.image, role, pool)),
-        Some(given_up) => fingerprint(&(frame(spec), &machine.image, role, pool, given_up.quarantined)),
+        .and_then(|emptying| emptying.given_up.as_ref());
+    let quarantined = given_up.map(|given_up| given_up.quarantined);
+    if quarantined.is_none() && machine.inherited.is_none() {
+        return fingerprint(&(frame(spec), &machine.image, role, pool));
     }
+    fingerprint(&(
+        frame(spec),
+        &machine.image,
+        role,
+        pool,
+        quarantined,
+        &machine.inherited,
+    ))
 }
 
 /// What the add-ons are computed from. Kept in memory only: a new process applies them anew.

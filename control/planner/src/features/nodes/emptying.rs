@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use cluster_spec::{PoolSpec, Undrainable};
-use control_records::{Emptying, EventKind, GivenUp, Part};
+use control_records::{Emptying, EventKind, GivenUp, Inherited, Part};
 use jiff::Timestamp;
 
 use crate::{
@@ -66,9 +66,37 @@ pub(super) fn turn_round(draft: &mut Draft<'_>, pool: &PoolSpec) {
     }
 }
 
-/// Begins to empty a node.
-pub(super) fn begin(draft: &mut Draft<'_>, id: &str) {
+/// Begins to empty a node. What people put on it goes to one that takes its place, so that pods which go by that find it there.
+pub(super) fn begin(draft: &mut Draft<'_>, id: &str, pool: &PoolSpec) {
     write(draft, id, Some(Emptying::begun(draft.now)));
+    let seen = draft.seen;
+    let node = seen.machines.get(id).and_then(Machine::node_name);
+    let Some(node) = node.and_then(|name| seen.api.node(name)) else {
+        return;
+    };
+    if node.marks.is_empty() {
+        return;
+    }
+    let taken = |id: &String| {
+        let mut writes = draft.writes.iter();
+        writes.any(|write| matches!(write, Write::Inherit { machine, .. } if machine == id))
+    };
+    let heir = seen.machines.iter().find(|(id, machine)| {
+        let stays = index_in(machine, pool).is_some() && !machine.record.deleting;
+        let there = machine.node_name().is_some_and(|name| joined(draft, name));
+        stays && there && is_current(machine, pool) && machine.record.inherited.is_none() && !taken(id)
+    });
+    if let Some((heir, _)) = heir {
+        draft.write(Write::Inherit {
+            machine: heir.clone(),
+            inherited: Inherited {
+                from: node.name.clone(),
+                labels: node.marks.labels.clone(),
+                annotations: node.marks.annotations.clone(),
+                taints: node.marks.taints.clone(),
+            },
+        });
+    }
 }
 
 fn write(draft: &mut Draft<'_>, id: &str, emptying: Option<Emptying>) {

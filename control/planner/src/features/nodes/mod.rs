@@ -77,10 +77,10 @@ fn record(draft: &mut Draft<'_>) {
             draft.mark(Disturb::Retire { id });
         }
         for id in emptied {
-            if !draft.has_room(2) {
+            if !draft.has_room(4) {
                 break;
             }
-            emptying::begin(draft, id);
+            emptying::begin(draft, id, pool);
         }
         if !allowed {
             // What the control plane is waited for with is told where it is taken on.

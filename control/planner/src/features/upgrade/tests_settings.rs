@@ -251,3 +251,22 @@ fn who_is_on_the_way_out_stays_when_that_is_asked_for_and_goes_with_a_pool_that_
         "nothing takes its place"
     );
 }
+
+#[test]
+fn what_people_put_on_a_node_is_passed_on_to_one_that_takes_its_place() {
+    let mut ideal = three(|_| {});
+    let marked = ideal.nodes_of("a")[1].clone();
+    let name = ideal.seen.machines[&marked].node_name().unwrap().to_owned();
+    let nodes = &mut ideal.seen.api.nodes;
+    let node = nodes.iter_mut().find(|node| node.name == name).unwrap();
+    node.marks.labels.insert("disk".to_owned(), "fast".to_owned());
+    ask(&mut ideal);
+    assert_eq!(until_it_ends(&mut ideal).0, OperationStatus::Succeeded);
+    let machines = ideal.seen.machines.values();
+    let heirs: Vec<_> = machines
+        .filter_map(|machine| machine.record.inherited.as_ref())
+        .collect();
+    assert_eq!(heirs.len(), 1);
+    assert_eq!(heirs[0].from, name);
+    assert_eq!(heirs[0].labels["disk"], "fast");
+}

@@ -494,6 +494,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
             renewed: None,
             subnet: None,
             stopped: false,
+            autoscale: None,
         }],
         disable_local_accounts: false,
         tier: cluster_spec::Tier::Free,
@@ -505,5 +506,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         directory: None,
         // The driver of disks is a program of ours.
         disks_off: true,
+        autoscaler: Default::default(),
     })
 }

@@ -5,6 +5,7 @@
 
 mod services;
 mod volumes;
+mod work;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 pub use services::{Ingress, Note, ServiceSeen, ServiceWish};
 pub use volumes::{ClaimRef, VolumeObjects, VolumeWish};
+pub use work::{WorkEvent, WorkNotes, WorkObjects};
 
 /// Why a call did not work.
 #[derive(Debug, thiserror::Error)]
@@ -234,6 +236,11 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn volumes(&self) -> Result<VolumeObjects, ClusterError>;
     /// Brings an object that has to do with a volume to the wish. One that does not exist (any more), or has another uid, is success.
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError>;
+    /// What pods want of nodes, and what nodes have: asked only for a cluster with an autoscaler. From then on, pods that wait for a node are
+    /// listened to by [`Self::changes`].
+    async fn work(&self) -> Result<WorkObjects, ClusterError>;
+    /// Tells what an autoscaler does and why. An event that cannot be told stops nothing.
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError>;
     /// Listens for changes of nodes, pending serving requests, Services of type LoadBalancer (and of endpoints, where one of these goes by
     /// them), claims (and of persistent volumes and their attachments, where [`Self::volumes`] has found some of the disk driver), and
     /// managed add-on objects. The connection lives as long as what is returned does, so that an idle cluster costs none unless somebody

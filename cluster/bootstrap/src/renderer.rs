@@ -161,6 +161,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
             renewed: None,
             subnet: None,
             stopped: false,
+            autoscale: None,
         }],
         disable_local_accounts: false,
         tier,
@@ -171,6 +172,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        autoscaler: Default::default(),
     }
 }
 

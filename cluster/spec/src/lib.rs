@@ -3,6 +3,7 @@
 //! Providers compute it from the ARM body ("desired"); planners, bootstrap and add-ons read it. Records only.
 //! Always true: defaults are filled in; every range is a proper network address; pool names are unique.
 
+pub mod autoscaler;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod texts;
@@ -16,6 +17,7 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub use autoscaler::{AutoscalerProfile, Expander, PoolRange};
 pub use texts::{count_or_percent, ip_range, taint};
 pub use trusted::{TRUSTED_ROLES, TRUSTED_SOURCE, TrustedRole, TrustedRule};
 
@@ -65,6 +67,9 @@ pub struct ClusterSpec {
     /// Whether the driver of disks is off (`storageProfile.diskCSIDriver.enabled: false`): nothing is provisioned, attached or detached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disks_off: bool,
+    /// How its autoscaler goes about its work; it has some where a pool has a range ([`PoolSpec::autoscale`]).
+    #[serde(default, skip_serializing_if = "AutoscalerProfile::is_default")]
+    pub autoscaler: AutoscalerProfile,
 }
 
 /// How those that the stamp's directory knows (users, service principals, managed identities) are known to a cluster's API server.
@@ -245,12 +250,20 @@ pub struct PoolSpec {
     /// Whether it has no nodes for now (`az aks nodepool stop`); [`Self::count`] says how many come with its start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// Between these its autoscaler chooses [`Self::count`]; `None`: people do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<PoolRange>,
 }
 
 impl PoolSpec {
     /// How many nodes are to be there: none while it is stopped.
     pub fn wanted(&self) -> u32 {
         if self.stopped { 0 } else { self.count }
+    }
+
+    /// How many nodes it may come to have without anybody asking again: what room is kept for.
+    pub fn most(&self) -> u32 {
+        self.autoscale.map_or(self.count, |range| range.max.max(self.count))
     }
 }
 

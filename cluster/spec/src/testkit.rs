@@ -22,6 +22,7 @@ pub fn cluster() -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        autoscaler: Default::default(),
     }
 }
 
@@ -61,5 +62,6 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         renewed: None,
         subnet: None,
         stopped: false,
+        autoscale: None,
     }
 }

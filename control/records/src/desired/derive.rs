@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use cluster_spec::{
-    ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier,
-    count_or_percent, ip_range, taint,
+    ApiAccess, AutoscalerProfile, ClusterSpec, DirectoryAccess, NetworkProfile, PodNetworking, PoolMode,
+    PoolRange, PoolSpec, Tier, count_or_percent, ip_range, taint,
 };
 use ipnet::Ipv4Net;
 use serde::de::DeserializeOwned;
@@ -57,7 +57,25 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         directory: directory(body)?,
         disks_off: optional(body, "/properties/storageProfile/diskCSIDriver/enabled")? == Some(false),
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
+        autoscaler: autoscaler(body)?,
     })
+}
+
+/// The settings of the autoscaler; texts, and some that AKS has as booleans.
+fn autoscaler(body: &Value) -> Result<AutoscalerProfile, Malformed> {
+    const PROFILE: &str = "/properties/autoScalerProfile";
+    let settings = body.pointer(PROFILE).and_then(Value::as_object);
+    let texts = settings.into_iter().flatten().filter_map(|(name, value)| {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(flag) => flag.to_string(),
+            _ => return None,
+        };
+        Some((name.as_str(), text))
+    });
+    let texts: Vec<(&str, String)> = texts.collect();
+    let profile = AutoscalerProfile::read(texts.iter().map(|(name, text)| (*name, text.as_str())));
+    profile.ok_or_else(|| malformed(PROFILE, "has a setting that is not known or not of its form"))
 }
 
 /// A range that is everything is no restriction.
@@ -158,6 +176,13 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         renewed: decided.renewed,
         subnet: decided.subnet,
         stopped: optional::<String>(body, "/powerState/code")?.as_deref() == Some("Stopped"),
+        autoscale: match optional(body, "/enableAutoScaling")? {
+            Some(true) => Some(PoolRange {
+                min: required(body, "/minCount")?,
+                max: required(body, "/maxCount")?,
+            }),
+            _ => None,
+        },
     })
 }
 

@@ -55,6 +55,10 @@ impl DesiredState {
                 "agentPoolProfiles": spec.pools.iter().map(pool_body).collect::<Vec<_>>(),
             },
         });
+        let mut body = body;
+        if !spec.autoscaler.is_default() {
+            body["properties"]["autoScalerProfile"] = json!(spec.autoscaler.texts());
+        }
         let decided = Decided {
             name: spec.name.clone(),
             resource_group: spec.resource_group.clone(),
@@ -151,6 +155,11 @@ fn pool_body(spec: &PoolSpec) -> Value {
     });
     if spec.stopped {
         body["powerState"] = json!({ "code": "Stopped" });
+    }
+    if let Some(range) = spec.autoscale {
+        body["enableAutoScaling"] = json!(true);
+        body["minCount"] = json!(range.min);
+        body["maxCount"] = json!(range.max);
     }
     body
 }

@@ -1,4 +1,4 @@
-use cluster_spec::{ClusterSpec, DirectoryAccess, PodNetworking, Tier, testkit};
+use cluster_spec::{AutoscalerProfile, ClusterSpec, DirectoryAccess, PodNetworking, PoolRange, Tier, testkit};
 
 use super::*;
 
@@ -8,6 +8,7 @@ fn pool(name: &str) -> PoolSpec {
         taints: vec!["a=b:NoSchedule".to_owned()],
         surge: 2,
         unavailable: 1,
+        autoscale: Some(PoolRange { min: 1, max: 5 }),
         ..testkit::pool(name, 3)
     }
 }
@@ -33,6 +34,10 @@ fn spec() -> ClusterSpec {
             roles: true,
         }),
         disks_off: true,
+        autoscaler: AutoscalerProfile {
+            unneeded: 60,
+            ..AutoscalerProfile::default()
+        },
         ..testkit::cluster()
     }
 }

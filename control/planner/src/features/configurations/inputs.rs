@@ -34,6 +34,7 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         directory: None,
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
+        autoscaler: Default::default(),
         // A subnet more is nothing to the machines that there are.
         network: NetworkProfile {
             vnet: spec.network.vnet.as_ref().map(|vnet| TenantVnet {
@@ -181,6 +182,7 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         removed: Default::default(),
         renewed: None,
         stopped: false,
+        autoscale: None,
         kubernetes_version: String::new(),
         ..pool.clone()
     }

@@ -23,6 +23,9 @@
 //! | `use C CLAIM [NODE]`, `leave C CLAIM` | a pod with the claim comes to the node whose name ends so, else to the first that takes it, from wherever it was; it ends |
 //! | `grow C CLAIM GIB`, `drop-claim C CLAIM` | a claim asks for more, is deleted |
 //! | `volumes [C]` | prints the claims of a cluster and what is there for them; without a cluster, what is in the fabric |
+//! | `autoscale C POOL MIN MAX` | the PUT of a pool that gives it an autoscaler, with these ends of its range |
+//! | `pod C NAME CORES` | puts a pod into a cluster that asks for so many thousandths of a core; `drop-pod C NAME` ends it |
+//! | `placed C` | prints these pods with their nodes, what was told of them, and the counts of the pools |
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |
@@ -63,7 +66,16 @@ use crate::{Asked, Stamp, Weather, Wish, balancers::planted, panics, store::Reco
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Calls without effects; they are in the trace, but not in transcripts.
-const LOOKS: [&str; 6] = ["list", "nodes", "services", "volumes", "ready", "logs"];
+const LOOKS: [&str; 8] = [
+    "list",
+    "nodes",
+    "services",
+    "volumes",
+    "work",
+    "tell-work",
+    "ready",
+    "logs",
+];
 
 /// Plays commands on a stamp.
 pub struct Player {
@@ -210,6 +222,16 @@ impl Player {
             }
             ["volumes"] => self.all_volumes(),
             ["volumes", name] => self.volumes(name).await?,
+            ["autoscale", name, pool, least, most] => self.autoscale(name, pool, least, most).await?,
+            ["pod", name, pod, cores] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                stamp.world.plant_pod(&cluster.uid, pod, cores.parse()?);
+            }
+            ["drop-pod", name, pod] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                ensure!(stamp.world.remove_pod(&cluster.uid, pod), "there is no such pod");
+            }
+            ["placed", name] => self.placed(name).await?,
             ["credential", name, kind] => self.credential(name, kind).await?,
             ["revoke", name] => self.revoke(name).await?,
             ["credentials", name] => {

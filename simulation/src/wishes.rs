@@ -488,7 +488,7 @@ impl Stamp {
         self.arm("PUT", &path(cluster, ""), Some(body)).await
     }
 
-    async fn put_pool(
+    pub(crate) async fn put_pool(
         &mut self,
         cluster: &str,
         pool: &str,

@@ -185,13 +185,20 @@ impl<'w> Making<'w> {
                 self.again_at(deadline);
                 continue;
             }
+            // Only what has come since is late: one that was there before may have reasons of its own.
             let late: Vec<&String> = pool
                 .nodes
                 .iter()
-                .filter(|(name, made)| !self.is_ready(name) && later(**made, provision) <= self.now)
+                .filter(|(name, made)| {
+                    **made >= growth.since && !self.is_ready(name) && later(**made, provision) <= self.now
+                })
                 .map(|(name, _)| name)
                 .collect();
             let staying = pool.nodes.len() - late.len();
+            if late.is_empty() && staying as u64 >= u64::from(pool.count) {
+                self.decision.memory.growing.remove(&pool.name);
+                continue;
+            }
             let left = u32::try_from(staying).unwrap_or(u32::MAX);
             let left = left.min(pool.count).max(pool.min);
             self.decision.remove.extend(late.into_iter().cloned());

@@ -131,6 +131,8 @@ pub struct State<'a> {
     pub pools: &'a [Pool],
     /// Nodes that are on their way out.
     pub leaving: &'a BTreeSet<String>,
+    /// Nodes that are not to be taken away, whatever runs on them.
+    pub kept: &'a BTreeSet<String>,
     /// What is remembered.
     pub memory: &'a Memory,
 }

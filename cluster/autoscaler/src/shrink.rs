@@ -168,6 +168,11 @@ fn candidates<'w>(making: &mut Making<'w>) -> Vec<Candidate<'w>> {
                 );
                 continue;
             }
+            if making.state.kept.contains(name) {
+                let why = "somebody wants to look at it, or has turned it off";
+                keep(making, node, why.to_owned());
+                continue;
+            }
             let used = used(making, node, host);
             if node.ready && used >= u64::from(making.profile.threshold) {
                 continue;

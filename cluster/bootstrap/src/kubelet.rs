@@ -69,6 +69,15 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
     config
 }
 
+/// What is left of a machine of a size for pods: thousandths of a core, and bytes of memory.
+pub(crate) fn allocatable(size: &VmSize, max_pods: u32) -> (u64, u64) {
+    let reserved = Reserved::of(size, max_pods);
+    let cpu = u64::from(size.cores) * 1000 - u64::from(reserved.cpu_millis);
+    // What `evictionHard` keeps free counts as well.
+    let memory = size.memory_mib.saturating_sub(reserved.memory_mib + 100);
+    (cpu, memory << 20)
+}
+
 /// When pods are evicted and images removed. Images of the node image are pinned when they are imported (`node::import`), and the kubelet
 /// removes no pinned image, neither for its thresholds nor under disk pressure.
 fn disk(own: bool) -> Value {

@@ -197,6 +197,55 @@ pub fn node_wish(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> NodeW
     }
 }
 
+/// What a new node of a pool is like to pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTemplate {
+    /// Its labels, but for its name's.
+    pub labels: BTreeMap<String, String>,
+    /// Thousandths of a core that pods have.
+    pub cpu_millis: u64,
+    /// Bytes of memory that pods have.
+    pub memory_bytes: u64,
+    /// How many volumes it takes; `None` where there is no driver for them.
+    pub volumes: Option<u32>,
+}
+
+/// What a new node of a pool is like to pods, before there is one to look at. `None`: its size is not in the catalogue.
+pub fn node_template(spec: &ClusterSpec, pool: &PoolSpec) -> Option<NodeTemplate> {
+    let size = vm_size(&pool.vm_size)?;
+    let (cpu_millis, memory_bytes) = kubelet::allocatable(size, pool.max_pods);
+    let place = NodePlace {
+        node_name: format!("aks-{}-{}-vmss000000", pool.name, pool.incarnation),
+        address: Ipv4Addr::UNSPECIFIED,
+        pod_range: None,
+        subscription: String::new(),
+        machine: String::new(),
+        host_cores: size.cores,
+        host_memory_mib: size.memory_mib,
+        own_disk: true,
+    };
+    let mut labels = node_labels(spec, pool, &place);
+    let arch = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    // What a kubelet says of itself.
+    for (name, value) in [
+        ("kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/arch", arch),
+    ] {
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    Some(NodeTemplate {
+        labels,
+        cpu_millis,
+        memory_bytes,
+        volumes: (!spec.disks_off).then(|| volumes::most_volumes(size)),
+    })
+}
+
 /// The labels that AKS gives a node, and the pool's own.
 fn node_labels(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> BTreeMap<String, String> {
     let (cores, memory_gib) =

@@ -20,7 +20,7 @@ const REGISTRY: &str = "/var/lib/kubelet/plugins_registry";
 const STOP_ORDER: u8 = 2;
 
 /// Data disks that a machine of this size may have: two a core, as Azure's D series, but no fewer than the smallest of it has.
-fn most_volumes(size: &VmSize) -> u32 {
+pub(crate) fn most_volumes(size: &VmSize) -> u32 {
     (2 * size.cores).clamp(4, 32)
 }
 

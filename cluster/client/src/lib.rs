@@ -20,6 +20,7 @@ mod services;
 mod serving;
 mod volumes;
 mod watches;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +33,7 @@ use base_env::Env;
 use base_errors::chain;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen, NodeWish,
-    ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch,
+    ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch, WorkNotes, WorkObjects,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{Client, Config, client::Body, config::AuthInfo};
@@ -91,6 +92,8 @@ struct Cluster {
     local_services: watch::Sender<BTreeSet<String>>,
     /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
     has_volumes: watch::Sender<bool>,
+    /// Whether somebody has asked what pods want of nodes.
+    scales: watch::Sender<bool>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -180,6 +183,7 @@ impl Cluster {
             checked: Mutex::default(),
             local_services: watch::Sender::default(),
             has_volumes: watch::Sender::default(),
+            scales: watch::Sender::default(),
         }
     }
 
@@ -430,10 +434,19 @@ impl ClusterApi for Cluster {
         self.bring_volume(wish).await
     }
 
+    async fn work(&self) -> Result<WorkObjects, ClusterError> {
+        self.list_work().await
+    }
+
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError> {
+        self.bring_notes(notes).await
+    }
+
     fn changes(&self) -> Arc<dyn Changes> {
         let there = watches::There {
             local_services: self.local_services.subscribe(),
             volumes: self.has_volumes.subscribe(),
+            scales: self.scales.subscribe(),
         };
         Arc::new(watches::start(&self.env, &self.client, &self.watches, there))
     }

@@ -16,7 +16,7 @@ use kube::{
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::{apply, enforcer::CONFIGURATIONS, services, volumes};
+use crate::{apply, enforcer::CONFIGURATIONS, services, volumes, work};
 
 /// While a cluster comes up, it is asked this often…
 const EAGER: Duration = Duration::from_millis(200);
@@ -45,10 +45,12 @@ pub(crate) struct There {
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
     /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
     pub(crate) volumes: watch::Receiver<bool>,
+    /// Whether pods that wait for a node matter.
+    pub(crate) scales: watch::Receiver<bool>,
 }
 
 /// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, of claims for volumes, and
-/// those that are asked for; those of endpoints, of PersistentVolumes and of VolumeAttachments while there is reason to. They end when what
+/// those that are asked for; those of endpoints, of PersistentVolumes, of VolumeAttachments and of pods while there is reason to. They end when what
 /// is returned is dropped.
 pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
@@ -84,6 +86,15 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There)
             tokio::select! {
                 () = sender.closed() => {}
                 () = volumes::follow(&env, &client, &sender, path, in_use) => {}
+            }
+        });
+    }
+    {
+        let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = work::follow(&env, &client, &sender, there.scales) => {}
             }
         });
     }

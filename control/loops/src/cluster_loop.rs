@@ -195,6 +195,9 @@ impl ClusterLoop {
             self.state.unserved();
             return;
         }
+        if cluster.spec().pools.iter().all(|pool| pool.autoscale.is_none()) {
+            self.state.forget_work();
+        }
         let now = self.now();
         if let Some(handle) = &self.state.handle
             && !handle.expired(now, RECONNECT_AFTER)

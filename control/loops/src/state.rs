@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish};
+use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish, WorkNotes};
 use cluster_balancers::Wish;
 use cluster_volumes::Storage;
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, FabricEffect, Health, Held, NetworkSeen, Presence, Reach, Subject,
-    VolumeThere,
+    VolumeThere, WorkSeen,
 };
 use control_records::{Fence, balancer::BalancerRecord};
 use control_store::Stored;
@@ -371,6 +371,33 @@ impl LoopState {
         let claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
         api.told
             .retain(|uid, _| services.contains(uid.as_str()) || claims.contains(uid.as_str()));
+    }
+
+    /// A look found what pods want of nodes.
+    pub(crate) fn work_found(&mut self, found: WorkSeen) {
+        let pods = found.work.pods.iter().map(|pod| pod.uid.as_str());
+        let nodes = found.work.nodes.iter().map(|node| node.uid.as_str());
+        let there: BTreeSet<&str> = pods.chain(nodes).collect();
+        self.api.work_told.retain(|uid, _| there.contains(uid.as_str()));
+        self.api.work = Some(found);
+    }
+
+    /// What the autoscaler does was told.
+    pub(crate) fn work_told(&mut self, notes: WorkNotes) {
+        let told = notes.events.into_iter().map(|event| (event.uid, event.note.message));
+        self.api.work_told.extend(told);
+        if notes.status.is_some() {
+            self.api.work_status = notes.status;
+        }
+    }
+
+    /// No pool has an autoscaler any more: pods are neither looked at nor listened to.
+    pub(crate) fn forget_work(&mut self) {
+        if self.api.work.take().is_some() {
+            self.api.work_told.clear();
+            self.api.work_status = None;
+            self.handle = None;
+        }
     }
 
     /// Whether a Service asks for a load balancer that is not among these.

@@ -56,12 +56,16 @@ pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
     Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
-    StampRanges, UnknownMachines, VolumeThere,
+    StampRanges, UnknownMachines, VolumeThere, WorkSeen,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::recorded::{ControlPlane, member};
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use cluster_api::ClaimRef;
 use control_records::{
@@ -205,6 +209,8 @@ pub enum Write {
     MarkVolume(String),
     /// The volume of this id is gone: its record goes.
     ForgetVolume(String),
+    /// The autoscaler gives pools another count, by their names.
+    Scale(BTreeMap<String, PoolSize>),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -223,6 +229,15 @@ pub enum Write {
     },
     /// Everything is gone: remove all the cluster's records, end its operations.
     Forget,
+}
+
+/// What the autoscaler gives a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolSize {
+    /// How many nodes it is to have.
+    pub count: u32,
+    /// Machines of it that are to go, by their ids: all of them that are to, and that are there still.
+    pub removed: BTreeSet<String>,
 }
 
 /// A volume that is to be made for a claim: see [`control_records::volume::VolumeRecord`].
@@ -269,6 +284,7 @@ impl Write {
             | Self::VolumePublished(_)
             | Self::MarkVolume(_)
             | Self::ForgetVolume(_)
+            | Self::Scale(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,

@@ -10,6 +10,7 @@ use std::{
 use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
 use cluster_api::{AddonAilment, NodeSeen};
+use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
@@ -376,6 +377,12 @@ pub struct ApiSeen {
     pub credentials: Option<CredentialsSeen>,
     /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
+    /// What pods want of nodes, as it was seen last; `None`: this process has not looked, or has no reason to.
+    pub work: Option<WorkSeen>,
+    /// By the uid of a pod or a node: what was told last of what the autoscaler does about it.
+    pub work_told: BTreeMap<String, String>,
+    /// What the autoscaler's status was last set to say.
+    pub work_status: Option<String>,
 }
 
 impl Default for ApiSeen {
@@ -396,6 +403,9 @@ impl Default for ApiSeen {
             addons: None,
             credentials: None,
             set: BTreeMap::new(),
+            work: None,
+            work_told: BTreeMap::new(),
+            work_status: None,
         }
     }
 }
@@ -405,6 +415,17 @@ impl ApiSeen {
     pub fn node(&self, name: &str) -> Option<&NodeSeen> {
         self.nodes.iter().find(|node| node.name == name)
     }
+}
+
+/// What pods want of nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkSeen {
+    /// When the look began.
+    pub at: Timestamp,
+    /// The count of changes then.
+    pub change: u64,
+    /// What it found.
+    pub work: Arc<Work>,
 }
 
 /// The add-ons as applied last.

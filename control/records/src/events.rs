@@ -58,6 +58,8 @@ pub enum EventKind {
     Member,
     /// A machine goes on to another version of Kubernetes.
     Upgrade,
+    /// The cluster autoscaler gives a pool another count.
+    Autoscaled,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -101,6 +103,7 @@ impl EventKind {
             Self::Repair => "Repair",
             Self::Member => "Member",
             Self::Upgrade => "Upgrade",
+            Self::Autoscaled => "Autoscaled",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

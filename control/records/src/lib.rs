@@ -70,6 +70,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use cluster_autoscaler::Memory;
 use cluster_spec::{ClusterSpec, Tier};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -302,6 +303,9 @@ pub struct ObservedRecord {
     /// By the id of a volume that is not in the fabric any more although it is to be there: what is told of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost_volumes: BTreeMap<String, String>,
+    /// What the cluster autoscaler remembers, where a pool has one.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub autoscaler: Memory,
     /// Whether machines of it were stopped on purpose and are not all known to be back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,

@@ -8,7 +8,8 @@ use std::{
 use async_trait::async_trait;
 use cluster_api::{
     Changes, ClusterApi, ClusterError, CommandEnd, CommandSeen, Connect, Drained, Endpoint, IsOwn, NodeSeen,
-    NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch, command_name,
+    NodeWish, ObjectRef, ServiceSeen, ServiceWish, VolumeObjects, VolumeWish, Watch, WorkNotes, WorkObjects,
+    command_name,
 };
 use cluster_changes::ChangeCount;
 use fabric_api::Power;
@@ -20,7 +21,7 @@ use crate::{
     fabric::INJECTED,
     faults::{Call, Verdict},
     node::Node,
-    services,
+    pods, services,
     state::State,
     volumes,
 };
@@ -80,6 +81,7 @@ impl Inner {
         }
         if changed {
             volumes::settle(cluster);
+            pods::settle(cluster);
             cluster.changed();
         }
     }
@@ -395,11 +397,15 @@ impl ClusterApi for SimCluster {
                     let cluster = state.cluster(&uid);
                     if let Some(node) = cluster.nodes.get_mut(&name) {
                         node.pods = 0;
+                        pods::evict(cluster, &name);
                         cluster.changed();
                     }
                 });
             }
             let left = found.pods;
+            if left == 0 {
+                pods::evict(cluster, node);
+            }
             if fresh {
                 cluster.changed();
             }
@@ -413,6 +419,7 @@ impl ClusterApi for SimCluster {
             let cluster = state.cluster(&self.uid);
             if cluster.nodes.remove(name).is_some() {
                 self.inner.lost_node(cluster, &self.uid, name);
+                pods::settle(cluster);
                 cluster.changed();
             }
             Ok(())
@@ -499,6 +506,26 @@ impl ClusterApi for SimCluster {
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError> {
         self.call(Call::SetVolume, &volumes::describe(wish), |state| {
             volumes::set(state.cluster(&self.uid), wish)
+        })
+        .await
+    }
+
+    async fn work(&self) -> Result<WorkObjects, ClusterError> {
+        self.call(Call::Work, "", |state| Ok(pods::seen(state.cluster(&self.uid))))
+            .await
+    }
+
+    async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError> {
+        self.call(Call::TellWork, "", |state| {
+            let objects = &mut state.cluster(&self.uid).objects;
+            if let Some(status) = &notes.status {
+                objects.insert(pods::STATUS.to_owned(), Value::from(status.as_str()));
+            }
+            for event in &notes.events {
+                let told = format!("{}: {}", event.note.reason, event.note.message);
+                objects.insert(format!("{}{}", pods::TOLD, event.name), Value::from(told));
+            }
+            Ok(())
         })
         .await
     }

@@ -27,6 +27,7 @@ mod interceptor;
 mod membership;
 mod node;
 mod options;
+mod pods;
 mod services;
 mod state;
 mod violations;

@@ -80,6 +80,7 @@ struct Stage {
     work: Work,
     pools: Vec<Pool>,
     leaving: BTreeSet<String>,
+    kept: BTreeSet<String>,
     memory: Memory,
     profile: AutoscalerProfile,
     second: i64,
@@ -92,6 +93,7 @@ impl Stage {
             work: Work::default(),
             pools: Vec::new(),
             leaving: BTreeSet::new(),
+            kept: BTreeSet::new(),
             memory: Memory::default(),
             profile: AutoscalerProfile::default(),
             second: 10_000,
@@ -117,6 +119,7 @@ impl Stage {
             work: &self.work,
             pools: &self.pools,
             leaving: &self.leaving,
+            kept: &self.kept,
             memory: &self.memory,
         }
     }
@@ -441,6 +444,7 @@ fn upstreams_rules_of_safety_keep_a_node() {
         |stage| stage.work.pods[1].namespace = "kube-system".to_owned()
     ));
     assert!(!goes(|stage| stage.work.nodes[1].kept = true));
+    assert!(!goes(|stage| drop(stage.kept.insert("a-001".to_owned()))));
     assert!(!goes(|stage| stage.pools[0].min = 2));
     assert!(
         !goes(|stage| stage.work.pods[0].rules.request.cpu = 1950),

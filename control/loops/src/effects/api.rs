@@ -1,12 +1,13 @@
 //! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base_errors::chain;
-use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish, VolumeWish};
+use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish, VolumeWish, WorkNotes};
+use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
 use cluster_volumes::Storage;
-use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, Reach};
+use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, Reach, WorkSeen};
 use jiff::Timestamp;
 
 use super::{EffectError, Job, commands};
@@ -47,6 +48,10 @@ pub(crate) enum ApiOutcome {
     ServiceSet(ServiceWish),
     /// An object that has to do with a volume is as wished.
     VolumeSet(VolumeWish),
+    /// What pods want of nodes.
+    WorkFound(WorkSeen),
+    /// What the autoscaler does is told.
+    WorkTold(WorkNotes),
 }
 
 /// Its lane, and how much of its tenant's share it takes.
@@ -61,7 +66,9 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => (Lane::Call, 1),
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_) => (Lane::Call, 1),
     }
 }
 
@@ -77,7 +84,9 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => settings.api_bound,
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_) => settings.api_bound,
     }
 }
 
@@ -94,6 +103,8 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::Command(id) => format!("running command {id}"),
         ApiEffect::SetService(wish) => format!("writing to the Service {}/{}", wish.namespace, wish.name),
         ApiEffect::SetVolume(wish) => format!("writing to the {}", wish.object()),
+        ApiEffect::LookAtWork => "looking at the cluster's pods".to_owned(),
+        ApiEffect::TellWork(_) => "telling what the autoscaler does".to_owned(),
     }
 }
 
@@ -186,6 +197,11 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.set_volume(wish).await?;
             Ok(ApiOutcome::VolumeSet(wish.clone()))
         }
+        ApiEffect::LookAtWork => Ok(ApiOutcome::WorkFound(work(job).await?)),
+        ApiEffect::TellWork(notes) => {
+            job.api()?.tell_work(notes).await?;
+            Ok(ApiOutcome::WorkTold(notes.clone()))
+        }
     }
 }
 
@@ -221,6 +237,17 @@ async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
         }
         Err(error @ ClusterError::Unavailable(_)) => Err(error.into()),
     }
+}
+
+/// What pods want of nodes. Where a cluster has too many objects for that to be read, nothing follows.
+async fn work(job: &Job) -> Result<WorkSeen, EffectError> {
+    let at = job.deps.env.clock.now();
+    let objects = job.api()?.work().await?;
+    Ok(WorkSeen {
+        at,
+        change: job.change,
+        work: Arc::new(Work::read(&objects)),
+    })
 }
 
 /// Takes in how it ended.
@@ -276,6 +303,8 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
         }
         ApiOutcome::ServiceSet(wish) => state.service_set(&wish),
         ApiOutcome::VolumeSet(wish) => state.volume_set(wish),
+        ApiOutcome::WorkFound(found) => state.work_found(found),
+        ApiOutcome::WorkTold(notes) => state.work_told(notes),
     }
 }
 
@@ -297,7 +326,9 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::DeleteNode(_)
         | ApiEffect::Command(_)
         | ApiEffect::SetService(_)
-        | ApiEffect::SetVolume(_) => {
+        | ApiEffect::SetVolume(_)
+        | ApiEffect::LookAtWork
+        | ApiEffect::TellWork(_) => {
             // Refused or not answered: a look tells which.
             state.api.change += 1;
         }

@@ -37,7 +37,9 @@ fn permit(effect: &Effect) -> Option<(&'static str, &Permit)> {
             | ApiEffect::DeleteNode(_)
             | ApiEffect::Command(_)
             | ApiEffect::SetService(_)
-            | ApiEffect::SetVolume(_) => return None,
+            | ApiEffect::SetVolume(_)
+            | ApiEffect::LookAtWork
+            | ApiEffect::TellWork(_) => return None,
         },
     })
 }

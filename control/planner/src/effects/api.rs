@@ -1,6 +1,6 @@
 //! Effects on a cluster by way of its API.
 
-use cluster_api::{ServiceWish, VolumeWish};
+use cluster_api::{ServiceWish, VolumeWish, WorkNotes};
 
 use super::{credentials::CredentialsWish, subject::Subject};
 use crate::Permit;
@@ -43,6 +43,10 @@ pub enum ApiEffect {
     SetService(ServiceWish),
     /// Write to an object that has to do with a volume.
     SetVolume(VolumeWish),
+    /// See what pods want of nodes, for the autoscaler.
+    LookAtWork,
+    /// Tell what the autoscaler does and why.
+    TellWork(WorkNotes),
 }
 
 impl ApiEffect {
@@ -59,6 +63,8 @@ impl ApiEffect {
             Self::Command(id) => Subject::Command(id.clone()),
             Self::SetService(wish) => Subject::Service(wish.uid.clone()),
             Self::SetVolume(wish) => Subject::VolumeObject(wish.object()),
+            Self::LookAtWork => Subject::Work,
+            Self::TellWork(_) => Subject::WorkNotes,
         }
     }
 }

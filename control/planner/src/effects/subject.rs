@@ -30,4 +30,8 @@ pub enum Subject {
     Volume(String),
     /// An object in the cluster that has to do with a volume: [`cluster_api::VolumeWish::object`].
     VolumeObject(String),
+    /// What pods want of nodes.
+    Work,
+    /// What people read of the autoscaler.
+    WorkNotes,
 }

@@ -10,7 +10,7 @@ use arm_ids::same_location;
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
-use cluster_spec::PoolMode;
+use cluster_spec::{AutoscalerProfile, PoolMode, autoscaler::BOOLEAN_SETTINGS};
 use cluster_versions::{Version, check_skew};
 use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
 use serde_json::{Map, Value, json};
@@ -102,6 +102,7 @@ pub(crate) fn put(
         place: &place,
         snapshots: context.snapshots,
         shown_stopped: context.shown_stopped,
+        alone: false,
     };
     let pools = pools(asked_pools, present, surroundings, &mut problems)?;
     for (index, pool) in pools.iter().enumerate() {
@@ -192,11 +193,37 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
     {
         disks.entry("enabled").or_insert(json!(true));
     }
+    autoscaler_defaults(properties);
     if let Value::Object(sku) = draft.entry("sku").or_insert_with(|| json!({})) {
         sku.entry("name").or_insert_with(|| json!("Base"));
         sku.entry("tier").or_insert_with(|| json!("Free"));
     }
     draft.entry("tags").or_insert_with(|| json!({}));
+}
+
+/// The settings of the autoscaler that the body leaves open, where it says something of it.
+fn autoscaler_defaults(properties: &mut Map<String, Value>) {
+    let Some(Value::Object(profile)) = properties.get_mut("autoScalerProfile") else {
+        return;
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    let given = profile.iter();
+    let given: Vec<(String, String)> = given
+        .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+        .collect();
+    let given = given.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    for (name, text) in AutoscalerProfile::read(given).unwrap_or_default().texts() {
+        let value = if BOOLEAN_SETTINGS.contains(&name) {
+            json!(text == "true")
+        } else {
+            json!(text)
+        };
+        profile.entry(name).or_insert(value);
+    }
 }
 
 fn location(

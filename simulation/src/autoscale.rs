@@ -7,7 +7,13 @@ use crate::script::Player;
 
 impl Player {
     /// Gives a pool an autoscaler.
-    pub(crate) async fn autoscale(&mut self, cluster: &str, pool: &str, least: &str, most: &str) -> Result<()> {
+    pub(crate) async fn autoscale(
+        &mut self,
+        cluster: &str,
+        pool: &str,
+        least: &str,
+        most: &str,
+    ) -> Result<()> {
         let (least, most): (u32, u32) = (least.parse()?, most.parse()?);
         let answer = self
             .stamp

@@ -64,7 +64,9 @@ impl Cluster {
                 "metadata": { "namespace": NAMESPACE, "name": STATUS, "annotations": BTreeMap::from([(UPDATED, now)]) },
                 "data": { "status": status }
             });
-            let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/{STATUS}?fieldManager=landfall&force=true");
+            let path = format!(
+                "/api/v1/namespaces/{NAMESPACE}/configmaps/{STATUS}?fieldManager=landfall&force=true"
+            );
             self.call(
                 "write the autoscaler's status",
                 http::Method::PATCH,
@@ -126,10 +128,15 @@ mod tests {
         assert!(!*before.borrow());
         let found = cluster.list_work().await.unwrap();
         assert!(*before.borrow(), "from now on pods are listened to");
-        assert_eq!((found.pods.len(), found.drivers.len(), found.priorities), (1, 1, None));
+        assert_eq!(
+            (found.pods.len(), found.drivers.len(), found.priorities),
+            (1, 1, None)
+        );
         let asked = fake::paths(&log, &Method::GET);
         assert!(
-            asked.iter().any(|path| path.contains("status.phase%21%3DSucceeded")),
+            asked
+                .iter()
+                .any(|path| path.contains("status.phase%21%3DSucceeded")),
             "{asked:?}"
         );
     }
@@ -156,8 +163,16 @@ mod tests {
         cluster.bring_notes(&notes).await.unwrap();
         let log = log.lock().unwrap();
         assert_eq!(log[0].body["data"]["status"], "autoscalerStatus: Running");
-        assert!(log[1].path.ends_with("/namespaces/shop/events"), "{}", log[1].path);
-        assert!(log[2].path.ends_with("/namespaces/default/events"), "{}", log[2].path);
+        assert!(
+            log[1].path.ends_with("/namespaces/shop/events"),
+            "{}",
+            log[1].path
+        );
+        assert!(
+            log[2].path.ends_with("/namespaces/default/events"),
+            "{}",
+            log[2].path
+        );
         assert!(log[2].body["involvedObject"]["namespace"].is_null());
     }
 }

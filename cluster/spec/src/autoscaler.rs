@@ -47,10 +47,6 @@ impl Expander {
 pub struct AutoscalerProfile {
     /// `balance-similar-node-groups`: pools that are alike grow in turn.
     pub balance_similar: bool,
-    /// `daemonset-eviction-for-empty-nodes`: kept only. Pods of DaemonSets end with their node.
-    pub evict_daemons_of_empty: bool,
-    /// `daemonset-eviction-for-occupied-nodes`: kept only, likewise.
-    pub evict_daemons_of_occupied: bool,
     /// `ignore-daemonsets-utilization`: what DaemonSets' pods ask for does not count.
     pub ignore_daemons: bool,
     /// `expander`.
@@ -92,8 +88,6 @@ impl Default for AutoscalerProfile {
     fn default() -> Self {
         Self {
             balance_similar: false,
-            evict_daemons_of_empty: false,
-            evict_daemons_of_occupied: true,
             ignore_daemons: false,
             expander: Expander::Random,
             empty_at_once: 10,
@@ -142,8 +136,10 @@ impl AutoscalerProfile {
     fn set(&mut self, name: &str, text: &str) -> Option<()> {
         match name {
             "balance-similar-node-groups" => self.balance_similar = text.parse().ok()?,
-            "daemonset-eviction-for-empty-nodes" => self.evict_daemons_of_empty = text.parse().ok()?,
-            "daemonset-eviction-for-occupied-nodes" => self.evict_daemons_of_occupied = text.parse().ok()?,
+            // Of no effect: pods of DaemonSets end with their node.
+            name if KEPT_SETTINGS.iter().any(|(kept, _)| *kept == name) => {
+                let _flag: bool = text.parse().ok()?;
+            }
             "ignore-daemonsets-utilization" => self.ignore_daemons = text.parse().ok()?,
             "expander" => {
                 let mut all = Expander::ALL.iter();
@@ -168,20 +164,12 @@ impl AutoscalerProfile {
         Some(())
     }
 
-    /// All settings by AKS' names, as [`Self::read`] takes them.
+    /// All settings of effect by AKS' names, as [`Self::read`] takes them.
     pub fn texts(&self) -> BTreeMap<&'static str, String> {
         let expander = Expander::ALL.iter().find(|(_, known)| *known == self.expander);
         let minutes = |seconds: u64| format!("{}m", seconds / 60);
         BTreeMap::from([
             ("balance-similar-node-groups", self.balance_similar.to_string()),
-            (
-                "daemonset-eviction-for-empty-nodes",
-                self.evict_daemons_of_empty.to_string(),
-            ),
-            (
-                "daemonset-eviction-for-occupied-nodes",
-                self.evict_daemons_of_occupied.to_string(),
-            ),
             ("ignore-daemonsets-utilization", self.ignore_daemons.to_string()),
             (
                 "expander",
@@ -209,11 +197,13 @@ impl AutoscalerProfile {
     }
 }
 
-/// The settings that AKS has as booleans and not as texts.
-pub const BOOLEAN_SETTINGS: [&str; 3] = [
-    "daemonset-eviction-for-empty-nodes",
-    "daemonset-eviction-for-occupied-nodes",
-    "ignore-daemonsets-utilization",
+/// The setting of effect that AKS has as a boolean and not as a text.
+pub const BOOLEAN_SETTING: &str = "ignore-daemonsets-utilization";
+
+/// Settings that are kept and have no effect, with AKS' defaults: they are booleans.
+pub const KEPT_SETTINGS: [(&str, bool); 2] = [
+    ("daemonset-eviction-for-empty-nodes", false),
+    ("daemonset-eviction-for-occupied-nodes", true),
 ];
 
 /// The longest time that a setting may say: a week.

@@ -263,7 +263,8 @@ impl PoolSpec {
 
     /// How many nodes it may come to have without anybody asking again: what room is kept for.
     pub fn most(&self) -> u32 {
-        self.autoscale.map_or(self.count, |range| range.max.max(self.count))
+        self.autoscale
+            .map_or(self.count, |range| range.max.max(self.count))
     }
 }
 

@@ -1,16 +1,17 @@
 //! Turns a plan's writes into one transaction: identities, tokens and keys are made here, decisions are not.
 
 mod children;
+mod scale;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use arm_access::Scope;
 use aws_lc_rs::rand;
 use base_sealer::SealError;
-use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, PoolSize, Write};
+use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ChildRecord, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing,
-    LeaseRecord, MachineRecord, Malformed, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role,
+    LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role,
     Work, access,
     balancer::BalancerRecord,
     child,
@@ -23,7 +24,6 @@ use control_records::{
 };
 use control_store::{Revision, StoreError, Stored, Txn, get_record, put_record};
 use jiff::Timestamp;
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -222,7 +222,7 @@ pub(crate) async fn compose(
                 ..volume
             }),
             Write::ForgetVolume(id) => forget_volume(txn, basis, id, now),
-            Write::Scale(sizes) => scale(deps, txn, basis, sizes).await?,
+            Write::Scale(sizes) => scale::pools(deps, txn, basis, sizes).await?,
             Write::Progress { id, progress } => {
                 let operation = basis
                     .operations
@@ -328,42 +328,6 @@ fn change_machine(
     let changed = change(MachineRecord::clone(value))?;
     let key = key::machine(&basis.cluster.value.uid, id);
     Ok(txn.at(&key, *revision).with(put_record(key, &changed)))
-}
-
-/// The autoscaler gives pools another count. It is no request: generations, operations and eTags stay. Not when something else is asked for
-/// by now.
-async fn scale(
-    deps: &ControllerDeps,
-    txn: Txn,
-    basis: &Basis,
-    sizes: &BTreeMap<String, PoolSize>,
-) -> Result<Txn, CommitError> {
-    let before = &basis.cluster.value;
-    let key = key::desired(&before.uid);
-    let malformed = |error: Malformed| StoreError::Corrupt {
-        key: key.clone(),
-        why: error.to_string(),
-    };
-    let pools = before.state.pools().into_iter().map(|pool| match sizes.get(&pool.spec().name) {
-        Some(size) => pool.with(|body, decided| {
-            body["count"] = json!(size.count);
-            decided.removed.clone_from(&size.removed);
-        }),
-        None => Ok(pool),
-    });
-    let pools = pools.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
-    let after = ClusterRecord {
-        state: before.state.with_pools(pools).map_err(malformed)?,
-        ..ClusterRecord::clone(before)
-    };
-    let (was, is) = (Amounts::of(before.spec()), Amounts::of(after.spec()));
-    let txn = txn.at(&key, basis.cluster.revision).with(put_record(&key, &after));
-    if was == is {
-        // What a range allows is counted already.
-        return Ok(txn);
-    }
-    let usage = Usage::read(&*deps.store).await?;
-    Ok(usage.change(txn, &before.subscription, &was, &is))
 }
 
 /// A new machine: an identity and a one-time token that nobody else has.

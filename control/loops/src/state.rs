@@ -384,7 +384,10 @@ impl LoopState {
 
     /// What the autoscaler does was told.
     pub(crate) fn work_told(&mut self, notes: WorkNotes) {
-        let told = notes.events.into_iter().map(|event| (event.uid, event.note.message));
+        let told = notes
+            .events
+            .into_iter()
+            .map(|event| (event.uid, event.note.message));
         self.api.work_told.extend(told);
         if notes.status.is_some() {
             self.api.work_status = notes.status;

@@ -213,7 +213,10 @@ mod tests {
         let node = |cluster: &Cluster, name: &str| {
             node_of(&cluster.objects[&format!("{KIND}{name}")]).map(str::to_owned)
         };
-        assert_eq!((node(&cluster, "one").as_deref(), node(&cluster, "two")), (Some("a"), None));
+        assert_eq!(
+            (node(&cluster, "one").as_deref(), node(&cluster, "two")),
+            (Some("a"), None)
+        );
         assert!(!settle(&mut cluster), "nothing has changed since");
         cluster.nodes.get_mut("b").unwrap().seen.ready = true;
         assert!(settle(&mut cluster));

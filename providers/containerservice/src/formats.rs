@@ -96,10 +96,7 @@ impl Form {
                 "an IPv4 address or range such as 203.0.113.7 or 203.0.113.0/24",
             ),
             Self::Taint => return check_taint(text),
-            Self::Count => (
-                autoscaler::count(text).is_some(),
-                "a whole number such as '10'",
-            ),
+            Self::Count => (autoscaler::count(text).is_some(), "a whole number such as '10'"),
             Self::Percentage => (
                 autoscaler::percentage(text).is_some(),
                 "a whole number from 0 to 100, without a sign",
@@ -108,10 +105,7 @@ impl Form {
                 autoscaler::share(text).is_some(),
                 "a number from 0 to 1 such as '0.5'",
             ),
-            Self::Seconds => (
-                autoscaler::seconds(text).is_some(),
-                "whole seconds such as '10s'",
-            ),
+            Self::Seconds => (autoscaler::seconds(text).is_some(), "whole seconds such as '10s'"),
             Self::Minutes => (
                 autoscaler::minutes(text).is_some(),
                 "whole minutes such as '10m'; no other unit is taken here",

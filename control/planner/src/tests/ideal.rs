@@ -32,6 +32,8 @@ pub(super) struct Ideal {
     pub(super) stored: BTreeMap<String, ConfigSeen>,
     /// Volumes in the fabric.
     pub(super) disks: BTreeMap<String, VolumeThere>,
+    /// Pods in the cluster, as the autoscaler sees them.
+    pub(super) pods: Vec<cluster_autoscaler::Pod>,
 }
 
 impl Ideal {
@@ -54,6 +56,7 @@ impl Ideal {
             boots: BTreeMap::new(),
             stored: BTreeMap::new(),
             disks: BTreeMap::new(),
+            pods: Vec::new(),
         }
     }
 
@@ -268,6 +271,7 @@ impl Ideal {
             | Write::VolumePublished(_)
             | Write::MarkVolume(_)
             | Write::ForgetVolume(_) => self.write_volume(write),
+            Write::Scale(sizes) => self.scale(sizes),
             Write::Progress { id, progress } => {
                 let mut operations = self.seen.operations.iter_mut();
                 let operation = operations.find(|operation| operation.id == *id).unwrap();
@@ -425,6 +429,16 @@ impl Ideal {
                 services.retain(|service| !service.deleting || service.finalizer);
             }
             Effect::Api(ApiEffect::SetVolume(wish)) => self.set_volume(wish),
+            Effect::Api(ApiEffect::LookAtWork) => self.look_at_work(),
+            Effect::Api(ApiEffect::TellWork(notes)) => {
+                for event in &notes.events {
+                    let message = event.note.message.clone();
+                    api.work_told.insert(event.uid.clone(), message);
+                }
+                if notes.status.is_some() {
+                    api.work_status.clone_from(&notes.status);
+                }
+            }
             Effect::Fabric(
                 effect @ (FabricEffect::EnsureVolume { .. }
                 | FabricEffect::AttachVolume { .. }

@@ -25,6 +25,8 @@ use super::*;
 
 #[path = "../features/addons/tests.rs"]
 mod addons;
+#[path = "../features/autoscale/tests.rs"]
+mod autoscale;
 #[path = "../features/backup/tests.rs"]
 mod backup;
 #[path = "../features/balancers/tests.rs"]

@@ -1,4 +1,6 @@
-use cluster_spec::{AutoscalerProfile, ClusterSpec, DirectoryAccess, PodNetworking, PoolRange, Tier, testkit};
+use cluster_spec::{
+    AutoscalerProfile, ClusterSpec, DirectoryAccess, PodNetworking, PoolRange, Tier, testkit,
+};
 
 use super::*;
 

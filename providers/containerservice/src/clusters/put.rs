@@ -10,7 +10,7 @@ use arm_ids::same_location;
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::{ArmError, ErrorCode};
 use base_env::Seed;
-use cluster_spec::{AutoscalerProfile, PoolMode, autoscaler::BOOLEAN_SETTINGS};
+use cluster_spec::{AutoscalerProfile, PoolMode, autoscaler};
 use cluster_versions::{Version, check_skew};
 use control_records::{ClusterRecord, Decided, DesiredPool, DesiredState};
 use serde_json::{Map, Value, json};
@@ -217,12 +217,15 @@ fn autoscaler_defaults(properties: &mut Map<String, Value>) {
         .collect();
     let given = given.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     for (name, text) in AutoscalerProfile::read(given).unwrap_or_default().texts() {
-        let value = if BOOLEAN_SETTINGS.contains(&name) {
+        let value = if name == autoscaler::BOOLEAN_SETTING {
             json!(text == "true")
         } else {
             json!(text)
         };
         profile.entry(name).or_insert(value);
+    }
+    for (name, default) in autoscaler::KEPT_SETTINGS {
+        profile.entry(name).or_insert(json!(default));
     }
 }
 

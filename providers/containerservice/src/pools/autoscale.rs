@@ -24,7 +24,10 @@ pub(super) fn range(
     let number = |field: &str| draft.get(field)?.as_u64()?.try_into().ok();
     let (min, max): (Option<u32>, Option<u32>) = (number(LEAST), number(MOST));
     if draft.get(ON) != Some(&json!(true)) {
-        for (field, _) in [(LEAST, min), (MOST, max)].iter().filter(|(_, own)| own.is_some()) {
+        for (field, _) in [(LEAST, min), (MOST, max)]
+            .iter()
+            .filter(|(_, own)| own.is_some())
+        {
             problems.add(
                 ErrorCode::INVALID_PARAMETER,
                 format!("{path}.{field}"),
@@ -60,7 +63,10 @@ pub(super) fn range(
         problems.add(
             ErrorCode::INVALID_PARAMETER,
             format!("{path}.{LEAST}"),
-            format!("The {LEAST} {min} of the pool {} is more than its {MOST} {max}.", quote(name)),
+            format!(
+                "The {LEAST} {min} of the pool {} is more than its {MOST} {max}.",
+                quote(name)
+            ),
         );
         return None;
     }

@@ -109,7 +109,11 @@ fn look(draft: &mut Draft<'_>) {
     let scan = Duration::from_secs(draft.desired.spec().autoscaler.scan);
     let more = u32::try_from(work.work.pods.len() / PODS_A_SECOND).unwrap_or(u32::MAX);
     let eager = EAGER.saturating_mul(more.saturating_add(1)).min(scan);
-    let pause = if work.change < seen.api.change { eager } else { scan };
+    let pause = if work.change < seen.api.change {
+        eager
+    } else {
+        scan
+    };
     let next = crate::after(work.at, pause);
     if next <= draft.now {
         draft.act_quietly(ApiEffect::LookAtWork);
@@ -130,7 +134,10 @@ fn tell(draft: &mut Draft<'_>) {
     }
     let scene = Scene::of(draft, &work.work);
     let state = scene.state(&work.work, &seen.observed.autoscaler);
-    let going = seen.machines.iter().filter(|(id, machine)| is_let_go(draft, id, machine));
+    let going = seen
+        .machines
+        .iter()
+        .filter(|(id, machine)| is_let_go(draft, id, machine));
     let going: BTreeSet<String> = going
         .filter_map(|(_, machine)| machine.node_name().map(str::to_owned))
         .collect();
@@ -169,7 +176,10 @@ fn changes(draft: &Draft<'_>, decision: &Decision) -> BTreeMap<String, PoolSize>
     let seen = draft.seen;
     let mut changes = BTreeMap::new();
     for pool in &draft.desired.spec().pools {
-        let own = seen.machines.iter().filter(|(_, machine)| index_in(machine, pool).is_some());
+        let own = seen
+            .machines
+            .iter()
+            .filter(|(_, machine)| index_in(machine, pool).is_some());
         let go = own.filter(|(_, machine)| {
             let node = machine.node_name();
             node.is_some_and(|node| decision.remove.contains(node))
@@ -235,7 +245,10 @@ impl Scene {
         // A node without a machine that stays is on its way out, or was when it was looked at.
         let ours = |node: &&Node| node.labels.contains_key("kubernetes.azure.com/cluster");
         let gone = work.nodes.iter().filter(ours).map(|node| &node.name);
-        scene.leaving = gone.filter(|name| !staying.contains(name.as_str())).cloned().collect();
+        scene.leaving = gone
+            .filter(|name| !staying.contains(name.as_str()))
+            .cloned()
+            .collect();
         scene
     }
 

@@ -213,7 +213,9 @@ fn shares(making: &Making<'_>, choice: &Choice) -> BTreeMap<usize, u32> {
         else {
             break;
         };
-        sizes.entry(smallest).and_modify(|size| *size += 1);
+        if let Some(size) = sizes.get_mut(&smallest) {
+            *size += 1;
+        }
     }
     let grown = sizes
         .into_iter()

@@ -21,7 +21,7 @@ pub(super) fn range(
     path: &str,
     problems: &mut Problems,
 ) -> Option<PoolRange> {
-    let number = |field: &str| draft.get(field)?.as_u64()?.try_into().ok();
+    let number = |field: &str| -> Option<u32> { draft.get(field)?.as_u64()?.try_into().ok() };
     let (min, max): (Option<u32>, Option<u32>) = (number(LEAST), number(MOST));
     if draft.get(ON) != Some(&json!(true)) {
         for (field, _) in [(LEAST, min), (MOST, max)]

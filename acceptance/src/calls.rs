@@ -30,10 +30,9 @@ const NAMESPACE: &str = "Microsoft.ContainerService";
 /// Clients as their makers release them, by the names that the service has for them.
 const REAL: [&str; 5] = ["az", "python", "javascript", "terraform", "curl"];
 /// Operations on what a stamp has none of: that there is none (404) is what they answer when they work.
-const OF_NOTHING: [&str; 6] = [
+const OF_NOTHING: [&str; 5] = [
     "ManagedClusters_GetMeshRevisionProfile",
     "ManagedClusters_GetMeshUpgradeProfile",
-    "ManagedNamespaces_Get",
     "PrivateEndpointConnections_Get",
     "PrivateEndpointConnections_Update",
     "ResolvePrivateLinkServiceId_POST",

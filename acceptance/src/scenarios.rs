@@ -19,12 +19,15 @@ mod login;
 mod lts;
 mod maintenance;
 mod members;
+mod namespaces;
 mod networks;
 mod plugins;
 mod pools;
 mod power;
 mod reach;
+mod rotation;
 mod sdk;
+mod secrets;
 mod sign_in;
 mod store;
 mod terraform;
@@ -82,6 +85,7 @@ const WALKS: &[Walk] = &[
             "around",
             "sdk",
             "store",
+            "secrets",
             "backup",
             "identity",
         ],
@@ -96,6 +100,7 @@ const CLUSTERS: &[&str] = &[
     "workload",
     balancers::NAME,
     volumes::NAME,
+    namespaces::NAME,
     "pools",
     autoscaler::NAME,
     "maintenance",
@@ -288,6 +293,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     if wanted.has("store") {
         store::walk(journal, stamp, az)?;
     }
+    if wanted.has("secrets") {
+        secrets::walk(journal, stamp, az)?;
+    }
     if wanted.has("backup") {
         backup::walk(journal, stamp, az)?;
     }
@@ -328,6 +336,9 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     }
     if wanted.has(volumes::NAME) {
         volumes::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
+    if wanted.has(namespaces::NAME) {
+        namespaces::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("pools") {
         pools::walk(journal, stamp, az, &clusters.kubenet)?;

@@ -507,5 +507,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         // The driver of disks is a program of ours.
         disks_off: true,
         autoscaler: Default::default(),
+        rotations: Default::default(),
     })
 }

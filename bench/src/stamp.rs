@@ -387,6 +387,7 @@ impl Credentials for NoCredentials {
         _observed: &ObservedRecord,
         _directory: &DirectoryAccess,
         _format: TokenFormat,
+        _namespace: Option<&str>,
     ) -> Result<Option<String>, ArmError> {
         Ok(None)
     }

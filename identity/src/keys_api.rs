@@ -1,4 +1,5 @@
-//! `Landfall.Identity`: the keys that sign tokens, for those who look after the stamp.
+//! `Landfall.Identity`: the keys that sign tokens and those that seal secrets, for those who look after the stamp. The latter are in
+//! [`crate::sealing_api`].
 //!
 //! | | |
 //! |---|---|
@@ -10,9 +11,10 @@ use std::sync::Arc;
 
 use arm_kernel::{Call, Items, Namespace, Operation, ResourceType, Scope, Verb};
 use arm_wire::{ArmError, ErrorCode, Response};
+use control_sealing::Sealing;
 use serde_json::{Value, json};
 
-use crate::{Listed, Rotated, TokenService, Wish};
+use crate::{Listed, Rotated, TokenService, Wish, sealing_api::SEALING_KEYS};
 
 /// The namespace.
 pub const IDENTITY_NAMESPACE: &str = "Landfall.Identity";
@@ -22,12 +24,13 @@ pub const IDENTITY_API_VERSIONS: &[&str] = &["2026-11-01"];
 /// The provider.
 pub struct IdentityApi {
     tokens: Arc<TokenService>,
+    pub(crate) sealing: Arc<Sealing>,
 }
 
 impl IdentityApi {
-    /// A provider over the token service.
-    pub fn new(tokens: Arc<TokenService>) -> Self {
-        Self { tokens }
+    /// A provider over the token service and the keys that seal.
+    pub fn new(tokens: Arc<TokenService>, sealing: Arc<Sealing>) -> Self {
+        Self { tokens, sealing }
     }
 
     async fn change(&self, call: &Call, wish: Wish, is_preview: bool) -> Result<Response, ArmError> {
@@ -104,5 +107,5 @@ const KEYS: ResourceType<IdentityApi> = ResourceType {
 
 impl Namespace for IdentityApi {
     const NAME: &'static str = IDENTITY_NAMESPACE;
-    const TYPES: &'static [&'static ResourceType<Self>] = &[&KEYS];
+    const TYPES: &'static [&'static ResourceType<Self>] = &[&KEYS, &SEALING_KEYS];
 }

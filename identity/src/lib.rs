@@ -27,6 +27,7 @@ mod principals;
 mod refresh;
 mod refusal;
 mod ring;
+mod sealing_api;
 mod secret;
 mod service;
 mod shape;

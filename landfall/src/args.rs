@@ -7,6 +7,7 @@ mod backup;
 mod credentials;
 mod identity;
 mod image;
+mod secrets;
 mod subscription;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -22,6 +23,7 @@ pub(crate) use identity::{
     ServicePrincipal, User, UserCreate,
 };
 pub(crate) use image::{Image, ImageBuild, SourceArg};
+pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
 
 /// Azure Kubernetes Service on your own machines.
@@ -132,6 +134,9 @@ pub(crate) enum Command {
     /// The stamp's directory: users, groups, applications, and their credentials
     #[command(subcommand)]
     Identity(Identity),
+    /// The keys that seal the stamp's own secrets: list them, make another one, and drop one
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Show resources that are in no record of the store, and allow their deletion
     #[command(subcommand)]
     Unknown(Unknown),

@@ -113,6 +113,7 @@ async fn command(context: &Context, command: Command) -> Result<()> {
         Command::Subscription(command) => Box::pin(commands::subscription::run(context, &command)).await,
         Command::Access(command) => Box::pin(commands::access::run(context, &command)).await,
         Command::Identity(command) => Box::pin(commands::identity::run(context, &command)).await,
+        Command::Secrets(command) => Box::pin(commands::secrets::run(context, &command)).await,
         Command::Operation(command) => Box::pin(commands::operation::run(context, &command)).await,
         Command::Backup(command) => Box::pin(commands::backup::run(context, &command)).await,
         Command::Events(args) => Box::pin(commands::events::run(context, &args)).await,

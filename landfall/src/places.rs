@@ -3,7 +3,7 @@
 //! | place | holds |
 //! |---|---|
 //! | `/var/lib/landfall/STAMP/stamp.toml` | [`crate::stamp::Settings`] |
-//! | `…/secrets/` | the sealing key, the service principal's secret, CA keys; directory 0700, files 0600 |
+//! | `…/secrets/` | the sealing keys, the service principal's secret, CA keys; directory 0700, files 0600 |
 //! | `…/store.redb`, `…/fabric/` | the store and the disks of machines |
 //! | `…/log/` | the service's log, bounded |
 //! | `…/ca.pem` | the certificate that clients of the ARM API trust |
@@ -65,6 +65,10 @@ impl Places {
     }
     pub(crate) fn secrets(&self) -> PathBuf {
         self.state.join("secrets")
+    }
+    /// The keys that seal the stamp's secrets.
+    pub(crate) fn sealing_key(&self) -> PathBuf {
+        self.secrets().join("sealing.key")
     }
     pub(crate) fn store(&self) -> PathBuf {
         self.state.join("store.redb")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use agent_api::{AccessReviews, ReviewError, ReviewSpec};
 use arm_access::Asked;
 use async_trait::async_trait;
-use control_records::{ClusterRecord, Role, directory};
+use control_records::{ClusterRecord, Role, directory, namespace::NamespaceRecord};
 use control_store::{Store, StoreError};
 use providers_authorization::RoleAuthorizer;
 
@@ -53,12 +53,24 @@ impl ClusterReviews {
             providers_containerservice::NAMESPACE,
             &[("managedClusters", &cluster.name)],
         );
-        match (asked.data_action(), asked.at(&id)) {
-            (Some(action), Some(at)) if !spec.uid.is_empty() => {
-                self.roles.may_data(&spec.uid, &action, &at).await
-            }
-            _ => Ok(false),
+        let (Some(action), Some(at)) = (asked.data_action(), asked.at(&id)) else {
+            return Ok(false);
+        };
+        if spec.uid.is_empty() {
+            return Ok(false);
         }
+        if self.roles.may_data(&spec.uid, &action, &at).await? {
+            return Ok(true);
+        }
+        // An assignment at a managed namespace counts as long as it is one.
+        let Some(managed) = asked.at_managed(&id) else {
+            return Ok(false);
+        };
+        let key = NamespaceRecord::key(&cluster.uid, asked.namespace);
+        if self.store.get(&key).await?.is_none() {
+            return Ok(false);
+        }
+        self.roles.may_data(&spec.uid, &action, &managed).await
     }
 }
 
@@ -227,6 +239,33 @@ mod tests {
             }),
         };
         assert!(!reviews.permits("m1", &path).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_role_at_a_managed_namespace_counts_in_it_while_it_is_one() {
+        let reviews = stand(true).await;
+        let assignment = AssignmentRecord {
+            v: 1,
+            name: "33333333-0000-4000-8000-000000000003".to_owned(),
+            principal: ADA.to_owned(),
+            principal_type: "User".to_owned(),
+            role: WRITER.to_owned(),
+            scope: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/C/managedNamespaces/prod"
+                .to_owned(),
+            description: None,
+            stamped: Stamped::now(None, "", now()),
+        };
+        let txn = assignment.make(Txn::default());
+        reviews.store.txn(txn).await.unwrap();
+        let asked = asks(ADA, "create", "pods", "prod");
+        assert!(!reviews.permits("m1", &asked).await.unwrap(), "it is none yet");
+        // What is in the record does not matter.
+        let key = NamespaceRecord::key("uid", "prod");
+        let txn = Txn::default().with(put_record(key, &"prod"));
+        reviews.store.txn(txn).await.unwrap();
+        assert!(reviews.permits("m1", &asked).await.unwrap());
+        let elsewhere = asks(ADA, "create", "pods", "test");
+        assert!(!reviews.permits("m1", &elsewhere).await.unwrap());
     }
 
     #[tokio::test]

@@ -90,6 +90,7 @@ impl Credentials for SealedCredentials {
             &self.server(cluster, vip),
             Bearer::Credential(credential.kind, &credential.id),
             &certificate,
+            credential.namespace.as_deref(),
         )))
     }
 
@@ -99,6 +100,7 @@ impl Credentials for SealedCredentials {
         observed: &ObservedRecord,
         directory: &DirectoryAccess,
         format: TokenFormat,
+        namespace: Option<&str>,
     ) -> Result<Option<String>, ArmError> {
         let Some(vip) = observed.vip else { return Ok(None) };
         let Some(pki) = self.pki(cluster).await? else {
@@ -111,6 +113,7 @@ impl Credentials for SealedCredentials {
             &self.server(cluster, vip),
             &self.authority,
             format,
+            namespace,
         )))
     }
 }
@@ -169,5 +172,6 @@ pub async fn operator_kubeconfig(
         &server,
         Bearer::Operator,
         &certificate,
+        None,
     )))
 }

@@ -156,6 +156,7 @@ mod tests {
         let sealed = PkiRecord {
             v: 1,
             generation: 1,
+            rotation: Default::default(),
             sealed: sealer.seal(&key::sealed::pki("abc123"), &pki).unwrap(),
         };
         let txn = Txn::default()

@@ -42,6 +42,7 @@ use cluster_api::Connect;
 use cluster_versions::Offered;
 use control_loops::{Activity, Controller, ControllerDeps, Recipes, Settings};
 use control_records::{Epoch, HostId, usage::Limits};
+use control_sealing::{SealedPlace, Sealing};
 use control_store::Store;
 use fabric_api::{Fabric, Uplink};
 use identity::{IdentityApi, IdentityConfig, Issuers, Shape, SigningKeys, TokenService};
@@ -140,6 +141,8 @@ pub struct Drivers {
     pub backups: Arc<dyn BackupReader>,
     /// Asks other issuers for the keys of tokens that applications show; `None`: nobody is asked.
     pub issuers: Option<Arc<dyn Issuers>>,
+    /// What is sealed with the stamp's keys outside the store.
+    pub sealed: Vec<Arc<dyn SealedPlace>>,
 }
 
 /// A part that runs until the service is stopped.
@@ -175,6 +178,7 @@ pub struct Service {
     controller: Controller,
     reaper: GroupReaper,
     history: Arc<History>,
+    sealing: Arc<Sealing>,
     env: Env,
 }
 
@@ -304,7 +308,14 @@ impl Service {
         // Before anybody elsewhere: what is in the records is asked for nowhere else, and always can be.
         tokens.ask_first(Arc::clone(&issuers) as Arc<dyn Issuers>);
         let tokens = Arc::new(tokens);
-        let identity: Arc<dyn Provider> = Arc::new(IdentityApi::new(Arc::clone(&tokens)));
+        let sealing = Arc::new(Sealing::new(
+            env,
+            Arc::clone(&store),
+            Arc::clone(&sealer),
+            drivers.sealed,
+        ));
+        let identity: Arc<dyn Provider> =
+            Arc::new(IdentityApi::new(Arc::clone(&tokens), Arc::clone(&sealing)));
         let subscriptions: Arc<dyn Provider> = Arc::new(Subscriptions::new(Arc::clone(&store)));
         let providers = vec![
             Arc::clone(&clusters),
@@ -364,6 +375,7 @@ impl Service {
             routes,
             controller,
             history,
+            sealing,
             reaper: GroupReaper::new(env.clone(), store, vec![clusters, identities]),
             env: env.clone(),
         }
@@ -404,6 +416,7 @@ impl Service {
             controller,
             reaper,
             history,
+            sealing,
             env,
         } = self;
         let controller = Arc::new(controller);
@@ -448,6 +461,20 @@ impl Service {
             }),
         ];
         parts.extend(looked_after);
+        parts.push(Part::new("sealing keys", &env, stopped, {
+            let stopped = stopped.clone();
+            move || {
+                let (sealing, ending) = (Arc::clone(&sealing), until(stopped.clone()));
+                async move {
+                    // Biased: chance has no part in it.
+                    tokio::select! {
+                        biased;
+                        () = ending => {}
+                        () = sealing.run() => {}
+                    }
+                }
+            }
+        }));
         parts
     }
 }

@@ -45,6 +45,8 @@ impl Readings for ClusterReadings {
         match self.try_read(uid).await {
             Ok(reading) => reading,
             Err(why) => {
+                // What it shows, or trusts, may be of CAs that were replaced since.
+                self.forget(uid);
                 tracing::warn!(
                     cluster = uid,
                     why,

@@ -17,7 +17,7 @@ use cluster_pki::ClusterPki;
 use cluster_spec::{ClusterSpec, PoolSpec, TrustedRole};
 use control_loops::{CredentialObjects, RecipeError, Recipes, Secret, Site};
 use control_planner::{ControlPlane, CredentialsWish, NetworkLayout, RendererVersions};
-use control_records::{ClusterRecord, MachineRecord, Role, command::CommandInput};
+use control_records::{ClusterRecord, KeyStep, MachineRecord, Role, command::CommandInput};
 use fabric_api::{NetworkSpec, NicSpec};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -161,6 +161,11 @@ fn read(pki: &Secret) -> Result<ClusterPki, RecipeError> {
         .map_err(|error| RecipeError::new("a certificate from the cluster's keys", error))
 }
 
+fn written(pki: &ClusterPki) -> Result<Secret, RecipeError> {
+    let bytes = serde_json::to_vec(pki).map_err(|error| RecipeError::new("the cluster's keys", error))?;
+    Ok(Zeroizing::new(bytes))
+}
+
 /// A machine of a pool that is no longer there gets no configuration: it is on its way out.
 fn no_pool() -> RecipeError {
     RecipeError::new("the configuration of a node", "its pool is not there any more")
@@ -180,10 +185,41 @@ impl Recipes for KubernetesRecipes {
             Some(source) => ClusterPki::generate_after(&read(source)?, now),
             None => ClusterPki::generate(now),
         };
-        let pki = pki.map_err(|error| RecipeError::new("the cluster's keys", error))?;
-        let bytes =
-            serde_json::to_vec(&pki).map_err(|error| RecipeError::new("the cluster's keys", error))?;
-        Ok(Zeroizing::new(bytes))
+        written(&pki.map_err(|error| RecipeError::new("the cluster's keys", error))?)
+    }
+
+    fn step_pki(&self, pki: &Secret, step: &KeyStep, now: Timestamp) -> Result<Secret, RecipeError> {
+        let mut pki = read(pki)?;
+        let made = match step {
+            KeyStep::TrustAuthorities { .. } => pki.trust_new_authorities(now),
+            KeyStep::TrustServiceAccountKey { .. } => pki.trust_new_service_account_key(),
+            KeyStep::IssueFromNewAuthorities => {
+                pki.issue_from_new_authorities();
+                Ok(())
+            }
+            KeyStep::DropFormerAuthorities => {
+                pki.drop_former_authorities();
+                Ok(())
+            }
+            KeyStep::WithdrawNewAuthorities { .. } => {
+                pki.withdraw_new_authorities();
+                Ok(())
+            }
+            KeyStep::SignWithNewServiceAccountKey { .. } => {
+                pki.sign_with_new_service_account_key();
+                Ok(())
+            }
+            KeyStep::DropFormerServiceAccountKey => {
+                pki.drop_former_service_account_key();
+                Ok(())
+            }
+            KeyStep::WithdrawNewServiceAccountKey { .. } => {
+                pki.withdraw_new_service_account_key();
+                Ok(())
+            }
+        };
+        made.map_err(|error| RecipeError::new("the cluster's next keys", error))?;
+        written(&pki)
     }
 
     fn config(

@@ -194,7 +194,7 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
             stopped: false,
         });
     }
-    Ok(match dice.roll(26) {
+    Ok(match dice.roll(28) {
         0..8 => Wish::Pool {
             cluster,
             pool,
@@ -242,6 +242,10 @@ async fn wish(player: &Player, dice: &mut Dice) -> Result<Wish> {
         22 | 23 => Wish::Power {
             cluster,
             stopped: dice.roll(4) > 0,
+        },
+        24 | 25 => Wish::Rotate {
+            cluster,
+            keys: dice.roll(3) == 0,
         },
         _ => Wish::Delete { cluster },
     })

@@ -11,7 +11,7 @@ use cluster_spec::PodNetworking;
 use cluster_versions::Version;
 use control_records::{
     ClusterRecord, GroupRecord, LeaseRecord, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
-    Owner, OwnerRecord, Role, SealedRecord, directory, key, unknown,
+    Owner, OwnerRecord, Phase, PkiRecord, Role, SealedRecord, Turn, directory, key, unknown,
     usage::{self, UsageRecord},
 };
 use fabric_api::{Fabric as _, MachineId, MachineSpec, NetworkSpec, Power};
@@ -107,6 +107,8 @@ impl Stamp {
             self.check_cluster(&records, cluster, kept, &mut problems);
         }
         self.check_credentials(&records.clusters, &records.observed, &mut problems)
+            .await?;
+        self.check_namespaces(&records.clusters, &records.observed, &mut problems)
             .await?;
         self.check_balancers(
             &records.clusters,
@@ -238,7 +240,16 @@ impl Stamp {
             .map(|cluster| cluster.uid.clone())
             .collect();
         same(problems, "networks and clusters", &networks, &made);
-        let pkis = self.of_clusters::<SealedRecord>("pki").await?;
+        let pkis = self.of_clusters::<PkiRecord>("pki").await?;
+        for (uid, pki) in pkis.iter().filter(|(uid, _)| made.contains(*uid)) {
+            let rotation = &pki.rotation;
+            let done = |turn: Turn| turn.phase == Phase::Done;
+            if !done(rotation.authorities) || !done(rotation.service_accounts) {
+                problems.push(format!(
+                    "the keys of cluster {uid} stay between two: {rotation:?}"
+                ));
+            }
+        }
         let mut keys: BTreeSet<_> = pkis.into_keys().collect();
         // An abort may have come before the keys.
         keys.retain(|uid| made.contains(uid) || !uids.contains(uid));

@@ -98,6 +98,15 @@ impl Stamp {
 
     /// Whether a cluster has what a credential needs to work.
     fn grants(&self, uid: &str, record: &CredentialRecord) -> bool {
+        if let Some(namespace) = &record.namespace {
+            let binding =
+                format!("rbac.authorization.k8s.io/v1/RoleBinding {namespace}/landfall:namespace-users");
+            let found = self.world.object(uid, &binding);
+            let user = format!("landfall:credential:{}:{}", record.kind.word(), record.id);
+            let subjects = found.map(|found| found["subjects"].clone()).unwrap_or_default();
+            let mut subjects = subjects.as_array().into_iter().flatten();
+            return subjects.any(|subject| subject["name"] == user.as_str());
+        }
         let binding = format!(
             "rbac.authorization.k8s.io/v1/ClusterRoleBinding landfall:credential:{}:{}",
             record.kind.word(),

@@ -24,6 +24,7 @@ mod credentials;
 pub mod fuzz;
 mod instant;
 mod login;
+mod namespaces;
 mod operations;
 mod panics;
 pub mod script;

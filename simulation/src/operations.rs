@@ -89,6 +89,12 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=1", "credential c1 Admin", "credential c1 User"],
         &["revoke c1"],
     ),
+    operation("namespace", &["create c1 np1=1"], &["namespace c1 dev cpu=2"]),
+    operation(
+        "namespace-delete",
+        &["create c1 np1=1", "namespace c1 dev delete=Delete"],
+        &["drop-namespace c1 dev"],
+    ),
     operation(
         "volume",
         &["create c1 np1=2"],
@@ -172,6 +178,33 @@ pub const OPERATIONS: &[Operation] = &[
         "delete-stopped",
         &["create c1 np1=2", "power c1 off"],
         &["delete c1"],
+    ),
+    operation(
+        "rotate-certificates",
+        &["create c1 np1=2"],
+        &["rotate c1 certificates"],
+    ),
+    operation(
+        "rotate-certificates-of-members",
+        &["create c1 np1=1 tier=Standard"],
+        &["rotate c1 certificates"],
+    ),
+    operation("rotate-keys", &["create c1 np1=2"], &["rotate c1 keys"]),
+    operation(
+        "rotate-and-abort",
+        &["create c1 np1=2"],
+        &["rotate c1 certificates", "wait 1", "abort c1"],
+    ),
+    operation(
+        "rotate-and-stop",
+        &["create c1 np1=2"],
+        &[
+            "rotate c1 certificates",
+            "wait 1",
+            "power c1 off",
+            "wait 5",
+            "power c1 on",
+        ],
     ),
     operation("tier-up", &["create c1 np1=1"], &["tier c1 Standard"]),
     operation("tier-down", &["create c1 np1=1 tier=Standard"], &["tier c1 Free"]),

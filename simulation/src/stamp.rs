@@ -87,6 +87,8 @@ pub struct Stamp {
     pub world: SimWorld,
     /// The store, and the file that it is in.
     pub disk: Arc<Disk>,
+    /// The sealing keys: they are kept as the disk is.
+    sealer: Arc<Sealer>,
     /// The service's steps, and what befalls them.
     pub steps: Arc<Steps>,
     /// What happened.
@@ -155,6 +157,7 @@ impl Stamp {
                 Arc::clone(&trace),
             )),
             settings: Settings::default(),
+            sealer: Arc::new(Sealer::from_key(&[7; 32])),
             service: None,
             outage: Duration::ZERO,
             env,
@@ -193,7 +196,7 @@ impl Stamp {
             Records {
                 store,
                 epoch,
-                sealer: Arc::new(Sealer::from_key(&[7; 32])),
+                sealer: Arc::clone(&self.sealer),
             },
             Drivers {
                 fabric: self.world.fabric(),
@@ -206,6 +209,7 @@ impl Stamp {
                     world: self.world.clone(),
                 }),
                 issuers: None,
+                sealed: Vec::new(),
             },
             login::signing_key()?,
             Arc::new(KubernetesRecipes {

@@ -99,6 +99,13 @@ pub enum Wish {
         /// Whether it is to stand still.
         stopped: bool,
     },
+    /// The POST that replaces a cluster's CAs, or the key of its service accounts.
+    Rotate {
+        /// The cluster.
+        cluster: String,
+        /// The key of service accounts instead of the CAs.
+        keys: bool,
+    },
     /// The POST that restores a cluster's state.
     Restore {
         /// The cluster.
@@ -157,6 +164,7 @@ impl Asked {
             | Wish::Upgrade { cluster, .. }
             | Wish::Delete { cluster }
             | Wish::Power { cluster, .. }
+            | Wish::Rotate { cluster, .. }
             | Wish::Abort { cluster } => vec![cluster.clone()],
             Wish::Restore { cluster, new, .. } => vec![new.as_ref().unwrap_or(cluster).clone()],
         };
@@ -442,6 +450,14 @@ impl Stamp {
             Wish::Abort { cluster } => self.arm("POST", &path(cluster, "/abort"), None).await,
             Wish::Power { cluster, stopped } => {
                 let action = if *stopped { "/stop" } else { "/start" };
+                self.arm("POST", &path(cluster, action), None).await
+            }
+            Wish::Rotate { cluster, keys } => {
+                let action = if *keys {
+                    "/rotateServiceAccountSigningKeys"
+                } else {
+                    "/rotateClusterCertificates"
+                };
                 self.arm("POST", &path(cluster, action), None).await
             }
             Wish::Restore { cluster, ago, new } => {

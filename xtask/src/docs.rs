@@ -7,8 +7,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::az_commands;
 
-/// Writes every page, or checks that each is as it would be written.
+/// Writes every page, or checks that each is as it would be written. Builds the binary first.
 pub(crate) fn write(check: bool) -> Result<()> {
+    crate::build(&["--package", "landfall"])?;
+    compare(check)
+}
+
+/// As [`write`], with the binary that is there: built alone it would be compiled with other features than with the workspace, once more.
+pub(crate) fn compare(check: bool) -> Result<()> {
     let reference = crate::top().join("docs/reference");
     let pages = pages()?;
     let mut stale = Vec::new();
@@ -65,7 +71,6 @@ fn present(reference: &Path) -> Result<Vec<String>> {
 
 /// Asks the binary, which has the code that the pages are made from.
 fn pages() -> Result<BTreeMap<String, String>> {
-    crate::build(&["--package", "landfall"])?;
     let text = crate::output(Command::new(crate::binary("landfall")).arg("reference"))?;
     let mut pages: BTreeMap<String, String> =
         serde_json::from_str(&text).context("'landfall reference' answered no JSON")?;

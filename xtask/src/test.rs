@@ -259,7 +259,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     totals.gate("layers", layers::check);
     totals.gate("build", build_binaries);
-    totals.gate("generated documents", || docs::write(true));
+    totals.gate("generated documents", || docs::compare(true));
     let mut ready = None;
     if !options.no_acceptance {
         totals.gate("set-up", || {

@@ -132,7 +132,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
         || restarted_and_replaced(stamp, az, &kubectl, &nodes),
     )?;
     journal.step("around", "az rest: what clusters have of their quotas", || {
-        usages(az, text(&cluster, "/id")?)
+        quota_usages(az, text(&cluster, "/id")?)
     })?;
     journal.step(
         "around",
@@ -354,7 +354,7 @@ fn restarted_and_replaced(stamp: &Stamp, az: &Az, kubectl: &Kubectl, nodes: &str
 }
 
 /// How many clusters and nodes there are in the subscription: no command of the Azure CLI asks for that.
-fn usages(az: &Az, cluster: &str) -> Result<()> {
+fn quota_usages(az: &Az, cluster: &str) -> Result<()> {
     let subscription = cluster
         .split('/')
         .nth(2)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{GROUP, aks, guide, healing::machines};
+use super::{GROUP, aks, guide, healing::machines, rotation};
 use crate::{
     clients::{Az, Kubectl, run},
     journal::{Journal, wait_for},
@@ -115,6 +115,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
             back(&kubectl, &before)
         },
     )?;
+    rotation::walk(journal, stamp, az, NAME)?;
     journal.step("power", "a stopped cluster is deleted", || {
         aks(az, &["stop"], NAME, &[])?;
         aks(az, &["delete"], NAME, &["--yes"]).map(drop)

@@ -179,7 +179,7 @@ fn serves(az: &Az, group: &str, cluster: &str, kubectl: &Kubectl) -> Result<()> 
 }
 
 /// Makes a copy of the store: its time.
-fn copied(stamp: &Stamp) -> Result<Timestamp> {
+pub(super) fn copied(stamp: &Stamp) -> Result<Timestamp> {
     let said = run(&mut stamp.landfall(&["store", "backup", "--output", "json"]))?;
     let last: Value = serde_json::from_str(said.lines().last().context("it says nothing")?)?;
     Ok(text(&last, "/copy/at")?.parse()?)

@@ -200,6 +200,21 @@ mod tests {
                 false,
             ),
             (
+                "Azure Kubernetes Service Namespace Contributor",
+                cluster("managedNamespaces/write"),
+                true,
+            ),
+            (
+                "Azure Kubernetes Service Namespace User",
+                cluster("managedNamespaces/listCredential/action"),
+                true,
+            ),
+            (
+                "Azure Kubernetes Service Namespace User",
+                cluster("listClusterUserCredential/action"),
+                false,
+            ),
+            (
                 "Network Contributor",
                 "Microsoft.Network/virtualNetworks/subnets/join/action".to_owned(),
                 true,

@@ -92,6 +92,15 @@ impl Asked<'_> {
         };
         Scope::parse(&place).ok()
     }
+
+    /// The managed namespace that it is done in, where that namespace is one: the resource's own id is a scope of assignments as well. `None` for
+    /// what is in no namespace.
+    pub fn at_managed(&self, cluster: &str) -> Option<Scope> {
+        let named = !self.namespace.is_empty() && self.path.is_empty() && is_label(self.namespace);
+        named
+            .then(|| Scope::parse(&format!("{cluster}/managedNamespaces/{}", self.namespace)).ok())
+            .flatten()
+    }
 }
 
 #[cfg(test)]
@@ -257,6 +266,23 @@ mod tests {
                 .collect();
             assert_eq!(who, ["Admin", "Cluster Admin"], "{verb} {what}");
         }
+    }
+
+    #[test]
+    fn a_managed_namespace_is_a_scope_for_what_is_in_it() {
+        let at = |namespace: &'static str| {
+            let asked = Asked {
+                namespace,
+                ..request("get", "pods")
+            };
+            asked.at_managed(CLUSTER)
+        };
+        let scope = Scope::parse(&format!("{CLUSTER}/managedNamespaces/dev")).unwrap();
+        assert_eq!(at("dev"), Some(scope));
+        for none in ["", "*", "a/b", ".."] {
+            assert_eq!(at(none), None, "{none}");
+        }
+        assert_eq!(request("get", "/metrics").at_managed(CLUSTER), None);
     }
 
     #[test]

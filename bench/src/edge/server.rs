@@ -102,6 +102,7 @@ pub(super) async fn run(directory: &Path) -> Result<()> {
             connect: world.clusters(),
             backups: Arc::new(ArchiveReader(Arc::new(Archive::new(objects, sealer)))),
             issuers: None,
+            sealed: Vec::new(),
         },
         SigningKey::generate()?,
         Arc::new(KubernetesRecipes {

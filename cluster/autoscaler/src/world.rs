@@ -358,13 +358,15 @@ impl<'w> World<'w> {
         all.min().unwrap_or(0)
     }
 
+    /// Whether a node is open, is another than `but`, and takes a pod of a class.
+    fn takes(&mut self, class: usize, host: usize, but: Option<usize>) -> bool {
+        Some(host) != but && self.hosts[host].open && self.refusal(class, host).is_none()
+    }
+
     /// The first open node that takes a pod of a class, another than `but`.
     pub(crate) fn find(&mut self, class: usize, but: Option<usize>) -> Option<usize> {
-        let takes = |world: &mut Self, host: usize| {
-            Some(host) != but && world.hosts[host].open && world.refusal(class, host).is_none()
-        };
         if !self.classes[class].steady {
-            return (0..self.hosts.len()).find(|host| takes(self, *host));
+            return (0..self.hosts.len()).find(|host| self.takes(class, *host, but));
         }
         let length = self.hosts.len();
         let mut known = std::mem::take(&mut self.classes[class].known);
@@ -377,7 +379,7 @@ impl<'w> World<'w> {
         let mut found = None;
         let asked: Vec<usize> = known.later.iter().copied().collect();
         for host in asked {
-            if takes(self, host) {
+            if self.takes(class, host, but) {
                 found = Some(host);
                 break;
             }
@@ -387,7 +389,7 @@ impl<'w> World<'w> {
         }
         while found.is_none() && known.next < length {
             let host = known.next;
-            if takes(self, host) {
+            if self.takes(class, host, but) {
                 // It may take the next one as well.
                 found = Some(host);
                 break;

@@ -1,4 +1,4 @@
-//! The node's part of the driver of disks: a program of the agent's binary that the kubelet finds by itself.
+//! The node's part of the disk driver: a subcommand of the agent's binary, discovered by the kubelet.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,16 @@ use cluster_volumes::DRIVER;
 use crate::{NodePlace, configuration, members::beside, process::PATH};
 
 const CONFIG: &str = "/etc/landfall/csi-disk.json";
-/// Below the kubelet's `--root-dir`, where drivers have their sockets. A PersistentVolume that is used names it: it never changes.
+/// The directory of drivers' sockets below the kubelet's `--root-dir`. PersistentVolumes in use name it: it
+/// never changes.
 const PLUGINS: &str = "/var/lib/kubelet/plugins";
-/// There, the kubelet looks for drivers.
+/// The directory in which the kubelet discovers drivers.
 const REGISTRY: &str = "/var/lib/kubelet/plugins_registry";
-/// The kubelet stops first: it takes volumes away from pods that end.
+/// The kubelet stops first: it unmounts volumes of pods that end.
 const STOP_ORDER: u8 = 2;
 
-/// Data disks that a machine of this size may have: two a core, as Azure's D series, but no fewer than the smallest of it has.
+/// The number of data disks of a machine of this size: two per core, as Azure's D series, but at least those
+/// of its smallest size.
 pub(crate) fn most_volumes(size: &VmSize) -> u32 {
     (2 * size.cores).clamp(4, 32)
 }
@@ -28,7 +30,7 @@ fn socket() -> String {
     format!("{PLUGINS}/{DRIVER}/csi.sock")
 }
 
-/// What the program is told; none where the driver is off.
+/// The program's configuration; none if the driver is off.
 pub(crate) fn file(spec: &ClusterSpec, node: &NodePlace, size: &VmSize) -> Option<File> {
     let config = CsiConfig {
         driver: DRIVER.to_owned(),
@@ -41,12 +43,12 @@ pub(crate) fn file(spec: &ClusterSpec, node: &NodePlace, size: &VmSize) -> Optio
     (!spec.disks_off).then(|| configuration(CONFIG, &config))
 }
 
-/// The program; none where the driver is off.
+/// The program; none if the driver is off.
 pub(crate) fn process(spec: &ClusterSpec) -> Option<Process> {
     let probe = Probe::Unix { path: socket() };
     (!spec.disks_off).then(|| Process {
         env: BTreeMap::from([
-            // A few threads that allocate little: one arena for all of them.
+            // A few threads with few allocations: one arena for all of them.
             ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned()),
             ("PATH".to_owned(), PATH.to_owned()),
         ]),
@@ -90,7 +92,7 @@ mod tests {
         assert_eq!([1, 2, 4, 8, 16, 64].map(of), [4, 4, 8, 16, 32, 32]);
     }
 
-    /// Else HTTP refuses what the kubelet calls the socket's host: all that it writes with a percent sign has to stand before an `@`.
+    /// Otherwise HTTP rejects the host that the kubelet sends: percent signs may only stand before an `@`.
     #[test]
     fn a_kubelet_can_call_at_the_registration_socket() {
         let file = file(&testkit::cluster(), &node(), &VM_SIZES[0]).unwrap();
@@ -99,7 +101,7 @@ mod tests {
         assert!(before.starts_with(REGISTRY));
         let plain = |character: char| character.is_ascii_alphanumeric() || ".-".contains(character);
         assert!(!host.is_empty() && host.chars().all(plain), "{host}");
-        // The kernel takes no longer names of sockets.
+        // The kernel's length limit for socket paths.
         for path in [&config.registration, &config.socket] {
             assert!(path.len() < 108, "{path}");
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use control_records::{
     ChildRecord, ClusterRecord, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
     Owner, PkiRecord, balancer::BalancerRecord, child, command::CommandRecord, credential::CredentialRecord,
-    key, volume::VolumeRecord,
+    key, namespace::NamespaceRecord, volume::VolumeRecord,
 };
 use control_store::{Store, StoreError};
 
@@ -22,6 +22,7 @@ pub(crate) struct RecordCaches {
     pub(crate) commands: RecordCache<CommandRecord>,
     credentials: RecordCache<CredentialRecord>,
     trusted: RecordCache<ChildRecord>,
+    namespaces: RecordCache<NamespaceRecord>,
     balancers: RecordCache<BalancerRecord>,
     volumes: RecordCache<VolumeRecord>,
 }
@@ -42,6 +43,7 @@ impl RecordCaches {
         let credentials = self.credentials.list(store, &CredentialRecord::all(uid)).await?;
         let prefix = child::key(uid, child::TRUSTED_BINDINGS, "");
         let trusted = self.trusted.list(store, &prefix).await?;
+        let namespaces = self.namespaces.list(store, &NamespaceRecord::all(uid)).await?;
         let some = observed.as_ref().is_some_and(|observed| observed.value.balanced);
         let prefix = BalancerRecord::all(uid);
         let balancers = self.balancers.list_if(some, store, &prefix).await?;
@@ -61,6 +63,15 @@ impl RecordCaches {
             operations
                 .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
         }
+        let mut namespace_operations = Vec::new();
+        for id in namespaces
+            .iter()
+            .flat_map(|namespace| &namespace.value.operations)
+        {
+            let operation = self.operations.read(store, &owner.operation(id)).await?;
+            namespace_operations
+                .extend(operation.filter(|operation| operation.value.status == OperationStatus::InProgress));
+        }
         let basis = Basis {
             observed: observed.as_ref().map(|observed| observed.revision),
             cluster,
@@ -68,6 +79,8 @@ impl RecordCaches {
             operations,
             credentials,
             trusted,
+            namespaces,
+            namespace_operations,
             balancers,
             volumes,
             fence,

@@ -251,6 +251,7 @@ impl ClusterLoop {
         // The last thing to wait for: what is lent must not be lost.
         let renderers = deps.recipes.renderers(&basis.cluster.value)?;
         let pki = self.records.pki.read(&*deps.store, &key::pki(&self.uid)).await?;
+        let rotation = pki.as_ref().map(|pki| pki.value.rotation.clone());
         let pki = pki.map(|pki| pki.value.generation);
         self.state.keys_are(pki);
         let commands = self
@@ -266,6 +267,8 @@ impl ClusterLoop {
                 (id, again)
             })
             .collect();
+        let known = |name: &String| basis.namespaces.iter().any(|one| one.value.name == *name);
+        self.state.api.namespaces.retain(|name, _| known(name));
         let mut machines = BTreeMap::new();
         for Stored { value: record, .. } in &basis.machines {
             let id = record.id.clone();
@@ -336,6 +339,7 @@ impl ClusterLoop {
         Ok(Observation {
             renderers,
             pki,
+            rotation: rotation.unwrap_or_default(),
             stamp: StampRanges {
                 machines: stamp.machines(),
                 vips: stamp.vips(),
@@ -382,6 +386,11 @@ impl ClusterLoop {
                 .iter()
                 .map(|binding| Arc::clone(&binding.value))
                 .collect(),
+            namespaces: basis
+                .namespaces
+                .iter()
+                .map(|namespace| Arc::clone(&namespace.value))
+                .collect(),
             balancers: basis
                 .balancers
                 .iter()
@@ -396,6 +405,11 @@ impl ClusterLoop {
             commands,
             operations: basis
                 .operations
+                .iter()
+                .map(|operation| OperationRecord::clone(&operation.value))
+                .collect(),
+            namespace_operations: basis
+                .namespace_operations
                 .iter()
                 .map(|operation| OperationRecord::clone(&operation.value))
                 .collect(),
@@ -471,7 +485,7 @@ impl ClusterLoop {
         for event in &plan.events {
             if matches!(
                 event.kind,
-                EventKind::Repair | EventKind::Member | EventKind::Upgrade
+                EventKind::Repair | EventKind::Member | EventKind::Upgrade | EventKind::Rotation
             ) {
                 tracing::warn!(cluster = self.key, machine = event.subject, "{}", event.message);
             }
@@ -510,13 +524,13 @@ impl ClusterLoop {
         let news = tokio::select! {
             // Not by lot: the same seed gives the same history.
             biased;
-            Some(ended) = self.running.join_next_with_id() => News::EffectEnded(ended),
+            Some(ended) = self.running.join_next_with_id() => News::EffectEnded(Box::new(ended)),
             hears = api => News::Api { hears },
             () = self.wakeup.notified() => News::Wakeup,
             () = timer => News::Time,
         };
         match news {
-            News::EffectEnded(ended) => self.effect_ended(ended),
+            News::EffectEnded(ended) => self.effect_ended(*ended),
             News::Api { hears } => self.state.api_changed(hears),
             News::Wakeup | News::Time => {}
         }
@@ -551,7 +565,7 @@ type EffectEnd = Result<(tokio::task::Id, Result<Outcome, Failure>), JoinError>;
 
 /// Why a loop woke.
 enum News {
-    EffectEnded(EffectEnd),
+    EffectEnded(Box<EffectEnd>),
     Api { hears: bool },
     Wakeup,
     Time,

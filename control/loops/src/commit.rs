@@ -11,12 +11,13 @@ use base_sealer::SealError;
 use control_planner::{Addresses, OPERATION_PREEMPTED, Plan, Write};
 use control_records::{
     Assignment, ChildRecord, ClusterRecord, DeletedRecord, Event, EventKind, Fence, GroupRecord, Healing,
-    LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord, Requests, Role,
-    Work, access,
+    KeyStep, LeaseRecord, MachineRecord, OperationError, OperationRecord, OperationStatus, PkiRecord,
+    Requests, Role, Rotation, Work, access,
     balancer::BalancerRecord,
     child,
     credential::{CredentialRecord, Revoked},
     directory, events, key,
+    namespace::NamespaceRecord,
     principal::of_cluster,
     unknown::{self, Kind},
     usage::{Amounts, Usage},
@@ -33,7 +34,8 @@ use crate::{
 };
 
 use children::{
-    change_credential, change_volume, forget_balancer, forget_volume, record_balancer, record_volume,
+    change_credential, change_volume, forget_balancer, forget_namespace, forget_volume, record_balancer,
+    record_volume,
 };
 
 /// Operations that are ended in one transaction, at most.
@@ -74,10 +76,24 @@ pub(crate) struct Basis {
     pub(crate) operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) credentials: Vec<Stored<Arc<CredentialRecord>>>,
     pub(crate) trusted: Vec<Stored<Arc<ChildRecord>>>,
+    pub(crate) namespaces: Vec<Stored<Arc<NamespaceRecord>>>,
+    /// Operations of these that have not ended.
+    pub(crate) namespace_operations: Vec<Stored<Arc<OperationRecord>>>,
     pub(crate) balancers: Vec<Stored<Arc<BalancerRecord>>>,
     pub(crate) volumes: Vec<Stored<Arc<VolumeRecord>>>,
     /// The loop's right to write.
     pub(crate) fence: Fence,
+}
+
+impl Basis {
+    /// Its operations that have not ended, whatever of it they are about.
+    fn all_operations(&self) -> impl Iterator<Item = &Stored<Arc<OperationRecord>>> {
+        self.operations.iter().chain(&self.namespace_operations)
+    }
+
+    fn operation(&self, id: &str) -> Option<&Stored<Arc<OperationRecord>>> {
+        self.all_operations().find(|operation| operation.value.id == id)
+    }
 }
 
 /// A plan's writes and its observed record as one transaction, and what it will have done. It conflicts when a record of
@@ -112,10 +128,12 @@ pub(crate) async fn compose(
                 let sealed = PkiRecord {
                     v: 1,
                     generation: 1,
+                    rotation: Rotation::default(),
                     sealed: deps.sealer.seal(&key::sealed::pki(uid), &pki)?,
                 };
                 txn.absent(&name).with(put_record(name, &sealed))
             }
+            Write::StepKeys { generation, step } => step_keys(deps, txn, uid, *generation, step, now).await?,
             Write::RecordMachine { role, image } => {
                 let machine = machine(deps, basis, role, image, now)?;
                 done.recorded.push(machine.id.clone());
@@ -222,34 +240,23 @@ pub(crate) async fn compose(
                 ..volume
             }),
             Write::ForgetVolume(id) => forget_volume(txn, basis, id, now),
+            Write::ForgetNamespace(name) => forget_namespace(deps, txn, basis, name).await?,
             Write::Scale(sizes) => scale::pools(deps, txn, basis, sizes).await?,
-            Write::Progress { id, progress } => {
-                let operation = basis
-                    .operations
-                    .iter()
-                    .find(|operation| operation.value.id == *id);
-                match operation {
-                    Some(operation) => {
-                        let next = OperationRecord {
-                            progress: progress.clone(),
-                            ..OperationRecord::clone(&operation.value)
-                        };
-                        let key = next.key();
-                        txn.at(&key, operation.revision).with(put_record(key, &next))
-                    }
-                    None => txn,
+            Write::Progress { id, progress } => match basis.operation(id) {
+                Some(operation) => {
+                    let next = OperationRecord {
+                        progress: progress.clone(),
+                        ..OperationRecord::clone(&operation.value)
+                    };
+                    let key = next.key();
+                    txn.at(&key, operation.revision).with(put_record(key, &next))
                 }
-            }
-            Write::EndOperation { id, status, error } => {
-                match basis
-                    .operations
-                    .iter()
-                    .find(|operation| operation.value.id == *id)
-                {
-                    Some(operation) => end(txn, operation, *status, error.clone(), now),
-                    None => txn,
-                }
-            }
+                None => txn,
+            },
+            Write::EndOperation { id, status, error } => match basis.operation(id) {
+                Some(operation) => end(txn, operation, *status, error.clone(), now),
+                None => txn,
+            },
             Write::Forget => forget(deps, txn, basis, plan, now, &mut done).await?,
         };
     }
@@ -268,6 +275,32 @@ pub(crate) async fn compose(
         basis.fence.claim(txn, uid, &deps.host)
     };
     Ok((txn, done))
+}
+
+/// A step of the replacement of a cluster's keys, from those of this generation.
+async fn step_keys(
+    deps: &ControllerDeps,
+    txn: Txn,
+    uid: &str,
+    generation: u64,
+    step: &KeyStep,
+    now: Timestamp,
+) -> Result<Txn, CommitError> {
+    let name = key::pki(uid);
+    let found = get_record::<PkiRecord>(&*deps.store, &name).await?;
+    let Some(Stored { revision, value }) = found.filter(|found| found.value.generation == generation) else {
+        return Err(StoreError::Conflict { key: name }.into());
+    };
+    let sealed_as = key::sealed::pki(uid);
+    let keys = deps.sealer.unseal(&sealed_as, &value.sealed)?;
+    let next = deps.recipes.step_pki(&keys, step, now)?;
+    let record = PkiRecord {
+        v: 1,
+        generation: generation + 1,
+        rotation: value.rotation.after(step),
+        sealed: deps.sealer.seal(&sealed_as, &next)?,
+    };
+    Ok(txn.at(&name, revision).with(put_record(name, &record)))
 }
 
 /// The keys of the cluster that the state of another begins with, whether it is still there or deleted.
@@ -429,8 +462,8 @@ async fn forget(
     done: &mut Committed,
 ) -> Result<Txn, CommitError> {
     let cluster = &basis.cluster.value;
-    let first = &basis.operations[..basis.operations.len().min(ENDED)];
-    for operation in first {
+    let operations = basis.all_operations().count();
+    for operation in basis.all_operations().take(ENDED) {
         let (status, error) = if operation.value.deletes {
             (OperationStatus::Succeeded, None)
         } else {
@@ -449,7 +482,7 @@ async fn forget(
     for (key, _) in children.iter().take(CHILDREN) {
         txn = txn.delete(key);
     }
-    if first.len() < basis.operations.len() || children.len() > CHILDREN {
+    if operations > ENDED || children.len() > CHILDREN {
         return Ok(txn);
     }
     // Who may what with the cluster, and locks, go before it does: another cluster of its name begins with nothing.

@@ -17,6 +17,7 @@ use control_records::{
     command::CommandRecord,
     credential::CredentialRecord,
     directory, events, key,
+    namespace::NamespaceRecord,
     network::{self, NetworkRecord},
     unknown,
 };
@@ -339,6 +340,7 @@ impl Dispatcher {
             // Everything else below a cluster is written by its loop, or concerns it only when it looks.
             let asks = CommandRecord::is_key(rest)
                 || CredentialRecord::is_key(rest)
+                || NamespaceRecord::is_key(rest)
                 || child::is_trusted_binding(rest);
             if rest == "desired" || asks {
                 self.wake(uid);

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use agent_protocol::MachineConfig;
 use cluster_api::{AddonAilment, Endpoint, IsOwn, NodeWish, ObjectRef, Watch};
-use control_records::{ClusterRecord, MachineRecord, command::CommandInput};
+use control_records::{ClusterRecord, KeyStep, MachineRecord, command::CommandInput};
 use fabric_api::{NetworkId, NetworkSpec, NicSpec, StampNetwork};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -78,6 +78,8 @@ pub struct CredentialObjects {
 pub trait Recipes: Send + Sync + 'static {
     /// A cluster's CAs and keys, in a form that only the recipes read. `source`: those of the cluster whose state it begins with.
     fn pki(&self, source: Option<&Secret>, now: Timestamp) -> Result<Secret, RecipeError>;
+    /// The same after a step of their replacement.
+    fn step_pki(&self, pki: &Secret, step: &KeyStep, now: Timestamp) -> Result<Secret, RecipeError>;
     /// What a machine is to be.
     fn config(
         &self,

@@ -15,6 +15,7 @@
 //! | node objects, add-ons | the API server |
 //! | addresses of load balancers | the API server; the network, to be told of |
 //! | volumes of claims | the API server; a look at the fabric |
+//! | the next step of other CAs or keys | that each machine has taken the one before |
 //!
 //! Always true: planning twice from the same things gives the same plan; a plan without anything in it means that the
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
@@ -38,7 +39,7 @@ mod view;
 
 use draft::Draft;
 use feature::Feature;
-use features::{FEATURES, backup, checks, heal, instead, nodes};
+use features::{FEATURES, backup, checks, heal, instead, namespaces, nodes};
 
 pub use disturb::Permit;
 pub use effects::{ApiEffect, ConfigEffect, CredentialsWish, Effect, FabricEffect, Subject, TrustedGrant};
@@ -55,8 +56,8 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions, SilentMachines,
-    StampRanges, UnknownMachines, VolumeThere, WorkSeen,
+    NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions,
+    SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::recorded::{ControlPlane, member};
@@ -69,7 +70,7 @@ use std::{
 
 use cluster_api::ClaimRef;
 use control_records::{
-    ClusterRecord, Event, Healing, Milestone, OPERATION_BOUND, ObservedRecord, OperationError,
+    ClusterRecord, Event, Healing, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord, OperationError,
     OperationStatus, Progress, Role, Work,
 };
 use jiff::Timestamp;
@@ -87,6 +88,13 @@ pub struct Policy {
     pub addons_pause: Duration,
     /// Age at which a configuration is made anew for the sake of the certificates in it.
     pub renew_after: Duration,
+    /// How long new CAs are known everywhere before they issue: what pods have of them follows within that time, and who fetches its kubeconfig
+    /// again has.
+    pub trust_pause: Duration,
+    /// How long after new CAs reached the last machine they are published in the cluster at the latest.
+    pub publish_pause: Duration,
+    /// How long tokens of service accounts are taken that were signed with the key before. As AKS: a day.
+    pub former_tokens: Duration,
     /// How patient healing is.
     pub heal: HealPolicy,
 }
@@ -100,6 +108,9 @@ impl Default for Policy {
             drain_pause: Duration::from_secs(1),
             addons_pause: Duration::from_secs(30),
             renew_after: Duration::from_secs(180 * DAY),
+            trust_pause: Duration::from_secs(2 * 60),
+            publish_pause: Duration::from_secs(30),
+            former_tokens: Duration::from_secs(DAY),
             heal: HealPolicy::default(),
         }
     }
@@ -140,6 +151,13 @@ pub enum Write {
     Lease(Addresses),
     /// Make the cluster's CAs and keys.
     CreatePki,
+    /// Replace some of them, a step further.
+    StepKeys {
+        /// The generation that the step is from.
+        generation: u64,
+        /// The step.
+        step: KeyStep,
+    },
     /// Write a new machine down, with an identity and a token of its own.
     RecordMachine {
         /// What it is for.
@@ -211,6 +229,8 @@ pub enum Write {
     ForgetVolume(String),
     /// The autoscaler gives pools another count, by their names.
     Scale(BTreeMap<String, PoolSize>),
+    /// Nothing of the managed namespace of this name is the stamp's any more: its record goes, and who may what with it.
+    ForgetNamespace(String),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -271,6 +291,7 @@ impl Write {
             Self::RemoveMachine(_) => 5,
             Self::Lease(_)
             | Self::CreatePki
+            | Self::StepKeys { .. }
             | Self::MarkMachine(_)
             | Self::RenewToken(_)
             | Self::Repair { .. }
@@ -285,6 +306,7 @@ impl Write {
             | Self::MarkVolume(_)
             | Self::ForgetVolume(_)
             | Self::Scale(_)
+            | Self::ForgetNamespace(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,
@@ -313,6 +335,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: T
     history::plan(&mut draft);
     backup::plan(&mut draft);
     operations::plan(&mut draft, &checks);
+    namespaces::plan_operations(&mut draft);
     draft.finish()
 }
 

@@ -32,7 +32,11 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
         .filter(|(subject, held)| {
             let tenants = matches!(
                 subject,
-                Subject::Command(_) | Subject::Service(_) | Subject::VolumeObject(_) | Subject::WorkNotes
+                Subject::Command(_)
+                    | Subject::Service(_)
+                    | Subject::VolumeObject(_)
+                    | Subject::Namespace(_)
+                    | Subject::WorkNotes
             );
             held.attempts >= WORTH_TELLING && !tenants
         })
@@ -109,6 +113,7 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             | Subject::Service(_)
             | Subject::Volume(_)
             | Subject::VolumeObject(_)
+            | Subject::Namespace(_)
             | Subject::WorkNotes => return None,
         };
         Some((what, held))

@@ -9,14 +9,14 @@ use std::{
 
 use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
-use cluster_api::{AddonAilment, NodeSeen};
+use cluster_api::{AddonAilment, NamespaceSeen, NamespaceWish, NodeSeen};
 use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
 use control_records::{
-    ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, balancer::BalancerRecord,
-    credential::CredentialRecord, volume::VolumeRecord,
+    ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, Rotation, balancer::BalancerRecord,
+    credential::CredentialRecord, namespace::NamespaceRecord, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
@@ -36,6 +36,8 @@ pub struct Observation {
     pub renderers: RendererVersions,
     /// The generation of the cluster's CAs and keys; `None`: there are none yet.
     pub pki: Option<u64>,
+    /// How far their replacement is.
+    pub rotation: Rotation,
     /// The stamp's ranges.
     pub stamp: StampRanges,
     /// Addresses of the stamp that are leased, by anybody. Only looked at while this cluster, or a Service in it, lacks one.
@@ -60,10 +62,14 @@ pub struct Observation {
     pub api: ApiSeen,
     /// Its operations that have not ended.
     pub operations: Vec<OperationRecord>,
+    /// Those of its managed namespaces.
+    pub namespace_operations: Vec<OperationRecord>,
     /// Credentials that were handed out and are known, in the order of their ids.
     pub credentials: Vec<Arc<CredentialRecord>>,
     /// Its trusted access role bindings, in the order of their names.
     pub trusted: Vec<Arc<ChildRecord>>,
+    /// Its managed namespaces, in the order of their names.
+    pub namespaces: Vec<Arc<NamespaceRecord>>,
     /// The load balancers that are written down, in the order of their Services' uids.
     pub balancers: Vec<Arc<BalancerRecord>>,
     /// The volumes that are written down, in the order of their ids.
@@ -375,6 +381,8 @@ pub struct ApiSeen {
     pub addons: Option<AddonsSeen>,
     /// The credentials as set last.
     pub credentials: Option<CredentialsSeen>,
+    /// By name: managed namespaces as they were tried last.
+    pub namespaces: BTreeMap<String, NamespaceSet>,
     /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
     /// What pods want of nodes, as it was seen last; `None`: this process has not looked, or has no reason to.
@@ -402,6 +410,7 @@ impl Default for ApiSeen {
             approved: None,
             addons: None,
             credentials: None,
+            namespaces: BTreeMap::new(),
             set: BTreeMap::new(),
             work: None,
             work_told: BTreeMap::new(),
@@ -446,6 +455,19 @@ pub struct AddonsSeen {
 pub struct CredentialsSeen {
     /// What each of them may.
     pub wish: CredentialsWish,
+    /// When.
+    pub at: Timestamp,
+    /// The count of changes when that began.
+    pub change: u64,
+}
+
+/// A managed namespace as it was tried last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceSet {
+    /// What was to be of it.
+    pub wish: NamespaceWish,
+    /// What became of it.
+    pub seen: NamespaceSeen,
     /// When.
     pub at: Timestamp,
     /// The count of changes when that began.

@@ -60,6 +60,8 @@ pub enum EventKind {
     Upgrade,
     /// The cluster autoscaler gives a pool another count.
     Autoscaled,
+    /// A step of the replacement of CAs or keys.
+    Rotation,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -104,6 +106,7 @@ impl EventKind {
             Self::Member => "Member",
             Self::Upgrade => "Upgrade",
             Self::Autoscaled => "Autoscaled",
+            Self::Rotation => "Rotation",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

@@ -314,8 +314,14 @@ pub fn of_cluster(key: &str) -> Option<(&str, &str)> {
 }
 
 /// Names under which secrets are sealed. They are bound to what is sealed and are no keys of records: they stay when keys
-/// change, so that a migration needs no sealing key.
+/// change, so that a migration needs no sealing key. What is sealed under a name, and in which record, is also told in [`crate::sealed`], which
+/// finds it there when the key changes.
 pub mod sealed {
+    /// A secret of a cluster's body; `path` is its key in [`crate::ClusterRecord::sealed`].
+    pub fn body_secret(uid: &str, path: &str) -> String {
+        format!("/clusters/{uid}/{path}")
+    }
+
     /// A cluster's keys and CAs.
     pub fn pki(uid: &str) -> String {
         format!("/pki/{uid}")

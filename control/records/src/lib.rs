@@ -20,6 +20,7 @@
 //! | `/c/{uid}/child/balancers/{uid of a Service}` | the address of a load balancer in the cluster ([`balancer`]) |
 //! | `/c/{uid}/child/volumes/{id}` | a volume of a claim in the cluster ([`volume`]) |
 //! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
+//! | `/c/{uid}/child/managednamespaces/{name}` | a managed namespace of the cluster ([`namespace`]) |
 //! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
@@ -53,11 +54,14 @@ mod fence;
 pub mod key;
 mod machine;
 pub mod migrate;
+pub mod namespace;
 pub mod network;
 mod operation;
 mod part;
 pub mod principal;
 pub mod requests;
+pub mod rotation;
+pub mod sealed;
 pub mod sign_in;
 mod snapshot;
 mod text;
@@ -97,6 +101,7 @@ pub use principal::{
     MemberRecord, PrincipalGroupRecord, PrincipalRecord, Proof,
 };
 pub use requests::{Leaving, Reached, Requests};
+pub use rotation::{KeyStep, Phase, Rotation, Turn};
 pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};
 pub use snapshot::SnapshotRecord;
 
@@ -294,6 +299,9 @@ pub struct ObservedRecord {
     /// granted there last ([`child::TRUSTED_BINDINGS`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trusted: BTreeMap<String, Timestamp>,
+    /// By name: what was seen of managed namespaces ([`namespace`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, namespace::NamespaceState>,
     /// Whether Services of the cluster have load balancers ([`balancer`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub balanced: bool,
@@ -440,6 +448,9 @@ pub struct PkiRecord {
     /// Grows by one with each change of them, from 1 on: what is computed from an older one is computed anew.
     #[serde(default = "first_generation")]
     pub generation: u64,
+    /// How far their replacement is.
+    #[serde(default, skip_serializing_if = "Rotation::is_none")]
+    pub rotation: Rotation,
     /// Nonce and ciphertext, as in [`SealedRecord`].
     #[serde(with = "text")]
     pub sealed: Vec<u8>,

@@ -113,7 +113,7 @@ fn path(kind: Kind, object: &Value) -> String {
     format!("{}/{}", kind.collection(), text(object, "id"))
 }
 
-async fn confirmed(context: &Context, yes: bool, what: &str) -> Result<()> {
+pub(super) async fn confirmed(context: &Context, yes: bool, what: &str) -> Result<()> {
     if yes || context.printer.confirm(what).await? {
         return Ok(());
     }

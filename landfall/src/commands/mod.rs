@@ -14,6 +14,7 @@ pub(crate) mod kubectl;
 pub(crate) mod kubelogin;
 pub(crate) mod logs;
 pub(crate) mod operation;
+pub(crate) mod secrets;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod store;

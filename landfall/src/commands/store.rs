@@ -47,7 +47,7 @@ type Choice = (Copies, Kept);
 
 impl<'a> Stand<'a> {
     fn open(context: &'a Context, settings: Settings) -> Result<Self> {
-        let path = context.places.secrets().join("sealing.key");
+        let path = context.places.sealing_key();
         if !path.exists() {
             return Err(Problem::new(
                 format!("the sealing key is gone: there is no {}", path.display()),
@@ -109,7 +109,7 @@ impl<'a> Stand<'a> {
         let (all, status) = (self.all().await?, self.status().await?);
         let listed: Vec<CopyStatus> = all.iter().map(CopyStatus::from).collect();
         let (file, wheres) = (places.store(), backups::told(places, &self.settings));
-        let key = places.secrets().join("sealing.key");
+        let key = places.sealing_key();
         let now = self.context.env.clock.now();
         let page = Page {
             file: &file,

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use base_env::Env;
 use base_sealer::Sealer;
 use cluster_archive::{Archive, DirectoryStore, Mirror, ObjectStore};
+use control_sealing::{FolderKeys, SealedPlace};
 use storage_s3::{S3Config, S3Store, Timing};
 use zeroize::Zeroizing;
 
@@ -29,6 +30,8 @@ pub(crate) struct Kept {
     pub(crate) archive: Arc<Archive>,
     /// What keeps a copy, if one is wished for.
     pub(crate) mirror: Option<Mirror>,
+    /// What is sealed with the stamp's keys in both.
+    pub(crate) sealed: Vec<Arc<dyn SealedPlace>>,
 }
 
 /// The archive of a stamp, and its copy.
@@ -37,6 +40,8 @@ pub(crate) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, e
         None => directory(&own(places))?,
         Some(place) => object_store(place, places, env)?,
     };
+    let archive = Arc::new(Archive::new(Arc::clone(&objects), Arc::clone(sealer)));
+    let mut sealed: Vec<Arc<dyn SealedPlace>> = vec![Arc::new(FolderKeys::of_backups(Arc::clone(&archive)))];
     let mirror = match settings.backups_copy.as_deref() {
         None => None,
         Some(place) if settings.backups.as_deref() == Some(place) => {
@@ -46,14 +51,17 @@ pub(crate) fn open(places: &Places, settings: &Settings, sealer: &Arc<Sealer>, e
             )
             .into());
         }
-        Some(place) => Some(Mirror::new(
-            Arc::clone(&objects),
-            object_store(place, places, env)?,
-        )),
+        Some(place) => {
+            let copy = object_store(place, places, env)?;
+            let archive = Archive::new(Arc::clone(&copy), Arc::clone(sealer));
+            sealed.push(Arc::new(FolderKeys::of_copy(Arc::new(archive))));
+            Some(Mirror::new(objects, copy, Arc::clone(sealer)))
+        }
     };
     Ok(Kept {
-        archive: Arc::new(Archive::new(objects, Arc::clone(sealer))),
+        archive,
         mirror,
+        sealed,
     })
 }
 

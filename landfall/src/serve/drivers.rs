@@ -16,6 +16,7 @@ use cluster_api::Connect;
 use cluster_archive::Archive;
 use cluster_bootstrap::TokenAuthority;
 use cluster_client::KubeConnect;
+use control_sealing::SealedPlace;
 use control_store::Store;
 use fabric_api::Fabric;
 use fabric_container::{ContainerConfig, ContainerFabric};
@@ -120,6 +121,7 @@ impl Drivers {
         &self,
         archive: &Arc<Archive>,
         issuers: Option<Arc<dyn Issuers>>,
+        sealed: Vec<Arc<dyn SealedPlace>>,
     ) -> service::Drivers {
         service::Drivers {
             fabric: Arc::clone(&self.fabric),
@@ -129,6 +131,7 @@ impl Drivers {
             connect: Arc::clone(&self.connect),
             backups: Arc::new(ArchiveReader(Arc::clone(archive))),
             issuers,
+            sealed,
         }
     }
 

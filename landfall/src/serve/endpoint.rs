@@ -10,12 +10,18 @@
 //!
 //! Always true: what is served can be checked with `ca.pem`; the CA that signs next is in `ca.pem` before it signs.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use base_sealer::Sealer;
 use base_tls::ServedCertificate;
+use control_sealing::{Found, PlaceError, SealedPlace};
 use identity::{EndpointCa, EndpointTls};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -76,9 +82,27 @@ impl KeptCa {
         now.duration_since(self.made_at) > EndpointCa::LIFETIME - CA_RESERVE
     }
 
+    /// The same with its key sealed with the key that seals. What cannot be unsealed stays: that is told when it is to sign.
+    fn sealed_anew(self, sealer: &Sealer) -> Result<Self> {
+        let sealed = self.sealed()?;
+        if sealer.is_current(&sealed) {
+            return Ok(self);
+        }
+        let Ok(key) = sealer.unseal(CA_KEY, &sealed) else {
+            return Ok(self);
+        };
+        Ok(Self {
+            sealed_key: hex::encode(sealer.seal(CA_KEY, &key)?),
+            ..self
+        })
+    }
+
+    fn sealed(&self) -> Result<Vec<u8>> {
+        hex::decode(&self.sealed_key).context("the key of the endpoint's CA is damaged")
+    }
+
     fn open(&self, sealer: &Sealer) -> Result<EndpointCa> {
-        let sealed = hex::decode(&self.sealed_key).context("the key of the endpoint's CA is damaged")?;
-        let key = sealer.unseal(CA_KEY, &sealed)?;
+        let key = sealer.unseal(CA_KEY, &self.sealed()?)?;
         let key = Zeroizing::new(
             String::from_utf8(key.to_vec()).context("the key of the endpoint's CA is no text")?,
         );
@@ -132,12 +156,16 @@ pub(super) fn certificate(
     } else {
         vec![settings.listen.ip()]
     };
+    // It is looked after by more than one part of the service.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = places.secrets().join(KEPT);
     let kept = kept(places)?;
     let issuer = match kept.as_ref().and_then(|kept| kept.issuer.clone()) {
         Some(issuer) if !issuer.is_due(now) => issuer,
         _ => KeptCa::generate(sealer, now)?,
     };
+    let issuer = issuer.sealed_anew(sealer)?;
     let (kept, changed) = match kept {
         Some(mut kept)
             if kept.names == names
@@ -185,11 +213,39 @@ pub(super) fn certificate(
     })
 }
 
+/// The key of the endpoint's CA, as something that is sealed with the stamp's keys.
+pub(super) struct SealedCa {
+    pub(super) places: Places,
+    pub(super) settings: Settings,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) env: Env,
+}
+
+impl SealedPlace for SealedCa {
+    fn name(&self) -> &'static str {
+        "endpoint"
+    }
+
+    fn seal_anew(&self) -> Result<Found, PlaceError> {
+        certificate(&self.places, &self.settings, &self.sealer, self.env.clock.now())?;
+        let mut sealed = BTreeMap::new();
+        if let Some(issuer) = kept(&self.places)?.and_then(|kept| kept.issuer)
+            && let Some(key) = self.sealer.key_of(&issuer.sealed()?)
+        {
+            sealed.insert(key, 1);
+        }
+        Ok(Found {
+            sealed,
+            oldest_copy: None,
+        })
+    }
+}
+
 /// Renews the certificate that is served for ever.
 pub(super) async fn renew(
     places: Places,
     settings: Settings,
-    sealer: std::sync::Arc<Sealer>,
+    sealer: Arc<Sealer>,
     env: Env,
     served: ServedCertificate,
 ) {
@@ -217,7 +273,7 @@ pub(super) async fn renew(
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Arc};
+    use std::fs;
 
     use fabric_api::Uplink;
 
@@ -304,6 +360,33 @@ mod tests {
             2,
             "the certificate's alone, begin and end"
         );
+    }
+
+    #[test]
+    fn the_cas_key_is_sealed_anew_and_goes_on_signing() {
+        let env = Env::system();
+        let stand = Stand::new(&env);
+        let now = env.clock.now();
+        let first = stand.at(now);
+        let old = stand.sealer.current();
+        let new = stand.sealer.rotate(now).unwrap();
+        let place = SealedCa {
+            places: stand.places.clone(),
+            settings: stand.settings.clone(),
+            sealer: Arc::clone(&stand.sealer),
+            env,
+        };
+        for _ in 0..2 {
+            assert_eq!(
+                place.seal_anew().unwrap().sealed,
+                BTreeMap::from([(new.clone(), 1)])
+            );
+        }
+        stand.sealer.drop_key(&old).unwrap();
+        assert_eq!(stand.at(now).cert_pem, first.cert_pem);
+        let renewed = stand.at(now + DAY * 301);
+        assert_ne!(renewed.cert_pem, first.cert_pem);
+        assert_eq!(renewed.ca_pem, first.ca_pem, "under the same CA");
     }
 
     #[test]

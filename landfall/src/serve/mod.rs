@@ -96,12 +96,21 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
         "starting"
     );
     let listener = listen(settings.listen, &places.name).await?;
-    let sealer =
-        Arc::new(Sealer::open(&places.secrets().join("sealing.key")).context("cannot open the sealing key")?);
+    let sealer = Arc::new(Sealer::open(&places.sealing_key()).context("cannot open the sealing keys")?);
     let tls = endpoint::at_start(places, &settings, &sealer, env.clock.now())?;
     let certificate = ServedCertificate::from_pem(&tls.cert_pem, &tls.key_pem)
         .context("the endpoint's certificate cannot be used")?;
-    let backups::Kept { archive, mirror } = backups::open(places, &settings, &sealer, env)?;
+    let backups::Kept {
+        archive,
+        mirror,
+        mut sealed,
+    } = backups::open(places, &settings, &sealer, env)?;
+    sealed.push(Arc::new(endpoint::SealedCa {
+        places: places.clone(),
+        settings: settings.clone(),
+        sealer: Arc::clone(&sealer),
+        env: env.clone(),
+    }));
     let copies = Copies::new(Arc::clone(&archive));
     let store: Arc<dyn Store> = Arc::new(store::open(context, &copies).await?);
     let migrated = control_records::migrate(&*store)
@@ -134,7 +143,7 @@ async fn service(context: &Context, settings: Settings) -> Result<()> {
             epoch: identity.epoch,
             sealer: Arc::clone(&sealer),
         },
-        drivers.of_service(&archive, issuers::of(&settings, env)),
+        drivers.of_service(&archive, issuers::of(&settings, env), sealed),
         first::signing_keys(places, env, &store, &sealer).await?,
         Arc::new(recipes::of_this_host(
             &settings,

@@ -26,7 +26,7 @@ mod formats;
 mod landfall;
 mod machines;
 mod maintenance;
-mod planned;
+mod namespaces;
 mod pools;
 mod properties;
 mod records;

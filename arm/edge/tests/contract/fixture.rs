@@ -17,6 +17,7 @@ use axum::body::{Body, to_bytes};
 use base_env::Env;
 use base_sealer::Sealer;
 use control_records::{GroupRecord, SubscriptionRecord, SubscriptionState, key};
+use control_sealing::Sealing;
 use control_store::{Store, Txn, get_record, put_record};
 use http::{HeaderMap, StatusCode};
 use identity::{
@@ -128,6 +129,12 @@ impl Stamp {
         };
         let identity = TokenService::new(identity, keys, env.clone(), Arc::clone(&store));
         let identity = Arc::new(identity);
+        let sealing = Arc::new(Sealing::new(
+            &env,
+            Arc::clone(&store),
+            Arc::new(Sealer::from_key(&[7; 32])),
+            Vec::new(),
+        ));
         let resources = ResourcesConfig {
             location: "local".to_owned(),
             location_display: "Local Region".to_owned(),
@@ -147,7 +154,7 @@ impl Stamp {
             .into_iter()
             .chain([
                 Arc::new(own) as Arc<dyn Provider>,
-                Arc::new(IdentityApi::new(Arc::clone(&identity))),
+                Arc::new(IdentityApi::new(Arc::clone(&identity), sealing)),
                 Arc::new(Subscriptions::new(Arc::clone(&store))),
             ])
             .collect();

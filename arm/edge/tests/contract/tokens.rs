@@ -501,3 +501,52 @@ async fn keys_change_on_command_and_what_is_revoked_is_refused() {
         "AuthorizationFailed"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_key_that_seals_changes_on_command_and_is_not_shown() {
+    const KEYS: &str = "/providers/Landfall.Identity/sealingKeys";
+    const OWN: &str = "api-version=2026-11-01";
+    let stamp = Stamp::new().await;
+    let act = async |name: &str, verb: &str| {
+        stamp
+            .arm("POST", &format!("{KEYS}/{name}/{verb}?{OWN}"), None)
+            .await
+    };
+    let keys = async || {
+        let listed = stamp.get(&format!("{KEYS}?{OWN}")).await;
+        assert_eq!(listed.status, StatusCode::OK, "{}", listed.text);
+        // The key itself, in hexadecimal.
+        assert!(!listed.text.contains(&"07".repeat(32)), "{}", listed.text);
+        let keys = listed.body["value"].as_array().unwrap().clone();
+        keys.into_iter()
+            .map(|key| {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                (text(&key["name"]), text(&key["properties"]["state"]))
+            })
+            .collect::<Vec<_>>()
+    };
+    let first = keys().await;
+    assert_eq!((first.len(), first[0].1.as_str()), (1, "seals"));
+    for _ in 0..2 {
+        // The second goes on with the first.
+        let rotated = act("default", "rotate").await;
+        assert_eq!(rotated.status, StatusCode::OK, "{}", rotated.text);
+        let both = keys().await;
+        let states: Vec<&str> = both.iter().map(|(_, state)| state.as_str()).collect();
+        assert_eq!(
+            (&both[0].0, &states[..]),
+            (&first[0].0, &["retiring", "seals"][..])
+        );
+    }
+    let both = keys().await;
+    assert_eq!(act("other", "rotate").await.code(), "ResourceNotFound");
+    assert_eq!(act("other", "drop").await.code(), "ResourceNotFound");
+    // It has sealed until a moment ago; the other one does.
+    assert_eq!(act(&both[0].0, "drop").await.code(), "Conflict");
+    assert_eq!(act(&both[1].0, "drop").await.code(), "Conflict");
+    stamp.env.clock.sleep(Duration::from_secs(120)).await;
+    assert_eq!(act(&both[0].0, "drop").await.status, StatusCode::OK);
+    assert_eq!(keys().await.len(), 1);
+    *stamp.guard.forbidden.lock().unwrap() = vec!["Landfall.Identity/sealingKeys/rotate/action"];
+    assert_eq!(act("default", "rotate").await.code(), "AuthorizationFailed");
+}

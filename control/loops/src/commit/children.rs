@@ -1,19 +1,22 @@
-//! Records among a cluster's children that its loop writes: of credentials, load balancers and volumes.
+//! Records among a cluster's children that its loop writes: of credentials, load balancers, volumes and managed namespaces.
 
 use std::sync::Arc;
 
+use arm_access::Scope;
 use control_planner::NewVolume;
 use control_records::{
-    LeaseRecord,
+    LeaseRecord, access,
     balancer::BalancerRecord,
     credential::CredentialRecord,
+    namespace::NamespaceRecord,
     unknown::{self, Kind},
     volume::VolumeRecord,
 };
-use control_store::{Stored, Txn, put_record};
+use control_store::{StoreError, Stored, Txn, put_record};
 use jiff::Timestamp;
 
-use super::{Basis, Committed};
+use super::{Basis, CommitError, Committed, cluster_id};
+use crate::ControllerDeps;
 
 /// A credential's record as it is from now on, or its removal; nothing where it is gone meanwhile.
 pub(super) fn change_credential(
@@ -132,6 +135,29 @@ pub(super) fn forget_volume(txn: Txn, basis: &Basis, id: &str, now: Timestamp) -
     txn.at(&key, *revision)
         .delete(key)
         .with(unknown::removed(Kind::Volume, id, now))
+}
+
+/// The record of a managed namespace goes, and before it who may what with it, so that another of its name begins with nothing. Nothing where
+/// it is gone meanwhile.
+pub(super) async fn forget_namespace(
+    deps: &ControllerDeps,
+    txn: Txn,
+    basis: &Basis,
+    name: &str,
+) -> Result<Txn, CommitError> {
+    let mut known = basis.namespaces.iter();
+    let Some(Stored { revision, value }) = known.find(|namespace| namespace.value.name == name) else {
+        return Ok(txn);
+    };
+    let cluster = &basis.cluster.value;
+    let key = NamespaceRecord::key(&cluster.uid, &value.name);
+    let id = format!("{}/managedNamespaces/{name}", cluster_id(cluster));
+    let scope = Scope::parse(&id).map_err(|error| StoreError::Corrupt {
+        key: key.clone(),
+        why: error.to_string(),
+    })?;
+    access::remove_below(&*deps.store, &scope).await?;
+    Ok(txn.at(&key, *revision).delete(key))
 }
 
 fn volume<'b>(basis: &'b Basis, id: &str) -> Option<&'b Stored<Arc<VolumeRecord>>> {

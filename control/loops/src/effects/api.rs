@@ -1,13 +1,18 @@
-//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes.
+//! Effects on a cluster by way of its API: node objects, serving certificates, add-ons, evictions, Services, volumes, managed namespaces.
 
 use std::{sync::Arc, time::Duration};
 
 use base_errors::chain;
-use cluster_api::{AddonAilment, ClusterError, Drained, NodeSeen, ServiceWish, VolumeWish, WorkNotes};
+use cluster_api::{
+    AddonAilment, ClusterError, Drained, NamespaceSeen, NamespaceWish, NodeSeen, ServiceWish, VolumeWish,
+    WorkNotes,
+};
 use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
 use cluster_volumes::Storage;
-use control_planner::{AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, Reach, WorkSeen};
+use control_planner::{
+    AddonsSeen, ApiEffect, CredentialsSeen, CredentialsWish, NamespaceSet, Reach, WorkSeen,
+};
 use jiff::Timestamp;
 
 use super::{EffectError, Job, commands};
@@ -52,6 +57,12 @@ pub(crate) enum ApiOutcome {
     WorkFound(WorkSeen),
     /// What the autoscaler does is told.
     WorkTold(WorkNotes),
+    /// What became of a managed namespace.
+    NamespaceSet {
+        wish: NamespaceWish,
+        seen: NamespaceSeen,
+        change: u64,
+    },
 }
 
 /// Its lane, and how much of its tenant's share it takes.
@@ -68,7 +79,8 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
         | ApiEffect::SetService(_)
         | ApiEffect::SetVolume(_)
         | ApiEffect::LookAtWork
-        | ApiEffect::TellWork(_) => (Lane::Call, 1),
+        | ApiEffect::TellWork(_)
+        | ApiEffect::SetNamespace(_) => (Lane::Call, 1),
     }
 }
 
@@ -86,7 +98,8 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
         | ApiEffect::SetService(_)
         | ApiEffect::SetVolume(_)
         | ApiEffect::LookAtWork
-        | ApiEffect::TellWork(_) => settings.api_bound,
+        | ApiEffect::TellWork(_)
+        | ApiEffect::SetNamespace(_) => settings.api_bound,
     }
 }
 
@@ -105,6 +118,7 @@ pub(super) fn describe(effect: &ApiEffect) -> String {
         ApiEffect::SetVolume(wish) => format!("writing to the {}", wish.object()),
         ApiEffect::LookAtWork => "looking at the cluster's pods".to_owned(),
         ApiEffect::TellWork(_) => "telling what the autoscaler does".to_owned(),
+        ApiEffect::SetNamespace(wish) => format!("bringing the namespace {} to what it is to be", wish.name),
     }
 }
 
@@ -202,6 +216,11 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
             job.api()?.tell_work(notes).await?;
             Ok(ApiOutcome::WorkTold(notes.clone()))
         }
+        ApiEffect::SetNamespace(wish) => Ok(ApiOutcome::NamespaceSet {
+            seen: job.api()?.set_namespace(wish).await?,
+            wish: wish.clone(),
+            change: job.change,
+        }),
     }
 }
 
@@ -305,6 +324,15 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
         ApiOutcome::VolumeSet(wish) => state.volume_set(wish),
         ApiOutcome::WorkFound(found) => state.work_found(found),
         ApiOutcome::WorkTold(notes) => state.work_told(notes),
+        ApiOutcome::NamespaceSet { wish, seen, change } => {
+            let set = NamespaceSet {
+                at: now,
+                seen,
+                change,
+                wish,
+            };
+            state.api.namespaces.insert(set.wish.name.clone(), set);
+        }
     }
 }
 
@@ -328,7 +356,8 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::SetService(_)
         | ApiEffect::SetVolume(_)
         | ApiEffect::LookAtWork
-        | ApiEffect::TellWork(_) => {
+        | ApiEffect::TellWork(_)
+        | ApiEffect::SetNamespace(_) => {
             // Refused or not answered: a look tells which.
             state.api.change += 1;
         }

@@ -10,6 +10,7 @@
 //! their place. Maintenance windows are kept, and nothing goes by them.
 
 mod members;
+mod nodes;
 mod permit;
 mod repairs;
 
@@ -83,8 +84,9 @@ impl Draft<'_> {
         match disturb {
             Disturb::Upgrade { id, member } => members::upgrade(self, id, member)?,
             Disturb::Configure { id, machine, inputs } => {
-                let member = matches!(machine.role(), Some(Role::ControlPlane { .. }));
-                if member && !members::may_configure(self, id, machine, inputs) {
+                if !matches!(machine.role(), Some(Role::ControlPlane { .. })) {
+                    nodes::configure(self, id, machine)?;
+                } else if !members::may_configure(self, id, machine, inputs) {
                     return Err("the other control plane members come first".to_owned());
                 }
             }

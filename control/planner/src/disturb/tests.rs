@@ -36,6 +36,7 @@ fn permit(effect: &Effect) -> Option<(&'static str, &Permit)> {
             | ApiEffect::SetCredentials(_)
             | ApiEffect::DeleteNode(_)
             | ApiEffect::Command(_)
+            | ApiEffect::SetNamespace(_)
             | ApiEffect::SetService(_)
             | ApiEffect::SetVolume(_)
             | ApiEffect::LookAtWork

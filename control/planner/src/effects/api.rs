@@ -1,6 +1,6 @@
 //! Effects on a cluster by way of its API.
 
-use cluster_api::{ServiceWish, VolumeWish, WorkNotes};
+use cluster_api::{NamespaceWish, ServiceWish, VolumeWish, WorkNotes};
 
 use super::{credentials::CredentialsWish, subject::Subject};
 use crate::Permit;
@@ -47,6 +47,8 @@ pub enum ApiEffect {
     LookAtWork,
     /// Tell what the autoscaler does and why.
     TellWork(WorkNotes),
+    /// Bring a managed namespace to what it is to be.
+    SetNamespace(NamespaceWish),
 }
 
 impl ApiEffect {
@@ -65,6 +67,7 @@ impl ApiEffect {
             Self::SetVolume(wish) => Subject::VolumeObject(wish.object()),
             Self::LookAtWork => Subject::Work,
             Self::TellWork(_) => Subject::WorkNotes,
+            Self::SetNamespace(wish) => Subject::Namespace(wish.name.clone()),
         }
     }
 }

@@ -34,4 +34,6 @@ pub enum Subject {
     Work,
     /// What people read of the autoscaler.
     WorkNotes,
+    /// A managed namespace, by its name.
+    Namespace(String),
 }

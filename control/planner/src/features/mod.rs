@@ -22,11 +22,13 @@ pub(crate) mod halt;
 pub(crate) mod heal;
 pub(crate) mod machines;
 pub(crate) mod members;
+pub(crate) mod namespaces;
 pub(crate) mod network;
 pub(crate) mod nodes;
 pub(crate) mod pki;
 pub(crate) mod power;
 pub(crate) mod restore;
+pub(crate) mod rotation;
 pub(crate) mod upgrade;
 pub(crate) mod volumes;
 
@@ -46,7 +48,10 @@ pub(crate) const FEATURES: &[Feature] = &[
     members::FEATURE,
     nodes::FEATURE,
     addons::FEATURE,
+    rotation::FEATURE,
     credentials::FEATURE,
+    // After them: it says of its own credentials whether they work.
+    namespaces::FEATURE,
     balancers::FEATURE,
     volumes::FEATURE,
     commands::FEATURE,

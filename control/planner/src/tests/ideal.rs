@@ -34,6 +34,8 @@ pub(super) struct Ideal {
     pub(super) disks: BTreeMap<String, VolumeThere>,
     /// Pods in the cluster, as the autoscaler sees them.
     pub(super) pods: Vec<cluster_autoscaler::Pod>,
+    /// Names of Namespaces that nobody manages.
+    pub(super) strangers: BTreeSet<String>,
 }
 
 impl Ideal {
@@ -57,6 +59,7 @@ impl Ideal {
             stored: BTreeMap::new(),
             disks: BTreeMap::new(),
             pods: Vec::new(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -152,6 +155,11 @@ impl Ideal {
             Write::CreatePki => {
                 assert_eq!(self.seen.pki, None);
                 self.seen.pki = Some(1);
+            }
+            Write::StepKeys { generation, step } => {
+                assert_eq!(self.seen.pki, Some(*generation));
+                self.seen.pki = Some(generation + 1);
+                self.seen.rotation = self.seen.rotation.after(step);
             }
             Write::Repair {
                 machine,
@@ -272,14 +280,19 @@ impl Ideal {
             | Write::MarkVolume(_)
             | Write::ForgetVolume(_) => self.write_volume(write),
             Write::Scale(sizes) => self.scale(sizes),
+            Write::ForgetNamespace(name) => self.forget_namespace(name),
             Write::Progress { id, progress } => {
-                let mut operations = self.seen.operations.iter_mut();
+                let operations = self.seen.operations.iter_mut();
+                let mut operations = operations.chain(&mut self.seen.namespace_operations);
                 let operation = operations.find(|operation| operation.id == *id).unwrap();
                 assert!(operation.progress.percent <= progress.percent && progress.percent < 100);
                 operation.progress = progress.clone();
             }
             Write::EndOperation { id, status, .. } => {
                 self.seen.operations.retain(|operation| operation.id != *id);
+                self.seen
+                    .namespace_operations
+                    .retain(|operation| operation.id != *id);
                 self.ended.push((id.clone(), *status));
             }
             Write::Forget => {
@@ -439,6 +452,7 @@ impl Ideal {
                     api.work_status.clone_from(&notes.status);
                 }
             }
+            Effect::Api(ApiEffect::SetNamespace(wish)) => self.set_namespace(wish),
             Effect::Fabric(
                 effect @ (FabricEffect::EnsureVolume { .. }
                 | FabricEffect::AttachVolume { .. }

@@ -44,9 +44,12 @@ mod healing;
 #[path = "../features/heal/tests_members.rs"]
 mod healing_members;
 mod ideal;
+mod ideal_namespaces;
 mod ideal_volumes;
 #[path = "../features/members/tests.rs"]
 mod members;
+#[path = "../features/namespaces/tests.rs"]
+mod namespaces;
 #[path = "../features/network/tests.rs"]
 mod network;
 #[path = "../features/nodes/tests.rs"]
@@ -57,6 +60,8 @@ mod partial;
 mod power;
 #[path = "../features/restore/tests.rs"]
 mod restore;
+#[path = "../features/rotation/tests.rs"]
+mod rotation;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;
@@ -92,6 +97,7 @@ fn nothing_yet() -> Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
         pki: None,
+        rotation: Default::default(),
         stamp: StampRanges {
             machines: "100.64.16.0/21".parse().unwrap(),
             vips: "100.64.24.0/21".parse().unwrap(),
@@ -108,8 +114,10 @@ fn nothing_yet() -> Observation {
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
+        namespace_operations: Vec::new(),
         credentials: Vec::new(),
         trusted: Vec::new(),
+        namespaces: Vec::new(),
         balancers: Vec::new(),
         volumes: Vec::new(),
         volumes_there: None,

@@ -47,6 +47,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         disable_local_accounts: optional(body, "/properties/disableLocalAccounts")?.unwrap_or_default(),
         tier: tier(optional::<String>(body, "/sku/tier")?.as_deref()),
         restore: decided.restore.clone(),
+        rotations: decided.rotations,
         access: access(body)?,
         issuer: match optional(body, "/properties/oidcIssuerProfile/enabled")? {
             Some(true) => decided.issuer.clone(),

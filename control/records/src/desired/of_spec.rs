@@ -72,6 +72,7 @@ impl DesiredState {
             vnet: spec.network.vnet.clone(),
             restore: spec.restore.clone(),
             issuer: spec.issuer.clone(),
+            rotations: spec.rotations,
             pools: spec
                 .pools
                 .iter()

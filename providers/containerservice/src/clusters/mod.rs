@@ -21,6 +21,7 @@ pub(crate) mod recreate;
 pub(crate) mod render;
 pub(crate) mod requests;
 pub(crate) mod resets;
+pub(crate) mod rotation;
 pub(crate) mod state;
 pub(crate) mod subnets;
 pub(crate) mod transaction;
@@ -115,15 +116,8 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Commit)),
             |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Preview)),
         ),
-        Row::not_yet(
-            Verb::Action("rotateClusterCertificates"),
-            "ManagedClusters_RotateClusterCertificates",
-        ),
-        Row::not_yet(
-            Verb::Action("rotateServiceAccountSigningKeys"),
-            "ManagedClusters_RotateServiceAccountSigningKeys",
-        )
-        .since("2022-09-01"),
+        rotation::Certificates::ROW,
+        rotation::ServiceAccountKeys::ROW.since("2022-09-01"),
         power::Stop::ROW,
         power::Start::ROW,
         commands::RUN,
@@ -145,7 +139,7 @@ pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType 
 };
 
 /// What features make of a cluster beyond its body.
-pub(crate) const FEATURES: &[hooks::FeatureHooks] = &[hooks::DELETION, power::HOOKS];
+pub(crate) const FEATURES: &[hooks::FeatureHooks] = &[hooks::DELETION, power::HOOKS, rotation::HOOKS];
 
 /// `managedClusters` as the kernel sees them.
 pub(crate) enum Clusters {}

@@ -135,6 +135,7 @@ pub(crate) fn put(
         vnet: place.decided(&pools),
         restore: present.and_then(|present| present.state.decided().restore.clone()),
         issuer: present.and_then(|present| present.state.decided().issuer.clone()),
+        rotations: present.map_or_else(Default::default, |present| present.state.decided().rotations),
         pools: BTreeMap::new(),
     };
     properties.insert("agentPoolProfiles".to_owned(), json!([]));

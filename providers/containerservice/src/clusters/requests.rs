@@ -253,6 +253,8 @@ fn overtaken(
         None => {
             let frame = |spec: &ClusterSpec| ClusterSpec {
                 pools: Vec::new(),
+                // What is replaced under a cluster takes nobody's place.
+                rotations: Default::default(),
                 ..spec.clone()
             };
             let kept = before

@@ -21,7 +21,7 @@ const MOST_REMOVALS: usize = 24;
 
 /// The name under which a secret of a cluster's body is sealed; `path` is its key in [`ClusterRecord::sealed`].
 pub fn secret_name(uid: &str, path: &str) -> String {
-    format!("/clusters/{uid}/{path}")
+    key::sealed::body_secret(uid, path)
 }
 
 fn cluster_id(record: &ClusterRecord) -> String {

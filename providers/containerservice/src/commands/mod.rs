@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
-    planned::planned,
+    empty::bodiless,
     records::{ClusterPath, StoredCluster},
 };
 
@@ -48,7 +48,7 @@ pub(crate) const RUN: Row = Row::write(
 )
 .since(SINCE);
 
-pub(crate) const RESULTS: ResourceType<ContainerService> = planned(
+pub(crate) const RESULTS: ResourceType<ContainerService> = bodiless(
     "managedClusters/commandResults",
     &[
         Row::read(Verb::Get, "ManagedClusters_GetCommandResult", |provider, call| {

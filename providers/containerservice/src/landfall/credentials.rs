@@ -102,6 +102,9 @@ impl Of {
             "issuedAt": credential.issued_at.to_string(),
             "expiresAt": credential.expires_at.to_string(),
         });
+        if let Some(namespace) = &credential.namespace {
+            answer["namespace"] = json!(namespace);
+        }
         if let Some(address) = credential.address {
             answer["address"] = json!(address.to_string());
         }

@@ -199,6 +199,7 @@ impl World {
             pki: Some(PkiRecord {
                 v: 1,
                 generation: 1,
+                rotation: Default::default(),
                 sealed: b"sealed".to_vec(),
             }),
         };

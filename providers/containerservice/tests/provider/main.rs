@@ -28,6 +28,8 @@ mod kept;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
+mod namespaces;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod pool_power;
@@ -39,6 +41,7 @@ mod properties;
 mod quotas;
 mod refusals;
 mod requests;
+mod rotation;
 #[cfg(test)]
 mod stamp;
 mod states;

@@ -48,7 +48,13 @@ impl Credentials for Kubeconfigs {
         certificate: &[u8],
     ) -> Result<Option<String>, ArmError> {
         assert_eq!(certificate, credential.id.as_bytes());
-        Ok(Some(format!("{} of {}", credential.kind.name(), cluster.name)))
+        let place = credential.namespace.as_ref();
+        let place = place.map_or_else(String::new, |namespace| format!(" in {namespace}"));
+        Ok(Some(format!(
+            "{} of {}{place}",
+            credential.kind.name(),
+            cluster.name
+        )))
     }
 
     async fn directory_kubeconfig(
@@ -57,9 +63,11 @@ impl Credentials for Kubeconfigs {
         _: &ObservedRecord,
         directory: &DirectoryAccess,
         format: TokenFormat,
+        namespace: Option<&str>,
     ) -> Result<Option<String>, ArmError> {
+        let place = namespace.map_or_else(String::new, |namespace| format!(" in {namespace}"));
         Ok(Some(format!(
-            "{format:?} of {} for {}",
+            "{format:?} of {} for {}{place}",
             cluster.name, directory.tenant
         )))
     }

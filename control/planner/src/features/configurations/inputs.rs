@@ -4,7 +4,9 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::LEVEL;
-use cluster_spec::{ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PoolSpec, TenantVnet, Tier};
+use cluster_spec::{
+    ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PoolSpec, Rotations, TenantVnet, Tier,
+};
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -35,6 +37,8 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
         autoscaler: Default::default(),
+        // What they come to is the generation of the keys.
+        rotations: Rotations::default(),
         // A subnet more is nothing to the machines that there are.
         network: NetworkProfile {
             vnet: spec.network.vnet.as_ref().map(|vnet| TenantVnet {

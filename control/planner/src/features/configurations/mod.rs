@@ -49,21 +49,26 @@ fn act(draft: &mut Draft<'_>) {
             machine,
             inputs: &inputs,
         });
-        if let Ok(machine) = permit {
-            draft.act(
+        match permit {
+            Ok(machine) => draft.act(
                 ConfigEffect::Render {
                     machine,
                     generation,
                     inputs,
                 },
                 why(),
-            );
-        } else {
-            draft.wait(format!(
-                "waiting for the other control plane members, to configure {}",
-                machine.label()
-            ));
-            draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
+            ),
+            Err(obstacle) => {
+                draft.wait(if machine.node_name().is_none() {
+                    format!(
+                        "waiting for the other control plane members, to configure {}",
+                        machine.label()
+                    )
+                } else {
+                    format!("waiting to configure {}: {obstacle}", machine.label())
+                });
+                draft.look_again_at(draft.after(draft.now, draft.policy.heal.after_restart));
+            }
         }
     }
 }

@@ -16,11 +16,13 @@ fn hand_out(ideal: &mut Ideal, id: &str, kind: CredentialKind, lasts: Duration) 
         v: 1,
         id: id.to_owned(),
         kind,
+        namespace: None,
         asked_by: "o".to_owned(),
         asked_by_name: "ada".to_owned(),
         address: None,
         issued_at: ideal.now,
         expires_at: after(ideal.now, lasts),
+        round: 0,
         revoked: None,
     };
     ideal.seen.credentials.push(Arc::new(record));

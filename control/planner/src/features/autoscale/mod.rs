@@ -10,10 +10,11 @@
 //! What is decided is in `cluster/autoscaler`; here is what it is decided from, and what follows. The count is the pool's own, in the desired
 //! record: whoever reads the pool reads it. It is no request: no generation grows and no eTag changes by it.
 //!
-//! Always true: a pool that something is asked of is left alone until that is reached; of pods and nodes that were last seen too long ago,
+//! Always true: a pool that something is asked of, alone or with its cluster, is left alone until that is reached; of pods and nodes that were last seen too long ago,
 //! nothing follows; a cluster without a pool with a range is never asked for its pods.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
@@ -75,17 +76,15 @@ fn record(draft: &mut Draft<'_>) {
     for (name, size) in &changes {
         let before = draft.desired.spec().pools.iter().find(|pool| pool.name == *name);
         let before = before.map_or(0, |pool| pool.count);
-        let message = if size.count > before {
-            format!(
-                "the autoscaler gives pool {name} {} nodes instead of {before}: pods wait for them",
-                size.count
-            )
-        } else {
-            format!(
-                "the autoscaler gives pool {name} {} nodes instead of {before}: nobody needs more",
-                size.count
-            )
+        let why = match size.count.cmp(&before) {
+            Ordering::Greater => "pods wait for them",
+            Ordering::Less => "nobody needs more, or what was to come did not",
+            Ordering::Equal => "another takes the place of one that did not come",
         };
+        let message = format!(
+            "the autoscaler gives pool {name} {} nodes instead of {before}: {why}",
+            size.count
+        );
         draft.tell(EventKind::Autoscaled, name.clone(), message);
     }
     draft.write(Write::Scale(changes));
@@ -269,7 +268,9 @@ fn is_left_to_it(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
     let own = draft.desired.part_generation(&part);
     let aborted = draft.desired.requests.aborted.get(&part);
     let reached = own.is_none_or(|own| draft.seen.observed.has_reached(&part, own));
-    !pool.stopped && reached && (aborted.is_none() || aborted != own.as_ref())
+    // A cluster that is started has nodes that are not ready yet, whatever became of its pools before.
+    let whole = draft.seen.observed.generation >= draft.desired.requests.generation;
+    !pool.stopped && whole && reached && (aborted.is_none() || aborted != own.as_ref())
 }
 
 /// What a new node of a pool is like.

@@ -502,7 +502,8 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         issuer: None,
         workload_identity: false,
         directory: None,
-        // The driver of disks is a program of ours.
+        // The drivers of disks and of shares are a program of ours.
         disks_off: true,
+        files_off: true,
     })
 }

@@ -170,6 +170,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
     }
 }
 

@@ -1,12 +1,12 @@
 //! Volumes: what is seen of claims and of what they are bound to, and what the service writes to these objects.
 //!
 //! Always true: an object with another uid than the wish is left alone, and one that is not there is success; claims are read only where
-//! there is a StorageClass or a PersistentVolume of the driver; PersistentVolumes and VolumeAttachments are listened to only while there
-//! are some of the driver.
+//! there is a StorageClass or a PersistentVolume of ours; PersistentVolumes and VolumeAttachments are listened to only while there are some
+//! of ours.
 
 use base_env::Env;
 use cluster_api::{ClaimRef, ClusterError, Note, VolumeObjects, VolumeWish};
-use cluster_volumes::{ATTACHMENT_FINALIZER, DRIVER, VOLUME_FINALIZER, quantity};
+use cluster_volumes::{ATTACHMENT_FINALIZER, DRIVER, VOLUME_FINALIZER, is_shared, quantity};
 use kube::api::WatchParams;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -63,8 +63,8 @@ impl Cluster {
         )?;
         let any_volume = volumes
             .iter()
-            .any(|volume| volume["spec"]["csi"]["driver"] == DRIVER);
-        let any_class = classes.iter().any(|class| class["provisioner"] == DRIVER);
+            .any(|volume| is_ours(&volume["spec"]["csi"]["driver"]));
+        let any_class = classes.iter().any(|class| is_ours(&class["provisioner"]));
         let claims = async {
             if any_class || any_volume {
                 self.list("list PersistentVolumeClaims", CLAIMS).await
@@ -269,6 +269,11 @@ fn path_of(claim: &ClaimRef) -> String {
 
 fn is_deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// Whether this names one of the drivers.
+fn is_ours(driver: &Value) -> bool {
+    driver.as_str().and_then(is_shared).is_some()
 }
 
 /// A quantity of an object, in bytes.

@@ -63,6 +63,9 @@ pub struct ClusterSpec {
     /// Whether the driver of disks is off (`storageProfile.diskCSIDriver.enabled: false`): nothing is provisioned, attached or detached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disks_off: bool,
+    /// Whether the driver of shares is off (`storageProfile.fileCSIDriver.enabled: false`): none is provisioned or removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files_off: bool,
 }
 
 /// How those that the stamp's directory knows (users, service principals, managed identities) are known to a cluster's API server.

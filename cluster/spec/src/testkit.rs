@@ -22,6 +22,7 @@ pub fn cluster() -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Volumes: what PersistentVolumeClaims ask of the disk driver, and what PersistentVolumes and VolumeAttachments say about it.
+//! Volumes: what PersistentVolumeClaims ask of the drivers of disks and of shares, and what PersistentVolumes and VolumeAttachments say about it.
 //!
 //! Owns the reading of these objects with the parameters of their StorageClasses, and the rendering of a PersistentVolume; nothing of how
 //! bytes are kept or given to machines.
@@ -12,14 +12,18 @@ mod parameters;
 pub mod quantity;
 mod read;
 mod render;
+mod share_parameters;
 
 use cluster_api::ClaimRef;
 
 pub use parameters::{Class, PARAMETERS, Parameter};
-pub use render::{handle, id, persistent_volume};
+pub use render::{handle, id, persistent_volume, share_handle};
+pub use share_parameters::SHARE_PARAMETERS;
 
-/// The driver, as StorageClasses, PersistentVolumes and VolumeAttachments name it: people's manifests do so already.
+/// The driver of disks, as StorageClasses, PersistentVolumes and VolumeAttachments name it: people's manifests do so already.
 pub const DRIVER: &str = "disk.csi.azure.com";
+/// The driver of shares, likewise. Nothing is attached for it: all nodes find a share that is there.
+pub const FILES: &str = "file.csi.azure.com";
 /// What keeps a PersistentVolume until its volume is gone; upstream's name for it.
 pub const VOLUME_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 /// What keeps a VolumeAttachment until the volume is detached; upstream's name for it, made of the driver's.
@@ -27,12 +31,26 @@ pub const ATTACHMENT_FINALIZER: &str = "external-attacher/disk-csi-azure-com";
 /// The attribute of a PersistentVolume that tells the node's driver the volume's id in the fabric.
 pub const VOLUME_ATTRIBUTE: &str = "landfall.dev/volume";
 
+/// The driver of shares, or of disks.
+pub const fn driver(shared: bool) -> &'static str {
+    if shared { FILES } else { DRIVER }
+}
+
+/// Whether a driver of this name is of shares or of disks; `None`: it is somebody else's.
+pub fn is_shared(driver: &str) -> Option<bool> {
+    match driver {
+        DRIVER => Some(false),
+        FILES => Some(true),
+        _ => None,
+    }
+}
+
 /// What a cluster holds of volumes of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Storage {
     /// Claims that something is to be done for, or that have a volume of ours, in the order of their uids.
     pub claims: Vec<Claim>,
-    /// PersistentVolumes of [`DRIVER`], in the order of their names.
+    /// PersistentVolumes of [`DRIVER`] and [`FILES`], in the order of their names.
     pub volumes: Vec<Volume>,
     /// VolumeAttachments of [`DRIVER`], in the order of their names.
     pub attachments: Vec<Attachment>,
@@ -47,6 +65,8 @@ pub struct Claim {
     pub volume: String,
     /// The size that it asks for, rounded up to whole GiB; none where that is what it is refused for.
     pub bytes: u64,
+    /// Whether it is for a share: of [`FILES`].
+    pub shared: bool,
     /// Somebody has deleted it.
     pub deleting: bool,
     /// How far it is.
@@ -88,7 +108,7 @@ pub struct Recipe {
     pub source: Option<String>,
 }
 
-/// A PersistentVolume of [`DRIVER`].
+/// A PersistentVolume of [`DRIVER`] or [`FILES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Its name.
@@ -100,6 +120,8 @@ pub struct Volume {
     /// `spec.capacity`, as far as its claim was told of it: one that has grown without its claim having been told is as large as the claim
     /// has it, so that what was begun is done again.
     pub bytes: u64,
+    /// Whether it stands for a share: it is of [`FILES`].
+    pub shared: bool,
     /// The uid of the claim that it is bound to, or was.
     pub claim: Option<String>,
     /// Whether its claim is gone (`phase: Released`), or it failed to be reclaimed (`Failed`).

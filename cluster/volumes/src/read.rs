@@ -6,8 +6,8 @@ use cluster_api::{ClaimRef, VolumeObjects};
 use serde_json::Value;
 
 use crate::{
-    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume,
-    parameters,
+    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume, driver,
+    is_shared, parameters,
     quantity::{self, GIB},
 };
 
@@ -24,6 +24,8 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// How a volume may be used that one node at a time has.
 const ACCESS_MODES: [&str; 2] = ["ReadWriteOnce", "ReadWriteOncePod"];
+/// How a share may be used besides.
+const SHARED_MODES: [&str; 2] = ["ReadWriteMany", "ReadOnlyMany"];
 /// Where a claim says its size.
 const SIZE: &str = "spec.resources.requests.storage";
 
@@ -49,9 +51,9 @@ impl Storage {
 
 /// The objects that others are read by.
 struct Known<'a> {
-    /// StorageClasses of [`DRIVER`], by name.
+    /// StorageClasses of ours, by name.
     classes: BTreeMap<&'a str, &'a Value>,
-    /// PersistentVolumes of [`DRIVER`], by name.
+    /// PersistentVolumes of ours, by name.
     volumes: BTreeMap<&'a str, &'a Value>,
     /// All claims, by namespace and name.
     claims: BTreeMap<(&'a str, &'a str), &'a Value>,
@@ -73,11 +75,11 @@ impl<'a> Known<'a> {
         let volumes = objects.volumes.iter();
         Self {
             classes: classes
-                .filter(|class| class["provisioner"] == DRIVER)
+                .filter(|class| shared(&class["provisioner"]).is_some())
                 .filter_map(named)
                 .collect(),
             volumes: volumes
-                .filter(|volume| volume["spec"]["csi"]["driver"] == DRIVER)
+                .filter(|volume| shared(&volume["spec"]["csi"]["driver"]).is_some())
                 .filter_map(named)
                 .collect(),
             claims: objects
@@ -94,23 +96,25 @@ impl<'a> Known<'a> {
         let (namespace, name) = key(metadata)?;
         let uid = text(&metadata["uid"])?;
         let size = size(spec);
-        let (volume, stage) = match text(&spec["volumeName"]) {
+        let (volume, shared, stage) = match text(&spec["volumeName"]) {
             Some(volume) => {
+                let there = &self.volumes.get(volume)?["spec"];
                 // One that names the volume of another is not bound to it.
-                if self.volumes.get(volume)?["spec"]["claimRef"]["uid"] != uid {
+                if there["claimRef"]["uid"] != uid {
                     return None;
                 }
                 let stage = match &size {
                     Ok(_) => Stage::Bound,
                     Err(why) => Stage::Refused(why.clone()),
                 };
-                (volume.to_owned(), stage)
+                (volume.to_owned(), shared(&there["csi"]["driver"])?, stage)
             }
             None => {
                 let class = text(&metadata["annotations"][BETA_CLASS]);
                 let class = class.or_else(|| text(&spec["storageClassName"]))?;
-                let stage = self.stage(claim, class, self.classes.get(class)?, &size);
-                (format!("pvc-{uid}"), stage)
+                let found = self.classes.get(class)?;
+                let stage = self.stage(claim, class, found, &size);
+                (format!("pvc-{uid}"), shared(&found["provisioner"])?, stage)
             }
         };
         Some(Claim {
@@ -121,6 +125,7 @@ impl<'a> Known<'a> {
             },
             volume,
             bytes: size.unwrap_or_default(),
+            shared,
             deleting: is_deleting(metadata),
             stage,
         })
@@ -129,7 +134,7 @@ impl<'a> Known<'a> {
     /// How far one is that is not bound.
     fn stage(&self, claim: &Value, name: &str, class: &Value, size: &Result<u64, String>) -> Stage {
         let annotations = &claim["metadata"]["annotations"];
-        let asked = PROVISIONER.iter().any(|by| annotations[*by] == DRIVER);
+        let asked = PROVISIONER.iter().any(|by| annotations[*by] == class["provisioner"]);
         let waits = class["volumeBindingMode"] == "WaitForFirstConsumer";
         if !asked || (waits && text(&annotations[SELECTED_NODE]).is_none()) {
             return Stage::Waiting;
@@ -150,15 +155,22 @@ impl<'a> Known<'a> {
         size: &Result<u64, String>,
     ) -> Result<Option<Recipe>, String> {
         let spec = &claim["spec"];
+        let shared = shared(&class["provisioner"]) == Some(true);
+        if shared && is_block(spec) {
+            return Err(
+                "spec.volumeMode: a share is a filesystem, and Block is for disks; make the claim with Filesystem, or with a StorageClass of disks"
+                    .to_owned(),
+            );
+        }
         if spec["selector"].is_object() {
             return Err(
                 "spec.selector: a disk that is made for a claim has no labels to be selected by; make the claim without it".to_owned(),
             );
         }
-        let access_modes = access_modes(spec)?;
-        let asked = parameters::read(&class["parameters"])?;
+        let access_modes = access_modes(spec, shared)?;
+        let asked = parameters::read(&class["parameters"], shared)?;
         let bytes = size.clone()?;
-        let source = match self.content(claim, bytes)? {
+        let source = match self.content(claim, bytes, shared)? {
             Content::Nothing => None,
             Content::Copy(volume) => Some(volume),
             Content::NotYet => return Ok(None),
@@ -176,7 +188,7 @@ impl<'a> Known<'a> {
     }
 
     /// What the volume of a claim of this size begins as.
-    fn content(&self, claim: &Value, bytes: u64) -> Result<Content, String> {
+    fn content(&self, claim: &Value, bytes: u64, is_share: bool) -> Result<Content, String> {
         let spec = &claim["spec"];
         let fields = ["dataSourceRef", "dataSource"];
         let Some(field) = fields.into_iter().find(|field| spec[*field].is_object()) else {
@@ -214,12 +226,14 @@ impl<'a> Known<'a> {
         };
         let there = self.volumes.get(volume).copied().filter(|there| {
             let there = &there["spec"];
-            there["claimRef"]["uid"] == source["metadata"]["uid"]
+            shared(&there["csi"]["driver"]) == Some(is_share)
+                && there["claimRef"]["uid"] == source["metadata"]["uid"]
                 && text(&there["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]).is_some()
         });
         let Some(there) = there else {
+            let by = driver(is_share);
             return Err(format!(
-                "spec.{field}: the claim {name} has no disk that was made by {DRIVER} here, and no other can be copied; name another"
+                "spec.{field}: the claim {name} has no volume that was made by {by} here, and no other can be copied; name another"
             ));
         };
         if is_block(spec) != is_block(&there["spec"]) {
@@ -245,6 +259,7 @@ impl<'a> Known<'a> {
             uid: owned(&metadata["uid"])?,
             id: owned(&spec["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]),
             bytes: self.told(volume),
+            shared: shared(&spec["csi"]["driver"])?,
             claim: owned(&spec["claimRef"]["uid"]),
             released: matches!(text(&volume["status"]["phase"]), Some("Released" | "Failed")),
             deletes: spec["persistentVolumeReclaimPolicy"] == "Delete",
@@ -304,11 +319,19 @@ fn size(spec: &Value) -> Result<u64, String> {
     Ok(gib * GIB)
 }
 
-fn access_modes(spec: &Value) -> Result<Vec<String>, String> {
+/// Whether a driver's name, where there is one, is that of shares or of disks; `None`: it is neither.
+fn shared(name: &Value) -> Option<bool> {
+    is_shared(text(name)?)
+}
+
+fn access_modes(spec: &Value, is_share: bool) -> Result<Vec<String>, String> {
     let modes = texts(&spec["accessModes"]);
-    match modes.iter().find(|mode| !ACCESS_MODES.contains(&mode.as_str())) {
+    let permitted =
+        |mode: &str| ACCESS_MODES.contains(&mode) || is_share && SHARED_MODES.contains(&mode);
+    match modes.iter().find(|mode| !permitted(mode.as_str())) {
         Some(other) => Err(format!(
-            "spec.accessModes: a disk is one node's at a time, and {other} is for several; make the claim with ReadWriteOnce"
+            "spec.accessModes: a disk is one node's at a time, and {other} is for several; make the claim with ReadWriteOnce, or with the \
+             StorageClass azurefile-csi"
         )),
         None if modes.is_empty() => {
             Err("spec.accessModes: there is none; make the claim with ReadWriteOnce".to_owned())

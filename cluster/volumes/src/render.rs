@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Claim, DRIVER, Recipe, VOLUME_ATTRIBUTE, VOLUME_FINALIZER, quantity};
+use crate::{Claim, Recipe, VOLUME_ATTRIBUTE, VOLUME_FINALIZER, driver, quantity};
 
 /// What says which driver provisioned a PersistentVolume: Kubernetes leaves its deletion to that.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
@@ -31,11 +31,18 @@ pub fn handle(subscription: &str, node_resource_group: &str, volume: &str) -> St
     )
 }
 
-/// The PersistentVolume of a claim. It has no node affinity: any node may be given the disk.
+/// The id of a share as Azure's driver writes it: group, storage account, share, disk, uid, namespace. There are no accounts: all shares are in
+/// one.
+pub fn share_handle(node_resource_group: &str, volume: &str, namespace: &str) -> String {
+    format!("{node_resource_group}#landfall#{volume}###{namespace}")
+}
+
+/// The PersistentVolume of a claim. It has no node affinity: any node may be given the disk, and all nodes find a share.
 pub fn persistent_volume(claim: &Claim, recipe: &Recipe, handle: &str, id: &str) -> Value {
+    let driver = driver(claim.shared);
     let mut object = json!({
         "apiVersion": "v1", "kind": "PersistentVolume",
-        "metadata": { "name": claim.volume, "annotations": { PROVISIONED_BY: DRIVER } },
+        "metadata": { "name": claim.volume, "annotations": { PROVISIONED_BY: driver } },
         "spec": {
             "capacity": { "storage": quantity::write(claim.bytes) },
             "accessModes": recipe.access_modes,
@@ -47,7 +54,7 @@ pub fn persistent_volume(claim: &Claim, recipe: &Recipe, handle: &str, id: &str)
             "storageClassName": recipe.class,
             "volumeMode": if recipe.block { "Block" } else { "Filesystem" },
             "csi": {
-                "driver": DRIVER, "volumeHandle": handle,
+                "driver": driver, "volumeHandle": handle,
                 "volumeAttributes": { VOLUME_ATTRIBUTE: id, "skuName": recipe.sku }
             }
         }

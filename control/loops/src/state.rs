@@ -253,14 +253,16 @@ impl LoopState {
         self.doubted_volumes.insert(volume.to_owned());
     }
 
-    /// A volume is there, and has at least this size.
-    pub(crate) fn volume_made(&mut self, volume: String, bytes: u64) {
+    /// A volume is there, and has at least this size; machines find it where it is a share.
+    pub(crate) fn volume_made(&mut self, volume: String, bytes: u64, shared: bool) {
         if let Some(volumes) = &mut self.volumes {
             let there = volumes.entry(volume).or_insert(VolumeThere {
                 bytes,
                 attached: None,
+                open: shared,
             });
             there.bytes = there.bytes.max(bytes);
+            there.open = shared;
         }
     }
 
@@ -476,6 +478,7 @@ mod tests {
                 claim: claim(),
                 volume: "pvc-u1".to_owned(),
                 bytes: 1,
+                shared: false,
                 deleting: false,
                 stage: Stage::Refused("no".to_owned()),
             }],

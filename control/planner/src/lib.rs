@@ -238,6 +238,8 @@ pub struct NewVolume {
     pub bytes: u64,
     /// The SKU asked for.
     pub sku: String,
+    /// Whether it is a share.
+    pub shared: bool,
     /// The id of the volume that it begins as a copy of.
     pub source: Option<String>,
     /// The PersistentVolume as JSON; empty where the cluster has it already.

@@ -315,6 +315,8 @@ pub struct VolumeThere {
     pub bytes: u64,
     /// The machine that has it; it may be none of the cluster's any more.
     pub attached: Option<String>,
+    /// Whether it is a share and machines find it.
+    pub open: bool,
 }
 
 impl VolumeThere {

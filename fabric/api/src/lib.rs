@@ -356,7 +356,7 @@ pub trait Fabric: Send + Sync + 'static {
     async fn delete_kept_disk(&self, id: &MachineId) -> Result<(), FabricError>;
 
     /// Makes a volume exist and be at least as large as specified: one that is smaller grows, while a machine has it, too. Nothing that is
-    /// written on it is lost.
+    /// written on it is lost. A share is found by all machines afterwards.
     ///
     /// # Errors
     /// [`FabricError::NotFound`] when it is to begin as a copy of a volume that is not there; [`FabricError::Failed`] when it was there once and
@@ -366,14 +366,15 @@ pub trait Fabric: Send + Sync + 'static {
     /// Removes a volume and all that is on it.
     ///
     /// # Errors
-    /// [`FabricError::Failed`] while a machine has it.
+    /// [`FabricError::Failed`] while a machine has it, or uses it where it is a share.
     async fn delete_volume(&self, id: &VolumeId) -> Result<(), FabricError>;
 
     /// Gives a volume to a machine that runs, as a block device. It keeps it when it stops and starts; after a reboot of the host it has to
     /// be given again.
     ///
     /// # Errors
-    /// [`FabricError::NotFound`] for a volume or a running machine that is not there; [`FabricError::Failed`] while another machine has it.
+    /// [`FabricError::NotFound`] for a volume or a running machine that is not there; [`FabricError::Failed`] while another machine has it, and for
+    /// a share, which nobody is given.
     async fn attach_volume(&self, id: &VolumeId, machine: &MachineId) -> Result<(), FabricError>;
 
     /// Takes a volume from the machine that has it, whichever that is.

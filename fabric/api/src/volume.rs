@@ -1,4 +1,4 @@
-//! Volumes: disks with a life of their own, which one machine at a time may have.
+//! Volumes: disks with a life of their own, which one machine at a time may have, and shares, which all machines may have at once.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,10 @@ pub struct VolumeSpec {
     /// The volume that it begins as a copy of, as that is while it is copied; `None`: it begins empty. Of no account once it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<VolumeId>,
+    /// Whether it is a share: it is made with a filesystem, which any number of machines may use at the same time. Nobody is given it: all
+    /// machines find it from the moment it was made, and again after a reboot of the host once it is ensured again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
     /// Free labels, found again by [`Fabric::list`](crate::Fabric::list).
     pub labels: BTreeMap<String, String>,
 }
@@ -35,4 +39,7 @@ pub struct VolumeSeen {
     /// The machine that has it. There may be no such machine any more: the volume is to be detached before another gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<MachineId>,
+    /// Whether it is a share and machines find it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
 }

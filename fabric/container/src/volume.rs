@@ -1,4 +1,4 @@
-//! Volumes: sparse files that one machine at a time has, as a loop device of the host.
+//! Volumes: sparse files that one machine at a time has, as a loop device of the host; and shares, whose loop device is there for all of them.
 //!
 //! | in the volume's directory | what it is |
 //! |---|---|
@@ -10,6 +10,9 @@
 //! Always true:
 //! * a machine has a volume while a loop device holds its file and `attached` names the machine. A reboot takes all loop devices away, so
 //!   after it nobody has any volume, whatever `attached` says;
+//! * a share has its loop device as long as it is there and the host was not started again. All machines are of one kernel, which has one
+//!   filesystem for one device however often and wherever that is mounted: what one machine writes the others read. Nobody has a share, so
+//!   there is no `attached`;
 //! * one loop device at most holds a volume's file. The kernel does not let go of a device that is open or mounted anywhere, so nothing uses a
 //!   volume any more that was taken from its machine;
 //! * a file that was complete once is never made anew: when it is lost, that is told, and no machine gets an empty volume for a full one;
@@ -107,7 +110,8 @@ impl Inner {
             let source = source.transpose()?;
             Saved::new(spec, false).write(&dir)?;
             let (dir, bytes) = (dir.clone(), spec.bytes);
-            blocking(&act, move || make(&dir, bytes, source.as_deref())).await?;
+            let formatted = spec.shared && source.is_none();
+            blocking(&act, move || make(&dir, bytes, source.as_deref(), formatted)).await?;
         } else if saved.is_none() {
             tracing::warn!(volume = %spec.id, "the specification of a volume was damaged and is written anew");
         }
@@ -116,7 +120,23 @@ impl Inner {
         }
         let (file, bytes) = (image.clone(), spec.bytes);
         blocking(&act, move || grow(&file, bytes)).await?;
+        if spec.shared {
+            self.open_share(&act, &image).await?;
+        }
         self.tell_size(&act, &image).await
+    }
+
+    /// Has all machines find a share.
+    async fn open_share(&self, act: &str, image: &Path) -> Result<(), FabricError> {
+        let there = loop_device::holding(image)?;
+        // One that is about to let go serves nobody; the next call finds it gone.
+        if there.iter().any(|device| device.leaving) {
+            return Err(FabricError::failed(act, "a loop device is about to let go of it"));
+        }
+        if there.is_empty() {
+            self.make_device(act, image).await?;
+        }
+        Ok(())
     }
 
     /// Has loop devices show all of their file. They are asked each time: an earlier call may have been cut short before it told them.
@@ -147,6 +167,9 @@ impl Inner {
         validate::identity("machine", machine.as_str())?;
         let act = format!("give volume {id} to machine {machine}");
         let (dir, image) = (self.volume_dir(id), self.complete_volume(id)?);
+        if is_share(&dir)? {
+            return Err(FabricError::failed(act, "it is a share: all machines have it"));
+        }
         let container = self.container(machine).await?;
         let runs = container.is_some_and(|container| container.is_running());
         if !runs || !disk::is_whole(&self.machine_dir(machine)) {
@@ -288,14 +311,14 @@ impl Inner {
             Err(error) => return Err(FabricError::failed(format!("look at {}", image.display()), error)),
         };
         let device = holder(devices, &image);
+        let spec = Saved::read(&dir)?.map(|saved| saved.spec);
         Ok(VolumeSeen {
+            open: device.is_some_and(|device| !device.leaving) && spec.as_ref().is_some_and(|spec| spec.shared),
             // A machine has no more of it than its device shows; one that is about to let go shows nothing.
             bytes: device
                 .filter(|device| device.bytes > 0)
                 .map_or(bytes, |device| device.bytes.min(bytes)),
-            labels: Saved::read(&dir)?
-                .map(|saved| saved.spec.labels)
-                .unwrap_or_default(),
+            labels: spec.map(|spec| spec.labels).unwrap_or_default(),
             attached: match device {
                 Some(_) => attached(&dir)?,
                 None => None,
@@ -356,6 +379,11 @@ fn size(path: &Path) -> Result<u64, FabricError> {
     Ok(found.len())
 }
 
+/// Whether what is written down says that it is a share. Where that is lost, it is made good before the share is next ensured.
+fn is_share(dir: &Path) -> Result<bool, FabricError> {
+    Ok(Saved::read(dir)?.is_some_and(|saved| saved.spec.shared))
+}
+
 /// The machine that is named to have a volume. It does only while a loop device holds the file.
 fn attached(dir: &Path) -> Result<Option<MachineId>, FabricError> {
     let text = files::read(&dir.join(ATTACHED))?.unwrap_or_default();
@@ -363,12 +391,18 @@ fn attached(dir: &Path) -> Result<Option<MachineId>, FabricError> {
     Ok((!id.is_empty()).then(|| MachineId::from(id)))
 }
 
-/// Makes a volume's file: empty, or as another one is now.
-fn make(dir: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError> {
+/// Makes a volume's file: empty, or as another one is now. `formatted`: with an empty filesystem.
+fn make(dir: &Path, bytes: u64, source: Option<&Path>, formatted: bool) -> Result<(), FabricError> {
     let new = dir.join(NEW);
     // Of a call that was cut short.
     files::remove(&new)?;
-    let filled = fill(&new, bytes, source);
+    let filled = fill(&new, bytes, source).and_then(|()| {
+        if formatted {
+            disk_image::format_share(&new)
+        } else {
+            Ok(())
+        }
+    });
     if filled.is_err() {
         // On a full disk its space is missing most; what failed is told.
         let _left = fs::remove_file(&new);
@@ -447,6 +481,7 @@ mod tests {
             id: VolumeId::from("v1"),
             bytes: 8 << 20,
             source: None,
+            shared: false,
             labels: [("cluster".to_owned(), "c1".to_owned())].into(),
         }
     }
@@ -457,7 +492,7 @@ mod tests {
         let dir = place.path().join("v1");
         Saved::new(&spec(), false).write(&dir).unwrap();
         fs::write(dir.join(NEW), "of a call that was cut short").unwrap();
-        make(&dir, 8 << 20, None).unwrap();
+        make(&dir, 8 << 20, None, false).unwrap();
         let image = dir.join(IMAGE);
         let found = fs::metadata(&image).unwrap();
         assert_eq!((found.len(), found.mode() & 0o777), (8 << 20, 0o600));
@@ -468,7 +503,7 @@ mod tests {
         // What cannot be made leaves nothing behind.
         let other = place.path().join("v2");
         files::make_dir(&other).unwrap();
-        let error = make(&other, 8 << 20, Some(Path::new("/nowhere/volume.img"))).unwrap_err();
+        let error = make(&other, 8 << 20, Some(Path::new("/nowhere/volume.img")), false).unwrap_err();
         assert!(error.to_string().contains("copy /nowhere/volume.img"), "{error}");
         assert_eq!(files::names_in(&other).unwrap(), [""; 0]);
     }
@@ -484,12 +519,12 @@ mod tests {
         for dir in [&one, &two, &three] {
             files::make_dir(dir).unwrap();
         }
-        make(&one, 8 << 20, None).unwrap();
+        make(&one, 8 << 20, None, false).unwrap();
         let source = one.join(IMAGE);
         let file = OpenOptions::new().write(true).open(&source).unwrap();
         file.write_all_at(b"kept", 5 << 20).unwrap();
         for (dir, bytes, expected) in [(&two, 16 << 20, 16 << 20), (&three, 1 << 20, 8 << 20)] {
-            make(dir, bytes, Some(&source)).unwrap();
+            make(dir, bytes, Some(&source), false).unwrap();
             let image = dir.join(IMAGE);
             let found = fs::metadata(&image).unwrap();
             assert_eq!((found.len(), found.mode() & 0o777), (expected, 0o600));
@@ -504,7 +539,7 @@ mod tests {
     #[test]
     fn a_file_grows_and_never_shrinks() {
         let place = tempfile::tempdir().unwrap();
-        make(place.path(), 8 << 20, None).unwrap();
+        make(place.path(), 8 << 20, None, false).unwrap();
         let image = place.path().join(IMAGE);
         for (asked, expected) in [(4_u64 << 20, 8_u64 << 20), (9 << 20, 9 << 20), (1 << 20, 9 << 20)] {
             grow(&image, asked).unwrap();
@@ -538,7 +573,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let dir = place.path().join("v1");
         Saved::new(&spec(), false).write(&dir).unwrap();
-        make(&dir, 1 << 20, None).unwrap();
+        make(&dir, 1 << 20, None, false).unwrap();
         files::write(&dir.join(ATTACHED), b"m1").unwrap();
         for _ in 0..2 {
             delete(&dir).unwrap();

@@ -34,6 +34,7 @@ impl SimWorld {
     pub fn plant_volume(&self, spec: VolumeSpec) {
         let disk = Disk {
             attached: None,
+            open: false,
             used: false,
             written: false,
             spec,
@@ -65,6 +66,7 @@ impl Inner {
                 ..spec.clone()
             },
             attached: None,
+            open: false,
             used: false,
             written: false,
         };
@@ -95,7 +97,9 @@ impl Inner {
             bytes: least.max(disk.spec.bytes),
             ..spec.clone()
         };
-        disk.written |= written;
+        // Anybody may have written to a share since.
+        disk.written |= written || spec.shared;
+        disk.open = spec.shared;
         Ok(())
     }
 
@@ -128,6 +132,10 @@ impl Inner {
             return Err(FabricError::NotFound(format!("volume {id}")));
         };
         match &disk.attached {
+            _ if disk.spec.shared => Err(FabricError::failed(
+                format!("give volume {id} to machine {machine}"),
+                "it is a share: all machines have it",
+            )),
             // Whether it runs, stands still or is gone: it has it until it is taken from it.
             Some(other) if other != machine => Err(FabricError::failed(
                 format!("give volume {id} to machine {machine}"),
@@ -166,6 +174,7 @@ impl Inner {
 pub(crate) fn let_go(state: &mut State) {
     for disk in state.disks.values_mut() {
         disk.attached = None;
+        disk.open = false;
         disk.used = false;
     }
 }
@@ -177,6 +186,7 @@ pub(crate) fn seen(disk: &Disk) -> VolumeSeen {
         bytes: disk.spec.bytes,
         labels: disk.spec.labels.clone(),
         attached: disk.attached.clone(),
+        open: disk.open,
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Disk {
     pub(crate) spec: VolumeSpec,
     /// The machine that has it. There may be no such machine any more.
     pub(crate) attached: Option<MachineId>,
+    /// Whether it is a share and machines find it.
+    pub(crate) open: bool,
     /// Whether something in that machine uses it, as a test says.
     pub(crate) used: bool,
     /// Whether there may be something on it: a machine had it, or it is a copy of such a one.

@@ -14,6 +14,7 @@ fn volume(id: &str, mib: u64) -> VolumeSpec {
         id: VolumeId::from(id),
         bytes: mib * MIB,
         source: None,
+        shared: false,
         labels: BTreeMap::from([("cluster".to_owned(), "c1".to_owned())]),
     }
 }
@@ -78,6 +79,7 @@ async fn one_machine_at_a_time_has_a_volume() {
         bytes: 96 * MIB,
         labels: spec.labels,
         attached: Some(one.clone()),
+        open: false,
     };
     assert_eq!(world.list().await.unwrap().volumes, [expected]);
     assert!(

@@ -376,6 +376,7 @@ async fn the_volume_of_a_claim_is_a_disk() {
         claim_name: "data".to_owned(),
         bytes: 5 << 30,
         sku: "Premium_LRS".to_owned(),
+        shared: false,
         source: None,
         object: String::new(),
         published: true,

@@ -67,8 +67,9 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
         fqdn: "real-dns-1.hcp.local.landfall.internal".into(),
         network: testkit::network(plugin),
         pools: vec![pool],
-        // Their driver is a program of the agent's, which is not there.
+        // Their drivers are a program of the agent's, which is not there.
         disks_off: true,
+        files_off: true,
         ..testkit::cluster()
     }
 }

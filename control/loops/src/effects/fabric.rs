@@ -48,8 +48,12 @@ pub(crate) enum FabricOutcome {
     MachineWiped { machine: String, at: Timestamp },
     /// The machine is gone.
     MachineGone(String),
-    /// The volume is there, and at least so large.
-    VolumeMade { volume: String, bytes: u64 },
+    /// The volume is there, and at least so large; machines find it where it is a share.
+    VolumeMade {
+        volume: String,
+        bytes: u64,
+        shared: bool,
+    },
     /// The machine has the volume.
     VolumeAttached { volume: String, machine: String },
     /// Nobody has the volume.
@@ -196,6 +200,7 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
             volume,
             bytes,
             source,
+            shared,
         } => {
             let labels = BTreeMap::from([
                 (CLUSTER_LABEL.to_owned(), job.uid.clone()),
@@ -206,12 +211,14 @@ pub(super) async fn act(job: &Job, effect: &FabricEffect) -> Result<FabricOutcom
                 id: VolumeId::from(volume.as_str()),
                 bytes: *bytes,
                 source: source.as_deref().map(VolumeId::from),
+                shared: *shared,
                 labels,
             };
             fabric.ensure_volume(&spec).await?;
             Ok(FabricOutcome::VolumeMade {
                 volume: volume.clone(),
                 bytes: *bytes,
+                shared: *shared,
             })
         }
         FabricEffect::AttachVolume { volume, machine } => {
@@ -261,7 +268,11 @@ pub(super) fn learn(state: &mut LoopState, outcome: FabricOutcome) {
         FabricOutcome::MachineGone(machine) => {
             state.presence.insert(machine, Presence::Gone);
         }
-        FabricOutcome::VolumeMade { volume, bytes } => state.volume_made(volume, bytes),
+        FabricOutcome::VolumeMade {
+            volume,
+            bytes,
+            shared,
+        } => state.volume_made(volume, bytes, shared),
         FabricOutcome::VolumeAttached { volume, machine } => state.volume_given(&volume, Some(machine)),
         FabricOutcome::VolumeDetached(volume) => state.volume_given(&volume, None),
         FabricOutcome::VolumeGone(volume) => state.volume_gone(&volume),
@@ -333,6 +344,7 @@ async fn look(job: &Job) -> Result<FabricOutcome, EffectError> {
         let there = VolumeThere {
             bytes: seen.bytes,
             attached: seen.attached.as_ref().map(|machine| machine.0.clone()),
+            open: seen.open,
         };
         (seen.id.0.clone(), there)
     });

@@ -342,6 +342,7 @@ mod tests {
             volume: "v".to_owned(),
             bytes: 1,
             source: None,
+            shared: false,
         }
     }
 
@@ -370,6 +371,7 @@ mod tests {
                 FabricOutcome::VolumeMade {
                     volume: "v".to_owned(),
                     bytes: 1,
+                    shared: false,
                 },
             ),
             (
@@ -393,6 +395,7 @@ mod tests {
         let there = VolumeThere {
             bytes: 1,
             attached: Some("m".to_owned()),
+            open: false,
         };
         assert_eq!(
             volumes(&mut state),
@@ -422,6 +425,7 @@ mod tests {
             VolumeThere {
                 bytes: 1,
                 attached: None,
+                open: false,
             },
         )]);
         state.begins(&FabricEffect::Look.into(), std::iter::empty());

@@ -22,6 +22,7 @@ impl Ideal {
                     claim_name: new.claim.name.clone(),
                     bytes: new.bytes,
                     sku: new.sku.clone(),
+                    shared: new.shared,
                     source: new.source.clone(),
                     object: new.object.clone(),
                     published: false,
@@ -69,6 +70,7 @@ impl Ideal {
                 volume,
                 bytes,
                 source,
+                shared,
             } => {
                 let there = self.disks.contains_key(volume);
                 assert!(
@@ -80,7 +82,9 @@ impl Ideal {
                 let there = self.disks.entry(volume.clone()).or_insert(VolumeThere {
                     bytes: *bytes,
                     attached: None,
+                    open: *shared,
                 });
+                there.open = *shared;
                 there.bytes = there.bytes.max(*bytes);
             }
             FabricEffect::AttachVolume { volume, machine } => {

@@ -56,6 +56,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
             .unwrap_or_default(),
         directory: directory(body)?,
         disks_off: optional(body, "/properties/storageProfile/diskCSIDriver/enabled")? == Some(false),
+        files_off: optional(body, "/properties/storageProfile/fileCSIDriver/enabled")? == Some(false),
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
     })
 }

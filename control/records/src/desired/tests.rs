@@ -33,6 +33,7 @@ fn spec() -> ClusterSpec {
             roles: true,
         }),
         disks_off: true,
+        files_off: true,
         ..testkit::cluster()
     }
 }

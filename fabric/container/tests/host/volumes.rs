@@ -36,6 +36,7 @@ fn volume(id: &str, mib: u64) -> VolumeSpec {
         id: VolumeId::from(id),
         bytes: mib * MIB,
         source: None,
+        shared: false,
         labels: BTreeMap::from([("cluster".to_owned(), "c1".to_owned())]),
     }
 }
@@ -111,6 +112,7 @@ fn a_volume_outlives_the_machines_that_have_it() {
             bytes: 64 * MIB,
             labels: spec.labels.clone(),
             attached: None,
+            open: false,
         };
         assert_eq!(seen(stand, "v1").await, Some(expected.clone()));
         let file = std::fs::metadata(image(stand, "v1")).unwrap();
@@ -248,6 +250,52 @@ fn a_volume_in_use_stays_where_it_is() {
         std::fs::write(&attached, "").unwrap();
         fabric.attach_volume(&id, &two).await.unwrap();
         assert_eq!(holder(stand, "v1").await, Some(two));
+    });
+}
+
+#[test]
+fn a_share_is_used_by_several_machines_at_once() {
+    run_with_machines("share", async |stand| {
+        let fabric = &stand.fabric;
+        let mut spec = VolumeSpec {
+            shared: true,
+            ..volume("s1", 64)
+        };
+        for _ in 0..2 {
+            fabric.ensure_volume(&spec).await.unwrap();
+        }
+        let there = seen(stand, "s1").await.unwrap();
+        assert!(there.open && there.attached.is_none(), "{there:?}");
+        let told = failure(fabric.attach_volume(&spec.id, &MachineId::from("a1")).await);
+        assert!(told.contains("all machines have it"), "{told}");
+        for machine in ["a1", "a2"] {
+            node(stand, machine, "s1").await;
+            let mount = "/bin/busybox mkdir -p /share; /bin/busybox mount -t ext4 /dev/s1 /share && \
+                         /bin/busybox stat -c %a /share";
+            assert_eq!(stand.output(machine, mount).await, "777\n");
+        }
+        stand.output("a1", "echo one > /share/one").await;
+        assert_eq!(stand.output("a2", "/bin/busybox cat /share/one").await, "one\n");
+        stand.output("a2", "echo two >> /share/one").await;
+        assert_eq!(stand.output("a1", "/bin/busybox cat /share/one").await, "one\ntwo\n");
+
+        // It grows under both.
+        spec.bytes = 96 * MIB;
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert_eq!(found(stand, "a2", "s1").await.unwrap().1, 96);
+        for machine in ["a1", "a2"] {
+            stand.output(machine, "/bin/busybox umount /share").await;
+        }
+        // The host was started again: it is found once it is ensured.
+        let (number, _) = found(stand, "a1", "s1").await.unwrap();
+        let device = format!("/dev/loop{}", number.rsplit_once(':').unwrap().1);
+        stand.host(&["losetup", "--detach", &device]).await;
+        assert!(!seen(stand, "s1").await.unwrap().open);
+        fabric.ensure_volume(&spec).await.unwrap();
+        assert!(seen(stand, "s1").await.unwrap().open);
+        fabric.delete_volume(&spec.id).await.unwrap();
+        assert_eq!(seen(stand, "s1").await, None);
+        assert_eq!(found(stand, "a1", "s1").await, None);
     });
 }
 

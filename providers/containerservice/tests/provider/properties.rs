@@ -399,7 +399,10 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
             properties(json!({ "oidcIssuerProfile": { "enabled": true } })),
             vec![json!(true)],
         ),
-        ("cluster", "properties.storageProfile.diskCSIDriver.enabled") => (body, vec![json!(false)]),
+        (
+            "cluster",
+            "properties.storageProfile.diskCSIDriver.enabled" | "properties.storageProfile.fileCSIDriver.enabled",
+        ) => (body, vec![json!(false)]),
         ("cluster", "properties.aadProfile.managed") => (body, vec![json!(true)]),
         ("cluster", "properties.aadProfile.enableAzureRBAC") => (
             properties(json!({ "aadProfile": { "managed": true } })),

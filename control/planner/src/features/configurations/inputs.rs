@@ -67,8 +67,9 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
             admins: Vec::new(),
             roles: true,
         }),
-        // The driver of disks runs on nodes.
+        // The drivers of disks and of shares run on nodes.
         disks_off: false,
+        files_off: false,
         ..frame(spec)
     }
 }

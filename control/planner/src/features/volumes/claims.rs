@@ -1,10 +1,10 @@
 //! What claims ask for: which of them get a volume, like what, and what becomes of their PersistentVolumes.
 
 use cluster_api::{ClaimRef, Note, VolumeWish};
-use cluster_volumes::{Claim, Recipe, Stage, Storage, handle, id, persistent_volume};
+use cluster_volumes::{Claim, Recipe, Stage, Storage, handle, id, persistent_volume, share_handle};
 use control_records::volume::VolumeRecord;
 
-use super::objects::Objects;
+use super::{objects::Objects, serves};
 use crate::{ApiEffect, Draft, NewVolume, VolumeThere, Write};
 
 /// A cluster has no more volumes: the host's room is everybody's.
@@ -27,7 +27,7 @@ pub(super) fn assign<'s>(
         let id = id(&draft.desired.uid, &claim.volume);
         let recorded = seen.volumes.iter().any(|record| record.id == id);
         let there = storage.volumes.iter().any(|volume| volume.name == claim.volume);
-        if claim.deleting || recorded || there {
+        if claim.deleting || recorded || there || !serves(draft, claim.shared) {
             continue;
         }
         let volume = if count < MOST {
@@ -59,6 +59,7 @@ fn new(
         claim: claim.claim.clone(),
         bytes: claim.bytes,
         sku: recipe.sku.clone(),
+        shared: claim.shared,
         source,
         object: object(draft, claim, recipe, &id),
         id,
@@ -91,11 +92,12 @@ fn source(draft: &Draft<'_>, objects: &Objects<'_>, claim: &Claim, name: &str) -
 /// The PersistentVolume of a claim, as JSON.
 fn object(draft: &Draft<'_>, claim: &Claim, recipe: &Recipe, id: &str) -> String {
     let desired = draft.desired;
-    let handle = handle(
-        &desired.subscription,
-        &desired.spec().node_resource_group,
-        &claim.volume,
-    );
+    let group = &desired.spec().node_resource_group;
+    let handle = if claim.shared {
+        share_handle(group, &claim.volume, &claim.claim.namespace)
+    } else {
+        handle(&desired.subscription, group, &claim.volume)
+    };
     persistent_volume(claim, recipe, &handle, id).to_string()
 }
 
@@ -105,7 +107,8 @@ pub(super) fn found_again(draft: &Draft<'_>, objects: &Objects<'_>) -> Vec<NewVo
     let there = draft.seen.volumes_there.as_ref();
     let found = objects.strange_volumes.iter().filter_map(|volume| {
         let id = id(&draft.desired.uid, &volume.name);
-        let found = there?.get(&id).filter(|_| volume.id.as_ref() == Some(&id))?;
+        let own = volume.id.as_ref() == Some(&id) && serves(draft, volume.shared);
+        let found = there?.get(&id).filter(|_| own)?;
         let uid = volume.claim.clone().unwrap_or_default();
         let claim = objects.claim(&uid).map(|claim| claim.claim.clone());
         Some(NewVolume {
@@ -118,6 +121,7 @@ pub(super) fn found_again(draft: &Draft<'_>, objects: &Objects<'_>) -> Vec<NewVo
             }),
             bytes: volume.bytes.max(found.bytes),
             sku: String::new(),
+            shared: volume.shared,
             source: None,
             object: String::new(),
         })
@@ -139,7 +143,7 @@ pub(super) fn asked(objects: &Objects<'_>, record: &VolumeRecord) -> u64 {
 pub(super) fn tell(draft: &mut Draft<'_>, storage: &Storage, objects: &Objects<'_>) {
     let seen = draft.seen;
     let refused = storage.claims.iter().filter_map(|claim| match &claim.stage {
-        Stage::Refused(why) if !claim.deleting => Some((claim, why.clone())),
+        Stage::Refused(why) if !claim.deleting && serves(draft, claim.shared) => Some((claim, why.clone())),
         _ => None,
     });
     let assigned = assign(draft, storage, objects).into_iter();

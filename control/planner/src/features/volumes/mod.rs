@@ -44,7 +44,7 @@ fn record(draft: &mut Draft<'_>) {
     };
     let objects = Objects::of(seen, storage);
     let mut left = seen.volumes.len();
-    for record in &seen.volumes {
+    for record in served(draft) {
         let Some(write) = conclusion(seen, &objects, record) else {
             continue;
         };
@@ -65,11 +65,24 @@ fn record(draft: &mut Draft<'_>) {
     draft.observed.volumes = left > 0;
 }
 
-/// What the cluster holds of volumes, while it answers and its driver of disks is on.
+/// What the cluster holds of volumes, while it answers and one of the drivers is on.
 fn known<'a>(draft: &Draft<'a>) -> Option<&'a Storage> {
     let seen = draft.seen;
     let storage = seen.api.storage.as_ref();
-    storage.filter(|_| seen.api.reach == Reach::Ready && !draft.desired.spec().disks_off)
+    storage.filter(|_| seen.api.reach == Reach::Ready && (serves(draft, false) || serves(draft, true)))
+}
+
+/// Whether the driver of disks, or of shares, is on.
+fn serves(draft: &Draft<'_>, shared: bool) -> bool {
+    let spec = draft.desired.spec();
+    if shared { !spec.files_off } else { !spec.disks_off }
+}
+
+/// The records of volumes whose driver is on.
+fn served<'a>(draft: &Draft<'a>) -> Vec<&'a VolumeRecord> {
+    let seen = draft.seen;
+    let records = seen.volumes.iter().map(|record| &**record);
+    records.filter(|record| serves(draft, record.shared)).collect()
 }
 
 /// What is to be written of a volume next.
@@ -129,7 +142,7 @@ fn act(draft: &mut Draft<'_>) {
     let Some(there) = &seen.volumes_there else {
         return;
     };
-    for record in &seen.volumes {
+    for record in served(draft) {
         let found = there.get(&record.id);
         if record.deleting {
             remove(draft, &objects, record, found);
@@ -146,7 +159,8 @@ fn keep(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, fou
     attachments::serve(draft, objects, record, found);
     // One that was published and is gone is told of. An empty one in its place would be taken for what was on it.
     let to_make = match found {
-        Some(found) => found.bytes < record.bytes,
+        // No machine finds a share any more once the host was started again.
+        Some(found) => found.bytes < record.bytes || record.shared && !found.open,
         None => !record.published,
     };
     if to_make {
@@ -154,6 +168,7 @@ fn keep(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, fou
             volume: record.id.clone(),
             bytes: record.bytes,
             source: record.source.clone(),
+            shared: record.shared,
         });
     }
     if let Some(found) = found {
@@ -192,12 +207,16 @@ fn strangers(draft: &mut Draft<'_>, objects: &Objects<'_>, there: &BTreeMap<Stri
     // These are about to be written down again.
     let strange = |name: &str| !there.contains_key(&id(uid, name));
     let volumes = objects.strange_volumes.iter().copied();
-    let volumes: Vec<_> = volumes.filter(|volume| strange(&volume.name)).collect();
+    let volumes: Vec<_> = volumes
+        .filter(|volume| strange(&volume.name) && serves(draft, volume.shared))
+        .collect();
     let attachments = objects.strange_attachments.iter().copied();
     let attachments: Vec<_> = attachments
         .filter(|attachment| strange(&attachment.volume))
         .collect();
-    for attachment in attachments.iter().filter(|attachment| attachment.deleting) {
+    let serves_disks = serves(draft, false);
+    let going = attachments.iter().filter(|attachment| attachment.deleting);
+    for attachment in going.filter(|_| serves_disks) {
         attachments::detached(draft, attachment);
     }
     for volume in volumes {

@@ -271,15 +271,31 @@ pub struct BackupStatus {
     pub gave_up: Option<String>,
 }
 
-/// `landfall-agent csi-disk FILE`: makes volumes that the machine was given ready for pods, as its kubelet asks for it.
+/// `landfall-agent csi-disk FILE`: makes volumes that the machine was given, and shares that all machines have, ready for pods, as its
+/// kubelet asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CsiConfig {
-    /// The driver's name.
-    pub driver: String,
     /// The node's name.
     pub node: String,
-    /// How many volumes the node may have.
+    /// The first driver.
+    #[serde(flatten)]
+    pub first: CsiDriver,
+    /// Another one, if there are two. Programs of before this was there serve the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<CsiDriver>,
+}
+
+/// A driver that `landfall-agent csi-disk` serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiDriver {
+    /// Its name.
+    pub driver: String,
+    /// Whether its volumes are shares: with a filesystem from the beginning, which other machines may have mounted as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares: bool,
+    /// How many volumes the node may have; 0: as many as it likes.
     pub most_volumes: u32,
     /// The socket that the kubelet calls at.
     pub socket: String,

@@ -39,6 +39,7 @@ pub const ADDONS: &[Addon] = &[
     workload::WORKLOAD_IDENTITY,
     directory::ADMINS,
     storage::DISKS,
+    storage::SHARES,
     dns::DNS,
     metrics::METRICS,
 ];

@@ -367,7 +367,12 @@ mod tests {
 
     #[test]
     fn premium_v2_has_no_caching() {
-        let with = |caching: &str| read(&json!({ "skuName": "PremiumV2_LRS", "cachingMode": caching }), false);
+        let with = |caching: &str| {
+            read(
+                &json!({ "skuName": "PremiumV2_LRS", "cachingMode": caching }),
+                false,
+            )
+        };
         assert!(with("ReadOnly").unwrap_err().contains("cachingMode"));
         assert!(with("none").is_ok() && with("").is_ok());
     }

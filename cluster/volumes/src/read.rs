@@ -6,8 +6,8 @@ use cluster_api::{ClaimRef, VolumeObjects};
 use serde_json::Value;
 
 use crate::{
-    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume, driver,
-    is_shared, parameters,
+    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume,
+    driver, is_shared, parameters,
     quantity::{self, GIB},
 };
 
@@ -134,7 +134,9 @@ impl<'a> Known<'a> {
     /// How far one is that is not bound.
     fn stage(&self, claim: &Value, name: &str, class: &Value, size: &Result<u64, String>) -> Stage {
         let annotations = &claim["metadata"]["annotations"];
-        let asked = PROVISIONER.iter().any(|by| annotations[*by] == class["provisioner"]);
+        let asked = PROVISIONER
+            .iter()
+            .any(|by| annotations[*by] == class["provisioner"]);
         let waits = class["volumeBindingMode"] == "WaitForFirstConsumer";
         if !asked || (waits && text(&annotations[SELECTED_NODE]).is_none()) {
             return Stage::Waiting;
@@ -326,8 +328,7 @@ fn shared(name: &Value) -> Option<bool> {
 
 fn access_modes(spec: &Value, is_share: bool) -> Result<Vec<String>, String> {
     let modes = texts(&spec["accessModes"]);
-    let permitted =
-        |mode: &str| ACCESS_MODES.contains(&mode) || is_share && SHARED_MODES.contains(&mode);
+    let permitted = |mode: &str| ACCESS_MODES.contains(&mode) || is_share && SHARED_MODES.contains(&mode);
     match modes.iter().find(|mode| !permitted(mode.as_str())) {
         Some(other) => Err(format!(
             "spec.accessModes: a disk is one node's at a time, and {other} is for several; make the claim with ReadWriteOnce, or with the \

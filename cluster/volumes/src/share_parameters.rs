@@ -30,12 +30,32 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
         SKUS,
         "all shares are files of the host, and as fast as its disk",
     ),
-    row(SKU_ALIAS, Class::Shown, SKUS, "another name for skuName, which goes first"),
+    row(
+        SKU_ALIAS,
+        Class::Shown,
+        SKUS,
+        "another name for skuName, which goes first",
+    ),
     row("protocol", Class::NoEffect, &["smb", "nfs"], NO_PROTOCOL),
-    row(FS_TYPE, Class::NoEffect, &["smb", "cifs", "nfs", "ext4"], NO_PROTOCOL),
-    row(FS_TYPE_ALIAS, Class::NoEffect, &["smb", "cifs", "nfs", "ext4"], NO_PROTOCOL),
+    row(
+        FS_TYPE,
+        Class::NoEffect,
+        &["smb", "cifs", "nfs", "ext4"],
+        NO_PROTOCOL,
+    ),
+    row(
+        FS_TYPE_ALIAS,
+        Class::NoEffect,
+        &["smb", "cifs", "nfs", "ext4"],
+        NO_PROTOCOL,
+    ),
     row("enableMultichannel", Class::NoEffect, SWITCH, NO_PROTOCOL),
-    row("enableLargeFileShares", Class::NoEffect, SWITCH, "a share is as large as it is asked for"),
+    row(
+        "enableLargeFileShares",
+        Class::NoEffect,
+        SWITCH,
+        "a share is as large as it is asked for",
+    ),
     row("shareAccessTier", Class::NoEffect, ANY, NO_TIERS),
     row("accessTier", Class::NoEffect, ANY, NO_TIERS),
     row("accountAccessTier", Class::NoEffect, ANY, NO_TIERS),
@@ -53,9 +73,19 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
     ),
     row("location", Class::NoEffect, ANY, "a stamp is one place"),
     row("tags", Class::NoEffect, ANY, "shares are shown without tags"),
-    row("tagValueDelimiter", Class::NoEffect, ANY, "shares are shown without tags"),
+    row(
+        "tagValueDelimiter",
+        Class::NoEffect,
+        ANY,
+        "shares are shown without tags",
+    ),
     row("matchTags", Class::NoEffect, SWITCH, NO_ACCOUNTS),
-    row("selectRandomMatchingAccount", Class::NoEffect, SWITCH, NO_ACCOUNTS),
+    row(
+        "selectRandomMatchingAccount",
+        Class::NoEffect,
+        SWITCH,
+        NO_ACCOUNTS,
+    ),
     row("createAccount", Class::NoEffect, SWITCH, NO_ACCOUNTS),
     row("accountQuota", Class::NoEffect, ANY, NO_ACCOUNTS),
     row("storageEndpointSuffix", Class::NoEffect, ANY, NO_ACCOUNTS),
@@ -63,9 +93,19 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
     row("getLatestAccountKey", Class::NoEffect, SWITCH, NO_ACCOUNTS),
     row("allowBlobPublicAccess", Class::NoEffect, SWITCH, NO_ACCOUNTS),
     row("allowSharedKeyAccess", Class::NoEffect, SWITCH, NO_ACCOUNTS),
-    row("allowCrossTenantReplication", Class::NoEffect, SWITCH, NO_ACCOUNTS),
+    row(
+        "allowCrossTenantReplication",
+        Class::NoEffect,
+        SWITCH,
+        NO_ACCOUNTS,
+    ),
     row("requireInfraEncryption", Class::NoEffect, SWITCH, NO_ACCOUNTS),
-    row("disableDeleteRetentionPolicy", Class::NoEffect, SWITCH, NO_ACCOUNTS),
+    row(
+        "disableDeleteRetentionPolicy",
+        Class::NoEffect,
+        SWITCH,
+        NO_ACCOUNTS,
+    ),
     row("networkEndpointType", Class::NoEffect, ANY, NO_NETWORK),
     row("publicNetworkAccess", Class::NoEffect, ANY, NO_NETWORK),
     row("vnetResourceGroup", Class::NoEffect, ANY, NO_NETWORK),
@@ -76,14 +116,24 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
     row("useragent", Class::NoEffect, ANY, NO_CALLS),
     row("secretName", Class::NoEffect, ANY, NO_SECRETS),
     row("secretNamespace", Class::NoEffect, ANY, NO_SECRETS),
-    row("csi.storage.k8s.io/*-secret-name", Class::NoEffect, ANY, NO_SECRETS),
+    row(
+        "csi.storage.k8s.io/*-secret-name",
+        Class::NoEffect,
+        ANY,
+        NO_SECRETS,
+    ),
     row(
         "csi.storage.k8s.io/*-secret-namespace",
         Class::NoEffect,
         ANY,
         NO_SECRETS,
     ),
-    row("storageAccount", Class::Refused, ANY, "there are no storage accounts"),
+    row(
+        "storageAccount",
+        Class::Refused,
+        ANY,
+        "there are no storage accounts",
+    ),
     row("server", Class::Refused, ANY, "there are no storage accounts"),
     row(
         "resourceGroup",
@@ -112,7 +162,8 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
     row("folderName", Class::Refused, ANY, "a share is mounted as a whole"),
 ];
 
-const NO_PROTOCOL: &str = "no protocol is between a node and a share: the nodes of a host have its filesystem at first hand";
+const NO_PROTOCOL: &str =
+    "no protocol is between a node and a share: the nodes of a host have its filesystem at first hand";
 const NO_TIERS: &str = "all shares are on the host's disk";
 const NO_ACCOUNTS: &str = "there are no storage accounts";
 const NO_NETWORK: &str = "shares are reached by the cluster's own nodes only, and by no network";

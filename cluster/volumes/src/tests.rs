@@ -488,7 +488,8 @@ fn of_shares(change: impl FnOnce(&mut Value)) -> Option<Claim> {
     objects.classes[0]["provisioner"] = json!(FILES);
     objects.classes[0]["volumeBindingMode"] = json!("Immediate");
     objects.classes[0]["parameters"] = json!({ "skuName": "Premium_LRS" });
-    objects.claims[0]["metadata"]["annotations"] = json!({ "volume.kubernetes.io/storage-provisioner": FILES });
+    objects.claims[0]["metadata"]["annotations"] =
+        json!({ "volume.kubernetes.io/storage-provisioner": FILES });
     objects.claims[0]["spec"]["accessModes"] = json!(["ReadWriteMany"]);
     change(&mut objects.claims[0]);
     only(Storage::read(&objects).claims)
@@ -505,7 +506,10 @@ fn a_share_is_for_several_nodes_and_a_filesystem() {
     assert_eq!(handle, "mc#landfall#pvc-u1###shop");
     let object = persistent_volume(&claim, &recipe, &handle, "abc");
     assert_eq!(object["spec"]["csi"]["driver"], FILES);
-    assert_eq!(object["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"], FILES);
+    assert_eq!(
+        object["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"],
+        FILES
+    );
     let read = Storage::read(&VolumeObjects {
         volumes: vec![{
             let mut object = object;

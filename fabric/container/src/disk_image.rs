@@ -93,7 +93,10 @@ pub(crate) fn format_share(file: &Path) -> Result<(), FabricError> {
     if told.split_whitespace().any(|word| word == "0777") {
         Ok(())
     } else {
-        Err(FabricError::failed(act, "debugfs did not change the mode of its root"))
+        Err(FabricError::failed(
+            act,
+            "debugfs did not change the mode of its root",
+        ))
     }
 }
 

@@ -313,7 +313,8 @@ impl Inner {
         let device = holder(devices, &image);
         let spec = Saved::read(&dir)?.map(|saved| saved.spec);
         Ok(VolumeSeen {
-            open: device.is_some_and(|device| !device.leaving) && spec.as_ref().is_some_and(|spec| spec.shared),
+            open: device.is_some_and(|device| !device.leaving)
+                && spec.as_ref().is_some_and(|spec| spec.shared),
             // A machine has no more of it than its device shows; one that is about to let go shows nothing.
             bytes: device
                 .filter(|device| device.bytes > 0)

@@ -1,4 +1,4 @@
-//! `landfall-agent csi-disk FILE`: the node's part of the driver of disks, which the node's kubelet speaks to.
+//! `landfall-agent csi-disk FILE`: the node's part of the drivers of disks and of shares, which the node's kubelet speaks to.
 //!
 //! ```text
 //! kubelet ── plugin watcher ──► registration.rs: the driver's name and its socket
@@ -8,6 +8,10 @@
 //! A volume is a file of the host's, and the host has given it to this machine when a loop device holds it: that is found by the name of the
 //! file, as `/sys/block` tells it. Numbers of devices never go through the cluster, because they change. The machine has no node of the device
 //! until the driver makes one.
+//!
+//! A share is a volume that all machines are to find. They are of one kernel, which has one filesystem for one device, wherever and however often
+//! it is mounted: each machine mounts the device itself, and nothing is between a node and the share. It comes with its filesystem, since two
+//! nodes may be the first at the same time.
 //!
 //! Always true:
 //! - Each call may be repeated, and ends where it was to end. Nothing is remembered between calls: what there is to do follows from devices,

@@ -1,6 +1,6 @@
 //! What the kubelet's plugin watcher asks at the other socket, as soon as it sees it: who this is, and where its calls go.
 
-use agent_protocol::programs::CsiConfig;
+use agent_protocol::programs::CsiDriver;
 
 use crate::{
     grpc::{Code, Service, Status, answered},
@@ -14,7 +14,7 @@ const VERSION: &str = "1.0.0";
 
 /// Registers the driver.
 pub(crate) struct Registration {
-    pub(crate) config: CsiConfig,
+    pub(crate) config: CsiDriver,
     pub(crate) log: fn(&str),
 }
 

@@ -7,11 +7,15 @@
 //! that makes it the cluster's default, or makes a class of one of these names anew. One that was deleted is made again. What a class asks for
 //! cannot be changed in Kubernetes: whatever a later release has in its place is for clusters that do not have the class yet.
 
+mod shares;
+
 use cluster_api::ObjectRef;
 use cluster_volumes::DRIVER;
 use serde_json::{Value, json};
 
 use crate::{Addon, Edits, MODE, Place, health};
+
+pub(crate) use shares::SHARES;
 
 pub(crate) const DISKS: Addon = Addon {
     name: "disks",
@@ -110,7 +114,7 @@ mod tests {
     fn names(spec: &ClusterSpec, read: &[Value]) -> Vec<String> {
         manifests(spec, &AddonOptions::default(), read)
             .iter()
-            .filter(|object| object["apiVersion"] == VERSION)
+            .filter(|object| object["provisioner"] == DRIVER || object["metadata"]["name"] == DRIVER)
             .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
             .collect()
     }
@@ -118,7 +122,8 @@ mod tests {
     #[test]
     fn one_class_is_the_default_and_all_wait_for_a_pod() {
         let all = manifests(&testkit::cluster(), &AddonOptions::default(), &[]);
-        let classes: Vec<&Value> = all.iter().filter(|object| object["kind"] == KIND).collect();
+        let classes = all.iter().filter(|object| object["kind"] == KIND);
+        let classes: Vec<&Value> = classes.filter(|class| class["provisioner"] == DRIVER).collect();
         assert_eq!(classes.len(), READS.len());
         let defaults = classes
             .iter()

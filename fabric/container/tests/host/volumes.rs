@@ -277,7 +277,10 @@ fn a_share_is_used_by_several_machines_at_once() {
         stand.output("a1", "echo one > /share/one").await;
         assert_eq!(stand.output("a2", "/bin/busybox cat /share/one").await, "one\n");
         stand.output("a2", "echo two >> /share/one").await;
-        assert_eq!(stand.output("a1", "/bin/busybox cat /share/one").await, "one\ntwo\n");
+        assert_eq!(
+            stand.output("a1", "/bin/busybox cat /share/one").await,
+            "one\ntwo\n"
+        );
 
         // It grows under both.
         spec.bytes = 96 * MIB;

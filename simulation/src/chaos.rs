@@ -360,11 +360,16 @@ async fn claims(player: &Player, dice: &mut Dice) -> Result<String> {
 fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
     let world = &player.stamp.world;
     let name = format!("v{}", dice.roll(3));
-    let planted = PlantedClaim {
+    let mut planted = PlantedClaim {
         name: name.clone(),
         gib: 1 + dice.roll(3),
         ..PlantedClaim::default()
     };
+    // One of the three names is that of a share.
+    if name == "v2" {
+        planted.class = "azurefile-csi".to_owned();
+        planted.access_modes = vec!["ReadWriteMany".to_owned()];
+    }
     let nodes: Vec<String> = world.nodes(uid).into_iter().map(|node| node.name).collect();
     let node = dice.pick(&nodes);
     let fresh = world.plant_claim(uid, &planted);

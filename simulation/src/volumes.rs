@@ -148,6 +148,7 @@ impl Player {
 fn place(volume: &VolumeSeen) -> String {
     let size = gib(volume.bytes);
     match &volume.attached {
+        None if volume.open => format!("{size} for all machines"),
         None => size,
         Some(machine) => format!("{size} at {machine}"),
     }
@@ -360,6 +361,9 @@ impl Held<'_> {
                     "{name}: {called} is to be of {}: {there:?}",
                     record.bytes
                 ));
+            }
+            if record.shared && there.is_some_and(|volume| !volume.open) {
+                problems.push(format!("{name}: no machine finds the share {called}"));
             }
             let mut volumes = self.storage.volumes.iter();
             let volume = volumes.find(|volume| volume.id.as_deref() == Some(*id));

@@ -3,7 +3,7 @@
 //! They are objects among the others, as tests plant them and as the service writes them; storage classes are those that were applied. What a
 //! real cluster's own controllers do to them is done here, whenever something has changed ([`controllers`]): a claim is told who is to provision
 //! for it, at once or when a pod that uses it has a node, as its class says; it is bound to the volume that names it; a volume without its
-//! claim is released; a claim that is used is attached to its user's node, and never to two nodes at a time; what is deleted is there as long
+//! claim is released; a claim that is used is attached to its user's node, and never to two nodes at a time, but one for a share is attached to none; what is deleted is there as long
 //! as something keeps it. A claim has one user, a pod that goes with its node.
 
 mod controllers;

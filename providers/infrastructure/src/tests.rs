@@ -398,7 +398,13 @@ async fn the_volume_of_a_claim_is_a_disk() {
         deleting: true,
         ..first.clone()
     };
-    let txn = [first, copy, found_again]
+    let share = VolumeRecord {
+        id: "v4".to_owned(),
+        name: "pvc-4".to_owned(),
+        shared: true,
+        ..first.clone()
+    };
+    let txn = [first, copy, found_again, share]
         .iter()
         .fold(Txn::default().with(put_record(own, &observed)), |txn, record| {
             txn.with(put_record(VolumeRecord::key("u1", &record.id), record))

@@ -354,7 +354,9 @@ fn disks(place: &Place) -> Vec<Value> {
         instances.map(move |instance| (set, instance))
     });
     let of_instances = instances.map(|(set, instance)| view::disk(set, &instance));
-    let of_claims = place.volumes.iter().map(|volume| view::volume(place, volume));
+    // Shares are no disks.
+    let of_claims = place.volumes.iter().filter(|volume| !volume.shared);
+    let of_claims = of_claims.map(|volume| view::volume(place, volume));
     of_instances.chain(of_claims).collect()
 }
 

@@ -117,7 +117,10 @@ pub const OPERATIONS: &[Operation] = &[
     operation(
         "share",
         &["create c1 np1=2"],
-        &["claim c1 files 4 class=azurefile-csi modes=ReadWriteMany", "use c1 files"],
+        &[
+            "claim c1 files 4 class=azurefile-csi modes=ReadWriteMany",
+            "use c1 files",
+        ],
     ),
     operation(
         "share-grow",

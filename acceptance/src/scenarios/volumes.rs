@@ -20,7 +20,7 @@ use crate::{
 /// How this scenario is called.
 pub(super) const NAME: &str = "volumes";
 
-/// Its block is run as it stands there.
+/// Its blocks are run as they stand there.
 const GUIDE: &str = include_str!("../../../docs/guides/volumes.md");
 
 /// The pod that writes all the time.
@@ -33,7 +33,7 @@ const BEATS: &str = "/data/beats";
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
     journal.step(NAME, "the guide: what a pod writes is there for the next", || {
-        let [block] = guide::exactly::<1>(GUIDE)?;
+        let [block, _] = guide::exactly::<2>(GUIDE)?;
         let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
         shell
             .env("KUBECONFIG", &kubectl.kubeconfig)
@@ -82,6 +82,23 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         || block(cluster),
     )?;
     journal.step(NAME, "fsGroup: who is not root may write", || group(cluster))?;
+    journal.step(NAME, "the guide: pods on all nodes have one share", || {
+        let [_, block] = guide::exactly::<2>(GUIDE)?;
+        let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
+        shell.env("KUBECONFIG", &kubectl.kubeconfig).env("IMAGE", BUSYBOX);
+        let said = run(&mut shell)?;
+        let names: std::collections::BTreeSet<&str> =
+            said.lines().filter(|line| line.starts_with("pages-")).collect();
+        ensure!(names.len() == 2, "{said}");
+        kubectl
+            .text(&["delete", "deployment,pvc", "pages", "--timeout=180s"])
+            .map(drop)
+    })?;
+    journal.step(
+        NAME,
+        "two nodes write to a share at the same time, and it is as large as it was asked for",
+        || shared(cluster),
+    )?;
     journal.step(NAME, "what cannot be had is told in an event", || {
         refused(cluster)
     })?;
@@ -297,6 +314,80 @@ fn group(cluster: &Cluster) -> Result<()> {
     )?;
     ensure!(said.trim() == "1000:2000", "{said}");
     gone(cluster, "group")
+}
+
+fn shared(cluster: &Cluster) -> Result<()> {
+    let nodes = cluster.kubectl.ready_nodes()?;
+    ensure!(nodes.len() == 2, "ready: {nodes:?}");
+    let share = json!({ "accessModes": ["ReadWriteMany"], "storageClassName": "azurefile-csi" });
+    let mut objects = vec![claim("share", "1Gi", share)];
+    for (name, node) in ["share-0", "share-1"].into_iter().zip(&nodes) {
+        let on = json!({
+            "nodeSelector": { "kubernetes.io/hostname": node },
+            // Everybody may write to the root of a share.
+            "securityContext": { "runAsUser": 1000 },
+            "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "share" } }]
+        });
+        objects.push(sleeper(name, on, json!({ "volumeMounts": [mount()] })));
+    }
+    cluster.apply(&list(&objects))?;
+    for pod in ["share-0", "share-1"] {
+        cluster.kubectl.pod_ready(pod)?;
+        within(
+            cluster,
+            &format!("pod/{pod}"),
+            &format!("echo {pod} >> /data/log"),
+        )?;
+    }
+    for pod in ["share-0", "share-1"] {
+        let said = within(cluster, &format!("pod/{pod}"), "cat /data/log")?;
+        ensure!(said.lines().eq(["share-0", "share-1"]), "{pod}: {said}");
+    }
+    // One node has it open while the other one writes: both see the same, and the size is that of the claim.
+    within(
+        cluster,
+        "pod/share-0",
+        "dd if=/dev/zero of=/data/large bs=1M count=32 2>/dev/null && sync",
+    )?;
+    let said = within(
+        cluster,
+        "pod/share-1",
+        "wc -c < /data/large; df -P -m /data | tail -n 1",
+    )?;
+    let mut lines = said.lines();
+    ensure!(lines.next().map(str::trim) == Some("33554432"), "{said}");
+    let size = lines.next().and_then(|line| line.split_whitespace().nth(1));
+    let size: u32 = size.context("df tells no size")?.parse()?;
+    ensure!((900..=1024).contains(&size), "it has {size} MiB: {said}");
+    let attachments = cluster.kubectl.json(&["get", "volumeattachments"])?;
+    let claim = cluster.kubectl.json(&["get", "pvc", "share"])?;
+    let mut all = attachments["items"].as_array().context("no list")?.iter();
+    ensure!(
+        !all.any(|one| one["spec"]["source"]["persistentVolumeName"] == claim["spec"]["volumeName"]),
+        "{attachments}"
+    );
+    if grows_mounted()? {
+        let patch = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
+        cluster
+            .kubectl
+            .text(&["patch", "pvc", "share", "--patch", patch])?;
+        wait_for("the share to be larger on both nodes", PATIENCE, || {
+            for pod in ["pod/share-0", "pod/share-1"] {
+                let said = within(cluster, pod, "df -P -m /data | tail -n 1")?;
+                let size = said.split_whitespace().nth(1).context("df tells no size")?;
+                ensure!(size.parse::<u32>()? > 1_500, "{pod} has {size} MiB: {said}");
+            }
+            Ok(())
+        })?;
+    }
+    let delete = [
+        "delete",
+        "pod/share-0",
+        "pod/share-1",
+        "pvc/share",
+        "--timeout=180s",
+    ];
+    cluster.kubectl.text(&delete).map(drop)
 }
 
 fn refused(cluster: &Cluster) -> Result<()> {

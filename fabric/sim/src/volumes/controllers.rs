@@ -81,7 +81,10 @@ fn choose(objects: &mut Objects) {
     let classes: BTreeMap<String, (String, bool)> = of_kind(objects, CLASS)
         .map(|(_, class)| {
             let waits = class["volumeBindingMode"] == "WaitForFirstConsumer";
-            (text(&class["metadata"]["name"]), (text(&class["provisioner"]), waits))
+            (
+                text(&class["metadata"]["name"]),
+                (text(&class["provisioner"]), waits),
+            )
         })
         .filter(|(_, (driver, _))| is_shared(driver).is_some())
         .collect();

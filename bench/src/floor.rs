@@ -505,5 +505,6 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         // The drivers of disks and of shares are a program of ours.
         disks_off: true,
         files_off: true,
+        snapshots_off: true,
     })
 }

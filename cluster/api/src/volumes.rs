@@ -15,16 +15,22 @@ pub struct VolumeObjects {
     pub attachments: Vec<Value>,
     /// StorageClasses.
     pub classes: Vec<Value>,
+    /// VolumeSnapshots of all namespaces.
+    pub snapshots: Vec<Value>,
+    /// VolumeSnapshotContents.
+    pub contents: Vec<Value>,
+    /// VolumeSnapshotClasses.
+    pub snapshot_classes: Vec<Value>,
 }
 
-/// A PersistentVolumeClaim.
+/// A PersistentVolumeClaim, or a VolumeSnapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimRef {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid: another claim of the same name is left alone.
+    /// Its uid: another one of the same name is left alone.
     pub uid: String,
 }
 
@@ -92,6 +98,39 @@ pub enum VolumeWish {
         /// What.
         note: Note,
     },
+    /// A VolumeSnapshotContent is to be there, with its status. One of this name that is there already is left as it is, but for a status
+    /// that does not tell yet that it may be used.
+    PublishContent {
+        /// Its name.
+        name: String,
+        /// The object with its status, as JSON.
+        object: String,
+    },
+    /// What a VolumeSnapshotContent stood for is gone, or goes on without it: it is deleted and loses our finalizer.
+    RemoveContent {
+        /// The VolumeSnapshotContent's name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// A VolumeSnapshot's status tells that it may be used, and of no error.
+    Taken {
+        /// Which.
+        snapshot: ClaimRef,
+        /// The VolumeSnapshotContent that it is bound to.
+        content: String,
+        /// The least that a claim has to ask for that begins with it.
+        bytes: u64,
+        /// When it was taken (RFC 3339), where that is known.
+        at: Option<String>,
+    },
+    /// An event of a VolumeSnapshot, and the error in its status.
+    TellSnapshot {
+        /// Whose.
+        snapshot: ClaimRef,
+        /// What.
+        note: Note,
+    },
 }
 
 impl VolumeWish {
@@ -106,6 +145,12 @@ impl VolumeWish {
             | Self::Detached { name, .. }
             | Self::Withdraw { name, .. } => format!("attachment {name}"),
             Self::Tell { claim, .. } => format!("claim {}", claim.uid),
+            Self::PublishContent { name, .. } | Self::RemoveContent { name, .. } => {
+                format!("content {name}")
+            }
+            Self::Taken { snapshot, .. } | Self::TellSnapshot { snapshot, .. } => {
+                format!("snapshot {}", snapshot.uid)
+            }
         }
     }
 }

@@ -171,6 +171,7 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         directory: None,
         disks_off: false,
         files_off: false,
+        snapshots_off: false,
     }
 }
 

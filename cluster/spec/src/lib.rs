@@ -66,6 +66,9 @@ pub struct ClusterSpec {
     /// Whether the driver of shares is off (`storageProfile.fileCSIDriver.enabled: false`): none is provisioned or removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub files_off: bool,
+    /// Whether no snapshots of disks are taken and removed (`storageProfile.snapshotController.enabled: false`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshots_off: bool,
 }
 
 /// How those that the stamp's directory knows (users, service principals, managed identities) are known to a cluster's API server.

@@ -23,6 +23,7 @@ pub fn cluster() -> ClusterSpec {
         directory: None,
         disks_off: false,
         files_off: false,
+        snapshots_off: false,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Volumes: what PersistentVolumeClaims ask of the drivers of disks and of shares, and what PersistentVolumes and VolumeAttachments say about it.
+//! Volumes: what PersistentVolumeClaims ask of the drivers of disks and of shares, and what PersistentVolumes and VolumeAttachments say about it;
+//! what VolumeSnapshots ask for.
 //!
 //! Owns the reading of these objects with the parameters of their StorageClasses, and the rendering of a PersistentVolume; nothing of how
 //! bytes are kept or given to machines.
@@ -13,12 +14,17 @@ pub mod quantity;
 mod read;
 mod render;
 mod share_parameters;
+mod snapshots;
 
 use cluster_api::ClaimRef;
 
 pub use parameters::{Class, PARAMETERS, Parameter};
 pub use render::{handle, id, persistent_volume, share_handle};
 pub use share_parameters::SHARE_PARAMETERS;
+pub use snapshots::{
+    CONTENT_FINALIZER, SNAPSHOT_CLASS, SNAPSHOTS, Snapshot, SnapshotContent, SnapshotRecipe, SnapshotStage,
+    content_status, snapshot_content, snapshot_handle,
+};
 
 /// The driver of disks, as StorageClasses, PersistentVolumes and VolumeAttachments name it: people's manifests do so already.
 pub const DRIVER: &str = "disk.csi.azure.com";
@@ -54,6 +60,10 @@ pub struct Storage {
     pub volumes: Vec<Volume>,
     /// VolumeAttachments of [`DRIVER`], in the order of their names.
     pub attachments: Vec<Attachment>,
+    /// VolumeSnapshots of disks of ours, in the order of their uids.
+    pub snapshots: Vec<Snapshot>,
+    /// VolumeSnapshotContents of [`DRIVER`], in the order of their names.
+    pub contents: Vec<SnapshotContent>,
 }
 
 /// A claim for a volume of ours.
@@ -104,7 +114,7 @@ pub struct Recipe {
     pub fs_type: String,
     /// `mountOptions` of the class.
     pub mount_options: Vec<String>,
-    /// The PersistentVolume that it begins as a copy of (`dataSource`: another claim).
+    /// The PersistentVolume, or the VolumeSnapshotContent, that it begins as a copy of (`dataSource`: another claim, or a VolumeSnapshot).
     pub source: Option<String>,
 }
 
@@ -122,6 +132,8 @@ pub struct Volume {
     pub bytes: u64,
     /// Whether it stands for a share: it is of [`FILES`].
     pub shared: bool,
+    /// `volumeMode: Block`.
+    pub block: bool,
     /// The uid of the claim that it is bound to, or was.
     pub claim: Option<String>,
     /// Whether its claim is gone (`phase: Released`), or it failed to be reclaimed (`Failed`).

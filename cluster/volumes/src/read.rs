@@ -6,9 +6,10 @@ use cluster_api::{ClaimRef, VolumeObjects};
 use serde_json::Value;
 
 use crate::{
-    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume,
-    driver, is_shared, parameters,
+    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume, driver,
+    is_shared, parameters,
     quantity::{self, GIB},
+    snapshots,
 };
 
 /// Azure's largest disk.
@@ -38,8 +39,19 @@ impl Storage {
         claims.sort_by(|a, b| a.claim.uid.cmp(&b.claim.uid));
         let mut attachments: Vec<Attachment> = objects.attachments.iter().filter_map(attachment).collect();
         attachments.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut snapshots: Vec<_> = objects
+            .snapshots
+            .iter()
+            .filter_map(|snapshot| known.snapshot(snapshot))
+            .collect();
+        snapshots.sort_by(|a, b| a.snapshot.uid.cmp(&b.snapshot.uid));
+        let contents = known.contents.values();
         let volumes = known.volumes.iter();
         Self {
+            snapshots,
+            contents: contents
+                .filter_map(|content| snapshots::content(content))
+                .collect(),
             claims,
             volumes: volumes
                 .filter_map(|(name, volume)| known.volume(name, volume))
@@ -50,13 +62,19 @@ impl Storage {
 }
 
 /// The objects that others are read by.
-struct Known<'a> {
+pub(crate) struct Known<'a> {
     /// StorageClasses of ours, by name.
     classes: BTreeMap<&'a str, &'a Value>,
     /// PersistentVolumes of ours, by name.
-    volumes: BTreeMap<&'a str, &'a Value>,
+    pub(crate) volumes: BTreeMap<&'a str, &'a Value>,
     /// All claims, by namespace and name.
-    claims: BTreeMap<(&'a str, &'a str), &'a Value>,
+    pub(crate) claims: BTreeMap<(&'a str, &'a str), &'a Value>,
+    /// VolumeSnapshots, by namespace and name.
+    snapshots: BTreeMap<(&'a str, &'a str), &'a Value>,
+    /// VolumeSnapshotContents of [`DRIVER`], by name.
+    pub(crate) contents: BTreeMap<&'a str, &'a Value>,
+    /// VolumeSnapshotClasses, by name.
+    pub(crate) snapshot_classes: BTreeMap<&'a str, &'a Value>,
 }
 
 /// What a volume begins as.
@@ -87,6 +105,18 @@ impl<'a> Known<'a> {
                 .iter()
                 .filter_map(|claim| Some((key(&claim["metadata"])?, claim)))
                 .collect(),
+            snapshots: objects
+                .snapshots
+                .iter()
+                .filter_map(|snapshot| Some((key(&snapshot["metadata"])?, snapshot)))
+                .collect(),
+            contents: objects
+                .contents
+                .iter()
+                .filter(|content| content["spec"]["driver"] == DRIVER)
+                .filter_map(named)
+                .collect(),
+            snapshot_classes: objects.snapshot_classes.iter().filter_map(named).collect(),
         }
     }
 
@@ -201,14 +231,11 @@ impl<'a> Known<'a> {
         let name = text(&from["name"]).unwrap_or_default();
         match (text(&from["apiGroup"]), text(&from["kind"]).unwrap_or_default()) {
             (None, "PersistentVolumeClaim") => {}
-            (_, "VolumeSnapshot") => {
-                return Err(format!(
-                    "spec.{field}: there are no snapshots of disks yet; name a PersistentVolumeClaim, or make the claim without it"
-                ));
-            }
+            (Some("snapshot.storage.k8s.io"), "VolumeSnapshot") if !is_share => {}
             (_, other) => {
+                let volume = if is_share { "share" } else { "disk" };
                 return Err(format!(
-                    "spec.{field}: a disk cannot begin as a copy of a {other}; name a PersistentVolumeClaim, or make the claim without it"
+                    "spec.{field}: a {volume} cannot begin as a copy of a {other}; name a PersistentVolumeClaim, or make the claim without it"
                 ));
             }
         }
@@ -216,6 +243,9 @@ impl<'a> Known<'a> {
             return Err(format!(
                 "spec.{field}: the claim {name} is in the namespace {other}, and a copy is made within one; name a claim of {namespace}"
             ));
+        }
+        if from["kind"] == "VolumeSnapshot" {
+            return self.of_snapshot(claim, bytes, field, (namespace, name));
         }
         let source = self.claims.get(&(namespace, name)).copied();
         let Some(source) = source.filter(|source| !is_deleting(&source["metadata"])) else {
@@ -253,6 +283,49 @@ impl<'a> Known<'a> {
         Ok(Content::Copy(volume.to_owned()))
     }
 
+    /// What the volume of a claim of this size begins as that names a VolumeSnapshot in this field.
+    fn of_snapshot(
+        &self,
+        claim: &Value,
+        bytes: u64,
+        field: &str,
+        from: (&str, &str),
+    ) -> Result<Content, String> {
+        let name = from.1;
+        let Some(snapshot) = self.snapshots.get(&from).copied() else {
+            return Err(format!(
+                "spec.{field}: there is no VolumeSnapshot {name} in the namespace {}; name another",
+                from.0
+            ));
+        };
+        if snapshot["status"]["readyToUse"] != true {
+            return Ok(Content::NotYet);
+        }
+        let content = text(&snapshot["status"]["boundVolumeSnapshotContentName"]).unwrap_or_default();
+        let there = self.contents.get(content).copied().filter(|there| {
+            there["spec"]["volumeSnapshotRef"]["uid"] == snapshot["metadata"]["uid"]
+                && text(&there["metadata"]["annotations"][VOLUME_ATTRIBUTE]).is_some()
+        });
+        let Some(there) = there else {
+            return Err(format!(
+                "spec.{field}: the VolumeSnapshot {name} was not taken by {DRIVER} here; name another"
+            ));
+        };
+        if is_block(&claim["spec"]) != (there["spec"]["sourceVolumeMode"] == "Block") {
+            return Err(format!(
+                "spec.volumeMode: it is another than that of the disk that the VolumeSnapshot {name} was taken of; make the claim with the same"
+            ));
+        }
+        let least = there["status"]["restoreSize"].as_u64().unwrap_or_default();
+        if least > bytes {
+            return Err(format!(
+                "{SIZE}: the VolumeSnapshot {name} has {}, and so has a disk that begins with it at least; make the claim with that",
+                quantity::write(least)
+            ));
+        }
+        Ok(Content::Copy(content.to_owned()))
+    }
+
     fn volume(&self, name: &str, volume: &Value) -> Option<Volume> {
         let (metadata, spec) = (&volume["metadata"], &volume["spec"]);
         let owned = |value: &Value| text(value).map(str::to_owned);
@@ -262,6 +335,7 @@ impl<'a> Known<'a> {
             id: owned(&spec["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]),
             bytes: self.told(volume),
             shared: shared(&spec["csi"]["driver"])?,
+            block: is_block(spec),
             claim: owned(&spec["claimRef"]["uid"]),
             released: matches!(text(&volume["status"]["phase"]), Some("Released" | "Failed")),
             deletes: spec["persistentVolumeReclaimPolicy"] == "Delete",
@@ -347,16 +421,16 @@ fn capacity(volume: &Value) -> u64 {
     capacity.and_then(quantity::read).unwrap_or_default()
 }
 
-fn is_block(spec: &Value) -> bool {
+pub(crate) fn is_block(spec: &Value) -> bool {
     spec["volumeMode"] == "Block"
 }
 
-fn is_deleting(metadata: &Value) -> bool {
+pub(crate) fn is_deleting(metadata: &Value) -> bool {
     metadata["deletionTimestamp"].is_string()
 }
 
 /// Namespace and name, of metadata or of a reference.
-fn key(of: &Value) -> Option<(&str, &str)> {
+pub(crate) fn key(of: &Value) -> Option<(&str, &str)> {
     Some((text(&of["namespace"])?, text(&of["name"])?))
 }
 
@@ -365,7 +439,7 @@ fn named(object: &Value) -> Option<(&str, &Value)> {
 }
 
 /// A text that says something.
-fn text(value: &Value) -> Option<&str> {
+pub(crate) fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 

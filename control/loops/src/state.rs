@@ -8,7 +8,7 @@ use std::{
 
 use cluster_api::{Changes, ClusterApi, Ingress, NodeSeen, ServiceWish, VolumeWish};
 use cluster_balancers::Wish;
-use cluster_volumes::Storage;
+use cluster_volumes::{SnapshotStage, Storage};
 use control_planner::{
     ApiSeen, ConfigSeen, Drain, Effect, FabricEffect, Health, Held, NetworkSeen, Presence, Reach, Subject,
     VolumeThere,
@@ -370,7 +370,9 @@ impl LoopState {
             .map(|wish| wish.uid.as_str())
             .collect();
         let claims = api.storage.iter().flat_map(|storage| &storage.claims);
-        let claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
+        let mut claims: BTreeSet<&str> = claims.map(|claim| claim.claim.uid.as_str()).collect();
+        let snapshots = api.storage.iter().flat_map(|storage| &storage.snapshots);
+        claims.extend(snapshots.map(|snapshot| snapshot.snapshot.uid.as_str()));
         api.told
             .retain(|uid, _| services.contains(uid.as_str()) || claims.contains(uid.as_str()));
     }
@@ -441,6 +443,20 @@ impl LoopState {
             VolumeWish::Tell { claim, note } => {
                 api.told.insert(claim.uid, note.message);
             }
+            VolumeWish::PublishContent { name, .. } => {
+                api.published.insert(name);
+            }
+            VolumeWish::RemoveContent { uid, .. } => storage.contents.retain(|content| content.uid != uid),
+            VolumeWish::Taken { snapshot, .. } => {
+                let mut known = storage.snapshots.iter_mut();
+                if let Some(found) = known.find(|found| found.snapshot.uid == snapshot.uid) {
+                    found.ready = true;
+                    found.stage = SnapshotStage::Waiting;
+                }
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => {
+                api.told.insert(snapshot.uid, note.message);
+            }
         }
     }
 }
@@ -484,6 +500,7 @@ mod tests {
             }],
             volumes: Vec::new(),
             attachments: vec![attachment("a", false), attachment("b", true)],
+            ..Storage::default()
         }
     }
 

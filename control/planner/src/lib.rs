@@ -240,6 +240,8 @@ pub struct NewVolume {
     pub sku: String,
     /// Whether it is a share.
     pub shared: bool,
+    /// Whether it is a snapshot; then its claim is a VolumeSnapshot, and its object a VolumeSnapshotContent.
+    pub snapshot: bool,
     /// The id of the volume that it begins as a copy of.
     pub source: Option<String>,
     /// The PersistentVolume as JSON; empty where the cluster has it already.

@@ -377,6 +377,7 @@ async fn the_volume_of_a_claim_is_a_disk() {
         bytes: 5 << 30,
         sku: "Premium_LRS".to_owned(),
         shared: false,
+        snapshot: false,
         source: None,
         object: String::new(),
         published: true,

@@ -70,6 +70,7 @@ pub(crate) fn spec(plugin: PodNetworking, nodes: u32) -> ClusterSpec {
         // Their drivers are a program of the agent's, which is not there.
         disks_off: true,
         files_off: true,
+        snapshots_off: true,
         ..testkit::cluster()
     }
 }

@@ -23,6 +23,7 @@ impl Ideal {
                     bytes: new.bytes,
                     sku: new.sku.clone(),
                     shared: new.shared,
+                    snapshot: new.snapshot,
                     source: new.source.clone(),
                     object: new.object.clone(),
                     published: false,

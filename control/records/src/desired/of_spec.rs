@@ -45,6 +45,7 @@ impl DesiredState {
                 "storageProfile": {
                     "diskCSIDriver": { "enabled": !spec.disks_off },
                     "fileCSIDriver": { "enabled": !spec.files_off },
+                    "snapshotController": { "enabled": !spec.snapshots_off },
                 },
                 "apiServerAccessProfile": { "enablePrivateCluster": private, "authorizedIPRanges": ranges },
                 "networkProfile": {

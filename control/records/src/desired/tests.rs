@@ -34,6 +34,7 @@ fn spec() -> ClusterSpec {
         }),
         disks_off: true,
         files_off: true,
+        snapshots_off: true,
         ..testkit::cluster()
     }
 }

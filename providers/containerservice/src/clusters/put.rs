@@ -183,7 +183,7 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
         }
     }
     let storage = properties.entry("storageProfile").or_insert_with(|| json!({}));
-    for driver in ["diskCSIDriver", "fileCSIDriver"] {
+    for driver in ["diskCSIDriver", "fileCSIDriver", "snapshotController"] {
         if let Value::Object(storage) = &mut *storage
             && let Value::Object(driver) = storage.entry(driver).or_insert_with(|| json!({}))
         {

@@ -402,7 +402,8 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
         (
             "cluster",
             "properties.storageProfile.diskCSIDriver.enabled"
-            | "properties.storageProfile.fileCSIDriver.enabled",
+            | "properties.storageProfile.fileCSIDriver.enabled"
+            | "properties.storageProfile.snapshotController.enabled",
         ) => (body, vec![json!(false)]),
         ("cluster", "properties.aadProfile.managed") => (body, vec![json!(true)]),
         ("cluster", "properties.aadProfile.enableAzureRBAC") => (

@@ -42,6 +42,8 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         issuer: None,
         workload_identity: false,
         directory: None,
+        // No machine has a part in it.
+        snapshots_off: false,
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
         // A subnet more is nothing to the machines that there are.

@@ -60,6 +60,7 @@ fn new(
         bytes: claim.bytes,
         sku: recipe.sku.clone(),
         shared: claim.shared,
+        snapshot: false,
         source,
         object: object(draft, claim, recipe, &id),
         id,
@@ -122,6 +123,7 @@ pub(super) fn found_again(draft: &Draft<'_>, objects: &Objects<'_>) -> Vec<NewVo
             bytes: volume.bytes.max(found.bytes),
             sku: String::new(),
             shared: volume.shared,
+            snapshot: false,
             source: None,
             object: String::new(),
         })

@@ -132,8 +132,6 @@ pub struct Volume {
     pub bytes: u64,
     /// Whether it stands for a share: it is of [`FILES`].
     pub shared: bool,
-    /// `volumeMode: Block`.
-    pub block: bool,
     /// The uid of the claim that it is bound to, or was.
     pub claim: Option<String>,
     /// Whether its claim is gone (`phase: Released`), or it failed to be reclaimed (`Failed`).

@@ -6,8 +6,8 @@ use cluster_api::{ClaimRef, VolumeObjects};
 use serde_json::Value;
 
 use crate::{
-    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume, driver,
-    is_shared, parameters,
+    ATTACHMENT_FINALIZER, Attachment, Claim, DRIVER, Recipe, Stage, Storage, VOLUME_ATTRIBUTE, Volume,
+    driver, is_shared, parameters,
     quantity::{self, GIB},
     snapshots,
 };
@@ -50,7 +50,7 @@ impl Storage {
         Self {
             snapshots,
             contents: contents
-                .filter_map(|content| snapshots::content(content))
+                .filter_map(|content| snapshots::content(&known, content))
                 .collect(),
             claims,
             volumes: volumes
@@ -70,7 +70,7 @@ pub(crate) struct Known<'a> {
     /// All claims, by namespace and name.
     pub(crate) claims: BTreeMap<(&'a str, &'a str), &'a Value>,
     /// VolumeSnapshots, by namespace and name.
-    snapshots: BTreeMap<(&'a str, &'a str), &'a Value>,
+    pub(crate) snapshots: BTreeMap<(&'a str, &'a str), &'a Value>,
     /// VolumeSnapshotContents of [`DRIVER`], by name.
     pub(crate) contents: BTreeMap<&'a str, &'a Value>,
     /// VolumeSnapshotClasses, by name.
@@ -335,7 +335,6 @@ impl<'a> Known<'a> {
             id: owned(&spec["csi"]["volumeAttributes"][VOLUME_ATTRIBUTE]),
             bytes: self.told(volume),
             shared: shared(&spec["csi"]["driver"])?,
-            block: is_block(spec),
             claim: owned(&spec["claimRef"]["uid"]),
             released: matches!(text(&volume["status"]["phase"]), Some("Released" | "Failed")),
             deletes: spec["persistentVolumeReclaimPolicy"] == "Delete",

@@ -83,6 +83,8 @@ pub struct SnapshotContent {
     pub id: Option<String>,
     /// The uid of the VolumeSnapshot that it is bound to, or was.
     pub snapshot: Option<String>,
+    /// Whether that one is gone, or is being deleted.
+    pub orphaned: bool,
     /// When it was taken, in nanoseconds of Unix time, as its status tells.
     pub created: Option<i64>,
     /// Whether its status tells that it may be used.
@@ -252,18 +254,21 @@ impl Known<'_> {
     }
 }
 
-/// `None`: it is of another driver.
-pub(crate) fn content(object: &Value) -> Option<SnapshotContent> {
+/// `None`: it has no name.
+pub(crate) fn content(known: &Known<'_>, object: &Value) -> Option<SnapshotContent> {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
-    if spec["driver"] != DRIVER {
-        return None;
-    }
+    let of = &spec["volumeSnapshotRef"];
+    let bound = text(&of["uid"]).is_some();
+    let snapshot = key(of).and_then(|key| known.snapshots.get(&key).copied());
+    let there = snapshot
+        .is_some_and(|there| there["metadata"]["uid"] == of["uid"] && !is_deleting(&there["metadata"]));
     let owned = |value: &Value| text(value).map(str::to_owned);
     Some(SnapshotContent {
         name: owned(&metadata["name"])?,
         uid: owned(&metadata["uid"])?,
         id: owned(&metadata["annotations"][VOLUME_ATTRIBUTE]),
         snapshot: owned(&spec["volumeSnapshotRef"]["uid"]),
+        orphaned: bound && !there,
         created: status["creationTime"].as_i64(),
         ready: status["readyToUse"] == true,
         deletes: spec["deletionPolicy"] != "Retain",

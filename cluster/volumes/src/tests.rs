@@ -347,7 +347,6 @@ fn volumes_of_ours_are_read_in_the_order_of_their_names() {
         id: None,
         bytes: 5 * GIB,
         shared: false,
-        block: false,
         claim: None,
         released: false,
         deletes: false,

@@ -1,7 +1,7 @@
 //! Volumes in a world where what is planned happens at once.
 
 use cluster_api::{VolumeObjects, VolumeWish};
-use cluster_volumes::{Stage, Storage};
+use cluster_volumes::{SnapshotStage, Stage, Storage};
 use control_records::volume::VolumeRecord;
 use serde_json::{Value, json};
 
@@ -48,6 +48,11 @@ impl Ideal {
                 let mut volumes = self.seen.api.storage.iter().flat_map(|storage| &storage.volumes);
                 assert!(
                     volumes.all(|volume| volume.id.as_ref() != Some(id)),
+                    "a record goes last"
+                );
+                let mut contents = self.seen.api.storage.iter().flat_map(|storage| &storage.contents);
+                assert!(
+                    contents.all(|content| content.id.as_ref() != Some(id)),
                     "a record goes last"
                 );
                 self.seen.volumes.retain(|record| record.id != *id);
@@ -154,6 +159,31 @@ impl Ideal {
             }
             VolumeWish::Tell { claim, note } => {
                 api.told.insert(claim.uid.clone(), note.message.clone());
+            }
+            VolumeWish::PublishContent { name, object } => {
+                let mut object: Value = serde_json::from_str(object).unwrap();
+                assert_eq!(object["metadata"]["name"], json!(name));
+                object["metadata"]["uid"] = json!(format!("uid of {name}"));
+                let read = Storage::read(&VolumeObjects {
+                    contents: vec![object],
+                    ..VolumeObjects::default()
+                });
+                let mut content = read.contents.into_iter().next().unwrap();
+                let uid = content.snapshot.clone().unwrap();
+                content.orphaned = !storage.snapshots.iter().any(|one| one.snapshot.uid == uid);
+                storage.contents.retain(|there| there.name != *name);
+                storage.contents.push(content);
+            }
+            VolumeWish::RemoveContent { uid, .. } => storage.contents.retain(|content| content.uid != *uid),
+            VolumeWish::Taken { snapshot, .. } => {
+                let mut all = storage.snapshots.iter_mut();
+                let found = all.find(|one| one.snapshot.uid == snapshot.uid).unwrap();
+                assert!(!found.ready);
+                found.ready = true;
+                found.stage = SnapshotStage::Waiting;
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => {
+                api.told.insert(snapshot.uid.clone(), note.message.clone());
             }
         }
     }

@@ -8,7 +8,7 @@ use super::{objects::Objects, serves};
 use crate::{ApiEffect, Draft, NewVolume, VolumeThere, Write};
 
 /// A cluster has no more volumes: the host's room is everybody's.
-const MOST: usize = 500;
+pub(super) const MOST: usize = 500;
 const GIB: u64 = 1 << 30;
 
 /// The claims that wait for a volume, and which each of them is to get, or why it gets none.
@@ -74,13 +74,7 @@ fn source(draft: &Draft<'_>, objects: &Objects<'_>, claim: &Claim, name: &str) -
             "spec.dataSource: the volume {name} is not there any more, or is about to go; name another claim, or none."
         )
     };
-    let record = objects.record(name).ok_or_else(gone)?;
-    let marked = Write::MarkVolume(record.id.clone());
-    let there = draft.seen.volumes_there.as_ref();
-    let lost = there.is_some_and(|there| !there.contains_key(&record.id));
-    if record.deleting || lost || draft.writes.contains(&marked) {
-        return Err(gone());
-    }
+    let record = source_record(draft, objects, name).ok_or_else(gone)?;
     if claim.bytes < record.bytes {
         return Err(format!(
             "spec.resources.requests.storage: it is to begin as a copy of a volume of {} GiB; ask for as much at least.",
@@ -88,6 +82,20 @@ fn source(draft: &Draft<'_>, objects: &Objects<'_>, claim: &Claim, name: &str) -
         ));
     }
     Ok(record.id.clone())
+}
+
+/// The record of a volume that others may begin as a copy of, by the name of its PersistentVolume or VolumeSnapshotContent; `None`: it is gone, or
+/// about to go.
+pub(super) fn source_record<'a>(
+    draft: &Draft<'_>,
+    objects: &Objects<'a>,
+    name: &str,
+) -> Option<&'a VolumeRecord> {
+    let record = objects.record(name)?;
+    let marked = Write::MarkVolume(record.id.clone());
+    let there = draft.seen.volumes_there.as_ref();
+    let lost = there.is_some_and(|there| !there.contains_key(&record.id));
+    (!record.deleting && !lost && !draft.writes.contains(&marked)).then_some(record)
 }
 
 /// The PersistentVolume of a claim, as JSON.

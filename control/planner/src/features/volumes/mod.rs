@@ -7,7 +7,7 @@
 //! | 3 | the PersistentVolume is published | the PersistentVolume is removed |
 //! | 4 | it was seen in the cluster: the record says so | the record goes |
 //!
-//! Who has a volume meanwhile is said by VolumeAttachments: [`attachments`].
+//! Who has a volume meanwhile is said by VolumeAttachments: [`attachments`]. Snapshots are volumes that nobody is given: [`snapshots`].
 //!
 //! Always true: a volume is removed only where its PersistentVolume was seen to be given up, or with its cluster; a record goes only once
 //! neither the fabric nor the cluster has anything of it, nor may get it by what is under way; a volume that was published is never made
@@ -17,6 +17,7 @@
 mod attachments;
 mod claims;
 mod objects;
+mod snapshots;
 
 use std::collections::BTreeMap;
 
@@ -45,7 +46,12 @@ fn record(draft: &mut Draft<'_>) {
     let objects = Objects::of(seen, storage);
     let mut left = seen.volumes.len();
     for record in served(draft) {
-        let Some(write) = conclusion(seen, &objects, record) else {
+        let write = if record.snapshot {
+            snapshots::conclusion(seen, storage, record)
+        } else {
+            conclusion(seen, &objects, record)
+        };
+        let Some(write) = write else {
             continue;
         };
         if draft.has_room(2) {
@@ -55,7 +61,11 @@ fn record(draft: &mut Draft<'_>) {
     }
     let assigned = claims::assign(draft, storage, &objects).into_iter();
     let new = assigned.filter_map(|(_, volume)| volume.ok());
-    for volume in new.chain(claims::found_again(draft, &objects)) {
+    let taken = snapshots::assign(draft, storage, &objects).into_iter();
+    let taken = taken.filter_map(|(_, snapshot)| snapshot.ok());
+    let again = claims::found_again(draft, &objects).into_iter();
+    let again = again.chain(snapshots::found_again(draft, storage));
+    for volume in new.chain(taken).chain(again) {
         if !draft.has_room(2) {
             break;
         }
@@ -65,11 +75,12 @@ fn record(draft: &mut Draft<'_>) {
     draft.observed.volumes = left > 0;
 }
 
-/// What the cluster holds of volumes, while it answers and one of the drivers is on.
+/// What the cluster holds of volumes, while it answers and one of the drivers is on, or snapshots are.
 fn known<'a>(draft: &Draft<'a>) -> Option<&'a Storage> {
     let seen = draft.seen;
     let storage = seen.api.storage.as_ref();
-    storage.filter(|_| seen.api.reach == Reach::Ready && (serves(draft, false) || serves(draft, true)))
+    let on = serves(draft, false) || serves(draft, true) || snapshots::on(draft);
+    storage.filter(|_| seen.api.reach == Reach::Ready && on)
 }
 
 /// Whether the driver of disks, or of shares, is on.
@@ -82,7 +93,14 @@ fn serves(draft: &Draft<'_>, shared: bool) -> bool {
 fn served<'a>(draft: &Draft<'a>) -> Vec<&'a VolumeRecord> {
     let seen = draft.seen;
     let records = seen.volumes.iter().map(|record| &**record);
-    records.filter(|record| serves(draft, record.shared)).collect()
+    let on = |record: &&VolumeRecord| {
+        if record.snapshot {
+            snapshots::on(draft)
+        } else {
+            serves(draft, record.shared)
+        }
+    };
+    records.filter(on).collect()
 }
 
 /// What is to be written of a volume next.
@@ -108,13 +126,17 @@ fn conclusion(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) 
 /// Whether a volume is to go: its PersistentVolume is given up, no node has it, and no other one is still to be copied from it.
 fn is_given_up(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) -> bool {
     let volumes = objects.volumes(record);
-    let is_copied = |other: &VolumeRecord| {
-        other.source.as_ref() == Some(&record.id) && !other.published && !is_there(seen, other)
-    };
     !volumes.is_empty()
         && volumes.iter().all(|volume| objects.is_given_up(volume))
         && objects.attachments(record).is_empty()
-        && !seen.volumes.iter().any(|other| is_copied(other))
+        && !is_copied(seen, record)
+}
+
+/// Whether another volume is still to be copied from one.
+fn is_copied(seen: &Observation, record: &VolumeRecord) -> bool {
+    seen.volumes
+        .iter()
+        .any(|other| other.source.as_ref() == Some(&record.id) && !other.published && !is_there(seen, other))
 }
 
 /// Whether the fabric is known to have a volume, as a whole.
@@ -138,19 +160,24 @@ fn act(draft: &mut Draft<'_>) {
     };
     let objects = Objects::of(seen, storage);
     claims::tell(draft, storage, &objects);
+    snapshots::tell(draft, storage, &objects);
     // Where volumes are written down and it is not known, machines and volumes are about to be looked for.
     let Some(there) = &seen.volumes_there else {
         return;
     };
     for record in served(draft) {
         let found = there.get(&record.id);
-        if record.deleting {
-            remove(draft, &objects, record, found);
-        } else {
-            keep(draft, &objects, record, found);
+        match (record.snapshot, record.deleting) {
+            (true, true) => snapshots::remove(draft, storage, record, found),
+            (true, false) => snapshots::keep(draft, storage, record, found),
+            (false, true) => remove(draft, &objects, record, found),
+            (false, false) => keep(draft, &objects, record, found),
         }
     }
     strangers(draft, &objects, there);
+    if snapshots::on(draft) {
+        snapshots::strangers(draft, storage, |id| there.contains_key(id));
+    }
 }
 
 /// A volume that is to stay; `found`: what the fabric has of it.
@@ -248,8 +275,13 @@ fn observe(draft: &mut Draft<'_>) {
         }
         let subject = format!("the volume {}", record.name);
         if lost {
+            let kind = if record.snapshot {
+                "VolumeSnapshot"
+            } else {
+                "claim"
+            };
             let why = format!(
-                "it is not there any more, and what was on it is lost: delete the claim {}/{}, and make another one from what was saved \
+                "it is not there any more, and what was on it is lost: delete the {kind} {}/{}, and make another one from what was saved \
                  elsewhere",
                 record.claim_namespace, record.claim_name
             );

@@ -91,6 +91,8 @@ struct Cluster {
     local_services: watch::Sender<BTreeSet<String>>,
     /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
     has_volumes: watch::Sender<bool>,
+    /// Whether it knows of snapshots, and there may be some.
+    has_snapshots: watch::Sender<bool>,
 }
 
 fn client(endpoint: &Endpoint) -> Result<Client, String> {
@@ -180,6 +182,7 @@ impl Cluster {
             checked: Mutex::default(),
             local_services: watch::Sender::default(),
             has_volumes: watch::Sender::default(),
+            has_snapshots: watch::Sender::default(),
         }
     }
 
@@ -434,6 +437,7 @@ impl ClusterApi for Cluster {
         let there = watches::There {
             local_services: self.local_services.subscribe(),
             volumes: self.has_volumes.subscribe(),
+            snapshots: self.has_snapshots.subscribe(),
         };
         Arc::new(watches::start(&self.env, &self.client, &self.watches, there))
     }

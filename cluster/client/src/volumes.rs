@@ -6,7 +6,9 @@
 
 use base_env::Env;
 use cluster_api::{ClaimRef, ClusterError, Note, VolumeObjects, VolumeWish};
-use cluster_volumes::{ATTACHMENT_FINALIZER, DRIVER, VOLUME_FINALIZER, is_shared, quantity};
+use cluster_volumes::{
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, VOLUME_FINALIZER, is_shared, quantity,
+};
 use kube::api::WatchParams;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -19,6 +21,12 @@ pub(crate) const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
 pub(crate) const VOLUMES: &str = "/api/v1/persistentvolumes";
 /// Where VolumeAttachments are.
 pub(crate) const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+/// Where VolumeSnapshots are.
+pub(crate) const SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshots";
+/// Where VolumeSnapshotContents are.
+pub(crate) const CONTENTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents";
+/// Where VolumeSnapshotClasses are.
+const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
 /// Where StorageClasses are.
 const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 /// Others write to these objects as well; a few rounds settle who was first.
@@ -53,6 +61,12 @@ enum Step<'a> {
     Detached,
     /// An event of a claim.
     Tell(&'a Note),
+    /// A VolumeSnapshotContent, or a VolumeSnapshot, gets this status, unless its own tells that it may be used.
+    Status(&'a Value),
+    /// A VolumeSnapshotContent goes, and our finalizer with it.
+    RemoveContent,
+    /// An event of a VolumeSnapshot, and the error in its status.
+    TellSnapshot(&'a Note),
 }
 
 impl Cluster {
@@ -75,6 +89,32 @@ impl Cluster {
         // After the PersistentVolumes: one that is seen as released gets no further attachment.
         let (claims, attachments) =
             tokio::try_join!(claims, self.list("list VolumeAttachments", ATTACHMENTS))?;
+        // A cluster without disks may still have what was taken of them. First what was taken: whose VolumeSnapshot is not there afterwards has
+        // lost it.
+        let contents = self
+            .list_if_known("list VolumeSnapshotContents", CONTENTS)
+            .await?;
+        let any_content = contents
+            .iter()
+            .flatten()
+            .any(|content| content["spec"]["driver"] == DRIVER);
+        let snapshots = if contents.is_some() && (any_volume || any_content) {
+            self.list_if_known("list VolumeSnapshots", SNAPSHOTS)
+                .await?
+                .unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let snapshot_classes = if snapshots.is_empty() {
+            Vec::new()
+        } else {
+            self.list_if_known("list VolumeSnapshotClasses", SNAPSHOT_CLASSES)
+                .await?
+                .unwrap_or_default()
+        };
+        let followed = contents.is_some() && (any_volume || any_content);
+        self.has_snapshots
+            .send_if_modified(|before| std::mem::replace(before, followed) != followed);
         let any = any_volume
             || attachments
                 .iter()
@@ -86,6 +126,9 @@ impl Cluster {
             volumes,
             attachments,
             classes,
+            snapshots,
+            contents: contents.unwrap_or_default(),
+            snapshot_classes,
         })
     }
 
@@ -113,8 +156,71 @@ impl Cluster {
             VolumeWish::Detached { name, uid } => (attachment(name), uid, Step::Detached),
             VolumeWish::Withdraw { name, uid } => (attachment(name), uid, Step::Delete),
             VolumeWish::Tell { claim, note } => (path_of(claim), &claim.uid, Step::Tell(note)),
+            VolumeWish::PublishContent { name, object } => return self.publish_content(name, object).await,
+            VolumeWish::RemoveContent { name, uid } => {
+                (format!("{CONTENTS}/{name}"), uid, Step::RemoveContent)
+            }
+            VolumeWish::Taken {
+                snapshot,
+                content,
+                bytes,
+                at,
+            } => {
+                let status = json!({
+                    "boundVolumeSnapshotContentName": content, "readyToUse": true, "creationTime": at,
+                    "restoreSize": quantity::write(*bytes), "error": null
+                });
+                let path = path_of_snapshot(snapshot);
+                return self.settle(&path, &snapshot.uid, &Step::Status(&status)).await;
+            }
+            VolumeWish::TellSnapshot { snapshot, note } => (
+                path_of_snapshot(snapshot),
+                &snapshot.uid,
+                Step::TellSnapshot(note),
+            ),
         };
         self.settle(&path, uid, &step).await
+    }
+
+    /// A list of objects that a cluster may know nothing of; `None`: it does not.
+    async fn list_if_known(&self, act: &str, path: &str) -> Result<Option<Vec<Value>>, ClusterError> {
+        match self.list(act, path).await {
+            Ok(items) => Ok(Some(items)),
+            Err(failure) if failure.is_absent() => Ok(None),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Makes a VolumeSnapshotContent, and writes its status: two requests, of which this process may do the first only.
+    async fn publish_content(&self, name: &str, object: &str) -> Result<(), ClusterError> {
+        let object: Value = serde_json::from_str(object).map_err(|error| ClusterError::Refused {
+            act: format!("publish the VolumeSnapshotContent {name}"),
+            why: error.to_string(),
+        })?;
+        let made = self
+            .call(
+                "publish a VolumeSnapshotContent",
+                http::Method::POST,
+                CONTENTS,
+                "application/json",
+                Some(&object),
+            )
+            .await;
+        let path = format!("{CONTENTS}/{name}");
+        let there = match made {
+            Ok(made) => made,
+            Err(failure) if failure.is_conflict() => self.get("read a VolumeSnapshotContent", &path).await?,
+            Err(failure) => return Err(failure.into()),
+        };
+        let of = |object: &Value| object["spec"]["volumeSnapshotRef"]["uid"].clone();
+        let Some(uid) = there["metadata"]["uid"]
+            .as_str()
+            .filter(|_| of(&there) == of(&object))
+        else {
+            // Another one of this name stays as it is.
+            return Ok(());
+        };
+        self.settle(&path, uid, &Step::Status(&object["status"])).await
     }
 
     /// Makes a PersistentVolume; one of its name that is there already is success.
@@ -229,6 +335,52 @@ impl Cluster {
                         .await?;
                 }
             }
+            Step::Status(wanted) => {
+                if object["status"]["readyToUse"] != true {
+                    let patch = json!({
+                        "metadata": { "uid": object["metadata"]["uid"] },
+                        "status": wanted
+                    });
+                    self.merge("write the status of a snapshot", &status, &patch)
+                        .await?;
+                }
+            }
+            Step::RemoveContent => {
+                // Also of one that nobody has deleted: its snapshot is gone.
+                if !is_deleting(&object) {
+                    self.delete_exactly("delete a VolumeSnapshotContent", path, &object)
+                        .await?;
+                    // It is still there as long as it has a finalizer.
+                    let found = self.get("read a VolumeSnapshotContent", path).await?;
+                    if found["metadata"]["uid"] != object["metadata"]["uid"] {
+                        return Ok(());
+                    }
+                    object = found;
+                }
+                if let Some(patch) = finalizers::patch(&object, CONTENT_FINALIZER, false) {
+                    let act = "write the finalizers of a VolumeSnapshotContent";
+                    self.merge(act, path, &patch).await?;
+                }
+            }
+            Step::TellSnapshot(note) => {
+                self.tell(
+                    &object,
+                    "VolumeSnapshot",
+                    note.warning,
+                    note.reason,
+                    &note.message,
+                )
+                .await;
+                if object["status"]["error"]["message"] != note.message.as_str() {
+                    let now = self.env.clock.now().to_string();
+                    let patch = json!({
+                        "metadata": { "uid": object["metadata"]["uid"] },
+                        "status": { "readyToUse": false, "error": { "message": note.message, "time": now } }
+                    });
+                    self.merge("write the status of a snapshot", &status, &patch)
+                        .await?;
+                }
+            }
             Step::Tell(note) => {
                 self.tell(
                     &object,
@@ -264,6 +416,13 @@ fn path_of(claim: &ClaimRef) -> String {
     format!(
         "/api/v1/namespaces/{}/persistentvolumeclaims/{}",
         claim.namespace, claim.name
+    )
+}
+
+fn path_of_snapshot(snapshot: &ClaimRef) -> String {
+    format!(
+        "/apis/snapshot.storage.k8s.io/v1/namespaces/{}/volumesnapshots/{}",
+        snapshot.namespace, snapshot.name
     )
 }
 

@@ -45,10 +45,12 @@ pub(crate) struct There {
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
     /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
     pub(crate) volumes: watch::Receiver<bool>,
+    /// Whether there may be snapshots of disks.
+    pub(crate) snapshots: watch::Receiver<bool>,
 }
 
 /// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, of claims for volumes, and
-/// those that are asked for; those of endpoints, of PersistentVolumes and of VolumeAttachments while there is reason to. They end when what
+/// those that are asked for; those of endpoints, of PersistentVolumes, of VolumeAttachments and of snapshots while there is reason to. They end when what
 /// is returned is dropped.
 pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
@@ -77,9 +79,14 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There)
             }
         });
     }
-    for path in [volumes::VOLUMES, volumes::ATTACHMENTS] {
+    for (path, in_use) in [
+        (volumes::VOLUMES, &there.volumes),
+        (volumes::ATTACHMENTS, &there.volumes),
+        (volumes::CONTENTS, &there.snapshots),
+        (volumes::SNAPSHOTS, &there.snapshots),
+    ] {
         let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
-        let in_use = there.volumes.clone();
+        let in_use = in_use.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}

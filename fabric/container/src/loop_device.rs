@@ -50,6 +50,16 @@ impl LoopDevice {
     }
 }
 
+/// Where the kernel has a directory for each device with an ext4 filesystem that is mounted, in whatever namespace.
+const EXT4: &str = "/proc/fs/ext4";
+
+impl LoopDevice {
+    /// Whether an ext4 filesystem on it is mounted anywhere.
+    pub(crate) fn is_mounted(&self) -> bool {
+        Path::new(EXT4).join(&self.name).exists()
+    }
+}
+
 /// All that hold a file, as the directory [`DEVICES`] tells.
 pub(crate) fn all(devices: &Path) -> io::Result<Vec<LoopDevice>> {
     let names = files::names_in(devices)?;

@@ -16,6 +16,8 @@
 //! * one loop device at most holds a volume's file. The kernel does not let go of a device that is open or mounted anywhere, so nothing uses a
 //!   volume any more that was taken from its machine;
 //! * a file that was complete once is never made anew: when it is lost, that is told, and no machine gets an empty volume for a full one;
+//! * a copy is of one moment: of a volume that nobody has, or whose filesystem is frozen meanwhile. One that is written to by its device alone is not
+//!   copied while a machine has it;
 //! * a volume never becomes smaller, and only [`Inner::delete_volume`] and [`Inner::delete_stamp`] remove what is on it.
 //!
 //! Machines see every loop device of the host, and the file that it holds, in their `/sys/block`. That is how a machine finds a volume: no
@@ -26,7 +28,6 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -39,6 +40,7 @@ use crate::{
     exec, files,
     loop_device::{self, LoopDevice},
     validate,
+    volume_copy::{FROZEN, copy, thaw},
 };
 
 /// All that is on the volume.
@@ -109,6 +111,11 @@ impl Inner {
             let source = spec.source.as_ref().map(|source| self.complete_volume(source));
             let source = source.transpose()?;
             Saved::new(spec, false).write(&dir)?;
+            // Nobody gets or loses it meanwhile, and nobody else freezes it.
+            let _source = match &spec.source {
+                Some(source) => Some(self.locks.hold(&format!("volume {source}")).await),
+                None => None,
+            };
             let (dir, bytes) = (dir.clone(), spec.bytes);
             let formatted = spec.shared && source.is_none();
             blocking(&act, move || make(&dir, bytes, source.as_deref(), formatted)).await?;
@@ -291,6 +298,13 @@ impl Inner {
             // Usually nobody has it. Who had it may have been lost, too.
             None => self.take_back(&act, &dir).await?,
         }
+        let saved = Saved::read(&dir)?.filter(|saved| !saved.made);
+        if let Some(source) = saved.and_then(|saved| saved.spec.source) {
+            // A copy that was cut short may have left it frozen, and is not tried again.
+            let _source = self.locks.hold(&format!("volume {source}")).await;
+            let (image, place) = (self.volume_dir(&source).join(IMAGE), dir.join(FROZEN));
+            blocking(&act, move || thaw(&image, &place)).await?;
+        }
         blocking(&act, move || delete(&dir)).await
     }
 
@@ -429,24 +443,6 @@ fn fill(new: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError
             file.sync_all()
         })
         .map_err(|error: io::Error| FabricError::failed(format!("write {}", new.display()), error))
-}
-
-/// Copies a file as it is now. It takes as long as it has to, and no time where the filesystem lets both share what is in them.
-fn copy(from: &Path, to: &Path) -> Result<(), FabricError> {
-    let failed = |why: String| FabricError::failed(format!("copy {}", from.display()), why);
-    let output = Command::new("cp")
-        .env("PATH", exec::PATH)
-        .env("LC_ALL", "C")
-        .args(["--reflink=auto", "--sparse=always", "--"])
-        .args([from, to])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(format!("cp cannot be started: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = exec::complaint(&String::from_utf8_lossy(&output.stderr));
-    Err(failed(format!("cp ended with {}: {said}", output.status)))
 }
 
 /// Makes a file larger; one that is large enough is left alone.

@@ -385,6 +385,11 @@ fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
         6 => world.remove_claim(uid, &name),
         _ => world.leave_claim(uid, &name) | world.remove_claim(uid, &name),
     };
+    // Of what grows a snapshot is taken, or the one of before goes.
+    if act == 5 {
+        let snapshot = format!("of-{name}");
+        let _either = world.remove_snapshot(uid, &snapshot) || world.plant_snapshot(uid, &snapshot, &name);
+    }
     let node = node.map_or_else(|| "-".to_owned(), |node| player.stamp.trace.told(&node));
     format!(
         "claim {name}, {}, {act} on {node}: {done}",

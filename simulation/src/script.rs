@@ -19,7 +19,8 @@
 //! | `drop-service C NAME` | deletes a Service |
 //! | `services C` | prints the targets of the addresses of a cluster's Services, and the last status of each |
 //! | `class C NAME [retain] [immediate]` | puts a storage class of the disk driver into a cluster |
-//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM]` | puts a claim for a volume into a cluster; `from`: it begins as a copy |
+//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM] [snapshot=SNAPSHOT]` | puts a claim for a volume into a cluster; `from`, `snapshot`: it begins as a copy |
+//! | `snapshot C NAME CLAIM`, `drop-snapshot C NAME` | puts a snapshot of a claim into a cluster; it is deleted |
 //! | `use C CLAIM [NODE]`, `leave C CLAIM` | a pod with the claim comes to the node whose name ends so, else to the first that takes it, from wherever it was; it ends |
 //! | `grow C CLAIM GIB`, `drop-claim C CLAIM` | a claim asks for more, is deleted |
 //! | `volumes [C]` | prints the claims of a cluster and what is there for them; without a cluster, what is in the fabric |
@@ -201,7 +202,7 @@ impl Player {
             }
             ["services", name] => self.services(name).await?,
             [
-                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim",
+                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim" | "snapshot" | "drop-snapshot",
                 name,
                 ref rest @ ..,
             ] => {

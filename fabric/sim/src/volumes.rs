@@ -13,7 +13,9 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster_api::{ClusterError, VolumeObjects, VolumeWish};
-use cluster_volumes::{ATTACHMENT_FINALIZER, VOLUME_FINALIZER};
+use cluster_volumes::{
+    ATTACHMENT_FINALIZER, CONTENT_FINALIZER, DRIVER, SNAPSHOT_CLASS, SNAPSHOTS, VOLUME_FINALIZER,
+};
 use serde_json::{Value, json};
 
 use crate::{Inner, SimWorld, state::Cluster};
@@ -29,6 +31,14 @@ const VOLUME: &str = "v1/PersistentVolume ";
 const ATTACHMENT: &str = "storage.k8s.io/v1/VolumeAttachment ";
 /// What keys of storage classes begin with.
 const CLASS: &str = "storage.k8s.io/v1/StorageClass ";
+/// What keys of snapshots begin with.
+const SNAPSHOT: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshot ";
+/// What keys of what stands for what was taken begin with.
+const CONTENT: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshotContent ";
+/// What keys of classes of snapshots begin with.
+const SNAPSHOT_KIND: &str = "snapshot.storage.k8s.io/v1/VolumeSnapshotClass ";
+/// What keys of what was told of snapshots begin with.
+const TOLD_SNAPSHOT: &str = "v1/Event snapshots.";
 /// What keys of what was told of claims begin with, before their namespaces; Services may have the same names.
 const TOLD: &str = "v1/Event claims.";
 /// An annotation of the world's own: the node of the pod that uses a claim.
@@ -59,6 +69,8 @@ pub struct PlantedClaim {
     pub block: bool,
     /// The claim that it begins as a copy of.
     pub source: Option<String>,
+    /// The snapshot that it begins with.
+    pub snapshot: Option<String>,
 }
 
 impl Default for PlantedClaim {
@@ -70,6 +82,7 @@ impl Default for PlantedClaim {
             access_modes: vec!["ReadWriteOnce".to_owned()],
             block: false,
             source: None,
+            snapshot: None,
         }
     }
 }
@@ -93,6 +106,10 @@ impl PlantedClaim {
         if let Some(source) = &self.source {
             claim["spec"]["dataSource"] = json!({ "kind": "PersistentVolumeClaim", "name": source });
         }
+        if let Some(snapshot) = &self.snapshot {
+            claim["spec"]["dataSource"] =
+                json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": snapshot });
+        }
         claim
     }
 }
@@ -103,6 +120,10 @@ fn claim_key(namespace: &str, name: &str) -> String {
 
 fn own(name: &str) -> String {
     claim_key("default", name)
+}
+
+fn snapshot_key(namespace: &str, name: &str) -> String {
+    format!("{SNAPSHOT}{namespace}/{name}")
 }
 
 fn told_key(namespace: &str, name: &str) -> String {
@@ -184,12 +205,15 @@ pub(crate) fn seen(cluster: &Cluster) -> VolumeObjects {
         volumes: all(VOLUME),
         attachments: all(ATTACHMENT),
         classes: all(CLASS),
+        snapshots: all(SNAPSHOT),
+        contents: all(CONTENT),
+        snapshot_classes: all(SNAPSHOT_KIND),
     }
 }
 
 /// Whether a cluster holds nothing of volumes but classes.
 pub(crate) fn is_empty(cluster: &Cluster) -> bool {
-    let mut kinds = [CLAIM, VOLUME, ATTACHMENT].into_iter();
+    let mut kinds = [CLAIM, VOLUME, ATTACHMENT, SNAPSHOT, CONTENT].into_iter();
     kinds.all(|kind| of_kind(&cluster.objects, kind).next().is_none())
 }
 
@@ -204,6 +228,12 @@ pub(crate) fn describe(wish: &VolumeWish) -> String {
         VolumeWish::Detached { name, .. } => format!("detached {name}"),
         VolumeWish::Withdraw { name, .. } => format!("withdraw {name}"),
         VolumeWish::Tell { claim, .. } => format!("tell {}/{}", claim.namespace, claim.name),
+        VolumeWish::PublishContent { name, .. } => format!("publish {name}"),
+        VolumeWish::RemoveContent { name, .. } => format!("remove {name}"),
+        VolumeWish::Taken { snapshot, .. } => format!("taken {}/{}", snapshot.namespace, snapshot.name),
+        VolumeWish::TellSnapshot { snapshot, .. } => {
+            format!("tell snapshot {}/{}", snapshot.namespace, snapshot.name)
+        }
     }
 }
 
@@ -283,7 +313,53 @@ fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
                 objects.insert(told_key(&claim.namespace, &claim.name), told);
             }
         }
+        VolumeWish::PublishContent { name, object } => publish_content(objects, name, object, number)?,
+        VolumeWish::RemoveContent { name, uid } => {
+            let key = format!("{CONTENT}{name}");
+            if let Some(content) = same(objects, &key, uid) {
+                let_go(content, CONTENT_FINALIZER);
+                delete(objects, &key);
+            }
+        }
+        VolumeWish::Taken {
+            snapshot,
+            content,
+            bytes,
+            ..
+        } => {
+            let key = snapshot_key(&snapshot.namespace, &snapshot.name);
+            if let Some(snapshot) = same(objects, &key, &snapshot.uid) {
+                snapshot["status"] = json!({
+                    "boundVolumeSnapshotContentName": content, "readyToUse": true, "restoreSize": quantity(*bytes)
+                });
+            }
+        }
+        VolumeWish::TellSnapshot { snapshot, note } => {
+            let key = snapshot_key(&snapshot.namespace, &snapshot.name);
+            if same(objects, &key, &snapshot.uid).is_some() {
+                let told = json!(format!("{}: {}", note.reason, note.message));
+                objects.insert(
+                    format!("{TOLD_SNAPSHOT}{}/{}", snapshot.namespace, snapshot.name),
+                    told,
+                );
+            }
+        }
     }
+    Ok(())
+}
+
+/// What stands for what was taken is there from now on, with its status.
+fn publish_content(objects: &mut Objects, name: &str, object: &str, number: u64) -> Result<(), ClusterError> {
+    let refused = |why: String| ClusterError::Refused {
+        act: format!("create the VolumeSnapshotContent {name}"),
+        why,
+    };
+    let mut content: Value = serde_json::from_str(object).map_err(|error| refused(error.to_string()))?;
+    if content["kind"] != "VolumeSnapshotContent" || content["metadata"]["name"] != name {
+        return Err(refused("it is of another kind or name".to_owned()));
+    }
+    content["metadata"]["uid"] = json!(format!("{name}-{number}"));
+    objects.entry(format!("{CONTENT}{name}")).or_insert(content);
     Ok(())
 }
 
@@ -316,6 +392,30 @@ fn plant(cluster: &mut Cluster, claim: &PlantedClaim) -> bool {
         cluster.objects.insert(key, claim.object(number));
     }
     fresh
+}
+
+/// A snapshot of a claim, of the class that every cluster has.
+fn plant_snapshot(cluster: &mut Cluster, name: &str, claim: &str) -> bool {
+    let key = snapshot_key("default", name);
+    if cluster.objects.contains_key(&key) {
+        return false;
+    }
+    let number = *cluster.changes.borrow() + 1;
+    let class = json!({
+        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshotClass", "metadata": { "name": SNAPSHOT_CLASS },
+        "driver": DRIVER, "deletionPolicy": "Delete"
+    });
+    let of_class = format!("{SNAPSHOT_KIND}{SNAPSHOT_CLASS}");
+    cluster.objects.entry(of_class).or_insert(class);
+    let snapshot = json!({
+        "apiVersion": SNAPSHOTS, "kind": "VolumeSnapshot",
+        "metadata": { "namespace": "default", "name": name, "uid": format!("{name}-{number}") },
+        "spec": {
+            "volumeSnapshotClassName": SNAPSHOT_CLASS, "source": { "persistentVolumeClaimName": claim }
+        }
+    });
+    cluster.objects.insert(key, snapshot);
+    true
 }
 
 fn use_on(cluster: &mut Cluster, name: &str, node: Option<&str>) -> bool {
@@ -402,6 +502,28 @@ impl SimWorld {
     /// its class does not let it grow.
     pub fn grow_claim(&self, cluster: &str, name: &str, gib: u64) -> bool {
         self.change_claims(cluster, |cluster| grow(cluster, name, gib))
+    }
+
+    /// Puts a snapshot of a claim into a cluster, as a user would. `false` when there is one of that name.
+    pub fn plant_snapshot(&self, cluster: &str, name: &str, claim: &str) -> bool {
+        self.change_claims(cluster, |cluster| plant_snapshot(cluster, name, claim))
+    }
+
+    /// Deletes a snapshot, as a user would. `false` when there is none.
+    pub fn remove_snapshot(&self, cluster: &str, name: &str) -> bool {
+        self.change_claims(cluster, |cluster| {
+            let told = format!("{TOLD_SNAPSHOT}default/{name}");
+            cluster.objects.remove(&told);
+            cluster.objects.remove(&snapshot_key("default", name)).is_some()
+        })
+    }
+
+    /// What was told of a snapshot last.
+    pub fn told_of_snapshot(&self, cluster: &str, name: &str) -> Option<String> {
+        let state = self.inner.state();
+        let objects = &state.clusters.get(cluster)?.objects;
+        let told = objects.get(&format!("{TOLD_SNAPSHOT}default/{name}"))?;
+        told.as_str().map(str::to_owned)
     }
 
     /// A pod that uses a claim comes to the node whose name ends so, or else to the first that takes pods; one that uses it elsewhere ends.

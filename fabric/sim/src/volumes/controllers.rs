@@ -6,8 +6,8 @@ use cluster_volumes::{DRIVER, FILES, is_shared};
 use serde_json::{Value, json};
 
 use super::{
-    ATTACHMENT, CLAIM, CLAIM_PROTECTION, CLASS, Objects, TOLD, USER, VOLUME, VOLUME_PROTECTION, claim_key,
-    delete, is_deleted, is_empty, is_kept, keys, let_go, of_kind, same, seen, text,
+    ATTACHMENT, CLAIM, CLAIM_PROTECTION, CLASS, CONTENT, Objects, TOLD, USER, VOLUME, VOLUME_PROTECTION,
+    claim_key, delete, is_deleted, is_empty, is_kept, keys, let_go, of_kind, same, seen, text,
 };
 use crate::state::Cluster;
 
@@ -220,7 +220,7 @@ fn attach(cluster: &mut Cluster) {
 
 /// What is deleted goes once nothing keeps it: a claim is kept by its user, a volume by its claim, all by others' finalizers.
 fn sweep(objects: &mut Objects) {
-    for kind in [CLAIM, VOLUME, ATTACHMENT] {
+    for kind in [CLAIM, VOLUME, ATTACHMENT, CONTENT] {
         for key in keys(objects, kind) {
             let Some(object) = objects.get_mut(&key).filter(|object| is_deleted(object)) else {
                 continue;

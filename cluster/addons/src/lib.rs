@@ -40,6 +40,7 @@ pub const ADDONS: &[Addon] = &[
     directory::ADMINS,
     storage::DISKS,
     storage::SHARES,
+    storage::SNAPSHOTS,
     dns::DNS,
     metrics::METRICS,
 ];

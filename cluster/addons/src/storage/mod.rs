@@ -8,6 +8,7 @@
 //! cannot be changed in Kubernetes: whatever a later release has in its place is for clusters that do not have the class yet.
 
 mod shares;
+mod snapshots;
 
 use cluster_api::ObjectRef;
 use cluster_volumes::DRIVER;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::{Addon, Edits, MODE, Place, health};
 
 pub(crate) use shares::SHARES;
+pub(crate) use snapshots::SNAPSHOTS;
 
 pub(crate) const DISKS: Addon = Addon {
     name: "disks",

@@ -33,7 +33,7 @@ const BEATS: &str = "/data/beats";
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
     journal.step(NAME, "the guide: what a pod writes is there for the next", || {
-        let [block, _] = guide::exactly::<2>(GUIDE)?;
+        let [block, _, _] = guide::exactly::<3>(GUIDE)?;
         let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
         shell
             .env("KUBECONFIG", &kubectl.kubeconfig)
@@ -78,12 +78,20 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     journal.step(NAME, "a copy of a claim has its content", || copied(cluster))?;
     journal.step(
         NAME,
+        "the guide: a snapshot of a disk that a pod writes to, and a claim that begins with it",
+        || {
+            let [_, _, block] = guide::exactly::<3>(GUIDE)?;
+            taken(stamp, az, cluster, &block)
+        },
+    )?;
+    journal.step(
+        NAME,
         "a block device is written to and read by the next pod",
         || block(cluster),
     )?;
     journal.step(NAME, "fsGroup: who is not root may write", || group(cluster))?;
     journal.step(NAME, "the guide: pods on all nodes have one share", || {
-        let [_, block] = guide::exactly::<2>(GUIDE)?;
+        let [_, block, _] = guide::exactly::<3>(GUIDE)?;
         let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
         shell.env("KUBECONFIG", &kubectl.kubeconfig).env("IMAGE", BUSYBOX);
         let said = run(&mut shell)?;
@@ -279,6 +287,63 @@ fn copied(cluster: &Cluster) -> Result<()> {
         "{said}, and it is a copy of {before:?}"
     );
     gone(cluster, "copy")
+}
+
+/// The guide speaks of the claim `notes`, which is made anew for it. What its pod writes after the snapshot is not in the claim that begins with it.
+fn taken(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    // The class comes once its kind is known.
+    wait_for("the class of snapshots", PATIENCE, || {
+        kubectl
+            .text(&["get", "volumesnapshotclass", "csi-azuredisk-vsc"])
+            .map(drop)
+    })?;
+    let user = sleeper("notes", json!({}), json!({ "volumeMounts": [mount()] }));
+    cluster.apply(&list(&[claim("notes", "1Gi", json!({})), user]))?;
+    kubectl.pod_ready("notes")?;
+    // What programs have written is on the disk: nobody says `sync`.
+    within(cluster, "pod/notes", "echo before > /data/log")?;
+    let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
+    run(shell.env("KUBECONFIG", &kubectl.kubeconfig))?;
+    within(cluster, "pod/notes", "echo after >> /data/log")?;
+    let snapshot = kubectl.json(&["get", "volumesnapshot", "before"])?;
+    ensure!(snapshot["status"]["restoreSize"] == "1Gi", "{snapshot}");
+    let nodes = aks(az, &["show"], cluster.name, &[])?;
+    let nodes = text(&nodes, "/nodeResourceGroup")?.to_owned();
+    let name = format!("snapshot-{}", text(&snapshot, "/metadata/uid")?);
+    let shown = az.json(&["snapshot", "show", "--resource-group", &nodes, "--name", &name])?;
+    ensure!(shown["provisioningState"] == "Succeeded", "{shown}");
+
+    let from = |pod: &str, claim: &str| {
+        let more =
+            json!({ "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": claim } }] });
+        sleeper(pod, more, json!({ "volumeMounts": [mount()] }))
+    };
+    cluster.apply(&from("again", "notes-again"))?;
+    kubectl.pod_ready("again")?;
+    let said = within(cluster, "pod/again", "cat /data/log")?;
+    ensure!(said.trim() == "before", "{said:?}");
+    kubectl.text(&["delete", "volumesnapshot", "before", "--timeout=180s"])?;
+    wait_for("what was taken to be gone", PATIENCE, || {
+        let contents = kubectl.json(&["get", "volumesnapshotcontents"])?;
+        ensure!(
+            contents["items"].as_array().is_some_and(Vec::is_empty),
+            "{contents}"
+        );
+        Ok(())
+    })?;
+    // The claim that began with it has its own.
+    let said = within(cluster, "pod/again", "cat /data/log")?;
+    ensure!(said.trim() == "before", "{said:?}");
+    let delete = [
+        "delete",
+        "pod/again",
+        "pod/notes",
+        "pvc/notes",
+        "pvc/notes-again",
+        "--timeout=180s",
+    ];
+    kubectl.text(&delete).map(drop)
 }
 
 fn block(cluster: &Cluster) -> Result<()> {

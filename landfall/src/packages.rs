@@ -27,8 +27,12 @@ const PROGRAMS: &[Program] = &[
     program("mkfs.ext4", "e2fsprogs"),
     program("losetup", "mount"),
     program("findmnt", "util-linux"),
-    // A volume may begin as a copy of another one.
+    // A share comes with its filesystem.
+    program("debugfs", "e2fsprogs"),
+    // A volume may begin as a copy of another one, which is frozen meanwhile.
     program("cp", "coreutils"),
+    program("timeout", "coreutils"),
+    program("fsfreeze", "util-linux"),
     Program {
         name: "mmdebstrap",
         package: "mmdebstrap",

@@ -221,3 +221,21 @@ async fn calls_fail_and_are_cut_short_as_others_are() {
     assert_eq!(world.tally(Call::DeleteVolume).calls, 2);
     assert_eq!(world.tally(Call::AttachVolume).failed, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_share_is_everybodys_until_the_host_stops() {
+    let world = world().await;
+    let share = VolumeSpec {
+        shared: true,
+        ..volume("s1", 64)
+    };
+    for _ in 0..2 {
+        world.ensure_volume(&share).await.unwrap();
+        let seen = &world.list().await.unwrap().volumes[0];
+        assert!(seen.open && seen.attached.is_none());
+        world.stop_stamp().await.unwrap();
+        assert!(!world.list().await.unwrap().volumes[0].open);
+    }
+    world.delete_volume(&share.id).await.unwrap();
+    assert!(world.list().await.unwrap().volumes.is_empty());
+}

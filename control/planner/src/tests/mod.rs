@@ -60,6 +60,8 @@ mod upgrade;
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
 mod volumes_attachments;
+#[path = "../features/volumes/tests_shares.rs"]
+mod volumes_shares;
 #[path = "../features/volumes/tests_snapshots.rs"]
 mod volumes_snapshots;
 

@@ -5,7 +5,7 @@ use cluster_volumes::{Claim, Recipe, Stage, Storage, handle, id, persistent_volu
 use control_records::volume::VolumeRecord;
 
 use super::{objects::Objects, serves};
-use crate::{ApiEffect, Draft, NewVolume, VolumeThere, Write};
+use crate::{ApiEffect, Draft, NewVolume, Subject, VolumeThere, Write};
 
 /// A cluster has no more volumes: the host's room is everybody's.
 pub(super) const MOST: usize = 500;
@@ -151,7 +151,6 @@ pub(super) fn asked(objects: &Objects<'_>, record: &VolumeRecord) -> u64 {
 
 /// What can be had by no claim is told to it, once.
 pub(super) fn tell(draft: &mut Draft<'_>, storage: &Storage, objects: &Objects<'_>) {
-    let seen = draft.seen;
     let refused = storage.claims.iter().filter_map(|claim| match &claim.stage {
         Stage::Refused(why) if !claim.deleting && serves(draft, claim.shared) => Some((claim, why.clone())),
         _ => None,
@@ -165,16 +164,32 @@ pub(super) fn tell(draft: &mut Draft<'_>, storage: &Storage, objects: &Objects<'
         } else {
             "ProvisioningFailed"
         };
-        if seen.api.told.get(&claim.claim.uid) != Some(&why) {
-            draft.act_quietly(ApiEffect::SetVolume(VolumeWish::Tell {
-                claim: claim.claim.clone(),
-                note: Note {
-                    warning: true,
-                    reason,
-                    message: why,
-                },
-            }));
-        }
+        tell_one(draft, claim, reason, why);
+    }
+}
+
+fn tell_one(draft: &mut Draft<'_>, claim: &Claim, reason: &'static str, why: String) {
+    if draft.seen.api.told.get(&claim.claim.uid) != Some(&why) {
+        draft.act_quietly(ApiEffect::SetVolume(VolumeWish::Tell {
+            claim: claim.claim.clone(),
+            note: Note {
+                warning: true,
+                reason,
+                message: why,
+            },
+        }));
+    }
+}
+
+/// What keeps a volume from beginning as a copy is told to its claim: a disk that is used as a device, or that takes too long, waits for its pods
+/// to end.
+pub(super) fn tell_of_copy(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord) {
+    let held = draft.seen.held.get(&Subject::Volume(record.id.clone()));
+    let held = held.filter(|held| held.attempts > 1 && record.source.is_some() && !record.published);
+    let claim = objects.claim(&record.claim);
+    let waiting = claim.filter(|claim| matches!(claim.stage, Stage::Wanted(_)));
+    if let (Some(held), Some(claim)) = (held, waiting) {
+        tell_one(draft, claim, "ProvisioningFailed", held.why.clone());
     }
 }
 

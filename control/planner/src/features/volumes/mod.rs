@@ -111,6 +111,9 @@ fn conclusion(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) 
         return (is_gone(seen, record) && volumes.is_empty()).then(|| Write::ForgetVolume(id()));
     }
     if !record.published {
+        if volumes.is_empty() && is_in_vain(seen, objects, record) {
+            return Some(Write::MarkVolume(id()));
+        }
         return (!volumes.is_empty()).then(|| Write::VolumePublished(id()));
     }
     if is_given_up(seen, objects, record) {
@@ -129,6 +132,15 @@ fn is_given_up(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord)
     !volumes.is_empty()
         && volumes.iter().all(|volume| objects.is_given_up(volume))
         && objects.attachments(record).is_empty()
+        && !is_copied(seen, record)
+}
+
+/// Whether a copy cannot be made as things are, and nobody waits for it any more.
+fn is_in_vain(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) -> bool {
+    record.source.is_some()
+        && seen.held.contains_key(&Subject::Volume(record.id.clone()))
+        && !is_there(seen, record)
+        && objects.claim(&record.claim).is_none()
         && !is_copied(seen, record)
 }
 
@@ -197,6 +209,7 @@ fn keep(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, fou
             source: record.source.clone(),
             shared: record.shared,
         });
+        claims::tell_of_copy(draft, objects, record);
     }
     if let Some(found) = found {
         claims::show(draft, objects, record, found);

@@ -41,7 +41,13 @@ pub(super) fn conclusion(seen: &Observation, storage: &Storage, record: &VolumeR
     if record.deleting {
         return (is_gone(seen, record) && content.is_none()).then(|| Write::ForgetVolume(id()));
     }
-    let content = content?;
+    let Some(content) = content else {
+        // Nobody waits any more for what was not taken yet, and may never be.
+        let mut snapshots = storage.snapshots.iter();
+        let wanted = snapshots.any(|snapshot| snapshot.snapshot.uid == record.claim && !snapshot.deleting);
+        let given_up = !record.published && !wanted && !is_copied(seen, record);
+        return given_up.then(|| Write::MarkVolume(id()));
+    };
     if !record.published {
         return content.ready.then(|| Write::VolumePublished(id()));
     }
@@ -197,7 +203,10 @@ pub(super) fn keep(
             // A disk that is used as a device, or that takes too long, waits for its pods to end.
             let held = seen.held.get(&Subject::Volume(record.id.clone()));
             let mut snapshots = storage.snapshots.iter();
-            let waiting = snapshots.find(|snapshot| snapshot.snapshot.uid == record.claim);
+            let waiting = snapshots.find(|snapshot| {
+                let wanted = matches!(snapshot.stage, SnapshotStage::Wanted(_));
+                wanted && snapshot.snapshot.uid == record.claim
+            });
             if let (Some(held), Some(waiting)) = (held.filter(|held| held.attempts > 1), waiting) {
                 tell_one(draft, &waiting.snapshot, held.why.clone());
             }

@@ -154,3 +154,26 @@ fn nothing_is_taken_while_the_controller_is_off() {
     ideal.run();
     assert!(wishes(&ideal).is_empty(), "once");
 }
+
+#[test]
+fn what_cannot_be_taken_is_told_and_given_up_with_its_snapshot() {
+    let mut ideal = with_attached(1);
+    storage(&mut ideal).snapshots.push(snapshot("s1", true));
+    ideal.pass();
+    let held = Held {
+        attempts: 2,
+        until: ideal.now,
+        why: "a machine has it".to_owned(),
+    };
+    ideal.seen.held.insert(Subject::Volume(id_of("s1")), held);
+    assert!(matches!(
+        &wishes(&ideal)[..],
+        [VolumeWish::TellSnapshot { note, .. }] if note.message == "a machine has it"
+    ));
+    storage(&mut ideal).snapshots.clear();
+    assert_eq!(ideal.plan().writes, [Write::MarkVolume(id_of("s1"))]);
+    ideal.seen.held.clear();
+    ideal.run();
+    assert_eq!(ideal.disks.keys().collect::<Vec<_>>(), [&id("u1")]);
+    assert_eq!(ideal.seen.volumes.len(), 1);
+}

@@ -80,7 +80,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         NAME,
         "the guide: a snapshot of a disk that a pod writes to, and a claim that begins with it",
         || {
-            let [_, _, block] = guide::exactly::<3>(GUIDE)?;
+            let [_, block, _] = guide::exactly::<3>(GUIDE)?;
             taken(stamp, az, cluster, &block)
         },
     )?;
@@ -91,7 +91,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     )?;
     journal.step(NAME, "fsGroup: who is not root may write", || group(cluster))?;
     journal.step(NAME, "the guide: pods on all nodes have one share", || {
-        let [_, block, _] = guide::exactly::<3>(GUIDE)?;
+        let [_, _, block] = guide::exactly::<3>(GUIDE)?;
         let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
         shell.env("KUBECONFIG", &kubectl.kubeconfig).env("IMAGE", BUSYBOX);
         let said = run(&mut shell)?;

@@ -15,6 +15,8 @@ pub struct VolumeObjects {
     pub attachments: Vec<Value>,
     /// StorageClasses.
     pub classes: Vec<Value>,
+    /// Whether the cluster was asked for VolumeSnapshots, and knows of them: else that there are none says nothing.
+    pub knows_snapshots: bool,
     /// VolumeSnapshots of all namespaces.
     pub snapshots: Vec<Value>,
     /// VolumeSnapshotContents.

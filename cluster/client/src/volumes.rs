@@ -99,13 +99,11 @@ impl Cluster {
             .flatten()
             .any(|content| content["spec"]["driver"] == DRIVER);
         let snapshots = if contents.is_some() && (any_volume || any_content) {
-            self.list_if_known("list VolumeSnapshots", SNAPSHOTS)
-                .await?
-                .unwrap_or_default()
+            self.list_if_known("list VolumeSnapshots", SNAPSHOTS).await?
         } else {
-            Vec::new()
+            None
         };
-        let snapshot_classes = if snapshots.is_empty() {
+        let snapshot_classes = if snapshots.as_ref().is_none_or(Vec::is_empty) {
             Vec::new()
         } else {
             self.list_if_known("list VolumeSnapshotClasses", SNAPSHOT_CLASSES)
@@ -126,7 +124,8 @@ impl Cluster {
             volumes,
             attachments,
             classes,
-            snapshots,
+            knows_snapshots: snapshots.is_some(),
+            snapshots: snapshots.unwrap_or_default(),
             contents: contents.unwrap_or_default(),
             snapshot_classes,
         })

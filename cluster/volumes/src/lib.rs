@@ -60,6 +60,8 @@ pub struct Storage {
     pub volumes: Vec<Volume>,
     /// VolumeAttachments of [`DRIVER`], in the order of their names.
     pub attachments: Vec<Attachment>,
+    /// Whether it is known which VolumeSnapshots there are.
+    pub knows_snapshots: bool,
     /// VolumeSnapshots of disks of ours, in the order of their uids.
     pub snapshots: Vec<Snapshot>,
     /// VolumeSnapshotContents of [`DRIVER`], in the order of their names.

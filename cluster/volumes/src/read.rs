@@ -48,6 +48,7 @@ impl Storage {
         let contents = known.contents.values();
         let volumes = known.volumes.iter();
         Self {
+            knows_snapshots: objects.knows_snapshots,
             snapshots,
             contents: contents
                 .filter_map(|content| snapshots::content(&known, content))
@@ -69,6 +70,8 @@ pub(crate) struct Known<'a> {
     pub(crate) volumes: BTreeMap<&'a str, &'a Value>,
     /// All claims, by namespace and name.
     pub(crate) claims: BTreeMap<(&'a str, &'a str), &'a Value>,
+    /// Whether it is known which VolumeSnapshots there are.
+    pub(crate) knows_snapshots: bool,
     /// VolumeSnapshots, by namespace and name.
     pub(crate) snapshots: BTreeMap<(&'a str, &'a str), &'a Value>,
     /// VolumeSnapshotContents of [`DRIVER`], by name.
@@ -105,6 +108,7 @@ impl<'a> Known<'a> {
                 .iter()
                 .filter_map(|claim| Some((key(&claim["metadata"])?, claim)))
                 .collect(),
+            knows_snapshots: objects.knows_snapshots,
             snapshots: objects
                 .snapshots
                 .iter()

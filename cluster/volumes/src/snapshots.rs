@@ -83,7 +83,7 @@ pub struct SnapshotContent {
     pub id: Option<String>,
     /// The uid of the VolumeSnapshot that it is bound to, or was.
     pub snapshot: Option<String>,
-    /// Whether that one is gone, or is being deleted.
+    /// Whether that one is known to be gone, or is being deleted.
     pub orphaned: bool,
     /// When it was taken, in nanoseconds of Unix time, as its status tells.
     pub created: Option<i64>,
@@ -268,7 +268,7 @@ pub(crate) fn content(known: &Known<'_>, object: &Value) -> Option<SnapshotConte
         uid: owned(&metadata["uid"])?,
         id: owned(&metadata["annotations"][VOLUME_ATTRIBUTE]),
         snapshot: owned(&spec["volumeSnapshotRef"]["uid"]),
-        orphaned: bound && !there,
+        orphaned: known.knows_snapshots && bound && !there,
         created: status["creationTime"].as_i64(),
         ready: status["readyToUse"] == true,
         deletes: spec["deletionPolicy"] != "Retain",

@@ -205,6 +205,7 @@ pub(crate) fn seen(cluster: &Cluster) -> VolumeObjects {
         volumes: all(VOLUME),
         attachments: all(ATTACHMENT),
         classes: all(CLASS),
+        knows_snapshots: true,
         snapshots: all(SNAPSHOT),
         contents: all(CONTENT),
         snapshot_classes: all(SNAPSHOT_KIND),

@@ -45,7 +45,8 @@ pub(super) fn conclusion(seen: &Observation, storage: &Storage, record: &VolumeR
         // Nobody waits any more for what was not taken yet, and may never be.
         let mut snapshots = storage.snapshots.iter();
         let wanted = snapshots.any(|snapshot| snapshot.snapshot.uid == record.claim && !snapshot.deleting);
-        let given_up = !record.published && !wanted && !is_copied(seen, record);
+        let unknown = record.published || !storage.knows_snapshots;
+        let given_up = !unknown && !wanted && !is_copied(seen, record);
         return given_up.then(|| Write::MarkVolume(id()));
     };
     if !record.published {

@@ -282,6 +282,40 @@ fn a_share_is_used_by_several_machines_at_once() {
             "one\ntwo\n"
         );
 
+        // A copy has what was written, synced or not, and writing goes on.
+        let copy = VolumeSpec {
+            source: Some(spec.id.clone()),
+            shared: true,
+            ..volume("s2", 64)
+        };
+        fabric.ensure_volume(&copy).await.unwrap();
+        node(stand, "a2", "s2").await;
+        let look = "/bin/busybox mkdir -p /copy; /bin/busybox mount -t ext4 /dev/s2 /copy && \
+                    /bin/busybox cat /copy/one; /bin/busybox umount /copy";
+        assert_eq!(stand.output("a2", look).await, "one\ntwo\n");
+        stand.output("a1", "echo three > /share/three").await;
+        assert_eq!(
+            stand.output("a2", "/bin/busybox cat /share/three").await,
+            "three\n"
+        );
+        fabric.delete_volume(&copy.id).await.unwrap();
+        // When what is on a device is of one moment, nobody can say.
+        let disk = volume("d1", 64);
+        fabric.ensure_volume(&disk).await.unwrap();
+        fabric
+            .attach_volume(&disk.id, &MachineId::from("a1"))
+            .await
+            .unwrap();
+        let of_disk = VolumeSpec {
+            source: Some(disk.id.clone()),
+            ..volume("d2", 64)
+        };
+        let told = failure(fabric.ensure_volume(&of_disk).await);
+        assert!(told.contains("a machine has it"), "{told}");
+        fabric.delete_volume(&of_disk.id).await.unwrap();
+        fabric.detach_volume(&disk.id).await.unwrap();
+        fabric.delete_volume(&disk.id).await.unwrap();
+
         // It grows under both.
         spec.bytes = 96 * MIB;
         fabric.ensure_volume(&spec).await.unwrap();

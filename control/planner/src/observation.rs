@@ -345,9 +345,9 @@ pub struct ApiSeen {
     pub services: Option<Vec<Wish>>,
     /// What it holds of volumes, at the last look; `None`: this process has not looked yet.
     pub storage: Option<Storage>,
-    /// Names of PersistentVolumes that were published since the last look.
+    /// Names of PersistentVolumes and VolumeSnapshotContents that were published since the last look.
     pub published: BTreeSet<String>,
-    /// By the uid of a Service or a claim: what was told of it last.
+    /// By the uid of a Service, a claim or a VolumeSnapshot: what was told of it last.
     pub told: BTreeMap<String, String>,
     /// Uids of Services that are no more of type LoadBalancer, or gone, and were let go since the last look.
     pub released: BTreeSet<String>,

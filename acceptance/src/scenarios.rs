@@ -6,6 +6,7 @@ mod around;
 mod az_commands;
 mod backup;
 mod balancers;
+mod bindings;
 mod credentials;
 mod dns;
 mod fresh;
@@ -17,12 +18,15 @@ mod login;
 mod lts;
 mod maintenance;
 mod members;
+mod namespaces;
 mod networks;
 mod plugins;
 mod pools;
 mod power;
 mod reach;
+mod rotation;
 mod sdk;
+mod secrets;
 mod sign_in;
 mod store;
 mod terraform;
@@ -35,16 +39,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Args, Program, clients::Az, journal::Journal, stamp::Stamp};
+use crate::{Args, Program, clients::Az, journal::Journal, part::Choice, stamp::Stamp};
 
-/// The resource group of everything here.
+/// The resource group of all scenarios.
 const GROUP: &str = "acceptance";
 
-/// Scenarios that follow each other on a stamp of their own.
+/// Scenarios that follow each other on a separate stamp.
 struct Walk {
-    /// Their names, for `--only`.
+    /// Their names, for `--only` and `--part`.
     scenarios: &'static [&'static str],
-    /// In whose words the stamp's clients are told to log in.
+    /// The protocol of logins that the stamp announces to its clients.
     shape: &'static str,
     /// Has the client of the walk log in.
     log_in: fn(&Wanted<'_>, &Journal, &Stamp) -> Result<Az>,
@@ -66,8 +70,9 @@ impl Walk {
     }
 }
 
-/// Stamps side by side, each with a share of about the same length: what kills the service or the host's power disturbs nobody of
-/// another. Much of each walk is waiting, so there are more of them than a small machine has processors.
+/// Stamps that run side by side, each with a share of about the same length: a kill of the service or a power
+/// failure does not affect the others. Much of each walk is waiting, so there are more of them than a small
+/// machine has processors.
 const WALKS: &[Walk] = &[
     Walk::new(
         &[
@@ -80,6 +85,7 @@ const WALKS: &[Walk] = &[
             "around",
             "sdk",
             "store",
+            "secrets",
             "backup",
             "identity",
         ],
@@ -89,11 +95,12 @@ const WALKS: &[Walk] = &[
     Walk::new(CLUSTERS, clusters),
 ];
 
-/// Those that take place in the two clusters of [`workload`].
+/// Scenarios in the two clusters of [`workload`].
 const CLUSTERS: &[&str] = &[
     "workload",
     balancers::NAME,
     volumes::NAME,
+    namespaces::NAME,
     "pools",
     "maintenance",
     "upgrade",
@@ -101,7 +108,7 @@ const CLUSTERS: &[&str] = &[
     "adversity",
 ];
 
-/// Of which each has to be asked for by its name.
+/// Walks that run only when they are requested by name.
 const BY_NAME: &[Walk] = &[
     Walk::new(&[az_commands::NAME], |_, journal, stamp, az| {
         az_commands::walk(journal, stamp, az)
@@ -121,9 +128,9 @@ const BY_NAME: &[Walk] = &[
     }),
 ];
 
-/// Which scenarios were asked for, and with what.
+/// The requested scenarios, and the clients for them.
 struct Wanted<'a> {
-    only: Option<&'a str>,
+    choice: Choice<'a>,
     sdk: &'a [Program],
     sdk_js: &'a [Program],
     kubelogin: Option<&'a Path>,
@@ -134,7 +141,8 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn has(&self, name: &str) -> bool {
-        self.only.is_none_or(|only| name.contains(only))
+        let all = WALKS.iter().flat_map(|walk| walk.scenarios);
+        self.choice.has(name, all.copied().chain([fresh::NAME]))
     }
 
     fn has_any(&self, names: &[&str]) -> bool {
@@ -142,11 +150,11 @@ impl Wanted<'_> {
     }
 }
 
-/// All of them, side by side: fresh machines have namespaces of their own and see nothing of this host's stamps, and stamps look for
-/// what is theirs only.
+/// All of them, side by side: fresh machines have separate namespaces without access to this host's stamps,
+/// and stamps only look for their own objects.
 pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
     let wanted = Wanted {
-        only: args.only.as_deref(),
+        choice: Choice::new(args.only.as_deref(), args.part),
         sdk: &args.sdk,
         sdk_js: &args.sdk_js,
         kubelogin: args.kubelogin.as_deref(),
@@ -161,7 +169,7 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
             .chain(
                 BY_NAME
                     .iter()
-                    .filter(|walk| wanted.only.is_some_and(|only| walk.scenarios.contains(&only))),
+                    .filter(|walk| walk.scenarios.iter().any(|name| wanted.choice.is(name))),
             )
             .map(|walk| {
                 scope.spawn(|| {
@@ -171,16 +179,36 @@ pub(crate) fn run(args: &Args, journal: &Journal) -> Result<()> {
                 })
             })
             .collect();
-        if wanted.has("fresh") {
-            walks.push(scope.spawn(|| walk_told(journal, "fresh", || fresh::walk(args, journal))));
+        if wanted.has(fresh::NAME) {
+            walks.push(scope.spawn(|| walk_told(journal, fresh::NAME, || fresh::walk(args, journal))));
         }
-        // Each is walked to its end, whatever the other comes to.
+        // Each walk runs to its end, even if others fail.
         let outcomes: Vec<_> = walks.into_iter().map(joined).collect();
         outcomes.into_iter().collect::<Result<()>>()
-    })
+    })?;
+    called(&wanted, journal)
 }
 
-/// Walks, and tells how long the whole took: walks should end at about the same time.
+/// Prints which operations were called by which clients; after a full run with all clients, every implemented
+/// operation must have been called.
+fn called(wanted: &Wanted<'_>, journal: &Journal) -> Result<()> {
+    let sum = journal.calls().sum();
+    journal.note(&sum.table());
+    if !wanted.choice.is_all() {
+        return Ok(());
+    }
+    if wanted.sdk.is_empty() || wanted.sdk_js.is_empty() {
+        journal.note("not every operation has to be called: an SDK is missing");
+        return Ok(());
+    }
+    journal.step(
+        "clients",
+        "each operation that works was called by a real client",
+        || sum.check(),
+    )
+}
+
+/// Walks, and prints the total time: walks should end at about the same time.
 fn walk_told(journal: &Journal, name: &str, walk: impl FnOnce() -> Result<()>) -> Result<()> {
     let (outcome, seconds) = crate::journal::stopwatch(walk);
     journal.note(&format!("walk {name}: {seconds:.0} s"));
@@ -188,14 +216,17 @@ fn walk_told(journal: &Journal, name: &str, walk: impl FnOnce() -> Result<()>) -
 }
 
 fn on_a_stamp(args: &Args, journal: &Journal, walk: &Walk, wanted: &Wanted<'_>) -> Result<()> {
-    let mut stamp = Stamp::new(args)?;
+    let mut stamp = Stamp::new(args, journal.calls())?;
     journal.note(&format!(
         "stamp {} on {}: {}",
         stamp.name,
         stamp.listen,
         walk.scenarios.join(", ")
     ));
-    let outcome = walked(journal, &mut stamp, walk, wanted);
+    let name = stamp.name.clone();
+    let outcome = journal
+        .calls()
+        .meanwhile(&name, || walked(journal, &mut stamp, walk, wanted));
     if let Err(error) = &outcome {
         journal.note(&format!("--- what stamp {} says after: {error:#}", stamp.name));
         for arguments in [&["status"][..], &["logs"][..]] {
@@ -226,7 +257,7 @@ fn walked(journal: &Journal, stamp: &mut Stamp, walk: &Walk, wanted: &Wanted<'_>
     (walk.act)(wanted, journal, stamp, &az)
 }
 
-/// What is kept, and comes back.
+/// Scenarios about backups and the store.
 fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     if wanted.has("up") {
         journal.step("stamp", "up again changes nothing", || {
@@ -262,6 +293,9 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     if wanted.has("store") {
         store::walk(journal, stamp, az)?;
     }
+    if wanted.has("secrets") {
+        secrets::walk(journal, stamp, az)?;
+    }
     if wanted.has("backup") {
         backup::walk(journal, stamp, az)?;
     }
@@ -272,7 +306,7 @@ fn keeping(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Re
     Ok(())
 }
 
-/// What becomes of machines and of the disks they have: each scenario with clusters of its own.
+/// Scenarios about machines and their disks, each with separate clusters.
 fn machines(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     if wanted.has("disks") {
         backup::disks(journal, stamp, az)?;
@@ -289,11 +323,11 @@ fn machines(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     Ok(())
 }
 
-/// What two clusters with the same address ranges do, and what is done to them.
+/// Scenarios in two clusters with the same address ranges.
 fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     workload::create(journal, az)?;
     let clusters = workload::Clusters::open(journal, stamp, az)?;
-    // What the adversities must not disturb is made by the workload.
+    // The objects that the adversities must not disturb are made by the workload.
     if wanted.has_any(&["workload", "upgrade", "adversity"]) {
         clusters.walk(journal)?;
     }
@@ -303,11 +337,14 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     if wanted.has(volumes::NAME) {
         volumes::walk(journal, stamp, az, &clusters.kubenet)?;
     }
+    if wanted.has(namespaces::NAME) {
+        namespaces::walk(journal, stamp, az, &clusters.kubenet)?;
+    }
     if wanted.has("pools") {
-        pools::walk(journal, az, &clusters.kubenet)?;
+        pools::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("maintenance") {
-        maintenance::walk(journal, az, &clusters.kubenet)?;
+        maintenance::walk(journal, stamp, az, &clusters.kubenet)?;
     }
     if wanted.has("upgrade") {
         upgrade::walk(journal, stamp, az, &clusters.kubenet)?;
@@ -321,7 +358,7 @@ fn clusters(wanted: &Wanted<'_>, journal: &Journal, stamp: &Stamp, az: &Az) -> R
     workload::delete(journal, stamp, az)
 }
 
-/// A string field of an answer.
+/// A string member of a response.
 fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str> {
     value
         .pointer(pointer)
@@ -338,7 +375,7 @@ fn aks(az: &Az, verb: &[&str], cluster: &str, more: &[&str]) -> Result<Value> {
     az.json(&arguments)
 }
 
-/// What a thread came to.
+/// The result of a thread.
 fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
 }

@@ -1,18 +1,20 @@
-//! `Landfall.Identity`: the keys that sign tokens, for those who look after the stamp.
+//! `Landfall.Identity`: the keys that sign tokens and those that seal secrets, for administrators of the
+//! stamp. The latter are in [`crate::sealing_api`].
 //!
 //! | | |
 //! |---|---|
-//! | GET `/providers/Landfall.Identity/signingKeys` | those that signed, the one that signs, those that will |
-//! | POST `…/signingKeys/default/rotate` | the next one signs as soon as everybody can know it |
-//! | POST `…/signingKeys/default/revoke` | somebody else has one: all end now, and with them every token; clients log in again |
+//! | GET `/providers/Landfall.Identity/signingKeys` | the previous, current and next keys |
+//! | POST `…/signingKeys/default/rotate` | the next key signs as soon as all clients can have fetched it |
+//! | POST `…/signingKeys/default/revoke` | for a stolen key: all keys end now, and with them every token; clients log in again |
 
 use std::sync::Arc;
 
 use arm_kernel::{Call, Items, Namespace, Operation, ResourceType, Scope, Verb};
 use arm_wire::{ArmError, ErrorCode, Response};
+use control_sealing::Sealing;
 use serde_json::{Value, json};
 
-use crate::{Listed, Rotated, TokenService, Wish};
+use crate::{Listed, Rotated, TokenService, Wish, sealing_api::SEALING_KEYS};
 
 /// The namespace.
 pub const IDENTITY_NAMESPACE: &str = "Landfall.Identity";
@@ -22,16 +24,17 @@ pub const IDENTITY_API_VERSIONS: &[&str] = &["2026-11-01"];
 /// The provider.
 pub struct IdentityApi {
     tokens: Arc<TokenService>,
+    pub(crate) sealing: Arc<Sealing>,
 }
 
 impl IdentityApi {
-    /// A provider over the token service.
-    pub fn new(tokens: Arc<TokenService>) -> Self {
-        Self { tokens }
+    /// A provider over the token service and the keys that seal.
+    pub fn new(tokens: Arc<TokenService>, sealing: Arc<Sealing>) -> Self {
+        Self { tokens, sealing }
     }
 
     async fn change(&self, call: &Call, wish: Wish, is_preview: bool) -> Result<Response, ArmError> {
-        // There is one set of keys.
+        // There is only one set of keys.
         let name = call.request.path.name(0).unwrap_or_default();
         if !name.eq_ignore_ascii_case("default") {
             return Err(ArmError::new(
@@ -104,5 +107,5 @@ const KEYS: ResourceType<IdentityApi> = ResourceType {
 
 impl Namespace for IdentityApi {
     const NAME: &'static str = IDENTITY_NAMESPACE;
-    const TYPES: &'static [&'static ResourceType<Self>] = &[&KEYS];
+    const TYPES: &'static [&'static ResourceType<Self>] = &[&KEYS, &SEALING_KEYS];
 }

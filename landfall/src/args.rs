@@ -7,6 +7,8 @@ mod backup;
 mod credentials;
 mod identity;
 mod image;
+mod maintenance;
+mod secrets;
 mod subscription;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -22,6 +24,8 @@ pub(crate) use identity::{
     ServicePrincipal, User, UserCreate,
 };
 pub(crate) use image::{Image, ImageBuild, SourceArg};
+pub(crate) use maintenance::Maintenance;
+pub(crate) use secrets::{DropSealingKey, Secrets};
 pub(crate) use subscription::Subscription;
 
 /// Azure Kubernetes Service on your own machines.
@@ -123,6 +127,9 @@ pub(crate) enum Command {
     /// The store with the records of all clusters: list its copies, and restore one
     #[command(subcommand)]
     Store(Store),
+    /// Planned work, such as upgrades by a channel: show what waits, hold it up, let it go on
+    #[command(subcommand)]
+    Maintenance(Maintenance),
     /// Subscriptions, and whether anything may be changed in them: list, disable and enable
     #[command(subcommand)]
     Subscription(Subscription),
@@ -132,6 +139,9 @@ pub(crate) enum Command {
     /// The stamp's directory: users, groups, applications, and their credentials
     #[command(subcommand)]
     Identity(Identity),
+    /// The keys that seal the stamp's own secrets: list them, make another one, and drop one
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Show resources that are in no record of the store, and allow their deletion
     #[command(subcommand)]
     Unknown(Unknown),

@@ -1,21 +1,12 @@
-//! How much clusters may ask for: what this host has room for, and what the operator of the stamp says.
-//!
-//! Always true: without a word of the operator the limits are the host's own, as they are when the service starts.
-
-use std::path::Path;
+//! Limits of clusters that the operator of the stamp has set.
 
 use anyhow::Result;
-use control_records::usage::{Limits, MACHINE_DISK_GIB, Room};
-use ipnet::Ipv4Net;
+use control_records::usage::{Limits, Room};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    host,
-    problem::Problem,
-    stamp::{Places, Settings},
-};
+use crate::problem::Problem;
 
-/// What the operator has said about each subscription.
+/// The operator's limits of each subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Quotas {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,7 +22,7 @@ impl Quotas {
         *self == Self::default()
     }
 
-    /// With what `--limit` says.
+    /// The limits after `--limit` arguments.
     pub(crate) fn changed(&self, words: &[String]) -> Result<Self> {
         let mut quotas = self.clone();
         for word in words {
@@ -40,7 +31,7 @@ impl Quotas {
                 continue;
             }
             let number = word.split_once('=').and_then(|(name, number)| {
-                // As large as a store can sum up; nobody has more.
+                // The largest number that a store can sum up.
                 let number: u64 = number.parse().ok().filter(|number| *number <= 1_000_000)?;
                 Some((name, number))
             });
@@ -60,8 +51,8 @@ impl Quotas {
         Ok(quotas)
     }
 
-    /// The limits, where there is this much room.
-    fn with(&self, room: Room) -> Limits {
+    /// The limits with this much room.
+    pub(crate) fn with(&self, room: Room) -> Limits {
         let limits = Limits::of_room(room);
         let cores = self.cores.or(limits.cores);
         Limits {
@@ -69,50 +60,12 @@ impl Quotas {
             nodes: self.nodes.or(limits.nodes),
             cores,
             room: Room {
-                // How often a core is given out is the operator's to say.
+                // The operator decides how often a core may be allocated.
                 cores: limits.room.cores.max(cores),
                 ..limits.room
             },
         }
     }
-}
-
-/// The limits of a stamp on this host.
-pub(crate) fn limits(places: &Places, settings: &Settings) -> Limits {
-    let network = settings.network();
-    let room = Room {
-        memory_mib: None,
-        ..Room::of_host(
-            host::cores(),
-            0,
-            disk_gib(&places.fabric()),
-            addresses(network.machines()),
-            addresses(network.vips()),
-        )
-    };
-    // Where it cannot be known how much memory there is, it is no limit.
-    let room = host::memory_mib().map_or(room.clone(), |memory_mib| Room {
-        memory_mib: Room::of_host(0, memory_mib, None, 0, 0).memory_mib,
-        ..room
-    });
-    settings.limits.with(room)
-}
-
-/// Addresses of a range that can be given out: neither its first two nor its last.
-fn addresses(range: Ipv4Net) -> u64 {
-    let size = u32::from(range.broadcast()) - u32::from(range.network());
-    u64::from(size.saturating_sub(2))
-}
-
-/// What machines can still take of the disk that they are on, and what those that are there take at least, GiB. `None` where the system
-/// does not say.
-fn disk_gib(fabric: &Path) -> Option<u64> {
-    let there = fabric.ancestors().find(|path| path.exists())?;
-    let seen = nix::sys::statvfs::statvfs(there).ok()?;
-    let free = seen.blocks_available().saturating_mul(seen.fragment_size()) >> 30;
-    let machines = std::fs::read_dir(fabric.join("machines")).map_or(0, Iterator::count);
-    let machines = u64::try_from(machines).unwrap_or(u64::MAX);
-    Some(free.saturating_add(machines.saturating_mul(MACHINE_DISK_GIB)))
 }
 
 #[cfg(test)]
@@ -151,12 +104,5 @@ mod tests {
         ] {
             assert!(none.changed(&words(&[wrong])).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_range_and_a_disk_have_room() {
-        assert_eq!(addresses("100.64.0.0/21".parse().unwrap()), 2045);
-        assert_eq!(addresses("100.64.0.0/32".parse().unwrap()), 0);
-        assert!(disk_gib(Path::new("/does/not/exist")).is_some());
     }
 }

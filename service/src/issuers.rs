@@ -1,8 +1,10 @@
-//! What clusters publish of themselves as issuers of tokens: the discovery document and the keys that their service accounts' tokens are checked
-//! with, for anybody; and the same keys for the stamp's own token service, which reads them here and asks nobody over the network.
+//! The published data of clusters as token issuers: the discovery document and the keys that verify their
+//! service accounts' tokens, without authentication; and the same keys for the stamp's own token service,
+//! which reads them here without the network.
 //!
-//! Always true: only a cluster that was asked for an issuer has one, under the name that it was given; of its keys, nothing but the public one of
-//! its service accounts is told; a cluster that is stopped or cannot be reached is as good as any other.
+//! Always true: only a cluster with an enabled issuer has one, under a fixed name; of its keys, only the
+//! public one of its service accounts is published; it makes no difference whether the cluster is stopped or
+//! unreachable.
 
 use std::sync::Arc;
 
@@ -11,8 +13,8 @@ use async_trait::async_trait;
 use base_sealer::Sealer;
 use cluster_bootstrap::ISSUER_KEYS;
 use cluster_pki::{ClusterPki, SERVICE_ACCOUNT_ALGORITHM};
-use control_records::{PkiRecord, directory, key};
-use control_store::{Store, get_record};
+use control_records::{ChildRecord, PkiRecord, child, directory, key};
+use control_store::{Store, get_record, list_records};
 use identity::{IssuerError, Issuers};
 use providers_containerservice::ISSUERS;
 use serde_json::{Value, json};
@@ -53,7 +55,7 @@ impl ClusterIssuers {
     }
 }
 
-/// The uid in the URL of an issuer that looks like one of a stamp's.
+/// The uid in the URL of an issuer that has the form of a stamp's.
 fn uid_of(issuer: &str) -> Option<&str> {
     let (before, uid) = issuer.strip_suffix('/')?.rsplit_once('/')?;
     before.ends_with(&format!("/{ISSUERS}")).then_some(uid)
@@ -103,18 +105,39 @@ impl Issuers for ClusterIssuers {
             tracing::error!(issuer, error = %base_errors::chain(&*error), "the keys of a cluster's issuer cannot be read");
             IssuerError::Unreachable("the records of the cluster cannot be read".to_owned())
         };
-        // Another stamp's clusters have such names as well: those are asked for elsewhere.
+        // Another stamp's clusters have such names as well: their keys are fetched over the network.
         if self.issuer(uid).await.map_err(failed)?.as_deref() != Some(issuer) {
             return Ok(None);
         }
         self.key_set(uid).await.map_err(failed)
+    }
+
+    async fn binds(&self, issuer: &str, principal: &str) -> Result<bool, IssuerError> {
+        let Some(uid) = uid_of(issuer) else {
+            return Ok(false);
+        };
+        let failed = |error: Fault| {
+            tracing::error!(issuer, error = %base_errors::chain(&*error), "the identity bindings of a cluster cannot be read");
+            IssuerError::Unreachable("the records of the cluster cannot be read".to_owned())
+        };
+        if self.issuer(uid).await.map_err(failed)?.as_deref() != Some(issuer) {
+            return Ok(false);
+        }
+        let prefix = child::key(uid, child::IDENTITY_BINDINGS, "");
+        let (bindings, _) = list_records::<ChildRecord>(&*self.store, &prefix)
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let mut bound = bindings
+            .iter()
+            .filter_map(|(_, binding)| binding.value.principal.as_deref());
+        Ok(bound.any(|bound| bound == principal))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use cluster_spec::{ClusterSpec, testkit};
-    use control_records::ClusterRecord;
+    use control_records::{ClusterRecord, SystemData};
     use control_store::{Txn, put_record};
     use jiff::Timestamp;
     use storage_redb::MemoryStore;
@@ -135,6 +158,7 @@ mod tests {
         let sealed = PkiRecord {
             v: 1,
             generation: 1,
+            rotation: Default::default(),
             sealed: sealer.seal(&key::sealed::pki("abc123"), &pki).unwrap(),
         };
         let txn = Txn::default()
@@ -195,6 +219,37 @@ mod tests {
                 "{other}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_bound_to_whom_its_bindings_name_as_long_as_they_are_there() {
+        let clusters = stand(Some(URL)).await;
+        let at = Timestamp::from_second(1_790_000_000).unwrap();
+        let binding = ChildRecord {
+            v: 1,
+            name: "Shop".to_owned(),
+            generation: 1,
+            properties: json!({}),
+            principal: Some("p1".to_owned()),
+            system_data: SystemData {
+                created_at: at,
+                created_by: "ada".to_owned(),
+                created_by_type: "User".to_owned(),
+                modified_at: at,
+                modified_by: "ada".to_owned(),
+                modified_by_type: "User".to_owned(),
+            },
+        };
+        let own = child::key("abc123", child::IDENTITY_BINDINGS, "Shop");
+        assert!(!clusters.binds(URL, "p1").await.unwrap());
+        let txn = Txn::default().with(put_record(own.as_str(), &binding));
+        clusters.store.txn(txn).await.unwrap();
+        assert!(clusters.binds(URL, "p1").await.unwrap());
+        assert!(!clusters.binds(URL, "p2").await.unwrap());
+        let elsewhere = "https://elsewhere.test/oidc/abc123/";
+        assert!(!clusters.binds(elsewhere, "p1").await.unwrap());
+        clusters.store.txn(Txn::default().delete(own)).await.unwrap();
+        assert!(!clusters.binds(URL, "p1").await.unwrap());
     }
 
     #[tokio::test]

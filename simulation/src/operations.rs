@@ -5,9 +5,9 @@
 pub struct Operation {
     /// For people.
     pub name: &'static str,
-    /// What is there before; it settles first.
+    /// The commands before; they settle first.
     pub before: &'static [&'static str],
-    /// What is tried.
+    /// The tested commands.
     pub act: &'static [&'static str],
 }
 
@@ -61,7 +61,7 @@ pub const OPERATIONS: &[Operation] = &[
         &["pool c1 np1 3", "wait 1", "abort c1"],
     ),
     operation("abort-creation", &[], &["create c1 np1=1", "wait 1", "abort c1"]),
-    // The network is just being removed when machines are asked for again.
+    // The network is just being removed when machines are requested again.
     operation(
         "abort-creation-and-go-on",
         &[],
@@ -88,6 +88,12 @@ pub const OPERATIONS: &[Operation] = &[
         "credential-revoke",
         &["create c1 np1=1", "credential c1 Admin", "credential c1 User"],
         &["revoke c1"],
+    ),
+    operation("namespace", &["create c1 np1=1"], &["namespace c1 dev cpu=2"]),
+    operation(
+        "namespace-delete",
+        &["create c1 np1=1", "namespace c1 dev delete=Delete"],
+        &["drop-namespace c1 dev"],
     ),
     operation(
         "volume",
@@ -213,7 +219,7 @@ pub const OPERATIONS: &[Operation] = &[
         &["create c1 np1=2"],
         &["power c1 off", "wait 1", "abort c1"],
     ),
-    // No look at the fabric comes between: it starts as one that stands still.
+    // No look at the fabric comes between: it starts as a stopped one.
     operation(
         "start-vanished",
         &["create c1 np1=2", "power c1 off"],
@@ -223,6 +229,33 @@ pub const OPERATIONS: &[Operation] = &[
         "delete-stopped",
         &["create c1 np1=2", "power c1 off"],
         &["delete c1"],
+    ),
+    operation(
+        "rotate-certificates",
+        &["create c1 np1=2"],
+        &["rotate c1 certificates"],
+    ),
+    operation(
+        "rotate-certificates-of-members",
+        &["create c1 np1=1 tier=Standard"],
+        &["rotate c1 certificates"],
+    ),
+    operation("rotate-keys", &["create c1 np1=2"], &["rotate c1 keys"]),
+    operation(
+        "rotate-and-abort",
+        &["create c1 np1=2"],
+        &["rotate c1 certificates", "wait 1", "abort c1"],
+    ),
+    operation(
+        "rotate-and-stop",
+        &["create c1 np1=2"],
+        &[
+            "rotate c1 certificates",
+            "wait 1",
+            "power c1 off",
+            "wait 5",
+            "power c1 on",
+        ],
     ),
     operation("tier-up", &["create c1 np1=1"], &["tier c1 Standard"]),
     operation("tier-down", &["create c1 np1=1 tier=Standard"], &["tier c1 Free"]),

@@ -13,6 +13,7 @@
 //! | `delete C`, `delete-group` | the DELETE of a cluster, of the group with all clusters |
 //! | `abort C` | the POST that aborts the running operation |
 //! | `power C off`, `power C on` | the POST that stops, that starts a cluster |
+//! | `rotate C certificates`, `rotate C keys` | the POST that replaces a cluster's CAs, the key of its service accounts |
 //! | `restore C SECONDS [NEW]` | the POST that restores a cluster's state of that many seconds ago, in place or as another cluster |
 //! | `object C NAME [VALUE]` | writes an object into a cluster, as its users do; without a value, prints it |
 //! | `service C NAME PORT,… [internal] [local] [on=NODE,…] [address=ADDRESS]` | writes a Service of type LoadBalancer into a cluster; `on`: the nodes of its endpoints |
@@ -27,6 +28,14 @@
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |
+//! | `namespace C NAME [adopt=POLICY] [delete=POLICY] [label=KEY:VALUE] [cpu=QUANTITY]`, `drop-namespace C NAME` | the PUT, the DELETE of a managed namespace |
+//! | `own-namespace C NAME` | a user makes a Namespace in a cluster |
+//! | `namespaces C` | prints the managed namespaces of a cluster, and whether the cluster has them |
+//! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
+//! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
+//! | `waits C` | prints what planned work of a cluster waits for |
+//! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
+//! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
 //! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: after they have done their work |
@@ -218,6 +227,23 @@ impl Player {
                     self.say(&line);
                 }
             }
+            ["namespace", name, namespace, ref words @ ..] => {
+                self.namespace(name, namespace, Some(words)).await?;
+            }
+            ["drop-namespace", name, namespace] => self.namespace(name, namespace, None).await?,
+            ["own-namespace", name, namespace] => {
+                let cluster = stamp.cluster(name).await?.context("there is no such cluster")?;
+                crate::namespaces::plant(&stamp.world, &cluster.uid, namespace);
+            }
+            ["namespaces", name] => self.namespaces(name).await?,
+            ["channel", name, channel] => self.channel(name, channel).await?,
+            ["window", name, configuration, day, time, hours] => {
+                self.window(name, configuration, [day, time, hours]).await?;
+            }
+            ["waits", name] => self.waits(name).await?,
+            ["upgraded", name, version] => self.upgraded(name, version).await?,
+            ["hold", reason] => self.hold(Some(reason)).await?,
+            ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
             ["save-store"] => self.saved = stamp.disk.all().await?,
             ["restore-store"] => stamp.disk.become_as(&self.saved).await?,
@@ -498,6 +524,10 @@ pub fn wish(words: &[&str]) -> Result<Option<Wish>> {
         ["power", cluster, to @ ("off" | "on")] => Wish::Power {
             cluster: own(cluster),
             stopped: *to == "off",
+        },
+        ["rotate", cluster, what @ ("certificates" | "keys")] => Wish::Rotate {
+            cluster: own(cluster),
+            keys: *what == "keys",
         },
         ["restore", cluster, ago, new @ ..] => Wish::Restore {
             cluster: own(cluster),

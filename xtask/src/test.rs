@@ -1,7 +1,9 @@
-//! `cargo xtask test`: README's second command. Sets up what the tests need, then runs all of them.
+//! `cargo xtask test`: README's second command. Sets up the tests' prerequisites, then runs all tests, and of
+//! acceptance the part that this commit chooses. `cargo xtask acceptance` runs all of acceptance.
 //!
-//! Always true: set-up is repeatable and cached; every part runs even when an earlier one failed; a test that could not run on
-//! this host counts as skipped and is named; the last line is `N passed, N failed, N skipped`, and the exit code says the same.
+//! Always true: set-up is repeatable and cached; every part runs even when an earlier one failed; a test that
+//! could not run on this host counts as skipped and is named; the last line is `N passed, N failed, N
+//! skipped`, and the exit code agrees with it.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test run is told with the host's own stopwatch"
@@ -25,7 +27,7 @@ use crate::{
     sdk::{self, Sdk},
 };
 
-/// Packages that only tests need; what the product needs, `landfall up` knows.
+/// Packages that only tests need; `landfall up` installs those of the product.
 const PACKAGES: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("ip", "iproute2"),
@@ -36,21 +38,72 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
 ];
 
-/// What to leave out, while working on something.
+/// Parts to leave out during development.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Leave out acceptance (a real stamp, real clusters, the real Azure CLI); needs neither root nor Go then
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "part"])]
     no_acceptance: bool,
-    /// Of acceptance, only scenarios whose name contains this
-    #[arg(long, value_name = "TEXT", conflicts_with = "no_acceptance")]
-    only: Option<String>,
+    #[command(flatten)]
+    acceptance: AcceptanceOptions,
     /// Only set up what the tests need (packages, node images, the Azure CLI), and run nothing
-    #[arg(long, conflicts_with_all = ["no_acceptance", "only"])]
+    #[arg(long, conflicts_with_all = ["no_acceptance", "only", "part"])]
     set_up: bool,
 }
 
-/// Counts of what ran.
+/// Which scenarios of acceptance to play.
+#[derive(Args)]
+pub(crate) struct AcceptanceOptions {
+    /// Of acceptance, only scenarios whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Of acceptance, one of several parts that together are all scenarios
+    #[arg(long, value_name = "K/N", conflicts_with = "only")]
+    part: Option<String>,
+}
+
+/// The number of parts of acceptance for tests of a change: all of it takes longer than all other tests
+/// together.
+const PARTS: u64 = 3;
+
+impl AcceptanceOptions {
+    /// With the part that the present commit chooses, unless one was given: a commit always runs the same
+    /// part, and a few commits run all.
+    fn of_commit(&self) -> Self {
+        let part = self.part.clone().or_else(|| match self.only {
+            Some(_) => None,
+            None => Some(format!("{}/{PARTS}", part_of(&commit()))),
+        });
+        Self {
+            only: self.only.clone(),
+            part,
+        }
+    }
+
+    fn asks_for(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| name.contains(only))
+    }
+}
+
+/// The id of the present commit; empty where the checkout has none.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    let output = git.args(["rev-parse", "HEAD"]).current_dir(crate::top()).output();
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
+/// The part of acceptance, from 1, that a commit chooses.
+fn part_of(commit: &str) -> u64 {
+    let digits = commit
+        .get(..8)
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    digits.unwrap_or_default() % PARTS + 1
+}
+
+/// Counts of tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Totals {
     passed: u64,
@@ -73,7 +126,7 @@ impl Totals {
         took(name, begun);
     }
 
-    /// A part that counts by itself.
+    /// A part that prints its own counts.
     fn counted(&mut self, name: &str, command: &mut Command) {
         println!("\n== {name}");
         let begun = Instant::now();
@@ -81,7 +134,7 @@ impl Totals {
         took(name, begun);
     }
 
-    /// The workspace's test binaries, which count each by itself.
+    /// The workspace's test binaries, each with its own counts.
     fn binaries(&mut self, name: &str, environment: &[(&str, OsString)]) {
         println!("\n== {name}");
         let begun = Instant::now();
@@ -99,7 +152,7 @@ impl Totals {
         took(name, begun);
     }
 
-    /// Adds what a program that counts by itself has counted, and whether it ended well.
+    /// Adds the counts that a program printed, and whether it ended well.
     fn came_to(&mut self, name: &str, outcome: Result<(Totals, bool)>) {
         match outcome {
             Ok((totals, success)) => {
@@ -121,6 +174,42 @@ impl Totals {
         }
     }
 
+    /// Acceptance, with the scenarios that could not run without a client.
+    fn acceptance(&mut self, ready: &Ready, options: &AcceptanceOptions) {
+        if let Some(part) = &options.part {
+            println!("\nacceptance: part {part}; all of it: cargo xtask acceptance");
+        }
+        self.counted("acceptance", &mut acceptance_of(ready, options));
+        if let (Err(why), true) = (&ready.kubelogin, options.asks_for("kubernetes-access")) {
+            println!("skipped acceptance kubernetes-access: kubelogin: {why}");
+            self.skipped += 1;
+        }
+        if options.asks_for("sdk") {
+            for sdk in &ready.sdks {
+                if let Err(why) = &sdk.place {
+                    println!(
+                        "skipped acceptance sdk: {} {}: {why}",
+                        sdk.kind.package(),
+                        sdk.version
+                    );
+                    self.skipped += 1;
+                }
+            }
+        }
+    }
+
+    /// Prints the last line; fails if a test failed.
+    fn told(&self) -> Result<()> {
+        println!(
+            "\n{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        );
+        if self.failed > 0 {
+            bail!("{} failed", self.failed)
+        }
+        Ok(())
+    }
+
     /// Adds the counts of a summary line.
     fn add(&mut self, line: &str) {
         if let Some((passed, failed)) = counts(line) {
@@ -129,7 +218,8 @@ impl Totals {
         }
     }
 
-    /// Rust counts a test that returned early as passed: those that said that they could not run are taken out and named.
+    /// Rust counts a test that returned early as passed: tests that reported that they could not run are
+    /// subtracted and named.
     fn without_skipped(&mut self, list: &Path) -> Result<()> {
         let lines = match std::fs::read_to_string(list) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -148,11 +238,11 @@ fn took(name: &str, begun: Instant) {
     println!("-- {name}: {:.0} s", begun.elapsed().as_secs_f64());
 }
 
-/// Runs everything.
+/// Runs all parts.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut totals = Totals::default();
     if options.set_up {
-        // One that is there will do: what is set up is made by content, not by the program that makes it.
+        // An existing one is sufficient: the set-up depends on content, not on the program that makes it.
         if !binary("landfall").is_file() {
             build_binaries()?;
         }
@@ -172,7 +262,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     totals.gate("layers", layers::check);
     totals.gate("build", build_binaries);
-    totals.gate("generated documents", || docs::write(true));
+    totals.gate("generated documents", || docs::compare(true));
     let mut ready = None;
     if !options.no_acceptance {
         totals.gate("set-up", || {
@@ -194,36 +284,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     totals.gate("chaos: fixed seeds", chaos::fixed);
     totals.gate("chaos: a part of all cases", chaos::some_cases);
     if let Some(ready) = &ready {
-        totals.counted("acceptance", &mut acceptance(ready, options));
-        let asked = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
-        if let (Err(why), true) = (&ready.kubelogin, asked("kubernetes-access")) {
-            println!("skipped acceptance kubernetes-access: kubelogin: {why}");
-            totals.skipped += 1;
-        }
-        if asked("sdk") {
-            for sdk in &ready.sdks {
-                if let Err(why) = &sdk.place {
-                    println!(
-                        "skipped acceptance sdk: {} {}: {why}",
-                        sdk.kind.package(),
-                        sdk.version
-                    );
-                    totals.skipped += 1;
-                }
-            }
-        }
+        totals.acceptance(ready, &options.acceptance.of_commit());
     }
-    println!(
-        "\n{} passed, {} failed, {} skipped",
-        totals.passed, totals.failed, totals.skipped
-    );
-    if totals.failed > 0 {
-        bail!("{} failed", totals.failed)
-    }
-    Ok(())
+    totals.told()
 }
 
-/// What tests and acceptance find on this host once it is set up.
+/// `cargo xtask acceptance`: all of it, or the requested part.
+pub(crate) fn acceptance(options: &AcceptanceOptions) -> Result<()> {
+    build_binaries()?;
+    let ready = set_up()?;
+    let mut totals = Totals::default();
+    totals.acceptance(&ready, options);
+    totals.told()
+}
+
+/// The prerequisites of tests and acceptance on this host, after set-up.
 pub(crate) struct Ready {
     pub(crate) az: PathBuf,
     sdks: Vec<Sdk>,
@@ -234,8 +309,8 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// Tests that run upstream programs take them from the node image. One that it should have and has not is a fault, not a
-    /// reason to skip tests.
+    /// Tests that run upstream programs take them from the node image. A missing one that it should have is a
+    /// fault, not a reason to skip tests.
     fn programs(&self) -> Result<Vec<(&'static str, OsString)>> {
         let mut named = vec![(needs::LAYERS, std::env::join_paths(&self.layers)?)];
         for (variable, program) in [(needs::ETCD, "etcd"), (needs::ETCDUTL, "etcdutl")] {
@@ -252,7 +327,7 @@ impl Ready {
     }
 }
 
-fn acceptance(ready: &Ready, options: &Options) -> Command {
+fn acceptance_of(ready: &Ready, options: &AcceptanceOptions) -> Command {
     let mut command = Command::new(binary("acceptance"));
     command
         .arg("--landfall")
@@ -270,10 +345,14 @@ fn acceptance(ready: &Ready, options: &Options) -> Command {
     if let Some(only) = &options.only {
         command.args(["--only", only]);
     }
+    if let Some(part) = &options.part {
+        command.args(["--part", part]);
+    }
     command
 }
 
-/// Everything that tests of real programs and acceptance need: packages, the binary, the node images, the Azure CLI.
+/// Installs or builds the prerequisites of tests with real programs and of acceptance: packages, the binary,
+/// the node images, the Azure CLI.
 pub(crate) fn set_up() -> Result<Ready> {
     if crate::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!(
@@ -293,7 +372,7 @@ pub(crate) fn set_up() -> Result<Ready> {
     })
 }
 
-/// The layers of a node image that is there, top first.
+/// The layers of an existing node image, top first.
 fn layers_of(version: &str) -> Result<Vec<PathBuf>> {
     let text = crate::output(Command::new(binary("landfall")).args(["image", "list", "--output", "json"]))?;
     let images: Vec<serde_json::Value> =
@@ -317,7 +396,7 @@ fn present(program: &str) -> bool {
         .any(|dir| dir.join(program).is_file())
 }
 
-/// Installs what the tests need of Debian's packages and is not there.
+/// Installs the missing Debian packages that the tests need.
 pub(crate) fn install_packages() -> Result<()> {
     let mut missing: Vec<&str> = PACKAGES
         .iter()
@@ -371,7 +450,7 @@ pub(crate) fn status(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program, shows what it writes, and adds up its `N passed` and `N failed`.
+/// Runs a program, prints its output, and sums its `N passed` and `N failed`.
 fn counted(command: &mut Command) -> Result<(Totals, bool)> {
     let mut child = command
         .stdout(Stdio::piped())
@@ -388,7 +467,7 @@ fn counted(command: &mut Command) -> Result<(Totals, bool)> {
     Ok((totals, success))
 }
 
-/// Shows what a program wrote that has ended, and adds up as [`counted`] does.
+/// Prints the output of a program that has ended, and sums it as [`counted`] does.
 fn shown(output: &Output) -> (Totals, bool) {
     let mut totals = Totals::default();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -418,6 +497,14 @@ fn counts(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_chooses_its_part() {
+        assert_eq!(part_of("00000000ffffffff"), 1);
+        assert_eq!(part_of("00000004ffffffff"), 2);
+        assert_eq!(part_of("fffffffe"), 3);
+        assert_eq!(part_of(""), 1, "no repository");
+    }
 
     #[test]
     fn summaries_are_counted_and_other_lines_are_not() {

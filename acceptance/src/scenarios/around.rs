@@ -1,4 +1,4 @@
-//! What stands around a cluster: quotas with the commands of the guide, and its machines and networks as the Azure CLI shows them.
+//! Quotas with the commands of the guide, and a cluster's machines and networks as the Azure CLI shows them.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::{guide, text};
 use crate::{
     clients::{Az, Kubectl, attempt, run},
-    journal::{Journal, wait_for},
+    journal::{Journal, PATIENCE, wait_for},
     stamp::Stamp,
 };
 
 /// The first cluster of a stamp, and its group.
 const FIRST: &str = "landfall";
-/// The commands are run as they stand there.
+/// The commands are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/quotas.md");
 
 pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
@@ -128,6 +128,14 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )?;
     journal.step(
         "around",
+        "az vmss restart starts a machine again; one that is deleted is replaced",
+        || restarted_and_replaced(stamp, az, &kubectl, &nodes),
+    )?;
+    journal.step("around", "az rest: what clusters have of their quotas", || {
+        quota_usages(az, text(&cluster, "/id")?)
+    })?;
+    journal.step(
+        "around",
         "az network: the VNET, its addresses, routes and rules",
         || networks(stamp, az, &nodes),
     )?;
@@ -182,7 +190,8 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az) -> Result<()> {
     )
 }
 
-/// What metrics-server says of the node comes with its second look at it, and is read once a minute from the first question on.
+/// metrics-server has the node's metrics from its second reading on; after the first request they are sampled
+/// once a minute.
 fn metrics(az: &Az, cluster: &str) -> Result<()> {
     const CPU: &str = "node_cpu_usage_percentage";
     const MEMORY: &str = "node_memory_working_set_percentage";
@@ -204,14 +213,14 @@ fn metrics(az: &Az, cluster: &str) -> Result<()> {
         let told = az.json(&list)?;
         for name in [CPU, MEMORY] {
             let last = last_value(&told, name).with_context(|| format!("no value of {name} in {told}"))?;
-            // A little over its size: what is read is of some seconds.
+            // A little above its size: the value covers some seconds.
             ensure!(last > 0.0 && last < 110.0, "{name}: {last}");
         }
         Ok(())
     })
 }
 
-/// The newest value of a metric, where there is one: minutes in which nothing was read have none.
+/// The newest value of a metric, if there is one: minutes without a sample have none.
 fn last_value(told: &Value, name: &str) -> Option<f64> {
     let mut metrics = told["value"].as_array()?.iter();
     let metric = metrics.find(|metric| metric["name"]["value"] == name)?;
@@ -289,6 +298,81 @@ fn machines(az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
     Ok(())
 }
 
+/// The machine of a node, as the stamp's status shows it.
+fn machine_of(stamp: &Stamp, node: &str) -> Result<Value> {
+    let status = stamp.status()?;
+    let mut all = status["machines"].as_array().into_iter().flatten();
+    let found = all.find(|machine| machine["name"] == node && machine["deleting"] == false);
+    found.cloned().with_context(|| format!("no machine is {node}"))
+}
+
+fn restarted_and_replaced(stamp: &Stamp, az: &Az, kubectl: &Kubectl, nodes: &str) -> Result<()> {
+    let sets = az.json(&["vmss", "list", "--resource-group", nodes])?;
+    let of = ["--resource-group", nodes, "--name", text(&sets, "/0/name")?];
+    // The only instance, and the node that it is.
+    let instance = || -> Result<(String, String)> {
+        let instances = az.json(&[&["vmss", "list-instances"], &of[..]].concat())?;
+        ensure!(
+            instances.as_array().is_some_and(|all| all.len() == 1),
+            "{instances}"
+        );
+        let (number, node) = ("/0/instanceId", "/0/osProfile/computerName");
+        Ok((
+            text(&instances, number)?.to_owned(),
+            text(&instances, node)?.to_owned(),
+        ))
+    };
+    let uid = |node: &str| kubectl.text(&["get", "node", node, "-o", "jsonpath={.metadata.uid}"]);
+    let (number, node) = instance()?;
+    let (before, own) = (machine_of(stamp, &node)?, uid(&node)?);
+    az.json(&[&["vmss", "restart", "--instance-ids", &number], &of[..]].concat())?;
+    wait_for("the machine to be back", PATIENCE, || {
+        let now = machine_of(stamp, &node)?;
+        ensure!(
+            text(&now, "/id")? == text(&before, "/id")?,
+            "it is another machine"
+        );
+        ensure!(
+            text(&now, "/boot")? != text(&before, "/boot")?,
+            "it has not started again"
+        );
+        ensure!(kubectl.ready_nodes()? == [node.as_str()], "{node} is not ready");
+        Ok(())
+    })?;
+    ensure!(uid(&node)? == own, "it is another node");
+    az.json(&[&["vmss", "delete-instances", "--instance-ids", &number], &of[..]].concat())?;
+    wait_for("another machine in its place", PATIENCE, || {
+        let (_, node) = instance()?;
+        let now = machine_of(stamp, &node)?;
+        ensure!(
+            text(&now, "/id")? != text(&before, "/id")?,
+            "it is the machine of before"
+        );
+        ensure!(kubectl.ready_nodes()? == [node.as_str()], "{node} is not ready");
+        ensure!(uid(&node)? != own, "it is the node of before");
+        Ok(())
+    })
+}
+
+/// The numbers of clusters and nodes in the subscription; the Azure CLI has no command for them.
+fn quota_usages(az: &Az, cluster: &str) -> Result<()> {
+    let subscription = cluster
+        .split('/')
+        .nth(2)
+        .context("the cluster's id is malformed")?;
+    let path = format!(
+        "/subscriptions/{subscription}/providers/Microsoft.ContainerService/locations/local/usages?api-version=2026-06-01"
+    );
+    let told = az.json(&["rest", "--method", "get", "--url", &path])?;
+    for (name, value) in [("ManagedClusters", 1), ("Nodes", 1)] {
+        let mut lines = told["value"].as_array().into_iter().flatten();
+        let line = lines.find(|line| line["name"]["value"] == name);
+        let line = line.with_context(|| format!("no {name} in {told}"))?;
+        ensure!(line["currentValue"] == value, "{line}");
+    }
+    Ok(())
+}
+
 fn networks(stamp: &Stamp, az: &Az, nodes: &str) -> Result<()> {
     let of = ["--resource-group", nodes];
     let vnets = az.json(&[&["network", "vnet", "list"], &of[..]].concat())?;
@@ -358,7 +442,7 @@ fn disabled(stamp: &Stamp, az: &Az, block: &str) -> Result<()> {
         ensure!(cluster["powerState"]["code"] == "Running", "{cluster}");
         Ok(())
     })();
-    // Whatever was seen: what comes after has to be able to write.
+    // In any case writes must be possible again afterwards.
     follow(enable)?;
     looked?;
     listed("Enabled")
@@ -366,7 +450,7 @@ fn disabled(stamp: &Stamp, az: &Az, block: &str) -> Result<()> {
 
 /// A shell that runs commands of the guide.
 fn shell(stamp: &Stamp, az: &Az, script: &str) -> Result<std::process::Command> {
-    // The name is this run's; everything else of the command is the guide's.
+    // The stamp's name is this run's; the rest of the command is the guide's.
     let landfall = stamp.landfall(&[]);
     let program = landfall.get_program().to_string_lossy().into_owned();
     let own = format!("landfall() {{ '{program}' \"$@\" --name {}; }}\n", stamp.name);

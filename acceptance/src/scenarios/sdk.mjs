@@ -1,5 +1,6 @@
 // Drives a stamp with Azure's SDK for JavaScript, as an application would. Reads its settings from the environment, and prints a line of JSON
 // for each thing that was tried; ends with an error where an answer is not as it has to be.
+import { randomUUID } from "node:crypto";
 import { createRequire } from "node:module";
 
 // This text is no file: what it needs is found from where it was installed.
@@ -49,7 +50,8 @@ told("list", { clusters: before });
 await refused("get of what is not there", 404, "ResourceNotFound", () => clusters.get(GROUP, CLUSTER));
 const body = (vmSize) => ({
   location: "local",
-  identity: { type: "SystemAssigned" },
+  // The cluster is an application's instead of an identity of its own, so that it can be given to another.
+  servicePrincipalProfile: { clientId: CLIENT, secret: SECRET },
   tags: { made: "by the SDK" },
   dnsPrefix: "sdkjs",
   agentPoolProfiles: [{ name: "np1", mode: "System", count: 1, vmSize }],
@@ -70,6 +72,12 @@ told("scale", { machines });
 const tagged = await wait(clusters, "updateTags", GROUP, CLUSTER, { tags: { made: "anew" } });
 check(tagged.tags.made === "anew", JSON.stringify(tagged.tags));
 told("tags");
+check(tagged.servicePrincipalProfile.clientId === CLIENT, JSON.stringify(tagged.servicePrincipalProfile));
+const other = randomUUID();
+await wait(clusters, "resetServicePrincipalProfile", GROUP, CLUSTER, { clientId: other, secret: SECRET });
+const { servicePrincipalProfile: principal } = await clusters.get(GROUP, CLUSTER);
+check(principal.clientId === other && !principal.secret, JSON.stringify(principal));
+told("service principal");
 await wait(clusters, "delete", GROUP, CLUSTER);
 await refused("get of what was deleted", 404, "ResourceNotFound", () => clusters.get(GROUP, CLUSTER));
 told("delete");

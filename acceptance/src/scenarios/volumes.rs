@@ -17,10 +17,10 @@ use crate::{
     stamp::Stamp,
 };
 
-/// How this scenario is called.
+/// The name of this scenario.
 pub(super) const NAME: &str = "volumes";
 
-/// Its blocks are run as they stand there.
+/// Its blocks are run verbatim.
 const GUIDE: &str = include_str!("../../../docs/guides/volumes.md");
 
 /// The pod that writes all the time.
@@ -89,7 +89,9 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         "a block device is written to and read by the next pod",
         || block(cluster),
     )?;
-    journal.step(NAME, "fsGroup: who is not root may write", || group(cluster))?;
+    journal.step(NAME, "fsGroup: a user other than root may write", || {
+        group(cluster)
+    })?;
     journal.step(NAME, "the guide: pods on all nodes have one share", || {
         let [_, _, block] = guide::exactly::<3>(GUIDE)?;
         let mut shell = guide::shell(stamp, az, &[&kubectl.program], &block)?;
@@ -104,12 +106,10 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     })?;
     journal.step(
         NAME,
-        "two nodes write to a share at the same time, and it is as large as it was asked for",
+        "two nodes write to a share at the same time, and it has the requested size",
         || shared(cluster),
     )?;
-    journal.step(NAME, "what cannot be had is told in an event", || {
-        refused(cluster)
-    })?;
+    journal.step(NAME, "an impossible request has an event", || refused(cluster))?;
     journal.step(NAME, "claims that are deleted leave nothing", || {
         ensure!(!on_host(stamp)?.is_empty(), "the host shows no volume at all");
         kubectl.text(&["delete", "deployment", "kept", "--timeout=180s"])?;
@@ -145,8 +145,8 @@ fn claimed(stamp: &Stamp, az: &Az, cluster: &Cluster) -> Result<String> {
     Ok(volume.to_owned())
 }
 
-/// A machine has what capabilities its host has to give, and the kernel lets a mounted filesystem grow for `CAP_SYS_RESOURCE` only. Without it, a
-/// filesystem grows when the next pod uses it.
+/// A machine has at most its host's capabilities, and the kernel lets a mounted filesystem grow only with
+/// `CAP_SYS_RESOURCE`. Without it, a filesystem grows when the next pod uses it.
 fn grows(journal: &Journal, cluster: &Cluster) -> Result<()> {
     let patch = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
     cluster
@@ -195,7 +195,7 @@ fn grows(journal: &Journal, cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// Whether this host has `CAP_SYS_RESOURCE` to give, by what this process has.
+/// Whether this host can grant `CAP_SYS_RESOURCE`, by this process's own capabilities.
 fn grows_mounted() -> Result<bool> {
     const SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status")?;
@@ -264,7 +264,7 @@ fn moves(cluster: &Cluster, volume: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many nodes the cluster says have a volume.
+/// The number of nodes that have a volume, by the cluster's objects.
 fn holders(cluster: &Cluster, volume: &str) -> Result<usize> {
     let attachments = cluster.kubectl.json(&["get", "volumeattachments"])?;
     let items = attachments["items"].as_array().context("no items")?.iter();
@@ -477,7 +477,7 @@ fn gone(cluster: &Cluster, name: &str) -> Result<()> {
     cluster.kubectl.text(&delete).map(drop)
 }
 
-/// What the host has of volumes: their directories, and loop devices that have one.
+/// The volumes on the host: their directories, and loop devices with one.
 fn on_host(stamp: &Stamp) -> Result<Vec<String>> {
     let volumes = stamp.state().join("fabric/volumes");
     let mut left = Vec::new();
@@ -541,7 +541,8 @@ fn with(object: &mut Value, more: Value) {
     }
 }
 
-/// A pod that has the claim of its name and does nothing, with other fields of its specification and of its container.
+/// A pod that uses the claim of its name and sleeps, with additional members of its specification and of its
+/// container.
 fn sleeper(name: &str, more: Value, of_container: Value) -> Value {
     let mut container = json!({
         "name": "sleeper", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "86400"]

@@ -1,4 +1,4 @@
-//! Where backups of clusters are kept: by the service, sealed, for as long as the retention says.
+//! The archive of clusters' backups: stored by the service, sealed, for the time of the retention policy.
 //!
 //! ```text
 //! machine ── base, parts of the log ──► put: checked, sealed ──► object store: {cluster uid}/{name}
@@ -11,6 +11,9 @@
 //! key of the cluster's own, which lies beside, sealed with the stamp's. Folders that begin with [`STORES`] hold copies of the stamp's
 //! store instead (`control/backup`).
 //!
+//! When another of the stamp's keys seals, the keys of the folders are sealed anew with it ([`Archive::folder_keys`]); the keys themselves, and
+//! what is sealed with them, stay.
+//!
 //! Always true: what `put` has returned for is durable in the object store and was whole when it came; nothing in it can be
 //! read, or passed off as something else, without the stamp's key; the newest base and what follows it is never dropped
 //! while its cluster is there. All calls block: call them where that is allowed.
@@ -18,6 +21,7 @@
 //! Called by the agent hub (machines' uploads and restores), the provider (list, preview, verify) and the binary (tending).
 
 mod archive;
+mod folder_key;
 mod maintenance;
 mod mirror;
 mod object_store;

@@ -1,4 +1,5 @@
-//! The node's part of the drivers of disks and of shares: a program of the agent's binary, one for both, that the kubelet finds by itself.
+//! The node's part of the drivers of disks and shares: one subcommand of the agent's binary for both,
+//! discovered by the kubelet.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +13,16 @@ use cluster_volumes::{DRIVER, FILES};
 use crate::{NodePlace, configuration, members::beside, process::PATH};
 
 const CONFIG: &str = "/etc/landfall/csi-disk.json";
-/// Below the kubelet's `--root-dir`, where drivers have their sockets. A PersistentVolume that is used names it: it never changes.
+/// The directory of drivers' sockets below the kubelet's `--root-dir`. PersistentVolumes in use name it: it
+/// never changes.
 const PLUGINS: &str = "/var/lib/kubelet/plugins";
-/// There, the kubelet looks for drivers.
+/// The directory in which the kubelet discovers drivers.
 const REGISTRY: &str = "/var/lib/kubelet/plugins_registry";
-/// The kubelet stops first: it takes volumes away from pods that end.
+/// The kubelet stops first: it unmounts volumes of pods that end.
 const STOP_ORDER: u8 = 2;
 
-/// Data disks that a machine of this size may have: two a core, as Azure's D series, but no fewer than the smallest of it has.
+/// The number of data disks of a machine of this size: two per core, as Azure's D series, but at least those
+/// of its smallest size.
 fn most_volumes(size: &VmSize) -> u32 {
     (2 * size.cores).clamp(4, 32)
 }
@@ -28,7 +31,7 @@ fn socket(driver: &str) -> String {
     format!("{PLUGINS}/{driver}/csi.sock")
 }
 
-/// The drivers that are on.
+/// The names of the drivers that are on.
 fn names(spec: &ClusterSpec) -> impl Iterator<Item = &'static str> {
     let disks = (!spec.disks_off).then_some(DRIVER);
     let shares = (!spec.files_off).then_some(FILES);
@@ -40,7 +43,7 @@ fn driver(name: &str, size: &VmSize) -> CsiDriver {
     CsiDriver {
         driver: name.to_owned(),
         shares,
-        // Shares are no disks of the machine's.
+        // Shares do not count as data disks of the machine.
         most_volumes: if shares { 0 } else { most_volumes(size) },
         socket: socket(name),
         // See `CsiDriver::registration` about the @.
@@ -48,7 +51,7 @@ fn driver(name: &str, size: &VmSize) -> CsiDriver {
     }
 }
 
-/// What the program is told; none where both drivers are off.
+/// The program's configuration; none if both drivers are off.
 pub(crate) fn file(spec: &ClusterSpec, node: &NodePlace, size: &VmSize) -> Option<File> {
     let mut drivers = names(spec).map(|name| driver(name, size));
     let config = CsiConfig {
@@ -59,13 +62,13 @@ pub(crate) fn file(spec: &ClusterSpec, node: &NodePlace, size: &VmSize) -> Optio
     Some(configuration(CONFIG, &config))
 }
 
-/// The program; none where both drivers are off.
+/// The program; none if both drivers are off.
 pub(crate) fn process(spec: &ClusterSpec) -> Option<Process> {
     let path = socket(names(spec).next()?);
     let probe = Probe::Unix { path };
     Some(Process {
         env: BTreeMap::from([
-            // A few threads that allocate little: one arena for all of them.
+            // A few threads with few allocations: one arena for all of them.
             ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned()),
             ("PATH".to_owned(), PATH.to_owned()),
         ]),
@@ -109,7 +112,7 @@ mod tests {
         assert_eq!([1, 2, 4, 8, 16, 64].map(of), [4, 4, 8, 16, 32, 32]);
     }
 
-    /// Else HTTP refuses what the kubelet calls the socket's host: all that it writes with a percent sign has to stand before an `@`.
+    /// Otherwise HTTP rejects the host that the kubelet sends: percent signs may only stand before an `@`.
     #[test]
     fn a_kubelet_can_call_at_the_registration_socket() {
         let file = file(&testkit::cluster(), &node(), &VM_SIZES[0]).unwrap();
@@ -126,7 +129,7 @@ mod tests {
         assert!(before.starts_with(REGISTRY));
         let plain = |character: char| character.is_ascii_alphanumeric() || ".-".contains(character);
         assert!(!host.is_empty() && host.chars().all(plain), "{host}");
-        // The kernel takes no longer names of sockets.
+        // The kernel's length limit for socket paths.
         for path in [&driver.registration, &driver.socket] {
             assert!(path.len() < 108, "{path}");
         }

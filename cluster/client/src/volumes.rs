@@ -1,8 +1,8 @@
-//! Volumes: what is seen of claims and of what they are bound to, and what the service writes to these objects.
+//! Volumes: reads claims and related objects, and applies the service's wishes.
 //!
-//! Always true: an object with another uid than the wish is left alone, and one that is not there is success; claims are read only where
-//! there is a StorageClass or a PersistentVolume of ours; PersistentVolumes and VolumeAttachments are listened to only while there are some
-//! of ours.
+//! Always true: an object with another uid than the wish is left alone, and a missing one is success; claims
+//! are read only if a StorageClass or a PersistentVolume of our drivers exists; PersistentVolumes,
+//! VolumeAttachments and snapshots are watched only while some of our drivers exist.
 
 use base_env::Env;
 use cluster_api::{ClaimRef, ClusterError, Note, VolumeObjects, VolumeWish};
@@ -15,27 +15,27 @@ use tokio::sync::watch;
 
 use crate::{Cluster, Failure, finalizers, watches::Follower};
 
-/// Where claims are.
+/// The path of claims.
 pub(crate) const CLAIMS: &str = "/api/v1/persistentvolumeclaims";
-/// Where PersistentVolumes are.
+/// The path of PersistentVolumes.
 pub(crate) const VOLUMES: &str = "/api/v1/persistentvolumes";
-/// Where VolumeAttachments are.
+/// The path of VolumeAttachments.
 pub(crate) const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
-/// Where VolumeSnapshots are.
+/// The path of VolumeSnapshots.
 pub(crate) const SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshots";
-/// Where VolumeSnapshotContents are.
+/// The path of VolumeSnapshotContents.
 pub(crate) const CONTENTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents";
-/// Where VolumeSnapshotClasses are.
+/// The path of VolumeSnapshotClasses.
 const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
-/// Where StorageClasses are.
+/// The path of StorageClasses.
 const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
-/// Others write to these objects as well; a few rounds settle who was first.
+/// Others write to these objects as well; a few attempts resolve conflicts.
 const ATTEMPTS: usize = 5;
-/// The condition of a claim whose volume has grown, and whose node is to follow.
+/// The condition of a claim whose volume has grown, and whose node must expand it.
 const RESIZE_PENDING: &str = "FileSystemResizePending";
-/// The same in its status.
+/// The corresponding value in its status.
 const NODE_PENDING: &str = "NodeResizePending";
-/// The conditions that tell how far the growing of a claim's volume is: one replaces the others.
+/// The conditions of a claim's expansion: one replaces the others.
 const RESIZE_CONDITIONS: [&str; 4] = [
     RESIZE_PENDING,
     "Resizing",
@@ -43,23 +43,23 @@ const RESIZE_CONDITIONS: [&str; 4] = [
     "NodeResizeError",
 ];
 
-/// What is to be done with one object.
+/// A change of one object.
 enum Step<'a> {
-    /// A PersistentVolume has this capacity.
+    /// Sets a PersistentVolume's capacity.
     Grow(u64),
-    /// A claim is told that its volume has this capacity.
+    /// Tells a claim that its volume has this capacity.
     Follow(u64),
-    /// A PersistentVolume goes, and our finalizer with it.
+    /// Deletes a PersistentVolume, and removes our finalizer.
     Remove,
-    /// An object is deleted.
+    /// Deletes an object.
     Delete,
-    /// A VolumeAttachment gets our finalizer.
+    /// Adds our finalizer to a VolumeAttachment.
     Hold,
-    /// A VolumeAttachment is told to be attached.
+    /// Sets a VolumeAttachment's status to attached.
     Attached,
-    /// A VolumeAttachment is told to be detached, and loses our finalizer.
+    /// Sets a VolumeAttachment's status to detached, and removes our finalizer.
     Detached,
-    /// An event of a claim.
+    /// Writes an event of a claim.
     Tell(&'a Note),
     /// A VolumeSnapshotContent, or a VolumeSnapshot, gets this status, unless its own tells that it may be used.
     Status(&'a Value),
@@ -86,7 +86,7 @@ impl Cluster {
                 Ok(Vec::new())
             }
         };
-        // After the PersistentVolumes: one that is seen as released gets no further attachment.
+        // After the PersistentVolumes: one that is read as released gets no further attachment.
         let (claims, attachments) =
             tokio::try_join!(claims, self.list("list VolumeAttachments", ATTACHMENTS))?;
         // A cluster without disks may still have what was taken of them. First what was taken: whose VolumeSnapshot is not there afterwards has
@@ -143,7 +143,8 @@ impl Cluster {
                 claim,
             } => {
                 self.settle(&volume(name), uid, &Step::Grow(*bytes)).await?;
-                // If this process dies here, the growth is seen as not told of: see `cluster_volumes::Volume::bytes`.
+                // If this process dies here, the claim still has to be told: see
+                // `cluster_volumes::Volume::bytes`.
                 match claim {
                     Some(claim) => (path_of(claim), &claim.uid, Step::Follow(*bytes)),
                     None => return Ok(()),
@@ -181,7 +182,7 @@ impl Cluster {
         self.settle(&path, uid, &step).await
     }
 
-    /// A list of objects that a cluster may know nothing of; `None`: it does not.
+    /// Lists objects of a kind that the cluster may not know; `None`: it does not.
     async fn list_if_known(&self, act: &str, path: &str) -> Result<Option<Vec<Value>>, ClusterError> {
         match self.list(act, path).await {
             Ok(items) => Ok(Some(items)),
@@ -190,7 +191,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a VolumeSnapshotContent, and writes its status: two requests, of which this process may do the first only.
+    /// Creates a VolumeSnapshotContent, and writes its status: two requests, between which this process may
+    /// die.
     async fn publish_content(&self, name: &str, object: &str) -> Result<(), ClusterError> {
         let object: Value = serde_json::from_str(object).map_err(|error| ClusterError::Refused {
             act: format!("publish the VolumeSnapshotContent {name}"),
@@ -216,13 +218,13 @@ impl Cluster {
             .as_str()
             .filter(|_| of(&there) == of(&object))
         else {
-            // Another one of this name stays as it is.
+            // An existing one of this name for another VolumeSnapshot is left alone.
             return Ok(());
         };
         self.settle(&path, uid, &Step::Status(&object["status"])).await
     }
 
-    /// Makes a PersistentVolume; one of its name that is there already is success.
+    /// Creates a PersistentVolume; an existing one of its name is success.
     async fn publish(&self, name: &str, object: &str) -> Result<(), ClusterError> {
         let object: Value = serde_json::from_str(object).map_err(|error| ClusterError::Refused {
             act: format!("publish the PersistentVolume {name}"),
@@ -243,7 +245,7 @@ impl Cluster {
         }
     }
 
-    /// Takes a step with the object at a path, if it is there and has this uid.
+    /// Applies a step to the object at a path, if it exists and has this uid.
     async fn settle(&self, path: &str, uid: &str, step: &Step<'_>) -> Result<(), ClusterError> {
         let mut outcome = Ok(());
         for _ in 0..ATTEMPTS {
@@ -260,7 +262,7 @@ impl Cluster {
             }
         }
         match outcome {
-            // It went meanwhile.
+            // It was deleted meanwhile.
             Err(failure) if failure.is_absent() => Ok(()),
             other => Ok(other?),
         }
@@ -295,7 +297,7 @@ impl Cluster {
                 if !is_deleting(&object) {
                     self.delete_exactly("delete a PersistentVolume", path, &object)
                         .await?;
-                    // It is still there as long as it has a finalizer.
+                    // It still exists as long as it has a finalizer.
                     let found = self.get("read a PersistentVolume", path).await?;
                     if found["metadata"]["uid"] != object["metadata"]["uid"] {
                         return Ok(());
@@ -314,7 +316,7 @@ impl Cluster {
                 }
             }
             Step::Hold => {
-                // What is being deleted takes no more finalizers.
+                // A deleted object accepts no more finalizers.
                 let patch = finalizers::patch(&object, ATTACHMENT_FINALIZER, true);
                 if let Some(patch) = patch.filter(|_| !is_deleting(&object)) {
                     self.merge("write the finalizers of a VolumeAttachment", path, &patch)
@@ -327,7 +329,7 @@ impl Cluster {
                     let act = "write the status of a VolumeAttachment";
                     object = self.merge(act, &status, &patch).await?;
                 }
-                // Who lets it go does so last: nothing can be written to it afterwards.
+                // The finalizer is removed last: nothing can be written to the object afterwards.
                 let release = finalizers::patch(&object, ATTACHMENT_FINALIZER, false);
                 if let Some(patch) = release.filter(|_| !attached) {
                     self.merge("write the finalizers of a VolumeAttachment", path, &patch)
@@ -394,7 +396,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Deletes an object, and no other of its name.
+    /// Deletes an object, unless it was replaced by another of its name.
     async fn delete_exactly(&self, act: &str, path: &str, object: &Value) -> Result<(), Failure> {
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": { "uid": object["metadata"]["uid"] }
@@ -439,7 +441,7 @@ fn bytes_of(value: &Value) -> Option<u64> {
     value.as_str().and_then(quantity::read)
 }
 
-/// What has to change in a PersistentVolume for it to have this capacity at least, if anything.
+/// The patch that gives a PersistentVolume at least this capacity, if needed.
 fn grown(volume: &Value, bytes: u64) -> Option<Value> {
     let there = bytes_of(&volume["spec"]["capacity"]["storage"]);
     if there.is_some_and(|there| there >= bytes) {
@@ -451,11 +453,11 @@ fn grown(volume: &Value, bytes: u64) -> Option<Value> {
     }))
 }
 
-/// What has to change in a claim's status for its node to follow what its volume has grown to, if anything. The kubelet follows what is
-/// pending only, and takes status and conditions away when it has.
+/// The patch of a claim's status that makes its node expand the volume, if needed. The kubelet acts only on
+/// pending expansions, and removes status and conditions afterwards.
 fn follows(claim: &Value, bytes: u64, now: &str) -> Option<Value> {
     let status = &claim["status"];
-    // One that has no capacity yet gets it from its PersistentVolume.
+    // A claim without a capacity yet gets it from its PersistentVolume.
     if bytes_of(&status["capacity"]["storage"]).is_none_or(|has| has >= bytes) {
         return None;
     }
@@ -490,7 +492,7 @@ fn follows(claim: &Value, bytes: u64, now: &str) -> Option<Value> {
     }))
 }
 
-/// What has to change in the status of a VolumeAttachment, if anything.
+/// The needed changes of a VolumeAttachment's status, if any.
 fn attached_patch(attachment: &Value, attached: bool) -> Option<Value> {
     let status = &attachment["status"];
     let errors = [&status["attachError"], &status["detachError"]];
@@ -503,7 +505,7 @@ fn attached_patch(attachment: &Value, attached: bool) -> Option<Value> {
     }))
 }
 
-/// Follows a list of these objects, as they change, and nothing while there are none of the driver.
+/// Watches a list of these objects; nothing while there are none of the driver.
 pub(crate) async fn follow(
     env: &Env,
     client: &kube::Client,

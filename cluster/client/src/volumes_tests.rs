@@ -1,4 +1,4 @@
-//! Volumes: what is asked of an API server, and what is written to it.
+//! Volumes: requests to an API server, reads and writes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,7 +45,7 @@ fn attachment(finalizers: &[&str], attached: bool) -> Value {
     })
 }
 
-/// Of the attachment.
+/// Name and uid of the attachment.
 fn named() -> (String, String) {
     ("csi-1".to_owned(), "a1".to_owned())
 }
@@ -81,14 +81,15 @@ fn grown_to(gib: u64) -> VolumeWish {
     }
 }
 
-/// What was written, in order: all but reads.
+/// The writes, in order.
 fn written(log: &fake::Log) -> Vec<Asked> {
     let log = log.lock().unwrap();
     let written = log.iter().filter(|asked| asked.method != Method::GET);
     written.cloned().collect()
 }
 
-/// Answers each request for an object of this path with this object, and all else with nothing to say.
+/// Applies a wish, with a server that has these objects by path, and answers other requests with an empty
+/// object.
 async fn bring(wish: &VolumeWish, objects: Vec<(&'static str, Value)>) -> Vec<Asked> {
     let (cluster, log) = fake::cluster(move |asked| {
         let object = objects.iter().find(|(path, _)| asked.path.contains(*path));
@@ -101,7 +102,7 @@ async fn bring(wish: &VolumeWish, objects: Vec<(&'static str, Value)>) -> Vec<As
     written(&log)
 }
 
-/// Nothing is written for a wish about such an object.
+/// Checks that nothing is written for a wish about this object.
 async fn is_left(wish: &VolumeWish, objects: Vec<(&'static str, Value)>) {
     let written = bring(wish, objects).await;
     assert!(written.is_empty(), "{wish:?}: {written:?}");
@@ -261,7 +262,7 @@ async fn a_claim_that_was_told_or_has_followed_is_left_alone() {
         ];
         is_left(&grown_to(8), objects).await;
     }
-    // What it was told is not all any more; since when it waits is kept.
+    // The earlier capacity is outdated; the start of the wait is kept.
     let since =
         json!({ "type": RESIZE_PENDING, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" });
     told["status"]["conditions"] = json!([since]);
@@ -282,7 +283,7 @@ async fn a_volume_is_deleted_before_it_loses_our_finalizer() {
         removed[1].body["metadata"],
         json!({ "resourceVersion": "8", "finalizers": ["kubernetes.io/pv-protection"] })
     );
-    // What is being deleted is not deleted again; without our finalizer nothing is to do.
+    // A deleted object is not deleted again; without our finalizer there is nothing to do.
     let mut going = there;
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     let removed = bring(&remove(), vec![(path, going.clone())]).await;

@@ -1,4 +1,4 @@
-//! The public key of a cluster's service accounts as others read it: a JSON Web Key Set, as the API server publishes it.
+//! The public keys of a cluster's service accounts as others read them: a JSON Web Key Set, as the API server publishes it.
 
 use aws_lc_rs::digest;
 use base64::{
@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{ClusterPki, PkiError};
 
-/// What comes before the point in the `SubjectPublicKeyInfo` of a key on P-256, the only curve that [`ClusterPki`] has keys on.
+/// The prefix of the point in the `SubjectPublicKeyInfo` of a P-256 key, the only curve of [`ClusterPki`]'s
+/// keys.
 const P256: [u8; 27] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
@@ -19,30 +20,42 @@ const P256: [u8; 27] = [
 pub const SERVICE_ACCOUNT_ALGORITHM: &str = "ES256";
 
 impl ClusterPki {
-    /// The key that service accounts' tokens are checked with, under the id that the API server writes into them.
+    /// PEM of the keys that service accounts' tokens are checked with: of the one that signs first, then of those that are to come or were there.
+    pub fn service_account_public_keys(&self) -> impl Iterator<Item = &str> {
+        let next = self.next_service_account_key.as_ref();
+        std::iter::once(self.service_account_public_key.as_str())
+            .chain(next.map(|next| next.public_key.as_str()))
+            .chain(self.former_service_account_key.as_deref())
+    }
+
+    /// The keys that service accounts' tokens are checked with, each under the id that the API server writes into them.
     ///
     /// # Errors
-    /// When the key is not one that this release makes.
+    /// When a key is not one that this release makes.
     pub fn service_account_jwks(&self) -> Result<Value, PkiError> {
-        let body: String = self
-            .service_account_public_key
-            .lines()
-            .filter(|line| !line.starts_with("-----"))
-            .map(str::trim)
-            .collect();
-        let der = STANDARD.decode(body).map_err(|_| PkiError::PublicKey)?;
-        let point = der.strip_prefix(&P256).ok_or(PkiError::PublicKey)?;
-        let (x, y) = point.split_at_checked(32).ok_or(PkiError::PublicKey)?;
-        if y.len() != 32 {
-            return Err(PkiError::PublicKey);
-        }
-        let id = digest::digest(&digest::SHA256, &der);
-        Ok(json!({ "keys": [{
-            "use": "sig", "kty": "EC", "crv": "P-256", "alg": SERVICE_ACCOUNT_ALGORITHM,
-            "kid": URL_SAFE_NO_PAD.encode(id),
-            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-        }] }))
+        let keys: Result<Vec<Value>, PkiError> = self.service_account_public_keys().map(jwk).collect();
+        Ok(json!({ "keys": keys? }))
     }
+}
+
+fn jwk(pem: &str) -> Result<Value, PkiError> {
+    let body: String = pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .map(str::trim)
+        .collect();
+    let der = STANDARD.decode(body).map_err(|_| PkiError::PublicKey)?;
+    let point = der.strip_prefix(&P256).ok_or(PkiError::PublicKey)?;
+    let (x, y) = point.split_at_checked(32).ok_or(PkiError::PublicKey)?;
+    if y.len() != 32 {
+        return Err(PkiError::PublicKey);
+    }
+    let id = digest::digest(&digest::SHA256, &der);
+    Ok(json!({
+        "use": "sig", "kty": "EC", "crv": "P-256", "alg": SERVICE_ACCOUNT_ALGORITHM,
+        "kid": URL_SAFE_NO_PAD.encode(id),
+        "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+    }))
 }
 
 #[cfg(test)]

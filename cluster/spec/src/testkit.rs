@@ -1,4 +1,4 @@
-//! For tests of what reads specs: a cluster as AKS makes it by default. A test names what it is about and takes the rest from here.
+//! For tests of code that reads specs: a cluster with AKS' defaults, which a test modifies.
 
 use crate::{ClusterSpec, NetworkProfile, PodNetworking, PoolMode, PoolSpec, Tier};
 
@@ -24,10 +24,11 @@ pub fn cluster() -> ClusterSpec {
         disks_off: false,
         files_off: false,
         snapshots_off: false,
+        rotations: Default::default(),
     }
 }
 
-/// AKS' ranges; pods have one of their own where the plugin gives addresses from it.
+/// AKS' ranges; with a pod range if the plugin uses one.
 pub fn network(plugin: PodNetworking) -> NetworkProfile {
     let range = |text: &str| text.parse().expect("a constant that parses");
     NetworkProfile {
@@ -44,7 +45,7 @@ pub fn network(plugin: PodNetworking) -> NetworkProfile {
     }
 }
 
-/// A system pool of so many small nodes, in its first incarnation.
+/// A system pool with this number of small nodes, in its first incarnation.
 pub fn pool(name: &str, count: u32) -> PoolSpec {
     PoolSpec {
         name: name.to_owned(),
@@ -62,5 +63,6 @@ pub fn pool(name: &str, count: u32) -> PoolSpec {
         removed: Default::default(),
         renewed: None,
         subnet: None,
+        stopped: false,
     }
 }

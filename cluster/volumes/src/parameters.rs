@@ -1,7 +1,7 @@
-//! The parameters of StorageClasses that Azure's disk driver knows, each with what becomes of it here.
+//! The StorageClass parameters of Azure's disk driver, each with its effect here.
 //!
-//! Always true: one table; a parameter that is not in it is refused, as Azure's driver does, so that nobody believes in one that nobody
-//! reads. Their names are told apart without regard to case.
+//! Always true: one table; a parameter that is not in it is refused, as in Azure's driver, so that no user
+//! relies on an ignored one. Names are case-insensitive.
 
 use serde_json::Value;
 
@@ -9,21 +9,21 @@ use crate::SHARE_PARAMETERS;
 
 /// The SKU.
 pub(crate) const SKU: &str = "skuName";
-/// Another name for it.
+/// An alias of it.
 pub(crate) const SKU_ALIAS: &str = "storageAccountType";
-/// How the host caches.
+/// The host's caching mode.
 const CACHING: &str = "cachingMode";
 /// The filesystem.
 pub(crate) const FS_TYPE: &str = "fsType";
-/// Kubernetes' own name for it.
+/// Kubernetes' own name of it.
 pub(crate) const FS_TYPE_ALIAS: &str = "csi.storage.k8s.io/fstype";
 /// The only filesystem.
 const EXT4: &str = "ext4";
-/// The SKU of a class that names none.
+/// The default SKU.
 const USUAL_SKU: &str = "StandardSSD_LRS";
-/// The SKU of a class of shares that names none.
+/// The default SKU of shares.
 pub(crate) const USUAL_SHARE_SKU: &str = "Standard_LRS";
-/// The SKU that has no caching.
+/// The SKU without caching.
 const UNCACHED_SKU: &str = "PremiumV2_LRS";
 
 pub(crate) const ANY: &[&str] = &[];
@@ -38,30 +38,30 @@ const SKUS: &[&str] = &[
     "UltraSSD_LRS",
 ];
 
-/// What becomes of a parameter.
+/// The effect of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It does what it says.
+    /// It has its documented effect.
     Effective,
-    /// It is shown with the disk, and does nothing else.
+    /// It is shown with the disk, without any other effect.
     Shown,
-    /// It does nothing; the sentence says why.
+    /// It has no effect; the sentence gives the reason.
     NoEffect,
-    /// A class with it provisions nothing, unless it has one of its [`Parameter::values`]: without what it asks for, the disk would be
-    /// another one.
+    /// A class with it provisions nothing, unless it has one of its [`Parameter::values`]: without its
+    /// effect, the disk would be a different one.
     Refused,
 }
 
-/// A parameter that one of Azure's drivers knows.
+/// A parameter of one of Azure's drivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name; a `*` in it stands for anything.
+    /// Its name; a `*` in it is a wildcard.
     pub name: &'static str,
-    /// What becomes of it.
+    /// Its effect.
     pub class: Class,
-    /// What it may be, without regard to case; none: anything, and nothing for one that is [`Class::Refused`].
+    /// Permitted values, case-insensitive; empty: all, or none for one that is [`Class::Refused`].
     pub values: &'static [&'static str],
-    /// Why, or what it does: half a sentence.
+    /// The reason, or the effect: half a sentence.
     pub about: &'static str,
 }
 
@@ -79,7 +79,7 @@ pub(crate) const fn row(
     }
 }
 
-/// All that the driver of disks knows.
+/// All parameters of the disk driver.
 pub const PARAMETERS: &[Parameter] = &[
     row(FS_TYPE, Class::Effective, &[EXT4], ONE_FILESYSTEM),
     row(FS_TYPE_ALIAS, Class::Effective, &[EXT4], ONE_FILESYSTEM),
@@ -231,21 +231,21 @@ impl Parameter {
         }
     }
 
-    /// The value as the table writes it.
+    /// The value as written in the table.
     fn known(&self, value: &str) -> Option<&'static str> {
         let mut values = self.values.iter().copied();
         values.find(|known| known.eq_ignore_ascii_case(value))
     }
 }
 
-/// What the parameters of a class come to.
+/// The parsed parameters of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) sku: &'static str,
     pub(crate) fs_type: &'static str,
 }
 
-/// Reads those of a class of disks, or of shares; what cannot be followed is refused.
+/// Parses those of a class of disks, or of shares; unsupported ones are refused.
 pub(crate) fn read(parameters: &Value, shared: bool) -> Result<Asked, String> {
     let (table, usual) = if shared {
         (SHARE_PARAMETERS, USUAL_SHARE_SKU)
@@ -262,7 +262,7 @@ pub(crate) fn read(parameters: &Value, shared: bool) -> Result<Asked, String> {
         };
         let known = parameter.known(value);
         match parameter.class {
-            // Not said is as usual.
+            // An empty value means the default.
             _ if value.is_empty() || known.is_some() => {}
             Class::Refused => {
                 return Err(format!(

@@ -1,4 +1,4 @@
-//! What objects of a cluster come to.
+//! Parses the volume objects of a cluster.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use crate::{
 
 /// Azure's largest disk.
 const MOST_GIB: u64 = 32_767;
-/// What Kubernetes says with that somebody else is to provision a claim, and who.
+/// Annotations with the provisioner of a claim, set by Kubernetes.
 const PROVISIONER: [&str; 2] = [
     "volume.kubernetes.io/storage-provisioner",
     "volume.beta.kubernetes.io/storage-provisioner",
 ];
-/// What the scheduler says with for which node a claim is to be provisioned.
+/// The annotation with the node for which a claim is to be provisioned, set by the scheduler.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-/// Where claims of old name their class; it goes before the field.
+/// The old annotation with a claim's class; it takes precedence over the field.
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-/// How a volume may be used that one node at a time has.
+/// The access modes of a volume on one node at a time.
 const ACCESS_MODES: [&str; 2] = ["ReadWriteOnce", "ReadWriteOncePod"];
-/// How a share may be used besides.
+/// The further access modes of a share.
 const SHARED_MODES: [&str; 2] = ["ReadWriteMany", "ReadOnlyMany"];
-/// Where a claim says its size.
+/// The field with a claim's size.
 const SIZE: &str = "spec.resources.requests.storage";
 
 impl Storage {
-    /// What of these objects is ours.
+    /// The objects of our driver.
     pub fn read(objects: &VolumeObjects) -> Self {
         let known = Known::of(objects);
         let claims = objects.claims.iter();
@@ -62,9 +62,9 @@ impl Storage {
     }
 }
 
-/// The objects that others are read by.
+/// Objects by name, for look-ups.
 pub(crate) struct Known<'a> {
-    /// StorageClasses of ours, by name.
+    /// StorageClasses of our drivers, by name.
     classes: BTreeMap<&'a str, &'a Value>,
     /// PersistentVolumes of ours, by name.
     pub(crate) volumes: BTreeMap<&'a str, &'a Value>,
@@ -80,13 +80,13 @@ pub(crate) struct Known<'a> {
     pub(crate) snapshot_classes: BTreeMap<&'a str, &'a Value>,
 }
 
-/// What a volume begins as.
+/// The initial content of a volume.
 enum Content {
     /// Empty.
     Nothing,
-    /// A copy of what this PersistentVolume stands for.
+    /// A copy of this PersistentVolume's volume.
     Copy(String),
-    /// A copy of what is not there yet.
+    /// A copy of a source that does not exist yet.
     NotYet,
 }
 
@@ -124,7 +124,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// `None`: nothing is to be done for it.
+    /// `None`: it needs no action.
     fn claim(&self, claim: &Value) -> Option<Claim> {
         let (metadata, spec) = (&claim["metadata"], &claim["spec"]);
         let (namespace, name) = key(metadata)?;
@@ -133,7 +133,7 @@ impl<'a> Known<'a> {
         let (volume, shared, stage) = match text(&spec["volumeName"]) {
             Some(volume) => {
                 let there = &self.volumes.get(volume)?["spec"];
-                // One that names the volume of another is not bound to it.
+                // A claim that names another claim's volume is not bound to it.
                 if there["claimRef"]["uid"] != uid {
                     return None;
                 }
@@ -165,7 +165,7 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// How far one is that is not bound.
+    /// The stage of an unbound claim.
     fn stage(&self, claim: &Value, name: &str, class: &Value, size: &Result<u64, String>) -> Stage {
         let annotations = &claim["metadata"]["annotations"];
         let asked = PROVISIONER
@@ -182,7 +182,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// `None`: what it is to be a copy of is not there yet.
+    /// `None`: its source does not exist yet.
     fn recipe(
         &self,
         claim: &Value,
@@ -223,7 +223,7 @@ impl<'a> Known<'a> {
         }))
     }
 
-    /// What the volume of a claim of this size begins as.
+    /// The initial content of the volume of a claim of this size.
     fn content(&self, claim: &Value, bytes: u64, is_share: bool) -> Result<Content, String> {
         let spec = &claim["spec"];
         let fields = ["dataSourceRef", "dataSource"];
@@ -346,8 +346,9 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// How large a volume is, as far as its claim was told: two objects say so, and what writes them may die in between. A claim that was
-    /// told is of that capacity, or has a status that says that the node has to follow.
+    /// The size of a volume, as far as its claim was told: two objects hold it, and a process that writes
+    /// them may die in between. A claim was told if it has that capacity, or a status that makes the node
+    /// expand it.
     fn told(&self, volume: &Value) -> u64 {
         let capacity = capacity(volume);
         let of = &volume["spec"]["claimRef"];
@@ -364,7 +365,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// `None`: it is of another driver, or of no PersistentVolume.
+/// `None`: it is of another driver, or has no PersistentVolume.
 fn attachment(object: &Value) -> Option<Attachment> {
     let (metadata, spec) = (&object["metadata"], &object["spec"]);
     if spec["attacher"] != DRIVER {
@@ -383,11 +384,11 @@ fn attachment(object: &Value) -> Option<Attachment> {
     })
 }
 
-/// The size that a claim asks for, in whole GiB.
+/// The requested size of a claim, in whole GiB.
 fn size(spec: &Value) -> Result<u64, String> {
     let asked = text(&spec["resources"]["requests"]["storage"]).unwrap_or_default();
     let Some(bytes) = quantity::read(asked) else {
-        return Err(format!("{SIZE}: {asked:?} is no size such as 10Gi; ask for one"));
+        return Err(format!("{SIZE}: {asked:?} is not a size such as 10Gi; set one"));
     };
     let gib = bytes.div_ceil(GIB).max(1);
     if gib > MOST_GIB {
@@ -418,7 +419,7 @@ fn access_modes(spec: &Value, is_share: bool) -> Result<Vec<String>, String> {
     }
 }
 
-/// `spec.capacity` of a PersistentVolume; nothing where there is none that can be read.
+/// `spec.capacity` of a PersistentVolume; 0 if missing or invalid.
 fn capacity(volume: &Value) -> u64 {
     let capacity = text(&volume["spec"]["capacity"]["storage"]);
     capacity.and_then(quantity::read).unwrap_or_default()
@@ -441,7 +442,7 @@ fn named(object: &Value) -> Option<(&str, &Value)> {
     Some((text(&object["metadata"]["name"])?, object))
 }
 
-/// A text that says something.
+/// A non-empty text.
 pub(crate) fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }

@@ -1,4 +1,4 @@
-//! What claims come to, what is refused, and what is read of PersistentVolumes and VolumeAttachments.
+//! Parsing of claims, refusals, and parsing of PersistentVolumes and VolumeAttachments.
 
 mod snapshots;
 
@@ -15,7 +15,7 @@ fn class() -> Value {
     })
 }
 
-/// A claim that a volume is to be made for.
+/// A claim that needs a volume.
 fn claim() -> Value {
     json!({
         "metadata": {
@@ -33,7 +33,7 @@ fn claim() -> Value {
     })
 }
 
-/// A PersistentVolume that was made for the claim of this uid.
+/// A PersistentVolume provisioned for the claim with this uid.
 fn volume(uid: &str) -> Value {
     json!({
         "metadata": { "name": format!("pvc-{uid}"), "uid": format!("v-{uid}") },
@@ -46,7 +46,7 @@ fn volume(uid: &str) -> Value {
     })
 }
 
-/// A claim of its own, bound to a volume.
+/// A claim, bound to a volume.
 fn bound() -> (Value, Value) {
     let mut claim = claim();
     claim["spec"]["volumeName"] = json!("pvc-u1");
@@ -64,7 +64,7 @@ fn objects(claims: &[Value], volumes: &[Value]) -> VolumeObjects {
     }
 }
 
-/// The only claim, changed as said; `None`: it is none of ours.
+/// The only claim, with a change; `None`: it is not ours.
 fn read(change: impl FnOnce(&mut Value)) -> Option<Claim> {
     let mut claim = claim();
     change(&mut claim);
@@ -90,7 +90,7 @@ fn refusal(claim: Option<Claim>) -> String {
     }
 }
 
-/// A class, changed as said, and a claim of it.
+/// A class with a change, and a claim of it.
 fn of_class(change: impl FnOnce(&mut Value)) -> Option<Claim> {
     let mut objects = objects(&[claim()], &[]);
     change(&mut objects.classes[0]);

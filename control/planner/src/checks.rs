@@ -188,7 +188,7 @@ impl Checks {
 pub(crate) fn removal(draft: &Draft<'_>, checks: &mut Checks) {
     let seen = draft.seen;
     let spec = draft.desired.spec();
-    let wanted = spec.pools.iter().map(|pool| pool.count).sum::<u32>() + spec.tier.members();
+    let wanted = spec.pools.iter().map(|pool| pool.wanted()).sum::<u32>() + spec.tier.members();
     let of = usize::try_from(wanted).unwrap_or_default();
     checks.removed(&Part::Base, seen.machines.iter(), of);
     let gone = seen.network == NetworkSeen::Gone;

@@ -2,12 +2,12 @@
 
 use std::{cell::OnceCell, collections::BTreeSet, rc::Rc, time::Duration};
 
-use control_records::{ClusterRecord, Event, EventKind, ObservedRecord, Work};
+use control_records::{ClusterRecord, Event, EventKind, Milestone, ObservedRecord, Work};
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Plan, Policy, Subject, UnknownMachines,
-    Write, feature::Instead, gaps, messages,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, RendererVersions, Subject,
+    UnknownMachines, Write, gaps,
 };
 
 /// A plan being made.
@@ -16,8 +16,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) seen: &'a Observation,
     pub(crate) policy: &'a Policy,
     pub(crate) now: Timestamp,
-    /// How the cluster is to be other than there and serving, if so.
-    pub(crate) instead: Option<&'static Instead>,
+    /// Whether the cluster is to be there and serving.
+    pub(crate) served: bool,
     pub(crate) writes: Vec<Write>,
     pub(crate) observed: ObservedRecord,
     pub(crate) events: Vec<Event>,
@@ -42,14 +42,14 @@ impl<'a> Draft<'a> {
         seen: &'a Observation,
         policy: &'a Policy,
         now: Timestamp,
-        instead: Option<&'static Instead>,
+        served: bool,
     ) -> Self {
         Self {
             desired,
             seen,
             policy,
             now,
-            instead,
+            served,
             writes: Vec::new(),
             observed: seen.observed.clone(),
             events: Vec::new(),
@@ -103,8 +103,8 @@ impl<'a> Draft<'a> {
     /// Plans a write.
     pub(crate) fn write(&mut self, write: Write) {
         match &write {
-            Write::MarkMachine(machine) => {
-                self.marked.insert(machine.clone());
+            Write::MarkMachine(permit) => {
+                self.marked.insert(permit.machine().to_owned());
             }
             Write::Repair {
                 machine,
@@ -185,11 +185,8 @@ impl<'a> Draft<'a> {
         self.look_again = Some(self.look_again.map_or(at, |before| before.min(at)));
     }
 
-    pub(crate) fn milestone(&mut self, name: &str) {
-        self.observed
-            .milestones
-            .entry(name.to_owned())
-            .or_insert(self.now);
+    pub(crate) fn milestone(&mut self, milestone: Milestone) {
+        self.observed.came_about(milestone, self.now);
     }
 
     /// Tells what happened, once: together with a write of this plan or with a change of `observed` that keeps the next
@@ -218,41 +215,29 @@ impl<'a> Draft<'a> {
 
     /// What configurations are computed from as it is in the store, once addresses are leased and there are keys.
     pub(crate) fn frame(&self) -> Option<Rc<Frame<'a>>> {
-        let frame = self.frame.get_or_init(|| {
-            let addresses = Addresses::of(&self.seen.observed)?;
-            let frame = Frame::new(
-                self.desired.spec(),
-                &self.seen.renderers,
-                self.seen.pki?,
-                &addresses,
-                self.control_plane(),
-            );
-            Some(Rc::new(frame))
-        });
+        let frame = self
+            .frame
+            .get_or_init(|| self.frame_of(&self.seen.renderers).map(Rc::new));
         frame.clone()
     }
 
-    pub(crate) fn finish(mut self) -> Plan {
-        self.observed.v = 2;
-        self.observed.step = messages::step(&self);
-        self.observed.problem = messages::problem(&self)
-            .or_else(|| messages::addons(&self))
-            .or_else(|| messages::volumes(&self));
-        let observed_changed = self.observed != self.seen.observed && !self.writes.contains(&Write::Forget);
-        debug_assert!(
-            self.events.is_empty() || observed_changed || !self.writes.is_empty(),
-            "told of nothing that changes: {:?}",
-            self.events
-        );
-        Plan {
-            observed_changed,
-            events: self.events,
-            writes: self.writes,
-            observed: self.observed,
-            effects: self.effects,
-            waits: self.waits,
-            unfinished: self.unfinished,
-            look_again: self.look_again,
+    /// The same as an older release computed it, while not all machines have taken the configurations of this one.
+    pub(crate) fn older_frame(&self) -> Option<Frame<'a>> {
+        let renderers = self.seen.observed.renderers.as_ref()?;
+        if *renderers == self.seen.renderers {
+            return None;
         }
+        self.frame_of(renderers)
+    }
+
+    fn frame_of(&self, renderers: &'a RendererVersions) -> Option<Frame<'a>> {
+        let addresses = Addresses::of(&self.seen.observed)?;
+        Some(Frame::new(
+            self.desired.spec(),
+            renderers,
+            self.seen.pki?,
+            &addresses,
+            self.control_plane(),
+        ))
     }
 }

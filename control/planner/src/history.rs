@@ -38,7 +38,7 @@ pub(crate) fn plan(draft: &mut Draft<'_>) {
 }
 
 fn going(draft: &Draft<'_>, machine: &Machine) -> bool {
-    machine.record.deleting || draft.instead.is_some()
+    machine.record.deleting || !draft.served
 }
 
 fn runs(draft: &mut Draft<'_>, id: &str, machine: &Machine, label: &str, reported: &mut Reported) {

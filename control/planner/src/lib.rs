@@ -15,6 +15,7 @@
 //! | node objects, add-ons | the API server |
 //! | addresses of load balancers | the API server; the network, to be told of |
 //! | volumes of claims | the API server; a look at the fabric |
+//! | the next step of other CAs or keys | that each machine has taken the one before |
 //!
 //! Always true: planning twice from the same things gives the same plan; a plan without anything in it means that the
 //! generation is reached ([`Plan::settled`]); an effect whose [`Subject`] is busy or held back is never planned.
@@ -25,6 +26,7 @@ mod draft;
 mod effects;
 mod feature;
 mod features;
+mod finish;
 mod gaps;
 mod history;
 mod messages;
@@ -37,17 +39,16 @@ mod view;
 
 use draft::Draft;
 use feature::Feature;
-use features::{FEATURES, backup, checks, heal, instead, nodes};
+use features::{FEATURES, backup, checks, heal, instead, namespaces, nodes};
 
-pub use disturb::SilentMachines;
-pub use effects::{ApiEffect, ConfigEffect, Effect, FabricEffect, Subject};
+pub use disturb::Permit;
+pub use effects::{ApiEffect, ConfigEffect, CredentialsWish, Effect, FabricEffect, Subject, TrustedGrant};
 pub use features::{
-    configurations::inputs::{Frame, RendererVersions, addons_inputs, wish_inputs},
-    credentials::CredentialsWish,
+    configurations::inputs::{Frame, addons_inputs, wish_inputs},
     heal::{
         HealPolicy,
-        ailment::{Ailment, Symptom},
         health::Health,
+        symptom::{Ailment, Symptom},
     },
     network::routes,
     nodes::placement::{NODE_OFFSET, node_name},
@@ -55,18 +56,19 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, StampRanges, UnknownMachines,
-    VolumeThere,
+    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
+    RendererVersions,
+    SilentMachines, StampRanges, UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
-pub use view::control_plane::{ControlPlane, member};
+pub use view::recorded::{ControlPlane, member};
 
 use std::{net::Ipv4Addr, time::Duration};
 
 use cluster_api::ClaimRef;
 use control_records::{
-    ClusterRecord, Event, Healing, OPERATION_BOUND, ObservedRecord, OperationError, OperationStatus,
-    Progress, Role, Work,
+    ClusterRecord, Event, Healing, KeyStep, Milestone, OPERATION_BOUND, ObservedRecord, OperationError,
+    OperationStatus, Progress, Role, Work,
 };
 use jiff::Timestamp;
 
@@ -83,6 +85,13 @@ pub struct Policy {
     pub addons_pause: Duration,
     /// Age at which a configuration is made anew for the sake of the certificates in it.
     pub renew_after: Duration,
+    /// How long new CAs are known everywhere before they issue: what pods have of them follows within that time, and who fetches its kubeconfig
+    /// again has.
+    pub trust_pause: Duration,
+    /// How long after new CAs reached the last machine they are published in the cluster at the latest.
+    pub publish_pause: Duration,
+    /// How long tokens of service accounts are taken that were signed with the key before. As AKS: a day.
+    pub former_tokens: Duration,
     /// How patient healing is.
     pub heal: HealPolicy,
 }
@@ -96,6 +105,9 @@ impl Default for Policy {
             drain_pause: Duration::from_secs(1),
             addons_pause: Duration::from_secs(30),
             renew_after: Duration::from_secs(180 * DAY),
+            trust_pause: Duration::from_secs(2 * 60),
+            publish_pause: Duration::from_secs(30),
+            former_tokens: Duration::from_secs(DAY),
             heal: HealPolicy::default(),
         }
     }
@@ -136,6 +148,13 @@ pub enum Write {
     Lease(Addresses),
     /// Make the cluster's CAs and keys.
     CreatePki,
+    /// Replace some of them, a step further.
+    StepKeys {
+        /// The generation that the step is from.
+        generation: u64,
+        /// The step.
+        step: KeyStep,
+    },
     /// Write a new machine down, with an identity and a token of its own.
     RecordMachine {
         /// What it is for.
@@ -144,7 +163,7 @@ pub enum Write {
         image: String,
     },
     /// A machine is to go.
-    MarkMachine(String),
+    MarkMachine(Permit),
     /// A machine's disk is gone and it is to be made anew under its own name: it gets a new one-time token.
     RenewToken(String),
     /// A step of a repair begins, ends or is held back.
@@ -205,6 +224,8 @@ pub enum Write {
     MarkVolume(String),
     /// The volume of this id is gone: its record goes.
     ForgetVolume(String),
+    /// Nothing of the managed namespace of this name is the stamp's any more: its record goes, and who may what with it.
+    ForgetNamespace(String),
     /// How far an operation is.
     Progress {
         /// Which.
@@ -260,6 +281,7 @@ impl Write {
             Self::RemoveMachine(_) => 5,
             Self::Lease(_)
             | Self::CreatePki
+            | Self::StepKeys { .. }
             | Self::MarkMachine(_)
             | Self::RenewToken(_)
             | Self::Repair { .. }
@@ -273,6 +295,7 @@ impl Write {
             | Self::VolumePublished(_)
             | Self::MarkVolume(_)
             | Self::ForgetVolume(_)
+            | Self::ForgetNamespace(_)
             | Self::Progress { .. }
             | Self::EndOperation { .. }
             | Self::Forget => 2,
@@ -287,19 +310,21 @@ pub fn is_served(desired: &ClusterRecord) -> bool {
 
 /// Plans.
 pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: Timestamp) -> Plan {
-    let mut draft = Draft::new(desired, seen, policy, now, instead(desired));
-    match draft.instead {
+    let instead = instead(desired);
+    let mut draft = Draft::new(desired, seen, policy, now, instead.is_none());
+    match instead {
         Some(instead) => (instead.plan)(&mut draft),
         None => reach(&mut draft),
     }
-    let checks = checks(&draft);
-    if draft.instead.is_none() {
+    let checks = checks(&draft, instead);
+    if draft.served {
         parts::generation(&mut draft, &checks);
     }
     parts::reached(&mut draft, &checks);
     history::plan(&mut draft);
     backup::plan(&mut draft);
     operations::plan(&mut draft, &checks);
+    namespaces::plan_operations(&mut draft);
     draft.finish()
 }
 
@@ -307,9 +332,7 @@ pub fn plan(desired: &ClusterRecord, seen: &Observation, policy: &Policy, now: T
 fn reach(draft: &mut Draft<'_>) {
     draft
         .observed
-        .milestones
-        .entry("accepted".to_owned())
-        .or_insert(draft.desired.created_at);
+        .came_about(Milestone::Accepted, draft.desired.created_at);
     for step in [
         |feature: &Feature| feature.record,
         |feature: &Feature| feature.act,

@@ -32,7 +32,7 @@ pub(crate) fn problem(draft: &Draft<'_>) -> Option<String> {
         .filter(|(subject, held)| {
             let tenants = matches!(
                 subject,
-                Subject::Command(_) | Subject::Service(_) | Subject::VolumeObject(_)
+                Subject::Command(_) | Subject::Service(_) | Subject::VolumeObject(_) | Subject::Namespace(_)
             );
             held.attempts >= WORTH_TELLING && !tenants
         })
@@ -107,7 +107,8 @@ fn of_effects(draft: &Draft<'_>) -> Option<String> {
             | Subject::Command(_)
             | Subject::Service(_)
             | Subject::Volume(_)
-            | Subject::VolumeObject(_) => return None,
+            | Subject::VolumeObject(_)
+            | Subject::Namespace(_) => return None,
         };
         Some((what, held))
     });

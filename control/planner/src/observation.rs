@@ -9,21 +9,21 @@ use std::{
 
 use agent_api::SILENT_AFTER;
 use agent_protocol::{ProcessState, Report};
-use cluster_api::{AddonAilment, NodeSeen};
+use cluster_api::{AddonAilment, NamespaceSeen, NamespaceWish, NodeSeen};
 use cluster_balancers::Wish;
+use cluster_maintenance::Calendar;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
+pub use control_records::RendererVersions;
 use control_records::{
-    MachineRecord, ObservedRecord, OperationRecord, Role, balancer::BalancerRecord,
-    credential::CredentialRecord, volume::VolumeRecord,
+    ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, Rotation, balancer::BalancerRecord,
+    credential::CredentialRecord, namespace::NamespaceRecord, planned::Paused, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use crate::{
-    Gap, RendererVersions, SilentMachines, Subject, Symptom, features::credentials::CredentialsWish,
-};
+use crate::{CredentialsWish, Gap, Subject, Symptom};
 
 /// The process whose readiness says that a control plane answers; the name that `cluster/bootstrap` gives it.
 const API_SERVER: &str = "kube-apiserver";
@@ -35,8 +35,12 @@ pub struct Observation {
     pub observed: ObservedRecord,
     /// What would render the configurations of its machines now.
     pub renderers: RendererVersions,
+    /// What planned work goes by. Only looked at while there is some.
+    pub maintenance: Maintenance,
     /// The generation of the cluster's CAs and keys; `None`: there are none yet.
     pub pki: Option<u64>,
+    /// How far their replacement is.
+    pub rotation: Rotation,
     /// The stamp's ranges.
     pub stamp: StampRanges,
     /// Addresses of the stamp that are leased, by anybody. Only looked at while this cluster, or a Service in it, lacks one.
@@ -61,8 +65,14 @@ pub struct Observation {
     pub api: ApiSeen,
     /// Its operations that have not ended.
     pub operations: Vec<OperationRecord>,
+    /// Those of its managed namespaces.
+    pub namespace_operations: Vec<OperationRecord>,
     /// Credentials that were handed out and are known, in the order of their ids.
     pub credentials: Vec<Arc<CredentialRecord>>,
+    /// Its trusted access role bindings, in the order of their names.
+    pub trusted: Vec<Arc<ChildRecord>>,
+    /// Its managed namespaces, in the order of their names.
+    pub namespaces: Vec<Arc<NamespaceRecord>>,
     /// The load balancers that are written down, in the order of their Services' uids.
     pub balancers: Vec<Arc<BalancerRecord>>,
     /// The volumes that are written down, in the order of their ids.
@@ -78,6 +88,15 @@ pub struct Observation {
     pub busy: BTreeSet<Subject>,
     /// What failed lately.
     pub held: BTreeMap<Subject, Held>,
+}
+
+/// What planned work of a cluster goes by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Since when and why an operator holds it up in the whole stamp.
+    pub paused: Option<Paused>,
+    /// The windows for releases of the service (the configuration `default`); `None`: it may be done at any time.
+    pub releases: Option<Calendar>,
 }
 
 /// Whether there are machines of a cluster that are in no record: then the store is older than the cluster.
@@ -169,6 +188,15 @@ impl Addresses {
             uplink: observed.uplink?,
         })
     }
+}
+
+/// How many of the stamp's machines are silent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SilentMachines {
+    /// Those that are not heard of, or not yet.
+    pub silent: usize,
+    /// All that there are to be.
+    pub all: usize,
 }
 
 /// A machine of the cluster.
@@ -357,6 +385,8 @@ pub struct ApiSeen {
     pub addons: Option<AddonsSeen>,
     /// The credentials as set last.
     pub credentials: Option<CredentialsSeen>,
+    /// By name: managed namespaces as they were tried last.
+    pub namespaces: BTreeMap<String, NamespaceSet>,
     /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
 }
@@ -378,6 +408,7 @@ impl Default for ApiSeen {
             approved: None,
             addons: None,
             credentials: None,
+            namespaces: BTreeMap::new(),
             set: BTreeMap::new(),
         }
     }
@@ -408,6 +439,19 @@ pub struct AddonsSeen {
 pub struct CredentialsSeen {
     /// What each of them may.
     pub wish: CredentialsWish,
+    /// When.
+    pub at: Timestamp,
+    /// The count of changes when that began.
+    pub change: u64,
+}
+
+/// A managed namespace as it was tried last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceSet {
+    /// What was to be of it.
+    pub wish: NamespaceWish,
+    /// What became of it.
+    pub seen: NamespaceSeen,
     /// When.
     pub at: Timestamp,
     /// The count of changes when that began.

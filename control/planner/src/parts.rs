@@ -1,7 +1,7 @@
 //! Which parts of a cluster an operation is about, and which of them have got there. An operation about one part ends when that
 //! part is there, whatever goes on in the others.
 
-use control_records::{OperationRecord, Part};
+use control_records::{Milestone, OperationRecord, Part};
 
 use crate::{Draft, checks::Checks};
 
@@ -11,10 +11,10 @@ pub(crate) fn generation(draft: &mut Draft<'_>, checks: &Checks) {
         return;
     }
     draft.observed.generation = draft.desired.generation;
-    draft
-        .observed
-        .milestones
-        .insert("converged".to_owned(), draft.now);
+    if draft.observed.renderers.is_none() {
+        draft.observed.renderers = Some(draft.seen.renderers.clone());
+    }
+    draft.observed.came_about(Milestone::Converged, draft.now);
     for pool in &draft.desired.spec().pools {
         draft.observed.ready_nodes.entry(pool.name.clone()).or_insert(0);
     }
@@ -26,7 +26,7 @@ pub(crate) fn reached(draft: &mut Draft<'_>, checks: &Checks) {
         draft.observed.reached.clear();
         return;
     }
-    if draft.instead.is_some() {
+    if !draft.served {
         return;
     }
     let leaving = &draft.desired.requests.leaving;

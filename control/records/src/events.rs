@@ -58,6 +58,10 @@ pub enum EventKind {
     Member,
     /// A machine goes on to another version of Kubernetes.
     Upgrade,
+    /// A step of the replacement of CAs or keys.
+    Rotation,
+    /// Planned work waits: for its window, or for an operator.
+    Planned,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -101,6 +105,8 @@ impl EventKind {
             Self::Repair => "Repair",
             Self::Member => "Member",
             Self::Upgrade => "Upgrade",
+            Self::Rotation => "Rotation",
+            Self::Planned => "Planned",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

@@ -279,6 +279,15 @@ pub fn managed_identity(subscription: &str, group: &str, name: &str) -> String {
     format!("{prefix}{}/{}", folded(group), folded(name))
 }
 
+/// The key of a snapshot of an agent pool. With an empty name, the prefix of its group's; with an empty group, of the subscription's.
+pub fn snapshot(subscription: &str, group: &str, name: &str) -> String {
+    let prefix = format!("/snapshots/{}/", folded(subscription));
+    if group.is_empty() {
+        return prefix;
+    }
+    format!("{prefix}{}/{}", folded(group), folded(name))
+}
+
 /// Without regard to ASCII case, and without a slash.
 fn folded(text: &str) -> String {
     text.to_ascii_lowercase().replace('%', "%25").replace('/', "%2f")
@@ -305,8 +314,14 @@ pub fn of_cluster(key: &str) -> Option<(&str, &str)> {
 }
 
 /// Names under which secrets are sealed. They are bound to what is sealed and are no keys of records: they stay when keys
-/// change, so that a migration needs no sealing key.
+/// change, so that a migration needs no sealing key. What is sealed under a name, and in which record, is also told in [`crate::sealed`], which
+/// finds it there when the key changes.
 pub mod sealed {
+    /// A secret of a cluster's body; `path` is its key in [`crate::ClusterRecord::sealed`].
+    pub fn body_secret(uid: &str, path: &str) -> String {
+        format!("/clusters/{uid}/{path}")
+    }
+
     /// A cluster's keys and CAs.
     pub fn pki(uid: &str) -> String {
         format!("/pki/{uid}")
@@ -384,6 +399,7 @@ mod tests {
             proptest::prop_assert_eq!(group("s", &a) == group("s", &b), same);
             proptest::prop_assert_eq!(cluster_name("s", "g", &a) == cluster_name("s", "g", &b), same);
             proptest::prop_assert_eq!(managed_identity("s", &a, "n") == managed_identity("s", &b, "n"), same);
+            proptest::prop_assert_eq!(snapshot("s", &a, "n") == snapshot("s", &b, "n"), same);
             proptest::prop_assert_eq!(Owner::group("s", &a) == Owner::group("s", &b), same);
             let scope = |name: &str| arm_access::Scope::of(&path(name));
             proptest::prop_assert_eq!(scope(&a) == scope(&b), same);

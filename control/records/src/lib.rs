@@ -16,13 +16,16 @@
 //! | `/c/{uid}/machine-config/{id}` | [`SealedRecord`]: the machine's `MachineConfig` |
 //! | `/c/{uid}/op/{id}`, `/g/{s}/{group}/op/{id}` | [`OperationRecord`] |
 //! | `/c/{uid}/event/{when}-{number}` | [`EventRecord`]: what happened to the cluster and why |
-//! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster |
+//! | `/c/{uid}/child/{type}/{name}` | a child resource of the cluster ([`child`]) |
 //! | `/c/{uid}/child/balancers/{uid of a Service}` | the address of a load balancer in the cluster ([`balancer`]) |
 //! | `/c/{uid}/child/volumes/{id}` | a volume of a claim in the cluster ([`volume`]) |
 //! | `/c/{uid}/child/commands/{id}` | a command that is to be run in the cluster, and what came of it ([`command`]) |
+//! | `/c/{uid}/child/managednamespaces/{name}` | a managed namespace of the cluster ([`namespace`]) |
 //! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
+//! | `/c/{uid}/child/plannedwork/upgrade` | what upgrades of the cluster by its channels wait for ([`planned`]) |
+//! | `/maintenance` | [`planned::HoldRecord`]: whether planned work is held up |
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
 //! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
@@ -30,6 +33,7 @@
 //! | `/leases/{pool}/{address}` | [`LeaseRecord`]: addresses of the stamp's network in use |
 //! | `/principals/{object id}`, `/directory/…` | who is known, in which groups, and how that is found: see [`principal`] |
 //! | `/network/{type}/{s}/{group}/{name}`, lower case | [`network::NetworkRecord`]: VNETs and what belongs to them, where tenants made them |
+//! | `/snapshots/{s}/{group}/{name}`, lower case | [`SnapshotRecord`]: what an agent pool was when it was taken |
 //! | `/usage` | [`usage::UsageRecord`]: how much the clusters of each subscription ask for |
 //! | `/tokens/…` | keys that sign tokens, and who is signed in: see [`sign_in`] |
 //! | `/access/…` | who may do what, and locks: see [`access`] |
@@ -52,12 +56,17 @@ mod fence;
 pub mod key;
 mod machine;
 pub mod migrate;
+pub mod namespace;
 pub mod network;
 mod operation;
 mod part;
+pub mod planned;
 pub mod principal;
 pub mod requests;
+pub mod rotation;
+pub mod sealed;
 pub mod sign_in;
+mod snapshot;
 mod text;
 pub mod unknown;
 pub mod usage;
@@ -94,7 +103,9 @@ pub use principal::{
     MemberRecord, PrincipalGroupRecord, PrincipalRecord, Proof,
 };
 pub use requests::{Leaving, Reached, Requests};
+pub use rotation::{KeyStep, Phase, Rotation, Turn};
 pub use sign_in::{RefreshRecord, SigningKeyRecord, SigningKeysRecord};
+pub use snapshot::SnapshotRecord;
 
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -286,6 +297,13 @@ pub struct ObservedRecord {
     /// The credentials that work in the cluster, by their ids: what was granted there last ([`credential`]).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub credentials: BTreeSet<String>,
+    /// The trusted access role bindings that work in the cluster, by their names in lower case, each with the time of the change that was
+    /// granted there last ([`child::TRUSTED_BINDINGS`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trusted: BTreeMap<String, Timestamp>,
+    /// By name: what was seen of managed namespaces ([`namespace`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, namespace::NamespaceState>,
     /// Whether Services of the cluster have load balancers ([`balancer`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub balanced: bool,
@@ -303,6 +321,13 @@ pub struct ObservedRecord {
     /// The generation that a part has reached, where that was before all of the cluster did.
     #[serde(default)]
     pub reached: BTreeMap<Part, u64>,
+    /// The versions of what rendered the configurations of its machines, when all had been taken: of an older release, a newer one brings them
+    /// up to date as planned work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renderers: Option<RendererVersions>,
+    /// What configurations of a newer release wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_waits: Option<planned::Waiting>,
     /// The version that the control plane has begun to go on to, until it serves: no wish takes it back to an older one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrading_to: Option<String>,
@@ -318,12 +343,50 @@ pub struct ObservedRecord {
     pub step: String,
     /// The last problem, for people, with a next step; cleared when it is over.
     pub problem: Option<String>,
-    /// When something first came about: `accepted`, `api_ready`, `node_ready`, `converged`. For people and for the bench: nothing
-    /// is decided by them.
+    /// When something first came about, by [`Milestone`]; stores of before may have others. For people and for the bench: nothing is decided
+    /// by them.
     pub milestones: BTreeMap<String, Timestamp>,
 }
 
+/// What comes about in a cluster's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Milestone {
+    /// Its creation was accepted.
+    Accepted,
+    /// An API server answered.
+    ApiReady,
+    /// A node was ready.
+    NodeReady,
+    /// It was what it was to be. Each time, the last one counts.
+    Converged,
+}
+
+impl Milestone {
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::ApiReady => "api_ready",
+            Self::NodeReady => "node_ready",
+            Self::Converged => "converged",
+        }
+    }
+}
+
 impl ObservedRecord {
+    /// Notes when something came about.
+    pub fn came_about(&mut self, milestone: Milestone, at: Timestamp) {
+        let name = milestone.as_str().to_owned();
+        match milestone {
+            Milestone::Converged => {
+                self.milestones.insert(name, at);
+            }
+            Milestone::Accepted | Milestone::ApiReady | Milestone::NodeReady => {
+                self.milestones.entry(name).or_insert(at);
+            }
+        }
+    }
+
     /// Whether the state comes from this restore.
     pub fn has_restored(&self, id: &str) -> bool {
         self.restored.as_ref().is_some_and(|restored| restored.id == id)
@@ -337,6 +400,17 @@ impl ObservedRecord {
                 .get(part)
                 .is_some_and(|reached| *reached >= generation)
     }
+}
+
+/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
+/// that renders something else reaches machines that there are, and no other does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RendererVersions {
+    /// Of control plane members.
+    pub members: String,
+    /// Of nodes.
+    pub nodes: String,
 }
 
 /// That members have lost so much of etcd's data that the newest state of the backup takes its place.
@@ -391,6 +465,9 @@ pub struct PkiRecord {
     /// Grows by one with each change of them, from 1 on: what is computed from an older one is computed anew.
     #[serde(default = "first_generation")]
     pub generation: u64,
+    /// How far their replacement is.
+    #[serde(default, skip_serializing_if = "Rotation::is_none")]
+    pub rotation: Rotation,
     /// Nonce and ciphertext, as in [`SealedRecord`].
     #[serde(with = "text")]
     pub sealed: Vec<u8>,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterRecord, Leaving};
+use crate::ClusterRecord;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,16 +73,6 @@ impl TryFrom<String> for Part {
             _ => Err(format!(
                 "{text:?} is not one of base, pool/{{name}}, leaving/{{pool}}/{{incarnation}}"
             )),
-        }
-    }
-}
-
-impl Leaving {
-    /// It among the parts of the cluster.
-    pub fn part(&self) -> Part {
-        Part::Leaving {
-            pool: self.spec().name.clone(),
-            incarnation: self.spec().incarnation.clone(),
         }
     }
 }

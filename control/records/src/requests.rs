@@ -60,4 +60,12 @@ impl Leaving {
     pub fn spec(&self) -> &PoolSpec {
         self.pool.spec()
     }
+
+    /// It among the parts of the cluster.
+    pub fn part(&self) -> Part {
+        Part::Leaving {
+            pool: self.spec().name.clone(),
+            incarnation: self.spec().incarnation.clone(),
+        }
+    }
 }

@@ -16,10 +16,10 @@ use control_records::{
     ClusterRecord, DeletedRecord, EtcdLost, EventRecord, FormatRecord, LoginRecord, MachineRecord,
     MigrateError, NameRecord, ObservedRecord, OperationRecord, OperationStatus, Owner, OwnerRecord, Part,
     PrincipalRecord, SealedRecord, SubscriptionRecord, SubscriptionState, Work, access,
-    access::AssignmentRecord, directory, events, key, migrate, migrate::FORMAT,
+    access::AssignmentRecord, directory, events, key, migrate, migrate::FORMAT, sealed,
 };
 use control_store::{
-    Changes, Revision, Store, StoreError, Txn, Versioned, get_record, list_records, put_record,
+    Changes, Op, Revision, Store, StoreError, Txn, Versioned, get_record, list_records, put_record,
 };
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -280,6 +280,53 @@ async fn what_was_sealed_can_still_be_unsealed() {
         let name = key::sealed::machine_token(&machine.id);
         sealer.unseal(&name, &machine.token_sealed).unwrap();
     }
+}
+
+/// How many values are sealed in a record, by the names of its members.
+fn sealed_in(value: &Value) -> usize {
+    let one = |value: &Value| match value {
+        Value::String(text) => usize::from(!text.is_empty()),
+        Value::Array(bytes) => usize::from(!bytes.is_empty()),
+        // By path.
+        Value::Object(members) => members.len(),
+        _ => 0,
+    };
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| match name.as_str() {
+                "sealed" | "tokenSealed" => one(value),
+                _ => sealed_in(value),
+            })
+            .sum(),
+        Value::Array(items) => items.iter().map(sealed_in).sum(),
+        _ => 0,
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_sealed_is_found_and_is_as_it_was_when_nothing_else_is_given_for_it() {
+    let mut total = 0;
+    for text in SNAPSHOTS {
+        let store = snapshot(text).await;
+        migrate(&store).await.unwrap();
+        for (name, found) in store.list("/").await.unwrap().0 {
+            let value: Value = serde_json::from_slice(&found.value).unwrap();
+            let mut shown = 0;
+            let op = sealed::rewrite::<StoreError>(&name, &found, &mut |_, sealed| {
+                shown += usize::from(!sealed.is_empty());
+                Ok(Some(sealed.to_vec()))
+            });
+            let op = op.unwrap();
+            assert_eq!(shown, sealed_in(&value), "{name}");
+            total += shown;
+            if let Some(Op::Put(_, bytes)) = op {
+                let again: Value = serde_json::from_slice(&bytes).unwrap();
+                assert_eq!(sealed_in(&again), shown, "{name}");
+            }
+        }
+    }
+    assert!(total > 100, "{total}");
 }
 
 /// Fails each transaction after so many.

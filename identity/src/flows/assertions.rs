@@ -1,8 +1,9 @@
-//! Applications that show a signed token instead of a secret.
+//! Applications that present a signed token instead of a secret.
 
 use std::{sync::Arc, time::Duration};
 
-use control_records::Proof;
+use control_records::{PrincipalRecord, Proof};
+use control_store::{Store as _, Txn};
 use http::Method;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     let told = stand.token(&ask(APPLICATION, &own)).await;
     assert_eq!(told.status, 200, "{}", told.text);
     assert_eq!(claims(&told.field("access_token"))["appid"], APPLICATION);
-    // Libraries show one for each resource that they want a token for.
+    // Libraries present one for each resource that they need a token for.
     assert_eq!(stand.token(&ask(APPLICATION, &own)).await.status, 200);
     let path = format!("/{TENANT}/oauth2/v2.0/token");
     let overheard = stand
@@ -72,7 +73,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     ] {
         assert_eq!(stand.token(&form).await.refusal(), refusal, "{form}");
     }
-    // For somebody else, shown to us under their name.
+    // Issued for another server, and presented to us with its `Host`.
     let elsewhere = "https://evil.example.com";
     let stolen = signed_for(elsewhere, APPLICATION, stand.now(), "7");
     let shown = stand
@@ -123,7 +124,7 @@ async fn an_application_shows_a_token_that_it_signed() {
     );
 }
 
-/// Knows one issuer.
+/// A source with one issuer.
 struct One(Value);
 
 #[async_trait::async_trait]
@@ -140,7 +141,14 @@ impl Issuers for One {
             _ => Ok(None),
         }
     }
+
+    async fn binds(&self, issuer: &str, principal: &str) -> Result<bool, IssuerError> {
+        Ok(issuer == "https://ci.example.com" && principal == BOUND)
+    }
 }
+
+/// The object id of whom the issuer is bound to.
+const BOUND: &str = "0b0a0a0a-0000-4000-8000-000000000001";
 
 #[tokio::test(start_paused = true)]
 async fn an_application_shows_a_token_of_an_issuer_that_it_trusts() {
@@ -195,9 +203,75 @@ async fn an_application_shows_a_token_of_an_issuer_that_it_trusts() {
         let token = issued(issuer, stand.now());
         assert_eq!(stand.token(&ask(&token)).await.refusal(), refusal, "{issuer}");
     }
-    // One that says it is of this stamp has to be signed by this stamp.
+    // A token that claims to be of this stamp has to be signed by this stamp.
     let own = issued(&format!("https://h/{TENANT}/v2.0"), stand.now());
     assert_eq!(stand.token(&ask(&own)).await.refusal(), (401, 700_027));
     stand.env.clock.sleep(Duration::from_secs(361)).await;
     assert_eq!(stand.token(&ask(&ci)).await.refusal(), (401, 700_024));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_account_is_an_identity_that_its_cluster_is_bound_to() {
+    let stand = Stand::new().await;
+    let key = SigningKey::generate().unwrap();
+    let pem = EncodingKey::from_rsa_pem(key.to_pem().as_bytes()).unwrap();
+    let alone = crate::SigningKeys::from(key).jwks(stand.env.clock.now());
+    let kid = alone["keys"][0]["kid"].as_str().unwrap().to_owned();
+    let issued = |issuer: &str, subject: &str, audience: &str, now: i64| {
+        let mut header = Header::new(Algorithm::RS256);
+        header.kid = Some(kid.clone());
+        let claims = json!({ "iss": issuer, "sub": subject, "aud": [audience], "exp": now + 60 });
+        encode(&header, &claims, &pem).unwrap()
+    };
+    let client = "0c0a0a0a-0000-4000-8000-000000000001";
+    for (object_id, client, resource) in [
+        (
+            BOUND,
+            client,
+            Some("/subscriptions/s/resourceGroups/g/providers/x"),
+        ),
+        (
+            "0b0a0a0a-0000-4000-8000-000000000002",
+            "0c0a0a0a-0000-4000-8000-000000000002",
+            Some("/y"),
+        ),
+    ] {
+        let record = PrincipalRecord {
+            login: client.to_owned(),
+            kind: "ManagedIdentity".to_owned(),
+            resource: resource.map(str::to_owned),
+            ..PrincipalRecord::new(object_id, stand.env.clock.now())
+        };
+        let txn = identity_directory::made(Txn::default(), &record);
+        stand.store.txn(txn).await.unwrap();
+    }
+    stand.service.ask_first(Arc::new(One(alone)));
+    let ask = |client: &str, token: &str| {
+        format!("grant_type=client_credentials&client_id={client}&{ASSERTION}&client_assertion={token}")
+    };
+    let (ci, account) = ("https://ci.example.com", "system:serviceaccount:default:shop");
+    let audience = format!("api://AKSIdentityBinding/{client}");
+    let good = issued(ci, account, &audience, stand.now());
+    let told = stand.token(&ask(client, &good)).await;
+    assert_eq!(told.status, 200, "{}", told.text);
+    assert_eq!(claims(&told.field("access_token"))["oid"], BOUND);
+    let other = "0c0a0a0a-0000-4000-8000-000000000002";
+    let of_other = format!("api://AKSIdentityBinding/{other}");
+    for (client, issuer, subject, audience) in [
+        // A token for one identity is not valid for another; the other one is not bound, either.
+        (other, ci, account, audience.as_str()),
+        (other, ci, account, of_other.as_str()),
+        (client, "https://unknown.example.com", account, audience.as_str()),
+        (client, ci, "somebody", audience.as_str()),
+        (client, ci, account, "api://AKSIdentityBinding/"),
+        (client, ci, account, "api://AzureADTokenExchange"),
+    ] {
+        let token = issued(issuer, subject, audience, stand.now());
+        let refused = stand.token(&ask(client, &token)).await;
+        assert_eq!(
+            refused.refusal(),
+            (401, 700_211),
+            "{client} {issuer} {subject} {audience}"
+        );
+    }
 }

@@ -1,11 +1,6 @@
 //! The service's side of the private API.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use agent_api::{Agents, LogError};
 use agent_protocol::{
@@ -13,6 +8,7 @@ use agent_protocol::{
     programs::{BACKUP, BackupStatus},
 };
 use anyhow::{Context as _, Result};
+use arm_edge::Edge;
 use axum::{
     Json, Router,
     extract::{Path as UrlPath, Query, State},
@@ -25,13 +21,16 @@ use base_errors::chain;
 use base_sealer::Sealer;
 use cluster_spec::PodNetworking;
 use control_records::{
-    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key, unknown,
+    ClusterRecord, MachineRecord, ObservedRecord, OperationRecord, Owner, Role, directory, key,
+    planned::{self, WaitingRecord},
+    unknown,
 };
 use control_store::{Store, get_record};
 use fabric_api::{Fabric, MachineSeen, Power};
 use jiff::Timestamp;
 use providers_containerservice::cluster_state;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use service::{operator_kubeconfig, store_copies::StoreCopies};
 use tokio::net::UnixListener;
 
@@ -40,12 +39,13 @@ use super::status::{
 };
 use crate::{serve::panics, stamp::Settings};
 
-/// What the answers are made from.
+/// The sources of the responses.
 pub(crate) struct Sources {
     pub(crate) name: String,
     pub(crate) settings: Settings,
     pub(crate) env: Env,
     pub(crate) started_at: Timestamp,
+    pub(crate) edge: Edge,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) copies: Arc<StoreCopies>,
@@ -55,26 +55,27 @@ pub(crate) struct Sources {
     pub(crate) image_builds: Box<dyn Fn() -> BTreeMap<String, String> + Send + Sync>,
 }
 
-/// Answers until `stop` is done.
+/// Serves requests until `stop` is done.
 pub(crate) async fn serve(
     socket: &Path,
     sources: Arc<Sources>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    // We hold the stamp's lock, so a socket that is there is a dead service's.
+    // We hold the stamp's lock, so an existing socket is a dead service's.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", socket.display()));
         }
         _ => {}
     }
-    // Made in a directory that only root may enter, so nobody gets in between the two.
+    // Made in a directory that only root may enter, so no other user can connect before the mode is set.
     let listener =
         UnixListener::bind(socket).with_context(|| format!("cannot listen at {}", socket.display()))?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("cannot protect {}", socket.display()))?;
     let router = Router::new()
         .route("/status", get(status))
+        .route("/calls", get(calls))
         .route("/store/copy", post(copy_store))
         .route("/kubeconfig/{uid}", post(kubeconfig))
         .route("/logs/{machine}/{process}", get(logs))
@@ -93,6 +94,10 @@ async fn status(State(sources): State<Arc<Sources>>) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response()
         }
     }
+}
+
+async fn calls(State(sources): State<Arc<Sources>>) -> Json<Value> {
+    Json(sources.calls())
 }
 
 async fn copy_store(State(sources): State<Arc<Sources>>) -> Response {
@@ -152,6 +157,27 @@ async fn logs(
 }
 
 impl Sources {
+    /// `process`: the id of this process, as the counters begin at zero with each; `operations`: for each
+    /// operation, whether it is implemented and how often which client has called it.
+    fn calls(&self) -> Value {
+        let operations = self.edge.calls().into_iter().map(|calls| {
+            let clients = calls.called.into_iter().map(|called| {
+                let counts = json!({ "done": called.done, "missing": called.missing });
+                (called.client.as_str().to_owned(), counts)
+            });
+            json!({
+                "namespace": calls.namespace,
+                "operation": calls.operation,
+                "works": calls.works,
+                "clients": clients.collect::<Map<String, Value>>(),
+            })
+        });
+        json!({
+            "process": { "pid": std::process::id(), "startedAt": self.started_at },
+            "operations": operations.collect::<Vec<Value>>(),
+        })
+    }
+
     async fn status(&self) -> Result<StampStatus> {
         let store = &*self.store;
         let clusters = directory::clusters(store, None, None).await?;
@@ -160,7 +186,11 @@ impl Sources {
             machines.extend(directory::machines(store, &cluster.value.uid).await?);
         }
         let inventory = self.fabric.list().await?;
-        let kept: BTreeSet<String> = inventory.kept_disks.into_iter().map(|id| id.0).collect();
+        let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for disk in inventory.kept_disks {
+            let name = disk.to_string();
+            kept.entry(disk.machine.0).or_default().push(name);
+        }
         let seen: BTreeMap<String, MachineSeen> = inventory
             .machines
             .into_iter()
@@ -175,7 +205,7 @@ impl Sources {
             .map(|record| {
                 let report = self.agents.report(&record.id);
                 MachineStatus {
-                    kept_disk: kept.contains(&record.id),
+                    kept_disks: kept.remove(&record.id).unwrap_or_default(),
                     ..machine_status(record, &names, seen.get(&record.id), report.as_deref())
                 }
             })
@@ -213,8 +243,12 @@ impl Sources {
                         .map(operation_status),
                 );
             }
+            let upgrade = get_record::<WaitingRecord>(store, &planned::waiting_key(&cluster.uid)).await?;
+            let waits = upgrade.map(|stored| stored.value.waiting).into_iter();
+            let waits = waits.chain(observed.release_waits.clone()).collect();
             let mut status = cluster_status(cluster, observed, state.as_str());
             status.operations = running;
+            status.waits = waits;
             status.backup = backups.remove(&status.uid);
             answers.push(status);
         }
@@ -236,13 +270,15 @@ impl Sources {
             image_builds: (self.image_builds)(),
             store: Some(self.copies.status().await?),
             unknown: unknown::list(store).await?,
+            paused: planned::paused(store).await?,
             machines,
         })
     }
 }
 
 impl Sources {
-    /// What a machine says of the backup that it ships; nothing of one that is silent or does not ship.
+    /// The shipping of a backup as the machine reports it; `None` for a machine that is silent or does not
+    /// ship.
     fn backup(&self, machine: &str) -> Option<BackupLag> {
         if !self.agents.heard(machine) {
             return None;
@@ -270,7 +306,7 @@ fn operation_status(operation: OperationRecord) -> OperationStatus {
 fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str) -> ClusterStatus {
     let stopped = cluster.spec().stopped;
     let pools = cluster.spec().pools.iter().filter(|_| !stopped);
-    let nodes_wanted = pools.map(|pool| pool.count).sum();
+    let nodes_wanted = pools.map(|pool| pool.wanted()).sum();
     let nodes_ready = observed.ready_nodes.values().sum();
     let bare = cluster.spec().network.plugin == PodNetworking::None && nodes_ready < nodes_wanted;
     let wished = cluster.spec().kubernetes_version.clone();
@@ -292,6 +328,7 @@ fn cluster_status(cluster: ClusterRecord, observed: ObservedRecord, state: &str)
         step: observed.step,
         operations: Vec::new(),
         problem: observed.problem,
+        waits: Vec::new(),
         backup: None,
         created_at: cluster.created_at,
         milestones: observed.milestones,
@@ -318,7 +355,8 @@ fn machine_status(
     };
     MachineStatus {
         id: record.id.clone(),
-        // A machine of a cluster whose record is gone is on its way out; it still says whose it was.
+        // A machine of a cluster whose record is gone is being deleted; its assignment still names the
+        // cluster.
         cluster: record.assignment.as_ref().map(|assignment| {
             clusters
                 .get(assignment.cluster.as_str())
@@ -340,8 +378,9 @@ fn machine_status(
         }
         .to_owned(),
         deleting: record.deleting,
-        kept_disk: false,
+        kept_disks: Vec::new(),
         in_contact: report.is_some(),
+        boot: report.map(|report| report.boot.clone()),
         agent_rss_kib: report.map(|report| report.agent_rss_kib),
         config_error: report.and_then(|report| report.config_error.clone()),
         processes: report
@@ -361,7 +400,7 @@ fn machine_status(
     }
 }
 
-/// Resident memory of this process; 0 where /proc cannot say.
+/// Resident memory of this process; 0 where /proc cannot be read.
 fn own_rss_kib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()

@@ -1,21 +1,29 @@
-//! The certificate of the stamp's endpoint: made once, renewed while the service runs, under a CA that stays.
+//! The certificate of the stamp's endpoint: made once, renewed while the service runs, under a constant CA.
 //!
 //! | | good for | renewed |
 //! |---|---|---|
 //! | CA, its key sealed with the stamp's | 10 years | two years before its end; published from then on |
 //! | certificate | 397 days | 300 days after it was made, or when names or addresses change |
 //!
-//! A stamp whose CA's key was not kept (releases from before) gets a new CA at once and goes on with its certificate until that
-//! is due: `ca.pem` names both meanwhile, so clients that read it in those months do not notice the change.
+//! A stamp whose CA's key was not stored (earlier releases) gets a new CA at once and keeps its certificate
+//! until that is due: meanwhile `ca.pem` has both CAs, so clients that read it in those months do not notice
+//! the change.
 //!
-//! Always true: what is served can be checked with `ca.pem`; the CA that signs next is in `ca.pem` before it signs.
+//! Always true: the served certificate can be verified with `ca.pem`; the CA that signs next is in `ca.pem`
+//! before it signs.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use base_env::Env;
 use base_sealer::Sealer;
 use base_tls::ServedCertificate;
+use control_sealing::{Found, PlaceError, SealedPlace};
 use identity::{EndpointCa, EndpointTls};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -24,19 +32,19 @@ use zeroize::Zeroizing;
 use super::first::read;
 use crate::stamp::{self, LOCATION, Places, Settings};
 
-/// A certificate is made anew this long after it was made; it is good for 397 days.
+/// Age at which a certificate is renewed; it is valid for 397 days.
 const RENEW_AFTER: SignedDuration = SignedDuration::from_hours(300 * 24);
-/// A CA that is good for less than this gets a successor.
+/// A CA with less than this validity left gets a successor.
 const CA_RESERVE: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
-/// How often it is looked whether a certificate is due.
+/// Interval of the check whether a certificate is due.
 const LOOK: Duration = Duration::from_secs(60 * 60);
-/// What the CA's key is sealed as.
+/// The name under which the CA's key is sealed.
 const CA_KEY: &str = "endpoint-ca-key";
 
-/// The file of secrets that it is kept in.
+/// The file of secrets that has it.
 const KEPT: &str = "endpoint.json";
 
-/// The endpoint's certificate and what it was made for.
+/// The endpoint's certificate and the names and addresses that it is for.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     names: Vec<String>,
@@ -76,9 +84,27 @@ impl KeptCa {
         now.duration_since(self.made_at) > EndpointCa::LIFETIME - CA_RESERVE
     }
 
+    /// The same with its key sealed with the key that seals. What cannot be unsealed stays: that is told when it is to sign.
+    fn sealed_anew(self, sealer: &Sealer) -> Result<Self> {
+        let sealed = self.sealed()?;
+        if sealer.is_current(&sealed) {
+            return Ok(self);
+        }
+        let Ok(key) = sealer.unseal(CA_KEY, &sealed) else {
+            return Ok(self);
+        };
+        Ok(Self {
+            sealed_key: hex::encode(sealer.seal(CA_KEY, &key)?),
+            ..self
+        })
+    }
+
+    fn sealed(&self) -> Result<Vec<u8>> {
+        hex::decode(&self.sealed_key).context("the key of the endpoint's CA is damaged")
+    }
+
     fn open(&self, sealer: &Sealer) -> Result<EndpointCa> {
-        let sealed = hex::decode(&self.sealed_key).context("the key of the endpoint's CA is damaged")?;
-        let key = sealer.unseal(CA_KEY, &sealed)?;
+        let key = sealer.unseal(CA_KEY, &self.sealed()?)?;
         let key = Zeroizing::new(
             String::from_utf8(key.to_vec()).context("the key of the endpoint's CA is no text")?,
         );
@@ -92,8 +118,8 @@ fn kept(places: &Places) -> Result<Option<Kept>> {
     serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
-/// [`certificate`], or the one that there is where a new one is due and cannot be kept: a full disk must not keep the service from
-/// starting, which is what can make room. [`renew`] goes on trying.
+/// [`certificate`], or the present one if a new one is due and cannot be written: a full disk must not keep
+/// the service from starting, as the service can make room. [`renew`] goes on trying.
 pub(super) fn at_start(
     places: &Places,
     settings: &Settings,
@@ -106,7 +132,7 @@ pub(super) fn at_start(
         };
         tracing::error!(
             error = format!("{error:#}"),
-            "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+            "the certificate of the ARM API cannot be renewed; the present one stays in use"
         );
         Ok(EndpointTls {
             ca_pem,
@@ -116,7 +142,8 @@ pub(super) fn at_start(
     })
 }
 
-/// The endpoint's certificate for the names and addresses that the stamp has now; a new one if the one that there is is due.
+/// The endpoint's certificate for the stamp's present names and addresses; a new one if the present one is
+/// due.
 pub(super) fn certificate(
     places: &Places,
     settings: &Settings,
@@ -132,12 +159,16 @@ pub(super) fn certificate(
     } else {
         vec![settings.listen.ip()]
     };
+    // It is looked after by more than one part of the service.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = places.secrets().join(KEPT);
     let kept = kept(places)?;
     let issuer = match kept.as_ref().and_then(|kept| kept.issuer.clone()) {
         Some(issuer) if !issuer.is_due(now) => issuer,
         _ => KeptCa::generate(sealer, now)?,
     };
+    let issuer = issuer.sealed_anew(sealer)?;
     let (kept, changed) = match kept {
         Some(mut kept)
             if kept.names == names
@@ -170,7 +201,8 @@ pub(super) fn certificate(
         Some(next) if *next != kept.ca => format!("{}{next}", kept.ca),
         _ => kept.ca.clone(),
     };
-    // First what clients trust, then what is served: a crash in between leaves a certificate that can be checked.
+    // First the trusted CA, then the served certificate: a crash in between leaves a certificate that can be
+    // verified.
     if read(&places.ca())?.as_deref() != Some(ca_pem.as_str()) {
         stamp::write_whole(&places.ca(), ca_pem.as_bytes(), 0o644)?;
     }
@@ -185,11 +217,39 @@ pub(super) fn certificate(
     })
 }
 
+/// The key of the endpoint's CA, as something that is sealed with the stamp's keys.
+pub(super) struct SealedCa {
+    pub(super) places: Places,
+    pub(super) settings: Settings,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) env: Env,
+}
+
+impl SealedPlace for SealedCa {
+    fn name(&self) -> &'static str {
+        "endpoint"
+    }
+
+    fn seal_anew(&self) -> Result<Found, PlaceError> {
+        certificate(&self.places, &self.settings, &self.sealer, self.env.clock.now())?;
+        let mut sealed = BTreeMap::new();
+        if let Some(issuer) = kept(&self.places)?.and_then(|kept| kept.issuer)
+            && let Some(key) = self.sealer.key_of(&issuer.sealed()?)
+        {
+            sealed.insert(key, 1);
+        }
+        Ok(Found {
+            sealed,
+            oldest_copy: None,
+        })
+    }
+}
+
 /// Renews the certificate that is served for ever.
 pub(super) async fn renew(
     places: Places,
     settings: Settings,
-    sealer: std::sync::Arc<Sealer>,
+    sealer: Arc<Sealer>,
     env: Env,
     served: ServedCertificate,
 ) {
@@ -209,7 +269,7 @@ pub(super) async fn renew(
         if let Err(error) = renewed {
             tracing::error!(
                 error = format!("{error:#}"),
-                "the certificate of the ARM API cannot be renewed; the one that there is is served on"
+                "the certificate of the ARM API cannot be renewed; the present one stays in use"
             );
         }
     }
@@ -217,7 +277,7 @@ pub(super) async fn renew(
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Arc};
+    use std::fs;
 
     use fabric_api::Uplink;
 
@@ -304,6 +364,33 @@ mod tests {
             2,
             "the certificate's alone, begin and end"
         );
+    }
+
+    #[test]
+    fn the_cas_key_is_sealed_anew_and_goes_on_signing() {
+        let env = Env::system();
+        let stand = Stand::new(&env);
+        let now = env.clock.now();
+        let first = stand.at(now);
+        let old = stand.sealer.current();
+        let new = stand.sealer.rotate(now).unwrap();
+        let place = SealedCa {
+            places: stand.places.clone(),
+            settings: stand.settings.clone(),
+            sealer: Arc::clone(&stand.sealer),
+            env,
+        };
+        for _ in 0..2 {
+            assert_eq!(
+                place.seal_anew().unwrap().sealed,
+                BTreeMap::from([(new.clone(), 1)])
+            );
+        }
+        stand.sealer.drop_key(&old).unwrap();
+        assert_eq!(stand.at(now).cert_pem, first.cert_pem);
+        let renewed = stand.at(now + DAY * 301);
+        assert_ne!(renewed.cert_pem, first.cert_pem);
+        assert_eq!(renewed.ca_pem, first.ca_pem, "under the same CA");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The driver: CSI's `Identity` and `Node`, each call from the request to the answer.
+//! The driver: CSI's `Identity` and `Node` services, each call from request to answer.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Where volumes have their nodes: a place of our own, in which nobody else makes or removes any.
+/// The directory of volumes' device nodes, which only the driver uses.
 pub(crate) const NODES: &str = "/dev/landfall/volumes";
 
 /// The driver of one node.
@@ -30,14 +30,14 @@ pub(crate) struct Driver<H> {
     /// The node's name.
     pub(crate) node_name: String,
     pub(crate) host: H,
-    /// Where volumes have their nodes.
+    /// The directory of volumes' device nodes.
     pub(crate) nodes: PathBuf,
-    /// Volumes that something is being done to.
+    /// Volumes with a call in progress.
     pub(crate) busy: Mutex<BTreeSet<String>>,
     pub(crate) log: fn(&str),
 }
 
-/// A volume's turn: as long as it lasts, nothing else is done to it.
+/// The lock of a volume: while it is held, other calls for the volume fail.
 pub(crate) struct Turn<'d> {
     busy: &'d Mutex<BTreeSet<String>>,
     handle: String,
@@ -104,11 +104,11 @@ impl<H: Host> Driver<H> {
         }
     }
 
-    /// The volume's turn.
+    /// Takes the lock of a volume.
     pub(crate) fn turn(&self, handle: &str) -> Result<Turn<'_>, Status> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if !busy.insert(handle.to_owned()) {
-            let message = format!("something is being done to the volume {handle} already");
+            let message = format!("another call for the volume {handle} is in progress");
             return Err(Status::new(Code::Aborted, message));
         }
         Ok(Turn {
@@ -246,7 +246,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// There is no controller to call: the stamp's service is it. Volumes grow while they are used.
+/// There is no controller service: the stamp's service does its work. Volumes grow while they are in use.
 fn plugin_capabilities() -> PluginCapabilities {
     PluginCapabilities {
         capabilities: vec![PluginCapability {

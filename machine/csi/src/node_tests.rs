@@ -93,7 +93,7 @@ fn staging_does_what_is_missing() {
                 vec![check, grow.clone(), mounted()],
             ),
         ),
-        // The kernel says what is wrong with one that is larger than its device.
+        // The kernel reports a filesystem that is larger than its device.
         (filesystem(2 * GIB), None, both(vec![mounted()])),
         (filesystem(GIB), Some(&there), both(vec![])),
         (filesystem(GIB / 2), Some(&there), (vec![grow], vec![])),
@@ -210,7 +210,7 @@ fn a_device_is_published_as_a_file() {
         },
     ];
     assert_eq!(steps(staged), Ok(made));
-    // The mount is of the filesystem that has the node.
+    // The mount's device is that of the filesystem with the node, not the volume's.
     let there = mount_of(Number { major: 0, minor: 5 }, TARGET, "rw");
     let target = Some(&there);
     let published = Seen {

@@ -59,7 +59,8 @@ async fn the_driver_says_who_and_what_it_is() {
     assert!(unknown.is(Code::Unimplemented), "{unknown:?}");
 }
 
-/// A kubelet's client names the socket's path in `:authority`, in percent signs; HTTP allows those before an `@` only.
+/// A kubelet's client sends the socket's path in `:authority`, percent-encoded; HTTP allows percent signs
+/// before an `@` only.
 #[tokio::test]
 async fn a_kubelet_registers_it_by_the_path_of_its_socket() {
     let stand = Stand::served(Fake::default()).await;
@@ -119,7 +120,7 @@ async fn a_volume_is_staged_published_and_taken_away_again_each_time_once() {
     assert_eq!(stand.steps(), ["unmount", "remove"]);
     stand.done("Node/NodeUnstageVolume", &stand.unstage()).await;
     assert!(stand.fake.state().nodes.is_empty(), "the node is gone");
-    // What is on it stays.
+    // The content stays.
     stand.steps();
     stand.done("Node/NodeStageVolume", &stage).await;
     assert_eq!(stand.steps(), ["mount"]);

@@ -1,4 +1,5 @@
-//! Child resources of clusters that are documents: validated, kept, listed, and deleted with their cluster. Nothing is made for them.
+//! Child resources of clusters that are documents: validated, kept, listed, and deleted with their cluster. No machine is made for them. A
+//! document may name an identity, whose record is read with it.
 
 use std::marker::PhantomData;
 
@@ -10,13 +11,14 @@ use arm_kernel::{
 };
 use arm_wire::{ArmError, ErrorCode};
 use async_trait::async_trait;
-use control_records::{ChildRecord, child, key};
+use control_records::{ChildRecord, ClusterRecord, ManagedIdentityRecord, child, key};
 use control_store::{Stored, Txn, list_records, put_record};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    ContainerService, NAMESPACE, ProviderConfig,
-    clusters::{body::not_an_object, draft::refuse_deleting},
+    ContainerService, NAMESPACE, ProviderConfig, ProvisioningState,
+    clusters::{body::not_an_object, draft::refuse_deleting, named::key_of},
     records::{ClusterPath, StoredCluster},
 };
 
@@ -28,11 +30,36 @@ pub(crate) trait Document: Send + Sync + 'static {
     /// What a body may hold.
     fn tree() -> &'static Node;
 
+    /// How many a cluster has at most.
+    const MOST: usize;
+
     /// Puts right what a client is known to send in another form than the API has.
     fn adapt(_: &mut Value) {}
 
+    /// The identity that a body names.
+    fn identity(_: &Value) -> Option<ResourcePath> {
+        None
+    }
+
     /// Checks what the tree cannot say, and fills defaults in.
-    fn complete(name: &str, properties: &mut Map<String, Value>, problems: &mut Problems);
+    fn complete(asked: &Asked<'_>, properties: &mut Map<String, Value>, problems: &mut Problems);
+
+    /// What it tells of its progress, beside what is kept.
+    fn state(_: &StoredCluster, _: &ChildRecord) -> Option<ProvisioningState> {
+        None
+    }
+}
+
+/// What a document is decided by, beside its body.
+pub(crate) struct Asked<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its cluster.
+    pub(crate) cluster: &'a ClusterRecord,
+    /// The document that is there.
+    pub(crate) present: Option<&'a ChildRecord>,
+    /// The identity that the body names, if there is one.
+    pub(crate) identity: Option<&'a ManagedIdentityRecord>,
 }
 
 /// A type of documents as the kernel sees it.
@@ -42,11 +69,27 @@ pub(crate) struct Child<D>(PhantomData<D>);
 pub(crate) struct State {
     cluster: Option<StoredCluster>,
     child: Option<Stored<ChildRecord>>,
+    /// The identity that a body names, with its key.
+    identity: Option<(String, Stored<ManagedIdentityRecord>)>,
+}
+
+impl State {
+    /// When the document that is there was last changed.
+    pub(crate) fn changed_at(&self) -> Option<Timestamp> {
+        self.child
+            .as_ref()
+            .map(|child| child.value.system_data.modified_at)
+    }
+
+    /// Its cluster.
+    pub(crate) fn cluster(&self) -> Option<&StoredCluster> {
+        self.cluster.as_ref()
+    }
 }
 
 /// What is written.
 pub(crate) enum ChildChange {
-    Put(ChildRecord),
+    Put(Box<ChildRecord>),
     Delete,
 }
 
@@ -64,12 +107,16 @@ fn child_id<D: Document>(cluster: &StoredCluster, name: &str) -> String {
 }
 
 fn document<D: Document>(cluster: &StoredCluster, record: &ChildRecord) -> Value {
+    let mut properties = record.properties.clone();
+    if let Some(state) = D::state(cluster, record) {
+        properties["provisioningState"] = json!(state.as_str());
+    }
     json!({
         "id": child_id::<D>(cluster, &record.name),
         "name": record.name,
         "type": format!("{NAMESPACE}/managedClusters/{}", D::KIND),
         "systemData": system_data::document(&record.system_data),
-        "properties": record.properties,
+        "properties": properties,
     })
 }
 
@@ -88,6 +135,7 @@ impl<D: Document> Resource for Child<D> {
             return Ok(State {
                 cluster: None,
                 child: None,
+                identity: None,
             });
         };
         let key = child::key(&cluster.record.value.uid, D::KIND, at.child);
@@ -95,6 +143,7 @@ impl<D: Document> Resource for Child<D> {
         Ok(State {
             cluster: Some(cluster),
             child,
+            identity: None,
         })
     }
 
@@ -149,6 +198,21 @@ impl<D: Document> Resource for Child<D> {
         Ok(children.map(|child| document::<D>(&cluster, &child)).collect())
     }
 
+    async fn read_named(
+        provider: &ContainerService,
+        state: &mut State,
+        mutation: Mutation<'_, Action>,
+    ) -> Result<(), ArmError> {
+        let Mutation::Put(body) = mutation else {
+            return Ok(());
+        };
+        if let Some(path) = D::identity(body) {
+            let found = provider.identity_at(&path).await?;
+            state.identity = found.map(|found| (key_of(&path), found));
+        }
+        Ok(())
+    }
+
     fn decide(
         context: &Context<'_, ProviderConfig>,
         state: &State,
@@ -176,20 +240,29 @@ impl<D: Document> Resource for Child<D> {
             Some(Value::Object(properties)) => properties,
             _ => Map::new(),
         };
-        D::complete(at.child, &mut properties, &mut problems);
+        let identity = state.identity.as_ref().map(|(_, identity)| &identity.value);
+        let asked = Asked {
+            name: at.child,
+            cluster: &cluster.record.value,
+            present,
+            identity,
+        };
+        D::complete(&asked, &mut properties, &mut problems);
         problems.into_result()?;
         let before = present.map(|present| &present.system_data);
-        Ok(Decision::Write(ChildChange::Put(ChildRecord {
+        let record = ChildRecord {
             v: 1,
             name: at.child.to_owned(),
             generation: present.map_or(1, |present| present.generation + 1),
             properties: Value::Object(properties),
+            principal: identity.map(|identity| identity.principal_id.clone()),
             system_data: system_data::touched(before, context.info.principal, context.now),
-        })))
+        };
+        Ok(Decision::Write(ChildChange::Put(Box::new(record))))
     }
 
     async fn transaction(
-        _: &ContainerService,
+        provider: &ContainerService,
         info: &RequestInfo<'_>,
         state: &State,
         change: &ChildChange,
@@ -205,14 +278,23 @@ impl<D: Document> Resource for Child<D> {
             None => txn.absent(&key),
         };
         Ok(match change {
-            ChildChange::Put(record) => txn.with(put_record(key, record)),
+            ChildChange::Put(record) => {
+                if state.child.is_none() {
+                    provider.check_room::<D>(uid).await?;
+                }
+                // The identity that it was decided by is still the same.
+                let named = state.identity.iter();
+                named
+                    .fold(txn, |txn, (key, identity)| txn.at(key, identity.revision))
+                    .with(put_record(key, &**record))
+            }
             ChildChange::Delete => txn.delete(key),
         })
     }
 
     fn render(state: &State, change: Option<&ChildChange>, _: &ResourcePath, _: &str) -> Value {
         let record = match change {
-            Some(ChildChange::Put(record)) => Some(record),
+            Some(ChildChange::Put(record)) => Some(&**record),
             Some(ChildChange::Delete) => None,
             None => state.child.as_ref().map(|child| &child.value),
         };
@@ -224,5 +306,22 @@ impl<D: Document> Resource for Child<D> {
 
     fn operation(_: &ChildChange) -> Option<&str> {
         None
+    }
+}
+
+impl ContainerService {
+    /// Whether a cluster may have one more.
+    async fn check_room<D: Document>(&self, uid: &str) -> Result<(), ArmError> {
+        let prefix = child::key(uid, D::KIND, "");
+        let (others, _) = self.store.list(&prefix).await.map_err(store_error)?;
+        if others.len() < D::MOST {
+            return Ok(());
+        }
+        let message = format!(
+            "The cluster has {} {}, and can have no more; delete one that is not needed.",
+            others.len(),
+            D::KIND
+        );
+        Err(ArmError::new(ErrorCode::QUOTA_EXCEEDED, message))
     }
 }

@@ -1,31 +1,34 @@
 //! Types of which a stamp has none, and says so: lists are empty, one that is asked for is not there, one that is to go is gone.
 //!
-//! Always true: what they hang on (cluster, group, location) is looked for first, so that an empty list is about something that is there.
-//! Nothing outside a stamp is needed by a cluster: node images carry all that it is made of. There are no service meshes, no services of
-//! others that would be trusted with a cluster, and no private link service: a private cluster is reached in its own network.
+//! Always true: what they hang on (cluster, location) is looked for first, so that an empty list is about something that is there.
+//! Nothing outside a stamp is needed by a cluster: node images carry all that it is made of. There are no service meshes, and no private
+//! link service: a private cluster is reached in its own network.
 
 use arm_ids::{ResourcePath, same_location};
 use arm_kernel::{Items, Operation, ResourceType, Scope, Verb, quote};
 use arm_wire::{ArmError, ErrorCode, Response};
 use http::StatusCode;
 
-use crate::{
-    ContainerService, NAMESPACE,
-    planned::{TRUSTED_ACCESS_SINCE, planned},
-    records::ClusterPath,
-};
+use crate::{ContainerService, NAMESPACE, api_versions::API_VERSIONS, records::ClusterPath};
 
 type Type = ResourceType<ContainerService>;
 type Row = Operation<ContainerService>;
 
+/// A type whose requests have no bodies that would be checked.
+pub(crate) const fn bodiless(path: &'static str, operations: &'static [Row]) -> Type {
+    ResourceType {
+        path,
+        versions: API_VERSIONS,
+        schema: None,
+        members: None,
+        operations,
+    }
+}
+
 /// When meshes came.
 const MESH_SINCE: &str = "2023-08-01";
 
-pub(crate) const TRUSTED_ACCESS_ROLES: Type = planned(
-    "locations/trustedAccessRoles",
-    &[list_at_location("TrustedAccessRoles_List").since(TRUSTED_ACCESS_SINCE)],
-);
-pub(crate) const PRIVATE_ENDPOINTS: Type = planned(
+pub(crate) const PRIVATE_ENDPOINTS: Type = bodiless(
     "managedClusters/privateEndpointConnections",
     &[
         get("PrivateEndpointConnections_Get"),
@@ -40,15 +43,15 @@ pub(crate) const PRIVATE_ENDPOINTS: Type = planned(
         list("PrivateEndpointConnections_List"),
     ],
 );
-pub(crate) const PRIVATE_LINKS: Type = planned(
+pub(crate) const PRIVATE_LINKS: Type = bodiless(
     "managedClusters/privateLinkResources",
     &[list("PrivateLinkResources_List")],
 );
-pub(crate) const OUTBOUND_ENDPOINTS: Type = planned(
+pub(crate) const OUTBOUND_ENDPOINTS: Type = bodiless(
     "managedClusters/outboundNetworkDependenciesEndpoints",
     &[list("ManagedClusters_ListOutboundNetworkDependenciesEndpoints").since("2021-05-01")],
 );
-pub(crate) const MESH_REVISIONS: Type = planned(
+pub(crate) const MESH_REVISIONS: Type = bodiless(
     "locations/meshRevisionProfiles",
     &[
         Row::read(
@@ -66,7 +69,7 @@ pub(crate) const MESH_REVISIONS: Type = planned(
         list_at_location("ManagedClusters_ListMeshRevisionProfiles").since(MESH_SINCE),
     ],
 );
-pub(crate) const MESH_UPGRADES: Type = planned(
+pub(crate) const MESH_UPGRADES: Type = bodiless(
     "managedClusters/meshUpgradeProfiles",
     &[
         get("ManagedClusters_GetMeshUpgradeProfile").since(MESH_SINCE),
@@ -91,12 +94,12 @@ pub(crate) const RESOLVE: Row = Row::read(
     },
 );
 
-/// One, below a cluster or in a group.
+/// One, below a cluster.
 pub(crate) const fn get(name: &'static str) -> Row {
     Row::read(Verb::Get, name, run_missing)
 }
 
-/// All, below a cluster or in a group.
+/// All, below a cluster.
 pub(crate) const fn list(name: &'static str) -> Row {
     Row::items(name, |provider, call| {
         Box::pin(async {
@@ -104,11 +107,6 @@ pub(crate) const fn list(name: &'static str) -> Row {
             Ok(Items::ById(Vec::new()))
         })
     })
-}
-
-/// All of a subscription.
-pub(crate) const fn list_all(name: &'static str) -> Row {
-    Row::items(name, |_, _| Box::pin(async { Ok(Items::ById(Vec::new())) })).at(Scope::Subscription)
 }
 
 /// All at a location.
@@ -122,7 +120,7 @@ const fn list_at_location(name: &'static str) -> Row {
     .at(Scope::Subscription)
 }
 
-/// To be gone, below a cluster or in a group: it is.
+/// To be gone, below a cluster: it is.
 pub(crate) const fn delete(name: &'static str) -> Row {
     Row::write(Verb::Delete, name, run_gone, run_gone)
 }
@@ -159,14 +157,9 @@ fn no(path: &ResourcePath, place: usize) -> ArmError {
 }
 
 impl ContainerService {
-    /// The cluster that it would hang on, or the group that it would be in.
+    /// The cluster that it would hang on.
     async fn find_holder(&self, path: &ResourcePath) -> Result<(), ArmError> {
-        let at = ClusterPath::of(path)?;
-        if path.types.len() > 1 {
-            self.need(at).await.map(drop)
-        } else {
-            self.group(at).await.map(drop)
-        }
+        self.need(ClusterPath::of(path)?).await.map(drop)
     }
 
     /// The location that the path names, which must be the stamp's.

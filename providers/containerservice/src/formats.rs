@@ -40,7 +40,7 @@ enum Form {
 }
 
 impl Form {
-    /// Checks one text; the error says what it must be.
+    /// Checks a text; the error describes the valid form.
     fn check(self, text: &str) -> Result<(), &'static str> {
         let (holds, form) = match self {
             Self::PoolName => (
@@ -167,7 +167,7 @@ fn is_label_value(value: &str) -> bool {
     value.is_empty() || (value.len() <= 63 && is_word(value, "-_."))
 }
 
-/// Whether Kubernetes or the service keeps this key for itself.
+/// Whether Kubernetes or the service reserves this key.
 fn is_reserved(key: &str) -> bool {
     let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
     key == "agentpool"
@@ -196,6 +196,41 @@ fn check_label(key: &str, value: &str) -> Result<(), &'static str> {
         return Err(
             "a label value of at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
         );
+    }
+    Ok(())
+}
+
+/// `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63 characters.
+pub(crate) fn is_namespace_name(text: &str) -> bool {
+    text.len() <= 63 && is_word(text, "-") && !text.contains(|c: char| c.is_ascii_uppercase())
+}
+
+/// Prefixes of keys that the service keeps for itself on namespaces. Kubernetes' own are not: they say what a namespace lets pods do.
+const OWN_PREFIXES: [&str; 2] = ["kubernetes.azure.com/", "landfall.dev/"];
+
+fn is_own(key: &str) -> bool {
+    OWN_PREFIXES.iter().any(|own| key.starts_with(own))
+}
+
+/// A label of a managed namespace.
+pub(crate) fn check_namespace_label(key: &str, value: &str) -> Result<(), &'static str> {
+    if !is_label_value(value) {
+        return Err(
+            "a label value of at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit",
+        );
+    }
+    check_annotation(key, "")
+}
+
+/// An annotation of a managed namespace.
+pub(crate) fn check_annotation(key: &str, _: &str) -> Result<(), &'static str> {
+    if !is_qualified(key) {
+        return Err(
+            "one of the form [prefix/]name: a DNS name, then 1 to 63 letters, digits, '-', '_' and '.'",
+        );
+    }
+    if is_own(key) {
+        return Err("one without the reserved prefixes kubernetes.azure.com/ and landfall.dev/");
     }
     Ok(())
 }
@@ -292,6 +327,36 @@ mod tests {
                 assert!(pattern.check(text).is_err(), "{pattern:?} {text}");
             }
         }
+    }
+
+    #[test]
+    fn namespaces_and_what_is_on_them() {
+        for (name, ok) in [
+            ("dev", true),
+            ("a", true),
+            ("0-a", true),
+            ("Dev", false),
+            ("-a", false),
+            ("a-", false),
+            ("a_b", false),
+            ("a.b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_namespace_name(name), ok, "{name}");
+        }
+        assert!(is_namespace_name(&"a".repeat(63)) && !is_namespace_name(&"a".repeat(64)));
+        for (key, value, ok) in [
+            ("pod-security.kubernetes.io/enforce", "restricted", true),
+            ("kubernetes.io/metadata.name", "dev", true),
+            ("team", "", true),
+            ("team", "a b", false),
+            ("a b", "c", false),
+            ("kubernetes.azure.com/managedByArm", "true", false),
+            ("landfall.dev/managed-namespace", "x", false),
+        ] {
+            assert_eq!(check_namespace_label(key, value).is_ok(), ok, "{key}={value}");
+        }
+        assert!(check_annotation("team", "anything goes").is_ok());
     }
 
     #[test]

@@ -15,6 +15,8 @@
 //! Called by: the edge, through [`Provider`](arm_kernel::Provider). The service wires [`Credentials`] to what knows the clusters' keys.
 
 mod api_versions;
+mod bindings;
+mod channels;
 mod children;
 mod clusters;
 mod commands;
@@ -25,10 +27,11 @@ mod formats;
 mod landfall;
 mod machines;
 mod maintenance;
-mod planned;
+mod namespaces;
 mod pools;
 mod properties;
 mod records;
+mod snapshots;
 mod types;
 mod usages;
 mod versions;
@@ -45,6 +48,7 @@ use futures::lock::Mutex;
 use ipnet::Ipv4Net;
 
 pub use api_versions::API_VERSIONS;
+pub use channels::{Next, NodeImages, SameImages};
 pub use clusters::{
     authentication::ISSUERS,
     credentials::Credentials,

@@ -4,8 +4,8 @@ use arm_kernel::{Gate, Namespace, Operation, ResourceType, Scope, Verb, operatio
 use arm_wire::Response;
 
 use crate::{
-    ContainerService, NAMESPACE, api_versions::API_VERSIONS, clusters, commands, empty, machines,
-    maintenance, planned, pools, usages, versions,
+    ContainerService, NAMESPACE, api_versions::API_VERSIONS, bindings, clusters, commands, empty, machines,
+    maintenance, namespaces, pools, snapshots, usages, versions,
 };
 
 type Row = Operation<ContainerService>;
@@ -22,12 +22,12 @@ impl Namespace for ContainerService {
         &versions::POOL_VERSIONS,
         &versions::LOCATION_VERSIONS,
         &maintenance::TYPE,
-        &planned::NAMESPACES,
+        &namespaces::TYPE,
         &commands::RESULTS,
-        &planned::SNAPSHOTS,
-        &planned::TRUSTED_ACCESS_BINDINGS,
-        &empty::TRUSTED_ACCESS_ROLES,
-        &planned::IDENTITY_BINDINGS,
+        &snapshots::TYPE,
+        &bindings::trusted::TYPE,
+        &bindings::trusted::ROLES,
+        &bindings::identities::TYPE,
         &empty::PRIVATE_ENDPOINTS,
         &empty::PRIVATE_LINKS,
         &empty::OUTBOUND_ENDPOINTS,

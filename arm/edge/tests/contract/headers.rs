@@ -1,5 +1,6 @@
-//! Headers, the endpoints document, health, and what a provider gets to see.
+//! Headers, the endpoints document, health, and the request as a provider sees it.
 
+use arm_edge::{Called, Client};
 use axum::body::Body;
 use http::StatusCode;
 use identity::Shape;
@@ -57,7 +58,7 @@ async fn one_endpoints_document_serves_old_and_new_clients() {
         let answer = stamp.send(request).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         let document = answer.body;
-        // What Terraform's azurerm insists on.
+        // Terraform's azurerm requires these.
         assert_eq!(
             document["authentication"],
             json!({ "loginEndpoint": "https://127.0.0.1:8443", "audiences": [AUDIENCE], "tenant": "common",
@@ -160,4 +161,61 @@ async fn shapes_lead_to_their_routes() {
         let answer = stamp.arm(method, &path, None).await;
         assert_eq!(answer.body["operation"], name, "{method} {path}: {}", answer.text);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_counted_by_operation_and_client() {
+    let stamp = Stamp::new().await;
+    stamp.group("g").await;
+    let ask = |method: &'static str, path: &str, client: &'static str| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(thing(path))
+            .header("authorization", format!("Bearer {}", stamp.token))
+            .header("user-agent", client);
+        stamp.send(request.body(Body::empty()).unwrap())
+    };
+    for (method, path, client, status) in [
+        (
+            "GET",
+            "things/t",
+            "AZURECLI/2.91.0 (PIP) azsdk-python-core/1.35.0",
+            200,
+        ),
+        ("GET", "things/t", "azsdk-js-arm-things/1.0.0", 200),
+        ("GET", "things/t", "azsdk-js-arm-things/1.0.0", 200),
+        // Not implemented: its row says so, and no call of it is counted as done.
+        ("POST", "things/t/stop", "curl/8.14.1", 501),
+        // No operation at all.
+        ("GET", "nothings/t", "curl/8.14.1", 404),
+    ] {
+        let answer = ask(method, path, client).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.text);
+    }
+    stamp
+        .guard
+        .forbidden
+        .lock()
+        .unwrap()
+        .push("Microsoft.Test/things/read");
+    assert_eq!(
+        ask("GET", "things/t", "curl/8.14.1").await.status,
+        StatusCode::FORBIDDEN
+    );
+    let calls = stamp.edge.calls();
+    let of = |operation: &str| {
+        let mut all = calls.iter().filter(|calls| calls.namespace == "Microsoft.Test");
+        all.find(|calls| calls.operation == operation).unwrap()
+    };
+    let called = |client, done| Called {
+        client,
+        done,
+        missing: 0,
+    };
+    assert_eq!(
+        of("Things_Get").called,
+        [called(Client::Az, 1), called(Client::JavaScript, 2)]
+    );
+    assert!(of("Things_Get").works && !of("Things_Stop").works);
+    assert!(of("Things_Stop").called.is_empty());
 }

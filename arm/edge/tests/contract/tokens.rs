@@ -52,7 +52,7 @@ async fn discovery_leads_to_everything_in_both_shapes() {
             "/adfs/oauth2/token",
             "adfs",
         ),
-        // What the Azure CLI asks for the tenant `adfs` of a stamp of AAD's shape.
+        // The scope that the Azure CLI requests for the tenant `adfs` of a stamp with the shape of AAD.
         (
             "/adfs/v2.0/.well-known/openid-configuration",
             "/adfs/oauth2/token",
@@ -85,7 +85,7 @@ async fn discovery_leads_to_everything_in_both_shapes() {
             (StatusCode::OK, &json!(format!("https://h:1{token}"))),
             "{path}"
         );
-        // What the Azure CLI takes the tenant from.
+        // The Azure CLI takes the tenant from this.
         assert_eq!(
             document.body["issuer"].as_str().unwrap().split('/').nth(3),
             Some(tenant)
@@ -265,7 +265,7 @@ async fn applications_log_in_with_header_or_form() {
         3600
     );
     assert_eq!(subscriptions(&stamp, token).await.status, StatusCode::OK);
-    // Gone is gone, whatever the token says.
+    // A deleted principal is refused, although its token is still valid.
     let record = find_principal(&*stamp.store, APPLICATION).await.unwrap().unwrap();
     stamp
         .store
@@ -500,4 +500,53 @@ async fn keys_change_on_command_and_what_is_revoked_is_refused() {
         act(&stamp, "default", "revoke").await.code(),
         "AuthorizationFailed"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_that_seals_changes_on_command_and_is_not_shown() {
+    const KEYS: &str = "/providers/Landfall.Identity/sealingKeys";
+    const OWN: &str = "api-version=2026-11-01";
+    let stamp = Stamp::new().await;
+    let act = async |name: &str, verb: &str| {
+        stamp
+            .arm("POST", &format!("{KEYS}/{name}/{verb}?{OWN}"), None)
+            .await
+    };
+    let keys = async || {
+        let listed = stamp.get(&format!("{KEYS}?{OWN}")).await;
+        assert_eq!(listed.status, StatusCode::OK, "{}", listed.text);
+        // The key itself, in hexadecimal.
+        assert!(!listed.text.contains(&"07".repeat(32)), "{}", listed.text);
+        let keys = listed.body["value"].as_array().unwrap().clone();
+        keys.into_iter()
+            .map(|key| {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                (text(&key["name"]), text(&key["properties"]["state"]))
+            })
+            .collect::<Vec<_>>()
+    };
+    let first = keys().await;
+    assert_eq!((first.len(), first[0].1.as_str()), (1, "seals"));
+    for _ in 0..2 {
+        // The second goes on with the first.
+        let rotated = act("default", "rotate").await;
+        assert_eq!(rotated.status, StatusCode::OK, "{}", rotated.text);
+        let both = keys().await;
+        let states: Vec<&str> = both.iter().map(|(_, state)| state.as_str()).collect();
+        assert_eq!(
+            (&both[0].0, &states[..]),
+            (&first[0].0, &["retiring", "seals"][..])
+        );
+    }
+    let both = keys().await;
+    assert_eq!(act("other", "rotate").await.code(), "ResourceNotFound");
+    assert_eq!(act("other", "drop").await.code(), "ResourceNotFound");
+    // It has sealed until a moment ago; the other one does.
+    assert_eq!(act(&both[0].0, "drop").await.code(), "Conflict");
+    assert_eq!(act(&both[1].0, "drop").await.code(), "Conflict");
+    stamp.env.clock.sleep(Duration::from_secs(120)).await;
+    assert_eq!(act(&both[0].0, "drop").await.status, StatusCode::OK);
+    assert_eq!(keys().await.len(), 1);
+    *stamp.guard.forbidden.lock().unwrap() = vec!["Landfall.Identity/sealingKeys/rotate/action"];
+    assert_eq!(act("default", "rotate").await.code(), "AuthorizationFailed");
 }

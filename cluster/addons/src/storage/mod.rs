@@ -1,11 +1,12 @@
-//! Disks for claims: the driver as the cluster knows it, and the StorageClasses that AKS has.
+//! Disks for claims: the driver's objects in the cluster, and the StorageClasses of AKS.
 //!
-//! No pod belongs to it: the stamp's service provisions and attaches, and a program of each node's machine mounts
+//! It has no pods: the stamp's service provisions and attaches, and a program on each node's machine mounts
 //! (`cluster/bootstrap/src/volumes.rs`).
 //!
-//! Always true: a StorageClass that is there stays as it is, as AKS keeps them (`EnsureExists`): a tenant takes the annotation off `default`
-//! that makes it the cluster's default, or makes a class of one of these names anew. One that was deleted is made again. What a class asks for
-//! cannot be changed in Kubernetes: whatever a later release has in its place is for clusters that do not have the class yet.
+//! Always true: an existing StorageClass stays as it is, as in AKS (`EnsureExists`): a tenant may remove the
+//! annotation that makes `default` the cluster's default, or replace a class by another of the same name. A
+//! deleted one is created again. Parameters of a class cannot be changed in Kubernetes: those of a later
+//! release apply only to clusters without the class.
 
 mod shares;
 mod snapshots;
@@ -23,7 +24,7 @@ pub(crate) const DISKS: Addon = Addon {
     name: "disks",
     about: "StorageClasses for disks that outlive pods and nodes (not with `storageProfile.diskCSIDriver.enabled: false`)",
     images: &[],
-    // Who deletes one has it back with the next change of anything else: no reason for two more watches.
+    // A deleted object is restored at the next apply of the add-ons: not worth two more watches.
     watches: &[],
     reads: &READS,
     deployments: &[],
@@ -36,7 +37,7 @@ pub(crate) const DISKS: Addon = Addon {
 const VERSION: &str = "storage.k8s.io/v1";
 const KIND: &str = "StorageClass";
 
-/// The class of claims that name none.
+/// The default class.
 const DEFAULT: &str = "default";
 const MANAGED: &str = "managed";
 const MANAGED_CSI: &str = "managed-csi";
@@ -81,7 +82,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     std::iter::once(driver).chain(classes).collect()
 }
 
-/// The two oldest are written as they were before there was CSI.
+/// The two oldest use the names from before CSI.
 fn class(name: &str) -> Value {
     let old = |sku: &str| json!({ "cachingmode": "ReadOnly", "kind": "Managed", "storageaccounttype": sku });
     let parameters = match name {
@@ -96,7 +97,7 @@ fn class(name: &str) -> Value {
         "provisioner": DRIVER,
         "parameters": parameters,
         "reclaimPolicy": "Delete",
-        // The node of the pod that is to use it is known first.
+        // The node of the first pod is known before provisioning.
         "volumeBindingMode": "WaitForFirstConsumer",
         "allowVolumeExpansion": true
     });

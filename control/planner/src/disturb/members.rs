@@ -3,9 +3,10 @@
 use crate::{
     ConfigSeen, Draft, Machine, Presence, Subject,
     view::{
-        control_plane::{all_healthy, formed, healthy, membership, split, staying},
+        control_plane::{all_healthy, healthy, membership, split, staying},
         etcd,
         machines::under_repair,
+        recorded::formed,
     },
 };
 

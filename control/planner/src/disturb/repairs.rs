@@ -3,7 +3,7 @@
 use control_records::{Healing, RepairStep, Role};
 
 use crate::{
-    Ailment, Draft, Machine, Symptom, Write,
+    Ailment, Draft, Machine, SilentMachines, Symptom, Write,
     view::{
         control_plane::{all_healthy, staying},
         etcd,
@@ -15,15 +15,6 @@ use crate::{
 const SMALLEST_POOL: usize = 3;
 /// Percent of a pool, or of a stamp's machines, that may ail before it is taken for something else than bad machines.
 const MASS: usize = 30;
-
-/// How many of the stamp's machines are silent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SilentMachines {
-    /// Those that are not heard of, or not yet.
-    pub silent: usize,
-    /// All that there are to be.
-    pub all: usize,
-}
 
 impl SilentMachines {
     fn is_mass(self) -> bool {

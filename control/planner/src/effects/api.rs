@@ -1,9 +1,9 @@
 //! Effects on a cluster by way of its API.
 
-use cluster_api::{ServiceWish, VolumeWish};
+use cluster_api::{NamespaceWish, ServiceWish, VolumeWish};
 
-use super::subject::Subject;
-use crate::features::credentials::CredentialsWish;
+use super::{credentials::CredentialsWish, subject::Subject};
+use crate::Permit;
 
 /// An effect on what a cluster's API holds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ pub enum ApiEffect {
     /// Cordon a node and evict its pods once.
     Drain {
         /// Whose node.
-        machine: String,
+        machine: Permit,
         /// The node.
         node: String,
     },
@@ -43,6 +43,8 @@ pub enum ApiEffect {
     SetService(ServiceWish),
     /// Write to an object that has to do with a volume.
     SetVolume(VolumeWish),
+    /// Bring a managed namespace to what it is to be.
+    SetNamespace(NamespaceWish),
 }
 
 impl ApiEffect {
@@ -59,6 +61,7 @@ impl ApiEffect {
             Self::Command(id) => Subject::Command(id.clone()),
             Self::SetService(wish) => Subject::Service(wish.uid.clone()),
             Self::SetVolume(wish) => Subject::VolumeObject(wish.object()),
+            Self::SetNamespace(wish) => Subject::Namespace(wish.name.clone()),
         }
     }
 }

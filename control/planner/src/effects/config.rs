@@ -1,6 +1,7 @@
 //! Effects on what machines are configured with.
 
 use super::subject::Subject;
+use crate::Permit;
 
 /// An effect on a machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,8 +10,8 @@ pub enum ConfigEffect {
     Load(String),
     /// Compute, seal, store and publish a configuration.
     Render {
-        /// Which machine's.
-        machine: String,
+        /// Which machine's: it may have to start programs again for it.
+        machine: Permit,
         /// Its generation.
         generation: u64,
         /// [`crate::Frame::config_inputs`] it is computed from.
@@ -22,7 +23,8 @@ impl ConfigEffect {
     /// What it concerns.
     pub fn subject(&self) -> Subject {
         match self {
-            Self::Load(machine) | Self::Render { machine, .. } => Subject::Config(machine.clone()),
+            Self::Load(machine) => Subject::Config(machine.clone()),
+            Self::Render { machine, .. } => Subject::Config(machine.machine().to_owned()),
         }
     }
 }

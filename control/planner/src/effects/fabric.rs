@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::subject::Subject;
-use crate::NetworkLayout;
+use crate::{NetworkLayout, Permit};
 
 /// An effect on the fabric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,23 +17,23 @@ pub enum FabricEffect {
     /// Make a machine be there and run.
     EnsureMachine(String),
     /// Stop a machine in order, its disk as it is.
-    StopMachine(String),
+    StopMachine(Permit),
     /// Stop a machine and start it again, its disk as it is.
     RestartMachine {
         /// Which.
-        machine: String,
+        machine: Permit,
         /// When the repair or the upgrade was written down that it belongs to.
         at: Timestamp,
     },
     /// Remove a machine and its disk, to be made anew under the same name.
     WipeMachine {
         /// Which.
-        machine: String,
+        machine: Permit,
         /// When the repair was written down that it belongs to.
         at: Timestamp,
     },
     /// Remove a machine and its disk.
-    DeleteMachine(String),
+    DeleteMachine(Permit),
     /// Make a volume be there and be at least so large.
     EnsureVolume {
         /// Its id.
@@ -64,11 +64,11 @@ impl FabricEffect {
         match self {
             Self::Look => Subject::Fabric,
             Self::EnsureNetwork(_) | Self::DeleteNetwork => Subject::Network,
-            Self::EnsureMachine(machine)
-            | Self::StopMachine(machine)
-            | Self::RestartMachine { machine, .. }
-            | Self::WipeMachine { machine, .. }
-            | Self::DeleteMachine(machine) => Subject::Machine(machine.clone()),
+            Self::EnsureMachine(machine) => Subject::Machine(machine.clone()),
+            Self::StopMachine(permit)
+            | Self::RestartMachine { machine: permit, .. }
+            | Self::WipeMachine { machine: permit, .. }
+            | Self::DeleteMachine(permit) => Subject::Machine(permit.machine().to_owned()),
             Self::EnsureVolume { volume, .. }
             | Self::AttachVolume { volume, .. }
             | Self::DetachVolume(volume)

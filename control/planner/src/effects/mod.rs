@@ -2,15 +2,17 @@
 //! `control/loops` say how each effect is carried out, what it costs, and what is learnt from its end.
 //!
 //! Always true: an effect is repeatable and names what it concerns; each module's matches name every effect of it, so that a
-//! new one does not compile before all of that is decided.
+//! new one does not compile before all of that is decided. One that disturbs a machine names it by a [`crate::Permit`].
 
 mod api;
 mod config;
+mod credentials;
 mod fabric;
 mod subject;
 
 pub use api::ApiEffect;
 pub use config::ConfigEffect;
+pub use credentials::{CredentialsWish, TrustedGrant};
 pub use fabric::FabricEffect;
 pub use subject::Subject;
 

@@ -30,4 +30,6 @@ pub enum Subject {
     Volume(String),
     /// An object in the cluster that has to do with a volume: [`cluster_api::VolumeWish::object`].
     VolumeObject(String),
+    /// A managed namespace, by its name.
+    Namespace(String),
 }

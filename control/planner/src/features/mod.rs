@@ -21,11 +21,13 @@ pub(crate) mod halt;
 pub(crate) mod heal;
 pub(crate) mod machines;
 pub(crate) mod members;
+pub(crate) mod namespaces;
 pub(crate) mod network;
 pub(crate) mod nodes;
 pub(crate) mod pki;
 pub(crate) mod power;
 pub(crate) mod restore;
+pub(crate) mod rotation;
 pub(crate) mod upgrade;
 pub(crate) mod volumes;
 
@@ -45,7 +47,10 @@ pub(crate) const FEATURES: &[Feature] = &[
     members::FEATURE,
     nodes::FEATURE,
     addons::FEATURE,
+    rotation::FEATURE,
     credentials::FEATURE,
+    // After them: it says of its own credentials whether they work.
+    namespaces::FEATURE,
     balancers::FEATURE,
     volumes::FEATURE,
     commands::FEATURE,
@@ -59,9 +64,9 @@ pub(crate) fn instead(desired: &ClusterRecord) -> Option<&'static Instead> {
 }
 
 /// Everything that is to be there, in the order in which it comes about.
-pub(crate) fn checks(draft: &Draft<'_>) -> Checks {
+pub(crate) fn checks(draft: &Draft<'_>, instead: Option<&Instead>) -> Checks {
     let mut checks = Checks::default();
-    match draft.instead {
+    match instead {
         Some(instead) => (instead.checks)(draft, &mut checks),
         None => {
             for feature in FEATURES {

@@ -32,6 +32,8 @@ pub(super) struct Ideal {
     pub(super) stored: BTreeMap<String, ConfigSeen>,
     /// Volumes in the fabric.
     pub(super) disks: BTreeMap<String, VolumeThere>,
+    /// Names of Namespaces that nobody manages.
+    pub(super) strangers: BTreeSet<String>,
 }
 
 impl Ideal {
@@ -54,6 +56,7 @@ impl Ideal {
             boots: BTreeMap::new(),
             stored: BTreeMap::new(),
             disks: BTreeMap::new(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -150,6 +153,11 @@ impl Ideal {
                 assert_eq!(self.seen.pki, None);
                 self.seen.pki = Some(1);
             }
+            Write::StepKeys { generation, step } => {
+                assert_eq!(self.seen.pki, Some(*generation));
+                self.seen.pki = Some(generation + 1);
+                self.seen.rotation = self.seen.rotation.after(step);
+            }
             Write::Repair {
                 machine,
                 work,
@@ -198,8 +206,8 @@ impl Ideal {
                 machine.record.image.clone_from(image);
                 machine.record.work.clone_from(work);
             }
-            Write::MarkMachine(id) => {
-                let machine = self.seen.machines.get_mut(id).unwrap();
+            Write::MarkMachine(permit) => {
+                let machine = self.seen.machines.get_mut(permit.machine()).unwrap();
                 machine.record.deleting = true;
                 machine.drain = Some(Drain {
                     since: self.now,
@@ -268,14 +276,19 @@ impl Ideal {
             | Write::VolumePublished(_)
             | Write::MarkVolume(_)
             | Write::ForgetVolume(_) => self.write_volume(write),
+            Write::ForgetNamespace(name) => self.forget_namespace(name),
             Write::Progress { id, progress } => {
-                let mut operations = self.seen.operations.iter_mut();
+                let operations = self.seen.operations.iter_mut();
+                let mut operations = operations.chain(&mut self.seen.namespace_operations);
                 let operation = operations.find(|operation| operation.id == *id).unwrap();
                 assert!(operation.progress.percent <= progress.percent && progress.percent < 100);
                 operation.progress = progress.clone();
             }
             Write::EndOperation { id, status, .. } => {
                 self.seen.operations.retain(|operation| operation.id != *id);
+                self.seen
+                    .namespace_operations
+                    .retain(|operation| operation.id != *id);
                 self.ended.push((id.clone(), *status));
             }
             Write::Forget => {
@@ -313,7 +326,7 @@ impl Ideal {
                 inputs,
             }) => {
                 assert!(self.seen.pki.is_some() && Addresses::of(&self.seen.observed).is_some());
-                self.seen.machines.get_mut(machine).unwrap().config = ConfigSeen::Published {
+                self.seen.machines.get_mut(machine.machine()).unwrap().config = ConfigSeen::Published {
                     generation: *generation,
                     inputs: inputs.clone(),
                     made_at: self.now,
@@ -330,21 +343,24 @@ impl Ideal {
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Running;
                 self.boot(id);
             }
-            Effect::Fabric(FabricEffect::StopMachine(id)) => {
+            Effect::Fabric(FabricEffect::StopMachine(permit)) => {
+                let id = permit.machine();
                 let machine = self.seen.machines.get_mut(id).unwrap();
                 machine.presence = Presence::Stopped;
                 machine.report = None;
                 if let ConfigSeen::Published { .. } = machine.config {
-                    self.stored.insert(id.clone(), machine.config.clone());
+                    self.stored.insert(id.to_owned(), machine.config.clone());
                     machine.config = ConfigSeen::Unknown;
                 }
             }
             Effect::Fabric(FabricEffect::RestartMachine { machine, at }) => {
+                let machine = machine.machine();
                 self.treat(machine, RepairStep::Reboot, *at);
                 self.seen.machines.get_mut(machine).unwrap().presence = Presence::Running;
                 self.boot(machine);
             }
             Effect::Fabric(FabricEffect::WipeMachine { machine, at }) => {
+                let machine = machine.machine();
                 self.treat(machine, RepairStep::Reimage, *at);
                 let machine = self.seen.machines.get_mut(machine).unwrap();
                 assert!(
@@ -381,7 +397,7 @@ impl Ideal {
             }
             Effect::Api(ApiEffect::Drain { machine, node }) => {
                 assert!(api.node(node).is_some());
-                self.seen.machines.get_mut(machine).unwrap().drain = Some(Drain {
+                self.seen.machines.get_mut(machine.machine()).unwrap().drain = Some(Drain {
                     since: self.now,
                     left: Some((0, self.now)),
                     held: None,
@@ -422,6 +438,7 @@ impl Ideal {
                 services.retain(|service| !service.deleting || service.finalizer);
             }
             Effect::Api(ApiEffect::SetVolume(wish)) => self.set_volume(wish),
+            Effect::Api(ApiEffect::SetNamespace(wish)) => self.set_namespace(wish),
             Effect::Fabric(
                 effect @ (FabricEffect::EnsureVolume { .. }
                 | FabricEffect::AttachVolume { .. }
@@ -429,18 +446,19 @@ impl Ideal {
                 | FabricEffect::DeleteVolume(_)),
             ) => self.do_to_volume(effect),
             Effect::Api(ApiEffect::DeleteNode(node)) => api.nodes.retain(|seen| seen.name != *node),
-            Effect::Fabric(FabricEffect::DeleteMachine(id))
-                if self.voters.contains(id) && !self.desired.deleting =>
+            Effect::Fabric(FabricEffect::DeleteMachine(permit))
+                if self.voters.contains(permit.machine()) && !self.desired.deleting =>
             {
-                let left = |voter: &&String| **voter != *id && !self.ill.contains_key(*voter);
+                let id = permit.machine();
+                let left = |voter: &&String| *voter != id && !self.ill.contains_key(*voter);
                 assert!(
                     self.voters.iter().filter(left).count() > self.voters.len() / 2,
                     "etcd has lost its majority"
                 );
                 self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone;
             }
-            Effect::Fabric(FabricEffect::DeleteMachine(id)) => {
-                self.seen.machines.get_mut(id).unwrap().presence = Presence::Gone
+            Effect::Fabric(FabricEffect::DeleteMachine(permit)) => {
+                self.seen.machines.get_mut(permit.machine()).unwrap().presence = Presence::Gone
             }
             Effect::Fabric(FabricEffect::DeleteNetwork) => {
                 assert!(

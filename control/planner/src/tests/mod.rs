@@ -35,14 +35,19 @@ mod commands;
 mod configurations;
 #[path = "../features/credentials/tests.rs"]
 mod credentials;
+#[path = "../disturb/tests.rs"]
+mod disturbances;
 #[path = "../features/heal/tests.rs"]
 mod healing;
 #[path = "../features/heal/tests_members.rs"]
 mod healing_members;
 mod ideal;
+mod ideal_namespaces;
 mod ideal_volumes;
 #[path = "../features/members/tests.rs"]
 mod members;
+#[path = "../features/namespaces/tests.rs"]
+mod namespaces;
 #[path = "../features/network/tests.rs"]
 mod network;
 #[path = "../features/nodes/tests.rs"]
@@ -53,6 +58,8 @@ mod partial;
 mod power;
 #[path = "../features/restore/tests.rs"]
 mod restore;
+#[path = "../features/rotation/tests.rs"]
+mod rotation;
 mod tables;
 #[path = "../features/upgrade/tests.rs"]
 mod upgrade;
@@ -91,7 +98,9 @@ fn nothing_yet() -> Observation {
     Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
+        maintenance: Maintenance::default(),
         pki: None,
+        rotation: Default::default(),
         stamp: StampRanges {
             machines: "100.64.16.0/21".parse().unwrap(),
             vips: "100.64.24.0/21".parse().unwrap(),
@@ -108,7 +117,10 @@ fn nothing_yet() -> Observation {
         network: NetworkSeen::Unknown,
         api: ApiSeen::default(),
         operations: Vec::new(),
+        namespace_operations: Vec::new(),
         credentials: Vec::new(),
+        trusted: Vec::new(),
+        namespaces: Vec::new(),
         balancers: Vec::new(),
         volumes: Vec::new(),
         volumes_there: None,

@@ -123,7 +123,10 @@ fn scaling_down_takes_the_highest_numbers_and_up_the_lowest_free() {
         .writes
         .iter()
         .filter_map(|write| match write {
-            Write::MarkMachine(id) => ideal.seen.machines[id].node_name().map(str::to_owned),
+            Write::MarkMachine(permit) => {
+                let machine = &ideal.seen.machines[permit.machine()];
+                machine.node_name().map(str::to_owned)
+            }
             _ => None,
         })
         .collect();
@@ -187,7 +190,7 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
         (of_node.cloned().collect::<Vec<_>>(), plan.look_again)
     };
     let drain = Effect::Api(ApiEffect::Drain {
-        machine: id.clone(),
+        machine: Permit::assumed(&id),
         node: node.clone(),
     });
     assert_eq!(with_drain(0, None, &ideal).0, std::slice::from_ref(&drain));
@@ -205,7 +208,7 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
     );
     assert_eq!(
         with_drain(240, Some((3, just_now)), &ideal).0,
-        [Effect::Fabric(FabricEffect::DeleteMachine(id.clone()))]
+        [Effect::Fabric(FabricEffect::DeleteMachine(Permit::assumed(&id)))]
     );
     ideal
         .seen
@@ -214,7 +217,7 @@ fn a_node_leaves_in_order_and_not_later_than_its_bound() {
         .retain(|seen| seen.ready && !seen.name.ends_with('1'));
     assert_eq!(
         with_drain(12, Some((0, just_now)), &ideal).0,
-        [Effect::Fabric(FabricEffect::DeleteMachine(id.clone()))]
+        [Effect::Fabric(FabricEffect::DeleteMachine(Permit::assumed(&id)))]
     );
 }
 
@@ -492,7 +495,7 @@ fn a_release_that_renders_something_else_reaches_the_machines_that_it_is_about()
     let rendered = |ideal: &Ideal| -> BTreeSet<bool> {
         let plan = ideal.plan();
         let machines = plan.effects.iter().filter_map(|effect| match effect {
-            Effect::Config(ConfigEffect::Render { machine, .. }) => Some(machine),
+            Effect::Config(ConfigEffect::Render { machine, .. }) => Some(machine.machine()),
             _ => None,
         });
         machines

@@ -1,95 +1,14 @@
-//! The control plane as its members have to know it: who they are, whether they serve, which version they are to have.
-
-use std::net::Ipv4Addr;
+//! The control plane as it is seen: who stays, whether they serve, which version they are to have.
 
 use agent_protocol::{
     ProcessState,
     programs::{MEMBERSHIP, MembershipStatus},
 };
-use cluster_bootstrap::{Member, member_address};
-use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec, Tier};
+use cluster_spec::PoolSpec;
 use cluster_versions::Version;
-use control_records::{MachineRecord, ObservedRecord, Role};
 
-use super::{
-    etcd,
-    machines::{is_back, member_index, stands_by},
-};
+use super::machines::{is_back, member_index, stands_by};
 use crate::{Ailment, ConfigSeen, Draft, Machine, Presence, Symptom};
-
-/// A cluster's control plane as each of its members has to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControlPlane {
-    /// Those that are to be, in order of their numbers.
-    pub members: Vec<Member>,
-    /// Whether there was an etcd before: then none begins an empty one.
-    pub formed: bool,
-    /// Whether they hold the VIP among themselves.
-    pub roaming: bool,
-    /// The tier whose limits the API servers go by.
-    pub limits: Tier,
-    /// The restore that etcd's data must come from.
-    pub restore: Option<RestoreSpec>,
-    /// The restore that it was seen to come from: nodes register again after it.
-    pub restored: Option<String>,
-}
-
-impl ControlPlane {
-    /// As it is in the records.
-    pub fn of<'m>(
-        spec: &ClusterSpec,
-        observed: &ObservedRecord,
-        machines: impl IntoIterator<Item = &'m MachineRecord>,
-    ) -> Self {
-        let mut numbered: Vec<_> = machines
-            .into_iter()
-            .filter(|machine| !machine.deleting)
-            .filter_map(|machine| {
-                let (index, member) = member(spec, observed, machine)?;
-                Some((index, member))
-            })
-            .collect();
-        numbered.sort();
-        Self {
-            members: numbered.into_iter().map(|(_, member)| member).collect(),
-            formed: formed(observed),
-            roaming: observed.roaming,
-            limits: observed.limits.unwrap_or(spec.tier),
-            restore: etcd::wished(spec, observed),
-            restored: observed.restored.as_ref().map(|restored| restored.id.clone()),
-        }
-    }
-}
-
-/// Whether the cluster's etcd held something before.
-pub(crate) fn formed(observed: &ObservedRecord) -> bool {
-    observed.formed
-}
-
-/// The number of a control plane machine, and where it is.
-pub fn member(
-    spec: &ClusterSpec,
-    observed: &ObservedRecord,
-    machine: &MachineRecord,
-) -> Option<(u32, Member)> {
-    let Role::ControlPlane { index, address } = machine.assignment.as_ref()?.role else {
-        return None;
-    };
-    let stamp = if address.is_unspecified() {
-        observed.control_plane_address.unwrap_or(Ipv4Addr::UNSPECIFIED)
-    } else {
-        address
-    };
-    let vnet = member_address(spec, index)?;
-    Some((
-        index,
-        Member {
-            machine: machine.id.clone(),
-            stamp,
-            vnet,
-        },
-    ))
-}
 
 /// Members that are to stay, in order of their numbers.
 pub(crate) fn staying<'a>(draft: &Draft<'a>) -> Vec<(&'a String, &'a Machine)> {

@@ -4,39 +4,15 @@ use agent_protocol::{
     ProcessState, Report,
     programs::{ETCD, EtcdPhase, EtcdStatus, MEMBERSHIP, MembershipStatus, Standing},
 };
-use cluster_spec::{ClusterSpec, RestoreSpec};
-use control_records::{EtcdLost, ObservedRecord};
+use cluster_spec::RestoreSpec;
 use jiff::Timestamp;
 
 use super::{
     machines::member_index,
     majority::{self, Member},
+    recorded::{lost, wished},
 };
 use crate::{Ailment, ConfigSeen, Draft, Machine, Presence, UnknownMachines};
-
-/// The restore (its id) that was wished for last.
-pub(crate) fn last(spec: &ClusterSpec) -> Option<&str> {
-    spec.restore.as_ref().map(|restore| restore.id.as_str())
-}
-
-/// That too much of etcd's data is lost, since the restore that was wished for last: a later wish takes its place.
-fn lost<'a>(spec: &ClusterSpec, observed: &'a ObservedRecord) -> Option<&'a EtcdLost> {
-    let lost = observed.etcd_lost.as_ref();
-    lost.filter(|lost| lost.after.as_deref() == last(spec))
-}
-
-/// The restore that etcd's data must come from: what was asked for last; the newest state of its own (a source without a name),
-/// where members have lost it since.
-pub(crate) fn wished(spec: &ClusterSpec, observed: &ObservedRecord) -> Option<RestoreSpec> {
-    match lost(spec, observed) {
-        Some(lost) => Some(RestoreSpec {
-            id: format!("lost-{}", lost.at.as_millisecond()),
-            at: None,
-            source: String::new(),
-        }),
-        None => spec.restore.clone(),
-    }
-}
 
 /// Whether a member's etcd waits with nothing in its hands.
 pub(crate) fn empty(member: &Machine) -> bool {

@@ -5,5 +5,6 @@ pub(crate) mod control_plane;
 pub(crate) mod etcd;
 pub(crate) mod machines;
 pub(crate) mod majority;
+pub(crate) mod recorded;
 pub(crate) mod rotation;
 pub(crate) mod volumes;

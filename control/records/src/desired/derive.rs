@@ -47,6 +47,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
         disable_local_accounts: optional(body, "/properties/disableLocalAccounts")?.unwrap_or_default(),
         tier: tier(optional::<String>(body, "/sku/tier")?.as_deref()),
         restore: decided.restore.clone(),
+        rotations: decided.rotations,
         access: access(body)?,
         issuer: match optional(body, "/properties/oidcIssuerProfile/enabled")? {
             Some(true) => decided.issuer.clone(),
@@ -160,6 +161,7 @@ pub(super) fn pool(body: &Value, decided: &DecidedPool) -> Result<PoolSpec, Malf
         removed: decided.removed.clone(),
         renewed: decided.renewed,
         subnet: decided.subnet,
+        stopped: optional::<String>(body, "/powerState/code")?.as_deref() == Some("Stopped"),
     })
 }
 

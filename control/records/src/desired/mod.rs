@@ -44,7 +44,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec, TenantVnet};
+use cluster_spec::{ClusterSpec, PoolSpec, RestoreSpec, Rotations, TenantVnet};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -87,6 +87,9 @@ pub struct Decided {
     /// The URL of its issuer, once it was asked for one: others trust it by this name, so it stays when the stamp gets another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// The last replacements of its CAs and keys that were asked for.
+    #[serde(default, skip_serializing_if = "Rotations::are_none")]
+    pub rotations: Rotations,
     /// Its pools, by name: the same as in the body.
     pub pools: BTreeMap<String, DecidedPool>,
 }

@@ -72,6 +72,7 @@ impl DesiredState {
             vnet: spec.network.vnet.clone(),
             restore: spec.restore.clone(),
             issuer: spec.issuer.clone(),
+            rotations: spec.rotations,
             pools: spec
                 .pools
                 .iter()
@@ -139,7 +140,7 @@ impl ClusterRecord {
 }
 
 fn pool_body(spec: &PoolSpec) -> Value {
-    json!({
+    let mut body = json!({
         "name": spec.name,
         "count": spec.count,
         "vmSize": spec.vm_size,
@@ -152,5 +153,9 @@ fn pool_body(spec: &PoolSpec) -> Value {
             "maxSurge": spec.surge.to_string(),
             "maxUnavailable": spec.unavailable.to_string(),
         },
-    })
+    });
+    if spec.stopped {
+        body["powerState"] = json!({ "code": "Stopped" });
+    }
+    body
 }

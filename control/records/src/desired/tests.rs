@@ -111,6 +111,19 @@ fn shares_of_nodes_are_rounded_as_aks_does() {
 }
 
 #[test]
+fn a_pool_that_is_stopped_keeps_its_count() {
+    let spec = PoolSpec {
+        stopped: true,
+        ..pool("a")
+    };
+    let desired = DesiredPool::of_spec(&spec);
+    assert_eq!(desired.spec(), &spec);
+    assert_eq!((spec.count, spec.wanted()), (3, 0));
+    let started = desired.with(|body, _| body["powerState"] = json!({ "code": "Running" }));
+    assert_eq!(started.unwrap().spec().wanted(), 3);
+}
+
+#[test]
 fn a_body_from_which_no_spec_follows_is_refused_by_name() {
     let state = DesiredState::of_spec(&spec());
     for (pointer, wrong) in [

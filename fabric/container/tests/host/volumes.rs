@@ -1,4 +1,4 @@
-//! Volumes: who has them, what is on them, and that nothing of them is lost or left.
+//! Volumes: attachment and content; no data is lost and nothing is left behind.
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// Runs a test with two machines, `a1` and `a2`, where volumes are possible.
+/// Runs a test with two machines, `a1` and `a2`, on hosts that support volumes.
 fn run_with_machines(name: &str, test: impl AsyncFnOnce(&Stand)) {
     run(name, async |stand| {
         if let Err(why) = fabric_container::disk_limits_possible() {
@@ -54,7 +54,7 @@ fn image(stand: &Stand, id: &str) -> PathBuf {
     stand.state_dir().join("volumes").join(id).join("volume.img")
 }
 
-/// A volume as a machine finds it in `/sys/block`: number of the device and MiB.
+/// A volume as a machine finds it in `/sys/block`: device number and MiB.
 async fn found(stand: &Stand, machine: &str, id: &str) -> Option<(String, u64)> {
     // Volumes of other tests are on this host as well.
     let volumes = stand.state_dir().canonicalize().unwrap().join("volumes");
@@ -83,7 +83,7 @@ async fn write(stand: &Stand, machine: &str, id: &str, text: &str) {
     assert_eq!(stand.output(machine, &write).await, "done\n");
 }
 
-/// The first line of what is on a volume.
+/// The first line of a volume's content.
 async fn read(stand: &Stand, machine: &str, id: &str) -> String {
     node(stand, machine, id).await;
     let read = format!("dd if=/dev/{id} bs=512 count=1 2>/dev/null");
@@ -140,7 +140,8 @@ fn a_volume_outlives_the_machines_that_have_it() {
         assert_eq!(found(stand, "a1", "v1").await.unwrap().1, 96);
         assert_eq!(read(stand, "a1", "v1").await, "kept");
 
-        // A file that grew while its device did not: the volume is as large as the machine has it, and the next call finishes.
+        // A file that grew while its device did not: the volume's size is that of the device, and the next
+        // call completes it.
         let longer = std::fs::OpenOptions::new()
             .write(true)
             .open(image(stand, "v1"))
@@ -157,13 +158,13 @@ fn a_volume_outlives_the_machines_that_have_it() {
         let refused = failure(fabric.delete_volume(&id).await);
         assert!(refused.ends_with("machine a1 has it"), "{refused}");
 
-        // Another driver, as after a crash, finds it by what is on the host.
+        // Another driver, as after a crash, finds the attachment from the host's state.
         let another = ContainerFabric::new(stand.env.clone(), stand.config()).unwrap();
         let volumes = another.list().await.unwrap().volumes;
         assert_eq!(volumes.len(), 1);
         assert_eq!(volumes[0].attached, Some(one.clone()));
 
-        // The machine keeps it when it stops and starts.
+        // It stays attached when the machine stops and starts.
         fabric.stop_machine(&one).await.unwrap();
         assert_eq!(holder(stand, "v1").await, Some(one.clone()));
         assert!(matches!(
@@ -172,7 +173,7 @@ fn a_volume_outlives_the_machines_that_have_it() {
         ));
         start(stand, "a1", 20).await;
         assert_eq!(read(stand, "a1", "v1").await, "kept");
-        // And is named when it is gone.
+        // And after the machine is deleted.
         fabric.delete_machine(&one).await.unwrap();
         assert_eq!(holder(stand, "v1").await, Some(one));
         failure(fabric.attach_volume(&id, &two).await);
@@ -215,7 +216,7 @@ fn a_volume_in_use_stays_where_it_is() {
         failure(fabric.delete_volume(&id).await);
         fabric.attach_volume(&id, &one).await.unwrap();
 
-        // It goes with what uses it.
+        // It is released when its use ends.
         stand
             .output("a1", &format!("/bin/busybox kill -9 {}", user.trim()))
             .await;
@@ -229,7 +230,7 @@ fn a_volume_in_use_stays_where_it_is() {
         fabric.detach_volume(&id).await.unwrap();
         fabric.attach_volume(&id, &two).await.unwrap();
 
-        // Who had it was lost: it is given to another one, but not while it is used.
+        // The record of its machine was lost: it can be attached elsewhere, but not while it is in use.
         node(stand, "a2", "v1").await;
         let user = stand.output("a2", hold).await;
         let attached = stand.state_dir().join("volumes/v1/attached");
@@ -346,7 +347,8 @@ fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
         fabric.attach_volume(&id, &one).await.unwrap();
         write(stand, "a1", "v1", "kept").await;
 
-        // The host lost the device, and `attached` names the machine: nobody has it, and whoever asks gets it.
+        // The host lost the device, and `attached` still names the machine: the volume is not attached, and
+        // can be attached to any machine.
         let (number, _) = found(stand, "a1", "v1").await.unwrap();
         let device = format!("/dev/loop{}", number.rsplit_once(':').unwrap().1);
         stand.host(&["losetup", "--detach", &device]).await;
@@ -357,7 +359,7 @@ fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
             fabric.detach_volume(&id).await.unwrap();
         }
 
-        // A copy of it, larger; the source is where it was.
+        // A larger copy of it, while the source stays attached.
         let of = |source: &VolumeId| VolumeSpec {
             source: Some(source.clone()),
             ..volume("v2", 128)
@@ -388,7 +390,7 @@ fn a_host_that_starts_anew_has_the_files_and_nobody_has_the_volumes() {
         }
         assert_eq!(read(stand, "a2", "v1").await, "changed");
         assert_eq!(read(stand, "a2", "v2").await, "kept");
-        // Attached as they are, they go with the stamp when it is closed.
+        // Attached volumes are removed with the stamp when it is closed.
     });
 }
 
@@ -400,7 +402,7 @@ fn what_is_lost_or_cut_short_is_told_and_finished() {
         let spec = volume("v1", 64);
         let dir = stand.state_dir().join("volumes/v1");
 
-        // A creation that was cut short after the first files.
+        // A creation that was interrupted after the first files.
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("volume.new"), "half").unwrap();
         let half = seen(stand, "v1").await.unwrap();
@@ -417,7 +419,7 @@ fn what_is_lost_or_cut_short_is_told_and_finished() {
         fabric.attach_volume(&spec.id, &one).await.unwrap();
         write(stand, "a1", "v1", "kept").await;
 
-        // What is written down about it is lost: it is what it was.
+        // Its metadata is lost: the volume is unchanged.
         for damage in ["", "{\"v\":1,\"ma"] {
             std::fs::write(dir.join("spec.json"), damage).unwrap();
             let found = seen(stand, "v1").await.unwrap();
@@ -436,7 +438,8 @@ fn what_is_lost_or_cut_short_is_told_and_finished() {
             Err(FabricError::Invalid { .. })
         ));
 
-        // Its file is lost under the machine: the device goes all the same, and no empty volume takes its place.
+        // Its file is lost while attached: the device is released all the same, and no empty volume takes its
+        // place.
         std::fs::remove_file(dir.join("volume.img")).unwrap();
         fabric.detach_volume(&spec.id).await.unwrap();
         let told = failure(fabric.ensure_volume(&spec).await);

@@ -1,4 +1,4 @@
-//! What a cluster's own controllers make of claims, volumes and attachments: the scheduler, the binder, the attacher, the kubelets.
+//! A cluster's own controllers for claims, volumes and attachments: scheduler, binder, attacher, kubelets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ use super::{
 };
 use crate::state::Cluster;
 
-/// Whose claim it is to provision for.
+/// The annotation with a claim's provisioner.
 pub(super) const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
-/// The same by its older name, which is still written.
+/// Its older name, which is still written.
 const PROVISIONER_BEFORE: &str = "volume.beta.kubernetes.io/storage-provisioner";
-/// The node that the first pod with a claim is to come to.
+/// The node of the first pod that uses a claim.
 pub(super) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
-/// What the cluster's own controllers make of what there is.
+/// Runs the controllers on the current state.
 pub(crate) fn settle(cluster: &mut Cluster) {
     if is_empty(cluster) {
         return;
@@ -37,7 +37,8 @@ pub(crate) fn settle(cluster: &mut Cluster) {
     }
 }
 
-/// The same after the cluster went back to an earlier state: its controllers have just begun, and wait for no node that they do not find.
+/// The same after a restore to an earlier state: the controllers have just started, and do not wait for
+/// missing nodes.
 pub(crate) fn begin_again(cluster: &mut Cluster) {
     settle(cluster);
     for key in keys(&cluster.objects, ATTACHMENT) {
@@ -49,7 +50,7 @@ pub(crate) fn begin_again(cluster: &mut Cluster) {
     settle(cluster);
 }
 
-/// Pods go with their nodes.
+/// Pods end with their nodes.
 fn end_of_users(cluster: &mut Cluster) {
     for key in keys(&cluster.objects, CLAIM) {
         let Some(claim) = cluster.objects.get_mut(&key) else {
@@ -68,7 +69,7 @@ pub(super) fn user(claim: &Value) -> Option<String> {
     user.map(str::to_owned)
 }
 
-/// The pod that uses a claim ends.
+/// Ends the pod that uses a claim.
 pub(super) fn leave(claim: &mut Value) {
     let annotations = claim.pointer_mut("/metadata/annotations");
     if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
@@ -76,7 +77,7 @@ pub(super) fn leave(claim: &mut Value) {
     }
 }
 
-/// Claims without a volume are told who is to provision one, once their classes say so.
+/// Sets the provisioner of claims without a volume, when their classes require it.
 fn choose(objects: &mut Objects) {
     let classes: BTreeMap<String, (String, bool)> = of_kind(objects, CLASS)
         .map(|(_, class)| {
@@ -109,7 +110,7 @@ fn choose(objects: &mut Objects) {
     }
 }
 
-/// Volumes and the claims that they name find each other; a volume whose claim is gone is released.
+/// Binds volumes and the claims that they name; releases a volume whose claim is gone.
 fn bind(objects: &mut Objects) {
     for key in keys(objects, VOLUME) {
         let Some(volume) = objects.get(&key) else {
@@ -140,12 +141,12 @@ fn bind(objects: &mut Objects) {
     }
 }
 
-/// Whether a volume is one that all nodes have.
+/// Whether a PersistentVolume is a share, which all nodes have.
 fn is_share(volume: &Value) -> bool {
     volume["spec"]["csi"]["driver"] == FILES
 }
 
-/// A node that has a volume that has grown makes use of it all.
+/// A node grows the filesystem of a volume that has grown.
 fn expand(objects: &mut Objects) {
     let attached: BTreeSet<String> = of_kind(objects, ATTACHMENT)
         .filter(|(_, attachment)| attachment["status"]["attached"] == true)
@@ -179,7 +180,7 @@ fn expand(objects: &mut Objects) {
     }
 }
 
-/// A claim that is used is attached to its user's node, once no other node has it; a share is had by all nodes without that.
+/// Attaches a used claim to its user's node, once no other node has it. Shares are never attached.
 fn attach(cluster: &mut Cluster) {
     let wanted: BTreeMap<String, String> = of_kind(&cluster.objects, CLAIM)
         .filter(|(_, claim)| claim["status"]["phase"] == "Bound")
@@ -192,7 +193,7 @@ fn attach(cluster: &mut Cluster) {
         };
         let volume = text(&attachment["spec"]["source"]["persistentVolumeName"]);
         let node = text(&attachment["spec"]["nodeName"]);
-        // A node that is gone does not say that it has let go.
+        // A lost node does not confirm the detachment.
         let heard = cluster.nodes.contains_key(&node);
         if heard && wanted.get(&volume) != Some(&node) {
             delete(&mut cluster.objects, &key);
@@ -218,7 +219,8 @@ fn attach(cluster: &mut Cluster) {
     }
 }
 
-/// What is deleted goes once nothing keeps it: a claim is kept by its user, a volume by its claim, all by others' finalizers.
+/// Removes deleted objects once nothing keeps them: a claim is kept by its user, a volume by its claim, all
+/// by others' finalizers.
 fn sweep(objects: &mut Objects) {
     for kind in [CLAIM, VOLUME, ATTACHMENT, CONTENT] {
         for key in keys(objects, kind) {

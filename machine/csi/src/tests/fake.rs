@@ -1,4 +1,4 @@
-//! A machine that is made up.
+//! A simulated machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::{
     node::Step,
 };
 
-/// A machine of which everything is made up.
+/// A machine whose state is simulated.
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) state: Mutex<State>,
@@ -31,7 +31,7 @@ pub(crate) struct State {
     pub(crate) loop_nodes: bool,
     /// Whether filesystems grow only while they are not mounted.
     pub(crate) offline: bool,
-    /// What was done, in a word each.
+    /// The steps that were performed, one word each.
     pub(crate) done: Vec<&'static str>,
     /// The step that fails.
     pub(crate) fails: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! A driver at sockets, and a client as a kubelet has it.
+//! A driver with its sockets, and a client like a kubelet's.
 
 use std::{path::Path, sync::Arc};
 
@@ -28,7 +28,7 @@ pub(crate) const NUMBER: Number = Number { major: 7, minor: 3 };
 
 pub(crate) fn quiet(_line: &str) {}
 
-/// A driver that serves at sockets, and is gone with this.
+/// A driver that serves at sockets until it is dropped.
 pub(crate) struct Stand {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) config: CsiDriver,
@@ -70,7 +70,7 @@ impl Stand {
         let ended = tokio::spawn(async move { serve(&config, driver, left, quiet).await });
         self.leave = Some(leave);
         self.ended = Some(ended);
-        // Runs until it waits for connections.
+        // Lets tasks run until the driver waits for connections.
         for _ in 0..100 {
             if Path::new(&self.config.registration).exists() {
                 return;
@@ -139,12 +139,12 @@ impl Stand {
         call(socket, "localhost", &format!("/csi.v1.{method}"), request).await
     }
 
-    /// As [`Self::ask`], of a call that is to succeed.
+    /// As [`Self::ask`], for a call that must succeed.
     pub(crate) async fn done(&self, method: &str, request: &impl Message) {
         self.ask::<Empty>(method, request).await.unwrap();
     }
 
-    /// What was done since it was last asked.
+    /// The steps since the last call of this function.
     pub(crate) fn steps(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.fake.state().done)
     }
@@ -168,7 +168,7 @@ pub(crate) fn by_block() -> VolumeCapability {
     }
 }
 
-/// The number and the words of a status.
+/// The code and the message of a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) String, pub(crate) String);
 
@@ -178,7 +178,7 @@ impl Refused {
     }
 }
 
-/// Calls as a kubelet does: a connection for each.
+/// Calls like a kubelet: a new connection for each call.
 pub(crate) async fn call<A: Message + Default>(
     socket: &Path,
     authority: &str,

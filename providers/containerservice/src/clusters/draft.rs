@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::named::Named;
 use super::subnets::Vnet;
-use crate::{NAMESPACE, ProviderConfig};
+use crate::{NAMESPACE, ProviderConfig, snapshots::named as snapshots};
 
 /// Where the service principal's secret is kept in [`ClusterRecord::sealed`].
 pub const SERVICE_PRINCIPAL_SECRET: &str = "properties.servicePrincipalProfile.secret";
@@ -28,10 +28,14 @@ pub(crate) struct Context<'a> {
     pub(crate) api_version: &'a str,
     /// Identities that the body names, those that there are.
     pub(crate) named: &'a Named,
+    /// Snapshots that the body names, those that there are.
+    pub(crate) snapshots: &'a snapshots::Named,
     /// Tenants' VNETs of the subscription.
     pub(crate) vnets: &'a [Vnet],
     /// The oldest version that the control plane runs, once it has run.
     pub(crate) running: Option<Version>,
+    /// Whether answers tell of the cluster, and so of each of its pools, as stopped.
+    pub(crate) shown_stopped: bool,
 }
 
 /// Which cluster, in the casing of the request.

@@ -12,12 +12,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     draft::{Context, Name, SERVICE_PRINCIPAL_SECRET},
-    named::{Named, identity_path},
+    named::{ASSIGNED, KUBELET, Named, identity_path},
 };
 
 const CLIENT_ID: &str = "properties.servicePrincipalProfile.clientId";
-pub(crate) const KUBELET: &str = "kubeletidentity";
-pub(crate) const ASSIGNED: &str = "userAssignedIdentities";
 const IDENTITIES: &str = "identity.userAssignedIdentities";
 const SYSTEM: &str = "SystemAssigned";
 const USER: &str = "UserAssigned";

@@ -21,6 +21,7 @@ pub(crate) mod recreate;
 pub(crate) mod render;
 pub(crate) mod requests;
 pub(crate) mod resets;
+pub(crate) mod rotation;
 pub(crate) mod state;
 pub(crate) mod subnets;
 pub(crate) mod transaction;
@@ -44,10 +45,11 @@ use serde_json::Value;
 use crate::{
     ContainerService, NAMESPACE, ProviderConfig,
     api_versions::API_VERSIONS,
-    commands, empty,
+    channels, commands, empty,
     pools::Node,
     properties::CLUSTER_SCHEMA,
     records::{ClusterPath, StoredCluster, cluster_etag},
+    snapshots::named as snapshots,
 };
 use draft::ClusterChange;
 use named::Named;
@@ -114,15 +116,8 @@ pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
             |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Commit)),
             |provider, call| Box::pin(reset(provider, call, resets::aad, Mode::Preview)),
         ),
-        Row::not_yet(
-            Verb::Action("rotateClusterCertificates"),
-            "ManagedClusters_RotateClusterCertificates",
-        ),
-        Row::not_yet(
-            Verb::Action("rotateServiceAccountSigningKeys"),
-            "ManagedClusters_RotateServiceAccountSigningKeys",
-        )
-        .since("2022-09-01"),
+        rotation::Certificates::ROW,
+        rotation::ServiceAccountKeys::ROW.since("2022-09-01"),
         power::Stop::ROW,
         power::Start::ROW,
         commands::RUN,
@@ -144,7 +139,7 @@ pub(crate) const ACCESS_PROFILES: ResourceType<ContainerService> = ResourceType 
 };
 
 /// What features make of a cluster beyond its body.
-pub(crate) const FEATURES: &[hooks::FeatureHooks] = &[hooks::DELETION, power::HOOKS];
+pub(crate) const FEATURES: &[hooks::FeatureHooks] = &[hooks::DELETION, power::HOOKS, rotation::HOOKS];
 
 /// `managedClusters` as the kernel sees them.
 pub(crate) enum Clusters {}
@@ -155,6 +150,8 @@ pub(crate) enum Action {
     Command(Decide),
     /// One profile of it, by the body.
     Reset(resets::Reset, Value),
+    /// Newer node images for these pools.
+    Renew(Vec<String>),
     /// To go back to an earlier state of its data.
     Restore(RestoreSpec),
     /// To be made from another cluster's backup; where it is to be there must be none.
@@ -241,7 +238,9 @@ pub(crate) struct State {
     pub(crate) nodes: Vec<Node>,
     /// Identities that a body names.
     pub(crate) named: Named,
-    /// The keys of these, and as of when they are.
+    /// Snapshots that a body names.
+    pub(crate) snapshots: snapshots::Named,
+    /// The keys of these two, and as of when they are.
     pub(crate) named_at: BTreeMap<String, Revision>,
 }
 
@@ -277,6 +276,7 @@ impl State {
             running,
             nodes: Vec::new(),
             named: Named::default(),
+            snapshots: snapshots::Named::default(),
             named_at: BTreeMap::new(),
         })
     }
@@ -318,8 +318,12 @@ impl State {
             principal: context.info.principal,
             api_version: context.info.api_version,
             named: &self.named,
+            snapshots: &self.snapshots,
             vnets: &self.vnets,
             running: observed.and_then(|observed| observed.kubernetes_version.as_ref()?.parse().ok()),
+            shown_stopped: self
+                .record()
+                .is_some_and(|record| power::is_stopped(record, observed)),
         }
     }
 }
@@ -373,6 +377,9 @@ impl Resource for Clusters {
         state: &mut State,
         mutation: Mutation<'_, Action>,
     ) -> Result<(), ArmError> {
+        if let Mutation::Put(body) = mutation {
+            provider.read_snapshots(state, body).await?;
+        }
         provider.read_identities(state, mutation).await
     }
 
@@ -416,6 +423,10 @@ impl Resource for Clusters {
                     Decision::InProgress(operation) => return Ok(Decision::InProgress(operation)),
                     Decision::Unchanged => return Ok(Decision::Unchanged),
                 }
+            }
+            Mutation::Act(Action::Renew(pools)) => {
+                let before = before.ok_or_else(|| at.not_found())?;
+                channels::renew(&own, &name, before, pools)?
             }
             Mutation::Act(Action::Restore(restore)) => {
                 let before = before.ok_or_else(|| at.not_found())?;

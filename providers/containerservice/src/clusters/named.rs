@@ -11,13 +11,11 @@ use control_records::{ManagedIdentityRecord, key};
 use control_store::{Revision, Stored, Txn, get_record};
 use serde_json::Value;
 
-use super::{
-    Action, Clusters, State,
-    identity::{ASSIGNED, KUBELET},
-    subnets,
-};
+use super::{Action, Clusters, State, subnets};
 use crate::{ContainerService, records::ClusterPath};
 
+pub(crate) const KUBELET: &str = "kubeletidentity";
+pub(crate) const ASSIGNED: &str = "userAssignedIdentities";
 const ASSIGN: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action";
 const WRITE: &str = "Microsoft.ContainerService/managedClusters/write";
 /// More than are named by anybody who means it; what is wrong with more is said all the same.
@@ -31,7 +29,8 @@ pub(crate) fn identity_path(id: &str) -> Option<Scope> {
     path_of(id).map(|path| Scope::of(&path))
 }
 
-fn path_of(id: &str) -> Option<ResourcePath> {
+/// The id of an identity as a path; `None` for anything else.
+pub(crate) fn path_of(id: &str) -> Option<ResourcePath> {
     let path = ResourcePath::parse(id).ok()?;
     let is_one = path.resource_group.is_some()
         && path.parent.is_none()
@@ -121,7 +120,7 @@ impl ContainerService {
         Err(error.target(format!("properties.identityProfile.{KUBELET}.resourceId")))
     }
 
-    async fn identity_at(
+    pub(crate) async fn identity_at(
         &self,
         path: &ResourcePath,
     ) -> Result<Option<Stored<ManagedIdentityRecord>>, ArmError> {
@@ -148,7 +147,8 @@ impl ContainerService {
     }
 }
 
-fn key_of(path: &ResourcePath) -> String {
+/// The key of an identity's record.
+pub(crate) fn key_of(path: &ResourcePath) -> String {
     key::managed_identity(
         path.subscription.as_deref().unwrap_or_default(),
         path.resource_group.as_deref().unwrap_or_default(),
@@ -156,7 +156,7 @@ fn key_of(path: &ResourcePath) -> String {
     )
 }
 
-/// The transaction, if the identities that it was decided by are as they were.
+/// The transaction, if the identities and snapshots that it was decided by are as they were.
 pub(super) fn resting_on(txn: Txn, named_at: &BTreeMap<String, Revision>) -> Txn {
     named_at
         .iter()

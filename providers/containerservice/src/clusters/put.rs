@@ -28,6 +28,7 @@ use crate::{
     formats::is_cluster_name,
     pools::decide::{self as pool, Surroundings, carry, version_problem},
     properties::CLUSTER,
+    snapshots::named as snapshots,
 };
 
 /// The longest name that is made for a node resource group, in characters, as in AKS.
@@ -63,7 +64,8 @@ pub(crate) fn put(
         Some(Value::Object(properties)) => properties,
         _ => Map::new(),
     };
-    let version = version(context, &mut properties, present, &mut problems);
+    let first = snapshots::version(asked_pools.as_ref(), context.snapshots, &context.config.offered);
+    let version = version(context, &mut properties, present, first.as_deref(), &mut problems);
     let group = node_resource_group(context, name, &mut properties, &mut problems);
     identity::decide(
         &identity::IdentityInput {
@@ -98,6 +100,8 @@ pub(crate) fn put(
         ids: context.ids,
         mode: PoolMode::User,
         place: &place,
+        snapshots: context.snapshots,
+        shown_stopped: context.shown_stopped,
     };
     let pools = pools(asked_pools, present, surroundings, &mut problems)?;
     for (index, pool) in pools.iter().enumerate() {
@@ -130,6 +134,7 @@ pub(crate) fn put(
         vnet: place.decided(&pools),
         restore: present.and_then(|present| present.state.decided().restore.clone()),
         issuer: present.and_then(|present| present.state.decided().issuer.clone()),
+        rotations: present.map_or_else(Default::default, |present| present.state.decided().rotations),
         pools: BTreeMap::new(),
     };
     properties.insert("agentPoolProfiles".to_owned(), json!([]));
@@ -266,11 +271,12 @@ fn join(versions: &[Version]) -> String {
     texts.join(" or ")
 }
 
-/// The control plane's version.
+/// The control plane's version. `first`: that of a new cluster whose body says none.
 fn version(
     context: &Context<'_>,
     properties: &mut Map<String, Value>,
     present: Option<&ClusterRecord>,
+    first: Option<&str>,
     problems: &mut Problems,
 ) -> Version {
     let target = "properties.kubernetesVersion";
@@ -318,7 +324,7 @@ fn version(
             }
             (now, asked)
         }
-        (None, asked) => match offered.resolve(asked.as_deref().unwrap_or_default()) {
+        (None, asked) => match offered.resolve(asked.as_deref().or(first).unwrap_or_default()) {
             Ok(version) => (version, asked.unwrap_or_else(|| version.to_string())),
             Err(error) => {
                 version_problem(&error, target, problems);

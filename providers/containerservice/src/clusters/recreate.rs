@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     change::{RESTORE, restored},
     draft::{Context, Draft, Name},
-    identity::ASSIGNED,
+    named::ASSIGNED,
     put,
     transaction::secret_name,
 };
@@ -105,6 +105,8 @@ pub(crate) fn desired_body(source: &ClusterRecord, sealer: &Sealer) -> Result<Va
             .and_then(Value::as_array_mut);
         for pool in pools.into_iter().flatten().filter_map(Value::as_object_mut) {
             pool.remove("eTag");
+            // What it was made from may be gone; what it took of that is in its own properties.
+            pool.remove("creationData");
         }
     }
     for (path, sealed) in &source.sealed {

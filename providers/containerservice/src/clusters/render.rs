@@ -11,6 +11,7 @@ use super::{
     body::{MAX_POOLS, pool_body},
     draft::system_data_of,
     hooks,
+    power::power_state,
     state::{ProvisioningState, cluster_state, leaving_state, pool_state},
     view::ClusterView,
 };
@@ -96,9 +97,14 @@ impl ClusterView<'_> {
                 )
             }
         };
+        let stopped = properties["powerState"]["code"] == json!("Stopped");
         properties["provisioningState"] = json!(state.as_str());
         properties["powerState"] = json!({ "code": "Running" });
         hooks::show(self, &mut properties);
+        // What it is to be: clients send it back, also while its nodes go.
+        if stopped {
+            properties["powerState"] = power_state(true);
+        }
         properties["currentOrchestratorVersion"] = json!(version);
         // What is wished for: clients send it back, also while nodes are on their way there.
         let wished = record.spec().pools.iter().find(|pool| pool.name == name);

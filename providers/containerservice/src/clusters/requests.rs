@@ -253,6 +253,8 @@ fn overtaken(
         None => {
             let frame = |spec: &ClusterSpec| ClusterSpec {
                 pools: Vec::new(),
+                // What is replaced under a cluster takes nobody's place.
+                rotations: Default::default(),
                 ..spec.clone()
             };
             let kept = before
@@ -308,6 +310,10 @@ fn accepted(record: &ClusterRecord, operation: &OperationRecord, before: Option<
     for pool in &record.spec().pools {
         match old.iter().find(|old| old.name == pool.name) {
             None => parts.push(format!("pool {} with {} nodes", pool.name, pool.count)),
+            Some(old) if old.stopped != pool.stopped => {
+                let done = if pool.stopped { "stopped" } else { "started" };
+                parts.push(format!("pool {} {done}", pool.name));
+            }
             Some(old) if old.count != pool.count => {
                 parts.push(format!(
                     "pool {} from {} to {} nodes",

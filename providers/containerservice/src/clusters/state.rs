@@ -147,8 +147,21 @@ pub fn pool_state(
     }
     let known = observed.is_some_and(|observed| observed.ready_nodes.contains_key(pool));
     ended(operation).unwrap_or(if known {
-        ProvisioningState::Updating
+        power(record, pool).map_or(ProvisioningState::Updating, ProvisioningState::UnderWay)
     } else {
         ProvisioningState::Creating
     })
+}
+
+/// What a change of a pool is called that makes its nodes go for a while, or come back.
+fn power(record: &ClusterRecord, pool: &str) -> Option<&'static str> {
+    let now = record.spec().pools.iter().find(|spec| spec.name == pool)?;
+    let reached = record.requests.reached.as_deref()?;
+    let mut pools = reached.state.spec().pools.iter();
+    let before = pools.find(|spec| spec.incarnation == now.incarnation)?;
+    match (before.stopped, now.stopped) {
+        (false, true) => Some("Stopping"),
+        (true, false) => Some("Starting"),
+        _ => None,
+    }
 }

@@ -21,7 +21,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
 use super::network::{control_plane_range, forbidden, overlap};
-use crate::{ContainerService, NAMESPACE};
+use crate::{ContainerService, NAMESPACE, snapshots::named::check_reads};
 
 /// What whoever puts nodes into a subnet has to be allowed there.
 const JOIN: &str = "Microsoft.Network/virtualNetworks/subnets/join/action";
@@ -323,7 +323,7 @@ fn by_subnet<'p>(pools: impl IntoIterator<Item = &'p PoolSpec>) -> BTreeMap<Ipv4
 }
 
 /// An id for a message: they are longer than other texts.
-fn quote_id(id: &str) -> String {
+pub(crate) fn quote_id(id: &str) -> String {
     let short: String = id.chars().filter(|char| !char.is_control()).take(400).collect();
     format!("'{short}'")
 }
@@ -358,12 +358,13 @@ pub(crate) async fn check_joins(call: &Call, own: &ResourcePath, body: &Value) -
     call.check_linked(&action, JOIN, &asked).await
 }
 
-/// PUT of what may name subnets.
+/// PUT of what may name subnets and snapshots.
 pub(crate) async fn put_joined<R: Resource<Provider = ContainerService>>(
     provider: &ContainerService,
     call: &Call,
     mode: Mode,
 ) -> Result<Response, ArmError> {
     check_joins(call, &call.request.path, &call.request.body).await?;
+    check_reads(provider, call).await?;
     put::<R>(provider, call, mode).await
 }

@@ -1,5 +1,5 @@
-//! `managedClusters/maintenanceConfigurations`: when a cluster may be worked on. They are validated, kept, listed and deleted with
-//! their cluster; nothing goes by them yet.
+//! `managedClusters/maintenanceConfigurations`: when a cluster may be worked on that nobody has asked to be changed. They are validated, kept,
+//! listed and deleted with their cluster. What goes by them: `crate::channels` (upgrades), the planner (releases of the service).
 
 use std::sync::LazyLock;
 
@@ -8,13 +8,14 @@ use arm_kernel::{
     schema::{Node, Pattern, Problems, Schema, Table},
 };
 use arm_wire::ErrorCode;
+use cluster_maintenance::{AUTO_UPGRADE, DEFAULT, NODE_OS};
 use jiff::{Timestamp, civil};
 use serde_json::{Map, Value, json};
 
 use crate::{
     ContainerService,
     api_versions::API_VERSIONS,
-    children::{Child, Document},
+    children::{Asked, Child, Document},
 };
 
 pub(crate) const TYPE: ResourceType<ContainerService> = ResourceType {
@@ -62,14 +63,8 @@ const PATTERNS: &[Pattern] = &[
     }),
 ];
 
-/// The configuration for what is not a Kubernetes or node image upgrade.
-const DEFAULT: &str = "default";
 /// All names that there are.
-const NAMES: [&str; 3] = [
-    DEFAULT,
-    "aksManagedAutoUpgradeSchedule",
-    "aksManagedNodeOSUpgradeSchedule",
-];
+const NAMES: [&str; 3] = [DEFAULT, AUTO_UPGRADE, NODE_OS];
 /// A window has exactly one of these.
 const SCHEDULES: [&str; 4] = ["daily", "weekly", "absoluteMonthly", "relativeMonthly"];
 
@@ -78,6 +73,8 @@ pub(crate) enum Maintenance {}
 
 impl Document for Maintenance {
     const KIND: &'static str = "maintenanceConfigurations";
+    // There is one of each name.
+    const MOST: usize = NAMES.len();
 
     fn tree() -> &'static Node {
         &TREE
@@ -93,7 +90,8 @@ impl Document for Maintenance {
         }
     }
 
-    fn complete(name: &str, properties: &mut Map<String, Value>, problems: &mut Problems) {
+    fn complete(asked: &Asked<'_>, properties: &mut Map<String, Value>, problems: &mut Problems) {
+        let name = asked.name;
         let Some(name) = NAMES.iter().find(|own| own.eq_ignore_ascii_case(name)) else {
             let message = format!(
                 "There is no maintenance configuration {}; use one of {}.",

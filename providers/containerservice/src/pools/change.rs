@@ -39,7 +39,6 @@ pub(crate) fn put_pool(
     if !body.is_object() {
         return Err(not_an_object());
     }
-    refuse_stop(body)?;
     let mut problems = Problems::default();
     let mut pools = present.state.pools();
     let place = pools.iter().position(|there| there.spec().name == pool);
@@ -62,6 +61,8 @@ pub(crate) fn put_pool(
         plugin: present.spec().network.plugin,
         ids: context.ids,
         mode: PoolMode::User,
+        snapshots: context.snapshots,
+        shown_stopped: context.shown_stopped,
     };
     let before = place.map(|place| &pools[place]);
     let decided = decide(pool, draft, before, &around, "properties", &mut problems)?;
@@ -95,19 +96,6 @@ pub(crate) fn put_pool(
         "AgentPools_CreateOrUpdate",
         Some(pool),
     )
-}
-
-/// Stopping one pool is not there yet. No operation of the API is about it, which could answer so by its name: `az aks nodepool stop`
-/// sends the pool with another power state.
-fn refuse_stop(body: &Value) -> Result<(), ArmError> {
-    const CODE: &str = "/properties/powerState/code";
-    let asked = body.pointer(CODE).and_then(Value::as_str);
-    if !asked.is_some_and(|asked| asked.eq_ignore_ascii_case("Stopped")) {
-        return Ok(());
-    }
-    let message = "Stopping an agent pool is part of the API and not there yet in Landfall. Scale a user pool to 0 nodes instead ('az aks \
-                   nodepool scale --node-count 0'), or stop the whole cluster ('az aks stop').";
-    Err(ArmError::new(ErrorCode::NOT_IMPLEMENTED, message).target("properties.powerState.code"))
 }
 
 /// Decides a DELETE of a pool that is there.

@@ -10,13 +10,15 @@ use cluster_spec::{
     DEFAULT_VM_SIZE, PodNetworking, PoolMode, VM_SIZES, count_or_percent, node_image_version, vm_size,
 };
 use cluster_versions::{Offered, Version, VersionError, check_skew};
-use control_records::{DecidedPool, DesiredPool};
+use control_records::{DecidedPool, DesiredPool, SnapshotRecord};
 use serde_json::{Map, Value, json};
 
+use super::snapshot;
 use crate::{
-    clusters::{network::default_max_pods, subnets::Place},
+    clusters::{network::default_max_pods, power::power_state, subnets::Place},
     formats::taint,
     properties::pool_members,
+    snapshots::named as snapshots,
 };
 
 /// What a pool's decision depends on beyond its own body.
@@ -29,6 +31,10 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) mode: PoolMode,
     /// Where it is put.
     pub(crate) place: &'a Place<'a>,
+    /// Snapshots that the request names.
+    pub(crate) snapshots: &'a snapshots::Named,
+    /// Whether answers tell of each pool of the cluster as stopped, because the cluster is.
+    pub(crate) shown_stopped: bool,
 }
 
 /// The pool with its canonical properties, and the spec that follows. `path` is where the properties stand in the body.
@@ -45,9 +51,9 @@ pub(crate) fn decide(
     if draft.get("osDiskSizeGB").and_then(Value::as_i64) == Some(0) {
         draft.remove("osDiskSizeGB");
     }
-    node_image(&mut draft, present, path, problems);
-    // Follows from what the cluster is to be.
-    draft.remove("powerState");
+    let snapshot = snapshot::take(&mut draft, present, around, path, problems);
+    node_image(&mut draft, present, snapshot, path, problems);
+    let stopped = is_to_stop(&mut draft, present, around);
     if let Some(present) = present {
         carry(pool_members(), &mut draft, present.body(), path, problems);
     }
@@ -79,6 +85,16 @@ pub(crate) fn decide(
             target("count"),
             format!(
                 "The system pool {} needs at least 1 node; only user pools may have 0.",
+                quote(name)
+            ),
+        );
+    }
+    if mode == PoolMode::System && stopped {
+        problems.add(
+            ErrorCode::OPERATION_NOT_ALLOWED,
+            target("powerState.code"),
+            format!(
+                "The system pool {} cannot be stopped; only user pools can. 'az aks stop' stops the whole cluster.",
                 quote(name)
             ),
         );
@@ -140,6 +156,9 @@ pub(crate) fn decide(
     ] {
         draft.insert(field.to_owned(), value);
     }
+    if stopped {
+        draft.insert("powerState".to_owned(), power_state(true));
+    }
     for (field, value) in [
         ("osDiskType", json!("Managed")),
         ("kubeletDiskType", json!("OS")),
@@ -158,21 +177,42 @@ pub(crate) fn decide(
     DesiredPool::new(Value::Object(draft), decided).map_err(ArmError::internal)
 }
 
+/// Whether the pool is to have no nodes for now; as before, where the request does not say. In a cluster that is stopped or starts, all pools are
+/// shown as stopped: what is sent back of that asks for nothing.
+fn is_to_stop(
+    draft: &mut Map<String, Value>,
+    present: Option<&DesiredPool>,
+    around: &Surroundings<'_>,
+) -> bool {
+    let asked = draft.remove("powerState");
+    let asked = asked.as_ref().and_then(|state| state["code"].as_str());
+    let before = present.map(|present| present.spec().stopped);
+    match asked {
+        Some("Stopped") if around.shown_stopped => before.unwrap_or(true),
+        Some(code) => code == "Stopped",
+        None => before.unwrap_or_default(),
+    }
+}
+
 /// Eight digits, as in AKS node names.
 fn incarnation(ids: &dyn Ids) -> String {
     format!("{:08}", ids.uuid().as_u128() % 100_000_000)
 }
 
-/// The node image follows from the version; clients send back what they read.
+/// The node image follows from the version, or from the snapshot that the request names; clients send back what they read.
 fn node_image(
     draft: &mut Map<String, Value>,
     present: Option<&DesiredPool>,
+    snapshot: Option<&SnapshotRecord>,
     path: &str,
     problems: &mut Problems,
 ) {
     let Some(Value::String(asked)) = draft.remove("nodeImageVersion") else {
         return;
     };
+    if snapshot.is_some_and(|snapshot| snapshot.node_image_version == asked) {
+        return;
+    }
     if present.is_none_or(|present| asked != node_image_version(&present.spec().kubernetes_version)) {
         let now = present.map_or_else(String::new, |present| {
             format!(

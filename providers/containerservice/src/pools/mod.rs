@@ -3,6 +3,7 @@
 mod change;
 pub(crate) mod decide;
 mod nodes;
+mod snapshot;
 
 use arm_ids::ResourcePath;
 use arm_kernel::{
@@ -163,6 +164,17 @@ impl Resource for Pools {
         let view = found.view();
         let pools = view.pool_names().into_iter();
         Ok(pools.map(|pool| view.pool(pool, api_version)).collect())
+    }
+
+    async fn read_named(
+        provider: &ContainerService,
+        state: &mut State,
+        mutation: Mutation<'_, Action>,
+    ) -> Result<(), ArmError> {
+        match mutation {
+            Mutation::Put(body) => provider.read_snapshots(state, body).await,
+            Mutation::Act(_) | Mutation::Delete => Ok(()),
+        }
     }
 
     fn decide(

@@ -5,7 +5,11 @@ mod access;
 #[cfg(test)]
 mod authentication;
 mod backups;
+#[cfg(test)]
+mod bindings;
 mod bodies;
+#[cfg(test)]
+mod channels;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
@@ -24,13 +28,20 @@ mod kept;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
+mod namespaces;
+#[cfg(test)]
 mod nodes;
+#[cfg(test)]
+mod pool_power;
+#[cfg(test)]
+mod pool_snapshots;
 mod power;
 #[cfg(test)]
 mod properties;
 mod quotas;
 mod refusals;
 mod requests;
+mod rotation;
 #[cfg(test)]
 mod stamp;
 mod states;

@@ -23,6 +23,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "subnets: it names what has to be there first",
     ),
     (
+        "properties.creationData.sourceResourceId",
+        "pool_snapshots: it names what has to be there first",
+    ),
+    (
         "properties.apiServerAccessProfile.disableRunCommand",
         "commands: none is taken",
     ),
@@ -343,8 +347,7 @@ impl Sent {
             .path
             .replace("[]", "[0]")
             .replace("{}", &format!(".{}", entry(line.path)));
-        // Stopping a pool is an operation that the API has no name for: it is answered like one.
-        [400, 501].contains(&self.answer.status)
+        self.answer.status == 400
             && self.targets().iter().any(|target| {
                 path.strip_prefix(target)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -362,6 +365,7 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
         ("pool", "properties.osDiskSizeGB") => (body, vec![json!(64)]),
         ("pool", "properties.maxPods") => (body, vec![json!(50)]),
         ("pool", "properties.mode") => (body, vec![json!("System")]),
+        ("pool", "properties.powerState.code") => (body, vec![json!("Stopped")]),
         ("pool", "properties.orchestratorVersion") => (body, vec![json!("1.36")]),
         ("pool", "properties.upgradeSettings.maxSurge") => (body, vec![json!("5")]),
         ("pool", "properties.upgradeSettings.maxUnavailable") => (body, vec![json!("1")]),

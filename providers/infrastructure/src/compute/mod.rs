@@ -28,14 +28,15 @@ pub(crate) use view::summary;
 pub(crate) const NAMESPACE: &str = "Microsoft.Compute";
 /// Where scale sets are.
 pub(crate) const SETS: &str = "virtualMachineScaleSets";
-/// Where instances are, below their set.
+/// The path of instances, below their set.
 pub(crate) const INSTANCES: &str = "virtualMachines";
 /// Where disks are.
 pub(crate) const DISKS: &str = "disks";
 /// Where snapshots of disks are.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 
-/// The api-versions that are accepted, newest first. Azure has a table for each type; what is served has the same shape in all.
+/// The accepted api-versions, newest first. Azure has a list for each type; the supported part has the same
+/// shape in all.
 const VERSIONS: &[&str] = &[
     "2026-04-01",
     "2025-11-01",
@@ -66,9 +67,9 @@ const VERSIONS: &[&str] = &[
 
 /// The provider.
 pub struct Compute {
-    /// Where it reads from.
+    /// The source of its data.
     pub stamp: Stamp,
-    /// Who does what is asked of machines.
+    /// The implementation of requests for machines.
     pub machines: Arc<dyn Machines>,
 }
 
@@ -139,7 +140,7 @@ const SCALE_SETS: Type = ResourceType {
     )
 };
 
-/// A row of what is asked of machines.
+/// A row of a request for machines.
 macro_rules! repair {
     ($verb:expr, $name:literal, $order:expr) => {
         Row::write(
@@ -161,7 +162,7 @@ const REIMAGE: Row = repair!(
     "VirtualMachineScaleSets_Reimage",
     NodeOrder::Repair(RepairStep::Reimage)
 );
-// With the disks for data, of which there are none.
+// Including the data disks, of which there are none.
 const REIMAGE_ALL: Row = repair!(
     Action("reimageall"),
     "VirtualMachineScaleSets_ReimageAll",
@@ -255,7 +256,7 @@ const INSTANCE_VIEW: Type = kind(
     )],
 );
 
-/// Machines that are of no scale set: there are none.
+/// Machines outside scale sets: there are none.
 const MACHINES: Type = kind(
     "virtualMachines",
     &[
@@ -400,7 +401,7 @@ fn snapshots(place: &Place) -> Vec<Value> {
 }
 
 impl Compute {
-    /// All of a group, or of a subscription.
+    /// All resources of a group, or of a subscription.
     async fn all(&self, request: &Request, of: fn(&Place) -> Vec<Value>) -> Result<Items, ArmError> {
         let subscription = request.path.subscription.as_deref().unwrap_or_default();
         let group = request.path.resource_group.as_deref();
@@ -408,7 +409,7 @@ impl Compute {
         Ok(Items::ById(places.iter().flat_map(of).collect()))
     }
 
-    /// The lines in lists of resources.
+    /// The items of lists of resources.
     async fn summaries(
         &self,
         subscription: &str,
@@ -419,7 +420,7 @@ impl Compute {
         Ok(places.iter().flat_map(of).map(view::summary).collect())
     }
 
-    /// Answers about the set of a path.
+    /// Serves a request for the set of a path.
     async fn set(
         &self,
         request: &Request,
@@ -429,7 +430,7 @@ impl Compute {
             .await
     }
 
-    /// The set of a path, and the cluster that it is of.
+    /// The set of a path, with its cluster.
     pub(super) async fn of_set<T>(
         &self,
         request: &Request,
@@ -448,7 +449,7 @@ impl Compute {
         answer(set)
     }
 
-    /// Answers about the instance of a path.
+    /// Serves a request for the instance of a path.
     async fn instance(
         &self,
         request: &Request,

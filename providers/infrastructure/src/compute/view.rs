@@ -18,7 +18,7 @@ pub(crate) fn set(set: &Set<'_>) -> Value {
     let states: Vec<State> = states(set);
     let provisioning = match () {
         () if place.cluster.deleting => "Deleting",
-        () if states.len() == pool.count as usize && states.iter().all(|state| is_settled(*state)) => {
+        () if states.len() == pool.wanted() as usize && states.iter().all(|state| is_settled(*state)) => {
             "Succeeded"
         }
         () => "Updating",
@@ -58,7 +58,7 @@ pub(crate) fn set(set: &Set<'_>) -> Value {
             },
         }),
     );
-    shown["sku"] = json!({ "name": pool.vm_size, "tier": "Standard", "capacity": pool.count });
+    shown["sku"] = json!({ "name": pool.vm_size, "tier": "Standard", "capacity": pool.wanted() });
     shown["tags"]["aks-managed-poolName"] = json!(pool.name);
     shown["tags"]["aks-managed-orchestrator"] = json!(format!("Kubernetes:{}", pool.kubernetes_version));
     let mode = match pool.mode {

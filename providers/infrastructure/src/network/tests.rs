@@ -148,3 +148,36 @@ async fn a_tenants_subnet_is_not_said_to_go_by_the_clusters_rules() {
     let theirs = asked.get(&group).await;
     assert_eq!(theirs["properties"]["subnets"], json!([]), "{theirs}");
 }
+
+#[tokio::test]
+async fn the_routes_are_those_of_a_tenants_subnet_that_the_nodes_are_in() {
+    const TENANTS: &str =
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/a";
+    let asked = Asked::new(false, PodNetworking::Kubenet).await;
+    let table = format!("{NETWORK}/routeTables/aks-agentpool-routetable");
+    let own = asked.get(&table).await;
+    let subnet = own["properties"]["subnets"][0]["id"].as_str().unwrap();
+    assert!(subnet.ends_with("/aks-vnet/subnets/aks-subnet"), "{own}");
+    let mut spec = testkit::cluster();
+    spec.network = testkit::network(PodNetworking::Kubenet);
+    spec.network.vnet = Some(TenantVnet {
+        uid: "v1".to_owned(),
+        space: vec!["10.1.0.0/16".parse().unwrap()],
+        subnets: BTreeSet::from(["10.1.0.0/24".parse().unwrap()]),
+    });
+    spec.pools.push(testkit::pool("np2", 1));
+    let mut cluster = ClusterRecord::of_spec("u1", &spec, at());
+    let joined = cluster.state.with(|body, _| {
+        let pools = &mut body["properties"]["agentPoolProfiles"];
+        pools[0]["vnetSubnetID"] = json!(TENANTS);
+        pools[1]["vnetSubnetID"] = json!(TENANTS.to_uppercase());
+    });
+    cluster.state = joined.unwrap();
+    let moved = Txn::default().with(put_record(key::desired("u1"), &cluster));
+    asked.store.txn(moved).await.unwrap();
+    let theirs = asked.get(&table).await;
+    let subnets = theirs["properties"]["subnets"].as_array().unwrap();
+    assert_eq!(subnets.len(), 1, "{theirs}");
+    let subnet = subnets[0]["id"].as_str().unwrap();
+    assert!(subnet.eq_ignore_ascii_case(TENANTS), "{theirs}");
+}

@@ -1,5 +1,7 @@
 //! Networks, addresses, rules and routes of a cluster as ARM shows them. Pure.
 
+use std::collections::BTreeMap;
+
 use cluster_spec::{ApiAccess, PodNetworking};
 use control_records::Role;
 use serde_json::{Value, json};
@@ -78,8 +80,9 @@ pub(super) fn subnets(place: &Place) -> Vec<Value> {
         .into_iter()
         .flatten()
         .filter_map(|pool| pool["vnetSubnetID"].as_str());
-    let ids: std::collections::BTreeSet<&str> = ids.collect();
-    ids.into_iter().map(|id| json!({ "id": id })).collect()
+    // Requests may spell one differently; it is listed once.
+    let ids: BTreeMap<String, &str> = ids.map(|id| (arm_ids::folded(id), id)).collect();
+    ids.into_values().map(|id| json!({ "id": id })).collect()
 }
 
 pub(super) fn state(place: &Place) -> &'static str {

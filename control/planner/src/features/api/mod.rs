@@ -1,5 +1,7 @@
 //! The cluster's API: looked at when an agent says that it answers, and whenever something in it may have changed.
 
+use control_records::Milestone;
+
 use crate::{
     ApiEffect, Draft, Presence, Reach, Subject,
     checks::{Checks, Stage},
@@ -34,7 +36,7 @@ fn act(draft: &mut Draft<'_>) {
     match seen.api.reach {
         Reach::Ready => {
             draft.observed.formed = true;
-            draft.milestone("api_ready");
+            draft.milestone(Milestone::ApiReady);
             observe_version(draft);
             if seen.api.looked < seen.api.change {
                 draft.act_quietly(ApiEffect::Look);

@@ -4,22 +4,14 @@
 use std::net::Ipv4Addr;
 
 use agent_protocol::LEVEL;
-use cluster_spec::{ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PoolSpec, TenantVnet, Tier};
+use cluster_spec::{
+    ApiAccess, ClusterSpec, DirectoryAccess, NetworkProfile, PoolSpec, Rotations, TenantVnet, Tier,
+};
 use control_records::{MachineRecord, Role};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Addresses, ControlPlane};
-
-/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
-/// that renders something else reaches machines that there are, and no other does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RendererVersions {
-    /// Of control plane members.
-    pub members: String,
-    /// Of nodes.
-    pub nodes: String,
-}
+use crate::{Addresses, ControlPlane, RendererVersions};
 
 fn fingerprint(parts: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(parts).expect("specifications are plain data with string keys");
@@ -46,6 +38,8 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         snapshots_off: false,
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
+        // What they come to is the generation of the keys.
+        rotations: Rotations::default(),
         // A subnet more is nothing to the machines that there are.
         network: NetworkProfile {
             vnet: spec.network.vnet.as_ref().map(|vnet| TenantVnet {
@@ -193,6 +187,7 @@ fn one_of(pool: &PoolSpec) -> PoolSpec {
         unavailable: 0,
         removed: Default::default(),
         renewed: None,
+        stopped: false,
         kubernetes_version: String::new(),
         ..pool.clone()
     }

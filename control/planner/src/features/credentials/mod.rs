@@ -1,13 +1,14 @@
-//! Credentials that were handed out: what is granted in the cluster is what their records say, and nothing else.
+//! Credentials that were handed out, and principals that are trusted with a cluster: what is granted in it is what their records say, and
+//! nothing else.
 //!
 //! Each has a binding of its own in the cluster. One that is taken back loses it as soon as anybody answers there; one that has ended by
 //! itself is refused by its certificate, and its binding goes with the next look.
 
-use std::collections::BTreeMap;
+use control_records::ChildRecord;
 
-use cluster_spec::CredentialKind;
-
-use crate::{ApiEffect, Draft, Reach, Subject, Write, checks::Checks, feature::Feature};
+use crate::{
+    ApiEffect, CredentialsWish, Draft, Reach, Subject, TrustedGrant, Write, checks::Checks, feature::Feature,
+};
 
 pub(crate) const FEATURE: Feature = Feature {
     record,
@@ -16,20 +17,24 @@ pub(crate) const FEATURE: Feature = Feature {
     ..Feature::named("credentials")
 };
 
-/// What credentials may, by their ids.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CredentialsWish {
-    /// Those that are to work.
-    pub granted: BTreeMap<String, CredentialKind>,
-    /// Those that would still work by themselves and are not to.
-    pub withdrawn: BTreeMap<String, CredentialKind>,
+/// What a trusted access role binding gives; `None` for one that binds nobody.
+fn trusted_grant(record: &ChildRecord) -> Option<TrustedGrant> {
+    let roles = record.properties["roles"].as_array().into_iter().flatten();
+    Some(TrustedGrant {
+        principal: record.principal.clone()?,
+        roles: roles
+            .filter_map(|role| role.as_str().map(str::to_owned))
+            .collect(),
+        changed_at: record.system_data.modified_at,
+    })
 }
 
 fn wish(draft: &Draft<'_>) -> CredentialsWish {
     let off = draft.desired.spec().disable_local_accounts;
     let mut wish = CredentialsWish::default();
     for record in &draft.seen.credentials {
-        if record.has_expired(draft.now) {
+        // Those of a namespace are granted with it.
+        if record.has_expired(draft.now) || record.namespace.is_some() {
             continue;
         }
         let of = if off || record.revoked.is_some() {
@@ -38,6 +43,11 @@ fn wish(draft: &Draft<'_>) -> CredentialsWish {
             &mut wish.granted
         };
         of.insert(record.id.clone(), record.kind);
+    }
+    for record in &draft.seen.trusted {
+        if let Some(grant) = trusted_grant(record) {
+            wish.trusted.insert(record.name.to_ascii_lowercase(), grant);
+        }
     }
     wish
 }
@@ -76,6 +86,10 @@ fn act(draft: &mut Draft<'_>) {
     }
     if let Some(set) = &seen.api.credentials {
         draft.observed.credentials = set.wish.granted.keys().cloned().collect();
+        let trusted = set.wish.trusted.iter();
+        draft.observed.trusted = trusted
+            .map(|(name, grant)| (name.clone(), grant.changed_at))
+            .collect();
     }
     for record in &seen.credentials {
         let over = record.has_expired(draft.now) && !seen.observed.credentials.contains(&record.id);

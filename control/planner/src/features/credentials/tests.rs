@@ -2,9 +2,10 @@
 
 use cluster_spec::{CredentialKind, Tier};
 use control_records::{
-    Restored,
+    ChildRecord, Restored, SystemData,
     credential::{CredentialRecord, Revoked},
 };
+use serde_json::json;
 
 use super::{healing::standing, *};
 
@@ -15,11 +16,13 @@ fn hand_out(ideal: &mut Ideal, id: &str, kind: CredentialKind, lasts: Duration) 
         v: 1,
         id: id.to_owned(),
         kind,
+        namespace: None,
         asked_by: "o".to_owned(),
         asked_by_name: "ada".to_owned(),
         address: None,
         issued_at: ideal.now,
         expires_at: after(ideal.now, lasts),
+        round: 0,
         revoked: None,
     };
     ideal.seen.credentials.push(Arc::new(record));
@@ -185,4 +188,55 @@ fn what_is_granted_is_compared_where_the_cluster_has_changed_and_set_anew_after_
     assert_eq!(ids(&set(&ideal).unwrap().granted), ["one"]);
     ideal.run();
     assert_eq!(set(&ideal), None);
+}
+
+/// A trusted access role binding is written down.
+fn trust(ideal: &mut Ideal, name: &str, principal: &str, roles: &[&str]) {
+    let at = ideal.now;
+    let record = ChildRecord {
+        v: 1,
+        name: name.to_owned(),
+        generation: 1,
+        properties: json!({ "roles": roles }),
+        principal: Some(principal.to_owned()),
+        system_data: SystemData {
+            created_at: at,
+            created_by: "ada".to_owned(),
+            created_by_type: "User".to_owned(),
+            modified_at: at,
+            modified_by: "ada".to_owned(),
+            modified_by_type: "User".to_owned(),
+        },
+    };
+    ideal.seen.trusted.retain(|known| known.name != name);
+    ideal.seen.trusted.push(Arc::new(record));
+}
+
+#[test]
+fn who_is_trusted_is_what_the_bindings_say_with_or_without_local_accounts() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 1)]);
+    let first = ideal.now;
+    trust(&mut ideal, "Backup", "p1", &["s/reader", "s/scaler"]);
+    let wish = set(&ideal).unwrap();
+    let grant = &wish.trusted["backup"];
+    assert_eq!((grant.principal.as_str(), grant.changed_at), ("p1", first));
+    assert!(grant.roles.iter().eq(["s/reader", "s/scaler"]));
+    ideal.run();
+    assert_eq!(ideal.seen.observed.trusted["backup"], first);
+    assert_eq!(set(&ideal), None);
+
+    ideal.now = after(ideal.now, HOUR);
+    let second = ideal.now;
+    trust(&mut ideal, "Backup", "p1", &["s/reader"]);
+    ideal
+        .desired
+        .change_spec(|spec| spec.disable_local_accounts = true);
+    ideal.desired.generation += 1;
+    ideal.run();
+    assert_eq!(ideal.seen.observed.trusted["backup"], second);
+
+    ideal.seen.trusted.clear();
+    assert!(set(&ideal).unwrap().trusted.is_empty());
+    ideal.run();
+    assert!(ideal.seen.observed.trusted.is_empty());
 }

@@ -2,8 +2,9 @@
 //! and its keys stay. The next request begins where these are.
 
 use crate::{
-    Draft, FabricEffect, NetworkSeen, Write,
+    Draft, FabricEffect, NetworkSeen,
     checks::removal,
+    disturb::Disturb,
     feature::{Feature, Instead},
     features::{balancers, volumes},
     nodes,
@@ -26,6 +27,7 @@ fn plan(draft: &mut Draft<'_>) {
     draft.observed.etcd_lost = None;
     draft.observed.backup_behind = None;
     draft.observed.addons.clear();
+    draft.observed.namespaces.clear();
     draft.observed.ready_nodes.clear();
     draft.observed.kubernetes_version = None;
     draft.observed.upgrading_to = None;
@@ -34,7 +36,7 @@ fn plan(draft: &mut Draft<'_>) {
             // Written down first: a machine whose removal has begun is never taken back.
             draft.wait(format!("removing {}", machine.label()));
             if draft.has_room(2) {
-                draft.write(Write::MarkMachine(id.clone()));
+                draft.mark(Disturb::End { id });
             }
         } else {
             nodes::remove_at_once(draft, id, machine);

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 pub(crate) mod ailment;
 pub(crate) mod health;
 mod repair;
+pub(crate) mod symptom;
 
 use ailment::KUBELET;
 
@@ -193,9 +194,8 @@ fn act(draft: &mut Draft<'_>) {
 /// Takes the step that somebody has asked for: at once, for who asks knows why.
 fn obey(draft: &mut Draft<'_>, id: &str, machine: &Machine, step: RepairStep) {
     let before = &machine.record.healing;
-    if before.preserve.is_some() {
-        let why = format!("somebody has asked for it; {}", preserved(before));
-        return hold(draft, id, machine, &why);
+    if let Err(why) = draft.may(Disturb::Order { id, machine }) {
+        return hold(draft, id, machine, &format!("somebody has asked for it; {why}"));
     }
     let what = match step {
         RepairStep::None | RepairStep::Restart => return,

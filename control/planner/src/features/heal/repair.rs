@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use crate::{
     Ailment, ApiEffect, Draft, FabricEffect, Machine, Reach, Write,
-    view::{control_plane::formed, rotation},
+    disturb::Disturb,
+    view::{recorded::formed, rotation},
 };
 
 /// Does the step that was written down at that time, and writes down that it is done.
@@ -19,25 +20,27 @@ pub(crate) fn carry_out(
     let label = machine.label();
     let done = machine.repaired == Some(at);
     match (step, done) {
-        (RepairStep::Reboot, false) => draft.act(
-            FabricEffect::RestartMachine {
-                machine: id.to_owned(),
-                at,
-            },
+        (RepairStep::Reboot, false) => draft.disturb(
+            Disturb::Proceed { id },
+            |machine| FabricEffect::RestartMachine { machine, at },
             format!("restarting {label}: {}", healing.reason),
         ),
         (RepairStep::Reimage, false) => {
             let why = format!("making {label} anew: {}", healing.reason);
-            let machine = id.to_owned();
             match drained(draft, &draft.seen.machines[id]) {
                 Drained::Ask(node) => {
-                    draft.act(
-                        ApiEffect::Drain { machine, node },
+                    draft.disturb(
+                        Disturb::Drain { id },
+                        |machine| ApiEffect::Drain { machine, node },
                         format!("draining node {label}"),
                     );
                 }
                 Drained::Wait => draft.wait(format!("draining node {label}")),
-                Drained::Enough => draft.act(FabricEffect::WipeMachine { machine, at }, why),
+                Drained::Enough => draft.disturb(
+                    Disturb::Proceed { id },
+                    |machine| FabricEffect::WipeMachine { machine, at },
+                    why,
+                ),
             }
         }
         // The kubelet registers anew, and not as a node that was drained.

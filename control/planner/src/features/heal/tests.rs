@@ -457,11 +457,11 @@ fn a_process_that_its_agent_cannot_bring_back_is_restarted_and_then_its_machine(
     }
     assert_eq!(ideal.seen.machines[&id].record.healing.restarts["kubelet"], 1);
     let configured = effects.iter().position(
-        |effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if *machine == id),
+        |effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if machine.machine() == id),
     );
     let rebooted = effects
         .iter()
-        .position(|effect| matches!(effect, Effect::Fabric(FabricEffect::RestartMachine { machine, .. }) if *machine == id));
+        .position(|effect| matches!(effect, Effect::Fabric(FabricEffect::RestartMachine { machine, .. }) if machine.machine() == id));
     assert!(configured.unwrap() < rebooted.unwrap());
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     Draft, FabricEffect, Machine, Presence, Subject,
     checks::Checks,
+    disturb::Disturb,
     feature::Feature,
     view::{
         control_plane::waits_for_vip,
@@ -56,7 +57,7 @@ fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
         Presence::Unknown => draft.wait_or_adopt(true, what),
         Presence::Running | Presence::Partial if machine.record.repairing().is_some() => draft.wait(what),
         Presence::Running | Presence::Partial => {
-            draft.act(FabricEffect::StopMachine(id.to_owned()), what);
+            draft.disturb(Disturb::TurnOff { id }, FabricEffect::StopMachine, what);
         }
         Presence::Stopped | Presence::Absent | Presence::Gone => {}
     }

@@ -7,13 +7,13 @@ use cluster_spec::Tier;
 use control_records::{EventKind, Part, Role};
 
 use crate::{
-    ConfigSeen, Draft, Machine, Write,
+    ConfigSeen, Draft, Machine, Permit, Write,
     checks::{Checks, Stage},
     disturb::Disturb,
     feature::Feature,
     features::addresses::Leases,
-    view::control_plane::{all_healthy, formed, healthy, membership, split, staying, target},
-    view::machines::member_index,
+    view::control_plane::{all_healthy, healthy, membership, split, staying, target},
+    view::{machines::member_index, recorded::formed},
 };
 
 pub(crate) const FEATURE: Feature = Feature {
@@ -38,37 +38,45 @@ fn record(draft: &mut Draft<'_>) {
         draft.wait("waiting for the first control plane member, to add others");
     } else if there < wanted {
         add(draft, wanted - there);
-    } else if there > wanted
-        && limits_followed(draft)
-        && draft.may(Disturb::Shrink).is_ok()
-        && let Some(status) = membership(draft)
-    {
-        // The leader stays: its membership controller lets the others go, and knows that they are to.
-        let leader = status.leader;
-        for (id, _) in staying
-            .iter()
-            .rev()
-            .filter(|(id, _)| Some(*id) != leader.as_ref())
-            .take(usize::try_from(there - wanted).unwrap_or_default())
-        {
+    } else if let Some(permits) = shrink(draft, there.saturating_sub(wanted)) {
+        for permit in permits {
             draft.wait("taking control plane members away");
             draft.tell(
                 EventKind::Member,
-                (*id).clone(),
+                permit.machine(),
                 format!(
                     "the {:?} tier has {wanted} control plane member(s): this one goes",
                     draft.desired.spec().tier
                 ),
             );
-            draft.write(Write::MarkMachine((*id).clone()));
+            draft.write(Write::MarkMachine(permit));
         }
-    } else if there > wanted {
+    } else {
         draft.wait("waiting for all control plane members, to take some away");
     }
     if there.max(wanted) > 1 && !seen.observed.roaming {
         draft.observed.roaming = true;
     }
     limits(draft, there >= wanted);
+}
+
+/// So many members that are to go now; `None` while none may.
+fn shrink(draft: &Draft<'_>, surplus: u32) -> Option<Vec<Permit>> {
+    if surplus == 0 {
+        return Some(Vec::new());
+    }
+    if !limits_followed(draft) {
+        return None;
+    }
+    // The leader stays: its membership controller lets the others go, and knows that they are to.
+    let leader = membership(draft)?.leader;
+    staying(draft)
+        .into_iter()
+        .rev()
+        .filter(|(id, _)| Some(*id) != leader.as_ref())
+        .take(usize::try_from(surplus).unwrap_or_default())
+        .map(|(id, _)| draft.may(Disturb::Shrink { id }).ok())
+        .collect()
 }
 
 fn add(draft: &mut Draft<'_>, missing: u32) {

@@ -121,7 +121,7 @@ fn a_cluster_grows_to_three_and_shrinks_to_one_again() {
         ideal.examine();
         for effect in ideal.plan().effects {
             if let Effect::Config(ConfigEffect::Render { machine, .. }) = effect {
-                order.push(machine);
+                order.push(machine.machine().to_owned());
             }
         }
         if !ideal.pass() {
@@ -175,7 +175,7 @@ fn nobody_new_is_configured_before_it_is_seen_what_the_others_know() {
     // The service has just started: nothing was read yet.
     ideal.seen.machines.get_mut(&old).unwrap().config = ConfigSeen::Unknown;
     let configured = |plan: &Plan| {
-        let new = |effect: &Effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if *machine != old);
+        let new = |effect: &Effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if machine.machine() != old);
         plan.effects.iter().any(new)
     };
     assert!(!configured(&ideal.plan()), "{:?}", ideal.plan().effects);
@@ -406,12 +406,10 @@ fn one_that_is_not_quite_well_is_not_restarted_beside_one_that_is_being_restarte
     let configured = |ideal: &Ideal| -> Vec<String> {
         let effects = ideal.plan().effects.into_iter();
         let of = |effect| match effect {
-            Effect::Config(ConfigEffect::Render { machine, .. }) if members.contains(&machine) => {
-                Some(machine)
-            }
+            Effect::Config(ConfigEffect::Render { machine, .. }) => Some(machine.machine().to_owned()),
             _ => None,
         };
-        effects.filter_map(of).collect()
+        effects.filter_map(of).filter(|id| members.contains(id)).collect()
     };
     ideal.examine();
     assert_eq!(configured(&ideal), members[..1]);
@@ -456,7 +454,7 @@ fn members_take_what_restarts_them_one_after_the_other() {
             .plan()
             .effects
             .iter()
-            .filter(|effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if members.contains(machine)))
+            .filter(|effect| matches!(effect, Effect::Config(ConfigEffect::Render { machine, .. }) if members.contains(machine.machine())))
             .count();
         most = most.max(configured);
         if !ideal.pass() {

@@ -186,7 +186,7 @@ fn a_node_that_is_turned_off_stands_still_until_it_is_turned_on() {
     let plan = ideal.plan();
     assert_eq!(
         plan.effects,
-        [Effect::Fabric(FabricEffect::StopMachine(node.clone()))]
+        [Effect::Fabric(FabricEffect::StopMachine(Permit::assumed(&node)))]
     );
     ideal.run();
     assert_eq!(ideal.seen.machines[&node].presence, Presence::Stopped);

@@ -6,15 +6,17 @@ mod removal;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_spec::PoolSpec;
-use control_records::{Part, Role};
+use control_records::{Milestone, Part, Role};
 
 use crate::{
     ApiEffect, Draft, Machine, Reach, Subject, UnknownMachines, Write,
     checks::{Checks, Stage},
+    disturb::Disturb,
     feature::Feature,
     view::{
-        control_plane::{allows_nodes_of, formed},
+        control_plane::allows_nodes_of,
         machines::{counts, index_in, is_current, joined, part_of},
+        recorded::formed,
     },
     wish_inputs,
 };
@@ -45,10 +47,10 @@ fn record(draft: &mut Draft<'_>) {
     );
     for pool in pools {
         let nodes = Nodes::of(draft, pool);
-        let wanted = usize::try_from(pool.count).unwrap_or(usize::MAX);
+        let wanted = usize::try_from(pool.wanted()).unwrap_or(usize::MAX);
         let allowed = allows_nodes_of(draft, pool);
         let (marked, missing) = nodes.change(wanted, pool, allowed);
-        if nodes.upgrading() && allowed {
+        if nodes.upgrading() && allowed && !pool.stopped {
             let done = nodes.new.len().min(wanted);
             let what = if nodes.upgrades {
                 format!(
@@ -60,13 +62,13 @@ fn record(draft: &mut Draft<'_>) {
             };
             draft.wait(format!("{what}: {done} of {wanted} nodes"));
         } else if !marked.is_empty() {
-            draft.wait(format!("scaling pool {} down", pool.name));
+            draft.wait(going(pool));
         }
         for id in marked {
             if !draft.has_room(2) {
                 break;
             }
-            draft.write(Write::MarkMachine(id.to_owned()));
+            draft.mark(Disturb::Retire { id });
         }
         if !allowed {
             // What the control plane is waited for with is told where it is taken on.
@@ -113,9 +115,18 @@ fn record(draft: &mut Draft<'_>) {
         {
             draft.wait(format!("removing pool {pool}"));
             if draft.has_room(2) {
-                draft.write(Write::MarkMachine(id.clone()));
+                draft.mark(Disturb::Retire { id });
             }
         }
+    }
+}
+
+/// What is said while nodes of a pool go that are more than it is to have.
+fn going(pool: &PoolSpec) -> String {
+    if pool.stopped {
+        format!("stopping pool {}", pool.name)
+    } else {
+        format!("scaling pool {} down", pool.name)
     }
 }
 
@@ -263,7 +274,7 @@ fn ready_nodes(draft: &mut Draft<'_>) {
         }
     }
     if ready.values().any(|count| *count > 0) {
-        draft.milestone("node_ready");
+        draft.milestone(Milestone::NodeReady);
     }
     draft.observed.ready_nodes = ready;
 }
@@ -291,7 +302,7 @@ fn checks(draft: &Draft<'_>, checks: &mut Checks) {
         let left = seen.machines.iter().filter(|(_, machine)| {
             matches!(machine.role(), Some(Role::Node { incarnation: own, .. }) if *own == leaving.spec().incarnation)
         });
-        let of = usize::try_from(leaving.spec().count).unwrap_or_default();
+        let of = usize::try_from(leaving.spec().wanted()).unwrap_or_default();
         checks.removed(&leaving.part(), left, of);
     }
     for machine in seen.machines.values() {
@@ -339,15 +350,14 @@ fn pool_size(draft: &Draft<'_>, spec: &PoolSpec, checks: &mut Checks) {
             there += 1;
         }
     }
-    for _ in there..spec.count {
+    for _ in there..spec.wanted() {
         checks.missing_machine(&part);
     }
-    if there > spec.count {
-        let what = format!("scaling pool {} down", spec.name);
-        checks.part(&part, Stage::Membership, what, false);
+    if there > spec.wanted() {
+        checks.part(&part, Stage::Membership, going(spec), false);
     }
     // So that going down shows as well as going up.
-    if leaving == 0 && there == 0 && spec.count == 0 {
+    if leaving == 0 && there == 0 && spec.wanted() == 0 {
         let what = format!("removing the nodes of pool {}", spec.name);
         checks.part(&part, Stage::Membership, what, true);
     }

@@ -18,8 +18,9 @@ pub(super) fn removals(draft: &mut Draft<'_>) {
             continue;
         }
         match leave(draft, id, machine) {
-            Leave::Ready => draft.act(
-                FabricEffect::DeleteMachine(id.clone()),
+            Leave::Ready => draft.disturb(
+                Disturb::Remove { id, machine },
+                FabricEffect::DeleteMachine,
                 format!("removing {}", machine.label()),
             ),
             Leave::DeleteNode(node) => {
@@ -28,8 +29,11 @@ pub(super) fn removals(draft: &mut Draft<'_>) {
             }
             Leave::Drain(node) => {
                 let why = format!("draining node {node}");
-                let machine = id.clone();
-                draft.act(ApiEffect::Drain { machine, node }, why);
+                draft.disturb(
+                    Disturb::Drain { id },
+                    |machine| ApiEffect::Drain { machine, node },
+                    why,
+                );
             }
             Leave::Start if matches!(seen.network, NetworkSeen::Made(_)) => draft.act(
                 FabricEffect::EnsureMachine(id.clone()),
@@ -46,8 +50,9 @@ pub(crate) fn remove_at_once(draft: &mut Draft<'_>, id: &str, machine: &Machine)
     if machine.presence == Presence::Gone {
         forget_machine(draft, id, machine);
     } else {
-        draft.act(
-            FabricEffect::DeleteMachine(id.to_owned()),
+        draft.disturb(
+            Disturb::End { id },
+            FabricEffect::DeleteMachine,
             format!("removing {}", machine.label()),
         );
     }
@@ -74,7 +79,7 @@ enum Leave {
 fn leave(draft: &mut Draft<'_>, id: &str, machine: &Machine) -> Leave {
     let api = &draft.seen.api;
     let Some(name) = machine.node_name() else {
-        return if draft.may(Disturb::Remove { id, member: machine }).is_ok() {
+        return if draft.may(Disturb::Remove { id, machine }).is_ok() {
             Leave::Ready
         } else if matches!(machine.presence, Presence::Stopped | Presence::Partial) {
             Leave::Start

@@ -78,3 +78,66 @@ fn nodes_that_were_made_before_are_replaced_one_beside_the_other() {
     assert_eq!(ideal.seen.observed.generation, 2);
     assert!(ideal.plan().effects.is_empty(), "once");
 }
+
+#[test]
+fn a_pool_that_is_stopped_has_no_nodes_and_comes_back_with_as_many() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 3), pool("b", 1)]);
+    let (names, others) = (ideal.node_names(), ideal.nodes_of("b"));
+    ideal.ask(|pool| pool.stopped = true);
+    let waits = ideal.plan().waits;
+    assert!(waits.iter().any(|wait| wait == "stopping pool a"), "{waits:?}");
+    ideal.run();
+    assert_eq!(ideal.nodes_of("a"), Vec::<String>::new());
+    assert_eq!(ideal.nodes_of("b"), others, "nobody else is touched");
+    assert_eq!(ideal.seen.observed.generation, 2);
+    assert_eq!(ideal.seen.observed.ready_nodes["a"], 0);
+    assert!(ideal.plan().effects.is_empty(), "it stays so");
+    ideal.ask(|pool| pool.stopped = false);
+    ideal.run();
+    assert_eq!(ideal.node_names(), names);
+    assert_eq!(ideal.seen.observed.generation, 3);
+    assert_eq!(ideal.seen.observed.ready_nodes["a"], 3);
+}
+
+#[test]
+fn what_is_asked_while_a_pool_stands_still_is_what_comes() {
+    let mut ideal = standing(Tier::Free, vec![pool("a", 2), pool("b", 1)]);
+    // Nothing is added first for nodes that go anyway.
+    ideal.ask(|pool| {
+        pool.stopped = true;
+        pool.renewed = Some(i64::MAX);
+    });
+    for _ in 0..200 {
+        if !ideal.pass() {
+            break;
+        }
+        let nodes = ideal.nodes_of("a");
+        assert!(nodes.len() <= 2, "{nodes:?}");
+    }
+    assert_eq!(ideal.nodes_of("a"), Vec::<String>::new());
+    ideal.ask(|pool| {
+        pool.count = 4;
+        pool.renewed = None;
+    });
+    ideal.run();
+    assert_eq!(ideal.nodes_of("a"), Vec::<String>::new());
+    assert_eq!(ideal.seen.observed.generation, 3);
+    ideal.ask(|pool| pool.stopped = false);
+    ideal.run();
+    assert_eq!(ideal.nodes_of("a").len(), 4);
+}
+
+#[test]
+fn a_stop_of_a_pool_may_turn_round_at_each_step() {
+    for steps in 0..12 {
+        let mut ideal = standing(Tier::Free, vec![pool("a", 2), pool("b", 1)]);
+        ideal.ask(|pool| pool.stopped = true);
+        for _ in 0..steps {
+            ideal.pass();
+        }
+        ideal.ask(|pool| pool.stopped = false);
+        ideal.run();
+        assert_eq!(ideal.nodes_of("a").len(), 2, "after {steps}");
+        assert_eq!(ideal.seen.observed.generation, 3, "after {steps}");
+    }
+}

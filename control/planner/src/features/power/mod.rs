@@ -14,11 +14,12 @@
 //! only once the disk is gone; healing and everybody else has nothing to do while the cluster is to be stopped.
 
 use agent_protocol::{ProcessSeen, ProcessState};
-use control_records::Part;
+use control_records::{Milestone, Part};
 
 use crate::{
     Draft, FabricEffect, Machine, Presence, Reach, Subject, Write,
     checks::{Checks, Stage},
+    disturb::Disturb,
     feature::{Feature, Instead},
     nodes,
     view::machines::{part_of, staying, wants_look},
@@ -61,10 +62,7 @@ fn stop(draft: &mut Draft<'_>) {
         draft.wait_or_adopt(true, "stopping machines");
     } else if !draft.unfinished && draft.writes.is_empty() && !draft.reached_before() {
         draft.observed.generation = draft.desired.generation;
-        draft
-            .observed
-            .milestones
-            .insert("converged".to_owned(), draft.now);
+        draft.observed.came_about(Milestone::Converged, draft.now);
     }
 }
 
@@ -74,8 +72,9 @@ fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
     match machine.presence {
         // The look tells.
         Presence::Unknown => draft.wait_or_adopt(true, format!("stopping {label}")),
-        Presence::Running | Presence::Partial => draft.act(
-            FabricEffect::StopMachine(id.to_owned()),
+        Presence::Running | Presence::Partial => draft.disturb(
+            Disturb::TurnOff { id },
+            FabricEffect::StopMachine,
             format!("stopping {label}"),
         ),
         Presence::Stopped if keeps_its_disk(machine) => {}
@@ -96,11 +95,10 @@ fn turn_off(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
 }
 
 fn wipe(draft: &mut Draft<'_>, id: &str, machine: &Machine) {
-    draft.act(
-        FabricEffect::WipeMachine {
-            machine: id.to_owned(),
-            at: draft.desired.modified_at,
-        },
+    let at = draft.desired.modified_at;
+    draft.disturb(
+        Disturb::TurnOff { id },
+        |machine| FabricEffect::WipeMachine { machine, at },
         format!("removing {}", machine.label()),
     );
 }

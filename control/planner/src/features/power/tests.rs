@@ -329,7 +329,7 @@ fn what_is_left_of_a_node_by_a_process_that_was_killed_goes_too() {
     ideal.health = Default::default();
     ideal.examine();
     let wipe = FabricEffect::WipeMachine {
-        machine: node,
+        machine: Permit::assumed(&node),
         at: ideal.desired.modified_at,
     };
     assert_eq!(ideal.plan().effects, [Effect::from(wipe)]);

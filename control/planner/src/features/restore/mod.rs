@@ -14,9 +14,10 @@ use crate::{
     feature::Feature,
     features::nodes::placement::NAME_PREFIX,
     view::{
-        control_plane::{formed, staying},
-        etcd::{empty, last, majority_bereft, members, outdated, restored, wished},
+        control_plane::staying,
+        etcd::{empty, majority_bereft, members, outdated, restored},
         machines::in_force,
+        recorded::{formed, last, wished},
     },
 };
 

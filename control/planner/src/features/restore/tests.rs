@@ -99,7 +99,7 @@ fn members_that_lost_everything_together_are_restored_once() {
     let mut ideal = standing(Tier::Standard, vec![pool("a", 1)]);
     let wished = |ideal: &Ideal| {
         let observed = &ideal.seen.observed;
-        crate::view::etcd::wished(ideal.desired.spec(), observed).map(|restore| (restore.id, restore.at))
+        crate::view::recorded::wished(ideal.desired.spec(), observed).map(|restore| (restore.id, restore.at))
     };
     for _ in 0..20 {
         ideal.pass();
@@ -176,7 +176,7 @@ fn a_member_that_waits_empty_beside_one_with_data_is_no_reason_to_restore() {
     machine.report = Some(std::sync::Arc::new(report));
     let plan = ideal.plan();
     assert_eq!(
-        crate::view::etcd::wished(ideal.desired.spec(), &plan.observed),
+        crate::view::recorded::wished(ideal.desired.spec(), &plan.observed),
         None
     );
 }
@@ -204,7 +204,7 @@ fn stranded(ideal: &mut Ideal, id: &str) {
 fn a_majority_that_lost_its_data_is_restored_once_the_rest_was_started_again_in_vain() {
     let (mut ideal, third) = two_of_three_empty();
     let lost = |plan: &Plan, ideal: &Ideal| {
-        crate::view::etcd::wished(ideal.desired.spec(), &plan.observed).is_some()
+        crate::view::recorded::wished(ideal.desired.spec(), &plan.observed).is_some()
     };
     let steps = |ideal: &mut Ideal, step: RepairStep, ago: u64| {
         let healing = &mut ideal.seen.machines.get_mut(&third).unwrap().record.healing;
@@ -289,7 +289,7 @@ fn one_that_lost_its_data_is_no_majority() {
     ideal.examine();
     let plan = ideal.plan();
     assert_eq!(
-        crate::view::etcd::wished(ideal.desired.spec(), &plan.observed),
+        crate::view::recorded::wished(ideal.desired.spec(), &plan.observed),
         None
     );
 }
@@ -352,8 +352,9 @@ fn a_learner_is_no_part_of_the_majority_that_is_left() {
     ];
     for (what, standings, restores) in cases {
         let (mut ideal, ids) = one_of_three_empty(standings);
-        let wished =
-            |ideal: &Ideal| crate::view::etcd::wished(ideal.desired.spec(), &ideal.plan().observed).is_some();
+        let wished = |ideal: &Ideal| {
+            crate::view::recorded::wished(ideal.desired.spec(), &ideal.plan().observed).is_some()
+        };
         ideal.examine();
         assert!(!wished(&ideal), "{what}: not before they were started again");
         started_again_in_vain(&mut ideal, &ids[1..2]);
@@ -395,7 +396,7 @@ fn what_a_member_said_of_its_etcd_counts_only_as_long_as_it_says_so() {
             started_again_in_vain(&mut ideal, &ids[1..]);
             change(ideal.seen.machines.get_mut(changed).unwrap());
             let plan = ideal.plan();
-            let wished = crate::view::etcd::wished(ideal.desired.spec(), &plan.observed);
+            let wished = crate::view::recorded::wished(ideal.desired.spec(), &plan.observed);
             assert_eq!(wished.is_some(), restores, "{what}");
         }
     }
@@ -457,7 +458,9 @@ fn whoever_restores_goes_first_and_the_others_follow_when_it_has() {
                     .effects
                     .into_iter()
                     .filter_map(|effect| match effect {
-                        Effect::Config(ConfigEffect::Render { machine, .. }) => Some(machine),
+                        Effect::Config(ConfigEffect::Render { machine, .. }) => {
+                            Some(machine.machine().to_owned())
+                        }
                         _ => None,
                     }),
             );

@@ -44,8 +44,11 @@ fn act(draft: &mut Draft<'_>) {
             member.record.image
         );
         if is_due(member) {
-            let machine = (*id).clone();
-            draft.act(FabricEffect::RestartMachine { machine, at }, why);
+            draft.disturb(
+                Disturb::Proceed { id },
+                |machine| FabricEffect::RestartMachine { machine, at },
+                why,
+            );
         } else if is_back(member) && healthy(member) {
             draft.wait(why);
             draft.tell(

@@ -1,4 +1,4 @@
-//! `stop` and `start` of a cluster.
+//! `stop` and `start` of a cluster. Those of one pool are a property of it ([`crate::pools`]).
 //!
 //! Always true: a stopped cluster, or one on its way there, is not changed; it can be started, deleted, restored as a new one, and the
 //! stop can be aborted. What is so already is done; what is under way is one operation, however often it is asked for.
@@ -92,7 +92,7 @@ fn turn(
 
 /// Whether none of the cluster's machines runs: it was to be stopped last, and a start since then has not ended. A start ends once
 /// what it is about is there, which may be before all else of the cluster is.
-fn is_stopped(record: &ClusterRecord, observed: Option<&ObservedRecord>) -> bool {
+pub(super) fn is_stopped(record: &ClusterRecord, observed: Option<&ObservedRecord>) -> bool {
     let to_stop = record.spec().stopped;
     if observed.is_some_and(|observed| observed.generation >= record.generation) {
         return to_stop;
@@ -102,7 +102,7 @@ fn is_stopped(record: &ClusterRecord, observed: Option<&ObservedRecord>) -> bool
     last.is_some_and(|last| last.state.spec().stopped) && !started
 }
 
-fn power_state(stopped: bool) -> Value {
+pub(crate) fn power_state(stopped: bool) -> Value {
     json!({ "code": if stopped { "Stopped" } else { "Running" } })
 }
 

@@ -4,21 +4,22 @@
 //! Always true: a resource that a cluster has made is shown and never written; what is in use is neither deleted nor moved, also where the
 //! use begins in the same moment: whoever begins it writes the record anew.
 
+mod part;
 mod properties;
 mod rows;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod top;
 pub(crate) mod vnets;
 
-use std::{collections::BTreeSet, marker::PhantomData, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use arm_access::Scope as AccessScope;
-use arm_ids::{ResourcePath, resource_id, same_location};
+use arm_ids::{ResourcePath, resource_id};
 use arm_kernel::{
-    Context, Decision, Host, Mutation, Presence, Purpose, RequestInfo, Resource, Tagged, Tags, delete_each,
-    etag, quote,
-    schema::{Node, Problems, Schema, clean},
+    Context, Host, Purpose, RequestInfo, delete_each, etag, quote,
+    schema::{Node, Problems, Schema},
     store_error,
 };
 use arm_wire::{ArmError, ErrorCode, Principal, PrincipalKind};
@@ -29,9 +30,11 @@ use control_store::{Op, Revision, Store, Stored, Txn, get_record, list_records, 
 use serde_json::{Map, Value, json};
 
 use super::{NAMESPACE, Network, Of};
-use crate::{Stamp, compute, missing, place::places, usages};
+use crate::{Stamp, compute, place::places, usages};
 
+use part::Part;
 pub(super) use rows::{GROUPS, RULES, SUBNETS, VNETS};
+use top::Top;
 
 /// Assignments and locks that may go with a resource.
 const MOST_RIGHTS: usize = 80;
@@ -133,11 +136,6 @@ impl Decided<'_> {
         }
     }
 }
-
-/// The resources of a kind, as the kernel sees them.
-pub(crate) struct Top<K>(PhantomData<fn() -> K>);
-/// The parts of a kind, as the kernel sees them.
-pub(crate) struct Part<K>(PhantomData<fn() -> K>);
 
 /// A resource and what decisions about it rest on.
 pub(crate) struct State {
@@ -295,6 +293,24 @@ fn answer<K: Kind>(record: &NetworkRecord, users: &[User]) -> Value {
         "tags": record.tags,
         "properties": properties,
     })
+}
+
+/// The record after a change.
+fn changed(context: &Context<'_, Stamp>, state: &State, present: &NetworkRecord) -> NetworkRecord {
+    NetworkRecord {
+        generation: present.generation + 1,
+        clusters: state.users.clusters.clone(),
+        modified_at: context.now,
+        ..present.clone()
+    }
+}
+
+fn check_object(body: &Value) -> Result<(), ArmError> {
+    if body.is_object() {
+        return Ok(());
+    }
+    let message = "The request needs a body that is a JSON object.";
+    Err(ArmError::new(ErrorCode::INVALID_REQUEST_CONTENT, message))
 }
 
 /// A name that ARM allows.
@@ -458,401 +474,6 @@ async fn transaction<K: Kind>(
     }
     Ok(txn.with(put_record(own, record)))
 }
-
-#[async_trait]
-impl<K: Kind> Resource for Top<K> {
-    type Provider = Network;
-    type State = State;
-    type Change = Change;
-    type Action = Action;
-
-    async fn read(provider: &Network, path: &ResourcePath, purpose: Purpose) -> Result<State, ArmError> {
-        State::read::<K>(provider, path, purpose).await
-    }
-
-    fn presence(state: &State, _: &ResourcePath) -> Presence {
-        match (state.record(), &state.view) {
-            (Some(record), _) => Presence::Present(tag_of(record)),
-            (None, Some(_)) => Presence::Present(String::new()),
-            (None, None) => Presence::Absent,
-        }
-    }
-
-    fn missing(_: &State, path: &ResourcePath) -> ArmError {
-        let place = Place::of(path);
-        missing(&format!("{NAMESPACE}/{}", K::TYPE), place.name, place.group)
-    }
-
-    async fn list(provider: &Network, path: &ResourcePath, _: &str) -> Result<Vec<Value>, ArmError> {
-        let place = Place::of(path);
-        listed::<K>(provider, place.subscription, path.resource_group.as_deref()).await
-    }
-
-    fn decide(
-        context: &Context<'_, Stamp>,
-        state: &State,
-        mutation: Mutation<'_, Action>,
-    ) -> Result<Decision<Change>, ArmError> {
-        state.refuse_view()?;
-        match mutation {
-            Mutation::Put(body) => put::<K>(context, state, body),
-            Mutation::Delete => {
-                let Some(record) = state.record() else {
-                    return Ok(Decision::Unchanged);
-                };
-                match K::in_use(&state.users.found, &record.name, None) {
-                    Some((code, message)) => Err(ArmError::new(code, message)),
-                    None => Ok(Decision::Write(Change::Delete)),
-                }
-            }
-            Mutation::Act(action) => match *action {},
-        }
-    }
-
-    async fn transaction(
-        provider: &Network,
-        info: &RequestInfo<'_>,
-        state: &State,
-        change: &Change,
-    ) -> Result<Txn, ArmError> {
-        transaction::<K>(provider, info, state, change).await
-    }
-
-    fn render(state: &State, change: Option<&Change>, _: &ResourcePath, _: &str) -> Value {
-        match (change, state.record(), &state.view) {
-            (Some(Change::Put(record)), _, _) => answer::<K>(record, &state.users.found),
-            (_, Some(record), _) => answer::<K>(record, &state.users.found),
-            (_, None, Some(view)) => view.clone(),
-            (_, None, None) => Value::Null,
-        }
-    }
-
-    fn operation(_: &Change) -> Option<&str> {
-        None
-    }
-}
-
-/// The record after a change.
-fn changed(context: &Context<'_, Stamp>, state: &State, present: &NetworkRecord) -> NetworkRecord {
-    NetworkRecord {
-        generation: present.generation + 1,
-        clusters: state.users.clusters.clone(),
-        modified_at: context.now,
-        ..present.clone()
-    }
-}
-
-fn put<K: Kind>(
-    context: &Context<'_, Stamp>,
-    state: &State,
-    body: &Value,
-) -> Result<Decision<Change>, ArmError> {
-    let (place, present) = (Place::of(context.info.path), state.record());
-    check_object(body)?;
-    let mut problems = Problems::default();
-    check_name(place.name, 80, "name", &mut problems);
-    let mut asked = clean(K::tree(), body, context.info.api_version, &mut problems).body;
-    location(
-        context.config,
-        present,
-        asked.get("location").and_then(Value::as_str),
-        &mut problems,
-    );
-    let tags = asked
-        .remove("tags")
-        .and_then(|tags| serde_json::from_value(tags).ok())
-        .unwrap_or_default();
-    let asked = match asked.remove("properties") {
-        Some(Value::Object(properties)) => properties,
-        _ => Map::new(),
-    };
-    let mut properties = K::properties(context.config, asked, &mut problems);
-    let parts = match properties.remove(K::PARTS) {
-        Some(Value::Array(parts)) => parts_of::<K>(parts, &mut problems),
-        _ => present
-            .map(|present| present.properties[K::PARTS].clone())
-            .unwrap_or_else(|| json!([])),
-    };
-    properties.insert(K::PARTS.to_owned(), parts);
-    let properties = Value::Object(properties);
-    let decided = Decided {
-        name: place.name,
-        before: present.map(|present| &present.properties),
-        after: &properties,
-        users: &state.users.found,
-        parts: K::PARTS,
-        part: None,
-    };
-    K::check(&decided, &mut problems);
-    problems.into_result()?;
-    let record = match present {
-        Some(present) if present.properties == properties && present.tags == tags => {
-            return Ok(Decision::Unchanged);
-        }
-        Some(present) => NetworkRecord {
-            tags,
-            properties,
-            ..changed(context, state, present)
-        },
-        None => NetworkRecord {
-            v: 1,
-            uid: context.ids.short(),
-            subscription: place.subscription.to_owned(),
-            resource_group: place.group.to_owned(),
-            name: place.name.to_owned(),
-            location: context.config.location.clone(),
-            tags,
-            generation: 1,
-            properties,
-            clusters: BTreeSet::new(),
-            created_at: context.now,
-            modified_at: context.now,
-        },
-    };
-    Ok(Decision::Write(Change::put(record)))
-}
-
-fn check_object(body: &Value) -> Result<(), ArmError> {
-    if body.is_object() {
-        return Ok(());
-    }
-    let message = "The request needs a body that is a JSON object.";
-    Err(ArmError::new(ErrorCode::INVALID_REQUEST_CONTENT, message))
-}
-
-fn location(stamp: &Stamp, present: Option<&NetworkRecord>, asked: Option<&str>, problems: &mut Problems) {
-    match (asked, present) {
-        (Some(asked), Some(present)) if !same_location(asked, &present.location) => problems.add(
-            ErrorCode::INVALID_RESOURCE_LOCATION,
-            "location",
-            format!(
-                "The resource is in location '{}' and cannot move to {}.",
-                present.location,
-                quote(asked)
-            ),
-        ),
-        (Some(asked), None) if !same_location(asked, &stamp.location) => problems.add(
-            ErrorCode::LOCATION_NOT_AVAILABLE,
-            "location",
-            format!(
-                "The location {} is not available here; use '{}'.",
-                quote(asked),
-                stamp.location
-            ),
-        ),
-        (None, None) => problems.add(
-            ErrorCode::MISSING_PARAMETER,
-            "location",
-            format!(
-                "The required property 'location' is missing; use '{}'.",
-                stamp.location
-            ),
-        ),
-        _ => {}
-    }
-}
-
-fn parts_of<K: Kind>(asked: Vec<Value>, problems: &mut Problems) -> Value {
-    let mut parts: Vec<Value> = Vec::new();
-    for (index, part) in asked.into_iter().enumerate() {
-        let path = format!("properties.{}[{index}].", K::PARTS);
-        let Value::Object(mut part) = part else { continue };
-        let properties = match part.remove("properties") {
-            Some(Value::Object(properties)) => properties,
-            _ => Map::new(),
-        };
-        let name = part.get("name").and_then(Value::as_str).unwrap_or_default();
-        if parts.iter().any(|other| super::is_called(other, name)) {
-            let message = format!("There are two of the name {}.", quote(name));
-            problems.add(ErrorCode::INVALID_PARAMETER, format!("{path}name"), message);
-        }
-        parts.push(K::part(name, properties, &path, problems));
-    }
-    Value::Array(parts)
-}
-
-impl<K: Kind> Tagged for Top<K> {
-    fn tags(state: &State) -> Option<Tags> {
-        state.record().map(|record| record.tags.clone())
-    }
-
-    fn decide_tags(
-        context: &Context<'_, Stamp>,
-        state: &State,
-        tags: Tags,
-    ) -> Result<Decision<Change>, ArmError> {
-        state.refuse_view()?;
-        let Some(present) = state.record() else {
-            return Err(Self::missing(state, context.info.path));
-        };
-        let record = NetworkRecord {
-            tags,
-            ..changed(context, state, present)
-        };
-        Ok(Decision::Write(Change::put(record)))
-    }
-}
-
-#[async_trait]
-impl<K: Kind> Resource for Part<K> {
-    type Provider = Network;
-    type State = State;
-    type Change = Change;
-    type Action = Action;
-
-    async fn read(provider: &Network, path: &ResourcePath, purpose: Purpose) -> Result<State, ArmError> {
-        State::read::<K>(provider, path, purpose).await
-    }
-
-    fn presence(state: &State, path: &ResourcePath) -> Presence {
-        match (state.part(K::PARTS, Place::of(path).part), state.record()) {
-            (Some(_), Some(record)) => Presence::Present(tag_of(record)),
-            (Some(_), None) => Presence::Present(String::new()),
-            (None, _) => Presence::Absent,
-        }
-    }
-
-    fn creatable(state: &State, path: &ResourcePath) -> Result<(), ArmError> {
-        state.refuse_view()?;
-        if state.found.is_some() {
-            return Ok(());
-        }
-        let message = format!(
-            "Can not perform requested operation on nested resource. Parent resource {} not found.",
-            quote(Place::of(path).name)
-        );
-        Err(ArmError::new(ErrorCode::PARENT_RESOURCE_NOT_FOUND, message))
-    }
-
-    fn missing(_: &State, path: &ResourcePath) -> ArmError {
-        let place = Place::of(path);
-        let name = format!("{}/{}/{}", place.name, K::PARTS, place.part);
-        missing(&format!("{NAMESPACE}/{}", K::TYPE), &name, place.group)
-    }
-
-    async fn list(provider: &Network, path: &ResourcePath, _: &str) -> Result<Vec<Value>, ArmError> {
-        let state = State::read::<K>(provider, path, Purpose::Answer).await?;
-        match (state.record(), &state.view) {
-            (Some(record), _) => {
-                let parts = record.properties[K::PARTS].as_array().into_iter().flatten();
-                Ok(parts.map(|part| answer_part::<K>(record, part)).collect())
-            }
-            (None, Some(view)) => Ok(view["properties"][K::PARTS]
-                .as_array()
-                .cloned()
-                .unwrap_or_default()),
-            (None, None) => Err(<Top<K> as Resource>::missing(&state, path)),
-        }
-    }
-
-    fn decide(
-        context: &Context<'_, Stamp>,
-        state: &State,
-        mutation: Mutation<'_, Action>,
-    ) -> Result<Decision<Change>, ArmError> {
-        state.refuse_view()?;
-        let (Some(present), place) = (state.record(), Place::of(context.info.path)) else {
-            return Ok(Decision::Unchanged);
-        };
-        let before = present.properties[K::PARTS]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let at = before.iter().position(|part| super::is_called(part, place.part));
-        let mut parts = before;
-        match (mutation, at) {
-            (Mutation::Put(body), at) => {
-                check_object(body)?;
-                let mut problems = Problems::default();
-                let mut asked = clean(K::part_tree(), body, context.info.api_version, &mut problems).body;
-                let asked = match asked.remove("properties") {
-                    Some(Value::Object(properties)) => properties,
-                    _ => Map::new(),
-                };
-                let name = at
-                    .and_then(|at| parts[at]["name"].as_str())
-                    .unwrap_or(place.part)
-                    .to_owned();
-                let part = K::part(&name, asked, "", &mut problems);
-                match at {
-                    Some(at) => parts[at] = part,
-                    None => parts.push(part),
-                }
-                if parts.len() > MOST_PARTS {
-                    let message = format!(
-                        "It would have {} {}; at most {MOST_PARTS} are allowed.",
-                        parts.len(),
-                        K::PARTS
-                    );
-                    problems.add(ErrorCode::INVALID_PARAMETER, "name", message);
-                }
-                let mut properties = present.properties.clone();
-                properties[K::PARTS] = Value::Array(parts);
-                let decided = Decided {
-                    name: place.name,
-                    before: Some(&present.properties),
-                    after: &properties,
-                    users: &state.users.found,
-                    parts: K::PARTS,
-                    part: Some(place.part),
-                };
-                K::check(&decided, &mut problems);
-                problems.into_result()?;
-                if properties == present.properties {
-                    return Ok(Decision::Unchanged);
-                }
-                let record = NetworkRecord {
-                    properties,
-                    ..changed(context, state, present)
-                };
-                Ok(Decision::Write(Change::put(record)))
-            }
-            (Mutation::Delete, Some(at)) => {
-                if let Some((code, message)) = K::in_use(&state.users.found, &present.name, Some(place.part))
-                {
-                    return Err(ArmError::new(code, message));
-                }
-                parts.remove(at);
-                let mut record = changed(context, state, present);
-                record.properties[K::PARTS] = Value::Array(parts);
-                Ok(Decision::Write(Change::put(record)))
-            }
-            (Mutation::Delete, None) => Ok(Decision::Unchanged),
-            (Mutation::Act(action), _) => match *action {},
-        }
-    }
-
-    async fn transaction(
-        provider: &Network,
-        info: &RequestInfo<'_>,
-        state: &State,
-        change: &Change,
-    ) -> Result<Txn, ArmError> {
-        transaction::<K>(provider, info, state, change).await
-    }
-
-    fn render(state: &State, change: Option<&Change>, path: &ResourcePath, _: &str) -> Value {
-        let name = Place::of(path).part;
-        let record = match change {
-            Some(Change::Put(record)) => Some(&**record),
-            _ => state.record(),
-        };
-        match record {
-            Some(record) => {
-                let part = find(&record.properties, K::PARTS, name);
-                part.map_or(Value::Null, |part| answer_part::<K>(record, part))
-            }
-            None => state.part(K::PARTS, name).cloned().unwrap_or(Value::Null),
-        }
-    }
-
-    fn operation(_: &Change) -> Option<&str> {
-        None
-    }
-}
-
-/// The most parts of a resource, as the tables say it of whole lists.
-const MOST_PARTS: usize = 200;
 
 async fn records<K: Kind>(
     provider: &Network,

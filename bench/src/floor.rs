@@ -503,7 +503,7 @@ pub(crate) fn spec(version: &str) -> Result<ClusterSpec> {
         issuer: None,
         workload_identity: false,
         directory: None,
-        // The drivers of disks and of shares are a program of ours.
+        // The drivers of disks and shares are a program of Landfall's.
         disks_off: true,
         files_off: true,
         snapshots_off: true,

@@ -370,7 +370,7 @@ fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
         gib: 1 + dice.roll(3),
         ..PlantedClaim::default()
     };
-    // One of the three names is that of a share.
+    // One of the three names is for a share.
     if name == "v2" {
         planted.class = "azurefile-csi".to_owned();
         planted.access_modes = vec!["ReadWriteMany".to_owned()];
@@ -390,7 +390,7 @@ fn claim(player: &Player, dice: &mut Dice, uid: &str) -> String {
         6 => world.remove_claim(uid, &name),
         _ => world.leave_claim(uid, &name) | world.remove_claim(uid, &name),
     };
-    // Of what grows a snapshot is taken, or the one of before goes.
+    // With an expansion, a snapshot is taken, or the earlier one is removed.
     if act == 5 {
         let snapshot = format!("of-{name}");
         let _either = world.remove_snapshot(uid, &snapshot) || world.plant_snapshot(uid, &snapshot, &name);

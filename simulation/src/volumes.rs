@@ -260,7 +260,7 @@ impl Stamp {
         }
     }
 
-    /// Each snapshot that can be taken is, and what cannot be taken is told.
+    /// Each VolumeSnapshot is ready, waits, or has an event with the reason.
     fn check_snapshots(&self, held: &Held<'_>, problems: &mut Vec<String>) {
         let name = &held.cluster.name;
         for snapshot in &held.storage.snapshots {

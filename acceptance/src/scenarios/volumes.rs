@@ -289,10 +289,11 @@ fn copied(cluster: &Cluster) -> Result<()> {
     gone(cluster, "copy")
 }
 
-/// The guide speaks of the claim `notes`, which is made anew for it. What its pod writes after the snapshot is not in the claim that begins with it.
+/// The guide's block names the claim `notes`, which is created again for it. Data written after the snapshot is
+/// not in the restored claim.
 fn taken(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {
     let kubectl = &cluster.kubectl;
-    // The class comes once its kind is known.
+    // The class is created after its kind.
     wait_for("the class of snapshots", PATIENCE, || {
         kubectl
             .text(&["get", "volumesnapshotclass", "csi-azuredisk-vsc"])
@@ -301,7 +302,7 @@ fn taken(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {
     let user = sleeper("notes", json!({}), json!({ "volumeMounts": [mount()] }));
     cluster.apply(&list(&[claim("notes", "1Gi", json!({})), user]))?;
     kubectl.pod_ready("notes")?;
-    // What programs have written is on the disk: nobody says `sync`.
+    // Without `sync`: the freeze writes cached data to the disk.
     within(cluster, "pod/notes", "echo before > /data/log")?;
     let mut shell = guide::shell(stamp, az, &[&kubectl.program], block)?;
     run(shell.env("KUBECONFIG", &kubectl.kubeconfig))?;
@@ -332,7 +333,7 @@ fn taken(stamp: &Stamp, az: &Az, cluster: &Cluster, block: &str) -> Result<()> {
         );
         Ok(())
     })?;
-    // The claim that began with it has its own.
+    // The restored claim does not depend on the snapshot.
     let said = within(cluster, "pod/again", "cat /data/log")?;
     ensure!(said.trim() == "before", "{said:?}");
     let delete = [
@@ -389,7 +390,7 @@ fn shared(cluster: &Cluster) -> Result<()> {
     for (name, node) in ["share-0", "share-1"].into_iter().zip(&nodes) {
         let on = json!({
             "nodeSelector": { "kubernetes.io/hostname": node },
-            // Everybody may write to the root of a share.
+            // Every user may write to the root of a share.
             "securityContext": { "runAsUser": 1000 },
             "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "share" } }]
         });
@@ -408,7 +409,7 @@ fn shared(cluster: &Cluster) -> Result<()> {
         let said = within(cluster, &format!("pod/{pod}"), "cat /data/log")?;
         ensure!(said.lines().eq(["share-0", "share-1"]), "{pod}: {said}");
     }
-    // One node has it open while the other one writes: both see the same, and the size is that of the claim.
+    // Both nodes have the share mounted: they see the same data, and the size is that of the claim.
     within(
         cluster,
         "pod/share-0",

@@ -15,7 +15,7 @@ pub struct VolumeObjects {
     pub attachments: Vec<Value>,
     /// StorageClasses.
     pub classes: Vec<Value>,
-    /// Whether the cluster was asked for VolumeSnapshots, and knows of them: else that there are none says nothing.
+    /// Whether VolumeSnapshots were listed; otherwise an empty list of them means nothing.
     pub knows_snapshots: bool,
     /// VolumeSnapshots of all namespaces.
     pub snapshots: Vec<Value>,
@@ -32,7 +32,7 @@ pub struct ClaimRef {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid: another one of the same name is left alone.
+    /// Its uid: another object of the same name is left alone.
     pub uid: String,
 }
 
@@ -100,37 +100,38 @@ pub enum VolumeWish {
         /// The event.
         note: Note,
     },
-    /// A VolumeSnapshotContent is to be there, with its status. One of this name that is there already is left as it is, but for a status
-    /// that does not tell yet that it may be used.
+    /// Creates a VolumeSnapshotContent with its status. An existing one of this name is left as it is, except for
+    /// a status that is not ready yet.
     PublishContent {
         /// Its name.
         name: String,
         /// The object with its status, as JSON.
         object: String,
     },
-    /// What a VolumeSnapshotContent stood for is gone, or goes on without it: it is deleted and loses our finalizer.
+    /// The copy of a VolumeSnapshotContent is gone, or stays without it: it is deleted, and our finalizer is
+    /// removed.
     RemoveContent {
         /// The VolumeSnapshotContent's name.
         name: String,
         /// Its uid.
         uid: String,
     },
-    /// A VolumeSnapshot's status tells that it may be used, and of no error.
+    /// Sets a VolumeSnapshot's status to ready, without an error.
     Taken {
-        /// Which.
+        /// The VolumeSnapshot.
         snapshot: ClaimRef,
         /// The VolumeSnapshotContent that it is bound to.
         content: String,
-        /// The least that a claim has to ask for that begins with it.
+        /// The least size of a claim that is restored from it.
         bytes: u64,
-        /// When it was taken (RFC 3339), where that is known.
+        /// The time of the snapshot (RFC 3339), if known.
         at: Option<String>,
     },
-    /// An event of a VolumeSnapshot, and the error in its status.
+    /// Writes an event of a VolumeSnapshot, and the error in its status.
     TellSnapshot {
-        /// Whose.
+        /// The VolumeSnapshot.
         snapshot: ClaimRef,
-        /// What.
+        /// The event.
         note: Note,
     },
 }

@@ -61,11 +61,11 @@ enum Step<'a> {
     Detached,
     /// Writes an event of a claim.
     Tell(&'a Note),
-    /// A VolumeSnapshotContent, or a VolumeSnapshot, gets this status, unless its own tells that it may be used.
+    /// Sets the status of a VolumeSnapshotContent or a VolumeSnapshot, unless it is ready already.
     Status(&'a Value),
-    /// A VolumeSnapshotContent goes, and our finalizer with it.
+    /// Deletes a VolumeSnapshotContent, and removes our finalizer.
     RemoveContent,
-    /// An event of a VolumeSnapshot, and the error in its status.
+    /// Writes an event of a VolumeSnapshot, and the error in its status.
     TellSnapshot(&'a Note),
 }
 
@@ -89,8 +89,8 @@ impl Cluster {
         // After the PersistentVolumes: one that is read as released gets no further attachment.
         let (claims, attachments) =
             tokio::try_join!(claims, self.list("list VolumeAttachments", ATTACHMENTS))?;
-        // A cluster without disks may still have what was taken of them. First what was taken: whose VolumeSnapshot is not there afterwards has
-        // lost it.
+        // Snapshots may outlive the disks. Contents are listed before VolumeSnapshots: a content whose VolumeSnapshot
+        // is missing afterwards has lost it.
         let contents = self
             .list_if_known("list VolumeSnapshotContents", CONTENTS)
             .await?;
@@ -347,11 +347,11 @@ impl Cluster {
                 }
             }
             Step::RemoveContent => {
-                // Also of one that nobody has deleted: its snapshot is gone.
+                // Also a content that is not being deleted: its snapshot is gone.
                 if !is_deleting(&object) {
                     self.delete_exactly("delete a VolumeSnapshotContent", path, &object)
                         .await?;
-                    // It is still there as long as it has a finalizer.
+                    // It still exists as long as it has a finalizer.
                     let found = self.get("read a VolumeSnapshotContent", path).await?;
                     if found["metadata"]["uid"] != object["metadata"]["uid"] {
                         return Ok(());
@@ -431,7 +431,7 @@ fn is_deleting(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// Whether this names one of the drivers.
+/// Whether this is the name of one of our drivers.
 fn is_ours(driver: &Value) -> bool {
     driver.as_str().and_then(is_shared).is_some()
 }

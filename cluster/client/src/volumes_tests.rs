@@ -136,7 +136,7 @@ async fn claims_are_read_where_there_is_something_of_ours() {
     });
     let seen = cluster.list_volumes().await.unwrap();
     assert_eq!((seen.classes.len(), seen.claims.len()), (1, 1));
-    // No VolumeSnapshots: there is nothing that one could have been taken of.
+    // VolumeSnapshots are not listed: there is no volume that one could be of.
     assert_eq!(fake::paths(&log, &Method::GET).len(), 5);
     assert!(
         !*cluster.has_volumes.borrow(),

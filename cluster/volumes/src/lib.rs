@@ -64,9 +64,9 @@ pub struct Storage {
     pub volumes: Vec<Volume>,
     /// VolumeAttachments of [`DRIVER`], in the order of their names.
     pub attachments: Vec<Attachment>,
-    /// Whether it is known which VolumeSnapshots there are.
+    /// Whether VolumeSnapshots were listed.
     pub knows_snapshots: bool,
-    /// VolumeSnapshots of disks of ours, in the order of their uids.
+    /// VolumeSnapshots of our driver, and refused ones, in the order of their uids.
     pub snapshots: Vec<Snapshot>,
     /// VolumeSnapshotContents of [`DRIVER`], in the order of their names.
     pub contents: Vec<SnapshotContent>,

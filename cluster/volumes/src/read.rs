@@ -66,11 +66,11 @@ impl Storage {
 pub(crate) struct Known<'a> {
     /// StorageClasses of our drivers, by name.
     classes: BTreeMap<&'a str, &'a Value>,
-    /// PersistentVolumes of ours, by name.
+    /// PersistentVolumes of our drivers, by name.
     pub(crate) volumes: BTreeMap<&'a str, &'a Value>,
     /// All claims, by namespace and name.
     pub(crate) claims: BTreeMap<(&'a str, &'a str), &'a Value>,
-    /// Whether it is known which VolumeSnapshots there are.
+    /// Whether VolumeSnapshots were listed.
     pub(crate) knows_snapshots: bool,
     /// VolumeSnapshots, by namespace and name.
     pub(crate) snapshots: BTreeMap<(&'a str, &'a str), &'a Value>,
@@ -287,7 +287,7 @@ impl<'a> Known<'a> {
         Ok(Content::Copy(volume.to_owned()))
     }
 
-    /// What the volume of a claim of this size begins as that names a VolumeSnapshot in this field.
+    /// The initial content of the volume of a claim of this size, whose field `field` names a VolumeSnapshot.
     fn of_snapshot(
         &self,
         claim: &Value,
@@ -399,7 +399,7 @@ fn size(spec: &Value) -> Result<u64, String> {
     Ok(gib * GIB)
 }
 
-/// Whether a driver's name, where there is one, is that of shares or of disks; `None`: it is neither.
+/// As [`is_shared`], for a field that may be missing.
 fn shared(name: &Value) -> Option<bool> {
     is_shared(text(name)?)
 }

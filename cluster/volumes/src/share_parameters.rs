@@ -1,4 +1,4 @@
-//! The parameters of StorageClasses that Azure's driver of shares knows, each with what becomes of it here: as for disks.
+//! The StorageClass parameters of Azure's driver of shares, each with its effect here: as for disks.
 
 use crate::parameters::{
     ANY, Class, FS_TYPE, FS_TYPE_ALIAS, NO_CALLS, NO_SECRETS, Parameter, SKU, SKU_ALIAS, SWITCH,
@@ -22,7 +22,7 @@ const SKUS: &[&str] = &[
     "PremiumV2_ZRS",
 ];
 
-/// All that the driver of shares knows.
+/// All parameters of the driver of shares.
 pub const SHARE_PARAMETERS: &[Parameter] = &[
     row(
         SKU,

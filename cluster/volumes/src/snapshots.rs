@@ -1,4 +1,5 @@
-//! Snapshots of disks: what VolumeSnapshots ask for, what VolumeSnapshotContents say, and rendering one.
+//! Snapshots of disks: the requests of VolumeSnapshots, the state of VolumeSnapshotContents, and the rendering of
+//! the latter.
 
 use cluster_api::ClaimRef;
 use serde_json::{Value, json};
@@ -8,18 +9,18 @@ use crate::{
     read::{Known, is_block, is_deleting, key, text},
 };
 
-/// The group of all objects that have to do with snapshots, and their version.
+/// The API group and version of the objects of snapshots.
 pub const SNAPSHOTS: &str = "snapshot.storage.k8s.io/v1";
-/// The class that every cluster has.
+/// The name of the class in every cluster.
 pub const SNAPSHOT_CLASS: &str = "csi-azuredisk-vsc";
-/// What keeps a VolumeSnapshotContent until its snapshot is gone; upstream's name for it.
+/// The finalizer of a VolumeSnapshotContent until its copy is gone; upstream's name.
 pub const CONTENT_FINALIZER: &str = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
-/// What says that VolumeSnapshots without a class are of this one.
+/// The annotation of the default class.
 const IS_DEFAULT: &str = "snapshot.storage.kubernetes.io/is-default-class";
-/// Where a VolumeSnapshot names its claim.
+/// The field with a VolumeSnapshot's claim.
 const CLAIM: &str = "spec.source.persistentVolumeClaimName";
 
-/// Parameters of classes that do nothing here: names, in small letters.
+/// Parameters of classes without an effect here: names in lower case.
 const IGNORED: [&str; 8] = [
     "incremental",
     "tags",
@@ -31,44 +32,44 @@ const IGNORED: [&str; 8] = [
     "enablebursting",
 ];
 
-/// A VolumeSnapshot of a disk of ours, or one that cannot be made.
+/// A VolumeSnapshot of our driver, or a refused one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Which: its namespace, name and uid.
+    /// Its namespace, name and uid.
     pub snapshot: ClaimRef,
-    /// The name of the VolumeSnapshotContent that it has, or is to get: `snapcontent-{uid}`.
+    /// The name of its VolumeSnapshotContent, existing or planned: `snapcontent-{uid}`.
     pub content: String,
     /// Whether its status tells that it may be used.
     pub ready: bool,
     /// Somebody has deleted it.
     pub deleting: bool,
-    /// How far it is.
+    /// Its stage.
     pub stage: SnapshotStage,
 }
 
-/// How far a VolumeSnapshot is.
+/// The stage of a VolumeSnapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotStage {
     /// It is ready, or its claim has no disk yet.
     Waiting,
-    /// A snapshot is to be taken, like this.
+    /// A snapshot must be taken, with these properties.
     Wanted(Box<SnapshotRecipe>),
-    /// What it asks for cannot be had: a sentence with a next step.
+    /// The request cannot be satisfied: a sentence with a next step.
     Refused(String),
 }
 
-/// What a snapshot is to be like.
+/// The properties of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotRecipe {
     /// The VolumeSnapshotClass's name.
     pub class: String,
-    /// Whether what was taken goes with the VolumeSnapshot (`deletionPolicy: Delete`).
+    /// Whether the copy is deleted with the VolumeSnapshot (`deletionPolicy: Delete`).
     pub deletes: bool,
-    /// The PersistentVolume that it is taken of.
+    /// The source PersistentVolume.
     pub volume: String,
-    /// That one's handle.
+    /// The handle of the source.
     pub handle: String,
-    /// Whether that one is used as a device.
+    /// Whether the source has `volumeMode: Block`.
     pub block: bool,
 }
 
@@ -79,13 +80,13 @@ pub struct SnapshotContent {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// The id of the copy in the fabric, as its annotation says; `None`: it was not taken here.
+    /// The id of the copy in the fabric, from its annotation; `None`: it was not taken here.
     pub id: Option<String>,
-    /// The uid of the VolumeSnapshot that it is bound to, or was.
+    /// The uid of the VolumeSnapshot that it is or was bound to.
     pub snapshot: Option<String>,
-    /// Whether that one is known to be gone, or is being deleted.
+    /// Whether that VolumeSnapshot is known to be gone, or is being deleted.
     pub orphaned: bool,
-    /// When it was taken, in nanoseconds of Unix time, as its status tells.
+    /// The time of the snapshot from its status, in nanoseconds since 1970.
     pub created: Option<i64>,
     /// Whether its status tells that it may be used.
     pub ready: bool,
@@ -95,7 +96,7 @@ pub struct SnapshotContent {
     pub deleting: bool,
 }
 
-/// The id of what was taken, as Azure writes it.
+/// The id of a snapshot, in Azure's format.
 pub fn snapshot_handle(subscription: &str, node_resource_group: &str, uid: &str) -> String {
     format!(
         "/subscriptions/{subscription}/resourceGroups/{node_resource_group}/providers/Microsoft.Compute/snapshots/snapshot-{uid}"
@@ -125,13 +126,13 @@ pub fn snapshot_content(snapshot: &Snapshot, recipe: &SnapshotRecipe, id: &str) 
     })
 }
 
-/// The status of a VolumeSnapshotContent whose snapshot was taken: `created` in nanoseconds of Unix time.
+/// The status of a VolumeSnapshotContent whose snapshot was taken; `created` in nanoseconds since 1970.
 pub fn content_status(handle: &str, bytes: u64, created: i64) -> Value {
     json!({ "snapshotHandle": handle, "creationTime": created, "restoreSize": bytes, "readyToUse": true })
 }
 
 impl Known<'_> {
-    /// `None`: it is none of ours.
+    /// `None`: it is of another driver.
     pub(crate) fn snapshot(&self, snapshot: &Value) -> Option<Snapshot> {
         let metadata = &snapshot["metadata"];
         let (namespace, name) = key(metadata)?;
@@ -141,7 +142,7 @@ impl Known<'_> {
         let bound = text(&status["boundVolumeSnapshotContentName"]);
         let content = bound.map_or_else(|| format!("snapcontent-{uid}"), str::to_owned);
         let stage = if ready {
-            // Whose it is, its content says.
+            // Its content has the driver's name.
             self.contents.get(content.as_str())?;
             SnapshotStage::Waiting
         } else {
@@ -160,7 +161,7 @@ impl Known<'_> {
         })
     }
 
-    /// How far one is that is not ready; `None`: another driver is to take it.
+    /// The stage of a VolumeSnapshot that is not ready; `None`: it is for another driver.
     fn snapshot_stage(&self, snapshot: &Value, namespace: &str) -> Option<SnapshotStage> {
         let class = match self.snapshot_class(snapshot) {
             Ok(class) => class,

@@ -485,7 +485,7 @@ fn a_persistent_volume_is_as_upstream_makes_it_and_read_back() {
     assert_eq!(object["spec"]["mountOptions"], json!(["noatime"]));
 }
 
-/// A claim of a class of shares, changed as said.
+/// A claim of a class of shares, with a change.
 fn of_shares(change: impl FnOnce(&mut Value)) -> Option<Claim> {
     let mut objects = objects(&[claim()], &[]);
     objects.classes[0]["provisioner"] = json!(FILES);
@@ -525,7 +525,7 @@ fn a_share_is_for_several_nodes_and_a_filesystem() {
 
     let why = refusal(of_shares(|claim| claim["spec"]["volumeMode"] = json!("Block")));
     assert!(why.contains("spec.volumeMode"), "{why}");
-    // Somebody else is to provision it.
+    // For another provisioner.
     let other = of_shares(|claim| {
         claim["metadata"]["annotations"] = json!({ "volume.kubernetes.io/storage-provisioner": DRIVER });
     });

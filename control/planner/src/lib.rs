@@ -57,8 +57,7 @@ pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
     Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
-    RendererVersions,
-    SilentMachines, StampRanges, UnknownMachines, VolumeThere,
+    RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::recorded::{ControlPlane, member};
@@ -261,7 +260,7 @@ pub struct NewVolume {
     pub sku: String,
     /// Whether it is a share.
     pub shared: bool,
-    /// Whether it is a snapshot; then its claim is a VolumeSnapshot, and its object a VolumeSnapshotContent.
+    /// Whether it is a snapshot: then `claim` is a VolumeSnapshot, and `object` a VolumeSnapshotContent.
     pub snapshot: bool,
     /// The id of the volume that it begins as a copy of.
     pub source: Option<String>,

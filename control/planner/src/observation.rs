@@ -343,7 +343,7 @@ pub struct VolumeThere {
     pub bytes: u64,
     /// The machine that has it; it may be none of the cluster's any more.
     pub attached: Option<String>,
-    /// Whether it is a share and machines find it.
+    /// Whether it is a share that machines can mount.
     pub open: bool,
 }
 
@@ -375,7 +375,7 @@ pub struct ApiSeen {
     pub storage: Option<Storage>,
     /// Names of PersistentVolumes and VolumeSnapshotContents that were published since the last look.
     pub published: BTreeSet<String>,
-    /// By the uid of a Service, a claim or a VolumeSnapshot: what was told of it last.
+    /// The last event, by the uid of its Service, claim or VolumeSnapshot.
     pub told: BTreeMap<String, String>,
     /// Uids of Services that are no more of type LoadBalancer, or gone, and were let go since the last look.
     pub released: BTreeSet<String>,

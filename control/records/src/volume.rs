@@ -33,11 +33,11 @@ pub struct VolumeRecord {
     pub bytes: u64,
     /// The SKU that the storage class asks for, as Azure writes it: shown, of no effect.
     pub sku: String,
-    /// Whether it is a share: all nodes may have it at the same time.
+    /// Whether it is a share, which all nodes can mount at the same time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
-    /// Whether it is a snapshot: what another volume was at one moment, which no node has. Its claim is a VolumeSnapshot then, and its
-    /// PersistentVolume a VolumeSnapshotContent.
+    /// Whether it is a snapshot: a copy of another volume at one moment, which is never attached. Its claim is then a
+    /// VolumeSnapshot, and its PersistentVolume a VolumeSnapshotContent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshot: bool,
     /// The id of the volume that it began as a copy of.

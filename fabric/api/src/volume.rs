@@ -43,7 +43,7 @@ pub struct VolumeSeen {
     /// is attached to another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<MachineId>,
-    /// Whether it is a share and machines find it.
+    /// Whether it is a share that machines can mount.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
 }

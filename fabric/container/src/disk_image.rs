@@ -58,12 +58,12 @@ pub(crate) fn make(dir: &Path, gib: u32) -> Result<(), FabricError> {
     fs::File::create(&new)
         .and_then(|file| file.set_len(u64::from(gib) << 30))
         .map_err(|error| failed(error.to_string()))?;
-    // Inodes for small files as container images have them.
+    // Inodes for small files as in container images.
     format(act, &["-i", "32768", "-J", "size=64"], &new)?;
     files::rename(&new, &file)
 }
 
-/// Makes an empty filesystem in a file, with more options.
+/// Creates an empty filesystem in a file, with additional options.
 fn format(act: &str, options: &[&str], file: &Path) -> Result<(), FabricError> {
     let failed = |why: String| FabricError::failed(act, why);
     let output = Command::new("mkfs.ext4")
@@ -83,13 +83,14 @@ fn format(act: &str, options: &[&str], file: &Path) -> Result<(), FabricError> {
     Err(failed(format!("mkfs.ext4 ended with {}: {said}", output.status)))
 }
 
-/// Makes the empty filesystem of a share in a file. Everybody may write to its root, as to that of a share of Azure's, which has no owners.
+/// Creates the empty filesystem of a share in a file. Every user may write to its root, as on Azure's shares, whose
+/// files have no owners.
 pub(crate) fn format_share(file: &Path) -> Result<(), FabricError> {
     let act = "make the filesystem of a share";
     format(act, &[], file)?;
-    // Without a mount: the loop device of one would hold the file for a moment longer.
+    // Without a mount: its loop device would be released only some time later.
     debugfs(act, &["-w", "-R", "set_inode_field <2> mode 040777"], file)?;
-    // It ends well whatever becomes of what it was told.
+    // debugfs exits with 0 also when a command fails.
     let told = debugfs(act, &["-R", "stat <2>"], file)?;
     if told.split_whitespace().any(|word| word == "0777") {
         Ok(())
@@ -101,7 +102,7 @@ pub(crate) fn format_share(file: &Path) -> Result<(), FabricError> {
     }
 }
 
-/// What debugfs says of the filesystem in a file.
+/// Runs debugfs on the filesystem in a file, and returns its output.
 fn debugfs(act: &str, arguments: &[&str], file: &Path) -> Result<String, FabricError> {
     let failed = |why: String| FabricError::failed(act, why);
     let output = Command::new("debugfs")

@@ -114,7 +114,7 @@ impl Inner {
             let source = spec.source.as_ref().map(|source| self.complete_volume(source));
             let source = source.transpose()?;
             Saved::new(spec, false).write(&dir)?;
-            // Nobody gets or loses it meanwhile, and nobody else freezes it.
+            // Meanwhile the source is not attached, detached or frozen by another call.
             let _source = match &spec.source {
                 Some(source) => Some(self.locks.hold(&format!("volume {source}")).await),
                 None => None,
@@ -307,7 +307,7 @@ impl Inner {
         }
         let saved = Saved::read(&dir)?.filter(|saved| !saved.made);
         if let Some(source) = saved.and_then(|saved| saved.spec.source) {
-            // A copy that was cut short may have left it frozen, and is not tried again.
+            // The interrupted copy may have left its source frozen, and is not repeated.
             let _source = self.locks.hold(&format!("volume {source}")).await;
             let (image, place) = (self.volume_dir(&source).join(IMAGE), dir.join(FROZEN));
             blocking(&act, move || thaw(&image, &place)).await?;
@@ -437,7 +437,8 @@ fn make(dir: &Path, bytes: u64, source: Option<&Path>, formatted: bool) -> Resul
 
 fn fill(new: &Path, bytes: u64, source: Option<&Path>) -> Result<(), FabricError> {
     if let Some(source) = source {
-        copy(source, new)?;
+        let shared = source.parent().map(is_share).transpose()?;
+        copy(source, new, shared.unwrap_or_default())?;
     }
     let opened = OpenOptions::new()
         .write(true)

@@ -1,11 +1,12 @@
-//! Copies of volumes: each as its source is at one moment.
+//! Copies of volumes, each with the state of its source at one moment.
 //!
-//! A volume that nobody has is copied as it is. One whose filesystem is mounted is frozen meanwhile: what programs have written is on it then, its
-//! journal is closed, and whoever writes waits. All machines are of one kernel, which has one filesystem for one device: it is mounted here as
-//! well, in a namespace of its own, and is the one that is frozen.
+//! A volume without a loop device is copied as it is. A mounted filesystem is frozen meanwhile: the freeze writes
+//! cached data to the file and completes the journal, and later writes wait. All machines share the host's kernel,
+//! which has one filesystem for a device: it is mounted here as well, in a separate mount namespace, and frozen
+//! there. A share is always frozen, because machines may mount it at any time.
 //!
-//! Always true: a shell freezes, copies and lets go again, and goes on when the service is killed; one that is killed itself leaves the
-//! filesystem frozen, which the next try, or the deletion of the copy, undoes.
+//! Always true: a shell freezes, copies and unfreezes; it continues when the service is killed. A killed shell leaves
+//! the filesystem frozen, until the next attempt or the deletion of the copy.
 
 use std::{
     fs,
@@ -20,15 +21,16 @@ use crate::{
     loop_device::{self, LoopDevice},
 };
 
-/// In the directory of a copy that is being made: where its source's filesystem is mounted to be frozen, in a namespace of its own.
+/// The mount point of the source's filesystem, in the directory of the copy; mounted in a separate mount namespace
+/// only.
 pub(crate) const FROZEN: &str = "frozen";
 
-/// For so long nothing can be written to a volume that is copied while it is used, in seconds. Whoever writes waits, and gives up after a while.
+/// Time limit for the copy of a frozen volume, in seconds: all writes to it wait meanwhile.
 const FREEZE: u32 = 30;
 
-/// Copies a volume's file as it is at one moment. Nobody gets or loses the volume meanwhile. It takes no time where the host's filesystem lets both
-/// share what is in them.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), FabricError> {
+/// Copies a volume's file in its state at one moment. The caller holds the source's lock. `shared`: the source is a
+/// share. Fast on filesystems with shared extents.
+pub(crate) fn copy(from: &Path, to: &Path, shared: bool) -> Result<(), FabricError> {
     let act = format!("copy {}", from.display());
     let options = ["--reflink=auto", "--sparse=always", "--"];
     match loop_device::holding(from)?.first() {
@@ -36,7 +38,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), FabricError> {
             let mut command = Command::new("cp");
             run(&act, command.args(options).args([from, to]))
         }
-        Some(device) if device.is_mounted() => {
+        Some(device) if shared || device.is_mounted() => {
             let place = to.with_file_name(FROZEN);
             files::make_dir(&place)?;
             let script = format!(
@@ -46,27 +48,28 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), FabricError> {
                  fsfreeze --freeze \"$2\"\n\
                  timeout --signal=KILL {FREEZE} cp {} \"$3\" \"$4\" && exit 0\n\
                  code=$?\n\
-                 [ $code = 137 ] && echo \"while it is used, it has to be copied within {FREEZE} s: end the pods that use it\" >&2\n\
+                 [ $code = 137 ] && echo \"the copy of a volume in use takes more than {FREEZE} s: end the pods that use it\" >&2\n\
                  exit $code\n",
                 options.join(" ")
             );
             let copied = run(&act, alone(&script, device, &place).args([from, to]));
-            // Nothing is mounted there on the host.
+            // In the host's mount namespace, nothing is mounted there.
             let _removed = fs::remove_dir(&place);
             copied
         }
         Some(_) => Err(FabricError::failed(
             act,
-            "a machine has it, and uses it as a device or not yet: when what is on it is of one moment cannot be told. It is copied once no \
-             machine has it: end the pods that use it",
+            "a machine has it without a mounted filesystem, so that it cannot be frozen. It is copied once no machine has it: end the pods \
+             that use it",
         )),
     }
 }
 
-/// The shell commands that mount the filesystem of the device `$1` at `$2`. It is mounted elsewhere as well, and is the same one.
+/// The shell commands that mount the filesystem of the device `$1` at `$2`. If it is mounted elsewhere, this is the same
+/// filesystem.
 const MOUNT: &str = "set -e\nmount -t ext4 -o noatime \"$1\" \"$2\"\n";
 
-/// A shell in a mount namespace of its own, which nobody sees into.
+/// A shell in a separate mount namespace.
 fn alone(script: &str, device: &LoopDevice, place: &Path) -> Command {
     let mut command = Command::new("unshare");
     command
@@ -76,7 +79,7 @@ fn alone(script: &str, device: &LoopDevice, place: &Path) -> Command {
     command
 }
 
-/// Lets a filesystem be written to that a copy has left frozen which was cut short. One that is not frozen is left as it is.
+/// Unfreezes the filesystem that an interrupted copy left frozen; another one is left as it is.
 pub(crate) fn thaw(image: &Path, place: &Path) -> Result<(), FabricError> {
     for device in loop_device::holding(image)? {
         if device.is_mounted() {

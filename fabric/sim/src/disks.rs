@@ -98,7 +98,7 @@ impl Inner {
             bytes: least.max(disk.spec.bytes),
             ..spec.clone()
         };
-        // Anybody may have written to a share since.
+        // Any machine may have written to a share.
         disk.written |= written || spec.shared;
         disk.open = spec.shared;
         Ok(())

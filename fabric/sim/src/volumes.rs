@@ -70,7 +70,7 @@ pub struct PlantedClaim {
     pub block: bool,
     /// The claim that it is a copy of.
     pub source: Option<String>,
-    /// The snapshot that it begins with.
+    /// The snapshot that it is restored from.
     pub snapshot: Option<String>,
 }
 
@@ -350,7 +350,7 @@ fn write(cluster: &mut Cluster, wish: &VolumeWish) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// What stands for what was taken is there from now on, with its status.
+/// Creates a VolumeSnapshotContent with its status, if it does not exist.
 fn publish_content(objects: &mut Objects, name: &str, object: &str, number: u64) -> Result<(), ClusterError> {
     let refused = |why: String| ClusterError::Refused {
         act: format!("create the VolumeSnapshotContent {name}"),
@@ -396,7 +396,7 @@ fn plant(cluster: &mut Cluster, claim: &PlantedClaim) -> bool {
     fresh
 }
 
-/// A snapshot of a claim, of the class that every cluster has.
+/// Adds a snapshot of a claim, of the class in every cluster.
 fn plant_snapshot(cluster: &mut Cluster, name: &str, claim: &str) -> bool {
     let key = snapshot_key("default", name);
     if cluster.objects.contains_key(&key) {

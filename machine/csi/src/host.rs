@@ -166,7 +166,8 @@ impl Host for Machine {
             Step::Mount { node, to, options } => mount_filesystem(node, to, options),
             Step::Check(node) => check(node),
             Step::Grow(node) => grow(node),
-            // Who comes between is refused by the kernel, or refuses the programs: one of both tries again.
+            // If another machine mounts it meanwhile, either that mount or the programs here fail: the kubelet
+            // retries.
             Step::GrowAlone(node) if is_free(node)? => check(node).and_then(|()| grow(node)),
             Step::GrowAlone(_) => Ok(()),
             Step::Directory(path) => fs::create_dir_all(path).map_err(failed("make the directory", path)),

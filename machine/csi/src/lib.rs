@@ -10,9 +10,9 @@
 //! by the name of its backing file in `/sys/block`. Device numbers never go through the cluster, because they
 //! change. The machine has no node of the device until the driver creates one.
 //!
-//! A share is a volume that all machines are to find. They are of one kernel, which has one filesystem for one device, wherever and however often
-//! it is mounted: each machine mounts the device itself, and nothing is between a node and the share. It comes with its filesystem, since two
-//! nodes may be the first at the same time.
+//! A share is a volume for all machines. They share the host's kernel, which has one filesystem for a device, wherever and
+//! however often it is mounted: each machine mounts the device itself, without a protocol or a server. A share is created
+//! with its filesystem, because several nodes may mount it first at the same time.
 //!
 //! Always true:
 //! - Each call may be repeated and reaches the same end. No state is kept between calls: the next steps

@@ -198,7 +198,8 @@ impl Stage {
                     steps.extend([Step::Check(node.to_owned()), Step::Grow(node.to_owned())]);
                 }
                 Content::Filesystem { .. } => {}
-                // It was made with one: several nodes that format it at the same time would destroy what the first of them writes.
+                // A share is created with a filesystem: several nodes that format it at the same time would destroy each
+                // other's data.
                 Content::Empty | Content::Unfinished if self.shared => {
                     return Err(Status::new(
                         Code::FailedPrecondition,
@@ -512,7 +513,7 @@ fn capability(
         )),
         (Some(_), None) => Ok((Access::Block, Vec::new(), reads)),
         (None, Some(mount)) => {
-            // Classes of shares name protocols in its place, and it has its filesystem already.
+            // Classes of shares have protocols in this field, and a share has its filesystem already.
             if !shared && !["", EXT4].contains(&mount.fs_type.as_str()) {
                 return Err(invalid(format!(
                     "volume_capability.mount.fs_type is '{}': it must be {EXT4}",

@@ -1,4 +1,5 @@
-//! Shares for claims: their driver as the cluster knows it, and the StorageClasses that AKS has. Always true: as for disks ([`super`]).
+//! Shares for claims: the driver's object in the cluster, and the StorageClasses of AKS. Always true: as for
+//! disks ([`super`]).
 
 use cluster_api::ObjectRef;
 use cluster_volumes::FILES;
@@ -32,10 +33,10 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     let driver = json!({
         "apiVersion": VERSION, "kind": "CSIDriver", "metadata": { "name": FILES },
         "spec": {
-            // All nodes find a share that is there.
+            // Every node finds an existing share.
             "attachRequired": false,
             "podInfoOnMount": false,
-            // What many pods have is not gone through for each of them.
+            // The files of a share of several nodes are not changed recursively for each pod.
             "fsGroupPolicy": "ReadWriteOnceWithFSType",
             "volumeLifecycleModes": ["Persistent"],
             "storageCapacity": false
@@ -60,7 +61,7 @@ fn class(name: &str) -> Value {
         "provisioner": FILES,
         "parameters": { "skuName": sku },
         "reclaimPolicy": "Delete",
-        // It is for any node.
+        // A share is available on every node.
         "volumeBindingMode": "Immediate",
         "allowVolumeExpansion": true
     })

@@ -1,7 +1,8 @@
-//! Snapshots of disks: the kinds of upstream's group, and the class that takes them. Always true: as for disks ([`super`]).
+//! Snapshots of disks: the kinds of upstream's API group, and the default class. Always true: as for disks
+//! ([`super`]).
 //!
-//! There is no controller in the cluster: the stamp's service takes snapshots. The schemas hold what it reads and writes, and what people's
-//! manifests have.
+//! There is no controller in the cluster: the stamp's service takes snapshots. The schemas have the fields that
+//! it reads and writes, and those of common manifests.
 
 use cluster_api::ObjectRef;
 use cluster_volumes::{DRIVER, SNAPSHOT_CLASS, SNAPSHOTS as VERSION};
@@ -24,9 +25,9 @@ pub(crate) const SNAPSHOTS: Addon = Addon {
 };
 
 const CLASS_KIND: &str = "VolumeSnapshotClass";
-/// What makes a kind known.
+/// The version and kind of definitions.
 const DEFINITION: (&str, &str) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
-/// The definition of the class' kind.
+/// The name of the definition of classes.
 const OF_CLASSES: &str = "volumesnapshotclasses.snapshot.storage.k8s.io";
 
 const READS: [ObjectRef; 2] = [
@@ -47,7 +48,8 @@ const READS: [ObjectRef; 2] = [
 fn objects(place: &Place<'_>) -> Vec<Value> {
     let [of_classes, class] = &READS;
     let mut objects = vec![snapshots(), contents(), classes()];
-    // A server refuses objects of a kind that it has not taken in yet: the class comes with the next look at the add-ons.
+    // A server refuses objects of a kind that is not established yet: the class is created at the next apply of the
+    // add-ons.
     let known = place.find(of_classes).is_some_and(|found| {
         let mut conditions = found["status"]["conditions"].as_array().into_iter().flatten();
         conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
@@ -67,7 +69,7 @@ fn objects(place: &Place<'_>) -> Vec<Value> {
     objects
 }
 
-/// The definition of a kind: with these short names, columns (name, type, path) and properties of its schema.
+/// The definition of a kind, with these short names, columns (name, type, path) and schema.
 fn definition(
     kind: &str,
     scope: &str,
@@ -90,7 +92,7 @@ fn definition(
         "apiVersion": DEFINITION.0, "kind": DEFINITION.1,
         "metadata": {
             "name": format!("{plural}.snapshot.storage.k8s.io"),
-            // Groups of Kubernetes' own are for what was approved: where this one was.
+            // Required for Kubernetes' own API groups: the URL of the approval.
             "annotations": { "api-approved.kubernetes.io": "https://github.com/kubernetes-csi/external-snapshotter/pull/814" }
         },
         "spec": {
@@ -121,7 +123,7 @@ fn policy() -> Value {
     json!({ "type": "string", "enum": ["Delete", "Retain"] })
 }
 
-/// A text that stays as it was first.
+/// An immutable text.
 fn fixed(name: &str) -> Value {
     json!({
         "type": "string", "maxLength": 1024,
@@ -129,7 +131,7 @@ fn fixed(name: &str) -> Value {
     })
 }
 
-/// Of these two, one is there.
+/// An object with exactly one of these two properties.
 fn either(one: &str, other: &str) -> Value {
     json!({
         "type": "object",

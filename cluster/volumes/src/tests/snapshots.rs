@@ -1,8 +1,8 @@
-//! What VolumeSnapshots come to, and claims that begin with one.
+//! VolumeSnapshots, and claims that are restored from one.
 
 use super::*;
 
-/// A VolumeSnapshot of the claim, its class, and the content that it gets.
+/// A VolumeSnapshot of the claim, its class, and its content.
 fn snapshots(objects: &mut VolumeObjects) {
     objects.snapshot_classes = vec![json!({
         "metadata": { "name": SNAPSHOT_CLASS }, "driver": DRIVER, "deletionPolicy": "Delete",

@@ -283,7 +283,7 @@ fn a_share_is_used_by_several_machines_at_once() {
             "one\ntwo\n"
         );
 
-        // A copy has what was written, synced or not, and writing goes on.
+        // A copy has all written data, also without sync, and writes continue afterwards.
         let copy = VolumeSpec {
             source: Some(spec.id.clone()),
             shared: true,
@@ -300,7 +300,7 @@ fn a_share_is_used_by_several_machines_at_once() {
             "three\n"
         );
         fabric.delete_volume(&copy.id).await.unwrap();
-        // When what is on a device is of one moment, nobody can say.
+        // An attached disk that is not mounted cannot be frozen.
         let disk = volume("d1", 64);
         fabric.ensure_volume(&disk).await.unwrap();
         fabric
@@ -317,14 +317,19 @@ fn a_share_is_used_by_several_machines_at_once() {
         fabric.detach_volume(&disk.id).await.unwrap();
         fabric.delete_volume(&disk.id).await.unwrap();
 
-        // It grows under both.
+        // It grows while both have it mounted.
         spec.bytes = 96 * MIB;
         fabric.ensure_volume(&spec).await.unwrap();
         assert_eq!(found(stand, "a2", "s1").await.unwrap().1, 96);
         for machine in ["a1", "a2"] {
             stand.output(machine, "/bin/busybox umount /share").await;
         }
-        // The host was started again: it is found once it is ensured.
+        // A share that no machine has mounted is copied as well.
+        fabric.ensure_volume(&copy).await.unwrap();
+        node(stand, "a2", "s2").await;
+        assert_eq!(stand.output("a2", look).await, "one\ntwo\n");
+        fabric.delete_volume(&copy.id).await.unwrap();
+        // As after a reboot of the host: it is available once it is ensured.
         let (number, _) = found(stand, "a1", "s1").await.unwrap();
         let device = format!("/dev/loop{}", number.rsplit_once(':').unwrap().1);
         stand.host(&["losetup", "--detach", &device]).await;

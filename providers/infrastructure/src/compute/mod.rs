@@ -1,4 +1,4 @@
-//! `Microsoft.Compute`: scale sets, their instances, disks, snapshots of these; sizes and usages.
+//! `Microsoft.Compute`: scale sets, their instances, disks, snapshots of disks; sizes and usages.
 
 mod actions;
 mod sizes;
@@ -32,7 +32,7 @@ pub(crate) const SETS: &str = "virtualMachineScaleSets";
 pub(crate) const INSTANCES: &str = "virtualMachines";
 /// Where disks are.
 pub(crate) const DISKS: &str = "disks";
-/// Where snapshots of disks are.
+/// Resource type of snapshots of disks.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 
 /// The accepted api-versions, newest first. Azure has a list for each type; the supported part has the same
@@ -488,7 +488,7 @@ impl Compute {
         })
     }
 
-    /// The one of this kind that a request names, among those of its group.
+    /// The resource of this kind that a request names.
     async fn one(
         &self,
         request: &Request,

@@ -271,12 +271,12 @@ pub(super) fn volume(place: &Place, record: &VolumeRecord) -> Value {
     shown
 }
 
-/// What a snapshot of a disk is called.
+/// The name of a snapshot of a disk.
 fn snapshot_name(record: &VolumeRecord) -> String {
     format!("snapshot-{}", record.claim)
 }
 
-/// The snapshot of a disk, which a VolumeSnapshot has.
+/// The snapshot of a VolumeSnapshot.
 pub(super) fn snapshot(place: &Place, record: &VolumeRecord) -> Value {
     let mut shown = volume(place, record);
     let name = snapshot_name(record);
@@ -284,7 +284,7 @@ pub(super) fn snapshot(place: &Place, record: &VolumeRecord) -> Value {
     shown["type"] = json!(format!("{NAMESPACE}/{SNAPSHOTS}"));
     shown["name"] = json!(name);
     shown["properties"]["incremental"] = json!(true);
-    // What a snapshot is kept on: all are on the host's disk.
+    // The storage of the snapshot; all are on the host's disk.
     if !record.sku.is_empty() {
         shown["sku"] = json!({ "name": "Standard_LRS", "tier": "Standard" });
     }

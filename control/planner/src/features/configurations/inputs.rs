@@ -34,7 +34,7 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         issuer: None,
         workload_identity: false,
         directory: None,
-        // No machine has a part in it.
+        // Snapshots are taken by the stamp's service, without the machines.
         snapshots_off: false,
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
@@ -63,7 +63,7 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
             admins: Vec::new(),
             roles: true,
         }),
-        // The drivers of disks and of shares run on nodes.
+        // The drivers of disks and shares run on nodes.
         disks_off: false,
         files_off: false,
         ..frame(spec)

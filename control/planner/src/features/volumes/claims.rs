@@ -84,8 +84,8 @@ fn source(draft: &Draft<'_>, objects: &Objects<'_>, claim: &Claim, name: &str) -
     Ok(record.id.clone())
 }
 
-/// The record of a volume that others may begin as a copy of, by the name of its PersistentVolume or VolumeSnapshotContent; `None`: it is gone, or
-/// about to go.
+/// The record of a volume that can be copied, by the name of its PersistentVolume or VolumeSnapshotContent; `None`:
+/// it is gone, or will be removed.
 pub(super) fn source_record<'a>(
     draft: &Draft<'_>,
     objects: &Objects<'a>,
@@ -181,8 +181,8 @@ fn tell_one(draft: &mut Draft<'_>, claim: &Claim, reason: &'static str, why: Str
     }
 }
 
-/// What keeps a volume from beginning as a copy is told to its claim: a disk that is used as a device, or that takes too long, waits for its pods
-/// to end.
+/// Tells the claim of a copy why it cannot be made: a source that is used as a device, or whose copy takes too long,
+/// waits until its pods have ended.
 pub(super) fn tell_of_copy(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord) {
     let held = draft.seen.held.get(&Subject::Volume(record.id.clone()));
     let held = held.filter(|held| held.attempts > 1 && record.source.is_some() && !record.published);

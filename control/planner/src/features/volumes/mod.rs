@@ -7,7 +7,8 @@
 //! | 3 | the PersistentVolume is published | the PersistentVolume is removed |
 //! | 4 | it was seen in the cluster: the record says so | the record goes |
 //!
-//! Who has a volume meanwhile is said by VolumeAttachments: [`attachments`]. Snapshots are volumes that nobody is given: [`snapshots`].
+//! The machine of a volume meanwhile follows from VolumeAttachments: [`attachments`]. Snapshots are volumes that are never attached:
+//! [`snapshots`].
 //!
 //! Always true: a volume is removed only where its PersistentVolume was seen to be given up, or with its cluster; a record goes only once
 //! neither the fabric nor the cluster has anything of it, nor may get it by what is under way; a volume that was published is never made
@@ -75,7 +76,7 @@ fn record(draft: &mut Draft<'_>) {
     draft.observed.volumes = left > 0;
 }
 
-/// What the cluster holds of volumes, while it answers and one of the drivers is on, or snapshots are.
+/// The cluster's volume objects, while it answers and one of the drivers or snapshots are on.
 fn known<'a>(draft: &Draft<'a>) -> Option<&'a Storage> {
     let seen = draft.seen;
     let storage = seen.api.storage.as_ref();
@@ -83,7 +84,7 @@ fn known<'a>(draft: &Draft<'a>) -> Option<&'a Storage> {
     storage.filter(|_| seen.api.reach == Reach::Ready && on)
 }
 
-/// Whether the driver of disks, or of shares, is on.
+/// Whether the driver of shares, or of disks, is on.
 fn serves(draft: &Draft<'_>, shared: bool) -> bool {
     let spec = draft.desired.spec();
     if shared { !spec.files_off } else { !spec.disks_off }
@@ -135,7 +136,7 @@ fn is_given_up(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord)
         && !is_copied(seen, record)
 }
 
-/// Whether a copy cannot be made as things are, and nobody waits for it any more.
+/// Whether the creation of a copy has failed, and its claim is gone.
 fn is_in_vain(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) -> bool {
     record.source.is_some()
         && seen.held.contains_key(&Subject::Volume(record.id.clone()))
@@ -144,7 +145,7 @@ fn is_in_vain(seen: &Observation, objects: &Objects<'_>, record: &VolumeRecord) 
         && !is_copied(seen, record)
 }
 
-/// Whether another volume is still to be copied from one.
+/// Whether another volume must still be copied from this one.
 fn is_copied(seen: &Observation, record: &VolumeRecord) -> bool {
     seen.volumes
         .iter()
@@ -198,7 +199,7 @@ fn keep(draft: &mut Draft<'_>, objects: &Objects<'_>, record: &VolumeRecord, fou
     attachments::serve(draft, objects, record, found);
     // One that was published and is gone is told of. An empty one in its place would be taken for what was on it.
     let to_make = match found {
-        // No machine finds a share any more once the host was started again.
+        // After a reboot of the host, no machine finds a share until it is ensured again.
         Some(found) => found.bytes < record.bytes || record.shared && !found.open,
         None => !record.published,
     };

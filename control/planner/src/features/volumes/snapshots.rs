@@ -1,13 +1,13 @@
-//! Snapshots of disks: from a VolumeSnapshot to a copy of its claim's disk as that is at one moment, and back.
+//! Snapshots of disks: from a VolumeSnapshot to a copy of its claim's disk at one moment, and back.
 //!
 //! | step | coming | going |
 //! |---|---|---|
-//! | 1 | the snapshot is written down as a volume, with its VolumeSnapshotContent | the VolumeSnapshot is gone: the record is marked |
+//! | 1 | the snapshot is recorded as a volume, with its VolumeSnapshotContent | the VolumeSnapshot is gone: the record is marked |
 //! | 2 | the fabric makes the copy | the fabric removes it |
 //! | 3 | the VolumeSnapshotContent is published | the VolumeSnapshotContent is removed |
-//! | 4 | it was seen in the cluster: the record says so, and the VolumeSnapshot is told | the record goes |
+//! | 4 | it was seen in the cluster: this is recorded, and the VolumeSnapshot's status is set | the record is removed |
 //!
-//! Always true: as for volumes. Nobody is ever given a snapshot; other volumes begin as copies of it.
+//! Always true: as for volumes. A snapshot is never attached; other volumes are made as copies of it.
 
 use cluster_api::{ClaimRef, Note, VolumeWish};
 use cluster_volumes::{
@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use super::{claims, is_copied, is_gone, objects::Objects, removal};
 use crate::{ApiEffect, Draft, FabricEffect, NewVolume, Observation, Subject, VolumeThere, Write};
 
-/// Nanoseconds of a second.
+/// Nanoseconds per second.
 const NANOSECONDS: i64 = 1_000_000_000;
 
 /// Whether snapshots are taken and removed.
@@ -34,7 +34,7 @@ fn content<'s>(storage: &'s Storage, record: &VolumeRecord) -> Option<&'s Snapsh
     contents.find(|content| content.id.as_ref() == Some(&record.id))
 }
 
-/// What is to be written of a snapshot next.
+/// The next write about a snapshot.
 pub(super) fn conclusion(seen: &Observation, storage: &Storage, record: &VolumeRecord) -> Option<Write> {
     let id = || record.id.clone();
     let content = content(storage, record);
@@ -42,7 +42,7 @@ pub(super) fn conclusion(seen: &Observation, storage: &Storage, record: &VolumeR
         return (is_gone(seen, record) && content.is_none()).then(|| Write::ForgetVolume(id()));
     }
     let Some(content) = content else {
-        // Nobody waits any more for what was not taken yet, and may never be.
+        // Its VolumeSnapshot is gone before the copy was published, which may never succeed.
         let mut snapshots = storage.snapshots.iter();
         let wanted = snapshots.any(|snapshot| snapshot.snapshot.uid == record.claim && !snapshot.deleting);
         let unknown = record.published || !storage.knows_snapshots;
@@ -55,7 +55,7 @@ pub(super) fn conclusion(seen: &Observation, storage: &Storage, record: &VolumeR
     (content.deletes && content.orphaned && !is_copied(seen, record)).then(|| Write::MarkVolume(id()))
 }
 
-/// The VolumeSnapshots that wait, and which snapshot each of them is to get, or why it gets none.
+/// The waiting VolumeSnapshots, each with the snapshot to take, or the reason that none is taken.
 pub(super) fn assign<'s>(
     draft: &Draft<'_>,
     storage: &'s Storage,
@@ -107,7 +107,7 @@ fn new(
     Ok(NewVolume {
         name: snapshot.content.clone(),
         claim: snapshot.snapshot.clone(),
-        // It may have grown further than it is to be.
+        // The disk may be larger than recorded.
         bytes: found.map_or(source.bytes, |found| found.bytes.max(source.bytes)),
         sku: source.sku.clone(),
         shared: false,
@@ -118,7 +118,7 @@ fn new(
     })
 }
 
-/// Snapshots of the cluster that are in the fabric and in no record, as for volumes.
+/// Snapshots of the cluster in the fabric without a record, as for volumes.
 pub(super) fn found_again(draft: &Draft<'_>, storage: &Storage) -> Vec<NewVolume> {
     let there = draft.seen.volumes_there.as_ref();
     let contents = storage.contents.iter().filter(|_| on(draft));
@@ -152,7 +152,7 @@ pub(super) fn found_again(draft: &Draft<'_>, storage: &Storage) -> Vec<NewVolume
     found.collect()
 }
 
-/// What can be had by no VolumeSnapshot is told to it, once.
+/// Tells VolumeSnapshots why they are refused, once each.
 pub(super) fn tell(draft: &mut Draft<'_>, storage: &Storage, objects: &Objects<'_>) {
     if !on(draft) {
         return;
@@ -184,7 +184,7 @@ fn tell_one(draft: &mut Draft<'_>, snapshot: &ClaimRef, why: String) {
     }
 }
 
-/// A snapshot that is to stay; `found`: what the fabric has of it.
+/// Keeps a snapshot; `found`: its state in the fabric.
 pub(super) fn keep(
     draft: &mut Draft<'_>,
     storage: &Storage,
@@ -201,7 +201,7 @@ pub(super) fn keep(
                 source: record.source.clone(),
                 shared: false,
             });
-            // A disk that is used as a device, or that takes too long, waits for its pods to end.
+            // A disk that is used as a device, or whose copy takes too long, waits until its pods have ended.
             let held = seen.held.get(&Subject::Volume(record.id.clone()));
             let mut snapshots = storage.snapshots.iter();
             let waiting = snapshots.find(|snapshot| {
@@ -242,13 +242,13 @@ pub(super) fn keep(
     }
 }
 
-/// Publishes the VolumeSnapshotContent of a snapshot that is there, with its status.
+/// Publishes the VolumeSnapshotContent of an existing snapshot, with its status.
 fn publish(draft: &mut Draft<'_>, record: &VolumeRecord) {
     if draft.seen.api.published.contains(&record.name) {
         return;
     }
     let Ok(mut object) = serde_json::from_str::<serde_json::Value>(&record.object) else {
-        // One that was there before its record.
+        // It was recorded again after its VolumeSnapshotContent was found.
         return;
     };
     let desired = draft.desired;
@@ -269,7 +269,7 @@ fn remove_content(draft: &mut Draft<'_>, content: &SnapshotContent) {
     }));
 }
 
-/// A snapshot that is to go.
+/// Removes a snapshot.
 pub(super) fn remove(
     draft: &mut Draft<'_>,
     storage: &Storage,
@@ -283,7 +283,8 @@ pub(super) fn remove(
     }
 }
 
-/// VolumeSnapshotContents that name snapshots which are not the cluster's, as for volumes. Nobody else would ever let go of them.
+/// Removes orphaned VolumeSnapshotContents of snapshots that do not exist here, as for volumes: no other controller
+/// would remove their finalizer.
 pub(super) fn strangers(draft: &mut Draft<'_>, storage: &Storage, found: impl Fn(&str) -> bool) {
     let seen = draft.seen;
     let uid = draft.desired.uid.clone();

@@ -1,4 +1,4 @@
-//! Shares: volumes that all nodes find, and nobody is given.
+//! Shares: volumes that all nodes find, and that are never attached.
 
 use cluster_api::{ClaimRef, VolumeWish};
 use cluster_volumes::{Claim, Recipe, Stage, id};
@@ -36,7 +36,7 @@ fn id_of(uid: &str) -> String {
     id("0123456789", &format!("pvc-{uid}"))
 }
 
-/// A cluster with a disk that a node has, and a share, `f1`.
+/// A cluster with an attached disk, and a share, `f1`.
 fn with_share() -> Ideal {
     let mut ideal = with_attached(2);
     storage(&mut ideal).claims.push(claim("f1"));

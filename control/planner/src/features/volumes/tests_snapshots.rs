@@ -32,7 +32,7 @@ fn id_of(uid: &str) -> String {
     cluster_volumes::id("0123456789", &format!("snapcontent-{uid}"))
 }
 
-/// A cluster with a disk that a node has, and a snapshot of it, `s1`.
+/// A cluster with an attached disk, and a snapshot of it, `s1`.
 fn with_snapshot(deletes: bool) -> Ideal {
     let mut ideal = with_attached(1);
     storage(&mut ideal).snapshots.push(snapshot("s1", deletes));
@@ -42,7 +42,7 @@ fn with_snapshot(deletes: bool) -> Ideal {
     ideal
 }
 
-/// The VolumeSnapshot goes, and its content is seen to have lost it.
+/// Removes the VolumeSnapshot: its content is orphaned.
 fn drop_snapshot(ideal: &mut Ideal) {
     let storage = storage(ideal);
     storage.snapshots.clear();

@@ -124,8 +124,8 @@ pub struct Ailment {
 pub enum Edits {
     /// Fields that the add-on sets, and deleted objects, are restored; other fields stay.
     PutBack,
-    /// Existing StorageClasses and VolumeSnapshotClasses stay as they are. All else is restored, and deleted objects are created again,
-    /// at the next apply of the add-ons.
+    /// Existing StorageClasses and VolumeSnapshotClasses stay as they are. All else is restored, and deleted
+    /// objects are created again, at the next apply of the add-ons.
     Kept,
 }
 

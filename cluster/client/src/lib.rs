@@ -91,7 +91,7 @@ struct Cluster {
     checked: Mutex<BTreeSet<String>>,
     /// Names of Services of type LoadBalancer that depend on their endpoints, as last read.
     local_services: watch::Sender<BTreeSet<String>>,
-    /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
+    /// Whether there were PersistentVolumes or VolumeAttachments of our drivers, as seen last.
     has_volumes: watch::Sender<bool>,
     /// Whether the cluster knows the kinds of snapshots, and may have some, as seen last.
     has_snapshots: watch::Sender<bool>,

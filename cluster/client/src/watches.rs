@@ -43,7 +43,7 @@ struct Version {
 pub(crate) struct There {
     /// Names of Services whose endpoints are needed.
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
-    /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
+    /// Whether there are PersistentVolumes or VolumeAttachments of our drivers.
     pub(crate) volumes: watch::Receiver<bool>,
     /// Whether there may be snapshots of disks.
     pub(crate) snapshots: watch::Receiver<bool>,

@@ -69,7 +69,7 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
         "mountPermissions",
         Class::NoEffect,
         &["0", "0777", "777"],
-        "everybody may write to the root of a share",
+        "every user may write to the root of a share",
     ),
     row("location", Class::NoEffect, ANY, "a stamp is one place"),
     row("tags", Class::NoEffect, ANY, "shares are shown without tags"),
@@ -163,7 +163,7 @@ pub const SHARE_PARAMETERS: &[Parameter] = &[
 ];
 
 const NO_PROTOCOL: &str =
-    "no protocol is between a node and a share: the nodes of a host have its filesystem at first hand";
+    "no protocol is between a node and a share: the nodes of a host mount its filesystem directly";
 const NO_TIERS: &str = "all shares are on the host's disk";
 const NO_ACCOUNTS: &str = "there are no storage accounts";
 const NO_NETWORK: &str = "shares are reached by the cluster's own nodes only, and by no network";

@@ -39,9 +39,9 @@ pub struct Snapshot {
     pub snapshot: ClaimRef,
     /// The name of its VolumeSnapshotContent, existing or planned: `snapcontent-{uid}`.
     pub content: String,
-    /// Whether its status tells that it may be used.
+    /// Whether its status is ready.
     pub ready: bool,
-    /// Somebody has deleted it.
+    /// Whether it is being deleted.
     pub deleting: bool,
     /// Its stage.
     pub stage: SnapshotStage,
@@ -88,11 +88,11 @@ pub struct SnapshotContent {
     pub orphaned: bool,
     /// The time of the snapshot from its status, in nanoseconds since 1970.
     pub created: Option<i64>,
-    /// Whether its status tells that it may be used.
+    /// Whether its status is ready.
     pub ready: bool,
     /// `deletionPolicy: Delete`.
     pub deletes: bool,
-    /// Somebody has deleted it.
+    /// Whether it is being deleted.
     pub deleting: bool,
 }
 

@@ -171,7 +171,7 @@ fn what_cannot_be_taken_is_told_and_given_up_with_its_snapshot() {
         [VolumeWish::TellSnapshot { note, .. }] if note.message == "a machine has it"
     ));
     storage(&mut ideal).snapshots.clear();
-    assert!(ideal.plan().writes.is_empty(), "nobody knows");
+    assert!(ideal.plan().writes.is_empty(), "VolumeSnapshots were not listed");
     storage(&mut ideal).knows_snapshots = true;
     assert_eq!(ideal.plan().writes, [Write::MarkVolume(id_of("s1"))]);
     ideal.seen.held.clear();

@@ -1,7 +1,8 @@
-//! Whether a role assignment of the stamp permits what somebody asks of a cluster's API: `aadProfile.enableAzureRBAC`.
+//! Authorization of requests to a cluster's API by role assignments of the stamp:
+//! `aadProfile.enableAzureRBAC`.
 //!
-//! Always true: a cluster that was not asked to go by role assignments does not; what is decided follows from the records as they are, for the
-//! cluster that the asking machine belongs to.
+//! Always true: role assignments apply only in clusters with that setting; decisions follow from the present
+//! records, for the cluster of the requesting machine.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub(crate) struct ClusterReviews {
 }
 
 impl ClusterReviews {
-    /// The cluster that this is a control plane machine of, if role assignments count in it.
+    /// The cluster of this control plane machine, if role assignments apply in it.
     async fn cluster(&self, machine: &str) -> Result<Option<ClusterRecord>, StoreError> {
         let Some((_, found)) = directory::machine(&*self.store, machine).await? else {
             return Ok(None);
@@ -144,7 +145,7 @@ mod tests {
         }
     }
 
-    /// A cluster `c`, and somebody who may write in its namespace `dev`.
+    /// A cluster `c`, and a principal that may write in its namespace `dev`.
     async fn stand(roles: bool) -> ClusterReviews {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let spec = ClusterSpec {

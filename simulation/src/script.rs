@@ -20,7 +20,8 @@
 //! | `drop-service C NAME` | deletes a Service |
 //! | `services C` | prints the targets of the addresses of a cluster's Services, and the last status of each |
 //! | `class C NAME [retain] [immediate]` | puts a storage class of the disk driver into a cluster |
-//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM]` | puts a claim for a volume into a cluster; `from`: it begins as a copy |
+//! | `claim C NAME GIB [class=NAME] [modes=MODE,…] [block] [from=CLAIM] [snapshot=SNAPSHOT]` | puts a claim for a volume into a cluster; `from`, `snapshot`: it begins as a copy |
+//! | `snapshot C NAME CLAIM`, `drop-snapshot C NAME` | puts a snapshot of a claim into a cluster; it is deleted |
 //! | `use C CLAIM [NODE]`, `leave C CLAIM` | a pod with the claim comes to the node whose name ends so, else to the first that takes it, from wherever it was; it ends |
 //! | `grow C CLAIM GIB`, `drop-claim C CLAIM` | a claim asks for more, is deleted |
 //! | `volumes [C]` | prints the claims of a cluster and what is there for them; without a cluster, what is in the fabric |
@@ -33,6 +34,11 @@
 //! | `namespace C NAME [adopt=POLICY] [delete=POLICY] [label=KEY:VALUE] [cpu=QUANTITY]`, `drop-namespace C NAME` | the PUT, the DELETE of a managed namespace |
 //! | `own-namespace C NAME` | a user makes a Namespace in a cluster |
 //! | `namespaces C` | prints the managed namespaces of a cluster, and whether the cluster has them |
+//! | `channel C CHANNEL` | the PUT of a cluster with another upgrade channel |
+//! | `window C CONFIGURATION DAY HH:MM HOURS` | the PUT of a maintenance configuration: each week on that day, in UTC |
+//! | `waits C` | prints what planned work of a cluster waits for |
+//! | `upgraded C VERSION` | checks that the service has asked for this version by the cluster's channel |
+//! | `hold REASON`, `go-on` | an operator holds planned work up, lets it go on |
 //! | `settle` | waits until no work is left, then checks that every resource exists once and none is left over |
 //! | `wait SECONDS` | lets time pass |
 //! | `fail CALL TIMES` | the next calls of a kind fail; `fail-after`: after they have done their work |
@@ -217,7 +223,7 @@ impl Player {
             }
             ["services", name] => self.services(name).await?,
             [
-                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim",
+                "class" | "claim" | "use" | "leave" | "grow" | "drop-claim" | "snapshot" | "drop-snapshot",
                 name,
                 ref rest @ ..,
             ] => {
@@ -252,6 +258,14 @@ impl Player {
                 crate::namespaces::plant(&stamp.world, &cluster.uid, namespace);
             }
             ["namespaces", name] => self.namespaces(name).await?,
+            ["channel", name, channel] => self.channel(name, channel).await?,
+            ["window", name, configuration, day, time, hours] => {
+                self.window(name, configuration, [day, time, hours]).await?;
+            }
+            ["waits", name] => self.waits(name).await?,
+            ["upgraded", name, version] => self.upgraded(name, version).await?,
+            ["hold", reason] => self.hold(Some(reason)).await?,
+            ["go-on"] => self.hold(None).await?,
             ["lose-store"] => stamp.disk.become_as(&Records::new()).await?,
             ["save-store"] => self.saved = stamp.disk.all().await?,
             ["restore-store"] => stamp.disk.become_as(&self.saved).await?,

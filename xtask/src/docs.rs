@@ -1,5 +1,5 @@
-//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they cannot lie. The binary
-//! makes them (`landfall/src/reference`); here they are written or compared.
+//! `cargo xtask docs`: the pages under `docs/reference` that are made from the code, so that they are always
+//! true. The binary makes them (`landfall/src/reference`); here they are written or compared.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -55,7 +55,7 @@ pub(crate) fn compare(check: bool) -> Result<()> {
     Ok(())
 }
 
-/// Generated pages that are there now.
+/// The present generated pages.
 fn present(reference: &Path) -> Result<Vec<String>> {
     let errors = reference.join("errors");
     if !errors.is_dir() {
@@ -69,7 +69,7 @@ fn present(reference: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Asks the binary, which has the code that the pages are made from.
+/// Gets the pages from the binary, which contains the code that they are made from.
 fn pages() -> Result<BTreeMap<String, String>> {
     let text = crate::output(Command::new(crate::binary("landfall")).arg("reference"))?;
     let mut pages: BTreeMap<String, String> =

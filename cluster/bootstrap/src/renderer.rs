@@ -174,6 +174,8 @@ fn spec(plugin: PodNetworking, tier: Tier) -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
+        snapshots_off: false,
         autoscaler: Default::default(),
         rotations: Default::default(),
     }

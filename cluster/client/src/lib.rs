@@ -93,9 +93,11 @@ struct Cluster {
     checked: Mutex<BTreeSet<String>>,
     /// Names of Services of type LoadBalancer that depend on their endpoints, as last read.
     local_services: watch::Sender<BTreeSet<String>>,
-    /// Whether there were PersistentVolumes or VolumeAttachments of the disk driver, as seen last.
+    /// Whether there were PersistentVolumes or VolumeAttachments of our drivers, as seen last.
     has_volumes: watch::Sender<bool>,
-    /// Whether somebody has asked what pods want of nodes.
+    /// Whether the cluster knows the kinds of snapshots, and may have some, as seen last.
+    has_snapshots: watch::Sender<bool>,
+    /// Whether pods that wait for a node matter: set with the first look at the cluster's pods.
     scales: watch::Sender<bool>,
     /// Names of the managed namespaces that were set.
     managed: watch::Sender<BTreeSet<String>>,
@@ -188,6 +190,7 @@ impl Cluster {
             checked: Mutex::default(),
             local_services: watch::Sender::default(),
             has_volumes: watch::Sender::default(),
+            has_snapshots: watch::Sender::default(),
             scales: watch::Sender::default(),
             managed: watch::Sender::default(),
         }
@@ -456,6 +459,7 @@ impl ClusterApi for Cluster {
         let there = watches::There {
             local_services: self.local_services.subscribe(),
             volumes: self.has_volumes.subscribe(),
+            snapshots: self.has_snapshots.subscribe(),
             scales: self.scales.subscribe(),
             managed: self.managed.subscribe(),
         };

@@ -43,8 +43,10 @@ struct Version {
 pub(crate) struct There {
     /// Names of Services whose endpoints are needed.
     pub(crate) local_services: watch::Receiver<BTreeSet<String>>,
-    /// Whether there are PersistentVolumes or VolumeAttachments of the disk driver.
+    /// Whether there are PersistentVolumes or VolumeAttachments of our drivers.
     pub(crate) volumes: watch::Receiver<bool>,
+    /// Whether there may be snapshots of disks.
+    pub(crate) snapshots: watch::Receiver<bool>,
     /// Whether pods that wait for a node matter.
     pub(crate) scales: watch::Receiver<bool>,
     /// Names of the managed namespaces that were set.
@@ -52,8 +54,9 @@ pub(crate) struct There {
 }
 
 /// Starts the watches of nodes, of serving requests, of admission webhooks, of Services of type LoadBalancer, of claims for volumes, and
-/// those that are asked for; those of endpoints, of PersistentVolumes, of VolumeAttachments, of pods and of managed namespaces while there is reason
-/// to. They end when what is returned is dropped.
+/// those that are requested; those of endpoints, of PersistentVolumes, of VolumeAttachments, of snapshots, of
+/// pods and of managed namespaces only while their conditions hold. They end when the returned value is
+/// dropped.
 pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There) -> ChangeCount {
     let (sender, receiver) = watch::channel(0);
     let sender = Arc::new(sender);
@@ -81,9 +84,14 @@ pub(crate) fn start(env: &Env, client: &Client, watches: &[Watch], there: There)
             }
         });
     }
-    for path in [volumes::VOLUMES, volumes::ATTACHMENTS] {
+    for (path, in_use) in [
+        (volumes::VOLUMES, &there.volumes),
+        (volumes::ATTACHMENTS, &there.volumes),
+        (volumes::CONTENTS, &there.snapshots),
+        (volumes::SNAPSHOTS, &there.snapshots),
+    ] {
         let (env, client, sender) = (env.clone(), client.clone(), Arc::clone(&sender));
-        let in_use = there.volumes.clone();
+        let in_use = in_use.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}

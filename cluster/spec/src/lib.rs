@@ -73,7 +73,15 @@ pub struct ClusterSpec {
     /// provisioned, attached or detached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disks_off: bool,
-    /// How its autoscaler goes about its work; it has some where a pool has a range ([`PoolSpec::autoscale`]).
+    /// Whether the driver of shares is off (`storageProfile.fileCSIDriver.enabled: false`): no share is
+    /// provisioned or removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files_off: bool,
+    /// Whether snapshots of disks are off (`storageProfile.snapshotController.enabled: false`): none is taken
+    /// or removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub snapshots_off: bool,
+    /// The settings of its autoscaler. The cluster has one while a pool has a range ([`PoolSpec::autoscale`]).
     #[serde(default, skip_serializing_if = "AutoscalerProfile::is_default")]
     pub autoscaler: AutoscalerProfile,
     /// The last replacements of its CAs and keys that were asked for.

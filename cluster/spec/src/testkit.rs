@@ -22,6 +22,8 @@ pub fn cluster() -> ClusterSpec {
         workload_identity: false,
         directory: None,
         disks_off: false,
+        files_off: false,
+        snapshots_off: false,
         autoscaler: Default::default(),
         rotations: Default::default(),
     }

@@ -1,11 +1,13 @@
-//! The records that a pass of a cluster's loop goes by, as they were read last.
+//! The records that a pass of a cluster's loop depends on, as last read.
 
 use std::collections::BTreeSet;
 
+use cluster_maintenance::{Calendar, DEFAULT};
+use control_planner::Maintenance;
 use control_records::{
     ChildRecord, ClusterRecord, Fence, MachineRecord, ObservedRecord, OperationRecord, OperationStatus,
     Owner, PkiRecord, balancer::BalancerRecord, child, command::CommandRecord, credential::CredentialRecord,
-    key, namespace::NamespaceRecord, volume::VolumeRecord,
+    key, namespace::NamespaceRecord, planned, volume::VolumeRecord,
 };
 use control_store::{Store, StoreError};
 
@@ -25,6 +27,7 @@ pub(crate) struct RecordCaches {
     namespaces: RecordCache<NamespaceRecord>,
     balancers: RecordCache<BalancerRecord>,
     volumes: RecordCache<VolumeRecord>,
+    maintenance: RecordCache<ChildRecord>,
 }
 
 impl RecordCaches {
@@ -87,5 +90,25 @@ impl RecordCaches {
         };
         let observed = observed.map(|observed| ObservedRecord::clone(&observed.value));
         Ok(Some((basis, observed.unwrap_or_default())))
+    }
+
+    /// What planned work of a cluster goes by.
+    pub(crate) async fn maintenance(
+        &mut self,
+        store: &dyn Store,
+        uid: &str,
+    ) -> Result<Maintenance, StoreError> {
+        let key = planned::configuration_key(uid, DEFAULT);
+        let configuration = self.maintenance.read(store, &key).await?;
+        let releases = configuration.and_then(|found| {
+            let made = found.value.system_data.created_at;
+            Calendar::parse(&found.value.properties, made)
+                .inspect_err(|error| tracing::error!(cluster = uid, "nothing waits for '{DEFAULT}': {error}"))
+                .ok()
+        });
+        Ok(Maintenance {
+            paused: planned::paused(store).await?,
+            releases,
+        })
     }
 }

@@ -7,8 +7,8 @@ use control_records::{ClusterRecord, Event, EventKind, Milestone, ObservedRecord
 use jiff::Timestamp;
 
 use crate::{
-    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, Subject, UnknownMachines, Write,
-    gaps,
+    Addresses, ControlPlane, Effect, Frame, LARGEST, Observation, Policy, RendererVersions, Subject,
+    UnknownMachines, Write, gaps,
 };
 
 /// A plan being made.
@@ -219,17 +219,29 @@ impl<'a> Draft<'a> {
 
     /// What configurations are computed from as it is in the store, once addresses are leased and there are keys.
     pub(crate) fn frame(&self) -> Option<Rc<Frame<'a>>> {
-        let frame = self.frame.get_or_init(|| {
-            let addresses = Addresses::of(&self.seen.observed)?;
-            let frame = Frame::new(
-                self.desired.spec(),
-                &self.seen.renderers,
-                self.seen.pki?,
-                &addresses,
-                self.control_plane(),
-            );
-            Some(Rc::new(frame))
-        });
+        let frame = self
+            .frame
+            .get_or_init(|| self.frame_of(&self.seen.renderers).map(Rc::new));
         frame.clone()
+    }
+
+    /// The same as an older release computed it, while not all machines have taken the configurations of this one.
+    pub(crate) fn older_frame(&self) -> Option<Frame<'a>> {
+        let renderers = self.seen.observed.renderers.as_ref()?;
+        if *renderers == self.seen.renderers {
+            return None;
+        }
+        self.frame_of(renderers)
+    }
+
+    fn frame_of(&self, renderers: &'a RendererVersions) -> Option<Frame<'a>> {
+        let addresses = Addresses::of(&self.seen.observed)?;
+        Some(Frame::new(
+            self.desired.spec(),
+            renderers,
+            self.seen.pki?,
+            &addresses,
+            self.control_plane(),
+        ))
     }
 }

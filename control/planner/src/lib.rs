@@ -56,8 +56,8 @@ pub use features::{
 pub use gaps::Gap;
 pub use observation::{
     AddonsSeen, Addresses, ApiSeen, ConfigSeen, CredentialsSeen, Drain, Held, KeptPlaces, Machine,
-    NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach, RendererVersions,
-    SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
+    Maintenance, NamespaceSet, Neighbours, NetworkLayout, NetworkSeen, Observation, Presence, Reach,
+    RendererVersions, SilentMachines, StampRanges, UnknownMachines, VolumeThere, WorkSeen,
 };
 pub use operations::{OPERATION_PREEMPTED, OPERATION_TIMED_OUT};
 pub use view::recorded::{ControlPlane, member};
@@ -273,6 +273,10 @@ pub struct NewVolume {
     pub bytes: u64,
     /// The SKU asked for.
     pub sku: String,
+    /// Whether it is a share.
+    pub shared: bool,
+    /// Whether it is a snapshot: then `claim` is a VolumeSnapshot, and `object` a VolumeSnapshotContent.
+    pub snapshot: bool,
     /// The id of the volume that it begins as a copy of.
     pub source: Option<String>,
     /// The PersistentVolume as JSON; empty where the cluster has it already.

@@ -12,11 +12,13 @@ use agent_protocol::{ProcessState, Report};
 use cluster_api::{AddonAilment, NamespaceSeen, NamespaceWish, NodeSeen};
 use cluster_autoscaler::Work;
 use cluster_balancers::Wish;
+use cluster_maintenance::Calendar;
 use cluster_security::Rule;
 use cluster_volumes::Storage;
+pub use control_records::RendererVersions;
 use control_records::{
     ChildRecord, MachineRecord, ObservedRecord, OperationRecord, Role, Rotation, balancer::BalancerRecord,
-    credential::CredentialRecord, namespace::NamespaceRecord, volume::VolumeRecord,
+    credential::CredentialRecord, namespace::NamespaceRecord, planned::Paused, volume::VolumeRecord,
 };
 use fabric_api::{Balancer, RouteSpec};
 use ipnet::Ipv4Net;
@@ -34,6 +36,8 @@ pub struct Observation {
     pub observed: ObservedRecord,
     /// What would render the configurations of its machines now.
     pub renderers: RendererVersions,
+    /// What planned work goes by. Only looked at while there is some.
+    pub maintenance: Maintenance,
     /// The generation of the cluster's CAs and keys; `None`: there are none yet.
     pub pki: Option<u64>,
     /// How far their replacement is.
@@ -85,6 +89,15 @@ pub struct Observation {
     pub busy: BTreeSet<Subject>,
     /// What failed lately.
     pub held: BTreeMap<Subject, Held>,
+}
+
+/// What planned work of a cluster goes by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Since when and why an operator holds it up in the whole stamp.
+    pub paused: Option<Paused>,
+    /// The windows for releases of the service (the configuration `default`); `None`: it may be done at any time.
+    pub releases: Option<Calendar>,
 }
 
 /// Whether there are machines of a cluster that are in no record: then the store is older than the cluster.
@@ -176,16 +189,6 @@ impl Addresses {
             uplink: observed.uplink?,
         })
     }
-}
-
-/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
-/// that renders something else reaches machines that there are, and no other does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RendererVersions {
-    /// Of control plane members.
-    pub members: String,
-    /// Of nodes.
-    pub nodes: String,
 }
 
 /// How many of the stamp's machines are silent.
@@ -341,6 +344,8 @@ pub struct VolumeThere {
     pub bytes: u64,
     /// The machine that has it; it may be none of the cluster's any more.
     pub attached: Option<String>,
+    /// Whether it is a share that machines can mount.
+    pub open: bool,
 }
 
 impl VolumeThere {
@@ -369,9 +374,9 @@ pub struct ApiSeen {
     pub services: Option<Vec<Wish>>,
     /// What it holds of volumes, at the last look; `None`: this process has not looked yet.
     pub storage: Option<Storage>,
-    /// Names of PersistentVolumes that were published since the last look.
+    /// Names of PersistentVolumes and VolumeSnapshotContents that were published since the last look.
     pub published: BTreeSet<String>,
-    /// By the uid of a Service or a claim: what was told of it last.
+    /// The last event, by the uid of its Service, claim or VolumeSnapshot.
     pub told: BTreeMap<String, String>,
     /// Uids of Services that are no more of type LoadBalancer, or gone, and were let go since the last look.
     pub released: BTreeSet<String>,

@@ -62,6 +62,8 @@ pub enum EventKind {
     Autoscaled,
     /// A step of the replacement of CAs or keys.
     Rotation,
+    /// Planned work waits: for its window, or for an operator.
+    Planned,
     /// A backup or a restore.
     Backup,
     /// Something is wrong.
@@ -107,6 +109,7 @@ impl EventKind {
             Self::Upgrade => "Upgrade",
             Self::Autoscaled => "Autoscaled",
             Self::Rotation => "Rotation",
+            Self::Planned => "Planned",
             Self::Backup => "Backup",
             Self::ProblemBegan => "ProblemBegan",
             Self::ProblemEnded => "ProblemEnded",

@@ -24,6 +24,8 @@
 //! | `/c/{uid}/child/credentials/{id}` | a credential of the cluster that was handed out ([`credential`]) |
 //! | `/c/{uid}/child/credentialcertificates/{id}` | its certificate and key, [`SealedRecord`] |
 //! | `/owners/machine/{id}`, `/owners/operation/{id}` | [`OwnerRecord`]: whose it is |
+//! | `/c/{uid}/child/plannedwork/upgrade` | what upgrades of the cluster by its channels wait for ([`planned`]) |
+//! | `/maintenance` | [`planned::HoldRecord`]: whether planned work is held up |
 //! | `/deleted/{uid}` | [`DeletedRecord`]: a cluster that is gone, as long as its events are kept |
 //! | `/unknown/{kind}/{id}` | [`unknown::UnknownRecord`]: what exists and is in no record |
 //! | `/removed/{kind}/{id}` | [`unknown::RemovedRecord`]: what was this store's and was to go |
@@ -58,6 +60,7 @@ pub mod namespace;
 pub mod network;
 mod operation;
 mod part;
+pub mod planned;
 pub mod principal;
 pub mod requests;
 pub mod rotation;
@@ -322,6 +325,13 @@ pub struct ObservedRecord {
     /// The generation that a part has reached, where that was before all of the cluster did.
     #[serde(default)]
     pub reached: BTreeMap<Part, u64>,
+    /// The versions of what rendered the configurations of its machines, when all had been taken: of an older release, a newer one brings them
+    /// up to date as planned work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renderers: Option<RendererVersions>,
+    /// What configurations of a newer release wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_waits: Option<planned::Waiting>,
     /// The version that the control plane has begun to go on to, until it serves: no wish takes it back to an older one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrading_to: Option<String>,
@@ -394,6 +404,17 @@ impl ObservedRecord {
                 .get(part)
                 .is_some_and(|reached| *reached >= generation)
     }
+}
+
+/// Versions of what renders the configurations of a cluster's machines: they follow from what is rendered, so that a release
+/// that renders something else reaches machines that there are, and no other does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RendererVersions {
+    /// Of control plane members.
+    pub members: String,
+    /// Of nodes.
+    pub nodes: String,
 }
 
 /// That members have lost so much of etcd's data that the newest state of the backup takes its place.

@@ -52,7 +52,7 @@ enum Form {
 }
 
 impl Form {
-    /// Checks one text; the error says what it must be.
+    /// Checks a text; the error describes the valid form.
     fn check(self, text: &str) -> Result<(), &'static str> {
         let (holds, form) = match self {
             Self::PoolName => (
@@ -197,7 +197,7 @@ fn is_label_value(value: &str) -> bool {
     value.is_empty() || (value.len() <= 63 && is_word(value, "-_."))
 }
 
-/// Whether Kubernetes or the service keeps this key for itself.
+/// Whether Kubernetes or the service reserves this key.
 fn is_reserved(key: &str) -> bool {
     let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
     key == "agentpool"

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::{Basis, CommitError, Committed, cluster_id};
 use crate::ControllerDeps;
 
-/// A credential's record as it is from now on, or its removal; nothing where it is gone meanwhile.
+/// A credential's changed record, or its removal; no change if it no longer exists.
 pub(super) fn change_credential(
     txn: Txn,
     basis: &Basis,
@@ -34,7 +34,7 @@ pub(super) fn change_credential(
     };
     let uid = &basis.cluster.value.uid;
     let key = CredentialRecord::key(uid, id);
-    // Either way it is not handed out again.
+    // In either case it is not handed out again.
     let txn = txn
         .at(&key, *revision)
         .delete(CredentialRecord::certificate_key(uid, id));
@@ -44,7 +44,7 @@ pub(super) fn change_credential(
     }
 }
 
-/// A load balancer, with the lease of its address where others could take that.
+/// Records a load balancer, with the lease of its address if others could use that.
 pub(super) fn record_balancer(
     mut txn: Txn,
     basis: &Basis,
@@ -64,7 +64,7 @@ pub(super) fn record_balancer(
     txn.absent(&key).with(put_record(key, record))
 }
 
-/// A load balancer goes, and with it its lease; nothing where it is gone meanwhile.
+/// Removes a load balancer together with its lease; no change if it no longer exists.
 pub(super) fn forget_balancer(txn: Txn, basis: &Basis, service: &str) -> Txn {
     let mut known = basis.balancers.iter();
     let Some(Stored { revision, value }) = known.find(|balancer| balancer.value.uid == service) else {
@@ -87,7 +87,7 @@ fn balancer_lease(basis: &Basis, record: &BalancerRecord) -> Option<String> {
     )
 }
 
-/// A volume that is to be made, or that is there and was in no record.
+/// Records a volume that is to be made, or that exists without a record.
 pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Timestamp) -> Txn {
     let record = VolumeRecord {
         v: 1,
@@ -98,6 +98,8 @@ pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Ti
         claim_name: volume.claim.name.clone(),
         bytes: volume.bytes,
         sku: volume.sku.clone(),
+        shared: volume.shared,
+        snapshot: volume.snapshot,
         source: volume.source.clone(),
         object: volume.object.clone(),
         published: false,
@@ -105,13 +107,13 @@ pub(super) fn record_volume(txn: Txn, basis: &Basis, volume: &NewVolume, now: Ti
         created_at: now,
     };
     let key = VolumeRecord::key(&basis.cluster.value.uid, &record.id);
-    // Its id follows from its name, so one of before that was removed may have had it.
+    // Its id follows from its name, so an earlier removed one may have had it.
     txn.absent(&key)
         .with(put_record(key, &record))
         .delete(unknown::removed_key(Kind::Volume, &record.id))
 }
 
-/// A volume's record as it is from now on; nothing where it is gone meanwhile.
+/// A volume's changed record; no change if it no longer exists.
 pub(super) fn change_volume(
     txn: Txn,
     basis: &Basis,
@@ -126,7 +128,8 @@ pub(super) fn change_volume(
     txn.at(&key, *revision).with(put_record(key, &changed))
 }
 
-/// The record of a volume that is gone goes. What is left of it may be removed wherever it is found. Nothing where it is gone meanwhile.
+/// Removes the record of a deleted volume. Remains of it may be removed wherever they are found. No change if
+/// the record no longer exists.
 pub(super) fn forget_volume(txn: Txn, basis: &Basis, id: &str, now: Timestamp) -> Txn {
     let Some(Stored { revision, .. }) = volume(basis, id) else {
         return txn;

@@ -18,40 +18,41 @@ use jiff::Timestamp;
 use super::{EffectError, Job, commands};
 use crate::{Settings, fair_queue::Lane, state::LoopState};
 
-/// What an effect on a cluster's API found or did.
+/// The result of an effect on a cluster's API.
 pub(crate) enum ApiOutcome {
-    /// The API server answers.
+    /// The API server responds.
     Answers {
         change: u64,
         /// When the look began.
         at: Timestamp,
         nodes: Vec<NodeSeen>,
-        /// What its Services of type LoadBalancer ask for; `None`: it does not say, and what is known of them goes on.
+        /// The wishes of its Services of type LoadBalancer; `None`: they were not read, and the previous ones
+        /// stay.
         services: Option<Vec<Wish>>,
-        /// What it holds of volumes; `None`: as for Services.
+        /// Its objects about volumes; `None`: as for Services.
         storage: Option<Storage>,
     },
-    /// A node object is as wished.
+    /// A node object has its desired state.
     NodeSet { machine: String, inputs: String },
     /// Serving certificates were approved.
     Approved { change: u64 },
-    /// Add-ons are as they should be.
+    /// Add-ons have their desired state.
     AddonsApplied {
         inputs: String,
         change: u64,
         ailments: Vec<AddonAilment>,
     },
-    /// Credentials work as they should, and no others.
+    /// Credentials have their desired state.
     CredentialsSet { wish: CredentialsWish, change: u64 },
     /// Pods were evicted once.
     Drained { machine: String, drained: Drained },
     /// A node object is gone.
     NodeDeleted(String),
-    /// A command is so far; `true`: nothing is left to do for it.
+    /// The present step of a command; `true`: no work is left for it.
     Command(String, bool),
-    /// A Service is as wished.
+    /// A Service has its desired state.
     ServiceSet(ServiceWish),
-    /// An object that has to do with a volume is as wished.
+    /// An object of a volume has its desired state.
     VolumeSet(VolumeWish),
     /// What pods want of nodes.
     WorkFound(WorkSeen),
@@ -65,7 +66,7 @@ pub(crate) enum ApiOutcome {
     },
 }
 
-/// Its lane, and how much of its tenant's share it takes.
+/// Its lane, and its cost in the tenant's share.
 pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
     match effect {
         ApiEffect::Look
@@ -84,7 +85,7 @@ pub(super) fn cost(effect: &ApiEffect) -> (Lane, u32) {
     }
 }
 
-/// The longest that it may take.
+/// Its time limit.
 pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
     match effect {
         ApiEffect::Look
@@ -103,7 +104,7 @@ pub(super) fn bound(effect: &ApiEffect, settings: &Settings) -> Duration {
     }
 }
 
-/// What is being done, for people.
+/// A description of the effect, for people.
 pub(super) fn describe(effect: &ApiEffect) -> String {
     match effect {
         ApiEffect::Look => "looking at the API server".to_owned(),
@@ -224,8 +225,8 @@ pub(super) async fn act(job: &Job, effect: &ApiEffect) -> Result<ApiOutcome, Eff
     }
 }
 
-/// What the cluster's Services of type LoadBalancer ask for. A tenant may have so many of them that they are not read: the cluster answers
-/// all the same.
+/// The wishes of the cluster's Services of type LoadBalancer. `None` if a tenant has too many of them to be
+/// read; the look succeeds all the same.
 async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
     match job.api()?.services().await {
         Ok(found) => {
@@ -246,7 +247,7 @@ async fn services(job: &Job) -> Result<Option<Vec<Wish>>, EffectError> {
     }
 }
 
-/// What the cluster holds of volumes. It may have too many objects for them to be read, as for Services.
+/// The cluster's objects about volumes. `None` if there are too many to be read, as for Services.
 async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
     match job.api()?.volumes().await {
         Ok(objects) => Ok(Some(Storage::read(&objects))),
@@ -269,7 +270,7 @@ async fn work(job: &Job) -> Result<WorkSeen, EffectError> {
     })
 }
 
-/// Takes in how it ended.
+/// Updates the state with its result.
 pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) {
     match outcome {
         ApiOutcome::Answers {
@@ -336,7 +337,7 @@ pub(super) fn learn(state: &mut LoopState, outcome: ApiOutcome, now: Timestamp) 
     }
 }
 
-/// What its failure makes doubtful.
+/// The parts of the state that are uncertain after its failure.
 pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
     match effect {
         ApiEffect::Look => {
@@ -358,7 +359,7 @@ pub(super) fn doubt(state: &mut LoopState, effect: &ApiEffect) {
         | ApiEffect::LookAtWork
         | ApiEffect::TellWork(_)
         | ApiEffect::SetNamespace(_) => {
-            // Refused or not answered: a look tells which.
+            // Refused, or without a response: a look shows which.
             state.api.change += 1;
         }
     }

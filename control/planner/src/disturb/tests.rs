@@ -114,6 +114,11 @@ fn a_preserved_machine_is_not_repaired_for_the_asking_and_goes_with_its_cluster(
             machine,
             inputs: "",
         },
+        Disturb::Release {
+            id,
+            machine,
+            inputs: "",
+        },
     ] {
         assert_eq!(draft.may(disturb), Ok(Permit::assumed(id)), "{disturb:?}");
     }

@@ -69,6 +69,10 @@ mod upgrade;
 mod volumes;
 #[path = "../features/volumes/tests_attachments.rs"]
 mod volumes_attachments;
+#[path = "../features/volumes/tests_shares.rs"]
+mod volumes_shares;
+#[path = "../features/volumes/tests_snapshots.rs"]
+mod volumes_snapshots;
 
 use ideal::Ideal;
 
@@ -96,6 +100,7 @@ fn nothing_yet() -> Observation {
     Observation {
         observed: ObservedRecord::default(),
         renderers: RendererVersions::default(),
+        maintenance: Maintenance::default(),
         pki: None,
         rotation: Default::default(),
         stamp: StampRanges {

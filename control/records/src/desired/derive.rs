@@ -57,6 +57,9 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
             .unwrap_or_default(),
         directory: directory(body)?,
         disks_off: optional(body, "/properties/storageProfile/diskCSIDriver/enabled")? == Some(false),
+        files_off: optional(body, "/properties/storageProfile/fileCSIDriver/enabled")? == Some(false),
+        snapshots_off: optional(body, "/properties/storageProfile/snapshotController/enabled")?
+            == Some(false),
         stopped: optional::<String>(body, "/properties/powerState/code")?.as_deref() == Some("Stopped"),
         autoscaler: autoscaler(body)?,
     })

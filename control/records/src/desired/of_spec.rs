@@ -42,7 +42,11 @@ impl DesiredState {
                     "adminGroupObjectIDs": directory.admins,
                     "enableAzureRBAC": directory.roles,
                 })),
-                "storageProfile": { "diskCSIDriver": { "enabled": !spec.disks_off } },
+                "storageProfile": {
+                    "diskCSIDriver": { "enabled": !spec.disks_off },
+                    "fileCSIDriver": { "enabled": !spec.files_off },
+                    "snapshotController": { "enabled": !spec.snapshots_off },
+                },
                 "apiServerAccessProfile": { "enablePrivateCluster": private, "authorizedIPRanges": ranges },
                 "networkProfile": {
                     "networkPlugin": plugin,

@@ -36,6 +36,8 @@ fn spec() -> ClusterSpec {
             roles: true,
         }),
         disks_off: true,
+        files_off: true,
+        snapshots_off: true,
         autoscaler: AutoscalerProfile {
             unneeded: 60,
             ..AutoscalerProfile::default()

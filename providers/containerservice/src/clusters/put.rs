@@ -189,10 +189,12 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
         }
     }
     let storage = properties.entry("storageProfile").or_insert_with(|| json!({}));
-    if let Value::Object(storage) = storage
-        && let Value::Object(disks) = storage.entry("diskCSIDriver").or_insert_with(|| json!({}))
-    {
-        disks.entry("enabled").or_insert(json!(true));
+    for driver in ["diskCSIDriver", "fileCSIDriver", "snapshotController"] {
+        if let Value::Object(storage) = &mut *storage
+            && let Value::Object(driver) = storage.entry(driver).or_insert_with(|| json!({}))
+        {
+            driver.entry("enabled").or_insert(json!(true));
+        }
     }
     autoscaler_defaults(properties);
     if let Value::Object(sku) = draft.entry("sku").or_insert_with(|| json!({})) {

@@ -11,6 +11,8 @@ mod backups;
 mod bindings;
 mod bodies;
 #[cfg(test)]
+mod channels;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod credentials;

@@ -433,7 +433,12 @@ fn effective(line: &Line) -> Option<(Value, Vec<Value>)> {
             properties(json!({ "oidcIssuerProfile": { "enabled": true } })),
             vec![json!(true)],
         ),
-        ("cluster", "properties.storageProfile.diskCSIDriver.enabled") => (body, vec![json!(false)]),
+        (
+            "cluster",
+            "properties.storageProfile.diskCSIDriver.enabled"
+            | "properties.storageProfile.fileCSIDriver.enabled"
+            | "properties.storageProfile.snapshotController.enabled",
+        ) => (body, vec![json!(false)]),
         ("cluster", "properties.aadProfile.managed") => (body, vec![json!(true)]),
         ("cluster", "properties.aadProfile.enableAzureRBAC") => (
             properties(json!({ "aadProfile": { "managed": true } })),

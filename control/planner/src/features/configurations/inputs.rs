@@ -34,6 +34,8 @@ fn frame(spec: &ClusterSpec) -> ClusterSpec {
         issuer: None,
         workload_identity: false,
         directory: None,
+        // Snapshots are taken by the stamp's service, without the machines.
+        snapshots_off: false,
         // Its loop and its providers alone go by it.
         disable_local_accounts: false,
         autoscaler: Default::default(),
@@ -62,8 +64,9 @@ fn member_frame(spec: &ClusterSpec) -> ClusterSpec {
             admins: Vec::new(),
             roles: true,
         }),
-        // The driver of disks runs on nodes.
+        // The drivers of disks and shares run on nodes.
         disks_off: false,
+        files_off: false,
         ..frame(spec)
     }
 }

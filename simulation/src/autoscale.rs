@@ -1,4 +1,4 @@
-//! What scripts do with pools that have an autoscaler.
+//! Commands of scripts for pools with an autoscaler.
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::script::Player;
 
 impl Player {
-    /// Gives a pool an autoscaler.
+    /// Turns the autoscaler of a pool on.
     pub(crate) async fn autoscale(
         &mut self,
         cluster: &str,
@@ -27,7 +27,7 @@ impl Player {
         Ok(())
     }
 
-    /// The pods of a cluster and the counts of its pools, a line each.
+    /// Prints the pods of a cluster and the counts of its pools, one per line.
     pub(crate) async fn placed(&mut self, name: &str) -> Result<()> {
         let cluster = self.stamp.cluster(name).await?;
         let cluster = cluster.context("there is no such cluster")?;

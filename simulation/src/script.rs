@@ -25,9 +25,9 @@
 //! | `use C CLAIM [NODE]`, `leave C CLAIM` | a pod with the claim comes to the node whose name ends so, else to the first that takes it, from wherever it was; it ends |
 //! | `grow C CLAIM GIB`, `drop-claim C CLAIM` | a claim asks for more, is deleted |
 //! | `volumes [C]` | prints the claims of a cluster and what is there for them; without a cluster, what is in the fabric |
-//! | `autoscale C POOL MIN MAX` | the PUT of a pool that gives it an autoscaler, with these ends of its range |
-//! | `pod C NAME CORES` | puts a pod into a cluster that asks for so many thousandths of a core; `drop-pod C NAME` ends it |
-//! | `placed C` | prints these pods with their nodes, what was told of them, and the counts of the pools |
+//! | `autoscale C POOL MIN MAX` | the PUT of a pool that turns its autoscaler on, with this range |
+//! | `pod C NAME CORES`, `drop-pod C NAME` | makes a pod that requests this number of thousandths of a core; removes it |
+//! | `placed C` | prints these pods with their nodes and last events, and the counts of the pools |
 //! | `credential C KIND` | the POST for a kubeconfig: `Admin`, `User` or `MonitoringUser` |
 //! | `revoke C` | the POST that revokes the oldest valid credential |
 //! | `credentials C` | prints the known credentials, and whether the cluster grants them |

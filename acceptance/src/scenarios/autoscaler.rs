@@ -1,4 +1,5 @@
-//! A pool that scales itself: a pod that does not fit brings a node, and the node goes when nobody needs it. The commands are the guide's.
+//! The cluster autoscaler: an unschedulable pod adds a node, and the node is removed when it is not needed.
+//! The commands are those of the guide.
 
 use std::time::Duration;
 
@@ -16,16 +17,16 @@ use crate::{
     stamp::Stamp,
 };
 
-/// How this scenario is called.
+/// The name of this scenario.
 pub(super) const NAME: &str = "autoscaler";
 
-/// The commands are run as they stand there.
+/// The source of the commands.
 const GUIDE: &str = include_str!("../../../docs/guides/autoscaler.md");
-/// Its pool.
+/// The scenario's pool.
 const POOL: &str = "scaled";
-/// What does not fit on one node of it twice.
+/// A Deployment with a pod that fits on a node of the pool once.
 const WORKLOAD: &str = "deployment/scaled";
-/// A minute without need, a minute after growing, a scan, and the way out of the cluster.
+/// Time limit of a removal: a minute unneeded, a minute after growth, a scan, and the removal of the node.
 const SHRINKS: Duration = Duration::from_secs(6 * 60);
 
 /// Runs commands of the guide.
@@ -39,7 +40,7 @@ fn follow(stamp: &Stamp, az: &Az, cluster: &Cluster, script: &str) -> Result<Str
     run(&mut shell)
 }
 
-/// Two pods, of which a node of two cores holds one.
+/// Two pods; a node of two cores has room for one.
 fn workload() -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": POOL },

@@ -240,10 +240,10 @@ pub trait ClusterApi: Send + Sync + 'static {
     async fn volumes(&self) -> Result<VolumeObjects, ClusterError>;
     /// Brings an object that has to do with a volume to the wish. One that does not exist (any more), or has another uid, is success.
     async fn set_volume(&self, wish: &VolumeWish) -> Result<(), ClusterError>;
-    /// What pods want of nodes, and what nodes have: asked only for a cluster with an autoscaler. From then on, pods that wait for a node are
-    /// listened to by [`Self::changes`].
+    /// Pods, nodes and the related objects for the autoscaler; used only for a cluster with an autoscaler.
+    /// After the first call, [`Self::changes`] includes pods without a node.
     async fn work(&self) -> Result<WorkObjects, ClusterError>;
-    /// Tells what an autoscaler does and why. An event that cannot be told stops nothing.
+    /// Writes the autoscaler's status and events. An event that cannot be written is not an error.
     async fn tell_work(&self, notes: &WorkNotes) -> Result<(), ClusterError>;
     /// Brings a managed namespace to the wish: the Namespace, its quota, its network policy, and who may work in it.
     async fn set_namespace(&self, wish: &NamespaceWish) -> Result<NamespaceSeen, ClusterError>;

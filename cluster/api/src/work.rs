@@ -1,10 +1,10 @@
-//! What an autoscaler goes by, and what it tells.
+//! Input and output of the autoscaler in a cluster.
 
 use serde_json::Value;
 
 use crate::Note;
 
-/// The objects that say which pods want which nodes.
+/// The objects that decide which nodes the pods need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkObjects {
     /// Pods of all namespaces that have not ended.
@@ -17,16 +17,16 @@ pub struct WorkObjects {
     pub claims: Vec<Value>,
     /// PersistentVolumes.
     pub volumes: Vec<Value>,
-    /// CSINodes: how many volumes a node takes.
+    /// CSINodes: limits of volumes by node.
     pub drivers: Vec<Value>,
-    /// The ConfigMap `kube-system/cluster-autoscaler-priority-expander`, where there is one.
+    /// The ConfigMap `kube-system/cluster-autoscaler-priority-expander`, if it exists.
     pub priorities: Option<Value>,
 }
 
-/// What people read of an autoscaler.
+/// Status and events of the autoscaler for users.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkNotes {
-    /// What the ConfigMap `kube-system/cluster-autoscaler-status` says from now on; `None`: as it is.
+    /// The new status in the ConfigMap `kube-system/cluster-autoscaler-status`; `None`: unchanged.
     pub status: Option<String>,
     /// Events.
     pub events: Vec<WorkEvent>,
@@ -43,8 +43,8 @@ pub struct WorkEvent {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// Its `metadata.resourceVersion` when it was seen.
+    /// Its `metadata.resourceVersion` at the look.
     pub version: String,
-    /// What.
+    /// Its content.
     pub note: Note,
 }

@@ -1,4 +1,4 @@
-//! The decision: what grows, what goes, and when to ask again.
+//! The decision: growth, removals, and the time of the next decision.
 
 use std::{
     borrow::Cow,
@@ -17,13 +17,14 @@ use crate::{
     world::World,
 };
 
-/// Pods of a lower priority are run where there is room, and nothing is made for them: upstream's default.
+/// Pods of a lower priority use existing room only; no node is made for them. Upstream's default.
 const EXPENDABLE: i64 = -10;
-/// For so long a pool is left alone whose node did not come, and twice as long each further time, up to [`LONGEST_BACKOFF`]; upstream's.
+/// Seconds without growth of a pool after its node failed to become ready. Doubled at each further failure,
+/// up to [`LONGEST_BACKOFF`]. Upstream's values.
 const BACKOFF: u64 = 5 * 60;
 const LONGEST_BACKOFF: u64 = 30 * 60;
 
-/// `at` and so many seconds later, or the end of time.
+/// This number of seconds after `at`; at most the largest timestamp.
 pub(crate) fn later(at: Timestamp, seconds: u64) -> Timestamp {
     at.checked_add(Duration::from_secs(seconds))
         .unwrap_or(Timestamp::MAX)
@@ -35,23 +36,23 @@ pub(crate) struct Making<'w> {
     pub(crate) profile: &'w AutoscalerProfile,
     pub(crate) now: Timestamp,
     pub(crate) world: World<'w>,
-    /// By name: the host of a node that has joined.
+    /// By name: the host of a joined node.
     pub(crate) hosts: BTreeMap<&'w str, usize>,
-    /// By pool: what a new node is like, with what its DaemonSets take already gone.
+    /// By pool: a new node, with the requests of its DaemonSets already subtracted.
     pub(crate) templates: Vec<Node>,
-    /// Pools of hosts that are still to come.
+    /// By host of an upcoming node: its pool.
     pub(crate) upcoming: BTreeMap<usize, usize>,
-    /// By host: classes of pods that are not there yet, and are counted on being.
+    /// By host: classes of pods that are expected there, and not there yet.
     pub(crate) expected: BTreeMap<usize, Vec<usize>>,
-    /// By node: its pods, as indexes.
+    /// By node: the indexes of its pods.
     pub(crate) pods_of: BTreeMap<&'w str, Vec<usize>>,
     pub(crate) decision: Decision,
 }
 
-/// Decides what the pools are to have. Pure: the same things give the same decision.
+/// Decides on the pools' counts and on nodes to remove. Pure: the same input gives the same decision.
 ///
-/// Once what it says of pools and nodes is so ([`Pool::count`], [`State::leaving`]), and what is remembered is kept, it says nothing more about
-/// the same pods.
+/// After a decision is in effect ([`Pool::count`], [`State::leaving`]) and its memory is kept, the next one
+/// changes nothing for the same pods.
 pub fn decide(state: State<'_>, profile: &AutoscalerProfile, now: Timestamp) -> Decision {
     let mut making = Making::new(state, profile, now);
     making.settle_growth();
@@ -61,7 +62,7 @@ pub fn decide(state: State<'_>, profile: &AutoscalerProfile, now: Timestamp) -> 
         return making.finish();
     }
     if !making.decision.sizes.is_empty() {
-        // What did not come is given up first.
+        // Failed growth is given up first.
         return making.finish();
     }
     making.populate();
@@ -107,19 +108,19 @@ impl<'w> Making<'w> {
         making
     }
 
-    /// Until when a pool is not grown, where that is so.
+    /// The end of a pool's backoff, if it is in one.
     pub(crate) fn backoff_of(&self, pool: &str) -> Option<Timestamp> {
         let backoff = self.decision.memory.backoff.get(pool)?;
         (backoff.until > self.now).then_some(backoff.until)
     }
 
-    /// Asks again at this time at the latest.
+    /// Makes the next decision at this time at the latest.
     pub(crate) fn again_at(&mut self, at: Timestamp) {
         let again = self.decision.again.map_or(at, |before| before.min(at));
         self.decision.again = Some(again);
     }
 
-    /// A node of a pool that has joined.
+    /// The node of this name, if it has joined.
     pub(crate) fn joined(&self, name: &str) -> Option<&'w Node> {
         let work: &'w Work = self.state.work;
         let place = work
@@ -133,7 +134,8 @@ impl<'w> Making<'w> {
         self.joined(name).is_some_and(|node| node.ready)
     }
 
-    /// What a new node of a pool is like: as large as one that is there, without what each DaemonSet that goes there takes.
+    /// A new node of a pool: with the resources of a ready node of the pool if there is one, minus the
+    /// requests of each DaemonSet that would run on it.
     fn template(&self, pool: &Pool) -> Node {
         let mut template = pool.template.clone();
         template.ready = true;
@@ -155,7 +157,7 @@ impl<'w> Making<'w> {
         template
     }
 
-    /// A new node of a pool, under a name.
+    /// A new node of a pool with this name.
     pub(crate) fn new_node(&self, pool: usize, name: &str) -> Node {
         let mut node = self.templates[pool].clone();
         node.labels.insert(HOSTNAME.to_owned(), name.to_owned());
@@ -163,7 +165,7 @@ impl<'w> Making<'w> {
         node
     }
 
-    /// Ends growth that is there, and gives up nodes that did not come in time.
+    /// Ends completed growth, and gives up nodes that were not ready in time.
     fn settle_growth(&mut self) {
         let provision = self.profile.provision;
         for pool in self.state.pools {
@@ -185,7 +187,8 @@ impl<'w> Making<'w> {
                 self.again_at(deadline);
                 continue;
             }
-            // Only what has come since is late: one that was there before may have reasons of its own.
+            // Only nodes made since the growth began are late: an older node that is not ready has another
+            // cause.
             let late: Vec<&String> = pool
                 .nodes
                 .iter()
@@ -213,7 +216,8 @@ impl<'w> Making<'w> {
         }
     }
 
-    /// Whether more nodes are not ready than the profile lets pass. One that has just been made is no sign of anything.
+    /// Whether more nodes are not ready than the profile permits. New nodes within their provision time do
+    /// not count as not ready.
     fn is_unhealthy(&self) -> bool {
         let (mut all, mut unready) = (0_u64, 0_u64);
         for (name, made) in self.state.pools.iter().flat_map(|pool| &pool.nodes) {
@@ -227,7 +231,7 @@ impl<'w> Making<'w> {
             && unready * 100 > u64::from(self.profile.unready_share) * all
     }
 
-    /// The world as it is, and with the nodes that are to come.
+    /// Fills the world with the existing nodes and pods, and with upcoming nodes.
     fn populate(&mut self) {
         let work = self.state.work;
         for node in &work.nodes {
@@ -258,7 +262,8 @@ impl<'w> Making<'w> {
         }
     }
 
-    /// Puts pods that no node took where there is room by now; gives those for which there is none, important and large ones first.
+    /// Places unschedulable pods on nodes with room, existing or upcoming; returns the others. Pods of higher
+    /// priority and larger requests come first.
     fn place_pending(&mut self) -> Vec<usize> {
         let pods: &'w [Pod] = &self.state.work.pods;
         let waits = |pod: &Pod| pod.node.is_none() && pod.unschedulable && !pod.leaving;
@@ -298,13 +303,13 @@ impl<'w> Making<'w> {
         waiting
     }
 
-    /// Puts a pod where it is not yet.
+    /// Places a pod that is expected on a host.
     pub(crate) fn expect(&mut self, class: usize, host: usize) {
         self.world.put(class, host);
         self.expected.entry(host).or_default().push(class);
     }
 
-    /// Pods of nodes that are on their way out need room elsewhere, which nobody else may count on.
+    /// Reserves room on other nodes for the pods of nodes that are being removed.
     fn place_evicted(&mut self) {
         for node in self.state.leaving {
             let pods = self.pods_of.get(node.as_str()).cloned().unwrap_or_default();

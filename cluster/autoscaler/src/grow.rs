@@ -1,6 +1,7 @@
-//! Growing: which pool gets how many nodes for pods that have no place.
+//! Growth: the pool that grows for unschedulable pods, and its number of new nodes.
 //!
-//! As upstream, one pool grows at a time (or those that are like it, in turn): once its nodes are counted on, the rest is decided.
+//! As upstream, one pool grows at a time (or a group of similar pools, evenly): the next decision includes
+//! its upcoming nodes, and handles the remaining pods.
 
 use std::{
     borrow::Cow,
@@ -16,7 +17,7 @@ use crate::{
     rules::HOSTNAME,
 };
 
-/// Labels that tell pools apart that are alike otherwise.
+/// Labels that are ignored in the comparison of pools.
 const NAMES: [&str; 5] = [
     HOSTNAME,
     "agentpool",
@@ -25,17 +26,17 @@ const NAMES: [&str; 5] = [
     "kubernetes.azure.com/scaleset",
 ];
 
-/// What growing a pool would come to.
+/// The estimated growth of a pool.
 struct Choice {
     pool: usize,
     nodes: u32,
-    /// Pods that it is for.
+    /// Its pods, as indexes.
     pods: BTreeSet<usize>,
-    /// What would be left over, thousandths of cores and of memory together.
+    /// The unused part of the new nodes: thousandths of cores plus thousandths of memory.
     waste: u64,
 }
 
-/// Lets a pool grow for these pods. Whether one does.
+/// Chooses a pool that grows for these pods. Returns whether one grows.
 pub(crate) fn grow(making: &mut Making<'_>, waiting: &[usize]) -> bool {
     if waiting.is_empty() {
         return false;
@@ -65,7 +66,7 @@ pub(crate) fn grow(making: &mut Making<'_>, waiting: &[usize]) -> bool {
             Some(choice) if choice.pods.contains(pod) => {
                 Outcome::Comes(making.state.pools[choice.pool].name.clone())
             }
-            // Its turn comes when the nodes of the other pool are counted on.
+            // The next decision handles it, with the new nodes of the chosen pool included.
             _ if possible.contains(pod) => Outcome::NotYet,
             _ => {
                 let class = making.world.class(&making.state.work.pods[*pod].rules);
@@ -94,12 +95,13 @@ pub(crate) fn grow(making: &mut Making<'_>, waiting: &[usize]) -> bool {
     true
 }
 
-/// How many nodes of a pool it takes for as many of these pods as fit on such nodes, at most so many: each goes to the first that takes it.
+/// Estimates the number of new nodes of a pool, at most `most`, for the pods that fit on such nodes: each pod
+/// is placed on the first new node that takes it.
 fn estimate(making: &mut Making<'_>, pool: usize, most: u32, waiting: &[usize]) -> Choice {
     let (mark, base) = (making.world.mark(), making.world.hosts.len());
     let mut pods = BTreeSet::new();
     let (mut cpu, mut memory) = (0_u64, 0_u64);
-    // By class: nodes before this one refuse. A class without a place on an empty node has none on any.
+    // By class: nodes before this index refuse. A class that an empty node refuses is refused by all.
     let mut next = BTreeMap::<usize, usize>::new();
     let mut hopeless = BTreeSet::new();
     for index in waiting {
@@ -152,7 +154,8 @@ fn estimate(making: &mut Making<'_>, pool: usize, most: u32, waiting: &[usize]) 
     }
 }
 
-/// The one that the profile's expander prefers; of equals, one by lot. The lot follows from the pods, so that it falls the same each time.
+/// The choice of the profile's expander; among equal ones, a random one. The random number is derived from
+/// the pods, so that the result is the same each time.
 fn choose(making: &Making<'_>, choices: Vec<Choice>) -> Option<Choice> {
     let name = |choice: &Choice| making.state.pools[choice.pool].name.as_str();
     let priority = |choice: &Choice| {
@@ -180,7 +183,8 @@ fn choose(making: &Making<'_>, choices: Vec<Choice>) -> Option<Choice> {
     Some(equal.swap_remove(lot))
 }
 
-/// Whether a pattern of the ConfigMap names a pool. Patterns are parts of names; `.*`, `^` and `$` around them mean what they mean.
+/// Whether a pattern of the ConfigMap matches a pool. Patterns are parts of names; `.*`, `^` and `$` at their
+/// ends have their meaning in regular expressions.
 pub(crate) fn names(pattern: &str, pool: &str) -> bool {
     let from_start = pattern.starts_with('^') && !pattern.starts_with("^.*");
     let to_end = pattern.ends_with('$') && !pattern.ends_with(".*$");
@@ -194,7 +198,8 @@ pub(crate) fn names(pattern: &str, pool: &str) -> bool {
     }
 }
 
-/// How many nodes each pool gets: all of them the chosen one, or, where the profile says so, those that are like it in turn, smallest first.
+/// The number of new nodes by pool: all for the chosen one, or, with `balance-similar-node-groups`,
+/// distributed over the similar pools, smallest first.
 fn shares(making: &Making<'_>, choice: &Choice) -> BTreeMap<usize, u32> {
     let pools = making.state.pools;
     let is_like = |index: &usize| {
@@ -223,7 +228,7 @@ fn shares(making: &Making<'_>, choice: &Choice) -> BTreeMap<usize, u32> {
     grown.filter(|(_, more)| *more > 0).collect()
 }
 
-/// Whether new nodes of two pools are the same to any pod.
+/// Whether new nodes of two pools are equal for all pods.
 fn alike(one: &Node, other: &Node) -> bool {
     let labels = |node: &Node| {
         let mut labels = node.labels.clone();
@@ -233,7 +238,7 @@ fn alike(one: &Node, other: &Node) -> bool {
     one.room == other.room && one.taints == other.taints && labels(one) == labels(other)
 }
 
-/// Why no pool has a node for a class of pods, with how many pools each reason holds for.
+/// The reasons why no pool provides a node for a class of pods, with the number of pools for each.
 fn reasons(
     making: &mut Making<'_>,
     class: usize,
@@ -245,7 +250,7 @@ fn reasons(
         let host = making.world.add(Cow::Owned(node), true);
         let refusal = making.world.refusal(class, host);
         making.world.truncate(host);
-        // What would not do in any case is the better reason.
+        // A refusal by the node is more specific than a pool that cannot grow.
         let why = refusal.or_else(|| closed.get(&index).map(|why| (*why).to_owned()));
         let why = why.unwrap_or_else(|| "its new nodes are taken by other pods".to_owned());
         *reasons.entry(why).or_default() += 1;

@@ -1,14 +1,16 @@
-//! The cluster autoscaler's knowledge: which pool grows for pods that no node takes, and which node goes because nobody needs it.
+//! The knowledge of the cluster autoscaler: which pool grows for unschedulable pods, and which unneeded node
+//! is removed.
 //!
-//! Owns the rules by which the scheduler gives a pod a node ([`Rules`]), as far as they decide about a node; upstream's rules of what may not
-//! be taken off a node; the decision ([`decide`]); and what people read of it ([`status`], [`events`]). Nothing of how a cluster is asked, or
-//! how a pool gets nodes.
+//! Owns the scheduler's rules that decide whether a node takes a pod ([`Rules`]); upstream's rules of pods
+//! that may not be evicted; the decision ([`decide`]); its status and events for users ([`status`],
+//! [`events`]). Reading a cluster and making nodes are not part of it.
 //!
-//! Always true: pure; deciding twice from the same things gives the same; a pool stays within its range; what is decided holds for the pods
-//! as they are and asks nothing of them; the work grows with the number of pods and of nodes, not with their product, as long as pods that
-//! have neighbours to be near to or spread from are few.
+//! Always true: pure; the same state gives the same decision; a pool stays within its range; a decision never
+//! depends on a change of the pods; the work grows with the number of pods and of nodes, not with their
+//! product, while pods with affinity to other pods or with spread constraints are few.
 //!
-//! Called by: the loops (what a look at the cluster found), the planner (what follows from it), records (what is remembered).
+//! Called by: the loops (the result of a look at the cluster), the planner (the decision), records (the
+//! memory).
 
 mod decide;
 mod grow;

@@ -1,4 +1,4 @@
-//! What the decision goes by: pods, nodes, pools, and what is remembered from one decision to the next.
+//! The input of a decision: pods, nodes, pools, and the memory from one decision to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::{
     rules::{Requirement, Rules, Taint},
 };
 
-/// What of a cluster's objects matters, as one look found it.
+/// The relevant part of a cluster's objects, as one look found them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Work {
     /// Pods that have not ended.
@@ -19,7 +19,7 @@ pub struct Work {
     pub nodes: Vec<Node>,
     /// Disruption budgets.
     pub budgets: Vec<Budget>,
-    /// What the ConfigMap of the expander `priority` says, highest first: a priority, and parts of pools' names.
+    /// The ConfigMap of the expander `priority`, highest first: a priority, and patterns of pools' names.
     pub priorities: Vec<(u64, Vec<String>)>,
 }
 
@@ -34,38 +34,38 @@ pub struct Pod {
     pub uid: String,
     /// `metadata.resourceVersion`, for its events.
     pub version: String,
-    /// When it was made.
+    /// The time of its creation.
     pub created_at: Timestamp,
-    /// The node that it was given.
+    /// Its node, if the scheduler has chosen one.
     pub node: Option<String>,
-    /// Whether the scheduler has said that no node takes it.
+    /// Whether the scheduler reports that no node takes it.
     pub unschedulable: bool,
     /// `spec.priority`.
     pub priority: i64,
-    /// Where it may run, and what it takes.
+    /// The nodes that it may run on, and its requests.
     pub rules: Rules,
-    /// Why no node would help it, as far as that is known: it names a claim that is not there, say.
+    /// The known reason why no new node would help it, e.g. a missing claim.
     pub blocked: Option<String>,
     /// The uid of its controller.
     pub owner: Option<String>,
-    /// What becomes of it when its node goes.
+    /// The consequences for it when its node is removed.
     pub stays: Stays,
-    /// Somebody has deleted it.
+    /// Whether it is being deleted.
     pub leaving: bool,
 }
 
-/// What a pod has to do with its node's going.
+/// The properties of a pod that decide whether its node may be removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stays {
-    /// It is a file of its node.
+    /// It is a static pod of its node.
     pub mirror: bool,
-    /// A DaemonSet has it on each node.
+    /// A DaemonSet runs it on each node.
     pub daemon: bool,
-    /// A controller that is known makes another in its place.
+    /// A known controller replaces it.
     pub replicated: bool,
-    /// It keeps something on the node's disk.
+    /// It keeps data on the node's disk.
     pub local_storage: bool,
-    /// `cluster-autoscaler.kubernetes.io/safe-to-evict`, where it says.
+    /// The annotation `cluster-autoscaler.kubernetes.io/safe-to-evict`, if it is set.
     pub safe: Option<bool>,
 }
 
@@ -82,13 +82,13 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Its taints.
     pub taints: Vec<Taint>,
-    /// What it has for pods.
+    /// Its resources for pods.
     pub room: Resources,
     /// Whether it is ready.
     pub ready: bool,
-    /// Since when it is as ready as it is.
+    /// The last change of its readiness.
     pub since: Option<Timestamp>,
-    /// Marked unschedulable.
+    /// Whether it is marked unschedulable.
     pub cordoned: bool,
     /// `cluster-autoscaler.kubernetes.io/scale-down-disabled: "true"`.
     pub kept: bool,
@@ -99,136 +99,136 @@ pub struct Node {
 pub struct Budget {
     /// Its namespace.
     pub namespace: String,
-    /// Which pods.
+    /// Its pods.
     pub selector: Vec<Requirement>,
-    /// How many of them may go now.
+    /// The number of them that may be evicted now.
     pub allowed: u32,
 }
 
-/// A pool that the autoscaler gives its count.
+/// A pool with a count that the autoscaler sets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// At least so many nodes.
+    /// Its minimum of nodes.
     pub min: u32,
-    /// At most.
+    /// Its maximum.
     pub max: u32,
-    /// How many it is to have.
+    /// Its desired count.
     pub count: u32,
-    /// The names of its nodes that stay, whether they have joined or not, with when their machines were written down.
+    /// The names of its nodes that stay, joined or not, with the times when their machines were recorded.
     pub nodes: BTreeMap<String, Timestamp>,
-    /// What a new node would be like. Where a node of it is there, that one's room counts.
+    /// A new node of it. If the pool has a ready node, that node's resources are used instead.
     pub template: Node,
 }
 
-/// What is decided about.
+/// The input of a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct State<'a> {
-    /// What was seen.
+    /// The observed objects.
     pub work: &'a Work,
-    /// Pools with a range that are there and not stopped.
+    /// Pools with a range that exist, are not stopped, and have no other change in progress.
     pub pools: &'a [Pool],
-    /// Nodes that are on their way out.
+    /// Nodes that are being removed.
     pub leaving: &'a BTreeSet<String>,
-    /// Nodes that are not to be taken away, whatever runs on them.
+    /// Nodes that must not be removed, independent of their pods.
     pub kept: &'a BTreeSet<String>,
-    /// What is remembered.
+    /// The memory of the previous decision.
     pub memory: &'a Memory,
 }
 
-/// What is remembered from one decision to the next.
+/// The memory from one decision to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Memory {
-    /// By node: since when nobody needs it.
+    /// By node: the time since which it is not needed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unneeded: BTreeMap<String, Timestamp>,
-    /// By pool: how it grows at present.
+    /// By pool: its current growth.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub growing: BTreeMap<String, Growth>,
-    /// By pool: until when it is not grown, because nodes of it did not come.
+    /// By pool: the pause of its growth after its nodes failed to become ready.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub backoff: BTreeMap<String, Backoff>,
-    /// When a pool grew last.
+    /// The last growth of a pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added_at: Option<Timestamp>,
-    /// When a node was last told to go.
+    /// The last removal of an unneeded node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
-    /// When a node was last given up because it did not come.
+    /// The last time that growth failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Timestamp>,
 }
 
 impl Memory {
-    /// Whether there is nothing to remember.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// That a pool grows.
+/// The growth of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Growth {
-    /// How many nodes it was to have before.
+    /// Its desired count before.
     pub from: u32,
-    /// How many it is to have.
+    /// Its desired count.
     pub to: u32,
-    /// Since when.
+    /// The time of its last increase.
     pub since: Timestamp,
 }
 
-/// That a pool is left alone.
+/// The pause of a pool's growth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backoff {
-    /// Until then.
+    /// Its end.
     pub until: Timestamp,
-    /// How often nodes did not come, in a row.
+    /// The number of consecutive failures.
     pub times: u32,
 }
 
-/// What is to be done.
+/// A decision.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decision {
-    /// Pools that are to have another count than they have, by name. Nodes of [`Self::remove`] are counted out of it.
+    /// New counts of pools, by name, where they change. Nodes of [`Self::remove`] are already subtracted.
     pub sizes: BTreeMap<String, u32>,
-    /// Nodes that are to go, by name.
+    /// Nodes to remove, by name.
     pub remove: BTreeSet<String>,
-    /// What is remembered from now on.
+    /// The new memory.
     pub memory: Memory,
-    /// What becomes of pods that no node takes, in the order of [`Work::pods`].
+    /// The results for unschedulable pods, in the order of [`Work::pods`].
     pub verdicts: Vec<Verdict>,
-    /// When to decide again even if nothing changes.
+    /// The latest time of the next decision, without any change before.
     pub again: Option<Timestamp>,
-    /// Whether too many nodes are not ready for anything to be done.
+    /// Whether too many nodes are not ready, so that nothing is changed.
     pub unhealthy: bool,
-    /// By node: why it stays although little runs on it.
+    /// By node: the reason why it stays although its utilization is low.
     pub kept: BTreeMap<String, String>,
-    /// How often it was asked whether a node takes a pod: the measure of the work.
+    /// The number of checks whether a node takes a pod: the measure of the work.
     pub checks: u64,
 }
 
-/// What becomes of a pod that no node takes.
+/// The result for an unschedulable pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// Its index in [`Work::pods`].
     pub pod: usize,
-    /// What.
+    /// The result.
     pub outcome: Outcome,
 }
 
 /// See [`Verdict`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// A node of this pool comes for it.
+    /// It gets a new node of this pool.
     Comes(String),
-    /// There is room for it; the scheduler has not seen it yet.
+    /// An existing node has room for it; the scheduler has not placed it yet.
     Fits,
-    /// No pool has a node for it: why not, as upstream says it, with how many pools each reason holds for.
+    /// No pool can provide a node for it: the reasons in upstream's words, with the number of pools for each.
     Nowhere(BTreeMap<String, u32>),
-    /// It is not old enough, or not important enough, to be looked at.
+    /// It is not considered yet: it is too young, or of too low a priority, or another pool grows first.
     NotYet,
 }

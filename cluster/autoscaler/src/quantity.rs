@@ -1,32 +1,33 @@
-//! Amounts as Kubernetes writes them, and sums of them.
+//! Kubernetes' quantities, and sums of them.
 
 use std::collections::BTreeMap;
 
-/// The name of cores; they are counted in thousandths.
+/// The name of cores, counted in thousandths.
 const CPU: &str = "cpu";
-/// The name of memory; it is counted in bytes.
+/// The name of memory, counted in bytes.
 const MEMORY: &str = "memory";
 /// The name of the number of pods.
 const PODS: &str = "pods";
 
-/// What pods ask for, or a node has.
+/// Requests of pods, or resources of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Resources {
     /// Cores, thousandths.
     pub cpu: u64,
     /// Memory, bytes.
     pub memory: u64,
-    /// How many pods.
+    /// Number of pods.
     pub pods: u64,
-    /// Anything else, by its name, in units. A node that does not name one of [`Self::UNBOUNDED`] has as much as anybody asks for.
+    /// Other resources by name, in units. A node that does not name a resource of [`Self::UNBOUNDED`] has no
+    /// limit for it.
     pub others: BTreeMap<String, u64>,
 }
 
 impl Resources {
-    /// Prefixes of what is only limited where a node says so: volumes that may be attached, room on its disk.
+    /// Prefixes of resources that are unlimited unless a node has a limit: attachable volumes, local disk.
     const UNBOUNDED: [&'static str; 2] = ["attachable-volumes-", "ephemeral-storage"];
 
-    /// Counts an amount in. One that cannot be read is nothing.
+    /// Adds an amount. A malformed one counts as 0.
     pub fn add_text(&mut self, name: &str, text: &str) {
         let thousandths = thousandths(text).unwrap_or(0);
         let units = u64::try_from(thousandths.div_ceil(1000)).unwrap_or(u64::MAX);
@@ -44,7 +45,7 @@ impl Resources {
         }
     }
 
-    /// Adds another.
+    /// Adds all amounts of another one.
     pub fn add(&mut self, other: &Self) {
         self.cpu = self.cpu.saturating_add(other.cpu);
         self.memory = self.memory.saturating_add(other.memory);
@@ -55,7 +56,7 @@ impl Resources {
         }
     }
 
-    /// Takes another away, down to nothing. What it does not name stays unnamed.
+    /// Subtracts another one, down to 0. Resources without an amount here stay absent.
     pub fn take(&mut self, other: &Self) {
         self.cpu = self.cpu.saturating_sub(other.cpu);
         self.memory = self.memory.saturating_sub(other.memory);
@@ -67,7 +68,8 @@ impl Resources {
         }
     }
 
-    /// What of a request does not fit beside what is used; `None`: it fits. What is not asked for is never lacking.
+    /// The first resource of a request that does not fit beside the used amounts; `None`: it fits. A resource
+    /// with a request of 0 always fits.
     pub fn lacks<'r>(&self, used: &Self, request: &'r Self) -> Option<&'r str> {
         let over = |all: u64, used: u64, more: u64| more > 0 && used.saturating_add(more) > all;
         if over(self.cpu, used.cpu, request.cpu) {
@@ -91,7 +93,7 @@ impl Resources {
     }
 }
 
-/// Thousandths of a quantity, rounded up. `None`: it is none.
+/// Thousandths of a quantity, rounded up. `None`: it is malformed.
 fn thousandths(text: &str) -> Option<u128> {
     let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
     let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
@@ -179,7 +181,7 @@ mod tests {
         request.add_text("nvidia.com/gpu", "1");
         assert_eq!(node.lacks(&unused, &request), Some("nvidia.com/gpu"));
         assert_eq!(node.lacks(&unused, &of("1001m", "0")), Some(CPU));
-        // A node that is too full already takes what asks for nothing.
+        // A node above its capacity still takes a request of 0.
         assert_eq!(node.lacks(&of("3", "0"), &of("0", "1Mi")), None);
     }
 }

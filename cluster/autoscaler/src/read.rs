@@ -1,4 +1,4 @@
-//! From Kubernetes' objects to what the decision goes by.
+//! Reads Kubernetes' objects as the input of the decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +12,15 @@ use crate::{
     rules::{Operator, Requirement, Rules, Spread, Taint, Term, Toleration},
 };
 
-/// Says whether a pod may be taken off a node, whatever else is true of it.
+/// The annotation that permits or forbids the eviction of a pod, before all other rules.
 const SAFE: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
-/// Names of volumes on the node's disk that nobody misses.
+/// The annotation with names of local volumes whose data may be lost.
 const SAFE_VOLUMES: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
-/// Keeps a node.
+/// The annotation that keeps a node.
 const KEPT: &str = "cluster-autoscaler.kubernetes.io/scale-down-disabled";
-/// A pod that is a file of its node.
+/// The annotation of a static pod's object.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Kinds of controllers that make another pod in the place of one that went.
+/// Kinds of controllers that replace a pod.
 const CONTROLLERS: [&str; 6] = [
     "ReplicaSet",
     "ReplicationController",
@@ -50,7 +50,7 @@ fn time(value: &Value) -> Option<Timestamp> {
 }
 
 impl Work {
-    /// What of these objects matters.
+    /// Reads the relevant part of these objects.
     pub fn read(objects: &WorkObjects) -> Self {
         let storage = Storage::of(objects);
         let mut limits = BTreeMap::<&str, Vec<(String, u64)>>::new();
@@ -97,7 +97,7 @@ impl Work {
     }
 }
 
-/// What a node's room calls the volumes of a driver.
+/// The resource name of a driver's volumes on a node.
 fn attachable(driver: &str) -> String {
     format!("attachable-volumes-csi-{driver}")
 }
@@ -158,12 +158,12 @@ impl<'o> Storage<'o> {
         }
     }
 
-    /// Counts what a pod's claim asks of a node; the reason where no node would do.
+    /// Adds the requirements of a pod's claim on its node; returns the reason if no node satisfies them.
     fn count(&self, namespace: &str, name: &str, rules: &mut Rules) -> Option<String> {
         let Some(claim) = self.claims.get(&(namespace, name)) else {
             return Some(format!("persistentvolumeclaim \"{name}\" not found"));
         };
-        // A claim that is not bound yet gets its volume where its pod is.
+        // A claim that is not bound yet gets its volume on the node of its pod.
         let volume = self.volumes.get(claim["spec"]["volumeName"].as_str()?)?;
         let terms = terms(&volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]);
         if !terms.is_empty() {
@@ -237,7 +237,8 @@ fn pod(object: &Value, storage: &Storage<'_>) -> Pod {
     }
 }
 
-/// What a pod takes: its containers together, or the largest of those that run before them, and what the runtime class adds.
+/// The requests of a pod: the sum of its containers, or the largest init container if that is more, and the
+/// overhead of the runtime class.
 fn request(spec: &Value) -> Resources {
     let of = |container: &Value| {
         let mut own = Resources::default();
@@ -271,7 +272,7 @@ fn request(spec: &Value) -> Resources {
     sum
 }
 
-/// The larger amount of each.
+/// Keeps the larger amount of each resource.
 fn larger(one: &mut Resources, other: &Resources) {
     one.cpu = one.cpu.max(other.cpu);
     one.memory = one.memory.max(other.memory);
@@ -281,7 +282,8 @@ fn larger(one: &mut Resources, other: &Resources) {
     }
 }
 
-/// Where a pod may be. `daemon`: its controller has named the node itself.
+/// The rules for a pod's node. `daemon`: its controller has chosen the node by node affinity, which is
+/// ignored.
 fn place(spec: &Value, daemon: bool, rules: &mut Rules) {
     let selector = texts(&spec["nodeSelector"]);
     if !selector.is_empty() {
@@ -332,7 +334,7 @@ fn place(spec: &Value, daemon: bool, rules: &mut Rules) {
 
 fn term(own: &Value, rules: &Rules) -> Term {
     let mut namespaces: BTreeSet<String> = items(&own["namespaces"]).map(text).collect();
-    // A selector of namespaces may mean any of them.
+    // A namespace selector is read as all namespaces.
     let all = own["namespaceSelector"].is_object();
     if namespaces.is_empty() {
         namespaces.insert(rules.namespace.clone());
@@ -350,7 +352,7 @@ fn term(own: &Value, rules: &Rules) -> Term {
     }
 }
 
-/// A label selector; `None` where there is none.
+/// A label selector; `None` if it is absent.
 fn selector(own: &Value) -> Option<Vec<Requirement>> {
     own.as_object()?;
     let equal = texts(&own["matchLabels"]);
@@ -378,7 +380,7 @@ fn requirement(own: &Value) -> Requirement {
     }
 }
 
-/// Node selector terms. One that names a node by its fields is for that node, which is none that could come.
+/// Node selector terms. A term with a node's name in its fields matches that node only, and no new one.
 fn terms(all: &Value) -> Vec<Vec<Requirement>> {
     items(all)
         .map(|term| {
@@ -394,7 +396,7 @@ fn terms(all: &Value) -> Vec<Vec<Requirement>> {
         .collect()
 }
 
-/// `priorities` of the ConfigMap: lines `10:` with a list of patterns `- .*name.*` below each.
+/// `priorities` of the ConfigMap: lines `10:`, each followed by a list of patterns `- .*name.*`.
 fn priorities(map: &Value) -> Vec<(u64, Vec<String>)> {
     let mut all = Vec::<(u64, Vec<String>)>::new();
     for line in map["data"]["priorities"].as_str().unwrap_or_default().lines() {

@@ -1,28 +1,29 @@
-//! Where a pod may run: the rules of the scheduler that decide about a node.
+//! The scheduler's rules that decide whether a node takes a pod.
 //!
-//! Preferences, and taints with `PreferNoSchedule`, decide nothing and are not read.
+//! Preferences, and taints with `PreferNoSchedule`, have no influence and are not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::quantity::Resources;
 
-/// A label that says which machine it is: each node has another.
+/// The label with a unique value for each node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// What a pod asks of its node and its neighbours. Pods with the same rules are alike.
+/// The requirements of a pod on its node and on other pods. Pods with equal rules are interchangeable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rules {
     /// The pod's namespace.
     pub namespace: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// What it takes, itself counted as one of `pods`.
+    /// Its requests, including itself as one of `pods`.
     pub request: Resources,
-    /// Each of these has a term that the node's labels fulfil: `nodeSelector`, required node affinity, where bound volumes are.
+    /// All of these must have a term that the node's labels fulfil: `nodeSelector`, required node affinity,
+    /// node affinity of bound volumes.
     pub nodes: Vec<Vec<Vec<Requirement>>>,
-    /// Taints that it bears.
+    /// Taints that it tolerates.
     pub tolerations: Vec<Toleration>,
-    /// Ports of the node that it takes.
+    /// Host ports.
     pub ports: BTreeSet<Port>,
     /// Required pod affinity.
     pub with: Vec<Term>,
@@ -37,33 +38,33 @@ pub struct Rules {
 pub struct Requirement {
     /// The label.
     pub key: String,
-    /// How it is compared.
+    /// The comparison.
     pub operator: Operator,
-    /// With what.
+    /// The values to compare with.
     pub values: Vec<String>,
 }
 
 /// How a label is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operator {
-    /// It is one of the values.
+    /// The label has one of the values.
     In,
-    /// It is none of them, or not there.
+    /// The label has none of the values, or is absent.
     NotIn,
-    /// It is there.
+    /// The label is present.
     Exists,
-    /// It is not.
+    /// The label is absent.
     DoesNotExist,
-    /// It is a number greater than the value.
+    /// The label is a number greater than the value.
     Gt,
-    /// It is a number less than the value.
+    /// The label is a number less than the value.
     Lt,
-    /// An operator that is not known: never fulfilled.
+    /// An unknown operator: never fulfilled.
     Unknown,
 }
 
 impl Requirement {
-    /// That a label has a value.
+    /// A label must have this value.
     pub fn equals(key: &str, value: &str) -> Self {
         Self {
             key: key.to_owned(),
@@ -97,19 +98,19 @@ pub fn all_hold(requirements: &[Requirement], labels: &BTreeMap<String, String>)
     requirements.iter().all(|requirement| requirement.holds(labels))
 }
 
-/// Pods that a pod is to be near to, or far from.
+/// A set of pods in a term of pod affinity, anti-affinity or topology spread.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Term {
-    /// The label whose value says which nodes are near to each other.
+    /// The topology key: nodes with the same value of this label are one domain.
     pub topology: String,
-    /// In these namespaces; `None`: in all.
+    /// Namespaces of the pods; `None`: all.
     pub namespaces: Option<BTreeSet<String>>,
-    /// Their labels. `None`: no pods at all.
+    /// Labels of the pods; `None`: no pods.
     pub selector: Option<Vec<Requirement>>,
 }
 
 impl Term {
-    /// Whether a pod with these rules is one of them.
+    /// Whether it selects a pod with these rules.
     pub fn selects(&self, pod: &Rules) -> bool {
         let here = self
             .namespaces
@@ -122,14 +123,14 @@ impl Term {
     }
 }
 
-/// That pods are spread over a topology.
+/// A topology spread constraint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spread {
-    /// Which pods, and over what.
+    /// The pods and the topology.
     pub term: Term,
-    /// By so many may one place have more than another.
+    /// `maxSkew`: the permitted difference between domains.
     pub most: u64,
-    /// With fewer places than this, the emptiest counts as empty.
+    /// `minDomains`: with fewer domains than this, the global minimum counts as 0.
     pub places: u64,
 }
 
@@ -144,16 +145,16 @@ pub struct Taint {
     pub effect: String,
 }
 
-/// A taint that a pod bears.
+/// A toleration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Toleration {
-    /// Its key; empty with [`Self::exists`]: any.
+    /// Its key; empty with [`Self::exists`]: all keys.
     pub key: String,
-    /// Whatever its value is.
+    /// Operator `Exists`: all values.
     pub exists: bool,
     /// Its value.
     pub value: String,
-    /// Its effect; empty: any.
+    /// Its effect; empty: all effects.
     pub effect: String,
 }
 
@@ -168,14 +169,15 @@ impl Toleration {
 /// A port of a node: protocol, number, address (empty: all).
 pub type Port = (String, u32, String);
 
-/// Whether two ports are in each other's way.
+/// Whether two ports conflict.
 fn clash(one: &Port, other: &Port) -> bool {
     let every = |address: &str| address.is_empty() || address == "0.0.0.0";
     one.0 == other.0 && one.1 == other.1 && (one.2 == other.2 || every(&one.2) || every(&other.2))
 }
 
 impl Rules {
-    /// Why a node with these labels and taints does not take the pod, in upstream's words; `None`: it does, as far as these go.
+    /// The reason why a node with these labels and taints does not take the pod, in upstream's words; `None`:
+    /// labels and taints permit it.
     pub fn refused_by(&self, labels: &BTreeMap<String, String>, taints: &[Taint]) -> Option<String> {
         let fulfilled = self
             .nodes
@@ -193,7 +195,7 @@ impl Rules {
         ))
     }
 
-    /// Whether these ports are in the way of the pod's.
+    /// Whether the pod's ports conflict with ports in use.
     pub fn clashes<'p>(&self, mut taken: impl Iterator<Item = &'p Port>) -> bool {
         !self.ports.is_empty() && taken.any(|port| self.ports.iter().any(|own| clash(own, port)))
     }

@@ -1,7 +1,7 @@
-//! Shrinking: which nodes nobody needs, since when, and which of them go now.
+//! Shrinking: the unneeded nodes, the time since which they are not needed, and those to remove now.
 //!
-//! Always true: no node goes with a pod that nobody would make again, that keeps something on it, that a budget holds, or that would find no
-//! place; each pool keeps its least number of nodes.
+//! Always true: no node is removed with a pod that has no controller, keeps data on the node, is protected by
+//! a disruption budget, or fits on no other node; each pool keeps its minimum.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,29 @@ use crate::{
     rules::all_hold,
 };
 
-/// The namespace of what a cluster itself needs.
+/// The namespace of the cluster's own components.
 const SYSTEM: &str = "kube-system";
 
-/// A node that might go.
+/// A node that may be unneeded.
 struct Candidate<'w> {
     node: &'w Node,
     pool: usize,
     host: usize,
-    /// How much of it is asked for, thousandths; of the scarcer of cores and memory.
+    /// Its utilization, thousandths: the larger of cores and memory.
     used: u64,
 }
 
-/// A node that nobody needs.
+/// An unneeded node.
 struct Unneeded<'w> {
     name: &'w str,
     pool: usize,
-    /// When it may go.
+    /// The time from which it may be removed.
     due: Timestamp,
-    /// Whether no pod has to move for it.
+    /// Whether its removal moves no pod.
     empty: bool,
 }
 
-/// Notes which nodes nobody needs, and lets those go whose time has come.
+/// Records the unneeded nodes, and removes those that are due.
 pub(crate) fn shrink(making: &mut Making<'_>) {
     let unneeded = unneeded(making);
     let (now, profile) = (making.now, making.profile);
@@ -69,7 +69,7 @@ pub(crate) fn shrink(making: &mut Making<'_>) {
         .take(at_once)
         .collect();
     if go.is_empty() && making.state.leaving.is_empty() {
-        // One after the other: what moves is seen to have a place before the next one goes.
+        // One at a time: moved pods are observed on their new nodes before the next removal.
         go.extend(due.iter().copied().find(|own| !own.empty));
     }
     for own in go {
@@ -86,7 +86,7 @@ pub(crate) fn shrink(making: &mut Making<'_>) {
     }
 }
 
-/// Nodes that nobody needs, those that were not needed before first.
+/// The unneeded nodes; nodes that were unneeded before come first.
 fn unneeded<'w>(making: &mut Making<'w>) -> Vec<Unneeded<'w>> {
     let mut candidates = candidates(making);
     let before = &making.decision.memory.unneeded;
@@ -113,11 +113,7 @@ fn unneeded<'w>(making: &mut Making<'w>) -> Vec<Unneeded<'w>> {
     let mut found = Vec::new();
     for own in candidates {
         if spare[own.pool] == 0 {
-            keep(
-                making,
-                own.node,
-                "its pool has no more nodes than it is to have at least".to_owned(),
-            );
+            keep(making, own.node, "its pool is at its minimum".to_owned());
             continue;
         }
         match removable(making, &own, &mut budgets) {
@@ -147,7 +143,7 @@ fn keep(making: &mut Making<'_>, node: &Node, why: String) {
     making.decision.kept.insert(node.name.clone(), why);
 }
 
-/// Nodes of pools that are little used, or not ready for long.
+/// Nodes of pools with a low utilization, or not ready after their provision time.
 fn candidates<'w>(making: &mut Making<'w>) -> Vec<Candidate<'w>> {
     let mut found = Vec::new();
     for (index, pool) in making.state.pools.iter().enumerate() {
@@ -157,19 +153,19 @@ fn candidates<'w>(making: &mut Making<'w>) -> Vec<Candidate<'w>> {
                 continue;
             };
             if !node.ready && later(*made, making.profile.provision) > making.now {
-                // It is still to come.
+                // It is upcoming.
                 continue;
             }
             if node.kept {
                 keep(
                     making,
                     node,
-                    "its annotation scale-down-disabled keeps it".to_owned(),
+                    "it has the annotation scale-down-disabled".to_owned(),
                 );
                 continue;
             }
             if making.state.kept.contains(name) {
-                let why = "somebody wants to look at it, or has turned it off";
+                let why = "it is preserved or turned off";
                 keep(making, node, why.to_owned());
                 continue;
             }
@@ -188,7 +184,7 @@ fn candidates<'w>(making: &mut Making<'w>) -> Vec<Candidate<'w>> {
     found
 }
 
-/// How much of a node is asked for, thousandths.
+/// The utilization of a node, thousandths.
 fn used(making: &Making<'_>, node: &Node, host: usize) -> u64 {
     let (mut cpu, mut memory) = (0_u64, 0_u64);
     let pods = making.pods_of.get(node.name.as_str()).into_iter().flatten();
@@ -211,8 +207,8 @@ fn used(making: &Making<'_>, node: &Node, host: usize) -> u64 {
     share(cpu, node.room.cpu).max(share(memory, node.room.memory))
 }
 
-/// Whether nobody needs a node, and if so, whether no pod has to move. Then its pods are counted on where they would go, and their budgets
-/// are used up.
+/// Whether a node is unneeded; if so, `true` if its removal moves no pod. Its pods are then expected on other
+/// nodes, and their budgets are reduced. The error is the reason why it stays.
 fn removable(making: &mut Making<'_>, own: &Candidate<'_>, budgets: &mut [u32]) -> Result<bool, String> {
     let work = making.state.work;
     let pods = making
@@ -240,7 +236,7 @@ fn removable(making: &mut Making<'_>, own: &Candidate<'_>, budgets: &mut [u32]) 
             *needed.entry(budget).or_default() += 1;
             if needed[&budget] > budgets[budget] {
                 return Err(format!(
-                    "a disruption budget holds pod {}/{}",
+                    "a disruption budget protects pod {}/{}",
                     pod.namespace, pod.name
                 ));
             }
@@ -273,7 +269,7 @@ fn removable(making: &mut Making<'_>, own: &Candidate<'_>, budgets: &mut [u32]) 
         if !expected.is_empty() {
             making.expected.insert(own.host, expected);
         }
-        return Err("its pods would find no place elsewhere".to_owned());
+        return Err("its pods fit on no other nodes".to_owned());
     }
     for (class, host) in places {
         making.expected.entry(host).or_default().push(class);
@@ -284,7 +280,7 @@ fn removable(making: &mut Making<'_>, own: &Candidate<'_>, budgets: &mut [u32]) 
     Ok(empty)
 }
 
-/// Why a pod keeps its node: upstream's rules.
+/// The reason why a pod keeps its node, by upstream's rules.
 fn blocks(making: &Making<'_>, pod: &Pod, budgeted: bool) -> Option<&'static str> {
     match pod.stays.safe {
         Some(true) => return None,
@@ -292,13 +288,13 @@ fn blocks(making: &Making<'_>, pod: &Pod, budgeted: bool) -> Option<&'static str
         None => {}
     }
     if !pod.stays.replicated {
-        return Some("has no controller that would make it again");
+        return Some("has no controller that replaces it");
     }
     if making.profile.skip_system_pods && pod.namespace == SYSTEM && !budgeted {
         return Some("is one of kube-system without a disruption budget");
     }
     if making.profile.skip_local_storage && pod.stays.local_storage {
-        return Some("keeps something on the node's disk");
+        return Some("keeps data on the node's disk");
     }
     None
 }

@@ -1,4 +1,4 @@
-//! What people read of the autoscaler: the status that upstream's writes, and events of pods and nodes.
+//! The autoscaler's output for users: the status in upstream's format, and events of pods and nodes.
 
 use std::collections::BTreeSet;
 
@@ -6,11 +6,11 @@ use cluster_api::{Note, WorkEvent};
 
 use crate::model::{Decision, Memory, Outcome, State};
 
-/// That a pool grows.
+/// The status of a pool that grows.
 const IN_PROGRESS: &str = "InProgress";
 
-/// What the key `status` of the ConfigMap `kube-system/cluster-autoscaler-status` says: upstream's fields, without its times, so that it only
-/// changes where something has changed.
+/// The value of the key `status` of the ConfigMap `kube-system/cluster-autoscaler-status`: upstream's fields
+/// without its timestamps, so that it is unchanged unless the state changes.
 pub fn status(state: State<'_>, decision: &Decision) -> String {
     let ready: BTreeSet<&str> = state
         .work
@@ -90,7 +90,7 @@ fn present(candidates: usize) -> &'static str {
     }
 }
 
-/// Events of what was decided: of pods that no node takes, and of nodes that are on their way out because nobody needs them (`going`).
+/// Events of a decision: of unschedulable pods, and of unneeded nodes that are being removed (`going`).
 pub fn events(state: State<'_>, decision: &Decision, going: &BTreeSet<String>) -> Vec<WorkEvent> {
     let pods = decision.verdicts.iter().filter_map(|verdict| {
         let pod = &state.work.pods[verdict.pod];

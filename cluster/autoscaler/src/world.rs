@@ -1,10 +1,11 @@
-//! Nodes with the pods on them, as they would be: pods are put on nodes and taken off again without anything happening to the cluster.
+//! A simulation of nodes with their pods: pods are placed and removed here without an effect on the cluster.
 //!
-//! Always true: what was put somewhere since a mark is taken back by [`World::undo`]; whether a node takes a pod is decided by
-//! [`World::refusal`] alone, and each time is counted.
+//! Always true: placements since a mark are reverted by [`World::undo`]; [`World::refusal`] alone decides
+//! whether a node takes a pod, and each check is counted.
 //!
-//! For pods whose rules ask for nothing of their neighbours beyond their own node, a node that has refused one refuses each that is alike, as
-//! long as nothing is taken off it. What is known of that way is kept by class, so that thousands of pods do not ask hundreds of nodes each.
+//! If the rules of a pod concern no pods beyond its own node, a node that has refused it refuses every pod of
+//! the same class until that node is in [`World::freed`]. These results are kept by class, so that thousands
+//! of pods are not checked against hundreds of nodes each.
 
 use std::{
     borrow::Cow,
@@ -17,56 +18,56 @@ use crate::{
     rules::{HOSTNAME, Port, Rules, Term},
 };
 
-/// A node as it would be.
+/// A simulated node.
 pub(crate) struct Host<'w> {
     node: Cow<'w, Node>,
-    /// What its pods take together; it may be more than it has.
+    /// The sum of its pods' requests; it may exceed the node's resources.
     used: Resources,
     ports: Vec<&'w Port>,
-    /// Whether pods may come to it.
+    /// Whether new pods may be placed on it.
     open: bool,
 }
 
 impl Host<'_> {
-    /// Whether pods may come to it.
+    /// Whether new pods may be placed on it.
     pub(crate) fn is_open(&self) -> bool {
         self.open
     }
 }
 
-/// Pods of the same rules.
+/// Pods with equal rules.
 struct Class<'w> {
     rules: &'w Rules,
-    /// Counts that it is counted in.
+    /// Indexes of the counts that include it.
     counted: Vec<usize>,
-    /// Those that it is to be near to, far from, and spread by.
+    /// Indexes of the counts of its affinity, anti-affinity and spread terms.
     with: Vec<usize>,
     apart: Vec<usize>,
     spread: Vec<usize>,
-    /// Those of others that are to be far from it.
+    /// Indexes of the counts of other pods' anti-affinity that select it.
     repelled: Vec<usize>,
-    /// Whether a node that refuses one goes on refusing.
+    /// Whether a refusal by a node stays valid; see [`World::is_steady`].
     steady: bool,
     known: Known,
 }
 
-/// What is known of nodes for a class.
+/// Known refusals of nodes for a class.
 #[derive(Default)]
 struct Known {
-    /// Nodes before this one refuse…
+    /// Nodes before this index refuse…
     next: usize,
-    /// …but for these, which were not asked or take some.
+    /// …except these, which were not checked, or may take a pod.
     later: BTreeSet<usize>,
-    /// How much of the log of nodes that something was taken off is dealt with.
+    /// The length of the processed part of [`World::freed`].
     heard: usize,
 }
 
-/// Pods of a term, by the values of its topology.
+/// Numbers of pods of a term, by the values of its topology key.
 struct Count<'w> {
     term: &'w Term,
-    /// Those that it selects.
+    /// Selected pods.
     there: BTreeMap<String, u64>,
-    /// Those that are to be far from what it selects.
+    /// Pods with this term as anti-affinity.
     holders: BTreeMap<String, u64>,
     all: u64,
 }
@@ -78,15 +79,15 @@ pub(crate) struct World<'w> {
     by_rules: BTreeMap<&'w Rules, usize>,
     counts: Vec<Count<'w>>,
     by_term: BTreeMap<&'w Term, usize>,
-    /// What was put where, in order.
+    /// Placements in order: class and host.
     placed: Vec<(usize, usize)>,
-    /// Nodes that something was taken off, in order.
+    /// Hosts that may take pods again (a pod was removed, or the host was opened), in order.
     freed: Vec<usize>,
     pub(crate) checks: u64,
 }
 
 impl<'w> World<'w> {
-    /// A world with classes of all these rules, and no nodes.
+    /// A world with classes for all these rules, and no nodes.
     pub(crate) fn new(rules: impl Iterator<Item = &'w Rules>) -> Self {
         let mut world = Self {
             hosts: Vec::new(),
@@ -142,7 +143,7 @@ impl<'w> World<'w> {
         world
     }
 
-    /// The count of a term.
+    /// The index of a term's count.
     fn count(&mut self, term: &'w Term) -> usize {
         if let Some(index) = self.by_term.get(term) {
             return *index;
@@ -158,22 +159,23 @@ impl<'w> World<'w> {
         index
     }
 
-    /// The class of these rules, which it was made with.
+    /// The class of these rules; they must be among those of [`Self::new`].
     pub(crate) fn class(&self, rules: &Rules) -> usize {
         self.by_rules.get(rules).copied().unwrap_or_default()
     }
 
-    /// Whether a node that refuses a pod of this class goes on refusing, as long as nothing is taken off it.
+    /// Whether a node that has refused a pod of this class refuses the next one too, until a pod is removed
+    /// from that node.
     pub(crate) fn is_steady(&self, class: usize) -> bool {
         self.classes[class].steady
     }
 
-    /// What a pod of a class takes.
+    /// The requests of a pod of a class.
     pub(crate) fn request(&self, class: usize) -> &Resources {
         &self.classes[class].rules.request
     }
 
-    /// Adds a node; gives its index. `open`: whether pods may come to it.
+    /// Adds a node and returns its index. `open`: whether new pods may be placed on it.
     pub(crate) fn add(&mut self, node: Cow<'w, Node>, open: bool) -> usize {
         self.hosts.push(Host {
             used: Resources::default(),
@@ -184,7 +186,7 @@ impl<'w> World<'w> {
         self.hosts.len() - 1
     }
 
-    /// Forgets the nodes from this one on. Nothing is on them any more.
+    /// Removes the nodes from this index on. They must be empty.
     pub(crate) fn truncate(&mut self, length: usize) {
         self.hosts.truncate(length);
         for class in &mut self.classes {
@@ -193,7 +195,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// Whether pods may come to a node from now on.
+    /// Sets whether new pods may be placed on a node.
     pub(crate) fn set_open(&mut self, host: usize, open: bool) {
         self.hosts[host].open = open;
         if open {
@@ -208,7 +210,7 @@ impl<'w> World<'w> {
             .get(&self.counts[count].term.topology)
     }
 
-    /// Puts a pod on a node, whether that takes it or not.
+    /// Places a pod on a node, without a check.
     pub(crate) fn put(&mut self, class: usize, host: usize) {
         self.change(class, host, true);
         self.placed.push((class, host));
@@ -254,18 +256,18 @@ impl<'w> World<'w> {
         }
     }
 
-    /// Takes a pod off a node for good. Nothing that was put before is undone after that.
+    /// Removes a pod from a node permanently. Earlier placements must not be reverted after that.
     pub(crate) fn take_off(&mut self, class: usize, host: usize) {
         self.change(class, host, false);
         self.freed.push(host);
     }
 
-    /// To come back to.
+    /// A mark for [`Self::undo`].
     pub(crate) fn mark(&self) -> usize {
         self.placed.len()
     }
 
-    /// Takes back what was put somewhere since a mark.
+    /// Reverts all placements since a mark.
     pub(crate) fn undo(&mut self, mark: usize) {
         while self.placed.len() > mark {
             if let Some((class, host)) = self.placed.pop() {
@@ -275,7 +277,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// Why a node does not take a pod of a class; `None`: it does.
+    /// The reason why a node does not take a pod of a class; `None`: it takes it.
     pub(crate) fn refusal(&mut self, class: usize, host: usize) -> Option<String> {
         self.checks += 1;
         let own = &self.classes[class];
@@ -300,7 +302,7 @@ impl<'w> World<'w> {
             Some(self.counts[count].there.get(value).copied().unwrap_or(0))
         };
         for count in &own.with {
-            // The first of those that want to be together may be anywhere that has a name.
+            // The first pod with an affinity to its own kind may be on any node with the topology key.
             let first = self.counts[*count].all == 0 && own.counted.contains(count);
             let near = there(*count).is_some_and(|near| near > 0 || first);
             if !near {
@@ -338,7 +340,8 @@ impl<'w> World<'w> {
         None
     }
 
-    /// How many pods of a count are in the place that has the fewest, of those that the pod's node rules let it be in.
+    /// The smallest number of pods of a count in a topology domain, among the domains that the pod's node
+    /// rules permit.
     fn emptiest(&self, rules: &Rules, count: usize, places: u64) -> u64 {
         let topology = &self.counts[count].term.topology;
         let mut values = BTreeSet::new();
@@ -358,12 +361,12 @@ impl<'w> World<'w> {
         all.min().unwrap_or(0)
     }
 
-    /// Whether a node is open, is another than `but`, and takes a pod of a class.
+    /// Whether a node is open, is not `but`, and takes a pod of a class.
     fn takes(&mut self, class: usize, host: usize, but: Option<usize>) -> bool {
         Some(host) != but && self.hosts[host].open && self.refusal(class, host).is_none()
     }
 
-    /// The first open node that takes a pod of a class, another than `but`.
+    /// The first open node except `but` that takes a pod of a class.
     pub(crate) fn find(&mut self, class: usize, but: Option<usize>) -> Option<usize> {
         if !self.classes[class].steady {
             return (0..self.hosts.len()).find(|host| self.takes(class, *host, but));
@@ -390,7 +393,7 @@ impl<'w> World<'w> {
         while found.is_none() && known.next < length {
             let host = known.next;
             if self.takes(class, host, but) {
-                // It may take the next one as well.
+                // It may take the next pod as well.
                 found = Some(host);
                 break;
             }

@@ -70,11 +70,11 @@ pub(crate) fn config(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace, size
     config
 }
 
-/// What is left of a machine of a size for pods: thousandths of a core, and bytes of memory.
+/// The allocatable resources of a machine of a size: thousandths of a core, and bytes of memory.
 pub(crate) fn allocatable(size: &VmSize, max_pods: u32) -> (u64, u64) {
     let reserved = Reserved::of(size, max_pods);
     let cpu = u64::from(size.cores) * 1000 - u64::from(reserved.cpu_millis);
-    // What `evictionHard` keeps free counts as well.
+    // Includes the memory that `evictionHard` keeps free.
     let memory = size.memory_mib.saturating_sub(reserved.memory_mib + 100);
     (cpu, memory << 20)
 }

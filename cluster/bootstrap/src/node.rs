@@ -203,20 +203,20 @@ pub fn node_wish(spec: &ClusterSpec, pool: &PoolSpec, node: &NodePlace) -> NodeW
     }
 }
 
-/// What a new node of a pool is like to pods.
+/// A new node of a pool, as the scheduler sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeTemplate {
-    /// Its labels, but for its name's.
+    /// Its labels, except that of its name.
     pub labels: BTreeMap<String, String>,
-    /// Thousandths of a core that pods have.
+    /// Allocatable thousandths of a core.
     pub cpu_millis: u64,
-    /// Bytes of memory that pods have.
+    /// Allocatable bytes of memory.
     pub memory_bytes: u64,
-    /// How many volumes it takes; `None` where there is no driver for them.
+    /// Its limit of disks; `None` if the disk driver is off.
     pub volumes: Option<u32>,
 }
 
-/// What a new node of a pool is like to pods, before there is one to look at. `None`: its size is not in the catalogue.
+/// A new node of a pool before it exists. `None`: its size is not in the catalogue.
 pub fn node_template(spec: &ClusterSpec, pool: &PoolSpec) -> Option<NodeTemplate> {
     let size = vm_size(&pool.vm_size)?;
     let (cpu_millis, memory_bytes) = kubelet::allocatable(size, pool.max_pods);
@@ -235,7 +235,7 @@ pub fn node_template(spec: &ClusterSpec, pool: &PoolSpec) -> Option<NodeTemplate
         "aarch64" => "arm64",
         _ => "amd64",
     };
-    // What a kubelet says of itself.
+    // Labels that the kubelet sets itself.
     for (name, value) in [
         ("kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/os", "linux"),

@@ -97,7 +97,7 @@ struct Cluster {
     has_volumes: watch::Sender<bool>,
     /// Whether the cluster knows the kinds of snapshots, and may have some, as seen last.
     has_snapshots: watch::Sender<bool>,
-    /// Whether pods that wait for a node matter: set with the first look at the cluster's pods.
+    /// Whether pods without a node are watched: set by the first look at the cluster's pods.
     scales: watch::Sender<bool>,
     /// Names of the managed namespaces that were set.
     managed: watch::Sender<BTreeSet<String>>,

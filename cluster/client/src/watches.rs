@@ -47,7 +47,7 @@ pub(crate) struct There {
     pub(crate) volumes: watch::Receiver<bool>,
     /// Whether there may be snapshots of disks.
     pub(crate) snapshots: watch::Receiver<bool>,
-    /// Whether pods that wait for a node matter.
+    /// Whether pods without a node are watched.
     pub(crate) scales: watch::Receiver<bool>,
     /// Names of the managed namespaces that were set.
     pub(crate) managed: watch::Receiver<BTreeSet<String>>,

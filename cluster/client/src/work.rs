@@ -1,6 +1,7 @@
-//! Pods and what they want of nodes: what is seen of them for the autoscaler, and what is told of it.
+//! Input of the autoscaler, pods and related objects, and its output, the status and events.
 //!
-//! Always true: nothing of it is read or listened to before somebody has asked; of pods, those that have ended are not read.
+//! Always true: nothing is read or watched before the first call of [`Cluster::list_work`]; pods that have
+//! ended are not read.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +13,19 @@ use tokio::sync::watch;
 
 use crate::{Cluster, volumes, watches::Follower};
 
-/// Where pods are.
+/// Path of pods.
 const PODS: &str = "/api/v1/pods";
-/// Those that have not ended.
+/// Field selector: pods that have not ended.
 const ALIVE: &str = "status.phase%21%3DSucceeded,status.phase%21%3DFailed";
-/// Those that have no node.
+/// Field selector: pods without a node.
 const WAITING: &str = "spec.nodeName=";
 const BUDGETS: &str = "/apis/policy/v1/poddisruptionbudgets";
 const DRIVERS: &str = "/apis/storage.k8s.io/v1/csinodes";
-/// What people set for the expander `priority`.
+/// The user's configuration of the expander `priority`.
 const PRIORITIES: &str = "/api/v1/namespaces/kube-system/configmaps/cluster-autoscaler-priority-expander";
-/// What people look at, and where.
+/// The ConfigMap of the status.
 const STATUS: &str = "cluster-autoscaler-status";
-/// When the status was last changed, as upstream's says it.
+/// Upstream's annotation with the time of the status' last change.
 const UPDATED: &str = "cluster-autoscaler.kubernetes.io/last-updated";
 const NAMESPACE: &str = "kube-system";
 
@@ -92,7 +93,7 @@ impl Cluster {
     }
 }
 
-/// Follows pods that have no node, once somebody has asked for pods.
+/// Watches pods without a node, after the first call of [`Cluster::list_work`].
 pub(crate) async fn follow(
     env: &Env,
     client: &kube::Client,

@@ -1,31 +1,31 @@
-//! The cluster autoscaler's settings: `autoScalerProfile`, with AKS' names, forms and defaults.
+//! The cluster autoscaler's settings: `autoScalerProfile`, with AKS' names, formats and defaults.
 //!
-//! Always true: what is read is written back as it was meant ([`AutoscalerProfile::texts`]); the table of a cluster's properties checks by the
-//! same forms.
+//! Always true: a profile written as texts ([`AutoscalerProfile::texts`]) is read back as the same profile;
+//! the table of a cluster's properties checks with the same formats.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How many nodes the autoscaler may give a pool, both ends included.
+/// The permitted counts of a pool with an autoscaler, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolRange {
-    /// At least. At most [`Self::max`].
+    /// Minimum; at most [`Self::max`].
     pub min: u32,
-    /// At most.
+    /// Maximum.
     pub max: u32,
 }
 
-/// Which of several pools grows.
+/// The choice of the pool that grows, if several pools would help.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expander {
-    /// Any.
+    /// A random one.
     #[default]
     Random,
-    /// The one that has the least left over afterwards.
+    /// The one with the least unused resources on its new nodes.
     LeastWaste,
-    /// The one that most pods fit in.
+    /// The one whose new nodes take the most pods.
     MostPods,
     /// By the ConfigMap `kube-system/cluster-autoscaler-priority-expander`.
     Priority,
@@ -41,33 +41,33 @@ impl Expander {
     ];
 }
 
-/// The settings. Times are seconds.
+/// The settings. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AutoscalerProfile {
-    /// `balance-similar-node-groups`: pools that are alike grow in turn.
+    /// `balance-similar-node-groups`: new nodes are distributed over similar pools.
     pub balance_similar: bool,
-    /// `ignore-daemonsets-utilization`: what DaemonSets' pods ask for does not count.
+    /// `ignore-daemonsets-utilization`: requests of DaemonSets' pods do not count as utilization.
     pub ignore_daemons: bool,
     /// `expander`.
     pub expander: Expander,
-    /// `max-empty-bulk-delete`: empty nodes that go at once.
+    /// `max-empty-bulk-delete`: number of empty nodes that are removed at once.
     pub empty_at_once: u32,
-    /// `max-graceful-termination-sec`: the longest that pods may hold up a node that goes.
+    /// `max-graceful-termination-sec`: the longest time that pods may delay the removal of their node.
     pub graceful: u64,
-    /// `max-node-provision-time`: a node that is not ready by then is given up.
+    /// `max-node-provision-time`: a new node that is not ready after it is given up.
     pub provision: u64,
-    /// `max-total-unready-percentage`, hundredths of all nodes: with more that are not ready, nothing is done.
+    /// `max-total-unready-percentage`, percent of all nodes: with more nodes not ready, nothing is changed.
     pub unready_share: u32,
-    /// `ok-total-unready-count`: so many that are not ready never matter.
+    /// `ok-total-unready-count`: this number of nodes may be not ready in any case.
     pub unready_count: u32,
-    /// `new-pod-scale-up-delay`: younger pods are not looked at.
+    /// `new-pod-scale-up-delay`: younger pods are ignored.
     pub new_pods: u64,
     /// `scan-interval`.
     pub scan: u64,
     /// `scale-down-delay-after-add`.
     pub after_add: u64,
-    /// `scale-down-delay-after-delete`; the scan interval where it is not given.
+    /// `scale-down-delay-after-delete`; by default the scan interval.
     pub after_delete: u64,
     /// `scale-down-delay-after-failure`.
     pub after_failure: u64,
@@ -75,16 +75,17 @@ pub struct AutoscalerProfile {
     pub unneeded: u64,
     /// `scale-down-unready-time`.
     pub unready: u64,
-    /// `scale-down-utilization-threshold`, thousandths: a node that is used as much or more stays.
+    /// `scale-down-utilization-threshold`, thousandths: a node with this utilization or more stays.
     pub threshold: u32,
-    /// `skip-nodes-with-local-storage`: a node with a pod that keeps something on it stays.
+    /// `skip-nodes-with-local-storage`: a node with a pod that keeps data on it stays.
     pub skip_local_storage: bool,
     /// `skip-nodes-with-system-pods`: a node with a pod of `kube-system` without a disruption budget stays.
     pub skip_system_pods: bool,
 }
 
 impl Default for AutoscalerProfile {
-    /// AKS' documented defaults. Where specification and guide of AKS disagree (`skip-nodes-with-local-storage`), the specification's.
+    /// AKS' documented defaults. Where AKS' specification and guide disagree
+    /// (`skip-nodes-with-local-storage`), the specification's.
     fn default() -> Self {
         Self {
             balance_similar: false,
@@ -113,12 +114,13 @@ impl Default for AutoscalerProfile {
 const AFTER_DELETE: &str = "scale-down-delay-after-delete";
 
 impl AutoscalerProfile {
-    /// Whether it is as it is where nobody says anything.
+    /// Whether all settings have their defaults.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The profile with these settings, by AKS' names, and defaults for the rest. `None`: one of them is not known or not of its form.
+    /// The profile with these settings, by AKS' names, and defaults for the others. `None`: a name is
+    /// unknown, or a value is malformed.
     pub fn read<'t>(texts: impl IntoIterator<Item = (&'t str, &'t str)>) -> Option<Self> {
         let mut profile = Self::default();
         let mut after_delete = None;
@@ -136,7 +138,7 @@ impl AutoscalerProfile {
     fn set(&mut self, name: &str, text: &str) -> Option<()> {
         match name {
             "balance-similar-node-groups" => self.balance_similar = text.parse().ok()?,
-            // Of no effect: pods of DaemonSets end with their node.
+            // Without effect: pods of DaemonSets end with their node.
             name if KEPT_SETTINGS.iter().any(|(kept, _)| *kept == name) => {
                 let _flag: bool = text.parse().ok()?;
             }
@@ -164,7 +166,7 @@ impl AutoscalerProfile {
         Some(())
     }
 
-    /// All settings of effect by AKS' names, as [`Self::read`] takes them.
+    /// All settings with an effect by AKS' names, as [`Self::read`] accepts them.
     pub fn texts(&self) -> BTreeMap<&'static str, String> {
         let expander = Expander::ALL.iter().find(|(_, known)| *known == self.expander);
         let minutes = |seconds: u64| format!("{}m", seconds / 60);
@@ -197,37 +199,37 @@ impl AutoscalerProfile {
     }
 }
 
-/// The setting of effect that AKS has as a boolean and not as a text.
+/// The only setting with an effect that is a boolean in AKS, and not a string.
 pub const BOOLEAN_SETTING: &str = "ignore-daemonsets-utilization";
 
-/// Settings that are kept and have no effect, with AKS' defaults: they are booleans.
+/// Settings that are kept without an effect, with AKS' defaults. They are booleans.
 pub const KEPT_SETTINGS: [(&str, bool); 2] = [
     ("daemonset-eviction-for-empty-nodes", false),
     ("daemonset-eviction-for-occupied-nodes", true),
 ];
 
-/// The longest time that a setting may say: a week.
+/// The longest permitted time of a setting: a week.
 const LONGEST: u64 = 7 * 24 * 60 * 60;
 
-/// A whole number without sign, at most a million.
+/// A whole number without a sign, at most a million.
 pub fn count(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number: u32 = text.parse().ok().filter(|_| digits)?;
     (number <= 1_000_000).then_some(number)
 }
 
-/// Whole hundredths, `0` to `100`.
+/// A whole percentage, `0` to `100`.
 pub fn percentage(text: &str) -> Option<u32> {
     count(text).filter(|number| *number <= 100)
 }
 
-/// Whole minutes such as `10m`, in seconds; AKS takes no other unit there.
+/// Whole minutes such as `10m`, in seconds; AKS accepts no other unit there.
 pub fn minutes(text: &str) -> Option<u64> {
     let minutes = count(text.strip_suffix('m')?)?;
     Some(u64::from(minutes) * 60).filter(|seconds| *seconds <= LONGEST)
 }
 
-/// Whole seconds from one on, such as `10s` or `10`.
+/// Whole seconds, at least 1, such as `10s` or `10`.
 pub fn seconds(text: &str) -> Option<u64> {
     let seconds = u64::from(count(text.strip_suffix('s').unwrap_or(text))?);
     (1..=LONGEST).contains(&seconds).then_some(seconds)
@@ -245,7 +247,7 @@ pub fn duration(text: &str) -> Option<u64> {
     Some(u64::from(count(number)?) * factor).filter(|seconds| *seconds <= LONGEST)
 }
 
-/// A part from `0` to `1` such as `0.5`, in thousandths.
+/// A fraction from `0` to `1` such as `0.5`, in thousandths.
 pub fn share(text: &str) -> Option<u32> {
     let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -81,12 +81,19 @@ pub struct ClusterSpec {
     /// or removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub snapshots_off: bool,
-    /// The settings of its autoscaler. The cluster has one while a pool has a range ([`PoolSpec::autoscale`]).
+    /// The settings of its autoscaler, which scales pools with a range ([`PoolSpec::autoscale`]).
     #[serde(default, skip_serializing_if = "AutoscalerProfile::is_default")]
     pub autoscaler: AutoscalerProfile,
     /// The last replacements of its CAs and keys that were asked for.
     #[serde(default, skip_serializing_if = "Rotations::are_none")]
     pub rotations: Rotations,
+}
+
+impl ClusterSpec {
+    /// Whether the autoscaler scales any of its pools.
+    pub fn is_scaled(&self) -> bool {
+        self.pools.iter().any(PoolSpec::is_scaled)
+    }
 }
 
 /// When replacements of a cluster's CAs and keys were asked for last: milliseconds since 1970; 0: never. What is asked for later than what
@@ -291,7 +298,8 @@ pub struct PoolSpec {
     /// Whether it has no nodes for now (`az aks nodepool stop`); [`Self::count`] says how many come with its start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
-    /// Between these its autoscaler chooses [`Self::count`]; `None`: people do.
+    /// The range in which the autoscaler chooses [`Self::count`]; `None`: it has no autoscaler, and users set
+    /// the count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscale: Option<PoolRange>,
 }
@@ -302,7 +310,13 @@ impl PoolSpec {
         if self.stopped { 0 } else { self.count }
     }
 
-    /// How many nodes it may come to have without anybody asking again: what room is kept for.
+    /// Whether the autoscaler scales it: it has a range, and is not stopped.
+    pub fn is_scaled(&self) -> bool {
+        self.autoscale.is_some() && !self.stopped
+    }
+
+    /// The largest number of nodes that it may have without another request: quotas and addresses are
+    /// reserved for it.
     pub fn most(&self) -> u32 {
         self.autoscale
             .map_or(self.count, |range| range.max.max(self.count))

@@ -198,7 +198,7 @@ impl ClusterLoop {
             self.state.unserved();
             return;
         }
-        if cluster.spec().pools.iter().all(|pool| pool.autoscale.is_none()) {
+        if !cluster.spec().is_scaled() {
             self.state.forget_work();
         }
         let now = self.now();

@@ -381,7 +381,7 @@ impl LoopState {
             .retain(|uid, _| services.contains(uid.as_str()) || claims.contains(uid.as_str()));
     }
 
-    /// A look found what pods want of nodes.
+    /// The result of a look at the cluster's pods and nodes for the autoscaler.
     pub(crate) fn work_found(&mut self, found: WorkSeen) {
         let pods = found.work.pods.iter().map(|pod| pod.uid.as_str());
         let nodes = found.work.nodes.iter().map(|node| node.uid.as_str());
@@ -390,7 +390,7 @@ impl LoopState {
         self.api.work = Some(found);
     }
 
-    /// What the autoscaler does was told.
+    /// The autoscaler's status and events were written.
     pub(crate) fn work_told(&mut self, notes: WorkNotes) {
         let told = notes
             .events
@@ -402,7 +402,7 @@ impl LoopState {
         }
     }
 
-    /// No pool has an autoscaler any more: pods are neither looked at nor listened to.
+    /// No pool is scaled by the autoscaler any more: pods are neither read nor watched.
     pub(crate) fn forget_work(&mut self) {
         if self.api.work.take().is_some() {
             self.api.work_told.clear();

@@ -35,7 +35,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) unfinished: bool,
     pub(crate) look_again: Option<Timestamp>,
     pub(crate) frame: OnceCell<Option<Rc<Frame<'a>>>>,
-    /// What the autoscaler decides; `None` where it has nothing to decide.
+    /// The autoscaler's decision, computed once for each plan; `None` if there is no basis for one.
     pub(crate) autoscaled: OnceCell<Option<Rc<Decision>>>,
 }
 

@@ -227,7 +227,7 @@ pub enum Write {
     MarkVolume(String),
     /// The volume of this id is gone: its record goes.
     ForgetVolume(String),
-    /// The autoscaler gives pools another count, by their names.
+    /// Set new counts of pools, by name, that the autoscaler has decided on.
     Scale(BTreeMap<String, PoolSize>),
     /// Nothing of the managed namespace of this name is the stamp's any more: its record goes, and who may what with it.
     ForgetNamespace(String),
@@ -251,12 +251,12 @@ pub enum Write {
     Forget,
 }
 
-/// What the autoscaler gives a pool.
+/// A pool's size by the autoscaler.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PoolSize {
-    /// How many nodes it is to have.
+    /// Its new count.
     pub count: u32,
-    /// Machines of it that are to go, by their ids: all of them that are to, and that are there still.
+    /// Ids of all its machines to remove that still exist, earlier ones included.
     pub removed: BTreeSet<String>,
 }
 

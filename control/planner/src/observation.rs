@@ -390,11 +390,12 @@ pub struct ApiSeen {
     pub namespaces: BTreeMap<String, NamespaceSet>,
     /// By machine: the [`crate::wish_inputs`] its node object was last set to.
     pub set: BTreeMap<String, String>,
-    /// What pods want of nodes, as it was seen last; `None`: this process has not looked, or has no reason to.
+    /// The last look at pods and nodes for the autoscaler; `None`: this process has not looked yet, or no
+    /// pool is scaled.
     pub work: Option<WorkSeen>,
-    /// By the uid of a pod or a node: what was told last of what the autoscaler does about it.
+    /// By the uid of a pod or a node: the message of the autoscaler's last event for it.
     pub work_told: BTreeMap<String, String>,
-    /// What the autoscaler's status was last set to say.
+    /// The autoscaler's status as last written.
     pub work_status: Option<String>,
 }
 
@@ -431,14 +432,14 @@ impl ApiSeen {
     }
 }
 
-/// What pods want of nodes.
+/// A look at pods and nodes for the autoscaler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkSeen {
     /// When the look began.
     pub at: Timestamp,
-    /// The count of changes then.
+    /// The count of changes at that time.
     pub change: u64,
-    /// What it found.
+    /// Its result.
     pub work: Arc<Work>,
 }
 

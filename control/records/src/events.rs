@@ -58,7 +58,7 @@ pub enum EventKind {
     Member,
     /// A machine goes on to another version of Kubernetes.
     Upgrade,
-    /// The cluster autoscaler gives a pool another count.
+    /// The cluster autoscaler changes the count of a pool.
     Autoscaled,
     /// A step of the replacement of CAs or keys.
     Rotation,

@@ -314,7 +314,7 @@ pub struct ObservedRecord {
     /// By the id of a volume that is not in the fabric any more although it is to be there: what is told of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost_volumes: BTreeMap<String, String>,
-    /// What the cluster autoscaler remembers, where a pool has one.
+    /// The memory of the cluster autoscaler; empty if no pool is scaled by it.
     #[serde(default, skip_serializing_if = "Memory::is_empty")]
     pub autoscaler: Memory,
     /// Whether machines of it were stopped on purpose and are not all known to be back.

@@ -35,7 +35,7 @@ pub struct Amounts {
     pub clusters: u64,
     /// Members of control planes.
     pub members: u64,
-    /// Nodes, as many as the pools' counts say; of a pool with an autoscaler, as many as it may give it.
+    /// Nodes: the sum of the pools' counts; for a pool with an autoscaler, its maximum.
     pub nodes: u64,
     /// Pools.
     pub pools: u64,

@@ -1,23 +1,24 @@
-//! Pods in the world's clusters that ask for cores, for what scales pools by them.
+//! Pods with requests for cores in the world's clusters, for the autoscaler.
 //!
-//! They are objects among the others, as tests plant them; what a real scheduler does is done here: a pod goes to the first ready node that has
-//! room for it, one whose node is gone or drained is made again without a node, and one without a place says so.
+//! They are planted by tests, and stored among the other objects. Scheduler and controllers are simulated
+//! here: a pod gets the first ready node with room for it; a pod whose node is removed or drained is made
+//! again without a node; a pod without a place is reported as unschedulable.
 
 use cluster_api::WorkObjects;
 use serde_json::{Value, json};
 
 use crate::{SimWorld, state::Cluster};
 
-/// What keys of planted pods begin with.
+/// Prefix of the keys of planted pods.
 const KIND: &str = "v1/Pod default/";
-/// The key of what was told of the autoscaler last.
+/// The key of the autoscaler's status.
 pub(crate) const STATUS: &str = "v1/ConfigMap kube-system/cluster-autoscaler-status";
-/// What keys of events of pods and nodes begin with.
+/// Prefix of the keys of pods' and nodes' events.
 pub(crate) const TOLD: &str = "told/";
-/// What each node has for pods.
+/// Allocatable resources of each node: thousandths of a core, and memory.
 const CORES: u64 = 1900;
 const MEMORY: &str = "4Gi";
-/// When everything of a simulated cluster was made.
+/// The creation time of all objects.
 const MADE: &str = "2026-01-01T00:00:00Z";
 
 fn pods(cluster: &Cluster) -> impl Iterator<Item = (&String, &Value)> {
@@ -35,7 +36,8 @@ fn node_of(pod: &Value) -> Option<&str> {
     pod["spec"]["nodeName"].as_str()
 }
 
-/// Gives pods without a node one, where there is room, and takes it from those whose node is gone. Whether anything has changed.
+/// Places pods without a node where there is room, after it has unplaced the pods of removed nodes. Returns
+/// whether anything has changed.
 pub(crate) fn settle(cluster: &mut Cluster) -> bool {
     let keys: Vec<String> = pods(cluster).map(|(key, _)| key.clone()).collect();
     let mut changed = false;
@@ -85,7 +87,7 @@ pub(crate) fn settle(cluster: &mut Cluster) -> bool {
     changed
 }
 
-/// A pod ends; its controller makes another in its place, which has no node yet.
+/// Ends a pod; its controller replaces it by one without a node.
 fn send_off(cluster: &mut Cluster, key: &str) -> bool {
     let version = json!((*cluster.changes.borrow() + 1).to_string());
     let Some(pod) = cluster.objects.get_mut(key) else {
@@ -98,7 +100,7 @@ fn send_off(cluster: &mut Cluster, key: &str) -> bool {
     true
 }
 
-/// The pods of a node have to go somewhere else.
+/// Evicts the pods of a node, and places them again.
 pub(crate) fn evict(cluster: &mut Cluster, node: &str) {
     let there = pods(cluster).filter(|(_, pod)| node_of(pod) == Some(node));
     let keys: Vec<String> = there.map(|(key, _)| key.clone()).collect();
@@ -108,7 +110,7 @@ pub(crate) fn evict(cluster: &mut Cluster, node: &str) {
     settle(cluster);
 }
 
-/// What an autoscaler goes by.
+/// The input of the autoscaler.
 pub(crate) fn seen(cluster: &Cluster) -> WorkObjects {
     let nodes = cluster.nodes.values().map(|node| {
         let taints = node.seen.taints.iter().filter_map(|text| {
@@ -138,7 +140,8 @@ pub(crate) fn seen(cluster: &Cluster) -> WorkObjects {
 }
 
 impl SimWorld {
-    /// Puts a pod into a cluster that asks for so many thousandths of a core. A controller makes it again wherever its node goes.
+    /// Makes a pod in a cluster that requests this number of thousandths of a core. A controller makes it
+    /// again if its node is removed.
     pub fn plant_pod(&self, cluster: &str, name: &str, cores: u64) {
         let mut state = self.inner.state();
         let cluster = state.cluster(cluster);
@@ -157,7 +160,7 @@ impl SimWorld {
         cluster.changed();
     }
 
-    /// Ends such a pod for good. `false` when there is none.
+    /// Removes such a pod permanently. `false` if it does not exist.
     pub fn remove_pod(&self, cluster: &str, name: &str) -> bool {
         let mut state = self.inner.state();
         let cluster = state.cluster(cluster);
@@ -167,7 +170,7 @@ impl SimWorld {
         there
     }
 
-    /// Such pods by their names, with their nodes.
+    /// Such pods by name, with their nodes.
     pub fn pods(&self, cluster: &str) -> Vec<(String, Option<String>)> {
         let mut state = self.inner.state();
         let there = pods(state.cluster(cluster));
@@ -178,7 +181,7 @@ impl SimWorld {
         named.collect()
     }
 
-    /// What was told last of a pod or a node by this name because of the autoscaler.
+    /// The autoscaler's last event of a pod or node of this name.
     pub fn told_of_work(&self, cluster: &str, name: &str) -> Option<String> {
         let mut state = self.inner.state();
         let told = state.cluster(cluster).objects.get(&format!("{TOLD}{name}"))?;

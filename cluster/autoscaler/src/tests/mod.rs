@@ -12,7 +12,7 @@ use crate::{
     status,
 };
 
-/// Of a node of these tests.
+/// Resources of a node of these tests.
 const CORES: u64 = 2000;
 const MEMORY: u64 = 4 << 30;
 
@@ -75,7 +75,7 @@ fn pod(name: &str, cpu: u64, node: Option<&str>) -> Pod {
     }
 }
 
-/// A cluster, and what is remembered of it.
+/// A cluster and the memory of its decisions.
 struct Stage {
     work: Work,
     pools: Vec<Pool>,
@@ -87,7 +87,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Pools with so many nodes, `{pool}-{number}`, and their ranges.
+    /// Pools as (name, count, minimum, maximum), with nodes `{pool}-{number}`.
     fn new(pools: &[(&str, u32, u32, u32)]) -> Self {
         let mut stage = Self {
             work: Work::default(),
@@ -130,7 +130,7 @@ impl Stage {
         decision
     }
 
-    /// Decides, and does what was decided, but for nodes that are to come.
+    /// Decides, and applies the decision, except that no new node joins.
     fn step(&mut self) -> Decision {
         let decision = self.decide();
         for pool in &mut self.pools {
@@ -145,7 +145,7 @@ impl Stage {
         decision
     }
 
-    /// Nodes that are on their way out are gone; their pods are where there is room.
+    /// Removes the leaving nodes and their pods.
     fn gone(&mut self) {
         for name in std::mem::take(&mut self.leaving) {
             self.work.nodes.retain(|node| node.name != name);
@@ -153,7 +153,7 @@ impl Stage {
         }
     }
 
-    /// The nodes of a pool that are still to come have joined.
+    /// The upcoming nodes of a pool join.
     fn join(&mut self, pool: &str) {
         let now = at(self.second);
         let own = self.pools.iter_mut().find(|own| own.name == pool).unwrap();
@@ -179,7 +179,7 @@ fn a_pod_that_does_not_fit_brings_a_node_once() {
     let first = stage.step();
     assert_eq!(first.sizes["a"], 2);
     assert_eq!(stage.outcome(&first, "two"), &Outcome::Comes("a".to_owned()));
-    // The node is counted on: nothing more, whether its machine is written down or not.
+    // The upcoming node is included: no further growth, whether its machine is recorded or not.
     for _ in 0..2 {
         let next = stage.step();
         assert!(next.sizes.is_empty() && next.remove.is_empty());
@@ -287,10 +287,10 @@ fn neighbours_decide_as_they_do_for_the_scheduler() {
         })
         .collect()
     };
-    // One takes the node that is there.
+    // One pod fits on the existing node.
     stage.work.pods = with(&|rules| rules.apart = vec![apart(HOSTNAME)]);
     assert_eq!(stage.decide().sizes["a"], 3);
-    // No two of a zone: another node in the same one does not help.
+    // At most one pod per zone: another node in the same zone does not help.
     for node in stage.work.nodes.iter_mut().chain([&mut stage.pools[0].template]) {
         node.labels.insert("zone".to_owned(), "0".to_owned());
     }
@@ -304,7 +304,7 @@ fn neighbours_decide_as_they_do_for_the_scheduler() {
         }];
     });
     assert_eq!(stage.decide().sizes["a"], 3);
-    // All of them find room together.
+    // All of them fit on the existing node.
     stage.work.pods = with(&|rules| rules.with = vec![apart("zone")]);
     assert!(stage.decide().sizes.is_empty());
 }
@@ -347,7 +347,7 @@ fn pools_that_are_alike_grow_in_turn_where_that_is_asked_for() {
         .collect();
     stage.profile.balance_similar = true;
     let sizes = stage.decide().sizes;
-    // Two have room on the nodes that are there.
+    // Two pods fit on the existing nodes.
     assert_eq!(sizes, BTreeMap::from([("b".to_owned(), 2)]));
 }
 
@@ -395,7 +395,7 @@ fn a_node_that_nobody_needs_goes_after_its_time_and_no_sooner() {
     stage.second += 599;
     assert!(stage.step().remove.is_empty());
     stage.second += 1;
-    // The empty one first; the other when that is gone.
+    // The empty node first; the other one after its removal.
     assert_eq!(stage.step().remove, BTreeSet::from(["a-002".to_owned()]));
     assert!(stage.step().remove.is_empty());
     stage.gone();
@@ -418,7 +418,7 @@ fn what_has_just_grown_does_not_shrink() {
     assert_eq!(stage.step().remove.len(), 1);
 }
 
-/// Whether a node with such a pod goes, once its time has come.
+/// Whether a node with such a pod is removed when it is due.
 fn goes(change: impl FnOnce(&mut Stage)) -> bool {
     let mut stage = Stage::new(&[("a", 2, 1, 5)]);
     stage.work.pods = vec![pod("busy", 1000, Some("a-000")), pod("idle", 100, Some("a-001"))];
@@ -452,7 +452,7 @@ fn upstreams_rules_of_safety_keep_a_node() {
         !goes(|stage| stage.work.pods[0].rules.request.cpu = 1950),
         "no place"
     );
-    // What is said to be safe, is; what the profile does not ask for, does not count.
+    // The annotation overrides the other rules; rules that are off in the profile do not apply.
     assert!(goes(|stage| {
         stage.work.pods[1].stays.local_storage = true;
         stage.work.pods[1].stays.replicated = false;
@@ -524,7 +524,7 @@ fn a_size_below_the_range_is_brought_into_it() {
 fn hundreds_of_nodes_and_thousands_of_pods_are_decided_without_asking_each_about_each() {
     let mut stage = Stage::new(&[("a", 500, 1, 1000)]);
     let names: Vec<String> = stage.work.nodes.iter().map(|node| node.name.clone()).collect();
-    // Twenty kinds of pods, ten on each node: 500 nodes that are little used.
+    // Twenty kinds of pods, ten on each node: 500 nodes with a low utilization.
     for (number, name) in names.iter().cycle().take(5000).enumerate() {
         stage.work.pods.push(pod(
             &format!("k{}-{number}", number % 20),
@@ -534,9 +534,9 @@ fn hundreds_of_nodes_and_thousands_of_pods_are_decided_without_asking_each_about
     }
     let idle = stage.decide();
     assert!(!idle.memory.unneeded.is_empty());
-    // Each pod is asked about a few nodes, not about 500 (2,500,000 in all).
+    // Each pod is checked against a few nodes, not against 500 (2,500,000 checks).
     assert!(idle.checks < 200_000, "{}", idle.checks);
-    // Full, and as many more wait.
+    // All nodes are full, and as many pods are unschedulable.
     for pod in &mut stage.work.pods {
         pod.rules.request.cpu = 200;
     }

@@ -1,10 +1,11 @@
-//! The rules once more, written down as simply as they are said, and 200 small clusters in which the decision has to agree with them.
+//! A second, simple implementation of the rules, and 200 small clusters in which the decision has to agree
+//! with it.
 
 use base_seed::Seed;
 
 use super::*;
 
-/// Whether a node takes a pod beside these others, rule by rule.
+/// Whether a node with these other pods takes a pod, rule by rule.
 fn takes(pod: &Pod, node: &Node, beside: &[&Pod]) -> bool {
     let cpu: u64 = beside.iter().map(|other| other.rules.request.cpu).sum();
     let large_enough = cpu + pod.rules.request.cpu <= node.room.cpu && beside.len() < 30;
@@ -25,7 +26,7 @@ fn takes(pod: &Pod, node: &Node, beside: &[&Pod]) -> bool {
     large_enough && selected && borne && alone && ports
 }
 
-/// Whether all of these pods find a place on these nodes, by trying all ways.
+/// Whether all of these pods fit on these nodes, by trying all combinations.
 fn all_fit(pods: &[&Pod], nodes: &mut [(&Node, Vec<&Pod>)]) -> bool {
     let Some((first, rest)) = pods.split_first() else {
         return true;
@@ -40,7 +41,7 @@ fn all_fit(pods: &[&Pod], nodes: &mut [(&Node, Vec<&Pod>)]) -> bool {
     })
 }
 
-/// A small cluster, as the lot falls.
+/// A small random cluster.
 fn generated(seed: Seed) -> Stage {
     let mut drawn = 0;
     let mut draw = |below: u64| {
@@ -112,7 +113,7 @@ fn on<'s>(stage: &'s Stage, node: &str) -> Vec<&'s Pod> {
     pods.filter(|pod| pod.node.as_deref() == Some(node)).collect()
 }
 
-/// Growth: there is some where it helps, and only then; and each node of it is for somebody.
+/// Growth: it happens where it helps, and only then; and each new node is needed by a pod.
 fn check_growth(stage: &Stage, decision: &Decision) {
     let pending: Vec<&Pod> = stage.work.pods.iter().filter(|pod| pod.node.is_none()).collect();
     let outcome = |pod: &Pod| stage.outcome(decision, &pod.name);
@@ -163,7 +164,7 @@ fn check_growth(stage: &Stage, decision: &Decision) {
     }
 }
 
-/// Shrinking: each node that is not needed is so by every rule; and one that nobody is on is not kept without a reason.
+/// Shrinking: each unneeded node is unneeded by every rule; and an empty node is not kept without a reason.
 fn check_shrinking(stage: &Stage, decision: &Decision) {
     for name in decision.memory.unneeded.keys().chain(&decision.remove) {
         let pods = on(stage, name);

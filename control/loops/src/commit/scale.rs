@@ -1,4 +1,4 @@
-//! What the autoscaler gives pools, as a change of what the cluster is to be.
+//! The autoscaler's counts of pools, as a change of the desired record.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use serde_json::json;
 use super::{Basis, CommitError};
 use crate::ControllerDeps;
 
-/// The autoscaler gives pools another count. It is no request: generations, operations and eTags stay. Not when something else is asked for
-/// by now.
+/// Writes new counts of pools by the autoscaler. It is not a request: generations, operations and eTags do
+/// not change. The transaction fails if the desired record was changed meanwhile.
 pub(super) async fn pools(
     deps: &ControllerDeps,
     txn: Txn,
@@ -48,7 +48,7 @@ pub(super) async fn pools(
         .at(&key, basis.cluster.revision)
         .with(put_record(&key, &after));
     if was == is {
-        // What a range allows is counted already.
+        // The usage already includes the maximum of the range.
         return Ok(txn);
     }
     let usage = Usage::read(&*deps.store).await?;

@@ -54,9 +54,9 @@ pub(crate) enum ApiOutcome {
     ServiceSet(ServiceWish),
     /// An object of a volume has its desired state.
     VolumeSet(VolumeWish),
-    /// What pods want of nodes.
+    /// The cluster's pods and nodes were read for the autoscaler.
     WorkFound(WorkSeen),
-    /// What the autoscaler does is told.
+    /// The autoscaler's status and events are written.
     WorkTold(WorkNotes),
     /// What became of a managed namespace.
     NamespaceSet {
@@ -259,7 +259,8 @@ async fn storage(job: &Job) -> Result<Option<Storage>, EffectError> {
     }
 }
 
-/// What pods want of nodes. Where a cluster has too many objects for that to be read, nothing follows.
+/// Reads the cluster's pods and nodes for the autoscaler. If there are too many objects to be read, this
+/// fails, and the autoscaler decides nothing.
 async fn work(job: &Job) -> Result<WorkSeen, EffectError> {
     let at = job.deps.env.clock.now();
     let objects = job.api()?.work().await?;

@@ -43,9 +43,9 @@ pub enum ApiEffect {
     SetService(ServiceWish),
     /// Write to an object that has to do with a volume.
     SetVolume(VolumeWish),
-    /// See what pods want of nodes, for the autoscaler.
+    /// Read the cluster's pods and nodes for the autoscaler.
     LookAtWork,
-    /// Tell what the autoscaler does and why.
+    /// Write the autoscaler's status and events.
     TellWork(WorkNotes),
     /// Bring a managed namespace to what it is to be.
     SetNamespace(NamespaceWish),

@@ -30,9 +30,9 @@ pub enum Subject {
     Volume(String),
     /// An object in the cluster that has to do with a volume: [`cluster_api::VolumeWish::object`].
     VolumeObject(String),
-    /// What pods want of nodes.
+    /// The look at the cluster's pods and nodes for the autoscaler.
     Work,
-    /// What people read of the autoscaler.
+    /// The autoscaler's status and events.
     WorkNotes,
     /// A managed namespace, by its name.
     Namespace(String),

@@ -32,7 +32,7 @@ pub(super) struct Ideal {
     pub(super) stored: BTreeMap<String, ConfigSeen>,
     /// Volumes in the fabric.
     pub(super) disks: BTreeMap<String, VolumeThere>,
-    /// Pods in the cluster, as the autoscaler sees them.
+    /// Pods in the cluster, as read for the autoscaler.
     pub(super) pods: Vec<cluster_autoscaler::Pod>,
     /// Names of Namespaces that nobody manages.
     pub(super) strangers: BTreeSet<String>,

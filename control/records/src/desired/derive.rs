@@ -65,7 +65,7 @@ pub(super) fn cluster(body: &Value, decided: &Decided) -> Result<ClusterSpec, Ma
     })
 }
 
-/// The settings of the autoscaler; texts, and some that AKS has as booleans.
+/// The settings of the autoscaler: strings, and some booleans, as in AKS.
 fn autoscaler(body: &Value) -> Result<AutoscalerProfile, Malformed> {
     const PROFILE: &str = "/properties/autoScalerProfile";
     let settings = body.pointer(PROFILE).and_then(Value::as_object);

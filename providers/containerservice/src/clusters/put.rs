@@ -204,7 +204,7 @@ fn fill_defaults(draft: &mut Map<String, Value>, properties: &mut Map<String, Va
     draft.entry("tags").or_insert_with(|| json!({}));
 }
 
-/// The settings of the autoscaler that the body leaves open, where it says something of it.
+/// Adds the defaults of the autoscaler's settings that the body omits, if it has a profile.
 fn autoscaler_defaults(properties: &mut Map<String, Value>) {
     let Some(Value::Object(profile)) = properties.get_mut("autoScalerProfile") else {
         return;

@@ -456,7 +456,7 @@ fn returned(pool: DesiredPool, reached: Option<&Reached>) -> Result<DesiredPool,
     let before = reached.and_then(|reached| reached.state.pools().into_iter().find(same));
     match before {
         Some(before) => match (before.spec().autoscale, pool.spec().autoscale) {
-            // What its autoscaler has done since was nobody's request.
+            // The autoscaler's changes since then were not requests, and are kept.
             (Some(range), Some(_)) => {
                 let now = pool.spec();
                 let count = now.count.clamp(range.min, range.max);

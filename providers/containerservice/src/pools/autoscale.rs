@@ -1,7 +1,7 @@
-//! A pool's count where it has an autoscaler. Pure.
+//! The count of a pool with an autoscaler. Pure.
 //!
-//! Always true: the count of a pool with an autoscaler is within its range; a request neither scales it nor takes back what the autoscaler has
-//! done since the client read the pool.
+//! Always true: the count of a pool with an autoscaler is within its range; a request neither scales it nor
+//! reverts the autoscaler's changes since the client read the pool.
 
 use arm_kernel::{quote, schema::Problems};
 use arm_wire::ErrorCode;
@@ -13,7 +13,8 @@ const ON: &str = "enableAutoScaling";
 const LEAST: &str = "minCount";
 const MOST: &str = "maxCount";
 
-/// The range that a body asks for; none where it asks for no autoscaler. `path`: where the pool's properties stand in the body.
+/// The range in a body; `None` if the autoscaler is off, or the range is refused. `path`: the path of the
+/// pool's properties in the body.
 pub(super) fn range(
     name: &str,
     draft: &Map<String, Value>,
@@ -83,7 +84,7 @@ pub(super) fn range(
     Some(PoolRange { min, max })
 }
 
-/// The count of a pool with this range. `asked`: what the body says of it.
+/// The count of a pool with this range. `asked`: the count in the body.
 pub(super) fn count(
     asked: Option<u32>,
     range: PoolRange,
@@ -103,15 +104,15 @@ pub(super) fn count(
         return asked.unwrap_or(1).clamp(min, max);
     };
     let wish = match present.autoscale {
-        // What the client read may be old.
+        // The client's count may be outdated.
         Some(_) => present.count,
         None => asked.unwrap_or(present.count),
     };
-    // As AKS: a range that does not hold the count brings it to its nearer end.
+    // As AKS: a count outside the range is moved to the nearer end.
     wish.clamp(min, max)
 }
 
-/// Refuses a request about one pool that would do nothing but scale it, while its autoscaler is on.
+/// Refuses a request for one pool that would only scale it, while its autoscaler is on.
 pub(super) fn refuse_scaling(
     asked: Option<u32>,
     present: Option<&DesiredPool>,

@@ -35,7 +35,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) snapshots: &'a snapshots::Named,
     /// Whether answers tell of each pool of the cluster as stopped, because the cluster is.
     pub(crate) shown_stopped: bool,
-    /// Whether the request is about this pool alone.
+    /// Whether the request is for this pool alone.
     pub(crate) alone: bool,
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn decide(
         draft.entry(field).or_insert(value);
     }
     if range.is_none() {
-        // A range that was refused is no range: what is decided is not written then.
+        // Also for a refused range, so that the spec can be derived; the result is not written then.
         draft.insert("enableAutoScaling".to_owned(), json!(false));
     }
     let decided = DesiredPool::new(Value::Object(draft), decided).map_err(ArmError::internal)?;

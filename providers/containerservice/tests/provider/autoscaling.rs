@@ -1,4 +1,4 @@
-//! Pools with an autoscaler: what a range asks for, what is refused, and what a request leaves alone.
+//! Pools with an autoscaler: ranges, refused requests, and the count under other requests.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ async fn standing() -> Stamp {
     stamp
 }
 
-/// As clients do: what was read goes back with a change.
+/// As clients do: sends the body that was read, with a change.
 async fn change(stamp: &Stamp, path: &str, change: impl FnOnce(&mut Value)) -> Answer {
     let properties = stamp.get(path).await.body["properties"].clone();
     let mut body = json!({ "location": "local", "properties": properties });
@@ -46,7 +46,7 @@ async fn a_pool_is_not_scaled_by_hand_while_its_autoscaler_is_on() {
         "{:#}",
         scaled.body
     );
-    // A count that is old beside a change that is meant: the change is made, the count stays.
+    // An outdated count beside an intended change: the change is made, the count stays.
     let labelled = change(&stamp, POOL, |pool| {
         pool["count"] = json!(3);
         pool["nodeLabels"] = json!({ "a": "b" });
@@ -54,14 +54,14 @@ async fn a_pool_is_not_scaled_by_hand_while_its_autoscaler_is_on() {
     .await;
     assert_eq!(labelled.status, 200, "{:#}", labelled.body);
     assert_eq!(range_and_count(&stamp).await, (Some((1, 4)), 2));
-    // So with all pools of a cluster.
+    // The same with the PUT of the cluster.
     let whole = change(&stamp, C, |cluster| {
         cluster["agentPoolProfiles"][1]["count"] = json!(4)
     })
     .await;
     assert!(whole.status < 300, "{:#}", whole.body);
     assert_eq!(range_and_count(&stamp).await, (Some((1, 4)), 2));
-    // Turned off, it is scaled as any.
+    // With the autoscaler off, it is scaled as any pool.
     let off = change(&stamp, POOL, |pool| {
         pool["enableAutoScaling"] = json!(false);
         pool["minCount"] = Value::Null;

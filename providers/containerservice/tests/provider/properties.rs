@@ -355,10 +355,10 @@ impl Sent {
     }
 }
 
-/// What is before the names of the autoscaler's settings.
+/// Prefix of the autoscaler's settings.
 const AUTOSCALER: &str = "properties.autoScalerProfile.";
 
-/// A value of a setting of the autoscaler that is not its default.
+/// A value that differs from the default of an autoscaler setting.
 fn autoscaler_setting(path: &str) -> Value {
     match path.strip_prefix(AUTOSCALER).unwrap() {
         "ignore-daemonsets-utilization" => json!(true),

@@ -1,17 +1,20 @@
-//! The cluster autoscaler: gives pools with a range the count that their pods need.
+//! The cluster autoscaler: sets the counts of pools with a range to the need of the cluster's pods.
 //!
 //! | step | growing | shrinking |
 //! |---|---|---|
-//! | 1 | pods that no node takes are seen | a node is seen that nobody needs; since when is written down |
-//! | 2 | the pool's count is written, with what is remembered of it | after its time, the count is, and the machine's id among those that go |
-//! | 3 | `nodes` makes as many machines as the count says | `nodes` drains and removes it, as any that is to go |
-//! | 4 | pods and status tell of it | node and status tell of it |
+//! | 1 | unschedulable pods are observed | an unneeded node is observed; the time is recorded |
+//! | 2 | the pool's count is written, with the growth in the memory | when it is due, the count is written, and the machine's id in the pool's removed machines |
+//! | 3 | `nodes` makes the machines of the count | `nodes` drains and removes it, as any removed machine |
+//! | 4 | events of pods, status | event of the node, status |
 //!
-//! What is decided is in `cluster/autoscaler`; here is what it is decided from, and what follows. The count is the pool's own, in the desired
-//! record: whoever reads the pool reads it. It is no request: no generation grows and no eTag changes by it.
+//! The decision is made in `cluster/autoscaler`; this feature provides its input and carries it out. The
+//! count is the pool's own in the desired record, so that all readers of the pool see it. A change is not a
+//! request: generations and eTags stay. It is not planned work either: maintenance windows and an operator's
+//! hold do not delay it.
 //!
-//! Always true: a pool that something is asked of, alone or with its cluster, is left alone until that is reached; of pods and nodes that were last seen too long ago,
-//! nothing follows; a cluster without a pool with a range is never asked for its pods.
+//! Always true: a pool with a change in progress, of itself or of its cluster, is not scaled until that is
+//! reached; a stopped pool is not scaled; an old look at pods and nodes has no effect; the pods of a cluster
+//! are not read unless it has a pool with a range that is not stopped.
 
 use std::{
     cmp::Ordering,
@@ -35,12 +38,13 @@ use crate::{
     },
 };
 
-/// Between two looks at pods, where something has changed; a second more for each so many of them: they are all read each time.
+/// Pause between two looks at pods after a change; a second more for each [`PODS_A_SECOND`] pods, because all
+/// are read each time.
 const EAGER: Duration = Duration::from_secs(1);
 const PODS_A_SECOND: usize = 500;
-/// What was seen longer ago than this, or than three scan intervals, says nothing any more.
+/// A look older than this and than three scan intervals is not used.
 const OLD: Duration = Duration::from_secs(60);
-/// Events that are told at once, at most.
+/// Limit of events in one effect.
 const EVENTS: usize = 50;
 
 pub(crate) const FEATURE: Feature = Feature {
@@ -49,13 +53,8 @@ pub(crate) const FEATURE: Feature = Feature {
     ..Feature::named("autoscale")
 };
 
-/// Whether a pool of the cluster has an autoscaler.
-fn is_on(spec: &ClusterSpec) -> bool {
-    spec.pools.iter().any(|pool| pool.autoscale.is_some())
-}
-
 fn record(draft: &mut Draft<'_>) {
-    if !is_on(draft.desired.spec()) {
+    if !draft.desired.spec().is_scaled() {
         draft.observed.autoscaler = Memory::default();
         return;
     }
@@ -76,29 +75,33 @@ fn record(draft: &mut Draft<'_>) {
     for (name, size) in &changes {
         let before = draft.desired.spec().pools.iter().find(|pool| pool.name == *name);
         let before = before.map_or(0, |pool| pool.count);
-        let why = match size.count.cmp(&before) {
-            Ordering::Greater => "pods wait for them",
-            Ordering::Less => "nobody needs more, or what was to come did not",
-            Ordering::Equal => "another takes the place of one that did not come",
+        let count = size.count;
+        let message = match count.cmp(&before) {
+            Ordering::Greater => format!(
+                "the autoscaler scales pool {name} from {before} to {count} nodes: pods are unschedulable"
+            ),
+            Ordering::Less => format!(
+                "the autoscaler scales pool {name} from {before} to {count} nodes: the pods need fewer, or new ones \
+                 did not become ready"
+            ),
+            Ordering::Equal => format!(
+                "the autoscaler replaces nodes of pool {name} that did not become ready; it keeps {count} nodes"
+            ),
         };
-        let message = format!(
-            "the autoscaler gives pool {name} {} nodes instead of {before}: {why}",
-            size.count
-        );
         draft.tell(EventKind::Autoscaled, name.clone(), message);
     }
     draft.write(Write::Scale(changes));
 }
 
 fn act(draft: &mut Draft<'_>) {
-    if !is_on(draft.desired.spec()) || draft.seen.api.reach != Reach::Ready {
+    if !draft.desired.spec().is_scaled() || draft.seen.api.reach != Reach::Ready {
         return;
     }
     look(draft);
     tell(draft);
 }
 
-/// Has the cluster's pods looked at: at each interval, and soon after something has changed.
+/// Plans the look at the cluster's pods: at each interval, and soon after a change.
 fn look(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let Some(work) = &seen.api.work else {
@@ -121,7 +124,7 @@ fn look(draft: &mut Draft<'_>) {
     }
 }
 
-/// Tells what is decided, once it is written down.
+/// Plans status and events of a decision, after it is written.
 fn tell(draft: &mut Draft<'_>) {
     let seen = draft.seen;
     let (Some(decision), Some(work)) = (decided(draft), &seen.api.work) else {
@@ -150,7 +153,7 @@ fn tell(draft: &mut Draft<'_>) {
     }
 }
 
-/// What is decided, from what was seen of the cluster's pods lately; the same for all of a plan.
+/// The decision from a recent look at the cluster's pods; computed once for each plan.
 fn decided(draft: &Draft<'_>) -> Option<Rc<Decision>> {
     let decision = draft.autoscaled.get_or_init(|| {
         let api = &draft.seen.api;
@@ -170,7 +173,7 @@ fn decided(draft: &Draft<'_>) -> Option<Rc<Decision>> {
     decision.clone()
 }
 
-/// The pools' counts and the machines that go, where they are others than before.
+/// The changed counts of pools, with the machines to remove.
 fn changes(draft: &Draft<'_>, decision: &Decision) -> BTreeMap<String, PoolSize> {
     let seen = draft.seen;
     let mut changes = BTreeMap::new();
@@ -188,7 +191,7 @@ fn changes(draft: &Draft<'_>, decision: &Decision) -> BTreeMap<String, PoolSize>
         if go.is_empty() && count == pool.count {
             continue;
         }
-        // Those that are gone are forgotten here.
+        // Ids of machines that no longer exist are dropped here.
         let there = pool.removed.iter().filter(|id| seen.machines.contains_key(*id));
         let removed = there.cloned().chain(go).collect();
         changes.insert(pool.name.clone(), PoolSize { count, removed });
@@ -196,7 +199,7 @@ fn changes(draft: &Draft<'_>, decision: &Decision) -> BTreeMap<String, PoolSize>
     changes
 }
 
-/// What is decided about.
+/// The input of the decision besides pods and nodes.
 struct Scene {
     pools: Vec<Pool>,
     leaving: BTreeSet<String>,
@@ -215,7 +218,10 @@ impl Scene {
         for pool in &spec.pools {
             let mut nodes = BTreeMap::new();
             for (id, machine) in &draft.seen.machines {
-                let goes = machine.record.deleting || pool.removed.contains(id) || draft.is_marked(id);
+                let goes = pool.stopped
+                    || machine.record.deleting
+                    || pool.removed.contains(id)
+                    || draft.is_marked(id);
                 let (Some(_), Some(name)) = (index_in(machine, pool), machine.node_name()) else {
                     continue;
                 };
@@ -241,7 +247,7 @@ impl Scene {
                 template,
             }));
         }
-        // A node without a machine that stays is on its way out, or was when it was looked at.
+        // A node of a machine that does not stay, or of no machine, is being removed.
         let ours = |node: &&Node| node.labels.contains_key("kubernetes.azure.com/cluster");
         let gone = work.nodes.iter().filter(ours).map(|node| &node.name);
         scene.leaving = gone
@@ -262,18 +268,19 @@ impl Scene {
     }
 }
 
-/// Whether nothing else is going on with a pool that has a range.
+/// Whether a pool with a range is not stopped, and has no change in progress.
 fn is_left_to_it(draft: &Draft<'_>, pool: &PoolSpec) -> bool {
     let part = Part::pool(&pool.name);
     let own = draft.desired.part_generation(&part);
     let aborted = draft.desired.requests.aborted.get(&part);
     let reached = own.is_none_or(|own| draft.seen.observed.has_reached(&part, own));
-    // A cluster that is started has nodes that are not ready yet, whatever became of its pools before.
+    // A cluster that starts has nodes that are not ready yet, even if its pools' own changes were reached
+    // before.
     let whole = draft.seen.observed.generation >= draft.desired.requests.generation;
-    !pool.stopped && whole && reached && (aborted.is_none() || aborted != own.as_ref())
+    pool.is_scaled() && whole && reached && (aborted.is_none() || aborted != own.as_ref())
 }
 
-/// What a new node of a pool is like.
+/// A new node of a pool.
 fn template(spec: &ClusterSpec, pool: &PoolSpec) -> Option<Node> {
     let known = node_template(spec, pool)?;
     let mut node = Node {

@@ -1,15 +1,15 @@
-//! Pools that have an autoscaler, in a world where what is planned happens at once.
+//! Pools with an autoscaler, in a world where plans take effect at once.
 
 use cluster_autoscaler::{Node, Pod, Rules, Stays, Work};
 use cluster_spec::{PoolRange, Tier};
 
 use super::{healing::standing, *};
 
-/// What each node has for pods, thousandths of a core.
+/// Allocatable thousandths of a core of each node.
 const CORES: u64 = 1900;
 
 impl Ideal {
-    /// The autoscaler's counts are the pools' from now on.
+    /// Writes the autoscaler's counts.
     pub(super) fn scale(&mut self, sizes: &BTreeMap<String, PoolSize>) {
         let generation = self.desired.generation;
         let there: BTreeSet<String> = self.seen.machines.keys().cloned().collect();
@@ -26,7 +26,7 @@ impl Ideal {
         assert_eq!(self.desired.generation, generation);
     }
 
-    /// Pods go to nodes that have room, and are seen.
+    /// Schedules pods on nodes with room, and observes them.
     pub(super) fn look_at_work(&mut self) {
         let (api, pods) = (&self.seen.api, &mut self.pods);
         let ready: Vec<&NodeSeen> = api.nodes.iter().filter(|node| node.ready).collect();
@@ -74,7 +74,7 @@ impl Ideal {
         });
     }
 
-    /// Goes on for so many seconds of the world's time.
+    /// Runs the world for this number of seconds.
     fn go_on(&mut self, seconds: u64) {
         let end = after(self.now, Duration::from_secs(seconds));
         while self.now < end {
@@ -114,7 +114,7 @@ impl Ideal {
     }
 }
 
-/// A cluster with a pool of one node that may have three.
+/// A cluster with a pool of one node that may have three, and one without an autoscaler.
 fn scaled() -> Ideal {
     let mut ideal = standing(Tier::Free, vec![pool("a", 1), pool("b", 1)]);
     ideal.desired.change_spec(|spec| {
@@ -144,7 +144,7 @@ fn pods_that_find_no_place_bring_a_node_and_take_it_along_when_they_go() {
     for name in ["one", "two", "three"] {
         ideal.add_pod(name, 1500);
     }
-    // One has a place on each node that is there.
+    // Each of the two existing nodes has room for one pod.
     ideal.go_on(40);
     assert_eq!(ideal.names_of("a").len(), 2);
     assert_eq!(ideal.desired.spec().pools[0].count, 2);
@@ -167,15 +167,15 @@ fn pods_that_find_no_place_bring_a_node_and_take_it_along_when_they_go() {
         let mut told = ideal.told.iter();
         told.any(|(_, event)| event.kind == EventKind::Autoscaled && event.message.contains(word))
     };
-    assert!(told(&ideal, "pods wait"));
+    assert!(told(&ideal, "unschedulable"));
     ideal.pods.clear();
-    // What has just grown is left alone for ten minutes.
+    // There is no removal for ten minutes after growth.
     ideal.go_on(300);
     assert_eq!(ideal.names_of("a").len(), 2);
     ideal.go_on(400);
     assert_eq!(ideal.names_of("a").len(), 1);
     assert_eq!(ideal.desired.spec().pools[0].count, 1);
-    assert!(told(&ideal, "nobody needs"));
+    assert!(told(&ideal, "need fewer"));
     assert_eq!(ideal.nodes_of("b").len(), 1, "no other pool is touched");
 }
 
@@ -185,7 +185,7 @@ fn a_pool_that_something_is_asked_of_is_left_alone_until_it_is_there() {
     ideal.add_pod("large", 1900);
     ideal.add_pod("larger", 1900);
     ideal.add_pod("largest", 1900);
-    // Asked for in the same moment.
+    // Requested at the same time.
     ideal
         .desired
         .change_spec(|spec| spec.pools[0].renewed = Some(i64::MAX));
@@ -201,6 +201,29 @@ fn a_pool_that_something_is_asked_of_is_left_alone_until_it_is_there() {
         "{:?}",
         plan.writes
     );
+}
+
+#[test]
+fn a_stopped_pool_is_not_scaled_and_pods_are_not_read_for_it() {
+    let mut ideal = scaled();
+    for name in ["one", "two", "three"] {
+        ideal.add_pod(name, 1500);
+    }
+    ideal.look_at_work();
+    ideal.desired.change_spec(|spec| spec.pools[0].stopped = true);
+    let plan = ideal.plan();
+    assert!(
+        !plan.writes.iter().any(|write| matches!(write, Write::Scale(_))),
+        "{:?}",
+        plan.writes
+    );
+    assert!(!plan.effects.contains(&ApiEffect::LookAtWork.into()));
+    ideal.run();
+    assert!(ideal.names_of("a").is_empty());
+    assert_eq!(ideal.desired.spec().pools[0].count, 1, "it starts with its count");
+    ideal.desired.change_spec(|spec| spec.pools[0].stopped = false);
+    ideal.go_on(90);
+    assert_eq!(ideal.desired.spec().pools[0].count, 2, "it is scaled again");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-# A pool with an autoscaler has the nodes that its pods need.
+# A pool with an autoscaler follows the need of the pods.
 start
 create c1 np1=1
 settle
@@ -6,7 +6,7 @@ autoscale c1 np1 1 3
 wait 20
 placed c1
 trace
-# A pod that does not fit brings a node, and one alone.
+# An unschedulable pod adds one node, and only one.
 pod c1 a 1500
 wait 20
 placed c1
@@ -14,12 +14,12 @@ pod c1 b 1500
 wait 60
 placed c1
 trace
-# Its range is its range: two nodes more are wanted, one comes.
+# The maximum limits growth: two more nodes are needed, one is added.
 pod c1 c 1500
 pod c1 d 1500
 wait 60
 placed c1
-# The service goes and comes; what is remembered of nodes that nobody needs is not lost with it.
+# The service is killed and started: the memory of unneeded nodes is kept.
 drop-pod c1 b
 drop-pod c1 d
 drop-pod c1 c
@@ -33,7 +33,7 @@ trace
 wait 300
 placed c1
 show c1
-# Calls that fail are made again.
+# Failed calls are repeated.
 fail work 3
 fail tell-work 2
 pod c1 e 1500

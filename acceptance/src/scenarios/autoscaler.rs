@@ -80,29 +80,25 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
         ensure!(pool["provisioningState"] == "Succeeded", "{pool}");
         Ok(())
     })?;
+    journal.step(NAME, "an unschedulable pod adds a node, and runs on it", || {
+        cluster.apply(&workload())?;
+        cluster.rolled_out(WORKLOAD)?;
+        ensure!(count(az, cluster)? == 2);
+        let nodes = kubectl.text(&["get", "nodes", "-l", "agentpool=scaled", "--no-headers"])?;
+        ensure!(nodes.lines().count() == 2, "{nodes}");
+        let pods = kubectl.json(&["get", "pods", "-l", "app=scaled"])?;
+        let items = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        ensure!(
+            items.len() == 2 && items[0]["spec"]["nodeName"] != items[1]["spec"]["nodeName"],
+            "{pods}"
+        );
+        let events = kubectl.text(&["get", "events", "--field-selector", "reason=TriggeredScaleUp"])?;
+        ensure!(events.contains("1->2 (max: 2)"), "{events}");
+        Ok(())
+    })?;
     journal.step(
         NAME,
-        "a pod that does not fit brings a node, and runs on it",
-        || {
-            cluster.apply(&workload())?;
-            cluster.rolled_out(WORKLOAD)?;
-            ensure!(count(az, cluster)? == 2);
-            let nodes = kubectl.text(&["get", "nodes", "-l", "agentpool=scaled", "--no-headers"])?;
-            ensure!(nodes.lines().count() == 2, "{nodes}");
-            let pods = kubectl.json(&["get", "pods", "-l", "app=scaled"])?;
-            let items = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-            ensure!(
-                items.len() == 2 && items[0]["spec"]["nodeName"] != items[1]["spec"]["nodeName"],
-                "{pods}"
-            );
-            let events = kubectl.text(&["get", "events", "--field-selector", "reason=TriggeredScaleUp"])?;
-            ensure!(events.contains("1->2 (max: 2)"), "{events}");
-            Ok(())
-        },
-    )?;
-    journal.step(
-        NAME,
-        "the guide: what the autoscaler knows and what it has decided",
+        "the guide: the status of the autoscaler, and the count of the pool",
         || {
             let said = follow(stamp, az, cluster, &status)?;
             ensure!(said.contains("autoscalerStatus: Running"), "{said}");
@@ -112,7 +108,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     )?;
     journal.step(
         NAME,
-        "more than its range holds is told, and brings nothing",
+        "a pod beyond the maximum gets an event, and no node",
         || {
             kubectl.text(&["scale", WORKLOAD, "--replicas=3"])?;
             wait_for("the event of the third pod", Duration::from_secs(60), || {
@@ -144,7 +140,7 @@ pub(super) fn walk(journal: &Journal, stamp: &Stamp, az: &Az, cluster: &Cluster)
     })?;
     journal.step(
         NAME,
-        "kill -9 of the service; a node that nobody needs goes",
+        "kill -9 of the service; an unneeded node is removed",
         || {
             kubectl.text(&["delete", WORKLOAD, "--timeout=120s"])?;
             stamp.kill_service()?;
